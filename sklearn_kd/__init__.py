@@ -1,0 +1,18 @@
+"""Knowledge distillation whose own knobs are learned, for scikit-learn."""
+
+from sklearn_kd import meta
+from sklearn_kd._bilevel import hypergradient
+from sklearn_kd._classifier import DistilledClassifier
+from sklearn_kd._display import MetaparameterPathDisplay
+from sklearn_kd._students import CNNStudent, MLPStudent
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "CNNStudent",
+    "DistilledClassifier",
+    "MLPStudent",
+    "MetaparameterPathDisplay",
+    "hypergradient",
+    "meta",
+]

@@ -1,0 +1,633 @@
+"""The estimator: a scikit-learn classifier around a private skorch net."""
+
+from __future__ import annotations
+
+import copy
+import math
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.base import ClassifierMixin, clone
+from sklearn.utils import check_array, check_random_state, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from sklearn_kd._base import BaseDistiller, Seeds, nearest
+from sklearn_kd._bilevel import DIRECTIONAL_DERIVATIVES
+from sklearn_kd._data import DistillationData, SplitData, split_rows
+from sklearn_kd._losses import TEMPERATURE_SCALINGS, Targets
+from sklearn_kd._metaparameters import LAMBDA1_BOUNDS, Metaparameters
+from sklearn_kd._net import DistillationNet
+from sklearn_kd._random import preserved_random_state
+from sklearn_kd._sklearn_compat import (
+    Interval,
+    StrOptions,
+    check_sample_weight,
+    safe_indexing,
+)
+from sklearn_kd._students import build_student, check_student_output
+from sklearn_kd._teachers import make_teacher
+from sklearn_kd.meta import STRATEGIES, Fixed, Linear, Setting, Strategy
+
+# Rows per forward pass where nothing is learned.
+_PREDICTION_BATCH = 1024
+
+
+class DistilledClassifier(ClassifierMixin, BaseDistiller):
+    """A small neural network trained on labels and a big model's answers together.
+
+    The student minimises lambda1 · CE(labels) + (1 − lambda1) · s(T) · CE(teacher at T,
+    student at T). The two metaparameters, lambda1 and the temperature T, are learned
+    while it trains, by the hypergradient of the loss on held-out rows, and predicted along
+    a line in between (``meta="linear"``) [1]_; or they are fixed, as usual.
+
+    Parameters
+    ----------
+    teacher : estimator, nn.Module, skorch net or None
+        One of: a scikit-learn classifier with ``predict_proba``, of which a clone is fitted
+        on D_train, the rows that the student trains on; a fitted one inside
+        :class:`sklearn.frozen.FrozenEstimator`; a trained ``nn.Module`` that returns
+        logits; a fitted skorch net. None where ``fit`` is given ``teacher_logits``, or with
+        ``meta="none"``. Networks are shared by clones, not copied.
+    student : nn.Module class or instance
+        Maps float32 inputs to one logit per class. A class is called with the
+        ``student__*`` parameters and, where its signature has them, ``in_features``,
+        ``in_channels``, ``input_shape`` and ``n_classes``. An instance is copied.
+    meta : str or Strategy, default="linear"
+        How the metaparameters are chosen:
+
+        - ``"linear"``: e1 gradient iterations, then e2 predicted by a line, and so on;
+        - ``"gradient"``: a hypergradient in every iteration;
+        - ``"fixed"``: ``lambda1`` and ``temperature`` as given;
+        - ``"naive"``: (0.5, 1); ``"random"``: one random draw; ``"none"``: labels alone;
+        - ``"hyperopt"``: the best of 5 trials of the tree-structured Parzen estimator;
+
+        or an object from :mod:`sklearn_kd.meta`, whose parameters are ``meta__*``. Those
+        that learn from held-out rows ("linear", "gradient", "hyperopt") train on D_train,
+        the others on all rows, as in the paper.
+    e1, e2 : int, default=10
+        Gradient and predicted iterations per cycle of ``meta="linear"``.
+    lambda1 : float or "random", default=0.5
+        Weight of the labels, in [0, 1]: where it starts, or stays (``meta="fixed"``).
+        "random" draws the start from U(0, 1).
+    temperature : float or "random", default=1.0
+        T: where it starts, or stays. "random" draws log T uniformly within the bounds.
+    temperature_bounds : tuple of (float, float), default=(1.0, 10.0)
+        T is kept between them. The paper's are (0.1, 10), whose lower end is unstable
+        without ``temperature_scaling="hinton"``.
+    temperature_scaling : {"hinton", "none"}, default="hinton"
+        s(T): T², which keeps the soft gradients' size as T grows [2]_, or 1, as in [1]_.
+    meta_lr : float, default=1.0
+        Learning rate of the metaparameters (lambda1, log T).
+    meta_optimizer : class of torch.optim.Optimizer, default=torch.optim.SGD
+        Takes their steps; ``meta_optimizer__*`` are its further arguments.
+    val_temperature : float or "auto", default=1.0
+        T_val of the validation loss CE(softmax(z / T_val), y). "auto" keeps it at its
+        optimum on D_val, refitted after every epoch, so that calibration is not rewarded.
+    hypergradient : {"finite_difference", "jvp", "exact"}, default="finite_difference"
+        How the hypergradient is computed: with one more forward pass, by forward-mode
+        differentiation, or by two vector-Jacobian products. The latter two are exact.
+    optimizer : class of torch.optim.Optimizer, default=torch.optim.SGD
+        Trains the student; ``optimizer__*`` are its further arguments. The hypergradient
+        follows SGD (momentum and Nesterov too), Adam and AdamW exactly; others are
+        treated as plain SGD, with a warning.
+    lr : float, default=0.1
+        Learning rate of the student.
+    max_epochs : int, default=50
+        Passes over D_train.
+    batch_size : int, default=128
+        Rows per batch, of D_train and of D_val. ``iterator_train__*`` and
+        ``iterator_valid__*`` take ``batch_size``, ``shuffle`` and ``drop_last`` apart.
+    validation_fraction : float, default=0.1
+        Share of the rows held out as D_val, stratified, by the strategies that learn from
+        it when ``fit`` is not given ``X_val``.
+    callbacks : list of skorch callbacks or None, default=None
+        ``callbacks__NAME__*`` set their parameters.
+    warm_start : bool, default=False
+        Start from the student of the last ``fit``, and from its metaparameters where they
+        are learned; the path goes on.
+    device : str or torch.device, default="auto"
+        "auto": CUDA, then MPS, then the CPU.
+    compile : bool, default=False
+        ``torch.compile`` the student's ordinary forward pass.
+    verbose : int, default=0
+        1 prints skorch's table of epochs.
+    random_state : int, RandomState or None, default=None
+        Split, initialisation, batches, draws, and the seeds that the teacher leaves open.
+        torch's global generators are left as they were, and so is NumPy's unless None.
+    **routed
+        ``student__*``, ``optimizer__*``, ``meta_optimizer__*``, ``iterator_train__*``,
+        ``iterator_valid__*``, ``callbacks__*``.
+
+    Attributes
+    ----------
+    metaparameter_path_ : structured array of shape (n_iter_,)
+        One row per training iteration, as things stood after it: ``iteration``,
+        ``lambda1``, ``temperature``, ``val_loss`` (NaN where it was not computed) and
+        ``predicted`` (by the line). ``pandas.DataFrame(path)`` works.
+    lambda1_, temperature_ : float
+        The metaparameters at the end: the last row of the path.
+    val_temperature_ : float
+        T_val at the end.
+    student_ : nn.Module
+        The trained student, plain.
+    teacher_ : object
+        The fitted teacher; None where ``teacher_logits`` were given or it was not needed.
+    strategy_ : Strategy
+        The strategy that ran.
+    trials_ : structured array
+        What ``meta="hyperopt"`` tried; there only then.
+    net_ : skorch.NeuralNetClassifier
+        The private net, on tensors and class codes.
+    history_ : skorch.history.History
+        Of the net: losses, callbacks' scores and metaparameters by epoch.
+    classes_ : ndarray of shape (n_classes,)
+        The labels, in the order of the student's outputs.
+    n_features_in_ : int
+        Size of the second dimension of X.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Column names, where X has names that are all strings.
+    n_iter_ : int
+        Training iterations in the path.
+
+    See Also
+    --------
+    hypergradient : The quantity that is descended, for one step of plain SGD.
+    MetaparameterPathDisplay : Draws ``metaparameter_path_``.
+
+    Notes
+    -----
+    A teacher given prefitted sees what the student sees: inside a Pipeline that is the
+    transformed X. Where it was fitted on the raw X, give its answers as ``teacher_logits``.
+
+    References
+    ----------
+    .. [1] Gorpinich, Bakhteev, Strijov. "Metaparameter optimization in knowledge
+       distillation", Eq. 3 (hypergradient), Eq. 4 and Algorithm 1 (prediction).
+    .. [2] Hinton, Vinyals, Dean. "Distilling the knowledge in a neural network", 2015.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> from sklearn_kd import DistilledClassifier, MLPStudent
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = DistilledClassifier(
+    ...     RandomForestClassifier(), MLPStudent, student__hidden=16, max_epochs=40,
+    ...     batch_size=32, random_state=0)
+    >>> clf.fit(X, y).score(X, y) > 0.9
+    True
+    >>> clf.metaparameter_path_.shape == (clf.n_iter_,)
+    True
+    """
+
+    _parameter_constraints = {
+        "meta": [str, Strategy],
+        "e1": [Interval(Integral, 1, None, closed="left")],
+        "e2": [Interval(Integral, 0, None, closed="left")],
+        "lambda1": [Interval(Real, 0, 1, closed="both"), StrOptions({"random"})],
+        "temperature": [Interval(Real, 0, None, closed="neither"), StrOptions({"random"})],
+        "temperature_bounds": [tuple, list],
+        "temperature_scaling": [StrOptions(set(TEMPERATURE_SCALINGS))],
+        "meta_lr": [Interval(Real, 0, None, closed="left")],
+        "meta_optimizer": [type],
+        "val_temperature": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
+        "hypergradient": [StrOptions(set(DIRECTIONAL_DERIVATIVES))],
+        "optimizer": [type],
+        "lr": [Interval(Real, 0, None, closed="left")],
+        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "callbacks": [list, None],
+        "warm_start": ["boolean"],
+        "device": [str, torch.device],
+        "compile": ["boolean"],
+        "verbose": ["verbose"],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        teacher,
+        student,
+        *,
+        meta="linear",
+        e1=10,
+        e2=10,
+        lambda1=0.5,
+        temperature=1.0,
+        temperature_bounds=(1.0, 10.0),
+        temperature_scaling="hinton",
+        meta_lr=1.0,
+        meta_optimizer=torch.optim.SGD,
+        val_temperature=1.0,
+        hypergradient="finite_difference",
+        optimizer=torch.optim.SGD,
+        lr=0.1,
+        max_epochs=50,
+        batch_size=128,
+        validation_fraction=0.1,
+        callbacks=None,
+        warm_start=False,
+        device="auto",
+        compile=False,
+        verbose=0,
+        random_state=None,
+        **routed,
+    ):
+        self.teacher = teacher
+        self.student = student
+        self.meta = meta
+        self.e1 = e1
+        self.e2 = e2
+        self.lambda1 = lambda1
+        self.temperature = temperature
+        self.temperature_bounds = temperature_bounds
+        self.temperature_scaling = temperature_scaling
+        self.meta_lr = meta_lr
+        self.meta_optimizer = meta_optimizer
+        self.val_temperature = val_temperature
+        self.hypergradient = hypergradient
+        self.optimizer = optimizer
+        self.lr = lr
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.validation_fraction = validation_fraction
+        self.callbacks = callbacks
+        self.warm_start = warm_start
+        self.device = device
+        self.compile = compile
+        self.verbose = verbose
+        self.random_state = random_state
+        vars(self).update(routed)
+
+    # ----------------------------------------------------------------------------------
+    # Fitting
+
+    def fit(self, X, y, *, sample_weight=None, teacher_logits=None, X_val=None, y_val=None):
+        """Train the student, and the metaparameters with it.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, ...)
+            Made float32 for the student; a scikit-learn teacher sees it as given.
+        y : array-like of shape (n_samples,)
+            Labels: at least two classes.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Scaled to mean 1. Rows of weight 0 are left out. Passed to a scikit-learn
+            teacher that takes it.
+        teacher_logits : array-like of shape (n_samples, n_classes), default=None
+            The teacher's logits for the rows of X, columns in sorted order of the labels.
+            They take the place of ``teacher``.
+        X_val, y_val : array-like, default=None
+            D_val, where it is not to be held out of X. Strategies that do not learn from it
+            use it for skorch's ``valid_loss`` and ``valid_acc`` alone.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If data or parameters cannot be used; before any training where that can be
+            known without it.
+        TypeError
+            If a parameter is misspelt, or the teacher or the student is of no known kind.
+        """
+        strategy = self._checked_strategy()
+        X_given, X, codes, weight = self._checked_rows(X, y, sample_weight)
+        valid_rows = self._checked_validation_rows(X_val, y_val)
+        logits = self._checked_logits(teacher_logits, len(X))
+        teacher = self._checked_teacher(strategy, logits)
+
+        seeds = Seeds.draw(self.random_state)
+        rows, held_out = self._split(codes, weight, strategy, valid_rows, seeds)
+        train = self._as_data(X[rows], codes[rows], _at(weight, rows), seeds.train_batches)
+        if held_out is not None:
+            valid_rows = X[held_out], codes[held_out], _at(weight, held_out)
+        valid = None if valid_rows is None else self._as_data(*valid_rows, seeds.valid_batches)
+        self._check_monitors(valid)
+        student = self._initial_student(train.X, seeds)
+        # A rehearsal: what only skorch can judge fails here, before the teacher is trained.
+        self._make_net(student, Fixed(), 0.5, 1.0, self.callbacks)
+
+        if teacher is not None:
+            rng = check_random_state(seeds.teacher)
+            X_rows, y_rows = safe_indexing(X_given, rows), self.classes_[codes[rows]]
+            teacher.fit(X_rows, y_rows, sample_weight=_at(weight, rows), rng=rng)
+            logits_train = teacher.logits(X_rows, train.X, self.classes_, _PREDICTION_BATCH)
+        else:
+            logits_train = None if logits is None else torch.as_tensor(logits[rows])
+        train.set_teacher_logits(logits_train)
+
+        net = self._train(SplitData(train, valid), student, strategy, seeds)
+        self._publish(net, strategy, teacher, valid)
+        return self
+
+    def _train(self, data, student, strategy, seeds):
+        """The net that ``strategy`` trains from ``student``, which stays as it is."""
+
+        def run(strategy, lambda1, temperature, callbacks, **changes):
+            net = self._make_net(student, strategy, lambda1, temperature, callbacks, **changes)
+            with preserved_random_state(data.train.X.device, seeds.training):
+                return net.partial_fit(data)
+
+        def evaluate(lambda1, temperature):
+            callbacks = clone(self.callbacks, safe=False)
+            trial = run(Fixed(), lambda1, temperature, callbacks, verbose=0)
+            return trial.validation_loss(data.valid)
+
+        rng = np.random.default_rng(seeds.strategy)
+        lambda1, temperature = self._where_to_start(strategy, rng)
+        start = strategy.start(Setting(lambda1, temperature, rng, evaluate, self.verbose))
+        return run(strategy, *start, self.callbacks)
+
+    def _make_net(self, student, strategy, lambda1, temperature, callbacks, **changes):
+        """An initialised net around a copy of ``student``."""
+        device = self._device()
+        metaparameters = Metaparameters(
+            lambda1,
+            temperature,
+            temperature_bounds=tuple(self.temperature_bounds),
+            optimizer=self.meta_optimizer,
+            lr=self.meta_lr,
+            device=device,
+            **self._routed("meta_optimizer"),
+        )
+        routed = {
+            f"{prefix}__{name}": value
+            for prefix in ("optimizer", "iterator_train", "iterator_valid", "callbacks")
+            for name, value in self._routed(prefix).items()
+        }
+        params = {
+            "optimizer": self.optimizer,
+            "lr": self.lr,
+            "max_epochs": self.max_epochs,
+            "batch_size": self.batch_size,
+            "compile": self.compile,
+            "verbose": self.verbose,
+        }
+        return DistillationNet(
+            copy.deepcopy(student),
+            metaparameters=metaparameters,
+            strategy=strategy,
+            temperature_scaling=self.temperature_scaling,
+            val_temperature=self.val_temperature,
+            hypergradient=self.hypergradient,
+            callbacks=callbacks,
+            classes=np.arange(len(self.classes_)),
+            device=str(device),
+            **(params | routed | changes),
+        ).initialize()
+
+    def _publish(self, net, strategy, teacher, valid):
+        """Set the fitted attributes."""
+        path = net.metaparameters.path()
+        if self._continues():
+            path["iteration"] += self.n_iter_
+            path = np.concatenate([self.metaparameter_path_, path])
+        self.net_, self.strategy_ = net, strategy
+        self.teacher_ = None if teacher is None else teacher.fitted
+        self.metaparameter_path_, self.n_iter_ = path, len(path)
+        self.lambda1_ = float(net.metaparameters.lambda1)
+        self.temperature_ = float(net.metaparameters.temperature)
+        self.val_temperature_ = float(net.val_temperature_)
+        if hasattr(strategy, "trials_"):
+            self.trials_ = strategy.trials_
+
+    @property
+    def student_(self) -> torch.nn.Module:
+        """The trained student."""
+        check_is_fitted(self, "net_")
+        return self.net_.module_
+
+    @property
+    def history_(self):
+        """skorch's history of the net."""
+        check_is_fitted(self, "net_")
+        return self.net_.history
+
+    # ----------------------------------------------------------------------------------
+    # Where the run starts
+
+    def _continues(self):
+        return self.warm_start and hasattr(self, "net_")
+
+    def _initial_student(self, X, seeds):
+        """The student before training, checked on two samples; the last one if warm."""
+        n_classes = len(self.classes_)
+        if self._continues():
+            student = self.student_
+        else:
+            with preserved_random_state(X.device, seeds.student):
+                params = self._routed("student")
+                student = build_student(self.student, params, tuple(X.shape[1:]), n_classes)
+        student = student.to(X.device)
+        check_student_output(student, X[:2], n_classes)
+        return student
+
+    def _where_to_start(self, strategy, rng):
+        """(lambda1, T) as given, as drawn, or where the last fit ended if warm."""
+        if self._continues() and strategy.takes_hypergradient(0):
+            return self.lambda1_, self.temperature_
+        lambda1, temperature = self.lambda1, self.temperature
+        if lambda1 == "random":
+            lambda1 = rng.uniform(*LAMBDA1_BOUNDS)
+        if temperature == "random":
+            temperature = math.exp(rng.uniform(*np.log(self.temperature_bounds)))
+        return float(lambda1), float(temperature)
+
+    def _split(self, codes, weight, strategy, valid_rows, seeds):
+        """Rows of D_train, and of D_val where it is held out of X, else None."""
+        rows = np.arange(len(codes)) if weight is None else np.flatnonzero(weight)
+        if valid_rows is not None or not strategy.learns_from_validation:
+            return rows, None
+        rng = check_random_state(seeds.split)
+        train, held_out = split_rows(codes[rows], self.validation_fraction, rng)
+        return rows[train], rows[held_out]
+
+    def _as_data(self, X, codes, weight, seed):
+        device = self._device()
+        if weight is not None:
+            weight = torch.as_tensor(weight / weight.mean(), dtype=torch.float32).to(device)
+        targets = Targets(torch.as_tensor(codes).to(device), None, weight)
+        return DistillationData(torch.as_tensor(X).to(device), targets, seed)
+
+    # ----------------------------------------------------------------------------------
+    # Checks, all before any training
+
+    def _checked_strategy(self) -> Strategy:
+        """The strategy of this fit, after the parameters have been checked."""
+        self._validate_params()
+        self._check_routed()
+        low, high = _checked_bounds(self.temperature_bounds)
+        if self.temperature != "random" and not low <= self.temperature <= high:
+            raise ValueError(
+                f"temperature={self.temperature!r} lies outside temperature_bounds=({low}, "
+                f"{high}). Start inside the bounds, or widen them."
+            )
+        if isinstance(self.meta, Strategy):
+            strategy = clone(self.meta)
+        elif self.meta in STRATEGIES:
+            strategy = STRATEGIES[self.meta]()
+            if isinstance(strategy, Linear):
+                strategy.set_params(e1=self.e1, e2=self.e2)
+        else:
+            raise ValueError(
+                f"meta={self.meta!r} is not known.{nearest(self.meta, STRATEGIES)} It is one of "
+                f"{list(STRATEGIES)}, or a Strategy from sklearn_kd.meta."
+            )
+        strategy.check()
+        return strategy
+
+    def _checked_teacher(self, strategy, logits):
+        """The wrapped teacher, or None where it is not needed."""
+        if not strategy.needs_teacher or logits is not None:
+            return None
+        if self.teacher is None:
+            raise ValueError(
+                "teacher=None leaves nothing to distil. Give a teacher, give teacher_logits to "
+                "fit, or set meta='none' to train on the labels alone."
+            )
+        return make_teacher(self.teacher)
+
+    def _checked_rows(self, X, y, sample_weight):
+        """X as given, X as float32, class codes, and weights or None; sets ``classes_``."""
+        X_given, y = _from_torch(X), _from_torch(y)
+        X, y = validate_data(self, X_given, y, dtype=np.float32, allow_nd=True)
+        check_classification_targets(y)
+        classes, codes = np.unique(y, return_inverse=True)
+        weight = None
+        if sample_weight is not None:
+            weight = check_sample_weight(_from_torch(sample_weight), X, dtype=np.float64)
+            if weight.min() < 0:
+                raise ValueError("sample_weight must not be negative.")
+            if not weight.any():
+                raise ValueError("sample_weight is zero for every row: nothing to train on.")
+        seen = np.unique(codes if weight is None else codes[weight > 0])
+        if len(seen) < 2:
+            raise ValueError(
+                f"y has 1 class ({classes[seen[0]]!r}) in n_samples = {len(X)} rows"
+                f"{'' if weight is None else ' of positive weight'}; a classifier needs at "
+                "least two classes."
+            )
+        if self._continues() and (
+            not np.array_equal(classes, self.classes_) or X.shape[1:] != self._sample_shape
+        ):
+            raise ValueError(
+                f"warm_start=True goes on with a student for classes {self.classes_} and samples "
+                f"of shape {self._sample_shape}; got {classes} and {X.shape[1:]}. Fit on the "
+                "same kind of data, or set warm_start=False."
+            )
+        self.classes_, self._sample_shape = classes, X.shape[1:]
+        return X_given if hasattr(X_given, "shape") else X, X, codes, weight
+
+    def _checked_validation_rows(self, X_val, y_val):
+        """(X, codes, None) of the given D_val, or None."""
+        if X_val is None and y_val is None:
+            return None
+        if X_val is None or y_val is None:
+            missing = "X_val" if X_val is None else "y_val"
+            raise ValueError(f"X_val and y_val belong together; {missing} is missing.")
+        if len(X_val) == 0:
+            raise ValueError("D_val is empty: X_val has 0 rows. Give at least one, better 100.")
+        X = self._checked_samples(X_val, "X_val")
+        y = column_or_1d(_from_torch(y_val), warn=True)
+        if len(y) != len(X):
+            raise ValueError(f"X_val has {len(X)} rows and y_val {len(y)}; they must be as many.")
+        unknown = np.setdiff1d(y, self.classes_)
+        if len(unknown):
+            raise ValueError(
+                f"y_val has labels that y has not: {unknown[:5].tolist()}. The classes of y are "
+                f"{self.classes_.tolist()[:10]}."
+            )
+        return X, np.searchsorted(self.classes_, y), None
+
+    def _checked_logits(self, teacher_logits, n_samples):
+        if teacher_logits is None:
+            return None
+        logits = check_array(
+            _from_torch(teacher_logits), dtype=np.float32, input_name="teacher_logits"
+        )
+        if logits.shape != (n_samples, len(self.classes_)):
+            raise ValueError(
+                f"teacher_logits must have shape (n_samples, n_classes) = "
+                f"({n_samples}, {len(self.classes_)}), one row per row of X and one column per "
+                f"class in the order {self.classes_.tolist()[:10]}; got {logits.shape}."
+            )
+        return logits
+
+    def _check_monitors(self, valid):
+        """Refuse callbacks that watch D_val where there is none."""
+        for callback in self.callbacks or ():
+            callback = callback[1] if isinstance(callback, tuple) else callback
+            monitor = getattr(callback, "monitor", None)
+            if valid is None and isinstance(monitor, str) and monitor.startswith("valid_"):
+                raise ValueError(
+                    f"callback {type(callback).__name__} monitors {monitor!r}, but "
+                    f"meta={self.meta!r} trains on all rows and holds none out. Give fit X_val "
+                    "and y_val, or monitor 'train_loss'."
+                )
+
+    def _checked_samples(self, X, name="X"):
+        """X as float32, of the shape that ``fit`` saw."""
+        X = validate_data(self, _from_torch(X), dtype=np.float32, allow_nd=True, reset=False)
+        if X.shape[1:] != self._sample_shape:
+            raise ValueError(
+                f"{name} has samples of shape {X.shape[1:]}, but {type(self).__name__} was "
+                f"fitted on samples of shape {self._sample_shape}."
+            )
+        return X
+
+    # ----------------------------------------------------------------------------------
+    # Prediction
+
+    def predict_proba(self, X):
+        """Class probabilities: the softmax of the student's logits at temperature 1.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, ...)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes), float32
+            Columns in the order of ``classes_``.
+        """
+        check_is_fitted(self, "net_")
+        X = torch.as_tensor(self._checked_samples(X))
+        net, batch_size = self.net_, max(self.batch_size, _PREDICTION_BATCH)
+        net.module_.eval()
+        with torch.inference_mode():
+            logits = torch.cat([net.module_(x.to(net.device)) for x in X.split(batch_size)])
+            return torch.softmax(logits, dim=1).cpu().numpy()
+
+    def predict(self, X):
+        """The label of the largest logit.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, ...)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+        """
+        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+
+
+def _at(values, rows):
+    return None if values is None else values[rows]
+
+
+def _from_torch(values):
+    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values
+
+
+def _checked_bounds(bounds):
+    valid = len(bounds) == 2 and all(isinstance(b, Real) for b in bounds)
+    if not valid or not 0 < bounds[0] <= bounds[1] < math.inf:
+        raise ValueError(f"temperature_bounds={bounds!r} must be two numbers, 0 < low <= high.")
+    return bounds

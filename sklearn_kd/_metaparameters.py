@@ -1,0 +1,136 @@
+"""The metaparameters λ = (lambda1, T): their bounds, their steps, and their path."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+LAMBDA1_BOUNDS = (0.0, 1.0)
+
+PATH_DTYPE = np.dtype(
+    [
+        ("iteration", np.int64),
+        ("lambda1", np.float64),
+        ("temperature", np.float64),
+        ("val_loss", np.float64),
+        ("predicted", np.bool_),
+    ]
+)
+
+
+class Metaparameters:
+    """lambda1 and T of one training run.
+
+    They move in the coordinates θ = (lambda1, log T): raw hypergradients by lambda1 and by
+    T differ by three orders of magnitude. Every move is projected onto the bounds. All
+    values stay on the device; :meth:`path` copies them once.
+
+    Parameters
+    ----------
+    lambda1, temperature : float
+        Where they start.
+    temperature_bounds : tuple of (float, float), default=(1.0, 10.0)
+    optimizer : type of torch.optim.Optimizer, default=torch.optim.SGD
+        Takes the steps in θ.
+    lr : float, default=1.0
+    device : torch.device or str, default="cpu"
+    **optimizer_params
+        Further arguments of ``optimizer``.
+    """
+
+    def __init__(
+        self,
+        lambda1: float,
+        temperature: float,
+        *,
+        temperature_bounds: tuple[float, float] = (1.0, 10.0),
+        optimizer: type[torch.optim.Optimizer] = torch.optim.SGD,
+        lr: float = 1.0,
+        device: torch.device | str = "cpu",
+        **optimizer_params,
+    ):
+        # float64, so that a fixed 0.3 is 0.3 in the path; zero-dimensional, so that it
+        # does not promote float32 logits. MPS has no float64.
+        dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
+        self._make = {"dtype": dtype, "device": device}
+        self._lower, self._upper = (
+            torch.tensor([lambda1_bound, T_bound], **self._make)
+            for lambda1_bound, T_bound in zip(LAMBDA1_BOUNDS, temperature_bounds, strict=True)
+        )
+        self._values = [torch.tensor([lambda1, temperature], **self._make)]
+        self._val_losses: list[Tensor | float] = []
+        self._predicted: list[bool] = []
+        self._theta = torch.nn.Parameter(torch.zeros(2, **self._make))
+        self._optimizer = optimizer([self._theta], lr=lr, **optimizer_params)
+
+    @property
+    def iteration(self) -> int:
+        """How many training iterations have been recorded."""
+        return len(self._values) - 1
+
+    @property
+    def lambda1(self) -> Tensor:
+        """Weight of the labels now, shape ()."""
+        return self._values[-1][0]
+
+    @property
+    def temperature(self) -> Tensor:
+        """T now, shape ()."""
+        return self._values[-1][1]
+
+    def hold(self) -> None:
+        """Record an iteration after which nothing moved."""
+        self._record(self._values[-1])
+
+    def descend(self, hypergradient: Tensor, val_loss: Tensor) -> None:
+        """θ ← project(step(θ, h)), for h of shape (2,) by lambda1 and T.
+
+        Stays where it is when h is not finite.
+        """
+        now = self._values[-1]
+        with torch.no_grad():
+            known = torch.isfinite(hypergradient).all()
+            h = hypergradient.to(**self._make) * torch.stack([torch.ones_like(now[1]), now[1]])
+            self._theta.copy_(self._to_theta(now))
+            self._theta.grad = torch.where(known, h, 0.0)
+        self._optimizer.step()
+        moved = self._project(self._theta.detach())
+        self._record(torch.where(known, moved, now), val_loss)
+
+    def move_to(self, theta: Tensor) -> None:
+        """θ ← project(prediction), recorded as predicted."""
+        self._record(self._project(theta), predicted=True)
+
+    def trajectory(self, first: int, last: int) -> Tensor:
+        """θ after ``first`` … ``last`` iterations, both included, shape (last − first + 1, 2)."""
+        return self._to_theta(torch.stack(self._values[first : last + 1]))
+
+    def path(self) -> np.ndarray:
+        """One row per iteration, as they stood after it, in ``PATH_DTYPE``.
+
+        ``val_loss`` is L_val after the iteration's step, NaN where it was not computed.
+        """
+        path = np.empty(self.iteration, dtype=PATH_DTYPE)
+        path["iteration"] = np.arange(self.iteration)
+        if self.iteration:
+            values = torch.stack(self._values[1:]).cpu().numpy()
+            path["lambda1"], path["temperature"] = values.T
+            path["predicted"] = self._predicted
+            losses = [torch.as_tensor(loss, **self._make) for loss in self._val_losses]
+            path["val_loss"] = torch.stack(losses).cpu().numpy()
+        return path
+
+    def _record(self, value, val_loss=math.nan, predicted=False):
+        self._values.append(value)
+        self._val_losses.append(val_loss)
+        self._predicted.append(predicted)
+
+    def _to_theta(self, values):
+        return torch.stack([values[..., 0], values[..., 1].log()], dim=-1)
+
+    def _project(self, theta):
+        values = torch.stack([theta[0], theta[1].exp()])
+        return torch.clamp(values, self._lower, self._upper)

@@ -1,0 +1,14 @@
+"""Every private name of scikit-learn that the package uses, in one place."""
+
+from sklearn.base import _clone_parametrized as clone_by_parameters
+from sklearn.utils import _safe_indexing as safe_indexing
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import _check_sample_weight as check_sample_weight
+
+__all__ = [
+    "Interval",
+    "StrOptions",
+    "check_sample_weight",
+    "clone_by_parameters",
+    "safe_indexing",
+]

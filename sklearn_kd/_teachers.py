@@ -1,0 +1,235 @@
+"""Every kind of teacher turned into logits aligned with the rows and the classes.
+
+| teacher                             | trained here          | sees                       |
+|-------------------------------------|-----------------------|----------------------------|
+| scikit-learn classifier             | a clone, on D_train   | X as the user gave it      |
+| ``FrozenEstimator(fitted)``         | no                    | X as the user gave it      |
+| ``nn.Module`` that returns logits   | no                    | float32 tensor             |
+| fitted skorch net                   | no                    | float32 array              |
+| None, with ``teacher_logits``       | no                    |                            |
+"""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from skorch import NeuralNet
+from sklearn.base import clone, is_classifier
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter
+from torch import Tensor, nn
+
+# A forest's probabilities are often exactly 0: log p is floored here.
+PROBABILITY_FLOOR = 1e-7
+
+
+def make_teacher(teacher) -> Teacher:
+    """The wrapper for this kind of teacher.
+
+    Raises
+    ------
+    TypeError
+        If it is none of the kinds in the table above.
+    ValueError
+        If it is one of them but cannot be used.
+    """
+    for kind in (ModuleTeacher, SkorchTeacher, FrozenTeacher, EstimatorTeacher):
+        if kind.accepts(teacher):
+            return kind(teacher)
+    hint = " Give an instance, not the class." if isinstance(teacher, type) else ""
+    raise TypeError(
+        f"teacher={teacher!r} is none of: a scikit-learn classifier, "
+        "FrozenEstimator(fitted classifier), a trained torch.nn.Module that returns logits, a "
+        f"fitted skorch net, or None with teacher_logits given to fit.{hint}"
+    )
+
+
+class Teacher:
+    """A teacher that comes trained; ``fitted`` is what the estimator keeps of it."""
+
+    def __init__(self, teacher):
+        self.fitted = teacher
+        self.check()
+
+    @staticmethod
+    def accepts(teacher) -> bool:
+        """Whether this is the wrapper for ``teacher``."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Raise ValueError if the teacher cannot be used."""
+
+    def fit(self, X, y, *, sample_weight, rng) -> None:
+        """Train on D_train, given in the user's container and labels."""
+
+    def logits(self, X, X_tensor: Tensor, classes: np.ndarray, batch_size: int) -> Tensor:
+        """Logits of shape (n, K), columns in the order of ``classes``, on X_tensor's device."""
+        raise NotImplementedError
+
+
+class ModuleTeacher(Teacher):
+    """A trained module; column j of its logits is the j-th class unless it has ``classes_``."""
+
+    @staticmethod
+    def accepts(teacher):
+        return isinstance(teacher, nn.Module)
+
+    def logits(self, X, X_tensor, classes, batch_size):
+        device = X_tensor.device
+        # Tensors are moved, not the user's module.
+        state = {
+            name: tensor.to(device)
+            for name, tensor in (*self.fitted.named_parameters(), *self.fitted.named_buffers())
+        }
+        with _evaluating(self.fitted), torch.no_grad():
+            logits = torch.cat(
+                [torch.func.functional_call(self.fitted, state, (x,)) for x in X_tensor.split(batch_size)]
+            )
+        if logits.ndim != 2:
+            raise ValueError(
+                f"teacher must return logits of shape (n, n_classes), not {tuple(logits.shape)}."
+            )
+        return logits[:, _columns_of_codes(self.fitted, logits.shape[1], classes)].float()
+
+
+class SkorchTeacher(Teacher):
+    """A fitted skorch net, alone or frozen; its logits where its criterion has logits."""
+
+    @staticmethod
+    def accepts(teacher):
+        return isinstance(getattr(teacher, "estimator", teacher), NeuralNet) and (
+            isinstance(teacher, (NeuralNet, FrozenEstimator))
+        )
+
+    def check(self):
+        self._net = getattr(self.fitted, "estimator", self.fitted)
+        if not self._net.initialized_ or not self._net.history:
+            raise ValueError(
+                "teacher is a skorch net that has not been fitted. Fit it first; it is used "
+                "as it is."
+            )
+
+    def logits(self, X, X_tensor, classes, batch_size):
+        X = X_tensor.cpu().numpy()
+        with torch.random.fork_rng():  # skorch's DataLoader draws a seed even to predict
+            if isinstance(self._net.criterion_, nn.CrossEntropyLoss):
+                logits = self._net.forward(X)
+            else:
+                logits = _log(self._net.predict_proba(X))
+        columns = _columns_of_codes(self._net, logits.shape[1], classes)
+        return torch.as_tensor(logits)[:, columns].float().to(X_tensor.device)
+
+
+class FrozenTeacher(Teacher):
+    """A classifier fitted before; its log-probabilities."""
+
+    @staticmethod
+    def accepts(teacher):
+        return isinstance(teacher, FrozenEstimator)
+
+    def check(self):
+        try:
+            check_is_fitted(self.fitted.estimator)
+        except NotFittedError:
+            raise ValueError(
+                f"teacher={self.fitted!r} is frozen but not fitted. Fit it before freezing, or "
+                "give it unfrozen to have it fitted on D_train."
+            ) from None
+        _require_probabilities(self.fitted.estimator)
+
+    def logits(self, X, X_tensor, classes, batch_size):
+        logits = _log(self.fitted.predict_proba(X))[:, _columns(self.fitted.classes_, classes)]
+        return torch.as_tensor(logits).to(X_tensor.device)
+
+
+class EstimatorTeacher(Teacher):
+    """A classifier to be cloned and fitted on D_train; its log-probabilities."""
+
+    @staticmethod
+    def accepts(teacher):
+        return not isinstance(teacher, type) and hasattr(teacher, "fit") and is_classifier(teacher)
+
+    def check(self):
+        _require_probabilities(self.fitted)
+        try:
+            check_is_fitted(self.fitted)
+        except (NotFittedError, TypeError):
+            return
+        warnings.warn(
+            "teacher is already fitted, but a clone of it will be fitted anew on D_train. Wrap "
+            "it in sklearn.frozen.FrozenEstimator to use it as it is.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+    def fit(self, X, y, *, sample_weight, rng):
+        teacher = clone(self.fitted)
+        open_seeds = {
+            name: int(rng.randint(np.iinfo(np.int32).max))
+            for name, value in sorted(teacher.get_params(deep=True).items())
+            if value is None and (name == "random_state" or name.endswith("__random_state"))
+        }
+        teacher.set_params(**open_seeds)
+        weighted = sample_weight is not None and has_fit_parameter(teacher, "sample_weight")
+        teacher.fit(X, y, **({"sample_weight": sample_weight} if weighted else {}))
+        self.fitted = teacher
+
+    def logits(self, X, X_tensor, classes, batch_size):
+        # A class without weight may be missing from what the teacher was fitted on.
+        logits = np.full((len(X_tensor), len(classes)), np.log(PROBABILITY_FLOOR), np.float32)
+        logits[:, _columns(classes, self.fitted.classes_)] = _log(self.fitted.predict_proba(X))
+        return torch.as_tensor(logits).to(X_tensor.device)
+
+
+def _require_probabilities(estimator) -> None:
+    if not hasattr(estimator, "predict_proba"):
+        raise ValueError(
+            f"teacher {type(estimator).__name__} has no predict_proba. Wrap it in "
+            "sklearn.calibration.CalibratedClassifierCV."
+        )
+
+
+def _log(probabilities: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(probabilities, PROBABILITY_FLOOR)).astype(np.float32)
+
+
+def _columns(known, wanted) -> np.ndarray:
+    """Where each wanted class stands among the known ones.
+
+    Raises
+    ------
+    ValueError
+        If one of them is not there.
+    """
+    place = {label: column for column, label in enumerate(np.asarray(known).tolist())}
+    missing = [label for label in np.asarray(wanted).tolist() if label not in place]
+    if missing:
+        raise ValueError(
+            f"The teacher does not know the class(es) {missing[:5]} of y; it knows "
+            f"{list(place)[:10]} ({len(place)} in all). Train it on the same classes, or give "
+            "teacher_logits with one column per class of y, in sorted order."
+        )
+    return np.array([place[label] for label in np.asarray(wanted).tolist()])
+
+
+def _columns_of_codes(network, n_outputs: int, wanted: np.ndarray) -> np.ndarray:
+    """``_columns`` for a network, which may know its classes as 0 … K−1 only."""
+    known = np.asarray(getattr(network, "classes_", np.arange(n_outputs)))
+    if n_outputs == len(wanted) and np.array_equal(known, np.arange(n_outputs)):
+        return np.arange(n_outputs)
+    return _columns(known, wanted)
+
+
+@contextmanager
+def _evaluating(module: nn.Module):
+    flags = {part: part.training for part in module.modules()}
+    try:
+        module.eval()
+        yield
+    finally:
+        for part, flag in flags.items():
+            part.training = flag

@@ -1,0 +1,110 @@
+"""Strategies that follow the hypergradient, or a line fitted to where it led."""
+
+from __future__ import annotations
+
+from numbers import Integral
+
+import torch
+
+from sklearn_kd.meta._strategy import Strategy
+
+
+class Gradient(Strategy):
+    """One hypergradient step on D_val in every iteration (paper Eq. 3).
+
+    Examples
+    --------
+    >>> from sklearn_kd.meta import Gradient
+    >>> Gradient().takes_hypergradient(iteration=7)
+    True
+    """
+
+    learns_from_validation = True
+
+    def takes_hypergradient(self, iteration):
+        return True
+
+
+class Linear(Gradient):
+    """e1 hypergradient iterations, a line fitted to them, e2 iterations along the line.
+
+    Paper Eq. 4 and Algorithm 1: after e1 gradient iterations a line is fitted to the path
+    of each metaparameter by least squares; for e2 iterations it predicts them at the price
+    of plain training; then the cycle starts again. The line is in (lambda1, log T).
+
+    Parameters
+    ----------
+    e1 : int, default=10
+        Gradient iterations per cycle; at least 2 where something is to be predicted.
+    e2 : int, default=10
+        Predicted iterations per cycle. 0 is exactly :class:`Gradient`.
+    form : {"anchored", "values", "increments"}, default="anchored"
+        What the line is fitted to: the values, with the fitted slope drawn from the last
+        one, which predicts best; the values themselves (the paper's code); the increments
+        (its text, Eq. 4), which are summed up from the last value.
+
+    Examples
+    --------
+    Three gradient iterations, then two predicted ones:
+
+    >>> from sklearn_kd.meta import Linear
+    >>> [Linear(e1=3, e2=2).takes_hypergradient(i) for i in range(6)]
+    [True, True, True, False, False, True]
+    """
+
+    def __init__(self, e1=10, e2=10, form="anchored"):
+        self.e1 = e1
+        self.e2 = e2
+        self.form = form
+
+    def check(self):
+        for name, value, least in (("e1", self.e1, 1), ("e2", self.e2, 0)):
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{name}={value!r} must be an integer of at least {least}.")
+        if self.e2 > 0 and self.e1 < 2:
+            raise ValueError(
+                f"e1={self.e1} with e2={self.e2}: a line needs at least two points. Take "
+                "e1 >= 2, or e2=0 for hypergradients throughout."
+            )
+        if self.form not in _FORMS:
+            raise ValueError(f"form={self.form!r} is not one of {sorted(_FORMS)}.")
+
+    def takes_hypergradient(self, iteration):
+        return iteration % (self.e1 + self.e2) < self.e1
+
+    def predict(self, metaparameters):
+        phase = metaparameters.iteration % (self.e1 + self.e2)
+        begin = metaparameters.iteration - phase
+        window = metaparameters.trajectory(begin, begin + self.e1)
+        return _FORMS[self.form](window, ahead=phase - self.e1 + 1)
+
+
+def _line(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Least-squares line through points at t = 1 … n: its value at t = n, and its slope."""
+    n = len(points)
+    t = torch.arange(1, n + 1, dtype=points.dtype, device=points.device)[:, None]
+    centred = t - t.mean()
+    slope = (centred * points).sum(dim=0) / (centred**2).sum()
+    return points.mean(dim=0) + slope * centred[-1], slope
+
+
+# Each form: θ ``ahead`` iterations after the last row of ``window``, whose first row stands
+# before the first of the e1 gradient iterations.
+
+
+def _values(window, ahead):
+    end, slope = _line(window[1:])
+    return end + slope * ahead
+
+
+def _anchored(window, ahead):
+    _, slope = _line(window[1:])
+    return window[-1] + slope * ahead
+
+
+def _increments(window, ahead):
+    end, slope = _line(window.diff(dim=0))
+    return window[-1] + ahead * end + slope * ahead * (ahead + 1) / 2
+
+
+_FORMS = {"anchored": _anchored, "values": _values, "increments": _increments}

@@ -1,0 +1,76 @@
+"""What a strategy is: where the metaparameters start and how they move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from torch import Tensor
+
+from sklearn_kd._metaparameters import Metaparameters
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a strategy may use to choose where the metaparameters start.
+
+    Attributes
+    ----------
+    lambda1, temperature : float
+        The start that the estimator was given.
+    rng : numpy.random.Generator
+        The only source of randomness to use.
+    evaluate : callable(lambda1, temperature) -> float
+        Trains a fresh student on D_train with these fixed; returns L_val on D_val.
+    verbose : int
+        The estimator's.
+    """
+
+    lambda1: float
+    temperature: float
+    rng: np.random.Generator
+    evaluate: Callable[[float, float], float]
+    verbose: int = 0
+
+
+class Strategy(BaseEstimator):
+    """Base class: the metaparameters start where the estimator says and stay there.
+
+    A strategy holds its own settings and no state of a run, so one object can serve any
+    number of fits. To write one, subclass, state what it needs in the two class attributes,
+    and override what differs. The shortest is :class:`Naive`, a single line.
+
+    Attributes
+    ----------
+    needs_teacher : bool, default=True
+        False: the student learns from the labels alone.
+    learns_from_validation : bool, default=False
+        True: D_val is held out, and ``takes_hypergradient`` or ``start`` may use it. False:
+        the student trains on all of D.
+    trials_ : structured array
+        Set by strategies that try several settings in ``start``.
+    """
+
+    needs_teacher = True
+    learns_from_validation = False
+
+    def check(self) -> None:
+        """Raise ValueError if the strategy's own parameters cannot be used."""
+
+    def start(self, setting: Setting) -> tuple[float, float]:
+        """(lambda1, T) before the first iteration."""
+        return setting.lambda1, setting.temperature
+
+    def takes_hypergradient(self, iteration: int) -> bool:
+        """Whether this iteration (0, 1, …) moves the metaparameters by the hypergradient."""
+        return False
+
+    def predict(self, metaparameters: Metaparameters) -> Tensor | None:
+        """θ = (lambda1, log T) after an iteration without hypergradient; None: stay.
+
+        ``metaparameters.iteration`` says which it is and ``metaparameters.trajectory(...)``
+        where they have been. What is returned is projected onto the bounds.
+        """
+        return None
