@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from skorch import NeuralNet
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
+from skorch import NeuralNet
 
 from sklearn_kd._data import TensorBatches
 from sklearn_kd._sklearn_compat import clone_by_parameters
@@ -122,8 +122,7 @@ class BaseDistiller(BaseEstimator):
             if not rest or prefix not in self._routed_prefixes:
                 known = [*self._get_param_names(), *(f"{p}__{rest}" for p in self._routed_prefixes)]
                 raise TypeError(
-                    f"{type(self).__name__} got an unexpected parameter {name!r}."
-                    f"{nearest(name, known)}"
+                    f"{type(self).__name__} got an unexpected parameter {name!r}.{nearest(name, known)}"
                 )
             known = takers.get(prefix)
             if known and rest.partition("__")[0] not in known:
@@ -160,6 +159,6 @@ def _arguments(function) -> list[str]:
 
 
 def nearest(name: str, known) -> str:
-    """" Did you mean …?", or nothing where no known name is near."""
+    """Ask whether the nearest known name was meant; an empty string where none is near."""
     matches = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
     return f" Did you mean {matches[0]!r}?" if matches else ""

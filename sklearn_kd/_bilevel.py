@@ -330,9 +330,7 @@ class StepRecord:
         names = [name for name, w in self.live.items() if w.grad is not None]
         live = [self.live[name] for name in names]
         with full_precision(self.device), preserved_random_state(self.device):
-            v, r_val, val_loss = self._validation_gradient(
-                live, x_val, val_targets, val_temperature
-            )
+            v, r_val, val_loss = self._validation_gradient(live, x_val, val_targets, val_temperature)
             norm = global_norm(v)
             d = self.response(live, v)
             if self.clipping is not None:

@@ -548,9 +548,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
     def _checked_logits(self, teacher_logits, n_samples):
         if teacher_logits is None:
             return None
-        logits = check_array(
-            _from_torch(teacher_logits), dtype=np.float32, input_name="teacher_logits"
-        )
+        logits = check_array(_from_torch(teacher_logits), dtype=np.float32, input_name="teacher_logits")
         if logits.shape != (n_samples, len(self.classes_)):
             raise ValueError(
                 f"teacher_logits must have shape (n_samples, n_classes) = "
@@ -615,7 +613,8 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         -------
         ndarray of shape (n_samples,)
         """
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+        codes = self.predict_proba(X).argmax(axis=1)
+        return self.classes_[codes]
 
 
 def _at(values, rows):

@@ -102,9 +102,7 @@ class MetaparameterPathDisplay:
         self.figure_ = self.axes_[0].figure
         labels = {"lambda1": "lambda1\n(weight of the labels)", "temperature": "temperature T"}
         for ax, (field, label) in zip(self.axes_, labels.items(), strict=True):
-            (line,) = ax.plot(
-                self.path["iteration"], self.path[field], **{"label": self.name} | line_kw
-            )
+            (line,) = ax.plot(self.path["iteration"], self.path[field], **{"label": self.name} | line_kw)
             self.lines_.append(line)
             for first, last in _stretches(self.path["predicted"]):
                 ax.axvspan(

@@ -8,10 +8,10 @@ import warnings
 import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
+from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNetClassifier
 from skorch.callbacks import GradientNormClipping
 from skorch.dataset import unpack_data
-from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_kd._bilevel import (
     Clipping,

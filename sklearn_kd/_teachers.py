@@ -16,11 +16,11 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from skorch import NeuralNet
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
+from skorch import NeuralNet
 from torch import Tensor, nn
 
 # A forest's probabilities are often exactly 0: log p is floored here.
@@ -109,8 +109,7 @@ class SkorchTeacher(Teacher):
         self._net = getattr(self.fitted, "estimator", self.fitted)
         if not self._net.initialized_ or not self._net.history:
             raise ValueError(
-                "teacher is a skorch net that has not been fitted. Fit it first; it is used "
-                "as it is."
+                "teacher is a skorch net that has not been fitted. Fit it first; it is used as it is."
             )
 
     def logits(self, X, X_tensor, classes, batch_size):

@@ -327,6 +327,8 @@ def test_shared_weights():
         student = Tied().double()
     p = Problem(0)
     batches = (p.x, p.y), (p.x_val, p.y_val), p.f
-    fast, jvp, exact = (hypergradient(student, *batches, method=m) for m in ("finite_difference", "jvp", "exact"))
+    fast, jvp, exact = (
+        hypergradient(student, *batches, method=m) for m in ("finite_difference", "jvp", "exact")
+    )
     np.testing.assert_allclose(jvp, exact, rtol=1e-9)
     np.testing.assert_allclose(fast, exact, rtol=1e-5)

@@ -76,4 +76,3 @@ def test_golden_values():
         loss, _ = training_loss(z, targets, 0.25, 2.0, scaling=scaling)
         assert float(loss) == pytest.approx(expected, rel=1e-12)
     assert float(validation_loss(z, targets, 2.0)) == pytest.approx(0.769096639511773358119, rel=1e-12)
-

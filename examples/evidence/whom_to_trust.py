@@ -28,9 +28,9 @@ import numpy as np
 import sklearn
 import skorch
 import torch
-from skorch.callbacks import LRScheduler
 from sklearn.datasets import load_digits
 from sklearn.neural_network import MLPClassifier
+from skorch.callbacks import LRScheduler
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import sklearn_kd
@@ -120,7 +120,12 @@ def main():
                 f"   {column['lambda1'].mean():.2f}    {column['temperature'].mean():5.2f}",
                 flush=True,
             )
-    settings = {"epochs": EPOCHS, "rows": [600, 300, 150, 747], "seeds": args.seeds, "first_seed": args.first_seed}
+    settings = {
+        "epochs": EPOCHS,
+        "rows": [600, 300, 150, 747],
+        "seeds": args.seeds,
+        "first_seed": args.first_seed,
+    }
     versions = {m.__name__: m.__version__ for m in (sklearn_kd, torch, skorch, sklearn, np)}
     versions["python"] = platform.python_version()
     record = {"settings": settings, "versions": versions, "runs": runs}

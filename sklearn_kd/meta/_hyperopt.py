@@ -9,9 +9,7 @@ import numpy as np
 
 from sklearn_kd.meta._strategy import Strategy
 
-TRIALS_DTYPE = np.dtype(
-    [(name, np.float64) for name in ("lambda1", "temperature", "val_loss", "seconds")]
-)
+TRIALS_DTYPE = np.dtype([(name, np.float64) for name in ("lambda1", "temperature", "val_loss", "seconds")])
 
 
 class Hyperopt(Strategy):

@@ -1,0 +1,39 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from sklearn_kd import DistilledClassifier, MLPStudent
+
+
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """(X, y) of 400 digits, scaled to [0, 1]."""
+    X, y = load_digits(return_X_y=True)
+    return (X[:400] / 16).astype(np.float32), y[:400]
+
+
+@pytest.fixture(scope="session")
+def logits(digits):
+    """Logits of a teacher that is right nine times in ten."""
+    rng = np.random.default_rng(0)
+    said = np.where(rng.random(400) < 0.9, digits[1], rng.integers(0, 10, 400))
+    return (4 * np.eye(10)[said] + rng.normal(size=(400, 10))).astype(np.float32)
+
+
+@pytest.fixture
+def make():
+    """A classifier that trains in a blink."""
+
+    def make(teacher=None, student=MLPStudent, **params):
+        quick = {"max_epochs": 2, "batch_size": 32, "random_state": 0, "device": "cpu"}
+        return DistilledClassifier(teacher, student, **(quick | params))
+
+    return make
