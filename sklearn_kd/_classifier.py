@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_kd._base import BaseDistiller, Seeds, nearest
 from sklearn_kd._bilevel import DIRECTIONAL_DERIVATIVES
-from sklearn_kd._data import DistillationData, SplitData, split_rows
+from sklearn_kd._data import DistillationData, SplitData, as_tensor, split_rows
 from sklearn_kd._losses import TEMPERATURE_SCALINGS, Targets
 from sklearn_kd._metaparameters import LAMBDA1_BOUNDS, Metaparameters
 from sklearn_kd._net import DistillationNet
@@ -319,7 +319,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
             teacher.fit(X_rows, y_rows, sample_weight=_at(weight, rows), rng=rng)
             logits_train = teacher.logits(X_rows, train.X, self.classes_, _PREDICTION_BATCH)
         else:
-            logits_train = None if logits is None else torch.as_tensor(logits[rows])
+            logits_train = None if logits is None else as_tensor(logits[rows])
         train.set_teacher_logits(logits_train)
 
         net = self._train(SplitData(train, valid), student, strategy, seeds)
@@ -451,9 +451,8 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
     def _as_data(self, X, codes, weight, seed):
         device = self._device()
         if weight is not None:
-            weight = torch.as_tensor(weight / weight.mean(), dtype=torch.float32).to(device)
-        targets = Targets(torch.as_tensor(codes).to(device), None, weight)
-        return DistillationData(torch.as_tensor(X).to(device), targets, seed)
+            weight = as_tensor((weight / weight.mean()).astype(np.float32), device)
+        return DistillationData(as_tensor(X, device), Targets(as_tensor(codes, device), None, weight), seed)
 
     # ----------------------------------------------------------------------------------
     # Checks, all before any training
@@ -595,7 +594,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
             Columns in the order of ``classes_``.
         """
         check_is_fitted(self, "net_")
-        X = torch.as_tensor(self._checked_samples(X))
+        X = as_tensor(self._checked_samples(X))
         net, batch_size = self.net_, max(self.batch_size, _PREDICTION_BATCH)
         net.module_.eval()
         with torch.inference_mode():

@@ -47,6 +47,11 @@ def split_rows(
     return np.setdiff1d(order, val), np.sort(val)
 
 
+def as_tensor(values: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+    """Array to tensor, copied only where it is read-only, strided, or on another device."""
+    return torch.as_tensor(np.require(values, requirements=["C", "W"])).to(device)
+
+
 class DistillationData(Dataset):
     """Rows as tensors on the device, with what the losses need beside them.
 

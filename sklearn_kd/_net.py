@@ -237,7 +237,7 @@ class DistillationNet(NeuralNetClassifier):
     def _return_to_finite_weights(self):
         self.diverged_ = True
         self.module_.load_state_dict(self.finite_weights_)
-        losses = np.array([batch["train_loss"] for batch in self.history[-1]["batches"]])
+        losses = np.array([b["train_loss"] for b in self.history[-1]["batches"] if "train_loss" in b])
         lambda1, temperature = (float(knob) for knob in self._knobs)
         warnings.warn(
             f"Training diverged: the student's weights ceased to be finite in epoch "
