@@ -148,7 +148,13 @@ class BaseDistiller(BaseEstimator):
     def _device(self) -> torch.device:
         """``device``, where "auto" is CUDA, then MPS, then the CPU."""
         if self.device != "auto":
-            return torch.device(self.device)
+            try:
+                device = torch.device(self.device)
+            except RuntimeError as error:
+                raise ValueError(f"device={self.device!r} is not known: {error}") from None
+            if device.type == "cuda" and not torch.cuda.is_available():
+                raise ValueError(f"device={self.device!r}, but torch sees no CUDA device. Set device='auto'.")
+            return device
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

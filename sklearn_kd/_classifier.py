@@ -311,7 +311,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         self._check_monitors(valid)
         student = self._initial_student(train.X, seeds)
         # A rehearsal: what only skorch can judge fails here, before the teacher is trained.
-        self._make_net(student, Fixed(), 0.5, 1.0, self.callbacks)
+        self._check_callback_names(self._make_net(student, Fixed(), 0.5, 1.0, self.callbacks))
 
         if teacher is not None:
             rng = check_random_state(seeds.teacher)
@@ -504,7 +504,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
             if weight.min() < 0:
                 raise ValueError("sample_weight must not be negative.")
             if not weight.any():
-                raise ValueError("sample_weight is zero for every row: nothing to train on.")
+                raise ValueError("sample_weight is zero for every row: none is non-zero.")
         seen = np.unique(codes if weight is None else codes[weight > 0])
         if len(seen) < 2:
             raise ValueError(
@@ -555,6 +555,15 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
                 f"class in the order {self.classes_.tolist()[:10]}; got {logits.shape}."
             )
         return logits
+
+    def _check_callback_names(self, net):
+        known = {name for name, _ in (*net.get_default_callbacks(), *net.callbacks_)}
+        for name in self._routed("callbacks"):
+            if name.partition("__")[0] not in known:
+                raise TypeError(
+                    f"callbacks__{name}: there is no such callback."
+                    f"{nearest(name.partition('__')[0], known)} There are {sorted(known)}."
+                )
 
     def _check_monitors(self, valid):
         """Refuse callbacks that watch D_val where there is none."""

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from sklearn.model_selection import StratifiedShuffleSplit
+from skorch.dataset import Dataset
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from sklearn_kd._losses import Targets
 
@@ -58,14 +58,15 @@ class DistillationData(Dataset):
     Parameters
     ----------
     X : Tensor of shape (n, ...)
-    targets : Targets
-        Over all n rows.
-    seed : int
+    targets : Targets or None, default=None
+        Over all n rows; None where there is nothing to learn.
+    seed : int, default=0
         Of the order in which batches are drawn.
     """
 
-    def __init__(self, X: Tensor, targets: Targets, seed: int = 0):
-        self.X, self.targets, self.seed = X, targets, seed
+    def __init__(self, X: Tensor, targets: Targets | None = None, seed: int = 0):
+        self.X, self.seed = X, seed
+        self.targets = targets or Targets(torch.zeros(len(X), dtype=torch.long, device=X.device))
 
     def set_teacher_logits(self, logits: Tensor | None) -> None:
         """The teacher's logits of all rows, shape (n, K)."""

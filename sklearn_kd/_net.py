@@ -21,7 +21,7 @@ from sklearn_kd._bilevel import (
     ill_conditioned_steps,
     warn_if_response_unknown,
 )
-from sklearn_kd._data import SplitData, TensorBatches
+from sklearn_kd._data import DistillationData, SplitData, TensorBatches
 from sklearn_kd._losses import metaparameter_derivatives, training_loss, validation_loss
 from sklearn_kd._metaparameters import Metaparameters
 from sklearn_kd.meta import Strategy
@@ -85,6 +85,12 @@ class DistillationNet(NeuralNetClassifier):
 
     def check_data(self, X: SplitData, y=None) -> None:
         """Nothing left to check: the estimator has made the data."""
+
+    def get_dataset(self, X, y=None):
+        """Wrap inputs that scoring callbacks predict for."""
+        if isinstance(X, DistillationData):
+            return X
+        return DistillationData(torch.as_tensor(X).to(self.device))
 
     def get_split_datasets(self, X: SplitData, y=None, **params):
         """D_train and D_val, as they come."""

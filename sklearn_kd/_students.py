@@ -108,7 +108,8 @@ def build_student(
     Raises
     ------
     TypeError
-        If ``params`` do not fit the student, or some of its arguments are left open.
+        If ``student`` is no module, ``params`` do not fit it, or some of its arguments are
+        left open.
     """
     if isinstance(student, nn.Module):
         if params:
@@ -117,6 +118,8 @@ def build_student(
                 f"{_prefixed(params)} apply to a class. Give student={type(student).__name__}."
             )
         return copy.deepcopy(student)
+    if not (isinstance(student, type) and issubclass(student, nn.Module)):
+        raise TypeError(f"student={student!r} must be a torch.nn.Module, class or instance.")
     sizes = {
         "in_features": math.prod(sample_shape),
         "in_channels": sample_shape[0],

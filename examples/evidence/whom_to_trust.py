@@ -11,7 +11,8 @@ metaparameters by the library's defaults. The situations:
   shuffled teacher the teacher's rows are shuffled
 
 "none+val" and "naive+val" train on the 150 rows of D_val as well, which the other methods
-use to learn the metaparameters: what those rows are worth as mere training data.
+use to learn the metaparameters: what those rows are worth as mere training data. "linear,
+auto" is linear with val_temperature="auto".
 
     python examples/evidence/whom_to_trust.py --seeds 15
 
@@ -38,7 +39,7 @@ import sklearn_kd
 from sklearn_kd import DistilledClassifier, MLPStudent
 
 EPOCHS = 60
-METHODS = ("none", "naive", "random", "fixed (.5, 4)", "gradient", "linear", "hyperopt")
+METHODS = ("none", "naive", "random", "fixed (.5, 4)", "gradient", "linear", "linear, auto", "hyperopt")
 WITH_VAL = ("none+val", "naive+val")
 SITUATIONS = ("clean", "noisy labels", "permuted teacher", "shuffled teacher")
 
@@ -90,8 +91,8 @@ def run(situation, method, seed):
         both = np.vstack([logits, logits_val])
         clf.fit(np.vstack([X, X_val]), np.concatenate([y, y_val]), teacher_logits=both)
     else:
-        fixed = method.startswith("fixed")
-        clf = student("fixed" if fixed else method, seed, temperature=4.0 if fixed else 1.0)
+        params = {"fixed (.5, 4)": {"temperature": 4.0}, "linear, auto": {"val_temperature": "auto"}}
+        clf = student(method.split()[0].rstrip(","), seed, **params.get(method, {}))
         clf.fit(X, y, teacher_logits=logits, X_val=X_val, y_val=y_val)
     return {
         "situation": situation,

@@ -1,0 +1,129 @@
+"""Wrong input is refused before any training, with a word on how to mend it."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+
+from sklearn_kd import CNNStudent, MLPStudent, _net, meta
+
+
+@pytest.fixture(autouse=True)
+def no_training(monkeypatch):
+    def train_step(*args, **kwargs):
+        raise AssertionError("trained before the input was refused")
+
+    def fit(*args, **kwargs):
+        raise AssertionError("the teacher was trained before the input was refused")
+
+    monkeypatch.setattr(_net.DistillationNet, "train_step", train_step)
+    monkeypatch.setattr(LogisticRegression, "fit", fit)
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "match"),
+    [
+        ({"e1": 0}, ValueError, "'e1' parameter"),
+        ({"e1": 2.5}, ValueError, "'e1' parameter"),
+        ({"e2": -1}, ValueError, "'e2' parameter"),
+        ({"e1": 1}, ValueError, "a line needs at least two points"),
+        ({"meta": meta.Linear(e1=1)}, ValueError, "a line needs at least two points"),
+        ({"meta": meta.Linear(form="quadratic")}, ValueError, "is not one of"),
+        ({"meta": meta.Hyperopt(n_trials=0)}, ValueError, "at least 1"),
+        ({"meta": "gradeint"}, ValueError, "Did you mean 'gradient'"),
+        ({"meta": 3}, ValueError, "'meta' parameter"),
+        ({"lambda1": 1.2}, ValueError, "'lambda1' parameter"),
+        ({"lambda1": "rnd"}, ValueError, "'lambda1' parameter"),
+        ({"temperature": 0.0}, ValueError, "'temperature' parameter"),
+        ({"temperature": 20.0}, ValueError, "outside temperature_bounds"),
+        ({"temperature": 0.5}, ValueError, "widen them"),
+        ({"temperature_bounds": (3, 1)}, ValueError, "0 < low <= high"),
+        ({"temperature_bounds": (1, 2, 3)}, ValueError, "two numbers"),
+        ({"temperature_scaling": "hintn"}, ValueError, "'temperature_scaling' parameter"),
+        ({"hypergradient": "exakt"}, ValueError, "'hypergradient' parameter"),
+        ({"val_temperature": -1}, ValueError, "'val_temperature' parameter"),
+        ({"validation_fraction": 0.0}, ValueError, "'validation_fraction' parameter"),
+        ({"max_epochs": 0}, ValueError, "'max_epochs' parameter"),
+        ({"device": "gpu0"}, ValueError, "is not known"),
+        ({"student__hiden": 3}, TypeError, "hiden"),
+        ({"studnet__hidden": 3}, TypeError, "Did you mean 'student__hidden'"),
+        ({"optimizer__momentun": 0.9}, TypeError, "Did you mean 'optimizer__momentum'"),
+        ({"meta_optimizer__bogus": 0.9}, TypeError, "takes no 'bogus'"),
+        ({"iterator_train__num_workers": 2}, TypeError, "takes no 'num_workers'"),
+        ({"callbacks__stop__patience": 2}, TypeError, "no such callback"),
+        ({"lambda_1": 0.3}, TypeError, "Did you mean 'lambda1'"),
+        ({"student": MLPStudent(64, 3)}, ValueError, "one logit per class"),
+        ({"student": MLPStudent(63, 10)}, ValueError, "cannot take samples"),
+        ({"student": MLPStudent(64, 10), "student__hidden": 3}, TypeError, "whose size is settled"),
+        ({"student": nn.Linear}, TypeError, "give the rest as student__"),
+        ({"student": CNNStudent}, ValueError, "takes images"),
+        ({"student": "mlp"}, TypeError, "nn.Module"),
+    ],
+    ids=str,
+)
+def test_parameters(params, error, match, make, digits):
+    clf = clone(make(LogisticRegression(), **params))  # a misspelt name survives clone
+    with pytest.raises(error, match=match):
+        clf.fit(*digits)
+
+
+def weird(X, value):
+    X = X.copy()
+    X[3, 4] = value
+    return X
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda X, y: {"X": weird(X, np.nan)}, "NaN"),
+        (lambda X, y: {"X": weird(X.astype(float), 1e300)}, "too large|infinity"),
+        (lambda X, y: {"y": np.zeros(400)}, "1 class"),
+        (lambda X, y: {"y": y + 0.5}, "continuous"),
+        (lambda X, y: {"y": y[:-1]}, "inconsistent"),
+        (lambda X, y: {"X": X[:0], "y": y[:0]}, "0 sample"),
+        (lambda X, y: {"X": X[0]}, "1D array"),
+        (lambda X, y: {"teacher_logits": np.zeros((399, 10))}, r"got \(399, 10\)"),
+        (lambda X, y: {"teacher_logits": np.zeros((400, 9))}, r"got \(400, 9\)"),
+        (lambda X, y: {"teacher_logits": np.full((400, 10), np.nan)}, "NaN"),
+        (lambda X, y: {"sample_weight": -np.ones(400)}, "negative"),
+        (lambda X, y: {"sample_weight": np.zeros(400)}, "non-zero"),
+        (lambda X, y: {"sample_weight": np.ones(399)}, "sample_weight"),
+        (lambda X, y: {"sample_weight": np.where(y == 1, 1.0, 0.0)}, "1 class"),
+        (lambda X, y: {"X_val": X[:5]}, "y_val is missing"),
+        (lambda X, y: {"y_val": y[:5]}, "X_val is missing"),
+        (lambda X, y: {"X_val": X[:0], "y_val": y[:0]}, "D_val is empty"),
+        (lambda X, y: {"X_val": X[:5], "y_val": y[:4]}, "as many"),
+        (lambda X, y: {"X_val": X[:5, :9], "y_val": y[:5]}, "features"),
+        (lambda X, y: {"X_val": X[:5], "y_val": y[:5] + 20}, "labels that y has not"),
+        (lambda X, y: {"X": X[:10], "y": np.arange(10)}, "D_val is empty"),
+    ],
+)
+def test_data(change, match, make, digits):
+    data = {"X": digits[0], "y": digits[1]} | change(*digits)
+    with pytest.raises(ValueError, match=match):
+        make(LogisticRegression()).fit(**data)
+
+
+def test_nothing_to_predict_with(make, digits):
+    from sklearn.exceptions import NotFittedError
+
+    clf = make(LogisticRegression())
+    for use in (clf.predict, clf.predict_proba, lambda X: clf.student_, lambda X: clf.history_):
+        with pytest.raises(NotFittedError):
+            use(digits[0])
+
+
+def test_student_with_a_logit_too_few_for_two_classes(make, digits):
+    X, y = digits
+    with pytest.raises(ValueError, match="two for two classes"):
+        make(LogisticRegression(), nn.Linear(64, 1)).fit(X, y < 5)
+
+
+def test_cuda_where_there_is_none(make, digits):
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(ValueError, match="no CUDA device"):
+        make(LogisticRegression(), device="cuda").fit(*digits)
