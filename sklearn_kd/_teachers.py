@@ -23,8 +23,11 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from skorch import NeuralNet
 from torch import Tensor, nn
 
-# A forest's probabilities are often exactly 0: log p is floored here.
-PROBABILITY_FLOOR = 1e-7
+# What stands for a probability of exactly 0, whose logarithm is infinite: half the smallest
+# probability that the teacher gives (the usual replacement of rounded zeros in compositional
+# data), kept within these bounds. A forest of 100 trees that gives 0 means "less than one
+# vote", 0.005; a far smaller number would make noise the largest thing it says at high T.
+FLOOR_BOUNDS = (1e-7, 1e-2)
 
 
 def make_teacher(teacher) -> Teacher:
@@ -118,7 +121,7 @@ class SkorchTeacher(Teacher):
             if isinstance(self._net.criterion_, nn.CrossEntropyLoss):
                 logits = self._net.forward(X)
             else:
-                logits = _log(self._net.predict_proba(X))
+                logits = log_probabilities(self._net.predict_proba(X))
         columns = _columns_of_codes(self._net, logits.shape[1], classes)
         return torch.as_tensor(logits)[:, columns].float().to(X_tensor.device)
 
@@ -141,7 +144,7 @@ class FrozenTeacher(Teacher):
         _require_probabilities(self.fitted.estimator)
 
     def logits(self, X, X_tensor, classes, batch_size):
-        logits = _log(self.fitted.predict_proba(X))[:, _columns(self.fitted.classes_, classes)]
+        logits = log_probabilities(self.fitted.predict_proba(X))[:, _columns(self.fitted.classes_, classes)]
         return torch.as_tensor(logits).to(X_tensor.device)
 
 
@@ -179,9 +182,9 @@ class EstimatorTeacher(Teacher):
 
     def logits(self, X, X_tensor, classes, batch_size):
         # A class without weight may be missing from what the teacher was fitted on.
-        logits = np.full((len(X_tensor), len(classes)), np.log(PROBABILITY_FLOOR), np.float32)
-        logits[:, _columns(classes, self.fitted.classes_)] = _log(self.fitted.predict_proba(X))
-        return torch.as_tensor(logits).to(X_tensor.device)
+        probabilities = np.zeros((len(X_tensor), len(classes)))
+        probabilities[:, _columns(classes, self.fitted.classes_)] = self.fitted.predict_proba(X)
+        return torch.as_tensor(log_probabilities(probabilities)).to(X_tensor.device)
 
 
 def _require_probabilities(estimator) -> None:
@@ -192,8 +195,10 @@ def _require_probabilities(estimator) -> None:
         )
 
 
-def _log(probabilities: np.ndarray) -> np.ndarray:
-    return np.log(np.maximum(probabilities, PROBABILITY_FLOOR)).astype(np.float32)
+def log_probabilities(probabilities: np.ndarray) -> np.ndarray:
+    """Logarithms, zeros replaced as ``FLOOR_BOUNDS`` says, float32."""
+    smallest = probabilities[probabilities > 0].min()
+    return np.log(np.maximum(probabilities, np.clip(smallest / 2, *FLOOR_BOUNDS))).astype(np.float32)
 
 
 def _columns(known, wanted) -> np.ndarray:

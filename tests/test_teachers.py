@@ -18,7 +18,7 @@ from skorch import NeuralNetClassifier
 from torch import nn
 
 from sklearn_kd import MLPStudent
-from sklearn_kd._teachers import PROBABILITY_FLOOR, make_teacher
+from sklearn_kd._teachers import log_probabilities, make_teacher
 
 
 @pytest.fixture
@@ -64,13 +64,20 @@ def test_all_kinds_in_a_fit(make, digits, logits, module, net):
     assert make().fit(X, y, teacher_logits=logits).teacher_ is None
 
 
-def test_sklearn_logits_are_floored_log_probabilities(digits):
+def test_zeros_of_a_forest_are_half_a_vote(digits):
     X, y = digits
-    tree = DecisionTreeClassifier(random_state=0).fit(X, y)
-    logits = logits_of(FrozenEstimator(tree), X, y)
-    assert np.isfinite(logits).all()
-    np.testing.assert_allclose(logits.min(), np.log(PROBABILITY_FLOOR), rtol=1e-6)
-    np.testing.assert_allclose(np.exp(logits), tree.predict_proba(X), atol=2 * PROBABILITY_FLOOR)
+    forest = RandomForestClassifier(n_estimators=100, random_state=0).fit(X, y)
+    logits, proba = logits_of(FrozenEstimator(forest), X, y), forest.predict_proba(X)
+    np.testing.assert_allclose(logits[proba == 0], np.log(0.005), rtol=1e-5)
+    np.testing.assert_allclose(np.exp(logits[proba > 0]), proba[proba > 0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("smallest", "floor"), [(1.0, 1e-2), (0.02, 1e-2), (1e-3, 5e-4), (1e-30, 1e-7)])
+def test_floor_of_probabilities(smallest, floor):
+    logits = log_probabilities(np.array([[0.0, smallest], [0.0, 1.0]]))
+    np.testing.assert_allclose(
+        logits, np.log([[floor, max(smallest, floor)], [floor, 1]]), rtol=1e-6, atol=1e-6
+    )
 
 
 def test_module_is_left_as_it_is_and_seen_in_eval_mode(digits, module):
@@ -137,7 +144,7 @@ def test_class_without_weight_gets_the_floor(digits):
     wrapped = make_teacher(LogisticRegression(max_iter=200))
     wrapped.fit(X[kept], y[kept], sample_weight=None, rng=np.random.RandomState(0))
     logits = wrapped.logits(X, torch.as_tensor(X), np.arange(10), 64).numpy()
-    np.testing.assert_allclose(logits[:, 3], np.log(PROBABILITY_FLOOR))
+    assert logits[:, 3].max() == logits.min()
 
 
 def test_open_seeds_of_the_teacher_follow_random_state(make, digits):

@@ -1,0 +1,135 @@
+"""Fashion-MNIST: a large CNN distilled into the paper's small one.
+
+The teacher (three convolutions of 32, 64 and 128 channels) and the students (8, 16 and 16)
+train on the same images, 6,000 of the 60,000 unless ``--full``; the test is on all 10,000
+test images. Each method runs with ``--runs`` seeds, which set the images, the split, the
+initial weights and the batches; the teacher of a seed is shared by the methods.
+
+    python examples/02_fashion_mnist.py --data FOLDER
+
+FOLDER holds the four original files ``train-images-idx3-ubyte.gz`` and so on, as Zalando
+publishes them (on Debian: the package dataset-fashion-mnist, which puts them under
+/usr/share/datasets/fashion-mnist). Results and picture are written beside this file.
+"""
+
+import argparse
+import gzip
+import json
+import platform
+import sys
+import time
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import sklearn
+import skorch
+import torch
+from skorch.callbacks import LRScheduler
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+import sklearn_kd
+from sklearn_kd import CNNStudent, DistilledClassifier, MetaparameterPathDisplay
+
+METHODS = {
+    "none": {"meta": "none"},
+    "naive": {"meta": "naive"},
+    "random": {"meta": "random"},
+    "fixed (.5, 4)": {"meta": "fixed", "temperature": 4.0},
+    "gradient": {"meta": "gradient"},
+    "linear": {"meta": "linear"},
+    "linear, auto": {"meta": "linear", "val_temperature": "auto"},
+    "hyperopt": {"meta": "hyperopt"},
+}
+
+
+def read_idx(path):
+    """An array in the IDX format of the original files."""
+    with gzip.open(path) as file:
+        data = file.read()
+    shape = [int.from_bytes(data[4 + 4 * i : 8 + 4 * i], "big") for i in range(data[3])]
+    return np.frombuffer(data, np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
+
+
+def load(folder):
+    """(X, y) of the 60,000 training and (X, y) of the 10,000 test images, scaled to [0, 1]."""
+    parts = []
+    for part in ("train", "t10k"):
+        images, labels = (
+            Path(folder) / f"{part}-{kind}.gz" for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
+        )
+        if not images.exists() or not labels.exists():
+            sys.exit(
+                f"{images} or {labels.name} is missing. Put the original files there, or name their "
+                "folder with --data."
+            )
+        parts.append((read_idx(images)[:, None].astype(np.float32) / 255, read_idx(labels)))
+    return parts
+
+
+def network(seed, epochs, **params):
+    return DistilledClassifier(
+        params.pop("teacher", None),
+        CNNStudent,
+        lr=0.05,
+        optimizer__momentum=0.9,
+        optimizer__weight_decay=5e-4,
+        max_epochs=epochs,
+        callbacks=[LRScheduler(CosineAnnealingLR, T_max=epochs)],
+        random_state=seed,
+        **params,
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", default="~/scikit_learn_data/fashion-mnist")
+    parser.add_argument("--full", action="store_true", help="train on all 60,000 images")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=20)
+    args = parser.parse_args()
+    (X_all, y_all), test = load(Path(args.data).expanduser())
+    runs, paths = [], []
+    for seed in range(args.runs):
+        rows = np.random.default_rng(seed).permutation(60_000)[: 60_000 if args.full else 6_000]
+        X, y = X_all[rows], y_all[rows]
+        big = {"student__channels": (32, 64, 128), "student__hidden": 128}
+        teacher = network(seed, args.epochs, meta="none", **big).fit(X, y)
+        accuracy = teacher.score(*test)
+        print(f"run {seed}: the teacher's accuracy is {accuracy:.4f}", flush=True)
+        runs.append({"seed": seed, "method": "the teacher itself", "accuracy": accuracy})
+        for method, params in METHODS.items():
+            began = time.perf_counter()
+            student = network(seed, args.epochs, teacher=teacher.student_, **params).fit(X, y)
+            runs.append({
+                "seed": seed,
+                "method": method,
+                "accuracy": student.score(*test),
+                "seconds": round(time.perf_counter() - began, 1),
+                "lambda1": student.lambda1_,
+                "temperature": student.temperature_,
+                "parameters": sum(w.numel() for w in student.student_.parameters()),
+            })  # fmt: skip
+            print(f"  {method:14} {runs[-1]['accuracy']:.4f}   {runs[-1]['seconds']:.0f} s", flush=True)
+            if method == "linear, auto":
+                paths.append(student.metaparameter_path_)
+    print(f"\n{'':20}accuracy    sd    {args.runs} runs")
+    for method in ("the teacher itself", *METHODS):
+        accuracy = np.array([run["accuracy"] for run in runs if run["method"] == method])
+        sd = accuracy.std(ddof=1) if len(accuracy) > 1 else np.nan
+        print(f"{method:20}{accuracy.mean():.4f}    {sd:.4f}")
+    here = Path(__file__)
+    matplotlib.use("Agg")
+    display = MetaparameterPathDisplay.from_path(paths, name="linear, auto: runs and their mean")
+    display.figure_.savefig(here.with_suffix(".png"), dpi=120)
+    modules = (sklearn_kd, torch, skorch, sklearn, np)
+    record = {
+        "settings": {name: value for name, value in vars(args).items() if name != "data"},
+        "versions": {m.__name__: m.__version__ for m in modules} | {"python": platform.python_version()},
+        "runs": runs,
+    }
+    here.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
