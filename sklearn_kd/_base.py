@@ -1,4 +1,4 @@
-"""What the estimators share: routed parameters, cloning, device, seeds."""
+"""What the estimators share: parameters, checks of the data, prediction."""
 
 from __future__ import annotations
 
@@ -10,11 +10,20 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state
+from sklearn.utils import check_array, check_random_state, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
 from skorch import NeuralNet
 
-from sklearn_kd._data import TensorBatches
-from sklearn_kd._sklearn_compat import clone_by_parameters
+from sklearn_kd._data import DistillationData, TensorBatches, as_tensor, split_rows
+from sklearn_kd._losses import Targets
+from sklearn_kd._random import preserved_random_state
+from sklearn_kd._sklearn_compat import check_sample_weight, clone_by_parameters
+from sklearn_kd._students import build_student, check_student_output
+from sklearn_kd._teachers import make_teacher
+
+# Rows per forward pass where nothing is learned.
+PREDICTION_BATCH = 1024
 
 
 class Seeds(NamedTuple):
@@ -36,7 +45,7 @@ class Seeds(NamedTuple):
 
 
 class BaseDistiller(BaseEstimator):
-    """Base of the estimators: ``PREFIX__NAME`` parameters beside the named ones."""
+    """Base of the estimators, which add ``__init__`` and ``fit``."""
 
     # What may stand before the double underscore, beside nested estimators.
     _routed_prefixes = (
@@ -158,6 +167,203 @@ class BaseDistiller(BaseEstimator):
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+    # ----------------------------------------------------------------------------------
+    # The data
+
+    def _checked_rows(self, X, y, sample_weight):
+        """X as given, X as float32, class codes, and weights or None; sets ``classes_``."""
+        X_given, y = _from_torch(X), _from_torch(y)
+        X, y = validate_data(self, X_given, y, dtype=np.float32, allow_nd=True)
+        check_classification_targets(y)
+        classes, codes = np.unique(y, return_inverse=True)
+        weight = None
+        if sample_weight is not None:
+            weight = check_sample_weight(_from_torch(sample_weight), X, dtype=np.float64)
+            if weight.min() < 0:
+                raise ValueError("sample_weight must not be negative.")
+            if not weight.any():
+                raise ValueError("sample_weight is zero for every row: none is non-zero.")
+        seen = np.unique(codes if weight is None else codes[weight > 0])
+        if len(seen) < 2:
+            raise ValueError(
+                f"y has 1 class ({classes[seen[0]]!r}) in n_samples = {len(X)} rows"
+                f"{'' if weight is None else ' of positive weight'}; a classifier needs at "
+                "least two classes."
+            )
+        if self._continues() and (
+            not np.array_equal(classes, self.classes_) or X.shape[1:] != self._sample_shape
+        ):
+            raise ValueError(
+                f"warm_start=True goes on with a student for classes {self.classes_} and samples "
+                f"of shape {self._sample_shape}; got {classes} and {X.shape[1:]}. Fit on the "
+                "same kind of data, or set warm_start=False."
+            )
+        self.classes_, self._sample_shape = classes, X.shape[1:]
+        return X_given if hasattr(X_given, "shape") else X, X, codes, weight
+
+    def _checked_validation_rows(self, X_val, y_val):
+        """(X, codes, None) of the given D_val, or None."""
+        if X_val is None and y_val is None:
+            return None
+        if X_val is None or y_val is None:
+            missing = "X_val" if X_val is None else "y_val"
+            raise ValueError(f"X_val and y_val belong together; {missing} is missing.")
+        if len(X_val) == 0:
+            raise ValueError("D_val is empty: X_val has 0 rows. Give at least one, better 100.")
+        X = self._checked_samples(X_val, "X_val")
+        y = column_or_1d(_from_torch(y_val), warn=True)
+        if len(y) != len(X):
+            raise ValueError(f"X_val has {len(X)} rows and y_val {len(y)}; they must be as many.")
+        unknown = np.setdiff1d(y, self.classes_)
+        if len(unknown):
+            raise ValueError(
+                f"y_val has labels that y has not: {unknown[:5].tolist()}. The classes of y are "
+                f"{self.classes_.tolist()[:10]}."
+            )
+        return X, np.searchsorted(self.classes_, y), None
+
+    def _checked_logits(self, teacher_logits, n_samples):
+        if teacher_logits is None:
+            return None
+        logits = check_array(_from_torch(teacher_logits), dtype=np.float32, input_name="teacher_logits")
+        if logits.shape != (n_samples, len(self.classes_)):
+            raise ValueError(
+                f"teacher_logits must have shape (n_samples, n_classes) = "
+                f"({n_samples}, {len(self.classes_)}), one row per row of X and one column per "
+                f"class in the order {self.classes_.tolist()[:10]}; got {logits.shape}."
+            )
+        return logits
+
+    def _checked_samples(self, X, name="X"):
+        """X as float32, of the shape that ``fit`` saw."""
+        X = validate_data(self, _from_torch(X), dtype=np.float32, allow_nd=True, reset=False)
+        if X.shape[1:] != self._sample_shape:
+            raise ValueError(
+                f"{name} has samples of shape {X.shape[1:]}, but {type(self).__name__} was "
+                f"fitted on samples of shape {self._sample_shape}."
+            )
+        return X
+
+    def _split(self, codes, weight, strategy, valid_rows, seeds):
+        """Rows of D_train, and of D_val where it is held out of X, else None."""
+        rows = np.arange(len(codes)) if weight is None else np.flatnonzero(weight)
+        if valid_rows is not None or not strategy.learns_from_validation:
+            return rows, None
+        rng = check_random_state(seeds.split)
+        train, held_out = split_rows(codes[rows], self.validation_fraction, rng)
+        return rows[train], rows[held_out]
+
+    def _as_data(self, X, codes, weight, seed):
+        device = self._device()
+        if weight is not None:
+            weight = as_tensor((weight / weight.mean()).astype(np.float32), device)
+        return DistillationData(as_tensor(X, device), Targets(as_tensor(codes, device), None, weight), seed)
+
+    # ----------------------------------------------------------------------------------
+    # Teacher, student and callbacks
+
+    def _continues(self):
+        """Whether this fit goes on from the last one."""
+        return self.warm_start and hasattr(self, "net_")
+
+    def _checked_teacher(self, strategy, logits):
+        """The wrapped teacher, or None where it is not needed."""
+        if not strategy.needs_teacher or logits is not None:
+            return None
+        if self.teacher is None:
+            raise ValueError(
+                "teacher=None leaves nothing to distil. Give a teacher, give teacher_logits to "
+                "fit, or set meta='none' to train on the labels alone."
+            )
+        return make_teacher(self.teacher)
+
+    def _initial_student(self, X, seeds):
+        """The student before training, checked on two samples; the last one if warm."""
+        n_classes = len(self.classes_)
+        if self._continues():
+            student = self.student_
+        else:
+            with preserved_random_state(X.device, seeds.student):
+                params = self._routed("student")
+                student = build_student(self.student, params, tuple(X.shape[1:]), n_classes)
+        student = student.to(X.device)
+        check_student_output(student, X[:2], n_classes)
+        return student
+
+    def _check_monitors(self, valid):
+        """Refuse callbacks that watch D_val where there is none."""
+        for callback in self.callbacks or ():
+            callback = callback[1] if isinstance(callback, tuple) else callback
+            monitor = getattr(callback, "monitor", None)
+            if valid is None and isinstance(monitor, str) and monitor.startswith("valid_"):
+                raise ValueError(
+                    f"callback {type(callback).__name__} monitors {monitor!r}, but "
+                    f"meta={self.meta!r} trains on all rows and holds none out. Give fit X_val "
+                    "and y_val, or monitor 'train_loss'."
+                )
+
+    def _check_callback_names(self, net):
+        known = {name for name, _ in (*net.get_default_callbacks(), *net.callbacks_)}
+        for name in self._routed("callbacks"):
+            if name.partition("__")[0] not in known:
+                raise TypeError(
+                    f"callbacks__{name}: there is no such callback."
+                    f"{nearest(name.partition('__')[0], known)} There are {sorted(known)}."
+                )
+
+    # ----------------------------------------------------------------------------------
+    # What is fitted, and prediction
+
+    @property
+    def student_(self) -> torch.nn.Module:
+        """The trained student."""
+        check_is_fitted(self, "net_")
+        return self.net_.module_
+
+    @property
+    def history_(self):
+        """skorch's history of the net."""
+        check_is_fitted(self, "net_")
+        return self.net_.history
+
+    def predict_proba(self, X):
+        """Class probabilities: the softmax of the student's logits at temperature 1.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, ...)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes), float32
+            Columns in the order of ``classes_``.
+        """
+        check_is_fitted(self, "net_")
+        X = as_tensor(self._checked_samples(X))
+        net, batch_size = self.net_, max(self.batch_size, PREDICTION_BATCH)
+        net.module_.eval()
+        with torch.inference_mode():
+            logits = torch.cat([net.module_(x.to(net.device)) for x in X.split(batch_size)])
+            return torch.softmax(logits, dim=1).cpu().numpy()
+
+    def predict(self, X):
+        """The label of the largest logit.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, ...)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+        """
+        codes = self.predict_proba(X).argmax(axis=1)
+        return self.classes_[codes]
+
+
+def _from_torch(values):
+    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values
 
 
 def _arguments(function) -> list[str]:

@@ -9,29 +9,17 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from sklearn.base import ClassifierMixin, clone
-from sklearn.utils import check_array, check_random_state, column_or_1d
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils import check_random_state
 
-from sklearn_kd._base import BaseDistiller, Seeds, nearest
+from sklearn_kd._base import PREDICTION_BATCH, BaseDistiller, Seeds, nearest
 from sklearn_kd._bilevel import DIRECTIONAL_DERIVATIVES
-from sklearn_kd._data import DistillationData, SplitData, as_tensor, split_rows
-from sklearn_kd._losses import TEMPERATURE_SCALINGS, Targets
+from sklearn_kd._data import SplitData, as_tensor
+from sklearn_kd._losses import TEMPERATURE_SCALINGS
 from sklearn_kd._metaparameters import LAMBDA1_BOUNDS, Metaparameters
 from sklearn_kd._net import DistillationNet
 from sklearn_kd._random import preserved_random_state
-from sklearn_kd._sklearn_compat import (
-    Interval,
-    StrOptions,
-    check_sample_weight,
-    safe_indexing,
-)
-from sklearn_kd._students import build_student, check_student_output
-from sklearn_kd._teachers import make_teacher
+from sklearn_kd._sklearn_compat import Interval, StrOptions, safe_indexing
 from sklearn_kd.meta import STRATEGIES, Fixed, Linear, Setting, Strategy
-
-# Rows per forward pass where nothing is learned.
-_PREDICTION_BATCH = 1024
 
 
 class DistilledClassifier(ClassifierMixin, BaseDistiller):
@@ -317,7 +305,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
             rng = check_random_state(seeds.teacher)
             X_rows, y_rows = safe_indexing(X_given, rows), self.classes_[codes[rows]]
             teacher.fit(X_rows, y_rows, sample_weight=_at(weight, rows), rng=rng)
-            logits_train = teacher.logits(X_rows, train.X, self.classes_, _PREDICTION_BATCH)
+            logits_train = teacher.logits(X_rows, train.X, self.classes_, PREDICTION_BATCH)
         else:
             logits_train = None if logits is None else as_tensor(logits[rows])
         train.set_teacher_logits(logits_train)
@@ -394,39 +382,12 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         self.lambda1_ = float(net.metaparameters.lambda1)
         self.temperature_ = float(net.metaparameters.temperature)
         self.val_temperature_ = float(net.val_temperature_)
+        vars(self).pop("trials_", None)
         if hasattr(strategy, "trials_"):
             self.trials_ = strategy.trials_
 
-    @property
-    def student_(self) -> torch.nn.Module:
-        """The trained student."""
-        check_is_fitted(self, "net_")
-        return self.net_.module_
-
-    @property
-    def history_(self):
-        """skorch's history of the net."""
-        check_is_fitted(self, "net_")
-        return self.net_.history
-
     # ----------------------------------------------------------------------------------
     # Where the run starts
-
-    def _continues(self):
-        return self.warm_start and hasattr(self, "net_")
-
-    def _initial_student(self, X, seeds):
-        """The student before training, checked on two samples; the last one if warm."""
-        n_classes = len(self.classes_)
-        if self._continues():
-            student = self.student_
-        else:
-            with preserved_random_state(X.device, seeds.student):
-                params = self._routed("student")
-                student = build_student(self.student, params, tuple(X.shape[1:]), n_classes)
-        student = student.to(X.device)
-        check_student_output(student, X[:2], n_classes)
-        return student
 
     def _where_to_start(self, strategy, rng):
         """(lambda1, T) as given, as drawn, or where the last fit ended if warm."""
@@ -438,21 +399,6 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         if temperature == "random":
             temperature = math.exp(rng.uniform(*np.log(self.temperature_bounds)))
         return float(lambda1), float(temperature)
-
-    def _split(self, codes, weight, strategy, valid_rows, seeds):
-        """Rows of D_train, and of D_val where it is held out of X, else None."""
-        rows = np.arange(len(codes)) if weight is None else np.flatnonzero(weight)
-        if valid_rows is not None or not strategy.learns_from_validation:
-            return rows, None
-        rng = check_random_state(seeds.split)
-        train, held_out = split_rows(codes[rows], self.validation_fraction, rng)
-        return rows[train], rows[held_out]
-
-    def _as_data(self, X, codes, weight, seed):
-        device = self._device()
-        if weight is not None:
-            weight = as_tensor((weight / weight.mean()).astype(np.float32), device)
-        return DistillationData(as_tensor(X, device), Targets(as_tensor(codes, device), None, weight), seed)
 
     # ----------------------------------------------------------------------------------
     # Checks, all before any training
@@ -481,156 +427,9 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         strategy.check()
         return strategy
 
-    def _checked_teacher(self, strategy, logits):
-        """The wrapped teacher, or None where it is not needed."""
-        if not strategy.needs_teacher or logits is not None:
-            return None
-        if self.teacher is None:
-            raise ValueError(
-                "teacher=None leaves nothing to distil. Give a teacher, give teacher_logits to "
-                "fit, or set meta='none' to train on the labels alone."
-            )
-        return make_teacher(self.teacher)
-
-    def _checked_rows(self, X, y, sample_weight):
-        """X as given, X as float32, class codes, and weights or None; sets ``classes_``."""
-        X_given, y = _from_torch(X), _from_torch(y)
-        X, y = validate_data(self, X_given, y, dtype=np.float32, allow_nd=True)
-        check_classification_targets(y)
-        classes, codes = np.unique(y, return_inverse=True)
-        weight = None
-        if sample_weight is not None:
-            weight = check_sample_weight(_from_torch(sample_weight), X, dtype=np.float64)
-            if weight.min() < 0:
-                raise ValueError("sample_weight must not be negative.")
-            if not weight.any():
-                raise ValueError("sample_weight is zero for every row: none is non-zero.")
-        seen = np.unique(codes if weight is None else codes[weight > 0])
-        if len(seen) < 2:
-            raise ValueError(
-                f"y has 1 class ({classes[seen[0]]!r}) in n_samples = {len(X)} rows"
-                f"{'' if weight is None else ' of positive weight'}; a classifier needs at "
-                "least two classes."
-            )
-        if self._continues() and (
-            not np.array_equal(classes, self.classes_) or X.shape[1:] != self._sample_shape
-        ):
-            raise ValueError(
-                f"warm_start=True goes on with a student for classes {self.classes_} and samples "
-                f"of shape {self._sample_shape}; got {classes} and {X.shape[1:]}. Fit on the "
-                "same kind of data, or set warm_start=False."
-            )
-        self.classes_, self._sample_shape = classes, X.shape[1:]
-        return X_given if hasattr(X_given, "shape") else X, X, codes, weight
-
-    def _checked_validation_rows(self, X_val, y_val):
-        """(X, codes, None) of the given D_val, or None."""
-        if X_val is None and y_val is None:
-            return None
-        if X_val is None or y_val is None:
-            missing = "X_val" if X_val is None else "y_val"
-            raise ValueError(f"X_val and y_val belong together; {missing} is missing.")
-        if len(X_val) == 0:
-            raise ValueError("D_val is empty: X_val has 0 rows. Give at least one, better 100.")
-        X = self._checked_samples(X_val, "X_val")
-        y = column_or_1d(_from_torch(y_val), warn=True)
-        if len(y) != len(X):
-            raise ValueError(f"X_val has {len(X)} rows and y_val {len(y)}; they must be as many.")
-        unknown = np.setdiff1d(y, self.classes_)
-        if len(unknown):
-            raise ValueError(
-                f"y_val has labels that y has not: {unknown[:5].tolist()}. The classes of y are "
-                f"{self.classes_.tolist()[:10]}."
-            )
-        return X, np.searchsorted(self.classes_, y), None
-
-    def _checked_logits(self, teacher_logits, n_samples):
-        if teacher_logits is None:
-            return None
-        logits = check_array(_from_torch(teacher_logits), dtype=np.float32, input_name="teacher_logits")
-        if logits.shape != (n_samples, len(self.classes_)):
-            raise ValueError(
-                f"teacher_logits must have shape (n_samples, n_classes) = "
-                f"({n_samples}, {len(self.classes_)}), one row per row of X and one column per "
-                f"class in the order {self.classes_.tolist()[:10]}; got {logits.shape}."
-            )
-        return logits
-
-    def _check_callback_names(self, net):
-        known = {name for name, _ in (*net.get_default_callbacks(), *net.callbacks_)}
-        for name in self._routed("callbacks"):
-            if name.partition("__")[0] not in known:
-                raise TypeError(
-                    f"callbacks__{name}: there is no such callback."
-                    f"{nearest(name.partition('__')[0], known)} There are {sorted(known)}."
-                )
-
-    def _check_monitors(self, valid):
-        """Refuse callbacks that watch D_val where there is none."""
-        for callback in self.callbacks or ():
-            callback = callback[1] if isinstance(callback, tuple) else callback
-            monitor = getattr(callback, "monitor", None)
-            if valid is None and isinstance(monitor, str) and monitor.startswith("valid_"):
-                raise ValueError(
-                    f"callback {type(callback).__name__} monitors {monitor!r}, but "
-                    f"meta={self.meta!r} trains on all rows and holds none out. Give fit X_val "
-                    "and y_val, or monitor 'train_loss'."
-                )
-
-    def _checked_samples(self, X, name="X"):
-        """X as float32, of the shape that ``fit`` saw."""
-        X = validate_data(self, _from_torch(X), dtype=np.float32, allow_nd=True, reset=False)
-        if X.shape[1:] != self._sample_shape:
-            raise ValueError(
-                f"{name} has samples of shape {X.shape[1:]}, but {type(self).__name__} was "
-                f"fitted on samples of shape {self._sample_shape}."
-            )
-        return X
-
-    # ----------------------------------------------------------------------------------
-    # Prediction
-
-    def predict_proba(self, X):
-        """Class probabilities: the softmax of the student's logits at temperature 1.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features) or (n_samples, ...)
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_classes), float32
-            Columns in the order of ``classes_``.
-        """
-        check_is_fitted(self, "net_")
-        X = as_tensor(self._checked_samples(X))
-        net, batch_size = self.net_, max(self.batch_size, _PREDICTION_BATCH)
-        net.module_.eval()
-        with torch.inference_mode():
-            logits = torch.cat([net.module_(x.to(net.device)) for x in X.split(batch_size)])
-            return torch.softmax(logits, dim=1).cpu().numpy()
-
-    def predict(self, X):
-        """The label of the largest logit.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features) or (n_samples, ...)
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-        """
-        codes = self.predict_proba(X).argmax(axis=1)
-        return self.classes_[codes]
-
 
 def _at(values, rows):
     return None if values is None else values[rows]
-
-
-def _from_torch(values):
-    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values
 
 
 def _checked_bounds(bounds):

@@ -31,6 +31,7 @@ def module():
 @pytest.fixture
 def net(digits):
     with torch.random.fork_rng():
+        torch.manual_seed(0)
         net = NeuralNetClassifier(
             MLPStudent, module__in_features=64, module__n_classes=10, criterion=nn.CrossEntropyLoss,
             max_epochs=2, verbose=0, train_split=None,

@@ -75,6 +75,7 @@ def weird(X, value):
     return X
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
 @pytest.mark.parametrize(
     ("change", "match"),
     [
