@@ -3,7 +3,9 @@
 The teacher (three convolutions of 32, 64 and 128 channels) and the students (8, 16 and 16)
 train on the same images, 6,000 of the 60,000 unless ``--full``; the test is on all 10,000
 test images. Each method runs with ``--runs`` seeds, which set the images, the split, the
-initial weights and the batches; the teacher of a seed is shared by the methods.
+initial weights and the batches; the teacher of a seed is shared by the methods. SGD with
+rate 0.02 (at 0.05 the student with T = 4 fixed collapses: T² = 16 times the soft gradient),
+momentum 0.9 and a cosine schedule.
 
     python examples/02_fashion_mnist.py --data FOLDER
 
@@ -52,7 +54,7 @@ def read_idx(path):
 
 
 def load(folder):
-    """(X, y) of the 60,000 training and (X, y) of the 10,000 test images, scaled to [0, 1]."""
+    """(X, y) of the 60,000 training and (X, y) of the 10,000 test images, standardised."""
     parts = []
     for part in ("train", "t10k"):
         images, labels = (
@@ -63,7 +65,8 @@ def load(folder):
                 f"{images} or {labels.name} is missing. Put the original files there, or name their "
                 "folder with --data."
             )
-        parts.append((read_idx(images)[:, None].astype(np.float32) / 255, read_idx(labels)))
+        X = (read_idx(images)[:, None].astype(np.float32) / 255 - 0.286) / 0.353
+        parts.append((X, read_idx(labels)))
     return parts
 
 
@@ -71,7 +74,7 @@ def network(seed, epochs, **params):
     return DistilledClassifier(
         params.pop("teacher", None),
         CNNStudent,
-        lr=0.05,
+        lr=0.02,
         optimizer__momentum=0.9,
         optimizer__weight_decay=5e-4,
         max_epochs=epochs,
@@ -85,8 +88,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", default="~/scikit_learn_data/fashion-mnist")
     parser.add_argument("--full", action="store_true", help="train on all 60,000 images")
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=30)
     args = parser.parse_args()
     (X_all, y_all), test = load(Path(args.data).expanduser())
     runs, paths = [], []

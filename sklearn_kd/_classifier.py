@@ -82,7 +82,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         treated as plain SGD, with a warning.
     lr : float, default=0.1
         Learning rate of the student.
-    max_epochs : int, default=50
+    max_epochs : int, default=200
         Passes over D_train.
     batch_size : int, default=128
         Rows per batch, of D_train and of D_val. ``iterator_train__*`` and
@@ -213,7 +213,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         hypergradient="finite_difference",
         optimizer=torch.optim.SGD,
         lr=0.1,
-        max_epochs=50,
+        max_epochs=200,
         batch_size=128,
         validation_fraction=0.1,
         callbacks=None,

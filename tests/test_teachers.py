@@ -34,7 +34,7 @@ def net(digits):
         torch.manual_seed(0)
         net = NeuralNetClassifier(
             MLPStudent, module__in_features=64, module__n_classes=10, criterion=nn.CrossEntropyLoss,
-            max_epochs=2, verbose=0, train_split=None,
+            max_epochs=5, lr=0.1, batch_size=32, verbose=0, train_split=None,
         )  # fmt: skip
         return net.fit(digits[0], digits[1].astype(np.int64))
 
