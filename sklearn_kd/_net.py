@@ -198,6 +198,7 @@ class DistillationNet(NeuralNetClassifier):
             self.step_record_.clipping = Clipping(limit, global_norm(gradients))
 
     def _gradient_norm_limit(self):
+        """The limit of a callback that clips the Euclidean norm, else None."""
         for _, callback in self.callbacks_:
             if isinstance(callback, GradientNormClipping) and callback.gradient_clip_norm_type == 2:
                 return callback.gradient_clip_value
@@ -228,19 +229,22 @@ class DistillationNet(NeuralNetClassifier):
     def on_epoch_end(self, net, dataset_train=None, dataset_valid=None, **kwargs):
         """Give up what has diverged, refit T_val, and show where the metaparameters are."""
         super().on_epoch_end(net, dataset_train, dataset_valid, **kwargs)
-        if not all(bool(torch.isfinite(w).all()) for w in self.module_.state_dict().values()):
-            self._return_to_finite_weights()
+        self._return_to_finite_weights()
         if self.val_temperature == "auto" and dataset_valid is not None:
             self.val_temperature_ = self.optimal_val_temperature(dataset_valid)
         self.history.record("lambda1", float(self.metaparameters.lambda1))
         self.history.record("temperature", float(self.metaparameters.temperature))
 
     def on_train_end(self, net, X=None, y=None, **kwargs):
-        """Forget what only training needs."""
+        """Forget what only training needs; after an interrupt too, the weights are finite."""
         super().on_train_end(net, X, y, **kwargs)
+        self._return_to_finite_weights()
         self.finite_weights_ = None
 
     def _return_to_finite_weights(self):
+        """Undo, and say, what has diverged since the epoch began."""
+        if all(bool(torch.isfinite(w).all()) for w in self.module_.state_dict().values()):
+            return
         self.diverged_ = True
         self.module_.load_state_dict(self.finite_weights_)
         losses = np.array([b["train_loss"] for b in self.history[-1]["batches"] if "train_loss" in b])
