@@ -107,8 +107,16 @@ class BaseDistiller(BaseEstimator):
         Raises
         ------
         ValueError
-            If a name is not known.
+            If a name is not known, or reaches into what has no parameters.
         """
+        for nested in ("teacher", "meta"):
+            value = params.get(nested, getattr(self, nested, None))
+            inner = [name for name in params if name.startswith(nested + "__")]
+            if inner and not hasattr(value, "set_params"):
+                raise ValueError(
+                    f"{inner[0]}: {nested}={value!r} has no parameters to set. Give {nested} as an "
+                    f"estimator{' from sklearn_kd.meta' if nested == 'meta' else ''} first."
+                )
         routed = {
             name: value
             for name, value in params.items()

@@ -244,11 +244,13 @@ def full_precision(device: torch.device):
         )
     precision = torch.get_float32_matmul_precision()
     try:
-        torch.set_float32_matmul_precision("highest")
+        if precision != "highest":
+            torch.set_float32_matmul_precision("highest")
         with tf32_off, torch.autocast(device.type, enabled=False):
             yield
     finally:
-        torch.set_float32_matmul_precision(precision)
+        if precision != "highest":
+            torch.set_float32_matmul_precision(precision)
 
 
 @contextmanager

@@ -379,6 +379,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         self.net_, self.strategy_ = net, strategy
         self.teacher_ = None if teacher is None else teacher.fitted
         self.metaparameter_path_, self.n_iter_ = path, len(path)
+        net.metaparameters.forget_path()  # or every pickle would hold it twice
         self.lambda1_ = float(net.metaparameters.lambda1)
         self.temperature_ = float(net.metaparameters.temperature)
         self.val_temperature_ = float(net.val_temperature_)

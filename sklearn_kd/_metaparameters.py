@@ -123,6 +123,10 @@ class Metaparameters:
             path["val_loss"] = torch.stack(losses).cpu().numpy()
         return path
 
+    def forget_path(self) -> None:
+        """Keep only where the metaparameters are now."""
+        self._values, self._val_losses, self._predicted = self._values[-1:], [], []
+
     def _record(self, value, val_loss=math.nan, predicted=False):
         self._values.append(value)
         self._val_losses.append(val_loss)

@@ -47,7 +47,7 @@ def no_training(monkeypatch):
         ({"validation_fraction": 0.0}, ValueError, "'validation_fraction' parameter"),
         ({"max_epochs": 0}, ValueError, "'max_epochs' parameter"),
         ({"device": "gpu0"}, ValueError, "is not known"),
-        ({"student__hiden": 3}, TypeError, "hiden"),
+        ({"student__hddn": 3}, TypeError, "hddn"),
         ({"studnet__hidden": 3}, TypeError, "Did you mean 'student__hidden'"),
         ({"optimizer__momentun": 0.9}, TypeError, "Did you mean 'optimizer__momentum'"),
         ({"meta_optimizer__bogus": 0.9}, TypeError, "takes no 'bogus'"),
@@ -106,6 +106,12 @@ def test_data(change, match, make, digits):
     data = {"X": digits[0], "y": digits[1]} | change(*digits)
     with pytest.raises(ValueError, match=match):
         make(LogisticRegression()).fit(**data)
+
+
+@pytest.mark.parametrize("name", ["meta__e1", "teacher__max_depth"])
+def test_nested_parameter_of_what_has_none(name, make):
+    with pytest.raises(ValueError, match="has no parameters to set"):
+        make(nn.Linear(64, 10), meta="linear").set_params(**{name: 3})
 
 
 def test_nothing_to_predict_with(make, digits):
