@@ -311,7 +311,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         train.set_teacher_logits(logits_train)
 
         net = self._train(SplitData(train, valid), student, strategy, seeds)
-        self._publish(net, strategy, teacher, valid)
+        self._publish(net, strategy, teacher)
         return self
 
     def _train(self, data, student, strategy, seeds):
@@ -370,7 +370,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
             **(params | routed | changes),
         ).initialize()
 
-    def _publish(self, net, strategy, teacher, valid):
+    def _publish(self, net, strategy, teacher):
         """Set the fitted attributes."""
         path = net.metaparameters.path()
         if self._continues():
