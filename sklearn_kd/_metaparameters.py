@@ -63,6 +63,7 @@ class Metaparameters:
         self._values = [torch.tensor([lambda1, temperature], **self._make)]
         self._val_losses: list[Tensor | float] = []
         self._predicted: list[bool] = []
+        self._planned: list[Tensor] = []
         self._theta = torch.nn.Parameter(torch.zeros(2, **self._make))
         self._optimizer = optimizer([self._theta], lr=lr, **optimizer_params)
 
@@ -100,9 +101,18 @@ class Metaparameters:
         moved = self._project(self._theta.detach())
         self._record(torch.where(known, moved, now), val_loss)
 
-    def move_to(self, theta: Tensor) -> None:
-        """θ ← project(prediction), recorded as predicted."""
-        self._record(self._project(theta), predicted=True)
+    def plan(self, theta: Tensor) -> None:
+        """Set where the next k iterations lead, θ of shape (k, 2) or (2,), projected."""
+        self._planned = list(self._project(theta.reshape(-1, 2).to(**self._make)).unbind())
+
+    @property
+    def planned(self) -> bool:
+        """Whether the next iteration's values are set."""
+        return bool(self._planned)
+
+    def follow_plan(self) -> None:
+        """θ ← the next of the plan, recorded as predicted."""
+        self._record(self._planned.pop(0), predicted=True)
 
     def trajectory(self, first: int, last: int) -> Tensor:
         """θ after ``first`` … ``last`` iterations, both included, shape (last − first + 1, 2)."""
@@ -136,5 +146,5 @@ class Metaparameters:
         return torch.stack([values[..., 0], values[..., 1].log()], dim=-1)
 
     def _project(self, theta):
-        values = torch.stack([theta[0], theta[1].exp()])
+        values = torch.stack([theta[..., 0], theta[..., 1].exp()], dim=-1)
         return torch.clamp(values, self._lower, self._upper)

@@ -143,19 +143,19 @@ class DistillationNet(NeuralNetClassifier):
 
     def train_step(self, batch, **params):
         """The optimizer's step, and what the strategy makes of it."""
-        metaparameters = self.metaparameters
-        if self.strategy.takes_hypergradient(metaparameters.iteration):
-            if metaparameters.iteration >= ill_conditioned_steps(self.optimizer_):
-                return self._bilevel_step(batch)
-            step = super().train_step(batch)
-            metaparameters.hold()
-            return step
+        knobs, strategy = self.metaparameters, self.strategy
+        learns = not knobs.planned and strategy.takes_hypergradient(knobs.iteration)
+        if learns and knobs.iteration >= ill_conditioned_steps(self.optimizer_):
+            return self._bilevel_step(batch)
         step = super().train_step(batch)
-        theta = self.strategy.predict(metaparameters)
-        if theta is None:
-            metaparameters.hold()
+        if not learns and not knobs.planned:
+            theta = strategy.predict(knobs)
+            if theta is not None:
+                knobs.plan(theta)
+        if knobs.planned:
+            knobs.follow_plan()
         else:
-            metaparameters.move_to(theta)
+            knobs.hold()
         return step
 
     def train_step_single(self, batch, **params):

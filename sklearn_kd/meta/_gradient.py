@@ -73,10 +73,10 @@ class Linear(Gradient):
         return iteration % (self.e1 + self.e2) < self.e1
 
     def predict(self, metaparameters):
-        phase = metaparameters.iteration % (self.e1 + self.e2)
-        begin = metaparameters.iteration - phase
-        window = metaparameters.trajectory(begin, begin + self.e1)
-        return _FORMS[self.form](window, ahead=phase - self.e1 + 1)
+        now = metaparameters.iteration
+        window = metaparameters.trajectory(now - self.e1, now)
+        ahead = torch.arange(1, self.e2 + 1, dtype=window.dtype, device=window.device)
+        return _FORMS[self.form](window, ahead[:, None])
 
 
 def _line(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -88,8 +88,8 @@ def _line(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return points.mean(dim=0) + slope * centred[-1], slope
 
 
-# Each form: θ ``ahead`` iterations after the last row of ``window``, whose first row stands
-# before the first of the e1 gradient iterations.
+# Each form: θ ``ahead`` iterations, shape (e2, 1), after the last row of ``window``, whose
+# first row stands before the first of the e1 gradient iterations.
 
 
 def _values(window, ahead):

@@ -71,6 +71,8 @@ class Strategy(BaseEstimator):
         """θ = (lambda1, log T) after an iteration without hypergradient; None: stay.
 
         ``metaparameters.iteration`` says which it is and ``metaparameters.trajectory(...)``
-        where they have been. What is returned is projected onto the bounds.
+        where they have been. Return shape (2,) for this iteration alone, or (k, 2) for it
+        and the k − 1 that follow, before the strategy is asked again. What is returned is
+        projected onto the bounds.
         """
         return None
