@@ -2,8 +2,13 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from threadpoolctl import threadpool_limits
 
 from sklearn_kd import DistilledClassifier, MLPStudent
+
+# The networks here are too small for a second thread to pay, and results repeat to the bit.
+torch.set_num_threads(1)
+threadpool_limits(1)
 
 
 def pytest_collection_modifyitems(items):
