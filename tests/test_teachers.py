@@ -158,11 +158,15 @@ def test_open_seeds_of_the_teacher_follow_random_state(make, digits):
 
 
 def test_container_reaches_the_teacher(make, digits):
+    """A teacher fitted on a frame warns when it is shown an array."""
     X = pd.DataFrame(digits[0]).rename(columns=str)
     clf = make(FrozenEstimator(LogisticRegression(max_iter=200).fit(X, digits[1])))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         clf.fit(X, digits[1])
+        assert not caught
+        clf.fit(digits[0], digits[1])
+        assert any("feature names" in str(warning.message) for warning in caught)
 
 
 def test_fitted_but_not_frozen_is_said(make, digits):
