@@ -235,6 +235,8 @@ def _size_of_logit_change(v: list[Tensor], d: list[Tensor], r_val: Tensor) -> Te
 def full_precision(device: torch.device):
     """No autocast and no TF32: a difference of logits drowns in either."""
     tf32_off = nullcontext()
+    # Older versions of torch know no autocast on MPS.
+    autocast_off = torch.autocast(device.type, enabled=False) if device.type != "mps" else nullcontext()
     if device.type == "cuda":
         tf32_off = torch.backends.cudnn.flags(
             enabled=torch.backends.cudnn.enabled,
@@ -246,7 +248,7 @@ def full_precision(device: torch.device):
     try:
         if precision != "highest":
             torch.set_float32_matmul_precision("highest")
-        with tf32_off, torch.autocast(device.type, enabled=False):
+        with tf32_off, autocast_off:
             yield
     finally:
         if precision != "highest":
