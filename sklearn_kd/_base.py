@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import difflib
 import inspect
-from typing import NamedTuple
+from os import PathLike
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,13 +15,23 @@ from sklearn.utils import check_array, check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from skorch import NeuralNet
+from skorch.history import History
 
 from sklearn_kd._data import DistillationData, TensorBatches, as_tensor, split_rows
+from sklearn_kd._export import export_student
 from sklearn_kd._losses import Targets
+from sklearn_kd._parts import parts_block
 from sklearn_kd._random import preserved_random_state
 from sklearn_kd._sklearn_compat import check_sample_weight, clone_by_parameters
 from sklearn_kd._students import build_student, check_student_output
-from sklearn_kd._teachers import make_teacher
+from sklearn_kd._teachers import make_teacher, without_training
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+    from typing_extensions import Self
+
+    from sklearn_kd._net import DistillationNet
+    from sklearn_kd.meta import Strategy
 
 # Rows per forward pass where nothing is learned.
 PREDICTION_BATCH = 1024
@@ -38,7 +49,7 @@ class Seeds(NamedTuple):
     strategy: int
 
     @classmethod
-    def draw(cls, random_state) -> Seeds:
+    def draw(cls, random_state: int | np.random.RandomState | None) -> Seeds:
         """Fresh seeds from an int, a RandomState or None."""
         rng = check_random_state(random_state)
         return cls(*(int(seed) for seed in rng.randint(np.iinfo(np.int32).max, size=len(cls._fields))))
@@ -57,10 +68,24 @@ class BaseDistiller(BaseEstimator):
         "callbacks",
     )
 
+    net_: DistillationNet
+    classes_: np.ndarray
+    teacher_: Any
+    strategy_: Strategy
+    metaparameter_path_: np.ndarray
+    lambda1_: float
+    temperature_: float
+    val_temperature_: float
+    trials_: np.ndarray
+    n_iter_: int
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+    _sample_shape: tuple[int, ...]
+
     # ----------------------------------------------------------------------------------
     # Parameters
 
-    def _routed_names(self):
+    def _routed_names(self) -> list[str]:
         named = self._get_param_names()
         return sorted(
             name
@@ -68,13 +93,13 @@ class BaseDistiller(BaseEstimator):
             if name not in named and not name.startswith("_") and not name.endswith("_")
         )
 
-    def _routed(self, prefix: str) -> dict:
+    def _routed(self, prefix: str) -> dict[str, Any]:
         """The parameters given as ``prefix__NAME``, by NAME."""
         start = prefix + "__"
         names = [name for name in self._routed_names() if name.startswith(start)]
         return {name[len(start) :]: getattr(self, name) for name in names}
 
-    def get_params(self, deep=True):
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Get the parameters, those given as ``PREFIX__NAME`` included.
 
         Parameters
@@ -89,7 +114,7 @@ class BaseDistiller(BaseEstimator):
         """
         return super().get_params(deep) | {n: getattr(self, n) for n in self._routed_names()}
 
-    def set_params(self, **params):
+    def set_params(self, **params: Any) -> Self:
         """Set parameters, also of nested objects as ``PREFIX__NAME``.
 
         Parameters
@@ -123,12 +148,12 @@ class BaseDistiller(BaseEstimator):
             if "__" in name and name.partition("__")[0] in self._routed_prefixes
         }
         super().set_params(**{name: v for name, v in params.items() if name not in routed})
-        vars(self).update(routed)
+        self.__dict__.update(routed)
         return self
 
     def _check_routed(self):
         """Raise TypeError, with the nearest names, for a routed parameter nothing takes."""
-        takers = {
+        takers: dict[str, list[str]] = {
             "optimizer": [*_arguments(self.optimizer), "param_groups"],
             "meta_optimizer": _arguments(self.meta_optimizer),
             "iterator_train": _arguments(TensorBatches),
@@ -141,7 +166,7 @@ class BaseDistiller(BaseEstimator):
                 raise TypeError(
                     f"{type(self).__name__} got an unexpected parameter {name!r}.{nearest(name, known)}"
                 )
-            known = takers.get(prefix)
+            known = takers.get(prefix, [])
             if known and rest.partition("__")[0] not in known:
                 raise TypeError(
                     f"{name!r}: {prefix} takes no {rest!r}."
@@ -158,6 +183,19 @@ class BaseDistiller(BaseEstimator):
         clone = clone_by_parameters(without_teacher)
         clone.teacher = self.teacher
         return clone
+
+    def __getstate__(self):
+        state = super().__getstate__()
+        # Only once fitted: a search sends unfitted clones, which need it, to its workers.
+        if not self.keep_teacher and hasattr(self, "net_"):
+            return state | {"teacher": without_training(self.teacher)}
+        return state
+
+    def _sk_visual_block_(self):
+        # What has been fitted says more than the parameter it was made from.
+        fitted = getattr(self, "teacher_", None)
+        student = self.student_ if hasattr(self, "net_") else self.student
+        return parts_block(self.teacher if fitted is None else fitted, student, self._routed("student"))
 
     # ----------------------------------------------------------------------------------
     # Device
@@ -179,7 +217,9 @@ class BaseDistiller(BaseEstimator):
     # ----------------------------------------------------------------------------------
     # The data
 
-    def _checked_rows(self, X, y, sample_weight):
+    def _checked_rows(
+        self, X: Any, y: Any, sample_weight: Any
+    ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray | None]:
         """X as given, X as float32, class codes, and weights or None; sets ``classes_``."""
         X_given, y = _from_torch(X), _from_torch(y)
         X, y = validate_data(self, X_given, y, dtype=np.float32, allow_nd=True)
@@ -210,7 +250,9 @@ class BaseDistiller(BaseEstimator):
         self.classes_, self._sample_shape = classes, X.shape[1:]
         return X_given if hasattr(X_given, "shape") else X, X, codes, weight
 
-    def _checked_validation_rows(self, X_val, y_val):
+    def _checked_validation_rows(
+        self, X_val: Any, y_val: Any
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None] | None:
         """(X, codes, None) of the given D_val, or None."""
         if X_val is None and y_val is None:
             return None
@@ -330,12 +372,71 @@ class BaseDistiller(BaseEstimator):
         return self.net_.module_
 
     @property
-    def history_(self):
+    def history_(self) -> History:
         """skorch's history of the net."""
         check_is_fitted(self, "net_")
         return self.net_.history
 
-    def predict_proba(self, X):
+    def export_student(self, path: str | PathLike[str]) -> None:
+        """Write the student to a file, by the suffix of its name.
+
+        ``.safetensors`` holds the weights: ``safetensors.torch.load_model(module, path)``
+        puts them into a fresh module of the same architecture. ``.onnx`` holds the whole
+        network, for ONNX Runtime and the like: input ``X``, float32 of shape (n_samples, ...)
+        with any number of rows, output ``logits`` of shape (n_samples, n_classes).
+
+        Both give logits; the labels are ``classes_[logits.argmax(1)]``, the probabilities
+        the softmax of the logits. ``classes_`` is in the file's metadata, as JSON, beside
+        the shape of a sample and the version of this library: ``classes``, ``input_shape``,
+        ``sklearn_kd_version``.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Ends in ``.safetensors`` or ``.onnx``. A file that is there is replaced.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator has not been fitted.
+        ValueError
+            If the suffix is another one.
+        ImportError
+            If a package is missing; ``sklearn-kd[export]`` brings all of them.
+        TypeError
+            If JSON has no form for the labels, as for dates.
+
+        Notes
+        -----
+        Neither file runs code when it is read, as a pickle can. A skops file of the whole
+        estimator, which would not either, cannot be had: skops has no form for torch's
+        tensors, and its ``dump`` or, by version, its ``load`` fails.
+
+        Examples
+        --------
+        >>> import json, tempfile
+        >>> import numpy as np, torch
+        >>> from safetensors import safe_open
+        >>> from safetensors.torch import load_model
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn_kd import DistilledClassifier, MLPStudent
+        >>> X, y = load_iris(return_X_y=True, as_frame=True)
+        >>> names = np.array(["setosa", "versicolor", "virginica"])
+        >>> clf = DistilledClassifier(None, MLPStudent, meta="none", max_epochs=5, device="cpu")
+        >>> clf = clf.fit(X, names[y])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     clf.export_student(f"{folder}/iris.safetensors")
+        ...     student = MLPStudent(in_features=4, n_classes=3).eval()
+        ...     _ = load_model(student, f"{folder}/iris.safetensors")
+        ...     with safe_open(f"{folder}/iris.safetensors", framework="pt") as file:
+        ...         classes = np.array(json.loads(file.metadata()["classes"]))
+        >>> logits = student(torch.tensor(X.to_numpy(), dtype=torch.float32))
+        >>> bool((classes[logits.argmax(1)] == clf.predict(X)).all())
+        True
+        """
+        export_student(self.student_, path, self.classes_, self._sample_shape)
+
+    def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """Class probabilities: the softmax of the student's logits at temperature 1.
 
         Parameters
@@ -355,7 +456,7 @@ class BaseDistiller(BaseEstimator):
             logits = torch.cat([net.module_(x.to(net.device)) for x in X.split(batch_size)])
             return torch.softmax(logits, dim=1).cpu().numpy()
 
-    def predict(self, X):
+    def predict(self, X: ArrayLike) -> np.ndarray:
         """The label of the largest logit.
 
         Parameters

@@ -13,8 +13,8 @@ virtual one; nothing here moves the student's weights, its buffers or the random
 from __future__ import annotations
 
 import warnings
-from contextlib import contextmanager, nullcontext
-from typing import NamedTuple
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -223,7 +223,8 @@ def _size_of_logit_change(v: list[Tensor], d: list[Tensor], r_val: Tensor) -> Te
     bound was 0.08 to 2 times the truth on the training batch, 0.4 in the median
     (examples/evidence/finite_difference.py).
     """
-    along = sum((v_w * d_w).sum() for v_w, d_w in zip(v, d, strict=True))
+    products = ((v_w * d_w).sum() for v_w, d_w in zip(v, d, strict=True))
+    along = sum(products, start=r_val.new_zeros(()))
     return along.abs() / (torch.linalg.vector_norm(r_val) * r_val.numel() ** 0.5)
 
 
@@ -234,7 +235,7 @@ def _size_of_logit_change(v: list[Tensor], d: list[Tensor], r_val: Tensor) -> Te
 @contextmanager
 def full_precision(device: torch.device):
     """No autocast and no TF32: a difference of logits drowns in either."""
-    tf32_off = nullcontext()
+    tf32_off: AbstractContextManager[None] = nullcontext()
     # Older versions of torch know no autocast on MPS.
     autocast_off = torch.autocast(device.type, enabled=False) if device.type != "mps" else nullcontext()
     if device.type == "cuda":
@@ -338,7 +339,7 @@ class StepRecord:
             norm = global_norm(v)
             d = self.response(live, v)
             if self.clipping is not None:
-                d = self.clipping.response([w.grad for w in live], d)
+                d = self.clipping.response([w.grad for w in live if w.grad is not None], d)
             forward, w = self._replay(names, x), [self.w[name] for name in names]
             size = _size_of_logit_change(v, d, r_val)
             u = DIRECTIONAL_DERIVATIVES[method](forward, w, d, logits.detach(), size)
@@ -366,18 +367,18 @@ class StepRecord:
 
 
 def hypergradient(
-    student,
-    train_batch,
-    val_batch,
-    teacher_logits,
+    student: nn.Module,
+    train_batch: tuple[Tensor, Tensor],
+    val_batch: tuple[Tensor, Tensor],
+    teacher_logits: Tensor,
     *,
-    lambda1=0.5,
-    temperature=1.0,
-    lr=0.1,
-    method="finite_difference",
-    temperature_scaling="hinton",
-    val_temperature=1.0,
-):
+    lambda1: float = 0.5,
+    temperature: float = 1.0,
+    lr: float = 0.1,
+    method: Literal["finite_difference", "jvp", "exact"] = "finite_difference",
+    temperature_scaling: Literal["hinton", "none"] = "hinton",
+    val_temperature: float = 1.0,
+) -> np.ndarray:
     """Hypergradient of one plain SGD step: d L_val(w − lr · ∇L_train(w, λ)) / dλ, λ = (lambda1, T).
 
     The quantity that :class:`DistilledClassifier` descends, for one step of plain SGD, so
@@ -434,12 +435,12 @@ def hypergradient(
     >>> bool(abs(fast - exact).max() < 1e-6)
     True
     """
-    for name, value, known in (
+    for name, given, known in (
         ("method", method, DIRECTIONAL_DERIVATIVES),
         ("temperature_scaling", temperature_scaling, TEMPERATURE_SCALINGS),
     ):
-        if value not in known:
-            raise ValueError(f"{name}={value!r} is not one of {sorted(known)}.")
+        if given not in known:
+            raise ValueError(f"{name}={given!r} is not one of {sorted(known)}.")
     (x, y), (x_val, y_val) = train_batch, val_batch
     # A step must be taken to be differentiated: take it on weights that are put back.
     live = [w for w in student.parameters() if w.requires_grad]

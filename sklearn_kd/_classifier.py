@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import math
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from sklearn.base import ClassifierMixin, clone
 from sklearn.utils import check_random_state
+from torch import nn
 
 from sklearn_kd._base import PREDICTION_BATCH, BaseDistiller, Seeds, nearest
 from sklearn_kd._bilevel import DIRECTIONAL_DERIVATIVES
@@ -20,6 +22,11 @@ from sklearn_kd._net import DistillationNet
 from sklearn_kd._random import preserved_random_state
 from sklearn_kd._sklearn_compat import Interval, StrOptions, safe_indexing
 from sklearn_kd.meta import STRATEGIES, Fixed, Linear, Setting, Strategy
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+    from skorch.callbacks import Callback
+    from typing_extensions import Self
 
 
 class DistilledClassifier(ClassifierMixin, BaseDistiller):
@@ -95,6 +102,12 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
     warm_start : bool, default=False
         Start from the student of the last ``fit``, and from its metaparameters where they
         are learned; the path goes on.
+    keep_teacher : bool, default=True
+        Whether the fitted estimator keeps the teacher. False: ``teacher_`` is None, and
+        pickles and copies of the fitted estimator hold no trained teacher: ``teacher`` is an
+        unfitted clone in them, or None where it was given trained. They predict; to be
+        fitted again they need ``set_params(teacher=...)`` in the latter case. The estimator
+        itself, and its clones, can be fitted again as they are.
     device : str or torch.device, default="auto"
         "auto": CUDA, then MPS, then the CPU.
     compile : bool, default=False
@@ -121,7 +134,8 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
     student_ : nn.Module
         The trained student, plain.
     teacher_ : object
-        The fitted teacher; None where ``teacher_logits`` were given or it was not needed.
+        The fitted teacher; None where ``teacher_logits`` were given or it was not
+        needed, and with ``keep_teacher=False``.
     strategy_ : Strategy
         The strategy that ran.
     trials_ : structured array
@@ -189,6 +203,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "callbacks": [list, None],
         "warm_start": ["boolean"],
+        "keep_teacher": ["boolean"],
         "device": [str, torch.device],
         "compile": ["boolean"],
         "verbose": ["verbose"],
@@ -197,32 +212,33 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
 
     def __init__(
         self,
-        teacher,
-        student,
+        teacher: Any,
+        student: nn.Module | type[nn.Module],
         *,
-        meta="linear",
-        e1=10,
-        e2=10,
-        lambda1=0.5,
-        temperature=1.0,
-        temperature_bounds=(1.0, 10.0),
-        temperature_scaling="hinton",
-        meta_lr=1.0,
-        meta_optimizer=torch.optim.SGD,
-        val_temperature=1.0,
-        hypergradient="finite_difference",
-        optimizer=torch.optim.SGD,
-        lr=0.1,
-        max_epochs=200,
-        batch_size=128,
-        validation_fraction=0.1,
-        callbacks=None,
-        warm_start=False,
-        device="auto",
-        compile=False,
-        verbose=0,
-        random_state=None,
-        **routed,
+        meta: str | Strategy = "linear",
+        e1: int = 10,
+        e2: int = 10,
+        lambda1: float | Literal["random"] = 0.5,
+        temperature: float | Literal["random"] = 1.0,
+        temperature_bounds: tuple[float, float] = (1.0, 10.0),
+        temperature_scaling: Literal["hinton", "none"] = "hinton",
+        meta_lr: float = 1.0,
+        meta_optimizer: type[torch.optim.Optimizer] = torch.optim.SGD,
+        val_temperature: float | Literal["auto"] = 1.0,
+        hypergradient: Literal["finite_difference", "jvp", "exact"] = "finite_difference",
+        optimizer: type[torch.optim.Optimizer] = torch.optim.SGD,
+        lr: float = 0.1,
+        max_epochs: int = 200,
+        batch_size: int = 128,
+        validation_fraction: float = 0.1,
+        callbacks: list[Callback | tuple[str, Callback]] | None = None,
+        warm_start: bool = False,
+        keep_teacher: bool = True,
+        device: str | torch.device = "auto",
+        compile: bool = False,
+        verbose: int = 0,
+        random_state: int | np.random.RandomState | None = None,
+        **routed: Any,
     ):
         self.teacher = teacher
         self.student = student
@@ -244,16 +260,26 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         self.validation_fraction = validation_fraction
         self.callbacks = callbacks
         self.warm_start = warm_start
+        self.keep_teacher = keep_teacher
         self.device = device
         self.compile = compile
         self.verbose = verbose
         self.random_state = random_state
-        vars(self).update(routed)
+        self.__dict__.update(routed)
 
     # ----------------------------------------------------------------------------------
     # Fitting
 
-    def fit(self, X, y, *, sample_weight=None, teacher_logits=None, X_val=None, y_val=None):
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        sample_weight: ArrayLike | None = None,
+        teacher_logits: ArrayLike | None = None,
+        X_val: ArrayLike | None = None,
+        y_val: ArrayLike | None = None,
+    ) -> Self:
         """Train the student, and the metaparameters with it.
 
         Parameters
@@ -329,8 +355,9 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
 
         rng = np.random.default_rng(seeds.strategy)
         lambda1, temperature = self._where_to_start(strategy, rng)
-        start = strategy.start(Setting(lambda1, temperature, rng, evaluate, self.verbose))
-        return run(strategy, *start, self.callbacks)
+        setting = Setting(lambda1, temperature, rng, evaluate, self.verbose)
+        lambda1, temperature = strategy.start(setting)
+        return run(strategy, lambda1, temperature, self.callbacks)
 
     def _make_net(self, student, strategy, lambda1, temperature, callbacks, **changes):
         """An initialised net around a copy of ``student``."""
@@ -338,7 +365,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         metaparameters = Metaparameters(
             lambda1,
             temperature,
-            temperature_bounds=tuple(self.temperature_bounds),
+            temperature_bounds=self.temperature_bounds,
             optimizer=self.meta_optimizer,
             lr=self.meta_lr,
             device=device,
@@ -377,13 +404,13 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
             path["iteration"] += self.n_iter_
             path = np.concatenate([self.metaparameter_path_, path])
         self.net_, self.strategy_ = net, strategy
-        self.teacher_ = None if teacher is None else teacher.fitted
+        self.teacher_ = teacher.fitted if teacher is not None and self.keep_teacher else None
         self.metaparameter_path_, self.n_iter_ = path, len(path)
         net.metaparameters.forget_path()  # or every pickle would hold it twice
         self.lambda1_ = float(net.metaparameters.lambda1)
         self.temperature_ = float(net.metaparameters.temperature)
         self.val_temperature_ = float(net.val_temperature_)
-        vars(self).pop("trials_", None)
+        self.__dict__.pop("trials_", None)
         if hasattr(strategy, "trials_"):
             self.trials_ = strategy.trials_
 

@@ -86,7 +86,7 @@ class DistillationData(Dataset):
 
     def batch(self, rows) -> Batch:
         """The batch of these rows (a slice or a tensor of indices)."""
-        return Batch(self.X[rows], Targets(*(t if t is None else t[rows] for t in self.targets)))
+        return Batch(self.X[rows], Targets._make(t if t is None else t[rows] for t in self.targets))
 
 
 class Batch(tuple):

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from typing_extensions import Self
+
+    from sklearn_kd._classifier import DistilledClassifier
 
 _LABELS = {"lambda1": "lambda1\n(weight of the labels)", "temperature": "temperature T"}
 
@@ -40,12 +49,19 @@ class MetaparameterPathDisplay:
     >>> display = MetaparameterPathDisplay.from_estimator(clf)  # doctest: +SKIP
     """
 
-    def __init__(self, paths, *, name=None):
+    def __init__(self, paths: list[np.ndarray], *, name: str | None = None):
         self.paths = paths
         self.name = name
 
     @classmethod
-    def from_estimator(cls, estimator, *, name=None, axes=None, **line_kw):
+    def from_estimator(
+        cls,
+        estimator: DistilledClassifier,
+        *,
+        name: str | None = None,
+        axes: Sequence[Axes] | None = None,
+        **line_kw: Any,
+    ) -> Self:
         """Draw the path of a fitted estimator.
 
         Parameters
@@ -67,7 +83,14 @@ class MetaparameterPathDisplay:
         return cls.from_path(estimator.metaparameter_path_, name=name, axes=axes, **line_kw)
 
     @classmethod
-    def from_path(cls, path, *, name=None, axes=None, **line_kw):
+    def from_path(
+        cls,
+        path: np.ndarray | list[np.ndarray],
+        *,
+        name: str | None = None,
+        axes: Sequence[Axes] | None = None,
+        **line_kw: Any,
+    ) -> Self:
         """Draw a path, or several and their mean.
 
         Parameters
@@ -97,7 +120,7 @@ class MetaparameterPathDisplay:
             )
         return cls(paths, name=name).plot(axes, **line_kw)
 
-    def plot(self, axes=None, **line_kw):
+    def plot(self, axes: Sequence[Axes] | None = None, **line_kw: Any) -> Self:
         """Draw.
 
         Parameters

@@ -89,6 +89,8 @@ def metaparameter_derivatives(
     """(∂r/∂lambda1, ∂r/∂T), shape (2, B, K): how the metaparameters bend ∂L_train/∂z."""
     with torch.no_grad():
         z, (y, f, weight) = logits.detach(), targets
+        if f is None:  # the loss of the labels alone knows no metaparameters
+            return z.new_zeros(2, *z.shape)
         T, (s, ds) = temperature, TEMPERATURE_SCALINGS[scaling]
         s, ds = s(T), ds(T)
         A = _minus_onehot(F.softmax(z, dim=1), y)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +49,7 @@ class Metaparameters:
         temperature: float,
         *,
         temperature_bounds: tuple[float, float] = (1.0, 10.0),
-        optimizer: type[torch.optim.Optimizer] = torch.optim.SGD,
+        optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.SGD,
         lr: float = 1.0,
         device: torch.device | str = "cpu",
         **optimizer_params,
@@ -55,7 +57,7 @@ class Metaparameters:
         # float64, so that a fixed 0.3 is 0.3 in the path; zero-dimensional, so that it
         # does not promote float32 logits. MPS has no float64.
         dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
-        self._make = {"dtype": dtype, "device": device}
+        self._make: dict[str, Any] = {"dtype": dtype, "device": device}
         self._lower, self._upper = (
             torch.tensor([lambda1_bound, T_bound], **self._make)
             for lambda1_bound, T_bound in zip(LAMBDA1_BOUNDS, temperature_bounds, strict=True)

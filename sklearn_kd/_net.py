@@ -132,7 +132,11 @@ class DistillationNet(NeuralNetClassifier):
         if not self.compile:
             return self.module_(x)
         if self.compiled_forward_ is None:
-            self.compiled_forward_ = torch.compile(lambda x: self.module_(x))
+
+            def forward(x: torch.Tensor) -> torch.Tensor:
+                return self.module_(x)
+
+            self.compiled_forward_ = torch.compile(forward)
         return self.compiled_forward_(x)
 
     def __getstate__(self):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import warnings
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ from torch import Tensor, nn
 FLOOR_BOUNDS = (1e-7, 1e-2)
 
 
-def make_teacher(teacher) -> Teacher:
+def make_teacher(teacher: Any) -> Teacher:
     """The wrapper for this kind of teacher.
 
     Raises
@@ -40,15 +41,29 @@ def make_teacher(teacher) -> Teacher:
     ValueError
         If it is one of them but cannot be used.
     """
-    for kind in (ModuleTeacher, SkorchTeacher, FrozenTeacher, EstimatorTeacher):
-        if kind.accepts(teacher):
-            return kind(teacher)
+    kind = _kind_of(teacher)
+    if kind is not None:
+        return kind(teacher)
     hint = " Give an instance, not the class." if isinstance(teacher, type) else ""
     raise TypeError(
         f"teacher={teacher!r} is none of: a scikit-learn classifier, "
         "FrozenEstimator(fitted classifier), a trained torch.nn.Module that returns logits, a "
         f"fitted skorch net, or None with teacher_logits given to fit.{hint}"
     )
+
+
+def _kind_of(teacher: Any) -> type[Teacher] | None:
+    kinds = (ModuleTeacher, SkorchTeacher, FrozenTeacher, EstimatorTeacher)
+    return next((kind for kind in kinds if kind.accepts(teacher)), None)
+
+
+def without_training(teacher: Any) -> Any:
+    """What remains of a teacher without what it has learned.
+
+    That is an unfitted clone of a classifier to be fitted here, and None where the teacher
+    comes trained.
+    """
+    return clone(teacher) if _kind_of(teacher) is EstimatorTeacher else None
 
 
 class Teacher:

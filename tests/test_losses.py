@@ -76,3 +76,9 @@ def test_golden_values():
         loss, _ = training_loss(z, targets, 0.25, 2.0, scaling=scaling)
         assert float(loss) == pytest.approx(expected, rel=1e-12)
     assert float(validation_loss(z, targets, 2.0)) == pytest.approx(0.769096639511773358119, rel=1e-12)
+
+
+def test_without_teacher_the_metaparameters_change_nothing():
+    logits, targets = torch.randn(3, 4), Targets(torch.tensor([0, 1, 2]))
+    derivatives = metaparameter_derivatives(logits, targets, 0.5, 2.0, scaling="hinton")
+    torch.testing.assert_close(derivatives, torch.zeros(2, 3, 4))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sklearn_kd.meta._strategy import Strategy
+from sklearn_kd.meta._strategy import Setting, Strategy
 
 
 class Fixed(Strategy):
@@ -19,7 +19,7 @@ class Fixed(Strategy):
 class Naive(Strategy):
     """lambda1 = 0.5 and T = 1 throughout: the paper's baseline "naive"."""
 
-    def start(self, setting):
+    def start(self, setting: Setting) -> tuple[float, float]:
         return 0.5, 1.0
 
 
@@ -28,7 +28,7 @@ class NoDistillation(Strategy):
 
     needs_teacher = False
 
-    def start(self, setting):
+    def start(self, setting: Setting) -> tuple[float, float]:
         return 1.0, 1.0
 
 
@@ -43,8 +43,8 @@ class Random(Strategy):
         Range of log10 T. It is the baseline's own and knows no ``temperature_bounds``.
     """
 
-    def __init__(self, log10_temperature=(-1.0, 1.0)):
+    def __init__(self, log10_temperature: tuple[float, float] = (-1.0, 1.0)):
         self.log10_temperature = log10_temperature
 
-    def start(self, setting):
+    def start(self, setting: Setting) -> tuple[float, float]:
         return setting.rng.uniform(0.0, 1.0), 10 ** setting.rng.uniform(*self.log10_temperature)

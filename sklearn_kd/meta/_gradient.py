@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from numbers import Integral
+from typing import Literal
 
 import torch
 
+from sklearn_kd._metaparameters import Metaparameters
 from sklearn_kd.meta._strategy import Strategy
 
 
@@ -21,7 +23,7 @@ class Gradient(Strategy):
 
     learns_from_validation = True
 
-    def takes_hypergradient(self, iteration):
+    def takes_hypergradient(self, iteration: int) -> bool:
         return True
 
 
@@ -52,12 +54,14 @@ class Linear(Gradient):
     [True, True, True, False, False, True]
     """
 
-    def __init__(self, e1=10, e2=10, form="anchored"):
+    def __init__(
+        self, e1: int = 10, e2: int = 10, form: Literal["anchored", "values", "increments"] = "anchored"
+    ):
         self.e1 = e1
         self.e2 = e2
         self.form = form
 
-    def check(self):
+    def check(self) -> None:
         for name, value, least in (("e1", self.e1, 1), ("e2", self.e2, 0)):
             if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name}={value!r} must be an integer of at least {least}.")
@@ -69,10 +73,10 @@ class Linear(Gradient):
         if self.form not in _FORMS:
             raise ValueError(f"form={self.form!r} is not one of {sorted(_FORMS)}.")
 
-    def takes_hypergradient(self, iteration):
+    def takes_hypergradient(self, iteration: int) -> bool:
         return iteration % (self.e1 + self.e2) < self.e1
 
-    def predict(self, metaparameters):
+    def predict(self, metaparameters: Metaparameters) -> torch.Tensor:
         now = metaparameters.iteration
         window = metaparameters.trajectory(now - self.e1, now)
         ahead = torch.arange(1, self.e2 + 1, dtype=window.dtype, device=window.device)

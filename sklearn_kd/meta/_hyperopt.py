@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from sklearn_kd.meta._strategy import Strategy
+from sklearn_kd.meta._strategy import Setting, Strategy
 
 TRIALS_DTYPE = np.dtype([(name, np.float64) for name in ("lambda1", "temperature", "val_loss", "seconds")])
 
@@ -37,17 +37,22 @@ class Hyperopt(Strategy):
 
     learns_from_validation = True
 
-    def __init__(self, n_trials=5, n_startup_trials=2, log10_temperature=(-1.0, 1.0)):
+    def __init__(
+        self,
+        n_trials: int = 5,
+        n_startup_trials: int = 2,
+        log10_temperature: tuple[float, float] = (-1.0, 1.0),
+    ):
         self.n_trials = n_trials
         self.n_startup_trials = n_startup_trials
         self.log10_temperature = log10_temperature
 
-    def check(self):
+    def check(self) -> None:
         for name in ("n_trials", "n_startup_trials"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be at least 1.")
 
-    def start(self, setting):
+    def start(self, setting: Setting) -> tuple[float, float]:
         from hyperopt import STATUS_FAIL, STATUS_OK, fmin, hp, tpe
 
         tried = []
