@@ -32,7 +32,7 @@ from sklearn_kd.meta import STRATEGIES
 METRICS = {"accuracy": "accuracy", "log_loss": "log loss", "fit_seconds": "fit seconds"}
 CONFIDENCE = 0.95
 # What all arms have in common, so that no arm can have its own.
-_SHARED = ("teacher", "random_state", "validation_fraction", "warm_start")
+_SHARED = ("teacher", "random_state", "validation_fraction")
 
 
 def compare_methods(
@@ -112,9 +112,10 @@ def compare_methods(
     ``fit`` alone would have given them a teacher of slightly more rows. A prefitted teacher
     is used as it is: it must not have been fitted on these rows.
 
-    Runs do not depend on ``n_jobs``, as long as the sums of a forward pass do not depend on
-    the number of threads; set ``OMP_NUM_THREADS=1`` to be sure. Methods do not depend on
-    each other: leaving one out changes no number of another.
+    Runs do not depend on ``n_jobs`` but for the last digits of float32 sums, which depend on
+    the number of torch's threads: all cores with ``n_jobs=1``, one in each process of more.
+    Set ``OMP_NUM_THREADS=1`` to have them equal. Methods do not depend on each other: leaving
+    one out changes no number of another, the seconds apart.
 
     Examples
     --------
@@ -137,7 +138,7 @@ def compare_methods(
     check_classification_targets(y)
     # The teacher reaches the arms as logits; a big one is not carried along by each of them.
     classifier, given_teacher = clone(classifier), classifier.teacher
-    classifier.set_params(teacher=None, warm_start=False)
+    classifier.set_params(teacher=None)
     arms = _checked_arms(classifier, methods, baseline)
     if not isinstance(n_seeds, Integral) or isinstance(n_seeds, bool) or n_seeds < 1:
         raise ValueError(f"n_seeds={n_seeds!r} must be an integer of at least 1.")
@@ -378,7 +379,8 @@ class MethodComparison:
             '<table style="border-collapse:collapse; font-variant-numeric:tabular-nums">'
             f'<caption style="text-align:left; padding:.3em .7em">{html.escape(self._caption())}</caption>'
             f"<thead>{line('th', header, edge)}</thead><tbody>{body}</tbody></table>"
-            f'<p style="font-size:.85em; opacity:.75; max-width:52em">{html.escape(self._footnote())}</p>'
+            '<p style="font-size:.85em; opacity:.75; max-width:52em; padding:0 .8em">'
+            f"{html.escape(self._footnote())}</p>"
         )
 
     def _caption(self):
@@ -417,8 +419,9 @@ class MethodComparison:
     def _difference(self, row):
         if row["method"] == self.baseline:
             return "baseline"
-        value = f"{row['difference']:+.4f}"
-        return value if np.isnan(row["low"]) else f"{value} [{row['low']:+.4f}, {row['high']:+.4f}]"
+        # Rounded first: what is 0 but for the last digit is no −0.
+        value, low, high = (f"{round(row[f], 4) + 0.0:+.4f}" for f in ("difference", "low", "high"))
+        return value if np.isnan(row["low"]) else f"{value} [{low}, {high}]"
 
 
 def corrected_resampled_t_test(differences, test_share):

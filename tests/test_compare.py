@@ -1,5 +1,6 @@
 """Methods compared over the same folds, seeds and teachers."""
 
+import os
 import sys
 
 import matplotlib
@@ -124,11 +125,14 @@ def test_methods_are_paired_and_independent_of_each_other(make, digits):
 
 def test_a_splitter_without_a_seed_splits_once(make, digits, logits, students):
     shuffled = StratifiedKFold(2, shuffle=True)
-    rows = np.column_stack([np.arange(400), np.zeros((400, 3))])
+    X = np.column_stack([np.arange(400), np.zeros((400, 3))])
+    methods = ("none", "naive")
     compare_methods(
-        make(lr=1e-6), rows, digits[1], methods=("none", "naive"), cv=shuffled, teacher_logits=logits
+        make(lr=1e-6), X, digits[1], methods=methods, cv=shuffled, n_seeds=2, teacher_logits=logits
     )
-    assert students[0][1] == students[1][1] and students[2][1] == students[3][1]
+    trained_on = [rows for _, rows, *_ in students]
+    assert trained_on == [trained_on[0]] * 4 + [trained_on[4]] * 4
+    assert sorted(trained_on[0] + trained_on[4]) == list(range(400))
 
 
 def test_n_jobs_changes_nothing(make, digits):
@@ -144,8 +148,9 @@ def test_workers_have_one_thread_each(make, digits, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")  # what they would have otherwise
 
     class Threads(LogisticRegression):
-        def predict_proba(self, X):
-            return np.full((len(X), 10), 0.1) if torch.get_num_threads() == 1 else None
+        def fit(self, X, y, sample_weight=None):
+            assert (os.environ["OMP_NUM_THREADS"], torch.get_num_threads()) == ("1", 1)
+            return super().fit(X, y, sample_weight)
 
     compare_methods(make(Threads()), *digits, methods=("naive",), cv=2, n_jobs=2)
 
@@ -284,9 +289,15 @@ def test_text_and_html(shown):
         next(line for line in text.splitlines() if name in line) for name in ("<better>", "like it")
     )
     assert "0.9580 ± 0.0084" in better and "+0.0540 [+0.0438, +0.0642]" in better and "<0.001" in better
-    assert "+0.0000" in same and "1.000" in same
+    assert "+0.0000 [" in same and "1.000" in same
     html = shown._repr_html_()
     assert "&lt;better&gt;" in html and "<better>" not in html and html.count("<tr") == 4
+
+
+def test_a_difference_of_the_last_digit_is_not_shown_as_minus_zero():
+    comparison = MethodComparison(table(naive=[0.0, 0.0, 0.3], other=[0.1, 0.2, 0.0]), "other")
+    assert -1e-15 < comparison.summary()["difference"][0] < 0
+    assert "+0.0000 [" in str(comparison)
 
 
 def test_to_frame(shown, monkeypatch):
@@ -333,7 +344,7 @@ def test_progress_only_on_request(make, digits, logits, capsys):
         ({"methods": {"naive": {"teacher__C": 3}}}, ValueError, "which all methods share"),
         ({"methods": {"naive": {"random_state": 3}}}, ValueError, "which all methods share"),
         ({"methods": ("none", "linear")}, ValueError, "'naive' is not among the methods"),
-        ({"baseline": "linaer"}, ValueError, "Did you mean 'linear'"),
+        ({"baseline": "linea"}, ValueError, "Did you mean 'linear'"),
         ({"n_seeds": 0}, ValueError, "n_seeds=0 must be an integer"),
         ({"n_seeds": 1.5}, ValueError, "n_seeds=1.5 must be an integer"),
         ({"cv": 1}, ValueError, "n_splits"),

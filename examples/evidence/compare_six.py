@@ -5,10 +5,16 @@ metaparameters as the library sets them by default, nothing tuned on these folds
 seeds, D_val and teachers are shared by all methods; differences are to "naive" and to "none",
 by the corrected resampled t-test.
 
+What the run beside this file shows: in accuracy no method differs from "naive" or from "none"
+on either data set (largest difference .0065, smallest p .107, 20 folds). In log loss "gradient"
+and "linear" are better than "naive" on digits (by .059 and .060, p < .001) and than "none" (by
+.037 and .038, p = .020 and .014, before any correction for the number of methods); on breast
+cancer nothing differs. They cost two to three times the seconds of "naive".
+
     OMP_NUM_THREADS=1 python examples/evidence/compare_six.py
 
 prints the tables and writes every run, with settings and versions, to compare_six.json beside
-this file. The numbers are of that file's versions; a second run repeats all but the seconds.
+this file. Two processes on a shared machine of two cores, so that the seconds are rough.
 """
 
 import json
