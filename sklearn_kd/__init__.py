@@ -3,6 +3,7 @@
 from sklearn_kd import meta
 from sklearn_kd._bilevel import hypergradient
 from sklearn_kd._classifier import DistilledClassifier
+from sklearn_kd._compare import MethodComparison, compare_methods
 from sklearn_kd._display import MetaparameterPathDisplay
 from sklearn_kd._students import CNNStudent, MLPStudent
 
@@ -13,6 +14,8 @@ __all__ = [
     "DistilledClassifier",
     "MLPStudent",
     "MetaparameterPathDisplay",
+    "MethodComparison",
+    "compare_methods",
     "hypergradient",
     "meta",
 ]

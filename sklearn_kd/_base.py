@@ -221,13 +221,13 @@ class BaseDistiller(BaseEstimator):
         self, X: Any, y: Any, sample_weight: Any
     ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray | None]:
         """X as given, X as float32, class codes, and weights or None; sets ``classes_``."""
-        X_given, y = _from_torch(X), _from_torch(y)
+        X_given, y = from_torch(X), from_torch(y)
         X, y = validate_data(self, X_given, y, dtype=np.float32, allow_nd=True)
         check_classification_targets(y)
         classes, codes = np.unique(y, return_inverse=True)
         weight = None
         if sample_weight is not None:
-            weight = check_sample_weight(_from_torch(sample_weight), X, dtype=np.float64)
+            weight = check_sample_weight(from_torch(sample_weight), X, dtype=np.float64)
             if weight.min() < 0:
                 raise ValueError("sample_weight must not be negative.")
             if not weight.any():
@@ -262,7 +262,7 @@ class BaseDistiller(BaseEstimator):
         if len(X_val) == 0:
             raise ValueError("D_val is empty: X_val has 0 rows. Give at least one, better 100.")
         X = self._checked_samples(X_val, "X_val")
-        y = column_or_1d(_from_torch(y_val), warn=True)
+        y = column_or_1d(from_torch(y_val), warn=True)
         if len(y) != len(X):
             raise ValueError(f"X_val has {len(X)} rows and y_val {len(y)}; they must be as many.")
         unknown = np.setdiff1d(y, self.classes_)
@@ -276,7 +276,7 @@ class BaseDistiller(BaseEstimator):
     def _checked_logits(self, teacher_logits, n_samples):
         if teacher_logits is None:
             return None
-        logits = check_array(_from_torch(teacher_logits), dtype=np.float32, input_name="teacher_logits")
+        logits = check_array(from_torch(teacher_logits), dtype=np.float32, input_name="teacher_logits")
         if logits.shape != (n_samples, len(self.classes_)):
             raise ValueError(
                 f"teacher_logits must have shape (n_samples, n_classes) = "
@@ -287,7 +287,7 @@ class BaseDistiller(BaseEstimator):
 
     def _checked_samples(self, X, name="X"):
         """X as float32, of the shape that ``fit`` saw."""
-        X = validate_data(self, _from_torch(X), dtype=np.float32, allow_nd=True, reset=False)
+        X = validate_data(self, from_torch(X), dtype=np.float32, allow_nd=True, reset=False)
         if X.shape[1:] != self._sample_shape:
             raise ValueError(
                 f"{name} has samples of shape {X.shape[1:]}, but {type(self).__name__} was "
@@ -471,7 +471,8 @@ class BaseDistiller(BaseEstimator):
         return self.classes_[codes]
 
 
-def _from_torch(values):
+def from_torch(values):
+    """A tensor as an array; anything else as it is."""
     return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values
 
 

@@ -184,13 +184,7 @@ class EstimatorTeacher(Teacher):
         )
 
     def fit(self, X, y, *, sample_weight, rng):
-        teacher = clone(self.fitted)
-        open_seeds = {
-            name: int(rng.randint(np.iinfo(np.int32).max))
-            for name, value in sorted(teacher.get_params(deep=True).items())
-            if value is None and (name == "random_state" or name.endswith("__random_state"))
-        }
-        teacher.set_params(**open_seeds)
+        teacher = set_open_seeds(clone(self.fitted), rng)
         weighted = sample_weight is not None and has_fit_parameter(teacher, "sample_weight")
         teacher.fit(X, y, **({"sample_weight": sample_weight} if weighted else {}))
         self.fitted = teacher
@@ -200,6 +194,16 @@ class EstimatorTeacher(Teacher):
         probabilities = np.zeros((len(X_tensor), len(classes)))
         probabilities[:, _columns(classes, self.fitted.classes_)] = self.fitted.predict_proba(X)
         return torch.as_tensor(log_probabilities(probabilities)).to(X_tensor.device)
+
+
+def set_open_seeds(estimator, rng):
+    """Draw the seeds that an estimator or its parts leave open (``random_state=None``)."""
+    open_seeds = {
+        name: int(rng.randint(np.iinfo(np.int32).max))
+        for name, value in sorted(estimator.get_params(deep=True).items())
+        if value is None and (name == "random_state" or name.endswith("__random_state"))
+    }
+    return estimator.set_params(**open_seeds)
 
 
 def _require_probabilities(estimator) -> None:

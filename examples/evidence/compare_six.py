@@ -1,0 +1,96 @@
+"""The six methods on clean data: 4 × 5-fold cross-validation, digits and breast cancer.
+
+A random forest of 100 trees is distilled into an MLP of 32, 40 epochs, behind a StandardScaler;
+metaparameters as the library sets them by default, nothing tuned on these folds. Folds,
+seeds, D_val and teachers are shared by all methods; differences are to "naive" and to "none",
+by the corrected resampled t-test.
+
+What the run beside this file shows: in accuracy no method differs from "naive" or from "none"
+on either data set (largest difference .0065, smallest p .107, 20 folds). In log loss "gradient"
+and "linear" are better than "naive" on digits (by .059 and .060, p < .001) and than "none" (by
+.037 and .038, p = .020 and .014, before any correction for the number of methods); on breast
+cancer nothing differs. They cost two to three times the seconds of "naive".
+
+    OMP_NUM_THREADS=1 python examples/evidence/compare_six.py
+
+prints the tables and writes every run, with settings and versions, to compare_six.json beside
+this file. Two processes on a shared machine of two cores, so that the seconds are rough.
+"""
+
+import json
+import platform
+import time
+from pathlib import Path
+
+import joblib
+import numpy as np
+import scipy
+import sklearn
+import skorch
+import torch
+from sklearn.datasets import load_breast_cancer, load_digits
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.model_selection import RepeatedStratifiedKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import sklearn_kd
+from sklearn_kd import DistilledClassifier, MethodComparison, MLPStudent, compare_methods
+
+DATA = {"digits": (load_digits, 64), "breast cancer": (load_breast_cancer, 32)}
+STUDENT = {
+    "student__hidden": 32, "max_epochs": 40, "lr": 0.1, "optimizer__momentum": 0.9, "device": "cpu",
+}  # fmt: skip
+METHODS = ("none", "naive", "random", "gradient", "linear", "hyperopt")
+
+
+def as_records(table):
+    """A structured array as a list of dicts that JSON can hold; NaN is None."""
+    return [
+        {name: None if value != value else value for name, value in zip(table.dtype.names, row, strict=True)}
+        for row in table.tolist()
+    ]
+
+
+def compare(load, batch_size):
+    student = DistilledClassifier(
+        RandomForestClassifier(100), MLPStudent, batch_size=batch_size, **STUDENT
+    )  # fmt: skip
+    return compare_methods(
+        make_pipeline(StandardScaler(), student),
+        *load(return_X_y=True),
+        methods=METHODS,
+        cv=RepeatedStratifiedKFold(n_splits=5, n_repeats=4, random_state=0),
+        random_state=0,
+        n_jobs=2,
+        verbose=1,
+    )
+
+
+def main():
+    began, found = time.perf_counter(), {}
+    for name, (load, batch_size) in DATA.items():
+        comparison = compare(load, batch_size)
+        against_none = MethodComparison(comparison.results_, baseline="none")
+        print(f"\n{name}\n{comparison}\n\n{against_none}\n")
+        found[name] = {
+            "batch_size": batch_size,
+            "against naive": as_records(comparison.summary()),
+            "against none": as_records(against_none.summary()),
+            "log loss against naive": as_records(comparison.summary("log_loss")),
+            "runs": as_records(comparison.results_),
+        }
+    modules = (sklearn_kd, torch, skorch, sklearn, np, scipy, joblib)
+    record = {
+        "versions": {m.__name__: m.__version__ for m in modules} | {"python": platform.python_version()},
+        "settings": STUDENT | {"teacher": "RandomForestClassifier(100)", "cv": "4 x 5-fold, random_state=0"},
+        "threads": torch.get_num_threads(),
+        "seconds": round(time.perf_counter() - began),
+        "data": found,
+    }
+    Path(__file__).with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+    print(f"{record['seconds']} s")
+
+
+if __name__ == "__main__":
+    main()

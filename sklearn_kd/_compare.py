@@ -1,0 +1,710 @@
+"""Methods compared as the paper compares them: the same folds, seeds and teachers for all."""
+
+from __future__ import annotations
+
+import copy
+import html
+import textwrap
+import time
+from contextlib import nullcontext
+from numbers import Integral
+from typing import NamedTuple
+
+import numpy as np
+from joblib import parallel_config
+from joblib.parallel import LokyBackend, get_active_backend
+from scipy import stats
+from sklearn.base import clone
+from sklearn.model_selection import StratifiedKFold, check_cv
+from sklearn.pipeline import Pipeline
+from sklearn.utils import check_array, check_consistent_length, check_random_state, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.parallel import Parallel, delayed
+
+from sklearn_kd._base import PREDICTION_BATCH, Seeds, from_torch, nearest
+from sklearn_kd._classifier import DistilledClassifier
+from sklearn_kd._data import as_tensor, split_rows
+from sklearn_kd._sklearn_compat import safe_indexing
+from sklearn_kd._students import MLPStudent
+from sklearn_kd._teachers import Teacher, make_teacher, set_open_seeds
+from sklearn_kd.meta import STRATEGIES
+
+METRICS = {"accuracy": "accuracy", "log_loss": "log loss", "fit_seconds": "fit seconds"}
+CONFIDENCE = 0.95
+# What all arms have in common, so that no arm can have its own.
+_SHARED = ("teacher", "random_state", "validation_fraction")
+
+
+def compare_methods(
+    estimator,
+    X,
+    y,
+    *,
+    methods=("none", "naive", "random", "gradient", "linear", "hyperopt"),
+    baseline="naive",
+    cv=5,
+    n_seeds=1,
+    teacher_logits=None,
+    random_state=None,
+    n_jobs=None,
+    verbose=0,
+):
+    """Compare ways to choose the metaparameters: methods × folds × seeds, all paired.
+
+    Every method meets the same folds and, in each fold, the same seeds: initial weights,
+    order of batches, D_val and teacher are shared, so that differences are the method's.
+
+    Parameters
+    ----------
+    estimator : DistilledClassifier or Pipeline that ends in one
+        Cloned, not fitted. The transformers are fitted once per fold and seed, on the
+        training fold.
+    X : array-like of shape (n_samples, n_features) or (n_samples, ...)
+    y : array-like of shape (n_samples,)
+        Labels.
+    methods : sequence of str or dict of {str: dict}, \
+            default=("none", "naive", "random", "gradient", "linear", "hyperopt")
+        Values of ``meta``; or names of your own, each with the parameters that the
+        :class:`DistilledClassifier` (not the Pipeline) is given, such as
+        ``{"fixed (.5, 4)": {"meta": "fixed", "temperature": 4.0}}``.
+    baseline : str, default="naive"
+        The method that the others are compared with.
+    cv : int, splitter or iterable of (train, test), default=5
+        An int means that many stratified folds, shuffled. For repetitions give
+        ``RepeatedStratifiedKFold``.
+    n_seeds : int, default=1
+        Runs of every method in every fold, each with a seed and a teacher of its own.
+    teacher_logits : array-like of shape (n_samples, n_classes), default=None
+        The teacher's logits for the rows of X, in place of ``estimator``'s teacher. They
+        should come from models that did not see these rows.
+    random_state : int, RandomState or None, default=None
+        Folds (where ``cv`` is an int) and the seeds of all runs.
+    n_jobs : int or None, default=None
+        Processes, over folds and seeds; each has one thread where joblib's "loky" starts
+        them.
+    verbose : int, default=0
+        1 shows a progress bar over folds × seeds.
+
+    Returns
+    -------
+    MethodComparison
+        The runs as a table, their summary, and a plot.
+
+    Raises
+    ------
+    TypeError
+        If ``estimator`` or ``methods`` is of another kind.
+    ValueError
+        If a method or the baseline is not known, a parameter cannot be used, or there is no
+        teacher though a method needs one; all before any training.
+
+    See Also
+    --------
+    MethodComparison : What is returned.
+
+    Notes
+    -----
+    The teacher is fitted once per fold and seed, on the part of the training fold that is
+    left when D_val (``validation_fraction``) has been split off; it sees neither D_val nor
+    the test fold. Methods that learn from D_val train on that same part: their runs equal
+    ``fit`` under the ``random_state`` in the table. The others train on the whole training
+    fold, D_val included, as in the paper, with the same teacher's logits for all of it;
+    ``fit`` alone would have given them a teacher of slightly more rows. A prefitted teacher
+    is used as it is: it must not have been fitted on these rows.
+
+    Runs do not depend on ``n_jobs`` but for the last digits of float32 sums, which depend on
+    the number of torch's threads: all cores with ``n_jobs=1``, one in each process of more.
+    Set ``OMP_NUM_THREADS=1`` to have them equal. Methods do not depend on each other: leaving
+    one out changes no number of another, the seconds apart.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> from sklearn_kd import DistilledClassifier, MLPStudent, compare_methods
+    >>> clf = DistilledClassifier(
+    ...     RandomForestClassifier(10), MLPStudent, max_epochs=5, batch_size=32)
+    >>> comparison = compare_methods(
+    ...     clf, *load_iris(return_X_y=True), methods=("naive", "linear"), cv=3, random_state=0)
+    >>> comparison.results_.shape  # methods × folds × seeds
+    (6,)
+    >>> comparison.summary("accuracy")["method"].tolist()
+    ['naive', 'linear']
+    """
+    transformers, classifier = _taken_apart(estimator)
+    X, y = from_torch(X), column_or_1d(from_torch(y), warn=True)
+    X = X if hasattr(X, "shape") else np.asarray(X)
+    check_consistent_length(X, y)
+    check_classification_targets(y)
+    # The teacher reaches the arms as logits; a big one is not carried along by each of them.
+    classifier, given_teacher = clone(classifier), classifier.teacher
+    classifier.set_params(teacher=None)
+    arms = _checked_arms(classifier, methods, baseline)
+    if not isinstance(n_seeds, Integral) or isinstance(n_seeds, bool) or n_seeds < 1:
+        raise ValueError(f"n_seeds={n_seeds!r} must be an integer of at least 1.")
+    logits = _checked_logits(teacher_logits, y)
+    teacher = None
+    if logits is None and any(arm.needs_teacher for arm in arms):
+        teacher = _checked_teacher(given_teacher, arms)
+
+    rng = check_random_state(random_state)
+    cells = _cells(X, y, cv, int(n_seeds), rng)
+    plan = _Plan(X, y, logits, transformers, teacher, classifier, arms)
+    with _one_thread_per_process():
+        runs = Parallel(n_jobs=n_jobs, return_as="generator")(delayed(_run)(plan, cell) for cell in cells)
+        if verbose:
+            from tqdm import tqdm
+
+            runs = tqdm(runs, total=len(cells), desc=f"{len(arms)} methods, folds × seeds", unit="run")
+        rows = [row for cell_rows in runs for row in cell_rows]
+    return MethodComparison(np.array(rows, dtype=_results_dtype(arms)), baseline)
+
+
+class MethodComparison:
+    """Runs of several methods over the same folds and seeds, and what they say.
+
+    Made by :func:`compare_methods`. Printed, it is a table; a notebook shows it as HTML.
+
+    Parameters
+    ----------
+    results : structured array
+        As ``results_``. Every method must have the same folds and seeds.
+    baseline : str, default="naive"
+        The method that the others are compared with.
+
+    Attributes
+    ----------
+    results_ : structured array of shape (n_methods * n_folds * n_seeds,)
+        One row per run: ``method``, ``fold``, ``seed`` (0, 1, … within the fold),
+        ``random_state`` (that the run was given), ``n_train``, ``n_test``, ``accuracy`` and
+        ``log_loss`` on the test fold, ``fit_seconds`` (the student's, without the teacher's
+        and the transformers'), ``lambda1`` and ``temperature`` at the end.
+    methods_ : list of str
+        In the order in which they were given.
+    baseline : str
+        As given.
+
+    Examples
+    --------
+    Read the same runs against another baseline:
+
+    >>> import numpy as np
+    >>> from sklearn_kd import MethodComparison
+    >>> runs = np.array(
+    ...     [(m, fold, 0, 90, 10, 0.8 + 0.01 * fold + 0.02 * fold * (m == "b"))
+    ...      for m in "ab" for fold in range(10)],
+    ...     dtype=[("method", "U1"), ("fold", int), ("seed", int), ("n_train", int),
+    ...            ("n_test", int), ("accuracy", float)])
+    >>> summary = MethodComparison(runs, baseline="a").summary()
+    >>> [round(float(value), 3) for value in summary["difference"]]
+    [0.0, 0.09]
+    >>> [round(float(value), 3) for value in MethodComparison(runs, "b").summary()["difference"]]
+    [-0.09, 0.0]
+    """
+
+    def __init__(self, results, baseline="naive"):
+        self.results_, self.baseline = results, baseline
+        self.methods_ = list(dict.fromkeys(results["method"].tolist()))
+        _check_baseline(baseline, self.methods_)
+        places = {
+            method: sorted(results[["fold", "seed"]][results["method"] == method].tolist())
+            for method in self.methods_
+        }
+        for method, place in places.items():
+            if place != places[baseline]:
+                raise ValueError(
+                    f"results must have the same folds and seeds for every method, once each, but "
+                    f"{method!r} has {len(place)} runs that do not match the {len(places[baseline])} "
+                    f"of {baseline!r}."
+                )
+
+    def summary(self, metric="accuracy"):
+        """Mean of each method, and its paired difference to the baseline.
+
+        Parameters
+        ----------
+        metric : {"accuracy", "log_loss", "fit_seconds"}, default="accuracy"
+
+        Returns
+        -------
+        structured array of shape (n_methods,)
+            ``method``; ``n``, the number of folds, over which all of the following are taken
+            when the seeds of a fold have been averaged; ``mean`` and ``sd`` of the method;
+            ``difference`` to the baseline; its ``standard_error``; ``p_value``, two-sided;
+            ``low`` and ``high``, the 95 % interval. The last four are NaN for the baseline,
+            and where there is one fold.
+
+        Raises
+        ------
+        ValueError
+            If the metric is not known.
+
+        Notes
+        -----
+        Corrected resampled t-test [1]_: training folds overlap, so the variance of the mean
+        of n differences of variance s² is taken to be s² (1/n + n_test / n_train), with n − 1
+        degrees of freedom. Seeds of one fold share their rows, hence their average counts
+        once. The p-values are not corrected for the number of methods.
+
+        References
+        ----------
+        .. [1] Nadeau, Bengio. "Inference for the generalization error", Machine Learning 52,
+           2003.
+        """
+        if metric not in METRICS:
+            raise ValueError(f"metric={metric!r} is not one of {list(METRICS)}.{nearest(metric, METRICS)}")
+        scores = self._by_fold(metric)
+        rows = []
+        for method, values in scores.items():
+            sd = values.std(ddof=1) if len(values) > 1 else np.nan
+            difference = values - scores[self.baseline]
+            test = (np.nan,) * 4
+            if method != self.baseline:
+                test = corrected_resampled_t_test(difference, self._test_share())
+            rows.append((method, len(values), values.mean(), sd, difference.mean(), *test))
+        numbers = ("mean", "sd", "difference", "standard_error", "p_value", "low", "high")
+        fields = [("method", self.results_.dtype["method"]), ("n", np.int64)]
+        return np.array(rows, dtype=[*fields, *((name, np.float64) for name in numbers)])
+
+    def to_frame(self):
+        """``results_`` as a pandas DataFrame.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per run.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError:
+            raise ImportError(
+                "to_frame needs pandas, which is not installed: pip install pandas. Without it, "
+                "results_ and summary() are structured arrays of numpy."
+            ) from None
+        return pd.DataFrame(self.results_)
+
+    def plot(self, metric="accuracy", ax=None):
+        """Draw the differences to the baseline with their 95 % intervals.
+
+        Faint dots are folds. An interval that does not hold zero is drawn in colour.
+
+        Parameters
+        ----------
+        metric : {"accuracy", "log_loss", "fit_seconds"}, default="accuracy"
+        ax : matplotlib Axes or None, default=None
+            None makes a new figure.
+
+        Returns
+        -------
+        matplotlib Axes
+        """
+        import matplotlib.pyplot as plt
+
+        summary, scores = self.summary(metric), self._by_fold(metric)
+        baseline = summary[summary["method"] == self.baseline][0]
+        others = summary[summary["method"] != self.baseline]
+        if ax is None:
+            _, ax = plt.subplots(figsize=(7, 1.4 + 0.5 * len(others)), layout="constrained")
+        ax.axvline(0, color="0.35", linewidth=1, zorder=1)
+        for place, row in enumerate(others):
+            clear = row["low"] > 0 or row["high"] < 0
+            color = "C0" if clear else "0.45"
+            folds = scores[row["method"]] - scores[self.baseline]
+            spread = place + np.linspace(-0.22, 0.22, len(folds)) if len(folds) > 1 else [place]
+            ax.scatter(folds, spread, s=10, color=color, alpha=0.3, linewidth=0, zorder=2)
+            ax.plot([row["low"], row["high"]], [place, place], color=color, linewidth=2.2, zorder=3)
+            ax.plot(row["difference"], place, "o", color=color, markersize=7, zorder=4)
+        ax.set_yticks(
+            range(len(others)), [f"{row['method']}  ({_number(metric, row['mean'])})" for row in others]
+        )
+        ax.set_ylim(len(others) - 0.5, -0.5)
+        ax.tick_params(axis="y", length=0)
+        ax.spines[["top", "right", "left"]].set_visible(False)
+        ax.grid(axis="x", color="0.92")
+        ax.set_axisbelow(True)
+        mean = _number(metric, baseline["mean"])
+        ax.set_xlabel(f"difference in {METRICS[metric]} to {self.baseline} ({mean}), with 95 % interval")
+        return ax
+
+    def _by_fold(self, field):
+        """Values of shape (n_folds,) by method, averaged over the seeds of each fold."""
+        runs, folds = self.results_, np.unique(self.results_["fold"])
+        return {
+            method: np.array(
+                [runs[field][(runs["method"] == method) & (runs["fold"] == fold)].mean() for fold in folds]
+            )
+            for method in self.methods_
+        }
+
+    def _test_share(self):
+        """n_test / n_train, over all folds."""
+        return self.results_["n_test"].sum() / self.results_["n_train"].sum()
+
+    # ----------------------------------------------------------------------------------
+    # Text and HTML
+
+    def __repr__(self):
+        header, *rows = self._table()
+        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+        lines = [
+            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
+            for row in (header, *rows)
+        ]
+        width = max(map(len, lines))
+        rule, notes = "-" * width, textwrap.wrap(self._footnote(), max(width, 40))
+        return "\n".join([self._caption(), rule, lines[0], rule, *lines[1:], rule, *notes])
+
+    def _repr_html_(self):
+        header, *rows = self._table()
+        style = "text-align:{}; padding:.25em .7em; white-space:nowrap"
+
+        def line(tag, cells, row_style):
+            aligned = zip(cells, ("left", *("right",) * (len(cells) - 1)), strict=True)
+            content = "".join(
+                f'<{tag} style="{style.format(a)}">{html.escape(c)}</{tag}>' for c, a in aligned
+            )
+            return f'<tr style="{row_style}">{content}</tr>'
+
+        edge = "border-bottom:1px solid currentColor"
+        body = "".join(
+            line("td", row, "font-style:italic" if method == self.baseline else "")
+            for row, method in zip(rows, self.methods_, strict=True)
+        )
+        return (
+            '<table style="border-collapse:collapse; font-variant-numeric:tabular-nums">'
+            f'<caption style="text-align:left; padding:.3em .7em">{html.escape(self._caption())}</caption>'
+            f"<thead>{line('th', header, edge)}</thead><tbody>{body}</tbody></table>"
+            '<p style="font-size:.85em; opacity:.75; max-width:52em; padding:0 .8em">'
+            f"{html.escape(self._footnote())}</p>"
+        )
+
+    def _caption(self):
+        n_folds = len(np.unique(self.results_["fold"]))
+        n_seeds = len(np.unique(self.results_["seed"]))
+        sizes = (
+            f"{round(self.results_[part].mean())} rows to {use}"
+            for part, use in (("n_train", "train on"), ("n_test", "test on"))
+        )
+        counts = [(len(self.methods_), "method"), (n_folds, "fold"), (n_seeds, "seed")]
+        return " × ".join(f"{n} {what}{'s' * (n != 1)}" for n, what in counts) + f"; {', '.join(sizes)}"
+
+    def _footnote(self):
+        return (
+            "Mean ± sd over folds. Difference in accuracy, 95 % interval and p by the corrected "
+            "resampled t-test; p is not corrected for the number of methods."
+        )
+
+    def _table(self):
+        """Header and rows of strings."""
+        columns = {
+            "method": self.methods_,
+            "accuracy": _with_spread("accuracy", self.summary("accuracy")),
+            f"difference to {self.baseline}": [*map(self._difference, self.summary("accuracy"))],
+            "p": [_p_value(p) for p in self.summary("accuracy")["p_value"]],
+        }
+        for field, head in _MORE_COLUMNS.items():
+            if field in self.results_.dtype.names:
+                columns[head] = (
+                    _with_spread(field, self.summary(field))
+                    if field == "log_loss"
+                    else [_number(field, values.mean()) for values in self._by_fold(field).values()]
+                )
+        return [tuple(columns), *zip(*columns.values(), strict=True)]
+
+    def _difference(self, row):
+        if row["method"] == self.baseline:
+            return "baseline"
+        # Rounded first: what is 0 but for the last digit is no −0.
+        value, low, high = (f"{round(row[f], 4) + 0.0:+.4f}" for f in ("difference", "low", "high"))
+        return value if np.isnan(row["low"]) else f"{value} [{low}, {high}]"
+
+
+def corrected_resampled_t_test(differences, test_share):
+    """Two-sided t-test of mean 0 for differences over overlapping training folds.
+
+    Parameters
+    ----------
+    differences : ndarray of shape (n,)
+        One per fold.
+    test_share : float
+        n_test / n_train.
+
+    Returns
+    -------
+    standard_error, p_value, low, high : float
+        NaN where n is 1. Without any spread p is 1 if the differences are 0, else 0.
+    """
+    n, mean = len(differences), differences.mean()
+    if n < 2:
+        return (np.nan,) * 4
+    error = np.sqrt(differences.var(ddof=1) * (1 / n + test_share))
+    half = error * stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)
+    p_value = 2 * stats.t.sf(abs(mean) / error, n - 1) if error > 0 else float(mean == 0)
+    return error, p_value, mean - half, mean + half
+
+
+# --------------------------------------------------------------------------------------
+# What is run
+
+
+class _Arm(NamedTuple):
+    """A method, ready to be cloned and fitted."""
+
+    name: str
+    classifier: DistilledClassifier
+    needs_teacher: bool
+    learns_from_validation: bool
+
+
+class _Plan(NamedTuple):
+    """What all cells share."""
+
+    X: object
+    y: np.ndarray
+    logits: np.ndarray | None
+    transformers: Pipeline | None
+    teacher: Teacher | None
+    classifier: DistilledClassifier
+    arms: list[_Arm]
+
+
+class _Cell(NamedTuple):
+    """What all methods share: one fold and one seed."""
+
+    fold: int
+    seed: int
+    random_state: int
+    train: np.ndarray
+    test: np.ndarray
+
+
+def _cells(X, y, cv, n_seeds, rng) -> list[_Cell]:
+    if isinstance(cv, Integral):
+        cv = StratifiedKFold(int(cv), shuffle=True, random_state=rng.randint(np.iinfo(np.int32).max))
+    # Listed once: a splitter without a seed would split anew for every method.
+    folds = list(check_cv(cv, y, classifier=True).split(X, y))
+    seeds = rng.randint(np.iinfo(np.int32).max, size=(len(folds), n_seeds))
+    return [
+        _Cell(fold, seed, int(seeds[fold, seed]), *(np.arange(len(y))[rows] for rows in folds[fold]))
+        for fold in range(len(folds))
+        for seed in range(n_seeds)
+    ]
+
+
+def _run(plan, cell) -> list[tuple]:
+    """The rows of ``results_`` of one fold and seed, one per arm."""
+    X_train, X_test = _transformed(plan, cell)
+    y_train, y_test = plan.y[cell.train], plan.y[cell.test]
+    seeds = Seeds.draw(cell.random_state)
+    classes, codes = np.unique(y_train, return_inverse=True)
+    # As ``fit`` splits under this random_state.
+    rows = split_rows(codes, plan.classifier.validation_fraction, check_random_state(seeds.split))
+    logits = None
+    if plan.logits is not None:
+        logits = plan.logits[cell.train][:, np.isin(np.unique(plan.y), classes)]
+    elif plan.teacher is not None:
+        logits = _teacher_logits(plan, X_train, y_train, rows, seeds)
+    _warm_up(plan.classifier.device)
+    results = []
+    for arm in plan.arms:
+        clf = clone(arm.classifier).set_params(random_state=cell.random_state)
+        began = time.perf_counter()
+        _fit_arm(arm, clf, X_train, y_train, rows, logits)
+        seconds = time.perf_counter() - began
+        accuracy, log_loss = _scores(clf, X_test, y_test)
+        place = (arm.name, cell.fold, cell.seed, cell.random_state, len(cell.train), len(cell.test))
+        results.append((*place, accuracy, log_loss, seconds, clf.lambda1_, clf.temperature_))
+    return results
+
+
+def _transformed(plan, cell):
+    """X of the training and of the test fold, as the classifier sees them."""
+    X_train, X_test = safe_indexing(plan.X, cell.train), safe_indexing(plan.X, cell.test)
+    if plan.transformers is None:
+        return X_train, X_test
+    transformers = set_open_seeds(clone(plan.transformers), check_random_state(cell.random_state))
+    return transformers.fit_transform(X_train, plan.y[cell.train]), transformers.transform(X_test)
+
+
+def _teacher_logits(plan, X, y, rows, seeds):
+    """Logits for all rows, shape (n, K), of a teacher fitted on D_train alone."""
+    teacher, classes, device = copy.copy(plan.teacher), np.unique(y), plan.classifier._device()
+    train, _ = rows
+    teacher.fit(safe_indexing(X, train), y[train], sample_weight=None, rng=check_random_state(seeds.teacher))
+    logits = np.empty((len(y), len(classes)), dtype=np.float32)
+    # D_train apart, so that these logits are what ``fit`` would have computed.
+    for part in rows:
+        X_part = safe_indexing(X, part)
+        tensor = as_tensor(check_array(X_part, dtype=np.float32, allow_nd=True), device)
+        logits[part] = teacher.logits(X_part, tensor, classes, PREDICTION_BATCH).cpu().numpy()
+    return logits
+
+
+def _warm_up(device):
+    """Train a toy, so that what torch does once per process is not timed as the first arm's."""
+    X, y = np.eye(4), np.array([0, 1, 0, 1])
+    toy = DistilledClassifier(None, MLPStudent, meta="linear", max_epochs=1, device=device, random_state=0)
+    toy.fit(X, y, teacher_logits=X[:, :2], X_val=X, y_val=y)
+
+
+def _fit_arm(arm, clf, X, y, rows, logits):
+    """Fit on D_train with D_val beside it where the arm learns from it, else on all rows."""
+    if not arm.needs_teacher:
+        logits = None
+    if not arm.learns_from_validation:
+        return clf.fit(X, y, teacher_logits=logits)
+    train, val = rows
+    return clf.fit(
+        safe_indexing(X, train),
+        y[train],
+        teacher_logits=None if logits is None else logits[train],
+        X_val=safe_indexing(X, val),
+        y_val=y[val],
+    )
+
+
+def _scores(clf, X, y):
+    """Accuracy and log loss; NaN probabilities make the log loss NaN, not an error."""
+    proba = clf.predict_proba(X)
+    known = np.isin(y, clf.classes_)
+    of_label = np.zeros(len(y), dtype=proba.dtype)
+    of_label[known] = proba[known, np.searchsorted(clf.classes_, y[known])]
+    log_loss = -np.log(np.maximum(of_label, np.finfo(proba.dtype).eps)).mean(dtype=np.float64)
+    return np.mean(clf.classes_[proba.argmax(axis=1)] == y), log_loss
+
+
+def _one_thread_per_process():
+    """A context in which loky's processes get one thread each, unless the user set them."""
+    backend, _ = get_active_backend()
+    if isinstance(backend, LokyBackend) and backend.inner_max_num_threads is None:
+        return parallel_config("loky", inner_max_num_threads=1)
+    return nullcontext()
+
+
+# --------------------------------------------------------------------------------------
+# Checks, all before any training
+
+
+def _taken_apart(estimator):
+    """The transformers, a Pipeline or None, and the DistilledClassifier."""
+    transformers, classifier = None, estimator
+    if isinstance(estimator, Pipeline):
+        classifier = estimator.steps[-1][1]
+        transformers = estimator[:-1] if len(estimator.steps) > 1 else None
+    if not isinstance(classifier, DistilledClassifier):
+        hint = " Give an instance, not the class." if isinstance(estimator, type) else ""
+        raise TypeError(
+            "estimator must be a DistilledClassifier or a Pipeline that ends in one; got "
+            f"{estimator!r}.{hint}"
+        )
+    return transformers, classifier
+
+
+def _checked_arms(classifier, methods, baseline) -> list[_Arm]:
+    given = _as_dict(methods)
+    _check_baseline(baseline, given)
+    arms = []
+    for name, params in given.items():
+        for param in params:
+            if param.partition("__")[0] in _SHARED:
+                raise ValueError(
+                    f"methods[{name!r}] sets {param!r}, which all methods share. Set it on the estimator."
+                )
+        clf = clone(classifier).set_params(**params)
+        strategy = clf._checked_strategy()
+        arms.append(_Arm(name, clf, strategy.needs_teacher, strategy.learns_from_validation))
+    return arms
+
+
+def _as_dict(methods) -> dict[str, dict]:
+    if isinstance(methods, dict):
+        for name, params in methods.items():
+            if not isinstance(name, str) or not isinstance(params, dict):
+                raise TypeError(
+                    f"methods={{{name!r}: {params!r}}}: a name is mapped to a dict of parameters, "
+                    'such as {"fixed (.5, 4)": {"meta": "fixed", "temperature": 4.0}}.'
+                )
+        return methods
+    if isinstance(methods, str) or not all(isinstance(name, str) for name in methods):
+        raise TypeError(
+            f"methods={methods!r} must be a sequence of names, such as ('naive', 'linear'), or a "
+            "dict of names and their parameters."
+        )
+    for name in methods:
+        if name not in STRATEGIES:
+            raise ValueError(
+                f"methods has {name!r}, which is not known.{nearest(name, STRATEGIES)} Known are "
+                f"{list(STRATEGIES)}; a dict gives parameters to names of your own."
+            )
+    if len(set(methods)) < len(methods):
+        raise ValueError(f"methods={methods!r} names a method twice. Vary parameters by a dict.")
+    return {name: {"meta": name} for name in methods}
+
+
+def _check_baseline(baseline, methods):
+    if baseline not in methods:
+        raise ValueError(
+            f"baseline={baseline!r} is not among the methods {list(methods)}."
+            f"{nearest(baseline, methods)} Add it, or name one of them as the baseline."
+        )
+
+
+def _checked_teacher(teacher, arms):
+    if teacher is None:
+        needing = [arm.name for arm in arms if arm.needs_teacher]
+        raise ValueError(
+            f"teacher=None leaves nothing to distil by {needing}. Give the estimator a teacher, or "
+            "give teacher_logits."
+        )
+    return make_teacher(teacher)
+
+
+def _checked_logits(teacher_logits, y):
+    if teacher_logits is None:
+        return None
+    logits = check_array(from_torch(teacher_logits), dtype=np.float32, input_name="teacher_logits")
+    expected = len(y), len(np.unique(y))
+    if logits.shape != expected:
+        raise ValueError(
+            f"teacher_logits must have shape (n_samples, n_classes) = {expected}, one row per row "
+            f"of X and one column per class in sorted order; got {logits.shape}."
+        )
+    return logits
+
+
+# --------------------------------------------------------------------------------------
+# What is shown
+
+_MORE_COLUMNS = {"log_loss": "log loss", "fit_seconds": "fit s", "lambda1": "lambda1", "temperature": "T"}
+_DECIMALS = {"accuracy": 4, "log_loss": 4, "fit_seconds": 2, "lambda1": 2, "temperature": 2}
+
+
+def _number(field, value):
+    return f"{value:.{_DECIMALS[field]}f}"
+
+
+def _with_spread(field, summary):
+    values = ((_number(field, row["mean"]), row["sd"]) for row in summary)
+    return [mean if np.isnan(sd) else f"{mean} ± {_number(field, sd)}" for mean, sd in values]
+
+
+def _p_value(p):
+    if np.isnan(p):
+        return ""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _results_dtype(arms):
+    longest = max(len(arm.name) for arm in arms)
+    counts = ("fold", "seed", "random_state", "n_train", "n_test")
+    scores = ("accuracy", "log_loss", "fit_seconds", "lambda1", "temperature")
+    return [
+        ("method", f"U{longest}"),
+        *((name, np.int64) for name in counts),
+        *((name, np.float64) for name in scores),
+    ]
