@@ -3,7 +3,8 @@
 from sklearn_kd import meta
 from sklearn_kd._bilevel import hypergradient
 from sklearn_kd._classifier import DistilledClassifier
-from sklearn_kd._compare import MethodComparison, compare_methods
+from sklearn_kd._compare import compare_methods
+from sklearn_kd._comparison import MethodComparison
 from sklearn_kd._display import MetaparameterPathDisplay
 from sklearn_kd._students import CNNStudent, MLPStudent
 
