@@ -13,12 +13,13 @@ from sklearn.utils import check_random_state
 
 from sklearn_kd._base import PREDICTION_BATCH, BaseDistiller, Seeds, nearest
 from sklearn_kd._bilevel import DIRECTIONAL_DERIVATIVES
+from sklearn_kd._callbacks import FitReport
 from sklearn_kd._data import SplitData, as_tensor
 from sklearn_kd._losses import TEMPERATURE_SCALINGS
 from sklearn_kd._metaparameters import LAMBDA1_BOUNDS, Metaparameters
 from sklearn_kd._net import DistillationNet
 from sklearn_kd._random import preserved_random_state
-from sklearn_kd._sklearn_compat import Interval, StrOptions, safe_indexing
+from sklearn_kd._sklearn_compat import Interval, StrOptions, safe_indexing, with_callbacks
 from sklearn_kd.meta import STRATEGIES, Fixed, Linear, Setting, Strategy
 
 
@@ -253,6 +254,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
     # ----------------------------------------------------------------------------------
     # Fitting
 
+    @with_callbacks
     def fit(self, X, y, *, sample_weight=None, teacher_logits=None, X_val=None, y_val=None):
         """Train the student, and the metaparameters with it.
 
@@ -301,20 +303,25 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         # A rehearsal: what only skorch can judge fails here, before the teacher is trained.
         self._check_callback_names(self._make_net(student, Fixed(), 0.5, 1.0, self.callbacks))
 
+        n_tasks = (teacher is not None) + self.max_epochs
+        report = FitReport(self, X_given, self.classes_[codes], weight, n_tasks)
         if teacher is not None:
             rng = check_random_state(seeds.teacher)
             X_rows, y_rows = safe_indexing(X_given, rows), self.classes_[codes[rows]]
-            teacher.fit(X_rows, y_rows, sample_weight=_at(weight, rows), rng=rng)
-            logits_train = teacher.logits(X_rows, train.X, self.classes_, PREDICTION_BATCH)
+            with report.teacher():
+                teacher.fit(X_rows, y_rows, sample_weight=_at(weight, rows), rng=rng)
+                logits_train = teacher.logits(X_rows, train.X, self.classes_, PREDICTION_BATCH)
         else:
             logits_train = None if logits is None else as_tensor(logits[rows])
         train.set_teacher_logits(logits_train)
 
-        net = self._train(SplitData(train, valid), student, strategy, seeds)
+        report_epochs = report.epochs(lambda net: self._fitted_attributes(net, strategy, teacher))
+        net = self._train(SplitData(train, valid), student, strategy, seeds, report_epochs)
         self._publish(net, strategy, teacher)
+        report.finish()
         return self
 
-    def _train(self, data, student, strategy, seeds):
+    def _train(self, data, student, strategy, seeds, report_epochs):
         """The net that ``strategy`` trains from ``student``, which stays as it is."""
 
         def run(strategy, lambda1, temperature, callbacks, **changes):
@@ -330,7 +337,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         rng = np.random.default_rng(seeds.strategy)
         lambda1, temperature = self._where_to_start(strategy, rng)
         start = strategy.start(Setting(lambda1, temperature, rng, evaluate, self.verbose))
-        return run(strategy, *start, self.callbacks)
+        return run(strategy, *start, [*(self.callbacks or ()), *report_epochs])
 
     def _make_net(self, student, strategy, lambda1, temperature, callbacks, **changes):
         """An initialised net around a copy of ``student``."""
@@ -370,22 +377,29 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
             **(params | routed | changes),
         ).initialize()
 
-    def _publish(self, net, strategy, teacher):
-        """Set the fitted attributes."""
+    def _fitted_attributes(self, net, strategy, teacher) -> dict:
+        """What a fit that ends with this net leaves behind."""
         path = net.metaparameters.path()
         if self._continues():
             path["iteration"] += self.n_iter_
             path = np.concatenate([self.metaparameter_path_, path])
-        self.net_, self.strategy_ = net, strategy
-        self.teacher_ = None if teacher is None else teacher.fitted
-        self.metaparameter_path_, self.n_iter_ = path, len(path)
-        net.metaparameters.forget_path()  # or every pickle would hold it twice
-        self.lambda1_ = float(net.metaparameters.lambda1)
-        self.temperature_ = float(net.metaparameters.temperature)
-        self.val_temperature_ = float(net.val_temperature_)
+        return {
+            "net_": net,
+            "strategy_": strategy,
+            "teacher_": None if teacher is None else teacher.fitted,
+            "metaparameter_path_": path,
+            "n_iter_": len(path),
+            "lambda1_": float(net.metaparameters.lambda1),
+            "temperature_": float(net.metaparameters.temperature),
+            "val_temperature_": float(net.val_temperature_),
+        } | ({"trials_": strategy.trials_} if hasattr(strategy, "trials_") else {})
+
+    def _publish(self, net, strategy, teacher):
+        """Set the fitted attributes."""
+        fitted = self._fitted_attributes(net, strategy, teacher)
         vars(self).pop("trials_", None)
-        if hasattr(strategy, "trials_"):
-            self.trials_ = strategy.trials_
+        vars(self).update(fitted)
+        net.metaparameters.forget_path()  # or every pickle would hold it twice
 
     # ----------------------------------------------------------------------------------
     # Where the run starts

@@ -5,10 +5,32 @@ from sklearn.utils import _safe_indexing as safe_indexing
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 
+try:
+    from sklearn.callback import CallbackSupportMixin, with_callbacks
+except ImportError:  # scikit-learn < 1.9 has no callbacks
+
+    class CallbackSupportMixin:
+        """Nothing: ``set_callbacks`` comes with scikit-learn 1.9."""
+
+    def with_callbacks(method):
+        """``method`` as it is."""
+        return method
+
+
+def callback_context(estimator, max_subtasks):
+    """The root task of a ``fit``, set up; None where no callback listens."""
+    if not getattr(estimator, "_skl_callbacks", None):
+        return None
+    return estimator._init_callback_context(max_subtasks=max_subtasks)
+
+
 __all__ = [
+    "CallbackSupportMixin",
     "Interval",
     "StrOptions",
+    "callback_context",
     "check_sample_weight",
     "clone_by_parameters",
     "safe_indexing",
+    "with_callbacks",
 ]
