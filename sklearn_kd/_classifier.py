@@ -150,6 +150,12 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
     A teacher given prefitted sees what the student sees: inside a Pipeline that is the
     transformed X. Where it was fitted on the raw X, give its answers as ``teacher_logits``.
 
+    With scikit-learn 1.9 or later, ``set_callbacks`` takes its callbacks, such as
+    ``sklearn.callback.ProgressBar()``, beside skorch's in ``callbacks``. The sub-tasks of a
+    fit are the teacher, where one is to be asked, and each epoch of the student; a callback
+    may end the fit after any of them, and predict with the student as it was then. They are
+    not passed on to the teacher, and hear nothing of the trials of ``meta="hyperopt"``.
+
     References
     ----------
     .. [1] Gorpinich, Bakhteev, Strijov. "Metaparameter optimization in knowledge
