@@ -152,8 +152,8 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
 
     With scikit-learn 1.9 or later, ``set_callbacks`` takes its callbacks, such as
     ``sklearn.callback.ProgressBar()``, beside skorch's in ``callbacks``. The sub-tasks of a
-    fit are the teacher, where one is to be asked, and each epoch of the student; a callback
-    may end the fit after any of them, and predict with the student as it was then. They are
+    fit are the teacher, where one is to be asked, and each epoch of the student. A callback
+    may end the training after any epoch, and predict with the student as it is then. They are
     not passed on to the teacher, and hear nothing of the trials of ``meta="hyperopt"``.
 
     References
