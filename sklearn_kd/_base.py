@@ -22,7 +22,7 @@ from sklearn_kd._export import export_student
 from sklearn_kd._losses import Targets
 from sklearn_kd._parts import parts_block
 from sklearn_kd._random import preserved_random_state
-from sklearn_kd._sklearn_compat import check_sample_weight, clone_by_parameters
+from sklearn_kd._sklearn_compat import CallbackSupportMixin, check_sample_weight, clone_by_parameters
 from sklearn_kd._students import build_student, check_student_output
 from sklearn_kd._teachers import make_teacher, without_training
 
@@ -55,7 +55,7 @@ class Seeds(NamedTuple):
         return cls(*(int(seed) for seed in rng.randint(np.iinfo(np.int32).max, size=len(cls._fields))))
 
 
-class BaseDistiller(BaseEstimator):
+class BaseDistiller(CallbackSupportMixin, BaseEstimator):
     """Base of the estimators, which add ``__init__`` and ``fit``."""
 
     # What may stand before the double underscore, beside nested estimators.

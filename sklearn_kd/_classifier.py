@@ -15,12 +15,13 @@ from torch import nn
 
 from sklearn_kd._base import PREDICTION_BATCH, BaseDistiller, Seeds, nearest
 from sklearn_kd._bilevel import DIRECTIONAL_DERIVATIVES
+from sklearn_kd._callbacks import FitReport
 from sklearn_kd._data import SplitData, as_tensor
 from sklearn_kd._losses import TEMPERATURE_SCALINGS
 from sklearn_kd._metaparameters import LAMBDA1_BOUNDS, Metaparameters
 from sklearn_kd._net import DistillationNet
 from sklearn_kd._random import preserved_random_state
-from sklearn_kd._sklearn_compat import Interval, StrOptions, safe_indexing
+from sklearn_kd._sklearn_compat import Interval, StrOptions, safe_indexing, with_callbacks
 from sklearn_kd.meta import STRATEGIES, Fixed, Linear, Setting, Strategy
 
 if TYPE_CHECKING:
@@ -163,6 +164,12 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
     A teacher given prefitted sees what the student sees: inside a Pipeline that is the
     transformed X. Where it was fitted on the raw X, give its answers as ``teacher_logits``.
 
+    With scikit-learn 1.9 or later, ``set_callbacks`` takes its callbacks, such as
+    ``sklearn.callback.ProgressBar()``, beside skorch's in ``callbacks``. The sub-tasks of a
+    fit are the teacher, where one is to be asked, and each epoch of the student. A callback
+    may end the training after any epoch, and predict with the student as it is then. They are
+    not passed on to the teacher, and hear nothing of the trials of ``meta="hyperopt"``.
+
     References
     ----------
     .. [1] Gorpinich, Bakhteev, Strijov. "Metaparameter optimization in knowledge
@@ -270,6 +277,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
     # ----------------------------------------------------------------------------------
     # Fitting
 
+    @with_callbacks
     def fit(
         self,
         X: ArrayLike,
@@ -327,20 +335,25 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         # A rehearsal: what only skorch can judge fails here, before the teacher is trained.
         self._check_callback_names(self._make_net(student, Fixed(), 0.5, 1.0, self.callbacks))
 
+        n_tasks = (teacher is not None) + self.max_epochs
+        report = FitReport(self, X_given, self.classes_[codes], weight, n_tasks)
         if teacher is not None:
             rng = check_random_state(seeds.teacher)
             X_rows, y_rows = safe_indexing(X_given, rows), self.classes_[codes[rows]]
-            teacher.fit(X_rows, y_rows, sample_weight=_at(weight, rows), rng=rng)
-            logits_train = teacher.logits(X_rows, train.X, self.classes_, PREDICTION_BATCH)
+            with report.teacher():
+                teacher.fit(X_rows, y_rows, sample_weight=_at(weight, rows), rng=rng)
+                logits_train = teacher.logits(X_rows, train.X, self.classes_, PREDICTION_BATCH)
         else:
             logits_train = None if logits is None else as_tensor(logits[rows])
         train.set_teacher_logits(logits_train)
 
-        net = self._train(SplitData(train, valid), student, strategy, seeds)
+        report_epochs = report.epochs(lambda net: self._fitted_attributes(net, strategy, teacher))
+        net = self._train(SplitData(train, valid), student, strategy, seeds, report_epochs)
         self._publish(net, strategy, teacher)
+        report.finish()
         return self
 
-    def _train(self, data, student, strategy, seeds):
+    def _train(self, data, student, strategy, seeds, report_epochs):
         """The net that ``strategy`` trains from ``student``, which stays as it is."""
 
         def run(strategy, lambda1, temperature, callbacks, **changes):
@@ -357,7 +370,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         lambda1, temperature = self._where_to_start(strategy, rng)
         setting = Setting(lambda1, temperature, rng, evaluate, self.verbose)
         lambda1, temperature = strategy.start(setting)
-        return run(strategy, lambda1, temperature, self.callbacks)
+        return run(strategy, lambda1, temperature, [*(self.callbacks or ()), *report_epochs])
 
     def _make_net(self, student, strategy, lambda1, temperature, callbacks, **changes):
         """An initialised net around a copy of ``student``."""
@@ -397,22 +410,29 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
             **(params | routed | changes),
         ).initialize()
 
-    def _publish(self, net, strategy, teacher):
-        """Set the fitted attributes."""
+    def _fitted_attributes(self, net, strategy, teacher) -> dict:
+        """What a fit that ends with this net leaves behind."""
         path = net.metaparameters.path()
         if self._continues():
             path["iteration"] += self.n_iter_
             path = np.concatenate([self.metaparameter_path_, path])
-        self.net_, self.strategy_ = net, strategy
-        self.teacher_ = teacher.fitted if teacher is not None and self.keep_teacher else None
-        self.metaparameter_path_, self.n_iter_ = path, len(path)
-        net.metaparameters.forget_path()  # or every pickle would hold it twice
-        self.lambda1_ = float(net.metaparameters.lambda1)
-        self.temperature_ = float(net.metaparameters.temperature)
-        self.val_temperature_ = float(net.val_temperature_)
+        return {
+            "net_": net,
+            "strategy_": strategy,
+            "teacher_": teacher.fitted if teacher is not None and self.keep_teacher else None,
+            "metaparameter_path_": path,
+            "n_iter_": len(path),
+            "lambda1_": float(net.metaparameters.lambda1),
+            "temperature_": float(net.metaparameters.temperature),
+            "val_temperature_": float(net.val_temperature_),
+        } | ({"trials_": strategy.trials_} if hasattr(strategy, "trials_") else {})
+
+    def _publish(self, net, strategy, teacher):
+        """Set the fitted attributes."""
+        fitted = self._fitted_attributes(net, strategy, teacher)
         self.__dict__.pop("trials_", None)
-        if hasattr(strategy, "trials_"):
-            self.trials_ = strategy.trials_
+        self.__dict__.update(fitted)
+        net.metaparameters.forget_path()  # or every pickle would hold it twice
 
     # ----------------------------------------------------------------------------------
     # Where the run starts

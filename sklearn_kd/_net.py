@@ -102,7 +102,7 @@ class DistillationNet(NeuralNetClassifier):
         try:
             return super().fit_loop(X, y, epochs, **params)
         finally:
-            self.validation_batches_ = None  # a generator cannot be pickled
+            self.validation_batches_ = None  # it holds D_val
 
     def _endless_validation_batches(self, dataset):
         # A generator: nothing here runs before the first hypergradient.
@@ -139,8 +139,16 @@ class DistillationNet(NeuralNetClassifier):
             self.compiled_forward_ = torch.compile(forward)
         return self.compiled_forward_(x)
 
+    def snapshot(self):
+        """A net that goes on predicting as this one does now, while this one trains on."""
+        frozen = type(self).__new__(type(self))
+        changed = {"module_": copy.deepcopy(self.module_), "history_": copy.copy(self.history)}
+        frozen.__dict__.update(self.__dict__ | changed)
+        return frozen
+
     def __getstate__(self):
-        return super().__getstate__() | {"compiled_forward_": None}  # made anew when needed
+        # Neither can be pickled, in the middle of training either; both are made when needed.
+        return super().__getstate__() | {"compiled_forward_": None, "validation_batches_": None}
 
     # ----------------------------------------------------------------------------------
     # One iteration

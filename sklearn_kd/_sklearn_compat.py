@@ -10,11 +10,33 @@ try:
 except ImportError:  # scikit-learn 1.6
     from sklearn.utils._estimator_html_repr import _VisualBlock as VisualBlock
 
+try:
+    from sklearn.callback import CallbackSupportMixin, with_callbacks
+except ImportError:  # scikit-learn < 1.9 has no callbacks
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """Nothing: ``set_callbacks`` comes with scikit-learn 1.9."""
+
+    def with_callbacks(method):
+        """``method`` as it is."""
+        return method
+
+
+def callback_context(estimator, max_subtasks: int):
+    """The root task of a ``fit``, set up; None where no callback listens."""
+    if not getattr(estimator, "_skl_callbacks", None):
+        return None
+    return estimator._init_callback_context(max_subtasks=max_subtasks)
+
+
 __all__ = [
+    "CallbackSupportMixin",
     "Interval",
     "StrOptions",
     "VisualBlock",
+    "callback_context",
     "check_sample_weight",
     "clone_by_parameters",
     "safe_indexing",
+    "with_callbacks",
 ]

@@ -12,7 +12,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
+from sklearn.metrics import get_scorer, log_loss
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -264,9 +264,10 @@ def test_teacher_logits_follow_the_folds(make, digits, logits):
     with config_context(enable_metadata_routing=True):
         clf = make(meta="fixed", lambda1=0.0, max_epochs=20)
         clf.set_fit_request(teacher_logits=True, sample_weight=True)
-        clf.set_score_request(sample_weight=True)
+        # A scorer of its own: in scikit-learn 1.6 a pipeline's score is passed no weights.
+        scoring = get_scorer("accuracy").set_score_request(sample_weight=True)
         pipeline = make_pipeline(StandardScaler().set_fit_request(sample_weight=False), clf)
-        search = GridSearchCV(pipeline, {"distilledclassifier__lr": [0.1]}, cv=2)
+        search = GridSearchCV(pipeline, {"distilledclassifier__lr": [0.1]}, cv=2, scoring=scoring)
         search.fit(X, y, teacher_logits=logits, sample_weight=np.ones(400))
         assert search.best_score_ > 0.6
 

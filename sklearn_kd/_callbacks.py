@@ -1,0 +1,109 @@
+"""The bridge from skorch's callbacks to scikit-learn's, which came with version 1.9."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+from skorch.callbacks import Callback
+
+from sklearn_kd._sklearn_compat import callback_context
+
+
+class FitReport:
+    """What the callbacks given to ``set_callbacks`` hear of one fit.
+
+    The fit is a task. Its sub-tasks are "teacher", where one has to be asked, and each
+    "epoch" of the student.
+
+    Parameters
+    ----------
+    estimator : DistilledClassifier
+        Being fitted.
+    X, y, sample_weight
+        The rows it was given.
+    n_tasks : int
+        The most sub-tasks there can be.
+    """
+
+    def __init__(self, estimator, X, y, sample_weight, n_tasks: int):
+        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+        self._told = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
+        self._root = callback_context(estimator, n_tasks)
+        if self._root is not None:
+            self._root.call_on_fit_task_begin(**self._told)
+
+    def begin(self, name: str):
+        """A new sub-task, begun."""
+        return self._root.subcontext(task_name=name).call_on_fit_task_begin(**self._told)
+
+    def end(self, task, fitted=None) -> bool:
+        """Whether a callback asks, at the end of ``task``, for the fit to stop.
+
+        ``fitted`` returns the fitted attributes as they are now. It is called only where a
+        callback wants to predict.
+        """
+        return task.call_on_fit_task_end(**self._told, reconstruction_attributes=fitted)
+
+    @contextmanager
+    def teacher(self):
+        """While the teacher is fitted and asked."""
+        task = None if self._root is None else self.begin("teacher")
+        yield
+        if task is not None:
+            self.end(task)
+
+    def epochs(self, fitted) -> list:
+        """The callback that reports epochs, for a skorch net; none where nobody listens.
+
+        ``fitted`` takes the net and returns the fitted attributes.
+        """
+        return [] if self._root is None else [("report_epochs", ReportEpochs(self, fitted))]
+
+    def finish(self) -> None:
+        """The end of the fit, when the estimator is fitted."""
+        if self._root is not None:
+            self.end(self._root, fitted=dict)
+
+
+class ReportEpochs(Callback):
+    """skorch's callback that makes each epoch a task of scikit-learn's.
+
+    Parameters
+    ----------
+    report : FitReport
+        Forgotten when training ends, with the data that it holds.
+    fitted : callable(net) -> dict
+        The fitted attributes as the net stands.
+    """
+
+    def __init__(self, report, fitted):
+        self.report = report
+        self.fitted = fitted
+
+    def initialize(self):
+        """No epoch has begun."""
+        self.epoch_ = None
+        return self
+
+    def on_epoch_begin(self, net, **kwargs):
+        """Begin a task."""
+        self.epoch_ = self.report.begin("epoch")
+
+    def on_epoch_end(self, net, **kwargs):
+        """End the task, and the training if a callback asks for that."""
+        if self._end_epoch(net):
+            raise KeyboardInterrupt  # how skorch's callbacks end a fit early
+
+    def on_train_end(self, net, **kwargs):
+        """End the epoch that another callback broke off."""
+        if self.epoch_ is not None:
+            self._end_epoch(net)
+        self.report = self.fitted = None
+
+    def _end_epoch(self, net) -> bool:
+        epoch, self.epoch_ = self.epoch_, None
+        return self.report.end(epoch, fitted=lambda: self.fitted(net.snapshot()))
+
+    def __getstate__(self):
+        # A checkpoint in the middle of training takes the net, not who listens to it.
+        return vars(self) | {"report": None, "fitted": None, "epoch_": None}
