@@ -1,8 +1,8 @@
-"""Quickstart: a random forest on the digits, distilled into a small network.
+"""Quickstart: a forest distilled into a small network
+===================================================
 
-Six ways to choose the metaparameters, compared by cross-validation inside a Pipeline. The
-table also says what the student saves. The path of the learned metaparameters is saved as a
-picture beside this file.
+Six ways to choose the metaparameters, compared by cross-validation inside a Pipeline. The table also says
+what the student saves. The path of the learned metaparameters is saved as a picture beside this file.
 """
 
 import pickle
@@ -55,6 +55,6 @@ for name, model in models.items():
 
 table = pd.DataFrame(rows).set_index("model")
 print(table.to_string(float_format=lambda x: f"{x:.3f}" if x < 1 else f"{x:,.1f}"))
-picture = Path(__file__).with_suffix(".png")
+picture = Path(sys.argv[0]).with_suffix(".png")
 MetaparameterPathDisplay.from_estimator(learned, name="linear").figure_.savefig(picture, dpi=120)
-print(f"lambda1 ended at {learned.lambda1_:.2f}, T at {learned.temperature_:.2f}; path: {picture}")
+print(f"lambda1 ended at {learned.lambda1_:.2f}, T at {learned.temperature_:.2f}; path: {picture.name}")

@@ -1,19 +1,21 @@
-"""Fashion-MNIST: a large CNN distilled into the paper's small one.
+"""Fashion-MNIST: a large CNN distilled into the paper's small one
+===============================================================
 
 The teacher (three convolutions of 32, 64 and 128 channels) and the students (8, 16 and 16)
 train on the same images, 6,000 of the 60,000 unless ``--full``; the test is on all 10,000
 test images. Each method runs with ``--runs`` seeds, which set the images, the split, the
 initial weights and the batches; the teacher of a seed is shared by the methods. SGD with
 rate 0.02 (at 0.05 the student with T = 4 fixed collapses: T² = 16 times the soft gradient),
-momentum 0.9 and a cosine schedule.
+momentum 0.9 and a cosine schedule. ::
 
     python examples/02_fashion_mnist.py --data FOLDER
 
 FOLDER holds the four original files ``train-images-idx3-ubyte.gz`` and so on, as Zalando
 publishes them (on Debian: the package dataset-fashion-mnist, which puts them under
-/usr/share/datasets/fashion-mnist). Results and picture are written beside this file.
+``/usr/share/datasets/fashion-mnist``). Results and picture are written beside this file.
 """
 
+# sphinx_gallery_thumbnail_path = '../examples/02_fashion_mnist.png'
 import argparse
 import gzip
 import json

@@ -1,4 +1,5 @@
-"""Noisy labels: the case where learning the metaparameters pays.
+"""Noisy labels: the case where learning the metaparameters pays
+=============================================================
 
 Somebody labelled many rows cheaply, and 40 % of the labels are wrong. There are a teacher,
 trained earlier on other rows, and a few rows whose labels can be trusted, given to ``fit``
@@ -12,6 +13,7 @@ well, which is what else they could be used for.
 
 import json
 import platform
+import sys
 import time
 from pathlib import Path
 
@@ -82,7 +84,7 @@ for method in ("the teacher itself", *METHODS):
         line += f"   {lambda1:.2f}     {T:5.2f}   {seconds:5.1f}"
     print(line)
 
-here = Path(__file__)
+here = Path(sys.argv[0])
 display = MetaparameterPathDisplay.from_path(learned, name="linear: five runs and their mean")
 display.figure_.savefig(here.with_suffix(".png"), dpi=120)
 versions = {m.__name__: m.__version__ for m in (sklearn_kd, torch, skorch, sklearn, np)}

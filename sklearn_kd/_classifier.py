@@ -124,7 +124,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
 
     Attributes
     ----------
-    metaparameter_path_ : structured array of shape (n_iter_,)
+    metaparameter_path_ : structured array of shape (`n_iter_`,)
         One row per training iteration, as things stood after it: ``iteration``,
         ``lambda1``, ``temperature``, ``val_loss`` (NaN where it was not computed) and
         ``predicted`` (by the line). ``pandas.DataFrame(path)`` works.
@@ -149,7 +149,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         The labels, in the order of the student's outputs.
     n_features_in_ : int
         Size of the second dimension of X.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Column names, where X has names that are all strings.
     n_iter_ : int
         Training iterations in the path.

@@ -1,0 +1,91 @@
+"""Settings of the documentation. Nothing is fetched from the network at build time."""
+
+import re
+import shutil
+from pathlib import Path
+
+from docutils.nodes import SkipNode
+from docutils.utils.math import latex2mathml
+
+import sklearn_kd
+
+HERE = Path(__file__).parent
+
+project = "sklearn-kd"
+author = "the authors of sklearn-kd"
+copyright = "the authors of sklearn-kd; BSD-3-Clause"
+release = version = sklearn_kd.__version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "numpydoc",
+    "sphinx_gallery.gen_gallery",
+]
+templates_path = ["_templates"]
+exclude_patterns = ["_build", "_gallery", "gallery_header.rst"]
+
+html_theme = "pydata_sphinx_theme"
+html_title = "sklearn-kd"
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
+html_show_sourcelink = False
+html_sidebars = {"index": [], "changelog": []}
+html_theme_options = {
+    "navbar_end": ["theme-switcher"],
+    "show_prev_next": False,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}
+toc_object_entries_show_parents = "hide"
+
+# The package's docstrings are numpydoc with shapes; types in the signature would repeat them.
+autodoc_typehints = "none"
+autodoc_preserve_defaults = True
+autosummary_generate = True
+numpydoc_show_class_members = False
+numpydoc_class_members_toctree = False
+
+# The scripts write pictures and records beside themselves. Those in the repository belong to
+# the runs that are cited, so the gallery works on copies.
+shutil.rmtree(HERE / "_gallery", ignore_errors=True)
+(HERE / "_gallery").mkdir()
+shutil.copy(HERE / "gallery_header.rst", HERE / "_gallery" / "GALLERY_HEADER.rst")
+for script in sorted((HERE.parent / "examples").glob("[0-9]*.py")):
+    shutil.copy(script, HERE / "_gallery")
+
+sphinx_gallery_conf = {
+    "examples_dirs": "_gallery",
+    "gallery_dirs": "auto_examples",
+    "filename_pattern": r"(01_quickstart|03_noisy_labels)\.py",  # the others need data
+    "within_subsection_order": "FileNameSortKey",
+    "backreferences_dir": None,
+    "download_all_examples": False,
+    "remove_config_comments": True,
+    "show_signature": False,
+}
+
+
+def _visit_math(self, node):
+    self.body.append(latex2mathml.tex2mathml(node.astext()))
+    raise SkipNode
+
+
+def _visit_math_block(self, node):
+    formula = latex2mathml.tex2mathml(node.astext(), as_block=True)
+    self.body.append(f'<div class="formula">{formula}</div>\n')
+    raise SkipNode
+
+
+def _without_foreign_links(app, what, name, obj, options, lines):
+    """Inherited docstrings link into scikit-learn's guide and glossary, which are not here."""
+    lines[:] = [re.sub(r":(?:ref|term):`([^`<]+?)(?: *<[^>]+>)?`", r"\1", line) for line in lines]
+
+
+def setup(app):
+    """Formulas become MathML, which browsers draw themselves: no script, no font, no LaTeX."""
+    app.add_html_math_renderer("mathml", (_visit_math, None), (_visit_math_block, None))
+    app.connect("autodoc-process-docstring", _without_foreign_links)
+
+
+html_math_renderer = "mathml"

@@ -1,0 +1,47 @@
+"""The documentation names everything public, and its tables are those of the evidence."""
+
+import json
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sklearn_kd
+
+ROOT = Path(__file__).parents[1]
+GUIDE = ROOT / "docs" / "guide"
+
+
+def rows_of(page):
+    """First cell → other cells, of every row of the page's list tables."""
+    rows = re.findall(r"^   \* -(.*(?:\n     -.*)*)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    cells = ([cell.strip() for cell in re.split(r"\n     -", row)] for row in rows)
+    return {first: rest for first, *rest in cells}
+
+
+@pytest.mark.parametrize("module", [sklearn_kd, sklearn_kd.meta], ids=lambda module: module.__name__)
+def test_every_public_name_is_in_the_reference(module):
+    page = (ROOT / "docs" / "api.rst").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^   (\w+)$|^\.\. py:data:: (\w+)$", page, re.MULTILINE))
+    names = {name for pair in listed for name in pair}
+    assert set(module.__all__) - {"meta"} <= names, "list the new names in docs/api.rst"
+
+
+def test_accuracies_are_those_of_the_evidence():
+    runs = json.loads((ROOT / "examples" / "evidence" / "whom_to_trust.json").read_text())["runs"]
+    found = defaultdict(lambda: defaultdict(list))
+    for run in runs:
+        found[run["method"]][run["situation"]].append(run["accuracy"])
+    table = rows_of(GUIDE / "choosing.rst")
+    for method, situations in found.items():
+        expected = [f"{np.mean(a):.3f} ± {np.std(a, ddof=1):.3f}" for a in situations.values()]
+        assert table[method] == [cell.replace("0.", ".") for cell in expected], method
+
+
+def test_errors_are_those_of_the_evidence():
+    errors = json.loads((ROOT / "examples" / "evidence" / "finite_difference.json").read_text())["errors"]
+    table = rows_of(GUIDE / "theory.rst")
+    for network, rules in errors.items():
+        assert table[network] == [f"{np.median(e):.1e} ({max(e):.1e})" for e in rules.values()], network
