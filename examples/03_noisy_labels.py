@@ -4,7 +4,7 @@
 Somebody labelled many rows cheaply, and 40 % of the labels are wrong. There are a teacher,
 trained earlier on other rows, and a few rows whose labels can be trusted, given to ``fit``
 as ``X_val`` and ``y_val``. How far should the student trust the labels? The learned lambda1
-falls: it finds out, for less than the price of two trainings.
+falls: it finds out, for about the price of two trainings.
 
 Digits: 400 rows for the teacher (an MLP of 128), 800 noisy rows, 150 trusted rows, the
 other 447 for the test; 5 random divisions. "naive, all rows" trains on the trusted rows as

@@ -45,3 +45,11 @@ def test_errors_are_those_of_the_evidence():
     table = rows_of(GUIDE / "theory.rst")
     for network, rules in errors.items():
         assert table[network] == [f"{np.median(e):.1e} ({max(e):.1e})" for e in rules.values()], network
+
+
+def test_comparison_is_that_of_the_evidence():
+    data = json.loads((ROOT / "examples" / "evidence" / "compare_six.json").read_text())["data"]
+    table = rows_of(GUIDE / "comparing.rst")
+    for name, found in data.items():
+        means = [f"{row['mean']:.4f}".removeprefix("0") for row in found["against naive"]]
+        assert table[name] == means, name
