@@ -14,7 +14,8 @@ cancer nothing differs. They cost two to three times the seconds of "naive".
     OMP_NUM_THREADS=1 python examples/evidence/compare_six.py
 
 prints the tables and writes every run, with settings and versions, to compare_six.json beside
-this file. Two processes on a shared machine of two cores, so that the seconds are rough.
+this file, and the picture compare_six.png. Two processes on a shared machine of two cores, so
+that the seconds are rough.
 """
 
 import json
@@ -23,6 +24,7 @@ import time
 from pathlib import Path
 
 import joblib
+import matplotlib.pyplot as plt
 import numpy as np
 import scipy
 import sklearn
@@ -67,10 +69,19 @@ def compare(load, batch_size):
     )
 
 
+def draw(comparisons):
+    """Accuracy and log loss against naive, a row for each data set."""
+    figure, axes = plt.subplots(len(comparisons), 2, figsize=(11, 5.5), layout="constrained")
+    for row, (name, comparison) in zip(axes, comparisons.items(), strict=True):
+        for ax, metric in zip(row, ("accuracy", "log_loss"), strict=True):
+            comparison.plot(metric, ax=ax).set_title(name, loc="left", fontsize=10)
+    figure.savefig(Path(__file__).with_suffix(".png"), dpi=110)
+
+
 def main():
-    began, found = time.perf_counter(), {}
+    began, found, comparisons = time.perf_counter(), {}, {}
     for name, (load, batch_size) in DATA.items():
-        comparison = compare(load, batch_size)
+        comparisons[name] = comparison = compare(load, batch_size)
         against_none = MethodComparison(comparison.results_, baseline="none")
         print(f"\n{name}\n{comparison}\n\n{against_none}\n")
         found[name] = {
@@ -80,6 +91,7 @@ def main():
             "log loss against naive": as_records(comparison.summary("log_loss")),
             "runs": as_records(comparison.results_),
         }
+    draw(comparisons)
     modules = (sklearn_kd, torch, skorch, sklearn, np, scipy, joblib)
     record = {
         "versions": {m.__name__: m.__version__ for m in modules} | {"python": platform.python_version()},
