@@ -40,6 +40,45 @@ def test_accuracies_are_those_of_the_evidence():
         assert table[method] == [cell.replace("0.", ".") for cell in expected], method
 
 
+def readme_rows(first_cells):
+    """Cells of the rows of README's tables that begin with one of these."""
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    rows = (
+        [cell.strip(" *") for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")
+    )
+    return {row[0]: row[1:] for row in rows if row[0] in first_cells}
+
+
+def mean_and_sd(runs, method):
+    accuracy = [run["accuracy"] for run in runs if run["method"] == method]
+    return f"{np.mean(accuracy):.3f} ± {np.std(accuracy, ddof=1):.3f}".replace("0.", ".")
+
+
+def test_readme_has_the_accuracies_of_the_evidence():
+    runs = json.loads((ROOT / "examples" / "evidence" / "whom_to_trust.json").read_text())["runs"]
+    methods = ("none", "naive", "fixed (.5, 4)", "hyperopt", "gradient", "linear", "naive+val")
+    situations = {
+        "clean": "clean",
+        "40 % of the labels random": "noisy labels",
+        "teacher's classes permuted": "permuted teacher",
+        "teacher's rows shuffled": "shuffled teacher",
+    }
+    found = readme_rows(situations)
+    for row, situation in situations.items():
+        these = [run for run in runs if run["situation"] == situation]
+        assert found[row] == [mean_and_sd(these, method) for method in methods], row
+
+
+def test_readme_has_the_accuracies_of_fashion_mnist():
+    runs = json.loads((ROOT / "examples" / "02_fashion_mnist.json").read_text())["runs"]
+    methods = (
+        "the teacher itself", "none", "naive", "random", "fixed (.5, 4)", "hyperopt", "gradient", "linear",
+        "linear, auto",
+    )  # fmt: skip
+    first, *rest = (mean_and_sd(runs, method) for method in methods)
+    assert readme_rows([first])[first] == rest
+
+
 def test_errors_are_those_of_the_evidence():
     errors = json.loads((ROOT / "examples" / "evidence" / "finite_difference.json").read_text())["errors"]
     table = rows_of(GUIDE / "theory.rst")
