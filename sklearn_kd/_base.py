@@ -353,6 +353,20 @@ class BaseDistiller(CallbackSupportMixin, BaseEstimator):
                     "and y_val, or monitor 'train_loss'."
                 )
 
+    def _check_single_rows(self, student, X, valid):
+        """Refuse batches of one row where the student cannot train on them."""
+        train_size = self._routed("iterator_train").get("batch_size", self.batch_size)
+        if train_size > 1 and (valid is None or len(valid) > 1):
+            return
+        try:
+            with preserved_random_state(X.device), torch.no_grad():
+                copy.deepcopy(student).train()(X[:1])
+        except ValueError as error:
+            raise ValueError(
+                f"{'batch_size=1' if train_size == 1 else 'D_val has 1 row'}, but the student needs at "
+                f"least two rows in a batch, as batch normalisation does: {error}"
+            ) from error
+
     def _check_callback_names(self, net):
         known = {name for name, _ in (*net.get_default_callbacks(), *net.callbacks_)}
         for name in self._routed("callbacks"):

@@ -332,6 +332,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         valid = None if valid_rows is None else self._as_data(*valid_rows, seeds.valid_batches)
         self._check_monitors(valid)
         student = self._initial_student(train.X, seeds)
+        self._check_single_rows(student, train.X, valid)
         # A rehearsal: what only skorch can judge fails here, before the teacher is trained.
         self._check_callback_names(self._make_net(student, Fixed(), 0.5, 1.0, self.callbacks))
 

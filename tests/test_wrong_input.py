@@ -129,6 +129,16 @@ def test_student_with_a_logit_too_few_for_two_classes(make, digits):
         make(LogisticRegression(), nn.Linear(64, 1)).fit(X, y < 5)
 
 
+@pytest.mark.parametrize(
+    ("params", "n_val", "match"), [({"batch_size": 1}, 9, "batch_size=1"), ({}, 1, "D_val has 1 row")]
+)
+def test_single_rows_under_batch_normalisation(params, n_val, match, make, digits):
+    X, y = digits
+    student = nn.Sequential(nn.Linear(64, 10), nn.BatchNorm1d(10))
+    with pytest.raises(ValueError, match=match):
+        make(LogisticRegression(), student, **params).fit(X, y, X_val=X[:n_val], y_val=y[:n_val])
+
+
 def test_cuda_where_there_is_none(make, digits):
     if torch.cuda.is_available():
         pytest.skip("there is one")
