@@ -356,7 +356,7 @@ class BaseDistiller(CallbackSupportMixin, BaseEstimator):
     def _check_single_rows(self, student, X, valid):
         """Refuse batches of one row where the student cannot train on them."""
         train_size = self._routed("iterator_train").get("batch_size", self.batch_size)
-        if train_size > 1 and (valid is None or len(valid) > 1):
+        if train_size != 1 and (valid is None or len(valid) > 1):
             return
         try:
             with preserved_random_state(X.device), torch.no_grad():
