@@ -29,6 +29,7 @@ from sklearn_kd._losses import (
     training_loss,
     validation_loss,
 )
+from sklearn_kd._modes import evaluating
 from sklearn_kd._random import preserved_random_state, random_state, set_random_state
 
 # The finite difference moves the logits by this share of their size, in units of √epsilon:
@@ -256,21 +257,13 @@ def full_precision(device: torch.device):
             torch.set_float32_matmul_precision(precision)
 
 
-@contextmanager
 def _validation_mode(student: nn.Module):
     """Dropout off, batch normalisation by the batch.
 
     In evaluation mode the running statistics of the first steps make hypergradients up to
     three orders of magnitude too small.
     """
-    flags = {module: module.training for module in student.modules()}
-    try:
-        for module, training in flags.items():
-            module.training = training and isinstance(module, nn.modules.batchnorm._NormBase)
-        yield
-    finally:
-        for module, flag in flags.items():
-            module.training = flag
+    return evaluating(student, but=nn.modules.batchnorm._NormBase)
 
 
 def _copied_buffers(student: nn.Module) -> dict[str, Tensor]:

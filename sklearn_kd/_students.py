@@ -11,6 +11,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from sklearn_kd._modes import evaluating
+
 
 class MLPStudent(nn.Module):
     """Multilayer perceptron with ReLU.
@@ -145,18 +147,14 @@ def _prefixed(params: dict) -> str:
 
 def check_student_output(student: nn.Module, samples: Tensor, n_classes: int) -> None:
     """Raise ValueError unless ``student`` maps ``samples`` to one logit per class."""
-    was_training = student.training
-    student.eval()
     try:
-        with torch.no_grad():
+        with evaluating(student), torch.no_grad():
             logits = student(samples)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise ValueError(
             f"student {type(student).__name__} cannot take samples of shape "
             f"{tuple(samples.shape[1:])}: {error}"
         ) from error
-    finally:
-        student.train(was_training)
     shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if shape != (len(samples), n_classes):
         raise ValueError(

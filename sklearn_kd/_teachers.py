@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,8 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from skorch import NeuralNet
 from torch import Tensor, nn
+
+from sklearn_kd._modes import evaluating
 
 # What stands for a probability of exactly 0, whose logarithm is infinite: half the smallest
 # probability that the teacher gives (the usual replacement of rounded zeros in compositional
@@ -103,7 +104,7 @@ class ModuleTeacher(Teacher):
             name: tensor.to(device)
             for name, tensor in (*self.fitted.named_parameters(), *self.fitted.named_buffers())
         }
-        with _evaluating(self.fitted), torch.no_grad():
+        with evaluating(self.fitted), torch.no_grad():
             logits = torch.cat(
                 [torch.func.functional_call(self.fitted, state, (x,)) for x in X_tensor.split(batch_size)]
             )
@@ -245,14 +246,3 @@ def _columns_of_codes(network, n_outputs: int, wanted: np.ndarray) -> np.ndarray
     if n_outputs == len(wanted) and np.array_equal(known, np.arange(n_outputs)):
         return np.arange(n_outputs)
     return _columns(known, wanted)
-
-
-@contextmanager
-def _evaluating(module: nn.Module):
-    flags = {part: part.training for part in module.modules()}
-    try:
-        module.eval()
-        yield
-    finally:
-        for part, flag in flags.items():
-            part.training = flag
