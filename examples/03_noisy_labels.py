@@ -91,3 +91,7 @@ versions = {m.__name__: m.__version__ for m in (sklearn_kd, torch, skorch, sklea
 record = {"versions": versions | {"python": platform.python_version()}, "runs": runs}
 here.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
 print(f"lambda1 over the iterations: {here.with_suffix('.png').name}")
+
+# %%
+# A notebook shows the estimator with its parts:
+student  # noqa: B018
