@@ -273,18 +273,6 @@ class BaseDistiller(CallbackSupportMixin, BaseEstimator):
             )
         return X, np.searchsorted(self.classes_, y), None
 
-    def _checked_logits(self, teacher_logits, n_samples):
-        if teacher_logits is None:
-            return None
-        logits = check_array(from_torch(teacher_logits), dtype=np.float32, input_name="teacher_logits")
-        if logits.shape != (n_samples, len(self.classes_)):
-            raise ValueError(
-                f"teacher_logits must have shape (n_samples, n_classes) = "
-                f"({n_samples}, {len(self.classes_)}), one row per row of X and one column per "
-                f"class in the order {self.classes_.tolist()[:10]}; got {logits.shape}."
-            )
-        return logits
-
     def _checked_samples(self, X, name="X"):
         """X as float32, of the shape that ``fit`` saw."""
         X = validate_data(self, from_torch(X), dtype=np.float32, allow_nd=True, reset=False)
@@ -483,6 +471,26 @@ class BaseDistiller(CallbackSupportMixin, BaseEstimator):
         """
         codes = self.predict_proba(X).argmax(axis=1)
         return self.classes_[codes]
+
+
+def checked_logits(teacher_logits, n_samples: int, classes: np.ndarray) -> np.ndarray | None:
+    """The given logits as float32 of shape (n_samples, n_classes), or None.
+
+    Raises
+    ------
+    ValueError
+        If they have another shape, or are not finite.
+    """
+    if teacher_logits is None:
+        return None
+    logits = check_array(from_torch(teacher_logits), dtype=np.float32, input_name="teacher_logits")
+    if logits.shape != (n_samples, len(classes)):
+        raise ValueError(
+            f"teacher_logits must have shape (n_samples, n_classes) = ({n_samples}, {len(classes)}), "
+            f"one row per row of X and one column per class in the order {classes.tolist()[:10]}; "
+            f"got {logits.shape}."
+        )
+    return logits
 
 
 def from_torch(values):

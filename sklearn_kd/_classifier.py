@@ -13,7 +13,7 @@ from sklearn.base import ClassifierMixin, clone
 from sklearn.utils import check_random_state
 from torch import nn
 
-from sklearn_kd._base import PREDICTION_BATCH, BaseDistiller, Seeds, nearest
+from sklearn_kd._base import PREDICTION_BATCH, BaseDistiller, Seeds, checked_logits, nearest
 from sklearn_kd._bilevel import DIRECTIONAL_DERIVATIVES
 from sklearn_kd._callbacks import FitReport
 from sklearn_kd._data import SplitData, as_tensor
@@ -321,7 +321,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         strategy = self._checked_strategy()
         X_given, X, codes, weight = self._checked_rows(X, y, sample_weight)
         valid_rows = self._checked_validation_rows(X_val, y_val)
-        logits = self._checked_logits(teacher_logits, len(X))
+        logits = checked_logits(teacher_logits, len(X), self.classes_)
         teacher = self._checked_teacher(strategy, logits)
 
         seeds = Seeds.draw(self.random_state)

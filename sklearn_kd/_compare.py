@@ -18,7 +18,7 @@ from sklearn.utils import check_array, check_consistent_length, check_random_sta
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.parallel import Parallel, delayed
 
-from sklearn_kd._base import PREDICTION_BATCH, Seeds, from_torch, nearest
+from sklearn_kd._base import PREDICTION_BATCH, Seeds, checked_logits, from_torch, nearest
 from sklearn_kd._classifier import DistilledClassifier
 from sklearn_kd._comparison import MethodComparison, check_baseline
 from sklearn_kd._data import as_tensor, split_rows
@@ -138,7 +138,7 @@ def compare_methods(
     arms = _checked_arms(classifier, methods, baseline)
     if not isinstance(n_seeds, Integral) or isinstance(n_seeds, bool) or n_seeds < 1:
         raise ValueError(f"n_seeds={n_seeds!r} must be an integer of at least 1.")
-    logits = _checked_logits(teacher_logits, y)
+    logits = checked_logits(teacher_logits, len(y), np.unique(y))
     teacher = None
     if logits is None and any(arm.needs_teacher for arm in arms):
         teacher = _checked_teacher(given_teacher, arms)
@@ -362,19 +362,6 @@ def _checked_teacher(teacher, arms):
             "give teacher_logits."
         )
     return make_teacher(teacher)
-
-
-def _checked_logits(teacher_logits, y):
-    if teacher_logits is None:
-        return None
-    logits = check_array(from_torch(teacher_logits), dtype=np.float32, input_name="teacher_logits")
-    expected = len(y), len(np.unique(y))
-    if logits.shape != expected:
-        raise ValueError(
-            f"teacher_logits must have shape (n_samples, n_classes) = {expected}, one row per row "
-            f"of X and one column per class in sorted order; got {logits.shape}."
-        )
-    return logits
 
 
 def _results_dtype(arms):
