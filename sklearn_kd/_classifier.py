@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from skorch.callbacks import Callback
     from typing_extensions import Self
+
+    from sklearn_kd._teachers import Teacher
 
 
 class DistilledClassifier(ClassifierMixin, BaseDistiller):
@@ -318,6 +320,15 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         TypeError
             If a parameter is misspelt, or the teacher or the student is of no known kind.
         """
+        run = self._prepared(X, y, sample_weight, teacher_logits, X_val, y_val)
+        net = self._ready_net(run)
+        run.train(net)
+        self._publish(net, run)
+        run.report.finish()
+        return self
+
+    def _prepared(self, X, y, sample_weight, teacher_logits, X_val, y_val) -> _Run:
+        """All that a training needs, checked; the teacher has been asked."""
         strategy = self._checked_strategy()
         X_given, X, codes, weight = self._checked_rows(X, y, sample_weight)
         valid_rows = self._checked_validation_rows(X_val, y_val)
@@ -347,31 +358,23 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         else:
             logits_train = None if logits is None else as_tensor(logits[rows])
         train.set_teacher_logits(logits_train)
+        return _Run(SplitData(train, valid), student, strategy, teacher, seeds, report)
 
-        report_epochs = report.epochs(lambda net: self._fitted_attributes(net, strategy, teacher))
-        net = self._train(SplitData(train, valid), student, strategy, seeds, report_epochs)
-        self._publish(net, strategy, teacher)
-        report.finish()
-        return self
-
-    def _train(self, data, student, strategy, seeds, report_epochs):
-        """The net that ``strategy`` trains from ``student``, which stays as it is."""
-
-        def run(strategy, lambda1, temperature, callbacks, **changes):
-            net = self._make_net(student, strategy, lambda1, temperature, callbacks, **changes)
-            with preserved_random_state(data.train.X.device, seeds.training):
-                return net.partial_fit(data)
+    def _ready_net(self, run):
+        """The net about to be trained, its metaparameters where the strategy starts them."""
 
         def evaluate(lambda1, temperature):
             callbacks = clone(self.callbacks, safe=False)
-            trial = run(Fixed(), lambda1, temperature, callbacks, verbose=0)
-            return trial.validation_loss(data.valid)
+            trial = self._make_net(run.student, Fixed(), lambda1, temperature, callbacks, verbose=0)
+            return run.train(trial).validation_loss(run.data.valid)
 
-        rng = np.random.default_rng(seeds.strategy)
-        lambda1, temperature = self._where_to_start(strategy, rng)
+        rng = np.random.default_rng(run.seeds.strategy)
+        lambda1, temperature = self._where_to_start(run.strategy, rng)
         setting = Setting(lambda1, temperature, rng, evaluate, self.verbose)
-        lambda1, temperature = strategy.start(setting)
-        return run(strategy, lambda1, temperature, [*(self.callbacks or ()), *report_epochs])
+        lambda1, temperature = run.strategy.start(setting)
+        report_epochs = run.report.epochs(lambda net: self._fitted_attributes(net, run))
+        callbacks = [*(self.callbacks or ()), *report_epochs]
+        return self._make_net(run.student, run.strategy, lambda1, temperature, callbacks)
 
     def _make_net(self, student, strategy, lambda1, temperature, callbacks, **changes):
         """An initialised net around a copy of ``student``."""
@@ -411,8 +414,9 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
             **(params | routed | changes),
         ).initialize()
 
-    def _fitted_attributes(self, net, strategy, teacher) -> dict:
+    def _fitted_attributes(self, net, run) -> dict:
         """What a fit that ends with this net leaves behind."""
+        strategy, teacher = run.strategy, run.teacher
         path = net.metaparameters.path()
         if self._continues():
             path["iteration"] += self.n_iter_
@@ -428,9 +432,9 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
             "val_temperature_": float(net.val_temperature_),
         } | ({"trials_": strategy.trials_} if hasattr(strategy, "trials_") else {})
 
-    def _publish(self, net, strategy, teacher):
+    def _publish(self, net, run):
         """Set the fitted attributes."""
-        fitted = self._fitted_attributes(net, strategy, teacher)
+        fitted = self._fitted_attributes(net, run)
         self.__dict__.pop("trials_", None)
         self.__dict__.update(fitted)
         net.metaparameters.forget_path()  # or every pickle would hold it twice
@@ -475,6 +479,22 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
             )
         strategy.check()
         return strategy
+
+
+class _Run(NamedTuple):
+    """One fit, ready to be trained; ``student`` is copied by each net and stays as it is."""
+
+    data: SplitData
+    student: nn.Module
+    strategy: Strategy
+    teacher: Teacher | None
+    seeds: Seeds
+    report: FitReport
+
+    def train(self, net: DistillationNet) -> DistillationNet:
+        """Train an initialised net under this run's seed."""
+        with preserved_random_state(self.data.train.X.device, self.seeds.training):
+            return net.partial_fit(self.data)
 
 
 def _at(values, rows):
