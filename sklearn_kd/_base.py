@@ -355,6 +355,24 @@ class BaseDistiller(CallbackSupportMixin, BaseEstimator):
                 f"least two rows in a batch, as batch normalisation does: {error}"
             ) from error
 
+    def _check_rows_alone(self, student, X):
+        """Refuse ``hypergradient_rows`` where a row's logits depend on the rest of its batch."""
+        if self.hypergradient_rows is None:
+            return
+        student, batch = copy.deepcopy(student).train(), X[: self.batch_size]
+        some = batch[: self.hypergradient_rows]
+        with torch.no_grad():
+            with preserved_random_state(X.device, seed=0):
+                expected = student(batch)[: len(some)]
+            with preserved_random_state(X.device, seed=0):
+                found = student(some)
+        if not torch.allclose(found, expected, rtol=1e-3, atol=1e-5):
+            raise ValueError(
+                f"hypergradient_rows={self.hypergradient_rows}, but in training the student's logits of "
+                "a row depend on the rest of the batch, as with batch normalisation. Set "
+                "hypergradient_rows=None."
+            )
+
     def _check_callback_names(self, net):
         known = {name for name, _ in (*net.get_default_callbacks(), *net.callbacks_)}
         for name in self._routed("callbacks"):

@@ -83,9 +83,15 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
     val_temperature : float or "auto", default=1.0
         T_val of the validation loss CE(softmax(z / T_val), y). "auto" keeps it at its
         optimum on D_val, refitted after every epoch, so that calibration is not rewarded.
-    hypergradient : {"finite_difference", "jvp", "exact"}, default="finite_difference"
-        How the hypergradient is computed: with one more forward pass, by forward-mode
-        differentiation, or by two vector-Jacobian products. The latter two are exact.
+    hypergradient : {"finite_difference", "central_difference", "jvp", "exact"}, \
+            default="finite_difference"
+        How the hypergradient is computed: with one more forward pass, with two, by
+        forward-mode differentiation, or by two vector-Jacobian products. The latter two are
+        exact.
+    hypergradient_rows : int or None, default=None
+        Rows of each training batch that the directional derivative is taken on; None: all.
+        Fewer are faster and noisier. Not for students whose rows see each other while they
+        train, as with batch normalisation.
     optimizer : class of torch.optim.Optimizer, default=torch.optim.SGD
         Trains the student; ``optimizer__*`` are its further arguments. The hypergradient
         follows SGD (momentum and Nesterov too), Adam and AdamW exactly; others are
@@ -114,7 +120,10 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
     device : str or torch.device, default="auto"
         "auto": CUDA, then MPS, then the CPU.
     compile : bool, default=False
-        ``torch.compile`` the student's ordinary forward pass.
+        ``torch.compile`` the student's forward pass.
+    autocast : bool, default=False
+        The student's ordinary passes in bfloat16. Iterations with a hypergradient, D_val's
+        part in them, and predictions stay in float32.
     verbose : int, default=0
         1 prints skorch's table of epochs.
     random_state : int, RandomState or None, default=None
@@ -205,6 +214,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         "meta_optimizer": [type],
         "val_temperature": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
         "hypergradient": [StrOptions(set(DIRECTIONAL_DERIVATIVES))],
+        "hypergradient_rows": [Interval(Integral, 1, None, closed="left"), None],
         "optimizer": [type],
         "lr": [Interval(Real, 0, None, closed="left")],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
@@ -215,6 +225,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         "keep_teacher": ["boolean"],
         "device": [str, torch.device],
         "compile": ["boolean"],
+        "autocast": ["boolean"],
         "verbose": ["verbose"],
         "random_state": ["random_state"],
     }
@@ -234,7 +245,10 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         meta_lr: float = 1.0,
         meta_optimizer: type[torch.optim.Optimizer] = torch.optim.SGD,
         val_temperature: float | Literal["auto"] = 1.0,
-        hypergradient: Literal["finite_difference", "jvp", "exact"] = "finite_difference",
+        hypergradient: Literal[
+            "finite_difference", "central_difference", "jvp", "exact"
+        ] = "finite_difference",
+        hypergradient_rows: int | None = None,
         optimizer: type[torch.optim.Optimizer] = torch.optim.SGD,
         lr: float = 0.1,
         max_epochs: int = 200,
@@ -245,6 +259,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         keep_teacher: bool = True,
         device: str | torch.device = "auto",
         compile: bool = False,
+        autocast: bool = False,
         verbose: int = 0,
         random_state: int | np.random.RandomState | None = None,
         **routed: Any,
@@ -262,6 +277,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         self.meta_optimizer = meta_optimizer
         self.val_temperature = val_temperature
         self.hypergradient = hypergradient
+        self.hypergradient_rows = hypergradient_rows
         self.optimizer = optimizer
         self.lr = lr
         self.max_epochs = max_epochs
@@ -272,6 +288,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         self.keep_teacher = keep_teacher
         self.device = device
         self.compile = compile
+        self.autocast = autocast
         self.verbose = verbose
         self.random_state = random_state
         self.__dict__.update(routed)
@@ -344,6 +361,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         self._check_monitors(valid)
         student = self._initial_student(train.X, seeds)
         self._check_single_rows(student, train.X, valid)
+        self._check_rows_alone(student, train.X)
         # A rehearsal: what only skorch can judge fails here, before the teacher is trained.
         self._check_callback_names(self._make_net(student, Fixed(), 0.5, 1.0, self.callbacks))
 
@@ -408,6 +426,8 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
             temperature_scaling=self.temperature_scaling,
             val_temperature=self.val_temperature,
             hypergradient=self.hypergradient,
+            hypergradient_rows=self.hypergradient_rows,
+            autocast=self.autocast,
             callbacks=callbacks,
             classes=np.arange(len(self.classes_)),
             device=str(device),

@@ -86,7 +86,13 @@ class DistillationData(Dataset):
 
     def batch(self, rows) -> Batch:
         """The batch of these rows (a slice or a tensor of indices)."""
-        return Batch(self.X[rows], Targets._make(t if t is None else t[rows] for t in self.targets))
+
+        def take(values):
+            if values is None or isinstance(rows, slice):
+                return None if values is None else values[rows]
+            return values.index_select(0, rows)  # a third of the time of values[rows]
+
+        return Batch(take(self.X), Targets._make(take(t) for t in self.targets))
 
 
 class Batch(tuple):

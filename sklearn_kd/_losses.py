@@ -59,50 +59,64 @@ def _share_of_rows(rows: Tensor, weight: Tensor | None) -> Tensor:
     return rows / rows.shape[-2] if weight is None else rows * (weight[:, None] / rows.shape[-2])
 
 
-def _minus_onehot(p: Tensor, y: Tensor) -> Tensor:
-    return p.scatter_add(1, y[:, None], p.new_full((len(y), 1), -1.0))
+def _labels_rows(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """CE(σ(z), y) by row, and its derivative A."""
+    log_p = F.log_softmax(z, dim=1)
+    A = log_p.exp().scatter_add_(1, y[:, None], z.new_full((len(y), 1), -1.0))
+    return F.nll_loss(log_p, y, reduction="none"), A
 
 
-def training_loss(
-    logits: Tensor, targets: Targets, lambda1, temperature, *, scaling: str
-) -> tuple[Tensor, Tensor]:
-    """L_train and r = ∂L_train/∂z, shape (B, K), without building a graph."""
-    with torch.no_grad():
+class TrainingLoss:
+    """L_train of one batch and its derivatives, without building a graph.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (B, K)
+    targets : Targets
+    lambda1, temperature : float or Tensor
+    scaling : {"hinton", "none"}
+        s(T).
+
+    Attributes
+    ----------
+    value : Tensor of shape ()
+    r : Tensor of shape (B, K)
+        ∂L_train/∂z.
+    """
+
+    @torch.no_grad()
+    def __init__(self, logits: Tensor, targets: Targets, lambda1, temperature, *, scaling: str):
         z, (y, f, weight) = logits.detach(), targets
-        log_p = F.log_softmax(z, dim=1)
-        labels_loss = F.nll_loss(log_p, y, reduction="none")
-        A = _minus_onehot(log_p.exp(), y)
-        if f is None:
-            return _mean_rows(labels_loss, weight), _share_of_rows(A, weight)
-        T, s = temperature, TEMPERATURE_SCALINGS[scaling][0](temperature)
-        log_q, t = F.log_softmax(z / T, dim=1), F.softmax(f / T, dim=1)
-        teacher_loss = -s * (t * log_q).sum(dim=1)
-        D = log_q.exp() - t
-        loss = lambda1 * labels_loss + (1 - lambda1) * teacher_loss
-        r = lambda1 * A + ((1 - lambda1) * s / T) * D
-        return _mean_rows(loss, weight), _share_of_rows(r, weight)
+        self._z, self._f, self._weight, self._scaling = z, f, weight, scaling
+        self._knobs = lambda1, temperature
+        loss, self._A = _labels_rows(z, y)
+        r = self._A
+        if f is not None:
+            T, s = temperature, TEMPERATURE_SCALINGS[scaling][0](temperature)
+            log_q, self._t = F.log_softmax(z / T, dim=1), F.softmax(f / T, dim=1)
+            self._q = log_q.exp()
+            self._D = self._q - self._t
+            loss = lambda1 * loss - ((1 - lambda1) * s) * (self._t * log_q).sum(dim=1)
+            r = lambda1 * self._A + ((1 - lambda1) * s / T) * self._D
+        self.value, self.r = _mean_rows(loss, weight), _share_of_rows(r, weight)
 
-
-def metaparameter_derivatives(
-    logits: Tensor, targets: Targets, lambda1, temperature, *, scaling: str
-) -> Tensor:
-    """(∂r/∂lambda1, ∂r/∂T), shape (2, B, K): how the metaparameters bend ∂L_train/∂z."""
-    with torch.no_grad():
-        z, (y, f, weight) = logits.detach(), targets
+    @torch.no_grad()
+    def metaparameter_derivatives(self) -> Tensor:
+        """(∂r/∂lambda1, ∂r/∂T), shape (2, B, K): how the metaparameters bend r."""
+        z, f, A = self._z, self._f, self._A
         if f is None:  # the loss of the labels alone knows no metaparameters
             return z.new_zeros(2, *z.shape)
-        T, (s, ds) = temperature, TEMPERATURE_SCALINGS[scaling]
+        (lambda1, T), (s, ds) = self._knobs, TEMPERATURE_SCALINGS[self._scaling]
         s, ds = s(T), ds(T)
-        A = _minus_onehot(F.softmax(z, dim=1), y)
-        q, t = F.softmax(z / T, dim=1), F.softmax(f / T, dim=1)
-        D = q - t
+        q, t, D = self._q, self._t, self._D
         E = q * (z - (q * z).sum(dim=1, keepdim=True)) - t * (f - (t * f).sum(dim=1, keepdim=True))
         r1 = A - (s / T) * D
-        r2 = (1 - lambda1) * ((ds / T - s / T**2) * D - (s / T**3) * E)
-        return _share_of_rows(torch.stack([r1, r2]), weight)
+        r2 = ((1 - lambda1) * (ds / T - s / T**2)) * D - ((1 - lambda1) * s / T**3) * E
+        return _share_of_rows(torch.stack([r1, r2]), self._weight)
 
 
-def validation_loss(logits: Tensor, targets: Targets, val_temperature=1.0) -> Tensor:
-    """L_val = CE(σ(z/T_val), y), differentiable in the logits; the teacher plays no part."""
-    rows = F.cross_entropy(logits / val_temperature, targets.labels, reduction="none")
-    return _mean_rows(rows, targets.weight)
+@torch.no_grad()
+def validation_loss(logits: Tensor, targets: Targets, val_temperature=1.0) -> tuple[Tensor, Tensor]:
+    """L_val = CE(σ(z/T_val), y) and ∂L_val/∂z, shape (B, K); the teacher plays no part."""
+    loss, A = _labels_rows(logits / val_temperature, targets.labels)
+    return _mean_rows(loss, targets.weight), _share_of_rows(A, targets.weight) / val_temperature

@@ -58,7 +58,8 @@ class Metaparameters:
         # does not promote float32 logits. MPS has no float64.
         dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
         self._make: dict[str, Any] = {"dtype": dtype, "device": device}
-        self._lower, self._upper = (
+        self._is_T = torch.tensor([False, True], device=device)
+        self._bounds = tuple(
             torch.tensor([lambda1_bound, T_bound], **self._make)
             for lambda1_bound, T_bound in zip(LAMBDA1_BOUNDS, temperature_bounds, strict=True)
         )
@@ -66,7 +67,7 @@ class Metaparameters:
         self._val_losses: list[Tensor | float] = []
         self._predicted: list[bool] = []
         self._planned: list[Tensor] = []
-        self._theta = torch.nn.Parameter(torch.zeros(2, **self._make))
+        self._theta = torch.nn.Parameter(self._to_theta(self._values[0]))
         self._optimizer = optimizer([self._theta], lr=lr, **optimizer_params)
 
     @property
@@ -84,6 +85,13 @@ class Metaparameters:
         """T now, shape ()."""
         return self._values[-1][1]
 
+    @property
+    def now(self) -> tuple[float, float] | tuple[Tensor, Tensor]:
+        """(lambda1, T) to calculate with: numbers on a CPU, tensors where reading them waits."""
+        value = self._values[-1]
+        lambda1, temperature = value.tolist() if value.device.type == "cpu" else value.unbind()
+        return lambda1, temperature
+
     def hold(self) -> None:
         """Record an iteration after which nothing moved."""
         self._record(self._values[-1])
@@ -91,21 +99,21 @@ class Metaparameters:
     def descend(self, hypergradient: Tensor, val_loss: Tensor) -> None:
         """θ ← project(step(θ, h)), for h of shape (2,) by lambda1 and T.
 
-        Stays where it is when h is not finite.
+        Where h is not finite it counts as zero.
         """
-        now = self._values[-1]
-        with torch.no_grad():
-            known = torch.isfinite(hypergradient).all()
-            h = hypergradient.to(**self._make) * torch.stack([torch.ones_like(now[1]), now[1]])
-            self._theta.copy_(self._to_theta(now))
-            self._theta.grad = torch.where(known, h, 0.0)
+        scale = torch.where(self._is_T, self._values[-1], 1.0)  # dL/d log T = T · dL/dT
+        h = scale * hypergradient
+        self._theta.grad = torch.where(torch.isfinite(h.sum()), h, 0.0)
         self._optimizer.step()
-        moved = self._project(self._theta.detach())
-        self._record(torch.where(known, moved, now), val_loss)
+        value = self._project(self._theta.detach())
+        self._settle(value)
+        self._record(value, val_loss)
 
     def plan(self, theta: Tensor) -> None:
         """Set where the next k iterations lead, θ of shape (k, 2) or (2,), projected."""
-        self._planned = list(self._project(theta.reshape(-1, 2).to(**self._make)).unbind())
+        values = self._project(theta.reshape(-1, 2).to(**self._make))
+        self._settle(values[-1])
+        self._planned = list(values.unbind())
 
     @property
     def planned(self) -> bool:
@@ -144,9 +152,14 @@ class Metaparameters:
         self._val_losses.append(val_loss)
         self._predicted.append(predicted)
 
+    def _settle(self, value):
+        """Let the optimizer's next step start from here."""
+        with torch.no_grad():
+            self._theta.copy_(self._to_theta(value))
+
     def _to_theta(self, values):
-        return torch.stack([values[..., 0], values[..., 1].log()], dim=-1)
+        return torch.where(self._is_T, values.log(), values)
 
     def _project(self, theta):
-        values = torch.stack([theta[..., 0], theta[..., 1].exp()], dim=-1)
-        return torch.clamp(values, self._lower, self._upper)
+        values = torch.where(self._is_T, theta.exp(), theta)
+        return torch.clamp(values, *self._bounds)

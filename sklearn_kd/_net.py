@@ -10,8 +10,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNetClassifier
-from skorch.callbacks import GradientNormClipping
-from skorch.dataset import unpack_data
+from skorch.callbacks import Callback, EpochScoring, GradientNormClipping, PrintLog
 
 from sklearn_kd._bilevel import (
     Clipping,
@@ -22,7 +21,7 @@ from sklearn_kd._bilevel import (
     warn_if_response_unknown,
 )
 from sklearn_kd._data import DistillationData, SplitData, TensorBatches
-from sklearn_kd._losses import metaparameter_derivatives, training_loss, validation_loss
+from sklearn_kd._losses import Targets, TrainingLoss, validation_loss
 from sklearn_kd._metaparameters import Metaparameters
 from sklearn_kd.meta import Strategy
 
@@ -43,7 +42,7 @@ class DistillationNet(NeuralNetClassifier):
     metaparameters : Metaparameters
         Moved in place.
     strategy : Strategy
-    temperature_scaling, val_temperature, hypergradient
+    temperature_scaling, val_temperature, hypergradient, hypergradient_rows, autocast
         As in :class:`DistilledClassifier`.
     **params
         Of skorch's ``NeuralNetClassifier``.
@@ -54,6 +53,8 @@ class DistillationNet(NeuralNetClassifier):
         T_val now.
     """
 
+    step_record_: StepRecord | None
+
     def __init__(
         self,
         module: torch.nn.Module,
@@ -63,6 +64,8 @@ class DistillationNet(NeuralNetClassifier):
         temperature_scaling: str,
         val_temperature: float | str,
         hypergradient: str,
+        hypergradient_rows: int | None,
+        autocast: bool,
         **params,
     ):
         super().__init__(
@@ -79,6 +82,8 @@ class DistillationNet(NeuralNetClassifier):
         self.temperature_scaling = temperature_scaling
         self.val_temperature = val_temperature
         self.hypergradient = hypergradient
+        self.hypergradient_rows = hypergradient_rows
+        self.autocast = autocast
 
     # ----------------------------------------------------------------------------------
     # The data
@@ -103,6 +108,7 @@ class DistillationNet(NeuralNetClassifier):
             return super().fit_loop(X, y, epochs, **params)
         finally:
             self.validation_batches_ = None  # it holds D_val
+            self.step_record_ = None  # and this a copy of the weights
 
     def _endless_validation_batches(self, dataset):
         # A generator: nothing here runs before the first hypergradient.
@@ -120,7 +126,9 @@ class DistillationNet(NeuralNetClassifier):
         self.val_temperature_ = 1.0 if self.val_temperature == "auto" else self.val_temperature
         self.step_record_ = self.validation_batches_ = None
         self.compiled_forward_ = None
+        self.listeners_ = {}
         self.diverged_ = False
+        self.validated_ = []
         return self
 
     def torch_compile(self, module, name):
@@ -128,7 +136,15 @@ class DistillationNet(NeuralNetClassifier):
         return module
 
     def infer(self, x, **params):
-        """Logits of a batch, by a compiled forward pass where that was asked for."""
+        """Logits of a batch, float32; computed in bfloat16 where autocast is asked for."""
+        meta = self.step_record_ is not None and self.step_record_.begun
+        if not self.autocast or meta:
+            return self._forward(x)
+        with torch.autocast(x.device.type, dtype=torch.bfloat16):
+            return self._forward(x).float()
+
+    def _forward(self, x):
+        """The student's forward pass, compiled where that was asked for."""
         if not self.compile:
             return self.module_(x)
         if self.compiled_forward_ is None:
@@ -147,8 +163,67 @@ class DistillationNet(NeuralNetClassifier):
         return frozen
 
     def __getstate__(self):
-        # Neither can be pickled, in the middle of training either; both are made when needed.
-        return super().__getstate__() | {"compiled_forward_": None, "validation_batches_": None}
+        # Made when needed: none belongs into a pickle, and some cannot be in one.
+        return super().__getstate__() | {
+            "compiled_forward_": None,
+            "listeners_": {},
+            "validation_batches_": None,
+            "step_record_": None,
+        }
+
+    # ----------------------------------------------------------------------------------
+    # The loop
+
+    def notify(self, method_name, **cb_kwargs):
+        """As in skorch, but for the calls that would do nothing."""
+        getattr(self, method_name)(self, **cb_kwargs)
+        for callback in self._listeners(method_name):
+            getattr(callback, method_name)(self, **cb_kwargs)
+
+    def on_train_begin(self, net, X=None, y=None, **kwargs):
+        """Find out who listens."""
+        super().on_train_begin(net, X, y, **kwargs)
+        self.listeners_ = {}
+
+    def _listeners(self, method_name):
+        if method_name not in self.listeners_:
+            self.listeners_[method_name] = [
+                callback for _, callback in self.callbacks_ if self._listens(callback, method_name)
+            ]
+        return self.listeners_[method_name]
+
+    def _listens(self, callback, method_name):
+        if type(callback) is PrintLog and callback.sink is print and not self.verbose:
+            return False  # it would draw up its table and print nothing
+        own = getattr(type(callback), method_name, None)
+        return own is None or own is not getattr(Callback, method_name, None)
+
+    def run_single_epoch(self, iterator, training, prefix, step_fn, **params):
+        """As in skorch, but the losses are copied from the device once, when the epoch ends.
+
+        Where a callback other than a score may look at them batch by batch, they are copied
+        batch by batch.
+        """
+        if iterator is None:
+            return
+        at_once = any(not isinstance(c, EpochScoring) for c in self._listeners("on_batch_end"))
+        rows, losses, name = [], [], f"{prefix}_loss"
+        try:
+            for batch in iterator:
+                self.notify("on_batch_begin", batch=batch, training=training)
+                step = step_fn(batch, **params)
+                row = self.history[-1]["batches"][-1]
+                row[f"{prefix}_batch_size"] = len(batch[0])
+                rows.append(row)
+                losses.append(step["loss"])
+                if at_once:
+                    row[name] = step["loss"].item()
+                self.notify("on_batch_end", batch=batch, training=training, **step)
+        finally:
+            if losses:
+                for row, loss in zip(rows, torch.stack(losses).tolist(), strict=True):
+                    row[name] = loss
+        self.history.record(f"{prefix}_batch_count", len(rows))
 
     # ----------------------------------------------------------------------------------
     # One iteration
@@ -172,42 +247,40 @@ class DistillationNet(NeuralNetClassifier):
 
     def train_step_single(self, batch, **params):
         """Forward, the loss and its gradient by the logits in closed form, backward."""
-        self._set_training(True)
-        Xi, _ = unpack_data(batch)
-        logits = self.infer(Xi)
-        loss, r = training_loss(logits, batch.targets, *self._knobs, scaling=self.temperature_scaling)
-        logits.backward(r)
-        return {"loss": loss, "y_pred": logits.detach()}
+        if not self.module_.training:
+            self._set_training(True)
+        logits = self.infer(batch[0])
+        loss = TrainingLoss(logits, batch.targets, *self.metaparameters.now, scaling=self.temperature_scaling)
+        logits.backward(loss.r)
+        return {"loss": loss.value, "y_pred": logits.detach(), "training_loss": loss}
 
     def _bilevel_step(self, batch):
-        self.step_record_ = record = StepRecord(self.module_, self.optimizer_)
-        try:
-            with full_precision(record.device):
-                step = super().train_step(batch)
-            logits = step["y_pred"]
-            val_batch = next(self.validation_batches_)
+        if self.step_record_ is None:
+            self.step_record_ = StepRecord(self.module_, self.optimizer_, self._forward)
+        record = self.step_record_
+        with full_precision(record.device):
+            record.begin()
+            step = super().train_step(batch)
+            val_batch, some = next(self.validation_batches_), slice(self.hypergradient_rows)
+            derivatives = step["training_loss"].metaparameter_derivatives()[:, some]
             h, val_loss = record.hypergradient(
-                batch[0],
-                logits,
-                metaparameter_derivatives(
-                    logits, batch.targets, *self._knobs, scaling=self.temperature_scaling
-                ),
+                batch[0][some],
+                step["y_pred"][some],
+                derivatives * (len(batch[0]) / derivatives.shape[1]),
                 val_batch[0],
                 val_batch.targets,
                 val_temperature=self.val_temperature_,
                 method=self.hypergradient,
             )
-        finally:
-            self.step_record_ = None
         self.metaparameters.descend(h, val_loss)
         return step
 
     def on_grad_computed(self, net, named_parameters, **kwargs):
         """Read the gradient's norm before a clipping callback changes it."""
-        limit = self._gradient_norm_limit()
-        if self.step_record_ and limit is not None:
+        record, limit = self.step_record_, self._gradient_norm_limit()
+        if record is not None and record.begun and limit is not None:
             gradients = [w.grad for w in self.module_.parameters() if w.grad is not None]
-            self.step_record_.clipping = Clipping(limit, global_norm(gradients))
+            record.clipping = Clipping(limit, global_norm(gradients))
 
     def _gradient_norm_limit(self):
         """The limit of a callback that clips the Euclidean norm, else None."""
@@ -215,10 +288,6 @@ class DistillationNet(NeuralNetClassifier):
             if isinstance(callback, GradientNormClipping) and callback.gradient_clip_norm_type == 2:
                 return callback.gradient_clip_value
         return None
-
-    @property
-    def _knobs(self):
-        return self.metaparameters.lambda1, self.metaparameters.temperature
 
     # ----------------------------------------------------------------------------------
     # Validation
@@ -228,22 +297,32 @@ class DistillationNet(NeuralNetClassifier):
         self._set_training(False)
         with torch.no_grad():
             logits = self.infer(batch[0])
-            loss = validation_loss(logits, batch.targets, self.val_temperature_)
+            loss, _ = validation_loss(logits, batch.targets, self.val_temperature_)
         return {"loss": loss, "y_pred": logits}
+
+    def on_batch_end(self, net, batch=None, training=False, **step):
+        """Keep the logits of D_val for where T_val is refitted."""
+        super().on_batch_end(net, batch, training, **step)
+        if self.val_temperature == "auto" and not training:
+            self.validated_.append((step["y_pred"], batch.targets))
 
     def on_epoch_begin(self, net, dataset_train=None, dataset_valid=None, **kwargs):
         """Stop if the last epoch diverged; else remember the weights, which are finite."""
         if self.diverged_:
             raise KeyboardInterrupt  # how skorch's callbacks end a fit early
         super().on_epoch_begin(net, dataset_train, dataset_valid, **kwargs)
-        self.finite_weights_ = copy.deepcopy(self.module_.state_dict())
+        self.finite_weights_ = {
+            name: value.clone() if isinstance(value, torch.Tensor) else copy.deepcopy(value)
+            for name, value in self.module_.state_dict().items()
+        }
 
     def on_epoch_end(self, net, dataset_train=None, dataset_valid=None, **kwargs):
         """Give up what has diverged, refit T_val, and show where the metaparameters are."""
         super().on_epoch_end(net, dataset_train, dataset_valid, **kwargs)
         self._return_to_finite_weights()
-        if self.val_temperature == "auto" and dataset_valid is not None:
-            self.val_temperature_ = self.optimal_val_temperature(dataset_valid)
+        if self.validated_ and not self.diverged_:
+            self.val_temperature_ = self._optimal_val_temperature()
+            self.validated_ = []
         self.history.record("lambda1", float(self.metaparameters.lambda1))
         self.history.record("temperature", float(self.metaparameters.temperature))
 
@@ -251,16 +330,17 @@ class DistillationNet(NeuralNetClassifier):
         """Forget what only training needs; after an interrupt too, the weights are finite."""
         super().on_train_end(net, X, y, **kwargs)
         self._return_to_finite_weights()
-        self.finite_weights_ = None
+        self.finite_weights_, self.validated_ = {}, []
 
     def _return_to_finite_weights(self):
         """Undo, and say, what has diverged since the epoch began."""
-        if all(bool(torch.isfinite(w).all()) for w in self.module_.state_dict().values()):
+        state = [w for w in self.module_.state_dict().values() if isinstance(w, torch.Tensor)]
+        if bool(torch.stack([torch.isfinite(w).all() for w in state]).all()):
             return
         self.diverged_ = True
         self.module_.load_state_dict(self.finite_weights_)
         losses = np.array([b["train_loss"] for b in self.history[-1]["batches"] if "train_loss" in b])
-        lambda1, temperature = (float(knob) for knob in self._knobs)
+        lambda1, temperature = (float(knob) for knob in self.metaparameters.now)
         warnings.warn(
             f"Training diverged: the student's weights ceased to be finite in epoch "
             f"{len(self.history)}, {np.isfinite(losses).sum()} of whose {len(losses)} iterations "
@@ -279,16 +359,14 @@ class DistillationNet(NeuralNetClassifier):
         ]
         return sum(n * loss for n, loss in losses) / len(dataset)
 
-    def optimal_val_temperature(self, dataset) -> float:
-        """The T_val that minimises L_val on ``dataset`` (temperature scaling)."""
-        logits = torch.cat([self.evaluation_step(batch) for batch in self.get_iterator(dataset)])
-        logits = logits.cpu().double()
-        targets = dataset.targets._replace(
-            labels=dataset.y.cpu(),
-            weight=None if dataset.targets.weight is None else dataset.targets.weight.cpu(),
-        )
+    def _optimal_val_temperature(self) -> float:
+        """The T_val that minimises L_val on what was validated in this epoch."""
+        logits = torch.cat([logits for logits, _ in self.validated_]).cpu().double()
+        labels = torch.cat([targets.labels for _, targets in self.validated_]).cpu()
+        weights = [targets.weight for _, targets in self.validated_ if targets.weight is not None]
+        targets = Targets(labels, None, torch.cat(weights).cpu() if weights else None)
         found = minimize_scalar(
-            lambda log_t: float(validation_loss(logits, targets, np.exp(log_t))),
+            lambda log_t: float(validation_loss(logits, targets, np.exp(log_t))[0]),
             bounds=_LOG_VAL_TEMPERATURE_RANGE,
             method="bounded",
         )

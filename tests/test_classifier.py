@@ -17,6 +17,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
+from skorch.callbacks import Callback
 from torch import nn
 
 from sklearn_kd import CNNStudent, MLPStudent
@@ -362,3 +363,70 @@ def test_on_a_gpu(make, digits, logits):
     np.testing.assert_allclose(paths[0]["lambda1"], paths[1]["lambda1"], atol=5e-3)
     again = pickle.loads(pickle.dumps(clf))
     np.testing.assert_allclose(again.predict_proba(digits[0]), clf.predict_proba(digits[0]), atol=1e-6)
+
+
+def test_hypergradient_rows_refused_where_rows_are_not_alone(make, digits, logits):
+    student = nn.Sequential(nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 10))
+    clf = make(student=student, hypergradient_rows=16)
+    with pytest.raises(ValueError, match="Set hypergradient_rows=None"):
+        clf.fit(*digits, teacher_logits=logits)
+
+
+def test_hypergradient_rows(make, digits, logits):
+    """Fewer rows give another path; as many as the batch has give the same."""
+    paths = [
+        make(hypergradient_rows=rows, max_epochs=5).fit(*digits, teacher_logits=logits).metaparameter_path_
+        for rows in (None, 32, 8)
+    ]
+    np.testing.assert_array_equal(paths[0]["lambda1"], paths[1]["lambda1"])
+    assert not np.array_equal(paths[0]["lambda1"], paths[2]["lambda1"])
+    np.testing.assert_allclose(paths[2]["lambda1"], paths[0]["lambda1"], atol=0.1)
+
+
+def test_autocast_leaves_the_meta_passes_alone(make, digits, logits):
+    """bfloat16 in plain iterations and in validation, float32 with a hypergradient and to predict."""
+
+    class Watched(nn.Linear):
+        seen: list = []
+
+        def forward(self, x):
+            z = super().forward(x)
+            self.seen.append((self.training, z.dtype))
+            return z
+
+    clf = make(student=Watched(64, 10), autocast=True, e1=3, e2=3, max_epochs=1, batch_size=60)
+    Watched.seen.clear()
+    clf.fit(*digits, teacher_logits=logits)
+    at_first = Watched.seen[1:]  # the first is the check of the student
+    half, full = torch.bfloat16, torch.float32
+    # Three gradient iterations of three passes each, D_val's in the middle; then three plain ones.
+    assert [dtype for _, dtype in at_first[:12]] == [full] * 9 + [half] * 3
+    assert at_first[-1] == (False, half)
+    Watched.seen.clear()
+    assert clf.predict_proba(digits[0]).dtype == np.float32
+    assert {dtype for _, dtype in Watched.seen} == {full}
+
+
+def test_losses_are_recorded_when_fit_is_interrupted(make, digits, logits):
+    """The losses of an epoch are copied at its end, and at an early one too."""
+
+    class Interrupt(Callback):
+        def on_batch_begin(self, net, batch=None, training=False, **kwargs):
+            if training and len(net.history[-1]["batches"]) == 4:
+                raise KeyboardInterrupt
+
+    clf = make(callbacks=[Interrupt()]).fit(*digits, teacher_logits=logits)
+    batches = clf.history_[-1]["batches"]
+    assert [np.isfinite(b.get("train_loss", np.nan)) for b in batches] == [True] * 3 + [False]
+
+
+def test_losses_are_there_for_callbacks_that_listen_to_batches(make, digits, logits):
+    seen = []
+
+    class Listener(Callback):
+        def on_batch_end(self, net, **kwargs):
+            row = net.history[-1]["batches"][-1]
+            seen.append(row.get("train_loss", row.get("valid_loss")))
+
+    make(callbacks=[Listener()]).fit(*digits, teacher_logits=logits)
+    assert seen and all(isinstance(loss, float) for loss in seen)

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sklearn_kd._losses import Targets, metaparameter_derivatives, training_loss, validation_loss
+from sklearn_kd._losses import Targets, TrainingLoss, validation_loss
 
 
 def draw(seed, weighted):
@@ -39,10 +39,10 @@ def test_closed_forms_equal_autograd(seed, weighted, scaling):
         lambda k: torch.autograd.grad(reference_loss(z, targets, *k, scaling), z, create_graph=True)[0],
         knobs,
     )
-    loss, r = training_loss(z, targets, *knobs.detach(), scaling=scaling)
-    derivatives = metaparameter_derivatives(z, targets, *knobs.detach(), scaling=scaling)
-    torch.testing.assert_close(loss, expected.detach(), rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(r, r_expected.detach(), rtol=1e-11, atol=1e-12)
+    loss = TrainingLoss(z, targets, *knobs.detach(), scaling=scaling)
+    torch.testing.assert_close(loss.value, expected.detach(), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(loss.r, r_expected.detach(), rtol=1e-11, atol=1e-12)
+    derivatives = loss.metaparameter_derivatives()
     torch.testing.assert_close(derivatives, by_knob.permute(2, 0, 1), rtol=1e-10, atol=1e-12)
 
 
@@ -54,17 +54,17 @@ def test_paper_form_of_the_temperature_derivative():
     D = q - t
     E = q * (z - (q * z).sum(1, keepdim=True)) - t * (f - (t * f).sum(1, keepdim=True))
     expected = (lambda1 - 1) / (T * len(z)) * (D / T + E / T**2)
-    _, r2 = metaparameter_derivatives(z, targets, lambda1, T, scaling="none")
+    _, r2 = TrainingLoss(z, targets, lambda1, T, scaling="none").metaparameter_derivatives()
     torch.testing.assert_close(r2, expected, rtol=1e-12, atol=1e-14)
 
 
 def test_without_teacher_only_the_labels_count():
     z, targets = draw(0, weighted=False)
-    loss, r = training_loss(z, Targets(targets.labels), 0.2, 3.0, scaling="hinton")
+    loss = TrainingLoss(z, Targets(targets.labels), 0.2, 3.0, scaling="hinton")
     z.requires_grad_()
     expected = F.cross_entropy(z, targets.labels)
-    torch.testing.assert_close(loss, expected.detach())
-    torch.testing.assert_close(r, torch.autograd.grad(expected, z)[0])
+    torch.testing.assert_close(loss.value, expected.detach())
+    torch.testing.assert_close(loss.r, torch.autograd.grad(expected, z)[0])
 
 
 def test_golden_values():
@@ -73,12 +73,23 @@ def test_golden_values():
     f = torch.tensor([[3.0, 0.0, 0.0], [0.0, 0.0, 2.0]], dtype=torch.float64)
     targets = Targets(torch.tensor([0, 2]), f)
     for scaling, expected in (("none", 1.03181353752237458510), ("hinton", 3.55340939213998308676)):
-        loss, _ = training_loss(z, targets, 0.25, 2.0, scaling=scaling)
-        assert float(loss) == pytest.approx(expected, rel=1e-12)
-    assert float(validation_loss(z, targets, 2.0)) == pytest.approx(0.769096639511773358119, rel=1e-12)
+        loss = TrainingLoss(z, targets, 0.25, 2.0, scaling=scaling)
+        assert float(loss.value) == pytest.approx(expected, rel=1e-12)
+    assert float(validation_loss(z, targets, 2.0)[0]) == pytest.approx(0.769096639511773358119, rel=1e-12)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_validation_loss_equals_autograd(weighted):
+    z, targets = draw(1, weighted)
+    z.requires_grad_()
+    rows = F.cross_entropy(z / 1.7, targets.labels, reduction="none")
+    expected = rows.mean() if targets.weight is None else (targets.weight * rows).mean()
+    loss, r = validation_loss(z, targets, 1.7)
+    torch.testing.assert_close(loss, expected.detach(), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(r, torch.autograd.grad(expected, z)[0], rtol=1e-11, atol=1e-12)
 
 
 def test_without_teacher_the_metaparameters_change_nothing():
     logits, targets = torch.randn(3, 4), Targets(torch.tensor([0, 1, 2]))
-    derivatives = metaparameter_derivatives(logits, targets, 0.5, 2.0, scaling="hinton")
+    derivatives = TrainingLoss(logits, targets, 0.5, 2.0, scaling="hinton").metaparameter_derivatives()
     torch.testing.assert_close(derivatives, torch.zeros(2, 3, 4))

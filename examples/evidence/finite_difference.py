@@ -26,14 +26,14 @@ from sklearn_kd import CNNStudent, _bilevel, hypergradient
 ratios = []
 
 
-def by_weights(forward, w, d, logits, size):
+def by_weights(replay, w, d, logits, size):
     step = 3e-5 * _bilevel.global_norm(w) / _bilevel.global_norm(d)
     with torch.no_grad():
-        return (forward([a + step * b for a, b in zip(w, d, strict=True)]) - logits) / step
+        return (replay([a + step * b for a, b in zip(w, d, strict=True)]) - logits) / step
 
 
-def exact_and_measure(forward, w, d, logits, size):
-    u = EXACT(forward, w, d, logits, size)
+def exact_and_measure(replay, w, d, logits, size):
+    u = EXACT(replay, w, d, logits, size)
     ratios.append(float(size / u.square().mean().sqrt()))
     return u
 
