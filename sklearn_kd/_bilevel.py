@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp
 from torch.optim import Optimizer
 
+from sklearn_kd._devices import full_precision, reading_is_free
 from sklearn_kd._losses import TEMPERATURE_SCALINGS, Targets, TrainingLoss, validation_loss
 from sklearn_kd._modes import evaluating
 from sklearn_kd._random import preserved_random_state, random_state, set_random_state
@@ -194,7 +194,7 @@ def _step_size(change, logits, size):
 
 def _moved(w, d, step):
     """w + step · d."""
-    if step.device.type == "cpu":
+    if reading_is_free(step):
         return torch._foreach_add(w, d, alpha=step.item())
     moved = torch._foreach_mul(d, step)
     torch._foreach_add_(moved, w)
@@ -263,30 +263,6 @@ def _size_of_logit_change(v: list[Tensor], d: list[Tensor], norm: Tensor, r_val:
 
 # --------------------------------------------------------------------------------------
 # Passes that leave no trace
-
-
-@contextmanager
-def full_precision(device: torch.device):
-    """No autocast and no TF32: a difference of logits drowns in either."""
-    tf32_off: AbstractContextManager[None] = nullcontext()
-    # Older versions of torch know no autocast on MPS.
-    autocast_off = torch.autocast(device.type, enabled=False) if device.type != "mps" else nullcontext()
-    if device.type == "cuda":
-        tf32_off = torch.backends.cudnn.flags(
-            enabled=torch.backends.cudnn.enabled,
-            benchmark=torch.backends.cudnn.benchmark,
-            deterministic=torch.backends.cudnn.deterministic,
-            allow_tf32=False,
-        )
-    precision = torch.get_float32_matmul_precision()
-    try:
-        if precision != "highest":
-            torch.set_float32_matmul_precision("highest")
-        with tf32_off, autocast_off:
-            yield
-    finally:
-        if precision != "highest":
-            torch.set_float32_matmul_precision(precision)
 
 
 def _validation_mode(student: nn.Module):

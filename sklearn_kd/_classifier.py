@@ -124,6 +124,11 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
     autocast : bool, default=False
         The student's ordinary passes in bfloat16. Iterations with a hypergradient, D_val's
         part in them, and predictions stay in float32.
+    cuda_graph : bool, default=False
+        Launch each training iteration as one CUDA graph, for students so small that the GPU
+        waits for its operations to be launched. Adam and AdamW need
+        ``optimizer__capturable=True`` for it. Where it cannot be done, such as on a CPU or with
+        dropout, the fit goes on as usual and the logger "sklearn_kd" says why, at level INFO.
     verbose : int, default=0
         1 prints skorch's table of epochs.
     random_state : int, RandomState or None, default=None
@@ -226,6 +231,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         "device": [str, torch.device],
         "compile": ["boolean"],
         "autocast": ["boolean"],
+        "cuda_graph": ["boolean"],
         "verbose": ["verbose"],
         "random_state": ["random_state"],
     }
@@ -260,6 +266,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         device: str | torch.device = "auto",
         compile: bool = False,
         autocast: bool = False,
+        cuda_graph: bool = False,
         verbose: int = 0,
         random_state: int | np.random.RandomState | None = None,
         **routed: Any,
@@ -289,6 +296,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         self.device = device
         self.compile = compile
         self.autocast = autocast
+        self.cuda_graph = cuda_graph
         self.verbose = verbose
         self.random_state = random_state
         self.__dict__.update(routed)
@@ -428,6 +436,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
             hypergradient=self.hypergradient,
             hypergradient_rows=self.hypergradient_rows,
             autocast=self.autocast,
+            cuda_graph=self.cuda_graph,
             callbacks=callbacks,
             classes=np.arange(len(self.classes_)),
             device=str(device),

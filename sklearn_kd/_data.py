@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -88,11 +88,11 @@ class DistillationData(Dataset):
         """The batch of these rows (a slice or a tensor of indices)."""
 
         def take(values):
-            if values is None or isinstance(rows, slice):
-                return None if values is None else values[rows]
+            if isinstance(rows, slice):
+                return values[rows]
             return values.index_select(0, rows)  # a third of the time of values[rows]
 
-        return Batch(take(self.X), Targets._make(take(t) for t in self.targets))
+        return Batch(self.X, self.targets).map(take)
 
 
 class Batch(tuple):
@@ -104,6 +104,16 @@ class Batch(tuple):
         batch = super().__new__(cls, (X, targets.labels))
         batch.targets = targets
         return batch
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch of ``function`` of each of its tensors."""
+        return Batch(function(self[0]), Targets._make(t if t is None else function(t) for t in self.targets))
+
+    def copy_(self, other: Batch) -> None:
+        """Write another batch of the same shapes into this one."""
+        for own, given in zip((self[0], *self.targets), (other[0], *other.targets), strict=True):
+            if own is not None:
+                own.copy_(given)
 
 
 class TensorBatches:

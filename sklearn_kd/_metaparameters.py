@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sklearn_kd._devices import reading_is_free
+
 LAMBDA1_BOUNDS = (0.0, 1.0)
 
 PATH_DTYPE = np.dtype(
@@ -63,11 +65,12 @@ class Metaparameters:
             torch.tensor([lambda1_bound, T_bound], **self._make)
             for lambda1_bound, T_bound in zip(LAMBDA1_BOUNDS, temperature_bounds, strict=True)
         )
-        self._values = [torch.tensor([lambda1, temperature], **self._make)]
+        self._now = torch.tensor([lambda1, temperature], **self._make)
+        self._values = [self._now.clone()]
         self._val_losses: list[Tensor | float] = []
         self._predicted: list[bool] = []
         self._planned: list[Tensor] = []
-        self._theta = torch.nn.Parameter(self._to_theta(self._values[0]))
+        self._theta = torch.nn.Parameter(self._to_theta(self._now))
         self._optimizer = optimizer([self._theta], lr=lr, **optimizer_params)
 
     @property
@@ -78,41 +81,45 @@ class Metaparameters:
     @property
     def lambda1(self) -> Tensor:
         """Weight of the labels now, shape ()."""
-        return self._values[-1][0]
+        return self._now[0]
 
     @property
     def temperature(self) -> Tensor:
         """T now, shape ()."""
-        return self._values[-1][1]
+        return self._now[1]
 
     @property
     def now(self) -> tuple[float, float] | tuple[Tensor, Tensor]:
-        """(lambda1, T) to calculate with: numbers on a CPU, tensors where reading them waits."""
-        value = self._values[-1]
-        lambda1, temperature = value.tolist() if value.device.type == "cpu" else value.unbind()
+        """(lambda1, T) to calculate with, as numbers where reading them does not wait."""
+        lambda1, temperature = self._now.tolist() if reading_is_free(self._now) else self._now.unbind()
         return lambda1, temperature
 
     def hold(self) -> None:
         """Record an iteration after which nothing moved."""
-        self._record(self._values[-1])
+        self._values.append(self._values[-1])
+        self._annotate()
 
-    def descend(self, hypergradient: Tensor, val_loss: Tensor) -> None:
-        """θ ← project(step(θ, h)), for h of shape (2,) by lambda1 and T.
+    def descend(self, hypergradient: Tensor) -> Tensor:
+        """θ ← project(step(θ, h)), for h of shape (2,) by lambda1 and T; returns (lambda1, T).
 
-        Where h is not finite it counts as zero.
+        Where h is not finite it counts as zero. All on the device and in place: the iteration
+        is recorded apart, by :meth:`record`.
         """
-        scale = torch.where(self._is_T, self._values[-1], 1.0)  # dL/d log T = T · dL/dT
-        h = scale * hypergradient
+        h = torch.where(self._is_T, self._now, 1.0) * hypergradient  # dL/d log T = T · dL/dT
         self._theta.grad = torch.where(torch.isfinite(h.sum()), h, 0.0)
         self._optimizer.step()
         value = self._project(self._theta.detach())
         self._settle(value)
-        self._record(value, val_loss)
+        return value
+
+    def record(self, value: Tensor, val_loss: Tensor) -> None:
+        """Record an iteration of :meth:`descend` and the L_val after it."""
+        self._values.append(value)
+        self._annotate(val_loss)
 
     def plan(self, theta: Tensor) -> None:
         """Set where the next k iterations lead, θ of shape (k, 2) or (2,), projected."""
         values = self._project(theta.reshape(-1, 2).to(**self._make))
-        self._settle(values[-1])
         self._planned = list(values.unbind())
 
     @property
@@ -122,7 +129,10 @@ class Metaparameters:
 
     def follow_plan(self) -> None:
         """θ ← the next of the plan, recorded as predicted."""
-        self._record(self._planned.pop(0), predicted=True)
+        value = self._planned.pop(0)
+        self._settle(value)
+        self._values.append(value)
+        self._annotate(predicted=True)
 
     def trajectory(self, first: int, last: int) -> Tensor:
         """θ after ``first`` … ``last`` iterations, both included, shape (last − first + 1, 2)."""
@@ -147,14 +157,14 @@ class Metaparameters:
         """Keep only where the metaparameters are now."""
         self._values, self._val_losses, self._predicted = self._values[-1:], [], []
 
-    def _record(self, value, val_loss=math.nan, predicted=False):
-        self._values.append(value)
+    def _annotate(self, val_loss=math.nan, predicted=False):
         self._val_losses.append(val_loss)
         self._predicted.append(predicted)
 
     def _settle(self, value):
-        """Let the optimizer's next step start from here."""
+        """Let this be where the metaparameters are, and where the optimizer goes on from."""
         with torch.no_grad():
+            self._now.copy_(value)
             self._theta.copy_(self._to_theta(value))
 
     def _to_theta(self, values):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import warnings
 
 import numpy as np
@@ -15,18 +16,25 @@ from skorch.callbacks import Callback, EpochScoring, GradientNormClipping, Print
 from sklearn_kd._bilevel import (
     Clipping,
     StepRecord,
-    full_precision,
     global_norm,
     ill_conditioned_steps,
     warn_if_response_unknown,
 )
+from sklearn_kd._capture import CapturedIterations, why_not_captured
 from sklearn_kd._data import DistillationData, SplitData, TensorBatches
+from sklearn_kd._devices import full_precision
 from sklearn_kd._losses import Targets, TrainingLoss, validation_loss
 from sklearn_kd._metaparameters import Metaparameters
 from sklearn_kd.meta import Strategy
 
+log = logging.getLogger("sklearn_kd")
+
 # log T_val is sought between these: a student that knows nothing has no finite optimum.
 _LOG_VAL_TEMPERATURE_RANGE = (-3.0, 3.0)
+
+
+def _as_it_is(iteration, *batches):
+    return iteration(*batches)
 
 
 class DistillationNet(NeuralNetClassifier):
@@ -42,7 +50,8 @@ class DistillationNet(NeuralNetClassifier):
     metaparameters : Metaparameters
         Moved in place.
     strategy : Strategy
-    temperature_scaling, val_temperature, hypergradient, hypergradient_rows, autocast
+    temperature_scaling, val_temperature, hypergradient, hypergradient_rows, autocast, \
+            cuda_graph
         As in :class:`DistilledClassifier`.
     **params
         Of skorch's ``NeuralNetClassifier``.
@@ -66,6 +75,7 @@ class DistillationNet(NeuralNetClassifier):
         hypergradient: str,
         hypergradient_rows: int | None,
         autocast: bool,
+        cuda_graph: bool,
         **params,
     ):
         super().__init__(
@@ -84,6 +94,7 @@ class DistillationNet(NeuralNetClassifier):
         self.hypergradient = hypergradient
         self.hypergradient_rows = hypergradient_rows
         self.autocast = autocast
+        self.cuda_graph = cuda_graph
 
     # ----------------------------------------------------------------------------------
     # The data
@@ -125,7 +136,7 @@ class DistillationNet(NeuralNetClassifier):
         super().initialize()
         self.val_temperature_ = 1.0 if self.val_temperature == "auto" else self.val_temperature
         self.step_record_ = self.validation_batches_ = None
-        self.compiled_forward_ = None
+        self.compiled_forward_ = self.captured_ = None
         self.listeners_ = {}
         self.diverged_ = False
         self.validated_ = []
@@ -165,6 +176,7 @@ class DistillationNet(NeuralNetClassifier):
     def __getstate__(self):
         # Made when needed: none belongs into a pickle, and some cannot be in one.
         return super().__getstate__() | {
+            "captured_": None,
             "compiled_forward_": None,
             "listeners_": {},
             "validation_batches_": None,
@@ -184,6 +196,22 @@ class DistillationNet(NeuralNetClassifier):
         """Find out who listens."""
         super().on_train_begin(net, X, y, **kwargs)
         self.listeners_ = {}
+        self.captured_ = self._capturing() if self.cuda_graph else None
+
+    def _capturing(self):
+        """Iterations as CUDA graphs, or None, with the reason in the log."""
+        device = torch.device(self.device)
+        reason = why_not_captured(device, self.optimizer_, self.compile)
+        if self._listeners("on_grad_computed"):
+            reason = "a callback looks at the gradients"
+        if reason is not None:
+            log.info("Not captured in a CUDA graph: %s.", reason)
+            return None
+        return CapturedIterations(device, self._constants_of_an_iteration)
+
+    def _constants_of_an_iteration(self):
+        groups = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer_.param_groups]
+        return groups, self.val_temperature_, self.hypergradient
 
     def _listeners(self, method_name):
         if method_name not in self.listeners_:
@@ -233,8 +261,10 @@ class DistillationNet(NeuralNetClassifier):
         knobs, strategy = self.metaparameters, self.strategy
         learns = not knobs.planned and strategy.takes_hypergradient(knobs.iteration)
         if learns and knobs.iteration >= ill_conditioned_steps(self.optimizer_):
-            return self._bilevel_step(batch)
-        step = super().train_step(batch)
+            step = self._run(self._bilevel_iteration, batch, next(self.validation_batches_))
+            knobs.record(step.pop("metaparameters"), step.pop("val_loss"))
+            return step
+        step = self._run(self._plain_iteration, batch)
         if not learns and not knobs.planned:
             theta = strategy.predict(knobs)
             if theta is not None:
@@ -245,23 +275,20 @@ class DistillationNet(NeuralNetClassifier):
             knobs.hold()
         return step
 
-    def train_step_single(self, batch, **params):
-        """Forward, the loss and its gradient by the logits in closed form, backward."""
-        if not self.module_.training:
-            self._set_training(True)
-        logits = self.infer(batch[0])
-        loss = TrainingLoss(logits, batch.targets, *self.metaparameters.now, scaling=self.temperature_scaling)
-        logits.backward(loss.r)
-        return {"loss": loss.value, "y_pred": logits.detach(), "training_loss": loss}
+    def _run(self, iteration, *batches):
+        return (self.captured_ or _as_it_is)(iteration, *batches)
 
-    def _bilevel_step(self, batch):
+    def _plain_iteration(self, batch):
+        step = super().train_step(batch)
+        return {"loss": step["loss"], "y_pred": step["y_pred"]}
+
+    def _bilevel_iteration(self, batch, val_batch):
         if self.step_record_ is None:
             self.step_record_ = StepRecord(self.module_, self.optimizer_, self._forward)
-        record = self.step_record_
+        record, some = self.step_record_, slice(self.hypergradient_rows)
         with full_precision(record.device):
             record.begin()
             step = super().train_step(batch)
-            val_batch, some = next(self.validation_batches_), slice(self.hypergradient_rows)
             derivatives = step["training_loss"].metaparameter_derivatives()[:, some]
             h, val_loss = record.hypergradient(
                 batch[0][some],
@@ -272,8 +299,17 @@ class DistillationNet(NeuralNetClassifier):
                 val_temperature=self.val_temperature_,
                 method=self.hypergradient,
             )
-        self.metaparameters.descend(h, val_loss)
-        return step
+        now = self.metaparameters.descend(h)
+        return {"loss": step["loss"], "y_pred": step["y_pred"], "metaparameters": now, "val_loss": val_loss}
+
+    def train_step_single(self, batch, **params):
+        """Forward, the loss and its gradient by the logits in closed form, backward."""
+        if not self.module_.training:
+            self._set_training(True)
+        logits = self.infer(batch[0])
+        loss = TrainingLoss(logits, batch.targets, *self.metaparameters.now, scaling=self.temperature_scaling)
+        logits.backward(loss.r)
+        return {"loss": loss.value, "y_pred": logits.detach(), "training_loss": loss}
 
     def on_grad_computed(self, net, named_parameters, **kwargs):
         """Read the gradient's norm before a clipping callback changes it."""
@@ -330,7 +366,7 @@ class DistillationNet(NeuralNetClassifier):
         """Forget what only training needs; after an interrupt too, the weights are finite."""
         super().on_train_end(net, X, y, **kwargs)
         self._return_to_finite_weights()
-        self.finite_weights_, self.validated_ = {}, []
+        self.finite_weights_, self.validated_, self.captured_ = {}, [], None
 
     def _return_to_finite_weights(self):
         """Undo, and say, what has diverged since the epoch began."""

@@ -14,9 +14,12 @@ from torch import Tensor
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
-    """The state of the generators that a module on ``device`` draws from."""
+    """The state of the generators that a module on ``device`` draws from.
+
+    A CUDA graph is captured without that of the device, which it could not replay.
+    """
     state = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
+    if device.type == "cuda" and not torch.cuda.is_current_stream_capturing():
         state["cuda"] = torch.cuda.get_rng_state(device)
     elif device.type == "mps":
         state["mps"] = torch.mps.get_rng_state()
