@@ -271,20 +271,15 @@ class BaseDistiller(CallbackSupportMixin, BaseEstimator):
             )
 
     def _checked_validation_rows(
-        self, X_val: Any, y_val: Any, loaded: bool
+        self, X_val: Any, y_val: Any
     ) -> tuple[np.ndarray | DatasetRows, np.ndarray, np.ndarray | None] | None:
-        """(X, codes, None) of the given D_val, or None; a Dataset where X is ``loaded``."""
+        """(X, codes, None) of the given D_val, or None."""
         if X_val is None and y_val is None:
             return None
         if X_val is None or (y_val is None and not is_dataset(X_val)):
             missing = "X_val" if X_val is None else "y_val"
             raise ValueError(f"X_val and y_val belong together; {missing} is missing.")
-        if is_dataset(X_val) != loaded:
-            raise TypeError(
-                f"X is {'a' if loaded else 'no'} Dataset, X_val is {'a' if is_dataset(X_val) else 'no'} "
-                "Dataset; give both in one form. torch.utils.data.TensorDataset makes arrays a Dataset."
-            )
-        if loaded:
+        if is_dataset(X_val):
             with preserved_random_state(self._device()):
                 settings = self._loader_settings("iterator_valid")
                 X, y = labelled_rows(X_val, from_torch(y_val), "X_val", **settings)

@@ -73,9 +73,11 @@ class BatchOrder:
         return torch.randperm(self.n, generator=self._generator) if self.shuffle else None
 
     def __iter__(self) -> Iterator[list[int]]:
+        # A generator, which draws when a pass begins: a DataLoader with workers calls iter twice.
         drawn = self.draw()
         order = list(range(self.n)) if drawn is None else drawn.tolist()
-        return (order[place] for place in self.places)
+        for place in self.places:
+            yield order[place]
 
 
 class TensorBatches:

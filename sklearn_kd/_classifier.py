@@ -354,9 +354,14 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
     def _prepared(self, X, y, sample_weight, teacher_logits, X_val, y_val) -> _Run:
         """All that a training needs, checked; the teacher has been asked."""
         loaded = is_dataset(X)
+        if X_val is not None and is_dataset(X_val) != loaded:
+            raise TypeError(
+                f"X is {'a' if loaded else 'no'} Dataset and X_val is {'no' if loaded else 'a'} Dataset; "
+                "give both in one form. torch.utils.data.TensorDataset makes arrays a Dataset."
+            )
         strategy = self._checked_strategy(loaded)
         X_given, X, codes, weight = self._checked_rows(X, y, sample_weight)
-        valid_rows = self._checked_validation_rows(X_val, y_val, loaded)
+        valid_rows = self._checked_validation_rows(X_val, y_val)
         logits = checked_logits(teacher_logits, len(X), self.classes_)
         teacher = self._checked_teacher(strategy, logits, loaded)
 

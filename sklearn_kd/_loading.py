@@ -129,7 +129,13 @@ class Fetcher(Dataset):
                 f"The items of {self.name} must be pairs (x, label) where no labels are given beside "
                 f"it; they have {1 + len(rest)} part(s). Give y (y_val for X_val)."
             )
-        return x, rest[0] if self.labelled else None, torch.tensor(indices)
+        labels = np.asarray(rest[0]) if self.labelled else None
+        if labels is not None and labels.shape[:1] != (len(indices),):
+            raise ValueError(
+                f"The items of {self.name} must be pairs (x, label) with one number or string as label; "
+                f"{len(indices)} labels made a batch of shape {labels.shape}."
+            )
+        return x, labels, torch.tensor(indices)
 
     def _collated(self, items: list) -> Any:
         if self.collate_fn is not None:
