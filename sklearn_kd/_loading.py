@@ -129,11 +129,11 @@ class Fetcher(Dataset):
                 f"The items of {self.name} must be pairs (x, label) where no labels are given beside "
                 f"it; they have {1 + len(rest)} part(s). Give y (y_val for X_val)."
             )
-        labels = np.asarray(rest[0]) if self.labelled else None
-        if labels is not None and labels.shape[:1] != (len(indices),):
+        labels = rest[0] if self.labelled else None
+        if labels is not None and len(labels) != len(indices):
             raise ValueError(
                 f"The items of {self.name} must be pairs (x, label) with one number or string as label; "
-                f"{len(indices)} labels made a batch of shape {labels.shape}."
+                f"{len(indices)} items made a batch of {len(labels)} labels."
             )
         return x, labels, torch.tensor(indices)
 
