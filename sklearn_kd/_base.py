@@ -17,17 +17,20 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from skorch import NeuralNet
 from skorch.history import History
 
-from sklearn_kd._data import DistillationData, TensorBatches, as_tensor, split_rows
+from sklearn_kd._batches import iterator_arguments
+from sklearn_kd._data import DistillationData, LoadedData, as_tensor, split_rows
 from sklearn_kd._export import export_student
+from sklearn_kd._loading import DatasetRows, is_dataset, labelled_rows, read
 from sklearn_kd._losses import Targets
 from sklearn_kd._parts import parts_block
 from sklearn_kd._random import preserved_random_state
 from sklearn_kd._sklearn_compat import CallbackSupportMixin, check_sample_weight, clone_by_parameters
 from sklearn_kd._students import build_student, check_student_output
-from sklearn_kd._teachers import make_teacher, without_training
+from sklearn_kd._teachers import NetworkTeacher, make_teacher, without_training
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
+    from torch.utils.data import Dataset
     from typing_extensions import Self
 
     from sklearn_kd._net import DistillationNet
@@ -151,13 +154,16 @@ class BaseDistiller(CallbackSupportMixin, BaseEstimator):
         self.__dict__.update(routed)
         return self
 
-    def _check_routed(self):
-        """Raise TypeError, with the nearest names, for a routed parameter nothing takes."""
+    def _check_routed(self, loaded: bool):
+        """Raise TypeError, with the nearest names, for a routed parameter nothing takes.
+
+        ``loaded``: X is a Dataset, and the iterators load its rows.
+        """
         takers: dict[str, list[str]] = {
             "optimizer": [*_arguments(self.optimizer), "param_groups"],
             "meta_optimizer": _arguments(self.meta_optimizer),
-            "iterator_train": _arguments(TensorBatches),
-            "iterator_valid": _arguments(TensorBatches),
+            "iterator_train": iterator_arguments(loaded),
+            "iterator_valid": iterator_arguments(loaded),
         }
         for name in self._routed_names():
             prefix, _, rest = name.partition("__")
@@ -219,15 +225,24 @@ class BaseDistiller(CallbackSupportMixin, BaseEstimator):
 
     def _checked_rows(
         self, X: Any, y: Any, sample_weight: Any
-    ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray | None]:
-        """X as given, X as float32, class codes, and weights or None; sets ``classes_``."""
+    ) -> tuple[Any, np.ndarray | DatasetRows, np.ndarray, np.ndarray | None]:
+        """X as given, its rows (float32 if arrays), class codes, and weights or None.
+
+        Sets ``classes_``.
+        """
         X_given, y = from_torch(X), from_torch(y)
-        X, y = validate_data(self, X_given, y, dtype=np.float32, allow_nd=True)
+        if is_dataset(X):
+            with preserved_random_state(self._device()):
+                X, y = labelled_rows(X, y, **self._loader_settings("iterator_train"))
+            self.n_features_in_ = X.shape[1]
+            self.__dict__.pop("feature_names_in_", None)  # of an earlier fit
+        else:
+            X, y = validate_data(self, X_given, y, dtype=np.float32, allow_nd=True)
         check_classification_targets(y)
         classes, codes = np.unique(y, return_inverse=True)
         weight = None
         if sample_weight is not None:
-            weight = check_sample_weight(from_torch(sample_weight), X, dtype=np.float64)
+            weight = check_sample_weight(from_torch(sample_weight), y, dtype=np.float64)
             if weight.min() < 0:
                 raise ValueError("sample_weight must not be negative.")
             if not weight.any():
@@ -239,30 +254,41 @@ class BaseDistiller(CallbackSupportMixin, BaseEstimator):
                 f"{'' if weight is None else ' of positive weight'}; a classifier needs at "
                 "least two classes."
             )
+        self._check_continues(classes, X.shape[1:])
+        self.classes_, self._sample_shape = classes, X.shape[1:]
+        keeps = is_dataset(X_given) or hasattr(X_given, "shape")
+        return X_given if keeps else X, X, codes, weight
+
+    def _check_continues(self, classes, sample_shape):
+        """Refuse to go on with a student of other data."""
         if self._continues() and (
-            not np.array_equal(classes, self.classes_) or X.shape[1:] != self._sample_shape
+            not np.array_equal(classes, self.classes_) or sample_shape != self._sample_shape
         ):
             raise ValueError(
                 f"warm_start=True goes on with a student for classes {self.classes_} and samples "
-                f"of shape {self._sample_shape}; got {classes} and {X.shape[1:]}. Fit on the "
+                f"of shape {self._sample_shape}; got {classes} and {sample_shape}. Fit on the "
                 "same kind of data, or set warm_start=False."
             )
-        self.classes_, self._sample_shape = classes, X.shape[1:]
-        return X_given if hasattr(X_given, "shape") else X, X, codes, weight
 
     def _checked_validation_rows(
         self, X_val: Any, y_val: Any
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None] | None:
+    ) -> tuple[np.ndarray | DatasetRows, np.ndarray, np.ndarray | None] | None:
         """(X, codes, None) of the given D_val, or None."""
         if X_val is None and y_val is None:
             return None
-        if X_val is None or y_val is None:
+        if X_val is None or (y_val is None and not is_dataset(X_val)):
             missing = "X_val" if X_val is None else "y_val"
             raise ValueError(f"X_val and y_val belong together; {missing} is missing.")
-        if len(X_val) == 0:
+        if is_dataset(X_val):
+            with preserved_random_state(self._device()):
+                settings = self._loader_settings("iterator_valid")
+                X, y = labelled_rows(X_val, from_torch(y_val), "X_val", **settings)
+            self._check_sample_shape(X, "X_val")
+        elif len(X_val) == 0:
             raise ValueError("D_val is empty: X_val has 0 rows. Give at least one, better 100.")
-        X = self._checked_samples(X_val, "X_val")
-        y = column_or_1d(from_torch(y_val), warn=True)
+        else:
+            X = self._checked_samples(X_val, "X_val")
+            y = column_or_1d(from_torch(y_val), warn=True)
         if len(y) != len(X):
             raise ValueError(f"X_val has {len(X)} rows and y_val {len(y)}; they must be as many.")
         unknown = np.setdiff1d(y, self.classes_)
@@ -276,12 +302,15 @@ class BaseDistiller(CallbackSupportMixin, BaseEstimator):
     def _checked_samples(self, X, name="X"):
         """X as float32, of the shape that ``fit`` saw."""
         X = validate_data(self, from_torch(X), dtype=np.float32, allow_nd=True, reset=False)
+        self._check_sample_shape(X, name)
+        return X
+
+    def _check_sample_shape(self, X, name):
         if X.shape[1:] != self._sample_shape:
             raise ValueError(
                 f"{name} has samples of shape {X.shape[1:]}, but {type(self).__name__} was "
                 f"fitted on samples of shape {self._sample_shape}."
             )
-        return X
 
     def _split(self, codes, weight, strategy, valid_rows, seeds):
         """Rows of D_train, and of D_val where it is held out of X, else None."""
@@ -296,7 +325,14 @@ class BaseDistiller(CallbackSupportMixin, BaseEstimator):
         device = self._device()
         if weight is not None:
             weight = as_tensor((weight / weight.mean()).astype(np.float32), device)
-        return DistillationData(as_tensor(X, device), Targets(as_tensor(codes, device), None, weight), seed)
+        targets = Targets(as_tensor(codes, device), None, weight)
+        if isinstance(X, DatasetRows):
+            return LoadedData(X, targets, seed)
+        return DistillationData(as_tensor(X, device), targets, seed)
+
+    def _loader_settings(self, part):
+        """How rows of a Dataset are loaded for "iterator_train" or "iterator_valid"."""
+        return {"batch_size": self.batch_size} | self._routed(part)
 
     # ----------------------------------------------------------------------------------
     # Teacher, student and callbacks
@@ -305,16 +341,43 @@ class BaseDistiller(CallbackSupportMixin, BaseEstimator):
         """Whether this fit goes on from the last one."""
         return self.warm_start and hasattr(self, "net_")
 
-    def _checked_teacher(self, strategy, logits):
+    def _checked_teacher(self, strategy, logits, loaded):
         """The wrapped teacher, or None where it is not needed."""
-        if not strategy.needs_teacher or logits is not None:
+        if not strategy.needs_teacher:
+            return None
+        if logits is not None and self.augment is not None:
+            raise ValueError(
+                "teacher_logits are of the rows as they are, not of what augment makes of them. Give a "
+                "network as teacher (nn.Module, skorch), which is asked about each augmented batch, "
+                "or set augment=None."
+            )
+        if logits is not None:
             return None
         if self.teacher is None:
             raise ValueError(
                 "teacher=None leaves nothing to distil. Give a teacher, give teacher_logits to "
                 "fit, or set meta='none' to train on the labels alone."
             )
-        return make_teacher(self.teacher)
+        teacher = make_teacher(self.teacher)
+        if (loaded or self.augment is not None) and not isinstance(teacher, NetworkTeacher):
+            mend = "give fit arrays, or teacher_logits." if self.augment is None else "set augment=None."
+            raise ValueError(
+                f"teacher {type(self.teacher).__name__} takes arrays, and cannot be asked batch by batch, "
+                f"as {'X is a Dataset' if self.augment is None else 'augment'} requires. Give a network as "
+                f"teacher (nn.Module, skorch), or {mend}"
+            )
+        return teacher
+
+    def _cached_answers(self, teacher, train, X, y, weight, seed):
+        """The teacher's logits of D_train, asked once; a classifier is fitted on (X, y) first."""
+        if isinstance(train, LoadedData):
+            ask = teacher.on(train.device, self.classes_)
+            # A Dataset may draw from the global generators.
+            with preserved_random_state(train.device, seed):
+                batches = read(train.rows, **self._loader_settings("iterator_train"))
+                return torch.cat([ask(x.to(train.device).float()) for x, _, _ in batches])
+        teacher.fit(X, y, sample_weight=weight, rng=check_random_state(seed))
+        return teacher.logits(X, train.X, self.classes_, PREDICTION_BATCH)
 
     def _initial_student(self, X, seeds):
         """The student before training, checked on two samples; the last one if warm."""
@@ -355,18 +418,20 @@ class BaseDistiller(CallbackSupportMixin, BaseEstimator):
                 f"least two rows in a batch, as batch normalisation does: {error}"
             ) from error
 
-    def _check_rows_alone(self, student, X):
+    def _check_rows_alone(self, student, samples):
         """Refuse ``hypergradient_rows`` where a row's logits depend on the rest of its batch."""
         if self.hypergradient_rows is None:
             return
-        student, batch = copy.deepcopy(student).train(), X[: self.batch_size]
-        some = batch[: self.hypergradient_rows]
-        with torch.no_grad():
-            with preserved_random_state(X.device, seed=0):
-                expected = student(batch)[: len(some)]
-            with preserved_random_state(X.device, seed=0):
-                found = student(some)
-        if not torch.allclose(found, expected, rtol=1e-3, atol=1e-5):
+        size = self._routed("iterator_train").get("batch_size", self.batch_size)
+        # A batch of rows that all differ, made of a few.
+        batch = samples.repeat(size, *[1] * (samples.ndim - 1))[:size]
+        batch *= torch.linspace(0.5, 1.5, size, device=batch.device).reshape(-1, *[1] * (samples.ndim - 1))
+        student, some = copy.deepcopy(student).train(), slice(self.hypergradient_rows)
+        logits = []
+        for rows in (batch, batch[some]):
+            with preserved_random_state(batch.device, seed=0), torch.no_grad():
+                logits.append(student(rows)[some])
+        if not torch.allclose(*logits, rtol=1e-3, atol=1e-5):
             raise ValueError(
                 f"hypergradient_rows={self.hypergradient_rows}, but in training the student's logits of "
                 "a row depend on the rest of the batch, as with batch normalisation. Set "
@@ -456,12 +521,13 @@ class BaseDistiller(CallbackSupportMixin, BaseEstimator):
         """
         export_student(self.student_, path, self.classes_, self._sample_shape)
 
-    def predict_proba(self, X: ArrayLike) -> np.ndarray:
+    def predict_proba(self, X: ArrayLike | Dataset) -> np.ndarray:
         """Class probabilities: the softmax of the student's logits at temperature 1.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features) or (n_samples, ...)
+        X : array-like of shape (n_samples, n_features) or (n_samples, ...), or Dataset
+            A Dataset's items are x or ``(x, anything)``; it is read as ``iterator_valid__*`` say.
 
         Returns
         -------
@@ -469,6 +535,8 @@ class BaseDistiller(CallbackSupportMixin, BaseEstimator):
             Columns in the order of ``classes_``.
         """
         check_is_fitted(self, "net_")
+        if is_dataset(X):
+            return torch.cat([proba for proba, _ in self._answers(X)]).numpy()
         X = as_tensor(self._checked_samples(X))
         net, batch_size = self.net_, max(self.batch_size, PREDICTION_BATCH)
         net.module_.eval()
@@ -476,12 +544,23 @@ class BaseDistiller(CallbackSupportMixin, BaseEstimator):
             logits = torch.cat([net.module_(x.to(net.device)) for x in X.split(batch_size)])
             return torch.softmax(logits, dim=1).cpu().numpy()
 
-    def predict(self, X: ArrayLike) -> np.ndarray:
+    def _answers(self, dataset, labelled=False):
+        """(probabilities, labels or None) of a Dataset, a batch at a time."""
+        settings, net = self._loader_settings("iterator_valid"), self.net_
+        rows = DatasetRows(dataset, settings.get("collate_fn"))
+        self._check_sample_shape(rows, "X")
+        net.module_.eval()
+        for x, labels, _ in read(rows, labelled=labelled, **settings):
+            # Not around the loader: a Dataset may keep what it makes, to be trained on later.
+            with torch.inference_mode():
+                yield torch.softmax(net.module_(x.to(net.device).float()), dim=1).cpu(), labels
+
+    def predict(self, X: ArrayLike | Dataset) -> np.ndarray:
         """The label of the largest logit.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features) or (n_samples, ...)
+        X : array-like of shape (n_samples, n_features) or (n_samples, ...), or Dataset
 
         Returns
         -------

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sklearn_kd._data import Batch
+from sklearn_kd._batches import Batch
 from sklearn_kd._random import random_state
 
 log = logging.getLogger("sklearn_kd")

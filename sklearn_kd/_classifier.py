@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from sklearn.base import ClassifierMixin, clone
-from sklearn.utils import check_random_state
+from sklearn.metrics import accuracy_score
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from sklearn_kd._base import PREDICTION_BATCH, BaseDistiller, Seeds, checked_logits, nearest
+from sklearn_kd._base import BaseDistiller, Seeds, checked_logits, nearest
+from sklearn_kd._batches import checked_augmentation
 from sklearn_kd._bilevel import DIRECTIONAL_DERIVATIVES
 from sklearn_kd._callbacks import FitReport
 from sklearn_kd._data import SplitData, as_tensor
+from sklearn_kd._loading import is_dataset
 from sklearn_kd._losses import TEMPERATURE_SCALINGS
 from sklearn_kd._metaparameters import LAMBDA1_BOUNDS, Metaparameters
 from sklearn_kd._net import DistillationNet
@@ -27,6 +31,8 @@ from sklearn_kd.meta import STRATEGIES, Fixed, Linear, Setting, Strategy
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from skorch.callbacks import Callback
+    from torch import Tensor
+    from torch.utils.data import Dataset
     from typing_extensions import Self
 
     from sklearn_kd._teachers import Teacher
@@ -102,10 +108,17 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         Passes over D_train.
     batch_size : int, default=128
         Rows per batch, of D_train and of D_val. ``iterator_train__*`` and
-        ``iterator_valid__*`` take ``batch_size``, ``shuffle`` and ``drop_last`` apart.
+        ``iterator_valid__*`` take ``batch_size``, ``shuffle`` and ``drop_last`` apart, and
+        where X is a Dataset also the DataLoader's ``num_workers``, ``collate_fn``,
+        ``pin_memory`` and so on. A Dataset is predicted for as ``iterator_valid__*`` say.
     validation_fraction : float, default=0.1
         Share of the rows held out as D_val, stratified, by the strategies that learn from
         it when ``fit`` is not given ``X_val``.
+    augment : callable or None, default=None
+        Maps a training batch of inputs, a float32 tensor on the device, to an augmented one of
+        as many rows; labels stay. A network teacher is then asked about each augmented batch;
+        other teachers and ``teacher_logits`` cannot be used with it. D_val and prediction are
+        not augmented. Random draws from torch's global generators repeat with ``random_state``.
     callbacks : list of skorch callbacks or None, default=None
         ``callbacks__NAME__*`` set their parameters.
     warm_start : bool, default=False
@@ -225,6 +238,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "augment": [callable, None],
         "callbacks": [list, None],
         "warm_start": ["boolean"],
         "keep_teacher": ["boolean"],
@@ -260,6 +274,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         max_epochs: int = 200,
         batch_size: int = 128,
         validation_fraction: float = 0.1,
+        augment: Callable[[Tensor], Tensor] | None = None,
         callbacks: list[Callback | tuple[str, Callback]] | None = None,
         warm_start: bool = False,
         keep_teacher: bool = True,
@@ -290,6 +305,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.validation_fraction = validation_fraction
+        self.augment = augment
         self.callbacks = callbacks
         self.warm_start = warm_start
         self.keep_teacher = keep_teacher
@@ -307,22 +323,28 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
     @with_callbacks
     def fit(
         self,
-        X: ArrayLike,
-        y: ArrayLike,
+        X: ArrayLike | Dataset,
+        y: ArrayLike | None = None,
         *,
         sample_weight: ArrayLike | None = None,
         teacher_logits: ArrayLike | None = None,
-        X_val: ArrayLike | None = None,
+        X_val: ArrayLike | Dataset | None = None,
         y_val: ArrayLike | None = None,
     ) -> Self:
         """Train the student, and the metaparameters with it.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features) or (n_samples, ...)
+        X : array-like of shape (n_samples, n_features) or (n_samples, ...), or Dataset
             Made float32 for the student; a scikit-learn teacher sees it as given.
-        y : array-like of shape (n_samples,)
-            Labels: at least two classes.
+
+            A map-style :class:`torch.utils.data.Dataset` is read batch by batch by a DataLoader.
+            Its items are ``(x, label)``; where y is given, x or ``(x, anything)``. That its
+            numbers are finite is not checked. Random augmentation does not belong into it but
+            into ``augment``, since the teacher is asked once about each row. Only networks can be
+            teachers then.
+        y : array-like of shape (n_samples,), default=None
+            Labels: at least two classes. None: a Dataset is read once for its labels.
         sample_weight : array-like of shape (n_samples,), default=None
             Scaled to mean 1. Rows of weight 0 are left out. Passed to a scikit-learn
             teacher that takes it.
@@ -330,8 +352,9 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
             The teacher's logits for the rows of X, columns in sorted order of the labels.
             They take the place of ``teacher``.
         X_val, y_val : array-like, default=None
-            D_val, where it is not to be held out of X. Strategies that do not learn from it
-            use it for skorch's ``valid_loss`` and ``valid_acc`` alone.
+            D_val, where it is not to be held out of X; a Dataset if X is one, with its labels in
+            it or in y_val. Strategies that do not learn from it use it for skorch's
+            ``valid_loss`` and ``valid_acc`` alone.
 
         Returns
         -------
@@ -343,7 +366,8 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
             If data or parameters cannot be used; before any training where that can be
             known without it.
         TypeError
-            If a parameter is misspelt, or the teacher or the student is of no known kind.
+            If a parameter is misspelt, the teacher or the student is of no known kind, or a
+            Dataset cannot be counted and indexed.
         """
         run = self._prepared(X, y, sample_weight, teacher_logits, X_val, y_val)
         net = self._ready_net(run)
@@ -354,11 +378,17 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
 
     def _prepared(self, X, y, sample_weight, teacher_logits, X_val, y_val) -> _Run:
         """All that a training needs, checked; the teacher has been asked."""
-        strategy = self._checked_strategy()
+        loaded = is_dataset(X)
+        if X_val is not None and is_dataset(X_val) != loaded:
+            raise TypeError(
+                f"X is {'a' if loaded else 'no'} Dataset and X_val is {'no' if loaded else 'a'} Dataset; "
+                "give both in one form. torch.utils.data.TensorDataset makes arrays a Dataset."
+            )
+        strategy = self._checked_strategy(loaded)
         X_given, X, codes, weight = self._checked_rows(X, y, sample_weight)
         valid_rows = self._checked_validation_rows(X_val, y_val)
         logits = checked_logits(teacher_logits, len(X), self.classes_)
-        teacher = self._checked_teacher(strategy, logits)
+        teacher = self._checked_teacher(strategy, logits, loaded)
 
         seeds = Seeds.draw(self.random_state)
         rows, held_out = self._split(codes, weight, strategy, valid_rows, seeds)
@@ -367,23 +397,28 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
             valid_rows = X[held_out], codes[held_out], _at(weight, held_out)
         valid = None if valid_rows is None else self._as_data(*valid_rows, seeds.valid_batches)
         self._check_monitors(valid)
-        student = self._initial_student(train.X, seeds)
-        self._check_single_rows(student, train.X, valid)
-        self._check_rows_alone(student, train.X)
-        # A rehearsal: what only skorch can judge fails here, before the teacher is trained.
-        self._check_callback_names(self._make_net(student, Fixed(), 0.5, 1.0, self.callbacks))
+        student = self._initial_student(train.samples, seeds)
+        self._check_single_rows(student, train.samples, valid)
+        self._check_rows_alone(student, train.samples)
+        train.augmentation = checked_augmentation(
+            self.augment, teacher, train.samples, student, self.classes_
+        )
+        # A rehearsal: what only skorch and torch can judge fails here, before the teacher is trained.
+        rehearsal = self._make_net(student, Fixed(), 0.5, 1.0, self.callbacks)
+        self._check_callback_names(rehearsal)
+        for data in (train, valid):
+            if data is not None:
+                rehearsal.get_iterator(data, training=data is train)
 
-        n_tasks = (teacher is not None) + self.max_epochs
-        report = FitReport(self, X_given, self.classes_[codes], weight, n_tasks)
-        if teacher is not None:
-            rng = check_random_state(seeds.teacher)
-            X_rows, y_rows = safe_indexing(X_given, rows), self.classes_[codes[rows]]
+        asks = teacher is not None and self.augment is None  # else while it trains, or not at all
+        report = FitReport(self, X_given, self.classes_[codes], weight, asks + self.max_epochs)
+        if asks:
+            X_rows = X[rows] if loaded else safe_indexing(X_given, rows)
+            known = self.classes_[codes[rows]], _at(weight, rows), seeds.teacher
             with report.teacher():
-                teacher.fit(X_rows, y_rows, sample_weight=_at(weight, rows), rng=rng)
-                logits_train = teacher.logits(X_rows, train.X, self.classes_, PREDICTION_BATCH)
-        else:
-            logits_train = None if logits is None else as_tensor(logits[rows])
-        train.set_teacher_logits(logits_train)
+                train.set_teacher_logits(self._cached_answers(teacher, train, X_rows, *known))
+        elif logits is not None:
+            train.set_teacher_logits(as_tensor(logits[rows]))
         return _Run(SplitData(train, valid), student, strategy, teacher, seeds, report)
 
     def _ready_net(self, run):
@@ -469,6 +504,35 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         net.metaparameters.forget_path()  # or every pickle would hold it twice
 
     # ----------------------------------------------------------------------------------
+    # Scoring
+
+    def score(
+        self, X: ArrayLike | Dataset, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None
+    ) -> float:
+        """Accuracy.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, ...), or Dataset
+        y : array-like of shape (n_samples,), default=None
+            Labels. None: those of a Dataset, whose items are ``(x, label)`` then.
+        sample_weight : array-like of shape (n_samples,), default=None
+
+        Returns
+        -------
+        float
+        """
+        if y is not None or not is_dataset(X):
+            return super().score(X, y, sample_weight)
+        check_is_fitted(self, "net_")
+        answers = [
+            (self.classes_[proba.argmax(dim=1)], np.asarray(labels))
+            for proba, labels in self._answers(X, labelled=True)  # read once for both
+        ]
+        predicted, labels = (np.concatenate(parts) for parts in zip(*answers, strict=True))
+        return float(accuracy_score(labels, predicted, sample_weight=sample_weight))
+
+    # ----------------------------------------------------------------------------------
     # Where the run starts
 
     def _where_to_start(self, strategy, rng):
@@ -485,10 +549,10 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
     # ----------------------------------------------------------------------------------
     # Checks, all before any training
 
-    def _checked_strategy(self) -> Strategy:
+    def _checked_strategy(self, loaded: bool = False) -> Strategy:
         """The strategy of this fit, after the parameters have been checked."""
         self._validate_params()
-        self._check_routed()
+        self._check_routed(loaded)
         low, high = _checked_bounds(self.temperature_bounds)
         if self.temperature != "random" and not low <= self.temperature <= high:
             raise ValueError(
@@ -522,7 +586,7 @@ class _Run(NamedTuple):
 
     def train(self, net: DistillationNet) -> DistillationNet:
         """Train an initialised net under this run's seed."""
-        with preserved_random_state(self.data.train.X.device, self.seeds.training):
+        with preserved_random_state(self.data.train.device, self.seeds.training):
             return net.partial_fit(self.data)
 
 

@@ -22,6 +22,7 @@ from sklearn_kd._base import PREDICTION_BATCH, Seeds, checked_logits, from_torch
 from sklearn_kd._classifier import DistilledClassifier
 from sklearn_kd._comparison import MethodComparison, check_baseline
 from sklearn_kd._data import as_tensor, split_rows
+from sklearn_kd._loading import is_dataset
 from sklearn_kd._sklearn_compat import safe_indexing
 from sklearn_kd._students import MLPStudent
 from sklearn_kd._teachers import Teacher, make_teacher, set_open_seeds
@@ -128,6 +129,11 @@ def compare_methods(
     ['naive', 'linear']
     """
     transformers, classifier = _taken_apart(estimator)
+    if is_dataset(X):
+        raise TypeError(
+            f"X is a {type(X).__name__}; compare_methods cuts folds out of arrays. Give X and y as "
+            "arrays or tensors, or fit the methods on torch.utils.data.Subset of the Dataset yourself."
+        )
     X, y = from_torch(X), column_or_1d(from_torch(y), warn=True)
     X = X if hasattr(X, "shape") else np.asarray(X)
     check_consistent_length(X, y)
@@ -325,6 +331,11 @@ def _checked_arms(classifier, methods, baseline) -> list[_Arm]:
                 )
         clf = clone(classifier).set_params(**params)
         strategy = clf._checked_strategy()
+        if clf.augment is not None and strategy.needs_teacher:
+            raise ValueError(
+                f"method {name!r} has an augment, but here the teacher is asked once, for all methods, "
+                "and never about augmented rows. Set augment=None, or fit the methods yourself."
+            )
         arms.append(_Arm(name, clf, strategy.needs_teacher, strategy.learns_from_validation))
     return arms
 

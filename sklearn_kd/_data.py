@@ -1,9 +1,9 @@
-"""Rows on their way into training: the split, the data set, the batches."""
+"""Rows on their way into training: the split, and the data set in its two forms."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +12,8 @@ from sklearn.model_selection import StratifiedShuffleSplit
 from skorch.dataset import Dataset
 from torch import Tensor
 
+from sklearn_kd._batches import Batch, LoadedBatches, TensorBatches
+from sklearn_kd._loading import DatasetRows
 from sklearn_kd._losses import Targets
 
 
@@ -62,16 +64,31 @@ class DistillationData(Dataset):
         Over all n rows; None where there is nothing to learn.
     seed : int, default=0
         Of the order in which batches are drawn.
+
+    Attributes
+    ----------
+    samples : Tensor of shape (2, ...)
+        Rows to try a network on, on the device; one where there are no two.
+    augmentation : tuple or None
+        ``augment`` and ``ask`` of :class:`AugmentedBatches`, for training alone.
     """
 
+    batches: type = TensorBatches
+    augmentation: tuple[Callable, Callable | None] | None = None
+
     def __init__(self, X: Tensor, targets: Targets | None = None, seed: int = 0):
-        self.X, self.seed = X, seed
+        self.X, self.seed, self.samples = X, seed, X[:2]
         self.targets = targets or Targets(torch.zeros(len(X), dtype=torch.long, device=X.device))
 
     def set_teacher_logits(self, logits: Tensor | None) -> None:
         """The teacher's logits of all rows, shape (n, K)."""
-        logits = None if logits is None else logits.to(self.X.device)
+        logits = None if logits is None else logits.to(self.device)
         self.targets = self.targets._replace(teacher_logits=logits)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the batches are."""
+        return self.samples.device
 
     @property
     def y(self) -> Tensor:
@@ -79,88 +96,55 @@ class DistillationData(Dataset):
         return self.targets.labels
 
     def __len__(self) -> int:
-        return len(self.X)
+        return len(self.y)
 
     def __getitem__(self, rows) -> tuple[Tensor, Tensor]:
         return self.X[rows], self.y[rows]
 
     def batch(self, rows) -> Batch:
         """The batch of these rows (a slice or a tensor of indices)."""
+        return Batch(take(self.X, rows), self._targets_of(rows))
 
-        def take(values):
-            if isinstance(rows, slice):
-                return values[rows]
-            return values.index_select(0, rows)  # a third of the time of values[rows]
-
-        return Batch(self.X, self.targets).map(take)
+    def _targets_of(self, rows) -> Targets:
+        return Targets._make(t if t is None else take(t, rows) for t in self.targets)
 
 
-class Batch(tuple):
-    """``(X, y)``, which is what skorch's callbacks expect, with its ``targets`` beside it."""
-
-    targets: Targets
-
-    def __new__(cls, X: Tensor, targets: Targets):
-        batch = super().__new__(cls, (X, targets.labels))
-        batch.targets = targets
-        return batch
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
-        """The batch of ``function`` of each of its tensors."""
-        return Batch(function(self[0]), Targets._make(t if t is None else function(t) for t in self.targets))
-
-    def copy_(self, other: Batch) -> None:
-        """Write another batch of the same shapes into this one."""
-        for own, given in zip((self[0], *self.targets), (other[0], *other.targets), strict=True):
-            if own is not None:
-                own.copy_(given)
+def take(values: Tensor, rows: slice | Tensor) -> Tensor:
+    """``values[rows]``, in a third of the time where ``rows`` are indices."""
+    return values[rows] if isinstance(rows, slice) else values.index_select(0, rows)
 
 
-class TensorBatches:
-    """Whole batches cut from tensors: no per-sample access, no collation, no workers.
-
-    Takes the DataLoader's arguments that make sense for that. A last batch of a single row
-    joins the one before it, because batch normalisation cannot use it.
+class LoadedData(DistillationData):
+    """Rows of a user's Dataset, fetched when their batch is due; the rest is on the device.
 
     Parameters
     ----------
-    dataset : DistillationData
-    batch_size : int, default=128
-        −1: all rows.
-    shuffle : bool, default=False
-        In the order of a generator seeded by the data set.
-    drop_last : bool, default=False
-        Leave out a last batch that is not full, unless it is the only one.
+    rows : DatasetRows
+    targets : Targets
+        Over all rows, on the device.
+    seed : int, default=0
+        Of the order in which batches are drawn.
     """
 
-    def __init__(self, dataset, batch_size=128, shuffle=False, drop_last=False):
-        n = len(dataset)
-        self.dataset, self.shuffle = dataset, shuffle
-        size = n if batch_size == -1 else batch_size
-        self._starts = list(range(0, n, size))
-        self._stops = [*self._starts[1:], n]
-        last = n - self._starts[-1]
-        if len(self._starts) > 1 and drop_last and last < size:
-            del self._starts[-1], self._stops[-1]
-        elif len(self._starts) > 1 and last == 1:
-            del self._starts[-1], self._stops[-2]
-        self._generator = torch.Generator().manual_seed(dataset.seed)
+    batches = LoadedBatches
 
-    def __len__(self) -> int:
-        return len(self._starts)
+    def __init__(self, rows: DatasetRows, targets: Targets, seed: int = 0):
+        self.rows, self.targets, self.seed = rows, targets, seed
+        self.samples = rows.samples.to(targets.labels.device).float()
 
-    def __iter__(self) -> Iterator[Batch]:
-        order = None
-        if self.shuffle:
-            order = torch.randperm(len(self.dataset), generator=self._generator)
-            order = order.to(self.dataset.X.device)
-        for start, stop in zip(self._starts, self._stops, strict=True):
-            yield self.dataset.batch(slice(start, stop) if order is None else order[start:stop])
+    @property
+    def X(self) -> LoadedData:  # type: ignore[override]
+        """What a scoring callback of skorch's gives the net to predict for."""
+        return self
 
-    def endlessly(self) -> Iterator[Batch]:
-        """Batch after batch, in a new order after each pass."""
-        while True:
-            yield from self
+    def __getitem__(self, rows):
+        raise TypeError("The rows of a Dataset come in batches: iterate over net.get_iterator(dataset).")
+
+    def batch(self, x: Tensor, rows: Tensor) -> Batch:  # type: ignore[override]
+        """The batch of these inputs, which the rows at these indices have."""
+        # Moved as they come: bytes are fewer than floats.
+        x, rows = (t.to(self.device, non_blocking=self.device.type == "cuda") for t in (x, rows))
+        return Batch(x.float(), self._targets_of(rows))
 
 
 class SplitData(NamedTuple):

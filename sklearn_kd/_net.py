@@ -13,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, EpochScoring, GradientNormClipping, PrintLog
 
+from sklearn_kd._batches import endlessly, evaluation_batches, training_batches
 from sklearn_kd._bilevel import (
     Clipping,
     StepRecord,
@@ -21,7 +22,7 @@ from sklearn_kd._bilevel import (
     warn_if_response_unknown,
 )
 from sklearn_kd._capture import CapturedIterations, why_not_captured
-from sklearn_kd._data import DistillationData, SplitData, TensorBatches
+from sklearn_kd._data import DistillationData, SplitData
 from sklearn_kd._devices import full_precision
 from sklearn_kd._losses import Targets, TrainingLoss, validation_loss
 from sklearn_kd._metaparameters import Metaparameters
@@ -81,8 +82,8 @@ class DistillationNet(NeuralNetClassifier):
         super().__init__(
             module,
             criterion=torch.nn.CrossEntropyLoss,
-            iterator_train=TensorBatches,
-            iterator_valid=TensorBatches,
+            iterator_train=training_batches,
+            iterator_valid=evaluation_batches,
             iterator_train__shuffle=params.pop("iterator_train__shuffle", True),
             train_split=None,
             **params,
@@ -126,7 +127,7 @@ class DistillationNet(NeuralNetClassifier):
         warn_if_response_unknown(self.optimizer_)
         settings = {"batch_size": self.batch_size, "shuffle": True, "drop_last": True}
         settings |= self.get_params_for("iterator_valid")
-        yield from TensorBatches(dataset, **settings).endlessly()
+        yield from endlessly(evaluation_batches(dataset, **settings))
 
     # ----------------------------------------------------------------------------------
     # The student

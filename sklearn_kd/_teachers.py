@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -90,32 +91,45 @@ class Teacher:
         raise NotImplementedError
 
 
-class ModuleTeacher(Teacher):
+class NetworkTeacher(Teacher):
+    """A trained network, which can be asked about one batch at a time."""
+
+    def on(self, device: torch.device, classes: np.ndarray) -> Callable[[Tensor], Tensor]:
+        """What maps a float32 batch on ``device`` to logits, columns in the order of ``classes``."""
+        raise NotImplementedError
+
+    def logits(self, X, X_tensor, classes, batch_size):
+        ask = self.on(X_tensor.device, classes)
+        return torch.cat([ask(x) for x in X_tensor.split(batch_size)])
+
+
+class ModuleTeacher(NetworkTeacher):
     """A trained module; column j of its logits is the j-th class unless it has ``classes_``."""
 
     @staticmethod
     def accepts(teacher):
         return isinstance(teacher, nn.Module)
 
-    def logits(self, X, X_tensor, classes, batch_size):
-        device = X_tensor.device
-        # Tensors are moved, not the user's module.
+    def on(self, device, classes):
+        # Tensors are moved, once, not the user's module.
         state = {
             name: tensor.to(device)
             for name, tensor in (*self.fitted.named_parameters(), *self.fitted.named_buffers())
         }
-        with evaluating(self.fitted), torch.no_grad():
-            logits = torch.cat(
-                [torch.func.functional_call(self.fitted, state, (x,)) for x in X_tensor.split(batch_size)]
-            )
-        if logits.ndim != 2:
-            raise ValueError(
-                f"teacher must return logits of shape (n, n_classes), not {tuple(logits.shape)}."
-            )
-        return logits[:, _columns_of_codes(self.fitted, logits.shape[1], classes)].float()
+
+        def ask(x: Tensor) -> Tensor:
+            with evaluating(self.fitted), torch.no_grad():
+                logits = torch.func.functional_call(self.fitted, state, (x,))
+            if logits.ndim != 2:
+                raise ValueError(
+                    f"teacher must return logits of shape (n, n_classes), not {tuple(logits.shape)}."
+                )
+            return logits[:, _columns_of_codes(self.fitted, logits.shape[1], classes)].float()
+
+        return ask
 
 
-class SkorchTeacher(Teacher):
+class SkorchTeacher(NetworkTeacher):
     """A fitted skorch net, alone or frozen; its logits where its criterion has logits."""
 
     @staticmethod
@@ -131,15 +145,22 @@ class SkorchTeacher(Teacher):
                 "teacher is a skorch net that has not been fitted. Fit it first; it is used as it is."
             )
 
+    def on(self, device, classes):
+        def ask(x: Tensor) -> Tensor:
+            X = x.cpu().numpy()
+            with torch.random.fork_rng():  # skorch's DataLoader draws a seed even to predict
+                if isinstance(self._net.criterion_, nn.CrossEntropyLoss):
+                    logits = self._net.forward(X)
+                else:
+                    logits = log_probabilities(self._net.predict_proba(X))
+            columns = _columns_of_codes(self._net, logits.shape[1], classes)
+            return torch.as_tensor(logits)[:, columns].float().to(device)
+
+        return ask
+
     def logits(self, X, X_tensor, classes, batch_size):
-        X = X_tensor.cpu().numpy()
-        with torch.random.fork_rng():  # skorch's DataLoader draws a seed even to predict
-            if isinstance(self._net.criterion_, nn.CrossEntropyLoss):
-                logits = self._net.forward(X)
-            else:
-                logits = log_probabilities(self._net.predict_proba(X))
-        columns = _columns_of_codes(self._net, logits.shape[1], classes)
-        return torch.as_tensor(logits)[:, columns].float().to(X_tensor.device)
+        # Its own batches, and one floor for the zeros of all rows.
+        return self.on(X_tensor.device, classes)(X_tensor)
 
 
 class FrozenTeacher(Teacher):
