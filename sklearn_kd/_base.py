@@ -1,29 +1,27 @@
-"""What the estimators share: parameters, checks of the data, prediction."""
+"""What the estimators share: checks of the data, teacher, student, prediction."""
 
 from __future__ import annotations
 
 import copy
-import difflib
-import inspect
 from os import PathLike
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
 from sklearn.utils import check_array, check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from skorch import NeuralNet
 from skorch.history import History
 
-from sklearn_kd._batches import iterator_arguments
 from sklearn_kd._data import DistillationData, LoadedData, as_tensor, split_rows
+from sklearn_kd._devices import checked_device
 from sklearn_kd._export import export_student
 from sklearn_kd._loading import DatasetRows, is_dataset, labelled_rows, read
 from sklearn_kd._losses import Targets
 from sklearn_kd._parts import parts_block
 from sklearn_kd._random import preserved_random_state
+from sklearn_kd._routing import RoutingEstimator, nearest
 from sklearn_kd._sklearn_compat import CallbackSupportMixin, check_sample_weight, clone_by_parameters
 from sklearn_kd._students import build_student, check_student_output
 from sklearn_kd._teachers import NetworkTeacher, make_teacher, without_training
@@ -31,7 +29,6 @@ from sklearn_kd._teachers import NetworkTeacher, make_teacher, without_training
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from torch.utils.data import Dataset
-    from typing_extensions import Self
 
     from sklearn_kd._net import DistillationNet
     from sklearn_kd.meta import Strategy
@@ -58,18 +55,8 @@ class Seeds(NamedTuple):
         return cls(*(int(seed) for seed in rng.randint(np.iinfo(np.int32).max, size=len(cls._fields))))
 
 
-class BaseDistiller(CallbackSupportMixin, BaseEstimator):
+class BaseDistiller(CallbackSupportMixin, RoutingEstimator):
     """Base of the estimators, which add ``__init__`` and ``fit``."""
-
-    # What may stand before the double underscore, beside nested estimators.
-    _routed_prefixes = (
-        "student",
-        "optimizer",
-        "meta_optimizer",
-        "iterator_train",
-        "iterator_valid",
-        "callbacks",
-    )
 
     net_: DistillationNet
     classes_: np.ndarray
@@ -86,98 +73,7 @@ class BaseDistiller(CallbackSupportMixin, BaseEstimator):
     _sample_shape: tuple[int, ...]
 
     # ----------------------------------------------------------------------------------
-    # Parameters
-
-    def _routed_names(self) -> list[str]:
-        named = self._get_param_names()
-        return sorted(
-            name
-            for name in vars(self)
-            if name not in named and not name.startswith("_") and not name.endswith("_")
-        )
-
-    def _routed(self, prefix: str) -> dict[str, Any]:
-        """The parameters given as ``prefix__NAME``, by NAME."""
-        start = prefix + "__"
-        names = [name for name in self._routed_names() if name.startswith(start)]
-        return {name[len(start) :]: getattr(self, name) for name in names}
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Get the parameters, those given as ``PREFIX__NAME`` included.
-
-        Parameters
-        ----------
-        deep : bool, default=True
-            Include the parameters of a teacher or a strategy that is an estimator.
-
-        Returns
-        -------
-        dict
-            Parameter names mapped to their values.
-        """
-        return super().get_params(deep) | {n: getattr(self, n) for n in self._routed_names()}
-
-    def set_params(self, **params: Any) -> Self:
-        """Set parameters, also of nested objects as ``PREFIX__NAME``.
-
-        Parameters
-        ----------
-        **params : dict
-            ``teacher__*`` and ``meta__*`` reach into a teacher or a strategy that is an
-            estimator; ``student__*``, ``optimizer__*``, ``meta_optimizer__*``,
-            ``iterator_train__*``, ``iterator_valid__*`` and ``callbacks__*`` are kept for
-            ``fit``.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError
-            If a name is not known, or reaches into what has no parameters.
-        """
-        for nested in ("teacher", "meta"):
-            value = params.get(nested, getattr(self, nested, None))
-            inner = [name for name in params if name.startswith(nested + "__")]
-            if inner and not hasattr(value, "set_params"):
-                raise ValueError(
-                    f"{inner[0]}: {nested}={value!r} has no parameters to set. Give {nested} as an "
-                    f"estimator{' from sklearn_kd.meta' if nested == 'meta' else ''} first."
-                )
-        routed = {
-            name: value
-            for name, value in params.items()
-            if "__" in name and name.partition("__")[0] in self._routed_prefixes
-        }
-        super().set_params(**{name: v for name, v in params.items() if name not in routed})
-        self.__dict__.update(routed)
-        return self
-
-    def _check_routed(self, loaded: bool):
-        """Raise TypeError, with the nearest names, for a routed parameter nothing takes.
-
-        ``loaded``: X is a Dataset, and the iterators load its rows.
-        """
-        takers: dict[str, list[str]] = {
-            "optimizer": [*_arguments(self.optimizer), "param_groups"],
-            "meta_optimizer": _arguments(self.meta_optimizer),
-            "iterator_train": iterator_arguments(loaded),
-            "iterator_valid": iterator_arguments(loaded),
-        }
-        for name in self._routed_names():
-            prefix, _, rest = name.partition("__")
-            if not rest or prefix not in self._routed_prefixes:
-                known = [*self._get_param_names(), *(f"{p}__{rest}" for p in self._routed_prefixes)]
-                raise TypeError(
-                    f"{type(self).__name__} got an unexpected parameter {name!r}.{nearest(name, known)}"
-                )
-            known = takers.get(prefix, [])
-            if known and rest.partition("__")[0] not in known:
-                raise TypeError(
-                    f"{name!r}: {prefix} takes no {rest!r}."
-                    f"{nearest(name, [f'{prefix}__{k}' for k in known])} It takes {known}."
-                )
+    # Copies
 
     def __sklearn_clone__(self):
         # A trained network is shared by the clones: a copy costs memory in every fold, and
@@ -208,17 +104,7 @@ class BaseDistiller(CallbackSupportMixin, BaseEstimator):
 
     def _device(self) -> torch.device:
         """``device``, where "auto" is CUDA, then MPS, then the CPU."""
-        if self.device != "auto":
-            try:
-                device = torch.device(self.device)
-            except RuntimeError as error:
-                raise ValueError(f"device={self.device!r} is not known: {error}") from None
-            if device.type == "cuda" and not torch.cuda.is_available():
-                raise ValueError(f"device={self.device!r}, but torch sees no CUDA device. Set device='auto'.")
-            return device
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return checked_device(self.device)
 
     # ----------------------------------------------------------------------------------
     # The data
@@ -427,11 +313,12 @@ class BaseDistiller(CallbackSupportMixin, BaseEstimator):
         batch = samples.repeat(size, *[1] * (samples.ndim - 1))[:size]
         batch *= torch.linspace(0.5, 1.5, size, device=batch.device).reshape(-1, *[1] * (samples.ndim - 1))
         student, some = copy.deepcopy(student).train(), slice(self.hypergradient_rows)
-        logits = []
-        for rows in (batch, batch[some]):
+
+        def logits(rows):
             with preserved_random_state(batch.device, seed=0), torch.no_grad():
-                logits.append(student(rows)[some])
-        if not torch.allclose(*logits, rtol=1e-3, atol=1e-5):
+                return student(rows)[some]
+
+        if not torch.allclose(logits(batch), logits(batch[some]), rtol=1e-3, atol=1e-5):
             raise ValueError(
                 f"hypergradient_rows={self.hypergradient_rows}, but in training the student's logits of "
                 "a row depend on the rest of the batch, as with batch normalisation. Set "
@@ -593,13 +480,3 @@ def checked_logits(teacher_logits, n_samples: int, classes: np.ndarray) -> np.nd
 def from_torch(values):
     """A tensor as an array; anything else as it is."""
     return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values
-
-
-def _arguments(function) -> list[str]:
-    return [name for name in inspect.signature(function).parameters if name not in ("params", "dataset")]
-
-
-def nearest(name: str, known) -> str:
-    """Ask whether the nearest known name was meant; an empty string where none is near."""
-    matches = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
-    return f" Did you mean {matches[0]!r}?" if matches else ""

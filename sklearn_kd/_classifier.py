@@ -15,7 +15,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from sklearn_kd._base import BaseDistiller, Seeds, checked_logits, nearest
+from sklearn_kd._base import BaseDistiller, Seeds, checked_logits
 from sklearn_kd._batches import checked_augmentation
 from sklearn_kd._bilevel import DIRECTIONAL_DERIVATIVES
 from sklearn_kd._callbacks import FitReport
@@ -25,6 +25,7 @@ from sklearn_kd._losses import TEMPERATURE_SCALINGS
 from sklearn_kd._metaparameters import LAMBDA1_BOUNDS, Metaparameters
 from sklearn_kd._net import DistillationNet
 from sklearn_kd._random import preserved_random_state
+from sklearn_kd._routing import nearest
 from sklearn_kd._sklearn_compat import Interval, StrOptions, safe_indexing, with_callbacks
 from sklearn_kd.meta import STRATEGIES, Fixed, Linear, Setting, Strategy
 

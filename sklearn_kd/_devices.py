@@ -1,4 +1,4 @@
-"""In what devices differ: the precision of their products, and what reading a number costs."""
+"""Devices: which there is, how exact its products are, and what reading a number costs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,27 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor
+
+
+def checked_device(device: str | torch.device) -> torch.device:
+    """The device to work on, where "auto" is CUDA, then MPS, then the CPU.
+
+    Raises
+    ------
+    ValueError
+        If torch does not know it or cannot see it.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        known = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device={device!r} is not known: {error}") from None
+    if known.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device={device!r}, but torch sees no CUDA device. Set device='auto'.")
+    return known
 
 
 def reading_is_free(tensor: Tensor) -> bool:
