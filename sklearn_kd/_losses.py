@@ -51,36 +51,40 @@ class Targets(NamedTuple):
 
 
 def _mean_rows(rows: Tensor, weight: Tensor | None) -> Tensor:
-    return rows.mean() if weight is None else (weight * rows).mean()
+    return rows.mean(dim=-1) if weight is None else (weight * rows).mean(dim=-1)
 
 
 def _share_of_rows(rows: Tensor, weight: Tensor | None) -> Tensor:
     """The derivative of ``_mean_rows`` times ``rows``, along the first axis but one."""
-    return rows / rows.shape[-2] if weight is None else rows * (weight[:, None] / rows.shape[-2])
+    return rows / rows.shape[-2] if weight is None else rows * (weight[..., None] / rows.shape[-2])
 
 
 def _minus_onehot(p: Tensor, y: Tensor) -> Tensor:
-    return p.scatter_add(1, y[:, None], p.new_full((len(y), 1), -1.0))
+    return p.scatter_add(-1, y[..., None], p.new_full((*y.shape, 1), -1.0))
 
 
 def training_loss(
     logits: Tensor, targets: Targets, lambda1, temperature, *, scaling: str
 ) -> tuple[Tensor, Tensor]:
-    """L_train and r = ∂L_train/∂z, shape (B, K), without building a graph."""
+    """L_train and r = ∂L_train/∂z, shape (B, K), without building a graph.
+
+    Of S students at once where all are stacked: logits of shape (S, B, K), targets likewise,
+    metaparameters of shape (S, 1, 1); L_train is then of shape (S,).
+    """
     with torch.no_grad():
         z, (y, f, weight) = logits.detach(), targets
-        log_p = F.log_softmax(z, dim=1)
-        labels_loss = F.nll_loss(log_p, y, reduction="none")
+        log_p = F.log_softmax(z, dim=-1)
+        labels_loss = -log_p.gather(-1, y[..., None])
         A = _minus_onehot(log_p.exp(), y)
         if f is None:
-            return _mean_rows(labels_loss, weight), _share_of_rows(A, weight)
+            return _mean_rows(labels_loss[..., 0], weight), _share_of_rows(A, weight)
         T, s = temperature, TEMPERATURE_SCALINGS[scaling][0](temperature)
-        log_q, t = F.log_softmax(z / T, dim=1), F.softmax(f / T, dim=1)
-        teacher_loss = -s * (t * log_q).sum(dim=1)
+        log_q, t = F.log_softmax(z / T, dim=-1), F.softmax(f / T, dim=-1)
+        teacher_loss = -s * (t * log_q).sum(dim=-1, keepdim=True)
         D = log_q.exp() - t
         loss = lambda1 * labels_loss + (1 - lambda1) * teacher_loss
         r = lambda1 * A + ((1 - lambda1) * s / T) * D
-        return _mean_rows(loss, weight), _share_of_rows(r, weight)
+        return _mean_rows(loss[..., 0], weight), _share_of_rows(r, weight)
 
 
 def metaparameter_derivatives(
