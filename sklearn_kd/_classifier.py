@@ -378,7 +378,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
 
     def _trial_net(self, run, lambda1, temperature):
         """The net of a trial, of which nothing is kept but L_val at the end."""
-        changes = {"verbose": 0}
+        changes: dict[str, Any] = {"verbose": 0}
         if not self.callbacks and not self._routed("callbacks"):
             # Nobody reads a trial's scores; on a small student they take most of the time.
             changes |= {f"callbacks__{name}": None for name in ("valid_acc", "print_log")}

@@ -131,7 +131,8 @@ def compare_methods(
     >>> clf = DistilledClassifier(
     ...     RandomForestClassifier(10), MLPStudent, max_epochs=5, batch_size=32)
     >>> comparison = compare_methods(
-    ...     clf, *load_iris(return_X_y=True), methods=("naive", "linear"), cv=3, random_state=0)
+    ...     clf, *load_iris(return_X_y=True), methods=("naive", "linear"), cv=3, random_state=0,
+    ...     n_jobs=1)
     >>> comparison.results_.shape  # methods × folds × seeds
     (6,)
     >>> comparison.summary("accuracy")["method"].tolist()

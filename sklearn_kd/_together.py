@@ -458,8 +458,8 @@ def trial_losses(
     n_jobs : int or None, default=None
         Processes, as joblib reads it.
     """
-    losses = {}
-    alone = []
+    losses: dict[int, float] = {}
+    alone: list[int] = []
     for members in divided(nets, [data] * len(nets)):
         if len(members) == 1:
             alone += members

@@ -74,13 +74,15 @@ class Hyperopt(Strategy):
 
     def start(self, setting: Setting) -> tuple[float, float]:
         parzen = _Parzen(self.log10_temperature, self.n_startup_trials, setting.rng)
-        rounds = []
+        rounds: list[np.ndarray] = []
+        n_done = 0
         with tqdm(total=self.n_trials, unit="trial", disable=setting.verbose <= 0) as progress:
-            while left := self.n_trials - sum(map(len, rounds)):
+            while n_done < self.n_trials:
                 at_once = self.n_guided_at_once if rounds else self.n_startup_trials
-                draws = parzen.ask(min(at_once, left))
+                draws = parzen.ask(min(at_once, self.n_trials - n_done))
                 rounds.append(tried(setting, draws, self.n_jobs))
                 parzen.tell(rounds[-1]["val_loss"])
+                n_done += len(draws)
                 progress.update(len(draws))
         self.trials_ = np.concatenate(rounds)
         return best_of(self.trials_)
