@@ -24,9 +24,9 @@ from sklearn_kd._loading import is_dataset
 from sklearn_kd._losses import TEMPERATURE_SCALINGS
 from sklearn_kd._metaparameters import LAMBDA1_BOUNDS, Metaparameters
 from sklearn_kd._net import DistillationNet
-from sklearn_kd._random import preserved_random_state
 from sklearn_kd._routing import nearest
 from sklearn_kd._sklearn_compat import Interval, StrOptions, safe_indexing, with_callbacks
+from sklearn_kd._together import train_alone, trial_losses
 from sklearn_kd.meta import STRATEGIES, Fixed, Linear, Setting, Strategy
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         - ``"linear"``: e1 gradient iterations, then e2 predicted by a line, and so on;
         - ``"gradient"``: a hypergradient in every iteration;
         - ``"fixed"``: ``lambda1`` and ``temperature`` as given;
-        - ``"naive"``: (0.5, 1); ``"random"``: one random draw; ``"none"``: labels alone;
+        - ``"naive"``: (0.5, 1); ``"random"``: a random draw; ``"none"``: labels alone;
         - ``"hyperopt"``: the best of 5 trials of the tree-structured Parzen estimator;
 
         or an object from :mod:`sklearn_kd.meta`, whose parameters are ``meta__*``. Those
@@ -170,7 +170,8 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
     strategy_ : Strategy
         The strategy that ran.
     trials_ : structured array
-        What ``meta="hyperopt"`` tried; there only then.
+        What ``meta="hyperopt"``, or :class:`~sklearn_kd.meta.Random` of several trials,
+        tried; there only then.
     net_ : skorch.NeuralNetClassifier
         The private net, on tensors and class codes.
     history_ : skorch.history.History
@@ -425,18 +426,26 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
     def _ready_net(self, run):
         """The net about to be trained, its metaparameters where the strategy starts them."""
 
-        def evaluate(lambda1, temperature):
-            callbacks = clone(self.callbacks, safe=False)
-            trial = self._make_net(run.student, Fixed(), lambda1, temperature, callbacks, verbose=0)
-            return run.train(trial).validation_loss(run.data.valid)
+        def evaluate_all(settings, n_jobs=None):
+            trials = [self._trial_net(run, *start) for start in settings]
+            return trial_losses(trials, run.data, run.seeds.training, n_jobs)
 
         rng = np.random.default_rng(run.seeds.strategy)
         lambda1, temperature = self._where_to_start(run.strategy, rng)
-        setting = Setting(lambda1, temperature, rng, evaluate, self.verbose)
+        setting = Setting(lambda1, temperature, rng, evaluate_all, self.verbose)
         lambda1, temperature = run.strategy.start(setting)
         report_epochs = run.report.epochs(lambda net: self._fitted_attributes(net, run))
         callbacks = [*(self.callbacks or ()), *report_epochs]
         return self._make_net(run.student, run.strategy, lambda1, temperature, callbacks)
+
+    def _trial_net(self, run, lambda1, temperature):
+        """The net of a trial, of which nothing is kept but L_val at the end."""
+        changes: dict[str, Any] = {"verbose": 0}
+        if not self.callbacks and not self._routed("callbacks"):
+            # Nobody reads a trial's scores; on a small student they take most of the time.
+            changes |= {f"callbacks__{name}": None for name in ("valid_acc", "print_log")}
+        callbacks = clone(self.callbacks, safe=False)
+        return self._make_net(run.student, Fixed(), lambda1, temperature, callbacks, **changes)
 
     def _make_net(self, student, strategy, lambda1, temperature, callbacks, **changes):
         """An initialised net around a copy of ``student``."""
@@ -587,8 +596,7 @@ class _Run(NamedTuple):
 
     def train(self, net: DistillationNet) -> DistillationNet:
         """Train an initialised net under this run's seed."""
-        with preserved_random_state(self.data.train.device, self.seeds.training):
-            return net.partial_fit(self.data)
+        return train_alone(net, self.data, self.seeds.training)
 
 
 def _at(values, rows):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 import time
-from contextlib import nullcontext
+from contextlib import contextmanager
+from dataclasses import dataclass
 from numbers import Integral
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from joblib import parallel_config
-from joblib.parallel import LokyBackend, get_active_backend
 from sklearn.base import clone
 from sklearn.model_selection import StratifiedKFold, check_cv
 from sklearn.pipeline import Pipeline
@@ -23,10 +22,12 @@ from sklearn_kd._classifier import DistilledClassifier
 from sklearn_kd._comparison import MethodComparison, check_baseline
 from sklearn_kd._data import as_tensor, split_rows
 from sklearn_kd._loading import is_dataset
+from sklearn_kd._processes import count_processes, default_n_jobs, one_thread_per_process
 from sklearn_kd._routing import nearest
-from sklearn_kd._sklearn_compat import safe_indexing
+from sklearn_kd._sklearn_compat import has_callbacks, safe_indexing
 from sklearn_kd._students import MLPStudent
 from sklearn_kd._teachers import Teacher, make_teacher, set_open_seeds
+from sklearn_kd._together import divided, moves, share_inputs, train_together
 from sklearn_kd.meta import STRATEGIES
 
 # What all arms have in common, so that no arm can have its own.
@@ -79,7 +80,9 @@ def compare_methods(
         Folds (where ``cv`` is an int) and the seeds of all runs.
     n_jobs : int or None, default=None
         Processes, over folds and seeds; each has one thread where joblib's "loky" starts
-        them.
+        them. None: one per core, or what ``joblib.parallel_config`` says where that has been
+        used (with dask or ray, their workers), or one where the students train on a GPU.
+        1 is faster where all runs together take but seconds, since processes have to start.
     verbose : int, default=0
         1 shows a progress bar over folds × seeds.
 
@@ -112,8 +115,15 @@ def compare_methods(
 
     Runs do not depend on ``n_jobs`` but for the last digits of float32 sums, which depend on
     the number of torch's threads: all cores with ``n_jobs=1``, one in each process of more.
-    Set ``OMP_NUM_THREADS=1`` to have them equal. Methods do not depend on each other: leaving
-    one out changes no number of another, the seconds apart.
+    Set ``OMP_NUM_THREADS=1`` to have them equal.
+
+    Methods do not depend on each other: leaving one out changes no number of another, but for
+    those same last digits, and the seconds. Methods with fixed metaparameters that train on
+    the same rows are trained in one batched run where that pays: on a CPU, at least three
+    small students; ``together`` in the results says how many, and the logger "sklearn_kd", at
+    level INFO, why not. The time of such a run is shared equally by the methods in it, so
+    that ``fit_seconds`` adds up to the time spent, and is less than ``fit`` alone would take;
+    compare the cost of methods where ``together`` is 1 for all.
 
     Examples
     --------
@@ -123,7 +133,8 @@ def compare_methods(
     >>> clf = DistilledClassifier(
     ...     RandomForestClassifier(10), MLPStudent, max_epochs=5, batch_size=32)
     >>> comparison = compare_methods(
-    ...     clf, *load_iris(return_X_y=True), methods=("naive", "linear"), cv=3, random_state=0)
+    ...     clf, *load_iris(return_X_y=True), methods=("naive", "linear"), cv=3, random_state=0,
+    ...     n_jobs=1)
     >>> comparison.results_.shape  # methods × folds × seeds
     (6,)
     >>> comparison.summary("accuracy")["method"].tolist()
@@ -153,7 +164,10 @@ def compare_methods(
     rng = check_random_state(random_state)
     cells = _cells(X, y, cv, int(n_seeds), rng)
     plan = _Plan(X, y, logits, transformers, teacher, classifier, arms)
-    with _one_thread_per_process():
+    if n_jobs is None:
+        n_jobs = default_n_jobs(classifier._device().type)
+    n_jobs = count_processes(n_jobs, len(cells))
+    with one_thread_per_process():
         runs = Parallel(n_jobs=n_jobs, return_as="generator")(delayed(_run)(plan, cell) for cell in cells)
         if verbose:
             from tqdm import tqdm
@@ -225,16 +239,10 @@ def _run(plan, cell) -> list[tuple]:
     elif plan.teacher is not None:
         logits = _teacher_logits(plan, X_train, y_train, rows, seeds)
     _warm_up(plan.classifier.device)
-    results = []
-    for arm in plan.arms:
-        clf = clone(arm.classifier).set_params(random_state=cell.random_state)
-        began = time.perf_counter()
-        _fit_arm(arm, clf, X_train, y_train, rows, logits)
-        seconds = time.perf_counter() - began
-        accuracy, log_loss = _scores(clf, X_test, y_test)
-        place = (arm.name, cell.fold, cell.seed, cell.random_state, len(cell.train), len(cell.test))
-        results.append((*place, accuracy, log_loss, seconds, clf.lambda1_, clf.temperature_))
-    return results
+    place = (cell.fold, cell.seed, cell.random_state, len(cell.train), len(cell.test))
+    fits = _fits(plan.arms, cell, X_train, y_train, rows, logits)
+    _fit_all(fits)
+    return [(fit.name, *place, *_scores(fit.clf, X_test, y_test), *fit.outcome) for fit in fits]
 
 
 def _transformed(plan, cell):
@@ -261,26 +269,106 @@ def _teacher_logits(plan, X, y, rows, seeds):
 
 
 def _warm_up(device):
-    """Train a toy, so that what torch does once per process is not timed as the first arm's."""
+    """Train toys, so that what torch does once per process is not timed as the first arm's."""
     X, y = np.eye(4), np.array([0, 1, 0, 1])
+    rows = {"teacher_logits": X[:, :2], "X_val": X, "y_val": y}
     toy = DistilledClassifier(None, MLPStudent, meta="linear", max_epochs=1, device=device, random_state=0)
-    toy.fit(X, y, teacher_logits=X[:, :2], X_val=X, y_val=y)
+    toy.fit(X, y, **rows)
+    toy.set_params(meta="fixed")
+    runs = [toy._prepared(X, y, None, *rows.values()) for _ in range(2)]
+    train_together([toy._ready_net(run) for run in runs], [run.data for run in runs])
 
 
-def _fit_arm(arm, clf, X, y, rows, logits):
-    """Fit on D_train with D_val beside it where the arm learns from it, else on all rows."""
-    if not arm.needs_teacher:
-        logits = None
-    if not arm.learns_from_validation:
-        return clf.fit(X, y, teacher_logits=logits)
-    train, val = rows
-    return clf.fit(
-        safe_indexing(X, train),
-        y[train],
-        teacher_logits=None if logits is None else logits[train],
-        X_val=safe_indexing(X, val),
-        y_val=y[val],
-    )
+@dataclass(eq=False)
+class _Fit:
+    """An arm in one cell: what it is fitted on, and what that cost."""
+
+    name: str
+    clf: DistilledClassifier
+    X: Any
+    y: np.ndarray
+    logits: np.ndarray | None
+    X_val: Any = None
+    y_val: np.ndarray | None = None
+    run: Any = None
+    net: Any = None
+    seconds: float = 0.0
+    together: int = 1
+
+    @property
+    def outcome(self):
+        """The last columns of ``results_``."""
+        return self.seconds, self.together, self.clf.lambda1_, self.clf.temperature_
+
+    @property
+    def may_be_together(self):
+        """Whether it is worth being prepared apart from its training."""
+        clf = self.clf
+        watched = clf.callbacks or clf.verbose or has_callbacks(clf)
+        ours = type(clf).fit is DistilledClassifier.fit
+        return ours and not watched and not moves(clf._checked_strategy())
+
+    @contextmanager
+    def timed(self):
+        """While this arm's own work is done."""
+        began = time.perf_counter()
+        yield
+        self.seconds += time.perf_counter() - began
+
+    def fit(self):
+        """Fit the classifier, as users do."""
+        with self.timed():
+            self.clf.fit(self.X, self.y, teacher_logits=self.logits, X_val=self.X_val, y_val=self.y_val)
+
+    def prepare(self):
+        """All of ``fit`` that comes before the training."""
+        with self.timed():
+            self.run = self.clf._prepared(self.X, self.y, None, self.logits, self.X_val, self.y_val)
+            self.net = self.clf._ready_net(self.run)
+
+    def finish(self):
+        """All of ``fit`` that comes after the training."""
+        with self.timed():
+            self.clf._publish(self.net, self.run)
+        self.run = self.net = None  # they hold the rows
+
+
+def _fits(arms, cell, X, y, rows, logits) -> list[_Fit]:
+    """On D_train with D_val beside it where the arm learns from it, else on all rows."""
+    parts = [(safe_indexing(X, part), y[part]) for part in rows]
+    fits = []
+    for arm in arms:
+        clf = clone(arm.classifier).set_params(random_state=cell.random_state)
+        known = logits if arm.needs_teacher else None
+        if arm.learns_from_validation:
+            known = None if known is None else known[rows[0]]
+            fits.append(_Fit(arm.name, clf, *parts[0], known, *parts[1]))
+        else:
+            fits.append(_Fit(arm.name, clf, X, y, known))
+    return fits
+
+
+def _fit_all(fits: list[_Fit]) -> None:
+    """Fit all arms of a cell, those together that can be and gain by it."""
+    candidates = [fit for fit in fits if fit.may_be_together]
+    for fit in fits:
+        if fit not in candidates:
+            fit.fit()
+    for fit in candidates:
+        fit.prepare()
+        share_inputs([other.run.data for other in candidates if other.run is not None])
+    nets, data = [fit.net for fit in candidates], [fit.run.data for fit in candidates]
+    for members in divided(nets, data):
+        group = [candidates[k] for k in members]
+        began = time.perf_counter()
+        if len(group) == 1:
+            group[0].run.train(group[0].net)
+        else:
+            train_together([fit.net for fit in group], [fit.run.data for fit in group])
+        seconds = (time.perf_counter() - began) / len(group)
+        for fit in group:
+            fit.seconds, fit.together = fit.seconds + seconds, len(group)
+            fit.finish()
 
 
 def _scores(clf, X, y):
@@ -291,14 +379,6 @@ def _scores(clf, X, y):
     of_label[known] = proba[known, np.searchsorted(clf.classes_, y[known])]
     log_loss = -np.log(np.maximum(of_label, np.finfo(proba.dtype).eps)).mean(dtype=np.float64)
     return np.mean(clf.classes_[proba.argmax(axis=1)] == y), log_loss
-
-
-def _one_thread_per_process():
-    """A context in which loky's processes get one thread each, unless the user set them."""
-    backend, _ = get_active_backend()
-    if isinstance(backend, LokyBackend) and backend.inner_max_num_threads is None:
-        return parallel_config("loky", inner_max_num_threads=1)
-    return nullcontext()
 
 
 # --------------------------------------------------------------------------------------
@@ -379,9 +459,10 @@ def _checked_teacher(teacher, arms):
 def _results_dtype(arms):
     longest = max(len(arm.name) for arm in arms)
     counts = ("fold", "seed", "random_state", "n_train", "n_test")
-    scores = ("accuracy", "log_loss", "fit_seconds", "lambda1", "temperature")
     return [
         ("method", f"U{longest}"),
         *((name, np.int64) for name in counts),
-        *((name, np.float64) for name in scores),
+        *((name, np.float64) for name in ("accuracy", "log_loss", "fit_seconds")),
+        ("together", np.int64),
+        *((name, np.float64) for name in ("lambda1", "temperature")),
     ]

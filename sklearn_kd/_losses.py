@@ -51,23 +51,26 @@ class Targets(NamedTuple):
 
 
 def _mean_rows(rows: Tensor, weight: Tensor | None) -> Tensor:
-    return rows.mean() if weight is None else (weight * rows).mean()
+    return rows.mean(dim=-1) if weight is None else (weight * rows).mean(dim=-1)
 
 
 def _share_of_rows(rows: Tensor, weight: Tensor | None) -> Tensor:
     """The derivative of ``_mean_rows`` times ``rows``, along the first axis but one."""
-    return rows / rows.shape[-2] if weight is None else rows * (weight[:, None] / rows.shape[-2])
+    return rows / rows.shape[-2] if weight is None else rows * (weight[..., None] / rows.shape[-2])
 
 
 def _labels_rows(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """CE(σ(z), y) by row, and its derivative A."""
-    log_p = F.log_softmax(z, dim=1)
-    A = log_p.exp().scatter_add_(1, y[:, None], z.new_full((len(y), 1), -1.0))
-    return F.nll_loss(log_p, y, reduction="none"), A
+    log_p = F.log_softmax(z, dim=-1)
+    A = log_p.exp().scatter_add_(-1, y[..., None], z.new_full((*y.shape, 1), -1.0))
+    return -log_p.gather(-1, y[..., None])[..., 0], A
 
 
 class TrainingLoss:
     """L_train of one batch and its derivatives, without building a graph.
+
+    Of S students at once where all are stacked: logits of shape (S, B, K), targets likewise,
+    metaparameters of shape (S, 1, 1).
 
     Parameters
     ----------
@@ -79,8 +82,8 @@ class TrainingLoss:
 
     Attributes
     ----------
-    value : Tensor of shape ()
-    r : Tensor of shape (B, K)
+    value : Tensor of shape (), or (S,)
+    r : Tensor of shape (B, K), or (S, B, K)
         ∂L_train/∂z.
     """
 
@@ -93,10 +96,11 @@ class TrainingLoss:
         r = self._A
         if f is not None:
             T, s = temperature, TEMPERATURE_SCALINGS[scaling][0](temperature)
-            log_q, self._t = F.log_softmax(z / T, dim=1), F.softmax(f / T, dim=1)
+            log_q, self._t = F.log_softmax(z / T, dim=-1), F.softmax(f / T, dim=-1)
             self._q = log_q.exp()
             self._D = self._q - self._t
-            loss = lambda1 * loss - ((1 - lambda1) * s) * (self._t * log_q).sum(dim=1)
+            soft_loss = (self._t * log_q).sum(dim=-1, keepdim=True)
+            loss = (lambda1 * loss[..., None] - ((1 - lambda1) * s) * soft_loss)[..., 0]
             r = lambda1 * self._A + ((1 - lambda1) * s / T) * self._D
         self.value, self.r = _mean_rows(loss, weight), _share_of_rows(r, weight)
 
@@ -109,7 +113,7 @@ class TrainingLoss:
         (lambda1, T), (s, ds) = self._knobs, TEMPERATURE_SCALINGS[self._scaling]
         s, ds = s(T), ds(T)
         q, t, D = self._q, self._t, self._D
-        E = q * (z - (q * z).sum(dim=1, keepdim=True)) - t * (f - (t * f).sum(dim=1, keepdim=True))
+        E = q * (z - (q * z).sum(dim=-1, keepdim=True)) - t * (f - (t * f).sum(dim=-1, keepdim=True))
         r1 = A - (s / T) * D
         r2 = ((1 - lambda1) * (ds / T - s / T**2)) * D - ((1 - lambda1) * s / T**3) * E
         return _share_of_rows(torch.stack([r1, r2]), self._weight)

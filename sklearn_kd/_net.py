@@ -74,9 +74,9 @@ class DistillationNet(NeuralNetClassifier):
         temperature_scaling: str,
         val_temperature: float | str,
         hypergradient: str,
-        hypergradient_rows: int | None,
-        autocast: bool,
-        cuda_graph: bool,
+        hypergradient_rows: int | None = None,
+        autocast: bool = False,
+        cuda_graph: bool = False,
         **params,
     ):
         super().__init__(

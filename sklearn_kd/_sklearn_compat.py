@@ -22,9 +22,14 @@ except ImportError:  # scikit-learn < 1.9 has no callbacks
         return method
 
 
+def has_callbacks(estimator) -> bool:
+    """Whether ``set_callbacks`` has given it any."""
+    return bool(getattr(estimator, "_skl_callbacks", None))
+
+
 def callback_context(estimator, max_subtasks: int):
     """The root task of a ``fit``, set up; None where no callback listens."""
-    if not getattr(estimator, "_skl_callbacks", None):
+    if not has_callbacks(estimator):
         return None
     return estimator._init_callback_context(max_subtasks=max_subtasks)
 
@@ -37,6 +42,7 @@ __all__ = [
     "callback_context",
     "check_sample_weight",
     "clone_by_parameters",
+    "has_callbacks",
     "safe_indexing",
     "with_callbacks",
 ]

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from joblib import parallel_config
 from sklearn.datasets import load_digits
 from threadpoolctl import threadpool_limits
 
@@ -9,6 +10,13 @@ from sklearn_kd import DistilledClassifier, MLPStudent
 # The networks here are too small for a second thread to pay, and results repeat to the bit.
 torch.set_num_threads(1)
 threadpool_limits(1)
+
+
+@pytest.fixture(autouse=True)
+def one_process():
+    """No processes but where a test asks for them: the trainings here are over sooner."""
+    with parallel_config(n_jobs=1):
+        yield
 
 
 def pytest_collection_modifyitems(items):

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from joblib import parallel_config
+from joblib.parallel import LokyBackend, ThreadingBackend
 from scipy import stats
 from sklearn.base import clone
 from sklearn.decomposition import PCA
@@ -18,8 +20,18 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from skorch.callbacks import GradientNormClipping
 
-from sklearn_kd import DistilledClassifier, MethodComparison, MLPStudent, _net, compare_methods
+from sklearn_kd import (
+    DistilledClassifier,
+    MethodComparison,
+    MLPStudent,
+    _compare,
+    _net,
+    _processes,
+    _together,
+    compare_methods,
+)
 
 matplotlib.use("Agg")
 SIX = ("none", "naive", "random", "gradient", "linear", "hyperopt")
@@ -51,16 +63,16 @@ def runs(comparison, method):
 @pytest.fixture
 def students(monkeypatch):
     """(method's meta, D_train's rows, D_val's rows, teacher's logits) of every fit of a student."""
-    fits, fit = [], DistilledClassifier.fit
+    fits, prepared = [], DistilledClassifier._prepared
 
-    def noted(self, X, y, *, teacher_logits=None, X_val=None, y_val=None):
-        if np.shape(X)[1:] == (4,) and len(X) > 4:  # not the toy that warms torch up
+    def noted(self, X, y, sample_weight, teacher_logits, X_val, y_val):
+        if np.shape(X)[1:] == (4,) and len(X) > 4:  # not the toys that warm torch up
             val = [] if X_val is None else np.asarray(X_val)[:, 0].astype(int).tolist()
             rows = np.asarray(X)[:, 0].astype(int).tolist()
             fits.append((self.meta, rows, val, teacher_logits))
-        return fit(self, X, y, teacher_logits=teacher_logits, X_val=X_val, y_val=y_val)
+        return prepared(self, X, y, sample_weight, teacher_logits, X_val, y_val)
 
-    monkeypatch.setattr(DistilledClassifier, "fit", noted)
+    monkeypatch.setattr(DistilledClassifier, "_prepared", noted)
     return fits
 
 
@@ -107,7 +119,7 @@ def test_a_run_that_learns_from_d_val_is_what_fit_does_alone(make, digits):
 
 
 def test_methods_are_paired_and_independent_of_each_other(make, digits):
-    """Arms of equal settings agree to the last digit, whatever else is compared."""
+    """Arms of equal settings agree, whatever else is compared; trained together or not."""
     same = {"meta": "fixed", "lambda1": 0.5, "temperature": 1.0}
     few = {"naive": {"meta": "naive"}, "same": same}
     many = {"random": {"meta": "random"}, "slow": {"meta": "gradient", "lr": 0.01}} | few
@@ -117,10 +129,68 @@ def test_methods_are_paired_and_independent_of_each_other(make, digits):
     )
     for field in WHAT_COUNTS:
         np.testing.assert_array_equal(runs(two, "naive")[field], runs(two, "same")[field])
-        np.testing.assert_array_equal(runs(two, "naive")[field], runs(four, "naive")[field])
+        np.testing.assert_allclose(runs(two, "naive")[field], runs(four, "naive")[field], rtol=1e-5)
+    assert set(two.results_["together"]) == {1} and set(runs(four, "naive")["together"]) == {3}
     assert len(np.unique(two.results_["random_state"])) == 4
     other = compare_methods(clf, *digits, methods=few, cv=2, n_seeds=2, random_state=1)
     assert (other.results_["log_loss"] != two.results_["log_loss"]).all()
+
+
+def test_arms_trained_together_score_as_one_by_one(make, digits, logits, monkeypatch):
+    """Fixed arms on the same rows; another size of student, and learning arms, are apart."""
+    methods = {name: {"meta": name} for name in ("none", "naive", "random", "linear", "hyperopt")} | {
+        "wider": {"meta": "fixed", "student__hidden": 40},
+        "adam": {"meta": "naive", "optimizer": torch.optim.Adam, "lr": 1e-3},
+        "own T": {"meta": "fixed", "lambda1": 0.2, "temperature": 3.0},
+        "watched": {"meta": "naive", "callbacks": [GradientNormClipping(0.5)]},
+    }
+    given = {"methods": methods, "cv": 2, "random_state": 0, "teacher_logits": logits}
+    together = compare_methods(make(), *digits, **given)
+    monkeypatch.setattr(_together, "FEWEST", np.inf)
+    apart = compare_methods(make(), *digits, **given)
+    for name, count in {"none": 4, "own T": 4, "linear": 1, "wider": 1, "adam": 1, "watched": 1}.items():
+        assert set(runs(together, name)["together"]) == {count}, name
+    assert set(apart.results_["together"]) == {1}
+    for field in ("accuracy", "log_loss", "lambda1", "temperature"):
+        np.testing.assert_allclose(together.results_[field], apart.results_[field], rtol=1e-4)
+    assert together.results_["method"].tolist() == apart.results_["method"].tolist() == 2 * list(methods)
+
+
+def test_the_time_of_a_run_is_shared_equally(make, digits, logits, monkeypatch):
+    """By a clock that moves only when students are trained, 6 s for each run of three."""
+    now, train = [0.0], _together.train_together
+
+    def timed(nets, data):
+        now[0] += 6.0
+        train(nets, data)
+
+    monkeypatch.setattr(_compare, "train_together", timed)
+    monkeypatch.setattr(_compare.time, "perf_counter", lambda: now[0])
+    methods = ("none", "naive", "random", "linear")
+    comparison = compare_methods(make(), *digits, methods=methods, cv=2, teacher_logits=logits)
+    assert [runs(comparison, name)["fit_seconds"].tolist() for name in methods] == [[2.0, 2.0]] * 3 + [
+        [0.0, 0.0]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("active", "device", "expected"),
+    [
+        ((LokyBackend(), None), "cpu", -1),
+        ((LokyBackend(), None), "cuda", 1),
+        ((LokyBackend(), 3), "cpu", None),
+        ((ThreadingBackend(), None), "cpu", None),
+    ],
+)
+def test_processes_over_cores_unless_joblib_was_told_otherwise(active, device, expected, monkeypatch):
+    monkeypatch.setattr(_processes, "get_active_backend", lambda: active)
+    assert _processes.default_n_jobs(device) == expected
+
+
+def test_no_more_processes_than_tasks_and_never_threads():
+    assert _processes.count_processes(4, 3) == 3 and _processes.count_processes(None, 3) == 1
+    with parallel_config("threading", n_jobs=4):
+        assert _processes.count_processes(None, 3) == _processes.count_processes(2, 3) == 1
 
 
 def test_a_splitter_without_a_seed_splits_once(make, digits, logits, students):
@@ -171,7 +241,7 @@ def test_pipeline_is_fitted_on_the_training_fold(make, traceable, students):
     pipeline = make_pipeline(Scaler(), make(LogisticRegression(), max_epochs=1, lr=1e-6))
     compare_methods(pipeline, X, y, methods=("naive", "linear"), cv=folds)
     assert fitted_on == [train.tolist() for train, _ in folds]
-    assert students[0][1] == folds[0][0].tolist()
+    assert next(rows for meta, rows, *_ in students if meta == "naive") == folds[0][0].tolist()
 
 
 def test_frames_string_labels_and_given_logits(make, digits, logits):
@@ -357,6 +427,7 @@ def test_wrong_input_is_refused_before_any_training(change, error, match, make, 
         raise AssertionError("trained before the input was refused")
 
     monkeypatch.setattr(_net.DistillationNet, "train_step", train)
+    monkeypatch.setattr(_together._BatchedRun, "step", train)
     monkeypatch.setattr(LogisticRegression, "fit", train)
     given = {"estimator": make(LogisticRegression()), "X": digits[0], "y": digits[1]} | change
     with pytest.raises(error, match=match):

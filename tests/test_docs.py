@@ -92,3 +92,15 @@ def test_comparison_is_that_of_the_evidence():
     for name, found in data.items():
         means = [f"{row['mean']:.4f}".removeprefix("0") for row in found["against naive"]]
         assert table[name] == means, name
+
+
+def test_what_training_together_saves_is_that_of_the_benchmark():
+    found = json.loads((ROOT / "examples" / "benchmarks" / "many_students.json").read_text())["runs"]
+    table, checked = rows_of(GUIDE / "many_runs.rst"), 0
+    for run in found:
+        if run["same_rows"]:
+            mflop, *ratios = table[f"{run['student']}; {run['batch_size']}"]
+            assert mflop == f"{run['forward_flops'] / 1e6:.1f}"
+            assert ratios[(2, 4, 8, 16).index(run["students"])] == f"{run['ratio']:.2f}"
+            checked += 1
+    assert checked == 4 * len([row for row in table if ";" in row])

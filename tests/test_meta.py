@@ -1,11 +1,15 @@
 """The strategies and the path."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
+from hyperopt import STATUS_FAIL, STATUS_OK, Trials, fmin, hp, tpe
 from sklearn.base import clone
+from skorch.callbacks import EarlyStopping
 
-from sklearn_kd import _bilevel, meta
+from sklearn_kd import _bilevel, _together, meta
 from sklearn_kd._metaparameters import Metaparameters
 from sklearn_kd.meta._gradient import _FORMS
 
@@ -155,6 +159,106 @@ def test_hyperopt_startup_trials_are_the_random_part(make, digits, logits):
         trials[n_startup] = make(meta=strategy).fit(*digits, teacher_logits=logits).trials_["lambda1"]
     np.testing.assert_array_equal(trials[2][:2], trials[5][:2])
     assert (trials[2][2:] != trials[5][2:]).all()
+
+
+def test_guided_trials_asked_for_at_once_are_told_less(make, digits, logits):
+    """The first of them is the sequential one; the next does not know how that went."""
+    trials = {}
+    for at_once in (1, 2):
+        strategy = meta.Hyperopt(n_trials=7, n_startup_trials=3, n_guided_at_once=at_once)
+        trials[at_once] = make(meta=strategy).fit(*digits, teacher_logits=logits).trials_["lambda1"]
+    np.testing.assert_array_equal(trials[1][:4], trials[2][:4])
+    assert trials[1][4] != trials[2][4] and len(np.unique(trials[2])) == 7
+
+
+def test_hyperopt_is_hyperopts_own_algorithm():
+    """Draw by draw what ``hyperopt.fmin`` tries, also when trials fail."""
+
+    def loss(lambda1, temperature):
+        return np.nan if lambda1 > 0.95 else (lambda1 - 0.3) ** 2 + (np.log10(temperature) - 0.4) ** 2
+
+    def objective(draw):
+        value = loss(draw["lambda1"], 10 ** draw["log10_temperature"])
+        return {"loss": value, "status": STATUS_OK if np.isfinite(value) else STATUS_FAIL}
+
+    done = Trials()
+    space = {name: hp.uniform(name, low, 1) for name, low in (("lambda1", 0), ("log10_temperature", -1))}
+    fmin(
+        objective,
+        space,
+        algo=partial(tpe.suggest, n_startup_jobs=4),
+        max_evals=14,
+        rstate=np.random.default_rng(5),
+        trials=done,
+        verbose=False,
+        show_progressbar=False,
+    )
+    strategy = meta.Hyperopt(n_trials=14, n_startup_trials=4)
+    evaluate_all = lambda settings, n_jobs=None: [loss(*start) for start in settings]  # noqa: E731
+    setting = meta.Setting(0.5, 1.0, np.random.default_rng(5), evaluate_all)
+    best = strategy.start(setting)
+    np.testing.assert_array_equal(strategy.trials_["lambda1"], done.vals["lambda1"])
+    assert best[0] == done.argmin["lambda1"]
+
+
+def test_random_search(make, digits, logits):
+    one = make(meta="random").fit(*digits, teacher_logits=logits)
+    assert not hasattr(one, "trials_") and one.n_iter_ == 2 * -(-400 // 32)
+    several = make(meta=meta.Random(n_trials=4)).fit(*digits, teacher_logits=logits)
+    trials = several.trials_
+    assert (trials["lambda1"][0], trials["temperature"][0]) == (one.lambda1_, one.temperature_)
+    assert len(np.unique(trials["lambda1"])) == 4 and several.n_iter_ == 2 * -(-360 // 32)
+    best = trials[trials["val_loss"].argmin()]
+    assert (several.lambda1_, several.temperature_) == (best["lambda1"], best["temperature"])
+    assert several.history_[-1, "valid_loss"] == pytest.approx(best["val_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("strategy", [meta.Random(n_trials=4), meta.Hyperopt(n_startup_trials=4)])
+def test_trials_are_the_same_together_and_apart(strategy, make, digits, logits, monkeypatch):
+    trials = []
+    for fewest in (2, np.inf):
+        monkeypatch.setattr(_together, "FEWEST", fewest)
+        trials.append(make(meta=strategy).fit(*digits, teacher_logits=logits).trials_)
+    for field in ("lambda1", "temperature", "val_loss"):
+        np.testing.assert_allclose(trials[0][field], trials[1][field], rtol=1e-5)
+
+
+def test_trials_in_processes(make, digits, logits):
+    """With a callback, which rules out that they are trained together."""
+    trials = []
+    for n_jobs in (1, 2):
+        callbacks = [EarlyStopping(monitor="valid_acc", patience=1, sink=lambda *args: None)]
+        strategy = meta.Random(n_trials=3, n_jobs=n_jobs)
+        clf = make(meta=strategy, callbacks=callbacks).fit(*digits, teacher_logits=logits)
+        trials.append(clf.trials_["val_loss"])
+    np.testing.assert_allclose(*trials, rtol=1e-6)
+
+
+def test_several_settings_are_evaluated_as_each_alone(make, digits, logits):
+    class Better(meta.Strategy):
+        learns_from_validation = True
+
+        def start(self, setting):
+            tried = [(0.1, 1.0), (0.5, 4.0), (0.9, 2.0)]
+            self.losses = setting.evaluate_all(tried), [setting.evaluate(*start) for start in tried]
+            return tried[0]
+
+    losses = make(meta=Better()).fit(*digits, teacher_logits=logits).strategy_.losses
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+    assert len(set(losses[0])) == 3
+
+
+@pytest.mark.parametrize("strategy", [meta.Random(n_trials=0), meta.Hyperopt(n_guided_at_once=1.5)])
+def test_counts_of_trials_are_checked(strategy, make, digits, logits):
+    with pytest.raises(ValueError, match="must be an integer of at least 1"):
+        make(meta=strategy).fit(*digits, teacher_logits=logits)
+
+
+def test_no_trial_with_a_finite_loss():
+    setting = meta.Setting(0.5, 1.0, np.random.default_rng(0), lambda s, n_jobs=None: [np.nan] * len(s))
+    for strategy in (meta.Random(n_trials=3), meta.Hyperopt()):
+        with pytest.raises(ValueError, match=r"None of . trials has a finite validation loss"):
+            strategy.start(setting)
 
 
 def test_own_strategy(make, digits, logits):

@@ -30,21 +30,3 @@ class NoDistillation(Strategy):
 
     def start(self, setting: Setting) -> tuple[float, float]:
         return 1.0, 1.0
-
-
-class Random(Strategy):
-    """One random draw throughout: lambda1 ~ U(0, 1), log10 T ~ U(−1, 1).
-
-    The paper's text draws log10 T so; its comparison drew T ~ U(0.1, 10).
-
-    Parameters
-    ----------
-    log10_temperature : tuple of (float, float), default=(-1.0, 1.0)
-        Range of log10 T. It is the baseline's own and knows no ``temperature_bounds``.
-    """
-
-    def __init__(self, log10_temperature: tuple[float, float] = (-1.0, 1.0)):
-        self.log10_temperature = log10_temperature
-
-    def start(self, setting: Setting) -> tuple[float, float]:
-        return setting.rng.uniform(0.0, 1.0), 10 ** setting.rng.uniform(*self.log10_temperature)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from functools import partial
-
 import numpy as np
+from tqdm import tqdm
 
 from sklearn_kd.meta._strategy import Setting, Strategy
-
-TRIALS_DTYPE = np.dtype([(name, np.float64) for name in ("lambda1", "temperature", "val_loss", "seconds")])
+from sklearn_kd.meta._trials import best_of, checked_count, tried
 
 
 class Hyperopt(Strategy):
@@ -25,14 +22,31 @@ class Hyperopt(Strategy):
     n_startup_trials : int, default=2
         Trials drawn at random before the model of the losses guides them. hyperopt's own
         default is 20, which makes the paper's 5 trials a random search: set it to
-        ``n_trials`` for that.
+        ``n_trials`` for that. They do not depend on each other: small students are trained
+        in one batched run.
     log10_temperature : tuple of (float, float), default=(-1.0, 1.0)
         Range of log10 T. It is the method's own and knows no ``temperature_bounds``.
+    n_guided_at_once : int, default=1
+        Guided trials asked for at once, and trained as the startup trials are. Each is then
+        chosen without the losses of the others, which count as infinite until they are
+        known: several at once are sooner done and told less. 1 is hyperopt's sequential
+        algorithm.
+    n_jobs : int or None, default=None
+        Processes for trials that are not trained in one run, as joblib reads the number.
 
     Attributes
     ----------
     trials_ : structured array of shape (n_trials,)
-        Fields ``lambda1``, ``temperature``, ``val_loss``, ``seconds``, in the order tried.
+        Fields ``lambda1``, ``temperature``, ``val_loss``, ``seconds`` (an equal share of what
+        the trials made at once took), in the order tried.
+
+    Examples
+    --------
+    Twelve trials, in three rounds of four:
+
+    >>> from sklearn_kd.meta import Hyperopt
+    >>> Hyperopt(n_trials=12, n_startup_trials=4, n_guided_at_once=4)
+    Hyperopt(n_guided_at_once=4, n_startup_trials=4, n_trials=12)
     """
 
     learns_from_validation = True
@@ -42,40 +56,79 @@ class Hyperopt(Strategy):
         n_trials: int = 5,
         n_startup_trials: int = 2,
         log10_temperature: tuple[float, float] = (-1.0, 1.0),
+        n_guided_at_once: int = 1,
+        n_jobs: int | None = None,
     ):
         self.n_trials = n_trials
         self.n_startup_trials = n_startup_trials
         self.log10_temperature = log10_temperature
+        self.n_guided_at_once = n_guided_at_once
+        self.n_jobs = n_jobs
 
     def check(self) -> None:
-        for name in ("n_trials", "n_startup_trials"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)!r} must be at least 1.")
+        checked_count(
+            n_trials=self.n_trials,
+            n_startup_trials=self.n_startup_trials,
+            n_guided_at_once=self.n_guided_at_once,
+        )
 
     def start(self, setting: Setting) -> tuple[float, float]:
-        from hyperopt import STATUS_FAIL, STATUS_OK, fmin, hp, tpe
+        parzen = _Parzen(self.log10_temperature, self.n_startup_trials, setting.rng)
+        rounds: list[np.ndarray] = []
+        n_done = 0
+        with tqdm(total=self.n_trials, unit="trial", disable=setting.verbose <= 0) as progress:
+            while n_done < self.n_trials:
+                at_once = self.n_guided_at_once if rounds else self.n_startup_trials
+                draws = parzen.ask(min(at_once, self.n_trials - n_done))
+                rounds.append(tried(setting, draws, self.n_jobs))
+                parzen.tell(rounds[-1]["val_loss"])
+                n_done += len(draws)
+                progress.update(len(draws))
+        self.trials_ = np.concatenate(rounds)
+        return best_of(self.trials_)
 
-        tried = []
 
-        def objective(draw):
-            lambda1, temperature = float(draw["lambda1"]), float(10 ** draw["log10_temperature"])
-            began = time.perf_counter()
-            loss = setting.evaluate(lambda1, temperature)
-            tried.append((lambda1, temperature, loss, time.perf_counter() - began))
-            return {"loss": loss, "status": STATUS_OK if np.isfinite(loss) else STATUS_FAIL}
+class _Parzen:
+    """hyperopt's tree-structured Parzen estimator, asked and told.
 
-        fmin(
-            objective,
-            space={
-                "lambda1": hp.uniform("lambda1", 0.0, 1.0),
-                "log10_temperature": hp.uniform("log10_temperature", *self.log10_temperature),
-            },
-            algo=partial(tpe.suggest, n_startup_jobs=self.n_startup_trials),
-            max_evals=self.n_trials,
-            rstate=setting.rng,
-            verbose=False,
-            show_progressbar=setting.verbose > 0,
+    ``hyperopt.fmin`` asks, evaluates and tells in one loop; this asks for several.
+    """
+
+    def __init__(self, log10_temperature, n_startup_trials, rng):
+        from hyperopt import Trials, hp
+        from hyperopt.base import Domain
+
+        space = {
+            "lambda1": hp.uniform("lambda1", 0.0, 1.0),
+            "log10_temperature": hp.uniform("log10_temperature", *log10_temperature),
+        }
+        self._domain, self._trials = Domain(None, space), Trials()
+        self._n_startup_trials, self._rng = n_startup_trials, rng
+        self._asked = []
+
+    def ask(self, n: int) -> list[tuple[float, float]]:
+        """The next n (lambda1, T)."""
+        self._asked = [self._suggested() for _ in range(n)]
+        drawn = ({name: value[0] for name, value in doc["misc"]["vals"].items()} for doc in self._asked)
+        return [(float(d["lambda1"]), float(10 ** d["log10_temperature"])) for d in drawn]
+
+    def tell(self, losses) -> None:
+        """The losses of what was asked for last."""
+        from hyperopt import JOB_STATE_DONE, STATUS_FAIL, STATUS_OK
+
+        for doc, loss in zip(self._asked, losses, strict=True):
+            status = STATUS_OK if np.isfinite(loss) else STATUS_FAIL
+            doc["state"], doc["result"] = JOB_STATE_DONE, {"loss": float(loss), "status": status}
+        self._trials.refresh()
+
+    def _suggested(self):
+        """One more trial; those without a loss yet count as the worst there are."""
+        from hyperopt import tpe
+
+        ids, seed = self._trials.new_trial_ids(1), self._rng.integers(2**31 - 1)
+        docs = tpe.suggest(
+            ids, self._domain, self._trials, seed, n_startup_jobs=self._n_startup_trials, verbose=False
         )
-        self.trials_ = np.array(tried, dtype=TRIALS_DTYPE)
-        best = self.trials_[np.nanargmin(self.trials_["val_loss"])]
-        return float(best["lambda1"]), float(best["temperature"])
+        self._trials.insert_trial_docs(docs)
+        self._trials.refresh()
+        return next(doc for doc in self._trials.trials if doc["tid"] == ids[0])

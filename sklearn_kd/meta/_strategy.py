@@ -22,17 +22,43 @@ class Setting:
         The start that the estimator was given.
     rng : numpy.random.Generator
         The only source of randomness to use.
-    evaluate : callable(lambda1, temperature) -> float
-        Trains a fresh student on D_train with these fixed; returns L_val on D_val.
+    evaluate_all : callable(settings, n_jobs=None) -> list of float
+        :meth:`evaluate` for each of several (lambda1, temperature) that do not wait for each
+        other. Students that are small enough are trained in one batched run, the others in
+        ``n_jobs`` processes, as joblib reads that number.
     verbose : int
         The estimator's.
+
+    Examples
+    --------
+    A strategy that takes the better of two temperatures:
+
+    >>> from sklearn_kd import meta
+    >>> class Better(meta.Strategy):
+    ...     learns_from_validation = True
+    ...
+    ...     def start(self, setting):
+    ...         tried = [(setting.lambda1, 1.0), (setting.lambda1, 4.0)]
+    ...         losses = setting.evaluate_all(tried)
+    ...         return tried[losses.index(min(losses))]
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> from sklearn_kd import DistilledClassifier, MLPStudent
+    >>> clf = DistilledClassifier(
+    ...     RandomForestClassifier(10), MLPStudent, meta=Better(), max_epochs=3)
+    >>> clf.fit(*load_iris(return_X_y=True)).temperature_ in (1.0, 4.0)
+    True
     """
 
     lambda1: float
     temperature: float
     rng: np.random.Generator
-    evaluate: Callable[[float, float], float]
+    evaluate_all: Callable[..., list[float]]
     verbose: int = 0
+
+    def evaluate(self, lambda1: float, temperature: float) -> float:
+        """L_val on D_val of a fresh student trained on D_train with these fixed."""
+        return self.evaluate_all([(lambda1, temperature)])[0]
 
 
 class Strategy(BaseEstimator):

@@ -1,0 +1,193 @@
+"""What does it save to train K students of one architecture in one batched run?
+
+Measured is the CPU time of training K students under K fixed (lambda1, T), each for 4 epochs
+over 512 random rows of its own, with a teacher's logits, by SGD with momentum:
+
+  one by one   K times ``net.partial_fit``
+  together     one run on stacked weights (``torch.func.vmap``)
+
+for K = 2, 4, 8, 16 and four students, in batches of 32 and 128; once more with the same rows
+for all, as the trials of a search have them. Both ways are timed in turn in one process with
+one thread; given are the median and the range of the ratio over the pairs. The training
+alone is timed: no preparation, no scoring callbacks.
+
+``compare_methods`` (6 methods, 4 folds) with n_jobs=1 and with n_jobs=2 is timed by the clock,
+processes started anew each time, in turn as well. Other work on the machine disturbs that.
+
+    python examples/benchmarks/many_students.py [pairs]
+
+starts itself again with one thread and large malloc thresholds, without which page faults
+disturb the convolutions, and writes many_students.json beside this file.
+"""
+
+import copy
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+
+import joblib
+import numpy as np
+import skorch
+import torch
+from joblib.externals.loky import get_reusable_executor
+from sklearn.datasets import load_digits
+from sklearn.ensemble import RandomForestClassifier
+from torch.utils.flop_counter import FlopCounterMode
+
+from sklearn_kd import CNNStudent, DistilledClassifier, MLPStudent, compare_methods
+from sklearn_kd._data import DistillationData, SplitData
+from sklearn_kd._losses import Targets
+from sklearn_kd._metaparameters import Metaparameters
+from sklearn_kd._net import DistillationNet
+from sklearn_kd._together import FEWEST, MOST_FLOPS, train_together
+from sklearn_kd.meta import Fixed
+
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_MMAP_THRESHOLD_": "1073741824",
+    "MALLOC_TRIM_THRESHOLD_": "1073741824",
+}
+PAIRS = int(sys.argv[1]) if len(sys.argv) > 1 else 7
+ROWS, EPOCHS, CLASSES = 512, 4, 10
+STUDENTS = {
+    "MLP 64-32-10": (lambda: MLPStudent(64, CLASSES, 32), (64,)),
+    "MLP 64-256-256-10": (lambda: MLPStudent(64, CLASSES, (256, 256)), (64,)),
+    "CNN 4-8-8, 16 on 8x8": (lambda: CNNStudent((1, 8, 8), CLASSES, (4, 8, 8), 16), (1, 8, 8)),
+    "CNN 8-16-16, 32 on 28x28": (lambda: CNNStudent((1, 28, 28), CLASSES), (1, 28, 28)),
+}
+
+
+def made_rows(shape, seed):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(CLASSES, (ROWS,), generator=generator)
+    teacher = torch.randn(ROWS, CLASSES, generator=generator)
+    X = torch.randn(ROWS, *shape, generator=generator)
+    return SplitData(DistillationData(X, Targets(labels, teacher), seed), None)
+
+
+def made_net(student, lambda1, temperature, batch_size):
+    return DistillationNet(
+        copy.deepcopy(student),
+        metaparameters=Metaparameters(lambda1, temperature),
+        strategy=Fixed(),
+        temperature_scaling="hinton",
+        val_temperature=1.0,
+        hypergradient="finite_difference",
+        optimizer=torch.optim.SGD,
+        optimizer__momentum=0.9,
+        lr=0.01,
+        max_epochs=EPOCHS,
+        batch_size=batch_size,
+        classes=np.arange(CLASSES),
+        callbacks__valid_acc=None,
+        callbacks__print_log=None,
+        verbose=0,
+    ).initialize()
+
+
+def cpu_time(train):
+    began = time.process_time()
+    train()
+    return time.process_time() - began
+
+
+def one_by_one(nets, data):
+    for net, split in zip(nets, data, strict=True):
+        net.partial_fit(split)
+
+
+def gain(name, n_students, batch_size, same_rows):
+    make, shape = STUDENTS[name]
+    torch.manual_seed(0)
+    student = make()
+    of_each = [made_rows(shape, 0 if same_rows else k) for k in range(n_students)]
+    data = of_each[:1] * n_students if same_rows else of_each
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        student(data[0].train.X[:batch_size])
+    starts = np.random.default_rng(0).uniform([0, 1], [1, 8], size=(n_students, 2))
+    seconds = []
+    for _ in range(PAIRS + 1):
+        pair = []
+        for train in (one_by_one, train_together):
+            nets = [made_net(student, *start, batch_size) for start in starts]
+            pair.append(cpu_time(lambda train=train, nets=nets: train(nets, data)))
+        seconds.append(pair)
+    apart, together = np.transpose(seconds[1:])  # the first pair warms up
+    ratio = apart / together
+    steps = n_students * EPOCHS * -(-ROWS // batch_size)
+    return {
+        "student": name,
+        "parameters": sum(w.numel() for w in student.parameters()),
+        "batch_size": batch_size,
+        "forward_flops": counter.get_total_flops(),
+        "students": n_students,
+        "same_rows": same_rows,
+        "ratio": round(float(np.median(ratio)), 2),
+        "ratio_range": [round(float(r), 2) for r in (ratio.min(), ratio.max())],
+        "microseconds_per_student_and_step": {
+            "one by one": round(float(np.median(apart)) / steps * 1e6),
+            "together": round(float(np.median(together)) / steps * 1e6),
+        },
+    }
+
+
+def comparisons():
+    X, y = load_digits(return_X_y=True)
+    clf = DistilledClassifier(RandomForestClassifier(100), MLPStudent, max_epochs=60, device="cpu")
+    seconds = {1: [], 2: []}
+    for _ in range(max(1, PAIRS // 2)):
+        for n_jobs, found in seconds.items():
+            get_reusable_executor().shutdown(wait=True)
+            began = time.perf_counter()
+            compare_methods(clf, X / 16, y, cv=4, random_state=0, n_jobs=n_jobs)
+            found.append(round(time.perf_counter() - began, 1))
+    ratio = np.divide(seconds[1], seconds[2])
+    return {
+        "seconds": {f"n_jobs={n}": found for n, found in seconds.items()},
+        "ratio": round(float(np.median(ratio)), 2),
+        "ratio_range": [round(float(r), 2) for r in (ratio.min(), ratio.max())],
+        "settings": "digits, random forest of 100 trees, MLP of 32, 60 epochs, 4 folds, six methods",
+    }
+
+
+def main():
+    runs = []
+    print("one by one / together: median [range]; µs per student and step")
+    for same_rows in (False, True):
+        for name in STUDENTS:
+            for batch_size in (32, 128):
+                for n_students in (2, 4, 8, 16):
+                    run = gain(name, n_students, batch_size, same_rows)
+                    runs.append(run)
+                    low, high = run["ratio_range"]
+                    micros = run["microseconds_per_student_and_step"]
+                    print(
+                        f"{name:26}{'same rows' if same_rows else 'own rows':11}B={batch_size:<4} "
+                        f"{run['forward_flops'] / 1e6:6.1f} MFLOP  K={n_students:<3} {run['ratio']:5.2f} "
+                        f"[{low:.2f}, {high:.2f}]  {micros['one by one']:6d} {micros['together']:6d}",
+                        flush=True,
+                    )
+    record = {
+        "pairs": PAIRS,
+        "seeds": "students 0; rows 0 … K − 1; starts 0; compare_methods random_state=0",
+        "settings": f"{ROWS} rows, {EPOCHS} epochs, SGD, lr 0.01, momentum 0.9, one thread, CPU time",
+        "rule": f"on a CPU together from {FEWEST} students and up to {MOST_FLOPS:.3g} flops per forward pass",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, shared",
+        "versions": {
+            "python": platform.python_version(),
+            **{m.__name__: m.__version__ for m in (torch, skorch, joblib, np)},
+        },
+        "runs": runs,
+        "compare_methods": comparisons(),
+    }
+    print(json.dumps(record["compare_methods"], indent=1))
+    Path(__file__).with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    if any(os.environ.get(name) != value for name, value in ENVIRONMENT.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ENVIRONMENT)
+    main()

@@ -1,0 +1,65 @@
+"""Metaparameters drawn at random: the baseline, and random search."""
+
+from __future__ import annotations
+
+from sklearn_kd.meta._strategy import Setting, Strategy
+from sklearn_kd.meta._trials import best_of, checked_count, tried
+
+
+class Random(Strategy):
+    """One random draw throughout: lambda1 ~ U(0, 1), log10 T ~ U(−1, 1); or the best of several.
+
+    The paper's text draws log10 T so; its comparison drew T ~ U(0.1, 10).
+
+    Parameters
+    ----------
+    log10_temperature : tuple of (float, float), default=(-1.0, 1.0)
+        Range of log10 T. It is the baseline's own and knows no ``temperature_bounds``.
+    n_trials : int, default=1
+        1: the draw is used as it is, and the student trains on all of D. More is random
+        search: each draw trains a fresh student on D_train, and the best by L_val on D_val
+        is used. The first draw is the same in either case. The trials do not depend on each
+        other: small students are trained in one batched run.
+    n_jobs : int or None, default=None
+        Processes for trials that are not trained in one run, as joblib reads the number.
+
+    Attributes
+    ----------
+    trials_ : structured array of shape (n_trials,)
+        Where there are several: ``lambda1``, ``temperature``, ``val_loss``, ``seconds`` (an
+        equal share of what all took), in the order drawn.
+
+    Examples
+    --------
+    >>> from sklearn_kd.meta import Random
+    >>> Random().learns_from_validation, Random(n_trials=10).learns_from_validation
+    (False, True)
+    """
+
+    def __init__(
+        self,
+        log10_temperature: tuple[float, float] = (-1.0, 1.0),
+        n_trials: int = 1,
+        n_jobs: int | None = None,
+    ):
+        self.log10_temperature = log10_temperature
+        self.n_trials = n_trials
+        self.n_jobs = n_jobs
+
+    @property
+    def learns_from_validation(self) -> bool:  # type: ignore[override]
+        """Whether there are several draws to choose from."""
+        return self.n_trials > 1
+
+    def check(self) -> None:
+        checked_count(n_trials=self.n_trials)
+
+    def start(self, setting: Setting) -> tuple[float, float]:
+        draws = [self._draw(setting.rng) for _ in range(self.n_trials)]
+        if len(draws) == 1:
+            return draws[0]
+        self.trials_ = tried(setting, draws, self.n_jobs)
+        return best_of(self.trials_)
+
+    def _draw(self, rng):
+        return rng.uniform(0.0, 1.0), 10 ** rng.uniform(*self.log10_temperature)
