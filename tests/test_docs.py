@@ -1,5 +1,6 @@
 """The documentation names everything public, and its tables are those of the evidence."""
 
+import importlib
 import json
 import re
 from collections import defaultdict
@@ -92,3 +93,13 @@ def test_comparison_is_that_of_the_evidence():
     for name, found in data.items():
         means = [f"{row['mean']:.4f}".removeprefix("0") for row in found["against naive"]]
         assert table[name] == means, name
+
+
+@pytest.mark.parametrize("script", ["step", "loop", "scaling"])
+def test_timings_are_those_of_the_benchmarks(script, monkeypatch):
+    folder = ROOT / "examples" / "benchmarks"
+    monkeypatch.syspath_prepend(folder)
+    records = (json.loads((folder / f"{script}{when}.json").read_text()) for when in ("", "_before"))
+    page = (GUIDE / "speed.rst").read_text(encoding="utf-8")
+    for table in importlib.import_module(script).tables(*records):
+        assert table in page, f"run examples/benchmarks/{script}.py --table"
