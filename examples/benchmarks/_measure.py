@@ -46,7 +46,11 @@ def options(description: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="a few rounds, to see that it works; no file")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="a few rounds, to see that it works; writes no file without --out",
+    )
     parser.add_argument(
         "--table", action="store_true", help="put the JSON into the documentation; measure nothing"
     )
@@ -89,7 +93,7 @@ def _processor() -> str:
 
 def write(record: dict, script: str, chosen: argparse.Namespace) -> None:
     """The record as JSON beside the script; numbers to five digits."""
-    if chosen.quick:
+    if chosen.quick and chosen.out is None:
         return
     path = Path(script).with_suffix(".json") if chosen.out is None else Path(script).parent / chosen.out
     text = json.dumps({"environment": environment(chosen.device)} | _rounded(record), indent=1)
@@ -233,7 +237,7 @@ class Problem(NamedTuple):
 def problem(student: nn.Module, shape, n_classes=10, batch_size=128, n_batches=4, device="cpu") -> Problem:
     """Normal inputs, a linear teacher, a fifth of its labels drawn anew; every class is there."""
     generator = torch.Generator().manual_seed(SEED)
-    n = batch_size * max(n_batches, math.ceil(n_classes / batch_size))
+    n = batch_size * max(n_batches, math.ceil(3 * n_classes / batch_size))
     features = math.prod(shape)
     truth = torch.randn(features, n_classes, generator=generator) * 2 / features**0.5
 
@@ -294,5 +298,5 @@ def put_into_page(script: str, tables: list[str]) -> None:
     for i, table in enumerate(tables):
         above, mark, below = text.partition(f".. {Path(script).stem} {i}\n\n")
         below = re.sub(r"\A\.\. list-table::\n(?:   .*\n|\n(?=   ))*", "", below)
-        text = above + mark + table + below
+        text = above + mark + table + "\n" + below.lstrip("\n")
     PAGE.write_text(text, encoding="utf-8")
