@@ -202,8 +202,7 @@ def cells(found):
         ),
     }
     for label in LEARNED:
-        texts[f"an epoch of ``{label.partition(',')[0]}``{''.join(label.partition(',')[1:])}, by one of "
-              "``naive``, both with D_val"] = against(epoch[label], epoch[SCORED])  # fmt: skip
+        texts[f"an epoch of {label}, by one of naive, both with D_val"] = against(epoch[label], epoch[SCORED])
     for n, times in found["predict"].items():
         texts[f"``predict_proba``, {int(n):,} rows, by hand"] = shown(*ratio(times, "predict_proba", BY_HAND))
     texts["fixed cost of ``fit``, ms"] = "{:.0f} ({:.0f}–{:.0f})".format(*quartiles(1e3 * fixed[FIT]))

@@ -261,7 +261,7 @@ def tables(record, before):
         ]
         for contender in contenders
     ]
-    header = ["way to a hypergradient", *students, "extra memory, ResNet-8, MB", "largest error, float32"]
+    header = ["way to a hypergradient", *students, "extra MB", "error"]
     operations = [
         [names.get(c, c), *(str(found["operations"][c]) for found in students.values())]
         for c in contenders
