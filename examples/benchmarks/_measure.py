@@ -96,7 +96,8 @@ def write(record: dict, script: str, chosen: argparse.Namespace) -> None:
     if chosen.quick and chosen.out is None:
         return
     path = Path(script).with_suffix(".json") if chosen.out is None else Path(script).parent / chosen.out
-    text = json.dumps({"environment": environment(chosen.device)} | _rounded(record), indent=1)
+    about = {"quick": chosen.quick, "environment": environment(chosen.device)}
+    text = json.dumps(about | _rounded(record), indent=1)
     path.write_text(text + "\n", encoding="utf-8")
 
 
