@@ -1,5 +1,6 @@
 """The documentation names everything public, and its tables are those of the evidence."""
 
+import importlib
 import json
 import re
 from collections import defaultdict
@@ -104,3 +105,13 @@ def test_what_training_together_saves_is_that_of_the_benchmark():
             assert ratios[(2, 4, 8, 16).index(run["students"])] == f"{run['ratio']:.2f}"
             checked += 1
     assert checked == 4 * len([row for row in table if ";" in row])
+
+
+@pytest.mark.parametrize("script", ["step", "loop", "scaling"])
+def test_timings_are_those_of_the_benchmarks(script, monkeypatch):
+    folder = ROOT / "examples" / "benchmarks"
+    monkeypatch.syspath_prepend(folder)
+    records = (json.loads((folder / f"{script}{when}.json").read_text()) for when in ("", "_before"))
+    page = (GUIDE / "speed.rst").read_text(encoding="utf-8")
+    for table in importlib.import_module(script).tables(*records):
+        assert table in page, f"run examples/benchmarks/{script}.py --table"

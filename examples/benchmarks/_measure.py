@@ -1,0 +1,303 @@
+"""What the benchmarks share: the clock, interleaved rounds, data, the library's own step, the record."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from itertools import cycle
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import skorch
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import sklearn_kd
+from sklearn_kd import DistilledClassifier
+from sklearn_kd._data import DistillationData, TensorBatches
+from sklearn_kd._losses import Targets
+
+LR = 0.05
+START = (0.5, 2.0)  # lambda1, T
+SEED = 0
+# One thread; and no pages handed back to the system and faulted in again at every step.
+PROCESS = {
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_MMAP_THRESHOLD_": "1073741824",
+    "MALLOC_TRIM_THRESHOLD_": "1073741824",
+}
+
+
+# --------------------------------------------------------------------------------------
+# The process, and what it was
+
+
+def options(description: str) -> argparse.Namespace:
+    """The command line; starts the script anew where ``PROCESS`` is not its environment."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="a few rounds, to see that it works; writes no file without --out",
+    )
+    parser.add_argument(
+        "--table", action="store_true", help="put the JSON into the documentation; measure nothing"
+    )
+    parser.add_argument("--out", help="name of the JSON file, in place of the script's")
+    parser.add_argument("--device", default="cpu")
+    chosen = parser.parse_args()
+    if any(os.environ.get(name) != value for name, value in PROCESS.items()):
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | PROCESS)
+    torch.set_num_threads(1)
+    return chosen
+
+
+def environment(device: str) -> dict:
+    """Versions, the machine, the process."""
+    package = Path(sklearn_kd.__file__).parent
+    revision = subprocess.run(
+        ["git", "-C", package, "describe", "--always", "--dirty"], capture_output=True, text=True
+    )
+    return {
+        "sklearn_kd": f"{sklearn_kd.__version__}, {revision.stdout.strip() or 'no revision'}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "skorch": skorch.__version__,
+        "numpy": np.__version__,
+        "processor": _processor() if device == "cpu" else torch.cuda.get_device_name(device),
+        "clock": "CPU time" if device == "cpu" else "wall time, synchronised",
+        "threads": torch.get_num_threads(),
+        **PROCESS,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def write(record: dict, script: str, chosen: argparse.Namespace) -> None:
+    """The record as JSON beside the script; numbers to five digits."""
+    if chosen.quick and chosen.out is None:
+        return
+    path = Path(script).with_suffix(".json") if chosen.out is None else Path(script).parent / chosen.out
+    about = {"quick": chosen.quick, "environment": environment(chosen.device)}
+    text = json.dumps(about | _rounded(record), indent=1)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def read(script: str, name: str | None = None) -> dict:
+    """A record as it was written."""
+    path = Path(script).with_suffix(".json") if name is None else Path(script).parent / name
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _rounded(value):
+    if isinstance(value, dict):
+        return {key: _rounded(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(v) for v in value]
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+# --------------------------------------------------------------------------------------
+# Time
+
+
+def now(device: str = "cpu") -> float:
+    """Seconds: of CPU time, or of wall time when the GPU has finished."""
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def interleaved(contenders: dict, rounds: int, steps: dict | int = 1, device: str = "cpu") -> dict:
+    """Seconds per call, {name: one per round}; who comes first changes from round to round."""
+    names, times = list(contenders), {name: [] for name in contenders}
+    for contender in contenders.values():
+        contender()
+        contender()
+    for turn in range(rounds):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            n = steps if isinstance(steps, int) else steps[name]
+            start = now(device)
+            for _ in range(n):
+                contenders[name]()
+            times[name].append((now(device) - start) / n)
+    return times
+
+
+def ratio(times: dict, name: str, unit: str) -> tuple[float, float, float]:
+    """Median and quartiles, over the rounds, of ``name``'s time to ``unit``'s."""
+    return quartiles(np.divide(times[name], times[unit]))
+
+
+def quartiles(values) -> tuple[float, float, float]:
+    """Median, lower and upper quartile."""
+    low, middle, high = np.percentile(values, [25, 50, 75])
+    return float(middle), float(low), float(high)
+
+
+def shown(median: float, low: float, high: float) -> str:
+    """``1.23 (1.20–1.27)``."""
+    return f"{median:.2f} ({low:.2f}–{high:.2f})"
+
+
+def calls_for(contender, seconds: float, most: int, device: str = "cpu") -> int:
+    """How often to call in a round for it to last about that long."""
+    contender()
+    start = now(device)
+    contender()
+    return int(np.clip(seconds / (now(device) - start), 1, most))
+
+
+# --------------------------------------------------------------------------------------
+# Memory and launches
+
+
+def peak_memory(run, device: str = "cpu") -> int:
+    """The most bytes of tensors that ``run`` held at once, beyond what was there before.
+
+    On the CPU from the profiler's record of every allocation through torch's allocator.
+    """
+    if device != "cpu":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
+        run()
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    return int(max(np.cumsum(changes), default=0))
+
+
+class _Counter(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+def operations(step) -> int:
+    """Operations that one call dispatches: on a GPU, about its launches."""
+    with _Counter() as counter:
+        step()
+    return counter.count
+
+
+# --------------------------------------------------------------------------------------
+# What is trained
+
+
+class Problem(NamedTuple):
+    """A student and its data; ``f`` are the teacher's logits on ``X``."""
+
+    student: nn.Module
+    X: Tensor
+    y: Tensor
+    f: Tensor
+    X_val: Tensor
+    y_val: Tensor
+    batch_size: int
+    device: str
+
+    def batches(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Training batches, cut beforehand: the loop is not what is measured."""
+        return list(zip(*(t.split(self.batch_size) for t in (self.X, self.y, self.f)), strict=True))
+
+    def val_batches(self) -> list[tuple[Tensor, Tensor]]:
+        """Validation batches."""
+        return list(zip(*(t.split(self.batch_size) for t in (self.X_val, self.y_val)), strict=True))
+
+
+def problem(student: nn.Module, shape, n_classes=10, batch_size=128, n_batches=4, device="cpu") -> Problem:
+    """Normal inputs, a linear teacher, a fifth of its labels drawn anew; every class is there."""
+    generator = torch.Generator().manual_seed(SEED)
+    n = batch_size * max(n_batches, math.ceil(3 * n_classes / batch_size))
+    features = math.prod(shape)
+    truth = torch.randn(features, n_classes, generator=generator) * 2 / features**0.5
+
+    def rows(n):
+        X = torch.randn(n, *shape, generator=generator)
+        f = X.flatten(1) @ truth
+        drawn = torch.randint(n_classes, (n,), generator=generator)
+        y = torch.where(torch.rand(n, generator=generator) < 0.2, drawn, f.argmax(1))
+        return X.to(device), y.to(device), f.to(device)
+
+    X, y, f = rows(n)
+    y[:n_classes] = torch.arange(n_classes)
+    X_val, y_val, _ = rows(batch_size * n_batches)
+    return Problem(student.to(device), X, y, f, X_val, y_val, batch_size, device)
+
+
+def ours(problem: Problem, val_batch_size: int | None = None, **params):
+    """The library's ``train_step``, without the loop around it: a function of nothing."""
+    size, valid_size = problem.batch_size, val_batch_size or problem.batch_size
+    lambda1, temperature = START
+    clf = DistilledClassifier(
+        None, problem.student, lambda1=lambda1, temperature=temperature, lr=LR, max_epochs=1,
+        batch_size=size, iterator_valid__batch_size=valid_size, device=problem.device,
+        random_state=SEED, **params,
+    )  # fmt: skip
+    X, y, f, X_val, y_val = (t.cpu().numpy() for t in problem[1:6])
+    net = clf.fit(X, y, teacher_logits=f, X_val=X_val, y_val=y_val).net_
+    net.module_.train()
+    train = DistillationData(problem.X, Targets(problem.y, problem.f))
+    valid = DistillationData(problem.X_val, Targets(problem.y_val))
+    net.validation_batches_ = cycle(list(TensorBatches(valid, batch_size=valid_size)))
+    batches = cycle(list(TensorBatches(train, batch_size=size)))
+
+    def run():
+        net.train_step(next(batches))
+
+    run.student = net.module_
+    return run
+
+
+# --------------------------------------------------------------------------------------
+# Tables for the documentation
+
+PAGE = Path(__file__).parents[2] / "docs" / "guide" / "speed.rst"
+
+
+def rst_table(header: list[str], rows: list[list[str]]) -> str:
+    """A list table of reStructuredText."""
+    lines = [".. list-table::", "   :header-rows: 1", "   :class: numbers", ""]
+    for row in (header, *rows):
+        lines += [f"   * - {row[0]}", *(f"     - {cell}" for cell in row[1:])]
+    return "\n".join(lines) + "\n"
+
+
+def put_into_page(script: str, tables: list[str]) -> None:
+    """Replace the tables that stand after ``.. NAME 0``, ``.. NAME 1`` … in the page on speed."""
+    text = PAGE.read_text(encoding="utf-8")
+    for i, table in enumerate(tables):
+        above, mark, below = text.partition(f".. {Path(script).stem} {i}\n\n")
+        below = re.sub(r"\A\.\. list-table::\n(?:   .*\n|\n(?=   ))*", "", below)
+        text = above + mark + table + "\n" + below.lstrip("\n")
+    PAGE.write_text(text, encoding="utf-8")
