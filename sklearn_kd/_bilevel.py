@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp
 from torch.optim import Optimizer
 
-from sklearn_kd._devices import full_precision, reading_is_free
+from sklearn_kd._devices import as_number, full_precision
 from sklearn_kd._losses import TEMPERATURE_SCALINGS, Targets, TrainingLoss, validation_loss
 from sklearn_kd._modes import evaluating
 from sklearn_kd._random import preserved_random_state, random_state, set_random_state
@@ -188,14 +188,14 @@ class Clipping(NamedTuple):
 
 
 def _step_size(change, logits, size):
-    """ε that moves the logits by about this share of their size."""
-    return change * torch.clamp(_rms(logits), min=0.1) / size
+    """ε that moves the logits by about this share of their size; of 0.1 where they are small."""
+    return change * (_rms(logits) + 0.1) / size
 
 
 def _moved(w, d, step):
     """w + step · d."""
-    if reading_is_free(step):
-        return torch._foreach_add(w, d, alpha=step.item())
+    if not isinstance(step, Tensor):
+        return torch._foreach_add(w, d, alpha=step)
     moved = torch._foreach_mul(d, step)
     torch._foreach_add_(moved, w)
     return moved
@@ -242,11 +242,11 @@ DIRECTIONAL_DERIVATIVES = {
 }
 
 
-def _rms(t: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(t) / t.numel() ** 0.5
+def _rms(t: Tensor):
+    return as_number(torch.linalg.vector_norm(t)) / t.numel() ** 0.5
 
 
-def _size_of_logit_change(v: list[Tensor], d: list[Tensor], norm: Tensor, r_val: Tensor) -> Tensor:
+def _size_of_logit_change(v: list[Tensor], d: list[Tensor], norm, r_val: Tensor):
     """About the root mean square of J d, for no further pass; ``norm`` is ‖v‖.
 
     On the validation batch v = Jᵀ r_val, so that ⟨v, d⟩ = ⟨r_val, J d⟩ ≤ ‖r_val‖ ‖J d‖; the
@@ -254,11 +254,12 @@ def _size_of_logit_change(v: list[Tensor], d: list[Tensor], norm: Tensor, r_val:
     (examples/evidence/finite_difference.py).
     """
     if d is v:
-        along = norm.square()
+        along = norm * norm
     else:
         products = [torch.vdot(v_w.flatten(), d_w.flatten()) for v_w, d_w in zip(v, d, strict=True)]
-        along = torch.stack(products).sum().abs()
-    return along / (torch.linalg.vector_norm(r_val) * r_val.numel() ** 0.5)
+        along = abs(as_number(torch.stack(products).sum()))
+    # Where it vanishes there is no direction, and no step is too large.
+    return along / (_rms(r_val) * r_val.numel()) + 1e-30
 
 
 # --------------------------------------------------------------------------------------
@@ -352,7 +353,7 @@ class StepRecord:
         self.begun = False
         with preserved_random_state(self.device), _Buffers(self.student), torch.no_grad():
             v, r_val, val_loss = self._validation_gradient(x_val, val_targets, val_temperature)
-            norm = global_norm(v)
+            norm = as_number(global_norm(v))
             c, d = self.response(v, self.w)
             if self.clipping is not None:
                 d = self.clipping.response([_gradient(w) for w in self.weights], d)
@@ -360,7 +361,7 @@ class StepRecord:
             del v
             u = DIRECTIONAL_DERIVATIVES[method](_Replay(self, x), self.w, d, logits.detach(), size)
             h = c * (derivatives * u).sum(dim=(1, 2))
-        return torch.where(norm > _SMALLEST_NORM, h, torch.nan), val_loss
+        return torch.where(torch.as_tensor(norm > _SMALLEST_NORM), h, torch.nan), val_loss
 
     def _validation_gradient(self, x, targets, val_temperature):
         with _validation_mode(self.student), torch.enable_grad():

@@ -38,6 +38,11 @@ def reading_is_free(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu"
 
 
+def as_number(tensor: Tensor) -> float | Tensor:
+    """A tensor of shape () as a number, where that is free."""
+    return tensor.item() if reading_is_free(tensor) else tensor
+
+
 @contextmanager
 def full_precision(device: torch.device):
     """No autocast and no TF32: a difference of logits drowns in either."""

@@ -107,14 +107,14 @@ class TrainingLoss:
     @torch.no_grad()
     def metaparameter_derivatives(self) -> Tensor:
         """(∂r/∂lambda1, ∂r/∂T), shape (2, B, K): how the metaparameters bend r."""
-        z, f, A = self._z, self._f, self._A
+        z, f = self._z, self._f
         if f is None:  # the loss of the labels alone knows no metaparameters
             return z.new_zeros(2, *z.shape)
         (lambda1, T), (s, ds) = self._knobs, TEMPERATURE_SCALINGS[self._scaling]
         s, ds = s(T), ds(T)
         q, t, D = self._q, self._t, self._D
         E = q * (z - (q * z).sum(dim=-1, keepdim=True)) - t * (f - (t * f).sum(dim=-1, keepdim=True))
-        r1 = A - (s / T) * D
+        r1 = self._A - (s / T) * D
         r2 = ((1 - lambda1) * (ds / T - s / T**2)) * D - ((1 - lambda1) * s / T**3) * E
         return _share_of_rows(torch.stack([r1, r2]), self._weight)
 

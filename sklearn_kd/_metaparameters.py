@@ -70,6 +70,7 @@ class Metaparameters:
         self._val_losses: list[Tensor | float] = []
         self._predicted: list[bool] = []
         self._planned: list[Tensor] = []
+        self._theta_bounds = tuple(map(self._to_theta, self._bounds))
         self._theta = torch.nn.Parameter(self._to_theta(self._now))
         self._optimizer = optimizer([self._theta], lr=lr, **optimizer_params)
 
@@ -108,8 +109,10 @@ class Metaparameters:
         h = torch.where(self._is_T, self._now, 1.0) * hypergradient  # dL/d log T = T · dL/dT
         self._theta.grad = torch.where(torch.isfinite(h.sum()), h, 0.0)
         self._optimizer.step()
-        value = self._project(self._theta.detach())
-        self._settle(value)
+        with torch.no_grad():
+            self._theta.clamp_(*self._theta_bounds)
+            value = self._from_theta(self._theta)
+            self._now.copy_(value)
         return value
 
     def record(self, value: Tensor, val_loss: Tensor) -> None:
@@ -119,7 +122,7 @@ class Metaparameters:
 
     def plan(self, theta: Tensor) -> None:
         """Set where the next k iterations lead, θ of shape (k, 2) or (2,), projected."""
-        values = self._project(theta.reshape(-1, 2).to(**self._make))
+        values = self._from_theta(theta.reshape(-1, 2).to(**self._make))
         self._planned = list(values.unbind())
 
     @property
@@ -130,7 +133,10 @@ class Metaparameters:
     def follow_plan(self) -> None:
         """θ ← the next of the plan, recorded as predicted."""
         value = self._planned.pop(0)
-        self._settle(value)
+        with torch.no_grad():
+            self._now.copy_(value)
+            if not self._planned:  # where the optimizer goes on from
+                self._theta.copy_(self._to_theta(value))
         self._values.append(value)
         self._annotate(predicted=True)
 
@@ -161,15 +167,9 @@ class Metaparameters:
         self._val_losses.append(val_loss)
         self._predicted.append(predicted)
 
-    def _settle(self, value):
-        """Let this be where the metaparameters are, and where the optimizer goes on from."""
-        with torch.no_grad():
-            self._now.copy_(value)
-            self._theta.copy_(self._to_theta(value))
-
     def _to_theta(self, values):
         return torch.where(self._is_T, values.log(), values)
 
-    def _project(self, theta):
-        values = torch.where(self._is_T, theta.exp(), theta)
-        return torch.clamp(values, *self._bounds)
+    def _from_theta(self, theta):
+        """(lambda1, T), projected onto the bounds."""
+        return torch.where(self._is_T, theta.exp(), theta).clamp(*self._bounds)

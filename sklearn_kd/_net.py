@@ -286,15 +286,17 @@ class DistillationNet(NeuralNetClassifier):
     def _bilevel_iteration(self, batch, val_batch):
         if self.step_record_ is None:
             self.step_record_ = StepRecord(self.module_, self.optimizer_, self._forward)
-        record, some = self.step_record_, slice(self.hypergradient_rows)
+        record, rows = self.step_record_, self.hypergradient_rows
         with full_precision(record.device):
             record.begin()
             step = super().train_step(batch)
-            derivatives = step["training_loss"].metaparameter_derivatives()[:, some]
+            derivatives = step["training_loss"].metaparameter_derivatives()
+            if rows is not None and rows < len(batch[0]):
+                derivatives = derivatives[:, :rows] * (len(batch[0]) / rows)
             h, val_loss = record.hypergradient(
-                batch[0][some],
-                step["y_pred"][some],
-                derivatives * (len(batch[0]) / derivatives.shape[1]),
+                batch[0][:rows],
+                step["y_pred"][:rows],
+                derivatives,
                 val_batch[0],
                 val_batch.targets,
                 val_temperature=self.val_temperature_,

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from sklearn_kd import _capture, _metaparameters, _net
+from sklearn_kd import _capture, _devices, _metaparameters, _net
 
 
 def storage(tensor):
@@ -74,7 +74,7 @@ def captured(monkeypatch):
     monkeypatch.setattr(_net, "why_not_captured", lambda *_: None)
     monkeypatch.setattr(_capture.CapturedIterations.__init__, "__defaults__", (TapeGraph,))
     monkeypatch.setattr(_metaparameters, "reading_is_free", lambda tensor: False)
-    monkeypatch.setattr("sklearn_kd._bilevel.reading_is_free", lambda tensor: False)
+    monkeypatch.setattr(_devices, "reading_is_free", lambda tensor: False)
     monkeypatch.setattr(TapeGraph, "captures", 0)
 
 

@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import sklearn_kd
 from sklearn_kd import DistilledClassifier
-from sklearn_kd._data import DistillationData, TensorBatches
+from sklearn_kd._data import DistillationData
 from sklearn_kd._losses import Targets
 
 LR = 0.05
@@ -269,8 +269,8 @@ def ours(problem: Problem, val_batch_size: int | None = None, **params):
     net.module_.train()
     train = DistillationData(problem.X, Targets(problem.y, problem.f))
     valid = DistillationData(problem.X_val, Targets(problem.y_val))
-    net.validation_batches_ = cycle(list(TensorBatches(valid, batch_size=valid_size)))
-    batches = cycle(list(TensorBatches(train, batch_size=size)))
+    net.validation_batches_ = cycle(list(net.get_iterator(valid, training=False)))
+    batches = cycle(list(net.get_iterator(train, training=True)))
 
     def run():
         net.train_step(next(batches))

@@ -28,6 +28,7 @@ import copy
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from _measure import (
     LR,
     SEED,
@@ -48,7 +49,6 @@ from _peers import distillation
 from skorch import NeuralNetClassifier
 
 from sklearn_kd import CNNStudent, DistilledClassifier, MLPStudent
-from sklearn_kd._losses import Targets, training_loss
 
 BATCH, PREDICTION_BATCH = 128, 1024
 LAMBDA1, T = START
@@ -80,7 +80,12 @@ def by_plain_loss(student, x, y, f):
 
 def by_closed_form(student, x, y, f):
     z = student(x)
-    loss, r = training_loss(z, Targets(y, f), LAMBDA1, T, scaling="hinton")
+    with torch.no_grad():
+        log_p, log_q, t = z.log_softmax(1), (z / T).log_softmax(1), (f / T).softmax(1)
+        A = log_p.exp().scatter_add_(1, y[:, None], torch.full((len(y), 1), -1.0, device=z.device))
+        r = (LAMBDA1 * A + (1 - LAMBDA1) * T * (log_q.exp() - t)) / len(y)
+        soft = -(t * log_q).sum(dim=1).mean()
+        loss = LAMBDA1 * F.nll_loss(log_p, y) + (1 - LAMBDA1) * T**2 * soft
     z.backward(r)
     return loss
 
