@@ -337,6 +337,31 @@ class BaseDistiller(CallbackSupportMixin, RoutingEstimator):
     # ----------------------------------------------------------------------------------
     # What is fitted, and prediction
 
+    def _fitted_attributes(self, net, run) -> dict:
+        """What a fit that ends with this net leaves behind."""
+        strategy, teacher = run.strategy, run.teacher
+        path = net.metaparameters.path()
+        if self._continues():
+            path["iteration"] += self.n_iter_
+            path = np.concatenate([self.metaparameter_path_, path])
+        return {
+            "net_": net,
+            "strategy_": strategy,
+            "teacher_": teacher.fitted if teacher is not None and self.keep_teacher else None,
+            "metaparameter_path_": path,
+            "n_iter_": len(path),
+            "lambda1_": float(net.metaparameters.lambda1),
+            "temperature_": float(net.metaparameters.temperature),
+            "val_temperature_": float(net.val_temperature_),
+        } | ({"trials_": strategy.trials_} if hasattr(strategy, "trials_") else {})
+
+    def _publish(self, net, run):
+        """Set the fitted attributes."""
+        fitted = self._fitted_attributes(net, run)
+        self.__dict__.pop("trials_", None)
+        self.__dict__.update(fitted)
+        net.metaparameters.forget_path()  # or every pickle would hold it twice
+
     @property
     def student_(self) -> torch.nn.Module:
         """The trained student."""

@@ -442,8 +442,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         """The net of a trial, of which nothing is kept but L_val at the end."""
         changes: dict[str, Any] = {"verbose": 0}
         if not self.callbacks and not self._routed("callbacks"):
-            # Nobody reads a trial's scores; on a small student they take most of the time.
-            changes |= {f"callbacks__{name}": None for name in ("valid_acc", "print_log")}
+            changes["callbacks__valid_acc"] = None  # which nobody reads
         callbacks = clone(self.callbacks, safe=False)
         return self._make_net(run.student, Fixed(), lambda1, temperature, callbacks, **changes)
 
@@ -487,31 +486,6 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
             device=str(device),
             **(params | routed | changes),
         ).initialize()
-
-    def _fitted_attributes(self, net, run) -> dict:
-        """What a fit that ends with this net leaves behind."""
-        strategy, teacher = run.strategy, run.teacher
-        path = net.metaparameters.path()
-        if self._continues():
-            path["iteration"] += self.n_iter_
-            path = np.concatenate([self.metaparameter_path_, path])
-        return {
-            "net_": net,
-            "strategy_": strategy,
-            "teacher_": teacher.fitted if teacher is not None and self.keep_teacher else None,
-            "metaparameter_path_": path,
-            "n_iter_": len(path),
-            "lambda1_": float(net.metaparameters.lambda1),
-            "temperature_": float(net.metaparameters.temperature),
-            "val_temperature_": float(net.val_temperature_),
-        } | ({"trials_": strategy.trials_} if hasattr(strategy, "trials_") else {})
-
-    def _publish(self, net, run):
-        """Set the fitted attributes."""
-        fitted = self._fitted_attributes(net, run)
-        self.__dict__.pop("trials_", None)
-        self.__dict__.update(fitted)
-        net.metaparameters.forget_path()  # or every pickle would hold it twice
 
     # ----------------------------------------------------------------------------------
     # Scoring

@@ -169,16 +169,14 @@ def test_against_double_backward(optimizer, batch_norm, scaling):
     assert np.sum(np.array(errors) > 0.02) <= 3 * ("adam" in optimizer and batch_norm)
 
 
-def test_central_difference_is_the_more_exact_one():
-    """In float32, on ten draws; a smooth student, so that no kink of ReLU decides."""
-    medians = []
-    for method in ("central_difference", "finite_difference"):
-        errors = [
-            relative_error(Problem(seed).to(torch.float32).hypergradient(method), Problem(seed).reference())
-            for seed in range(10)
-        ]
-        medians.append(np.median(errors))
-    assert medians[0] < medians[1] < 0.005
+def test_central_difference_in_float32():
+    errors = [
+        relative_error(
+            Problem(seed).to(torch.float32).hypergradient("central_difference"), Problem(seed).reference()
+        )
+        for seed in range(20)
+    ]
+    assert max(errors) < 0.02 and np.median(errors) < 0.005
 
 
 def test_rows_of_the_extra_pass_estimate_the_whole():

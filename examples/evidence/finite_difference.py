@@ -5,6 +5,7 @@ each (0 to 90 steps), batch 128, against the exact hypergradient in float64. Two
 
   by weights   ε = 3e-5 · ‖w‖/‖d‖
   by logits    ε such that the logits are expected to move by a set share of their size (ours)
+  central      by logits, (z(w + ε d) − z(w − ε d)) / 2ε
 
     python examples/evidence/finite_difference.py
 
@@ -73,8 +74,8 @@ NETWORKS = {
 
 
 def errors(make, shape):
-    """Relative errors of both rules at ten stages of training."""
-    found = {"by weights": [], "finite_difference": []}
+    """Relative errors of all three at ten stages of training."""
+    found = {"by weights": [], "finite_difference": [], "central_difference": []}
     for stage in range(10):
         torch.manual_seed(stage)
         student = make()
@@ -99,10 +100,10 @@ def errors(make, shape):
 
 def main():
     results = {name: errors(*network) for name, network in NETWORKS.items()}
-    print(f"{'relative error, median (largest)':32}{'by weights':>20}{'by logits':>20}")
+    print(f"{'relative error, median (largest)':32}{'by weights':>20}{'by logits':>20}{'central':>20}")
     for name, found in results.items():
         cells = [f"{np.median(e):.1e} ({max(e):.1e})" for e in found.values()]
-        print(f"{name:32}{cells[0]:>20}{cells[1]:>20}")
+        print(f"{name:32}" + "".join(f"{cell:>20}" for cell in cells))
     low, middle, high = np.percentile(ratios, [0, 50, 100])
     print(f"expected / true size of the change: {low:.2f} to {high:.2f}, median {middle:.2f}")
     record = {"torch": torch.__version__, "errors": results, "ratios": ratios}
