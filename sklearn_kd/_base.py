@@ -308,6 +308,11 @@ class BaseDistiller(CallbackSupportMixin, RoutingEstimator):
         """Refuse ``hypergradient_rows`` where a row's logits depend on the rest of its batch."""
         if self.hypergradient_rows is None:
             return
+        if self.hypergradient == "exact":
+            raise ValueError(
+                "hypergradient_rows saves part of an extra forward pass, but hypergradient='exact' has "
+                "none. Set hypergradient_rows=None, or another hypergradient."
+            )
         size = self._routed("iterator_train").get("batch_size", self.batch_size)
         # A batch of rows that all differ, made of a few.
         batch = samples.repeat(size, *[1] * (samples.ndim - 1))[:size]

@@ -12,9 +12,8 @@ virtual one; nothing here moves the student's weights, its buffers or the random
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,6 +25,7 @@ from sklearn_kd._devices import as_number, full_precision
 from sklearn_kd._losses import TEMPERATURE_SCALINGS, Targets, TrainingLoss, validation_loss
 from sklearn_kd._modes import evaluating
 from sklearn_kd._random import preserved_random_state, random_state, set_random_state
+from sklearn_kd._responses import Clipping, global_norm, response_class
 
 # A finite difference moves the logits by this share of their size, in units of √epsilon:
 # where rounding and curvature (or the kinks of ReLU) cost about the same.
@@ -34,154 +34,8 @@ _LOGIT_CHANGE = 0.3
 _SMALLEST_NORM = 1e-12
 
 
-def global_norm(tensors: list[Tensor]) -> Tensor:
-    """Euclidean norm of all entries together, shape ()."""
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
-
-
 # --------------------------------------------------------------------------------------
-# d = (∂w'/∂g)ᵀ v: the optimizer's own response to the gradient it is given. It comes as
-# c · d, because it often is a multiple of v, which then need not be copied.
-
-
-class Response:
-    """That of plain SGD, −γ v, whatever the optimizer; the base of those that know more.
-
-    Parameters
-    ----------
-    optimizer : Optimizer
-    weights : list of Tensor
-        What v and d are aligned to.
-    """
-
-    def __init__(self, optimizer: Optimizer, weights: list[Tensor]):
-        group_of = {w: group for group in optimizer.param_groups for w in group["params"]}
-        self.weights, self.groups = weights, [group_of[w] for w in weights]
-        self.state = optimizer.state
-
-    def before_step(self) -> None:
-        """Note what the real step is about to change."""
-        self.factors = [-group["lr"] for group in self.groups]
-
-    def __call__(self, v: list[Tensor], w_before: list[Tensor]) -> tuple[Any, list[Tensor]]:
-        """(c, d), after the step was taken from ``w_before``."""
-        first = self.factors[0]
-        if not isinstance(first, Tensor) and all(factor == first for factor in self.factors):
-            return first, v
-        return 1.0, [factor * v_w for factor, v_w in zip(self.factors, v, strict=True)]
-
-
-class SGDResponse(Response):
-    """−γ v; with momentum and damping −γ (1 − δ) v; Nesterov −γ (1 + μ (1 − δ)) v.
-
-    The first step of momentum is undamped: −γ v, Nesterov −γ (1 + μ) v.
-    """
-
-    def before_step(self):
-        self.factors = [
-            self._factor(group, self.state.get(w)) for w, group in zip(self.weights, self.groups, strict=True)
-        ]
-
-    def _factor(self, group, state):
-        mu = group["momentum"]
-        if mu == 0:
-            return -group["lr"]
-        first = not state or state.get("momentum_buffer") is None
-        damped = 1.0 if first else 1.0 - group["dampening"]
-        return -group["lr"] * (1.0 + mu * damped if group["nesterov"] else damped)
-
-
-class AdamResponse(Response):
-    """−γ [(1 − β₁)/(bc₁ D) − m̂ (1 − β₂) g/(bc₂ √ŝ D²)] ⊙ v, and 0 where s = 0.
-
-    m and s are the moments after the step, m̂ = m/bc₁, ŝ = s/bc₂, D = √ŝ + ε. For Adam with
-    L2 weight decay g includes wd · w; AdamW decays apart from the gradient.
-    """
-
-    def __init__(self, optimizer, weights):
-        super().__init__(optimizer, weights)
-        self._adamw = isinstance(optimizer, torch.optim.AdamW)
-
-    def __call__(self, v, w_before):
-        return 1.0, [
-            torch.zeros_like(v_w) if w.grad is None else self._of_weight(w, group, v_w, before)
-            for w, group, v_w, before in zip(self.weights, self.groups, v, w_before, strict=True)
-        ]
-
-    def _of_weight(self, w, group, v, w_before):
-        state, g = self.state[w], w.grad
-        if group["weight_decay"] and not group.get("decoupled_weight_decay", self._adamw):
-            g = g + group["weight_decay"] * w_before
-        (beta1, beta2), t = group["betas"], state["step"]
-        if t.device.type == "cpu":  # float32 powers cost 1 − β₂ᵗ five digits; on a GPU: no wait
-            t = t.item()
-        bc1, bc2 = 1 - beta1**t, 1 - beta2**t
-        root_s = (state["exp_avg_sq"] / bc2).sqrt()
-        D = root_s + group["eps"]
-        slope = (1 - beta1) / (bc1 * D)
-        slope = slope - (state["exp_avg"] / bc1) * (1 - beta2) * g / (bc2 * root_s * D * D)
-        return torch.where(root_s > 0, -group["lr"] * slope * v, 0.0)
-
-
-_RESPONSES = {
-    torch.optim.SGD: SGDResponse,
-    torch.optim.Adam: AdamResponse,
-    torch.optim.AdamW: AdamResponse,
-}
-
-
-def response_class(optimizer: Optimizer) -> type[Response]:
-    """The response that fits ``optimizer``; plain SGD's where none is known."""
-    known = _RESPONSES.get(type(optimizer), Response)
-    unusual = any(g.get("maximize") or g.get("amsgrad") for g in optimizer.param_groups)
-    return Response if unusual else known
-
-
-def warn_if_response_unknown(optimizer: Optimizer) -> None:
-    """Say so where the hypergradient will treat the optimizer's step as plain SGD's."""
-    if response_class(optimizer) is Response:
-        warnings.warn(
-            f"The hypergradient knows the steps of SGD, Adam and AdamW (without amsgrad or "
-            f"maximize); that of {type(optimizer).__name__} is treated as a step of plain SGD "
-            "with the same learning rate, so the metaparameters follow an approximation.",
-            UserWarning,
-            stacklevel=2,
-        )
-
-
-def ill_conditioned_steps(optimizer: Optimizer) -> int:
-    """How many first steps have a response too erratic to learn from.
-
-    Adam's first steps divide by a second moment that one or two batches decide.
-    """
-    return 10 if response_class(optimizer) is AdamResponse else 0
-
-
-class Clipping(NamedTuple):
-    """Gradient-norm clipping g ↦ k g, k = c/(n + 1e-6) where n = ‖g‖ exceeds it.
-
-    Attributes
-    ----------
-    limit : float
-        c.
-    norm : Tensor
-        n, read before clipping.
-    """
-
-    limit: float
-    norm: Tensor
-
-    def response(self, clipped: list[Tensor], d: list[Tensor]) -> list[Tensor]:
-        """d ← k (d − g ⟨g, d⟩ / (n (n + 1e-6))) where clipping was active."""
-        n = self.norm
-        k = torch.clamp(self.limit / (n + 1e-6), max=1.0)
-        along = sum((g * d_w).sum() for g, d_w in zip(clipped, d, strict=True)) / k
-        along = torch.where(k < 1, along / (n * (n + 1e-6) * k), 0.0)
-        return [k * (d_w - g * along) for g, d_w in zip(clipped, d, strict=True)]
-
-
-# --------------------------------------------------------------------------------------
-# u = J d, four ways. ``replay`` is the training forward pass again, with other weights;
+# u = J d, three ways. ``replay`` is the training forward pass again, with other weights;
 # ``size`` is about the root mean square of u, which only the finite differences need.
 
 
@@ -220,28 +74,23 @@ def _by_jvp(replay, w, d, logits, size):
     return jvp(lambda *weights: replay.traced(weights), tuple(w), tuple(d))[1]
 
 
-def _by_two_vjps(replay, w, d, logits, size):
-    """∂/∂s ⟨Jᵀ s, d⟩: two vector-Jacobian products, exact, without forward mode."""
-    with torch.enable_grad():
-        w = [w_i.detach().requires_grad_() for w_i in w]
-        z = replay.traced(w)
-        s = torch.zeros_like(z, requires_grad=True)
-        transposed = torch.autograd.grad(z, w, s, create_graph=True, allow_unused=True)
-        pairs = [(g, d_i) for g, d_i in zip(transposed, d, strict=True) if g is not None]
-        (u,) = torch.autograd.grad([g for g, _ in pairs], s, [d_i for _, d_i in pairs])
-    return u
-
-
 DIRECTIONAL_DERIVATIVES = {
     "finite_difference": _by_finite_difference,
     "central_difference": _by_central_difference,
     "jvp": _by_jvp,
-    "exact": _by_two_vjps,
 }
+# Or without u: h_j = ⟨Jᵀ r_j, d⟩, one vector-Jacobian product for each metaparameter.
+METHODS = (*DIRECTIONAL_DERIVATIVES, "exact")
 
 
 def _rms(t: Tensor):
     return as_number(torch.linalg.vector_norm(t)) / t.numel() ** 0.5
+
+
+def _inner_product(a, b) -> Tensor:
+    """⟨a, b⟩ of lists of tensors, shape (); None stands for zeros."""
+    pairs = [(a_i, b_i) for a_i, b_i in zip(a, b, strict=True) if a_i is not None]
+    return torch.stack([torch.vdot(a_i.flatten(), b_i.flatten()) for a_i, b_i in pairs]).sum()
 
 
 def _size_of_logit_change(v: list[Tensor], d: list[Tensor], norm, r_val: Tensor):
@@ -251,11 +100,7 @@ def _size_of_logit_change(v: list[Tensor], d: list[Tensor], norm, r_val: Tensor)
     bound was 0.07 to 2 times the truth on the training batch, 0.4 in the median
     (examples/evidence/finite_difference.py).
     """
-    if d is v:
-        along = norm * norm
-    else:
-        products = [torch.vdot(v_w.flatten(), d_w.flatten()) for v_w, d_w in zip(v, d, strict=True)]
-        along = abs(as_number(torch.stack(products).sum()))
+    along = norm * norm if d is v else abs(as_number(_inner_product(v, d)))
     # Where it vanishes there is no direction, and no step is too large.
     return along / (_rms(r_val) * r_val.numel()) + 1e-30
 
@@ -277,15 +122,19 @@ class StepRecord:
     """What the hypergradient needs to know from before a real step.
 
     Made once for a student and its optimizer. In each iteration: :meth:`begin`, the training
-    forward pass, the optimizer's step, then the :meth:`hypergradient`. It holds one copy of
-    the weights; with v, d and the weights of the extra pass a hypergradient takes four times
-    the memory of the weights, whatever the activations.
+    forward pass, :meth:`after_forward`, the optimizer's step, :meth:`hypergradient`. It holds
+    one copy of the weights. With v, d and the weights of the extra pass a hypergradient takes
+    four times the memory of the weights, whatever the activations; five times if exact.
 
     Parameters
     ----------
     student : nn.Module
     optimizer : Optimizer
         The one that takes the steps, over (some of) the student's parameters.
+    method : {"finite_difference", "central_difference", "jvp", "exact"}, \
+            default="finite_difference"
+    rows : int or None, default=None
+        How many rows of the training batch J d is taken on. None: all.
     forward : callable or None, default=None
         The student's forward pass where it is not the student itself but, say, compiled.
     """
@@ -294,10 +143,14 @@ class StepRecord:
         self,
         student: nn.Module,
         optimizer: Optimizer,
+        *,
+        method: str = "finite_difference",
+        rows: int | None = None,
         forward: Callable[[Tensor], Tensor] | None = None,
     ):
         moved = {w for group in optimizer.param_groups for w in group["params"]}
         self.student, self.forward = student, forward or student
+        self.method, self.rows = method, rows
         self.names = [name for name, w in student.named_parameters() if w in moved]
         self.weights: list[Tensor] = [w for w in student.parameters() if w in moved]
         self.device = self.weights[0].device
@@ -315,16 +168,29 @@ class StepRecord:
         self.clipping: Clipping | None = None
         self.begun = True
 
+    def after_forward(self, x: Tensor, logits: Tensor, derivatives: Tensor) -> None:
+        """Note the training forward pass, while its graph is there.
+
+        Parameters
+        ----------
+        x, logits : Tensor of shape (B, ...) and (B, K)
+            The training batch and the student's logits on it at w.
+        derivatives : Tensor of shape (m, B, K)
+            r_j = ∂r/∂lambda_j for each of m metaparameters.
+        """
+        if self.method == "exact":
+            self.pulled_back = [
+                torch.autograd.grad(logits, self.weights, r_j, retain_graph=True, allow_unused=True)
+                for r_j in derivatives
+            ]
+        elif self.rows is not None and self.rows < len(x):
+            # Some rows, taken for all of them.
+            x, logits = x[: self.rows], logits[: self.rows]
+            derivatives = derivatives[:, : self.rows] * (derivatives.shape[1] / self.rows)
+        self.x, self.logits, self.derivatives = x, logits.detach(), derivatives
+
     def hypergradient(
-        self,
-        x: Tensor,
-        logits: Tensor,
-        derivatives: Tensor,
-        x_val: Tensor,
-        val_targets: Targets,
-        *,
-        val_temperature=1.0,
-        method: str = "finite_difference",
+        self, x_val: Tensor, val_targets: Targets, *, val_temperature=1.0
     ) -> tuple[Tensor, Tensor]:
         """h = ∂L_val(w')/∂lambda of the step just taken, and L_val(w').
 
@@ -332,15 +198,9 @@ class StepRecord:
 
         Parameters
         ----------
-        x, logits : Tensor of shape (B, ...) and (B, K)
-            The training batch and the student's logits on it at w; or some rows of it.
-        derivatives : Tensor of shape (m, B, K)
-            r_j = ∂r/∂lambda_j for each of m metaparameters.
         x_val, val_targets : Tensor and Targets
             The validation batch.
         val_temperature : float or Tensor, default=1.0
-        method : {"finite_difference", "central_difference", "jvp", "exact"}, \
-                default="finite_difference"
 
         Returns
         -------
@@ -355,10 +215,14 @@ class StepRecord:
             c, d = self.response(v, self.w)
             if self.clipping is not None:
                 d = self.clipping.response([_gradient(w) for w in self.weights], d)
-            size = _size_of_logit_change(v, d, norm, r_val)
-            del v
-            u = DIRECTIONAL_DERIVATIVES[method](_Replay(self, x), self.w, d, logits.detach(), size)
-            h = c * (derivatives * u).sum(dim=(1, 2))
+            if self.method == "exact":
+                h = c * torch.stack([_inner_product(g, d) for g in self.pulled_back])
+            else:
+                size = _size_of_logit_change(v, d, norm, r_val)
+                del v
+                J_times = DIRECTIONAL_DERIVATIVES[self.method]
+                u = J_times(_Replay(self), self.w, d, self.logits, size)
+                h = c * (self.derivatives * u).sum(dim=(1, 2))
         return torch.where(torch.as_tensor(norm > _SMALLEST_NORM), h, torch.nan), val_loss
 
     def _validation_gradient(self, x, targets, val_temperature):
@@ -408,8 +272,8 @@ class _Buffers:
 class _Replay:
     """The training forward pass again: the same rows, buffers and dropout masks, other weights."""
 
-    def __init__(self, record: StepRecord, x: Tensor):
-        self._record, self._x = record, x
+    def __init__(self, record: StepRecord):
+        self._record = record
 
     def __call__(self, weights: list[Tensor]) -> Tensor:
         """Logits at ``weights``, without gradient."""
@@ -423,7 +287,7 @@ class _Replay:
             for w, other in zip(record.weights, weights, strict=True):
                 w.data = other
             with torch.no_grad():
-                return record.forward(self._x)
+                return record.forward(record.x)
         finally:
             for w, value in zip(record.weights, real, strict=True):
                 w.data = value
@@ -435,7 +299,7 @@ class _Replay:
         set_random_state(record.random_state, record.device)
         buffers = {name: buffer.clone() for name, buffer in record.student.named_buffers()}
         state = dict(zip(record.names, weights, strict=True)) | buffers
-        return functional_call(record.student, state, (self._x,))
+        return functional_call(record.student, state, (record.x,))
 
 
 def hypergradient(
@@ -474,6 +338,7 @@ def hypergradient(
     method : {"finite_difference", "central_difference", "jvp", "exact"}, \
             default="finite_difference"
         One more forward pass; two; forward-mode differentiation; two vector-Jacobian products.
+        The latter two are exact.
     temperature_scaling : {"hinton", "none"}, default="hinton"
         s(T): T² or 1.
     val_temperature : float, default=1.0
@@ -509,7 +374,7 @@ def hypergradient(
     True
     """
     for name, given, known in (
-        ("method", method, DIRECTIONAL_DERIVATIVES),
+        ("method", method, METHODS),
         ("temperature_scaling", temperature_scaling, TEMPERATURE_SCALINGS),
     ):
         if given not in known:
@@ -519,7 +384,7 @@ def hypergradient(
     live = [w for w in student.parameters() if w.requires_grad]
     kept = [(w.detach().clone(), w.grad) for w in live]
     optimizer = torch.optim.SGD(live, lr=lr)
-    record = StepRecord(student, optimizer)
+    record = StepRecord(student, optimizer, method=method)
     try:
         with full_precision(record.device), preserved_random_state(record.device), _Buffers(student):
             record.begin()
@@ -528,18 +393,11 @@ def hypergradient(
             loss = TrainingLoss(
                 logits, Targets(y, teacher_logits), lambda1, temperature, scaling=temperature_scaling
             )
+            record.after_forward(x, logits, loss.metaparameter_derivatives())
             optimizer.zero_grad()
             logits.backward(loss.r)
             optimizer.step()
-            h, _ = record.hypergradient(
-                x,
-                logits,
-                loss.metaparameter_derivatives(),
-                x_val,
-                Targets(y_val),
-                val_temperature=val_temperature,
-                method=method,
-            )
+            h, _ = record.hypergradient(x_val, Targets(y_val), val_temperature=val_temperature)
     finally:
         with torch.no_grad():
             for w, (value, grad) in zip(live, kept, strict=True):

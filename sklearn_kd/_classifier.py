@@ -17,7 +17,7 @@ from torch import nn
 
 from sklearn_kd._base import BaseDistiller, Seeds, checked_logits
 from sklearn_kd._batches import checked_augmentation
-from sklearn_kd._bilevel import DIRECTIONAL_DERIVATIVES
+from sklearn_kd._bilevel import METHODS
 from sklearn_kd._callbacks import FitReport
 from sklearn_kd._data import SplitData, as_tensor
 from sklearn_kd._loading import is_dataset
@@ -233,7 +233,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         "meta_lr": [Interval(Real, 0, None, closed="left")],
         "meta_optimizer": [type],
         "val_temperature": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
-        "hypergradient": [StrOptions(set(DIRECTIONAL_DERIVATIVES))],
+        "hypergradient": [StrOptions(set(METHODS))],
         "hypergradient_rows": [Interval(Integral, 1, None, closed="left"), None],
         "optimizer": [type],
         "lr": [Interval(Real, 0, None, closed="left")],

@@ -14,18 +14,13 @@ from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, EpochScoring, GradientNormClipping, PrintLog
 
 from sklearn_kd._batches import endlessly, evaluation_batches, training_batches
-from sklearn_kd._bilevel import (
-    Clipping,
-    StepRecord,
-    global_norm,
-    ill_conditioned_steps,
-    warn_if_response_unknown,
-)
+from sklearn_kd._bilevel import StepRecord
 from sklearn_kd._capture import CapturedIterations, why_not_captured
 from sklearn_kd._data import DistillationData, SplitData
 from sklearn_kd._devices import full_precision
 from sklearn_kd._losses import Targets, TrainingLoss, validation_loss
 from sklearn_kd._metaparameters import Metaparameters
+from sklearn_kd._responses import Clipping, global_norm, ill_conditioned_steps, warn_if_response_unknown
 from sklearn_kd.meta import Strategy
 
 log = logging.getLogger("sklearn_kd")
@@ -149,8 +144,7 @@ class DistillationNet(NeuralNetClassifier):
 
     def infer(self, x, **params):
         """Logits of a batch, float32; computed in bfloat16 where autocast is asked for."""
-        meta = self.step_record_ is not None and self.step_record_.begun
-        if not self.autocast or meta:
+        if not self.autocast or self._record is not None:
             return self._forward(x)
         with torch.autocast(x.device.type, dtype=torch.bfloat16):
             return self._forward(x).float()
@@ -280,30 +274,31 @@ class DistillationNet(NeuralNetClassifier):
         return (self.captured_ or _as_it_is)(iteration, *batches)
 
     def _plain_iteration(self, batch):
-        step = super().train_step(batch)
-        return {"loss": step["loss"], "y_pred": step["y_pred"]}
+        return super().train_step(batch)
 
     def _bilevel_iteration(self, batch, val_batch):
         if self.step_record_ is None:
-            self.step_record_ = StepRecord(self.module_, self.optimizer_, self._forward)
-        record, rows = self.step_record_, self.hypergradient_rows
+            self.step_record_ = StepRecord(
+                self.module_,
+                self.optimizer_,
+                method=self.hypergradient,
+                rows=self.hypergradient_rows,
+                forward=self._forward,
+            )
+        record = self.step_record_
         with full_precision(record.device):
             record.begin()
             step = super().train_step(batch)
-            derivatives = step["training_loss"].metaparameter_derivatives()
-            if rows is not None and rows < len(batch[0]):
-                derivatives = derivatives[:, :rows] * (len(batch[0]) / rows)
             h, val_loss = record.hypergradient(
-                batch[0][:rows],
-                step["y_pred"][:rows],
-                derivatives,
-                val_batch[0],
-                val_batch.targets,
-                val_temperature=self.val_temperature_,
-                method=self.hypergradient,
+                val_batch[0], val_batch.targets, val_temperature=self.val_temperature_
             )
-        now = self.metaparameters.descend(h)
-        return {"loss": step["loss"], "y_pred": step["y_pred"], "metaparameters": now, "val_loss": val_loss}
+        return step | {"metaparameters": self.metaparameters.descend(h), "val_loss": val_loss}
+
+    @property
+    def _record(self) -> StepRecord | None:
+        """Of the iteration under way, where it takes a hypergradient."""
+        record = self.step_record_
+        return record if record is not None and record.begun else None
 
     def train_step_single(self, batch, **params):
         """Forward, the loss and its gradient by the logits in closed form, backward."""
@@ -311,13 +306,15 @@ class DistillationNet(NeuralNetClassifier):
             self._set_training(True)
         logits = self.infer(batch[0])
         loss = TrainingLoss(logits, batch.targets, *self.metaparameters.now, scaling=self.temperature_scaling)
+        if self._record is not None:
+            self._record.after_forward(batch[0], logits, loss.metaparameter_derivatives())
         logits.backward(loss.r)
-        return {"loss": loss.value, "y_pred": logits.detach(), "training_loss": loss}
+        return {"loss": loss.value, "y_pred": logits.detach()}
 
     def on_grad_computed(self, net, named_parameters, **kwargs):
         """Read the gradient's norm before a clipping callback changes it."""
-        record, limit = self.step_record_, self._gradient_norm_limit()
-        if record is not None and record.begun and limit is not None:
+        record, limit = self._record, self._gradient_norm_limit()
+        if record is not None and limit is not None:
             gradients = [w.grad for w in self.module_.parameters() if w.grad is not None]
             record.clipping = Clipping(limit, global_norm(gradients))
 

@@ -55,10 +55,11 @@ from _measure import (
 from _peers import PEERS, Forward, Plain, installed, made
 from torch import nn
 
-from sklearn_kd import CNNStudent, MLPStudent, hypergradient
-from sklearn_kd._bilevel import DIRECTIONAL_DERIVATIVES
+from sklearn_kd import CNNStudent, DistilledClassifier, MLPStudent, hypergradient
 
 UNIT, BY_HAND, FORWARD = "plain step", "plain step by hand", "forward pass, no gradient"
+KNOWN = DistilledClassifier._parameter_constraints["hypergradient"][0].options  # fewer in older versions
+METHODS = [m for m in ("finite_difference", "central_difference", "jvp", "exact") if m in KNOWN]
 HALF = "finite_difference, validation batch halved"
 CYCLES = {"e1 = e2 = 10": (10, 10), "e1 = 10, e2 = 100": (10, 100)}
 
@@ -135,7 +136,7 @@ def makers(data):
         BY_HAND: lambda: looped(Plain(data.student), data),
         FORWARD: lambda: looped(Forward(data.student), data),
     }
-    for method in DIRECTIONAL_DERIVATIVES:
+    for method in METHODS:
         found[method] = lambda method=method: ours(data, meta="gradient", hypergradient=method)
     found[HALF] = lambda: ours(data, val_batch_size=data.batch_size // 2, meta="gradient")
     missing = {}
@@ -169,7 +170,7 @@ def errors(data):
         return peer(copy.deepcopy(data.student).to(dtype)).hypergradient(*batches(dtype)).cpu().numpy()
 
     exact = by_ours("exact", torch.float64)
-    ways = {method: (by_ours, method) for method in DIRECTIONAL_DERIVATIVES}
+    ways = {method: (by_ours, method) for method in METHODS}
     ways |= {n: (by_peer, p) for n, p in PEERS.items() if not isinstance(made(p, data.student), str)}
     return {
         name: {

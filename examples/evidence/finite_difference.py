@@ -23,24 +23,26 @@ import torch
 from torch import nn
 
 from sklearn_kd import CNNStudent, _bilevel, hypergradient
+from sklearn_kd._responses import global_norm
 
 ratios = []
 
 
 def by_weights(replay, w, d, logits, size):
-    step = 3e-5 * _bilevel.global_norm(w) / _bilevel.global_norm(d)
+    step = 3e-5 * global_norm(w) / global_norm(d)
     with torch.no_grad():
         return (replay([a + step * b for a, b in zip(w, d, strict=True)]) - logits) / step
 
 
 def exact_and_measure(replay, w, d, logits, size):
-    u = EXACT(replay, w, d, logits, size)
+    u = JVP(replay, w, d, logits, size)
     ratios.append(float(size / u.square().mean().sqrt()))
     return u
 
 
-EXACT = _bilevel.DIRECTIONAL_DERIVATIVES["exact"]
-_bilevel.DIRECTIONAL_DERIVATIVES |= {"by weights": by_weights, "exact": exact_and_measure}
+JVP = _bilevel.DIRECTIONAL_DERIVATIVES["jvp"]
+_bilevel.DIRECTIONAL_DERIVATIVES |= {"by weights": by_weights, "jvp": exact_and_measure}
+_bilevel.METHODS += ("by weights",)
 
 
 def perceptron(*widths, norm=False):
@@ -90,7 +92,7 @@ def errors(make, shape):
             optimizer.step()
         exact = hypergradient(
             copy.deepcopy(student).double(), (x.double(), y), (x_val.double(), y_val), f.double(),
-            temperature=2.0, method="exact",
+            temperature=2.0, method="jvp",
         )  # fmt: skip
         for method, values in found.items():
             h = hypergradient(student, (x, y), (x_val, y_val), f, temperature=2.0, method=method)

@@ -52,13 +52,14 @@ def data():
     return [torch.as_tensor(a) for a in (X[train], noisy[train], f[train], X[valid], y[valid])]
 
 
-def step(student, optimizer, X, y, f):
+def step(student, optimizer, X, y, f, record=None):
     optimizer.zero_grad()
     logits = student(X)
     loss = TrainingLoss(logits, Targets(y, f), LAMBDA1, T, scaling="hinton")
+    if record is not None:
+        record.after_forward(X, logits, loss.metaparameter_derivatives())
     logits.backward(loss.r)
     optimizer.step()
-    return logits, loss
 
 
 def tried(student, optimizer, rows, valid_rows, extra, arrays):
@@ -67,13 +68,10 @@ def tried(student, optimizer, rows, valid_rows, extra, arrays):
     student = copy.deepcopy(student)
     fresh = torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9)
     fresh.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    record = StepRecord(student, fresh)
+    record = StepRecord(student, fresh, rows=extra)
     record.begin()
-    logits, loss = step(student, fresh, X[rows], y[rows], f[rows])
-    derivatives = loss.metaparameter_derivatives()[:, :extra] * (len(rows) / extra)
-    h, _ = record.hypergradient(
-        X[rows][:extra], logits[:extra], derivatives, X_val[valid_rows], Targets(y_val[valid_rows])
-    )
+    step(student, fresh, X[rows], y[rows], f[rows], record)
+    h, _ = record.hypergradient(X_val[valid_rows], Targets(y_val[valid_rows]))
     return (h * torch.tensor([1.0, T])).numpy()
 
 

@@ -1,0 +1,156 @@
+"""An optimizer's own response to the gradient it is given.
+
+For one step w' = U(w, g) this is d = (∂w'/∂g)ᵀ v, elementwise for the usual optimizers and
+without another pass. It comes as c · d, because it often is a multiple of v, which then need not be
+copied.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+def global_norm(tensors: list[Tensor]) -> Tensor:
+    """Euclidean norm of all entries together, shape ()."""
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
+
+
+class Response:
+    """That of plain SGD, −γ v, whatever the optimizer; the base of those that know more.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    weights : list of Tensor
+        What v and d are aligned to.
+    """
+
+    def __init__(self, optimizer: Optimizer, weights: list[Tensor]):
+        group_of = {w: group for group in optimizer.param_groups for w in group["params"]}
+        self.weights, self.groups = weights, [group_of[w] for w in weights]
+        self.state = optimizer.state
+
+    def before_step(self) -> None:
+        """Note what the real step is about to change."""
+        self.factors = [-group["lr"] for group in self.groups]
+
+    def __call__(self, v: list[Tensor], w_before: list[Tensor]) -> tuple[Any, list[Tensor]]:
+        """(c, d), after the step was taken from ``w_before``."""
+        first = self.factors[0]
+        if not isinstance(first, Tensor) and all(factor == first for factor in self.factors):
+            return first, v
+        return 1.0, [factor * v_w for factor, v_w in zip(self.factors, v, strict=True)]
+
+
+class SGDResponse(Response):
+    """−γ v; with momentum and damping −γ (1 − δ) v; Nesterov −γ (1 + μ (1 − δ)) v.
+
+    The first step of momentum is undamped: −γ v, Nesterov −γ (1 + μ) v.
+    """
+
+    def before_step(self):
+        self.factors = [
+            self._factor(group, self.state.get(w)) for w, group in zip(self.weights, self.groups, strict=True)
+        ]
+
+    def _factor(self, group, state):
+        mu = group["momentum"]
+        if mu == 0:
+            return -group["lr"]
+        first = not state or state.get("momentum_buffer") is None
+        damped = 1.0 if first else 1.0 - group["dampening"]
+        return -group["lr"] * (1.0 + mu * damped if group["nesterov"] else damped)
+
+
+class AdamResponse(Response):
+    """−γ [(1 − β₁)/(bc₁ D) − m̂ (1 − β₂) g/(bc₂ √ŝ D²)] ⊙ v, and 0 where s = 0.
+
+    m and s are the moments after the step, m̂ = m/bc₁, ŝ = s/bc₂, D = √ŝ + ε. For Adam with
+    L2 weight decay g includes wd · w; AdamW decays apart from the gradient.
+    """
+
+    def __init__(self, optimizer, weights):
+        super().__init__(optimizer, weights)
+        self._adamw = isinstance(optimizer, torch.optim.AdamW)
+
+    def __call__(self, v, w_before):
+        return 1.0, [
+            torch.zeros_like(v_w) if w.grad is None else self._of_weight(w, group, v_w, before)
+            for w, group, v_w, before in zip(self.weights, self.groups, v, w_before, strict=True)
+        ]
+
+    def _of_weight(self, w, group, v, w_before):
+        state, g = self.state[w], w.grad
+        if group["weight_decay"] and not group.get("decoupled_weight_decay", self._adamw):
+            g = g + group["weight_decay"] * w_before
+        (beta1, beta2), t = group["betas"], state["step"]
+        if t.device.type == "cpu":  # float32 powers cost 1 − β₂ᵗ five digits; on a GPU: no wait
+            t = t.item()
+        bc1, bc2 = 1 - beta1**t, 1 - beta2**t
+        root_s = (state["exp_avg_sq"] / bc2).sqrt()
+        D = root_s + group["eps"]
+        slope = (1 - beta1) / (bc1 * D)
+        slope = slope - (state["exp_avg"] / bc1) * (1 - beta2) * g / (bc2 * root_s * D * D)
+        return torch.where(root_s > 0, -group["lr"] * slope * v, 0.0)
+
+
+_RESPONSES = {
+    torch.optim.SGD: SGDResponse,
+    torch.optim.Adam: AdamResponse,
+    torch.optim.AdamW: AdamResponse,
+}
+
+
+def response_class(optimizer: Optimizer) -> type[Response]:
+    """The response that fits ``optimizer``; plain SGD's where none is known."""
+    known = _RESPONSES.get(type(optimizer), Response)
+    unusual = any(g.get("maximize") or g.get("amsgrad") for g in optimizer.param_groups)
+    return Response if unusual else known
+
+
+def warn_if_response_unknown(optimizer: Optimizer) -> None:
+    """Say so where the hypergradient will treat the optimizer's step as plain SGD's."""
+    if response_class(optimizer) is Response:
+        warnings.warn(
+            f"The hypergradient knows the steps of SGD, Adam and AdamW (without amsgrad or "
+            f"maximize); that of {type(optimizer).__name__} is treated as a step of plain SGD "
+            "with the same learning rate, so the metaparameters follow an approximation.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def ill_conditioned_steps(optimizer: Optimizer) -> int:
+    """How many first steps have a response too erratic to learn from.
+
+    Adam's first steps divide by a second moment that one or two batches decide.
+    """
+    return 10 if response_class(optimizer) is AdamResponse else 0
+
+
+class Clipping(NamedTuple):
+    """Gradient-norm clipping g ↦ k g, k = c/(n + 1e-6) where n = ‖g‖ exceeds it.
+
+    Attributes
+    ----------
+    limit : float
+        c.
+    norm : Tensor
+        n, read before clipping.
+    """
+
+    limit: float
+    norm: Tensor
+
+    def response(self, clipped: list[Tensor], d: list[Tensor]) -> list[Tensor]:
+        """d ← k (d − g ⟨g, d⟩ / (n (n + 1e-6))) where clipping was active."""
+        n = self.norm
+        k = torch.clamp(self.limit / (n + 1e-6), max=1.0)
+        along = sum((g * d_w).sum() for g, d_w in zip(clipped, d, strict=True)) / k
+        along = torch.where(k < 1, along / (n * (n + 1e-6) * k), 0.0)
+        return [k * (d_w - g * along) for g, d_w in zip(clipped, d, strict=True)]
