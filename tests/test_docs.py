@@ -115,3 +115,13 @@ def test_timings_are_those_of_the_benchmarks(script, monkeypatch):
     page = (GUIDE / "speed.rst").read_text(encoding="utf-8")
     for table in importlib.import_module(script).tables(*records):
         assert table in page, f"run examples/benchmarks/{script}.py --table"
+
+
+def test_noise_is_that_of_the_evidence():
+    found = json.loads((ROOT / "examples" / "evidence" / "hypergradient_noise.json").read_text())
+    page = (ROOT / "docs" / "guide" / "speed.rst").read_text()
+    full = np.array(found["noise"]["full"])
+    for name in ("D_val halved", "half the extra pass", "a quarter of the extra pass"):
+        ratios = np.array(found["noise"][name]) / full
+        assert f"     - {np.median(ratios):.2f} ({ratios.min():.2f}–{ratios.max():.2f})" in page, name
+    assert np.abs(found["signal"]).min() > 0.5 and np.abs(found["signal"]).max() < 2.1
