@@ -106,8 +106,9 @@ class Metaparameters:
         Where h is not finite it counts as zero. All on the device and in place: the iteration
         is recorded apart, by :meth:`record`.
         """
-        h = torch.where(self._is_T, self._now, 1.0) * hypergradient  # dL/d log T = T · dL/dT
-        self._theta.grad = torch.where(torch.isfinite(h.sum()), h, 0.0)
+        h = self._now**self._is_T * hypergradient  # dL/d log T = T · dL/dT
+        # A number that is not finite makes the sum so, and then both are none.
+        self._theta.grad = torch.nan_to_num(h + 0 * h.sum(), nan=0.0, posinf=0.0, neginf=0.0)
         self._optimizer.step()
         with torch.no_grad():
             self._theta.clamp_(*self._theta_bounds)
