@@ -101,8 +101,8 @@ def _size_of_logit_change(v: list[Tensor], d: list[Tensor], norm, r_val: Tensor)
     (examples/evidence/finite_difference.py).
     """
     along = norm * norm if d is v else abs(as_number(_inner_product(v, d)))
-    # Where it vanishes there is no direction, and no step is too large.
-    return along / (_rms(r_val) * r_val.numel()) + 1e-30
+    # Numbers, not tensors, do not divide by zero; where they vanish there is no direction anyway.
+    return along / (_rms(r_val) * r_val.numel() + 1e-30) + 1e-30
 
 
 # --------------------------------------------------------------------------------------
