@@ -119,6 +119,22 @@ def test_timings_are_those_of_the_benchmarks(script, monkeypatch):
         assert table in page, f"run examples/benchmarks/{script}.py --table"
 
 
+def test_readme_has_the_costs_of_the_benchmark(monkeypatch):
+    folder = ROOT / "examples" / "benchmarks"
+    monkeypatch.syspath_prepend(folder)
+    cost = importlib.import_module("step").cost
+    students = json.loads((folder / "step.json").read_text())["students"].values()
+    rows = {
+        '`meta="gradient"`': "finite_difference",
+        '`meta="linear"`, `e1=10, e2=10`': "e1 = e2 = 10",
+        '`meta="linear"`, `e1=10, e2=100`': "e1 = 10, e2 = 100",
+        'the paper\'s algorithm, `"gradient"`': "the paper's algorithm",
+    }
+    found = readme_rows(rows)
+    for row, contender in rows.items():
+        assert found[row] == [cost(student, contender).split()[0] for student in students], row
+
+
 def test_noise_is_that_of_the_evidence():
     found = json.loads((ROOT / "examples" / "evidence" / "hypergradient_noise.json").read_text())
     page = (ROOT / "docs" / "guide" / "speed.rst").read_text()
