@@ -101,21 +101,21 @@ def _size_of_logit_change(v: list[Tensor], d: list[Tensor], norm, r_val: Tensor)
     (examples/evidence/finite_difference.py).
     """
     along = norm * norm if d is v else abs(as_number(_inner_product(v, d)))
-    # Where it vanishes there is no direction, and no step is too large.
-    return along / (_rms(r_val) * r_val.numel()) + 1e-30
+    # Numbers, not tensors, do not divide by zero; where they vanish there is no direction anyway.
+    return along / (_rms(r_val) * r_val.numel() + 1e-30) + 1e-30
 
 
 # --------------------------------------------------------------------------------------
 # Passes that leave no trace
 
 
-def _validation_mode(student: nn.Module):
+def _validation_mode(parts: list[nn.Module]):
     """Dropout off, batch normalisation by the batch.
 
     In evaluation mode the running statistics of the first steps make hypergradients up to
     three orders of magnitude too small.
     """
-    return evaluating(student, but=nn.modules.batchnorm._NormBase)
+    return evaluating(parts, but=nn.modules.batchnorm._NormBase)
 
 
 class StepRecord:
@@ -150,6 +150,7 @@ class StepRecord:
     ):
         moved = {w for group in optimizer.param_groups for w in group["params"]}
         self.student, self.forward = student, forward or student
+        self.parts = list(student.modules())
         self.method, self.rows = method, rows
         self.names = [name for name, w in student.named_parameters() if w in moved]
         self.weights: list[Tensor] = [w for w in student.parameters() if w in moved]
@@ -162,7 +163,7 @@ class StepRecord:
         """Remember how things stand before the training forward pass."""
         with torch.no_grad():
             torch._foreach_copy_(self.w, self.weights)
-        self.buffers = _Buffers(self.student)
+        self.buffers = _Buffers(self.parts)
         self.random_state = random_state(self.device)
         self.response.before_step()
         self.clipping: Clipping | None = None
@@ -209,7 +210,7 @@ class StepRecord:
         val_loss : Tensor of shape ()
         """
         self.begun = False
-        with preserved_random_state(self.device), _Buffers(self.student), torch.no_grad():
+        with preserved_random_state(self.device), _Buffers(self.parts), torch.no_grad():
             v, r_val, val_loss = self._validation_gradient(x_val, val_targets, val_temperature)
             norm = as_number(global_norm(v))
             c, d = self.response(v, self.w)
@@ -226,7 +227,7 @@ class StepRecord:
         return torch.where(torch.as_tensor(norm > _SMALLEST_NORM), h, torch.nan), val_loss
 
     def _validation_gradient(self, x, targets, val_temperature):
-        with _validation_mode(self.student), torch.enable_grad():
+        with _validation_mode(self.parts), torch.enable_grad():
             logits = self.forward(x)
             loss, r_val = validation_loss(logits, targets, val_temperature)
             gradients = torch.autograd.grad(logits, self.weights, r_val, allow_unused=True)
@@ -243,12 +244,12 @@ def _gradient(w: Tensor) -> Tensor:
 
 
 class _Buffers:
-    """The buffers of a module as they stand; put back on leaving the context."""
+    """The buffers of the parts of a module as they stand; put back on leaving the context."""
 
-    def __init__(self, module: nn.Module):
+    def __init__(self, parts: list[nn.Module]):
         kept = [
             (part._buffers, name, buffer)
-            for part in module.modules()
+            for part in parts
             for name, buffer in part._buffers.items()
             if buffer is not None
         ]
@@ -386,7 +387,7 @@ def hypergradient(
     optimizer = torch.optim.SGD(live, lr=lr)
     record = StepRecord(student, optimizer, method=method)
     try:
-        with full_precision(record.device), preserved_random_state(record.device), _Buffers(student):
+        with full_precision(record.device), preserved_random_state(record.device), _Buffers(record.parts):
             record.begin()
             with torch.enable_grad():
                 logits = student(x)

@@ -27,8 +27,22 @@ Iteration = Callable[..., dict[str, Tensor]]
 WARM_UP = 3
 
 
-def why_not_captured(device: torch.device, optimizer: torch.optim.Optimizer, compiled: bool) -> str | None:
-    """Why the iterations of a fit cannot be captured, in words, or None."""
+def why_not_captured(
+    device: torch.device, optimizer: torch.optim.Optimizer, *, watched: bool, compiled: bool
+) -> str | None:
+    """Why the iterations of a fit cannot be captured, in words, or None.
+
+    Parameters
+    ----------
+    device : torch.device
+    optimizer : Optimizer
+    watched : bool
+        Whether a callback looks at the gradients within an iteration.
+    compiled : bool
+        Whether the student's forward pass is compiled.
+    """
+    if watched:
+        return "a callback looks at the gradients"
     if device.type != "cuda":
         return f"a CUDA graph needs a CUDA device, not {device.type}"
     if not all(group.get("capturable", True) for group in optimizer.param_groups):

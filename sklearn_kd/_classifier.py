@@ -83,8 +83,12 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         without ``temperature_scaling="hinton"``.
     temperature_scaling : {"hinton", "none"}, default="hinton"
         s(T): T², which keeps the soft gradients' size as T grows [2]_, or 1, as in [1]_.
+    meta_coordinates : {"log", "raw"}, default="log"
+        Whether (lambda1, log T) is learned, or (lambda1, T), as in [1]_.
     meta_lr : float, default=1.0
-        Learning rate of the metaparameters (lambda1, log T).
+        Learning rate of the metaparameters.
+    meta_clip : float or None, default=None
+        No component of their hypergradient is larger than this. [1]_ has 0.01.
     meta_optimizer : class of torch.optim.Optimizer, default=torch.optim.SGD
         Takes their steps; ``meta_optimizer__*`` are its further arguments.
     val_temperature : float or "auto", default=1.0
@@ -230,7 +234,9 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         "temperature": [Interval(Real, 0, None, closed="neither"), StrOptions({"random"})],
         "temperature_bounds": [tuple, list],
         "temperature_scaling": [StrOptions(set(TEMPERATURE_SCALINGS))],
+        "meta_coordinates": [StrOptions({"log", "raw"})],
         "meta_lr": [Interval(Real, 0, None, closed="left")],
+        "meta_clip": [Interval(Real, 0, None, closed="neither"), None],
         "meta_optimizer": [type],
         "val_temperature": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
         "hypergradient": [StrOptions(set(METHODS))],
@@ -264,7 +270,9 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         temperature: float | Literal["random"] = 1.0,
         temperature_bounds: tuple[float, float] = (1.0, 10.0),
         temperature_scaling: Literal["hinton", "none"] = "hinton",
+        meta_coordinates: Literal["log", "raw"] = "log",
         meta_lr: float = 1.0,
+        meta_clip: float | None = None,
         meta_optimizer: type[torch.optim.Optimizer] = torch.optim.SGD,
         val_temperature: float | Literal["auto"] = 1.0,
         hypergradient: Literal[
@@ -297,7 +305,9 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         self.temperature = temperature
         self.temperature_bounds = temperature_bounds
         self.temperature_scaling = temperature_scaling
+        self.meta_coordinates = meta_coordinates
         self.meta_lr = meta_lr
+        self.meta_clip = meta_clip
         self.meta_optimizer = meta_optimizer
         self.val_temperature = val_temperature
         self.hypergradient = hypergradient
@@ -455,6 +465,8 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
             temperature_bounds=self.temperature_bounds,
             optimizer=self.meta_optimizer,
             lr=self.meta_lr,
+            coordinates=self.meta_coordinates,
+            clip=self.meta_clip,
             device=device,
             **self._routed("meta_optimizer"),
         )

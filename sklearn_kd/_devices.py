@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor
@@ -46,22 +46,27 @@ def as_number(tensor: Tensor) -> float | Tensor:
 @contextmanager
 def full_precision(device: torch.device):
     """No autocast and no TF32: a difference of logits drowns in either."""
-    tf32_off: AbstractContextManager[None] = nullcontext()
-    # Older versions of torch know no autocast on MPS.
-    autocast_off = torch.autocast(device.type, enabled=False) if device.type != "mps" else nullcontext()
-    if device.type == "cuda":
-        tf32_off = torch.backends.cudnn.flags(
-            enabled=torch.backends.cudnn.enabled,
-            benchmark=torch.backends.cudnn.benchmark,
-            deterministic=torch.backends.cudnn.deterministic,
-            allow_tf32=False,
-        )
-    precision = torch.get_float32_matmul_precision()
-    try:
+    with ExitStack() as stack:
+        if _autocasts(device):
+            stack.enter_context(torch.autocast(device.type, enabled=False))
+        if device.type == "cuda" and torch.backends.cudnn.allow_tf32:
+            stack.enter_context(
+                torch.backends.cudnn.flags(
+                    enabled=torch.backends.cudnn.enabled,
+                    benchmark=torch.backends.cudnn.benchmark,
+                    deterministic=torch.backends.cudnn.deterministic,
+                    allow_tf32=False,
+                )
+            )
+        precision = torch.get_float32_matmul_precision()
         if precision != "highest":
             torch.set_float32_matmul_precision("highest")
-        with tf32_off, autocast_off:
-            yield
-    finally:
-        if precision != "highest":
-            torch.set_float32_matmul_precision(precision)
+            stack.callback(torch.set_float32_matmul_precision, precision)
+        yield
+
+
+def _autocasts(device: torch.device) -> bool:
+    try:
+        return torch.is_autocast_enabled(device.type)
+    except TypeError:  # older versions of torch, which know no autocast on MPS
+        return torch.is_autocast_cpu_enabled() if device.type == "cpu" else torch.is_autocast_enabled()

@@ -51,7 +51,8 @@ class Targets(NamedTuple):
 
 
 def _mean_rows(rows: Tensor, weight: Tensor | None) -> Tensor:
-    return rows.mean(dim=-1) if weight is None else (weight * rows).mean(dim=-1)
+    """Over rows of shape (..., B, 1)."""
+    return (rows if weight is None else weight[..., None] * rows).mean(dim=(-2, -1))
 
 
 def _share_of_rows(rows: Tensor, weight: Tensor | None) -> Tensor:
@@ -60,10 +61,9 @@ def _share_of_rows(rows: Tensor, weight: Tensor | None) -> Tensor:
 
 
 def _labels_rows(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """CE(σ(z), y) by row, and its derivative A."""
-    log_p = F.log_softmax(z, dim=-1)
-    A = log_p.exp().scatter_add_(-1, y[..., None], z.new_full((*y.shape, 1), -1.0))
-    return -log_p.gather(-1, y[..., None])[..., 0], A
+    """log σ(z)_y by row, shape (..., B, 1), and A."""
+    log_p, y = F.log_softmax(z, dim=-1), y[..., None]
+    return log_p.gather(-1, y), log_p.exp().scatter_(-1, y, -1.0, reduce="add")
 
 
 class TrainingLoss:
@@ -92,17 +92,18 @@ class TrainingLoss:
         z, (y, f, weight) = logits.detach(), targets
         self._z, self._f, self._weight, self._scaling = z, f, weight, scaling
         self._knobs = lambda1, temperature
-        loss, self._A = _labels_rows(z, y)
-        r = self._A
-        if f is not None:
+        log_p_y, self._A = _labels_rows(z, y)
+        if f is None:
+            rows, r = -log_p_y, self._A
+        else:
             T, s = temperature, TEMPERATURE_SCALINGS[scaling][0](temperature)
             log_q, self._t = F.log_softmax(z / T, dim=-1), F.softmax(f / T, dim=-1)
             self._q = log_q.exp()
             self._D = self._q - self._t
-            soft_loss = (self._t * log_q).sum(dim=-1, keepdim=True)
-            loss = (lambda1 * loss[..., None] - ((1 - lambda1) * s) * soft_loss)[..., 0]
+            soft = (self._t * log_q).sum(dim=-1, keepdim=True)
+            rows = -lambda1 * log_p_y - ((1 - lambda1) * s) * soft
             r = lambda1 * self._A + ((1 - lambda1) * s / T) * self._D
-        self.value, self.r = _mean_rows(loss, weight), _share_of_rows(r, weight)
+        self.value, self.r = _mean_rows(rows, weight), _share_of_rows(r, weight)
 
     @torch.no_grad()
     def metaparameter_derivatives(self) -> Tensor:
@@ -122,5 +123,5 @@ class TrainingLoss:
 @torch.no_grad()
 def validation_loss(logits: Tensor, targets: Targets, val_temperature=1.0) -> tuple[Tensor, Tensor]:
     """L_val = CE(σ(z/T_val), y) and ∂L_val/∂z, shape (B, K); the teacher plays no part."""
-    loss, A = _labels_rows(logits / val_temperature, targets.labels)
-    return _mean_rows(loss, targets.weight), _share_of_rows(A, targets.weight) / val_temperature
+    log_p_y, A = _labels_rows(logits / val_temperature, targets.labels)
+    return -_mean_rows(log_p_y, targets.weight), _share_of_rows(A, targets.weight) / val_temperature

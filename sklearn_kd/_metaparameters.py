@@ -40,6 +40,10 @@ class Metaparameters:
     optimizer : type of torch.optim.Optimizer, default=torch.optim.SGD
         Takes the steps in θ.
     lr : float, default=1.0
+    coordinates : {"log", "raw"}, default="log"
+        "raw": θ = (lambda1, T), as in the paper.
+    clip : float or None, default=None
+        No component of the hypergradient by θ is larger than this.
     device : torch.device or str, default="cpu"
     **optimizer_params
         Further arguments of ``optimizer``.
@@ -53,6 +57,8 @@ class Metaparameters:
         temperature_bounds: tuple[float, float] = (1.0, 10.0),
         optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.SGD,
         lr: float = 1.0,
+        coordinates: str = "log",
+        clip: float | None = None,
         device: torch.device | str = "cpu",
         **optimizer_params,
     ):
@@ -60,7 +66,8 @@ class Metaparameters:
         # does not promote float32 logits. MPS has no float64.
         dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
         self._make: dict[str, Any] = {"dtype": dtype, "device": device}
-        self._is_T = torch.tensor([False, True], device=device)
+        self._is_log = torch.tensor([False, coordinates == "log"], device=device)
+        self._clip = clip
         self._bounds = tuple(
             torch.tensor([lambda1_bound, T_bound], **self._make)
             for lambda1_bound, T_bound in zip(LAMBDA1_BOUNDS, temperature_bounds, strict=True)
@@ -106,8 +113,10 @@ class Metaparameters:
         Where h is not finite it counts as zero. All on the device and in place: the iteration
         is recorded apart, by :meth:`record`.
         """
-        h = torch.where(self._is_T, self._now, 1.0) * hypergradient  # dL/d log T = T · dL/dT
-        self._theta.grad = torch.where(torch.isfinite(h.sum()), h, 0.0)
+        h = self._now**self._is_log * hypergradient  # dL/d log T = T · dL/dT
+        # A number that is not finite makes the sum so, and then both are none.
+        h = torch.nan_to_num(h + 0 * h.sum(), nan=0.0, posinf=0.0, neginf=0.0)
+        self._theta.grad = h if self._clip is None else h.clamp(-self._clip, self._clip)
         self._optimizer.step()
         with torch.no_grad():
             self._theta.clamp_(*self._theta_bounds)
@@ -168,8 +177,8 @@ class Metaparameters:
         self._predicted.append(predicted)
 
     def _to_theta(self, values):
-        return torch.where(self._is_T, values.log(), values)
+        return torch.where(self._is_log, values.log(), values)
 
     def _from_theta(self, theta):
         """(lambda1, T), projected onto the bounds."""
-        return torch.where(self._is_T, theta.exp(), theta).clamp(*self._bounds)
+        return torch.where(self._is_log, theta.exp(), theta).clamp(*self._bounds)

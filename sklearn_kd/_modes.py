@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from torch import nn
 
 
 @contextmanager
-def evaluating(module: nn.Module, but: type[nn.Module] | tuple = ()) -> Iterator[None]:
-    """Evaluation mode inside, for all parts but those of type ``but``."""
-    flags = {part: part.training for part in module.modules()}
+def evaluating(parts: Iterable[nn.Module], but: type[nn.Module] | tuple = ()) -> Iterator[None]:
+    """Evaluation mode inside, for all ``parts`` (``module.modules()``) but those of type ``but``."""
+    changed = [part for part in parts if part.training and not isinstance(part, but)]
     try:
-        for part, training in flags.items():
-            _set(part, training and isinstance(part, but))
+        for part in changed:
+            _set(part, False)
         yield
     finally:
-        for part, training in flags.items():
-            _set(part, training)
+        for part in changed:
+            _set(part, True)
 
 
 def _set(part: nn.Module, training: bool) -> None:

@@ -144,6 +144,8 @@ class DistillationNet(NeuralNetClassifier):
 
     def infer(self, x, **params):
         """Logits of a batch, float32; computed in bfloat16 where autocast is asked for."""
+        if self._record is not None and self.hypergradient == "exact":
+            return self.module_(x)  # a compiled pass can be taken back once only
         if not self.autocast or self._record is not None:
             return self._forward(x)
         with torch.autocast(x.device.type, dtype=torch.bfloat16):
@@ -196,9 +198,8 @@ class DistillationNet(NeuralNetClassifier):
     def _capturing(self):
         """Iterations as CUDA graphs, or None, with the reason in the log."""
         device = torch.device(self.device)
-        reason = why_not_captured(device, self.optimizer_, self.compile)
-        if self._listeners("on_grad_computed"):
-            reason = "a callback looks at the gradients"
+        watched = bool(self._listeners("on_grad_computed"))
+        reason = why_not_captured(device, self.optimizer_, watched=watched, compiled=self.compile)
         if reason is not None:
             log.info("Not captured in a CUDA graph: %s.", reason)
             return None
@@ -219,7 +220,8 @@ class DistillationNet(NeuralNetClassifier):
         if type(callback) is PrintLog and callback.sink is print and not self.verbose:
             return False  # it would draw up its table and print nothing
         own = getattr(type(callback), method_name, None)
-        return own is None or own is not getattr(Callback, method_name, None)
+        inherited = own is not None and own is getattr(Callback, method_name, None)
+        return not inherited or method_name in vars(callback)
 
     def run_single_epoch(self, iterator, training, prefix, step_fn, **params):
         """As in skorch, but the losses are copied from the device once, when the epoch ends.

@@ -148,7 +148,7 @@ def _prefixed(params: dict) -> str:
 def check_student_output(student: nn.Module, samples: Tensor, n_classes: int) -> None:
     """Raise ValueError unless ``student`` maps ``samples`` to one logit per class."""
     try:
-        with evaluating(student), torch.no_grad():
+        with evaluating(student.modules()), torch.no_grad():
             logits = student(samples)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise ValueError(

@@ -118,7 +118,7 @@ class ModuleTeacher(NetworkTeacher):
         }
 
         def ask(x: Tensor) -> Tensor:
-            with evaluating(self.fitted), torch.no_grad():
+            with evaluating(self.fitted.modules()), torch.no_grad():
                 logits = torch.func.functional_call(self.fitted, state, (x,))
             if logits.ndim != 2:
                 raise ValueError(

@@ -309,15 +309,17 @@ def test_unknown_optimizer_is_treated_as_sgd_with_a_warning(make):
     torch.testing.assert_close(c * d, torch.full((3,), -optimizer.param_groups[0]["lr"]))
 
 
-def test_vanishing_validation_gradient_gives_nan():
-    """A direction made of rounding noise must not be followed."""
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("margin", [80.0, 1000.0], ids=["tiny", "zero"])
+def test_vanishing_validation_gradient_gives_nan(method, margin):
+    """A direction made of rounding noise, or none at all, must not be followed."""
     problem = Problem(0)
     with torch.no_grad():
         problem.student[-1].weight.zero_()
-        problem.student[-1].bias.copy_(torch.tensor([80.0, 0.0, 0.0, 0.0]))
+        problem.student[-1].bias.copy_(torch.tensor([margin, 0.0, 0.0, 0.0]))
         problem.optimizer.param_groups[0]["lr"] = 0.0
     problem.y_val = torch.zeros(64, dtype=torch.long)
-    assert torch.isnan(problem.hypergradient("exact")).all()
+    assert torch.isnan(problem.hypergradient(method)).all()
 
 
 def test_frozen_and_unused_weights_are_left_out():

@@ -71,7 +71,7 @@ class TapeGraph(TorchDispatchMode):
 @pytest.fixture
 def captured(monkeypatch):
     """Fits capture their iterations in tapes, and no number is free to read."""
-    monkeypatch.setattr(_net, "why_not_captured", lambda *_: None)
+    monkeypatch.setattr(_net, "why_not_captured", lambda *_, **__: None)
     monkeypatch.setattr(_capture.CapturedIterations.__init__, "__defaults__", (TapeGraph,))
     monkeypatch.setattr(_metaparameters, "reading_is_free", lambda tensor: False)
     monkeypatch.setattr(_devices, "reading_is_free", lambda tensor: False)
@@ -147,7 +147,9 @@ def test_reasons_are_logged(make, digits, logits, caplog, settings, reason):
 
 def test_adam_must_be_capturable():
     weights = [nn.Parameter(torch.zeros(2))]
-    reason = _capture.why_not_captured(torch.device("cuda"), torch.optim.Adam(weights), False)
+    reason = _capture.why_not_captured(
+        torch.device("cuda"), torch.optim.Adam(weights), watched=False, compiled=False
+    )
     assert "optimizer__capturable=True" in reason
 
 

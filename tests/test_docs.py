@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 import sklearn_kd
+import sklearn_kd.datasets
 
 ROOT = Path(__file__).parents[1]
 GUIDE = ROOT / "docs" / "guide"
+PUBLIC = [sklearn_kd, sklearn_kd.meta, sklearn_kd.datasets]
 
 
 def rows_of(page):
@@ -22,7 +24,7 @@ def rows_of(page):
     return {first: rest for first, *rest in cells}
 
 
-@pytest.mark.parametrize("module", [sklearn_kd, sklearn_kd.meta], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
 def test_every_public_name_is_in_the_reference(module):
     page = (ROOT / "docs" / "api.rst").read_text(encoding="utf-8")
     listed = set(re.findall(r"^   (\w+)$|^\.\. py:data:: (\w+)$", page, re.MULTILINE))
@@ -123,6 +125,22 @@ def test_timings_are_those_of_the_benchmarks(script, monkeypatch):
     page = (GUIDE / "speed.rst").read_text(encoding="utf-8")
     for table in importlib.import_module(script).tables(*records):
         assert table in page, f"run examples/benchmarks/{script}.py --table"
+
+
+def test_readme_has_the_costs_of_the_benchmark(monkeypatch):
+    folder = ROOT / "examples" / "benchmarks"
+    monkeypatch.syspath_prepend(folder)
+    cost = importlib.import_module("step").cost
+    students = json.loads((folder / "step.json").read_text())["students"].values()
+    rows = {
+        '`meta="gradient"`': "finite_difference",
+        '`meta="linear"`, `e1=10, e2=10`': "e1 = e2 = 10",
+        '`meta="linear"`, `e1=10, e2=100`': "e1 = 10, e2 = 100",
+        'the paper\'s algorithm, `"gradient"`': "the paper's algorithm",
+    }
+    found = readme_rows(rows)
+    for row, contender in rows.items():
+        assert found[row] == [cost(student, contender).split()[0] for student in students], row
 
 
 def test_noise_is_that_of_the_evidence():

@@ -307,3 +307,25 @@ def test_random_start(make, digits, logits):
     ]
     assert len({row["lambda1"] for row in starts}) == 3
     assert all(1 <= row["temperature"] <= 10 for row in starts)
+
+
+@pytest.mark.parametrize("coordinates", ["log", "raw"])
+@pytest.mark.parametrize("clip", [None, 0.01])
+def test_coordinates_and_clipping(coordinates, clip):
+    """One step of rate 0.5 from (0.4, 2) along h = (0.1, −0.3) by lambda1 and T, by hand."""
+    m = Metaparameters(0.4, 2.0, coordinates=coordinates, clip=clip, lr=0.5)
+    lambda1, temperature = m.descend(torch.tensor([0.1, -0.3])).tolist()
+    by_theta = np.array([0.1, -0.3 * (2 if coordinates == "log" else 1)])
+    step = -0.5 * (by_theta if clip is None else np.clip(by_theta, -clip, clip))
+    assert lambda1 == pytest.approx(0.4 + step[0])
+    assert temperature == pytest.approx(2 * np.exp(step[1]) if coordinates == "log" else 2 + step[1])
+
+
+def test_the_line_is_in_the_coordinates_that_are_learned(make, digits, logits):
+    """Predicted values lie on a line in log T, or in T."""
+    for coordinates, function in (("log", np.log), ("raw", np.asarray)):
+        settings = {"temperature": 2.0, "meta_coordinates": coordinates, "max_epochs": 3}
+        path = make(e1=5, e2=5, **settings).fit(*digits, teacher_logits=logits).metaparameter_path_
+        predicted = function(path["temperature"][5:10])
+        np.testing.assert_allclose(np.diff(predicted, n=2), 0, atol=1e-12)
+        assert abs(predicted[-1] - predicted[0]) > 1e-4

@@ -32,7 +32,8 @@ class Linear(Gradient):
 
     Paper Eq. 4 and Algorithm 1: after e1 gradient iterations a line is fitted to the path
     of each metaparameter by least squares; for e2 iterations it predicts them at the price
-    of plain training; then the cycle starts again. The line is in (lambda1, log T).
+    of plain training; then the cycle starts again. The line is in the
+    coordinates that are learned, by default (lambda1, log T).
 
     Parameters
     ----------

@@ -94,7 +94,9 @@ class Strategy(BaseEstimator):
         return False
 
     def predict(self, metaparameters: Metaparameters) -> Tensor | None:
-        """θ = (lambda1, log T) after an iteration without hypergradient; None: stay.
+        """θ after an iteration without hypergradient; None: stay.
+
+        θ is (lambda1, log T), or (lambda1, T) with ``meta_coordinates="raw"``.
 
         ``metaparameters.iteration`` says which it is and ``metaparameters.trajectory(...)``
         where they have been. Return shape (2,) for this iteration alone, or (k, 2) for it
