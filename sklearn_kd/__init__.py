@@ -6,11 +6,13 @@ from sklearn_kd._classifier import DistilledClassifier
 from sklearn_kd._compare import compare_methods
 from sklearn_kd._comparison import MethodComparison
 from sklearn_kd._display import MetaparameterPathDisplay
+from sklearn_kd._resnets import CIFARResNet
 from sklearn_kd._students import CNNStudent, MLPStudent
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
+    "CIFARResNet",
     "CNNStudent",
     "DistilledClassifier",
     "MLPStudent",

@@ -82,6 +82,14 @@ def test_readme_has_the_accuracies_of_fashion_mnist():
     assert readme_rows([first])[first] == rest
 
 
+def test_teachers_score_what_was_published():
+    found = json.loads((ROOT / "examples" / "paper" / "check_teachers.json").read_text())["runs"]
+    page = (GUIDE / "students.rst").read_text(encoding="utf-8")
+    for run in found:
+        assert run["accuracy"] == run["published"]
+        assert f"ResNet-{run['depth']} ({100 * run['accuracy']:.2f} %)" in page
+
+
 def test_errors_are_those_of_the_evidence():
     errors = json.loads((ROOT / "examples" / "evidence" / "finite_difference.json").read_text())["errors"]
     table = rows_of(GUIDE / "theory.rst")
