@@ -90,6 +90,14 @@ def test_teachers_score_what_was_published():
         assert f"ResNet-{run['depth']} ({100 * run['accuracy']:.2f} %)" in page
 
 
+def test_the_fashion_mnist_teacher_is_the_one_described():
+    found = json.loads((ROOT / "examples" / "paper" / "train_fashion_mnist_teacher.json").read_text())
+    page = " ".join((GUIDE / "students.rst").read_text(encoding="utf-8").split())
+    held_out, test = (f"{accuracy:.3f}".removeprefix("0") for accuracy in found["accuracy"].values())
+    assert f"{found['parameters']:,} parameters: accuracy {held_out} on" in page
+    assert f"see, {test} on the test images" in page
+
+
 def test_errors_are_those_of_the_evidence():
     errors = json.loads((ROOT / "examples" / "evidence" / "finite_difference.json").read_text())["errors"]
     table = rows_of(GUIDE / "theory.rst")

@@ -11,6 +11,7 @@ from torch import nn
 
 from sklearn_kd import CIFARResNet, CNNStudent
 from sklearn_kd._resnets import ResidualBlock
+from sklearn_kd.datasets import fetch_cifar10
 
 NORMALISATIONS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
@@ -283,13 +284,12 @@ def test_exported_student_for_onnx_runtime(make, images, tmp_path):
 @pytest.mark.parametrize(("depth", "accuracy"), [(20, 0.9173), (56, 0.9339)])
 def test_trained_weights(depth, accuracy):
     """On the first 500 test images; on all of them: examples/paper/check_teachers.py."""
-    folder = Path(os.environ.get("SKLEARN_KD_DATA", "no folder"))
-    path, images = folder / f"resnet{depth}-cifar10.pt", folder / "cifar-10-batches-py"
-    if not (path.exists() and images.exists()):
-        pytest.skip(f"needs SKLEARN_KD_DATA, a folder with {path.name} and {images.name}/")
-    from sklearn_kd.datasets import fetch_cifar10
-
-    X, y = fetch_cifar10(data_home=folder, subset="test", return_X_y=True)
+    home = Path(os.environ.get("SCIKIT_LEARN_DATA", "~/scikit_learn_data")).expanduser()
+    weights = Path("teachers", f"resnet{depth}-cifar10.pt")
+    for needed in (weights, "cifar-10-batches-py"):
+        if not (home / needed).exists():
+            pytest.skip(f"{needed} is not in scikit-learn's data folder (SCIKIT_LEARN_DATA)")
+    X, y = fetch_cifar10(data_home=home, subset="test", return_X_y=True)
     with torch.no_grad():
-        right = CIFARResNet.from_file(path)(torch.tensor(X[:500])).argmax(dim=1).numpy() == y[:500]
+        right = CIFARResNet.from_file(home / weights)(torch.tensor(X[:500])).argmax(dim=1).numpy() == y[:500]
     assert abs(right.mean() - accuracy) < 3 * np.sqrt(accuracy * (1 - accuracy) / 500)

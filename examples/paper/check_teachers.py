@@ -20,7 +20,8 @@ import numpy as np
 import torch
 
 import sklearn_kd
-from sklearn_kd import CIFARResNet, datasets
+from sklearn_kd import CIFARResNet
+from sklearn_kd.datasets import fetch_cifar10
 
 PUBLISHED = {20: 0.9173, 56: 0.9339}  # by depth
 
@@ -51,9 +52,9 @@ def check(path, X, y):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("weights", nargs="+", type=Path, help="state dicts saved by torch.save")
-    parser.add_argument("--data-home", help="folder of the data sets, by default scikit-learn's")
+    parser.add_argument("--data", metavar="FOLDER", help="of the data sets; scikit-learn's by default")
     args = parser.parse_args()
-    X, y = datasets.fetch_cifar10(data_home=args.data_home, subset="test", return_X_y=True)
+    X, y = fetch_cifar10(data_home=args.data, subset="test", return_X_y=True)
     runs = []
     for path in args.weights:
         runs.append(check(path, X, y))

@@ -31,7 +31,8 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import sklearn_kd
-from sklearn_kd import CNNStudent, DistilledClassifier, datasets
+from sklearn_kd import CNNStudent, DistilledClassifier
+from sklearn_kd.datasets import fetch_fashion_mnist
 
 NETWORK = {"channels": (32, 64, 128), "hidden": 128}
 TRAINING = {"lr": 0.02, "optimizer__momentum": 0.9, "optimizer__weight_decay": 5e-4, "batch_size": 128}
@@ -65,7 +66,7 @@ def mirrored(x):
 
 def checked_options():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data-home", help="folder of the data sets, by default scikit-learn's")
+    parser.add_argument("--data", metavar="FOLDER", help="holds fashion-mnist/; scikit-learn's by default")
     parser.add_argument("--out", type=Path, required=True, help="where the weights go: NAME.safetensors")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
@@ -95,8 +96,8 @@ def record(args, teacher, images, accuracy, seconds):
 
 def main():
     args = checked_options()
-    X, y = datasets.fetch_fashion_mnist(data_home=args.data_home, return_X_y=True)
-    test = datasets.fetch_fashion_mnist(data_home=args.data_home, subset="test", return_X_y=True)
+    X, y = fetch_fashion_mnist(data_home=args.data, return_X_y=True)
+    test = fetch_fashion_mnist(data_home=args.data, subset="test", return_X_y=True)
     X, X_held, y, y_held = train_test_split(X, y, test_size=HELD_OUT, stratify=y, random_state=args.seed)
     if args.quick:
         X, y = X[:3_000], y[:3_000]
