@@ -8,19 +8,17 @@ initial weights and the batches; the teacher of a seed is shared by the methods.
 rate 0.02 (at 0.05 the student with T = 4 fixed collapses: T² = 16 times the soft gradient),
 momentum 0.9 and a cosine schedule. ::
 
-    python examples/02_fashion_mnist.py --data FOLDER
+    python examples/02_fashion_mnist.py
 
-FOLDER holds the four original files ``train-images-idx3-ubyte.gz`` and so on, as Zalando
-publishes them (on Debian: the package dataset-fashion-mnist, which puts them under
-``/usr/share/datasets/fashion-mnist``). Results and picture are written beside this file.
+:func:`~sklearn_kd.datasets.fetch_fashion_mnist` reads the images from scikit-learn's data folder, or
+``--data FOLDER``, and downloads them if they are not there. On Debian the package dataset-fashion-mnist has
+them: ``--data /usr/share/datasets``. Results and picture are written beside this file.
 """
 
 # sphinx_gallery_thumbnail_path = '../examples/02_fashion_mnist.png'
 import argparse
-import gzip
 import json
 import platform
-import sys
 import time
 from pathlib import Path
 
@@ -34,6 +32,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import sklearn_kd
 from sklearn_kd import CNNStudent, DistilledClassifier, MetaparameterPathDisplay
+from sklearn_kd.datasets import fetch_fashion_mnist
 
 METHODS = {
     "none": {"meta": "none"},
@@ -47,29 +46,10 @@ METHODS = {
 }
 
 
-def read_idx(path):
-    """An array in the IDX format of the original files."""
-    with gzip.open(path) as file:
-        data = file.read()
-    shape = [int.from_bytes(data[4 + 4 * i : 8 + 4 * i], "big") for i in range(data[3])]
-    return np.frombuffer(data, np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
-
-
-def load(folder):
-    """(X, y) of the 60,000 training and (X, y) of the 10,000 test images, standardised."""
-    parts = []
-    for part in ("train", "t10k"):
-        images, labels = (
-            Path(folder) / f"{part}-{kind}.gz" for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
-        )
-        if not images.exists() or not labels.exists():
-            sys.exit(
-                f"{images} or {labels.name} is missing. Put the original files there, or name their "
-                "folder with --data."
-            )
-        X = (read_idx(images)[:, None].astype(np.float32) / 255 - 0.286) / 0.353
-        parts.append((X, read_idx(labels)))
-    return parts
+def load(data_home, subset):
+    """(X, y) of the 60,000 training or the 10,000 test images, standardised."""
+    X, y = fetch_fashion_mnist(data_home=data_home, subset=subset, return_X_y=True)
+    return (X - 0.286) / 0.353, y
 
 
 def network(seed, epochs, **params):
@@ -88,12 +68,12 @@ def network(seed, epochs, **params):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", default="~/scikit_learn_data/fashion-mnist")
+    parser.add_argument("--data", metavar="FOLDER", help="holds fashion-mnist/; scikit-learn's by default")
     parser.add_argument("--full", action="store_true", help="train on all 60,000 images")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=30)
     args = parser.parse_args()
-    (X_all, y_all), test = load(Path(args.data).expanduser())
+    (X_all, y_all), test = load(args.data, "train"), load(args.data, "test")
     runs, paths = [], []
     for seed in range(args.runs):
         rows = np.random.default_rng(seed).permutation(60_000)[: 60_000 if args.full else 6_000]

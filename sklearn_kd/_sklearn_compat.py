@@ -2,7 +2,7 @@
 
 from sklearn.base import _clone_parametrized as clone_by_parameters
 from sklearn.utils import _safe_indexing as safe_indexing
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 
 try:
@@ -44,5 +44,6 @@ __all__ = [
     "clone_by_parameters",
     "has_callbacks",
     "safe_indexing",
+    "validate_params",
     "with_callbacks",
 ]

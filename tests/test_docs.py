@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 import sklearn_kd
+import sklearn_kd.datasets
 
 ROOT = Path(__file__).parents[1]
 GUIDE = ROOT / "docs" / "guide"
+PUBLIC = [sklearn_kd, sklearn_kd.meta, sklearn_kd.datasets]
 
 
 def rows_of(page):
@@ -22,7 +24,7 @@ def rows_of(page):
     return {first: rest for first, *rest in cells}
 
 
-@pytest.mark.parametrize("module", [sklearn_kd, sklearn_kd.meta], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
 def test_every_public_name_is_in_the_reference(module):
     page = (ROOT / "docs" / "api.rst").read_text(encoding="utf-8")
     listed = set(re.findall(r"^   (\w+)$|^\.\. py:data:: (\w+)$", page, re.MULTILINE))
