@@ -37,7 +37,7 @@ GRID = tuple(product(np.linspace(0, 1, 5).tolist(), np.geomspace(1, 10, 5).tolis
 SIZES = (15, 200)
 COLUMNS = ("text", "sign(x1·x2)")
 TUNING_DRAWS = 10_000  # where their seeds begin
-RATES, LENGTHS = (0.03, 0.1, 0.3, 1.0), (200, 1000)
+RATES, LENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0), (200, 1000)
 PAPERS_META = {name: value for name, value in PAPER.items() if name != "lr"}
 
 
@@ -190,7 +190,7 @@ def summary(runs):
 
 
 def main():
-    options = arguments(__doc__, __file__, runs=60, length=("iterations", 1000), quick=(2, 40))
+    options = arguments(__doc__, __file__, runs=40, length=("iterations", 1000), quick=(2, 40))
     lengths = sorted({min(length, options.iterations) for length in LENGTHS})
     runs = Runs(options.json, {"grid": GRID, "paper's settings": PAPERS_META}, anew=options.anew)
     tuned = runs.of(tuning_run, tuning_settings(2 if options.quick else 10, lengths), options.jobs)
