@@ -127,3 +127,13 @@ def test_noise_is_that_of_the_evidence():
         ratios = np.array(found["noise"][name]) / full
         assert f"     - {np.median(ratios):.2f} ({ratios.min():.2f}–{ratios.max():.2f})" in page, name
     assert np.abs(found["signal"]).min() > 0.5 and np.abs(found["signal"]).max() < 2.1
+
+
+@pytest.mark.parametrize("script", ["table2_synthetic", "synthetic_honest"])
+def test_what_reproduces_is_that_of_the_runs(script, monkeypatch):
+    folder = ROOT / "examples" / "paper"
+    monkeypatch.syspath_prepend(folder)
+    record = json.loads((folder / f"{script}.json").read_text())
+    page = (GUIDE / "reproduces.rst").read_text(encoding="utf-8")
+    for table in importlib.import_module(script).tables(record):
+        assert table in page, f"put the tables that examples/paper/{script}.py prints into the page"

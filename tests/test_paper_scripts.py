@@ -102,3 +102,9 @@ def test_an_epoch_is_as_many_full_batch_iterations_as_asked_for(module):
     np.testing.assert_allclose(
         often.student_.layers[1].weight.detach(), once.student_.layers[1].weight.detach(), atol=1e-6
     )
+
+
+def test_numbers_are_written_as_in_the_paper(module):
+    number = module("_protocol").number
+    assert [number(0.63), number(10.25), number(1.0)] == [".630", "10.250", "1.000"]
+    assert [number(-0.0123, sign=True), number(0.5, sign=True)] == ["−.012", "+.500"]

@@ -6,9 +6,12 @@ The command line, finished runs on disk, versions, statistics, tables, and how m
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import platform
+import re
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -130,6 +133,7 @@ class Runs:
         """
         wanted = [_as_json(setting) for setting in wanted]
         missing = [setting for setting in wanted if _key(setting) not in self._done]
+        function = _importable(function)
         made = joblib.Parallel(n_jobs=jobs, return_as="generator")(
             joblib.delayed(_run)(function, setting) for setting in missing
         )
@@ -154,6 +158,14 @@ class Runs:
         head = json.dumps(self._record, indent=1).removesuffix("\n}")
         unfinished.write_text(f'{head},\n "runs": [\n{lines}\n]}}\n')
         os.replace(unfinished, self.path)
+
+
+def _importable(function):
+    """A script's function as other processes find it: in the module of its file, not in ``__main__``."""
+    if function.__module__ != "__main__":
+        return function
+    script = Path(sys.modules["__main__"].__file__).stem
+    return getattr(importlib.import_module(script), function.__name__)
 
 
 def _run(function, setting):
@@ -185,7 +197,7 @@ def versions() -> dict[str, str]:
 def number(value: float, sign: bool = False) -> str:
     """Three digits after the point and none before it: ".630", "−.012"."""
     text = f"{value:+.3f}" if sign else f"{value:.3f}"
-    return text.replace("0.", ".", 1).replace("-", "−")
+    return re.sub(r"^([+-]?)0\.", r"\1.", text).replace("-", "−")
 
 
 def mean_max(values: Sequence[float]) -> str:

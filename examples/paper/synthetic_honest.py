@@ -149,7 +149,7 @@ def test_settings(n_draws, best):
 
 
 def by_cell(runs):
-    """(features, rows of D_val) → method → accuracy by draw."""
+    """(features, rows of D_val) → method → accuracy on each of the draws that all of them have."""
     cells = defaultdict(lambda: defaultdict(dict))
     for run in runs:
         if "accuracy" in run:
@@ -157,8 +157,9 @@ def by_cell(runs):
             cells[setting["features"], setting["n_valid"]][setting["method"]][setting["seed"]] = run[
                 "accuracy"
             ]
+    draws = sorted(set.intersection(*(set(of) for methods in cells.values() for of in methods.values())))
     return {
-        cell: {method: [of[seed] for seed in sorted(of)] for method, of in methods.items()}
+        cell: {method: [of[seed] for seed in draws] for method, of in methods.items()}
         for cell, methods in cells.items()
     }
 
@@ -190,7 +191,7 @@ def summary(runs):
 
 
 def main():
-    options = arguments(__doc__, __file__, runs=40, length=("iterations", 1000), quick=(2, 40))
+    options = arguments(__doc__, __file__, runs=30, length=("iterations", 1000), quick=(2, 40))
     lengths = sorted({min(length, options.iterations) for length in LENGTHS})
     runs = Runs(options.json, {"grid": GRID, "paper's settings": PAPERS_META}, anew=options.anew)
     tuned = runs.of(tuning_run, tuning_settings(2 if options.quick else 10, lengths), options.jobs)
