@@ -159,3 +159,43 @@ def test_noise_is_that_of_the_evidence():
         ratios = np.array(found["noise"][name]) / full
         assert f"     - {np.median(ratios):.2f} ({ratios.min():.2f}–{ratios.max():.2f})" in page, name
     assert np.abs(found["signal"]).min() > 0.5 and np.abs(found["signal"]).max() < 2.1
+
+
+@pytest.mark.parametrize("script", ["table2_synthetic", "synthetic_honest"])
+def test_what_reproduces_is_that_of_the_runs(script, monkeypatch):
+    folder = ROOT / "examples" / "paper"
+    monkeypatch.syspath_prepend(folder)
+    record = json.loads((folder / f"{script}.json").read_text())
+    page = (GUIDE / "reproduces.rst").read_text(encoding="utf-8")
+    for table in importlib.import_module(script).tables(record):
+        assert table in page, f"put the tables that examples/paper/{script}.py prints into the page"
+
+
+def test_what_the_text_says_of_the_synthetic_runs_is_so():
+    folder = ROOT / "examples" / "paper"
+    table2, honest = (
+        json.loads((folder / f"{name}.json").read_text()) for name in ("table2_synthetic", "synthetic_honest")
+    )
+    clipped = {(row["features"], row["method"], row["lr"]): row.get("clipped") for row in table2["summary"]}
+    final = {
+        method: np.mean([
+            run["temperature"]
+            for run in honest["runs"]
+            if run["setting"] | {"features": "sign(x1·x2)", "method": method, "n_valid": 200} == run["setting"]
+            and "accuracy" in run
+        ])
+        for method in ("linear", "grid, s(T) = T²")
+    }  # fmt: skip
+    chosen = honest["chosen"]
+    page = re.sub(r"\s+", " ", (GUIDE / "reproduces.rst").read_text(encoding="utf-8"))
+    for said in (
+        f"{clipped['sign(x1·x2)', 'gradient', 1.0]:.0%} (gradient)".replace("%", " %"),
+        f"{clipped['sign(x1·x2)', 'linear', 1.0]:.0%} (linear)".replace("%", " %"),
+        f"column alone scores {table2['without_a_student']['sign(x1·x2)']['third column']}".replace(
+            "0.", "."
+        ),
+        f"ends at {final['linear']:.2f} on average, where the grid with T² chose {final['grid, s(T) = T²']:.2f}",
+        f"{chosen['text']['lr']} and {chosen['text']['iterations']:,} with the text's features",
+        f"{chosen['sign(x1·x2)']['lr']} and {chosen['sign(x1·x2)']['iterations']} with sign(x1·x2)",
+    ):
+        assert said in page, said

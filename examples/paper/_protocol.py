@@ -1,0 +1,261 @@
+"""What the scripts of the paper's tables and figures share.
+
+The command line, finished runs on disk, versions, statistics, tables, and how methods are drawn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import scipy
+import sklearn
+import skorch
+import torch
+from scipy import stats
+from tqdm import tqdm
+
+import sklearn_kd
+
+METHODS = ("none", "naive", "random", "gradient", "linear", "hyperopt")
+COLOURS = dict(zip(METHODS, ("#7f7f7f", "#1f77b4", "#9467bd", "#ff7f0e", "#d62728", "#2ca02c"), strict=True))
+SECONDS_BETWEEN_WRITES = 2
+
+
+# --------------------------------------------------------------------------------------
+# The command line
+
+
+def arguments(
+    description: str,
+    script: str,
+    *,
+    runs: int,
+    length: tuple[str, int],
+    quick: tuple[int, int],
+) -> argparse.Namespace:
+    """The options of a script.
+
+    Parameters
+    ----------
+    description, script : str
+        Its docstring and its ``__file__``.
+    runs : int
+        The default of ``--runs``.
+    length : tuple of (str, int)
+        How training is measured, "epochs" or "iterations", and how much of it is the default.
+    quick : tuple of (int, int)
+        Runs and length under ``--quick``.
+
+    Returns
+    -------
+    argparse.Namespace
+        ``runs``, the length under its name, ``jobs``, ``anew``, ``quick``, and ``json``, the path of
+        the record, or None.
+    """
+    unit, amount = length
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", type=int, help=f"per setting; default {runs}")
+    parser.add_argument(f"--{unit}", type=int, help=f"of each training; default {amount}")
+    parser.add_argument("--jobs", type=int, default=1, help="processes; default 1")
+    parser.add_argument("--anew", action="store_true", help="do not go on from the runs on disk")
+    parser.add_argument("--out", type=Path, help="folder to write to; default: the script's")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"{quick[0]} runs of {quick[1]} {unit}, to see that it works; writes no file without --out",
+    )
+    chosen = parser.parse_args()
+    defaults = quick if chosen.quick else (runs, amount)
+    for name, default in zip(("runs", unit), defaults, strict=True):
+        if getattr(chosen, name) is None:
+            setattr(chosen, name, default)
+    folder = chosen.out or (None if chosen.quick else Path(script).parent)
+    chosen.json = folder and folder / f"{Path(script).stem}.json"
+    return chosen
+
+
+# --------------------------------------------------------------------------------------
+# The runs
+
+
+class Runs:
+    """The finished runs of a script, in memory and on disk.
+
+    A script that was stopped goes on where it was: a run whose settings are in the file is not
+    made again.
+
+    Parameters
+    ----------
+    path : Path or None
+        The JSON file; None: nothing is read or written.
+    settings : dict
+        What all runs share. A file of other settings, or of other versions of the packages, is not
+        gone on with.
+    anew : bool, default=False
+        Forget what the file has.
+    """
+
+    def __init__(self, path: Path | None, settings: dict, *, anew: bool = False):
+        self.path = path
+        self._record = {"versions": versions(), "settings": _as_json(settings)}
+        self._done: dict[str, dict] = {}
+        self._written = 0.0
+        if path is not None and path.exists() and not anew:
+            self._take_up(json.loads(path.read_text()))
+
+    def _take_up(self, found):
+        for part in ("versions", "settings"):
+            if found[part] != self._record[part]:
+                raise SystemExit(
+                    f"{self.path} has runs of other {part}: {found[part]}, now {self._record[part]}. "
+                    "Give --anew to replace them, or --out FOLDER to keep them."
+                )
+        self._done = {_key(run["setting"]): run for run in found["runs"]}
+
+    def of(self, function: Callable[..., dict], wanted: Iterable[dict], jobs: int = 1) -> list[dict]:
+        """``function(**setting)`` of each setting, made or taken from the file.
+
+        Each is a dict of ``setting``, what the function returned, and ``seconds``.
+        """
+        wanted = [_as_json(setting) for setting in wanted]
+        missing = [setting for setting in wanted if _key(setting) not in self._done]
+        function = _importable(function)
+        made = joblib.Parallel(n_jobs=jobs, return_as="generator")(
+            joblib.delayed(_run)(function, setting) for setting in missing
+        )
+        try:
+            for run in tqdm(made, total=len(missing), unit="run", disable=None):
+                self._done[_key(run["setting"])] = run
+                if time.monotonic() - self._written > SECONDS_BETWEEN_WRITES:
+                    self.write()
+        finally:
+            self.write()
+        return [self._done[_key(setting)] for setting in wanted]
+
+    def write(self, **found: Any) -> None:
+        """Put all there is into the file, whole or not at all; ``found`` is what it comes to."""
+        self._record |= _as_json(found)
+        self._written = time.monotonic()
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = self.path.with_suffix(".unfinished")
+        lines = ",\n".join(json.dumps(run) for run in self._done.values())
+        head = json.dumps(self._record, indent=1).removesuffix("\n}")
+        unfinished.write_text(f'{head},\n "runs": [\n{lines}\n]}}\n')
+        os.replace(unfinished, self.path)
+
+
+def _importable(function):
+    """A script's function as other processes find it: in the module of its file, not in ``__main__``."""
+    if function.__module__ != "__main__":
+        return function
+    script = Path(sys.modules["__main__"].__file__).stem
+    return getattr(importlib.import_module(script), function.__name__)
+
+
+def _run(function, setting):
+    torch.set_num_threads(1)
+    began = time.perf_counter()
+    found = _as_json(function(**setting))
+    return {"setting": setting} | found | {"seconds": round(time.perf_counter() - began, 2)}
+
+
+def _key(setting):
+    return json.dumps(setting, sort_keys=True)
+
+
+def _as_json(value):
+    """As it will be when read back, so that what is made and what is read are the same."""
+    return json.loads(json.dumps(value))
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that numbers depend on."""
+    modules = (sklearn_kd, torch, skorch, sklearn, np, scipy)
+    return {m.__name__: m.__version__ for m in modules} | {"python": platform.python_version()}
+
+
+# --------------------------------------------------------------------------------------
+# What runs come to
+
+
+def number(value: float, sign: bool = False) -> str:
+    """Three digits after the point and none before it: ".630", "−.012"."""
+    text = f"{value:+.3f}" if sign else f"{value:.3f}"
+    return re.sub(r"^([+-]?)0\.", r"\1.", text).replace("-", "−")
+
+
+def mean_max(values: Sequence[float]) -> str:
+    """In the paper's form, ".630 (.720)"."""
+    return f"{number(np.mean(values))} ({number(np.max(values))})"
+
+
+def mean_sd(values: Sequence[float]) -> str:
+    """ ".630 ± .012", the sample standard deviation."""
+    return f"{number(np.mean(values))} ± {number(np.std(values, ddof=1))}"
+
+
+def paired(a: Sequence[float], b: Sequence[float], seed: int = 0) -> dict[str, float]:
+    """The mean of a − b with its 95 % intervals: Student's, and the bootstrap's (BCa).
+
+    Where all differences are equal the intervals are that one number.
+    """
+    difference = np.subtract(a, b)
+    mean, n = float(difference.mean()), len(difference)
+    low = high = boot_low = boot_high = mean
+    if np.ptp(difference) > 0:
+        half = stats.t.ppf(0.975, n - 1) * stats.sem(difference)
+        low, high = mean - half, mean + half
+        rng = np.random.default_rng(seed)
+        boot = stats.bootstrap((difference,), np.mean, n_resamples=5000, random_state=rng)
+        boot_low, boot_high = boot.confidence_interval
+    return {
+        "mean": mean,
+        "low": float(low),
+        "high": float(high),
+        "boot_low": float(boot_low),
+        "boot_high": float(boot_high),
+        "better": int((difference > 0).sum()),
+        "worse": int((difference < 0).sum()),
+        "n": n,
+    }
+
+
+def interval(difference: dict[str, float]) -> str:
+    """ "+.012 [−.003, +.027]", by Student's t."""
+    mean, low, high = (number(difference[part], sign=True) for part in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
+
+
+def list_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table as the documentation has it."""
+    lines = [".. list-table::", "   :header-rows: 1", "   :class: numbers", ""]
+    for first, *rest in (header, *rows):
+        lines += [f"   * - {first}".rstrip(), *(f"     - {cell}" for cell in rest)]
+    return "\n".join(lines) + "\n"
+
+
+# --------------------------------------------------------------------------------------
+# Drawing
+
+
+def band(ax, x: Sequence[float], curves: Sequence[Sequence[float]], **style: Any) -> None:
+    """The mean of several curves, and one standard deviation to either side."""
+    mean, sd = np.mean(curves, axis=0), np.std(curves, axis=0, ddof=1)
+    (line,) = ax.plot(x, mean, **style)
+    ax.fill_between(x, mean - sd, mean + sd, color=line.get_color(), alpha=0.15, linewidth=0)
