@@ -3,7 +3,9 @@ import pytest
 import torch
 from joblib import parallel_config
 from sklearn.datasets import load_digits
+from skorch.callbacks import Callback
 from threadpoolctl import threadpool_limits
+from torch import nn
 
 from sklearn_kd import DistilledClassifier, MLPStudent
 
@@ -24,6 +26,17 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if "gpu" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+class Watch(Callback):
+    """Keeps the training and the validation batches."""
+
+    def initialize(self):
+        self.train_, self.valid_ = [], []
+        return self
+
+    def on_batch_end(self, net, batch=None, training=False, **kwargs):
+        (self.train_ if training else self.valid_).append(batch)
 
 
 @pytest.fixture(scope="session")
@@ -50,3 +63,11 @@ def make():
         return DistilledClassifier(teacher, student, **(quick | params))
 
     return make
+
+
+@pytest.fixture
+def network():
+    """A teacher for digits whose training mode would show."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(64, 10), nn.Dropout(0.5), nn.BatchNorm1d(10))

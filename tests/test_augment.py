@@ -5,11 +5,11 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from conftest import Watch
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
-from skorch.callbacks import Callback
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -22,24 +22,6 @@ def noisy(x):
 
 def brighter(x):
     return 2 * x + 100
-
-
-class Watch(Callback):
-    """Keeps the training and the validation batches."""
-
-    def initialize(self):
-        self.train_, self.valid_ = [], []
-        return self
-
-    def on_batch_end(self, net, batch=None, training=False, **kwargs):
-        (self.train_ if training else self.valid_).append(batch)
-
-
-@pytest.fixture
-def network():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return nn.Sequential(nn.Linear(64, 10), nn.Dropout(0.5), nn.BatchNorm1d(10))
 
 
 def as_dataset(X, y):

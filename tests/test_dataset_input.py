@@ -5,10 +5,11 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from conftest import Watch
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from skorch import NeuralNetClassifier
-from skorch.callbacks import Callback, EpochScoring
+from skorch.callbacks import EpochScoring
 from torch import nn
 from torch.utils.data import Dataset, IterableDataset, TensorDataset, default_collate
 
@@ -28,24 +29,6 @@ class Items(Dataset):
         assert type(i) is int  # not every Dataset takes NumPy's integers
         self.n_read += 1
         return self.item(self.X[i], self.y[i])
-
-
-class Watch(Callback):
-    """Keeps the training and the validation batches."""
-
-    def initialize(self):
-        self.train_, self.valid_ = [], []
-        return self
-
-    def on_batch_end(self, net, batch=None, training=False, **kwargs):
-        (self.train_ if training else self.valid_).append(batch)
-
-
-@pytest.fixture
-def network():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return nn.Sequential(nn.Linear(64, 10), nn.Dropout(0.5), nn.BatchNorm1d(10))
 
 
 def same_run(a, b, **tolerance):
