@@ -42,8 +42,9 @@ def arguments(
     script: str,
     *,
     runs: int,
-    length: tuple[str, int],
+    length: tuple[str, int | None],
     quick: tuple[int, int],
+    **further: dict[str, Any],
 ) -> argparse.Namespace:
     """The options of a script.
 
@@ -53,10 +54,13 @@ def arguments(
         Its docstring and its ``__file__``.
     runs : int
         The default of ``--runs``.
-    length : tuple of (str, int)
-        How training is measured, "epochs" or "iterations", and how much of it is the default.
+    length : tuple of (str, int or None)
+        How training is measured, "epochs" or "iterations", and how much of it is the default; None: it
+        differs by setting.
     quick : tuple of (int, int)
         Runs and length under ``--quick``.
+    **further : dict
+        The script's own options, as keyword arguments of ``add_argument``.
 
     Returns
     -------
@@ -69,7 +73,9 @@ def arguments(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--runs", type=int, help=f"per setting; default {runs}")
-    parser.add_argument(f"--{unit}", type=int, help=f"of each training; default {amount}")
+    parser.add_argument(f"--{unit}", type=int, help=f"of each training; default {amount or 'by setting'}")
+    for name, of in further.items():
+        parser.add_argument(f"--{name}", **of)
     parser.add_argument("--jobs", type=int, default=1, help="processes; default 1")
     parser.add_argument("--anew", action="store_true", help="do not go on from the runs on disk")
     parser.add_argument("--out", type=Path, help="folder to write to; default: the script's")
@@ -126,16 +132,19 @@ class Runs:
                 )
         self._done = {_key(run["setting"]): run for run in found["runs"]}
 
-    def of(self, function: Callable[..., dict], wanted: Iterable[dict], jobs: int = 1) -> list[dict]:
-        """``function(**setting)`` of each setting, made or taken from the file.
+    def of(
+        self, function: Callable[..., dict], wanted: Iterable[dict], jobs: int = 1, **given: Any
+    ) -> list[dict]:
+        """``function(**setting, **given)`` of each setting, made or taken from the file.
 
-        Each is a dict of ``setting``, what the function returned, and ``seconds``.
+        Each is a dict of ``setting``, what the function returned, and ``seconds``. ``given`` is what
+        a run needs and no number depends on, such as where the data lies.
         """
         wanted = [_as_json(setting) for setting in wanted]
         missing = [setting for setting in wanted if _key(setting) not in self._done]
         function = _importable(function)
         made = joblib.Parallel(n_jobs=jobs, return_as="generator")(
-            joblib.delayed(_run)(function, setting) for setting in missing
+            joblib.delayed(_run)(function, setting, given) for setting in missing
         )
         try:
             for run in tqdm(made, total=len(missing), unit="run", disable=None):
@@ -168,10 +177,10 @@ def _importable(function):
     return getattr(importlib.import_module(script), function.__name__)
 
 
-def _run(function, setting):
+def _run(function, setting, given):
     torch.set_num_threads(1)
     began = time.perf_counter()
-    found = _as_json(function(**setting))
+    found = _as_json(function(**setting, **given))
     return {"setting": setting} | found | {"seconds": round(time.perf_counter() - began, 2)}
 
 
@@ -242,6 +251,22 @@ def interval(difference: dict[str, float]) -> str:
     return f"{mean} [{low}, {high}]"
 
 
+def share_clipped(
+    path: np.ndarray, largest_move: float, temperature_bounds: tuple[float, float]
+) -> float | None:
+    """Share of the hypergradients' components that moved their metaparameter as far as the clip lets them.
+
+    Moves that ended on a bound are not counted; None where there are no others.
+    """
+    shares = []
+    taken = ~np.isnan(path["val_loss"])[1:]
+    for name, bounds in (("lambda1", (0, 1)), ("temperature", temperature_bounds)):
+        inside = taken & ~np.isin(path[name][1:], bounds)
+        shares.append(np.abs(np.diff(path[name]))[inside] > 0.999 * largest_move)
+    both = np.concatenate(shares)
+    return round(float(both.mean()), 4) if len(both) else None
+
+
 def list_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table as the documentation has it."""
     lines = [".. list-table::", "   :header-rows: 1", "   :class: numbers", ""]
@@ -256,6 +281,9 @@ def list_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def band(ax, x: Sequence[float], curves: Sequence[Sequence[float]], **style: Any) -> None:
     """The mean of several curves, and one standard deviation to either side."""
-    mean, sd = np.mean(curves, axis=0), np.std(curves, axis=0, ddof=1)
+    mean = np.mean(curves, axis=0)
     (line,) = ax.plot(x, mean, **style)
+    if len(curves) == 1:
+        return
+    sd = np.std(curves, axis=0, ddof=1)
     ax.fill_between(x, mean - sd, mean + sd, color=line.get_color(), alpha=0.15, linewidth=0)

@@ -28,7 +28,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 import numpy as np
-from _protocol import METHODS, Runs, arguments, list_table, mean_max, mean_sd
+from _protocol import METHODS, Runs, arguments, list_table, mean_max, mean_sd, share_clipped
 from _synthetic import (
     FEATURES,
     NOTEBOOK_SEED,
@@ -91,7 +91,9 @@ def found(student):
     return {
         "accuracy": curve[-1],
         "curve": curve,
-        "clipped": share_clipped(student.metaparameter_path_),
+        "clipped": share_clipped(
+            student.metaparameter_path_, PAPER["meta_clip"], PAPER["temperature_bounds"]
+        ),
         "lambda1": [round(value, 4) for value in lambda1],
         "temperature": [round(value, 4) for value in temperature],
     }
@@ -108,20 +110,6 @@ def best_by_test_accuracy(features, run, lr, iterations):
         for trial in range(5)
     ]
     return max(trials, key=lambda trial: trial["accuracy"])
-
-
-def share_clipped(path):
-    """Share of the hypergradients' components that moved their metaparameter by all of 0.01.
-
-    Moves that ended on a bound are not counted.
-    """
-    shares = []
-    taken = ~np.isnan(path["val_loss"])[1:]
-    for name, bounds in (("lambda1", (0, 1)), ("temperature", PAPER["temperature_bounds"])):
-        inside = taken & ~np.isin(path[name][1:], bounds)
-        shares.append(np.abs(np.diff(path[name]))[inside] > 0.999 * PAPER["meta_clip"])
-    both = np.concatenate(shares)
-    return round(float(both.mean()), 4) if len(both) else None
 
 
 def wanted(options):
