@@ -522,8 +522,8 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
             return super().score(X, y, sample_weight)
         check_is_fitted(self, "net_")
         answers = [
-            (self.classes_[proba.argmax(dim=1)], np.asarray(labels))
-            for proba, labels in self._answers(X, labelled=True)  # read once for both
+            (self.classes_[logits.argmax(dim=1)], np.asarray(labels))
+            for logits, labels in self._answers(X, labelled=True)  # read once for both
         ]
         predicted, labels = (np.concatenate(parts) for parts in zip(*answers, strict=True))
         return float(accuracy_score(labels, predicted, sample_weight=sample_weight))

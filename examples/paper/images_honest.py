@@ -11,7 +11,7 @@ and order of batches, the same for all arms, so differences are paired.
 
 The intervals are 95 % each, Student's t, not corrected for how many there are.
 
-What the run beside this file shows is in docs/guide/reproduces.rst.
+What the run beside this file shows is in docs/guide/reproduces_images.rst.
 
     OMP_NUM_THREADS=1 python examples/paper/images_honest.py --jobs 2 \
         --cifar-teacher resnet20-cifar10.pt --fashion-teacher teacher.safetensors

@@ -15,7 +15,7 @@ hyperopt's five trials are judged by L_val, where the code takes the best accura
 A run whose weights cease to be finite keeps those of its last finite epoch, and is counted.
 With --epochs other than the paper's the rate is halved five times in all.
 
-What the run beside this file shows is in docs/guide/reproduces.rst.
+What the run beside this file shows is in docs/guide/reproduces_images.rst.
 
     OMP_NUM_THREADS=1 python examples/paper/table2_images.py --jobs 2 \
         --cifar-teacher resnet20-cifar10.pt --fashion-teacher teacher.safetensors

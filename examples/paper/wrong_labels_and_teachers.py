@@ -7,7 +7,7 @@ share of the teacher's answers the first class has changed places with another o
 defaults throughout; each seed has its own split, teacher and initialisation, the same for all
 methods. "D_val trained on too" is what else the 150 rows can be used for.
 
-What the run beside this file shows is in docs/guide/reproduces.rst.
+What the run beside this file shows is in docs/guide/wrong_labels.rst.
 
     OMP_NUM_THREADS=1 python examples/paper/wrong_labels_and_teachers.py
 
