@@ -124,7 +124,7 @@ class ModuleTeacher(NetworkTeacher):
                 raise ValueError(
                     f"teacher must return logits of shape (n, n_classes), not {tuple(logits.shape)}."
                 )
-            return logits[:, _columns_of_codes(self.fitted, logits.shape[1], classes)].float()
+            return logits[:, columns_of_codes(self.fitted, logits.shape[1], classes)].float()
 
         return ask
 
@@ -153,7 +153,7 @@ class SkorchTeacher(NetworkTeacher):
                     logits = self._net.forward(X)
                 else:
                     logits = log_probabilities(self._net.predict_proba(X))
-            columns = _columns_of_codes(self._net, logits.shape[1], classes)
+            columns = columns_of_codes(self._net, logits.shape[1], classes)
             return torch.as_tensor(logits)[:, columns].float().to(device)
 
         return ask
@@ -261,7 +261,7 @@ def _columns(known, wanted) -> np.ndarray:
     return np.array([place[label] for label in np.asarray(wanted).tolist()])
 
 
-def _columns_of_codes(network, n_outputs: int, wanted: np.ndarray) -> np.ndarray:
+def columns_of_codes(network, n_outputs: int, wanted: np.ndarray) -> np.ndarray:
     """``_columns`` for a network, which may know its classes as 0 … K−1 only."""
     known = np.asarray(getattr(network, "classes_", np.arange(n_outputs)))
     if n_outputs == len(wanted) and np.array_equal(known, np.arange(n_outputs)):
