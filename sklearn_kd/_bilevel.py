@@ -35,7 +35,7 @@ from sklearn_kd._responses import Clipping, global_norm, response_class
 
 # A finite difference moves the logits by this share of their size, in units of √epsilon:
 # where rounding and curvature (or the kinks of ReLU) cost about the same.
-_LOGIT_CHANGE = 0.3
+LOGIT_CHANGE = 0.3
 # Below this norm of v the direction is rounding noise, as on separable data.
 _SMALLEST_NORM = 1e-12
 
@@ -45,7 +45,7 @@ _SMALLEST_NORM = 1e-12
 # ``step`` is ε, which only the finite differences need.
 
 
-def _step_size(logits, size):
+def _step_size(logits, size, share):
     """ε that moves the logits by a set share of their size; of 0.1 where they are small.
 
     ``size`` is about the root mean square of what d does to them.
@@ -53,7 +53,7 @@ def _step_size(logits, size):
     A step of 3e-5 · ‖w‖/‖d‖ does as well on larger networks and drowns in rounding on the
     smallest (examples/evidence/finite_difference.py).
     """
-    return _LOGIT_CHANGE * torch.finfo(logits.dtype).eps ** 0.5 * (_rms(logits) + 0.1) / size
+    return share * torch.finfo(logits.dtype).eps ** 0.5 * (_rms(logits) + 0.1) / size
 
 
 def _moved(w, d, step):
@@ -153,6 +153,9 @@ class StepRecord:
     outputs : callable or None, default=None
         Maps the inputs of :meth:`after_forward` to the outputs s, by the modules as they are
         when it is called. None: s are the student's logits.
+    logit_change : float, default=0.3
+        By what share of their size, in units of √epsilon, a finite difference moves the
+        logits.
     """
 
     def __init__(
@@ -165,13 +168,14 @@ class StepRecord:
         forward: Callable[[Tensor], Tensor] | None = None,
         others: Sequence[nn.Module] = (),
         outputs: Callable[..., Tensor] | None = None,
+        logit_change: float = LOGIT_CHANGE,
     ):
         moved = {w for group in optimizer.param_groups for w in group["params"]}
         self.student, self.forward = student, forward or student
         self.outputs_of = outputs or self.forward
         self.whole = _Whole([student, *others], outputs or student)
         self.parts = list(self.whole.modules())
-        self.method, self.rows = method, rows
+        self.method, self.rows, self.logit_change = method, rows, logit_change
         self.names = [name for name, w in self.whole.named_parameters() if w in moved]
         self.weights: list[Tensor] = [w for w in self.whole.parameters() if w in moved]
         self.device = self.weights[0].device
@@ -251,7 +255,8 @@ class StepRecord:
                 size = _size_of_logit_change(v, d, norm, r_val)
                 del v
                 J_times = DIRECTIONAL_DERIVATIVES[self.method]
-                u = J_times(_Replay(self), self.w, d, self.outputs, _step_size(self.logits, size))
+                step = _step_size(self.logits, size, self.logit_change)
+                u = J_times(_Replay(self), self.w, d, self.outputs, step)
                 h = c * (self.derivatives * u).sum(dim=tuple(range(1, u.ndim + 1)))
         return torch.where(torch.as_tensor(norm > _SMALLEST_NORM), h, torch.nan), val_loss
 

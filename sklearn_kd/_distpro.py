@@ -469,7 +469,7 @@ class DistProClassifier(BaseDistiller):
         process = self.process
         if process is not None and not isinstance(process, DistillationProcess):
             process = DistillationProcess.load(process)
-        return process, checked_tau(self.tau, (process or self).normalization)
+        return process, checked_tau(self.tau, (self if process is None else process).normalization)
 
     def _rehearse(self, run: _Run) -> int:
         """Steps of the retraining; what only skorch and torch can judge fails here, before any training."""
