@@ -9,6 +9,7 @@ from sklearn_kd._display import MetaparameterPathDisplay
 from sklearn_kd._distillation_process import DistillationProcess
 from sklearn_kd._distpro import DistProClassifier
 from sklearn_kd._pathways import build_transforms
+from sklearn_kd._process_display import ProcessDisplay
 from sklearn_kd._resnets import CIFARResNet
 from sklearn_kd._students import CNNStudent, MLPStudent
 
@@ -23,6 +24,7 @@ __all__ = [
     "MLPStudent",
     "MetaparameterPathDisplay",
     "MethodComparison",
+    "ProcessDisplay",
     "build_transforms",
     "compare_methods",
     "hypergradient",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sklearn_kd._layers import captured, resolve_layers
 from sklearn_kd._modes import evaluating
 from sklearn_kd._random import preserved_random_state
-from sklearn_kd._teachers import columns_of_codes
+from sklearn_kd._teachers import columns_of, columns_of_codes
 
 
 def network_of(teacher: Any) -> nn.Module:
@@ -107,7 +107,10 @@ class MapTeacher:
                 f"logit_weight needs a teacher that returns logits of shape (n, n_classes); it returned "
                 f"{shape}{what}. Set logit_weight=0 to use its feature maps alone."
             )
-        self._columns = columns_of_codes(inner, logits.shape[1], classes)
+        if hasattr(type(inner), "student_"):  # its columns have labels, not codes
+            self._columns = columns_of(inner.classes_, classes)
+        else:
+            self._columns = columns_of_codes(inner, logits.shape[1], classes)
 
     def __call__(self, x: Tensor, layers: Sequence[str]) -> tuple[Mapping[str, Tensor], Tensor | None]:
         """Its feature maps of a batch by layer, and its logits where they have been aligned."""

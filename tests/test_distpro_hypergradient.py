@@ -47,7 +47,9 @@ def make_network(width, dropout=0.0):
 class Problem:
     """A student and its transforms some steps into training, and the batches of the next step."""
 
-    def __init__(self, normalization="biased_softmax", optimizer="momentum, weight decay", dropout=0.0, seed=0):
+    def __init__(
+        self, normalization="biased_softmax", optimizer="momentum, weight decay", dropout=0.0, seed=0
+    ):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.student, teacher = make_network(3, dropout).double(), make_network(4).double().eval()
