@@ -125,10 +125,12 @@ class ProcessDisplay:
         stages = sorted({pathway.teacher_stage for pathway in pathways})
         if axes is None:
             size = 3.2 * len(stages) + 1.5, 3
-            _, axes = plt.subplots(
+            _, panels = plt.subplots(
                 1, len(stages), sharey=True, squeeze=False, figsize=size, layout="constrained"
             )
-        self.axes_, self.lines_ = np.ravel(np.asarray(axes)), []
+        else:
+            panels = np.asarray(axes)
+        self.axes_, self.lines_ = panels.ravel(), []
         if len(self.axes_) != len(stages):
             raise ValueError(
                 f"axes has {len(self.axes_)} panels; the pathways have {len(stages)} teacher stages."
