@@ -8,7 +8,7 @@ from sklearn_kd._comparison import MethodComparison
 from sklearn_kd._display import MetaparameterPathDisplay
 from sklearn_kd._distillation_process import DistillationProcess
 from sklearn_kd._distpro import DistProClassifier
-from sklearn_kd._pathways import build_transforms
+from sklearn_kd._pathways import Pathway, build_transforms
 from sklearn_kd._process_display import ProcessDisplay
 from sklearn_kd._resnets import CIFARResNet
 from sklearn_kd._students import CNNStudent, MLPStudent
@@ -24,6 +24,7 @@ __all__ = [
     "MLPStudent",
     "MetaparameterPathDisplay",
     "MethodComparison",
+    "Pathway",
     "ProcessDisplay",
     "build_transforms",
     "compare_methods",

@@ -66,8 +66,7 @@ class DistillationProcess:
     Examples
     --------
     >>> import numpy as np
-    >>> from sklearn_kd import DistillationProcess
-    >>> from sklearn_kd._pathways import Pathway
+    >>> from sklearn_kd import DistillationProcess, Pathway
     >>> pathways = [Pathway("layer1", "layer1", name, 0, 0, 16, 16) for name in ("conv1", "conv2")]
     >>> process = DistillationProcess([[1.0, 1.0], [3.0, 1.0]], pathways, normalization="softmax")
     >>> process

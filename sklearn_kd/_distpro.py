@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from sklearn_kd._base import BaseDistiller, Seeds
-from sklearn_kd._batches import checked_augmentation
 from sklearn_kd._bilevel import METHODS
-from sklearn_kd._callbacks import FitReport
-from sklearn_kd._data import SplitData
-from sklearn_kd._distances import Distance, checked_distance
+from sklearn_kd._distances import Distance
 from sklearn_kd._distillation_process import WEIGHTS, DistillationProcess, retraining_weights
+from sklearn_kd._distpro_base import BaseDistPro, Run
 from sklearn_kd._distpro_net import DistProNet
-from sklearn_kd._importance import (
-    NORMALIZATIONS,
-    ImportanceFactors,
-    PathwayWeights,
-    ScheduledWeights,
-    checked_tau,
-)
-from sklearn_kd._pathways import Pathway, PathwayPass, build_transforms, find_pathways, named_transforms
+from sklearn_kd._importance import NORMALIZATIONS, ScheduledWeights
+from sklearn_kd._pathways import Pathway
 from sklearn_kd._progress import Progress
-from sklearn_kd._random import preserved_random_state
 from sklearn_kd._sklearn_compat import Interval, StrOptions, with_callbacks
-from sklearn_kd._teacher_maps import MapTeacher
 from sklearn_kd._together import train_alone
-from sklearn_kd.meta import Fixed, Gradient, Strategy
+from sklearn_kd.meta import Fixed
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -58,7 +45,7 @@ _RECORDED = (
 )  # fmt: skip
 
 
-class DistProClassifier(BaseDistiller):
+class DistProClassifier(BaseDistPro):
     """A small network taught by a big one's feature maps, along a schedule that is searched.
 
     Between the layers of student and teacher there are many pathways for knowledge to take.
@@ -196,10 +183,10 @@ class DistProClassifier(BaseDistiller):
     Notes
     -----
     Where this differs from [1]_: the real step serves as the virtual one, so that a
-    hypergradient moves the factors for the next step and costs a forward and a backward pass
-    less; weights sum up to what the formula says, while the code released with the paper
-    multiplies them by L (``distill_weight`` does that); the teacher is in evaluation mode;
-    D_val is not augmented; the student is the last epoch's.
+    hypergradient moves the factors for the next step, and a search step has 3 forward and 2
+    backward passes of the student; weights sum up to what the formula says, while the code
+    released with the paper multiplies them by L (``distill_weight`` does that); the teacher is
+    in evaluation mode; D_val is not augmented; the student is the last epoch's.
 
     ``sample_weight`` weighs the rows in the loss of the labels alone.
 
@@ -226,8 +213,6 @@ class DistProClassifier(BaseDistiller):
     >>> clf.predict(X).shape
     (200,)
     """
-
-    _routed_prefixes = ("student", "optimizer", "iterator_train", "iterator_valid", "callbacks")
 
     _parameter_constraints = {
         "teacher_layers": [str, list, tuple],
@@ -388,7 +373,7 @@ class DistProClassifier(BaseDistiller):
         run.report.finish()
         return self
 
-    def _search(self, run: _Run) -> _Run:
+    def _search(self, run: Run) -> Run:
         """The run with a process, and how it was found."""
         assert run.search is not None
         later = self.max_epochs * _RETRAINING_SHARE / (1 - self._held_out_share())
@@ -399,11 +384,17 @@ class DistProClassifier(BaseDistiller):
         train_alone(net, run.search.data, run.search.seeds.training)
         return run._replace(process=self._process_of(net, run), search_history=net.history)
 
-    def _search_strategy(self) -> Strategy:
-        """How the factors move in the search: by a hypergradient in every step."""
-        return Gradient()
+    def _retraining_net(self, run: Run) -> DistProNet:
+        schedule = retraining_weights(run.process, run.n_steps, self.weights, run.tau, len(run.pathways))
+        weights = ScheduledWeights(schedule, device=self._device())
+        callbacks = [*(self.callbacks or ()), *self._progress("retraining", self.max_epochs)]
+        callbacks += run.report.epochs(lambda net: self._fitted_attributes(net, run))
+        return self._make_net(run, run.retraining, weights, Fixed(), callbacks)
 
-    def _process_of(self, net: DistProNet, run: _Run) -> DistillationProcess:
+    def _progress(self, phase: str, n_epochs: int, later: float = 0.0) -> list:
+        return [("progress", Progress(phase, n_epochs, later))] if self.verbose else []
+
+    def _process_of(self, net: DistProNet, run: Run) -> DistillationProcess:
         """Where the factors of a search have been."""
         settings = {name: getattr(self, name) for name in _RECORDED} | {
             "distance": self.distance if isinstance(self.distance, str) else repr(self.distance),
@@ -417,146 +408,9 @@ class DistProClassifier(BaseDistiller):
         )
 
     # ----------------------------------------------------------------------------------
-    # All that both trainings need, checked
-
-    def _prepared(self, X, y, sample_weight, X_val, y_val) -> _Run:
-        self._validate_params()
-        self._check_routed(self._checked_forms(X, X_val))
-        named_transforms(self.transforms)
-        distance = checked_distance(self.distance)
-        process, tau = self._given_process()
-        teacher = MapTeacher(self.teacher, self._device())
-        X_given, X, codes, weight = self._checked_rows(X, y, sample_weight)
-        given = X, codes, weight, self._checked_validation_rows(X_val, y_val)
-
-        retraining, search = self._phases(given, searches=process is None and self.weights != "equal")
-        samples = retraining.data.train.samples
-        student = self._initial_student(samples, retraining.seeds)
-        self._check_monitors(retraining.data.valid)
-        for train, valid in (phase.data for phase in (retraining, search) if phase is not None):
-            self._check_single_rows(student, samples, valid)
-            train.augmentation = checked_augmentation(self.augment, None, samples, student, self.classes_)
-        if self.logit_weight:
-            teacher.align_logits(samples, self.classes_)
-        pathways = find_pathways(
-            teacher,
-            student,
-            samples,
-            teacher_layers=self.teacher_layers,
-            student_layers=self.student_layers,
-            connections=self.connections,
-            transforms=self.transforms,
-            distance=distance,
-        )
-        process = None if process is None else process.fitted_to(pathways)
-        n_epochs = self.max_epochs + (0 if search is None else self.search_epochs)
-        report = FitReport(self, X_given, self.classes_[codes], weight, n_epochs)
-        run = _Run(retraining, search, student, teacher, pathways, process, tau, report)
-        return run._replace(n_steps=self._rehearse(run))
-
-    def _phases(self, given, searches: bool) -> tuple[_Phase, _Phase | None]:
-        """The retraining, on all rows, and the search, if there is to be one."""
-        rng = check_random_state(self.random_state)
-        seeds = Seeds.draw(rng)
-        retraining = _Phase(self._split_data(given, Fixed(), seeds)[0], seeds)
-        if not searches:
-            return retraining, None
-        seeds = Seeds.draw(rng)._replace(split=seeds.split)
-        return retraining, _Phase(self._split_data(given, self._search_strategy(), seeds)[0], seeds)
-
-    def _given_process(self) -> tuple[DistillationProcess | None, float | None]:
-        """The process to follow, if one was given, and tau, which must go with its normalization."""
-        process = self.process
-        if process is not None and not isinstance(process, DistillationProcess):
-            process = DistillationProcess.load(process)
-        return process, checked_tau(self.tau, (self if process is None else process).normalization)
-
-    def _rehearse(self, run: _Run) -> int:
-        """Steps of the retraining; what only skorch and torch can judge fails here, before any training."""
-        net = self._make_net(run, run.retraining, self._factors(run), Fixed(), copy.deepcopy(self.callbacks))
-        self._check_callback_names(net)
-        for train, valid in (phase.data for phase in (run.search, run.retraining) if phase is not None):
-            batches = net.get_iterator(train, training=True)
-            if valid is not None:
-                net.get_iterator(valid)
-        return len(batches) * self.max_epochs
-
-    # ----------------------------------------------------------------------------------
-    # The nets
-
-    def _factors(self, run: _Run) -> ImportanceFactors:
-        normalization = NORMALIZATIONS[self.normalization](self.g)
-        return ImportanceFactors(len(run.pathways), normalization, lr=self.alpha_lr, device=self._device())
-
-    def _retraining_net(self, run: _Run) -> DistProNet:
-        schedule = retraining_weights(run.process, run.n_steps, self.weights, run.tau, len(run.pathways))
-        weights = ScheduledWeights(schedule, device=self._device())
-        callbacks = [*(self.callbacks or ()), *self._progress("retraining", self.max_epochs)]
-        callbacks += run.report.epochs(lambda net: self._fitted_attributes(net, run))
-        return self._make_net(run, run.retraining, weights, Fixed(), callbacks)
-
-    def _progress(self, phase: str, n_epochs: int, later: float = 0.0) -> list:
-        return [("progress", Progress(phase, n_epochs, later))] if self.verbose else []
-
-    def _make_net(
-        self, run: _Run, phase: _Phase, weights: PathwayWeights, strategy: Strategy, callbacks, **changes
-    ) -> DistProNet:
-        """An initialised net around a student and transforms of the phase's seeds."""
-        device, searching = self._device(), phase is run.search
-        student = copy.deepcopy(run.student)
-        if searching:
-            student = self._initial_student(phase.data.train.samples, phase.seeds)
-        with preserved_random_state(device, phase.seeds.strategy):
-            transforms = build_transforms(run.pathways, self.transforms).to(device)
-        params = {
-            "optimizer": self.optimizer,
-            "lr": self.lr,
-            "max_epochs": self.max_epochs,
-            "batch_size": self.batch_size,
-            "verbose": 0,
-        }
-        routed = self._passed_on("optimizer", "iterator_train", "iterator_valid")
-        if not searching:
-            routed |= self._passed_on("callbacks")
-        return DistProNet(
-            student,
-            pathway_pass=PathwayPass(student, transforms, run.pathways, checked_distance(self.distance)),
-            teacher=run.teacher,
-            metaparameters=weights,
-            strategy=strategy,
-            hypergradient=self.hypergradient,
-            distill_weight=self.distill_weight,
-            logit_weight=self.logit_weight,
-            temperature=self.temperature,
-            autocast=self.autocast,
-            callbacks=callbacks,
-            classes=np.arange(len(self.classes_)),
-            device=str(device),
-            **(params | routed | changes),
-        ).initialize()
-
-    # ----------------------------------------------------------------------------------
-    # What differs from the base
-
-    def _continues(self) -> bool:
-        return False
-
-    def _shares_teacher(self) -> bool:
-        return True  # whatever kind of network it is: a clone of a fitted one would not be fitted
-
-    def _untrained_teacher(self):
-        return None
-
-    def _held_out_share(self) -> float:
-        return self.search_fraction
-
-    def _who_trains(self) -> str:
-        return "the retraining"
-
-    # ----------------------------------------------------------------------------------
     # What is fitted
 
-    def _fitted_attributes(self, net: DistProNet, run: _Run) -> dict:
+    def _fitted_attributes(self, net: DistProNet, run: Run) -> dict:
         process = run.process
         if process is None and run.search is not None:  # as long as the search lasts
             process = self._process_of(net, run)
@@ -574,25 +428,3 @@ class DistProClassifier(BaseDistiller):
         """The trained transforms."""
         check_is_fitted(self, "net_")
         return self.net_.transforms_
-
-
-class _Phase(NamedTuple):
-    """One of the two trainings."""
-
-    data: SplitData
-    seeds: Seeds
-
-
-class _Run(NamedTuple):
-    """One fit, checked; ``student`` is copied by the net of the retraining and stays as it is."""
-
-    retraining: _Phase
-    search: _Phase | None
-    student: nn.Module
-    teacher: MapTeacher
-    pathways: list[Pathway]
-    process: DistillationProcess | None
-    tau: float | None
-    report: FitReport
-    search_history: History | None = None
-    n_steps: int = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -11,11 +11,14 @@ from torch import Tensor, nn
 
 from sklearn_kd._batches import Batch
 from sklearn_kd._bilevel import StepRecord
+from sklearn_kd._distances import Distance
 from sklearn_kd._importance import PathwayWeights
 from sklearn_kd._losses import Targets, TrainingLoss
 from sklearn_kd._net import TrainingNet
-from sklearn_kd._pathways import PathwayPass
+from sklearn_kd._pathways import Pathway, PathwayPass, build_transforms
+from sklearn_kd._random import preserved_random_state
 from sklearn_kd._teacher_maps import MapTeacher
+from sklearn_kd._transforms import Maker
 
 # Of a finite difference (see StepRecord). A pathway's loss is one number that changes little, so
 # that rounding weighs more than on logits: of 0.1, 0.3, 1, 3, 10 and 30 this errs least on the
@@ -24,25 +27,36 @@ LOGIT_CHANGE = 3.0
 
 
 class DistProNet(TrainingNet):
-    """Trains a student, and the transforms beside it, on
+    """The net of :class:`DistProClassifier`: a student, and the transforms beside it.
+
+    The training loss is
 
         L_train = CE(labels) + distill_weight · Σ_p α_p · loss_p + logit_weight · T² · CE(teacher at T).
 
     Searching and retraining differ in ``metaparameters`` and ``strategy`` alone. In a search an
     iteration with a hypergradient is, as in :class:`DistillationNet`: a real step with the
-    weights α_t; the gradient v of L_val = CE (Deng et al., Eq. 2) after it; one more forward
-    pass (two for "central_difference") before it, for ∂L_val/∂α̃ (Eq. 5); the step of α̃, for
-    the next iteration. Algorithm 1 takes a virtual step with α_t first, moves α̃, and then takes
-    the real step with the new α; with the real step serving as the virtual one the factors are
-    the same one iteration later, for a forward and a backward pass less: 3 forward and 2
-    backward passes in place of 4 and 3.
+    weights α_t; the gradient v of L_val = CE (Deng et al., Eq. 2) at the weights w' after it; one
+    more forward pass (two for "central_difference") at weights near w, for ∂L_val/∂α̃ (Eq. 5); a
+    step of α̃, which the next iteration trains with.
+
+    Algorithm 1 has another order: a virtual step with α_t, then a step of α̃, then the real step
+    with the new α. There a hypergradient is used in the very iteration that it was taken for,
+    here in the next one. For that one step of delay, which the first system has too, the
+    virtual step costs nothing: 3 forward and 2 backward passes of the student (4 and 2 for
+    "central_difference"). Algorithm 1 takes a backward pass more where the graph of the forward
+    pass at w is kept for both steps, with its memory, and a forward pass more where it is not.
+    The hypergradient itself is the same.
 
     Parameters
     ----------
     module : nn.Module
         The student; trained in place.
-    pathway_pass : PathwayPass
-        Of it and of the transforms, which are trained in place.
+    pathways : list of Pathway
+    transforms : sequence of str or callable
+        As in :class:`DistProClassifier`.
+    transforms_seed : int
+        Of their initial weights.
+    distance : callable(Tensor, Tensor) -> Tensor
     teacher : MapTeacher
         Forgotten in pickles.
     metaparameters : PathwayWeights
@@ -51,7 +65,7 @@ class DistProNet(TrainingNet):
         As in :class:`DistProClassifier`.
     **params
         Of :class:`TrainingNet`.
-    """  # noqa: D400
+    """
 
     metaparameters: PathwayWeights
 
@@ -59,7 +73,10 @@ class DistProNet(TrainingNet):
         self,
         module: nn.Module,
         *,
-        pathway_pass: PathwayPass,
+        pathways: Sequence[Pathway],
+        transforms: Sequence[str | Maker],
+        transforms_seed: int,
+        distance: Distance,
         teacher: MapTeacher | None,
         distill_weight: float,
         logit_weight: float,
@@ -67,7 +84,10 @@ class DistProNet(TrainingNet):
         **params,
     ):
         super().__init__(module, **params)
-        self.pathway_pass = pathway_pass
+        self.pathways = pathways
+        self.transforms = transforms
+        self.transforms_seed = transforms_seed
+        self.distance = distance
         self.teacher = teacher
         self.distill_weight = distill_weight
         self.logit_weight = logit_weight
@@ -76,8 +96,18 @@ class DistProNet(TrainingNet):
     def initialize_module(self):
         """Beside the student, the transforms: learned with it, and no part of it."""
         super().initialize_module()
-        self.transforms_ = self.pathway_pass.transforms
+        with preserved_random_state(torch.device(self.device), self.transforms_seed):
+            self.transforms_ = build_transforms(self.pathways, self.transforms)
         return self
+
+    @property
+    def pathway_pass(self) -> PathwayPass:
+        """What a training forward pass is, but for the modules."""
+        return PathwayPass(self.pathways, self.distance)
+
+    def pathway_losses(self, x: Tensor, maps: Mapping[str, Tensor]) -> Tensor:
+        """Of all pathways, shape (L,)."""
+        return self.pathway_pass(self.module_, self.transforms_, x, maps)[1]
 
     def trained_modules(self) -> list[nn.Module]:
         """The student and the transforms."""
@@ -96,7 +126,7 @@ class DistProNet(TrainingNet):
             self.optimizer_,
             method=self.hypergradient,
             others=[self.transforms_],
-            outputs=self.pathway_pass.losses,
+            outputs=self.pathway_losses,
             logit_change=LOGIT_CHANGE,
         )
 
@@ -107,7 +137,7 @@ class DistProNet(TrainingNet):
         x, active, record = batch[0], self.metaparameters.active, self._record
         with self._precision(x):
             maps, teacher_logits = self._ask(x, active)
-            logits, losses = self.pathway_pass(x, maps, active)
+            logits, losses = self.pathway_pass(self.module_, self.transforms_, x, maps, active)
             logits = logits.float() if self.autocast else logits
         labels = self._label_loss(logits, batch.targets._replace(teacher_logits=teacher_logits))
         weights = self.distill_weight * self.metaparameters.now.to(losses)

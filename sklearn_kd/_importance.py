@@ -207,7 +207,8 @@ class ImportanceFactors(PathwayWeights):
 
         Returns the raw factors.
         """
-        # On a GPU this waits for the step, which the batches it takes make bearable.
+        # To know, a GPU has to be waited for. Steps without direction are rare, but with a gradient
+        # of zero Adam's momentum would move on.
         if bool(torch.isfinite(hypergradient).all()):
             self._theta.grad = hypergradient.to(**self._make)
             self._optimizer.step()

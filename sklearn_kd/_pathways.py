@@ -31,6 +31,13 @@ class Pathway(NamedTuple):
     teacher_stage, student_stage : int
         Places in ``teacher_layers`` and ``student_layers``, from 0.
     teacher_channels, student_channels : int
+
+    Examples
+    --------
+    >>> from sklearn_kd import Pathway
+    >>> pathway = Pathway("layer2", "layer1", "conv1", 1, 0, teacher_channels=32, student_channels=16)
+    >>> pathway.key
+    (1, 0, 'conv1')
     """
 
     teacher_layer: str
@@ -174,8 +181,7 @@ def build_transforms(
 
     Examples
     --------
-    >>> from sklearn_kd import build_transforms
-    >>> from sklearn_kd._pathways import Pathway
+    >>> from sklearn_kd import Pathway, build_transforms
     >>> pathway = Pathway("layer2", "layer1", "conv1", 1, 0, teacher_channels=32, student_channels=16)
     >>> build_transforms([pathway])[0].match[0]
     Conv2d(16, 32, kernel_size=(1, 1), stride=(1, 1), bias=False)
@@ -222,31 +228,23 @@ def find_pathways(
         modules = build_transforms(pathways, transforms).to(samples.device)
         maps, _ = teacher(samples, list(of_teacher))
         with evaluating([*student.modules(), *modules.modules()]):
-            PathwayPass(student, modules, pathways, distance).check(samples, maps)
+            PathwayPass(pathways, distance).check(student, modules, samples, maps)
     return pathways
 
 
 class PathwayPass:
     """A training forward pass: the student, and the losses of some pathways.
 
+    It holds no module: they are given with each call.
+
     Parameters
     ----------
-    student : nn.Module
-    transforms : nn.ModuleList
-        One for each pathway.
     pathways : sequence of L Pathway
     distance : callable(Tensor, Tensor) -> Tensor
         Of the transformed student map and the teacher map, shape ().
     """
 
-    def __init__(
-        self,
-        student: nn.Module,
-        transforms: nn.ModuleList,
-        pathways: Sequence[Pathway],
-        distance: Distance,
-    ):
-        self.student, self.transforms = student, transforms
+    def __init__(self, pathways: Sequence[Pathway], distance: Distance):
         self.pathways, self.distance = list(pathways), distance
 
     def teacher_layers(self, active: Sequence[int]) -> list[str]:
@@ -254,27 +252,48 @@ class PathwayPass:
         return list(dict.fromkeys(self.pathways[p].teacher_layer for p in active))
 
     def __call__(
-        self, x: Tensor, teacher_maps: Mapping[str, Tensor], active: Sequence[int]
+        self,
+        student: nn.Module,
+        transforms: nn.ModuleList,
+        x: Tensor,
+        teacher_maps: Mapping[str, Tensor],
+        active: Sequence[int] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Logits of shape (B, K), and the losses of the ``active`` pathways alone, shape (len(active),)."""
+        """Logits, and the losses of the ``active`` pathways, which alone are computed.
+
+        Parameters
+        ----------
+        student : nn.Module
+        transforms : nn.ModuleList
+            One for each of all pathways.
+        x : Tensor of shape (B, ...)
+        teacher_maps : dict of str to Tensor
+            By layer; those of the active pathways.
+        active : sequence of int or None, default=None
+            None: all.
+
+        Returns
+        -------
+        logits : Tensor of shape (B, K)
+        losses : Tensor of shape (len(active),)
+        """
+        active = range(len(self.pathways)) if active is None else active
         layers = list(dict.fromkeys(self.pathways[p].student_layer for p in active))
-        with captured(self.student, layers) as maps:
-            logits = self.student(x)
-        losses = [self._loss(p, maps, teacher_maps) for p in active]
+        with captured(student, layers) as maps:
+            logits = student(x)
+        losses = [self._loss(p, transforms[p], maps, teacher_maps) for p in active]
         return logits, torch.stack(losses) if losses else logits.new_zeros(0)
 
-    def losses(self, x: Tensor, teacher_maps: Mapping[str, Tensor]) -> Tensor:
-        """The losses of all pathways, shape (L,)."""
-        return self(x, teacher_maps, range(len(self.pathways)))[1]
-
-    def _loss(self, p, maps, teacher_maps):
+    def _loss(self, p, transform, maps, teacher_maps):
         pathway = self.pathways[p]
         theirs = _full(teacher_maps[pathway.teacher_layer])
-        ours = self.transforms[p](maps[pathway.student_layer], tuple(theirs.shape[2:]))
+        ours = transform(maps[pathway.student_layer], tuple(theirs.shape[2:]))
         return self.distance(_full(ours), theirs)
 
     @torch.no_grad()
-    def check(self, x: Tensor, teacher_maps: Mapping[str, Tensor]) -> None:
+    def check(
+        self, student: nn.Module, transforms: nn.ModuleList, x: Tensor, teacher_maps: Mapping[str, Tensor]
+    ) -> None:
         """Try every pathway on some samples.
 
         Raises
@@ -282,9 +301,9 @@ class PathwayPass:
         ValueError
             If a transform gives another shape than the teacher's map, or a distance no number.
         """
-        with captured(self.student, [pathway.student_layer for pathway in self.pathways]) as maps:
-            self.student(x)
-        for pathway, transform in zip(self.pathways, self.transforms, strict=True):
+        with captured(student, [pathway.student_layer for pathway in self.pathways]) as maps:
+            student(x)
+        for pathway, transform in zip(self.pathways, transforms, strict=True):
             theirs = teacher_maps[pathway.teacher_layer]
             ours = transform(maps[pathway.student_layer], tuple(theirs.shape[2:]))
             if not isinstance(ours, Tensor) or ours.shape != theirs.shape:

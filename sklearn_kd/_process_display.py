@@ -41,8 +41,7 @@ class ProcessDisplay:
     Examples
     --------
     >>> import numpy as np
-    >>> from sklearn_kd import DistillationProcess, ProcessDisplay
-    >>> from sklearn_kd._pathways import Pathway
+    >>> from sklearn_kd import DistillationProcess, Pathway, ProcessDisplay
     >>> pathways = [Pathway(f"layer{i}", "layer1", "conv1", i, 0, 16, 16) for i in range(2)]
     >>> process = DistillationProcess(np.linspace([1, 1], [0, 3], 50), pathways)
     >>> display = ProcessDisplay.from_process(process)  # doctest: +SKIP

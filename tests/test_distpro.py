@@ -106,7 +106,7 @@ class PerStep(Callback):
     [("finite_difference", 3, 2), ("central_difference", 4, 2), ("jvp", 3, 2), ("exact", 2, 2 + 8)],
 )
 def test_passes_of_a_step(method, forward, backward, make_distpro, images, monkeypatch):
-    """The real step serves as the virtual one: the paper's order takes a pass of each kind more."""
+    """The real step serves as the virtual one: no pass is made for that."""
     calls = []
     for name in ("backward", "grad"):
         function = getattr(torch.autograd, name)
@@ -160,6 +160,16 @@ def test_bfloat16_leaves_the_search_alone(make_distpro, images):
     np.testing.assert_array_equal(plain.process_.raw, half.process_.raw)
     difference = np.abs(plain.predict_proba(images[0]) - half.predict_proba(images[0])).max()
     assert 0 < difference < 0.2
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("method", METHODS)
+def test_on_a_gpu(method, make_distpro, images):
+    """The same search and the same student, within the rounding of float32."""
+    params = {"hypergradient": method, "logit_weight": 0.5}
+    cpu, gpu = (make_distpro(device=device, **params).fit(*images) for device in ("cpu", "cuda"))
+    np.testing.assert_allclose(gpu.process_.raw, cpu.process_.raw, atol=0.03)
+    np.testing.assert_allclose(gpu.predict_proba(images[0]), cpu.predict_proba(images[0]), atol=0.02)
 
 
 # --------------------------------------------------------------------------------------
@@ -348,7 +358,8 @@ def test_pickle(keep_teacher, make_distpro, images):
     big = make_distpro(ConvNet(width=60), keep_teacher=keep_teacher).fit(*images)
     grown = len(pickle.dumps(big)) - size  # the transforms grow with the teacher
     of_transforms = len(pickle.dumps(big.transforms_)) - len(pickle.dumps(clf.transforms_))
-    assert (grown > of_transforms + 100_000) == keep_teacher
+    assert (grown > 2 * of_transforms) == keep_teacher
+    assert keep_teacher or grown < 1.3 * of_transforms  # the weights are there once
 
 
 def test_student_and_transforms_are_saved_apart(make_distpro, images, tmp_path):

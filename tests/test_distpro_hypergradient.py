@@ -1,11 +1,13 @@
 """DistPro's hypergradient against second derivatives in float64, and what it leaves untouched."""
 
 import copy
+import itertools
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from skorch.callbacks import GradientNormClipping
 from torch import nn
 from torch.func import functional_call
 
@@ -18,6 +20,7 @@ from sklearn_kd._losses import Targets, TrainingLoss
 from sklearn_kd._pathways import PathwayPass, build_transforms, connect
 from sklearn_kd._random import random_state
 from sklearn_kd._responses import Clipping, global_norm
+from sklearn_kd.meta import Gradient
 
 # Table 7, written down again.
 ALPHA = {
@@ -64,7 +67,7 @@ class Problem:
             self.raw = torch.rand(8).double() + 0.5
             self.normalization = NORMALIZATIONS[normalization](g=0.7)
             self.alpha = ALPHA[normalization]
-            self.run = PathwayPass(self.student, self.transforms, self.pathways, hcl)
+            self.run = PathwayPass(self.pathways, hcl)
             kind, params = OPTIMIZERS[optimizer]
             self.optimizer = kind(self.weights, **params)
             for _ in range(12):
@@ -88,7 +91,7 @@ class Problem:
 
     def backward(self, record=None):
         self.optimizer.zero_grad()
-        logits, losses = self.run(self.x, self.maps, range(8))
+        logits, losses = self.run(self.student, self.transforms, self.x, self.maps)
         labels = TrainingLoss(logits, Targets(self.y), 1.0, 1.0, scaling="hinton")
         if record is not None:
             J = self.normalization.jacobian(self.raw).to(losses)
@@ -103,7 +106,7 @@ class Problem:
             self.optimizer,
             method=method,
             others=[self.transforms],
-            outputs=self.run.losses,
+            outputs=lambda x, maps: self.run(self.student, self.transforms, x, maps)[1],
             logit_change=LOGIT_CHANGE,
         )
         record.begin()
@@ -231,3 +234,67 @@ def test_no_direction_gives_nan():
     problem.optimizer.param_groups[0]["lr"] = 0.0
     problem.y_val = torch.zeros(24, dtype=torch.long)
     assert torch.isnan(problem.hypergradient("finite_difference")).all()
+
+
+# --------------------------------------------------------------------------------------
+# The net as the estimator makes it
+
+
+def ready_net(clf, images, seed=0):
+    """The net of the search in float64, some steps into it, with the batches of the next step."""
+    weight = np.linspace(0.5, 1.5, len(images[1]))
+    run = clf._prepared(*images, weight, None, None)
+    callbacks = [("clip", GradientNormClipping(0.3))]
+    net = clf._make_net(run, run.search, clf._factors(run), Gradient(), callbacks)
+    for module in net.trained_modules():
+        module.double()
+    state = net.teacher._state
+    state.update({name: t.double() for name, t in state.items() if t.is_floating_point()})
+    batches = [
+        b.map(lambda t: t.double() if t.is_floating_point() else t)
+        for b in net.get_iterator(run.search.data.train)
+    ]
+    val_batch = next(iter(net.get_iterator(run.search.data.valid)))
+    val_batch = val_batch.map(lambda t: t.double() if t.is_floating_point() else t)
+    net.notify("on_train_begin", X=run.search.data, y=None)
+    net.validation_batches_ = itertools.repeat(val_batch)
+    net.history.new_epoch()
+    net.on_epoch_begin(net)
+    for batch in batches[:3]:
+        net.train_step(batch)
+    return net, batches[3], val_batch
+
+
+def loss_after_a_step(net, batch, val_batch, raw):
+    teacher, net = net.teacher, copy.deepcopy(net)
+    net.teacher = teacher
+    net.metaparameters._now.copy_(raw)
+    net._plain_iteration(batch)
+    for part in net.module_.modules():
+        part.train(isinstance(part, nn.modules.batchnorm._NormBase))
+    with torch.no_grad():
+        rows = F.cross_entropy(net.module_(val_batch[0]), val_batch[1], reduction="none")
+    return float((rows * val_batch.targets.weight).mean())
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("normalization", ["biased_softmax", "sigmoid"])
+def test_of_the_net_itself(method, normalization, make_distpro, images, conv_teacher, monkeypatch):
+    """What the net hands to its factors, against steps taken with other factors.
+
+    With momentum, weight decay, clipping, row weights, a logit term, dropout left to other tests.
+    """
+    clf = make_distpro(copy.deepcopy(conv_teacher), normalization=normalization, hypergradient=method,
+                       distill_weight=5.0, logit_weight=0.7, optimizer__momentum=0.9,
+                       optimizer__weight_decay=0.01)  # fmt: skip
+    with torch.random.fork_rng():
+        net, batch, val_batch = ready_net(clf, images)
+        raw, epsilon, expected = net.metaparameters._now.clone(), 1e-4, []
+        for unit in torch.eye(len(raw), dtype=torch.float64):
+            ends = [loss_after_a_step(net, batch, val_batch, raw + e * unit) for e in (epsilon, -epsilon)]
+            expected.append((ends[0] - ends[1]) / (2 * epsilon))
+        found = []
+        monkeypatch.setattr(net.metaparameters, "descend", lambda h: (found.append(h), raw)[1])
+        net.train_step(batch)
+    assert relative_error(found[0], torch.tensor(expected, dtype=torch.float64)) < 1e-4
+    assert max(map(abs, expected)) > 1e-6

@@ -154,7 +154,7 @@ def test_path_has_what_each_iteration_trained_with():
     factors.follow_plan()
     factors.hold()
     path = factors.path()
-    np.testing.assert_allclose(path["raw"], [[1, 1], values[0], [0.3, 0.4], [0.5, 0.6]], rtol=1e-6)
+    np.testing.assert_allclose(path["raw"], [[1, 1], values[0].tolist(), [0.3, 0.4], [0.5, 0.6]], rtol=1e-6)
     assert path["predicted"].tolist() == [False, True, True, False]
     assert path["val_loss"][0] == 0.25 and np.isnan(path["val_loss"][1:]).all()
     factors.forget_path()
@@ -298,13 +298,15 @@ def test_only_active_pathways_are_computed(conv_teacher):
     calls = []
     for p, transform in enumerate(transforms):
         transform.register_forward_hook(lambda *_, p=p: calls.append(p))
-    run = PathwayPass(student, transforms, pathways, F.mse_loss)
+    run = PathwayPass(pathways, F.mse_loss)
     x = torch.rand(4, 1, 8, 8)
     with torch.no_grad(), captured(conv_teacher, ["stage1", "stage2"]) as maps:
         conv_teacher(x)
-    logits, some = run(x, {"stage1": maps["stage1"]}, [1])  # what is not asked for need not be there
+    logits, some = run(
+        student, transforms, x, {"stage1": maps["stage1"]}, [1]
+    )  # what is not asked for need not be there
     assert calls == [1] and logits.shape == (4, 10) and some.shape == (1,)
     assert run.teacher_layers([1]) == ["stage1"] and run.teacher_layers([3, 1]) == ["stage2", "stage1"]
-    torch.testing.assert_close(run.losses(x, maps)[1], some[0])
-    logits, none = run(x, {}, [])
+    torch.testing.assert_close(run(student, transforms, x, maps)[1][1], some[0])
+    logits, none = run(student, transforms, x, {}, [])
     assert none.shape == (0,) and len(calls) == 5
