@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
     from sklearn_kd._net import TrainingNet
-    from sklearn_kd.meta import Strategy
 
 # Rows per forward pass where nothing is learned.
 PREDICTION_BATCH = 1024
@@ -63,12 +62,6 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, RoutingEstimator):
     net_: TrainingNet
     classes_: np.ndarray
     teacher_: Any
-    strategy_: Strategy
-    metaparameter_path_: np.ndarray
-    lambda1_: float
-    temperature_: float
-    val_temperature_: float
-    trials_: np.ndarray
     n_iter_: int
     n_features_in_: int
     feature_names_in_: np.ndarray
@@ -224,7 +217,7 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, RoutingEstimator):
         if valid_rows is not None or not strategy.learns_from_validation:
             return rows, None
         rng = check_random_state(seeds.split)
-        train, held_out = split_rows(codes[rows], self._held_out_share(), rng)
+        train, held_out = split_rows(codes[rows], self._held_out_share(), rng, self._needs_no_validation)
         return rows[train], rows[held_out]
 
     def _split_data(self, given, strategy, seeds) -> tuple[SplitData, np.ndarray]:
@@ -241,6 +234,8 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, RoutingEstimator):
             return SplitData(train, None), rows
         X_val, codes, weight = valid_rows
         return SplitData(train, self._as_data(X_val, codes, weight, seeds.valid_batches)), rows
+
+    _needs_no_validation = "a meta that does not learn from D_val, such as 'naive'"
 
     def _held_out_share(self) -> float:
         """Share of the rows held out as D_val."""
@@ -384,31 +379,6 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, RoutingEstimator):
 
     # ----------------------------------------------------------------------------------
     # What is fitted, and prediction
-
-    def _fitted_attributes(self, net, run) -> dict:
-        """What a fit that ends with this net leaves behind."""
-        strategy, teacher = run.strategy, run.teacher
-        path = net.metaparameters.path()
-        if self._continues():
-            path["iteration"] += self.n_iter_
-            path = np.concatenate([self.metaparameter_path_, path])
-        return {
-            "net_": net,
-            "strategy_": strategy,
-            "teacher_": teacher.fitted if teacher is not None and self.keep_teacher else None,
-            "metaparameter_path_": path,
-            "n_iter_": len(path),
-            "lambda1_": float(net.metaparameters.lambda1),
-            "temperature_": float(net.metaparameters.temperature),
-            "val_temperature_": float(net.val_temperature_),
-        } | ({"trials_": strategy.trials_} if hasattr(strategy, "trials_") else {})
-
-    def _publish(self, net, run):
-        """Set the fitted attributes."""
-        fitted = self._fitted_attributes(net, run)
-        self.__dict__.pop("trials_", None)
-        self.__dict__.update(fitted)
-        net.metaparameters.forget_path()  # or every pickle would hold it twice
 
     @property
     def student_(self) -> torch.nn.Module:

@@ -255,6 +255,14 @@ class DistilledClassifier(BaseDistiller):
         "random_state": ["random_state"],
     }
 
+    net_: DistillationNet
+    strategy_: Strategy
+    metaparameter_path_: np.ndarray
+    lambda1_: float
+    temperature_: float
+    val_temperature_: float
+    trials_: np.ndarray
+
     def __init__(
         self,
         teacher: Any,
@@ -482,6 +490,34 @@ class DistilledClassifier(BaseDistiller):
             device=str(device),
             **(params | routed | changes),
         ).initialize()
+
+    # ----------------------------------------------------------------------------------
+    # What is fitted
+
+    def _fitted_attributes(self, net, run) -> dict:
+        """What a fit that ends with this net leaves behind."""
+        strategy, teacher = run.strategy, run.teacher
+        path = net.metaparameters.path()
+        if self._continues():
+            path["iteration"] += self.n_iter_
+            path = np.concatenate([self.metaparameter_path_, path])
+        return {
+            "net_": net,
+            "strategy_": strategy,
+            "teacher_": teacher.fitted if teacher is not None and self.keep_teacher else None,
+            "metaparameter_path_": path,
+            "n_iter_": len(path),
+            "lambda1_": float(net.metaparameters.lambda1),
+            "temperature_": float(net.metaparameters.temperature),
+            "val_temperature_": float(net.val_temperature_),
+        } | ({"trials_": strategy.trials_} if hasattr(strategy, "trials_") else {})
+
+    def _publish(self, net, run):
+        """Set the fitted attributes."""
+        fitted = self._fitted_attributes(net, run)
+        self.__dict__.pop("trials_", None)
+        self.__dict__.update(fitted)
+        net.metaparameters.forget_path()  # or every pickle would hold it twice
 
     # ----------------------------------------------------------------------------------
     # Where the run starts

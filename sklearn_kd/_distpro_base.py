@@ -178,6 +178,8 @@ class BaseDistPro(BaseDistiller):
     def _untrained_teacher(self):
         return None
 
+    _needs_no_validation = "a process to follow"
+
     def _held_out_share(self) -> float:
         return self.search_fraction
 

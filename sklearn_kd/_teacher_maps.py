@@ -64,13 +64,16 @@ class MapTeacher:
 
     def __init__(self, teacher: Any, device: torch.device):
         self.fitted, self.network, self.device = teacher, network_of(teacher), device
-        tensors = (*self.network.named_parameters(), *self.network.named_buffers())
-        self._state = {name: tensor.detach().to(device) for name, tensor in tensors}
+        tensors = dict((*self.network.named_parameters(), *self.network.named_buffers()))
+        elsewhere = any(tensor.device != device for tensor in tensors.values())
+        self._state = {name: t.detach().to(device) for name, t in tensors.items()} if elsewhere else None
         self._columns: np.ndarray | None = None
 
     def run(self, x: Tensor) -> Any:
         """A forward pass on ``device``; no trace in the random state."""
         with evaluating(self.network.modules()), torch.no_grad(), preserved_random_state(self.device):
+            if self._state is None:
+                return self.network(x)
             return torch.func.functional_call(self.network, self._state, (x,))
 
     def layers(self, layers: str | Sequence[str], samples: Tensor) -> dict[str, tuple[int, ...]]:

@@ -658,6 +658,12 @@ def test_unfitted_teachers(teacher, make_distpro, images):
 
 
 @pytest.mark.usefixtures("no_training")
+def test_too_few_rows_to_hold_any_out(make_distpro, images):
+    with pytest.raises(ValueError, match=r"D_val is empty.*or a process to follow"):
+        make_distpro().fit(images[0][:10], np.arange(10))
+
+
+@pytest.mark.usefixtures("no_training")
 def test_a_process_of_other_pathways(make_distpro, images):
     from test_process import make_process
 

@@ -248,8 +248,7 @@ def ready_net(clf, images, seed=0):
     net = clf._make_net(run, run.search, clf._factors(run), Gradient(), callbacks)
     for module in net.trained_modules():
         module.double()
-    state = net.teacher._state
-    state.update({name: t.double() for name, t in state.items() if t.is_floating_point()})
+    net.teacher.network.double()
     batches = [
         b.map(lambda t: t.double() if t.is_floating_point() else t)
         for b in net.get_iterator(run.search.data.train)
