@@ -299,27 +299,41 @@ class PathwayPass:
         Raises
         ------
         ValueError
-            If a transform gives another shape than the teacher's map, or a distance no number.
+            If a transform gives another shape than the teacher's map, a distance gives no number,
+            or either writes into what it is given.
         """
         with captured(student, [pathway.student_layer for pathway in self.pathways]) as maps:
             student(x)
         for pathway, transform in zip(self.pathways, transforms, strict=True):
-            theirs = teacher_maps[pathway.teacher_layer]
-            ours = transform(maps[pathway.student_layer], tuple(theirs.shape[2:]))
-            if not isinstance(ours, Tensor) or ours.shape != theirs.shape:
-                got = tuple(ours.shape) if isinstance(ours, Tensor) else type(ours).__name__
+            given, theirs = maps[pathway.student_layer], teacher_maps[pathway.teacher_layer]
+            versions = given._version, theirs._version
+            ours = transform(given, tuple(theirs.shape[2:]))
+            _check_transformed(ours, theirs, pathway)
+            _check_distance(self.distance(ours, theirs))
+            if versions != (given._version, theirs._version):
                 raise ValueError(
-                    f"transforms: {pathway.transform!r} gives {got} where the teacher's map at "
-                    f"{pathway.teacher_layer!r} is {tuple(theirs.shape)}. It is made by (c_in, c_out) and "
-                    "called with (x, size): resize to size and give c_out channels."
+                    f"transform {pathway.transform!r}, or distance, writes into a map that other pathways "
+                    "share. Set inplace=False in its modules."
                 )
-            distance = self.distance(ours, theirs)
-            if not isinstance(distance, Tensor) or distance.ndim:
-                got = tuple(distance.shape) if isinstance(distance, Tensor) else type(distance).__name__
-                raise ValueError(
-                    f"distance must give one number, a tensor of shape (), for two maps; it gave {got}. "
-                    "Take the mean."
-                )
+
+
+def _check_transformed(ours, theirs, pathway):
+    if not isinstance(ours, Tensor) or ours.shape != theirs.shape:
+        got = tuple(ours.shape) if isinstance(ours, Tensor) else type(ours).__name__
+        raise ValueError(
+            f"transforms: {pathway.transform!r} gives {got} where the teacher's map at "
+            f"{pathway.teacher_layer!r} is {tuple(theirs.shape)}. It is made by (c_in, c_out) and called "
+            "with (x, size): resize to size and give c_out channels."
+        )
+
+
+def _check_distance(distance):
+    if not isinstance(distance, Tensor) or distance.ndim:
+        got = tuple(distance.shape) if isinstance(distance, Tensor) else type(distance).__name__
+        raise ValueError(
+            f"distance must give one number, a tensor of shape (), for two maps; it gave {got}. Take the "
+            "mean."
+        )
 
 
 def _full(maps: Tensor) -> Tensor:

@@ -557,6 +557,13 @@ class Wrong(Conv1):
         return self.match(x)
 
 
+class Writes(Conv1):
+    """Into a map that it shares with others."""
+
+    def forward(self, x, size):
+        return super().forward(x.relu_(), size)
+
+
 class Unhappy(nn.Module):
     """Takes other images."""
 
@@ -596,6 +603,7 @@ def three_stages():
         ({"connections": "some"}, ValueError, "'all', 'lower'"),
         ({"transforms": ["conv9"]}, ValueError, "is not known"),
         ({"transforms": [Wrong]}, ValueError, "'Wrong' gives .* where the teacher's map"),
+        ({"transforms": [Writes]}, ValueError, r"'Writes', or distance, writes into a map .* inplace=False"),
         ({"distance": "hlc"}, ValueError, "Did you mean 'hcl'"),
         ({"distance": lambda a, b: (a - b) ** 2}, ValueError, "one number"),
         ({"distance": lambda a, b: 0.0}, ValueError, "one number.*float"),
