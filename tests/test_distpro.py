@@ -8,10 +8,11 @@ import pytest
 import torch
 from conftest import ConvNet
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from skorch import NeuralNetClassifier
-from skorch.callbacks import Callback, EarlyStopping, EpochScoring, LRScheduler
+from skorch.callbacks import Callback, Checkpoint, EarlyStopping, EpochScoring, LRScheduler
 from skorch.utils import noop
 from torch import nn
 from torch.utils.data import TensorDataset
@@ -471,6 +472,25 @@ def test_skorch_callbacks_in_the_retraining(make_distpro, images):
     ]
     clf = make_distpro(callbacks=callbacks, max_epochs=9, callbacks__train_acc__name="acc").fit(*images)
     assert len(clf.history_) < 9 and "acc" in clf.history_[-1] and "acc" not in clf.search_history_[-1]
+
+
+def test_a_checkpoint_takes_no_teacher(make_distpro, images, tmp_path):
+    checkpoint = Checkpoint(dirname=tmp_path, monitor=None, f_pickle="net.pkl")
+    clf = make_distpro(callbacks=[checkpoint]).fit(*images)
+    net = pickle.loads((tmp_path / "net.pkl").read_bytes())
+    assert net.teacher is None and len(net.history) == 2
+    x = torch.tensor(images[0])
+    torch.testing.assert_close(net.module_.eval()(x), clf.student_.eval()(x))
+    torch.testing.assert_close(weights_of(net.transforms_), weights_of(clf.transforms_))
+
+
+def test_what_diverges_is_given_up(make_distpro, images):
+    """Student and transforms are those from the end of the last epoch that was finite."""
+    clf = make_distpro(weights="equal", max_epochs=5, distill_weight=1e30)
+    with pytest.warns(ConvergenceWarning, match="Training diverged"):
+        clf.fit(*images)
+    assert len(clf.history_) < 5 and np.isfinite(clf.predict_proba(images[0])).all()
+    assert all(torch.isfinite(weights_of(module)).all() for module in (clf.student_, clf.transforms_))
 
 
 def test_learning_rates_are_scheduled_in_either_phase(make_distpro, images):
