@@ -464,18 +464,36 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, RoutingEstimator):
         ndarray of shape (n_samples, n_classes), float32
             Columns in the order of ``classes_``.
         """
+        return torch.softmax(self._logits(X), dim=1).numpy()
+
+    def predict_log_proba(self, X: ArrayLike | Dataset) -> np.ndarray:
+        """Logarithms of the class probabilities, finite also where a probability rounds to zero.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, ...), or Dataset
+            As in :meth:`predict_proba`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes), float32
+            Columns in the order of ``classes_``.
+        """
+        return torch.log_softmax(self._logits(X), dim=1).numpy()
+
+    def _logits(self, X):
+        """The student's logits of all rows, on the CPU."""
         check_is_fitted(self, "net_")
         if is_dataset(X):
-            return torch.cat([proba for proba, _ in self._answers(X)]).numpy()
+            return torch.cat([logits for logits, _ in self._answers(X)])
         X = as_tensor(self._checked_samples(X))
         net, batch_size = self.net_, max(self.batch_size, PREDICTION_BATCH)
         net.module_.eval()
         with torch.inference_mode():
-            logits = torch.cat([net.module_(x.to(net.device)) for x in X.split(batch_size)])
-            return torch.softmax(logits, dim=1).cpu().numpy()
+            return torch.cat([net.module_(x.to(net.device)) for x in X.split(batch_size)]).cpu()
 
     def _answers(self, dataset, labelled=False):
-        """(probabilities, labels or None) of a Dataset, a batch at a time."""
+        """(logits, labels or None) of a Dataset, a batch at a time."""
         settings, net = self._loader_settings("iterator_valid"), self.net_
         rows = DatasetRows(dataset, settings.get("collate_fn"))
         self._check_sample_shape(rows, "X")
@@ -483,7 +501,7 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, RoutingEstimator):
         for x, labels, _ in read(rows, labelled=labelled, **settings):
             # Not around the loader: a Dataset may keep what it makes, to be trained on later.
             with torch.inference_mode():
-                yield torch.softmax(net.module_(x.to(net.device).float()), dim=1).cpu(), labels
+                yield net.module_(x.to(net.device).float()).cpu(), labels
 
     def predict(self, X: ArrayLike | Dataset) -> np.ndarray:
         """The label of the largest logit.
@@ -519,8 +537,8 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, RoutingEstimator):
             return super().score(X, y, sample_weight)
         check_is_fitted(self, "net_")
         answers = [
-            (self.classes_[proba.argmax(dim=1)], np.asarray(labels))
-            for proba, labels in self._answers(X, labelled=True)  # read once for both
+            (self.classes_[logits.argmax(dim=1)], np.asarray(labels))
+            for logits, labels in self._answers(X, labelled=True)  # read once for both
         ]
         predicted, labels = (np.concatenate(parts) for parts in zip(*answers, strict=True))
         return float(accuracy_score(labels, predicted, sample_weight=sample_weight))

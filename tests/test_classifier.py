@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 from skorch.callbacks import Callback
 from torch import nn
+from torch.utils.data import TensorDataset
 
 from sklearn_kd import CNNStudent, MLPStudent
 from sklearn_kd._data import split_rows
@@ -44,6 +45,18 @@ def test_methods_learn_the_digits(meta, make, digits, logits):
     assert proba.shape == (400, 10) and proba.dtype == np.float32
     np.testing.assert_allclose(proba.sum(axis=1), 1, rtol=1e-5)
     np.testing.assert_array_equal(clf.classes_[proba.argmax(axis=1)], clf.predict(X))
+
+
+def test_log_probabilities_are_finite_where_probabilities_are_zero(make, digits, logits):
+    clf = make(max_epochs=3).fit(*digits, teacher_logits=logits)
+    X = np.concatenate([digits[0], digits[0] * 1e4])
+    with np.errstate(divide="ignore"):
+        by_probabilities = np.log(clf.predict_proba(X))
+    found = clf.predict_log_proba(X)
+    assert np.isinf(by_probabilities).any() and np.isfinite(found).all()
+    np.testing.assert_allclose(found[: len(X) // 2], by_probabilities[: len(X) // 2], rtol=1e-4, atol=1e-6)
+    dataset = TensorDataset(torch.tensor(X, dtype=torch.float32))
+    np.testing.assert_allclose(clf.predict_log_proba(dataset), found, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("meta", METHODS)

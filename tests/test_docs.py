@@ -161,12 +161,19 @@ def test_noise_is_that_of_the_evidence():
     assert np.abs(found["signal"]).min() > 0.5 and np.abs(found["signal"]).max() < 2.1
 
 
-@pytest.mark.parametrize("script", ["table2_synthetic", "synthetic_honest"])
-def test_what_reproduces_is_that_of_the_runs(script, monkeypatch):
+@pytest.mark.parametrize(
+    ("script", "page"),
+    [
+        ("table2_synthetic", "reproduces_synthetic.rst"),
+        ("synthetic_honest", "reproduces_synthetic.rst"),
+        ("wrong_labels_and_teachers", "wrong_labels.rst"),
+    ],
+)
+def test_what_reproduces_is_that_of_the_runs(script, page, monkeypatch):
     folder = ROOT / "examples" / "paper"
     monkeypatch.syspath_prepend(folder)
     record = json.loads((folder / f"{script}.json").read_text())
-    page = (GUIDE / "reproduces.rst").read_text(encoding="utf-8")
+    page = (GUIDE / page).read_text(encoding="utf-8")
     for table in importlib.import_module(script).tables(record):
         assert table in page, f"put the tables that examples/paper/{script}.py prints into the page"
 
@@ -187,7 +194,7 @@ def test_what_the_text_says_of_the_synthetic_runs_is_so():
         for method in ("linear", "grid, s(T) = T²")
     }  # fmt: skip
     chosen = honest["chosen"]
-    page = re.sub(r"\s+", " ", (GUIDE / "reproduces.rst").read_text(encoding="utf-8"))
+    page = re.sub(r"\s+", " ", (GUIDE / "reproduces_synthetic.rst").read_text(encoding="utf-8"))
     for said in (
         f"{clipped['sign(x1·x2)', 'gradient', 1.0]:.0%} (gradient)".replace("%", " %"),
         f"{clipped['sign(x1·x2)', 'linear', 1.0]:.0%} (linear)".replace("%", " %"),

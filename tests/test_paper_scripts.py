@@ -7,8 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
+
+from sklearn_kd._losses import Targets
+from sklearn_kd.meta import PAPER_SETTINGS
 
 FOLDER = Path(__file__).parents[1] / "examples" / "paper"
+
+
+WITH_PICTURES = {"figures_synthetic", "table2_images", "wrong_labels_and_teachers"}
+LENGTHS = dict.fromkeys(("table2_synthetic", "synthetic_honest", "figures_synthetic"), ("--iterations", "10"))
 
 
 @pytest.fixture
@@ -23,10 +32,10 @@ def run(module, monkeypatch, tmp_path):
     """Run a script quickly; returns its record."""
 
     def run(name, *options):
-        if name == "figures_synthetic":
+        if name in WITH_PICTURES:
             pytest.importorskip("matplotlib")
         script = module(name)
-        command = [f"{name}.py", "--quick", "--iterations", "10", "--out", str(tmp_path), *options]
+        command = [f"{name}.py", "--quick", "--out", str(tmp_path), *LENGTHS.get(name, ()), *options]
         monkeypatch.setattr(sys, "argv", command)
         script.main()
         return json.loads((tmp_path / f"{name}.json").read_text())
@@ -39,7 +48,37 @@ def without_seconds(record):
     return [{name: value for name, value in run.items() if name != "seconds"} for run in runs]
 
 
-@pytest.mark.parametrize("name", ["table2_synthetic", "synthetic_honest", "figures_synthetic"])
+@pytest.fixture
+def small_images(module, monkeypatch):
+    """200 images that are noise in place of each set, and grids of two by two."""
+
+    def images_of(name, where):
+        rng = np.random.default_rng(0)
+        shape = (1, 28, 28) if name == "Fashion-MNIST" else (3, 32, 32)
+        X, y = rng.random((200, *shape), dtype=np.float32), np.arange(200) % 10
+        return X, y, rng.normal(size=(200, 10)).astype(np.float32), X[:50], y[:50]
+
+    honest = module("images_honest")
+    for script in (honest, *map(module, ("_images", "table2_images", "table1_cost"))):
+        monkeypatch.setattr(script, "images_of", images_of)
+    monkeypatch.setattr(honest, "N_IMAGES", 200)
+    monkeypatch.setattr(honest, "LAMBDA1", (0.0, 1.0))
+    monkeypatch.setattr(honest, "TEMPERATURES", (1.0, 10.0))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "table2_synthetic",
+        "synthetic_honest",
+        "figures_synthetic",
+        "table2_images",
+        "images_honest",
+        "wrong_labels_and_teachers",
+        "defaults",
+    ],
+)
+@pytest.mark.usefixtures("small_images")
 def test_a_stopped_script_goes_on_to_the_same_records(name, run, tmp_path):
     whole = run(name)
     stopped = whole | {"runs": whole["runs"][:-3]}
@@ -48,6 +87,93 @@ def test_a_stopped_script_goes_on_to_the_same_records(name, run, tmp_path):
     assert without_seconds(resumed) == without_seconds(whole)
     # What was there was not made again: even the seconds are the same.
     assert resumed["runs"][:-3] == stopped["runs"]
+
+
+@pytest.mark.usefixtures("small_images")
+def test_passes_are_counted(run, module):
+    """A plain iteration goes forward and backward once; a hypergradient takes two and one more."""
+    arms = run("table1_cost", "--epochs", "10")["runs"][0]["arms"]
+    n = arms["none"]["iterations"]
+    validation = arms["none"]["forward"] - n  # D_val after each epoch, and the checks before the first
+    passes = {arm: (of["forward"] - validation, of["backward"]) for arm, of in arms.items()}
+    assert n == 20 and arms["none"]["backward"] == n
+    assert passes["gradient"] == (3 * n, 2 * n)
+    assert passes["linear, e1 = e2 = 10"] == (2 * n, 1.5 * n)
+    assert passes["random search, 5 trials"][1] == passes["hyperopt, 5 trials"][1] == 6 * n
+
+
+def test_what_is_made_wrong_is_wrong(module):
+    """Shares of labels and of answers that differ from the clean draw's; the rest as it was."""
+    draw = module("_problems").draw
+    clean, flipped, wrong = draw("digits", 0), draw("digits", 0, flipped=0.4), draw("digits", 0, wrong=0.5)
+    assert 0.3 < (flipped.train[1] != clean.train[1]).mean() < 0.5
+    np.testing.assert_array_equal(flipped.valid[1], clean.valid[1])
+    changed = wrong.logits.argmax(axis=1) != clean.logits.argmax(axis=1)
+    assert 0.4 < changed.mean() < 0.6
+    np.testing.assert_array_equal(wrong.logits[~changed], clean.logits[~changed])
+    np.testing.assert_array_equal(np.sort(wrong.logits, axis=1), np.sort(clean.logits, axis=1))
+    everything = draw("digits", 0, flipped=1.0, wrong=1.0)
+    assert (everything.train[1] != clean.train[1]).all()
+    assert (everything.logits.argmax(axis=1) != clean.logits.argmax(axis=1)).all()
+
+
+def test_the_grids_choose_by_validation_alone(module):
+    honest = module("images_honest")
+    points = [
+        {"setting": {"arm": arm}, "L_val": loss, "accuracy": accuracy}
+        for arm, loss, accuracy in (
+            ([0.5, 4.0, "T²"], 0.5, 0.2),
+            ([0.5, 4.0, "1"], 0.3, 0.1),
+            ([0.5, 1.0, "T²"], 0.4, 0.5),  # T = 1 and lambda1 = 1 are on both grids
+            ([1.0, 1.0, "T²"], 0.6, 0.9),
+        )
+    ]
+    assert [honest.best(points, scaling)["L_val"] for scaling in ("T²", "1")] == [0.4, 0.3]
+    assert len(list(honest.grid())) == 37
+
+
+def test_the_papers_settings_are_those_of_its_scripts(module):
+    for script, differs in (("_images", set()), ("_synthetic", {"meta_lr", "val_temperature"})):
+        own = module(script).PAPER
+        shared = (set(own) & set(PAPER_SETTINGS)) - differs
+        assert len(shared) > 5 and {name: own[name] for name in shared} == {
+            name: PAPER_SETTINGS[name] for name in shared
+        }
+    student = module("_images").student_of("CIFAR-10", **PAPER_SETTINGS).set_params(e1=5)
+    assert student.temperature_scaling == "none"
+
+
+def test_the_reversed_divergence_is_that_of_autograd(module):
+    """r and its derivatives by lambda1 and T, against KL(student ‖ teacher) differentiated in float64."""
+    loss_of = module("_reversed").ReversedLoss
+    rng = torch.Generator().manual_seed(0)
+    z, f = (3 * torch.randn(6, 4, generator=rng, dtype=torch.float64) for _ in range(2))
+    y = torch.arange(6) % 4
+
+    def loss(z, lambda1, T):
+        soft = F.kl_div(
+            F.log_softmax(f / T, dim=1), F.log_softmax(z / T, dim=1), reduction="batchmean", log_target=True
+        )
+        return lambda1 * F.cross_entropy(z, y) + (1 - lambda1) * soft
+
+    found = loss_of(z, Targets(y, f), 0.3, 2.0, scaling="none")
+    knobs = [torch.tensor(value, dtype=torch.float64) for value in (0.3, 2.0)]
+    torch.testing.assert_close(found.value, loss(z, *knobs))
+    torch.testing.assert_close(found.r, torch.func.grad(loss)(z, *knobs))
+    bends = torch.func.jacfwd(torch.func.grad(loss), argnums=(1, 2))(z, *knobs)
+    torch.testing.assert_close(found.metaparameter_derivatives(), torch.stack(bends))
+
+
+def test_a_training_has_the_reversed_divergence_only_where_it_is_asked_for(module, make, digits, logits):
+    def path():
+        clf = make(meta="gradient", temperature=3.0, temperature_scaling="none")
+        return clf.fit(*digits, teacher_logits=logits).metaparameter_path_["temperature"]
+
+    before = path()
+    with module("_reversed").reversed_divergence():
+        other = path()
+    assert np.abs(other - before).max() > 1e-3
+    np.testing.assert_array_equal(path(), before)
 
 
 class TestRuns:

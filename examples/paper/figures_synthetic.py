@@ -10,7 +10,7 @@ draw of the data, 10 runs, mean ± one standard deviation.
 - figures_synthetic_6.png: final accuracy of "linear" where e1 = e2 varies, and where e2 varies at
   e1 = 10, and what "gradient" reaches.
 
-What the run beside this file shows is in docs/guide/reproduces.rst.
+What the run beside this file shows is in docs/guide/reproduces_synthetic.rst.
 
     OMP_NUM_THREADS=1 python examples/paper/figures_synthetic.py
 

@@ -13,7 +13,7 @@ initialisation, the same for all methods, so differences are paired.
 
 The intervals are 95 % each, not corrected for how many there are.
 
-What the run beside this file shows is in docs/guide/reproduces.rst.
+What the run beside this file shows is in docs/guide/reproduces_synthetic.rst.
 
     OMP_NUM_THREADS=1 python examples/paper/synthetic_honest.py
 

@@ -2,12 +2,12 @@
 
 Gorpinich, Bakhteev, Strijov, "Gradient methods for optimizing metaparameters in the knowledge
 distillation problem" (2022), Table 1, compares what the methods cost by reasoning. Here the student of
-the paper, in its protocol (table2_images.py), trains for two epochs, nine cycles of e1 = e2 = 10; every batch that goes forward or
-backward through it is counted, and CPU time is taken, arms interleaved in one process, the median of the
-rounds. Passes are per iteration of one plain training. Asking the teacher is not counted: its
-answers are computed once, for all arms alike. D_val goes through once per epoch, in all arms: the tenth
-in 1.1 forward passes. Random search and hyperopt train once more with the best
-setting.
+the paper, in its protocol (table2_images.py) but for a rate of 0.1, trains for two epochs, nine cycles of
+e1 = e2 = 10. Every batch that goes forward or backward through it is counted, and CPU time is taken, arms
+interleaved in one process, the median of the rounds. Passes are per iteration of one plain training.
+Asking the teacher is not counted: its answers are computed once, for all arms alike. D_val goes through
+once per epoch, in all arms: the tenth in 1.1 forward passes. Random search and hyperopt train once more
+with the best setting.
 
     OMP_NUM_THREADS=1 python examples/paper/table1_cost.py --cifar-teacher resnet20-cifar10.pt
 

@@ -15,7 +15,7 @@ text or a version of the code has: the line fitted to increments (text) or ancho
 of 1e-3 (default of the code's function); random's T uniform on [0.1, 10] (text); hyperopt's trials
 judged by accuracy on the test (code).
 
-What the run beside this file shows is in docs/guide/reproduces.rst.
+What the run beside this file shows is in docs/guide/reproduces_synthetic.rst.
 
     OMP_NUM_THREADS=1 python examples/paper/table2_synthetic.py
 

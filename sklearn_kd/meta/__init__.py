@@ -1,5 +1,9 @@
 """Strategies: how the metaparameters are chosen and how they move during training."""
 
+from typing import Any
+
+import torch
+
 from sklearn_kd.meta._fixed import Fixed, Naive, NoDistillation
 from sklearn_kd.meta._gradient import Gradient, Linear
 from sklearn_kd.meta._hyperopt import Hyperopt
@@ -17,7 +21,26 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "hyperopt": Hyperopt,
 }
 
+# Gorpinich, Bakhteev and Strijov's own settings, for ``DistilledClassifier(..., **PAPER_SETTINGS)``.
+# Only meta_lr differs among their data: 1 (synthetic), 0.1 (Fashion-MNIST, CIFAR-10), 0.25 (reduced
+# CIFAR-10); for the synthetic data they also have val_temperature=0.1.
+PAPER_SETTINGS: dict[str, Any] = {
+    "lr": 1.0,
+    "optimizer": torch.optim.SGD,
+    "batch_size": 128,
+    "lambda1": "random",
+    "temperature": "random",
+    "temperature_bounds": (0.1, 10.0),
+    "temperature_scaling": "none",
+    "val_temperature": 1.0,
+    "meta_coordinates": "raw",
+    "meta_optimizer": torch.optim.SGD,
+    "meta_lr": 0.1,
+    "meta_clip": 0.01,
+}
+
 __all__ = [
+    "PAPER_SETTINGS",
     "STRATEGIES",
     "Fixed",
     "Gradient",
