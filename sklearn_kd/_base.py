@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from sklearn.base import ClassifierMixin
+from sklearn.metrics import accuracy_score
 from sklearn.utils import check_array, check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from skorch import NeuralNet
 from skorch.history import History
 
-from sklearn_kd._data import DistillationData, LoadedData, as_tensor, split_rows
+from sklearn_kd._data import DistillationData, LoadedData, SplitData, as_tensor, split_rows
 from sklearn_kd._devices import checked_device
 from sklearn_kd._export import export_student
 from sklearn_kd._loading import DatasetRows, is_dataset, labelled_rows, read
@@ -30,8 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from torch.utils.data import Dataset
 
-    from sklearn_kd._net import DistillationNet
-    from sklearn_kd.meta import Strategy
+    from sklearn_kd._net import TrainingNet
 
 # Rows per forward pass where nothing is learned.
 PREDICTION_BATCH = 1024
@@ -55,18 +56,12 @@ class Seeds(NamedTuple):
         return cls(*(int(seed) for seed in rng.randint(np.iinfo(np.int32).max, size=len(cls._fields))))
 
 
-class BaseDistiller(CallbackSupportMixin, RoutingEstimator):
+class BaseDistiller(ClassifierMixin, CallbackSupportMixin, RoutingEstimator):
     """Base of the estimators, which add ``__init__`` and ``fit``."""
 
-    net_: DistillationNet
+    net_: TrainingNet
     classes_: np.ndarray
     teacher_: Any
-    strategy_: Strategy
-    metaparameter_path_: np.ndarray
-    lambda1_: float
-    temperature_: float
-    val_temperature_: float
-    trials_: np.ndarray
     n_iter_: int
     n_features_in_: int
     feature_names_in_: np.ndarray
@@ -78,7 +73,7 @@ class BaseDistiller(CallbackSupportMixin, RoutingEstimator):
     def __sklearn_clone__(self):
         # A trained network is shared by the clones: a copy costs memory in every fold, and
         # a skorch net would be cloned into an unfitted one.
-        if not isinstance(self.teacher, (torch.nn.Module, NeuralNet)):
+        if not self._shares_teacher():
             return clone_by_parameters(self)
         without_teacher = copy.copy(self)
         without_teacher.teacher = None
@@ -90,8 +85,16 @@ class BaseDistiller(CallbackSupportMixin, RoutingEstimator):
         state = super().__getstate__()
         # Only once fitted: a search sends unfitted clones, which need it, to its workers.
         if not self.keep_teacher and hasattr(self, "net_"):
-            return state | {"teacher": without_training(self.teacher)}
+            return state | {"teacher": self._untrained_teacher()}
         return state
+
+    def _shares_teacher(self) -> bool:
+        """Whether clones are given the teacher itself."""
+        return isinstance(self.teacher, (torch.nn.Module, NeuralNet))
+
+    def _untrained_teacher(self):
+        """What pickles have in place of the teacher with ``keep_teacher=False``."""
+        return without_training(self.teacher)
 
     def _sk_visual_block_(self):
         # What has been fitted says more than the parameter it was made from.
@@ -108,6 +111,16 @@ class BaseDistiller(CallbackSupportMixin, RoutingEstimator):
 
     # ----------------------------------------------------------------------------------
     # The data
+
+    def _checked_forms(self, X: Any, X_val: Any) -> bool:
+        """Whether X is a Dataset; X_val must be given in the same form."""
+        loaded = is_dataset(X)
+        if X_val is not None and is_dataset(X_val) != loaded:
+            raise TypeError(
+                f"X is {'a' if loaded else 'no'} Dataset and X_val is {'no' if loaded else 'a'} Dataset; "
+                "give both in one form. torch.utils.data.TensorDataset makes arrays a Dataset."
+            )
+        return loaded
 
     def _checked_rows(
         self, X: Any, y: Any, sample_weight: Any
@@ -204,10 +217,31 @@ class BaseDistiller(CallbackSupportMixin, RoutingEstimator):
         if valid_rows is not None or not strategy.learns_from_validation:
             return rows, None
         rng = check_random_state(seeds.split)
-        train, held_out = split_rows(codes[rows], self.validation_fraction, rng)
+        train, held_out = split_rows(codes[rows], self._held_out_share(), rng, self._needs_no_validation)
         return rows[train], rows[held_out]
 
-    def _as_data(self, X, codes, weight, seed):
+    def _split_data(self, given, strategy, seeds) -> tuple[SplitData, np.ndarray]:
+        """D_train and D_val of a training under ``strategy``, and which rows D_train has.
+
+        ``given``: X, codes, weights or None, and what :meth:`_checked_validation_rows` returned.
+        """
+        X, codes, weight, valid_rows = given
+        rows, held_out = self._split(codes, weight, strategy, valid_rows, seeds)
+        train = self._as_data(X[rows], codes[rows], at(weight, rows), seeds.train_batches)
+        if held_out is not None:
+            valid_rows = X[held_out], codes[held_out], at(weight, held_out)
+        if valid_rows is None:
+            return SplitData(train, None), rows
+        X_val, codes, weight = valid_rows
+        return SplitData(train, self._as_data(X_val, codes, weight, seeds.valid_batches)), rows
+
+    _needs_no_validation = "a meta that does not learn from D_val, such as 'naive'"
+
+    def _held_out_share(self) -> float:
+        """Share of the rows held out as D_val."""
+        return self.validation_fraction
+
+    def _as_data(self, X, codes, weight, seed) -> DistillationData:
         device = self._device()
         if weight is not None:
             weight = as_tensor((weight / weight.mean()).astype(np.float32), device)
@@ -286,9 +320,13 @@ class BaseDistiller(CallbackSupportMixin, RoutingEstimator):
             if valid is None and isinstance(monitor, str) and monitor.startswith("valid_"):
                 raise ValueError(
                     f"callback {type(callback).__name__} monitors {monitor!r}, but "
-                    f"meta={self.meta!r} trains on all rows and holds none out. Give fit X_val "
+                    f"{self._who_trains()} trains on all rows and holds none out. Give fit X_val "
                     "and y_val, or monitor 'train_loss'."
                 )
+
+    def _who_trains(self) -> str:
+        """What a message calls the training of the student that is kept."""
+        return f"meta={self.meta!r}"
 
     def _check_single_rows(self, student, X, valid):
         """Refuse batches of one row where the student cannot train on them."""
@@ -341,31 +379,6 @@ class BaseDistiller(CallbackSupportMixin, RoutingEstimator):
 
     # ----------------------------------------------------------------------------------
     # What is fitted, and prediction
-
-    def _fitted_attributes(self, net, run) -> dict:
-        """What a fit that ends with this net leaves behind."""
-        strategy, teacher = run.strategy, run.teacher
-        path = net.metaparameters.path()
-        if self._continues():
-            path["iteration"] += self.n_iter_
-            path = np.concatenate([self.metaparameter_path_, path])
-        return {
-            "net_": net,
-            "strategy_": strategy,
-            "teacher_": teacher.fitted if teacher is not None and self.keep_teacher else None,
-            "metaparameter_path_": path,
-            "n_iter_": len(path),
-            "lambda1_": float(net.metaparameters.lambda1),
-            "temperature_": float(net.metaparameters.temperature),
-            "val_temperature_": float(net.val_temperature_),
-        } | ({"trials_": strategy.trials_} if hasattr(strategy, "trials_") else {})
-
-    def _publish(self, net, run):
-        """Set the fitted attributes."""
-        fitted = self._fitted_attributes(net, run)
-        self.__dict__.pop("trials_", None)
-        self.__dict__.update(fitted)
-        net.metaparameters.forget_path()  # or every pickle would hold it twice
 
     @property
     def student_(self) -> torch.nn.Module:
@@ -504,6 +517,32 @@ class BaseDistiller(CallbackSupportMixin, RoutingEstimator):
         codes = self.predict_proba(X).argmax(axis=1)
         return self.classes_[codes]
 
+    def score(
+        self, X: ArrayLike | Dataset, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None
+    ) -> float:
+        """Accuracy.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, ...), or Dataset
+        y : array-like of shape (n_samples,), default=None
+            Labels. None: those of a Dataset, whose items are ``(x, label)`` then.
+        sample_weight : array-like of shape (n_samples,), default=None
+
+        Returns
+        -------
+        float
+        """
+        if y is not None or not is_dataset(X):
+            return super().score(X, y, sample_weight)
+        check_is_fitted(self, "net_")
+        answers = [
+            (self.classes_[logits.argmax(dim=1)], np.asarray(labels))
+            for logits, labels in self._answers(X, labelled=True)  # read once for both
+        ]
+        predicted, labels = (np.concatenate(parts) for parts in zip(*answers, strict=True))
+        return float(accuracy_score(labels, predicted, sample_weight=sample_weight))
+
 
 def checked_logits(teacher_logits, n_samples: int, classes: np.ndarray) -> np.ndarray | None:
     """The given logits as float32 of shape (n_samples, n_classes), or None.
@@ -523,6 +562,11 @@ def checked_logits(teacher_logits, n_samples: int, classes: np.ndarray) -> np.nd
             f"got {logits.shape}."
         )
     return logits
+
+
+def at(values: Any, rows: Any) -> Any:
+    """``values[rows]``; None of None."""
+    return None if values is None else values[rows]
 
 
 def from_torch(values):

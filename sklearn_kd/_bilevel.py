@@ -1,19 +1,25 @@
 """The hypergradient: how a step's metaparameters move the validation loss after it.
 
-One training step is w' = U(w, g) with g = ∂L_train(w, lambda)/∂w. With
+The metaparameters a bend the training loss through the outputs s of one training pass alone:
+L_train(w, a) = F(s(w), a). For :class:`DistilledClassifier` s are the student's logits and a is
+(lambda1, T); for :class:`DistProClassifier` s are the losses of the pathways and a are their raw
+importance factors. One training step is w' = U(w, g) with g = ∂L_train(w, a)/∂w. With
 
-    v = ∂L_val(w')/∂w',      d = (∂w'/∂g)ᵀ v,      u = J d,      J = ∂z/∂w at w,
+    v = ∂L_val(w')/∂w',      d = (∂w'/∂g)ᵀ v,      u = J d,      J = ∂s/∂w at w,
 
-the greedy hypergradient (Gorpinich, Bakhteev and Strijov, Eq. 3) is h_j = ⟨r_j, u⟩, where
-r_j = ∂²L_train/∂z ∂lambda_j comes in closed form from :mod:`sklearn_kd._losses`. One
-directional derivative u serves any number of metaparameters. The real step serves as the
-virtual one; nothing here moves the student's weights, its buffers or the random state.
+the greedy hypergradient (Gorpinich, Bakhteev and Strijov, Eq. 3; Deng et al., Eq. 5) is
+h_j = ⟨r_j, u⟩, where r_j = ∂²F/∂s ∂a_j comes in closed form from :mod:`sklearn_kd._losses` or
+:mod:`sklearn_kd._importance`. One directional derivative u serves any number of
+metaparameters, and the student is never backpropagated through a second time. The real step
+serves as the virtual one; nothing here moves the student's weights, its buffers or the random
+state.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,23 +35,25 @@ from sklearn_kd._responses import Clipping, global_norm, response_class
 
 # A finite difference moves the logits by this share of their size, in units of √epsilon:
 # where rounding and curvature (or the kinks of ReLU) cost about the same.
-_LOGIT_CHANGE = 0.3
+LOGIT_CHANGE = 0.3
 # Below this norm of v the direction is rounding noise, as on separable data.
 _SMALLEST_NORM = 1e-12
 
 
 # --------------------------------------------------------------------------------------
 # u = J d, three ways. ``replay`` is the training forward pass again, with other weights;
-# ``size`` is about the root mean square of u, which only the finite differences need.
+# ``step`` is ε, which only the finite differences need.
 
 
-def _step_size(logits, size):
+def _step_size(logits, size, share):
     """ε that moves the logits by a set share of their size; of 0.1 where they are small.
+
+    ``size`` is about the root mean square of what d does to them.
 
     A step of 3e-5 · ‖w‖/‖d‖ does as well on larger networks and drowns in rounding on the
     smallest (examples/evidence/finite_difference.py).
     """
-    return _LOGIT_CHANGE * torch.finfo(logits.dtype).eps ** 0.5 * (_rms(logits) + 0.1) / size
+    return share * torch.finfo(logits.dtype).eps ** 0.5 * (_rms(logits) + 0.1) / size
 
 
 def _moved(w, d, step):
@@ -57,19 +65,17 @@ def _moved(w, d, step):
     return moved
 
 
-def _by_finite_difference(replay, w, d, logits, size):
-    """(z(w + ε d) − z(w)) / ε: one more forward pass, without gradient."""
-    step = _step_size(logits, size)
-    return (replay(_moved(w, d, step)) - logits) / step
+def _by_finite_difference(replay, w, d, outputs, step):
+    """(s(w + ε d) − s(w)) / ε: one more forward pass, without gradient."""
+    return (replay(_moved(w, d, step)) - outputs) / step
 
 
-def _by_central_difference(replay, w, d, logits, size):
-    """(z(w + ε d) − z(w − ε d)) / 2ε: two more forward passes, without gradient."""
-    step = _step_size(logits, size)
+def _by_central_difference(replay, w, d, outputs, step):
+    """(s(w + ε d) − s(w − ε d)) / 2ε: two more forward passes, without gradient."""
     return (replay(_moved(w, d, step)) - replay(_moved(w, d, -step))) / (2 * step)
 
 
-def _by_jvp(replay, w, d, logits, size):
+def _by_jvp(replay, w, d, outputs, step):
     """Forward-mode differentiation, exact."""
     return jvp(lambda *weights: replay.traced(weights), tuple(w), tuple(d))[1]
 
@@ -126,17 +132,30 @@ class StepRecord:
     one copy of the weights. With v, d and the weights of the extra pass a hypergradient takes
     four times the memory of the weights, whatever the activations; five times if exact.
 
+    The validation loss is the student's. Other modules that the training pass runs, such as
+    the transforms of pathways, may learn with it: v vanishes on their weights, so that d
+    leaves them where they were before the step (but for what clipping the gradients of all
+    together makes of them).
+
     Parameters
     ----------
     student : nn.Module
     optimizer : Optimizer
-        The one that takes the steps, over (some of) the student's parameters.
+        The one that takes the steps, over (some of) the parameters of all modules.
     method : {"finite_difference", "central_difference", "jvp", "exact"}, \
             default="finite_difference"
     rows : int or None, default=None
         How many rows of the training batch J d is taken on. None: all.
     forward : callable or None, default=None
         The student's forward pass where it is not the student itself but, say, compiled.
+    others : sequence of nn.Module, default=()
+        What the training pass runs beside the student.
+    outputs : callable or None, default=None
+        Maps the inputs of :meth:`after_forward` to the outputs s, by the modules as they are
+        when it is called. None: s are the student's logits.
+    logit_change : float, default=0.3
+        By what share of their size, in units of √epsilon, a finite difference moves the
+        logits.
     """
 
     def __init__(
@@ -147,13 +166,18 @@ class StepRecord:
         method: str = "finite_difference",
         rows: int | None = None,
         forward: Callable[[Tensor], Tensor] | None = None,
+        others: Sequence[nn.Module] = (),
+        outputs: Callable[..., Tensor] | None = None,
+        logit_change: float = LOGIT_CHANGE,
     ):
         moved = {w for group in optimizer.param_groups for w in group["params"]}
         self.student, self.forward = student, forward or student
-        self.parts = list(student.modules())
-        self.method, self.rows = method, rows
-        self.names = [name for name, w in student.named_parameters() if w in moved]
-        self.weights: list[Tensor] = [w for w in student.parameters() if w in moved]
+        self.outputs_of = outputs or self.forward
+        self.whole = _Whole([student, *others], outputs or student)
+        self.parts = list(self.whole.modules())
+        self.method, self.rows, self.logit_change = method, rows, logit_change
+        self.names = [name for name, w in self.whole.named_parameters() if w in moved]
+        self.weights: list[Tensor] = [w for w in self.whole.parameters() if w in moved]
         self.device = self.weights[0].device
         self.w = [torch.empty_like(w, requires_grad=False) for w in self.weights]
         self.response = response_class(optimizer)(optimizer, self.weights)
@@ -169,26 +193,35 @@ class StepRecord:
         self.clipping: Clipping | None = None
         self.begun = True
 
-    def after_forward(self, x: Tensor, logits: Tensor, derivatives: Tensor) -> None:
+    def after_forward(
+        self, inputs: Any, outputs: Tensor, derivatives: Tensor, logits: Tensor | None = None
+    ) -> None:
         """Note the training forward pass, while its graph is there.
 
         Parameters
         ----------
-        x, logits : Tensor of shape (B, ...) and (B, K)
-            The training batch and the student's logits on it at w.
-        derivatives : Tensor of shape (m, B, K)
-            r_j = ∂r/∂lambda_j for each of m metaparameters.
+        inputs : Tensor of shape (B, ...), or tuple
+            The training batch, or all that ``outputs`` is called with.
+        outputs : Tensor of shape (B, K) or any other
+            s at w: the student's logits on the batch, or what ``outputs`` returned.
+        derivatives : Tensor of shape (m, B, K), or (m, ...)
+            r_j = ∂²F/∂s ∂a_j for each of m metaparameters.
+        logits : Tensor of shape (B, K) or None, default=None
+            The student's logits on the batch, where the outputs are others: a finite
+            difference is sized by what it does to the logits.
         """
         if self.method == "exact":
             self.pulled_back = [
-                torch.autograd.grad(logits, self.weights, r_j, retain_graph=True, allow_unused=True)
+                torch.autograd.grad(outputs, self.weights, r_j, retain_graph=True, allow_unused=True)
                 for r_j in derivatives
             ]
-        elif self.rows is not None and self.rows < len(x):
+        elif self.rows is not None and self.rows < len(inputs):
             # Some rows, taken for all of them.
-            x, logits = x[: self.rows], logits[: self.rows]
+            inputs, outputs = inputs[: self.rows], outputs[: self.rows]
             derivatives = derivatives[:, : self.rows] * (derivatives.shape[1] / self.rows)
-        self.x, self.logits, self.derivatives = x, logits.detach(), derivatives
+        self.inputs = inputs if isinstance(inputs, tuple) else (inputs,)
+        self.outputs, self.derivatives = outputs.detach(), derivatives
+        self.logits = self.outputs if logits is None else logits.detach()
 
     def hypergradient(
         self, x_val: Tensor, val_targets: Targets, *, val_temperature=1.0
@@ -222,8 +255,9 @@ class StepRecord:
                 size = _size_of_logit_change(v, d, norm, r_val)
                 del v
                 J_times = DIRECTIONAL_DERIVATIVES[self.method]
-                u = J_times(_Replay(self), self.w, d, self.logits, size)
-                h = c * (self.derivatives * u).sum(dim=(1, 2))
+                step = _step_size(self.logits, size, self.logit_change)
+                u = J_times(_Replay(self), self.w, d, self.outputs, step)
+                h = c * (self.derivatives * u).sum(dim=tuple(range(1, u.ndim + 1)))
         return torch.where(torch.as_tensor(norm > _SMALLEST_NORM), h, torch.nan), val_loss
 
     def _validation_gradient(self, x, targets, val_temperature):
@@ -270,6 +304,18 @@ class _Buffers:
         self.put_back()
 
 
+class _Whole(nn.ModuleList):
+    """All modules of a training pass as one, which is what torch's functional_call takes."""
+
+    def __init__(self, parts: list[nn.Module], run: Callable[..., Tensor]):
+        super().__init__(parts)
+        self._run = partial(run)  # a module would become a part once more
+
+    def forward(self, *inputs) -> Tensor:
+        """The outputs s."""
+        return self._run(*inputs)
+
+
 class _Replay:
     """The training forward pass again: the same rows, buffers and dropout masks, other weights."""
 
@@ -277,7 +323,7 @@ class _Replay:
         self._record = record
 
     def __call__(self, weights: list[Tensor]) -> Tensor:
-        """Logits at ``weights``, without gradient."""
+        """s at ``weights``, without gradient."""
         record = self._record
         record.buffers.put_back()
         set_random_state(record.random_state, record.device)
@@ -288,19 +334,19 @@ class _Replay:
             for w, other in zip(record.weights, weights, strict=True):
                 w.data = other
             with torch.no_grad():
-                return record.forward(record.x)
+                return record.outputs_of(*record.inputs)
         finally:
             for w, value in zip(record.weights, real, strict=True):
                 w.data = value
 
     def traced(self, weights) -> Tensor:
-        """Logits at ``weights``, differentiable in them."""
+        """s at ``weights``, differentiable in them."""
         record = self._record
         record.buffers.put_back()
         set_random_state(record.random_state, record.device)
-        buffers = {name: buffer.clone() for name, buffer in record.student.named_buffers()}
+        buffers = {name: buffer.clone() for name, buffer in record.whole.named_buffers()}
         state = dict(zip(record.names, weights, strict=True)) | buffers
-        return functional_call(record.student, state, (record.x,))
+        return functional_call(record.whole, state, record.inputs)
 
 
 def hypergradient(

@@ -52,12 +52,13 @@ class FitReport:
         if task is not None:
             self.end(task)
 
-    def epochs(self, fitted) -> list:
+    def epochs(self, fitted, name: str = "epoch") -> list:
         """The callback that reports epochs, for a skorch net; none where nobody listens.
 
-        ``fitted`` takes the net and returns the fitted attributes.
+        ``fitted`` takes the net and returns the fitted attributes; ``name`` is what an epoch
+        is called.
         """
-        return [] if self._root is None else [("report_epochs", ReportEpochs(self, fitted))]
+        return [] if self._root is None else [("report_epochs", ReportEpochs(self, fitted, name))]
 
     def finish(self) -> None:
         """The end of the fit, when the estimator is fitted."""
@@ -74,11 +75,14 @@ class ReportEpochs(Callback):
         Forgotten when training ends, with the data that it holds.
     fitted : callable(net) -> dict
         The fitted attributes as the net stands.
+    name : str, default="epoch"
+        Of the sub-tasks.
     """
 
-    def __init__(self, report, fitted):
+    def __init__(self, report, fitted, name: str = "epoch"):
         self.report = report
         self.fitted = fitted
+        self.name = name
 
     def initialize(self):
         """No epoch has begun."""
@@ -87,7 +91,7 @@ class ReportEpochs(Callback):
 
     def on_epoch_begin(self, net, **kwargs):
         """Begin a task."""
-        self.epoch_ = self.report.begin("epoch")
+        self.epoch_ = self.report.begin(self.name)
 
     def on_epoch_end(self, net, **kwargs):
         """End the task, and the training if a callback asks for that."""

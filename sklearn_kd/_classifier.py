@@ -10,17 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.base import ClassifierMixin, clone
-from sklearn.metrics import accuracy_score
-from sklearn.utils.validation import check_is_fitted
+from sklearn.base import clone
 from torch import nn
 
-from sklearn_kd._base import BaseDistiller, Seeds, checked_logits
+from sklearn_kd._base import BaseDistiller, Seeds, at, checked_logits
 from sklearn_kd._batches import checked_augmentation
 from sklearn_kd._bilevel import METHODS
 from sklearn_kd._callbacks import FitReport
 from sklearn_kd._data import SplitData, as_tensor
-from sklearn_kd._loading import is_dataset
 from sklearn_kd._losses import TEMPERATURE_SCALINGS
 from sklearn_kd._metaparameters import LAMBDA1_BOUNDS, Metaparameters
 from sklearn_kd._net import DistillationNet
@@ -39,7 +36,7 @@ if TYPE_CHECKING:
     from sklearn_kd._teachers import Teacher
 
 
-class DistilledClassifier(ClassifierMixin, BaseDistiller):
+class DistilledClassifier(BaseDistiller):
     """A small neural network trained on labels and a big model's answers together.
 
     The student minimises lambda1 · CE(labels) + (1 − lambda1) · s(T) · CE(teacher at T,
@@ -258,6 +255,14 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         "random_state": ["random_state"],
     }
 
+    net_: DistillationNet
+    strategy_: Strategy
+    metaparameter_path_: np.ndarray
+    lambda1_: float
+    temperature_: float
+    val_temperature_: float
+    trials_: np.ndarray
+
     def __init__(
         self,
         teacher: Any,
@@ -390,12 +395,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
 
     def _prepared(self, X, y, sample_weight, teacher_logits, X_val, y_val) -> _Run:
         """All that a training needs, checked; the teacher has been asked."""
-        loaded = is_dataset(X)
-        if X_val is not None and is_dataset(X_val) != loaded:
-            raise TypeError(
-                f"X is {'a' if loaded else 'no'} Dataset and X_val is {'no' if loaded else 'a'} Dataset; "
-                "give both in one form. torch.utils.data.TensorDataset makes arrays a Dataset."
-            )
+        loaded = self._checked_forms(X, X_val)
         strategy = self._checked_strategy(loaded)
         X_given, X, codes, weight = self._checked_rows(X, y, sample_weight)
         valid_rows = self._checked_validation_rows(X_val, y_val)
@@ -403,11 +403,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         teacher = self._checked_teacher(strategy, logits, loaded)
 
         seeds = Seeds.draw(self.random_state)
-        rows, held_out = self._split(codes, weight, strategy, valid_rows, seeds)
-        train = self._as_data(X[rows], codes[rows], _at(weight, rows), seeds.train_batches)
-        if held_out is not None:
-            valid_rows = X[held_out], codes[held_out], _at(weight, held_out)
-        valid = None if valid_rows is None else self._as_data(*valid_rows, seeds.valid_batches)
+        (train, valid), rows = self._split_data((X, codes, weight, valid_rows), strategy, seeds)
         self._check_monitors(valid)
         student = self._initial_student(train.samples, seeds)
         self._check_single_rows(student, train.samples, valid)
@@ -426,7 +422,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         report = FitReport(self, X_given, self.classes_[codes], weight, asks + self.max_epochs)
         if asks:
             X_rows = X[rows] if loaded else safe_indexing(X_given, rows)
-            known = self.classes_[codes[rows]], _at(weight, rows), seeds.teacher
+            known = self.classes_[codes[rows]], at(weight, rows), seeds.teacher
             with report.teacher():
                 train.set_teacher_logits(self._cached_answers(teacher, train, X_rows, *known))
         elif logits is not None:
@@ -470,11 +466,7 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
             device=device,
             **self._routed("meta_optimizer"),
         )
-        routed = {
-            f"{prefix}__{name}": value
-            for prefix in ("optimizer", "iterator_train", "iterator_valid", "callbacks")
-            for name, value in self._routed(prefix).items()
-        }
+        routed = self._passed_on("optimizer", "iterator_train", "iterator_valid", "callbacks")
         params = {
             "optimizer": self.optimizer,
             "lr": self.lr,
@@ -500,33 +492,32 @@ class DistilledClassifier(ClassifierMixin, BaseDistiller):
         ).initialize()
 
     # ----------------------------------------------------------------------------------
-    # Scoring
+    # What is fitted
 
-    def score(
-        self, X: ArrayLike | Dataset, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None
-    ) -> float:
-        """Accuracy.
+    def _fitted_attributes(self, net, run) -> dict:
+        """What a fit that ends with this net leaves behind."""
+        strategy, teacher = run.strategy, run.teacher
+        path = net.metaparameters.path()
+        if self._continues():
+            path["iteration"] += self.n_iter_
+            path = np.concatenate([self.metaparameter_path_, path])
+        return {
+            "net_": net,
+            "strategy_": strategy,
+            "teacher_": teacher.fitted if teacher is not None and self.keep_teacher else None,
+            "metaparameter_path_": path,
+            "n_iter_": len(path),
+            "lambda1_": float(net.metaparameters.lambda1),
+            "temperature_": float(net.metaparameters.temperature),
+            "val_temperature_": float(net.val_temperature_),
+        } | ({"trials_": strategy.trials_} if hasattr(strategy, "trials_") else {})
 
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features) or (n_samples, ...), or Dataset
-        y : array-like of shape (n_samples,), default=None
-            Labels. None: those of a Dataset, whose items are ``(x, label)`` then.
-        sample_weight : array-like of shape (n_samples,), default=None
-
-        Returns
-        -------
-        float
-        """
-        if y is not None or not is_dataset(X):
-            return super().score(X, y, sample_weight)
-        check_is_fitted(self, "net_")
-        answers = [
-            (self.classes_[logits.argmax(dim=1)], np.asarray(labels))
-            for logits, labels in self._answers(X, labelled=True)  # read once for both
-        ]
-        predicted, labels = (np.concatenate(parts) for parts in zip(*answers, strict=True))
-        return float(accuracy_score(labels, predicted, sample_weight=sample_weight))
+    def _publish(self, net, run):
+        """Set the fitted attributes."""
+        fitted = self._fitted_attributes(net, run)
+        self.__dict__.pop("trials_", None)
+        self.__dict__.update(fitted)
+        net.metaparameters.forget_path()  # or every pickle would hold it twice
 
     # ----------------------------------------------------------------------------------
     # Where the run starts
@@ -583,10 +574,6 @@ class _Run(NamedTuple):
     def train(self, net: DistillationNet) -> DistillationNet:
         """Train an initialised net under this run's seed."""
         return train_alone(net, self.data, self.seeds.training)
-
-
-def _at(values, rows):
-    return None if values is None else values[rows]
 
 
 def _checked_bounds(bounds):

@@ -18,12 +18,16 @@ from sklearn_kd._losses import Targets
 
 
 def split_rows(
-    codes: np.ndarray, fraction: float, rng: np.random.RandomState
+    codes: np.ndarray,
+    fraction: float,
+    rng: np.random.RandomState,
+    otherwise: str = "a method that needs none",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Indices of D_train and D_val: disjoint, stratified, every class in D_train.
 
     Where the classes are too small to stratify, D_val is drawn at random from what is left
-    when one row of each class has been put into D_train.
+    when one row of each class has been put into D_train. ``otherwise`` is what a message says
+    needs no D_val.
 
     Raises
     ------
@@ -42,8 +46,7 @@ def split_rows(
     if len(spare) == 0:
         raise ValueError(
             f"D_val is empty: of n_samples = {n} rows none can be held out, since every class "
-            "needs one to train on. Give X_val and y_val, more rows, or a meta that does not "
-            "learn from D_val, such as 'naive'."
+            f"needs one to train on. Give X_val and y_val, more rows, or {otherwise}."
         )
     val = spare[:n_val]
     return np.setdiff1d(order, val), np.sort(val)

@@ -25,7 +25,98 @@ PATH_DTYPE = np.dtype(
 )
 
 
-class Metaparameters:
+class LearnedPath:
+    """Numbers that move while a student trains, in coordinates θ, and where they have been.
+
+    What a strategy (:mod:`sklearn_kd.meta`) is given: they descend a hypergradient, follow a
+    plan or stay, and each iteration is recorded. Subclasses say what they are: they set
+    ``_now`` (their values, in place), ``_theta`` (where the steps are taken), and override
+    :meth:`descend` and, where θ is not the values, ``_to_theta`` and ``_from_theta``. All values
+    stay on the device.
+
+    Parameters
+    ----------
+    start : Tensor of shape (m,)
+    """
+
+    _theta: torch.nn.Parameter
+
+    def __init__(self, start: Tensor):
+        self._now = start
+        self._make: dict[str, Any] = {"dtype": start.dtype, "device": start.device}
+        self._values = [start.clone()]
+        self._val_losses: list[Tensor | float] = []
+        self._predicted: list[bool] = []
+        self._planned: list[Tensor] = []
+
+    def _to_theta(self, values: Tensor) -> Tensor:
+        return values
+
+    def _from_theta(self, theta: Tensor) -> Tensor:
+        """The values, projected onto their bounds."""
+        return theta
+
+    @property
+    def iteration(self) -> int:
+        """How many training iterations have been recorded."""
+        return len(self._values) - 1
+
+    def hold(self) -> None:
+        """Record an iteration after which nothing moved."""
+        self._values.append(self._values[-1])
+        self._annotate()
+
+    def descend(self, hypergradient: Tensor) -> Tensor:
+        """Move θ by a hypergradient of shape (m,); returns the values, projected."""
+        raise NotImplementedError
+
+    def record(self, value: Tensor, val_loss: Tensor) -> None:
+        """Record an iteration of :meth:`descend` and the L_val after it."""
+        self._values.append(value)
+        self._annotate(val_loss)
+
+    def plan(self, theta: Tensor) -> None:
+        """Set where the next k iterations lead, θ of shape (k, m) or (m,), projected."""
+        values = self._from_theta(theta.reshape(-1, len(self._now)).to(**self._make))
+        self._planned = list(values.unbind())
+
+    @property
+    def planned(self) -> bool:
+        """Whether the next iteration's values are set."""
+        return bool(self._planned)
+
+    def follow_plan(self) -> None:
+        """θ ← the next of the plan, recorded as predicted."""
+        value = self._planned.pop(0)
+        with torch.no_grad():
+            self._now.copy_(value)
+            if not self._planned:  # where the optimizer goes on from
+                self._theta.copy_(self._to_theta(value))
+        self._values.append(value)
+        self._annotate(predicted=True)
+
+    def trajectory(self, first: int, last: int) -> Tensor:
+        """θ after ``first`` … ``last`` iterations, both included, shape (last − first + 1, m)."""
+        return self._to_theta(torch.stack(self._values[first : last + 1]))
+
+    def path(self) -> np.ndarray:
+        """One row per iteration, as a structured array."""
+        raise NotImplementedError
+
+    def forget_path(self) -> None:
+        """Keep only where they are now."""
+        self._values, self._val_losses, self._predicted = self._values[-1:], [], []
+
+    def _annotate(self, val_loss=math.nan, predicted=False):
+        self._val_losses.append(val_loss)
+        self._predicted.append(predicted)
+
+    def _losses_on_host(self) -> np.ndarray:
+        losses = [torch.as_tensor(loss, **self._make) for loss in self._val_losses]
+        return torch.stack(losses).cpu().numpy()
+
+
+class Metaparameters(LearnedPath):
     """lambda1 and T of one training run.
 
     They move in the coordinates θ = (lambda1, log T): raw hypergradients by lambda1 and by
@@ -65,26 +156,17 @@ class Metaparameters:
         # float64, so that a fixed 0.3 is 0.3 in the path; zero-dimensional, so that it
         # does not promote float32 logits. MPS has no float64.
         dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
-        self._make: dict[str, Any] = {"dtype": dtype, "device": device}
+        make: dict[str, Any] = {"dtype": dtype, "device": device}
+        super().__init__(torch.tensor([lambda1, temperature], **make))
         self._is_log = torch.tensor([False, coordinates == "log"], device=device)
         self._clip = clip
         self._bounds = tuple(
             torch.tensor([lambda1_bound, T_bound], **self._make)
             for lambda1_bound, T_bound in zip(LAMBDA1_BOUNDS, temperature_bounds, strict=True)
         )
-        self._now = torch.tensor([lambda1, temperature], **self._make)
-        self._values = [self._now.clone()]
-        self._val_losses: list[Tensor | float] = []
-        self._predicted: list[bool] = []
-        self._planned: list[Tensor] = []
         self._theta_bounds = tuple(map(self._to_theta, self._bounds))
         self._theta = torch.nn.Parameter(self._to_theta(self._now))
         self._optimizer = optimizer([self._theta], lr=lr, **optimizer_params)
-
-    @property
-    def iteration(self) -> int:
-        """How many training iterations have been recorded."""
-        return len(self._values) - 1
 
     @property
     def lambda1(self) -> Tensor:
@@ -101,11 +183,6 @@ class Metaparameters:
         """(lambda1, T) to calculate with, as numbers where reading them does not wait."""
         lambda1, temperature = self._now.tolist() if reading_is_free(self._now) else self._now.unbind()
         return lambda1, temperature
-
-    def hold(self) -> None:
-        """Record an iteration after which nothing moved."""
-        self._values.append(self._values[-1])
-        self._annotate()
 
     def descend(self, hypergradient: Tensor) -> Tensor:
         """θ ← project(step(θ, h)), for h of shape (2,) by lambda1 and T; returns (lambda1, T).
@@ -124,35 +201,6 @@ class Metaparameters:
             self._now.copy_(value)
         return value
 
-    def record(self, value: Tensor, val_loss: Tensor) -> None:
-        """Record an iteration of :meth:`descend` and the L_val after it."""
-        self._values.append(value)
-        self._annotate(val_loss)
-
-    def plan(self, theta: Tensor) -> None:
-        """Set where the next k iterations lead, θ of shape (k, 2) or (2,), projected."""
-        values = self._from_theta(theta.reshape(-1, 2).to(**self._make))
-        self._planned = list(values.unbind())
-
-    @property
-    def planned(self) -> bool:
-        """Whether the next iteration's values are set."""
-        return bool(self._planned)
-
-    def follow_plan(self) -> None:
-        """θ ← the next of the plan, recorded as predicted."""
-        value = self._planned.pop(0)
-        with torch.no_grad():
-            self._now.copy_(value)
-            if not self._planned:  # where the optimizer goes on from
-                self._theta.copy_(self._to_theta(value))
-        self._values.append(value)
-        self._annotate(predicted=True)
-
-    def trajectory(self, first: int, last: int) -> Tensor:
-        """θ after ``first`` … ``last`` iterations, both included, shape (last − first + 1, 2)."""
-        return self._to_theta(torch.stack(self._values[first : last + 1]))
-
     def path(self) -> np.ndarray:
         """One row per iteration, as they stood after it, in ``PATH_DTYPE``.
 
@@ -164,17 +212,8 @@ class Metaparameters:
             values = torch.stack(self._values[1:]).cpu().numpy()
             path["lambda1"], path["temperature"] = values.T
             path["predicted"] = self._predicted
-            losses = [torch.as_tensor(loss, **self._make) for loss in self._val_losses]
-            path["val_loss"] = torch.stack(losses).cpu().numpy()
+            path["val_loss"] = self._losses_on_host()
         return path
-
-    def forget_path(self) -> None:
-        """Keep only where the metaparameters are now."""
-        self._values, self._val_losses, self._predicted = self._values[-1:], [], []
-
-    def _annotate(self, val_loss=math.nan, predicted=False):
-        self._val_losses.append(val_loss)
-        self._predicted.append(predicted)
 
     def _to_theta(self, values):
         return torch.where(self._is_log, values.log(), values)

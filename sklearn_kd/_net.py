@@ -1,10 +1,15 @@
-"""The skorch net behind the estimators: what happens in one training iteration."""
+"""The skorch nets behind the estimators: the loop, and what happens in one training iteration.
+
+:class:`TrainingNet` has the loop and the order of an iteration with a hypergradient; each
+system's net adds its training loss. That of :class:`DistilledClassifier` is here.
+"""
 
 from __future__ import annotations
 
 import copy
 import logging
 import warnings
+from itertools import chain
 
 import numpy as np
 import torch
@@ -19,7 +24,7 @@ from sklearn_kd._capture import CapturedIterations, why_not_captured
 from sklearn_kd._data import DistillationData, SplitData
 from sklearn_kd._devices import full_precision
 from sklearn_kd._losses import Targets, TrainingLoss, validation_loss
-from sklearn_kd._metaparameters import Metaparameters
+from sklearn_kd._metaparameters import LearnedPath, Metaparameters
 from sklearn_kd._responses import Clipping, global_norm, ill_conditioned_steps, warn_if_response_unknown
 from sklearn_kd.meta import Strategy
 
@@ -33,22 +38,26 @@ def _as_it_is(iteration, *batches):
     return iteration(*batches)
 
 
-class DistillationNet(NeuralNetClassifier):
+class TrainingNet(NeuralNetClassifier):
     """Trains a student under a strategy for the metaparameters.
 
     It sees tensors and class codes only, as :class:`SplitData`; labels, teachers and the
     validation of input are the estimator's. skorch's callbacks work on it unchanged.
 
+    Subclasses override :meth:`train_step_single`, which is the training loss, and where they
+    must :meth:`new_step_record`, :meth:`trained_modules` and :meth:`where_it_stands`.
+
     Parameters
     ----------
     module : nn.Module
         The student; trained in place.
-    metaparameters : Metaparameters
+    metaparameters : LearnedPath
         Moved in place.
     strategy : Strategy
-    temperature_scaling, val_temperature, hypergradient, hypergradient_rows, autocast, \
-            cuda_graph
-        As in :class:`DistilledClassifier`.
+    hypergradient : str
+        One of ``METHODS``.
+    autocast : bool, default=False
+    cuda_graph : bool, default=False
     **params
         Of skorch's ``NeuralNetClassifier``.
 
@@ -64,12 +73,9 @@ class DistillationNet(NeuralNetClassifier):
         self,
         module: torch.nn.Module,
         *,
-        metaparameters: Metaparameters,
+        metaparameters: LearnedPath,
         strategy: Strategy,
-        temperature_scaling: str,
-        val_temperature: float | str,
         hypergradient: str,
-        hypergradient_rows: int | None = None,
         autocast: bool = False,
         cuda_graph: bool = False,
         **params,
@@ -85,10 +91,7 @@ class DistillationNet(NeuralNetClassifier):
         )
         self.metaparameters = metaparameters
         self.strategy = strategy
-        self.temperature_scaling = temperature_scaling
-        self.val_temperature = val_temperature
         self.hypergradient = hypergradient
-        self.hypergradient_rows = hypergradient_rows
         self.autocast = autocast
         self.cuda_graph = cuda_graph
 
@@ -128,15 +131,18 @@ class DistillationNet(NeuralNetClassifier):
     # The student
 
     def initialize(self):
-        """As in skorch; T_val begins at its number, or at 1 where it is to be found."""
+        """As in skorch; nothing has been trained yet."""
         super().initialize()
-        self.val_temperature_ = 1.0 if self.val_temperature == "auto" else self.val_temperature
+        self.val_temperature_ = 1.0
         self.step_record_ = self.validation_batches_ = None
         self.compiled_forward_ = self.captured_ = None
         self.listeners_ = {}
         self.diverged_ = False
-        self.validated_ = []
         return self
+
+    def trained_modules(self) -> list[torch.nn.Module]:
+        """All that the optimizer moves, the student first."""
+        return [self.module_]
 
     def torch_compile(self, module, name):
         """Leave the module as it is: a compiled one prefixes the names of its weights."""
@@ -280,13 +286,7 @@ class DistillationNet(NeuralNetClassifier):
 
     def _bilevel_iteration(self, batch, val_batch):
         if self.step_record_ is None:
-            self.step_record_ = StepRecord(
-                self.module_,
-                self.optimizer_,
-                method=self.hypergradient,
-                rows=self.hypergradient_rows,
-                forward=self._forward,
-            )
+            self.step_record_ = self.new_step_record()
         record = self.step_record_
         with full_precision(record.device):
             record.begin()
@@ -296,6 +296,10 @@ class DistillationNet(NeuralNetClassifier):
             )
         return step | {"metaparameters": self.metaparameters.descend(h), "val_loss": val_loss}
 
+    def new_step_record(self) -> StepRecord:
+        """What takes the hypergradients of this net's steps."""
+        raise NotImplementedError
+
     @property
     def _record(self) -> StepRecord | None:
         """Of the iteration under way, where it takes a hypergradient."""
@@ -303,21 +307,15 @@ class DistillationNet(NeuralNetClassifier):
         return record if record is not None and record.begun else None
 
     def train_step_single(self, batch, **params):
-        """Forward, the loss and its gradient by the logits in closed form, backward."""
-        if not self.module_.training:
-            self._set_training(True)
-        logits = self.infer(batch[0])
-        loss = TrainingLoss(logits, batch.targets, *self.metaparameters.now, scaling=self.temperature_scaling)
-        if self._record is not None:
-            self._record.after_forward(batch[0], logits, loss.metaparameter_derivatives())
-        logits.backward(loss.r)
-        return {"loss": loss.value, "y_pred": logits.detach()}
+        """Forward and backward: a dict of ``loss`` and ``y_pred``; tells the record, if there is one."""
+        raise NotImplementedError
 
     def on_grad_computed(self, net, named_parameters, **kwargs):
         """Read the gradient's norm before a clipping callback changes it."""
         record, limit = self._record, self._gradient_norm_limit()
         if record is not None and limit is not None:
-            gradients = [w.grad for w in self.module_.parameters() if w.grad is not None]
+            weights = chain.from_iterable(module.parameters() for module in self.trained_modules())
+            gradients = [w.grad for w in weights if w.grad is not None]
             record.clipping = Clipping(limit, global_norm(gradients))
 
     def _gradient_norm_limit(self):
@@ -338,56 +336,53 @@ class DistillationNet(NeuralNetClassifier):
             loss, _ = validation_loss(logits, batch.targets, self.val_temperature_)
         return {"loss": loss, "y_pred": logits}
 
-    def on_batch_end(self, net, batch=None, training=False, **step):
-        """Keep the logits of D_val for where T_val is refitted."""
-        super().on_batch_end(net, batch, training, **step)
-        if self.val_temperature == "auto" and not training:
-            self.validated_.append((step["y_pred"], batch.targets))
-
     def on_epoch_begin(self, net, dataset_train=None, dataset_valid=None, **kwargs):
         """Stop if the last epoch diverged; else remember the weights, which are finite."""
         if self.diverged_:
             raise KeyboardInterrupt  # how skorch's callbacks end a fit early
         super().on_epoch_begin(net, dataset_train, dataset_valid, **kwargs)
         self.finite_weights_ = {
-            name: value.clone() if isinstance(value, torch.Tensor) else copy.deepcopy(value)
-            for name, value in self.module_.state_dict().items()
+            k: {
+                name: value.clone() if isinstance(value, torch.Tensor) else copy.deepcopy(value)
+                for name, value in module.state_dict().items()
+            }
+            for k, module in enumerate(self.trained_modules())
         }
 
     def on_epoch_end(self, net, dataset_train=None, dataset_valid=None, **kwargs):
-        """Give up what has diverged, refit T_val, and show where the metaparameters are."""
+        """Give up what has diverged."""
         super().on_epoch_end(net, dataset_train, dataset_valid, **kwargs)
         self._return_to_finite_weights()
-        if self.validated_ and not self.diverged_:
-            self.val_temperature_ = self._optimal_val_temperature()
-            self.validated_ = []
-        self.history.record("lambda1", float(self.metaparameters.lambda1))
-        self.history.record("temperature", float(self.metaparameters.temperature))
 
     def on_train_end(self, net, X=None, y=None, **kwargs):
         """Forget what only training needs; after an interrupt too, the weights are finite."""
         super().on_train_end(net, X, y, **kwargs)
         self._return_to_finite_weights()
-        self.finite_weights_, self.validated_, self.captured_ = {}, [], None
+        self.finite_weights_, self.captured_ = {}, None
 
     def _return_to_finite_weights(self):
         """Undo, and say, what has diverged since the epoch began."""
-        state = [w for w in self.module_.state_dict().values() if isinstance(w, torch.Tensor)]
+        modules = self.trained_modules()
+        state = [w for m in modules for w in m.state_dict().values() if isinstance(w, torch.Tensor)]
         if bool(torch.stack([torch.isfinite(w).all() for w in state]).all()):
             return
         self.diverged_ = True
-        self.module_.load_state_dict(self.finite_weights_)
+        for k, module in enumerate(modules):
+            module.load_state_dict(self.finite_weights_[k])
         losses = np.array([b["train_loss"] for b in self.history[-1]["batches"] if "train_loss" in b])
-        lambda1, temperature = (float(knob) for knob in self.metaparameters.now)
         warnings.warn(
             f"Training diverged: the student's weights ceased to be finite in epoch "
             f"{len(self.history)}, {np.isfinite(losses).sum()} of whose {len(losses)} iterations "
-            f"had a finite loss (lambda1={lambda1:.3g}, temperature={temperature:.3g}). The "
+            f"had a finite loss{self.where_it_stands()}. The "
             f"weights from the end of epoch {len(self.history) - 1} are kept. Lower lr, clip the "
             "gradients (skorch.callbacks.GradientNormClipping) or scale X.",
             ConvergenceWarning,
             stacklevel=2,
         )
+
+    def where_it_stands(self) -> str:
+        """The metaparameters now, in brackets after a space, for a message; or nothing."""
+        return ""
 
     def validation_loss(self, dataset) -> float:
         """L_val on all rows of ``dataset``."""
@@ -396,6 +391,92 @@ class DistillationNet(NeuralNetClassifier):
             for batch in self.get_iterator(dataset)
         ]
         return sum(n * loss for n, loss in losses) / len(dataset)
+
+
+class DistillationNet(TrainingNet):
+    """The net of :class:`DistilledClassifier`: labels, a teacher's logits, lambda1 and T.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The student; trained in place.
+    metaparameters : Metaparameters
+        Moved in place.
+    temperature_scaling, val_temperature, hypergradient_rows
+        As in :class:`DistilledClassifier`.
+    **params
+        Of :class:`TrainingNet`.
+    """
+
+    metaparameters: Metaparameters
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        *,
+        temperature_scaling: str,
+        val_temperature: float | str,
+        hypergradient_rows: int | None = None,
+        **params,
+    ):
+        super().__init__(module, **params)
+        self.temperature_scaling = temperature_scaling
+        self.val_temperature = val_temperature
+        self.hypergradient_rows = hypergradient_rows
+
+    def initialize(self):
+        """T_val begins at its number, or at 1 where it is to be found."""
+        super().initialize()
+        if not isinstance(self.val_temperature, str):
+            self.val_temperature_ = self.val_temperature
+        self.validated_ = []
+        return self
+
+    def new_step_record(self) -> StepRecord:
+        """One that knows the logits."""
+        return StepRecord(
+            self.module_,
+            self.optimizer_,
+            method=self.hypergradient,
+            rows=self.hypergradient_rows,
+            forward=self._forward,
+        )
+
+    def train_step_single(self, batch, **params):
+        """Forward, the loss and its gradient by the logits in closed form, backward."""
+        if not self.module_.training:
+            self._set_training(True)
+        logits = self.infer(batch[0])
+        loss = TrainingLoss(logits, batch.targets, *self.metaparameters.now, scaling=self.temperature_scaling)
+        if self._record is not None:
+            self._record.after_forward(batch[0], logits, loss.metaparameter_derivatives())
+        logits.backward(loss.r)
+        return {"loss": loss.value, "y_pred": logits.detach()}
+
+    def on_batch_end(self, net, batch=None, training=False, **step):
+        """Keep the logits of D_val for where T_val is refitted."""
+        super().on_batch_end(net, batch, training, **step)
+        if self.val_temperature == "auto" and not training:
+            self.validated_.append((step["y_pred"], batch.targets))
+
+    def on_epoch_end(self, net, dataset_train=None, dataset_valid=None, **kwargs):
+        """Refit T_val, and show where the metaparameters are."""
+        super().on_epoch_end(net, dataset_train, dataset_valid, **kwargs)
+        if self.validated_ and not self.diverged_:
+            self.val_temperature_ = self._optimal_val_temperature()
+            self.validated_ = []
+        self.history.record("lambda1", float(self.metaparameters.lambda1))
+        self.history.record("temperature", float(self.metaparameters.temperature))
+
+    def on_train_end(self, net, X=None, y=None, **kwargs):
+        """Forget what only training needs."""
+        super().on_train_end(net, X, y, **kwargs)
+        self.validated_ = []
+
+    def where_it_stands(self) -> str:
+        """Lambda1 and T."""
+        lambda1, temperature = (float(knob) for knob in self.metaparameters.now)
+        return f" (lambda1={lambda1:.3g}, temperature={temperature:.3g})"
 
     def _optimal_val_temperature(self) -> float:
         """The T_val that minimises L_val on what was validated in this epoch."""

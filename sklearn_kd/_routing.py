@@ -18,10 +18,9 @@ class RoutingEstimator(BaseEstimator):
     """An estimator with parameters for what it builds, beside its own."""
 
     optimizer: Any
-    meta_optimizer: Any
 
     # What may stand before the double underscore, beside nested estimators.
-    _routed_prefixes = (
+    _routed_prefixes: tuple[str, ...] = (
         "student",
         "optimizer",
         "meta_optimizer",
@@ -43,6 +42,12 @@ class RoutingEstimator(BaseEstimator):
         start = prefix + "__"
         names = [name for name in self._routed_names() if name.startswith(start)]
         return {name[len(start) :]: getattr(self, name) for name in names}
+
+    def _passed_on(self, *prefixes: str) -> dict[str, Any]:
+        """The parameters of these prefixes by their whole names, as skorch takes them."""
+        return {
+            f"{prefix}__{name}": value for prefix in prefixes for name, value in self._routed(prefix).items()
+        }
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Get the parameters, those given as ``PREFIX__NAME`` included.
@@ -103,10 +108,11 @@ class RoutingEstimator(BaseEstimator):
         """
         takers: dict[str, list[str]] = {
             "optimizer": [*_arguments(self.optimizer), "param_groups"],
-            "meta_optimizer": _arguments(self.meta_optimizer),
             "iterator_train": iterator_arguments(loaded),
             "iterator_valid": iterator_arguments(loaded),
         }
+        if "meta_optimizer" in self._routed_prefixes:
+            takers["meta_optimizer"] = _arguments(self.meta_optimizer)
         for name in self._routed_names():
             prefix, _, rest = name.partition("__")
             if not rest or prefix not in self._routed_prefixes:

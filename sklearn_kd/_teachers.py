@@ -124,7 +124,7 @@ class ModuleTeacher(NetworkTeacher):
                 raise ValueError(
                     f"teacher must return logits of shape (n, n_classes), not {tuple(logits.shape)}."
                 )
-            return logits[:, _columns_of_codes(self.fitted, logits.shape[1], classes)].float()
+            return logits[:, columns_of_codes(self.fitted, logits.shape[1], classes)].float()
 
         return ask
 
@@ -153,7 +153,7 @@ class SkorchTeacher(NetworkTeacher):
                     logits = self._net.forward(X)
                 else:
                     logits = log_probabilities(self._net.predict_proba(X))
-            columns = _columns_of_codes(self._net, logits.shape[1], classes)
+            columns = columns_of_codes(self._net, logits.shape[1], classes)
             return torch.as_tensor(logits)[:, columns].float().to(device)
 
         return ask
@@ -181,7 +181,7 @@ class FrozenTeacher(Teacher):
         _require_probabilities(self.fitted.estimator)
 
     def logits(self, X, X_tensor, classes, batch_size):
-        logits = log_probabilities(self.fitted.predict_proba(X))[:, _columns(self.fitted.classes_, classes)]
+        logits = log_probabilities(self.fitted.predict_proba(X))[:, columns_of(self.fitted.classes_, classes)]
         return torch.as_tensor(logits).to(X_tensor.device)
 
 
@@ -214,7 +214,7 @@ class EstimatorTeacher(Teacher):
     def logits(self, X, X_tensor, classes, batch_size):
         # A class without weight may be missing from what the teacher was fitted on.
         probabilities = np.zeros((len(X_tensor), len(classes)))
-        probabilities[:, _columns(classes, self.fitted.classes_)] = self.fitted.predict_proba(X)
+        probabilities[:, columns_of(classes, self.fitted.classes_)] = self.fitted.predict_proba(X)
         return torch.as_tensor(log_probabilities(probabilities)).to(X_tensor.device)
 
 
@@ -242,7 +242,7 @@ def log_probabilities(probabilities: np.ndarray) -> np.ndarray:
     return np.log(np.maximum(probabilities, np.clip(smallest / 2, *FLOOR_BOUNDS))).astype(np.float32)
 
 
-def _columns(known, wanted) -> np.ndarray:
+def columns_of(known, wanted) -> np.ndarray:
     """Where each wanted class stands among the known ones.
 
     Raises
@@ -261,9 +261,9 @@ def _columns(known, wanted) -> np.ndarray:
     return np.array([place[label] for label in np.asarray(wanted).tolist()])
 
 
-def _columns_of_codes(network, n_outputs: int, wanted: np.ndarray) -> np.ndarray:
-    """``_columns`` for a network, which may know its classes as 0 … K−1 only."""
+def columns_of_codes(network, n_outputs: int, wanted: np.ndarray) -> np.ndarray:
+    """``columns_of`` for a network, which may know its classes as 0 … K−1 only."""
     known = np.asarray(getattr(network, "classes_", np.arange(n_outputs)))
     if n_outputs == len(wanted) and np.array_equal(known, np.arange(n_outputs)):
         return np.arange(n_outputs)
-    return _columns(known, wanted)
+    return columns_of(known, wanted)

@@ -7,7 +7,7 @@ from skorch.callbacks import Callback
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-from sklearn_kd import DistilledClassifier, MLPStudent
+from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent
 
 # The networks here are too small for a second thread to pay, and results repeat to the bit.
 torch.set_num_threads(1)
@@ -71,3 +71,54 @@ def network():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return nn.Sequential(nn.Linear(64, 10), nn.Dropout(0.5), nn.BatchNorm1d(10))
+
+
+class ConvNet(nn.Module):
+    """Two stages, the second of half the size, and one linear layer."""
+
+    def __init__(self, n_classes=10, width=4, dropout=0.0):
+        super().__init__()
+        self.stage1, self.stage2 = stage(1, width, 1), stage(width, 2 * width, 2)
+        self.drop, self.linear = nn.Dropout(dropout), nn.Linear(2 * width, n_classes)
+
+    def forward(self, x):
+        return self.linear(self.drop(self.stage2(self.stage1(x)).mean(dim=(2, 3))))
+
+
+def stage(fan_in, fan_out, stride):
+    """Convolution, batch normalisation and a ReLU that writes into what it is given."""
+    return nn.Sequential(
+        nn.Conv2d(fan_in, fan_out, 3, stride, 1), nn.BatchNorm2d(fan_out), nn.ReLU(inplace=True)
+    )
+
+
+@pytest.fixture(scope="session")
+def images(digits):
+    """(X, y) of 160 digits as images of 8×8."""
+    return digits[0][:160].reshape(-1, 1, 8, 8), digits[1][:160]
+
+
+@pytest.fixture
+def conv_teacher():
+    """A wider network than the student, untrained."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return ConvNet(width=6)
+
+
+@pytest.fixture
+def make_distpro(conv_teacher):
+    """A DistProClassifier that searches and retrains in a blink."""
+
+    def make(teacher=None, student=ConvNet, **params):
+        quick = {
+            "transforms": ["conv1", "conv2"],
+            "search_epochs": 1,
+            "max_epochs": 2,
+            "batch_size": 32,
+            "random_state": 0,
+            "device": "cpu",
+        }
+        return DistProClassifier(conv_teacher if teacher is None else teacher, student, **(quick | params))
+
+    return make

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 
+from sklearn_kd._losses import Targets
 from sklearn_kd.meta import PAPER_SETTINGS
 
 FOLDER = Path(__file__).parents[1] / "examples" / "paper"
@@ -138,6 +141,39 @@ def test_the_papers_settings_are_those_of_its_scripts(module):
         }
     student = module("_images").student_of("CIFAR-10", **PAPER_SETTINGS).set_params(e1=5)
     assert student.temperature_scaling == "none"
+
+
+def test_the_reversed_divergence_is_that_of_autograd(module):
+    """r and its derivatives by lambda1 and T, against KL(student ‖ teacher) differentiated in float64."""
+    loss_of = module("_reversed").ReversedLoss
+    rng = torch.Generator().manual_seed(0)
+    z, f = (3 * torch.randn(6, 4, generator=rng, dtype=torch.float64) for _ in range(2))
+    y = torch.arange(6) % 4
+
+    def loss(z, lambda1, T):
+        soft = F.kl_div(
+            F.log_softmax(f / T, dim=1), F.log_softmax(z / T, dim=1), reduction="batchmean", log_target=True
+        )
+        return lambda1 * F.cross_entropy(z, y) + (1 - lambda1) * soft
+
+    found = loss_of(z, Targets(y, f), 0.3, 2.0, scaling="none")
+    knobs = [torch.tensor(value, dtype=torch.float64) for value in (0.3, 2.0)]
+    torch.testing.assert_close(found.value, loss(z, *knobs))
+    torch.testing.assert_close(found.r, torch.func.grad(loss)(z, *knobs))
+    bends = torch.func.jacfwd(torch.func.grad(loss), argnums=(1, 2))(z, *knobs)
+    torch.testing.assert_close(found.metaparameter_derivatives(), torch.stack(bends))
+
+
+def test_a_training_has_the_reversed_divergence_only_where_it_is_asked_for(module, make, digits, logits):
+    def path():
+        clf = make(meta="gradient", temperature=3.0, temperature_scaling="none")
+        return clf.fit(*digits, teacher_logits=logits).metaparameter_path_["temperature"]
+
+    before = path()
+    with module("_reversed").reversed_divergence():
+        other = path()
+    assert np.abs(other - before).max() > 1e-3
+    np.testing.assert_array_equal(path(), before)
 
 
 class TestRuns:

@@ -99,7 +99,7 @@ def tables(record):
 
 
 def picture(runs, path):
-    figure, axes = plt.subplots(2, 2, figsize=(11, 8), sharex="col", height_ratios=(3, 2))
+    figure, axes = plt.subplots(2, 2, figsize=(11, 8), sharex="col", sharey="row", height_ratios=(3, 2))
     for values, row, label in (
         (by_cell(runs), axes[0], "accuracy on the test"),
         (by_cell(runs, "lambda1"), axes[1], "lambda1 at the end"),
@@ -110,7 +110,8 @@ def picture(runs, path):
                 band(ax, shares, curves, label=arm, marker="o", markersize=3, **STYLES[arm])
             ax.set(ylabel=label)
     for ax, what in zip(axes[1], SHARES, strict=True):
-        ax.set(xlabel=TITLES[what], ylim=(-0.03, 1.03))
+        ax.set(xlabel=TITLES[what], ylim=(-0.02, 1.02))
+    axes[0, 0].set_ylim(0.25, 1)
     axes[0, 0].legend(fontsize="small")
     figure.tight_layout()
     figure.savefig(path, dpi=150)

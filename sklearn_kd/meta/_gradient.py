@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from sklearn_kd._metaparameters import Metaparameters
+from sklearn_kd._metaparameters import LearnedPath
 from sklearn_kd.meta._strategy import Strategy
 
 
@@ -77,7 +77,7 @@ class Linear(Gradient):
     def takes_hypergradient(self, iteration: int) -> bool:
         return iteration % (self.e1 + self.e2) < self.e1
 
-    def predict(self, metaparameters: Metaparameters) -> torch.Tensor:
+    def predict(self, metaparameters: LearnedPath) -> torch.Tensor:
         now = metaparameters.iteration
         window = metaparameters.trajectory(now - self.e1, now)
         ahead = torch.arange(1, self.e2 + 1, dtype=window.dtype, device=window.device)

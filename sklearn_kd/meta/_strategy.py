@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
-from sklearn_kd._metaparameters import Metaparameters
+from sklearn_kd._metaparameters import LearnedPath
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Strategy(BaseEstimator):
         """Whether this iteration (0, 1, …) moves the metaparameters by the hypergradient."""
         return False
 
-    def predict(self, metaparameters: Metaparameters) -> Tensor | None:
+    def predict(self, metaparameters: LearnedPath) -> Tensor | None:
         """θ after an iteration without hypergradient; None: stay.
 
         θ is (lambda1, log T), or (lambda1, T) with ``meta_coordinates="raw"``.

@@ -1,0 +1,314 @@
+"""A distillation process: how the weights of pathways changed over a search, to be followed again."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from sklearn_kd._importance import NORMALIZATIONS
+from sklearn_kd._pathways import Pathway
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+# What ``DistProClassifier(weights=...)`` takes.
+WEIGHTS = ("process", "equal", "final", "mean", "reversed")
+
+# Of the file; raised where an older reader would misunderstand it.
+_FORMAT = 1
+
+
+class DistillationProcess:
+    """The raw importance factors of each pathway at each step of a search.
+
+    It can be saved, plotted, and followed by another training: for another number of steps by
+    interpolation, with another student, or on other data, as long as its pathways connect the
+    same stages by the same transforms [1]_.
+
+    Parameters
+    ----------
+    raw : array-like of shape (n_steps, L)
+        Row t has the raw factors that step t of the search trained with.
+    pathways : sequence of L Pathway
+    normalization : str, default="biased_softmax"
+        From raw factors to weights: one of "biased_softmax", "softmax", "biased_l1", "l1" and
+        "sigmoid".
+    g : float, default=1.0
+        The bias of "biased_softmax".
+    settings : dict or None, default=None
+        Of the search, for the record; plain numbers and strings.
+    versions : dict or None, default=None
+        Of the libraries; None: those that are running.
+
+    Attributes
+    ----------
+    raw : ndarray of shape (n_steps, L), float32
+    pathways : list of Pathway
+    normalization, g, settings, versions
+        As given.
+
+    See Also
+    --------
+    DistProClassifier : Searches a process, or follows one.
+    ProcessDisplay : Draws one.
+
+    References
+    ----------
+    .. [1] Deng, Sun, Newsam, Wang. "DistPro: Searching a fast knowledge distillation process via
+       meta optimization", ECCV 2022.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_kd import DistillationProcess, Pathway
+    >>> pathways = [Pathway("layer1", "layer1", name, 0, 0, 16, 16) for name in ("conv1", "conv2")]
+    >>> process = DistillationProcess([[1.0, 1.0], [3.0, 1.0]], pathways, normalization="softmax")
+    >>> process
+    DistillationProcess(2 steps, 2 pathways, normalization='softmax')
+    >>> process.at(0, n_steps=5).round(3)
+    array([0.5, 0.5])
+    >>> process.at(2, n_steps=5).round(3)  # halfway: raw factors 2 and 1
+    array([0.731, 0.269])
+    """
+
+    def __init__(
+        self,
+        raw: Any,
+        pathways: Sequence[Pathway],
+        *,
+        normalization: str = "biased_softmax",
+        g: float = 1.0,
+        settings: dict[str, Any] | None = None,
+        versions: dict[str, str] | None = None,
+    ):
+        self.raw = np.asarray(raw, dtype=np.float32)
+        self.pathways = [Pathway(*pathway) for pathway in pathways]
+        self.normalization, self.g = normalization, float(g)
+        self.settings = {name: _plain(value) for name, value in (settings or {}).items()}
+        self.versions = _running_versions() if versions is None else dict(versions)
+        if self.raw.ndim != 2 or len(self.raw) == 0 or self.raw.shape[1] != len(self.pathways):
+            raise ValueError(
+                f"raw has shape {self.raw.shape}; it must be (n_steps, {len(self.pathways)}), at least one "
+                "step and one column for each pathway."
+            )
+        if not np.isfinite(self.raw).all():
+            raise ValueError("raw must be finite.")
+        if normalization not in NORMALIZATIONS:
+            raise ValueError(f"normalization={normalization!r} is not one of {list(NORMALIZATIONS)}.")
+
+    def __repr__(self):
+        size = f"{self.raw.shape[0]} steps, {self.raw.shape[1]} pathways"
+        return f"{type(self).__name__}({size}, normalization={self.normalization!r})"
+
+    def __len__(self) -> int:
+        return len(self.raw)
+
+    # ----------------------------------------------------------------------------------
+    # The weights
+
+    @property
+    def weights(self) -> np.ndarray:
+        """α at each step of the search, shape (n_steps, L)."""
+        return self._normalized(self.raw)
+
+    def at(self, t: int, n_steps: int) -> np.ndarray:
+        """α at step t of a training of ``n_steps`` steps.
+
+        The raw rows are interpolated linearly at t (len(process) − 1)/(n_steps − 1), then
+        normalised: the first step has the first row, the last step the last one.
+
+        Parameters
+        ----------
+        t : int
+            From 0 to ``n_steps`` − 1.
+        n_steps : int
+            At least 1. One step has the first row.
+
+        Returns
+        -------
+        ndarray of shape (L,)
+
+        Raises
+        ------
+        ValueError
+            If t is out of range.
+        """
+        if not 0 <= t < n_steps:
+            raise ValueError(f"t={t!r} is no step of a training of n_steps={n_steps!r}: 0 <= t < n_steps.")
+        return self._normalized(self.raw_at(np.array([t]), n_steps))[0]
+
+    def raw_at(self, t: np.ndarray, n_steps: int) -> np.ndarray:
+        """Raw factors at several steps of a training of ``n_steps`` steps, shape (len(t), L).
+
+        Parameters
+        ----------
+        t : ndarray of int
+        n_steps : int
+
+        Returns
+        -------
+        ndarray of shape (len(t), L)
+        """
+        place = np.asarray(t) * ((len(self) - 1) / max(1, n_steps - 1))
+        rows = np.arange(len(self))
+        return np.stack([np.interp(place, rows, column) for column in self.raw.T], axis=1)
+
+    def _normalized(self, raw):
+        normalize = NORMALIZATIONS[self.normalization](self.g)
+        return normalize(torch.as_tensor(np.asarray(raw, dtype=np.float64))).numpy()
+
+    # ----------------------------------------------------------------------------------
+    # Another task
+
+    def fitted_to(self, pathways: Sequence[Pathway]) -> DistillationProcess:
+        """The process with its columns in the order of another task's pathways.
+
+        Parameters
+        ----------
+        pathways : sequence of Pathway
+            They match by teacher stage, student stage and transform; layers and channels may
+            differ.
+
+        Returns
+        -------
+        DistillationProcess
+
+        Raises
+        ------
+        ValueError
+            If they are not the same pathways; the message lists both.
+        """
+        own, wanted = [p.key for p in self.pathways], [p.key for p in pathways]
+        if sorted(own) != sorted(wanted):
+            raise ValueError(
+                "process is of other pathways. (Teacher stage, student stage, transform) of the process: "
+                f"{own}; of this estimator: {wanted}. Set teacher_layers, student_layers, connections and "
+                "transforms to those that it was searched with, or search a new one with process=None."
+            )
+        return DistillationProcess(
+            self.raw[:, [own.index(key) for key in wanted]],
+            pathways,
+            normalization=self.normalization,
+            g=self.g,
+            settings=self.settings,
+            versions=self.versions,
+        )
+
+    # ----------------------------------------------------------------------------------
+    # Files
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write it to a file, which holds no code.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Usually ends in ``.npz``; a file that is there is replaced.
+        """
+        about = {
+            "format": _FORMAT,
+            "pathways": [pathway._asdict() for pathway in self.pathways],
+            "normalization": self.normalization,
+            "g": self.g,
+            "settings": self.settings,
+            "versions": self.versions,
+        }
+        text = json.dumps(about)  # before the file is opened, which would empty one that is there
+        with open(path, "wb") as file:
+            np.savez(file, raw=self.raw, about=np.array(text))
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Self:
+        """Read a file that :meth:`save` has written; no code in it is run.
+
+        Parameters
+        ----------
+        path : str or path-like
+
+        Returns
+        -------
+        DistillationProcess
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If it holds something else.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                raw, about = file["raw"], json.loads(str(file["about"]))
+            if about.pop("format") != _FORMAT:
+                raise ValueError("it is of a later version of this library")
+            pathways = [Pathway(**fields) for fields in about.pop("pathways")]
+            return cls(raw, pathways, **about)
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # what an arbitrary file makes of the reader is not foreseeable
+            raise ValueError(
+                f"{path} holds no distillation process ({type(error).__name__}: {error}). Give a file that "
+                "DistillationProcess.save has written."
+            ) from error
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy's as Python's, which JSON has a form for."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _running_versions() -> dict[str, str]:
+    from sklearn_kd import __version__  # complete only after this module has been imported
+
+    return {
+        "sklearn_kd": __version__,
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def retraining_weights(
+    process: DistillationProcess | None, n_steps: int, weights: str, tau: float | None, n_pathways: int
+) -> np.ndarray:
+    """α of each pathway at each step of a retraining; 0 where it is not computed.
+
+    Parameters
+    ----------
+    process : DistillationProcess or None
+        None with "equal".
+    n_steps : int
+        Of the retraining.
+    weights : {"process", "equal", "final", "mean", "reversed"}
+        The process; 1/L each; its last weights throughout; each pathway's mean over time, the
+        steps at which it is not computed counting as 0, so that the strength is the same; the
+        process backwards.
+    tau : float or None
+        A pathway is not computed where its raw factor is at most this; the others are not
+        renormalised. None: all are computed.
+    n_pathways : int
+
+    Returns
+    -------
+    ndarray of shape (n_steps, L), float32
+    """
+    if weights == "equal":
+        return np.full((n_steps, n_pathways), 1 / n_pathways, dtype=np.float32)
+    assert process is not None
+    raw = process.raw_at(np.arange(n_steps), n_steps)
+    if weights == "final":
+        raw = np.repeat(process.raw[-1:], n_steps, axis=0)
+    alpha = process._normalized(raw)
+    if tau is not None:
+        alpha = np.where(raw > tau, alpha, 0.0)
+    if weights == "mean":
+        alpha = np.repeat(alpha.mean(axis=0, keepdims=True), n_steps, axis=0)
+    if weights == "reversed":
+        alpha = alpha[::-1].copy()
+    return alpha.astype(np.float32)

@@ -1,0 +1,187 @@
+"""What a search and a retraining of DistPro are made of, checked before any training."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from sklearn.utils import check_random_state
+from torch import nn
+
+from sklearn_kd._base import BaseDistiller, Seeds
+from sklearn_kd._batches import checked_augmentation
+from sklearn_kd._callbacks import FitReport
+from sklearn_kd._data import SplitData
+from sklearn_kd._distances import checked_distance
+from sklearn_kd._distillation_process import DistillationProcess
+from sklearn_kd._distpro_net import DistProNet
+from sklearn_kd._importance import NORMALIZATIONS, ImportanceFactors, PathwayWeights, checked_tau
+from sklearn_kd._pathways import Pathway, find_pathways, named_transforms
+from sklearn_kd._teacher_maps import MapTeacher
+from sklearn_kd.meta import Fixed, Gradient, Strategy
+
+if TYPE_CHECKING:
+    from skorch.history import History
+
+
+class Phase(NamedTuple):
+    """One of the two trainings."""
+
+    data: SplitData
+    seeds: Seeds
+
+
+class Run(NamedTuple):
+    """One fit, checked; ``student`` is copied by the net of the retraining and stays as it is."""
+
+    retraining: Phase
+    search: Phase | None
+    student: nn.Module
+    teacher: MapTeacher
+    pathways: list[Pathway]
+    process: DistillationProcess | None
+    tau: float | None
+    report: FitReport
+    search_history: History | None = None
+    n_steps: int = 0
+
+
+class BaseDistPro(BaseDistiller):
+    """Base of the estimators that distil feature maps; they add ``__init__`` and ``fit``."""
+
+    _routed_prefixes = ("student", "optimizer", "iterator_train", "iterator_valid", "callbacks")
+
+    def _search_strategy(self) -> Strategy:
+        """How the factors move in the search: by a hypergradient in every step."""
+        return Gradient()
+
+    # ----------------------------------------------------------------------------------
+    # All that both trainings need, checked
+
+    def _prepared(self, X, y, sample_weight, X_val, y_val) -> Run:
+        self._validate_params()
+        self._check_routed(self._checked_forms(X, X_val))
+        named_transforms(self.transforms)
+        distance = checked_distance(self.distance)
+        process, tau = self._given_process()
+        teacher = MapTeacher(self.teacher, self._device())
+        X_given, X, codes, weight = self._checked_rows(X, y, sample_weight)
+        given = X, codes, weight, self._checked_validation_rows(X_val, y_val)
+
+        retraining, search = self._phases(given, searches=process is None and self.weights != "equal")
+        samples = retraining.data.train.samples
+        student = self._initial_student(samples, retraining.seeds)
+        self._check_monitors(retraining.data.valid)
+        for train, valid in (phase.data for phase in (retraining, search) if phase is not None):
+            self._check_single_rows(student, samples, valid)
+            train.augmentation = checked_augmentation(self.augment, None, samples, student, self.classes_)
+        if self.logit_weight:
+            teacher.align_logits(samples, self.classes_)
+        pathways = find_pathways(
+            teacher,
+            student,
+            samples,
+            teacher_layers=self.teacher_layers,
+            student_layers=self.student_layers,
+            connections=self.connections,
+            transforms=self.transforms,
+            distance=distance,
+        )
+        process = None if process is None else process.fitted_to(pathways)
+        n_epochs = self.max_epochs + (0 if search is None else self.search_epochs)
+        report = FitReport(self, X_given, self.classes_[codes], weight, n_epochs)
+        run = Run(retraining, search, student, teacher, pathways, process, tau, report)
+        return run._replace(n_steps=self._rehearse(run))
+
+    def _phases(self, given, searches: bool) -> tuple[Phase, Phase | None]:
+        """The retraining, on all rows, and the search, if there is to be one."""
+        rng = check_random_state(self.random_state)
+        seeds = Seeds.draw(rng)
+        retraining = Phase(self._split_data(given, Fixed(), seeds)[0], seeds)
+        if not searches:
+            return retraining, None
+        seeds = Seeds.draw(rng)._replace(split=seeds.split)
+        return retraining, Phase(self._split_data(given, self._search_strategy(), seeds)[0], seeds)
+
+    def _given_process(self) -> tuple[DistillationProcess | None, float | None]:
+        """The process to follow, if one was given, and tau, which must go with its normalization."""
+        process = self.process
+        if process is not None and not isinstance(process, DistillationProcess):
+            process = DistillationProcess.load(process)
+        return process, checked_tau(self.tau, (self if process is None else process).normalization)
+
+    def _rehearse(self, run: Run) -> int:
+        """Steps of the retraining; what only skorch and torch can judge fails here, before any training."""
+        net = self._make_net(run, run.retraining, self._factors(run), Fixed(), copy.deepcopy(self.callbacks))
+        self._check_callback_names(net)
+        for train, valid in (phase.data for phase in (run.search, run.retraining) if phase is not None):
+            batches = net.get_iterator(train, training=True)
+            if valid is not None:
+                net.get_iterator(valid)
+        return len(batches) * self.max_epochs
+
+    # ----------------------------------------------------------------------------------
+    # The nets
+
+    def _factors(self, run: Run) -> ImportanceFactors:
+        normalization = NORMALIZATIONS[self.normalization](self.g)
+        return ImportanceFactors(len(run.pathways), normalization, lr=self.alpha_lr, device=self._device())
+
+    def _make_net(
+        self, run: Run, phase: Phase, weights: PathwayWeights, strategy: Strategy, callbacks, **changes
+    ) -> DistProNet:
+        """An initialised net around a student and transforms of the phase's seeds."""
+        searching = phase is run.search
+        student = copy.deepcopy(run.student)
+        if searching:
+            student = self._initial_student(phase.data.train.samples, phase.seeds)
+        params = {
+            "optimizer": self.optimizer,
+            "lr": self.lr,
+            "max_epochs": self.max_epochs,
+            "batch_size": self.batch_size,
+            "verbose": 0,
+        }
+        routed = self._passed_on("optimizer", "iterator_train", "iterator_valid")
+        if not searching:
+            routed |= self._passed_on("callbacks")
+        return DistProNet(
+            student,
+            pathways=run.pathways,
+            transforms=self.transforms,
+            transforms_seed=phase.seeds.strategy,
+            distance=checked_distance(self.distance),
+            teacher=run.teacher,
+            metaparameters=weights,
+            strategy=strategy,
+            hypergradient=self.hypergradient,
+            distill_weight=self.distill_weight,
+            logit_weight=self.logit_weight,
+            temperature=self.temperature,
+            autocast=self.autocast,
+            callbacks=callbacks,
+            classes=np.arange(len(self.classes_)),
+            device=str(self._device()),
+            **(params | routed | changes),
+        ).initialize()
+
+    # ----------------------------------------------------------------------------------
+    # What differs from the base
+
+    def _continues(self) -> bool:
+        return False
+
+    def _shares_teacher(self) -> bool:
+        return True  # whatever kind of network it is: a clone of a fitted one would not be fitted
+
+    def _untrained_teacher(self):
+        return None
+
+    _needs_no_validation = "a process to follow"
+
+    def _held_out_share(self) -> float:
+        return self.search_fraction
+
+    def _who_trains(self) -> str:
+        return "the retraining"

@@ -1,0 +1,185 @@
+"""The net of DistPro: labels, and the losses of pathways under weights that move."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sklearn_kd._batches import Batch
+from sklearn_kd._bilevel import StepRecord
+from sklearn_kd._distances import Distance
+from sklearn_kd._importance import PathwayWeights
+from sklearn_kd._losses import Targets, TrainingLoss
+from sklearn_kd._net import TrainingNet
+from sklearn_kd._pathways import Pathway, PathwayPass, build_transforms
+from sklearn_kd._random import preserved_random_state
+from sklearn_kd._teacher_maps import MapTeacher
+from sklearn_kd._transforms import Maker
+
+# Of a finite difference (see StepRecord). A pathway's loss is one number that changes little, so
+# that rounding weighs more than on logits: of 0.1, 0.3, 1, 3, 10 and 30 this errs least on the
+# networks of tests/test_distpro_hypergradient.py.
+LOGIT_CHANGE = 3.0
+
+
+class DistProNet(TrainingNet):
+    """The net of :class:`DistProClassifier`: a student, and the transforms beside it.
+
+    The training loss is
+
+        L_train = CE(labels) + distill_weight · Σ_p α_p · loss_p + logit_weight · T² · CE(teacher at T).
+
+    Searching and retraining differ in ``metaparameters`` and ``strategy`` alone. In a search an
+    iteration with a hypergradient is, as in :class:`DistillationNet`: a real step with the
+    weights α_t; the gradient v of L_val = CE (Deng et al., Eq. 2) at the weights w' after it; one
+    more forward pass (two for "central_difference") at weights near w, for ∂L_val/∂α̃ (Eq. 5); a
+    step of α̃, which the next iteration trains with.
+
+    Algorithm 1 has another order: a virtual step with α_t, then a step of α̃, then the real step
+    with the new α. There a hypergradient is used in the very iteration that it was taken for,
+    here in the next one. For that one step of delay, which the first system has too, the
+    virtual step costs nothing: 3 forward and 2 backward passes of the student (4 and 2 for
+    "central_difference"). Algorithm 1 takes a backward pass more where the graph of the forward
+    pass at w is kept for both steps, with its memory, and a forward pass more where it is not.
+    The hypergradient itself is the same.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The student; trained in place.
+    pathways : list of Pathway
+    transforms : sequence of str or callable
+        As in :class:`DistProClassifier`.
+    transforms_seed : int
+        Of their initial weights.
+    distance : callable(Tensor, Tensor) -> Tensor
+    teacher : MapTeacher
+        Forgotten in pickles.
+    metaparameters : PathwayWeights
+        Moved in place.
+    distill_weight, logit_weight, temperature
+        As in :class:`DistProClassifier`.
+    **params
+        Of :class:`TrainingNet`.
+    """
+
+    metaparameters: PathwayWeights
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        pathways: Sequence[Pathway],
+        transforms: Sequence[str | Maker],
+        transforms_seed: int,
+        distance: Distance,
+        teacher: MapTeacher | None,
+        distill_weight: float,
+        logit_weight: float,
+        temperature: float,
+        **params,
+    ):
+        super().__init__(module, **params)
+        self.pathways = pathways
+        self.transforms = transforms
+        self.transforms_seed = transforms_seed
+        self.distance = distance
+        self.teacher = teacher
+        self.distill_weight = distill_weight
+        self.logit_weight = logit_weight
+        self.temperature = temperature
+
+    def initialize_module(self):
+        """Beside the student, the transforms: learned with it, and no part of it."""
+        super().initialize_module()
+        with preserved_random_state(torch.device(self.device), self.transforms_seed):
+            self.transforms_ = build_transforms(self.pathways, self.transforms)
+        return self
+
+    @property
+    def pathway_pass(self) -> PathwayPass:
+        """What a training forward pass is, but for the modules."""
+        return PathwayPass(self.pathways, self.distance)
+
+    def pathway_losses(self, x: Tensor, maps: Mapping[str, Tensor]) -> Tensor:
+        """Of all pathways, shape (L,)."""
+        return self.pathway_pass(self.module_, self.transforms_, x, maps)[1]
+
+    def trained_modules(self) -> list[nn.Module]:
+        """The student and the transforms."""
+        return [self.module_, self.transforms_]
+
+    def __getstate__(self):
+        return super().__getstate__() | {"teacher": None}
+
+    # ----------------------------------------------------------------------------------
+    # One iteration
+
+    def new_step_record(self) -> StepRecord:
+        """One that knows the losses of the pathways."""
+        return StepRecord(
+            self.module_,
+            self.optimizer_,
+            method=self.hypergradient,
+            others=[self.transforms_],
+            outputs=self.pathway_losses,
+            logit_change=LOGIT_CHANGE,
+        )
+
+    def train_step_single(self, batch: Batch, **params) -> dict[str, Any]:
+        """Forward and backward, the gradients by logits and pathway losses in closed form."""
+        if not self.module_.training:
+            self._set_training(True)
+        x, active, record = batch[0], self.metaparameters.active, self._record
+        with self._precision(x):
+            maps, teacher_logits = self._ask(x, active)
+            logits, losses = self.pathway_pass(self.module_, self.transforms_, x, maps, active)
+            logits = logits.float() if self.autocast else logits
+        labels = self._label_loss(logits, batch.targets._replace(teacher_logits=teacher_logits))
+        weights = self.distill_weight * self.metaparameters.now.to(losses)
+        if record is not None:
+            derivatives = self.distill_weight * self.metaparameters.derivatives().to(losses)
+            record.after_forward((x, maps), losses, derivatives, logits)
+        share = 1 + self.logit_weight
+        torch.autograd.backward([logits, losses] if active else [logits],
+                                [share * labels.r, weights] if active else [share * labels.r])  # fmt: skip
+        loss = share * labels.value + (weights * losses.detach()).sum()
+        self.pathways_run_.append(len(active))
+        return {"loss": loss, "y_pred": logits.detach()}
+
+    def _precision(self, x: Tensor):
+        """Bfloat16 where that was asked for, but not where the step is to be differentiated."""
+        if not self.autocast or self._record is not None:
+            return nullcontext()
+        return torch.autocast(x.device.type, dtype=torch.bfloat16)
+
+    def _ask(self, x: Tensor, active: list[int]) -> tuple[Mapping[str, Tensor], Tensor | None]:
+        """The teacher's maps and logits, as far as anything is made of them."""
+        if not active and not self.logit_weight:
+            return {}, None
+        assert self.teacher is not None
+        return self.teacher(x, self.pathway_pass.teacher_layers(active))
+
+    def _label_loss(self, logits: Tensor, targets: Targets) -> TrainingLoss:
+        """(CE + logit_weight · T² · soft CE)/(1 + logit_weight): the loss of DistilledClassifier."""
+        lambda1 = 1 / (1 + self.logit_weight)
+        return TrainingLoss(logits, targets, lambda1, self.temperature, scaling="hinton")
+
+    # ----------------------------------------------------------------------------------
+    # What the history says
+
+    def on_epoch_begin(self, net, dataset_train=None, dataset_valid=None, **kwargs):
+        """Count anew."""
+        super().on_epoch_begin(net, dataset_train, dataset_valid, **kwargs)
+        self.pathways_run_: list[int] = []
+
+    def on_epoch_end(self, net, dataset_train=None, dataset_valid=None, **kwargs):
+        """Note how many pathways ran per iteration, and what there is to say of their weights."""
+        super().on_epoch_end(net, dataset_train, dataset_valid, **kwargs)
+        self.history.record("pathways", sum(self.pathways_run_) / max(1, len(self.pathways_run_)))
+        for name, value in self.metaparameters.notes().items():
+            self.history.record(name, value)

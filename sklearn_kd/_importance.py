@@ -1,0 +1,284 @@
+"""The importance of each pathway: raw factors, their normalisations, and their steps.
+
+The training loss is L_train = CE + distill_weight · Σ_p α_p · loss_p, with α = n(α̃) of raw
+factors α̃ (Deng et al., Table 7):
+
+    biased_softmax    exp(α̃_p) / (Σ exp(α̃) + exp(g))
+    softmax           exp(α̃_p) / Σ exp(α̃)
+    biased_l1         α̃_p / (|α̃|₁ + 1)
+    l1                α̃_p / |α̃|₁
+    sigmoid           1 / (1 + exp(−α̃_p))
+
+The loss is linear in α, so ∂²L_train/∂loss_p ∂α̃_j = distill_weight · J_pj with J = ∂α/∂α̃, which
+comes in closed form here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sklearn_kd._metaparameters import LearnedPath
+
+
+class Normalization:
+    """From raw factors to weights.
+
+    Attributes
+    ----------
+    has_scale : bool
+        Whether a raw factor says something without the others, so that it can be held against
+        a threshold.
+    """
+
+    has_scale = True
+
+    def __init__(self, g: float = 1.0):
+        self.g = g
+
+    def __call__(self, raw: Tensor) -> Tensor:
+        """α of raw factors of shape (..., L)."""
+        raise NotImplementedError
+
+    def jacobian(self, raw: Tensor) -> Tensor:
+        """J with J[p, j] = ∂α_p/∂α̃_j, shape (L, L), for raw factors of shape (L,)."""
+        raise NotImplementedError
+
+
+class BiasedSoftmax(Normalization):
+    """exp(α̃_p) / (Σ exp(α̃) + exp(g))."""
+
+    def __call__(self, raw):
+        bias = torch.full_like(raw[..., :1], self.g)
+        return torch.softmax(torch.cat([raw, bias], dim=-1), dim=-1)[..., :-1]
+
+    def jacobian(self, raw):
+        alpha = self(raw)
+        return torch.diag(alpha) - torch.outer(alpha, alpha)
+
+
+class Softmax(BiasedSoftmax):
+    """exp(α̃_p) / Σ exp(α̃)."""
+
+    has_scale = False
+
+    def __call__(self, raw):
+        return torch.softmax(raw, dim=-1)
+
+
+class BiasedL1(Normalization):
+    """α̃_p / (|α̃|₁ + 1)."""
+
+    bias = 1.0
+
+    def __call__(self, raw):
+        return raw / (raw.abs().sum(dim=-1, keepdim=True) + self.bias)
+
+    def jacobian(self, raw):
+        total = raw.abs().sum() + self.bias
+        return torch.eye(len(raw), dtype=raw.dtype, device=raw.device) / total - (
+            torch.outer(raw, raw.sign()) / total**2
+        )
+
+
+class L1(BiasedL1):
+    """α̃_p / |α̃|₁."""
+
+    has_scale = False
+    bias = 0.0
+
+
+class Sigmoid(Normalization):
+    """1 / (1 + exp(−α̃_p))."""
+
+    def __call__(self, raw):
+        return torch.sigmoid(raw)
+
+    def jacobian(self, raw):
+        alpha = self(raw)
+        return torch.diag(alpha * (1 - alpha))
+
+
+NORMALIZATIONS: dict[str, type[Normalization]] = {
+    "biased_softmax": BiasedSoftmax,
+    "softmax": Softmax,
+    "biased_l1": BiasedL1,
+    "l1": L1,
+    "sigmoid": Sigmoid,
+}
+
+
+def checked_tau(tau: float | str | None, normalization: str) -> float | None:
+    """The threshold for raw factors; "auto" is 0.5 with "biased_softmax", else None.
+
+    Raises
+    ------
+    ValueError
+        If it is a number, and raw factors have no scale.
+    """
+    if tau == "auto":
+        return 0.5 if normalization == "biased_softmax" else None
+    if tau is not None and not NORMALIZATIONS[normalization].has_scale:
+        scaled = [name for name, kind in NORMALIZATIONS.items() if kind.has_scale]
+        raise ValueError(
+            f"tau={tau!r} cannot be used with normalization={normalization!r}, whose raw factors have no "
+            "scale: all of them can be shifted or multiplied without a change of the weights. Set tau=None, "
+            f"or a normalization of {scaled}."
+        )
+    return None if tau is None else float(tau)
+
+
+class PathwayWeights(LearnedPath):
+    """What a net needs to know of the weights of its pathways: what they are, and which count."""
+
+    @property
+    def now(self) -> Tensor:
+        """α of the ``active`` pathways."""
+        raise NotImplementedError
+
+    @property
+    def active(self) -> list[int]:
+        """The pathways that are computed in this iteration."""
+        raise NotImplementedError
+
+    def derivatives(self) -> Tensor:
+        """∂²Σ α_p loss_p / ∂α̃_j ∂loss_p, shape (m, L), where they are learned."""
+        raise NotImplementedError
+
+    def notes(self) -> dict[str, Any]:
+        """What the history of an epoch should say of them."""
+        return {}
+
+
+class ImportanceFactors(PathwayWeights):
+    """Raw importance factors that are learned; every pathway is active.
+
+    A pathway of little weight is computed all the same: it could not come back otherwise. The
+    coordinates θ are the raw factors themselves.
+
+    Parameters
+    ----------
+    n_pathways : int
+    normalization : Normalization
+    lr : float, default=0.05
+        Of Adam with betas (0.5, 0.999), which takes the steps.
+    start : float, default=1.0
+        Of every raw factor.
+    device : torch.device or str, default="cpu"
+
+    Attributes
+    ----------
+    n_skipped : int
+        Hypergradients that were not finite, and so not followed.
+    """
+
+    def __init__(
+        self,
+        n_pathways: int,
+        normalization: Normalization,
+        *,
+        lr: float = 0.05,
+        start: float = 1.0,
+        device: torch.device | str = "cpu",
+    ):
+        dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
+        super().__init__(torch.full((n_pathways,), float(start), dtype=dtype, device=device))
+        self.normalization = normalization
+        self._theta = torch.nn.Parameter(self._now.clone())
+        self._optimizer = torch.optim.Adam([self._theta], lr=lr, betas=(0.5, 0.999))
+        self.n_skipped = 0
+
+    @property
+    def now(self) -> Tensor:
+        return self.normalization(self._now)
+
+    @property
+    def active(self) -> list[int]:
+        return list(range(len(self._now)))
+
+    def derivatives(self) -> Tensor:
+        return self.normalization.jacobian(self._now).T
+
+    def descend(self, hypergradient: Tensor) -> Tensor:
+        """One step of Adam; none, not even by its momentum, where h is not finite.
+
+        Returns the raw factors.
+        """
+        # To know, a GPU has to be waited for. Steps without direction are rare, but with a gradient
+        # of zero Adam's momentum would move on.
+        if bool(torch.isfinite(hypergradient).all()):
+            self._theta.grad = hypergradient.to(**self._make)
+            self._optimizer.step()
+        else:
+            self.n_skipped += 1
+        value = self._theta.detach().clone()
+        self._now.copy_(value)
+        return value
+
+    def path(self) -> np.ndarray:
+        """One row per iteration: the raw factors that it trained with.
+
+        Columns ``iteration``, ``raw`` (of shape (L,)), ``val_loss`` (after the iteration's
+        step; NaN where it was not computed) and ``predicted`` (whether the factors were set
+        by a plan after it).
+        """
+        fields: list[tuple] = [
+            ("iteration", np.int64),
+            ("raw", np.float32, (len(self._now),)),
+            ("val_loss", np.float64),
+            ("predicted", np.bool_),
+        ]
+        path = np.empty(self.iteration, dtype=np.dtype(fields))
+        path["iteration"] = np.arange(self.iteration)
+        if self.iteration:
+            path["raw"] = torch.stack(self._values[:-1]).cpu().numpy()
+            path["predicted"] = self._predicted
+            path["val_loss"] = self._losses_on_host()
+        return path
+
+    def notes(self) -> dict[str, Any]:
+        """How many steps have been skipped so far."""
+        return {"skipped_steps": self.n_skipped}
+
+
+class ScheduledWeights(PathwayWeights):
+    """Weights that are set beforehand for each iteration; pathways of weight 0 are not active.
+
+    Parameters
+    ----------
+    schedule : ndarray of shape (T, L)
+        α of each iteration. The last row stays after it.
+    device : torch.device or str, default="cpu"
+    """
+
+    def __init__(self, schedule: np.ndarray, *, device: torch.device | str = "cpu"):
+        self._schedule, self._t = schedule, 0
+        super().__init__(torch.as_tensor(schedule[0], device=device))
+
+    @property
+    def iteration(self) -> int:
+        return self._t
+
+    @property
+    def _row(self) -> np.ndarray:
+        return self._schedule[min(self._t, len(self._schedule) - 1)]
+
+    @property
+    def now(self) -> Tensor:
+        row = self._row
+        return torch.as_tensor(row[row != 0], device=self._now.device)
+
+    @property
+    def active(self) -> list[int]:
+        return np.flatnonzero(self._row).tolist()
+
+    def hold(self) -> None:
+        """Go on to the next row."""
+        self._t += 1
+
+    def forget_path(self) -> None:
+        """Keep only the last row."""
+        self._schedule = self._schedule[-1:]

@@ -1,0 +1,92 @@
+"""What brings a student's feature map to the shape of a teacher's (Deng et al., Fig. 4).
+
+Called with the student's map and the teacher's size, (H, W); learned with the student, but no
+part of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# More channels than this are not needed in between.
+_WIDEST = 512
+
+# Makes a transform for maps of so many channels: the student's, the teacher's.
+Maker = Callable[[int, int], nn.Module]
+
+
+class Gate(nn.Module):
+    """Each pixel times a number that is learned from it: x · conv1×1(x), without sigmoid (Fig. 4b)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """A map of the shape of x."""
+        return x * self.conv(x)
+
+
+def _resized(x: Tensor, size: tuple[int, int]) -> Tensor:
+    return x if tuple(x.shape[2:]) == tuple(size) else F.interpolate(x, size=size, mode="nearest")
+
+
+def _normalised_convolution(c_in: int, c_out: int, kernel: int) -> nn.Sequential:
+    # No bias: batch normalisation would take it out.
+    return nn.Sequential(
+        nn.Conv2d(c_in, c_out, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(c_out)
+    )
+
+
+class Conv1(nn.Module):
+    """1×1 convolution, batch normalisation, resize.
+
+    Parameters
+    ----------
+    c_in, c_out : int
+        Channels of the student's and of the teacher's map.
+    """
+
+    def __init__(self, c_in: int, c_out: int):
+        super().__init__()
+        self.match = _normalised_convolution(c_in, c_out, 1)
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """A map of shape (B, c_out, *size)."""
+        return _resized(self.match(x), size)
+
+
+class Conv2(nn.Module):
+    """1×1 convolution, batch normalisation, gate, resize, then a 3×3 convolution with another.
+
+    Parameters
+    ----------
+    c_in, c_out : int
+        Channels of the student's and of the teacher's map.
+    """
+
+    middle = 0  # 3×3 convolutions before the last one
+
+    def __init__(self, c_in: int, c_out: int):
+        super().__init__()
+        mid = min(_WIDEST, c_in, c_out)
+        self.narrow, self.gate = _normalised_convolution(c_in, mid, 1), Gate(mid)
+        between = [_normalised_convolution(mid, mid, 3) for _ in range(self.middle)]
+        self.match = nn.Sequential(*between, _normalised_convolution(mid, c_out, 3))
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """A map of shape (B, c_out, *size)."""
+        return self.match(_resized(self.gate(self.narrow(x)), size))
+
+
+class Conv3(Conv2):
+    """As :class:`Conv2`, with one more 3×3 convolution."""
+
+    middle = 1
+
+
+# By the names that ``DistProClassifier(transforms=...)`` takes.
+TRANSFORMS: dict[str, Maker] = {"conv1": Conv1, "conv2": Conv2, "conv3": Conv3}
