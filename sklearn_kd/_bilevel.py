@@ -32,6 +32,7 @@ from sklearn_kd._losses import TEMPERATURE_SCALINGS, Targets, TrainingLoss, vali
 from sklearn_kd._modes import evaluating
 from sklearn_kd._random import preserved_random_state, random_state, set_random_state
 from sklearn_kd._responses import Clipping, global_norm, response_class
+from sklearn_kd._skipping import Buffers
 
 # A finite difference moves the logits by this share of their size, in units of √epsilon:
 # where rounding and curvature (or the kinks of ReLU) cost about the same.
@@ -156,6 +157,11 @@ class StepRecord:
     logit_change : float, default=0.3
         By what share of their size, in units of √epsilon, a finite difference moves the
         logits.
+
+    Attributes
+    ----------
+    directionless : bool or Tensor of shape (), or None
+        Whether v vanished when the last hypergradient was taken.
     """
 
     def __init__(
@@ -182,12 +188,13 @@ class StepRecord:
         self.w = [torch.empty_like(w, requires_grad=False) for w in self.weights]
         self.response = response_class(optimizer)(optimizer, self.weights)
         self.begun = False
+        self.directionless: bool | Tensor | None = None
 
     def begin(self) -> None:
         """Remember how things stand before the training forward pass."""
         with torch.no_grad():
             torch._foreach_copy_(self.w, self.weights)
-        self.buffers = _Buffers(self.parts)
+        self.buffers = Buffers(self.parts)
         self.random_state = random_state(self.device)
         self.response.before_step()
         self.clipping: Clipping | None = None
@@ -243,7 +250,7 @@ class StepRecord:
         val_loss : Tensor of shape ()
         """
         self.begun = False
-        with preserved_random_state(self.device), _Buffers(self.parts), torch.no_grad():
+        with preserved_random_state(self.device), Buffers(self.parts), torch.no_grad():
             v, r_val, val_loss = self._validation_gradient(x_val, val_targets, val_temperature)
             norm = as_number(global_norm(v))
             c, d = self.response(v, self.w)
@@ -258,6 +265,7 @@ class StepRecord:
                 step = _step_size(self.logits, size, self.logit_change)
                 u = J_times(_Replay(self), self.w, d, self.outputs, step)
                 h = c * (self.derivatives * u).sum(dim=tuple(range(1, u.ndim + 1)))
+        self.directionless = norm <= _SMALLEST_NORM
         return torch.where(torch.as_tensor(norm > _SMALLEST_NORM), h, torch.nan), val_loss
 
     def _validation_gradient(self, x, targets, val_temperature):
@@ -275,33 +283,6 @@ class StepRecord:
 
 def _gradient(w: Tensor) -> Tensor:
     return torch.zeros_like(w) if w.grad is None else w.grad
-
-
-class _Buffers:
-    """The buffers of the parts of a module as they stand; put back on leaving the context."""
-
-    def __init__(self, parts: list[nn.Module]):
-        kept = [
-            (part._buffers, name, buffer)
-            for part in parts
-            for name, buffer in part._buffers.items()
-            if buffer is not None
-        ]
-        self._kept, self._buffers = kept, [buffer for _, _, buffer in kept]
-        self._values = [buffer.clone() for buffer in self._buffers]
-
-    def put_back(self) -> None:
-        """Whatever was written into them, or put in their place."""
-        for owner, name, buffer in self._kept:
-            owner[name] = buffer
-        if self._buffers:
-            torch._foreach_copy_(self._buffers, self._values)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        self.put_back()
 
 
 class _Whole(nn.ModuleList):
@@ -433,7 +414,7 @@ def hypergradient(
     optimizer = torch.optim.SGD(live, lr=lr)
     record = StepRecord(student, optimizer, method=method)
     try:
-        with full_precision(record.device), preserved_random_state(record.device), _Buffers(record.parts):
+        with full_precision(record.device), preserved_random_state(record.device), Buffers(record.parts):
             record.begin()
             with torch.enable_grad():
                 logits = student(x)

@@ -154,8 +154,8 @@ class DistProClassifier(BaseDistPro):
         Named tuples: ``teacher_layer``, ``student_layer``, ``transform``, the stages and the
         channels.
     search_history_ : skorch.history.History or None
-        Of the search: losses by epoch, and the ``skipped_steps`` so far, in which no direction
-        was known. None where nothing was searched.
+        Of the search: losses by epoch, and how many ``skipped_hypergradients`` each had, which
+        were not finite or had no direction. None where nothing was searched.
     history_ : skorch.history.History
         Of the retraining: losses by epoch, and how many ``pathways`` ran per iteration.
     student_ : nn.Module

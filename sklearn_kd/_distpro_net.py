@@ -149,7 +149,7 @@ class DistProNet(TrainingNet):
                                 [share * labels.r, weights] if active else [share * labels.r])  # fmt: skip
         loss = share * labels.value + (weights * losses.detach()).sum()
         self.pathways_run_.append(len(active))
-        return {"loss": loss, "y_pred": logits.detach()}
+        return self.judged({"loss": loss, "y_pred": logits.detach()})
 
     def _precision(self, x: Tensor):
         """Bfloat16 where that was asked for, but not where the step is to be differentiated."""
@@ -178,8 +178,6 @@ class DistProNet(TrainingNet):
         self.pathways_run_: list[int] = []
 
     def on_epoch_end(self, net, dataset_train=None, dataset_valid=None, **kwargs):
-        """Note how many pathways ran per iteration, and what there is to say of their weights."""
+        """Note how many pathways ran per iteration."""
         super().on_epoch_end(net, dataset_train, dataset_valid, **kwargs)
         self.history.record("pathways", sum(self.pathways_run_) / max(1, len(self.pathways_run_)))
-        for name, value in self.metaparameters.notes().items():
-            self.history.record(name, value)

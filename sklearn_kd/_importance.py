@@ -15,8 +15,6 @@ comes in closed form here.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -148,10 +146,6 @@ class PathwayWeights(LearnedPath):
         """∂²Σ α_p loss_p / ∂α̃_j ∂loss_p, shape (m, L), where they are learned."""
         raise NotImplementedError
 
-    def notes(self) -> dict[str, Any]:
-        """What the history of an epoch should say of them."""
-        return {}
-
 
 class ImportanceFactors(PathwayWeights):
     """Raw importance factors that are learned; every pathway is active.
@@ -168,11 +162,6 @@ class ImportanceFactors(PathwayWeights):
     start : float, default=1.0
         Of every raw factor.
     device : torch.device or str, default="cpu"
-
-    Attributes
-    ----------
-    n_skipped : int
-        Hypergradients that were not finite, and so not followed.
     """
 
     def __init__(
@@ -189,7 +178,6 @@ class ImportanceFactors(PathwayWeights):
         self.normalization = normalization
         self._theta = torch.nn.Parameter(self._now.clone())
         self._optimizer = torch.optim.Adam([self._theta], lr=lr, betas=(0.5, 0.999))
-        self.n_skipped = 0
 
     @property
     def now(self) -> Tensor:
@@ -207,13 +195,7 @@ class ImportanceFactors(PathwayWeights):
 
         Returns the raw factors.
         """
-        # To know, a GPU has to be waited for. Steps without direction are rare, but with a gradient
-        # of zero Adam's momentum would move on.
-        if bool(torch.isfinite(hypergradient).all()):
-            self._theta.grad = hypergradient.to(**self._make)
-            self._optimizer.step()
-        else:
-            self.n_skipped += 1
+        self._follow(hypergradient.to(**self._make))
         value = self._theta.detach().clone()
         self._now.copy_(value)
         return value
@@ -238,10 +220,6 @@ class ImportanceFactors(PathwayWeights):
             path["predicted"] = self._predicted
             path["val_loss"] = self._losses_on_host()
         return path
-
-    def notes(self) -> dict[str, Any]:
-        """How many steps have been skipped so far."""
-        return {"skipped_steps": self.n_skipped}
 
 
 class ScheduledWeights(PathwayWeights):

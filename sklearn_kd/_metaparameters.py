@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_kd._devices import reading_is_free
+from sklearn_kd._devices import as_number, reading_is_free
+from sklearn_kd._skipping import KeptState
 
 LAMBDA1_BOUNDS = (0.0, 1.0)
 
@@ -40,6 +41,7 @@ class LearnedPath:
     """
 
     _theta: torch.nn.Parameter
+    _optimizer: torch.optim.Optimizer
 
     def __init__(self, start: Tensor):
         self._now = start
@@ -61,14 +63,32 @@ class LearnedPath:
         """How many training iterations have been recorded."""
         return len(self._values) - 1
 
+    def after(self, iteration: int) -> Tensor:
+        """The values after so many recorded iterations, shape (m,)."""
+        return self._values[iteration]
+
     def hold(self) -> None:
         """Record an iteration after which nothing moved."""
         self._values.append(self._values[-1])
         self._annotate()
 
     def descend(self, hypergradient: Tensor) -> Tensor:
-        """Move θ by a hypergradient of shape (m,); returns the values, projected."""
+        """Move θ by a hypergradient of shape (m,), if it is finite; returns the values, projected."""
         raise NotImplementedError
+
+    def _follow(self, hypergradient: Tensor) -> None:
+        """A step of the optimizer in θ; none, not even by its momentum, where h is not finite."""
+        finite = as_number(torch.isfinite(hypergradient).all())
+        if finite is False:
+            return
+        kept = KeptState(self._optimizer) if isinstance(finite, Tensor) else None
+        before = self._theta.detach().clone()
+        self._theta.grad = hypergradient.expand_as(before)
+        self._optimizer.step()
+        if kept is not None:
+            kept.put_back_where(~torch.as_tensor(finite))
+        with torch.no_grad():  # a step of any size can overflow
+            self._theta.copy_(torch.where(torch.isfinite(self._theta), self._theta, before))
 
     def record(self, value: Tensor, val_loss: Tensor) -> None:
         """Record an iteration of :meth:`descend` and the L_val after it."""
@@ -76,8 +96,12 @@ class LearnedPath:
         self._annotate(val_loss)
 
     def plan(self, theta: Tensor) -> None:
-        """Set where the next k iterations lead, θ of shape (k, m) or (m,), projected."""
-        values = self._from_theta(theta.reshape(-1, len(self._now)).to(**self._make))
+        """Set where the next k iterations lead, θ of shape (k, m) or (m,), projected.
+
+        A θ that is NaN leaves them where they are.
+        """
+        theta = theta.reshape(-1, len(self._now)).to(**self._make)
+        values = self._from_theta(torch.where(theta.isnan(), self._theta.detach(), theta))
         self._planned = list(values.unbind())
 
     @property
@@ -187,14 +211,13 @@ class Metaparameters(LearnedPath):
     def descend(self, hypergradient: Tensor) -> Tensor:
         """θ ← project(step(θ, h)), for h of shape (2,) by lambda1 and T; returns (lambda1, T).
 
-        Where h is not finite it counts as zero. All on the device and in place: the iteration
+        Where h is not finite nothing moves. All on the device and in place: the iteration
         is recorded apart, by :meth:`record`.
         """
         h = self._now**self._is_log * hypergradient  # dL/d log T = T · dL/dT
-        # A number that is not finite makes the sum so, and then both are none.
-        h = torch.nan_to_num(h + 0 * h.sum(), nan=0.0, posinf=0.0, neginf=0.0)
-        self._theta.grad = h if self._clip is None else h.clamp(-self._clip, self._clip)
-        self._optimizer.step()
+        if self._clip is not None:  # but an infinite one is no large one
+            h = torch.where(torch.isfinite(h), h.clamp(-self._clip, self._clip), h)
+        self._follow(h)
         with torch.no_grad():
             self._theta.clamp_(*self._theta_bounds)
             value = self._from_theta(self._theta)

@@ -10,6 +10,7 @@ import copy
 import logging
 import warnings
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,10 +23,25 @@ from sklearn_kd._batches import endlessly, evaluation_batches, training_batches
 from sklearn_kd._bilevel import StepRecord
 from sklearn_kd._capture import CapturedIterations, why_not_captured
 from sklearn_kd._data import DistillationData, SplitData
-from sklearn_kd._devices import full_precision
+from sklearn_kd._devices import as_number, full_precision, reading_is_free
 from sklearn_kd._losses import Targets, TrainingLoss, validation_loss
 from sklearn_kd._metaparameters import LearnedPath, Metaparameters
 from sklearn_kd._responses import Clipping, global_norm, ill_conditioned_steps, warn_if_response_unknown
+from sklearn_kd._skipping import (
+    GOOD,
+    NO_DIRECTION,
+    NO_HYPERGRADIENT,
+    SKIPPED,
+    Buffers,
+    KeptState,
+    Skips,
+    StepSkipped,
+    Trial,
+    divergence_message,
+    has_finite_state,
+    is_finite,
+    skips_message,
+)
 from sklearn_kd.meta import Strategy
 
 log = logging.getLogger("sklearn_kd")
@@ -38,14 +54,28 @@ def _as_it_is(iteration, *batches):
     return iteration(*batches)
 
 
+def _outcome(outcome, known, directionless):
+    """Of an iteration, given that of its step, and whether its hypergradient is finite or has none."""
+    known = as_number(known)
+    if not isinstance(known, torch.Tensor):
+        return outcome if known else NO_DIRECTION if directionless else NO_HYPERGRADIENT
+    unknown = torch.where(torch.as_tensor(directionless), NO_DIRECTION, NO_HYPERGRADIENT)
+    return torch.where(known | (outcome == SKIPPED), outcome, unknown)
+
+
 class TrainingNet(NeuralNetClassifier):
     """Trains a student under a strategy for the metaparameters.
 
     It sees tensors and class codes only, as :class:`SplitData`; labels, teachers and the
     validation of input are the estimator's. skorch's callbacks work on it unchanged.
 
-    Subclasses override :meth:`train_step_single`, which is the training loss, and where they
-    must :meth:`new_step_record`, :meth:`trained_modules` and :meth:`where_it_stands`.
+    Subclasses override :meth:`train_step_single`, which is the training loss and ends in
+    :meth:`judged`, and where they must :meth:`new_step_record`, :meth:`trained_modules` and
+    :meth:`where_it_stood`.
+
+    An iteration whose loss or gradient is not finite changes nothing. The columns
+    ``skipped_steps`` and ``skipped_hypergradients`` of the history count, by epoch, such
+    iterations and the hypergradients that were not finite or had no direction.
 
     Parameters
     ----------
@@ -138,6 +168,7 @@ class TrainingNet(NeuralNetClassifier):
         self.compiled_forward_ = self.captured_ = None
         self.listeners_ = {}
         self.diverged_ = False
+        self.skips_, self.trial_, self.finite_weights_ = Skips(), None, {}
         return self
 
     def trained_modules(self) -> list[torch.nn.Module]:
@@ -184,6 +215,7 @@ class TrainingNet(NeuralNetClassifier):
             "listeners_": {},
             "validation_batches_": None,
             "step_record_": None,
+            "trial_": None,
         }
 
     # ----------------------------------------------------------------------------------
@@ -200,6 +232,8 @@ class TrainingNet(NeuralNetClassifier):
         super().on_train_begin(net, X, y, **kwargs)
         self.listeners_ = {}
         self.captured_ = self._capturing() if self.cuda_graph else None
+        self.diverged_, self.skips_, self.trial_, self.tried_at_ = False, Skips(), Trial(X), None
+        self.with_buffers_ = [part for m in self.trained_modules() for part in m.modules() if part._buffers]
 
     def _capturing(self):
         """Iterations as CUDA graphs, or None, with the reason in the log."""
@@ -233,7 +267,7 @@ class TrainingNet(NeuralNetClassifier):
         """As in skorch, but the losses are copied from the device once, when the epoch ends.
 
         Where a callback other than a score may look at them batch by batch, they are copied
-        batch by batch.
+        batch by batch. The epoch ends early where too many steps in a row were skipped.
         """
         if iterator is None:
             return
@@ -250,6 +284,8 @@ class TrainingNet(NeuralNetClassifier):
                 if at_once:
                     row[name] = step["loss"].item()
                 self.notify("on_batch_end", batch=batch, training=training, **step)
+                if training and self.skips_.note(step["outcome"]):
+                    break
         finally:
             if losses:
                 for row, loss in zip(rows, torch.stack(losses).tolist(), strict=True):
@@ -282,19 +318,58 @@ class TrainingNet(NeuralNetClassifier):
         return (self.captured_ or _as_it_is)(iteration, *batches)
 
     def _plain_iteration(self, batch):
-        return super().train_step(batch)
+        return self._student_step(batch)
 
     def _bilevel_iteration(self, batch, val_batch):
         if self.step_record_ is None:
             self.step_record_ = self.new_step_record()
-        record = self.step_record_
+        record, knobs = self.step_record_, self.metaparameters
         with full_precision(record.device):
             record.begin()
-            step = super().train_step(batch)
+            step = self._student_step(batch)
+            if step["outcome"] is SKIPPED:
+                record.begun = False
+                unknown = torch.full((), torch.nan, device=record.device)
+                return step | {"metaparameters": knobs.descend(unknown), "val_loss": unknown}
             h, val_loss = record.hypergradient(
                 val_batch[0], val_batch.targets, val_temperature=self.val_temperature_
             )
-        return step | {"metaparameters": self.metaparameters.descend(h), "val_loss": val_loss}
+        if step["outcome"] is not GOOD:  # not known yet: no hypergradient of a step not taken
+            h = torch.where(step["outcome"] == SKIPPED, torch.nan, h)
+        step["outcome"] = _outcome(step["outcome"], torch.isfinite(h).all(), record.directionless)
+        return step | {"metaparameters": knobs.descend(h), "val_loss": val_loss}
+
+    def _student_step(self, batch):
+        """A step of the optimizer, or none at all where loss or gradient is not finite."""
+        buffers = Buffers(self.with_buffers_)
+        kept = None if reading_is_free(batch[0]) else KeptState(self.optimizer_)
+        try:
+            step = super().train_step(batch)
+        except StepSkipped as skipped:
+            buffers.put_back()
+            return skipped.step
+        if kept is not None:
+            bad = step["outcome"] == SKIPPED
+            kept.put_back_where(bad)
+            buffers.put_back_where(bad)
+        return step
+
+    def judged(self, step: dict[str, Any]) -> dict[str, Any]:
+        """The result of :meth:`train_step_single` with its ``outcome``, after the backward pass.
+
+        Raises
+        ------
+        StepSkipped
+            Where loss or gradient is not finite, if that can be known without waiting.
+        """
+        groups = self.optimizer_.param_groups
+        gradients = [w.grad for group in groups for w in group["params"] if w.grad is not None]
+        finite = as_number(is_finite(step["loss"], gradients))
+        if isinstance(finite, torch.Tensor):
+            return step | {"outcome": torch.where(finite, GOOD, SKIPPED)}
+        if not finite:
+            raise StepSkipped(step | {"outcome": SKIPPED})
+        return step | {"outcome": GOOD}
 
     def new_step_record(self) -> StepRecord:
         """What takes the hypergradients of this net's steps."""
@@ -337,7 +412,7 @@ class TrainingNet(NeuralNetClassifier):
         return {"loss": loss, "y_pred": logits}
 
     def on_epoch_begin(self, net, dataset_train=None, dataset_valid=None, **kwargs):
-        """Stop if the last epoch diverged; else remember the weights, which are finite."""
+        """Stop if the last epoch diverged; else remember the student, which predicts."""
         if self.diverged_:
             raise KeyboardInterrupt  # how skorch's callbacks end a fit early
         super().on_epoch_begin(net, dataset_train, dataset_valid, **kwargs)
@@ -350,38 +425,41 @@ class TrainingNet(NeuralNetClassifier):
         }
 
     def on_epoch_end(self, net, dataset_train=None, dataset_valid=None, **kwargs):
-        """Give up what has diverged."""
+        """Count what was skipped, and give up what has diverged."""
         super().on_epoch_end(net, dataset_train, dataset_valid, **kwargs)
-        self._return_to_finite_weights()
+        steps, hypergradients = self.skips_.end_epoch()
+        self.history.record("skipped_steps", steps)
+        self.history.record("skipped_hypergradients", hypergradients)
+        self._give_up_what_diverged()
 
     def on_train_end(self, net, X=None, y=None, **kwargs):
-        """Forget what only training needs; after an interrupt too, the weights are finite."""
+        """Forget what only training needs; after an interrupt too, the student predicts."""
         super().on_train_end(net, X, y, **kwargs)
-        self._return_to_finite_weights()
-        self.finite_weights_, self.captured_ = {}, None
+        self.skips_.end_epoch()  # which an interrupt may have left open
+        self._give_up_what_diverged()
+        if not self.diverged_ and self.skips_.first is not None:
+            warnings.warn(skips_message(self.skips_, self.where_it_stood), ConvergenceWarning, stacklevel=2)
+        self.finite_weights_, self.captured_, self.trial_ = {}, None, None
 
-    def _return_to_finite_weights(self):
-        """Undo, and say, what has diverged since the epoch began."""
-        modules = self.trained_modules()
-        state = [w for m in modules for w in m.state_dict().values() if isinstance(w, torch.Tensor)]
-        if bool(torch.stack([torch.isfinite(w).all() for w in state]).all()):
+    def _give_up_what_diverged(self):
+        """Go back to the last student that predicts, and say so, where this one does not."""
+        if self.diverged_ or self.tried_at_ == self.metaparameters.iteration:
+            return
+        self.tried_at_ = self.metaparameters.iteration
+        modules, skips = self.trained_modules(), self.skips_
+        assert self.trial_ is not None
+        predicts = has_finite_state(modules) and self.trial_.passed_by(self.module_)
+        if predicts and not skips.over:
             return
         self.diverged_ = True
-        for k, module in enumerate(modules):
-            module.load_state_dict(self.finite_weights_[k])
-        losses = np.array([b["train_loss"] for b in self.history[-1]["batches"] if "train_loss" in b])
-        warnings.warn(
-            f"Training diverged: the student's weights ceased to be finite in epoch "
-            f"{len(self.history)}, {np.isfinite(losses).sum()} of whose {len(losses)} iterations "
-            f"had a finite loss{self.where_it_stands()}. The "
-            f"weights from the end of epoch {len(self.history) - 1} are kept. Lower lr, clip the "
-            "gradients (skorch.callbacks.GradientNormClipping) or scale X.",
-            ConvergenceWarning,
-            stacklevel=2,
-        )
+        if not predicts:
+            for k, module in enumerate(modules):
+                module.load_state_dict(self.finite_weights_[k])
+        message = divergence_message(skips, predicts, self.tried_at_, len(self.history), self.where_it_stood)
+        warnings.warn(message, ConvergenceWarning, stacklevel=2)
 
-    def where_it_stands(self) -> str:
-        """The metaparameters now, in brackets after a space, for a message; or nothing."""
+    def where_it_stood(self, iteration: int) -> str:
+        """The metaparameters of an iteration, in brackets after a space, for a message; or nothing."""
         return ""
 
     def validation_loss(self, dataset) -> float:
@@ -451,7 +529,7 @@ class DistillationNet(TrainingNet):
         if self._record is not None:
             self._record.after_forward(batch[0], logits, loss.metaparameter_derivatives())
         logits.backward(loss.r)
-        return {"loss": loss.value, "y_pred": logits.detach()}
+        return self.judged({"loss": loss.value, "y_pred": logits.detach()})
 
     def on_batch_end(self, net, batch=None, training=False, **step):
         """Keep the logits of D_val for where T_val is refitted."""
@@ -473,9 +551,9 @@ class DistillationNet(TrainingNet):
         super().on_train_end(net, X, y, **kwargs)
         self.validated_ = []
 
-    def where_it_stands(self) -> str:
+    def where_it_stood(self, iteration: int) -> str:
         """Lambda1 and T."""
-        lambda1, temperature = (float(knob) for knob in self.metaparameters.now)
+        lambda1, temperature = self.metaparameters.after(iteration).tolist()
         return f" (lambda1={lambda1:.3g}, temperature={temperature:.3g})"
 
     def _optimal_val_temperature(self) -> float:

@@ -14,6 +14,7 @@ _SHOWN = {
     "valid_acc": ".4f",
     "pathways": ".1f",
     "skipped_steps": "d",
+    "skipped_hypergradients": "d",
 }
 
 

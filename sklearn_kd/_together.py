@@ -28,10 +28,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sklearn_kd._batches import Batch
 from sklearn_kd._data import DistillationData, SplitData
+from sklearn_kd._devices import as_number
 from sklearn_kd._losses import Targets, TrainingLoss
 from sklearn_kd._net import DistillationNet
 from sklearn_kd._processes import count_processes, one_thread_per_process
 from sklearn_kd._random import preserved_random_state
+from sklearn_kd._skipping import GOOD, SKIPPED, KeptState, are_finite
 from sklearn_kd.meta import Strategy
 
 log = logging.getLogger("sklearn_kd")
@@ -287,31 +289,42 @@ class _BatchedRun:
         for k in going:
             self.nets[k].notify("on_epoch_begin", **self._datasets(k))
             self.nets[k]._set_training(True)
-        losses, sizes = [], []
+        steps, sizes = [], []
         for x, targets in self.streams:
-            losses.append(self.step(x, targets))
+            steps.append(self.step(x, targets))
             sizes.append(targets.labels.shape[1])
-        losses = torch.stack(losses, dim=1).tolist()
+        losses, finite = (torch.stack(of_steps, dim=1).tolist() for of_steps in zip(*steps, strict=True))
         for k in going:
             net = self.nets[k]
-            _note_epoch(net, losses[k], sizes)
+            _note_epoch(net, losses[k], finite[k], sizes)
             net.run_single_epoch(
                 self.valid_batches[k], training=False, prefix="valid", step_fn=net.validation_step
             )
             net.notify("on_epoch_end", **self._datasets(k))
             if net.diverged_:
                 self._let_go(k)
+                for stacked in self.weights.values():
+                    stacked.data[k] = 0  # steps that must be undone would cost the others time
         return not all(net.diverged_ for net in self.nets)
 
-    def step(self, x: Tensor, targets: Targets) -> Tensor:
-        """A step of all students, and their losses, shape (K,)."""
+    def step(self, x: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+        """A step of all students: their losses, and whose step was taken, both of shape (K,).
+
+        That of a student whose loss or gradient is not finite is not.
+        """
         scaling = self.nets[0].temperature_scaling
         logits = self.forward(self.weights, x)
         loss = TrainingLoss(logits, targets, *self.knobs, scaling=scaling)
         self.optimizer.zero_grad()
         logits.backward(loss.r)
+        gradients = [w.grad for w in self.weights.values() if w.grad is not None]
+        finite = are_finite(loss.value, gradients)
+        # Where a number is free to read, nothing is kept as long as all is well.
+        kept = None if as_number(finite.all()) is True else KeptState(self.optimizer)
         self.optimizer.step()
-        return loss.value
+        if kept is not None:
+            kept.put_back_where(~finite)
+        return loss.value, finite
 
     def hand_back(self) -> None:
         """Give each student weights of its own, and its optimizer the state it would have."""
@@ -352,14 +365,16 @@ def _part(value, k, stacked):
     return (value[k] if value.shape == stacked.shape else value).clone()
 
 
-def _note_epoch(net, losses, sizes):
+def _note_epoch(net, losses, finite, sizes):
     """What the iterations of an epoch leave in the history and in the path."""
-    for loss, size in zip(losses, sizes, strict=True):
+    for loss, took_step, size in zip(losses, finite, sizes, strict=True):
         net.history.new_batch()
         net.history.record_batch("train_loss", loss)
         net.history.record_batch("train_batch_size", size)
         net.metaparameters.hold()
-    net.history.record("train_batch_count", len(losses))
+        if net.skips_.note(GOOD if took_step else SKIPPED):
+            break  # the others go on
+    net.history.record("train_batch_count", len(net.history[-1]["batches"]))
 
 
 class _Streams:

@@ -416,6 +416,7 @@ def test_autocast_leaves_the_meta_passes_alone(make, digits, logits):
     Watched.seen.clear()
     clf.fit(*digits, teacher_logits=logits)
     at_first = Watched.seen[1:]  # the first is the check of the student
+    assert at_first.pop() == (False, torch.float32)  # the last is the check of the trained one
     half, full = torch.bfloat16, torch.float32
     # Three gradient iterations of three passes each, D_val's in the middle; then three plain ones.
     assert [dtype for _, dtype in at_first[:12]] == [full] * 9 + [half] * 3

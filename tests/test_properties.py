@@ -1,6 +1,7 @@
 """Whatever is given, fit either ends in finite predictions or refuses before any training, saying what is wrong."""
 
 import re
+import tempfile
 import warnings
 
 import numpy as np
@@ -88,7 +89,9 @@ VALUES = {
     "huge": lambda rng, shape: rng.normal(size=shape) * 1e20,
     "as large as float32": lambda rng, shape: rng.normal(size=shape) * 1e37,
     "too large for float32": lambda rng, shape: rng.normal(size=shape) * 1e100,
-    "one huge": lambda rng, shape: np.where(np.arange(shape[0] * int(np.prod(shape[1:]))).reshape(shape) == 0, 1e35, 1.0),
+    "one huge": lambda rng, shape: np.where(
+        np.arange(shape[0] * int(np.prod(shape[1:]))).reshape(shape) == 0, 1e35, 1.0
+    ),
     "tiny": lambda rng, shape: rng.normal(size=shape) * 1e-40,
     "of all sizes": lambda rng, shape: 10.0 ** rng.uniform(-30, 30, size=shape),
     "large": lambda rng, shape: rng.normal(size=shape) * 1e4,
@@ -99,10 +102,8 @@ VALUES = {
 
 
 def memmap(X):
-    import tempfile
-
-    file = tempfile.TemporaryFile()
-    mapped = np.memmap(file, dtype=X.dtype, mode="w+", shape=X.shape)
+    with tempfile.TemporaryFile() as file:  # which stays mapped
+        mapped = np.memmap(file, dtype=X.dtype, mode="w+", shape=X.shape)
     mapped[...] = X
     return mapped
 
@@ -142,7 +143,9 @@ LABELS = {
     "strings": lambda codes: np.array([f"class {c}" for c in codes]),
     "bytes": lambda codes: np.array([f"class {c}" for c in codes]).astype("S"),
     "object strings": lambda codes: np.array([f"class {c}" for c in codes], dtype=object),
-    "objects of two types": lambda codes: np.array([c if c else "none" for c in codes.tolist()], dtype=object),
+    "objects of two types": lambda codes: np.array(
+        [c if c else "none" for c in codes.tolist()], dtype=object
+    ),
     "bool": lambda codes: codes > 0,
     "list": lambda codes: codes.tolist(),
     "column": lambda codes: codes.reshape(-1, 1),
@@ -293,7 +296,9 @@ def test_images(steps, shape, meta, values, student, dtype):
         with np.errstate(all="ignore"):
             X = np.asarray(VALUES[values](rng, shape)).astype(dtype)
     y = np.arange(len(X)) % 3
-    fits_or_refuses(steps, X, y, meta=meta, student=student, teacher_logits=rng.normal(size=(len(X), min(len(X), 3))))
+    fits_or_refuses(
+        steps, X, y, meta=meta, student=student, teacher_logits=rng.normal(size=(len(X), min(len(X), 3)))
+    )
 
 
 @many(100)
@@ -302,13 +307,20 @@ def test_numbers_of_classes(steps, n_classes, meta):
     rng = np.random.default_rng(0)
     y = np.arange(2 * n_classes) % n_classes
     clf = fits_or_refuses(
-        steps, rng.normal(size=(len(y), 3)), y, meta=meta, batch_size=128, teacher_logits=rng.normal(size=(len(y), n_classes))
+        steps,
+        rng.normal(size=(len(y), 3)),
+        y,
+        meta=meta,
+        batch_size=128,
+        teacher_logits=rng.normal(size=(len(y), n_classes)),
     )
     assert clf is None or len(clf.classes_) == n_classes
 
 
 @many(100)
-@given(draws(low=6), st.sampled_from(METHODS), st.sampled_from(list(VALUES)), st.sampled_from(list(CONTAINERS)))
+@given(
+    draws(low=6), st.sampled_from(METHODS), st.sampled_from(list(VALUES)), st.sampled_from(list(CONTAINERS))
+)
 def test_rows_to_predict(steps, drawn, meta, values, container):
     """What predict is given is checked as what fit was given."""
     rng, n, n_features, n_classes = drawn
