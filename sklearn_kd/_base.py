@@ -11,7 +11,6 @@ import torch
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils import check_array, check_random_state, column_or_1d
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from skorch import NeuralNet
 from skorch.history import History
@@ -21,12 +20,14 @@ from sklearn_kd._devices import checked_device
 from sklearn_kd._export import export_student
 from sklearn_kd._loading import DatasetRows, is_dataset, labelled_rows, read
 from sklearn_kd._losses import Targets
+from sklearn_kd._naming import naming, sorted_classes
 from sklearn_kd._parts import parts_block
 from sklearn_kd._random import preserved_random_state
 from sklearn_kd._routing import RoutingEstimator, nearest
 from sklearn_kd._sklearn_compat import CallbackSupportMixin, check_sample_weight, clone_by_parameters
 from sklearn_kd._students import build_student, check_student_output
 from sklearn_kd._teachers import NetworkTeacher, make_teacher, without_training
+from sklearn_kd._trial import refuse_overflow
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -136,12 +137,15 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, RoutingEstimator):
             self.n_features_in_ = X.shape[1]
             self.__dict__.pop("feature_names_in_", None)  # of an earlier fit
         else:
-            X, y = validate_data(self, X_given, y, dtype=np.float32, allow_nd=True)
-        check_classification_targets(y)
-        classes, codes = np.unique(y, return_inverse=True)
+            with naming("X"):
+                X, y = validate_data(self, X_given, y, dtype=np.float32, allow_nd=True)
+        if 0 in X.shape[1:]:
+            raise ValueError(f"X has samples of shape {X.shape[1:]}, without a number in them.")
+        classes, codes = sorted_classes(y)
         weight = None
         if sample_weight is not None:
-            weight = check_sample_weight(from_torch(sample_weight), y, dtype=np.float64)
+            with naming("sample_weight"):
+                weight = check_sample_weight(from_torch(sample_weight), y, dtype=np.float64)
             if weight.min() < 0:
                 raise ValueError("sample_weight must not be negative.")
             if not weight.any():
@@ -187,10 +191,12 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, RoutingEstimator):
             raise ValueError("D_val is empty: X_val has 0 rows. Give at least one, better 100.")
         else:
             X = self._checked_samples(X_val, "X_val")
-            y = column_or_1d(from_torch(y_val), warn=True)
+            with naming("y_val"):
+                y = column_or_1d(from_torch(y_val), warn=True)
         if len(y) != len(X):
             raise ValueError(f"X_val has {len(X)} rows and y_val {len(y)}; they must be as many.")
-        unknown = np.setdiff1d(y, self.classes_)
+        with naming("y_val"):
+            unknown = np.setdiff1d(y, self.classes_)
         if len(unknown):
             raise ValueError(
                 f"y_val has labels that y has not: {unknown[:5].tolist()}. The classes of y are "
@@ -200,7 +206,8 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, RoutingEstimator):
 
     def _checked_samples(self, X, name="X"):
         """X as float32, of the shape that ``fit`` saw."""
-        X = validate_data(self, from_torch(X), dtype=np.float32, allow_nd=True, reset=False)
+        with naming(name):
+            X = validate_data(self, from_torch(X), dtype=np.float32, allow_nd=True, reset=False)
         self._check_sample_shape(X, name)
         return X
 
@@ -490,7 +497,8 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, RoutingEstimator):
         net, batch_size = self.net_, max(self.batch_size, PREDICTION_BATCH)
         net.module_.eval()
         with torch.inference_mode():
-            return torch.cat([net.module_(x.to(net.device)) for x in X.split(batch_size)]).cpu()
+            logits = torch.cat([net.module_(x.to(net.device)) for x in X.split(batch_size)]).cpu()
+        return refuse_overflow(logits)
 
     def _answers(self, dataset, labelled=False):
         """(logits, labels or None) of a Dataset, a batch at a time."""
@@ -501,7 +509,7 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, RoutingEstimator):
         for x, labels, _ in read(rows, labelled=labelled, **settings):
             # Not around the loader: a Dataset may keep what it makes, to be trained on later.
             with torch.inference_mode():
-                yield net.module_(x.to(net.device).float()).cpu(), labels
+                yield refuse_overflow(net.module_(x.to(net.device).float()).cpu()), labels
 
     def predict(self, X: ArrayLike | Dataset) -> np.ndarray:
         """The label of the largest logit.
@@ -554,7 +562,8 @@ def checked_logits(teacher_logits, n_samples: int, classes: np.ndarray) -> np.nd
     """
     if teacher_logits is None:
         return None
-    logits = check_array(from_torch(teacher_logits), dtype=np.float32, input_name="teacher_logits")
+    with naming("teacher_logits"):
+        logits = check_array(from_torch(teacher_logits), dtype=np.float32, input_name="teacher_logits")
     if logits.shape != (n_samples, len(classes)):
         raise ValueError(
             f"teacher_logits must have shape (n_samples, n_classes) = ({n_samples}, {len(classes)}), "

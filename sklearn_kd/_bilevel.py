@@ -54,7 +54,10 @@ def _step_size(logits, size, share):
     A step of 3e-5 · ‖w‖/‖d‖ does as well on larger networks and drowns in rounding on the
     smallest (examples/evidence/finite_difference.py).
     """
-    return share * torch.finfo(logits.dtype).eps ** 0.5 * (_rms(logits) + 0.1) / size
+    numbers = torch.finfo(logits.dtype)
+    step = share * numbers.eps**0.5 * (_rms(logits) + 0.1) / size
+    # torch refuses a number that overflows, which a tensor does not: then nothing is known.
+    return step if isinstance(step, Tensor) else min(step, numbers.max)
 
 
 def _moved(w, d, step):

@@ -24,6 +24,7 @@ from sklearn_kd._net import DistillationNet
 from sklearn_kd._routing import nearest
 from sklearn_kd._sklearn_compat import Interval, StrOptions, safe_indexing, with_callbacks
 from sklearn_kd._together import train_alone, trial_losses
+from sklearn_kd._trial import check_scale
 from sklearn_kd.meta import STRATEGIES, Fixed, Linear, Setting, Strategy
 
 if TYPE_CHECKING:
@@ -239,7 +240,7 @@ class DistilledClassifier(BaseDistiller):
         "hypergradient": [StrOptions(set(METHODS))],
         "hypergradient_rows": [Interval(Integral, 1, None, closed="left"), None],
         "optimizer": [type],
-        "lr": [Interval(Real, 0, None, closed="left")],
+        "lr": [Interval(Real, 0, 1e30, closed="both")],  # beyond, a step overflows float32
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
@@ -407,6 +408,7 @@ class DistilledClassifier(BaseDistiller):
         self._check_monitors(valid)
         student = self._initial_student(train.samples, seeds)
         self._check_single_rows(student, train.samples, valid)
+        check_scale(student, SplitData(train, valid))
         self._check_rows_alone(student, train.samples)
         train.augmentation = checked_augmentation(
             self.augment, teacher, train.samples, student, self.classes_

@@ -234,7 +234,7 @@ class DistProClassifier(BaseDistPro):
         "hypergradient": [StrOptions(set(METHODS))],
         "tau": [Real, StrOptions({"auto"}), None],
         "optimizer": [type],
-        "lr": [Interval(Real, 0, None, closed="left")],
+        "lr": [Interval(Real, 0, 1e30, closed="both")],  # beyond, a step overflows float32
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "augment": [callable, None],

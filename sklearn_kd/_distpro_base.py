@@ -19,6 +19,7 @@ from sklearn_kd._distpro_net import DistProNet
 from sklearn_kd._importance import NORMALIZATIONS, ImportanceFactors, PathwayWeights, checked_tau
 from sklearn_kd._pathways import Pathway, find_pathways, named_transforms
 from sklearn_kd._teacher_maps import MapTeacher
+from sklearn_kd._trial import check_scale
 from sklearn_kd.meta import Fixed, Gradient, Strategy
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class BaseDistPro(BaseDistiller):
         self._check_monitors(retraining.data.valid)
         for train, valid in (phase.data for phase in (retraining, search) if phase is not None):
             self._check_single_rows(student, samples, valid)
+            check_scale(student, SplitData(train, valid))
             train.augmentation = checked_augmentation(self.augment, None, samples, student, self.classes_)
         if self.logit_weight:
             teacher.align_logits(samples, self.classes_)

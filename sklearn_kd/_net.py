@@ -36,12 +36,11 @@ from sklearn_kd._skipping import (
     KeptState,
     Skips,
     StepSkipped,
-    Trial,
     divergence_message,
-    has_finite_state,
     is_finite,
     skips_message,
 )
+from sklearn_kd._trial import Trial, has_finite_state
 from sklearn_kd.meta import Strategy
 
 log = logging.getLogger("sklearn_kd")

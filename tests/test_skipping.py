@@ -10,9 +10,11 @@ from sklearn.exceptions import ConvergenceWarning
 from skorch.callbacks import Callback, GradientNormClipping
 from torch import nn
 
-from sklearn_kd import _devices, _metaparameters, _net, _skipping
+from sklearn_kd import _devices, _metaparameters, _net
 from sklearn_kd._bilevel import StepRecord
+from sklearn_kd._data import DistillationData, SplitData
 from sklearn_kd._skipping import MOST_SKIPPED_IN_A_ROW, Skips, is_finite, undo_where
+from sklearn_kd._trial import Trial
 from sklearn_kd.meta import PAPER_SETTINGS
 
 OPTIMIZERS = {
@@ -213,7 +215,7 @@ def test_a_plan_that_is_nan_leaves_them_where_they_are():
 
 
 @pytest.mark.parametrize("meta", ["none", "naive", "random", "gradient", "linear"])
-@pytest.mark.parametrize("lr", [1.0, 30.0, 1e3, 1e10, 1e38])
+@pytest.mark.parametrize("lr", [1.0, 30.0, 1e3, 1e10, 1e30])
 def test_the_papers_setting_and_far_beyond(make, digits, logits, meta, lr):
     """Every divergence is reported, and none leaves NaN behind."""
     for seed in range(2):
@@ -270,11 +272,9 @@ def test_a_run_ends_with_a_good_step():
 
 def test_all_rows_are_tried_where_some_are_near_overflow():
     """A row of small values may be the one that overflows."""
-    from sklearn_kd._data import DistillationData, SplitData
-
     X = torch.ones(100, 2)
     X[50] = torch.tensor([0.1, -0.9])
-    trial = _skipping.Trial(SplitData(DistillationData(X), None))
+    trial = Trial(SplitData(DistillationData(X), None))
     net = nn.Linear(2, 3)
     with torch.no_grad():
         net.weight.copy_(3e38 * torch.tensor([[1.0, -1.0]] * 3))
