@@ -11,10 +11,13 @@ import torch
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 from scipy import sparse
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import KFold
 from sklearn.naive_bayes import GaussianNB
+from torch import nn
 
-from sklearn_kd import CNNStudent, DistilledClassifier, MLPStudent
-from sklearn_kd._net import DistillationNet
+from sklearn_kd import CNNStudent, DistilledClassifier, DistProClassifier, MLPStudent
+from sklearn_kd._net import TrainingNet
 
 METHODS = ("none", "naive", "fixed", "random", "gradient", "linear")
 # What a refusal must name: an argument, or what scikit-learn calls X or y.
@@ -39,13 +42,13 @@ def many(n):
 def steps(monkeypatch):
     """Counts the steps of the optimizer, to tell a refusal from a failure."""
     taken = []
-    train_step = DistillationNet.train_step
+    train_step = TrainingNet.train_step
 
     def counted(self, *args, **kwargs):
         taken.append(1)
         return train_step(self, *args, **kwargs)
 
-    monkeypatch.setattr(DistillationNet, "train_step", counted)
+    monkeypatch.setattr(TrainingNet, "train_step", counted)
     return taken
 
 
@@ -54,26 +57,43 @@ def fits_or_refuses(steps, X, y, *, X_test=None, **params):
     given = {k: params.pop(k) for k in ("sample_weight", "teacher_logits", "X_val", "y_val") if k in params}
     quick = {"max_epochs": 1, "batch_size": 16, "random_state": 0, "device": "cpu", "student": MLPStudent}
     clf = DistilledClassifier(**({"teacher": None} | quick | params))
+    if not is_fitted_or_refuses(steps, clf, X, y, X if X_test is None else X_test, **given):
+        return None
+    path, (low, high) = clf.metaparameter_path_, clf.temperature_bounds
+    assert ((path["lambda1"] >= 0) & (path["lambda1"] <= 1)).all()
+    if clf.meta != "random":  # which has a range of its own
+        assert ((path["temperature"] >= low) & (path["temperature"] <= high)).all()
+    return clf
+
+
+def is_fitted_or_refuses(steps, clf, X, y, X_test, **given):
+    """Whether it was fitted, to finite predictions; it may instead refuse what is given, as it should."""
     steps.clear()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
         try:
             clf.fit(X, y, **given)
         except (ValueError, TypeError) as error:
             assert not steps, f"refused after {len(steps)} steps: {error}"
             assert NAMED.search(str(error)), f"names no argument: {error}"
             event("refused: " + str(error)[:40])
-            return None
-        proba = clf.predict_proba(X if X_test is None else X_test)
+            return False
+        proba = clf.predict_proba(X_test)
+        predicted = clf.predict(X_test)
     event("fitted")
     assert np.isfinite(proba).all()
     np.testing.assert_allclose(proba.sum(axis=1), 1, rtol=1e-4)
-    assert set(clf.predict(X if X_test is None else X_test).tolist()) <= set(clf.classes_.tolist())
-    path = clf.metaparameter_path_
-    assert np.isfinite(path["lambda1"]).all() and np.isfinite(path["temperature"]).all()
-    assert ((path["lambda1"] >= 0) & (path["lambda1"] <= 1)).all()
+    assert set(predicted.tolist()) <= set(clf.classes_.tolist())
     assert all(torch.isfinite(w).all() for w in clf.student_.state_dict().values())
-    return clf
+    reported = sum(issubclass(w.category, ConvergenceWarning) for w in said)
+    wrong = [history for history in trainings(clf) if any(history[:, "skipped_steps"])]
+    assert max(len(wrong), clf.net_.diverged_) <= reported <= len(trainings(clf))
+    return True
+
+
+def trainings(clf):
+    """The histories of a fit, one for each training."""
+    return [h for h in (clf.history_, getattr(clf, "search_history_", None)) if h is not None]
 
 
 # --------------------------------------------------------------------------------------
@@ -164,14 +184,19 @@ LABELS = {
 
 
 @st.composite
-def draws(draw, low=1, high=40):
+def draws(draw, low=1, high=40, few_features=1):
     """(a generator of numbers, n_samples, n_features, n_classes)."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    return rng, draw(st.integers(low, high)), draw(st.integers(1, 6)), draw(st.integers(2, 6))
+    return rng, draw(st.integers(low, high)), draw(st.integers(few_features, 6)), draw(st.integers(2, 6))
 
 
 @many(500)
-@given(draws(), st.sampled_from(list(VALUES)), st.sampled_from(list(CONTAINERS)), st.sampled_from(METHODS))
+@given(
+    draws(few_features=0),
+    st.sampled_from(list(VALUES)),
+    st.sampled_from(list(CONTAINERS)),
+    st.sampled_from(METHODS),
+)
 def test_X(steps, drawn, values, container, meta):
     rng, n, n_features, n_classes = drawn
     with np.errstate(over="ignore"):
@@ -268,7 +293,11 @@ def test_what_goes_with_X_and_y(steps, drawn, meta, data):
         "other lengths": {"X_val": rng.normal(size=(3, n_features)), "y_val": [0, 1]},
         "huge": {"X_val": np.full((3, n_features), 1e37), "y_val": [0, 1, 0]},
     }
-    chosen = [data.draw(st.sampled_from(sorted(kinds))) for kinds in (weights, answers, valid)]
+    varied = data.draw(st.sampled_from([{0}, {1}, {2}, {0, 1, 2}]))
+    chosen = [
+        data.draw(st.sampled_from(sorted(kinds))) if i in varied else next(iter(kinds))
+        for i, kinds in enumerate((weights, answers, valid))
+    ]
     fits_or_refuses(
         steps,
         rng.normal(size=(n, n_features)),
@@ -337,3 +366,84 @@ def test_rows_to_predict(steps, drawn, meta, values, container):
         assert NAMED.search(str(error)), error
         return
     assert np.isfinite(proba).all()
+
+
+@many(100)
+@given(draws(low=6), st.sampled_from(METHODS), st.integers(2, 5), st.booleans())
+def test_folds_without_some_classes(steps, drawn, meta, n_folds, ordered):
+    """The classes of a fold are those that it has."""
+    rng, n, n_features, n_classes = drawn
+    X, y = rng.normal(size=(n, n_features)), np.arange(n) % n_classes
+    y = np.sort(y) if ordered else rng.permutation(y)
+    train, test = next(KFold(n_folds).split(X))
+    clf = fits_or_refuses(steps, X[train], y[train], X_test=X[test], meta=meta, teacher=GaussianNB())
+    assert clf is None or set(clf.classes_) == set(y[train])
+
+
+@many(150)
+@given(
+    draws(),
+    st.sampled_from(METHODS),
+    st.sampled_from(list(VALUES)),
+    st.sampled_from([1, 2, 16, 1000]),
+    st.sampled_from([0.01, 10.0, 1e10]),
+    st.sampled_from([torch.optim.SGD, torch.optim.Adam]),
+)
+def test_batch_normalisation(steps, drawn, meta, values, batch_size, lr, optimizer):
+    """Whose running statistics overflow before the logits do, and which refuses single rows."""
+    rng, n, n_features, n_classes = drawn
+    with np.errstate(over="ignore"):
+        X = np.asarray(VALUES[values](rng, (n, n_features)), dtype=np.float64)
+    y = np.arange(n) % n_classes
+    k = len(np.unique(y))
+    student = nn.Sequential(
+        nn.Linear(n_features, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Dropout(0.2), nn.Linear(4, k)
+    )
+    settings = {"batch_size": batch_size, "lr": lr, "optimizer": optimizer, "student": student}
+    fits_or_refuses(steps, X, y, meta=meta, teacher_logits=rng.normal(size=(n, k)), **settings)
+
+
+IMAGE_SHAPES = [(1, 8, 8), (3, 4, 6), (2, 4, 4), (1, 4, 8), (3, 8, 8), (2, 1, 1), (1, 0, 4), (5,)]
+
+
+@many(100)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 24),
+    st.sampled_from(["shape", "values", "labels", "none"]),
+    st.sampled_from(IMAGE_SHAPES),
+    st.sampled_from(list(VALUES)),
+    st.sampled_from(list(LABELS)),
+    st.sampled_from([1, 5, 1000]),
+    st.sampled_from([0.05, 1e10]),
+    st.sampled_from(["process", "equal"]),
+)
+def test_feature_maps(steps, seed, n, trouble, shape, values, labels, batch_size, lr, weights):
+    """The same of DistProClassifier, with one kind of trouble at a time in the data."""
+    rng = np.random.default_rng(seed)
+    shape = shape if trouble == "shape" else (1, 8, 8)
+    values = values if trouble == "values" else "normal"
+    labels = labels if trouble == "labels" else "int"
+    with np.errstate(over="ignore", invalid="ignore"):
+        X = np.asarray(
+            VALUES[values](rng, (n, *shape)) if 0 not in shape else np.empty((n, *shape)), np.float64
+        )
+    y = LABELS[labels](np.arange(n) % 2)
+    channels = shape[0] if len(shape) == 3 else 1
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        teacher = CNNStudent((channels, 8, 8), n_classes=2, channels=(4, 4))
+    clf = DistProClassifier(
+        teacher,
+        CNNStudent,
+        student__channels=(2, 2),
+        transforms=["conv1"],
+        search_epochs=1,
+        max_epochs=1,
+        batch_size=batch_size,
+        lr=lr,
+        weights=weights,
+        random_state=0,
+        device="cpu",
+    )
+    is_fitted_or_refuses(steps, clf, X, y, X)
