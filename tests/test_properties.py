@@ -122,6 +122,8 @@ VALUES = {
 
 
 def memmap(X):
+    if X.size == 0:  # which older versions of NumPy cannot map
+        return X
     with tempfile.TemporaryFile() as file:  # which stays mapped
         mapped = np.memmap(file, dtype=X.dtype, mode="w+", shape=X.shape)
     mapped[...] = X
