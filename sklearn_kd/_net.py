@@ -363,7 +363,7 @@ class TrainingNet(NeuralNetClassifier):
         """
         groups = self.optimizer_.param_groups
         gradients = [w.grad for group in groups for w in group["params"] if w.grad is not None]
-        finite = as_number(is_finite(step["loss"], gradients))
+        finite = is_finite(step["loss"], gradients)
         if isinstance(finite, torch.Tensor):
             return step | {"outcome": torch.where(finite, GOOD, SKIPPED)}
         if not finite:

@@ -83,7 +83,7 @@ def refuse_overflow(logits: Tensor) -> Tensor:
 def has_finite_state(modules: Sequence[nn.Module]) -> bool:
     """Whether all weights and buffers are finite."""
     state = [v for m in modules for v in m.state_dict().values() if isinstance(v, Tensor)]
-    # As in is_finite: a sum is quick, and overflows only next to what overflows itself.
+    # As for gradients, a sum is quick, and overflows only next to what overflows itself.
     return not state or bool(torch.isfinite(torch.stack([v.sum(dtype=_sums(v)) for v in state])).all())
 
 
