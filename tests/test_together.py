@@ -380,3 +380,45 @@ def test_equal_inputs_are_held_once(rows):
     _together.share_inputs(data)
     assert data[1].train.X is data[0].train.X and data[1].valid.X is data[0].valid.X
     assert data[2].train.X is not data[0].train.X
+
+
+# --------------------------------------------------------------------------------------
+# Steps that are not finite
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"optimizer__momentum": 0.9}, {"optimizer": torch.optim.Adam, "lr": 1e-3}]
+)
+def test_a_skipped_step_is_skipped_for_one_student_alone(rows, monkeypatch, settings):
+    """The third and the first step of the second student, which goes on afterwards."""
+    seen, moved, find, step = [], [], _together.are_finite, _together._BatchedRun.step
+
+    def spoilt(losses, gradients):
+        seen.append(1)
+        if len(seen) in (1, 3):
+            for g in gradients:
+                g[1] = torch.nan
+        return find(losses, gradients)
+
+    def watched(run, *args):
+        before = [w.detach().clone() for w in run.weights.values()]
+        result = step(run, *args)
+        moved.append(
+            [
+                not all(torch.equal(w[k], b[k]) for w, b in zip(run.weights.values(), before, strict=True))
+                for k in range(3)
+            ]
+        )
+        return result
+
+    monkeypatch.setattr(_together, "are_finite", spoilt)
+    monkeypatch.setattr(_together._BatchedRun, "step", watched)
+    nets = [
+        made_net(student, *start, **settings) for student, start in zip(made_students(), STARTS, strict=False)
+    ][:3]
+    with pytest.warns(ConvergenceWarning, match="2 of .* steps were skipped.*first in iteration 0"):
+        train_together(nets, rows[:3])
+    assert [m[1] for m in moved[:5]] == [False, True, False, True, True]
+    assert all(m[0] and m[2] for m in moved)
+    assert [sum(net.history[:, "skipped_steps"]) for net in nets] == [0, 2, 0]
+    assert all(torch.isfinite(w).all() for net in nets for w in net.module_.parameters())
