@@ -167,6 +167,7 @@ def test_noise_is_that_of_the_evidence():
         ("table2_synthetic", "reproduces_synthetic.rst"),
         ("synthetic_honest", "reproduces_synthetic.rst"),
         ("wrong_labels_and_teachers", "wrong_labels.rst"),
+        ("defaults", "defaults.rst"),
     ],
 )
 def test_what_reproduces_is_that_of_the_runs(script, page, monkeypatch):
