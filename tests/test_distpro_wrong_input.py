@@ -95,7 +95,7 @@ def three_stages():
         ({"search_epochs": 0}, ValueError, "'search_epochs' parameter"),
         ({"search_fraction": 1.0}, ValueError, "'search_fraction' parameter"),
         ({"alpha_lr": -1.0}, ValueError, "'alpha_lr' parameter"),
-        ({"meta": "linaer"}, ValueError, r"meta='linaer' is not known. Did you mean 'linear'"),
+        ({"meta": "lines"}, ValueError, r"meta='lines' is not known. Did you mean 'linear'"),
         ({"meta": "hyperopt"}, ValueError, "is one of \\['gradient', 'linear'\\]"),
         ({"meta": Hyperopt()}, ValueError, "takes no hypergradient.*overrides takes_hypergradient"),
         ({"meta": "linear", "e1": 1}, ValueError, "a line needs at least two points"),
@@ -103,7 +103,7 @@ def three_stages():
         ({"meta": 3}, ValueError, "'meta' parameter"),
         ({"e2": -1}, ValueError, "'e2' parameter"),
         ({"meta_lr": -1.0}, ValueError, "'meta_lr' parameter"),
-        ({"logit_weight": "lerned"}, ValueError, "'logit_weight' parameter"),
+        ({"logit_weight": "found"}, ValueError, "'logit_weight' parameter"),
         ({"logit_weight": "learned", "weights": "equal"}, ValueError, "Give logit_weight as a number"),
         (
             {"logit_weight": "learned", "temperature": 20.0},
