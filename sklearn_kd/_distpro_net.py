@@ -122,7 +122,7 @@ class DistProNet(TrainingNet):
         return self._joined(*self.pathway_pass(self.module_, self.transforms_, x, maps))
 
     def _joined(self, logits, losses):
-        return losses if self.metaparameters.logit_term is None else torch.cat([losses, logits.flatten()])
+        return torch.cat([losses, logits.flatten()]) if self.metaparameters.has_logit_term else losses
 
     def trained_modules(self) -> list[nn.Module]:
         """The student and the transforms."""
@@ -136,7 +136,7 @@ class DistProNet(TrainingNet):
 
     def new_step_record(self) -> StepRecord:
         """One that knows the losses of the pathways, and the logits where lambda1 and T are learned."""
-        joint = self.metaparameters.logit_term is not None
+        joint = self.metaparameters.has_logit_term
         return StepRecord(
             self.module_,
             self.optimizer_,
@@ -174,7 +174,7 @@ class DistProNet(TrainingNet):
 
     def _ask(self, x: Tensor, active: list[int]) -> tuple[Mapping[str, Tensor], Tensor | None]:
         """The teacher's maps and logits, as far as anything is made of them."""
-        if not active and not self.logit_weight and self.metaparameters.logit_term is None:
+        if not active and not self.logit_weight and not self.metaparameters.has_logit_term:
             return {}, None
         assert self.teacher is not None
         return self.teacher(x, self.pathway_pass.teacher_layers(active))
@@ -192,7 +192,7 @@ class DistProNet(TrainingNet):
     def _derivatives(self, labels: TrainingLoss, losses: Tensor) -> Tensor:
         """∂²L_train/∂s ∂a_j, shape (m, len(s)): no factor bends what (lambda1, T) do, nor they it."""
         of_factors = self.distill_weight * self.metaparameters.derivatives().to(losses)
-        if self.metaparameters.logit_term is None:
+        if not self.metaparameters.has_logit_term:
             return of_factors
         return torch.block_diag(of_factors, labels.metaparameter_derivatives().flatten(start_dim=1))
 

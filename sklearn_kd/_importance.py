@@ -137,7 +137,15 @@ def checked_tau(tau: float | str | None, normalization: str) -> float | None:
 
 
 class PathwayWeights(LearnedPath):
-    """What a net needs to know of the weights of its pathways: what they are, and which count."""
+    """What a net needs to know of the weights of its pathways: what they are, and which count.
+
+    Attributes
+    ----------
+    has_logit_term : bool
+        Whether a lambda1 and a T go with them.
+    """
+
+    has_logit_term = False
 
     @property
     def now(self) -> Tensor:
@@ -155,7 +163,7 @@ class PathwayWeights(LearnedPath):
 
     @property
     def logit_term(self) -> tuple[Any, Any] | None:
-        """(lambda1, T) now, where they go with the weights."""
+        """(lambda1, T) now, or None."""
         return None
 
     def notes(self) -> dict[str, Any]:
@@ -273,6 +281,8 @@ class JointFactors(PathwayWeights):
     logit_term : Metaparameters
     """
 
+    has_logit_term = True
+
     def __init__(self, factors: ImportanceFactors, logit_term: Metaparameters):
         self._parts = factors, logit_term
         super().__init__(torch.cat([part._now for part in self._parts]))
@@ -354,6 +364,7 @@ class ScheduledWeights(PathwayWeights):
         device: torch.device | str = "cpu",
     ):
         self._schedule, self._logit_term, self._t = schedule, logit_term, 0
+        self.has_logit_term = logit_term is not None
         super().__init__(torch.as_tensor(schedule[0], device=device))
 
     @property
