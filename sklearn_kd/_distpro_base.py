@@ -140,31 +140,19 @@ class BaseDistPro(BaseDistiller):
         return process, checked_tau(self.tau, (self if process is None else process).normalization)
 
     def _check_logit_term(self, process: DistillationProcess | None) -> None:
-        """Whether lambda1 and T are there to be followed, or can be learned, as logit_weight says."""
-        low, high = TEMPERATURE_BOUNDS
-        if self._learns_logit_term and self.weights == "equal":
+        """Whether lambda1 and T can be learned, or are there to be followed, as logit_weight says."""
+        if self.weights != "equal" and process is not None:
+            _check_followed(process, self.logit_weight, self._learns_logit_term)
+        elif self._learns_logit_term and self.weights == "equal":
             raise ValueError(
                 "logit_weight='learned' with weights='equal', for which nothing is searched, has no lambda1 "
                 "and T to follow. Give logit_weight as a number."
             )
+        low, high = TEMPERATURE_BOUNDS
         if self._learns_logit_term and process is None and not low <= self.temperature <= high:
             raise ValueError(
                 f"temperature={self.temperature!r} is where a learned T starts; it must be within [{low:g}, "
                 f"{high:g}], where T stays."
-            )
-        if process is None or self.weights == "equal":
-            return
-        if self._learns_logit_term != (process.logit_term is not None):
-            has = "no" if process.logit_term is None else "a"
-            mend = (
-                "Give logit_weight as a number, or search a process with logit_weight='learned'."
-                if process.logit_term is None
-                else "Set logit_weight='learned' to follow them, or make a process without logit_term of its "
-                "raw and pathways."
-            )
-            raise ValueError(
-                f"logit_weight={self.logit_weight!r}, but the given process has {has} path of lambda1 and T. "
-                f"{mend}"
             )
 
     def _rehearse(self, run: Run) -> int:
@@ -251,3 +239,19 @@ class BaseDistPro(BaseDistiller):
 
     def _who_trains(self) -> str:
         return "the retraining"
+
+
+def _check_followed(process: DistillationProcess, logit_weight: float | str, learned: bool) -> None:
+    """Refuse a process without the lambda1 and T that are asked for, or with some that would be lost."""
+    if learned == (process.logit_term is not None):
+        return
+    has = f"logit_weight={logit_weight!r}, but the given process has"
+    if learned:
+        raise ValueError(
+            f"{has} no path of lambda1 and T. Give logit_weight as a number, or search a process with "
+            "logit_weight='learned'."
+        )
+    raise ValueError(
+        f"{has} a path of lambda1 and T. Set logit_weight='learned' to follow them, or make a process "
+        "without logit_term of its raw and pathways."
+    )
