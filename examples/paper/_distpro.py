@@ -101,21 +101,21 @@ class CountedStudent(CIFARResNet):
 
 
 class Cost(Callback):
-    """Passes, CPU seconds and seconds of one training; the teacher's passes are in the seconds."""
+    """Passes of one training, and its seconds of CPU time, or on a GPU; they include the teacher."""
 
     def on_train_begin(self, net, **kwargs):
         PASSES.clear()
-        self.began_ = self.clocks()
+        self.began_ = self.clock(net)
 
     def on_train_end(self, net, **kwargs):
-        cpu, wall = (now - then for now, then in zip(self.clocks(), self.began_, strict=True))
-        self.cost_ = dict(PASSES) | {"cpu": round(cpu, 2), "wall": round(wall, 2)}
+        self.cost_ = dict(PASSES) | {"seconds": round(self.clock(net) - self.began_, 2)}
 
     @staticmethod
-    def clocks():
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        return time.process_time(), time.perf_counter()
+    def clock(net):
+        if torch.device(net.device).type != "cuda":
+            return time.process_time()
+        torch.cuda.synchronize()
+        return time.perf_counter()
 
 
 class NoRetraining(Callback):
@@ -463,52 +463,53 @@ def cost_table(runs, by_arm):
         for run in runs
         if (setting := run["setting"])["what"] == "search"
     }
-    alone = np.mean([run["cost"]["wall"] for run in by_arm["none"]])
+    alone = mean_of([run["cost"] for run in by_arm["none"]], "seconds")
     rows = []
     for arm, of in by_arm.items():
         own = [run["cost"] for run in of]
-        before = [searches.get(run["setting"]["process"] or "", {}) for run in of]
-        mean = {
-            (phase, name): np.mean([cost.get(name, 0) for cost in costs])
-            for phase, costs in (("own", own), ("search", before))
-            for name in ("wall", "cpu", "forward", "backward")
-        }
-        both = mean["own", "wall"] + mean["search", "wall"]
+        before = [searches[process] for run in of if (process := run["setting"]["process"]) is not None]
+        both = sum(mean_of(costs, "seconds") for costs in (before, own))
         ran = [np.mean(run["ran"]) for run in of if "ran" in run]
         rows.append(
             [
                 arm,
-                *(
-                    f"{mean[phase, 'wall']:.1f} ({mean[phase, 'forward']:.0f}, {mean[phase, 'backward']:.0f})"
-                    for phase in ("search", "own")
-                ),
+                cost_in_words(before),
+                cost_in_words(own),
                 f"{both / alone:.1f}",
                 f"{np.mean(ran):.1f}" if ran else "",
             ]
         )
-    header = [
-        "",
-        "search: s (forward, backward)",
-        "training: s (forward, backward)",
-        "times none",
-        "pathways",
-    ]
-    return list_table(header, rows)
+    header = ["", *(f"{phase}: s (forward, backward)" for phase in ("search", "training"))]
+    return list_table([*header, "times none", "pathways"], rows)
+
+
+def mean_of(costs, name) -> float:
+    return float(np.mean([cost[name] for cost in costs])) if costs else 0.0
+
+
+def cost_in_words(costs) -> str:
+    """ "75.1 (1134, 756)" """
+    if not costs:
+        return ""
+    seconds, forward, backward = (mean_of(costs, name) for name in ("seconds", "forward", "backward"))
+    return f"{seconds:.1f} ({forward:.0f}, {backward:.0f})"
 
 
 def search_table(runs):
     """Where the weights of the pathways, lambda1 and T ended, and how strong they were, by search."""
+    searches = {
+        tuple(setting[name] for name in ("of", "weight", "seed")): run
+        for run in runs
+        if (setting := run["setting"])["what"] == "search" and setting["seed"] != TUNING_SEED
+    }
     rows = []
-    for run in runs:
-        setting = run["setting"]
-        if setting["what"] != "search" or setting["seed"] == TUNING_SEED:
-            continue
+    for (search, weight, seed), run in sorted(searches.items()):
         process, term = process_of(run), run["logit_term"]
-        weights = process.weights
+        last = process.weights[-1]
         rows.append(
             [
-                f"{setting['of']}, weight {setting['weight']:g}, seed {setting['seed']}",
-                f"{weights[-1].max():.2f} ({process.pathways[weights[-1].argmax()].key})",
+                f"{search}, weight {weight:g}, seed {seed}",
+                f"{last.max():.2f} ({process.pathways[last.argmax()].key})",
                 str(int((process.raw[-1] <= TAU).sum())),
                 number(strength(run, "process")),
                 "" if term is None else f"{term[-1][0]:.2f}, {term[-1][1]:.1f}",
@@ -524,6 +525,6 @@ def tuning_table(tuned, chosen):
     rows = []
     for arm in TUNED:
         of = {run["setting"]["weight"]: run["valid_accuracy"] for run in tuned if run["setting"]["of"] == arm}
-        cells = (f"{weight:g}: {100 * accuracy:.2f}" for weight, accuracy in of.items())
+        cells = (f"{weight:g}: {100 * accuracy:.2f}" for weight, accuracy in sorted(of.items()))
         rows.append([arm, f"{chosen[arm]:g}", "; ".join(cells)])
     return list_table(["tuned", "chosen", "accuracy on the held-out fifth, %"], rows)
