@@ -22,6 +22,7 @@ import tempfile
 from functools import cache, partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from _distpro import (
     TRAINING,
@@ -43,14 +44,21 @@ from sklearn_kd.datasets import fetch_cifar10, fetch_cifar100
 
 PLAN = Plan(transforms=("conv1", "conv2", "conv3"), pad=4, warm_up=3)
 STUDENT_DEPTH, TEACHER_DEPTH = 20, 56
+FEW = 5_000
 
 
 @cache
 def images_of(name, data, images):
-    """(X, y, X_test, y_test), at most so many of either."""
-    fetch = {"CIFAR-10": fetch_cifar10, "CIFAR-100": fetch_cifar100}[name]
-    splits = (fetch(data_home=data, subset=subset, return_X_y=True) for subset in ("train", "test"))
-    return tuple(part[:images] for split in splits for part in split)
+    """(X, y, X_test, y_test), at most so many of either.
+
+    Of few images those of the first ten classes, so that none of the classes is missing.
+    """
+    fetch, parts = {"CIFAR-10": fetch_cifar10, "CIFAR-100": fetch_cifar100}[name], []
+    for subset in ("train", "test"):
+        X, y = fetch(data_home=data, subset=subset, return_X_y=True)
+        rows = np.flatnonzero(y < (10 if images < FEW else 100))[:images]
+        parts += [X[rows], y[rows]]
+    return tuple(parts)
 
 
 def trained_teacher(options, folder):
