@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.base import ClassifierMixin
+from sklearn.base import ClassifierMixin, clone
 from sklearn.metrics import accuracy_score
 from sklearn.utils import check_array, check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
@@ -27,6 +27,7 @@ from sklearn_kd._routing import RoutingEstimator, nearest
 from sklearn_kd._sklearn_compat import CallbackSupportMixin, check_sample_weight, clone_by_parameters
 from sklearn_kd._students import build_student, check_student_output
 from sklearn_kd._teachers import NetworkTeacher, make_teacher, without_training
+from sklearn_kd.meta import STRATEGIES, Linear, Strategy
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -66,6 +67,27 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, RoutingEstimator):
     n_features_in_: int
     feature_names_in_: np.ndarray
     _sample_shape: tuple[int, ...]
+
+    # ----------------------------------------------------------------------------------
+    # Strategy
+
+    _strategies = tuple(STRATEGIES)  # the names that ``meta`` may have
+
+    def _named_strategy(self) -> Strategy:
+        """The strategy that ``meta`` names, or a copy of the one it is; its parameters are checked."""
+        if isinstance(self.meta, Strategy):
+            strategy = clone(self.meta)
+        elif self.meta in self._strategies:
+            strategy = STRATEGIES[self.meta]()
+            if isinstance(strategy, Linear):
+                strategy.set_params(e1=self.e1, e2=self.e2)
+        else:
+            raise ValueError(
+                f"meta={self.meta!r} is not known.{nearest(self.meta, self._strategies)} It is one of "
+                f"{list(self._strategies)}, or a Strategy from sklearn_kd.meta."
+            )
+        strategy.check()
+        return strategy
 
     # ----------------------------------------------------------------------------------
     # Copies

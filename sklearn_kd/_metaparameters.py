@@ -76,9 +76,13 @@ class LearnedPath:
         self._annotate(val_loss)
 
     def plan(self, theta: Tensor) -> None:
-        """Set where the next k iterations lead, θ of shape (k, m) or (m,), projected."""
-        values = self._from_theta(theta.reshape(-1, len(self._now)).to(**self._make))
-        self._planned = list(values.unbind())
+        """Set where the next k iterations lead, θ of shape (k, m) or (m,), projected.
+
+        Where it is not finite they stay where they are now.
+        """
+        theta = theta.reshape(-1, len(self._now)).to(**self._make)
+        theta = torch.where(torch.isfinite(theta), theta, self._to_theta(self._now))
+        self._planned = list(self._from_theta(theta).unbind())
 
     @property
     def planned(self) -> bool:
@@ -90,10 +94,14 @@ class LearnedPath:
         value = self._planned.pop(0)
         with torch.no_grad():
             self._now.copy_(value)
-            if not self._planned:  # where the optimizer goes on from
-                self._theta.copy_(self._to_theta(value))
+            if not self._planned:
+                self._go_on_from(value)
         self._values.append(value)
         self._annotate(predicted=True)
+
+    def _go_on_from(self, value: Tensor) -> None:
+        """Let the optimizer take its next step from here."""
+        self._theta.copy_(self._to_theta(value))
 
     def trajectory(self, first: int, last: int) -> Tensor:
         """θ after ``first`` … ``last`` iterations, both included, shape (last − first + 1, m)."""

@@ -14,6 +14,8 @@ _SHOWN = {
     "valid_acc": ".4f",
     "pathways": ".1f",
     "skipped_steps": "d",
+    "lambda1": ".3f",
+    "temperature": ".2f",
 }
 
 
