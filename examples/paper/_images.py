@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
@@ -116,9 +117,17 @@ def answers(network: nn.Module, X: np.ndarray) -> np.ndarray:
         return torch.cat([network.eval()(x) for x in torch.tensor(X).split(250)]).numpy()
 
 
+def where_of(options: argparse.Namespace) -> dict:
+    """The options of ``WHERE``, as given."""
+    return {name: vars(options)[name] for name in (option.replace("-", "_") for option in WHERE)}
+
+
 def images_of(name: str, where: dict) -> tuple:
     """``images`` of a set, as the command line says where they are."""
-    teacher = where["fashion_teacher" if name == "Fashion-MNIST" else "cifar_teacher"]
+    option = "fashion-teacher" if name == "Fashion-MNIST" else "cifar-teacher"
+    teacher = where[option.replace("-", "_")]
+    if teacher is None:
+        raise ValueError(f"{name} needs a teacher: give --{option} FILE, {WHERE[option]['help']}.")
     return images(name, where["data"], teacher)
 
 

@@ -25,7 +25,7 @@ from collections import defaultdict
 from itertools import product
 
 import numpy as np
-from _images import METHODS, PAPER, WHERE, images_of, student_of
+from _images import METHODS, PAPER, WHERE, images_of, student_of, where_of
 from _protocol import Runs, arguments, interval, list_table, mean_sd, number, paired
 from skorch.callbacks import LRScheduler
 from torch.optim.lr_scheduler import CosineAnnealingLR
@@ -246,7 +246,7 @@ def main():
     )
     settings = {"images": N_IMAGES, "training": TRAINING, "arms": {arm: str(of) for arm, of in ARMS.items()}}
     runs = Runs(options.json, settings, anew=options.anew)
-    where = {name.replace("-", "_"): getattr(options, name.replace("-", "_")) for name in WHERE}
+    where = where_of(options)
     tuned = runs.of(one_run, tuning_settings(options), options.jobs, **where)
     rates, means = chosen(tuned)
     made = runs.of(one_run, test_settings(options, rates), options.jobs, **where)

@@ -21,7 +21,7 @@ import time
 from collections import Counter
 
 import torch
-from _images import PAPER, WHERE, PaperStudent, images_of, student_of
+from _images import PAPER, WHERE, PaperStudent, images_of, student_of, where_of
 from _protocol import Runs, arguments, list_table
 
 from sklearn_kd.meta import Hyperopt, Linear, Random
@@ -103,7 +103,7 @@ def tables(record):
 def main():
     options = arguments(__doc__, __file__, runs=5, length=("epochs", 2), quick=(1, 1), **WHERE)
     runs = Runs(options.json, {"arms": {arm: str(meta) for arm, meta in ARMS.items()}}, anew=options.anew)
-    where = {name.replace("-", "_"): getattr(options, name.replace("-", "_")) for name in WHERE}
+    where = where_of(options)
     wanted = [{"number": number, "epochs": options.epochs} for number in range(options.runs)]
     made = runs.of(one_round, wanted, **where)
     for table in tables({"runs": made}):
