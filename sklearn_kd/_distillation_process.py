@@ -366,14 +366,13 @@ def retraining_weights(
     return alpha.astype(np.float32)
 
 
-def retraining_logit_term(
-    process: DistillationProcess | None, n_steps: int, weights: str
-) -> np.ndarray | None:
+def retraining_logit_term(process: DistillationProcess, n_steps: int, weights: str) -> np.ndarray:
     """(lambda1, T) at each step of a retraining, replaced as the weights of pathways are.
 
     Parameters
     ----------
-    process : DistillationProcess or None
+    process : DistillationProcess
+        With a ``logit_term``.
     n_steps : int
         Of the retraining.
     weights : {"process", "final", "mean", "reversed"}
@@ -381,11 +380,10 @@ def retraining_logit_term(
 
     Returns
     -------
-    ndarray of shape (n_steps, 2), or None where the process has none
+    ndarray of shape (n_steps, 2)
     """
-    found = None if process is None else process.logit_term_at(np.arange(n_steps), n_steps)
-    if process is None or found is None or process.logit_term is None:
-        return None
+    found = process.logit_term_at(np.arange(n_steps), n_steps)
+    assert found is not None and process.logit_term is not None
     if weights == "final":
         found = np.repeat(process.logit_term[-1:], n_steps, axis=0)
     if weights == "mean":

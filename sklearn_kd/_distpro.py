@@ -418,6 +418,7 @@ class DistProClassifier(BaseDistPro):
         schedule = retraining_weights(run.process, run.n_steps, self.weights, run.tau, len(run.pathways))
         logit_term = None
         if self._learns_logit_term:
+            assert run.process is not None  # checked in _check_logit_term, or searched
             logit_term = retraining_logit_term(run.process, run.n_steps, self.weights)
         weights = ScheduledWeights(schedule, logit_term, device=self._device())
         callbacks = [*(self.callbacks or ()), *self._progress("retraining", self.max_epochs)]

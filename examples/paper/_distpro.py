@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -17,10 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from _networks import PASSES, Counted
 from _protocol import Runs, list_table, number, paired
 from _reviewkd import ReviewedStudent, WarmUp
 from skorch.callbacks import Callback, LRScheduler
-from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from sklearn_kd import CIFARResNet, DistillationProcess, DistilledClassifier, DistProClassifier, Pathway
@@ -81,23 +80,12 @@ class Plan(NamedTuple):
 # --------------------------------------------------------------------------------------
 # One run
 
-PASSES: Counter = Counter()
 
-
-class CountedStudent(CIFARResNet):
+class CountedStudent(Counted, CIFARResNet):
     """Counts the batches that go through it to learn from."""
 
-    def forward(self, x):
-        if self.training or torch.is_grad_enabled():
-            PASSES["forward"] += 1
-        logits = super().forward(x)
-        if logits.requires_grad:
-            logits.register_hook(self.count_backward)
-        return logits
-
-    @staticmethod
-    def count_backward(_):
-        PASSES["backward"] += 1
+    def counts(self):
+        return self.training or torch.is_grad_enabled()
 
 
 class Cost(Callback):
@@ -140,6 +128,22 @@ def crop_and_flip(x: torch.Tensor, pad: int) -> torch.Tensor:
 
 def cosine(epochs):
     return ("rate", LRScheduler(CosineAnnealingLR, T_max=epochs))
+
+
+def train_teacher(file: Path, plan: Plan, student, X, y, epochs: int, **params) -> None:
+    """Write the weights of a network that has learned the labels to a file."""
+    teacher = DistilledClassifier(
+        None,
+        student,
+        meta="none",
+        augment=partial(crop_and_flip, pad=plan.pad),
+        max_epochs=epochs,
+        callbacks=[cosine(epochs)],
+        random_state=0,
+        **TRAINING | params,
+    )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(teacher.fit(X, y).student_.cpu().state_dict(), file)
 
 
 def common(plan, seed, epochs, cost):
@@ -264,13 +268,6 @@ def common_settings(plan: Plan) -> dict:
 def digest(file: Path) -> str:
     """SHA-256 of a teacher's weights."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def accuracy_of(network: nn.Module, X: np.ndarray, y: np.ndarray) -> float:
-    """Of a network whose outputs are in the order of the labels."""
-    with torch.inference_mode():
-        codes = torch.cat([network.eval()(x).argmax(dim=1) for x in torch.tensor(X).split(500)])
-    return float((codes.numpy() == y).mean())
 
 
 # --------------------------------------------------------------------------------------

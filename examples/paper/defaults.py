@@ -23,7 +23,7 @@ from collections import defaultdict
 
 import numpy as np
 import torch
-from _images import WHERE
+from _images import WHERE, where_of
 from _problems import STUDENTS, draw
 from _protocol import Runs, arguments, list_table, number, paired
 
@@ -138,8 +138,7 @@ def tables(record):
 def main():
     options = arguments(__doc__, __file__, runs=6, length=("epochs", None), quick=(1, 2), **WHERE)
     runs = Runs(options.json, {"candidates": {c: str(of) for c, of in CANDIDATES.items()}}, anew=options.anew)
-    where = {"data": options.data, "fashion_teacher": options.fashion_teacher}
-    made = runs.of(one_run, wanted(options), options.jobs, **where)
+    made = runs.of(one_run, wanted(options), options.jobs, **where_of(options))
     for table in tables({"runs": made}):
         print(table)
 

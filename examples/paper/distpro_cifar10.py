@@ -26,27 +26,15 @@ distpro_cifar10_teacher.pt, beside this file or in --out.
 from __future__ import annotations
 
 import tempfile
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import numpy as np
-import torch
-from _distpro import (
-    TRAINING,
-    Experiment,
-    Plan,
-    Task,
-    accuracy_of,
-    common_settings,
-    cosine,
-    crop_and_flip,
-    digest,
-    run_of,
-    tables,
-)
+from _distpro import Experiment, Plan, Task, common_settings, digest, run_of, tables, train_teacher
+from _networks import accuracy_of
 from _protocol import Runs, arguments
 
-from sklearn_kd import CIFARResNet, DistilledClassifier
+from sklearn_kd import CIFARResNet
 from sklearn_kd.datasets import fetch_cifar10
 
 PLAN = Plan(transforms=("conv2",), pad=2, warm_up=1)
@@ -73,22 +61,11 @@ def small_teacher(options, folder):
     """The file of a teacher for small images, which is made where it is missing; its accuracy."""
     file = folder / "distpro_cifar10_teacher.pt"
     X, y, X_test, y_test = small_images(options.data)
-    if options.quick:
-        X, y = X[: options.images], y[: options.images]
-    epochs = 1 if options.quick else TEACHER_EPOCHS
-    student = DistilledClassifier(
-        None,
-        CIFARResNet.from_file(options.teacher),
-        meta="none",
-        augment=partial(crop_and_flip, pad=PLAN.pad),
-        max_epochs=epochs,
-        callbacks=[cosine(epochs)],
-        random_state=0,
-        **TRAINING | {"lr": 0.01},
-    )
     if not file.exists() or options.anew:
-        folder.mkdir(parents=True, exist_ok=True)
-        torch.save(student.fit(X, y).student_.cpu().state_dict(), file)
+        if options.quick:
+            X, y = X[: options.images], y[: options.images]
+        epochs, start = 1 if options.quick else TEACHER_EPOCHS, CIFARResNet.from_file(options.teacher)
+        train_teacher(file, PLAN, start, X, y, epochs, lr=0.01)
     return file, accuracy_of(CIFARResNet.from_file(file), X_test, y_test)
 
 

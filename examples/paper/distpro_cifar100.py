@@ -19,27 +19,15 @@ distpro_cifar100_teacher.pt, beside this file or in --out.
 from __future__ import annotations
 
 import tempfile
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import numpy as np
-import torch
-from _distpro import (
-    TRAINING,
-    Experiment,
-    Plan,
-    Task,
-    accuracy_of,
-    common_settings,
-    cosine,
-    crop_and_flip,
-    digest,
-    run_of,
-    tables,
-)
+from _distpro import Experiment, Plan, Task, common_settings, digest, run_of, tables, train_teacher
+from _networks import accuracy_of
 from _protocol import Runs, arguments
 
-from sklearn_kd import CIFARResNet, DistilledClassifier
+from sklearn_kd import CIFARResNet
 from sklearn_kd.datasets import fetch_cifar10, fetch_cifar100
 
 PLAN = Plan(transforms=("conv1", "conv2", "conv3"), pad=4, warm_up=3)
@@ -66,19 +54,7 @@ def trained_teacher(options, folder):
     file = options.teacher or folder / "distpro_cifar100_teacher.pt"
     if not file.exists() or (options.anew and not options.teacher):
         X, y, *_ = images_of("CIFAR-100", options.data, options.images)
-        teacher = DistilledClassifier(
-            None,
-            CIFARResNet,
-            student__depth=TEACHER_DEPTH,
-            meta="none",
-            augment=partial(crop_and_flip, pad=PLAN.pad),
-            max_epochs=options.teacher_epochs,
-            callbacks=[cosine(options.teacher_epochs)],
-            random_state=0,
-            **TRAINING,
-        )
-        folder.mkdir(parents=True, exist_ok=True)
-        torch.save(teacher.fit(X, y).student_.cpu().state_dict(), file)
+        train_teacher(file, PLAN, CIFARResNet, X, y, options.teacher_epochs, student__depth=TEACHER_DEPTH)
     return file
 
 

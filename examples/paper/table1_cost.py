@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections import Counter
 
 import torch
 from _images import PAPER, WHERE, PaperStudent, images_of, student_of, where_of
+from _networks import PASSES, Counted
 from _protocol import Runs, arguments, list_table
 
 from sklearn_kd.meta import Hyperopt, Linear, Random
@@ -37,22 +37,10 @@ ARMS = {
     "random search, 10 trials": Random(n_trials=10),
     "hyperopt, 10 trials": Hyperopt(n_trials=10),
 }
-PASSES = Counter()
 
 
-class CountedStudent(PaperStudent):
-    """Counts the batches that go through it."""
-
-    def forward(self, x):
-        PASSES["forward"] += 1
-        logits = super().forward(x)
-        if logits.requires_grad:
-            logits.register_hook(self.count_backward)
-        return logits
-
-    @staticmethod
-    def count_backward(_):
-        PASSES["backward"] += 1
+class CountedStudent(Counted, PaperStudent):
+    """The paper's student, every pass of which counts."""
 
 
 def one_round(number, epochs, **where):
