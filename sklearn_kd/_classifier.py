@@ -13,7 +13,7 @@ import torch
 from sklearn.base import clone
 from torch import nn
 
-from sklearn_kd._base import BaseDistiller, Seeds, at, checked_logits
+from sklearn_kd._base import BaseDistiller, Seeds, at
 from sklearn_kd._batches import checked_augmentation
 from sklearn_kd._bilevel import METHODS
 from sklearn_kd._callbacks import FitReport
@@ -21,11 +21,11 @@ from sklearn_kd._data import SplitData, as_tensor
 from sklearn_kd._losses import TEMPERATURE_SCALINGS
 from sklearn_kd._metaparameters import LAMBDA1_BOUNDS, Metaparameters
 from sklearn_kd._net import DistillationNet
-from sklearn_kd._routing import nearest
+from sklearn_kd._rows import checked_logits
 from sklearn_kd._sklearn_compat import Interval, StrOptions, safe_indexing, with_callbacks
 from sklearn_kd._together import train_alone, trial_losses
 from sklearn_kd._trial import check_scale
-from sklearn_kd.meta import STRATEGIES, Fixed, Linear, Setting, Strategy
+from sklearn_kd.meta import Fixed, Setting, Strategy
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -548,19 +548,7 @@ class DistilledClassifier(BaseDistiller):
                 f"temperature={self.temperature!r} lies outside temperature_bounds=({low}, "
                 f"{high}). Start inside the bounds, or widen them."
             )
-        if isinstance(self.meta, Strategy):
-            strategy = clone(self.meta)
-        elif self.meta in STRATEGIES:
-            strategy = STRATEGIES[self.meta]()
-            if isinstance(strategy, Linear):
-                strategy.set_params(e1=self.e1, e2=self.e2)
-        else:
-            raise ValueError(
-                f"meta={self.meta!r} is not known.{nearest(self.meta, STRATEGIES)} It is one of "
-                f"{list(STRATEGIES)}, or a Strategy from sklearn_kd.meta."
-            )
-        strategy.check()
-        return strategy
+        return self._named_strategy()
 
 
 class _Run(NamedTuple):

@@ -17,13 +17,14 @@ from sklearn.utils import check_array, check_consistent_length, check_random_sta
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.parallel import Parallel, delayed
 
-from sklearn_kd._base import PREDICTION_BATCH, Seeds, checked_logits, from_torch
+from sklearn_kd._base import PREDICTION_BATCH, Seeds
 from sklearn_kd._classifier import DistilledClassifier
 from sklearn_kd._comparison import MethodComparison, check_baseline
 from sklearn_kd._data import as_tensor, split_rows
 from sklearn_kd._loading import is_dataset
 from sklearn_kd._processes import count_processes, default_n_jobs, one_thread_per_process
 from sklearn_kd._routing import nearest
+from sklearn_kd._rows import checked_logits, from_torch
 from sklearn_kd._sklearn_compat import has_callbacks, safe_indexing
 from sklearn_kd._students import MLPStudent
 from sklearn_kd._teachers import Teacher, make_teacher, set_open_seeds

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 # What ``DistProClassifier(weights=...)`` takes.
 WEIGHTS = ("process", "equal", "final", "mean", "reversed")
 
-# Of the file; raised where an older reader would misunderstand it.
-_FORMAT = 1
+# Of the file: 2 where it has lambda1 and T, which a reader of 1 would not follow.
+_FORMATS = (1, 2)
 
 
 class DistillationProcess:
@@ -41,6 +41,9 @@ class DistillationProcess:
         "sigmoid".
     g : float, default=1.0
         The bias of "biased_softmax".
+    logit_term : array-like of shape (n_steps, 2) or None, default=None
+        Row t has the (lambda1, T) that step t of the search trained with, where they were learned
+        with the factors.
     settings : dict or None, default=None
         Of the search, for the record; plain numbers and strings.
     versions : dict or None, default=None
@@ -50,6 +53,7 @@ class DistillationProcess:
     ----------
     raw : ndarray of shape (n_steps, L), float32
     pathways : list of Pathway
+    logit_term : ndarray of shape (n_steps, 2), float32, or None
     normalization, g, settings, versions
         As given.
 
@@ -84,6 +88,7 @@ class DistillationProcess:
         *,
         normalization: str = "biased_softmax",
         g: float = 1.0,
+        logit_term: Any = None,
         settings: dict[str, Any] | None = None,
         versions: dict[str, str] | None = None,
     ):
@@ -101,9 +106,11 @@ class DistillationProcess:
             raise ValueError("raw must be finite.")
         if normalization not in NORMALIZATIONS:
             raise ValueError(f"normalization={normalization!r} is not one of {list(NORMALIZATIONS)}.")
+        self.logit_term = None if logit_term is None else _checked_logit_term(logit_term, len(self.raw))
 
     def __repr__(self):
         size = f"{self.raw.shape[0]} steps, {self.raw.shape[1]} pathways"
+        size += "" if self.logit_term is None else ", lambda1 and T"
         return f"{type(self).__name__}({size}, normalization={self.normalization!r})"
 
     def __len__(self) -> int:
@@ -155,9 +162,29 @@ class DistillationProcess:
         -------
         ndarray of shape (len(t), L)
         """
+        return self._interpolated(self.raw, t, n_steps)
+
+    def logit_term_at(self, t: np.ndarray, n_steps: int) -> np.ndarray | None:
+        """(lambda1, T) at several steps of a training of ``n_steps`` steps, shape (len(t), 2).
+
+        Between the rows lambda1 and log T are interpolated, the coordinates they are learned in.
+
+        Parameters
+        ----------
+        t : ndarray of int
+        n_steps : int
+
+        Returns
+        -------
+        ndarray of shape (len(t), 2), or None where the process has none
+        """
+        if self.logit_term is None:
+            return None
+        return _from_log(self._interpolated(_to_log(self.logit_term), t, n_steps))
+
+    def _interpolated(self, rows, t, n_steps):
         place = np.asarray(t) * ((len(self) - 1) / max(1, n_steps - 1))
-        rows = np.arange(len(self))
-        return np.stack([np.interp(place, rows, column) for column in self.raw.T], axis=1)
+        return np.stack([np.interp(place, np.arange(len(self)), column) for column in rows.T], axis=1)
 
     def _normalized(self, raw):
         normalize = NORMALIZATIONS[self.normalization](self.g)
@@ -196,6 +223,7 @@ class DistillationProcess:
             pathways,
             normalization=self.normalization,
             g=self.g,
+            logit_term=self.logit_term,
             settings=self.settings,
             versions=self.versions,
         )
@@ -212,7 +240,7 @@ class DistillationProcess:
             Usually ends in ``.npz``; a file that is there is replaced.
         """
         about = {
-            "format": _FORMAT,
+            "format": 1 if self.logit_term is None else 2,
             "pathways": [pathway._asdict() for pathway in self.pathways],
             "normalization": self.normalization,
             "g": self.g,
@@ -220,8 +248,11 @@ class DistillationProcess:
             "versions": self.versions,
         }
         text = json.dumps(about)  # before the file is opened, which would empty one that is there
+        arrays: dict[str, Any] = {"raw": self.raw, "about": np.array(text)}
+        if self.logit_term is not None:
+            arrays["logit_term"] = self.logit_term
         with open(path, "wb") as file:
-            np.savez(file, raw=self.raw, about=np.array(text))
+            np.savez(file, **arrays)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:
@@ -245,10 +276,11 @@ class DistillationProcess:
         try:
             with np.load(path, allow_pickle=False) as file:
                 raw, about = file["raw"], json.loads(str(file["about"]))
-            if about.pop("format") != _FORMAT:
+                logit_term = file.get("logit_term")
+            if about.pop("format") not in _FORMATS:
                 raise ValueError("it is of a later version of this library")
             pathways = [Pathway(**fields) for fields in about.pop("pathways")]
-            return cls(raw, pathways, **about)
+            return cls(raw, pathways, logit_term=logit_term, **about)
         except FileNotFoundError:
             raise
         except Exception as error:  # what an arbitrary file makes of the reader is not foreseeable
@@ -256,6 +288,26 @@ class DistillationProcess:
                 f"{path} holds no distillation process ({type(error).__name__}: {error}). Give a file that "
                 "DistillationProcess.save has written."
             ) from error
+
+
+def _checked_logit_term(logit_term: Any, n_steps: int) -> np.ndarray:
+    rows = np.asarray(logit_term, dtype=np.float32)
+    if rows.shape != (n_steps, 2):
+        raise ValueError(
+            f"logit_term has shape {rows.shape}; it must be ({n_steps}, 2), (lambda1, T) for each row of raw."
+        )
+    lambda1, temperature = rows.T
+    if not (np.isfinite(rows).all() and ((lambda1 >= 0) & (lambda1 <= 1) & (temperature > 0)).all()):
+        raise ValueError("logit_term must be finite, with 0 <= lambda1 <= 1 and T > 0.")
+    return rows
+
+
+def _to_log(logit_term):
+    return np.stack([logit_term[:, 0], np.log(logit_term[:, 1])], axis=1)
+
+
+def _from_log(logit_term):
+    return np.stack([logit_term[:, 0], np.exp(logit_term[:, 1])], axis=1)
 
 
 def _plain(value: Any) -> Any:
@@ -312,3 +364,28 @@ def retraining_weights(
     if weights == "reversed":
         alpha = alpha[::-1].copy()
     return alpha.astype(np.float32)
+
+
+def retraining_logit_term(process: DistillationProcess, n_steps: int, weights: str) -> np.ndarray:
+    """(lambda1, T) at each step of a retraining, replaced as the weights of pathways are.
+
+    Parameters
+    ----------
+    process : DistillationProcess
+        With a ``logit_term``.
+    n_steps : int
+        Of the retraining.
+    weights : {"process", "final", "mean", "reversed"}
+        "mean": of lambda1 and of log T over time.
+
+    Returns
+    -------
+    ndarray of shape (n_steps, 2)
+    """
+    found = process.logit_term_at(np.arange(n_steps), n_steps)
+    assert found is not None and process.logit_term is not None
+    if weights == "final":
+        found = np.repeat(process.logit_term[-1:], n_steps, axis=0)
+    if weights == "mean":
+        found = np.repeat(_from_log(_to_log(found).mean(axis=0, keepdims=True)), n_steps, axis=0)
+    return found[::-1].copy() if weights == "reversed" else found

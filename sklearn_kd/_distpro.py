@@ -14,7 +14,12 @@ from torch import nn
 
 from sklearn_kd._bilevel import METHODS
 from sklearn_kd._distances import Distance
-from sklearn_kd._distillation_process import WEIGHTS, DistillationProcess, retraining_weights
+from sklearn_kd._distillation_process import (
+    WEIGHTS,
+    DistillationProcess,
+    retraining_logit_term,
+    retraining_weights,
+)
 from sklearn_kd._distpro_base import BaseDistPro, Run
 from sklearn_kd._distpro_net import DistProNet
 from sklearn_kd._importance import NORMALIZATIONS, ScheduledWeights
@@ -22,7 +27,7 @@ from sklearn_kd._pathways import Pathway
 from sklearn_kd._progress import Progress
 from sklearn_kd._sklearn_compat import Interval, StrOptions, with_callbacks
 from sklearn_kd._together import train_alone
-from sklearn_kd.meta import Fixed
+from sklearn_kd.meta import Fixed, Strategy
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -34,14 +39,14 @@ if TYPE_CHECKING:
 
     from sklearn_kd._transforms import Maker
 
-# A retraining iteration has one forward and one backward pass of the student, a search iteration
-# three and two; for the estimate of the time left a backward pass counts as two.
-_RETRAINING_SHARE = 3 / 7
+# For the estimate of the time left: an iteration has one forward and one backward pass of the student,
+# one with a hypergradient three and two, and a backward pass counts as two.
+_PLAIN, _WITH_HYPERGRADIENT = 3, 7
 
 # Parameters that a process keeps for the record.
 _RECORDED = (
-    "search_epochs", "search_fraction", "alpha_lr", "hypergradient", "lr", "batch_size", "distill_weight",
-    "logit_weight", "temperature",
+    "search_epochs", "search_fraction", "e1", "e2", "alpha_lr", "meta_lr", "hypergradient", "lr",
+    "batch_size", "distill_weight", "logit_weight", "temperature",
 )  # fmt: skip
 
 
@@ -85,11 +90,13 @@ class DistProClassifier(BaseDistPro):
         The bias of "biased_softmax", exp(α̃_p)/(Σ exp(α̃) + exp(g)).
     distill_weight : float, default=1.0
         Factor on the sum over pathways.
-    logit_weight : float, default=0.0
+    logit_weight : float or "learned", default=0.0
         Of the soft loss T² · CE(teacher at T, student at T) beside the pathways. With 0 the
-        teacher need not know the classes.
+        teacher need not know the classes. "learned": the labels weigh lambda1 and the soft loss
+        1 − lambda1, as in :class:`DistilledClassifier`, and lambda1, from 0.5, and T are learned
+        with the pathways by the same hypergradient; the process has them, and a given one must.
     temperature : float, default=4.0
-        T.
+        T; where it is learned, its start, within [1, 10].
     process : DistillationProcess, str, path-like or None, default=None
         None: search, then retrain. A process, or the file of one: retrain along it. Its
         pathways must match by teacher stage, student stage and transform.
@@ -104,8 +111,18 @@ class DistProClassifier(BaseDistPro):
         given ``X_val``.
     search_callbacks : list of skorch callbacks or None, default=None
         For the search, such as a schedule of the learning rate.
+    meta : {"gradient", "linear"} or Strategy, default="gradient"
+        How the search moves the factors. "gradient": by a hypergradient in every step, as in [1]_.
+        "linear": in e1 steps, then along a line fitted to them for e2 steps, at the price of plain
+        steps, and so on. Or an object from :mod:`sklearn_kd.meta` that takes hypergradients. A
+        predicted raw factor stays within [−10, 10], or where hypergradients have led it.
+    e1, e2 : int, default=10
+        Steps with a hypergradient and predicted steps per cycle of ``meta="linear"``.
     alpha_lr : float, default=0.05
         Learning rate of the raw factors, whose optimizer is Adam with betas (0.5, 0.999).
+    meta_lr : float, default=1.0
+        Learning rate of lambda1 and log T where they are learned, by SGD as in
+        :class:`DistilledClassifier`.
     hypergradient : {"finite_difference", "central_difference", "jvp", "exact"}, \
             default="finite_difference"
         How the hypergradient is computed: with one more forward pass, with two, by
@@ -135,8 +152,8 @@ class DistProClassifier(BaseDistPro):
     device : str or torch.device, default="auto"
         "auto": CUDA, then MPS, then the CPU.
     autocast : bool, default=False
-        The retraining's passes in bfloat16. Search steps, whose differences would drown in it,
-        and predictions stay in float32.
+        Passes in bfloat16: those of the retraining, and of search steps without hypergradient.
+        Steps with one, whose differences would drown in it, and predictions stay in float32.
     verbose : int, default=0
         1 prints a line for each epoch of both phases, with an estimate of the time left.
     random_state : int, RandomState or None, default=None
@@ -157,7 +174,8 @@ class DistProClassifier(BaseDistPro):
         Of the search: losses by epoch, and how many ``skipped_hypergradients`` each had, which
         were not finite or had no direction. None where nothing was searched.
     history_ : skorch.history.History
-        Of the retraining: losses by epoch, and how many ``pathways`` ran per iteration.
+        Of the retraining: losses by epoch, how many ``pathways`` ran per iteration, and with a
+        learned logit term ``lambda1`` and ``temperature`` after the epoch.
     student_ : nn.Module
         The trained student, plain: prediction runs neither the teacher nor the transforms.
     transforms_ : nn.ModuleList
@@ -223,14 +241,18 @@ class DistProClassifier(BaseDistPro):
         "normalization": [StrOptions(set(NORMALIZATIONS))],
         "g": [Real],
         "distill_weight": [Interval(Real, 0, None, closed="left")],
-        "logit_weight": [Interval(Real, 0, None, closed="left")],
+        "logit_weight": [Interval(Real, 0, None, closed="left"), StrOptions({"learned"})],
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "process": [DistillationProcess, str, PathLike, None],
         "weights": [StrOptions(set(WEIGHTS))],
         "search_epochs": [Interval(Integral, 1, None, closed="left")],
         "search_fraction": [Interval(Real, 0, 1, closed="neither")],
         "search_callbacks": [list, None],
+        "meta": [str, Strategy],
+        "e1": [Interval(Integral, 1, None, closed="left")],
+        "e2": [Interval(Integral, 0, None, closed="left")],
         "alpha_lr": [Interval(Real, 0, None, closed="left")],
+        "meta_lr": [Interval(Real, 0, None, closed="left")],
         "hypergradient": [StrOptions(set(METHODS))],
         "tau": [Real, StrOptions({"auto"}), None],
         "optimizer": [type],
@@ -263,14 +285,18 @@ class DistProClassifier(BaseDistPro):
         normalization: str = "biased_softmax",
         g: float = 1.0,
         distill_weight: float = 1.0,
-        logit_weight: float = 0.0,
+        logit_weight: float | Literal["learned"] = 0.0,
         temperature: float = 4.0,
         process: DistillationProcess | str | PathLike[str] | None = None,
         weights: Literal["process", "equal", "final", "mean", "reversed"] = "process",
         search_epochs: int = 40,
         search_fraction: float = 0.2,
         search_callbacks: list[Callback | tuple[str, Callback]] | None = None,
+        meta: str | Strategy = "gradient",
+        e1: int = 10,
+        e2: int = 10,
         alpha_lr: float = 0.05,
+        meta_lr: float = 1.0,
         hypergradient: Literal[
             "finite_difference", "central_difference", "jvp", "exact"
         ] = "finite_difference",
@@ -305,7 +331,11 @@ class DistProClassifier(BaseDistPro):
         self.search_epochs = search_epochs
         self.search_fraction = search_fraction
         self.search_callbacks = search_callbacks
+        self.meta = meta
+        self.e1 = e1
+        self.e2 = e2
         self.alpha_lr = alpha_lr
+        self.meta_lr = meta_lr
         self.hypergradient = hypergradient
         self.tau = tau
         self.optimizer = optimizer
@@ -376,17 +406,21 @@ class DistProClassifier(BaseDistPro):
     def _search(self, run: Run) -> Run:
         """The run with a process, and how it was found."""
         assert run.search is not None
-        later = self.max_epochs * _RETRAINING_SHARE / (1 - self._held_out_share())
+        strategy, factors = self._search_strategy(), self._factors(run)
+        later = self.max_epochs * _share_of_a_search_step(strategy) / (1 - self._held_out_share())
         callbacks = [*(self.search_callbacks or ()), *self._progress("search", self.search_epochs, later)]
         callbacks += run.report.epochs(lambda net: self._fitted_attributes(net, run), "search epoch")
-        strategy, factors = self._search_strategy(), self._factors(run)
         net = self._make_net(run, run.search, factors, strategy, callbacks, max_epochs=self.search_epochs)
         train_alone(net, run.search.data, run.search.seeds.training)
         return run._replace(process=self._process_of(net, run), search_history=net.history)
 
     def _retraining_net(self, run: Run) -> DistProNet:
         schedule = retraining_weights(run.process, run.n_steps, self.weights, run.tau, len(run.pathways))
-        weights = ScheduledWeights(schedule, device=self._device())
+        logit_term = None
+        if self._learns_logit_term:
+            assert run.process is not None  # checked in _check_logit_term, or searched
+            logit_term = retraining_logit_term(run.process, run.n_steps, self.weights)
+        weights = ScheduledWeights(schedule, logit_term, device=self._device())
         callbacks = [*(self.callbacks or ()), *self._progress("retraining", self.max_epochs)]
         callbacks += run.report.epochs(lambda net: self._fitted_attributes(net, run))
         return self._make_net(run, run.retraining, weights, Fixed(), callbacks)
@@ -398,13 +432,19 @@ class DistProClassifier(BaseDistPro):
         """Where the factors of a search have been."""
         settings = {name: getattr(self, name) for name in _RECORDED} | {
             "distance": self.distance if isinstance(self.distance, str) else repr(self.distance),
+            "meta": self.meta if isinstance(self.meta, str) else repr(self.meta),
             "optimizer": self.optimizer.__name__,
             "teacher": type(run.teacher.network).__name__,
             "student": type(run.student).__name__,
         }
-        raw = net.metaparameters.path()["raw"]
+        path = net.metaparameters.path()
         return DistillationProcess(
-            raw, run.pathways, normalization=self.normalization, g=self.g, settings=settings
+            path["raw"],
+            run.pathways,
+            normalization=self.normalization,
+            g=self.g,
+            logit_term=path["logit_term"] if self._learns_logit_term else None,
+            settings=settings,
         )
 
     # ----------------------------------------------------------------------------------
@@ -428,3 +468,9 @@ class DistProClassifier(BaseDistPro):
         """The trained transforms."""
         check_is_fitted(self, "net_")
         return self.net_.transforms_
+
+
+def _share_of_a_search_step(strategy: Strategy) -> float:
+    """What an iteration of the retraining takes of one of the search, on average."""
+    taken = np.mean([strategy.takes_hypergradient(iteration) for iteration in range(1000)])
+    return float(_PLAIN / (_PLAIN + taken * (_WITH_HYPERGRADIENT - _PLAIN)))

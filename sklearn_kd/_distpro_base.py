@@ -16,14 +16,26 @@ from sklearn_kd._data import SplitData
 from sklearn_kd._distances import checked_distance
 from sklearn_kd._distillation_process import DistillationProcess
 from sklearn_kd._distpro_net import DistProNet
-from sklearn_kd._importance import NORMALIZATIONS, ImportanceFactors, PathwayWeights, checked_tau
+from sklearn_kd._importance import (
+    NORMALIZATIONS,
+    ImportanceFactors,
+    JointFactors,
+    PathwayWeights,
+    checked_tau,
+)
+from sklearn_kd._metaparameters import Metaparameters
 from sklearn_kd._pathways import Pathway, find_pathways, named_transforms
 from sklearn_kd._teacher_maps import MapTeacher
 from sklearn_kd._trial import check_scale
-from sklearn_kd.meta import Fixed, Gradient, Strategy
+from sklearn_kd.meta import Fixed, Strategy
 
 if TYPE_CHECKING:
     from skorch.history import History
+
+
+# Of a learned logit term, as DistilledClassifier has them.
+INITIAL_LAMBDA1 = 0.5
+TEMPERATURE_BOUNDS = (1.0, 10.0)
 
 
 class Phase(NamedTuple):
@@ -53,9 +65,23 @@ class BaseDistPro(BaseDistiller):
 
     _routed_prefixes = ("student", "optimizer", "iterator_train", "iterator_valid", "callbacks")
 
+    _strategies = ("gradient", "linear")  # the others choose lambda1 and T before the first step
+
     def _search_strategy(self) -> Strategy:
-        """How the factors move in the search: by a hypergradient in every step."""
-        return Gradient()
+        """How the factors move in the search."""
+        strategy = self._named_strategy()
+        moves = type(strategy).takes_hypergradient is not Strategy.takes_hypergradient
+        if not (moves and strategy.learns_from_validation):
+            raise ValueError(
+                f"meta={self.meta!r} takes no hypergradient: the search would move nothing. Give one of "
+                f"{list(self._strategies)}, or a Strategy with learns_from_validation=True that overrides "
+                "takes_hypergradient and, to save some of them, predict."
+            )
+        return strategy
+
+    @property
+    def _learns_logit_term(self) -> bool:
+        return isinstance(self.logit_weight, str)
 
     # ----------------------------------------------------------------------------------
     # All that both trainings need, checked
@@ -65,7 +91,9 @@ class BaseDistPro(BaseDistiller):
         self._check_routed(self._checked_forms(X, X_val))
         named_transforms(self.transforms)
         distance = checked_distance(self.distance)
+        self._search_strategy()
         process, tau = self._given_process()
+        self._check_logit_term(process)
         teacher = MapTeacher(self.teacher, self._device())
         X_given, X, codes, weight = self._checked_rows(X, y, sample_weight)
         given = X, codes, weight, self._checked_validation_rows(X_val, y_val)
@@ -113,6 +141,22 @@ class BaseDistPro(BaseDistiller):
             process = DistillationProcess.load(process)
         return process, checked_tau(self.tau, (self if process is None else process).normalization)
 
+    def _check_logit_term(self, process: DistillationProcess | None) -> None:
+        """Whether lambda1 and T can be learned, or are there to be followed, as logit_weight says."""
+        if self.weights != "equal" and process is not None:
+            _check_followed(process, self.logit_weight, self._learns_logit_term)
+        elif self._learns_logit_term and self.weights == "equal":
+            raise ValueError(
+                "logit_weight='learned' with weights='equal', for which nothing is searched, has no lambda1 "
+                "and T to follow. Give logit_weight as a number."
+            )
+        low, high = TEMPERATURE_BOUNDS
+        if self._learns_logit_term and process is None and not low <= self.temperature <= high:
+            raise ValueError(
+                f"temperature={self.temperature!r} is where a learned T starts; it must be within [{low:g}, "
+                f"{high:g}], where T stays."
+            )
+
     def _rehearse(self, run: Run) -> int:
         """Steps of the retraining; what only skorch and torch can judge fails here, before any training."""
         net = self._make_net(run, run.retraining, self._factors(run), Fixed(), copy.deepcopy(self.callbacks))
@@ -126,9 +170,19 @@ class BaseDistPro(BaseDistiller):
     # ----------------------------------------------------------------------------------
     # The nets
 
-    def _factors(self, run: Run) -> ImportanceFactors:
-        normalization = NORMALIZATIONS[self.normalization](self.g)
-        return ImportanceFactors(len(run.pathways), normalization, lr=self.alpha_lr, device=self._device())
+    def _factors(self, run: Run) -> ImportanceFactors | JointFactors:
+        normalization, device = NORMALIZATIONS[self.normalization](self.g), self._device()
+        factors = ImportanceFactors(len(run.pathways), normalization, lr=self.alpha_lr, device=device)
+        if not self._learns_logit_term:
+            return factors
+        logit_term = Metaparameters(
+            INITIAL_LAMBDA1,
+            self.temperature,
+            temperature_bounds=TEMPERATURE_BOUNDS,
+            lr=self.meta_lr,
+            device=device,
+        )
+        return JointFactors(factors, logit_term)
 
     def _make_net(
         self, run: Run, phase: Phase, weights: PathwayWeights, strategy: Strategy, callbacks, **changes
@@ -159,7 +213,7 @@ class BaseDistPro(BaseDistiller):
             strategy=strategy,
             hypergradient=self.hypergradient,
             distill_weight=self.distill_weight,
-            logit_weight=self.logit_weight,
+            logit_weight=0.0 if self._learns_logit_term else self.logit_weight,
             temperature=self.temperature,
             autocast=self.autocast,
             callbacks=callbacks,
@@ -187,3 +241,19 @@ class BaseDistPro(BaseDistiller):
 
     def _who_trains(self) -> str:
         return "the retraining"
+
+
+def _check_followed(process: DistillationProcess, logit_weight: float | str, learned: bool) -> None:
+    """Refuse a process without the lambda1 and T that are asked for, or with some that would be lost."""
+    if learned == (process.logit_term is not None):
+        return
+    has = f"logit_weight={logit_weight!r}, but the given process has"
+    if learned:
+        raise ValueError(
+            f"{has} no path of lambda1 and T. Give logit_weight as a number, or search a process with "
+            "logit_weight='learned'."
+        )
+    raise ValueError(
+        f"{has} a path of lambda1 and T. Set logit_weight='learned' to follow them, or make a process "
+        "without logit_term of its raw and pathways."
+    )

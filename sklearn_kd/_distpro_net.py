@@ -24,6 +24,9 @@ from sklearn_kd._transforms import Maker
 # that rounding weighs more than on logits: of 0.1, 0.3, 1, 3, 10 and 30 this errs least on the
 # networks of tests/test_distpro_hypergradient.py.
 LOGIT_CHANGE = 3.0
+# With lambda1 and T the first system's own share is best: of 0.1, 0.3, 1, 3 and 10 it errs least on
+# both together (tests/test_distpro_meta.py: 0.2 % in the median by lambda1 and T, 0.5 % by the factors).
+JOINT_LOGIT_CHANGE = 0.3
 
 
 class DistProNet(TrainingNet):
@@ -31,7 +34,15 @@ class DistProNet(TrainingNet):
 
     The training loss is
 
-        L_train = CE(labels) + distill_weight · Σ_p α_p · loss_p + logit_weight · T² · CE(teacher at T).
+        L_train = CE(labels) + distill_weight · Σ_p α_p · loss_p + logit_weight · T² · CE(teacher at T),
+
+    or, where the weights of the pathways come with a lambda1 and a T of the same iteration,
+
+        L_train = lambda1 · CE(labels) + (1 − lambda1) · T² · CE(teacher at T)
+                  + distill_weight · Σ_p α_p · loss_p.
+
+    Then the outputs that the hypergradient is taken through are the losses of the pathways and,
+    behind them, the logits.
 
     Searching and retraining differ in ``metaparameters`` and ``strategy`` alone. In a search an
     iteration with a hypergradient is, as in :class:`DistillationNet`: a real step with the
@@ -62,7 +73,8 @@ class DistProNet(TrainingNet):
     metaparameters : PathwayWeights
         Moved in place.
     distill_weight, logit_weight, temperature
-        As in :class:`DistProClassifier`.
+        As in :class:`DistProClassifier`; a learned logit term is the metaparameters', beside which
+        ``logit_weight`` and ``temperature`` count for nothing.
     **params
         Of :class:`TrainingNet`.
     """
@@ -105,9 +117,12 @@ class DistProNet(TrainingNet):
         """What a training forward pass is, but for the modules."""
         return PathwayPass(self.pathways, self.distance)
 
-    def pathway_losses(self, x: Tensor, maps: Mapping[str, Tensor]) -> Tensor:
-        """Of all pathways, shape (L,)."""
-        return self.pathway_pass(self.module_, self.transforms_, x, maps)[1]
+    def step_outputs(self, x: Tensor, maps: Mapping[str, Tensor]) -> Tensor:
+        """What the metaparameters bend the loss through."""
+        return self._joined(*self.pathway_pass(self.module_, self.transforms_, x, maps))
+
+    def _joined(self, logits, losses):
+        return torch.cat([losses, logits.flatten()]) if self.metaparameters.has_logit_term else losses
 
     def trained_modules(self) -> list[nn.Module]:
         """The student and the transforms."""
@@ -120,14 +135,15 @@ class DistProNet(TrainingNet):
     # One iteration
 
     def new_step_record(self) -> StepRecord:
-        """One that knows the losses of the pathways."""
+        """One that knows the losses of the pathways, and the logits where lambda1 and T are learned."""
+        joint = self.metaparameters.has_logit_term
         return StepRecord(
             self.module_,
             self.optimizer_,
             method=self.hypergradient,
             others=[self.transforms_],
-            outputs=self.pathway_losses,
-            logit_change=LOGIT_CHANGE,
+            outputs=self.step_outputs,
+            logit_change=JOINT_LOGIT_CHANGE if joint else LOGIT_CHANGE,
         )
 
     def train_step_single(self, batch: Batch, **params) -> dict[str, Any]:
@@ -139,12 +155,11 @@ class DistProNet(TrainingNet):
             maps, teacher_logits = self._ask(x, active)
             logits, losses = self.pathway_pass(self.module_, self.transforms_, x, maps, active)
             logits = logits.float() if self.autocast else logits
-        labels = self._label_loss(logits, batch.targets._replace(teacher_logits=teacher_logits))
+        labels, share = self._label_loss(logits, batch.targets._replace(teacher_logits=teacher_logits))
         weights = self.distill_weight * self.metaparameters.now.to(losses)
         if record is not None:
-            derivatives = self.distill_weight * self.metaparameters.derivatives().to(losses)
-            record.after_forward((x, maps), losses, derivatives, logits)
-        share = 1 + self.logit_weight
+            outputs = self._joined(logits, losses)
+            record.after_forward((x, maps), outputs, self._derivatives(labels, losses), logits)
         torch.autograd.backward([logits, losses] if active else [logits],
                                 [share * labels.r, weights] if active else [share * labels.r])  # fmt: skip
         loss = share * labels.value + (weights * losses.detach()).sum()
@@ -159,15 +174,27 @@ class DistProNet(TrainingNet):
 
     def _ask(self, x: Tensor, active: list[int]) -> tuple[Mapping[str, Tensor], Tensor | None]:
         """The teacher's maps and logits, as far as anything is made of them."""
-        if not active and not self.logit_weight:
+        if not active and not self.logit_weight and not self.metaparameters.has_logit_term:
             return {}, None
         assert self.teacher is not None
         return self.teacher(x, self.pathway_pass.teacher_layers(active))
 
-    def _label_loss(self, logits: Tensor, targets: Targets) -> TrainingLoss:
-        """(CE + logit_weight · T² · soft CE)/(1 + logit_weight): the loss of DistilledClassifier."""
-        lambda1 = 1 / (1 + self.logit_weight)
-        return TrainingLoss(logits, targets, lambda1, self.temperature, scaling="hinton")
+    def _label_loss(self, logits: Tensor, targets: Targets) -> tuple[TrainingLoss, float]:
+        """The loss of DistilledClassifier, and what it is multiplied by.
+
+        Of a fixed term that is (CE + logit_weight · T² · soft CE)/(1 + logit_weight).
+        """
+        learned, share = self.metaparameters.logit_term, 1 + self.logit_weight
+        lambda1, temperature = (1 / share, self.temperature) if learned is None else learned
+        loss = TrainingLoss(logits, targets, lambda1, temperature, scaling="hinton")
+        return loss, share if learned is None else 1.0
+
+    def _derivatives(self, labels: TrainingLoss, losses: Tensor) -> Tensor:
+        """∂²L_train/∂s ∂a_j, shape (m, len(s)): no factor bends what (lambda1, T) do, nor they it."""
+        of_factors = self.distill_weight * self.metaparameters.derivatives().to(losses)
+        if not self.metaparameters.has_logit_term:
+            return of_factors
+        return torch.block_diag(of_factors, labels.metaparameter_derivatives().flatten(start_dim=1))
 
     # ----------------------------------------------------------------------------------
     # What the history says
@@ -178,6 +205,10 @@ class DistProNet(TrainingNet):
         self.pathways_run_: list[int] = []
 
     def on_epoch_end(self, net, dataset_train=None, dataset_valid=None, **kwargs):
-        """Note how many pathways ran per iteration."""
+        """Note how many pathways ran per iteration, and lambda1 and T where they are learned or set."""
         super().on_epoch_end(net, dataset_train, dataset_valid, **kwargs)
         self.history.record("pathways", sum(self.pathways_run_) / max(1, len(self.pathways_run_)))
+        if self.metaparameters.logit_term is not None:
+            lambda1, temperature = self.metaparameters.logit_term
+            self.history.record("lambda1", float(lambda1))
+            self.history.record("temperature", float(temperature))

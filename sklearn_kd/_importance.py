@@ -15,11 +15,18 @@ comes in closed form here.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_kd._metaparameters import LearnedPath
+from sklearn_kd._metaparameters import LearnedPath, Metaparameters
+
+# Where predictions may lead a raw factor. At 10, beside 26 others at 1 as at the start, the biased
+# softmax gives it 0.997 of the weight, and at −10 less than 1e-6: nothing beyond would change the
+# training loss, and from there a hypergradient, which has the factor α (1 − α), hardly leads back.
+RAW_BOUNDS = (-10.0, 10.0)
 
 
 class Normalization:
@@ -130,7 +137,15 @@ def checked_tau(tau: float | str | None, normalization: str) -> float | None:
 
 
 class PathwayWeights(LearnedPath):
-    """What a net needs to know of the weights of its pathways: what they are, and which count."""
+    """What a net needs to know of the weights of its pathways: what they are, and which count.
+
+    Attributes
+    ----------
+    has_logit_term : bool
+        Whether a lambda1 and a T go with them.
+    """
+
+    has_logit_term = False
 
     @property
     def now(self) -> Tensor:
@@ -143,15 +158,36 @@ class PathwayWeights(LearnedPath):
         raise NotImplementedError
 
     def derivatives(self) -> Tensor:
-        """∂²Σ α_p loss_p / ∂α̃_j ∂loss_p, shape (m, L), where they are learned."""
+        """∂²Σ α_p loss_p / ∂α̃_j ∂loss_p, shape (L, L), where they are learned."""
         raise NotImplementedError
+
+    @property
+    def logit_term(self) -> tuple[Any, Any] | None:
+        """(lambda1, T) now, or None."""
+        return None
+
+    def _path_of(self, sizes: dict[str, int]) -> np.ndarray:
+        """One row per iteration: what it trained with, the values in columns of these sizes."""
+        fields: list[tuple] = [("iteration", np.int64)]
+        fields += [(name, np.float32, (size,)) for name, size in sizes.items()]
+        fields += [("val_loss", np.float64), ("predicted", np.bool_)]
+        path = np.empty(self.iteration, dtype=np.dtype(fields))
+        path["iteration"] = np.arange(self.iteration)
+        if self.iteration:
+            values = torch.stack(self._values[:-1]).split(list(sizes.values()), dim=1)
+            for name, columns in zip(sizes, values, strict=True):
+                path[name] = columns.cpu().numpy()
+            path["predicted"] = self._predicted
+            path["val_loss"] = self._losses_on_host()
+        return path
 
 
 class ImportanceFactors(PathwayWeights):
     """Raw importance factors that are learned; every pathway is active.
 
     A pathway of little weight is computed all the same: it could not come back otherwise. The
-    coordinates θ are the raw factors themselves.
+    coordinates θ are the raw factors themselves. Steps by the hypergradient lead wherever Adam
+    takes them; predictions are projected onto ``RAW_BOUNDS``, widened to where a factor is.
 
     Parameters
     ----------
@@ -200,6 +236,10 @@ class ImportanceFactors(PathwayWeights):
         self._now.copy_(value)
         return value
 
+    def _from_theta(self, theta):
+        low, high = (torch.full_like(self._now, bound) for bound in RAW_BOUNDS)
+        return theta.clamp(torch.minimum(low, self._now), torch.maximum(high, self._now))
+
     def path(self) -> np.ndarray:
         """One row per iteration: the raw factors that it trained with.
 
@@ -207,19 +247,69 @@ class ImportanceFactors(PathwayWeights):
         step; NaN where it was not computed) and ``predicted`` (whether the factors were set
         by a plan after it).
         """
-        fields: list[tuple] = [
-            ("iteration", np.int64),
-            ("raw", np.float32, (len(self._now),)),
-            ("val_loss", np.float64),
-            ("predicted", np.bool_),
-        ]
-        path = np.empty(self.iteration, dtype=np.dtype(fields))
-        path["iteration"] = np.arange(self.iteration)
-        if self.iteration:
-            path["raw"] = torch.stack(self._values[:-1]).cpu().numpy()
-            path["predicted"] = self._predicted
-            path["val_loss"] = self._losses_on_host()
-        return path
+        return self._path_of({"raw": len(self._now)})
+
+
+class JointFactors(PathwayWeights):
+    """Raw factors, and lambda1 and T beside them, moved by one hypergradient of shape (L + 2,).
+
+    Each part takes its steps as it does alone, and has its own coordinates and bounds.
+
+    Parameters
+    ----------
+    factors : ImportanceFactors
+    logit_term : Metaparameters
+    """
+
+    has_logit_term = True
+
+    def __init__(self, factors: ImportanceFactors, logit_term: Metaparameters):
+        self._parts = factors, logit_term
+        super().__init__(torch.cat([part._now for part in self._parts]))
+        # Views: whatever moves the whole moves the parts, and the other way round.
+        factors._now, logit_term._now = self._split(self._now)
+
+    def _split(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """What belongs to the factors, and to (lambda1, T)."""
+        return values[..., :-2], values[..., -2:]
+
+    @property
+    def now(self) -> Tensor:
+        return self._parts[0].now
+
+    @property
+    def active(self) -> list[int]:
+        return self._parts[0].active
+
+    def derivatives(self) -> Tensor:
+        return self._parts[0].derivatives()
+
+    @property
+    def logit_term(self) -> tuple[Any, Any]:
+        return self._parts[1].now
+
+    def descend(self, hypergradient: Tensor) -> Tensor:
+        """A step of either part; of none where h is not finite anywhere."""
+        h = hypergradient + 0 * hypergradient.sum()
+        for part, own in zip(self._parts, self._split(h), strict=True):
+            part.descend(own)
+        return self._now.clone()
+
+    def _go_on_from(self, value):
+        for part, own in zip(self._parts, self._split(value), strict=True):
+            part._go_on_from(own)
+
+    def _to_theta(self, values):
+        parts = zip(self._parts, self._split(values), strict=True)
+        return torch.cat([part._to_theta(own) for part, own in parts], dim=-1)
+
+    def _from_theta(self, theta):
+        parts = zip(self._parts, self._split(theta), strict=True)
+        return torch.cat([part._from_theta(own) for part, own in parts], dim=-1)
+
+    def path(self) -> np.ndarray:
+        """As that of the factors, with ``logit_term``, (lambda1, T), beside ``raw``."""
+        return self._path_of({"raw": len(self._now) - 2, "logit_term": 2})
 
 
 class ScheduledWeights(PathwayWeights):
@@ -229,11 +319,20 @@ class ScheduledWeights(PathwayWeights):
     ----------
     schedule : ndarray of shape (T, L)
         α of each iteration. The last row stays after it.
+    logit_term : ndarray of shape (T, 2) or None, default=None
+        (lambda1, T) of each iteration.
     device : torch.device or str, default="cpu"
     """
 
-    def __init__(self, schedule: np.ndarray, *, device: torch.device | str = "cpu"):
-        self._schedule, self._t = schedule, 0
+    def __init__(
+        self,
+        schedule: np.ndarray,
+        logit_term: np.ndarray | None = None,
+        *,
+        device: torch.device | str = "cpu",
+    ):
+        self._schedule, self._logit_term, self._t = schedule, logit_term, 0
+        self.has_logit_term = logit_term is not None
         super().__init__(torch.as_tensor(schedule[0], device=device))
 
     @property
@@ -253,6 +352,13 @@ class ScheduledWeights(PathwayWeights):
     def active(self) -> list[int]:
         return np.flatnonzero(self._row).tolist()
 
+    @property
+    def logit_term(self) -> tuple[float, float] | None:
+        if self._logit_term is None:
+            return None
+        lambda1, temperature = self._logit_term[min(self._t, len(self._logit_term) - 1)]
+        return float(lambda1), float(temperature)
+
     def hold(self) -> None:
         """Go on to the next row."""
         self._t += 1
@@ -260,3 +366,4 @@ class ScheduledWeights(PathwayWeights):
     def forget_path(self) -> None:
         """Keep only the last row."""
         self._schedule = self._schedule[-1:]
+        self._logit_term = None if self._logit_term is None else self._logit_term[-1:]

@@ -98,11 +98,11 @@ class LearnedPath:
     def plan(self, theta: Tensor) -> None:
         """Set where the next k iterations lead, θ of shape (k, m) or (m,), projected.
 
-        A θ that is NaN leaves them where they are.
+        Where it is not finite they stay where they are now.
         """
         theta = theta.reshape(-1, len(self._now)).to(**self._make)
-        values = self._from_theta(torch.where(theta.isnan(), self._theta.detach(), theta))
-        self._planned = list(values.unbind())
+        theta = torch.where(torch.isfinite(theta), theta, self._to_theta(self._now))
+        self._planned = list(self._from_theta(theta).unbind())
 
     @property
     def planned(self) -> bool:
@@ -114,10 +114,14 @@ class LearnedPath:
         value = self._planned.pop(0)
         with torch.no_grad():
             self._now.copy_(value)
-            if not self._planned:  # where the optimizer goes on from
-                self._theta.copy_(self._to_theta(value))
+            if not self._planned:
+                self._go_on_from(value)
         self._values.append(value)
         self._annotate(predicted=True)
+
+    def _go_on_from(self, value: Tensor) -> None:
+        """Let the optimizer take its next step from here."""
+        self._theta.copy_(self._to_theta(value))
 
     def trajectory(self, first: int, last: int) -> Tensor:
         """θ after ``first`` … ``last`` iterations, both included, shape (last − first + 1, m)."""

@@ -15,6 +15,8 @@ _SHOWN = {
     "pathways": ".1f",
     "skipped_steps": "d",
     "skipped_hypergradients": "d",
+    "lambda1": ".3f",
+    "temperature": ".2f",
 }
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sklearn_kd._layers import captured, resolve_layers
 from sklearn_kd._modes import evaluating
 from sklearn_kd._random import preserved_random_state
-from sklearn_kd._teachers import columns_of, columns_of_codes
+from sklearn_kd._teachers import columns_of, columns_of_codes, require_fitted_net
 
 
 def network_of(teacher: Any) -> nn.Module:
@@ -31,10 +31,7 @@ def network_of(teacher: Any) -> nn.Module:
     if isinstance(inner, nn.Module):
         return inner
     if isinstance(inner, NeuralNet):
-        if not inner.initialized_ or not inner.history:
-            raise ValueError(
-                "teacher is a skorch net that has not been fitted. Fit it first; it is used as it is."
-            )
+        require_fitted_net(inner)
         return inner.module_
     if hasattr(type(inner), "student_"):
         if not hasattr(inner, "net_"):

@@ -140,10 +140,7 @@ class SkorchTeacher(NetworkTeacher):
 
     def check(self):
         self._net = getattr(self.fitted, "estimator", self.fitted)
-        if not self._net.initialized_ or not self._net.history:
-            raise ValueError(
-                "teacher is a skorch net that has not been fitted. Fit it first; it is used as it is."
-            )
+        require_fitted_net(self._net)
 
     def on(self, device, classes):
         def ask(x: Tensor) -> Tensor:
@@ -226,6 +223,14 @@ def set_open_seeds(estimator, rng):
         if value is None and (name == "random_state" or name.endswith("__random_state"))
     }
     return estimator.set_params(**open_seeds)
+
+
+def require_fitted_net(net: NeuralNet) -> None:
+    """Raise ValueError unless a skorch net has been fitted."""
+    if not net.initialized_ or not net.history:
+        raise ValueError(
+            "teacher is a skorch net that has not been fitted. Fit it first; it is used as it is."
+        )
 
 
 def _require_probabilities(estimator) -> None:

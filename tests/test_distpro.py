@@ -24,11 +24,9 @@ from sklearn_kd import (
     build_transforms,
 )
 from sklearn_kd._bilevel import METHODS, StepRecord
-from sklearn_kd._distpro import DistProClassifier
 from sklearn_kd._progress import Progress
 from sklearn_kd._teacher_maps import MapTeacher
 from sklearn_kd._transforms import Conv1
-from sklearn_kd.meta import Linear
 
 
 @pytest.fixture
@@ -135,19 +133,6 @@ def test_no_direction_is_counted_and_not_followed(make_distpro, images, monkeypa
     assert clf.search_history_[:, "skipped_hypergradients"] == [2, 2]
     np.testing.assert_array_equal(clf.process_.raw[1], clf.process_.raw[0])
     assert (clf.process_.raw[2] != clf.process_.raw[1]).any()
-
-
-def test_search_under_a_strategy(make_distpro, images):
-    """Those of the first system drive it as it is."""
-
-    class Predicted(DistProClassifier):
-        def _search_strategy(self):
-            return Linear(e1=3, e2=5)
-
-    raw = Predicted(**make_distpro(search_epochs=4).get_params(deep=False)).fit(*images).process_.raw
-    steps = np.diff(raw, axis=0)
-    np.testing.assert_allclose(steps[3:8], np.tile(steps[3], (5, 1)), atol=1e-5)  # along one line
-    assert np.abs(steps[3]).max() > 0.01 and np.abs(steps[8] - steps[7]).max() > 1e-3
 
 
 def test_adams_first_steps_teach_nothing(make_distpro, images):

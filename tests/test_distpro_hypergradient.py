@@ -240,11 +240,11 @@ def test_no_direction_gives_nan():
 # The net as the estimator makes it
 
 
-def ready_net(clf, images, seed=0):
+def ready_net(clf, images, callbacks=None):
     """The net of the search in float64, some steps into it, with the batches of the next step."""
     weight = np.linspace(0.5, 1.5, len(images[1]))
     run = clf._prepared(*images, weight, None, None)
-    callbacks = [("clip", GradientNormClipping(0.3))]
+    callbacks = [("clip", GradientNormClipping(0.3))] if callbacks is None else callbacks
     net = clf._make_net(run, run.search, clf._factors(run), Gradient(), callbacks)
     for module in net.trained_modules():
         module.double()

@@ -13,6 +13,7 @@ from torch import nn
 from sklearn_kd import DistilledClassifier
 from sklearn_kd._distpro_net import DistProNet
 from sklearn_kd._transforms import Conv1
+from sklearn_kd.meta import Hyperopt, Linear
 
 
 @pytest.fixture(autouse=True)
@@ -94,6 +95,32 @@ def three_stages():
         ({"search_epochs": 0}, ValueError, "'search_epochs' parameter"),
         ({"search_fraction": 1.0}, ValueError, "'search_fraction' parameter"),
         ({"alpha_lr": -1.0}, ValueError, "'alpha_lr' parameter"),
+        ({"meta": "lines"}, ValueError, r"meta='lines' is not known. Did you mean 'linear'"),
+        ({"meta": "hyperopt"}, ValueError, "is one of \\['gradient', 'linear'\\]"),
+        ({"meta": Hyperopt()}, ValueError, "takes no hypergradient.*overrides takes_hypergradient"),
+        ({"meta": "linear", "e1": 1}, ValueError, "a line needs at least two points"),
+        ({"meta": Linear(form="curve")}, ValueError, "form='curve'"),
+        ({"meta": 3}, ValueError, "'meta' parameter"),
+        ({"e2": -1}, ValueError, "'e2' parameter"),
+        ({"meta_lr": -1.0}, ValueError, "'meta_lr' parameter"),
+        ({"logit_weight": "found"}, ValueError, "'logit_weight' parameter"),
+        ({"logit_weight": "learned", "weights": "equal"}, ValueError, "Give logit_weight as a number"),
+        (
+            {"logit_weight": "learned", "temperature": 20.0},
+            ValueError,
+            r"starts; it must be within \[1, 10\]",
+        ),
+        (
+            {"logit_weight": "learned", "process": make_process()},
+            ValueError,
+            "has no path of lambda1 and T. Give logit_weight as a number",
+        ),
+        (
+            {"process": make_process(logit_term=[[0.5, 4.0]] * 3)},
+            ValueError,
+            "logit_weight=0.0, but the given process has a path of lambda1 and T. Set logit_weight='learned'",
+        ),
+        ({"teacher": ConvNet(3), "logit_weight": "learned"}, ValueError, "does not know the class"),
         ({"tau": "half"}, ValueError, "'tau' parameter"),
         ({"process": 3}, ValueError, "'process' parameter"),
         ({"process": "nowhere.npz"}, FileNotFoundError, "nowhere"),

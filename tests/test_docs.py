@@ -166,7 +166,11 @@ def test_noise_is_that_of_the_evidence():
     [
         ("table2_synthetic", "reproduces_synthetic.rst"),
         ("synthetic_honest", "reproduces_synthetic.rst"),
+        ("table2_images", "reproduces_images.rst"),
+        ("images_honest", "reproduces_images.rst"),
+        ("table1_cost", "reproduces_images.rst"),
         ("wrong_labels_and_teachers", "wrong_labels.rst"),
+        ("defaults", "defaults.rst"),
     ],
 )
 def test_what_reproduces_is_that_of_the_runs(script, page, monkeypatch):
@@ -176,6 +180,28 @@ def test_what_reproduces_is_that_of_the_runs(script, page, monkeypatch):
     page = (GUIDE / page).read_text(encoding="utf-8")
     for table in importlib.import_module(script).tables(record):
         assert table in page, f"put the tables that examples/paper/{script}.py prints into the page"
+
+
+def test_what_is_said_of_the_images_is_so(monkeypatch):
+    folder = ROOT / "examples" / "paper"
+    monkeypatch.syspath_prepend(folder)
+    images, honest = (importlib.import_module(name) for name in ("table2_images", "images_honest"))
+    number = importlib.import_module("_protocol").number
+    runs = json.loads((folder / "table2_images.json").read_text())["runs"]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    summary = (GUIDE / "reproduces.rst").read_text(encoding="utf-8")
+    for (name, _), methods in images.by_cell(runs).items():
+        none, gradient, linear = (
+            number(np.mean([run["accuracy"] for run in methods[method]]))
+            for method in ("none", "gradient", "linear")
+        )
+        assert f"{gradient}, {linear}; {none}" in summary, name
+        assert name == "CIFAR-10" or f"{none}, {gradient}, {linear}" in readme, name
+    sets = honest.by_set(json.loads((folder / "images_honest.json").read_text())["runs"])
+    for name, of in sets.items():
+        arms = ("none", "fixed (.5, 4)", "linear", "linear, paper's settings")
+        cells = [name.removeprefix("reduced "), *(number(np.mean(of[arm])) for arm in arms)]
+        assert f"| {' | '.join(cells)} |" in readme, name
 
 
 def test_what_the_text_says_of_the_synthetic_runs_is_so():

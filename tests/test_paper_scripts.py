@@ -90,8 +90,11 @@ def test_a_stopped_script_goes_on_to_the_same_records(name, run, tmp_path):
 
 
 @pytest.mark.usefixtures("small_images")
-def test_passes_are_counted(run, module):
+def test_passes_are_counted(run, module, monkeypatch):
     """A plain iteration goes forward and backward once; a hypergradient takes two and one more."""
+    script = module("table1_cost")
+    quick = {arm: meta for arm, meta in script.ARMS.items() if "10 trials" not in arm}
+    monkeypatch.setattr(script, "ARMS", quick)
     arms = run("table1_cost", "--epochs", "10")["runs"][0]["arms"]
     n = arms["none"]["iterations"]
     validation = arms["none"]["forward"] - n  # D_val after each epoch, and the checks before the first
@@ -174,6 +177,12 @@ def test_a_training_has_the_reversed_divergence_only_where_it_is_asked_for(modul
         other = path()
     assert np.abs(other - before).max() > 1e-3
     np.testing.assert_array_equal(path(), before)
+
+
+def test_a_missing_teacher_is_named(module):
+    images = module("_images")
+    with pytest.raises(ValueError, match=r"Fashion-MNIST needs a teacher: give --fashion-teacher FILE"):
+        images.images_of("Fashion-MNIST", {"data": None, "fashion_teacher": None, "cifar_teacher": None})
 
 
 class TestRuns:

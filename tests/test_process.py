@@ -120,7 +120,7 @@ def test_other_files_are_refused(tmp_path):
     np.savez(tmp_path / "other.npz", raw=RAW)
     (tmp_path / "text.npz").write_text("raw")
     (tmp_path / "evil.npz").write_bytes(pickle.dumps({"raw": RAW}))
-    np.savez(tmp_path / "later.npz", raw=RAW, about=np.array(json.dumps({"format": 2})))
+    np.savez(tmp_path / "later.npz", raw=RAW, about=np.array(json.dumps({"format": 3, "pathways": []})))
     for name in ("other", "text", "evil", "later"):
         with pytest.raises(ValueError, match=r"holds no distillation process.*DistillationProcess\.save"):
             DistillationProcess.load(tmp_path / f"{name}.npz")
@@ -133,6 +133,9 @@ def test_other_files_are_refused(tmp_path):
         ({"raw": RAW[:0]}, "at least one step"),
         ({"raw": RAW * np.nan}, "finite"),
         ({"normalization": "softmux"}, "not one of"),
+        ({"logit_term": [[0.5, 4.0]]}, r"shape \(1, 2\); it must be \(3, 2\)"),
+        ({"logit_term": [[0.5, 4.0], [1.1, 4.0], [0.5, 4.0]]}, "0 <= lambda1 <= 1 and T > 0"),
+        ({"logit_term": [[0.5, 4.0], [0.5, np.nan], [0.5, 4.0]]}, "finite"),
     ],
 )
 def test_what_is_no_process(params, match):

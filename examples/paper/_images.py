@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import torch
+from _networks import answers
 from skorch.callbacks import Callback, LRScheduler
 from torch import nn
 from torch.optim.lr_scheduler import StepLR
@@ -15,7 +16,7 @@ from train_fashion_mnist_teacher import load_teacher
 
 from sklearn_kd import CIFARResNet, DistilledClassifier
 from sklearn_kd.datasets import fetch_cifar10, fetch_fashion_mnist
-from sklearn_kd.meta import Hyperopt, Linear
+from sklearn_kd.meta import PAPER_SETTINGS, Hyperopt, Linear
 
 # What the script needs to find them, and no number depends on.
 WHERE = {
@@ -38,16 +39,11 @@ MEAN_SD = {"Fashion-MNIST": ((0.286,), (0.353,))}  # of the training images; the
 MEAN_SD |= dict.fromkeys(
     ("reduced CIFAR-10", "CIFAR-10"), ((0.4914, 0.4824, 0.4467), (0.2471, 0.2435, 0.2616))
 )
+# Their rates are in ``SETS``, and their optimizers are the library's defaults.
 PAPER = {
-    "lr": 1.0,
-    "batch_size": 128,
-    "val_temperature": 1.0,
-    "meta_coordinates": "raw",
-    "meta_clip": 0.01,
-    "temperature_bounds": (0.1, 10.0),
-    "temperature_scaling": "none",
-    "lambda1": "random",
-    "temperature": "random",
+    name: value
+    for name, value in PAPER_SETTINGS.items()
+    if name not in ("optimizer", "meta_optimizer", "meta_lr")
 }
 HALVINGS = {50: 10, 100: 10}  # epochs: the rate is halved after every so many; else five times in all
 METHODS = {
@@ -110,15 +106,17 @@ def images(name: str, data: str | None, teacher: Path) -> tuple:
     return X, y, answers(network, X), *fetch(subset="test")
 
 
-def answers(network: nn.Module, X: np.ndarray) -> np.ndarray:
-    """Logits of a network for all images."""
-    with torch.inference_mode():
-        return torch.cat([network.eval()(x) for x in torch.tensor(X).split(250)]).numpy()
+def where_of(options: argparse.Namespace) -> dict:
+    """The options of ``WHERE``, as given."""
+    return {name: vars(options)[name] for name in (option.replace("-", "_") for option in WHERE)}
 
 
 def images_of(name: str, where: dict) -> tuple:
     """``images`` of a set, as the command line says where they are."""
-    teacher = where["fashion_teacher" if name == "Fashion-MNIST" else "cifar_teacher"]
+    option = "fashion-teacher" if name == "Fashion-MNIST" else "cifar-teacher"
+    teacher = where[option.replace("-", "_")]
+    if teacher is None:
+        raise ValueError(f"{name} needs a teacher: give --{option} FILE, {WHERE[option]['help']}.")
     return images(name, where["data"], teacher)
 
 

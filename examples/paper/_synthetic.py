@@ -8,7 +8,7 @@ import numpy as np
 
 from sklearn_kd import DistilledClassifier, MLPStudent
 from sklearn_kd.datasets import make_metaparameter_synthetic
-from sklearn_kd.meta import Hyperopt, Linear
+from sklearn_kd.meta import PAPER_SETTINGS, Hyperopt, Linear
 
 # Third column of the student and of the teacher.
 FEATURES = {
@@ -22,16 +22,10 @@ TEACHER = {"iterations": 20_000, "lr": 1e-2}
 # here, as in the text; the code's weighs the teacher. Starts are uniform on [0, 1], steps SGD and
 # clipping alike in both directions, so the two are one method under another name.
 PAPER = {
-    "lr": 1.0,
-    "val_temperature": 0.1,
-    "meta_coordinates": "raw",
-    "meta_lr": 1.0,
-    "meta_clip": 0.01,
-    "temperature_bounds": (0.1, 10.0),
-    "temperature_scaling": "none",
-    "lambda1": "random",
-    "temperature": "random",
-}
+    name: value
+    for name, value in PAPER_SETTINGS.items()
+    if name not in ("optimizer", "meta_optimizer", "batch_size")  # the batch is the whole set
+} | {"val_temperature": 0.1, "meta_lr": 1.0}
 METHODS = {
     "none": "none",
     "naive": "naive",

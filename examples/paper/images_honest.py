@@ -25,7 +25,7 @@ from collections import defaultdict
 from itertools import product
 
 import numpy as np
-from _images import METHODS, PAPER, WHERE, images_of, student_of
+from _images import METHODS, PAPER, WHERE, images_of, student_of, where_of
 from _protocol import Runs, arguments, interval, list_table, mean_sd, number, paired
 from skorch.callbacks import LRScheduler
 from torch.optim.lr_scheduler import CosineAnnealingLR
@@ -142,24 +142,28 @@ def test_settings(options, rates):
             yield {"name": name, "arm": arm, "seed": seed, "lr": rates[name], "epochs": options.epochs}
 
 
-def by_set(runs):
-    """Set → arm → accuracy of each draw; the grids are each draw's best by L_val."""
-    cells = defaultdict(lambda: defaultdict(dict))
-    points = defaultdict(list)
+def runs_by_set(runs):
+    """Set → arm → draw → its run; that of a grid is its best by L_val."""
+    cells, points = defaultdict(lambda: defaultdict(dict)), defaultdict(list)
     for run in runs:
         setting = run["setting"]
         if setting["seed"] == TUNING_SEED:
             continue
         if isinstance(setting["arm"], str):
-            cells[setting["name"]][setting["arm"]][setting["seed"]] = run["accuracy"]
+            cells[setting["name"]][setting["arm"]][setting["seed"]] = run
         else:
             points[setting["name"], setting["seed"]].append(run)
     for (name, seed), these in points.items():
         for label, scaling in zip(GRIDS, SCALINGS, strict=True):
-            cells[name][label][seed] = best(these, scaling)["accuracy"]
+            cells[name][label][seed] = best(these, scaling)
+    return cells
+
+
+def by_set(runs):
+    """Set → arm → accuracy of each draw."""
     return {
-        name: {arm: [of[seed] for seed in sorted(of)] for arm, of in arms.items()}
-        for name, arms in cells.items()
+        name: {arm: [of[seed]["accuracy"] for seed in sorted(of)] for arm, of in arms.items()}
+        for name, arms in runs_by_set(runs).items()
     }
 
 
@@ -184,31 +188,21 @@ def tables(record):
                 if arm != baseline
             ],
         )
-    yield list_table(["(lambda1, T) at the end", *sets], ends(record["runs"], sets))
+    yield list_table(
+        ["(lambda1, T) at the end", *sets], where_they_ended(runs_by_set(record["runs"]).values())
+    )
     for name in sets:
         yield grid_table(name, record["runs"])
 
 
-def ends(runs, sets):
+def where_they_ended(sets):
     """Of each learned arm, and what the grids chose, on average."""
-    found, points = defaultdict(list), defaultdict(list)
-    for run in runs:
-        setting = run["setting"]
-        if setting["seed"] == TUNING_SEED:
-            continue
-        if isinstance(setting["arm"], str):
-            found[setting["name"], setting["arm"]].append((run["lambda1"], run["temperature"]))
-        else:
-            points[setting["name"], setting["seed"]].append(run)
-    for (name, _), these in points.items():
-        for label, scaling in zip(GRIDS, SCALINGS, strict=True):
-            at = best(these, scaling)
-            found[name, label].append((at["lambda1"], at["temperature"]))
     learned = [arm for arm in (*ARMS, *GRIDS) if arm not in ("none", "naive", "random", "fixed (.5, 4)")]
-    return [
-        [arm, *("{:.2f}, {:.1f}".format(*np.mean(found[name, arm], axis=0)) for name in sets)]
-        for arm in learned
-    ]
+    rows = []
+    for arm in learned:
+        ends = (np.mean([(r["lambda1"], r["temperature"]) for r in of[arm].values()], axis=0) for of in sets)
+        rows.append([arm, *("{:.2f}, {:.1f}".format(*end) for end in ends)])
+    return rows
 
 
 def grid_table(name, runs):
@@ -246,7 +240,7 @@ def main():
     )
     settings = {"images": N_IMAGES, "training": TRAINING, "arms": {arm: str(of) for arm, of in ARMS.items()}}
     runs = Runs(options.json, settings, anew=options.anew)
-    where = {name.replace("-", "_"): getattr(options, name.replace("-", "_")) for name in WHERE}
+    where = where_of(options)
     tuned = runs.of(one_run, tuning_settings(options), options.jobs, **where)
     rates, means = chosen(tuned)
     made = runs.of(one_run, test_settings(options, rates), options.jobs, **where)

@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections import Counter
 
 import torch
-from _images import PAPER, WHERE, PaperStudent, images_of, student_of
+from _images import PAPER, WHERE, PaperStudent, images_of, student_of, where_of
+from _networks import PASSES, Counted
 from _protocol import Runs, arguments, list_table
 
 from sklearn_kd.meta import Hyperopt, Linear, Random
@@ -37,22 +37,10 @@ ARMS = {
     "random search, 10 trials": Random(n_trials=10),
     "hyperopt, 10 trials": Hyperopt(n_trials=10),
 }
-PASSES = Counter()
 
 
-class CountedStudent(PaperStudent):
-    """Counts the batches that go through it."""
-
-    def forward(self, x):
-        PASSES["forward"] += 1
-        logits = super().forward(x)
-        if logits.requires_grad:
-            logits.register_hook(self.count_backward)
-        return logits
-
-    @staticmethod
-    def count_backward(_):
-        PASSES["backward"] += 1
+class CountedStudent(Counted, PaperStudent):
+    """The paper's student, every pass of which counts."""
 
 
 def one_round(number, epochs, **where):
@@ -93,16 +81,17 @@ def tables(record):
                 arm,
                 f"{forward:.1f}",
                 f"{backward:.1f}",
+                f"{statistics.median(of[arm]['seconds'] for of in rounds):.1f}",
                 f"{statistics.median(ratios):.2f} ({min(ratios):.2f} … {max(ratios):.2f})",
             ]
         )
-    return [list_table(["", "forward passes", "backward passes", "CPU time"], rows)]
+    return [list_table(["", "forward passes", "backward passes", "CPU seconds", "ratio to naive"], rows)]
 
 
 def main():
     options = arguments(__doc__, __file__, runs=5, length=("epochs", 2), quick=(1, 1), **WHERE)
     runs = Runs(options.json, {"arms": {arm: str(meta) for arm, meta in ARMS.items()}}, anew=options.anew)
-    where = {name.replace("-", "_"): getattr(options, name.replace("-", "_")) for name in WHERE}
+    where = where_of(options)
     wanted = [{"number": number, "epochs": options.epochs} for number in range(options.runs)]
     made = runs.of(one_round, wanted, **where)
     for table in tables({"runs": made}):

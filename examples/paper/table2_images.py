@@ -33,7 +33,7 @@ from contextlib import nullcontext
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
-from _images import PAPER, SETS, WHERE, images_of, train_as_the_paper
+from _images import PAPER, SETS, WHERE, images_of, train_as_the_paper, where_of
 from _protocol import COLOURS, METHODS, Runs, arguments, band, list_table, mean_max, mean_sd, share_clipped
 from _reversed import reversed_divergence
 
@@ -170,7 +170,7 @@ def main():
         **WHERE,
     )
     runs = Runs(options.json, PAPER | {"sets": SETS, "e1": 10, "e2": 10}, anew=options.anew)
-    where = {name.replace("-", "_"): getattr(options, name.replace("-", "_")) for name in WHERE}
+    where = where_of(options)
     made = runs.of(one_run, wanted(options), options.jobs, **where)
     for table in tables({"runs": made}):
         print(table)

@@ -28,15 +28,15 @@ PAPER_SETTINGS: dict[str, Any] = {
     "lr": 1.0,
     "optimizer": torch.optim.SGD,
     "batch_size": 128,
-    "lambda1": "random",
-    "temperature": "random",
-    "temperature_bounds": (0.1, 10.0),
-    "temperature_scaling": "none",
     "val_temperature": 1.0,
     "meta_coordinates": "raw",
     "meta_optimizer": torch.optim.SGD,
     "meta_lr": 0.1,
     "meta_clip": 0.01,
+    "temperature_bounds": (0.1, 10.0),
+    "temperature_scaling": "none",
+    "lambda1": "random",
+    "temperature": "random",
 }
 
 __all__ = [

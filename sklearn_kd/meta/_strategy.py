@@ -96,11 +96,13 @@ class Strategy(BaseEstimator):
     def predict(self, metaparameters: LearnedPath) -> Tensor | None:
         """θ after an iteration without hypergradient; None: stay.
 
-        θ is (lambda1, log T), or (lambda1, T) with ``meta_coordinates="raw"``.
+        θ is (lambda1, log T), or (lambda1, T) with ``meta_coordinates="raw"``. In the search of
+        :class:`DistProClassifier` it is the raw factors, of any number L in place of 2, and
+        behind them lambda1 and log T where they are learned.
 
         ``metaparameters.iteration`` says which it is and ``metaparameters.trajectory(...)``
         where they have been. Return shape (2,) for this iteration alone, or (k, 2) for it
         and the k − 1 that follow, before the strategy is asked again. What is returned is
-        projected onto the bounds.
+        projected onto the bounds; what is not finite stays where it is.
         """
         return None

@@ -1,0 +1,527 @@
+"""What the two experiments on DistPro share: arms, one search, one training, and the tables.
+
+Searches are runs of their own, so that a process is paid for once and followed by every arm that needs
+it. What is kept of one are ``N_ROWS`` rows, evenly spaced, between which it is interpolated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from _networks import PASSES, Counted
+from _protocol import Runs, list_table, number, paired
+from _reviewkd import ReviewedStudent, WarmUp
+from skorch.callbacks import Callback, LRScheduler
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from sklearn_kd import CIFARResNet, DistillationProcess, DistilledClassifier, DistProClassifier, Pathway
+
+# Of the library's own, to bring arms to the same sum of weights.
+from sklearn_kd._distillation_process import retraining_weights
+
+TRAINING = {"lr": 0.1, "optimizer__momentum": 0.9, "optimizer__weight_decay": 5e-4, "batch_size": 128}
+LAYERS = ("layer1", "layer2", "layer3")
+TEMPERATURE, TAU, N_ROWS = 4.0, 0.5, 64
+TUNING_SEED = 10_000
+# Each arm's weight is one of these; of KD it is lambda1, the weight of the labels.
+WEIGHTS: tuple[float, ...] = (0.2, 1.0, 5.0, 25.0)
+LAMBDA1S: tuple[float, ...] = (0.9, 0.5, 0.1)
+
+SEARCHES: dict[str, dict[str, Any]] = {
+    "gradient": {},
+    "linear": {"meta": "linear"},
+    "learned": {"logit_weight": "learned", "temperature": TEMPERATURE},
+    "elsewhere": {},  # on other data
+}
+# Arm → the search whose process it follows, and how.
+FOLLOWERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "mean": ("gradient", {"weights": "mean"}),
+    "final": ("gradient", {"weights": "final"}),
+    "reversed": ("gradient", {"weights": "reversed"}),
+    "DistPro": ("gradient", {}),
+    "DistPro, linear": ("linear", {}),
+    "DistPro, lambda1 and T": ("learned", {"logit_weight": "learned"}),
+}
+# Those of constant weights whose sum is not that of the process, again with that sum.
+MATCHED = {"equal, DistPro's sum": "equal", "final, DistPro's sum": "final"}
+TUNED = ("KD", "equal", "ReviewKD", *FOLLOWERS)
+ARMS = ("none", *TUNED, *MATCHED)
+TRANSFERRED = "DistPro, searched elsewhere"
+
+
+class Task(NamedTuple):
+    """Images of shape (n, 3, h, w) in [0, 1], labels, and who teaches whom."""
+
+    X: np.ndarray
+    y: np.ndarray
+    X_test: np.ndarray
+    y_test: np.ndarray
+    teacher: CIFARResNet
+    depth: int
+
+
+class Plan(NamedTuple):
+    """What differs between the experiments and is the same for all of one's runs."""
+
+    transforms: tuple[str, ...]
+    pad: int
+    warm_up: int
+    device: str = "auto"
+
+
+# --------------------------------------------------------------------------------------
+# One run
+
+
+class CountedStudent(Counted, CIFARResNet):
+    """Counts the batches that go through it to learn from."""
+
+    def counts(self):
+        return self.training or torch.is_grad_enabled()
+
+
+class Cost(Callback):
+    """Passes of one training, and its seconds of CPU time, or on a GPU; they include the teacher."""
+
+    def on_train_begin(self, net, **kwargs):
+        PASSES.clear()
+        self.began_ = self.clock(net)
+
+    def on_train_end(self, net, **kwargs):
+        self.cost_ = dict(PASSES) | {"seconds": round(self.clock(net) - self.began_, 2)}
+
+    @staticmethod
+    def clock(net):
+        if torch.device(net.device).type != "cuda":
+            return time.process_time()
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+class NoRetraining(Callback):
+    """A search is wanted, and nothing behind it."""
+
+    def on_epoch_begin(self, net, **kwargs):
+        raise KeyboardInterrupt  # how skorch's callbacks end a fit early
+
+
+def crop_and_flip(x: torch.Tensor, pad: int) -> torch.Tensor:
+    """Each image moved by up to ``pad`` pixels, its border reflected, and mirrored half of the time."""
+    n, c, h, w = x.shape
+    padded, where = F.pad(x, [pad] * 4, mode="reflect"), {"device": x.device}
+    rows, columns = (
+        (torch.randint(0, 2 * pad + 1, (n, 1), **where) + torch.arange(size, **where)) for size in (h, w)
+    )
+    image, channel = torch.arange(n, **where).view(n, 1, 1, 1), torch.arange(c, **where).view(1, c, 1, 1)
+    moved = padded[image, channel, rows.view(n, 1, h, 1), columns.view(n, 1, 1, w)]
+    mirrored = torch.rand(n, 1, 1, 1, **where) < 0.5
+    return torch.where(mirrored, moved.flip(3), moved)
+
+
+def cosine(epochs):
+    return ("rate", LRScheduler(CosineAnnealingLR, T_max=epochs))
+
+
+def train_teacher(file: Path, plan: Plan, student, X, y, epochs: int, **params) -> None:
+    """Write the weights of a network that has learned the labels to a file."""
+    teacher = DistilledClassifier(
+        None,
+        student,
+        meta="none",
+        augment=partial(crop_and_flip, pad=plan.pad),
+        max_epochs=epochs,
+        callbacks=[cosine(epochs)],
+        random_state=0,
+        **TRAINING | params,
+    )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(teacher.fit(X, y).student_.cpu().state_dict(), file)
+
+
+def common(plan, seed, epochs, cost):
+    """What all trainings have, so that those of one seed are paired."""
+    return TRAINING | {
+        "augment": partial(crop_and_flip, pad=plan.pad),
+        "max_epochs": epochs,
+        "callbacks": [cosine(epochs), ("cost", cost)],
+        "random_state": seed,
+        "device": plan.device,
+    }
+
+
+def pathways_of(task, plan, **params):
+    return DistProClassifier(
+        task.teacher,
+        CountedStudent,
+        student__depth=task.depth,
+        teacher_layers=list(LAYERS),
+        student_layers=list(LAYERS),
+        transforms=list(plan.transforms),
+        **params,
+    )
+
+
+def rows_of(task, seed):
+    """What is trained on and what is judged by: the test, but for tuning a fifth of D."""
+    if seed != TUNING_SEED:
+        return (task.X, task.y), (task.X_test, task.y_test)
+    rows = np.random.default_rng(seed).permutation(len(task.X))
+    held_out = len(rows) // 5
+    return tuple((task.X[part], task.y[part]) for part in (rows[held_out:], rows[:held_out]))
+
+
+def one_search(task: Task, plan: Plan, search: str, weight: float, seed: int, search_epochs: int) -> dict:
+    """Some rows of the process, and what it took."""
+    cost = Cost()
+    params = common(plan, seed, 1, Cost()) | {"callbacks": [NoRetraining()]}
+    student = pathways_of(
+        task,
+        plan,
+        distill_weight=weight,
+        search_epochs=search_epochs,
+        search_callbacks=[cosine(search_epochs), cost],
+        **params,
+        **SEARCHES[search],
+    )
+    process = student.fit(*rows_of(task, seed)[0]).process_
+    n = min(N_ROWS, len(process))
+    term = process.logit_term_at(np.arange(n), n)
+    return {
+        "raw": process.raw_at(np.arange(n), n).round(4).tolist(),
+        "logit_term": None if term is None else term.round(4).tolist(),
+        "pathways": [list(pathway) for pathway in process.pathways],
+        "skipped": sum(student.search_history_[:, "skipped_hypergradients"]),
+        "cost": cost.cost_,
+    }
+
+
+def process_of(found: dict) -> DistillationProcess:
+    """As a run of :func:`one_search` has it."""
+    pathways = [Pathway(*pathway) for pathway in found["pathways"]]
+    return DistillationProcess(found["raw"], pathways, logit_term=found["logit_term"])
+
+
+def one_training(
+    task: Task, plan: Plan, arm: str, weight: float, seed: int, epochs: int, found: dict | None
+) -> dict:
+    """Accuracy, what it took, and how many pathways ran."""
+    cost = Cost()
+    student = student_of(task, plan, arm, weight, common(plan, seed, epochs, cost), found)
+    trained, judged = rows_of(task, seed)
+    accuracy = student.fit(*trained).score(*judged)
+    result = {"valid_accuracy" if seed == TUNING_SEED else "accuracy": accuracy, "cost": cost.cost_}
+    result["diverged"] = student.net_.diverged_
+    if isinstance(student, DistProClassifier):
+        result["ran"] = [round(ran, 2) for ran in student.history_[:, "pathways"]]
+    return result
+
+
+def student_of(task, plan, arm, weight, params, found):
+    arm = MATCHED.get(arm, arm)
+    if arm in ("none", "KD"):
+        meta = {"meta": "none"} if arm == "none" else {"meta": "fixed", "lambda1": weight}
+        params |= meta | {"temperature": TEMPERATURE, "student__depth": task.depth}
+        return DistilledClassifier(task.teacher, CountedStudent, **params)
+    if arm == "ReviewKD":
+        return reviewed(task, plan, weight, params)
+    if arm == "equal":
+        return pathways_of(task, plan, weights="equal", distill_weight=weight, **params)
+    how = {} if arm == TRANSFERRED else FOLLOWERS[arm][1]
+    return pathways_of(task, plan, process=process_of(found), distill_weight=weight, tau=TAU, **params, **how)
+
+
+def reviewed(task, plan, weight, params):
+    params["callbacks"].append(WarmUp(plan.warm_up))
+    return DistilledClassifier(
+        None,
+        ReviewedStudent,
+        meta="none",
+        student__make=partial(CountedStudent, task.depth),
+        student__teacher=task.teacher,
+        student__layers=LAYERS,
+        student__channels=((16, 32, 64), (16, 32, 64)),
+        student__weight=weight,
+        **params,
+    )
+
+
+def strength(found: dict, weights: str, n_steps: int = 1000) -> float:
+    """The sum of the weights of the pathways that run, on average over a retraining."""
+    process = process_of(found)
+    return float(retraining_weights(process, n_steps, weights, TAU, len(process.pathways)).sum(axis=1).mean())
+
+
+def common_settings(plan: Plan) -> dict:
+    """What the numbers of all runs depend on."""
+    settings = {"arms": ARMS, "weights": WEIGHTS, "lambda1s": LAMBDA1S, "temperature": TEMPERATURE}
+    return settings | {"plan": plan._asdict(), "training": TRAINING, "tau": TAU, "rows": N_ROWS}
+
+
+def digest(file: Path) -> str:
+    """SHA-256 of a teacher's weights."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+# --------------------------------------------------------------------------------------
+# All runs
+
+
+class Wanted(NamedTuple):
+    """A training, and the search (its name, weight and seed) whose process it follows."""
+
+    arm: str
+    weight: float
+    seed: int
+    search: tuple[str, float, int] | None = None
+
+
+class Experiment:
+    """Searches and trainings as an experiment asks for them, each made once.
+
+    Parameters
+    ----------
+    runs : Runs
+    one_run : callable
+        The script's, which is given the settings that are made here, and ``processes``.
+    options : argparse.Namespace
+        ``jobs``, ``runs``, ``images``, ``epochs``, ``search_epochs``.
+    transfers : bool, default=False
+        Whether a process is searched on other data as well.
+    **given
+        Of ``one_run``: where the data lies.
+    """
+
+    def __init__(
+        self, runs: Runs, one_run: Callable[..., dict], options: Any, *, transfers: bool = False, **given: Any
+    ):
+        self.runs, self.one_run, self.options, self.given = runs, one_run, options, given
+        self.search_of = {arm: search for arm, (search, _) in FOLLOWERS.items()}
+        self.search_of |= {TRANSFERRED: "elsewhere"} if transfers else {}
+        self.processes: dict[str, dict] = {}
+
+    def carry_out(self) -> dict:
+        """All runs, and the weight chosen for each arm."""
+        seeds, (weights, made) = range(self.options.runs), self.tune()
+        made += self.train([self.wanted(arm, weights[arm], seed) for seed in seeds for arm in weights])
+        made += self.train([self.matched(arm, weights["DistPro"], seed) for seed in seeds for arm in MATCHED])
+        return {"chosen": weights, "runs": [*made, *self.processes.values()]}
+
+    def tune(self) -> tuple[dict[str, float], list[dict]]:
+        """Of each arm the weight that is best on the fifth of D, where there is a choice; the runs."""
+        candidates = {arm: LAMBDA1S if arm == "KD" else WEIGHTS for arm in TUNED}
+        choices = [(arm, w) for arm, of in candidates.items() for w in of if len(of) > 1]
+        made = self.train([self.wanted(arm, weight, TUNING_SEED) for arm, weight in choices])
+        best = {"none": 0.0} | {arm: of[0] for arm, of in candidates.items()}
+        accuracy: dict[str, float] = {}
+        for (arm, weight), run in zip(choices, made, strict=True):
+            if run["valid_accuracy"] > accuracy.get(arm, -1.0):
+                best[arm], accuracy[arm] = weight, run["valid_accuracy"]
+        if TRANSFERRED in self.search_of:
+            best[TRANSFERRED] = best["DistPro"]
+        return best, made
+
+    def wanted(self, arm: str, weight: float, seed: int) -> Wanted:
+        """An arm follows a process that was searched at the weight it is followed with."""
+        search = self.search_of.get(arm)
+        return Wanted(arm, weight, seed, None if search is None else (search, weight, seed))
+
+    def matched(self, arm: str, weight: float, seed: int) -> Wanted:
+        """A constant arm at the sum that DistPro's weights have in the same seed."""
+        search = ("gradient", weight, seed)
+        found, constant = self.processes[key(*search)], MATCHED[arm] == "equal"
+        own = 1.0 if constant else strength(found, MATCHED[arm])
+        ratio = strength(found, "process") / own if own else 0.0
+        return Wanted(arm, round(weight * ratio, 6), seed, None if constant else search)
+
+    def train(self, wanted: list[Wanted]) -> list[dict]:
+        """The runs, after the searches that they take."""
+        searches = {key(*of.search): of.search for of in wanted if of.search is not None}
+        missing = {k: of for k, of in searches.items() if k not in self.processes}
+        found = self.made([self.setting("search", *of) for of in missing.values()])
+        self.processes |= dict(zip(missing, found, strict=True))
+        return self.made([
+            self.setting("training", *of[:3])
+            | {"epochs": self.options.epochs, "process": None if of.search is None else key(*of.search)}
+            for of in wanted
+        ])  # fmt: skip
+
+    def setting(self, what, of, weight, seed):
+        options = {name: getattr(self.options, name) for name in ("images", "search_epochs")}
+        return {"what": what, "of": of, "weight": weight, "seed": seed} | options
+
+    def made(self, settings):
+        given = self.given | {"processes": self.processes}
+        return self.runs.of(self.one_run, settings, self.options.jobs, **given)
+
+
+def key(search: str, weight: float, seed: int) -> str:
+    """By which a process is found again."""
+    return f"{search}, {weight:g}, {seed}"
+
+
+def run_of(
+    tasks: Callable[[str], Task],
+    plan: Plan,
+    processes: dict,
+    *,
+    what: str,
+    of: str,
+    weight: float,
+    seed: int,
+    search_epochs: int,
+    epochs: int = 0,
+    process: str | None = None,
+) -> dict:
+    """One run by its setting; ``tasks`` gives the task of "here" or of "elsewhere"."""
+    if what == "search":
+        task = tasks("elsewhere" if of == "elsewhere" else "here")
+        return one_search(task, plan, of, weight, seed, search_epochs)
+    found = None if process is None else processes[process]
+    return one_training(tasks("here"), plan, of, weight, seed, epochs, found)
+
+
+# --------------------------------------------------------------------------------------
+# What they come to
+
+
+def tables(record: dict) -> Iterator[str]:
+    """Accuracies and paired differences; the cost; what was searched for; how the weights were chosen."""
+    runs, chosen = record["runs"], record["chosen"]
+    by_arm = by_arm_of(runs, chosen)
+    yield accuracy_table(by_arm)
+    yield cost_table(runs, by_arm)
+    yield search_table(runs)
+    tuned = [run for run in runs if "valid_accuracy" in run]
+    if tuned:
+        yield tuning_table(tuned, chosen)
+
+
+def by_arm_of(runs, chosen):
+    """Arm → its runs on the test, in the order of the seeds."""
+    found: dict[str, list] = {arm: [] for arm in (*ARMS, TRANSFERRED)}
+    for run in runs:
+        setting = run["setting"]
+        if setting["what"] == "search" or setting["seed"] == TUNING_SEED:
+            continue
+        if setting["of"] in MATCHED or setting["weight"] == chosen[setting["of"]]:
+            found[setting["of"]].append(run)
+    return {arm: sorted(of, key=lambda run: run["setting"]["seed"]) for arm, of in found.items() if of}
+
+
+def points(values) -> str:
+    """Mean ± standard error, in percent: "63.01 ± 0.12"."""
+    values = 100 * np.asarray(values)
+    return f"{values.mean():.2f}" + (f" ± {standard_error(values):.2f}" if len(values) > 1 else "")
+
+
+def standard_error(values) -> float:
+    return float(np.std(values, ddof=1) / len(values) ** 0.5)
+
+
+def difference(a, b) -> str:
+    """Mean ± standard error of paired differences in percentage points, and Student's 95 % interval."""
+    values = 100 * np.subtract(a, b)
+    if len(values) < 2:
+        return f"{values.mean():+.2f}".replace("-", "−")
+    found = paired(100 * np.asarray(a), 100 * np.asarray(b))
+    text = f"{values.mean():+.2f} ± {standard_error(values):.2f} [{found['low']:+.2f}, {found['high']:+.2f}]"
+    return text.replace("-", "−")
+
+
+def accuracy_table(by_arm):
+    accuracy = {arm: [run["accuracy"] for run in of] for arm, of in by_arm.items()}
+    baselines = ("none", "equal", "mean")
+    rows = [
+        [
+            arm,
+            ", ".join(sorted({f"{run['setting']['weight']:g}" for run in by_arm[arm]})),
+            points(values),
+            *("" if arm == base else difference(values, accuracy[base]) for base in baselines),
+            "" if arm == "DistPro" else difference(accuracy["DistPro"], values),
+        ]
+        for arm, values in accuracy.items()
+    ]
+    header = ["", "weight", "accuracy, %", *(f"minus {base}" for base in baselines), "DistPro minus it"]
+    return list_table(header, rows)
+
+
+def cost_table(runs, by_arm):
+    """Of the retraining, of the search before it, and both together against the student alone."""
+    searches = {
+        key(setting["of"], setting["weight"], setting["seed"]): run["cost"]
+        for run in runs
+        if (setting := run["setting"])["what"] == "search"
+    }
+    alone = mean_of([run["cost"] for run in by_arm["none"]], "seconds")
+    rows = []
+    for arm, of in by_arm.items():
+        own = [run["cost"] for run in of]
+        before = [searches[process] for run in of if (process := run["setting"]["process"]) is not None]
+        both = sum(mean_of(costs, "seconds") for costs in (before, own))
+        ran = [np.mean(run["ran"]) for run in of if "ran" in run]
+        rows.append(
+            [
+                arm,
+                cost_in_words(before),
+                cost_in_words(own),
+                f"{both / alone:.1f}",
+                f"{np.mean(ran):.1f}" if ran else "",
+            ]
+        )
+    header = ["", *(f"{phase}: s (forward, backward)" for phase in ("search", "training"))]
+    return list_table([*header, "times none", "pathways"], rows)
+
+
+def mean_of(costs, name) -> float:
+    return float(np.mean([cost[name] for cost in costs])) if costs else 0.0
+
+
+def cost_in_words(costs) -> str:
+    """ "75.1 (1134, 756)" """
+    if not costs:
+        return ""
+    seconds, forward, backward = (mean_of(costs, name) for name in ("seconds", "forward", "backward"))
+    return f"{seconds:.1f} ({forward:.0f}, {backward:.0f})"
+
+
+def search_table(runs):
+    """Where the weights of the pathways, lambda1 and T ended, and how strong they were, by search."""
+    searches = {
+        tuple(setting[name] for name in ("of", "weight", "seed")): run
+        for run in runs
+        if (setting := run["setting"])["what"] == "search" and setting["seed"] != TUNING_SEED
+    }
+    rows = []
+    for (search, weight, seed), run in sorted(searches.items()):
+        process, term = process_of(run), run["logit_term"]
+        last = process.weights[-1]
+        rows.append(
+            [
+                f"{search}, weight {weight:g}, seed {seed}",
+                f"{last.max():.2f} ({process.pathways[last.argmax()].key})",
+                str(int((process.raw[-1] <= TAU).sum())),
+                number(strength(run, "process")),
+                "" if term is None else f"{term[-1][0]:.2f}, {term[-1][1]:.1f}",
+                str(run["skipped"]),
+            ]
+        )
+    header = ["search", "largest weight at the end", "pruned at the end", "mean sum", "lambda1, T", "skipped"]
+    return list_table(header, rows)
+
+
+def tuning_table(tuned, chosen):
+    """Accuracy on the fifth of D by weight; one run each."""
+    rows = []
+    for arm in TUNED:
+        of = {run["setting"]["weight"]: run["valid_accuracy"] for run in tuned if run["setting"]["of"] == arm}
+        cells = (f"{weight:g}: {100 * accuracy:.2f}" for weight, accuracy in sorted(of.items()))
+        rows.append([arm, f"{chosen[arm]:g}", "; ".join(cells)])
+    return list_table(["tuned", "chosen", "accuracy on the held-out fifth, %"], rows)

@@ -1,0 +1,109 @@
+"""DistPro's claim on two cores: does a searched process beat equal weights, and what does it cost?
+
+Deng, Sun, Newsam and Wang, "DistPro: Searching a fast knowledge distillation process via meta
+optimization" (ECCV 2022). CIFAR-10 with the images averaged down to 16×16, 10,000 of them to train on,
+from a ResNet-20 to a ResNet-8, nine conv2 pathways, 12 epochs, a search of 6, three seeds. The teacher is
+the ResNet-20 of 32×32 images, trained on for five epochs with all 50,000 small ones.
+
+The arms: the student alone; its teacher's answers (KD, T = 4); pathways of equal weight; ReviewKD's
+fusion blocks (_reviewkd.py, warmed up over the first epoch); DistPro; the mean over time of its process,
+its last weights throughout, and the process backwards; DistPro with a search that predicts ten of twenty
+steps; DistPro with lambda1 and T learned beside the pathways. Equal and last weights run once more at the
+sum that DistPro's weights have (the mean has it as it is, and so has the process backwards).
+
+Each arm's weight is the best of four (of three for KD) on a fifth of the training images, of one
+division, the same for all arms; the test images choose nothing. The arms of a seed have the same initial
+weights, batches and augmentation (crops and mirrors; D_val of a search has none), so differences are
+paired. Accuracy is the last epoch's. The cost of a search is counted, in seconds and in passes through
+the student.
+
+    OMP_NUM_THREADS=1 python examples/paper/distpro_cifar10.py --jobs 2 --teacher resnet20-cifar10.pt
+
+prints the tables, and writes every run to distpro_cifar10.json and the teacher of small images to
+distpro_cifar10_teacher.pt, beside this file or in --out.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from _distpro import Experiment, Plan, Task, common_settings, digest, run_of, tables, train_teacher
+from _networks import accuracy_of
+from _protocol import Runs, arguments
+
+from sklearn_kd import CIFARResNet
+from sklearn_kd.datasets import fetch_cifar10
+
+PLAN = Plan(transforms=("conv2",), pad=2, warm_up=1)
+STUDENT_DEPTH, TEACHER_EPOCHS = 8, 5
+
+
+def pooled(X):
+    """Means of 2×2 pixels."""
+    n, c, h, w = X.shape
+    return X.reshape(n, c, h // 2, 2, w // 2, 2).mean(axis=(3, 5), dtype=np.float32)
+
+
+@cache
+def small_images(data):
+    """(X, y, X_test, y_test) of CIFAR-10, the training images in a random order."""
+    (X, y), (X_test, y_test) = (
+        fetch_cifar10(data_home=data, subset=subset, return_X_y=True) for subset in ("train", "test")
+    )
+    order = np.random.default_rng(0).permutation(len(X))
+    return pooled(X)[order], y[order], pooled(X_test), y_test
+
+
+def small_teacher(options, folder):
+    """The file of a teacher for small images, which is made where it is missing; its accuracy."""
+    file = folder / "distpro_cifar10_teacher.pt"
+    X, y, X_test, y_test = small_images(options.data)
+    if not file.exists() or options.anew:
+        if options.quick:
+            X, y = X[: options.images], y[: options.images]
+        epochs, start = 1 if options.quick else TEACHER_EPOCHS, CIFARResNet.from_file(options.teacher)
+        train_teacher(file, PLAN, start, X, y, epochs, lr=0.01)
+    return file, accuracy_of(CIFARResNet.from_file(file), X_test, y_test)
+
+
+@cache
+def task_of(data, images, teacher):
+    X, y, X_test, y_test = small_images(data)
+    parts = (part[:images] for part in (X, y, X_test, y_test))
+    return Task(*parts, CIFARResNet.from_file(teacher), STUDENT_DEPTH)
+
+
+def one_run(images, processes, data, teacher, **setting):
+    return run_of(lambda where: task_of(data, images, teacher), PLAN, processes, **setting)
+
+
+def main():
+    options = arguments(
+        __doc__,
+        __file__,
+        runs=3,
+        length=("epochs", 12),
+        quick=(2, 1),
+        teacher={"type": Path, "required": True, "metavar": "FILE", "help": "weights of a ResNet-20"},
+        data={"metavar": "FOLDER", "help": "of CIFAR-10; scikit-learn's by default"},
+        images={"type": int, "help": "to train on; default 10000"},
+    )
+    options.images = options.images or (256 if options.quick else 10_000)
+    options.search_epochs = max(1, options.epochs // 2)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.json.parent if options.json else Path(temporary)
+        teacher, accuracy = small_teacher(options, folder)
+        settings = common_settings(PLAN) | {"teacher": digest(teacher), "teacher_accuracy": accuracy}
+        runs = Runs(options.json, settings, anew=options.anew)
+        found = Experiment(runs, one_run, options, data=options.data, teacher=teacher).carry_out()
+        runs.write(chosen=found["chosen"])
+    print(f"the teacher of small images: {accuracy:.4f}\n")
+    for table in tables(found):
+        print(table)
+
+
+if __name__ == "__main__":
+    main()

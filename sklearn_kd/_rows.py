@@ -1,0 +1,166 @@
+"""What may be given to ``fit`` and ``predict``: rows, labels, weights and logits, checked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils import check_array, column_or_1d
+from sklearn.utils.validation import validate_data
+
+from sklearn_kd._loading import DatasetRows, is_dataset, labelled_rows
+from sklearn_kd._naming import naming, sorted_classes
+from sklearn_kd._random import preserved_random_state
+from sklearn_kd._routing import RoutingEstimator
+from sklearn_kd._sklearn_compat import check_sample_weight
+
+
+class CheckedRows(RoutingEstimator):
+    """Base of estimators that are given rows; theirs are the device and ``warm_start``."""
+
+    classes_: np.ndarray
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+    _sample_shape: tuple[int, ...]
+
+    def _device(self) -> torch.device:
+        raise NotImplementedError
+
+    def _continues(self) -> bool:
+        raise NotImplementedError
+
+    def _loader_settings(self, part):
+        """How rows of a Dataset are loaded for "iterator_train" or "iterator_valid"."""
+        return {"batch_size": self.batch_size} | self._routed(part)
+
+    def _checked_forms(self, X: Any, X_val: Any) -> bool:
+        """Whether X is a Dataset; X_val must be given in the same form."""
+        loaded = is_dataset(X)
+        if X_val is not None and is_dataset(X_val) != loaded:
+            raise TypeError(
+                f"X is {'a' if loaded else 'no'} Dataset and X_val is {'no' if loaded else 'a'} Dataset; "
+                "give both in one form. torch.utils.data.TensorDataset makes arrays a Dataset."
+            )
+        return loaded
+
+    def _checked_rows(
+        self, X: Any, y: Any, sample_weight: Any
+    ) -> tuple[Any, np.ndarray | DatasetRows, np.ndarray, np.ndarray | None]:
+        """X as given, its rows (float32 if arrays), class codes, and weights or None.
+
+        Sets ``classes_``.
+        """
+        X_given, y = from_torch(X), from_torch(y)
+        if is_dataset(X):
+            with preserved_random_state(self._device()):
+                X, y = labelled_rows(X, y, **self._loader_settings("iterator_train"))
+            self.n_features_in_ = X.shape[1]
+            self.__dict__.pop("feature_names_in_", None)  # of an earlier fit
+        else:
+            with naming("X"):
+                X, y = validate_data(self, X_given, y, dtype=np.float32, allow_nd=True)
+        if 0 in X.shape[1:]:
+            raise ValueError(f"X has samples of shape {X.shape[1:]}, without a number in them.")
+        classes, codes = sorted_classes(y)
+        weight = None
+        if sample_weight is not None:
+            with naming("sample_weight"):
+                weight = check_sample_weight(from_torch(sample_weight), y, dtype=np.float64)
+            if weight.min() < 0:
+                raise ValueError("sample_weight must not be negative.")
+            if not weight.any():
+                raise ValueError("sample_weight is zero for every row: none is non-zero.")
+        seen = np.unique(codes if weight is None else codes[weight > 0])
+        if len(seen) < 2:
+            raise ValueError(
+                f"y has 1 class ({classes[seen[0]]!r}) in n_samples = {len(X)} rows"
+                f"{'' if weight is None else ' of positive weight'}; a classifier needs at "
+                "least two classes."
+            )
+        self._check_continues(classes, X.shape[1:])
+        self.classes_, self._sample_shape = classes, X.shape[1:]
+        keeps = is_dataset(X_given) or hasattr(X_given, "shape")
+        return X_given if keeps else X, X, codes, weight
+
+    def _check_continues(self, classes, sample_shape):
+        """Refuse to go on with a student of other data."""
+        if self._continues() and (
+            not np.array_equal(classes, self.classes_) or sample_shape != self._sample_shape
+        ):
+            raise ValueError(
+                f"warm_start=True goes on with a student for classes {self.classes_} and samples "
+                f"of shape {self._sample_shape}; got {classes} and {sample_shape}. Fit on the "
+                "same kind of data, or set warm_start=False."
+            )
+
+    def _checked_validation_rows(
+        self, X_val: Any, y_val: Any
+    ) -> tuple[np.ndarray | DatasetRows, np.ndarray, np.ndarray | None] | None:
+        """(X, codes, None) of the given D_val, or None."""
+        if X_val is None and y_val is None:
+            return None
+        if X_val is None or (y_val is None and not is_dataset(X_val)):
+            missing = "X_val" if X_val is None else "y_val"
+            raise ValueError(f"X_val and y_val belong together; {missing} is missing.")
+        if is_dataset(X_val):
+            with preserved_random_state(self._device()):
+                settings = self._loader_settings("iterator_valid")
+                X, y = labelled_rows(X_val, from_torch(y_val), "X_val", **settings)
+            self._check_sample_shape(X, "X_val")
+        elif len(X_val) == 0:
+            raise ValueError("D_val is empty: X_val has 0 rows. Give at least one, better 100.")
+        else:
+            X = self._checked_samples(X_val, "X_val")
+            with naming("y_val"):
+                y = column_or_1d(from_torch(y_val), warn=True)
+        if len(y) != len(X):
+            raise ValueError(f"X_val has {len(X)} rows and y_val {len(y)}; they must be as many.")
+        with naming("y_val"):
+            unknown = np.setdiff1d(y, self.classes_)
+        if len(unknown):
+            raise ValueError(
+                f"y_val has labels that y has not: {unknown[:5].tolist()}. The classes of y are "
+                f"{self.classes_.tolist()[:10]}."
+            )
+        return X, np.searchsorted(self.classes_, y), None
+
+    def _checked_samples(self, X, name="X"):
+        """X as float32, of the shape that ``fit`` saw."""
+        with naming(name):
+            X = validate_data(self, from_torch(X), dtype=np.float32, allow_nd=True, reset=False)
+        self._check_sample_shape(X, name)
+        return X
+
+    def _check_sample_shape(self, X, name):
+        if X.shape[1:] != self._sample_shape:
+            raise ValueError(
+                f"{name} has samples of shape {X.shape[1:]}, but {type(self).__name__} was "
+                f"fitted on samples of shape {self._sample_shape}."
+            )
+
+
+def checked_logits(teacher_logits, n_samples: int, classes: np.ndarray) -> np.ndarray | None:
+    """The given logits as float32 of shape (n_samples, n_classes), or None.
+
+    Raises
+    ------
+    ValueError
+        If they have another shape, or are not finite.
+    """
+    if teacher_logits is None:
+        return None
+    with naming("teacher_logits"):
+        logits = check_array(from_torch(teacher_logits), dtype=np.float32, input_name="teacher_logits")
+    if logits.shape != (n_samples, len(classes)):
+        raise ValueError(
+            f"teacher_logits must have shape (n_samples, n_classes) = ({n_samples}, {len(classes)}), "
+            f"one row per row of X and one column per class in the order {classes.tolist()[:10]}; "
+            f"got {logits.shape}."
+        )
+    return logits
+
+
+def from_torch(values):
+    """A tensor as an array; anything else as it is."""
+    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values
