@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from functools import wraps
 from os import PathLike
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -56,6 +58,22 @@ class Seeds(NamedTuple):
         """Fresh seeds from an int, a RandomState or None."""
         rng = check_random_state(random_state)
         return cls(*(int(seed) for seed in rng.randint(np.iinfo(np.int32).max, size=len(cls._fields))))
+
+
+def unharmed_by_failure(fit: Callable) -> Callable:
+    """Let an estimator whose ``fit`` fails, or is ended before it has trained, be what it was before."""
+
+    @wraps(fit)
+    def guarded(self, *args, **kwargs):
+        before = self.__dict__.copy()
+        try:
+            return fit(self, *args, **kwargs)
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+
+    return guarded
 
 
 class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):

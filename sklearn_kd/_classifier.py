@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from functools import partial
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -13,7 +14,7 @@ import torch
 from sklearn.base import clone
 from torch import nn
 
-from sklearn_kd._base import BaseDistiller, Seeds, at
+from sklearn_kd._base import BaseDistiller, Seeds, at, unharmed_by_failure
 from sklearn_kd._batches import checked_augmentation
 from sklearn_kd._bilevel import METHODS
 from sklearn_kd._callbacks import FitReport
@@ -23,8 +24,9 @@ from sklearn_kd._metaparameters import LAMBDA1_BOUNDS, Metaparameters
 from sklearn_kd._net import DistillationNet
 from sklearn_kd._rows import checked_logits
 from sklearn_kd._sklearn_compat import Interval, StrOptions, safe_indexing, with_callbacks
-from sklearn_kd._together import train_alone, trial_losses
+from sklearn_kd._together import train_alone
 from sklearn_kd._trial import check_scale
+from sklearn_kd._trials import Trials, TrialsInterrupted
 from sklearn_kd.meta import Fixed, Setting, Strategy
 
 if TYPE_CHECKING:
@@ -338,6 +340,7 @@ class DistilledClassifier(BaseDistiller):
     # ----------------------------------------------------------------------------------
     # Fitting
 
+    @unharmed_by_failure
     @with_callbacks
     def fit(
         self,
@@ -388,8 +391,10 @@ class DistilledClassifier(BaseDistiller):
             Dataset cannot be counted and indexed.
         """
         run = self._prepared(X, y, sample_weight, teacher_logits, X_val, y_val)
-        net = self._ready_net(run)
-        run.train(net)
+        try:
+            net = run.train(self._ready_net(run))
+        except TrialsInterrupted as interrupted:
+            net, interrupted.net.interrupted_ = interrupted.net, True
         self._publish(net, run)
         run.report.finish()
         return self
@@ -433,14 +438,10 @@ class DistilledClassifier(BaseDistiller):
 
     def _ready_net(self, run):
         """The net about to be trained, its metaparameters where the strategy starts them."""
-
-        def evaluate_all(settings, n_jobs=None):
-            trials = [self._trial_net(run, *start) for start in settings]
-            return trial_losses(trials, run.data, run.seeds.training, n_jobs)
-
+        trials = Trials(partial(self._trial_net, run), run.data, run.seeds.training)
         rng = np.random.default_rng(run.seeds.strategy)
         lambda1, temperature = self._where_to_start(run.strategy, rng)
-        setting = Setting(lambda1, temperature, rng, evaluate_all, self.verbose)
+        setting = Setting(lambda1, temperature, rng, trials.losses, self.verbose)
         lambda1, temperature = run.strategy.start(setting)
         report_epochs = run.report.epochs(lambda net: self._fitted_attributes(net, run))
         callbacks = [*(self.callbacks or ()), *report_epochs]

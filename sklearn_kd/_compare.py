@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Integral
@@ -174,8 +175,20 @@ def compare_methods(
             from tqdm import tqdm
 
             runs = tqdm(runs, total=len(cells), desc=f"{len(arms)} methods, folds × seeds", unit="run")
-        rows = [row for cell_rows in runs for row in cell_rows]
+        rows = _as_they_come(runs, len(cells))
     return MethodComparison(np.array(rows, dtype=_results_dtype(arms)), baseline)
+
+
+def _as_they_come(runs, n_runs) -> list[tuple]:
+    """The rows of all runs, or of those before an interrupt."""
+    found: list[list[tuple]] = []
+    try:
+        found.extend(runs)
+    except KeyboardInterrupt:
+        if not found:
+            raise
+        warnings.warn(f"Interrupted: {len(found)} of {n_runs} runs are compared.", stacklevel=3)
+    return [row for rows in found for row in rows]
 
 
 # --------------------------------------------------------------------------------------
@@ -243,6 +256,8 @@ def _run(plan, cell) -> list[tuple]:
     place = (cell.fold, cell.seed, cell.random_state, len(cell.train), len(cell.test))
     fits = _fits(plan.arms, cell, X_train, y_train, rows, logits)
     _fit_all(fits)
+    if any(fit.clf.net_.interrupted_ for fit in fits):
+        raise KeyboardInterrupt  # to compare with what is not fully trained would be unfair
     return [(fit.name, *place, *_scores(fit.clf, X_test, y_test), *fit.outcome) for fit in fits]
 
 

@@ -12,6 +12,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from sklearn_kd._base import unharmed_by_failure
 from sklearn_kd._bilevel import METHODS
 from sklearn_kd._distances import Distance
 from sklearn_kd._distillation_process import (
@@ -354,6 +355,7 @@ class DistProClassifier(BaseDistPro):
     # ----------------------------------------------------------------------------------
     # Fitting
 
+    @unharmed_by_failure
     @with_callbacks
     def fit(
         self,
@@ -393,18 +395,20 @@ class DistProClassifier(BaseDistPro):
             If the teacher is no network, or a parameter is misspelt.
         """
         run = self._prepared(X, y, sample_weight, X_val, y_val)
+        net = None
         if run.search is not None:
-            run = self._search(run)
-        net = self._retraining_net(run)
-        train_alone(net, run.retraining.data, run.retraining.seeds.training)
+            run, net = self._search(run)
+        if net is None or not net.interrupted_:
+            net = self._retraining_net(run)
+            train_alone(net, run.retraining.data, run.retraining.seeds.training)
         net.teacher = None
         self.__dict__.update(self._fitted_attributes(net, run))
         net.metaparameters.forget_path()
         run.report.finish()
         return self
 
-    def _search(self, run: Run) -> Run:
-        """The run with a process, and how it was found."""
+    def _search(self, run: Run) -> tuple[Run, DistProNet]:
+        """The run with a process, and how it was found; and the net that searched."""
         assert run.search is not None
         strategy, factors = self._search_strategy(), self._factors(run)
         later = self.max_epochs * _share_of_a_search_step(strategy) / (1 - self._held_out_share())
@@ -412,7 +416,9 @@ class DistProClassifier(BaseDistPro):
         callbacks += run.report.epochs(lambda net: self._fitted_attributes(net, run), "search epoch")
         net = self._make_net(run, run.search, factors, strategy, callbacks, max_epochs=self.search_epochs)
         train_alone(net, run.search.data, run.search.seeds.training)
-        return run._replace(process=self._process_of(net, run), search_history=net.history)
+        if not net.metaparameters.iteration:
+            raise KeyboardInterrupt  # by a user or a callback; nothing has been learned
+        return run._replace(process=self._process_of(net, run), search_history=net.history), net
 
     def _retraining_net(self, run: Run) -> DistProNet:
         schedule = retraining_weights(run.process, run.n_steps, self.weights, run.tau, len(run.pathways))

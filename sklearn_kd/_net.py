@@ -94,6 +94,10 @@ class TrainingNet(NeuralNetClassifier):
     ----------
     val_temperature_ : float
         T_val now.
+    diverged_ : bool
+        Whether training was given up.
+    interrupted_ : bool
+        Whether a user ended it, or the trials that it is the best of.
     """
 
     step_record_: StepRecord | None
@@ -145,9 +149,16 @@ class TrainingNet(NeuralNetClassifier):
         self.validation_batches_ = self._endless_validation_batches(X.valid)
         try:
             return super().fit_loop(X, y, epochs, **params)
+        except KeyboardInterrupt:
+            self.note_interrupt()
+            raise  # skorch ends the training, and keeps what has been learned
         finally:
             self.validation_batches_ = None  # it holds D_val
             self.step_record_ = None  # and this a copy of the weights
+
+    def note_interrupt(self) -> None:
+        """Remember who ended the training: a user, or a callback, which does it by the same means."""
+        self.interrupted_ = not (self.ended_by_callback_ or self.diverged_)
 
     def _endless_validation_batches(self, dataset):
         # A generator: nothing here runs before the first hypergradient.
@@ -166,7 +177,7 @@ class TrainingNet(NeuralNetClassifier):
         self.step_record_ = self.validation_batches_ = None
         self.compiled_forward_ = self.captured_ = None
         self.listeners_ = {}
-        self.diverged_ = False
+        self.diverged_ = self.interrupted_ = self.ended_by_callback_ = False
         self.skips_, self.trial_, self.finite_weights_ = Skips(), None, {}
         return self
 
@@ -224,14 +235,19 @@ class TrainingNet(NeuralNetClassifier):
         """As in skorch, but for the calls that would do nothing."""
         getattr(self, method_name)(self, **cb_kwargs)
         for callback in self._listeners(method_name):
-            getattr(callback, method_name)(self, **cb_kwargs)
+            try:
+                getattr(callback, method_name)(self, **cb_kwargs)
+            except KeyboardInterrupt:
+                self.ended_by_callback_ = True
+                raise
 
     def on_train_begin(self, net, X=None, y=None, **kwargs):
         """Find out who listens."""
         super().on_train_begin(net, X, y, **kwargs)
         self.listeners_ = {}
         self.captured_ = self._capturing() if self.cuda_graph else None
-        self.diverged_, self.skips_, self.trial_, self.tried_at_ = False, Skips(), Trial(X), None
+        self.skips_, self.trial_, self.tried_at_ = Skips(), Trial(X), None
+        self.diverged_ = self.interrupted_ = self.ended_by_callback_ = False
         self.with_buffers_ = [part for m in self.trained_modules() for part in m.modules() if part._buffers]
 
     def _capturing(self):

@@ -21,7 +21,6 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 
 import torch
-from sklearn.utils.parallel import Parallel, delayed
 from torch import Tensor
 from torch.func import functional_call, vmap
 from torch.utils.flop_counter import FlopCounterMode
@@ -31,7 +30,6 @@ from sklearn_kd._data import DistillationData, SplitData
 from sklearn_kd._devices import as_number
 from sklearn_kd._losses import Targets, TrainingLoss
 from sklearn_kd._net import DistillationNet
-from sklearn_kd._processes import count_processes, one_thread_per_process
 from sklearn_kd._random import preserved_random_state
 from sklearn_kd._skipping import GOOD, SKIPPED, KeptState, are_finite
 from sklearn_kd.meta import Strategy
@@ -250,7 +248,8 @@ def train_together(nets: Sequence[DistillationNet], data: Sequence[SplitData]) -
             if not run.epoch():
                 break
     except KeyboardInterrupt:
-        pass  # what has been learned is kept, as by skorch
+        for net in nets:  # what has been learned is kept, as by skorch
+            net.note_interrupt()
     run.hand_back()
     for net, split in zip(nets, data, strict=True):
         net.notify("on_train_end", X=split, y=None)
@@ -458,39 +457,3 @@ def train_alone(net: DistillationNet, data: SplitData, seed: int) -> Distillatio
     """Train one initialised net under a seed; torch's generators are put back."""
     with preserved_random_state(data.train.X.device, seed):
         return net.partial_fit(data)
-
-
-def _trial(net, data, seed) -> float:
-    return train_alone(net, data, seed).validation_loss(data.valid)
-
-
-def trial_losses(
-    nets: Sequence[DistillationNet], data: SplitData, seed: int, n_jobs: int | None = None
-) -> list[float]:
-    """L_val of each net when trained: together where that can be and pays, else in processes.
-
-    Parameters
-    ----------
-    nets : sequence of DistillationNet
-        Initialised.
-    data : SplitData
-        Of all of them.
-    seed : int
-        Of each training.
-    n_jobs : int or None, default=None
-        Processes, as joblib reads it.
-    """
-    losses: dict[int, float] = {}
-    alone: list[int] = []
-    for members in divided(nets, [data] * len(nets)):
-        if len(members) == 1:
-            alone += members
-            continue
-        train_together([nets[k] for k in members], [data] * len(members))
-        losses |= {k: nets[k].validation_loss(data.valid) for k in members}
-    with one_thread_per_process():
-        found = Parallel(n_jobs=count_processes(n_jobs, max(len(alone), 1)))(
-            delayed(_trial)(nets[k], data, seed) for k in alone
-        )
-    losses |= dict(zip(alone, found, strict=True))
-    return [losses[k] for k in range(len(nets))]

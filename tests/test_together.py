@@ -17,7 +17,8 @@ from sklearn_kd._data import DistillationData, SplitData
 from sklearn_kd._losses import Targets
 from sklearn_kd._metaparameters import Metaparameters
 from sklearn_kd._net import DistillationNet
-from sklearn_kd._together import train_alone, train_together, trial_losses, why_not_together
+from sklearn_kd._together import train_alone, train_together, why_not_together
+from sklearn_kd._trials import trial_losses
 from sklearn_kd.meta import Fixed, Gradient, Strategy
 
 STARTS = ((0.2, 1.0), (0.5, 4.0), (0.9, 0.5))

@@ -81,10 +81,10 @@ class Hyperopt(Strategy):
                 at_once = self.n_guided_at_once if rounds else self.n_startup_trials
                 draws = parzen.ask(min(at_once, self.n_trials - n_done))
                 rounds.append(tried(setting, draws, self.n_jobs))
+                self.trials_ = np.concatenate(rounds)  # at once: a user may end the next round
                 parzen.tell(rounds[-1]["val_loss"])
                 n_done += len(draws)
                 progress.update(len(draws))
-        self.trials_ = np.concatenate(rounds)
         return best_of(self.trials_)
 
 
