@@ -18,10 +18,13 @@ if TYPE_CHECKING:
 
 # By transform, in the order of their first appearance.
 _LINE_STYLES = ("-", "--", ":", "-.")
+_LOGIT_TERM = ("lambda1", "temperature T")
 
 
 class ProcessDisplay:
     """The weight of each pathway over a search: one panel for each teacher stage.
+
+    Where lambda1 and T were learned too, each has a panel behind these.
 
     Colours are the student's stages, line styles the transforms (Deng et al., Fig. 6). Make a
     display with :meth:`from_estimator` or :meth:`from_process`.
@@ -33,7 +36,7 @@ class ProcessDisplay:
     Attributes
     ----------
     axes_ : ndarray of matplotlib Axes
-        One for each teacher stage, in their order.
+        One for each teacher stage, in their order; then those of lambda1 and T, if there are any.
     figure_ : matplotlib Figure
     lines_ : list of matplotlib Line2D
         One for each pathway, in their order.
@@ -61,7 +64,7 @@ class ProcessDisplay:
         estimator : DistProClassifier
             Fitted, with a process.
         axes : sequence of matplotlib Axes or None, default=None
-            One for each teacher stage; None makes a new figure.
+            One for each panel; None makes a new figure.
         **line_kw
             For matplotlib's ``plot``.
 
@@ -89,7 +92,7 @@ class ProcessDisplay:
         ----------
         process : DistillationProcess
         axes : sequence of matplotlib Axes or None, default=None
-            One for each teacher stage; None makes a new figure.
+            One for each panel; None makes a new figure.
         **line_kw
             For matplotlib's ``plot``.
 
@@ -105,7 +108,7 @@ class ProcessDisplay:
         Parameters
         ----------
         axes : sequence of matplotlib Axes or None, default=None
-            One for each teacher stage; None makes a new figure.
+            One for each panel; None makes a new figure.
         **line_kw
             For matplotlib's ``plot``.
 
@@ -116,24 +119,11 @@ class ProcessDisplay:
         Raises
         ------
         ValueError
-            If there are not as many axes as teacher stages.
+            If there are not as many axes as panels.
         """
-        import matplotlib.pyplot as plt
-
-        pathways = self.process.pathways
+        pathways, term = self.process.pathways, self.process.logit_term
         stages = sorted({pathway.teacher_stage for pathway in pathways})
-        if axes is None:
-            size = 3.2 * len(stages) + 1.5, 3
-            _, panels = plt.subplots(
-                1, len(stages), sharey=True, squeeze=False, figsize=size, layout="constrained"
-            )
-        else:
-            panels = np.asarray(axes)
-        self.axes_, self.lines_ = panels.ravel(), []
-        if len(self.axes_) != len(stages):
-            raise ValueError(
-                f"axes has {len(self.axes_)} panels; the pathways have {len(stages)} teacher stages."
-            )
+        self.axes_, self.lines_ = _panels(axes, len(stages), 0 if term is None else len(_LOGIT_TERM)), []
         self.figure_ = self.axes_[0].figure
         transforms = list(dict.fromkeys(pathway.transform for pathway in pathways))
         for pathway, weight in zip(pathways, self.process.weights.T, strict=True):
@@ -145,7 +135,29 @@ class ProcessDisplay:
             }
             self.lines_ += ax.plot(np.arange(len(weight)), weight, **style | line_kw)
             ax.set_title(f"teacher: {pathway.teacher_layer}")
-            ax.set_xlabel("step of the search")
         self.axes_[0].set_ylabel("weight of the pathway")
-        self.axes_[-1].legend(fontsize="small", title="student")
+        self.axes_[len(stages) - 1].legend(fontsize="small", title="student")
+        columns = {} if term is None else dict(zip(_LOGIT_TERM, term.T, strict=True))
+        for ax, (title, values) in zip(self.axes_[len(stages) :], columns.items(), strict=True):
+            ax.plot(np.arange(len(values)), values, **{"color": "black"} | line_kw)
+            ax.set_title(title)
+        for ax in self.axes_:
+            ax.set_xlabel("step of the search")
         return self
+
+
+def _panels(axes, n_stages: int, n_more: int) -> np.ndarray:
+    """The axes, new ones if None: those of the stages have one scale."""
+    import matplotlib.pyplot as plt
+
+    n = n_stages + n_more
+    if axes is None:
+        _, axes = plt.subplots(1, n, squeeze=False, figsize=(3.2 * n + 1.5, 3), layout="constrained")
+        for ax in axes[0, 1:n_stages]:
+            ax.sharey(axes[0, 0])
+            ax.tick_params(labelleft=False)
+    axes = np.asarray(axes).ravel()
+    if len(axes) != n:
+        more = "" if not n_more else f", and {n_more} more are for {' and '.join(_LOGIT_TERM)}"
+        raise ValueError(f"axes has {len(axes)} panels; the pathways have {n_stages} teacher stages{more}.")
+    return axes

@@ -181,3 +181,16 @@ def test_one_panel_for_each_teacher_stage():
     assert again.figure_ is display.figure_
     with pytest.raises(ValueError, match="axes has 1 panels; the pathways have 2"):
         ProcessDisplay.from_process(make_process(), axes=[display.axes_[0]])
+
+
+def test_panels_of_lambda1_and_temperature():
+    term = np.linspace([0.5, 1.0], [0.9, 4.0], len(RAW))
+    display = ProcessDisplay.from_process(make_process(logit_term=term))
+    lambda1, temperature = display.axes_[2:]
+    assert (lambda1.get_title(), temperature.get_title()) == ("lambda1", "temperature T")
+    for ax, values in zip(display.axes_[2:], term.T, strict=True):
+        np.testing.assert_allclose(ax.lines[0].get_ydata(), values, rtol=1e-6)
+        assert ax.get_ylim() != display.axes_[0].get_ylim()
+    assert display.axes_[0].get_ylim() == display.axes_[1].get_ylim()
+    with pytest.raises(ValueError, match="2 teacher stages, and 2 more are for lambda1 and temperature T"):
+        ProcessDisplay.from_process(make_process(logit_term=term), axes=display.axes_[:2])
