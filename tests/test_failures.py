@@ -1,5 +1,6 @@
 """The page on failures has the messages that are given."""
 
+import json
 import re
 import warnings
 from pathlib import Path
@@ -121,3 +122,11 @@ def test_rows_that_overflow(make, digits):
     for predict in (clf.predict, clf.predict_proba, clf.predict_log_proba):
         with pytest.raises(ValueError, match=messages()["rows to predict overflow"]):
             predict(digits[0] * 1e38)
+
+
+def test_the_fits_that_were_tried_are_those_of_the_script():
+    record = json.loads((PAGE.parents[2] / "examples" / "evidence" / "divergence.json").read_text())
+    total = {name: sum(found[name] for found in record["by lr"].values()) for name in record["by lr"]["1"]}
+    page = PAGE.read_text(encoding="utf-8")
+    assert f"{total['fits']} fits" in page and f"{total['given up']} were given up" in page
+    assert total["not finite"] == total["unreported"] == total["false alarms"] == 0
