@@ -45,20 +45,24 @@ def teacher(tmp_path):
 def run(module, monkeypatch, tmp_path, teacher):
     """Run a script on noise, on networks of eight layers and 1×1 pathways; returns its record."""
     shared, small, large = map(module, ("_distpro", *SCRIPTS))
-    monkeypatch.setattr(small, "small_images", lambda data: noise(10))
+    transfer = module("distpro_transfer")
+    for script in (small, transfer):
+        monkeypatch.setattr(script, "small_images", lambda data, fetch=None: noise(10))
     monkeypatch.setattr(large, "images_of", lambda name, data, images: noise(10))
     monkeypatch.setattr(large, "TEACHER_DEPTH", 8)
     monkeypatch.setattr(shared, "TRAINING", shared.TRAINING | {"batch_size": 64})
     monkeypatch.setattr(shared, "WEIGHTS", (1.0,))
     monkeypatch.setattr(shared, "LAMBDA1S", (0.9, 0.5))
-    for script in (small, large):
+    monkeypatch.setattr(transfer, "TEACHER_DEPTH", 8)
+    for script in (small, transfer, large):
         monkeypatch.setattr(script, "PLAN", script.PLAN._replace(transforms=("conv1",), pad=1, device="cpu"))
         monkeypatch.setattr(script, "STUDENT_DEPTH", 8)
         script.task_of.cache_clear()
 
     def run(name, *options):
-        flag = "--teacher" if name == "distpro_cifar10" else "--cifar10-teacher"
-        command = [f"{name}.py", "--quick", "--out", str(tmp_path), flag, str(teacher), *options]
+        flags = {"distpro_cifar10": "--teacher", "distpro_cifar100": "--cifar10-teacher"}
+        given = [flags[name], str(teacher)] if name in flags else []
+        command = [f"{name}.py", "--quick", "--out", str(tmp_path), *given, *options]
         monkeypatch.setattr(sys, "argv", command)
         module(name).main()
         return json.loads((tmp_path / f"{name}.json").read_text())
@@ -92,6 +96,23 @@ def test_a_stopped_script_goes_on_to_the_same_records(name, run, module, tmp_pat
     assert all(r["cost"]["forward"] == 3 * n and r["cost"]["backward"] == 2 * n for r in searches)
     trainings = [r for r in whole["runs"] if r["setting"]["what"] == "training" and r["setting"]["seed"] < 2]
     assert {(r["cost"]["forward"], r["cost"]["backward"]) for r in trainings} == {(3, 3)}
+
+
+def test_processes_are_taken_to_other_data(run, module, tmp_path, capsys):
+    searched = run("distpro_cifar10")
+    capsys.readouterr()
+    record = run("distpro_transfer", "--searched", str(tmp_path / "distpro_cifar10.json"))
+    transfer, shared = module("distpro_transfer"), module("_distpro")
+    printed = capsys.readouterr().out
+    assert all(table in printed for table in transfer.tables(record))
+    made = [(r["setting"]["what"], r["setting"]["of"], r["setting"]["seed"]) for r in record["runs"]]
+    arms = (*transfer.OF_EACH_ITS_OWN, shared.TRANSFERRED)
+    expected = [("training", arm, seed) for arm in arms for seed in range(2)]
+    assert sorted(made) == sorted([*expected, *(("search", "gradient", seed) for seed in range(2))])
+    given = {r["setting"]["seed"]: r["raw"] for r in searched["runs"] if r["setting"]["of"] == "gradient"}
+    assert {r["setting"]["seed"]: r["raw"] for r in record["followed"]} == {
+        seed: given[seed] for seed in range(2)
+    }
 
 
 @pytest.fixture

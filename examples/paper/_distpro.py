@@ -266,7 +266,7 @@ def common_settings(plan: Plan) -> dict:
 
 
 def digest(file: Path) -> str:
-    """SHA-256 of a teacher's weights."""
+    """SHA-256 of a file that numbers depend on."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 

@@ -48,10 +48,10 @@ def pooled(X):
 
 
 @cache
-def small_images(data):
-    """(X, y, X_test, y_test) of CIFAR-10, the training images in a random order."""
+def small_images(data, fetch=fetch_cifar10):
+    """(X, y, X_test, y_test) of a data set, the training images in a random order."""
     (X, y), (X_test, y_test) = (
-        fetch_cifar10(data_home=data, subset=subset, return_X_y=True) for subset in ("train", "test")
+        fetch(data_home=data, subset=subset, return_X_y=True) for subset in ("train", "test")
     )
     order = np.random.default_rng(0).permutation(len(X))
     return pooled(X)[order], y[order], pooled(X_test), y_test

@@ -1,0 +1,142 @@
+"""Does a process that was searched on CIFAR-10 serve CIFAR-100? On two cores.
+
+The processes of distpro_cifar10.json are followed by students of CIFAR-100, its images averaged down to
+16×16 too, 10,000 of them to train on, from a ResNet-20 to a ResNet-8. Beside that: the student alone,
+pathways of equal weight, and a process that is searched on CIFAR-100 itself, its mean over time as well.
+Everything else, the weight of each arm included, is as distpro_cifar10.py has it or has chosen it, so that
+nothing is tuned on CIFAR-100. The transferred process has DistPro's weight; its search is counted as a
+cost, although it had been made already.
+
+The teacher is trained on all 50,000 small images for ten epochs.
+
+    OMP_NUM_THREADS=1 python examples/paper/distpro_transfer.py --jobs 2
+
+prints the tables, and writes every run to distpro_transfer.json and the teacher to
+distpro_transfer_teacher.pt, beside this file or in --out.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import _distpro
+from _distpro import (
+    TRANSFERRED,
+    Experiment,
+    Task,
+    common_settings,
+    digest,
+    key,
+    run_of,
+    train_teacher,
+)
+from _networks import accuracy_of
+from _protocol import Runs, arguments
+from distpro_cifar10 import PLAN, STUDENT_DEPTH, small_images
+
+from sklearn_kd import CIFARResNet
+from sklearn_kd.datasets import fetch_cifar100
+
+TEACHER_DEPTH, TEACHER_EPOCHS = 20, 10
+OF_EACH_ITS_OWN = ("none", "equal", "mean", "DistPro")
+
+
+class Transfer(Experiment):
+    """The arms at the weights that were chosen for CIFAR-10, and its processes.
+
+    Parameters
+    ----------
+    runs, one_run, options, **given
+        Of :class:`Experiment`.
+    searched : dict
+        The record of ``distpro_cifar10.py``.
+    """
+
+    def __init__(self, runs, one_run, options, searched, **given):
+        super().__init__(runs, one_run, options, transfers=True, **given)
+        self.chosen = {arm: searched["chosen"][arm] for arm in OF_EACH_ITS_OWN}
+        self.chosen[TRANSFERRED] = self.chosen["DistPro"]
+        for run in searched["runs"]:
+            setting = run["setting"]
+            if setting["what"] == "search" and setting["of"] == "gradient":
+                place = "elsewhere", setting["weight"], setting["seed"]
+                self.processes[key(*place)] = run | {"setting": setting | {"of": "elsewhere"}}
+
+    def carry_out(self):
+        """All runs, and the searches on CIFAR-10 whose processes are followed."""
+        wanted = [
+            self.wanted(arm, weight, seed)
+            for seed in range(self.options.runs)
+            for arm, weight in self.chosen.items()
+        ]
+        made = self.train(wanted)
+        searched = {key(*of.search): self.processes[key(*of.search)] for of in wanted if of.search}
+        followed = [run for run in searched.values() if run["setting"]["of"] == "elsewhere"]
+        own = [run for run in searched.values() if run not in followed]
+        return {"chosen": self.chosen, "runs": [*made, *own], "followed": followed}
+
+
+def trained_teacher(options, folder):
+    """The file of the teacher, which is made where it is missing."""
+    file = folder / "distpro_transfer_teacher.pt"
+    if not file.exists() or options.anew:
+        X, y, *_ = small_images(options.data, fetch_cifar100)
+        if options.quick:
+            X, y = X[: options.images], y[: options.images]
+        epochs = 1 if options.quick else TEACHER_EPOCHS
+        train_teacher(file, PLAN, CIFARResNet, X, y, epochs, student__depth=TEACHER_DEPTH)
+    return file
+
+
+@cache
+def task_of(data, images, teacher):
+    X, y, X_test, y_test = small_images(data, fetch_cifar100)
+    return Task(X[:images], y[:images], X_test, y_test, CIFARResNet.from_file(teacher), STUDENT_DEPTH)
+
+
+def one_run(images, processes, data, teacher, **setting):
+    return run_of(lambda where: task_of(data, images, teacher), PLAN, processes, **setting)
+
+
+def tables(record):
+    """As those of distpro_cifar10.py, with the searches on CIFAR-10 counted."""
+    return _distpro.tables(record | {"runs": [*record["runs"], *record["followed"]]})
+
+
+def main():
+    options = arguments(
+        __doc__,
+        __file__,
+        runs=3,
+        length=("epochs", 12),
+        quick=(2, 1),
+        searched={
+            "type": Path,
+            "metavar": "FILE",
+            "help": "of distpro_cifar10.py; default: beside this script",
+        },
+        data={"metavar": "FOLDER", "help": "of CIFAR-100; scikit-learn's by default"},
+        images={"type": int, "help": "to train on; default 10000"},
+    )
+    options.images = options.images or (2000 if options.quick else 10_000)
+    options.search_epochs = max(1, options.epochs // 2)
+    searched = options.searched or Path(__file__).with_name("distpro_cifar10.json")
+    with tempfile.TemporaryDirectory() as temporary:
+        teacher = trained_teacher(options, options.json.parent if options.json else Path(temporary))
+        _, _, X_test, y_test = small_images(options.data, fetch_cifar100)
+        accuracy = accuracy_of(CIFARResNet.from_file(teacher), X_test, y_test)
+        settings = common_settings(PLAN) | {"teacher": digest(teacher), "teacher_accuracy": accuracy}
+        runs = Runs(options.json, settings | {"searched": digest(searched)}, anew=options.anew)
+        record = json.loads(searched.read_text())
+        found = Transfer(runs, one_run, options, record, data=options.data, teacher=teacher).carry_out()
+        runs.write(chosen=found["chosen"], followed=found["followed"])
+    print(f"the teacher: {accuracy:.4f}\n")
+    for table in tables(found):
+        print(table)
+
+
+if __name__ == "__main__":
+    main()
