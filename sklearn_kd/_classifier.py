@@ -13,7 +13,7 @@ import torch
 from sklearn.base import clone
 from torch import nn
 
-from sklearn_kd._base import BaseDistiller, Seeds, at
+from sklearn_kd._base import Seeds, at
 from sklearn_kd._batches import checked_augmentation
 from sklearn_kd._bilevel import METHODS
 from sklearn_kd._callbacks import FitReport
@@ -22,6 +22,7 @@ from sklearn_kd._losses import TEMPERATURE_SCALINGS
 from sklearn_kd._metaparameters import LAMBDA1_BOUNDS, Metaparameters
 from sklearn_kd._net import DistillationNet
 from sklearn_kd._rows import checked_logits
+from sklearn_kd._saving import DistilledFiles
 from sklearn_kd._sklearn_compat import Interval, StrOptions, safe_indexing, with_callbacks
 from sklearn_kd._together import train_alone, trial_losses
 from sklearn_kd._trial import check_scale
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from sklearn_kd._teachers import Teacher
 
 
-class DistilledClassifier(BaseDistiller):
+class DistilledClassifier(DistilledFiles):
     """A small neural network trained on labels and a big model's answers together.
 
     The student minimises lambda1 · CE(labels) + (1 − lambda1) · s(T) · CE(teacher at T,
