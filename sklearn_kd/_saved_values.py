@@ -286,7 +286,7 @@ def weights_of(module: nn.Module, name: str) -> dict[str, Tensor]:
 
 def take_weights(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     """The state of a module, taken out of ``tensors``."""
-    keys = [key for key in tensors if key.startswith(f"{name}.")]
+    keys = sorted(key for key in tensors if key.startswith(f"{name}."))
     return {key[len(name) + 1 :]: tensors.pop(key) for key in keys}
 
 
