@@ -181,8 +181,8 @@ def tensors_of(table: np.ndarray, name: str) -> dict[str, Tensor]:
 
 
 def tensor_of(array: np.ndarray) -> Tensor:
-    """The array as a tensor, whatever its strides are: those of a column torch does not take."""
-    return torch.from_numpy(np.ascontiguousarray(array))
+    """The array as a tensor, copied, since the strides of a column are none for torch."""
+    return torch.from_numpy(np.array(array, order="C"))
 
 
 def take_table(tensors: dict[str, Tensor], name: str, dtype: np.dtype) -> np.ndarray:

@@ -17,7 +17,7 @@ from torch import nn
 
 from sklearn_kd import CIFARResNet, CNNStudent, DistilledClassifier, DistProClassifier, MLPStudent
 from sklearn_kd._safe_file import Content, packed, unpacked
-from sklearn_kd.meta import Linear, Random, Strategy
+from sklearn_kd.meta import Hyperopt, Linear, Random, Strategy
 
 pytest.importorskip("safetensors", reason="needs safetensors")
 
@@ -222,9 +222,16 @@ def test_path_history_and_numbers(fitted, path):
     assert again.teacher is None and again.teacher_ is None
 
 
-@pytest.mark.parametrize("meta", ["hyperopt", Random(n_trials=2)])
+def test_path_of_one_iteration(make, digits, path):
+    clf = make(meta="none", max_epochs=1, batch_size=400).fit(*digits)
+    clf.save(path)
+    again = DistilledClassifier.load(path)
+    assert again.metaparameter_path_.tobytes() == clf.metaparameter_path_.tobytes()
+    assert_same(again, clf, *digits)
+
+
+@pytest.mark.parametrize("meta", [Hyperopt(n_trials=2), Random(n_trials=2)])
 def test_trials(meta, make, digits, logits, path):
-    meta = Random(n_trials=3) if meta == "hyperopt" else meta
     clf = make(meta=meta, max_epochs=1).fit(*digits, teacher_logits=logits)
     clf.save(path)
     again = DistilledClassifier.load(path)
