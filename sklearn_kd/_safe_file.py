@@ -65,11 +65,26 @@ def packed(content: Content) -> bytes:
     ------
     ImportError
         If safetensors is not installed.
+    TypeError
+        If it has no form for a tensor.
     """
     safetensors = _safetensors("Saving")
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in content.tensors.items()}
-    tensors = {name: tensor.clone() for name, tensor in tensors.items()}  # tied ones share their memory
     about = json.dumps(content.about)
+    odd = [
+        name
+        for name, tensor in content.tensors.items()
+        if tensor.layout != torch.strided or tensor.is_quantized
+    ]
+    if odd:
+        raise TypeError(
+            f"safetensors has no form for sparse and quantized tensors, which there are: {odd[:4]}. Make "
+            "them dense, for example by to_dense() or dequantize()."
+        )
+    # Copied, since tied ones share their memory.
+    tensors = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in content.tensors.items()
+    }
     metadata = {
         "kind": KIND,
         "format_version": str(FORMAT_VERSION),

@@ -231,10 +231,13 @@ def history_tensor(history: History | None, lost: set[str]) -> Tensor:
 
 
 def _plain(value, lost):
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return [_plain(part, lost) for part in value]
     if not isinstance(value, dict):
-        return encoded(value)
+        value = value.item() if isinstance(value, np.generic) else value
+        if value is None or type(value) in (bool, int, float, str):
+            return value
+        raise NoFormError(f"{type(value).__name__} has no form in JSON")
     row = {}
     for key, part in value.items():
         try:

@@ -323,7 +323,7 @@ def _count(value: Any) -> int:
 
 
 def _number(value: Any) -> float:
-    if type(value) not in (int, float):
+    if type(value) not in (int, float) or not np.isfinite(value):
         raise ContentError(f"{str(value)[:100]!r} where a number should be")
     return float(value)
 

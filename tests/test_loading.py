@@ -248,6 +248,7 @@ MANY = 10**12
         (lambda a: a["labels"].update(values=[1]), "labels that are not at least two"),
         (lambda a: a.update(n_iter=3), "a path of 6 iterations of 3"),
         (lambda a: a.update(n_iter="many"), "'many' as a number of iterations"),
+        (lambda a: a.update(lambda1_=np.nan), "'nan' where a number should be"),
         (lambda a: a.update(lambda1_="half"), "'half' where a number should be"),
         (lambda a: a.update(feature_names=["a"]), "names of features that are not 64 strings"),
         (lambda a: a.update(feature_names=[1] * 64), "names of features that are not 64 strings"),

@@ -291,10 +291,11 @@ def test_columns_of_the_history_without_a_form_are_told(make, digits, path):
     clf = make(meta="none").fit(*digits)
     clf.history_[-1]["mine"] = object()
     clf.history_[-1]["count"] = np.int64(3)
+    clf.history_[-1]["pair"] = (1, 2.5)
     with pytest.warns(UserWarning, match="Not saved: 'mine' of the history"):
         clf.save(path)
     last = DistilledClassifier.load(path).history_[-1]
-    assert last["count"] == 3 and "mine" not in last
+    assert last["count"] == 3 and last["pair"] == [1, 2.5] and "mine" not in last
 
 
 def test_training_goes_on_as_without_the_file(make, digits, logits, path):
@@ -493,6 +494,14 @@ def test_labels_without_a_form(make, digits, path):
 def test_state_that_is_no_tensor(make, digits, path):
     clf = make(meta="none", student=StatefulStudent).fit(*digits)
     with pytest.raises(TypeError, match="_extra_state"):
+        clf.save(path)
+    assert files(path.parent) == []
+
+
+def test_tensor_without_a_form(make, digits, path):
+    clf = make(meta="none").fit(*digits)
+    clf.student_.register_buffer("odd", torch.eye(2).to_sparse())
+    with pytest.raises(TypeError, match=r"no form for sparse and quantized tensors.*student\.odd"):
         clf.save(path)
     assert files(path.parent) == []
 
