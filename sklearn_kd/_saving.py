@@ -332,6 +332,7 @@ def _student(estimator: Any, weights: dict[str, Tensor], name: str) -> nn.Module
     """The student that the estimator's parameters make, with the weights of the file."""
     params, shape, n_classes = estimator._routed("student"), estimator._sample_shape, len(estimator.classes_)
     of_library = estimator.student in STUDENTS.values()
+    is_class = isinstance(estimator.student, type) and issubclass(estimator.student, nn.Module)
 
     def build(tried: bool) -> nn.Module:
         student = build_student(estimator.student, params, shape, n_classes)
@@ -339,7 +340,9 @@ def _student(estimator: Any, weights: dict[str, Tensor], name: str) -> nn.Module
             check_student_output(student, torch.zeros(2, *shape), n_classes)
         return student
 
-    with preserved_random_state(estimator._device()), _of_file(name, foreign=of_library):
+    # A class of the caller's that cannot take the parameters in the file is not what was saved.
+    foreign = is_class and (of_library or bool(params))
+    with preserved_random_state(estimator._device()), _of_file(name, foreign=foreign):
         if of_library:  # without memory first, so that sizes that do not fit cost none
             check_numbers(params, weights, "student__ parameters")
             with torch.device("meta"):
