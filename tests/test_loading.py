@@ -161,6 +161,17 @@ def test_one_weight_changed(fitted, digits, path):
     load(path, "its content does not match its sha256")
 
 
+def test_two_names_exchanged(fitted, path):
+    fitted.save(path)
+
+    def exchange(header):
+        first, second = "metaparameter_path.lambda1", "metaparameter_path.temperature"
+        header[first], header[second] = header[second], header[first]
+
+    rewritten(path, exchange)
+    load(path, "its content does not match its sha256")
+
+
 # --------------------------------------------------------------------------------------
 # Files of this kind with a digest that is right, and a content that is not
 

@@ -516,14 +516,15 @@ def test_student_that_is_no_longer_what_was_fitted(make, digits, path):
     assert path.read_bytes() == before
 
 
-def test_a_failure_leaves_the_old_file(fitted, path, monkeypatch):
+@pytest.mark.parametrize("function", ["os.fsync", "os.replace"])
+def test_a_failure_leaves_the_old_file(function, fitted, path, monkeypatch):
     fitted.save(path)
     before = path.read_bytes()
 
     def fails(*args):
         raise OSError("disk full")
 
-    monkeypatch.setattr("os.fsync", fails)
+    monkeypatch.setattr(function, fails)
     with pytest.raises(OSError, match="disk full"):
         fitted.save(path)
     assert path.read_bytes() == before
