@@ -132,14 +132,7 @@ class SafeFiles(BaseDistiller):
         path = checked_path(path)
         content, left_out, lost = self._content()
         data = packed(content)
-        given = {name: getattr(self, name) for name in left_out} | {"device": "cpu"}
-        try:
-            self._restored(unpacked(data, "The content"), "The content", self.student, given)
-        except ValueError as error:
-            raise ValueError(
-                f"{path} was not written, since it could not be loaded again: {error} Are the parameters, "
-                "student above all, those that the estimator was fitted with?"
-            ) from error
+        self._check_loads(data, left_out, path)
         if left_out or lost:
             warnings.warn(
                 f"Not saved: {', '.join([*left_out, *sorted(lost)])}, for which JSON has no form. "
@@ -148,6 +141,17 @@ class SafeFiles(BaseDistiller):
                 stacklevel=2,
             )
         replace_file(path, data)
+
+    def _check_loads(self, data: bytes, left_out: list[str], path: Path) -> None:
+        """Refuse to write what could not be loaded again."""
+        given = {name: getattr(self, name) for name in left_out} | {"device": "cpu"}
+        try:
+            self._restored(unpacked(data, "The content"), "The content", self.student, given)
+        except ValueError as error:
+            raise ValueError(
+                f"{path} was not written, since it could not be loaded again: {error} Are the parameters, "
+                "student above all, those that the estimator was fitted with?"
+            ) from error
 
     @classmethod
     def load(
