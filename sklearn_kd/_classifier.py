@@ -14,7 +14,7 @@ import torch
 from sklearn.base import clone
 from torch import nn
 
-from sklearn_kd._base import BaseDistiller, Seeds, at, unharmed_by_failure
+from sklearn_kd._base import Seeds, at, unharmed_by_failure
 from sklearn_kd._batches import checked_augmentation
 from sklearn_kd._bilevel import METHODS
 from sklearn_kd._callbacks import FitReport
@@ -23,6 +23,7 @@ from sklearn_kd._losses import TEMPERATURE_SCALINGS
 from sklearn_kd._metaparameters import LAMBDA1_BOUNDS, Metaparameters
 from sklearn_kd._net import DistillationNet
 from sklearn_kd._rows import checked_logits
+from sklearn_kd._saving import DistilledFiles
 from sklearn_kd._sklearn_compat import Interval, StrOptions, safe_indexing, with_callbacks
 from sklearn_kd._together import train_alone
 from sklearn_kd._trial import check_scale
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from sklearn_kd._teachers import Teacher
 
 
-class DistilledClassifier(BaseDistiller):
+class DistilledClassifier(DistilledFiles):
     """A small neural network trained on labels and a big model's answers together.
 
     The student minimises lambda1 · CE(labels) + (1 − lambda1) · s(T) · CE(teacher at T,

@@ -26,6 +26,7 @@ from sklearn_kd._distpro_net import DistProNet
 from sklearn_kd._importance import NORMALIZATIONS, ScheduledWeights
 from sklearn_kd._pathways import Pathway
 from sklearn_kd._progress import Progress
+from sklearn_kd._saving import DistProFiles
 from sklearn_kd._sklearn_compat import Interval, StrOptions, with_callbacks
 from sklearn_kd._together import train_alone
 from sklearn_kd.meta import Fixed, Strategy
@@ -51,7 +52,7 @@ _RECORDED = (
 )  # fmt: skip
 
 
-class DistProClassifier(BaseDistPro):
+class DistProClassifier(DistProFiles, BaseDistPro):
     """A small network taught by a big one's feature maps, along a schedule that is searched.
 
     Between the layers of student and teacher there are many pathways for knowledge to take.

@@ -1,6 +1,7 @@
 """The page on failures has the messages that are given."""
 
 import json
+import pickle
 import re
 import warnings
 from pathlib import Path
@@ -12,6 +13,9 @@ from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 from skorch.callbacks import Callback
 from torch import nn
+
+from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent
+from sklearn_kd._safe_file import Content, packed, unpacked
 
 PAGE = Path(__file__).parents[1] / "docs" / "guide" / "failures.rst"
 
@@ -81,6 +85,61 @@ REFUSED = {
     ),
     "too large a rate": lambda X, y: ({"lr": 1e31}, {}),
 }
+
+
+class Own(MLPStudent):
+    """A student that is no class of this library."""
+
+
+def signed(clf, path, about=None, **tensors):
+    """A file that only its content is wrong with."""
+    clf.save(path)
+    content = unpacked(path.read_bytes(), "it")
+    (about or (lambda about: None))(content.about)
+    path.write_bytes(packed(Content(content.about, content.tensors | tensors)))
+
+
+def edited(clf, path, edit):
+    clf.save(path)
+    path.write_bytes(edit(path.read_bytes()))
+
+
+def later(data):
+    """As of another format: the header is as long as before."""
+    return data.replace(b'"format_version":"1"', b'"format_version":"2"')
+
+
+def weights_alone(clf, path):
+    from safetensors.torch import save_file
+
+    save_file({"w": torch.zeros(3)}, path)
+
+
+def own_student(clf, path):
+    DistilledClassifier(None, Own, meta="none", max_epochs=1).fit(np.eye(64), np.arange(64) % 2).save(path)
+
+
+# What is loaded, as f(a fitted estimator, path) that writes it.
+LOADED = {
+    "a pickle": lambda clf, path: path.write_bytes(pickle.dumps(clf)),
+    "a file of torch.save": lambda clf, path: torch.save(clf.student_.state_dict(), path),
+    "a student of export_student": lambda clf, path: clf.export_student(path),
+    "weights of another program": weights_alone,
+    "half a file": lambda clf, path: edited(clf, path, lambda data: data[:-1]),
+    "a file with another byte": lambda clf, path: edited(clf, path, lambda data: data[:-1] + b"!"),
+    "a file of a later version": lambda clf, path: edited(clf, path, later),
+    "a file of the other estimator": lambda clf, path: clf.save(path),
+    "a student of one's own": own_student,
+    "with another student": lambda clf, path: clf.save(path),
+    "a file with one tensor more": lambda clf, path: signed(clf, path, more=torch.zeros(2)),
+    "a file with weights that are NaN": lambda clf, path: signed(
+        clf, path, **{"student.layers.3.bias": torch.full((10,), torch.nan)}
+    ),
+    "a file with sizes of its own": lambda clf, path: signed(
+        clf, path, lambda about: about["params"].update(student__hidden=10**9)
+    ),
+}
+GIVEN = {"with another student": {"student": nn.Linear(64, 10)}}
 REPORTED = {
     "some steps are not finite": Fills(n=3),
     "ten steps in a row are not finite": Fills(n=1000),
@@ -95,8 +154,9 @@ def messages():
 
 
 def test_the_page_has_all_that_is_tried_here():
-    headings = {"In training", "What was given"}
-    assert messages().keys() - headings == REFUSED.keys() | REPORTED.keys() | {"rows to predict overflow"}
+    headings = {"In training", "What was given", "What was loaded"}
+    tried = REFUSED.keys() | REPORTED.keys() | LOADED.keys() | {"rows to predict overflow"}
+    assert messages().keys() - headings == tried
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered")
@@ -113,6 +173,16 @@ def test_reported(what, make, digits, logits):
     with pytest.warns(ConvergenceWarning, match=messages()[what]):
         clf.fit(*digits, teacher_logits=logits)
     assert np.isfinite(clf.predict_proba(digits[0])).all()
+
+
+@pytest.mark.parametrize("what", LOADED)
+def test_loaded(what, make, digits, tmp_path):
+    pytest.importorskip("safetensors", reason="needs safetensors")
+    clf, path = make(meta="none", max_epochs=1).fit(*digits), tmp_path / "saved.safetensors"
+    LOADED[what](clf, path)
+    estimator = DistProClassifier if what == "a file of the other estimator" else DistilledClassifier
+    with pytest.raises(ValueError, match=messages()[what]):
+        estimator.load(path, **GIVEN.get(what, {}))
 
 
 def test_rows_that_overflow(make, digits):

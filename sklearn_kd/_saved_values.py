@@ -1,0 +1,365 @@
+"""What an estimator has, as JSON and tensors, and back: parameters, labels, tables, histories, modules.
+
+Nothing is imported or called that a file names: a name is looked up among the classes of this
+library and the optimizers of torch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from os import PathLike, fspath
+from typing import Any
+
+import numpy as np
+import torch
+from skorch.history import History
+from torch import Tensor, nn
+
+from sklearn_kd._resnets import CIFARResNet
+from sklearn_kd._students import CNNStudent, MLPStudent
+from sklearn_kd._trial import has_finite_state
+from sklearn_kd.meta import STRATEGIES, Strategy
+
+STUDENTS: dict[str, type[nn.Module]] = {
+    student.__name__: student for student in (MLPStudent, CNNStudent, CIFARResNet)
+}
+_STRATEGIES: dict[str, type[Strategy]] = {strategy.__name__: strategy for strategy in STRATEGIES.values()}
+
+# Beyond, a file asks for memory rather than for labels: characters of all labels, numbers of a sample.
+_MOST_CHARACTERS = _LARGEST_SAMPLE = 100_000_000
+
+
+class NoFormError(TypeError):
+    """A value that a file has no form for."""
+
+
+class ContentError(ValueError):
+    """What a file has and should not; the message goes on from "it has"."""
+
+
+# --------------------------------------------------------------------------------------
+# Parameters
+
+
+def encoded(value: Any) -> Any:
+    """A parameter as JSON; what JSON has no form for is a dictionary of one key, its kind.
+
+    Raises
+    ------
+    NoFormError
+        If it is an object or a function that has no form here either.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if type(value) is list:
+        return [encoded(part) for part in value]
+    if type(value) is tuple:
+        return {"tuple": [encoded(part) for part in value]}
+    if type(value) is dict and all(type(key) is str for key in value):
+        return {"dict": {key: encoded(part) for key, part in value.items()}}
+    if isinstance(value, torch.device):
+        return str(value)
+    if isinstance(value, PathLike):
+        return str(fspath(value))
+    if isinstance(value, type):
+        return _encoded_class(value)
+    if _STRATEGIES.get(type(value).__name__) is type(value):
+        params = {name: encoded(part) for name, part in value.get_params(deep=False).items()}
+        return {"strategy": [type(value).__name__, params]}
+    raise NoFormError(f"{type(value).__name__} has no form in JSON")
+
+
+def _encoded_class(value: type) -> dict[str, str]:
+    if STUDENTS.get(value.__name__) is value:
+        return {"student": value.__name__}
+    if issubclass(value, torch.optim.Optimizer) and getattr(torch.optim, value.__name__, None) is value:
+        return {"optimizer": value.__name__}
+    raise NoFormError(f"{value.__qualname__} is neither a class of sklearn-kd nor of torch.optim")
+
+
+def decoded(value: Any) -> Any:
+    """The parameter that :func:`encoded` made this of.
+
+    Raises
+    ------
+    ContentError
+        If it made no such thing.
+    """
+    if isinstance(value, list):
+        return [decoded(part) for part in value]
+    if not isinstance(value, dict):
+        return value
+    kind, given = next(iter(value.items())) if len(value) == 1 else (None, None)
+    if kind == "tuple" and isinstance(given, list):
+        return tuple(map(decoded, given))
+    if kind == "dict" and isinstance(given, dict):
+        return {key: decoded(part) for key, part in given.items()}
+    if kind == "strategy" and isinstance(given, list) and len(given) == 2 and given[0] in _STRATEGIES:
+        return _STRATEGIES[given[0]](**{key: decoded(part) for key, part in given[1].items()})
+    if kind == "student" and given in STUDENTS:
+        return STUDENTS[given]
+    if kind == "optimizer" and isinstance(given, str):
+        optimizer = vars(torch.optim).get(given)
+        if isinstance(optimizer, type) and issubclass(optimizer, torch.optim.Optimizer):
+            return optimizer
+    raise ContentError(f"{str(value)[:100]} as a parameter, which this version does not know")
+
+
+# --------------------------------------------------------------------------------------
+# Labels
+
+
+def encoded_labels(classes: np.ndarray) -> dict[str, Any]:
+    """Labels and their dtype.
+
+    Raises
+    ------
+    TypeError
+        Naming y, if JSON has no form for them.
+    """
+    labels = classes.tolist()
+    kind, known = classes.dtype.kind, (bool, int, float, str)
+    if kind not in "biufUO" or not all(type(label) in known for label in labels):
+        kinds = sorted({type(label).__name__ for label in labels})
+        raise TypeError(
+            f"y had labels of dtype {classes.dtype} ({', '.join(kinds)}), for which JSON has no form. Fit "
+            "with labels that are strings or numbers, for example y.astype(str)."
+        )
+    return {"dtype": "O" if kind == "O" else classes.dtype.str, "values": labels}
+
+
+def decoded_labels(given: Mapping[str, Any]) -> np.ndarray:
+    """The labels, sorted and at least two.
+
+    Raises
+    ------
+    ContentError
+        If they are not.
+    """
+    kind, labels = given["dtype"], given["values"]
+    if not isinstance(kind, str) or not re.fullmatch(r"O|[<>|]?[biufU]\d{1,9}", kind):
+        raise ContentError(f"labels of dtype {kind!r}")
+    if not isinstance(labels, list) or not all(type(v) in (bool, int, float, str) for v in labels):
+        raise ContentError("labels that are no list of strings or numbers")
+    width = int(kind.rpartition("U")[2]) if "U" in kind else 1
+    if width * len(labels) > _MOST_CHARACTERS:
+        raise ContentError(f"{len(labels)} labels of {width} characters each")
+    classes = np.array(labels, dtype=np.dtype(kind))
+    if len(labels) < 2 or classes.tolist() != labels or not np.array_equal(np.unique(classes), classes):
+        raise ContentError(f"labels that are not at least two, sorted and of dtype {classes.dtype}")
+    return classes
+
+
+def checked_sample_shape(given: Any) -> tuple[int, ...]:
+    """The shape of a sample.
+
+    Raises
+    ------
+    ContentError
+        If it is none, or so large that it can only be there to exhaust the memory.
+    """
+    if not isinstance(given, list) or not given or not all(type(size) is int and size > 0 for size in given):
+        raise ContentError(f"samples of shape {str(given)[:100]}")
+    if math.prod(given) > _LARGEST_SAMPLE:
+        raise ContentError(f"samples of shape {given}, beyond the limit of {_LARGEST_SAMPLE:,} numbers")
+    return tuple(given)
+
+
+# --------------------------------------------------------------------------------------
+# Tables and histories
+
+
+def tensors_of(table: np.ndarray, name: str) -> dict[str, Tensor]:
+    """The columns of a structured array, as ``name.COLUMN``."""
+    assert table.dtype.names is not None
+    return {f"{name}.{column}": tensor_of(table[column]) for column in table.dtype.names}
+
+
+def tensor_of(array: np.ndarray) -> Tensor:
+    """The array as a tensor, copied, since the strides of a column are none for torch."""
+    return torch.from_numpy(np.array(array, order="C"))
+
+
+def take_table(tensors: dict[str, Tensor], name: str, dtype: np.dtype) -> np.ndarray:
+    """The structured array, taken out of ``tensors``.
+
+    Raises
+    ------
+    ContentError
+        If columns are missing, or of another type or length.
+    """
+    assert dtype.names is not None
+    columns = {column: take_array(tensors, f"{name}.{column}", dtype[column]) for column in dtype.names}
+    if len({column.shape for column in columns.values()}) != 1 or any(c.ndim != 1 for c in columns.values()):
+        shapes = {key: column.shape for key, column in columns.items()}
+        raise ContentError(f"columns of {name} that are not of one length: {shapes}")
+    table = np.empty(len(columns[dtype.names[0]]), dtype=dtype)
+    for key, column in columns.items():
+        table[key] = column
+    return table
+
+
+def take_array(tensors: dict[str, Tensor], name: str, dtype: Any) -> np.ndarray:
+    """A tensor as an array, taken out of ``tensors``.
+
+    Raises
+    ------
+    ContentError
+        If it is missing, or of another type.
+    """
+    tensor = tensors.pop(name, None)
+    if tensor is None:
+        raise ContentError(f"no tensor {name!r}")
+    array = tensor.numpy()
+    if array.dtype != np.dtype(dtype):
+        raise ContentError(f"a tensor {name!r} of {array.dtype}, not of {np.dtype(dtype)}")
+    return array.copy()
+
+
+def history_tensor(history: History | None, lost: set[str]) -> Tensor:
+    """A history as JSON in bytes; names of columns that JSON has no form for are put into ``lost``.
+
+    As bytes, since the header of a safetensors file is limited, and a history is not.
+    """
+    text = json.dumps(None if history is None else _plain(list(history), lost))
+    return torch.from_numpy(np.frombuffer(text.encode(), dtype=np.uint8).copy())
+
+
+def _plain(value, lost):
+    if isinstance(value, (list, tuple)):
+        return [_plain(part, lost) for part in value]
+    if not isinstance(value, dict):
+        value = value.item() if isinstance(value, np.generic) else value
+        if value is None or type(value) in (bool, int, float, str):
+            return value
+        raise NoFormError(f"{type(value).__name__} has no form in JSON")
+    row = {}
+    for key, part in value.items():
+        try:
+            row[str(key)] = _plain(part, lost)
+        except NoFormError:
+            lost.add(f"{key!r} of the history")
+    return row
+
+
+def take_history(tensors: dict[str, Tensor], name: str) -> History | None:
+    """The history, taken out of ``tensors``.
+
+    Raises
+    ------
+    ContentError
+        If it is none.
+    """
+    rows = json.loads(take_array(tensors, name, np.uint8).tobytes())
+    if rows is None:
+        return None
+    if not isinstance(rows, list) or not all(
+        isinstance(row, dict) and isinstance(row.get("batches"), list) for row in rows
+    ):
+        raise ContentError(f"a {name} that is no list of epochs")
+    return History(rows)
+
+
+# --------------------------------------------------------------------------------------
+# Modules
+
+
+def weights_of(module: nn.Module, name: str) -> dict[str, Tensor]:
+    """The module's state, as ``name.KEY``.
+
+    Raises
+    ------
+    TypeError
+        If some of it is no tensor.
+    """
+    state = module.state_dict()
+    other = [key for key, value in state.items() if not isinstance(value, Tensor)]
+    if other:
+        raise TypeError(
+            f"{name} {type(module).__name__} has a state that is no tensor: {other}. A file without code can "
+            "hold tensors alone; keep such a state in buffers."
+        )
+    return {f"{name}.{key}": value for key, value in state.items()}
+
+
+def take_weights(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The state of a module, taken out of ``tensors``."""
+    keys = sorted(key for key in tensors if key.startswith(f"{name}."))
+    return {key[len(name) + 1 :]: tensors.pop(key) for key in keys}
+
+
+def check_numbers(params: Any, weights: Mapping[str, Tensor], name: str) -> None:
+    """Refuse parameters too large for the weights that are there, before anything is built of them.
+
+    A width is the size of some tensor, and a depth at most the number of them.
+
+    Raises
+    ------
+    ContentError
+    """
+    sizes = [size for tensor in weights.values() if tensor.numel() for size in tensor.shape]
+    limit = max([len(weights), *sizes], default=0)
+    waiting = [params]
+    while waiting:
+        value = waiting.pop()
+        parts = list(value.values()) if isinstance(value, dict) else value
+        size = len(parts) if isinstance(parts, (list, tuple, str)) else parts
+        if isinstance(size, int) and abs(size) > max(limit, 100):
+            raise ContentError(
+                f"{name} of size {size:,}, where no tensor in the file is larger than {limit:,}"
+            )
+        if isinstance(parts, (list, tuple)):
+            waiting.extend(parts)
+
+
+def fill(module: nn.Module, weights: dict[str, Tensor], name: str) -> nn.Module:
+    """Put these weights into the module, and that into evaluation mode.
+
+    Raises
+    ------
+    ContentError
+        If names, shapes, types or values of the weights are wrong.
+    """
+    check_fits(module, weights, name)
+    module.load_state_dict(weights)
+    if not has_finite_state([module]):
+        broken = [key for key, w in weights.items() if w.is_floating_point() and not torch.isfinite(w).all()]
+        raise ContentError(f"weights of the {name} that are not finite: {_some(broken)}")
+    return module.eval()
+
+
+def check_fits(module: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
+    """Refuse weights of another network.
+
+    Raises
+    ------
+    ContentError
+        Naming what is missing, unexpected, or of another shape or type.
+    """
+    state = {key: value for key, value in module.state_dict().items() if isinstance(value, Tensor)}
+    wrong = [
+        f"{key!r} is {_kind(weights[key])} in the file and {_kind(state[key])} in the module"
+        for key in state
+        if key in weights and _kind(weights[key]) != _kind(state[key])
+    ]
+    faults = {
+        "missing": [key for key in state if key not in weights],
+        "unexpected": [key for key in weights if key not in state],
+        "of another shape or type": wrong,
+    }
+    said = "; ".join(f"{what}: {_some(keys)}" for what, keys in faults.items() if keys)
+    if said:
+        raise ContentError(f"weights that do not fit the {name} {type(module).__name__}. {said}")
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def _some(keys: list[str]) -> str:
+    return ", ".join(keys[:4]) + (f" and {len(keys) - 4} more" if len(keys) > 4 else "")
