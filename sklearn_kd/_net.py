@@ -25,6 +25,7 @@ from sklearn_kd._capture import CapturedIterations, why_not_captured
 from sklearn_kd._data import DistillationData, SplitData
 from sklearn_kd._devices import as_number, full_precision, reading_is_free
 from sklearn_kd._losses import Targets, TrainingLoss, validation_loss
+from sklearn_kd._memory import held_of, needing_less, out_of_memory_named, size_of
 from sklearn_kd._metaparameters import LearnedPath, Metaparameters
 from sklearn_kd._responses import Clipping, global_norm, ill_conditioned_steps, warn_if_response_unknown
 from sklearn_kd._skipping import (
@@ -144,10 +145,30 @@ class TrainingNet(NeuralNetClassifier):
         """Train, with batches of D_val at hand for as long as that takes."""
         self.validation_batches_ = self._endless_validation_batches(X.valid)
         try:
-            return super().fit_loop(X, y, epochs, **params)
+            with self._memory_named(X):
+                return super().fit_loop(X, y, epochs, **params)
         finally:
             self.validation_batches_ = None  # it holds D_val
             self.step_record_ = None  # and this a copy of the weights
+
+    def _memory_named(self, data: SplitData):
+        """Names batch size, what is held, and what needs less, where memory runs out in training."""
+
+        def situation():
+            weights = f"weights of {size_of(self.trained_modules())}"
+            if self.step_record_ is not None:
+                weights += f", of which hypergradients by {self.hypergradient!r} hold copies"
+            batch_size = self.get_params_for("iterator_train").get("batch_size", self.batch_size)
+            return f"batch_size={batch_size}, {held_of(data)} and {weights}"
+
+        mend = needing_less(torch.device(self.device), *self._memory_savers)
+        return out_of_memory_named("training the student", situation, mend)
+
+    _memory_savers: tuple[str, ...] = (
+        "a smaller batch_size",
+        "autocast=True",
+        "X as a Dataset, whose rows are loaded batch by batch",
+    )
 
     def _endless_validation_batches(self, dataset):
         # A generator: nothing here runs before the first hypergradient.
@@ -439,6 +460,7 @@ class TrainingNet(NeuralNetClassifier):
         if not self.diverged_ and self.skips_.first is not None:
             warnings.warn(skips_message(self.skips_, self.where_it_stood), ConvergenceWarning, stacklevel=2)
         self.finite_weights_, self.captured_, self.trial_ = {}, None, None
+        self._set_training(False)  # for good: no thread that predicts finds it otherwise
 
     def _give_up_what_diverged(self):
         """Go back to the last student that predicts, and say so, where this one does not."""
@@ -486,6 +508,7 @@ class DistillationNet(TrainingNet):
     """
 
     metaparameters: Metaparameters
+    _memory_savers = (*TrainingNet._memory_savers, "hypergradient_rows")
 
     def __init__(
         self,

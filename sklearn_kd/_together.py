@@ -30,10 +30,12 @@ from sklearn_kd._batches import Batch
 from sklearn_kd._data import DistillationData, SplitData
 from sklearn_kd._devices import as_number
 from sklearn_kd._losses import Targets, TrainingLoss
+from sklearn_kd._memory import held_of, needing_less, out_of_memory_named, size_of
 from sklearn_kd._net import DistillationNet
 from sklearn_kd._processes import count_processes, one_thread_per_process
 from sklearn_kd._random import preserved_random_state
 from sklearn_kd._skipping import GOOD, SKIPPED, KeptState, are_finite
+from sklearn_kd._turns import turn
 from sklearn_kd.meta import Strategy
 
 log = logging.getLogger("sklearn_kd")
@@ -242,18 +244,31 @@ def train_together(nets: Sequence[DistillationNet], data: Sequence[SplitData]) -
         For which :func:`why_not_together` gives no reason but that it does not pay.
     data : sequence of K SplitData
     """
-    for net, split in zip(nets, data, strict=True):
-        net.notify("on_train_begin", X=split, y=None)
-    run = _BatchedRun(nets, data)
-    try:
-        for _ in range(nets[0].max_epochs):
-            if not run.epoch():
-                break
-    except KeyboardInterrupt:
-        pass  # what has been learned is kept, as by skorch
-    run.hand_back()
-    for net, split in zip(nets, data, strict=True):
-        net.notify("on_train_end", X=split, y=None)
+    with turn(), _memory_named(nets, data):
+        for net, split in zip(nets, data, strict=True):
+            net.notify("on_train_begin", X=split, y=None)
+        run = _BatchedRun(nets, data)
+        try:
+            for _ in range(nets[0].max_epochs):
+                if not run.epoch():
+                    break
+        except KeyboardInterrupt:
+            pass  # what has been learned is kept, as by skorch
+        run.hand_back()
+        for net, split in zip(nets, data, strict=True):
+            net.notify("on_train_end", X=split, y=None)
+
+
+def _memory_named(nets, data):
+    """Names what is held, and what needs less, where memory runs out inside."""
+
+    def situation():
+        weights = size_of([net.module_ for net in nets])
+        return f"batch_size={nets[0].batch_size}, {held_of(data[0])} and weights of {weights}"
+
+    doing = f"training {len(nets)} students in one batched run"
+    mend = needing_less(torch.device(nets[0].device), "a smaller batch_size", "fewer trials or methods at once")
+    return out_of_memory_named(doing, situation, mend)
 
 
 class _BatchedRun:
@@ -461,7 +476,8 @@ def train_alone(net: DistillationNet, data: SplitData, seed: int) -> Distillatio
 
 
 def _trial(net, data, seed) -> float:
-    return train_alone(net, data, seed).validation_loss(data.valid)
+    with turn():
+        return train_alone(net, data, seed).validation_loss(data.valid)
 
 
 def trial_losses(
