@@ -13,6 +13,7 @@ from torch import Tensor, nn
 # What torch's plain RuntimeErrors say, and what they are. Of MPS there is no class.
 _SAID: dict[str, type[Exception]] = {
     "DefaultCPUAllocator": MemoryError,
+    "std::bad_alloc": MemoryError,
     "MPS backend out of memory": RuntimeError,
     "CUDA out of memory": torch.cuda.OutOfMemoryError,
     "CUDA error: out of memory": torch.cuda.OutOfMemoryError,
@@ -62,7 +63,10 @@ def out_of_memory_named(doing: str, situation: Callable[[], str], mend: str) -> 
         traceback.clear_frames(error.__traceback__)
         named: Any = kind(f"Out of memory while {doing}, with {situation()}. {mend} ({_first_line(error)})")
         named.named_ = True
-        raise named from error
+        try:
+            raise named from error
+        finally:
+            del named  # whose traceback holds this very frame, and all that the others hold
 
 
 def _first_line(error):

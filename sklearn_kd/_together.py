@@ -191,7 +191,7 @@ def _why_slower(nets, data) -> str | None:
         return f"it does not pay on a CPU for fewer than {FEWEST} students"
     batch = next(iter(nets[0].get_iterator(data[0].train, training=True)))
     counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad(), preserved_random_state(batch[0].device):
+    with _memory_named(nets, data), counter, torch.no_grad(), preserved_random_state(batch[0].device):
         copy.deepcopy(nets[0].module_)(batch[0])
     flops = counter.get_total_flops()
     if flops > MOST_FLOPS:
