@@ -439,8 +439,12 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
     def _predicting(self, n_rows):
         """Names batches of ``n_rows`` rows where memory runs out inside."""
         ways = f"X as a Dataset with iterator_valid__batch_size below {n_rows}", "fewer rows at a time"
-        held = f"weights of {size_of([self.net_.module_])} on {self.net_.device}; no teacher logits are cached"
-        return self._memory_named(f"predicting in batches of {n_rows} rows", lambda: held, *ways)
+        doing, net = f"predicting in batches of {n_rows} rows", self.net_
+
+        def held():
+            return f"weights of {size_of([net.module_])} on {net.device}; no teacher logits are cached"
+
+        return self._memory_named(doing, held, *ways)
 
     def _answers(self, dataset, labelled=False):
         """(logits, labels or None) of a Dataset, a batch at a time."""

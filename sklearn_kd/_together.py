@@ -267,7 +267,8 @@ def _memory_named(nets, data):
         return f"batch_size={nets[0].batch_size}, {held_of(data[0])} and weights of {weights}"
 
     doing = f"training {len(nets)} students in one batched run"
-    mend = needing_less(torch.device(nets[0].device), "a smaller batch_size", "fewer trials or methods at once")
+    ways = "a smaller batch_size", "fewer trials or methods at once"
+    mend = needing_less(torch.device(nets[0].device), *ways)
     return out_of_memory_named(doing, situation, mend)
 
 

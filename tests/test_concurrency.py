@@ -43,7 +43,11 @@ class Drawing(nn.Module):
     def __init__(self, in_features, n_classes):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(in_features, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, n_classes)
+            nn.Linear(in_features, 16),
+            nn.BatchNorm1d(16),
+            nn.ReLU(),
+            nn.Dropout(0.3),
+            nn.Linear(16, n_classes),
         )
 
     def forward(self, x):
@@ -80,7 +84,9 @@ def assert_same(first, second):
 def dask_cluster(processes):
     distributed = pytest.importorskip("distributed")
     with (
-        distributed.LocalCluster(1, threads_per_worker=2, processes=processes, dashboard_address=None) as cluster,
+        distributed.LocalCluster(
+            1, threads_per_worker=2, processes=processes, dashboard_address=None
+        ) as cluster,
         distributed.Client(cluster),
         parallel_config("dask"),
     ):
@@ -123,7 +129,8 @@ def test_the_generators_are_left_as_they_were(make, digits, logits):
     torch.manual_seed(7)
     before = torch.get_rng_state()
     in_threads(
-        lambda seed: fitted(make(student=Drawing, random_state=seed), *digits, teacher_logits=logits), range(4)
+        lambda seed: fitted(make(student=Drawing, random_state=seed), *digits, teacher_logits=logits),
+        range(4),
     )
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -134,7 +141,9 @@ def in_threads_of_its_own(clfs, *given):
 
 
 def test_threads_inside_processes(make, digits):
-    groups = [[make(student=Drawing, meta="none", random_state=2 * k + j) for j in range(2)] for k in range(2)]
+    groups = [
+        [make(student=Drawing, meta="none", random_state=2 * k + j) for j in range(2)] for k in range(2)
+    ]
     expected = [[fitted(clf, *digits) for clf in group] for group in groups]
     with parallel_config("loky", inner_max_num_threads=1):
         found = Parallel(n_jobs=2)(delayed(in_threads_of_its_own)(group, *digits) for group in groups)
@@ -161,7 +170,9 @@ def test_fits_that_share_a_network_as_teacher(make, digits, network):
 
 
 def test_fits_that_share_a_skorch_net_as_teacher(make, digits):
-    teacher = NeuralNetClassifier(Drawing(64, 10), max_epochs=1, verbose=0).fit(digits[0], digits[1].astype(np.int64))
+    teacher = NeuralNetClassifier(Drawing(64, 10), max_epochs=1, verbose=0).fit(
+        digits[0], digits[1].astype(np.int64)
+    )
 
     def fit(seed):
         return fitted(make(teacher, Drawing, random_state=seed), *digits)
@@ -189,7 +200,9 @@ def test_a_teacher_that_fits_estimators_of_its_own_in_threads(make, digits, froz
     from sklearn.frozen import FrozenEstimator
 
     def fit(seed):
-        inner = [(f"s{k}", make(student=Drawing, meta="none", max_epochs=1, random_state=k)) for k in range(2)]
+        inner = [
+            (f"s{k}", make(student=Drawing, meta="none", max_epochs=1, random_state=k)) for k in range(2)
+        ]
         teacher = StackingClassifier(inner, LogisticRegression(), cv=2, n_jobs=2)
         with parallel_config("threading"):
             if frozen:
@@ -217,7 +230,9 @@ def test_a_fitted_student_is_in_evaluation_mode(meta, make, digits, logits):
     clf = make(student=Drawing, meta=meta).fit(*digits, teacher_logits=logits)
     assert not any(part.training for part in clf.student_.modules())
     before = fitted(clf.set_params(warm_start=True), *digits, teacher_logits=logits)
-    assert any((a != b).any() for a, b in zip(before, fitted(clf, *digits, teacher_logits=logits), strict=True))
+    assert any(
+        (a != b).any() for a, b in zip(before, fitted(clf, *digits, teacher_logits=logits), strict=True)
+    )
 
 
 def test_prediction_waits_for_nobody(make, digits):

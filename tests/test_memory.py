@@ -10,6 +10,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from conftest import ConvNet
 from joblib import parallel_config
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -22,8 +23,6 @@ from sklearn_kd._bilevel import StepRecord
 from sklearn_kd._memory import is_out_of_memory
 from sklearn_kd._together import _BatchedRun
 from sklearn_kd.meta import Hyperopt, Random
-
-from conftest import ConvNet
 
 
 def numpys_error():
@@ -132,7 +131,7 @@ def test_out_of_memory_is_named(which, doing, make, digits, monkeypatch):
 
 
 def test_another_error_is_left_alone(make, digits, monkeypatch):
-    with pytest.raises(RuntimeError, match="^no memory of that$") as caught:
+    with pytest.raises(RuntimeError, match=r"^no memory of that$") as caught:
         training(make, digits, RuntimeError("no memory of that"), monkeypatch)
     assert caught.value.__cause__ is None
 
@@ -186,7 +185,9 @@ def test_a_process_that_has_too_little(tmp_path):
     )
     said = done.stdout.splitlines()
     assert done.returncode == 0, done.stderr
-    assert said[0].startswith("Out of memory while training the student, with batch_size=20000, data of 0.6 MiB")
+    assert said[0].startswith(
+        "Out of memory while training the student, with batch_size=20000, data of 0.6 MiB"
+    )
     assert said[1] == "10"
 
 
