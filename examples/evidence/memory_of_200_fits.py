@@ -2,7 +2,7 @@
 
 Each configuration runs in a fresh process with one thread of torch: 200 fits on 300 rows of the digits,
 each call on another seed, its predecessor thrown away. After each call the process reads its resident
-memory. After fit 50 and after the last it also counts, after a collection of garbage, the tensors and
+memory. After the first call and the last it also counts, after a collection of garbage, the tensors and
 modules that live and the bytes they hold.
 
 The first 50 fits are the warm-up, which is drawn but not fitted: libraries are loaded when they are first
@@ -115,6 +115,7 @@ def resident():
 
 def live():
     """Tensors, modules, and KiB of the tensors' storages."""
+    gc.unfreeze()
     gc.collect()
     found = [o for o in gc.get_objects() if issubclass(type(o), torch.Tensor | torch.nn.Module)]
     tensors = [o for o in found if isinstance(o, torch.Tensor)]
@@ -134,8 +135,9 @@ def measure(name, collects):
         if collects:
             gc.collect()
         sizes.append(resident())
-        if call + 1 in (WARM_UP // at_once, n_calls):
+        if call + 1 in (1, n_calls):
             counts[call + 1] = live()
+            gc.freeze()  # what there is now need not be looked at again and again
     return {
         "calls": n_calls,
         "fits in a call": at_once,
@@ -206,7 +208,8 @@ def main():
         "seeds": "random_state = 0, 1, 2, ..., one per call",
         "versions": {
             "python": platform.python_version(), "torch": torch.__version__,
-            "scikit-learn": sklearn.__version__, "skorch": skorch.__version__, "numpy": np.__version__, "sklearn_kd": sklearn_kd.__version__,
+            "scikit-learn": sklearn.__version__, "skorch": skorch.__version__,
+            "numpy": np.__version__, "sklearn_kd": sklearn_kd.__version__,
             "system": f"{platform.system()} {' '.join(platform.libc_ver())}",
         },
         "runs": runs,
