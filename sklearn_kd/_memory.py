@@ -51,7 +51,7 @@ def out_of_memory_named(doing: str, situation: Callable[[], str], mend: str) -> 
     situation : callable() -> str
         Batch size and what is held, asked for only where memory has run out.
     mend : str
-        What needs less, as in "Give ...".
+        What :func:`needing_less` says.
     """
     try:
         yield
