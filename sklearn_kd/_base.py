@@ -22,6 +22,7 @@ from sklearn_kd._devices import checked_device
 from sklearn_kd._export import export_student
 from sklearn_kd._loading import DatasetRows, is_dataset, read
 from sklearn_kd._losses import Targets
+from sklearn_kd._memory import held_of, mebibytes, needing_less, out_of_memory_named, size_of
 from sklearn_kd._parts import parts_block
 from sklearn_kd._random import preserved_random_state
 from sklearn_kd._routing import nearest
@@ -165,13 +166,14 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
         """
         X, codes, weight, valid_rows = given
         rows, held_out = self._split(codes, weight, strategy, valid_rows, seeds)
-        train = self._as_data(X[rows], codes[rows], at(weight, rows), seeds.train_batches)
-        if held_out is not None:
-            valid_rows = X[held_out], codes[held_out], at(weight, held_out)
-        if valid_rows is None:
-            return SplitData(train, None), rows
-        X_val, codes, weight = valid_rows
-        return SplitData(train, self._as_data(X_val, codes, weight, seeds.valid_batches)), rows
+        with self._memory_named("copying the data", lambda: self._rows_to_copy(X)):
+            train = self._as_data(X[rows], codes[rows], at(weight, rows), seeds.train_batches)
+            if held_out is not None:
+                valid_rows = X[held_out], codes[held_out], at(weight, held_out)
+            if valid_rows is None:
+                return SplitData(train, None), rows
+            X_val, codes, weight = valid_rows
+            return SplitData(train, self._as_data(X_val, codes, weight, seeds.valid_batches)), rows
 
     _needs_no_validation = "a meta that does not learn from D_val, such as 'naive'"
 
@@ -187,6 +189,25 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
         if isinstance(X, DatasetRows):
             return LoadedData(X, targets, seed)
         return DistillationData(as_tensor(X, device), targets, seed)
+
+    # ----------------------------------------------------------------------------------
+    # Memory
+
+    def _memory_named(self, doing: str, held: Callable[[], str], *ways: str):
+        """Names batch size, what is held, and what needs less, where memory runs out inside."""
+
+        def situation():
+            return f"batch_size={self.batch_size} and {held()}"
+
+        ways = ways or ("X as a Dataset, whose rows are copied batch by batch",)
+        return out_of_memory_named(doing, situation, needing_less(self._device(), *ways))
+
+    def _rows_to_copy(self, X) -> str:
+        logits = 4 * len(X) * len(self.classes_)
+        return (
+            f"data of {mebibytes(getattr(X, 'nbytes', 0))} to be copied to {self._device()}, where cached "
+            f"teacher logits will take {mebibytes(logits)}"
+        )
 
     # ----------------------------------------------------------------------------------
     # Teacher, student and callbacks
@@ -224,6 +245,11 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
 
     def _cached_answers(self, teacher, train, X, y, weight, seed):
         """The teacher's logits of D_train, asked once; a classifier is fitted on (X, y) first."""
+        ways = "teacher_logits, computed in parts beforehand", "a smaller batch_size with X as a Dataset"
+        with self._memory_named("asking the teacher", lambda: held_of([train]), *ways):
+            return self._asked(teacher, train, X, y, weight, seed)
+
+    def _asked(self, teacher, train, X, y, weight, seed):
         if isinstance(train, LoadedData):
             ask = teacher.on(train.device, self.classes_)
             # A Dataset may draw from the global generators.
@@ -423,9 +449,19 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
         X = as_tensor(self._checked_samples(X))
         net, batch_size = self.net_, max(self.batch_size, PREDICTION_BATCH)
         net.module_.eval()
-        with torch.inference_mode():
+        with self._predicting(batch_size), torch.inference_mode():
             logits = torch.cat([net.module_(x.to(net.device)) for x in X.split(batch_size)]).cpu()
         return refuse_overflow(logits)
+
+    def _predicting(self, n_rows):
+        """Names batches of ``n_rows`` rows where memory runs out inside."""
+        ways = f"X as a Dataset with iterator_valid__batch_size below {n_rows}", "fewer rows at a time"
+        doing, net = f"predicting in batches of {n_rows} rows", self.net_
+
+        def held():
+            return f"weights of {size_of([net.module_])} on {net.device}; no teacher logits are cached"
+
+        return self._memory_named(doing, held, *ways)
 
     def _answers(self, dataset, labelled=False):
         """(logits, labels or None) of a Dataset, a batch at a time."""
@@ -435,8 +471,9 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
         net.module_.eval()
         for x, labels, _ in read(rows, labelled=labelled, **settings):
             # Not around the loader: a Dataset may keep what it makes, to be trained on later.
-            with torch.inference_mode():
-                yield refuse_overflow(net.module_(x.to(net.device).float()).cpu()), labels
+            with self._predicting(len(x)), torch.inference_mode():
+                logits = net.module_(x.to(net.device).float()).cpu()
+            yield refuse_overflow(logits), labels
 
     def predict(self, X: ArrayLike | Dataset) -> np.ndarray:
         """The label of the largest logit.

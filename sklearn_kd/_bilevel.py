@@ -417,7 +417,7 @@ def hypergradient(
     optimizer = torch.optim.SGD(live, lr=lr)
     record = StepRecord(student, optimizer, method=method)
     try:
-        with full_precision(record.device), preserved_random_state(record.device), Buffers(record.parts):
+        with preserved_random_state(record.device), full_precision(record.device), Buffers(record.parts):
             record.begin()
             with torch.enable_grad():
                 logits = student(x)

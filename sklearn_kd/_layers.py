@@ -130,15 +130,15 @@ def stages(
 
         return hook
 
-    try:
-        for path, module in network.named_modules():
-            if path:
-                handles.append(module.register_forward_hook(note(path)))
-        with _trial(network, samples):
+    with _trial(network, samples):
+        try:
+            for path, module in network.named_modules():
+                if path:
+                    handles.append(module.register_forward_hook(note(path)))
             (run or network)(samples)
-    finally:
-        for handle in handles:
-            handle.remove()
+        finally:
+            for handle in handles:
+                handle.remove()
     return dict(found.values()), list(dict.fromkeys(candidates))
 
 
@@ -156,7 +156,7 @@ def _automatic(network, samples, name, run):
 
 @contextmanager
 def _trial(network, samples):
-    """Evaluation mode, no gradient, no trace in the random state."""
+    """Evaluation mode, no gradient, no trace in the random state; a turn of this thread."""
     with evaluating(network.modules()), torch.no_grad(), preserved_random_state(samples.device):
         yield
 

@@ -7,18 +7,25 @@ from contextlib import contextmanager
 
 from torch import nn
 
+from sklearn_kd._turns import turn
+
 
 @contextmanager
 def evaluating(parts: Iterable[nn.Module], but: type[nn.Module] | tuple = ()) -> Iterator[None]:
-    """Evaluation mode inside, for all ``parts`` (``module.modules()``) but those of type ``but``."""
-    changed = [part for part in parts if part.training and not isinstance(part, but)]
-    try:
-        for part in changed:
-            _set(part, False)
-        yield
-    finally:
-        for part in changed:
-            _set(part, True)
+    """Evaluation mode inside, for all ``parts`` (``module.modules()``) but those of type ``but``.
+
+    A turn of this thread: another one that shares the module, as a teacher, would put it back
+    into training mode meanwhile.
+    """
+    with turn():
+        changed = [part for part in parts if part.training and not isinstance(part, but)]
+        try:
+            for part in changed:
+                _set(part, False)
+            yield
+        finally:
+            for part in changed:
+                _set(part, True)
 
 
 def _set(part: nn.Module, training: bool) -> None:

@@ -25,6 +25,7 @@ from sklearn_kd._capture import CapturedIterations, why_not_captured
 from sklearn_kd._data import DistillationData, SplitData
 from sklearn_kd._devices import as_number, full_precision, reading_is_free
 from sklearn_kd._losses import Targets, TrainingLoss, validation_loss
+from sklearn_kd._memory import training_named
 from sklearn_kd._metaparameters import LearnedPath, Metaparameters
 from sklearn_kd._responses import Clipping, global_norm, ill_conditioned_steps, warn_if_response_unknown
 from sklearn_kd._skipping import (
@@ -148,7 +149,8 @@ class TrainingNet(NeuralNetClassifier):
         """Train, with batches of D_val at hand for as long as that takes."""
         self.validation_batches_ = self._endless_validation_batches(X.valid)
         try:
-            return super().fit_loop(X, y, epochs, **params)
+            with training_named(self, X):
+                return super().fit_loop(X, y, epochs, **params)
         except KeyboardInterrupt:
             self.note_interrupt()
             raise  # skorch ends the training, and keeps what has been learned
@@ -455,6 +457,7 @@ class TrainingNet(NeuralNetClassifier):
         if not self.diverged_ and self.skips_.first is not None:
             warnings.warn(skips_message(self.skips_, self.where_it_stood), ConvergenceWarning, stacklevel=2)
         self.finite_weights_, self.captured_, self.trial_ = {}, None, None
+        self._set_training(False)  # for good: no thread that predicts finds it otherwise
 
     def _give_up_what_diverged(self):
         """Go back to the last student that predicts, and say so, where this one does not."""

@@ -22,8 +22,8 @@ def one_thread_per_process():
 def count_processes(n_jobs: int | None, n_tasks: int) -> int:
     """Processes for so many tasks: joblib's reading of ``n_jobs``, and no more than tasks.
 
-    One where joblib would use threads, as it does inside its own workers: every training
-    seeds torch's global generators, which threads share.
+    One where joblib would use threads, as it does inside its own workers: threads take turns
+    in training, because they share torch's global generators, and gain nothing.
     """
     wanted = min(effective_n_jobs(n_jobs), n_tasks)
     backend, _ = get_active_backend()

@@ -2,7 +2,7 @@
 
 Modules draw their initial weights and dropout masks from torch's global generators.
 ``fit`` seeds those, and a hypergradient replays a forward pass with the same masks; both
-leave the generators as they found them.
+leave the generators as they found them. Meanwhile no other thread does either.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+
+from sklearn_kd._turns import turn
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
@@ -37,11 +39,12 @@ def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
 
 @contextmanager
 def preserved_random_state(device: torch.device, seed: int | None = None):
-    """Put the generators back on leaving; with ``seed``, start from it inside."""
-    state = random_state(device)
-    try:
-        if seed is not None:
-            torch.manual_seed(seed)
-        yield
-    finally:
-        set_random_state(state, device)
+    """Put the generators back on leaving; with ``seed``, start from it inside. A turn of this thread."""
+    with turn():
+        state = random_state(device)
+        try:
+            if seed is not None:
+                torch.manual_seed(seed)
+            yield
+        finally:
+            set_random_state(state, device)

@@ -11,6 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from sklearn_kd._memory import is_out_of_memory
 from sklearn_kd._modes import evaluating
 
 
@@ -151,6 +152,8 @@ def check_student_output(student: nn.Module, samples: Tensor, n_classes: int) ->
         with evaluating(student.modules()), torch.no_grad():
             logits = student(samples)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        if is_out_of_memory(error):
+            raise
         raise ValueError(
             f"student {type(student).__name__} cannot take samples of shape "
             f"{tuple(samples.shape[1:])}: {error}"

@@ -12,9 +12,11 @@ from skorch import NeuralNet
 from torch import Tensor, nn
 
 from sklearn_kd._layers import captured, resolve_layers
+from sklearn_kd._memory import is_out_of_memory
 from sklearn_kd._modes import evaluating
 from sklearn_kd._random import preserved_random_state
 from sklearn_kd._teachers import columns_of, columns_of_codes, require_fitted_net
+from sklearn_kd._turns import turn
 
 
 def network_of(teacher: Any) -> nn.Module:
@@ -82,6 +84,8 @@ class MapTeacher:
         try:
             return self.run(samples)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            if is_out_of_memory(error):
+                raise
             raise ValueError(
                 f"teacher {type(self.network).__name__} cannot take samples of shape "
                 f"{tuple(samples.shape[1:])}: {error}"
@@ -114,6 +118,6 @@ class MapTeacher:
 
     def __call__(self, x: Tensor, layers: Sequence[str]) -> tuple[Mapping[str, Tensor], Tensor | None]:
         """Its feature maps of a batch by layer, and its logits where they have been aligned."""
-        with captured(self.network, layers) as maps:
+        with turn(), captured(self.network, layers) as maps:  # hooks hear of every forward pass
             logits = self.run(x)
         return maps, None if self._columns is None else logits[:, self._columns].float()

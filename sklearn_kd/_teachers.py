@@ -25,6 +25,7 @@ from skorch import NeuralNet
 from torch import Tensor, nn
 
 from sklearn_kd._modes import evaluating
+from sklearn_kd._turns import turn
 
 # What stands for a probability of exactly 0, whose logarithm is infinite: half the smallest
 # probability that the teacher gives (the usual replacement of rounded zeros in compositional
@@ -145,7 +146,7 @@ class SkorchTeacher(NetworkTeacher):
     def on(self, device, classes):
         def ask(x: Tensor) -> Tensor:
             X = x.cpu().numpy()
-            with torch.random.fork_rng():  # skorch's DataLoader draws a seed even to predict
+            with turn(), torch.random.fork_rng():  # skorch's DataLoader draws a seed even to predict
                 if isinstance(self._net.criterion_, nn.CrossEntropyLoss):
                     logits = self._net.forward(X)
                 else:

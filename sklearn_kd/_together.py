@@ -29,9 +29,11 @@ from sklearn_kd._batches import Batch
 from sklearn_kd._data import DistillationData, SplitData
 from sklearn_kd._devices import as_number
 from sklearn_kd._losses import Targets, TrainingLoss
+from sklearn_kd._memory import training_together_named
 from sklearn_kd._net import DistillationNet
 from sklearn_kd._random import preserved_random_state
 from sklearn_kd._skipping import GOOD, SKIPPED, KeptState, are_finite
+from sklearn_kd._turns import turn
 from sklearn_kd.meta import Strategy
 
 log = logging.getLogger("sklearn_kd")
@@ -187,7 +189,12 @@ def _why_slower(nets, data) -> str | None:
         return f"it does not pay on a CPU for fewer than {FEWEST} students"
     batch = next(iter(nets[0].get_iterator(data[0].train, training=True)))
     counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad(), preserved_random_state(batch[0].device):
+    with (
+        training_together_named(nets, data),
+        counter,
+        torch.no_grad(),
+        preserved_random_state(batch[0].device),
+    ):
         copy.deepcopy(nets[0].module_)(batch[0])
     flops = counter.get_total_flops()
     if flops > MOST_FLOPS:
@@ -240,19 +247,20 @@ def train_together(nets: Sequence[DistillationNet], data: Sequence[SplitData]) -
         For which :func:`why_not_together` gives no reason but that it does not pay.
     data : sequence of K SplitData
     """
-    for net, split in zip(nets, data, strict=True):
-        net.notify("on_train_begin", X=split, y=None)
-    run = _BatchedRun(nets, data)
-    try:
-        for _ in range(nets[0].max_epochs):
-            if not run.epoch():
-                break
-    except KeyboardInterrupt:
-        for net in nets:  # what has been learned is kept, as by skorch
-            net.note_interrupt()
-    run.hand_back()
-    for net, split in zip(nets, data, strict=True):
-        net.notify("on_train_end", X=split, y=None)
+    with turn(), training_together_named(nets, data):
+        for net, split in zip(nets, data, strict=True):
+            net.notify("on_train_begin", X=split, y=None)
+        run = _BatchedRun(nets, data)
+        try:
+            for _ in range(nets[0].max_epochs):
+                if not run.epoch():
+                    break
+        except KeyboardInterrupt:
+            for net in nets:  # what has been learned is kept, as by skorch
+                net.note_interrupt()
+        run.hand_back()
+        for net, split in zip(nets, data, strict=True):
+            net.notify("on_train_end", X=split, y=None)
 
 
 class _BatchedRun:

@@ -11,6 +11,7 @@ from sklearn_kd._data import SplitData
 from sklearn_kd._net import DistillationNet
 from sklearn_kd._processes import count_processes, one_thread_per_process
 from sklearn_kd._together import divided, train_alone, train_together
+from sklearn_kd._turns import turn
 
 
 class TrialsInterrupted(KeyboardInterrupt):
@@ -107,7 +108,8 @@ def trial_losses(
 
 
 def _trained(net, data, seed) -> float:
-    return train_alone(net, data, seed).validation_loss(data.valid)
+    with turn():
+        return train_alone(net, data, seed).validation_loss(data.valid)
 
 
 def _check_interrupted(losses, nets):

@@ -232,3 +232,19 @@ def test_what_the_text_says_of_the_synthetic_runs_is_so():
         f"{chosen['sign(x1·x2)']['lr']} and {chosen['sign(x1·x2)']['iterations']} with sign(x1·x2)",
     ):
         assert said in page, said
+
+
+def test_memory_is_that_of_the_evidence():
+    path = ROOT / "examples" / "evidence" / "memory_of_200_fits.json"
+    table = rows_of(GUIDE / "many_runs.rst")
+    for name, runs in json.loads(path.read_text())["runs"].items():
+        sizes = [f"{runs[0]['summary'][f'MiB after fit {n}']:.1f}" for n in (50, 200)]
+        slopes = []
+        for summary in (run["summary"] for run in runs):
+            thirds = summary["KiB per fit, by thirds"]
+            total = summary["KiB per fit, last 150"]
+            slopes.append(f"{total:+.1f} ({min(thirds):+.1f} to {max(thirds):+.1f})")
+        assert table[name] == [*sizes, *slopes], name
+        for run in runs:
+            first, last = run["after so many calls: tensors, modules, KiB of tensors"].values()
+            assert first == last, name

@@ -15,7 +15,11 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent
+from sklearn_kd._base import BaseDistiller
+from sklearn_kd._bilevel import StepRecord
 from sklearn_kd._safe_file import Content, packed, unpacked
+from sklearn_kd._together import _BatchedRun
+from sklearn_kd.meta import Random
 
 PAGE = Path(__file__).parents[1] / "docs" / "guide" / "failures.rst"
 
@@ -147,6 +151,56 @@ REPORTED = {
 }
 
 
+class Full(nn.Linear):
+    """Where ``kind`` of pass is made with more than two rows, there is no memory."""
+
+    kind = ""
+
+    def forward(self, x):
+        if len(x) > 2 and self.kind == ("training" if self.training else "evaluation"):
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
+        return super().forward(x)
+
+
+def full(kind):
+    network = Full(64, 10)
+    network.kind = kind
+    return network
+
+
+def no_memory(*args, **kwargs):
+    raise MemoryError
+
+
+# What is done, as f(clf, monkeypatch, X, y), with a classifier that is to be taught by ``logits``.
+def in_prediction(clf, monkeypatch, X, y, **logits):
+    clf.set_params(student=nn.Linear(64, 10), meta="none").fit(X, y)
+    monkeypatch.setattr(nn.Linear, "forward", no_memory)
+    clf.predict(X)
+
+
+def patched(where, name, **params):
+    def fit(clf, monkeypatch, X, y, **logits):
+        monkeypatch.setattr(where, name, no_memory)
+        clf.set_params(**params).fit(X, y, **logits)
+
+    return fit
+
+
+OUT_OF_MEMORY = {
+    "copying the data": patched(BaseDistiller, "_as_data"),
+    "asking the teacher": lambda clf, monkeypatch, X, y, **logits: clf.set_params(
+        teacher=full("evaluation")
+    ).fit(X, y),
+    "training": lambda clf, monkeypatch, X, y, **logits: clf.set_params(
+        student=full("training"), meta="none"
+    ).fit(X, y),
+    "hypergradients": patched(StepRecord, "hypergradient", meta="gradient"),
+    "several students at once": patched(_BatchedRun, "step", meta=Random(n_trials=4)),
+    "prediction": in_prediction,
+}
+
+
 def messages():
     """First cell → message, as a pattern, of every row of the page's tables."""
     rows = re.findall(r"^   \* - (.*)\n     - (.*)\n     - ", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
@@ -154,8 +208,9 @@ def messages():
 
 
 def test_the_page_has_all_that_is_tried_here():
-    headings = {"In training", "What was given", "What was loaded"}
-    tried = REFUSED.keys() | REPORTED.keys() | LOADED.keys() | {"rows to predict overflow"}
+    headings = {"In training", "While memory is used for", "What was given", "What was loaded"}
+    tried = REFUSED.keys() | REPORTED.keys() | OUT_OF_MEMORY.keys() | LOADED.keys()
+    tried |= {"rows to predict overflow"}
     assert messages().keys() - headings == tried
 
 
@@ -183,6 +238,12 @@ def test_loaded(what, make, digits, tmp_path):
     estimator = DistProClassifier if what == "a file of the other estimator" else DistilledClassifier
     with pytest.raises(ValueError, match=messages()[what]):
         estimator.load(path, **GIVEN.get(what, {}))
+
+
+@pytest.mark.parametrize("what", OUT_OF_MEMORY)
+def test_out_of_memory(what, make, digits, logits, monkeypatch):
+    with pytest.raises(MemoryError, match=messages()[what]):
+        OUT_OF_MEMORY[what](make(), monkeypatch, *digits, teacher_logits=logits)
 
 
 def test_rows_that_overflow(make, digits):
