@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -19,13 +20,15 @@ from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, EpochScoring, GradientNormClipping, PrintLog
 
-from sklearn_kd._batches import endlessly, evaluation_batches, training_batches
+from sklearn_kd._batches import EndlessBatches, evaluation_batches, training_batches
 from sklearn_kd._bilevel import StepRecord
 from sklearn_kd._capture import CapturedIterations, why_not_captured
 from sklearn_kd._data import DistillationData, SplitData
 from sklearn_kd._devices import as_number, full_precision, reading_is_free
+from sklearn_kd._interrupts import from_outside
 from sklearn_kd._losses import Targets, TrainingLoss, validation_loss
 from sklearn_kd._metaparameters import LearnedPath, Metaparameters
+from sklearn_kd._net_state import Keeper
 from sklearn_kd._responses import Clipping, global_norm, ill_conditioned_steps, warn_if_response_unknown
 from sklearn_kd._skipping import (
     GOOD,
@@ -97,6 +100,8 @@ class TrainingNet(NeuralNetClassifier):
     """
 
     step_record_: StepRecord | None
+    keeper_: Keeper | None
+    validation_batches_: EndlessBatches | None
 
     def __init__(
         self,
@@ -141,20 +146,26 @@ class TrainingNet(NeuralNetClassifier):
         return X
 
     def fit_loop(self, X: SplitData, y=None, epochs=None, **params):
-        """Train, with batches of D_val at hand for as long as that takes."""
-        self.validation_batches_ = self._endless_validation_batches(X.valid)
+        """Train, from a checkpoint if there is one, with batches of D_val at hand as long as that takes."""
+        self.validation_batches_ = EndlessBatches(partial(self._shuffled_validation_batches, X.valid))
+        epochs = self.max_epochs if epochs is None else epochs
         try:
+            if self.keeper_ is not None:
+                epochs -= self.keeper_.restore(self)
             return super().fit_loop(X, y, epochs, **params)
+        except KeyboardInterrupt as interrupt:
+            self.interrupted_ = from_outside(interrupt)
+            raise
         finally:
             self.validation_batches_ = None  # it holds D_val
             self.step_record_ = None  # and this a copy of the weights
+            self.keeper_ = None
 
-    def _endless_validation_batches(self, dataset):
-        # A generator: nothing here runs before the first hypergradient.
+    def _shuffled_validation_batches(self, dataset):
         warn_if_response_unknown(self.optimizer_)
         settings = {"batch_size": self.batch_size, "shuffle": True, "drop_last": True}
         settings |= self.get_params_for("iterator_valid")
-        yield from endlessly(evaluation_batches(dataset, **settings))
+        return evaluation_batches(dataset, **settings)
 
     # ----------------------------------------------------------------------------------
     # The student
@@ -163,7 +174,8 @@ class TrainingNet(NeuralNetClassifier):
         """As in skorch; nothing has been trained yet."""
         super().initialize()
         self.val_temperature_ = 1.0
-        self.step_record_ = self.validation_batches_ = None
+        self.step_record_ = self.validation_batches_ = self.keeper_ = None
+        self.interrupted_ = False
         self.compiled_forward_ = self.captured_ = None
         self.listeners_ = {}
         self.diverged_ = False
@@ -213,6 +225,7 @@ class TrainingNet(NeuralNetClassifier):
             "compiled_forward_": None,
             "listeners_": {},
             "validation_batches_": None,
+            "keeper_": None,
             "step_record_": None,
             "trial_": None,
         }
@@ -270,6 +283,8 @@ class TrainingNet(NeuralNetClassifier):
         """
         if iterator is None:
             return
+        if self.keeper_ is not None:
+            self.keeper_.watch(prefix, iterator)
         at_once = any(not isinstance(c, EpochScoring) for c in self._listeners("on_batch_end"))
         rows, losses, name = [], [], f"{prefix}_loss"
         try:
@@ -411,9 +426,11 @@ class TrainingNet(NeuralNetClassifier):
         return {"loss": loss, "y_pred": logits}
 
     def on_epoch_begin(self, net, dataset_train=None, dataset_valid=None, **kwargs):
-        """Stop if the last epoch diverged; else remember the student, which predicts."""
+        """Stop if the last epoch diverged; else keep and remember the student, which predicts."""
         if self.diverged_:
             raise KeyboardInterrupt  # how skorch's callbacks end a fit early
+        if self.keeper_ is not None:  # here, when all callbacks have had the end of the last epoch
+            self.keeper_.save(self)
         super().on_epoch_begin(net, dataset_train, dataset_valid, **kwargs)
         self.finite_weights_ = {
             k: {

@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
+from types import MappingProxyType
 
 import torch
 from sklearn.utils.parallel import Parallel, delayed
@@ -29,6 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from sklearn_kd._batches import Batch
 from sklearn_kd._data import DistillationData, SplitData
 from sklearn_kd._devices import as_number
+from sklearn_kd._interrupts import from_outside
 from sklearn_kd._losses import Targets, TrainingLoss
 from sklearn_kd._net import DistillationNet
 from sklearn_kd._processes import count_processes, one_thread_per_process
@@ -249,8 +251,9 @@ def train_together(nets: Sequence[DistillationNet], data: Sequence[SplitData]) -
         for _ in range(nets[0].max_epochs):
             if not run.epoch():
                 break
-    except KeyboardInterrupt:
-        pass  # what has been learned is kept, as by skorch
+    except KeyboardInterrupt as interrupt:
+        for net in nets:  # what has been learned is kept, as by skorch
+            net.interrupted_ = from_outside(interrupt)
     run.hand_back()
     for net, split in zip(nets, data, strict=True):
         net.notify("on_train_end", X=split, y=None)
@@ -460,12 +463,18 @@ def train_alone(net: DistillationNet, data: SplitData, seed: int) -> Distillatio
         return net.partial_fit(data)
 
 
-def _trial(net, data, seed) -> float:
-    return train_alone(net, data, seed).validation_loss(data.valid)
+def _trial(net, data, seed) -> tuple[float, bool]:
+    net = train_alone(net, data, seed)
+    return net.validation_loss(data.valid), net.interrupted_
 
 
 def trial_losses(
-    nets: Sequence[DistillationNet], data: SplitData, seed: int, n_jobs: int | None = None
+    nets: Sequence[DistillationNet],
+    data: SplitData,
+    seed: int,
+    n_jobs: int | None = None,
+    known: Mapping[int, float] = MappingProxyType({}),
+    note: Callable[[dict[int, float], bool], None] = lambda losses, interrupted: None,
 ) -> list[float]:
     """L_val of each net when trained: together where that can be and pays, else in processes.
 
@@ -479,18 +488,28 @@ def trial_losses(
         Of each training.
     n_jobs : int or None, default=None
         Processes, as joblib reads it.
+    known : mapping of int to float, default={}
+        The losses of nets that need not be trained any more.
+    note : callable(losses, interrupted), default=nothing
+        Hears of losses as soon as they are known, and whether Ctrl-C cut their trainings short.
     """
-    losses: dict[int, float] = {}
+    losses: dict[int, float] = dict(known)
     alone: list[int] = []
+    # Divided as if none were known: a net trained by itself rounds otherwise than one of several.
     for members in divided(nets, [data] * len(nets)):
+        if losses.keys() >= set(members):
+            continue
         if len(members) == 1:
             alone += members
             continue
         train_together([nets[k] for k in members], [data] * len(members))
-        losses |= {k: nets[k].validation_loss(data.valid) for k in members}
+        found = {k: nets[k].validation_loss(data.valid) for k in members}
+        note(found, nets[members[0]].interrupted_)
+        losses |= found
     with one_thread_per_process():
-        found = Parallel(n_jobs=count_processes(n_jobs, max(len(alone), 1)))(
-            delayed(_trial)(nets[k], data, seed) for k in alone
-        )
-    losses |= dict(zip(alone, found, strict=True))
+        parallel = Parallel(n_jobs=count_processes(n_jobs, max(len(alone), 1)), return_as="generator")
+        trials = parallel(delayed(_trial)(nets[k], data, seed) for k in alone)
+        for k, (loss, interrupted) in zip(alone, trials, strict=True):
+            note({k: loss}, interrupted)
+            losses[k] = loss
     return [losses[k] for k in range(len(nets))]
