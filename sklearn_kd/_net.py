@@ -101,7 +101,7 @@ class TrainingNet(NeuralNetClassifier):
 
     step_record_: StepRecord | None
     keeper_: Keeper | None
-    validation_batches_: EndlessBatches | None
+    validation_batches_: Any  # EndlessBatches while a fit lasts
 
     def __init__(
         self,

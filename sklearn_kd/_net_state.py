@@ -14,7 +14,7 @@ from skorch.history import History
 from torch import Tensor, nn
 
 from sklearn_kd._checkpoints import Checkpoints
-from sklearn_kd._plain_values import CannotBeKept, from_plain, to_plain
+from sklearn_kd._plain_values import CannotBeKept, are_same, from_plain, to_plain
 from sklearn_kd._random import random_state, set_random_state
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Keeper:
         self._iterators: dict[str, Any] = {}
         self._places: dict[str, Any] = {}
         self._restored_at = 0
+        self._at_start: dict[str, Any] = {}
         self._lost: set[str] = set()
 
     def save(self, net: TrainingNet) -> None:
@@ -56,7 +57,7 @@ class Keeper:
         if len(net.history) == self._restored_at or not self._checkpoints.active:
             return
         places = {name: iterator.place() for name, iterator in self._iterators.items()}
-        self._keep(net, {"places": places, "net": state_of(net, self._lose)})
+        self._keep(net, {"places": places, "net": state_of(net, self._at_start, self._lose)})
 
     def conclude(self, net: TrainingNet, outcome: dict[str, Any]) -> None:
         """Write what is left of a stage that is over, its ``history`` among it."""
@@ -83,6 +84,7 @@ class Keeper:
         ValueError
             If there are checkpoints and none can be used.
         """
+        self._at_start = states_of_helpers(net, self._lose)
         content = self._newest(net)
         if content is None:
             return 0
@@ -141,8 +143,12 @@ def some_answers(logits: Tensor | None) -> Tensor | None:
 # The net
 
 
-def state_of(net: TrainingNet, lose) -> dict[str, Any]:
-    """All that the next epoch depends on; ``lose(name, what)`` hears of what has no plain form."""
+def state_of(net: TrainingNet, at_start: dict[str, Any], lose) -> dict[str, Any]:
+    """All that the next epoch depends on.
+
+    ``at_start`` is what :func:`states_of_helpers` said when training began; ``lose(name, what)`` hears of
+    what has no plain form.
+    """
     device = torch.device(net.device)
     try:
         optimizer = to_plain(net.optimizer_.state_dict())
@@ -153,11 +159,8 @@ def state_of(net: TrainingNet, lose) -> dict[str, Any]:
         "modules": [_state_of_module(module) for module in net.trained_modules()],
         "optimizer": optimizer,
         "metaparameters": to_plain(net.metaparameters.state_dict()),
-        "strategy": _state_of_helper(net.strategy, f"strategy {type(net.strategy).__name__}", lose),
-        "callbacks": {
-            name: _state_of_helper(callback, f"callback {name!r}", lose)
-            for name, callback in net.callbacks_
-            if not isinstance(callback, _ONLOOKERS)
+        "helpers": {
+            name: _changed(state, at_start[name]) for name, state in states_of_helpers(net, lose).items()
         },
         "history": [_kept_row(row, lose) for row in net.history.to_list()],
         "val_temperature": net.val_temperature_,
@@ -175,10 +178,9 @@ def put_into(net: TrainingNet, state: dict[str, Any]) -> None:
     if state["optimizer"] is not None:
         net.optimizer_.load_state_dict(from_plain(state["optimizer"]))
     net.metaparameters.load_state_dict(from_plain(state["metaparameters"]))
-    _put_into_helper(net.strategy, state["strategy"])
-    for name, callback in net.callbacks_:
-        if name in state["callbacks"]:
-            _put_into_helper(callback, state["callbacks"][name])
+    for name, helper in _helpers(net):
+        if name in state["helpers"]:
+            _put_into_helper(helper, state["helpers"][name])
     net.history_ = History(from_plain(state["history"]))
     net.val_temperature_ = state["val_temperature"]
     net.validation_batches_.go_to(state["validation_batches"])
@@ -255,8 +257,29 @@ def _put_buffer(part, name, value):
 # Callbacks and strategies
 
 
+def states_of_helpers(net: TrainingNet, lose) -> dict[str, dict[str, Any]]:
+    """What callbacks and strategy have come to know."""
+    return {name: _state_of_helper(helper, name, lose) for name, helper in _helpers(net)}
+
+
+def _helpers(net):
+    callbacks = [(f"callback {name!r}", c) for name, c in net.callbacks_ if not isinstance(c, _ONLOOKERS)]
+    return [(f"strategy {type(net.strategy).__name__}", net.strategy), *callbacks]
+
+
+def _changed(state, at_start):
+    """Without the attributes that are as they were: those are the user's to set."""
+    before = at_start.get("attributes", {})
+    attributes = {
+        name: value
+        for name, value in state.get("attributes", {}).items()
+        if name not in before or not are_same(value, before[name])
+    }
+    return state | {"attributes": attributes}
+
+
 def _state_of_helper(helper, called, lose) -> dict[str, Any]:
-    """What a callback or a strategy has come to know: its own account of it, or its attributes."""
+    """Its own account of it, or its attributes."""
     if _accounts(helper):
         try:
             return {"state_dict": to_plain(helper.state_dict())}

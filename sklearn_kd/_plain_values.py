@@ -63,6 +63,19 @@ def from_plain(value: Any) -> Any:
     return made_of(from_plain(value["value"]))
 
 
+def are_same(a: Any, b: Any) -> bool:
+    """Whether two results of :func:`to_plain` are equal; NaN is itself."""
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, Tensor):
+        return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(are_same, a, b))
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(are_same(a[key], b[key]) for key in a)
+    return a == b or (a != a and b != b)
+
+
 # --------------------------------------------------------------------------------------
 # Kinds
 
