@@ -293,7 +293,7 @@ def _state_of_helper(helper, called, lose) -> dict[str, Any]:
         accounted = _accounts(value)
         try:
             if accounted:
-                accounts[name] = to_plain(value.state_dict())
+                accounts[name] = to_plain(_without_functions(value.state_dict()))
             else:
                 kept[name] = to_plain(value)
         except CannotBeKept as kind:
@@ -306,10 +306,19 @@ def _put_into_helper(helper, state):
     if "state_dict" in state:
         helper.load_state_dict(from_plain(state["state_dict"]))
     for name, account in state.get("accounts", {}).items():
-        if _accounts(getattr(helper, name, None)):
-            getattr(helper, name).load_state_dict(from_plain(account))
+        own: Any = getattr(helper, name, None)
+        if _accounts(own):
+            account = from_plain(account)
+            own.load_state_dict(own.state_dict() | account if type(account) is dict else account)
     for name, value in state.get("attributes", {}).items():
         setattr(helper, name, from_plain(value))
+
+
+def _without_functions(account):
+    """Schedules of older versions of torch name those they call, which a new one has too."""
+    if type(account) is not dict:
+        return account
+    return {name: value for name, value in account.items() if not callable(value)}
 
 
 def _accounts(value) -> bool:

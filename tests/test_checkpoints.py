@@ -1,6 +1,8 @@
 """A fit that ends before its time is gone on with, and ends as it would have."""
 
+import hashlib
 import importlib.util
+import io
 import os
 import signal
 import subprocess
@@ -395,9 +397,6 @@ def future(path):
 
 def pickled(path):
     """A whole file whose payload would run code."""
-    import hashlib
-    import io
-
     buffer = io.BytesIO()
     torch.save({"state": np.polyfit}, buffer)
     payload = buffer.getvalue()
@@ -871,7 +870,7 @@ def test_files_hold_no_code(killed):
     (_, newest), _ = killed
     with open(newest, "rb") as file:
         assert file.readline().startswith(b"sklearn_kd checkpoint, format 1, sha256 ")
-        content = torch.load(file, weights_only=True)
+        content = torch.load(io.BytesIO(file.read()), weights_only=True)
     assert content["stage"] == "training" and len(content["state"]["net"]["history"]) == 3
 
 
