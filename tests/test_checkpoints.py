@@ -877,3 +877,49 @@ def test_files_hold_no_code(killed):
 def test_nothing_is_refused_silently(tmp_path):
     with pytest.raises(Refused, match="cannot be read"):
         read(tmp_path / "missing")
+
+
+class Fills(Callback):
+    """With NaN, three batches of the second epoch."""
+
+    def __init__(self):
+        pass
+
+    def on_batch_begin(self, net, batch=None, training=False, **kwargs):
+        if training and 14 <= net.metaparameters.iteration < 17:
+            batch[0].fill_(torch.nan)
+
+
+def test_skipped_steps_are_counted_through(make, digits, logits, tmp_path):
+    """What is said at the end counts those of the fit that was killed."""
+
+    def made(**params):
+        return make(max_epochs=4, callbacks=[Kill(), Fills()], **params)
+
+    with pytest.warns(UserWarning, match="3 of 48 steps were skipped.* the first in iteration 14"):
+        expected = made().fit(*digits, teacher_logits=logits)
+    with pytest.warns(UserWarning, match="3 of 48 steps were skipped.* the first in iteration 14"):
+        clf, _ = resumed(made, 40, tmp_path, *digits, teacher_logits=logits)
+    assert_same_fit(clf, expected)
+
+
+def test_modes_of_modules(make, digits, logits, tmp_path):
+    """Without D_val the mode is set once, so that it is what it was."""
+
+    def made(**params):
+        return make(student=Regularized, meta="fixed", max_epochs=4, callbacks=[Kill(), Settles()], **params)
+
+    clf, _ = resumed(made, 45, tmp_path, *digits, teacher_logits=logits)
+    assert_same_fit(clf, made().fit(*digits, teacher_logits=logits))
+    assert clf.student_[1].num_batches_tracked == 26
+
+
+class Settles(Callback):
+    """From the third epoch on: the running statistics stay."""
+
+    def __init__(self):
+        pass
+
+    def on_epoch_begin(self, net, **kwargs):
+        if len(net.history) == 3:
+            net.module_[1].eval()
