@@ -182,9 +182,13 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
         if folder is None:
             return Checkpoints(None, "", seeds, False)
         X, codes, weight, valid_rows = given
-        collate_fn = self._routed("iterator_train").get("collate_fn")
-        rows = [samples_of(part, collate_fn) if isinstance(part, DatasetRows) else part
-                for part in (X, None if valid_rows is None else valid_rows[0])]  # fmt: skip
+        sets = {"iterator_train": X, "iterator_valid": None if valid_rows is None else valid_rows[0]}
+        rows = [
+            samples_of(part, self._routed(iterator).get("collate_fn"))
+            if isinstance(part, DatasetRows)
+            else part
+            for iterator, part in sets.items()
+        ]
         # None draws others in each process, and means the same fit; a RandomState means a fit for
         # each of its states.
         is_open = self.random_state is None

@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import re
+import tempfile
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -108,9 +109,8 @@ def checked_folder(checkpoint_dir: str | PathLike[str] | None) -> Path | None:
         raise ValueError(f"checkpoint_dir={str(checkpoint_dir)!r} is a file, not a folder. {mend}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".written-by-{os.getpid()}.tmp"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise ValueError(
             f"checkpoint_dir={str(checkpoint_dir)!r} cannot be written to: {error}. {mend}"
@@ -119,7 +119,7 @@ def checked_folder(checkpoint_dir: str | PathLike[str] | None) -> Path | None:
 
 
 class Lock:
-    """Of a folder, held by one process until it is released, or ends in whatever way.
+    """Of a folder, which is made, held by one process until it is released, or ends in whatever way.
 
     Attributes
     ----------
@@ -127,13 +127,18 @@ class Lock:
         Whether no other process has it. Where the system has no such locks, it is believed so.
     """
 
-    def __init__(self, path: Path):
-        self.held, self._descriptor = True, -1
+    def __init__(self, folder: Path):
+        self.held, self._descriptor, self._path = True, -1, folder / "lock"
+        folder.mkdir(exist_ok=True)
         try:
             import fcntl
         except ImportError:
             return
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            self._descriptor = self._opened()
+        except FileNotFoundError:  # one that came to its end has removed the folder
+            folder.mkdir(exist_ok=True)
+            self._descriptor = self._opened()
         try:
             # Not flock: a loader's workers, which may outlive a killed process, would inherit that.
             fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -141,6 +146,14 @@ class Lock:
             self.held = False
         except OSError:
             pass  # a file system without locks
+
+    def _opened(self):
+        return os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+
+    def remove(self) -> None:
+        """Release it, and leave no trace."""
+        self._path.unlink(missing_ok=True)
+        self.release()
 
     def release(self) -> None:
         """Let others have it."""

@@ -54,8 +54,7 @@ class Checkpoints:
         if parent is None:
             return
         self._folder = parent / digest
-        self._folder.mkdir(exist_ok=True)
-        self._lock = Lock(self._folder / "lock")
+        self._lock = Lock(self._folder)
         if not self._lock.held:
             warnings.warn(
                 f"checkpoint_dir: another process is at the same fit, in {self._folder}. This one keeps no "
@@ -67,7 +66,7 @@ class Checkpoints:
             return
         for temporary in self._folder.glob("*.tmp"):  # of a write that did not end
             temporary.unlink()
-        for stage in {stage for _, stage, _ in self._files()}:
+        for stage in sorted({stage for _, stage, _ in self._files()}):
             content = self.newest(stage)
             if content is not None and drawn_anew:
                 self.seeds = content["seeds"]
@@ -104,26 +103,22 @@ class Checkpoints:
                 warnings.warn(message, UserWarning, stacklevel=2)
             self._failed = True
 
-    def forget(self, stage: str) -> None:
-        """Remove the checkpoints of a stage that is over."""
-        for path, _, _ in self._files(stage):
-            path.unlink(missing_ok=True)
-
     def leave(self) -> None:
         """Keep nothing more; what is there stays for another fit."""
         if self._folder is not None:
             self._lock.release()
-            if not self._files():
-                self._remove()
         self._folder = None
 
     def finish(self) -> None:
         """Remove all: the fit has come to its end."""
         if self._folder is not None:
-            for path, _, _ in self._files():
-                path.unlink(missing_ok=True)
-            self._lock.release()
-            self._remove()
+            try:
+                for path, _, _ in self._files():
+                    path.unlink(missing_ok=True)
+                self._lock.remove()
+                self._folder.rmdir()
+            except OSError:
+                pass  # somebody has put something else there, or removed the folder
         self._folder = None
 
     def end(self, interrupted: bool) -> None:
@@ -132,14 +127,6 @@ class Checkpoints:
             self.leave()
         else:
             self.finish()
-
-    def _remove(self):
-        assert self._folder is not None
-        try:
-            (self._folder / "lock").unlink(missing_ok=True)
-            self._folder.rmdir()
-        except OSError:
-            pass  # something else has been put there
 
     # ----------------------------------------------------------------------------------
     # Finding

@@ -33,7 +33,7 @@ from sklearn_kd._devices import as_number
 from sklearn_kd._interrupts import from_outside
 from sklearn_kd._losses import Targets, TrainingLoss
 from sklearn_kd._net import DistillationNet
-from sklearn_kd._processes import count_processes, one_thread_per_process
+from sklearn_kd._processes import count_processes, one_by_one, one_thread_per_process
 from sklearn_kd._random import preserved_random_state
 from sklearn_kd._skipping import GOOD, SKIPPED, KeptState, are_finite
 from sklearn_kd.meta import Strategy
@@ -507,7 +507,8 @@ def trial_losses(
         note(found, nets[members[0]].interrupted_)
         losses |= found
     with one_thread_per_process():
-        parallel = Parallel(n_jobs=count_processes(n_jobs, max(len(alone), 1)), return_as="generator")
+        n_processes = count_processes(n_jobs, max(len(alone), 1))
+        parallel = Parallel(n_jobs=n_processes, return_as=one_by_one())
         trials = parallel(delayed(_trial)(nets[k], data, seed) for k in alone)
         for k, (loss, interrupted) in zip(alone, trials, strict=True):
             note({k: loss}, interrupted)

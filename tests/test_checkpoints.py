@@ -658,7 +658,7 @@ def test_two_processes_at_one_fit(killed):
     ready, done = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
-        lock = Lock(newest.parent / "lock")
+        lock = Lock(newest.parent)
         os.write(ready[1], b"1")
         os.read(done[0], 1)
         os._exit(0 if lock.held else 1)
