@@ -184,10 +184,8 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
         X, codes, weight, valid_rows = given
         sets = {"iterator_train": X, "iterator_valid": None if valid_rows is None else valid_rows[0]}
         rows = [
-            samples_of(part, self._routed(iterator).get("collate_fn"))
-            if isinstance(part, DatasetRows)
-            else part
-            for iterator, part in sets.items()
+            samples_of(own, self._routed(part).get("collate_fn")) if isinstance(own, DatasetRows) else own
+            for part, own in sets.items()
         ]
         # None draws others in each process, and means the same fit; a RandomState means a fit for
         # each of its states.

@@ -166,7 +166,6 @@ def state_of(net: TrainingNet, at_start: dict[str, Any], lose) -> dict[str, Any]
         "val_temperature": net.val_temperature_,
         "validation_batches": net.validation_batches_.place(),
         "skips": to_plain(vars(net.skips_)),
-        "tried_at": net.tried_at_,
         "random_state": random_state(device),
     }
 
@@ -185,7 +184,6 @@ def put_into(net: TrainingNet, state: dict[str, Any]) -> None:
     net.val_temperature_ = state["val_temperature"]
     net.validation_batches_.go_to(state["validation_batches"])
     vars(net.skips_).update(from_plain(state["skips"]))
-    net.tried_at_ = state["tried_at"]
     # The last: what came before may draw.
     set_random_state(state["random_state"], torch.device(net.device))
 
