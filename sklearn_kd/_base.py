@@ -17,7 +17,10 @@ from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet
 from skorch.history import History
 
+from sklearn_kd._checkpoint_files import checked_folder
+from sklearn_kd._checkpoints import Checkpoints
 from sklearn_kd._data import DistillationData, LoadedData, SplitData, as_tensor, split_rows
+from sklearn_kd._descriptions import digest_of, parameters_of, samples_of
 from sklearn_kd._devices import checked_device
 from sklearn_kd._export import export_student
 from sklearn_kd._loading import DatasetRows, is_dataset, read
@@ -208,6 +211,38 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
             f"data of {mebibytes(getattr(X, 'nbytes', 0))} to be copied to {self._device()}, where cached "
             f"teacher logits will take {mebibytes(logits)}"
         )
+
+    # ----------------------------------------------------------------------------------
+    # Checkpoints
+
+    def _checkpoints(self, given, logits: np.ndarray | None, *seeds: Seeds) -> Checkpoints:
+        """Those of this fit, which may know other seeds; ``given`` as for :meth:`_split_data`."""
+        folder = checked_folder(self.checkpoint_dir)
+        if folder is None:
+            return Checkpoints(None, "", seeds, False)
+        X, codes, weight, valid_rows = given
+        sets = {"iterator_train": X, "iterator_valid": None if valid_rows is None else valid_rows[0]}
+        rows = [
+            samples_of(own, self._routed(part).get("collate_fn")) if isinstance(own, DatasetRows) else own
+            for part, own in sets.items()
+        ]
+        # None draws others in each process, and means the same fit; a RandomState means a fit for
+        # each of its states.
+        is_open = self.random_state is None
+        digest = digest_of(
+            estimator=type(self),
+            parameters=parameters_of(self),
+            seeds=None if is_open else seeds,
+            device=str(self._device()),
+            rows=rows,
+            n_rows=len(X),
+            codes=[codes, None if valid_rows is None else valid_rows[1]],
+            classes=self.classes_,
+            weight=weight,
+            logits=logits,
+            before=[self.student_, self.n_iter_] if self._continues() else None,
+        )
+        return Checkpoints(folder, digest, seeds, is_open)
 
     # ----------------------------------------------------------------------------------
     # Teacher, student and callbacks

@@ -82,6 +82,14 @@ class BatchOrder:
         """The order of the next pass, shape (n,); None where the rows are not shuffled."""
         return torch.randperm(self.n, generator=self._generator) if self.shuffle else None
 
+    def place(self) -> Tensor:
+        """The state from which the next pass draws its order."""
+        return self._generator.get_state()
+
+    def go_to(self, place: Tensor) -> None:
+        """Draw from there."""
+        self._generator.set_state(place)
+
     def __iter__(self) -> Iterator[list[int]]:
         # A generator, which draws when a pass begins: a DataLoader with workers calls iter twice.
         drawn = self.draw()
@@ -108,6 +116,14 @@ class TensorBatches:
 
     def __len__(self) -> int:
         return len(self.order)
+
+    def place(self) -> list[Tensor]:
+        """What the next pass depends on."""
+        return [self.order.place()]
+
+    def go_to(self, place: list[Tensor]) -> None:
+        """Go on with the pass that would have been the next when ``place`` was asked for."""
+        self.order.go_to(place[0])
 
     def __iter__(self) -> Iterator[Batch]:
         order = self.order.draw()
@@ -136,6 +152,15 @@ class LoadedBatches:
     def __len__(self) -> int:
         return len(self.order)
 
+    def place(self) -> list[Tensor]:
+        """As that of :class:`TensorBatches`, with what seeds the workers of the next pass."""
+        return [self.order.place(), self._loader.generator.get_state()]
+
+    def go_to(self, place: list[Tensor]) -> None:
+        """As in :class:`TensorBatches`."""
+        self.order.go_to(place[0])
+        self._loader.generator.set_state(place[1])
+
     def __iter__(self) -> Iterator[Batch]:
         for x, _, rows in self._loader:
             yield self.dataset.batch(x, rows)
@@ -157,6 +182,14 @@ class AugmentedBatches:
 
     def __len__(self) -> int:
         return len(self.batches)
+
+    def place(self) -> list[Tensor]:
+        """That of the batches."""
+        return self.batches.place()
+
+    def go_to(self, place: list[Tensor]) -> None:
+        """Let the batches go there."""
+        self.batches.go_to(place)
 
     def __iter__(self) -> Iterator[Batch]:
         for batch in self.batches:
@@ -218,10 +251,50 @@ def training_batches(dataset, **settings: Any) -> Iterable[Batch]:
     return batches if dataset.augmentation is None else AugmentedBatches(batches, *dataset.augmentation)
 
 
-def endlessly(batches: Iterable[Batch]) -> Iterator[Batch]:
-    """Batch after batch, in a new order after each pass."""
-    while True:
-        yield from batches
+class EndlessBatches:
+    """Batch after batch, in a new order after each pass.
+
+    Parameters
+    ----------
+    make : callable() -> TensorBatches or LoadedBatches
+        Called when the first batch is wanted.
+    """
+
+    def __init__(self, make: Callable[[], TensorBatches | LoadedBatches]):
+        self._make = make
+        self._batches: TensorBatches | LoadedBatches | None = None
+        self._pass: Iterator[Batch] = iter(())
+        self._began_at: list[Tensor] = []
+        self._n_taken = 0
+
+    def __next__(self) -> Batch:
+        batch = next(self._pass, None)
+        if batch is None:
+            self._begin_pass()
+            batch = next(self._pass)
+        self._n_taken += 1
+        return batch
+
+    def _begin_pass(self):
+        if self._batches is None:
+            self._batches = self._make()
+        self._began_at, self._n_taken = self._batches.place(), 0
+        self._pass = iter(self._batches)
+
+    def place(self) -> tuple[list[Tensor], int] | None:
+        """Where the pass under way began, and how many batches of it are gone; None before the first."""
+        return None if self._batches is None else (self._began_at, self._n_taken)
+
+    def go_to(self, place: tuple[list[Tensor], int] | None) -> None:
+        """Go on from there. The batches that are gone are made again, and left."""
+        if place is None:
+            return
+        self._batches = self._make()
+        self._batches.go_to(place[0])
+        self._begin_pass()
+        for _ in range(place[1]):
+            next(self._pass)
+        self._n_taken = place[1]
 
 
 def iterator_arguments(loaded: bool) -> list[str]:

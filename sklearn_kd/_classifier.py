@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 from numbers import Integral, Real
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -18,10 +19,12 @@ from sklearn_kd._base import Seeds, at, unharmed_by_failure
 from sklearn_kd._batches import checked_augmentation
 from sklearn_kd._bilevel import METHODS
 from sklearn_kd._callbacks import FitReport
+from sklearn_kd._checkpoints import Checkpoints, Journal
 from sklearn_kd._data import SplitData, as_tensor
 from sklearn_kd._losses import TEMPERATURE_SCALINGS
 from sklearn_kd._metaparameters import LAMBDA1_BOUNDS, Metaparameters
 from sklearn_kd._net import DistillationNet
+from sklearn_kd._net_state import Keeper, some_answers
 from sklearn_kd._rows import checked_logits
 from sklearn_kd._saving import DistilledFiles
 from sklearn_kd._sklearn_compat import Interval, StrOptions, safe_indexing, with_callbacks
@@ -136,6 +139,10 @@ class DistilledClassifier(DistilledFiles):
         unfitted clone in them, or None where it was given trained. They predict; to be
         fitted again they need ``set_params(teacher=...)`` in the latter case. The estimator
         itself, and its clones, can be fitted again as they are.
+    checkpoint_dir : str, path-like or None, default=None
+        A folder in which ``fit`` keeps a checkpoint after each epoch, so that after a crash the same
+        ``fit`` goes on from the last one; made if it is missing. Fits on other data or with other
+        parameters may share it. When ``fit`` returns its checkpoints are removed, but for Ctrl-C.
     device : str or torch.device, default="auto"
         "auto": CUDA, then MPS, then the CPU.
     compile : bool, default=False
@@ -251,6 +258,7 @@ class DistilledClassifier(DistilledFiles):
         "callbacks": [list, None],
         "warm_start": ["boolean"],
         "keep_teacher": ["boolean"],
+        "checkpoint_dir": [str, PathLike, None],
         "device": [str, torch.device],
         "compile": ["boolean"],
         "autocast": ["boolean"],
@@ -297,6 +305,7 @@ class DistilledClassifier(DistilledFiles):
         callbacks: list[Callback | tuple[str, Callback]] | None = None,
         warm_start: bool = False,
         keep_teacher: bool = True,
+        checkpoint_dir: str | PathLike[str] | None = None,
         device: str | torch.device = "auto",
         compile: bool = False,
         autocast: bool = False,
@@ -330,6 +339,7 @@ class DistilledClassifier(DistilledFiles):
         self.callbacks = callbacks
         self.warm_start = warm_start
         self.keep_teacher = keep_teacher
+        self.checkpoint_dir = checkpoint_dir
         self.device = device
         self.compile = compile
         self.autocast = autocast
@@ -398,6 +408,7 @@ class DistilledClassifier(DistilledFiles):
             net, interrupted.net.interrupted_ = interrupted.net, True
         self._publish(net, run)
         run.report.finish()
+        run.checkpoints.end(net.interrupted_)
         return self
 
     def _prepared(self, X, y, sample_weight, teacher_logits, X_val, y_val) -> _Run:
@@ -409,8 +420,10 @@ class DistilledClassifier(DistilledFiles):
         logits = checked_logits(teacher_logits, len(X), self.classes_)
         teacher = self._checked_teacher(strategy, logits, loaded)
 
-        seeds = Seeds.draw(self.random_state)
-        (train, valid), rows = self._split_data((X, codes, weight, valid_rows), strategy, seeds)
+        given = X, codes, weight, valid_rows
+        checkpoints = self._checkpoints(given, logits, Seeds.draw(self.random_state))
+        seeds = Seeds(*checkpoints.seeds[0])
+        (train, valid), rows = self._split_data(given, strategy, seeds)
         self._check_monitors(valid)
         student = self._initial_student(train.samples, seeds)
         self._check_single_rows(student, train.samples, valid)
@@ -435,11 +448,12 @@ class DistilledClassifier(DistilledFiles):
                 train.set_teacher_logits(self._cached_answers(teacher, train, X_rows, *known))
         elif logits is not None:
             train.set_teacher_logits(as_tensor(logits[rows]))
-        return _Run(SplitData(train, valid), student, strategy, teacher, seeds, report)
+        return _Run(SplitData(train, valid), student, strategy, teacher, seeds, report, checkpoints)
 
     def _ready_net(self, run):
         """The net about to be trained, its metaparameters where the strategy starts them."""
-        trials = Trials(partial(self._trial_net, run), run.data, run.seeds.training)
+        journal = Journal(run.checkpoints)
+        trials = Trials(partial(self._trial_net, run), run.data, run.seeds.training, journal)
         rng = np.random.default_rng(run.seeds.strategy)
         lambda1, temperature = self._where_to_start(run.strategy, rng)
         setting = Setting(lambda1, temperature, rng, trials.losses, self.verbose)
@@ -562,10 +576,21 @@ class _Run(NamedTuple):
     teacher: Teacher | None
     seeds: Seeds
     report: FitReport
+    checkpoints: Checkpoints
 
     def train(self, net: DistillationNet) -> DistillationNet:
-        """Train an initialised net under this run's seed."""
+        """Train an initialised net under this run's seed, or the rest that a checkpoint leaves."""
+        if self.checkpoints.active:
+            net.keeper_ = Keeper(self.checkpoints, "training", self._some_answers())
         return train_alone(net, self.data, self.seeds.training)
+
+    def _some_answers(self) -> Tensor | None:
+        """What the teacher is known by."""
+        train = self.data.train
+        if train.augmentation is None:
+            return some_answers(train.targets.teacher_logits)
+        _, ask = train.augmentation
+        return None if ask is None else some_answers(ask(train.samples))
 
 
 def _checked_bounds(bounds):

@@ -320,7 +320,7 @@ class _Fit:
     def may_be_together(self):
         """Whether it is worth being prepared apart from its training."""
         clf = self.clf
-        watched = clf.callbacks or clf.verbose or has_callbacks(clf)
+        watched = clf.callbacks or clf.verbose or has_callbacks(clf) or clf.checkpoint_dir is not None
         ours = type(clf).fit is DistilledClassifier.fit
         return ours and not watched and not moves(clf._checked_strategy())
 

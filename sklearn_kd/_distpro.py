@@ -21,7 +21,7 @@ from sklearn_kd._distillation_process import (
     retraining_logit_term,
     retraining_weights,
 )
-from sklearn_kd._distpro_base import BaseDistPro, Run
+from sklearn_kd._distpro_base import BaseDistPro, Run, SearchOutcome
 from sklearn_kd._distpro_net import DistProNet
 from sklearn_kd._importance import NORMALIZATIONS, ScheduledWeights
 from sklearn_kd._pathways import Pathway
@@ -151,6 +151,9 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         For the retraining. ``callbacks__NAME__*`` set their parameters.
     keep_teacher : bool, default=True
         Whether the fitted estimator, and a pickle of it, keep the teacher.
+    checkpoint_dir : str, path-like or None, default=None
+        A folder in which ``fit`` keeps a checkpoint after each epoch of the search and of the
+        retraining, and what was searched, as for :class:`DistilledClassifier`.
     device : str or torch.device, default="auto"
         "auto": CUDA, then MPS, then the CPU.
     autocast : bool, default=False
@@ -264,6 +267,7 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         "augment": [callable, None],
         "callbacks": [list, None],
         "keep_teacher": ["boolean"],
+        "checkpoint_dir": [str, PathLike, None],
         "device": [str, torch.device],
         "autocast": ["boolean"],
         "verbose": ["verbose"],
@@ -310,6 +314,7 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         augment: Callable[[Tensor], Tensor] | None = None,
         callbacks: list[Callback | tuple[str, Callback]] | None = None,
         keep_teacher: bool = True,
+        checkpoint_dir: str | PathLike[str] | None = None,
         device: str | torch.device = "auto",
         autocast: bool = False,
         verbose: int = 0,
@@ -347,6 +352,7 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         self.augment = augment
         self.callbacks = callbacks
         self.keep_teacher = keep_teacher
+        self.checkpoint_dir = checkpoint_dir
         self.device = device
         self.autocast = autocast
         self.verbose = verbose
@@ -400,12 +406,13 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         if run.search is not None:
             run, net = self._search(run)
         if net is None or not net.interrupted_:
-            net = self._retraining_net(run)
+            net = self._keep(self._retraining_net(run), run, "retraining")
             train_alone(net, run.retraining.data, run.retraining.seeds.training)
         net.teacher = None
         self.__dict__.update(self._fitted_attributes(net, run))
         net.metaparameters.forget_path()
         run.report.finish()
+        run.checkpoints.end(net.interrupted_)
         return self
 
     def _search(self, run: Run) -> tuple[Run, DistProNet]:
@@ -416,10 +423,18 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         callbacks = [*(self.search_callbacks or ()), *self._progress("search", self.search_epochs, later)]
         callbacks += run.report.epochs(lambda net: self._fitted_attributes(net, run), "search epoch")
         net = self._make_net(run, run.search, factors, strategy, callbacks, max_epochs=self.search_epochs)
-        train_alone(net, run.search.data, run.search.seeds.training)
-        if not net.metaparameters.iteration:
-            raise KeyboardInterrupt  # by a user or a callback; nothing has been learned
-        return run._replace(process=self._process_of(net, run), search_history=net.history), net
+        keeper = self._keep(net, run, "search").keeper_
+        known = None if keeper is None else keeper.outcome(net)
+        if known is not None:
+            found = SearchOutcome(**known)
+        else:
+            train_alone(net, run.search.data, run.search.seeds.training)
+            if not net.metaparameters.iteration:
+                raise KeyboardInterrupt  # by a user or a callback; nothing has been learned
+            found = SearchOutcome.of(net)
+            if keeper is not None and not net.interrupted_:
+                keeper.conclude(net, found._asdict())
+        return run._replace(process=self._process_of(found, run), search_history=found.history), net
 
     def _retraining_net(self, run: Run) -> DistProNet:
         schedule = retraining_weights(run.process, run.n_steps, self.weights, run.tau, len(run.pathways))
@@ -435,7 +450,7 @@ class DistProClassifier(DistProFiles, BaseDistPro):
     def _progress(self, phase: str, n_epochs: int, later: float = 0.0) -> list:
         return [("progress", Progress(phase, n_epochs, later))] if self.verbose else []
 
-    def _process_of(self, net: DistProNet, run: Run) -> DistillationProcess:
+    def _process_of(self, found: SearchOutcome, run: Run) -> DistillationProcess:
         """Where the factors of a search have been."""
         settings = {name: getattr(self, name) for name in _RECORDED} | {
             "distance": self.distance if isinstance(self.distance, str) else repr(self.distance),
@@ -444,13 +459,12 @@ class DistProClassifier(DistProFiles, BaseDistPro):
             "teacher": type(run.teacher.network).__name__,
             "student": type(run.student).__name__,
         }
-        path = net.metaparameters.path()
         return DistillationProcess(
-            path["raw"],
+            found.raw,
             run.pathways,
             normalization=self.normalization,
             g=self.g,
-            logit_term=path["logit_term"] if self._learns_logit_term else None,
+            logit_term=found.logit_term,
             settings=settings,
         )
 
@@ -460,7 +474,7 @@ class DistProClassifier(DistProFiles, BaseDistPro):
     def _fitted_attributes(self, net: DistProNet, run: Run) -> dict:
         process = run.process
         if process is None and run.search is not None:  # as long as the search lasts
-            process = self._process_of(net, run)
+            process = self._process_of(SearchOutcome.of(net), run)
         return {
             "net_": net,
             "process_": process,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.utils import check_random_state
+from skorch.history import History
 from torch import nn
 
 from sklearn_kd._base import BaseDistiller, Seeds
 from sklearn_kd._batches import checked_augmentation
 from sklearn_kd._callbacks import FitReport
+from sklearn_kd._checkpoints import Checkpoints
 from sklearn_kd._data import SplitData
 from sklearn_kd._distances import checked_distance
 from sklearn_kd._distillation_process import DistillationProcess
@@ -24,14 +26,11 @@ from sklearn_kd._importance import (
     checked_tau,
 )
 from sklearn_kd._metaparameters import Metaparameters
+from sklearn_kd._net_state import Keeper
 from sklearn_kd._pathways import Pathway, find_pathways, named_transforms
 from sklearn_kd._teacher_maps import MapTeacher
 from sklearn_kd._trial import check_scale
 from sklearn_kd.meta import Fixed, Strategy
-
-if TYPE_CHECKING:
-    from skorch.history import History
-
 
 # Of a learned logit term, as DistilledClassifier has them.
 INITIAL_LAMBDA1 = 0.5
@@ -45,6 +44,21 @@ class Phase(NamedTuple):
     seeds: Seeds
 
 
+class SearchOutcome(NamedTuple):
+    """What is left of a search: the raw factors, and (lambda1, T) or None, by step; the history."""
+
+    raw: np.ndarray
+    logit_term: np.ndarray | None
+    history: History
+
+    @classmethod
+    def of(cls, net: DistProNet) -> SearchOutcome:
+        """Of a net as it stands."""
+        path = net.metaparameters.path()
+        logit_term = path["logit_term"] if net.metaparameters.has_logit_term else None
+        return cls(path["raw"], logit_term, net.history)
+
+
 class Run(NamedTuple):
     """One fit, checked; ``student`` is copied by the net of the retraining and stays as it is."""
 
@@ -56,6 +70,7 @@ class Run(NamedTuple):
     process: DistillationProcess | None
     tau: float | None
     report: FitReport
+    checkpoints: Checkpoints
     search_history: History | None = None
     n_steps: int = 0
 
@@ -98,7 +113,9 @@ class BaseDistPro(BaseDistiller):
         X_given, X, codes, weight = self._checked_rows(X, y, sample_weight)
         given = X, codes, weight, self._checked_validation_rows(X_val, y_val)
 
-        retraining, search = self._phases(given, searches=process is None and self.weights != "equal")
+        searches = process is None and self.weights != "equal"
+        checkpoints = self._checkpoints(given, None, *self._drawn_seeds(searches))
+        retraining, search = self._phases(given, [Seeds(*seeds) for seeds in checkpoints.seeds])
         samples = retraining.data.train.samples
         student = self._initial_student(samples, retraining.seeds)
         self._check_monitors(retraining.data.valid)
@@ -121,18 +138,23 @@ class BaseDistPro(BaseDistiller):
         process = None if process is None else process.fitted_to(pathways)
         n_epochs = self.max_epochs + (0 if search is None else self.search_epochs)
         report = FitReport(self, X_given, self.classes_[codes], weight, n_epochs)
-        run = Run(retraining, search, student, teacher, pathways, process, tau, report)
+        run = Run(retraining, search, student, teacher, pathways, process, tau, report, checkpoints)
         return run._replace(n_steps=self._rehearse(run))
 
-    def _phases(self, given, searches: bool) -> tuple[Phase, Phase | None]:
-        """The retraining, on all rows, and the search, if there is to be one."""
+    def _drawn_seeds(self, searches: bool) -> list[Seeds]:
+        """Of the retraining and of the search, if there is to be one."""
         rng = check_random_state(self.random_state)
         seeds = Seeds.draw(rng)
-        retraining = Phase(self._split_data(given, Fixed(), seeds)[0], seeds)
-        if not searches:
-            return retraining, None
-        seeds = Seeds.draw(rng)._replace(split=seeds.split)
-        return retraining, Phase(self._split_data(given, self._search_strategy(), seeds)[0], seeds)
+        return [seeds, Seeds.draw(rng)._replace(split=seeds.split)] if searches else [seeds]
+
+    def _phases(self, given, seeds: list[Seeds]) -> tuple[Phase, Phase | None]:
+        """The retraining, on all rows, and the search, if there is to be one."""
+        strategies = [Fixed(), self._search_strategy()]
+        phases = [
+            Phase(self._split_data(given, strategy, own)[0], own)
+            for strategy, own in zip(strategies, seeds, strict=False)
+        ]
+        return phases[0], phases[1] if len(phases) > 1 else None
 
     def _given_process(self) -> tuple[DistillationProcess | None, float | None]:
         """The process to follow, if one was given, and tau, which must go with its normalization."""
@@ -169,6 +191,14 @@ class BaseDistPro(BaseDistiller):
 
     # ----------------------------------------------------------------------------------
     # The nets
+
+    def _keep(self, net: DistProNet, run: Run, stage: str) -> DistProNet:
+        """The net, which will keep checkpoints if there are to be some."""
+        if run.checkpoints.active:
+            layers = sorted({pathway.teacher_layer for pathway in run.pathways})
+            answers = run.teacher.some_answers(run.retraining.data.train.samples, layers)
+            net.keeper_ = Keeper(run.checkpoints, stage, answers)
+        return net
 
     def _factors(self, run: Run) -> ImportanceFactors | JointFactors:
         normalization, device = NORMALIZATIONS[self.normalization](self.g), self._device()

@@ -299,6 +299,13 @@ class JointFactors(PathwayWeights):
         for part, own in zip(self._parts, self._split(value), strict=True):
             part._go_on_from(own)
 
+    def _state_of_steps(self):
+        return [part._state_of_steps() for part in self._parts]
+
+    def _go_on_with_steps(self, state):
+        for part, own in zip(self._parts, state, strict=True):
+            part._go_on_with_steps(own)
+
     def _to_theta(self, values):
         parts = zip(self._parts, self._split(values), strict=True)
         return torch.cat([part._to_theta(own) for part, own in parts], dim=-1)
@@ -362,6 +369,19 @@ class ScheduledWeights(PathwayWeights):
     def hold(self) -> None:
         """Go on to the next row."""
         self._t += 1
+
+    def start_of_path(self) -> Tensor:
+        """All of the schedule."""
+        parts = [part for part in (self._schedule, self._logit_term) if part is not None]
+        return torch.as_tensor(np.concatenate(parts, axis=1, dtype=np.float64))
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many iterations there have been; the schedule is set beforehand."""
+        return {"t": self._t}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on after as many."""
+        self._t = state["t"]
 
     def forget_path(self) -> None:
         """Keep only the last row."""

@@ -135,6 +135,46 @@ class LearnedPath:
         """Keep only where they are now."""
         self._values, self._val_losses, self._predicted = self._values[-1:], [], []
 
+    # ----------------------------------------------------------------------------------
+    # Kept and taken up again
+
+    def start_of_path(self) -> Tensor:
+        """What the path began with, on the CPU: another training has another."""
+        return self._values[0].detach().cpu()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next iteration, and the path, depend on."""
+        return {
+            "now": self._now,
+            "steps": self._state_of_steps(),
+            "values": torch.stack(self._values),
+            "val_losses": self._losses_on_host() if self._val_losses else None,
+            "predicted": self._predicted,
+            "planned": self._planned,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Be where the one was that ``state`` is of."""
+        with torch.no_grad():
+            self._now.copy_(state["now"])
+        self._go_on_with_steps(state["steps"])
+        self._values = list(state["values"].to(**self._make).unbind())
+        losses = state["val_losses"]
+        self._val_losses = [] if losses is None else list(torch.as_tensor(losses, **self._make).unbind())
+        self._predicted = list(state["predicted"])
+        self._planned = [value.to(**self._make) for value in state["planned"]]
+
+    def _state_of_steps(self) -> Any:
+        """That of what takes the steps."""
+        return {"theta": self._theta, "optimizer": self._optimizer.state_dict()}
+
+    def _go_on_with_steps(self, state: Any) -> None:
+        with torch.no_grad():
+            self._theta.copy_(state["theta"])
+        self._optimizer.load_state_dict(state["optimizer"])
+
+    # ----------------------------------------------------------------------------------
+
     def _annotate(self, val_loss=math.nan, predicted=False):
         self._val_losses.append(val_loss)
         self._predicted.append(predicted)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -19,14 +20,16 @@ from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, EpochScoring, GradientNormClipping, PrintLog
 
-from sklearn_kd._batches import endlessly, evaluation_batches, training_batches
+from sklearn_kd._batches import EndlessBatches, evaluation_batches, training_batches
 from sklearn_kd._bilevel import StepRecord
 from sklearn_kd._capture import CapturedIterations, why_not_captured
 from sklearn_kd._data import DistillationData, SplitData
 from sklearn_kd._devices import as_number, full_precision, reading_is_free
+from sklearn_kd._interrupts import from_outside
 from sklearn_kd._losses import Targets, TrainingLoss, validation_loss
 from sklearn_kd._memory import training_named
 from sklearn_kd._metaparameters import LearnedPath, Metaparameters
+from sklearn_kd._net_state import Keeper
 from sklearn_kd._responses import Clipping, global_norm, ill_conditioned_steps, warn_if_response_unknown
 from sklearn_kd._skipping import (
     GOOD,
@@ -102,6 +105,8 @@ class TrainingNet(NeuralNetClassifier):
     """
 
     step_record_: StepRecord | None
+    keeper_: Keeper | None
+    validation_batches_: Any  # EndlessBatches while a fit lasts
 
     def __init__(
         self,
@@ -146,28 +151,27 @@ class TrainingNet(NeuralNetClassifier):
         return X
 
     def fit_loop(self, X: SplitData, y=None, epochs=None, **params):
-        """Train, with batches of D_val at hand for as long as that takes."""
-        self.validation_batches_ = self._endless_validation_batches(X.valid)
+        """Train, from a checkpoint if there is one, with batches of D_val at hand as long as that takes."""
+        self.validation_batches_ = EndlessBatches(partial(self._shuffled_validation_batches, X.valid))
+        epochs = self.max_epochs if epochs is None else epochs
         try:
+            if self.keeper_ is not None:
+                epochs -= self.keeper_.restore(self)
             with training_named(self, X):
                 return super().fit_loop(X, y, epochs, **params)
-        except KeyboardInterrupt:
-            self.note_interrupt()
+        except KeyboardInterrupt as interrupt:
+            self.interrupted_ = from_outside(interrupt)
             raise  # skorch ends the training, and keeps what has been learned
         finally:
             self.validation_batches_ = None  # it holds D_val
             self.step_record_ = None  # and this a copy of the weights
+            self.keeper_ = None
 
-    def note_interrupt(self) -> None:
-        """Remember who ended the training: a user, or a callback, which does it by the same means."""
-        self.interrupted_ = not (self.ended_by_callback_ or self.diverged_)
-
-    def _endless_validation_batches(self, dataset):
-        # A generator: nothing here runs before the first hypergradient.
+    def _shuffled_validation_batches(self, dataset):
         warn_if_response_unknown(self.optimizer_)
         settings = {"batch_size": self.batch_size, "shuffle": True, "drop_last": True}
         settings |= self.get_params_for("iterator_valid")
-        yield from endlessly(evaluation_batches(dataset, **settings))
+        return evaluation_batches(dataset, **settings)
 
     # ----------------------------------------------------------------------------------
     # The student
@@ -176,10 +180,10 @@ class TrainingNet(NeuralNetClassifier):
         """As in skorch; nothing has been trained yet."""
         super().initialize()
         self.val_temperature_ = 1.0
-        self.step_record_ = self.validation_batches_ = None
+        self.step_record_ = self.validation_batches_ = self.keeper_ = None
         self.compiled_forward_ = self.captured_ = None
         self.listeners_ = {}
-        self.diverged_ = self.interrupted_ = self.ended_by_callback_ = False
+        self.diverged_ = self.interrupted_ = False
         self.skips_, self.trial_, self.finite_weights_ = Skips(), None, {}
         return self
 
@@ -226,6 +230,7 @@ class TrainingNet(NeuralNetClassifier):
             "compiled_forward_": None,
             "listeners_": {},
             "validation_batches_": None,
+            "keeper_": None,
             "step_record_": None,
             "trial_": None,
         }
@@ -237,11 +242,7 @@ class TrainingNet(NeuralNetClassifier):
         """As in skorch, but for the calls that would do nothing."""
         getattr(self, method_name)(self, **cb_kwargs)
         for callback in self._listeners(method_name):
-            try:
-                getattr(callback, method_name)(self, **cb_kwargs)
-            except KeyboardInterrupt:
-                self.ended_by_callback_ = True
-                raise
+            getattr(callback, method_name)(self, **cb_kwargs)
 
     def on_train_begin(self, net, X=None, y=None, **kwargs):
         """Find out who listens."""
@@ -249,7 +250,7 @@ class TrainingNet(NeuralNetClassifier):
         self.listeners_ = {}
         self.captured_ = self._capturing() if self.cuda_graph else None
         self.skips_, self.trial_, self.tried_at_ = Skips(), Trial(X), None
-        self.diverged_ = self.interrupted_ = self.ended_by_callback_ = False
+        self.diverged_ = self.interrupted_ = False
         self.with_buffers_ = [part for m in self.trained_modules() for part in m.modules() if part._buffers]
 
     def _capturing(self):
@@ -288,6 +289,8 @@ class TrainingNet(NeuralNetClassifier):
         """
         if iterator is None:
             return
+        if self.keeper_ is not None:
+            self.keeper_.watch(prefix, iterator)
         at_once = any(not isinstance(c, EpochScoring) for c in self._listeners("on_batch_end"))
         rows, losses, name = [], [], f"{prefix}_loss"
         try:
@@ -429,9 +432,11 @@ class TrainingNet(NeuralNetClassifier):
         return {"loss": loss, "y_pred": logits}
 
     def on_epoch_begin(self, net, dataset_train=None, dataset_valid=None, **kwargs):
-        """Stop if the last epoch diverged; else remember the student, which predicts."""
+        """Stop if the last epoch diverged; else keep and remember the student, which predicts."""
         if self.diverged_:
             raise KeyboardInterrupt  # how skorch's callbacks end a fit early
+        if self.keeper_ is not None:  # here, when all callbacks have had the end of the last epoch
+            self.keeper_.save(self)
         super().on_epoch_begin(net, dataset_train, dataset_valid, **kwargs)
         self.finite_weights_ = {
             k: {

@@ -33,6 +33,12 @@ def count_processes(n_jobs: int | None, n_tasks: int) -> int:
     return wanted
 
 
+def one_by_one() -> str:
+    """joblib's ``return_as`` for results as they come, in their order, where its backend can do that."""
+    backend, _ = get_active_backend()
+    return "generator" if getattr(backend, "supports_return_generator", False) else "list"
+
+
 def default_n_jobs(device_type: str) -> int | None:
     """What ``n_jobs=None`` means where runs take long: every core.
 

@@ -116,6 +116,11 @@ class MapTeacher:
         else:
             self._columns = columns_of_codes(inner, logits.shape[1], classes)
 
+    def some_answers(self, samples: Tensor, layers: Sequence[str]) -> Tensor:
+        """The means of its feature maps of some samples, float64, to know it by."""
+        maps, _ = self(samples, layers)
+        return torch.cat([maps[layer].double().flatten(2).mean(dim=2).flatten() for layer in layers])
+
     def __call__(self, x: Tensor, layers: Sequence[str]) -> tuple[Mapping[str, Tensor], Tensor | None]:
         """Its feature maps of a batch by layer, and its logits where they have been aligned."""
         with turn(), captured(self.network, layers) as maps:  # hooks hear of every forward pass

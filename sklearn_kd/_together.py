@@ -28,6 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from sklearn_kd._batches import Batch
 from sklearn_kd._data import DistillationData, SplitData
 from sklearn_kd._devices import as_number
+from sklearn_kd._interrupts import from_outside
 from sklearn_kd._losses import Targets, TrainingLoss
 from sklearn_kd._memory import training_together_named
 from sklearn_kd._net import DistillationNet
@@ -255,9 +256,9 @@ def train_together(nets: Sequence[DistillationNet], data: Sequence[SplitData]) -
             for _ in range(nets[0].max_epochs):
                 if not run.epoch():
                     break
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             for net in nets:  # what has been learned is kept, as by skorch
-                net.note_interrupt()
+                net.interrupted_ = from_outside(interrupt)
         run.hand_back()
         for net, split in zip(nets, data, strict=True):
             net.notify("on_train_end", X=split, y=None)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 from sklearn.utils.parallel import Parallel, delayed
 
+from sklearn_kd._checkpoints import Journal
 from sklearn_kd._data import SplitData
 from sklearn_kd._net import DistillationNet
-from sklearn_kd._processes import count_processes, one_thread_per_process
+from sklearn_kd._processes import count_processes, one_by_one, one_thread_per_process
 from sklearn_kd._together import divided, train_alone, train_together
 from sklearn_kd._turns import turn
 
@@ -39,10 +41,18 @@ class Trials:
     data : SplitData
     seed : int
         Of each training.
+    journal : Journal
+        Of the trials of this fit.
     """
 
-    def __init__(self, make_net: Callable[[float, float], DistillationNet], data: SplitData, seed: int):
-        self._make_net, self._data, self._seed = make_net, data, seed
+    def __init__(
+        self,
+        make_net: Callable[[float, float], DistillationNet],
+        data: SplitData,
+        seed: int,
+        journal: Journal,
+    ):
+        self._make_net, self._data, self._seed, self._journal = make_net, data, seed, journal
         self._best: list[tuple[float, DistillationNet]] = []
 
     def losses(self, settings: Sequence[tuple[float, float]], n_jobs: int | None = None) -> list[float]:
@@ -55,18 +65,22 @@ class Trials:
         """
         nets = [self._make_net(*start) for start in settings]
         try:
-            losses = trial_losses(nets, self._data, self._seed, n_jobs)
+            losses = trial_losses(nets, self._data, self._seed, n_jobs, *self._journal.open(settings))
         except TrialsInterrupted as interrupted:
             self._best.append((interrupted.val_loss, interrupted.net))
             raise TrialsInterrupted(*min(self._best, key=_ranked)) from None
-        # Those trained in other processes have learned nothing here.
-        self._best += [trial for trial in zip(losses, nets, strict=True) if len(trial[1].history)]
+        self._best += _trained_here(dict(enumerate(losses)), nets)
         self._best = sorted(self._best, key=_ranked)[:1]
         return losses
 
 
 def trial_losses(
-    nets: Sequence[DistillationNet], data: SplitData, seed: int, n_jobs: int | None = None
+    nets: Sequence[DistillationNet],
+    data: SplitData,
+    seed: int,
+    n_jobs: int | None = None,
+    known: Mapping[int, float] = MappingProxyType({}),
+    note: Callable[[dict[int, float], bool], None] = lambda losses, interrupted: None,
 ) -> list[float]:
     """L_val of each net when trained: together where that can be and pays, else in processes.
 
@@ -80,41 +94,57 @@ def trial_losses(
         Of each training.
     n_jobs : int or None, default=None
         Processes, as joblib reads it.
+    known : mapping of int to float, default={}
+        The losses of nets that need not be trained any more.
+    note : callable(losses, interrupted), default=nothing
+        Hears of losses as soon as they are known, and whether a user cut their trainings short.
 
     Raises
     ------
     TrialsInterrupted
         Where a user ended one of them.
     """
-    losses: dict[int, float] = {}
-    alone: list[int] = []
-    for members in divided(nets, [data] * len(nets)):
-        if len(members) == 1:
-            alone += members
-            continue
-        train_together([nets[k] for k in members], [data] * len(members))
-        losses |= {k: nets[k].validation_loss(data.valid) for k in members}
-        _check_interrupted(losses, nets)
+    losses: dict[int, float] = dict(known)
+    # Divided as if none were known: a net trained by itself rounds otherwise than one of several.
+    groups = [members for members in divided(nets, [data] * len(nets)) if not losses.keys() >= set(members)]
+    alone = [k for members in groups if len(members) == 1 for k in members]
+    for members in groups:
+        if len(members) > 1:
+            train_together([nets[k] for k in members], [data] * len(members))
+            found = {k: nets[k].validation_loss(data.valid) for k in members}
+            _note(note, found, nets[members[0]].interrupted_, losses, nets)
     n_processes = count_processes(n_jobs, max(len(alone), 1))
     if n_processes == 1:
         for k in alone:
-            losses[k] = _trained(nets[k], data, seed)
-            _check_interrupted(losses, nets)
+            loss, interrupted = _trained(nets[k], data, seed)
+            _note(note, {k: loss}, interrupted, losses, nets)
     else:
         with one_thread_per_process():
-            found = Parallel(n_jobs=n_processes)(delayed(_trained)(nets[k], data, seed) for k in alone)
-        losses |= dict(zip(alone, found, strict=True))
+            parallel = Parallel(n_jobs=n_processes, return_as=one_by_one())
+            trials = parallel(delayed(_trained)(nets[k], data, seed) for k in alone)
+            for k, (loss, interrupted) in zip(alone, trials, strict=True):
+                _note(note, {k: loss}, interrupted, losses, nets)
     return [losses[k] for k in range(len(nets))]
 
 
-def _trained(net, data, seed) -> float:
+def _trained(net, data, seed) -> tuple[float, bool]:
     with turn():
-        return train_alone(net, data, seed).validation_loss(data.valid)
+        net = train_alone(net, data, seed)
+        return net.validation_loss(data.valid), net.interrupted_
 
 
-def _check_interrupted(losses, nets):
-    if any(nets[k].interrupted_ for k in losses):
-        raise TrialsInterrupted(*min(((loss, nets[k]) for k, loss in losses.items()), key=_ranked))
+def _note(note, found, interrupted, losses, nets):
+    """Add what has been found to the losses, and stop if a user wants that."""
+    note(found, interrupted)
+    losses |= found
+    if interrupted:
+        trained = _trained_here(losses, nets)
+        raise TrialsInterrupted(*min(trained, key=_ranked)) if trained else KeyboardInterrupt
+
+
+def _trained_here(losses, nets):
+    """(L_val, net) of those with something learned; where it was in other processes, there it stayed."""
+    return [(loss, nets[k]) for k, loss in losses.items() if len(nets[k].history)]
 
 
 def _ranked(trial):

@@ -248,3 +248,15 @@ def test_memory_is_that_of_the_evidence():
         for run in runs:
             first, last = run["after so many calls: tensors, modules, KiB of tensors"].values()
             assert first == last, name
+
+
+def test_what_is_lost_by_kills_is_that_of_the_runs():
+    found = json.loads((ROOT / "examples" / "evidence" / "kill_and_resume.json").read_text())
+    table = rows_of(GUIDE / "resuming.rst")
+    for name, size in found["settings"]["sizes"].items():
+        kills = [kill for kill in found["kills"] if kill["configuration"] == name and kill["killed"]]
+        again = [kill["batches_again"] for kill in kills if kill["batches_again"] is not None]
+        made_again = f"{np.mean(again):.1f} of {size['training batches']}, {max(again)}"
+        identical = sum(kill["identical"] for kill in kills)
+        assert table[name] == [str(len(kills)), str(identical), made_again], name
+        assert all(kill["files_left"] == 0 for kill in kills), name

@@ -11,12 +11,15 @@ import pytest
 import torch
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
 from skorch.callbacks import Callback
 from torch import nn
 
 from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent
 from sklearn_kd._base import BaseDistiller
 from sklearn_kd._bilevel import StepRecord
+from sklearn_kd._checkpoint_files import read, write
 from sklearn_kd._safe_file import Content, packed, unpacked
 from sklearn_kd._together import _BatchedRun
 from sklearn_kd.meta import Random
@@ -88,6 +91,7 @@ REFUSED = {
         {},
     ),
     "too large a rate": lambda X, y: ({"lr": 1e31}, {}),
+    "a file as the folder of checkpoints": lambda X, y: ({"checkpoint_dir": __file__}, {}),
 }
 
 
@@ -201,6 +205,35 @@ OUT_OF_MEMORY = {
 }
 
 
+class Ends(Callback):
+    """Breaks the fit off in its fourth epoch, as often as it is told to."""
+
+    n_times = 0
+
+    def __init__(self):
+        pass
+
+    def on_epoch_begin(self, net, **kwargs):
+        if len(net.history) == 4 and Ends.n_times:
+            Ends.n_times -= 1
+            raise MemoryError
+
+
+def rewrite(change):
+    """Do something with what is in a file."""
+    return lambda path: path.write_bytes(change(path.read_bytes()))
+
+
+# What is done to the last checkpoint of a fit that was broken off.
+DAMAGED = {
+    "a truncated checkpoint": rewrite(lambda content: content[:-1]),
+    "an altered checkpoint": rewrite(lambda content: content[:-1] + bytes([content[-1] ^ 1])),
+    "an empty checkpoint": rewrite(lambda content: b""),
+    "a file that is no checkpoint": rewrite(lambda content: b"PK" + content),
+    "a checkpoint of another fit": lambda path: write(path, read(path) | {"fit": "0" * 24}),
+}
+
+
 def messages():
     """First cell → message, as a pattern, of every row of the page's tables."""
     rows = re.findall(r"^   \* - (.*)\n     - (.*)\n     - ", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
@@ -208,10 +241,16 @@ def messages():
 
 
 def test_the_page_has_all_that_is_tried_here():
-    headings = {"In training", "While memory is used for", "What was given", "What was loaded"}
-    tried = REFUSED.keys() | REPORTED.keys() | OUT_OF_MEMORY.keys() | LOADED.keys()
-    tried |= {"rows to predict overflow"}
-    assert messages().keys() - headings == tried
+    headings = {
+        "In training",
+        "While memory is used for",
+        "What was given",
+        "What was loaded",
+        "What is found",
+    }
+    tried = REFUSED.keys() | REPORTED.keys() | OUT_OF_MEMORY.keys() | LOADED.keys() | DAMAGED.keys()
+    apart = {"rows to predict overflow", "no checkpoint that can be used", "another teacher"}
+    assert messages().keys() - headings == tried | apart | {"a callback with an open file", "a full disk"}
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered")
@@ -261,3 +300,67 @@ def test_the_fits_that_were_tried_are_those_of_the_script():
     page = PAGE.read_text(encoding="utf-8")
     assert f"{total['fits']} fits" in page and f"{total['given up']} were given up" in page
     assert total["not finite"] == total["unreported"] == total["false alarms"] == 0
+
+
+@pytest.fixture
+def broken_off(make, digits, logits, tmp_path):
+    """f(**params), which fits again what was broken off, and its checkpoints."""
+
+    def fit(teacher_logits=logits, **params):
+        clf = make(max_epochs=5, checkpoint_dir=tmp_path, **{"callbacks": [Ends()]} | params)
+        return clf.fit(*digits, teacher_logits=teacher_logits)
+
+    Ends.n_times = 1
+    with pytest.raises(MemoryError):
+        fit()
+    return fit, sorted(tmp_path.glob("*/*.checkpoint"))
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_damaged_checkpoint(what, broken_off):
+    fit, (_, newest) = broken_off
+    DAMAGED[what](newest)
+    with pytest.warns(UserWarning, match=messages()[what]):
+        fit()
+
+
+def test_no_checkpoint_that_can_be_used(broken_off):
+    fit, paths = broken_off
+    for path in paths:
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match=messages()["no checkpoint that can be used"]):
+        fit()
+
+
+def test_another_teacher(make, digits, tmp_path):
+    X, y = digits
+    teachers = [FrozenEstimator(LogisticRegression(C=0.1).fit(X[:n], y[:n])) for n in (200, 300)]
+    clf = make(max_epochs=5, checkpoint_dir=tmp_path, callbacks=[Ends()])
+    Ends.n_times = 1
+    with pytest.raises(MemoryError):
+        clf.set_params(teacher=teachers[0]).fit(X, y)
+    with pytest.raises(ValueError, match=messages()["another teacher"]):
+        clf.set_params(teacher=teachers[1]).fit(X, y)
+
+
+class Logs(Callback):
+    def on_train_begin(self, net, **kwargs):
+        self.file = open(PAGE, "rb")  # noqa: SIM115
+
+    def on_train_end(self, net, **kwargs):
+        self.file.close()
+
+
+def test_callback_with_an_open_file(make, digits, logits, tmp_path):
+    clf = make(callbacks=[Logs()], checkpoint_dir=tmp_path)
+    with pytest.warns(UserWarning, match=messages()["a callback with an open file"]):
+        clf.fit(*digits, teacher_logits=logits)
+
+
+def test_full_disk(make, digits, logits, tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sklearn_kd._checkpoint_files.os.replace", full)
+    with pytest.warns(UserWarning, match=messages()["a full disk"]):
+        make(checkpoint_dir=tmp_path).fit(*digits, teacher_logits=logits)
