@@ -171,6 +171,7 @@ def test_noise_is_that_of_the_evidence():
         ("table1_cost", "reproduces_images.rst"),
         ("wrong_labels_and_teachers", "wrong_labels.rst"),
         ("defaults", "defaults.rst"),
+        ("distpro_cifar10", "reproduces_distpro.rst"),
     ],
 )
 def test_what_reproduces_is_that_of_the_runs(script, page, monkeypatch):
@@ -180,6 +181,28 @@ def test_what_reproduces_is_that_of_the_runs(script, page, monkeypatch):
     page = (GUIDE / page).read_text(encoding="utf-8")
     for table in importlib.import_module(script).tables(record):
         assert table in page, f"put the tables that examples/paper/{script}.py prints into the page"
+
+
+def test_what_is_said_of_distpro_is_so(monkeypatch):
+    folder = ROOT / "examples" / "paper"
+    monkeypatch.syspath_prepend(folder)
+    record = json.loads((folder / "distpro_cifar10.json").read_text())
+    arms = importlib.import_module("_distpro").by_arm_of(record["runs"], record["chosen"])
+    percent = {arm: 100 * np.mean([run["accuracy"] for run in runs]) for arm, runs in arms.items()}
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    said = "reaches {DistPro:.1f} %, equal weights {equal:.1f}, plain distillation {KD:.1f},\nno distillation {none:.1f}"
+    assert said.format(**percent) in readme
+    assert f"and {percent['DistPro, lambda1 and T']:.1f} with lambda1 and T learned" in readme
+    page = (GUIDE / "reproduces_distpro.rst").read_text(encoding="utf-8")
+    for said in (
+        "{equal:.2f}; {none:.2f}",
+        "{DistPro:.2f}; {equal:.2f}",
+        "{DistPro:.2f}; {ReviewKD:.2f}",
+        "{DistPro:.2f}; mean {mean:.2f}, final {final:.2f}",
+        "KD has {KD:.2f}",
+        "({reversed:.2f})",
+    ):
+        assert said.format(**percent) in page, said
 
 
 def test_what_is_said_of_the_images_is_so(monkeypatch):
