@@ -26,6 +26,7 @@ from sklearn_kd._export import export_student
 from sklearn_kd._loading import DatasetRows, is_dataset, read
 from sklearn_kd._losses import Targets
 from sklearn_kd._memory import held_of, mebibytes, needing_less, out_of_memory_named, size_of
+from sklearn_kd._overflow import refuse_overflow
 from sklearn_kd._parts import parts_block
 from sklearn_kd._random import preserved_random_state
 from sklearn_kd._routing import nearest
@@ -33,7 +34,6 @@ from sklearn_kd._rows import CheckedRows
 from sklearn_kd._sklearn_compat import CallbackSupportMixin, clone_by_parameters
 from sklearn_kd._students import build_student, check_student_output
 from sklearn_kd._teachers import NetworkTeacher, make_teacher, without_training
-from sklearn_kd._trial import refuse_overflow
 from sklearn_kd.meta import STRATEGIES, Linear, Strategy
 
 if TYPE_CHECKING:

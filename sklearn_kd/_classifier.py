@@ -21,15 +21,15 @@ from sklearn_kd._bilevel import METHODS
 from sklearn_kd._callbacks import FitReport
 from sklearn_kd._checkpoints import Checkpoints, Journal
 from sklearn_kd._data import SplitData, as_tensor
+from sklearn_kd._distillation_net import DistillationNet
 from sklearn_kd._losses import TEMPERATURE_SCALINGS
 from sklearn_kd._metaparameters import LAMBDA1_BOUNDS, Metaparameters
-from sklearn_kd._net import DistillationNet
 from sklearn_kd._net_state import Keeper, some_answers
+from sklearn_kd._overflow import check_scale
 from sklearn_kd._rows import checked_logits
 from sklearn_kd._saving import DistilledFiles
 from sklearn_kd._sklearn_compat import Interval, StrOptions, safe_indexing, with_callbacks
 from sklearn_kd._together import train_alone
-from sklearn_kd._trial import check_scale
 from sklearn_kd._trials import Trials, TrialsInterrupted
 from sklearn_kd.meta import Fixed, Setting, Strategy
 

@@ -27,9 +27,9 @@ from sklearn_kd._importance import (
 )
 from sklearn_kd._metaparameters import Metaparameters
 from sklearn_kd._net_state import Keeper
+from sklearn_kd._overflow import check_scale
 from sklearn_kd._pathways import Pathway, find_pathways, named_transforms
 from sklearn_kd._teacher_maps import MapTeacher
-from sklearn_kd._trial import check_scale
 from sklearn_kd.meta import Fixed, Strategy
 
 # Of a learned logit term, as DistilledClassifier has them.

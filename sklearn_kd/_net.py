@@ -1,7 +1,6 @@
-"""The skorch nets behind the estimators: the loop, and what happens in one training iteration.
+"""The skorch net behind the estimators: the loop, and what happens in one training iteration.
 
-:class:`TrainingNet` has the loop and the order of an iteration with a hypergradient; each
-system's net adds its training loss. That of :class:`DistilledClassifier` is here.
+Each system's net adds its training loss to that.
 """
 
 from __future__ import annotations
@@ -13,9 +12,7 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
 from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, EpochScoring, GradientNormClipping, PrintLog
@@ -26,10 +23,11 @@ from sklearn_kd._capture import CapturedIterations, why_not_captured
 from sklearn_kd._data import DistillationData, SplitData
 from sklearn_kd._devices import as_number, full_precision, reading_is_free
 from sklearn_kd._interrupts import from_outside
-from sklearn_kd._losses import Targets, TrainingLoss, validation_loss
+from sklearn_kd._losses import validation_loss
 from sklearn_kd._memory import training_named
-from sklearn_kd._metaparameters import LearnedPath, Metaparameters
+from sklearn_kd._metaparameters import LearnedPath
 from sklearn_kd._net_state import Keeper
+from sklearn_kd._overflow import OverflowCheck, has_finite_state
 from sklearn_kd._responses import Clipping, global_norm, ill_conditioned_steps, warn_if_response_unknown
 from sklearn_kd._skipping import (
     GOOD,
@@ -44,13 +42,9 @@ from sklearn_kd._skipping import (
     is_finite,
     skips_message,
 )
-from sklearn_kd._trial import Trial, has_finite_state
 from sklearn_kd.meta import Strategy
 
 log = logging.getLogger("sklearn_kd")
-
-# log T_val is sought between these: a student that knows nothing has no finite optimum.
-_LOG_VAL_TEMPERATURE_RANGE = (-3.0, 3.0)
 
 
 def _as_it_is(iteration, *batches):
@@ -184,7 +178,7 @@ class TrainingNet(NeuralNetClassifier):
         self.compiled_forward_ = self.captured_ = None
         self.listeners_ = {}
         self.diverged_ = self.interrupted_ = False
-        self.skips_, self.trial_, self.finite_weights_ = Skips(), None, {}
+        self.skips_, self.overflow_check_, self.finite_weights_ = Skips(), None, {}
         return self
 
     def trained_modules(self) -> list[torch.nn.Module]:
@@ -232,7 +226,7 @@ class TrainingNet(NeuralNetClassifier):
             "validation_batches_": None,
             "keeper_": None,
             "step_record_": None,
-            "trial_": None,
+            "overflow_check_": None,
         }
 
     # ----------------------------------------------------------------------------------
@@ -249,7 +243,7 @@ class TrainingNet(NeuralNetClassifier):
         super().on_train_begin(net, X, y, **kwargs)
         self.listeners_ = {}
         self.captured_ = self._capturing() if self.cuda_graph else None
-        self.skips_, self.trial_, self.tried_at_ = Skips(), Trial(X), None
+        self.skips_, self.overflow_check_, self.checked_at_ = Skips(), OverflowCheck(X), None
         self.diverged_ = self.interrupted_ = False
         self.with_buffers_ = [part for m in self.trained_modules() for part in m.modules() if part._buffers]
 
@@ -461,24 +455,26 @@ class TrainingNet(NeuralNetClassifier):
         self._give_up_what_diverged()
         if not self.diverged_ and self.skips_.first is not None:
             warnings.warn(skips_message(self.skips_, self.where_it_stood), ConvergenceWarning, stacklevel=2)
-        self.finite_weights_, self.captured_, self.trial_ = {}, None, None
+        self.finite_weights_, self.captured_, self.overflow_check_ = {}, None, None
         self._set_training(False)  # for good: no thread that predicts finds it otherwise
 
     def _give_up_what_diverged(self):
         """Go back to the last student that predicts, and say so, where this one does not."""
-        if self.diverged_ or self.tried_at_ == self.metaparameters.iteration:
+        if self.diverged_ or self.checked_at_ == self.metaparameters.iteration:
             return
-        self.tried_at_ = self.metaparameters.iteration
+        self.checked_at_ = self.metaparameters.iteration
         modules, skips = self.trained_modules(), self.skips_
-        assert self.trial_ is not None
-        predicts = has_finite_state(modules) and self.trial_.passed_by(self.module_)
+        assert self.overflow_check_ is not None
+        predicts = has_finite_state(modules) and self.overflow_check_.passed_by(self.module_)
         if predicts and not skips.over:
             return
         self.diverged_ = True
         if not predicts:
             for k, module in enumerate(modules):
                 module.load_state_dict(self.finite_weights_[k])
-        message = divergence_message(skips, predicts, self.tried_at_, len(self.history), self.where_it_stood)
+        message = divergence_message(
+            skips, predicts, self.checked_at_, len(self.history), self.where_it_stood
+        )
         warnings.warn(message, ConvergenceWarning, stacklevel=2)
 
     def where_it_stood(self, iteration: int) -> str:
@@ -492,102 +488,3 @@ class TrainingNet(NeuralNetClassifier):
             for batch in self.get_iterator(dataset)
         ]
         return sum(n * loss for n, loss in losses) / len(dataset)
-
-
-class DistillationNet(TrainingNet):
-    """The net of :class:`DistilledClassifier`: labels, a teacher's logits, lambda1 and T.
-
-    Parameters
-    ----------
-    module : nn.Module
-        The student; trained in place.
-    metaparameters : Metaparameters
-        Moved in place.
-    temperature_scaling, val_temperature, hypergradient_rows
-        As in :class:`DistilledClassifier`.
-    **params
-        Of :class:`TrainingNet`.
-    """
-
-    metaparameters: Metaparameters
-
-    def __init__(
-        self,
-        module: torch.nn.Module,
-        *,
-        temperature_scaling: str,
-        val_temperature: float | str,
-        hypergradient_rows: int | None = None,
-        **params,
-    ):
-        super().__init__(module, **params)
-        self.temperature_scaling = temperature_scaling
-        self.val_temperature = val_temperature
-        self.hypergradient_rows = hypergradient_rows
-
-    def initialize(self):
-        """T_val begins at its number, or at 1 where it is to be found."""
-        super().initialize()
-        if not isinstance(self.val_temperature, str):
-            self.val_temperature_ = self.val_temperature
-        self.validated_ = []
-        return self
-
-    def new_step_record(self) -> StepRecord:
-        """One that knows the logits."""
-        return StepRecord(
-            self.module_,
-            self.optimizer_,
-            method=self.hypergradient,
-            rows=self.hypergradient_rows,
-            forward=self._forward,
-        )
-
-    def train_step_single(self, batch, **params):
-        """Forward, the loss and its gradient by the logits in closed form, backward."""
-        if not self.module_.training:
-            self._set_training(True)
-        logits = self.infer(batch[0])
-        loss = TrainingLoss(logits, batch.targets, *self.metaparameters.now, scaling=self.temperature_scaling)
-        if self._record is not None:
-            self._record.after_forward(batch[0], logits, loss.metaparameter_derivatives())
-        logits.backward(loss.r)
-        return self.judged({"loss": loss.value, "y_pred": logits.detach()})
-
-    def on_batch_end(self, net, batch=None, training=False, **step):
-        """Keep the logits of D_val for where T_val is refitted."""
-        super().on_batch_end(net, batch, training, **step)
-        if self.val_temperature == "auto" and not training:
-            self.validated_.append((step["y_pred"], batch.targets))
-
-    def on_epoch_end(self, net, dataset_train=None, dataset_valid=None, **kwargs):
-        """Refit T_val, and show where the metaparameters are."""
-        super().on_epoch_end(net, dataset_train, dataset_valid, **kwargs)
-        if self.validated_ and not self.diverged_:
-            self.val_temperature_ = self._optimal_val_temperature()
-            self.validated_ = []
-        self.history.record("lambda1", float(self.metaparameters.lambda1))
-        self.history.record("temperature", float(self.metaparameters.temperature))
-
-    def on_train_end(self, net, X=None, y=None, **kwargs):
-        """Forget what only training needs."""
-        super().on_train_end(net, X, y, **kwargs)
-        self.validated_ = []
-
-    def where_it_stood(self, iteration: int) -> str:
-        """Lambda1 and T."""
-        lambda1, temperature = self.metaparameters.after(iteration).tolist()
-        return f" (lambda1={lambda1:.3g}, temperature={temperature:.3g})"
-
-    def _optimal_val_temperature(self) -> float:
-        """The T_val that minimises L_val on what was validated in this epoch."""
-        logits = torch.cat([logits for logits, _ in self.validated_]).cpu().double()
-        labels = torch.cat([targets.labels for _, targets in self.validated_]).cpu()
-        weights = [targets.weight for _, targets in self.validated_ if targets.weight is not None]
-        targets = Targets(labels, None, torch.cat(weights).cpu() if weights else None)
-        found = minimize_scalar(
-            lambda log_t: float(validation_loss(logits, targets, np.exp(log_t))[0]),
-            bounds=_LOG_VAL_TEMPERATURE_RANGE,
-            method="bounded",
-        )
-        return float(np.exp(found.x))

@@ -18,9 +18,9 @@ import torch
 from skorch.history import History
 from torch import Tensor, nn
 
+from sklearn_kd._overflow import has_finite_state
 from sklearn_kd._resnets import CIFARResNet
 from sklearn_kd._students import CNNStudent, MLPStudent
-from sklearn_kd._trial import has_finite_state
 from sklearn_kd.meta import STRATEGIES, Strategy
 
 STUDENTS: dict[str, type[nn.Module]] = {

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from sklearn_kd._base import BaseDistiller
 from sklearn_kd._distances import DISTANCES
+from sklearn_kd._distillation_net import DistillationNet
 from sklearn_kd._distillation_process import DistillationProcess
 from sklearn_kd._distpro_net import DistProNet
 from sklearn_kd._importance import ScheduledWeights
 from sklearn_kd._metaparameters import PATH_DTYPE, Metaparameters
-from sklearn_kd._net import DistillationNet
 from sklearn_kd._pathways import Pathway, build_transforms
 from sklearn_kd._random import preserved_random_state
 from sklearn_kd._routing import nearest

@@ -28,10 +28,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from sklearn_kd._batches import Batch
 from sklearn_kd._data import DistillationData, SplitData
 from sklearn_kd._devices import as_number
+from sklearn_kd._distillation_net import DistillationNet
 from sklearn_kd._interrupts import from_outside
 from sklearn_kd._losses import Targets, TrainingLoss
 from sklearn_kd._memory import training_together_named
-from sklearn_kd._net import DistillationNet
 from sklearn_kd._random import preserved_random_state
 from sklearn_kd._skipping import GOOD, SKIPPED, KeptState, are_finite
 from sklearn_kd._turns import turn

@@ -10,7 +10,7 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from sklearn_kd._checkpoints import Journal
 from sklearn_kd._data import SplitData
-from sklearn_kd._net import DistillationNet
+from sklearn_kd._distillation_net import DistillationNet
 from sklearn_kd._processes import count_processes, one_by_one, one_thread_per_process
 from sklearn_kd._together import divided, train_alone, train_together
 from sklearn_kd._turns import turn

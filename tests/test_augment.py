@@ -178,7 +178,7 @@ def test_refused_before_training(params, match, data, make, network, monkeypatch
     def train_step(*args, **kwargs):
         raise AssertionError("trained before the input was refused")
 
-    monkeypatch.setattr(_net.DistillationNet, "train_step", train_step)
+    monkeypatch.setattr(_net.TrainingNet, "train_step", train_step)
     monkeypatch.setattr(LogisticRegression, "fit", train_step)
     with pytest.raises(ValueError, match=match):
         make(**({"teacher": network, "augment": noisy} | params)).fit(*data)

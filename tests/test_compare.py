@@ -426,7 +426,7 @@ def test_wrong_input_is_refused_before_any_training(change, error, match, make, 
     def train(*args, **kwargs):
         raise AssertionError("trained before the input was refused")
 
-    monkeypatch.setattr(_net.DistillationNet, "train_step", train)
+    monkeypatch.setattr(_net.TrainingNet, "train_step", train)
     monkeypatch.setattr(_together._BatchedRun, "step", train)
     monkeypatch.setattr(LogisticRegression, "fit", train)
     given = {"estimator": make(LogisticRegression()), "X": digits[0], "y": digits[1]} | change

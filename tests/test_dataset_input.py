@@ -269,7 +269,7 @@ def no_training(monkeypatch):
     def train_step(*args, **kwargs):
         raise AssertionError("trained before the input was refused")
 
-    monkeypatch.setattr(_net.DistillationNet, "train_step", train_step)
+    monkeypatch.setattr(_net.TrainingNet, "train_step", train_step)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from torch import nn
 from sklearn_kd import _devices, _metaparameters, _net
 from sklearn_kd._bilevel import StepRecord
 from sklearn_kd._data import DistillationData, SplitData
+from sklearn_kd._overflow import OverflowCheck
 from sklearn_kd._skipping import MOST_SKIPPED_IN_A_ROW, Skips, is_finite, undo_where
-from sklearn_kd._trial import Trial
 from sklearn_kd.meta import PAPER_SETTINGS
 
 OPTIMIZERS = {
@@ -194,7 +194,7 @@ def test_healthy_fits_say_nothing_and_count_nothing(make, digits, logits):
         warnings.simplefilter("error")
         clf = make(meta="linear", max_epochs=3).fit(*digits, teacher_logits=logits)
     assert clf.history_[:, "skipped_steps"] == clf.history_[:, "skipped_hypergradients"] == [0] * 3
-    assert clf.net_.trial_ is None
+    assert clf.net_.overflow_check_ is None
 
 
 def test_metaparameters_stay_within_bounds_at_any_rate(make, digits, logits):
@@ -274,12 +274,12 @@ def test_all_rows_are_tried_where_some_are_near_overflow():
     """A row of small values may be the one that overflows."""
     X = torch.ones(100, 2)
     X[50] = torch.tensor([0.1, -0.9])
-    trial = Trial(SplitData(DistillationData(X), None))
+    check = OverflowCheck(SplitData(DistillationData(X), None))
     net = nn.Linear(2, 3)
     with torch.no_grad():
         net.weight.copy_(3e38 * torch.tensor([[1.0, -1.0]] * 3))
         net.bias.fill_(2e38)
-    assert not trial.passed_by(net)
+    assert not check.passed_by(net)
     with torch.no_grad():
         net.weight /= 10
-    assert trial.passed_by(net)
+    assert check.passed_by(net)

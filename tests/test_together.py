@@ -14,9 +14,9 @@ from torch import nn
 
 from sklearn_kd import CNNStudent, MLPStudent, _together
 from sklearn_kd._data import DistillationData, SplitData
+from sklearn_kd._distillation_net import DistillationNet
 from sklearn_kd._losses import Targets
 from sklearn_kd._metaparameters import Metaparameters
-from sklearn_kd._net import DistillationNet
 from sklearn_kd._together import train_alone, train_together, why_not_together
 from sklearn_kd._trials import trial_losses
 from sklearn_kd.meta import Fixed, Gradient, Strategy

@@ -18,7 +18,7 @@ def no_training(monkeypatch):
     def fit(*args, **kwargs):
         raise AssertionError("the teacher was trained before the input was refused")
 
-    monkeypatch.setattr(_net.DistillationNet, "train_step", train_step)
+    monkeypatch.setattr(_net.TrainingNet, "train_step", train_step)
     monkeypatch.setattr(LogisticRegression, "fit", fit)
 
 

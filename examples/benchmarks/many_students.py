@@ -39,9 +39,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sklearn_kd import CNNStudent, DistilledClassifier, MLPStudent, compare_methods
 from sklearn_kd._data import DistillationData, SplitData
+from sklearn_kd._distillation_net import DistillationNet
 from sklearn_kd._losses import Targets
 from sklearn_kd._metaparameters import Metaparameters
-from sklearn_kd._net import DistillationNet
 from sklearn_kd._together import FEWEST, MOST_FLOPS, train_together
 from sklearn_kd.meta import Fixed
 

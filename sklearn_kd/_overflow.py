@@ -20,7 +20,7 @@ _LARGE = 1e15
 _LARGE_SQUARES = 1e9
 
 
-class Trial:
+class OverflowCheck:
     """Whether a student's probabilities of the rows of a fit are numbers.
 
     Asked about the rows of the largest values, and about all where their logits are so large that
@@ -107,20 +107,20 @@ def check_scale(student: nn.Module, data: SplitData) -> None:
     for name, part in (("X", data.train), ("X_val", data.valid)):
         if part is None:
             continue
-        trial = Trial(SplitData(part, None))
-        if not trial.passed_by(student) or not _keeps_finite_state(student, trial):
+        check = OverflowCheck(SplitData(part, None))
+        if not check.passed_by(student) or not _keeps_finite_state(student, check):
             raise ValueError(
-                f"{name} has values up to {trial.largest:.2g}, for which the logits of the untrained "
+                f"{name} has values up to {check.largest:.2g}, for which the logits of the untrained "
                 f"student overflow float32. Scale {name}, for example by a StandardScaler before the "
                 "classifier in a pipeline."
             )
 
 
-def _keeps_finite_state(student, trial):
+def _keeps_finite_state(student, check):
     """Whether a training pass leaves buffers, such as running variances, finite."""
-    if trial.largest < _LARGE_SQUARES or len(trial.rows) < 2 or not any(True for _ in student.buffers()):
+    if check.largest < _LARGE_SQUARES or len(check.rows) < 2 or not any(True for _ in student.buffers()):
         return True
     student = copy.deepcopy(student).train()
-    with preserved_random_state(trial.rows.device), torch.no_grad():
-        student(trial.rows)
+    with preserved_random_state(check.rows.device), torch.no_grad():
+        student(check.rows)
     return has_finite_state([student])
