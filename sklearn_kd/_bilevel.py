@@ -221,10 +221,7 @@ class StepRecord:
             difference is sized by what it does to the logits.
         """
         if self.method == "exact":
-            self.pulled_back = [
-                torch.autograd.grad(outputs, self.weights, r_j, retain_graph=True, allow_unused=True)
-                for r_j in derivatives
-            ]
+            self.pulled_back = [self._gradient_of(outputs, r_j, retain_graph=True) for r_j in derivatives]
         elif self.rows is not None and self.rows < len(inputs):
             # Some rows, taken for all of them.
             inputs, outputs = inputs[: self.rows], outputs[: self.rows]
@@ -275,13 +272,19 @@ class StepRecord:
         with _validation_mode(self.parts), torch.enable_grad():
             logits = self.forward(x)
             loss, r_val = validation_loss(logits, targets, val_temperature)
-            gradients = torch.autograd.grad(logits, self.weights, r_val, allow_unused=True)
+            gradients = self._gradient_of(logits, r_val)
         v = [
             # A weight without gradient took no step that lambda could have changed.
             torch.zeros_like(w) if g is None or w.grad is None else g
             for g, w in zip(gradients, self.weights, strict=True)
         ]
         return v, r_val, loss
+
+    def _gradient_of(self, outputs, r, **how):
+        """Jᵀ r by weight; None for one that the outputs do not depend on, or that is frozen now."""
+        live = [w for w in self.weights if w.requires_grad]
+        found = iter(torch.autograd.grad(outputs, live, r, allow_unused=True, **how))
+        return [next(found) if w.requires_grad else None for w in self.weights]
 
 
 def _gradient(w: Tensor) -> Tensor:

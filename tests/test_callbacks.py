@@ -7,11 +7,15 @@ from skorch.callbacks import (
     Checkpoint,
     EarlyStopping,
     EpochScoring,
+    Freezer,
     GradientNormClipping,
     LRScheduler,
     ProgressBar,
+    Unfreezer,
 )
 from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from sklearn_kd._bilevel import METHODS
 
 
 def test_early_stopping(make, digits, logits):
@@ -35,6 +39,25 @@ def test_hypergradient_follows_the_scheduled_rate(make, digits, logits):
     clf = make(callbacks=[schedule], meta="gradient").fit(*digits, teacher_logits=logits)
     lambda1 = clf.metaparameter_path_["lambda1"]
     assert (np.diff(lambda1[:12]) != 0).all() and (np.diff(lambda1[12:]) == 0).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("frozen_until", [1, None])
+def test_frozen_layers(method, frozen_until, make, digits, logits):
+    """They take no step, and the hypergradient is that of the weights that do."""
+    callbacks = [
+        ("freeze", Freezer("layers.1.*")),
+        ("unfreeze", Unfreezer("layers.1.*", at=frozen_until or 99)),
+    ]
+    clf = make(callbacks=callbacks, meta="gradient", hypergradient=method, max_epochs=3)
+    clf.fit(*digits, teacher_logits=logits)
+    untrained = make(max_epochs=1, lr=1e-30, meta="none").fit(*digits).student_
+    equal = torch.equal(clf.student_.layers[1].weight, untrained.layers[1].weight)
+    assert equal == (frozen_until is None)
+    exact = make(callbacks=callbacks, meta="gradient", hypergradient="exact", max_epochs=3)
+    path = exact.fit(*digits, teacher_logits=logits).metaparameter_path_["lambda1"]
+    np.testing.assert_allclose(clf.metaparameter_path_["lambda1"], path, atol=2e-3)
+    assert np.ptp(path) > 5e-3
 
 
 def test_checkpoint_loads_the_best(make, digits, logits, tmp_path):
