@@ -39,6 +39,14 @@ class CtrlC:
 key = CtrlC()
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """As in a terminal: what is started in the background ignores the signal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def ctrl_c():
     """That of the students of this module."""
@@ -213,6 +221,8 @@ def test_trials_in_other_processes_cannot_be_kept(make, digits, logits, ctrl_c):
 
 
 PROGRAM = """
+import signal
+
 from sklearn.datasets import load_digits
 from skorch.callbacks import Callback
 from sklearn_kd import DistilledClassifier, MLPStudent
@@ -224,6 +234,7 @@ class Begun(Callback):
             print("begun", flush=True)
 
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which the background ignores
 X, y = load_digits(return_X_y=True)
 clf = DistilledClassifier(None, MLPStudent, max_epochs=100_000, callbacks=[Begun()], device="cpu")
 clf.fit(X / 16, y, teacher_logits=3.0 * (y[:, None] == range(10)))
