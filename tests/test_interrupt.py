@@ -245,7 +245,10 @@ print(clf.n_iter_, clf.score(X / 16, y), flush=True)
 @pytest.mark.skipif(sys.platform == "win32", reason="a signal cannot be sent to one process")
 def test_from_outside():
     with subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "begun\n"
-        process.send_signal(signal.SIGINT)
-        n_iter, accuracy = process.communicate(timeout=60)[0].split()
+        try:
+            assert process.stdout.readline() == "begun\n"
+            process.send_signal(signal.SIGINT)
+            n_iter, accuracy = process.communicate(timeout=60)[0].split()
+        finally:
+            process.kill()  # or one that does not stop would be waited for
     assert process.returncode == 0 and int(n_iter) >= 50 and float(accuracy) > 0.3
