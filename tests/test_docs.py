@@ -172,6 +172,7 @@ def test_noise_is_that_of_the_evidence():
         ("wrong_labels_and_teachers", "wrong_labels.rst"),
         ("defaults", "defaults.rst"),
         ("distpro_cifar10", "reproduces_distpro.rst"),
+        ("distpro_transfer", "reproduces_distpro.rst"),
     ],
 )
 def test_what_reproduces_is_that_of_the_runs(script, page, monkeypatch):
@@ -186,14 +187,21 @@ def test_what_reproduces_is_that_of_the_runs(script, page, monkeypatch):
 def test_what_is_said_of_distpro_is_so(monkeypatch):
     folder = ROOT / "examples" / "paper"
     monkeypatch.syspath_prepend(folder)
-    record = json.loads((folder / "distpro_cifar10.json").read_text())
-    arms = importlib.import_module("_distpro").by_arm_of(record["runs"], record["chosen"])
-    percent = {arm: 100 * np.mean([run["accuracy"] for run in runs]) for arm, runs in arms.items()}
+    by_arm_of = importlib.import_module("_distpro").by_arm_of
+
+    def percent(script):
+        record = json.loads((folder / f"{script}.json").read_text())
+        arms = by_arm_of(record["runs"], record["chosen"])
+        return {arm: 100 * np.mean([run["accuracy"] for run in runs]) for arm, runs in arms.items()}
+
+    here, transferred = percent("distpro_cifar10"), percent("distpro_transfer")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    said = "reaches {DistPro:.1f} %, equal weights {equal:.1f}, plain distillation {KD:.1f},\nno distillation {none:.1f}"
-    assert said.format(**percent) in readme
-    assert f"and {percent['DistPro, lambda1 and T']:.1f} with lambda1 and T learned" in readme
     page = (GUIDE / "reproduces_distpro.rst").read_text(encoding="utf-8")
+    for said in (
+        "reaches {DistPro:.1f} %, equal weights {equal:.1f}, plain distillation {KD:.1f},\n"
+        "no distillation {none:.1f}, and {DistPro, lambda1 and T:.1f} with lambda1 and T learned",
+    ):
+        assert said.format(**here) in readme, said
     for said in (
         "{equal:.2f}; {none:.2f}",
         "{DistPro:.2f}; {equal:.2f}",
@@ -202,7 +210,11 @@ def test_what_is_said_of_distpro_is_so(monkeypatch):
         "KD has {KD:.2f}",
         "({reversed:.2f})",
     ):
-        assert said.format(**percent) in page, said
+        assert said.format(**here) in page, said
+    said = "reach {DistPro, searched elsewhere:.1f}, equal weights {equal:.1f} "
+    assert said.format(**transferred) in readme
+    for said in ("{DistPro, searched elsewhere:.2f}; equal {equal:.2f}", "of its own ({DistPro:.2f})"):
+        assert said.format(**transferred) in page, said
 
 
 def test_what_is_said_of_the_images_is_so(monkeypatch):
