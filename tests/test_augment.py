@@ -82,6 +82,9 @@ def test_D_val_and_prediction_are_as_they_are(meta, data, make, network, monkeyp
                 evaluated.append(batch[0])
                 yield batch
 
+        def place(self):
+            return self.batches.place()
+
     evaluation_batches = _net.evaluation_batches
     monkeypatch.setattr(_net, "evaluation_batches", Spied)
     clf = make(network, meta=meta, augment=augment, lr=1e-4, max_epochs=1, callbacks=[watch]).fit(*data)
