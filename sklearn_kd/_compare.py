@@ -23,7 +23,7 @@ from sklearn_kd._classifier import DistilledClassifier
 from sklearn_kd._comparison import MethodComparison, check_baseline
 from sklearn_kd._data import as_tensor, split_rows
 from sklearn_kd._loading import is_dataset
-from sklearn_kd._processes import count_processes, default_n_jobs, one_thread_per_process
+from sklearn_kd._processes import count_processes, default_n_jobs, one_by_one, one_thread_per_process
 from sklearn_kd._routing import nearest
 from sklearn_kd._rows import checked_logits, from_torch
 from sklearn_kd._sklearn_compat import has_callbacks, safe_indexing
@@ -170,7 +170,7 @@ def compare_methods(
         n_jobs = default_n_jobs(classifier._device().type)
     n_jobs = count_processes(n_jobs, len(cells))
     with one_thread_per_process():
-        runs = Parallel(n_jobs=n_jobs, return_as="generator")(delayed(_run)(plan, cell) for cell in cells)
+        runs = Parallel(n_jobs=n_jobs, return_as=one_by_one())(delayed(_run)(plan, cell) for cell in cells)
         if verbose:
             from tqdm import tqdm
 
