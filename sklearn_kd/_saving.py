@@ -279,6 +279,17 @@ class SafeFiles(BaseDistiller):
         """Set the fitted attributes, ``net_`` among them; what is used is taken out of the tensors."""
         raise NotImplementedError
 
+    def _net_params(self) -> dict[str, Any]:
+        """What the nets of both systems are given to predict."""
+        return {
+            "strategy": Fixed(),
+            "hypergradient": self.hypergradient,
+            "batch_size": self.batch_size,
+            "verbose": 0,
+            "classes": np.arange(len(self.classes_)),
+            "device": str(self._device()),
+        }
+
     @classmethod
     def _check_estimator(cls, about):
         saved = str(about["estimator"])[:200]
@@ -383,14 +394,9 @@ class DistilledFiles(SafeFiles):
         net = DistillationNet(
             student,
             metaparameters=Metaparameters(self.lambda1_, self.temperature_, device=device),
-            strategy=Fixed(),
             temperature_scaling=self.temperature_scaling,
             val_temperature=self.val_temperature_,
-            hypergradient=self.hypergradient,
-            batch_size=self.batch_size,
-            verbose=0,
-            classes=np.arange(len(self.classes_)),
-            device=str(device),
+            **self._net_params(),
         )
         self.net_ = net.initialize()
 
@@ -442,15 +448,10 @@ class DistProFiles(SafeFiles):
             distance=DISTANCES["mse"],  # for training alone
             teacher=None,
             metaparameters=ScheduledWeights(np.zeros((1, len(self.pathways_)), np.float32), device=device),
-            strategy=Fixed(),
-            hypergradient=self.hypergradient,
             distill_weight=self.distill_weight,
             logit_weight=0.0,
             temperature=self.temperature,
-            batch_size=self.batch_size,
-            verbose=0,
-            classes=np.arange(len(self.classes_)),
-            device=str(device),
+            **self._net_params(),
         )
         self.net_ = net.initialize()
         fill(self.net_.transforms_, weights, "transforms")

@@ -46,8 +46,7 @@ def run(module, monkeypatch, tmp_path, teacher):
     """Run a script on noise, on networks of eight layers and 1×1 pathways; returns its record."""
     shared, small, large = map(module, ("_distpro", *SCRIPTS))
     transfer = module("distpro_transfer")
-    for script in (small, transfer):
-        monkeypatch.setattr(script, "small_images", lambda data, fetch=None: noise(10))
+    monkeypatch.setattr(small, "small_images", lambda data, fetch: noise(10))
     monkeypatch.setattr(large, "images_of", lambda name, data, images: noise(10))
     monkeypatch.setattr(large, "TEACHER_DEPTH", 8)
     monkeypatch.setattr(shared, "TRAINING", shared.TRAINING | {"batch_size": 64})
@@ -56,6 +55,7 @@ def run(module, monkeypatch, tmp_path, teacher):
     monkeypatch.setattr(transfer, "TEACHER_DEPTH", 8)
     for script in (small, transfer, large):
         monkeypatch.setattr(script, "PLAN", script.PLAN._replace(transforms=("conv1",), pad=1, device="cpu"))
+    for script in (small, large):
         monkeypatch.setattr(script, "STUDENT_DEPTH", 8)
         script.task_of.cache_clear()
 

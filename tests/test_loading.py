@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ConvNet
+from test_saving import content_of, write
 from torch import nn
 
 from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent
@@ -37,14 +38,7 @@ def path(tmp_path):
 @pytest.fixture
 def saved(fitted, path):
     """(about, tensors) of a file that loads, to be changed."""
-    fitted.save(path)
-    about, tensors = unpacked(path.read_bytes(), "it")
-    return about, dict(tensors)
-
-
-def write(path, about, tensors):
-    """A file with a digest of its own: only what it says can tell that it is wrong."""
-    path.write_bytes(packed(Content(about, tensors)))
+    return content_of(fitted, path)
 
 
 def load(path, message, estimator=DistilledClassifier, **given):

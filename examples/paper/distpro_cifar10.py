@@ -57,21 +57,22 @@ def small_images(data, fetch=fetch_cifar10):
     return pooled(X)[order], y[order], pooled(X_test), y_test
 
 
-def small_teacher(options, folder):
-    """The file of a teacher for small images, which is made where it is missing; its accuracy."""
-    file = folder / "distpro_cifar10_teacher.pt"
-    X, y, X_test, y_test = small_images(options.data)
+def small_teacher(file, options, fetch, start, epochs, **params):
+    """The file of a teacher for small images, which is made where it is missing; its accuracy.
+
+    ``start()`` is what is trained, with parameters of the training.
+    """
+    X, y, X_test, y_test = small_images(options.data, fetch)
     if not file.exists() or options.anew:
         if options.quick:
-            X, y = X[: options.images], y[: options.images]
-        epochs, start = 1 if options.quick else TEACHER_EPOCHS, CIFARResNet.from_file(options.teacher)
-        train_teacher(file, PLAN, start, X, y, epochs, lr=0.01)
+            X, y, epochs = X[: options.images], y[: options.images], 1
+        train_teacher(file, PLAN, start(), X, y, epochs, **params)
     return file, accuracy_of(CIFARResNet.from_file(file), X_test, y_test)
 
 
 @cache
-def task_of(data, images, teacher):
-    X, y, X_test, y_test = small_images(data)
+def task_of(data, images, teacher, fetch=fetch_cifar10):
+    X, y, X_test, y_test = small_images(data, fetch)
     parts = (part[:images] for part in (X, y, X_test, y_test))
     return Task(*parts, CIFARResNet.from_file(teacher), STUDENT_DEPTH)
 
@@ -95,7 +96,14 @@ def main():
     options.search_epochs = max(1, options.epochs // 2)
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.json.parent if options.json else Path(temporary)
-        teacher, accuracy = small_teacher(options, folder)
+        teacher, accuracy = small_teacher(
+            folder / "distpro_cifar10_teacher.pt",
+            options,
+            fetch_cifar10,
+            lambda: CIFARResNet.from_file(options.teacher),
+            TEACHER_EPOCHS,
+            lr=0.01,
+        )
         settings = common_settings(PLAN) | {"teacher": digest(teacher), "teacher_accuracy": accuracy}
         runs = Runs(options.json, settings, anew=options.anew)
         found = Experiment(runs, one_run, options, data=options.data, teacher=teacher).carry_out()

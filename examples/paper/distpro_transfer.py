@@ -19,23 +19,19 @@ from __future__ import annotations
 
 import json
 import tempfile
-from functools import cache
 from pathlib import Path
 
 import _distpro
 from _distpro import (
     TRANSFERRED,
     Experiment,
-    Task,
     common_settings,
     digest,
     key,
     run_of,
-    train_teacher,
 )
-from _networks import accuracy_of
 from _protocol import Runs, arguments
-from distpro_cifar10 import PLAN, STUDENT_DEPTH, small_images
+from distpro_cifar10 import PLAN, small_teacher, task_of
 
 from sklearn_kd import CIFARResNet
 from sklearn_kd.datasets import fetch_cifar100
@@ -79,26 +75,8 @@ class Transfer(Experiment):
         return {"chosen": self.chosen, "runs": [*made, *own], "followed": followed}
 
 
-def trained_teacher(options, folder):
-    """The file of the teacher, which is made where it is missing."""
-    file = folder / "distpro_transfer_teacher.pt"
-    if not file.exists() or options.anew:
-        X, y, *_ = small_images(options.data, fetch_cifar100)
-        if options.quick:
-            X, y = X[: options.images], y[: options.images]
-        epochs = 1 if options.quick else TEACHER_EPOCHS
-        train_teacher(file, PLAN, CIFARResNet, X, y, epochs, student__depth=TEACHER_DEPTH)
-    return file
-
-
-@cache
-def task_of(data, images, teacher):
-    X, y, X_test, y_test = small_images(data, fetch_cifar100)
-    return Task(X[:images], y[:images], X_test, y_test, CIFARResNet.from_file(teacher), STUDENT_DEPTH)
-
-
 def one_run(images, processes, data, teacher, **setting):
-    return run_of(lambda where: task_of(data, images, teacher), PLAN, processes, **setting)
+    return run_of(lambda where: task_of(data, images, teacher, fetch_cifar100), PLAN, processes, **setting)
 
 
 def tables(record):
@@ -125,9 +103,14 @@ def main():
     options.search_epochs = max(1, options.epochs // 2)
     searched = options.searched or Path(__file__).with_name("distpro_cifar10.json")
     with tempfile.TemporaryDirectory() as temporary:
-        teacher = trained_teacher(options, options.json.parent if options.json else Path(temporary))
-        _, _, X_test, y_test = small_images(options.data, fetch_cifar100)
-        accuracy = accuracy_of(CIFARResNet.from_file(teacher), X_test, y_test)
+        teacher, accuracy = small_teacher(
+            (options.json.parent if options.json else Path(temporary)) / "distpro_transfer_teacher.pt",
+            options,
+            fetch_cifar100,
+            lambda: CIFARResNet,
+            TEACHER_EPOCHS,
+            student__depth=TEACHER_DEPTH,
+        )
         settings = common_settings(PLAN) | {"teacher": digest(teacher), "teacher_accuracy": accuracy}
         runs = Runs(options.json, settings | {"searched": digest(searched)}, anew=options.anew)
         record = json.loads(searched.read_text())
