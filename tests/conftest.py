@@ -1,3 +1,5 @@
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -19,6 +21,14 @@ def one_process():
     """No processes but where a test asks for them: the trainings here are over sooner."""
     with parallel_config(n_jobs=1):
         yield
+
+
+@pytest.fixture
+def sigint_heard():
+    """SIGINT interrupts, as in a terminal: what is started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def pytest_collection_modifyitems(items):

@@ -688,11 +688,9 @@ class Interrupt(Callback):
 
 
 @pytest.fixture
-def interrupt():
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where run in the background
+def interrupt(sigint_heard):
     yield Interrupt
     Interrupt.at = None
-    signal.signal(signal.SIGINT, before)
 
 
 def test_ctrl_c_leaves_the_checkpoints(make, digits, logits, interrupt, tmp_path):

@@ -309,7 +309,7 @@ def elsewhere():
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="a signal cannot be sent to a thread")
-def test_an_interrupt_ends_the_wait(elsewhere, make, digits):
+def test_an_interrupt_ends_the_wait(elsewhere, sigint_heard, make, digits):
     main = threading.main_thread().ident
     timer = threading.Timer(0.5, lambda: signal.pthread_kill(main, signal.SIGINT))
     timer.start()

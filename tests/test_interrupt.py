@@ -39,12 +39,7 @@ class CtrlC:
 key = CtrlC()
 
 
-@pytest.fixture(autouse=True)
-def heard():
-    """As in a terminal: what is started in the background ignores the signal."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+pytestmark = pytest.mark.usefixtures("sigint_heard")
 
 
 @pytest.fixture
