@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_kd._distances import Distance
-from sklearn_kd._layers import captured, resolve_layers
+from sklearn_kd._layers import captured, check_training_mode, resolve_layers, table_hint
 from sklearn_kd._modes import evaluating
 from sklearn_kd._random import preserved_random_state
 from sklearn_kd._routing import nearest
@@ -221,8 +221,9 @@ def find_pathways(
         raise ValueError(
             f"'auto' finds {len(of_teacher)} stages in the teacher, {of_teacher}, and {len(of_student)} in "
             f"the student, {of_student} (shapes of their maps). Name the layers that belong together: "
-            "teacher_layers=[...], student_layers=[...]."
+            f"teacher_layers=[...], student_layers=[...]; {table_hint('teacher_layers')}"
         )
+    check_training_mode(student, of_student, samples, name="student_layers")
     pathways = connect(of_teacher, of_student, connections, list(named_transforms(transforms)))
     with preserved_random_state(samples.device):
         modules = build_transforms(pathways, transforms).to(samples.device)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,30 @@ def network_of(teacher: Any) -> nn.Module:
     )
 
 
+def _without_wrappers(network: nn.Module) -> nn.Module:
+    """The network inside DataParallel and torch.compile, which split batches or leave out hooks."""
+    while True:
+        if isinstance(network, nn.DataParallel):
+            network = network.module
+        elif isinstance(getattr(network, "_orig_mod", None), nn.Module):
+            network = network._orig_mod
+        else:
+            return network
+
+
+@contextmanager
+def _uncompiled(parts: Sequence[nn.Module]) -> Iterator[None]:
+    """Modules that were compiled in place run as they were written, for each new hook compiles anew."""
+    compiled = [part._compiled_call_impl for part in parts]
+    try:
+        for part in parts:
+            part._compiled_call_impl = None
+        yield
+    finally:
+        for part, implementation in zip(parts, compiled, strict=True):
+            part._compiled_call_impl = implementation
+
+
 class MapTeacher:
     """A trained network in evaluation mode, without gradient, on the student's device.
 
@@ -63,21 +88,29 @@ class MapTeacher:
 
     def __init__(self, teacher: Any, device: torch.device):
         self.fitted, self.network, self.device = teacher, network_of(teacher), device
-        tensors = dict((*self.network.named_parameters(), *self.network.named_buffers()))
+        self._bare = _without_wrappers(self.network)
+        self._compiled = [part for part in self._bare.modules() if part._compiled_call_impl is not None]
+        tensors = dict((*self._bare.named_parameters(), *self._bare.named_buffers()))
         elsewhere = any(tensor.device != device for tensor in tensors.values())
         self._state = {name: t.detach().to(device) for name, t in tensors.items()} if elsewhere else None
         self._columns: np.ndarray | None = None
 
     def run(self, x: Tensor) -> Any:
         """A forward pass on ``device``; no trace in the random state."""
-        with evaluating(self.network.modules()), torch.no_grad(), preserved_random_state(self.device):
+        with (
+            evaluating(self.network.modules()),
+            _uncompiled(self._compiled),
+            torch.no_grad(),
+            preserved_random_state(self.device),
+        ):
             if self._state is None:
-                return self.network(x)
-            return torch.func.functional_call(self.network, self._state, (x,))
+                return self._bare(x)
+            return torch.func.functional_call(self._bare, self._state, (x,))
 
     def layers(self, layers: str | Sequence[str], samples: Tensor) -> dict[str, tuple[int, ...]]:
         """The layers that are meant, as in :func:`resolve_layers`."""
-        self._try(samples)
+        if not isinstance(self.network, torch.jit.ScriptModule):  # which is refused by name
+            self._try(samples)
         return resolve_layers(self.network, layers, samples, name="teacher_layers", run=self.run)
 
     def _try(self, samples):

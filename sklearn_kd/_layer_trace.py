@@ -1,0 +1,356 @@
+"""The calls of one forward pass, their feature maps, and the stages that "auto" takes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sklearn_kd._modes import evaluating
+from sklearn_kd._random import preserved_random_state
+
+Run = Callable[[Tensor], Any]
+Size = tuple[int, ...]
+
+# torch's own modules that take and give (n, channels, height, width) and nothing else.
+_CHANNELS_FIRST = (
+    nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.InstanceNorm2d, nn.GroupNorm,
+    nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d,
+    nn.Dropout2d, nn.ZeroPad2d, nn.ReflectionPad2d, nn.Upsample, nn.PixelShuffle, nn.PixelUnshuffle,
+)  # fmt: skip
+_WEIGHTS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+
+
+def tensors_in(value: Any, where: str = "") -> Iterator[tuple[str, Tensor]]:
+    """All tensors of nested tuples, lists, mappings and dataclasses, each with its place, such as ``"[0]"``."""
+    if isinstance(value, Tensor):
+        yield where, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from tensors_in(item, f"{where}[{key!r}]")
+    elif isinstance(value, tuple | list):
+        for index, item in enumerate(value):
+            yield from tensors_in(item, f"{where}[{index}]")
+    elif is_dataclass(value) and not isinstance(value, type):
+        for entry in fields(value):
+            yield from tensors_in(getattr(value, entry.name), f"{where}.{entry.name}")
+
+
+def first_map(value: Any) -> tuple[str, Tensor] | None:
+    """The first tensor of four dimensions in ``value``, with its place, or None."""
+    return next(((where, t) for where, t in tensors_in(value) if t.ndim == 4), None)
+
+
+@dataclass(eq=False)
+class FeatureMap:
+    """Shape of a tensor of four dimensions that a call was given or returned.
+
+    ``order`` is "nchw", "nhwc", "none" (its axes are not those of an image, as in attention
+    weights) or "unsure". ``where`` is the place in a tuple, list or dict.
+    """
+
+    shape: Size
+    where: str = ""
+    order: str = ""
+
+    @property
+    def of_one_sample(self) -> Size:
+        """(channels, height, width), or the shape as it is where the order is not known."""
+        first, second, third = self.shape[1:]
+        return (third, first, second) if self.order == "nhwc" else (first, second, third)
+
+
+@dataclass(eq=False)
+class Call:
+    """One call of a module, ``number``-th of that module, with the calls made inside."""
+
+    path: str
+    module: nn.Module
+    number: int
+    given: FeatureMap | None = None
+    output: FeatureMap | None = None
+    said: str = ""  # what it returned, in words
+    children: list[Call] = field(default_factory=list)
+
+    @property
+    def size(self) -> Size | None:
+        """Height and width of the map it returned; None without one, or of 1×1."""
+        return _size(self.output)
+
+    def inner(self) -> Iterator[Call]:
+        """This call and all calls made inside."""
+        yield self
+        for child in self.children:
+            yield from child.inner()
+
+    def has_weights(self) -> bool:
+        """Whether a convolution or linear layer runs inside."""
+        return any(isinstance(call.module, _WEIGHTS) for call in self.inner())
+
+
+def _size(found: FeatureMap | None) -> Size | None:
+    if found is None or found.order not in ("nchw", "nhwc"):
+        return None
+    size = found.of_one_sample[1:]
+    return size if max(size) > 1 else None
+
+
+@contextmanager
+def trial(network: nn.Module, samples: Tensor):
+    """Evaluation mode, no gradient, no trace in the random state; a turn of this thread."""
+    with evaluating(network.modules()), torch.no_grad(), preserved_random_state(samples.device):
+        yield
+
+
+class Trace:
+    """The calls of one forward pass.
+
+    Parameters
+    ----------
+    network : nn.Module
+
+    Attributes
+    ----------
+    root : Call
+        Of the network itself.
+    calls : list of Call
+        In the order in which they ended, without the network's own.
+    """
+
+    def __init__(self, network: nn.Module):
+        self.network = network
+        self.root, self.calls = Call("", network, 1), list[Call]()
+
+    @classmethod
+    def of_trial(cls, network: nn.Module, samples: Tensor, run: Run | None = None) -> Trace:
+        """That of a pass in evaluation mode, with the order of every map.
+
+        Parameters
+        ----------
+        network : nn.Module
+        samples : Tensor of shape (n, ...)
+        run : callable or None, default=None
+            Runs the network; None: the network itself.
+        """
+        trace = cls(network)
+        with trial(network, samples):
+            trace.record(samples, run or network)
+            _find_orders(trace, samples, run or network)
+        return trace
+
+    def record(self, samples: Tensor, run: Run) -> None:
+        """Run the network and note its calls; where it raises, those that ended before."""
+        handles, stack, runs = list[Any](), [self.root], dict[str, int]()
+
+        def begins(path):
+            def hook(module, args, kwargs):
+                runs[path] = runs.get(path, 0) + 1
+                stack.append(Call(path, module, runs[path], _noted(args) or _noted(kwargs)))
+                stack[-2].children.append(stack[-1])
+
+            return hook
+
+        def ends(module, args, output):
+            while stack[-1].module is not module:  # a call that raised, and whose caller went on
+                stack.pop()
+            call = stack.pop()
+            call.output, call.said = _noted(output), describe(output)
+            self.calls.append(call)
+
+        try:
+            for path, module in self.network.named_modules():
+                if path and not isinstance(module, torch.jit.ScriptModule):
+                    handles.append(module.register_forward_pre_hook(begins(path), with_kwargs=True))
+                    handles.append(module.register_forward_hook(ends))
+            run(samples)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def of(self, path: str) -> list[Call]:
+        """The calls of one module."""
+        return [call for call in self.calls if call.path == path]
+
+    def name(self, call: Call) -> str:
+        """What names the map that a call returned: ``"layer1"``, ``"relu#2"``, ``"norm:nhwc"``."""
+        name = call.path if len(self.of(call.path)) == 1 else f"{call.path}#{call.number}"
+        return f"{name}:nhwc" if call.output is not None and call.output.order == "nhwc" else name
+
+    def with_maps(self) -> list[Call]:
+        """The calls that returned a map larger than 1×1, or what may be one."""
+        return [
+            call for call in self.calls
+            if call.output is not None and (call.size is not None or _may_be_a_map(call.output))
+        ]  # fmt: skip
+
+    def stages(self) -> list[Call]:
+        """For each spatial size the last call that ended before the next size began.
+
+        A block that changes the size counts as a whole: what it computes at the old size is a
+        part of the next stage. In the order in which the sizes are first met.
+        """
+        ended = _on_the_way(self.root, set())
+        sizes = list(dict.fromkeys(call.size for call in ended))
+        found = []
+        for size, following in zip(sizes, [*sizes[1:], None], strict=True):
+            places = [place for place, call in enumerate(ended) if call.size == size]
+            limit = min(place for place, call in enumerate([*ended, None])
+                        if call is None or call.size == following)  # fmt: skip
+            found.append(ended[max(place for place in places if place < limit)])
+        return found
+
+    def unsure(self) -> list[Call]:
+        """The calls of unknown order of channels that no call of known order contains."""
+        return list(_unsure(self.root))
+
+
+def _may_be_a_map(found: FeatureMap) -> bool:
+    return found.order == "unsure" and (1, 1) not in (found.shape[1:3], found.shape[2:])
+
+
+def _unsure(call: Call) -> Iterator[Call]:
+    for child in call.children:
+        if child.output is not None and _may_be_a_map(child.output):
+            yield child
+        elif child.size is None:
+            yield from _unsure(child)
+
+
+def _noted(value: Any) -> FeatureMap | None:
+    found = first_map(value)
+    return None if found is None else FeatureMap(tuple(found[1].shape), found[0])
+
+
+def describe(value: Any) -> str:
+    """What a layer gave, for messages."""
+    return f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+
+# --------------------------------------------------------------------------------------
+# Stages
+
+
+def _on_the_way(call: Call, seen: set[Size]) -> list[Call]:
+    """The calls inside, and the call itself, whose maps may be the output of a stage."""
+    inner: list[Call] = []
+    for child in call.children:
+        inner += _on_the_way(child, seen | {c.size for c in inner if c.size is not None})
+    if call.size is None:
+        return inner
+    changes = [c for c, before in zip([*inner, call], [None, *inner], strict=True)
+               if before is None or before.size != c.size]  # fmt: skip
+    if len(changes) == 1:  # one size throughout: the call as a whole
+        return [call]
+    if call.size in seen and _size(call.given) == call.size:  # a detour, as in attention
+        return [call]
+    if len(changes) == 2 and changes[0].size in seen and _is_unit(call, inner):
+        return [call]
+    return [*inner, call]
+
+
+def _is_unit(call: Call, inner: Sequence[Call]) -> bool:
+    """Whether what a call computes before it changes the size belongs to its own stage.
+
+    So it is in inverted residuals, bottlenecks and the transitions of a DenseNet, whose work at
+    the old size is pointwise, and in blocks that go on after the change. A chain that works at
+    the old size, and a block that ends with its pooling, do not.
+    """
+    before = [c for c in inner if c.size == inner[0].size]
+    if not any(_works_on_neighbours(c) for c in before):
+        return True
+    if isinstance(call.module, nn.Sequential):
+        return False
+    return any(c.has_weights() for c in inner[len(before) + 1 :])
+
+
+def _works_on_neighbours(call: Call) -> bool:
+    """Whether pixels see others in a call: a convolution wider than 1×1, or a block of its own."""
+    calls = list(call.inner())
+    if any(isinstance(c.module, nn.Conv2d) and max(_pair(c.module.kernel_size)) > 1 for c in calls):
+        return True
+    own = bool(call.children) and not isinstance(call.module, nn.Sequential)
+    return own and sum(isinstance(c.module, _WEIGHTS) for c in calls) > 1
+
+
+def _pair(kernel_size: int | tuple[int, ...]) -> tuple[int, ...]:
+    return kernel_size if isinstance(kernel_size, tuple) else (kernel_size, kernel_size)
+
+
+# --------------------------------------------------------------------------------------
+# The order of channels
+
+_Key = tuple[str, int, str]
+
+
+def _maps(trace: Trace) -> Iterator[tuple[_Key, Call, FeatureMap]]:
+    for call in trace.root.inner():
+        for side, found in (("given", call.given), ("output", call.output)):
+            if found is not None:
+                yield (call.path, call.number, side), call, found
+
+
+def _find_orders(trace: Trace, samples: Tensor, run: Run) -> None:
+    """Fill in the order of every map.
+
+    torch's own modules settle theirs, and the sizes of the images. For other maps whose shape
+    could be of either order the network is run on images of half the height: the axis that
+    changes is the height.
+    """
+    sizes = {tuple(samples.shape[2:])} if samples.ndim == 4 else set()
+    sizes |= {m.shape[2:] for _, call, m in _maps(trace) if isinstance(call.module, _CHANNELS_FIRST)}
+    doubtful = {}
+    for key, call, found in _maps(trace):
+        plainly = found.shape[2:] in sizes and found.shape[1:3] not in sizes
+        if isinstance(call.module, _CHANNELS_FIRST) or plainly or found.shape[2:] == (1, 1):
+            found.order = "nchw"
+        else:
+            doubtful[key] = found
+    if not doubtful:
+        return
+    axes, usual = _axes_of_height(trace, samples, run)
+    channels_last = any(_takes_channels_last(call) for call in trace.calls)
+    for key, found in doubtful.items():
+        found.order = _order_by(axes.get(key, frozenset()), usual) or (
+            "unsure" if channels_last or found.shape[1:3] in sizes and found.shape[2:] not in sizes else "nchw"
+        )
+
+
+def _order_by(changed: frozenset[int], usual: set[frozenset[int]]) -> str | None:
+    """The order of a map whose ``changed`` axes follow the height, as ``usual`` ones of convolutions do."""
+    if not changed:
+        return None
+    if changed in usual:
+        return "nchw"
+    if frozenset(axis + 1 for axis in changed) in usual:
+        return "nhwc"
+    return "unsure" if changed & {0, 1} else "none"
+
+
+def _axes_of_height(
+    trace: Trace, samples: Tensor, run: Run
+) -> tuple[dict[_Key, frozenset[int]], set[frozenset[int]]]:
+    """The axes that change with the height, by map as far as the network runs; those of convolutions."""
+    other = Trace(trace.network)
+    if samples.ndim == 4 and samples.shape[2] > 1:
+        # Of a size that it was not made for a network may fail; what ran before is known.
+        with suppress(Exception):
+            other.record(samples[:, :, : samples.shape[2] // 2].contiguous(), run)
+    shapes = {key: found.shape for key, _, found in _maps(other)}
+    axes, usual = {}, {frozenset({2})}
+    for key, call, found in _maps(trace):
+        if key in shapes:
+            axes[key] = frozenset(a for a in range(4) if shapes[key][a] != found.shape[a])
+            if axes[key] and isinstance(call.module, _CHANNELS_FIRST):
+                usual.add(axes[key])
+    return axes, usual
+
+
+def _takes_channels_last(call: Call) -> bool:
+    one_axis = type(call.module) is nn.Linear or (
+        type(call.module) is nn.LayerNorm and len(call.module.normalized_shape) == 1
+    )
+    return one_axis and call.given is not None
