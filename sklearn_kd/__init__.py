@@ -8,6 +8,7 @@ from sklearn_kd._comparison import MethodComparison
 from sklearn_kd._display import MetaparameterPathDisplay
 from sklearn_kd._distillation_process import DistillationProcess
 from sklearn_kd._distpro import DistProClassifier
+from sklearn_kd._layer_table import layer_table
 from sklearn_kd._pathways import Pathway, build_transforms
 from sklearn_kd._process_display import ProcessDisplay
 from sklearn_kd._resnets import CIFARResNet
@@ -29,5 +30,6 @@ __all__ = [
     "build_transforms",
     "compare_methods",
     "hypergradient",
+    "layer_table",
     "meta",
 ]

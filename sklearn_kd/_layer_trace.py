@@ -26,7 +26,7 @@ _WEIGHTS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
 def tensors_in(value: Any, where: str = "") -> Iterator[tuple[str, Tensor]]:
-    """All tensors of nested tuples, lists, mappings and dataclasses, each with its place, such as ``"[0]"``."""
+    """All tensors of nested tuples, lists, mappings and dataclasses, each with its place: ``"[0]"``."""
     if isinstance(value, Tensor):
         yield where, value
     elif isinstance(value, Mapping):
@@ -82,7 +82,7 @@ class Call:
         return _size(self.output)
 
     def inner(self) -> Iterator[Call]:
-        """This call and all calls made inside."""
+        """Yield this call and all calls made inside."""
         yield self
         for child in self.children:
             yield from child.inner()
@@ -314,9 +314,9 @@ def _find_orders(trace: Trace, samples: Tensor, run: Run) -> None:
     axes, usual = _axes_of_height(trace, samples, run)
     channels_last = any(_takes_channels_last(call) for call in trace.calls)
     for key, found in doubtful.items():
-        found.order = _order_by(axes.get(key, frozenset()), usual) or (
-            "unsure" if channels_last or found.shape[1:3] in sizes and found.shape[2:] not in sizes else "nchw"
-        )
+        turned = found.shape[1:3] in sizes and found.shape[2:] not in sizes
+        unknown = "unsure" if channels_last or turned else "nchw"
+        found.order = _order_by(axes.get(key, frozenset()), usual) or unknown
 
 
 def _order_by(changed: frozenset[int], usual: set[frozenset[int]]) -> str | None:

@@ -143,13 +143,24 @@ def resolve_layers(
     TypeError
         If ``layers`` is neither "auto" nor a sequence of names.
     """
+    found = find_layers(network, layers, samples, name=name, run=run)
+    return {layer: found.map.of_one_sample for layer, found in found.items()}
+
+
+class Found(NamedTuple):
+    """A layer's call, and the map that it was given or returned."""
+
+    call: Call
+    map: FeatureMap
+
+
+def find_layers(
+    network: nn.Module, layers: str | Sequence[str], samples: Tensor, *, name: str, run: Run | None = None
+) -> dict[str, Found]:
+    """As :func:`resolve_layers`, with the calls."""
     if not (isinstance(layers, str) and layers == "auto"):
         _check_names(layers, name)
-    if isinstance(network, torch.jit.ScriptModule):
-        raise ValueError(
-            f"{name}: the network is a TorchScript module, whose layers run in compiled code, where their "
-            "maps cannot be captured. Give the nn.Module that it was made from."
-        )
+    check_not_scripted(network, name)
     if isinstance(layers, str):
         return _automatic(Trace.of_trial(network, samples, run), samples, name)
     modules = dict(network.named_modules())
@@ -160,26 +171,37 @@ def resolve_layers(
     return dict(_found(layer, meant, trace, name) for layer, meant in parsed.items())
 
 
+def check_not_scripted(network: nn.Module, name: str) -> None:
+    """Raise ValueError, about the parameter ``name``, for a TorchScript module."""
+    if isinstance(network, torch.jit.ScriptModule):
+        raise ValueError(
+            f"{name}: the network is a TorchScript module, whose layers run in compiled code, where their "
+            "maps cannot be captured. Give the nn.Module that it was made from."
+        )
+
+
 def stages(network: nn.Module, samples: Tensor, run: Run | None = None) -> tuple[dict[str, Size], list[str]]:
     """For each spatial size the layer that ends its stage, and all layers that give a map.
 
     In the order in which the sizes are first met. Maps of 1×1 are no stage, nor is the output
     of the network itself. :meth:`Trace.stages` says which layer that is.
     """
-    return _stages_of(Trace.of_trial(network, samples, run))
-
-
-def _stages_of(trace: Trace) -> tuple[dict[str, Size], list[str]]:
-    found = {trace.name(c): c.output.of_one_sample for c in trace.stages() if c.output is not None}
+    trace = Trace.of_trial(network, samples, run)
+    found = {layer: found.map.of_one_sample for layer, found in _stages_of(trace).items()}
     return found, [trace.name(call) for call in trace.with_maps()]
 
 
-def _automatic(trace: Trace, samples: Tensor, name: str) -> dict[str, Size]:
-    found, candidates = _stages_of(trace)
+def _stages_of(trace: Trace) -> dict[str, Found]:
+    return {trace.name(c): Found(c, c.output) for c in trace.stages() if c.output is not None}
+
+
+def _automatic(trace: Trace, samples: Tensor, name: str) -> dict[str, Found]:
+    found = _stages_of(trace)
     if trace.unsure():
         call = trace.unsure()[0]
         raise ValueError(f"{name}='auto': {_say_unsure(trace.name(call), call.output, trace, name)}")
     if len(found) < 2:
+        candidates = [trace.name(call) for call in trace.with_maps()]
         listed = f"{candidates[:20]}{' ...' if len(candidates) > 20 else ''}" if candidates else "none"
         raise ValueError(
             f"{name}='auto' finds {len(found)} stage(s) of different spatial size in "
@@ -209,7 +231,9 @@ def _check_names(layers: Any, name: str) -> None:
         raise ValueError(f"{name}={list(layers)!r} must name at least one layer, and none twice.")
 
 
-def _check_known(name, layer: Layer, network: nn.Module, modules: dict[str, nn.Module], argument: str) -> None:
+def _check_known(
+    name, layer: Layer, network: nn.Module, modules: dict[str, nn.Module], argument: str
+) -> None:
     if not layer.path or layer.path not in modules:
         known = [path for path in modules if path]
         raise ValueError(
@@ -230,22 +254,22 @@ def _near(path: str, known: Sequence[str]) -> str:
     return f"{nearest} It has {list(known[:20])}{' ...' if len(known) > 20 else ''}."
 
 
-def _found(name: str, layer: Layer, trace: Trace, argument: str) -> tuple[str, Size]:
-    """The name of a layer, with ``":nhwc"`` where its channels come last, and its map of one sample."""
+def _found(name: str, layer: Layer, trace: Trace, argument: str) -> tuple[str, Found]:
+    """The name of a layer, with ``":nhwc"`` where its channels come last, and what it is."""
     call = _call_of(name, layer, trace, argument)
     found = call.given if layer.of_input else call.output
     if found is None:
         got = "is given no tensor" if layer.of_input else f"gives {call.said}"
         raise ValueError(
-            f"{argument}: layer {name!r} of {type(trace.network).__name__} {got}, which has no spatial extent. "
-            "Pathways compare feature maps of shape (n, channels, height, width): name a convolution, a "
-            f"stage, or what follows one before it is flattened. {table_hint(argument).capitalize()}"
+            f"{argument}: layer {name!r} of {type(trace.network).__name__} {got}, which has no spatial "
+            "extent. Pathways compare feature maps of shape (n, channels, height, width): name a convolution, a "
+            f"stage, or what follows one before it is flattened; {table_hint(argument)}"
         )
     if layer.order is not None:
-        return name, FeatureMap(found.shape, order=layer.order).of_one_sample
+        return name, Found(call, FeatureMap(found.shape, found.where, layer.order))
     if found.order == "unsure":
         raise ValueError(f"{argument}: {_say_unsure(name, found, trace, argument)}")
-    return (f"{name}:nhwc" if found.order == "nhwc" else name), found.of_one_sample
+    return (f"{name}:nhwc" if found.order == "nhwc" else name), Found(call, found)
 
 
 def _call_of(name: str, layer: Layer, trace: Trace, argument: str) -> Call:
@@ -345,7 +369,7 @@ def _check_calls(
 
 def _drawn(device: torch.device) -> list[Any]:
     """The state of every generator that a forward pass may draw from, to be compared."""
-    kind, keys, *rest = np.random.get_state()
+    kind, keys, *rest = np.random.get_state()  # noqa: NPY002
     torch_states = [state.tolist() for state in random_state(device).values()]
     return [torch_states, kind, np.asarray(keys).tolist(), rest, random.getstate()]
 
@@ -353,10 +377,10 @@ def _drawn(device: torch.device) -> list[Any]:
 @contextmanager
 def _preserved_generators(device: torch.device) -> Iterator[None]:
     """Put the generators of torch, NumPy and Python back on leaving."""
-    of_numpy, of_python = np.random.get_state(), random.getstate()
+    of_numpy, of_python = np.random.get_state(), random.getstate()  # noqa: NPY002
     with preserved_random_state(device):
         try:
             yield
         finally:
-            np.random.set_state(of_numpy)
+            np.random.set_state(of_numpy)  # noqa: NPY002
             random.setstate(of_python)

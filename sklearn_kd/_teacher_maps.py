@@ -12,7 +12,7 @@ from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNet
 from torch import Tensor, nn
 
-from sklearn_kd._layers import captured, resolve_layers
+from sklearn_kd._layers import captured, check_not_scripted, resolve_layers
 from sklearn_kd._memory import is_out_of_memory
 from sklearn_kd._modes import evaluating
 from sklearn_kd._random import preserved_random_state
@@ -53,13 +53,8 @@ def network_of(teacher: Any) -> nn.Module:
 
 def _without_wrappers(network: nn.Module) -> nn.Module:
     """The network inside DataParallel and torch.compile, which split batches or leave out hooks."""
-    while True:
-        if isinstance(network, nn.DataParallel):
-            network = network.module
-        elif isinstance(getattr(network, "_orig_mod", None), nn.Module):
-            network = network._orig_mod
-        else:
-            return network
+    inner = network.module if isinstance(network, nn.DataParallel) else getattr(network, "_orig_mod", None)
+    return _without_wrappers(inner) if isinstance(inner, nn.Module) else network
 
 
 @contextmanager
@@ -109,18 +104,22 @@ class MapTeacher:
 
     def layers(self, layers: str | Sequence[str], samples: Tensor) -> dict[str, tuple[int, ...]]:
         """The layers that are meant, as in :func:`resolve_layers`."""
-        if not isinstance(self.network, torch.jit.ScriptModule):  # which is refused by name
-            self._try(samples)
+        self.check(samples, "teacher_layers", "teacher")
         return resolve_layers(self.network, layers, samples, name="teacher_layers", run=self.run)
 
-    def _try(self, samples):
+    def check(self, samples: Tensor, name: str, what: str) -> None:
+        """Raise ValueError unless it takes the samples and has layers, as the parameter ``name`` needs."""
+        check_not_scripted(self.network, name)
+        self._try(samples, what)
+
+    def _try(self, samples, what="teacher"):
         try:
             return self.run(samples)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             if is_out_of_memory(error):
                 raise
             raise ValueError(
-                f"teacher {type(self.network).__name__} cannot take samples of shape "
+                f"{what} {type(self.network).__name__} cannot take samples of shape "
                 f"{tuple(samples.shape[1:])}: {error}"
             ) from error
 
