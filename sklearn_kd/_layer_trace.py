@@ -241,13 +241,13 @@ def _on_the_way(call: Call, seen: set[Size]) -> list[Call]:
         inner += _on_the_way(child, seen | {c.size for c in inner if c.size is not None})
     if call.size is None:
         return inner
-    changes = [c for c, before in zip([*inner, call], [None, *inner], strict=True)
-               if before is None or before.size != c.size]  # fmt: skip
-    if len(changes) == 1:  # one size throughout: the call as a whole
+    sizes = {c.size for c in inner} | {call.size}
+    if len(sizes) == 1:  # the call as a whole
         return [call]
     if call.size in seen and _size(call.given) == call.size:  # a detour, as in attention
         return [call]
-    if len(changes) == 2 and changes[0].size in seen and _is_unit(call, inner):
+    old = sizes - {call.size}
+    if len(old) == 1 and old <= seen and _is_unit(call, inner):
         return [call]
     return [*inner, call]
 
@@ -259,12 +259,13 @@ def _is_unit(call: Call, inner: Sequence[Call]) -> bool:
     the old size is pointwise, and in blocks that go on after the change. A chain that works at
     the old size, and a block that ends with its pooling, do not.
     """
-    before = [c for c in inner if c.size == inner[0].size]
-    if not any(_works_on_neighbours(c) for c in before):
+    places = [place for place, c in enumerate(inner) if c.size != call.size]
+    if not any(_works_on_neighbours(inner[place]) for place in places):
         return True
     if isinstance(call.module, nn.Sequential):
         return False
-    return any(c.has_weights() for c in inner[len(before) + 1 :])
+    change = places[-1] + 1
+    return any(c.has_weights() for place, c in enumerate(inner) if place not in (*places, change))
 
 
 def _works_on_neighbours(call: Call) -> bool:

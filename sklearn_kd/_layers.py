@@ -262,8 +262,8 @@ def _found(name: str, layer: Layer, trace: Trace, argument: str) -> tuple[str, F
         got = "is given no tensor" if layer.of_input else f"gives {call.said}"
         raise ValueError(
             f"{argument}: layer {name!r} of {type(trace.network).__name__} {got}, which has no spatial "
-            "extent. Pathways compare feature maps of shape (n, channels, height, width): name a convolution, a "
-            f"stage, or what follows one before it is flattened; {table_hint(argument)}"
+            "extent. Pathways compare feature maps of shape (n, channels, height, width): name a convolution, "
+            f"a stage, or what follows one before it is flattened; {table_hint(argument)}"
         )
     if layer.order is not None:
         return name, Found(call, FeatureMap(found.shape, found.where, layer.order))
