@@ -178,6 +178,8 @@ class Trace:
     def name(self, call: Call) -> str:
         """What names the map that a call returned: ``"layer1"``, ``"relu#2"``, ``"norm:nhwc"``."""
         name = call.path if len(self.of(call.path)) == 1 else f"{call.path}#{call.number}"
+        if name != call.path and name in dict(self.network.named_modules()):
+            name = f"{call.path}#0{call.number}"  # "relu#2" is a module's own name here
         return f"{name}:nhwc" if call.output is not None and call.output.order == "nhwc" else name
 
     def with_maps(self) -> list[Call]:
@@ -195,13 +197,11 @@ class Trace:
         """
         ended = _on_the_way(self.root, set())
         sizes = list(dict.fromkeys(call.size for call in ended))
-        found = []
-        for size, following in zip(sizes, [*sizes[1:], None], strict=True):
-            places = [place for place, call in enumerate(ended) if call.size == size]
-            limit = min(place for place, call in enumerate([*ended, None])
-                        if call is None or call.size == following)  # fmt: skip
-            found.append(ended[max(place for place in places if place < limit)])
-        return found
+        first = [next(place for place, call in enumerate(ended) if call.size == size) for size in sizes]
+        return [
+            next(call for call in reversed(ended[:end]) if call.size == size)
+            for size, end in zip(sizes, [*first, len(ended)][1:], strict=True)
+        ]
 
     def unsure(self) -> list[Call]:
         """The calls of unknown order of channels that no call of known order contains."""

@@ -3,7 +3,7 @@
 A layer is named by the path of a module, as ``named_modules`` has it: ``"layer2"`` is what the
 module returns, ``"layer2:input"`` what it is given, ``"relu#2"`` what its second call in a forward
 pass returns. ``":nhwc"`` at the end says that the channels come last, ``":nchw"`` that they come
-first. A module whose own path looks like that is meant by it.
+first. Where a module's own path is ``"relu#2"`` it is that module's, and ``"relu#02"`` the call.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from sklearn_kd._layer_trace import Call, FeatureMap, Run, Size, Trace, first_map
 from sklearn_kd._random import preserved_random_state, random_state
 
-_SYNTAX = re.compile(r"(?P<path>.+?)(#(?P<number>[1-9]\d*))?(?P<input>:input)?(:(?P<order>nchw|nhwc))?")
+_SYNTAX = re.compile(r"(?P<path>.+?)(#(?P<number>0*[1-9]\d*))?(?P<input>:input)?(:(?P<order>nchw|nhwc))?")
 
 # Forward passes in training mode that a student which draws random numbers is tried with.
 _TRIES = 8
@@ -44,11 +44,10 @@ class Layer(NamedTuple):
         found = None if name in paths else _SYNTAX.fullmatch(name)
         if found is None:
             return cls(name)
-        number = None if found["number"] is None else int(found["number"])
-        path = name[: found.end("path")]
-        if f"{path}#{number}" in paths:  # a module's own name, with an ending
+        path, number = found["path"], found["number"]
+        if number is not None and f"{path}#{number}" in paths:  # a module's own name, with an ending
             path, number = f"{path}#{number}", None
-        return cls(path, number, found["input"] is not None, found["order"])
+        return cls(path, None if number is None else int(number), found["input"] is not None, found["order"])
 
 
 class _Maps(dict[str, Tensor]):
@@ -207,9 +206,15 @@ def _automatic(trace: Trace, samples: Tensor, name: str) -> dict[str, Found]:
             f"{name}='auto' finds {len(found)} stage(s) of different spatial size in "
             f"{type(trace.network).__name__} for samples of shape {tuple(samples.shape[1:])}; it needs at "
             f"least two. Layers that give maps of shape (n, channels, height, width): {listed}. "
-            f"Name some of them, {name}=[...]; {table_hint(name)}"
+            f"Name some of them, {name}=[...]; {table_hint(name)}{_say_compiled(trace.network)}"
         )
     return found
+
+
+def _say_compiled(network: nn.Module) -> str:
+    compiled = hasattr(network, "_orig_mod") or any(m._compiled_call_impl for m in network.modules())
+    said = " It was compiled by torch.compile, whose code runs without hooks: give the module uncompiled."
+    return said if compiled else ""
 
 
 def table_hint(name: str) -> str:
@@ -262,8 +267,8 @@ def _found(name: str, layer: Layer, trace: Trace, argument: str) -> tuple[str, F
         got = "is given no tensor" if layer.of_input else f"gives {call.said}"
         raise ValueError(
             f"{argument}: layer {name!r} of {type(trace.network).__name__} {got}, which has no spatial "
-            "extent. Pathways compare feature maps of shape (n, channels, height, width): name a convolution, "
-            f"a stage, or what follows one before it is flattened; {table_hint(argument)}"
+            "extent. Pathways compare feature maps of shape (n, channels, height, width): name a "
+            f"convolution, a stage, or what follows one before it is flattened; {table_hint(argument)}"
         )
     if layer.order is not None:
         return name, Found(call, FeatureMap(found.shape, found.where, layer.order))
@@ -277,7 +282,7 @@ def _call_of(name: str, layer: Layer, trace: Trace, argument: str) -> Call:
     if not calls:
         raise ValueError(
             f"{argument}: layer {name!r} of {type(trace.network).__name__} was not run in a forward pass. "
-            "Name a layer that takes part in it."
+            f"Name a layer that takes part in it.{_say_compiled(trace.network)}"
         )
     runs = f"{layer.path!r} of {type(trace.network).__name__} runs {len(calls)} time(s) in a forward pass"
     if number is not None and number > len(calls):

@@ -14,12 +14,14 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from skorch.callbacks import Callback
+from test_layers_by_call import LAYERS
 from torch import nn
 
 from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent
 from sklearn_kd._base import BaseDistiller
 from sklearn_kd._bilevel import StepRecord
 from sklearn_kd._checkpoint_files import read, write
+from sklearn_kd._layers import resolve_layers
 from sklearn_kd._safe_file import Content, packed, unpacked
 from sklearn_kd._together import _BatchedRun
 from sklearn_kd.meta import Random
@@ -247,9 +249,12 @@ def test_the_page_has_all_that_is_tried_here():
         "What was given",
         "What was loaded",
         "What is found",
+        "What is named",
     }
     tried = REFUSED.keys() | REPORTED.keys() | OUT_OF_MEMORY.keys() | LOADED.keys() | DAMAGED.keys()
-    apart = {"rows to predict overflow", "no checkpoint that can be used", "another teacher"}
+    tried |= LAYERS.keys()
+    apart = {"several calls of one module", "a student's layer that training leaves out"}
+    apart |= {"rows to predict overflow", "no checkpoint that can be used", "another teacher"}
     assert messages().keys() - headings == tried | apart | {"a callback with an open file", "a full disk"}
 
 
@@ -259,6 +264,13 @@ def test_refused(what, make, digits, logits):
     params, given = REFUSED[what](*digits)
     with pytest.raises((ValueError, TypeError), match=messages()[what]):
         make(**params).fit(**({"X": digits[0], "y": digits[1], "teacher_logits": logits} | given))
+
+
+@pytest.mark.parametrize("what", LAYERS)
+def test_layers(what):
+    network, samples, layers = LAYERS[what]()
+    with pytest.raises(ValueError, match=messages()[what]):
+        resolve_layers(network, layers, samples, name="teacher_layers")
 
 
 @pytest.mark.parametrize("what", REPORTED)

@@ -80,7 +80,9 @@ class InvertedResidual(nn.Module):
         wide = 2 * fan_in
         self.residual = stride == 1 and fan_in == fan_out
         self.conv = nn.Sequential(
-            conv(fan_in, wide, 1), conv(wide, wide, 3, stride, groups=wide), conv(wide, fan_out, 1, relu=False)
+            conv(fan_in, wide, 1),
+            conv(wide, wide, 3, stride, groups=wide),
+            conv(wide, fan_out, 1, relu=False),
         )
 
     def forward(self, x):
@@ -119,7 +121,9 @@ class ShuffleUnit(nn.Module):
         super().__init__()
         half, self.stride = fan_out // 2, stride
         inner = fan_in if stride > 1 else half
-        self.branch1 = nn.Sequential(conv(fan_in, fan_in, 3, stride, fan_in, relu=False), conv(fan_in, half, 1))
+        self.branch1 = nn.Sequential(
+            conv(fan_in, fan_in, 3, stride, fan_in, relu=False), conv(fan_in, half, 1)
+        )
         self.branch2 = nn.Sequential(
             conv(inner, half, 1), conv(half, half, 3, stride, half, relu=False), conv(half, half, 1)
         )
@@ -227,7 +231,11 @@ class TupleBlock(nn.Module):
 class Tuples(nn.Module):
     def __init__(self):
         super().__init__()
-        self.layer1, self.layer2, self.layer3 = TupleBlock(3, 8, 1), TupleBlock(8, 16, 2), TupleBlock(16, 32, 2)
+        self.layer1, self.layer2, self.layer3 = (
+            TupleBlock(3, 8, 1),
+            TupleBlock(8, 16, 2),
+            TupleBlock(16, 32, 2),
+        )
         self.fc = nn.Linear(32, 10)
 
     def forward(self, x):
@@ -241,7 +249,10 @@ class PreActBlock(nn.Module):
         super().__init__()
         self.bn1, self.bn2 = nn.BatchNorm2d(fan_in), nn.BatchNorm2d(fan_out)
         self.relu = nn.ReLU(inplace=True)
-        self.conv1, self.conv2 = nn.Conv2d(fan_in, fan_out, 3, stride, 1), nn.Conv2d(fan_out, fan_out, 3, 1, 1)
+        self.conv1, self.conv2 = (
+            nn.Conv2d(fan_in, fan_out, 3, stride, 1),
+            nn.Conv2d(fan_out, fan_out, 3, 1, 1),
+        )
         self.shortcut = nn.Conv2d(fan_in, fan_out, 1, stride)
 
     def forward(self, x):
@@ -266,7 +277,10 @@ class ConvNeXtBlock(nn.Module):
 
     def __init__(self, channels):
         super().__init__()
-        self.dwconv, self.norm = nn.Conv2d(channels, channels, 7, 1, 3, groups=channels), nn.LayerNorm(channels)
+        self.dwconv, self.norm = (
+            nn.Conv2d(channels, channels, 7, 1, 3, groups=channels),
+            nn.LayerNorm(channels),
+        )
         self.wide, self.act, self.narrow = nn.Linear(channels, 32), nn.GELU(), nn.Linear(32, channels)
 
     def forward(self, x):
@@ -337,7 +351,11 @@ class Swin(nn.Module):
             PatchMerging(width),
             nn.Sequential(SwinBlock(2 * width), SwinBlock(2 * width)),
         )
-        self.norm, self.permute, self.head = nn.LayerNorm(2 * width), Permute(0, 3, 1, 2), nn.Linear(2 * width, 10)
+        self.norm, self.permute, self.head = (
+            nn.LayerNorm(2 * width),
+            Permute(0, 3, 1, 2),
+            nn.Linear(2 * width, 10),
+        )
 
     def forward(self, x):
         if self.fixed and x.shape[2:] != (32, 32):
