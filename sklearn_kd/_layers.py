@@ -159,7 +159,7 @@ def find_layers(
     """As :func:`resolve_layers`, with the calls."""
     if not (isinstance(layers, str) and layers == "auto"):
         _check_names(layers, name)
-    check_not_scripted(network, name)
+    check_not_compiled(network, name, runs_uncompiled=run is not None)
     if isinstance(layers, str):
         return _automatic(Trace.of_trial(network, samples, run), samples, name)
     modules = dict(network.named_modules())
@@ -170,12 +170,18 @@ def find_layers(
     return dict(_found(layer, meant, trace, name) for layer, meant in parsed.items())
 
 
-def check_not_scripted(network: nn.Module, name: str) -> None:
-    """Raise ValueError, about the parameter ``name``, for a TorchScript module."""
+def check_not_compiled(network: nn.Module, name: str, *, runs_uncompiled: bool = False) -> None:
+    """Raise ValueError, about the parameter ``name``, for a network whose code runs without hooks."""
     if isinstance(network, torch.jit.ScriptModule):
         raise ValueError(
             f"{name}: the network is a TorchScript module, whose layers run in compiled code, where their "
             "maps cannot be captured. Give the nn.Module that it was made from."
+        )
+    compiled = any(m._compiled_call_impl or hasattr(m, "_orig_mod") for m in network.modules())
+    if compiled and not runs_uncompiled:
+        raise ValueError(
+            f"{name}: {type(network).__name__} has been compiled by torch.compile, whose code leaves out the "
+            "hooks by which maps are captured. Give the module as it was before."
         )
 
 
@@ -206,15 +212,9 @@ def _automatic(trace: Trace, samples: Tensor, name: str) -> dict[str, Found]:
             f"{name}='auto' finds {len(found)} stage(s) of different spatial size in "
             f"{type(trace.network).__name__} for samples of shape {tuple(samples.shape[1:])}; it needs at "
             f"least two. Layers that give maps of shape (n, channels, height, width): {listed}. "
-            f"Name some of them, {name}=[...]; {table_hint(name)}{_say_compiled(trace.network)}"
+            f"Name some of them, {name}=[...]; {table_hint(name)}"
         )
     return found
-
-
-def _say_compiled(network: nn.Module) -> str:
-    compiled = hasattr(network, "_orig_mod") or any(m._compiled_call_impl for m in network.modules())
-    said = " It was compiled by torch.compile, whose code runs without hooks: give the module uncompiled."
-    return said if compiled else ""
 
 
 def table_hint(name: str) -> str:
@@ -282,7 +282,7 @@ def _call_of(name: str, layer: Layer, trace: Trace, argument: str) -> Call:
     if not calls:
         raise ValueError(
             f"{argument}: layer {name!r} of {type(trace.network).__name__} was not run in a forward pass. "
-            f"Name a layer that takes part in it.{_say_compiled(trace.network)}"
+            "Name a layer that takes part in it."
         )
     runs = f"{layer.path!r} of {type(trace.network).__name__} runs {len(calls)} time(s) in a forward pass"
     if number is not None and number > len(calls):

@@ -12,7 +12,7 @@ from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNet
 from torch import Tensor, nn
 
-from sklearn_kd._layers import captured, check_not_scripted, resolve_layers
+from sklearn_kd._layers import captured, check_not_compiled, resolve_layers
 from sklearn_kd._memory import is_out_of_memory
 from sklearn_kd._modes import evaluating
 from sklearn_kd._random import preserved_random_state
@@ -109,7 +109,7 @@ class MapTeacher:
 
     def check(self, samples: Tensor, name: str, what: str) -> None:
         """Raise ValueError unless it takes the samples and has layers, as the parameter ``name`` needs."""
-        check_not_scripted(self.network, name)
+        check_not_compiled(self.network, name, runs_uncompiled=True)
         self._try(samples, what)
 
     def _try(self, samples, what="teacher"):

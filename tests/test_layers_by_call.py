@@ -199,9 +199,7 @@ def test_what_cannot_be_told_is_refused_and_can_be_said():
 
 
 def test_auto_does_not_leave_out_what_it_cannot_tell():
-    with pytest.raises(
-        ValueError, match="layers='auto': layer 'features.0.1' of Swin gives .*cannot be told"
-    ):
+    with pytest.raises(ValueError, match=r"layers='auto': layer 'features' of Swin gives .*cannot be told"):
         resolve_layers(Swin(fixed=True), "auto", pixels(), name="layers")
 
 
@@ -243,8 +241,8 @@ def test_one_relu_for_all_stages_teaches_and_learns(tmp_path):
     names = {"relu#1": 4, "relu#2": 8, "relu#3": 8, "pool#3": 8}
     assert dict(of_teacher(fitted)) == dict.fromkeys(names.items())
     assert list(dict.fromkeys(p.student_layer for p in fitted.pathways_)) == list(names)
-    fitted.save(tmp_path / "it")
-    loaded = DistProClassifier.load(tmp_path / "it", student=Shared)
+    fitted.save(tmp_path / "it.safetensors")
+    loaded = DistProClassifier.load(tmp_path / "it.safetensors", student=Shared)
     assert loaded.pathways_ == fitted.pathways_ == pickle.loads(pickle.dumps(fitted)).pathways_
     np.testing.assert_array_equal(loaded.predict(X), fitted.predict(X))
 
@@ -290,9 +288,7 @@ def test_wrapped_teachers(wrap, prefix, moved, conv_teacher):
     for _ in range(2):  # hooks that are new in each pass
         maps, _ = teacher(x, [f"{prefix}stage1"])
         torch.testing.assert_close(maps[f"{prefix}stage1"], plain.stage1(x))
-    assert (
-        conv_teacher._compiled_call_impl is None or "compile" in conv_teacher._compiled_call_impl.__qualname__
-    )
+    assert (conv_teacher._compiled_call_impl is not None) == (wrap is compiled_in_place)
 
 
 def scripted(part):
@@ -327,12 +323,11 @@ class WithSpare(ConvNet):
 
 
 def test_compiled_students_are_told_so():
-    student = torch.compile(ConvNet(), backend="eager").eval()
-    student(pixels(1, 8))
-    with pytest.raises(
-        ValueError, match=r"torch\.compile, whose code runs without hooks: give the module uncomp"
-    ):
-        resolve_layers(student, "auto", pixels(1, 8), name="student_layers")
+    for student in (torch.compile(ConvNet(), backend="eager"), compiled_in_place(ConvNet())):
+        with pytest.raises(
+            ValueError, match=r"student_layers: .* compiled by torch\.compile.*Give the module as it"
+        ):
+            resolve_layers(student, "auto", pixels(1, 8), name="student_layers")
 
 
 # --------------------------------------------------------------------------------------
@@ -374,11 +369,14 @@ class OtherChannels(ConvNet):
 
 
 @pytest.mark.parametrize(
-    "draw", [torch.rand, np.random.rand, random.random], ids=["torch", "numpy", "python"]
+    "draw",
+    [lambda: float(torch.rand(())), lambda: np.random.rand(), lambda: random.random()],
+    ids=["torch", "numpy", "python"],
 )
 def test_calls_that_training_leaves_out(draw):
     student = SkipsBlocks()
-    student.draw = (lambda: float(draw(()))) if draw is torch.rand else draw
+    student.draw = draw
+    torch.manual_seed(0), np.random.seed(0), random.seed(0)
     states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
     found = resolve_layers(student, "auto", pixels(), name="student_layers")
     with pytest.raises(
