@@ -73,8 +73,10 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         height, width). The search trains a student of its own.
     teacher_layers, student_layers : "auto" or list of str, default="auto"
         Paths of modules: ``"layer2"`` is what the module returns, ``"layer2:input"`` what it is
-        given, before anything writes into it. "auto": for each spatial size the last module
-        that returns a map of it, the feature maps after each down-sampling stage.
+        given, before anything writes into it, ``"relu#2"`` what its second call in a forward pass
+        returns. ``":nhwc"`` at the end says that channels come last. "auto": for each spatial
+        size the last module completed before the size changes, the feature maps after each
+        down-sampling stage. :func:`layer_table` lists the layers.
     connections : "all", "lower" or list of (int, int), default="all"
         Pairs of (teacher stage, student stage), counted from 0 in the order of the layers.
         "lower": the pairs whose teacher stage is not above the student stage.
