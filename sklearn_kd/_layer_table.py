@@ -29,7 +29,7 @@ class LayerRow(NamedTuple):
         the shape as it is.
     order : str
         "nchw" or "nhwc": whether channels come first or last. "unsure": it cannot be told; end the
-        name with ":nchw" or ":nhwc". "none": the axes are not those of an image.
+        name with ":nchw" or ":nhwc". "none": no image as far as is known, such as attention weights.
     part : str
         Place of the map in what the module returns, such as "[0]"; "" where it returns the map.
     stage : int or None

@@ -41,16 +41,17 @@ def tensors_in(value: Any, where: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def first_map(value: Any) -> tuple[str, Tensor] | None:
-    """The first tensor of four dimensions in ``value``, with its place, or None."""
-    return next(((where, t) for where, t in tensors_in(value) if t.ndim == 4), None)
+    """The first tensor of four dimensions in ``value``, with its place, or None; no masks or indices."""
+    maps = ((where, t) for where, t in tensors_in(value) if t.ndim == 4 and t.is_floating_point())
+    return next(maps, None)
 
 
 @dataclass(eq=False)
 class FeatureMap:
     """Shape of a tensor of four dimensions that a call was given or returned.
 
-    ``order`` is "nchw", "nhwc", "none" (its axes are not those of an image, as in attention
-    weights) or "unsure". ``where`` is the place in a tuple, list or dict.
+        ``order`` is "nchw", "nhwc", "none" (its axes are not those of an image, as in attention
+    XX is the place in a tuple, list or dict.
     """
 
     shape: Size
@@ -183,11 +184,8 @@ class Trace:
         return f"{name}:nhwc" if call.output is not None and call.output.order == "nhwc" else name
 
     def with_maps(self) -> list[Call]:
-        """The calls that returned a map larger than 1×1, or what may be one."""
-        return [
-            call for call in self.calls
-            if call.output is not None and (call.size is not None or _may_be_a_map(call.output))
-        ]  # fmt: skip
+        """The calls that returned a tensor of four dimensions that is no map of 1×1."""
+        return [call for call in self.calls if call.output is not None and not _is_one_pixel(call.output)]
 
     def stages(self) -> list[Call]:
         """For each spatial size the last call that ended before the next size began.
@@ -208,13 +206,13 @@ class Trace:
         return list(_unsure(self.root))
 
 
-def _may_be_a_map(found: FeatureMap) -> bool:
-    return found.order == "unsure" and (1, 1) not in (found.shape[1:3], found.shape[2:])
+def _is_one_pixel(found: FeatureMap) -> bool:
+    return found.shape[2:] == (1, 1) or (found.order != "nchw" and found.shape[1:3] == (1, 1))
 
 
 def _unsure(call: Call) -> Iterator[Call]:
     for child in call.children:
-        if child.output is not None and _may_be_a_map(child.output):
+        if child.output is not None and child.output.order == "unsure" and not _is_one_pixel(child.output):
             yield child
         elif child.size is None:
             yield from _unsure(child)
@@ -303,21 +301,28 @@ def _find_orders(trace: Trace, samples: Tensor, run: Run) -> None:
     """
     sizes = {tuple(samples.shape[2:])} if samples.ndim == 4 else set()
     sizes |= {m.shape[2:] for _, call, m in _maps(trace) if isinstance(call.module, _CHANNELS_FIRST)}
-    doubtful = {}
+    others, doubtful = {}, False
     for key, call, found in _maps(trace):
-        plainly = found.shape[2:] in sizes and found.shape[1:3] not in sizes
-        if isinstance(call.module, _CHANNELS_FIRST) or plainly or found.shape[2:] == (1, 1):
+        if isinstance(call.module, _CHANNELS_FIRST) or found.shape[2:] == (1, 1):
             found.order = "nchw"
         else:
-            doubtful[key] = found
-    if not doubtful:
-        return
-    axes, usual = _axes_of_height(trace, samples, run)
+            others[key] = found
+            doubtful |= found.shape[2:] not in sizes or found.shape[1:3] in sizes
+    axes, usual = _axes_of_height(trace, samples, run) if doubtful else ({}, set())
     channels_last = any(_takes_channels_last(call) for call in trace.calls)
-    for key, found in doubtful.items():
-        turned = found.shape[1:3] in sizes and found.shape[2:] not in sizes
-        unknown = "unsure" if channels_last or turned else "nchw"
-        found.order = _order_by(axes.get(key, frozenset()), usual) or unknown
+    for key, found in others.items():
+        by_shape = _order_by_shape(found.shape, sizes, channels_last)
+        found.order = _order_by(axes.get(key, frozenset()), usual) or by_shape
+
+
+def _order_by_shape(shape: Size, sizes: set[Size], channels_last: bool) -> str:
+    """The order of a map, given the ``sizes`` of images and of maps of convolutions."""
+    first, last = shape[1:3] in sizes, shape[2:] in sizes
+    if last and not first:
+        return "nchw"
+    if channels_last or (first and not last):
+        return "unsure"
+    return "nchw" if last else "none"
 
 
 def _order_by(changed: frozenset[int], usual: set[frozenset[int]]) -> str | None:

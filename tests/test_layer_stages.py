@@ -414,3 +414,28 @@ def test_what_is_captured_has_the_shape_that_was_found(name):
     assert {layer: tuple(found.shape) for layer, found in maps.items()} == {
         layer: (3, *shape) for layer, shape in expected.items()
     }
+
+
+class VisionTransformer(nn.Module):
+    """Attention weights of shape (n, heads, 16, 16) behind maps of 16×16 and patches of 4×4."""
+
+    def __init__(self, fixed=False):
+        super().__init__()
+        self.fixed, self.stem, self.patches = fixed, nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 8, 4, 4)
+        self.norm, self.drop, self.head = nn.LayerNorm(8), nn.Dropout(0.1), nn.Linear(8, 10)
+
+    def forward(self, x):
+        if self.fixed and x.shape[2] != 32:
+            raise AssertionError("Input height doesn't match")
+        tokens = self.norm(self.patches(self.stem(x)).flatten(2).mT)
+        heads = tokens.unflatten(-1, (2, 4)).transpose(1, 2)
+        weights = self.drop(torch.softmax(heads @ heads.mT, dim=-1))
+        return self.head((weights @ heads).transpose(1, 2).flatten(2).mean(1))
+
+
+@pytest.mark.parametrize("side", [32, 48])
+def test_attention_weights_are_no_stage(side):
+    expected = {"stem": (4, side // 2, side // 2), "patches": (8, side // 8, side // 8)}
+    assert (
+        resolve_layers(VisionTransformer(), "auto", torch.rand(2, 3, side, side), name="layers") == expected
+    )
