@@ -42,16 +42,19 @@ def tensors_in(value: Any, where: str = "") -> Iterator[tuple[str, Tensor]]:
 
 def first_map(value: Any) -> tuple[str, Tensor] | None:
     """The first tensor of four dimensions in ``value``, with its place, or None; no masks or indices."""
-    maps = ((where, t) for where, t in tensors_in(value) if t.ndim == 4 and t.is_floating_point())
-    return next(maps, None)
+    return next(_maps_in(value), None)
+
+
+def _maps_in(value: Any) -> Iterator[tuple[str, Tensor]]:
+    return ((where, t) for where, t in tensors_in(value) if t.ndim == 4 and t.is_floating_point())
 
 
 @dataclass(eq=False)
 class FeatureMap:
     """Shape of a tensor of four dimensions that a call was given or returned.
 
-        ``order`` is "nchw", "nhwc", "none" (its axes are not those of an image, as in attention
-    XX is the place in a tuple, list or dict.
+    ``order`` is "nchw", "nhwc", "none" (no image as far as is known, such as attention weights) or
+    "unsure". ``where`` is the place in a tuple, list or dict.
     """
 
     shape: Size
@@ -75,12 +78,13 @@ class Call:
     given: FeatureMap | None = None
     output: FeatureMap | None = None
     said: str = ""  # what it returned, in words
+    holds_stages: bool = False
     children: list[Call] = field(default_factory=list)
 
     @property
     def size(self) -> Size | None:
-        """Height and width of the map it returned; None without one, or of 1×1."""
-        return _size(self.output)
+        """Height and width of the map it returned; None without one, of 1×1, or of several stages."""
+        return None if self.holds_stages else _size(self.output)
 
     def inner(self) -> Iterator[Call]:
         """Yield this call and all calls made inside."""
@@ -160,6 +164,7 @@ class Trace:
                 stack.pop()
             call = stack.pop()
             call.output, call.said = _noted(output), describe(output)
+            call.holds_stages = not isinstance(output, Tensor) and _holds_stages(output, call)
             self.calls.append(call)
 
         try:
@@ -212,7 +217,8 @@ def _is_one_pixel(found: FeatureMap) -> bool:
 
 def _unsure(call: Call) -> Iterator[Call]:
     for child in call.children:
-        if child.output is not None and child.output.order == "unsure" and not _is_one_pixel(child.output):
+        found = child.output
+        if found is not None and found.order == "unsure" and not (child.holds_stages or _is_one_pixel(found)):
             yield child
         elif child.size is None:
             yield from _unsure(child)
@@ -221,6 +227,13 @@ def _unsure(call: Call) -> Iterator[Call]:
 def _noted(value: Any) -> FeatureMap | None:
     found = first_map(value)
     return None if found is None else FeatureMap(tuple(found[1].shape), found[0])
+
+
+def _holds_stages(value: Any, call: Call) -> bool:
+    """Whether a call returned the maps of several stages inside it, beside logits perhaps."""
+    sizes = {tuple(tensor.shape[2:]) for _, tensor in _maps_in(value)}
+    inner = {c.output.shape[2:] for child in call.children for c in child.inner() if c.output is not None}
+    return len(sizes & inner) > 1
 
 
 def describe(value: Any) -> str:

@@ -242,6 +242,70 @@ class Tuples(nn.Module):
         return self.fc(self.layer3(self.layer2(self.layer1(x)[0])[0])[0].mean((2, 3)))
 
 
+class WithFeatures(nn.Module):
+    """Returns its maps beside the logits, as mdistiller's networks do."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.layer1, self.layer2 = conv(3, 4), TupleBlock(4, 8, 1), TupleBlock(8, 16, 2)
+        self.fc = nn.Linear(16, 10)
+
+    def forward(self, x):
+        f0 = self.stem(x)
+        f1 = self.layer1(f0)[0]
+        f2 = self.layer2(f1)[0]
+        return self.fc(f2.mean((2, 3))), {"feats": [f0, f1, f2]}
+
+
+class WithGate(TupleBlock):
+    """Returns a map, and a gate of half its size that was computed outside of modules."""
+
+    def forward(self, x):
+        out = super().forward(x)[0]
+        return out, F.avg_pool2d(out, 2).mean(1, keepdim=True)
+
+
+class Gated(Tuples):
+    def __init__(self):
+        super().__init__()
+        self.layer1, self.layer2, self.layer3 = WithGate(3, 8, 1), WithGate(8, 16, 2), WithGate(16, 32, 2)
+
+
+class Normalised(nn.Module):
+    def __init__(self, network):
+        super().__init__()
+        self.normalise, self.network = nn.InstanceNorm2d(3), network
+
+    def forward(self, x):
+        return self.network(self.normalise(x))
+
+
+class Reduction(nn.Module):
+    """InceptionV3's: parallel branches halve the image, one of them after work at the old size."""
+
+    def __init__(self, fan_in, fan_out):
+        super().__init__()
+        self.short = conv(fan_in, fan_out // 2, 3, 2)
+        self.first, self.second = conv(fan_in, 4, 1), conv(4, 4)
+        self.third = conv(4, fan_out // 2, 3, 2)
+
+    def forward(self, x):
+        return torch.cat([self.short(x), self.third(self.second(self.first(x)))], dim=1)
+
+
+class Repeated(nn.Module):
+    """One block that runs three times, then a smaller one that runs twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.block, self.down, self.small = conv(3, 4), conv(4, 4), conv(4, 8, 3, 2), conv(8, 8)
+        self.fc = nn.Linear(8, 10)
+
+    def forward(self, x):
+        x = self.down(self.block(self.block(self.block(self.stem(x)))))
+        return self.fc(self.small(self.small(x)).mean((2, 3)))
+
+
 class PreActBlock(nn.Module):
     """A stage's first block has BN and ReLU at the old size, before its strided convolution."""
 
@@ -386,6 +450,13 @@ STAGES = {
     "Shared": (
         Shared(), 32, {"relu#1": (4, 32, 32), "relu#2": (8, 16, 16), "relu#3": (8, 8, 8), "pool#3": (8, 4, 4)}),
     "Tuples": (Tuples(), 32, {"layer1": (8, 32, 32), "layer2": (16, 16, 16), "layer3": (32, 8, 8)}),
+    "maps and gates": (Gated(), 16, {"layer1": (8, 16, 16), "layer2": (16, 8, 8), "layer3": (32, 4, 4)}),
+    "features beside logits": (
+        Normalised(WithFeatures()), 16, {"network.layer1": (8, 16, 16), "network.layer2": (16, 8, 8)}),
+    "Inception": (
+        nn.Sequential(conv(3, 4), Reduction(4, 8), conv(8, 8), Reduction(8, 16), nn.Flatten(), nn.Linear(256, 10)), 16,
+        {"0": (4, 16, 16), "2": (8, 8, 8), "3": (16, 4, 4)}),
+    "Repeated": (Repeated(), 16, {"block#3": (4, 16, 16), "small#2": (8, 8, 8)}),
     "Attention": (
         nn.Sequential(conv(3, 4), Attention(4), conv(4, 8, 3, 2), Attention(8), nn.Flatten(), nn.Linear(512, 10)), 16,
         {"1": (4, 16, 16), "3": (8, 8, 8)}),
