@@ -119,7 +119,7 @@ def layer_table(network: Any, samples: Any, layers: str | Sequence[str] = "auto"
     >>> [row.layer for row in layer_table(network, (1, 8, 8)) if row.stage is not None]
     ['features.1', 'features.4', 'features.5']
     """
-    module = network_of(network)
+    module = network_of(network, "network")
     tensor = next(module.parameters(), None)
     rows = _rows(samples, torch.device("cpu") if tensor is None else tensor.device)
     teacher = MapTeacher(network, rows.device)

@@ -239,6 +239,13 @@ def _check_names(layers: Any, name: str) -> None:
 def _check_known(
     name, layer: Layer, network: nn.Module, modules: dict[str, nn.Module], argument: str
 ) -> None:
+    twin = dict(network.named_modules(remove_duplicate=False)).get(layer.path)
+    if twin is not None and layer.path and layer.path not in modules:
+        path = next(path for path, module in modules.items() if module is twin)
+        raise ValueError(
+            f"{argument}: layer {name!r} of {type(network).__name__} is the same module as {path!r}. Name it "
+            f"by that and the number of its call, such as '{path}#2'; {table_hint(argument)}"
+        )
     if not layer.path or layer.path not in modules:
         known = [path for path in modules if path]
         raise ValueError(

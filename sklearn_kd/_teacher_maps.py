@@ -20,8 +20,8 @@ from sklearn_kd._teachers import columns_of, columns_of_codes, require_fitted_ne
 from sklearn_kd._turns import turn
 
 
-def network_of(teacher: Any) -> nn.Module:
-    """The module inside a teacher that is a network.
+def network_of(teacher: Any, name: str = "teacher") -> nn.Module:
+    """The module inside a teacher that is a network; ``name`` is what messages call it.
 
     Raises
     ------
@@ -39,13 +39,12 @@ def network_of(teacher: Any) -> nn.Module:
     if hasattr(type(inner), "student_"):
         if not hasattr(inner, "net_"):
             raise ValueError(
-                f"teacher {type(inner).__name__} has not been fitted. Fit it first; its student is the "
-                "teacher."
+                f"{name} {type(inner).__name__} has not been fitted. Fit it first; its student is the {name}."
             )
         return inner.student_
     hint = " Give an instance, not the class." if isinstance(teacher, type) else ""
     raise TypeError(
-        f"teacher={teacher!r} is no network: pathways compare feature maps, which only networks have. Give "
+        f"{name}={teacher!r} is no network: pathways compare feature maps, which only networks have. Give "
         "a trained torch.nn.Module, a fitted skorch net, or a fitted estimator of this library, whose "
         f"student is then the teacher.{hint}"
     )

@@ -84,6 +84,25 @@ def test_a_plain_name_of_several_calls_is_the_last_and_says_so():
         assert resolve_layers(Shared(), ["a"], pixels(), name="layers") == {"a": (4, 32, 32)}
 
 
+def test_one_module_under_several_names():
+    act = nn.ReLU()
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, 1, 1), act, nn.Conv2d(4, 8, 3, 2, 1), act).eval()
+    assert resolve_layers(network, "auto", pixels(), name="layers") == {
+        "1#1": (4, 32, 32),
+        "1#2": (8, 16, 16),
+    }
+    with pytest.raises(ValueError, match=r"layers: layer '3' of Sequential is the same module as '1'.*'1#2'"):
+        resolve_layers(network, ["3"], pixels(), name="layers")
+
+
+def test_a_fit_warns_once_of_a_plain_name():
+    layers = {"teacher_layers": ["relu", "relu#1"], "student_layers": ["features.1"]}
+    with pytest.warns(UserWarning, match="'relu' is its last") as record:
+        fitted = DistProClassifier(Shared(), CNNStudent, **layers, **QUICK).fit(*images(3, 32, 40))
+    assert list(of_teacher(fitted)) == [("relu", 8), ("relu#1", 4)]
+    assert sum("is its last" in str(warning.message) for warning in record) == 1
+
+
 def test_auto_names_no_other_module():
     class Odd(Shared):
         def __init__(self):
@@ -309,6 +328,8 @@ LAYERS = {
     "a layer that does not run": lambda: (WithSpare(), pixels(1, 8), ["spare"]),
     "a layer without a map": lambda: (ConvNet(), pixels(1, 8), ["linear"]),
     "a call that is not made": lambda: (Shared(), pixels(), ["relu#4"]),
+    "a second name of one module": lambda: (nn.Sequential(*[nn.ReLU()] * 2), pixels(), ["1"]),
+    "a compiled network": lambda: (compiled_in_place(ConvNet()), pixels(1, 8), "auto"),
     "channels of unknown order": lambda: (ChannelsLast(strict=True), pixels(1, 8), ["sb"]),
     "too few stages": lambda: (nn.Sequential(nn.Conv2d(1, 2, 3, 1, 1)), pixels(1, 8), "auto"),
     "a TorchScript network": lambda: (scripted(ConvNet()), pixels(1, 8), "auto"),
@@ -474,7 +495,7 @@ def test_the_table_of_a_fitted_estimator_is_its_students():
     [
         (ConvNet(), np.zeros(3), ValueError, r"samples has shape \(3,\).*X\[:2\]"),
         (ConvNet(), (3, 8, 8), ValueError, r"network ConvNet cannot take samples of shape \(3, 8, 8\)"),
-        (ConvNet, (1, 8, 8), TypeError, "is no network.*Give an instance"),
+        (ConvNet, (1, 8, 8), TypeError, "^network=.*is no network.*Give an instance"),
     ],
 )
 def test_tables_that_cannot_be(network, samples, error, match):
