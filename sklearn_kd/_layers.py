@@ -177,7 +177,7 @@ def check_not_compiled(network: nn.Module, name: str, *, runs_uncompiled: bool =
             f"{name}: the network is a TorchScript module, whose layers run in compiled code, where their "
             "maps cannot be captured. Give the nn.Module that it was made from."
         )
-    compiled = any(m._compiled_call_impl or hasattr(m, "_orig_mod") for m in network.modules())
+    compiled = network._compiled_call_impl is not None or hasattr(network, "_orig_mod")
     if compiled and not runs_uncompiled:
         raise ValueError(
             f"{name}: {type(network).__name__} has been compiled by torch.compile, whose code leaves out the "
@@ -237,7 +237,7 @@ def _check_names(layers: Any, name: str) -> None:
 
 
 def _check_known(
-    name, layer: Layer, network: nn.Module, modules: dict[str, nn.Module], argument: str
+    name: str, layer: Layer, network: nn.Module, modules: dict[str, nn.Module], argument: str
 ) -> None:
     twin = dict(network.named_modules(remove_duplicate=False)).get(layer.path)
     if twin is not None and layer.path and layer.path not in modules:
