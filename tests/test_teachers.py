@@ -18,7 +18,8 @@ from skorch import NeuralNetClassifier
 from torch import nn
 
 from sklearn_kd import MLPStudent
-from sklearn_kd._teachers import log_probabilities, make_teacher
+from sklearn_kd._teacher_answers import log_probabilities
+from sklearn_kd._teachers import make_teacher
 
 
 @pytest.fixture
