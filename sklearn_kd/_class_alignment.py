@@ -96,6 +96,11 @@ def columns_for(classes: np.ndarray, n_columns: int, known: list | None, who: st
             f"{who} gives 1 column, but a class needs a column of its own. Wrap a network with one output z "
             "for two classes in a module that returns torch.cat([torch.zeros_like(z), z], dim=1)."
         )
+    if n_columns < len(labels):
+        raise ValueError(
+            f"{who} gives {n_columns} columns and does not know all of the {len(labels)} classes of y, "
+            f"{_some(labels)}. Give one that was trained on all of them, or rows of its classes alone."
+        )
     raise ValueError(
         f"{who} gives {n_columns} columns, and y has {len(labels)} classes, {_some(labels)}: which column is "
         "which class is not known. Only where the labels are exactly 0 to K−1 and there are K columns is "

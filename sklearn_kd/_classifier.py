@@ -30,7 +30,7 @@ from sklearn_kd._overflow import check_scale
 from sklearn_kd._run import Run
 from sklearn_kd._saving import DistilledFiles
 from sklearn_kd._sklearn_compat import Interval, StrOptions, safe_indexing, with_callbacks
-from sklearn_kd._teacher_answers import name_of
+from sklearn_kd._teacher_answers import name_of, rows_told
 from sklearn_kd._trials import Trials, TrialsInterrupted
 from sklearn_kd.meta import Fixed, Setting, Strategy
 
@@ -438,9 +438,10 @@ class DistilledClassifier(DistilledFiles):
         self._check_single_rows(student, train.samples, valid)
         check_scale(student, SplitData(train, valid))
         self._check_rows_alone(student, train.samples)
-        train.augmentation = checked_augmentation(
-            self.augment, teacher, train.samples, student, self.classes_
-        )
+        with rows_told(rows):
+            train.augmentation = checked_augmentation(
+                self.augment, teacher, train.samples, student, self.classes_
+            )
         # A rehearsal: what only skorch and torch can judge fails here, before the teacher is trained.
         rehearsal = self._make_net(student, Fixed(), 0.5, 1.0, self.callbacks)
         self._check_callback_names(rehearsal)

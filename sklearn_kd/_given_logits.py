@@ -54,7 +54,7 @@ def checked_logits(
     given = _in_order(teacher_logits, index) if hasattr(index, "equals") else teacher_logits
     values = _numbers(given)
     if len(values) != n_samples:
-        raise ValueError(f"{_shape_wanted(n_samples, classes)}; got {values.shape}.")
+        raise ValueError(f"{_shape_wanted(n_samples, classes)}; got {tuple(values.shape)}.")
     places = _columns(columns, values.shape[1], n_samples, classes, stated)
     refuse_wrong_numbers(values[:, places], _WHO)
     if are_probabilities(values):

@@ -17,6 +17,7 @@ from sklearn_kd._memory import is_out_of_memory
 from sklearn_kd._modes import evaluating
 from sklearn_kd._teacher import Teacher
 from sklearn_kd._teacher_answers import (
+    AnswersWatch,
     are_probabilities,
     checked_probabilities,
     log_probabilities,
@@ -170,10 +171,12 @@ class Answers:
         What the network returns, shape (n, number of columns).
     form : callable(Tensor) -> AnswerForm
         Judges the first of it.
+    who : str
+        What messages call the network.
     """
 
-    def __init__(self, ask: Callable[[Tensor], Tensor], form: Callable[[Tensor], AnswerForm]):
-        self._ask, self._judge = ask, form
+    def __init__(self, ask: Callable[[Tensor], Tensor], form: Callable[[Tensor], AnswerForm], who: str):
+        self._ask, self._judge, self.watch = ask, form, AnswersWatch(who)
         self._form: AnswerForm | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -181,6 +184,7 @@ class Answers:
         values = self._ask(x)
         if self._form is None:
             self._form = self._judge(values)
+        self.watch.note(values)
         return self._form(values)
 
 
@@ -218,7 +222,7 @@ class ModuleTeacher(NetworkTeacher):
         def form(values):
             return AnswerForm.of(values, self.fitted, self.stated, classes, says="logits")
 
-        return Answers(ask, form)
+        return Answers(ask, form, who)
 
 
 class SkorchTeacher(NetworkTeacher):
@@ -248,7 +252,7 @@ class SkorchTeacher(NetworkTeacher):
             says = "logits" if logits_expected else "either"
             return AnswerForm.of(values, self.fitted, self.stated, classes, says=says)
 
-        return Answers(ask, form)
+        return Answers(ask, form, name_of(self.fitted))
 
     def _answers(self, x, widths):
         who, X = name_of(self.fitted), x.cpu().numpy()

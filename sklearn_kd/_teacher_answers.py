@@ -70,11 +70,11 @@ def refuse_wrong_numbers(logits: Tensor, who: str) -> None:
         return
     row = int(wrong.nonzero()[0])
     values = logits[row]
-    found = "NaN" if bool(values.isnan().any()) else "+inf" if bool((values > 0).any()) else "only −inf"
+    found = "NaN" if bool(values.isnan().any()) else "+inf" if bool((values > 0).any()) else "nothing but −inf"
     raise WrongAnswerError(
-        f"{who} answers",
+        f"{who}:",
         row,
-        f" of X with {found}; a logit is a number, or −inf for a class that is switched off. Ask the teacher "
+        f" of X has {found} among its logits; a logit is a number, or −inf for a class that is switched off. Ask the teacher "
         "in float32, scale X as it was trained, or leave such rows out.",
     )
 

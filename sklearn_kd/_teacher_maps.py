@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sklearn_kd._layers import captured, resolve_layers
 from sklearn_kd._network_teachers import AnswerForm, EvaluatedNetwork, require_fitted_net, unwrapped
 from sklearn_kd._random import preserved_random_state
-from sklearn_kd._teacher_answers import AnswersWatch, logits_in, name_of, thawed
+from sklearn_kd._teacher_answers import AnswersWatch, logits_in, name_of, refuse_wrong_numbers, thawed
 from sklearn_kd._turns import turn
 
 
@@ -74,7 +74,9 @@ class MapTeacher:
 
     def layers(self, layers: str | Sequence[str], samples: Tensor) -> dict[str, tuple[int, ...]]:
         """The layers that are meant, as in :func:`resolve_layers`."""
-        self.run(samples)
+        output = self.run(samples)
+        if _is_table(output):
+            refuse_wrong_numbers(output.float(), self.who)
         return resolve_layers(self.network, layers, samples, name="teacher_layers", run=self.run)
 
     def align_logits(self, samples: Tensor, classes: np.ndarray, stated: list | None = None) -> None:
@@ -115,8 +117,16 @@ class MapTeacher:
         """Its feature maps of a batch by layer, and its logits where they have been aligned."""
         with turn(), captured(self.network, layers) as maps:  # hooks hear of every forward pass
             output = self.run(x)
+        maps.update((name, found.float()) for name, found in maps.items() if isinstance(found, Tensor))
         if self._form is None:
+            if _is_table(output):  # what is wrong in a map mostly shows here
+                self.watch.note(output)
             return maps, None
         values = logits_in(output, len(x), self._widths, self.who)
         self.watch.note(values)
         return maps, self._form(values)
+
+
+def _is_table(output: Any) -> bool:
+    """Whether a network returned rows of numbers, as logits are."""
+    return isinstance(output, Tensor) and output.ndim == 2 and output.is_floating_point()

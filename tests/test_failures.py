@@ -78,7 +78,7 @@ REFUSED = {
         {"y": np.array([c or "none" for c in y.tolist()], dtype=object)},
     ),
     "one class": lambda X, y: ({}, {"y": 0 * y}),
-    "no row to hold out": lambda X, y: ({}, {"X": X[:5], "y": np.arange(5), "teacher_logits": np.eye(5)}),
+    "no row to hold out": lambda X, y: ({}, {"X": X[:5], "y": np.arange(5), "teacher_logits": -np.eye(5)}),
     "classes of D_val that y has not": lambda X, y: ({}, {"X_val": X[:3], "y_val": [0, 1, 99]}),
     "weights below zero": lambda X, y: ({}, {"sample_weight": -np.ones(len(y))}),
     "weights that are no numbers": lambda X, y: ({}, {"sample_weight": np.array(["a"] * len(y))}),
