@@ -18,7 +18,7 @@ from sklearn_kd._losses import Targets
 
 # Of the agreement of teacher and labels, 0 at chance and 1 where it is perfect: at most the first as
 # the columns are, and at least the second as they might be, for a warning.
-_AT_CHANCE, _FAR_ABOVE = 0.1, 0.5
+_AT_CHANCE, _FAR_ABOVE = 0.15, 0.5
 # The natural logarithm of one in a million: so improbable must it be that chance finds such an order.
 _LOG_ODDS = 14.0
 
@@ -40,7 +40,7 @@ def checked_teacher_classes(teacher_classes: Any, classes: np.ndarray) -> list |
             f"teacher_classes is a {type(teacher_classes).__name__}, which has no order. Give a list with "
             "the class of each column of the teacher's answers."
         )
-    stated = teacher_classes.tolist() if hasattr(teacher_classes, "tolist") else list(teacher_classes)
+    stated = _as_list(teacher_classes)
     if any(isinstance(label, (list, tuple, set, dict)) for label in stated):
         raise ValueError("teacher_classes must be one list of labels, one per column, not lists of lists.")
     twice = sorted({str(label) for label in stated if stated.count(label) > 1})
@@ -63,7 +63,7 @@ def classes_of_columns(n_columns: int, own: Any, stated: list | None, who: str) 
     ValueError
         If they contradict each other, or are of another number than the columns.
     """
-    own = None if own is None else np.asarray(own).tolist()
+    own = None if own is None else _as_list(own)
     if own is not None and stated is not None and own != stated:
         raise ValueError(
             f"teacher_classes={_some(stated)} contradicts {who}, whose classes_ are {_some(own)}. Leave "
@@ -117,7 +117,7 @@ def columns_of(known: Any, wanted: np.ndarray, mend: str = "Train it on the same
     ValueError
         If one of them is not there.
     """
-    known = known if isinstance(known, list) else np.asarray(known).tolist()
+    known = _as_list(known)
     place = {label: column for column, label in enumerate(known)}
     missing = [label for label in wanted.tolist() if label not in place]
     if missing:
@@ -146,6 +146,10 @@ def refuse_stated_classes(stated: list | None, teacher: Any) -> None:
             "classes once it is fitted. Leave teacher_classes=None."
         )
     classes_of_columns(len(own), own, stated, who)
+
+
+def _as_list(labels):
+    return labels.tolist() if hasattr(labels, "tolist") else list(labels)
 
 
 def _some(labels):

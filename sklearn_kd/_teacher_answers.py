@@ -17,8 +17,8 @@ from torch import Tensor
 # vote", 0.005; a far smaller number would make noise the largest thing it says at high T.
 FLOOR_BOUNDS = (1e-7, 1e-2)
 
-# How far a row of probabilities may be from a sum of 1: bfloat16 has three digits.
-_SUM_TOLERANCE = 1e-2
+# How far a row of probabilities may be from a sum of 1: bfloat16 has three digits, and some round to two.
+_SUM_TOLERANCE = 0.02
 
 
 class WrongAnswerError(ValueError):
@@ -70,12 +70,15 @@ def refuse_wrong_numbers(logits: Tensor, who: str) -> None:
         return
     row = int(wrong.nonzero()[0])
     values = logits[row]
-    found = "NaN" if bool(values.isnan().any()) else "+inf" if bool((values > 0).any()) else "nothing but −inf"
+    found = (
+        "NaN" if bool(values.isnan().any()) else "+inf" if bool((values > 0).any()) else "nothing but −inf"
+    )
     raise WrongAnswerError(
         f"{who}:",
         row,
-        f" of X has {found} among its logits; a logit is a number, or −inf for a class that is switched off. Ask the teacher "
-        "in float32, scale X as it was trained, or leave such rows out.",
+        f" of X has {found} among its logits; a logit is a number, or −inf for a class that is switched "
+        "off. See whether that row is all numbers, scaled as for the teacher, ask it in float32, or leave such "
+        "rows out.",
     )
 
 
