@@ -77,8 +77,8 @@ def refuse_wrong_numbers(logits: Tensor, who: str) -> None:
         f"{who}:",
         row,
         f" of X has {found} among its logits; a logit is a number, or −inf for a class that is switched "
-        "off. See whether that row is all numbers, scaled as for the teacher, ask it in float32, or leave such "
-        "rows out.",
+        "off. See whether that row is all numbers, scaled as for the teacher, ask the teacher in float32, or "
+        "leave such rows out.",
     )
 
 

@@ -107,14 +107,14 @@ REFUSED = {
     "classes of columns that lack some of y": lambda X, y: ({"teacher_classes": np.arange(9)}, {}),
     "classes of columns that contradict the teacher": lambda X, y: (
         {
-            "teacher": FrozenEstimator(LogisticRegression(max_iter=9).fit(X, y)),
+            "teacher": FrozenEstimator(LogisticRegression(max_iter=200).fit(X, y)),
             "teacher_classes": np.arange(11),
         },
         {"teacher_logits": None},
     ),
     "a teacher with NaN": lambda X, y: ({"teacher": broken_student()}, {"teacher_logits": None}),
     "a teacher of other samples": lambda X, y: ({"teacher": nn.Linear(9, 10)}, {"teacher_logits": None}),
-    "a teacher that returns no logits": lambda X, y: ({"teacher": nn.GRU(64, 5)}, {"teacher_logits": None}),
+    "a teacher that returns no logits": lambda X, y: ({"teacher": nn.Flatten(0)}, {"teacher_logits": None}),
     "probabilities that are none": lambda X, y: ({"teacher": Percent()}, {"teacher_logits": None}),
     "a student with NaN": lambda X, y: ({"student": broken_student()}, {}),
     "a student of another width": lambda X, y: ({"student": nn.Linear(64, 9)}, {}),
