@@ -74,8 +74,7 @@ class EvaluatedNetwork:
     def __init__(self, module: nn.Module, device: torch.device, who: str):
         self.module, self.who = unwrapped(module), who
         tensors = dict((*self.module.named_parameters(), *self.module.named_buffers()))
-        floating = [t.dtype for t in tensors.values() if t.is_floating_point()]
-        self.dtype = floating[0] if floating else torch.float32
+        self._weight = next((t for t in tensors.values() if t.is_floating_point()), None)
         self._state: dict[str, Tensor] | None = None
         if isinstance(self.module, torch.jit.ScriptModule):
             # Its constants are moved with its weights, but only by a copy of the whole.
@@ -92,11 +91,12 @@ class EvaluatedNetwork:
         ValueError
             If it cannot take such samples.
         """
+        given = x if self._weight is None else x.to(self._weight.dtype)
         with evaluating(self.module.modules()), torch.no_grad():
             try:
                 if self._state is None:
-                    return self.module(x.to(self.dtype))
-                return torch.func.functional_call(self.module, self._state, (x.to(self.dtype),))
+                    return self.module(given)
+                return torch.func.functional_call(self.module, self._state, (given,))
             except _FAILURES as error:
                 if is_out_of_memory(error):
                     raise

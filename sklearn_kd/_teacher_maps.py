@@ -117,7 +117,7 @@ class MapTeacher:
         """Its feature maps of a batch by layer, and its logits where they have been aligned."""
         with turn(), captured(self.network, layers) as maps:  # hooks hear of every forward pass
             output = self.run(x)
-        maps.update((name, found.float()) for name, found in maps.items() if isinstance(found, Tensor))
+        maps.update((name, found.to(x.dtype)) for name, found in maps.items() if isinstance(found, Tensor))
         if self._form is None:
             if _is_table(output):  # what is wrong in a map mostly shows here
                 self.watch.note(output)
