@@ -19,6 +19,8 @@ from sklearn_kd._losses import Targets
 # Of the agreement of teacher and labels, 0 at chance and 1 where it is perfect: at most the first as
 # the columns are, and at least the second as they might be, for a warning.
 _AT_CHANCE, _FAR_ABOVE = 0.15, 0.5
+# Beyond, the search for the best order takes longer than it is worth.
+_MOST_CLASSES = 2000
 # The natural logarithm of one in a million: so improbable must it be that chance finds such an order.
 _LOG_ODDS = 14.0
 
@@ -190,23 +192,21 @@ def warn_if_out_of_order(targets: Targets, classes: np.ndarray, who: str) -> Non
     """
     assert targets.teacher_logits is not None
     said, codes = targets.teacher_logits.argmax(dim=1).cpu().numpy(), targets.labels.cpu().numpy()
-    weight = None if targets.weight is None else targets.weight.cpu().numpy()
+    weight = np.ones(len(codes)) if targets.weight is None else targets.weight.cpu().numpy().astype(float)
     n_classes = len(classes)
-    counts = np.bincount(codes * n_classes + said, weights=weight, minlength=n_classes**2)
-    joint = counts.reshape(n_classes, n_classes) / counts.sum()
-    by_label, by_column = joint.sum(axis=1), joint.sum(axis=0)
-    labels, columns = linear_sum_assignment(joint, maximize=True)
-    now, chance = np.trace(joint), by_label @ by_column
-    best = joint[labels, columns].sum()
-    best_chance = by_label[labels] @ by_column[columns]
-    n_rows = len(codes) if weight is None else weight.sum() ** 2 / (weight**2).sum()
-    if (
-        _above(now, chance) <= _AT_CHANCE
-        and _above(best, best_chance) >= _FAR_ABOVE
-        and n_rows * _divergence(best, max(chance, best_chance)) > gammaln(n_classes + 1) + _LOG_ODDS
-    ):
-        class_of = np.empty(n_classes, dtype=int)
-        class_of[columns] = labels
+    by_label, by_column = (
+        np.bincount(part, weight, minlength=n_classes) / weight.sum() for part in (codes, said)
+    )
+    now, chance = weight[said == codes].sum() / weight.sum(), by_label @ by_column
+    if _above(now, chance) > _AT_CHANCE or n_classes > _MOST_CLASSES:
+        return
+    joint = np.bincount(codes * n_classes + said, weight, minlength=n_classes**2) / weight.sum()
+    labels, columns = linear_sum_assignment(joint.reshape(n_classes, n_classes), maximize=True)
+    best, best_chance = joint[labels * n_classes + columns].sum(), by_label[labels] @ by_column[columns]
+    n_rows = weight.sum() ** 2 / (weight**2).sum()  # as many as of equal weight
+    surprise = n_rows * _divergence(best, max(chance, best_chance))
+    if _above(best, best_chance) >= _FAR_ABOVE and surprise > gammaln(n_classes + 1) + _LOG_ODDS:
+        class_of = labels[np.argsort(columns)]
         warnings.warn(_out_of_order(now, chance, best, class_of, classes, who), UserWarning, stacklevel=2)
 
 
