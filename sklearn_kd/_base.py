@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 from functools import wraps
 from os import PathLike
@@ -26,6 +27,7 @@ from sklearn_kd._export import export_student
 from sklearn_kd._loading import DatasetRows, is_dataset, read
 from sklearn_kd._losses import Targets
 from sklearn_kd._memory import held_of, mebibytes, needing_less, out_of_memory_named, size_of
+from sklearn_kd._network_teachers import NetworkTeacher
 from sklearn_kd._overflow import refuse_overflow
 from sklearn_kd._parts import parts_block
 from sklearn_kd._random import preserved_random_state
@@ -33,7 +35,8 @@ from sklearn_kd._routing import nearest
 from sklearn_kd._rows import CheckedRows
 from sklearn_kd._sklearn_compat import CallbackSupportMixin, clone_by_parameters
 from sklearn_kd._students import build_student, check_student_output
-from sklearn_kd._teachers import NetworkTeacher, make_teacher, without_training
+from sklearn_kd._teacher_answers import name_of, refuse_wrong_numbers, rows_told
+from sklearn_kd._teachers import make_teacher, without_training
 from sklearn_kd.meta import STRATEGIES, Linear, Strategy
 
 if TYPE_CHECKING:
@@ -251,8 +254,8 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
         """Whether this fit goes on from the last one."""
         return self.warm_start and hasattr(self, "net_")
 
-    def _checked_teacher(self, strategy, logits, loaded):
-        """The wrapped teacher, or None where it is not needed."""
+    def _checked_teacher(self, strategy, logits, loaded, stated):
+        """The wrapped teacher, or None where it is not needed; ``stated`` are the classes of its columns."""
         if not strategy.needs_teacher:
             return None
         if logits is not None and self.augment is not None:
@@ -262,13 +265,20 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
                 "or set augment=None."
             )
         if logits is not None:
+            if self.teacher is not None:
+                warnings.warn(
+                    f"teacher_logits take the place of {name_of(self.teacher)}, which is not used. Set "
+                    "teacher=None, or leave teacher_logits out to have it asked.",
+                    UserWarning,
+                    stacklevel=2,
+                )
             return None
         if self.teacher is None:
             raise ValueError(
                 "teacher=None leaves nothing to distil. Give a teacher, give teacher_logits to "
                 "fit, or set meta='none' to train on the labels alone."
             )
-        teacher = make_teacher(self.teacher)
+        teacher = make_teacher(self.teacher, stated)
         if (loaded or self.augment is not None) and not isinstance(teacher, NetworkTeacher):
             mend = "give fit arrays, or teacher_logits." if self.augment is None else "set augment=None."
             raise ValueError(
@@ -278,11 +288,17 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
             )
         return teacher
 
-    def _cached_answers(self, teacher, train, X, y, weight, seed):
-        """The teacher's logits of D_train, asked once; a classifier is fitted on (X, y) first."""
+    def _cached_answers(self, teacher, train, rows, X, y, weight, seed):
+        """The teacher's logits of D_train, asked once; a classifier is fitted on (X, y) first.
+
+        ``rows``: which rows of the whole X these are, for messages.
+        """
         ways = "teacher_logits, computed in parts beforehand", "a smaller batch_size with X as a Dataset"
-        with self._memory_named("asking the teacher", lambda: held_of([train]), *ways):
-            return self._asked(teacher, train, X, y, weight, seed)
+        asking = self._memory_named("asking the teacher", lambda: held_of([train]), *ways)
+        with asking, rows_told(rows):
+            logits = self._asked(teacher, train, X, y, weight, seed)
+            refuse_wrong_numbers(logits, name_of(self.teacher))
+        return logits
 
     def _asked(self, teacher, train, X, y, weight, seed):
         if isinstance(train, LoadedData):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from numbers import Integral, Real
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -19,17 +19,18 @@ from sklearn_kd._base import Seeds, at, unharmed_by_failure
 from sklearn_kd._batches import checked_augmentation
 from sklearn_kd._bilevel import METHODS
 from sklearn_kd._callbacks import FitReport
-from sklearn_kd._checkpoints import Checkpoints, Journal
+from sklearn_kd._checkpoints import Journal
+from sklearn_kd._class_alignment import checked_teacher_classes, warn_if_out_of_order
 from sklearn_kd._data import SplitData, as_tensor
 from sklearn_kd._distillation_net import DistillationNet
+from sklearn_kd._given_logits import checked_logits
 from sklearn_kd._losses import TEMPERATURE_SCALINGS
 from sklearn_kd._metaparameters import LAMBDA1_BOUNDS, Metaparameters
-from sklearn_kd._net_state import Keeper, some_answers
 from sklearn_kd._overflow import check_scale
-from sklearn_kd._rows import checked_logits
+from sklearn_kd._run import Run
 from sklearn_kd._saving import DistilledFiles
 from sklearn_kd._sklearn_compat import Interval, StrOptions, safe_indexing, with_callbacks
-from sklearn_kd._together import train_alone
+from sklearn_kd._teacher_answers import name_of, rows_told
 from sklearn_kd._trials import Trials, TrialsInterrupted
 from sklearn_kd.meta import Fixed, Setting, Strategy
 
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.utils.data import Dataset
     from typing_extensions import Self
-
-    from sklearn_kd._teachers import Teacher
 
 
 class DistilledClassifier(DistilledFiles):
@@ -107,6 +106,10 @@ class DistilledClassifier(DistilledFiles):
         Rows of each training batch that the directional derivative is taken on; None: all.
         Fewer are faster and noisier. Not for students whose rows see each other while they
         train, as with batch normalisation.
+    teacher_classes : array-like of shape (n_columns,) or None, default=None
+        The class of each column of a network's answers, or of ``teacher_logits``, where they do not say
+        so themselves (by ``classes_``, or the columns of a DataFrame). None: the labels must be exactly
+        0 … K−1, and column j is class j. There may be more classes than y has.
     optimizer : class of torch.optim.Optimizer, default=torch.optim.SGD
         Trains the student; ``optimizer__*`` are its further arguments. The hypergradient
         follows SGD (momentum and Nesterov too), Adam and AdamW exactly; others are
@@ -249,6 +252,7 @@ class DistilledClassifier(DistilledFiles):
         "val_temperature": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
         "hypergradient": [StrOptions(set(METHODS))],
         "hypergradient_rows": [Interval(Integral, 1, None, closed="left"), None],
+        "teacher_classes": ["array-like", None],
         "optimizer": [type],
         "lr": [Interval(Real, 0, 1e30, closed="both")],  # beyond, a step overflows float32
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
@@ -296,6 +300,7 @@ class DistilledClassifier(DistilledFiles):
             "finite_difference", "central_difference", "jvp", "exact"
         ] = "finite_difference",
         hypergradient_rows: int | None = None,
+        teacher_classes: ArrayLike | None = None,
         optimizer: type[torch.optim.Optimizer] = torch.optim.SGD,
         lr: float = 0.1,
         max_epochs: int = 200,
@@ -330,6 +335,7 @@ class DistilledClassifier(DistilledFiles):
         self.val_temperature = val_temperature
         self.hypergradient = hypergradient
         self.hypergradient_rows = hypergradient_rows
+        self.teacher_classes = teacher_classes
         self.optimizer = optimizer
         self.lr = lr
         self.max_epochs = max_epochs
@@ -381,8 +387,9 @@ class DistilledClassifier(DistilledFiles):
             Scaled to mean 1. Rows of weight 0 are left out. Passed to a scikit-learn
             teacher that takes it.
         teacher_logits : array-like of shape (n_samples, n_classes), default=None
-            The teacher's logits for the rows of X, columns in sorted order of the labels.
-            They take the place of ``teacher``.
+            The teacher's logits for the rows of X, columns in sorted order of the labels, or as
+            ``teacher_classes`` say. A DataFrame whose columns are the labels is aligned by them, and by
+            its index where X has the same in another order. They take the place of ``teacher``.
         X_val, y_val : array-like, default=None
             D_val, where it is not to be held out of X; a Dataset if X is one, with its labels in
             it or in y_val. Strategies that do not learn from it use it for skorch's
@@ -411,14 +418,16 @@ class DistilledClassifier(DistilledFiles):
         run.checkpoints.end(net.interrupted_)
         return self
 
-    def _prepared(self, X, y, sample_weight, teacher_logits, X_val, y_val) -> _Run:
+    def _prepared(self, X, y, sample_weight, teacher_logits, X_val, y_val) -> Run:
         """All that a training needs, checked; the teacher has been asked."""
         loaded = self._checked_forms(X, X_val)
         strategy = self._checked_strategy(loaded)
+        named_rows = X if hasattr(X, "index") else y
         X_given, X, codes, weight = self._checked_rows(X, y, sample_weight)
         valid_rows = self._checked_validation_rows(X_val, y_val)
-        logits = checked_logits(teacher_logits, len(X), self.classes_)
-        teacher = self._checked_teacher(strategy, logits, loaded)
+        stated = checked_teacher_classes(self.teacher_classes, self.classes_)
+        logits = checked_logits(teacher_logits, len(X), self.classes_, stated=stated, names=named_rows)
+        teacher = self._checked_teacher(strategy, logits, loaded, stated)
 
         given = X, codes, weight, valid_rows
         checkpoints = self._checkpoints(given, logits, Seeds.draw(self.random_state))
@@ -429,9 +438,10 @@ class DistilledClassifier(DistilledFiles):
         self._check_single_rows(student, train.samples, valid)
         check_scale(student, SplitData(train, valid))
         self._check_rows_alone(student, train.samples)
-        train.augmentation = checked_augmentation(
-            self.augment, teacher, train.samples, student, self.classes_
-        )
+        with rows_told(rows):
+            train.augmentation = checked_augmentation(
+                self.augment, teacher, train.samples, student, self.classes_
+            )
         # A rehearsal: what only skorch and torch can judge fails here, before the teacher is trained.
         rehearsal = self._make_net(student, Fixed(), 0.5, 1.0, self.callbacks)
         self._check_callback_names(rehearsal)
@@ -445,10 +455,13 @@ class DistilledClassifier(DistilledFiles):
             X_rows = X[rows] if loaded else safe_indexing(X_given, rows)
             known = self.classes_[codes[rows]], at(weight, rows), seeds.teacher
             with report.teacher():
-                train.set_teacher_logits(self._cached_answers(teacher, train, X_rows, *known))
+                train.set_teacher_logits(self._cached_answers(teacher, train, rows, X_rows, *known))
         elif logits is not None:
             train.set_teacher_logits(as_tensor(logits[rows]))
-        return _Run(SplitData(train, valid), student, strategy, teacher, seeds, report, checkpoints)
+        if train.targets.teacher_logits is not None:
+            who = "teacher_logits" if logits is not None else name_of(self.teacher)
+            warn_if_out_of_order(train.targets, self.classes_, who)
+        return Run(SplitData(train, valid), student, strategy, teacher, seeds, report, checkpoints)
 
     def _ready_net(self, run):
         """The net about to be trained, its metaparameters where the strategy starts them."""
@@ -565,32 +578,6 @@ class DistilledClassifier(DistilledFiles):
                 f"{high}). Start inside the bounds, or widen them."
             )
         return self._named_strategy()
-
-
-class _Run(NamedTuple):
-    """One fit, ready to be trained; ``student`` is copied by each net and stays as it is."""
-
-    data: SplitData
-    student: nn.Module
-    strategy: Strategy
-    teacher: Teacher | None
-    seeds: Seeds
-    report: FitReport
-    checkpoints: Checkpoints
-
-    def train(self, net: DistillationNet) -> DistillationNet:
-        """Train an initialised net under this run's seed, or the rest that a checkpoint leaves."""
-        if self.checkpoints.active:
-            net.keeper_ = Keeper(self.checkpoints, "training", self._some_answers())
-        return train_alone(net, self.data, self.seeds.training)
-
-    def _some_answers(self) -> Tensor | None:
-        """What the teacher is known by."""
-        train = self.data.train
-        if train.augmentation is None:
-            return some_answers(train.targets.teacher_logits)
-        _, ask = train.augmentation
-        return None if ask is None else some_answers(ask(train.samples))
 
 
 def _checked_bounds(bounds):

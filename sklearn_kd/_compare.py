@@ -19,21 +19,25 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.parallel import Parallel, delayed
 
 from sklearn_kd._base import PREDICTION_BATCH, Seeds
+from sklearn_kd._class_alignment import checked_teacher_classes
 from sklearn_kd._classifier import DistilledClassifier
 from sklearn_kd._comparison import MethodComparison, check_baseline
 from sklearn_kd._data import as_tensor, split_rows
+from sklearn_kd._given_logits import checked_logits
 from sklearn_kd._loading import is_dataset
 from sklearn_kd._processes import count_processes, default_n_jobs, one_by_one, one_thread_per_process
 from sklearn_kd._routing import nearest
-from sklearn_kd._rows import checked_logits, from_torch
+from sklearn_kd._rows import from_torch
 from sklearn_kd._sklearn_compat import has_callbacks, safe_indexing
 from sklearn_kd._students import MLPStudent
-from sklearn_kd._teachers import Teacher, make_teacher, set_open_seeds
+from sklearn_kd._teacher import Teacher
+from sklearn_kd._teacher_answers import name_of, refuse_wrong_numbers, rows_told
+from sklearn_kd._teachers import make_teacher, set_open_seeds
 from sklearn_kd._together import divided, moves, share_inputs, train_together
 from sklearn_kd.meta import STRATEGIES
 
 # What all arms have in common, so that no arm can have its own.
-_SHARED = ("teacher", "random_state", "validation_fraction")
+_SHARED = ("teacher", "teacher_classes", "random_state", "validation_fraction")
 
 
 def compare_methods(
@@ -148,20 +152,22 @@ def compare_methods(
             f"X is a {type(X).__name__}; compare_methods cuts folds out of arrays. Give X and y as "
             "arrays or tensors, or fit the methods on torch.utils.data.Subset of the Dataset yourself."
         )
+    named_rows = X if hasattr(X, "index") else y
     X, y = from_torch(X), column_or_1d(from_torch(y), warn=True)
     X = X if hasattr(X, "shape") else np.asarray(X)
     check_consistent_length(X, y)
     check_classification_targets(y)
     # The teacher reaches the arms as logits; a big one is not carried along by each of them.
     classifier, given_teacher = clone(classifier), classifier.teacher
-    classifier.set_params(teacher=None)
+    stated = checked_teacher_classes(classifier.teacher_classes, np.unique(y))
+    classifier.set_params(teacher=None, teacher_classes=None)
     arms = _checked_arms(classifier, methods, baseline)
     if not isinstance(n_seeds, Integral) or isinstance(n_seeds, bool) or n_seeds < 1:
         raise ValueError(f"n_seeds={n_seeds!r} must be an integer of at least 1.")
-    logits = checked_logits(teacher_logits, len(y), np.unique(y))
+    logits = checked_logits(teacher_logits, len(y), np.unique(y), stated=stated, names=named_rows)
     teacher = None
     if logits is None and any(arm.needs_teacher for arm in arms):
-        teacher = _checked_teacher(given_teacher, arms)
+        teacher = _checked_teacher(given_teacher, stated, arms)
 
     rng = check_random_state(random_state)
     cells = _cells(X, y, cv, int(n_seeds), rng)
@@ -251,7 +257,7 @@ def _run(plan, cell) -> list[tuple]:
     if plan.logits is not None:
         logits = plan.logits[cell.train][:, np.isin(np.unique(plan.y), classes)]
     elif plan.teacher is not None:
-        logits = _teacher_logits(plan, X_train, y_train, rows, seeds)
+        logits = _teacher_logits(plan, cell, X_train, y_train, rows, seeds)
     _warm_up(plan.classifier.device)
     place = (cell.fold, cell.seed, cell.random_state, len(cell.train), len(cell.test))
     fits = _fits(plan.arms, cell, X_train, y_train, rows, logits)
@@ -270,7 +276,7 @@ def _transformed(plan, cell):
     return transformers.fit_transform(X_train, plan.y[cell.train]), transformers.transform(X_test)
 
 
-def _teacher_logits(plan, X, y, rows, seeds):
+def _teacher_logits(plan, cell, X, y, rows, seeds):
     """Logits for all rows, shape (n, K), of a teacher fitted on D_train alone."""
     teacher, classes, device = copy.copy(plan.teacher), np.unique(y), plan.classifier._device()
     train, _ = rows
@@ -280,7 +286,10 @@ def _teacher_logits(plan, X, y, rows, seeds):
     for part in rows:
         X_part = safe_indexing(X, part)
         tensor = as_tensor(check_array(X_part, dtype=np.float32, allow_nd=True), device)
-        logits[part] = teacher.logits(X_part, tensor, classes, PREDICTION_BATCH).cpu().numpy()
+        with rows_told(cell.train[part]):
+            found = teacher.logits(X_part, tensor, classes, PREDICTION_BATCH)
+            refuse_wrong_numbers(found, name_of(teacher.fitted))
+        logits[part] = found.cpu().numpy()
     return logits
 
 
@@ -462,14 +471,14 @@ def _as_dict(methods) -> dict[str, dict]:
     return {name: {"meta": name} for name in methods}
 
 
-def _checked_teacher(teacher, arms):
+def _checked_teacher(teacher, stated, arms):
     if teacher is None:
         needing = [arm.name for arm in arms if arm.needs_teacher]
         raise ValueError(
             f"teacher=None leaves nothing to distil by {needing}. Give the estimator a teacher, or "
             "give teacher_logits."
         )
-    return make_teacher(teacher)
+    return make_teacher(teacher, stated)
 
 
 def _results_dtype(arms):

@@ -136,6 +136,10 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         In the retraining a pathway is not computed in the steps in which its raw factor is at
         most this; the others are not renormalised. None: all are computed. "auto": 0.5 with
         "biased_softmax", else None.
+    teacher_classes : array-like of shape (n_columns,) or None, default=None
+        The class of each column of the teacher's logits, where it has no ``classes_``; of use with
+        ``logit_weight`` alone. None: the labels must be exactly 0 … K−1, and column j is class j. There
+        may be more classes than y has.
     optimizer : class of torch.optim.Optimizer, default=torch.optim.SGD
         Trains student and transforms; ``optimizer__*`` are its further arguments. The
         hypergradient follows SGD, Adam and AdamW exactly.
@@ -262,6 +266,7 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         "meta_lr": [Interval(Real, 0, None, closed="left")],
         "hypergradient": [StrOptions(set(METHODS))],
         "tau": [Real, StrOptions({"auto"}), None],
+        "teacher_classes": ["array-like", None],
         "optimizer": [type],
         "lr": [Interval(Real, 0, 1e30, closed="both")],  # beyond, a step overflows float32
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
@@ -309,6 +314,7 @@ class DistProClassifier(DistProFiles, BaseDistPro):
             "finite_difference", "central_difference", "jvp", "exact"
         ] = "finite_difference",
         tau: float | Literal["auto"] | None = "auto",
+        teacher_classes: ArrayLike | None = None,
         optimizer: type[torch.optim.Optimizer] = torch.optim.SGD,
         lr: float = 0.1,
         max_epochs: int = 200,
@@ -347,6 +353,7 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         self.meta_lr = meta_lr
         self.hypergradient = hypergradient
         self.tau = tau
+        self.teacher_classes = teacher_classes
         self.optimizer = optimizer
         self.lr = lr
         self.max_epochs = max_epochs

@@ -14,6 +14,7 @@ from sklearn_kd._base import BaseDistiller, Seeds
 from sklearn_kd._batches import checked_augmentation
 from sklearn_kd._callbacks import FitReport
 from sklearn_kd._checkpoints import Checkpoints
+from sklearn_kd._class_alignment import checked_teacher_classes
 from sklearn_kd._data import SplitData
 from sklearn_kd._distances import checked_distance
 from sklearn_kd._distillation_process import DistillationProcess
@@ -111,6 +112,7 @@ class BaseDistPro(BaseDistiller):
         self._check_logit_term(process)
         teacher = MapTeacher(self.teacher, self._device())
         X_given, X, codes, weight = self._checked_rows(X, y, sample_weight)
+        stated = checked_teacher_classes(self.teacher_classes, self.classes_)
         given = X, codes, weight, self._checked_validation_rows(X_val, y_val)
 
         searches = process is None and self.weights != "equal"
@@ -124,7 +126,7 @@ class BaseDistPro(BaseDistiller):
             check_scale(student, SplitData(train, valid))
             train.augmentation = checked_augmentation(self.augment, None, samples, student, self.classes_)
         if self.logit_weight:
-            teacher.align_logits(samples, self.classes_)
+            teacher.align_logits(samples, self.classes_, stated)
         pathways = find_pathways(
             teacher,
             student,

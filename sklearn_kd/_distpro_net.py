@@ -202,6 +202,7 @@ class DistProNet(TrainingNet):
     def on_epoch_begin(self, net, dataset_train=None, dataset_valid=None, **kwargs):
         """Count anew."""
         super().on_epoch_begin(net, dataset_train, dataset_valid, **kwargs)
+        self.watch_ = None if self.teacher is None else self.teacher.watch
         self.pathways_run_: list[int] = []
 
     def on_epoch_end(self, net, dataset_train=None, dataset_valid=None, **kwargs):

@@ -122,8 +122,8 @@ def layer_table(network: Any, samples: Any, layers: str | Sequence[str] = "auto"
     module = network_of(network, "network")
     tensor = next(module.parameters(), None)
     rows = _rows(samples, torch.device("cpu") if tensor is None else tensor.device)
-    teacher = MapTeacher(network, rows.device)
-    teacher.check(rows, "network", "network")
+    teacher = MapTeacher(network, rows.device, "network")
+    teacher.check(rows, "network")
     if not (isinstance(layers, str) and layers == "auto"):
         found = find_layers(module, layers, rows, name="layers", run=teacher.run)
         return LayerTable([_row(layer, *entry, stage) for stage, (layer, entry) in enumerate(found.items())])

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from torch import nn
+from torch.jit import ScriptModule
 
 from sklearn_kd._turns import turn
 
@@ -18,7 +19,8 @@ def evaluating(parts: Iterable[nn.Module], but: type[nn.Module] | tuple = ()) ->
     into training mode meanwhile.
     """
     with turn():
-        changed = [part for part in parts if part.training and not isinstance(part, but)]
+        # A frozen TorchScript module has no mode.
+        changed = [p for p in parts if getattr(p, "training", False) and not isinstance(p, but)]
         try:
             for part in changed:
                 _set(part, False)
@@ -29,5 +31,8 @@ def evaluating(parts: Iterable[nn.Module], but: type[nn.Module] | tuple = ()) ->
 
 
 def _set(part: nn.Module, training: bool) -> None:
+    if isinstance(part, ScriptModule):  # which runs by what its own assignment sets
+        part.training = training
+        return
     # nn.Module's own assignment looks for parameters and modules, which takes ten times as long.
     object.__setattr__(part, "training", training)

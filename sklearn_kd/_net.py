@@ -31,6 +31,7 @@ from sklearn_kd._overflow import OverflowCheck, has_finite_state
 from sklearn_kd._responses import Clipping, global_norm, ill_conditioned_steps, warn_if_response_unknown
 from sklearn_kd._skipping import (
     GOOD,
+    MEND,
     NO_DIRECTION,
     NO_HYPERGRADIENT,
     SKIPPED,
@@ -42,6 +43,7 @@ from sklearn_kd._skipping import (
     is_finite,
     skips_message,
 )
+from sklearn_kd._teacher_answers import AnswersWatch
 from sklearn_kd.meta import Strategy
 
 log = logging.getLogger("sklearn_kd")
@@ -179,6 +181,7 @@ class TrainingNet(NeuralNetClassifier):
         self.listeners_ = {}
         self.diverged_ = self.interrupted_ = False
         self.skips_, self.overflow_check_, self.finite_weights_ = Skips(), None, {}
+        self.watch_: AnswersWatch | None = None  # of a teacher that answers while the student trains
         return self
 
     def trained_modules(self) -> list[torch.nn.Module]:
@@ -227,6 +230,7 @@ class TrainingNet(NeuralNetClassifier):
             "keeper_": None,
             "step_record_": None,
             "overflow_check_": None,
+            "watch_": None,
         }
 
     # ----------------------------------------------------------------------------------
@@ -432,6 +436,8 @@ class TrainingNet(NeuralNetClassifier):
         if self.keeper_ is not None:  # here, when all callbacks have had the end of the last epoch
             self.keeper_.save(self)
         super().on_epoch_begin(net, dataset_train, dataset_valid, **kwargs)
+        if dataset_train is not None and dataset_train.augmentation is not None:
+            self.watch_ = getattr(dataset_train.augmentation[1], "watch", None)
         self.finite_weights_ = {
             k: {
                 name: value.clone() if isinstance(value, torch.Tensor) else copy.deepcopy(value)
@@ -454,8 +460,9 @@ class TrainingNet(NeuralNetClassifier):
         self.skips_.end_epoch()  # which an interrupt may have left open
         self._give_up_what_diverged()
         if not self.diverged_ and self.skips_.first is not None:
-            warnings.warn(skips_message(self.skips_, self.where_it_stood), ConvergenceWarning, stacklevel=2)
-        self.finite_weights_, self.captured_, self.overflow_check_ = {}, None, None
+            message = skips_message(self.skips_, self.where_it_stood, self._mend())
+            warnings.warn(message, ConvergenceWarning, stacklevel=2)
+        self.finite_weights_, self.captured_, self.overflow_check_, self.watch_ = {}, None, None, None
         self._set_training(False)  # for good: no thread that predicts finds it otherwise
 
     def _give_up_what_diverged(self):
@@ -473,9 +480,13 @@ class TrainingNet(NeuralNetClassifier):
             for k, module in enumerate(modules):
                 module.load_state_dict(self.finite_weights_[k])
         message = divergence_message(
-            skips, predicts, self.checked_at_, len(self.history), self.where_it_stood
+            skips, predicts, self.checked_at_, len(self.history), self.where_it_stood, self._mend()
         )
         warnings.warn(message, ConvergenceWarning, stacklevel=2)
+
+    def _mend(self) -> str:
+        """Say what to do about steps that were skipped."""
+        return (None if self.watch_ is None else self.watch_.fault()) or MEND
 
     def where_it_stood(self, iteration: int) -> str:
         """The metaparameters of an iteration, in brackets after a space, for a message; or nothing."""

@@ -1,4 +1,4 @@
-"""What may be given to ``fit`` and ``predict``: rows, labels, weights and logits, checked."""
+"""What may be given to ``fit`` and ``predict``: rows, labels and weights, checked."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils import check_array, column_or_1d
+from sklearn.utils import column_or_1d
 from sklearn.utils.validation import validate_data
 
 from sklearn_kd._loading import DatasetRows, is_dataset, labelled_rows
@@ -138,27 +138,6 @@ class CheckedRows(RoutingEstimator):
                 f"{name} has samples of shape {X.shape[1:]}, but {type(self).__name__} was "
                 f"fitted on samples of shape {self._sample_shape}."
             )
-
-
-def checked_logits(teacher_logits, n_samples: int, classes: np.ndarray) -> np.ndarray | None:
-    """The given logits as float32 of shape (n_samples, n_classes), or None.
-
-    Raises
-    ------
-    ValueError
-        If they have another shape, or are not finite.
-    """
-    if teacher_logits is None:
-        return None
-    with naming("teacher_logits"):
-        logits = check_array(from_torch(teacher_logits), dtype=np.float32, input_name="teacher_logits")
-    if logits.shape != (n_samples, len(classes)):
-        raise ValueError(
-            f"teacher_logits must have shape (n_samples, n_classes) = ({n_samples}, {len(classes)}), "
-            f"one row per row of X and one column per class in the order {classes.tolist()[:10]}; "
-            f"got {logits.shape}."
-        )
-    return logits
 
 
 def from_torch(values):

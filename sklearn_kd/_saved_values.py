@@ -62,6 +62,8 @@ def encoded(value: Any) -> Any:
         return {"tuple": [encoded(part) for part in value]}
     if type(value) is dict and all(type(key) is str for key in value):
         return {"dict": {key: encoded(part) for key, part in value.items()}}
+    if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "biufUO":
+        return {"array": [encoded(part) for part in value.tolist()]}
     if isinstance(value, torch.device):
         return str(value)
     if isinstance(value, PathLike):
@@ -97,6 +99,8 @@ def decoded(value: Any) -> Any:
     kind, given = next(iter(value.items())) if len(value) == 1 else (None, None)
     if kind == "tuple" and isinstance(given, list):
         return tuple(map(decoded, given))
+    if kind == "array" and isinstance(given, list):
+        return np.asarray(list(map(decoded, given)))
     if kind == "dict" and isinstance(given, dict):
         return {key: decoded(part) for key, part in given.items()}
     if kind == "strategy" and isinstance(given, list) and len(given) == 2 and given[0] in _STRATEGIES:

@@ -211,16 +211,16 @@ class Skips:
         self._iteration += 1
 
 
-_MEND = "Lower lr, clip the gradients (skorch.callbacks.GradientNormClipping) or scale X."
+MEND = "Lower lr, clip the gradients (skorch.callbacks.GradientNormClipping) or scale X."
 
 
 def divergence_message(
-    skips: Skips, predicts: bool, n_iterations: int, epoch: int, stood: Callable[[int], str]
+    skips: Skips, predicts: bool, n_iterations: int, epoch: int, stood: Callable[[int], str], mend: str = MEND
 ) -> str:
     """Why a fit was given up after ``n_iterations``, in ``epoch``, and what is kept.
 
     ``predicts`` says whether the student did to the end; ``stood`` tells the metaparameters of an
-    iteration.
+    iteration; ``mend`` is what to do.
     """
     if skips.in_a_row:
         last = skips.run + skips.in_a_row - 1
@@ -234,15 +234,15 @@ def divergence_message(
             f"finite{stood(n_iterations)}"
         )
     state = f"before iteration {skips.run}" if predicts else f"from the end of epoch {epoch - 1}"
-    return f"Training diverged: {found}. The weights {state} are kept. {_MEND}"
+    return f"Training diverged: {found}. The weights {state} are kept. {mend}"
 
 
-def skips_message(skips: Skips, stood: Callable[[int], str]) -> str:
+def skips_message(skips: Skips, stood: Callable[[int], str], mend: str = MEND) -> str:
     """What a fit that came to its end has skipped."""
     first = skips.first or 0
     return (
         f"{skips.counts[SKIPPED]} of {sum(skips.counts)} steps were skipped, because loss or gradient was "
         f"not finite, and {skips.counts[NO_HYPERGRADIENT]} hypergradients that were not finite were not "
         f"followed; the first in iteration {first}{stood(first)}. They changed nothing; the columns "
-        f"skipped_steps and skipped_hypergradients of the history count them by epoch. {_MEND}"
+        f"skipped_steps and skipped_hypergradients of the history count them by epoch. {mend}"
     )

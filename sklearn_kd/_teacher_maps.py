@@ -8,15 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNet
 from torch import Tensor, nn
 
 from sklearn_kd._layers import captured, check_not_compiled, resolve_layers
-from sklearn_kd._memory import is_out_of_memory
-from sklearn_kd._modes import evaluating
+from sklearn_kd._network_teachers import AnswerForm, EvaluatedNetwork, require_fitted_net, unwrapped
 from sklearn_kd._random import preserved_random_state
-from sklearn_kd._teachers import columns_of, columns_of_codes, require_fitted_net
+from sklearn_kd._teacher_answers import AnswersWatch, logits_in, name_of, refuse_wrong_numbers, thawed
 from sklearn_kd._turns import turn
 
 
@@ -30,7 +28,7 @@ def network_of(teacher: Any, name: str = "teacher") -> nn.Module:
     ValueError
         If it has not been fitted.
     """
-    inner = getattr(teacher, "estimator", teacher) if isinstance(teacher, FrozenEstimator) else teacher
+    inner = thawed(teacher)
     if isinstance(inner, nn.Module):
         return inner
     if isinstance(inner, NeuralNet):
@@ -52,8 +50,8 @@ def network_of(teacher: Any, name: str = "teacher") -> nn.Module:
 
 def _without_wrappers(network: nn.Module) -> nn.Module:
     """The network inside DataParallel and torch.compile, which split batches or leave out hooks."""
-    inner = network.module if isinstance(network, nn.DataParallel) else getattr(network, "_orig_mod", None)
-    return _without_wrappers(inner) if isinstance(inner, nn.Module) else network
+    inner = getattr(unwrapped(network), "_orig_mod", None)
+    return _without_wrappers(inner) if isinstance(inner, nn.Module) else unwrapped(network)
 
 
 @contextmanager
@@ -72,80 +70,71 @@ def _uncompiled(parts: Sequence[nn.Module]) -> Iterator[None]:
 class MapTeacher:
     """A trained network in evaluation mode, without gradient, on the student's device.
 
-    Its tensors are moved, not the user's module, which is in no optimizer and left as it is.
+    The user's module is in no optimizer and left as it is.
 
     Parameters
     ----------
     teacher : nn.Module, skorch net or estimator of this library
     device : torch.device
+    name : str, default="teacher"
+        What messages call it.
     """
 
-    def __init__(self, teacher: Any, device: torch.device):
-        self.fitted, self.network, self.device = teacher, network_of(teacher), device
-        self._bare = _without_wrappers(self.network)
-        self._compiled = [part for part in self._bare.modules() if part._compiled_call_impl is not None]
-        tensors = dict((*self._bare.named_parameters(), *self._bare.named_buffers()))
-        elsewhere = any(tensor.device != device for tensor in tensors.values())
-        self._state = {name: t.detach().to(device) for name, t in tensors.items()} if elsewhere else None
-        self._columns: np.ndarray | None = None
+    def __init__(self, teacher: Any, device: torch.device, name: str = "teacher"):
+        self.fitted, self.network, self.device = teacher, network_of(teacher, name), device
+        self.who = name_of(teacher, name)
+        bare = _without_wrappers(self.network)
+        self._evaluated = EvaluatedNetwork(bare, device, self.who)
+        self._compiled = [part for part in bare.modules() if part._compiled_call_impl is not None]
+        self.watch = AnswersWatch(self.who)
+        self._form: AnswerForm | None = None
+        self._widths: list[int] = []
 
     def run(self, x: Tensor) -> Any:
         """A forward pass on ``device``; no trace in the random state."""
-        with (
-            evaluating(self.network.modules()),
-            _uncompiled(self._compiled),
-            torch.no_grad(),
-            preserved_random_state(self.device),
-        ):
-            if self._state is None:
-                return self._bare(x)
-            return torch.func.functional_call(self._bare, self._state, (x,))
+        with _uncompiled(self._compiled), preserved_random_state(self.device):
+            return self._evaluated(x)
 
     def layers(self, layers: str | Sequence[str], samples: Tensor) -> dict[str, tuple[int, ...]]:
         """The layers that are meant, as in :func:`resolve_layers`."""
-        self.check(samples, "teacher_layers", "teacher")
+        self.check(samples, "teacher_layers")
         return resolve_layers(self.network, layers, samples, name="teacher_layers", run=self.run)
 
-    def check(self, samples: Tensor, name: str, what: str) -> None:
+    def check(self, samples: Tensor, name: str) -> None:
         """Raise ValueError unless it takes the samples and has layers, as the parameter ``name`` needs."""
         check_not_compiled(self.network, name, runs_uncompiled=True)
-        self._try(samples, what)
+        output = self.run(samples)
+        if _is_table(output):
+            refuse_wrong_numbers(output.float(), self.who)
 
-    def _try(self, samples, what="teacher"):
-        try:
-            return self.run(samples)
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            if is_out_of_memory(error):
-                raise
-            raise ValueError(
-                f"{what} {type(self.network).__name__} cannot take samples of shape "
-                f"{tuple(samples.shape[1:])}: {error}"
-            ) from error
-
-    def align_logits(self, samples: Tensor, classes: np.ndarray) -> None:
+    def align_logits(self, samples: Tensor, classes: np.ndarray, stated: list | None = None) -> None:
         """Note which of its logits belong to ``classes``.
+
+        Parameters
+        ----------
+        samples : Tensor
+            Rows to ask it about.
+        classes : ndarray
+            Those of y.
+        stated : list or None, default=None
+            The classes of its columns, where the user states them.
 
         Raises
         ------
         ValueError
-            If it has no logits, or does not know a class.
+            If it has no logits, or nobody says which class is which column.
         """
-        inner = getattr(self.fitted, "estimator", self.fitted)
-        criterion = getattr(inner, "criterion_", None) if isinstance(inner, NeuralNet) else None
-        logits = self._try(samples)
-        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        if (criterion is not None and not isinstance(criterion, nn.CrossEntropyLoss)) or (
-            not isinstance(logits, Tensor) or logits.ndim != 2
-        ):
-            what = "" if criterion is None else f" for the criterion {type(criterion).__name__}"
+        own = getattr(thawed(self.fitted), "classes_", None)
+        self._widths = sorted({len(known) for known in (stated, own, classes) if known is not None})
+        output = self.run(samples)
+        try:
+            values = logits_in(output, len(samples), self._widths, self.who)
+        except ValueError as error:
             raise ValueError(
-                f"logit_weight needs a teacher that returns logits of shape (n, n_classes); it returned "
-                f"{shape}{what}. Set logit_weight=0 to use its feature maps alone."
-            )
-        if hasattr(type(inner), "student_"):  # its columns have labels, not codes
-            self._columns = columns_of(inner.classes_, classes)
-        else:
-            self._columns = columns_of_codes(inner, logits.shape[1], classes)
+                f"logit_weight needs a teacher that returns logits. {error} Or set logit_weight=0 to use its "
+                "feature maps alone."
+            ) from error
+        self._form = AnswerForm.of(values, self.fitted, stated, classes, says="logits")
 
     def some_answers(self, samples: Tensor, layers: Sequence[str]) -> Tensor:
         """The means of its feature maps of some samples, float64, to know it by."""
@@ -155,5 +144,17 @@ class MapTeacher:
     def __call__(self, x: Tensor, layers: Sequence[str]) -> tuple[Mapping[str, Tensor], Tensor | None]:
         """Its feature maps of a batch by layer, and its logits where they have been aligned."""
         with turn(), captured(self.network, layers) as maps:  # hooks hear of every forward pass
-            logits = self.run(x)
-        return maps, None if self._columns is None else logits[:, self._columns].float()
+            output = self.run(x)
+        maps.update((name, found.to(x.dtype)) for name, found in maps.items() if isinstance(found, Tensor))
+        if self._form is None:
+            if _is_table(output):  # what is wrong in a map mostly shows here
+                self.watch.note(output)
+            return maps, None
+        values = logits_in(output, len(x), self._widths, self.who)
+        self.watch.note(values)
+        return maps, self._form(values)
+
+
+def _is_table(output: Any) -> bool:
+    """Whether a network returned rows of numbers, as logits are."""
+    return isinstance(output, Tensor) and output.ndim == 2 and output.is_floating_point()

@@ -7,12 +7,14 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
+from sklearn.tree import DecisionTreeClassifier
 from skorch.callbacks import Callback
 from test_layers_by_call import LAYERS
 from torch import nn
@@ -65,6 +67,11 @@ def changed(X, value):
     return X
 
 
+class Percent(DecisionTreeClassifier):
+    def predict_proba(self, X):
+        return 100 * super().predict_proba(X)
+
+
 # What is done, as f(X, y) -> (parameters, arguments of fit).
 REFUSED = {
     "values too large for the student": lambda X, y: ({"student": steep_student()}, {"X": X * 1e38}),
@@ -80,12 +87,37 @@ REFUSED = {
         {"y": np.array([c or "none" for c in y.tolist()], dtype=object)},
     ),
     "one class": lambda X, y: ({}, {"y": 0 * y}),
-    "no row to hold out": lambda X, y: ({}, {"X": X[:5], "y": np.arange(5), "teacher_logits": np.eye(5)}),
+    "no row to hold out": lambda X, y: ({}, {"X": X[:5], "y": np.arange(5), "teacher_logits": -np.eye(5)}),
     "classes of D_val that y has not": lambda X, y: ({}, {"X_val": X[:3], "y_val": [0, 1, 99]}),
     "weights below zero": lambda X, y: ({}, {"sample_weight": -np.ones(len(y))}),
     "weights that are no numbers": lambda X, y: ({}, {"sample_weight": np.array(["a"] * len(y))}),
     "logits of another shape": lambda X, y: ({}, {"teacher_logits": np.zeros((len(y), 9))}),
     "logits that are not finite": lambda X, y: ({}, {"teacher_logits": np.full((len(y), 10), np.nan)}),
+    "logits in a table of other names": lambda X, y: (
+        {},
+        {"teacher_logits": pd.DataFrame(np.zeros((len(y), 10)), columns=list("abcdefghij"))},
+    ),
+    "logits of other rows": lambda X, y: (
+        {},
+        {"X": pd.DataFrame(X), "teacher_logits": pd.DataFrame(np.zeros((len(y), 10)), index=y)},
+    ),
+    "a teacher whose columns nobody names": lambda X, y: (
+        {"teacher": nn.Linear(64, 10)},
+        {"y": y + 1, "teacher_logits": None},
+    ),
+    "a teacher of fewer classes": lambda X, y: ({"teacher": nn.Linear(64, 9)}, {"teacher_logits": None}),
+    "classes of columns that lack some of y": lambda X, y: ({"teacher_classes": np.arange(9)}, {}),
+    "classes of columns that contradict the teacher": lambda X, y: (
+        {
+            "teacher": FrozenEstimator(LogisticRegression(max_iter=200).fit(X, y)),
+            "teacher_classes": np.arange(11),
+        },
+        {"teacher_logits": None},
+    ),
+    "a teacher with NaN": lambda X, y: ({"teacher": broken_student()}, {"teacher_logits": None}),
+    "a teacher of other samples": lambda X, y: ({"teacher": nn.Linear(9, 10)}, {"teacher_logits": None}),
+    "a teacher that returns no logits": lambda X, y: ({"teacher": nn.Flatten(0)}, {"teacher_logits": None}),
+    "probabilities that are none": lambda X, y: ({"teacher": Percent()}, {"teacher_logits": None}),
     "a student with NaN": lambda X, y: ({"student": broken_student()}, {}),
     "a student of another width": lambda X, y: ({"student": nn.Linear(64, 9)}, {}),
     "batches of one row under batch normalisation": lambda X, y: (

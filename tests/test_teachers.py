@@ -18,7 +18,8 @@ from skorch import NeuralNetClassifier
 from torch import nn
 
 from sklearn_kd import MLPStudent
-from sklearn_kd._teachers import log_probabilities, make_teacher
+from sklearn_kd._teacher_answers import log_probabilities
+from sklearn_kd._teachers import make_teacher
 
 
 @pytest.fixture
@@ -129,12 +130,14 @@ def test_columns_follow_the_labels(digits, labels):
 
 def test_module_on_a_fold_that_lacks_a_class(digits, module):
     X, y = digits
-    some = y != 3
-    logits = logits_of(module, X[some], y[some])
+    some, names = y != 3, np.array([f"class {i}" for i in range(10)])
     everything = logits_of(module, X, y)[some]
+    for labels in (np.arange(10), names):
+        with pytest.raises(ValueError, match="which column is which class is not known"):
+            logits_of(module, X[some], labels[y[some]])
+    module.classes_ = np.arange(10)
+    logits = logits_of(module, X[some], y[some])
     np.testing.assert_allclose(logits, np.delete(everything, 3, axis=1), rtol=1e-5)
-    names = np.array([f"class {i}" for i in range(10)])
-    np.testing.assert_allclose(logits_of(module, X, names[y]), logits_of(module, X, y))
     module.classes_ = names
     np.testing.assert_allclose(logits_of(module, X[some], names[y[some]]), logits)
 
@@ -196,7 +199,7 @@ def test_teacher_of_other_classes(make, digits):
     few = FrozenEstimator(LogisticRegression(max_iter=200).fit(X[y < 5], y[y < 5]))
     with pytest.raises(ValueError, match=r"does not know the class\(es\) \[5, 6, 7, 8, 9\]"):
         make(few).fit(X, y)
-    with pytest.raises(ValueError, match="does not know"):
+    with pytest.raises(ValueError, match="3 columns and does not know all of the 10 classes"):
         make(nn.Linear(64, 3)).fit(X, y)
     with pytest.raises(ValueError, match="logits of shape"):
         make(nn.Sequential(nn.Linear(64, 10), nn.Unflatten(1, (5, 2)))).fit(X, y)

@@ -28,7 +28,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn_kd import MLPStudent
 from sklearn_kd._bilevel import StepRecord
 from sklearn_kd._losses import Targets, TrainingLoss
-from sklearn_kd._teachers import log_probabilities
+from sklearn_kd._teacher_answers import log_probabilities
 
 LAMBDA1, T, STAGES, DRAWS = 0.5, 2.0, (0, 20, 40, 80, 160), 400
 # name: rows of D_val, rows of the extra pass
