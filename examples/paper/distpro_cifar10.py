@@ -8,8 +8,10 @@ the ResNet-20 of 32×32 images, trained on for five epochs with all 50,000 small
 The arms: the student alone; its teacher's answers (KD, T = 4); pathways of equal weight; ReviewKD's
 fusion blocks (_reviewkd.py, warmed up over the first epoch); DistPro; the mean over time of its process,
 its last weights throughout, and the process backwards; DistPro with a search that predicts ten of twenty
-steps; DistPro with lambda1 and T learned beside the pathways. Equal and last weights run once more at the
-sum that DistPro's weights have (the mean has it as it is, and so has the process backwards).
+steps; DistPro with lambda1 and T learned beside the pathways. What the learning adds is seen beside an arm
+that has the teacher's answers at fixed weight, as KD has them, in the search and after it ("DistPro and KD");
+so have pathways of equal weight ("equal and KD"). Equal and last weights run once more at the sum that
+DistPro's weights have (the mean has it as it is, and so has the process backwards).
 
 Each arm's weight is the best of four (of three for KD) on a fifth of the training images, of one
 division, the same for all arms; the test images choose nothing. The arms of a seed have the same initial
