@@ -12,21 +12,17 @@ well, which is what else they could be used for.
 """
 
 import json
-import platform
 import sys
 import time
 from pathlib import Path
 
 import matplotlib
 import numpy as np
-import sklearn
-import skorch
-import torch
+from _provenance import provenance
 from sklearn.datasets import load_digits
 from sklearn.frozen import FrozenEstimator
 from sklearn.neural_network import MLPClassifier
 
-import sklearn_kd
 from sklearn_kd import DistilledClassifier, MetaparameterPathDisplay, MLPStudent
 
 matplotlib.use("Agg")
@@ -87,8 +83,7 @@ for method in ("the teacher itself", *METHODS):
 here = Path(sys.argv[0])
 display = MetaparameterPathDisplay.from_path(learned, name="linear: five runs and their mean")
 display.figure_.savefig(here.with_suffix(".png"), dpi=120)
-versions = {m.__name__: m.__version__ for m in (sklearn_kd, torch, skorch, sklearn, np)}
-record = {"versions": versions | {"python": platform.python_version()}, "runs": runs}
+record = {**provenance(here), "runs": runs}
 here.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
 print(f"lambda1 over the iterations: {here.with_suffix('.png').name}")
 

@@ -22,21 +22,20 @@ writes whom_to_trust.json beside this file: settings, versions, every run.
 import argparse
 import functools
 import json
-import platform
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
-import sklearn
-import skorch
-import torch
 from sklearn.datasets import load_digits
 from sklearn.neural_network import MLPClassifier
 from skorch.callbacks import LRScheduler
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-import sklearn_kd
 from sklearn_kd import DistilledClassifier, MLPStudent
+
+sys.path.append(str(Path(__file__).parents[1]))
+from _provenance import provenance
 
 EPOCHS = 60
 METHODS = ("none", "naive", "random", "fixed (.5, 4)", "gradient", "linear", "linear, auto", "hyperopt")
@@ -131,8 +130,7 @@ def main():
             )
     record = {
         "settings": vars(args) | {"epochs": EPOCHS, "rows": [600, 300, 150, 747]},
-        "versions": {m.__name__: m.__version__ for m in (sklearn_kd, torch, skorch, sklearn, np)}
-        | {"python": platform.python_version()},
+        **provenance(__file__),
         "runs": runs,
     }
     Path(__file__).with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")

@@ -7,6 +7,7 @@ it. What is kept of one are ``N_ROWS`` rows, evenly spaced, between which it is 
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -274,6 +275,11 @@ def common_settings(plan: Plan) -> dict:
 def digest(file: Path) -> str:
     """SHA-256 of a file that numbers depend on."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def digest_of(found: dict) -> str:
+    """SHA-256 of what was taken from a record, whatever else that has."""
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
 
 # --------------------------------------------------------------------------------------

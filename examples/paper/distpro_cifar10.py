@@ -107,7 +107,7 @@ def main():
             lr=0.01,
         )
         settings = common_settings(PLAN) | {"teacher": digest(teacher), "teacher_accuracy": accuracy}
-        runs = Runs(options.json, settings, anew=options.anew)
+        runs = Runs.of_script(options, settings)
         found = Experiment(runs, one_run, options, data=options.data, teacher=teacher).carry_out()
         runs.write(chosen=found["chosen"])
     print(f"the teacher of small images: {accuracy:.4f}\n")
