@@ -10,9 +10,9 @@ metaparameters by the library's defaults. The situations:
   permuted teacher the teacher's classes are permuted
   shuffled teacher the teacher's rows are shuffled
 
-"none+val" and "naive+val" train on the 150 rows of D_val as well, which the other methods
-use to learn the metaparameters: what those rows are worth as mere training data. "linear,
-auto" is linear with val_temperature="auto".
+"none+val", "naive+val" and "fixed (.5, 4)+val" train on the 150 rows of D_val as well, which the
+other methods use to learn the metaparameters: what those rows are worth as mere training data.
+"linear, auto" is linear with val_temperature="auto".
 
     python examples/evidence/whom_to_trust.py --seeds 15
 
@@ -39,7 +39,8 @@ from _provenance import provenance
 
 EPOCHS = 60
 METHODS = ("none", "naive", "random", "fixed (.5, 4)", "gradient", "linear", "linear, auto", "hyperopt")
-WITH_VAL = ("none+val", "naive+val")
+WITH_VAL = ("none+val", "naive+val", "fixed (.5, 4)+val")
+OF_METHOD = {"fixed (.5, 4)": {"temperature": 4.0}, "linear, auto": {"val_temperature": "auto"}}
 SITUATIONS = ("clean", "noisy labels", "permuted teacher", "shuffled teacher")
 
 
@@ -85,13 +86,12 @@ def draw(situation, seed):
 def run(situation, method, seed):
     (X, y, logits), (X_val, y_val, logits_val), test = draw(situation, seed)
     began = time.perf_counter()
+    name = method.removesuffix("+val")
+    clf = student(name.split()[0].rstrip(","), seed, **OF_METHOD.get(name, {}))
     if method in WITH_VAL:
-        clf = student(method.removesuffix("+val"), seed)
         both = np.vstack([logits, logits_val])
         clf.fit(np.vstack([X, X_val]), np.concatenate([y, y_val]), teacher_logits=both)
     else:
-        params = {"fixed (.5, 4)": {"temperature": 4.0}, "linear, auto": {"val_temperature": "auto"}}
-        clf = student(method.split()[0].rstrip(","), seed, **params.get(method, {}))
         clf.fit(X, y, teacher_logits=logits, X_val=X_val, y_val=y_val)
     return {
         "situation": situation,
