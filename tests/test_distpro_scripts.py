@@ -153,6 +153,15 @@ def test_the_answers_beside_pathways_are_those_of_kd(module, task):
     assert np.abs(followed - probabilities(shared, task, "DistPro", 5.0, with_answers)).max() > 1e-3
 
 
+def test_lambda1_and_t_are_fixed_where_the_learned_ones_start(module, task):
+    shared = module("_distpro")
+    plan = shared.Plan(("conv1",), pad=1, warm_up=1, device="cpu")
+    held, learned = (shared.one_search(task, plan, search, 5.0, 0, 2) for search in ("held", "learned"))
+    assert held["logit_term"] == [[0.5, 4.0]] * len(held["raw"]) and held["raw"][0] == learned["raw"][0]
+    assert learned["logit_term"][0] == [0.5, 4.0] and learned["logit_term"][-1] != [0.5, 4.0]
+    assert np.isfinite(probabilities(shared, task, "DistPro, lambda1 and T fixed", 5.0, held)).all()
+
+
 def test_constant_arms_are_brought_to_the_sum_of_the_process(module, task):
     """The mean of a process of one row is that row; at the same sum so are its last weights."""
     shared = module("_distpro")
@@ -190,7 +199,7 @@ def test_weights_are_chosen_by_the_held_out_fifth_alone(module, monkeypatch):
     weights, made = shared.Experiment(runs, one_run, options).tune()
     assert {seed for _, seed in asked} == {shared.TUNING_SEED}
     assert (weights["equal"], weights["DistPro"], weights["KD"]) == (5.0, 1.0, 0.1)
-    assert len(made) == 10 * 2 + 3 and asked.count(("search", shared.TUNING_SEED)) == 4 * 2
+    assert len(made) == 11 * 2 + 3 and asked.count(("search", shared.TUNING_SEED)) == 5 * 2
 
 
 def test_tuning_divides_the_training_images(module, task):

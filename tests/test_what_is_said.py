@@ -127,10 +127,11 @@ def test_differences_of_distpro_in_words(arms, verdict, module):
     learned = np.mean(here["DistPro, lambda1 and T"] - here["DistPro"])
     assert f"ahead of the process alone by {learned:.1f} points" in page
     open_question = "no arm has them fixed beside the process" in page
-    assert open_question == ("DistPro and KD" not in here), "say what the fixed arm says of the learned one"
+    fixed = "DistPro, lambda1 and T fixed"
+    assert open_question == (fixed not in here), "say what the fixed arm says of the learned one"
     if not open_question:
-        beside = minus(here["DistPro, lambda1 and T"], here["DistPro and KD"])
-        assert f"minus DistPro and KD: {beside}" in page
+        beside = difference(here["DistPro, lambda1 and T"] / 100, here[fixed] / 100)
+        assert f"minus the process with lambda1 and T fixed: {beside}" in page
     assert [verdict(here["DistPro"], here[arm]) for arm in ("equal", "KD")] == ["open"] * 2
     assert verdict(there["DistPro"], there["equal"]) == "open"
 

@@ -43,6 +43,8 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "linear": {"meta": "linear"},
     "beside answers": ANSWERS,
     "learned": {"logit_weight": "learned", "temperature": TEMPERATURE},
+    # The same loss, in which lambda1 and T stay where the learned ones start: 0.5 and 4.
+    "held": {"logit_weight": "learned", "temperature": TEMPERATURE, "meta_lr": 0.0},
     "elsewhere": {},  # on other data
 }
 # Arm → the search whose process it follows, and how.
@@ -54,6 +56,7 @@ FOLLOWERS: dict[str, tuple[str, dict[str, Any]]] = {
     "DistPro, linear": ("linear", {}),
     "DistPro and KD": ("beside answers", ANSWERS),
     "DistPro, lambda1 and T": ("learned", {"logit_weight": "learned"}),
+    "DistPro, lambda1 and T fixed": ("held", {"logit_weight": "learned"}),
 }
 # Arm → what pathways of equal weight have beside them.
 EQUAL: dict[str, dict[str, Any]] = {"equal": {}, "equal and KD": ANSWERS}
