@@ -51,13 +51,14 @@ numpydoc_class_members_toctree = False
 shutil.rmtree(HERE / "_gallery", ignore_errors=True)
 (HERE / "_gallery").mkdir()
 shutil.copy(HERE / "gallery_header.rst", HERE / "_gallery" / "GALLERY_HEADER.rst")
-for script in sorted((HERE.parent / "examples").glob("[0-9]*.py")):
+for script in sorted((HERE.parent / "examples").glob("[0-9_]*.py")):
     shutil.copy(script, HERE / "_gallery")
 
 sphinx_gallery_conf = {
     "examples_dirs": "_gallery",
     "gallery_dirs": "auto_examples",
     "filename_pattern": r"(01_quickstart|03_noisy_labels)\.py",  # the others need data
+    "ignore_pattern": r"_provenance\.py",  # it is imported
     "within_subsection_order": "FileNameSortKey",
     "backreferences_dir": None,
     "download_all_examples": False,

@@ -18,19 +18,15 @@ them: ``--data /usr/share/datasets``. Results and picture are written beside thi
 # sphinx_gallery_thumbnail_path = '../examples/02_fashion_mnist.png'
 import argparse
 import json
-import platform
 import time
 from pathlib import Path
 
 import matplotlib
 import numpy as np
-import sklearn
-import skorch
-import torch
+from _provenance import provenance
 from skorch.callbacks import LRScheduler
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-import sklearn_kd
 from sklearn_kd import CNNStudent, DistilledClassifier, MetaparameterPathDisplay
 from sklearn_kd.datasets import fetch_fashion_mnist
 
@@ -107,10 +103,9 @@ def main():
     matplotlib.use("Agg")
     display = MetaparameterPathDisplay.from_path(paths, name="linear, auto: runs and their mean")
     display.figure_.savefig(here.with_suffix(".png"), dpi=120)
-    modules = (sklearn_kd, torch, skorch, sklearn, np)
     record = {
         "settings": {name: value for name, value in vars(args).items() if name != "data"},
-        "versions": {m.__name__: m.__version__ for m in modules} | {"python": platform.python_version()},
+        **provenance(__file__),
         "runs": runs,
     }
     here.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")

@@ -91,7 +91,7 @@ def test_a_stopped_script_goes_on_to_the_same_records(name, run, module, tmp_pat
     # What was there was not made again: even the seconds are the same.
     assert resumed["runs"][: len(stopped["runs"])] == stopped["runs"]
     searches = [r for r in whole["runs"] if r["setting"]["what"] == "search"]
-    assert len(searches) == 2 * (4 if transferred else 3)
+    assert len(searches) == 2 * (len(shared.SEARCHES) - (0 if transferred else 1))
     n = 2  # steps: 128 of 160 rows, 64 a batch
     assert all(r["cost"]["forward"] == 3 * n and r["cost"]["backward"] == 2 * n for r in searches)
     trainings = [r for r in whole["runs"] if r["setting"]["what"] == "training" and r["setting"]["seed"] < 2]
@@ -109,6 +109,7 @@ def test_processes_are_taken_to_other_data(run, module, tmp_path, capsys):
     arms = (*transfer.OF_EACH_ITS_OWN, shared.TRANSFERRED)
     expected = [("training", arm, seed) for arm in arms for seed in range(2)]
     assert sorted(made) == sorted([*expected, *(("search", "gradient", seed) for seed in range(2))])
+    assert all("code" not in r for r in record["followed"]) and all(r["code"] == 0 for r in record["runs"])
     given = {r["setting"]["seed"]: r["raw"] for r in searched["runs"] if r["setting"]["of"] == "gradient"}
     assert {r["setting"]["seed"]: r["raw"] for r in record["followed"]} == {
         seed: given[seed] for seed in range(2)
@@ -120,9 +121,9 @@ def task(module, teacher):
     return module("_distpro").Task(*noise(10), CIFARResNet.from_file(teacher), 8)
 
 
-def probabilities(shared, task, arm, weight, found=None, epochs=2):
+def probabilities(shared, task, arm, weight, found=None, epochs=2, **changes):
     plan = shared.Plan(("conv1",), pad=1, warm_up=1, device="cpu")
-    params = shared.common(plan, 0, epochs, shared.Cost())
+    params = shared.common(plan, 0, epochs, shared.Cost()) | changes
     student = shared.student_of(task, plan, arm, weight, params, found)
     return student.fit(task.X, task.y).predict_proba(task.X_test)
 
@@ -135,6 +136,30 @@ def test_arms_that_are_switched_off_are_the_student_alone(arm, weight, module, t
     np.testing.assert_allclose(probabilities(shared, task, arm, weight), alone, atol=1e-5)
     other = probabilities(shared, task, arm, 0.5)
     assert np.abs(other - alone).max() > 1e-3
+
+
+def test_the_answers_beside_pathways_are_those_of_kd(module, task):
+    """Without pathways they are KD at lambda1 = .5, its loss taken twice: at twice the rate of learning."""
+    shared = module("_distpro")
+    beside = probabilities(shared, task, "equal and KD", 0.0)
+    rates = {"lr": 2 * shared.TRAINING["lr"], "optimizer__weight_decay": 2.5e-4}
+    np.testing.assert_allclose(beside, probabilities(shared, task, "KD", 0.5, **rates), atol=1e-5)
+    plan = shared.Plan(("conv1",), pad=1, warm_up=1, device="cpu")
+    with_answers, without = (
+        shared.one_search(task, plan, search, 5.0, 0, 2) for search in ("beside answers", "gradient")
+    )
+    assert with_answers["logit_term"] is None and with_answers["raw"] != without["raw"]
+    followed = probabilities(shared, task, "DistPro and KD", 5.0, with_answers)
+    assert np.abs(followed - probabilities(shared, task, "DistPro", 5.0, with_answers)).max() > 1e-3
+
+
+def test_lambda1_and_t_are_fixed_where_the_learned_ones_start(module, task):
+    shared = module("_distpro")
+    plan = shared.Plan(("conv1",), pad=1, warm_up=1, device="cpu")
+    held, learned = (shared.one_search(task, plan, search, 5.0, 0, 2) for search in ("held", "learned"))
+    assert held["logit_term"] == [[0.5, 4.0]] * len(held["raw"]) and held["raw"][0] == learned["raw"][0]
+    assert learned["logit_term"][0] == [0.5, 4.0] and learned["logit_term"][-1] != [0.5, 4.0]
+    assert np.isfinite(probabilities(shared, task, "DistPro, lambda1 and T fixed", 5.0, held)).all()
 
 
 def test_constant_arms_are_brought_to_the_sum_of_the_process(module, task):
@@ -174,7 +199,7 @@ def test_weights_are_chosen_by_the_held_out_fifth_alone(module, monkeypatch):
     weights, made = shared.Experiment(runs, one_run, options).tune()
     assert {seed for _, seed in asked} == {shared.TUNING_SEED}
     assert (weights["equal"], weights["DistPro"], weights["KD"]) == (5.0, 1.0, 0.1)
-    assert len(made) == 8 * 2 + 3 and asked.count(("search", shared.TUNING_SEED)) == 3 * 2
+    assert len(made) == 11 * 2 + 3 and asked.count(("search", shared.TUNING_SEED)) == 5 * 2
 
 
 def test_tuning_divides_the_training_images(module, task):

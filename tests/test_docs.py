@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import sklearn_kd
 import sklearn_kd.datasets
 
 ROOT = Path(__file__).parents[1]
 GUIDE = ROOT / "docs" / "guide"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 PUBLIC = [sklearn_kd, sklearn_kd.meta, sklearn_kd.datasets]
 
 
@@ -22,6 +24,11 @@ def rows_of(page):
     rows = re.findall(r"^   \* -(.*(?:\n     -.*)*)", page.read_text(encoding="utf-8"), re.MULTILINE)
     cells = ([cell.strip() for cell in re.split(r"\n     -", row)] for row in rows)
     return {first: rest for first, *rest in cells}
+
+
+def words(page):
+    """The text of a page, whatever its lines."""
+    return " ".join(page.read_text(encoding="utf-8").split())
 
 
 @pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
@@ -45,9 +52,10 @@ def test_accuracies_are_those_of_the_evidence():
 
 def readme_rows(first_cells):
     """Cells of the rows of README's tables that begin with one of these."""
-    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     rows = (
-        [cell.strip(" *") for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")
+        [cell.strip(" *") for cell in line.strip("|").split("|")]
+        for line in README.splitlines()
+        if line.startswith("|")
     )
     return {row[0]: row[1:] for row in rows if row[0] in first_cells}
 
@@ -57,19 +65,127 @@ def mean_and_sd(runs, method):
     return f"{np.mean(accuracy):.3f} ± {np.std(accuracy, ddof=1):.3f}".replace("0.", ".")
 
 
-def test_readme_has_the_accuracies_of_the_evidence():
+def by_seed(situation):
+    """Method → the accuracies of whom_to_trust.json, one for each seed."""
     runs = json.loads((ROOT / "examples" / "evidence" / "whom_to_trust.json").read_text())["runs"]
-    methods = ("none", "naive", "fixed (.5, 4)", "hyperopt", "gradient", "linear", "naive+val")
-    situations = {
-        "clean": "clean",
-        "40 % of the labels random": "noisy labels",
-        "teacher's classes permuted": "permuted teacher",
-        "teacher's rows shuffled": "shuffled teacher",
+    found = defaultdict(list)
+    for run in sorted(runs, key=lambda run: run["seed"]):
+        if run["situation"] == situation:
+            found[run["method"]].append(run["accuracy"])
+    return {method: np.array(accuracy) for method, accuracy in found.items()}
+
+
+SITUATIONS = {
+    "clean": "clean",
+    "40 % of the labels random": "noisy labels",
+    "teacher's classes permuted": "permuted teacher",
+    "teacher's rows shuffled": "shuffled teacher",
+}
+
+
+def test_readme_has_the_accuracies_of_the_evidence():
+    """Every method but those that are not in the table, under its own name."""
+    head = next(line for line in README.splitlines() if line.startswith("| | none | naive | fixed"))
+    columns = [cell.strip().replace(", D_val too", "+val") for cell in head.strip("|").split("|")][1:]
+    found = readme_rows(SITUATIONS)
+    for row, situation in SITUATIONS.items():
+        of = by_seed(situation)
+        assert set(of) - set(columns) == {"random", "linear, auto"}
+        expected = [f"{of[m].mean():.3f} ± {of[m].std(ddof=1):.3f}".replace("0.", ".") for m in columns]
+        assert found[row] == expected, row
+
+
+def test_a_bold_number_of_readme_is_separated_from_all_others():
+    """By the 95 % interval of the paired difference."""
+    for row, situation in SITUATIONS.items():
+        line = next(line for line in README.splitlines() if line.startswith(f"| {row} |"))
+        of = by_seed(situation)
+        best = max(of, key=lambda method: of[method].mean())
+        lows = [paired_ends(of[best], other)[0] for method, other in of.items() if method != best]
+        assert "**" not in line or min(lows) > 0, row
+
+
+def paired_ends(a, b):
+    """Of Student's 95 % interval of the mean difference."""
+    difference = np.subtract(a, b)
+    half = stats.t.ppf(0.975, len(difference) - 1) * stats.sem(difference)
+    return difference.mean() - half, difference.mean() + half
+
+
+def paired_interval(a, b):
+    """ "+.008 [−.004, +.020]"."""
+    mean, low, high = (
+        f"{x:+.3f}".replace("0.", ".", 1) for x in (np.subtract(a, b).mean(), *paired_ends(a, b))
+    )
+    return f"{mean} [{low}, {high}]".replace("-", "−")
+
+
+def mean_and_error(difference):
+    """ "+.013 ± .002": mean and standard error."""
+    text = f"{difference.mean():+.3f} ± {stats.sem(difference):.3f}"
+    return text.replace("0.", ".").replace("-", "−")
+
+
+def test_what_readme_says_of_whom_to_trust_is_so():
+    readme, choosing = " ".join(README.split()), words(GUIDE / "choosing.rst")
+    all_of = {situation: by_seed(situation) for situation in SITUATIONS.values()}
+    means = {s: {method: accuracy.mean() for method, accuracy in of.items()} for s, of in all_of.items()}
+    same_rows = [m for m in means["clean"] if not m.endswith("+val")]
+    behind = {
+        method: [max(of[m] for m in same_rows) - of[method] for of in means.values()]
+        for method in ("gradient", "linear", "hyperopt")
     }
-    found = readme_rows(situations)
-    for row, situation in situations.items():
-        these = [run for run in runs if run["situation"] == situation]
-        assert found[row] == [mean_and_sd(these, method) for method in methods], row
+    assert max(behind["gradient"] + behind["linear"]) < 0.01
+    assert [worst > 0.01 for worst in behind["hyperopt"]] == [False, True, False, False]
+    assert max(abs(of["linear"] - of["gradient"]) for of in means.values()) < 0.003
+    assert "within .003 of gradient in every" in readme and "within .003 of gradient in every" in choosing
+    for text, situation, method in (
+        ("On these it has {} on clean data", "clean", "fixed (.5, 4)+val"),
+        ("data and {} with noisy labels, where", "noisy labels", "fixed (.5, 4)+val"),
+        ("where linear has {} and", "clean", "linear"),
+        ("and {}: ", "noisy labels", "linear"),
+        ("a bad teacher it fails ({} and", "permuted teacher", "fixed (.5, 4)+val"),
+        ("and {}).", "shuffled teacher", "fixed (.5, 4)+val"),
+        ("trained on too has {} there", "permuted teacher", "none+val"),
+        ("more than gradient and linear have ({} and", "permuted teacher", "gradient"),
+        ("and {} at most)", "shuffled teacher", "gradient"),
+    ):
+        said = text.format(f"{means[situation][method]:.3f}".removeprefix("0"))
+        assert said in choosing, said
+    for situation in ("permuted teacher", "shuffled teacher"):
+        learned = {m: means[situation][m] for m in ("gradient", "linear", "linear, auto", "hyperopt")}
+        assert max(learned.values()) < means[situation]["none+val"]
+    against = [
+        mean_and_error(all_of[s]["linear"] - all_of[s]["fixed (.5, 4)+val"])
+        for s in ("clean", "noisy labels")
+    ]
+    assert f"the difference is {against[0]} and {against[1]}" in choosing
+    short = {"clean": "clean", "noisy labels": "wrong labels", "permuted teacher": "permuted classes"}
+    said = []
+    for situation, of in all_of.items():
+        best = max((m for m in of if m.endswith("+val")), key=means[situation].get)
+        difference = mean_and_error(of["linear"] - of[best])
+        said.append(f"{short.get(situation, 'shuffled rows')} {difference} ({best.removesuffix('+val')})")
+    assert ", ".join(said) in readme
+    clean = all_of["clean"]
+    for a, b, sentence in (
+        ("linear", "none", "linear is ahead of none by {}"),
+        ("linear", "none+val", "of none that trains on D_val too by {}"),
+        ("fixed (.5, 4)+val", "none+val", "on all rows, fixed (.5, 4) is ahead of none by {}"),
+    ):
+        gain = mean_and_error(clean[a] - clean[b]).removeprefix("+")
+        assert sentence.format(gain) in readme, sentence
+
+
+def test_what_a_fit_on_tiny_networks_costs_is_that_of_the_evidence():
+    runs = json.loads((ROOT / "examples" / "evidence" / "whom_to_trust.json").read_text())["runs"]
+    seconds = defaultdict(float)
+    for run in runs:
+        seconds[run["situation"], run["method"]] += run.get("seconds", 0)  # of linear and naive
+    ratios = [seconds[situation, "linear"] / seconds[situation, "naive"] for situation in SITUATIONS.values()]
+    said = f"{min(ratios):.1f} to {max(ratios):.1f} times"
+    assert f"a whole fit by linear took {said} as long as one by naive" in " ".join(README.split())
+    assert f"linear took {said} as many seconds as naive" in words(GUIDE / "choosing.rst")
 
 
 def test_readme_has_the_accuracies_of_fashion_mnist():
@@ -80,6 +196,29 @@ def test_readme_has_the_accuracies_of_fashion_mnist():
     )  # fmt: skip
     first, *rest = (mean_and_sd(runs, method) for method in methods)
     assert readme_rows([first])[first] == rest
+    of = {m: np.array([run["accuracy"] for run in runs if run["method"] == m]) for m in methods}
+    assert (of["linear"] > of["naive"]).all() and "ahead of naive in all three runs" in README
+    against = [paired_interval(of["linear"], of[other]) for other in ("naive", "fixed (.5, 4)")]
+    assert f"hold zero, against naive ({against[0]})" in README
+    assert all("[−" in found for found in against)
+
+
+def test_readme_has_the_accuracies_of_noisy_labels():
+    runs = json.loads((ROOT / "examples" / "03_noisy_labels.json").read_text())["runs"]
+    linear, fixed, with_all, none = (
+        mean_and_sd(runs, method) for method in ("linear", "fixed (.5, 4)", "fixed (.5, 4), all rows", "none")
+    )
+    said = (
+        f"Accuracy {linear}; (0.5, 4) fixed {fixed}, and {with_all} if it trains on the held-out rows too; "
+        f"no teacher {none}."
+    )
+    assert said in " ".join(README.split())
+    last = np.mean(
+        [[run["lambda1"], run["temperature"]] for run in runs if run["method"] == "linear"], axis=0
+    )
+    assert np.abs(
+        last - [0.15, 7.5]
+    ).max() < 0.2 and "to about 0.15, and T rises from 1 to about 7.5" in words(ROOT / "docs" / "index.rst")
 
 
 def test_teachers_score_what_was_published():
@@ -111,6 +250,72 @@ def test_comparison_is_that_of_the_evidence():
     for name, found in data.items():
         means = [f"{row['mean']:.4f}".removeprefix("0") for row in found["against naive"]]
         assert table[name] == means, name
+
+
+def test_what_is_said_of_the_comparison_is_so():
+    evidence = json.loads((ROOT / "examples" / "evidence" / "compare_six.json").read_text())["data"]
+    page = words(GUIDE / "comparing.rst")
+    rows = [
+        row
+        for found in evidence.values()
+        for base in ("naive", "none")
+        for row in found[f"against {base}"]
+        if row["method"] != base
+    ]
+    largest = f"{max(abs(row['difference']) for row in rows):.4f}".removeprefix("0")
+    smallest = f"{min(row['p_value'] for row in rows):.3f}".removeprefix("0")
+    assert f"the largest difference is {largest}, the smallest p is {smallest}" in page
+    loss = {row["method"]: row for row in evidence["digits"]["log loss against naive"]}
+    better = [f"{-loss[method]['difference']:.3f}".removeprefix("0") for method in ("gradient", "linear")]
+    assert f"(by {better[0]} and {better[1]}, p < .001)" in page
+    assert all(loss[method]["p_value"] < 0.001 for method in ("gradient", "linear"))
+    others = evidence["breast cancer"]["log loss against naive"]
+    assert all(row["p_value"] > 0.05 for row in others if row["method"] != "naive")
+
+
+def test_counts_and_sizes_in_words_are_those_of_the_evidence():
+    folder = ROOT / "examples"
+    read = {
+        name: json.loads((folder / f"{name}.json").read_text())
+        for name in ("evidence/divergence", "evidence/finite_difference", "evidence/teacher_memory",
+                     "benchmarks/many_students")
+    }  # fmt: skip
+    by_rate = read["evidence/divergence"]["by lr"].values()
+    fits, given_up = (sum(of[part] for of in by_rate) for part in ("fits", "given up"))
+    failures = words(GUIDE / "failures.rst")
+    assert f"{fits} fits with the paper's settings" in failures and f"{given_up} were given up" in failures
+    assert all(of["not finite"] == of["unreported"] == 0 for of in by_rate)
+    ratios = read["evidence/finite_difference"]["ratios"]
+    said = f"{min(ratios):.2f} to {max(ratios):.2f} times the truth on the training batch, {np.median(ratios):.2f}"
+    assert said in words(GUIDE / "theory.rst")
+    shared, copied = (
+        read["evidence/teacher_memory"][f"extra peak memory of the search, MiB, {how}"]
+        for how in ("shared", "copied")
+    )
+    assert f"{shared:.0f} MiB of extra peak memory, against {copied:,.0f} MiB" in words(
+        GUIDE / "scikit_learn.rst"
+    )
+    seconds = read["benchmarks/many_students"]["compare_methods"]["seconds"]
+    alone, two = (np.mean(seconds[jobs]) for jobs in ("n_jobs=1", "n_jobs=2"))
+    assert f"a comparison of {alone:.0f} s takes {two:.0f} s in two" in words(GUIDE / "many_runs.rst")
+
+
+def test_what_is_said_of_a_line_in_between_is_so(monkeypatch):
+    """Of what hypergradients add to a plain step, half goes with e1 = e2, nine tenths with e2 = 10 e1."""
+    folder = ROOT / "examples" / "benchmarks"
+    monkeypatch.syspath_prepend(folder)
+    cost = importlib.import_module("step").cost
+    assert "half of what is added away with e1 = e2" in words(GUIDE / "speed.rst")
+    ratios = []
+    for student in json.loads((folder / "step.json").read_text())["students"].values():
+        every, half, few = (
+            float(cost(student, contender).split()[0]) - 1
+            for contender in ("finite_difference", "e1 = e2 = 10", "e1 = 10, e2 = 100")
+        )
+        assert 0.45 < half / every < 0.55 and 0.05 < few / every < 0.15
+        ratios.append(half + 1)
+    said = f"iterations that take {min(ratios):.1f} to {max(ratios):.1f} times as long"
+    assert said in " ".join(README.split())
 
 
 def test_what_training_together_saves_is_that_of_the_benchmark():
@@ -182,91 +387,6 @@ def test_what_reproduces_is_that_of_the_runs(script, page, monkeypatch):
     page = (GUIDE / page).read_text(encoding="utf-8")
     for table in importlib.import_module(script).tables(record):
         assert table in page, f"put the tables that examples/paper/{script}.py prints into the page"
-
-
-def test_what_is_said_of_distpro_is_so(monkeypatch):
-    folder = ROOT / "examples" / "paper"
-    monkeypatch.syspath_prepend(folder)
-    by_arm_of = importlib.import_module("_distpro").by_arm_of
-
-    def percent(script):
-        record = json.loads((folder / f"{script}.json").read_text())
-        arms = by_arm_of(record["runs"], record["chosen"])
-        return {arm: 100 * np.mean([run["accuracy"] for run in runs]) for arm, runs in arms.items()}
-
-    here, transferred = percent("distpro_cifar10"), percent("distpro_transfer")
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    page = (GUIDE / "reproduces_distpro.rst").read_text(encoding="utf-8")
-    for said in (
-        "reaches {DistPro:.1f} %, equal weights {equal:.1f}, plain distillation {KD:.1f},\n"
-        "no distillation {none:.1f}, and {DistPro, lambda1 and T:.1f} with lambda1 and T learned",
-    ):
-        assert said.format(**here) in readme, said
-    for said in (
-        "{equal:.2f}; {none:.2f}",
-        "{DistPro:.2f}; {equal:.2f}",
-        "{DistPro:.2f}; {ReviewKD:.2f}",
-        "{DistPro:.2f}; mean {mean:.2f}, final {final:.2f}",
-        "KD has {KD:.2f}",
-        "({reversed:.2f})",
-    ):
-        assert said.format(**here) in page, said
-    said = "reach {DistPro, searched elsewhere:.1f}, equal weights {equal:.1f} "
-    assert said.format(**transferred) in readme
-    for said in ("{DistPro, searched elsewhere:.2f}; equal {equal:.2f}", "of its own ({DistPro:.2f})"):
-        assert said.format(**transferred) in page, said
-
-
-def test_what_is_said_of_the_images_is_so(monkeypatch):
-    folder = ROOT / "examples" / "paper"
-    monkeypatch.syspath_prepend(folder)
-    images, honest = (importlib.import_module(name) for name in ("table2_images", "images_honest"))
-    number = importlib.import_module("_protocol").number
-    runs = json.loads((folder / "table2_images.json").read_text())["runs"]
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    summary = (GUIDE / "reproduces.rst").read_text(encoding="utf-8")
-    for (name, _), methods in images.by_cell(runs).items():
-        none, gradient, linear = (
-            number(np.mean([run["accuracy"] for run in methods[method]]))
-            for method in ("none", "gradient", "linear")
-        )
-        assert f"{gradient}, {linear}; {none}" in summary, name
-        assert name == "CIFAR-10" or f"{none}, {gradient}, {linear}" in readme, name
-    sets = honest.by_set(json.loads((folder / "images_honest.json").read_text())["runs"])
-    for name, of in sets.items():
-        arms = ("none", "fixed (.5, 4)", "linear", "linear, paper's settings")
-        cells = [name.removeprefix("reduced "), *(number(np.mean(of[arm])) for arm in arms)]
-        assert f"| {' | '.join(cells)} |" in readme, name
-
-
-def test_what_the_text_says_of_the_synthetic_runs_is_so():
-    folder = ROOT / "examples" / "paper"
-    table2, honest = (
-        json.loads((folder / f"{name}.json").read_text()) for name in ("table2_synthetic", "synthetic_honest")
-    )
-    clipped = {(row["features"], row["method"], row["lr"]): row.get("clipped") for row in table2["summary"]}
-    final = {
-        method: np.mean([
-            run["temperature"]
-            for run in honest["runs"]
-            if run["setting"] | {"features": "sign(x1·x2)", "method": method, "n_valid": 200} == run["setting"]
-            and "accuracy" in run
-        ])
-        for method in ("linear", "grid, s(T) = T²")
-    }  # fmt: skip
-    chosen = honest["chosen"]
-    page = re.sub(r"\s+", " ", (GUIDE / "reproduces_synthetic.rst").read_text(encoding="utf-8"))
-    for said in (
-        f"{clipped['sign(x1·x2)', 'gradient', 1.0]:.0%} (gradient)".replace("%", " %"),
-        f"{clipped['sign(x1·x2)', 'linear', 1.0]:.0%} (linear)".replace("%", " %"),
-        f"column alone scores {table2['without_a_student']['sign(x1·x2)']['third column']}".replace(
-            "0.", "."
-        ),
-        f"ends at {final['linear']:.2f} on average, where the grid with T² chose {final['grid, s(T) = T²']:.2f}",
-        f"{chosen['text']['lr']} and {chosen['text']['iterations']:,} with the text's features",
-        f"{chosen['sign(x1·x2)']['lr']} and {chosen['sign(x1·x2)']['iterations']} with sign(x1·x2)",
-    ):
-        assert said in page, said
 
 
 def test_memory_is_that_of_the_evidence():

@@ -8,7 +8,6 @@ import math
 import os
 import platform
 import re
-import subprocess
 import sys
 import time
 from itertools import cycle
@@ -16,15 +15,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import skorch
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import sklearn_kd
 from sklearn_kd import DistilledClassifier
 from sklearn_kd._data import DistillationData
 from sklearn_kd._losses import Targets
+
+sys.path.append(str(Path(__file__).parents[1]))
+from _provenance import provenance
 
 LR = 0.05
 START = (0.5, 2.0)  # lambda1, T
@@ -64,17 +64,8 @@ def options(description: str) -> argparse.Namespace:
 
 
 def environment(device: str) -> dict:
-    """Versions, the machine, the process."""
-    package = Path(sklearn_kd.__file__).parent
-    revision = subprocess.run(
-        ["git", "-C", package, "describe", "--always", "--dirty"], capture_output=True, text=True
-    )
+    """The machine, the process."""
     return {
-        "sklearn_kd": f"{sklearn_kd.__version__}, {revision.stdout.strip() or 'no revision'}",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "skorch": skorch.__version__,
-        "numpy": np.__version__,
         "processor": _processor() if device == "cpu" else torch.cuda.get_device_name(device),
         "clock": "CPU time" if device == "cpu" else "wall time, synchronised",
         "threads": torch.get_num_threads(),
@@ -96,7 +87,7 @@ def write(record: dict, script: str, chosen: argparse.Namespace) -> None:
     if chosen.quick and chosen.out is None:
         return
     path = Path(script).with_suffix(".json") if chosen.out is None else Path(script).parent / chosen.out
-    about = {"quick": chosen.quick, "environment": environment(chosen.device)}
+    about = {"quick": chosen.quick, **provenance(script), "environment": environment(chosen.device)}
     text = json.dumps(about | _rounded(record), indent=1)
     path.write_text(text + "\n", encoding="utf-8")
 

@@ -30,7 +30,6 @@ from pathlib import Path
 
 import joblib
 import numpy as np
-import skorch
 import torch
 from joblib.externals.loky import get_reusable_executor
 from sklearn.datasets import load_digits
@@ -44,6 +43,9 @@ from sklearn_kd._losses import Targets
 from sklearn_kd._metaparameters import Metaparameters
 from sklearn_kd._together import FEWEST, MOST_FLOPS, train_together
 from sklearn_kd.meta import Fixed
+
+sys.path.append(str(Path(__file__).parents[1]))
+from _provenance import provenance
 
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -176,10 +178,7 @@ def main():
         "settings": f"{ROWS} rows, {EPOCHS} epochs, SGD, lr 0.01, momentum 0.9, one thread, CPU time",
         "rule": f"on a CPU together from {FEWEST} students and up to {MOST_FLOPS:.3g} flops per forward pass",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, shared",
-        "versions": {
-            "python": platform.python_version(),
-            **{m.__name__: m.__version__ for m in (torch, skorch, joblib, np)},
-        },
+        **provenance(__file__, joblib),
         "runs": runs,
         "compare_methods": comparisons(),
     }

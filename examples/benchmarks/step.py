@@ -25,7 +25,7 @@ relative to the exact one in float64 by ``sklearn_kd.hypergradient``, after 20 s
     python examples/benchmarks/step.py --table     # the tables into docs/guide/speed.rst
 
 writes step.json beside this file. step_before.json is the same measured with an older version of the
-library (its field "environment" says which): ``PYTHONPATH=OLDER python step.py --out step_before.json``.
+library (its field "code" says which): ``PYTHONPATH=OLDER python step.py --out step_before.json``.
 """
 
 import copy

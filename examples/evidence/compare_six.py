@@ -19,16 +19,13 @@ that the seconds are rough.
 """
 
 import json
-import platform
+import sys
 import time
 from pathlib import Path
 
 import joblib
 import matplotlib.pyplot as plt
-import numpy as np
 import scipy
-import sklearn
-import skorch
 import torch
 from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.ensemble import RandomForestClassifier
@@ -36,8 +33,10 @@ from sklearn.model_selection import RepeatedStratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-import sklearn_kd
 from sklearn_kd import DistilledClassifier, MethodComparison, MLPStudent, compare_methods
+
+sys.path.append(str(Path(__file__).parents[1]))
+from _provenance import provenance
 
 DATA = {"digits": (load_digits, 64), "breast cancer": (load_breast_cancer, 32)}
 STUDENT = {
@@ -92,9 +91,8 @@ def main():
             "runs": as_records(comparison.results_),
         }
     draw(comparisons)
-    modules = (sklearn_kd, torch, skorch, sklearn, np, scipy, joblib)
     record = {
-        "versions": {m.__name__: m.__version__ for m in modules} | {"python": platform.python_version()},
+        **provenance(__file__, scipy, joblib),
         "settings": STUDENT | {"teacher": "RandomForestClassifier(100)", "cv": "4 x 5-fold, random_state=0"},
         "threads": torch.get_num_threads(),
         "seconds": round(time.perf_counter() - began),

@@ -14,21 +14,21 @@ are warnings about fits in which nothing was skipped.
 """
 
 import json
+import sys
 import warnings
 from collections import Counter
 from itertools import product
 from pathlib import Path
 
 import numpy as np
-import sklearn
-import skorch
-import torch
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 
-import sklearn_kd
 from sklearn_kd import CNNStudent, DistilledClassifier, MLPStudent
 from sklearn_kd.meta import PAPER_SETTINGS
+
+sys.path.append(str(Path(__file__).parents[1]))
+from _provenance import provenance
 
 RATES = (1.0, 3.0, 10.0, 100.0, 1e4, 1e10, 1e30)
 METHODS = ("none", "naive", "random", "gradient", "linear")
@@ -78,9 +78,8 @@ def main():
         print(f"{lr:8g}" + "".join(f"{found[name]:20d}" for name in COUNTED))
     settings = {"methods": METHODS, "students": list(STUDENTS), "seeds": list(SEEDS)}
     settings |= {"epochs": EPOCHS, "batch_size": BATCH_SIZE}
-    modules = {"sklearn_kd": sklearn_kd, "torch": torch, "skorch": skorch, "sklearn": sklearn, "numpy": np}
     record = {
-        "versions": {name: module.__version__ for name, module in modules.items()},
+        **provenance(__file__),
         "settings": settings,
         "by lr": {f"{lr:g}": {name: found[name] for name in COUNTED} for lr, found in counts.items()},
     }

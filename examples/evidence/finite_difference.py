@@ -15,6 +15,7 @@ the logits' change, and writes finite_difference.json beside this file.
 
 import copy
 import json
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,6 +25,9 @@ from torch import nn
 
 from sklearn_kd import CNNStudent, _bilevel, hypergradient
 from sklearn_kd._responses import global_norm
+
+sys.path.append(str(Path(__file__).parents[1]))
+from _provenance import provenance
 
 ratios = []
 
@@ -108,7 +112,7 @@ def main():
         print(f"{name:32}" + "".join(f"{cell:>20}" for cell in cells))
     low, middle, high = np.percentile(ratios, [0, 50, 100])
     print(f"expected / true size of the change: {low:.2f} to {high:.2f}, median {middle:.2f}")
-    record = {"torch": torch.__version__, "errors": results, "ratios": ratios}
+    record = {**provenance(__file__), "errors": results, "ratios": ratios}
     Path(__file__).with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
 
 

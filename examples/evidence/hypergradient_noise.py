@@ -18,6 +18,7 @@ prints the table and writes hypergradient_noise.json beside this file.
 
 import copy
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,9 @@ from sklearn_kd import MLPStudent
 from sklearn_kd._bilevel import StepRecord
 from sklearn_kd._losses import Targets, TrainingLoss
 from sklearn_kd._teacher_answers import log_probabilities
+
+sys.path.append(str(Path(__file__).parents[1]))
+from _provenance import provenance
 
 LAMBDA1, T, STAGES, DRAWS = 0.5, 2.0, (0, 20, 40, 80, 160), 400
 # name: rows of D_val, rows of the extra pass
@@ -100,7 +104,7 @@ def main():
         ratios = np.array(noise[name]) / np.array(noise["full"])
         print(f"{name:30}{np.median(ratios):6.2f}  ({ratios.min():.2f} to {ratios.max():.2f})")
     print("mean by noise, full:", np.round(signal, 2).tolist())
-    record = {"torch": torch.__version__, "stages": STAGES, "draws": DRAWS, "noise": noise, "signal": signal}
+    record = {**provenance(__file__), "stages": STAGES, "draws": DRAWS, "noise": noise, "signal": signal}
     Path(__file__).with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
 
 

@@ -21,16 +21,14 @@ import hashlib
 import itertools
 import json
 import os
-import platform
 import signal
+import sys
 import tempfile
 import time
 import warnings
 from pathlib import Path
 
 import numpy as np
-import sklearn
-import skorch
 import torch
 from sklearn.datasets import load_digits
 from skorch.callbacks import Callback, EarlyStopping, LRScheduler
@@ -39,6 +37,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent, _checkpoint_files
 from sklearn_kd.meta import Hyperopt
+
+sys.path.append(str(Path(__file__).parents[1]))
+from _provenance import provenance
 
 HOWS = ("in a batch", "in a write", "before the rename", "from outside")
 
@@ -256,13 +257,6 @@ def reference_of(name):
     return n_batches, len(writes), seconds, expected
 
 
-def versions():
-    return {
-        "python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__,
-        "scikit-learn": sklearn.__version__, "skorch": skorch.__version__,
-    }  # fmt: skip
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=30, help="of each configuration")
@@ -284,7 +278,7 @@ def main():
         )
     found = {
         "settings": {"kills of each": args.kills, "seed": 0, "threads": 1, "sizes": sizes},
-        "versions": versions(),
+        **provenance(__file__),
         "kills": kills,
     }
     args.output.write_text(json.dumps(found, indent=1) + "\n")

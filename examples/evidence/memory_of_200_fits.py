@@ -32,15 +32,15 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import sklearn
-import skorch
 import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 
-import sklearn_kd
 from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent, compare_methods
+
+sys.path.append(str(Path(__file__).parents[1]))
+from _provenance import provenance
 
 FITS, WARM_UP, THIRD = 200, 50, 50
 ROWS, EPOCHS, BATCH = 300, 5, 64
@@ -206,14 +206,10 @@ def main():
     found = {
         "settings": {"rows": ROWS, "epochs": EPOCHS, "batch_size": BATCH, "warm-up": WARM_UP, "threads": 1},
         "seeds": "random_state = 0, 1, 2, ..., one per call",
-        "versions": {
-            "python": platform.python_version(), "torch": torch.__version__,
-            "scikit-learn": sklearn.__version__, "skorch": skorch.__version__,
-            "numpy": np.__version__, "sklearn_kd": sklearn_kd.__version__,
-            "system": f"{platform.system()} {' '.join(platform.libc_ver())}",
-        },
+        **provenance(__file__),
+        "system": f"{platform.system()} {' '.join(platform.libc_ver())}",
         "runs": runs,
-    }  # fmt: skip
+    }
     path = Path(__file__)
     path.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
     draw(runs, path.with_suffix(".png"))

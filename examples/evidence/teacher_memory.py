@@ -26,6 +26,9 @@ from sklearn_kd import DistilledClassifier, MLPStudent
 from sklearn_kd._base import BaseDistiller
 from sklearn_kd._sklearn_compat import clone_by_parameters
 
+sys.path.append(str(Path(__file__).parents[1]))
+from _provenance import provenance
+
 MEGABYTES = 400
 
 
@@ -68,7 +71,7 @@ def search(clones):
 def main():
     if len(sys.argv) > 1:
         return print(search(sys.argv[1]))
-    found = {"teacher, MB": MEGABYTES}
+    found = {**provenance(__file__), "teacher, MB": MEGABYTES}
     for clones in ("shared", "copied"):
         done = subprocess.run([sys.executable, __file__, clones], capture_output=True, text=True, check=True)
         found[f"extra peak memory of the search, MiB, {clones}"] = round(float(done.stdout), 1)

@@ -7,6 +7,7 @@ it. What is kept of one are ``N_ROWS`` rows, evenly spaced, between which it is 
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -31,6 +32,8 @@ TRAINING = {"lr": 0.1, "optimizer__momentum": 0.9, "optimizer__weight_decay": 5e
 LAYERS = ("layer1", "layer2", "layer3")
 TEMPERATURE, TAU, N_ROWS = 4.0, 0.5, 64
 TUNING_SEED = 10_000
+# What KD chooses, lambda1 = .5, beside pathways: as much of the teacher's answers as of the labels.
+ANSWERS = {"logit_weight": 1.0, "temperature": TEMPERATURE}
 # Each arm's weight is one of these; of KD it is lambda1, the weight of the labels.
 WEIGHTS: tuple[float, ...] = (0.2, 1.0, 5.0, 25.0)
 LAMBDA1S: tuple[float, ...] = (0.9, 0.5, 0.1)
@@ -38,7 +41,10 @@ LAMBDA1S: tuple[float, ...] = (0.9, 0.5, 0.1)
 SEARCHES: dict[str, dict[str, Any]] = {
     "gradient": {},
     "linear": {"meta": "linear"},
+    "beside answers": ANSWERS,
     "learned": {"logit_weight": "learned", "temperature": TEMPERATURE},
+    # The same loss, in which lambda1 and T stay where the learned ones start: 0.5 and 4.
+    "held": {"logit_weight": "learned", "temperature": TEMPERATURE, "meta_lr": 0.0},
     "elsewhere": {},  # on other data
 }
 # Arm → the search whose process it follows, and how.
@@ -48,11 +54,15 @@ FOLLOWERS: dict[str, tuple[str, dict[str, Any]]] = {
     "reversed": ("gradient", {"weights": "reversed"}),
     "DistPro": ("gradient", {}),
     "DistPro, linear": ("linear", {}),
+    "DistPro and KD": ("beside answers", ANSWERS),
     "DistPro, lambda1 and T": ("learned", {"logit_weight": "learned"}),
+    "DistPro, lambda1 and T fixed": ("held", {"logit_weight": "learned"}),
 }
+# Arm → what pathways of equal weight have beside them.
+EQUAL: dict[str, dict[str, Any]] = {"equal": {}, "equal and KD": ANSWERS}
 # Those of constant weights whose sum is not that of the process, again with that sum.
 MATCHED = {"equal, DistPro's sum": "equal", "final, DistPro's sum": "final"}
-TUNED = ("KD", "equal", "ReviewKD", *FOLLOWERS)
+TUNED = ("KD", *EQUAL, "ReviewKD", *FOLLOWERS)
 ARMS = ("none", *TUNED, *MATCHED)
 TRANSFERRED = "DistPro, searched elsewhere"
 
@@ -232,8 +242,8 @@ def student_of(task, plan, arm, weight, params, found):
         return DistilledClassifier(task.teacher, CountedStudent, **params)
     if arm == "ReviewKD":
         return reviewed(task, plan, weight, params)
-    if arm == "equal":
-        return pathways_of(task, plan, weights="equal", distill_weight=weight, **params)
+    if arm in EQUAL:
+        return pathways_of(task, plan, weights="equal", distill_weight=weight, **params, **EQUAL[arm])
     how = {} if arm == TRANSFERRED else FOLLOWERS[arm][1]
     return pathways_of(task, plan, process=process_of(found), distill_weight=weight, tau=TAU, **params, **how)
 
@@ -261,13 +271,18 @@ def strength(found: dict, weights: str, n_steps: int = 1000) -> float:
 
 def common_settings(plan: Plan) -> dict:
     """What the numbers of all runs depend on."""
-    settings = {"arms": ARMS, "weights": WEIGHTS, "lambda1s": LAMBDA1S, "temperature": TEMPERATURE}
+    settings = {"weights": WEIGHTS, "lambda1s": LAMBDA1S, "temperature": TEMPERATURE}
     return settings | {"plan": plan._asdict(), "training": TRAINING, "tau": TAU, "rows": N_ROWS}
 
 
 def digest(file: Path) -> str:
     """SHA-256 of a file that numbers depend on."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def digest_of(found: dict) -> str:
+    """SHA-256 of what was taken from a record, whatever else that has."""
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
 
 # --------------------------------------------------------------------------------------
@@ -520,7 +535,7 @@ def search_table(runs):
 def tuning_table(tuned, chosen):
     """Accuracy on the fifth of D by weight; one run each."""
     rows = []
-    for arm in TUNED:
+    for arm in (arm for arm in TUNED if arm in chosen):
         of = {run["setting"]["weight"]: run["valid_accuracy"] for run in tuned if run["setting"]["of"] == arm}
         cells = (f"{weight:g}: {100 * accuracy:.2f}" for weight, accuracy in sorted(of.items()))
         rows.append([arm, f"{chosen[arm]:g}", "; ".join(cells)])

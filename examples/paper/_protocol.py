@@ -1,6 +1,6 @@
 """What the scripts of the paper's tables and figures share.
 
-The command line, finished runs on disk, versions, statistics, tables, and how methods are drawn.
+The command line, finished runs on disk, statistics, tables, and how methods are drawn.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ import argparse
 import importlib
 import json
 import os
-import platform
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,12 @@ from typing import Any
 import joblib
 import numpy as np
 import scipy
-import sklearn
-import skorch
 import torch
 from scipy import stats
 from tqdm import tqdm
 
-import sklearn_kd
+sys.path.append(str(Path(__file__).parents[1]))
+from _provenance import code_of, versions
 
 METHODS = ("none", "naive", "random", "gradient", "linear", "hyperopt")
 COLOURS = dict(zip(METHODS, ("#7f7f7f", "#1f77b4", "#9467bd", "#ff7f0e", "#d62728", "#2ca02c"), strict=True))
@@ -65,8 +64,8 @@ def arguments(
     Returns
     -------
     argparse.Namespace
-        ``runs``, the length under its name, ``jobs``, ``anew``, ``quick``, and ``json``, the path of
-        the record, or None.
+        ``runs``, the length under its name, ``jobs``, ``anew``, ``beside``, ``quick``, ``json``, the path of
+        the record or None, and ``code``, as of :func:`code_of`.
     """
     unit, amount = length
     parser = argparse.ArgumentParser(
@@ -78,6 +77,9 @@ def arguments(
         parser.add_argument(f"--{name}", **of)
     parser.add_argument("--jobs", type=int, default=1, help="processes; default 1")
     parser.add_argument("--anew", action="store_true", help="do not go on from the runs on disk")
+    parser.add_argument(
+        "--beside", metavar="WHY", help="go on beside runs of other code; the record says why they compare"
+    )
     parser.add_argument("--out", type=Path, help="folder to write to; default: the script's")
     parser.add_argument(
         "--quick",
@@ -91,6 +93,7 @@ def arguments(
             setattr(chosen, name, default)
     folder = chosen.out or (None if chosen.quick else Path(script).parent)
     chosen.json = folder and folder / f"{Path(script).stem}.json"
+    chosen.code = code_of(script)
     return chosen
 
 
@@ -111,19 +114,40 @@ class Runs:
     settings : dict
         What all runs share. A file of other settings, or of other versions of the packages, is not
         gone on with.
+    code : dict or None, default=None
+        Which code makes the runs, as of :func:`code_of`. The record lists every code that made some of its
+        runs under ``codes``, and each run has its place in that list as ``code``; runs without one were made
+        before that was noted.
     anew : bool, default=False
         Forget what the file has.
+    beside : str or None, default=None
+        Why runs of this code compare with those of other code that the file has; without a reason they are
+        not put beside each other.
     """
 
-    def __init__(self, path: Path | None, settings: dict, *, anew: bool = False):
+    def __init__(
+        self,
+        path: Path | None,
+        settings: dict,
+        code: dict | None = None,
+        *,
+        anew: bool = False,
+        beside: str | None = None,
+    ):
         self.path = path
-        self._record = {"versions": versions(), "settings": _as_json(settings)}
+        self._record = {"versions": versions(scipy), "settings": _as_json(settings), "codes": []}
         self._done: dict[str, dict] = {}
         self._written = 0.0
         if path is not None and path.exists() and not anew:
-            self._take_up(json.loads(path.read_text()))
+            self._take_up(json.loads(path.read_text()), code, beside)
+        self._code = self._place_of(code, beside)
 
-    def _take_up(self, found):
+    @classmethod
+    def of_script(cls, options: argparse.Namespace, settings: dict) -> Runs:
+        """Those of a script by its :func:`arguments`."""
+        return cls(options.json, settings, options.code, anew=options.anew, beside=options.beside)
+
+    def _take_up(self, found, code, beside):
         for part in ("versions", "settings"):
             if found[part] != self._record[part]:
                 raise SystemExit(
@@ -131,13 +155,31 @@ class Runs:
                     "Give --anew to replace them, or --out FOLDER to keep them."
                 )
         self._done = {_key(run["setting"]): run for run in found["runs"]}
+        self._record["codes"] = found.get("codes", [])
+        known = any(_same_code(code, one) for one in self._record["codes"])
+        if self._done and not known and not beside:
+            raise SystemExit(
+                f"{self.path} has runs of other code: {_codes_in_words(found)}; now {_in_words(code)}. Check "
+                "that commit out to go on with its code, give --anew to replace the runs or --out FOLDER to "
+                "keep them, or --beside WHY to add runs of this code, where WHY says why they compare; it is "
+                "kept in the record."
+            )
+
+    def _place_of(self, code, beside):
+        """The place of this code in the record's list, where it is put if it is not there."""
+        codes = self._record["codes"]
+        for place, one in enumerate(codes):
+            if _same_code(code, one):
+                return place
+        codes.append((code or {}) | ({"beside": beside} if self._done else {}))
+        return len(codes) - 1
 
     def of(
         self, function: Callable[..., dict], wanted: Iterable[dict], jobs: int = 1, **given: Any
     ) -> list[dict]:
         """``function(**setting, **given)`` of each setting, made or taken from the file.
 
-        Each is a dict of ``setting``, what the function returned, and ``seconds``. ``given`` is what
+        Each is a dict of ``setting``, what the function returned, ``seconds`` and ``code``. ``given`` is what
         a run needs and no number depends on, such as where the data lies.
         """
         wanted = [_as_json(setting) for setting in wanted]
@@ -148,7 +190,7 @@ class Runs:
         )
         try:
             for run in tqdm(made, total=len(missing), unit="run", disable=None):
-                self._done[_key(run["setting"])] = run
+                self._done[_key(run["setting"])] = run | {"code": self._code}
                 if time.monotonic() - self._written > SECONDS_BETWEEN_WRITES:
                     self.write()
         finally:
@@ -193,10 +235,20 @@ def _as_json(value):
     return json.loads(json.dumps(value))
 
 
-def versions() -> dict[str, str]:
-    """Of the packages that numbers depend on."""
-    modules = (sklearn_kd, torch, skorch, sklearn, np, scipy)
-    return {m.__name__: m.__version__ for m in modules} | {"python": platform.python_version()}
+def _same_code(code, other):
+    return all((code or {}).get(part) == other.get(part) for part in ("library", "script"))
+
+
+def _in_words(code):
+    return ", ".join(f"{part} {of}" for part, of in (code or {}).items()) or "code that was not noted"
+
+
+def _codes_in_words(found):
+    """How many runs a record has of which code."""
+    counts = Counter(run.get("code") for run in found["runs"])
+    return "; ".join(
+        f"{n} of {_in_words(None if place is None else found['codes'][place])}" for place, n in counts.items()
+    )
 
 
 # --------------------------------------------------------------------------------------

@@ -13,16 +13,16 @@ SHA-256, what its weights say of the network, and how many images are classified
 import argparse
 import hashlib
 import json
-import platform
+import sys
 from pathlib import Path
 
-import numpy as np
-import torch
 from _networks import answers
 
-import sklearn_kd
 from sklearn_kd import CIFARResNet
 from sklearn_kd.datasets import fetch_cifar10
+
+sys.path.append(str(Path(__file__).parents[1]))
+from _provenance import provenance
 
 PUBLISHED = {20: 0.9173, 56: 0.9339}  # by depth
 
@@ -53,8 +53,7 @@ def main():
     for path in args.weights:
         runs.append(check(path, X, y))
         print("{file}: ResNet-{depth}, accuracy {accuracy}, published {published}".format(**runs[-1]))
-    versions = {m.__name__: m.__version__ for m in (sklearn_kd, torch, np)}
-    record = {"versions": versions | {"python": platform.python_version()}, "runs": runs}
+    record = {**provenance(__file__), "runs": runs}
     Path(__file__).with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
 
 

@@ -137,7 +137,7 @@ def tables(record):
 
 def main():
     options = arguments(__doc__, __file__, runs=6, length=("epochs", None), quick=(1, 2), **WHERE)
-    runs = Runs(options.json, {"candidates": {c: str(of) for c, of in CANDIDATES.items()}}, anew=options.anew)
+    runs = Runs.of_script(options, {"candidates": {c: str(of) for c, of in CANDIDATES.items()}})
     made = runs.of(one_run, wanted(options), options.jobs, **where_of(options))
     for table in tables({"runs": made}):
         print(table)

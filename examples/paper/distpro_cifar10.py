@@ -8,8 +8,11 @@ the ResNet-20 of 32×32 images, trained on for five epochs with all 50,000 small
 The arms: the student alone; its teacher's answers (KD, T = 4); pathways of equal weight; ReviewKD's
 fusion blocks (_reviewkd.py, warmed up over the first epoch); DistPro; the mean over time of its process,
 its last weights throughout, and the process backwards; DistPro with a search that predicts ten of twenty
-steps; DistPro with lambda1 and T learned beside the pathways. Equal and last weights run once more at the
-sum that DistPro's weights have (the mean has it as it is, and so has the process backwards).
+steps; DistPro with lambda1 and T learned beside the pathways. What the learning adds is seen beside an arm
+in which they stay where the learned ones start, at 0.5 and 4, which is also what KD chooses ("DistPro,
+lambda1 and T fixed"). In "DistPro and KD", and with pathways of equal weight in "equal and KD", the answers
+are added by logit_weight=1: the same mixture at twice the strength. Equal and last weights run once more at
+the sum that DistPro's weights have (the mean has it as it is, and so has the process backwards).
 
 Each arm's weight is the best of four (of three for KD) on a fifth of the training images, of one
 division, the same for all arms; the test images choose nothing. The arms of a seed have the same initial
@@ -105,7 +108,7 @@ def main():
             lr=0.01,
         )
         settings = common_settings(PLAN) | {"teacher": digest(teacher), "teacher_accuracy": accuracy}
-        runs = Runs(options.json, settings, anew=options.anew)
+        runs = Runs.of_script(options, settings)
         found = Experiment(runs, one_run, options, data=options.data, teacher=teacher).carry_out()
         runs.write(chosen=found["chosen"])
     print(f"the teacher of small images: {accuracy:.4f}\n")

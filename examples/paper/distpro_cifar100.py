@@ -95,7 +95,7 @@ def main():
         _, _, X_test, y_test = images_of("CIFAR-100", options.data, options.images)
         accuracy = accuracy_of(CIFARResNet.from_file(files["teacher"]), X_test, y_test)
         settings = common_settings(PLAN) | {name: digest(file) for name, file in files.items()}
-        runs = Runs(options.json, settings | {"teacher_accuracy": accuracy}, anew=options.anew)
+        runs = Runs.of_script(options, settings | {"teacher_accuracy": accuracy})
         experiment = Experiment(runs, one_run, options, transfers=True, data=options.data, **files)
         found = experiment.carry_out()
         runs.write(chosen=found["chosen"])

@@ -27,6 +27,7 @@ from _distpro import (
     Experiment,
     common_settings,
     digest,
+    digest_of,
     key,
     run_of,
 )
@@ -47,19 +48,13 @@ class Transfer(Experiment):
     ----------
     runs, one_run, options, **given
         Of :class:`Experiment`.
-    searched : dict
-        The record of ``distpro_cifar10.py``.
+    taken : dict
+        What :func:`taken_from` the record of ``distpro_cifar10.py``.
     """
 
-    def __init__(self, runs, one_run, options, searched, **given):
+    def __init__(self, runs, one_run, options, taken, **given):
         super().__init__(runs, one_run, options, transfers=True, **given)
-        self.chosen = {arm: searched["chosen"][arm] for arm in OF_EACH_ITS_OWN}
-        self.chosen[TRANSFERRED] = self.chosen["DistPro"]
-        for run in searched["runs"]:
-            setting = run["setting"]
-            if setting["what"] == "search" and setting["of"] == "gradient":
-                place = "elsewhere", setting["weight"], setting["seed"]
-                self.processes[key(*place)] = run | {"setting": setting | {"of": "elsewhere"}}
+        self.chosen, self.processes = taken["chosen"], dict(taken["processes"])
 
     def carry_out(self):
         """All runs, and the searches on CIFAR-10 whose processes are followed."""
@@ -73,6 +68,20 @@ class Transfer(Experiment):
         followed = [run for run in searched.values() if run["setting"]["of"] == "elsewhere"]
         own = [run for run in searched.values() if run not in followed]
         return {"chosen": self.chosen, "runs": [*made, *own], "followed": followed}
+
+
+def taken_from(searched):
+    """The weights that a record of ``distpro_cifar10.py`` has chosen, and the processes that it found."""
+    chosen = {arm: searched["chosen"][arm] for arm in OF_EACH_ITS_OWN}
+    chosen[TRANSFERRED] = chosen["DistPro"]
+    processes = {}
+    for run in searched["runs"]:
+        setting = run["setting"]
+        if setting["what"] == "search" and setting["of"] == "gradient":
+            found = {name: value for name, value in run.items() if name != "code"}  # a place in that record
+            place = key("elsewhere", setting["weight"], setting["seed"])
+            processes[place] = found | {"setting": setting | {"of": "elsewhere"}}
+    return {"chosen": chosen, "processes": processes}
 
 
 def one_run(images, processes, data, teacher, **setting):
@@ -102,6 +111,7 @@ def main():
     options.images = options.images or (2000 if options.quick else 10_000)
     options.search_epochs = max(1, options.epochs // 2)
     searched = options.searched or Path(__file__).with_name("distpro_cifar10.json")
+    taken = taken_from(json.loads(searched.read_text()))
     with tempfile.TemporaryDirectory() as temporary:
         teacher, accuracy = small_teacher(
             (options.json.parent if options.json else Path(temporary)) / "distpro_transfer_teacher.pt",
@@ -112,9 +122,8 @@ def main():
             student__depth=TEACHER_DEPTH,
         )
         settings = common_settings(PLAN) | {"teacher": digest(teacher), "teacher_accuracy": accuracy}
-        runs = Runs(options.json, settings | {"searched": digest(searched)}, anew=options.anew)
-        record = json.loads(searched.read_text())
-        found = Transfer(runs, one_run, options, record, data=options.data, teacher=teacher).carry_out()
+        runs = Runs.of_script(options, settings | {"searched": digest_of(taken)})
+        found = Transfer(runs, one_run, options, taken, data=options.data, teacher=teacher).carry_out()
         runs.write(chosen=found["chosen"], followed=found["followed"])
     print(f"the teacher: {accuracy:.4f}\n")
     for table in tables(found):

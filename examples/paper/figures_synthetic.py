@@ -151,7 +151,7 @@ def by_periods(runs):
 def main():
     options = arguments(__doc__, __file__, runs=10, length=("iterations", 2000), quick=(2, 40))
     settings = PAPER | {"teacher": TEACHER, "data": NOTEBOOK_SEED}
-    runs = Runs(options.json, settings, anew=options.anew)
+    runs = Runs.of_script(options, settings)
     by_iteration = runs.of(curve, curves(options), options.jobs)
     by_period = runs.of(with_periods, periods(options), options.jobs)
     found = {f"{e1}, {e2}": mean_sd(accuracy) for (e1, e2), accuracy in by_periods(by_period).items()}

@@ -239,7 +239,7 @@ def main():
         **WHERE,
     )
     settings = {"images": N_IMAGES, "training": TRAINING, "arms": {arm: str(of) for arm, of in ARMS.items()}}
-    runs = Runs(options.json, settings, anew=options.anew)
+    runs = Runs.of_script(options, settings)
     where = where_of(options)
     tuned = runs.of(one_run, tuning_settings(options), options.jobs, **where)
     rates, means = chosen(tuned)

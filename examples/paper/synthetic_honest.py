@@ -193,7 +193,7 @@ def summary(runs):
 def main():
     options = arguments(__doc__, __file__, runs=30, length=("iterations", 1000), quick=(2, 40))
     lengths = sorted({min(length, options.iterations) for length in LENGTHS})
-    runs = Runs(options.json, {"grid": GRID, "paper's settings": PAPERS_META}, anew=options.anew)
+    runs = Runs.of_script(options, {"grid": GRID, "paper's settings": PAPERS_META})
     tuned = runs.of(tuning_run, tuning_settings(2 if options.quick else 10, lengths), options.jobs)
     best, means = chosen(tuned)
     made = runs.of(test_run, test_settings(options.runs, best), options.jobs)

@@ -90,7 +90,7 @@ def tables(record):
 
 def main():
     options = arguments(__doc__, __file__, runs=5, length=("epochs", 2), quick=(1, 1), **WHERE)
-    runs = Runs(options.json, {"arms": {arm: str(meta) for arm, meta in ARMS.items()}}, anew=options.anew)
+    runs = Runs.of_script(options, {"arms": {arm: str(meta) for arm, meta in ARMS.items()}})
     where = where_of(options)
     wanted = [{"number": number, "epochs": options.epochs} for number in range(options.runs)]
     made = runs.of(one_round, wanted, **where)

@@ -169,7 +169,7 @@ def main():
         sets={"nargs": "+", "choices": list(SETS), "default": list(SETS), "help": "default: all"},
         **WHERE,
     )
-    runs = Runs(options.json, PAPER | {"sets": SETS, "e1": 10, "e2": 10}, anew=options.anew)
+    runs = Runs.of_script(options, PAPER | {"sets": SETS, "e1": 10, "e2": 10})
     where = where_of(options)
     made = runs.of(one_run, wanted(options), options.jobs, **where)
     for table in tables({"runs": made}):

@@ -199,7 +199,7 @@ def summary(runs):
 def main():
     options = arguments(__doc__, __file__, runs=10, length=("iterations", 2000), quick=(2, 40))
     settings = PAPER | {"teacher": TEACHER, "data": NOTEBOOK_SEED, "e1": 10, "e2": 10}
-    runs = Runs(options.json, settings, anew=options.anew)
+    runs = Runs.of_script(options, settings)
     made = runs.of(one_run, wanted(options), options.jobs)
     accuracy = without_a_student()
     runs.write(without_a_student=accuracy, summary=summary(made))

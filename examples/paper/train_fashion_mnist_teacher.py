@@ -15,14 +15,11 @@ the trained network from ``load_teacher(path)``. It takes pixels in [0, 1], as
 
 import argparse
 import json
-import platform
+import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import safetensors
-import sklearn
-import skorch
 import torch
 from safetensors.torch import load_model
 from sklearn.model_selection import train_test_split
@@ -30,9 +27,11 @@ from skorch.callbacks import LRScheduler
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-import sklearn_kd
 from sklearn_kd import CNNStudent, DistilledClassifier
 from sklearn_kd.datasets import fetch_fashion_mnist
+
+sys.path.append(str(Path(__file__).parents[1]))
+from _provenance import provenance
 
 NETWORK = {"channels": (32, 64, 128), "hidden": 128}
 TRAINING = {"lr": 0.02, "optimizer__momentum": 0.9, "optimizer__weight_decay": 5e-4, "batch_size": 128}
@@ -81,11 +80,10 @@ def checked_options():
 
 
 def record(args, teacher, images, accuracy, seconds):
-    modules = (sklearn_kd, torch, skorch, sklearn, np, safetensors)
     training = {"optimizer": "SGD", **TRAINING, "schedule": "cosine", "augment": "mirrored at random"}
     return {
         "settings": {"seed": args.seed, "epochs": args.epochs, **training, **NETWORK},
-        "versions": {m.__name__: m.__version__ for m in modules} | {"python": platform.python_version()},
+        **provenance(__file__, safetensors),
         "images": images,
         "parameters": sum(w.numel() for w in teacher.student_.parameters()),
         "accuracy": accuracy,

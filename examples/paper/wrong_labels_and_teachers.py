@@ -119,7 +119,7 @@ def picture(runs, path):
 
 def main():
     options = arguments(__doc__, __file__, runs=10, length=("epochs", 200), quick=(2, 3))
-    runs = Runs(options.json, {"shares": SHARES, "arms": ARMS}, anew=options.anew)
+    runs = Runs.of_script(options, {"shares": SHARES, "arms": ARMS})
     made = runs.of(one_run, wanted(options), options.jobs)
     for table in tables({"runs": made}):
         print(table)

@@ -43,8 +43,8 @@ class Linear(Gradient):
         Predicted iterations per cycle. 0 is exactly :class:`Gradient`.
     form : {"anchored", "values", "increments"}, default="anchored"
         What the line is fitted to: the values, with the fitted slope drawn from the last
-        one, which predicts best; the values themselves (the paper's code); the increments
-        (its text, Eq. 4), which are summed up from the last value.
+        one; the values themselves (the paper's code); the increments (its text, Eq. 4),
+        which are summed up from the last value.
 
     Examples
     --------
