@@ -517,7 +517,7 @@ class DistilledClassifier(DistilledFiles):
             autocast=self.autocast,
             cuda_graph=self.cuda_graph,
             callbacks=callbacks,
-            classes=np.arange(len(self.classes_)),
+            labels=self.classes_,
             device=str(device),
             **(params | routed | changes),
         ).initialize()
