@@ -6,6 +6,7 @@ from typing import Any
 
 from sklearn.base import _clone_parametrized as clone_by_parameters
 from sklearn.metrics._scorer import _BaseScorer
+from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import _safe_indexing as safe_indexing
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 from sklearn.utils.validation import _check_sample_weight as check_sample_weight
@@ -53,7 +54,21 @@ def with_arguments(scorer: Any, **arguments: Any) -> Any:
     return copied
 
 
+def has_requests(part: Any) -> bool:
+    """Return whether somebody has said what metadata an estimator or a scorer requests."""
+    return "_metadata_request" in vars(part)
+
+
+def weight_request(part: Any, method: str) -> bool | str | None:
+    """Return what an estimator requests of ``sample_weight`` for a method; None where nobody has said."""
+    if not hasattr(part, "_get_metadata_request"):
+        return None
+    request = getattr(part._get_metadata_request(), method, None)
+    return None if request is None else request.requests.get("sample_weight")
+
+
 __all__ = [
+    "BaseSearchCV",
     "CallbackSupportMixin",
     "Interval",
     "StrOptions",
@@ -62,9 +77,11 @@ __all__ = [
     "check_sample_weight",
     "clone_by_parameters",
     "has_callbacks",
+    "has_requests",
     "metric_of_scorer",
     "safe_indexing",
     "validate_params",
+    "weight_request",
     "with_arguments",
     "with_callbacks",
 ]
