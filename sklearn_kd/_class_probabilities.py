@@ -1,4 +1,4 @@
-"""What is asked of a scikit-learn classifier: to have probabilities, to be fitted, and its answers by class."""
+"""What is asked of a scikit-learn classifier: that it has probabilities, a fit, and answers by class."""
 
 from __future__ import annotations
 
@@ -87,7 +87,9 @@ def _no_probabilities(classifier: Any, part: Any) -> str:
         mend = f"Set probability=True in {inner}, or wrap it"
     else:
         mend = f"Wrap {'it' if part is classifier else inner}"
-    return f"teacher {kind} has no predict_proba{because}. {mend} in sklearn.calibration.CalibratedClassifierCV."
+    return (
+        f"teacher {kind} has no predict_proba{because}. {mend} in sklearn.calibration.CalibratedClassifierCV."
+    )
 
 
 # --------------------------------------------------------------------------------------
@@ -141,9 +143,9 @@ def require_classes(classifier: Any) -> None:
     """Raise ValueError if a fitted classifier does not say which column of its answers is which class."""
     if not hasattr(classifier, "classes_"):
         raise ValueError(
-            f"{name_of(classifier)} has no classes_ though it is fitted, so that nobody knows which column of its "
-            "predict_proba is which class. Let its fit set classes_, the labels in the order of the columns, or "
-            "give its answers to fit as teacher_logits."
+            f"{name_of(classifier)} has no classes_ though it is fitted, so that nobody knows which column of "
+            "its predict_proba is which class. Let its fit set classes_, the labels in the order of the "
+            "columns, or give its answers to fit as teacher_logits."
         )
 
 
@@ -160,8 +162,8 @@ def _known_classes(classifier: Any, labels: np.ndarray) -> np.ndarray:
     if classes.ndim != 1 or not set(classes.tolist()) <= set(labels.tolist()):
         raise ValueError(
             f"{name_of(classifier)} was fitted on the labels {labels.tolist()[:10]}, but its classes_ are "
-            f"{classes.tolist()[:10]}: which column of its predict_proba is which class is not known. Let its "
-            "fit set classes_, the labels in the order of the columns."
+            f"{classes.tolist()[:10]}: which column of its predict_proba is which class is not known. Let "
+            "its fit set classes_, the labels in the order of the columns."
         )
     return classes
 

@@ -13,7 +13,6 @@ from sklearn.base import is_classifier
 from sklearn.ensemble import StackingClassifier, VotingClassifier
 from sklearn.feature_selection import RFE
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import get_scorer
 from sklearn.pipeline import Pipeline
 from sklearn.utils.metadata_routing import get_routing_for_object
@@ -42,7 +41,8 @@ class WeightedFit:
         self._weight = sample_weight
         self._routes: bool | None = None  # as the user has set it
         self._names: list[str] = []
-        if sample_weight is None:
+        self._missed: list[str] = []
+        if sample_weight is None or np.ptp(sample_weight) == 0:  # equal weights are none
             return
         names = _argument_names(classifier)
         self._routes = names is None or any(map(has_requests, parts_of(classifier)))
@@ -52,13 +52,26 @@ class WeightedFit:
         with config_context(enable_metadata_routing=True):
             _request_weights(classifier)
             self._names = _DIRECT if _routes_weights(classifier) else []
-        if np.ptp(sample_weight) > 0:  # equal weights are none
-            _warn_of_missed(classifier, self._names)
+            self._missed = _missed_parts(classifier)
+        if not self._names:
+            self._routes = None
 
     def fit(self, classifier: Any, X: Any, y: np.ndarray) -> None:
         """Fit the classifier that this was made for, or a clone of it."""
+        missed, reason = self._missed, ""
         with config_context(enable_metadata_routing=self._routes):
-            classifier.fit(X, y, **dict.fromkeys(self._names, self._weight))
+            try:
+                classifier.fit(X, y, **dict.fromkeys(self._names, self._weight))
+            except (TypeError, ValueError, NotImplementedError) as error:
+                if not self._routes:
+                    raise
+                # A part that makes others of its own, or passes on what these do not take.
+                classifier.fit(X, y)
+                missed, reason = [type(classifier).__name__], f" ({str(error).splitlines()[0]})"
+        if missed and np.ptp(self._weight) > 0:  # equal weights are none
+            warnings.warn(
+                _missed_message(missed, type(classifier).__name__, reason), UserWarning, stacklevel=2
+            )
 
 
 def parts_of(value: Any) -> Iterator[Any]:
@@ -122,8 +135,6 @@ def _inner_classifiers(value: Any) -> list[Any]:
 def _request_weights(classifier: Any) -> None:
     """Let classifiers request weights, for ``fit`` and in scores, and all else be fitted without."""
     for part in parts_of(classifier):
-        if isinstance(part, StackingClassifier) and part.final_estimator is None:
-            part.set_params(final_estimator=LogisticRegression())  # which it would make itself, unasked
         if getattr(part, "scoring", None) is not None:
             part.set_params(scoring=_weighted_scoring(part.scoring))
     for part in parts_of(classifier):
@@ -155,23 +166,25 @@ def _routes_weights(classifier: Any) -> bool:
         return False
 
 
-def _warn_of_missed(classifier: Any, names: list[str]) -> None:
-    """Warn of the classifiers that are fitted without weights though nobody has asked for that."""
-    kind = type(classifier).__name__
-    missed = [kind]
-    if names:
-        innermost = [p for p in parts_of(classifier) if is_classifier(p) and not _inner_classifiers(p)]
-        missed = [type(p).__name__ for p in innermost if not has_fit_parameter(p, "sample_weight")]
-    elif weight_request(classifier, "fit") is False:
-        missed = []
-    if not missed:
-        return
+def _missed_parts(classifier: Any) -> list[str]:
+    """Return the names of the innermost classifiers that can be given no weights."""
+    return [
+        type(part).__name__
+        for part in parts_of(classifier)
+        if _takes_none(part) and not any(map(_takes_none, _inner_classifiers(part)))
+    ]
+
+
+def _missed_message(missed: list[str], kind: str, reason: str) -> str:
     whole = "It is" if missed == [kind] else f"Within {kind} these are"
-    warnings.warn(
-        f"sample_weight does not reach the teacher's {', '.join(dict.fromkeys(missed))}. {whole} fitted on "
-        "D_train without weights; rows of weight 0 are left out all the same. Give classifiers whose fit "
+    return (
+        f"sample_weight does not reach the teacher's {', '.join(dict.fromkeys(missed))}{reason}. {whole} "
+        "fitted on D_train without weights; rows of weight 0 are left out all the same. Give classifiers whose fit "
         "takes sample_weight (in a Pipeline the last step), let a classifier of your own pass it on by "
-        "metadata routing, or fit the teacher with its weights and give FrozenEstimator(fitted).",
-        UserWarning,
-        stacklevel=2,
+        "metadata routing, or fit the teacher with its weights and give FrozenEstimator(fitted)."
     )
+
+
+def _takes_none(part: Any) -> bool:
+    """Return whether weights go neither to a classifier nor through it."""
+    return is_classifier(part) and not has_fit_parameter(part, "sample_weight") and not _routes_weights(part)
