@@ -143,8 +143,8 @@ def require_classes(classifier: Any) -> None:
     """Raise ValueError if a fitted classifier does not say which column of its answers is which class."""
     if not hasattr(classifier, "classes_"):
         raise ValueError(
-            f"{name_of(classifier)} has no classes_ though it is fitted, so that nobody knows which column of "
-            "its predict_proba is which class. Let its fit set classes_, the labels in the order of the "
+            f"{name_of(classifier)} has no classes_ though it is fitted, so that nobody knows which column "
+            "of its predict_proba is which class. Let its fit set classes_, the labels in the order of the "
             "columns, or give its answers to fit as teacher_logits."
         )
 

@@ -42,8 +42,9 @@ class WeightedFit:
         self._routes: bool | None = None  # as the user has set it
         self._names: list[str] = []
         self._missed: list[str] = []
-        if sample_weight is None or np.ptp(sample_weight) == 0:  # equal weights are none
+        if sample_weight is None:
             return
+        self._differ = bool(np.ptp(sample_weight) > 0)
         names = _argument_names(classifier)
         self._routes = names is None or any(map(has_requests, parts_of(classifier)))
         if not self._routes:
@@ -68,10 +69,9 @@ class WeightedFit:
                 # A part that makes others of its own, or passes on what these do not take.
                 classifier.fit(X, y)
                 missed, reason = [type(classifier).__name__], f" ({str(error).splitlines()[0]})"
-        if missed and np.ptp(self._weight) > 0:  # equal weights are none
-            warnings.warn(
-                _missed_message(missed, type(classifier).__name__, reason), UserWarning, stacklevel=2
-            )
+        if missed and self._differ:
+            message = _missed_message(missed, type(classifier).__name__, reason)
+            warnings.warn(message, UserWarning, stacklevel=2)
 
 
 def parts_of(value: Any) -> Iterator[Any]:
@@ -176,12 +176,13 @@ def _missed_parts(classifier: Any) -> list[str]:
 
 
 def _missed_message(missed: list[str], kind: str, reason: str) -> str:
+    names = ", ".join(dict.fromkeys(missed))
     whole = "It is" if missed == [kind] else f"Within {kind} these are"
     return (
-        f"sample_weight does not reach the teacher's {', '.join(dict.fromkeys(missed))}{reason}. {whole} "
-        "fitted on D_train without weights; rows of weight 0 are left out all the same. Give classifiers whose fit "
-        "takes sample_weight (in a Pipeline the last step), let a classifier of your own pass it on by "
-        "metadata routing, or fit the teacher with its weights and give FrozenEstimator(fitted)."
+        f"sample_weight does not reach the teacher's {names}{reason}. {whole} fitted on D_train without "
+        "weights; rows of weight 0 are left out all the same. Give classifiers whose fit takes sample_weight "
+        "(in a Pipeline the last step), let a classifier of your own pass it on by metadata routing, or fit "
+        "the teacher with its weights and give FrozenEstimator(fitted)."
     )
 
 
