@@ -59,12 +59,13 @@ def has_requests(part: Any) -> bool:
     return "_metadata_request" in vars(part)
 
 
-def weight_request(part: Any, method: str) -> bool | str | None:
-    """Return what an estimator requests of ``sample_weight`` for a method; None where nobody has said."""
-    if not hasattr(part, "_get_metadata_request"):
-        return None
-    request = getattr(part._get_metadata_request(), method, None)
-    return None if request is None else request.requests.get("sample_weight")
+def leaves_weights_open(part: Any, method: str) -> bool:
+    """Return whether a method of an estimator takes ``sample_weight``, and nobody has said it requests it."""
+    try:
+        requests = getattr(part._get_metadata_request(), method).requests
+    except (AttributeError, ValueError):  # not of scikit-learn's base; of RFECV, whose own are at odds
+        return False
+    return requests.get("sample_weight", False) is None
 
 
 __all__ = [
@@ -78,10 +79,10 @@ __all__ = [
     "clone_by_parameters",
     "has_callbacks",
     "has_requests",
+    "leaves_weights_open",
     "metric_of_scorer",
     "safe_indexing",
     "validate_params",
-    "weight_request",
     "with_arguments",
     "with_callbacks",
 ]

@@ -11,16 +11,19 @@ import numpy as np
 from sklearn import config_context
 from sklearn.base import is_classifier
 from sklearn.ensemble import StackingClassifier, VotingClassifier
-from sklearn.feature_selection import RFE
+from sklearn.feature_selection import RFE, RFECV
 from sklearn.frozen import FrozenEstimator
-from sklearn.metrics import get_scorer
+from sklearn.linear_model import LogisticRegressionCV
+from sklearn.metrics import get_scorer, get_scorer_names
 from sklearn.pipeline import Pipeline
 from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import has_fit_parameter
 
-from sklearn_kd._sklearn_compat import BaseSearchCV, has_requests, metric_of_scorer, weight_request
+from sklearn_kd._sklearn_compat import BaseSearchCV, has_requests, leaves_weights_open, metric_of_scorer
 
 _DIRECT = ["sample_weight"]
+# By a scorer that they make themselves, which requests nothing, where none is given.
+_SCORED_BY_ACCURACY = (RFECV, LogisticRegressionCV)
 
 
 class WeightedFit:
@@ -135,14 +138,15 @@ def _inner_classifiers(value: Any) -> list[Any]:
 def _request_weights(classifier: Any) -> None:
     """Let classifiers request weights, for ``fit`` and in scores, and all else be fitted without."""
     for part in parts_of(classifier):
-        if getattr(part, "scoring", None) is not None:
-            part.set_params(scoring=_weighted_scoring(part.scoring))
+        scoring = getattr(part, "scoring", None)
+        if isinstance(part, _SCORED_BY_ACCURACY) and scoring in (None, "warn"):
+            scoring = "accuracy"
+        if scoring is not None:
+            part.set_params(scoring=_weighted_scoring(scoring))
     for part in parts_of(classifier):
         for method in ("fit", "score"):
-            if weight_request(part, method) is None and hasattr(part, f"set_{method}_request"):
-                takes = "sample_weight" in inspect.signature(getattr(part, method)).parameters
-                if takes:
-                    getattr(part, f"set_{method}_request")(sample_weight=is_classifier(part))
+            if leaves_weights_open(part, method):
+                getattr(part, f"set_{method}_request")(sample_weight=is_classifier(part))
 
 
 def _weighted_scoring(scoring: Any) -> Any:
@@ -151,7 +155,8 @@ def _weighted_scoring(scoring: Any) -> Any:
         return {name: _weighted_scoring(own) for name, own in scoring.items()}
     if isinstance(scoring, (list, tuple, set)):
         return {name: _weighted_scoring(name) for name in scoring}
-    scorer = get_scorer(scoring) if isinstance(scoring, str) else scoring
+    # Of other names, such as "loss", an estimator makes something else.
+    scorer = get_scorer(scoring) if scoring in get_scorer_names() else scoring
     metric, _ = metric_of_scorer(scorer)
     if metric is not None and not has_requests(scorer):
         scorer.set_score_request(sample_weight="sample_weight" in inspect.signature(metric).parameters)

@@ -14,15 +14,20 @@ from sklearn.ensemble import (
     StackingClassifier,
     VotingClassifier,
 )
-from sklearn.feature_selection import RFE
+from sklearn.feature_selection import RFE, RFECV, SelectFromModel
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, RandomizedSearchCV, cross_val_predict
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+from sklearn.model_selection import (
+    GridSearchCV,
+    RandomizedSearchCV,
+    cross_val_predict,
+)
 from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.semi_supervised import SelfTrainingClassifier
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
@@ -126,6 +131,9 @@ BY_HAND = {
         ),
         None,
     ),
+    "elimination by folds": (RFECV(spy(), min_features_to_select=62, cv=2), None),
+    "self-training": (SelfTrainingClassifier(spy()), None),
+    "selected features": (make_pipeline(SelectFromModel(spy()), spy()), ["spy__sample_weight"]),
     "search among classifiers": (
         GridSearchCV(
             Pipeline([("a", StandardScaler()), ("b", spy())]),
@@ -146,6 +154,8 @@ def test_every_part_is_weighted(name, rows):
     Spy.seen.clear()
     with config_context(enable_metadata_routing=routing):
         found = fitted(teacher, X, y, weight)
+    if name == "selected features":
+        del Spy.seen[0]  # of a transformer
     assert Spy.seen and all(w is not None and len(w) == n for n, w in Spy.seen)
     # Both kinds of weights, so that they are those of the rows.
     assert all(set(np.unique(w)) <= {1.0, 100.0} for _, w in Spy.seen) or name == "bagging"
@@ -305,6 +315,26 @@ def test_warned_once_and_before_the_student(rows, make):
     with pytest.warns(UserWarning, match="does not reach the teacher's KNeighborsClassifier") as caught:
         make(KNeighborsClassifier()).fit(X, y, sample_weight=weight)
     assert len([w for w in caught if "does not reach" in str(w.message)]) == 1
+
+
+def test_choices_by_score_are_weighted(rows):
+    """A search within a stack of pipelines scores as one that is given weights by hand."""
+    X, y, weight = rows
+    search = GridSearchCV(LogisticRegression(max_iter=20), {"C": [1e-4, 1.0]}, cv=2, scoring="accuracy")
+    by_hand = clone(search).fit(X, y, sample_weight=weight)
+    voting = VotingClassifier([("a", search), ("b", make_pipeline(GaussianNB()))], voting="soft")
+    found = fitted(voting, X, y, weight).estimators_[0]
+    for key in ("mean_test_score", "rank_test_score"):
+        np.testing.assert_allclose(found.cv_results_[key], by_hand.cv_results_[key])
+    cv = LogisticRegressionCV(Cs=[1e-4, 1.0], cv=2, max_iter=20, scoring="accuracy")
+    voting = VotingClassifier([("a", cv), ("b", make_pipeline(GaussianNB()))], voting="soft")
+    np.testing.assert_allclose(
+        fitted(voting, X, y, weight).estimators_[0].coef_,
+        clone(cv).fit(X, y, sample_weight=weight).coef_,
+        rtol=1e-4,
+        atol=1e-6,
+    )
+    assert fitted(clone(voting).set_params(a__scoring=None), X, y, weight) is not None  # nothing is missed
 
 
 def test_forest_and_tree_are_as_they_were(rows):
