@@ -89,15 +89,10 @@ class FrozenTeacher(Teacher):
         refuse_stated_classes(self.stated, self.fitted.estimator)
 
     def logits(self, X, X_tensor, classes, batch_size):
-        columns = columns_of(self.fitted.classes_, classes, self._mend())
+        mend = "Train it on the classes of y, not on codes of them"
+        columns = columns_of(self.fitted.classes_, classes, mend)
         said = probabilities_of(self.fitted, X, len(X_tensor))
         return torch.as_tensor(log_probabilities(said)[:, columns]).to(X_tensor.device)
-
-    def _mend(self):
-        known = np.asarray(self.fitted.classes_).tolist()
-        if known != list(range(len(known))):
-            return "Train it on the same classes"
-        return "If these are codes of the labels, fit it on the labels or leave it unfrozen"
 
 
 class EstimatorTeacher(Teacher):

@@ -315,9 +315,7 @@ def test_frozen_on_codes_is_not_guessed(rows, make):
     X, y = rows
     frozen = FrozenEstimator(WantsCodes().fit(X, y))
     for labels in ("names", "from 1", "gap"):
-        with pytest.raises(
-            ValueError, match="If these are codes of the labels, fit it on the labels or leave it"
-        ):
+        with pytest.raises(ValueError, match="Train it on the classes of y, not on codes of them"):
             make(frozen).fit(X, LABELS[labels][y])
     clf = make(frozen, meta="fixed", lambda1=0.0, max_epochs=15, optimizer__momentum=0.9).fit(X, y)
     assert clf.score(X, y) > 0.9
