@@ -107,3 +107,16 @@ def test_checkpoints_know_the_teacher(masked, make, digits, tmp_path):
     """The mean of a column of −inf is −inf, which is equal to itself."""
     clf = make(masked[0], checkpoint_dir=tmp_path).fit(*digits)
     assert np.isfinite(clf.predict_proba(digits[0])).all()
+
+
+def test_given_logits(make, digits, logits):
+    """A class that the teacher never names, and one that it rules out for some rows."""
+    found = []
+    for value in (float("-inf"), -1e4):
+        given = np.where(np.arange(10) == 3, value, logits)
+        given[:50, 7] = value
+        clf = make(meta="gradient").fit(*digits, teacher_logits=given)
+        assert sum(clf.history_[:, "skipped_hypergradients"]) == 0
+        found.append((clf.metaparameter_path_["lambda1"], clf.predict_proba(digits[0])))
+    for infinite, limit in zip(*found, strict=True):
+        np.testing.assert_array_equal(infinite, limit)
