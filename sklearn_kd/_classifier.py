@@ -384,8 +384,8 @@ class DistilledClassifier(DistilledFiles):
         y : array-like of shape (n_samples,), default=None
             Labels: at least two classes. None: a Dataset is read once for its labels.
         sample_weight : array-like of shape (n_samples,), default=None
-            Scaled to mean 1. Rows of weight 0 are left out. Passed to a scikit-learn
-            teacher that takes it.
+            Scaled to mean 1. Rows of weight 0 are left out. Passed to the classifiers in
+            a scikit-learn teacher that take it; a warning names those that do not.
         teacher_logits : array-like of shape (n_samples, n_classes), default=None
             The teacher's logits for the rows of X, columns in sorted order of the labels, or as
             ``teacher_classes`` say. A DataFrame whose columns are the labels is aligned by them, and by
@@ -517,7 +517,7 @@ class DistilledClassifier(DistilledFiles):
             autocast=self.autocast,
             cuda_graph=self.cuda_graph,
             callbacks=callbacks,
-            classes=np.arange(len(self.classes_)),
+            labels=self.classes_,
             device=str(device),
             **(params | routed | changes),
         ).initialize()

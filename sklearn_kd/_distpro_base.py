@@ -249,7 +249,7 @@ class BaseDistPro(BaseDistiller):
             temperature=self.temperature,
             autocast=self.autocast,
             callbacks=callbacks,
-            classes=np.arange(len(self.classes_)),
+            labels=self.classes_,
             device=str(self._device()),
             **(params | routed | changes),
         ).initialize()

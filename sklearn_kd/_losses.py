@@ -15,6 +15,9 @@ With p = σ(z), q = σ(z/T), t = σ(f/T) and B rows in the batch:
 
 For s = 1 the last line is the paper's (lambda1 − 1)/(TB) · [D/T + E/T²], and for
 s = T² it is (1 − lambda1) · [D − E/T] / B. Row weights multiply each row.
+
+A teacher's logit of −inf is a probability of 0, such as that of a masked class: t and t⊙f are 0 there,
+as they are in the limit f → −inf.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ class Targets(NamedTuple):
     labels : Tensor of shape (B,), int64
         Class codes.
     teacher_logits : Tensor of shape (B, K) or None
-        None: there is no teacher, and the labels are all there is.
+        −inf is a probability of 0. None: there is no teacher, and the labels are all there is.
     weight : Tensor of shape (B,) or None
         Row weights with mean 1 over the training set. None: all ones.
     """
@@ -114,6 +117,7 @@ class TrainingLoss:
         (lambda1, T), (s, ds) = self._knobs, TEMPERATURE_SCALINGS[self._scaling]
         s, ds = s(T), ds(T)
         q, t, D = self._q, self._t, self._D
+        f = f.clamp(min=torch.finfo(f.dtype).min)  # t is 0 where f is −inf, and 0 · −inf is NaN
         E = q * (z - (q * z).sum(dim=-1, keepdim=True)) - t * (f - (t * f).sum(dim=-1, keepdim=True))
         r1 = self._A - (s / T) * D
         r2 = ((1 - lambda1) * (ds / T - s / T**2)) * D - ((1 - lambda1) * s / T**3) * E

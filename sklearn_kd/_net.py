@@ -12,6 +12,7 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNetClassifier
@@ -19,6 +20,7 @@ from skorch.callbacks import Callback, EpochScoring, GradientNormClipping, Print
 
 from sklearn_kd._batches import EndlessBatches, evaluation_batches, training_batches
 from sklearn_kd._bilevel import StepRecord
+from sklearn_kd._callbacks import show_labels_to_scorers
 from sklearn_kd._capture import CapturedIterations, why_not_captured
 from sklearn_kd._data import DistillationData, SplitData
 from sklearn_kd._devices import as_number, full_precision, reading_is_free
@@ -85,6 +87,8 @@ class TrainingNet(NeuralNetClassifier):
     strategy : Strategy
     hypergradient : str
         One of ``METHODS``.
+    labels : ndarray of shape (n_classes,) or None, default=None
+        The label of each class code, which the scorers of callbacks see. None: they see codes.
     autocast : bool, default=False
     cuda_graph : bool, default=False
     **params
@@ -111,10 +115,13 @@ class TrainingNet(NeuralNetClassifier):
         metaparameters: LearnedPath,
         strategy: Strategy,
         hypergradient: str,
+        labels: np.ndarray | None = None,
         autocast: bool = False,
         cuda_graph: bool = False,
         **params,
     ):
+        if labels is not None:
+            params.setdefault("classes", np.arange(len(labels)))
         super().__init__(
             module,
             criterion=torch.nn.CrossEntropyLoss,
@@ -127,6 +134,7 @@ class TrainingNet(NeuralNetClassifier):
         self.metaparameters = metaparameters
         self.strategy = strategy
         self.hypergradient = hypergradient
+        self.labels = labels
         self.autocast = autocast
         self.cuda_graph = cuda_graph
 
@@ -183,6 +191,17 @@ class TrainingNet(NeuralNetClassifier):
         self.skips_, self.overflow_check_, self.finite_weights_ = Skips(), None, {}
         self.watch_: AnswersWatch | None = None  # of a teacher that answers while the student trains
         return self
+
+    def initialize_callbacks(self):
+        """As in skorch; the scorers see labels."""
+        super().initialize_callbacks()
+        if self.labels is not None:
+            show_labels_to_scorers([callback for _, callback in self.callbacks_], self.labels)
+        return self
+
+    def predict(self, X):
+        """Predict in ``classes_``: codes, but for scorers, which are given labels."""
+        return self.classes_[super().predict(X)]
 
     def trained_modules(self) -> list[torch.nn.Module]:
         """All that the optimizer moves, the student first."""

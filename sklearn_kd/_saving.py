@@ -286,7 +286,7 @@ class SafeFiles(BaseDistiller):
             "hypergradient": self.hypergradient,
             "batch_size": self.batch_size,
             "verbose": 0,
-            "classes": np.arange(len(self.classes_)),
+            "labels": self.classes_,
             "device": str(self._device()),
         }
 

@@ -1,6 +1,12 @@
 """Every private name of scikit-learn that the package uses, in one place."""
 
+import copy
+from collections.abc import Callable
+from typing import Any
+
 from sklearn.base import _clone_parametrized as clone_by_parameters
+from sklearn.metrics._scorer import _BaseScorer
+from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import _safe_indexing as safe_indexing
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 from sklearn.utils.validation import _check_sample_weight as check_sample_weight
@@ -34,7 +40,36 @@ def callback_context(estimator, max_subtasks: int):
     return estimator._init_callback_context(max_subtasks=max_subtasks)
 
 
+def metric_of_scorer(scorer: Any) -> tuple[Callable | None, dict[str, Any]]:
+    """Return the metric and its arguments that ``make_scorer`` was given; (None, {}) of anything else."""
+    if not isinstance(scorer, _BaseScorer):
+        return None, {}
+    return scorer._score_func, scorer._kwargs
+
+
+def with_arguments(scorer: Any, **arguments: Any) -> Any:
+    """Return a copy of a scorer of ``make_scorer`` with further arguments of its metric."""
+    copied = copy.copy(scorer)
+    copied._kwargs = scorer._kwargs | arguments
+    return copied
+
+
+def has_requests(part: Any) -> bool:
+    """Return whether somebody has said what metadata an estimator or a scorer requests."""
+    return "_metadata_request" in vars(part)
+
+
+def leaves_weights_open(part: Any, method: str) -> bool:
+    """Return whether a method of an estimator takes ``sample_weight``, and nobody has said it requests it."""
+    try:
+        requests = getattr(part._get_metadata_request(), method).requests
+    except (AttributeError, ValueError):  # not of scikit-learn's base; of RFECV, whose own are at odds
+        return False
+    return requests.get("sample_weight", False) is None
+
+
 __all__ = [
+    "BaseSearchCV",
     "CallbackSupportMixin",
     "Interval",
     "StrOptions",
@@ -43,7 +78,11 @@ __all__ = [
     "check_sample_weight",
     "clone_by_parameters",
     "has_callbacks",
+    "has_requests",
+    "leaves_weights_open",
+    "metric_of_scorer",
     "safe_indexing",
     "validate_params",
+    "with_arguments",
     "with_callbacks",
 ]

@@ -19,12 +19,19 @@ import torch
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils.validation import check_is_fitted, has_fit_parameter
+from sklearn.utils.validation import check_is_fitted
 
 from sklearn_kd._class_alignment import columns_of, refuse_stated_classes
+from sklearn_kd._class_probabilities import (
+    fitted_classifier,
+    probabilities_of,
+    require_classes,
+    require_probabilities,
+)
 from sklearn_kd._network_teachers import ModuleTeacher, SkorchTeacher
 from sklearn_kd._teacher import Teacher
-from sklearn_kd._teacher_answers import checked_probabilities, log_probabilities, name_of
+from sklearn_kd._teacher_answers import log_probabilities
+from sklearn_kd._weighted_fit import WeightedFit
 
 
 def make_teacher(teacher: Any, stated: list | None = None) -> Teacher:
@@ -77,13 +84,15 @@ class FrozenTeacher(Teacher):
                 f"teacher={self.fitted!r} is frozen but not fitted. Fit it before freezing, or "
                 "give it unfrozen to have it fitted on D_train."
             ) from None
-        _require_probabilities(self.fitted.estimator)
+        require_probabilities(self.fitted.estimator)
+        require_classes(self.fitted.estimator)
         refuse_stated_classes(self.stated, self.fitted.estimator)
 
     def logits(self, X, X_tensor, classes, batch_size):
-        said = checked_probabilities(self.fitted.predict_proba(X), name_of(self.fitted))
-        logits = log_probabilities(said)[:, columns_of(self.fitted.classes_, classes)]
-        return torch.as_tensor(logits).to(X_tensor.device)
+        mend = "Train it on the classes of y, not on codes of them"
+        columns = columns_of(self.fitted.classes_, classes, mend)
+        said = probabilities_of(self.fitted, X, len(X_tensor))
+        return torch.as_tensor(log_probabilities(said)[:, columns]).to(X_tensor.device)
 
 
 class EstimatorTeacher(Teacher):
@@ -94,7 +103,7 @@ class EstimatorTeacher(Teacher):
         return not isinstance(teacher, type) and hasattr(teacher, "fit") and is_classifier(teacher)
 
     def check(self):
-        _require_probabilities(self.fitted)
+        require_probabilities(self.fitted)
         refuse_stated_classes(self.stated, clone(self.fitted))
         try:
             check_is_fitted(self.fitted)
@@ -109,15 +118,14 @@ class EstimatorTeacher(Teacher):
 
     def fit(self, X, y, *, sample_weight, rng):
         teacher = set_open_seeds(clone(self.fitted), rng)
-        weighted = sample_weight is not None and has_fit_parameter(teacher, "sample_weight")
-        teacher.fit(X, y, **({"sample_weight": sample_weight} if weighted else {}))
-        self.fitted = teacher
+        weighted = WeightedFit(teacher, sample_weight)
+        self.fitted, self._classes = fitted_classifier(teacher, lambda part, y: weighted.fit(part, X, y), y)
 
     def logits(self, X, X_tensor, classes, batch_size):
         # A class without weight may be missing from what the teacher was fitted on.
         probabilities = np.zeros((len(X_tensor), len(classes)))
-        said = checked_probabilities(self.fitted.predict_proba(X), name_of(self.fitted))
-        probabilities[:, columns_of(classes, self.fitted.classes_)] = said
+        said = probabilities_of(self.fitted, X, len(X_tensor))
+        probabilities[:, columns_of(classes, self._classes)] = said
         return torch.as_tensor(log_probabilities(probabilities)).to(X_tensor.device)
 
 
@@ -129,11 +137,3 @@ def set_open_seeds(estimator, rng):
         if value is None and (name == "random_state" or name.endswith("__random_state"))
     }
     return estimator.set_params(**open_seeds)
-
-
-def _require_probabilities(estimator) -> None:
-    if not hasattr(estimator, "predict_proba"):
-        raise ValueError(
-            f"teacher {type(estimator).__name__} has no predict_proba. Wrap it in "
-            "sklearn.calibration.CalibratedClassifierCV."
-        )

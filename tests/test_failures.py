@@ -11,9 +11,17 @@ import pandas as pd
 import pytest
 import torch
 from scipy import sparse
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.ensemble import VotingClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 from skorch.callbacks import Callback
 from test_layers_by_call import LAYERS
@@ -72,6 +80,26 @@ class Percent(DecisionTreeClassifier):
         return 100 * super().predict_proba(X)
 
 
+class Odd(ClassifierMixin, BaseEstimator):
+    """A classifier with classes and answers of another kind."""
+
+    def __init__(self, form=np.asarray, classes=tuple(range(10))):
+        self.form, self.classes = form, classes
+
+    def fit(self, X, y):
+        self.model_ = GaussianNB().fit(X, y)
+        if self.classes is not None:
+            self.classes_ = np.asarray(self.classes)
+        return self
+
+    def predict_proba(self, X):
+        return self.form(self.model_.predict_proba(X))
+
+
+def asked(teacher):
+    return {"teacher": teacher}, {"teacher_logits": None}
+
+
 # What is done, as f(X, y) -> (parameters, arguments of fit).
 REFUSED = {
     "values too large for the student": lambda X, y: ({"student": steep_student()}, {"X": X * 1e38}),
@@ -118,6 +146,19 @@ REFUSED = {
     "a teacher of other samples": lambda X, y: ({"teacher": nn.Linear(9, 10)}, {"teacher_logits": None}),
     "a teacher that returns no logits": lambda X, y: ({"teacher": nn.Flatten(0)}, {"teacher_logits": None}),
     "probabilities that are none": lambda X, y: ({"teacher": Percent()}, {"teacher_logits": None}),
+    "a teacher without probabilities": lambda X, y: asked(make_pipeline(StandardScaler(), LinearSVC())),
+    "a vote without probabilities": lambda X, y: asked(VotingClassifier([("a", GaussianNB())])),
+    "a search that keeps no best teacher": lambda X, y: asked(GridSearchCV(GaussianNB(), {}, refit=False)),
+    "a frozen teacher that was fitted on codes": lambda X, y: (
+        {"teacher": FrozenEstimator(GaussianNB().fit(X, y))},
+        {"y": np.array(list("abcdefghij"))[y], "teacher_logits": None},
+    ),
+    "a teacher that does not name its classes": lambda X, y: asked(Odd(classes=None)),
+    "a teacher that calls its classes otherwise": lambda X, y: asked(Odd(classes=np.arange(10) + 5)),
+    "answers of another shape": lambda X, y: asked(Odd(form=lambda P: [P, P])),
+    "answers with columns of other names": lambda X, y: asked(
+        Odd(form=lambda P: pd.DataFrame(P).add_prefix("p"))
+    ),
     "a student with NaN": lambda X, y: ({"student": broken_student()}, {}),
     "a student of another width": lambda X, y: ({"student": nn.Linear(64, 9)}, {}),
     "batches of one row under batch normalisation": lambda X, y: (
@@ -270,7 +311,8 @@ DAMAGED = {
 
 def messages():
     """First cell → message, as a pattern, of every row of the page's tables."""
-    rows = re.findall(r"^   \* - (.*)\n     - (.*)\n     - ", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    page = PAGE.read_text(encoding="utf-8").replace(r"\_", "_")
+    rows = re.findall(r"^   \* - (.*)\n     - (.*)\n     - ", page, re.MULTILINE)
     return {first: ".+".join(map(re.escape, said.split("…"))) for first, said in rows}
 
 
@@ -286,7 +328,12 @@ def test_the_page_has_all_that_is_tried_here():
     tried = REFUSED.keys() | REPORTED.keys() | OUT_OF_MEMORY.keys() | LOADED.keys() | DAMAGED.keys()
     tried |= LAYERS.keys()
     apart = {"several calls of one module", "a student's layer that training leaves out"}
-    apart |= {"rows to predict overflow", "no checkpoint that can be used", "another teacher"}
+    apart |= {
+        "weights that the teacher cannot take",
+        "rows to predict overflow",
+        "no checkpoint that can be used",
+        "another teacher",
+    }
     assert messages().keys() - headings == tried | apart | {"a callback with an open file", "a full disk"}
 
 
@@ -303,6 +350,12 @@ def test_layers(what):
     network, samples, layers = LAYERS[what]()
     with pytest.raises(ValueError, match=messages()[what]):
         resolve_layers(network, layers, samples, name="teacher_layers")
+
+
+def test_weights_that_the_teacher_cannot_take(make, digits):
+    teacher = make_pipeline(StandardScaler(), KNeighborsClassifier())
+    with pytest.warns(UserWarning, match=messages()["weights that the teacher cannot take"]):
+        make(teacher).fit(*digits, sample_weight=1.0 + digits[1])
 
 
 @pytest.mark.parametrize("what", REPORTED)

@@ -58,6 +58,62 @@ def test_paper_form_of_the_temperature_derivative():
     torch.testing.assert_close(r2, expected, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("scaling", ["none", "hinton"])
+@pytest.mark.parametrize("temperature", [0.1, 1.0, 10.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_minus_infinity_is_the_limit(weighted, dtype, temperature, scaling):
+    """A masked class has probability 0: value, r and its derivatives are those without a NaN in it."""
+    z, (y, f, weight) = draw(2, weighted)
+    masked = torch.tensor([True, False, False, True, False])
+    rows = torch.arange(7)[:, None] % 3 != 0  # not in all rows
+    losses = [
+        TrainingLoss(
+            z.to(dtype),
+            Targets(y, f.to(dtype).masked_fill(masked & rows, value), weight),
+            0.3,
+            temperature,
+            scaling=scaling,
+        )
+        for value in (float("-inf"), -1e4)
+    ]
+    for a, b in zip(*((x.value, x.r, x.metaparameter_derivatives()) for x in losses), strict=True):
+        assert torch.isfinite(a).all()
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+    # The same classes left out of the teacher's sum, by autograd in float64.
+    z = z.requires_grad_()
+    kept = (~(masked & rows)).double()
+    T = torch.tensor(temperature, dtype=torch.float64, requires_grad=True)
+    s = T**2 if scaling == "hinton" else 1.0
+    e = (f / T).exp() * kept
+    soft = -(e / e.sum(1, keepdim=True) * F.log_softmax(z / T, dim=1)).sum(dim=1)
+    hard = F.cross_entropy(z, y, reduction="none")
+    expected = ((1.0 if weight is None else weight) * (0.3 * hard + 0.7 * s * soft)).mean()
+    (r,) = torch.autograd.grad(expected, z, create_graph=True)
+    by_T = torch.stack([torch.autograd.grad(r_i, T, retain_graph=True)[0] for r_i in r.flatten()]).reshape(
+        r.shape
+    )
+    close = {"rtol": 1e-9, "atol": 1e-10} if dtype is torch.float64 else {"rtol": 1e-3, "atol": 1e-3}
+    torch.testing.assert_close(losses[0].value.double(), expected.detach(), **close)
+    torch.testing.assert_close(losses[0].r.double(), r.detach(), **close)
+    torch.testing.assert_close(losses[0].metaparameter_derivatives()[1].double(), by_T, **close)
+
+
+def test_minus_infinity_in_stacked_students():
+    z, (y, f, _) = draw(4, weighted=False)
+    f = f.index_fill(1, torch.tensor([1]), float("-inf"))
+    knobs = [
+        torch.tensor(values, dtype=torch.float64).reshape(-1, 1, 1) for values in ([0.2, 0.8], [1.0, 4.0])
+    ]
+    stacked = Targets(y.expand(2, 7), f.expand(2, 7, 5))
+    loss = TrainingLoss(z.expand(2, 7, 5), stacked, *knobs, scaling="hinton")
+    for k in range(2):
+        alone = TrainingLoss(z, Targets(y, f), *(float(knob[k]) for knob in knobs), scaling="hinton")
+        torch.testing.assert_close(loss.value[k], alone.value)
+        torch.testing.assert_close(loss.r[k], alone.r)
+    assert torch.isfinite(loss.metaparameter_derivatives()).all()
+
+
 def test_without_teacher_only_the_labels_count():
     z, targets = draw(0, weighted=False)
     loss = TrainingLoss(z, Targets(targets.labels), 0.2, 3.0, scaling="hinton")
