@@ -312,14 +312,18 @@ class TrainingNet(NeuralNetClassifier):
     def train_step(self, batch, **params):
         """The optimizer's step, and what the strategy makes of it."""
         knobs, strategy = self.metaparameters, self.strategy
-        learns = not knobs.planned and strategy.takes_hypergradient(knobs.iteration)
-        if learns and knobs.iteration >= ill_conditioned_steps(self.optimizer_):
+        learns = not knobs.planned and strategy.takes_hypergradient(knobs.counted.iteration)
+        if learns and knobs.iteration < ill_conditioned_steps(self.optimizer_):
+            step = self._run(self._plain_iteration, batch)
+            knobs.wait()
+            return step
+        if learns:
             step = self._run(self._bilevel_iteration, batch, next(self.validation_batches_))
             knobs.record(step.pop("metaparameters"), step.pop("val_loss"))
             return step
         step = self._run(self._plain_iteration, batch)
-        if not learns and not knobs.planned:
-            theta = strategy.predict(knobs)
+        if not knobs.planned:
+            theta = strategy.predict(knobs.counted)
             if theta is not None:
                 knobs.plan(theta)
         if knobs.planned:
