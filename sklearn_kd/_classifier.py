@@ -22,14 +22,16 @@ from sklearn_kd._callbacks import FitReport
 from sklearn_kd._checkpoints import Checkpoints, Journal
 from sklearn_kd._data import SplitData, as_tensor
 from sklearn_kd._distillation_net import DistillationNet
+from sklearn_kd._interrupts import end_interrupted
+from sklearn_kd._learned_nothing import say, verdict, warn_of_scales
 from sklearn_kd._losses import TEMPERATURE_SCALINGS
-from sklearn_kd._metaparameters import LAMBDA1_BOUNDS, Metaparameters
+from sklearn_kd._metaparameters import LAMBDA1_BOUNDS, Metaparameters, checked_bounds
 from sklearn_kd._net_state import Keeper, some_answers
 from sklearn_kd._overflow import check_scale
 from sklearn_kd._rows import checked_logits
 from sklearn_kd._saving import DistilledFiles
 from sklearn_kd._sklearn_compat import Interval, StrOptions, safe_indexing, with_callbacks
-from sklearn_kd._together import train_alone
+from sklearn_kd._together import moves, train_alone
 from sklearn_kd._trials import Trials, TrialsInterrupted
 from sklearn_kd.meta import Fixed, Setting, Strategy
 
@@ -409,6 +411,7 @@ class DistilledClassifier(DistilledFiles):
         self._publish(net, run)
         run.report.finish()
         run.checkpoints.end(net.interrupted_)
+        end_interrupted(net.interrupted_, len(net.history), self.max_epochs, self.n_iter_)
         return self
 
     def _prepared(self, X, y, sample_weight, teacher_logits, X_val, y_val) -> _Run:
@@ -428,6 +431,7 @@ class DistilledClassifier(DistilledFiles):
         student = self._initial_student(train.samples, seeds)
         self._check_single_rows(student, train.samples, valid)
         check_scale(student, SplitData(train, valid))
+        warn_of_scales(train.X, student, getattr(self, "feature_names_in_", None))
         self._check_rows_alone(student, train.samples)
         train.augmentation = checked_augmentation(
             self.augment, teacher, train.samples, student, self.classes_
@@ -536,6 +540,8 @@ class DistilledClassifier(DistilledFiles):
         self.__dict__.pop("trials_", None)
         self.__dict__.update(fitted)
         net.metaparameters.forget_path()  # or every pickle would hold it twice
+        monitor = "valid_loss" if moves(run.strategy) else "train_loss"  # which lambda1 and T change
+        say(verdict(net, run.data.train, self.classes_, monitor))
 
     # ----------------------------------------------------------------------------------
     # Where the run starts
@@ -558,7 +564,7 @@ class DistilledClassifier(DistilledFiles):
         """The strategy of this fit, after the parameters have been checked."""
         self._validate_params()
         self._check_routed(loaded)
-        low, high = _checked_bounds(self.temperature_bounds)
+        low, high = checked_bounds(self.temperature_bounds)
         if self.temperature != "random" and not low <= self.temperature <= high:
             raise ValueError(
                 f"temperature={self.temperature!r} lies outside temperature_bounds=({low}, "
@@ -591,10 +597,3 @@ class _Run(NamedTuple):
             return some_answers(train.targets.teacher_logits)
         _, ask = train.augmentation
         return None if ask is None else some_answers(ask(train.samples))
-
-
-def _checked_bounds(bounds):
-    valid = len(bounds) == 2 and all(isinstance(b, Real) for b in bounds)
-    if not valid or not 0 < bounds[0] <= bounds[1] < math.inf:
-        raise ValueError(f"temperature_bounds={bounds!r} must be two numbers, 0 < low <= high.")
-    return bounds

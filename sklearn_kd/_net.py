@@ -96,6 +96,9 @@ class TrainingNet(NeuralNetClassifier):
         Whether training was given up.
     interrupted_ : bool
         Whether a user ended it, or the trials that it is the best of.
+    collapsed_ : bool
+        Whether the student predicts one class for D_train, or is no better than chance there, as
+        found when the estimator's fit ended.
     """
 
     step_record_: StepRecord | None
@@ -177,7 +180,7 @@ class TrainingNet(NeuralNetClassifier):
         self.step_record_ = self.validation_batches_ = self.keeper_ = None
         self.compiled_forward_ = self.captured_ = None
         self.listeners_ = {}
-        self.diverged_ = self.interrupted_ = False
+        self.diverged_ = self.interrupted_ = self.collapsed_ = False
         self.skips_, self.overflow_check_, self.finite_weights_ = Skips(), None, {}
         return self
 
@@ -244,7 +247,7 @@ class TrainingNet(NeuralNetClassifier):
         self.listeners_ = {}
         self.captured_ = self._capturing() if self.cuda_graph else None
         self.skips_, self.overflow_check_, self.checked_at_ = Skips(), OverflowCheck(X), None
-        self.diverged_ = self.interrupted_ = False
+        self.diverged_ = self.interrupted_ = self.collapsed_ = False
         self.with_buffers_ = [part for m in self.trained_modules() for part in m.modules() if part._buffers]
 
     def _capturing(self):

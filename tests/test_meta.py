@@ -426,9 +426,7 @@ def test_adam_counts_anew_where_a_warm_fit_goes_on(make, digits, logits):
         assert part["predicted"][13:].all() and not part["predicted"][:13].any()
 
 
-def test_a_hypergradient_that_is_skipped_is_a_point_at_which_nothing_moved(
-    make, digits, logits, monkeypatch
-):
+def test_a_hypergradient_that_is_skipped_is_a_point_at_which_nothing_moved(make, digits, logits, monkeypatch):
     """The line goes through the path as it was; the cycle does not depend on what was skipped."""
     taken, hypergradient = [], _bilevel.StepRecord.hypergradient
 

@@ -106,8 +106,8 @@ class Strategy(BaseEstimator):
         behind them lambda1 and log T where they are learned.
 
         ``metaparameters.iteration`` says which it is, counted as in :meth:`takes_hypergradient`, and
-        ``metaparameters.trajectory(...)`` where they have been. Return shape (2,) for this iteration alone, or (k, 2) for it
-        and the k − 1 that follow, before the strategy is asked again. What is returned is
-        projected onto the bounds; what is not finite stays where it is.
+        ``metaparameters.trajectory(...)`` where they have been. Return shape (2,) for this
+        iteration alone, or (k, 2) for it and the k − 1 that follow, before the strategy is asked
+        again. What is returned is projected onto the bounds; what is not finite stays where it is.
         """
         return None
