@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 _N_ROWS, _N_FETCHED = 4096, 512
 # One class for more of the rows than this is one class for all of them.
 _NEARLY_ALL = 0.99
-# Of a fit of fewer iterations nothing is said: it is a rehearsal.
-_FEWEST_ITERATIONS = 20
+# Of fits of fewer iterations, and of short ones of fewer epochs, nothing is said: they are rehearsals.
+_FEWEST_ITERATIONS, _FEW_ITERATIONS, _FEW_EPOCHS = 20, 200, 5
 # Where a class has more of the rows than this, a student may know a lot and predict that class alone.
 _IMBALANCED = 2 / 3
 # Standard errors by which probabilities must go with the labels to know something of them.
@@ -167,18 +167,18 @@ class Answers(NamedTuple):
 
 def answers_of(net: TrainingNet, train: DistillationData) -> Answers:
     """Ask the student of a trained net about rows of D_train: one pass over some thousand at most."""
-    logits, targets = [], []
+    answers, targets = [], []
     with evaluating(net.module_.modules()), preserved_random_state(train.device), torch.no_grad():
         for batch in _some_batches(net, train):
-            logits.append(net.module_(batch[0]).float())
+            answers.append(net.module_(batch[0]).float())
             targets.append(batch.targets)
-    probabilities = torch.softmax(torch.cat(logits), dim=1).cpu().double()
-    labels = torch.cat([of_batch.labels for of_batch in targets]).cpu()
-    weight, teacher = torch.ones(len(labels)).double(), None
-    if targets[0].weight is not None:
-        weight = torch.cat([of_batch.weight for of_batch in targets]).cpu().double()
-    if targets[0].teacher_logits is not None:
-        teacher = torch.cat([of_batch.teacher_logits for of_batch in targets]).argmax(dim=1).cpu()
+    probabilities = torch.softmax(torch.cat(answers), dim=1).cpu().double()
+    labels, logits, weight = (
+        torch.cat(parts).cpu() if parts[0] is not None else None for parts in zip(*targets, strict=True)
+    )
+    assert labels is not None
+    weight = torch.ones(len(labels)).double() if weight is None else weight.double()
+    teacher = None if logits is None else logits.argmax(dim=1)
     return Answers(probabilities, labels, weight / weight.sum(), teacher)
 
 
@@ -201,8 +201,8 @@ def verdict(
 ) -> str | None:
     """Set ``net.collapsed_``; return what is to be said of a fit that learned nothing, or had not yet done.
 
-    None where there is nothing to say: of a fit of fewer than 20 iterations, and of one that a user
-    ended or that diverged, which has been said.
+    None where there is nothing to say: of a rehearsal (fewer than 20 iterations, or fewer than five
+    epochs and 200 iterations), and of a fit that a user ended or that diverged, which has been said.
 
     Parameters
     ----------
@@ -222,8 +222,7 @@ def verdict(
         return None
     answers = answers_of(net, train)
     net.collapsed_ = learned_nothing(answers)
-    n_iterations = sum(row["train_batch_count"] for row in epochs)
-    if n_iterations < _FEWEST_ITERATIONS or net.diverged_ or net.interrupted_:
+    if _is_rehearsal(epochs) or net.diverged_ or net.interrupted_:
         return None
     if net.collapsed_:
         return f"{who} learned nothing: {_figure(answers, classes)} {_cause(answers, train.X, net)}"
@@ -251,6 +250,11 @@ def not_done(losses: Sequence[float], who: str = "The student") -> str | None:
         f"{parts[-1]:.3g}. Give it more epochs (max_epochs), a larger lr, or Adam "
         "(optimizer=torch.optim.Adam, lr=1e-3)."
     )
+
+
+def _is_rehearsal(epochs) -> bool:
+    n_iterations = sum(row["train_batch_count"] for row in epochs)
+    return n_iterations < (_FEWEST_ITERATIONS if len(epochs) >= _FEW_EPOCHS else _FEW_ITERATIONS)
 
 
 def _is_annealed(optimizer) -> bool:
