@@ -25,14 +25,16 @@ from sklearn_kd._distillation_net import DistillationNet
 from sklearn_kd._interrupts import end_interrupted
 from sklearn_kd._learned_nothing import say, verdict, warn_of_scales
 from sklearn_kd._losses import TEMPERATURE_SCALINGS
-from sklearn_kd._metaparameters import LAMBDA1_BOUNDS, Metaparameters, checked_bounds
+from sklearn_kd._metaparameters import LAMBDA1_BOUNDS, Metaparameters, check_bounds
 from sklearn_kd._net_state import Keeper, some_answers
 from sklearn_kd._overflow import check_scale
+from sklearn_kd._processes import warn_of_ranks
 from sklearn_kd._rows import checked_logits
 from sklearn_kd._saving import DistilledFiles
 from sklearn_kd._sklearn_compat import Interval, StrOptions, safe_indexing, with_callbacks
 from sklearn_kd._together import moves, train_alone
 from sklearn_kd._trials import Trials, TrialsInterrupted
+from sklearn_kd._without_effect import beside_strategy, warn_without_effect
 from sklearn_kd.meta import Fixed, Setting, Strategy
 
 if TYPE_CHECKING:
@@ -418,6 +420,8 @@ class DistilledClassifier(DistilledFiles):
         """All that a training needs, checked; the teacher has been asked."""
         loaded = self._checked_forms(X, X_val)
         strategy = self._checked_strategy(loaded)
+        warn_without_effect(beside_strategy(self, strategy))
+        warn_of_ranks()
         X_given, X, codes, weight = self._checked_rows(X, y, sample_weight)
         valid_rows = self._checked_validation_rows(X_val, y_val)
         logits = checked_logits(teacher_logits, len(X), self.classes_)
@@ -564,12 +568,7 @@ class DistilledClassifier(DistilledFiles):
         """The strategy of this fit, after the parameters have been checked."""
         self._validate_params()
         self._check_routed(loaded)
-        low, high = checked_bounds(self.temperature_bounds)
-        if self.temperature != "random" and not low <= self.temperature <= high:
-            raise ValueError(
-                f"temperature={self.temperature!r} lies outside temperature_bounds=({low}, "
-                f"{high}). Start inside the bounds, or widen them."
-            )
+        check_bounds(self.temperature_bounds, self.temperature)
         return self._named_strategy()
 
 

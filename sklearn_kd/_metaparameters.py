@@ -27,12 +27,17 @@ PATH_DTYPE = np.dtype(
 )
 
 
-def checked_bounds(bounds: Any) -> tuple[float, float]:
-    """``temperature_bounds``; ValueError unless they are two numbers in rising order."""
+def check_bounds(bounds: Any, temperature: float | str) -> None:
+    """Raise ValueError unless ``temperature_bounds`` are two numbers with the start of T between them."""
     valid = len(bounds) == 2 and all(isinstance(b, Real) for b in bounds)
     if not valid or not 0 < bounds[0] <= bounds[1] < math.inf:
         raise ValueError(f"temperature_bounds={bounds!r} must be two numbers, 0 < low <= high.")
-    return bounds
+    low, high = bounds
+    if not isinstance(temperature, str) and not low <= temperature <= high:
+        raise ValueError(
+            f"temperature={temperature!r} lies outside temperature_bounds=({low}, {high}). Start inside the "
+            "bounds, or widen them."
+        )
 
 
 class LearnedPath:
