@@ -49,8 +49,8 @@ def beside_own_cycle(estimator: Any, strategy: Strategy) -> list[str]:
         return []
     own = {name: getattr(strategy, name) for name in ("e1", "e2") if hasattr(strategy, name)}
     return [
-        f"{name}={getattr(estimator, name)!r} beside meta={strategy!r}, whose own {name}={counts!r} counts (set "
-        f"meta__{name}={getattr(estimator, name)!r})"
+        f"{name}={getattr(estimator, name)!r} beside meta={strategy!r}, whose own {name}={counts!r} counts "
+        f"(set meta__{name}={getattr(estimator, name)!r})"
         for name, counts in own.items()
         if _is_changed(estimator, name) and getattr(estimator, name) != counts
     ]
