@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # Rows of D_train that the student is asked about; of a Dataset, whose rows have to be fetched, fewer.
 _N_ROWS, _N_FETCHED = 4096, 512
+# Of fewer rows only one class for all of them is anything to speak of: the rest is chance.
+_FEWEST_ROWS = 50
 # One class for more of the rows than this is one class for all of them.
 _NEARLY_ALL = 0.99
 # Of fits of fewer iterations, and of short ones of fewer epochs, nothing is said: they are rehearsals.
@@ -150,6 +152,11 @@ class Answers(NamedTuple):
         """The weight of the rows for which the student predicts what ``classes`` has."""
         return float(self.weight[self.predicted == classes].sum())
 
+    @property
+    def name_one_class(self) -> bool:
+        """Whether the student predicts one class for nearly all rows."""
+        return float(self.shares(self.predicted).max()) >= _NEARLY_ALL
+
     def is_at_chance(self, classes: Tensor) -> bool:
         """Whether the student is not clearly better than always naming the most frequent of ``classes``."""
         most = float(self.shares(classes).max())
@@ -225,31 +232,45 @@ def verdict(
     if _is_rehearsal(epochs) or net.diverged_ or net.interrupted_:
         return None
     if net.collapsed_:
-        return f"{who} learned nothing: {_figure(answers, classes)} {_cause(answers, train.X, net)}"
+        begun = _falls_on([row["train_loss"] for row in epochs if "train_loss" in row])
+        return f"{who} learned nothing: {_figure(answers, classes)} {_cause(answers, train.X, begun)}"
     losses = [row[monitor] for row in epochs if monitor in row]
-    if len(losses) < net.max_epochs or _is_annealed(net.optimizer_):
-        return None  # it was ended by a callback, or by its schedule
+    if len(losses) < net.max_epochs or _is_annealed(net.optimizer_) or len(train) < _FEWEST_ROWS:
+        return None  # ended by a callback or by its schedule, or too small to speak of
     return not_done(losses, who)
 
 
 def not_done(losses: Sequence[float], who: str = "The student") -> str | None:
     """What is to be said of losses that still fell steeply at the end; None of others.
 
+    Such as :func:`_falls_on` finds, of 15 epochs or more.
+    """
+    if len(losses) < _FEWEST_EPOCHS or not _falls_on(losses):
+        return None
+    parts = _means_of_fifths(losses)
+    share = (parts[-2] - parts[-1]) / (losses[0] - parts[-1])
+    return (
+        f"{who} was still learning fast when its {len(losses)} epochs were over: the last fifth of them "
+        f"brought {_percent(share)} of the fall of its loss, from {losses[0]:.3g} to {parts[-1]:.3g}. Give "
+        "it more epochs (max_epochs), a larger lr, or Adam (optimizer=torch.optim.Adam, lr=1e-3)."
+    )
+
+
+def _falls_on(losses: Sequence[float]) -> bool:
+    """Whether a loss falls as steeply at the end as if it fell in a straight line, or more so.
+
     The epochs are parted in five. The loss must have fallen from each part to the next, and from the
     last but one to the last by 18 % or more of its whole fall since the first epoch.
     """
-    if len(losses) < _FEWEST_EPOCHS:
-        return None
-    parts = [float(part.mean()) for part in np.array_split(np.asarray(losses, dtype=float), 5)]
-    falls, fell = -np.diff(parts), losses[0] - parts[-1]
-    if not (falls > 0).all() or not falls[-1] >= _STEEP * fell:
-        return None
-    return (
-        f"{who} was still learning fast when its {len(losses)} epochs were over: the last fifth of them "
-        f"brought {_percent(falls[-1] / fell)} of the fall of its loss, from {losses[0]:.3g} to "
-        f"{parts[-1]:.3g}. Give it more epochs (max_epochs), a larger lr, or Adam "
-        "(optimizer=torch.optim.Adam, lr=1e-3)."
-    )
+    if len(losses) < _FEW_EPOCHS:
+        return False
+    parts = _means_of_fifths(losses)
+    falls = -np.diff(parts)
+    return bool((falls > 0).all() and falls[-1] >= _STEEP * (losses[0] - parts[-1]))
+
+
+def _means_of_fifths(losses):
+    return [float(part.mean()) for part in np.array_split(np.asarray(losses, dtype=float), 5)]
 
 
 def _is_rehearsal(epochs) -> bool:
@@ -282,6 +303,8 @@ def learned_nothing(answers: Answers) -> bool:
         return False
     if most >= _IMBALANCED and answers.knows_of(labels):
         return False
+    if len(labels) < _FEWEST_ROWS and not answers.name_one_class:
+        return False
     return teacher is None or answers.is_at_chance(teacher)
 
 
@@ -290,7 +313,7 @@ def _figure(answers, classes) -> str:
     shares, predicted = answers.shares(answers.labels), answers.shares(answers.predicted)
     top, n = int(predicted.argmax()), len(answers.labels)
     most = int(shares.argmax())
-    if float(predicted[top]) >= _NEARLY_ALL:
+    if answers.name_one_class:
         return (
             f"it predicts class {_name(classes, top)} for "
             f"{_percent(predicted[top])} of D_train, {_percent(shares[top])} of which are of that class."
@@ -302,8 +325,8 @@ def _figure(answers, classes) -> str:
     )
 
 
-def _cause(answers, X, net) -> str:
-    """The likely cause, and what to do about it."""
+def _cause(answers, X, begun) -> str:
+    """The likely cause, and what to do about it; ``begun`` says whether the loss was falling all the time."""
     scales, taught = scales_of(X), answers.teacher
     if scales is not None and scales.ratio > _MOST_APART:
         return f"The scales of its features differ by a factor of {scales.ratio:.2g}. {_SCALE}."
@@ -311,9 +334,9 @@ def _cause(answers, X, net) -> str:
         return f"X has values up to {float(X.abs().max()):.2g}. {_SCALE}, or {_SMALLER_STEPS}."
     if taught is not None and float(answers.shares(taught).max()) >= _NEARLY_ALL:
         return "So does its teacher. Give a teacher that tells the classes apart, or set meta='none'."
-    if answers.knows_of(answers.labels):
+    if begun:
         return (
-            f"It had begun to learn: give it more than max_epochs={net.max_epochs}, a larger lr, or Adam "
+            "It had only begun to learn: give it more epochs (max_epochs), a larger lr, or Adam "
             "(optimizer=torch.optim.Adam, lr=1e-3)."
         )
     return f"Its steps were too large, or X does not tell the classes apart: {_SMALLER_STEPS}."
