@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+import signal
 import warnings
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from sklearn_kd._bilevel import StepRecord
 from sklearn_kd._checkpoint_files import read, write
 from sklearn_kd._safe_file import Content, packed, unpacked
 from sklearn_kd._together import _BatchedRun
-from sklearn_kd.meta import Random
+from sklearn_kd.meta import Linear, Random
 
 PAGE = Path(__file__).parents[1] / "docs" / "guide" / "failures.rst"
 
@@ -46,6 +47,13 @@ def broken_student():
     student = nn.Linear(64, 10)
     with torch.no_grad():
         student.bias[0] = torch.nan
+    return student
+
+
+def wrapped():
+    """As DistributedDataParallel wraps one, without a group of processes."""
+    student = object.__new__(nn.parallel.DistributedDataParallel)
+    nn.Module.__init__(student)
     return student
 
 
@@ -90,6 +98,7 @@ REFUSED = {
         {"student": nn.Sequential(nn.Linear(64, 10), nn.BatchNorm1d(10)), "batch_size": 1},
         {},
     ),
+    "a student that is wrapped for several processes": lambda X, y: ({"student": wrapped()}, {}),
     "too large a rate": lambda X, y: ({"lr": 1e31}, {}),
     "a file as the folder of checkpoints": lambda X, y: ({"checkpoint_dir": __file__}, {}),
 }
@@ -152,6 +161,38 @@ REPORTED = {
     "some steps are not finite": Fills(n=3),
     "ten steps in a row are not finite": Fills(n=1000),
     "weights become too large": Fills(weights=1e37),
+}
+
+
+def constant():
+    student = nn.Linear(64, 10)
+    with torch.no_grad():
+        student.weight.zero_()
+    return student
+
+
+class Interrupts(Callback):
+    """A user in the fifth batch."""
+
+    def on_batch_begin(self, net, training=False, **kwargs):
+        if training and net.metaparameters.iteration == 4:
+            signal.raise_signal(signal.SIGINT)
+
+
+def processes(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+
+
+# What is said of a fit that goes on: parameters, and what is made of X, with a student taught by the labels.
+SAID = {
+    "the student predicts one class": ({"student": constant(), "lr": 0.0, "max_epochs": 5}, None),
+    "the student is no better than chance": ({"lr": 1e-6, "max_epochs": 5}, None),
+    "training ends while the loss falls steeply": ({"lr": 0.001, "max_epochs": 15}, None),
+    "features of very different scales": ({}, lambda X: X * np.where(np.arange(64) == 20, 1e4, 1)),
+    "parameters without effect": ({"e1": 20, "meta": Linear(e1=3)}, None),
+    "several processes of torch.distributed": ({}, None),
+    "Ctrl-C": ({"callbacks": [Interrupts()]}, None),
 }
 
 
@@ -248,7 +289,9 @@ def test_the_page_has_all_that_is_tried_here():
         "What was loaded",
         "What is found",
     }
-    tried = REFUSED.keys() | REPORTED.keys() | OUT_OF_MEMORY.keys() | LOADED.keys() | DAMAGED.keys()
+    tried = (
+        REFUSED.keys() | REPORTED.keys() | SAID.keys() | OUT_OF_MEMORY.keys() | LOADED.keys() | DAMAGED.keys()
+    )
     apart = {"rows to predict overflow", "no checkpoint that can be used", "another teacher"}
     assert messages().keys() - headings == tried | apart | {"a callback with an open file", "a full disk"}
 
@@ -267,6 +310,23 @@ def test_reported(what, make, digits, logits):
     with pytest.warns(ConvergenceWarning, match=messages()[what]):
         clf.fit(*digits, teacher_logits=logits)
     assert np.isfinite(clf.predict_proba(digits[0])).all()
+
+
+@pytest.mark.usefixtures("sigint_heard")
+@pytest.mark.parametrize("what", SAID)
+def test_said(what, make, digits, monkeypatch):
+    params, change = SAID[what]
+    X, y = digits
+    if what.startswith("several"):
+        processes(monkeypatch)
+    clf = make(**{"meta": "none"} | params)
+    with pytest.warns(UserWarning, match=messages()[what]) as found:
+        clf.fit(
+            X if change is None else change(X),
+            y,
+            **({} if clf.meta == "none" else {"teacher_logits": np.eye(10)[y]}),
+        )
+    assert len(found) == 1 and np.isfinite(clf.predict_proba(X)).all()
 
 
 @pytest.mark.parametrize("what", LOADED)
