@@ -187,7 +187,10 @@ def processes(monkeypatch):
 # What is said of a fit that goes on: parameters, and what is made of X, with a student taught by the labels.
 SAID = {
     "the student predicts one class": ({"student": constant(), "lr": 0.0, "max_epochs": 5}, None),
-    "the student is no better than chance": ({"lr": 1e-6, "max_epochs": 5}, None),
+    "the student is no better than chance": (
+        {"lr": 1e-6, "max_epochs": 5},
+        lambda X: np.random.default_rng(0).normal(size=X.shape),
+    ),
     "training ends while the loss falls steeply": ({"lr": 0.001, "max_epochs": 15}, None),
     "features of very different scales": ({}, lambda X: X * np.where(np.arange(64) == 20, 1e4, 1)),
     "parameters without effect": ({"e1": 20, "meta": Linear(e1=3)}, None),
