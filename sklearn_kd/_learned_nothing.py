@@ -194,7 +194,7 @@ def _some_batches(net, train) -> Iterator[Batch]:
     generator = torch.Generator().manual_seed(0)
     fetched = isinstance(train, LoadedData)
     rows = torch.randperm(len(train), generator=generator)[: _N_FETCHED if fetched else _N_ROWS]
-    parts = rows.sort().values.split(net.batch_size)
+    parts = rows.sort().values.split(int(net.batch_size))
     if not fetched:
         yield from (train.batch(part.to(train.device)) for part in parts)
         return
