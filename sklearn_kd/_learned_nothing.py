@@ -333,7 +333,7 @@ def _cause(answers, X, begun) -> str:
     if isinstance(X, Tensor) and float(X.abs().max()) > _LARGE:
         return f"X has values up to {float(X.abs().max()):.2g}. {_SCALE}, or {_SMALLER_STEPS}."
     if taught is not None and float(answers.shares(taught).max()) >= _NEARLY_ALL:
-        return "Its teacher predicts one class too. Give a teacher that tells the classes apart, or set meta='none'."
+        return "Its teacher predicts one class too. Give one that tells classes apart, or set meta='none'."
     if begun:
         return (
             "It had only begun to learn: give it more epochs (max_epochs), a larger lr, or Adam "
