@@ -24,14 +24,19 @@ from sklearn_kd._class_alignment import checked_teacher_classes, warn_if_out_of_
 from sklearn_kd._data import SplitData, as_tensor
 from sklearn_kd._distillation_net import DistillationNet
 from sklearn_kd._given_logits import checked_logits
+from sklearn_kd._interrupts import end_interrupted
+from sklearn_kd._learned_nothing import say, verdict, warn_of_scales
 from sklearn_kd._losses import TEMPERATURE_SCALINGS
-from sklearn_kd._metaparameters import LAMBDA1_BOUNDS, Metaparameters
+from sklearn_kd._metaparameters import LAMBDA1_BOUNDS, Metaparameters, check_bounds
 from sklearn_kd._overflow import check_scale
+from sklearn_kd._processes import warn_of_ranks
 from sklearn_kd._run import Run
 from sklearn_kd._saving import DistilledFiles
 from sklearn_kd._sklearn_compat import Interval, StrOptions, safe_indexing, with_callbacks
 from sklearn_kd._teacher_answers import name_of, rows_told
+from sklearn_kd._together import moves
 from sklearn_kd._trials import Trials, TrialsInterrupted
+from sklearn_kd._without_effect import beside_strategy, warn_without_effect
 from sklearn_kd.meta import Fixed, Setting, Strategy
 
 if TYPE_CHECKING:
@@ -416,12 +421,15 @@ class DistilledClassifier(DistilledFiles):
         self._publish(net, run)
         run.report.finish()
         run.checkpoints.end(net.interrupted_)
+        end_interrupted(net.interrupted_, len(net.history), self.max_epochs, self.n_iter_)
         return self
 
     def _prepared(self, X, y, sample_weight, teacher_logits, X_val, y_val) -> Run:
         """All that a training needs, checked; the teacher has been asked."""
         loaded = self._checked_forms(X, X_val)
         strategy = self._checked_strategy(loaded)
+        warn_without_effect(beside_strategy(self, strategy))
+        warn_of_ranks()
         named_rows = X if hasattr(X, "index") else y
         X_given, X, codes, weight = self._checked_rows(X, y, sample_weight)
         valid_rows = self._checked_validation_rows(X_val, y_val)
@@ -437,6 +445,7 @@ class DistilledClassifier(DistilledFiles):
         student = self._initial_student(train.samples, seeds)
         self._check_single_rows(student, train.samples, valid)
         check_scale(student, SplitData(train, valid))
+        warn_of_scales(train.X, student, getattr(self, "feature_names_in_", None))
         self._check_rows_alone(student, train.samples)
         with rows_told(rows):
             train.augmentation = checked_augmentation(
@@ -549,6 +558,8 @@ class DistilledClassifier(DistilledFiles):
         self.__dict__.pop("trials_", None)
         self.__dict__.update(fitted)
         net.metaparameters.forget_path()  # or every pickle would hold it twice
+        monitor = "valid_loss" if moves(run.strategy) else "train_loss"  # which lambda1 and T change
+        say(verdict(net, run.data.train, self.classes_, monitor))
 
     # ----------------------------------------------------------------------------------
     # Where the run starts
@@ -571,17 +582,5 @@ class DistilledClassifier(DistilledFiles):
         """The strategy of this fit, after the parameters have been checked."""
         self._validate_params()
         self._check_routed(loaded)
-        low, high = _checked_bounds(self.temperature_bounds)
-        if self.temperature != "random" and not low <= self.temperature <= high:
-            raise ValueError(
-                f"temperature={self.temperature!r} lies outside temperature_bounds=({low}, "
-                f"{high}). Start inside the bounds, or widen them."
-            )
+        check_bounds(self.temperature_bounds, self.temperature)
         return self._named_strategy()
-
-
-def _checked_bounds(bounds):
-    valid = len(bounds) == 2 and all(isinstance(b, Real) for b in bounds)
-    if not valid or not 0 < bounds[0] <= bounds[1] < math.inf:
-        raise ValueError(f"temperature_bounds={bounds!r} must be two numbers, 0 < low <= high.")
-    return bounds

@@ -323,7 +323,9 @@ class _Fit:
     @property
     def outcome(self):
         """The last columns of ``results_``."""
-        return self.seconds, self.together, self.clf.lambda1_, self.clf.temperature_
+        clf, net = self.clf, self.clf.net_
+        found = clf.lambda1_, clf.temperature_, net.diverged_, net.collapsed_
+        return self.seconds, self.together, *found
 
     @property
     def may_be_together(self):
@@ -490,4 +492,5 @@ def _results_dtype(arms):
         *((name, np.float64) for name in ("accuracy", "log_loss", "fit_seconds")),
         ("together", np.int64),
         *((name, np.float64) for name in ("lambda1", "temperature")),
+        *((name, np.bool_) for name in ("diverged", "collapsed")),
     ]

@@ -36,7 +36,8 @@ class MethodComparison:
         ``log_loss`` on the test fold, ``fit_seconds`` (the student's, without the teacher's
         and the transformers'), ``together`` (how many methods were trained in one batched run
         with this one, itself included, and shared its time equally), ``lambda1`` and
-        ``temperature`` at the end.
+        ``temperature`` at the end, ``diverged`` (training was given up) and ``collapsed`` (the
+        student predicts one class for its training rows, or is no better than chance there).
     methods_ : list of str
         In the order in which they were given.
     baseline : str
@@ -254,8 +255,17 @@ class MethodComparison:
     def _footnote(self):
         return (
             "Mean ± sd over folds. Difference in accuracy, 95 % interval and p by the corrected "
-            "resampled t-test; p is not corrected for the number of methods."
+            "resampled t-test; p is not corrected for the number of methods." + self._failures()
         )
+
+    def _failures(self):
+        """How many runs of which methods learned nothing, for the footnote."""
+        runs, said = self.results_, ""
+        for field, what in (("diverged", "diverged"), ("collapsed", "learned nothing")):
+            if field in runs.dtype.names and runs[field].any():
+                counts = [(int(runs[field][runs["method"] == m].sum()), m) for m in self.methods_]
+                said += f" Runs that {what}: " + ", ".join(f"{n} of {m}" for n, m in counts if n) + "."
+        return said
 
     def _table(self):
         """Header and rows of strings."""

@@ -24,6 +24,8 @@ from sklearn_kd._distillation_process import (
 from sklearn_kd._distpro_base import BaseDistPro, Run, SearchOutcome
 from sklearn_kd._distpro_net import DistProNet
 from sklearn_kd._importance import NORMALIZATIONS, ScheduledWeights
+from sklearn_kd._interrupts import end_interrupted
+from sklearn_kd._learned_nothing import say, verdict
 from sklearn_kd._pathways import Pathway
 from sklearn_kd._progress import Progress
 from sklearn_kd._saving import DistProFiles
@@ -44,6 +46,9 @@ if TYPE_CHECKING:
 # For the estimate of the time left: an iteration has one forward and one backward pass of the student,
 # one with a hypergradient three and two, and a backward pass counts as two.
 _PLAIN, _WITH_HYPERGRADIENT = 3, 7
+
+# That of D_train changes with the weights of the pathways.
+_MONITOR = "valid_loss"
 
 # Parameters that a process keeps for the record.
 _RECORDED = (
@@ -411,17 +416,21 @@ class DistProClassifier(DistProFiles, BaseDistPro):
             If the teacher is no network, or a parameter is misspelt.
         """
         run = self._prepared(X, y, sample_weight, X_val, y_val)
-        net = None
+        net = of_search = None
         if run.search is not None:
+            searched, who = run.search.data.train, "The student that searched the process"
             run, net = self._search(run)
+            of_search = verdict(net, searched, self.classes_, _MONITOR, who)
         if net is None or not net.interrupted_:
             net = self._keep(self._retraining_net(run), run, "retraining")
             train_alone(net, run.retraining.data, run.retraining.seeds.training)
         net.teacher = None
         self.__dict__.update(self._fitted_attributes(net, run))
         net.metaparameters.forget_path()
+        say(verdict(net, run.retraining.data.train, self.classes_, _MONITOR) or of_search)
         run.report.finish()
         run.checkpoints.end(net.interrupted_)
+        end_interrupted(net.interrupted_, len(net.history), net.max_epochs, self.n_iter_)
         return self
 
     def _search(self, run: Run) -> tuple[Run, DistProNet]:

@@ -30,7 +30,9 @@ from sklearn_kd._metaparameters import Metaparameters
 from sklearn_kd._net_state import Keeper
 from sklearn_kd._overflow import check_scale
 from sklearn_kd._pathways import Pathway, find_pathways, named_transforms
+from sklearn_kd._processes import warn_of_ranks
 from sklearn_kd._teacher_maps import MapTeacher
+from sklearn_kd._without_effect import beside_own_cycle, beside_process, warn_without_effect
 from sklearn_kd.meta import Fixed, Strategy
 
 # Of a learned logit term, as DistilledClassifier has them.
@@ -107,8 +109,10 @@ class BaseDistPro(BaseDistiller):
         self._check_routed(self._checked_forms(X, X_val))
         named_transforms(self.transforms)
         distance = checked_distance(self.distance)
-        self._search_strategy()
+        strategy = self._search_strategy()
         process, tau = self._given_process()
+        warn_without_effect(beside_own_cycle(self, strategy) + beside_process(self, process))
+        warn_of_ranks()
         self._check_logit_term(process)
         teacher = MapTeacher(self.teacher, self._device())
         X_given, X, codes, weight = self._checked_rows(X, y, sample_weight)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,19 @@ PATH_DTYPE = np.dtype(
         ("predicted", np.bool_),
     ]
 )
+
+
+def check_bounds(bounds: Any, temperature: float | str) -> None:
+    """Raise ValueError unless ``temperature_bounds`` are two numbers with the start of T between them."""
+    valid = len(bounds) == 2 and all(isinstance(b, Real) for b in bounds)
+    if not valid or not 0 < bounds[0] <= bounds[1] < math.inf:
+        raise ValueError(f"temperature_bounds={bounds!r} must be two numbers, 0 < low <= high.")
+    low, high = bounds
+    if not isinstance(temperature, str) and not low <= temperature <= high:
+        raise ValueError(
+            f"temperature={temperature!r} lies outside temperature_bounds=({low}, {high}). Start inside the "
+            "bounds, or widen them."
+        )
 
 
 class LearnedPath:
@@ -50,6 +64,7 @@ class LearnedPath:
         self._val_losses: list[Tensor | float] = []
         self._predicted: list[bool] = []
         self._planned: list[Tensor] = []
+        self._waited: list[int] = []  # the iterations of wait
 
     def _to_theta(self, values: Tensor) -> Tensor:
         return values
@@ -71,6 +86,16 @@ class LearnedPath:
         """Record an iteration after which nothing moved."""
         self._values.append(self._values[-1])
         self._annotate()
+
+    def wait(self) -> None:
+        """Record an iteration that no strategy counts: its optimizer was not ready to be learned from."""
+        self._waited.append(self.iteration)
+        self.hold()
+
+    @property
+    def counted(self) -> Any:
+        """The path as a strategy counts it, without the iterations of :meth:`wait`."""
+        return CountedPath(self, self._waited) if self._waited else self
 
     def descend(self, hypergradient: Tensor) -> Tensor:
         """Move θ by a hypergradient of shape (m,), if it is finite; returns the values, projected."""
@@ -134,6 +159,7 @@ class LearnedPath:
     def forget_path(self) -> None:
         """Keep only where they are now."""
         self._values, self._val_losses, self._predicted = self._values[-1:], [], []
+        self._waited = []
 
     # ----------------------------------------------------------------------------------
     # Kept and taken up again
@@ -151,6 +177,7 @@ class LearnedPath:
             "val_losses": self._losses_on_host() if self._val_losses else None,
             "predicted": self._predicted,
             "planned": self._planned,
+            "waited": self._waited,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -163,6 +190,7 @@ class LearnedPath:
         self._val_losses = [] if losses is None else list(torch.as_tensor(losses, **self._make).unbind())
         self._predicted = list(state["predicted"])
         self._planned = [value.to(**self._make) for value in state["planned"]]
+        self._waited = list(state["waited"])
 
     def _state_of_steps(self) -> Any:
         """That of what takes the steps."""
@@ -182,6 +210,43 @@ class LearnedPath:
     def _losses_on_host(self) -> np.ndarray:
         losses = [torch.as_tensor(loss, **self._make) for loss in self._val_losses]
         return torch.stack(losses).cpu().numpy()
+
+
+class CountedPath:
+    """A path whose waiting iterations are left out; all else is the path's own.
+
+    Parameters
+    ----------
+    path : LearnedPath
+    waited : list of int
+        The iterations to leave out, in rising order.
+    """
+
+    def __init__(self, path: LearnedPath, waited: list[int]):
+        self._path, self._waited = path, waited
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._path, name)
+
+    @property
+    def iteration(self) -> int:
+        """How many counted iterations there have been."""
+        return self._path.iteration - len(self._waited)
+
+    def after(self, iteration: int) -> Tensor:
+        """The values after so many counted iterations, shape (m,)."""
+        return self._path.after(self._place(iteration))
+
+    def trajectory(self, first: int, last: int) -> Tensor:
+        """θ after ``first`` … ``last`` counted iterations, both included."""
+        rows = [self._path.trajectory(place, place) for place in map(self._place, range(first, last + 1))]
+        return torch.cat(rows)
+
+    def _place(self, iteration):
+        """How many iterations there have been in all after so many counted ones."""
+        for waited in self._waited:
+            iteration += waited < iteration
+        return iteration
 
 
 class Metaparameters(LearnedPath):

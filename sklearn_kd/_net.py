@@ -102,6 +102,9 @@ class TrainingNet(NeuralNetClassifier):
         Whether training was given up.
     interrupted_ : bool
         Whether a user ended it, or the trials that it is the best of.
+    collapsed_ : bool
+        Whether the student predicts one class for D_train, or is no better than chance there, as
+        found when the estimator's fit ended.
     """
 
     step_record_: StepRecord | None
@@ -187,7 +190,7 @@ class TrainingNet(NeuralNetClassifier):
         self.step_record_ = self.validation_batches_ = self.keeper_ = None
         self.compiled_forward_ = self.captured_ = None
         self.listeners_ = {}
-        self.diverged_ = self.interrupted_ = False
+        self.diverged_ = self.interrupted_ = self.collapsed_ = False
         self.skips_, self.overflow_check_, self.finite_weights_ = Skips(), None, {}
         self.watch_: AnswersWatch | None = None  # of a teacher that answers while the student trains
         return self
@@ -267,7 +270,7 @@ class TrainingNet(NeuralNetClassifier):
         self.listeners_ = {}
         self.captured_ = self._capturing() if self.cuda_graph else None
         self.skips_, self.overflow_check_, self.checked_at_ = Skips(), OverflowCheck(X), None
-        self.diverged_ = self.interrupted_ = False
+        self.diverged_ = self.interrupted_ = self.collapsed_ = False
         self.with_buffers_ = [part for m in self.trained_modules() for part in m.modules() if part._buffers]
 
     def _capturing(self):
@@ -335,14 +338,18 @@ class TrainingNet(NeuralNetClassifier):
     def train_step(self, batch, **params):
         """The optimizer's step, and what the strategy makes of it."""
         knobs, strategy = self.metaparameters, self.strategy
-        learns = not knobs.planned and strategy.takes_hypergradient(knobs.iteration)
-        if learns and knobs.iteration >= ill_conditioned_steps(self.optimizer_):
+        learns = not knobs.planned and strategy.takes_hypergradient(knobs.counted.iteration)
+        if learns and knobs.iteration < ill_conditioned_steps(self.optimizer_):
+            step = self._run(self._plain_iteration, batch)
+            knobs.wait()
+            return step
+        if learns:
             step = self._run(self._bilevel_iteration, batch, next(self.validation_batches_))
             knobs.record(step.pop("metaparameters"), step.pop("val_loss"))
             return step
         step = self._run(self._plain_iteration, batch)
-        if not learns and not knobs.planned:
-            theta = strategy.predict(knobs)
+        if not knobs.planned:
+            theta = strategy.predict(knobs.counted)
             if theta is not None:
                 knobs.plan(theta)
         if knobs.planned:

@@ -1,10 +1,12 @@
-"""How many processes to use, and one thread of torch in each."""
+"""How many processes to use, one thread of torch in each, and what those of torch.distributed do."""
 
 from __future__ import annotations
 
 import logging
+import warnings
 from contextlib import nullcontext
 
+import torch
 from joblib import effective_n_jobs, parallel_config
 from joblib.parallel import LokyBackend, get_active_backend
 
@@ -49,3 +51,18 @@ def default_n_jobs(device_type: str) -> int | None:
     if configured is not None or not isinstance(backend, LokyBackend):
         return None
     return -1 if device_type == "cpu" else 1
+
+
+def warn_of_ranks() -> None:
+    """Warn where torch.distributed has several processes, each of which trains a student of its own."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return
+    n_processes = torch.distributed.get_world_size()
+    if n_processes > 1:
+        warnings.warn(
+            f"torch.distributed has {n_processes} processes, and each that calls fit trains the whole "
+            "student on all rows it is given: nothing is shared out, and what they learn may differ. Call "
+            "fit in one of them alone (if torch.distributed.get_rank() == 0), or without torchrun.",
+            UserWarning,
+            stacklevel=2,
+        )

@@ -52,6 +52,9 @@ from sklearn_kd._transforms import TRANSFORMS
 from sklearn_kd.meta import Fixed
 from sklearn_kd.meta._trials import TRIALS_DTYPE
 
+# What the net says of how its training ended.
+_OUTCOMES = ("diverged_", "interrupted_", "collapsed_")
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -211,6 +214,7 @@ class SafeFiles(BaseDistiller):
             "labels": encoded_labels(self.classes_),
             "input_shape": [int(size) for size in self._sample_shape],
             "n_iter": int(self.n_iter_),
+            "outcome": [name for name in _OUTCOMES if getattr(self.net_, name)],
         }
         if hasattr(self, "feature_names_in_"):
             about["feature_names"] = self.feature_names_in_.tolist()
@@ -270,6 +274,8 @@ class SafeFiles(BaseDistiller):
         module = _student(estimator, weights, name)
         with _of_file(name, foreign=not {"meta", "transforms"} & set(params)):
             estimator._take_fitted(Content(about, tensors), module, params)
+            for outcome in _OUTCOMES:
+                setattr(estimator.net_, outcome, outcome in about.get("outcome", ()))
             if tensors:
                 raise ContentError(f"tensors that nothing here takes: {sorted(tensors)[:4]}")
         estimator.net_.history_ = history or History()

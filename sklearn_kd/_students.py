@@ -115,6 +115,7 @@ def build_student(
         left open.
     """
     if isinstance(student, nn.Module):
+        _refuse_wrapped(student)
         if params:
             raise TypeError(
                 f"student is an instance of {type(student).__name__}, whose size is settled; "
@@ -140,6 +141,18 @@ def build_student(
             f"{', '.join(sizes)} are filled in; give the rest as student__NAME=..."
         ) from None
     return student(**filled)
+
+
+def _refuse_wrapped(student):
+    """Refuse what belongs to a process group, whose gradients are averaged behind the optimizer's back."""
+    # By name: to import FSDP takes seconds.
+    kinds = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}
+    found = [kind.__name__ for kind in type(student).__mro__ if kind.__name__ in kinds]
+    if found:
+        raise TypeError(
+            f"student is wrapped in {found[0]}, but each process trains a student of its own here. Give the "
+            "module as it is without that: student.module, or one that has not been wrapped."
+        )
 
 
 def _prefixed(params: dict) -> str:

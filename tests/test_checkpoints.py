@@ -134,6 +134,20 @@ CONFIGURATIONS = {
 }  # fmt: skip
 
 
+def test_killed_while_a_strategy_waits_for_adam(make, digits, logits, tmp_path):
+    """An epoch has 3 batches: it is gone on with from iteration 6 of the ten that are waited for."""
+
+    def own(**params):
+        settings = adam | {"meta": "linear", "e1": 4, "e2": 5, "batch_size": 128, "max_epochs": 8}
+        return make(callbacks=[Kill()], **settings, **params)
+
+    whole = own().fit(*digits, teacher_logits=logits)
+    again, made = resumed(own, 8, tmp_path, *digits, teacher_logits=logits)
+    assert_same_fit(whole, again)
+    taken = np.flatnonzero(np.isfinite(again.metaparameter_path_["val_loss"]))
+    assert made == 24 - 6 and taken.tolist() == [10, 11, 12, 13, 19, 20, 21, 22]
+
+
 @pytest.mark.filterwarnings("ignore:You set iterator_valid__shuffle")
 @pytest.mark.parametrize("n", [15, 31, 41])
 @pytest.mark.parametrize("name", CONFIGURATIONS)

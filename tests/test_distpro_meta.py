@@ -56,6 +56,19 @@ def test_a_line_is_followed(make_distpro, images):
     assert {"meta": "linear", "e1": 3, "e2": 5}.items() <= clf.process_.settings.items()
 
 
+def test_the_cycle_of_a_search_starts_after_the_steps_that_adam_needs(make_distpro, images):
+    """With ``logit_weight="learned"`` lambda1 and T wait with the factors."""
+    adam = {"optimizer": torch.optim.Adam, "lr": 0.01, "search_epochs": 5, "batch_size": 16}
+    clf = make_distpro(meta="linear", e1=3, e2=100, logit_weight="learned", meta_lr=10.0, **adam)
+    process = clf.fit(*images).process_
+    for values in (process.raw, process.logit_term):  # row k: before step k
+        steps = np.diff(values, axis=0).astype(float)
+        assert not steps[:10].any() and np.abs(steps[10:13]).max(axis=1).min() > 1e-6
+    steps = np.diff(process.raw, axis=0)
+    slope = np.polyfit(np.arange(3), process.raw[11:14], 1)[0]
+    np.testing.assert_allclose(steps[13:], np.tile(slope, (len(steps) - 13, 1)), atol=2e-6)
+
+
 def test_linear_without_predictions_is_gradient(make_distpro, images):
     found = [make_distpro(meta=meta, e2=0).fit(*images).process_.raw for meta in ("gradient", "linear")]
     np.testing.assert_array_equal(*found)

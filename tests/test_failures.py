@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+import signal
 import warnings
 from pathlib import Path
 
@@ -34,7 +35,7 @@ from sklearn_kd._checkpoint_files import read, write
 from sklearn_kd._layers import resolve_layers
 from sklearn_kd._safe_file import Content, packed, unpacked
 from sklearn_kd._together import _BatchedRun
-from sklearn_kd.meta import Random
+from sklearn_kd.meta import Linear, Random
 
 PAGE = Path(__file__).parents[1] / "docs" / "guide" / "failures.rst"
 
@@ -58,6 +59,13 @@ def broken_student():
     student = nn.Linear(64, 10)
     with torch.no_grad():
         student.bias[0] = torch.nan
+    return student
+
+
+def wrapped():
+    """As DistributedDataParallel wraps one, without a group of processes."""
+    student = object.__new__(nn.parallel.DistributedDataParallel)
+    nn.Module.__init__(student)
     return student
 
 
@@ -165,6 +173,7 @@ REFUSED = {
         {"student": nn.Sequential(nn.Linear(64, 10), nn.BatchNorm1d(10)), "batch_size": 1},
         {},
     ),
+    "a student that is wrapped for several processes": lambda X, y: ({"student": wrapped()}, {}),
     "too large a rate": lambda X, y: ({"lr": 1e31}, {}),
     "a file as the folder of checkpoints": lambda X, y: ({"checkpoint_dir": __file__}, {}),
 }
@@ -227,6 +236,41 @@ REPORTED = {
     "some steps are not finite": Fills(n=3),
     "ten steps in a row are not finite": Fills(n=1000),
     "weights become too large": Fills(weights=1e37),
+}
+
+
+def constant():
+    student = nn.Linear(64, 10)
+    with torch.no_grad():
+        student.weight.zero_()
+    return student
+
+
+class Interrupts(Callback):
+    """A user in the fifth batch."""
+
+    def on_batch_begin(self, net, training=False, **kwargs):
+        if training and net.metaparameters.iteration == 4:
+            signal.raise_signal(signal.SIGINT)
+
+
+def processes(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+
+
+# What is said of a fit that goes on: parameters, and what is made of X, with a student taught by the labels.
+SAID = {
+    "the student predicts one class": ({"student": constant(), "lr": 0.0, "max_epochs": 5}, None),
+    "the student is no better than chance": (
+        {"lr": 1e-6, "max_epochs": 5},
+        lambda X: np.random.default_rng(0).normal(size=X.shape),
+    ),
+    "training ends while the loss falls steeply": ({"lr": 0.001, "max_epochs": 15}, None),
+    "features of very different scales": ({}, lambda X: X * np.where(np.arange(64) == 20, 1e4, 1)),
+    "parameters without effect": ({"e1": 20, "meta": Linear(e1=3)}, None),
+    "several processes of torch.distributed": ({}, None),
+    "Ctrl-C": ({"callbacks": [Interrupts()]}, None),
 }
 
 
@@ -326,7 +370,7 @@ def test_the_page_has_all_that_is_tried_here():
         "What is named",
     }
     tried = REFUSED.keys() | REPORTED.keys() | OUT_OF_MEMORY.keys() | LOADED.keys() | DAMAGED.keys()
-    tried |= LAYERS.keys()
+    tried |= LAYERS.keys() | SAID.keys()
     apart = {"several calls of one module", "a student's layer that training leaves out"}
     apart |= {
         "weights that the teacher cannot take",
@@ -364,6 +408,23 @@ def test_reported(what, make, digits, logits):
     with pytest.warns(ConvergenceWarning, match=messages()[what]):
         clf.fit(*digits, teacher_logits=logits)
     assert np.isfinite(clf.predict_proba(digits[0])).all()
+
+
+@pytest.mark.usefixtures("sigint_heard")
+@pytest.mark.parametrize("what", SAID)
+def test_said(what, make, digits, monkeypatch):
+    params, change = SAID[what]
+    X, y = digits
+    if what.startswith("several"):
+        processes(monkeypatch)
+    clf = make(**{"meta": "none"} | params)
+    with pytest.warns(UserWarning, match=messages()[what]) as found:
+        clf.fit(
+            X if change is None else change(X),
+            y,
+            **({} if clf.meta == "none" else {"teacher_logits": np.eye(10)[y]}),
+        )
+    assert len(found) == 1 and np.isfinite(clf.predict_proba(X)).all()
 
 
 @pytest.mark.parametrize("what", LOADED)

@@ -9,8 +9,16 @@ import numpy as np
 import pytest
 import torch
 from conftest import ConvNet
+from joblib import Parallel, delayed
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import VotingClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.semi_supervised import SelfTrainingClassifier
 from skorch.callbacks import EarlyStopping
 from torch import nn
 
@@ -72,6 +80,13 @@ class InterruptedConvNet(ConvNet):
         return super().forward(x)
 
 
+def said():
+    """What a fit that a user ends warns of."""
+    return pytest.warns(
+        UserWarning, match=r"Interrupted in epoch \d+ of \d+, after \d+ iterations: the student"
+    )
+
+
 def assert_usable(clf, X):
     proba = clf.predict_proba(X)
     assert np.isfinite(proba).all() and set(clf.predict(X)) <= set(clf.classes_)
@@ -87,8 +102,10 @@ def test_in_any_pass_of_a_training(make, digits, logits, ctrl_c):
     for at in range(1, 45):
         ctrl_c.set(at)
         clf = make(student=Interrupted, meta="linear", e1=3, e2=3, max_epochs=50)
-        clf.fit(*digits, teacher_logits=logits)
+        with said() as warned:
+            clf.fit(*digits, teacher_logits=logits)
         assert_usable(clf, digits[0])
+        assert len(warned) == 1 and f"after {clf.n_iter_} iterations" in str(warned[0].message)
         path = clf.metaparameter_path_
         assert clf.n_iter_ == len(path) == (ends < at).sum()
         assert np.isfinite(path["lambda1"]).all() and 0 <= clf.lambda1_ <= 1
@@ -100,12 +117,11 @@ def test_in_any_pass_of_a_training(make, digits, logits, ctrl_c):
 def test_in_a_trial_the_best_so_far_is_kept(strategy, make, digits, logits, ctrl_c, monkeypatch):
     """Every student is at hand, whether it was trained to the end or not."""
     monkeypatch.setattr(_together, "FEWEST", 99)  # one after the other
-    found = []
-    for at in (70, 10_000):  # 24 iterations and 8 passes to judge them: in the third trial
-        ctrl_c.set(at)
-        clf = make(student=Interrupted, meta=strategy).fit(*digits, teacher_logits=logits)
-        found.append(clf)
-    interrupted, whole = found
+    # 24 iterations and 8 passes to judge them: in the third trial
+    ctrl_c.set(70)
+    with said():
+        interrupted = make(student=Interrupted, meta=strategy).fit(*digits, teacher_logits=logits)
+    whole = make(student=Interrupted, meta=strategy).fit(*digits, teacher_logits=logits)
     assert_usable(interrupted, digits[0])
     finished = whole.trials_[:2]
     best = finished[finished["val_loss"].argmin()]
@@ -126,14 +142,16 @@ def test_trials_that_are_trained_together(make, digits, logits, monkeypatch):
 
     monkeypatch.setattr(_together._BatchedRun, "step", interrupted)
     clf = make(student=MLPStudent, meta=Random(n_trials=4), max_epochs=50)
-    clf.fit(*digits, teacher_logits=logits)
+    with said():
+        clf.fit(*digits, teacher_logits=logits)
     assert_usable(clf, digits[0])
     assert len(taken) == 10 and clf.n_iter_ == 0  # a batched run notes its iterations by the epoch
 
 
 def test_in_the_search_of_a_process(make_distpro, images, ctrl_c):
     ctrl_c.set(9)
-    clf = make_distpro(student=InterruptedConvNet, search_epochs=3).fit(*images)
+    with said():
+        clf = make_distpro(student=InterruptedConvNet, search_epochs=3).fit(*images)
     assert_usable(clf, images[0])
     assert clf.history_ is clf.search_history_ or len(clf.history_) == len(clf.search_history_) == 1
     assert len(clf.process_) == clf.n_iter_ == 2
@@ -143,7 +161,8 @@ def test_in_the_search_of_a_process(make_distpro, images, ctrl_c):
 
 def test_in_the_retraining_along_a_process(make_distpro, images, ctrl_c):
     ctrl_c.set(20)
-    clf = make_distpro(student=InterruptedConvNet, max_epochs=50).fit(*images)
+    with said():
+        clf = make_distpro(student=InterruptedConvNet, max_epochs=50).fit(*images)
     assert_usable(clf, images[0])
     assert len(clf.process_) == 4 and 0 < clf.n_iter_ < 20
 
@@ -162,13 +181,65 @@ def test_a_callback_that_ends_the_search_goes_on_to_the_retraining(make_distpro,
     assert len(clf.search_history_) == 2 and len(clf.history_) == 2 and not clf.net_.interrupted_
 
 
-def test_a_search_goes_on_with_the_next_fit(make, digits, logits, ctrl_c):
-    ctrl_c.set(150)  # each fit has 18 iterations, of D_val and passes of hypergradients some more
-    clf = make(LogisticRegression(), Interrupted, meta="naive", max_epochs=6)
-    search = GridSearchCV(clf, {"lr": [0.1, 0.2]}, cv=2).fit(*digits)
+# What a fit can be part of, each with the passes through the student after which it is interrupted.
+PARTS = {
+    "a grid search": lambda clf: GridSearchCV(clf, {"lr": [0.1, 0.2]}, cv=2, error_score="raise"),
+    "a grid search that forgives errors": lambda clf: GridSearchCV(clf, {"lr": [0.1, 0.2]}, cv=2),
+    "a grid search of pipelines": lambda clf: GridSearchCV(
+        make_pipeline(StandardScaler(), clf), {"distilledclassifier__lr": [0.1, 0.2]}, cv=2
+    ),
+    "votes": lambda clf: VotingClassifier([("a", clf), ("b", clf)]),
+    "one against the rest": lambda clf: OneVsRestClassifier(clf),
+    "calibration": lambda clf: CalibratedClassifierCV(clf, cv=2, ensemble=False),
+    "a chain of labels that are guessed": lambda clf: SelfTrainingClassifier(clf, max_iter=2),
+    "a student's teacher": lambda clf: clone(clf).set_params(teacher=clf, meta="naive"),
+}
+
+
+@pytest.mark.parametrize("what", PARTS)
+def test_what_a_fit_is_part_of_stops(what, make, digits, ctrl_c):
+    """A student that is cut short is not scored, nor anything built on it: the whole stops."""
+    clf = make(None, Interrupted, meta="none", max_epochs=6, random_state=0)
+    whole = PARTS[what](clf)
+    ctrl_c.set(30)
+    with pytest.raises(KeyboardInterrupt, match=r"in epoch . of 6, after"):
+        whole.fit(*digits)
     assert ctrl_c.at is None
-    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
-    assert not search.best_estimator_.net_.interrupted_ and search.predict(digits[0]).shape == (400,)
+
+
+def test_cross_validation_stops(make, digits, ctrl_c):
+    ctrl_c.set(40)
+    with pytest.raises(KeyboardInterrupt):
+        cross_val_score(make(None, Interrupted, meta="none", max_epochs=6), *digits, cv=2)
+
+
+def test_jobs_in_threads_stop(make, digits, ctrl_c):
+    """joblib's tasks, whoever wrote them."""
+    fits = [delayed(make(None, Interrupted, meta="none", max_epochs=6).fit)(*digits) for _ in range(2)]
+    ctrl_c.set(30)
+    with pytest.raises(KeyboardInterrupt):
+        Parallel(n_jobs=1)(fits)
+
+
+def test_a_pipeline_and_a_loop_of_ones_own_keep_the_student(make, digits, ctrl_c):
+    clf = make(None, Interrupted, meta="none", max_epochs=6)
+    ctrl_c.set(30)
+    with said():
+        pipeline = make_pipeline(StandardScaler(), clone(clf)).fit(*digits)
+    assert_usable(pipeline[-1], digits[0])
+
+
+def test_a_fit_that_was_ended_in_a_search_leaves_its_checkpoints(make, digits, ctrl_c, tmp_path):
+    """The same search goes on from the last whole epoch of the fit that was under way."""
+    clf = make(None, Interrupted, meta="none", max_epochs=6, checkpoint_dir=tmp_path)
+    search = GridSearchCV(clf, {"lr": [0.1]}, cv=2, refit=False)
+    ctrl_c.set(30)
+    with pytest.raises(KeyboardInterrupt):
+        search.fit(*digits)
+    assert len(list(tmp_path.glob("*/training-*.checkpoint"))) == 2
+    search.fit(*digits)
+    whole = GridSearchCV(clf.set_params(checkpoint_dir=None), {"lr": [0.1]}, cv=2, refit=False).fit(*digits)
+    assert search.cv_results_["mean_test_score"] == whole.cv_results_["mean_test_score"]
 
 
 def test_a_comparison_has_what_was_finished(make, digits, logits, ctrl_c):

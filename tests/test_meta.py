@@ -329,3 +329,117 @@ def test_the_line_is_in_the_coordinates_that_are_learned(make, digits, logits):
         predicted = function(path["temperature"][5:10])
         np.testing.assert_allclose(np.diff(predicted, n=2), 0, atol=1e-12)
         assert abs(predicted[-1] - predicted[0]) > 1e-4
+
+
+# --------------------------------------------------------------------------------------
+# Optimizers whose first steps take no hypergradient
+
+
+def iterations_of(path, *, waiting, e1, e2):
+    """Numbers of the iterations that wait, follow a hypergradient, and are predicted."""
+    place = np.arange(len(path)) - waiting
+    in_cycle = place % (e1 + e2)
+    return (
+        np.flatnonzero(place < 0),
+        np.flatnonzero((place >= 0) & (in_cycle < e1)),
+        np.flatnonzero((place >= 0) & (in_cycle >= e1)),
+    )
+
+
+@pytest.mark.filterwarnings("ignore:The hypergradient knows the steps")
+@pytest.mark.parametrize(
+    "optimizer, waiting",
+    [
+        ({"optimizer": torch.optim.Adam}, 10),
+        ({"optimizer": torch.optim.AdamW}, 10),
+        ({"optimizer": torch.optim.Adam, "optimizer__amsgrad": True}, 0),
+        ({"optimizer": torch.optim.RMSprop}, 0),
+        ({"optimizer": torch.optim.NAdam}, 0),
+        ({"optimizer": torch.optim.SGD, "lr": 0.1, "optimizer__momentum": 0.9}, 0),
+    ],
+)
+@pytest.mark.parametrize("e1, e2, max_epochs", [(3, 100, 5), (4, 7, 4)])
+def test_the_cycle_starts_with_the_first_hypergradient(
+    optimizer, waiting, e1, e2, max_epochs, make, digits, logits
+):
+    """The lines are those of polyfit through the e1 iterations before them, all of which moved."""
+    params = {"lr": 0.01} | optimizer
+    clf = make(meta="linear", e1=e1, e2=e2, max_epochs=max_epochs, temperature=2.0, **params)
+    path = clf.fit(*digits, teacher_logits=logits).metaparameter_path_
+    waits, learned, predicted = iterations_of(path, waiting=waiting, e1=e1, e2=e2)
+    assert len(waits) == waiting and len(learned) >= e1 and len(predicted) > 0
+    np.testing.assert_array_equal(np.flatnonzero(path["predicted"]), predicted)
+    np.testing.assert_array_equal(np.flatnonzero(np.isfinite(path["val_loss"])), learned)
+    theta = np.column_stack([path["lambda1"], np.log(path["temperature"])])
+    start = np.array([0.5, np.log(2.0)])
+    np.testing.assert_allclose(theta[waits], np.broadcast_to(start, (waiting, 2)), rtol=1e-15)
+    moved = np.abs(np.diff(np.vstack([start, theta]), axis=0)).max(axis=1)
+    assert (moved[learned] > 0).all()
+    for first in predicted[np.isin(predicted - 1, learned)]:
+        line = np.polyfit(np.arange(e1), theta[first - e1 : first], 1)[0]
+        ahead = np.arange(1, min(e2, len(path) - first) + 1)[:, None]
+        expected = theta[first - 1] + line * ahead
+        expected = np.clip(expected, [0, 0], [1, np.log(10)])
+        np.testing.assert_allclose(theta[first : first + len(ahead)], expected, rtol=1e-9, atol=1e-12)
+
+
+class Counted(meta.Gradient):
+    """Asks for a hypergradient in iterations 2 and 3 of six, and writes down what it is told."""
+
+    def __init__(self, told):
+        self.told = told
+
+    def takes_hypergradient(self, iteration):
+        self.told.append(("asked", iteration))
+        return iteration % 6 in (2, 3)
+
+    def predict(self, metaparameters):
+        now = metaparameters.iteration
+        values = metaparameters.trajectory(0, now)
+        assert torch.equal(values[-1], metaparameters.trajectory(now, now)[0])
+        assert metaparameters.after(0)[0] == 0.5 and len(values) == now + 1
+        self.told.append(("predicts", now))
+        return values[-1] + 0.001
+
+
+def test_an_own_strategy_counts_the_same_in_both_of_its_methods(make, digits, logits):
+    """Two iterations before its first hypergradient are its own; then it waits until Adam has made ten."""
+    strategy = Counted([])
+    strategy.__sklearn_clone__ = lambda: strategy
+    clf = make(meta=strategy, max_epochs=2, optimizer=torch.optim.Adam, lr=0.01)
+    path = clf.fit(*digits, teacher_logits=logits).metaparameter_path_
+    asked = [iteration for what, iteration in strategy.told if what == "asked"]
+    assert asked[:2] == [0, 1] and asked[2:10] == [2] * 8 and asked[10:] == list(range(2, len(path) - 8))
+    predicts = [iteration for what, iteration in strategy.told if what == "predicts"]
+    assert predicts == [k for k in range(len(path) - 8) if k % 6 not in (2, 3)]
+    np.testing.assert_allclose(path["lambda1"][:10], [0.501, *[0.502] * 9])
+    assert np.isfinite(path["val_loss"][10:12]).all() and path["lambda1"][11] != path["lambda1"][9]
+
+
+def test_adam_counts_anew_where_a_warm_fit_goes_on(make, digits, logits):
+    clf = make(meta="linear", e1=3, e2=100, optimizer=torch.optim.Adam, lr=0.01, warm_start=True)
+    for _ in range(2):
+        path = clf.fit(*digits, teacher_logits=logits).metaparameter_path_
+    half = len(path) // 2
+    for part in (path[:half], path[half:]):
+        np.testing.assert_array_equal(np.flatnonzero(np.isfinite(part["val_loss"])), [10, 11, 12])
+        assert part["predicted"][13:].all() and not part["predicted"][:13].any()
+
+
+def test_a_hypergradient_that_is_skipped_is_a_point_at_which_nothing_moved(make, digits, logits, monkeypatch):
+    """The line goes through the path as it was; the cycle does not depend on what was skipped."""
+    taken, hypergradient = [], _bilevel.StepRecord.hypergradient
+
+    def sometimes(record, *args, **kwargs):
+        h, val_loss = hypergradient(record, *args, **kwargs)
+        taken.append(1)
+        return (torch.full_like(h, torch.nan) if len(taken) == 2 else h), val_loss
+
+    monkeypatch.setattr(_bilevel.StepRecord, "hypergradient", sometimes)
+    clf = make(meta="linear", e1=4, e2=9, optimizer=torch.optim.Adam, lr=0.01)
+    with pytest.warns(UserWarning, match="1 hypergradients that were not finite"):
+        path = clf.fit(*digits, teacher_logits=logits).metaparameter_path_
+    values = path["lambda1"]
+    assert values[11] == values[10] and values[12] != values[11]
+    slope = np.polyfit(np.arange(4), values[10:14], 1)[0]
+    np.testing.assert_allclose(values[14:20], values[13] + slope * np.arange(1, 7), rtol=1e-9)

@@ -32,6 +32,7 @@ def requesting(apprentice, routing):
     return apprentice.set_fit_request(teacher_logits=True)
 
 
+@pytest.mark.filterwarnings("ignore:The student was still learning fast")  # from a shuffled teacher
 @pytest.mark.parametrize(
     "wrap",
     [

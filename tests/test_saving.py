@@ -222,6 +222,19 @@ def test_path_history_and_numbers(fitted, path):
     assert again.teacher is None and again.teacher_ is None
 
 
+@pytest.mark.filterwarnings("ignore:The student learned nothing")
+def test_how_the_training_ended(make, digits, path):
+    """A student that learned nothing is still known as one."""
+    clf = make(meta="none", lr=0.0, max_epochs=5, random_state=1).fit(digits[0] * 0, digits[1])
+    clf.save(path)
+    net = DistilledClassifier.load(path).net_
+    assert clf.net_.collapsed_ and net.collapsed_ and not net.diverged_ and not net.interrupted_
+    clf.net_.collapsed_, clf.net_.diverged_, clf.net_.interrupted_ = False, True, True
+    clf.save(path)
+    net = DistilledClassifier.load(path).net_
+    assert net.diverged_ and net.interrupted_ and not net.collapsed_
+
+
 def test_path_of_one_iteration(make, digits, path):
     clf = make(meta="none", max_epochs=1, batch_size=400).fit(*digits)
     clf.save(path)

@@ -33,7 +33,9 @@ class Linear(Gradient):
     Paper Eq. 4 and Algorithm 1: after e1 gradient iterations a line is fitted to the path
     of each metaparameter by least squares; for e2 iterations it predicts them at the price
     of plain training; then the cycle starts again. The line is in the
-    coordinates that are learned, by default (lambda1, log T).
+    coordinates that are learned, by default (lambda1, log T). Where the student's optimizer is
+    Adam or AdamW, whose first ten steps take no hypergradient, the first cycle starts after
+    them. A hypergradient that was not finite is a point of the line at which nothing moved.
 
     Parameters
     ----------

@@ -90,7 +90,12 @@ class Strategy(BaseEstimator):
         return setting.lambda1, setting.temperature
 
     def takes_hypergradient(self, iteration: int) -> bool:
-        """Whether this iteration (0, 1, …) moves the metaparameters by the hypergradient."""
+        """Whether this iteration (0, 1, …) moves the metaparameters by the hypergradient.
+
+        Adam and AdamW take ten steps before a hypergradient can be taken. As long as a strategy
+        asks for one and has to wait for it, nothing moves and its count of iterations stands
+        still, so that a cycle begins with the first hypergradient.
+        """
         return False
 
     def predict(self, metaparameters: LearnedPath) -> Tensor | None:
@@ -100,9 +105,9 @@ class Strategy(BaseEstimator):
         :class:`DistProClassifier` it is the raw factors, of any number L in place of 2, and
         behind them lambda1 and log T where they are learned.
 
-        ``metaparameters.iteration`` says which it is and ``metaparameters.trajectory(...)``
-        where they have been. Return shape (2,) for this iteration alone, or (k, 2) for it
-        and the k − 1 that follow, before the strategy is asked again. What is returned is
-        projected onto the bounds; what is not finite stays where it is.
+        ``metaparameters.iteration`` says which it is, counted as in :meth:`takes_hypergradient`, and
+        ``metaparameters.trajectory(...)`` where they have been. Return shape (2,) for this
+        iteration alone, or (k, 2) for it and the k − 1 that follow, before the strategy is asked
+        again. What is returned is projected onto the bounds; what is not finite stays where it is.
         """
         return None
