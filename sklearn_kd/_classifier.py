@@ -15,6 +15,7 @@ import torch
 from sklearn.base import clone
 from torch import nn
 
+from sklearn_kd._ambient_state import ordinary_torch
 from sklearn_kd._base import Seeds, at, unharmed_by_failure
 from sklearn_kd._batches import checked_augmentation
 from sklearn_kd._bilevel import METHODS
@@ -23,9 +24,10 @@ from sklearn_kd._checkpoints import Checkpoints, Journal
 from sklearn_kd._data import SplitData, as_tensor
 from sklearn_kd._distillation_net import DistillationNet
 from sklearn_kd._losses import TEMPERATURE_SCALINGS
-from sklearn_kd._metaparameters import LAMBDA1_BOUNDS, Metaparameters
+from sklearn_kd._metaparameters import LAMBDA1_BOUNDS, Metaparameters, checked_bounds
 from sklearn_kd._net_state import Keeper, some_answers
 from sklearn_kd._overflow import check_scale
+from sklearn_kd._random import preserved_random_state
 from sklearn_kd._rows import checked_logits
 from sklearn_kd._saving import DistilledFiles
 from sklearn_kd._sklearn_compat import Interval, StrOptions, safe_indexing, with_callbacks
@@ -351,6 +353,7 @@ class DistilledClassifier(DistilledFiles):
     # ----------------------------------------------------------------------------------
     # Fitting
 
+    @ordinary_torch()
     @unharmed_by_failure
     @with_callbacks
     def fit(
@@ -558,7 +561,7 @@ class DistilledClassifier(DistilledFiles):
         """The strategy of this fit, after the parameters have been checked."""
         self._validate_params()
         self._check_routed(loaded)
-        low, high = _checked_bounds(self.temperature_bounds)
+        low, high = checked_bounds(self.temperature_bounds)
         if self.temperature != "random" and not low <= self.temperature <= high:
             raise ValueError(
                 f"temperature={self.temperature!r} lies outside temperature_bounds=({low}, "
@@ -590,11 +593,7 @@ class _Run(NamedTuple):
         if train.augmentation is None:
             return some_answers(train.targets.teacher_logits)
         _, ask = train.augmentation
-        return None if ask is None else some_answers(ask(train.samples))
-
-
-def _checked_bounds(bounds):
-    valid = len(bounds) == 2 and all(isinstance(b, Real) for b in bounds)
-    if not valid or not 0 < bounds[0] <= bounds[1] < math.inf:
-        raise ValueError(f"temperature_bounds={bounds!r} must be two numbers, 0 < low <= high.")
-    return bounds
+        if ask is None:
+            return None
+        with preserved_random_state(train.device, self.seeds.teacher):
+            return some_answers(ask(train.samples))

@@ -18,6 +18,8 @@ from sklearn.utils import check_array, check_consistent_length, check_random_sta
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.parallel import Parallel, delayed
 
+from sklearn_kd._ambient_state import ordinary_torch
+from sklearn_kd._arrays import from_torch
 from sklearn_kd._base import PREDICTION_BATCH, Seeds
 from sklearn_kd._classifier import DistilledClassifier
 from sklearn_kd._comparison import MethodComparison, check_baseline
@@ -25,7 +27,7 @@ from sklearn_kd._data import as_tensor, split_rows
 from sklearn_kd._loading import is_dataset
 from sklearn_kd._processes import count_processes, default_n_jobs, one_by_one, one_thread_per_process
 from sklearn_kd._routing import nearest
-from sklearn_kd._rows import checked_logits, from_torch
+from sklearn_kd._rows import checked_logits
 from sklearn_kd._sklearn_compat import has_callbacks, safe_indexing
 from sklearn_kd._students import MLPStudent
 from sklearn_kd._teachers import Teacher, make_teacher, set_open_seeds
@@ -36,6 +38,7 @@ from sklearn_kd.meta import STRATEGIES
 _SHARED = ("teacher", "random_state", "validation_fraction")
 
 
+@ordinary_torch()
 def compare_methods(
     estimator,
     X,
@@ -148,7 +151,7 @@ def compare_methods(
             f"X is a {type(X).__name__}; compare_methods cuts folds out of arrays. Give X and y as "
             "arrays or tensors, or fit the methods on torch.utils.data.Subset of the Dataset yourself."
         )
-    X, y = from_torch(X), column_or_1d(from_torch(y), warn=True)
+    X, y = from_torch(X, "X"), column_or_1d(from_torch(y, "y"), warn=True)
     X = X if hasattr(X, "shape") else np.asarray(X)
     check_consistent_length(X, y)
     check_classification_targets(y)
@@ -274,13 +277,17 @@ def _teacher_logits(plan, X, y, rows, seeds):
     """Logits for all rows, shape (n, K), of a teacher fitted on D_train alone."""
     teacher, classes, device = copy.copy(plan.teacher), np.unique(y), plan.classifier._device()
     train, _ = rows
-    teacher.fit(safe_indexing(X, train), y[train], sample_weight=None, rng=check_random_state(seeds.teacher))
+    rng = check_random_state(seeds.teacher)
+    with teacher.drawing_from(seeds.teacher, device):
+        teacher.fit(safe_indexing(X, train), y[train], sample_weight=None, rng=rng)
     logits = np.empty((len(y), len(classes)), dtype=np.float32)
     # D_train apart, so that these logits are what ``fit`` would have computed.
     for part in rows:
         X_part = safe_indexing(X, part)
         tensor = as_tensor(check_array(X_part, dtype=np.float32, allow_nd=True), device)
-        logits[part] = teacher.logits(X_part, tensor, classes, PREDICTION_BATCH).cpu().numpy()
+        with teacher.drawing_from(seeds.teacher, device):
+            answers = teacher.logits(X_part, tensor, classes, PREDICTION_BATCH)
+        logits[part] = answers.cpu().numpy()
     return logits
 
 

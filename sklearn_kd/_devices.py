@@ -7,6 +7,8 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor
 
+from sklearn_kd._ambient_state import autocasts
+
 
 def checked_device(device: str | torch.device) -> torch.device:
     """The device to work on, where "auto" is CUDA, then MPS, then the CPU.
@@ -47,7 +49,7 @@ def as_number(tensor: Tensor) -> float | Tensor:
 def full_precision(device: torch.device):
     """No autocast and no TF32: a difference of logits drowns in either."""
     with ExitStack() as stack:
-        if _autocasts(device):
+        if autocasts(device.type):
             stack.enter_context(torch.autocast(device.type, enabled=False))
         if device.type == "cuda" and torch.backends.cudnn.allow_tf32:
             stack.enter_context(
@@ -63,10 +65,3 @@ def full_precision(device: torch.device):
             torch.set_float32_matmul_precision("highest")
             stack.callback(torch.set_float32_matmul_precision, precision)
         yield
-
-
-def _autocasts(device: torch.device) -> bool:
-    try:
-        return torch.is_autocast_enabled(device.type)
-    except TypeError:  # older versions of torch, which know no autocast on MPS
-        return torch.is_autocast_cpu_enabled() if device.type == "cpu" else torch.is_autocast_enabled()

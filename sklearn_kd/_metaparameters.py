@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,20 @@ PATH_DTYPE = np.dtype(
         ("predicted", np.bool_),
     ]
 )
+
+
+def checked_bounds(bounds):
+    """The given ``temperature_bounds``.
+
+    Raises
+    ------
+    ValueError
+        If they are not two numbers, 0 < low <= high.
+    """
+    valid = len(bounds) == 2 and all(isinstance(b, Real) for b in bounds)
+    if not valid or not 0 < bounds[0] <= bounds[1] < math.inf:
+        raise ValueError(f"temperature_bounds={bounds!r} must be two numbers, 0 < low <= high.")
+    return bounds
 
 
 class LearnedPath:

@@ -9,6 +9,7 @@ import torch
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.validation import validate_data
 
+from sklearn_kd._arrays import from_torch
 from sklearn_kd._loading import DatasetRows, is_dataset, labelled_rows
 from sklearn_kd._naming import naming, sorted_classes
 from sklearn_kd._random import preserved_random_state
@@ -51,7 +52,7 @@ class CheckedRows(RoutingEstimator):
 
         Sets ``classes_``.
         """
-        X_given, y = from_torch(X), from_torch(y)
+        X_given, y = from_torch(X, "X"), from_torch(y, "y")
         if is_dataset(X):
             with preserved_random_state(self._device()):
                 X, y = labelled_rows(X, y, **self._loader_settings("iterator_train"))
@@ -66,7 +67,7 @@ class CheckedRows(RoutingEstimator):
         weight = None
         if sample_weight is not None:
             with naming("sample_weight"):
-                weight = check_sample_weight(from_torch(sample_weight), y, dtype=np.float64)
+                weight = check_sample_weight(from_torch(sample_weight, "sample_weight"), y, dtype=np.float64)
             if weight.min() < 0:
                 raise ValueError("sample_weight must not be negative.")
             if not weight.any():
@@ -106,14 +107,14 @@ class CheckedRows(RoutingEstimator):
         if is_dataset(X_val):
             with preserved_random_state(self._device()):
                 settings = self._loader_settings("iterator_valid")
-                X, y = labelled_rows(X_val, from_torch(y_val), "X_val", **settings)
+                X, y = labelled_rows(X_val, from_torch(y_val, "y_val"), "X_val", **settings)
             self._check_sample_shape(X, "X_val")
         elif len(X_val) == 0:
             raise ValueError("D_val is empty: X_val has 0 rows. Give at least one, better 100.")
         else:
             X = self._checked_samples(X_val, "X_val")
             with naming("y_val"):
-                y = column_or_1d(from_torch(y_val), warn=True)
+                y = column_or_1d(from_torch(y_val, "y_val"), warn=True)
         if len(y) != len(X):
             raise ValueError(f"X_val has {len(X)} rows and y_val {len(y)}; they must be as many.")
         with naming("y_val"):
@@ -128,7 +129,7 @@ class CheckedRows(RoutingEstimator):
     def _checked_samples(self, X, name="X"):
         """X as float32, of the shape that ``fit`` saw."""
         with naming(name):
-            X = validate_data(self, from_torch(X), dtype=np.float32, allow_nd=True, reset=False)
+            X = validate_data(self, from_torch(X, name), dtype=np.float32, allow_nd=True, reset=False)
         self._check_sample_shape(X, name)
         return X
 
@@ -151,7 +152,8 @@ def checked_logits(teacher_logits, n_samples: int, classes: np.ndarray) -> np.nd
     if teacher_logits is None:
         return None
     with naming("teacher_logits"):
-        logits = check_array(from_torch(teacher_logits), dtype=np.float32, input_name="teacher_logits")
+        logits = from_torch(teacher_logits, "teacher_logits")
+        logits = check_array(logits, dtype=np.float32, input_name="teacher_logits")
     if logits.shape != (n_samples, len(classes)):
         raise ValueError(
             f"teacher_logits must have shape (n_samples, n_classes) = ({n_samples}, {len(classes)}), "
@@ -159,8 +161,3 @@ def checked_logits(teacher_logits, n_samples: int, classes: np.ndarray) -> np.nd
             f"got {logits.shape}."
         )
     return logits
-
-
-def from_torch(values):
-    """A tensor as an array; anything else as it is."""
-    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values

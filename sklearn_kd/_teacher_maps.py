@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sklearn_kd._layers import captured, resolve_layers
 from sklearn_kd._memory import is_out_of_memory
 from sklearn_kd._modes import evaluating
-from sklearn_kd._random import preserved_random_state
+from sklearn_kd._random import preserved_random_state, preserved_torch_state
 from sklearn_kd._teachers import columns_of, columns_of_codes, require_fitted_net
 from sklearn_kd._turns import turn
 
@@ -70,7 +70,7 @@ class MapTeacher:
 
     def run(self, x: Tensor) -> Any:
         """A forward pass on ``device``; no trace in the random state."""
-        with evaluating(self.network.modules()), torch.no_grad(), preserved_random_state(self.device):
+        with evaluating(self.network.modules()), torch.no_grad(), preserved_torch_state(self.device):
             if self._state is None:
                 return self.network(x)
             return torch.func.functional_call(self.network, self._state, (x,))
@@ -118,7 +118,8 @@ class MapTeacher:
 
     def some_answers(self, samples: Tensor, layers: Sequence[str]) -> Tensor:
         """The means of its feature maps of some samples, float64, to know it by."""
-        maps, _ = self(samples, layers)
+        with preserved_random_state(self.device, seed=0):  # one that draws is known by the same draws
+            maps, _ = self(samples, layers)
         return torch.cat([maps[layer].double().flatten(2).mean(dim=2).flatten() for layer in layers])
 
     def __call__(self, x: Tensor, layers: Sequence[str]) -> tuple[Mapping[str, Tensor], Tensor | None]:

@@ -12,7 +12,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,9 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from skorch import NeuralNet
 from torch import Tensor, nn
 
+from sklearn_kd._ambient_state import default_dtype_of_caller
 from sklearn_kd._modes import evaluating
+from sklearn_kd._random import preserved_random_state, seeded_without_turn
 from sklearn_kd._turns import turn
 
 # What stands for a probability of exactly 0, whose logarithm is infinite: half the smallest
@@ -91,6 +94,15 @@ class Teacher:
         """Logits of shape (n, K), columns in the order of ``classes``, on X_tensor's device."""
         raise NotImplementedError
 
+    @contextmanager
+    def drawing_from(self, seed: int, device: torch.device) -> Iterator[None]:
+        """A context to train and to ask it in: what it draws is of ``seed``, and leaves no trace.
+
+        No turn is held, since a scikit-learn teacher may wait for threads that need one.
+        """
+        with seeded_without_turn(device, seed), default_dtype_of_caller():
+            yield
+
 
 class NetworkTeacher(Teacher):
     """A trained network, which can be asked about one batch at a time."""
@@ -98,6 +110,12 @@ class NetworkTeacher(Teacher):
     def on(self, device: torch.device, classes: np.ndarray) -> Callable[[Tensor], Tensor]:
         """What maps a float32 batch on ``device`` to logits, columns in the order of ``classes``."""
         raise NotImplementedError
+
+    @contextmanager
+    def drawing_from(self, seed, device):
+        """A context to ask it in, a turn of this thread: it draws from ``seed``, and leaves no trace."""
+        with preserved_random_state(device, seed):
+            yield
 
     def logits(self, X, X_tensor, classes, batch_size):
         ask = self.on(X_tensor.device, classes)
