@@ -12,11 +12,12 @@ from torch import Tensor
 def from_torch(values: Any, name: str) -> Any:
     """A tensor as an array, and a list of tensors as one; anything else as it is.
 
-    Numbers that NumPy has no type for, such as bfloat16, become float32, which has all of them.
+    Numbers that NumPy has no type for, such as bfloat16, become float32, which has all of them; so
+    do those of arrays whose type comes from another package.
 
     Parameters
     ----------
-    values : Tensor, list or tuple of Tensor, or anything else
+    values : Tensor, list or tuple of Tensor, ndarray, or anything else
     name : str
         What messages call it.
 
@@ -25,9 +26,11 @@ def from_torch(values: Any, name: str) -> Any:
     TypeError
         If it is sparse, quantized or nested, or its numbers cannot be read.
     """
-    if isinstance(values, (list, tuple)) and len(values) and all(isinstance(v, Tensor) for v in values):
+    if type(values) in (list, tuple) and values and all(isinstance(value, Tensor) for value in values):
         rows = [from_torch(value, name) for value in values]
         return np.stack(rows) if len({row.shape for row in rows}) == 1 else rows
+    if isinstance(values, np.ndarray) and values.dtype.kind == "V" and values.dtype.type is not np.void:
+        return values.astype(np.float32)
     if not isinstance(values, Tensor):
         return values
     _check_readable(values, name)

@@ -71,6 +71,11 @@ class DatasetRows(Dataset):
         self.dataset, self.name = dataset, name
         self.samples, _, _ = Fetcher(self, collate_fn)[list(range(min(2, len(dataset))))]
         self.sample_shape = self.samples.shape[1:]
+        if self.samples.is_meta:
+            raise ValueError(
+                f"{name} has items on the device 'meta', which hold no numbers. Let it make them on a CPU, "
+                "outside torch.device('meta')."
+            )
         if self.samples.is_complex():
             raise ValueError(
                 f"{name} has complex items, of {self.samples.dtype}, and students take real numbers. Give "

@@ -54,7 +54,7 @@ class CheckedRows(RoutingEstimator):
         """
         X_given, y = from_torch(X, "X"), from_torch(y, "y")
         if is_dataset(X):
-            with preserved_random_state(self._device()):
+            with preserved_random_state(self._device(), seed=0):
                 X, y = labelled_rows(X, y, **self._loader_settings("iterator_train"))
             self.n_features_in_ = X.shape[1]
             self.__dict__.pop("feature_names_in_", None)  # of an earlier fit
@@ -105,7 +105,7 @@ class CheckedRows(RoutingEstimator):
             missing = "X_val" if X_val is None else "y_val"
             raise ValueError(f"X_val and y_val belong together; {missing} is missing.")
         if is_dataset(X_val):
-            with preserved_random_state(self._device()):
+            with preserved_random_state(self._device(), seed=0):
                 settings = self._loader_settings("iterator_valid")
                 X, y = labelled_rows(X_val, from_torch(y_val, "y_val"), "X_val", **settings)
             self._check_sample_shape(X, "X_val")
