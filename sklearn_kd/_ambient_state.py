@@ -15,9 +15,10 @@ which are there to have an effect.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import torch
 
@@ -34,29 +35,42 @@ def ordinary_torch() -> Iterator[None]:
     RuntimeError
         Inside a transform of ``torch.func``, or where torch makes tensors without numbers.
     """
-    with ExitStack() as stack:
-        stack.enter_context(_float32.held())
-        if torch.is_inference_mode_enabled():
-            stack.enter_context(torch.inference_mode(False))
-        if not torch.is_grad_enabled():
-            stack.enter_context(torch.enable_grad())
-        autocasting = [device for device in _AUTOCAST_DEVICES if autocasts(device)]
-        if autocasting:
-            stack.enter_context(_without_autocast(autocasting))
-        made = torch.empty(0)  # where and what torch makes now
-        if made.device.type != "cpu":
-            stack.enter_context(torch.device("cpu"))
-        if torch._C._functorch.peek_interpreter_stack() is not None:
-            raise RuntimeError(
-                "This was called inside a transform of torch.func (vmap, grad, jvp, ...), which cannot go "
-                "through it. Call it outside, and give the transformed function its result."
-            )
-        if type(made) is not torch.Tensor:
-            raise RuntimeError(
-                f"This was called where torch makes each tensor a {type(made).__name__}, without numbers, as "
-                "in FakeTensorMode. Call it outside."
-            )
-        yield
+    _float32.take()
+    try:
+        contexts = list(_undoing())
+        if contexts:
+            with ExitStack() as stack:
+                for context in contexts:
+                    stack.enter_context(context)
+                yield
+        else:  # nearly always, and a prediction of one row takes little time
+            yield
+    finally:
+        _float32.give_back()
+
+
+def _undoing() -> Iterator[AbstractContextManager]:
+    """Contexts that undo what is around this call."""
+    made = torch.empty(0)  # where and what torch makes now
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        raise RuntimeError(
+            "This was called inside a transform of torch.func (vmap, grad, jvp, ...), which cannot go "
+            "through it. Call it outside, and give the transformed function its result."
+        )
+    if type(made) is not torch.Tensor:
+        raise RuntimeError(
+            f"This was called where torch makes each tensor a {type(made).__name__}, without numbers, as "
+            "in FakeTensorMode. Call it outside."
+        )
+    if torch.is_inference_mode_enabled():
+        yield torch.inference_mode(False)
+    if not torch.is_grad_enabled():
+        yield torch.enable_grad()
+    autocasting = [device for device in _AUTOCAST_DEVICES if autocasts(device)]
+    if autocasting:
+        yield _without_autocast(autocasting)
+    if made.device.type != "cpu":
+        yield torch.device("cpu")
 
 
 def autocasts(device: str) -> bool:
@@ -104,20 +118,21 @@ class _SharedDefaultDtype:
         self._n_holders = 0
         self._before = torch.float32
         self._in_thread = threading.local()
+        if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+            os.register_at_fork(after_in_child=self._begin_anew)
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Float32 inside."""
+    def take(self) -> None:
+        """Hold it, as often as this thread likes."""
         depth = getattr(self._in_thread, "depth", 0)
         if not depth:
-            self._take()
+            self._join()
         self._in_thread.depth = depth + 1
-        try:
-            yield
-        finally:
-            self._in_thread.depth = depth
-            if not depth:
-                self._give_back()
+
+    def give_back(self) -> None:
+        """Undo one :meth:`take`."""
+        self._in_thread.depth -= 1
+        if not self._in_thread.depth:
+            self._leave()
 
     @contextmanager
     def let_go(self) -> Iterator[None]:
@@ -127,14 +142,14 @@ class _SharedDefaultDtype:
             yield
             return
         self._in_thread.depth = 0
-        self._give_back()
+        self._leave()
         try:
             yield
         finally:
-            self._take()
+            self._join()
             self._in_thread.depth = depth
 
-    def _take(self):
+    def _join(self):
         with self._lock:
             self._n_holders += 1
             if self._n_holders == 1:
@@ -142,12 +157,21 @@ class _SharedDefaultDtype:
                 if self._before is not torch.float32:
                     torch.set_default_dtype(torch.float32)
 
-    def _give_back(self):
+    def _leave(self):
         with self._lock:
             self._n_holders -= 1
             # Unless somebody has set another one meanwhile.
             if not self._n_holders and torch.get_default_dtype() is torch.float32:
                 torch.set_default_dtype(self._before)
+
+    def _begin_anew(self):
+        # Other threads that held it when this process was forked do not exist here.
+        self._lock = threading.Lock()
+        holds = bool(getattr(self._in_thread, "depth", 0))
+        if self._n_holders and not holds:
+            self._n_holders = 1
+            self._leave()
+        self._n_holders = int(holds)
 
 
 _float32 = _SharedDefaultDtype()

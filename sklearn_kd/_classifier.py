@@ -64,7 +64,8 @@ class DistilledClassifier(DistilledFiles):
     student : nn.Module class or instance
         Maps float32 inputs to one logit per class. A class is called with the
         ``student__*`` parameters and, where its signature has them, ``in_features``,
-        ``in_channels``, ``input_shape`` and ``n_classes``. An instance is copied.
+        ``in_channels``, ``input_shape`` and ``n_classes``. An instance is copied, and made float32
+        where its weights are of another type and it cannot take float32.
     meta : str or Strategy, default="linear"
         How the metaparameters are chosen:
 
@@ -129,7 +130,7 @@ class DistilledClassifier(DistilledFiles):
         Maps a training batch of inputs, a float32 tensor on the device, to an augmented one of
         as many rows; labels stay. A network teacher is then asked about each augmented batch;
         other teachers and ``teacher_logits`` cannot be used with it. D_val and prediction are
-        not augmented. Random draws from torch's global generators repeat with ``random_state``.
+        not augmented. Draws from torch's, NumPy's and Python's generators repeat with ``random_state``.
     callbacks : list of skorch callbacks or None, default=None
         ``callbacks__NAME__*`` set their parameters.
     warm_start : bool, default=False
@@ -161,7 +162,7 @@ class DistilledClassifier(DistilledFiles):
         1 prints skorch's table of epochs.
     random_state : int, RandomState or None, default=None
         Split, initialisation, batches, draws, and the seeds that the teacher leaves open.
-        torch's global generators are left as they were, and so is NumPy's unless None.
+        The global generators are left as they were; None draws from NumPy's.
     **routed
         ``student__*``, ``optimizer__*``, ``meta_optimizer__*``, ``iterator_train__*``,
         ``iterator_valid__*``, ``callbacks__*``.

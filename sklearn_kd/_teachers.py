@@ -100,7 +100,7 @@ class Teacher:
 
         No turn is held, since a scikit-learn teacher may wait for threads that need one.
         """
-        with seeded_without_turn(device, seed), default_dtype_of_caller():
+        with seeded_without_turn(seed), default_dtype_of_caller():
             yield
 
 

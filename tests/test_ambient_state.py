@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import os
 import threading
 
 import numpy as np
@@ -334,6 +335,33 @@ def test_threads_share_the_default_dtype():
         thread.join(60)
         assert torch.get_default_dtype() is torch.float64
     assert seen == [torch.float32] * 3
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # a fork beside threads
+def test_a_fork_holds_what_its_own_thread_holds():
+    inside, leave = threading.Event(), threading.Event()
+
+    def other():
+        with ordinary_torch():
+            inside.set()
+            leave.wait(60)
+
+    def dtype_of_child():
+        if (child := os.fork()) == 0:
+            os._exit(int(torch.get_default_dtype() is torch.float64))
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    with default_dtype(torch.float64):
+        thread = threading.Thread(target=other)
+        thread.start()
+        assert inside.wait(60)
+        outside = dtype_of_child()
+        with ordinary_torch():
+            within = dtype_of_child()
+        leave.set()
+        thread.join(60)
+    assert (outside, within) == (1, 0)
 
 
 def test_a_default_dtype_that_is_set_meanwhile_stays():

@@ -15,6 +15,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from skorch.callbacks import Callback
 from torch import nn
+from torch.utils.data import TensorDataset
 
 from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent
 from sklearn_kd._base import BaseDistiller
@@ -71,6 +72,10 @@ REFUSED = {
     "words among the numbers": lambda X, y: ({}, {"X": changed(X, "many")}),
     "complex numbers": lambda X, y: ({}, {"X": X + 1j}),
     "a sparse matrix": lambda X, y: ({}, {"X": sparse.csr_matrix(X)}),
+    "a sparse tensor": lambda X, y: ({}, {"X": torch.tensor(X).to_sparse()}),
+    "a tensor without numbers": lambda X, y: ({}, {"X": torch.empty(X.shape, device="meta")}),
+    "a Dataset of complex numbers": lambda X, y: ({}, {"X": TensorDataset(torch.tensor(X + 0j))}),
+    "a Dataset without numbers": lambda X, y: ({}, {"X": TensorDataset(torch.empty(X.shape, device="meta"))}),
     "samples without a number": lambda X, y: ({}, {"X": X.reshape(-1, 8, 8)[:, :0]}),
     "labels on a scale": lambda X, y: ({}, {"y": y + 0.5}),
     "labels of several types": lambda X, y: (

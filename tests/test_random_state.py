@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import threading
 
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ def assert_repeats(fitted, differs=None):
 
 
 def weights_of(clf):
-    return np.concatenate([w.detach().numpy().ravel() for w in clf.student_.parameters()])
+    return np.concatenate([w.detach().cpu().numpy().ravel() for w in clf.student_.parameters()])
 
 
 class Lazy(nn.Sequential):
@@ -280,11 +281,32 @@ def test_a_prediction_of_a_network_that_draws_draws_on(make, digits, logits):
         plain.score(*digits)
 
 
+def test_a_scikit_learn_teacher_waits_for_no_training():
+    entered, leave = threading.Event(), threading.Event()
+
+    def train():
+        with preserved_random_state(torch.device("cpu"), 5):
+            drawn.append(torch.rand(2))
+            entered.set()
+            leave.wait(60)
+            drawn.append(torch.rand(2))
+
+    drawn: list = []
+    thread = threading.Thread(target=train)
+    thread.start()
+    assert entered.wait(60)
+    with seeded_without_turn(1):  # here the teacher would be fitted
+        leave.set()
+        thread.join(60)
+    with preserved_random_state(torch.device("cpu"), 5):
+        assert torch.equal(torch.cat(drawn), torch.rand(4))  # whose stream was left alone
+
+
 def test_seeds_that_overlap_in_threads_are_put_back_by_the_last():
     cpu = torch.device("cpu")
     with preserved_random_state(cpu, 5):
         before = torch.get_rng_state()
-        first, second = seeded_without_turn(cpu, 1), seeded_without_turn(cpu, 2)
+        first, second = seeded_without_turn(1), seeded_without_turn(2)
         first.__enter__()
         second.__enter__()
         drawn = torch.rand(3)
@@ -293,3 +315,20 @@ def test_seeds_that_overlap_in_threads_are_put_back_by_the_last():
         assert torch.equal(torch.get_rng_state(), before)
         torch.manual_seed(2)
         assert torch.equal(torch.rand(3), drawn)
+
+
+@pytest.mark.gpu
+def test_a_fit_on_the_cpu_leaves_the_generator_of_a_gpu(make, digits, logits):
+    before = torch.cuda.get_rng_state()
+    make(noisy_teacher(), max_epochs=1).fit(*digits)
+    make(make_pipeline(StandardScaler(), _SkorchFloat(Noisy)), max_epochs=1).fit(*digits)
+    assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("augment", [None, torch.clone])
+def test_students_and_teachers_on_a_gpu(augment, make, digits):
+    before = torch.cuda.get_rng_state()
+    clf = make(noisy_teacher(), Noisy, augment=augment, max_epochs=1, device="cuda")
+    assert_repeats(lambda: weights_of(clf.fit(*digits)))
+    assert torch.equal(torch.cuda.get_rng_state(), before)
