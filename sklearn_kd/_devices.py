@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sklearn_kd._ambient_state import autocasts
 
@@ -29,6 +29,21 @@ def checked_device(device: str | torch.device) -> torch.device:
     if known.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device={device!r}, but torch sees no CUDA device. Set device='auto'.")
     return known
+
+
+def check_has_numbers(module: nn.Module, name: str) -> None:
+    """Refuse a network whose weights are shapes alone; ``name`` is what the message calls it.
+
+    Raises
+    ------
+    ValueError
+    """
+    empty = [key for key, w in (*module.named_parameters(), *module.named_buffers()) if w.is_meta]
+    if empty:
+        raise ValueError(
+            f"{name} {type(module).__name__} has weights on the device 'meta', which hold no numbers, such as "
+            f"{empty[0]!r}. Make it outside torch.device('meta'), or load its weights with assign=True."
+        )
 
 
 def reading_is_free(tensor: Tensor) -> bool:

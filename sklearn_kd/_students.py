@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from sklearn_kd._devices import check_has_numbers
 from sklearn_kd._memory import is_out_of_memory
 from sklearn_kd._modes import evaluating
 from sklearn_kd._random import preserved_random_state
@@ -123,6 +124,7 @@ def build_student(
                 f"student is an instance of {type(student).__name__}, whose size is settled; "
                 f"{_prefixed(params)} apply to a class. Give student={type(student).__name__}."
             )
+        check_has_numbers(student, "student")
         return copy.deepcopy(student)
     if not (isinstance(student, type) and issubclass(student, nn.Module)):
         raise TypeError(f"student={student!r} must be a torch.nn.Module, class or instance.")

@@ -11,6 +11,7 @@ from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNet
 from torch import Tensor, nn
 
+from sklearn_kd._devices import check_has_numbers
 from sklearn_kd._layers import captured, resolve_layers
 from sklearn_kd._memory import is_out_of_memory
 from sklearn_kd._modes import evaluating
@@ -63,6 +64,7 @@ class MapTeacher:
 
     def __init__(self, teacher: Any, device: torch.device):
         self.fitted, self.network, self.device = teacher, network_of(teacher), device
+        check_has_numbers(self.network, "teacher")
         tensors = dict((*self.network.named_parameters(), *self.network.named_buffers()))
         elsewhere = any(tensor.device != device for tensor in tensors.values())
         self._state = {name: t.detach().to(device) for name, t in tensors.items()} if elsewhere else None

@@ -26,6 +26,7 @@ from skorch import NeuralNet
 from torch import Tensor, nn
 
 from sklearn_kd._ambient_state import default_dtype_of_caller
+from sklearn_kd._devices import check_has_numbers
 from sklearn_kd._modes import evaluating
 from sklearn_kd._random import preserved_random_state, seeded_without_turn
 from sklearn_kd._turns import turn
@@ -128,6 +129,9 @@ class ModuleTeacher(NetworkTeacher):
     @staticmethod
     def accepts(teacher):
         return isinstance(teacher, nn.Module)
+
+    def check(self):
+        check_has_numbers(self.fitted, "teacher")
 
     def on(self, device, classes):
         # Tensors are moved, once, not the user's module.

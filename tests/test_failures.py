@@ -89,6 +89,7 @@ REFUSED = {
     "weights that are no numbers": lambda X, y: ({}, {"sample_weight": np.array(["a"] * len(y))}),
     "logits of another shape": lambda X, y: ({}, {"teacher_logits": np.zeros((len(y), 9))}),
     "logits that are not finite": lambda X, y: ({}, {"teacher_logits": np.full((len(y), 10), np.nan)}),
+    "a network without numbers": lambda X, y: ({"student": nn.Linear(64, 10, device="meta")}, {}),
     "a student with NaN": lambda X, y: ({"student": broken_student()}, {}),
     "a student of another width": lambda X, y: ({"student": nn.Linear(64, 9)}, {}),
     "batches of one row under batch normalisation": lambda X, y: (

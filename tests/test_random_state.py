@@ -260,6 +260,32 @@ def test_distpro(make_distpro, images):
     assert_repeats(fitted, lambda: fitted(random_state=1))
 
 
+class LazyTransform(nn.Module):
+    def __init__(self, c_in, c_out):
+        super().__init__()
+        self.match = nn.LazyConv2d(c_out, 1)
+
+    def forward(self, x, size):
+        return nn.functional.interpolate(self.match(x), size)
+
+
+class LaterTransform(LazyTransform):
+    def __init__(self, c_in, c_out):
+        nn.Module.__init__(self)
+        self.c_out, self.match = c_out, None
+
+    def forward(self, x, size):
+        if self.match is None:
+            self.match = nn.Conv2d(x.shape[1], self.c_out, 1)
+        return super().forward(x, size)
+
+
+@pytest.mark.parametrize("transform", [LazyTransform, LaterTransform])
+def test_transforms_that_the_optimizer_would_miss(transform, make_distpro, images):
+    with pytest.raises(ValueError, match=r"only the first forward pass makes, such as '0\.match\.weight'"):
+        make_distpro(transforms=[transform]).fit(*images)
+
+
 def test_without_random_state_fits_differ(make, digits, logits):
     fits = [weights_of(make(random_state=None).fit(*digits, teacher_logits=logits)) for _ in range(2)]
     assert not np.array_equal(*fits)
