@@ -41,8 +41,8 @@ def check_has_numbers(module: nn.Module, name: str) -> None:
     empty = [key for key, w in (*module.named_parameters(), *module.named_buffers()) if w.is_meta]
     if empty:
         raise ValueError(
-            f"{name} {type(module).__name__} has weights on the device 'meta', which hold no numbers, such as "
-            f"{empty[0]!r}. Make it outside torch.device('meta'), or load its weights with assign=True."
+            f"{name} {type(module).__name__} has weights on the device 'meta', which hold no numbers, such "
+            f"as {empty[0]!r}. Make it outside torch.device('meta'), or load its weights with assign=True."
         )
 
 
