@@ -77,8 +77,9 @@ def autocasts(device: str) -> bool:
     """Whether autocast is on for a kind of device in this thread."""
     try:
         return torch.is_autocast_enabled(device)
-    except (TypeError, RuntimeError):  # older versions of torch know autocast on CPU and CUDA alone
-        return torch.is_autocast_cpu_enabled() if device == "cpu" else torch.is_autocast_enabled()
+    except (TypeError, RuntimeError):  # older versions of torch, which know it on CPU and CUDA alone
+        known = {"cpu": torch.is_autocast_cpu_enabled, "cuda": torch.is_autocast_enabled}
+        return known[device]() if device in known else False
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from sklearn_kd._sklearn_compat import has_callbacks, safe_indexing
 from sklearn_kd._students import MLPStudent
 from sklearn_kd._teachers import Teacher, make_teacher, set_open_seeds
 from sklearn_kd._together import divided, moves, share_inputs, train_together
+from sklearn_kd._turns import turn
 from sklearn_kd.meta import STRATEGIES
 
 # What all arms have in common, so that no arm can have its own.
@@ -167,7 +168,8 @@ def compare_methods(
         teacher = _checked_teacher(given_teacher, arms)
 
     rng = check_random_state(random_state)
-    cells = _cells(X, y, cv, int(n_seeds), rng)
+    with turn():  # in another thread's one, NumPy's global generator is that thread's
+        cells = _cells(X, y, cv, int(n_seeds), rng)
     plan = _Plan(X, y, logits, transformers, teacher, classifier, arms)
     if n_jobs is None:
         n_jobs = default_n_jobs(classifier._device().type)
@@ -190,7 +192,7 @@ def _as_they_come(runs, n_runs) -> list[tuple]:
     except KeyboardInterrupt:
         if not found:
             raise
-        warnings.warn(f"Interrupted: {len(found)} of {n_runs} runs are compared.", stacklevel=3)
+        warnings.warn(f"Interrupted: {len(found)} of {n_runs} runs are compared.", stacklevel=4)
     return [row for rows in found for row in rows]
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,8 +42,21 @@ def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
         torch.mps.set_rng_state(state["mps"])
 
 
+def host_random_state() -> dict[str, Any]:
+    """The state of NumPy's and Python's global generators, which a user's code may draw from."""
+    return {"numpy": np.random.get_state(), "python": random.getstate()}  # noqa: NPY002
+
+
+def set_host_random_state(state: dict[str, Any]) -> None:
+    """Undo every draw made since ``state`` was read by :func:`host_random_state`."""
+    np.random.set_state(state["numpy"])  # noqa: NPY002
+    random.setstate(state["python"])
+
+
 def seed_generators(seed: int, device: torch.device) -> None:
-    """Seed the generators that a module on ``device`` draws from, and no other device's."""
+    """Seed the generators that code on ``device`` draws from, and no other device's."""
+    np.random.seed(seed)  # noqa: NPY002 — the global one, which a user's code draws from
+    random.seed(seed)
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         with torch.cuda.device(device):
@@ -66,17 +80,13 @@ def preserved_torch_state(device: torch.device) -> Iterator[None]:
 def preserved_random_state(device: torch.device, seed: int | None = None) -> Iterator[None]:
     """Put all generators back on leaving; with ``seed``, start from it inside. A turn of this thread."""
     with preserved_torch_state(device):
-        # The global one, which the user's code draws from; ours has generators of its own.
-        of_numpy, of_python = np.random.get_state(), random.getstate()  # noqa: NPY002
+        of_host = host_random_state()
         try:
             if seed is not None:
                 seed_generators(seed, device)
-                np.random.seed(seed)  # noqa: NPY002
-                random.seed(seed)
             yield
         finally:
-            np.random.set_state(of_numpy)  # noqa: NPY002
-            random.setstate(of_python)
+            set_host_random_state(of_host)
 
 
 class _SharedSeed:

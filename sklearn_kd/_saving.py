@@ -140,7 +140,7 @@ class SafeFiles(BaseDistiller):
                 f"Not saved: {', '.join([*left_out, *sorted(lost)])}, for which JSON has no form. "
                 "Predictions do not need them; to train on, give load the parameters again.",
                 UserWarning,
-                stacklevel=2,
+                stacklevel=3,  # the second is the decorator's
             )
         replace_file(path, data)
 
