@@ -18,6 +18,8 @@ from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet
 from skorch.history import History
 
+from sklearn_kd._ambient_state import ordinary_torch
+from sklearn_kd._arrays import from_torch
 from sklearn_kd._checkpoint_files import checked_folder
 from sklearn_kd._checkpoints import Checkpoints
 from sklearn_kd._data import DistillationData, LoadedData, SplitData, as_tensor, split_rows
@@ -34,9 +36,10 @@ from sklearn_kd._random import preserved_random_state
 from sklearn_kd._routing import nearest
 from sklearn_kd._rows import CheckedRows
 from sklearn_kd._sklearn_compat import CallbackSupportMixin, clone_by_parameters
-from sklearn_kd._students import build_student, check_student_output
+from sklearn_kd._students import build_student, check_student_output, in_float32
 from sklearn_kd._teacher_answers import name_of, refuse_wrong_numbers, rows_told
 from sklearn_kd._teachers import make_teacher, without_training
+from sklearn_kd._turns import turn
 from sklearn_kd.meta import STRATEGIES, Linear, Strategy
 
 if TYPE_CHECKING:
@@ -63,8 +66,9 @@ class Seeds(NamedTuple):
     @classmethod
     def draw(cls, random_state: int | np.random.RandomState | None) -> Seeds:
         """Fresh seeds from an int, a RandomState or None."""
-        rng = check_random_state(random_state)
-        return cls(*(int(seed) for seed in rng.randint(np.iinfo(np.int32).max, size=len(cls._fields))))
+        with turn():  # in another thread's one, NumPy's global generator is that thread's
+            rng = check_random_state(random_state)
+            return cls(*(int(seed) for seed in rng.randint(np.iinfo(np.int32).max, size=len(cls._fields))))
 
 
 def unharmed_by_failure(fit: Callable) -> Callable:
@@ -307,20 +311,23 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
             with preserved_random_state(train.device, seed):
                 batches = read(train.rows, **self._loader_settings("iterator_train"))
                 return torch.cat([ask(x.to(train.device).float()) for x, _, _ in batches])
-        teacher.fit(X, y, sample_weight=weight, rng=check_random_state(seed))
-        return teacher.logits(X, train.X, self.classes_, PREDICTION_BATCH)
+        with teacher.drawing_from(seed, train.device):
+            teacher.fit(X, y, sample_weight=weight, rng=check_random_state(seed))
+        with teacher.drawing_from(seed, train.device):
+            return teacher.logits(X, train.X, self.classes_, PREDICTION_BATCH)
 
     def _initial_student(self, X, seeds):
         """The student before training, checked on two samples; the last one if warm."""
         n_classes = len(self.classes_)
-        if self._continues():
-            student = self.student_
-        else:
-            with preserved_random_state(X.device, seeds.student):
+        # Weights that are made in the first forward pass are drawn here too.
+        with preserved_random_state(X.device, seeds.student):
+            if self._continues():
+                student = self.student_
+            else:
                 params = self._routed("student")
                 student = build_student(self.student, params, tuple(X.shape[1:]), n_classes)
-        student = student.to(X.device)
-        check_student_output(student, X[:2], n_classes)
+            student = in_float32(student.to(X.device), X[:2])
+            check_student_output(student, X[:2], n_classes)
         return student
 
     def _check_monitors(self, valid):
@@ -403,6 +410,7 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
         check_is_fitted(self, "net_")
         return self.net_.history
 
+    @ordinary_torch()
     def export_student(self, path: str | PathLike[str]) -> None:
         """Write the student to a file, by the suffix of its name.
 
@@ -462,6 +470,7 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
         """
         export_student(self.student_, path, self.classes_, self._sample_shape)
 
+    @ordinary_torch()
     def predict_proba(self, X: ArrayLike | Dataset) -> np.ndarray:
         """Class probabilities: the softmax of the student's logits at temperature 1.
 
@@ -477,6 +486,7 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
         """
         return torch.softmax(self._logits(X), dim=1).numpy()
 
+    @ordinary_torch()
     def predict_log_proba(self, X: ArrayLike | Dataset) -> np.ndarray:
         """Logarithms of the class probabilities, finite also where a probability rounds to zero.
 
@@ -501,7 +511,7 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
         net, batch_size = self.net_, max(self.batch_size, PREDICTION_BATCH)
         net.module_.eval()
         with self._predicting(batch_size), torch.inference_mode():
-            logits = torch.cat([net.module_(x.to(net.device)) for x in X.split(batch_size)]).cpu()
+            logits = torch.cat([net.module_(x.to(net.device)) for x in X.split(batch_size)]).float().cpu()
         return refuse_overflow(logits)
 
     def _predicting(self, n_rows):
@@ -523,7 +533,7 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
         for x, labels, _ in read(rows, labelled=labelled, **settings):
             # Not around the loader: a Dataset may keep what it makes, to be trained on later.
             with self._predicting(len(x)), torch.inference_mode():
-                logits = net.module_(x.to(net.device).float()).cpu()
+                logits = net.module_(x.to(net.device).float()).float().cpu()
             yield refuse_overflow(logits), labels
 
     def predict(self, X: ArrayLike | Dataset) -> np.ndarray:
@@ -540,6 +550,7 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
         codes = self.predict_proba(X).argmax(axis=1)
         return self.classes_[codes]
 
+    @ordinary_torch()
     def score(
         self, X: ArrayLike | Dataset, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None
     ) -> float:
@@ -556,11 +567,12 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
         -------
         float
         """
+        y, sample_weight = from_torch(y, "y"), from_torch(sample_weight, "sample_weight")
         if y is not None or not is_dataset(X):
             return super().score(X, y, sample_weight)
         check_is_fitted(self, "net_")
         answers = [
-            (self.classes_[logits.argmax(dim=1)], np.asarray(labels))
+            (self.classes_[logits.argmax(dim=1)], np.asarray(from_torch(labels, "The labels in X")))
             for logits, labels in self._answers(X, labelled=True)  # read once for both
         ]
         predicted, labels = (np.concatenate(parts) for parts in zip(*answers, strict=True))

@@ -236,7 +236,8 @@ def checked_augmentation(augment, teacher, samples: Tensor, student: nn.Module, 
         raise ValueError(f"What augment makes does not suit the student: {error}") from error
     ask = None if teacher is None else teacher.on(samples.device, classes)
     if ask is not None:
-        ask(made)
+        with preserved_random_state(samples.device):
+            ask(made)
     return augment, ask
 
 

@@ -27,10 +27,16 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp
 from torch.optim import Optimizer
 
+from sklearn_kd._ambient_state import ordinary_torch
 from sklearn_kd._devices import as_number, full_precision
 from sklearn_kd._losses import TEMPERATURE_SCALINGS, Targets, TrainingLoss, validation_loss
 from sklearn_kd._modes import evaluating
-from sklearn_kd._random import preserved_random_state, random_state, set_random_state
+from sklearn_kd._random import (
+    preserved_random_state,
+    preserved_torch_state,
+    random_state,
+    set_random_state,
+)
 from sklearn_kd._responses import Clipping, global_norm, response_class
 from sklearn_kd._skipping import Buffers
 
@@ -250,7 +256,7 @@ class StepRecord:
         val_loss : Tensor of shape ()
         """
         self.begun = False
-        with preserved_random_state(self.device), Buffers(self.parts), torch.no_grad():
+        with preserved_torch_state(self.device), Buffers(self.parts), torch.no_grad():
             v, r_val, val_loss = self._validation_gradient(x_val, val_targets, val_temperature)
             norm = as_number(global_norm(v))
             c, d = self.response(v, self.w)
@@ -336,6 +342,7 @@ class _Replay:
         return functional_call(record.whole, state, record.inputs)
 
 
+@ordinary_torch()
 def hypergradient(
     student: nn.Module,
     train_batch: tuple[Tensor, Tensor],
@@ -413,9 +420,14 @@ def hypergradient(
     ):
         if given not in known:
             raise ValueError(f"{name}={given!r} is not one of {sorted(known)}.")
-    (x, y), (x_val, y_val) = train_batch, val_batch
+    (x, y), (x_val, y_val) = (map(_without_past, batch) for batch in (train_batch, val_batch))
     # A step must be taken to be differentiated: take it on weights that are put back.
     live = [w for w in student.parameters() if w.requires_grad]
+    if any(w.is_inference() for w in live):
+        raise ValueError(
+            "student was made inside torch.inference_mode, and such weights cannot be trained. Make it "
+            "outside, or give copy.deepcopy(student), made outside."
+        )
     kept = [(w.detach().clone(), w.grad) for w in live]
     optimizer = torch.optim.SGD(live, lr=lr)
     record = StepRecord(student, optimizer, method=method)
@@ -424,9 +436,8 @@ def hypergradient(
             record.begin()
             with torch.enable_grad():
                 logits = student(x)
-            loss = TrainingLoss(
-                logits, Targets(y, teacher_logits), lambda1, temperature, scaling=temperature_scaling
-            )
+            targets = Targets(y, teacher_logits.detach().to(logits))
+            loss = TrainingLoss(logits, targets, lambda1, temperature, scaling=temperature_scaling)
             record.after_forward(x, logits, loss.metaparameter_derivatives())
             optimizer.zero_grad()
             logits.backward(loss.r)
@@ -438,3 +449,8 @@ def hypergradient(
                 w.copy_(value)
                 w.grad = grad
     return h.cpu().numpy().astype(np.float64)
+
+
+def _without_past(given: Tensor) -> Tensor:
+    """A tensor that gradients do not go beyond, and that a backward pass may keep."""
+    return given.detach().clone() if given.is_inference() else given.detach()

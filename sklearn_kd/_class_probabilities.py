@@ -10,8 +10,8 @@ from sklearn.base import clone
 from sklearn.ensemble import StackingClassifier, VotingClassifier
 from sklearn.pipeline import Pipeline
 
+from sklearn_kd._arrays import from_torch
 from sklearn_kd._memory import is_out_of_memory
-from sklearn_kd._rows import from_torch
 from sklearn_kd._sklearn_compat import BaseSearchCV
 from sklearn_kd._teacher_answers import checked_probabilities, name_of, thawed
 
@@ -184,7 +184,7 @@ def probabilities_of(classifier: Any, X: Any, n_samples: int) -> np.ndarray:
     if not hasattr(inner, "predict_proba"):
         raise ValueError(_no_probabilities(inner, inner))
     found, classes = classifier.predict_proba(X), np.asarray(inner.classes_)
-    values = from_torch(found)
+    values = from_torch(found, "predict_proba")
     if isinstance(found, (list, tuple)) and any(np.ndim(part) > 1 for part in found):
         shape = f"a {type(found).__name__} of {len(found)} arrays, as for several outputs"
     else:

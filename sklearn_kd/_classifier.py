@@ -15,6 +15,7 @@ import torch
 from sklearn.base import clone
 from torch import nn
 
+from sklearn_kd._ambient_state import ordinary_torch
 from sklearn_kd._base import Seeds, at, unharmed_by_failure
 from sklearn_kd._batches import checked_augmentation
 from sklearn_kd._bilevel import METHODS
@@ -66,7 +67,8 @@ class DistilledClassifier(DistilledFiles):
     student : nn.Module class or instance
         Maps float32 inputs to one logit per class. A class is called with the
         ``student__*`` parameters and, where its signature has them, ``in_features``,
-        ``in_channels``, ``input_shape`` and ``n_classes``. An instance is copied.
+        ``in_channels``, ``input_shape`` and ``n_classes``. An instance is copied, and made float32
+        where its weights are of another type and it cannot take float32.
     meta : str or Strategy, default="linear"
         How the metaparameters are chosen:
 
@@ -135,7 +137,7 @@ class DistilledClassifier(DistilledFiles):
         Maps a training batch of inputs, a float32 tensor on the device, to an augmented one of
         as many rows; labels stay. A network teacher is then asked about each augmented batch;
         other teachers and ``teacher_logits`` cannot be used with it. D_val and prediction are
-        not augmented. Random draws from torch's global generators repeat with ``random_state``.
+        not augmented. Draws from torch's, NumPy's and Python's generators repeat with ``random_state``.
     callbacks : list of skorch callbacks or None, default=None
         ``callbacks__NAME__*`` set their parameters.
     warm_start : bool, default=False
@@ -167,7 +169,7 @@ class DistilledClassifier(DistilledFiles):
         1 prints skorch's table of epochs.
     random_state : int, RandomState or None, default=None
         Split, initialisation, batches, draws, and the seeds that the teacher leaves open.
-        torch's global generators are left as they were, and so is NumPy's unless None.
+        The global generators are left as they were; None draws from NumPy's.
     **routed
         ``student__*``, ``optimizer__*``, ``meta_optimizer__*``, ``iterator_train__*``,
         ``iterator_valid__*``, ``callbacks__*``.
@@ -362,6 +364,7 @@ class DistilledClassifier(DistilledFiles):
     # ----------------------------------------------------------------------------------
     # Fitting
 
+    @ordinary_torch()
     @unharmed_by_failure
     @with_callbacks
     def fit(

@@ -18,6 +18,8 @@ from sklearn.utils import check_array, check_consistent_length, check_random_sta
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.parallel import Parallel, delayed
 
+from sklearn_kd._ambient_state import ordinary_torch
+from sklearn_kd._arrays import from_torch
 from sklearn_kd._base import PREDICTION_BATCH, Seeds
 from sklearn_kd._class_alignment import checked_teacher_classes
 from sklearn_kd._classifier import DistilledClassifier
@@ -27,19 +29,20 @@ from sklearn_kd._given_logits import checked_logits
 from sklearn_kd._loading import is_dataset
 from sklearn_kd._processes import count_processes, default_n_jobs, one_by_one, one_thread_per_process
 from sklearn_kd._routing import nearest
-from sklearn_kd._rows import from_torch
 from sklearn_kd._sklearn_compat import has_callbacks, safe_indexing
 from sklearn_kd._students import MLPStudent
 from sklearn_kd._teacher import Teacher
 from sklearn_kd._teacher_answers import name_of, refuse_wrong_numbers, rows_told
 from sklearn_kd._teachers import make_teacher, set_open_seeds
 from sklearn_kd._together import divided, moves, share_inputs, train_together
+from sklearn_kd._turns import turn
 from sklearn_kd.meta import STRATEGIES
 
 # What all arms have in common, so that no arm can have its own.
 _SHARED = ("teacher", "teacher_classes", "random_state", "validation_fraction")
 
 
+@ordinary_torch()
 def compare_methods(
     estimator,
     X,
@@ -153,7 +156,7 @@ def compare_methods(
             "arrays or tensors, or fit the methods on torch.utils.data.Subset of the Dataset yourself."
         )
     named_rows = X if hasattr(X, "index") else y
-    X, y = from_torch(X), column_or_1d(from_torch(y), warn=True)
+    X, y = from_torch(X, "X"), column_or_1d(from_torch(y, "y"), warn=True)
     X = X if hasattr(X, "shape") else np.asarray(X)
     check_consistent_length(X, y)
     check_classification_targets(y)
@@ -170,7 +173,8 @@ def compare_methods(
         teacher = _checked_teacher(given_teacher, stated, arms)
 
     rng = check_random_state(random_state)
-    cells = _cells(X, y, cv, int(n_seeds), rng)
+    with turn():  # in another thread's one, NumPy's global generator is that thread's
+        cells = _cells(X, y, cv, int(n_seeds), rng)
     plan = _Plan(X, y, logits, transformers, teacher, classifier, arms)
     if n_jobs is None:
         n_jobs = default_n_jobs(classifier._device().type)
@@ -193,7 +197,7 @@ def _as_they_come(runs, n_runs) -> list[tuple]:
     except KeyboardInterrupt:
         if not found:
             raise
-        warnings.warn(f"Interrupted: {len(found)} of {n_runs} runs are compared.", stacklevel=3)
+        warnings.warn(f"Interrupted: {len(found)} of {n_runs} runs are compared.", stacklevel=4)
     return [row for rows in found for row in rows]
 
 
@@ -280,13 +284,15 @@ def _teacher_logits(plan, cell, X, y, rows, seeds):
     """Logits for all rows, shape (n, K), of a teacher fitted on D_train alone."""
     teacher, classes, device = copy.copy(plan.teacher), np.unique(y), plan.classifier._device()
     train, _ = rows
-    teacher.fit(safe_indexing(X, train), y[train], sample_weight=None, rng=check_random_state(seeds.teacher))
+    rng = check_random_state(seeds.teacher)
+    with teacher.drawing_from(seeds.teacher, device):
+        teacher.fit(safe_indexing(X, train), y[train], sample_weight=None, rng=rng)
     logits = np.empty((len(y), len(classes)), dtype=np.float32)
     # D_train apart, so that these logits are what ``fit`` would have computed.
     for part in rows:
         X_part = safe_indexing(X, part)
         tensor = as_tensor(check_array(X_part, dtype=np.float32, allow_nd=True), device)
-        with rows_told(cell.train[part]):
+        with rows_told(cell.train[part]), teacher.drawing_from(seeds.teacher, device):
             found = teacher.logits(X_part, tensor, classes, PREDICTION_BATCH)
             refuse_wrong_numbers(found, name_of(teacher.fitted))
         logits[part] = found.cpu().numpy()

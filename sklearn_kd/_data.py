@@ -57,6 +57,12 @@ def as_tensor(values: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
     return torch.as_tensor(np.require(values, requirements=["C", "W"])).to(device)
 
 
+def as_input(x: Tensor) -> Tensor:
+    """What a user's Dataset gives, as float32 that a network can be trained on, without its past."""
+    x = x.detach().float()
+    return x.clone() if x.is_inference() else x
+
+
 class DistillationData(Dataset):
     """Rows as tensors on the device, with what the losses need beside them.
 
@@ -133,7 +139,7 @@ class LoadedData(DistillationData):
 
     def __init__(self, rows: DatasetRows, targets: Targets, seed: int = 0):
         self.rows, self.targets, self.seed = rows, targets, seed
-        self.samples = rows.samples.to(targets.labels.device).float()
+        self.samples = as_input(rows.samples.to(targets.labels.device))
 
     @property
     def X(self) -> LoadedData:  # type: ignore[override]
@@ -147,7 +153,7 @@ class LoadedData(DistillationData):
         """The batch of these inputs, which the rows at these indices have."""
         # Moved as they come: bytes are fewer than floats.
         x, rows = (t.to(self.device, non_blocking=self.device.type == "cuda") for t in (x, rows))
-        return Batch(x.float(), self._targets_of(rows))
+        return Batch(as_input(x), self._targets_of(rows))
 
 
 class SplitData(NamedTuple):

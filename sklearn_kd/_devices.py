@@ -5,7 +5,9 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from sklearn_kd._ambient_state import autocasts
 
 
 def checked_device(device: str | torch.device) -> torch.device:
@@ -29,6 +31,21 @@ def checked_device(device: str | torch.device) -> torch.device:
     return known
 
 
+def check_has_numbers(module: nn.Module, name: str) -> None:
+    """Refuse a network whose weights are shapes alone; ``name`` is what the message calls it.
+
+    Raises
+    ------
+    ValueError
+    """
+    empty = [key for key, w in (*module.named_parameters(), *module.named_buffers()) if w.is_meta]
+    if empty:
+        raise ValueError(
+            f"{name} {type(module).__name__} has weights on the device 'meta', which hold no numbers, such "
+            f"as {empty[0]!r}. Make it outside torch.device('meta'), or load its weights with assign=True."
+        )
+
+
 def reading_is_free(tensor: Tensor) -> bool:
     """Whether its numbers can be had without waiting for a device.
 
@@ -47,7 +64,7 @@ def as_number(tensor: Tensor) -> float | Tensor:
 def full_precision(device: torch.device):
     """No autocast and no TF32: a difference of logits drowns in either."""
     with ExitStack() as stack:
-        if _autocasts(device):
+        if autocasts(device.type):
             stack.enter_context(torch.autocast(device.type, enabled=False))
         if device.type == "cuda" and torch.backends.cudnn.allow_tf32:
             stack.enter_context(
@@ -63,10 +80,3 @@ def full_precision(device: torch.device):
             torch.set_float32_matmul_precision("highest")
             stack.callback(torch.set_float32_matmul_precision, precision)
         yield
-
-
-def _autocasts(device: torch.device) -> bool:
-    try:
-        return torch.is_autocast_enabled(device.type)
-    except TypeError:  # older versions of torch, which know no autocast on MPS
-        return torch.is_autocast_cpu_enabled() if device.type == "cpu" else torch.is_autocast_enabled()

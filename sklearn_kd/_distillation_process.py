@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from sklearn_kd._ambient_state import ordinary_torch
+from sklearn_kd._arrays import from_torch
 from sklearn_kd._importance import NORMALIZATIONS
 from sklearn_kd._pathways import Pathway
 
@@ -92,7 +94,7 @@ class DistillationProcess:
         settings: dict[str, Any] | None = None,
         versions: dict[str, str] | None = None,
     ):
-        self.raw = np.asarray(raw, dtype=np.float32)
+        self.raw = np.asarray(from_torch(raw, "raw"), dtype=np.float32)
         self.pathways = [Pathway(*pathway) for pathway in pathways]
         self.normalization, self.g = normalization, float(g)
         self.settings = {name: _plain(value) for name, value in (settings or {}).items()}
@@ -186,6 +188,7 @@ class DistillationProcess:
         place = np.asarray(t) * ((len(self) - 1) / max(1, n_steps - 1))
         return np.stack([np.interp(place, np.arange(len(self)), column) for column in rows.T], axis=1)
 
+    @ordinary_torch()
     def _normalized(self, raw):
         normalize = NORMALIZATIONS[self.normalization](self.g)
         return normalize(torch.as_tensor(np.asarray(raw, dtype=np.float64))).numpy()
@@ -291,7 +294,7 @@ class DistillationProcess:
 
 
 def _checked_logit_term(logit_term: Any, n_steps: int) -> np.ndarray:
-    rows = np.asarray(logit_term, dtype=np.float32)
+    rows = np.asarray(from_torch(logit_term, "logit_term"), dtype=np.float32)
     if rows.shape != (n_steps, 2):
         raise ValueError(
             f"logit_term has shape {rows.shape}; it must be ({n_steps}, 2), (lambda1, T) for each row of raw."

@@ -12,6 +12,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from sklearn_kd._ambient_state import ordinary_torch
 from sklearn_kd._base import unharmed_by_failure
 from sklearn_kd._bilevel import METHODS
 from sklearn_kd._distances import Distance
@@ -376,6 +377,7 @@ class DistProClassifier(DistProFiles, BaseDistPro):
     # ----------------------------------------------------------------------------------
     # Fitting
 
+    @ordinary_torch()
     @unharmed_by_failure
     @with_callbacks
     def fit(

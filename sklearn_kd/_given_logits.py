@@ -13,6 +13,7 @@ import torch
 from sklearn.utils import check_array
 from torch import Tensor
 
+from sklearn_kd._arrays import from_torch
 from sklearn_kd._class_alignment import classes_of_columns, columns_of
 from sklearn_kd._naming import naming
 from sklearn_kd._network_teachers import warn_of_probabilities
@@ -64,11 +65,10 @@ def checked_logits(
 
 
 def _numbers(given) -> Tensor:
-    values = given if isinstance(given, Tensor) else None
-    if values is not None:
-        given = values.detach().cpu().float().numpy() if values.is_floating_point() else values.cpu().numpy()
     with naming(_WHO):
-        array = check_array(given, dtype=np.float32, input_name=_WHO, ensure_all_finite=False)
+        array = check_array(
+            from_torch(given, _WHO), dtype=np.float32, input_name=_WHO, ensure_all_finite=False
+        )
     return torch.as_tensor(np.require(array, requirements=["C", "W"]))
 
 

@@ -15,6 +15,8 @@ from sklearn.utils import column_or_1d
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, default_collate
 
+from sklearn_kd._arrays import from_torch
+
 # What ``load`` settles itself: which rows make up a batch, in an order that random_state seeds.
 _SETTLED = {"dataset", "sampler", "batch_sampler", "generator"}
 
@@ -69,6 +71,16 @@ class DatasetRows(Dataset):
         self.dataset, self.name = dataset, name
         self.samples, _, _ = Fetcher(self, collate_fn)[list(range(min(2, len(dataset))))]
         self.sample_shape = self.samples.shape[1:]
+        if self.samples.is_meta:
+            raise ValueError(
+                f"{name} has items on the device 'meta', which hold no numbers. Let it make them on a CPU, "
+                "outside torch.device('meta')."
+            )
+        if self.samples.is_complex():
+            raise ValueError(
+                f"{name} has complex items, of {self.samples.dtype}, and students take real numbers. Give "
+                "real and imaginary part as two channels, as torch.view_as_real does."
+            )
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -203,7 +215,8 @@ def labelled_rows(
     """
     rows = DatasetRows(dataset, settings.get("collate_fn"), name)
     if y is None:
-        parts = [np.asarray(labels) for _, labels, _ in read(rows, labelled=True, **settings)]
+        read_labels = (labels for _, labels, _ in read(rows, labelled=True, **settings))
+        parts = [np.asarray(from_torch(labels, f"The labels in {name}")) for labels in read_labels]
         y = np.concatenate(parts)
     y = column_or_1d(y, warn=True)
     if len(y) != len(rows):

@@ -30,6 +30,7 @@ from sklearn_kd._memory import training_named
 from sklearn_kd._metaparameters import LearnedPath
 from sklearn_kd._net_state import Keeper
 from sklearn_kd._overflow import OverflowCheck, has_finite_state
+from sklearn_kd._random import preserved_random_state
 from sklearn_kd._responses import Clipping, global_norm, ill_conditioned_steps, warn_if_response_unknown
 from sklearn_kd._skipping import (
     GOOD,
@@ -519,9 +520,10 @@ class TrainingNet(NeuralNetClassifier):
         return ""
 
     def validation_loss(self, dataset) -> float:
-        """L_val on all rows of ``dataset``."""
-        losses = [
-            (len(batch[0]), float(self.validation_step(batch)["loss"]))
-            for batch in self.get_iterator(dataset)
-        ]
+        """L_val on all rows of ``dataset``; a student that draws in evaluation leaves no trace."""
+        with preserved_random_state(torch.device(self.device), seed=0):
+            losses = [
+                (len(batch[0]), float(self.validation_step(batch)["loss"]))
+                for batch in self.get_iterator(dataset)
+            ]
         return sum(n * loss for n, loss in losses) / len(dataset)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sklearn_kd._checkpoints import Checkpoints
 from sklearn_kd._plain_values import CannotBeKept, are_same, from_plain, to_plain
-from sklearn_kd._random import random_state, set_random_state
+from sklearn_kd._random import host_random_state, random_state, set_host_random_state, set_random_state
 
 if TYPE_CHECKING:
     from sklearn_kd._net import TrainingNet
@@ -166,6 +166,7 @@ def state_of(net: TrainingNet, at_start: dict[str, Any], lose) -> dict[str, Any]
         "val_temperature": net.val_temperature_,
         "validation_batches": net.validation_batches_.place(),
         "skips": to_plain(vars(net.skips_)),
+        "host_random_state": to_plain(host_random_state()),
         "random_state": random_state(device),
     }
 
@@ -183,6 +184,7 @@ def put_into(net: TrainingNet, state: dict[str, Any]) -> None:
     net.history_ = History(from_plain(state["history"]))
     net.val_temperature_ = state["val_temperature"]
     net.validation_batches_.go_to(state["validation_batches"])
+    set_host_random_state(from_plain(state["host_random_state"]))
     vars(net.skips_).update(from_plain(state["skips"]))
     # The last: what came before may draw.
     set_random_state(state["random_state"], torch.device(net.device))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,8 +14,10 @@ from skorch import NeuralNet, NeuralNetClassifier
 from torch import Tensor, nn
 
 from sklearn_kd._class_alignment import classes_of_columns, columns_for
+from sklearn_kd._devices import check_has_numbers
 from sklearn_kd._memory import is_out_of_memory
 from sklearn_kd._modes import evaluating
+from sklearn_kd._random import preserved_random_state
 from sklearn_kd._teacher import Teacher
 from sklearn_kd._teacher_answers import (
     AnswersWatch,
@@ -192,8 +195,14 @@ class NetworkTeacher(Teacher):
     """A trained network, which can be asked about one batch at a time."""
 
     def on(self, device: torch.device, classes: np.ndarray) -> Callable[[Tensor], Tensor]:
-        """What maps a float32 batch on ``device`` to logits, columns in the order of ``classes``."""
+        """Return what maps a float32 batch on ``device`` to logits, columns in the order of ``classes``."""
         raise NotImplementedError
+
+    @contextmanager
+    def drawing_from(self, seed, device):
+        """A context to ask it in, a turn of this thread: it draws from ``seed``, and leaves no trace."""
+        with preserved_random_state(device, seed):
+            yield
 
     def logits(self, X, X_tensor, classes, batch_size):
         ask = self.on(X_tensor.device, classes)
@@ -211,6 +220,9 @@ class ModuleTeacher(NetworkTeacher):
     @staticmethod
     def accepts(teacher):
         return isinstance(teacher, nn.Module)
+
+    def check(self):
+        check_has_numbers(self.fitted, "teacher")
 
     def on(self, device, classes):
         who, widths = name_of(self.fitted), self._widths(classes)

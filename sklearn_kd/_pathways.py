@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from sklearn_kd._distances import Distance
 from sklearn_kd._layers import captured, check_training_mode, resolve_layers, table_hint
@@ -228,9 +229,21 @@ def find_pathways(
     with preserved_random_state(samples.device):
         modules = build_transforms(pathways, transforms).to(samples.device)
         maps, _ = teacher(samples, list(of_teacher))
+        built = {id(w) for w in modules.parameters() if not is_lazy(w)}
         with evaluating([*student.modules(), *modules.modules()]):
             PathwayPass(pathways, distance).check(student, modules, samples, maps)
+        _check_built(built, modules)
     return pathways
+
+
+def _check_built(built: set[int], transforms: nn.ModuleList) -> None:
+    """Refuse weights that the first forward pass has made: the optimizer has been made without them."""
+    names = [name for name, w in transforms.named_parameters() if id(w) not in built]
+    if names:
+        raise ValueError(
+            f"transforms have weights that only the first forward pass makes, such as {names[0]!r}. Make "
+            "them when the transform is built: its maker is given the channels, (c_in, c_out)."
+        )
 
 
 class PathwayPass:

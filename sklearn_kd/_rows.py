@@ -9,6 +9,7 @@ import torch
 from sklearn.utils import column_or_1d
 from sklearn.utils.validation import validate_data
 
+from sklearn_kd._arrays import from_torch
 from sklearn_kd._loading import DatasetRows, is_dataset, labelled_rows
 from sklearn_kd._naming import naming, sorted_classes
 from sklearn_kd._random import preserved_random_state
@@ -51,9 +52,9 @@ class CheckedRows(RoutingEstimator):
 
         Sets ``classes_``.
         """
-        X_given, y = from_torch(X), from_torch(y)
+        X_given, y = from_torch(X, "X"), from_torch(y, "y")
         if is_dataset(X):
-            with preserved_random_state(self._device()):
+            with preserved_random_state(self._device(), seed=0):
                 X, y = labelled_rows(X, y, **self._loader_settings("iterator_train"))
             self.n_features_in_ = X.shape[1]
             self.__dict__.pop("feature_names_in_", None)  # of an earlier fit
@@ -66,7 +67,7 @@ class CheckedRows(RoutingEstimator):
         weight = None
         if sample_weight is not None:
             with naming("sample_weight"):
-                weight = check_sample_weight(from_torch(sample_weight), y, dtype=np.float64)
+                weight = check_sample_weight(from_torch(sample_weight, "sample_weight"), y, dtype=np.float64)
             if weight.min() < 0:
                 raise ValueError("sample_weight must not be negative.")
             if not weight.any():
@@ -104,16 +105,16 @@ class CheckedRows(RoutingEstimator):
             missing = "X_val" if X_val is None else "y_val"
             raise ValueError(f"X_val and y_val belong together; {missing} is missing.")
         if is_dataset(X_val):
-            with preserved_random_state(self._device()):
+            with preserved_random_state(self._device(), seed=0):
                 settings = self._loader_settings("iterator_valid")
-                X, y = labelled_rows(X_val, from_torch(y_val), "X_val", **settings)
+                X, y = labelled_rows(X_val, from_torch(y_val, "y_val"), "X_val", **settings)
             self._check_sample_shape(X, "X_val")
         elif len(X_val) == 0:
             raise ValueError("D_val is empty: X_val has 0 rows. Give at least one, better 100.")
         else:
             X = self._checked_samples(X_val, "X_val")
             with naming("y_val"):
-                y = column_or_1d(from_torch(y_val), warn=True)
+                y = column_or_1d(from_torch(y_val, "y_val"), warn=True)
         if len(y) != len(X):
             raise ValueError(f"X_val has {len(X)} rows and y_val {len(y)}; they must be as many.")
         with naming("y_val"):
@@ -128,7 +129,7 @@ class CheckedRows(RoutingEstimator):
     def _checked_samples(self, X, name="X"):
         """X as float32, of the shape that ``fit`` saw."""
         with naming(name):
-            X = validate_data(self, from_torch(X), dtype=np.float32, allow_nd=True, reset=False)
+            X = validate_data(self, from_torch(X, name), dtype=np.float32, allow_nd=True, reset=False)
         self._check_sample_shape(X, name)
         return X
 
@@ -138,8 +139,3 @@ class CheckedRows(RoutingEstimator):
                 f"{name} has samples of shape {X.shape[1:]}, but {type(self).__name__} was "
                 f"fitted on samples of shape {self._sample_shape}."
             )
-
-
-def from_torch(values):
-    """A tensor as an array; anything else as it is."""
-    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values

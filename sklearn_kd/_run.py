@@ -11,6 +11,7 @@ from sklearn_kd._checkpoints import Checkpoints
 from sklearn_kd._data import SplitData
 from sklearn_kd._distillation_net import DistillationNet
 from sklearn_kd._net_state import Keeper, some_answers
+from sklearn_kd._random import preserved_random_state
 from sklearn_kd._together import train_alone
 from sklearn_kd.meta import Strategy
 
@@ -44,4 +45,7 @@ class Run(NamedTuple):
         if train.augmentation is None:
             return some_answers(train.targets.teacher_logits)
         _, ask = train.augmentation
-        return None if ask is None else some_answers(ask(train.samples))
+        if ask is None:
+            return None
+        with preserved_random_state(train.device, self.seeds.teacher):
+            return some_answers(ask(train.samples))

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from skorch.history import History
 from torch import Tensor, nn
 
+from sklearn_kd._ambient_state import ordinary_torch
 from sklearn_kd._base import BaseDistiller
 from sklearn_kd._distances import DISTANCES
 from sklearn_kd._distillation_net import DistillationNet
@@ -47,7 +48,7 @@ from sklearn_kd._saved_values import (
     tensors_of,
     weights_of,
 )
-from sklearn_kd._students import build_student, check_student_output
+from sklearn_kd._students import build_student, check_student_output, in_float32
 from sklearn_kd._transforms import TRANSFORMS
 from sklearn_kd.meta import Fixed
 from sklearn_kd.meta._trials import TRIALS_DTYPE
@@ -86,6 +87,7 @@ class SafeFiles(BaseDistiller):
     Subclasses add what only they have: :meth:`_put_fitted` and :meth:`_take_fitted`.
     """
 
+    @ordinary_torch()
     def save(self, path: str | PathLike[str]) -> None:
         """Write the fitted estimator to a file that holds tensors and JSON, and no code.
 
@@ -141,7 +143,7 @@ class SafeFiles(BaseDistiller):
                 f"Not saved: {', '.join([*left_out, *sorted(lost)])}, for which JSON has no form. "
                 "Predictions do not need them; to train on, give load the parameters again.",
                 UserWarning,
-                stacklevel=2,
+                stacklevel=3,  # the second is the decorator's
             )
         replace_file(path, data)
 
@@ -157,6 +159,7 @@ class SafeFiles(BaseDistiller):
             ) from error
 
     @classmethod
+    @ordinary_torch()
     def load(
         cls, path: str | PathLike[str], *, student: nn.Module | type[nn.Module] | None = None, **params: Any
     ) -> Self:
@@ -356,9 +359,10 @@ def _student(estimator: Any, weights: dict[str, Tensor], name: str) -> nn.Module
     is_class = isinstance(estimator.student, type) and issubclass(estimator.student, nn.Module)
 
     def build(tried: bool) -> nn.Module:
-        student = build_student(estimator.student, params, shape, n_classes)
+        student, samples = build_student(estimator.student, params, shape, n_classes), torch.zeros(2, *shape)
         if tried:
-            check_student_output(student, torch.zeros(2, *shape), n_classes)
+            student = in_float32(student, samples)
+            check_student_output(student, samples, n_classes)
         return student
 
     # A class of the caller's that cannot take the parameters in the file is not what was saved.

@@ -6,13 +6,17 @@ import copy
 import inspect
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
+from sklearn_kd._devices import check_has_numbers
 from sklearn_kd._memory import is_out_of_memory
 from sklearn_kd._modes import evaluating
+from sklearn_kd._random import preserved_random_state
 
 
 class MLPStudent(nn.Module):
@@ -121,6 +125,7 @@ def build_student(
                 f"student is an instance of {type(student).__name__}, whose size is settled; "
                 f"{_prefixed(params)} apply to a class. Give student={type(student).__name__}."
             )
+        check_has_numbers(student, "student")
         return copy.deepcopy(student)
     if not (isinstance(student, type) and issubclass(student, nn.Module)):
         raise TypeError(f"student={student!r} must be a torch.nn.Module, class or instance.")
@@ -159,10 +164,27 @@ def _prefixed(params: dict) -> str:
     return ", ".join(f"student__{name}" for name in params)
 
 
+def in_float32(student: nn.Module, samples: Tensor) -> nn.Module:
+    """The student, with weights of float32 if it cannot take float32 samples as it is.
+
+    One whose weights are of another type may cast what it is given, and is left alone then.
+    """
+    state = [*student.parameters(), *student.buffers()]
+    if all(w.dtype is torch.float32 for w in state if w.is_floating_point()):
+        return student
+    if not any(is_lazy(w) for w in state):  # they would be made by the trial
+        # A module may raise anything, which check_student_output tells.
+        with suppress(Exception), evaluating(student.modules()), torch.no_grad():
+            with preserved_random_state(samples.device):
+                student(samples)
+            return student
+    return student.float()
+
+
 def check_student_output(student: nn.Module, samples: Tensor, n_classes: int) -> None:
     """Raise ValueError unless ``student`` maps ``samples`` to one logit per class."""
     try:
-        with evaluating(student.modules()), torch.no_grad():
+        with evaluating(student.modules()), torch.no_grad(), preserved_random_state(samples.device):
             logits = student(samples)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         if is_out_of_memory(error):

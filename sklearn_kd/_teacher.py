@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
+import torch
 from torch import Tensor
+
+from sklearn_kd._ambient_state import default_dtype_of_caller
+from sklearn_kd._random import seeded_without_turn
 
 
 class Teacher:
@@ -32,5 +39,14 @@ class Teacher:
         """Train on D_train, given in the user's container and labels."""
 
     def logits(self, X, X_tensor: Tensor, classes: np.ndarray, batch_size: int) -> Tensor:
-        """Logits of shape (n, K), columns in the order of ``classes``, on X_tensor's device."""
+        """Return logits of shape (n, K), columns in the order of ``classes``, on X_tensor's device."""
         raise NotImplementedError
+
+    @contextmanager
+    def drawing_from(self, seed: int, device: torch.device) -> Iterator[None]:
+        """Enter a context to train and to ask it in: what it draws is of ``seed``, and leaves no trace.
+
+        No turn is held, since a scikit-learn teacher may wait for threads that need one.
+        """
+        with seeded_without_turn(seed), default_dtype_of_caller():
+            yield

@@ -11,9 +11,10 @@ import torch
 from skorch import NeuralNet
 from torch import Tensor, nn
 
+from sklearn_kd._devices import check_has_numbers
 from sklearn_kd._layers import captured, check_not_compiled, resolve_layers
 from sklearn_kd._network_teachers import AnswerForm, EvaluatedNetwork, require_fitted_net, unwrapped
-from sklearn_kd._random import preserved_random_state
+from sklearn_kd._random import preserved_random_state, preserved_torch_state
 from sklearn_kd._teacher_answers import AnswersWatch, logits_in, name_of, refuse_wrong_numbers, thawed
 from sklearn_kd._turns import turn
 
@@ -83,6 +84,7 @@ class MapTeacher:
     def __init__(self, teacher: Any, device: torch.device, name: str = "teacher"):
         self.fitted, self.network, self.device = teacher, network_of(teacher, name), device
         self.who = name_of(teacher, name)
+        check_has_numbers(self.network, name)
         bare = _without_wrappers(self.network)
         self._evaluated = EvaluatedNetwork(bare, device, self.who)
         self._compiled = [part for part in bare.modules() if part._compiled_call_impl is not None]
@@ -92,7 +94,7 @@ class MapTeacher:
 
     def run(self, x: Tensor) -> Any:
         """A forward pass on ``device``; no trace in the random state."""
-        with _uncompiled(self._compiled), preserved_random_state(self.device):
+        with _uncompiled(self._compiled), preserved_torch_state(self.device):
             return self._evaluated(x)
 
     def layers(self, layers: str | Sequence[str], samples: Tensor) -> dict[str, tuple[int, ...]]:
@@ -138,7 +140,8 @@ class MapTeacher:
 
     def some_answers(self, samples: Tensor, layers: Sequence[str]) -> Tensor:
         """The means of its feature maps of some samples, float64, to know it by."""
-        maps, _ = self(samples, layers)
+        with preserved_random_state(self.device, seed=0):  # one that draws is known by the same draws
+            maps, _ = self(samples, layers)
         return torch.cat([maps[layer].double().flatten(2).mean(dim=2).flatten() for layer in layers])
 
     def __call__(self, x: Tensor, layers: Sequence[str]) -> tuple[Mapping[str, Tensor], Tensor | None]:

@@ -27,6 +27,7 @@ from sklearn.tree import DecisionTreeClassifier
 from skorch.callbacks import Callback
 from test_layers_by_call import LAYERS
 from torch import nn
+from torch.utils.data import TensorDataset
 
 from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent
 from sklearn_kd._base import BaseDistiller
@@ -116,6 +117,10 @@ REFUSED = {
     "words among the numbers": lambda X, y: ({}, {"X": changed(X, "many")}),
     "complex numbers": lambda X, y: ({}, {"X": X + 1j}),
     "a sparse matrix": lambda X, y: ({}, {"X": sparse.csr_matrix(X)}),
+    "a sparse tensor": lambda X, y: ({}, {"X": torch.tensor(X).to_sparse()}),
+    "a tensor without numbers": lambda X, y: ({}, {"X": torch.empty(X.shape, device="meta")}),
+    "a Dataset of complex numbers": lambda X, y: ({}, {"X": TensorDataset(torch.tensor(X + 0j))}),
+    "a Dataset without numbers": lambda X, y: ({}, {"X": TensorDataset(torch.empty(X.shape, device="meta"))}),
     "samples without a number": lambda X, y: ({}, {"X": X.reshape(-1, 8, 8)[:, :0]}),
     "labels on a scale": lambda X, y: ({}, {"y": y + 0.5}),
     "labels of several types": lambda X, y: (
@@ -167,6 +172,7 @@ REFUSED = {
     "answers with columns of other names": lambda X, y: asked(
         Odd(form=lambda P: pd.DataFrame(P).add_prefix("p"))
     ),
+    "a network without numbers": lambda X, y: ({"student": nn.Linear(64, 10, device="meta")}, {}),
     "a student with NaN": lambda X, y: ({"student": broken_student()}, {}),
     "a student of another width": lambda X, y: ({"student": nn.Linear(64, 9)}, {}),
     "batches of one row under batch normalisation": lambda X, y: (

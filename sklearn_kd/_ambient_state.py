@@ -1,0 +1,186 @@
+"""torch's ambient state, set aside while this library is at work.
+
+A program may have set a default dtype or a default device, and may be inside autocast,
+``no_grad`` or ``inference_mode``, when it calls ``fit``, ``predict``, ``save`` or the like.
+Inside :func:`ordinary_torch` all of these are as torch has them at its start, so that a call
+gives the same numbers whatever is around it.
+
+All but the default dtype belong to one thread. The default dtype belongs to the process: those
+at work share it, the first of them sets it, and the last one puts it back. Nobody waits.
+
+Left as they are: settings of how exact, deterministic or watched torch's operations are
+(``set_float32_matmul_precision``, ``use_deterministic_algorithms``, ``set_detect_anomaly``),
+which are there to have an effect.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+
+import torch
+
+# Devices that autocast may be set for.
+_AUTOCAST_DEVICES = ("cpu", "cuda", "mps")
+
+
+@contextmanager
+def ordinary_torch() -> Iterator[None]:
+    """Float32, CPU and gradients by default inside, and no autocast; also a decorator.
+
+    Raises
+    ------
+    RuntimeError
+        Inside a transform of ``torch.func``, or where torch makes tensors without numbers.
+    """
+    _float32.take()
+    try:
+        contexts = list(_undoing())
+        if contexts:
+            with ExitStack() as stack:
+                for context in contexts:
+                    stack.enter_context(context)
+                yield
+        else:  # nearly always, and a prediction of one row takes little time
+            yield
+    finally:
+        _float32.give_back()
+
+
+def _undoing() -> Iterator[AbstractContextManager]:
+    """Contexts that undo what is around this call."""
+    made = torch.empty(0)  # where and what torch makes now
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        raise RuntimeError(
+            "This was called inside a transform of torch.func (vmap, grad, jvp, ...), which cannot go "
+            "through it. Call it outside, and give the transformed function its result."
+        )
+    if type(made) is not torch.Tensor:
+        raise RuntimeError(
+            f"This was called where torch makes each tensor a {type(made).__name__}, without numbers, as "
+            "in FakeTensorMode. Call it outside."
+        )
+    if torch.is_inference_mode_enabled():
+        yield torch.inference_mode(False)
+    if not torch.is_grad_enabled():
+        yield torch.enable_grad()
+    autocasting = [device for device in _AUTOCAST_DEVICES if autocasts(device)]
+    if autocasting:
+        yield _without_autocast(autocasting)
+    if made.device.type != "cpu":
+        yield torch.device("cpu")
+
+
+def autocasts(device: str) -> bool:
+    """Whether autocast is on for a kind of device in this thread."""
+    try:
+        return torch.is_autocast_enabled(device)
+    except (TypeError, RuntimeError):  # older versions of torch, which know it on CPU and CUDA alone
+        known = {"cpu": torch.is_autocast_cpu_enabled, "cuda": torch.is_autocast_enabled}
+        return known[device]() if device in known else False
+
+
+@contextmanager
+def _without_autocast(devices: list[str]) -> Iterator[None]:
+    """As if autocast had never been entered.
+
+    It keeps the casts of weights until the outermost of its contexts is left. For a net that is
+    trained with autocast of its own inside, that must be its own context, or every step would go on
+    with the casts of the first.
+    """
+    depth = torch.autocast_increment_nesting()
+    for _ in range(depth):
+        torch.autocast_decrement_nesting()
+    torch.clear_autocast_cache()
+    try:
+        with ExitStack() as stack:
+            for device in devices:
+                stack.enter_context(torch.autocast(device, enabled=False))
+            # The contexts just entered do not count either.
+            for _ in devices:
+                torch.autocast_decrement_nesting()
+            try:
+                yield
+            finally:
+                for _ in devices:
+                    torch.autocast_increment_nesting()
+    finally:
+        for _ in range(depth - 1):
+            torch.autocast_increment_nesting()
+
+
+class _SharedDefaultDtype:
+    """Float32 as the default dtype of the process for as long as any thread holds it."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._n_holders = 0
+        self._before = torch.float32
+        self._in_thread = threading.local()
+        if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+            os.register_at_fork(after_in_child=self._begin_anew)
+
+    def take(self) -> None:
+        """Hold it, as often as this thread likes."""
+        depth = getattr(self._in_thread, "depth", 0)
+        if not depth:
+            self._join()
+        self._in_thread.depth = depth + 1
+
+    def give_back(self) -> None:
+        """Undo one :meth:`take`."""
+        self._in_thread.depth -= 1
+        if not self._in_thread.depth:
+            self._leave()
+
+    @contextmanager
+    def let_go(self) -> Iterator[None]:
+        """What this thread found, inside, unless another one holds float32."""
+        depth = getattr(self._in_thread, "depth", 0)
+        if not depth:
+            yield
+            return
+        self._in_thread.depth = 0
+        self._leave()
+        try:
+            yield
+        finally:
+            self._join()
+            self._in_thread.depth = depth
+
+    def _join(self):
+        with self._lock:
+            self._n_holders += 1
+            if self._n_holders == 1:
+                self._before = torch.get_default_dtype()
+                if self._before is not torch.float32:
+                    torch.set_default_dtype(torch.float32)
+
+    def _leave(self):
+        with self._lock:
+            self._n_holders -= 1
+            # Unless somebody has set another one meanwhile.
+            if not self._n_holders and torch.get_default_dtype() is torch.float32:
+                torch.set_default_dtype(self._before)
+
+    def _begin_anew(self):
+        # Other threads that held it when this process was forked do not exist here.
+        self._lock = threading.Lock()
+        holds = bool(getattr(self._in_thread, "depth", 0))
+        if self._n_holders and not holds:
+            self._n_holders = 1
+            self._leave()
+        self._n_holders = int(holds)
+
+
+_float32 = _SharedDefaultDtype()
+
+
+def default_dtype_of_caller():
+    """A context for code of the user's that is no network of ours: the default dtype that was set.
+
+    A scikit-learn teacher that is made of torch, such as a Gaussian process, may need it.
+    """
+    return _float32.let_go()

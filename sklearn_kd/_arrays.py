@@ -1,0 +1,59 @@
+"""Tensors that a user gives where arrays are expected, as arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def from_torch(values: Any, name: str) -> Any:
+    """A tensor as an array, and a list of tensors as one; anything else as it is.
+
+    Numbers that NumPy has no type for, such as bfloat16, become float32, which has all of them; so
+    do those of arrays whose type comes from another package.
+
+    Parameters
+    ----------
+    values : Tensor, list or tuple of Tensor, ndarray, or anything else
+    name : str
+        What messages call it.
+
+    Raises
+    ------
+    TypeError
+        If it is sparse, quantized or nested, or its numbers cannot be read.
+    """
+    if type(values) in (list, tuple) and values and all(isinstance(value, Tensor) for value in values):
+        rows = [from_torch(value, name) for value in values]
+        return np.stack(rows) if len({row.shape for row in rows}) == 1 else rows
+    if isinstance(values, np.ndarray) and values.dtype.kind == "V" and values.dtype.type is not np.void:
+        return values.astype(np.float32)
+    if not isinstance(values, Tensor):
+        return values
+    _check_readable(values, name)
+    try:
+        values = values.detach().cpu().resolve_conj().resolve_neg()
+        if values.dtype is torch.bfloat16 or (values.is_floating_point() and values.itemsize < 2):
+            values = values.float()
+        return values.numpy()
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        raise TypeError(
+            f"{name} is a {type(values).__name__} of {values.dtype} on {values.device}, whose numbers cannot "
+            f"be read ({str(error).strip().splitlines()[0]}). Give {name} as an array, or as a tensor that "
+            "holds numbers."
+        ) from error
+
+
+def _check_readable(values: Tensor, name: str) -> None:
+    if values.is_nested:
+        kind, mend = "nested", "torch.nested.to_padded_tensor(...), all rows of one shape"
+    elif values.layout is not torch.strided:
+        kind, mend = "sparse", f"{name}.to_dense()"
+    elif values.is_quantized:
+        kind, mend = "quantized", f"{name}.dequantize()"
+    else:
+        return
+    raise TypeError(f"{name} is a {kind} tensor, but dense numbers are required. Give {mend}.")
