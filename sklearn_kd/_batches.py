@@ -289,6 +289,7 @@ class EndlessBatches:
     def go_to(self, place: tuple[list[Tensor], int] | None) -> None:
         """Go on from there. The batches that are gone are made again, and left."""
         if place is None:
+            self._batches, self._pass = None, iter(())
             return
         self._batches = self._make()
         self._batches.go_to(place[0])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
 import tempfile
 from os import PathLike
@@ -16,6 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from sklearn_kd._atomic_file import write_file
+from sklearn_kd._file_limits import TooLargeError
+from sklearn_kd._tensor_files import load_tensors
 
 FORMAT = 1
 _MAGIC = b"sklearn_kd checkpoint"
@@ -30,35 +33,17 @@ class Refused(Exception):
 def write(path: Path, content: dict[str, Any]) -> None:
     """Put ``content``, plain values and tensors, in place of what is at ``path``, in one step.
 
-    Whenever the process ends, there is the old file or the new one. A temporary file may be left
-    beside it, whose name ends in ".tmp".
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
     """
     buffer = io.BytesIO()
     torch.save(content, buffer)
     payload = buffer.getbuffer()
     digest = hashlib.sha256(payload).hexdigest()
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        file.write(b"%s, format %d, sha256 %s, %d bytes\n" % (_MAGIC, FORMAT, digest.encode(), len(payload)))
-        file.write(payload)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    _settle(path.parent)
-
-
-def _settle(folder):
-    """Have the names in a folder outlast a loss of power, where the system can do that."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        pass
-    finally:
-        os.close(descriptor)
+    header = b"%s, format %d, sha256 %s, %d bytes\n" % (_MAGIC, FORMAT, digest.encode(), len(payload))
+    write_file(path, [header, payload])
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -88,7 +73,9 @@ def read(path: Path) -> dict[str, Any]:
     if hashlib.sha256(payload).hexdigest().encode() != digest:
         raise Refused("it has been altered: its checksum is another one")
     try:
-        return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        return load_tensors(payload)
+    except TooLargeError as error:
+        raise Refused(f"it cannot be read ({error})") from error
     except Exception as error:  # whatever a payload that was not made here does to the reader
         raise Refused(f"it cannot be read ({type(error).__name__}: {error})") from error
 
@@ -116,50 +103,3 @@ def checked_folder(checkpoint_dir: str | PathLike[str] | None) -> Path | None:
             f"checkpoint_dir={str(checkpoint_dir)!r} cannot be written to: {error}. {mend}"
         ) from error
     return folder
-
-
-class Lock:
-    """Of a folder, which is made, held by one process until it is released, or ends in whatever way.
-
-    Attributes
-    ----------
-    held : bool
-        Whether no other process has it. Where the system has no such locks, it is believed so.
-    """
-
-    def __init__(self, folder: Path):
-        self.held, self._descriptor, self._path = True, -1, folder / "lock"
-        folder.mkdir(exist_ok=True)
-        try:
-            import fcntl
-        except ImportError:
-            return
-        try:
-            self._descriptor = self._opened()
-        except FileNotFoundError:  # one that came to its end has removed the folder
-            folder.mkdir(exist_ok=True)
-            self._descriptor = self._opened()
-        try:
-            # Not flock: a loader's workers, which may outlive a killed process, would inherit that.
-            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            self.held = False
-        except OSError:
-            pass  # a file system without locks
-
-    def _opened(self):
-        return os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
-
-    def remove(self) -> None:
-        """Release it, and leave no trace."""
-        self._path.unlink(missing_ok=True)
-        self.release()
-
-    def release(self) -> None:
-        """Let others have it."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-    def __del__(self):
-        self.release()

@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from sklearn_kd._checkpoint_files import Lock, Refused, read, write
+from sklearn_kd._atomic_file import remove_leftovers
+from sklearn_kd._checkpoint_files import Refused, read, write
+from sklearn_kd._code_version import running_versions
+from sklearn_kd._fit_lock import Lock
 
 _KEPT = 2
 _NAME = re.compile(r"([a-z]+)-(\d{8})\.checkpoint")
@@ -54,18 +55,24 @@ class Checkpoints:
         if parent is None:
             return
         self._folder = parent / digest
-        self._lock = Lock(self._folder)
+        try:
+            self._lock = Lock(self._folder)
+        except OSError as error:
+            raise ValueError(
+                f"checkpoint_dir={str(parent)!r} cannot be written to: {error}. Give a folder that can be "
+                "written to, or None."
+            ) from error
         if not self._lock.held:
             warnings.warn(
-                f"checkpoint_dir: another process is at the same fit, in {self._folder}. This one keeps no "
-                "checkpoints.",
+                "checkpoint_dir: another process, or another thread of this one, is at the same fit, in "
+                f"{self._folder}. This one keeps no checkpoints. Give each a checkpoint_dir of its own if "
+                "both are wanted.",
                 UserWarning,
                 stacklevel=2,
             )
             self._folder = None
             return
-        for temporary in self._folder.glob("*.tmp"):  # of a write that did not end
-            temporary.unlink()
+        remove_leftovers(self._folder)
         for stage in sorted({stage for _, stage, _ in self._files()}):
             content = self.newest(stage)
             if content is not None and drawn_anew:
@@ -82,14 +89,12 @@ class Checkpoints:
     def keep(self, stage: str, number: int, state: dict[str, Any]) -> None:
         """Write a checkpoint, ``number`` of its stage, and leave the one before it.
 
-        Where it cannot be written, as on a full disk, the fit goes on, and a warning says so once.
+        Where it cannot be written, as on a full disk, the fit goes on, and a warning says so once: what has
+        been learned is worth more than what a crash would cost. The checkpoint before it stays.
         """
         if self._folder is None:
             return
-        from sklearn_kd import __version__
-
-        versions = {"sklearn_kd": __version__, "torch": str(torch.__version__)}
-        content = {"fit": self._digest, "seeds": self.seeds, "versions": versions, "stage": stage}
+        content = {"fit": self._digest, "seeds": self.seeds, "versions": running_versions(), "stage": stage}
         try:
             write(self._folder / f"{stage}-{number:08d}.checkpoint", content | {"state": state})
             there = self._files(stage)
@@ -132,12 +137,16 @@ class Checkpoints:
     # Finding
 
     def newest(
-        self, stage: str, why_not: Callable[[dict[str, Any]], str | None] = lambda state: None
+        self,
+        stage: str,
+        why_not: Callable[[dict[str, Any]], str | None] = lambda state: None,
+        use: Callable[[dict[str, Any]], Any] = lambda state: None,
     ) -> dict[str, Any] | None:
-        """The content of the newest checkpoint that can be used; None where there is none.
+        """Return the content of the newest checkpoint that can be used; None where there is none.
 
-        Those that cannot be used are named by a warning, with the reason. ``why_not`` tells a reason
-        by the state.
+        Those that cannot be used are named by a warning, with the reason. ``why_not`` returns a reason by
+        the state, or None. ``use`` is called with the state: where that fails the content is wrong, and the
+        checkpoint before it is tried.
 
         Raises
         ------
@@ -148,7 +157,7 @@ class Checkpoints:
         for path, _, _ in self._files(stage):
             try:
                 content = self._checked(read(path), stage)
-                reason = why_not(content["state"])
+                reason = _reason_against(content["state"], why_not, use)
             except Refused as refused:
                 reason = str(refused)
             if reason is None:
@@ -165,17 +174,17 @@ class Checkpoints:
         )
 
     def _checked(self, content, stage):
-        from sklearn_kd import __version__
-
         known = isinstance(content, dict) and {"fit", "seeds", "versions", "stage", "state"} <= content.keys()
-        if not known:
+        if not known or not isinstance(content["versions"], dict) or not isinstance(content["state"], dict):
             raise Refused("it holds something else than a checkpoint")
         if content["fit"] != self._digest or content["stage"] != stage:
             raise Refused("it is of another fit, with other data or parameters")
-        running = {"sklearn_kd": __version__, "torch": str(torch.__version__)}
+        running = running_versions()
         for name, version in content["versions"].items():
             if running.get(name) != version:
                 raise Refused(f"it was written with {name} {version}, and {running.get(name)} is running")
+        if not _are_seeds(content["seeds"], self.seeds):
+            raise Refused("it holds something else than a checkpoint: its seeds are none")
         return content
 
     def _files(self, stage: str | None = None) -> list[tuple[Path, str, int]]:
@@ -199,6 +208,26 @@ class Checkpoints:
         return vars(self) | {"_folder": None, "_lock": None}
 
 
+def _reason_against(state, why_not, use) -> str | None:
+    """Return why a state cannot be used, or None after it has been."""
+    try:
+        reason = why_not(state)
+        if reason is None:
+            use(state)
+        return reason
+    except Exception as error:  # whatever a state that was not made here does
+        return f"its content is wrong ({type(error).__name__}: {error})"
+
+
+def _are_seeds(given: Any, drawn: list[list[int]]) -> bool:
+    """Whether these are seeds for as many uses as those that were drawn."""
+    return (
+        isinstance(given, list)
+        and [len(own) if isinstance(own, list) else None for own in given] == [len(own) for own in drawn]
+        and all(type(seed) is int and 0 <= seed < 2**32 for own in given for seed in own)
+    )
+
+
 class Journal:
     """The losses of the trials of one fit, so that none is made twice.
 
@@ -209,7 +238,7 @@ class Journal:
 
     def __init__(self, checkpoints: Checkpoints):
         self._checkpoints = checkpoints
-        content = checkpoints.newest("trials")
+        content = checkpoints.newest("trials", use=_check_calls)
         self._calls: list[list] = [] if content is None else content["state"]["calls"]
         self._n_calls = 0
 
@@ -235,3 +264,12 @@ class Journal:
             self._checkpoints.keep("trials", done, {"calls": self._calls})
 
         return {place: row[2] for place, row in enumerate(rows) if row[2] is not None}, note
+
+
+def _check_calls(state: dict[str, Any]) -> None:
+    """Raise ValueError unless this is what a :class:`Journal` keeps."""
+    for rows in state["calls"]:
+        for lambda1, temperature, loss in rows:
+            kinds = type(lambda1), type(temperature), type(loss)
+            if kinds not in ((float, float, float), (float, float, type(None))):
+                raise ValueError(f"a trial {str([lambda1, temperature, loss])[:100]}")

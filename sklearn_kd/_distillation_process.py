@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import platform
 from collections.abc import Sequence
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from sklearn_kd._ambient_state import ordinary_torch
+from sklearn_kd._array_files import arrays_of
 from sklearn_kd._arrays import from_torch
+from sklearn_kd._atomic_file import write_file
+from sklearn_kd._code_version import running_versions
 from sklearn_kd._importance import NORMALIZATIONS
 from sklearn_kd._pathways import Pathway
 
@@ -97,12 +103,14 @@ class DistillationProcess:
         self.raw = np.asarray(from_torch(raw, "raw"), dtype=np.float32)
         self.pathways = [Pathway(*pathway) for pathway in pathways]
         self.normalization, self.g = normalization, float(g)
+        if not math.isfinite(self.g):
+            raise ValueError(f"g={g!r} must be a finite number: the bias of biased_softmax, 1.0 by default.")
         self.settings = {name: _plain(value) for name, value in (settings or {}).items()}
         self.versions = _running_versions() if versions is None else dict(versions)
-        if self.raw.ndim != 2 or len(self.raw) == 0 or self.raw.shape[1] != len(self.pathways):
+        if self.raw.ndim != 2 or self.raw.size == 0 or self.raw.shape[1] != len(self.pathways):
             raise ValueError(
                 f"raw has shape {self.raw.shape}; it must be (n_steps, {len(self.pathways)}), at least one "
-                "step and one column for each pathway."
+                "step and one pathway, and one column for each pathway."
             )
         if not np.isfinite(self.raw).all():
             raise ValueError("raw must be finite.")
@@ -240,7 +248,12 @@ class DistillationProcess:
         Parameters
         ----------
         path : str or path-like
-            Usually ends in ``.npz``; a file that is there is replaced.
+            Usually ends in ``.npz``; a file that is there is replaced, at once or not at all.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written, as on a full disk. What was there is there still.
         """
         about = {
             "format": 1 if self.logit_term is None else 2,
@@ -250,12 +263,12 @@ class DistillationProcess:
             "settings": self.settings,
             "versions": self.versions,
         }
-        text = json.dumps(about)  # before the file is opened, which would empty one that is there
-        arrays: dict[str, Any] = {"raw": self.raw, "about": np.array(text)}
+        arrays: dict[str, Any] = {"raw": self.raw, "about": np.array(json.dumps(about))}
         if self.logit_term is not None:
             arrays["logit_term"] = self.logit_term
-        with open(path, "wb") as file:
-            np.savez(file, **arrays)
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        write_file(path, [buffer.getbuffer()])
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:
@@ -271,20 +284,19 @@ class DistillationProcess:
 
         Raises
         ------
-        FileNotFoundError
-            If there is no such file.
+        OSError
+            If there is no such file, or it cannot be read.
         ValueError
-            If it holds something else.
+            If it holds something else, or asks for more memory than a file of its length may.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
-                raw, about = file["raw"], json.loads(str(file["about"]))
-                logit_term = file.get("logit_term")
+            arrays = arrays_of(Path(path).read_bytes())
+            about = json.loads(str(arrays["about"]))
             if about.pop("format") not in _FORMATS:
                 raise ValueError("it is of a later version of this library")
             pathways = [Pathway(**fields) for fields in about.pop("pathways")]
-            return cls(raw, pathways, logit_term=logit_term, **about)
-        except FileNotFoundError:
+            return cls(arrays["raw"], pathways, logit_term=arrays.get("logit_term"), **about)
+        except OSError:
             raise
         except Exception as error:  # what an arbitrary file makes of the reader is not foreseeable
             raise ValueError(
@@ -319,14 +331,7 @@ def _plain(value: Any) -> Any:
 
 
 def _running_versions() -> dict[str, str]:
-    from sklearn_kd import __version__  # complete only after this module has been imported
-
-    return {
-        "sklearn_kd": __version__,
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
+    return running_versions() | {"numpy": np.__version__, "python": platform.python_version()}
 
 
 def retraining_weights(

@@ -256,7 +256,7 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         "transforms": [str, list, tuple],
         "distance": [str, callable],
         "normalization": [StrOptions(set(NORMALIZATIONS))],
-        "g": [Real],
+        "g": [Interval(Real, None, None, closed="neither")],
         "distill_weight": [Interval(Real, 0, None, closed="left")],
         "logit_weight": [Interval(Real, 0, None, closed="left"), StrOptions({"learned"})],
         "temperature": [Interval(Real, 0, None, closed="neither")],
@@ -444,7 +444,9 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         callbacks += run.report.epochs(lambda net: self._fitted_attributes(net, run), "search epoch")
         net = self._make_net(run, run.search, factors, strategy, callbacks, max_epochs=self.search_epochs)
         keeper = self._keep(net, run, "search").keeper_
-        known = None if keeper is None else keeper.outcome(net)
+        known = None
+        if keeper is not None:
+            known = keeper.outcome(net, lambda known: self._process_of(SearchOutcome(**known), run))
         if known is not None:
             found = SearchOutcome(**known)
         else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import json
 import tempfile
 from collections.abc import Callable
@@ -11,11 +10,12 @@ from importlib import import_module
 from os import PathLike
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+
+from sklearn_kd._atomic_file import replacing
 
 
 def export_student(
@@ -52,7 +52,9 @@ def export_student(
         raise FileNotFoundError(f"path={str(path)!r}: there is no folder {str(path.parent)!r}.")
     # In eval mode, on the CPU, and whatever happens not the user's own module.
     student = copy.deepcopy(student).cpu().eval()
-    WRITERS[path.suffix.lower()](student, path, _metadata(classes, sample_shape), sample_shape)
+    write, metadata = WRITERS[path.suffix.lower()], _metadata(classes, sample_shape)
+    with replacing(path) as temporary:
+        write(student, temporary, metadata, sample_shape)
 
 
 def _metadata(classes: np.ndarray, sample_shape: tuple[int, ...]) -> dict[str, str]:
@@ -73,42 +75,40 @@ def _metadata(classes: np.ndarray, sample_shape: tuple[int, ...]) -> dict[str, s
         ) from None
 
 
-def _required(name: str, path: Path) -> ModuleType:
+def _required(name: str, suffix: str) -> ModuleType:
     try:
         return import_module(name)
     except ImportError as error:
         raise ImportError(
-            f"Writing {path.suffix} needs the package {name.partition('.')[0]}, which cannot be "
+            f"Writing {suffix} needs the package {name.partition('.')[0]}, which cannot be "
             f"imported ({error}). Install sklearn-kd[export]."
         ) from error
 
 
 def _write_safetensors(student: nn.Module, path: Path, metadata: dict[str, str], sample_shape) -> None:
-    safetensors = _required("safetensors.torch", path)
+    safetensors = _required("safetensors.torch", ".safetensors")
     safetensors.save_model(student, str(path), metadata=metadata)  # tied weights are written once
 
 
 def _write_onnx(student: nn.Module, path: Path, metadata: dict[str, str], sample_shape) -> None:
-    onnx = _required("onnx", path)
+    onnx = _required("onnx", ".onnx")
+    _required("onnxscript", ".onnx")
     # Two rows: a dimension of size 1 may be taken for a constant.
     example = torch.zeros(2, *sample_shape)
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "student.onnx"
         torch.onnx.export(
-            student, (example,), str(raw), input_names=["X"], output_names=["logits"], **_dynamic_batch(path)
+            student,
+            (example,),
+            str(raw),
+            input_names=["X"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            verbose=False,
         )
         model = onnx.load(str(raw))  # with the weights, where torch has put them into a second file
     onnx.helper.set_model_props(model, metadata)
     onnx.save(model, str(path))
-
-
-def _dynamic_batch(path: Path) -> dict[str, Any]:
-    """Arguments of torch's ONNX exporter, of which there are two, that leave the batch open."""
-    by_default = inspect.signature(torch.onnx.export).parameters.get("dynamo")
-    if by_default is not None and by_default.default:
-        _required("onnxscript", path)
-        return {"dynamic_shapes": ({0: torch.export.Dim("batch")},), "verbose": False}
-    return {"dynamic_axes": {"X": {0: "batch"}, "logits": {0: "batch"}}}
 
 
 WRITERS: dict[str, Callable[[nn.Module, Path, dict[str, str], tuple[int, ...]], None]] = {

@@ -181,7 +181,11 @@ class LearnedPath:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Be where the one was that ``state`` is of."""
+        """Be where the one was that ``state`` is of; raise ValueError if it is of another kind."""
+        n, losses = len(state["predicted"]), state["val_losses"]
+        shape = tuple(state["values"].shape)
+        if shape != (n + 1, *self._values[0].shape) or (0 if losses is None else len(losses)) != n:
+            raise ValueError(f"a path of {n} iterations with values of shape {shape}")
         with torch.no_grad():
             self._now.copy_(state["now"])
         self._go_on_with_steps(state["steps"])

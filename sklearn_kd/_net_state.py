@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import warnings
+from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -64,13 +65,22 @@ class Keeper:
         rows = [_kept_row(row, self._lose) for row in outcome["history"].to_list()]
         self._keep(net, {"outcome": to_plain(outcome | {"history": None}), "history": rows})
 
-    def outcome(self, net: TrainingNet) -> dict[str, Any] | None:
-        """What :meth:`conclude` was given; None where the stage is not over."""
-        content = self._newest(net)
-        if content is None or "outcome" not in content["state"]:
-            return None
-        state = content["state"]
-        return from_plain(state["outcome"]) | {"history": History(from_plain(state["history"]))}
+    def outcome(self, net: TrainingNet, check: Callable[[dict[str, Any]], Any]) -> dict[str, Any] | None:
+        """Return what :meth:`conclude` was given; None where the stage is not over.
+
+        ``check`` raises an error where it is something else.
+        """
+        found: dict[str, Any] = {}
+
+        def use(state):
+            found.clear()
+            if "outcome" in state:
+                outcome, rows = from_plain(state["outcome"]), from_plain(state["history"])
+                check(outcome | {"history": _history(rows)})
+                found.update(outcome | {"history": _history(rows)})
+
+        self._newest(net, use)
+        return found or None
 
     def _keep(self, net, state):
         known_by = {"teacher": self._answers, "start": net.metaparameters.start_of_path()}
@@ -85,12 +95,23 @@ class Keeper:
             If there are checkpoints and none can be used.
         """
         self._at_start = states_of_helpers(net, self._lose)
-        content = self._newest(net)
-        if content is None:
+        if not self._checkpoints.active:
             return 0
-        self._places = dict(content["state"]["places"])
-        put_into(net, content["state"]["net"])
-        self._restored_at = len(net.history)
+        before = None
+
+        def use(state):
+            nonlocal before
+            if before is None:
+                before = state_of(net, {name: {} for name in self._at_start}, self._lose)
+            try:
+                places = _checked_places(state["places"])
+                put_into(net, state["net"])
+            except Exception:
+                put_into(net, before)
+                raise
+            self._places, self._restored_at = places, len(net.history)
+
+        self._newest(net, use)
         return self._restored_at
 
     def watch(self, name: str, iterator: Any) -> None:
@@ -101,8 +122,8 @@ class Keeper:
             if place is not None:
                 iterator.go_to(place)
 
-    def _newest(self, net):
-        return self._checkpoints.newest(self._stage, lambda state: self._why_not(state, net))
+    def _newest(self, net, use):
+        return self._checkpoints.newest(self._stage, lambda state: self._why_not(state, net), use)
 
     def _why_not(self, state, net) -> str | None:
         start, before = net.metaparameters.start_of_path(), state["start"]
@@ -181,13 +202,29 @@ def put_into(net: TrainingNet, state: dict[str, Any]) -> None:
     for name, helper in _helpers(net):
         if name in state["helpers"]:
             _put_into_helper(helper, state["helpers"][name])
-    net.history_ = History(from_plain(state["history"]))
+    net.history_ = _history(from_plain(state["history"]))
     net.val_temperature_ = state["val_temperature"]
     net.validation_batches_.go_to(state["validation_batches"])
     set_host_random_state(from_plain(state["host_random_state"]))
     vars(net.skips_).update(from_plain(state["skips"]))
     # The last: what came before may draw.
     set_random_state(state["random_state"], torch.device(net.device))
+
+
+def _history(rows: Any) -> History:
+    """Return the history of these rows; raise ValueError if they are none."""
+    for n, row in enumerate(rows, 1):
+        if row["epoch"] != n or not all(isinstance(batch, dict) for batch in row["batches"]):
+            raise ValueError(f"row {n} of the history is none")
+    return History(rows)
+
+
+def _checked_places(places: dict[str, Any]) -> dict[str, Any]:
+    """Return where the iterators stand; raise an error if that is nowhere."""
+    for place in places.values():
+        for state in (place[0], *place[1:]):
+            torch.Generator().set_state(state)
+    return dict(places)
 
 
 def _kept_row(row, lose):
@@ -311,6 +348,8 @@ def _put_into_helper(helper, state):
             account = from_plain(account)
             own.load_state_dict(own.state_dict() | account if type(account) is dict else account)
     for name, value in state.get("attributes", {}).items():
+        if hasattr(type(helper), name) and callable(getattr(type(helper), name)):
+            raise ValueError(f"{type(helper).__name__} has a method {name}, which is no state")
         setattr(helper, name, from_plain(value))
 
 

@@ -95,6 +95,8 @@ def _to_array(parts):
     descr, shape, data = parts
     dtype = np.lib.format.descr_to_dtype(descr)
     if data is None:
+        if 0 not in shape:
+            raise ValueError(f"an array of shape {shape} without numbers")
         return np.empty(shape, dtype)
     return np.frombuffer(bytearray(data.numpy().tobytes()), dtype).reshape(shape)
 
@@ -139,7 +141,7 @@ _KINDS: dict[str, tuple[tuple[type, ...], Callable, Callable]] = {
     "OrderedDict": ((OrderedDict,), _pairs, OrderedDict),
     "dict": ((dict,), _pairs, dict),
     "complex": ((complex,), lambda v: [v.real, v.imag], lambda p: complex(*p)),
-    "bytes": ((bytes,), lambda v: list(v), bytes),
+    "bytes": ((bytes,), lambda v: list(v), lambda v: bytes([*v])),  # not of a number: it is a length
     "NumPy number": (_SCALARS, lambda v: np.asarray(v), lambda v: v[()]),
     "array": ((np.ndarray,), _of_array, _to_array),
     "device": ((torch.device,), str, torch.device),

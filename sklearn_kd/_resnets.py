@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from os import PathLike
+from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from sklearn_kd._file_limits import TooLargeError
+from sklearn_kd._tensor_files import load_tensors
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -168,13 +172,19 @@ class CIFARResNet(nn.Module):
         normalisation = {"mean": mean, "std": std} | {
             name: weights[name].flatten().tolist() for name in ("mean", "std") if name in weights
         }
-        try:
-            network = cls(
+
+        def built():
+            return cls(
                 6 * len(blocks) + 2,
                 n_classes=len(weights["linear.weight"]),
                 width=len(weights["conv1.weight"]) // 16,
                 **normalisation,
             )
+
+        try:
+            with torch.device("meta"):  # without memory first: a small file may name large layers
+                _check_shapes(built(), weights)
+            network = built()
             network.load_state_dict(weights)
         except (KeyError, ValueError, RuntimeError) as error:
             raise ValueError(
@@ -204,9 +214,14 @@ def _check_sizes(depth: int, width: int, mean: Sequence[float], std: Sequence[fl
 
 def _read_weights(path: str | PathLike[str]) -> dict[str, Tensor]:
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
+        weights = load_tensors(Path(path).read_bytes())
+    except (OSError, ImportError):
         raise
+    except TooLargeError as error:
+        raise ValueError(
+            f"{path} is refused: {error}. Save the weights again, each tensor with numbers of its own: "
+            "torch.save({name: w.clone() for name, w in network.state_dict().items()}, path)."
+        ) from error
     except Exception as error:  # what an arbitrary file makes of the reader is not foreseeable
         raise ValueError(
             f"{path} cannot be read as a state dict ({type(error).__name__}). Give a file that was written "
@@ -221,6 +236,13 @@ def _read_weights(path: str | PathLike[str]) -> dict[str, Tensor]:
             "the state dict alone: torch.save(network.state_dict(), path)."
         )
     return weights
+
+
+def _check_shapes(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Raise ValueError unless the weights are of a network of this size."""
+    for name, own in network.state_dict().items():
+        if name in weights and weights[name].shape != own.shape:
+            raise ValueError(f"size mismatch: {name} is {tuple(weights[name].shape)}, not {tuple(own.shape)}")
 
 
 def _convolution(fan_in: int, fan_out: int, stride: int = 1) -> nn.Conv2d:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
 from importlib import import_module
 from os import PathLike
 from pathlib import Path
@@ -199,17 +197,3 @@ def _digest(about: str, tensors: dict[str, Tensor]) -> str:
         # Through bytes, since NumPy has no bfloat16.
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
     return digest.hexdigest()
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file at once: under its name there is the old one or the whole new one, never a part."""
-    path = Path(os.path.realpath(path))  # not in place of a link, but of what it leads to
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

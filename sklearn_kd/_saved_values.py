@@ -18,6 +18,7 @@ import torch
 from skorch.history import History
 from torch import Tensor, nn
 
+from sklearn_kd._file_limits import TooLargeError, check_asked
 from sklearn_kd._overflow import has_finite_state
 from sklearn_kd._resnets import CIFARResNet
 from sklearn_kd._students import CNNStudent, MLPStudent
@@ -28,8 +29,23 @@ STUDENTS: dict[str, type[nn.Module]] = {
 }
 _STRATEGIES: dict[str, type[Strategy]] = {strategy.__name__: strategy for strategy in STRATEGIES.values()}
 
-# Beyond, a file asks for memory rather than for labels: characters of all labels, numbers of a sample.
-_MOST_CHARACTERS = _LARGEST_SAMPLE = 100_000_000
+# Beyond, a file asks for memory rather than for samples: numbers of one.
+_LARGEST_SAMPLE = 100_000_000
+# Labels are padded to one width, in each row of a prediction too; a wider dtype than this is not restored.
+_WIDEST = 1000
+# No number that a parameter can use is larger, and some that torch is given must not be.
+_LARGEST_NUMBER = 2**63 - 1
+
+# The parameters that are classes, by the beginning of their names.
+_CLASSES = ("student", "optimizer", "meta_optimizer")
+
+
+def is_of_machine(name: str) -> bool:
+    """Whether a parameter says how a machine is used, and is not for a file to say on another.
+
+    A file that decides where a later fit writes, or how many processes read, would be obeyed unseen.
+    """
+    return name == "checkpoint_dir" or name.endswith("__num_workers")
 
 
 class NoFormError(TypeError):
@@ -104,7 +120,9 @@ def decoded(value: Any) -> Any:
     if kind == "dict" and isinstance(given, dict):
         return {key: decoded(part) for key, part in given.items()}
     if kind == "strategy" and isinstance(given, list) and len(given) == 2 and given[0] in _STRATEGIES:
-        return _STRATEGIES[given[0]](**{key: decoded(part) for key, part in given[1].items()})
+        # How many processes there are to be is for the machine that fits.
+        params = {key: decoded(part) for key, part in given[1].items() if key != "n_jobs"}
+        return _STRATEGIES[given[0]](**params)
     if kind == "student" and given in STUDENTS:
         return STUDENTS[given]
     if kind == "optimizer" and isinstance(given, str):
@@ -112,6 +130,31 @@ def decoded(value: Any) -> Any:
         if isinstance(optimizer, type) and issubclass(optimizer, torch.optim.Optimizer):
             return optimizer
     raise ContentError(f"{str(value)[:100]} as a parameter, which this version does not know")
+
+
+def decoded_parameter(name: str, value: Any) -> Any:
+    """The parameter of this name that :func:`encoded` made this of.
+
+    Raises
+    ------
+    ContentError
+        If it made no such thing, or not of this parameter.
+    """
+    made = decoded(value)
+    waiting = [made]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, (list, tuple)):
+            waiting.extend(part)
+        elif isinstance(part, dict):
+            waiting.extend(part.values())
+        elif isinstance(part, int) and abs(part) > _LARGEST_NUMBER:
+            raise ContentError(f"{name} with a number beyond {_LARGEST_NUMBER:,}")
+        elif isinstance(part, type) and not name.startswith(_CLASSES):
+            raise ContentError(f"a class, {part.__name__}, as {name}")
+        elif isinstance(part, Strategy) and (part is not made or name != "meta"):
+            raise ContentError(f"a strategy, {type(part).__name__}, as {name}")
+    return made
 
 
 # --------------------------------------------------------------------------------------
@@ -150,13 +193,29 @@ def decoded_labels(given: Mapping[str, Any]) -> np.ndarray:
         raise ContentError(f"labels of dtype {kind!r}")
     if not isinstance(labels, list) or not all(type(v) in (bool, int, float, str) for v in labels):
         raise ContentError("labels that are no list of strings or numbers")
-    width = int(kind.rpartition("U")[2]) if "U" in kind else 1
-    if width * len(labels) > _MOST_CHARACTERS:
-        raise ContentError(f"{len(labels)} labels of {width} characters each")
+    if "U" in kind:
+        kind = kind[: kind.index("U") + 1] + str(_width(int(kind.rpartition("U")[2]), labels))
     classes = np.array(labels, dtype=np.dtype(kind))
     if len(labels) < 2 or classes.tolist() != labels or not np.array_equal(np.unique(classes), classes):
         raise ContentError(f"labels that are not at least two, sorted and of dtype {classes.dtype}")
     return classes
+
+
+def _width(stated: int, labels: list[Any]) -> int:
+    """The width of the labels' dtype: as stated, or as narrow as they are where that is out of proportion.
+
+    Raises
+    ------
+    ContentError
+        If one label is so much longer than the others that padding these takes the memory.
+    """
+    lengths = [len(label) for label in labels if isinstance(label, str)]
+    width = stated if stated <= _WIDEST else max([1, *lengths])
+    try:
+        check_asked(4 * width * len(labels), 4 * sum(lengths))
+    except TooLargeError as error:
+        raise ContentError(f"{len(labels)} labels of {width:,} characters each: {error}") from error
+    return width
 
 
 def checked_sample_shape(given: Any) -> tuple[int, ...]:
@@ -300,25 +359,31 @@ def take_weights(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
 def check_numbers(params: Any, weights: Mapping[str, Tensor], name: str) -> None:
     """Refuse parameters too large for the weights that are there, before anything is built of them.
 
-    A width is the size of some tensor, and a depth at most the number of them.
+    A width is the size of some tensor, and a depth, or the length of a list of widths, at most the number
+    of tensors.
 
     Raises
     ------
     ContentError
     """
     sizes = [size for tensor in weights.values() if tensor.numel() for size in tensor.shape]
-    limit = max([len(weights), *sizes], default=0)
-    waiting = [params]
+    largest, most = max([len(weights), *sizes], default=0), len(weights)
+    waiting = list(params.items()) if isinstance(params, dict) else [("", params)]
     while waiting:
-        value = waiting.pop()
+        key, value = waiting.pop()
         parts = list(value.values()) if isinstance(value, dict) else value
+        is_list = isinstance(parts, (list, tuple))
         size = len(parts) if isinstance(parts, (list, tuple, str)) else parts
-        if isinstance(size, int) and abs(size) > max(limit, 100):
-            raise ContentError(
-                f"{name} of size {size:,}, where no tensor in the file is larger than {limit:,}"
+        is_depth = is_list or key == "depth"
+        if isinstance(size, int) and abs(size) > max(most if is_depth else largest, 100):
+            known = (
+                f"the file has {most:,} tensors"
+                if is_depth
+                else f"no tensor in the file is larger than {largest:,}"
             )
-        if isinstance(parts, (list, tuple)):
-            waiting.extend(parts)
+            raise ContentError(f"{name} of size {size:,}, where {known}")
+        if is_list:
+            waiting.extend((key, part) for part in parts)
 
 
 def fill(module: nn.Module, weights: dict[str, Tensor], name: str) -> nn.Module:
@@ -330,7 +395,12 @@ def fill(module: nn.Module, weights: dict[str, Tensor], name: str) -> nn.Module:
         If names, shapes, types or values of the weights are wrong.
     """
     check_fits(module, weights, name)
-    module.load_state_dict(weights)
+    if type(module) in STUDENTS.values():
+        # load_state_dict looks through all weights in each layer, for minutes where there are thousands.
+        for key, value in module.state_dict().items():
+            value.copy_(weights[key])
+    else:
+        module.load_state_dict(weights)
     if not has_finite_state([module]):
         broken = [key for key, w in weights.items() if w.is_floating_point() and not torch.isfinite(w).all()]
         raise ContentError(f"weights of the {name} that are not finite: {_some(broken)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,9 @@ from skorch.history import History
 from torch import Tensor, nn
 
 from sklearn_kd._ambient_state import ordinary_torch
+from sklearn_kd._atomic_file import write_file
 from sklearn_kd._base import BaseDistiller
+from sklearn_kd._code_version import code_digest
 from sklearn_kd._distances import DISTANCES
 from sklearn_kd._distillation_net import DistillationNet
 from sklearn_kd._distillation_process import DistillationProcess
@@ -26,7 +29,7 @@ from sklearn_kd._metaparameters import PATH_DTYPE, Metaparameters
 from sklearn_kd._pathways import Pathway, build_transforms
 from sklearn_kd._random import preserved_random_state
 from sklearn_kd._routing import nearest
-from sklearn_kd._safe_file import Content, checked_path, packed, replace_file, unpacked
+from sklearn_kd._safe_file import Content, checked_path, packed, unpacked
 from sklearn_kd._saved_values import (
     STUDENTS,
     ContentError,
@@ -36,10 +39,12 @@ from sklearn_kd._saved_values import (
     checked_sample_shape,
     decoded,
     decoded_labels,
+    decoded_parameter,
     encoded,
     encoded_labels,
     fill,
     history_tensor,
+    is_of_machine,
     take_array,
     take_history,
     take_table,
@@ -55,6 +60,8 @@ from sklearn_kd.meta._trials import TRIALS_DTYPE
 
 # What the net says of how its training ended.
 _OUTCOMES = ("diverged_", "interrupted_", "collapsed_")
+# From so many numbers in a sample on a student is tried without memory, which takes milliseconds a layer.
+_LARGE_SAMPLE = 100_000
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -93,8 +100,9 @@ class SafeFiles(BaseDistiller):
 
         In it is what prediction needs, the student's weights, the labels and the names of the
         features, and what a look back needs, the path, the history and the parameters. Not in it
-        are the teacher, the optimizer's state, and parameters that are objects or functions, such
-        as ``augment`` and ``callbacks``, of which a warning tells.
+        are the teacher, the optimizer's state, parameters that are objects or functions, such as
+        ``augment`` and ``callbacks``, and those that belong to the machine, ``checkpoint_dir`` and
+        ``num_workers``. A warning tells of those that were given.
 
         The file is read back before it takes the place of an older one.
 
@@ -140,12 +148,12 @@ class SafeFiles(BaseDistiller):
         self._check_loads(data, left_out, path)
         if left_out or lost:
             warnings.warn(
-                f"Not saved: {', '.join([*left_out, *sorted(lost)])}, for which JSON has no form. "
-                "Predictions do not need them; to train on, give load the parameters again.",
+                f"Not saved: {', '.join([*left_out, *sorted(lost)])}, which have no form in JSON or are "
+                "of this machine. Predictions do not need them; to train on, give load the parameters again.",
                 UserWarning,
                 stacklevel=3,  # the second is the decorator's
             )
-        replace_file(path, data)
+        write_file(path, [data])
 
     def _check_loads(self, data: bytes, left_out: list[str], path: Path) -> None:
         """Refuse to write what could not be loaded again."""
@@ -167,7 +175,9 @@ class SafeFiles(BaseDistiller):
 
         What is loaded predicts as what was saved, bit by bit on the same device and versions. It
         has no teacher: ``teacher_`` is None, and to fit it again, or on with ``warm_start=True``,
-        give one as ``teacher``.
+        give one as ``teacher``. Where a later fit writes its checkpoints, and in how many processes
+        it reads and trains, no file decides: ``checkpoint_dir``, ``num_workers`` and ``n_jobs`` are
+        not taken from it.
 
         Parameters
         ----------
@@ -210,6 +220,7 @@ class SafeFiles(BaseDistiller):
         params, left_out = self._encoded_params()
         about: dict[str, Any] = {
             "sklearn_kd_version": __version__,
+            "sklearn_kd_code": code_digest(),
             "estimator": type(self).__name__,
             "student_class": f"{type(self.student_).__module__}.{type(self.student_).__qualname__}",
             "params": params,
@@ -231,6 +242,10 @@ class SafeFiles(BaseDistiller):
     def _encoded_params(self) -> tuple[dict[str, Any], list[str]]:
         params, left_out = {}, []
         for name, value in self.get_params(deep=False).items():
+            if is_of_machine(name):
+                if value:
+                    left_out.append(name)
+                continue
             try:
                 if name != "teacher":
                     params[name] = encoded(value)
@@ -307,7 +322,11 @@ class SafeFiles(BaseDistiller):
 
     @classmethod
     def _saved_params(cls, about) -> dict[str, Any]:
-        saved = {name: decoded(value) for name, value in about["params"].items() if name != "teacher"}
+        saved = {
+            name: decoded_parameter(name, value)
+            for name, value in about["params"].items()
+            if name != "teacher" and not is_of_machine(name)
+        }
         unknown = [name for name in saved if not cls._is_parameter(name)]
         if unknown:
             raise ContentError(f"parameters that {cls.__name__} has not: {unknown[:4]}")
@@ -352,18 +371,29 @@ def _number(value: Any) -> float:
     return float(value)
 
 
+def _check_metaparameters(lambda1: Any, temperature: Any, where: str) -> None:
+    """Refuse what no fit can have found."""
+    lambda1, temperature = np.asarray(lambda1), np.asarray(temperature)
+    wrong = lambda1[~((lambda1 >= 0) & (lambda1 <= 1))]
+    if len(wrong):
+        raise ContentError(f"lambda1={wrong[0]} in its {where}, which must be between 0 and 1")
+    wrong = temperature[~((temperature > 0) & np.isfinite(temperature))]
+    if len(wrong):
+        raise ContentError(f"temperature={wrong[0]} in its {where}, which must be above 0 and finite")
+
+
 def _student(estimator: Any, weights: dict[str, Tensor], name: str) -> nn.Module:
     """The student that the estimator's parameters make, with the weights of the file."""
     params, shape, n_classes = estimator._routed("student"), estimator._sample_shape, len(estimator.classes_)
     of_library = estimator.student in STUDENTS.values()
     is_class = isinstance(estimator.student, type) and issubclass(estimator.student, nn.Module)
 
-    def build(tried: bool) -> nn.Module:
-        student, samples = build_student(estimator.student, params, shape, n_classes), torch.zeros(2, *shape)
-        if tried:
-            student = in_float32(student, samples)
-            check_student_output(student, samples, n_classes)
-        return student
+    def build() -> nn.Module:
+        return build_student(estimator.student, params, shape, n_classes)
+
+    def samples(device: str) -> Tensor:
+        # Expanded: a small file may tell of large samples.
+        return torch.zeros((), device=device).expand(2, *shape)
 
     # A class of the caller's that cannot take the parameters in the file is not what was saved.
     foreign = is_class and (of_library or bool(params))
@@ -371,9 +401,14 @@ def _student(estimator: Any, weights: dict[str, Tensor], name: str) -> nn.Module
         if of_library:  # without memory first, so that sizes that do not fit cost none
             check_numbers(params, weights, "student__ parameters")
             with torch.device("meta"):
-                check_fits(build(tried=True), weights, "student")
-        student = build(tried=not of_library).cpu()
-        return fill(student, weights, "student")
+                sketch = build()
+            check_fits(sketch, weights, "student")
+            if math.prod(shape) > _LARGE_SAMPLE:
+                check_student_output(sketch, samples("meta"), n_classes)
+                return fill(build().cpu(), weights, "student")
+        student = in_float32(build(), samples("cpu"))
+        check_student_output(student, samples("cpu"), n_classes)
+        return fill(student.cpu(), weights, "student")
 
 
 class DistilledFiles(SafeFiles):
@@ -391,13 +426,16 @@ class DistilledFiles(SafeFiles):
         about, tensors = content
         for name in self._numbers:
             setattr(self, name, _number(about[name]))
-        self.metaparameter_path_ = take_table(tensors, "metaparameter_path", PATH_DTYPE)
+        _check_metaparameters([self.lambda1_], [self.temperature_, self.val_temperature_], "numbers")
+        path = self.metaparameter_path_ = take_table(tensors, "metaparameter_path", PATH_DTYPE)
+        _check_metaparameters(path["lambda1"], path["temperature"], "path")
         if len(self.metaparameter_path_) != self.n_iter_:
             raise ContentError(f"a path of {len(self.metaparameter_path_)} iterations of {self.n_iter_}")
         if "meta" not in about["left_out"] or "meta" in given:  # else not known
             self.strategy_ = self._named_strategy()
         if "trials.val_loss" in tensors:
             self.trials_ = take_table(tensors, "trials", TRIALS_DTYPE)
+            _check_metaparameters(self.trials_["lambda1"], self.trials_["temperature"], "trials")
             if hasattr(self, "strategy_"):
                 self.strategy_.trials_ = self.trials_
         device = self._device()
@@ -446,7 +484,8 @@ class DistProFiles(SafeFiles):
         if about["process"] is not None:
             self.process_ = _process(about["process"], self.pathways_, tensors)
         if all(name in TRANSFORMS for name in self.transforms):
-            check_numbers([pathway[3:] for pathway in self.pathways_], weights, "pathways")
+            for pathway in self.pathways_:
+                check_numbers(pathway[3:], weights, "pathways")
             with torch.device("meta"):
                 check_fits(build_transforms(self.pathways_, self.transforms), weights, "transforms")
         device = self._device()

@@ -30,8 +30,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPl
 from torch.utils.data import TensorDataset
 
 from sklearn_kd import DistilledClassifier, MLPStudent, meta
-from sklearn_kd._checkpoint_files import Lock, Refused, read, write
+from sklearn_kd._checkpoint_files import Refused, read, write
 from sklearn_kd._descriptions import digest_of
+from sklearn_kd._fit_lock import Lock
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "evidence" / "kill_and_resume.py"
 linux = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
@@ -524,7 +525,7 @@ def test_a_full_disk_does_not_end_the_fit(make, digits, logits, tmp_path, monkey
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sklearn_kd._checkpoint_files.os.fsync", full)
+    monkeypatch.setattr("sklearn_kd._atomic_file.os.fsync", full)
     with pytest.warns(UserWarning, match="could not be written: .*No space left") as said:
         clf = make(max_epochs=4, checkpoint_dir=tmp_path).fit(*digits, teacher_logits=logits)
     assert len(said) == 1 and len(clf.history_) == 4
@@ -677,7 +678,7 @@ def test_two_processes_at_one_fit(killed):
         os.read(done[0], 1)
         os._exit(0 if lock.held else 1)
     os.read(ready[0], 1)
-    with pytest.warns(UserWarning, match="another process is at the same fit"):
+    with pytest.warns(UserWarning, match="another process, or another thread"):
         go_on()
     os.write(done[1], b"1")
     assert os.waitpid(child, 0)[1] == 0

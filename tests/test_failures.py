@@ -236,6 +236,15 @@ LOADED = {
     "a file with sizes of its own": lambda clf, path: signed(
         clf, path, lambda about: about["params"].update(student__hidden=10**9)
     ),
+    "a file with layers of its own": lambda clf, path: signed(
+        clf, path, lambda about: about["params"].update(student__hidden=[1] * 20_000)
+    ),
+    "a file with metaparameters out of bounds": lambda clf, path: signed(
+        clf, path, lambda about: about.update(lambda1_=7)
+    ),
+    "a file with a class as a function": lambda clf, path: signed(
+        clf, path, lambda about: about["params"].update(augment={"student": "MLPStudent"})
+    ),
 }
 GIVEN = {"with another student": {"student": nn.Linear(64, 10)}}
 REPORTED = {
@@ -356,6 +365,13 @@ DAMAGED = {
     "an empty checkpoint": rewrite(lambda content: b""),
     "a file that is no checkpoint": rewrite(lambda content: b"PK" + content),
     "a checkpoint of another fit": lambda path: write(path, read(path) | {"fit": "0" * 24}),
+    "a checkpoint of other code": lambda path: write(
+        path, read(path) | {"versions": {"sklearn_kd's code": "0" * 16}}
+    ),
+    "a checkpoint of wrong content": lambda path: write(path, read(path) | {"state": {}}),
+    "a checkpoint that asks for more memory than it has": lambda path: write(
+        path, read(path) | {"more": torch.zeros(1).expand(10**11)}
+    ),
 }
 
 
@@ -383,6 +399,7 @@ def test_the_page_has_all_that_is_tried_here():
         "rows to predict overflow",
         "no checkpoint that can be used",
         "another teacher",
+        "the same fit in another thread",  # in test_threads_at_one_fit
     }
     assert messages().keys() - headings == tried | apart | {"a callback with an open file", "a full disk"}
 
@@ -525,6 +542,6 @@ def test_full_disk(make, digits, logits, tmp_path, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sklearn_kd._checkpoint_files.os.replace", full)
+    monkeypatch.setattr("sklearn_kd._atomic_file.os.replace", full)
     with pytest.warns(UserWarning, match=messages()["a full disk"]):
         make(checkpoint_dir=tmp_path).fit(*digits, teacher_logits=logits)

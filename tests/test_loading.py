@@ -247,7 +247,7 @@ MANY = 10**12
         (lambda a: a.pop("labels"), "cannot be loaded"),
         (lambda a: a["labels"].update(dtype="O,O"), "labels of dtype"),
         (lambda a: a["labels"].update(dtype="|V8"), "labels of dtype"),
-        (lambda a: a["labels"].update(dtype="<U999999999"), "labels of 999999999 characters"),
+        (lambda a: a["labels"].update(dtype="<U999999999"), "labels that are not at least two"),
         (lambda a: a["labels"].update(dtype="<i3"), "cannot be loaded"),
         (lambda a: a["labels"].update(dtype="|u1", values=list(range(250, 260))), "labels|cannot be loaded"),
         (lambda a: a["labels"].update(values=[[1]] * 10), "labels that are no list"),

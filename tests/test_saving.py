@@ -289,7 +289,9 @@ class Custom(Strategy):
 def test_what_has_no_form_is_told_and_can_be_given(make, digits, logits, path):
     random_state = np.random.RandomState(0)
     clf = make(nn.Linear(64, 10), augment=half, meta=Custom(), random_state=random_state).fit(*digits)
-    with pytest.warns(UserWarning, match="Not saved: augment, meta, random_state, for which") as told:
+    with pytest.warns(
+        UserWarning, match="Not saved: augment, meta, random_state, which have no form"
+    ) as told:
         clf.save(path)
     assert told[0].filename == __file__
     again = DistilledClassifier.load(path)

@@ -35,7 +35,7 @@ from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent, _checkpoint_files
+from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent, _atomic_file
 from sklearn_kd.meta import Hyperopt
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -197,7 +197,7 @@ def prepare_to_die(how, when, counted):
     if how == "in a batch":
         Count.last = when
     elif how == "in a write":
-        _checkpoint_files.open = open_or_half
+        _atomic_file.open = open_or_half
     elif how == "before the rename":
         os.replace = replace_or_die
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import math
 import pickle
+import pickletools
 import tarfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
@@ -242,7 +245,17 @@ def _fetch(archive: Archive, *, data_home, subset, return_X_y, **download):
 
         parts = [_part(archive, part, load, source) for part in _files.PARTS[subset]]
         (names,) = load(archive.meta, archive.names)
-    return _files.as_bunch(parts, [name.decode() for name in names], archive.descr, return_X_y)
+    return _files.as_bunch(parts, _decoded(names, archive, source), archive.descr, return_X_y)
+
+
+def _decoded(names: Any, archive: Archive, source: Path) -> list[str]:
+    if isinstance(names, list) and len(names) == archive.n_classes:
+        with suppress(AttributeError, UnicodeDecodeError):
+            return [name.decode() for name in names]
+    raise OSError(
+        f"The names of the classes in {source} are not the original's: expected a list of "
+        f"{archive.n_classes} byte strings. Put the original files there."
+    )
 
 
 @contextmanager
@@ -261,32 +274,79 @@ def _opened(archive: Archive, home: Path) -> Iterator[tuple[Path, Callable[[str]
 def _part(archive: Archive, part: str, load, source: Path) -> tuple[np.ndarray, np.ndarray]:
     """Images of shape (n, 3, 32, 32), uint8, and labels of shape (n,)."""
     batches = [load(name, b"data", archive.labels) for name in archive.batches[part]]
+    for data, labels in batches:
+        _check_batch(data, labels, archive, source)
     images = np.concatenate([data for data, _ in batches])
     labels = np.concatenate([np.asarray(labels, np.int64) for _, labels in batches])
-    if images.dtype != np.uint8 or images.shape != (len(labels), 3 * 32 * 32):
-        raise OSError(
-            f"The images in {source} are not the original's: expected uint8 of shape ({len(labels)}, 3072), "
-            f"found {images.dtype} of shape {images.shape}. Put the original files there."
-        )
     _files.check_labels(labels, archive.per_class[part], archive.n_classes, source)
     return images.reshape(-1, 3, 32, 32), labels
 
 
-class _Unpickler(pickle.Unpickler):
-    """Admits what the batches are made of, numpy arrays of uint8, and nothing else."""
+def _check_batch(data: Any, labels: Any, archive: Archive, source: Path) -> None:
+    """Refuse what is no list of labels and an image for each."""
+    last = archive.n_classes - 1
+    if not isinstance(labels, list) or not all(type(label) is int and 0 <= label <= last for label in labels):
+        raise OSError(
+            f"The labels in {source} are not the original's: expected a list of whole numbers from 0 to "
+            f"{last}. Put the original files there."
+        )
+    found = f"{data.dtype} of shape {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
+    if found != f"uint8 of shape {(len(labels), 3 * 32 * 32)}":
+        raise OSError(
+            f"The images in {source} are not the original's: expected uint8 of shape ({len(labels)}, 3072), "
+            f"found {found}. Put the original files there."
+        )
 
-    # The function that numpy pickles its arrays with. Its module has moved with numpy 2; an array
-    # knows where to.
-    ADMITTED = {
-        ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-        ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-        ("numpy", "ndarray"): np.ndarray,
+
+# The largest of the original's files has 155,261,379 bytes, and not half as many operations.
+_MOST_BYTES, _MOST_OPERATIONS = 200_000_000, 1_000_000
+
+
+class _Uint8:
+    """In place of numpy's dtype, which would take fields, objects and sizes from the pickle."""
+
+    def __setstate__(self, state):
+        if not all(part is None or isinstance(part, (int, str, bytes)) for part in state):
+            raise pickle.UnpicklingError("it has an array of records, not of bytes as the original")
+
+
+class _Array:
+    """In place of a numpy array, which would allocate what the pickle says."""
+
+    value: np.ndarray | None = None
+
+    def __setstate__(self, state):
+        _, shape, dtype, is_fortran, data = state
+        if type(dtype) is not _Uint8 or type(data) is not bytes or math.prod(shape) != len(data):
+            raise pickle.UnpicklingError(f"it has an array of shape {str(shape)[:100]} without as many bytes")
+        self.value = np.frombuffer(data, np.uint8).reshape(shape, order="F" if is_fortran else "C")
+
+
+def _reconstruct(*_: Any) -> _Array:
+    """In place of the function that numpy pickles its arrays with."""
+    return _Array()
+
+
+def _uint8(code: Any, *_: Any) -> _Uint8:
+    """In place of ``numpy.dtype``, which has other types, objects among them."""
+    if code not in ("u1", b"u1"):
+        raise pickle.UnpicklingError(f"it has an array of {code!r}, not of bytes as the original")
+    return _Uint8()
+
+
+class _Unpickler(pickle.Unpickler):
+    """Admits what the batches are made of, arrays of uint8, and nothing else; calls nothing of numpy."""
+
+    # numpy's module has moved with numpy 2.
+    ADMITTED: ClassVar[dict[tuple[str, str], Any]] = {
+        ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+        ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+        ("numpy", "ndarray"): _Array,
+        ("numpy", "dtype"): _uint8,
     }
 
     def find_class(self, module, name):
         """The object that a pickle asks for by name."""
-        if (module, name) == ("numpy", "dtype"):
-            return _uint8
         if (module, name) not in self.ADMITTED:
             raise pickle.UnpicklingError(
                 f"it asks for {module}.{name}, which the original does not: arrays of bytes are all it holds"
@@ -294,19 +354,29 @@ class _Unpickler(pickle.Unpickler):
         return self.ADMITTED[module, name]
 
 
-def _uint8(code, *_):
-    """In place of ``numpy.dtype``, which has other types, objects among them."""
-    if code not in ("u1", b"u1"):
-        raise pickle.UnpicklingError(f"it has an array of {code!r}, not of bytes as the original")
-    return np.dtype("u1", copy=True)  # a copy, since unpickling sets its state
+def _check_operations(data: bytes) -> None:
+    """Refuse a pickle that makes the unpickler allocate more than is in it."""
+    for n, (operation, argument, _) in enumerate(pickletools.genops(data)):
+        place: Any = argument
+        # The memo is a list as long as the largest place in it, and picklers number the places.
+        if n > _MOST_OPERATIONS or (operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(place) > n):
+            raise pickle.UnpicklingError("it asks for more memory than the original")
 
 
 def _load(file: BinaryIO, path: Path, *keys: bytes) -> list:
     """The values of a pickled dictionary, whose keys are bytes as Python 2 wrote them."""
     try:
-        content = _Unpickler(file, encoding="bytes").load()
+        data = file.read(_MOST_BYTES + 1)
+        if len(data) > _MOST_BYTES:
+            raise pickle.UnpicklingError(
+                f"it is longer than {_MOST_BYTES:,} bytes, which the original is not"
+            )
+        _check_operations(data)
+        # From memory: a file would be asked for as many bytes as the pickle says that there are.
+        content = _Unpickler(io.BytesIO(data), encoding="bytes").load()
     except Exception as error:  # a damaged pickle fails in many ways
         raise pickle.UnpicklingError(f"{path} was not read: {error}. Put the original there.") from error
     if not isinstance(content, dict) or not content.keys() >= set(keys):
         raise OSError(f"{path} is no dictionary with {list(keys)}. Put the original there.")
-    return [content[key] for key in keys]
+    values = [content[key] for key in keys]
+    return [value.value if isinstance(value, _Array) else value for value in values]

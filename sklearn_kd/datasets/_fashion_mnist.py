@@ -25,6 +25,8 @@ SHA256 = {
     "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
+# The largest of the contents: 60,000 images behind four numbers.
+MOST_BYTES = 60_000 * 28 * 28 + 16
 PREFIX = {"train": "train", "test": "t10k"}
 TARGET_NAMES = [
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -134,7 +136,7 @@ def _read_idx(folder: Path, name: str) -> np.ndarray:
     """The array of uint8 in an IDX file whose content is known by its checksum."""
     path = _path(folder, name)
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        _files.check_digest(file, path, "sha256", SHA256[name])
+        _files.check_digest(file, path, "sha256", SHA256[name], MOST_BYTES)
         magic = file.read(4)
         shape = [int.from_bytes(file.read(4), "big") for _ in range(magic[3])]
         return np.frombuffer(file.read(), np.uint8).reshape(shape)

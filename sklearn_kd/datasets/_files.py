@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import time
+import zlib
 from dataclasses import dataclass
 from io import BufferedIOBase
 from numbers import Integral, Real
@@ -46,22 +48,38 @@ def home(data_home) -> Path:
     return Path(get_data_home()) if data_home is None else Path(data_home).expanduser()
 
 
-def digest(file: BufferedIOBase, algorithm: str) -> str:
-    """Hexadecimal checksum of what is left to read."""
-    sums = hashlib.new(algorithm, usedforsecurity=False)
+def digest(file: BufferedIOBase, algorithm: str, most: int | None = None) -> str | None:
+    """Hexadecimal checksum of what is left to read; None where that is more than ``most`` bytes."""
+    sums, n_bytes = hashlib.new(algorithm, usedforsecurity=False), 0
     while chunk := file.read(1 << 20):
+        n_bytes += len(chunk)
+        if most is not None and n_bytes > most:
+            return None
         sums.update(chunk)
     return sums.hexdigest()
 
 
-def check_digest(file: BufferedIOBase, path: Path, algorithm: str, expected: str) -> None:
-    """Raise unless the checksum of an open file is the published one; then rewind it."""
-    found = digest(file, algorithm)
-    file.seek(0)
-    if found != expected:
+def check_digest(
+    file: BufferedIOBase, path: Path, algorithm: str, expected: str, most: int | None = None
+) -> None:
+    """Raise unless the checksum of an open file is the published one; then rewind it.
+
+    ``most`` is how many bytes the largest original has: a small archive may unpack to any number.
+    """
+    try:
+        found = digest(file, algorithm, most)
+        file.seek(0)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise OSError(
-            f"{path} is damaged or another file: its {algorithm.upper()} checksum is {found}, that of the "
-            f"original {expected}. Delete it to have it downloaded again, or put the original there."
+            f"{path} is damaged or another file: it cannot be unpacked ({error}). Delete it to have it "
+            "downloaded again, or put the original there."
+        ) from error
+    if found != expected:
+        is_which = f"its {algorithm.upper()} checksum is {found}, that of the original {expected}"
+        is_which = is_which if found is not None else f"it holds more than {most:,} bytes"
+        raise OSError(
+            f"{path} is damaged or another file: {is_which}. Delete it to have it downloaded again, or put "
+            "the original there."
         )
 
 

@@ -1,0 +1,119 @@
+"""The one way in which this library writes files: whole, or not at all.
+
+A file is written under a temporary name in the same folder, flushed to the disk, and renamed. Whenever the
+process ends, there is the old file or the new one. The temporary file is removed on every way out but the
+sudden end of the process; its name ends in ``TEMPORARY``.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+TEMPORARY = ".tmp"
+
+# How much of a file's name its temporary one has: most systems refuse names of more than 255 bytes.
+_SHOWN = 40
+
+
+def write_file(path: str | os.PathLike[str], parts: Iterable[bytes | memoryview]) -> None:
+    """Write the parts, one after another, in place of what is at ``path``.
+
+    Parameters
+    ----------
+    path : str or path-like
+    parts : iterable of bytes-like
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written. What was at ``path`` is still there.
+    """
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        for part in parts:
+            file.write(part)
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Let the block write a file at the path that it is given; then put it in place of ``path``.
+
+    The new file has the permissions of the old one, or those that ``open`` gives where there was none. A link
+    stays a link, and its target is replaced. What is no file, such as ``/dev/stdout``, is written as it is.
+
+    Parameters
+    ----------
+    path : str or path-like
+
+    Yields
+    ------
+    Path
+        A new, empty file.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written. What was at ``path`` is still there.
+    """
+    old = _status(Path(path))
+    if old is not None and not stat.S_ISREG(old.st_mode):
+        if stat.S_ISDIR(old.st_mode):
+            raise IsADirectoryError(f"{path} is a folder. Give the name of a file.")
+        yield Path(path)
+        return
+    path = Path(os.path.realpath(path))
+    if old is not None and not os.access(path, os.W_OK):
+        raise PermissionError(f"{path} is write-protected. Make it writable, or give another name.")
+    temporary = path.with_name(f".{path.name[:_SHOWN]}.{secrets.token_hex(6)}{TEMPORARY}")
+    try:
+        with open(temporary, "xb"):
+            pass
+        yield temporary
+        _keep_owner_and_permissions(temporary, old)
+        _settle(temporary)
+        os.replace(temporary, path)
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+    # The new name outlasts a loss of power, where the system can do that.
+    with suppress(OSError):
+        _settle(path.parent)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of processes that were killed; nobody else may be writing in the folder."""
+    for temporary in folder.glob(f"*{TEMPORARY}"):
+        temporary.unlink(missing_ok=True)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+
+
+def _keep_owner_and_permissions(temporary: Path, old: os.stat_result | None) -> None:
+    if old is None:
+        return
+    new, system = temporary.stat(), vars(os)
+    change_owner: Any = system.get("chown")
+    if change_owner is not None and (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):
+        with suppress(OSError):  # not ours to give away
+            change_owner(temporary, old.st_uid, old.st_gid)
+    with suppress(OSError):  # a file system without permissions
+        os.chmod(temporary, stat.S_IMODE(old.st_mode))
+
+
+def _settle(path: Path) -> None:
+    """Have what was written to a file, or the names in a folder, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,29 @@
+"""Which code runs: its version, and a digest of the sources, as commits share a version until a release."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+import torch
+
+
+def running_versions() -> dict[str, str]:
+    """Return the versions of what a fit depends on, the digest of this library's sources among them."""
+    from sklearn_kd import __version__  # complete only after this module has been imported
+
+    return {"sklearn_kd": __version__, "sklearn_kd's code": code_digest(), "torch": str(torch.__version__)}
+
+
+@cache
+def code_digest() -> str:
+    """Return a digest of the package's source files, or "unknown" where there are none, as in an archive."""
+    folder = Path(__file__).parent
+    digest, sources = hashlib.sha256(), sorted(folder.rglob("*.py"))
+    for source in sources:
+        # Lines end otherwise where git has checked them out so.
+        text = source.read_bytes().replace(b"\r\n", b"\n")
+        digest.update(b"%s %d\n" % (source.relative_to(folder).as_posix().encode(), len(text)))
+        digest.update(text)
+    return digest.hexdigest()[:16] if sources else "unknown"

@@ -1,0 +1,34 @@
+"""How much memory a file may ask for: in proportion to its length, whatever it says of itself."""
+
+from __future__ import annotations
+
+# Of the length of the file: tied weights are one tensor with several names.
+FACTOR = 4
+# What a file may ask for beyond, in bytes: it may say that a small tensor repeats one number.
+ALLOWANCE = 64 * 2**20
+
+
+class TooLargeError(ValueError):
+    """A file asks for more memory than a file of its length may."""
+
+
+def check_asked(n_bytes: int, length: int) -> None:
+    """Refuse, before anything is allocated, what is out of proportion to the file.
+
+    Parameters
+    ----------
+    n_bytes : int
+        What reading the file would take.
+    length : int
+        The length of the file, in bytes.
+
+    Raises
+    ------
+    TooLargeError
+        If it is more than ``FACTOR`` times the length and ``ALLOWANCE``.
+    """
+    if n_bytes > FACTOR * length + ALLOWANCE:
+        raise TooLargeError(
+            f"its {length:,} bytes ask for {n_bytes:,} bytes of memory, beyond the limit of {FACTOR} times "
+            f"the length of a file and {ALLOWANCE // 2**20} MiB"
+        )

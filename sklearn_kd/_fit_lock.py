@@ -1,0 +1,148 @@
+"""A lock on a folder, which one fit holds: against other threads, other processes, and after forks."""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+# How often a folder is made again that another fit, at its end, removes at the same time.
+_TRIES = 100
+
+_GUARD = threading.Lock()
+# The folders that this process holds. A fork's copy says nothing of the fork: hence the process.
+_HELD: set[tuple[int, str]] = set()
+
+
+class Lock:
+    """A lock on a folder, held by one fit until it is released or its process ends, in whatever way.
+
+    The folder is made where it is missing.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Attributes
+    ----------
+    held : bool
+        Whether no other fit, in this process or in another, holds it. Where the file system has no
+        locks, other processes are believed not to.
+    """
+
+    def __init__(self, folder: Path):
+        self._path = folder / "lock"
+        self._key = os.getpid(), os.path.realpath(folder)
+        self._system: Any = None
+        with _GUARD:
+            self.held = self._key not in _HELD
+            if self.held:
+                _HELD.add(self._key)
+        if not self.held:
+            return
+        try:
+            self.held = self._is_taken()
+        finally:
+            if not self.held or self._system is None:
+                self._forget()
+
+    def _is_taken(self) -> bool:
+        """Take the system's lock; False where another process holds it."""
+        take = _FileLock if fcntl is None else _RecordLock
+        for _ in range(_TRIES):
+            self._path.parent.mkdir(exist_ok=True)
+            with suppress(FileNotFoundError):  # one that came to its end has removed the folder
+                self._system = take(self._path)
+                return self._system.held
+        raise OSError(f"{self._path} disappears as often as it is made. Give each fit a folder of its own.")
+
+    def remove(self) -> None:
+        """Release the lock, and leave no trace of it."""
+        if self._system is not None:
+            self._system.remove()
+        self.release()
+
+    def release(self) -> None:
+        """Let others have it."""
+        system, self._system = self._system, None
+        if system is not None:
+            system.release()
+            self._forget()
+
+    def _forget(self) -> None:
+        with _GUARD:
+            _HELD.discard(self._key)
+
+    def __del__(self):
+        # A fork's copy is not its own.
+        if getattr(self, "_system", None) is not None and self._key[0] == os.getpid():
+            self.release()
+
+
+class _RecordLock:
+    """POSIX's own: a fork does not inherit it, as it would ``flock``'s, nor release it when it ends.
+
+    So the workers of a loader, which may outlive a killed fit, do not keep the next one away. Threads of one
+    process do not see it.
+    """
+
+    def __init__(self, path: Path):
+        self._path, self._descriptor, self.held = path, -1, False
+        while not self.held:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+            try:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
+                self.release()
+                return
+            except OSError:
+                self.held = True  # a file system without locks
+                return
+            self.held = self._is_there()
+            if not self.held:  # its last holder has removed it since it was opened
+                self.release()
+
+    def _is_there(self) -> bool:
+        try:
+            return os.path.samestat(os.stat(self._path), os.fstat(self._descriptor))
+        except FileNotFoundError:
+            return False
+
+    def remove(self) -> None:
+        self._path.unlink(missing_ok=True)  # while it is held, so that nobody else's is removed
+
+    def release(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+class _FileLock:
+    """That of the package filelock, for Windows."""
+
+    def __init__(self, path: Path):
+        from filelock import FileLock, Timeout
+
+        self._path, self.held = path, True
+        self._lock = FileLock(path, timeout=0, thread_local=False)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            self.held = False
+        except NotImplementedError:
+            pass  # a file system without locks
+
+    def remove(self) -> None:
+        self.release()  # Windows removes no file that is open
+        with suppress(OSError):  # another fit has opened it since
+            self._path.unlink()
+
+    def release(self) -> None:
+        self._lock.release()
