@@ -47,6 +47,7 @@ def logits_of(teacher, X, y, classes=None):
     return wrapped.logits(X, torch.as_tensor(np.asarray(X, np.float32)), classes, 64).numpy()
 
 
+@pytest.mark.filterwarnings("ignore:The student learned nothing")  # an untrained module teaches little
 def test_all_kinds_in_a_fit(make, digits, logits, module, net):
     """Without label loss the student can only have learned from the teacher."""
     X, y = digits
