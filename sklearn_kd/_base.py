@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet
 from skorch.history import History
 
-from sklearn_kd._callback_checks import check_callback_names, check_monitors, check_schedules
+from sklearn_kd._callback_checks import check_monitors, check_schedules
 from sklearn_kd._checkpoint_files import checked_folder
 from sklearn_kd._checkpoints import Checkpoints
 from sklearn_kd._data import DistillationData, LoadedData, SplitData, as_tensor, split_rows
@@ -30,10 +30,10 @@ from sklearn_kd._memory import held_of, mebibytes, needing_less, out_of_memory_n
 from sklearn_kd._overflow import refuse_overflow
 from sklearn_kd._parts import parts_block
 from sklearn_kd._random import preserved_random_state
-from sklearn_kd._suggestions import nearest
 from sklearn_kd._rows import CheckedRows
 from sklearn_kd._sklearn_compat import CallbackSupportMixin, clone_by_parameters
 from sklearn_kd._students import build_student, check_student_output, check_student_trains
+from sklearn_kd._suggestions import nearest
 from sklearn_kd._teachers import NetworkTeacher, make_teacher, without_training
 from sklearn_kd.meta import STRATEGIES, Linear, Strategy
 
@@ -356,7 +356,6 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
 
     def _check_callbacks(self, net, data, n_batches):
         """Refuse callbacks that cannot do in the training under way what they are for."""
-        check_callback_names(net, self._routed("callbacks"))
         check_monitors(net, net.recorded, data.valid is not None, self._who_trains())
         check_schedules(net, n_batches)
 

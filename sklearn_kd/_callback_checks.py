@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Iterable
 from typing import Any
@@ -37,8 +36,8 @@ def listed_callbacks(callbacks: Any, name: str = "callbacks") -> list:
         kind = callback if isinstance(callback, type) else type(callback)
         if not hasattr(kind, "on_epoch_end"):
             raise TypeError(
-                f"{name} has {given!r:.200}, which is no callback. Give a list of skorch's callbacks, such as "
-                f"{name}=[skorch.callbacks.EarlyStopping()], or of pairs (name, callback)."
+                f"{name} has {given!r:.200}, which is no callback. Give a list of skorch's callbacks, such "
+                f"as {name}=[skorch.callbacks.EarlyStopping()], or of pairs (name, callback)."
             )
     return found
 
@@ -78,14 +77,17 @@ def check_monitors(net: NeuralNet, recorded: Iterable[str], validated: bool, who
     ValueError
         Naming the callback, and what it could watch.
     """
+    complete = True  # until a callback of a user's own, which may record anything
     known = {*recorded, "epoch", "dur", "train_loss", "train_loss_best", "train_batch_count"}
     known |= {"valid_loss", "valid_loss_best", "valid_batch_count"} if validated else set()
     for _, callback in net.callbacks_:
         monitor = _monitor(callback)
+        ours = type(callback).__module__.startswith("skorch.")
         if monitor is not None and monitor not in known:
-            _refuse_monitor(callback, monitor, known, validated, who)
-        if not type(callback).__module__.startswith("skorch."):
-            return  # a user's own: what it records for those behind it is not known
+            missing = not validated and monitor.startswith("valid_")
+            if missing or (ours and complete):
+                _refuse_monitor(callback, monitor, known, missing, who)
+        complete &= ours
         known |= _recorded_by(callback, validated)
 
 
@@ -106,12 +108,12 @@ def _recorded_by(callback, validated: bool) -> set[str]:
     return {name for name in (getattr(callback, "event_name", None),) if name}
 
 
-def _refuse_monitor(callback, monitor: str, known: set[str], validated: bool, who: str) -> None:
+def _refuse_monitor(callback, monitor: str, known: set[str], missing: bool, who: str) -> None:
     kind = type(callback).__name__
-    if not validated and monitor.startswith("valid_"):
+    if missing:
         raise ValueError(
-            f"callback {kind} monitors {monitor!r}, but {who} trains on all rows and holds none out. Give fit "
-            "X_val and y_val, or monitor 'train_loss'."
+            f"callback {kind} monitors {monitor!r}, but {who} trains on all rows and holds none out. Give "
+            "fit X_val and y_val, or monitor 'train_loss'."
         )
     raise ValueError(
         f"callback {kind} monitors {monitor!r}, which is not recorded before it.{nearest(monitor, known)} "
@@ -122,7 +124,8 @@ def _refuse_monitor(callback, monitor: str, known: set[str], validated: bool, wh
 def check_schedules(net: NeuralNet, n_batches: int) -> None:
     """Refuse schedules of the learning rate that end or fail before the training does.
 
-    ``n_batches`` is the number of iterations in an epoch.
+    ``net`` is one that will not be trained: the schedules are tried on its optimizer. ``n_batches`` is
+    the number of iterations in an epoch.
 
     Raises
     ------
@@ -140,8 +143,7 @@ def _check_schedule(net, callback, n_steps: int, n_batches: int) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            optimizer = copy.deepcopy(net.optimizer_)
-            scheduler = callback.policy_(optimizer, **callback.kwargs)
+            scheduler = callback.policy_(net.optimizer_, **callback.kwargs)
             if isinstance(scheduler, ReduceLROnPlateau):
                 return  # whose steps need a score, and never end
             n_tried = n_steps if n_steps <= _MOST_TRIED_STEPS else 1

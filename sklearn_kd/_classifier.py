@@ -18,7 +18,7 @@ from torch import nn
 from sklearn_kd._base import Seeds, at, unharmed_by_failure
 from sklearn_kd._batches import checked_augmentation
 from sklearn_kd._bilevel import METHODS
-from sklearn_kd._callback_checks import CALLBACK_KINDS, listed_callbacks
+from sklearn_kd._callback_checks import CALLBACK_KINDS, check_callback_names, listed_callbacks
 from sklearn_kd._callbacks import FitReport
 from sklearn_kd._checkpoints import Checkpoints, Journal
 from sklearn_kd._data import SplitData, as_tensor
@@ -111,8 +111,8 @@ class DistilledClassifier(DistilledFiles):
         Fewer are faster and noisier. Not for students whose rows see each other while they
         train, as with batch normalisation.
     optimizer : class of torch.optim.Optimizer or its name, default=torch.optim.SGD
-        Trains the student ("adam", "AdamW", ...); ``optimizer__*`` are its further arguments. The hypergradient
-        follows SGD (momentum and Nesterov too), Adam and AdamW exactly; others are
+        Trains the student ("adam", "AdamW", ...); ``optimizer__*`` are its further arguments. The
+        hypergradient follows SGD (momentum and Nesterov too), Adam and AdamW exactly; others are
         treated as plain SGD, with a warning.
     lr : float, default=0.1
         Learning rate of the student.
@@ -439,6 +439,7 @@ class DistilledClassifier(DistilledFiles):
         if valid is not None:
             rehearsal.get_iterator(valid)
         n_batches = len(rehearsal.get_iterator(train, training=True))
+        check_callback_names(rehearsal, self._routed("callbacks"))
         self._check_callbacks(rehearsal, SplitData(train, valid), n_batches)
 
         asks = teacher is not None and self.augment is None  # else while it trains, or not at all

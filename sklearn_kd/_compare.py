@@ -24,10 +24,10 @@ from sklearn_kd._comparison import MethodComparison, check_baseline
 from sklearn_kd._data import as_tensor, split_rows
 from sklearn_kd._loading import is_dataset
 from sklearn_kd._processes import count_processes, default_n_jobs, one_by_one, one_thread_per_process
-from sklearn_kd._suggestions import nearest
 from sklearn_kd._rows import checked_logits, from_torch
 from sklearn_kd._sklearn_compat import has_callbacks, safe_indexing
 from sklearn_kd._students import MLPStudent
+from sklearn_kd._suggestions import nearest
 from sklearn_kd._teachers import Teacher, make_teacher, set_open_seeds
 from sklearn_kd._together import divided, moves, share_inputs, train_together
 from sklearn_kd.meta import STRATEGIES

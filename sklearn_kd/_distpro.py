@@ -25,7 +25,7 @@ from sklearn_kd._distillation_process import (
 from sklearn_kd._distpro_base import BaseDistPro, Run, SearchOutcome
 from sklearn_kd._distpro_net import DistProNet
 from sklearn_kd._importance import NORMALIZATIONS, ScheduledWeights
-from sklearn_kd._optimizers import OPTIMIZER_KINDS
+from sklearn_kd._optimizers import OPTIMIZER_KINDS, optimizer_class
 from sklearn_kd._pathways import Pathway
 from sklearn_kd._progress import Progress
 from sklearn_kd._saving import DistProFiles
@@ -422,7 +422,10 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         assert run.search is not None
         strategy, factors = self._search_strategy(), self._factors(run)
         later = self.max_epochs * _share_of_a_search_step(strategy) / (1 - self._held_out_share())
-        callbacks = [*listed_callbacks(self.search_callbacks, "search_callbacks"), *self._progress("search", self.search_epochs, later)]
+        callbacks = [
+            *listed_callbacks(self.search_callbacks, "search_callbacks"),
+            *self._progress("search", self.search_epochs, later),
+        ]
         callbacks += run.report.epochs(lambda net: self._fitted_attributes(net, run), "search epoch")
         net = self._make_net(run, run.search, factors, strategy, callbacks, max_epochs=self.search_epochs)
         keeper = self._keep(net, run, "search").keeper_
@@ -457,7 +460,7 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         settings = {name: getattr(self, name) for name in _RECORDED} | {
             "distance": self.distance if isinstance(self.distance, str) else repr(self.distance),
             "meta": self.meta if isinstance(self.meta, str) else repr(self.meta),
-            "optimizer": self.optimizer.__name__,
+            "optimizer": optimizer_class(self.optimizer).__name__,
             "teacher": type(run.teacher.network).__name__,
             "student": type(run.student).__name__,
         }

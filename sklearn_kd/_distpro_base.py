@@ -12,7 +12,7 @@ from torch import nn
 
 from sklearn_kd._base import BaseDistiller, Seeds
 from sklearn_kd._batches import checked_augmentation
-from sklearn_kd._callback_checks import listed_callbacks
+from sklearn_kd._callback_checks import check_callback_names, listed_callbacks
 from sklearn_kd._callbacks import FitReport
 from sklearn_kd._checkpoints import Checkpoints
 from sklearn_kd._data import SplitData
@@ -182,7 +182,10 @@ class BaseDistPro(BaseDistiller):
 
     def _rehearse(self, run: Run) -> int:
         """Steps of the retraining; what only skorch and torch can judge fails here, before any training."""
-        callbacks = listed_callbacks(self.callbacks), listed_callbacks(self.search_callbacks, "search_callbacks")
+        callbacks = (
+            listed_callbacks(self.callbacks),
+            listed_callbacks(self.search_callbacks, "search_callbacks"),
+        )
         phases = (run.retraining, self.max_epochs), (run.search, self.search_epochs)
         n_batches = []
         for (phase, max_epochs), given in zip(phases, callbacks, strict=True):
@@ -191,10 +194,12 @@ class BaseDistPro(BaseDistiller):
             net = self._make_net(
                 run, phase, self._factors(run), Fixed(), copy.deepcopy(given), max_epochs=max_epochs
             )
+            if phase is run.retraining:
+                check_callback_names(net, self._routed("callbacks"))
             if phase.data.valid is not None:
                 net.get_iterator(phase.data.valid)
             n_batches.append(len(net.get_iterator(phase.data.train, training=True)))
-            self._check_callbacks(net, phase, n_batches[-1])
+            self._check_callbacks(net, phase.data, n_batches[-1])
         return n_batches[0] * self.max_epochs
 
     # ----------------------------------------------------------------------------------

@@ -181,6 +181,11 @@ class TrainingNet(NeuralNetClassifier):
         self.skips_, self.overflow_check_, self.finite_weights_ = Skips(), None, {}
         return self
 
+    @property
+    def recorded(self) -> tuple[str, ...]:
+        """What the net itself records in the history by epoch, beside the losses."""
+        return "skipped_steps", "skipped_hypergradients"
+
     def trained_modules(self) -> list[torch.nn.Module]:
         """All that the optimizer moves, the student first."""
         return [self.module_]

@@ -36,6 +36,7 @@ _REMEDIES = {
     "teacher_logits": "Give them to fit.",
 }
 
+
 class RoutingEstimator(BaseEstimator):
     """An estimator with parameters for what it builds, beside its own."""
 

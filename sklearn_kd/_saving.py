@@ -24,7 +24,6 @@ from sklearn_kd._importance import ScheduledWeights
 from sklearn_kd._metaparameters import PATH_DTYPE, Metaparameters
 from sklearn_kd._pathways import Pathway, build_transforms
 from sklearn_kd._random import preserved_random_state
-from sklearn_kd._suggestions import nearest
 from sklearn_kd._safe_file import Content, checked_path, packed, replace_file, unpacked
 from sklearn_kd._saved_values import (
     STUDENTS,
@@ -48,6 +47,7 @@ from sklearn_kd._saved_values import (
     weights_of,
 )
 from sklearn_kd._students import build_student, check_student_output
+from sklearn_kd._suggestions import nearest
 from sklearn_kd._transforms import TRANSFORMS
 from sklearn_kd.meta import Fixed
 from sklearn_kd.meta._trials import TRIALS_DTYPE
@@ -155,7 +155,11 @@ class SafeFiles(BaseDistiller):
 
     @classmethod
     def load(
-        cls, path: str | PathLike[str], *, student: nn.Module | Callable[..., nn.Module] | None = None, **params: Any
+        cls,
+        path: str | PathLike[str],
+        *,
+        student: nn.Module | Callable[..., nn.Module] | None = None,
+        **params: Any,
     ) -> Self:
         """Read a file that :meth:`save` has written; no code in it is run, and none is imported.
 

@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
-from numbers import Integral
 from typing import Any
 
 import torch
@@ -41,7 +40,7 @@ class MLPStudent(nn.Module):
 
     def __init__(self, in_features: int, n_classes: int, hidden: int | Sequence[int] = 32):
         super().__init__()
-        widths = [in_features, *([hidden] if isinstance(hidden, Integral) else hidden)]
+        widths = [in_features, *(hidden if isinstance(hidden, Sequence) else [hidden])]
         layers: list[nn.Module] = [nn.Flatten()]
         for fan_in, fan_out in pairwise(widths):
             layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
@@ -134,8 +133,8 @@ def build_student(
                 f"{_prefixed(params)} apply to a class. Give student={type(student).__name__}."
             )
         return copy.deepcopy(student)
-    is_class = isinstance(student, type)
-    if not callable(student) or (is_class and not issubclass(student, nn.Module)):
+    is_class = inspect.isclass(student) and issubclass(student, nn.Module)
+    if not callable(student) or (inspect.isclass(student) and not is_class):
         raise TypeError(
             f"student={student!r} must be a torch.nn.Module, class or instance, or a function that "
             "returns one."
@@ -199,10 +198,12 @@ def _sizes(student, signature, params, sample_shape, n_classes) -> dict[str, Any
     present = {names: [name for name in names if name in signature.parameters] for names in sizes}
     usual = [names[0] for names in sizes if names[0] in present[names]]
     # A rarer name for an input beside a usual one, such as d_in beside input_shape, is another size.
-    filled = {name: sizes[names] for names in sizes for name in present[names][:1] if name in usual or not usual}
+    filled = {
+        name: sizes[names] for names in sizes for name in present[names][:1] if name in usual or not usual
+    }
     if not usual and len(filled) > 1:  # d_in beside in_chans
         filled = dict([filled.popitem()])
-    filled |= {name: n_classes for name in [n for n in _N_CLASSES if n in signature.parameters][:1]}
+    filled |= dict.fromkeys([n for n in _N_CLASSES if n in signature.parameters][:1], n_classes)
     bound = student.keywords if isinstance(student, partial) else {}
     return {name: value for name, value in filled.items() if name not in params and name not in bound}
 
