@@ -32,7 +32,7 @@ from sklearn_kd._parts import parts_block
 from sklearn_kd._random import preserved_random_state
 from sklearn_kd._rows import CheckedRows
 from sklearn_kd._sklearn_compat import CallbackSupportMixin, clone_by_parameters
-from sklearn_kd._students import build_student, check_student_output, check_student_trains
+from sklearn_kd._students import build_student, check_student
 from sklearn_kd._suggestions import nearest
 from sklearn_kd._teachers import NetworkTeacher, make_teacher, without_training
 from sklearn_kd.meta import STRATEGIES, Linear, Strategy
@@ -306,8 +306,7 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
                 student = build_student(self.student, params, tuple(X.shape[1:]), n_classes)
         student = student.to(X.device)
         made_by = None if isinstance(self.student, torch.nn.Module) else self.student
-        check_student_output(student, X[:2], n_classes, made_by)
-        check_student_trains(student, X[:2], n_classes, made_by)
+        check_student(student, X[:2], n_classes, made_by)
         return student
 
     def _who_trains(self) -> str:

@@ -105,7 +105,8 @@ class DistilledClassifier(DistilledFiles):
             default="finite_difference"
         How the hypergradient is computed: with one more forward pass, with two, by
         forward-mode differentiation, or by two vector-Jacobian products. The latter two are
-        exact.
+        exact. Where forward mode does not exist, as for LSTMs and attention kernels,
+        "central_difference" takes the place of "jvp", with a warning.
     hypergradient_rows : int or None, default=None
         Rows of each training batch that the directional derivative is taken on; None: all.
         Fewer are faster and noisier. Not for students whose rows see each other while they

@@ -14,14 +14,14 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.model_selection import StratifiedKFold, check_cv
 from sklearn.pipeline import Pipeline
-from sklearn.utils import check_array, check_consistent_length, check_random_state, column_or_1d
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils import check_array, check_random_state
 from sklearn.utils.parallel import Parallel, delayed
 
 from sklearn_kd._base import PREDICTION_BATCH, Seeds
 from sklearn_kd._classifier import DistilledClassifier
 from sklearn_kd._comparison import MethodComparison, check_baseline
 from sklearn_kd._data import as_tensor, split_rows
+from sklearn_kd._labels import checked_labels, sorted_classes
 from sklearn_kd._loading import is_dataset
 from sklearn_kd._processes import count_processes, default_n_jobs, one_by_one, one_thread_per_process
 from sklearn_kd._rows import checked_logits, from_torch
@@ -148,10 +148,10 @@ def compare_methods(
             f"X is a {type(X).__name__}; compare_methods cuts folds out of arrays. Give X and y as "
             "arrays or tensors, or fit the methods on torch.utils.data.Subset of the Dataset yourself."
         )
-    X, y = from_torch(X), column_or_1d(from_torch(y), warn=True)
+    X = from_torch(X)
     X = X if hasattr(X, "shape") else np.asarray(X)
-    check_consistent_length(X, y)
-    check_classification_targets(y)
+    y = checked_labels(from_torch(y), len(X))
+    sorted_classes(y)
     # The teacher reaches the arms as logits; a big one is not carried along by each of them.
     classifier, given_teacher = clone(classifier), classifier.teacher
     classifier.set_params(teacher=None)
@@ -247,6 +247,7 @@ def _run(plan, cell) -> list[tuple]:
     classes, codes = np.unique(y_train, return_inverse=True)
     # As ``fit`` splits under this random_state.
     rows = split_rows(codes, plan.classifier.validation_fraction, check_random_state(seeds.split))
+    _rehearse(plan, X_train, classes, seeds)
     logits = None
     if plan.logits is not None:
         logits = plan.logits[cell.train][:, np.isin(np.unique(plan.y), classes)]
@@ -259,6 +260,15 @@ def _run(plan, cell) -> list[tuple]:
     if any(fit.clf.net_.interrupted_ for fit in fits):
         raise KeyboardInterrupt  # to compare with what is not fully trained would be unfair
     return [(fit.name, *place, *_scores(fit.clf, X_test, y_test), *fit.outcome) for fit in fits]
+
+
+def _rehearse(plan, X, classes, seeds):
+    """Refuse students that cannot be trained on X, before the teacher is."""
+    for arm in plan.arms:
+        clf = clone(arm.classifier)
+        clf.classes_ = classes
+        samples = check_array(safe_indexing(X, [0, 1]), dtype=np.float32, allow_nd=True)
+        clf._initial_student(as_tensor(samples, clf._device()), seeds)
 
 
 def _transformed(plan, cell):

@@ -37,7 +37,7 @@ def checked_labels(y: Any, n_rows: int, name: str = "y", of: str = "X") -> np.nd
             f"{name} has rows of differing lengths ({error}). Give one label per row of {of}, shape "
             f"({n_rows},)."
         ) from error
-    if labels.ndim == 2 and labels.shape[1] > 1:
+    if labels.ndim != 1 and labels.shape[1:] != (1,):
         raise ValueError(_several_for_each(labels, name, of))
     with naming(name):
         labels = column_or_1d(y, warn=True)
@@ -51,8 +51,10 @@ def checked_labels(y: Any, n_rows: int, name: str = "y", of: str = "X") -> np.nd
 
 
 def _several_for_each(labels: np.ndarray, name: str, of: str) -> str:
-    """Say what a matrix in place of labels is, and what to do with it."""
+    """Say what an array of another shape is, and what to do with it."""
     message = f"{name} should be a 1d array, got an array of shape {labels.shape} instead."
+    if labels.ndim != 2:
+        return f"{message} Give one label per row of {of}."
     if labels.dtype.kind in "biuf" and (labels >= 0).all() and np.allclose(labels.sum(axis=1), 1):
         if np.isin(labels, (0, 1)).all():
             return (

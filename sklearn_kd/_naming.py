@@ -12,7 +12,6 @@ _REMEDIES = {
     ),
     "sample_weight contains NaN": " Give 0 for rows to leave out.",
     "sample_weight contains infinity": " Give finite weights; they are scaled to mean 1.",
-    "should be a 1d array": " Give one label per row.",
     "sample_weight.shape ==": " Give one weight per row of X.",
 }
 

@@ -117,9 +117,10 @@ class RoutingEstimator(BaseEstimator):
                     f"estimator{' from sklearn_kd.meta' if nested == 'meta' else ''} first."
                 )
         routed = {name: value for name, value in params.items() if self._is_routed(name)}
+        known = {*self._get_param_names(), *self._routed_names()}  # what the constructor took, fit judges
         for name in params:
-            if name not in routed and name.partition("__")[0] not in self._get_param_names():
-                raise ValueError(self._unexpected(name))
+            if name not in routed and not {name, name.partition("__")[0]} & known:
+                raise ValueError(f"Invalid parameter {name!r} for {type(self).__name__}.{self._meant(name)}")
         super().set_params(**{name: v for name, v in params.items() if name not in routed})
         self.__dict__.update(routed)
         return self
@@ -135,7 +136,9 @@ class RoutingEstimator(BaseEstimator):
         """
         for name in routed:
             if name.startswith("_") or name.endswith("_") or hasattr(type(self), name):
-                raise TypeError(f"{self._unexpected(name)} {name!r} is no parameter of an estimator.")
+                raise TypeError(
+                    f"{type(self).__name__} got an unexpected parameter {name!r}, a name of its own.{self._meant(name)}"
+                )
         self.__dict__.update(routed)
 
     @classmethod
@@ -143,22 +146,20 @@ class RoutingEstimator(BaseEstimator):
         prefix, _, rest = name.partition("__")
         return bool(rest) and prefix in cls._routed_prefixes
 
-    def _unexpected(self, name: str) -> str:
-        """Say that a parameter is not known, and which one may be meant."""
-        known, kind = self._get_param_names(), type(self).__name__
+    def _meant(self, name: str) -> str:
+        """What to give in place of a parameter that is not known, after a space; nothing if that is open."""
+        known = self._get_param_names()
         prefix, _, rest = name.partition("__")
-        said = f"{kind} got an unexpected parameter {name!r}."
         if rest and prefix in known:
-            return f"{said} Set it on the {prefix} itself, or by set_params({name}=...)."
+            return f" Set it on the {prefix} itself, or by set_params({name}=...)."
         if name in _REMEDIES:
-            return f"{said} {_REMEDIES[name]}"
+            return f" {_REMEDIES[name]}"
         if _OTHER_NAMES.get(name) in known:
-            return f"{said} Did you mean {_OTHER_NAMES[name]!r}?"
-        takers = {"student": self.student, "optimizer": self.optimizer}
-        for prefix, taker in takers.items():
+            return f" Did you mean {_OTHER_NAMES[name]!r}?"
+        for prefix, taker in {"student": self.student, "optimizer": self.optimizer}.items():
             if name in _arguments_known(taker):
-                return f"{said} Did you mean '{prefix}__{name}'?"
-        return said + nearest(name, [*known, *(f"{p}__{rest}" for p in self._routed_prefixes)])
+                return f" Did you mean '{prefix}__{name}'?"
+        return nearest(name, [*known, *(f"{p}__{rest}" for p in self._routed_prefixes if rest)])
 
     def _check_routed(self, loaded: bool):
         """Raise TypeError, with the nearest names, for a routed parameter nothing takes.
@@ -175,7 +176,9 @@ class RoutingEstimator(BaseEstimator):
         for name in self._routed_names():
             prefix, _, rest = name.partition("__")
             if not self._is_routed(name):
-                raise TypeError(self._unexpected(name))
+                raise TypeError(
+                    f"{type(self).__name__} got an unexpected parameter {name!r}.{self._meant(name)}"
+                )
             known = takers.get(prefix, [])
             if known and rest.partition("__")[0] not in known:
                 raise TypeError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -40,7 +40,7 @@ class MLPStudent(nn.Module):
 
     def __init__(self, in_features: int, n_classes: int, hidden: int | Sequence[int] = 32):
         super().__init__()
-        widths = [in_features, *(hidden if isinstance(hidden, Sequence) else [hidden])]
+        widths = [in_features, *(hidden if isinstance(hidden, Iterable) else [hidden])]
         layers: list[nn.Module] = [nn.Flatten()]
         for fan_in, fan_out in pairwise(widths):
             layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
@@ -216,34 +216,41 @@ def _prefixed(params: dict) -> str:
 # What a student returns
 
 
-def check_student_output(student: nn.Module, samples: Tensor, n_classes: int, made_by: Any = None) -> None:
-    """Raise ValueError unless ``student`` maps ``samples`` to one logit per class.
+def check_student(student: nn.Module, samples: Tensor, n_classes: int, made_by: Any = None) -> None:
+    """Raise ValueError unless ``student`` can be trained on ``samples``, one logit per class, and predict.
 
-    ``made_by`` is the class or function that made it, if there was one.
+    It is asked in evaluation mode, and a copy in training mode, so that neither weights nor statistics of
+    batch normalisation change. ``made_by`` is the class or function that made it, if there was one.
+    """
+    logits = check_student_output(student, samples, n_classes, made_by)
+    if not any(True for _ in student.parameters()):
+        raise ValueError(
+            f"student {type(student).__name__} has no weights (parameters) to train. Give one that has layers."
+        )
+    with preserved_random_state(samples.device, seed=0), torch.enable_grad():
+        student = copy.deepcopy(student)
+        _check_no_probabilities(student.eval(), samples, logits)
+        if len(samples) == 1:
+            return  # batch normalisation takes no batch of one row
+        mode = " in training mode"
+        logits = _answer(student.train(), samples, mode)
+        _check_logits(student, logits, (len(samples), n_classes), mode, made_by)
+        _check_gradient(student, logits)
+        _check_no_probabilities(student, samples, logits)
+
+
+def check_student_output(student: nn.Module, samples: Tensor, n_classes: int, made_by: Any = None) -> Tensor:
+    """The logits of ``samples`` in evaluation mode.
+
+    Raises
+    ------
+    ValueError
+        If ``student`` does not map them to one logit per class.
     """
     with evaluating(student.modules()), torch.no_grad():
         logits = _answer(student, samples, "")
     _check_logits(student, logits, (len(samples), n_classes), "", made_by)
-
-
-def check_student_trains(student: nn.Module, samples: Tensor, n_classes: int, made_by: Any = None) -> None:
-    """Raise ValueError unless what ``student`` returns in training mode can be trained on.
-
-    A copy is asked, so that neither weights nor statistics of batch normalisation change. One sample
-    is not enough to try it on: batch normalisation takes no batch of one row.
-    """
-    name = type(student).__name__
-    if not any(True for _ in student.parameters()):
-        raise ValueError(f"student {name} has no weights (parameters) to train. Give one that has layers.")
-    with preserved_random_state(samples.device, seed=0), torch.enable_grad():
-        student = copy.deepcopy(student)
-        _check_no_probabilities(student.eval(), samples)
-        if len(samples) == 1:
-            return
-        logits = _answer(student.train(), samples, " in training mode")
-        _check_logits(student, logits, (len(samples), n_classes), " in training mode", made_by)
-        _check_gradient(student, logits)
-        _check_no_probabilities(student, samples)
+    return logits
 
 
 def _answer(student: nn.Module, samples: Tensor, mode: str) -> Any:
@@ -353,11 +360,11 @@ def _check_gradient(student, logits: Tensor) -> None:
     )
 
 
-def _check_no_probabilities(student: nn.Module, samples: Tensor) -> None:
-    """Refuse a student that ends in a softmax, in the mode that it is in."""
+def _check_no_probabilities(student: nn.Module, samples: Tensor, logits: Tensor) -> None:
+    """Refuse a student that ends in a softmax in the mode that it is in."""
+    if not _are_probabilities(logits.detach()):
+        return
     with torch.no_grad():
-        if not _are_probabilities(student(samples)):
-            return
         # Two rows might be such by accident: ask about others between zero and them.
         shares = torch.linspace(0, 1, 16, device=samples.device).reshape(-1, *[1] * (samples.ndim - 1))
         more = samples.repeat(16, *[1] * (samples.ndim - 1))[:16] * shares
