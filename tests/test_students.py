@@ -14,6 +14,7 @@ from sklearn.model_selection import GridSearchCV
 from torch import nn
 
 from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent, _net, compare_methods
+from sklearn_kd._data import split_rows
 from sklearn_kd._students import build_student
 
 ModelOutput = namedtuple("ModelOutput", "loss logits")
@@ -293,3 +294,22 @@ def test_diagram_shows_a_function_by_its_name(make):
 @pytest.mark.parametrize("hidden", [np.int64(16), [16], (16,), np.array([16])], ids=repr)
 def test_width_as_numpy_has_it(hidden):
     assert MLPStudent(4, 3, hidden=hidden)(torch.zeros(2, 4)).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("counts", "fraction", "n_val"),
+    [
+        ([5, 5], 0.1, 2),
+        ([2, 2], 0.1, 2),
+        ([2, 1], 0.1, 1),  # a row of each class is left to train on
+        ([3, 1], 0.1, 2),
+        ([1, 1, 1, 1, 2, 2], 0.05, 2),
+        ([50, 50], 0.01, 2),
+        ([50, 50], 0.1, 10),
+    ],
+)
+def test_two_rows_are_held_out_where_there_are_two(counts, fraction, n_val):
+    codes = np.repeat(np.arange(len(counts)), counts)
+    train, valid = split_rows(codes, fraction, np.random.RandomState(0))
+    assert len(valid) == n_val and sorted([*train, *valid]) == list(range(len(codes)))
+    assert set(codes[train]) == set(codes)

@@ -209,6 +209,17 @@ def test_single_rows_under_batch_normalisation(params, n_val, match, make, digit
         make(LogisticRegression(), student, **params).fit(X, y, X_val=X[:n_val], y_val=y[:n_val])
 
 
+@pytest.mark.parametrize("n", [33, 65, 37])
+def test_last_batch_of_one_row_under_batch_normalisation(n, make, digits, monkeypatch):
+    """It joins the batch before it, in training and in D_val."""
+    monkeypatch.undo()
+    X, y = digits[0][: n + 33], digits[1][: n + 33]
+    student = nn.Sequential(nn.Linear(64, 10), nn.BatchNorm1d(10))
+    clf = make(None, student, meta="gradient")
+    clf.fit(X[:n], y[:n], teacher_logits=np.eye(10)[y[:n]], X_val=X[n:], y_val=y[n:])
+    assert clf.n_iter_ == 2 * (n // 32 + (n % 32 > 1)) and np.isfinite(clf.predict_proba(X)).all()
+
+
 def test_cuda_where_there_is_none(make, digits):
     if torch.cuda.is_available():
         pytest.skip("there is one")
