@@ -24,7 +24,7 @@ from sklearn_kd._checkpoints import Checkpoints, Journal
 from sklearn_kd._data import SplitData, as_tensor
 from sklearn_kd._distillation_net import DistillationNet
 from sklearn_kd._losses import TEMPERATURE_SCALINGS
-from sklearn_kd._metaparameters import LAMBDA1_BOUNDS, Metaparameters
+from sklearn_kd._metaparameters import LAMBDA1_BOUNDS, Metaparameters, checked_bounds
 from sklearn_kd._net_state import Keeper, some_answers
 from sklearn_kd._optimizers import OPTIMIZER_KINDS, optimizer_class
 from sklearn_kd._overflow import check_scale
@@ -562,7 +562,7 @@ class DistilledClassifier(DistilledFiles):
         """The strategy of this fit, after the parameters have been checked."""
         self._validate_params()
         self._check_routed(loaded)
-        low, high = _checked_bounds(self.temperature_bounds)
+        low, high = checked_bounds(self.temperature_bounds)
         if self.temperature != "random" and not low <= self.temperature <= high:
             raise ValueError(
                 f"temperature={self.temperature!r} lies outside temperature_bounds=({low}, "
@@ -595,10 +595,3 @@ class _Run(NamedTuple):
             return some_answers(train.targets.teacher_logits)
         _, ask = train.augmentation
         return None if ask is None else some_answers(ask(train.samples))
-
-
-def _checked_bounds(bounds):
-    valid = len(bounds) == 2 and all(isinstance(b, Real) for b in bounds)
-    if not valid or not 0 < bounds[0] <= bounds[1] < math.inf:
-        raise ValueError(f"temperature_bounds={bounds!r} must be two numbers, 0 < low <= high.")
-    return bounds

@@ -42,9 +42,10 @@ def optimizer_class(optimizer: Any, name: str = "optimizer") -> type[Optimizer]:
         return known[optimizer.lower()]
     if isinstance(optimizer, type) and issubclass(optimizer, Optimizer):
         return optimizer
-    kind = type(optimizer).__name__ if isinstance(optimizer, Optimizer) else "SGD"
+    made = isinstance(optimizer, Optimizer)
+    kind, given = type(optimizer).__name__ if made else "SGD", repr(optimizer)[:200]
     raise TypeError(
-        f"{name}={optimizer!r:.200} must be a class of optimizers, or the name of one: its weights and its "
-        f"lr are not known before fit. Give {name}=torch.optim.{kind} and its arguments as "
-        f"{name}__NAME, such as {name}__weight_decay=1e-4."
+        f"{name}={f'an instance of {kind}' if made else given} must be a class of optimizers, or the name of "
+        f"one: its weights and its lr are not known before fit. Give {name}=torch.optim.{kind} and its "
+        f"arguments as {name}__NAME, such as {name}__weight_decay=1e-4."
     )

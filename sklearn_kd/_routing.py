@@ -137,7 +137,8 @@ class RoutingEstimator(BaseEstimator):
         for name in routed:
             if name.startswith("_") or name.endswith("_") or hasattr(type(self), name):
                 raise TypeError(
-                    f"{type(self).__name__} got an unexpected parameter {name!r}, a name of its own.{self._meant(name)}"
+                    f"{type(self).__name__} got an unexpected parameter {name!r}, which is the name of "
+                    f"something else that it has.{self._meant(name)}"
                 )
         self.__dict__.update(routed)
 

@@ -225,7 +225,8 @@ def check_student(student: nn.Module, samples: Tensor, n_classes: int, made_by: 
     logits = check_student_output(student, samples, n_classes, made_by)
     if not any(True for _ in student.parameters()):
         raise ValueError(
-            f"student {type(student).__name__} has no weights (parameters) to train. Give one that has layers."
+            f"student {type(student).__name__} has no weights (parameters) to train. Give one that has "
+            "layers."
         )
     with preserved_random_state(samples.device, seed=0), torch.enable_grad():
         student = copy.deepcopy(student)

@@ -234,7 +234,7 @@ def test_params_round_trip_through_every_prefix(make):
         params = copy.get_params()
         assert {name: params[name] for name in new} == new
         assert params["optimizer__momentum"] == 0.9 and params["callbacks__print_log"] is None
-    with pytest.raises(ValueError, match="Invalid parameter 'learning_rate' .* Did you mean 'lr'"):
+    with pytest.raises(ValueError, match=r"Invalid parameter 'learning_rate' .* Did you mean 'lr'"):
         clf.set_params(learning_rate=1)
 
 
