@@ -23,6 +23,7 @@ from sklearn_kd._comparison import MethodComparison, check_baseline
 from sklearn_kd._data import as_tensor, split_rows
 from sklearn_kd._labels import checked_labels, sorted_classes
 from sklearn_kd._loading import is_dataset
+from sklearn_kd._naming import naming
 from sklearn_kd._processes import count_processes, default_n_jobs, one_by_one, one_thread_per_process
 from sklearn_kd._rows import checked_logits, from_torch
 from sklearn_kd._sklearn_compat import has_callbacks, safe_indexing
@@ -264,10 +265,11 @@ def _run(plan, cell) -> list[tuple]:
 
 def _rehearse(plan, X, classes, seeds):
     """Refuse students that cannot be trained on X, before the teacher is."""
+    with naming("X"):
+        samples = check_array(safe_indexing(X, [0, 1]), dtype=np.float32, allow_nd=True, input_name="X")
     for arm in plan.arms:
         clf = clone(arm.classifier)
         clf.classes_ = classes
-        samples = check_array(safe_indexing(X, [0, 1]), dtype=np.float32, allow_nd=True)
         clf._initial_student(as_tensor(samples, clf._device()), seeds)
 
 

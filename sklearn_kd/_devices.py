@@ -57,7 +57,7 @@ def present_devices() -> list[str]:
 
 
 def _choice() -> str:
-    return f" There are {present_devices()}; device='auto' takes the fastest."
+    return f" There are {present_devices()}. Set device='auto' for the fastest."
 
 
 def reading_is_free(tensor: Tensor) -> bool:

@@ -53,7 +53,7 @@ def no_training(monkeypatch):
         (
             {"device": "gpu"},
             ValueError,
-            "is not known. Did you mean 'cuda'.* device='auto' takes the fastest",
+            "is not known. Did you mean 'cuda'.* Set device='auto'",
         ),
         ({"device": "cpuu"}, ValueError, "is not known. Did you mean 'cpu'"),
         ({"device": "cuda:99"}, ValueError, r"torch sees .* There are \['cpu'"),
