@@ -46,7 +46,7 @@ from sklearn_kd._saved_values import (
     tensors_of,
     weights_of,
 )
-from sklearn_kd._students import build_student, check_student_output
+from sklearn_kd._students import build_student, check_student_output, makes_students
 from sklearn_kd._suggestions import nearest
 from sklearn_kd._transforms import TRANSFORMS
 from sklearn_kd.meta import Fixed
@@ -351,7 +351,7 @@ def _student(estimator: Any, weights: dict[str, Tensor], name: str) -> nn.Module
     """The student that the estimator's parameters make, with the weights of the file."""
     params, shape, n_classes = estimator._routed("student"), estimator._sample_shape, len(estimator.classes_)
     of_library = estimator.student in STUDENTS.values()
-    is_made = not isinstance(estimator.student, nn.Module)
+    is_made = not isinstance(estimator.student, nn.Module) and makes_students(estimator.student)
 
     def build(tried: bool) -> nn.Module:
         student = build_student(estimator.student, params, shape, n_classes)
@@ -360,7 +360,7 @@ def _student(estimator: Any, weights: dict[str, Tensor], name: str) -> nn.Module
         return student
 
     # A class or function of the caller's that cannot take the parameters in the file is not what was saved.
-    foreign = is_made and callable(estimator.student) and (of_library or bool(params))
+    foreign = is_made and (of_library or bool(params))
     with preserved_random_state(estimator._device()), _of_file(name, foreign=foreign):
         if of_library:  # without memory first, so that sizes that do not fit cost none
             check_numbers(params, weights, "student__ parameters")

@@ -134,7 +134,7 @@ def build_student(
             )
         return copy.deepcopy(student)
     is_class = inspect.isclass(student) and issubclass(student, nn.Module)
-    if not callable(student) or (inspect.isclass(student) and not is_class):
+    if not makes_students(student):
         raise TypeError(
             f"student={student!r} must be a torch.nn.Module, class or instance, or a function that "
             "returns one."
@@ -163,6 +163,11 @@ def build_student(
         raise TypeError(f"student {name} must return a torch.nn.Module; it returned {made!r:.200}. {hint}.")
     # A function may return the same module each time; it must not be trained itself.
     return made if is_class else copy.deepcopy(made)
+
+
+def makes_students(student: Any) -> bool:
+    """Whether it is a class of modules, or a function that may return one."""
+    return issubclass(student, nn.Module) if inspect.isclass(student) else callable(student)
 
 
 def student_name(student: Any) -> str:
