@@ -20,6 +20,7 @@ from skorch.history import History
 
 from sklearn_kd._ambient_state import ordinary_torch
 from sklearn_kd._arrays import from_torch
+from sklearn_kd._callback_checks import check_monitors, check_schedules
 from sklearn_kd._checkpoint_files import checked_folder
 from sklearn_kd._checkpoints import Checkpoints
 from sklearn_kd._data import DistillationData, LoadedData, SplitData, as_tensor, split_rows
@@ -33,10 +34,10 @@ from sklearn_kd._network_teachers import NetworkTeacher
 from sklearn_kd._overflow import refuse_overflow
 from sklearn_kd._parts import parts_block
 from sklearn_kd._random import preserved_random_state
-from sklearn_kd._routing import nearest
 from sklearn_kd._rows import CheckedRows
 from sklearn_kd._sklearn_compat import CallbackSupportMixin, clone_by_parameters
-from sklearn_kd._students import build_student, check_student_output, in_float32
+from sklearn_kd._students import build_student, check_student, in_float32
+from sklearn_kd._suggestions import nearest
 from sklearn_kd._teacher_answers import name_of, refuse_wrong_numbers, rows_told
 from sklearn_kd._teachers import make_teacher, without_training
 from sklearn_kd._turns import turn
@@ -327,20 +328,9 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
                 params = self._routed("student")
                 student = build_student(self.student, params, tuple(X.shape[1:]), n_classes)
             student = in_float32(student.to(X.device), X[:2])
-            check_student_output(student, X[:2], n_classes)
+            made_by = None if isinstance(self.student, torch.nn.Module) else self.student
+            check_student(student, X[:2], n_classes, made_by)
         return student
-
-    def _check_monitors(self, valid):
-        """Refuse callbacks that watch D_val where there is none."""
-        for callback in self.callbacks or ():
-            callback = callback[1] if isinstance(callback, tuple) else callback
-            monitor = getattr(callback, "monitor", None)
-            if valid is None and isinstance(monitor, str) and monitor.startswith("valid_"):
-                raise ValueError(
-                    f"callback {type(callback).__name__} monitors {monitor!r}, but "
-                    f"{self._who_trains()} trains on all rows and holds none out. Give fit X_val "
-                    "and y_val, or monitor 'train_loss'."
-                )
 
     def _who_trains(self) -> str:
         """What a message calls the training of the student that is kept."""
@@ -386,14 +376,10 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
                 "hypergradient_rows=None."
             )
 
-    def _check_callback_names(self, net):
-        known = {name for name, _ in (*net.get_default_callbacks(), *net.callbacks_)}
-        for name in self._routed("callbacks"):
-            if name.partition("__")[0] not in known:
-                raise TypeError(
-                    f"callbacks__{name}: there is no such callback."
-                    f"{nearest(name.partition('__')[0], known)} There are {sorted(known)}."
-                )
+    def _check_callbacks(self, net, data, n_batches):
+        """Refuse callbacks that cannot do in the training under way what they are for."""
+        check_monitors(net, net.recorded, data.valid is not None, self._who_trains())
+        check_schedules(net, n_batches)
 
     # ----------------------------------------------------------------------------------
     # What is fitted, and prediction

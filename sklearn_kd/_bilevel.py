@@ -17,6 +17,7 @@ state.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -30,6 +31,7 @@ from torch.optim import Optimizer
 from sklearn_kd._ambient_state import ordinary_torch
 from sklearn_kd._devices import as_number, full_precision
 from sklearn_kd._losses import TEMPERATURE_SCALINGS, Targets, TrainingLoss, validation_loss
+from sklearn_kd._memory import is_out_of_memory
 from sklearn_kd._modes import evaluating
 from sklearn_kd._random import (
     preserved_random_state,
@@ -267,12 +269,31 @@ class StepRecord:
             else:
                 size = _size_of_logit_change(v, d, norm, r_val)
                 del v
-                J_times = DIRECTIONAL_DERIVATIVES[self.method]
-                step = _step_size(self.logits, size, self.logit_change)
-                u = J_times(_Replay(self), self.w, d, self.outputs, step)
+                u = self._directional_derivative(d, _step_size(self.logits, size, self.logit_change))
                 h = c * (self.derivatives * u).sum(dim=tuple(range(1, u.ndim + 1)))
         self.directionless = norm <= _SMALLEST_NORM
         return torch.where(torch.as_tensor(norm > _SMALLEST_NORM), h, torch.nan), val_loss
+
+    def _directional_derivative(self, d, step):
+        """u = J d. Where an operation has no forward mode, by differences from then on."""
+        arguments = _Replay(self), self.w, d, self.outputs, step
+        if self.method != "jvp":
+            return DIRECTIONAL_DERIVATIVES[self.method](*arguments)
+        try:
+            return _by_jvp(*arguments)
+        except RuntimeError as error:  # NotImplementedError is one
+            if is_out_of_memory(error):
+                raise
+            u = _by_central_difference(*arguments)  # if the error is another one, it comes again here
+            self.method = "central_difference"
+            warnings.warn(
+                f"hypergradient='jvp' cannot be computed for student {type(self.student).__name__}, an "
+                f"operation of which has no forward-mode derivative ({str(error).splitlines()[0]:.200}). "
+                "'central_difference' takes its place in this training; set it to hear no more of this.",
+                UserWarning,
+                stacklevel=2,
+            )
+            return u
 
     def _validation_gradient(self, x, targets, val_temperature):
         with _validation_mode(self.parts), torch.enable_grad():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Integral, Real
 from os import PathLike
@@ -19,6 +19,7 @@ from sklearn_kd._ambient_state import ordinary_torch
 from sklearn_kd._base import Seeds, at, unharmed_by_failure
 from sklearn_kd._batches import checked_augmentation
 from sklearn_kd._bilevel import METHODS
+from sklearn_kd._callback_checks import CALLBACK_KINDS, check_callback_names, listed_callbacks
 from sklearn_kd._callbacks import FitReport
 from sklearn_kd._checkpoints import Journal
 from sklearn_kd._class_alignment import checked_teacher_classes, warn_if_out_of_order
@@ -29,6 +30,7 @@ from sklearn_kd._interrupts import end_interrupted
 from sklearn_kd._learned_nothing import say, verdict, warn_of_scales
 from sklearn_kd._losses import TEMPERATURE_SCALINGS
 from sklearn_kd._metaparameters import LAMBDA1_BOUNDS, Metaparameters, check_bounds
+from sklearn_kd._optimizers import OPTIMIZER_KINDS, optimizer_class
 from sklearn_kd._overflow import check_scale
 from sklearn_kd._processes import warn_of_ranks
 from sklearn_kd._run import Run
@@ -64,11 +66,12 @@ class DistilledClassifier(DistilledFiles):
         :class:`sklearn.frozen.FrozenEstimator`; a trained ``nn.Module`` that returns
         logits; a fitted skorch net. None where ``fit`` is given ``teacher_logits``, or with
         ``meta="none"``. Networks are shared by clones, not copied.
-    student : nn.Module class or instance
-        Maps float32 inputs to one logit per class. A class is called with the
-        ``student__*`` parameters and, where its signature has them, ``in_features``,
-        ``in_channels``, ``input_shape`` and ``n_classes``. An instance is copied, and made float32
-        where its weights are of another type and it cannot take float32.
+    student : nn.Module class or instance, or function that returns a module
+        Maps float32 inputs to one logit per class, no softmax. A class or a function is called with
+        the ``student__*`` parameters and, where its signature has them, ``in_features``,
+        ``in_channels``, ``input_shape`` and ``n_classes``, or ``num_classes`` and other usual names
+        of these. An instance is copied, and made float32 where its weights are of another type and
+        it cannot take float32.
     meta : str or Strategy, default="linear"
         How the metaparameters are chosen:
 
@@ -99,7 +102,7 @@ class DistilledClassifier(DistilledFiles):
         Learning rate of the metaparameters.
     meta_clip : float or None, default=None
         No component of their hypergradient is larger than this. [1]_ has 0.01.
-    meta_optimizer : class of torch.optim.Optimizer, default=torch.optim.SGD
+    meta_optimizer : class of torch.optim.Optimizer or its name, default=torch.optim.SGD
         Takes their steps; ``meta_optimizer__*`` are its further arguments.
     val_temperature : float or "auto", default=1.0
         T_val of the validation loss CE(softmax(z / T_val), y). "auto" keeps it at its
@@ -108,7 +111,8 @@ class DistilledClassifier(DistilledFiles):
             default="finite_difference"
         How the hypergradient is computed: with one more forward pass, with two, by
         forward-mode differentiation, or by two vector-Jacobian products. The latter two are
-        exact.
+        exact. Where forward mode does not exist, as for LSTMs and attention kernels,
+        "central_difference" takes the place of "jvp", with a warning.
     hypergradient_rows : int or None, default=None
         Rows of each training batch that the directional derivative is taken on; None: all.
         Fewer are faster and noisier. Not for students whose rows see each other while they
@@ -117,9 +121,9 @@ class DistilledClassifier(DistilledFiles):
         The class of each column of a network's answers, or of ``teacher_logits``, where they do not say
         so themselves (by ``classes_``, or the columns of a DataFrame). None: the labels must be exactly
         0 … K−1, and column j is class j. There may be more classes than y has.
-    optimizer : class of torch.optim.Optimizer, default=torch.optim.SGD
-        Trains the student; ``optimizer__*`` are its further arguments. The hypergradient
-        follows SGD (momentum and Nesterov too), Adam and AdamW exactly; others are
+    optimizer : class of torch.optim.Optimizer or its name, default=torch.optim.SGD
+        Trains the student ("adam", "AdamW", ...); ``optimizer__*`` are its further arguments. The
+        hypergradient follows SGD (momentum and Nesterov too), Adam and AdamW exactly; others are
         treated as plain SGD, with a warning.
     lr : float, default=0.1
         Learning rate of the student.
@@ -138,7 +142,7 @@ class DistilledClassifier(DistilledFiles):
         as many rows; labels stay. A network teacher is then asked about each augmented batch;
         other teachers and ``teacher_logits`` cannot be used with it. D_val and prediction are
         not augmented. Draws from torch's, NumPy's and Python's generators repeat with ``random_state``.
-    callbacks : list of skorch callbacks or None, default=None
+    callbacks : list of skorch callbacks, one alone, or None, default=None
         ``callbacks__NAME__*`` set their parameters.
     warm_start : bool, default=False
         Start from the student of the last ``fit``, and from its metaparameters where they
@@ -153,8 +157,8 @@ class DistilledClassifier(DistilledFiles):
         A folder in which ``fit`` keeps a checkpoint after each epoch, so that after a crash the same
         ``fit`` goes on from the last one; made if it is missing. Fits on other data or with other
         parameters may share it. When ``fit`` returns its checkpoints are removed, but for Ctrl-C.
-    device : str or torch.device, default="auto"
-        "auto": CUDA, then MPS, then the CPU.
+    device : str, torch.device or int, default="auto"
+        "auto": CUDA, then MPS, then the CPU. A number is that of a CUDA device.
     compile : bool, default=False
         ``torch.compile`` the student's forward pass.
     autocast : bool, default=False
@@ -255,22 +259,22 @@ class DistilledClassifier(DistilledFiles):
         "meta_coordinates": [StrOptions({"log", "raw"})],
         "meta_lr": [Interval(Real, 0, None, closed="left")],
         "meta_clip": [Interval(Real, 0, None, closed="neither"), None],
-        "meta_optimizer": [type],
+        "meta_optimizer": OPTIMIZER_KINDS,
         "val_temperature": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
         "hypergradient": [StrOptions(set(METHODS))],
         "hypergradient_rows": [Interval(Integral, 1, None, closed="left"), None],
         "teacher_classes": ["array-like", None],
-        "optimizer": [type],
+        "optimizer": OPTIMIZER_KINDS,
         "lr": [Interval(Real, 0, 1e30, closed="both")],  # beyond, a step overflows float32
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "augment": [callable, None],
-        "callbacks": [list, None],
+        "callbacks": CALLBACK_KINDS,
         "warm_start": ["boolean"],
         "keep_teacher": ["boolean"],
         "checkpoint_dir": [str, PathLike, None],
-        "device": [str, torch.device],
+        "device": [str, torch.device, Integral],
         "compile": ["boolean"],
         "autocast": ["boolean"],
         "cuda_graph": ["boolean"],
@@ -289,7 +293,7 @@ class DistilledClassifier(DistilledFiles):
     def __init__(
         self,
         teacher: Any,
-        student: nn.Module | type[nn.Module],
+        student: nn.Module | Callable[..., nn.Module],
         *,
         meta: str | Strategy = "linear",
         e1: int = 10,
@@ -301,24 +305,24 @@ class DistilledClassifier(DistilledFiles):
         meta_coordinates: Literal["log", "raw"] = "log",
         meta_lr: float = 1.0,
         meta_clip: float | None = None,
-        meta_optimizer: type[torch.optim.Optimizer] = torch.optim.SGD,
+        meta_optimizer: type[torch.optim.Optimizer] | str = torch.optim.SGD,
         val_temperature: float | Literal["auto"] = 1.0,
         hypergradient: Literal[
             "finite_difference", "central_difference", "jvp", "exact"
         ] = "finite_difference",
         hypergradient_rows: int | None = None,
         teacher_classes: ArrayLike | None = None,
-        optimizer: type[torch.optim.Optimizer] = torch.optim.SGD,
+        optimizer: type[torch.optim.Optimizer] | str = torch.optim.SGD,
         lr: float = 0.1,
         max_epochs: int = 200,
         batch_size: int = 128,
         validation_fraction: float = 0.1,
         augment: Callable[[Tensor], Tensor] | None = None,
-        callbacks: list[Callback | tuple[str, Callback]] | None = None,
+        callbacks: Sequence[Callback | tuple[str, Callback]] | Callback | None = None,
         warm_start: bool = False,
         keep_teacher: bool = True,
         checkpoint_dir: str | PathLike[str] | None = None,
-        device: str | torch.device = "auto",
+        device: str | torch.device | int = "auto",
         compile: bool = False,
         autocast: bool = False,
         cuda_graph: bool = False,
@@ -359,7 +363,7 @@ class DistilledClassifier(DistilledFiles):
         self.cuda_graph = cuda_graph
         self.verbose = verbose
         self.random_state = random_state
-        self.__dict__.update(routed)
+        self._keep_routed(routed)
 
     # ----------------------------------------------------------------------------------
     # Fitting
@@ -444,7 +448,6 @@ class DistilledClassifier(DistilledFiles):
         checkpoints = self._checkpoints(given, logits, Seeds.draw(self.random_state))
         seeds = Seeds(*checkpoints.seeds[0])
         (train, valid), rows = self._split_data(given, strategy, seeds)
-        self._check_monitors(valid)
         student = self._initial_student(train.samples, seeds)
         self._check_single_rows(student, train.samples, valid)
         check_scale(student, SplitData(train, valid))
@@ -455,11 +458,12 @@ class DistilledClassifier(DistilledFiles):
                 self.augment, teacher, train.samples, student, self.classes_
             )
         # A rehearsal: what only skorch and torch can judge fails here, before the teacher is trained.
-        rehearsal = self._make_net(student, Fixed(), 0.5, 1.0, self.callbacks)
-        self._check_callback_names(rehearsal)
-        for data in (train, valid):
-            if data is not None:
-                rehearsal.get_iterator(data, training=data is train)
+        rehearsal = self._make_net(student, Fixed(), 0.5, 1.0, listed_callbacks(self.callbacks))
+        if valid is not None:
+            rehearsal.get_iterator(valid)
+        n_batches = len(rehearsal.get_iterator(train, training=True))
+        check_callback_names(rehearsal, self._routed("callbacks"))
+        self._check_callbacks(rehearsal, SplitData(train, valid), n_batches)
 
         asks = teacher is not None and self.augment is None  # else while it trains, or not at all
         report = FitReport(self, X_given, self.classes_[codes], weight, asks + self.max_epochs)
@@ -484,7 +488,7 @@ class DistilledClassifier(DistilledFiles):
         setting = Setting(lambda1, temperature, rng, trials.losses, self.verbose)
         lambda1, temperature = run.strategy.start(setting)
         report_epochs = run.report.epochs(lambda net: self._fitted_attributes(net, run))
-        callbacks = [*(self.callbacks or ()), *report_epochs]
+        callbacks = [*listed_callbacks(self.callbacks), *report_epochs]
         return self._make_net(run.student, run.strategy, lambda1, temperature, callbacks)
 
     def _trial_net(self, run, lambda1, temperature):
@@ -492,7 +496,7 @@ class DistilledClassifier(DistilledFiles):
         changes: dict[str, Any] = {"verbose": 0}
         if not self.callbacks and not self._routed("callbacks"):
             changes["callbacks__valid_acc"] = None  # which nobody reads
-        callbacks = clone(self.callbacks, safe=False)
+        callbacks = clone(listed_callbacks(self.callbacks), safe=False)
         return self._make_net(run.student, Fixed(), lambda1, temperature, callbacks, **changes)
 
     def _make_net(self, student, strategy, lambda1, temperature, callbacks, **changes):
@@ -502,7 +506,7 @@ class DistilledClassifier(DistilledFiles):
             lambda1,
             temperature,
             temperature_bounds=self.temperature_bounds,
-            optimizer=self.meta_optimizer,
+            optimizer=optimizer_class(self.meta_optimizer, "meta_optimizer"),
             lr=self.meta_lr,
             coordinates=self.meta_coordinates,
             clip=self.meta_clip,
@@ -511,7 +515,7 @@ class DistilledClassifier(DistilledFiles):
         )
         routed = self._passed_on("optimizer", "iterator_train", "iterator_valid", "callbacks")
         params = {
-            "optimizer": self.optimizer,
+            "optimizer": optimizer_class(self.optimizer),
             "lr": self.lr,
             "max_epochs": self.max_epochs,
             "batch_size": self.batch_size,

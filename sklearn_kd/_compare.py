@@ -14,8 +14,7 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.model_selection import StratifiedKFold, check_cv
 from sklearn.pipeline import Pipeline
-from sklearn.utils import check_array, check_consistent_length, check_random_state, column_or_1d
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils import check_array, check_random_state
 from sklearn.utils.parallel import Parallel, delayed
 
 from sklearn_kd._ambient_state import ordinary_torch
@@ -26,11 +25,13 @@ from sklearn_kd._classifier import DistilledClassifier
 from sklearn_kd._comparison import MethodComparison, check_baseline
 from sklearn_kd._data import as_tensor, split_rows
 from sklearn_kd._given_logits import checked_logits
+from sklearn_kd._labels import checked_labels, sorted_classes
 from sklearn_kd._loading import is_dataset
+from sklearn_kd._naming import naming
 from sklearn_kd._processes import count_processes, default_n_jobs, one_by_one, one_thread_per_process
-from sklearn_kd._routing import nearest
 from sklearn_kd._sklearn_compat import has_callbacks, safe_indexing
 from sklearn_kd._students import MLPStudent
+from sklearn_kd._suggestions import nearest
 from sklearn_kd._teacher import Teacher
 from sklearn_kd._teacher_answers import name_of, refuse_wrong_numbers, rows_told
 from sklearn_kd._teachers import make_teacher, set_open_seeds
@@ -156,10 +157,10 @@ def compare_methods(
             "arrays or tensors, or fit the methods on torch.utils.data.Subset of the Dataset yourself."
         )
     named_rows = X if hasattr(X, "index") else y
-    X, y = from_torch(X, "X"), column_or_1d(from_torch(y, "y"), warn=True)
+    X = from_torch(X, "X")
     X = X if hasattr(X, "shape") else np.asarray(X)
-    check_consistent_length(X, y)
-    check_classification_targets(y)
+    y = checked_labels(from_torch(y, "y"), len(X))
+    sorted_classes(y)
     # The teacher reaches the arms as logits; a big one is not carried along by each of them.
     classifier, given_teacher = clone(classifier), classifier.teacher
     stated = checked_teacher_classes(classifier.teacher_classes, np.unique(y))
@@ -257,6 +258,7 @@ def _run(plan, cell) -> list[tuple]:
     classes, codes = np.unique(y_train, return_inverse=True)
     # As ``fit`` splits under this random_state.
     rows = split_rows(codes, plan.classifier.validation_fraction, check_random_state(seeds.split))
+    _rehearse(plan, X_train, classes, seeds)
     logits = None
     if plan.logits is not None:
         logits = plan.logits[cell.train][:, np.isin(np.unique(plan.y), classes)]
@@ -269,6 +271,16 @@ def _run(plan, cell) -> list[tuple]:
     if any(fit.clf.net_.interrupted_ for fit in fits):
         raise KeyboardInterrupt  # to compare with what is not fully trained would be unfair
     return [(fit.name, *place, *_scores(fit.clf, X_test, y_test), *fit.outcome) for fit in fits]
+
+
+def _rehearse(plan, X, classes, seeds):
+    """Refuse students that cannot be trained on X, before the teacher is."""
+    with naming("X"):
+        samples = check_array(safe_indexing(X, [0, 1]), dtype=np.float32, allow_nd=True, input_name="X")
+    for arm in plan.arms:
+        clf = clone(arm.classifier)
+        clf.classes_ = classes
+        clf._initial_student(as_tensor(samples, clf._device()), seeds)
 
 
 def _transformed(plan, cell):

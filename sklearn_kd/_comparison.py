@@ -8,7 +8,7 @@ import textwrap
 import numpy as np
 from scipy import stats
 
-from sklearn_kd._routing import nearest
+from sklearn_kd._suggestions import nearest
 
 METRICS = {"accuracy": "accuracy", "log_loss": "log loss", "fit_seconds": "fit seconds"}
 CONFIDENCE = 0.95

@@ -23,11 +23,11 @@ def split_rows(
     rng: np.random.RandomState,
     otherwise: str = "a method that needs none",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of D_train and D_val: disjoint, stratified, every class in D_train.
+    """Indices of D_train and D_val: disjoint, stratified, every class in D_train, D_val of two rows or more.
 
     Where the classes are too small to stratify, D_val is drawn at random from what is left
-    when one row of each class has been put into D_train. ``otherwise`` is what a message says
-    needs no D_val.
+    when one row of each class has been put into D_train, which may be a single row. ``otherwise``
+    is what a message says needs no D_val.
 
     Raises
     ------
@@ -36,7 +36,8 @@ def split_rows(
     """
     n, counts = len(codes), np.bincount(codes)
     counts = counts[counts > 0]
-    n_val = math.ceil(n * fraction)
+    # Two where they can be had: a batch of one row cannot go through batch normalisation.
+    n_val = max(math.ceil(n * fraction), min(2, n - len(counts)))
     if counts.min() >= 2 and len(counts) <= min(n_val, n - n_val):
         splitter = StratifiedShuffleSplit(n_splits=1, test_size=n_val, random_state=rng)
         return next(splitter.split(codes, codes))

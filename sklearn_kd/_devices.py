@@ -3,31 +3,50 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
 
 from sklearn_kd._ambient_state import autocasts
+from sklearn_kd._suggestions import nearest
 
 
-def checked_device(device: str | torch.device) -> torch.device:
-    """The device to work on, where "auto" is CUDA, then MPS, then the CPU.
+def checked_device(device: str | torch.device | int) -> torch.device:
+    """The device to work on, where "auto" is CUDA, then MPS, then the CPU, and a number one of CUDA's.
 
     Raises
     ------
     ValueError
-        If torch does not know it or cannot see it.
+        If torch does not know it or cannot see it; the message has those that there are.
     """
     if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device(present_devices()[-1].partition(":")[0])
     try:
-        known = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device={device!r} is not known: {error}") from None
-    if known.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device={device!r}, but torch sees no CUDA device. Set device='auto'.")
+        known = torch.device(f"cuda:{int(device)}" if isinstance(device, Integral) else device)
+    except (RuntimeError, ValueError):
+        kinds = ("auto", "cpu", "cuda", "mps")
+        hint = " Did you mean 'cuda'?" if "gpu" in str(device).lower() else nearest(str(device), kinds)
+        raise ValueError(f"device={device!r} is not known.{hint}{_choice()}") from None
+    if known.type == "cpu":
+        return torch.device("cpu")
+    if known.type == "meta":
+        raise ValueError(
+            f"device={device!r} holds shapes and no numbers: nothing can be trained on it.{_choice()}"
+        )
+    if known.type == "cuda" and not 0 <= (known.index or 0) < torch.cuda.device_count():
+        found = f"CUDA devices 0 to {torch.cuda.device_count() - 1} alone"
+        found = found if torch.cuda.is_available() else "no CUDA device"
+        raise ValueError(f"device={device!r}, but torch sees {found}.{_choice()}")
+    if known.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"device={device!r}, but torch sees no MPS device.{_choice()}")
+    if known.type not in ("cuda", "mps"):
+        try:
+            torch.zeros(1, device=known)
+        except (RuntimeError, ImportError, AssertionError) as error:
+            raise ValueError(
+                f"device={device!r} cannot be used ({str(error).splitlines()[0]:.200}).{_choice()}"
+            ) from error
     return known
 
 
@@ -44,6 +63,17 @@ def check_has_numbers(module: nn.Module, name: str) -> None:
             f"{name} {type(module).__name__} has weights on the device 'meta', which hold no numbers, such "
             f"as {empty[0]!r}. Make it outside torch.device('meta'), or load its weights with assign=True."
         )
+
+
+def present_devices() -> list[str]:
+    """The devices that there are: the CPU, and MPS or CUDA's behind it, the first of these last."""
+    if torch.cuda.is_available():
+        return ["cpu", *(f"cuda:{k}" for k in reversed(range(torch.cuda.device_count())))]
+    return ["cpu", "mps"] if torch.backends.mps.is_available() else ["cpu"]
+
+
+def _choice() -> str:
+    return f" There are {present_devices()}. Set device='auto' for the fastest."
 
 
 def reading_is_free(tensor: Tensor) -> bool:

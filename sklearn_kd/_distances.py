@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor
 
-from sklearn_kd._routing import nearest
+from sklearn_kd._suggestions import nearest
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 

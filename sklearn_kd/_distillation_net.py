@@ -54,6 +54,11 @@ class DistillationNet(TrainingNet):
         self.validated_ = []
         return self
 
+    @property
+    def recorded(self) -> tuple[str, ...]:
+        """Lambda1 and T too."""
+        return *super().recorded, "lambda1", "temperature"
+
     def new_step_record(self) -> StepRecord:
         """One that knows the logits."""
         return StepRecord(

@@ -15,6 +15,7 @@ from torch import nn
 from sklearn_kd._ambient_state import ordinary_torch
 from sklearn_kd._base import unharmed_by_failure
 from sklearn_kd._bilevel import METHODS
+from sklearn_kd._callback_checks import CALLBACK_KINDS, listed_callbacks
 from sklearn_kd._distances import Distance
 from sklearn_kd._distillation_process import (
     WEIGHTS,
@@ -27,6 +28,7 @@ from sklearn_kd._distpro_net import DistProNet
 from sklearn_kd._importance import NORMALIZATIONS, ScheduledWeights
 from sklearn_kd._interrupts import end_interrupted
 from sklearn_kd._learned_nothing import say, verdict
+from sklearn_kd._optimizers import OPTIMIZER_KINDS, optimizer_class
 from sklearn_kd._pathways import Pathway
 from sklearn_kd._progress import Progress
 from sklearn_kd._saving import DistProFiles
@@ -74,7 +76,7 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         Trained. Of a fitted :class:`DistilledClassifier` or :class:`DistProClassifier` the
         student is the teacher. Only networks have feature maps: no other classifier can teach
         here. Shared by clones, not copied.
-    student : nn.Module class or instance
+    student : nn.Module class or instance, or function that returns a module
         As for :class:`DistilledClassifier`; with layers that give feature maps of shape (n, channels,
         height, width). The search trains a student of its own.
     teacher_layers, student_layers : "auto" or list of str, default="auto"
@@ -119,7 +121,7 @@ class DistProClassifier(DistProFiles, BaseDistPro):
     search_fraction : float, default=0.2
         Share of the rows held out as D_val in the search, stratified, when ``fit`` is not
         given ``X_val``.
-    search_callbacks : list of skorch callbacks or None, default=None
+    search_callbacks : list of skorch callbacks, one alone, or None, default=None
         For the search, such as a schedule of the learning rate.
     meta : {"gradient", "linear"} or Strategy, default="gradient"
         How the search moves the factors. "gradient": by a hypergradient in every step, as in [1]_.
@@ -146,7 +148,7 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         The class of each column of the teacher's logits, where it has no ``classes_``; of use with
         ``logit_weight`` alone. None: the labels must be exactly 0 … K−1, and column j is class j. There
         may be more classes than y has.
-    optimizer : class of torch.optim.Optimizer, default=torch.optim.SGD
+    optimizer : class of torch.optim.Optimizer or its name, default=torch.optim.SGD
         Trains student and transforms; ``optimizer__*`` are its further arguments. The
         hypergradient follows SGD, Adam and AdamW exactly.
     lr : float, default=0.1
@@ -159,15 +161,15 @@ class DistProClassifier(DistProFiles, BaseDistPro):
     augment : callable or None, default=None
         Maps a training batch of inputs to an augmented one; the teacher sees that too. D_val
         and prediction are not augmented.
-    callbacks : list of skorch callbacks or None, default=None
+    callbacks : list of skorch callbacks, one alone, or None, default=None
         For the retraining. ``callbacks__NAME__*`` set their parameters.
     keep_teacher : bool, default=True
         Whether the fitted estimator, and a pickle of it, keep the teacher.
     checkpoint_dir : str, path-like or None, default=None
         A folder in which ``fit`` keeps a checkpoint after each epoch of the search and of the
         retraining, and what was searched, as for :class:`DistilledClassifier`.
-    device : str or torch.device, default="auto"
-        "auto": CUDA, then MPS, then the CPU.
+    device : str, torch.device or int, default="auto"
+        "auto": CUDA, then MPS, then the CPU. A number is that of a CUDA device.
     autocast : bool, default=False
         Passes in bfloat16: those of the retraining, and of search steps without hypergradient.
         Steps with one, whose differences would drown in it, and predictions stay in float32.
@@ -264,7 +266,7 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         "weights": [StrOptions(set(WEIGHTS))],
         "search_epochs": [Interval(Integral, 1, None, closed="left")],
         "search_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "search_callbacks": [list, None],
+        "search_callbacks": CALLBACK_KINDS,
         "meta": [str, Strategy],
         "e1": [Interval(Integral, 1, None, closed="left")],
         "e2": [Interval(Integral, 0, None, closed="left")],
@@ -273,15 +275,15 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         "hypergradient": [StrOptions(set(METHODS))],
         "tau": [Real, StrOptions({"auto"}), None],
         "teacher_classes": ["array-like", None],
-        "optimizer": [type],
+        "optimizer": OPTIMIZER_KINDS,
         "lr": [Interval(Real, 0, 1e30, closed="both")],  # beyond, a step overflows float32
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "augment": [callable, None],
-        "callbacks": [list, None],
+        "callbacks": CALLBACK_KINDS,
         "keep_teacher": ["boolean"],
         "checkpoint_dir": [str, PathLike, None],
-        "device": [str, torch.device],
+        "device": [str, torch.device, Integral],
         "autocast": ["boolean"],
         "verbose": ["verbose"],
         "random_state": ["random_state"],
@@ -294,7 +296,7 @@ class DistProClassifier(DistProFiles, BaseDistPro):
     def __init__(
         self,
         teacher: Any,
-        student: nn.Module | type[nn.Module],
+        student: nn.Module | Callable[..., nn.Module],
         *,
         teacher_layers: str | Sequence[str] = "auto",
         student_layers: str | Sequence[str] = "auto",
@@ -310,7 +312,7 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         weights: Literal["process", "equal", "final", "mean", "reversed"] = "process",
         search_epochs: int = 40,
         search_fraction: float = 0.2,
-        search_callbacks: list[Callback | tuple[str, Callback]] | None = None,
+        search_callbacks: Sequence[Callback | tuple[str, Callback]] | Callback | None = None,
         meta: str | Strategy = "gradient",
         e1: int = 10,
         e2: int = 10,
@@ -321,15 +323,15 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         ] = "finite_difference",
         tau: float | Literal["auto"] | None = "auto",
         teacher_classes: ArrayLike | None = None,
-        optimizer: type[torch.optim.Optimizer] = torch.optim.SGD,
+        optimizer: type[torch.optim.Optimizer] | str = torch.optim.SGD,
         lr: float = 0.1,
         max_epochs: int = 200,
         batch_size: int = 128,
         augment: Callable[[Tensor], Tensor] | None = None,
-        callbacks: list[Callback | tuple[str, Callback]] | None = None,
+        callbacks: Sequence[Callback | tuple[str, Callback]] | Callback | None = None,
         keep_teacher: bool = True,
         checkpoint_dir: str | PathLike[str] | None = None,
-        device: str | torch.device = "auto",
+        device: str | torch.device | int = "auto",
         autocast: bool = False,
         verbose: int = 0,
         random_state: int | np.random.RandomState | None = None,
@@ -372,7 +374,7 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         self.autocast = autocast
         self.verbose = verbose
         self.random_state = random_state
-        self.__dict__.update(routed)
+        self._keep_routed(routed)
 
     # ----------------------------------------------------------------------------------
     # Fitting
@@ -440,7 +442,10 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         assert run.search is not None
         strategy, factors = self._search_strategy(), self._factors(run)
         later = self.max_epochs * _share_of_a_search_step(strategy) / (1 - self._held_out_share())
-        callbacks = [*(self.search_callbacks or ()), *self._progress("search", self.search_epochs, later)]
+        callbacks = [
+            *listed_callbacks(self.search_callbacks, "search_callbacks"),
+            *self._progress("search", self.search_epochs, later),
+        ]
         callbacks += run.report.epochs(lambda net: self._fitted_attributes(net, run), "search epoch")
         net = self._make_net(run, run.search, factors, strategy, callbacks, max_epochs=self.search_epochs)
         keeper = self._keep(net, run, "search").keeper_
@@ -465,7 +470,7 @@ class DistProClassifier(DistProFiles, BaseDistPro):
             assert run.process is not None  # checked in _check_logit_term, or searched
             logit_term = retraining_logit_term(run.process, run.n_steps, self.weights)
         weights = ScheduledWeights(schedule, logit_term, device=self._device())
-        callbacks = [*(self.callbacks or ()), *self._progress("retraining", self.max_epochs)]
+        callbacks = [*listed_callbacks(self.callbacks), *self._progress("retraining", self.max_epochs)]
         callbacks += run.report.epochs(lambda net: self._fitted_attributes(net, run))
         return self._make_net(run, run.retraining, weights, Fixed(), callbacks)
 
@@ -477,7 +482,7 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         settings = {name: getattr(self, name) for name in _RECORDED} | {
             "distance": self.distance if isinstance(self.distance, str) else repr(self.distance),
             "meta": self.meta if isinstance(self.meta, str) else repr(self.meta),
-            "optimizer": self.optimizer.__name__,
+            "optimizer": optimizer_class(self.optimizer).__name__,
             "teacher": type(run.teacher.network).__name__,
             "student": type(run.student).__name__,
         }

@@ -12,6 +12,7 @@ from torch import nn
 
 from sklearn_kd._base import BaseDistiller, Seeds
 from sklearn_kd._batches import checked_augmentation
+from sklearn_kd._callback_checks import check_callback_names, listed_callbacks
 from sklearn_kd._callbacks import FitReport
 from sklearn_kd._checkpoints import Checkpoints
 from sklearn_kd._class_alignment import checked_teacher_classes
@@ -28,6 +29,7 @@ from sklearn_kd._importance import (
 )
 from sklearn_kd._metaparameters import Metaparameters
 from sklearn_kd._net_state import Keeper
+from sklearn_kd._optimizers import optimizer_class
 from sklearn_kd._overflow import check_scale
 from sklearn_kd._pathways import Pathway, find_pathways, named_transforms
 from sklearn_kd._processes import warn_of_ranks
@@ -124,7 +126,6 @@ class BaseDistPro(BaseDistiller):
         retraining, search = self._phases(given, [Seeds(*seeds) for seeds in checkpoints.seeds])
         samples = retraining.data.train.samples
         student = self._initial_student(samples, retraining.seeds)
-        self._check_monitors(retraining.data.valid)
         for train, valid in (phase.data for phase in (retraining, search) if phase is not None):
             self._check_single_rows(student, samples, valid)
             check_scale(student, SplitData(train, valid))
@@ -187,13 +188,25 @@ class BaseDistPro(BaseDistiller):
 
     def _rehearse(self, run: Run) -> int:
         """Steps of the retraining; what only skorch and torch can judge fails here, before any training."""
-        net = self._make_net(run, run.retraining, self._factors(run), Fixed(), copy.deepcopy(self.callbacks))
-        self._check_callback_names(net)
-        for train, valid in (phase.data for phase in (run.search, run.retraining) if phase is not None):
-            batches = net.get_iterator(train, training=True)
-            if valid is not None:
-                net.get_iterator(valid)
-        return len(batches) * self.max_epochs
+        callbacks = (
+            listed_callbacks(self.callbacks),
+            listed_callbacks(self.search_callbacks, "search_callbacks"),
+        )
+        phases = (run.retraining, self.max_epochs), (run.search, self.search_epochs)
+        n_batches = []
+        for (phase, max_epochs), given in zip(phases, callbacks, strict=True):
+            if phase is None:
+                continue
+            net = self._make_net(
+                run, phase, self._factors(run), Fixed(), copy.deepcopy(given), max_epochs=max_epochs
+            )
+            if phase is run.retraining:
+                check_callback_names(net, self._routed("callbacks"))
+            if phase.data.valid is not None:
+                net.get_iterator(phase.data.valid)
+            n_batches.append(len(net.get_iterator(phase.data.train, training=True)))
+            self._check_callbacks(net, phase.data, n_batches[-1])
+        return n_batches[0] * self.max_epochs
 
     # ----------------------------------------------------------------------------------
     # The nets
@@ -229,7 +242,7 @@ class BaseDistPro(BaseDistiller):
         if searching:
             student = self._initial_student(phase.data.train.samples, phase.seeds)
         params = {
-            "optimizer": self.optimizer,
+            "optimizer": optimizer_class(self.optimizer),
             "lr": self.lr,
             "max_epochs": self.max_epochs,
             "batch_size": self.batch_size,

@@ -199,6 +199,12 @@ class DistProNet(TrainingNet):
     # ----------------------------------------------------------------------------------
     # What the history says
 
+    @property
+    def recorded(self) -> tuple[str, ...]:
+        """Pathways too, and lambda1 and T where there are some."""
+        logit_term = ("lambda1", "temperature") if self.metaparameters.has_logit_term else ()
+        return *super().recorded, "pathways", *logit_term
+
     def on_epoch_begin(self, net, dataset_train=None, dataset_valid=None, **kwargs):
         """Count anew."""
         super().on_epoch_begin(net, dataset_train, dataset_valid, **kwargs)

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils import column_or_1d
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, default_collate
 
 from sklearn_kd._arrays import from_torch
+from sklearn_kd._labels import checked_labels
 
 # What ``load`` settles itself: which rows make up a batch, in an order that random_state seeds.
 _SETTLED = {"dataset", "sampler", "batch_sampler", "generator"}
@@ -214,11 +214,11 @@ def labelled_rows(
         If its items cannot be made batches, or y has another length or more dimensions.
     """
     rows = DatasetRows(dataset, settings.get("collate_fn"), name)
+    called = "y" if name == "X" else "y_val"
     if y is None:
         read_labels = (labels for _, labels, _ in read(rows, labelled=True, **settings))
-        parts = [np.asarray(from_torch(labels, f"The labels in {name}")) for labels in read_labels]
-        y = np.concatenate(parts)
-    y = column_or_1d(y, warn=True)
-    if len(y) != len(rows):
-        raise ValueError(f"{name} has {len(rows)} items and there are {len(y)} labels; give as many.")
-    return rows, y
+        called = f"the label in the items of {name}"
+        y = np.concatenate(
+            [np.asarray(from_torch(labels, f"The labels in {name}")) for labels in read_labels]
+        )
+    return rows, checked_labels(y, len(rows), called, name)

@@ -5,42 +5,30 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager
 
-import numpy as np
-from sklearn.utils.multiclass import check_classification_targets
+# What to do about a message that does not say so itself.
+_REMEDIES = {
+    "could not convert string": (
+        ". Encode words as numbers, as by sklearn.preprocessing.OneHotEncoder in a pipeline."
+    ),
+    "sample_weight contains NaN": " Give 0 for rows to leave out.",
+    "sample_weight contains infinity": " Give finite weights; they are scaled to mean 1.",
+    "sample_weight.shape ==": " Give one weight per row of X.",
+}
 
 
 @contextmanager
 def naming(name: str):
-    """Let a ValueError or TypeError from inside begin with ``name``, unless it is in it.
+    """Prefix ValueErrors and TypeErrors raised inside with the argument's name, unless they have it.
 
-    scikit-learn's own message stays: users know it, and "could not convert string to float" says
-    all but of what.
+    scikit-learn's own message stays, since users know it. Behind it stands what to do, where
+    it does not say so itself.
     """
     try:
         yield
     except (ValueError, TypeError) as error:
-        if re.search(rf"\b{name}\b", str(error)):
+        named = re.search(rf"\b{name}\b", str(error)) is not None
+        remedy = next((own for found, own in _REMEDIES.items() if found in str(error)), "")
+        if named and not remedy:
             raise
         kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"{name}: {error}") from error
-
-
-def sorted_classes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The classes of y, and the class code of each row.
-
-    Raises
-    ------
-    ValueError
-        If y has no labels of classes, such as numbers on a scale.
-    TypeError
-        If it has labels of several types, which cannot be sorted.
-    """
-    try:
-        check_classification_targets(y)
-        return np.unique(y, return_inverse=True)
-    except TypeError as error:
-        kinds = sorted({type(label).__name__ for label in y.tolist()})
-        raise TypeError(
-            f"y has labels of types {kinds}, which cannot be sorted: {error}. Give labels of one type, "
-            "for example y.astype(str)."
-        ) from error
+        raise kind(f"{'' if named else f'{name}: '}{error}{remedy}") from error

@@ -207,6 +207,11 @@ class TrainingNet(NeuralNetClassifier):
         """Predict in ``classes_``: codes, but for scorers, which are given labels."""
         return self.classes_[super().predict(X)]
 
+    @property
+    def recorded(self) -> tuple[str, ...]:
+        """What the net itself records in the history by epoch, beside the losses."""
+        return "skipped_steps", "skipped_hypergradients"
+
     def trained_modules(self) -> list[torch.nn.Module]:
         """All that the optimizer moves, the student first."""
         return [self.module_]

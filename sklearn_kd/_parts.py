@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+from types import FunctionType
 from typing import Any
 
 from torch import nn
 
 from sklearn_kd._sklearn_compat import VisualBlock
+from sklearn_kd._students import student_name
 
 
 def parts_block(teacher: Any, student: Any, student_params: dict[str, Any]) -> VisualBlock:
@@ -15,9 +18,9 @@ def parts_block(teacher: Any, student: Any, student_params: dict[str, Any]) -> V
     Parameters
     ----------
     teacher : estimator, nn.Module, skorch net or None
-    student : nn.Module class or instance
+    student : nn.Module class, function or instance
     student_params : dict
-        What a class is called with.
+        What a class or a function is called with.
     """
     parts = {} if teacher is None else {"teacher": _part(teacher, {})}
     parts["student"] = _part(student, student_params)
@@ -31,8 +34,9 @@ def parts_block(teacher: Any, student: Any, student_params: dict[str, Any]) -> V
 
 def _part(part: Any, params: dict[str, Any]) -> tuple[Any, str, str]:
     """What scikit-learn is to draw, its name, and what unfolds below."""
-    if isinstance(part, type):
-        name = part.__name__
+    if isinstance(part, (type, FunctionType, partial)):
+        name = student_name(part)
+        params = (part.keywords if isinstance(part, partial) else {}) | params
         details = f"{name}({', '.join(f'{k}={v!r}' for k, v in params.items())})"
     elif isinstance(part, nn.Module):
         name, n_weights = type(part).__name__, sum(w.numel() for w in part.parameters())

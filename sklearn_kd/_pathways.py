@@ -13,7 +13,7 @@ from sklearn_kd._distances import Distance
 from sklearn_kd._layers import captured, check_training_mode, resolve_layers, table_hint
 from sklearn_kd._modes import evaluating
 from sklearn_kd._random import preserved_random_state
-from sklearn_kd._routing import nearest
+from sklearn_kd._suggestions import nearest
 from sklearn_kd._teacher_maps import MapTeacher
 from sklearn_kd._transforms import TRANSFORMS, Maker
 

@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from typing import TYPE_CHECKING, Any
 
 from sklearn.base import BaseEstimator
 
 from sklearn_kd._batches import iterator_arguments
+from sklearn_kd._optimizers import optimizer_class
+from sklearn_kd._suggestions import nearest
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+# Parameters that others have: what to give here instead.
+_OTHER_NAMES = {
+    "epochs": "max_epochs",
+    "n_epochs": "max_epochs",
+    "num_epochs": "max_epochs",
+    "max_iter": "max_epochs",
+    "learning_rate": "lr",
+    "learning_rate_init": "lr",
+    "seed": "random_state",
+    "validation_split": "validation_fraction",
+    "alpha": "lambda1",
+    "T": "temperature",
+    "tau": "temperature",
+}
+_REMEDIES = {
+    "class_weight": (
+        "Give fit sample_weight, such as sklearn.utils.class_weight.compute_sample_weight('balanced', y)."
+    ),
+    "sample_weight": "Give it to fit.",
+    "teacher_logits": "Give them to fit.",
+}
 
 
 class RoutingEstimator(BaseEstimator):
     """An estimator with parameters for what it builds, beside its own."""
 
     optimizer: Any
+    student: Any
 
     # What may stand before the double underscore, beside nested estimators.
     _routed_prefixes: tuple[str, ...] = (
@@ -92,14 +116,51 @@ class RoutingEstimator(BaseEstimator):
                     f"{inner[0]}: {nested}={value!r} has no parameters to set. Give {nested} as an "
                     f"estimator{' from sklearn_kd.meta' if nested == 'meta' else ''} first."
                 )
-        routed = {
-            name: value
-            for name, value in params.items()
-            if "__" in name and name.partition("__")[0] in self._routed_prefixes
-        }
+        routed = {name: value for name, value in params.items() if self._is_routed(name)}
+        known = {*self._get_param_names(), *self._routed_names()}  # what the constructor took, fit judges
+        for name in params:
+            if name not in routed and not {name, name.partition("__")[0]} & known:
+                raise ValueError(f"Invalid parameter {name!r} for {type(self).__name__}.{self._meant(name)}")
         super().set_params(**{name: v for name, v in params.items() if name not in routed})
         self.__dict__.update(routed)
         return self
+
+    def _keep_routed(self, routed: dict[str, Any]) -> None:
+        """Keep what the constructor was given beside its own parameters, for ``fit`` to judge.
+
+        Raises
+        ------
+        TypeError
+            For a name that is not a parameter's: it would take the place of a method or of something
+            fitted.
+        """
+        for name in routed:
+            if name.startswith("_") or name.endswith("_") or hasattr(type(self), name):
+                raise TypeError(
+                    f"{type(self).__name__} got an unexpected parameter {name!r}, which is the name of "
+                    f"something else that it has.{self._meant(name)}"
+                )
+        self.__dict__.update(routed)
+
+    @classmethod
+    def _is_routed(cls, name: str) -> bool:
+        prefix, _, rest = name.partition("__")
+        return bool(rest) and prefix in cls._routed_prefixes
+
+    def _meant(self, name: str) -> str:
+        """What to give in place of a parameter that is not known, after a space; nothing if that is open."""
+        known = self._get_param_names()
+        prefix, _, rest = name.partition("__")
+        if rest and prefix in known:
+            return f" Set it on the {prefix} itself, or by set_params({name}=...)."
+        if name in _REMEDIES:
+            return f" {_REMEDIES[name]}"
+        if _OTHER_NAMES.get(name) in known:
+            return f" Did you mean {_OTHER_NAMES[name]!r}?"
+        for prefix, taker in {"student": self.student, "optimizer": self.optimizer}.items():
+            if name in _arguments_known(taker):
+                return f" Did you mean '{prefix}__{name}'?"
+        return nearest(name, [*known, *(f"{p}__{rest}" for p in self._routed_prefixes if rest)])
 
     def _check_routed(self, loaded: bool):
         """Raise TypeError, with the nearest names, for a routed parameter nothing takes.
@@ -107,18 +168,17 @@ class RoutingEstimator(BaseEstimator):
         ``loaded``: X is a Dataset, and the iterators load its rows.
         """
         takers: dict[str, list[str]] = {
-            "optimizer": [*_arguments(self.optimizer), "param_groups"],
+            "optimizer": [*_arguments(optimizer_class(self.optimizer)), "param_groups"],
             "iterator_train": iterator_arguments(loaded),
             "iterator_valid": iterator_arguments(loaded),
         }
         if "meta_optimizer" in self._routed_prefixes:
-            takers["meta_optimizer"] = _arguments(self.meta_optimizer)
+            takers["meta_optimizer"] = _arguments(optimizer_class(self.meta_optimizer, "meta_optimizer"))
         for name in self._routed_names():
             prefix, _, rest = name.partition("__")
-            if not rest or prefix not in self._routed_prefixes:
-                known = [*self._get_param_names(), *(f"{p}__{rest}" for p in self._routed_prefixes)]
+            if not self._is_routed(name):
                 raise TypeError(
-                    f"{type(self).__name__} got an unexpected parameter {name!r}.{nearest(name, known)}"
+                    f"{type(self).__name__} got an unexpected parameter {name!r}.{self._meant(name)}"
                 )
             known = takers.get(prefix, [])
             if known and rest.partition("__")[0] not in known:
@@ -132,7 +192,9 @@ def _arguments(function) -> list[str]:
     return [name for name in inspect.signature(function).parameters if name not in ("params", "dataset")]
 
 
-def nearest(name: str, known) -> str:
-    """Ask whether the nearest known name was meant; an empty string where none is near."""
-    matches = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
-    return f" Did you mean {matches[0]!r}?" if matches else ""
+def _arguments_known(function) -> list[str]:
+    """The names of what a class, a function or a named optimizer takes; none where that is not known."""
+    try:
+        return _arguments(optimizer_class(function) if isinstance(function, str) else function)
+    except (TypeError, ValueError):
+        return []

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils import column_or_1d
 from sklearn.utils.validation import validate_data
 
 from sklearn_kd._arrays import from_torch
+from sklearn_kd._labels import checked_labels, sorted_classes
 from sklearn_kd._loading import DatasetRows, is_dataset, labelled_rows
-from sklearn_kd._naming import naming, sorted_classes
+from sklearn_kd._naming import naming
 from sklearn_kd._random import preserved_random_state
 from sklearn_kd._routing import RoutingEstimator
 from sklearn_kd._sklearn_compat import check_sample_weight
@@ -60,7 +60,13 @@ class CheckedRows(RoutingEstimator):
             self.__dict__.pop("feature_names_in_", None)  # of an earlier fit
         else:
             with naming("X"):
-                X, y = validate_data(self, X_given, y, dtype=np.float32, allow_nd=True)
+                X = validate_data(self, X_given, dtype=np.float32, allow_nd=True)
+            if y is None:
+                raise ValueError(
+                    f"This {type(self).__name__} estimator requires y to be passed, but the target y is "
+                    "None. Give one label per row of X, or X as a Dataset of pairs (x, label)."
+                )
+            y = checked_labels(y, len(X))
         if 0 in X.shape[1:]:
             raise ValueError(f"X has samples of shape {X.shape[1:]}, without a number in them.")
         classes, codes = sorted_classes(y)
@@ -113,10 +119,7 @@ class CheckedRows(RoutingEstimator):
             raise ValueError("D_val is empty: X_val has 0 rows. Give at least one, better 100.")
         else:
             X = self._checked_samples(X_val, "X_val")
-            with naming("y_val"):
-                y = column_or_1d(from_torch(y_val, "y_val"), warn=True)
-        if len(y) != len(X):
-            raise ValueError(f"X_val has {len(X)} rows and y_val {len(y)}; they must be as many.")
+            y = checked_labels(from_torch(y_val, "y_val"), len(X), "y_val", "X_val")
         with naming("y_val"):
             unknown = np.setdiff1d(y, self.classes_)
         if len(unknown):

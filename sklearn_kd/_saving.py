@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -28,7 +28,6 @@ from sklearn_kd._importance import ScheduledWeights
 from sklearn_kd._metaparameters import PATH_DTYPE, Metaparameters
 from sklearn_kd._pathways import Pathway, build_transforms
 from sklearn_kd._random import preserved_random_state
-from sklearn_kd._routing import nearest
 from sklearn_kd._safe_file import Content, checked_path, packed, unpacked
 from sklearn_kd._saved_values import (
     STUDENTS,
@@ -53,7 +52,8 @@ from sklearn_kd._saved_values import (
     tensors_of,
     weights_of,
 )
-from sklearn_kd._students import build_student, check_student_output, in_float32
+from sklearn_kd._students import build_student, check_student_output, in_float32, makes_students
+from sklearn_kd._suggestions import nearest
 from sklearn_kd._transforms import TRANSFORMS
 from sklearn_kd.meta import Fixed
 from sklearn_kd.meta._trials import TRIALS_DTYPE
@@ -169,7 +169,11 @@ class SafeFiles(BaseDistiller):
     @classmethod
     @ordinary_torch()
     def load(
-        cls, path: str | PathLike[str], *, student: nn.Module | type[nn.Module] | None = None, **params: Any
+        cls,
+        path: str | PathLike[str],
+        *,
+        student: nn.Module | Callable[..., nn.Module] | None = None,
+        **params: Any,
     ) -> Self:
         """Read a file that :meth:`save` has written; no code in it is run, and none is imported.
 
@@ -182,10 +186,10 @@ class SafeFiles(BaseDistiller):
         Parameters
         ----------
         path : str or path-like
-        student : nn.Module class or instance, or None, default=None
+        student : nn.Module class or instance, function, or None, default=None
             None: the class of this library that the file names. Any other student is the
-            caller's to give, as to the estimator: a class is called with the ``student__*`` in
-            the file, an instance is copied. Its weights are the file's.
+            caller's to give, as to the estimator: a class or a function is called with the
+            ``student__*`` in the file, an instance is copied. Its weights are the file's.
         **params
             Parameters in place of those in the file, such as ``device="cpu"``, and those that
             are not in it: ``teacher``, ``augment``, ``callbacks``.
@@ -280,8 +284,8 @@ class SafeFiles(BaseDistiller):
         if "student" not in saved:
             raise ValueError(
                 f"{name} has a student of class {str(about.get('student_class'))[:200]}, or was given an "
-                "instance of it. Files name no code to import or to call: give load the class or an "
-                "instance, student=..."
+                "instance of it or a function that makes it. Files name no code to import or to call: give "
+                "load the class, the function or an instance, student=..."
             )
         if isinstance(saved["student"], nn.Module):  # whose sizes are settled
             saved = {key: value for key, value in saved.items() if not key.startswith("student__")}
@@ -386,7 +390,7 @@ def _student(estimator: Any, weights: dict[str, Tensor], name: str) -> nn.Module
     """The student that the estimator's parameters make, with the weights of the file."""
     params, shape, n_classes = estimator._routed("student"), estimator._sample_shape, len(estimator.classes_)
     of_library = estimator.student in STUDENTS.values()
-    is_class = isinstance(estimator.student, type) and issubclass(estimator.student, nn.Module)
+    is_made = not isinstance(estimator.student, nn.Module) and makes_students(estimator.student)
 
     def build() -> nn.Module:
         return build_student(estimator.student, params, shape, n_classes)
@@ -395,8 +399,8 @@ def _student(estimator: Any, weights: dict[str, Tensor], name: str) -> nn.Module
         # Expanded: a small file may tell of large samples.
         return torch.zeros((), device=device).expand(2, *shape)
 
-    # A class of the caller's that cannot take the parameters in the file is not what was saved.
-    foreign = is_class and (of_library or bool(params))
+    # A class or function of the caller's that cannot take the parameters in the file is not what was saved.
+    foreign = is_made and (of_library or bool(params))
     with preserved_random_state(estimator._device()), _of_file(name, foreign=foreign):
         if of_library:  # without memory first, so that sizes that do not fit cost none
             check_numbers(params, weights, "student__ parameters")

@@ -15,6 +15,7 @@ from sklearn_kd._bilevel import METHODS, StepRecord
 from sklearn_kd._losses import Targets, TrainingLoss
 from sklearn_kd._random import random_state
 from sklearn_kd._responses import Clipping, global_norm, response_class, warn_if_response_unknown
+from sklearn_kd.meta import Random
 
 OPTIMIZERS = {
     "sgd": (torch.optim.SGD, {"lr": 0.1}),
@@ -366,3 +367,77 @@ def test_shared_weights():
     )
     np.testing.assert_allclose(jvp, exact, rtol=1e-9)
     np.testing.assert_allclose(fast, exact, rtol=1e-5)
+
+
+class Rows(nn.Module):
+    """Reads an image row by row, by an LSTM or by attention, neither of which has forward mode."""
+
+    def __init__(self, n_classes, kind="lstm"):
+        super().__init__()
+        self.attends = kind == "attention"
+        self.body = (
+            nn.MultiheadAttention(8, 2, batch_first=True) if self.attends else nn.LSTM(8, 8, batch_first=True)
+        )
+        self.last = nn.Linear(8, n_classes)
+
+    def forward(self, x):
+        x = x.reshape(len(x), 8, 8)
+        h = self.body(x, x, x, need_weights=False)[0] if self.attends else self.body(x)[0]
+        return self.last(h.mean(dim=1))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize("kind", ["lstm", "attention"])
+def test_jvp_where_forward_mode_does_not_exist(kind, make, digits, logits):
+    """Central differences take its place, with one warning and the very same path."""
+    params = {"student": Rows, "student__kind": kind, "meta": "gradient", "lr": 0.5}
+    told = "hypergradient='jvp' cannot be computed for student Rows.*'central_difference' takes its place"
+    with pytest.warns(UserWarning, match=told) as record:
+        clf = make(hypergradient="jvp", **params).fit(*digits, teacher_logits=logits)
+    assert len([w for w in record if "central_difference" in str(w.message)]) == 1
+    other = make(hypergradient="central_difference", **params).fit(*digits, teacher_logits=logits)
+    for name in ("lambda1", "temperature", "val_loss"):
+        np.testing.assert_array_equal(clf.metaparameter_path_[name], other.metaparameter_path_[name])
+    assert abs(clf.metaparameter_path_["lambda1"] - 0.5).max() > 1e-4
+    exact = make(hypergradient="exact", **params).fit(*digits, teacher_logits=logits)
+    np.testing.assert_allclose(
+        clf.metaparameter_path_["lambda1"], exact.metaparameter_path_["lambda1"], atol=1e-5
+    )
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_public_function_falls_back_too(digits, logits):
+    torch.manual_seed(0)
+    student, (X, y) = Rows(10), (torch.as_tensor(digits[0][:40]), torch.as_tensor(digits[1][:40]))
+    given = (X[:20], y[:20]), (X[20:], y[20:]), torch.as_tensor(logits[:20])
+    with pytest.warns(UserWarning, match="cannot be computed for student Rows"):
+        h = hypergradient(student, *given, method="jvp")
+    np.testing.assert_allclose(h, hypergradient(student, *given, method="exact"), rtol=1e-2)
+    np.testing.assert_array_equal(h, hypergradient(student, *given, method="central_difference"))
+
+
+def test_trials_of_a_student_that_cannot_be_stacked(make, digits, logits):
+    """An LSTM has no rule for vmap: its trials run one by one, with the same losses as alone."""
+    clf = make(None, Rows, meta=Random(n_trials=4), max_epochs=1).fit(*digits, teacher_logits=logits)
+    best = clf.trials_[clf.trials_["val_loss"].argmin()]
+    alone = make(None, Rows, meta="fixed", max_epochs=1)
+    alone.set_params(lambda1=float(best["lambda1"]), temperature=float(best["temperature"]))
+    assert np.isfinite(clf.trials_["val_loss"]).all() and len(clf.trials_) == 4
+    assert alone.fit(*digits, teacher_logits=logits).score(*digits) > 0
+
+
+def test_errors_in_jvp_that_are_others_are_raised(digits, logits):
+    """Only the way of differentiation is changed, never an error hidden."""
+
+    class Third(nn.Linear):
+        n_passes = 0
+
+        def forward(self, x):
+            self.n_passes += 1
+            if self.n_passes > 2:
+                raise RuntimeError("third pass")
+            return super().forward(x)
+
+    X, y = torch.as_tensor(digits[0][:40]), torch.as_tensor(digits[1][:40])
+    with pytest.raises(RuntimeError, match="third pass"):
+        hypergradient(Third(64, 10), (X, y), (X, y), torch.as_tensor(logits[:40]), method="jvp")

@@ -235,7 +235,7 @@ def test_params_round_trip_through_every_prefix(make):
         params = copy.get_params()
         assert {name: params[name] for name in new} == new
         assert params["optimizer__momentum"] == 0.9 and params["callbacks__print_log"] is None
-    with pytest.raises(ValueError, match="Invalid parameter 'learning_rate'"):
+    with pytest.raises(ValueError, match=r"Invalid parameter 'learning_rate' .* Did you mean 'lr'"):
         clf.set_params(learning_rate=1)
 
 
@@ -417,7 +417,7 @@ def test_autocast_leaves_the_meta_passes_alone(make, digits, logits):
     clf = make(student=Watched(64, 10), autocast=True, e1=3, e2=3, max_epochs=1, batch_size=60)
     Watched.seen.clear()
     clf.fit(*digits, teacher_logits=logits)
-    at_first = Watched.seen[3:]  # the first are checks of the student
+    at_first = Watched.seen[4:]  # the first are checks of the student
     # The last are checks of the trained one: whether it overflows, and what it has learned.
     at_first, checks = at_first[: -1 - 6], at_first[-1 - 6 :]
     assert set(checks) == {(False, torch.float32)}

@@ -292,7 +292,7 @@ def no_training(monkeypatch):
         ),
         (lambda X, y: {"X": Items(X, y + 0.5)}, ValueError, "continuous"),
         (lambda X, y: {"X": Items(X, 0 * y)}, ValueError, "1 class"),
-        (lambda X, y: {"y": y[:-1]}, ValueError, "400 items and there are 399"),
+        (lambda X, y: {"y": y[:-1]}, ValueError, "X has 400 rows and y 399 labels"),
         (lambda X, y: {"sample_weight": np.ones(399)}, ValueError, "sample_weight"),
         (lambda X, y: {"teacher_logits": np.zeros((399, 10))}, ValueError, r"got \(399, 10\)"),
         (lambda X, y: {"X_val": X, "y_val": y}, TypeError, "TensorDataset"),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import ConvNet
 from skorch.callbacks import GradientNormClipping
 from torch import nn
 from torch.func import functional_call
@@ -297,3 +298,25 @@ def test_of_the_net_itself(method, normalization, make_distpro, images, conv_tea
         net.train_step(batch)
     assert relative_error(found[0], torch.tensor(expected, dtype=torch.float64)) < 1e-4
     assert max(map(abs, expected)) > 1e-6
+
+
+class ReadByLSTM(ConvNet):
+    """What it makes of its maps has no forward-mode derivative."""
+
+    def __init__(self, n_classes):
+        super().__init__(n_classes)
+        self.read = nn.LSTM(8, 8, batch_first=True)
+
+    def forward(self, x):
+        h = self.stage2(self.stage1(x)).mean(dim=3)
+        return self.linear(self.read(h.transpose(1, 2))[0][:, -1])
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_jvp_where_forward_mode_does_not_exist(make_distpro, images):
+    """The search goes on by central differences, with one warning and the very same process."""
+    with pytest.warns(UserWarning, match="'central_difference' takes its place"):
+        clf = make_distpro(student=ReadByLSTM, hypergradient="jvp").fit(*images)
+    other = make_distpro(student=ReadByLSTM, hypergradient="central_difference").fit(*images)
+    np.testing.assert_array_equal(clf.process_.raw, other.process_.raw)
+    assert abs(clf.process_.raw[-1]).max() > 0

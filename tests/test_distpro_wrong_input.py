@@ -73,6 +73,13 @@ def three_stages():
             "student_layers: ConvNet has no layer 'stage3'. Nearest",
         ),
         ({"student_layers": ["linear"]}, ValueError, "no spatial extent"),
+        ({"optimizer": "adm"}, ValueError, "optimizer='adm' is not known. Did you mean 'adam'"),
+        ({"device": "gpu"}, ValueError, "Did you mean 'cuda'"),
+        ({"width": 3}, TypeError, "Did you mean 'student__width'"),
+        ({"class_weight": "balanced"}, TypeError, "Give fit sample_weight"),
+        ({"epochs": 3}, TypeError, "Did you mean 'max_epochs'"),
+        ({"callbacks": EarlyStopping()}, ValueError, "but the retraining trains on all rows"),
+        ({"search_callbacks": (3,)}, TypeError, "search_callbacks has 3, which is no callback"),
         ({"student_layers": "stage1"}, TypeError, "'auto' or a list of layers"),
         ({"student": Flat}, ValueError, r"finds 1 stage\(s\).*'stage2'"),
         (

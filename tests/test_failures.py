@@ -24,9 +24,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from test_layers_by_call import LAYERS
 from torch import nn
+from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import TensorDataset
 
 from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent
@@ -68,6 +69,16 @@ def wrapped():
     student = object.__new__(nn.parallel.DistributedDataParallel)
     nn.Module.__init__(student)
     return student
+
+
+def returning(answer):
+    """The parameters of a student that returns ``answer(logits, training)``."""
+
+    class Student(nn.Linear):
+        def forward(self, x):
+            return answer(super().forward(x), self.training)
+
+    return {"student": Student(64, 10)}
 
 
 def steep_student():
@@ -123,6 +134,13 @@ REFUSED = {
     "a Dataset without numbers": lambda X, y: ({}, {"X": TensorDataset(torch.empty(X.shape, device="meta"))}),
     "samples without a number": lambda X, y: ({}, {"X": X.reshape(-1, 8, 8)[:, :0]}),
     "labels on a scale": lambda X, y: ({}, {"y": y + 0.5}),
+    "missing labels": lambda X, y: ({}, {"y": np.where(y == 3, np.nan, y)}),
+    "one-hot labels": lambda X, y: ({}, {"y": np.eye(10)[y]}),
+    "probabilities as labels": lambda X, y: ({}, {"y": np.full((len(y), 10), 0.1)}),
+    "several labels for a row": lambda X, y: ({}, {"y": np.c_[y, y]}),
+    "fewer labels than rows": lambda X, y: ({}, {"y": y[1:]}),
+    "labels of differing lengths": lambda X, y: ({}, {"y": [[1], [1, 2]] + [[1]] * (len(y) - 2)}),
+    "no labels": lambda X, y: ({}, {"y": None}),
     "labels of several types": lambda X, y: (
         {},
         {"y": np.array([c or "none" for c in y.tolist()], dtype=object)},
@@ -175,6 +193,40 @@ REFUSED = {
     "a network without numbers": lambda X, y: ({"student": nn.Linear(64, 10, device="meta")}, {}),
     "a student with NaN": lambda X, y: ({"student": broken_student()}, {}),
     "a student of another width": lambda X, y: ({"student": nn.Linear(64, 9)}, {}),
+    "a student with an auxiliary output": lambda X, y: (
+        returning(lambda z, training: (z, z) if training else z),
+        {},
+    ),
+    "a student that returns a dictionary": lambda X, y: (returning(lambda z, training: {"out": z}), {}),
+    "a student that returns maps": lambda X, y: (
+        returning(lambda z, training: z[..., None].repeat(1, 1, 2)),
+        {},
+    ),
+    "a student that returns classes": lambda X, y: (returning(lambda z, training: z.long()), {}),
+    "a student that ends in a softmax": lambda X, y: (returning(lambda z, training: z.softmax(1)), {}),
+    "a student without gradient": lambda X, y: (returning(lambda z, training: z.detach()), {}),
+    "a frozen student": lambda X, y: ({"student": nn.Linear(64, 10).requires_grad_(False)}, {}),
+    "a student without weights": lambda X, y: ({"student": nn.AdaptiveAvgPool1d(10)}, {}),
+    "a student that fails": lambda X, y: (returning(lambda z, training: z.logits), {}),
+    "a function that makes no student": lambda X, y: ({"student": lambda: 3}, {}),
+    "arguments of a student left open": lambda X, y: ({"student": nn.Bilinear}, {}),
+    "a parameter that is not known": lambda X, y: ({"hidden": 3}, {}),
+    "an optimizer that is not known": lambda X, y: ({"optimizer": "adm"}, {}),
+    "an optimizer that is made": lambda X, y: ({"optimizer": torch.optim.SGD([torch.zeros(1)])}, {}),
+    "a device that is not known": lambda X, y: ({"device": "gpu"}, {}),
+    "a device that is not there": lambda X, y: ({"device": "cuda:99"}, {}),
+    "a device without numbers": lambda X, y: ({"device": "meta"}, {}),
+    "a device that cannot be used": lambda X, y: ({"device": "vulkan"}, {}),
+    "what is no callback": lambda X, y: ({"callbacks": [3]}, {}),
+    "a callback that watches D_val where there is none": lambda X, y: (
+        {"callbacks": [EarlyStopping()], "meta": "naive"},
+        {},
+    ),
+    "a monitor that is not known": lambda X, y: ({"callbacks": [EarlyStopping("valid_los")]}, {}),
+    "a schedule of too few steps": lambda X, y: (
+        {"callbacks": [LRScheduler(OneCycleLR, max_lr=0.1, total_steps=1)], "optimizer__momentum": 0.9},
+        {},
+    ),
     "batches of one row under batch normalisation": lambda X, y: (
         {"student": nn.Sequential(nn.Linear(64, 10), nn.BatchNorm1d(10)), "batch_size": 1},
         {},

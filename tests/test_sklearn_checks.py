@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.estimator_checks import (
+    check_estimators_nan_inf,
+    check_fit2d_1feature,
+    parametrize_with_checks,
+)
+from torch import nn
 
 from sklearn_kd import DistilledClassifier, MLPStudent
 
@@ -36,6 +41,25 @@ def quick(meta, **params):
 )
 def test_scikit_learn_check(estimator, check):
     check(estimator)
+
+
+class Normed(nn.Module):
+    """A student with batch normalisation, which takes no batch of one row."""
+
+    def __init__(self, in_features, n_classes):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(in_features, 16), nn.BatchNorm1d(16), nn.Linear(16, n_classes))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+@pytest.mark.parametrize("check", [check_estimators_nan_inf, check_fit2d_1feature])
+def test_ten_rows_with_batch_normalisation(check):
+    """D_val has two of them, so that a batch of it can be normalised."""
+    estimator = quick("linear", max_epochs=2)
+    estimator.student = Normed
+    check("DistilledClassifier", estimator)
 
 
 def test_expected_failures_are_strict(pytestconfig):

@@ -1,10 +1,13 @@
 """Wrong input is refused before any training, with a word on how to mend it."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
+from skorch.callbacks import EarlyStopping
 from torch import nn
 
 from sklearn_kd import CNNStudent, MLPStudent, _net, meta
@@ -46,7 +49,41 @@ def no_training(monkeypatch):
         ({"val_temperature": -1}, ValueError, "'val_temperature' parameter"),
         ({"validation_fraction": 0.0}, ValueError, "'validation_fraction' parameter"),
         ({"max_epochs": 0}, ValueError, "'max_epochs' parameter"),
-        ({"device": "gpu0"}, ValueError, "is not known"),
+        ({"device": "gpu0"}, ValueError, "is not known. Did you mean 'cuda'"),
+        (
+            {"device": "gpu"},
+            ValueError,
+            "is not known. Did you mean 'cuda'.* Set device='auto'",
+        ),
+        ({"device": "cpuu"}, ValueError, "is not known. Did you mean 'cpu'"),
+        ({"device": "cuda:99"}, ValueError, r"torch sees .* There are \['cpu'"),
+        ({"device": 99}, ValueError, r"device=99, but torch sees"),
+        ({"device": "meta"}, ValueError, "holds shapes and no numbers"),
+        ({"device": "vulkan"}, ValueError, "cannot be used"),
+        ({"optimizer": "adm"}, ValueError, "optimizer='adm' is not known. Did you mean 'adam'"),
+        ({"meta_optimizer": "sdg"}, ValueError, "meta_optimizer='sdg' is not known. Did you mean 'sgd'"),
+        ({"optimizer": nn.Linear}, TypeError, "must be a class of optimizers, or the name of one"),
+        (
+            {"optimizer": partial(torch.optim.SGD, momentum=0.9)},
+            TypeError,
+            "its arguments as optimizer__NAME",
+        ),
+        ({"optimizer": torch.optim.Adam([torch.zeros(1)])}, TypeError, r"Give optimizer=torch\.optim\.Adam"),
+        ({"optimizer": "adam", "optimizer__betta": 1}, TypeError, "optimizer takes no 'betta'"),
+        ({"hidden": 3}, TypeError, "Did you mean 'student__hidden'"),
+        ({"momentum": 0.9}, TypeError, "Did you mean 'optimizer__momentum'"),
+        ({"class_weight": "balanced"}, TypeError, "'class_weight'. Give fit sample_weight"),
+        ({"epochs": 3}, TypeError, "Did you mean 'max_epochs'"),
+        ({"learning_rate": 3}, TypeError, "Did you mean 'lr'"),
+        ({"teacher__C": 3}, TypeError, r"Set it on the teacher itself, or by set_params\(teacher__C=...\)"),
+        ({"callbacks": [3]}, TypeError, "callbacks has 3, which is no callback"),
+        (
+            {"callbacks": EarlyStopping, "meta": "naive"},
+            ValueError,
+            "monitors 'valid_loss', but meta='naive' trains on all",
+        ),
+        ({"callbacks": nn.ReLU()}, ValueError, "'callbacks' parameter"),
+        ({"callbacks": nn.ReLU}, TypeError, "which is no callback"),
         ({"student__hddn": 3}, TypeError, "hddn"),
         ({"studnet__hidden": 3}, TypeError, "Did you mean 'student__hidden'"),
         ({"optimizer__momentun": 0.9}, TypeError, "Did you mean 'optimizer__momentum'"),
@@ -57,7 +94,7 @@ def no_training(monkeypatch):
         ({"student": MLPStudent(64, 3)}, ValueError, "one logit per class"),
         ({"student": MLPStudent(63, 10)}, ValueError, "cannot take samples"),
         ({"student": MLPStudent(64, 10), "student__hidden": 3}, TypeError, "whose size is settled"),
-        ({"student": nn.Linear}, TypeError, "give the rest as student__"),
+        ({"student": nn.Bilinear}, TypeError, "give the rest as student__"),
         ({"student": CNNStudent}, ValueError, "takes images"),
         ({"student": "mlp"}, TypeError, "nn.Module"),
     ],
@@ -108,6 +145,39 @@ def test_data(change, match, make, digits):
         make(LogisticRegression()).fit(**data)
 
 
+@pytest.mark.parametrize(
+    ("name", "mend"),
+    [
+        ("hidden", "Did you mean 'student__hidden'"),
+        ("hiden", "Invalid parameter 'hiden'"),
+        ("weight_decay", "Did you mean 'optimizer__weight_decay'"),
+        ("class_weight", "Give fit sample_weight"),
+        ("lambda_1", "Did you mean 'lambda1'"),
+        ("studnet__hidden", "Did you mean 'student__hidden'"),
+        ("seed", "Did you mean 'random_state'"),
+    ],
+)
+def test_set_params_names_the_nearest(name, mend, make):
+    with pytest.raises(ValueError, match=mend):
+        make().set_params(**{name: 3})
+
+
+def test_constructor_takes_what_fit_refuses(make, digits):
+    """As scikit-learn's convention has it; nothing that was given is hidden."""
+    clf = make(LogisticRegression(), hidden=3, class_weight="balanced")
+    params = clone(clf).get_params()
+    assert params["hidden"] == 3 and params["class_weight"] == "balanced"
+    with pytest.raises(TypeError, match="unexpected parameter 'class_weight'"):
+        clf.fit(*digits)
+
+
+@pytest.mark.parametrize("name", ["lambda1_", "fit", "_sample_shape", "student_"])
+def test_constructor_refuses_names_of_other_things(name, make, make_distpro):
+    for made in (make, make_distpro):
+        with pytest.raises(TypeError, match=f"got an unexpected parameter '{name}'"):
+            made(**{name: 3})
+
+
 @pytest.mark.parametrize("name", ["meta__e1", "teacher__max_depth"])
 def test_nested_parameter_of_what_has_none(name, make):
     with pytest.raises(ValueError, match="has no parameters to set"):
@@ -137,6 +207,17 @@ def test_single_rows_under_batch_normalisation(params, n_val, match, make, digit
     student = nn.Sequential(nn.Linear(64, 10), nn.BatchNorm1d(10))
     with pytest.raises(ValueError, match=match):
         make(LogisticRegression(), student, **params).fit(X, y, X_val=X[:n_val], y_val=y[:n_val])
+
+
+@pytest.mark.parametrize("n", [33, 65, 37])
+def test_last_batch_of_one_row_under_batch_normalisation(n, make, digits, monkeypatch):
+    """It joins the batch before it, in training and in D_val."""
+    monkeypatch.undo()
+    X, y = digits[0][: n + 33], digits[1][: n + 33]
+    student = nn.Sequential(nn.Linear(64, 10), nn.BatchNorm1d(10))
+    clf = make(None, student, meta="gradient")
+    clf.fit(X[:n], y[:n], teacher_logits=np.eye(10)[y[:n]], X_val=X[n:], y_val=y[n:])
+    assert clf.n_iter_ == 2 * (n // 32 + (n % 32 > 1)) and np.isfinite(clf.predict_proba(X)).all()
 
 
 def test_cuda_where_there_is_none(make, digits):
