@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import difflib
-import random
 import re
 import warnings
 from collections.abc import Container, Iterator, Sequence
@@ -22,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_kd._layer_trace import Call, FeatureMap, Run, Size, Trace, first_map
-from sklearn_kd._random import preserved_random_state, random_state
+from sklearn_kd._random import host_random_state, preserved_random_state, random_state
 
 _SYNTAX = re.compile(r"(?P<path>.+?)(#(?P<number>0*[1-9]\d*))?(?P<input>:input)?(:(?P<order>nchw|nhwc))?")
 
@@ -341,7 +340,7 @@ def check_training_mode(network: nn.Module, layers: dict[str, Size], samples: Te
     rows = torch.cat([samples, samples]) if len(samples) == 1 else samples  # batch normalisation needs two
     modules = dict(network.named_modules())
     parsed = {layer: Layer.parse(layer, modules) for layer in layers}
-    with torch.no_grad(), _preserved_generators(samples.device):
+    with torch.no_grad(), preserved_random_state(samples.device):
         usual = _recorded(network, rows)
         network.train()
         for _ in range(_TRIES):
@@ -380,19 +379,8 @@ def _check_calls(
 
 
 def _drawn(device: torch.device) -> list[Any]:
-    """The state of every generator that a forward pass may draw from, to be compared."""
-    kind, keys, *rest = np.random.get_state()  # noqa: NPY002
+    """Return the state of every generator that a forward pass may draw from, to be compared."""
+    of_host = host_random_state()
+    kind, keys, *rest = of_host["numpy"]
     torch_states = [state.tolist() for state in random_state(device).values()]
-    return [torch_states, kind, np.asarray(keys).tolist(), rest, random.getstate()]
-
-
-@contextmanager
-def _preserved_generators(device: torch.device) -> Iterator[None]:
-    """Put the generators of torch, NumPy and Python back on leaving."""
-    of_numpy, of_python = np.random.get_state(), random.getstate()  # noqa: NPY002
-    with preserved_random_state(device):
-        try:
-            yield
-        finally:
-            np.random.set_state(of_numpy)  # noqa: NPY002
-            random.setstate(of_python)
+    return [torch_states, kind, np.asarray(keys).tolist(), rest, of_host["python"]]
