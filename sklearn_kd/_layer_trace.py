@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sklearn_kd._modes import evaluating
-from sklearn_kd._random import preserved_random_state
+from sklearn_kd._modes import evaluating_without_trace
+from sklearn_kd._network_outputs import shape_or_type, tensors_in
 
 Run = Callable[[Tensor], Any]
 Size = tuple[int, ...]
@@ -23,21 +23,6 @@ _CHANNELS_FIRST = (
     nn.Dropout2d, nn.ZeroPad2d, nn.ReflectionPad2d, nn.Upsample, nn.PixelShuffle, nn.PixelUnshuffle,
 )  # fmt: skip
 _WEIGHTS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
-
-
-def tensors_in(value: Any, where: str = "") -> Iterator[tuple[str, Tensor]]:
-    """All tensors of nested tuples, lists, mappings and dataclasses, each with its place: ``"[0]"``."""
-    if isinstance(value, Tensor):
-        yield where, value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from tensors_in(item, f"{where}[{key!r}]")
-    elif isinstance(value, tuple | list):
-        for index, item in enumerate(value):
-            yield from tensors_in(item, f"{where}[{index}]")
-    elif is_dataclass(value) and not isinstance(value, type):
-        for entry in fields(value):
-            yield from tensors_in(getattr(value, entry.name), f"{where}.{entry.name}")
 
 
 def first_map(value: Any) -> tuple[str, Tensor] | None:
@@ -104,13 +89,6 @@ def _size(found: FeatureMap | None) -> Size | None:
     return size if max(size) > 1 else None
 
 
-@contextmanager
-def trial(network: nn.Module, samples: Tensor):
-    """Evaluation mode, no gradient, no trace in the random state; a turn of this thread."""
-    with evaluating(network.modules()), torch.no_grad(), preserved_random_state(samples.device):
-        yield
-
-
 class Trace:
     """The calls of one forward pass.
 
@@ -142,7 +120,7 @@ class Trace:
             Runs the network; None: the network itself.
         """
         trace = cls(network)
-        with trial(network, samples):
+        with evaluating_without_trace(network, samples.device):
             trace.record(samples, run or network)
             _find_orders(trace, samples, run or network)
         return trace
@@ -163,7 +141,7 @@ class Trace:
             while stack[-1].module is not module:  # a call that raised, and whose caller went on
                 stack.pop()
             call = stack.pop()
-            call.output, call.said = _noted(output), describe(output)
+            call.output, call.said = _noted(output), shape_or_type(output)
             call.holds_stages = not isinstance(output, Tensor) and _holds_stages(output, call)
             self.calls.append(call)
 
@@ -234,11 +212,6 @@ def _holds_stages(value: Any, call: Call) -> bool:
     sizes = {tuple(tensor.shape[2:]) for _, tensor in _maps_in(value)}
     inner = {c.output.shape[2:] for child in call.children for c in child.inner() if c.output is not None}
     return len(sizes & inner) > 1
-
-
-def describe(value: Any) -> str:
-    """What a layer gave, for messages."""
-    return f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 # --------------------------------------------------------------------------------------

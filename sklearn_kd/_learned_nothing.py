@@ -16,8 +16,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from sklearn_kd._batches import Batch
 from sklearn_kd._data import DistillationData, LoadedData
 from sklearn_kd._loading import load
-from sklearn_kd._modes import evaluating
-from sklearn_kd._random import preserved_random_state
+from sklearn_kd._modes import evaluating_without_trace
 
 if TYPE_CHECKING:
     from sklearn_kd._net import TrainingNet
@@ -175,7 +174,7 @@ class Answers(NamedTuple):
 def answers_of(net: TrainingNet, train: DistillationData) -> Answers:
     """Ask the student of a trained net about rows of D_train: one pass over some thousand at most."""
     answers, targets = [], []
-    with evaluating(net.module_.modules()), preserved_random_state(train.device), torch.no_grad():
+    with evaluating_without_trace(net.module_, train.device):
         for batch in _some_batches(net, train):
             answers.append(net.module_(batch[0]).float())
             targets.append(batch.targets)

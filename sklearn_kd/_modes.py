@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 from torch.jit import ScriptModule
 
+from sklearn_kd._random import preserved_random_state
 from sklearn_kd._turns import turn
 
 
@@ -28,6 +30,13 @@ def evaluating(parts: Iterable[nn.Module], but: type[nn.Module] | tuple = ()) ->
         finally:
             for part in changed:
                 _set(part, True)
+
+
+@contextmanager
+def evaluating_without_trace(network: nn.Module, device: torch.device) -> Iterator[None]:
+    """Evaluation mode and no gradients inside; what is drawn there changes no generator's state."""
+    with evaluating(network.modules()), torch.no_grad(), preserved_random_state(device):
+        yield
 
 
 def _set(part: nn.Module, training: bool) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_kd._data import SplitData
-from sklearn_kd._modes import evaluating
+from sklearn_kd._modes import evaluating_without_trace
 from sklearn_kd._random import preserved_random_state
 
 # Rows that are tried for all: those of the largest values.
@@ -43,7 +43,7 @@ class OverflowCheck:
 
     def passed_by(self, student: nn.Module) -> bool:
         """Whether no probability is NaN in evaluation mode."""
-        with evaluating(student.modules()), preserved_random_state(self.rows.device), torch.no_grad():
+        with evaluating_without_trace(student, self.rows.device):
             known, small = torch.stack(_known_and_small(student(self.rows))).tolist()
             if small or not known:
                 return known

@@ -17,7 +17,8 @@ from torch.nn.parameter import is_lazy
 
 from sklearn_kd._devices import check_has_numbers
 from sklearn_kd._memory import is_out_of_memory
-from sklearn_kd._modes import evaluating
+from sklearn_kd._modes import evaluating_without_trace
+from sklearn_kd._network_outputs import shape_or_type
 from sklearn_kd._random import preserved_random_state
 from sklearn_kd._teacher_answers import are_probabilities
 
@@ -245,9 +246,8 @@ def in_float32(student: nn.Module, samples: Tensor) -> nn.Module:
         return student
     if not any(is_lazy(w) for w in state):  # they would be made by the trial
         # A module may raise anything, which check_student_output tells.
-        with suppress(Exception), evaluating(student.modules()), torch.no_grad():
-            with preserved_random_state(samples.device):
-                student(samples)
+        with suppress(Exception), evaluating_without_trace(student, samples.device):
+            student(samples)
             return student
     return student.float()
 
@@ -288,7 +288,7 @@ def check_student_output(student: nn.Module, samples: Tensor, n_classes: int, ma
     ValueError
         If ``student`` does not map them to one logit per class.
     """
-    with evaluating(student.modules()), torch.no_grad(), preserved_random_state(samples.device):
+    with evaluating_without_trace(student, samples.device):
         logits = _answer(student, samples, "")
     _check_logits(student, logits, (len(samples), n_classes), "", made_by)
     return logits
@@ -365,16 +365,12 @@ def _hides_names(factory) -> bool:
 def _described(given) -> str:
     """A tuple, a dict or another object in words, with what is in it."""
     parts = given.items() if isinstance(given, Mapping) else enumerate(_as_list(given))
-    found = [f"{key!r}: {_kind_of(value)}" for key, value in parts][:4]
+    found = [f"{key!r}: {shape_or_type(value)}" for key, value in parts][:4]
     return f"a {type(given).__name__}" + (f" of {{{', '.join(found)}}}" if found else "")
 
 
 def _as_list(given) -> list:
     return list(given) if isinstance(given, (tuple, list)) else []
-
-
-def _kind_of(value) -> str:
-    return f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def _way_to_logits(given, shape) -> str:

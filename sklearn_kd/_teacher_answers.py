@@ -11,6 +11,8 @@ import torch
 from sklearn.frozen import FrozenEstimator
 from torch import Tensor
 
+from sklearn_kd._network_outputs import tensors_in
+
 # What stands for a probability of exactly 0, whose logarithm is infinite: half the smallest
 # probability that the teacher gives (the usual replacement of rounded zeros in compositional
 # data), kept within these bounds. A forest of 100 trees that gives 0 means "less than one
@@ -206,7 +208,7 @@ def logits_in(output: Any, n_rows: int, widths: Sequence[int], who: str) -> Tens
             f"{who} must return logits of shape (n, n_classes) for n rows; for {n_rows} it returned "
             f"{tuple(output.shape)}. Wrap it in a module that returns such logits."
         )
-    tensors = list(_tensors(output))
+    tensors = [tensor for _, tensor in tensors_in(output)]
     rows = [t for t in tensors if t.ndim == 2 and len(t) == n_rows]
     fitting = [t for t in rows if t.shape[1] in widths] or (rows if len(rows) == 1 else [])
     if fitting:
@@ -216,14 +218,3 @@ def logits_in(output: Any, n_rows: int, widths: Sequence[int], who: str) -> Tens
         f"of shape {[tuple(t.shape) for t in tensors[:8]]}, none of which is named logits or has "
         f"{' or '.join(map(str, widths))} columns. Wrap it in a module that returns the logits alone."
     )
-
-
-def _tensors(output, depth=0):
-    """The tensors in an output, in their order."""
-    if isinstance(output, Tensor):
-        yield output
-    elif depth < 4:  # deeper than any network's output
-        parts = output.values() if isinstance(output, Mapping) else output
-        for part in parts if isinstance(parts, Sequence) or isinstance(output, Mapping) else ():
-            if not isinstance(part, str):
-                yield from _tensors(part, depth + 1)
