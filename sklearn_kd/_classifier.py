@@ -27,7 +27,7 @@ from sklearn_kd._data import SplitData, as_tensor
 from sklearn_kd._distillation_net import DistillationNet
 from sklearn_kd._given_logits import checked_logits
 from sklearn_kd._interrupts import end_interrupted
-from sklearn_kd._learned_nothing import say, verdict, warn_of_scales
+from sklearn_kd._learned_nothing import convergence_message, warn_of_convergence, warn_of_scales
 from sklearn_kd._losses import TEMPERATURE_SCALINGS
 from sklearn_kd._metaparameters import LAMBDA1_BOUNDS, Metaparameters, check_bounds
 from sklearn_kd._optimizers import OPTIMIZER_KINDS, optimizer_class
@@ -566,7 +566,7 @@ class DistilledClassifier(DistilledFiles):
         self.__dict__.update(fitted)
         net.metaparameters.forget_path()  # or every pickle would hold it twice
         monitor = "valid_loss" if moves(run.strategy) else "train_loss"  # which lambda1 and T change
-        say(verdict(net, run.data.train, self.classes_, monitor))
+        warn_of_convergence(convergence_message(net, run.data.train, self.classes_, monitor))
 
     # ----------------------------------------------------------------------------------
     # Where the run starts

@@ -27,7 +27,7 @@ from sklearn_kd._distpro_base import BaseDistPro, Run, SearchOutcome
 from sklearn_kd._distpro_net import DistProNet
 from sklearn_kd._importance import NORMALIZATIONS, ScheduledWeights
 from sklearn_kd._interrupts import end_interrupted
-from sklearn_kd._learned_nothing import say, verdict
+from sklearn_kd._learned_nothing import convergence_message, warn_of_convergence
 from sklearn_kd._optimizers import OPTIMIZER_KINDS, optimizer_class
 from sklearn_kd._pathways import Pathway
 from sklearn_kd._progress import Progress
@@ -424,14 +424,15 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         if run.search is not None:
             searched, who = run.search.data.train, "The student that searched the process"
             run, net = self._search(run)
-            of_search = verdict(net, searched, self.classes_, _MONITOR, who)
+            of_search = convergence_message(net, searched, self.classes_, _MONITOR, who)
         if net is None or not net.interrupted_:
             net = self._keep(self._retraining_net(run), run, "retraining")
             train_alone(net, run.retraining.data, run.retraining.seeds.training)
         net.teacher = None
         self.__dict__.update(self._fitted_attributes(net, run))
         net.metaparameters.forget_path()
-        say(verdict(net, run.retraining.data.train, self.classes_, _MONITOR) or of_search)
+        of_retraining = convergence_message(net, run.retraining.data.train, self.classes_, _MONITOR)
+        warn_of_convergence(of_retraining or of_search)
         run.report.finish()
         run.checkpoints.end(net.interrupted_)
         end_interrupted(net.interrupted_, len(net.history), net.max_epochs, self.n_iter_)

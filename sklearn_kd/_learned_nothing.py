@@ -44,6 +44,7 @@ _ROUNDING = 1e-10
 # From this size on, inputs make steps too large for the rates that are used with scaled ones.
 _LARGE = 100.0
 
+_LARGER_STEPS = "more epochs (max_epochs), a larger lr, or Adam (optimizer=torch.optim.Adam, lr=1e-3)"
 _SMALLER_STEPS = (
     "lower lr, clip the gradients (callbacks=[skorch.callbacks.GradientNormClipping(1)]) or train by Adam "
     "(optimizer=torch.optim.Adam, lr=1e-3)"
@@ -120,8 +121,8 @@ def _scales_by_itself(student):
 # After training
 
 
-class Answers(NamedTuple):
-    """What a student says of some rows of D_train, and what there was to say.
+class Predictions(NamedTuple):
+    """A student's predictions for some rows of D_train, with their labels and the teacher's predictions.
 
     Attributes
     ----------
@@ -171,21 +172,21 @@ class Answers(NamedTuple):
         return mean > max(_CLEARLY * math.sqrt(variance), 1e-6)
 
 
-def answers_of(net: TrainingNet, train: DistillationData) -> Answers:
+def predictions_of(net: TrainingNet, train: DistillationData) -> Predictions:
     """Ask the student of a trained net about rows of D_train: one pass over some thousand at most."""
-    answers, targets = [], []
+    logits_by_batch, targets = [], []
     with evaluating_without_trace(net.module_, train.device):
         for batch in _some_batches(net, train):
-            answers.append(net.module_(batch[0]).float())
+            logits_by_batch.append(net.module_(batch[0]).float())
             targets.append(batch.targets)
-    probabilities = torch.softmax(torch.cat(answers), dim=1).cpu().double()
+    probabilities = torch.softmax(torch.cat(logits_by_batch), dim=1).cpu().double()
     labels, logits, weight = (
         torch.cat(parts).cpu() if parts[0] is not None else None for parts in zip(*targets, strict=True)
     )
     assert labels is not None
     weight = torch.ones(len(labels)).double() if weight is None else weight.double()
     teacher = None if logits is None else logits.argmax(dim=1)
-    return Answers(probabilities, labels, weight / weight.sum(), teacher)
+    return Predictions(probabilities, labels, weight / weight.sum(), teacher)
 
 
 def _some_batches(net, train) -> Iterator[Batch]:
@@ -202,7 +203,7 @@ def _some_batches(net, train) -> Iterator[Batch]:
         yield train.batch(x, places)
 
 
-def verdict(
+def convergence_message(
     net: TrainingNet, train: DistillationData, classes: np.ndarray, monitor: str, who: str = "The student"
 ) -> str | None:
     """Set ``net.collapsed_``; return what is to be said of a fit that learned nothing, or had not yet done.
@@ -226,20 +227,22 @@ def verdict(
     epochs = [row for row in net.history if "train_batch_count" in row]
     if not epochs:
         return None
-    answers = answers_of(net, train)
-    net.collapsed_ = learned_nothing(answers)
+    predictions = predictions_of(net, train)
+    net.collapsed_ = learned_nothing(predictions)
     if _is_rehearsal(epochs) or net.diverged_ or net.interrupted_:
         return None
     if net.collapsed_:
         begun = _falls_on([row["train_loss"] for row in epochs if "train_loss" in row])
-        return f"{who} learned nothing: {_figure(answers, classes)} {_cause(answers, train.X, begun)}"
+        return (
+            f"{who} learned nothing: {_evidence(predictions, classes)} {_cause(predictions, train.X, begun)}"
+        )
     losses = [row[monitor] for row in epochs if monitor in row]
     if len(losses) < net.max_epochs or _is_annealed(net.optimizer_) or len(train) < _FEWEST_ROWS:
         return None  # ended by a callback or by its schedule, or too small to speak of
-    return not_done(losses, who)
+    return unfinished_message(losses, who)
 
 
-def not_done(losses: Sequence[float], who: str = "The student") -> str | None:
+def unfinished_message(losses: Sequence[float], who: str = "The student") -> str | None:
     """What is to be said of losses that still fell steeply at the end; None of others.
 
     Such as :func:`_falls_on` finds, of 15 epochs or more.
@@ -251,7 +254,7 @@ def not_done(losses: Sequence[float], who: str = "The student") -> str | None:
     return (
         f"{who} was still learning fast when its {len(losses)} epochs were over: the last fifth of them "
         f"brought {_percent(share)} of the fall of its loss, from {losses[0]:.3g} to {parts[-1]:.3g}. Give "
-        "it more epochs (max_epochs), a larger lr, or Adam (optimizer=torch.optim.Adam, lr=1e-3)."
+        f"it {_LARGER_STEPS}."
     )
 
 
@@ -283,61 +286,58 @@ def _is_annealed(optimizer) -> bool:
     return any(float(group.get("lr", given)) < 0.5 * float(given) for group in optimizer.param_groups)
 
 
-def say(message: str | None) -> None:
+def warn_of_convergence(message: str | None) -> None:
     """Warn, where there is something to say."""
     if message is not None:
         warnings.warn(message, ConvergenceWarning, stacklevel=2)
 
 
-def learned_nothing(answers: Answers) -> bool:
+def learned_nothing(predictions: Predictions) -> bool:
     """Whether a student predicts one class, or is no better than chance, where there was more to learn.
 
     Chance is the share of the most frequent class. Where that is above two thirds, a student that
     predicts it alone may know all that can be known: it has learned if its probabilities go with
     the labels. So has one that follows a teacher who says something else than the labels.
     """
-    labels, teacher = answers.labels, answers.teacher
-    most = float(answers.shares(labels).max())
-    if most > 1 - 1e-9 or not answers.is_at_chance(labels):
+    labels, teacher = predictions.labels, predictions.teacher
+    most = float(predictions.shares(labels).max())
+    if most > 1 - 1e-9 or not predictions.is_at_chance(labels):
         return False
-    if most >= _IMBALANCED and answers.knows_of(labels):
+    if most >= _IMBALANCED and predictions.knows_of(labels):
         return False
-    if len(labels) < _FEWEST_ROWS and not answers.name_one_class:
+    if len(labels) < _FEWEST_ROWS and not predictions.name_one_class:
         return False
-    return teacher is None or answers.is_at_chance(teacher)
+    return teacher is None or predictions.is_at_chance(teacher)
 
 
-def _figure(answers, classes) -> str:
+def _evidence(predictions, classes) -> str:
     """What shows that nothing was learned."""
-    shares, predicted = answers.shares(answers.labels), answers.shares(answers.predicted)
-    top, n = int(predicted.argmax()), len(answers.labels)
+    shares, predicted = predictions.shares(predictions.labels), predictions.shares(predictions.predicted)
+    top, n = int(predicted.argmax()), len(predictions.labels)
     most = int(shares.argmax())
-    if answers.name_one_class:
+    if predictions.name_one_class:
         return (
             f"it predicts class {_name(classes, top)} for "
             f"{_percent(predicted[top])} of D_train, {_percent(shares[top])} of which are of that class."
         )
-    right = answers.share_right(answers.labels)
+    right = predictions.share_right(predictions.labels)
     return (
         f"it is right about {_percent(right)} of D_train ({n} rows asked), and "
         f"class {_name(classes, most)} alone has {_percent(shares[most])}."
     )
 
 
-def _cause(answers, X, begun) -> str:
+def _cause(predictions, X, begun) -> str:
     """The likely cause, and what to do about it; ``begun`` says whether the loss was falling all the time."""
-    scales, taught = scales_of(X), answers.teacher
+    scales, taught = scales_of(X), predictions.teacher
     if scales is not None and scales.ratio > _MOST_APART:
         return f"The scales of its features differ by a factor of {scales.ratio:.2g}. {_SCALE}."
     if isinstance(X, Tensor) and float(X.abs().max()) > _LARGE:
         return f"X has values up to {float(X.abs().max()):.2g}. {_SCALE}, or {_SMALLER_STEPS}."
-    if taught is not None and float(answers.shares(taught).max()) >= _NEARLY_ALL:
+    if taught is not None and float(predictions.shares(taught).max()) >= _NEARLY_ALL:
         return "Its teacher predicts one class too. Give one that tells classes apart, or set meta='none'."
     if begun:
-        return (
-            "It had only begun to learn: give it more epochs (max_epochs), a larger lr, or Adam "
-            "(optimizer=torch.optim.Adam, lr=1e-3)."
-        )
+        return f"It had only begun to learn: give it {_LARGER_STEPS}."
     return f"Its steps were too large, or X does not tell the classes apart: {_SMALLER_STEPS}."
 
 

@@ -49,6 +49,12 @@ def require_fitted_net(net: NeuralNet) -> None:
         )
 
 
+def possible_widths(teacher: Any, stated: list | None, classes: np.ndarray) -> list[int]:
+    """Return the numbers of columns that a network's logits may have, as far as is known."""
+    own = getattr(thawed(teacher), "classes_", None)
+    return sorted({len(known) for known in (stated, own, classes) if known is not None})
+
+
 def own_classes(teacher: Any, n_columns: int, stated: list | None) -> Any:
     """``classes_`` of a network, as far as they are those of its columns, else None."""
     network = unwrapped(teacher) if isinstance(teacher, nn.Module) else teacher
@@ -165,8 +171,8 @@ def warn_of_probabilities(who: str, mend: str) -> None:
     )
 
 
-class Answers:
-    """The logits that a network answers with, batch by batch; the first batch settles their form.
+class NetworkLogits:
+    """The logits of a network, batch by batch; the first batch settles their form.
 
     Parameters
     ----------
@@ -208,11 +214,6 @@ class NetworkTeacher(Teacher):
         ask = self.on(X_tensor.device, classes)
         return torch.cat([ask(x) for x in X_tensor.split(batch_size)])
 
-    def _widths(self, classes):
-        """The numbers of columns that its logits may have, as far as is known."""
-        own = getattr(thawed(self.fitted), "classes_", None)
-        return sorted({len(known) for known in (self.stated, own, classes) if known is not None})
-
 
 class ModuleTeacher(NetworkTeacher):
     """A trained module."""
@@ -225,7 +226,7 @@ class ModuleTeacher(NetworkTeacher):
         check_has_numbers(self.fitted, "teacher")
 
     def on(self, device, classes):
-        who, widths = name_of(self.fitted), self._widths(classes)
+        who, widths = name_of(self.fitted), possible_widths(self.fitted, self.stated, classes)
         network = EvaluatedNetwork(self.fitted, device, who)
 
         def ask(x):
@@ -234,7 +235,7 @@ class ModuleTeacher(NetworkTeacher):
         def form(values):
             return AnswerForm.of(values, self.fitted, self.stated, classes, says="logits")
 
-        return Answers(ask, form, who)
+        return NetworkLogits(ask, form, who)
 
 
 class SkorchTeacher(NetworkTeacher):
@@ -254,9 +255,11 @@ class SkorchTeacher(NetworkTeacher):
         require_fitted_net(self._net)
 
     def on(self, device, classes):
+        widths = possible_widths(self.fitted, self.stated, classes)
+
         def ask(x):
             with turn(), torch.random.fork_rng():  # skorch's DataLoader draws a seed even to predict
-                return torch.as_tensor(self._answers(x, self._widths(classes))).to(device)
+                return torch.as_tensor(self._answers(x, widths)).to(device)
 
         def form(values):
             # The module may well end in a softmax, but for this loss, which has one of its own.
@@ -264,7 +267,7 @@ class SkorchTeacher(NetworkTeacher):
             says = "logits" if logits_expected else "either"
             return AnswerForm.of(values, self.fitted, self.stated, classes, says=says)
 
-        return Answers(ask, form, name_of(self.fitted))
+        return NetworkLogits(ask, form, name_of(self.fitted))
 
     def _answers(self, x, widths):
         who, X = name_of(self.fitted), x.cpu().numpy()

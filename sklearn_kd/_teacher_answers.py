@@ -142,8 +142,8 @@ def checked_probabilities(probabilities: Any, who: str) -> np.ndarray:
     probabilities = np.asarray(probabilities)
     if probabilities.ndim != 2:
         raise ValueError(
-            f"{who}: predict_proba must return shape (n_samples, n_classes), one label per row; it returned "
-            f"shape {probabilities.shape}."
+            f"{who}: predict_proba must return an array of shape (n_samples, n_classes), one label per row; "
+            f"it returned shape {probabilities.shape}."
         )
     sums = probabilities.sum(axis=1)
     # Written so that NaN is wrong too.

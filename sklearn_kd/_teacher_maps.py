@@ -13,7 +13,13 @@ from torch import Tensor, nn
 
 from sklearn_kd._devices import check_has_numbers
 from sklearn_kd._layers import captured, check_not_compiled, resolve_layers
-from sklearn_kd._network_teachers import AnswerForm, EvaluatedNetwork, require_fitted_net, unwrapped
+from sklearn_kd._network_teachers import (
+    AnswerForm,
+    EvaluatedNetwork,
+    possible_widths,
+    require_fitted_net,
+    unwrapped,
+)
 from sklearn_kd._random import preserved_random_state, preserved_torch_state
 from sklearn_kd._teacher_answers import AnswersWatch, logits_in, name_of, refuse_wrong_numbers, thawed
 from sklearn_kd._turns import turn
@@ -126,8 +132,7 @@ class MapTeacher:
         ValueError
             If it has no logits, or nobody says which class is which column.
         """
-        own = getattr(thawed(self.fitted), "classes_", None)
-        self._widths = sorted({len(known) for known in (stated, own, classes) if known is not None})
+        self._widths = possible_widths(self.fitted, stated, classes)
         output = self.run(samples)
         try:
             values = logits_in(output, len(samples), self._widths, self.who)

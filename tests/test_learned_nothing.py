@@ -22,7 +22,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 from torch.utils.data import TensorDataset
 
 from sklearn_kd import DistilledClassifier, MLPStudent, compare_methods
-from sklearn_kd._learned_nothing import Answers, learned_nothing, not_done, scales_of
+from sklearn_kd._learned_nothing import Predictions, learned_nothing, scales_of, unfinished_message
 from sklearn_kd.meta import Random
 
 adam = {"optimizer": torch.optim.Adam, "lr": 1e-3}
@@ -361,7 +361,7 @@ def test_schedules_and_early_stops_are_ends(callback, tables):
     ],
 )
 def test_which_losses_still_fall_steeply(told, losses):
-    assert (not_done(list(losses)) is not None) == told
+    assert (unfinished_message(list(losses)) is not None) == told
 
 
 # --------------------------------------------------------------------------------------
@@ -373,7 +373,7 @@ def answers(predicted, labels, n_classes=2, weight=None, teacher=None, sure=0.9)
     p[np.arange(len(labels)), predicted] = sure
     weight = np.ones(len(labels)) if weight is None else weight
     tensors = map(torch.as_tensor, (p, labels, weight / np.sum(weight)))
-    return Answers(*tensors, None if teacher is None else torch.as_tensor(teacher))
+    return Predictions(*tensors, None if teacher is None else torch.as_tensor(teacher))
 
 
 def test_chance_is_the_share_of_the_most_frequent_class_and_a_standard_error():

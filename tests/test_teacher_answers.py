@@ -196,8 +196,8 @@ def third_is(value):
         (lambda p: 1 - p, "the sum 9"),
         (third_is(np.nan), "row 3 of X has NaN"),
         (third_is(np.inf), "row 3 of X has .*inf"),
-        (lambda p: p[:, 0], "must return shape"),
-        (lambda p: [p, p], "must return shape"),
+        (lambda p: p[:, 0], "must return an array of shape"),
+        (lambda p: [p, p], "must return an array of shape"),
     ],
     ids=["percent", "logarithms", "scores", "halves", "others", "NaN", "inf", "one column", "several labels"],
 )
