@@ -74,7 +74,7 @@ def _undoing() -> Iterator[AbstractContextManager]:
 
 
 def autocasts(device: str) -> bool:
-    """Whether autocast is on for a kind of device in this thread."""
+    """Return whether autocast is on for a kind of device in this thread."""
     try:
         return torch.is_autocast_enabled(device)
     except (TypeError, RuntimeError):  # older versions of torch, which know it on CPU and CUDA alone
@@ -84,7 +84,7 @@ def autocasts(device: str) -> bool:
 
 @contextmanager
 def _without_autocast(devices: list[str]) -> Iterator[None]:
-    """As if autocast had never been entered.
+    """Leave autocast inside, with its cache and its depth, and enter it again afterwards.
 
     It keeps the casts of weights until the outermost of its contexts is left. For a net that is
     trained with autocast of its own inside, that must be its own context, or every step would go on
@@ -123,7 +123,7 @@ class _SharedDefaultDtype:
             os.register_at_fork(after_in_child=self._begin_anew)
 
     def take(self) -> None:
-        """Hold it, as often as this thread likes."""
+        """Hold float32; a thread may do so several times."""
         depth = getattr(self._in_thread, "depth", 0)
         if not depth:
             self._join()
@@ -137,7 +137,7 @@ class _SharedDefaultDtype:
 
     @contextmanager
     def let_go(self) -> Iterator[None]:
-        """What this thread found, inside, unless another one holds float32."""
+        """Put back, inside, the default dtype that this thread found, unless another thread holds float32."""
         depth = getattr(self._in_thread, "depth", 0)
         if not depth:
             yield
@@ -179,7 +179,7 @@ _float32 = _SharedDefaultDtype()
 
 
 def default_dtype_of_caller():
-    """A context for code of the user's that is no network of ours: the default dtype that was set.
+    """Return a context for the user's code, in which the default dtype is the one that the user set.
 
     A scikit-learn teacher that is made of torch, such as a Gaussian process, may need it.
     """

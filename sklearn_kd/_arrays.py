@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def from_torch(values: Any, name: str) -> Any:
-    """A tensor as an array, and a list of tensors as one; anything else as it is.
+    """Turn a tensor, or a list of tensors, into an array; return anything else as it is.
 
     Numbers that NumPy has no type for, such as bfloat16, become float32, which has all of them; so
     do those of arrays whose type comes from another package.

@@ -41,7 +41,7 @@ def write_file(path: str | os.PathLike[str], parts: Iterable[bytes | memoryview]
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Let the block write a file at the path that it is given; then put it in place of ``path``.
+    """Give the block a temporary path to write to, then move that file to ``path``.
 
     The new file has the permissions of the old one, or those that ``open`` gives where there was none. A link
     stays a link, and its target is replaced. What is no file, such as ``/dev/stdout``, is written as it is.
@@ -111,7 +111,7 @@ def _keep_owner_and_permissions(temporary: Path, old: os.stat_result | None) -> 
 
 
 def _settle(path: Path) -> None:
-    """Have what was written to a file, or the names in a folder, on the disk."""
+    """Flush a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)

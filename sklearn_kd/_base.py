@@ -1,4 +1,4 @@
-"""What the estimators share: strategy, split, teacher, student, prediction."""
+"""The base of the estimators: strategy, split, teacher, student, prediction."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Seeds(NamedTuple):
 
 
 def unharmed_by_failure(fit: Callable) -> Callable:
-    """Let an estimator whose ``fit`` fails, or is ended before it has trained, be what it was before."""
+    """Restore the estimator's attributes where ``fit`` fails, or is ended before it has trained."""
 
     @wraps(fit)
     def guarded(self, *args, **kwargs):
@@ -138,11 +138,11 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
         return state
 
     def _shares_teacher(self) -> bool:
-        """Whether clones are given the teacher itself."""
+        """Return whether clones are given the teacher itself."""
         return isinstance(self.teacher, (torch.nn.Module, NeuralNet))
 
     def _untrained_teacher(self):
-        """What pickles have in place of the teacher with ``keep_teacher=False``."""
+        """Return what takes the teacher's place in pickles with ``keep_teacher=False``."""
         return without_training(self.teacher)
 
     def _sk_visual_block_(self):
@@ -224,7 +224,7 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
     # Checkpoints
 
     def _checkpoints(self, given, logits: np.ndarray | None, *seeds: Seeds) -> Checkpoints:
-        """Those of this fit, which may know other seeds; ``given`` as for :meth:`_split_data`."""
+        """Open this fit's checkpoints, which may hold other seeds; ``given`` as for :meth:`_split_data`."""
         folder = checked_folder(self.checkpoint_dir)
         if folder is None:
             return Checkpoints(None, "", seeds, False)
@@ -256,11 +256,11 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
     # Teacher, student and callbacks
 
     def _continues(self):
-        """Whether this fit goes on from the last one."""
+        """Return whether this fit continues the last one."""
         return self.warm_start and hasattr(self, "net_")
 
     def _checked_teacher(self, strategy, logits, loaded, stated):
-        """The wrapped teacher, or None where it is not needed; ``stated`` are the classes of its columns."""
+        """Wrap the teacher; None where none is needed. ``stated`` are the classes of its columns."""
         if not strategy.needs_teacher:
             return None
         if logits is not None and self.augment is not None:
@@ -294,7 +294,7 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
         return teacher
 
     def _cached_answers(self, teacher, train, rows, X, y, weight, seed):
-        """The teacher's logits of D_train, asked once; a classifier is fitted on (X, y) first.
+        """Compute the teacher's logits of D_train, once; a classifier is fitted on (X, y) first.
 
         ``rows``: which rows of the whole X these are, for messages.
         """
@@ -333,7 +333,7 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
         return student
 
     def _who_trains(self) -> str:
-        """What a message calls the training of the student that is kept."""
+        """Return what messages call the training of the student that is kept."""
         return f"meta={self.meta!r}"
 
     def _check_single_rows(self, student, X, valid):
@@ -377,7 +377,7 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
             )
 
     def _check_callbacks(self, net, data, n_batches):
-        """Refuse callbacks that cannot do in the training under way what they are for."""
+        """Refuse callbacks that watch what is not recorded, or whose schedules end too early."""
         check_monitors(net, net.recorded, data.valid is not None, self._who_trains())
         check_schedules(net, n_batches)
 

@@ -37,7 +37,7 @@ class Batch(tuple):
 
 
 class BatchOrder:
-    """Which of n rows make up which batch; a pass gives a list of indices for each.
+    """Divides n rows into batches; a pass yields the list of indices of each.
 
     A last batch of a single row joins the one before it, because batch normalisation cannot
     use it.
@@ -118,7 +118,7 @@ class TensorBatches:
         return len(self.order)
 
     def place(self) -> list[Tensor]:
-        """What the next pass depends on."""
+        """Return the state that the next pass depends on."""
         return [self.order.place()]
 
     def go_to(self, place: list[Tensor]) -> None:
@@ -153,11 +153,11 @@ class LoadedBatches:
         return len(self.order)
 
     def place(self) -> list[Tensor]:
-        """As that of :class:`TensorBatches`, with what seeds the workers of the next pass."""
+        """Return the state of :class:`TensorBatches`, and the generator that seeds the next workers."""
         return [self.order.place(), self._loader.generator.get_state()]
 
     def go_to(self, place: list[Tensor]) -> None:
-        """As in :class:`TensorBatches`."""
+        """Restore a state that :meth:`place` returned, as :class:`TensorBatches` does."""
         self.order.go_to(place[0])
         self._loader.generator.set_state(place[1])
 
@@ -184,11 +184,11 @@ class AugmentedBatches:
         return len(self.batches)
 
     def place(self) -> list[Tensor]:
-        """That of the batches."""
+        """Return the state of the batches."""
         return self.batches.place()
 
     def go_to(self, place: list[Tensor]) -> None:
-        """Let the batches go there."""
+        """Restore the state of the batches."""
         self.batches.go_to(place)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -200,7 +200,7 @@ class AugmentedBatches:
 
 
 def augmented(augment: Callable[[Tensor], Tensor], X: Tensor) -> Tensor:
-    """What ``augment`` makes of a copy of X, which may be a view of the data.
+    """Apply ``augment`` to a copy of X, which may be a view of the data.
 
     Raises
     ------
@@ -287,7 +287,7 @@ class EndlessBatches:
         return None if self._batches is None else (self._began_at, self._n_taken)
 
     def go_to(self, place: tuple[list[Tensor], int] | None) -> None:
-        """Go on from there. The batches that are gone are made again, and left."""
+        """Restore a state of :meth:`place`. Batches already taken are made again, and skipped."""
         if place is None:
             self._batches, self._pass = None, iter(())
             return
@@ -300,7 +300,7 @@ class EndlessBatches:
 
 
 def iterator_arguments(loaded: bool) -> list[str]:
-    """What the routed parameters ``iterator_train__*`` and ``iterator_valid__*`` may set."""
+    """Return the names that ``iterator_train__*`` and ``iterator_valid__*`` may set."""
     if loaded:
         return loader_arguments()
     return [name for name in inspect.signature(TensorBatches).parameters if name != "dataset"]

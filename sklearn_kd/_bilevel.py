@@ -137,7 +137,7 @@ def _validation_mode(parts: list[nn.Module]):
 
 
 class StepRecord:
-    """What the hypergradient needs to know from before a real step.
+    """Keeps what a hypergradient needs from before a real step, and computes it afterwards.
 
     Made once for a student and its optimizer. In each iteration: :meth:`begin`, the training
     forward pass, :meth:`after_forward`, the optimizer's step, :meth:`hypergradient`. It holds
@@ -275,7 +275,7 @@ class StepRecord:
         return torch.where(torch.as_tensor(norm > _SMALLEST_NORM), h, torch.nan), val_loss
 
     def _directional_derivative(self, d, step):
-        """u = J d. Where an operation has no forward mode, by differences from then on."""
+        """Compute u = J d; from the first operation without forward mode on, by finite differences."""
         arguments = _Replay(self), self.w, d, self.outputs, step
         if self.method != "jvp":
             return DIRECTIONAL_DERIVATIVES[self.method](*arguments)

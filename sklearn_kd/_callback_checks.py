@@ -20,7 +20,7 @@ _MOST_TRIED_STEPS = 20_000
 
 
 def listed_callbacks(callbacks: Any, name: str = "callbacks") -> list:
-    """Callbacks given as a list, as a tuple, or one alone, as the list that skorch takes.
+    """Turn callbacks given as a list, as a tuple, or one alone, into the list that skorch takes.
 
     Raises
     ------
@@ -43,7 +43,7 @@ def listed_callbacks(callbacks: Any, name: str = "callbacks") -> list:
 
 
 def _is_named(given: Any) -> bool:
-    """Whether it is a pair (name, callback)."""
+    """Return whether ``given`` is a pair (name, callback)."""
     return isinstance(given, tuple) and len(given) == 2 and isinstance(given[0], str)
 
 
@@ -92,7 +92,7 @@ def check_monitors(net: NeuralNet, recorded: Iterable[str], validated: bool, who
 
 
 def _monitor(callback) -> str | None:
-    """The name in the history that a callback watches, if it does."""
+    """Return the name in the history that a callback watches, or None."""
     monitor = getattr(callback, "monitor", None)
     if isinstance(callback, LRScheduler) and callback.policy_ is not ReduceLROnPlateau:
         return None

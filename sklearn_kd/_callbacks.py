@@ -16,14 +16,14 @@ from sklearn_kd._sklearn_compat import callback_context, metric_of_scorer, with_
 
 
 def show_labels_to_scorers(callbacks: Iterable[Callback], labels: np.ndarray) -> None:
-    """Let the scorers of initialised callbacks see ``labels``, not the codes the net is trained on."""
+    """Give the scorers of initialised callbacks ``labels`` in place of the codes the net is trained on."""
     for callback in callbacks:
         if isinstance(callback, ScoringBase):
             callback.scoring_ = _in_labels(callback.scoring_, labels)
 
 
 def _in_labels(scoring: Any, labels: np.ndarray) -> Any:
-    """Return what scores labels as ``scoring`` is meant to.
+    """Return ``scoring``, wrapped to score labels where codes would not do.
 
     One of scikit-learn's that names no class is left as it is: it knows no label but 1, by default the
     positive one. Where there is no such label it would refuse labels; of codes the second is positive.
@@ -71,7 +71,7 @@ class LabelScorer:
 
 
 class FitReport:
-    """What the callbacks given to ``set_callbacks`` hear of one fit.
+    """Reports one fit to the callbacks given to ``set_callbacks``.
 
     The fit is a task. Its sub-tasks are "teacher", where one has to be asked, and each
     "epoch" of the student.
@@ -98,7 +98,7 @@ class FitReport:
         return self._root.subcontext(task_name=name).call_on_fit_task_begin(**self._told)
 
     def end(self, task, fitted=None) -> bool:
-        """Whether a callback asks, at the end of ``task``, for the fit to stop.
+        """Report the end of ``task``; return whether a callback asks for the fit to stop.
 
         ``fitted`` returns the fitted attributes as they are now. It is called only where a
         callback wants to predict.

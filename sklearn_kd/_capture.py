@@ -102,7 +102,7 @@ class CapturedIterations:
         self._draws = False
 
     def __call__(self, iteration: Iteration, *batches: Batch) -> dict[str, Tensor]:
-        """What ``iteration(*batches)`` returns, its tensors by name."""
+        """Run or replay ``iteration(*batches)``; return its tensors by name."""
         key = (iteration.__name__, *(tuple(batch[0].shape) for batch in batches))
         if self._draws or self._warmed.get(key, 0) < WARM_UP:
             return self._warm_up(key, iteration, batches)

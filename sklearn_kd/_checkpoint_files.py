@@ -47,7 +47,7 @@ def write(path: Path, content: dict[str, Any]) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What :func:`write` was given.
+    """Read the content that :func:`write` was given.
 
     Raises
     ------

@@ -23,7 +23,7 @@ _NAME = re.compile(r"([a-z]+)-(\d{8})\.checkpoint")
 
 
 class Checkpoints:
-    """Those of one fit; of none, where there is no ``checkpoint_dir``: then nothing is kept.
+    """Checkpoints of one fit. Without ``checkpoint_dir`` every method does nothing.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ class Checkpoints:
 
     @property
     def active(self) -> bool:
-        """Whether anything is kept."""
+        """Whether checkpoints are written."""
         return self._folder is not None
 
     # ----------------------------------------------------------------------------------
@@ -220,7 +220,7 @@ def _reason_against(state, why_not, use) -> str | None:
 
 
 def _are_seeds(given: Any, drawn: list[list[int]]) -> bool:
-    """Whether these are seeds for as many uses as those that were drawn."""
+    """Return whether ``given`` holds as many valid seeds as were drawn."""
     return (
         isinstance(given, list)
         and [len(own) if isinstance(own, list) else None for own in given] == [len(own) for own in drawn]

@@ -1,4 +1,4 @@
-"""Which column of a teacher's answers is which class: the one rule, for all widths and all teachers.
+"""Aligns the columns of a teacher's answers with the classes, by one rule for all teachers.
 
 Where the classes of the columns are known, by ``classes_`` of the teacher or stated as
 ``teacher_classes``, columns are aligned by them. Where the labels are exactly 0 … K−1 and there
@@ -26,7 +26,7 @@ _LOG_ODDS = 14.0
 
 
 def checked_teacher_classes(teacher_classes: Any, classes: np.ndarray) -> list | None:
-    """The stated classes of a teacher's columns as a list, or None.
+    """Check ``teacher_classes``, and return them as a list, or None.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def checked_teacher_classes(teacher_classes: Any, classes: np.ndarray) -> list |
 
 
 def classes_of_columns(n_columns: int, own: Any, stated: list | None, who: str) -> list | None:
-    """The classes of the columns, as the teacher itself and as the user say; None if nobody says.
+    """Return the classes of the columns that the teacher or the user states; None if neither does.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def classes_of_columns(n_columns: int, own: Any, stated: list | None, who: str) 
 
 
 def columns_for(classes: np.ndarray, n_columns: int, known: list | None, who: str) -> np.ndarray:
-    """The column of each class of y, by the rule of this module.
+    """Return the column of each class of y, by the rule of this module.
 
     Raises
     ------
@@ -112,7 +112,7 @@ def columns_for(classes: np.ndarray, n_columns: int, known: list | None, who: st
 
 
 def columns_of(known: Any, wanted: np.ndarray, mend: str = "Train it on the same classes") -> np.ndarray:
-    """Where each wanted class stands among the known ones; ``mend`` is what the message advises.
+    """Return the place of each wanted class among the known ones; ``mend`` is the message's advice.
 
     Raises
     ------
@@ -215,7 +215,7 @@ def _above(agreement, chance):
 
 
 def _divergence(p, q):
-    """Kullback and Leibler's between two coins: how fast chance finds it hard to reach p."""
+    """Return the Kullback-Leibler divergence of Bernoulli(p) from Bernoulli(q); 0 where p is not above q."""
     return rel_entr(p, q) + rel_entr(1 - p, 1 - q) if p > q else 0.0
 
 

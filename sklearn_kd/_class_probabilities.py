@@ -1,4 +1,4 @@
-"""What is asked of a scikit-learn classifier: that it has probabilities, a fit, and answers by class."""
+"""Checks and fits scikit-learn classifiers as teachers, and asks them for probabilities."""
 
 from __future__ import annotations
 

@@ -542,7 +542,7 @@ class DistilledClassifier(DistilledFiles):
     # What is fitted
 
     def _fitted_attributes(self, net, run) -> dict:
-        """What a fit that ends with this net leaves behind."""
+        """Return the fitted attributes of a fit that ends with this net."""
         strategy, teacher = run.strategy, run.teacher
         path = net.metaparameters.path()
         if self._continues():

@@ -1,4 +1,4 @@
-"""Which code runs: its version, and a digest of the sources, as commits share a version until a release."""
+"""The version of the running code, and a digest of its sources: commits share a version until a release."""
 
 from __future__ import annotations
 

@@ -216,7 +216,7 @@ class _Arm(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """What all cells share."""
+    """Data and methods that all cells share."""
 
     X: object
     y: np.ndarray
@@ -228,7 +228,7 @@ class _Plan(NamedTuple):
 
 
 class _Cell(NamedTuple):
-    """What all methods share: one fold and one seed."""
+    """One fold and one seed, which all methods share."""
 
     fold: int
     seed: int
@@ -274,7 +274,7 @@ def _run(plan, cell) -> list[tuple]:
 
 
 def _rehearse(plan, X, classes, seeds):
-    """Refuse students that cannot be trained on X, before the teacher is."""
+    """Refuse students that cannot be trained on X, before the teacher is trained."""
     with naming("X"):
         samples = check_array(safe_indexing(X, [0, 1]), dtype=np.float32, allow_nd=True, input_name="X")
     for arm in plan.arms:
@@ -347,7 +347,7 @@ class _Fit:
 
     @property
     def may_be_together(self):
-        """Whether it is worth being prepared apart from its training."""
+        """Whether this fit may be trained together with others, and so is prepared apart."""
         clf = self.clf
         watched = clf.callbacks or clf.verbose or has_callbacks(clf) or clf.checkpoint_dir is not None
         ours = type(clf).fit is DistilledClassifier.fit

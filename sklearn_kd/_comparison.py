@@ -1,4 +1,4 @@
-"""What a comparison of methods says: summary, corrected t-test, table and plot."""
+"""Results of a comparison of methods: summary, corrected t-test, table and plot."""
 
 from __future__ import annotations
 
@@ -259,7 +259,7 @@ class MethodComparison:
         )
 
     def _failures(self):
-        """How many runs of which methods learned nothing, for the footnote."""
+        """Count the runs that diverged or learned nothing, by method, for the footnote."""
         runs, said = self.results_, ""
         for field, what in (("diverged", "diverged"), ("collapsed", "learned nothing")):
             if field in runs.dtype.names and runs[field].any():

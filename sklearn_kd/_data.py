@@ -59,7 +59,7 @@ def as_tensor(values: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
 
 
 def as_input(x: Tensor) -> Tensor:
-    """What a user's Dataset gives, as float32 that a network can be trained on, without its past."""
+    """Return an item of a user's Dataset as float32 without gradient history, ready for training."""
     x = x.detach().float()
     return x.clone() if x.is_inference() else x
 
@@ -144,7 +144,7 @@ class LoadedData(DistillationData):
 
     @property
     def X(self) -> LoadedData:  # type: ignore[override]
-        """What a scoring callback of skorch's gives the net to predict for."""
+        """The inputs that skorch's scoring callbacks give the net to predict for."""
         return self
 
     def __getitem__(self, rows):

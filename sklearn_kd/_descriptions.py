@@ -1,4 +1,4 @@
-"""What determines a fit, as a digest that is the same in every process.
+"""A digest of all that determines a fit, the same in every process.
 
 Of a parameter that cannot be described in full, such as a compiled function, the name counts.
 """
@@ -30,7 +30,7 @@ _N_SAMPLES = 4
 
 
 def digest_of(**parts: Any) -> str:
-    """Of named values, 24 hexadecimal digits."""
+    """Return a digest of named values, 24 hexadecimal digits."""
     found = hashlib.sha256()
     for name, value in parts.items():
         found.update(f"{name}\n".encode())
@@ -117,7 +117,7 @@ def _describe_function(function, describe):
 
 
 def _state_of(value) -> Any:
-    """What an object of any other class consists of."""
+    """Return the values that an object of any other class consists of."""
     if isinstance(value, nn.Module):
         plain = {k: v for k, v in vars(value).items() if isinstance(v, (bool, int, float, str))}
         structure = re.sub("0x[0-9a-f]+", "", repr(value))

@@ -13,7 +13,7 @@ from sklearn_kd._suggestions import nearest
 
 
 def checked_device(device: str | torch.device | int) -> torch.device:
-    """The device to work on, where "auto" is CUDA, then MPS, then the CPU, and a number one of CUDA's.
+    """Return the device to work on: "auto" is CUDA, then MPS, then the CPU; a number is a CUDA device.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def check_has_numbers(module: nn.Module, name: str) -> None:
 
 
 def present_devices() -> list[str]:
-    """The devices that there are: the CPU, and MPS or CUDA's behind it, the first of these last."""
+    """List the devices that there are: the CPU, then MPS or CUDA's, the first of these last."""
     if torch.cuda.is_available():
         return ["cpu", *(f"cuda:{k}" for k in reversed(range(torch.cuda.device_count())))]
     return ["cpu", "mps"] if torch.backends.mps.is_available() else ["cpu"]
@@ -77,7 +77,7 @@ def _choice() -> str:
 
 
 def reading_is_free(tensor: Tensor) -> bool:
-    """Whether its numbers can be had without waiting for a device.
+    """Return whether a tensor's numbers can be read without waiting for a device.
 
     On a CPU Python's numbers are the quickest to calculate with; elsewhere to read one is to
     wait until the device has done all it was given.

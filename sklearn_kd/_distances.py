@@ -1,4 +1,4 @@
-"""How far a student's feature map is from a teacher's, both of shape (B, C, H, W)."""
+"""Distances between a student's and a teacher's feature maps, both of shape (B, C, H, W)."""
 
 from __future__ import annotations
 

@@ -520,6 +520,6 @@ class DistProClassifier(DistProFiles, BaseDistPro):
 
 
 def _share_of_a_search_step(strategy: Strategy) -> float:
-    """What an iteration of the retraining takes of one of the search, on average."""
+    """Return the time of a retraining iteration as a share of a search iteration's, on average."""
     taken = np.mean([strategy.takes_hypergradient(iteration) for iteration in range(1000)])
     return float(_PLAIN / (_PLAIN + taken * (_WITH_HYPERGRADIENT - _PLAIN)))

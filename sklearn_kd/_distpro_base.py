@@ -1,4 +1,4 @@
-"""What a search and a retraining of DistPro are made of, checked before any training."""
+"""The data, networks and settings of a DistPro search and retraining, checked before any training."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Phase(NamedTuple):
 
 
 class SearchOutcome(NamedTuple):
-    """What is left of a search: the raw factors, and (lambda1, T) or None, by step; the history."""
+    """Result of a search: the raw factors, and (lambda1, T) or None, by step; the history."""
 
     raw: np.ndarray
     logit_term: np.ndarray | None
@@ -58,7 +58,7 @@ class SearchOutcome(NamedTuple):
 
     @classmethod
     def of(cls, net: DistProNet) -> SearchOutcome:
-        """Of a net as it stands."""
+        """Read the result from a net in its present state."""
         path = net.metaparameters.path()
         logit_term = path["logit_term"] if net.metaparameters.has_logit_term else None
         return cls(path["raw"], logit_term, net.history)
@@ -88,7 +88,7 @@ class BaseDistPro(BaseDistiller):
     _strategies = ("gradient", "linear")  # the others choose lambda1 and T before the first step
 
     def _search_strategy(self) -> Strategy:
-        """How the factors move in the search."""
+        """Return the strategy by which the factors move in the search; refuse one that moves nothing."""
         strategy = self._named_strategy()
         moves = type(strategy).takes_hypergradient is not Strategy.takes_hypergradient
         if not (moves and strategy.learns_from_validation):
@@ -149,7 +149,7 @@ class BaseDistPro(BaseDistiller):
         return run._replace(n_steps=self._rehearse(run))
 
     def _drawn_seeds(self, searches: bool) -> list[Seeds]:
-        """Of the retraining and of the search, if there is to be one."""
+        """Draw the seeds of the retraining and, if there is to be one, of the search."""
         rng = check_random_state(self.random_state)
         seeds = Seeds.draw(rng)
         return [seeds, Seeds.draw(rng)._replace(split=seeds.split)] if searches else [seeds]
@@ -171,7 +171,7 @@ class BaseDistPro(BaseDistiller):
         return process, checked_tau(self.tau, (self if process is None else process).normalization)
 
     def _check_logit_term(self, process: DistillationProcess | None) -> None:
-        """Whether lambda1 and T can be learned, or are there to be followed, as logit_weight says."""
+        """Check that lambda1 and T can be learned, or are there to be followed, as logit_weight says."""
         if self.weights != "equal" and process is not None:
             _check_followed(process, self.logit_weight, self._learns_logit_term)
         elif self._learns_logit_term and self.weights == "equal":

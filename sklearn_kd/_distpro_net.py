@@ -114,11 +114,11 @@ class DistProNet(TrainingNet):
 
     @property
     def pathway_pass(self) -> PathwayPass:
-        """What a training forward pass is, but for the modules."""
+        """The training forward pass, to be called with the modules."""
         return PathwayPass(self.pathways, self.distance)
 
     def step_outputs(self, x: Tensor, maps: Mapping[str, Tensor]) -> Tensor:
-        """What the metaparameters bend the loss through."""
+        """Compute the outputs through which the metaparameters change the loss."""
         return self._joined(*self.pathway_pass(self.module_, self.transforms_, x, maps))
 
     def _joined(self, logits, losses):

@@ -58,7 +58,7 @@ def export_student(
 
 
 def _metadata(classes: np.ndarray, sample_shape: tuple[int, ...]) -> dict[str, str]:
-    """What a reader of the file needs beside the weights; every value is JSON."""
+    """Return what a reader of the file needs beside the weights; every value is JSON."""
     from sklearn_kd import __version__  # complete only after this module has been imported
 
     values = {

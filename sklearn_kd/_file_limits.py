@@ -1,4 +1,4 @@
-"""How much memory a file may ask for: in proportion to its length, whatever it says of itself."""
+"""A limit on the memory that a file may ask for, in proportion to its length."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class Lock:
         self.release()
 
     def release(self) -> None:
-        """Let others have it."""
+        """Release the lock."""
         system, self._system = self._system, None
         if system is not None:
             system.release()
@@ -87,7 +87,7 @@ class Lock:
 
 
 class _RecordLock:
-    """POSIX's own: a fork does not inherit it, as it would ``flock``'s, nor release it when it ends.
+    """A POSIX record lock: a fork neither inherits it, as it would ``flock``'s, nor releases it when it ends.
 
     So the workers of a loader, which may outlive a killed fit, do not keep the next one away. Threads of one
     process do not see it.
@@ -125,7 +125,7 @@ class _RecordLock:
 
 
 class _FileLock:
-    """That of the package filelock, for Windows."""
+    """A lock by the package filelock, for Windows."""
 
     def __init__(self, path: Path):
         from filelock import FileLock, Timeout

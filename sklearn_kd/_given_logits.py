@@ -30,7 +30,7 @@ def checked_logits(
     stated: list | None = None,
     names: Any = None,
 ) -> np.ndarray | None:
-    """The given logits as float32 of shape (n_samples, n_classes), or None.
+    """Check given logits, and return them as float32 of shape (n_samples, n_classes), or None.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def _shape_wanted(n_samples, classes):
 
 
 def column_names(values: Any) -> list | None:
-    """The names of the columns of a table; None where they are but numbers by default."""
+    """Return the names of a table's columns; None where they are default numbers."""
     names = getattr(values, "column_names", getattr(values, "columns", None))
     if names is None or isinstance(values, (np.ndarray, Tensor)):
         return None
@@ -97,7 +97,7 @@ def column_names(values: Any) -> list | None:
 
 
 def _columns(names, n_columns, n_samples, classes, stated) -> np.ndarray:
-    """The column of each class: by name, by what is stated, or by place."""
+    """Return the column of each class: by name, by what is stated, or by place."""
     known = None if names is None else _classes_named(names, classes, stated)
     known = stated if known is None else known
     known = classes_of_columns(n_columns, known, stated, _WHO)
@@ -112,7 +112,7 @@ def _columns(names, n_columns, n_samples, classes, stated) -> np.ndarray:
 
 
 def _classes_named(names, classes, stated) -> list | None:
-    """The class of each named column; None where the names say nothing and the classes are stated."""
+    """Return the class of each named column; None where no name is a class and the classes are stated."""
     labels = classes.tolist()
     if len(set(names)) < len(names):
         raise ValueError(f"teacher_logits has several columns of one name: {names[:10]}.")
@@ -134,7 +134,7 @@ def _classes_named(names, classes, stated) -> list | None:
 
 
 def _in_order(given, index):
-    """The rows in the order of X's index, where they carry an index of their own."""
+    """Return the rows in the order of X's index, where they carry an index of their own."""
     own: Any = getattr(given, "index", None)
     if not hasattr(own, "equals") or not hasattr(given, "loc") or own.equals(index) or len(own) != len(index):
         return given

@@ -137,7 +137,7 @@ def checked_tau(tau: float | str | None, normalization: str) -> float | None:
 
 
 class PathwayWeights(LearnedPath):
-    """What a net needs to know of the weights of its pathways: what they are, and which count.
+    """The weights of a net's pathways, and which of them are active.
 
     Attributes
     ----------
@@ -270,7 +270,7 @@ class JointFactors(PathwayWeights):
         factors._now, logit_term._now = self._split(self._now)
 
     def _split(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """What belongs to the factors, and to (lambda1, T)."""
+        """Split values into those of the factors and those of (lambda1, T)."""
         return values[..., :-2], values[..., -2:]
 
     @property
@@ -315,7 +315,7 @@ class JointFactors(PathwayWeights):
         return torch.cat([part._from_theta(own) for part, own in parts], dim=-1)
 
     def path(self) -> np.ndarray:
-        """As that of the factors, with ``logit_term``, (lambda1, T), beside ``raw``."""
+        """One row per iteration as for the factors, with ``logit_term``, (lambda1, T), beside ``raw``."""
         return self._path_of({"raw": len(self._now) - 2, "logit_term": 2})
 
 
@@ -376,7 +376,7 @@ class ScheduledWeights(PathwayWeights):
         return torch.as_tensor(np.concatenate(parts, axis=1, dtype=np.float64))
 
     def state_dict(self) -> dict[str, Any]:
-        """How many iterations there have been; the schedule is set beforehand."""
+        """Return the number of iterations so far; the schedule is set beforehand."""
         return {"t": self._t}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

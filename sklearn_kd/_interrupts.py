@@ -1,4 +1,4 @@
-"""Whether a fit was interrupted, or ended by one of its callbacks, and what follows from it."""
+"""Tells interrupts of a fit from callbacks that end it, and acts on them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HANDING_ON = ("sklearn.pipeline", "sklearn.base", "sklearn.callback", "sklearn.
 
 
 def from_outside(interrupt: KeyboardInterrupt) -> bool:
-    """Whether Ctrl-C raised it, and not a ``raise`` in a callback or in this library."""
+    """Return whether Ctrl-C raised it, not a ``raise`` in a callback or in this library."""
     trace = interrupt.__traceback__
     if trace is None:
         return True
@@ -46,7 +46,7 @@ def end_interrupted(interrupted: bool, epoch: int, max_epochs: int, n_iterations
 
 
 def is_part_of_something_larger() -> bool:
-    """Whether scikit-learn, joblib or this library called the fit that is under way, not the user alone."""
+    """Return whether scikit-learn, joblib or this library called the fit that is under way."""
     frame = sys._getframe(1)
     while frame is not None:
         module = frame.f_globals.get("__name__", "")

@@ -15,7 +15,7 @@ _N_SHOWN = 5
 
 
 def checked_labels(y: Any, n_rows: int, name: str = "y", of: str = "X") -> np.ndarray:
-    """The labels as an array of shape (n_rows,).
+    """Check labels, and return them as an array of shape (n_rows,).
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def checked_labels(y: Any, n_rows: int, name: str = "y", of: str = "X") -> np.nd
 
 
 def _several_for_each(labels: np.ndarray, name: str, of: str) -> str:
-    """Say what an array of another shape is, and what to do with it."""
+    """Compose the message about labels of another shape: what they are, and what to do."""
     message = f"{name} should be a 1d array, got an array of shape {labels.shape} instead."
     if labels.ndim != 2:
         return f"{message} Give one label per row of {of}."
@@ -91,7 +91,7 @@ def _is_missing(label: Any) -> bool:
 
 
 def sorted_classes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The classes of y, and the class code of each row.
+    """Return the sorted classes of y, and the class code of each row.
 
     Raises
     ------

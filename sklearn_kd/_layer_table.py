@@ -77,7 +77,7 @@ class LayerTable(Sequence):
 
 
 def layer_table(network: Any, samples: Any, layers: str | Sequence[str] = "auto") -> LayerTable:
-    """The layers of a network that give feature maps, in the order in which they run.
+    """List the layers of a network that give feature maps, in the order in which they run.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def _row(layer: str, call: Call, found: FeatureMap, stage: int | None) -> LayerR
 
 
 def _rows(samples: Any, device: torch.device) -> Tensor:
-    """Two rows for the network; zeros where a shape was given."""
+    """Return two rows for the network; zeros where a shape was given."""
     if isinstance(samples, tuple) and all(isinstance(size, Integral) for size in samples):
         return torch.zeros(2, *map(int, samples), device=device)
     rows = samples if isinstance(samples, Tensor) else torch.as_tensor(np.asarray(samples))

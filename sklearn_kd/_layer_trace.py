@@ -26,7 +26,7 @@ _WEIGHTS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
 def first_map(value: Any) -> tuple[str, Tensor] | None:
-    """The first tensor of four dimensions in ``value``, with its place, or None; no masks or indices."""
+    """Return the first floating-point tensor of four dimensions with its place, or None."""
     return next(_maps_in(value), None)
 
 
@@ -78,7 +78,7 @@ class Call:
             yield from child.inner()
 
     def has_weights(self) -> bool:
-        """Whether a convolution or linear layer runs inside."""
+        """Return whether a convolution or linear layer runs inside."""
         return any(isinstance(call.module, _WEIGHTS) for call in self.inner())
 
 
@@ -110,7 +110,7 @@ class Trace:
 
     @classmethod
     def of_trial(cls, network: nn.Module, samples: Tensor, run: Run | None = None) -> Trace:
-        """That of a pass in evaluation mode, with the order of every map.
+        """Trace a pass in evaluation mode, with the order of every map.
 
         Parameters
         ----------
@@ -156,22 +156,22 @@ class Trace:
                 handle.remove()
 
     def of(self, path: str) -> list[Call]:
-        """The calls of one module."""
+        """Return the calls of one module."""
         return [call for call in self.calls if call.path == path]
 
     def name(self, call: Call) -> str:
-        """What names the map that a call returned: ``"layer1"``, ``"relu#2"``, ``"norm:nhwc"``."""
+        """Return the name of the map that a call returned: ``"layer1"``, ``"relu#2"``, ``"norm:nhwc"``."""
         name = call.path if len(self.of(call.path)) == 1 else f"{call.path}#{call.number}"
         if name != call.path and name in dict(self.network.named_modules()):
             name = f"{call.path}#0{call.number}"  # "relu#2" is a module's own name here
         return f"{name}:nhwc" if call.output is not None and call.output.order == "nhwc" else name
 
     def with_maps(self) -> list[Call]:
-        """The calls that returned a tensor of four dimensions that is no map of 1×1."""
+        """List the calls that returned a tensor of four dimensions that is no map of 1×1."""
         return [call for call in self.calls if call.output is not None and not _is_one_pixel(call.output)]
 
     def stages(self) -> list[Call]:
-        """For each spatial size the last call that ended before the next size began.
+        """Return, for each spatial size, the last call that ended before the next size began.
 
         A block that changes the size counts as a whole: what it computes at the old size is a
         part of the next stage. In the order in which the sizes are first met.
@@ -185,7 +185,7 @@ class Trace:
         ]
 
     def unsure(self) -> list[Call]:
-        """The calls of unknown order of channels that no call of known order contains."""
+        """List the calls of unknown order of channels that no call of known order contains."""
         return list(_unsure(self.root))
 
 
@@ -208,7 +208,7 @@ def _noted(value: Any) -> FeatureMap | None:
 
 
 def _holds_stages(value: Any, call: Call) -> bool:
-    """Whether a call returned the maps of several stages inside it, beside logits perhaps."""
+    """Return whether a call returned the maps of several stages inside it, beside logits perhaps."""
     sizes = {tuple(tensor.shape[2:]) for _, tensor in _maps_in(value)}
     inner = {c.output.shape[2:] for child in call.children for c in child.inner() if c.output is not None}
     return len(sizes & inner) > 1
@@ -219,7 +219,7 @@ def _holds_stages(value: Any, call: Call) -> bool:
 
 
 def _on_the_way(call: Call, seen: set[Size]) -> list[Call]:
-    """The calls inside, and the call itself, whose maps may be the output of a stage."""
+    """List the calls, inside this one and itself, whose maps may be the output of a stage."""
     inner: list[Call] = []
     for child in call.children:
         inner += _on_the_way(child, seen | {c.size for c in inner if c.size is not None})
@@ -237,7 +237,7 @@ def _on_the_way(call: Call, seen: set[Size]) -> list[Call]:
 
 
 def _is_unit(call: Call, inner: Sequence[Call]) -> bool:
-    """Whether what a call computes before it changes the size belongs to its own stage.
+    """Return whether what a call computes before it changes the size belongs to its own stage.
 
     So it is in inverted residuals, bottlenecks and the transitions of a DenseNet, whose work at
     the old size is pointwise, and in blocks that go on after the change. A chain that works at
@@ -253,7 +253,7 @@ def _is_unit(call: Call, inner: Sequence[Call]) -> bool:
 
 
 def _works_on_neighbours(call: Call) -> bool:
-    """Whether pixels see others in a call: a convolution wider than 1×1, or a block of its own."""
+    """Return whether a call mixes pixels: by a convolution wider than 1×1, or a block of its own."""
     calls = list(call.inner())
     if any(isinstance(c.module, nn.Conv2d) and max(_pair(c.module.kernel_size)) > 1 for c in calls):
         return True
@@ -302,7 +302,7 @@ def _find_orders(trace: Trace, samples: Tensor, run: Run) -> None:
 
 
 def _order_by_shape(shape: Size, sizes: set[Size], channels_last: bool) -> str:
-    """The order of a map, given the ``sizes`` of images and of maps of convolutions."""
+    """Return the order of a map, given the ``sizes`` of images and of maps of convolutions."""
     first, last = shape[1:3] in sizes, shape[2:] in sizes
     if last and not first:
         return "nchw"
@@ -312,7 +312,7 @@ def _order_by_shape(shape: Size, sizes: set[Size], channels_last: bool) -> str:
 
 
 def _order_by(changed: frozenset[int], usual: set[frozenset[int]]) -> str | None:
-    """The order of a map whose ``changed`` axes follow the height, as ``usual`` ones of convolutions do."""
+    """Return the order of a map whose ``changed`` axes follow the height, as convolutions' ``usual`` do."""
     if not changed:
         return None
     if changed in usual:
@@ -325,7 +325,7 @@ def _order_by(changed: frozenset[int], usual: set[frozenset[int]]) -> str | None
 def _axes_of_height(
     trace: Trace, samples: Tensor, run: Run
 ) -> tuple[dict[_Key, frozenset[int]], set[frozenset[int]]]:
-    """The axes that change with the height, by map as far as the network runs; those of convolutions."""
+    """Find the axes that change with the height: by map, as far as the network runs, and of convolutions."""
     other = Trace(trace.network)
     if samples.ndim == 4 and samples.shape[2] > 1:
         # Of a size that it was not made for a network may fail; what ran before is known.

@@ -30,7 +30,7 @@ _TRIES = 8
 
 
 class Layer(NamedTuple):
-    """What a name means. ``number`` is None where it names no call: the last one is meant."""
+    """A parsed layer name. ``number`` is None where it names no call: the last one is meant."""
 
     path: str
     number: int | None = None
@@ -39,7 +39,7 @@ class Layer(NamedTuple):
 
     @classmethod
     def parse(cls, name: str, paths: Container[str]) -> Layer:
-        """The layer of this name in a network whose modules have these paths."""
+        """Parse the name of a layer of a network whose modules have these paths."""
         found = None if name in paths else _SYNTAX.fullmatch(name)
         if found is None:
             return cls(name)
@@ -61,7 +61,7 @@ class _Maps(dict[str, Tensor]):
 
 @contextmanager
 def captured(network: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """The feature maps of ``layers``, by name, of one forward pass made inside.
+    """Capture the feature maps of ``layers``, by name, in one forward pass made inside.
 
     Of a module that runs more than once the call that the name says is kept, or the last one. Of
     a tuple, list or dict it is the first tensor of four dimensions. Maps of channels that come
@@ -112,7 +112,7 @@ def _hooked(module: nn.Module, layer: Layer, name: str, maps: dict[str, Tensor])
 def resolve_layers(
     network: nn.Module, layers: str | Sequence[str], samples: Tensor, *, name: str, run: Run | None = None
 ) -> dict[str, Size]:
-    """The layers that are meant, in order, each with the shape of its map of one sample.
+    """Resolve the layers that are meant, in order, each with the shape of its map of one sample.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ class Found(NamedTuple):
 def find_layers(
     network: nn.Module, layers: str | Sequence[str], samples: Tensor, *, name: str, run: Run | None = None
 ) -> dict[str, Found]:
-    """As :func:`resolve_layers`, with the calls."""
+    """Resolve layers as :func:`resolve_layers`, and return their calls too."""
     if not (isinstance(layers, str) and layers == "auto"):
         _check_names(layers, name)
     check_not_compiled(network, name, runs_uncompiled=run is not None)
@@ -185,7 +185,7 @@ def check_not_compiled(network: nn.Module, name: str, *, runs_uncompiled: bool =
 
 
 def stages(network: nn.Module, samples: Tensor, run: Run | None = None) -> tuple[dict[str, Size], list[str]]:
-    """For each spatial size the layer that ends its stage, and all layers that give a map.
+    """Return the layer that ends the stage of each spatial size, and all layers that give a map.
 
     In the order in which the sizes are first met. Maps of 1×1 are no stage, nor is the output
     of the network itself. :meth:`Trace.stages` says which layer that is.
@@ -266,7 +266,7 @@ def _near(path: str, known: Sequence[str]) -> str:
 
 
 def _found(name: str, layer: Layer, trace: Trace, argument: str) -> tuple[str, Found]:
-    """The name of a layer, with ``":nhwc"`` where its channels come last, and what it is."""
+    """Find a layer; its name ends in ``":nhwc"`` where its channels come last."""
     call = _call_of(name, layer, trace, argument)
     found = call.given if layer.of_input else call.output
     if found is None:

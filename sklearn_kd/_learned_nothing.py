@@ -1,4 +1,4 @@
-"""What is said of a fit that learned nothing, or not yet all: of X before it, of the student after it."""
+"""Warnings about fits that learned nothing, or were still learning: on X before, on the student after."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ class Scales(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """How many times the largest is the smallest."""
+        """The largest range divided by the smallest."""
         return self.largest / self.smallest
 
 
 def scales_of(X: Any) -> Scales | None:
-    """The scales of a table of features; None of other inputs, and where all columns are constant."""
+    """Measure the scales of a table's features; None for other inputs, and where all are constant."""
     if not isinstance(X, Tensor) or X.ndim != 2 or X.shape[1] < 2:
         return None
     low, high = torch.aminmax(X, dim=0)
@@ -110,7 +110,7 @@ def warn_of_scales(X: Any, student: nn.Module, names: Sequence[str] | None = Non
 
 
 def _scales_by_itself(student):
-    """Whether the first part that has weights or buffers is a batch normalisation."""
+    """Return whether the first part that has weights or buffers is a batch normalisation."""
     for part in student.modules():
         if next(part.children(), None) is None and [*part.parameters(), *part.buffers()]:
             return isinstance(part, _NormBase)
@@ -145,26 +145,26 @@ class Predictions(NamedTuple):
         return self.probabilities.argmax(dim=1)
 
     def shares(self, classes: Tensor) -> Tensor:
-        """The weight of each class among ``classes``, shape (K,)."""
+        """Return the weight of each class among ``classes``, shape (K,)."""
         return torch.bincount(classes, weights=self.weight, minlength=self.probabilities.shape[1])
 
     def share_right(self, classes: Tensor) -> float:
-        """The weight of the rows for which the student predicts what ``classes`` has."""
+        """Return the weight of the rows for which the student predicts what ``classes`` has."""
         return float(self.weight[self.predicted == classes].sum())
 
     @property
     def name_one_class(self) -> bool:
-        """Whether the student predicts one class for nearly all rows."""
+        """True if the student predicts one class for nearly all rows."""
         return float(self.shares(self.predicted).max()) >= _NEARLY_ALL
 
     def is_at_chance(self, classes: Tensor) -> bool:
-        """Whether the student is not clearly better than always naming the most frequent of ``classes``."""
+        """Return whether the student is not clearly better than naming the most frequent of ``classes``."""
         most = float(self.shares(classes).max())
         error = math.sqrt(max(0.0, most * (1 - most)) * float((self.weight**2).sum()))
         return self.share_right(classes) <= most + error + 1e-9
 
     def knows_of(self, classes: Tensor) -> bool:
-        """Whether the probabilities of the classes go with ``classes``, whatever is the largest of them."""
+        """Return whether the probabilities correlate with ``classes``, whichever is the largest of them."""
         p = self.probabilities - self.weight @ self.probabilities
         covariance = p.gather(1, classes[:, None])[:, 0] - p @ self.shares(classes)
         mean = float(self.weight @ covariance)
@@ -173,7 +173,7 @@ class Predictions(NamedTuple):
 
 
 def predictions_of(net: TrainingNet, train: DistillationData) -> Predictions:
-    """Ask the student of a trained net about rows of D_train: one pass over some thousand at most."""
+    """Let the student of a trained net predict rows of D_train: one pass over some thousand at most."""
     logits_by_batch, targets = [], []
     with evaluating_without_trace(net.module_, train.device):
         for batch in _some_batches(net, train):
@@ -190,7 +190,7 @@ def predictions_of(net: TrainingNet, train: DistillationData) -> Predictions:
 
 
 def _some_batches(net, train) -> Iterator[Batch]:
-    """Rows drawn at random: those of a file are often sorted by class."""
+    """Yield batches of rows drawn at random: those of a file are often sorted by class."""
     generator = torch.Generator().manual_seed(0)
     fetched = isinstance(train, LoadedData)
     rows = torch.randperm(len(train), generator=generator)[: _N_FETCHED if fetched else _N_ROWS]
@@ -206,7 +206,7 @@ def _some_batches(net, train) -> Iterator[Batch]:
 def convergence_message(
     net: TrainingNet, train: DistillationData, classes: np.ndarray, monitor: str, who: str = "The student"
 ) -> str | None:
-    """Set ``net.collapsed_``; return what is to be said of a fit that learned nothing, or had not yet done.
+    """Set ``net.collapsed_``; return a message about a fit that learned nothing, or was still learning.
 
     None where there is nothing to say: of a rehearsal (fewer than 20 iterations, or fewer than five
     epochs and 200 iterations), and of a fit that a user ended or that diverged, which has been said.
@@ -243,7 +243,7 @@ def convergence_message(
 
 
 def unfinished_message(losses: Sequence[float], who: str = "The student") -> str | None:
-    """What is to be said of losses that still fell steeply at the end; None of others.
+    """Return the message about losses that still fell steeply at the end; None for others.
 
     Such as :func:`_falls_on` finds, of 15 epochs or more.
     """
@@ -259,7 +259,7 @@ def unfinished_message(losses: Sequence[float], who: str = "The student") -> str
 
 
 def _falls_on(losses: Sequence[float]) -> bool:
-    """Whether a loss falls as steeply at the end as if it fell in a straight line, or more so.
+    """Return whether a loss falls at the end at least as steeply as in a straight line.
 
     The epochs are parted in five. The loss must have fallen from each part to the next, and from the
     last but one to the last by 18 % or more of its whole fall since the first epoch.
@@ -281,19 +281,19 @@ def _is_rehearsal(epochs) -> bool:
 
 
 def _is_annealed(optimizer) -> bool:
-    """Whether a schedule has lowered the rate to less than half of what was given."""
+    """Return whether a schedule has lowered the rate to less than half of what was given."""
     given = optimizer.defaults.get("lr", 0.0)
     return any(float(group.get("lr", given)) < 0.5 * float(given) for group in optimizer.param_groups)
 
 
 def warn_of_convergence(message: str | None) -> None:
-    """Warn, where there is something to say."""
+    """Warn with the message, if there is one."""
     if message is not None:
         warnings.warn(message, ConvergenceWarning, stacklevel=2)
 
 
 def learned_nothing(predictions: Predictions) -> bool:
-    """Whether a student predicts one class, or is no better than chance, where there was more to learn.
+    """Return whether a student predicts one class, or is at chance, where there was more to learn.
 
     Chance is the share of the most frequent class. Where that is above two thirds, a student that
     predicts it alone may know all that can be known: it has learned if its probabilities go with
@@ -311,7 +311,7 @@ def learned_nothing(predictions: Predictions) -> bool:
 
 
 def _evidence(predictions, classes) -> str:
-    """What shows that nothing was learned."""
+    """Describe the predictions that show that nothing was learned."""
     shares, predicted = predictions.shares(predictions.labels), predictions.shares(predictions.predicted)
     top, n = int(predicted.argmax()), len(predictions.labels)
     most = int(shares.argmax())
@@ -328,7 +328,7 @@ def _evidence(predictions, classes) -> str:
 
 
 def _cause(predictions, X, begun) -> str:
-    """The likely cause, and what to do about it; ``begun`` says whether the loss was falling all the time."""
+    """Name the likely cause, and a remedy; ``begun`` says whether the loss was falling all the time."""
     scales, taught = scales_of(X), predictions.teacher
     if scales is not None and scales.ratio > _MOST_APART:
         return f"The scales of its features differ by a factor of {scales.ratio:.2g}. {_SCALE}."

@@ -22,7 +22,7 @@ _SETTLED = {"dataset", "sampler", "batch_sampler", "generator"}
 
 
 def is_dataset(X: Any) -> bool:
-    """Whether X is to be fetched item by item, not taken as an array."""
+    """Return whether X is to be fetched item by item, not taken as an array."""
     return isinstance(X, Dataset)
 
 

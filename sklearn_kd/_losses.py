@@ -36,7 +36,7 @@ TEMPERATURE_SCALINGS = {
 
 
 class Targets(NamedTuple):
-    """What one batch of student logits is held against.
+    """The targets of one batch of student logits.
 
     Attributes
     ----------

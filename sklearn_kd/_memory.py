@@ -23,7 +23,7 @@ _SAID: dict[str, type[Exception]] = {
 
 
 def _kind(error: BaseException) -> type[Exception] | None:
-    """What lack of memory is to be raised as; None where the error is another."""
+    """Return the exception type to raise for lack of memory; None for any other error."""
     for kind in (torch.cuda.OutOfMemoryError, MemoryError):
         if isinstance(error, kind):
             return kind
@@ -33,13 +33,13 @@ def _kind(error: BaseException) -> type[Exception] | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device or the host had too little memory."""
+    """Return whether a device or the host had too little memory."""
     return _kind(error) is not None
 
 
 @contextmanager
 def out_of_memory_named(doing: str, situation: Callable[[], str], mend: str) -> Iterator[None]:
-    """Say of an error for lack of memory what was being done, what was held, and what needs less.
+    """Re-raise out-of-memory errors with the operation, the memory in use and ways to use less.
 
     It is raised as the type it has, so that it is caught as before; a RuntimeError of torch's
     allocator on the CPU as MemoryError.
@@ -83,18 +83,18 @@ def mebibytes(n_bytes: float) -> str:
 
 
 def needing_less(device: torch.device, *ways: str) -> str:
-    """What a message advises where the memory of ``device`` has run out."""
+    """Return the advice of a message where the memory of ``device`` has run out."""
     elsewhere = () if device.type == "cpu" else ("device='cpu'",)
     return f"What needs less: {'; '.join((*ways, *elsewhere))}."
 
 
 def bytes_of(tensors) -> int:
-    """Of those that there are."""
+    """Add up the bytes of the tensors, passing over anything else."""
     return sum(t.nbytes for t in tensors if isinstance(t, Tensor))
 
 
 def size_of(modules: list[nn.Module]) -> str:
-    """Of the weights."""
+    """Return the size of the modules' weights, in words."""
     return mebibytes(bytes_of(w for module in modules for w in module.parameters()))
 
 

@@ -75,7 +75,7 @@ class LearnedPath:
 
     @property
     def iteration(self) -> int:
-        """How many training iterations have been recorded."""
+        """Number of recorded training iterations."""
         return len(self._values) - 1
 
     def after(self, iteration: int) -> Tensor:
@@ -131,7 +131,7 @@ class LearnedPath:
 
     @property
     def planned(self) -> bool:
-        """Whether the next iteration's values are set."""
+        """True if the next iteration's values are set."""
         return bool(self._planned)
 
     def follow_plan(self) -> None:
@@ -145,7 +145,7 @@ class LearnedPath:
         self._annotate(predicted=True)
 
     def _go_on_from(self, value: Tensor) -> None:
-        """Let the optimizer take its next step from here."""
+        """Set the values from which the optimizer takes its next step."""
         self._theta.copy_(self._to_theta(value))
 
     def trajectory(self, first: int, last: int) -> Tensor:
@@ -165,7 +165,7 @@ class LearnedPath:
     # Kept and taken up again
 
     def start_of_path(self) -> Tensor:
-        """What the path began with, on the CPU: another training has another."""
+        """Return the values that the path began with, on the CPU: another training has another."""
         return self._values[0].detach().cpu()
 
     def state_dict(self) -> dict[str, Any]:
@@ -197,7 +197,7 @@ class LearnedPath:
         self._waited = list(state["waited"])
 
     def _state_of_steps(self) -> Any:
-        """That of what takes the steps."""
+        """Return the state of the coordinates and of their optimizer."""
         return {"theta": self._theta, "optimizer": self._optimizer.state_dict()}
 
     def _go_on_with_steps(self, state: Any) -> None:
@@ -234,11 +234,11 @@ class CountedPath:
 
     @property
     def iteration(self) -> int:
-        """How many counted iterations there have been."""
+        """Number of counted iterations."""
         return self._path.iteration - len(self._waited)
 
     def after(self, iteration: int) -> Tensor:
-        """The values after so many counted iterations, shape (m,)."""
+        """Return the values after so many counted iterations, shape (m,)."""
         return self._path.after(self._place(iteration))
 
     def trajectory(self, first: int, last: int) -> Tensor:
@@ -247,7 +247,7 @@ class CountedPath:
         return torch.cat(rows)
 
     def _place(self, iteration):
-        """How many iterations there have been in all after so many counted ones."""
+        """Convert a number of counted iterations to that of all iterations."""
         for waited in self._waited:
             iteration += waited < iteration
         return iteration
@@ -360,7 +360,7 @@ class Metaparameters(LearnedPath):
 
 
 def checked_bounds(bounds):
-    """The bounds of T, if they are two positive numbers in order; else raise ValueError."""
+    """Return the bounds of T; raise ValueError unless they are two positive numbers in order."""
     valid = len(bounds) == 2 and all(isinstance(b, Real) for b in bounds)
     if not valid or not 0 < bounds[0] <= bounds[1] < math.inf:
         raise ValueError(f"temperature_bounds={bounds!r} must be two numbers, 0 < low <= high.")

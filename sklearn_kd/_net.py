@@ -57,7 +57,7 @@ def _as_it_is(iteration, *batches):
 
 
 def _outcome(outcome, known, directionless):
-    """Of an iteration, given that of its step, and whether its hypergradient is finite or has none."""
+    """Return an iteration's outcome, given its step's, and whether its hypergradient is finite or none."""
     known = as_number(known)
     if not isinstance(known, torch.Tensor):
         return outcome if known else NO_DIRECTION if directionless else NO_HYPERGRADIENT
@@ -185,7 +185,7 @@ class TrainingNet(NeuralNetClassifier):
     # The student
 
     def initialize(self):
-        """As in skorch; nothing has been trained yet."""
+        """Initialize as skorch does, and mark the net as untrained."""
         super().initialize()
         self.val_temperature_ = 1.0
         self.step_record_ = self.validation_batches_ = self.keeper_ = None
@@ -197,7 +197,7 @@ class TrainingNet(NeuralNetClassifier):
         return self
 
     def initialize_callbacks(self):
-        """As in skorch; the scorers see labels."""
+        """Initialize callbacks as skorch does, and give their scorers labels."""
         super().initialize_callbacks()
         if self.labels is not None:
             show_labels_to_scorers([callback for _, callback in self.callbacks_], self.labels)
@@ -209,7 +209,7 @@ class TrainingNet(NeuralNetClassifier):
 
     @property
     def recorded(self) -> tuple[str, ...]:
-        """What the net itself records in the history by epoch, beside the losses."""
+        """Names of what the net itself records in the history by epoch, beside the losses."""
         return "skipped_steps", "skipped_hypergradients"
 
     def trained_modules(self) -> list[torch.nn.Module]:
@@ -265,7 +265,7 @@ class TrainingNet(NeuralNetClassifier):
     # The loop
 
     def notify(self, method_name, **cb_kwargs):
-        """As in skorch, but for the calls that would do nothing."""
+        """Notify as skorch does, but skip calls that would do nothing."""
         getattr(self, method_name)(self, **cb_kwargs)
         for callback in self._listeners(method_name):
             getattr(callback, method_name)(self, **cb_kwargs)
@@ -308,7 +308,7 @@ class TrainingNet(NeuralNetClassifier):
         return not inherited or method_name in vars(callback)
 
     def run_single_epoch(self, iterator, training, prefix, step_fn, **params):
-        """As in skorch, but the losses are copied from the device once, when the epoch ends.
+        """Run an epoch as skorch does, but copy the losses from the device once, when it ends.
 
         Where a callback other than a score may look at them batch by batch, they are copied
         batch by batch. The epoch ends early where too many steps in a row were skipped.
@@ -422,12 +422,12 @@ class TrainingNet(NeuralNetClassifier):
         return step | {"outcome": GOOD}
 
     def new_step_record(self) -> StepRecord:
-        """What takes the hypergradients of this net's steps."""
+        """Make the record that computes the hypergradients of this net's steps."""
         raise NotImplementedError
 
     @property
     def _record(self) -> StepRecord | None:
-        """Of the iteration under way, where it takes a hypergradient."""
+        """The record of the iteration under way; None where it takes no hypergradient."""
         record = self.step_record_
         return record if record is not None and record.begun else None
 
@@ -517,7 +517,7 @@ class TrainingNet(NeuralNetClassifier):
         warnings.warn(message, ConvergenceWarning, stacklevel=2)
 
     def _mend(self) -> str:
-        """Say what to do about steps that were skipped."""
+        """Return the remedy for steps that were skipped."""
         return (None if self.watch_ is None else self.watch_.fault()) or MEND
 
     def where_it_stood(self, iteration: int) -> str:
@@ -525,7 +525,7 @@ class TrainingNet(NeuralNetClassifier):
         return ""
 
     def validation_loss(self, dataset) -> float:
-        """L_val on all rows of ``dataset``; a student that draws in evaluation leaves no trace."""
+        """Compute L_val on all rows of ``dataset``; draws of the student leave the generators unchanged."""
         with preserved_random_state(torch.device(self.device), seed=0):
             losses = [
                 (len(batch[0]), float(self.validation_step(batch)["loss"]))

@@ -193,7 +193,7 @@ def state_of(net: TrainingNet, at_start: dict[str, Any], lose) -> dict[str, Any]
 
 
 def put_into(net: TrainingNet, state: dict[str, Any]) -> None:
-    """Let a net whose training has begun, in the same way, be where another was."""
+    """Load a training state into a net initialised with the same parameters."""
     for module, kept in zip(net.trained_modules(), state["modules"], strict=True):
         _put_into_module(module, kept)
     if state["optimizer"] is not None:
@@ -220,7 +220,7 @@ def _history(rows: Any) -> History:
 
 
 def _checked_places(places: dict[str, Any]) -> dict[str, Any]:
-    """Return where the iterators stand; raise an error if that is nowhere."""
+    """Return the states of the iterators; raise an error if they are no states of generators."""
     for place in places.values():
         for state in (place[0], *place[1:]):
             torch.Generator().set_state(state)
@@ -295,7 +295,7 @@ def _put_buffer(part, name, value):
 
 
 def states_of_helpers(net: TrainingNet, lose) -> dict[str, dict[str, Any]]:
-    """What callbacks and strategy have come to know."""
+    """Return the states of callbacks and strategy."""
     return {name: _state_of_helper(helper, name, lose) for name, helper in _helpers(net)}
 
 
@@ -316,7 +316,7 @@ def _changed(state, at_start):
 
 
 def _state_of_helper(helper, called, lose) -> dict[str, Any]:
-    """Its own account of it, or its attributes."""
+    """Return ``state_dict()`` if the helper has one, else its serialisable attributes."""
     if _accounts(helper):
         try:
             return {"state_dict": to_plain(helper.state_dict())}
@@ -361,7 +361,7 @@ def _without_functions(account):
 
 
 def _accounts(value) -> bool:
-    """Whether it tells its state, and takes it back."""
+    """Return whether it has ``state_dict`` and ``load_state_dict``."""
     is_class = isinstance(value, type)
     return not is_class and hasattr(value, "state_dict") and hasattr(value, "load_state_dict")
 

@@ -37,7 +37,7 @@ _FAILURES = (RuntimeError, ValueError, TypeError, IndexError, KeyError, Attribut
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
-    """The module itself, where it is wrapped for several devices."""
+    """Return the module inside wrappers for several devices."""
     return unwrapped(module.module) if isinstance(module, _PARALLEL) else module
 
 
@@ -93,7 +93,7 @@ class EvaluatedNetwork:
             self._state = {name: t.detach().to(device) for name, t in tensors.items()}
 
     def __call__(self, x: Tensor) -> Any:
-        """What the module returns for a batch.
+        """Return what the module returns for a batch.
 
         Raises
         ------
@@ -129,7 +129,7 @@ def _script_on(module, device):
 
 
 class AnswerForm(NamedTuple):
-    """How the logits for the classes are got from what a network returns."""
+    """The way from what a network returns to the logits of the classes."""
 
     columns: Tensor | None
     probabilities: bool
@@ -155,7 +155,7 @@ class AnswerForm(NamedTuple):
         return cls(None if in_place else torch.as_tensor(columns, device=values.device), probabilities)
 
     def __call__(self, values: Tensor) -> Tensor:
-        """Logits, columns in the order of the classes."""
+        """Return logits, columns in the order of the classes."""
         logits = logarithms(values) if self.probabilities else values
         return logits if self.columns is None else logits.index_select(1, self.columns)
 
@@ -189,7 +189,7 @@ class NetworkLogits:
         self._form: AnswerForm | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Logits of a batch, columns in the order of the classes."""
+        """Return the logits of a batch, columns in the order of the classes."""
         values = self._ask(x)
         if self._form is None:
             self._form = self._judge(values)
@@ -206,7 +206,7 @@ class NetworkTeacher(Teacher):
 
     @contextmanager
     def drawing_from(self, seed, device):
-        """A context to ask it in, a turn of this thread: it draws from ``seed``, and leaves no trace."""
+        """Enter a context to ask it in, a turn of this thread, with ``seed``; generators are put back."""
         with preserved_random_state(device, seed):
             yield
 
@@ -292,7 +292,7 @@ class SkorchTeacher(NetworkTeacher):
 
     @property
     def _declares_probabilities(self):
-        """Whether the user has said how probabilities come from what the module returns."""
+        """True if the user has said how probabilities come from what the module returns."""
         plain = (NeuralNet.predict_proba, NeuralNetClassifier.predict_proba)
         return self._net.predict_nonlinearity != "auto" or type(self._net).predict_proba not in plain
 

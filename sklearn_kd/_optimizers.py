@@ -14,7 +14,7 @@ OPTIMIZER_KINDS = [type, str, callable, Optimizer]
 
 
 def named_optimizers() -> dict[str, type[Optimizer]]:
-    """torch's optimizers by their names in lower case."""
+    """Return torch's optimizers by their names in lower case."""
     return {
         name.lower(): kind
         for name, kind in vars(torch.optim).items()
@@ -23,7 +23,7 @@ def named_optimizers() -> dict[str, type[Optimizer]]:
 
 
 def optimizer_class(optimizer: Any, name: str = "optimizer") -> type[Optimizer]:
-    """The class that is meant, by itself or by a name of :mod:`torch.optim`, in whatever case.
+    """Return the optimizer class, given itself or its name in :mod:`torch.optim`, in whatever case.
 
     Raises
     ------

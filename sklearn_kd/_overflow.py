@@ -1,4 +1,4 @@
-"""Whether a student predicts anything for the rows of a fit: before it, in it, and after it."""
+"""Detects non-finite predictions before, during and after training."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LARGE_SQUARES = 1e9
 
 
 class OverflowCheck:
-    """Whether a student's probabilities of the rows of a fit are numbers.
+    """Checks whether a student's probabilities of the rows of a fit are numbers.
 
     Asked about the rows of the largest values, and about all where their logits are so large that
     they cannot speak for the others. Of a user's Dataset it is asked about two rows.
@@ -42,7 +42,7 @@ class OverflowCheck:
         return float(self.rows.abs().max())
 
     def passed_by(self, student: nn.Module) -> bool:
-        """Whether no probability is NaN in evaluation mode."""
+        """Return whether no probability is NaN in evaluation mode."""
         with evaluating_without_trace(student, self.rows.device):
             known, small = torch.stack(_known_and_small(student(self.rows))).tolist()
             if small or not known:
@@ -82,7 +82,7 @@ def refuse_overflow(logits: Tensor) -> Tensor:
 
 
 def has_finite_state(modules: Sequence[nn.Module]) -> bool:
-    """Whether all weights and buffers are finite."""
+    """Return whether all weights and buffers are finite."""
     state = [v for m in modules for v in m.state_dict().values() if isinstance(v, Tensor)]
     # As for gradients, a sum is quick, and overflows only next to what overflows itself.
     return not state or bool(torch.isfinite(torch.stack([v.sum(dtype=_sums(v)) for v in state])).all())
@@ -118,7 +118,7 @@ def check_scale(student: nn.Module, data: SplitData) -> None:
 
 
 def _keeps_finite_state(student, check):
-    """Whether a training pass leaves buffers, such as running variances, finite."""
+    """Return whether a training pass leaves buffers, such as running variances, finite."""
     if check.largest < _LARGE_SQUARES or len(check.rows) < 2 or not any(True for _ in student.buffers()):
         return True
     student = copy.deepcopy(student).train()

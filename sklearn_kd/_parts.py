@@ -33,7 +33,7 @@ def parts_block(teacher: Any, student: Any, student_params: dict[str, Any]) -> V
 
 
 def _part(part: Any, params: dict[str, Any]) -> tuple[Any, str, str]:
-    """What scikit-learn is to draw, its name, and what unfolds below."""
+    """Return what scikit-learn draws for a part, its name, and the details that unfold."""
     if isinstance(part, (type, FunctionType, partial)):
         name = student_name(part)
         params = (part.keywords if isinstance(part, partial) else {}) | params

@@ -56,7 +56,7 @@ class Pathway(NamedTuple):
 
 
 def named_transforms(transforms: Sequence[str | Maker]) -> dict[str, Maker]:
-    """What makes each transform, by name.
+    """Return the factory of each transform, by name.
 
     Raises
     ------

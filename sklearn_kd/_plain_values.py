@@ -52,7 +52,7 @@ def _to_plain(value):
 
 
 def from_plain(value: Any) -> Any:
-    """What :func:`to_plain` was given; tensors are on the CPU."""
+    """Restore what :func:`to_plain` was given; tensors are on the CPU."""
     if type(value) is list:
         return [from_plain(v) for v in value]
     if type(value) is not dict:
@@ -64,7 +64,7 @@ def from_plain(value: Any) -> Any:
 
 
 def are_same(a: Any, b: Any) -> bool:
-    """Whether two results of :func:`to_plain` are equal; NaN is itself."""
+    """Return whether two results of :func:`to_plain` are equal; NaN equals NaN."""
     if type(a) is not type(b):
         return False
     if isinstance(a, Tensor):

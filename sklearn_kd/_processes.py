@@ -1,4 +1,4 @@
-"""How many processes to use, one thread of torch in each, and what those of torch.distributed do."""
+"""The number of processes, one thread of torch in each, and a warning about those of torch.distributed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def one_by_one() -> str:
 
 
 def default_n_jobs(device_type: str) -> int | None:
-    """What ``n_jobs=None`` means where runs take long: every core.
+    """Return what ``n_jobs=None`` means where runs take long: every core.
 
     None, and so what ``joblib.parallel_config`` says, where that has been used, and one
     process on a GPU, which several would have to share.

@@ -63,7 +63,7 @@ class Progress(Callback):
 
 
 def in_words(seconds: float) -> str:
-    """As a person would say it.
+    """Write a duration in the largest unit that fits.
 
     Examples
     --------

@@ -43,7 +43,7 @@ def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
 
 
 def host_random_state() -> dict[str, Any]:
-    """The state of NumPy's and Python's global generators, which a user's code may draw from."""
+    """Return the state of NumPy's and Python's global generators, which a user's code may draw from."""
     return {"numpy": np.random.get_state(), "python": random.getstate()}  # noqa: NPY002
 
 
@@ -90,7 +90,7 @@ def preserved_random_state(device: torch.device, seed: int | None = None) -> Ite
 
 
 class _SharedSeed:
-    """torch's generators seeded where no turn can be held, since other threads are waited for.
+    """Seeds torch's generators where no turn can be held, since other threads are waited for.
 
     The first who comes in remembers how they were, and the last one puts them back. Where another
     thread has its turn they are that thread's, and left alone.
@@ -124,7 +124,7 @@ class _SharedSeed:
 
 
 def _devices_in_use() -> list[torch.device]:
-    """Those that a user's code may draw on, wherever this library's own works."""
+    """List the devices that a user's code may draw on, whichever one this library works on."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return [torch.device("cuda", k) for k in range(torch.cuda.device_count())]
     return [torch.device("mps" if torch.backends.mps.is_available() else "cpu")]

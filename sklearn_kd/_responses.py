@@ -21,7 +21,7 @@ def global_norm(tensors: list[Tensor]) -> Tensor:
 
 
 class Response:
-    """That of plain SGD, −γ v, whatever the optimizer; the base of those that know more.
+    """The response of plain SGD, −γ v, whatever the optimizer; base of exact ones.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def warn_if_response_unknown(optimizer: Optimizer) -> None:
 
 
 def ill_conditioned_steps(optimizer: Optimizer) -> int:
-    """How many first steps have a response too erratic to learn from.
+    """Return how many first steps have a response too erratic to learn from.
 
     Adam's first steps divide by a second moment that one or two batches decide.
     """

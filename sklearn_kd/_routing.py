@@ -148,7 +148,7 @@ class RoutingEstimator(BaseEstimator):
         return bool(rest) and prefix in cls._routed_prefixes
 
     def _meant(self, name: str) -> str:
-        """What to give in place of a parameter that is not known, after a space; nothing if that is open."""
+        """Suggest what to give in place of an unknown parameter, after a space; "" if nothing is near."""
         known = self._get_param_names()
         prefix, _, rest = name.partition("__")
         if rest and prefix in known:
@@ -193,7 +193,7 @@ def _arguments(function) -> list[str]:
 
 
 def _arguments_known(function) -> list[str]:
-    """The names of what a class, a function or a named optimizer takes; none where that is not known."""
+    """List the arguments of a class, a function or a named optimizer; none where they are not known."""
     try:
         return _arguments(optimizer_class(function) if isinstance(function, str) else function)
     except (TypeError, ValueError):

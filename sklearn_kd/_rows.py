@@ -1,4 +1,4 @@
-"""What may be given to ``fit`` and ``predict``: rows, labels and weights, checked."""
+"""Checks of what is given to ``fit`` and ``predict``: rows, labels and weights."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class CheckedRows(RoutingEstimator):
         raise NotImplementedError
 
     def _loader_settings(self, part):
-        """How rows of a Dataset are loaded for "iterator_train" or "iterator_valid"."""
+        """Return the loader's settings for "iterator_train" or "iterator_valid"."""
         return {"batch_size": self.batch_size} | self._routed(part)
 
     def _checked_forms(self, X: Any, X_val: Any) -> bool:
-        """Whether X is a Dataset; X_val must be given in the same form."""
+        """Return whether X is a Dataset; refuse X_val in another form."""
         loaded = is_dataset(X)
         if X_val is not None and is_dataset(X_val) != loaded:
             raise TypeError(

@@ -40,7 +40,7 @@ class Run(NamedTuple):
         return train_alone(net, self.data, self.seeds.training)
 
     def _some_answers(self) -> Tensor | None:
-        """What the teacher is known by."""
+        """Return some answers of the teacher, by which a checkpoint recognises it."""
         train = self.data.train
         if train.augmentation is None:
             return some_answers(train.targets.teacher_logits)

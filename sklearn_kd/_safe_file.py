@@ -29,7 +29,7 @@ _MEND = "Give a file that save has written."
 
 
 class Content(NamedTuple):
-    """What is in a file."""
+    """The content of a file."""
 
     about: dict[str, Any]
     tensors: dict[str, Tensor]
@@ -93,7 +93,7 @@ def packed(content: Content) -> bytes:
 
 
 def unpacked(data: bytes, name: str) -> Content:
-    """What is in a file's bytes, which may be anything; ``name`` is what messages call it.
+    """Unpack a file's bytes, which may be anything; ``name`` is what messages call it.
 
     Raises
     ------
@@ -188,7 +188,7 @@ def _looks_like(data: bytes) -> str:
 
 
 def _digest(about: str, tensors: dict[str, Tensor]) -> str:
-    """Of all that is in the file, in hexadecimal."""
+    """Return a digest of all that is in the file, in hexadecimal."""
     digest = hashlib.sha256(about.encode("utf-8", "surrogatepass"))
     for name in sorted(tensors):
         tensor = tensors[name]

@@ -1,4 +1,4 @@
-"""What an estimator has, as JSON and tensors, and back: parameters, labels, tables, histories, modules.
+"""Encodes an estimator's content as JSON and tensors, and decodes it: parameters, labels, tables, modules.
 
 Nothing is imported or called that a file names: a name is looked up among the classes of this
 library and the optimizers of torch.
@@ -41,7 +41,7 @@ _CLASSES = ("student", "optimizer", "meta_optimizer")
 
 
 def is_of_machine(name: str) -> bool:
-    """Whether a parameter says how a machine is used, and is not for a file to say on another.
+    """Return whether a parameter is about the machine, which a file must not decide for another one.
 
     A file that decides where a later fit writes, or how many processes read, would be obeyed unseen.
     """
@@ -53,7 +53,7 @@ class NoFormError(TypeError):
 
 
 class ContentError(ValueError):
-    """What a file has and should not; the message goes on from "it has"."""
+    """A file has something that it should not; the message goes on from "it has"."""
 
 
 # --------------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ def decoded(value: Any) -> Any:
 
 
 def decoded_parameter(name: str, value: Any) -> Any:
-    """The parameter of this name that :func:`encoded` made this of.
+    """Decode the parameter of this name that :func:`encoded` has encoded.
 
     Raises
     ------
@@ -202,7 +202,7 @@ def decoded_labels(given: Mapping[str, Any]) -> np.ndarray:
 
 
 def _width(stated: int, labels: list[Any]) -> int:
-    """The width of the labels' dtype: as stated, or as narrow as they are where that is out of proportion.
+    """Return the width of the labels' dtype: as stated, or theirs where that is out of proportion.
 
     Raises
     ------

@@ -308,7 +308,7 @@ class SafeFiles(BaseDistiller):
         raise NotImplementedError
 
     def _net_params(self) -> dict[str, Any]:
-        """What the nets of both systems are given to predict."""
+        """Return the parameters that the nets of both systems need to predict."""
         return {
             "strategy": Fixed(),
             "hypergradient": self.hypergradient,
@@ -376,7 +376,7 @@ def _number(value: Any) -> float:
 
 
 def _check_metaparameters(lambda1: Any, temperature: Any, where: str) -> None:
-    """Refuse what no fit can have found."""
+    """Refuse values of lambda1 and T that no fit can have found."""
     lambda1, temperature = np.asarray(lambda1), np.asarray(temperature)
     wrong = lambda1[~((lambda1 >= 0) & (lambda1 <= 1))]
     if len(wrong):
@@ -416,7 +416,7 @@ def _student(estimator: Any, weights: dict[str, Tensor], name: str) -> nn.Module
 
 
 class DistilledFiles(SafeFiles):
-    """Of :class:`DistilledClassifier`: beside the student the path of the metaparameters."""
+    """Files of :class:`DistilledClassifier`: beside the student the path of the metaparameters."""
 
     _numbers = ("lambda1_", "temperature_", "val_temperature_")
 
@@ -454,7 +454,7 @@ class DistilledFiles(SafeFiles):
 
 
 class DistProFiles(SafeFiles):
-    """Of :class:`DistProClassifier`: beside the student the transforms, and the process."""
+    """Files of :class:`DistProClassifier`: beside the student the transforms, and the process."""
 
     def _put_fitted(self, content, lost):
         about, tensors, process = content.about, content.tensors, self.process_

@@ -40,7 +40,7 @@ class StepSkipped(Exception):
 
 
 def is_finite(loss: Tensor, gradients: list[Tensor]) -> bool | Tensor:
-    """Whether all of them are, of shape () where it is not read; not so either where sums overflow."""
+    """Return whether loss and gradients, and their sums, are finite; as a tensor where it is not read."""
     value = as_number(loss)
     if not isinstance(value, Tensor):  # where sums, read one by one, take the least time
         return math.isfinite(sum((g.sum().item() for g in gradients), value))
@@ -99,7 +99,7 @@ class Buffers:
 
 
 class KeptState:
-    """What an optimizer is about to change: its weights and its state, as they stand.
+    """Snapshot of an optimizer's weights and state, which it is about to change.
 
     The count of Adam's steps is the host's where Adam is not capturable: it goes on in steps that
     are undone, as it does for all students that share it.
@@ -161,7 +161,7 @@ def _bits(t: Tensor) -> Tensor:
 
 
 class Skips:
-    """What became of the iterations of one fit.
+    """Counts the skipped steps and hypergradients of one fit.
 
     Attributes
     ----------
@@ -197,7 +197,7 @@ class Skips:
 
     @property
     def over(self) -> bool:
-        """Whether so many steps in a row were skipped that there is nothing more to learn."""
+        """True if so many steps in a row were skipped that there is nothing more to learn."""
         return self.in_a_row >= MOST_SKIPPED_IN_A_ROW
 
     def _count(self, outcome):
@@ -217,7 +217,7 @@ MEND = "Lower lr, clip the gradients (skorch.callbacks.GradientNormClipping) or 
 def divergence_message(
     skips: Skips, predicts: bool, n_iterations: int, epoch: int, stood: Callable[[int], str], mend: str = MEND
 ) -> str:
-    """Why a fit was given up after ``n_iterations``, in ``epoch``, and what is kept.
+    """Compose the message: why a fit was given up after ``n_iterations``, in ``epoch``, and what is kept.
 
     ``predicts`` says whether the student did to the end; ``stood`` tells the metaparameters of an
     iteration; ``mend`` is what to do.
@@ -238,7 +238,7 @@ def divergence_message(
 
 
 def skips_message(skips: Skips, stood: Callable[[int], str], mend: str = MEND) -> str:
-    """What a fit that came to its end has skipped."""
+    """Compose the message about what a completed fit has skipped."""
     first = skips.first or 0
     return (
         f"{skips.counts[SKIPPED]} of {sum(skips.counts)} steps were skipped, because loss or gradient was "

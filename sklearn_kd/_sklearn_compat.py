@@ -29,7 +29,7 @@ except ImportError:  # scikit-learn < 1.9 has no callbacks
 
 
 def has_callbacks(estimator) -> bool:
-    """Whether ``set_callbacks`` has given it any."""
+    """Return whether ``set_callbacks`` has given the estimator any callbacks."""
     return bool(getattr(estimator, "_skl_callbacks", None))
 
 

@@ -118,7 +118,7 @@ _INPUT_SHAPE = ("input_shape",)
 def build_student(
     student: nn.Module | Callable[..., nn.Module], params: dict, sample_shape: tuple, n_classes: int
 ) -> nn.Module:
-    """A fresh student for samples of ``sample_shape`` and ``n_classes`` classes.
+    """Build a fresh student for samples of ``sample_shape`` and ``n_classes`` classes.
 
     An instance is copied. A class, or any callable that returns a module, is called with ``params``
     and, where its signature has them and ``params`` does not, with numbers per sample
@@ -173,18 +173,18 @@ def build_student(
 
 
 def makes_students(student: Any) -> bool:
-    """Whether it is a class of modules, or a function that may return one."""
+    """Return whether ``student`` is a class of modules, or a function that may return one."""
     return issubclass(student, nn.Module) if inspect.isclass(student) else callable(student)
 
 
 def student_name(student: Any) -> str:
-    """What messages and diagrams call a class, a function or a ``functools.partial``."""
+    """Return what messages and diagrams call a class, a function or a ``functools.partial``."""
     inner = student.func if isinstance(student, partial) else student
     return getattr(inner, "__name__", type(inner).__name__)
 
 
 def student_signature(student: Callable) -> inspect.Signature:
-    """The signature of a class or a function that makes students.
+    """Return the signature of a class or a function that makes students.
 
     Raises
     ------
@@ -201,7 +201,7 @@ def student_signature(student: Callable) -> inspect.Signature:
 
 
 def _sizes(student, signature, params, sample_shape, n_classes) -> dict[str, Any]:
-    """The sizes that the data settle, by the names that the signature has for them."""
+    """Return the sizes that the data settle, by the names that the signature has for them."""
     sizes = {
         _IN_FEATURES: math.prod(sample_shape),
         _IN_CHANNELS: sample_shape[0],
@@ -221,7 +221,7 @@ def _sizes(student, signature, params, sample_shape, n_classes) -> dict[str, Any
 
 
 def _refuse_wrapped(student):
-    """Refuse what belongs to a process group, whose gradients are averaged behind the optimizer's back."""
+    """Refuse modules of a process group, whose gradients are averaged before the optimizer's step."""
     # By name: to import FSDP takes seconds.
     kinds = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}
     found = [kind.__name__ for kind in type(student).__mro__ if kind.__name__ in kinds]
@@ -237,7 +237,7 @@ def _prefixed(params: dict) -> str:
 
 
 def in_float32(student: nn.Module, samples: Tensor) -> nn.Module:
-    """The student, with weights of float32 if it cannot take float32 samples as it is.
+    """Return the student, with weights of float32 if it cannot take float32 samples as it is.
 
     One whose weights are of another type may cast what it is given, and is left alone then.
     """
@@ -281,7 +281,7 @@ def check_student(student: nn.Module, samples: Tensor, n_classes: int, made_by: 
 
 
 def check_student_output(student: nn.Module, samples: Tensor, n_classes: int, made_by: Any = None) -> Tensor:
-    """The logits of ``samples`` in evaluation mode.
+    """Compute the logits of ``samples`` in evaluation mode.
 
     Raises
     ------
@@ -312,7 +312,7 @@ def _said_by(error: Exception) -> str:
 
 
 def _check_logits(student, logits, shape: tuple[int, int], mode: str, made_by) -> None:
-    """Refuse what are no logits of this shape, with the mend for what they are."""
+    """Refuse anything but logits of this shape; the message has the remedy."""
     if isinstance(logits, Tensor) and logits.shape == shape:
         if logits.is_floating_point():
             return
@@ -328,7 +328,7 @@ def _check_logits(student, logits, shape: tuple[int, int], mode: str, made_by) -
 
 
 def _form_and_mend(given, shape: tuple[int, int], mode: str, made_by) -> tuple[str, str]:
-    """What a student returned in place of logits, in words, and what to do about it."""
+    """Describe what a student returned in place of logits, and what to do about it."""
     n_rows, n_classes = shape
     if isinstance(given, Tensor):
         got = str(tuple(given.shape))
@@ -363,7 +363,7 @@ def _hides_names(factory) -> bool:
 
 
 def _described(given) -> str:
-    """A tuple, a dict or another object in words, with what is in it."""
+    """Describe a tuple, a dict or another object, with what is in it."""
     parts = given.items() if isinstance(given, Mapping) else enumerate(_as_list(given))
     found = [f"{key!r}: {shape_or_type(value)}" for key, value in parts][:4]
     return f"a {type(given).__name__}" + (f" of {{{', '.join(found)}}}" if found else "")
@@ -374,7 +374,7 @@ def _as_list(given) -> list:
 
 
 def _way_to_logits(given, shape) -> str:
-    """The expression that takes the logits out of what a student returned."""
+    """Return the expression that takes the logits out of what a student returned."""
     if isinstance(getattr(given, "logits", None), Tensor):
         return "return self.student(x).logits"
     parts = given.items() if isinstance(given, Mapping) else enumerate(_as_list(given))

@@ -1,4 +1,4 @@
-"""What a misspelt or unknown name was probably meant to be."""
+"""Suggestions for misspelt or unknown names."""
 
 from __future__ import annotations
 

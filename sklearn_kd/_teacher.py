@@ -1,4 +1,4 @@
-"""What every kind of teacher can do."""
+"""The interface of every kind of teacher."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Teacher:
 
     @staticmethod
     def accepts(teacher) -> bool:
-        """Whether this is the wrapper for ``teacher``."""
+        """Return whether this is the wrapper for ``teacher``."""
         raise NotImplementedError
 
     def check(self) -> None:
@@ -44,7 +44,7 @@ class Teacher:
 
     @contextmanager
     def drawing_from(self, seed: int, device: torch.device) -> Iterator[None]:
-        """Enter a context to train and to ask it in: what it draws is of ``seed``, and leaves no trace.
+        """Enter a context to train and to ask it in, seeded with ``seed``; generators are put back.
 
         No turn is held, since a scikit-learn teacher may wait for threads that need one.
         """

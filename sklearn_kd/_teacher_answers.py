@@ -1,4 +1,4 @@
-"""What teachers answer, checked: numbers, probabilities, and logits in whatever a network returns."""
+"""Checks of teachers' answers: numbers, probabilities, and logits in whatever a network returns."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class WrongAnswerError(ValueError):
 
 @contextmanager
 def rows_told(rows: np.ndarray) -> Iterator[None]:
-    """Let the message about a wrong answer inside name ``rows[i]`` in place of row i."""
+    """Re-raise a wrong answer's error with ``rows[i]`` in place of row i."""
     try:
         yield
     except WrongAnswerError as error:
@@ -49,7 +49,7 @@ def name_of(teacher: Any, name: str = "teacher") -> str:
 
 
 def thawed(teacher: Any) -> Any:
-    """The estimator inside a FrozenEstimator; anything else as it is."""
+    """Return the estimator inside a FrozenEstimator, or anything else as it is."""
     return teacher.estimator if isinstance(teacher, FrozenEstimator) else teacher
 
 
@@ -109,7 +109,7 @@ class AnswersWatch:
         self._sum = peaks if self._sum is None else self._sum + peaks
 
     def fault(self) -> str | None:
-        """Say that the teacher answered with something else than numbers, or return None."""
+        """Return a message if the teacher answered with something else than numbers, else None."""
         if self._sum is None or bool(torch.isfinite(self._sum)):
             return None
         return (
@@ -123,14 +123,14 @@ class AnswersWatch:
 
 
 def are_probabilities(values: Tensor) -> bool:
-    """Whether each row is a distribution over at least two classes: ≥ 0, with sum 1."""
+    """Return whether each row is a distribution over at least two classes: ≥ 0, with sum 1."""
     if values.shape[1] < 2 or len(values) == 0:
         return False
     return bool((values >= 0).all() & ((values.sum(dim=1) - 1).abs() <= _SUM_TOLERANCE).all())
 
 
 def checked_probabilities(probabilities: Any, who: str) -> np.ndarray:
-    """What a ``predict_proba`` returned.
+    """Check what a ``predict_proba`` returned, and return it as an array.
 
     Raises
     ------
@@ -173,12 +173,12 @@ def _looks_like(values, row):
 
 
 def log_probabilities(probabilities: np.ndarray) -> np.ndarray:
-    """Logarithms, zeros replaced as ``FLOOR_BOUNDS`` says, float32."""
+    """Take logarithms, zeros replaced as ``FLOOR_BOUNDS`` says, float32."""
     return logarithms(torch.as_tensor(np.asarray(probabilities))).numpy().astype(np.float32)
 
 
 def logarithms(probabilities: Tensor) -> Tensor:
-    """As :func:`log_probabilities`, of a tensor on any device and without waiting for it."""
+    """Take logarithms as :func:`log_probabilities`, of a tensor on any device, without waiting for it."""
     smallest = torch.where(probabilities > 0, probabilities, torch.inf).amin()
     return torch.maximum(probabilities, (smallest / 2).clamp(*FLOOR_BOUNDS)).log()
 
@@ -188,7 +188,7 @@ def logarithms(probabilities: Tensor) -> Tensor:
 
 
 def logits_in(output: Any, n_rows: int, widths: Sequence[int], who: str) -> Tensor:
-    """The logits in what a network returned, shape (n_rows, K), float32.
+    """Find the logits in what a network returned, shape (n_rows, K), float32.
 
     ``output`` is a tensor, or has ``logits``, or is a tuple, list or mapping that holds them: then
     they are the first tensor of one of ``widths`` columns, or the only one with two dimensions.

@@ -26,7 +26,7 @@ from sklearn_kd._turns import turn
 
 
 def network_of(teacher: Any, name: str = "teacher") -> nn.Module:
-    """The module inside a teacher that is a network; ``name`` is what messages call it.
+    """Return the module inside a teacher that is a network; ``name`` is what messages call it.
 
     Raises
     ------
@@ -56,14 +56,14 @@ def network_of(teacher: Any, name: str = "teacher") -> nn.Module:
 
 
 def _without_wrappers(network: nn.Module) -> nn.Module:
-    """The network inside DataParallel and torch.compile, which split batches or leave out hooks."""
+    """Return the network inside DataParallel and torch.compile, which split batches or leave out hooks."""
     inner = getattr(unwrapped(network), "_orig_mod", None)
     return _without_wrappers(inner) if isinstance(inner, nn.Module) else unwrapped(network)
 
 
 @contextmanager
 def _uncompiled(parts: Sequence[nn.Module]) -> Iterator[None]:
-    """Modules that were compiled in place run as they were written, for each new hook compiles anew."""
+    """Run modules that were compiled in place as they were written: each new hook would compile anew."""
     compiled = [part._compiled_call_impl for part in parts]
     try:
         for part in parts:
@@ -99,12 +99,12 @@ class MapTeacher:
         self._widths: list[int] = []
 
     def run(self, x: Tensor) -> Any:
-        """A forward pass on ``device``; no trace in the random state."""
+        """Run a forward pass on ``device``; the random state is put back."""
         with _uncompiled(self._compiled), preserved_torch_state(self.device):
             return self._evaluated(x)
 
     def layers(self, layers: str | Sequence[str], samples: Tensor) -> dict[str, tuple[int, ...]]:
-        """The layers that are meant, as in :func:`resolve_layers`."""
+        """Resolve the layers that are meant, as :func:`resolve_layers`."""
         self.check(samples, "teacher_layers")
         return resolve_layers(self.network, layers, samples, name="teacher_layers", run=self.run)
 
@@ -144,13 +144,13 @@ class MapTeacher:
         self._form = AnswerForm.of(values, self.fitted, stated, classes, says="logits")
 
     def some_answers(self, samples: Tensor, layers: Sequence[str]) -> Tensor:
-        """The means of its feature maps of some samples, float64, to know it by."""
+        """Return the means of its feature maps of some samples, float64, by which it is recognised."""
         with preserved_random_state(self.device, seed=0):  # one that draws is known by the same draws
             maps, _ = self(samples, layers)
         return torch.cat([maps[layer].double().flatten(2).mean(dim=2).flatten() for layer in layers])
 
     def __call__(self, x: Tensor, layers: Sequence[str]) -> tuple[Mapping[str, Tensor], Tensor | None]:
-        """Its feature maps of a batch by layer, and its logits where they have been aligned."""
+        """Return its feature maps of a batch by layer, and its logits where they have been aligned."""
         with turn(), captured(self.network, layers) as maps:  # hooks hear of every forward pass
             output = self.run(x)
         maps.update((name, found.to(x.dtype)) for name, found in maps.items() if isinstance(found, Tensor))
@@ -164,5 +164,5 @@ class MapTeacher:
 
 
 def _is_table(output: Any) -> bool:
-    """Whether a network returned rows of numbers, as logits are."""
+    """Return whether a network returned rows of numbers, as logits are."""
     return isinstance(output, Tensor) and output.ndim == 2 and output.is_floating_point()

@@ -35,7 +35,7 @@ from sklearn_kd._weighted_fit import WeightedFit
 
 
 def make_teacher(teacher: Any, stated: list | None = None) -> Teacher:
-    """The wrapper for this kind of teacher, whose columns have the ``stated`` classes if it is a network.
+    """Wrap a teacher by its kind; the columns of a network have the ``stated`` classes.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def _kind_of(teacher: Any) -> type[Teacher] | None:
 
 
 def without_training(teacher: Any) -> Any:
-    """What remains of a teacher without what it has learned.
+    """Return a teacher without what it has learned.
 
     That is an unfitted clone of a classifier to be fitted here, and None where the teacher
     comes trained.

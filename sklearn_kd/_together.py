@@ -86,7 +86,7 @@ def why_not_together(nets: Sequence[DistillationNet], data: Sequence[SplitData])
 
 
 def divided(nets: Sequence[DistillationNet], data: Sequence[SplitData]) -> list[list[int]]:
-    """Which of the students are trained together: lists of their indices, some of one.
+    """Divide the students into groups that are trained together: lists of indices, some of one.
 
     The reasons are logged at level INFO.
     """
@@ -113,7 +113,7 @@ def _chunks(members):
 
 
 def moves(strategy: Strategy) -> bool:
-    """Whether the metaparameters may leave their start, for all that can be known before."""
+    """Return whether the strategy may move the metaparameters, as far as is known before."""
     kind = type(strategy)
     return (
         kind.takes_hypergradient is not Strategy.takes_hypergradient or kind.predict is not Strategy.predict
@@ -121,7 +121,7 @@ def moves(strategy: Strategy) -> bool:
 
 
 def _why_alone(net, data) -> str | None:
-    """What in one student alone stands against it."""
+    """Return why this student cannot be stacked with others, or None."""
     kind = type(net.optimizer_)
     if moves(net.strategy):
         return f"{type(net.strategy).__name__} moves the metaparameters"
@@ -374,7 +374,7 @@ def _part(value, k, stacked):
 
 
 def _note_epoch(net, losses, finite, sizes):
-    """What the iterations of an epoch leave in the history and in the path."""
+    """Record the iterations of an epoch in the history and in the path."""
     for loss, took_step, size in zip(losses, finite, sizes, strict=True):
         net.history.new_batch()
         net.history.record_batch("train_loss", loss)
@@ -428,7 +428,7 @@ def _filled(tensors, value) -> Tensor | None:
 
 
 def _same_rows(a: DistillationData, b: DistillationData) -> bool:
-    """Whether b's batches are a's, but for a teacher that b may do without."""
+    """Return whether b's batches are a's, but for a teacher that b may do without."""
     if a is b:
         return True
     teacher, of_b = a.targets.teacher_logits, b.targets.teacher_logits
@@ -452,7 +452,7 @@ def _equal(a: Tensor | None, b: Tensor | None) -> bool:
 
 
 def share_inputs(data: Sequence[SplitData]) -> None:
-    """Let equal inputs be one tensor, so that K students do not hold K copies of X."""
+    """Replace equal inputs by one tensor, so that K students do not hold K copies of X."""
     known: list[Tensor] = []
     for rows in filter(None, chain.from_iterable(data)):
         same = next((x for x in known if _equal(x, rows.X)), None)

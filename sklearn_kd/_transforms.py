@@ -1,4 +1,4 @@
-"""What brings a student's feature map to the shape of a teacher's (Deng et al., Fig. 4).
+"""Transforms of a student's feature map to the shape of a teacher's (Deng et al., Fig. 4).
 
 Called with the student's map and the teacher's size, (H, W); learned with the student, but no
 part of it.

@@ -27,7 +27,7 @@ _SCORED_BY_ACCURACY = (RFECV, LogisticRegressionCV)
 
 
 class WeightedFit:
-    """How a classifier is fitted so that its weights reach all that takes them.
+    """Fits a classifier so that row weights reach all its parts that take them.
 
     By arguments of ``fit`` where that is possible: ``sample_weight``, or the name of a Pipeline's last step
     before it. Else by metadata routing, for which the parts that take weights are set to request them, unless
@@ -136,7 +136,7 @@ def _inner_classifiers(value: Any) -> list[Any]:
 
 
 def _request_weights(classifier: Any) -> None:
-    """Let classifiers request weights, for ``fit`` and in scores, and all else be fitted without."""
+    """Set classifiers to request weights, for ``fit`` and in scores, and all other parts to request none."""
     for part in parts_of(classifier):
         scoring = getattr(part, "scoring", None)
         if isinstance(part, _SCORED_BY_ACCURACY) and scoring in (None, "warn"):

@@ -1,4 +1,4 @@
-"""Parameters that were given and count for nothing beside others: each is said, with what counts instead.
+"""Warnings about given parameters that others leave without effect, each with what counts instead.
 
 Those that keep their default are passed over, and those that a search over ``meta`` leaves without use,
 such as ``e1`` beside ``meta="fixed"``: nobody is misled by them.
@@ -16,13 +16,13 @@ from sklearn_kd.meta import Hyperopt, Naive, Random, Strategy
 
 
 def warn_without_effect(reasons: list[str]) -> None:
-    """Say them all in one warning, where there are any."""
+    """Put all reasons into one warning, where there are any."""
     if reasons:
         warnings.warn(f"Without effect: {'; '.join(reasons)}.", UserWarning, stacklevel=2)
 
 
 def beside_strategy(estimator: Any, strategy: Strategy) -> list[str]:
-    """Parameters of a DistilledClassifier that its strategy has its own way with."""
+    """List changed parameters of a DistilledClassifier that its strategy does not use."""
     reasons = beside_own_cycle(estimator, strategy) + beside_optimizer_lr(estimator)
     if type(strategy) is Naive:
         reasons += [
@@ -44,7 +44,7 @@ def beside_strategy(estimator: Any, strategy: Strategy) -> list[str]:
 
 
 def beside_own_cycle(estimator: Any, strategy: Strategy) -> list[str]:
-    """e1 and e2 of an estimator whose ``meta`` is an object with its own."""
+    """List e1 and e2 of an estimator whose ``meta`` is an object with its own."""
     if not isinstance(estimator.meta, Strategy):
         return []
     own = {name: getattr(strategy, name) for name in ("e1", "e2") if hasattr(strategy, name)}
@@ -57,7 +57,7 @@ def beside_own_cycle(estimator: Any, strategy: Strategy) -> list[str]:
 
 
 def beside_optimizer_lr(estimator: Any) -> list[str]:
-    """lr of an estimator whose optimizer is given one of its own."""
+    """List lr of an estimator whose optimizer is given one of its own."""
     own = estimator.get_params(deep=False).get("optimizer__lr")
     if own is None or not _is_changed(estimator, "lr") or own == estimator.lr:
         return []
@@ -65,7 +65,7 @@ def beside_optimizer_lr(estimator: Any) -> list[str]:
 
 
 def beside_process(estimator: Any, process: DistillationProcess | None) -> list[str]:
-    """Parameters of a DistProClassifier that a given process, or what is not learned, leaves without use."""
+    """List changed parameters of a DistProClassifier that its process or its logit_weight leaves unused."""
     reasons = beside_optimizer_lr(estimator)
     if process is not None:
         reasons += [
@@ -94,5 +94,5 @@ def beside_process(estimator: Any, process: DistillationProcess | None) -> list[
 
 
 def _is_changed(estimator, name) -> bool:
-    """Whether a parameter has another value than its default."""
+    """Return whether a parameter has another value than its default."""
     return getattr(estimator, name) != inspect.signature(type(estimator)).parameters[name].default

@@ -48,7 +48,7 @@ class Random(Strategy):
 
     @property
     def learns_from_validation(self) -> bool:  # type: ignore[override]
-        """Whether there are several draws to choose from."""
+        """True if there are several draws to choose from."""
         return self.n_trials > 1
 
     def check(self) -> None:

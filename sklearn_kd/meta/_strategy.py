@@ -1,4 +1,4 @@
-"""What a strategy is: where the metaparameters start and how they move."""
+"""The base of strategies: where the metaparameters start and how they move."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sklearn_kd._metaparameters import LearnedPath
 
 @dataclass(frozen=True)
 class Setting:
-    """What a strategy may use to choose where the metaparameters start.
+    """The context in which a strategy chooses where the metaparameters start.
 
     Attributes
     ----------
@@ -90,7 +90,7 @@ class Strategy(BaseEstimator):
         return setting.lambda1, setting.temperature
 
     def takes_hypergradient(self, iteration: int) -> bool:
-        """Whether this iteration (0, 1, …) moves the metaparameters by the hypergradient.
+        """Return whether this iteration (0, 1, …) moves the metaparameters by the hypergradient.
 
         Adam and AdamW take ten steps before a hypergradient can be taken. As long as a strategy
         asks for one and has to wait for it, nothing moves and its count of iterations stands
