@@ -80,7 +80,7 @@ class Checkpoints:
 
     @property
     def active(self) -> bool:
-        """Whether checkpoints are written."""
+        """True if checkpoints are written."""
         return self._folder is not None
 
     # ----------------------------------------------------------------------------------

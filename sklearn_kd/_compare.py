@@ -347,7 +347,7 @@ class _Fit:
 
     @property
     def may_be_together(self):
-        """Whether this fit may be trained together with others, and so is prepared apart."""
+        """True if this fit may be trained together with others, and so is prepared apart."""
         clf = self.clf
         watched = clf.callbacks or clf.verbose or has_callbacks(clf) or clf.checkpoint_dir is not None
         ours = type(clf).fit is DistilledClassifier.fit

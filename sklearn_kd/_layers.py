@@ -184,17 +184,6 @@ def check_not_compiled(network: nn.Module, name: str, *, runs_uncompiled: bool =
         )
 
 
-def stages(network: nn.Module, samples: Tensor, run: Run | None = None) -> tuple[dict[str, Size], list[str]]:
-    """Return the layer that ends the stage of each spatial size, and all layers that give a map.
-
-    In the order in which the sizes are first met. Maps of 1×1 are no stage, nor is the output
-    of the network itself. :meth:`Trace.stages` says which layer that is.
-    """
-    trace = Trace.of_trial(network, samples, run)
-    found = {layer: found.map.of_one_sample for layer, found in _stages_of(trace).items()}
-    return found, [trace.name(call) for call in trace.with_maps()]
-
-
 def _stages_of(trace: Trace) -> dict[str, Found]:
     return {trace.name(c): Found(c, c.output) for c in trace.stages() if c.output is not None}
 

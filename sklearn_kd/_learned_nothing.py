@@ -173,7 +173,7 @@ class Predictions(NamedTuple):
 
 
 def predictions_of(net: TrainingNet, train: DistillationData) -> Predictions:
-    """Let the student of a trained net predict rows of D_train: one pass over some thousand at most."""
+    """Predict rows of D_train with the student of a trained net: one pass over some thousand at most."""
     logits_by_batch, targets = [], []
     with evaluating_without_trace(net.module_, train.device):
         for batch in _some_batches(net, train):

@@ -357,11 +357,3 @@ class Metaparameters(LearnedPath):
     def _from_theta(self, theta):
         """(lambda1, T), projected onto the bounds."""
         return torch.where(self._is_log, theta.exp(), theta).clamp(*self._bounds)
-
-
-def checked_bounds(bounds):
-    """Return the bounds of T; raise ValueError unless they are two positive numbers in order."""
-    valid = len(bounds) == 2 and all(isinstance(b, Real) for b in bounds)
-    if not valid or not 0 < bounds[0] <= bounds[1] < math.inf:
-        raise ValueError(f"temperature_bounds={bounds!r} must be two numbers, 0 < low <= high.")
-    return bounds

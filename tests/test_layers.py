@@ -10,7 +10,7 @@ from conftest import ConvNet
 from torch import nn
 
 from sklearn_kd import CIFARResNet, CNNStudent
-from sklearn_kd._layers import captured, resolve_layers, stages
+from sklearn_kd._layers import captured, resolve_layers
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_gradients_flow_through_a_captured_map(network, x):
 def test_hooks_are_gone_afterwards(network, x):
     with pytest.raises(RuntimeError), captured(network, ["stage1"]):
         network(torch.zeros(2, 5, 8, 8))
-    stages(network, x)
+    resolve_layers(network, "auto", x, name="layers")
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in network.modules())
     pickle.loads(pickle.dumps(network)), copy.deepcopy(network)
 
