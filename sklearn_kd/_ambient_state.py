@@ -43,7 +43,7 @@ def ordinary_torch() -> Iterator[None]:
                 for context in contexts:
                     stack.enter_context(context)
                 yield
-        else:  # nearly always, and a prediction of one row takes little time
+        else:  # the usual case: an ExitStack would slow down the prediction of one row
             yield
     finally:
         _float32.give_back()
@@ -51,7 +51,7 @@ def ordinary_torch() -> Iterator[None]:
 
 def _undoing() -> Iterator[AbstractContextManager]:
     """Contexts that undo what is around this call."""
-    made = torch.empty(0)  # where and what torch makes now
+    made = torch.empty(0)  # its device and type are those that torch makes by default now
     if torch._C._functorch.peek_interpreter_stack() is not None:
         raise RuntimeError(
             "This was called inside a transform of torch.func (vmap, grad, jvp, ...), which cannot go "
@@ -77,7 +77,7 @@ def autocasts(device: str) -> bool:
     """Return whether autocast is on for a kind of device in this thread."""
     try:
         return torch.is_autocast_enabled(device)
-    except (TypeError, RuntimeError):  # older versions of torch, which know it on CPU and CUDA alone
+    except (TypeError, RuntimeError):  # older versions of torch know autocast on CPU and CUDA alone
         known = {"cpu": torch.is_autocast_cpu_enabled, "cuda": torch.is_autocast_enabled}
         return known[device]() if device in known else False
 
@@ -98,7 +98,7 @@ def _without_autocast(devices: list[str]) -> Iterator[None]:
         with ExitStack() as stack:
             for device in devices:
                 stack.enter_context(torch.autocast(device, enabled=False))
-            # The contexts just entered do not count either.
+            # The contexts just entered must not count as nesting either.
             for _ in devices:
                 torch.autocast_decrement_nesting()
             try:
@@ -161,7 +161,7 @@ class _SharedDefaultDtype:
     def _leave(self):
         with self._lock:
             self._n_holders -= 1
-            # Unless somebody has set another one meanwhile.
+            # A default dtype that somebody has set meanwhile is left alone.
             if not self._n_holders and torch.get_default_dtype() is torch.float32:
                 torch.set_default_dtype(self._before)
 

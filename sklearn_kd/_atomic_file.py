@@ -17,7 +17,7 @@ from typing import Any
 
 TEMPORARY = ".tmp"
 
-# How much of a file's name its temporary one has: most systems refuse names of more than 255 bytes.
+# Characters of a file's name in its temporary name: most systems refuse names of more than 255 bytes.
 _SHOWN = 40
 
 
@@ -80,7 +80,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
-    # The new name outlasts a loss of power, where the system can do that.
+    # Flush the folder, so that the new name survives a loss of power where the system supports that.
     with suppress(OSError):
         _settle(path.parent)
 

@@ -67,7 +67,7 @@ class Seeds(NamedTuple):
     @classmethod
     def draw(cls, random_state: int | np.random.RandomState | None) -> Seeds:
         """Fresh seeds from an int, a RandomState or None."""
-        with turn():  # in another thread's one, NumPy's global generator is that thread's
+        with turn():  # another thread that holds the turn may have seeded NumPy's global generator
             rng = check_random_state(random_state)
             return cls(*(int(seed) for seed in rng.randint(np.iinfo(np.int32).max, size=len(cls._fields))))
 
@@ -320,7 +320,7 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
     def _initial_student(self, X, seeds):
         """The student before training, checked on two samples; the last one if warm."""
         n_classes = len(self.classes_)
-        # Weights that are made in the first forward pass are drawn here too.
+        # Inside, so that weights which are made in the first forward pass are drawn from the seed too.
         with preserved_random_state(X.device, seeds.student):
             if self._continues():
                 student = self.student_

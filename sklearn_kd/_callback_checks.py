@@ -13,9 +13,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from sklearn_kd._suggestions import nearest
 
-# What scikit-learn's check of parameters lets through.
+# Types that scikit-learn's check of parameters accepts.
 CALLBACK_KINDS = [list, tuple, Callback, type, None]
-# Steps that a schedule is tried for: torch takes some 5 µs for each. Of a longer one the end is looked up.
+# Most steps that a schedule is tried for, at some 5 µs each. Of a longer one total_steps is compared.
 _MOST_TRIED_STEPS = 20_000
 
 
@@ -77,7 +77,7 @@ def check_monitors(net: NeuralNet, recorded: Iterable[str], validated: bool, who
     ValueError
         Naming the callback, and what it could watch.
     """
-    complete = True  # until a callback of a user's own, which may record anything
+    complete = True  # false after a callback of the user's own, which may record anything
     known = {*recorded, "epoch", "dur", "train_loss", "train_loss_best", "train_batch_count"}
     known |= {"valid_loss", "valid_loss_best", "valid_batch_count"} if validated else set()
     for _, callback in net.callbacks_:
@@ -145,9 +145,9 @@ def _check_schedule(net, callback, n_steps: int, n_batches: int) -> None:
             warnings.simplefilter("ignore")
             scheduler = callback.policy_(net.optimizer_, **callback.kwargs)
             if isinstance(scheduler, ReduceLROnPlateau):
-                return  # whose steps need a score, and never end
+                return  # its steps need a score, and never end
             n_tried = n_steps if n_steps <= _MOST_TRIED_STEPS else 1
-            for taken in range(n_tried):  # noqa: B007 (told in the message)
+            for taken in range(n_tried):  # noqa: B007 (used in the message)
                 scheduler.step()
             total = getattr(scheduler, "total_steps", n_steps)
             if isinstance(scheduler, torch.optim.lr_scheduler.OneCycleLR) and total < n_steps:

@@ -215,7 +215,7 @@ def _reason_against(state, why_not, use) -> str | None:
         if reason is None:
             use(state)
         return reason
-    except Exception as error:  # whatever a state that was not made here does
+    except Exception as error:  # a state that was not made here may fail in any way
         return f"its content is wrong ({type(error).__name__}: {error})"
 
 

@@ -16,12 +16,12 @@ from scipy.special import gammaln, rel_entr
 
 from sklearn_kd._losses import Targets
 
-# Of the agreement of teacher and labels, 0 at chance and 1 where it is perfect: at most the first as
-# the columns are, and at least the second as they might be, for a warning.
+# Agreement of teacher and labels, 0 at chance and 1 where perfect. A warning needs at most the first in
+# the given order of columns, and at least the second in the best order.
 _AT_CHANCE, _FAR_ABOVE = 0.15, 0.5
-# Beyond, the search for the best order takes longer than it is worth.
+# With more classes the search for the best order takes too long.
 _MOST_CLASSES = 2000
-# The natural logarithm of one in a million: so improbable must it be that chance finds such an order.
+# log(10**6): the probability that chance finds such an order must be below one in a million.
 _LOG_ODDS = 14.0
 
 
@@ -176,7 +176,7 @@ def _example(labels, n_columns):
 
 
 # --------------------------------------------------------------------------------------
-# Whether the labels bear it out
+# Comparison with the labels
 
 
 def warn_if_out_of_order(targets: Targets, classes: np.ndarray, who: str) -> None:
@@ -203,7 +203,7 @@ def warn_if_out_of_order(targets: Targets, classes: np.ndarray, who: str) -> Non
     joint = np.bincount(codes * n_classes + said, weight, minlength=n_classes**2) / weight.sum()
     labels, columns = linear_sum_assignment(joint.reshape(n_classes, n_classes), maximize=True)
     best, best_chance = joint[labels * n_classes + columns].sum(), by_label[labels] @ by_column[columns]
-    n_rows = weight.sum() ** 2 / (weight**2).sum()  # as many as of equal weight
+    n_rows = weight.sum() ** 2 / (weight**2).sum()  # the effective number of rows
     surprise = n_rows * _divergence(best, max(chance, best_chance))
     if _above(best, best_chance) >= _FAR_ABOVE and surprise > gammaln(n_classes + 1) + _LOG_ODDS:
         class_of = labels[np.argsort(columns)]

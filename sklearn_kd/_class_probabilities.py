@@ -16,7 +16,7 @@ from sklearn_kd._sklearn_compat import BaseSearchCV
 from sklearn_kd._teacher_answers import checked_probabilities, name_of, thawed
 
 # --------------------------------------------------------------------------------------
-# Whether it has probabilities
+# Classifiers without probabilities
 
 
 def require_probabilities(classifier: Any) -> None:
@@ -57,7 +57,7 @@ def _part_without_probabilities(classifier: Any) -> Any | None:
     kind = type(classifier)
     if not hasattr(kind, "predict_proba"):
         return None if hasattr(kind, "__getattr__") else classifier
-    # It has the method on a condition, which fitting may fulfil.
+    # The method is conditional, and fitting may fulfil the condition.
     inner = getattr(classifier, "estimator", None)
     if hasattr(inner, "fit"):
         return _part_without_probabilities(inner)

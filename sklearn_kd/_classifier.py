@@ -565,7 +565,7 @@ class DistilledClassifier(DistilledFiles):
         self.__dict__.pop("trials_", None)
         self.__dict__.update(fitted)
         net.metaparameters.forget_path()  # or every pickle would hold it twice
-        monitor = "valid_loss" if moves(run.strategy) else "train_loss"  # which lambda1 and T change
+        monitor = "valid_loss" if moves(run.strategy) else "train_loss"  # it depends on lambda1, T
         warn_of_convergence(convergence_message(net, run.data.train, self.classes_, monitor))
 
     # ----------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ def code_digest() -> str:
     folder = Path(__file__).parent
     digest, sources = hashlib.sha256(), sorted(folder.rglob("*.py"))
     for source in sources:
-        # Lines end otherwise where git has checked them out so.
+        # Git may have checked out the sources with other line ends.
         text = source.read_bytes().replace(b"\r\n", b"\n")
         digest.update(b"%s %d\n" % (source.relative_to(folder).as_posix().encode(), len(text)))
         digest.update(text)

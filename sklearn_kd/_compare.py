@@ -174,7 +174,7 @@ def compare_methods(
         teacher = _checked_teacher(given_teacher, stated, arms)
 
     rng = check_random_state(random_state)
-    with turn():  # in another thread's one, NumPy's global generator is that thread's
+    with turn():  # another thread that holds the turn may have seeded NumPy's global generator
         cells = _cells(X, y, cv, int(n_seeds), rng)
     plan = _Plan(X, y, logits, transformers, teacher, classifier, arms)
     if n_jobs is None:

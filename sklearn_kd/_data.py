@@ -36,7 +36,7 @@ def split_rows(
     """
     n, counts = len(codes), np.bincount(codes)
     counts = counts[counts > 0]
-    # Two where they can be had: a batch of one row cannot go through batch normalisation.
+    # At least two where possible: batch normalisation cannot take a batch of one row.
     n_val = max(math.ceil(n * fraction), min(2, n - len(counts)))
     if counts.min() >= 2 and len(counts) <= min(n_val, n - n_val):
         splitter = StratifiedShuffleSplit(n_splits=1, test_size=n_val, random_state=rng)

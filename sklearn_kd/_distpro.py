@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 # one with a hypergradient three and two, and a backward pass counts as two.
 _PLAIN, _WITH_HYPERGRADIENT = 3, 7
 
-# That of D_train changes with the weights of the pathways.
+# The loss on D_train changes with the weights of the pathways.
 _MONITOR = "valid_loss"
 
 # Parameters that a process keeps for the record.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-# Of the length of the file: tied weights are one tensor with several names.
+# Multiple of the file's length: tied weights are one tensor with several names.
 FACTOR = 4
-# What a file may ask for beyond, in bytes: it may say that a small tensor repeats one number.
+# Bytes that any file may ask for in addition: a small tensor may repeat one number.
 ALLOWANCE = 64 * 2**20
 
 

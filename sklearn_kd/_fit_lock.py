@@ -13,11 +13,11 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-# How often a folder is made again that another fit, at its end, removes at the same time.
+# Attempts to make a folder that another fit, at its end, may remove at the same time.
 _TRIES = 100
 
 _GUARD = threading.Lock()
-# The folders that this process holds. A fork's copy says nothing of the fork: hence the process.
+# (process, folder) of each held lock. A fork inherits a copy of this set, but not the locks.
 _HELD: set[tuple[int, str]] = set()
 
 
@@ -58,7 +58,7 @@ class Lock:
         take = _FileLock if fcntl is None else _RecordLock
         for _ in range(_TRIES):
             self._path.parent.mkdir(exist_ok=True)
-            with suppress(FileNotFoundError):  # one that came to its end has removed the folder
+            with suppress(FileNotFoundError):  # another fit has ended and removed the folder
                 self._system = take(self._path)
                 return self._system.held
         raise OSError(f"{self._path} disappears as often as it is made. Give each fit a folder of its own.")
@@ -81,7 +81,7 @@ class Lock:
             _HELD.discard(self._key)
 
     def __del__(self):
-        # A fork's copy is not its own.
+        # A fork must not release the lock of its parent.
         if getattr(self, "_system", None) is not None and self._key[0] == os.getpid():
             self.release()
 
@@ -116,7 +116,7 @@ class _RecordLock:
             return False
 
     def remove(self) -> None:
-        self._path.unlink(missing_ok=True)  # while it is held, so that nobody else's is removed
+        self._path.unlink(missing_ok=True)  # while the lock is held, so that no other fit's file is removed
 
     def release(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
@@ -140,7 +140,7 @@ class _FileLock:
             pass  # a file system without locks
 
     def remove(self) -> None:
-        self.release()  # Windows removes no file that is open
+        self.release()  # before the removal: Windows removes no open file
         with suppress(OSError):  # another fit has opened it since
             self._path.unlink()
 

@@ -143,10 +143,10 @@ def _in_order(given, index):
     if same and not by_default:
         return given.loc[index]
     if by_default and not same:
-        return given  # numbers that nobody gave name no rows
+        return given  # default numbers name no rows
     positions = own.dtype.kind in "iu" and own.is_monotonic_increasing and own.is_unique
     if positions and index.dtype.kind not in "iu":
-        return given  # some of such numbers, as a fold has them
+        return given  # a subset of default numbers, as a fold has them
     what = "the default index, and X the same numbers in another order" if same else "another index than X"
     raise ValueError(
         f"teacher_logits has {what}: {own[:5].tolist()} … and {index[:5].tolist()} …. Give it the index of "

@@ -6,10 +6,10 @@ import dis
 import sys
 import warnings
 
-# Where these are among the callers, a fit is part of something larger that would go on with it: a
-# search, a cross-validation, an ensemble, a comparison, the fit of a student whose teacher it is.
+# Callers that make a fit part of something larger, which would go on with its result: a search, a
+# cross-validation, an ensemble, a comparison, the fit of a student whose teacher it is.
 _LARGER = ("joblib.parallel", "sklearn", "sklearn_kd._compare", "sklearn_kd._teachers")
-# These hand a call on to one estimator.
+# Callers that only pass a call on to one estimator.
 _HANDING_ON = ("sklearn.pipeline", "sklearn.base", "sklearn.callback", "sklearn.utils")
 
 

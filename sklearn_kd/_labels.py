@@ -10,7 +10,7 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from sklearn_kd._naming import naming
 
-# How many of something a message shows.
+# Number of labels that a message shows.
 _N_SHOWN = 5
 
 

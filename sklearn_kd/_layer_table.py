@@ -66,7 +66,7 @@ class LayerTable(Sequence):
 
     def __repr__(self) -> str:
         cells = [tuple("" if cell is None else str(cell) for cell in row) for row in self.rows]
-        # Columns that say nothing here are left out.
+        # Columns with nothing but the usual value are left out.
         unsaid = {"order": "nchw", "part": ""}
         shown = [k for k, title in enumerate(LayerRow._fields)
                  if any(row[k] != unsaid.get(title) for row in cells)]  # fmt: skip

@@ -62,7 +62,7 @@ class Call:
     number: int
     given: FeatureMap | None = None
     output: FeatureMap | None = None
-    said: str = ""  # what it returned, in words
+    said: str = ""  # what it returned, for messages
     holds_stages: bool = False
     children: list[Call] = field(default_factory=list)
 
@@ -138,7 +138,7 @@ class Trace:
             return hook
 
         def ends(module, args, output):
-            while stack[-1].module is not module:  # a call that raised, and whose caller went on
+            while stack[-1].module is not module:  # calls that raised, while their caller went on
                 stack.pop()
             call = stack.pop()
             call.output, call.said = _noted(output), shape_or_type(output)
@@ -328,7 +328,7 @@ def _axes_of_height(
     """Find the axes that change with the height: by map, as far as the network runs, and of convolutions."""
     other = Trace(trace.network)
     if samples.ndim == 4 and samples.shape[2] > 1:
-        # Of a size that it was not made for a network may fail; what ran before is known.
+        # A network may fail for a size that it was not made for; calls that ran before are known.
         with suppress(Exception):
             other.record(samples[:, :, : samples.shape[2] // 2].contiguous(), run)
     shapes = {key: found.shape for key, _, found in _maps(other)}

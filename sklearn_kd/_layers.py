@@ -25,7 +25,7 @@ from sklearn_kd._random import host_random_state, preserved_random_state, random
 
 _SYNTAX = re.compile(r"(?P<path>.+?)(#(?P<number>0*[1-9]\d*))?(?P<input>:input)?(:(?P<order>nchw|nhwc))?")
 
-# Forward passes in training mode that a student which draws random numbers is tried with.
+# Number of forward passes in training mode for a student that draws random numbers.
 _TRIES = 8
 
 
@@ -44,7 +44,7 @@ class Layer(NamedTuple):
         if found is None:
             return cls(name)
         path, number = found["path"], found["number"]
-        if number is not None and f"{path}#{number}" in paths:  # a module's own name, with an ending
+        if number is not None and f"{path}#{number}" in paths:  # a module whose own name ends so
             path, number = f"{path}#{number}", None
         return cls(path, None if number is None else int(number), found["input"] is not None, found["order"])
 
@@ -119,7 +119,7 @@ def resolve_layers(
     network : nn.Module
     layers : "auto" or sequence of str
         "auto": the feature maps after each down-sampling stage, which are those of
-        :func:`stages`.
+        :meth:`Trace.stages`.
     samples : Tensor of shape (2, ...)
         Rows to try the network on, in evaluation mode.
     name : str

@@ -21,27 +21,27 @@ from sklearn_kd._modes import evaluating_without_trace
 if TYPE_CHECKING:
     from sklearn_kd._net import TrainingNet
 
-# Rows of D_train that the student is asked about; of a Dataset, whose rows have to be fetched, fewer.
+# Rows of D_train that the student predicts; fewer of a Dataset, whose rows have to be fetched.
 _N_ROWS, _N_FETCHED = 4096, 512
-# Of fewer rows only one class for all of them is anything to speak of: the rest is chance.
+# With fewer rows only a student that predicts one class for all of them counts: the rest may be chance.
 _FEWEST_ROWS = 50
-# One class for more of the rows than this is one class for all of them.
+# A class predicted for at least this share of the rows counts as predicted for all.
 _NEARLY_ALL = 0.99
-# Of fits of fewer iterations, and of short ones of fewer epochs, nothing is said: they are rehearsals.
+# Fits with fewer iterations, and short ones with fewer epochs, get no warning: they are trial runs.
 _FEWEST_ITERATIONS, _FEW_ITERATIONS, _FEW_EPOCHS = 20, 200, 5
-# Where a class has more of the rows than this, a student may know a lot and predict that class alone.
+# If a class has more of the rows than this, a good student may predict that class alone.
 _IMBALANCED = 2 / 3
-# Standard errors by which probabilities must go with the labels to know something of them.
+# Standard errors by which the covariance of probabilities and labels must exceed 0.
 _CLEARLY = 3.0
-# Ratio of scales beyond which the features of small scale are not learned from.
+# Ratio of scales beyond which features of small scale are not learned.
 _MOST_APART = 1000.0
-# Of a fit of fewer epochs nothing is said of how its loss falls: the first ones say too little.
+# Fits with fewer epochs get no warning about how their loss falls: the first epochs tell too little.
 _FEWEST_EPOCHS = 15
 # A loss that falls in a straight line falls by 22 % of its fall in the last of five parts.
 _STEEP = 0.18
 # A range below this share of the largest value is rounding: the column is constant.
 _ROUNDING = 1e-10
-# From this size on, inputs make steps too large for the rates that are used with scaled ones.
+# Inputs larger than this make steps too large for learning rates that suit scaled inputs.
 _LARGE = 100.0
 
 _LARGER_STEPS = "more epochs (max_epochs), a larger lr, or Adam (optimizer=torch.optim.Adam, lr=1e-3)"
@@ -238,7 +238,7 @@ def convergence_message(
         )
     losses = [row[monitor] for row in epochs if monitor in row]
     if len(losses) < net.max_epochs or _is_annealed(net.optimizer_) or len(train) < _FEWEST_ROWS:
-        return None  # ended by a callback or by its schedule, or too small to speak of
+        return None  # ended by a callback or by its schedule, or too few rows
     return unfinished_message(losses, who)
 
 

@@ -40,7 +40,7 @@ def evaluating_without_trace(network: nn.Module, device: torch.device) -> Iterat
 
 
 def _set(part: nn.Module, training: bool) -> None:
-    if isinstance(part, ScriptModule):  # which runs by what its own assignment sets
+    if isinstance(part, ScriptModule):  # it runs by what its own assignment sets
         part.training = training
         return
     # nn.Module's own assignment looks for parameters and modules, which takes ten times as long.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager
 
-# What to do about a message that does not say so itself.
+# Remedies for messages that state none.
 _REMEDIES = {
     "could not convert string": (
         ". Encode words as numbers, as by sklearn.preprocessing.OneHotEncoder in a pipeline."

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-# No network's output is nested deeper; one that contains itself is left there.
+# No network's output is nested deeper; the limit ends the search in one that contains itself.
 _DEEPEST = 10
 
 

@@ -61,7 +61,7 @@ def own_classes(teacher: Any, n_columns: int, stated: list | None) -> Any:
     own = getattr(teacher, "classes_", getattr(network, "classes_", None))
     if own is None or not isinstance(network, NeuralNet) or getattr(network, "classes", None) is not None:
         return own
-    # What skorch saw in y: maybe not all that it has columns for, maybe codes in place of labels.
+    # skorch's classes_ are those seen in y: maybe fewer than its columns, maybe codes in place of labels.
     codes = stated is not None and np.array_equal(own, np.arange(n_columns))
     return None if len(own) != n_columns or codes else own
 
@@ -86,7 +86,7 @@ class EvaluatedNetwork:
         self._weight = next((t for t in tensors.values() if t.is_floating_point()), None)
         self._state: dict[str, Tensor] | None = None
         if isinstance(self.module, torch.jit.ScriptModule):
-            # Its constants are moved with its weights, but only by a copy of the whole.
+            # Its constants move only with a copy of the whole module.
             if device.type != "cpu" or any(t.device != device for t in tensors.values()):
                 self.module = _script_on(self.module, device)
         elif any(t.device != device for t in tensors.values()):
@@ -262,7 +262,7 @@ class SkorchTeacher(NetworkTeacher):
                 return torch.as_tensor(self._answers(x, widths)).to(device)
 
         def form(values):
-            # The module may well end in a softmax, but for this loss, which has one of its own.
+            # Only this loss has a softmax of its own; for others the module may end in one.
             logits_expected = isinstance(getattr(self._net, "criterion_", None), nn.CrossEntropyLoss)
             says = "logits" if logits_expected else "either"
             return AnswerForm.of(values, self.fitted, self.stated, classes, says=says)

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from sklearn_kd._suggestions import nearest
 
-# What scikit-learn's check of parameters lets through, for messages that say what to give instead.
+# Types that scikit-learn's check of parameters accepts, so that messages here can suggest a remedy.
 OPTIMIZER_KINDS = [type, str, callable, Optimizer]
 
 

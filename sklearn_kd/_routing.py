@@ -14,7 +14,7 @@ from sklearn_kd._suggestions import nearest
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# Parameters that others have: what to give here instead.
+# Parameter names of other libraries, and the names here.
 _OTHER_NAMES = {
     "epochs": "max_epochs",
     "n_epochs": "max_epochs",
@@ -117,7 +117,7 @@ class RoutingEstimator(BaseEstimator):
                     f"estimator{' from sklearn_kd.meta' if nested == 'meta' else ''} first."
                 )
         routed = {name: value for name, value in params.items() if self._is_routed(name)}
-        known = {*self._get_param_names(), *self._routed_names()}  # what the constructor took, fit judges
+        known = {*self._get_param_names(), *self._routed_names()}  # fit judges what the constructor took
         for name in params:
             if name not in routed and not {name, name.partition("__")[0]} & known:
                 raise ValueError(f"Invalid parameter {name!r} for {type(self).__name__}.{self._meant(name)}")

@@ -29,14 +29,14 @@ STUDENTS: dict[str, type[nn.Module]] = {
 }
 _STRATEGIES: dict[str, type[Strategy]] = {strategy.__name__: strategy for strategy in STRATEGIES.values()}
 
-# Beyond, a file asks for memory rather than for samples: numbers of one.
+# Most numbers in one sample: a file with more asks for memory, not for samples.
 _LARGEST_SAMPLE = 100_000_000
-# Labels are padded to one width, in each row of a prediction too; a wider dtype than this is not restored.
+# Widest dtype of labels that is restored as stated: each row of a prediction is padded to it.
 _WIDEST = 1000
-# No number that a parameter can use is larger, and some that torch is given must not be.
+# Largest integer in a parameter: none has a use for more, and torch does not take more.
 _LARGEST_NUMBER = 2**63 - 1
 
-# The parameters that are classes, by the beginning of their names.
+# Beginnings of the names of parameters that may be classes.
 _CLASSES = ("student", "optimizer", "meta_optimizer")
 
 
@@ -120,7 +120,7 @@ def decoded(value: Any) -> Any:
     if kind == "dict" and isinstance(given, dict):
         return {key: decoded(part) for key, part in given.items()}
     if kind == "strategy" and isinstance(given, list) and len(given) == 2 and given[0] in _STRATEGIES:
-        # How many processes there are to be is for the machine that fits.
+        # The number of processes depends on the machine that fits.
         params = {key: decoded(part) for key, part in given[1].items() if key != "n_jobs"}
         return _STRATEGIES[given[0]](**params)
     if kind == "student" and given in STUDENTS:
@@ -396,7 +396,7 @@ def fill(module: nn.Module, weights: dict[str, Tensor], name: str) -> nn.Module:
     """
     check_fits(module, weights, name)
     if type(module) in STUDENTS.values():
-        # load_state_dict looks through all weights in each layer, for minutes where there are thousands.
+        # load_state_dict looks through all weights for each layer: minutes for thousands of layers.
         for key, value in module.state_dict().items():
             value.copy_(weights[key])
     else:

@@ -58,9 +58,9 @@ from sklearn_kd._transforms import TRANSFORMS
 from sklearn_kd.meta import Fixed
 from sklearn_kd.meta._trials import TRIALS_DTYPE
 
-# What the net says of how its training ended.
+# Attributes of the net about how its training ended.
 _OUTCOMES = ("diverged_", "interrupted_", "collapsed_")
-# From so many numbers in a sample on a student is tried without memory, which takes milliseconds a layer.
+# Samples with more numbers are tried on the device "meta", which takes milliseconds per layer.
 _LARGE_SAMPLE = 100_000
 
 if TYPE_CHECKING:
@@ -396,7 +396,7 @@ def _student(estimator: Any, weights: dict[str, Tensor], name: str) -> nn.Module
         return build_student(estimator.student, params, shape, n_classes)
 
     def samples(device: str) -> Tensor:
-        # Expanded: a small file may tell of large samples.
+        # Expanded from one number: a small file may state large samples.
         return torch.zeros((), device=device).expand(2, *shape)
 
     # A class or function of the caller's that cannot take the parameters in the file is not what was saved.

@@ -63,7 +63,7 @@ def leaves_weights_open(part: Any, method: str) -> bool:
     """Return whether a method of an estimator takes ``sample_weight``, and nobody has said it requests it."""
     try:
         requests = getattr(part._get_metadata_request(), method).requests
-    except (AttributeError, ValueError):  # not of scikit-learn's base; of RFECV, whose own are at odds
+    except (AttributeError, ValueError):  # no scikit-learn base; or RFECV, whose requests conflict
         return False
     return requests.get("sample_weight", False) is None
 

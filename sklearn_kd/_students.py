@@ -160,7 +160,7 @@ def build_student(
         ) from None
     try:
         made = student(**filled)
-    except TypeError as error:  # of what **kwargs hand on, among others
+    except TypeError as error:  # such as an unknown argument that **kwargs pass on
         raise TypeError(
             f"student {name} cannot be built from {', '.join(f'{k}={v!r}' for k, v in filled.items())}: "
             f"{error}. Its arguments are given as student__NAME=..."
@@ -245,7 +245,7 @@ def in_float32(student: nn.Module, samples: Tensor) -> nn.Module:
     if all(w.dtype is torch.float32 for w in state if w.is_floating_point()):
         return student
     if not any(is_lazy(w) for w in state):  # they would be made by the trial
-        # A module may raise anything, which check_student_output tells.
+        # A module may raise anything; check_student_output reports it.
         with suppress(Exception), evaluating_without_trace(student, samples.device):
             student(samples)
             return student
@@ -402,12 +402,12 @@ def _check_no_probabilities(student: nn.Module, samples: Tensor, logits: Tensor)
     if not are_probabilities(logits.detach().float()):
         return
     with torch.no_grad():
-        # Two rows might be such by accident: ask about others between zero and them.
+        # Two rows might look so by accident: ask about others between zero and them.
         shares = torch.linspace(0, 1, 16, device=samples.device).reshape(-1, *[1] * (samples.ndim - 1))
         more = samples.repeat(16, *[1] * (samples.ndim - 1))[:16] * shares
         try:
             confirmed = are_probabilities(student(more).float())
-        except Exception:  # rows that are none of the data's may be refused
+        except Exception:  # a student may refuse rows unlike the data
             confirmed = True
     if confirmed:
         mode = "training" if student.training else "evaluation"

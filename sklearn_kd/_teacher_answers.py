@@ -85,7 +85,7 @@ def refuse_wrong_numbers(logits: Tensor, who: str) -> None:
 
 
 def _peaks(logits):
-    # NaN, +inf and a row that is −inf throughout all show in the row's maximum.
+    # The row's maximum shows NaN, +inf and a row of nothing but −inf.
     return logits.amax(dim=1)
 
 
@@ -104,7 +104,7 @@ class AnswersWatch:
 
     def note(self, logits: Tensor) -> None:
         """Take a batch of logits into account."""
-        # What is not finite stays in the sum.
+        # A sum with a value that is not finite stays so.
         peaks = _peaks(logits).sum()
         self._sum = peaks if self._sum is None else self._sum + peaks
 

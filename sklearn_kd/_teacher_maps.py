@@ -145,7 +145,7 @@ class MapTeacher:
 
     def some_answers(self, samples: Tensor, layers: Sequence[str]) -> Tensor:
         """Return the means of its feature maps of some samples, float64, by which it is recognised."""
-        with preserved_random_state(self.device, seed=0):  # one that draws is known by the same draws
+        with preserved_random_state(self.device, seed=0):  # the same draws each time
             maps, _ = self(samples, layers)
         return torch.cat([maps[layer].double().flatten(2).mean(dim=2).flatten() for layer in layers])
 
@@ -155,7 +155,7 @@ class MapTeacher:
             output = self.run(x)
         maps.update((name, found.to(x.dtype)) for name, found in maps.items() if isinstance(found, Tensor))
         if self._form is None:
-            if _is_table(output):  # what is wrong in a map mostly shows here
+            if _is_table(output):  # wrong values in a map mostly show in the logits
                 self.watch.note(output)
             return maps, None
         values = logits_in(output, len(x), self._widths, self.who)

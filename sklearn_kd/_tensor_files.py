@@ -42,10 +42,10 @@ def load_tensors(data: bytes) -> Any:
     if zipfile.is_zipfile(io.BytesIO(data)):
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             check_asked(sum(part.file_size for part in archive.infolist()), len(data))
-        # Without memory first.
+        # First on the device "meta", without memory.
         _check_tensors(torch.load(io.BytesIO(data), map_location="meta", weights_only=True), len(data))
     content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    _check_tensors(content, len(data))  # of the format before torch 1.6 too
+    _check_tensors(content, len(data))  # also for the format before torch 1.6, which is no zip archive
     return content
 
 
@@ -69,7 +69,7 @@ def _tensors_in(content: Any, most_parts: int) -> Iterator[Tensor]:
     waiting, n_parts = [content], 0
     while waiting:
         part, n_parts = waiting.pop(), n_parts + 1
-        if n_parts > most_parts:  # a list may be in many others
+        if n_parts > most_parts:  # one list may be part of many others
             raise TooLargeError(f"its {content.__class__.__name__} has parts without end")
         if isinstance(part, Tensor):
             yield part

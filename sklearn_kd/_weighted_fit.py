@@ -22,7 +22,7 @@ from sklearn.utils.validation import has_fit_parameter
 from sklearn_kd._sklearn_compat import BaseSearchCV, has_requests, leaves_weights_open, metric_of_scorer
 
 _DIRECT = ["sample_weight"]
-# By a scorer that they make themselves, which requests nothing, where none is given.
+# Without ``scoring`` these make a scorer of their own, which requests no weights.
 _SCORED_BY_ACCURACY = (RFECV, LogisticRegressionCV)
 
 
@@ -69,7 +69,7 @@ class WeightedFit:
             except (TypeError, ValueError, NotImplementedError) as error:
                 if not self._routes:
                     raise
-                # A part that makes others of its own, or passes on what these do not take.
+                # A part makes estimators of its own, or passes weights on to some that take none.
                 classifier.fit(X, y)
                 missed, reason = [type(classifier).__name__], f" ({str(error).splitlines()[0]})"
         if missed and self._differ:
@@ -98,7 +98,7 @@ def parts_of(value: Any) -> Iterator[Any]:
 def _argument_names(classifier: Any) -> list[str] | None:
     """Return the arguments of ``fit`` that take weights to all parts; None where there are no such."""
     if isinstance(classifier, FrozenEstimator):
-        return _DIRECT  # taken by its fit, which does nothing
+        return _DIRECT  # its fit takes them, and does nothing
     if isinstance(classifier, Pipeline):
         name, last = classifier.steps[-1]
         names = _argument_names(last)
@@ -155,7 +155,7 @@ def _weighted_scoring(scoring: Any) -> Any:
         return {name: _weighted_scoring(own) for name, own in scoring.items()}
     if isinstance(scoring, (list, tuple, set)):
         return {name: _weighted_scoring(name) for name in scoring}
-    # Of other names, such as "loss", an estimator makes something else.
+    # Other names, such as "loss", have a meaning to the estimator alone.
     scorer = get_scorer(scoring) if scoring in get_scorer_names() else scoring
     metric, _ = metric_of_scorer(scorer)
     if metric is not None and not has_requests(scorer):
@@ -167,7 +167,7 @@ def _routes_weights(classifier: Any) -> bool:
     """Return whether a part of a classifier, or itself, is given weights by metadata routing."""
     try:
         return bool(get_routing_for_object(classifier).consumes("fit", ["sample_weight"]))
-    except NotImplementedError:  # of a part that cannot route
+    except NotImplementedError:  # a part cannot route
         return False
 
 

@@ -372,7 +372,7 @@ def _load(file: BinaryIO, path: Path, *keys: bytes) -> list:
                 f"it is longer than {_MOST_BYTES:,} bytes, which the original is not"
             )
         _check_operations(data)
-        # From memory: a file would be asked for as many bytes as the pickle says that there are.
+        # From memory: a read from a file allocates as many bytes as the pickle states.
         content = _Unpickler(io.BytesIO(data), encoding="bytes").load()
     except Exception as error:  # a damaged pickle fails in many ways
         raise pickle.UnpicklingError(f"{path} was not read: {error}. Put the original there.") from error
