@@ -5,11 +5,13 @@ import pytest
 import torch
 from joblib import parallel_config
 from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
 from skorch.callbacks import Callback
 from threadpoolctl import threadpool_limits
 from torch import nn
 
 from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent
+from sklearn_kd._net import TrainingNet
 
 # The networks here are too small for a second thread to pay, and results repeat to the bit.
 torch.set_num_threads(1)
@@ -73,6 +75,32 @@ def make():
         return DistilledClassifier(teacher, student, **(quick | params))
 
     return make
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    """Fail where a student or a logistic regression is trained."""
+
+    def fail(*args, **kwargs):
+        raise AssertionError("trained before the input was refused")
+
+    monkeypatch.setattr(TrainingNet, "train_step", fail)
+    monkeypatch.setattr(LogisticRegression, "fit", fail)
+
+
+@pytest.fixture(scope="session")
+def trained(digits):
+    """A linear network that knows its digits; column j is digit j."""
+    X, y = (torch.as_tensor(part) for part in digits)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Linear(64, 10)
+    opt = torch.optim.Adam(net.parameters(), 1e-2)
+    for _ in range(200):
+        opt.zero_grad()
+        nn.functional.cross_entropy(net(X), y).backward()
+        opt.step()
+    return net
 
 
 @pytest.fixture

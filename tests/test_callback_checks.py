@@ -9,8 +9,6 @@ from sklearn.linear_model import LogisticRegression
 from skorch.callbacks import Callback, Checkpoint, EarlyStopping, EpochScoring, LRScheduler
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau, StepLR
 
-from sklearn_kd import _net
-
 
 class Records(Callback):
     """One of a user's own, which records what only it knows."""
@@ -23,15 +21,6 @@ class Records(Callback):
 
 def quiet(monitor, **params):
     return EarlyStopping(monitor=monitor, sink=lambda message: None, **params)
-
-
-@pytest.fixture
-def no_training(monkeypatch):
-    def fail(*args, **kwargs):
-        raise AssertionError("trained before the callback was refused")
-
-    monkeypatch.setattr(_net.TrainingNet, "train_step", fail)
-    monkeypatch.setattr(LogisticRegression, "fit", fail)
 
 
 @pytest.mark.usefixtures("no_training")

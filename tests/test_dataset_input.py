@@ -13,7 +13,7 @@ from skorch.callbacks import EpochScoring
 from torch import nn
 from torch.utils.data import Dataset, IterableDataset, TensorDataset, default_collate
 
-from sklearn_kd import MLPStudent, _net, compare_methods
+from sklearn_kd import MLPStudent, compare_methods
 
 
 class Items(Dataset):
@@ -263,14 +263,6 @@ class Uncounted(Dataset):
 class BrokenCollation:
     def __call__(self, items):
         return default_collate(items)[0][:-1]
-
-
-@pytest.fixture
-def no_training(monkeypatch):
-    def train_step(*args, **kwargs):
-        raise AssertionError("trained before the input was refused")
-
-    monkeypatch.setattr(_net.TrainingNet, "train_step", train_step)
 
 
 @pytest.mark.parametrize(

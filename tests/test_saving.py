@@ -366,9 +366,10 @@ def test_loaded_as_a_teacher(fitted, digits, images, path):
     clf = DistilledClassifier(None, ConvNet, meta="none", max_epochs=1, device="cpu").fit(X, y)
     clf.save(path)
     teacher = DistilledClassifier.load(path, student=ConvNet)
-    DistProClassifier(
+    taught = DistProClassifier(
         teacher, ConvNet, transforms=["conv1"], search_epochs=1, max_epochs=1, device="cpu"
     ).fit(X, y)
+    assert taught.teacher_.student_ is teacher.student_
 
 
 def test_subclass(digits, path):

@@ -10,19 +10,9 @@ from sklearn.linear_model import LogisticRegression
 from skorch.callbacks import EarlyStopping
 from torch import nn
 
-from sklearn_kd import CNNStudent, MLPStudent, _net, meta
+from sklearn_kd import CNNStudent, MLPStudent, meta
 
-
-@pytest.fixture(autouse=True)
-def no_training(monkeypatch):
-    def train_step(*args, **kwargs):
-        raise AssertionError("trained before the input was refused")
-
-    def fit(*args, **kwargs):
-        raise AssertionError("the teacher was trained before the input was refused")
-
-    monkeypatch.setattr(_net.TrainingNet, "train_step", train_step)
-    monkeypatch.setattr(LogisticRegression, "fit", fit)
+pytestmark = pytest.mark.usefixtures("no_training")
 
 
 @pytest.mark.parametrize(
