@@ -93,7 +93,7 @@ def test_compare_methods_names_them(kind, make):
         ({"sample_weight": with_missing(np.ones(N), np.nan)}, ValueError, "sample_weight contains NaN. Give 0"),
         ({"sample_weight": np.ones(N - 1)}, ValueError, r"sample_weight.shape == \(29,\).*one weight per row"),
         ({"sample_weight": np.ones((N, 2))}, ValueError, "^sample_weight: Sample weights must be 1D"),
-        ({"teacher_logits": np.full((N, 3), np.nan)}, ValueError, "teacher_logits contains NaN"),
+        ({"teacher_logits": np.full((N, 3), np.nan)}, ValueError, "teacher_logits: row 0 of X has NaN"),
         ({"X": pd.DataFrame(X, columns=list("abcd")).assign(e="no")}, ValueError,
          "^X: could not convert string to float: 'no'. Encode words as numbers"),
         ({"X": X[:, 0]}, ValueError, "^X: Expected 2D array, got 1D array"),
