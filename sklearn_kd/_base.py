@@ -38,7 +38,7 @@ from sklearn_kd._rows import CheckedRows
 from sklearn_kd._sklearn_compat import CallbackSupportMixin, clone_by_parameters
 from sklearn_kd._students import build_student, check_student, in_float32
 from sklearn_kd._suggestions import nearest
-from sklearn_kd._teacher_answers import name_of, refuse_wrong_numbers, rows_told
+from sklearn_kd._teacher_answers import name_of, naming_rows, refuse_wrong_numbers
 from sklearn_kd._teachers import make_teacher, without_training
 from sklearn_kd._turns import turn
 from sklearn_kd.meta import STRATEGIES, Linear, Strategy
@@ -300,7 +300,7 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
         """
         ways = "teacher_logits, computed in parts beforehand", "a smaller batch_size with X as a Dataset"
         asking = self._memory_named("asking the teacher", lambda: held_of([train]), *ways)
-        with asking, rows_told(rows):
+        with asking, naming_rows(rows):
             logits = self._asked(teacher, train, X, y, weight, seed)
             refuse_wrong_numbers(logits, name_of(self.teacher))
         return logits

@@ -36,7 +36,7 @@ from sklearn_kd._processes import warn_of_ranks
 from sklearn_kd._run import Run
 from sklearn_kd._saving import DistilledFiles
 from sklearn_kd._sklearn_compat import Interval, StrOptions, safe_indexing, with_callbacks
-from sklearn_kd._teacher_answers import name_of, rows_told
+from sklearn_kd._teacher_answers import name_of, naming_rows
 from sklearn_kd._together import moves
 from sklearn_kd._trials import Trials, TrialsInterrupted
 from sklearn_kd._without_effect import beside_strategy, warn_without_effect
@@ -453,7 +453,7 @@ class DistilledClassifier(DistilledFiles):
         check_scale(student, SplitData(train, valid))
         warn_of_scales(train.X, student, getattr(self, "feature_names_in_", None))
         self._check_rows_alone(student, train.samples)
-        with rows_told(rows):
+        with naming_rows(rows):
             train.augmentation = checked_augmentation(
                 self.augment, teacher, train.samples, student, self.classes_
             )

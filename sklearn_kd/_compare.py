@@ -33,7 +33,7 @@ from sklearn_kd._sklearn_compat import has_callbacks, safe_indexing
 from sklearn_kd._students import MLPStudent
 from sklearn_kd._suggestions import nearest
 from sklearn_kd._teacher import Teacher
-from sklearn_kd._teacher_answers import name_of, refuse_wrong_numbers, rows_told
+from sklearn_kd._teacher_answers import name_of, naming_rows, refuse_wrong_numbers
 from sklearn_kd._teachers import make_teacher, set_open_seeds
 from sklearn_kd._together import divided, moves, share_inputs, train_together
 from sklearn_kd._turns import turn
@@ -258,7 +258,7 @@ def _run(plan, cell) -> list[tuple]:
     classes, codes = np.unique(y_train, return_inverse=True)
     # As ``fit`` splits under this random_state.
     rows = split_rows(codes, plan.classifier.validation_fraction, check_random_state(seeds.split))
-    _rehearse(plan, X_train, classes, seeds)
+    _check_students(plan, X_train, classes, seeds)
     logits = None
     if plan.logits is not None:
         logits = plan.logits[cell.train][:, np.isin(np.unique(plan.y), classes)]
@@ -273,7 +273,7 @@ def _run(plan, cell) -> list[tuple]:
     return [(fit.name, *place, *_scores(fit.clf, X_test, y_test), *fit.outcome) for fit in fits]
 
 
-def _rehearse(plan, X, classes, seeds):
+def _check_students(plan, X, classes, seeds):
     """Refuse students that cannot be trained on X, before the teacher is trained."""
     with naming("X"):
         samples = check_array(safe_indexing(X, [0, 1]), dtype=np.float32, allow_nd=True, input_name="X")
@@ -304,7 +304,7 @@ def _teacher_logits(plan, cell, X, y, rows, seeds):
     for part in rows:
         X_part = safe_indexing(X, part)
         tensor = as_tensor(check_array(X_part, dtype=np.float32, allow_nd=True), device)
-        with rows_told(cell.train[part]), teacher.drawing_from(seeds.teacher, device):
+        with naming_rows(cell.train[part]), teacher.drawing_from(seeds.teacher, device):
             found = teacher.logits(X_part, tensor, classes, PREDICTION_BATCH)
             refuse_wrong_numbers(found, name_of(teacher.fitted))
         logits[part] = found.cpu().numpy()

@@ -48,12 +48,12 @@ class Lock:
         if not self.held:
             return
         try:
-            self.held = self._is_taken()
+            self.held = self._take()
         finally:
             if not self.held or self._system is None:
                 self._forget()
 
-    def _is_taken(self) -> bool:
+    def _take(self) -> bool:
         """Take the system's lock; False where another process holds it."""
         take = _FileLock if fcntl is None else _RecordLock
         for _ in range(_TRIES):

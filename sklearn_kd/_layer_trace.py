@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sklearn_kd._modes import evaluating_without_trace
 from sklearn_kd._network_outputs import shape_or_type, tensors_in
 
-Run = Callable[[Tensor], Any]
+ForwardFn = Callable[[Tensor], Any]
 Size = tuple[int, ...]
 
 # torch's own modules that take and give (n, channels, height, width) and nothing else.
@@ -109,7 +109,7 @@ class Trace:
         self.root, self.calls = Call("", network, 1), list[Call]()
 
     @classmethod
-    def of_trial(cls, network: nn.Module, samples: Tensor, run: Run | None = None) -> Trace:
+    def of_trial(cls, network: nn.Module, samples: Tensor, run: ForwardFn | None = None) -> Trace:
         """Trace a pass in evaluation mode, with the order of every map.
 
         Parameters
@@ -125,7 +125,7 @@ class Trace:
             _find_orders(trace, samples, run or network)
         return trace
 
-    def record(self, samples: Tensor, run: Run) -> None:
+    def record(self, samples: Tensor, run: ForwardFn) -> None:
         """Run the network and note its calls; where it raises, those that ended before."""
         handles, stack, runs = list[Any](), [self.root], dict[str, int]()
 
@@ -278,7 +278,7 @@ def _maps(trace: Trace) -> Iterator[tuple[_Key, Call, FeatureMap]]:
                 yield (call.path, call.number, side), call, found
 
 
-def _find_orders(trace: Trace, samples: Tensor, run: Run) -> None:
+def _find_orders(trace: Trace, samples: Tensor, run: ForwardFn) -> None:
     """Fill in the order of every map.
 
     torch's own modules settle theirs, and the sizes of the images. For other maps whose shape
@@ -323,7 +323,7 @@ def _order_by(changed: frozenset[int], usual: set[frozenset[int]]) -> str | None
 
 
 def _axes_of_height(
-    trace: Trace, samples: Tensor, run: Run
+    trace: Trace, samples: Tensor, run: ForwardFn
 ) -> tuple[dict[_Key, frozenset[int]], set[frozenset[int]]]:
     """Find the axes that change with the height: by map, as far as the network runs, and of convolutions."""
     other = Trace(trace.network)

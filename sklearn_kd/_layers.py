@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sklearn_kd._layer_trace import Call, FeatureMap, Run, Size, Trace, first_map
+from sklearn_kd._layer_trace import Call, FeatureMap, ForwardFn, Size, Trace, first_map
 from sklearn_kd._random import host_random_state, preserved_random_state, random_state
 
 _SYNTAX = re.compile(r"(?P<path>.+?)(#(?P<number>0*[1-9]\d*))?(?P<input>:input)?(:(?P<order>nchw|nhwc))?")
@@ -110,7 +110,12 @@ def _hooked(module: nn.Module, layer: Layer, name: str, maps: dict[str, Tensor])
 
 
 def resolve_layers(
-    network: nn.Module, layers: str | Sequence[str], samples: Tensor, *, name: str, run: Run | None = None
+    network: nn.Module,
+    layers: str | Sequence[str],
+    samples: Tensor,
+    *,
+    name: str,
+    run: ForwardFn | None = None,
 ) -> dict[str, Size]:
     """Resolve the layers that are meant, in order, each with the shape of its map of one sample.
 
@@ -153,7 +158,12 @@ class Found(NamedTuple):
 
 
 def find_layers(
-    network: nn.Module, layers: str | Sequence[str], samples: Tensor, *, name: str, run: Run | None = None
+    network: nn.Module,
+    layers: str | Sequence[str],
+    samples: Tensor,
+    *,
+    name: str,
+    run: ForwardFn | None = None,
 ) -> dict[str, Found]:
     """Resolve layers as :func:`resolve_layers`, and return their calls too."""
     if not (isinstance(layers, str) and layers == "auto"):

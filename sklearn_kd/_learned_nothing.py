@@ -232,7 +232,7 @@ def convergence_message(
     if _is_rehearsal(epochs) or net.diverged_ or net.interrupted_:
         return None
     if net.collapsed_:
-        begun = _falls_on([row["train_loss"] for row in epochs if "train_loss" in row])
+        begun = _still_falls([row["train_loss"] for row in epochs if "train_loss" in row])
         return (
             f"{who} learned nothing: {_evidence(predictions, classes)} {_cause(predictions, train.X, begun)}"
         )
@@ -245,9 +245,9 @@ def convergence_message(
 def unfinished_message(losses: Sequence[float], who: str = "The student") -> str | None:
     """Return the message about losses that still fell steeply at the end; None for others.
 
-    Such as :func:`_falls_on` finds, of 15 epochs or more.
+    Such as :func:`_still_falls` finds, of 15 epochs or more.
     """
-    if len(losses) < _FEWEST_EPOCHS or not _falls_on(losses):
+    if len(losses) < _FEWEST_EPOCHS or not _still_falls(losses):
         return None
     parts = _means_of_fifths(losses)
     share = (parts[-2] - parts[-1]) / (losses[0] - parts[-1])
@@ -258,7 +258,7 @@ def unfinished_message(losses: Sequence[float], who: str = "The student") -> str
     )
 
 
-def _falls_on(losses: Sequence[float]) -> bool:
+def _still_falls(losses: Sequence[float]) -> bool:
     """Return whether a loss falls at the end at least as steeply as in a straight line.
 
     The epochs are parted in five. The loss must have fallen from each part to the next, and from the

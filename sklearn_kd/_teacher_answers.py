@@ -35,7 +35,7 @@ class WrongAnswerError(ValueError):
 
 
 @contextmanager
-def rows_told(rows: np.ndarray) -> Iterator[None]:
+def naming_rows(rows: np.ndarray) -> Iterator[None]:
     """Re-raise a wrong answer's error with ``rows[i]`` in place of row i."""
     try:
         yield
