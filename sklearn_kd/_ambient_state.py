@@ -28,7 +28,7 @@ _AUTOCAST_DEVICES = ("cpu", "cuda", "mps")
 
 @contextmanager
 def ordinary_torch() -> Iterator[None]:
-    """Float32, CPU and gradients by default inside, and no autocast; also a decorator.
+    """Set float32, CPU and gradients as defaults inside, without autocast; also a decorator.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def ordinary_torch() -> Iterator[None]:
 
 
 def _undoing() -> Iterator[AbstractContextManager]:
-    """Contexts that undo what is around this call."""
+    """Yield contexts that undo the ambient state of this call."""
     made = torch.empty(0)  # its device and type are those that torch makes by default now
     if torch._C._functorch.peek_interpreter_stack() is not None:
         raise RuntimeError(

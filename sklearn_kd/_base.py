@@ -66,7 +66,7 @@ class Seeds(NamedTuple):
 
     @classmethod
     def draw(cls, random_state: int | np.random.RandomState | None) -> Seeds:
-        """Fresh seeds from an int, a RandomState or None."""
+        """Draw fresh seeds from an int, a RandomState or None."""
         with turn():  # another thread that holds the turn may have seeded NumPy's global generator
             rng = check_random_state(random_state)
             return cls(*(int(seed) for seed in rng.randint(np.iinfo(np.int32).max, size=len(cls._fields))))
@@ -162,7 +162,7 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
     # The data
 
     def _split(self, codes, weight, strategy, valid_rows, seeds):
-        """Rows of D_train, and of D_val where it is held out of X, else None."""
+        """Return the rows of D_train, and those of D_val where it is held out of X, else None."""
         rows = np.arange(len(codes)) if weight is None else np.flatnonzero(weight)
         if valid_rows is not None or not strategy.learns_from_validation:
             return rows, None
@@ -171,7 +171,7 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
         return rows[train], rows[held_out]
 
     def _split_data(self, given, strategy, seeds) -> tuple[SplitData, np.ndarray]:
-        """D_train and D_val of a training under ``strategy``, and which rows D_train has.
+        """Return D_train and D_val of a training under ``strategy``, and which rows D_train has.
 
         ``given``: X, codes, weights or None, and what :meth:`_checked_validation_rows` returned.
         """
@@ -318,7 +318,7 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
             return teacher.logits(X, train.X, self.classes_, PREDICTION_BATCH)
 
     def _initial_student(self, X, seeds):
-        """The student before training, checked on two samples; the last one if warm."""
+        """Build the student, or take the last one if warm, and check it on two samples."""
         n_classes = len(self.classes_)
         # Inside, so that weights which are made in the first forward pass are drawn from the seed too.
         with preserved_random_state(X.device, seeds.student):
@@ -511,7 +511,7 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
         return self._memory_named(doing, held, *ways)
 
     def _answers(self, dataset, labelled=False):
-        """(logits, labels or None) of a Dataset, a batch at a time."""
+        """Yield (logits, labels or None) of a Dataset, a batch at a time."""
         settings, net = self._loader_settings("iterator_valid"), self.net_
         rows = DatasetRows(dataset, settings.get("collate_fn"))
         self._check_sample_shape(rows, "X")
@@ -566,5 +566,5 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
 
 
 def at(values: Any, rows: Any) -> Any:
-    """``values[rows]``; None of None."""
+    """Return ``values[rows]``, or None for None."""
     return None if values is None else values[rows]

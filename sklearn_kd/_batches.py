@@ -26,7 +26,7 @@ class Batch(tuple):
         return batch
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
-        """The batch of ``function`` of each of its tensors."""
+        """Return the batch with ``function`` applied to each of its tensors."""
         return Batch(function(self[0]), Targets._make(t if t is None else function(t) for t in self.targets))
 
     def copy_(self, other: Batch) -> None:
@@ -83,11 +83,11 @@ class BatchOrder:
         return torch.randperm(self.n, generator=self._generator) if self.shuffle else None
 
     def place(self) -> Tensor:
-        """The state from which the next pass draws its order."""
+        """Return the state from which the next pass draws its order."""
         return self._generator.get_state()
 
     def go_to(self, place: Tensor) -> None:
-        """Draw from there."""
+        """Restore a state that :meth:`place` returned."""
         self._generator.set_state(place)
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -219,7 +219,7 @@ def augmented(augment: Callable[[Tensor], Tensor], X: Tensor) -> Tensor:
 
 
 def checked_augmentation(augment, teacher, samples: Tensor, student: nn.Module, classes) -> tuple | None:
-    """``augment`` and whom to ask about what it makes, tried on some samples; None if it is None.
+    """Return ``augment`` and the teacher to ask about its output, tried on some samples; None for None.
 
     Raises
     ------
@@ -242,12 +242,12 @@ def checked_augmentation(augment, teacher, samples: Tensor, student: nn.Module, 
 
 
 def evaluation_batches(dataset, **settings: Any) -> TensorBatches | LoadedBatches:
-    """The rows as they are: skorch's ``iterator_valid``."""
+    """Return the rows as they are: skorch's ``iterator_valid``."""
     return dataset.batches(dataset, **settings)
 
 
 def training_batches(dataset, **settings: Any) -> Iterable[Batch]:
-    """The rows augmented, where they are to be: skorch's ``iterator_train``."""
+    """Return the rows, augmented where they are to be: skorch's ``iterator_train``."""
     batches = evaluation_batches(dataset, **settings)
     return batches if dataset.augmentation is None else AugmentedBatches(batches, *dataset.augmentation)
 
@@ -283,7 +283,7 @@ class EndlessBatches:
         self._pass = iter(self._batches)
 
     def place(self) -> tuple[list[Tensor], int] | None:
-        """Where the pass under way began, and how many batches of it are gone; None before the first."""
+        """Return the state at the start of this pass, and the batches taken from it; None before the first."""
         return None if self._batches is None else (self._began_at, self._n_taken)
 
     def go_to(self, place: tuple[list[Tensor], int] | None) -> None:

@@ -55,7 +55,7 @@ _SMALLEST_NORM = 1e-12
 
 
 def _step_size(logits, size, share):
-    """ε that moves the logits by a set share of their size; of 0.1 where they are small.
+    """Return the ε that moves the logits by a set share of their size; of 0.1 where they are small.
 
     ``size`` is about the root mean square of what d does to them.
 
@@ -112,7 +112,7 @@ def _inner_product(a, b) -> Tensor:
 
 
 def _size_of_logit_change(v: list[Tensor], d: list[Tensor], norm, r_val: Tensor):
-    """About the root mean square of J d, for no further pass; ``norm`` is ‖v‖.
+    """Estimate the root mean square of J d without a further pass; ``norm`` is ‖v‖.
 
     On the validation batch v = Jᵀ r_val, so that ⟨v, d⟩ = ⟨r_val, J d⟩ ≤ ‖r_val‖ ‖J d‖; the
     bound was 0.07 to 2 times the truth on the training batch, 0.4 in the median
@@ -202,7 +202,7 @@ class StepRecord:
         self.directionless: bool | Tensor | None = None
 
     def begin(self) -> None:
-        """Remember how things stand before the training forward pass."""
+        """Copy the state before the training forward pass."""
         with torch.no_grad():
             torch._foreach_copy_(self.w, self.weights)
         self.buffers = Buffers(self.parts)
@@ -473,5 +473,5 @@ def hypergradient(
 
 
 def _without_past(given: Tensor) -> Tensor:
-    """A tensor that gradients do not go beyond, and that a backward pass may keep."""
+    """Return a tensor that gradients do not pass, and that a backward pass may keep."""
     return given.detach().clone() if given.is_inference() else given.detach()

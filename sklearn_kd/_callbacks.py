@@ -94,7 +94,7 @@ class FitReport:
             self._root.call_on_fit_task_begin(**self._told)
 
     def begin(self, name: str):
-        """A new sub-task, begun."""
+        """Begin a new sub-task."""
         return self._root.subcontext(task_name=name).call_on_fit_task_begin(**self._told)
 
     def end(self, task, fitted=None) -> bool:
@@ -107,14 +107,14 @@ class FitReport:
 
     @contextmanager
     def teacher(self):
-        """While the teacher is fitted and asked."""
+        """Report the time in which the teacher is fitted and asked."""
         task = None if self._root is None else self.begin("teacher")
         yield
         if task is not None:
             self.end(task)
 
     def epochs(self, fitted, name: str = "epoch") -> list:
-        """The callback that reports epochs, for a skorch net; none where nobody listens.
+        """Return the callback that reports a skorch net's epochs; none where nobody listens.
 
         ``fitted`` takes the net and returns the fitted attributes; ``name`` is what an epoch
         is called.
@@ -122,7 +122,7 @@ class FitReport:
         return [] if self._root is None else [("report_epochs", ReportEpochs(self, fitted, name))]
 
     def finish(self) -> None:
-        """The end of the fit, when the estimator is fitted."""
+        """Report the end of the fit, when the estimator is fitted."""
         if self._root is not None:
             self.end(self._root, fitted=dict)
 
@@ -146,7 +146,7 @@ class ReportEpochs(Callback):
         self.name = name
 
     def initialize(self):
-        """No epoch has begun."""
+        """Reset to the state before the first epoch."""
         self.epoch_ = None
         return self
 

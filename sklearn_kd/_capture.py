@@ -30,7 +30,7 @@ WARM_UP = 3
 def why_not_captured(
     device: torch.device, optimizer: torch.optim.Optimizer, *, watched: bool, compiled: bool
 ) -> str | None:
-    """Why the iterations of a fit cannot be captured, in words, or None.
+    """Return why the iterations of a fit cannot be captured, or None.
 
     Parameters
     ----------

@@ -127,7 +127,7 @@ class Checkpoints:
         self._folder = None
 
     def end(self, interrupted: bool) -> None:
-        """Finish, or leave where Ctrl-C has cut the fit short."""
+        """Finish, or leave the checkpoints where Ctrl-C has cut the fit short."""
         if interrupted:
             self.leave()
         else:
@@ -188,7 +188,7 @@ class Checkpoints:
         return content
 
     def _files(self, stage: str | None = None) -> list[tuple[Path, str, int]]:
-        """(path, stage, number) of what is there, the newest first."""
+        """List (path, stage, number) of the checkpoints, the newest first."""
         if self._folder is None:
             return []
         matches = [(path, _NAME.fullmatch(path.name)) for path in self._folder.iterdir()]
@@ -245,7 +245,7 @@ class Journal:
     def open(
         self, settings: Sequence[tuple[float, float]]
     ) -> tuple[dict[int, float], Callable[[dict[int, float], bool], None]]:
-        """For the trials asked for next: the losses that are known, and what notes others.
+        """Return the known losses of the next batch of trials, and a callback that records new ones.
 
         What has been noted under other settings is forgotten, with all that came after it.
         """

@@ -432,7 +432,7 @@ class DistilledClassifier(DistilledFiles):
         return self
 
     def _prepared(self, X, y, sample_weight, teacher_logits, X_val, y_val) -> Run:
-        """All that a training needs, checked; the teacher has been asked."""
+        """Check and prepare all that a training needs; ask the teacher."""
         loaded = self._checked_forms(X, X_val)
         strategy = self._checked_strategy(loaded)
         warn_without_effect(beside_strategy(self, strategy))
@@ -480,7 +480,7 @@ class DistilledClassifier(DistilledFiles):
         return Run(SplitData(train, valid), student, strategy, teacher, seeds, report, checkpoints)
 
     def _ready_net(self, run):
-        """The net about to be trained, its metaparameters where the strategy starts them."""
+        """Return the net about to be trained, its metaparameters where the strategy starts them."""
         journal = Journal(run.checkpoints)
         trials = Trials(partial(self._trial_net, run), run.data, run.seeds.training, journal)
         rng = np.random.default_rng(run.seeds.strategy)
@@ -492,7 +492,7 @@ class DistilledClassifier(DistilledFiles):
         return self._make_net(run.student, run.strategy, lambda1, temperature, callbacks)
 
     def _trial_net(self, run, lambda1, temperature):
-        """The net of a trial, of which nothing is kept but L_val at the end."""
+        """Return the net of a trial, of which only L_val at the end is kept."""
         changes: dict[str, Any] = {"verbose": 0}
         if not self.callbacks and not self._routed("callbacks"):
             changes["callbacks__valid_acc"] = None  # which nobody reads
@@ -500,7 +500,7 @@ class DistilledClassifier(DistilledFiles):
         return self._make_net(run.student, Fixed(), lambda1, temperature, callbacks, **changes)
 
     def _make_net(self, student, strategy, lambda1, temperature, callbacks, **changes):
-        """An initialised net around a copy of ``student``."""
+        """Make an initialised net around a copy of ``student``."""
         device = self._device()
         metaparameters = Metaparameters(
             lambda1,
@@ -572,7 +572,7 @@ class DistilledClassifier(DistilledFiles):
     # Where the run starts
 
     def _where_to_start(self, strategy, rng):
-        """(lambda1, T) as given, as drawn, or where the last fit ended if warm."""
+        """Return (lambda1, T) as given, as drawn, or where the last fit ended if warm."""
         if self._continues() and strategy.takes_hypergradient(0):
             return self.lambda1_, self.temperature_
         lambda1, temperature = self.lambda1, self.temperature

@@ -284,7 +284,7 @@ def _check_students(plan, X, classes, seeds):
 
 
 def _transformed(plan, cell):
-    """X of the training and of the test fold, as the classifier sees them."""
+    """Return X of the training and of the test fold, as the classifier sees them."""
     X_train, X_test = safe_indexing(plan.X, cell.train), safe_indexing(plan.X, cell.test)
     if plan.transformers is None:
         return X_train, X_test
@@ -355,7 +355,7 @@ class _Fit:
 
     @contextmanager
     def timed(self):
-        """While this arm's own work is done."""
+        """Add the time of the block to this arm's seconds."""
         began = time.perf_counter()
         yield
         self.seconds += time.perf_counter() - began
@@ -366,20 +366,20 @@ class _Fit:
             self.clf.fit(self.X, self.y, teacher_logits=self.logits, X_val=self.X_val, y_val=self.y_val)
 
     def prepare(self):
-        """All of ``fit`` that comes before the training."""
+        """Do all of ``fit`` that comes before the training."""
         with self.timed():
             self.run = self.clf._prepared(self.X, self.y, None, self.logits, self.X_val, self.y_val)
             self.net = self.clf._ready_net(self.run)
 
     def finish(self):
-        """All of ``fit`` that comes after the training."""
+        """Do all of ``fit`` that comes after the training."""
         with self.timed():
             self.clf._publish(self.net, self.run)
         self.run = self.net = None  # they hold the rows
 
 
 def _fits(arms, cell, X, y, rows, logits) -> list[_Fit]:
-    """On D_train with D_val beside it where the arm learns from it, else on all rows."""
+    """Make the fits: on D_train with D_val where the arm learns from it, else on all rows."""
     parts = [(safe_indexing(X, part), y[part]) for part in rows]
     fits = []
     for arm in arms:
@@ -431,7 +431,7 @@ def _scores(clf, X, y):
 
 
 def _taken_apart(estimator):
-    """The transformers, a Pipeline or None, and the DistilledClassifier."""
+    """Split the estimator into its transformers, a Pipeline or None, and the DistilledClassifier."""
     transformers, classifier = None, estimator
     if isinstance(estimator, Pipeline):
         classifier = estimator.steps[-1][1]

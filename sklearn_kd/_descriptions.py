@@ -46,7 +46,7 @@ def parameters_of(estimator: BaseEstimator) -> dict[str, Any]:
 
 
 def samples_of(rows: DatasetRows, collate_fn=None) -> Tensor:
-    """A few rows of a Dataset, as they are under one random state."""
+    """Return a few rows of a Dataset, read under one random state."""
     places = np.unique(np.linspace(0, len(rows) - 1, _N_SAMPLES).astype(int)).tolist()
     with preserved_random_state(torch.device("cpu"), seed=0):
         return Fetcher(rows, collate_fn)[places][0]

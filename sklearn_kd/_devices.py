@@ -86,13 +86,13 @@ def reading_is_free(tensor: Tensor) -> bool:
 
 
 def as_number(tensor: Tensor) -> float | Tensor:
-    """A tensor of shape () as a number, where that is free."""
+    """Return a tensor of shape () as a number where that needs no waiting, else as it is."""
     return tensor.item() if reading_is_free(tensor) else tensor
 
 
 @contextmanager
 def full_precision(device: torch.device):
-    """No autocast and no TF32: a difference of logits drowns in either."""
+    """Switch autocast and TF32 off inside: their errors exceed small differences of logits."""
     with ExitStack() as stack:
         if autocasts(device.type):
             stack.enter_context(torch.autocast(device.type, enabled=False))

@@ -47,7 +47,7 @@ class DistillationNet(TrainingNet):
         self.hypergradient_rows = hypergradient_rows
 
     def initialize(self):
-        """T_val begins at its number, or at 1 where it is to be found."""
+        """Initialize; T_val starts at its number, or at 1 where it is to be found."""
         super().initialize()
         if not isinstance(self.val_temperature, str):
             self.val_temperature_ = self.val_temperature
@@ -60,7 +60,7 @@ class DistillationNet(TrainingNet):
         return *super().recorded, "lambda1", "temperature"
 
     def new_step_record(self) -> StepRecord:
-        """One that knows the logits."""
+        """Make the record for a student's logits."""
         return StepRecord(
             self.module_,
             self.optimizer_,
@@ -70,7 +70,7 @@ class DistillationNet(TrainingNet):
         )
 
     def train_step_single(self, batch, **params):
-        """Forward, the loss and its gradient by the logits in closed form, backward."""
+        """Run forward, compute the loss and its gradient by the logits in closed form, and run backward."""
         if not self.module_.training:
             self._set_training(True)
         logits = self.infer(batch[0])
@@ -101,7 +101,7 @@ class DistillationNet(TrainingNet):
         self.validated_ = []
 
     def where_it_stood(self, iteration: int) -> str:
-        """Lambda1 and T."""
+        """Describe lambda1 and T of an iteration, for a message."""
         lambda1, temperature = self.metaparameters.after(iteration).tolist()
         return f" (lambda1={lambda1:.3g}, temperature={temperature:.3g})"
 

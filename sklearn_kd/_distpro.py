@@ -439,7 +439,7 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         return self
 
     def _search(self, run: Run) -> tuple[Run, DistProNet]:
-        """The run with a process, and how it was found; and the net that searched."""
+        """Search a process; return the run with it, and the net that searched."""
         assert run.search is not None
         strategy, factors = self._search_strategy(), self._factors(run)
         later = self.max_epochs * _share_of_a_search_step(strategy) / (1 - self._held_out_share())
@@ -479,7 +479,7 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         return [("progress", Progress(phase, n_epochs, later))] if self.verbose else []
 
     def _process_of(self, found: SearchOutcome, run: Run) -> DistillationProcess:
-        """Where the factors of a search have been."""
+        """Make the process that a search has found."""
         settings = {name: getattr(self, name) for name in _RECORDED} | {
             "distance": self.distance if isinstance(self.distance, str) else repr(self.distance),
             "meta": self.meta if isinstance(self.meta, str) else repr(self.meta),

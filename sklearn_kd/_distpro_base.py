@@ -164,7 +164,7 @@ class BaseDistPro(BaseDistiller):
         return phases[0], phases[1] if len(phases) > 1 else None
 
     def _given_process(self) -> tuple[DistillationProcess | None, float | None]:
-        """The process to follow, if one was given, and tau, which must go with its normalization."""
+        """Return the process to follow, if given, and tau, which must suit its normalization."""
         process = self.process
         if process is not None and not isinstance(process, DistillationProcess):
             process = DistillationProcess.load(process)
@@ -212,7 +212,7 @@ class BaseDistPro(BaseDistiller):
     # The nets
 
     def _keep(self, net: DistProNet, run: Run, stage: str) -> DistProNet:
-        """The net, which will keep checkpoints if there are to be some."""
+        """Return the net, set to keep checkpoints if there is a folder for them."""
         if run.checkpoints.active:
             layers = sorted({pathway.teacher_layer for pathway in run.pathways})
             answers = run.teacher.some_answers(run.retraining.data.train.samples, layers)
@@ -236,7 +236,7 @@ class BaseDistPro(BaseDistiller):
     def _make_net(
         self, run: Run, phase: Phase, weights: PathwayWeights, strategy: Strategy, callbacks, **changes
     ) -> DistProNet:
-        """An initialised net around a student and transforms of the phase's seeds."""
+        """Make an initialised net around a student and transforms of the phase's seeds."""
         searching = phase is run.search
         student = copy.deepcopy(run.student)
         if searching:

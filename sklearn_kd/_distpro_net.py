@@ -106,7 +106,7 @@ class DistProNet(TrainingNet):
         self.temperature = temperature
 
     def initialize_module(self):
-        """Beside the student, the transforms: learned with it, and no part of it."""
+        """Initialize the student and the transforms, which are learned with it and no part of it."""
         super().initialize_module()
         with preserved_random_state(torch.device(self.device), self.transforms_seed):
             self.transforms_ = build_transforms(self.pathways, self.transforms)
@@ -135,7 +135,7 @@ class DistProNet(TrainingNet):
     # One iteration
 
     def new_step_record(self) -> StepRecord:
-        """One that knows the losses of the pathways, and the logits where lambda1 and T are learned."""
+        """Make the record for the losses of the pathways, and the logits where lambda1 and T are learned."""
         joint = self.metaparameters.has_logit_term
         return StepRecord(
             self.module_,
@@ -167,13 +167,13 @@ class DistProNet(TrainingNet):
         return self.judged({"loss": loss, "y_pred": logits.detach()})
 
     def _precision(self, x: Tensor):
-        """Bfloat16 where that was asked for, but not where the step is to be differentiated."""
+        """Return a context of bfloat16 where it was asked for and the step is not differentiated."""
         if not self.autocast or self._record is not None:
             return nullcontext()
         return torch.autocast(x.device.type, dtype=torch.bfloat16)
 
     def _ask(self, x: Tensor, active: list[int]) -> tuple[Mapping[str, Tensor], Tensor | None]:
-        """The teacher's maps and logits, as far as anything is made of them."""
+        """Ask the teacher for maps and logits, as far as they are used."""
         if not active and not self.logit_weight and not self.metaparameters.has_logit_term:
             return {}, None
         assert self.teacher is not None

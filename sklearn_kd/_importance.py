@@ -289,7 +289,7 @@ class JointFactors(PathwayWeights):
         return self._parts[1].now
 
     def descend(self, hypergradient: Tensor) -> Tensor:
-        """A step of either part; of none where h is not finite anywhere."""
+        """Step both parts; neither where h is not finite anywhere."""
         h = hypergradient + 0 * hypergradient.sum()
         for part, own in zip(self._parts, self._split(h), strict=True):
             part.descend(own)
@@ -371,7 +371,7 @@ class ScheduledWeights(PathwayWeights):
         self._t += 1
 
     def start_of_path(self) -> Tensor:
-        """All of the schedule."""
+        """Return the whole schedule."""
         parts = [part for part in (self._schedule, self._logit_term) if part is not None]
         return torch.as_tensor(np.concatenate(parts, axis=1, dtype=np.float64))
 

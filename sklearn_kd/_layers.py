@@ -216,7 +216,7 @@ def _automatic(trace: Trace, samples: Tensor, name: str) -> dict[str, Found]:
 
 
 def table_hint(name: str) -> str:
-    """How to see the layers, for a message about the parameter ``name``."""
+    """Return how to list the layers, for a message about the parameter ``name``."""
     whose = name.removesuffix("_layers") if name.endswith("_layers") else "network"
     return f"layer_table({whose}, X[:2]) lists them."
 

@@ -54,7 +54,7 @@ class Targets(NamedTuple):
 
 
 def _mean_rows(rows: Tensor, weight: Tensor | None) -> Tensor:
-    """Over rows of shape (..., B, 1)."""
+    """Return the mean, weighted if there are weights, over rows of shape (..., B, 1)."""
     return (rows if weight is None else weight[..., None] * rows).mean(dim=(-2, -1))
 
 

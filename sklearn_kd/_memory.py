@@ -78,7 +78,7 @@ def _first_line(error):
 
 
 def mebibytes(n_bytes: float) -> str:
-    """A size for a message."""
+    """Write a size for a message."""
     return f"{n_bytes / 2**20:.1f} MiB"
 
 
@@ -99,7 +99,7 @@ def size_of(modules: list[nn.Module]) -> str:
 
 
 def held_of(data) -> str:
-    """D_train and D_val (None where there is none) and the cached logits, in words.
+    """Describe D_train and D_val (None where there is none) and the cached logits.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def held_of(data) -> str:
 
 
 def training_named(net, data):
-    """For a net in training: batch size, data, logits and weights.
+    """Name what a net in training holds where memory runs out: batch size, data, logits and weights.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def training_named(net, data):
 
 
 def training_together_named(nets, data):
-    """The same for several nets in one batched run."""
+    """Name what several nets in one batched run hold where memory runs out."""
 
     def situation():
         weights = size_of([net.module_ for net in nets])

@@ -169,7 +169,7 @@ class LearnedPath:
         return self._values[0].detach().cpu()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next iteration, and the path, depend on."""
+        """Return all that the next iteration, and the path, depend on."""
         return {
             "now": self._now,
             "steps": self._state_of_steps(),
@@ -181,7 +181,7 @@ class LearnedPath:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Be where the one was that ``state`` is of; raise ValueError if it is of another kind."""
+        """Restore a state of :meth:`state_dict`; raise ValueError if it is of another kind."""
         n, losses = len(state["predicted"]), state["val_losses"]
         shape = tuple(state["values"].shape)
         if shape != (n + 1, *self._values[0].shape) or (0 if losses is None else len(losses)) != n:

@@ -15,7 +15,7 @@ from sklearn_kd._turns import turn
 
 @contextmanager
 def evaluating(parts: Iterable[nn.Module], but: type[nn.Module] | tuple = ()) -> Iterator[None]:
-    """Evaluation mode inside, for all ``parts`` (``module.modules()``) but those of type ``but``.
+    """Set evaluation mode inside, for all ``parts`` (``module.modules()``) but those of type ``but``.
 
     A turn of this thread: another one that shares the module, as a teacher, would put it back
     into training mode meanwhile.
@@ -34,7 +34,7 @@ def evaluating(parts: Iterable[nn.Module], but: type[nn.Module] | tuple = ()) ->
 
 @contextmanager
 def evaluating_without_trace(network: nn.Module, device: torch.device) -> Iterator[None]:
-    """Evaluation mode and no gradients inside; what is drawn there changes no generator's state."""
+    """Set evaluation mode without gradients inside; the generators are put back afterwards."""
     with evaluating(network.modules()), torch.no_grad(), preserved_random_state(device):
         yield
 

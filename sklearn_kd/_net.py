@@ -146,7 +146,7 @@ class TrainingNet(NeuralNetClassifier):
     # The data
 
     def check_data(self, X: SplitData, y=None) -> None:
-        """Nothing left to check: the estimator has made the data."""
+        """Check nothing: the estimator has made the data."""
 
     def get_dataset(self, X, y=None):
         """Wrap inputs that scoring callbacks predict for."""
@@ -155,7 +155,7 @@ class TrainingNet(NeuralNetClassifier):
         return DistillationData(torch.as_tensor(X).to(self.device))
 
     def get_split_datasets(self, X: SplitData, y=None, **params):
-        """D_train and D_val, as they come."""
+        """Return D_train and D_val as they were given."""
         return X
 
     def fit_loop(self, X: SplitData, y=None, epochs=None, **params):
@@ -242,7 +242,7 @@ class TrainingNet(NeuralNetClassifier):
         return self.compiled_forward_(x)
 
     def snapshot(self):
-        """A net that goes on predicting as this one does now, while this one trains on."""
+        """Return a net that predicts as this one does now, while this one trains on."""
         frozen = type(self).__new__(type(self))
         changed = {"module_": copy.deepcopy(self.module_), "history_": copy.copy(self.history)}
         frozen.__dict__.update(self.__dict__ | changed)
@@ -342,7 +342,7 @@ class TrainingNet(NeuralNetClassifier):
     # One iteration
 
     def train_step(self, batch, **params):
-        """The optimizer's step, and what the strategy makes of it."""
+        """Take the optimizer's step, and let the strategy act on it."""
         knobs, strategy = self.metaparameters, self.strategy
         learns = not knobs.planned and strategy.takes_hypergradient(knobs.counted.iteration)
         if learns and knobs.iteration < ill_conditioned_steps(self.optimizer_):
@@ -390,7 +390,7 @@ class TrainingNet(NeuralNetClassifier):
         return step | {"metaparameters": knobs.descend(h), "val_loss": val_loss}
 
     def _student_step(self, batch):
-        """A step of the optimizer, or none at all where loss or gradient is not finite."""
+        """Take a step of the optimizer, or none where loss or gradient is not finite."""
         buffers = Buffers(self.with_buffers_)
         kept = None if reading_is_free(batch[0]) else KeptState(self.optimizer_)
         try:
@@ -521,7 +521,7 @@ class TrainingNet(NeuralNetClassifier):
         return (None if self.watch_ is None else self.watch_.fault()) or MEND
 
     def where_it_stood(self, iteration: int) -> str:
-        """The metaparameters of an iteration, in brackets after a space, for a message; or nothing."""
+        """Describe an iteration's metaparameters, in brackets after a space, for a message; or nothing."""
         return ""
 
     def validation_loss(self, dataset) -> float:

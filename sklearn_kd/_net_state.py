@@ -152,7 +152,7 @@ class Keeper:
 
 
 def some_answers(logits: Tensor | None) -> Tensor | None:
-    """64 rows of a teacher's logits and the mean of all, float64, to know it by."""
+    """Return a teacher's signature: 64 rows of its logits and the mean of all, float64."""
     if logits is None:
         return None
     places = torch.linspace(0, len(logits) - 1, min(64, len(logits))).long()
@@ -165,7 +165,7 @@ def some_answers(logits: Tensor | None) -> Tensor | None:
 
 
 def state_of(net: TrainingNet, at_start: dict[str, Any], lose) -> dict[str, Any]:
-    """All that the next epoch depends on.
+    """Return all that the next epoch depends on.
 
     ``at_start`` is what :func:`states_of_helpers` said when training began; ``lose(name, what)`` hears of
     what has no plain form.
@@ -305,7 +305,7 @@ def _helpers(net):
 
 
 def _changed(state, at_start):
-    """Without the attributes that are as they were: those are the user's to set."""
+    """Return the attributes that have changed; others are the user's to set."""
     before = at_start.get("attributes", {})
     attributes = {
         name: value
@@ -354,7 +354,7 @@ def _put_into_helper(helper, state):
 
 
 def _without_functions(account):
-    """Schedules of older versions of torch name those they call, which a new one has too."""
+    """Leave functions out of a schedule's state; in older versions of torch it holds those it calls."""
     if type(account) is not dict:
         return account
     return {name: value for name, value in account.items() if not callable(value)}
@@ -367,7 +367,7 @@ def _accounts(value) -> bool:
 
 
 def _gained(helper):
-    """(name, value) of the attributes that are no parameters of the constructor."""
+    """Yield (name, value) of the attributes that are no parameters of the constructor."""
     given = inspect.signature(type(helper)).parameters
     left_out = _CACHES if isinstance(helper, EpochScoring) else set()
     return [(name, v) for name, v in vars(helper).items() if name not in given and name not in left_out]

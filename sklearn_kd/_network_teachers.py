@@ -56,7 +56,7 @@ def possible_widths(teacher: Any, stated: list | None, classes: np.ndarray) -> l
 
 
 def own_classes(teacher: Any, n_columns: int, stated: list | None) -> Any:
-    """``classes_`` of a network, as far as they are those of its columns, else None."""
+    """Return ``classes_`` of a network if they are those of its columns, else None."""
     network = unwrapped(teacher) if isinstance(teacher, nn.Module) else teacher
     own = getattr(teacher, "classes_", getattr(network, "classes_", None))
     if own is None or not isinstance(network, NeuralNet) or getattr(network, "classes", None) is not None:

@@ -64,7 +64,7 @@ def _largest(X: Tensor) -> Tensor:
 
 
 def refuse_overflow(logits: Tensor) -> Tensor:
-    """The logits, where all probabilities are numbers.
+    """Return the logits if all probabilities are numbers, else raise.
 
     Raises
     ------

@@ -351,5 +351,5 @@ def _check_distance(distance):
 
 
 def _full(maps: Tensor) -> Tensor:
-    """Float32 where the pass ran in half of that: a distance of maps is a small difference."""
+    """Convert half precision to float32: a distance of maps is a small difference."""
     return maps.float() if maps.dtype in (torch.bfloat16, torch.float16) else maps

@@ -22,7 +22,7 @@ class CannotBeKept(Exception):
 
 
 def to_plain(value: Any) -> Any:
-    """The value in plain values and tensors, sharing no memory with it.
+    """Turn a value into plain values and tensors that share no memory with it.
 
     Raises
     ------

@@ -14,7 +14,7 @@ log = logging.getLogger("sklearn_kd")
 
 
 def one_thread_per_process():
-    """A context in which loky's processes get one thread each, unless the user set them."""
+    """Return a context in which loky's processes get one thread each, unless the user set their number."""
     backend, _ = get_active_backend()
     if isinstance(backend, LokyBackend) and backend.inner_max_num_threads is None:
         return parallel_config("loky", inner_max_num_threads=1)
@@ -22,7 +22,7 @@ def one_thread_per_process():
 
 
 def count_processes(n_jobs: int | None, n_tasks: int) -> int:
-    """Processes for so many tasks: joblib's reading of ``n_jobs``, and no more than tasks.
+    """Return the number of processes: joblib's reading of ``n_jobs``, but at most the number of tasks.
 
     One where joblib would use threads, as it does inside its own workers: threads take turns
     in training, because they share torch's global generators, and gain nothing.

@@ -36,7 +36,7 @@ class Content(NamedTuple):
 
 
 def checked_path(path: str | PathLike[str]) -> Path:
-    """Where a file is to be written.
+    """Check the path of a file to be written.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def checked_path(path: str | PathLike[str]) -> Path:
 
 
 def packed(content: Content) -> bytes:
-    """A file's bytes.
+    """Return the bytes of a file with this content.
 
     Raises
     ------

@@ -61,7 +61,7 @@ class ContentError(ValueError):
 
 
 def encoded(value: Any) -> Any:
-    """A parameter as JSON; what JSON has no form for is a dictionary of one key, its kind.
+    """Encode a parameter as JSON; what JSON has no form for is a dictionary of one key, its kind.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def _encoded_class(value: type) -> dict[str, str]:
 
 
 def decoded(value: Any) -> Any:
-    """The parameter that :func:`encoded` made this of.
+    """Decode a parameter that :func:`encoded` has encoded.
 
     Raises
     ------
@@ -162,7 +162,7 @@ def decoded_parameter(name: str, value: Any) -> Any:
 
 
 def encoded_labels(classes: np.ndarray) -> dict[str, Any]:
-    """Labels and their dtype.
+    """Encode labels and their dtype.
 
     Raises
     ------
@@ -219,7 +219,7 @@ def _width(stated: int, labels: list[Any]) -> int:
 
 
 def checked_sample_shape(given: Any) -> tuple[int, ...]:
-    """The shape of a sample.
+    """Check and return the shape of a sample.
 
     Raises
     ------

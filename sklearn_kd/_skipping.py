@@ -50,7 +50,7 @@ def is_finite(loss: Tensor, gradients: list[Tensor]) -> bool | Tensor:
 
 
 def are_finite(losses: Tensor, gradients: list[Tensor]) -> Tensor:
-    """The same for K students, shape (K,): losses of shape (K,), gradients of shape (K, ...)."""
+    """Return whether they are finite for K students, shape (K,); gradients have shape (K, ...)."""
     return torch.isfinite(sum((g.flatten(1).sum(dim=1) for g in gradients), losses))
 
 
@@ -72,13 +72,13 @@ class Buffers:
         self._values = [buffer.clone() for buffer in self._buffers]
 
     def put_back(self) -> None:
-        """Whatever was written into them, or put in their place."""
+        """Restore the buffers, whatever was written into them or put in their place."""
         self._own()
         if self._buffers:
             torch._foreach_copy_(self._buffers, self._values)
 
     def put_back_where(self, bad: Tensor) -> None:
-        """The same where ``bad``, shape (), says so, which is not read."""
+        """Restore them where ``bad``, shape (), is true, without reading it."""
         found = [(owner[name], buffer) for owner, name, buffer in self._kept]
         now = [buffer if new is None else new for new, buffer in found]
         if any(new is not buffer for new, buffer in zip(now, self._buffers, strict=True)):

@@ -24,7 +24,7 @@ except ImportError:  # scikit-learn < 1.9 has no callbacks
         """Nothing: ``set_callbacks`` comes with scikit-learn 1.9."""
 
     def with_callbacks(method):
-        """``method`` as it is."""
+        """Return ``method`` as it is."""
         return method
 
 
@@ -34,7 +34,7 @@ def has_callbacks(estimator) -> bool:
 
 
 def callback_context(estimator, max_subtasks: int):
-    """The root task of a ``fit``, set up; None where no callback listens."""
+    """Set up the root task of a ``fit``; None where no callback listens."""
     if not has_callbacks(estimator):
         return None
     return estimator._init_callback_context(max_subtasks=max_subtasks)

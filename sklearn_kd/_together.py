@@ -63,7 +63,7 @@ ELEMENTWISE_OPTIMIZERS = (
 
 
 def why_not_together(nets: Sequence[DistillationNet], data: Sequence[SplitData]) -> str | None:
-    """Why these students are better, or can only be, trained one by one; None where not so.
+    """Return why these students should or must be trained one by one, or None.
 
     Parameters
     ----------
@@ -183,7 +183,7 @@ def _how_they_differ(nets, data) -> str | None:
 
 
 def _why_slower(nets, data) -> str | None:
-    """The rule in the module's docstring."""
+    """Apply the rule in the module's docstring: return why stacking would be slower, or None."""
     if data[0].train.X.device.type != "cpu":
         return None
     if len(nets) < FEWEST:
@@ -292,7 +292,7 @@ class _BatchedRun:
         return weight.new_tensor(values).reshape(-1, 1, 1)
 
     def epoch(self) -> bool:
-        """One pass over D_train and one over D_val; False where no student is left to train."""
+        """Run one pass over D_train and one over D_val; return False where no student is left to train."""
         going = [k for k, net in enumerate(self.nets) if not net.diverged_]
         for k in going:
             self.nets[k].notify("on_epoch_begin", **self._datasets(k))
@@ -316,7 +316,7 @@ class _BatchedRun:
         return not all(net.diverged_ for net in self.nets)
 
     def step(self, x: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-        """A step of all students: their losses, and whose step was taken, both of shape (K,).
+        """Step all students; return their losses, and whose step was taken, both of shape (K,).
 
         That of a student whose loss or gradient is not finite is not.
         """
@@ -367,7 +367,7 @@ def _stacked_weights(nets) -> dict[str, Tensor]:
 
 
 def _part(value, k, stacked):
-    """Student k's part of an entry of the optimizer's state, such as its momentum."""
+    """Return student k's part of an entry of the optimizer's state, such as its momentum."""
     if not isinstance(value, Tensor):
         return copy.copy(value)
     return (value[k] if value.shape == stacked.shape else value).clone()
@@ -420,7 +420,7 @@ class _Streams:
 
 
 def _filled(tensors, value) -> Tensor | None:
-    """Stacked, with ``value`` where there is no tensor; None where there is none at all."""
+    """Stack tensors, with ``value`` where one is missing; None where all are."""
     known = next((t for t in tensors if t is not None), None)
     if known is None:
         return None

@@ -143,7 +143,7 @@ def _note(note, found, interrupted, losses, nets):
 
 
 def _trained_here(losses, nets):
-    """(L_val, net) of those with something learned; where it was in other processes, there it stayed."""
+    """Return (L_val, net) of the trials trained in this process; nets of others have learned nothing here."""
     return [(loss, nets[k]) for k, loss in losses.items() if len(nets[k].history)]
 
 

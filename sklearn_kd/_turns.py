@@ -20,7 +20,7 @@ _lock = RLock()
 
 
 def turn() -> Any:
-    """A context that one thread at a time is in, as often as it likes; an interrupt ends the wait."""
+    """Return the process-wide re-entrant lock as a context; waiting for it can be interrupted."""
     return _lock
 
 

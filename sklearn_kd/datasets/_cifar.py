@@ -260,7 +260,7 @@ def _decoded(names: Any, archive: Archive, source: Path) -> list[str]:
 
 @contextmanager
 def _opened(archive: Archive, home: Path) -> Iterator[tuple[Path, Callable[[str], Any]]]:
-    """Where the files are, and a function that opens one: of the folder, or else of the archive."""
+    """Yield the place of the files, and a function that opens one: of the folder, or else of the archive."""
     folder, packed = home / archive.folder, home / archive.file.name
     if folder.is_dir():
         yield folder, lambda name: (folder / name).open("rb")
@@ -323,12 +323,12 @@ class _Array:
 
 
 def _reconstruct(*_: Any) -> _Array:
-    """In place of the function that numpy pickles its arrays with."""
+    """Take the place of the function that numpy pickles its arrays with."""
     return _Array()
 
 
 def _uint8(code: Any, *_: Any) -> _Uint8:
-    """In place of ``numpy.dtype``, which has other types, objects among them."""
+    """Take the place of ``numpy.dtype``, which has other types, objects among them."""
     if code not in ("u1", b"u1"):
         raise pickle.UnpicklingError(f"it has an array of {code!r}, not of bytes as the original")
     return _Uint8()

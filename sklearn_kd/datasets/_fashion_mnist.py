@@ -121,7 +121,7 @@ def fetch_fashion_mnist(
 
 
 def _path(folder: Path, name: str) -> Path:
-    """Where the file is, or should be: packed, unless only the unpacked one is there."""
+    """Return the path of the file, present or not: packed, unless only the unpacked one is there."""
     packed, unpacked = folder / f"{name}.gz", folder / name
     return unpacked if unpacked.is_file() and not packed.is_file() else packed
 

@@ -113,7 +113,7 @@ class _Parzen:
         return [(float(d["lambda1"]), float(10 ** d["log10_temperature"])) for d in drawn]
 
     def tell(self, losses) -> None:
-        """The losses of what was asked for last."""
+        """Record the losses of the trials that were asked for last."""
         from hyperopt import JOB_STATE_DONE, STATUS_FAIL, STATUS_OK
 
         for doc, loss in zip(self._asked, losses, strict=True):
@@ -122,7 +122,7 @@ class _Parzen:
         self._trials.refresh()
 
     def _suggested(self):
-        """One more trial; those without a loss yet count as the worst there are."""
+        """Suggest one more trial; those without a loss yet count as the worst."""
         from hyperopt import tpe
 
         ids, seed = self._trials.new_trial_ids(1), self._rng.integers(2**31 - 1)
