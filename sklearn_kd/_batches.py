@@ -283,7 +283,7 @@ class EndlessBatches:
         self._pass = iter(self._batches)
 
     def place(self) -> tuple[list[Tensor], int] | None:
-        """Return the state at the start of this pass, and the batches taken from it; None before the first."""
+        """Return the state at the start of this pass, and the batches taken; None before the first."""
         return None if self._batches is None else (self._began_at, self._n_taken)
 
     def go_to(self, place: tuple[list[Tensor], int] | None) -> None:
