@@ -714,7 +714,8 @@ def test_ctrl_c_leaves_the_checkpoints(make, digits, logits, interrupt, tmp_path
 
     expected = made().fit(*digits, teacher_logits=logits)
     interrupt.at = 30
-    assert len(made(checkpoint_dir=tmp_path).fit(*digits, teacher_logits=logits).history_) == 3
+    with pytest.warns(UserWarning, match="Interrupted in epoch 3 of 4"):
+        assert len(made(checkpoint_dir=tmp_path).fit(*digits, teacher_logits=logits).history_) == 3
     assert len(files(tmp_path)) == 2
     interrupt.at, Kill.made = None, 0
     assert_same_fit(made(checkpoint_dir=tmp_path).fit(*digits, teacher_logits=logits), expected)
@@ -729,7 +730,8 @@ def test_ctrl_c_in_a_trial(make, digits, logits, interrupt, tmp_path):
 
     expected = made().fit(*digits, teacher_logits=logits)
     interrupt.at = 13
-    made(checkpoint_dir=tmp_path).fit(*digits, teacher_logits=logits)
+    with pytest.warns(UserWarning, match="Interrupted"):
+        made(checkpoint_dir=tmp_path).fit(*digits, teacher_logits=logits)
     interrupt.at = None
     assert_same_fit(made(checkpoint_dir=tmp_path).fit(*digits, teacher_logits=logits), expected)
 
@@ -741,7 +743,8 @@ def test_ctrl_c_in_a_search(make_distpro, images, interrupt, tmp_path):
 
     expected = made().fit(*images)
     interrupt.at = 9
-    made(checkpoint_dir=tmp_path).fit(*images)
+    with pytest.warns(UserWarning, match="Interrupted"):
+        made(checkpoint_dir=tmp_path).fit(*images)
     assert files(tmp_path, "search") and not files(tmp_path, "retraining")
     interrupt.at = None
     assert_same_fit(made(checkpoint_dir=tmp_path).fit(*images), expected)

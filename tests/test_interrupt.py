@@ -28,7 +28,10 @@ from sklearn_kd.meta import Hyperopt, Random
 
 
 class CtrlC:
-    """Sends the signal at the n-th pass through a student, counted from the first one with a gradient."""
+    """Sends the signal at the n-th pass through a student, counted from the first one of its training.
+
+    That is the first with a gradient of more than the two rows which the student is tried on.
+    """
 
     def __init__(self):
         self.at, self.passes, self.begun = None, 0, False
@@ -36,8 +39,8 @@ class CtrlC:
     def set(self, at):
         self.at, self.passes, self.begun = at, 0, False
 
-    def passed(self, module):
-        self.begun = self.begun or (module.training and torch.is_grad_enabled())
+    def passed(self, module, x):
+        self.begun = self.begun or (module.training and torch.is_grad_enabled() and len(x) > 2)
         self.passes += self.begun
         if self.at is not None and self.passes == self.at:
             self.at = None
@@ -70,13 +73,13 @@ class Interrupted(nn.Module):
         )
 
     def forward(self, x):
-        key.passed(self)
+        key.passed(self, x)
         return self.layers(x)
 
 
 class InterruptedConvNet(ConvNet):
     def forward(self, x):
-        key.passed(self)
+        key.passed(self, x)
         return super().forward(x)
 
 
