@@ -9,11 +9,20 @@ from pathlib import Path
 import torch
 
 
-def running_versions() -> dict[str, str]:
-    """Return the versions of what a fit depends on, the digest of this library's sources among them."""
+def library_version() -> str:
+    """Return the version of this library."""
     from sklearn_kd import __version__  # complete only after this module has been imported
 
-    return {"sklearn_kd": __version__, "sklearn_kd's code": code_digest(), "torch": str(torch.__version__)}
+    return __version__
+
+
+def running_versions() -> dict[str, str]:
+    """Return the versions of what a fit depends on, the digest of this library's sources among them."""
+    return {
+        "sklearn_kd": library_version(),
+        "sklearn_kd's code": code_digest(),
+        "torch": str(torch.__version__),
+    }
 
 
 @cache

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from sklearn_kd._atomic_file import replacing
+from sklearn_kd._code_version import library_version
 
 
 def export_student(
@@ -59,12 +60,10 @@ def export_student(
 
 def _metadata(classes: np.ndarray, sample_shape: tuple[int, ...]) -> dict[str, str]:
     """Return what a reader of the file needs beside the weights; every value is JSON."""
-    from sklearn_kd import __version__  # complete only after this module has been imported
-
     values = {
         "classes": classes.tolist(),
         "input_shape": list(sample_shape),
-        "sklearn_kd_version": __version__,
+        "sklearn_kd_version": library_version(),
     }
     try:
         return {name: json.dumps(value) for name, value in values.items()}

@@ -33,8 +33,8 @@ class Lock:
     Attributes
     ----------
     held : bool
-        Whether no other fit, in this process or in another, holds it. Where the file system has no
-        locks, other processes are believed not to.
+        Whether this fit holds the lock, and no other one in this process or in another. Where the file
+        system has no locks, fits in other processes go unnoticed.
     """
 
     def __init__(self, folder: Path):

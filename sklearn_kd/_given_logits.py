@@ -14,7 +14,7 @@ from sklearn.utils import check_array
 from torch import Tensor
 
 from sklearn_kd._arrays import from_torch
-from sklearn_kd._class_alignment import classes_of_columns, columns_of
+from sklearn_kd._class_alignment import as_list, classes_of_columns, columns_of
 from sklearn_kd._naming import naming
 from sklearn_kd._network_teachers import warn_of_probabilities
 from sklearn_kd._teacher_answers import are_probabilities, logarithms, refuse_wrong_numbers
@@ -90,7 +90,7 @@ def column_names(values: Any) -> list | None:
         return None
     if type(names).__name__ == "RangeIndex" and list(names) == list(range(len(names))):
         return None  # pandas
-    names = names.tolist() if hasattr(names, "tolist") else list(names)
+    names = as_list(names)
     if all(isinstance(name, str) and re.fullmatch(r"column_\d+", name) for name in names):
         return None  # polars
     return names

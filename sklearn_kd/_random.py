@@ -92,8 +92,8 @@ def preserved_random_state(device: torch.device, seed: int | None = None) -> Ite
 class _SharedSeed:
     """Seeds torch's generators where no turn can be held, since other threads are waited for.
 
-    The first who comes in remembers how they were, and the last one puts them back. Where another
-    thread has its turn they are that thread's, and left alone.
+    The first thread to enter saves their states, and the last one to leave restores them. Where
+    another thread holds the turn they are left alone.
     """
 
     def __init__(self):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from sklearn_kd._ambient_state import ordinary_torch
 from sklearn_kd._atomic_file import write_file
 from sklearn_kd._base import BaseDistiller
-from sklearn_kd._code_version import code_digest
+from sklearn_kd._code_version import code_digest, library_version
 from sklearn_kd._distances import DISTANCES
 from sklearn_kd._distillation_net import DistillationNet
 from sklearn_kd._distillation_process import DistillationProcess
@@ -219,11 +219,9 @@ class SafeFiles(BaseDistiller):
 
     def _content(self) -> tuple[Content, list[str], set[str]]:
         """Content of the file, parameters that are not in it, and columns of the histories that are not."""
-        from sklearn_kd import __version__  # complete only after this module has been imported
-
         params, left_out = self._encoded_params()
         about: dict[str, Any] = {
-            "sklearn_kd_version": __version__,
+            "sklearn_kd_version": library_version(),
             "sklearn_kd_code": code_digest(),
             "estimator": type(self).__name__,
             "student_class": f"{type(self.student_).__module__}.{type(self.student_).__qualname__}",

@@ -24,7 +24,7 @@ _SUM_TOLERANCE = 0.02
 
 
 class WrongAnswerError(ValueError):
-    """An answer that nothing can be learned from; the message has its row between two parts."""
+    """An answer that nothing can be learned from. Its message is ``before``, the row and ``after``."""
 
     def __init__(self, before: str, row: int, after: str):
         super().__init__(f"{before} row {row}{after}")
