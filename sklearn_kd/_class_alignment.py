@@ -42,7 +42,7 @@ def checked_teacher_classes(teacher_classes: Any, classes: np.ndarray) -> list |
             f"teacher_classes is a {type(teacher_classes).__name__}, which has no order. Give a list with "
             "the class of each column of the teacher's answers."
         )
-    stated = as_list(teacher_classes)
+    stated = _as_list(teacher_classes)
     if any(isinstance(label, (list, tuple, set, dict)) for label in stated):
         raise ValueError("teacher_classes must be one list of labels, one per column, not lists of lists.")
     twice = sorted({str(label) for label in stated if stated.count(label) > 1})
@@ -65,7 +65,7 @@ def classes_of_columns(n_columns: int, own: Any, stated: list | None, who: str) 
     ValueError
         If they contradict each other, or are of another number than the columns.
     """
-    own = None if own is None else as_list(own)
+    own = None if own is None else _as_list(own)
     if own is not None and stated is not None and own != stated:
         raise ValueError(
             f"teacher_classes={_some(stated)} contradicts {who}, whose classes_ are {_some(own)}. Leave "
@@ -119,7 +119,7 @@ def columns_of(known: Any, wanted: np.ndarray, mend: str = "Train it on the same
     ValueError
         If one of them is not there.
     """
-    known = as_list(known)
+    known = _as_list(known)
     place = {label: column for column, label in enumerate(known)}
     missing = [label for label in wanted.tolist() if label not in place]
     if missing:
@@ -150,8 +150,7 @@ def refuse_stated_classes(stated: list | None, teacher: Any) -> None:
     classes_of_columns(len(own), own, stated, who)
 
 
-def as_list(labels: Any) -> list:
-    """Return labels as a list of Python's own types, where they have a ``tolist``."""
+def _as_list(labels):
     return labels.tolist() if hasattr(labels, "tolist") else list(labels)
 
 

@@ -14,7 +14,7 @@ from sklearn.utils import check_array
 from torch import Tensor
 
 from sklearn_kd._arrays import from_torch
-from sklearn_kd._class_alignment import as_list, classes_of_columns, columns_of
+from sklearn_kd._class_alignment import classes_of_columns, columns_of
 from sklearn_kd._naming import naming
 from sklearn_kd._network_teachers import warn_of_probabilities
 from sklearn_kd._teacher_answers import are_probabilities, logarithms, refuse_wrong_numbers
@@ -84,13 +84,13 @@ def _shape_wanted(n_samples, classes):
 
 
 def column_names(values: Any) -> list | None:
-    """Return the names of a table's columns; None where they are default numbers."""
+    """The names of the columns of a table; None where they are but numbers by default."""
     names = getattr(values, "column_names", getattr(values, "columns", None))
     if names is None or isinstance(values, (np.ndarray, Tensor)):
         return None
     if type(names).__name__ == "RangeIndex" and list(names) == list(range(len(names))):
         return None  # pandas
-    names = as_list(names)
+    names = names.tolist() if hasattr(names, "tolist") else list(names)
     if all(isinstance(name, str) and re.fullmatch(r"column_\d+", name) for name in names):
         return None  # polars
     return names

@@ -61,7 +61,7 @@ def own_classes(teacher: Any, n_columns: int, stated: list | None) -> Any:
     own = getattr(teacher, "classes_", getattr(network, "classes_", None))
     if own is None or not isinstance(network, NeuralNet) or getattr(network, "classes", None) is not None:
         return own
-    # skorch's classes_ are those seen in y: maybe fewer than its columns, maybe codes in place of labels.
+    # What skorch saw in y: maybe not all that it has columns for, maybe codes in place of labels.
     codes = stated is not None and np.array_equal(own, np.arange(n_columns))
     return None if len(own) != n_columns or codes else own
 

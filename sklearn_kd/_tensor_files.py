@@ -42,7 +42,7 @@ def load_tensors(data: bytes) -> Any:
     if zipfile.is_zipfile(io.BytesIO(data)):
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             check_asked(sum(part.file_size for part in archive.infolist()), len(data))
-        # First on the device "meta", without memory.
+        # Without memory first.
         _check_tensors(torch.load(io.BytesIO(data), map_location="meta", weights_only=True), len(data))
     content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     _check_tensors(content, len(data))  # also for the format before torch 1.6, which is no zip archive
