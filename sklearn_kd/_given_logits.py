@@ -5,7 +5,6 @@ Columns and rows that carry names are aligned by them; names that do not match a
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import torch
 from sklearn.utils import check_array
 from torch import Tensor
 
-from sklearn_kd._arrays import from_torch
+from sklearn_kd._arrays import column_names, from_torch
 from sklearn_kd._class_alignment import classes_of_columns, columns_of
 from sklearn_kd._naming import naming
 from sklearn_kd._network_teachers import warn_of_probabilities
@@ -81,19 +80,6 @@ def _shape_wanted(n_samples, classes):
 
 # --------------------------------------------------------------------------------------
 # Columns
-
-
-def column_names(values: Any) -> list | None:
-    """The names of the columns of a table; None where they are but numbers by default."""
-    names = getattr(values, "column_names", getattr(values, "columns", None))
-    if names is None or isinstance(values, (np.ndarray, Tensor)):
-        return None
-    if type(names).__name__ == "RangeIndex" and list(names) == list(range(len(names))):
-        return None  # pandas
-    names = names.tolist() if hasattr(names, "tolist") else list(names)
-    if all(isinstance(name, str) and re.fullmatch(r"column_\d+", name) for name in names):
-        return None  # polars
-    return names
 
 
 def _columns(names, n_columns, n_samples, classes, stated) -> np.ndarray:

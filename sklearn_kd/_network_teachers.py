@@ -46,7 +46,8 @@ def require_fitted_net(net: NeuralNet) -> None:
     """Raise ValueError unless a skorch net has been fitted."""
     if not net.initialized_ or not net.history:
         raise ValueError(
-            "teacher is a skorch net that has not been fitted. Fit it first; it is used as it is."
+            "teacher is a skorch net that has not been fitted. Fit it first; it is used as it is. If its "
+            "weights were loaded by load_params, load its f_history too, or give its module_."
         )
 
 

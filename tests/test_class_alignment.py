@@ -176,7 +176,9 @@ def test_own_net_as_teacher(taught, trained, digits):
     X, codes = digits
     first = taught(trained, teacher_classes=NAMES).fit(X, NAMES[codes])
     assert taught(first.net_).fit(X, NAMES[codes]).score(X, NAMES[codes]) > 0.9
-    assert taught(first.net_, teacher_classes=first.classes_).fit(X, NAMES[codes]).score(X, NAMES[codes]) > 0.9
+    assert (
+        taught(first.net_, teacher_classes=first.classes_).fit(X, NAMES[codes]).score(X, NAMES[codes]) > 0.9
+    )
     with pytest.raises(ValueError, match="contradicts"):
         taught(first.net_, teacher_classes=first.classes_[::-1]).fit(X, NAMES[codes])
 
