@@ -53,8 +53,12 @@ def checked_logits(
     columns, index = column_names(teacher_logits), getattr(names, "index", None)
     given = _in_order(teacher_logits, index) if hasattr(index, "equals") else teacher_logits
     values = _numbers(given)
-    if len(values) != n_samples:
-        raise ValueError(f"{_shape_wanted(n_samples, classes)}; got {tuple(values.shape)}.")
+    if values.ndim != 2 or len(values) != n_samples or (values.shape[1] == 1 and len(classes) == 2):
+        one_each = values.numel() == n_samples and len(classes) == 2
+        mend = " Of one number z for each row, such as a decision function's, make np.c_[0 * z, z]."
+        raise ValueError(
+            f"{_shape_wanted(n_samples, classes)}; got {tuple(values.shape)}.{mend if one_each else ''}"
+        )
     places = _columns(columns, values.shape[1], n_samples, classes, stated)
     refuse_wrong_numbers(values[:, places], _WHO)
     if are_probabilities(values):
@@ -66,7 +70,12 @@ def checked_logits(
 def _numbers(given) -> Tensor:
     with naming(_WHO):
         array = check_array(
-            from_torch(given, _WHO), dtype=np.float32, input_name=_WHO, ensure_all_finite=False
+            from_torch(given, _WHO),
+            dtype=np.float32,
+            input_name=_WHO,
+            ensure_all_finite=False,
+            ensure_2d=False,
+            allow_nd=True,
         )
     return torch.as_tensor(np.require(array, requirements=["C", "W"]))
 
