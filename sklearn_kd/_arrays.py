@@ -1,7 +1,8 @@
-"""Tensors that a user gives where arrays are expected, as arrays."""
+"""Tensors and tables that a user gives where arrays are expected."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -57,3 +58,16 @@ def _check_readable(values: Tensor, name: str) -> None:
     else:
         return
     raise TypeError(f"{name} is a {kind} tensor, but dense numbers are required. Give {mend}.")
+
+
+def column_names(values: Any) -> list | None:
+    """The names of the columns of a table; None where they are but numbers by default."""
+    names = getattr(values, "column_names", getattr(values, "columns", None))
+    if names is None or isinstance(values, (np.ndarray, Tensor)):
+        return None
+    if type(names).__name__ == "RangeIndex" and list(names) == list(range(len(names))):
+        return None  # pandas
+    names = names.tolist() if hasattr(names, "tolist") else list(names)
+    if all(isinstance(name, str) and re.fullmatch(r"column_\d+", name) for name in names):
+        return None  # polars
+    return names

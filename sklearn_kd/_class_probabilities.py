@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklearn.ensemble import StackingClassifier, VotingClassifier
 from sklearn.pipeline import Pipeline
 
-from sklearn_kd._arrays import from_torch
+from sklearn_kd._arrays import column_names, from_torch
 from sklearn_kd._memory import is_out_of_memory
 from sklearn_kd._sklearn_compat import BaseSearchCV
 from sklearn_kd._teacher_answers import checked_probabilities, name_of, thawed
@@ -83,8 +83,6 @@ def _no_probabilities(classifier: Any, part: Any) -> str:
         mend = f"Set voting='soft' in {inner}, or wrap it"
     elif isinstance(part, BaseSearchCV):
         return f"teacher {kind} has no predict_proba{because}. Set refit=True in {inner}."
-    elif "probability" in part.get_params(deep=False):
-        mend = f"Set probability=True in {inner}, or wrap it"
     else:
         mend = f"Wrap {'it' if part is classifier else inner}"
     return (
@@ -203,13 +201,13 @@ def probabilities_of(classifier: Any, X: Any, n_samples: int) -> np.ndarray:
 def _named_columns(found: Any, classes: np.ndarray, who: str) -> np.ndarray:
     """Return where each class stands among the columns of an answer, by name where they are named."""
     in_order = np.arange(len(classes))
-    names = getattr(found, "columns", None)
-    if names is None or list(names) == in_order.tolist():
+    names = column_names(found)
+    if names is None or names == in_order.tolist():
         return in_order
     place = {str(name): column for column, name in enumerate(names)}
     if set(place) != {str(label) for label in classes.tolist()}:
         raise ValueError(
-            f"{who}: predict_proba returned columns named {list(names)[:10]}, but its classes_ are "
+            f"{who}: predict_proba returned columns named {names[:10]}, but its classes_ are "
             f"{classes.tolist()[:10]}. Let it name them as the classes, or return an array."
         )
     return np.array([place[str(label)] for label in classes.tolist()])

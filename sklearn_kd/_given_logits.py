@@ -5,7 +5,6 @@ Columns and rows that carry names are aligned by them; names that do not match a
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import torch
 from sklearn.utils import check_array
 from torch import Tensor
 
-from sklearn_kd._arrays import from_torch
+from sklearn_kd._arrays import column_names, from_torch
 from sklearn_kd._class_alignment import classes_of_columns, columns_of
 from sklearn_kd._naming import naming
 from sklearn_kd._network_teachers import warn_of_probabilities
@@ -54,8 +53,12 @@ def checked_logits(
     columns, index = column_names(teacher_logits), getattr(names, "index", None)
     given = _in_order(teacher_logits, index) if hasattr(index, "equals") else teacher_logits
     values = _numbers(given)
-    if len(values) != n_samples:
-        raise ValueError(f"{_shape_wanted(n_samples, classes)}; got {tuple(values.shape)}.")
+    if values.ndim != 2 or len(values) != n_samples or (values.shape[1] == 1 and len(classes) == 2):
+        one_each = values.numel() == n_samples and len(classes) == 2
+        mend = " Of one number z for each row, such as a decision function's, make np.c_[0 * z, z]."
+        raise ValueError(
+            f"{_shape_wanted(n_samples, classes)}; got {tuple(values.shape)}.{mend if one_each else ''}"
+        )
     places = _columns(columns, values.shape[1], n_samples, classes, stated)
     refuse_wrong_numbers(values[:, places], _WHO)
     if are_probabilities(values):
@@ -67,7 +70,12 @@ def checked_logits(
 def _numbers(given) -> Tensor:
     with naming(_WHO):
         array = check_array(
-            from_torch(given, _WHO), dtype=np.float32, input_name=_WHO, ensure_all_finite=False
+            from_torch(given, _WHO),
+            dtype=np.float32,
+            input_name=_WHO,
+            ensure_all_finite=False,
+            ensure_2d=False,
+            allow_nd=True,
         )
     return torch.as_tensor(np.require(array, requirements=["C", "W"]))
 
@@ -81,19 +89,6 @@ def _shape_wanted(n_samples, classes):
 
 # --------------------------------------------------------------------------------------
 # Columns
-
-
-def column_names(values: Any) -> list | None:
-    """The names of the columns of a table; None where they are but numbers by default."""
-    names = getattr(values, "column_names", getattr(values, "columns", None))
-    if names is None or isinstance(values, (np.ndarray, Tensor)):
-        return None
-    if type(names).__name__ == "RangeIndex" and list(names) == list(range(len(names))):
-        return None  # pandas
-    names = names.tolist() if hasattr(names, "tolist") else list(names)
-    if all(isinstance(name, str) and re.fullmatch(r"column_\d+", name) for name in names):
-        return None  # polars
-    return names
 
 
 def _columns(names, n_columns, n_samples, classes, stated) -> np.ndarray:

@@ -17,6 +17,7 @@ from sklearn_kd._class_alignment import classes_of_columns, columns_for
 from sklearn_kd._devices import check_has_numbers
 from sklearn_kd._memory import is_out_of_memory
 from sklearn_kd._modes import evaluating
+from sklearn_kd._net import TrainingNet
 from sklearn_kd._random import preserved_random_state
 from sklearn_kd._teacher import Teacher
 from sklearn_kd._teacher_answers import (
@@ -45,7 +46,8 @@ def require_fitted_net(net: NeuralNet) -> None:
     """Raise ValueError unless a skorch net has been fitted."""
     if not net.initialized_ or not net.history:
         raise ValueError(
-            "teacher is a skorch net that has not been fitted. Fit it first; it is used as it is."
+            "teacher is a skorch net that has not been fitted. Fit it first; it is used as it is. If its "
+            "weights were loaded by load_params, load its f_history too, or give its module_."
         )
 
 
@@ -58,12 +60,16 @@ def possible_widths(teacher: Any, stated: list | None, classes: np.ndarray) -> l
 def own_classes(teacher: Any, n_columns: int, stated: list | None) -> Any:
     """Return ``classes_`` of a network if they are those of its columns, else None."""
     network = unwrapped(teacher) if isinstance(teacher, nn.Module) else teacher
+    if isinstance(network, TrainingNet) and network.labels is not None:
+        return network.labels  # that of an estimator of ours, trained on codes of these
     own = getattr(teacher, "classes_", getattr(network, "classes_", None))
-    if own is None or not isinstance(network, NeuralNet) or getattr(network, "classes", None) is not None:
+    if own is None or not isinstance(network, NeuralNet):
         return own
-    # What skorch saw in y: maybe not all that it has columns for, maybe codes in place of labels.
-    codes = stated is not None and np.array_equal(own, np.arange(n_columns))
-    return None if len(own) != n_columns or codes else own
+    # skorch is trained on numbers of columns, though y may have other labels.
+    if stated is not None and np.array_equal(own, np.arange(n_columns)):
+        return None
+    # Unless it was told its classes they are those that it saw in y: maybe not all that it has columns for.
+    return own if getattr(network, "classes", None) is not None or len(own) == n_columns else None
 
 
 class EvaluatedNetwork:

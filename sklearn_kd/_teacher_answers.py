@@ -19,8 +19,10 @@ from sklearn_kd._network_outputs import tensors_in
 # vote", 0.005; a far smaller number would make noise the largest thing it says at high T.
 FLOOR_BOUNDS = (1e-7, 1e-2)
 
-# How far a row of probabilities may be from a sum of 1: bfloat16 has three digits, and some round to two.
+# How far a row of probabilities may be from a sum of 1: bfloat16 has three digits.
 _SUM_TOLERANCE = 0.02
+# The share of rows whose sums may be further off, if they are numbers from 0 to 1.
+_MOST_OFF = 0.05
 
 
 class WrongAnswerError(ValueError):
@@ -147,8 +149,12 @@ def checked_probabilities(probabilities: Any, who: str) -> np.ndarray:
         )
     sums = probabilities.sum(axis=1)
     # Written so that NaN is wrong too.
-    right = (probabilities >= 0).all(axis=1) & (np.abs(sums - 1) <= _SUM_TOLERANCE)
-    if right.all():
+    right = (probabilities >= 0).all(axis=1) & (np.abs(sums - 1) <= _tolerance(probabilities))
+    # A few sums may be off by cancellation, as GaussianNB's are in float32; the softmax sets them right.
+    possible = right | ((probabilities >= 0) & (probabilities <= 1 + _SUM_TOLERANCE)).all(axis=1) & (
+        sums > 0.5
+    )
+    if right.all() or (possible.all() and np.mean(~right) <= _MOST_OFF):
         return probabilities
     row = int(np.flatnonzero(~right)[0])
     raise WrongAnswerError(
@@ -157,6 +163,12 @@ def checked_probabilities(probabilities: Any, who: str) -> np.ndarray:
         f" of X has {_looks_like(probabilities, row)}. Give a teacher whose predict_proba does, or its "
         "logits as teacher_logits.",
     )
+
+
+def _tolerance(probabilities):
+    """How far the sums may be from 1: with two decimals each number may be off by half of the last one."""
+    two_decimals = np.allclose(probabilities, np.round(probabilities, 2), rtol=0, atol=1e-6)
+    return min(max(_SUM_TOLERANCE, 0.0051 * probabilities.shape[1]), 0.5) if two_decimals else _SUM_TOLERANCE
 
 
 def _looks_like(values, row):

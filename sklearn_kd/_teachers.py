@@ -30,7 +30,7 @@ from sklearn_kd._class_probabilities import (
 )
 from sklearn_kd._network_teachers import ModuleTeacher, SkorchTeacher
 from sklearn_kd._teacher import Teacher
-from sklearn_kd._teacher_answers import log_probabilities
+from sklearn_kd._teacher_answers import log_probabilities, name_of
 from sklearn_kd._weighted_fit import WeightedFit
 
 
@@ -119,7 +119,16 @@ class EstimatorTeacher(Teacher):
     def fit(self, X, y, *, sample_weight, rng):
         teacher = set_open_seeds(clone(self.fitted), rng)
         weighted = WeightedFit(teacher, sample_weight)
-        self.fitted, self._classes = fitted_classifier(teacher, lambda part, y: weighted.fit(part, X, y), y)
+        try:
+            self.fitted, self._classes = fitted_classifier(
+                teacher, lambda part, y: weighted.fit(part, X, y), y
+            )
+        except NotFittedError as error:
+            raise ValueError(
+                f"{name_of(teacher)} has a part that must come fitted ({error}), but a clone of it is fitted "
+                "here, on D_train, whose parts have learned nothing. Wrap such parts in "
+                "sklearn.frozen.FrozenEstimator, or give FrozenEstimator(fitted teacher)."
+            ) from error
 
     def logits(self, X, X_tensor, classes, batch_size):
         # A class without weight may be missing from what the teacher was fitted on.

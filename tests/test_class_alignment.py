@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -146,6 +147,26 @@ def test_skorch_columns(taught, trained, digits):
     with pytest.raises(ValueError, match=UNKNOWN):  # not its nine classes for the first nine columns
         taught(of_fewer).fit(X[kept], codes[kept])
     assert taught(of_fewer, teacher_classes=range(10)).fit(X[kept], codes[kept]).score(X, codes) > 0.8
+
+
+def test_skorch_told_its_codes(taught, trained, digits):
+    """``classes=range(10)`` of a net are numbers of its columns: the stated labels are those of these."""
+    X, codes = digits
+    net = skorch_net(partial(NeuralNetClassifier, classes=list(range(10))), trained, X, codes)
+    assert taught(net, teacher_classes=NAMES).fit(X, NAMES[codes]).score(X, NAMES[codes]) > 0.9
+    assert taught(net).fit(X, codes).score(X, codes) > 0.9
+
+
+def test_own_net_as_teacher(taught, trained, digits):
+    """``net_`` of a fitted estimator, trained on codes, knows the labels of its columns."""
+    X, codes = digits
+    first = taught(trained, teacher_classes=NAMES).fit(X, NAMES[codes])
+    assert taught(first.net_).fit(X, NAMES[codes]).score(X, NAMES[codes]) > 0.9
+    assert (
+        taught(first.net_, teacher_classes=first.classes_).fit(X, NAMES[codes]).score(X, NAMES[codes]) > 0.9
+    )
+    with pytest.raises(ValueError, match="contradicts"):
+        taught(first.net_, teacher_classes=first.classes_[::-1]).fit(X, NAMES[codes])
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
@@ -131,7 +132,7 @@ def test_judged_by_what_it_will_be(name, rows):
 NEVER = {
     "LinearSVC": (LinearSVC(), "LinearSVC has no predict_proba. Wrap it in"),
     "Perceptron": (Perceptron(), "Wrap it in"),
-    "SVC": (SVC(), "SVC has no predict_proba"),
+    "SVC": (SVC(), "SVC has no predict_proba. Wrap it in sklearn.calibration"),
     "hinge": (SGDClassifier(), "Wrap it in"),
     "hard vote": (VotingClassifier([("a", GaussianNB())]), "Set voting='soft' in VotingClassifier"),
     "soft vote of what has none": (
@@ -359,6 +360,9 @@ FORMS = {
     "frame": pd.DataFrame,
     "frame by name": named(["one", "two", "zero"]),
     "frame in another order": named(["zero", "one", "two"]),
+    "polars": pl.DataFrame,
+    "polars by name": lambda P: pl.DataFrame(P, schema=["one", "two", "zero"])[:, ::-1],
+    "two decimals": lambda P: np.round(P, 2),
     "tensor": torch.as_tensor,
     "float32": lambda P: P.astype(np.float32),
     "float16": lambda P: P.astype(np.float16),
@@ -375,6 +379,17 @@ def test_forms_of_answers(form, frozen, rows):
     found = logits_of(FrozenEstimator(teacher.fit(X, y)) if frozen else teacher, X, y)
     np.testing.assert_allclose(np.exp(found), GaussianNB().fit(X, y).predict_proba(X), atol=1.1e-2)
     assert found.dtype == np.float32
+
+
+def test_a_teacher_of_fitted_parts(rows, make):
+    """A clone forgets what its parts have learned; frozen parts keep it."""
+    X, y = rows
+    part = GaussianNB().fit(X, y)
+    with pytest.raises(
+        ValueError, match=r"teacher StackingClassifier has a part that must come fitted.*FrozenE"
+    ):
+        make(StackingClassifier([("a", part)], cv="prefit")).fit(X, y)
+    assert accuracy(StackingClassifier([("a", FrozenEstimator(part))], cv="prefit"), X, y) > 0.9
 
 
 WRONG = {

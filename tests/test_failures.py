@@ -13,7 +13,7 @@ import pytest
 import torch
 from scipy import sparse
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.ensemble import VotingClassifier
+from sklearn.ensemble import StackingClassifier, VotingClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -187,6 +187,7 @@ REFUSED = {
     "a teacher that does not name its classes": lambda X, y: asked(Odd(classes=None)),
     "a teacher that calls its classes otherwise": lambda X, y: asked(Odd(classes=np.arange(10) + 5)),
     "answers of another shape": lambda X, y: asked(Odd(form=lambda P: [P, P])),
+    "a teacher of fitted parts": lambda X, y: asked(StackingClassifier([("a", GaussianNB())], cv="prefit")),
     "answers with columns of other names": lambda X, y: asked(
         Odd(form=lambda P: pd.DataFrame(P).add_prefix("p"))
     ),

@@ -196,7 +196,27 @@ def test_probabilities_that_are_none(how, match, frozen, make, digits):
 
 def test_probabilities_that_are_rounded():
     checked_probabilities(np.array([[0.33, 0.33, 0.33], [0, 1, 0]]), "teacher")
-    checked_probabilities(np.random.default_rng(0).dirichlet(np.ones(1000), 5).astype(np.float16), "teacher")
+    drawn = np.random.default_rng(0).dirichlet(np.ones(1000), 5)
+    checked_probabilities(drawn.astype(np.float16), "teacher")
+    two_decimals = np.round(drawn[:, :20] / drawn[:, :20].sum(axis=1, keepdims=True), 2)
+    two_decimals[:, 0] += 0.05
+    checked_probabilities(two_decimals, "teacher")
+    with pytest.raises(ValueError, match=r"the sum 0\.97"):
+        checked_probabilities(0.97 * drawn, "teacher")
+
+
+def test_few_sums_off_by_cancellation():
+    """GaussianNB in float32 gives several classes 1 each where it cannot tell them apart."""
+    said = np.eye(4)[np.arange(40) % 4]
+    said[5, :3] = 1
+    np.testing.assert_allclose(
+        np.exp(torch.as_tensor(log_probabilities(checked_probabilities(said, "it"))).log_softmax(1))[5, :3],
+        1 / 3,
+        atol=0.01,
+    )
+    said[:3] = 0.5
+    with pytest.raises(ValueError, match=r"row 0 of X has the smallest value 0\.5 and the sum 2"):
+        checked_probabilities(said, "teacher")
 
 
 # --------------------------------------------------------------------------------------

@@ -187,7 +187,7 @@ def test_fitted_but_not_frozen_is_said(make, digits):
         ("forest", TypeError, "is none of"),
         (LinearSVC(), ValueError, "CalibratedClassifierCV"),
         (FrozenEstimator(LogisticRegression()), ValueError, "not fitted"),
-        (NeuralNetClassifier(MLPStudent), ValueError, "has not been fitted"),
+        (NeuralNetClassifier(MLPStudent), ValueError, "has not been fitted.* or give its module_"),
     ],
 )
 def test_unusable_teachers(teacher, error, match, make, digits):
