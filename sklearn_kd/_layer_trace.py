@@ -224,7 +224,7 @@ def _on_the_way(call: Call, seen: set[Size]) -> list[Call]:
     for child in call.children:
         inner += _on_the_way(child, seen | {c.size for c in inner if c.size is not None})
     if call.size is None:
-        return inner
+        return [] if _changes_to_one_pixel(call, inner, seen) else inner
     sizes = {c.size for c in inner} | {call.size}
     if len(sizes) == 1:  # the call as a whole
         return [call]
@@ -234,6 +234,13 @@ def _on_the_way(call: Call, seen: set[Size]) -> list[Call]:
     if len(old) == 1 and old <= seen and _is_unit(call, inner):
         return [call]
     return [*inner, call]
+
+
+def _changes_to_one_pixel(call: Call, inner: Sequence[Call], seen: set[Size]) -> bool:
+    """Whether a call is a block that changes the size to 1×1, which is no stage, and nothing more."""
+    one_pixel = call.output is not None and _is_one_pixel(call.output)
+    sizes = {c.size for c in inner}
+    return one_pixel and len(sizes) == 1 and sizes <= seen and _is_unit(call, inner)
 
 
 def _is_unit(call: Call, inner: Sequence[Call]) -> bool:

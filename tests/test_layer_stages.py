@@ -464,6 +464,15 @@ STAGES = {
         nn.Sequential(conv(3, 4), nn.Sequential(BasicBlock(4, 4, 1), BasicBlock(4, 8, 2), BasicBlock(8, 8, 1)),
                       nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)), 16,
         {"1.0": (4, 16, 16), "1": (8, 8, 8)}),
+    "Bottleneck to 1×1": (
+        ResNet(Bottleneck, lambda width: 2 * width), 16,
+        {"relu": (4, 8, 8), "layer1": (8, 4, 4), "layer2": (16, 2, 2)}),
+    "PreActBlock to 1×1": (
+        ResNet(PreActBlock), 16, {"relu": (4, 8, 8), "layer1": (4, 4, 4), "layer2": (8, 2, 2)}),
+    "MobileNetV2 to 1×1": (mobilenet(), 8, {"0.1": (4, 4, 4), "0.3": (6, 2, 2)}),
+    "ShuffleNetV2 to 1×1": (
+        ShuffleNet(), 16, {"conv1": (4, 8, 8), "maxpool": (4, 4, 4), "stage2": (8, 2, 2)}),
+    "DenseNet to 1×1": (densenet(), 4, {"0.denseblock1": (16, 4, 4), "0.denseblock2": (16, 2, 2)}),
     "ConvNeXt": (convnext(), 32, {"1": (8, 8, 8), "3": (16, 4, 4)}),
     "Swin": (Swin(), 32, {"features.1:nhwc": (8, 8, 8), "permute": (16, 4, 4)}),
     "Swin of other width": (Swin(12), 32, {"features.1:nhwc": (12, 8, 8), "permute": (24, 4, 4)}),
