@@ -83,8 +83,6 @@ def _no_probabilities(classifier: Any, part: Any) -> str:
         mend = f"Set voting='soft' in {inner}, or wrap it"
     elif isinstance(part, BaseSearchCV):
         return f"teacher {kind} has no predict_proba{because}. Set refit=True in {inner}."
-    elif "probability" in part.get_params(deep=False):
-        mend = f"Set probability=True in {inner}, or wrap it"
     else:
         mend = f"Wrap {'it' if part is classifier else inner}"
     return (

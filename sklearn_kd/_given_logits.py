@@ -54,7 +54,7 @@ def checked_logits(
     columns, index = column_names(teacher_logits), getattr(names, "index", None)
     given = _in_order(teacher_logits, index) if hasattr(index, "equals") else teacher_logits
     values = _numbers(given)
-    if len(values) != n_samples:
+    if values.ndim != 2 or len(values) != n_samples:
         raise ValueError(f"{_shape_wanted(n_samples, classes)}; got {tuple(values.shape)}.")
     places = _columns(columns, values.shape[1], n_samples, classes, stated)
     refuse_wrong_numbers(values[:, places], _WHO)
@@ -67,7 +67,12 @@ def checked_logits(
 def _numbers(given) -> Tensor:
     with naming(_WHO):
         array = check_array(
-            from_torch(given, _WHO), dtype=np.float32, input_name=_WHO, ensure_all_finite=False
+            from_torch(given, _WHO),
+            dtype=np.float32,
+            input_name=_WHO,
+            ensure_all_finite=False,
+            ensure_2d=False,  # scikit-learn advises a reshape, which would not make logits of labels
+            allow_nd=True,
         )
     return torch.as_tensor(np.require(array, requirements=["C", "W"]))
 

@@ -29,7 +29,7 @@ from sklearn_kd._class_probabilities import (
     require_probabilities,
 )
 from sklearn_kd._network_teachers import ModuleTeacher, SkorchTeacher
-from sklearn_kd._teacher import Teacher
+from sklearn_kd._teacher import Teacher, how_to_give, shown
 from sklearn_kd._teacher_answers import log_probabilities
 from sklearn_kd._weighted_fit import WeightedFit
 
@@ -47,11 +47,10 @@ def make_teacher(teacher: Any, stated: list | None = None) -> Teacher:
     kind = _kind_of(teacher)
     if kind is not None:
         return kind(teacher, stated)
-    hint = " Give an instance, not the class." if isinstance(teacher, type) else ""
     raise TypeError(
-        f"teacher={teacher!r} is none of: a scikit-learn classifier, "
+        f"teacher={shown(teacher)} is none of: a scikit-learn classifier, "
         "FrozenEstimator(fitted classifier), a trained torch.nn.Module that returns logits, a "
-        f"fitted skorch net, or None with teacher_logits given to fit.{hint}"
+        f"fitted skorch net, or None with teacher_logits given to fit.{how_to_give(teacher)}"
     )
 
 

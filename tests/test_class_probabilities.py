@@ -131,7 +131,7 @@ def test_judged_by_what_it_will_be(name, rows):
 NEVER = {
     "LinearSVC": (LinearSVC(), "LinearSVC has no predict_proba. Wrap it in"),
     "Perceptron": (Perceptron(), "Wrap it in"),
-    "SVC": (SVC(), "SVC has no predict_proba"),
+    "SVC": (SVC(), "SVC has no predict_proba. Wrap it in"),  # its probability=True is deprecated
     "hinge": (SGDClassifier(), "Wrap it in"),
     "hard vote": (VotingClassifier([("a", GaussianNB())]), "Set voting='soft' in VotingClassifier"),
     "soft vote of what has none": (

@@ -1,6 +1,7 @@
 """Every kind of teacher, aligned with rows and classes."""
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -184,7 +185,9 @@ def test_fitted_but_not_frozen_is_said(make, digits):
         (None, ValueError, "teacher_logits"),
         (LinearRegression(), TypeError, "is none of"),
         (RandomForestClassifier, TypeError, "not the class"),
-        ("forest", TypeError, "is none of"),
+        ("forest.pt", TypeError, "is none of.*Load the file"),
+        (Path("forest.pt"), TypeError, "Load the file"),
+        (nn.Linear(64, 10).state_dict(), TypeError, r"^teacher=OrderedDict.{,450}load_state_dict"),
         (LinearSVC(), ValueError, "CalibratedClassifierCV"),
         (FrozenEstimator(LogisticRegression()), ValueError, "not fitted"),
         (NeuralNetClassifier(MLPStudent), ValueError, "has not been fitted"),

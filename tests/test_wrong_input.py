@@ -125,6 +125,8 @@ def weird(X, value):
         (lambda X, y: {"X": X[0]}, "1D array"),
         (lambda X, y: {"teacher_logits": np.zeros((399, 10))}, r"got \(399, 10\)"),
         (lambda X, y: {"teacher_logits": np.zeros((400, 9))}, r"got \(400, 9\)"),
+        (lambda X, y: {"teacher_logits": y}, r"^teacher_logits must have shape .* got \(400,\)"),
+        (lambda X, y: {"teacher_logits": np.zeros((400, 10, 1))}, r"got \(400, 10, 1\)"),
         (lambda X, y: {"teacher_logits": np.full((400, 10), np.nan)}, "NaN"),
         (lambda X, y: {"sample_weight": -np.ones(400)}, "negative"),
         (lambda X, y: {"sample_weight": np.zeros(400)}, "non-zero"),
@@ -216,7 +218,7 @@ def test_last_batch_of_one_row_under_batch_normalisation(n, make, digits, monkey
     X, y = digits[0][: n + 33], digits[1][: n + 33]
     student = nn.Sequential(nn.Linear(64, 10), nn.BatchNorm1d(10))
     clf = make(None, student, meta="gradient")
-    clf.fit(X[:n], y[:n], teacher_logits=np.eye(10)[y[:n]], X_val=X[n:], y_val=y[n:])
+    clf.fit(X[:n], y[:n], teacher_logits=5 * np.eye(10)[y[:n]], X_val=X[n:], y_val=y[n:])
     assert clf.n_iter_ == 2 * (n // 32 + (n % 32 > 1)) and np.isfinite(clf.predict_proba(X)).all()
 
 

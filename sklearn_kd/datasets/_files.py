@@ -102,7 +102,7 @@ def download(
         import pooch
     except ImportError as error:
         raise ImportError(
-            'Files are missing, and pooch, which downloads them, is too: pip install "sklearn-kd[datasets]". '
+            "Files are missing, and pooch, which downloads them, is too: pip install pooch tqdm. "
             f"Or do without it. {by_hand}"
         ) from error
     for file in files:
