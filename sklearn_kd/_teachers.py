@@ -146,8 +146,8 @@ def _shape_told(classifier: Any, X: Any) -> Iterator[None]:
             raise
         raise ValueError(
             f"{name_of(classifier)} was given samples of shape {tuple(np.shape(X)[1:])}: {error} Where "
-            "it takes tables only, flatten X before it, by a FunctionTransformer in a pipeline, or give its answers "
-            "about the flattened X to fit as teacher_logits."
+            "it takes tables only, flatten X before it, by a FunctionTransformer in a pipeline, or give its "
+            "answers about the flattened X to fit as teacher_logits."
         ) from error
 
 
