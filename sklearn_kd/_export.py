@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import tempfile
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from os import PathLike
 from pathlib import Path
@@ -89,6 +92,21 @@ def _write_safetensors(student: nn.Module, path: Path, metadata: dict[str, str],
     safetensors.save_model(student, str(path), metadata=metadata)  # tied weights are written once
 
 
+@contextmanager
+def _hushed(name: str) -> Iterator[None]:
+    """Without what torch says of its own future, and of packages that no student needs; errors stay."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        logger.setLevel(level)
+
+
 def _write_onnx(student: nn.Module, path: Path, metadata: dict[str, str], sample_shape) -> None:
     onnx = _required("onnx", ".onnx")
     _required("onnxscript", ".onnx")
@@ -96,15 +114,16 @@ def _write_onnx(student: nn.Module, path: Path, metadata: dict[str, str], sample
     example = torch.zeros(2, *sample_shape)
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "student.onnx"
-        torch.onnx.export(
-            student,
-            (example,),
-            str(raw),
-            input_names=["X"],
-            output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            verbose=False,
-        )
+        with _hushed("torch.onnx"):
+            torch.onnx.export(
+                student,
+                (example,),
+                str(raw),
+                input_names=["X"],
+                output_names=["logits"],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                verbose=False,
+            )
         model = onnx.load(str(raw))  # with the weights, where torch has put them into a second file
     onnx.helper.set_model_props(model, metadata)
     onnx.save(model, str(path))

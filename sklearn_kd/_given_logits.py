@@ -74,7 +74,7 @@ def _numbers(given) -> Tensor:
             dtype=np.float32,
             input_name=_WHO,
             ensure_all_finite=False,
-            ensure_2d=False,
+            ensure_2d=False,  # scikit-learn advises a reshape, which would not make logits of labels
             allow_nd=True,
         )
     return torch.as_tensor(np.require(array, requirements=["C", "W"]))

@@ -65,6 +65,8 @@ class LayerTable(Sequence):
         return iter(self.rows)
 
     def __repr__(self) -> str:
+        if not self.rows:
+            return "no layer gives a map of shape (n, channels, height, width)"
         cells = [tuple("" if cell is None else str(cell) for cell in row) for row in self.rows]
         # Columns with nothing but the usual value are left out.
         unsaid = {"order": "nchw", "part": ""}

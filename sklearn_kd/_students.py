@@ -90,7 +90,8 @@ class CNNStudent(nn.Module):
         if len(input_shape) != 3 or min(input_shape[1:]) < 8:
             raise ValueError(
                 f"CNNStudent takes images of shape (channels, height, width), at least 8×8; "
-                f"got samples of shape {tuple(input_shape)}."
+                f"got samples of shape {tuple(input_shape)}. Give grey images their channel, "
+                "X[:, None], and move channels that come last, np.moveaxis(X, -1, 1)."
             )
         fan_in, height, width = input_shape
         layers: list[nn.Module] = []

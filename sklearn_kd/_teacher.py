@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from os import PathLike
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,3 +52,20 @@ class Teacher:
         """
         with seeded_without_turn(seed), default_dtype_of_caller():
             yield
+
+
+def shown(teacher: Any, n_max: int = 200) -> str:
+    """Its ``repr`` in a message, cut: that of weights or arrays is pages long."""
+    text = " ".join(repr(teacher).split())
+    return text if len(text) <= n_max else f"{text[:n_max]}..."
+
+
+def how_to_give(teacher: Any) -> str:
+    """What makes a teacher of an object that is none, where that is known."""
+    if isinstance(teacher, type):
+        return " Give an instance, not the class."
+    if isinstance(teacher, Mapping):
+        return " Load weights into their network by load_state_dict, and give the network."
+    if isinstance(teacher, (str, PathLike)):
+        return " Load the file, and give what is in it."
+    return ""

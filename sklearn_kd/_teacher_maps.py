@@ -21,6 +21,7 @@ from sklearn_kd._network_teachers import (
     unwrapped,
 )
 from sklearn_kd._random import preserved_random_state, preserved_torch_state
+from sklearn_kd._teacher import how_to_give, shown
 from sklearn_kd._teacher_answers import AnswersWatch, logits_in, name_of, refuse_wrong_numbers, thawed
 from sklearn_kd._turns import turn
 
@@ -47,11 +48,10 @@ def network_of(teacher: Any, name: str = "teacher") -> nn.Module:
                 f"{name} {type(inner).__name__} has not been fitted. Fit it first; its student is the {name}."
             )
         return inner.student_
-    hint = " Give an instance, not the class." if isinstance(teacher, type) else ""
     raise TypeError(
-        f"{name}={teacher!r} is no network: pathways compare feature maps, which only networks have. Give "
-        "a trained torch.nn.Module, a fitted skorch net, or a fitted estimator of this library, whose "
-        f"student is then the teacher.{hint}"
+        f"{name}={shown(teacher)} is no network: pathways compare feature maps, which only networks have. "
+        "Give a trained torch.nn.Module, a fitted skorch net, or a fitted estimator of this library, whose "
+        f"student is then the teacher.{how_to_give(teacher)}"
     )
 
 

@@ -12,6 +12,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -29,8 +31,8 @@ from sklearn_kd._class_probabilities import (
     require_probabilities,
 )
 from sklearn_kd._network_teachers import ModuleTeacher, SkorchTeacher
-from sklearn_kd._teacher import Teacher
-from sklearn_kd._teacher_answers import log_probabilities, name_of
+from sklearn_kd._teacher import Teacher, how_to_give, shown
+from sklearn_kd._teacher_answers import WrongAnswerError, log_probabilities, name_of
 from sklearn_kd._weighted_fit import WeightedFit
 
 
@@ -47,11 +49,10 @@ def make_teacher(teacher: Any, stated: list | None = None) -> Teacher:
     kind = _kind_of(teacher)
     if kind is not None:
         return kind(teacher, stated)
-    hint = " Give an instance, not the class." if isinstance(teacher, type) else ""
     raise TypeError(
-        f"teacher={teacher!r} is none of: a scikit-learn classifier, "
+        f"teacher={shown(teacher)} is none of: a scikit-learn classifier, "
         "FrozenEstimator(fitted classifier), a trained torch.nn.Module that returns logits, a "
-        f"fitted skorch net, or None with teacher_logits given to fit.{hint}"
+        f"fitted skorch net, or None with teacher_logits given to fit.{how_to_give(teacher)}"
     )
 
 
@@ -91,7 +92,8 @@ class FrozenTeacher(Teacher):
     def logits(self, X, X_tensor, classes, batch_size):
         mend = "Train it on the classes of y, not on codes of them"
         columns = columns_of(self.fitted.classes_, classes, mend)
-        said = probabilities_of(self.fitted, X, len(X_tensor))
+        with _shape_told(self.fitted.estimator, X):
+            said = probabilities_of(self.fitted, X, len(X_tensor))
         return torch.as_tensor(log_probabilities(said)[:, columns]).to(X_tensor.device)
 
 
@@ -119,16 +121,17 @@ class EstimatorTeacher(Teacher):
     def fit(self, X, y, *, sample_weight, rng):
         teacher = set_open_seeds(clone(self.fitted), rng)
         weighted = WeightedFit(teacher, sample_weight)
-        try:
-            self.fitted, self._classes = fitted_classifier(
-                teacher, lambda part, y: weighted.fit(part, X, y), y
-            )
-        except NotFittedError as error:
-            raise ValueError(
-                f"{name_of(teacher)} has a part that must come fitted ({error}), but a clone of it is fitted "
-                "here, on D_train, whose parts have learned nothing. Wrap such parts in "
-                "sklearn.frozen.FrozenEstimator, or give FrozenEstimator(fitted teacher)."
-            ) from error
+        with _shape_told(teacher, X):
+            try:
+                self.fitted, self._classes = fitted_classifier(
+                    teacher, lambda part, y: weighted.fit(part, X, y), y
+                )
+            except NotFittedError as error:
+                raise ValueError(
+                    f"{name_of(teacher)} has a part that must come fitted ({error}), but a clone of it is "
+                    "fitted here, on D_train, whose parts have learned nothing. Wrap such parts in "
+                    "sklearn.frozen.FrozenEstimator, or give FrozenEstimator(fitted teacher)."
+                ) from error
 
     def logits(self, X, X_tensor, classes, batch_size):
         # A class without weight may be missing from what the teacher was fitted on.
@@ -136,6 +139,23 @@ class EstimatorTeacher(Teacher):
         said = probabilities_of(self.fitted, X, len(X_tensor))
         probabilities[:, columns_of(classes, self._classes)] = said
         return torch.as_tensor(log_probabilities(probabilities)).to(X_tensor.device)
+
+
+@contextmanager
+def _shape_told(classifier: Any, X: Any) -> Iterator[None]:
+    """What a classifier says of samples that are no rows of a table, with what to do."""
+    try:
+        yield
+    except WrongAnswerError:
+        raise
+    except ValueError as error:
+        if np.ndim(X) <= 2:
+            raise
+        raise ValueError(
+            f"{name_of(classifier)} was given samples of shape {tuple(np.shape(X)[1:])}: {error} Where "
+            "it takes tables only, flatten X before it, by a FunctionTransformer in a pipeline, or give its "
+            "answers about the flattened X to fit as teacher_logits."
+        ) from error
 
 
 def set_open_seeds(estimator, rng):

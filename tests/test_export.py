@@ -1,6 +1,7 @@
 import json
 import pickle
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -111,6 +112,16 @@ def test_onnx_predicts_the_same_for_any_number_of_rows(student, shape, make, dig
 
 # --------------------------------------------------------------------------------------
 # What cannot be written
+
+
+def test_onnx_is_written_without_a_word(make, digits, tmp_path, caplog):
+    """What torch says is about its own future and about packages that no student needs."""
+    pytest.importorskip("onnxscript", reason="needs onnxscript")
+    fitted = make(meta="none").fit(*digits)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fitted.export_student(tmp_path / "student.onnx")
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
 @pytest.mark.parametrize("name", ["student.pt", "student"])

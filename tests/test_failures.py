@@ -116,8 +116,8 @@ class Odd(ClassifierMixin, BaseEstimator):
         return self.form(self.model_.predict_proba(X))
 
 
-def asked(teacher):
-    return {"teacher": teacher}, {"teacher_logits": None}
+def asked(teacher, **given):
+    return {"teacher": teacher}, {"teacher_logits": None} | given
 
 
 # What is done, as f(X, y) -> (parameters, arguments of fit).
@@ -174,6 +174,7 @@ REFUSED = {
         {"teacher_logits": None},
     ),
     "a teacher with NaN": lambda X, y: ({"teacher": broken_student()}, {"teacher_logits": None}),
+    "images, for a teacher of tables": lambda X, y: asked(GaussianNB(), X=X.reshape(-1, 8, 8)),
     "a teacher of other samples": lambda X, y: ({"teacher": nn.Linear(9, 10)}, {"teacher_logits": None}),
     "a teacher that returns no logits": lambda X, y: ({"teacher": nn.Flatten(0)}, {"teacher_logits": None}),
     "probabilities that are none": lambda X, y: ({"teacher": Percent()}, {"teacher_logits": None}),
@@ -498,7 +499,7 @@ def test_said(what, make, digits, monkeypatch):
         clf.fit(
             X if change is None else change(X),
             y,
-            **({} if clf.meta == "none" else {"teacher_logits": 5.0 * np.eye(10)[y]}),
+            **({} if clf.meta == "none" else {"teacher_logits": 5 * np.eye(10)[y]}),
         )
     assert len(found) == 1 and np.isfinite(clf.predict_proba(X)).all()
 

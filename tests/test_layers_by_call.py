@@ -476,6 +476,11 @@ def test_the_table_says_order_and_part():
     assert unsure["features.1"] == "unsure"
 
 
+def test_a_table_without_maps_says_so():
+    table = layer_table(nn.Linear(64, 10), (64,))
+    assert not len(table) and repr(table).startswith("no layer gives a map")
+
+
 def test_the_table_of_named_layers():
     rows = layer_table(Shared(), pixels(), ["relu#2", "a:input"])
     assert [(row.layer, row.module, row.shape, row.stage) for row in rows] == [

@@ -1,6 +1,7 @@
 """Every kind of teacher, aligned with rows and classes."""
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,8 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 from skorch import NeuralNetClassifier
@@ -184,7 +187,9 @@ def test_fitted_but_not_frozen_is_said(make, digits):
         (None, ValueError, "teacher_logits"),
         (LinearRegression(), TypeError, "is none of"),
         (RandomForestClassifier, TypeError, "not the class"),
-        ("forest", TypeError, "is none of"),
+        ("forest.pt", TypeError, "is none of.*Load the file"),
+        (Path("forest.pt"), TypeError, "Load the file"),
+        (nn.Linear(64, 10).state_dict(), TypeError, r"^teacher=OrderedDict.{,450}load_state_dict"),
         (LinearSVC(), ValueError, "CalibratedClassifierCV"),
         (FrozenEstimator(LogisticRegression()), ValueError, "not fitted"),
         (NeuralNetClassifier(MLPStudent), ValueError, "has not been fitted.* or give its module_"),
@@ -204,3 +209,22 @@ def test_teacher_of_other_classes(make, digits):
         make(nn.Linear(64, 3)).fit(X, y)
     with pytest.raises(ValueError, match="logits of shape"):
         make(nn.Sequential(nn.Linear(64, 10), nn.Unflatten(1, (5, 2)))).fit(X, y)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_images_are_flattened_by_a_step_of_the_teachers(frozen, make, digits):
+    """A classifier that takes tables says what to do, and the same step mends it."""
+    X, y = digits
+    images, tree = X.reshape(-1, 8, 8), DecisionTreeClassifier(random_state=0)
+    for teacher, reads in ((tree, False), (make_pipeline(FunctionTransformer(flat), tree), True)):
+        given = FrozenEstimator(clone(teacher).fit(images if reads else X, y)) if frozen else teacher
+        clf = make(given, nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
+        if reads:
+            assert clf.fit(images, y).teacher_ is not None
+        else:
+            with pytest.raises(ValueError, match=r"samples of shape \(8, 8\).*flatten X before it"):
+                clf.fit(images, y)
+
+
+def flat(images):
+    return images.reshape(len(images), -1)

@@ -115,6 +115,8 @@ def weird(X, value):
         (lambda X, y: {"X": X[0]}, "1D array"),
         (lambda X, y: {"teacher_logits": np.zeros((399, 10))}, r"got \(399, 10\)"),
         (lambda X, y: {"teacher_logits": np.zeros((400, 9))}, r"got \(400, 9\)"),
+        (lambda X, y: {"teacher_logits": y}, r"^teacher_logits must have shape .* got \(400,\)"),
+        (lambda X, y: {"teacher_logits": np.zeros((400, 10, 1))}, r"got \(400, 10, 1\)"),
         (lambda X, y: {"teacher_logits": np.full((400, 10), np.nan)}, "NaN"),
         (lambda X, y: {"sample_weight": -np.ones(400)}, "negative"),
         (lambda X, y: {"sample_weight": np.zeros(400)}, "non-zero"),

@@ -102,8 +102,8 @@ def download(
         import pooch
     except ImportError as error:
         raise ImportError(
-            'Files are missing, and pooch, which downloads them, is too: pip install "sklearn-kd[datasets]". '
-            f"Or do without it. {by_hand}"
+            "Files are missing, and pooch, which downloads them, is too: pip install pooch tqdm, as the "
+            f"extra sklearn-kd[datasets] does. Or do without it. {by_hand}"
         ) from error
     for file in files:
         for trial in range(n_retries + 1):
