@@ -138,21 +138,6 @@ def test_arms_that_are_switched_off_are_the_student_alone(arm, weight, module, t
     assert np.abs(other - alone).max() > 1e-3
 
 
-def test_the_answers_beside_pathways_are_those_of_kd(module, task):
-    """Without pathways they are KD at lambda1 = .5, its loss taken twice: at twice the rate of learning."""
-    shared = module("_distpro")
-    beside = probabilities(shared, task, "equal and KD", 0.0)
-    rates = {"lr": 2 * shared.TRAINING["lr"], "optimizer__weight_decay": 2.5e-4}
-    np.testing.assert_allclose(beside, probabilities(shared, task, "KD", 0.5, **rates), atol=1e-5)
-    plan = shared.Plan(("conv1",), pad=1, warm_up=1, device="cpu")
-    with_answers, without = (
-        shared.one_search(task, plan, search, 5.0, 0, 2) for search in ("beside answers", "gradient")
-    )
-    assert with_answers["logit_term"] is None and with_answers["raw"] != without["raw"]
-    followed = probabilities(shared, task, "DistPro and KD", 5.0, with_answers)
-    assert np.abs(followed - probabilities(shared, task, "DistPro", 5.0, with_answers)).max() > 1e-3
-
-
 def test_lambda1_and_t_are_fixed_where_the_learned_ones_start(module, task):
     shared = module("_distpro")
     plan = shared.Plan(("conv1",), pad=1, warm_up=1, device="cpu")

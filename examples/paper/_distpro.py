@@ -32,8 +32,6 @@ TRAINING = {"lr": 0.1, "optimizer__momentum": 0.9, "optimizer__weight_decay": 5e
 LAYERS = ("layer1", "layer2", "layer3")
 TEMPERATURE, TAU, N_ROWS = 4.0, 0.5, 64
 TUNING_SEED = 10_000
-# What KD chooses, lambda1 = .5, beside pathways: as much of the teacher's answers as of the labels.
-ANSWERS = {"logit_weight": 1.0, "temperature": TEMPERATURE}
 # Each arm's weight is one of these; of KD it is lambda1, the weight of the labels.
 WEIGHTS: tuple[float, ...] = (0.2, 1.0, 5.0, 25.0)
 LAMBDA1S: tuple[float, ...] = (0.9, 0.5, 0.1)
@@ -41,7 +39,6 @@ LAMBDA1S: tuple[float, ...] = (0.9, 0.5, 0.1)
 SEARCHES: dict[str, dict[str, Any]] = {
     "gradient": {},
     "linear": {"meta": "linear"},
-    "beside answers": ANSWERS,
     "learned": {"logit_weight": "learned", "temperature": TEMPERATURE},
     # The same loss, in which lambda1 and T stay where the learned ones start: 0.5 and 4.
     "held": {"logit_weight": "learned", "temperature": TEMPERATURE, "meta_lr": 0.0},
@@ -54,15 +51,12 @@ FOLLOWERS: dict[str, tuple[str, dict[str, Any]]] = {
     "reversed": ("gradient", {"weights": "reversed"}),
     "DistPro": ("gradient", {}),
     "DistPro, linear": ("linear", {}),
-    "DistPro and KD": ("beside answers", ANSWERS),
     "DistPro, lambda1 and T": ("learned", {"logit_weight": "learned"}),
     "DistPro, lambda1 and T fixed": ("held", {"logit_weight": "learned"}),
 }
-# Arm → what pathways of equal weight have beside them.
-EQUAL: dict[str, dict[str, Any]] = {"equal": {}, "equal and KD": ANSWERS}
 # Those of constant weights whose sum is not that of the process, again with that sum.
 MATCHED = {"equal, DistPro's sum": "equal", "final, DistPro's sum": "final"}
-TUNED = ("KD", *EQUAL, "ReviewKD", *FOLLOWERS)
+TUNED = ("KD", "equal", "ReviewKD", *FOLLOWERS)
 ARMS = ("none", *TUNED, *MATCHED)
 TRANSFERRED = "DistPro, searched elsewhere"
 
@@ -242,8 +236,8 @@ def student_of(task, plan, arm, weight, params, found):
         return DistilledClassifier(task.teacher, CountedStudent, **params)
     if arm == "ReviewKD":
         return reviewed(task, plan, weight, params)
-    if arm in EQUAL:
-        return pathways_of(task, plan, weights="equal", distill_weight=weight, **params, **EQUAL[arm])
+    if arm == "equal":
+        return pathways_of(task, plan, weights="equal", distill_weight=weight, **params)
     how = {} if arm == TRANSFERRED else FOLLOWERS[arm][1]
     return pathways_of(task, plan, process=process_of(found), distill_weight=weight, tau=TAU, **params, **how)
 

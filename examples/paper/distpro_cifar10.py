@@ -10,9 +10,8 @@ fusion blocks (_reviewkd.py, warmed up over the first epoch); DistPro; the mean 
 its last weights throughout, and the process backwards; DistPro with a search that predicts ten of twenty
 steps; DistPro with lambda1 and T learned beside the pathways. What the learning adds is seen beside an arm
 in which they stay where the learned ones start, at 0.5 and 4, which is also what KD chooses ("DistPro,
-lambda1 and T fixed"). In "DistPro and KD", and with pathways of equal weight in "equal and KD", the answers
-are added by logit_weight=1: the same mixture at twice the strength. Equal and last weights run once more at
-the sum that DistPro's weights have (the mean has it as it is, and so has the process backwards).
+lambda1 and T fixed"). Equal and last weights run once more at the sum that DistPro's weights have (the mean
+has it as it is, and so has the process backwards).
 
 Each arm's weight is the best of four (of three for KD) on a fifth of the training images, of one
 division, the same for all arms; the test images choose nothing. The arms of a seed have the same initial
