@@ -89,7 +89,8 @@ def test_two_phases(make, digits, logits):
 
 @pytest.mark.parametrize("name", ["none", "naive", "fixed", "random", "hyperopt"])
 def test_fixed_methods_have_a_flat_path(name, make, digits, logits):
-    clf = make(meta=name, lambda1=0.3, temperature=4.0).fit(*digits, teacher_logits=logits)
+    given = {} if name == "naive" else {"lambda1": 0.3, "temperature": 4.0}
+    clf = make(meta=name, **given).fit(*digits, teacher_logits=logits)
     path = clf.metaparameter_path_
     rows = 400 if name != "hyperopt" else 360
     assert len(path) == clf.n_iter_ == 2 * -(-rows // 32)

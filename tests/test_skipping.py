@@ -137,7 +137,7 @@ def test_both_ways_are_one(make, digits, logits, monkeypatch):
     assert read.history_[:, "skipped_steps"] == unread.history_[:, "skipped_steps"]
 
 
-@pytest.mark.parametrize("meta", ["naive", "linear", "gradient"])
+@pytest.mark.parametrize("meta", ["fixed", "linear", "gradient"])
 def test_too_many_in_a_row_end_the_fit(make, digits, logits, reading, meta):
     """With what there was before the first of them, and a word on where that was."""
     watch = Spoils(range(3, 1000), value=np.inf)
