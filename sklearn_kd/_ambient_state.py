@@ -75,11 +75,7 @@ def _undoing() -> Iterator[AbstractContextManager]:
 
 def autocasts(device: str) -> bool:
     """Return whether autocast is on for a kind of device in this thread."""
-    try:
-        return torch.is_autocast_enabled(device)
-    except (TypeError, RuntimeError):  # older versions of torch know autocast on CPU and CUDA alone
-        known = {"cpu": torch.is_autocast_cpu_enabled, "cuda": torch.is_autocast_enabled}
-        return known[device]() if device in known else False
+    return torch.is_autocast_enabled(device)
 
 
 @contextmanager

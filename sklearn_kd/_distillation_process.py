@@ -19,6 +19,7 @@ from sklearn_kd._array_files import arrays_of
 from sklearn_kd._arrays import from_torch
 from sklearn_kd._atomic_file import write_file
 from sklearn_kd._code_version import running_versions
+from sklearn_kd._file_limits import parsed_json
 from sklearn_kd._importance import NORMALIZATIONS
 from sklearn_kd._pathways import Pathway
 
@@ -291,7 +292,7 @@ class DistillationProcess:
         """
         try:
             arrays = arrays_of(Path(path).read_bytes())
-            about = json.loads(str(arrays["about"]))
+            about = parsed_json(str(arrays["about"]))
             if about.pop("format") not in _FORMATS:
                 raise ValueError("it is of a later version of this library")
             pathways = [Pathway(**fields) for fields in about.pop("pathways")]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 # Multiple of the file's length: tied weights are one tensor with several names.
 FACTOR = 4
 # Bytes that any file may ask for in addition: a small tensor may repeat one number.
 ALLOWANCE = 64 * 2**20
+# Bytes that Python takes for one more part of a list or a dictionary, at least.
+_PER_PART = 64
 
 
 class TooLargeError(ValueError):
@@ -32,3 +37,18 @@ def check_asked(n_bytes: int, length: int) -> None:
             f"its {length:,} bytes ask for {n_bytes:,} bytes of memory, beyond the limit of {FACTOR} times "
             f"the length of a file and {ALLOWANCE // 2**20} MiB"
         )
+
+
+def parsed_json(text: str | bytes) -> Any:
+    """Parse the JSON in a file, unless it has so many parts that they are out of proportion to its length.
+
+    Raises
+    ------
+    TooLargeError
+        If it has.
+    ValueError
+        If it is no JSON.
+    """
+    data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    check_asked(_PER_PART * sum(data.count(mark) for mark in (b"[", b"{", b",")), len(data))
+    return json.loads(text)

@@ -37,6 +37,8 @@ _CLEARLY = 3.0
 _MOST_APART = 1000.0
 # Fits with fewer epochs get no warning about how their loss falls: the first epochs tell too little.
 _FEWEST_EPOCHS = 15
+# A loss that falls by less than this share of itself has not fallen.
+_NO_FALL = 1e-3
 # A loss that falls in a straight line falls by 22 % of its fall in the last of five parts.
 _STEEP = 0.18
 # A range below this share of the largest value is rounding: the column is constant.
@@ -237,9 +239,32 @@ def convergence_message(
             f"{who} learned nothing: {_evidence(predictions, classes)} {_cause(predictions, train.X, begun)}"
         )
     losses = [row[monitor] for row in epochs if monitor in row]
+    stuck = stuck_message(losses, predictions, who)
+    if stuck is not None:
+        return stuck
     if len(losses) < net.max_epochs or _is_annealed(net.optimizer_) or len(train) < _FEWEST_ROWS:
         return None  # ended by a callback or by its schedule, or too few rows
     return unfinished_message(losses, who)
+
+
+def stuck_message(losses: Sequence[float], predictions: Predictions, who: str = "The student") -> str | None:
+    """Return the message about losses that did not fall; None for others.
+
+    A student that predicts well has no need of a fall, as where ``warm_start`` goes on from a good one.
+    """
+    most = float(predictions.shares(predictions.labels).max())
+    right = predictions.share_right(predictions.labels)
+    if len(losses) < _FEW_EPOCHS or right > (1 + most) / 2:
+        return None
+    first, last = losses[0], _means_of_fifths(losses)[-1]
+    if last < (1 - _NO_FALL) * first:
+        return None
+    return (
+        f"{who} hardly learned: in {len(losses)} epochs its loss went from {first:.4g} to {last:.4g}, and it "
+        f"is right about {_percent(right)} of D_train. Set another lr, or train by Adam "
+        "(optimizer=torch.optim.Adam, lr=1e-3), and see whether the teacher's answers and the labels vary "
+        "with X."
+    )
 
 
 def unfinished_message(losses: Sequence[float], who: str = "The student") -> str | None:

@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sklearn_kd._file_limits import TooLargeError, parsed_json
+
 SUFFIX = ".safetensors"
 KIND = "sklearn_kd.estimator"
 FORMAT_VERSION = 1
@@ -117,7 +119,9 @@ def unpacked(data: bytes, name: str) -> Content:
             "saved, or save the estimator again."
         )
     try:
-        about = json.loads(text)
+        about = parsed_json(text)
+    except TooLargeError as error:
+        raise ValueError(f"{name} is refused: {error}. {_MEND}") from error
     except Exception as error:
         raise ValueError(f"{name} has metadata that are no JSON ({error}). {_MEND}") from error
     if not isinstance(about, dict):
@@ -165,7 +169,9 @@ def _header(data: bytes, name: str) -> Any:
     fits = 2 <= length <= min(_LONGEST_HEADER, len(data) - _LENGTH_BYTES)
     start = data[_LENGTH_BYTES : _LENGTH_BYTES + length] if fits else b""
     try:
-        return json.loads(start)
+        return parsed_json(start)
+    except TooLargeError as error:
+        raise ValueError(f"{name} is refused: {error}. {_MEND}") from error
     except Exception as error:
         if not fits and data[_LENGTH_BYTES : _LENGTH_BYTES + 1] == b"{":
             found = (

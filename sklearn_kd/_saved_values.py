@@ -18,7 +18,7 @@ import torch
 from skorch.history import History
 from torch import Tensor, nn
 
-from sklearn_kd._file_limits import TooLargeError, check_asked
+from sklearn_kd._file_limits import TooLargeError, check_asked, parsed_json
 from sklearn_kd._overflow import has_finite_state
 from sklearn_kd._resnets import CIFARResNet
 from sklearn_kd._students import CNNStudent, MLPStudent
@@ -318,7 +318,7 @@ def take_history(tensors: dict[str, Tensor], name: str) -> History | None:
     ContentError
         If it is none.
     """
-    rows = json.loads(take_array(tensors, name, np.uint8).tobytes())
+    rows = parsed_json(take_array(tensors, name, np.uint8).tobytes())
     if rows is None:
         return None
     if not isinstance(rows, list) or not all(

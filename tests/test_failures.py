@@ -335,6 +335,7 @@ SAID = {
         {"lr": 1e-6, "max_epochs": 5},
         lambda X: np.random.default_rng(0).normal(size=X.shape),
     ),
+    "the loss does not fall": ({"lr": 0.0, "max_epochs": 5, "random_state": 2}, None),
     "training ends while the loss falls steeply": ({"lr": 0.001, "max_epochs": 15}, None),
     "features of very different scales": ({}, lambda X: X * np.where(np.arange(64) == 20, 1e4, 1)),
     "parameters without effect": ({"e1": 20, "meta": Linear(e1=3)}, None),

@@ -36,7 +36,7 @@ from sklearn_kd import _checkpoint_files as checkpoint_files
 from sklearn_kd._atomic_file import TEMPORARY, replacing, write_file
 from sklearn_kd._checkpoint_files import Refused
 from sklearn_kd._export import WRITERS as WRITERS_OF_STUDENTS
-from sklearn_kd._file_limits import ALLOWANCE, FACTOR
+from sklearn_kd._file_limits import ALLOWANCE, FACTOR, TooLargeError, parsed_json
 from sklearn_kd._fit_lock import Lock
 from sklearn_kd.datasets import _cifar, _fashion_mnist, fetch_fashion_mnist
 
@@ -456,10 +456,19 @@ PROCESS_BOMBS = {
     "no column": lambda p: (process_file(p, about={"pathways": []}), replace_member(
         p, "raw.npy", header_only((10**15, 0)))),
     "a negative shape": lambda p: (process_file(p), replace_member(p, "raw.npy", header_only((-1, -2)))),
-    "nested JSON": lambda p: process_file(p, about=np.array("[" * 10**6)) if False else np.savez(
-        p, raw=np.ones((2, 1)), about=np.array("[" * 10**6)),
+    "nested JSON": lambda p: np.savez(p, raw=np.ones((2, 1)), about=np.array("[" * 10**6)),
+    "JSON of many parts": lambda p: np.savez(
+        p, raw=np.ones((2, 1)), about=np.array("[" + "[]," * 10**6 + "[]]")),
     "objects": lambda p: np.savez(p, raw=np.array([{}]), about=np.array("{}")),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["[" + "{}," * 10**6 + "0]", b"[" + b"0," * 2 * 10**6 + b"0]"])
+def test_json_of_many_parts_is_refused_before_it_is_read(text, monkeypatch):
+    assert parsed_json(text[:1] + text[-2:]) == [0]
+    monkeypatch.setattr(json, "loads", None)
+    with pytest.raises(TooLargeError, match="beyond the limit of 4 times the length"):
+        parsed_json(text)
 
 
 @pytest.mark.parametrize("bomb", PROCESS_BOMBS)
