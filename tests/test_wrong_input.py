@@ -141,7 +141,7 @@ def test_data(change, match, make, digits):
     ("name", "mend"),
     [
         ("hidden", "Did you mean 'student__hidden'"),
-        ("hiden", "Invalid parameter 'hiden'"),
+        ("hidn", "Invalid parameter 'hidn'"),
         ("weight_decay", "Did you mean 'optimizer__weight_decay'"),
         ("class_weight", "Give fit sample_weight"),
         ("lambda_1", "Did you mean 'lambda1'"),
