@@ -237,7 +237,7 @@ def _on_the_way(call: Call, seen: set[Size]) -> list[Call]:
 
 
 def _changes_to_one_pixel(call: Call, inner: Sequence[Call], seen: set[Size]) -> bool:
-    """Whether a call is a block that changes the size to 1×1, which is no stage, and nothing more."""
+    """Return whether a call is a block that changes the size to 1×1, which is no stage, and nothing more."""
     one_pixel = call.output is not None and _is_one_pixel(call.output)
     sizes = {c.size for c in inner}
     return one_pixel and len(sizes) == 1 and sizes <= seen and _is_unit(call, inner)

@@ -61,7 +61,7 @@ def shown(teacher: Any, n_max: int = 200) -> str:
 
 
 def how_to_give(teacher: Any) -> str:
-    """What makes a teacher of an object that is none, where that is known."""
+    """Return advice for an object that is no teacher, or an empty string."""
     if isinstance(teacher, type):
         return " Give an instance, not the class."
     if isinstance(teacher, Mapping):

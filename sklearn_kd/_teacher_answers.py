@@ -166,7 +166,7 @@ def checked_probabilities(probabilities: Any, who: str) -> np.ndarray:
 
 
 def _tolerance(probabilities):
-    """How far the sums may be from 1: with two decimals each number may be off by half of the last one."""
+    """Return how far a sum may be from 1: of two decimals, each may be off by half of the last."""
     two_decimals = np.allclose(probabilities, np.round(probabilities, 2), rtol=0, atol=1e-6)
     return min(max(_SUM_TOLERANCE, 0.0051 * probabilities.shape[1]), 0.5) if two_decimals else _SUM_TOLERANCE
 

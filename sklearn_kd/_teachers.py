@@ -143,7 +143,7 @@ class EstimatorTeacher(Teacher):
 
 @contextmanager
 def _shape_told(classifier: Any, X: Any) -> Iterator[None]:
-    """What a classifier says of samples that are no rows of a table, with what to do."""
+    """Add what to do to a classifier's error about samples that are no rows of a table."""
     try:
         yield
     except WrongAnswerError:
