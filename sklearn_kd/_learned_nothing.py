@@ -254,7 +254,7 @@ def stuck_message(losses: Sequence[float], predictions: Predictions, who: str = 
     """
     most = float(predictions.shares(predictions.labels).max())
     right = predictions.share_right(predictions.labels)
-    if len(losses) < _FEW_EPOCHS or right > (1 + most) / 2:
+    if len(losses) < _FEW_EPOCHS or len(predictions.labels) < _FEWEST_ROWS or right > (1 + most) / 2:
         return None
     first, last = losses[0], _means_of_fifths(losses)[-1]
     if last < (1 - _NO_FALL) * first:

@@ -154,6 +154,8 @@ def test_a_student_that_draws_in_trials_and_goes_on(make, digits, logits):
         clf.fit(*digits, teacher_logits=logits)
 
 
+# Of skorch before 1.3, whose nets look fitted from the start.
+@pytest.mark.filterwarnings("ignore:teacher is already fitted:UserWarning")
 @pytest.mark.parametrize("kind", TEACHERS)
 def test_teachers(kind, make, digits):
     teacher = TEACHERS[kind](digits)

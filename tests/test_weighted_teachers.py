@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+import sklearn
 from sklearn import config_context
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.calibration import CalibratedClassifierCV
@@ -30,8 +31,11 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.semi_supervised import SelfTrainingClassifier
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
+from sklearn.utils.fixes import parse_version
 
 from sklearn_kd._weighted_fit import WeightedFit
+
+BEFORE_1_8 = parse_version(sklearn.__version__) < parse_version("1.8")
 
 
 class Spy(LogisticRegression):
@@ -148,6 +152,8 @@ BY_HAND = {
 @pytest.mark.parametrize("name", BY_HAND)
 def test_every_part_is_weighted(name, rows):
     """Whether the user has metadata routing on or off, by turns."""
+    if BEFORE_1_8 and name == "bagging in a voting that routes":
+        pytest.skip("this scikit-learn's Bagging does not set its default tree to request weights")
     X, y, weight = rows
     routing = list(BY_HAND).index(name) % 2 == 0
     teacher, arguments = BY_HAND[name]
@@ -317,6 +323,9 @@ def test_warned_once_and_before_the_student(rows, make):
     assert len([w for w in caught if "does not reach" in str(w.message)]) == 1
 
 
+@pytest.mark.skipif(
+    BEFORE_1_8, reason="this scikit-learn scores without weights where they are given by hand"
+)
 def test_choices_by_score_are_weighted(rows):
     """A search within a stack of pipelines scores as one that is given weights by hand."""
     X, y, weight = rows
