@@ -66,16 +66,11 @@ def _undoing() -> Iterator[AbstractContextManager]:
         yield torch.inference_mode(False)
     if not torch.is_grad_enabled():
         yield torch.enable_grad()
-    autocasting = [device for device in _AUTOCAST_DEVICES if autocasts(device)]
+    autocasting = [device for device in _AUTOCAST_DEVICES if torch.is_autocast_enabled(device)]
     if autocasting:
         yield _without_autocast(autocasting)
     if made.device.type != "cpu":
         yield torch.device("cpu")
-
-
-def autocasts(device: str) -> bool:
-    """Return whether autocast is on for a kind of device in this thread."""
-    return torch.is_autocast_enabled(device)
 
 
 @contextmanager

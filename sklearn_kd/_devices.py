@@ -8,7 +8,6 @@ from numbers import Integral
 import torch
 from torch import Tensor, nn
 
-from sklearn_kd._ambient_state import autocasts
 from sklearn_kd._suggestions import nearest
 
 
@@ -94,7 +93,7 @@ def as_number(tensor: Tensor) -> float | Tensor:
 def full_precision(device: torch.device):
     """Switch autocast and TF32 off inside: their errors exceed small differences of logits."""
     with ExitStack() as stack:
-        if autocasts(device.type):
+        if torch.is_autocast_enabled(device.type):
             stack.enter_context(torch.autocast(device.type, enabled=False))
         if device.type == "cuda" and torch.backends.cudnn.allow_tf32:
             stack.enter_context(
