@@ -1,20 +1,19 @@
 """Knowledge distillation whose own knobs are learned, for scikit-learn."""
 
 from sklearn_kd import meta
-from sklearn_kd._bilevel import hypergradient
-from sklearn_kd._classifier import DistilledClassifier
-from sklearn_kd._compare import compare_methods
-from sklearn_kd._comparison import MethodComparison
-from sklearn_kd._display import MetaparameterPathDisplay
-from sklearn_kd._distillation_process import DistillationProcess
-from sklearn_kd._distpro import DistProClassifier
-from sklearn_kd._layer_table import layer_table
-from sklearn_kd._pathways import Pathway, build_transforms
-from sklearn_kd._process_display import ProcessDisplay
-from sklearn_kd._resnets import CIFARResNet
-from sklearn_kd._students import CNNStudent, MLPStudent
-
-__version__ = "0.1.0.dev0"
+from sklearn_kd._version import __version__
+from sklearn_kd.bilevel._hypergradient import hypergradient
+from sklearn_kd.comparison._compare import compare_methods
+from sklearn_kd.comparison._result import MethodComparison
+from sklearn_kd.distpro._layer_table import layer_table
+from sklearn_kd.distpro._pathways import Pathway, build_transforms
+from sklearn_kd.distpro._process import DistillationProcess
+from sklearn_kd.estimators._classifier import DistilledClassifier
+from sklearn_kd.estimators._distpro import DistProClassifier
+from sklearn_kd.plotting._path_display import MetaparameterPathDisplay
+from sklearn_kd.plotting._process_display import ProcessDisplay
+from sklearn_kd.students._resnet import CIFARResNet
+from sklearn_kd.students._students import CNNStudent, MLPStudent
 
 __all__ = [
     "CIFARResNet",
@@ -27,6 +26,7 @@ __all__ = [
     "MethodComparison",
     "Pathway",
     "ProcessDisplay",
+    "__version__",
     "build_transforms",
     "compare_methods",
     "hypergradient",

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 
 from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent
-from sklearn_kd._net import TrainingNet
+from sklearn_kd.training._net import TrainingNet
 
 # The networks here are too small for a second thread to pay, and results repeat to the bit.
 torch.set_num_threads(1)

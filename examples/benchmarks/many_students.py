@@ -37,12 +37,12 @@ from sklearn.ensemble import RandomForestClassifier
 from torch.utils.flop_counter import FlopCounterMode
 
 from sklearn_kd import CNNStudent, DistilledClassifier, MLPStudent, compare_methods
-from sklearn_kd._data import DistillationData, SplitData
-from sklearn_kd._distillation_net import DistillationNet
-from sklearn_kd._losses import Targets
-from sklearn_kd._metaparameters import Metaparameters
-from sklearn_kd._together import FEWEST, MOST_FLOPS, train_together
+from sklearn_kd.inputs._data import DistillationData, SplitData
+from sklearn_kd.losses._logits import Targets
 from sklearn_kd.meta import Fixed
+from sklearn_kd.meta._path import Metaparameters
+from sklearn_kd.training._distillation_net import DistillationNet
+from sklearn_kd.training._stacked import FEWEST, MOST_FLOPS, train_together
 
 sys.path.append(str(Path(__file__).parents[1]))
 from _provenance import provenance

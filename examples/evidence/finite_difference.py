@@ -23,8 +23,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from sklearn_kd import CNNStudent, _bilevel, hypergradient
-from sklearn_kd._responses import global_norm
+from sklearn_kd import CNNStudent, hypergradient
+from sklearn_kd.bilevel import _hypergradient as _bilevel
+from sklearn_kd.bilevel._optimizer_response import global_norm
 
 sys.path.append(str(Path(__file__).parents[1]))
 from _provenance import provenance

@@ -27,9 +27,9 @@ from sklearn.datasets import load_digits
 from sklearn.ensemble import RandomForestClassifier
 
 from sklearn_kd import MLPStudent
-from sklearn_kd._bilevel import StepRecord
-from sklearn_kd._losses import Targets, TrainingLoss
-from sklearn_kd._teacher_answers import log_probabilities
+from sklearn_kd.bilevel._hypergradient import StepRecord
+from sklearn_kd.losses._logits import Targets, TrainingLoss
+from sklearn_kd.teachers._logit_checks import log_probabilities
 
 sys.path.append(str(Path(__file__).parents[1]))
 from _provenance import provenance

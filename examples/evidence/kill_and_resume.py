@@ -35,7 +35,8 @@ from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent, _atomic_file
+from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent
+from sklearn_kd.files import _atomic as _atomic_file
 from sklearn_kd.meta import Hyperopt
 
 sys.path.append(str(Path(__file__).parents[1]))

@@ -23,8 +23,8 @@ import torch
 from sklearn.model_selection import GridSearchCV
 
 from sklearn_kd import DistilledClassifier, MLPStudent
-from sklearn_kd._base import BaseDistiller
 from sklearn_kd._sklearn_compat import clone_by_parameters
+from sklearn_kd.estimators._base import BaseDistiller
 
 sys.path.append(str(Path(__file__).parents[1]))
 from _provenance import provenance

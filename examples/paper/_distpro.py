@@ -26,7 +26,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from sklearn_kd import CIFARResNet, DistillationProcess, DistilledClassifier, DistProClassifier, Pathway
 
 # Of the library's own, to bring arms to the same sum of weights.
-from sklearn_kd._distillation_process import retraining_weights
+from sklearn_kd.distpro._process import retraining_weights
 
 TRAINING = {"lr": 0.1, "optimizer__momentum": 0.9, "optimizer__weight_decay": 5e-4, "batch_size": 128}
 LAYERS = ("layer1", "layer2", "layer3")

@@ -20,8 +20,8 @@ from skorch.callbacks import Callback
 from torch import nn
 
 # The library's own, so that the arms differ in what they compare, not in how.
-from sklearn_kd._distances import hcl
-from sklearn_kd._layers import captured
+from sklearn_kd.distpro._distances import hcl
+from sklearn_kd.layers._hooks import captured
 
 WIDEST = 512
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from sklearn_kd._metaparameters import LearnedPath
+from sklearn_kd.meta._path import LearnedPath
 from sklearn_kd.meta._strategy import Strategy
 
 

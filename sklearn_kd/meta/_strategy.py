@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
-from sklearn_kd._metaparameters import LearnedPath
+from sklearn_kd.meta._path import LearnedPath
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,9 @@
 
 import json
 
+import golden_fits
 import numpy as np
 import pytest
-
-import golden_fits
 
 GOLDEN = json.loads(golden_fits.GOLDEN.read_text())
 

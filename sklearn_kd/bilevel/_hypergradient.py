@@ -1,0 +1,481 @@
+"""The hypergradient: how a step's metaparameters move the validation loss after it.
+
+The metaparameters a bend the training loss through the outputs s of one training pass alone:
+L_train(w, a) = F(s(w), a). For :class:`DistilledClassifier` s are the student's logits and a is
+(lambda1, T); for :class:`DistProClassifier` s are the losses of the pathways and a are their raw
+importance factors. One training step is w' = U(w, g) with g = ∂L_train(w, a)/∂w. With
+
+    v = ∂L_val(w')/∂w',      d = (∂w'/∂g)ᵀ v,      u = J d,      J = ∂s/∂w at w,
+
+the greedy hypergradient (Gorpinich, Bakhteev and Strijov, Eq. 3; Deng et al., Eq. 5) is
+h_j = ⟨r_j, u⟩, where r_j = ∂²F/∂s ∂a_j comes in closed form from :mod:`sklearn_kd.losses._logits` or
+:mod:`sklearn_kd.distpro._importance`. One directional derivative u serves any number of
+metaparameters, and the student is never backpropagated through a second time. The real step
+serves as the virtual one; nothing here moves the student's weights, its buffers or the random
+state.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jvp
+from torch.optim import Optimizer
+
+from sklearn_kd.bilevel._optimizer_response import Clipping, global_norm, response_class
+from sklearn_kd.losses._logits import TEMPERATURE_SCALINGS, Targets, TrainingLoss, validation_loss
+from sklearn_kd.runtime._devices import as_number, full_precision
+from sklearn_kd.runtime._eval_mode import evaluating
+from sklearn_kd.runtime._memory import is_out_of_memory
+from sklearn_kd.runtime._random_state import (
+    preserved_random_state,
+    preserved_torch_state,
+    random_state,
+    set_random_state,
+)
+from sklearn_kd.runtime._snapshots import BufferSnapshot
+from sklearn_kd.runtime._torch_modes import ordinary_torch
+
+# A finite difference moves the logits by this share of their size, in units of √epsilon:
+# where rounding and curvature (or the kinks of ReLU) cost about the same.
+LOGIT_CHANGE = 0.3
+# Below this norm of v the direction is rounding noise, as on separable data.
+_SMALLEST_NORM = 1e-12
+
+
+# --------------------------------------------------------------------------------------
+# u = J d, three ways. ``replay`` is the training forward pass again, with other weights;
+# ``step`` is ε, which only the finite differences need.
+
+
+def _step_size(logits, size, share):
+    """Return the ε that moves the logits by a set share of their size; of 0.1 where they are small.
+
+    ``size`` is about the root mean square of what d does to them.
+
+    A step of 3e-5 · ‖w‖/‖d‖ does as well on larger networks and drowns in rounding on the
+    smallest (examples/evidence/finite_difference.py).
+    """
+    numbers = torch.finfo(logits.dtype)
+    step = share * numbers.eps**0.5 * (_rms(logits) + 0.1) / size
+    # torch refuses a number that overflows, which a tensor does not: then nothing is known.
+    return step if isinstance(step, Tensor) else min(step, numbers.max)
+
+
+def _moved(w, d, step):
+    """w + step · d."""
+    if not isinstance(step, Tensor):
+        return torch._foreach_add(w, d, alpha=step)
+    moved = torch._foreach_mul(d, step)
+    torch._foreach_add_(moved, w)
+    return moved
+
+
+def _by_finite_difference(replay, w, d, outputs, step):
+    """(s(w + ε d) − s(w)) / ε: one more forward pass, without gradient."""
+    return (replay(_moved(w, d, step)) - outputs) / step
+
+
+def _by_central_difference(replay, w, d, outputs, step):
+    """(s(w + ε d) − s(w − ε d)) / 2ε: two more forward passes, without gradient."""
+    return (replay(_moved(w, d, step)) - replay(_moved(w, d, -step))) / (2 * step)
+
+
+def _by_jvp(replay, w, d, outputs, step):
+    """Forward-mode differentiation, exact."""
+    return jvp(lambda *weights: replay.traced(weights), tuple(w), tuple(d))[1]
+
+
+DIRECTIONAL_DERIVATIVES = {
+    "finite_difference": _by_finite_difference,
+    "central_difference": _by_central_difference,
+    "jvp": _by_jvp,
+}
+# Or without u: h_j = ⟨Jᵀ r_j, d⟩, one vector-Jacobian product for each metaparameter.
+METHODS = (*DIRECTIONAL_DERIVATIVES, "exact")
+
+
+def _rms(t: Tensor):
+    return as_number(torch.linalg.vector_norm(t)) / t.numel() ** 0.5
+
+
+def _inner_product(a, b) -> Tensor:
+    """⟨a, b⟩ of lists of tensors, shape (); None stands for zeros."""
+    pairs = [(a_i, b_i) for a_i, b_i in zip(a, b, strict=True) if a_i is not None]
+    return torch.stack([torch.vdot(a_i.flatten(), b_i.flatten()) for a_i, b_i in pairs]).sum()
+
+
+def _size_of_logit_change(v: list[Tensor], d: list[Tensor], norm, r_val: Tensor):
+    """Estimate the root mean square of J d without a further pass; ``norm`` is ‖v‖.
+
+    On the validation batch v = Jᵀ r_val, so that ⟨v, d⟩ = ⟨r_val, J d⟩ ≤ ‖r_val‖ ‖J d‖; the
+    bound was 0.07 to 2 times the truth on the training batch, 0.4 in the median
+    (examples/evidence/finite_difference.py).
+    """
+    along = norm * norm if d is v else abs(as_number(_inner_product(v, d)))
+    # Numbers, not tensors, do not divide by zero; where they vanish there is no direction anyway.
+    return along / (_rms(r_val) * r_val.numel() + 1e-30) + 1e-30
+
+
+# --------------------------------------------------------------------------------------
+# Passes that leave no trace
+
+
+def _validation_mode(parts: list[nn.Module]):
+    """Dropout off, batch normalisation by the batch.
+
+    In evaluation mode the running statistics of the first steps make hypergradients up to
+    three orders of magnitude too small.
+    """
+    return evaluating(parts, but=nn.modules.batchnorm._NormBase)
+
+
+class StepRecord:
+    """Keeps what a hypergradient needs from before a real step, and computes it afterwards.
+
+    Made once for a student and its optimizer. In each iteration: :meth:`begin`, the training
+    forward pass, :meth:`after_forward`, the optimizer's step, :meth:`hypergradient`. It holds
+    one copy of the weights. With v, d and the weights of the extra pass a hypergradient takes
+    four times the memory of the weights, whatever the activations; five times if exact.
+
+    The validation loss is the student's. Other modules that the training pass runs, such as
+    the transforms of pathways, may learn with it: v vanishes on their weights, so that d
+    leaves them where they were before the step (but for what clipping the gradients of all
+    together makes of them).
+
+    Parameters
+    ----------
+    student : nn.Module
+    optimizer : Optimizer
+        The one that takes the steps, over (some of) the parameters of all modules.
+    method : {"finite_difference", "central_difference", "jvp", "exact"}, \
+            default="finite_difference"
+    rows : int or None, default=None
+        How many rows of the training batch J d is taken on. None: all.
+    forward : callable or None, default=None
+        The student's forward pass where it is not the student itself but, say, compiled.
+    others : sequence of nn.Module, default=()
+        What the training pass runs beside the student.
+    outputs : callable or None, default=None
+        Maps the inputs of :meth:`after_forward` to the outputs s, by the modules as they are
+        when it is called. None: s are the student's logits.
+    logit_change : float, default=0.3
+        By what share of their size, in units of √epsilon, a finite difference moves the
+        logits.
+
+    Attributes
+    ----------
+    directionless : bool or Tensor of shape (), or None
+        Whether v vanished when the last hypergradient was taken.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        optimizer: Optimizer,
+        *,
+        method: str = "finite_difference",
+        rows: int | None = None,
+        forward: Callable[[Tensor], Tensor] | None = None,
+        others: Sequence[nn.Module] = (),
+        outputs: Callable[..., Tensor] | None = None,
+        logit_change: float = LOGIT_CHANGE,
+    ):
+        moved = {w for group in optimizer.param_groups for w in group["params"]}
+        self.student, self.forward = student, forward or student
+        self.outputs_of = outputs or self.forward
+        self.whole = _Whole([student, *others], outputs or student)
+        self.parts = list(self.whole.modules())
+        self.method, self.rows, self.logit_change = method, rows, logit_change
+        self.names = [name for name, w in self.whole.named_parameters() if w in moved]
+        self.weights: list[Tensor] = [w for w in self.whole.parameters() if w in moved]
+        self.device = self.weights[0].device
+        self.w = [torch.empty_like(w, requires_grad=False) for w in self.weights]
+        self.response = response_class(optimizer)(optimizer, self.weights)
+        self.begun = False
+        self.directionless: bool | Tensor | None = None
+
+    def begin(self) -> None:
+        """Copy the state before the training forward pass."""
+        with torch.no_grad():
+            torch._foreach_copy_(self.w, self.weights)
+        self.buffers = BufferSnapshot(self.parts)
+        self.random_state = random_state(self.device)
+        self.response.before_step()
+        self.clipping: Clipping | None = None
+        self.begun = True
+
+    def after_forward(
+        self, inputs: Any, outputs: Tensor, derivatives: Tensor, logits: Tensor | None = None
+    ) -> None:
+        """Note the training forward pass, while its graph is there.
+
+        Parameters
+        ----------
+        inputs : Tensor of shape (B, ...), or tuple
+            The training batch, or all that ``outputs`` is called with.
+        outputs : Tensor of shape (B, K) or any other
+            s at w: the student's logits on the batch, or what ``outputs`` returned.
+        derivatives : Tensor of shape (m, B, K), or (m, ...)
+            r_j = ∂²F/∂s ∂a_j for each of m metaparameters.
+        logits : Tensor of shape (B, K) or None, default=None
+            The student's logits on the batch, where the outputs are others: a finite
+            difference is sized by what it does to the logits.
+        """
+        if self.method == "exact":
+            self.pulled_back = [self._gradient_of(outputs, r_j, retain_graph=True) for r_j in derivatives]
+        elif self.rows is not None and self.rows < len(inputs):
+            # Some rows, taken for all of them.
+            inputs, outputs = inputs[: self.rows], outputs[: self.rows]
+            derivatives = derivatives[:, : self.rows] * (derivatives.shape[1] / self.rows)
+        self.inputs = inputs if isinstance(inputs, tuple) else (inputs,)
+        self.outputs, self.derivatives = outputs.detach(), derivatives
+        self.logits = self.outputs if logits is None else logits.detach()
+
+    def hypergradient(
+        self, x_val: Tensor, val_targets: Targets, *, val_temperature=1.0
+    ) -> tuple[Tensor, Tensor]:
+        """h = ∂L_val(w')/∂lambda of the step just taken, and L_val(w').
+
+        To be called in :func:`full_precision`, as the training forward pass before it.
+
+        Parameters
+        ----------
+        x_val, val_targets : Tensor and Targets
+            The validation batch.
+        val_temperature : float or Tensor, default=1.0
+
+        Returns
+        -------
+        h : Tensor of shape (m,)
+            NaN where v vanishes or is not finite: no direction is known then.
+        val_loss : Tensor of shape ()
+        """
+        self.begun = False
+        with preserved_torch_state(self.device), BufferSnapshot(self.parts), torch.no_grad():
+            v, r_val, val_loss = self._validation_gradient(x_val, val_targets, val_temperature)
+            norm = as_number(global_norm(v))
+            c, d = self.response(v, self.w)
+            if self.clipping is not None:
+                d = self.clipping.response([_gradient(w) for w in self.weights], d)
+            if self.method == "exact":
+                h = c * torch.stack([_inner_product(g, d) for g in self.pulled_back])
+            else:
+                size = _size_of_logit_change(v, d, norm, r_val)
+                del v
+                u = self._directional_derivative(d, _step_size(self.logits, size, self.logit_change))
+                h = c * (self.derivatives * u).sum(dim=tuple(range(1, u.ndim + 1)))
+        self.directionless = norm <= _SMALLEST_NORM
+        return torch.where(torch.as_tensor(norm > _SMALLEST_NORM), h, torch.nan), val_loss
+
+    def _directional_derivative(self, d, step):
+        """Compute u = J d; from the first operation without forward mode on, by finite differences."""
+        arguments = _Replay(self), self.w, d, self.outputs, step
+        if self.method != "jvp":
+            return DIRECTIONAL_DERIVATIVES[self.method](*arguments)
+        try:
+            return _by_jvp(*arguments)
+        except RuntimeError as error:  # NotImplementedError is one
+            if is_out_of_memory(error):
+                raise
+            u = _by_central_difference(*arguments)  # if the error is another one, it comes again here
+            self.method = "central_difference"
+            warnings.warn(
+                f"hypergradient='jvp' cannot be computed for student {type(self.student).__name__}, an "
+                f"operation of which has no forward-mode derivative ({str(error).splitlines()[0]:.200}). "
+                "'central_difference' takes its place in this training; set it to hear no more of this.",
+                UserWarning,
+                stacklevel=2,
+            )
+            return u
+
+    def _validation_gradient(self, x, targets, val_temperature):
+        with _validation_mode(self.parts), torch.enable_grad():
+            logits = self.forward(x)
+            loss, r_val = validation_loss(logits, targets, val_temperature)
+            gradients = self._gradient_of(logits, r_val)
+        v = [
+            # A weight without gradient took no step that lambda could have changed.
+            torch.zeros_like(w) if g is None or w.grad is None else g
+            for g, w in zip(gradients, self.weights, strict=True)
+        ]
+        return v, r_val, loss
+
+    def _gradient_of(self, outputs, r, **how):
+        """Jᵀ r by weight; None for one that the outputs do not depend on, or that is frozen now."""
+        live = [w for w in self.weights if w.requires_grad]
+        found = iter(torch.autograd.grad(outputs, live, r, allow_unused=True, **how))
+        return [next(found) if w.requires_grad else None for w in self.weights]
+
+
+def _gradient(w: Tensor) -> Tensor:
+    return torch.zeros_like(w) if w.grad is None else w.grad
+
+
+class _Whole(nn.ModuleList):
+    """All modules of a training pass as one, which is what torch's functional_call takes."""
+
+    def __init__(self, parts: list[nn.Module], run: Callable[..., Tensor]):
+        super().__init__(parts)
+        self._run = partial(run)  # a module would become a part once more
+
+    def forward(self, *inputs) -> Tensor:
+        """The outputs s."""
+        return self._run(*inputs)
+
+
+class _Replay:
+    """The training forward pass again: the same rows, buffers and dropout masks, other weights."""
+
+    def __init__(self, record: StepRecord):
+        self._record = record
+
+    def __call__(self, weights: list[Tensor]) -> Tensor:
+        """s at ``weights``, without gradient."""
+        record = self._record
+        record.buffers.restore()
+        set_random_state(record.random_state, record.device)
+        # Exchanging what a parameter points to is what functional_call does, but for a tenth
+        # of its time.
+        real = [w.data for w in record.weights]
+        try:
+            for w, other in zip(record.weights, weights, strict=True):
+                w.data = other
+            with torch.no_grad():
+                return record.outputs_of(*record.inputs)
+        finally:
+            for w, value in zip(record.weights, real, strict=True):
+                w.data = value
+
+    def traced(self, weights) -> Tensor:
+        """s at ``weights``, differentiable in them."""
+        record = self._record
+        record.buffers.restore()
+        set_random_state(record.random_state, record.device)
+        buffers = {name: buffer.clone() for name, buffer in record.whole.named_buffers()}
+        state = dict(zip(record.names, weights, strict=True)) | buffers
+        return functional_call(record.whole, state, record.inputs)
+
+
+@ordinary_torch()
+def hypergradient(
+    student: nn.Module,
+    train_batch: tuple[Tensor, Tensor],
+    val_batch: tuple[Tensor, Tensor],
+    teacher_logits: Tensor,
+    *,
+    lambda1: float = 0.5,
+    temperature: float = 1.0,
+    lr: float = 0.1,
+    method: Literal["finite_difference", "central_difference", "jvp", "exact"] = "finite_difference",
+    temperature_scaling: Literal["hinton", "none"] = "hinton",
+    val_temperature: float = 1.0,
+) -> np.ndarray:
+    """Hypergradient of one plain SGD step: d L_val(w − lr · ∇L_train(w, λ)) / dλ, λ = (lambda1, T).
+
+    The quantity that :class:`DistilledClassifier` descends, for one step of plain SGD, so
+    that it can be checked against anyone's own reference.
+
+    Parameters
+    ----------
+    student : nn.Module
+        Maps inputs to logits of shape (B, K). Left as it is: weights, buffers, gradients,
+        mode and random state.
+    train_batch, val_batch : tuple of (Tensor, Tensor)
+        Inputs of shape (B, ...) and class codes of shape (B,).
+    teacher_logits : Tensor of shape (B, K)
+        The teacher's logits on the training batch.
+    lambda1 : float, default=0.5
+        Weight of the labels against the teacher.
+    temperature : float, default=1.0
+        T.
+    lr : float, default=0.1
+        Learning rate of the step.
+    method : {"finite_difference", "central_difference", "jvp", "exact"}, \
+            default="finite_difference"
+        One more forward pass; two; forward-mode differentiation; two vector-Jacobian products.
+        The latter two are exact.
+    temperature_scaling : {"hinton", "none"}, default="hinton"
+        s(T): T² or 1.
+    val_temperature : float, default=1.0
+        T_val.
+
+    Returns
+    -------
+    ndarray of shape (2,)
+        Derivatives by lambda1 and by T. NaN where the validation gradient vanishes.
+
+    Raises
+    ------
+    ValueError
+        If ``method`` or ``temperature_scaling`` is unknown.
+
+    Notes
+    -----
+    Gorpinich, Bakhteev and Strijov, "Metaparameter optimization in knowledge distillation",
+    Eq. 3: h = −lr · (∂²L_train/∂w∂λ)ᵀ ∂L_val(w')/∂w'. Both batches are seen in the student's
+    present mode, but for dropout, which is off on the validation batch.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_kd import hypergradient
+    >>> _ = torch.manual_seed(0)
+    >>> student = torch.nn.Linear(4, 3).double()
+    >>> X, y = torch.randn(8, 4).double(), torch.arange(8) % 3
+    >>> f = 3 * torch.nn.functional.one_hot(y, 3).double()
+    >>> fast = hypergradient(student, (X, y), (X, y), f)
+    >>> exact = hypergradient(student, (X, y), (X, y), f, method="exact")
+    >>> bool(abs(fast - exact).max() < 1e-6)
+    True
+    """
+    for name, given, known in (
+        ("method", method, METHODS),
+        ("temperature_scaling", temperature_scaling, TEMPERATURE_SCALINGS),
+    ):
+        if given not in known:
+            raise ValueError(f"{name}={given!r} is not one of {sorted(known)}.")
+    (x, y), (x_val, y_val) = (map(_without_past, batch) for batch in (train_batch, val_batch))
+    # A step must be taken to be differentiated: take it on weights that are put back.
+    live = [w for w in student.parameters() if w.requires_grad]
+    if any(w.is_inference() for w in live):
+        raise ValueError(
+            "student was made inside torch.inference_mode, and such weights cannot be trained. Make it "
+            "outside, or give copy.deepcopy(student), made outside."
+        )
+    kept = [(w.detach().clone(), w.grad) for w in live]
+    optimizer = torch.optim.SGD(live, lr=lr)
+    record = StepRecord(student, optimizer, method=method)
+    try:
+        with (
+            preserved_random_state(record.device),
+            full_precision(record.device),
+            BufferSnapshot(record.parts),
+        ):
+            record.begin()
+            with torch.enable_grad():
+                logits = student(x)
+            targets = Targets(y, teacher_logits.detach().to(logits))
+            loss = TrainingLoss(logits, targets, lambda1, temperature, scaling=temperature_scaling)
+            record.after_forward(x, logits, loss.metaparameter_derivatives())
+            optimizer.zero_grad()
+            logits.backward(loss.r)
+            optimizer.step()
+            h, _ = record.hypergradient(x_val, Targets(y_val), val_temperature=val_temperature)
+    finally:
+        with torch.no_grad():
+            for w, (value, grad) in zip(live, kept, strict=True):
+                w.copy_(value)
+                w.grad = grad
+    return h.cpu().numpy().astype(np.float64)
+
+
+def _without_past(given: Tensor) -> Tensor:
+    """Return a tensor that gradients do not pass, and that a backward pass may keep."""
+    return given.detach().clone() if given.is_inference() else given.detach()

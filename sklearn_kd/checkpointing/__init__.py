@@ -1,0 +1,1 @@
+"""Checkpoints of a fit, and how a fit goes on from one."""

@@ -1,0 +1,275 @@
+"""The checkpoints of one fit: where they are, which of them are used, and when they go.
+
+Each fit has a folder of its own in ``checkpoint_dir``, named by a digest of what determines it, so that
+the folds of a cross-validation and the candidates of a search can share ``checkpoint_dir``. A stage of a
+fit, such as "training", has its last two checkpoints there.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sklearn_kd._version import running_versions
+from sklearn_kd.checkpointing._file import Refused, read, write
+from sklearn_kd.checkpointing._fit_lock import Lock
+from sklearn_kd.files._atomic import remove_leftovers
+
+_KEPT = 2
+_NAME = re.compile(r"([a-z]+)-(\d{8})\.checkpoint")
+
+
+class Checkpoints:
+    """Checkpoints of one fit. Without ``checkpoint_dir`` every method does nothing.
+
+    Parameters
+    ----------
+    parent : Path or None
+        ``checkpoint_dir``.
+    digest : str
+        Of what determines the fit.
+    seeds : sequence of sequences of int
+        What was drawn for it.
+    drawn_anew : bool
+        Whether another process would draw others, so that those of the checkpoints count.
+
+    Attributes
+    ----------
+    seeds : list of lists of int
+        What the fit is to use.
+
+    Raises
+    ------
+    ValueError
+        If there are checkpoints and none can be used.
+    """
+
+    def __init__(self, parent: Path | None, digest: str, seeds: Sequence[Sequence[int]], drawn_anew: bool):
+        self._digest, self.seeds = digest, [list(own) for own in seeds]
+        self._folder: Path | None = None
+        self._said: set[Path] = set()
+        self._failed = False
+        if parent is None:
+            return
+        self._folder = parent / digest
+        try:
+            self._lock = Lock(self._folder)
+        except OSError as error:
+            raise ValueError(
+                f"checkpoint_dir={str(parent)!r} cannot be written to: {error}. Give a folder that can be "
+                "written to, or None."
+            ) from error
+        if not self._lock.held:
+            warnings.warn(
+                "checkpoint_dir: another process, or another thread of this one, is at the same fit, in "
+                f"{self._folder}. This one keeps no checkpoints. Give each a checkpoint_dir of its own if "
+                "both are wanted.",
+                UserWarning,
+                stacklevel=2,
+            )
+            self._folder = None
+            return
+        remove_leftovers(self._folder)
+        for stage in sorted({stage for _, stage, _ in self._files()}):
+            content = self.newest(stage)
+            if content is not None and drawn_anew:
+                self.seeds = content["seeds"]
+
+    @property
+    def active(self) -> bool:
+        """True if checkpoints are written."""
+        return self._folder is not None
+
+    # ----------------------------------------------------------------------------------
+    # Keeping
+
+    def keep(self, stage: str, number: int, state: dict[str, Any]) -> None:
+        """Write a checkpoint, ``number`` of its stage, and leave the one before it.
+
+        Where it cannot be written, as on a full disk, the fit goes on, and a warning says so once: what has
+        been learned is worth more than what a crash would cost. The checkpoint before it stays.
+        """
+        if self._folder is None:
+            return
+        content = {"fit": self._digest, "seeds": self.seeds, "versions": running_versions(), "stage": stage}
+        try:
+            write(self._folder / f"{stage}-{number:08d}.checkpoint", content | {"state": state})
+            there = self._files(stage)
+            # Those ahead were refused, or this would have gone on from there.
+            ahead = [file for file in there if file[2] > number]
+            for path, _, _ in [*ahead, *there[len(ahead) + _KEPT :]]:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            if not self._failed:
+                message = f"checkpoint_dir: a checkpoint could not be written: {error}. The fit goes on."
+                warnings.warn(message, UserWarning, stacklevel=2)
+            self._failed = True
+
+    def leave(self) -> None:
+        """Keep nothing more; what is there stays for another fit."""
+        if self._folder is not None:
+            self._lock.release()
+        self._folder = None
+
+    def finish(self) -> None:
+        """Remove all: the fit has come to its end."""
+        if self._folder is not None:
+            try:
+                for path, _, _ in self._files():
+                    path.unlink(missing_ok=True)
+                self._lock.remove()
+                self._folder.rmdir()
+            except OSError:
+                pass  # somebody has put something else there, or removed the folder
+        self._folder = None
+
+    def end(self, interrupted: bool) -> None:
+        """Finish, or leave the checkpoints where Ctrl-C has cut the fit short."""
+        if interrupted:
+            self.leave()
+        else:
+            self.finish()
+
+    # ----------------------------------------------------------------------------------
+    # Finding
+
+    def newest(
+        self,
+        stage: str,
+        why_not: Callable[[dict[str, Any]], str | None] = lambda state: None,
+        use: Callable[[dict[str, Any]], Any] = lambda state: None,
+    ) -> dict[str, Any] | None:
+        """Return the content of the newest checkpoint that can be used; None where there is none.
+
+        Those that cannot be used are named by a warning, with the reason. ``why_not`` returns a reason by
+        the state, or None. ``use`` is called with the state: where that fails the content is wrong, and the
+        checkpoint before it is tried.
+
+        Raises
+        ------
+        ValueError
+            If there are some, and none can be used.
+        """
+        reasons: list[tuple[Path, str]] = []
+        for path, _, _ in self._files(stage):
+            try:
+                content = self._checked(read(path), stage)
+                reason = _reason_against(content["state"], why_not, use)
+            except Refused as refused:
+                reason = str(refused)
+            if reason is None:
+                for other, why in reasons:
+                    self._warn(other, why)
+                return content
+            reasons.append((path, reason))
+        if not reasons:
+            return None
+        listed = "; ".join(f"{path.name}: {reason}" for path, reason in reasons)
+        raise ValueError(
+            f"checkpoint_dir: none of the checkpoints of this fit in {self._folder} can be used. {listed}. "
+            "Remove that folder to begin anew, give another checkpoint_dir, or put right what is named."
+        )
+
+    def _checked(self, content, stage):
+        known = isinstance(content, dict) and {"fit", "seeds", "versions", "stage", "state"} <= content.keys()
+        if not known or not isinstance(content["versions"], dict) or not isinstance(content["state"], dict):
+            raise Refused("it holds something else than a checkpoint")
+        if content["fit"] != self._digest or content["stage"] != stage:
+            raise Refused("it is of another fit, with other data or parameters")
+        running = running_versions()
+        for name, version in content["versions"].items():
+            if running.get(name) != version:
+                raise Refused(f"it was written with {name} {version}, and {running.get(name)} is running")
+        if not _are_seeds(content["seeds"], self.seeds):
+            raise Refused("it holds something else than a checkpoint: its seeds are none")
+        return content
+
+    def _files(self, stage: str | None = None) -> list[tuple[Path, str, int]]:
+        """List (path, stage, number) of the checkpoints, the newest first."""
+        if self._folder is None:
+            return []
+        matches = [(path, _NAME.fullmatch(path.name)) for path in self._folder.iterdir()]
+        found = [(path, match[1], int(match[2])) for path, match in matches if match is not None]
+        return sorted(
+            (file for file in found if stage in (None, file[1])), key=lambda file: file[2], reverse=True
+        )
+
+    def _warn(self, path, reason):
+        if path not in self._said:
+            self._said.add(path)
+            message = f"checkpoint_dir: {path} is not used: {reason}. The one before it is."
+            warnings.warn(message, UserWarning, stacklevel=2)
+
+    def __getstate__(self):
+        # None of it belongs to another process.
+        return vars(self) | {"_folder": None, "_lock": None}
+
+
+def _reason_against(state, why_not, use) -> str | None:
+    """Return why a state cannot be used, or None after it has been."""
+    try:
+        reason = why_not(state)
+        if reason is None:
+            use(state)
+        return reason
+    except Exception as error:  # a state that was not made here may fail in any way
+        return f"its content is wrong ({type(error).__name__}: {error})"
+
+
+def _are_seeds(given: Any, drawn: list[list[int]]) -> bool:
+    """Return whether ``given`` holds as many valid seeds as were drawn."""
+    return (
+        isinstance(given, list)
+        and [len(own) if isinstance(own, list) else None for own in given] == [len(own) for own in drawn]
+        and all(type(seed) is int and 0 <= seed < 2**32 for own in given for seed in own)
+    )
+
+
+class Journal:
+    """The losses of the trials of one fit, so that none is made twice.
+
+    Parameters
+    ----------
+    checkpoints : Checkpoints
+    """
+
+    def __init__(self, checkpoints: Checkpoints):
+        self._checkpoints = checkpoints
+        content = checkpoints.newest("trials", use=_check_calls)
+        self._calls: list[list] = [] if content is None else content["state"]["calls"]
+        self._n_calls = 0
+
+    def open(
+        self, settings: Sequence[tuple[float, float]]
+    ) -> tuple[dict[int, float], Callable[[dict[int, float], bool], None]]:
+        """Return the known losses of the next batch of trials, and a callback that records new ones.
+
+        What has been noted under other settings is forgotten, with all that came after it.
+        """
+        wanted = [[float(lambda1), float(temperature)] for lambda1, temperature in settings]
+        k, self._n_calls = self._n_calls, self._n_calls + 1
+        if k >= len(self._calls) or [row[:2] for row in self._calls[k]] != wanted:
+            self._calls[k:] = [[[*row, None] for row in wanted]]
+        rows = self._calls[k]
+
+        def note(losses: dict[int, float], interrupted: bool) -> None:
+            if interrupted:  # and all that follows from it is of another fit
+                self._checkpoints.leave()
+            for place, loss in losses.items():
+                rows[place][2] = loss
+            done = sum(row[2] is not None for call in self._calls for row in call)
+            self._checkpoints.keep("trials", done, {"calls": self._calls})
+
+        return {place: row[2] for place, row in enumerate(rows) if row[2] is not None}, note
+
+
+def _check_calls(state: dict[str, Any]) -> None:
+    """Raise ValueError unless this is what a :class:`Journal` keeps."""
+    for rows in state["calls"]:
+        for lambda1, temperature, loss in rows:
+            kinds = type(lambda1), type(temperature), type(loss)
+            if kinds not in ((float, float, float), (float, float, type(None))):
+                raise ValueError(f"a trial {str([lambda1, temperature, loss])[:100]}")

@@ -1,0 +1,339 @@
+"""Results of a comparison of methods: summary, corrected t-test, table and plot."""
+
+from __future__ import annotations
+
+import html
+import textwrap
+
+import numpy as np
+from scipy import stats
+
+from sklearn_kd.errors._did_you_mean import nearest
+
+METRICS = {"accuracy": "accuracy", "log_loss": "log loss", "fit_seconds": "fit seconds"}
+CONFIDENCE = 0.95
+_MORE_COLUMNS = {"log_loss": "log loss", "fit_seconds": "fit s", "lambda1": "lambda1", "temperature": "T"}
+_DECIMALS = {"accuracy": 4, "log_loss": 4, "fit_seconds": 2, "lambda1": 2, "temperature": 2}
+
+
+class MethodComparison:
+    """Runs of several methods over the same folds and seeds, and what they say.
+
+    Made by :func:`compare_methods`. Printed, it is a table; a notebook shows it as HTML.
+
+    Parameters
+    ----------
+    results : structured array
+        As ``results_``. Every method must have the same folds and seeds.
+    baseline : str, default="naive"
+        The method that the others are compared with.
+
+    Attributes
+    ----------
+    results_ : structured array of shape (n_methods * n_folds * n_seeds,)
+        One row per run: ``method``, ``fold``, ``seed`` (0, 1, … within the fold),
+        ``random_state`` (that the run was given), ``n_train``, ``n_test``, ``accuracy`` and
+        ``log_loss`` on the test fold, ``fit_seconds`` (the student's, without the teacher's
+        and the transformers'), ``together`` (how many methods were trained in one batched run
+        with this one, itself included, and shared its time equally), ``lambda1`` and
+        ``temperature`` at the end, ``diverged`` (training was given up) and ``collapsed`` (the
+        student predicts one class for its training rows, or is no better than chance there).
+    methods_ : list of str
+        In the order in which they were given.
+    baseline : str
+        As given.
+
+    Examples
+    --------
+    Read the same runs against another baseline:
+
+    >>> import numpy as np
+    >>> from sklearn_kd import MethodComparison
+    >>> runs = np.array(
+    ...     [(m, fold, 0, 90, 10, 0.8 + 0.01 * fold + 0.02 * fold * (m == "b"))
+    ...      for m in "ab" for fold in range(10)],
+    ...     dtype=[("method", "U1"), ("fold", int), ("seed", int), ("n_train", int),
+    ...            ("n_test", int), ("accuracy", float)])
+    >>> summary = MethodComparison(runs, baseline="a").summary()
+    >>> [round(float(value), 3) for value in summary["difference"]]
+    [0.0, 0.09]
+    >>> [round(float(value), 3) for value in MethodComparison(runs, "b").summary()["difference"]]
+    [-0.09, 0.0]
+    """
+
+    def __init__(self, results, baseline="naive"):
+        self.results_, self.baseline = results, baseline
+        self.methods_ = list(dict.fromkeys(results["method"].tolist()))
+        check_baseline(baseline, self.methods_)
+        places = {
+            method: sorted(results[["fold", "seed"]][results["method"] == method].tolist())
+            for method in self.methods_
+        }
+        for method, place in places.items():
+            if place != places[baseline]:
+                raise ValueError(
+                    f"results must have the same folds and seeds for every method, once each, but "
+                    f"{method!r} has {len(place)} runs that do not match the {len(places[baseline])} "
+                    f"of {baseline!r}."
+                )
+
+    def summary(self, metric="accuracy"):
+        """Mean of each method, and its paired difference to the baseline.
+
+        Parameters
+        ----------
+        metric : {"accuracy", "log_loss", "fit_seconds"}, default="accuracy"
+
+        Returns
+        -------
+        structured array of shape (n_methods,)
+            ``method``; ``n``, the number of folds, over which all of the following are taken
+            when the seeds of a fold have been averaged; ``mean`` and ``sd`` of the method;
+            ``difference`` to the baseline; its ``standard_error``; ``p_value``, two-sided;
+            ``low`` and ``high``, the 95 % interval. The last four are NaN for the baseline,
+            and where there is one fold.
+
+        Raises
+        ------
+        ValueError
+            If the metric is not known.
+
+        Notes
+        -----
+        Corrected resampled t-test [1]_: training folds overlap, so the variance of the mean
+        of n differences of variance s² is taken to be s² (1/n + n_test / n_train), with n − 1
+        degrees of freedom. Seeds of one fold share their rows, hence their average counts
+        once. The p-values are not corrected for the number of methods.
+
+        References
+        ----------
+        .. [1] Nadeau, Bengio. "Inference for the generalization error", Machine Learning 52,
+           2003.
+        """
+        if metric not in METRICS:
+            raise ValueError(f"metric={metric!r} is not one of {list(METRICS)}.{nearest(metric, METRICS)}")
+        scores = self._by_fold(metric)
+        rows = []
+        for method, values in scores.items():
+            sd = values.std(ddof=1) if len(values) > 1 else np.nan
+            difference = values - scores[self.baseline]
+            test = (np.nan,) * 4
+            if method != self.baseline:
+                test = corrected_resampled_t_test(difference, self._test_share())
+            rows.append((method, len(values), values.mean(), sd, difference.mean(), *test))
+        numbers = ("mean", "sd", "difference", "standard_error", "p_value", "low", "high")
+        fields = [("method", self.results_.dtype["method"]), ("n", np.int64)]
+        return np.array(rows, dtype=[*fields, *((name, np.float64) for name in numbers)])
+
+    def to_frame(self):
+        """``results_`` as a pandas DataFrame.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per run.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError:
+            raise ImportError(
+                "to_frame needs pandas, which is not installed: pip install pandas. Without it, "
+                "results_ and summary() are structured arrays of numpy."
+            ) from None
+        return pd.DataFrame(self.results_)
+
+    def plot(self, metric="accuracy", ax=None):
+        """Draw the differences to the baseline with their 95 % intervals.
+
+        Faint dots are folds. An interval that does not hold zero is drawn in colour.
+
+        Parameters
+        ----------
+        metric : {"accuracy", "log_loss", "fit_seconds"}, default="accuracy"
+        ax : matplotlib Axes or None, default=None
+            None makes a new figure.
+
+        Returns
+        -------
+        matplotlib Axes
+        """
+        import matplotlib.pyplot as plt
+
+        summary, scores = self.summary(metric), self._by_fold(metric)
+        baseline = summary[summary["method"] == self.baseline][0]
+        others = summary[summary["method"] != self.baseline]
+        if ax is None:
+            _, ax = plt.subplots(figsize=(7, 1.4 + 0.5 * len(others)), layout="constrained")
+        ax.axvline(0, color="0.35", linewidth=1, zorder=1)
+        for place, row in enumerate(others):
+            clear = row["low"] > 0 or row["high"] < 0
+            color = "C0" if clear else "0.45"
+            folds = scores[row["method"]] - scores[self.baseline]
+            spread = place + np.linspace(-0.22, 0.22, len(folds)) if len(folds) > 1 else [place]
+            ax.scatter(folds, spread, s=10, color=color, alpha=0.3, linewidth=0, zorder=2)
+            ax.plot([row["low"], row["high"]], [place, place], color=color, linewidth=2.2, zorder=3)
+            ax.plot(row["difference"], place, "o", color=color, markersize=7, zorder=4)
+        ax.set_yticks(
+            range(len(others)), [f"{row['method']}  ({_number(metric, row['mean'])})" for row in others]
+        )
+        ax.set_ylim(len(others) - 0.5, -0.5)
+        ax.tick_params(axis="y", length=0)
+        ax.spines[["top", "right", "left"]].set_visible(False)
+        ax.grid(axis="x", color="0.92")
+        ax.set_axisbelow(True)
+        mean = _number(metric, baseline["mean"])
+        ax.set_xlabel(f"difference in {METRICS[metric]} to {self.baseline} ({mean}), with 95 % interval")
+        return ax
+
+    def _by_fold(self, field):
+        """Values of shape (n_folds,) by method, averaged over the seeds of each fold."""
+        runs, folds = self.results_, np.unique(self.results_["fold"])
+        return {
+            method: np.array(
+                [runs[field][(runs["method"] == method) & (runs["fold"] == fold)].mean() for fold in folds]
+            )
+            for method in self.methods_
+        }
+
+    def _test_share(self):
+        """n_test / n_train, over all folds."""
+        return self.results_["n_test"].sum() / self.results_["n_train"].sum()
+
+    # ----------------------------------------------------------------------------------
+    # Text and HTML
+
+    def __repr__(self):
+        header, *rows = self._table()
+        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+        lines = [
+            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
+            for row in (header, *rows)
+        ]
+        width = max(map(len, lines))
+        rule, notes = "-" * width, textwrap.wrap(self._footnote(), max(width, 40))
+        return "\n".join([self._caption(), rule, lines[0], rule, *lines[1:], rule, *notes])
+
+    def _repr_html_(self):
+        header, *rows = self._table()
+        style = "text-align:{}; padding:.25em .7em; white-space:nowrap"
+
+        def line(tag, cells, row_style):
+            aligned = zip(cells, ("left", *("right",) * (len(cells) - 1)), strict=True)
+            content = "".join(
+                f'<{tag} style="{style.format(a)}">{html.escape(c)}</{tag}>' for c, a in aligned
+            )
+            return f'<tr style="{row_style}">{content}</tr>'
+
+        edge = "border-bottom:1px solid currentColor"
+        body = "".join(
+            line("td", row, "font-style:italic" if method == self.baseline else "")
+            for row, method in zip(rows, self.methods_, strict=True)
+        )
+        return (
+            '<table style="border-collapse:collapse; font-variant-numeric:tabular-nums">'
+            f'<caption style="text-align:left; padding:.3em .7em">{html.escape(self._caption())}</caption>'
+            f"<thead>{line('th', header, edge)}</thead><tbody>{body}</tbody></table>"
+            '<p style="font-size:.85em; opacity:.75; max-width:52em; padding:0 .8em">'
+            f"{html.escape(self._footnote())}</p>"
+        )
+
+    def _caption(self):
+        n_folds = len(np.unique(self.results_["fold"]))
+        n_seeds = len(np.unique(self.results_["seed"]))
+        sizes = (
+            f"{round(self.results_[part].mean())} rows to {use}"
+            for part, use in (("n_train", "train on"), ("n_test", "test on"))
+        )
+        counts = [(len(self.methods_), "method"), (n_folds, "fold"), (n_seeds, "seed")]
+        return " × ".join(f"{n} {what}{'s' * (n != 1)}" for n, what in counts) + f"; {', '.join(sizes)}"
+
+    def _footnote(self):
+        return (
+            "Mean ± sd over folds. Difference in accuracy, 95 % interval and p by the corrected "
+            "resampled t-test; p is not corrected for the number of methods." + self._failures()
+        )
+
+    def _failures(self):
+        """Count the runs that diverged or learned nothing, by method, for the footnote."""
+        runs, said = self.results_, ""
+        for field, what in (("diverged", "diverged"), ("collapsed", "learned nothing")):
+            if field in runs.dtype.names and runs[field].any():
+                counts = [(int(runs[field][runs["method"] == m].sum()), m) for m in self.methods_]
+                said += f" Runs that {what}: " + ", ".join(f"{n} of {m}" for n, m in counts if n) + "."
+        return said
+
+    def _table(self):
+        """Header and rows of strings."""
+        columns = {
+            "method": self.methods_,
+            "accuracy": _with_spread("accuracy", self.summary("accuracy")),
+            f"difference to {self.baseline}": [*map(self._difference, self.summary("accuracy"))],
+            "p": [_p_value(p) for p in self.summary("accuracy")["p_value"]],
+        }
+        for field, head in _MORE_COLUMNS.items():
+            if field in self.results_.dtype.names:
+                columns[head] = (
+                    _with_spread(field, self.summary(field))
+                    if field == "log_loss"
+                    else [_number(field, values.mean()) for values in self._by_fold(field).values()]
+                )
+        return [tuple(columns), *zip(*columns.values(), strict=True)]
+
+    def _difference(self, row):
+        if row["method"] == self.baseline:
+            return "baseline"
+        # Rounded first: what is 0 but for the last digit is no −0.
+        value, low, high = (f"{round(row[f], 4) + 0.0:+.4f}" for f in ("difference", "low", "high"))
+        return value if np.isnan(row["low"]) else f"{value} [{low}, {high}]"
+
+
+def corrected_resampled_t_test(differences, test_share):
+    """Two-sided t-test of mean 0 for differences over overlapping training folds.
+
+    Parameters
+    ----------
+    differences : ndarray of shape (n,)
+        One per fold.
+    test_share : float
+        n_test / n_train.
+
+    Returns
+    -------
+    standard_error, p_value, low, high : float
+        NaN where n is 1. Without any spread p is 1 if the differences are 0, else 0.
+    """
+    n, mean = len(differences), differences.mean()
+    if n < 2:
+        return (np.nan,) * 4
+    error = np.sqrt(differences.var(ddof=1) * (1 / n + test_share))
+    half = error * stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)
+    p_value = 2 * stats.t.sf(abs(mean) / error, n - 1) if error > 0 else float(mean == 0)
+    return error, p_value, mean - half, mean + half
+
+
+def check_baseline(baseline, methods):
+    if baseline not in methods:
+        raise ValueError(
+            f"baseline={baseline!r} is not among the methods {list(methods)}."
+            f"{nearest(baseline, methods)} Add it, or name one of them as the baseline."
+        )
+
+
+def _number(field, value):
+    return f"{value:.{_DECIMALS[field]}f}"
+
+
+def _with_spread(field, summary):
+    values = ((_number(field, row["mean"]), row["sd"]) for row in summary)
+    return [mean if np.isnan(sd) else f"{mean} ± {_number(field, sd)}" for mean, sd in values]
+
+
+def _p_value(p):
+    if np.isnan(p):
+        return ""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"

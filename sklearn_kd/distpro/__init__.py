@@ -1,0 +1,1 @@
+"""Pathways between feature maps, and the process by which their weights change."""

@@ -1,0 +1,355 @@
+"""Pathways: from a student's layer through a transform to a teacher's layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from sklearn_kd.distpro._distances import Distance
+from sklearn_kd.distpro._transforms import TRANSFORMS, Maker
+from sklearn_kd.errors._did_you_mean import nearest
+from sklearn_kd.layers._hooks import captured, check_training_mode, resolve_layers, table_hint
+from sklearn_kd.runtime._eval_mode import evaluating
+from sklearn_kd.runtime._random_state import preserved_random_state
+from sklearn_kd.teachers._features import MapTeacher
+
+
+class Pathway(NamedTuple):
+    """One way knowledge can take: the student's map, transformed, is compared to the teacher's.
+
+    With the channels it is all that is needed to build the transform again, without data.
+
+    Attributes
+    ----------
+    teacher_layer, student_layer : str
+        Paths of modules.
+    transform : str
+        Name of the transform.
+    teacher_stage, student_stage : int
+        Places in ``teacher_layers`` and ``student_layers``, from 0.
+    teacher_channels, student_channels : int
+
+    Examples
+    --------
+    >>> from sklearn_kd import Pathway
+    >>> pathway = Pathway("layer2", "layer1", "conv1", 1, 0, teacher_channels=32, student_channels=16)
+    >>> pathway.key
+    (1, 0, 'conv1')
+    """
+
+    teacher_layer: str
+    student_layer: str
+    transform: str
+    teacher_stage: int
+    student_stage: int
+    teacher_channels: int
+    student_channels: int
+
+    @property
+    def key(self) -> tuple[int, int, str]:
+        """(teacher stage, student stage, transform), by which pathways of two tasks are matched."""
+        return self.teacher_stage, self.student_stage, self.transform
+
+
+def named_transforms(transforms: Sequence[str | Maker]) -> dict[str, Maker]:
+    """Return the factory of each transform, by name.
+
+    Raises
+    ------
+    ValueError
+        If a name is not known, there are none, or two have one name.
+    TypeError
+        If one is neither a name nor callable.
+    """
+    makers: dict[str, Maker] = {}
+    if isinstance(transforms, str) or not isinstance(transforms, Sequence) or len(transforms) == 0:
+        raise ValueError(
+            f"transforms={transforms!r} must be a list of at least one of {list(TRANSFORMS)} or callables "
+            "(c_in, c_out) -> nn.Module."
+        )
+    for transform in transforms:
+        if isinstance(transform, str):
+            if transform not in TRANSFORMS:
+                raise ValueError(
+                    f"transforms: {transform!r} is not known.{nearest(transform, TRANSFORMS)} Give one of "
+                    f"{list(TRANSFORMS)}, or a callable (c_in, c_out) -> nn.Module."
+                )
+            name, maker = transform, TRANSFORMS[transform]
+        elif callable(transform):
+            name, maker = getattr(transform, "__name__", type(transform).__name__), transform
+        else:
+            raise TypeError(f"transforms: {transform!r} is neither a name nor a callable (c_in, c_out).")
+        if name in makers:
+            raise ValueError(
+                f"transforms: two are named {name!r}. A process tells them apart by name: define each as a "
+                "function or class of its own name."
+            )
+        makers[name] = maker
+    return makers
+
+
+def connect(
+    teacher_layers: Mapping[str, tuple[int, ...]],
+    student_layers: Mapping[str, tuple[int, ...]],
+    connections: str | Sequence[tuple[int, int]],
+    transforms: Sequence[str],
+) -> list[Pathway]:
+    """All pathways, ordered by teacher stage, student stage and transform as given.
+
+    Parameters
+    ----------
+    teacher_layers, student_layers : dict of str to tuple of (int, int, int)
+        Shape of the map by layer.
+    connections : "all", "lower" or sequence of (int, int)
+        Pairs of teacher stage and student stage; "lower" are those whose teacher stage is not
+        above the student stage.
+    transforms : sequence of str
+        Names.
+
+    Raises
+    ------
+    ValueError
+        If the layers are not as many where stages are compared, or a pair is out of range.
+    """
+    of_teacher, of_student = list(teacher_layers.items()), list(student_layers.items())
+    teachers, students = list(teacher_layers), list(student_layers)
+    if isinstance(connections, str) and connections == "lower" and len(teachers) != len(students):
+        raise ValueError(
+            f"connections='lower' compares stages, of which there must be as many: teacher_layers are "
+            f"{teachers} ({len(teachers)}), student_layers {students} ({len(students)}). Name as many, or "
+            "give connections as a list of (teacher stage, student stage)."
+        )
+    return [
+        Pathway(teachers[i], students[j], name, i, j, of_teacher[i][1][0], of_student[j][1][0])
+        for i, j in _pairs(connections, len(teachers), len(students))
+        for name in transforms
+    ]  # fmt: skip
+
+
+def _pairs(connections, n_teacher, n_student) -> list[tuple[int, int]]:
+    every = [(i, j) for i in range(n_teacher) for j in range(n_student)]
+    if isinstance(connections, str):
+        if connections not in ("all", "lower"):
+            raise ValueError(
+                f"connections={connections!r} must be 'all', 'lower' or a list of (teacher stage, student "
+                "stage)."
+            )
+        return every if connections == "all" else [(i, j) for i, j in every if i <= j]
+    try:
+        pairs = [(i, j) for i, j in connections]
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"connections={connections!r} must be 'all', 'lower' or a list of pairs (teacher stage, student "
+            "stage)."
+        ) from None
+    wrong = [pair for pair in pairs if pair not in every]
+    if wrong or not pairs or len(set(pairs)) < len(pairs):
+        said = (
+            f"has {wrong}, which are out of range" if wrong else "must hold each pair once, and at least one"
+        )
+        raise ValueError(
+            f"connections={connections!r} {said}: there are teacher stages 0 to {n_teacher - 1} and student "
+            f"stages 0 to {n_student - 1}."
+        )
+    return pairs
+
+
+def build_transforms(
+    pathways: Sequence[Pathway], transforms: Sequence[str | Maker] = tuple(TRANSFORMS)
+) -> nn.ModuleList:
+    """Fresh transforms of these pathways, in their order; no data is needed.
+
+    Parameters
+    ----------
+    pathways : sequence of Pathway
+        ``pathways_`` of a fitted :class:`DistProClassifier`.
+    transforms : sequence of str or callable, default=("conv1", "conv2", "conv3")
+        The estimator's ``transforms``, where some were user-made.
+
+    Returns
+    -------
+    nn.ModuleList
+        Its ``state_dict()`` has the names that ``transforms_.state_dict()`` has.
+
+    Raises
+    ------
+    ValueError
+        If a pathway has a transform that ``transforms`` has not.
+
+    Examples
+    --------
+    >>> from sklearn_kd import Pathway, build_transforms
+    >>> pathway = Pathway("layer2", "layer1", "conv1", 1, 0, teacher_channels=32, student_channels=16)
+    >>> build_transforms([pathway])[0].match[0]
+    Conv2d(16, 32, kernel_size=(1, 1), stride=(1, 1), bias=False)
+    """
+    makers = named_transforms(transforms)
+    missing = sorted({pathway.transform for pathway in pathways} - set(makers))
+    if missing:
+        raise ValueError(f"The pathways have the transforms {missing}; transforms has {list(makers)}.")
+    return nn.ModuleList(
+        makers[pathway.transform](pathway.student_channels, pathway.teacher_channels) for pathway in pathways
+    )
+
+
+def find_pathways(
+    teacher: MapTeacher,
+    student: nn.Module,
+    samples: Tensor,
+    *,
+    teacher_layers: str | Sequence[str],
+    student_layers: str | Sequence[str],
+    connections: str | Sequence[tuple[int, int]],
+    transforms: Sequence[str | Maker],
+    distance: Distance,
+) -> list[Pathway]:
+    """The pathways between two networks, each of which has been tried on some samples.
+
+    The parameters are those of :class:`DistProClassifier`; nothing is left changed.
+
+    Raises
+    ------
+    ValueError
+        If they do not fit the networks.
+    """
+    of_teacher = teacher.layers(teacher_layers, samples)
+    of_student = resolve_layers(student, student_layers, samples, name="student_layers")
+    if teacher_layers == student_layers == "auto" and len(of_teacher) != len(of_student):
+        raise ValueError(
+            f"'auto' finds {len(of_teacher)} stages in the teacher, {of_teacher}, and {len(of_student)} in "
+            f"the student, {of_student} (shapes of their maps). Name the layers that belong together: "
+            f"teacher_layers=[...], student_layers=[...]; {table_hint('teacher_layers')}"
+        )
+    check_training_mode(student, of_student, samples, name="student_layers")
+    pathways = connect(of_teacher, of_student, connections, list(named_transforms(transforms)))
+    with preserved_random_state(samples.device):
+        modules = build_transforms(pathways, transforms).to(samples.device)
+        maps, _ = teacher(samples, list(of_teacher))
+        built = {id(w) for w in modules.parameters() if not is_lazy(w)}
+        with evaluating([*student.modules(), *modules.modules()]):
+            PathwayPass(pathways, distance).check(student, modules, samples, maps)
+        _check_built(built, modules)
+    return pathways
+
+
+def _check_built(built: set[int], transforms: nn.ModuleList) -> None:
+    """Refuse weights that the first forward pass has made: the optimizer has been made without them."""
+    names = [name for name, w in transforms.named_parameters() if id(w) not in built]
+    if names:
+        raise ValueError(
+            f"transforms have weights that only the first forward pass makes, such as {names[0]!r}. Make "
+            "them when the transform is built: its maker is given the channels, (c_in, c_out)."
+        )
+
+
+class PathwayPass:
+    """A training forward pass: the student, and the losses of some pathways.
+
+    It holds no module: they are given with each call.
+
+    Parameters
+    ----------
+    pathways : sequence of L Pathway
+    distance : callable(Tensor, Tensor) -> Tensor
+        Of the transformed student map and the teacher map, shape ().
+    """
+
+    def __init__(self, pathways: Sequence[Pathway], distance: Distance):
+        self.pathways, self.distance = list(pathways), distance
+
+    def teacher_layers(self, active: Sequence[int]) -> list[str]:
+        """The teacher's layers that these pathways ask for."""
+        return list(dict.fromkeys(self.pathways[p].teacher_layer for p in active))
+
+    def __call__(
+        self,
+        student: nn.Module,
+        transforms: nn.ModuleList,
+        x: Tensor,
+        teacher_maps: Mapping[str, Tensor],
+        active: Sequence[int] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Logits, and the losses of the ``active`` pathways, which alone are computed.
+
+        Parameters
+        ----------
+        student : nn.Module
+        transforms : nn.ModuleList
+            One for each of all pathways.
+        x : Tensor of shape (B, ...)
+        teacher_maps : dict of str to Tensor
+            By layer; those of the active pathways.
+        active : sequence of int or None, default=None
+            None: all.
+
+        Returns
+        -------
+        logits : Tensor of shape (B, K)
+        losses : Tensor of shape (len(active),)
+        """
+        active = range(len(self.pathways)) if active is None else active
+        layers = list(dict.fromkeys(self.pathways[p].student_layer for p in active))
+        with captured(student, layers) as maps:
+            logits = student(x)
+        losses = [self._loss(p, transforms[p], maps, teacher_maps) for p in active]
+        return logits, torch.stack(losses) if losses else logits.new_zeros(0)
+
+    def _loss(self, p, transform, maps, teacher_maps):
+        pathway = self.pathways[p]
+        theirs = _full(teacher_maps[pathway.teacher_layer])
+        ours = transform(maps[pathway.student_layer], tuple(theirs.shape[2:]))
+        return self.distance(_full(ours), theirs)
+
+    @torch.no_grad()
+    def check(
+        self, student: nn.Module, transforms: nn.ModuleList, x: Tensor, teacher_maps: Mapping[str, Tensor]
+    ) -> None:
+        """Try every pathway on some samples.
+
+        Raises
+        ------
+        ValueError
+            If a transform gives another shape than the teacher's map, a distance gives no number,
+            or either writes into what it is given.
+        """
+        with captured(student, [pathway.student_layer for pathway in self.pathways]) as maps:
+            student(x)
+        for pathway, transform in zip(self.pathways, transforms, strict=True):
+            given, theirs = maps[pathway.student_layer], teacher_maps[pathway.teacher_layer]
+            versions = given._version, theirs._version
+            ours = transform(given, tuple(theirs.shape[2:]))
+            _check_transformed(ours, theirs, pathway)
+            _check_distance(self.distance(ours, theirs))
+            if versions != (given._version, theirs._version):
+                raise ValueError(
+                    f"transform {pathway.transform!r}, or distance, writes into a map that other pathways "
+                    "share. Set inplace=False in its modules."
+                )
+
+
+def _check_transformed(ours, theirs, pathway):
+    if not isinstance(ours, Tensor) or ours.shape != theirs.shape:
+        got = tuple(ours.shape) if isinstance(ours, Tensor) else type(ours).__name__
+        raise ValueError(
+            f"transforms: {pathway.transform!r} gives {got} where the teacher's map at "
+            f"{pathway.teacher_layer!r} is {tuple(theirs.shape)}. It is made by (c_in, c_out) and called "
+            "with (x, size): resize to size and give c_out channels."
+        )
+
+
+def _check_distance(distance):
+    if not isinstance(distance, Tensor) or distance.ndim:
+        got = tuple(distance.shape) if isinstance(distance, Tensor) else type(distance).__name__
+        raise ValueError(
+            f"distance must give one number, a tensor of shape (), for two maps; it gave {got}. Take the "
+            "mean."
+        )
+
+
+def _full(maps: Tensor) -> Tensor:
+    """Convert half precision to float32: a distance of maps is a small difference."""
+    return maps.float() if maps.dtype in (torch.bfloat16, torch.float16) else maps

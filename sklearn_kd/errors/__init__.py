@@ -1,0 +1,1 @@
+"""Messages that name the argument and suggest a mend."""

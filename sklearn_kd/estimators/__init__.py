@@ -1,0 +1,1 @@
+"""What users construct: the estimators, and how a fit is planned."""

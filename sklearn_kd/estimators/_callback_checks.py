@@ -1,0 +1,165 @@
+"""Callbacks as users give them, checked before any training: their form, what they watch, their steps."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from skorch import NeuralNet
+from skorch.callbacks import Callback, EpochScoring, LRScheduler, PassthroughScoring
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from sklearn_kd.errors._did_you_mean import nearest
+
+# Types that scikit-learn's check of parameters accepts.
+CALLBACK_KINDS = [list, tuple, Callback, type, None]
+# Most steps that a schedule is tried for, at some 5 µs each. Of a longer one total_steps is compared.
+_MOST_TRIED_STEPS = 20_000
+
+
+def listed_callbacks(callbacks: Any, name: str = "callbacks") -> list:
+    """Turn callbacks given as a list, as a tuple, or one alone, into the list that skorch takes.
+
+    Raises
+    ------
+    TypeError
+        If one of them is no callback; ``name`` is the parameter's.
+    """
+    if callbacks is None:
+        return []
+    alone = not isinstance(callbacks, (list, tuple)) or _is_named(callbacks)
+    found = [callbacks] if alone else list(callbacks)
+    for given in found:
+        callback = given[1] if _is_named(given) else given
+        kind = callback if isinstance(callback, type) else type(callback)
+        if not hasattr(kind, "on_epoch_end"):
+            raise TypeError(
+                f"{name} has {given!r:.200}, which is no callback. Give a list of skorch's callbacks, such "
+                f"as {name}=[skorch.callbacks.EarlyStopping()], or of pairs (name, callback)."
+            )
+    return found
+
+
+def _is_named(given: Any) -> bool:
+    """Return whether ``given`` is a pair (name, callback)."""
+    return isinstance(given, tuple) and len(given) == 2 and isinstance(given[0], str)
+
+
+def check_callback_names(net: NeuralNet, routed: Iterable[str]) -> None:
+    """Refuse ``callbacks__NAME`` where no callback of the net has that name."""
+    known = {name for name, _ in (*net.get_default_callbacks(), *net.callbacks_)}
+    for name in routed:
+        if name.partition("__")[0] not in known:
+            raise TypeError(
+                f"callbacks__{name}: there is no such callback."
+                f"{nearest(name.partition('__')[0], known)} There are {sorted(known)}."
+            )
+
+
+def check_monitors(net: NeuralNet, recorded: Iterable[str], validated: bool, who: str) -> None:
+    """Refuse callbacks that watch what no epoch of the training records.
+
+    Parameters
+    ----------
+    net : NeuralNet
+        Initialised.
+    recorded : iterable of str
+        What the net itself records by epoch.
+    validated : bool
+        Whether there is a D_val.
+    who : str
+        What a message calls the training.
+
+    Raises
+    ------
+    ValueError
+        Naming the callback, and what it could watch.
+    """
+    complete = True  # false after a callback of the user's own, which may record anything
+    known = {*recorded, "epoch", "dur", "train_loss", "train_loss_best", "train_batch_count"}
+    known |= {"valid_loss", "valid_loss_best", "valid_batch_count"} if validated else set()
+    for _, callback in net.callbacks_:
+        monitor = _monitor(callback)
+        ours = type(callback).__module__.startswith("skorch.")
+        if monitor is not None and monitor not in known:
+            missing = not validated and monitor.startswith("valid_")
+            if missing or (ours and complete):
+                _refuse_monitor(callback, monitor, known, missing, who)
+        complete &= ours
+        known |= _recorded_by(callback, validated)
+
+
+def _monitor(callback) -> str | None:
+    """Return the name in the history that a callback watches, or None."""
+    monitor = getattr(callback, "monitor", None)
+    if isinstance(callback, LRScheduler) and callback.policy_ is not ReduceLROnPlateau:
+        return None
+    return monitor if isinstance(monitor, str) else None
+
+
+def _recorded_by(callback, validated: bool) -> set[str]:
+    if isinstance(callback, EpochScoring):
+        name = callback.name_
+        return {name, f"{name}_best"} if validated or callback.on_train else set()
+    if isinstance(callback, PassthroughScoring):
+        return {callback.name, f"{callback.name}_best"} if validated or callback.on_train else set()
+    return {name for name in (getattr(callback, "event_name", None),) if name}
+
+
+def _refuse_monitor(callback, monitor: str, known: set[str], missing: bool, who: str) -> None:
+    kind = type(callback).__name__
+    if missing:
+        raise ValueError(
+            f"callback {kind} monitors {monitor!r}, but {who} trains on all rows and holds none out. Give "
+            "fit X_val and y_val, or monitor 'train_loss'."
+        )
+    raise ValueError(
+        f"callback {kind} monitors {monitor!r}, which is not recorded before it.{nearest(monitor, known)} "
+        f"It may monitor {sorted(known)}; an EpochScoring in front of it adds its name."
+    )
+
+
+def check_schedules(net: NeuralNet, n_batches: int) -> None:
+    """Refuse schedules of the learning rate that end or fail before the training does.
+
+    ``net`` is one that will not be trained: the schedules are tried on its optimizer. ``n_batches`` is
+    the number of iterations in an epoch.
+
+    Raises
+    ------
+    ValueError
+        Naming the schedule and the number of steps that it must have.
+    """
+    for _, callback in net.callbacks_:
+        if isinstance(callback, LRScheduler):
+            by_epoch = callback.step_every == "epoch"
+            _check_schedule(net, callback, net.max_epochs * (1 if by_epoch else n_batches), n_batches)
+
+
+def _check_schedule(net, callback, n_steps: int, n_batches: int) -> None:
+    taken = 0
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            scheduler = callback.policy_(net.optimizer_, **callback.kwargs)
+            if isinstance(scheduler, ReduceLROnPlateau):
+                return  # its steps need a score, and never end
+            n_tried = n_steps if n_steps <= _MOST_TRIED_STEPS else 1
+            for taken in range(n_tried):  # noqa: B007 (used in the message)
+                scheduler.step()
+            total = getattr(scheduler, "total_steps", n_steps)
+            if isinstance(scheduler, torch.optim.lr_scheduler.OneCycleLR) and total < n_steps:
+                taken = total
+                raise ValueError(f"it has total_steps={total}")
+    except Exception as error:
+        policy = getattr(callback.policy_, "__name__", repr(callback.policy_))
+        steps = f"max_epochs = {net.max_epochs}"
+        if callback.step_every != "epoch":
+            steps += f" × {n_batches} batches"
+        raise ValueError(
+            f"callback LRScheduler: {policy} fails at step {taken + 1} of the n_steps = {n_steps} steps that "
+            f"it is to take ({steps}): {error}. Give it a schedule of {n_steps} steps, such as "
+            f"total_steps={n_steps} of OneCycleLR."
+        ) from error

@@ -1,0 +1,525 @@
+"""The second system: search how the weights of pathways should change, retrain along that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from numbers import Integral, Real
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from sklearn_kd._sklearn_compat import Interval, StrOptions, with_callbacks
+from sklearn_kd.bilevel._hypergradient import METHODS
+from sklearn_kd.distpro._distances import Distance
+from sklearn_kd.distpro._importance import NORMALIZATIONS, ScheduledWeights
+from sklearn_kd.distpro._net import DistProNet
+from sklearn_kd.distpro._pathways import Pathway
+from sklearn_kd.distpro._process import (
+    WEIGHTS,
+    DistillationProcess,
+    retraining_logit_term,
+    retraining_weights,
+)
+from sklearn_kd.estimators._base import unharmed_by_failure
+from sklearn_kd.estimators._callback_checks import CALLBACK_KINDS, listed_callbacks
+from sklearn_kd.estimators._distpro_plan import BaseDistPro, Run, SearchOutcome
+from sklearn_kd.estimators._learned_nothing import convergence_message, warn_of_convergence
+from sklearn_kd.meta import Fixed, Strategy
+from sklearn_kd.persistence._save_load import DistProFiles
+from sklearn_kd.runtime._torch_modes import ordinary_torch
+from sklearn_kd.training._interrupts import end_interrupted
+from sklearn_kd.training._optimizers import OPTIMIZER_KINDS, optimizer_class
+from sklearn_kd.training._progress import Progress
+from sklearn_kd.training._stacked import train_alone
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+    from skorch.callbacks import Callback
+    from skorch.history import History
+    from torch import Tensor
+    from torch.utils.data import Dataset
+    from typing_extensions import Self
+
+    from sklearn_kd.distpro._transforms import Maker
+
+# For the estimate of the time left: an iteration has one forward and one backward pass of the student,
+# one with a hypergradient three and two, and a backward pass counts as two.
+_PLAIN, _WITH_HYPERGRADIENT = 3, 7
+
+# The loss on D_train changes with the weights of the pathways.
+_MONITOR = "valid_loss"
+
+# Parameters that a process keeps for the record.
+_RECORDED = (
+    "search_epochs", "search_fraction", "e1", "e2", "alpha_lr", "meta_lr", "hypergradient", "lr",
+    "batch_size", "distill_weight", "logit_weight", "temperature",
+)  # fmt: skip
+
+
+class DistProClassifier(DistProFiles, BaseDistPro):
+    """A small network taught by a big one's feature maps, along a schedule that is searched.
+
+    Between the layers of student and teacher there are many pathways for knowledge to take.
+    The student minimises CE(labels) + distill_weight · Σ_p α_p(t) · loss_p, and what each
+    pathway weighs at each step t is a *distillation process*. It is searched first, by a
+    hypergradient of the loss on held-out rows in every step; then a fresh student is trained
+    on all rows along it, for as many steps as wanted, without the pathways that have become
+    unimportant. A process can be saved and followed on another task [1]_.
+
+    Parameters
+    ----------
+    teacher : nn.Module, skorch net or estimator of this library
+        Trained. Of a fitted :class:`DistilledClassifier` or :class:`DistProClassifier` the
+        student is the teacher. Only networks have feature maps: no other classifier can teach
+        here. Shared by clones, not copied.
+    student : nn.Module class or instance, or function that returns a module
+        As for :class:`DistilledClassifier`; with layers that give feature maps of shape (n, channels,
+        height, width). The search trains a student of its own.
+    teacher_layers, student_layers : "auto" or list of str, default="auto"
+        Paths of modules: ``"layer2"`` is what the module returns, ``"layer2:input"`` what it is
+        given, before anything writes into it, ``"relu#2"`` what its second call in a forward pass
+        returns. ``":nhwc"`` at the end says that channels come last. "auto": for each spatial
+        size the last module completed before the size changes, the feature maps after each
+        down-sampling stage. :func:`layer_table` lists the layers.
+    connections : "all", "lower" or list of (int, int), default="all"
+        Pairs of (teacher stage, student stage), counted from 0 in the order of the layers.
+        "lower": the pairs whose teacher stage is not above the student stage.
+    transforms : list of str or callable, default=("conv1", "conv2", "conv3")
+        Each connection has one pathway for each. Callables are called with the channels of
+        the student's and of the teacher's map and return a module, which is called with the
+        student's map and the teacher's size, (height, width).
+    distance : {"hcl", "mse", "l1"} or callable, default="hcl"
+        Of the transformed student map and the teacher map, shape (B, C, H, W) both. "hcl" is
+        the hierarchical context loss of ReviewKD [2]_.
+    normalization : {"biased_softmax", "softmax", "biased_l1", "l1", "sigmoid"}, \
+            default="biased_softmax"
+        From raw importance factors to weights ([1]_, Table 7). A given process has its own.
+    g : float, default=1.0
+        The bias of "biased_softmax", exp(α̃_p)/(Σ exp(α̃) + exp(g)).
+    distill_weight : float, default=1.0
+        Factor on the sum over pathways.
+    logit_weight : float or "learned", default=0.0
+        Of the soft loss T² · CE(teacher at T, student at T) beside the pathways. With 0 the
+        teacher need not know the classes. "learned": the labels weigh lambda1 and the soft loss
+        1 − lambda1, as in :class:`DistilledClassifier`, and lambda1, from 0.5, and T are learned
+        with the pathways by the same hypergradient; the process has them, and a given one must.
+    temperature : float, default=4.0
+        T; where it is learned, its start, within [1, 10].
+    process : DistillationProcess, str, path-like or None, default=None
+        None: search, then retrain. A process, or the file of one: retrain along it. Its
+        pathways must match by teacher stage, student stage and transform.
+    weights : {"process", "equal", "final", "mean", "reversed"}, default="process"
+        What the retraining follows: the process; 1/L for each of L pathways, for which nothing
+        is searched; the process's last weights throughout; each pathway's mean over time, of
+        the same strength as the process; the process backwards.
+    search_epochs : int, default=40
+        Passes over D_train in the search.
+    search_fraction : float, default=0.2
+        Share of the rows held out as D_val in the search, stratified, when ``fit`` is not
+        given ``X_val``.
+    search_callbacks : list of skorch callbacks, one alone, or None, default=None
+        For the search, such as a schedule of the learning rate.
+    meta : {"gradient", "linear"} or Strategy, default="gradient"
+        How the search moves the factors. "gradient": by a hypergradient in every step, as in [1]_.
+        "linear": in e1 steps, then along a line fitted to them for e2 steps, at the price of plain
+        steps, and so on. Or an object from :mod:`sklearn_kd.meta` that takes hypergradients. A
+        predicted raw factor stays within [−10, 10], or where hypergradients have led it.
+    e1, e2 : int, default=10
+        Steps with a hypergradient and predicted steps per cycle of ``meta="linear"``.
+    alpha_lr : float, default=0.05
+        Learning rate of the raw factors, whose optimizer is Adam with betas (0.5, 0.999).
+    meta_lr : float, default=1.0
+        Learning rate of lambda1 and log T where they are learned, by SGD as in
+        :class:`DistilledClassifier`.
+    hypergradient : {"finite_difference", "central_difference", "jvp", "exact"}, \
+            default="finite_difference"
+        How the hypergradient is computed: with one more forward pass, with two, by
+        forward-mode differentiation, or by one vector-Jacobian product for each pathway. The
+        latter two are exact.
+    tau : float, "auto" or None, default="auto"
+        In the retraining a pathway is not computed in the steps in which its raw factor is at
+        most this; the others are not renormalised. None: all are computed. "auto": 0.5 with
+        "biased_softmax", else None.
+    teacher_classes : array-like of shape (n_columns,) or None, default=None
+        The class of each column of the teacher's logits, where it has no ``classes_``; of use with
+        ``logit_weight`` alone. None: the labels must be exactly 0 … K−1, and column j is class j. There
+        may be more classes than y has.
+    optimizer : class of torch.optim.Optimizer or its name, default=torch.optim.SGD
+        Trains student and transforms; ``optimizer__*`` are its further arguments. The
+        hypergradient follows SGD, Adam and AdamW exactly.
+    lr : float, default=0.1
+        Learning rate.
+    max_epochs : int, default=200
+        Passes over the rows in the retraining.
+    batch_size : int, default=128
+        Rows per batch; ``iterator_train__*`` and ``iterator_valid__*`` as for
+        :class:`DistilledClassifier`.
+    augment : callable or None, default=None
+        Maps a training batch of inputs to an augmented one; the teacher sees that too. D_val
+        and prediction are not augmented.
+    callbacks : list of skorch callbacks, one alone, or None, default=None
+        For the retraining. ``callbacks__NAME__*`` set their parameters.
+    keep_teacher : bool, default=True
+        Whether the fitted estimator, and a pickle of it, keep the teacher.
+    checkpoint_dir : str, path-like or None, default=None
+        A folder in which ``fit`` keeps a checkpoint after each epoch of the search and of the
+        retraining, and what was searched, as for :class:`DistilledClassifier`.
+    device : str, torch.device or int, default="auto"
+        "auto": CUDA, then MPS, then the CPU. A number is that of a CUDA device.
+    autocast : bool, default=False
+        Passes in bfloat16: those of the retraining, and of search steps without hypergradient.
+        Steps with one, whose differences would drown in it, and predictions stay in float32.
+    verbose : int, default=0
+        1 prints a line for each epoch of both phases, with an estimate of the time left.
+    random_state : int, RandomState or None, default=None
+        Split, initialisation and batches. Under one number the retrained student starts, and
+        sees its batches, as that of :class:`DistilledClassifier` with ``meta="none"`` does.
+    **routed
+        ``student__*``, ``optimizer__*``, ``iterator_train__*``, ``iterator_valid__*``,
+        ``callbacks__*``.
+
+    Attributes
+    ----------
+    process_ : DistillationProcess or None
+        What was searched, or was given; None with ``weights="equal"`` and none given.
+    pathways_ : list of Pathway
+        Named tuples: ``teacher_layer``, ``student_layer``, ``transform``, the stages and the
+        channels.
+    search_history_ : skorch.history.History or None
+        Of the search: losses by epoch, and how many ``skipped_hypergradients`` each had, which
+        were not finite or had no direction. None where nothing was searched.
+    history_ : skorch.history.History
+        Of the retraining: losses by epoch, how many ``pathways`` ran per iteration, and with a
+        learned logit term ``lambda1`` and ``temperature`` after the epoch.
+    student_ : nn.Module
+        The trained student, plain: prediction runs neither the teacher nor the transforms.
+    transforms_ : nn.ModuleList
+        The trained transforms, one for each pathway. :func:`build_transforms` makes fresh ones
+        of ``pathways_`` to load their ``state_dict()`` into.
+    teacher_ : object
+        As given; None with ``keep_teacher=False``.
+    net_ : skorch.NeuralNetClassifier
+        The private net of the retraining.
+    classes_ : ndarray of shape (n_classes,)
+        The labels, in the order of the student's outputs.
+    n_features_in_ : int
+        Size of the second dimension of X.
+    n_iter_ : int
+        Training iterations of the retraining.
+
+    See Also
+    --------
+    DistillationProcess : What is searched.
+    ProcessDisplay : Draws it.
+    DistilledClassifier : Learns how far to trust the labels, and the temperature.
+
+    Notes
+    -----
+    Where this differs from [1]_: the real step serves as the virtual one, so that a
+    hypergradient moves the factors for the next step, and a search step has 3 forward and 2
+    backward passes of the student; weights sum up to what the formula says, while the code
+    released with the paper multiplies them by L (``distill_weight`` does that); the teacher is
+    in evaluation mode; D_val is not augmented; the student is the last epoch's.
+
+    ``sample_weight`` weighs the rows in the loss of the labels alone.
+
+    References
+    ----------
+    .. [1] Deng, Sun, Newsam, Wang. "DistPro: Searching a fast knowledge distillation process
+       via meta optimization", ECCV 2022: Eq. 2 and 5, Algorithm 1, Fig. 4, Table 7.
+    .. [2] Chen, Liu, Zhao, Jia. "Distilling knowledge via knowledge review", CVPR 2021.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_kd import CNNStudent, DistProClassifier
+    >>> X, y = load_digits(return_X_y=True)
+    >>> X, y = X[:200].reshape(-1, 1, 8, 8) / 16, y[:200]
+    >>> teacher = CNNStudent((1, 8, 8), n_classes=10, channels=(8, 8, 8))  # a trained one is better
+    >>> clf = DistProClassifier(
+    ...     teacher, CNNStudent, student__channels=(4, 4, 4), transforms=["conv1"], search_epochs=1,
+    ...     max_epochs=2, batch_size=50, random_state=0, device="cpu")
+    >>> clf = clf.fit(X, y)
+    >>> clf.process_
+    DistillationProcess(4 steps, 9 pathways, normalization='biased_softmax')
+    >>> clf.predict(X).shape
+    (200,)
+    """
+
+    _parameter_constraints = {
+        "teacher_layers": [str, list, tuple],
+        "student_layers": [str, list, tuple],
+        "connections": [str, list, tuple],
+        "transforms": [str, list, tuple],
+        "distance": [str, callable],
+        "normalization": [StrOptions(set(NORMALIZATIONS))],
+        "g": [Interval(Real, None, None, closed="neither")],
+        "distill_weight": [Interval(Real, 0, None, closed="left")],
+        "logit_weight": [Interval(Real, 0, None, closed="left"), StrOptions({"learned"})],
+        "temperature": [Interval(Real, 0, None, closed="neither")],
+        "process": [DistillationProcess, str, PathLike, None],
+        "weights": [StrOptions(set(WEIGHTS))],
+        "search_epochs": [Interval(Integral, 1, None, closed="left")],
+        "search_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "search_callbacks": CALLBACK_KINDS,
+        "meta": [str, Strategy],
+        "e1": [Interval(Integral, 1, None, closed="left")],
+        "e2": [Interval(Integral, 0, None, closed="left")],
+        "alpha_lr": [Interval(Real, 0, None, closed="left")],
+        "meta_lr": [Interval(Real, 0, None, closed="left")],
+        "hypergradient": [StrOptions(set(METHODS))],
+        "tau": [Real, StrOptions({"auto"}), None],
+        "teacher_classes": ["array-like", None],
+        "optimizer": OPTIMIZER_KINDS,
+        "lr": [Interval(Real, 0, 1e30, closed="both")],  # beyond, a step overflows float32
+        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "augment": [callable, None],
+        "callbacks": CALLBACK_KINDS,
+        "keep_teacher": ["boolean"],
+        "checkpoint_dir": [str, PathLike, None],
+        "device": [str, torch.device, Integral],
+        "autocast": ["boolean"],
+        "verbose": ["verbose"],
+        "random_state": ["random_state"],
+    }
+
+    process_: DistillationProcess | None
+    pathways_: list[Pathway]
+    search_history_: History | None
+
+    def __init__(
+        self,
+        teacher: Any,
+        student: nn.Module | Callable[..., nn.Module],
+        *,
+        teacher_layers: str | Sequence[str] = "auto",
+        student_layers: str | Sequence[str] = "auto",
+        connections: str | Sequence[tuple[int, int]] = "all",
+        transforms: Sequence[str | Maker] = ("conv1", "conv2", "conv3"),
+        distance: str | Distance = "hcl",
+        normalization: str = "biased_softmax",
+        g: float = 1.0,
+        distill_weight: float = 1.0,
+        logit_weight: float | Literal["learned"] = 0.0,
+        temperature: float = 4.0,
+        process: DistillationProcess | str | PathLike[str] | None = None,
+        weights: Literal["process", "equal", "final", "mean", "reversed"] = "process",
+        search_epochs: int = 40,
+        search_fraction: float = 0.2,
+        search_callbacks: Sequence[Callback | tuple[str, Callback]] | Callback | None = None,
+        meta: str | Strategy = "gradient",
+        e1: int = 10,
+        e2: int = 10,
+        alpha_lr: float = 0.05,
+        meta_lr: float = 1.0,
+        hypergradient: Literal[
+            "finite_difference", "central_difference", "jvp", "exact"
+        ] = "finite_difference",
+        tau: float | Literal["auto"] | None = "auto",
+        teacher_classes: ArrayLike | None = None,
+        optimizer: type[torch.optim.Optimizer] | str = torch.optim.SGD,
+        lr: float = 0.1,
+        max_epochs: int = 200,
+        batch_size: int = 128,
+        augment: Callable[[Tensor], Tensor] | None = None,
+        callbacks: Sequence[Callback | tuple[str, Callback]] | Callback | None = None,
+        keep_teacher: bool = True,
+        checkpoint_dir: str | PathLike[str] | None = None,
+        device: str | torch.device | int = "auto",
+        autocast: bool = False,
+        verbose: int = 0,
+        random_state: int | np.random.RandomState | None = None,
+        **routed: Any,
+    ):
+        self.teacher = teacher
+        self.student = student
+        self.teacher_layers = teacher_layers
+        self.student_layers = student_layers
+        self.connections = connections
+        self.transforms = transforms
+        self.distance = distance
+        self.normalization = normalization
+        self.g = g
+        self.distill_weight = distill_weight
+        self.logit_weight = logit_weight
+        self.temperature = temperature
+        self.process = process
+        self.weights = weights
+        self.search_epochs = search_epochs
+        self.search_fraction = search_fraction
+        self.search_callbacks = search_callbacks
+        self.meta = meta
+        self.e1 = e1
+        self.e2 = e2
+        self.alpha_lr = alpha_lr
+        self.meta_lr = meta_lr
+        self.hypergradient = hypergradient
+        self.tau = tau
+        self.teacher_classes = teacher_classes
+        self.optimizer = optimizer
+        self.lr = lr
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.augment = augment
+        self.callbacks = callbacks
+        self.keep_teacher = keep_teacher
+        self.checkpoint_dir = checkpoint_dir
+        self.device = device
+        self.autocast = autocast
+        self.verbose = verbose
+        self.random_state = random_state
+        self._keep_routed(routed)
+
+    # ----------------------------------------------------------------------------------
+    # Fitting
+
+    @ordinary_torch()
+    @unharmed_by_failure
+    @with_callbacks
+    def fit(
+        self,
+        X: ArrayLike | Dataset,
+        y: ArrayLike | None = None,
+        *,
+        sample_weight: ArrayLike | None = None,
+        X_val: ArrayLike | Dataset | None = None,
+        y_val: ArrayLike | None = None,
+    ) -> Self:
+        """Search a process where none is given, then train the student along it.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, channels, height, width), or Dataset
+            Made float32. A map-style :class:`torch.utils.data.Dataset` is read batch by batch;
+            the teacher sees each batch as the student does.
+        y : array-like of shape (n_samples,), default=None
+            Labels: at least two classes. None: a Dataset is read once for its labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Of the rows in the loss of the labels, scaled to mean 1. Rows of weight 0 are left
+            out.
+        X_val, y_val : array-like, default=None
+            D_val of the search, where it is not to be held out of X. The retraining uses it
+            for skorch's ``valid_loss`` and ``valid_acc`` alone.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If data or parameters cannot be used; before any training where that can be known
+            without it.
+        TypeError
+            If the teacher is no network, or a parameter is misspelt.
+        """
+        run = self._prepared(X, y, sample_weight, X_val, y_val)
+        net = of_search = None
+        if run.search is not None:
+            searched, who = run.search.data.train, "The student that searched the process"
+            run, net = self._search(run)
+            of_search = convergence_message(net, searched, self.classes_, _MONITOR, who)
+        if net is None or not net.interrupted_:
+            net = self._keep(self._retraining_net(run), run, "retraining")
+            train_alone(net, run.retraining.data, run.retraining.seeds.training)
+        net.teacher = None
+        self.__dict__.update(self._fitted_attributes(net, run))
+        net.metaparameters.forget_path()
+        of_retraining = convergence_message(net, run.retraining.data.train, self.classes_, _MONITOR)
+        warn_of_convergence(of_retraining or of_search)
+        run.report.finish()
+        run.checkpoints.end(net.interrupted_)
+        end_interrupted(net.interrupted_, len(net.history), net.max_epochs, self.n_iter_)
+        return self
+
+    def _search(self, run: Run) -> tuple[Run, DistProNet]:
+        """Search a process; return the run with it, and the net that searched."""
+        assert run.search is not None
+        strategy, factors = self._search_strategy(), self._factors(run)
+        later = self.max_epochs * _share_of_a_search_step(strategy) / (1 - self._held_out_share())
+        callbacks = [
+            *listed_callbacks(self.search_callbacks, "search_callbacks"),
+            *self._progress("search", self.search_epochs, later),
+        ]
+        callbacks += run.report.epochs(lambda net: self._fitted_attributes(net, run), "search epoch")
+        net = self._make_net(run, run.search, factors, strategy, callbacks, max_epochs=self.search_epochs)
+        keeper = self._keep(net, run, "search").keeper_
+        known = None
+        if keeper is not None:
+            known = keeper.outcome(net, lambda known: self._process_of(SearchOutcome(**known), run))
+        if known is not None:
+            found = SearchOutcome(**known)
+        else:
+            train_alone(net, run.search.data, run.search.seeds.training)
+            if not net.metaparameters.iteration:
+                raise KeyboardInterrupt  # by a user or a callback; nothing has been learned
+            found = SearchOutcome.of(net)
+            if keeper is not None and not net.interrupted_:
+                keeper.conclude(net, found._asdict())
+        return run._replace(process=self._process_of(found, run), search_history=found.history), net
+
+    def _retraining_net(self, run: Run) -> DistProNet:
+        schedule = retraining_weights(run.process, run.n_steps, self.weights, run.tau, len(run.pathways))
+        logit_term = None
+        if self._learns_logit_term:
+            assert run.process is not None  # checked in _check_logit_term, or searched
+            logit_term = retraining_logit_term(run.process, run.n_steps, self.weights)
+        weights = ScheduledWeights(schedule, logit_term, device=self._device())
+        callbacks = [*listed_callbacks(self.callbacks), *self._progress("retraining", self.max_epochs)]
+        callbacks += run.report.epochs(lambda net: self._fitted_attributes(net, run))
+        return self._make_net(run, run.retraining, weights, Fixed(), callbacks)
+
+    def _progress(self, phase: str, n_epochs: int, later: float = 0.0) -> list:
+        return [("progress", Progress(phase, n_epochs, later))] if self.verbose else []
+
+    def _process_of(self, found: SearchOutcome, run: Run) -> DistillationProcess:
+        """Make the process that a search has found."""
+        settings = {name: getattr(self, name) for name in _RECORDED} | {
+            "distance": self.distance if isinstance(self.distance, str) else repr(self.distance),
+            "meta": self.meta if isinstance(self.meta, str) else repr(self.meta),
+            "optimizer": optimizer_class(self.optimizer).__name__,
+            "teacher": type(run.teacher.network).__name__,
+            "student": type(run.student).__name__,
+        }
+        return DistillationProcess(
+            found.raw,
+            run.pathways,
+            normalization=self.normalization,
+            g=self.g,
+            logit_term=found.logit_term,
+            settings=settings,
+        )
+
+    # ----------------------------------------------------------------------------------
+    # What is fitted
+
+    def _fitted_attributes(self, net: DistProNet, run: Run) -> dict:
+        process = run.process
+        if process is None and run.search is not None:  # as long as the search lasts
+            process = self._process_of(SearchOutcome.of(net), run)
+        return {
+            "net_": net,
+            "process_": process,
+            "pathways_": run.pathways,
+            "search_history_": run.search_history,
+            "teacher_": self.teacher if self.keep_teacher else None,
+            "n_iter_": net.metaparameters.iteration,
+        }
+
+    @property
+    def transforms_(self) -> nn.ModuleList:
+        """The trained transforms."""
+        check_is_fitted(self, "net_")
+        return self.net_.transforms_
+
+
+def _share_of_a_search_step(strategy: Strategy) -> float:
+    """Return the time of a retraining iteration as a share of a search iteration's, on average."""
+    taken = np.mean([strategy.takes_hypergradient(iteration) for iteration in range(1000)])
+    return float(_PLAIN / (_PLAIN + taken * (_WITH_HYPERGRADIENT - _PLAIN)))

@@ -1,0 +1,374 @@
+"""Warnings about fits that learned nothing, or were still learning: on X before, on the student after."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from sklearn_kd.inputs._batches import Batch
+from sklearn_kd.inputs._data import DistillationData, LoadedData
+from sklearn_kd.inputs._torch_datasets import load
+from sklearn_kd.runtime._eval_mode import evaluating_without_trace
+
+if TYPE_CHECKING:
+    from sklearn_kd.training._net import TrainingNet
+
+# Rows of D_train that the student predicts; fewer of a Dataset, whose rows have to be fetched.
+_N_ROWS, _N_FETCHED = 4096, 512
+# With fewer rows only a student that predicts one class for all of them counts: the rest may be chance.
+_FEWEST_ROWS = 50
+# A class predicted for at least this share of the rows counts as predicted for all.
+_NEARLY_ALL = 0.99
+# Fits with fewer iterations, and short ones with fewer epochs, get no warning: they are trial runs.
+_FEWEST_ITERATIONS, _FEW_ITERATIONS, _FEW_EPOCHS = 20, 200, 5
+# If a class has more of the rows than this, a good student may predict that class alone.
+_IMBALANCED = 2 / 3
+# Standard errors by which the covariance of probabilities and labels must exceed 0.
+_CLEARLY = 3.0
+# Ratio of scales beyond which features of small scale are not learned.
+_MOST_APART = 1000.0
+# Fits with fewer epochs get no warning about how their loss falls: the first epochs tell too little.
+_FEWEST_EPOCHS = 15
+# A loss that falls by less than this share of itself has not fallen.
+_NO_FALL = 1e-3
+# A loss that falls in a straight line falls by 22 % of its fall in the last of five parts.
+_STEEP = 0.18
+# A range below this share of the largest value is rounding: the column is constant.
+_ROUNDING = 1e-10
+# Inputs larger than this make steps too large for learning rates that suit scaled inputs.
+_LARGE = 100.0
+
+_LARGER_STEPS = "more epochs (max_epochs), a larger lr, or Adam (optimizer=torch.optim.Adam, lr=1e-3)"
+_SMALLER_STEPS = (
+    "lower lr, clip the gradients (callbacks=[skorch.callbacks.GradientNormClipping(1)]) or train by Adam "
+    "(optimizer=torch.optim.Adam, lr=1e-3)"
+)
+_SCALE = "Put a StandardScaler before the classifier in a pipeline"
+
+
+# --------------------------------------------------------------------------------------
+# Before training
+
+
+class Scales(NamedTuple):
+    """Ranges of the features, the largest and the smallest of those that are not constant."""
+
+    largest: float
+    smallest: float
+    columns: tuple[int, int]
+
+    @property
+    def ratio(self) -> float:
+        """The largest range divided by the smallest."""
+        return self.largest / self.smallest
+
+
+def scales_of(X: Any) -> Scales | None:
+    """Measure the scales of a table's features; None for other inputs, and where all are constant."""
+    if not isinstance(X, Tensor) or X.ndim != 2 or X.shape[1] < 2:
+        return None
+    low, high = torch.aminmax(X, dim=0)
+    ranges = (high.double() - low.double()).cpu()
+    varied = ranges > _ROUNDING * float(torch.maximum(high.abs(), low.abs()).max())
+    if not bool(varied.any()):
+        return None
+    largest = int(ranges.argmax())
+    smallest = int(ranges.masked_fill(~varied, math.inf).argmin())
+    return Scales(float(ranges[largest]), float(ranges[smallest]), (largest, smallest))
+
+
+def warn_of_scales(X: Any, student: nn.Module, names: Sequence[str] | None = None) -> None:
+    """Warn where some columns of X are more than 1,000 times as wide as others.
+
+    Not where the student begins with a batch normalisation, which scales them itself.
+
+    Parameters
+    ----------
+    X : Tensor of shape (n, ...), or a Dataset's rows
+        Of D_train. Anything but a table is passed over.
+    student : nn.Module
+    names : sequence of str or None, default=None
+        Of the columns.
+    """
+    scales = scales_of(X)
+    if scales is None or scales.ratio <= _MOST_APART or _scales_by_itself(student):
+        return
+    wide, narrow = (f"column {j}" if names is None else repr(str(names[j])) for j in scales.columns)
+    warnings.warn(
+        f"X has features whose scales differ by a factor of {scales.ratio:.2g}: {wide} has a range of "
+        f"{scales.largest:.2g}, {narrow} one of {scales.smallest:.2g}. A network hardly learns from the "
+        f"small ones, and may learn nothing at all. {_SCALE}.",
+        UserWarning,
+        stacklevel=2,
+    )
+
+
+def _scales_by_itself(student):
+    """Return whether the first part that has weights or buffers is a batch normalisation."""
+    for part in student.modules():
+        if next(part.children(), None) is None and [*part.parameters(), *part.buffers()]:
+            return isinstance(part, _NormBase)
+    return False
+
+
+# --------------------------------------------------------------------------------------
+# After training
+
+
+class Predictions(NamedTuple):
+    """A student's predictions for some rows of D_train, with their labels and the teacher's predictions.
+
+    Attributes
+    ----------
+    probabilities : Tensor of shape (n, K), float64
+    labels : Tensor of shape (n,)
+    weight : Tensor of shape (n,), float64
+        Of sum 1.
+    teacher : Tensor of shape (n,) or None
+        The classes that the teacher predicts, where its answers are at hand.
+    """
+
+    probabilities: Tensor
+    labels: Tensor
+    weight: Tensor
+    teacher: Tensor | None
+
+    @property
+    def predicted(self) -> Tensor:
+        """The classes that the student predicts, shape (n,)."""
+        return self.probabilities.argmax(dim=1)
+
+    def shares(self, classes: Tensor) -> Tensor:
+        """Return the weight of each class among ``classes``, shape (K,)."""
+        return torch.bincount(classes, weights=self.weight, minlength=self.probabilities.shape[1])
+
+    def share_right(self, classes: Tensor) -> float:
+        """Return the weight of the rows for which the student predicts what ``classes`` has."""
+        return float(self.weight[self.predicted == classes].sum())
+
+    @property
+    def name_one_class(self) -> bool:
+        """True if the student predicts one class for nearly all rows."""
+        return float(self.shares(self.predicted).max()) >= _NEARLY_ALL
+
+    def is_at_chance(self, classes: Tensor) -> bool:
+        """Return whether the student is not clearly better than naming the most frequent of ``classes``."""
+        most = float(self.shares(classes).max())
+        error = math.sqrt(max(0.0, most * (1 - most)) * float((self.weight**2).sum()))
+        return self.share_right(classes) <= most + error + 1e-9
+
+    def knows_of(self, classes: Tensor) -> bool:
+        """Return whether the probabilities correlate with ``classes``, whichever is the largest of them."""
+        p = self.probabilities - self.weight @ self.probabilities
+        covariance = p.gather(1, classes[:, None])[:, 0] - p @ self.shares(classes)
+        mean = float(self.weight @ covariance)
+        variance = float(self.weight @ (covariance - mean) ** 2) * float((self.weight**2).sum())
+        return mean > max(_CLEARLY * math.sqrt(variance), 1e-6)
+
+
+def predictions_of(net: TrainingNet, train: DistillationData) -> Predictions:
+    """Predict rows of D_train with the student of a trained net: one pass over some thousand at most."""
+    logits_by_batch, targets = [], []
+    with evaluating_without_trace(net.module_, train.device):
+        for batch in _some_batches(net, train):
+            logits_by_batch.append(net.module_(batch[0]).float())
+            targets.append(batch.targets)
+    probabilities = torch.softmax(torch.cat(logits_by_batch), dim=1).cpu().double()
+    labels, logits, weight = (
+        torch.cat(parts).cpu() if parts[0] is not None else None for parts in zip(*targets, strict=True)
+    )
+    assert labels is not None
+    weight = torch.ones(len(labels)).double() if weight is None else weight.double()
+    teacher = None if logits is None else logits.argmax(dim=1)
+    return Predictions(probabilities, labels, weight / weight.sum(), teacher)
+
+
+def _some_batches(net, train) -> Iterator[Batch]:
+    """Yield batches of rows drawn at random: those of a file are often sorted by class."""
+    generator = torch.Generator().manual_seed(0)
+    fetched = isinstance(train, LoadedData)
+    rows = torch.randperm(len(train), generator=generator)[: _N_FETCHED if fetched else _N_ROWS]
+    parts = rows.sort().values.split(int(net.batch_size))
+    if not fetched:
+        yield from (train.batch(part.to(train.device)) for part in parts)
+        return
+    settings = {"collate_fn": net.get_params_for("iterator_train").get("collate_fn")}
+    for x, _, places in load(train.rows, [part.tolist() for part in parts], **settings):
+        yield train.batch(x, places)
+
+
+def convergence_message(
+    net: TrainingNet, train: DistillationData, classes: np.ndarray, monitor: str, who: str = "The student"
+) -> str | None:
+    """Set ``net.collapsed_``; return a message about a fit that learned nothing, or was still learning.
+
+    None where there is nothing to say: of a rehearsal (fewer than 20 iterations, or fewer than five
+    epochs and 200 iterations), and of a fit that a user ended or that diverged, which has been said.
+
+    Parameters
+    ----------
+    net : TrainingNet
+        Trained.
+    train : DistillationData
+        What it was trained on.
+    classes : ndarray of shape (K,)
+        The labels, for the message.
+    monitor : str
+        The column of the history with a loss that means the same in all epochs, if there is one.
+    who : str, default="The student"
+        What the message calls it.
+    """
+    epochs = [row for row in net.history if "train_batch_count" in row]
+    if not epochs:
+        return None
+    predictions = predictions_of(net, train)
+    net.collapsed_ = learned_nothing(predictions)
+    if _is_rehearsal(epochs) or net.diverged_ or net.interrupted_:
+        return None
+    if net.collapsed_:
+        begun = _still_falls([row["train_loss"] for row in epochs if "train_loss" in row])
+        return (
+            f"{who} learned nothing: {_evidence(predictions, classes)} {_cause(predictions, train.X, begun)}"
+        )
+    losses = [row[monitor] for row in epochs if monitor in row]
+    stuck = stuck_message(losses, predictions, who)
+    if stuck is not None:
+        return stuck
+    if len(losses) < net.max_epochs or _is_annealed(net.optimizer_) or len(train) < _FEWEST_ROWS:
+        return None  # ended by a callback or by its schedule, or too few rows
+    return unfinished_message(losses, who)
+
+
+def stuck_message(losses: Sequence[float], predictions: Predictions, who: str = "The student") -> str | None:
+    """Return the message about losses that did not fall; None for others.
+
+    A student that predicts well has no need of a fall, as where ``warm_start`` goes on from a good one.
+    """
+    most = float(predictions.shares(predictions.labels).max())
+    right = predictions.share_right(predictions.labels)
+    if len(losses) < _FEW_EPOCHS or len(predictions.labels) < _FEWEST_ROWS or right > (1 + most) / 2:
+        return None
+    first, last = losses[0], _means_of_fifths(losses)[-1]
+    if last < (1 - _NO_FALL) * first:
+        return None
+    return (
+        f"{who} hardly learned: in {len(losses)} epochs its loss went from {first:.4g} to {last:.4g}, and it "
+        f"is right about {_percent(right)} of D_train. Set another lr, or train by Adam "
+        "(optimizer=torch.optim.Adam, lr=1e-3), and see whether the teacher's answers and the labels vary "
+        "with X."
+    )
+
+
+def unfinished_message(losses: Sequence[float], who: str = "The student") -> str | None:
+    """Return the message about losses that still fell steeply at the end; None for others.
+
+    Such as :func:`_still_falls` finds, of 15 epochs or more.
+    """
+    if len(losses) < _FEWEST_EPOCHS or not _still_falls(losses):
+        return None
+    parts = _means_of_fifths(losses)
+    share = (parts[-2] - parts[-1]) / (losses[0] - parts[-1])
+    return (
+        f"{who} was still learning fast when its {len(losses)} epochs were over: the last fifth of them "
+        f"brought {_percent(share)} of the fall of its loss, from {losses[0]:.3g} to {parts[-1]:.3g}. Give "
+        f"it {_LARGER_STEPS}."
+    )
+
+
+def _still_falls(losses: Sequence[float]) -> bool:
+    """Return whether a loss falls at the end at least as steeply as in a straight line.
+
+    The epochs are parted in five. The loss must have fallen from each part to the next, and from the
+    last but one to the last by 18 % or more of its whole fall since the first epoch.
+    """
+    if len(losses) < _FEW_EPOCHS:
+        return False
+    parts = _means_of_fifths(losses)
+    falls = -np.diff(parts)
+    return bool((falls > 0).all() and falls[-1] >= _STEEP * (losses[0] - parts[-1]))
+
+
+def _means_of_fifths(losses):
+    return [float(part.mean()) for part in np.array_split(np.asarray(losses, dtype=float), 5)]
+
+
+def _is_rehearsal(epochs) -> bool:
+    n_iterations = sum(row["train_batch_count"] for row in epochs)
+    return n_iterations < (_FEWEST_ITERATIONS if len(epochs) >= _FEW_EPOCHS else _FEW_ITERATIONS)
+
+
+def _is_annealed(optimizer) -> bool:
+    """Return whether a schedule has lowered the rate to less than half of what was given."""
+    given = optimizer.defaults.get("lr", 0.0)
+    return any(float(group.get("lr", given)) < 0.5 * float(given) for group in optimizer.param_groups)
+
+
+def warn_of_convergence(message: str | None) -> None:
+    """Warn with the message, if there is one."""
+    if message is not None:
+        warnings.warn(message, ConvergenceWarning, stacklevel=2)
+
+
+def learned_nothing(predictions: Predictions) -> bool:
+    """Return whether a student predicts one class, or is at chance, where there was more to learn.
+
+    Chance is the share of the most frequent class. Where that is above two thirds, a student that
+    predicts it alone may know all that can be known: it has learned if its probabilities go with
+    the labels. So has one that follows a teacher who says something else than the labels.
+    """
+    labels, teacher = predictions.labels, predictions.teacher
+    most = float(predictions.shares(labels).max())
+    if most > 1 - 1e-9 or not predictions.is_at_chance(labels):
+        return False
+    if most >= _IMBALANCED and predictions.knows_of(labels):
+        return False
+    if len(labels) < _FEWEST_ROWS and not predictions.name_one_class:
+        return False
+    return teacher is None or predictions.is_at_chance(teacher)
+
+
+def _evidence(predictions, classes) -> str:
+    """Describe the predictions that show that nothing was learned."""
+    shares, predicted = predictions.shares(predictions.labels), predictions.shares(predictions.predicted)
+    top, n = int(predicted.argmax()), len(predictions.labels)
+    most = int(shares.argmax())
+    if predictions.name_one_class:
+        return (
+            f"it predicts class {_name(classes, top)} for "
+            f"{_percent(predicted[top])} of D_train, {_percent(shares[top])} of which are of that class."
+        )
+    right = predictions.share_right(predictions.labels)
+    return (
+        f"it is right about {_percent(right)} of D_train ({n} rows asked), and "
+        f"class {_name(classes, most)} alone has {_percent(shares[most])}."
+    )
+
+
+def _cause(predictions, X, begun) -> str:
+    """Name the likely cause, and a remedy; ``begun`` says whether the loss was falling all the time."""
+    scales, taught = scales_of(X), predictions.teacher
+    if scales is not None and scales.ratio > _MOST_APART:
+        return f"The scales of its features differ by a factor of {scales.ratio:.2g}. {_SCALE}."
+    if isinstance(X, Tensor) and float(X.abs().max()) > _LARGE:
+        return f"X has values up to {float(X.abs().max()):.2g}. {_SCALE}, or {_SMALLER_STEPS}."
+    if taught is not None and float(predictions.shares(taught).max()) >= _NEARLY_ALL:
+        return "Its teacher predicts one class too. Give one that tells classes apart, or set meta='none'."
+    if begun:
+        return f"It had only begun to learn: give it {_LARGER_STEPS}."
+    return f"Its steps were too large, or X does not tell the classes apart: {_SMALLER_STEPS}."
+
+
+def _name(classes, code):
+    return repr(classes[code].item() if hasattr(classes[code], "item") else classes[code])
+
+
+def _percent(share):
+    return f"{100 * float(share):.3g} %"

@@ -1,0 +1,98 @@
+"""Warnings about given parameters that others leave without effect, each with what counts instead.
+
+Those that keep their default are passed over, and those that a search over ``meta`` leaves without use,
+such as ``e1`` beside ``meta="fixed"``: nobody is misled by them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import warnings
+from typing import Any
+
+from sklearn_kd.distpro._process import DistillationProcess
+from sklearn_kd.meta import Hyperopt, Naive, Random, Strategy
+
+
+def warn_without_effect(reasons: list[str]) -> None:
+    """Put all reasons into one warning, where there are any."""
+    if reasons:
+        warnings.warn(f"Without effect: {'; '.join(reasons)}.", UserWarning, stacklevel=2)
+
+
+def beside_strategy(estimator: Any, strategy: Strategy) -> list[str]:
+    """List changed parameters of a DistilledClassifier that its strategy does not use."""
+    reasons = beside_own_cycle(estimator, strategy) + beside_optimizer_lr(estimator)
+    if type(strategy) is Naive:
+        reasons += [
+            f"{name}={getattr(estimator, name)!r} beside meta={estimator.meta!r}, which is lambda1=0.5 and "
+            "T=1 (set meta='fixed')"
+            for name in ("lambda1", "temperature")
+            if _is_changed(estimator, name) and getattr(estimator, name) != "random"
+        ]
+    if isinstance(strategy, (Random, Hyperopt)) and _is_changed(estimator, "temperature_bounds"):
+        low, high = (10**end for end in strategy.log10_temperature)
+        bounds = estimator.temperature_bounds
+        if not all(map(math.isclose, bounds, (low, high))):
+            wanted = ", ".join(f"{math.log10(bound):.3g}" for bound in bounds)
+            reasons.append(
+                f"temperature_bounds={bounds!r} beside meta={estimator.meta!r}, which draws T from {low:.3g} "
+                f"to {high:.3g} (set meta={type(strategy).__name__}(log10_temperature=({wanted})))"
+            )
+    return reasons
+
+
+def beside_own_cycle(estimator: Any, strategy: Strategy) -> list[str]:
+    """List e1 and e2 of an estimator whose ``meta`` is an object with its own."""
+    if not isinstance(estimator.meta, Strategy):
+        return []
+    own = {name: getattr(strategy, name) for name in ("e1", "e2") if hasattr(strategy, name)}
+    return [
+        f"{name}={getattr(estimator, name)!r} beside meta={strategy!r}, whose own {name}={counts!r} counts "
+        f"(set meta__{name}={getattr(estimator, name)!r})"
+        for name, counts in own.items()
+        if _is_changed(estimator, name) and getattr(estimator, name) != counts
+    ]
+
+
+def beside_optimizer_lr(estimator: Any) -> list[str]:
+    """List lr of an estimator whose optimizer is given one of its own."""
+    own = estimator.get_params(deep=False).get("optimizer__lr")
+    if own is None or not _is_changed(estimator, "lr") or own == estimator.lr:
+        return []
+    return [f"lr={estimator.lr!r} beside optimizer__lr={own!r}, which counts (give one of them)"]
+
+
+def beside_process(estimator: Any, process: DistillationProcess | None) -> list[str]:
+    """List changed parameters of a DistProClassifier that its process or its logit_weight leaves unused."""
+    reasons = beside_optimizer_lr(estimator)
+    if process is not None:
+        reasons += [
+            f"{name}={getattr(estimator, name)!r} beside a given process, whose own {name}="
+            f"{getattr(process, name)!r} counts (leave it out, or search with it: process=None)"
+            for name in ("normalization", "g")
+            if _is_changed(estimator, name) and getattr(estimator, name) != getattr(process, name)
+        ]
+    elif _is_changed(estimator, "g") and estimator.normalization != "biased_softmax":
+        reasons.append(
+            f"g={estimator.g!r} beside normalization={estimator.normalization!r}, which has no bias (set "
+            "normalization='biased_softmax')"
+        )
+    weight = estimator.logit_weight
+    if _is_changed(estimator, "temperature") and weight == 0:
+        reasons.append(
+            f"temperature={estimator.temperature!r} beside logit_weight={weight!r}, with which the teacher's "
+            "logits are not distilled (set logit_weight)"
+        )
+    if process is None and _is_changed(estimator, "meta_lr") and not isinstance(weight, str):
+        reasons.append(
+            f"meta_lr={estimator.meta_lr!r} beside logit_weight={weight!r}, with which lambda1 and T are not "
+            "learned (the rate of the factors is alpha_lr)"
+        )
+    return reasons
+
+
+def _is_changed(estimator, name) -> bool:
+    """Return whether a parameter has another value than its default."""
+    return getattr(estimator, name) != inspect.signature(type(estimator)).parameters[name].default

@@ -1,0 +1,1 @@
+"""Files of tensors and arrays, written at once or not at all."""

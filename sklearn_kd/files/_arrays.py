@@ -1,0 +1,50 @@
+"""The arrays of a file of ``numpy.savez``, read without pickles and without more memory than the file has."""
+
+from __future__ import annotations
+
+import io
+import math
+import zipfile
+from typing import Literal
+
+import numpy as np
+from numpy.lib import format as npy
+
+from sklearn_kd.files._limits import check_asked
+
+
+def arrays_of(data: bytes) -> dict[str, np.ndarray]:
+    """Return the arrays in these bytes, by name.
+
+    Parameters
+    ----------
+    data : bytes
+
+    Raises
+    ------
+    TooLargeError
+        If they ask for more memory than so many bytes may.
+    Exception
+        Of any kind, if they are something else.
+    """
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        parts = archive.infolist()
+        check_asked(sum(part.file_size for part in parts), len(data))
+        return {part.filename.removesuffix(".npy"): _array_of(archive.read(part)) for part in parts}
+
+
+def _array_of(data: bytes) -> np.ndarray:
+    """Return the array in the bytes of a .npy file; numpy's own reader allocates what the header says."""
+    file = io.BytesIO(data)
+    version = npy.read_magic(file)
+    if version == (1, 0):
+        shape, is_fortran, dtype = npy.read_array_header_1_0(file)
+    elif version == (2, 0):
+        shape, is_fortran, dtype = npy.read_array_header_2_0(file)
+    else:
+        raise ValueError(f"an array has the format {version}")
+    start = file.tell()
+    if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - start or start == len(data):
+        raise ValueError(f"an array of {dtype} of shape {shape} does not have {len(data) - start:,} bytes")
+    order: Literal["F", "C"] = "F" if is_fortran else "C"
+    return np.frombuffer(data, dtype, offset=start).reshape(shape, order=order).copy()

@@ -1,0 +1,83 @@
+"""The one place where files of ``torch.save`` are read: none runs code, and no small one fills the memory."""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sklearn_kd.files._limits import FACTOR, TooLargeError, check_asked
+
+# weights_only=True runs code before torch 2.6 (CVE-2025-32434), corrupts memory before 2.10 (CVE-2026-24747).
+_SAFE_SINCE = (2, 10)
+
+# The one name that torch's reader admits and that allocates, and fills, as much as it is told.
+_ALLOCATES = re.compile(rb"c(?:builtins|__builtin__)\nbytearray\n")
+
+
+def load_tensors(data: bytes) -> Any:
+    """Return the plain values and tensors, on the CPU, that ``torch.save`` has written as these bytes.
+
+    Parameters
+    ----------
+    data : bytes
+
+    Raises
+    ------
+    ImportError
+        If torch is too old to read files of others.
+    TooLargeError
+        If they ask for more memory than so many bytes may.
+    Exception
+        Of any kind, if they are something else.
+    """
+    _check_torch()
+    if _ALLOCATES.search(data):
+        raise ValueError("it asks for bytearrays, which are no tensors")
+    if zipfile.is_zipfile(io.BytesIO(data)):
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            parts = archive.infolist()
+        if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+            # What the pickle inside asks for could not be seen.
+            raise ValueError("it is compressed, which torch.save never does")
+        check_asked(sum(part.file_size for part in parts), len(data))
+        # Without memory first.
+        _check_tensors(torch.load(io.BytesIO(data), map_location="meta", weights_only=True), len(data))
+    content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    _check_tensors(content, len(data))  # also for the format before torch 1.6, which is no zip archive
+    return content
+
+
+def _check_torch() -> None:
+    version = tuple(map(int, re.findall(r"\d+", torch.__version__)[:2]))
+    if version < _SAFE_SINCE:
+        raise ImportError(
+            f"torch {torch.__version__} runs code in files that are read with weights_only=True, or corrupts "
+            "memory (CVE-2025-32434, CVE-2026-24747). Install torch 2.10 or later."
+        )
+
+
+def _check_tensors(content: Any, length: int) -> None:
+    """Refuse tensors that are larger than what is stored of them, beyond the limit."""
+    tensors = _tensors_in(content, most_parts=FACTOR * length + 10**6)
+    check_asked(sum(tensor.numel() * tensor.element_size() for tensor in tensors), length)
+
+
+def _tensors_in(content: Any, most_parts: int) -> Iterator[Tensor]:
+    """Yield all tensors in nested dicts, lists and tuples, once for each place in which they are."""
+    waiting, n_parts = [content], 0
+    while waiting:
+        part, n_parts = waiting.pop(), n_parts + 1
+        if n_parts > most_parts:  # one list may be part of many others
+            raise TooLargeError(f"its {content.__class__.__name__} has parts without end")
+        if isinstance(part, Tensor):
+            yield part
+        elif isinstance(part, dict):
+            waiting.extend(part.values())
+        elif isinstance(part, (list, tuple, set, frozenset)):
+            waiting.extend(part)

@@ -1,0 +1,281 @@
+"""Batches: their order, and how they are cut from tensors, loaded, or augmented."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sklearn_kd.inputs._torch_datasets import load, loader_arguments
+from sklearn_kd.losses._logits import Targets
+
+
+class Batch(tuple):
+    """``(X, y)``, which is what skorch's callbacks expect, with its ``targets`` beside it."""
+
+    targets: Targets
+
+    def __new__(cls, X: Tensor, targets: Targets):
+        batch = super().__new__(cls, (X, targets.labels))
+        batch.targets = targets
+        return batch
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """Return the batch with ``function`` applied to each of its tensors."""
+        return Batch(function(self[0]), Targets._make(t if t is None else function(t) for t in self.targets))
+
+    def copy_(self, other: Batch) -> None:
+        """Write another batch of the same shapes into this one."""
+        for own, given in zip((self[0], *self.targets), (other[0], *other.targets), strict=True):
+            if own is not None:
+                own.copy_(given)
+
+
+class BatchOrder:
+    """Divides n rows into batches; a pass yields the list of indices of each.
+
+    A last batch of a single row joins the one before it, because batch normalisation cannot
+    use it.
+
+    Parameters
+    ----------
+    n : int
+    batch_size : int, default=128
+        −1: all rows.
+    shuffle : bool, default=False
+        A new order in each pass.
+    drop_last : bool, default=False
+        Leave out a last batch that is not full, unless it is the only one.
+    seed : int, default=0
+        Of the generator that shuffles; the global ones are left alone.
+
+    Attributes
+    ----------
+    places : list of slice
+        Where each batch stands in the order of a pass.
+    """
+
+    def __init__(
+        self, n: int, batch_size: int = 128, shuffle: bool = False, drop_last: bool = False, seed: int = 0
+    ):
+        self.n, self.shuffle = n, shuffle
+        size = n if batch_size == -1 else batch_size
+        starts = list(range(0, n, size))
+        stops = [*starts[1:], n]
+        last = n - starts[-1]
+        if len(starts) > 1 and drop_last and last < size:
+            del starts[-1], stops[-1]
+        elif len(starts) > 1 and last == 1:
+            del starts[-1], stops[-2]
+        self.places = [slice(*ends) for ends in zip(starts, stops, strict=True)]
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def draw(self) -> Tensor | None:
+        """The order of the next pass, shape (n,); None where the rows are not shuffled."""
+        return torch.randperm(self.n, generator=self._generator) if self.shuffle else None
+
+    def place(self) -> Tensor:
+        """Return the state from which the next pass draws its order."""
+        return self._generator.get_state()
+
+    def go_to(self, place: Tensor) -> None:
+        """Restore a state that :meth:`place` returned."""
+        self._generator.set_state(place)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        # A generator, which draws when a pass begins: a DataLoader with workers calls iter twice.
+        drawn = self.draw()
+        order = list(range(self.n)) if drawn is None else drawn.tolist()
+        for place in self.places:
+            yield order[place]
+
+
+class TensorBatches:
+    """Whole batches cut from tensors: no per-sample access, no collation, no workers.
+
+    Takes the DataLoader's arguments that make sense for that.
+
+    Parameters
+    ----------
+    dataset : DistillationData
+    batch_size, shuffle, drop_last
+        As in :class:`BatchOrder`; the data set has the seed.
+    """
+
+    def __init__(self, dataset, batch_size=128, shuffle=False, drop_last=False):
+        self.dataset = dataset
+        self.order = BatchOrder(len(dataset), batch_size, shuffle, drop_last, dataset.seed)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def place(self) -> list[Tensor]:
+        """Return the state that the next pass depends on."""
+        return [self.order.place()]
+
+    def go_to(self, place: list[Tensor]) -> None:
+        """Go on with the pass that would have been the next when ``place`` was asked for."""
+        self.order.go_to(place[0])
+
+    def __iter__(self) -> Iterator[Batch]:
+        order = self.order.draw()
+        order = None if order is None else order.to(self.dataset.device)
+        for place in self.order.places:
+            yield self.dataset.batch(place if order is None else order[place])
+
+
+class LoadedBatches:
+    """Batches whose rows a DataLoader fetches: the same rows as :class:`TensorBatches` cuts.
+
+    Parameters
+    ----------
+    dataset : LoadedData
+    batch_size, shuffle, drop_last
+        As in :class:`BatchOrder`; the data set has the seed.
+    **loader
+        As in :func:`load`.
+    """
+
+    def __init__(self, dataset, batch_size=128, shuffle=False, drop_last=False, **loader):
+        self.dataset = dataset
+        self.order = BatchOrder(len(dataset), batch_size, shuffle, drop_last, dataset.seed)
+        self._loader = load(dataset.rows, self.order, seed=dataset.seed, **loader)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def place(self) -> list[Tensor]:
+        """Return the state of :class:`TensorBatches`, and the generator that seeds the next workers."""
+        return [self.order.place(), self._loader.generator.get_state()]
+
+    def go_to(self, place: list[Tensor]) -> None:
+        """Restore a state that :meth:`place` returned, as :class:`TensorBatches` does."""
+        self.order.go_to(place[0])
+        self._loader.generator.set_state(place[1])
+
+    def __iter__(self) -> Iterator[Batch]:
+        for x, _, rows in self._loader:
+            yield self.dataset.batch(x, rows)
+
+
+class AugmentedBatches:
+    """Training batches, augmented, with the teacher's answers about what came of it.
+
+    Parameters
+    ----------
+    batches : TensorBatches or LoadedBatches
+    augment : callable(Tensor) -> Tensor
+    ask : callable(Tensor) -> Tensor, or None
+        The teacher's logits of a batch. None: there is no teacher.
+    """
+
+    def __init__(self, batches, augment, ask: Callable[[Tensor], Tensor] | None = None):
+        self.batches, self.augment, self.ask = batches, augment, ask
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def place(self) -> list[Tensor]:
+        """Return the state of the batches."""
+        return self.batches.place()
+
+    def go_to(self, place: list[Tensor]) -> None:
+        """Restore the state of the batches."""
+        self.batches.go_to(place)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.batches:
+            X, targets = augmented(self.augment, batch[0]), batch.targets
+            if self.ask is not None:
+                targets = targets._replace(teacher_logits=self.ask(X))
+            yield Batch(X, targets)
+
+
+def augmented(augment: Callable[[Tensor], Tensor], X: Tensor) -> Tensor:
+    """Apply ``augment`` to a copy of X, which may be a view of the data.
+
+    Raises
+    ------
+    ValueError
+        If it is no batch of as many rows.
+    """
+    with torch.no_grad():
+        made = augment(X.clone())
+    if not isinstance(made, Tensor) or made.ndim == 0 or len(made) != len(X):
+        got = f"shape {tuple(made.shape)}" if isinstance(made, Tensor) else type(made).__name__
+        raise ValueError(
+            f"augment must map a batch of inputs to a tensor of as many rows; from shape "
+            f"{tuple(X.shape)} it made {got}."
+        )
+    return made
+
+
+def evaluation_batches(dataset, **settings: Any) -> TensorBatches | LoadedBatches:
+    """Return the rows as they are: skorch's ``iterator_valid``."""
+    return dataset.batches(dataset, **settings)
+
+
+def training_batches(dataset, **settings: Any) -> Iterable[Batch]:
+    """Return the rows, augmented where they are to be: skorch's ``iterator_train``."""
+    batches = evaluation_batches(dataset, **settings)
+    return batches if dataset.augmentation is None else AugmentedBatches(batches, *dataset.augmentation)
+
+
+class EndlessBatches:
+    """Batch after batch, in a new order after each pass.
+
+    Parameters
+    ----------
+    make : callable() -> TensorBatches or LoadedBatches
+        Called when the first batch is wanted.
+    """
+
+    def __init__(self, make: Callable[[], TensorBatches | LoadedBatches]):
+        self._make = make
+        self._batches: TensorBatches | LoadedBatches | None = None
+        self._pass: Iterator[Batch] = iter(())
+        self._began_at: list[Tensor] = []
+        self._n_taken = 0
+
+    def __next__(self) -> Batch:
+        batch = next(self._pass, None)
+        if batch is None:
+            self._begin_pass()
+            batch = next(self._pass)
+        self._n_taken += 1
+        return batch
+
+    def _begin_pass(self):
+        if self._batches is None:
+            self._batches = self._make()
+        self._began_at, self._n_taken = self._batches.place(), 0
+        self._pass = iter(self._batches)
+
+    def place(self) -> tuple[list[Tensor], int] | None:
+        """Return the state at the start of this pass, and the batches taken; None before the first."""
+        return None if self._batches is None else (self._began_at, self._n_taken)
+
+    def go_to(self, place: tuple[list[Tensor], int] | None) -> None:
+        """Restore a state of :meth:`place`. Batches already taken are made again, and skipped."""
+        if place is None:
+            self._batches, self._pass = None, iter(())
+            return
+        self._batches = self._make()
+        self._batches.go_to(place[0])
+        self._begin_pass()
+        for _ in range(place[1]):
+            next(self._pass)
+        self._n_taken = place[1]
+
+
+def iterator_arguments(loaded: bool) -> list[str]:
+    """Return the names that ``iterator_train__*`` and ``iterator_valid__*`` may set."""
+    if loaded:
+        return loader_arguments()
+    return [name for name in inspect.signature(TensorBatches).parameters if name != "dataset"]

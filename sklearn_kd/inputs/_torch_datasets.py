@@ -1,0 +1,224 @@
+"""Rows of a user's ``torch.utils.data.Dataset``, fetched by a DataLoader.
+
+The items are ``(x, label)``, or x alone or in front of anything where the labels are known.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, default_collate
+
+from sklearn_kd.inputs._arrays import from_torch
+from sklearn_kd.inputs._labels import checked_labels
+
+# What ``load`` settles itself: which rows make up a batch, in an order that random_state seeds.
+_SETTLED = {"dataset", "sampler", "batch_sampler", "generator"}
+
+
+def is_dataset(X: Any) -> bool:
+    """Return whether X is to be fetched item by item, not taken as an array."""
+    return isinstance(X, Dataset)
+
+
+def loader_arguments() -> list[str]:
+    """The DataLoader's arguments that are the user's to choose."""
+    return [name for name in inspect.signature(DataLoader).parameters if name not in _SETTLED]
+
+
+class DatasetRows(Dataset):
+    """Rows of a Dataset, counted and indexed as those of an array are.
+
+    Parameters
+    ----------
+    dataset : torch.utils.data.Dataset
+        Map-style: with ``__getitem__`` and ``__len__``.
+    collate_fn : callable or None, default=None
+        Makes a list of items into a batch, for the check of the first ones.
+    name : str, default="X"
+        What messages call it.
+
+    Attributes
+    ----------
+    samples : Tensor of shape (2, ...)
+        The first two rows, or the only one.
+
+    Raises
+    ------
+    TypeError
+        If the dataset cannot be counted and indexed.
+    ValueError
+        If it is empty, or its items cannot be made a batch.
+    """
+
+    samples: Tensor
+    sample_shape: torch.Size | None = None  # not known yet
+
+    def __init__(self, dataset: Dataset, collate_fn: Callable | None = None, name: str = "X"):
+        if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+            raise TypeError(
+                f"{name} is a {type(dataset).__name__}, whose rows cannot be counted and picked by "
+                "index, as a split and cached teacher logits need it. Give a map-style Dataset, "
+                "with __len__ and __getitem__."
+            )
+        if len(dataset) == 0:
+            raise ValueError(f"{name} is empty: {type(dataset).__name__} has 0 samples (items).")
+        self.dataset, self.name = dataset, name
+        self.samples, _, _ = Fetcher(self, collate_fn)[list(range(min(2, len(dataset))))]
+        self.sample_shape = self.samples.shape[1:]
+        if self.samples.is_meta:
+            raise ValueError(
+                f"{name} has items on the device 'meta', which hold no numbers. Let it make them on a CPU, "
+                "outside torch.device('meta')."
+            )
+        if self.samples.is_complex():
+            raise ValueError(
+                f"{name} has complex items, of {self.samples.dtype}, and students take real numbers. Give "
+                "real and imaginary part as two channels, as torch.view_as_real does."
+            )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, ...), as an array's."""
+        return len(self), *self.samples.shape[1:]
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, rows: np.ndarray) -> DatasetRows:
+        """These rows alone, in this order."""
+        some = object.__new__(DatasetRows)
+        # Plain integers: not every Dataset takes NumPy's.
+        some.dataset, some.name = Subset(self.dataset, rows.tolist()), self.name
+        some.samples, some.sample_shape = self.samples, self.sample_shape
+        return some
+
+
+class Fetcher(Dataset):
+    """Whole batches by index: ``fetcher[indices]`` is (x, labels, indices).
+
+    The indices travel with what was fetched by them, so that nothing that is looked up by them
+    later can fall out of step, whatever the order and the number of workers.
+
+    Parameters
+    ----------
+    rows : DatasetRows
+    collate_fn : callable or None, default=None
+        Of a list of items; None: torch's ``default_collate``.
+    labelled : bool, default=False
+        Whether the labels are wanted; else None stands for them.
+    """
+
+    def __init__(self, rows: DatasetRows, collate_fn: Callable | None = None, labelled: bool = False):
+        self.collate_fn, self.labelled, self.name = collate_fn, labelled, rows.name
+        self.sample_shape = rows.sample_shape
+        self.items = Subset(rows.dataset, range(len(rows)))
+
+    def __getitem__(self, indices: list[int]) -> tuple[Tensor, Any, Tensor]:
+        batch = self._collated(self.items.__getitems__(indices))
+        x, *rest = batch if isinstance(batch, (tuple, list)) else (batch,)
+        if not isinstance(x, Tensor) or x.ndim < 2 or len(x) != len(indices):
+            got = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(
+                f"{len(indices)} items of {self.name} must make a batch of inputs, a tensor of shape "
+                f"({len(indices)}, ...) with at least two dimensions; got {got}. Let the items be "
+                "(x, label) or x, with x a tensor or an array, or give iterator_train__collate_fn "
+                "and iterator_valid__collate_fn."
+            )
+        if self.sample_shape is not None and x.shape[1:] != self.sample_shape:
+            raise ValueError(
+                f"{self.name} has samples of shape {tuple(x.shape[1:])}, and of shape "
+                f"{tuple(self.sample_shape)}, its first ones. They must have one shape: resize or crop them "
+                "in the Dataset or in a collate_fn."
+            )
+        if self.labelled and len(rest) != 1:
+            raise ValueError(
+                f"The items of {self.name} must be pairs (x, label) where no labels are given beside "
+                f"it; they have {1 + len(rest)} part(s). Give y (y_val for X_val)."
+            )
+        labels = rest[0] if self.labelled else None
+        if labels is not None and len(labels) != len(indices):
+            raise ValueError(
+                f"The items of {self.name} must be pairs (x, label) with one number or string as label; "
+                f"{len(indices)} items made a batch of {len(labels)} labels."
+            )
+        return x, labels, torch.tensor(indices)
+
+    def _collated(self, items: list) -> Any:
+        if self.collate_fn is not None:
+            return self.collate_fn(items)
+        if not self.labelled:  # what stands behind x may be anything
+            items = [item[0] if isinstance(item, (tuple, list)) else item for item in items]
+        try:
+            return default_collate(items)
+        except (RuntimeError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"Items of {self.name} cannot be made a batch: {error}. Are they of differing "
+                "shape? Give iterator_train__collate_fn and iterator_valid__collate_fn, which "
+                "make a list of items into a batch."
+            ) from error
+
+
+def load(
+    rows: DatasetRows,
+    order: Iterable[list[int]],
+    *,
+    seed: int = 0,
+    labelled: bool = False,
+    collate_fn: Callable | None = None,
+    **settings: Any,
+) -> DataLoader:
+    """A DataLoader of (x, labels or None, indices), whose batches are those of ``order``.
+
+    Parameters
+    ----------
+    rows : DatasetRows
+    order : iterable of lists of int
+        The indices of each batch.
+    seed : int, default=0
+        Of the workers. Without it they would draw one from torch's global generator.
+    labelled, collate_fn
+        As in :class:`Fetcher`.
+    **settings
+        The DataLoader's, such as ``num_workers``.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    fetcher = Fetcher(rows, collate_fn, labelled)
+    return DataLoader(fetcher, batch_size=None, sampler=order, generator=generator, **settings)
+
+
+def read(rows: DatasetRows, *, batch_size: int, labelled: bool = False, **settings: Any) -> DataLoader:
+    """``load`` all rows in their order, by ``batch_size`` (−1: at once), whatever else is set."""
+    size = len(rows) if batch_size == -1 else batch_size
+    starts = range(0, len(rows), size)
+    order = [list(range(start, min(start + size, len(rows)))) for start in starts]
+    settings = {k: v for k, v in settings.items() if k not in ("shuffle", "drop_last", "in_order")}
+    return load(rows, order, labelled=labelled, **settings)
+
+
+def labelled_rows(
+    dataset: Dataset, y: Any = None, name: str = "X", **settings: Any
+) -> tuple[DatasetRows, np.ndarray]:
+    """The rows of a Dataset and their labels, which are read from it where y is None.
+
+    Raises
+    ------
+    TypeError
+        If the dataset cannot be counted and indexed.
+    ValueError
+        If its items cannot be made batches, or y has another length or more dimensions.
+    """
+    rows = DatasetRows(dataset, settings.get("collate_fn"), name)
+    called = "y" if name == "X" else "y_val"
+    if y is None:
+        read_labels = (labels for _, labels, _ in read(rows, labelled=True, **settings))
+        called = f"the label in the items of {name}"
+        y = np.concatenate(
+            [np.asarray(from_torch(labels, f"The labels in {name}")) for labels in read_labels]
+        )
+    return rows, checked_labels(y, len(rows), called, name)

@@ -1,0 +1,1 @@
+"""Layers of a network by name, and what passes through them."""

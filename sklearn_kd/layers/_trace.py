@@ -1,0 +1,355 @@
+"""The calls of one forward pass, their feature maps, and the stages that "auto" takes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sklearn_kd.layers._outputs import shape_or_type, tensors_in
+from sklearn_kd.runtime._eval_mode import evaluating_without_trace
+
+ForwardFn = Callable[[Tensor], Any]
+Size = tuple[int, ...]
+
+# torch's own modules that take and give (n, channels, height, width) and nothing else.
+_CHANNELS_FIRST = (
+    nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.InstanceNorm2d, nn.GroupNorm,
+    nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d,
+    nn.Dropout2d, nn.ZeroPad2d, nn.ReflectionPad2d, nn.Upsample, nn.PixelShuffle, nn.PixelUnshuffle,
+)  # fmt: skip
+_WEIGHTS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+
+
+def first_map(value: Any) -> tuple[str, Tensor] | None:
+    """Return the first floating-point tensor of four dimensions with its place, or None."""
+    return next(_maps_in(value), None)
+
+
+def _maps_in(value: Any) -> Iterator[tuple[str, Tensor]]:
+    return ((where, t) for where, t in tensors_in(value) if t.ndim == 4 and t.is_floating_point())
+
+
+@dataclass(eq=False)
+class FeatureMap:
+    """Shape of a tensor of four dimensions that a call was given or returned.
+
+    ``order`` is "nchw", "nhwc", "none" (no image as far as is known, such as attention weights) or
+    "unsure". ``where`` is the place in a tuple, list or dict.
+    """
+
+    shape: Size
+    where: str = ""
+    order: str = ""
+
+    @property
+    def of_one_sample(self) -> Size:
+        """(channels, height, width), or the shape as it is where the order is not known."""
+        first, second, third = self.shape[1:]
+        return (third, first, second) if self.order == "nhwc" else (first, second, third)
+
+
+@dataclass(eq=False)
+class Call:
+    """One call of a module, ``number``-th of that module, with the calls made inside."""
+
+    path: str
+    module: nn.Module
+    number: int
+    given: FeatureMap | None = None
+    output: FeatureMap | None = None
+    said: str = ""  # what it returned, for messages
+    holds_stages: bool = False
+    children: list[Call] = field(default_factory=list)
+
+    @property
+    def size(self) -> Size | None:
+        """Height and width of the map it returned; None without one, of 1×1, or of several stages."""
+        return None if self.holds_stages else _size(self.output)
+
+    def inner(self) -> Iterator[Call]:
+        """Yield this call and all calls made inside."""
+        yield self
+        for child in self.children:
+            yield from child.inner()
+
+    def has_weights(self) -> bool:
+        """Return whether a convolution or linear layer runs inside."""
+        return any(isinstance(call.module, _WEIGHTS) for call in self.inner())
+
+
+def _size(found: FeatureMap | None) -> Size | None:
+    if found is None or found.order not in ("nchw", "nhwc"):
+        return None
+    size = found.of_one_sample[1:]
+    return size if max(size) > 1 else None
+
+
+class Trace:
+    """The calls of one forward pass.
+
+    Parameters
+    ----------
+    network : nn.Module
+
+    Attributes
+    ----------
+    root : Call
+        Of the network itself.
+    calls : list of Call
+        In the order in which they ended, without the network's own.
+    """
+
+    def __init__(self, network: nn.Module):
+        self.network = network
+        self.root, self.calls = Call("", network, 1), list[Call]()
+
+    @classmethod
+    def of_trial(cls, network: nn.Module, samples: Tensor, run: ForwardFn | None = None) -> Trace:
+        """Trace a pass in evaluation mode, with the order of every map.
+
+        Parameters
+        ----------
+        network : nn.Module
+        samples : Tensor of shape (n, ...)
+        run : callable or None, default=None
+            Runs the network; None: the network itself.
+        """
+        trace = cls(network)
+        with evaluating_without_trace(network, samples.device):
+            trace.record(samples, run or network)
+            _find_orders(trace, samples, run or network)
+        return trace
+
+    def record(self, samples: Tensor, run: ForwardFn) -> None:
+        """Run the network and note its calls; where it raises, those that ended before."""
+        handles, stack, runs = list[Any](), [self.root], dict[str, int]()
+
+        def begins(path):
+            def hook(module, args, kwargs):
+                runs[path] = runs.get(path, 0) + 1
+                stack.append(Call(path, module, runs[path], _noted(args) or _noted(kwargs)))
+                stack[-2].children.append(stack[-1])
+
+            return hook
+
+        def ends(module, args, output):
+            while stack[-1].module is not module:  # calls that raised, while their caller went on
+                stack.pop()
+            call = stack.pop()
+            call.output, call.said = _noted(output), shape_or_type(output)
+            call.holds_stages = not isinstance(output, Tensor) and _holds_stages(output, call)
+            self.calls.append(call)
+
+        try:
+            for path, module in self.network.named_modules():
+                if path and not isinstance(module, torch.jit.ScriptModule):
+                    handles.append(module.register_forward_pre_hook(begins(path), with_kwargs=True))
+                    handles.append(module.register_forward_hook(ends))
+            run(samples)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def of(self, path: str) -> list[Call]:
+        """Return the calls of one module."""
+        return [call for call in self.calls if call.path == path]
+
+    def name(self, call: Call) -> str:
+        """Return the name of the map that a call returned: ``"layer1"``, ``"relu#2"``, ``"norm:nhwc"``."""
+        name = call.path if len(self.of(call.path)) == 1 else f"{call.path}#{call.number}"
+        if name != call.path and name in dict(self.network.named_modules()):
+            name = f"{call.path}#0{call.number}"  # "relu#2" is a module's own name here
+        return f"{name}:nhwc" if call.output is not None and call.output.order == "nhwc" else name
+
+    def with_maps(self) -> list[Call]:
+        """List the calls that returned a tensor of four dimensions that is no map of 1×1."""
+        return [call for call in self.calls if call.output is not None and not _is_one_pixel(call.output)]
+
+    def stages(self) -> list[Call]:
+        """Return, for each spatial size, the last call that ended before the next size began.
+
+        A block that changes the size counts as a whole: what it computes at the old size is a
+        part of the next stage. In the order in which the sizes are first met.
+        """
+        ended = _on_the_way(self.root, set())
+        sizes = list(dict.fromkeys(call.size for call in ended))
+        first = [next(place for place, call in enumerate(ended) if call.size == size) for size in sizes]
+        return [
+            next(call for call in reversed(ended[:end]) if call.size == size)
+            for size, end in zip(sizes, [*first, len(ended)][1:], strict=True)
+        ]
+
+    def unsure(self) -> list[Call]:
+        """List the calls of unknown order of channels that no call of known order contains."""
+        return list(_unsure(self.root))
+
+
+def _is_one_pixel(found: FeatureMap) -> bool:
+    return found.shape[2:] == (1, 1) or (found.order != "nchw" and found.shape[1:3] == (1, 1))
+
+
+def _unsure(call: Call) -> Iterator[Call]:
+    for child in call.children:
+        found = child.output
+        if found is not None and found.order == "unsure" and not (child.holds_stages or _is_one_pixel(found)):
+            yield child
+        elif child.size is None:
+            yield from _unsure(child)
+
+
+def _noted(value: Any) -> FeatureMap | None:
+    found = first_map(value)
+    return None if found is None else FeatureMap(tuple(found[1].shape), found[0])
+
+
+def _holds_stages(value: Any, call: Call) -> bool:
+    """Return whether a call returned the maps of several stages inside it, beside logits perhaps."""
+    sizes = {tuple(tensor.shape[2:]) for _, tensor in _maps_in(value)}
+    inner = {c.output.shape[2:] for child in call.children for c in child.inner() if c.output is not None}
+    return len(sizes & inner) > 1
+
+
+# --------------------------------------------------------------------------------------
+# Stages
+
+
+def _on_the_way(call: Call, seen: set[Size]) -> list[Call]:
+    """List the calls, inside this one and itself, whose maps may be the output of a stage."""
+    inner: list[Call] = []
+    for child in call.children:
+        inner += _on_the_way(child, seen | {c.size for c in inner if c.size is not None})
+    if call.size is None:
+        return [] if _changes_to_one_pixel(call, inner, seen) else inner
+    sizes = {c.size for c in inner} | {call.size}
+    if len(sizes) == 1:  # the call as a whole
+        return [call]
+    if call.size in seen and _size(call.given) == call.size:  # a detour, as in attention
+        return [call]
+    old = sizes - {call.size}
+    if len(old) == 1 and old <= seen and _is_unit(call, inner):
+        return [call]
+    return [*inner, call]
+
+
+def _changes_to_one_pixel(call: Call, inner: Sequence[Call], seen: set[Size]) -> bool:
+    """Return whether a call is a block that changes the size to 1×1, which is no stage, and nothing more."""
+    one_pixel = call.output is not None and _is_one_pixel(call.output)
+    sizes = {c.size for c in inner}
+    return one_pixel and len(sizes) == 1 and sizes <= seen and _is_unit(call, inner)
+
+
+def _is_unit(call: Call, inner: Sequence[Call]) -> bool:
+    """Return whether what a call computes before it changes the size belongs to its own stage.
+
+    So it is in inverted residuals, bottlenecks and the transitions of a DenseNet, whose work at
+    the old size is pointwise, and in blocks that go on after the change. A chain that works at
+    the old size, and a block that ends with its pooling, do not.
+    """
+    places = [place for place, c in enumerate(inner) if c.size != call.size]
+    if not any(_works_on_neighbours(inner[place]) for place in places):
+        return True
+    if isinstance(call.module, nn.Sequential):
+        return False
+    change = places[-1] + 1
+    return any(c.has_weights() for place, c in enumerate(inner) if place not in (*places, change))
+
+
+def _works_on_neighbours(call: Call) -> bool:
+    """Return whether a call mixes pixels: by a convolution wider than 1×1, or a block of its own."""
+    calls = list(call.inner())
+    if any(isinstance(c.module, nn.Conv2d) and max(_pair(c.module.kernel_size)) > 1 for c in calls):
+        return True
+    own = bool(call.children) and not isinstance(call.module, nn.Sequential)
+    return own and sum(isinstance(c.module, _WEIGHTS) for c in calls) > 1
+
+
+def _pair(kernel_size: int | tuple[int, ...]) -> tuple[int, ...]:
+    return kernel_size if isinstance(kernel_size, tuple) else (kernel_size, kernel_size)
+
+
+# --------------------------------------------------------------------------------------
+# The order of channels
+
+_Key = tuple[str, int, str]
+
+
+def _maps(trace: Trace) -> Iterator[tuple[_Key, Call, FeatureMap]]:
+    for call in trace.root.inner():
+        for side, found in (("given", call.given), ("output", call.output)):
+            if found is not None:
+                yield (call.path, call.number, side), call, found
+
+
+def _find_orders(trace: Trace, samples: Tensor, run: ForwardFn) -> None:
+    """Fill in the order of every map.
+
+    torch's own modules settle theirs, and the sizes of the images. For other maps whose shape
+    could be of either order the network is run on images of half the height: the axis that
+    changes is the height.
+    """
+    sizes = {tuple(samples.shape[2:])} if samples.ndim == 4 else set()
+    sizes |= {m.shape[2:] for _, call, m in _maps(trace) if isinstance(call.module, _CHANNELS_FIRST)}
+    others, doubtful = {}, False
+    for key, call, found in _maps(trace):
+        if isinstance(call.module, _CHANNELS_FIRST) or found.shape[2:] == (1, 1):
+            found.order = "nchw"
+        else:
+            others[key] = found
+            doubtful |= found.shape[2:] not in sizes or found.shape[1:3] in sizes
+    axes, usual = _axes_of_height(trace, samples, run) if doubtful else ({}, set())
+    channels_last = any(_takes_channels_last(call) for call in trace.calls)
+    for key, found in others.items():
+        by_shape = _order_by_shape(found.shape, sizes, channels_last)
+        found.order = _order_by(axes.get(key, frozenset()), usual) or by_shape
+
+
+def _order_by_shape(shape: Size, sizes: set[Size], channels_last: bool) -> str:
+    """Return the order of a map, given the ``sizes`` of images and of maps of convolutions."""
+    first, last = shape[1:3] in sizes, shape[2:] in sizes
+    if last and not first:
+        return "nchw"
+    if channels_last or (first and not last):
+        return "unsure"
+    return "nchw" if last else "none"
+
+
+def _order_by(changed: frozenset[int], usual: set[frozenset[int]]) -> str | None:
+    """Return the order of a map whose ``changed`` axes follow the height, as convolutions' ``usual`` do."""
+    if not changed:
+        return None
+    if changed in usual:
+        return "nchw"
+    if frozenset(axis + 1 for axis in changed) in usual:
+        return "nhwc"
+    return "unsure" if changed & {0, 1} else "none"
+
+
+def _axes_of_height(
+    trace: Trace, samples: Tensor, run: ForwardFn
+) -> tuple[dict[_Key, frozenset[int]], set[frozenset[int]]]:
+    """Find the axes that change with the height: by map, as far as the network runs, and of convolutions."""
+    other = Trace(trace.network)
+    if samples.ndim == 4 and samples.shape[2] > 1:
+        # A network may fail for a size that it was not made for; calls that ran before are known.
+        with suppress(Exception):
+            other.record(samples[:, :, : samples.shape[2] // 2].contiguous(), run)
+    shapes = {key: found.shape for key, _, found in _maps(other)}
+    axes, usual = {}, {frozenset({2})}
+    for key, call, found in _maps(trace):
+        if key in shapes:
+            axes[key] = frozenset(a for a in range(4) if shapes[key][a] != found.shape[a])
+            if axes[key] and isinstance(call.module, _CHANNELS_FIRST):
+                usual.add(axes[key])
+    return axes, usual
+
+
+def _takes_channels_last(call: Call) -> bool:
+    one_axis = type(call.module) is nn.Linear or (
+        type(call.module) is nn.LayerNorm and len(call.module.normalized_shape) == 1
+    )
+    return one_axis and call.given is not None

@@ -1,0 +1,205 @@
+"""The file of a fitted estimator: tensors and JSON under one digest; nothing in it can run.
+
+The container is safetensors. Its metadata has ``kind``, ``format_version``, ``about`` (all that is
+no tensor, as JSON) and ``sha256``, of ``about`` and the tensors: weights that a disk or a network
+has changed are still weights, and nothing else would tell. The digest is no signature.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib import import_module
+from os import PathLike
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sklearn_kd.files._limits import TooLargeError, parsed_json
+
+SUFFIX = ".safetensors"
+KIND = "sklearn_kd.estimator"
+FORMAT_VERSION = 1
+
+# A file begins with the length of its header, in as many bytes; safetensors has the same limit.
+_LENGTH_BYTES, _LONGEST_HEADER = 8, 100_000_000
+
+_MEND = "Give a file that save has written."
+
+
+class Content(NamedTuple):
+    """The content of a file."""
+
+    about: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+
+def checked_path(path: str | PathLike[str]) -> Path:
+    """Check the path of a file to be written.
+
+    Raises
+    ------
+    ValueError
+        If the name does not end in ``.safetensors``.
+    FileNotFoundError
+        If there is no such folder.
+    """
+    path = Path(path)
+    if path.suffix.lower() != SUFFIX:
+        raise ValueError(
+            f"path={str(path)!r} ends in {path.suffix!r}. A saved estimator is a safetensors file: end it in "
+            f"{SUFFIX!r}. export_student writes the student as '.onnx'."
+        )
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"path={str(path)!r}: there is no folder {str(path.parent)!r}.")
+    return path
+
+
+def packed(content: Content) -> bytes:
+    """Return the bytes of a file with this content.
+
+    Raises
+    ------
+    ImportError
+        If safetensors is not installed.
+    TypeError
+        If it has no form for a tensor.
+    """
+    safetensors = _safetensors("Saving")
+    about = json.dumps(content.about)
+    odd = [
+        name
+        for name, tensor in content.tensors.items()
+        if tensor.layout != torch.strided or tensor.is_quantized
+    ]
+    if odd:
+        raise TypeError(
+            f"safetensors has no form for sparse and quantized tensors, which there are: {odd[:4]}. Make "
+            "them dense, for example by to_dense() or dequantize()."
+        )
+    # Copied, since tied ones share their memory.
+    tensors = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in content.tensors.items()
+    }
+    metadata = {
+        "kind": KIND,
+        "format_version": str(FORMAT_VERSION),
+        "about": about,
+        "sha256": _digest(about, tensors),
+    }
+    return safetensors.save(tensors, metadata=metadata)
+
+
+def unpacked(data: bytes, name: str) -> Content:
+    """Unpack a file's bytes, which may be anything; ``name`` is what messages call it.
+
+    Raises
+    ------
+    ValueError
+        If they are no such file, or a damaged one.
+    ImportError
+        If safetensors is not installed.
+    """
+    safetensors = _safetensors("Loading")
+    metadata = _metadata(data, name)
+    try:
+        tensors = safetensors.load(data)
+    except Exception as error:  # what an arbitrary file makes of the reader is not foreseeable
+        raise ValueError(
+            f"{name} is damaged: its tensors cannot be read ({type(error).__name__}: {error}). {_MEND}"
+        ) from error
+    text = metadata.get("about")
+    if not isinstance(text, str) or metadata.get("sha256") != _digest(text, tensors):
+        raise ValueError(
+            f"{name} is damaged: its content does not match its sha256. Copy it again from where it was "
+            "saved, or save the estimator again."
+        )
+    try:
+        about = parsed_json(text)
+    except TooLargeError as error:
+        raise ValueError(f"{name} is refused: {error}. {_MEND}") from error
+    except Exception as error:
+        raise ValueError(f"{name} has metadata that are no JSON ({error}). {_MEND}") from error
+    if not isinstance(about, dict):
+        raise ValueError(f"{name} has a {type(about).__name__} as metadata, not a dictionary. {_MEND}")
+    return Content(about, tensors)
+
+
+def _safetensors(doing: str) -> ModuleType:
+    try:
+        return import_module("safetensors.torch")
+    except ImportError as error:
+        raise ImportError(
+            f"{doing} an estimator needs the package safetensors, which cannot be imported ({error}). "
+            "Install sklearn-kd[export]."
+        ) from error
+
+
+def _metadata(data: bytes, name: str) -> dict[str, Any]:
+    """The metadata of a safetensors file of this kind and version."""
+    header = _header(data, name)
+    metadata = header.get("__metadata__", {}) if isinstance(header, dict) else {}
+    metadata = metadata if isinstance(metadata, dict) else {}
+    if metadata.get("kind") != KIND:
+        if {"classes", "input_shape", "sklearn_kd_version"} <= set(metadata):
+            raise ValueError(
+                f"{name} has a student alone, as export_student writes it. Put it into a module by "
+                "safetensors.torch.load_model(module, path), or save the estimator by its method save."
+            )
+        raise ValueError(
+            f"{name} is a safetensors file, but not of an estimator: its metadata have kind="
+            f"{metadata.get('kind')!r}, not {KIND!r}. {_MEND}"
+        )
+    version = metadata.get("format_version")
+    if version != str(FORMAT_VERSION):
+        raise ValueError(
+            f"{name} has format {version!r}; this version of sklearn-kd reads {FORMAT_VERSION}. If it was "
+            "saved by a later one, install that."
+        )
+    return metadata
+
+
+def _header(data: bytes, name: str) -> Any:
+    """The JSON that a safetensors file begins with."""
+    length = int.from_bytes(data[:_LENGTH_BYTES], "little")
+    fits = 2 <= length <= min(_LONGEST_HEADER, len(data) - _LENGTH_BYTES)
+    start = data[_LENGTH_BYTES : _LENGTH_BYTES + length] if fits else b""
+    try:
+        return parsed_json(start)
+    except TooLargeError as error:
+        raise ValueError(f"{name} is refused: {error}. {_MEND}") from error
+    except Exception as error:
+        if not fits and data[_LENGTH_BYTES : _LENGTH_BYTES + 1] == b"{":
+            found = (
+                f"is truncated or damaged: it has {len(data)} bytes, its header alone should have {length}"
+            )
+        else:
+            found = f"is no safetensors file{_looks_like(data)}"
+        raise ValueError(f"{name} {found}. {_MEND}") from error
+
+
+def _looks_like(data: bytes) -> str:
+    if data[:1] == b"\x80" and data[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return (
+            ", but a pickle, which can run any code when it is loaded. If it is your own, load it by pickle "
+            "or joblib and save the estimator by its method save"
+        )
+    if data[:2] == b"PK":
+        return ", but a zip archive, as torch.save, numpy.savez and DistillationProcess.save write it"
+    return "" if data else ", but empty"
+
+
+def _digest(about: str, tensors: dict[str, Tensor]) -> str:
+    """Return a digest of all that is in the file, in hexadecimal."""
+    digest = hashlib.sha256(about.encode("utf-8", "surrogatepass"))
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        kind = json.dumps([name, str(tensor.dtype), list(tensor.shape)])
+        digest.update(kind.encode())
+        # Through bytes, since NumPy has no bfloat16.
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
+    return digest.hexdigest()

@@ -1,0 +1,163 @@
+"""A distillation process as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from sklearn_kd.distpro._process import DistillationProcess
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from typing_extensions import Self
+
+    from sklearn_kd.estimators._distpro import DistProClassifier
+
+# By transform, in the order of their first appearance.
+_LINE_STYLES = ("-", "--", ":", "-.")
+_LOGIT_TERM = ("lambda1", "temperature T")
+
+
+class ProcessDisplay:
+    """The weight of each pathway over a search: one panel for each teacher stage.
+
+    Where lambda1 and T were learned too, each has a panel behind these.
+
+    Colours are the student's stages, line styles the transforms (Deng et al., Fig. 6). Make a
+    display with :meth:`from_estimator` or :meth:`from_process`.
+
+    Parameters
+    ----------
+    process : DistillationProcess
+
+    Attributes
+    ----------
+    axes_ : ndarray of matplotlib Axes
+        One for each teacher stage, in their order; then those of lambda1 and T, if there are any.
+    figure_ : matplotlib Figure
+    lines_ : list of matplotlib Line2D
+        One for each pathway, in their order.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_kd import DistillationProcess, Pathway, ProcessDisplay
+    >>> pathways = [Pathway(f"layer{i}", "layer1", "conv1", i, 0, 16, 16) for i in range(2)]
+    >>> process = DistillationProcess(np.linspace([1, 1], [0, 3], 50), pathways)
+    >>> display = ProcessDisplay.from_process(process)  # doctest: +SKIP
+    """
+
+    def __init__(self, process: DistillationProcess):
+        self.process = process
+
+    @classmethod
+    def from_estimator(
+        cls, estimator: DistProClassifier, *, axes: Sequence[Axes] | None = None, **line_kw: Any
+    ) -> Self:
+        """Draw the process of a fitted estimator.
+
+        Parameters
+        ----------
+        estimator : DistProClassifier
+            Fitted, with a process.
+        axes : sequence of matplotlib Axes or None, default=None
+            One for each panel; None makes a new figure.
+        **line_kw
+            For matplotlib's ``plot``.
+
+        Returns
+        -------
+        ProcessDisplay
+
+        Raises
+        ------
+        ValueError
+            If there was no process to follow.
+        """
+        check_is_fitted(estimator, "process_")
+        if estimator.process_ is None:
+            raise ValueError("The estimator has followed no process: weights='equal' needs none.")
+        return cls.from_process(estimator.process_, axes=axes, **line_kw)
+
+    @classmethod
+    def from_process(
+        cls, process: DistillationProcess, *, axes: Sequence[Axes] | None = None, **line_kw: Any
+    ) -> Self:
+        """Draw a process.
+
+        Parameters
+        ----------
+        process : DistillationProcess
+        axes : sequence of matplotlib Axes or None, default=None
+            One for each panel; None makes a new figure.
+        **line_kw
+            For matplotlib's ``plot``.
+
+        Returns
+        -------
+        ProcessDisplay
+        """
+        return cls(process).plot(axes, **line_kw)
+
+    def plot(self, axes: Sequence[Axes] | None = None, **line_kw: Any) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        axes : sequence of matplotlib Axes or None, default=None
+            One for each panel; None makes a new figure.
+        **line_kw
+            For matplotlib's ``plot``.
+
+        Returns
+        -------
+        ProcessDisplay
+
+        Raises
+        ------
+        ValueError
+            If there are not as many axes as panels.
+        """
+        pathways, term = self.process.pathways, self.process.logit_term
+        stages = sorted({pathway.teacher_stage for pathway in pathways})
+        self.axes_, self.lines_ = _panels(axes, len(stages), 0 if term is None else len(_LOGIT_TERM)), []
+        self.figure_ = self.axes_[0].figure
+        transforms = list(dict.fromkeys(pathway.transform for pathway in pathways))
+        for pathway, weight in zip(pathways, self.process.weights.T, strict=True):
+            ax = self.axes_[stages.index(pathway.teacher_stage)]
+            style = {
+                "color": f"C{pathway.student_stage}",
+                "linestyle": _LINE_STYLES[transforms.index(pathway.transform) % len(_LINE_STYLES)],
+                "label": f"{pathway.student_layer}, {pathway.transform}",
+            }
+            self.lines_ += ax.plot(np.arange(len(weight)), weight, **style | line_kw)
+            ax.set_title(f"teacher: {pathway.teacher_layer}")
+        self.axes_[0].set_ylabel("weight of the pathway")
+        self.axes_[len(stages) - 1].legend(fontsize="small", title="student")
+        columns = {} if term is None else dict(zip(_LOGIT_TERM, term.T, strict=True))
+        for ax, (title, values) in zip(self.axes_[len(stages) :], columns.items(), strict=True):
+            ax.plot(np.arange(len(values)), values, **{"color": "black"} | line_kw)
+            ax.set_title(title)
+        for ax in self.axes_:
+            ax.set_xlabel("step of the search")
+        return self
+
+
+def _panels(axes, n_stages: int, n_more: int) -> np.ndarray:
+    """The axes, new ones if None: those of the stages have one scale."""
+    import matplotlib.pyplot as plt
+
+    n = n_stages + n_more
+    if axes is None:
+        _, axes = plt.subplots(1, n, squeeze=False, figsize=(3.2 * n + 1.5, 3), layout="constrained")
+        for ax in axes[0, 1:n_stages]:
+            ax.sharey(axes[0, 0])
+            ax.tick_params(labelleft=False)
+    axes = np.asarray(axes).ravel()
+    if len(axes) != n:
+        more = "" if not n_more else f", and {n_more} more are for {' and '.join(_LOGIT_TERM)}"
+        raise ValueError(f"axes has {len(axes)} panels; the pathways have {n_stages} teacher stages{more}.")
+    return axes

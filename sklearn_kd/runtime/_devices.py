@@ -1,0 +1,111 @@
+"""Devices: which there is, how exact its products are, and what reading a number costs."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from numbers import Integral
+
+import torch
+from torch import Tensor, nn
+
+from sklearn_kd.errors._did_you_mean import nearest
+
+
+def checked_device(device: str | torch.device | int) -> torch.device:
+    """Return the device to work on: "auto" is CUDA, then MPS, then the CPU; a number is a CUDA device.
+
+    Raises
+    ------
+    ValueError
+        If torch does not know it or cannot see it; the message has those that there are.
+    """
+    if device == "auto":
+        return torch.device(present_devices()[-1].partition(":")[0])
+    try:
+        known = torch.device(f"cuda:{int(device)}" if isinstance(device, Integral) else device)
+    except (RuntimeError, ValueError):
+        kinds = ("auto", "cpu", "cuda", "mps")
+        hint = " Did you mean 'cuda'?" if "gpu" in str(device).lower() else nearest(str(device), kinds)
+        raise ValueError(f"device={device!r} is not known.{hint}{_choice()}") from None
+    if known.type == "cpu":
+        return torch.device("cpu")
+    if known.type == "meta":
+        raise ValueError(
+            f"device={device!r} holds shapes and no numbers: nothing can be trained on it.{_choice()}"
+        )
+    if known.type == "cuda" and not 0 <= (known.index or 0) < torch.cuda.device_count():
+        found = f"CUDA devices 0 to {torch.cuda.device_count() - 1} alone"
+        found = found if torch.cuda.is_available() else "no CUDA device"
+        raise ValueError(f"device={device!r}, but torch sees {found}.{_choice()}")
+    if known.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"device={device!r}, but torch sees no MPS device.{_choice()}")
+    if known.type not in ("cuda", "mps"):
+        try:
+            torch.zeros(1, device=known)
+        except (RuntimeError, ImportError, AssertionError) as error:
+            raise ValueError(
+                f"device={device!r} cannot be used ({str(error).splitlines()[0]:.200}).{_choice()}"
+            ) from error
+    return known
+
+
+def check_has_numbers(module: nn.Module, name: str) -> None:
+    """Refuse a network whose weights are shapes alone; ``name`` is what the message calls it.
+
+    Raises
+    ------
+    ValueError
+    """
+    empty = [key for key, w in (*module.named_parameters(), *module.named_buffers()) if w.is_meta]
+    if empty:
+        raise ValueError(
+            f"{name} {type(module).__name__} has weights on the device 'meta', which hold no numbers, such "
+            f"as {empty[0]!r}. Make it outside torch.device('meta'), or load its weights with assign=True."
+        )
+
+
+def present_devices() -> list[str]:
+    """List the devices that there are: the CPU, then MPS or CUDA's, the first of these last."""
+    if torch.cuda.is_available():
+        return ["cpu", *(f"cuda:{k}" for k in reversed(range(torch.cuda.device_count())))]
+    return ["cpu", "mps"] if torch.backends.mps.is_available() else ["cpu"]
+
+
+def _choice() -> str:
+    return f" There are {present_devices()}. Set device='auto' for the fastest."
+
+
+def reading_is_free(tensor: Tensor) -> bool:
+    """Return whether a tensor's numbers can be read without waiting for a device.
+
+    On a CPU Python's numbers are the quickest to calculate with; elsewhere to read one is to
+    wait until the device has done all it was given.
+    """
+    return tensor.device.type == "cpu"
+
+
+def as_number(tensor: Tensor) -> float | Tensor:
+    """Return a tensor of shape () as a number where that needs no waiting, else as it is."""
+    return tensor.item() if reading_is_free(tensor) else tensor
+
+
+@contextmanager
+def full_precision(device: torch.device):
+    """Switch autocast and TF32 off inside: their errors exceed small differences of logits."""
+    with ExitStack() as stack:
+        if torch.is_autocast_enabled(device.type):
+            stack.enter_context(torch.autocast(device.type, enabled=False))
+        if device.type == "cuda" and torch.backends.cudnn.allow_tf32:
+            stack.enter_context(
+                torch.backends.cudnn.flags(
+                    enabled=torch.backends.cudnn.enabled,
+                    benchmark=torch.backends.cudnn.benchmark,
+                    deterministic=torch.backends.cudnn.deterministic,
+                    allow_tf32=False,
+                )
+            )
+        precision = torch.get_float32_matmul_precision()
+        if precision != "highest":
+            torch.set_float32_matmul_precision("highest")
+            stack.callback(torch.set_float32_matmul_precision, precision)
+        yield

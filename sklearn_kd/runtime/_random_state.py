@@ -1,0 +1,133 @@
+"""Global generators: read, set, and put back as they were.
+
+Modules draw their initial weights and dropout masks from torch's global generators, and a user's
+``augment`` or ``forward`` may draw from NumPy's and Python's. ``fit`` seeds all of them, and a
+hypergradient replays a forward pass with the same masks; both leave the generators as they found
+them. Meanwhile no other thread does either.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sklearn_kd.runtime._global_lock import turn
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """The state of the generators that a module on ``device`` draws from.
+
+    A CUDA graph is captured without that of the device, which it could not replay.
+    """
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda" and not torch.cuda.is_current_stream_capturing():
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        state["mps"] = torch.mps.get_rng_state()
+    return state
+
+
+def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
+    """Undo every draw made since ``state`` was read by :func:`random_state`."""
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
+    elif "mps" in state:
+        torch.mps.set_rng_state(state["mps"])
+
+
+def host_random_state() -> dict[str, Any]:
+    """Return the state of NumPy's and Python's global generators, which a user's code may draw from."""
+    return {"numpy": np.random.get_state(), "python": random.getstate()}  # noqa: NPY002
+
+
+def set_host_random_state(state: dict[str, Any]) -> None:
+    """Undo every draw made since ``state`` was read by :func:`host_random_state`."""
+    np.random.set_state(state["numpy"])  # noqa: NPY002
+    random.setstate(state["python"])
+
+
+def seed_generators(seed: int, device: torch.device) -> None:
+    """Seed the generators that code on ``device`` draws from, and no other device's."""
+    np.random.seed(seed)  # noqa: NPY002 — the global one, which a user's code draws from
+    random.seed(seed)
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
+
+
+@contextmanager
+def preserved_torch_state(device: torch.device) -> Iterator[None]:
+    """Put torch's generators back on leaving: in a tenth of the time that all take. A turn of this thread."""
+    with turn():
+        state = random_state(device)
+        try:
+            yield
+        finally:
+            set_random_state(state, device)
+
+
+@contextmanager
+def preserved_random_state(device: torch.device, seed: int | None = None) -> Iterator[None]:
+    """Put all generators back on leaving; with ``seed``, start from it inside. A turn of this thread."""
+    with preserved_torch_state(device):
+        of_host = host_random_state()
+        try:
+            if seed is not None:
+                seed_generators(seed, device)
+            yield
+        finally:
+            set_host_random_state(of_host)
+
+
+class _SharedSeed:
+    """Seeds torch's generators where no turn can be held, since other threads are waited for.
+
+    The first thread to enter saves their states, and the last one to leave restores them. Where
+    another thread holds the turn they are left alone.
+    """
+
+    def __init__(self):
+        self._n_inside = 0
+        self._before: list[tuple[torch.device, dict[str, Tensor]]] = []
+
+    @contextmanager
+    def __call__(self, seed: int) -> Iterator[None]:
+        lock = turn()
+        if not lock.acquire(blocking=False):
+            yield
+            return
+        try:
+            if not self._n_inside:
+                self._before = [(device, random_state(device)) for device in _devices_in_use()]
+            self._n_inside += 1
+            torch.manual_seed(seed)
+        finally:
+            lock.release()
+        try:
+            yield
+        finally:
+            with turn():
+                self._n_inside -= 1
+                if not self._n_inside:
+                    for device, state in self._before:
+                        set_random_state(state, device)
+
+
+def _devices_in_use() -> list[torch.device]:
+    """List the devices that a user's code may draw on, whichever one this library works on."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return [torch.device("cuda", k) for k in range(torch.cuda.device_count())]
+    return [torch.device("mps" if torch.backends.mps.is_available() else "cpu")]
+
+
+seeded_without_turn = _SharedSeed()

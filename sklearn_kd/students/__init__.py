@@ -1,0 +1,1 @@
+"""Students of this library, and how any student is built and checked."""

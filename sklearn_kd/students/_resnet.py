@@ -1,0 +1,281 @@
+"""The residual networks for small images, as students and as teachers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from numbers import Integral
+from os import PathLike
+from pathlib import Path
+from textwrap import shorten
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sklearn_kd.files._limits import TooLargeError
+from sklearn_kd.files._tensors import load_tensors
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+# Of ImageNet's channels, in [0, 1]: what trained weights for CIFAR expect most often.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+class CIFARResNet(nn.Module):
+    """Residual network for small images: ResNet-8, 20, 32, 44, 56, 110.
+
+    A convolution, three stages of n residual blocks with 16, 32 and 64 channels, the second
+    and the third of which halve the image, the mean over what is left of it, and one linear
+    layer: 6n + 2 layers, for CIFAR's 32×32 pixels [1]_. Shortcuts have no parameters: where a
+    block halves the image, its shortcut takes every other pixel and pads the channels with
+    zeros ("option A"), half of them on either side.
+
+    Inputs are pixels in [0, 1]. The network normalises them itself, so that a teacher and a
+    student with different normalisations see the same X.
+
+    Parameters
+    ----------
+    depth : int
+        Layers: 6n + 2, so 8, 14, 20, 26, 32, ...
+    n_classes : int, default=10
+        Width of the output; filled in by :class:`DistilledClassifier`.
+    width : int, default=1
+        Factor of all channels: 16, 32 and 64 times ``width``.
+    mean, std : sequence of float, default=(0.485, 0.456, 0.406) and (0.229, 0.224, 0.225)
+        Of each input channel in [0, 1]; the defaults are ImageNet's. As many as the images
+        have channels: one each for grey images.
+
+    Attributes
+    ----------
+    conv1, bn1 : Conv2d, BatchNorm2d
+        Before the stages.
+    layer1, layer2, layer3 : Sequential
+        The stages. Blocks have ``conv1``, ``bn1``, ``conv2``, ``bn2``: ``layer2.0.conv1``.
+    linear : Linear
+    mean, std : Tensor of shape (n_channels, 1, 1)
+        Buffers. They are in ``state_dict()``; ``load_state_dict`` takes one without them.
+
+    Raises
+    ------
+    ValueError
+        If ``depth`` is not 6n + 2, ``width`` is below 1, or ``mean`` and ``std`` do not fit
+        each other.
+
+    See Also
+    --------
+    CNNStudent : The smaller network of the paper.
+
+    References
+    ----------
+    .. [1] He, Zhang, Ren, Sun. "Deep residual learning for image recognition", 2015, 4.2.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_kd import CIFARResNet
+    >>> network = CIFARResNet(20)
+    >>> network(torch.rand(5, 3, 32, 32)).shape
+    torch.Size([5, 10])
+    >>> sum(w.numel() for w in network.parameters())
+    269722
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        depth: int,
+        n_classes: int = 10,
+        width: int = 1,
+        mean: Sequence[float] = MEAN,
+        std: Sequence[float] = STD,
+    ):
+        super().__init__()
+        _check_sizes(depth, width, mean, std)
+        blocks = (depth - 2) // 6
+        narrow, middle, wide = 16 * width, 32 * width, 64 * width
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).reshape(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).reshape(-1, 1, 1))
+        self.conv1 = _convolution(len(mean), narrow)
+        self.bn1 = nn.BatchNorm2d(narrow)
+        self.layer1 = _stage(narrow, narrow, blocks)
+        self.layer2 = _stage(narrow, middle, blocks)
+        self.layer3 = _stage(middle, wide, blocks)
+        self.linear = nn.Linear(wide, n_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of shape (B, n_classes) for pixels in [0, 1], shape (B, n_channels, h, w)."""
+        # One channel would be broadcast to all of them, and nothing would fail.
+        n_channels = self.conv1.in_channels
+        if x.ndim != 4 or x.shape[1] != n_channels:
+            raise ValueError(
+                f"CIFARResNet takes images of shape (n, {n_channels}, height, width), one channel for each "
+                f"number in mean; got {tuple(x.shape)}. Give mean and std of the images' channels."
+            )
+        x = (x - self.mean) / self.std
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        return self.linear(x.mean(dim=(2, 3)))
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False):
+        """Weights of another network of this size; without ``mean`` and ``std``, these stay.
+
+        Parameters and result are those of :meth:`torch.nn.Module.load_state_dict`.
+        """
+        return super().load_state_dict({"mean": self.mean, "std": self.std, **state_dict}, strict, assign)
+
+    @classmethod
+    def from_file(
+        cls, path: str | PathLike[str], *, mean: Sequence[float] = MEAN, std: Sequence[float] = STD
+    ) -> Self:
+        """The trained network whose state dict was saved by :func:`torch.save`.
+
+        Depth, width and number of classes are read off the weights. No code in the file is
+        run.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file: ``torch.save(network.state_dict(), path)``.
+        mean, std : sequence of float, default=(0.485, 0.456, 0.406) and (0.229, 0.224, 0.225)
+            What the network was trained with, where the file has no ``mean`` and ``std``.
+
+        Returns
+        -------
+        CIFARResNet
+            In evaluation mode, on the CPU.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If it holds something else.
+
+        Examples
+        --------
+        >>> import tempfile, torch
+        >>> from sklearn_kd import CIFARResNet
+        >>> trained = CIFARResNet(8, n_classes=100, width=2)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     torch.save(trained.state_dict(), f"{folder}/resnet8.pt")
+        ...     teacher = CIFARResNet.from_file(f"{folder}/resnet8.pt")
+        >>> teacher.linear
+        Linear(in_features=128, out_features=100, bias=True)
+        """
+        weights = _read_weights(path)
+        blocks = {name.split(".")[1] for name in weights if name.startswith("layer1.")}
+        normalisation = {"mean": mean, "std": std} | {
+            name: weights[name].flatten().tolist() for name in ("mean", "std") if name in weights
+        }
+
+        def built():
+            return cls(
+                6 * len(blocks) + 2,
+                n_classes=len(weights["linear.weight"]),
+                width=len(weights["conv1.weight"]) // 16,
+                **normalisation,
+            )
+
+        try:
+            with torch.device("meta"):  # without memory first: a small file may name large layers
+                _check_shapes(built(), weights)
+            network = built()
+            network.load_state_dict(weights)
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"{path} does not hold the weights of a CIFARResNet, which are named conv1, bn1, "
+                "layer{1,2,3}.{i}.{conv1,bn1,conv2,bn2} and linear, with shortcuts that have no weights; "
+                f"it holds {', '.join(list(weights)[:4]) or 'nothing'}, ... "
+                f"({shorten(str(error), 200)}). Rename them, or build the network that they belong to and "
+                "give that as the teacher."
+            ) from error
+        return network.eval()
+
+
+def _check_sizes(depth: int, width: int, mean: Sequence[float], std: Sequence[float]) -> None:
+    if not isinstance(depth, Integral) or depth < 8 or depth % 6 != 2:
+        raise ValueError(
+            f"depth={depth!r} is not 6n + 2, for three stages of n blocks of two layers, n ≥ 1. Give one of "
+            "8, 14, 20, 26, 32, 38, 44, 50, 56, ..."
+        )
+    if not isinstance(width, Integral) or width < 1:
+        raise ValueError(f"width={width!r} must be a whole number, 1 or more: the factor of all channels.")
+    if len(mean) != len(std) or min(std, default=0) <= 0:
+        raise ValueError(
+            f"mean={mean!r} and std={std!r} must have one number for each channel of the images, those of "
+            "std above 0."
+        )
+
+
+def _read_weights(path: str | PathLike[str]) -> dict[str, Tensor]:
+    try:
+        weights = load_tensors(Path(path).read_bytes())
+    except (OSError, ImportError):
+        raise
+    except TooLargeError as error:
+        raise ValueError(
+            f"{path} is refused: {error}. Save the weights again, each tensor with numbers of its own: "
+            "torch.save({name: w.clone() for name, w in network.state_dict().items()}, path)."
+        ) from error
+    except Exception as error:  # what an arbitrary file makes of the reader is not foreseeable
+        raise ValueError(
+            f"{path} cannot be read as a state dict ({type(error).__name__}). Give a file that was written "
+            "by torch.save(network.state_dict(), path)."
+        ) from error
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in weights.items()
+    ):
+        inside = f" with the keys {list(weights)[:4]}" if isinstance(weights, dict) else ""
+        raise ValueError(
+            f"{path} holds a {type(weights).__name__}{inside}, not a state dict of names and tensors. Write "
+            "the state dict alone: torch.save(network.state_dict(), path)."
+        )
+    return weights
+
+
+def _check_shapes(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Raise ValueError unless the weights are of a network of this size."""
+    for name, own in network.state_dict().items():
+        if name in weights and weights[name].shape != own.shape:
+            raise ValueError(f"size mismatch: {name} is {tuple(weights[name].shape)}, not {tuple(own.shape)}")
+
+
+def _convolution(fan_in: int, fan_out: int, stride: int = 1) -> nn.Conv2d:
+    """3×3, no bias (batch normalisation follows), initialised for ReLU."""
+    convolution = nn.Conv2d(fan_in, fan_out, 3, stride, padding=1, bias=False)
+    nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+    return convolution
+
+
+def _stage(fan_in: int, fan_out: int, blocks: int) -> nn.Sequential:
+    rest = [ResidualBlock(fan_out, fan_out) for _ in range(blocks - 1)]
+    return nn.Sequential(ResidualBlock(fan_in, fan_out), *rest)
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions and a shortcut; halves the image where it gets more channels."""
+
+    def __init__(self, fan_in: int, fan_out: int):
+        super().__init__()
+        self.conv1 = _convolution(fan_in, fan_out, stride=1 if fan_in == fan_out else 2)
+        self.bn1 = nn.BatchNorm2d(fan_out)
+        self.conv2 = _convolution(fan_out, fan_out)
+        self.bn2 = nn.BatchNorm2d(fan_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The block's answer, added to its input."""
+        out = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        """x in the shape of the block's output, without parameters."""
+        more = self.conv2.out_channels - self.conv1.in_channels
+        if more == 0:
+            return x
+        # As the published weights for CIFAR have it: new channels before and after the old ones.
+        return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, more // 2, more // 2))

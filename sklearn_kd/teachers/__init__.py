@@ -1,0 +1,1 @@
+"""Every kind of teacher, asked for logits or feature maps."""

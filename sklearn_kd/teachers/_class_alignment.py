@@ -1,0 +1,232 @@
+"""Aligns the columns of a teacher's answers with the classes, by one rule for all teachers.
+
+Where the classes of the columns are known, by ``classes_`` of the teacher or stated as
+``teacher_classes``, columns are aligned by them. Where the labels are exactly 0 … K−1 and there
+are K columns, column j is class j. Anything else is refused.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+from scipy.special import gammaln, rel_entr
+
+from sklearn_kd.losses._logits import Targets
+
+# Agreement of teacher and labels, 0 at chance and 1 where perfect. A warning needs at most the first in
+# the given order of columns, and at least the second in the best order.
+_AT_CHANCE, _FAR_ABOVE = 0.15, 0.5
+# With more classes the search for the best order takes too long.
+_MOST_CLASSES = 2000
+# log(10**6): the probability that chance finds such an order must be below one in a million.
+_LOG_ODDS = 14.0
+
+
+def checked_teacher_classes(teacher_classes: Any, classes: np.ndarray) -> list | None:
+    """Check ``teacher_classes``, and return them as a list, or None.
+
+    Raises
+    ------
+    ValueError
+        If a class is stated twice, or one of y's is not.
+    TypeError
+        If they have no order.
+    """
+    if teacher_classes is None:
+        return None
+    if isinstance(teacher_classes, (set, frozenset, dict)):
+        raise TypeError(
+            f"teacher_classes is a {type(teacher_classes).__name__}, which has no order. Give a list with "
+            "the class of each column of the teacher's answers."
+        )
+    stated = _as_list(teacher_classes)
+    if any(isinstance(label, (list, tuple, set, dict)) for label in stated):
+        raise ValueError("teacher_classes must be one list of labels, one per column, not lists of lists.")
+    twice = sorted({str(label) for label in stated if stated.count(label) > 1})
+    if twice:
+        raise ValueError(f"teacher_classes has the class(es) {', '.join(twice[:5])} more than once.")
+    missing = [label for label in classes.tolist() if label not in set(stated)]
+    if missing:
+        raise ValueError(
+            f"teacher_classes lacks the class(es) {missing[:5]} of y; it has {_some(stated)}"
+            f"{_types(stated, missing)}. State the label of every column, as y has it."
+        )
+    return stated
+
+
+def classes_of_columns(n_columns: int, own: Any, stated: list | None, who: str) -> list | None:
+    """Return the classes of the columns that the teacher or the user states; None if neither does.
+
+    Raises
+    ------
+    ValueError
+        If they contradict each other, or are of another number than the columns.
+    """
+    own = None if own is None else _as_list(own)
+    if own is not None and stated is not None and own != stated:
+        raise ValueError(
+            f"teacher_classes={_some(stated)} contradicts {who}, whose classes_ are {_some(own)}. Leave "
+            "teacher_classes=None, or correct the one that is wrong."
+        )
+    known, name = (own, f"classes_ of {who}") if stated is None else (stated, "teacher_classes")
+    if known is not None and len(known) != n_columns:
+        raise ValueError(
+            f"{name} has {len(known)} classes, {_some(known)}, but there are {n_columns} columns in the "
+            f"answers of {who}. State one class per column, in the order of the columns."
+        )
+    return known
+
+
+def columns_for(classes: np.ndarray, n_columns: int, known: list | None, who: str) -> np.ndarray:
+    """Return the column of each class of y, by the rule of this module.
+
+    Raises
+    ------
+    ValueError
+        If that is not known, saying how to state it.
+    """
+    if known is not None:
+        return columns_of(known, classes, f"State the class of each of {who}'s columns by teacher_classes")
+    labels = classes.tolist()
+    if n_columns == len(labels) and labels == list(range(n_columns)):
+        return np.arange(n_columns)
+    if n_columns == 1:
+        raise ValueError(
+            f"{who} gives 1 column, but a class needs a column of its own. Wrap a network with one output z "
+            "for two classes in a module that returns torch.cat([torch.zeros_like(z), z], dim=1)."
+        )
+    if n_columns < len(labels):
+        raise ValueError(
+            f"{who} gives {n_columns} columns and does not know all of the {len(labels)} classes of y, "
+            f"{_some(labels)}. Give one that was trained on all of them, or rows of its classes alone."
+        )
+    raise ValueError(
+        f"{who} gives {n_columns} columns, and y has {len(labels)} classes, {_some(labels)}: which column is "
+        "which class is not known. Only where the labels are exactly 0 to K−1 and there are K columns is "
+        "column j class j. State the class of each column by teacher_classes, "
+        f"{_example(labels, n_columns)}, or by an attribute classes_ of the network."
+    )
+
+
+def columns_of(known: Any, wanted: np.ndarray, mend: str = "Train it on the same classes") -> np.ndarray:
+    """Return the place of each wanted class among the known ones; ``mend`` is the message's advice.
+
+    Raises
+    ------
+    ValueError
+        If one of them is not there.
+    """
+    known = _as_list(known)
+    place = {label: column for column, label in enumerate(known)}
+    missing = [label for label in wanted.tolist() if label not in place]
+    if missing:
+        raise ValueError(
+            f"The teacher does not know the class(es) {missing[:5]} of y; it knows "
+            f"{known[:10]} ({len(place)} in all){_types(known, missing)}. {mend}, or give teacher_logits "
+            "with one column per class of y, in sorted order."
+        )
+    return np.array([place[label] for label in wanted.tolist()])
+
+
+def refuse_stated_classes(stated: list | None, teacher: Any) -> None:
+    """Refuse ``teacher_classes`` beside a scikit-learn teacher, unless they are its ``classes_``.
+
+    Raises
+    ------
+    ValueError
+        Saying so.
+    """
+    if stated is None:
+        return
+    who, own = f"teacher {type(teacher).__name__}", getattr(teacher, "classes_", None)
+    if own is None:
+        raise ValueError(
+            f"teacher_classes states the columns of networks and of teacher_logits; {who} will know its own "
+            "classes once it is fitted. Leave teacher_classes=None."
+        )
+    classes_of_columns(len(own), own, stated, who)
+
+
+def _as_list(labels):
+    return labels.tolist() if hasattr(labels, "tolist") else list(labels)
+
+
+def _some(labels):
+    return f"{labels[:10]}{' …' if len(labels) > 10 else ''}"
+
+
+def _types(known, missing):
+    """Say that the labels are of other types, where that is why they do not match."""
+    types = {type(label).__name__ for label in known}, {type(label).__name__ for label in missing}
+    if {str(label) for label in missing} <= {str(label) for label in known} and types[0] != types[1]:
+        return f", of type {'/'.join(sorted(types[0]))} where y has {'/'.join(sorted(types[1]))}"
+    return ""
+
+
+def _example(labels, n_columns):
+    whole = all(isinstance(label, int) and not isinstance(label, bool) for label in labels)
+    if whole and n_columns > max(labels) and min(labels) >= 0:
+        return f"such as teacher_classes=np.arange({n_columns}) where column j is label j"
+    if n_columns == len(labels):
+        return "such as teacher_classes=np.unique(y) where the columns are in sorted order of the labels"
+    return f"a list of {n_columns} labels in the order of the columns"
+
+
+# --------------------------------------------------------------------------------------
+# Comparison with the labels
+
+
+def warn_if_out_of_order(targets: Targets, classes: np.ndarray, who: str) -> None:
+    """Warn where a teacher is no better than chance, and far better with its columns in another order.
+
+    Parameters
+    ----------
+    targets : Targets
+        Class codes, weights and the teacher's logits of D_train.
+    classes : ndarray of shape (K,)
+    who : str
+        What the message calls the teacher.
+    """
+    assert targets.teacher_logits is not None
+    said, codes = targets.teacher_logits.argmax(dim=1).cpu().numpy(), targets.labels.cpu().numpy()
+    weight = np.ones(len(codes)) if targets.weight is None else targets.weight.cpu().numpy().astype(float)
+    n_classes = len(classes)
+    by_label, by_column = (
+        np.bincount(part, weight, minlength=n_classes) / weight.sum() for part in (codes, said)
+    )
+    now, chance = weight[said == codes].sum() / weight.sum(), by_label @ by_column
+    if _above(now, chance) > _AT_CHANCE or n_classes > _MOST_CLASSES:
+        return
+    joint = np.bincount(codes * n_classes + said, weight, minlength=n_classes**2) / weight.sum()
+    labels, columns = linear_sum_assignment(joint.reshape(n_classes, n_classes), maximize=True)
+    best, best_chance = joint[labels * n_classes + columns].sum(), by_label[labels] @ by_column[columns]
+    n_rows = weight.sum() ** 2 / (weight**2).sum()  # the effective number of rows
+    surprise = n_rows * _divergence(best, max(chance, best_chance))
+    if _above(best, best_chance) >= _FAR_ABOVE and surprise > gammaln(n_classes + 1) + _LOG_ODDS:
+        class_of = labels[np.argsort(columns)]
+        warnings.warn(_out_of_order(now, chance, best, class_of, classes, who), UserWarning, stacklevel=2)
+
+
+def _above(agreement, chance):
+    return (agreement - chance) / max(1 - chance, 1e-12)
+
+
+def _divergence(p, q):
+    """Return the Kullback-Leibler divergence of Bernoulli(p) from Bernoulli(q); 0 where p is not above q."""
+    return rel_entr(p, q) + rel_entr(1 - p, 1 - q) if p > q else 0.0
+
+
+def _out_of_order(now, chance, best, class_of, classes, who):
+    n_classes = len(classes)
+    shift = (np.arange(n_classes) - class_of) % n_classes
+    how = f"shifted by {shift[0]}" if (shift == shift[0]).all() and n_classes > 2 else "in another order"
+    order = f"{classes[class_of].tolist()}" if n_classes <= 20 else "[...]"
+    return (
+        f"{who} agrees with the labels of {now:.1%} of D_train, where chance would with {chance:.1%}; with "
+        f"its columns {how} it would agree with {best:.1%}. If they are not those of the classes "
+        f"{_some(classes.tolist())} in this order, state the class of each, which seem to be {order}: by "
+        "teacher_classes for a network or teacher_logits. Another teacher must have learned the labels of y."
+    )

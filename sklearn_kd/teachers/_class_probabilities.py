@@ -1,0 +1,213 @@
+"""Checks and fits scikit-learn classifiers as teachers, and asks them for probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.ensemble import StackingClassifier, VotingClassifier
+from sklearn.pipeline import Pipeline
+
+from sklearn_kd._sklearn_compat import BaseSearchCV
+from sklearn_kd.inputs._arrays import column_names, from_torch
+from sklearn_kd.runtime._memory import is_out_of_memory
+from sklearn_kd.teachers._logit_checks import checked_probabilities, name_of, thawed
+
+# --------------------------------------------------------------------------------------
+# Classifiers without probabilities
+
+
+def require_probabilities(classifier: Any) -> None:
+    """Raise if a classifier, fitted or not, will never have ``predict_proba``.
+
+    An unfitted one is judged by its parts, for many have the method only when they are fitted. Where even
+    these do not tell, it is let through, and :func:`probabilities_of` raises once it has been fitted.
+
+    Raises
+    ------
+    ValueError
+        Naming the part that has none, and what to do.
+    """
+    part = _part_without_probabilities(classifier)
+    if part is not None:
+        raise ValueError(_no_probabilities(classifier, part))
+
+
+def _part_without_probabilities(classifier: Any) -> Any | None:
+    """Return the part of a classifier that denies it ``predict_proba``, or None where none is known to."""
+    if isinstance(classifier, VotingClassifier):
+        parts = [part for _, part in classifier.estimators if part != "drop"]
+        lacking = [_part_without_probabilities(part) for part in parts]
+        return classifier if classifier.voting == "hard" else next(filter(None, lacking), None)
+    if isinstance(classifier, StackingClassifier):
+        last = classifier.final_estimator  # None: a logistic regression
+        return None if last is None else _part_without_probabilities(last)
+    if isinstance(classifier, Pipeline):
+        last = classifier.steps[-1][1]
+        return classifier if isinstance(last, str) else _part_without_probabilities(last)
+    if isinstance(classifier, BaseSearchCV):
+        if not classifier.refit:
+            return classifier
+        part = _part_without_probabilities(classifier.estimator)
+        return None if part is None or _may_find_probabilities(classifier) else part
+    if hasattr(classifier, "predict_proba"):
+        return None
+    kind = type(classifier)
+    if not hasattr(kind, "predict_proba"):
+        return None if hasattr(kind, "__getattr__") else classifier
+    # The method is conditional, and fitting may fulfil the condition.
+    inner = getattr(classifier, "estimator", None)
+    if hasattr(inner, "fit"):
+        return _part_without_probabilities(inner)
+    return classifier if kind.__module__.startswith("sklearn.") else None
+
+
+def _may_find_probabilities(search: Any) -> bool:
+    """Return whether a value that a search tries gives its estimator ``predict_proba``."""
+    grids = getattr(search, "param_grid", getattr(search, "param_distributions", ()))
+    for grid in [grids] if isinstance(grids, dict) else grids:
+        for name, values in grid.items():
+            for value in values if isinstance(values, (list, tuple, np.ndarray)) else ():
+                candidate = clone(search.estimator).set_params(**{name: clone(value, safe=False)})
+                if _part_without_probabilities(candidate) is None:
+                    return True
+    return False
+
+
+def _no_probabilities(classifier: Any, part: Any) -> str:
+    kind, inner = type(classifier).__name__, type(part).__name__
+    because = "" if part is classifier else f", for want of one in its {inner}"
+    if isinstance(part, VotingClassifier):
+        mend = f"Set voting='soft' in {inner}, or wrap it"
+    elif isinstance(part, BaseSearchCV):
+        return f"teacher {kind} has no predict_proba{because}. Set refit=True in {inner}."
+    else:
+        mend = f"Wrap {'it' if part is classifier else inner}"
+    return (
+        f"teacher {kind} has no predict_proba{because}. {mend} in sklearn.calibration.CalibratedClassifierCV."
+    )
+
+
+# --------------------------------------------------------------------------------------
+# Fitting
+
+
+def fitted_classifier(
+    classifier: Any, fit: Callable[[Any, np.ndarray], None], y: np.ndarray
+) -> tuple[Any, np.ndarray]:
+    """Fit a classifier, on labels or, where it refuses those, on the codes 0 to K−1 of the labels in y.
+
+    A classifier that takes labels never sees codes.
+
+    Parameters
+    ----------
+    classifier : estimator
+        Unfitted.
+    fit : callable(classifier, y)
+    y : ndarray of shape (n_samples,)
+        Labels.
+
+    Returns
+    -------
+    fitted : estimator
+        The classifier, or a clone of it.
+    classes : ndarray
+        The label of each column of its answers.
+
+    Raises
+    ------
+    Exception
+        What it raised when it was fitted on labels, where codes do not mend it.
+    """
+    labels, codes = np.unique(y, return_inverse=True)
+    try:
+        fit(classifier, y)
+        return classifier, _known_classes(classifier, labels)
+    except Exception as error:
+        if is_out_of_memory(error) or np.array_equal(labels, np.arange(len(labels))):
+            raise
+        refused = error
+    try:
+        again = clone(classifier)
+        fit(again, codes)
+        return again, labels[_known_classes(again, np.arange(len(labels)))]
+    except Exception:
+        raise refused from None
+
+
+def require_classes(classifier: Any) -> None:
+    """Raise ValueError if a fitted classifier does not say which column of its answers is which class."""
+    if not hasattr(classifier, "classes_"):
+        raise ValueError(
+            f"{name_of(classifier)} has no classes_ though it is fitted, so that nobody knows which column "
+            "of its predict_proba is which class. Let its fit set classes_, the labels in the order of the "
+            "columns, or give its answers to fit as teacher_logits."
+        )
+
+
+def _known_classes(classifier: Any, labels: np.ndarray) -> np.ndarray:
+    """Return the ``classes_`` of a classifier that was fitted on ``labels``; it may leave some out.
+
+    Raises
+    ------
+    ValueError
+        If it has no ``classes_``, or others.
+    """
+    require_classes(classifier)
+    classes = np.asarray(classifier.classes_)
+    if classes.ndim != 1 or not set(classes.tolist()) <= set(labels.tolist()):
+        raise ValueError(
+            f"{name_of(classifier)} was fitted on the labels {labels.tolist()[:10]}, but its classes_ are "
+            f"{classes.tolist()[:10]}: which column of its predict_proba is which class is not known. Let "
+            "its fit set classes_, the labels in the order of the columns."
+        )
+    return classes
+
+
+# --------------------------------------------------------------------------------------
+# Answers
+
+
+def probabilities_of(classifier: Any, X: Any, n_samples: int) -> np.ndarray:
+    """Ask a fitted classifier for the probabilities of X, columns in the order of its ``classes_``.
+
+    Raises
+    ------
+    ValueError
+        If it has none, or what it returns is no array of them with one column per class.
+    """
+    who, inner = name_of(classifier), thawed(classifier)
+    if not hasattr(inner, "predict_proba"):
+        raise ValueError(_no_probabilities(inner, inner))
+    found, classes = classifier.predict_proba(X), np.asarray(inner.classes_)
+    values = from_torch(found, "predict_proba")
+    if isinstance(found, (list, tuple)) and any(np.ndim(part) > 1 for part in found):
+        shape = f"a {type(found).__name__} of {len(found)} arrays, as for several outputs"
+    else:
+        values = np.asarray(values)
+        shape = f"shape {values.shape}"
+        if values.shape == (n_samples, len(classes)):
+            columns = _named_columns(found, classes, who)
+            return checked_probabilities(values[:, columns], who)
+    raise ValueError(
+        f"{who}: predict_proba must return an array of shape (n_samples, n_classes) = ({n_samples}, "
+        f"{len(classes)}), one column for each of its classes_; it returned {shape}. Wrap it in a classifier "
+        "whose predict_proba does, or give its answers to fit as teacher_logits."
+    )
+
+
+def _named_columns(found: Any, classes: np.ndarray, who: str) -> np.ndarray:
+    """Return where each class stands among the columns of an answer, by name where they are named."""
+    in_order = np.arange(len(classes))
+    names = column_names(found)
+    if names is None or names == in_order.tolist():
+        return in_order
+    place = {str(name): column for column, name in enumerate(names)}
+    if set(place) != {str(label) for label in classes.tolist()}:
+        raise ValueError(
+            f"{who}: predict_proba returned columns named {names[:10]}, but its classes_ are "
+            f"{classes.tolist()[:10]}. Let it name them as the classes, or return an array."
+        )
+    return np.array([place[str(label)] for label in classes.tolist()])

@@ -1,0 +1,150 @@
+"""``teacher_logits`` as they are given: aligned with the rows of X and the classes of y.
+
+Columns and rows that carry names are aligned by them; names that do not match are refused.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils import check_array
+from torch import Tensor
+
+from sklearn_kd.errors._context import naming
+from sklearn_kd.inputs._arrays import column_names, from_torch
+from sklearn_kd.layers._outputs import are_probabilities
+from sklearn_kd.teachers._class_alignment import classes_of_columns, columns_of
+from sklearn_kd.teachers._logit_checks import logarithms, refuse_wrong_numbers
+from sklearn_kd.teachers._networks import warn_of_probabilities
+
+_WHO = "teacher_logits"
+
+
+def checked_logits(
+    teacher_logits: Any,
+    n_samples: int,
+    classes: np.ndarray,
+    *,
+    stated: list | None = None,
+    names: Any = None,
+) -> np.ndarray | None:
+    """Check given logits, and return them as float32 of shape (n_samples, n_classes), or None.
+
+    Parameters
+    ----------
+    teacher_logits : array-like, DataFrame, Tensor or None
+    n_samples : int
+        Rows of X.
+    classes : ndarray
+        Of y, in the order that is wanted.
+    stated : list or None, default=None
+        The classes of the columns, where the user states them.
+    names : object, default=None
+        X, or y: a pandas index of it names the rows.
+
+    Raises
+    ------
+    ValueError
+        If they have another shape, names that do not match, NaN or +inf.
+    """
+    if teacher_logits is None:
+        return None
+    columns, index = column_names(teacher_logits), getattr(names, "index", None)
+    given = _in_order(teacher_logits, index) if hasattr(index, "equals") else teacher_logits
+    values = _numbers(given)
+    if values.ndim != 2 or len(values) != n_samples or (values.shape[1] == 1 and len(classes) == 2):
+        one_each = values.numel() == n_samples and len(classes) == 2
+        mend = " Of one number z for each row, such as a decision function's, make np.c_[0 * z, z]."
+        raise ValueError(
+            f"{_shape_wanted(n_samples, classes)}; got {tuple(values.shape)}.{mend if one_each else ''}"
+        )
+    places = _columns(columns, values.shape[1], n_samples, classes, stated)
+    refuse_wrong_numbers(values[:, places], _WHO)
+    if are_probabilities(values):
+        warn_of_probabilities(_WHO, "Give what the network returns before its softmax")
+        values = logarithms(values)
+    return values[:, places].numpy()
+
+
+def _numbers(given) -> Tensor:
+    with naming(_WHO):
+        array = check_array(
+            from_torch(given, _WHO),
+            dtype=np.float32,
+            input_name=_WHO,
+            ensure_all_finite=False,
+            ensure_2d=False,  # scikit-learn advises a reshape, which would not make logits of labels
+            allow_nd=True,
+        )
+    return torch.as_tensor(np.require(array, requirements=["C", "W"]))
+
+
+def _shape_wanted(n_samples, classes):
+    return (
+        f"teacher_logits must have shape (n_samples, n_classes) = ({n_samples}, {len(classes)}), "
+        f"one row per row of X and one column per class in the order {classes.tolist()[:10]}"
+    )
+
+
+# --------------------------------------------------------------------------------------
+# Columns
+
+
+def _columns(names, n_columns, n_samples, classes, stated) -> np.ndarray:
+    """Return the column of each class: by name, by what is stated, or by place."""
+    known = None if names is None else _classes_named(names, classes, stated)
+    known = stated if known is None else known
+    known = classes_of_columns(n_columns, known, stated, _WHO)
+    if known is not None:
+        return columns_of(known, classes)
+    if n_columns != len(classes):
+        raise ValueError(
+            f"{_shape_wanted(n_samples, classes)}; got {(n_samples, n_columns)}. Columns of other classes "
+            "are accepted where all are named: by teacher_classes, or as the columns of a DataFrame."
+        )
+    return np.arange(n_columns)
+
+
+def _classes_named(names, classes, stated) -> list | None:
+    """Return the class of each named column; None where no name is a class and the classes are stated."""
+    labels = classes.tolist()
+    if len(set(names)) < len(names):
+        raise ValueError(f"teacher_logits has several columns of one name: {names[:10]}.")
+    if set(labels) <= set(names):
+        return names
+    by_text = {str(label): label for label in (labels if stated is None else stated)}
+    if len(by_text) >= len(labels) and {str(label) for label in labels} <= set(names):
+        return [by_text.get(name, name) for name in names]
+    if stated is not None and not set(by_text) & {str(name) for name in names}:
+        return None
+    raise ValueError(
+        f"teacher_logits has the columns {names[:10]}, but y the classes {labels[:10]}. Name every column by "
+        "its label, or give teacher_logits.to_numpy() if they are in sorted order of the labels."
+    )
+
+
+# --------------------------------------------------------------------------------------
+# Rows
+
+
+def _in_order(given, index):
+    """Return the rows in the order of X's index, where they carry an index of their own."""
+    own: Any = getattr(given, "index", None)
+    if not hasattr(own, "equals") or not hasattr(given, "loc") or own.equals(index) or len(own) != len(index):
+        return given
+    by_default = type(own).__name__ == "RangeIndex" and own.tolist() == list(range(len(own)))
+    same = own.is_unique and index.is_unique and not len(own.symmetric_difference(index))
+    if same and not by_default:
+        return given.loc[index]
+    if by_default and not same:
+        return given  # default numbers name no rows
+    positions = own.dtype.kind in "iu" and own.is_monotonic_increasing and own.is_unique
+    if positions and index.dtype.kind not in "iu":
+        return given  # a subset of default numbers, as a fold has them
+    what = "the default index, and X the same numbers in another order" if same else "another index than X"
+    raise ValueError(
+        f"teacher_logits has {what}: {own[:5].tolist()} … and {index[:5].tolist()} …. Give it the index of "
+        "X, or teacher_logits.to_numpy() if row i belongs to row i of X."
+    )

@@ -1,0 +1,223 @@
+"""Checks of teachers' answers: numbers, probabilities, and logits in whatever a network returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.frozen import FrozenEstimator
+from torch import Tensor
+
+from sklearn_kd.layers._outputs import SUM_TOLERANCE, tensors_in
+
+# What stands for a probability of exactly 0, whose logarithm is infinite: half the smallest
+# probability that the teacher gives (the usual replacement of rounded zeros in compositional
+# data), kept within these bounds. A forest of 100 trees that gives 0 means "less than one
+# vote", 0.005; a far smaller number would make noise the largest thing it says at high T.
+FLOOR_BOUNDS = (1e-7, 1e-2)
+
+# The share of rows whose sums may be further off, if they are numbers from 0 to 1.
+_MOST_OFF = 0.05
+
+
+class WrongAnswerError(ValueError):
+    """An answer that nothing can be learned from. Its message is ``before``, the row and ``after``."""
+
+    def __init__(self, before: str, row: int, after: str):
+        super().__init__(f"{before} row {row}{after}")
+        self.before, self.row, self.after = before, row, after
+
+    def __reduce__(self):
+        return type(self), (self.before, self.row, self.after)
+
+
+@contextmanager
+def naming_rows(rows: np.ndarray) -> Iterator[None]:
+    """Re-raise a wrong answer's error with ``rows[i]`` in place of row i."""
+    try:
+        yield
+    except WrongAnswerError as error:
+        raise WrongAnswerError(error.before, int(rows[error.row]), error.after) from None
+
+
+def name_of(teacher: Any, name: str = "teacher") -> str:
+    """Return what messages call a teacher, or another network that is given as ``name``."""
+    return f"{name} {type(thawed(teacher)).__name__}"
+
+
+def thawed(teacher: Any) -> Any:
+    """Return the estimator inside a FrozenEstimator, or anything else as it is."""
+    return teacher.estimator if isinstance(teacher, FrozenEstimator) else teacher
+
+
+# --------------------------------------------------------------------------------------
+# Numbers
+
+
+def refuse_wrong_numbers(logits: Tensor, who: str) -> None:
+    """Raise if a row of logits has NaN or +inf, or nothing but −inf.
+
+    A single −inf is a class that is switched off, of probability 0.
+
+    Raises
+    ------
+    WrongAnswerError
+        Naming ``who`` and the first such row.
+    """
+    wrong = ~torch.isfinite(_peaks(logits))
+    if not bool(wrong.any()):
+        return
+    row = int(wrong.nonzero()[0])
+    values = logits[row]
+    found = (
+        "NaN" if bool(values.isnan().any()) else "+inf" if bool((values > 0).any()) else "nothing but −inf"
+    )
+    raise WrongAnswerError(
+        f"{who}:",
+        row,
+        f" of X has {found} among its logits; a logit is a number, or −inf for a class that is switched "
+        "off. See whether that row is all numbers, scaled as for the teacher, ask the teacher in float32, or "
+        "leave such rows out.",
+    )
+
+
+def _peaks(logits):
+    # The row's maximum shows NaN, +inf and a row of nothing but −inf.
+    return logits.amax(dim=1)
+
+
+class AnswersWatch:
+    """Notes without waiting for the device whether answers given in training are numbers.
+
+    Parameters
+    ----------
+    who : str
+        What messages call the teacher.
+    """
+
+    def __init__(self, who: str):
+        self.who = who
+        self._sum: Tensor | None = None
+
+    def note(self, logits: Tensor) -> None:
+        """Take a batch of logits into account."""
+        # A sum with a value that is not finite stays so.
+        peaks = _peaks(logits).sum()
+        self._sum = peaks if self._sum is None else self._sum + peaks
+
+    def fault(self) -> str | None:
+        """Return a message if the teacher answered with something else than numbers, else None."""
+        if self._sum is None or bool(torch.isfinite(self._sum)):
+            return None
+        return (
+            f"{self.who} answered some training batches with NaN or +inf, which no lr mends: try the teacher "
+            "in float32, and whether augment leaves X in the range that the teacher was trained on."
+        )
+
+
+# --------------------------------------------------------------------------------------
+# Probabilities
+
+
+def checked_probabilities(probabilities: Any, who: str) -> np.ndarray:
+    """Check what a ``predict_proba`` returned, and return it as an array.
+
+    Raises
+    ------
+    WrongAnswerError
+        Naming ``who`` and the first row that is no distribution.
+    ValueError
+        If it has not the shape (n, K).
+    """
+    probabilities = np.asarray(probabilities)
+    if probabilities.ndim != 2:
+        raise ValueError(
+            f"{who}: predict_proba must return an array of shape (n_samples, n_classes), one label per row; "
+            f"it returned shape {probabilities.shape}."
+        )
+    sums = probabilities.sum(axis=1)
+    # Written so that NaN is wrong too.
+    right = (probabilities >= 0).all(axis=1) & (np.abs(sums - 1) <= _tolerance(probabilities))
+    # A few sums may be off by cancellation, as GaussianNB's are in float32; the softmax sets them right.
+    possible = right | ((probabilities >= 0) & (probabilities <= 1 + SUM_TOLERANCE)).all(axis=1) & (
+        sums > 0.5
+    )
+    if right.all() or (possible.all() and np.mean(~right) <= _MOST_OFF):
+        return probabilities
+    row = int(np.flatnonzero(~right)[0])
+    raise WrongAnswerError(
+        f"{who}: predict_proba must give probabilities, ≥ 0 and with sum 1;",
+        row,
+        f" of X has {_looks_like(probabilities, row)}. Give a teacher whose predict_proba does, or its "
+        "logits as teacher_logits.",
+    )
+
+
+def _tolerance(probabilities):
+    """Return how far a sum may be from 1: of two decimals, each may be off by half of the last."""
+    two_decimals = np.allclose(probabilities, np.round(probabilities, 2), rtol=0, atol=1e-6)
+    return min(max(SUM_TOLERANCE, 0.0051 * probabilities.shape[1]), 0.5) if two_decimals else SUM_TOLERANCE
+
+
+def _looks_like(values, row):
+    found = values[row]
+    if np.isnan(found).any():
+        return "NaN"
+    lowest, total = found.min(), found.sum()
+    spread = f"the smallest value {lowest:.3g} and the sum {total:.3g}"
+    if (values <= 0).all() and abs(np.exp(found).sum() - 1) <= SUM_TOLERANCE:
+        return f"{spread}, as log-probabilities have"
+    if lowest >= 0 and abs(total - 100) <= 100 * SUM_TOLERANCE:
+        return f"{spread}, as percentages have"
+    return f"{spread}, as decision values or logits may have" if lowest < 0 else spread
+
+
+def log_probabilities(probabilities: np.ndarray) -> np.ndarray:
+    """Take logarithms, zeros replaced as ``FLOOR_BOUNDS`` says, float32."""
+    return logarithms(torch.as_tensor(np.asarray(probabilities))).numpy().astype(np.float32)
+
+
+def logarithms(probabilities: Tensor) -> Tensor:
+    """Take logarithms as :func:`log_probabilities`, of a tensor on any device, without waiting for it."""
+    smallest = torch.where(probabilities > 0, probabilities, torch.inf).amin()
+    return torch.maximum(probabilities, (smallest / 2).clamp(*FLOOR_BOUNDS)).log()
+
+
+# --------------------------------------------------------------------------------------
+# What a network returns
+
+
+def logits_in(output: Any, n_rows: int, widths: Sequence[int], who: str) -> Tensor:
+    """Find the logits in what a network returned, shape (n_rows, K), float32.
+
+    ``output`` is a tensor, or has ``logits``, or is a tuple, list or mapping that holds them: then
+    they are the first tensor of one of ``widths`` columns, or the only one with two dimensions.
+
+    Raises
+    ------
+    ValueError
+        Naming ``who``, if they cannot be told from the rest.
+    """
+    named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    if isinstance(named, Tensor):
+        output = named
+    if isinstance(output, Tensor):
+        if output.ndim == 2 and len(output) == n_rows:
+            return output.float()
+        raise ValueError(
+            f"{who} must return logits of shape (n, n_classes) for n rows; for {n_rows} it returned "
+            f"{tuple(output.shape)}. Wrap it in a module that returns such logits."
+        )
+    tensors = [tensor for _, tensor in tensors_in(output)]
+    rows = [t for t in tensors if t.ndim == 2 and len(t) == n_rows]
+    fitting = [t for t in rows if t.shape[1] in widths] or (rows if len(rows) == 1 else [])
+    if fitting:
+        return fitting[0].float()
+    raise ValueError(
+        f"{who} must return logits of shape (n, n_classes); it returned {type(output).__name__} with tensors "
+        f"of shape {[tuple(t.shape) for t in tensors[:8]]}, none of which is named logits or has "
+        f"{' or '.join(map(str, widths))} columns. Wrap it in a module that returns the logits alone."
+    )

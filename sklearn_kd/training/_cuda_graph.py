@@ -1,0 +1,139 @@
+"""Whole training iterations captured in a CUDA graph and replayed.
+
+A small student keeps a GPU waiting for the next operation to be launched. A graph launches all
+operations of an iteration at once: forward, backward, the optimizer's step, the hypergradient
+and the step of the metaparameters. What it reads and writes stays where it was when the graph
+was captured, so batches are copied in and results are copied out.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sklearn_kd.inputs._batches import Batch
+from sklearn_kd.runtime._random_state import random_state
+
+log = logging.getLogger("sklearn_kd")
+
+Iteration = Callable[..., dict[str, Tensor]]
+
+# So many iterations run as usual first: they create the optimizer's state and let libraries
+# choose their algorithms, neither of which can be captured.
+WARM_UP = 3
+
+
+def why_not_captured(
+    device: torch.device, optimizer: torch.optim.Optimizer, *, watched: bool, compiled: bool
+) -> str | None:
+    """Return why the iterations of a fit cannot be captured, or None.
+
+    Parameters
+    ----------
+    device : torch.device
+    optimizer : Optimizer
+    watched : bool
+        Whether a callback looks at the gradients within an iteration.
+    compiled : bool
+        Whether the student's forward pass is compiled.
+    """
+    if watched:
+        return "a callback looks at the gradients"
+    if device.type != "cuda":
+        return f"a CUDA graph needs a CUDA device, not {device.type}"
+    if not all(group.get("capturable", True) for group in optimizer.param_groups):
+        return f"{type(optimizer).__name__} needs optimizer__capturable=True"
+    if not isinstance(optimizer, torch.optim.SGD | torch.optim.Adam | torch.optim.AdamW):
+        return f"it is not known whether a step of {type(optimizer).__name__} can be captured"
+    return "compile=True has its own graphs" if compiled else None
+
+
+class CudaGraph:
+    """torch's graph, behind the two methods that are needed of it."""
+
+    def __init__(self) -> None:
+        self._graph = torch.cuda.CUDAGraph()
+
+    def capture(self, function: Callable[[], Any]) -> Any:
+        """Note what ``function`` does, without doing it; its tensors are filled by replays."""
+        with torch.cuda.graph(self._graph):
+            return function()
+
+    def replay(self) -> None:
+        """Do what was captured."""
+        self._graph.replay()
+
+    @staticmethod
+    def warm_up(function: Callable[[], Any]) -> Any:
+        """Run ``function`` on a side stream, as torch asks for before a capture."""
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            result = function()
+        torch.cuda.current_stream().wait_stream(stream)
+        return result
+
+
+class CapturedIterations:
+    """Runs iterations, from the fourth of each kind and shape as a graph.
+
+    Parameters
+    ----------
+    device : torch.device
+    settings : callable() -> object
+        The numbers that a graph holds as constants, such as learning rates. Where they have
+        changed the iteration is captured anew.
+    make_graph : callable() -> CudaGraph, default=CudaGraph
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        settings: Callable[[], object],
+        make_graph: Callable[[], Any] = CudaGraph,
+    ):
+        self._device, self._settings, self._make_graph = device, settings, make_graph
+        self._warmed: dict[tuple, int] = {}
+        self._captured: dict[tuple, tuple[object, _Captured]] = {}
+        self._draws = False
+
+    def __call__(self, iteration: Iteration, *batches: Batch) -> dict[str, Tensor]:
+        """Run or replay ``iteration(*batches)``; return its tensors by name."""
+        key = (iteration.__name__, *(tuple(batch[0].shape) for batch in batches))
+        if self._draws or self._warmed.get(key, 0) < WARM_UP:
+            return self._warm_up(key, iteration, batches)
+        settings, captured = self._captured.get(key, (None, None))
+        if captured is None or settings != self._settings():
+            captured = _Captured(self._make_graph(), iteration, batches)
+            self._captured[key] = self._settings(), captured
+        return captured(batches)
+
+    def _warm_up(self, key, iteration, batches):
+        before = random_state(self._device)
+        result = self._make_graph().warm_up(lambda: iteration(*batches))
+        after = random_state(self._device)
+        if not self._draws and any(not torch.equal(before[name], after[name]) for name in before):
+            # A hypergradient replays random numbers, and a graph draws new ones in each replay.
+            log.info("Not captured in a CUDA graph: the student draws random numbers.")
+            self._draws = True
+        self._warmed[key] = self._warmed.get(key, 0) + 1
+        return result
+
+
+class _Captured:
+    """One captured iteration, with the tensors it reads and writes."""
+
+    def __init__(self, graph, iteration: Iteration, batches):
+        self._graph = graph
+        self._inputs = [batch.map(torch.clone) for batch in batches]
+        self._outputs = graph.capture(lambda: iteration(*self._inputs))
+
+    def __call__(self, batches) -> dict[str, Tensor]:
+        for own, given in zip(self._inputs, batches, strict=True):
+            own.copy_(given)
+        self._graph.replay()
+        return {name: output.clone() for name, output in self._outputs.items()}

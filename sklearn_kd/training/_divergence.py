@@ -1,0 +1,127 @@
+"""Detects non-finite predictions before, during and after training."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from sklearn_kd.inputs._data import SplitData
+from sklearn_kd.runtime._eval_mode import evaluating_without_trace
+from sklearn_kd.runtime._random_state import preserved_random_state
+
+# Rows that are tried for all: those of the largest values.
+_N_TRIED = 16
+# Logits of these above this size are too near to overflow to speak for the other rows.
+_LARGE = 1e15
+# Values whose squares may overflow, as in the variance of a batch normalisation.
+_LARGE_SQUARES = 1e9
+
+
+class OverflowCheck:
+    """Checks whether a student's probabilities of the rows of a fit are numbers.
+
+    Asked about the rows of the largest values, and about all where their logits are so large that
+    they cannot speak for the others. Of a user's Dataset it is asked about two rows.
+
+    Parameters
+    ----------
+    data : SplitData
+    """
+
+    def __init__(self, data: SplitData):
+        sets = [part for part in data if part is not None]
+        self._all = [part.X for part in sets if isinstance(part.X, Tensor)]
+        self.rows = torch.cat([_largest(x) for x in self._all] or [part.samples for part in sets])
+
+    @property
+    def largest(self) -> float:
+        """The largest absolute value that there is."""
+        return float(self.rows.abs().max())
+
+    def passed_by(self, student: nn.Module) -> bool:
+        """Return whether no probability is NaN in evaluation mode."""
+        with evaluating_without_trace(student, self.rows.device):
+            known, small = torch.stack(_known_and_small(student(self.rows))).tolist()
+            if small or not known:
+                return known
+            # The batch size of prediction; each row is answered apart from the others.
+            batches = (x for rows in self._all for x in rows.split(1024))
+            return all(bool(_known_and_small(student(x))[0]) for x in batches)
+
+
+def _known_and_small(logits):
+    return ~torch.softmax(logits.float(), dim=1).isnan().any(), logits.abs().max() < _LARGE
+
+
+def _largest(X: Tensor) -> Tensor:
+    if len(X) <= _N_TRIED:
+        return X
+    # By their length, for a fifth of the time that their maximum takes. One that overflows is the largest.
+    return X[torch.linalg.vector_norm(X.flatten(1), dim=1).topk(_N_TRIED).indices]
+
+
+def refuse_overflow(logits: Tensor) -> Tensor:
+    """Return the logits if all probabilities are numbers, else raise.
+
+    Raises
+    ------
+    ValueError
+        Naming X.
+    """
+    # A sum, which is finite only where all logits are, takes little time beside a softmax.
+    if bool(torch.isfinite(logits.sum())) or bool(_known_and_small(logits)[0]):
+        return logits
+    rows = torch.softmax(logits.float(), dim=1).isnan().any(dim=1).nonzero().flatten()
+    raise ValueError(
+        f"X has {len(rows)} rows, such as row {int(rows[0])} of a batch, for which the "
+        "student's logits overflow float32. Are they scaled as the rows given to fit?"
+    )
+
+
+def has_finite_state(modules: Sequence[nn.Module]) -> bool:
+    """Return whether all weights and buffers are finite."""
+    state = [v for m in modules for v in m.state_dict().values() if isinstance(v, Tensor)]
+    # As for gradients, a sum is quick, and overflows only next to what overflows itself.
+    return not state or bool(torch.isfinite(torch.stack([v.sum(dtype=_sums(v)) for v in state])).all())
+
+
+def _sums(values):
+    return values.dtype if values.is_floating_point() or values.is_complex() else torch.float32
+
+
+def check_scale(student: nn.Module, data: SplitData) -> None:
+    """Refuse values for which a student has no probabilities before it has learned anything.
+
+    Raises
+    ------
+    ValueError
+        Naming the student if its weights are not finite, else X, or X_val.
+    """
+    if not has_finite_state([student]):
+        raise ValueError(
+            "student has weights or buffers that are not finite. Give one whose weights are numbers, or "
+            "a class, which is made anew."
+        )
+    for name, part in (("X", data.train), ("X_val", data.valid)):
+        if part is None:
+            continue
+        check = OverflowCheck(SplitData(part, None))
+        if not check.passed_by(student) or not _keeps_finite_state(student, check):
+            raise ValueError(
+                f"{name} has values up to {check.largest:.2g}, for which the logits of the untrained "
+                f"student overflow float32. Scale {name}, for example by a StandardScaler before the "
+                "classifier in a pipeline."
+            )
+
+
+def _keeps_finite_state(student, check):
+    """Return whether a training pass leaves buffers, such as running variances, finite."""
+    if check.largest < _LARGE_SQUARES or len(check.rows) < 2 or not any(True for _ in student.buffers()):
+        return True
+    student = copy.deepcopy(student).train()
+    with preserved_random_state(check.rows.device), torch.no_grad():
+        student(check.rows)
+    return has_finite_state([student])

@@ -1,0 +1,60 @@
+"""Tells interrupts of a fit from callbacks that end it, and acts on them."""
+
+from __future__ import annotations
+
+import dis
+import sys
+import warnings
+
+# Callers that make a fit part of something larger, which would go on with its result: a search, a
+# cross-validation, an ensemble, a comparison, the fit of a student whose teacher it is.
+_LARGER = ("joblib.parallel", "sklearn", "sklearn_kd.comparison._compare", "sklearn_kd.teachers._adapters")
+# Callers that only pass a call on to one estimator.
+_HANDING_ON = ("sklearn.pipeline", "sklearn.base", "sklearn.callback", "sklearn.utils")
+
+
+def from_outside(interrupt: KeyboardInterrupt) -> bool:
+    """Return whether Ctrl-C raised it, not a ``raise`` in a callback or in this library."""
+    trace = interrupt.__traceback__
+    if trace is None:
+        return True
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    instruction = trace.tb_frame.f_code.co_code[trace.tb_lasti]
+    return dis.opname[instruction] != "RAISE_VARARGS"
+
+
+def end_interrupted(interrupted: bool, epoch: int, max_epochs: int, n_iterations: int) -> None:
+    """End a fit that is complete but for a user's Ctrl-C: warn, or stop what the fit is a part of.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        Inside a search, a cross-validation and the like, which would score a student that is not
+        trained to the end, and go on.
+    """
+    if not interrupted:
+        return
+    if is_part_of_something_larger():
+        raise KeyboardInterrupt(f"in epoch {epoch} of {max_epochs}, after {n_iterations} iterations")
+    warnings.warn(
+        f"Interrupted in epoch {epoch} of {max_epochs}, after {n_iterations} iterations: the student is kept "
+        "as it is, and predicts; net_.interrupted_ is true. Fit again to train it to the end.",
+        UserWarning,
+        stacklevel=2,
+    )
+
+
+def is_part_of_something_larger() -> bool:
+    """Return whether scikit-learn, joblib or this library called the fit that is under way."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if _is_within(module, _LARGER) and not _is_within(module, _HANDING_ON):
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
+
+
+def _is_within(module, packages):
+    return any(module == name or module.startswith(f"{name}.") for name in packages)

@@ -1,0 +1,543 @@
+"""The skorch net behind the estimators: the loop, and what happens in one training iteration.
+
+Each system's net adds its training loss to that.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from skorch import NeuralNetClassifier
+from skorch.callbacks import Callback, EpochScoring, GradientNormClipping, PrintLog
+
+from sklearn_kd.bilevel._hypergradient import StepRecord
+from sklearn_kd.bilevel._optimizer_response import (
+    Clipping,
+    global_norm,
+    ill_conditioned_steps,
+    warn_if_response_unknown,
+)
+from sklearn_kd.checkpointing._snapshot import Keeper
+from sklearn_kd.inputs._batches import EndlessBatches, evaluation_batches, training_batches
+from sklearn_kd.inputs._data import DistillationData, SplitData
+from sklearn_kd.losses._logits import validation_loss
+from sklearn_kd.meta import Strategy
+from sklearn_kd.meta._path import LearnedPath
+from sklearn_kd.runtime._devices import as_number, full_precision, reading_is_free
+from sklearn_kd.runtime._memory import training_named
+from sklearn_kd.runtime._random_state import preserved_random_state
+from sklearn_kd.runtime._snapshots import BufferSnapshot, OptimizerSnapshot
+from sklearn_kd.teachers._logit_checks import AnswersWatch
+from sklearn_kd.training._cuda_graph import CapturedIterations, why_not_captured
+from sklearn_kd.training._divergence import OverflowCheck, has_finite_state
+from sklearn_kd.training._interrupts import from_outside
+from sklearn_kd.training._label_scorers import show_labels_to_scorers
+from sklearn_kd.training._nonfinite import (
+    GOOD,
+    MEND,
+    NO_DIRECTION,
+    NO_HYPERGRADIENT,
+    SKIPPED,
+    Skips,
+    StepSkipped,
+    divergence_message,
+    is_finite,
+    skips_message,
+)
+
+log = logging.getLogger("sklearn_kd")
+
+
+def _as_it_is(iteration, *batches):
+    return iteration(*batches)
+
+
+def _outcome(outcome, known, directionless):
+    """Return an iteration's outcome, given its step's, and whether its hypergradient is finite or none."""
+    known = as_number(known)
+    if not isinstance(known, torch.Tensor):
+        return outcome if known else NO_DIRECTION if directionless else NO_HYPERGRADIENT
+    unknown = torch.where(torch.as_tensor(directionless), NO_DIRECTION, NO_HYPERGRADIENT)
+    return torch.where(known | (outcome == SKIPPED), outcome, unknown)
+
+
+class TrainingNet(NeuralNetClassifier):
+    """Trains a student under a strategy for the metaparameters.
+
+    It sees tensors and class codes only, as :class:`SplitData`; labels, teachers and the
+    validation of input are the estimator's. skorch's callbacks work on it unchanged.
+
+    Subclasses override :meth:`train_step_single`, which is the training loss and ends in
+    :meth:`judged`, and where they must :meth:`new_step_record`, :meth:`trained_modules` and
+    :meth:`where_it_stood`.
+
+    An iteration whose loss or gradient is not finite changes nothing. The columns
+    ``skipped_steps`` and ``skipped_hypergradients`` of the history count, by epoch, such
+    iterations and the hypergradients that were not finite or had no direction.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The student; trained in place.
+    metaparameters : LearnedPath
+        Moved in place.
+    strategy : Strategy
+    hypergradient : str
+        One of ``METHODS``.
+    labels : ndarray of shape (n_classes,) or None, default=None
+        The label of each class code, which the scorers of callbacks see. None: they see codes.
+    autocast : bool, default=False
+    cuda_graph : bool, default=False
+    **params
+        Of skorch's ``NeuralNetClassifier``.
+
+    Attributes
+    ----------
+    val_temperature_ : float
+        T_val now.
+    diverged_ : bool
+        Whether training was given up.
+    interrupted_ : bool
+        Whether a user ended it, or the trials that it is the best of.
+    collapsed_ : bool
+        Whether the student predicts one class for D_train, or is no better than chance there, as
+        found when the estimator's fit ended.
+    """
+
+    step_record_: StepRecord | None
+    keeper_: Keeper | None
+    validation_batches_: Any  # EndlessBatches while a fit lasts
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        *,
+        metaparameters: LearnedPath,
+        strategy: Strategy,
+        hypergradient: str,
+        labels: np.ndarray | None = None,
+        autocast: bool = False,
+        cuda_graph: bool = False,
+        **params,
+    ):
+        if labels is not None:
+            params.setdefault("classes", np.arange(len(labels)))
+        super().__init__(
+            module,
+            criterion=torch.nn.CrossEntropyLoss,
+            iterator_train=training_batches,
+            iterator_valid=evaluation_batches,
+            iterator_train__shuffle=params.pop("iterator_train__shuffle", True),
+            train_split=None,
+            **params,
+        )
+        self.metaparameters = metaparameters
+        self.strategy = strategy
+        self.hypergradient = hypergradient
+        self.labels = labels
+        self.autocast = autocast
+        self.cuda_graph = cuda_graph
+
+    # ----------------------------------------------------------------------------------
+    # The data
+
+    def check_data(self, X: SplitData, y=None) -> None:
+        """Check nothing: the estimator has made the data."""
+
+    def get_dataset(self, X, y=None):
+        """Wrap inputs that scoring callbacks predict for."""
+        if isinstance(X, DistillationData):
+            return X
+        return DistillationData(torch.as_tensor(X).to(self.device))
+
+    def get_split_datasets(self, X: SplitData, y=None, **params):
+        """Return D_train and D_val as they were given."""
+        return X
+
+    def fit_loop(self, X: SplitData, y=None, epochs=None, **params):
+        """Train, from a checkpoint if there is one, with batches of D_val at hand as long as that takes."""
+        self.validation_batches_ = EndlessBatches(partial(self._shuffled_validation_batches, X.valid))
+        epochs = self.max_epochs if epochs is None else epochs
+        try:
+            if self.keeper_ is not None:
+                epochs -= self.keeper_.restore(self)
+            with training_named(self, X):
+                return super().fit_loop(X, y, epochs, **params)
+        except KeyboardInterrupt as interrupt:
+            self.interrupted_ = from_outside(interrupt)
+            raise  # skorch ends the training, and keeps what has been learned
+        finally:
+            self.validation_batches_ = None  # it holds D_val
+            self.step_record_ = None  # and this a copy of the weights
+            self.keeper_ = None
+
+    def _shuffled_validation_batches(self, dataset):
+        warn_if_response_unknown(self.optimizer_)
+        settings = {"batch_size": self.batch_size, "shuffle": True, "drop_last": True}
+        settings |= self.get_params_for("iterator_valid")
+        return evaluation_batches(dataset, **settings)
+
+    # ----------------------------------------------------------------------------------
+    # The student
+
+    def initialize(self):
+        """Initialize as skorch does, and mark the net as untrained."""
+        super().initialize()
+        self.val_temperature_ = 1.0
+        self.step_record_ = self.validation_batches_ = self.keeper_ = None
+        self.compiled_forward_ = self.captured_ = None
+        self.listeners_ = {}
+        self.diverged_ = self.interrupted_ = self.collapsed_ = False
+        self.skips_, self.overflow_check_, self.finite_weights_ = Skips(), None, {}
+        self.watch_: AnswersWatch | None = None  # of a teacher that answers while the student trains
+        return self
+
+    def initialize_callbacks(self):
+        """Initialize callbacks as skorch does, and give their scorers labels."""
+        super().initialize_callbacks()
+        if self.labels is not None:
+            show_labels_to_scorers([callback for _, callback in self.callbacks_], self.labels)
+        return self
+
+    def predict(self, X):
+        """Predict in ``classes_``: codes, but for scorers, which are given labels."""
+        return self.classes_[super().predict(X)]
+
+    @property
+    def labels_of_columns(self) -> np.ndarray | None:
+        """The label of each column of the logits, as the net's teacher role needs them."""
+        return self.labels
+
+    @property
+    def recorded(self) -> tuple[str, ...]:
+        """Names of what the net itself records in the history by epoch, beside the losses."""
+        return "skipped_steps", "skipped_hypergradients"
+
+    def trained_modules(self) -> list[torch.nn.Module]:
+        """All that the optimizer moves, the student first."""
+        return [self.module_]
+
+    def torch_compile(self, module, name):
+        """Leave the module as it is: a compiled one prefixes the names of its weights."""
+        return module
+
+    def infer(self, x, **params):
+        """Logits of a batch, float32; computed in bfloat16 where autocast is asked for."""
+        if self._record is not None and self.hypergradient == "exact":
+            return self.module_(x)  # a compiled pass can be taken back once only
+        if not self.autocast or self._record is not None:
+            return self._forward(x)
+        with torch.autocast(x.device.type, dtype=torch.bfloat16):
+            return self._forward(x).float()
+
+    def _forward(self, x):
+        """The student's forward pass, compiled where that was asked for."""
+        if not self.compile:
+            return self.module_(x)
+        if self.compiled_forward_ is None:
+
+            def forward(x: torch.Tensor) -> torch.Tensor:
+                return self.module_(x)
+
+            self.compiled_forward_ = torch.compile(forward)
+        return self.compiled_forward_(x)
+
+    def snapshot(self):
+        """Return a net that predicts as this one does now, while this one trains on."""
+        frozen = type(self).__new__(type(self))
+        changed = {"module_": copy.deepcopy(self.module_), "history_": copy.copy(self.history)}
+        frozen.__dict__.update(self.__dict__ | changed)
+        return frozen
+
+    def __getstate__(self):
+        # Made when needed: none belongs into a pickle, and some cannot be in one.
+        return super().__getstate__() | {
+            "captured_": None,
+            "compiled_forward_": None,
+            "listeners_": {},
+            "validation_batches_": None,
+            "keeper_": None,
+            "step_record_": None,
+            "overflow_check_": None,
+            "watch_": None,
+        }
+
+    # ----------------------------------------------------------------------------------
+    # The loop
+
+    def notify(self, method_name, **cb_kwargs):
+        """Notify as skorch does, but skip calls that would do nothing."""
+        getattr(self, method_name)(self, **cb_kwargs)
+        for callback in self._listeners(method_name):
+            getattr(callback, method_name)(self, **cb_kwargs)
+
+    def on_train_begin(self, net, X=None, y=None, **kwargs):
+        """Find out who listens."""
+        super().on_train_begin(net, X, y, **kwargs)
+        self.listeners_ = {}
+        self.captured_ = self._capturing() if self.cuda_graph else None
+        self.skips_, self.overflow_check_, self.checked_at_ = Skips(), OverflowCheck(X), None
+        self.diverged_ = self.interrupted_ = self.collapsed_ = False
+        self.with_buffers_ = [part for m in self.trained_modules() for part in m.modules() if part._buffers]
+
+    def _capturing(self):
+        """Iterations as CUDA graphs, or None, with the reason in the log."""
+        device = torch.device(self.device)
+        watched = bool(self._listeners("on_grad_computed"))
+        reason = why_not_captured(device, self.optimizer_, watched=watched, compiled=self.compile)
+        if reason is not None:
+            log.info("Not captured in a CUDA graph: %s.", reason)
+            return None
+        return CapturedIterations(device, self._constants_of_an_iteration)
+
+    def _constants_of_an_iteration(self):
+        groups = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer_.param_groups]
+        return groups, self.val_temperature_, self.hypergradient
+
+    def _listeners(self, method_name):
+        if method_name not in self.listeners_:
+            self.listeners_[method_name] = [
+                callback for _, callback in self.callbacks_ if self._listens(callback, method_name)
+            ]
+        return self.listeners_[method_name]
+
+    def _listens(self, callback, method_name):
+        if type(callback) is PrintLog and callback.sink is print and not self.verbose:
+            return False  # it would draw up its table and print nothing
+        own = getattr(type(callback), method_name, None)
+        inherited = own is not None and own is getattr(Callback, method_name, None)
+        return not inherited or method_name in vars(callback)
+
+    def run_single_epoch(self, iterator, training, prefix, step_fn, **params):
+        """Run an epoch as skorch does, but copy the losses from the device once, when it ends.
+
+        Where a callback other than a score may look at them batch by batch, they are copied
+        batch by batch. The epoch ends early where too many steps in a row were skipped.
+        """
+        if iterator is None:
+            return
+        if self.keeper_ is not None:
+            self.keeper_.watch(prefix, iterator)
+        at_once = any(not isinstance(c, EpochScoring) for c in self._listeners("on_batch_end"))
+        rows, losses, name = [], [], f"{prefix}_loss"
+        try:
+            for batch in iterator:
+                self.notify("on_batch_begin", batch=batch, training=training)
+                step = step_fn(batch, **params)
+                row = self.history[-1]["batches"][-1]
+                row[f"{prefix}_batch_size"] = len(batch[0])
+                rows.append(row)
+                losses.append(step["loss"])
+                if at_once:
+                    row[name] = step["loss"].item()
+                self.notify("on_batch_end", batch=batch, training=training, **step)
+                if training and self.skips_.note(step["outcome"]):
+                    break
+        finally:
+            if losses:
+                for row, loss in zip(rows, torch.stack(losses).tolist(), strict=True):
+                    row[name] = loss
+        self.history.record(f"{prefix}_batch_count", len(rows))
+
+    # ----------------------------------------------------------------------------------
+    # One iteration
+
+    def train_step(self, batch, **params):
+        """Take the optimizer's step, and let the strategy act on it."""
+        knobs, strategy = self.metaparameters, self.strategy
+        learns = not knobs.planned and strategy.takes_hypergradient(knobs.counted.iteration)
+        if learns and knobs.iteration < ill_conditioned_steps(self.optimizer_):
+            step = self._run(self._plain_iteration, batch)
+            knobs.wait()
+            return step
+        if learns:
+            step = self._run(self._bilevel_iteration, batch, next(self.validation_batches_))
+            knobs.record(step.pop("metaparameters"), step.pop("val_loss"))
+            return step
+        step = self._run(self._plain_iteration, batch)
+        if not knobs.planned:
+            theta = strategy.predict(knobs.counted)
+            if theta is not None:
+                knobs.plan(theta)
+        if knobs.planned:
+            knobs.follow_plan()
+        else:
+            knobs.hold()
+        return step
+
+    def _run(self, iteration, *batches):
+        return (self.captured_ or _as_it_is)(iteration, *batches)
+
+    def _plain_iteration(self, batch):
+        return self._student_step(batch)
+
+    def _bilevel_iteration(self, batch, val_batch):
+        if self.step_record_ is None:
+            self.step_record_ = self.new_step_record()
+        record, knobs = self.step_record_, self.metaparameters
+        with full_precision(record.device):
+            record.begin()
+            step = self._student_step(batch)
+            if step["outcome"] is SKIPPED:
+                record.begun = False
+                unknown = torch.full((), torch.nan, device=record.device)
+                return step | {"metaparameters": knobs.descend(unknown), "val_loss": unknown}
+            h, val_loss = record.hypergradient(
+                val_batch[0], val_batch.targets, val_temperature=self.val_temperature_
+            )
+        if step["outcome"] is not GOOD:  # not known yet: no hypergradient of a step not taken
+            h = torch.where(step["outcome"] == SKIPPED, torch.nan, h)
+        step["outcome"] = _outcome(step["outcome"], torch.isfinite(h).all(), record.directionless)
+        return step | {"metaparameters": knobs.descend(h), "val_loss": val_loss}
+
+    def _student_step(self, batch):
+        """Take a step of the optimizer, or none where loss or gradient is not finite."""
+        buffers = BufferSnapshot(self.with_buffers_)
+        kept = None if reading_is_free(batch[0]) else OptimizerSnapshot(self.optimizer_)
+        try:
+            step = super().train_step(batch)
+        except StepSkipped as skipped:
+            buffers.restore()
+            return skipped.step
+        if kept is not None:
+            bad = step["outcome"] == SKIPPED
+            kept.restore_where(bad)
+            buffers.restore_where(bad)
+        return step
+
+    def judged(self, step: dict[str, Any]) -> dict[str, Any]:
+        """The result of :meth:`train_step_single` with its ``outcome``, after the backward pass.
+
+        Raises
+        ------
+        StepSkipped
+            Where loss or gradient is not finite, if that can be known without waiting.
+        """
+        groups = self.optimizer_.param_groups
+        gradients = [w.grad for group in groups for w in group["params"] if w.grad is not None]
+        finite = is_finite(step["loss"], gradients)
+        if isinstance(finite, torch.Tensor):
+            return step | {"outcome": torch.where(finite, GOOD, SKIPPED)}
+        if not finite:
+            raise StepSkipped(step | {"outcome": SKIPPED})
+        return step | {"outcome": GOOD}
+
+    def new_step_record(self) -> StepRecord:
+        """Make the record that computes the hypergradients of this net's steps."""
+        raise NotImplementedError
+
+    @property
+    def _record(self) -> StepRecord | None:
+        """The record of the iteration under way; None where it takes no hypergradient."""
+        record = self.step_record_
+        return record if record is not None and record.begun else None
+
+    def train_step_single(self, batch, **params):
+        """Forward and backward: a dict of ``loss`` and ``y_pred``; tells the record, if there is one."""
+        raise NotImplementedError
+
+    def on_grad_computed(self, net, named_parameters, **kwargs):
+        """Read the gradient's norm before a clipping callback changes it."""
+        record, limit = self._record, self._gradient_norm_limit()
+        if record is not None and limit is not None:
+            weights = chain.from_iterable(module.parameters() for module in self.trained_modules())
+            gradients = [w.grad for w in weights if w.grad is not None]
+            record.clipping = Clipping(limit, global_norm(gradients))
+
+    def _gradient_norm_limit(self):
+        """The limit of a callback that clips the Euclidean norm, else None."""
+        for _, callback in self.callbacks_:
+            if isinstance(callback, GradientNormClipping) and callback.gradient_clip_norm_type == 2:
+                return callback.gradient_clip_value
+        return None
+
+    # ----------------------------------------------------------------------------------
+    # Validation
+
+    def validation_step(self, batch, **params):
+        """Logits and L_val of a batch of D_val."""
+        self._set_training(False)
+        with torch.no_grad():
+            logits = self.infer(batch[0])
+            loss, _ = validation_loss(logits, batch.targets, self.val_temperature_)
+        return {"loss": loss, "y_pred": logits}
+
+    def on_epoch_begin(self, net, dataset_train=None, dataset_valid=None, **kwargs):
+        """Stop if the last epoch diverged; else keep and remember the student, which predicts."""
+        if self.diverged_:
+            raise KeyboardInterrupt  # how skorch's callbacks end a fit early
+        if self.keeper_ is not None:  # here, when all callbacks have had the end of the last epoch
+            self.keeper_.save(self)
+        super().on_epoch_begin(net, dataset_train, dataset_valid, **kwargs)
+        if dataset_train is not None and dataset_train.augmentation is not None:
+            self.watch_ = getattr(dataset_train.augmentation[1], "watch", None)
+        self.finite_weights_ = {
+            k: {
+                name: value.clone() if isinstance(value, torch.Tensor) else copy.deepcopy(value)
+                for name, value in module.state_dict().items()
+            }
+            for k, module in enumerate(self.trained_modules())
+        }
+
+    def on_epoch_end(self, net, dataset_train=None, dataset_valid=None, **kwargs):
+        """Count what was skipped, and give up what has diverged."""
+        super().on_epoch_end(net, dataset_train, dataset_valid, **kwargs)
+        steps, hypergradients = self.skips_.end_epoch()
+        self.history.record("skipped_steps", steps)
+        self.history.record("skipped_hypergradients", hypergradients)
+        self._give_up_what_diverged()
+
+    def on_train_end(self, net, X=None, y=None, **kwargs):
+        """Forget what only training needs; after an interrupt too, the student predicts."""
+        super().on_train_end(net, X, y, **kwargs)
+        self.skips_.end_epoch()  # which an interrupt may have left open
+        self._give_up_what_diverged()
+        if not self.diverged_ and self.skips_.first is not None:
+            message = skips_message(self.skips_, self.where_it_stood, self._mend())
+            warnings.warn(message, ConvergenceWarning, stacklevel=2)
+        self.finite_weights_, self.captured_, self.overflow_check_, self.watch_ = {}, None, None, None
+        self._set_training(False)  # for good: no thread that predicts finds it otherwise
+
+    def _give_up_what_diverged(self):
+        """Go back to the last student that predicts, and say so, where this one does not."""
+        if self.diverged_ or self.checked_at_ == self.metaparameters.iteration:
+            return
+        self.checked_at_ = self.metaparameters.iteration
+        modules, skips = self.trained_modules(), self.skips_
+        assert self.overflow_check_ is not None
+        predicts = has_finite_state(modules) and self.overflow_check_.passed_by(self.module_)
+        if predicts and not skips.over:
+            return
+        self.diverged_ = True
+        if not predicts:
+            for k, module in enumerate(modules):
+                module.load_state_dict(self.finite_weights_[k])
+        message = divergence_message(
+            skips, predicts, self.checked_at_, len(self.history), self.where_it_stood, self._mend()
+        )
+        warnings.warn(message, ConvergenceWarning, stacklevel=2)
+
+    def _mend(self) -> str:
+        """Return the remedy for steps that were skipped."""
+        return (None if self.watch_ is None else self.watch_.fault()) or MEND
+
+    def where_it_stood(self, iteration: int) -> str:
+        """Describe an iteration's metaparameters, in brackets after a space, for a message; or nothing."""
+        return ""
+
+    def validation_loss(self, dataset) -> float:
+        """Compute L_val on all rows of ``dataset``; draws of the student leave the generators unchanged."""
+        with preserved_random_state(torch.device(self.device), seed=0):
+            losses = [
+                (len(batch[0]), float(self.validation_step(batch)["loss"]))
+                for batch in self.get_iterator(dataset)
+            ]
+        return sum(n * loss for n, loss in losses) / len(dataset)

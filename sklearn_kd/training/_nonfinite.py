@@ -1,0 +1,146 @@
+"""Steps that are not finite are not taken, but counted.
+
+Where the loss or a gradient is not finite, an iteration leaves everything as it was: weights,
+buffers, the optimizer's state, the metaparameters. On a CPU, where reading a number costs
+nothing, the optimizer is not called. Elsewhere nothing waits for a number: the step is taken,
+and undone by the device where it should not have been.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sklearn_kd.runtime._devices import as_number
+
+# After so many skipped steps in a row a fit is over. A skipped step changes nothing, so that only
+# another batch can end such a run; ten batches that all cannot be learned from are no accident.
+MOST_SKIPPED_IN_A_ROW = 10
+
+# What became of an iteration, in rising order of concern.
+GOOD, NO_DIRECTION, NO_HYPERGRADIENT, SKIPPED = range(4)
+
+
+class StepSkipped(Exception):
+    """Raised between the gradient and the optimizer's step, which so does not happen.
+
+    Parameters
+    ----------
+    step : dict
+        What the training step would have returned.
+    """
+
+    def __init__(self, step: dict[str, Any]):
+        super().__init__("loss or gradient is not finite")
+        self.step = step
+
+
+def is_finite(loss: Tensor, gradients: list[Tensor]) -> bool | Tensor:
+    """Return whether loss and gradients, and their sums, are finite; as a tensor where it is not read."""
+    value = as_number(loss)
+    if not isinstance(value, Tensor):  # where sums, read one by one, take the least time
+        return math.isfinite(sum((g.sum().item() for g in gradients), value))
+    # Sums of absolute values: squares overflow long before the values do.
+    sizes = torch._foreach_norm(gradients, 1) if gradients else ()
+    return torch.isfinite(torch.stack([*sizes, loss]).sum())
+
+
+def are_finite(losses: Tensor, gradients: list[Tensor]) -> Tensor:
+    """Return whether they are finite for K students, shape (K,); gradients have shape (K, ...)."""
+    return torch.isfinite(sum((g.flatten(1).sum(dim=1) for g in gradients), losses))
+
+
+# --------------------------------------------------------------------------------------
+# Counting
+
+
+class Skips:
+    """Counts the skipped steps and hypergradients of one fit.
+
+    Attributes
+    ----------
+    in_a_row : int
+        How many steps were skipped up to now, or up to when training was over.
+    run : int
+        The iteration of the first of these.
+    first : int or None
+        The first iteration of which something was not finite.
+    """
+
+    def __init__(self) -> None:
+        self.in_a_row = self.run = self._iteration = 0
+        self.first: int | None = None
+        self._epoch: list[int | Tensor] = []
+        self.counts = [0] * (SKIPPED + 1)
+
+    def note(self, outcome: int | Tensor) -> bool:
+        """Note an iteration; whether training is known to be over."""
+        self._epoch.append(outcome)
+        if not isinstance(outcome, Tensor):
+            self._count(outcome)
+        return self.over
+
+    def end_epoch(self) -> tuple[int, int]:
+        """Steps and hypergradients of this epoch that were not followed; read from the device once."""
+        unread = [outcome for outcome in self._epoch if isinstance(outcome, Tensor)]
+        outcomes = torch.stack(unread).tolist() if unread else self._epoch
+        for outcome in outcomes if unread else ():
+            self._count(outcome)
+        self._epoch = []
+        return outcomes.count(SKIPPED), outcomes.count(NO_DIRECTION) + outcomes.count(NO_HYPERGRADIENT)
+
+    @property
+    def over(self) -> bool:
+        """True if so many steps in a row were skipped that there is nothing more to learn."""
+        return self.in_a_row >= MOST_SKIPPED_IN_A_ROW
+
+    def _count(self, outcome):
+        self.counts[outcome] += 1
+        if outcome >= NO_HYPERGRADIENT and self.first is None:
+            self.first = self._iteration
+        if not self.over:
+            if outcome == SKIPPED and self.in_a_row == 0:
+                self.run = self._iteration
+            self.in_a_row = self.in_a_row + 1 if outcome == SKIPPED else 0
+        self._iteration += 1
+
+
+MEND = "Lower lr, clip the gradients (skorch.callbacks.GradientNormClipping) or scale X."
+
+
+def divergence_message(
+    skips: Skips, predicts: bool, n_iterations: int, epoch: int, stood: Callable[[int], str], mend: str = MEND
+) -> str:
+    """Compose the message: why a fit was given up after ``n_iterations``, in ``epoch``, and what is kept.
+
+    ``predicts`` says whether the student did to the end; ``stood`` tells the metaparameters of an
+    iteration; ``mend`` is what to do.
+    """
+    if skips.in_a_row:
+        last = skips.run + skips.in_a_row - 1
+        found = (
+            f"in iterations {skips.run} to {last} (epoch {epoch}), the last {skips.in_a_row} of the fit, "
+            f"loss or gradient was not finite{stood(skips.run)}, and the steps were skipped"
+        )
+    else:
+        found = (
+            f"after iteration {n_iterations - 1} (epoch {epoch}) the student's weights or logits were not "
+            f"finite{stood(n_iterations)}"
+        )
+    state = f"before iteration {skips.run}" if predicts else f"from the end of epoch {epoch - 1}"
+    return f"Training diverged: {found}. The weights {state} are kept. {mend}"
+
+
+def skips_message(skips: Skips, stood: Callable[[int], str], mend: str = MEND) -> str:
+    """Compose the message about what a completed fit has skipped."""
+    first = skips.first or 0
+    return (
+        f"{skips.counts[SKIPPED]} of {sum(skips.counts)} steps were skipped, because loss or gradient was "
+        f"not finite, and {skips.counts[NO_HYPERGRADIENT]} hypergradients that were not finite were not "
+        f"followed; the first in iteration {first}{stood(first)}. They changed nothing; the columns "
+        f"skipped_steps and skipped_hypergradients of the history count them by epoch. {mend}"
+    )

@@ -1,0 +1,113 @@
+"""Epochs of a fit, reported to the callbacks of scikit-learn 1.9."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+from skorch.callbacks import Callback
+
+from sklearn_kd._sklearn_compat import callback_context
+
+
+class FitReport:
+    """Reports one fit to the callbacks given to ``set_callbacks``.
+
+    The fit is a task. Its sub-tasks are "teacher", where one has to be asked, and each
+    "epoch" of the student.
+
+    Parameters
+    ----------
+    estimator : DistilledClassifier
+        Being fitted.
+    X, y, sample_weight
+        The rows it was given.
+    n_tasks : int
+        The most sub-tasks there can be.
+    """
+
+    def __init__(self, estimator, X, y, sample_weight, n_tasks: int):
+        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+        self._told = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
+        self._root = callback_context(estimator, n_tasks)
+        if self._root is not None:
+            self._root.call_on_fit_task_begin(**self._told)
+
+    def begin(self, name: str):
+        """Begin a new sub-task."""
+        return self._root.subcontext(task_name=name).call_on_fit_task_begin(**self._told)
+
+    def end(self, task, fitted=None) -> bool:
+        """Report the end of ``task``; return whether a callback asks for the fit to stop.
+
+        ``fitted`` returns the fitted attributes as they are now. It is called only where a
+        callback wants to predict.
+        """
+        return task.call_on_fit_task_end(**self._told, reconstruction_attributes=fitted)
+
+    @contextmanager
+    def teacher(self):
+        """Report the time in which the teacher is fitted and asked."""
+        task = None if self._root is None else self.begin("teacher")
+        yield
+        if task is not None:
+            self.end(task)
+
+    def epochs(self, fitted, name: str = "epoch") -> list:
+        """Return the callback that reports a skorch net's epochs; none where nobody listens.
+
+        ``fitted`` takes the net and returns the fitted attributes; ``name`` is what an epoch
+        is called.
+        """
+        return [] if self._root is None else [("report_epochs", ReportEpochs(self, fitted, name))]
+
+    def finish(self) -> None:
+        """Report the end of the fit, when the estimator is fitted."""
+        if self._root is not None:
+            self.end(self._root, fitted=dict)
+
+
+class ReportEpochs(Callback):
+    """skorch's callback that makes each epoch a task of scikit-learn's.
+
+    Parameters
+    ----------
+    report : FitReport
+        Forgotten when training ends, with the data that it holds.
+    fitted : callable(net) -> dict
+        The fitted attributes as the net stands.
+    name : str, default="epoch"
+        Of the sub-tasks.
+    """
+
+    def __init__(self, report, fitted, name: str = "epoch"):
+        self.report = report
+        self.fitted = fitted
+        self.name = name
+
+    def initialize(self):
+        """Reset to the state before the first epoch."""
+        self.epoch_ = None
+        return self
+
+    def on_epoch_begin(self, net, **kwargs):
+        """Begin a task."""
+        self.epoch_ = self.report.begin(self.name)
+
+    def on_epoch_end(self, net, **kwargs):
+        """End the task, and the training if a callback asks for that."""
+        if self._end_epoch(net):
+            raise KeyboardInterrupt  # how skorch's callbacks end a fit early
+
+    def on_train_end(self, net, **kwargs):
+        """End the epoch that another callback broke off."""
+        if self.epoch_ is not None:
+            self._end_epoch(net)
+        self.report = self.fitted = None
+
+    def _end_epoch(self, net) -> bool:
+        epoch, self.epoch_ = self.epoch_, None
+        return self.report.end(epoch, fitted=lambda: self.fitted(net.snapshot()))
+
+    def __getstate__(self):
+        # A checkpoint in the middle of training takes the net, not who listens to it.
+        return vars(self) | {"report": None, "fitted": None, "epoch_": None}

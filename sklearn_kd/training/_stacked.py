@@ -1,0 +1,469 @@
+"""Several students of one architecture, trained in one batched run.
+
+Their weights are stacked, one tensor of shape (K, ...) where each has one of shape (...), and
+every iteration is one forward pass, one backward pass and one step of the optimizer for all
+of them. That costs a student less where a pass is so small that starting its operations takes
+longer than carrying them out.
+
+It pays (measured by ``examples/benchmarks/many_students.py``), and is done without being asked:
+
+- on a CPU, for at least ``FEWEST`` students whose forward pass on one batch takes at most
+  ``MOST_FLOPS`` floating-point operations;
+- on any other device always. Such a device is bound by the number of operations long after a
+  CPU is not; this has not been measured.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterator, Sequence
+from itertools import chain
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, vmap
+from torch.utils.flop_counter import FlopCounterMode
+
+from sklearn_kd.inputs._batches import Batch
+from sklearn_kd.inputs._data import DistillationData, SplitData
+from sklearn_kd.losses._logits import Targets, TrainingLoss
+from sklearn_kd.meta import Strategy
+from sklearn_kd.runtime._devices import as_number
+from sklearn_kd.runtime._global_lock import turn
+from sklearn_kd.runtime._memory import training_together_named
+from sklearn_kd.runtime._random_state import preserved_random_state
+from sklearn_kd.runtime._snapshots import OptimizerSnapshot
+from sklearn_kd.training._distillation_net import DistillationNet
+from sklearn_kd.training._interrupts import from_outside
+from sklearn_kd.training._nonfinite import GOOD, SKIPPED, are_finite
+
+log = logging.getLogger("sklearn_kd")
+
+FEWEST = 3
+MOST_FLOPS = 4e6
+# More gain little on a CPU, and on a GPU their activations need memory.
+_MOST = 64
+
+# A step on stacked weights is a step on each of them: no norm, no line search, no matrix.
+ELEMENTWISE_OPTIMIZERS = (
+    torch.optim.SGD,
+    torch.optim.Adam,
+    torch.optim.AdamW,
+    torch.optim.Adamax,
+    torch.optim.NAdam,
+    torch.optim.RAdam,
+    torch.optim.RMSprop,
+    torch.optim.Adagrad,
+    torch.optim.Adadelta,
+)
+
+
+# --------------------------------------------------------------------------------------
+# Whether
+
+
+def why_not_together(nets: Sequence[DistillationNet], data: Sequence[SplitData]) -> str | None:
+    """Return why these students should or must be trained one by one, or None.
+
+    Parameters
+    ----------
+    nets : sequence of K DistillationNet
+        Initialised and not yet trained.
+    data : sequence of K SplitData
+
+    Returns
+    -------
+    str or None
+    """
+    if len(nets) < 2:
+        return "there is only one student"
+    return (
+        next(filter(None, map(_why_alone, nets, data)), None)
+        or _how_they_differ(nets, data)
+        or _why_slower(nets, data)
+        or _why_vmap_fails(nets, data)
+    )
+
+
+def divided(nets: Sequence[DistillationNet], data: Sequence[SplitData]) -> list[list[int]]:
+    """Divide the students into groups that are trained together: lists of indices, some of one.
+
+    The reasons are logged at level INFO.
+    """
+    kinds: dict[tuple, list[int]] = {}
+    for k, (net, split) in enumerate(zip(nets, data, strict=True)):
+        # Those that must be alone are a kind of one.
+        kind = (k,) if _why_alone(net, split) else tuple(of(net, split) for of in _ALIKE.values())
+        kinds.setdefault(kind, []).append(k)
+    groups = []
+    for members in chain.from_iterable(_chunks(of_kind) for of_kind in kinds.values()):
+        of_group = [nets[k] for k in members], [data[k] for k in members]
+        reason = _why_alone(*(part[0] for part in of_group)) or why_not_together(*of_group)
+        if reason is None:
+            log.info("%d students are trained together.", len(members))
+            groups.append(members)
+        else:
+            log.info("%d of %d students: one by one, because %s.", len(members), len(nets), reason)
+            groups += [[k] for k in members]
+    return groups
+
+
+def _chunks(members):
+    return [members[start : start + _MOST] for start in range(0, len(members), _MOST)]
+
+
+def moves(strategy: Strategy) -> bool:
+    """Return whether the strategy may move the metaparameters, as far as is known before."""
+    kind = type(strategy)
+    return (
+        kind.takes_hypergradient is not Strategy.takes_hypergradient or kind.predict is not Strategy.predict
+    )
+
+
+def _why_alone(net, data) -> str | None:
+    """Return why this student cannot be stacked with others, or None."""
+    kind = type(net.optimizer_)
+    if moves(net.strategy):
+        return f"{type(net.strategy).__name__} moves the metaparameters"
+    if net.callbacks:
+        return "callbacks are to watch every step of a student of their own"
+    if net.verbose:
+        return "verbose prints a table for each student"
+    if net.compile:
+        return "compile=True compiles the pass of one student"
+    if net.autocast or net.cuda_graph:
+        return "autocast and cuda_graph are for the pass of one student"
+    if kind not in ELEMENTWISE_OPTIMIZERS:
+        return f"it is not known whether {kind.__name__} takes its step weight by weight"
+    if net.history:
+        return "a student has been trained before"
+    buffers = [name for name, _ in net.module_.named_buffers()]
+    if buffers:
+        return f"the student has buffers, which a pass may change, such as {buffers[0]!r}"
+    if type(data.train) is not DistillationData:
+        return "the rows are fetched from a Dataset"
+    if data.train.augmentation is not None:
+        return "augment draws anew for each student"
+    return None
+
+
+def _architecture(net, data):
+    weights = [(name, tuple(w.shape), w.requires_grad) for name, w in net.module_.named_parameters()]
+    return repr(net.module_), tuple(weights)
+
+
+def _step_settings(net, data):
+    return type(net.optimizer_).__name__, repr(
+        [group | {"params": len(group["params"])} for group in net.optimizer_.param_groups]
+    )
+
+
+def _batches(net, data):
+    settings = {"batch_size": net.batch_size} | net.get_params_for("iterator_train")
+    return tuple(data.train.X.shape), tuple(sorted(settings.items()))
+
+
+# What must not differ, by name: f(net, data), hashable.
+_ALIKE = {
+    "architecture": _architecture,
+    "optimizer": _step_settings,
+    "rows and batches": _batches,
+    "device": lambda net, data: (str(net.device), str(data.train.X.device)),
+    "max_epochs": lambda net, data: net.max_epochs,
+    "temperature_scaling": lambda net, data: net.temperature_scaling,
+}
+
+
+def _how_they_differ(nets, data) -> str | None:
+    for name, of in _ALIKE.items():
+        found = list(dict.fromkeys(map(of, nets, data)))
+        if len(found) > 1:
+            return f"the students differ in {name}: {found[0]} and {found[1]}"
+    return None
+
+
+def _why_slower(nets, data) -> str | None:
+    """Apply the rule in the module's docstring: return why stacking would be slower, or None."""
+    if data[0].train.X.device.type != "cpu":
+        return None
+    if len(nets) < FEWEST:
+        return f"it does not pay on a CPU for fewer than {FEWEST} students"
+    batch = next(iter(nets[0].get_iterator(data[0].train, training=True)))
+    counter = FlopCounterMode(display=False)
+    with (
+        training_together_named(nets, data),
+        counter,
+        torch.no_grad(),
+        preserved_random_state(batch[0].device),
+    ):
+        copy.deepcopy(nets[0].module_)(batch[0])
+    flops = counter.get_total_flops()
+    if flops > MOST_FLOPS:
+        return (
+            f"it pays on a CPU up to {MOST_FLOPS:.2g} floating-point operations per forward pass, and "
+            f"this student's takes {flops:.2g}"
+        )
+    return None
+
+
+def _why_vmap_fails(nets, data) -> str | None:
+    """Try it, with randomness forbidden, on two rows for each."""
+    x = torch.stack([split.train.X[:2] for split in data])
+    with preserved_random_state(x.device), torch.no_grad():
+        apart = torch.stack(
+            [copy.deepcopy(net.module_).train()(x_k) for net, x_k in zip(nets, x, strict=True)]
+        )
+        weights = [dict(net.module_.named_parameters()) for net in nets]
+        stacked = {name: torch.stack([own[name] for own in weights]) for name in weights[0]}
+        try:
+            together = _forward(nets[0].module_)(stacked, x)
+        except Exception as error:  # a module may raise anything where it is not given tensors
+            return f"torch.func.vmap refuses the student: {str(error).strip().splitlines()[0]}"
+    if not torch.allclose(together, apart, rtol=1e-3, atol=1e-4, equal_nan=True):
+        return "torch.func.vmap does not give this student's own outputs"
+    return None
+
+
+def _forward(module, in_dims=(0, 0)):
+    """(stacked weights, inputs) -> logits of shape (K, B, C), by a copy of ``module``."""
+    module = copy.deepcopy(module).train()
+    return vmap(
+        lambda weights, x: functional_call(module, weights, (x,)), in_dims=in_dims, randomness="error"
+    )
+
+
+# --------------------------------------------------------------------------------------
+# Training
+
+
+def train_together(nets: Sequence[DistillationNet], data: Sequence[SplitData]) -> None:
+    """Train the students in one batched run; each net is left as if trained by itself.
+
+    Weights, histories, paths and T_val equal those of ``net.partial_fit(data)`` within the
+    rounding of float32, except that an epoch's ``dur`` is that of all students.
+
+    Parameters
+    ----------
+    nets : sequence of K DistillationNet
+        For which :func:`why_not_together` gives no reason but that it does not pay.
+    data : sequence of K SplitData
+    """
+    with turn(), training_together_named(nets, data):
+        for net, split in zip(nets, data, strict=True):
+            net.notify("on_train_begin", X=split, y=None)
+        run = _BatchedRun(nets, data)
+        try:
+            for _ in range(nets[0].max_epochs):
+                if not run.epoch():
+                    break
+        except KeyboardInterrupt as interrupt:
+            for net in nets:  # what has been learned is kept, as by skorch
+                net.interrupted_ = from_outside(interrupt)
+        run.hand_back()
+        for net, split in zip(nets, data, strict=True):
+            net.notify("on_train_end", X=split, y=None)
+
+
+class _BatchedRun:
+    """K students in training. While it lasts, their weights are views of the stacked ones."""
+
+    def __init__(self, nets, data):
+        self.nets, self.data = nets, data
+        self.weights = _stacked_weights(nets)
+        # The arguments that skorch would give the optimizer of one student.
+        args, kwargs = nets[0].get_params_for_optimizer("optimizer", self.weights.items())
+        self.optimizer = nets[0].optimizer(*args, **kwargs)
+        self.streams = _Streams(nets, data)
+        self.forward = _forward(nets[0].module_, in_dims=(0, None if self.streams.shared else 0))
+        self.knobs = [self._knob(j) for j in range(2)]
+        self.valid_batches = [
+            None if split.valid is None else net.get_iterator(split.valid, training=False)
+            for net, split in zip(nets, data, strict=True)
+        ]
+
+    def _knob(self, j):
+        """lambda1 or T of all students, shape (K, 1, 1)."""
+        taught = self.streams.taught
+        # Without a teacher the labels are all there is, whatever lambda1 and T say.
+        values = [
+            float(net.metaparameters.now[j]) if t else 1.0 for net, t in zip(self.nets, taught, strict=True)
+        ]
+        weight = next(iter(self.weights.values()))
+        return weight.new_tensor(values).reshape(-1, 1, 1)
+
+    def epoch(self) -> bool:
+        """Run one pass over D_train and one over D_val; return False where no student is left to train."""
+        going = [k for k, net in enumerate(self.nets) if not net.diverged_]
+        for k in going:
+            self.nets[k].notify("on_epoch_begin", **self._datasets(k))
+            self.nets[k]._set_training(True)
+        steps, sizes = [], []
+        for x, targets in self.streams:
+            steps.append(self.step(x, targets))
+            sizes.append(targets.labels.shape[1])
+        losses, finite = (torch.stack(of_steps, dim=1).tolist() for of_steps in zip(*steps, strict=True))
+        for k in going:
+            net = self.nets[k]
+            _note_epoch(net, losses[k], finite[k], sizes)
+            net.run_single_epoch(
+                self.valid_batches[k], training=False, prefix="valid", step_fn=net.validation_step
+            )
+            net.notify("on_epoch_end", **self._datasets(k))
+            if net.diverged_:
+                self._let_go(k)
+                for stacked in self.weights.values():
+                    stacked.data[k] = 0  # steps that must be undone would cost the others time
+        return not all(net.diverged_ for net in self.nets)
+
+    def step(self, x: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+        """Step all students; return their losses, and whose step was taken, both of shape (K,).
+
+        That of a student whose loss or gradient is not finite is not.
+        """
+        scaling = self.nets[0].temperature_scaling
+        logits = self.forward(self.weights, x)
+        loss = TrainingLoss(logits, targets, *self.knobs, scaling=scaling)
+        self.optimizer.zero_grad()
+        logits.backward(loss.r)
+        gradients = [w.grad for w in self.weights.values() if w.grad is not None]
+        finite = are_finite(loss.value, gradients)
+        # Where a number is free to read, nothing is kept as long as all is well.
+        kept = None if as_number(finite.all()) is True else OptimizerSnapshot(self.optimizer)
+        self.optimizer.step()
+        if kept is not None:
+            kept.restore_where(~finite)
+        return loss.value, finite
+
+    def hand_back(self) -> None:
+        """Give each student weights of its own, and its optimizer the state it would have."""
+        for k, net in enumerate(self.nets):
+            self._let_go(k)
+            for name, w in net.module_.named_parameters():
+                stacked = self.weights[name]
+                if stacked in self.optimizer.state:
+                    state = self.optimizer.state[stacked]
+                    net.optimizer_.state[w] = {key: _part(value, k, stacked) for key, value in state.items()}
+
+    def _let_go(self, k):
+        # A diverged student's part of the stack goes on, and nobody looks at it: no number
+        # of one student enters another.
+        for w in self.nets[k].module_.parameters():
+            w.data = w.data.clone()
+
+    def _datasets(self, k):
+        return {"dataset_train": self.data[k].train, "dataset_valid": self.data[k].valid}
+
+
+def _stacked_weights(nets) -> dict[str, Tensor]:
+    """Weights of shape (K, ...) by name, of which each student's become views."""
+    of_nets = [dict(net.module_.named_parameters()) for net in nets]
+    stacked = {}
+    for name, first in of_nets[0].items():
+        values = torch.stack([own[name].detach() for own in of_nets])
+        for own, value in zip(of_nets, values, strict=True):
+            own[name].data = value
+        stacked[name] = values.requires_grad_(first.requires_grad)
+    return stacked
+
+
+def _part(value, k, stacked):
+    """Return student k's part of an entry of the optimizer's state, such as its momentum."""
+    if not isinstance(value, Tensor):
+        return copy.copy(value)
+    return (value[k] if value.shape == stacked.shape else value).clone()
+
+
+def _note_epoch(net, losses, finite, sizes):
+    """Record the iterations of an epoch in the history and in the path."""
+    for loss, took_step, size in zip(losses, finite, sizes, strict=True):
+        net.history.new_batch()
+        net.history.record_batch("train_loss", loss)
+        net.history.record_batch("train_batch_size", size)
+        net.metaparameters.hold()
+        if net.skips_.note(GOOD if took_step else SKIPPED):
+            break  # the others go on
+    net.history.record("train_batch_count", len(net.history[-1]["batches"]))
+
+
+class _Streams:
+    """The batches of K students, stacked: inputs, and targets of shape (K, B, ...).
+
+    Where all students have the same rows in the same order there is one stream, and the
+    inputs, of shape (B, ...), are not stacked.
+    """
+
+    def __init__(self, nets, data):
+        sets = [split.train for split in data]
+        self.taught = [s.targets.teacher_logits is not None for s in sets]
+        self._n_students = len(sets)
+        # One with a teacher stands for all.
+        first = sets[self.taught.index(True)] if any(self.taught) else sets[0]
+        self.shared = all(_same_rows(first, other) for other in sets)
+        streams = [first] if self.shared else sets
+        self._iterators = [
+            net.get_iterator(dataset, training=True) for net, dataset in zip(nets, streams, strict=False)
+        ]
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Targets]]:
+        for batches in zip(*self._iterators, strict=True):
+            yield self._inputs(batches), self._targets(batches)
+
+    def _inputs(self, batches):
+        return batches[0][0] if self.shared else torch.stack([batch[0] for batch in batches])
+
+    def _targets(self, batches: Sequence[Batch]) -> Targets:
+        if self.shared:
+            of_all = batches[0].targets
+            return Targets._make(None if t is None else t.expand(self._n_students, *t.shape) for t in of_all)
+        labels, logits, weights = zip(*(batch.targets for batch in batches), strict=True)
+        return Targets(torch.stack(labels), _filled(logits, 0.0), _filled(weights, 1.0))
+
+
+def _filled(tensors, value) -> Tensor | None:
+    """Stack tensors, with ``value`` where one is missing; None where all are."""
+    known = next((t for t in tensors if t is not None), None)
+    if known is None:
+        return None
+    return torch.stack([torch.full_like(known, value) if t is None else t for t in tensors])
+
+
+def _same_rows(a: DistillationData, b: DistillationData) -> bool:
+    """Return whether b's batches are a's, but for a teacher that b may do without."""
+    if a is b:
+        return True
+    teacher, of_b = a.targets.teacher_logits, b.targets.teacher_logits
+    return (
+        a.seed == b.seed
+        and _equal(a.X, b.X)
+        and _equal(a.targets.labels, b.targets.labels)
+        and _equal(a.targets.weight, b.targets.weight)
+        and (of_b is None or _equal(teacher, of_b))
+    )
+
+
+def _equal(a: Tensor | None, b: Tensor | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return a is b or torch.equal(a, b)
+
+
+# --------------------------------------------------------------------------------------
+# Many trainings, the fastest way that is allowed
+
+
+def share_inputs(data: Sequence[SplitData]) -> None:
+    """Replace equal inputs by one tensor, so that K students do not hold K copies of X."""
+    known: list[Tensor] = []
+    for rows in filter(None, chain.from_iterable(data)):
+        same = next((x for x in known if _equal(x, rows.X)), None)
+        if same is None:
+            known.append(rows.X)
+        else:
+            rows.X = same
+
+
+def train_alone(net: DistillationNet, data: SplitData, seed: int) -> DistillationNet:
+    """Train one initialised net under a seed; torch's generators are put back."""
+    with preserved_random_state(data.train.X.device, seed):
+        return net.partial_fit(data)

@@ -1,0 +1,152 @@
+"""Students that are trained to see how well they learn: their L_val, and the best of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+from sklearn.utils.parallel import Parallel, delayed
+
+from sklearn_kd.checkpointing._manager import Journal
+from sklearn_kd.inputs._data import SplitData
+from sklearn_kd.runtime._global_lock import turn
+from sklearn_kd.runtime._processes import count_processes, one_by_one, one_thread_per_process
+from sklearn_kd.training._distillation_net import DistillationNet
+from sklearn_kd.training._stacked import divided, train_alone, train_together
+
+
+class TrialsInterrupted(KeyboardInterrupt):
+    """A user ended the trials.
+
+    Attributes
+    ----------
+    val_loss : float
+    net : DistillationNet
+        The one of the smallest L_val of those trained so far, the interrupted ones included.
+    """
+
+    def __init__(self, val_loss: float, net: DistillationNet):
+        super().__init__(val_loss, net)
+        self.val_loss, self.net = val_loss, net
+
+
+class Trials:
+    """Fresh students trained at fixed metaparameters, all on the same data under the same seed.
+
+    Parameters
+    ----------
+    make_net : callable(lambda1, temperature) -> DistillationNet
+        An initialised one.
+    data : SplitData
+    seed : int
+        Of each training.
+    journal : Journal
+        Of the trials of this fit.
+    """
+
+    def __init__(
+        self,
+        make_net: Callable[[float, float], DistillationNet],
+        data: SplitData,
+        seed: int,
+        journal: Journal,
+    ):
+        self._make_net, self._data, self._seed, self._journal = make_net, data, seed, journal
+        self._best: list[tuple[float, DistillationNet]] = []
+
+    def losses(self, settings: Sequence[tuple[float, float]], n_jobs: int | None = None) -> list[float]:
+        """L_val of each (lambda1, T) when trained.
+
+        Raises
+        ------
+        TrialsInterrupted
+            With the best of all, those of earlier calls included.
+        """
+        nets = [self._make_net(*start) for start in settings]
+        try:
+            losses = trial_losses(nets, self._data, self._seed, n_jobs, *self._journal.open(settings))
+        except TrialsInterrupted as interrupted:
+            self._best.append((interrupted.val_loss, interrupted.net))
+            raise TrialsInterrupted(*min(self._best, key=_ranked)) from None
+        self._best += _trained_here(dict(enumerate(losses)), nets)
+        self._best = sorted(self._best, key=_ranked)[:1]
+        return losses
+
+
+def trial_losses(
+    nets: Sequence[DistillationNet],
+    data: SplitData,
+    seed: int,
+    n_jobs: int | None = None,
+    known: Mapping[int, float] = MappingProxyType({}),
+    note: Callable[[dict[int, float], bool], None] = lambda losses, interrupted: None,
+) -> list[float]:
+    """L_val of each net when trained: together where that can be and pays, else in processes.
+
+    Parameters
+    ----------
+    nets : sequence of DistillationNet
+        Initialised.
+    data : SplitData
+        Of all of them.
+    seed : int
+        Of each training.
+    n_jobs : int or None, default=None
+        Processes, as joblib reads it.
+    known : mapping of int to float, default={}
+        The losses of nets that need not be trained any more.
+    note : callable(losses, interrupted), default=nothing
+        Hears of losses as soon as they are known, and whether a user cut their trainings short.
+
+    Raises
+    ------
+    TrialsInterrupted
+        Where a user ended one of them.
+    """
+    losses: dict[int, float] = dict(known)
+    # Divided as if none were known: a net trained by itself rounds otherwise than one of several.
+    groups = [members for members in divided(nets, [data] * len(nets)) if not losses.keys() >= set(members)]
+    alone = [k for members in groups if len(members) == 1 for k in members]
+    for members in groups:
+        if len(members) > 1:
+            train_together([nets[k] for k in members], [data] * len(members))
+            found = {k: nets[k].validation_loss(data.valid) for k in members}
+            _note(note, found, nets[members[0]].interrupted_, losses, nets)
+    n_processes = count_processes(n_jobs, max(len(alone), 1))
+    if n_processes == 1:
+        for k in alone:
+            loss, interrupted = _trained(nets[k], data, seed)
+            _note(note, {k: loss}, interrupted, losses, nets)
+    else:
+        with one_thread_per_process():
+            parallel = Parallel(n_jobs=n_processes, return_as=one_by_one())
+            trials = parallel(delayed(_trained)(nets[k], data, seed) for k in alone)
+            for k, (loss, interrupted) in zip(alone, trials, strict=True):
+                _note(note, {k: loss}, interrupted, losses, nets)
+    return [losses[k] for k in range(len(nets))]
+
+
+def _trained(net, data, seed) -> tuple[float, bool]:
+    with turn():
+        net = train_alone(net, data, seed)
+        return net.validation_loss(data.valid), net.interrupted_
+
+
+def _note(note, found, interrupted, losses, nets):
+    """Add what has been found to the losses, and stop if a user wants that."""
+    note(found, interrupted)
+    losses |= found
+    if interrupted:
+        trained = _trained_here(losses, nets)
+        raise TrialsInterrupted(*min(trained, key=_ranked)) if trained else KeyboardInterrupt
+
+
+def _trained_here(losses, nets):
+    """Return (L_val, net) of the trials trained in this process; nets of others have learned nothing here."""
+    return [(loss, nets[k]) for k, loss in losses.items() if len(nets[k].history)]
+
+
+def _ranked(trial):
+    loss, _ = trial
+    return loss if np.isfinite(loss) else np.inf

@@ -1,0 +1,608 @@
+"""The page on failures has the messages that are given."""
+
+import json
+import pickle
+import re
+import signal
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import sparse
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.datasets import load_digits
+from sklearn.ensemble import StackingClassifier, VotingClassifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
+from sklearn.tree import DecisionTreeClassifier
+from skorch.callbacks import Callback, EarlyStopping, LRScheduler
+from test_layers_by_call import LAYERS
+from test_learned_nothing import lucky
+from torch import nn
+from torch.optim.lr_scheduler import OneCycleLR
+from torch.utils.data import TensorDataset
+
+from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent
+from sklearn_kd.bilevel._hypergradient import StepRecord
+from sklearn_kd.checkpointing._file import read, write
+from sklearn_kd.estimators._base import BaseDistiller
+from sklearn_kd.layers._hooks import resolve_layers
+from sklearn_kd.meta import Linear, Random
+from sklearn_kd.persistence._container import Content, packed, unpacked
+from sklearn_kd.training._stacked import _BatchedRun
+
+DIGITS = load_digits()
+PAGE = Path(__file__).parents[2] / "docs" / "guide" / "failures.rst"
+
+
+class Fills(Callback):
+    """From the fifth batch on: ``n`` batches with NaN, or all weights with a number."""
+
+    def __init__(self, n=0, weights=None):
+        self.n, self.weights = n, weights
+
+    def on_batch_begin(self, net, batch=None, training=False, **kwargs):
+        if training and 5 <= net.metaparameters.iteration < 5 + self.n:
+            batch[0].fill_(torch.nan)
+        if not training and self.weights is not None:
+            with torch.no_grad():
+                for w in net.module_.parameters():
+                    w.fill_(self.weights)
+
+
+def broken_student():
+    student = nn.Linear(64, 10)
+    with torch.no_grad():
+        student.bias[0] = torch.nan
+    return student
+
+
+def wrapped():
+    """As DistributedDataParallel wraps one, without a group of processes."""
+    student = object.__new__(nn.parallel.DistributedDataParallel)
+    nn.Module.__init__(student)
+    return student
+
+
+def returning(answer):
+    """The parameters of a student that returns ``answer(logits, training)``."""
+
+    class Student(nn.Linear):
+        def forward(self, x):
+            return answer(super().forward(x), self.training)
+
+    return {"student": Student(64, 10)}
+
+
+def steep_student():
+    """Its logits of 1e37 overflow."""
+    student = nn.Linear(64, 10)
+    with torch.no_grad():
+        student.weight *= 1000
+    return student
+
+
+def changed(X, value):
+    X = X.astype(object)
+    X[3, 4] = value
+    return X
+
+
+class Percent(DecisionTreeClassifier):
+    def predict_proba(self, X):
+        return 100 * super().predict_proba(X)
+
+
+class Odd(ClassifierMixin, BaseEstimator):
+    """A classifier with classes and answers of another kind."""
+
+    def __init__(self, form=np.asarray, classes=tuple(range(10))):
+        self.form, self.classes = form, classes
+
+    def fit(self, X, y):
+        self.model_ = GaussianNB().fit(X, y)
+        if self.classes is not None:
+            self.classes_ = np.asarray(self.classes)
+        return self
+
+    def predict_proba(self, X):
+        return self.form(self.model_.predict_proba(X))
+
+
+def asked(teacher, **given):
+    return {"teacher": teacher}, {"teacher_logits": None} | given
+
+
+# What is done, as f(X, y) -> (parameters, arguments of fit).
+REFUSED = {
+    "values too large for the student": lambda X, y: ({"student": steep_student()}, {"X": X * 1e38}),
+    "values too large for float32": lambda X, y: ({}, {"X": X.astype(float) * 1e100}),
+    "missing values": lambda X, y: ({}, {"X": np.where(X > 0.5, np.nan, X)}),
+    "words among the numbers": lambda X, y: ({}, {"X": changed(X, "many")}),
+    "complex numbers": lambda X, y: ({}, {"X": X + 1j}),
+    "a sparse matrix": lambda X, y: ({}, {"X": sparse.csr_matrix(X)}),
+    "a sparse tensor": lambda X, y: ({}, {"X": torch.tensor(X).to_sparse()}),
+    "a tensor without numbers": lambda X, y: ({}, {"X": torch.empty(X.shape, device="meta")}),
+    "a Dataset of complex numbers": lambda X, y: ({}, {"X": TensorDataset(torch.tensor(X + 0j))}),
+    "a Dataset without numbers": lambda X, y: ({}, {"X": TensorDataset(torch.empty(X.shape, device="meta"))}),
+    "samples without a number": lambda X, y: ({}, {"X": X.reshape(-1, 8, 8)[:, :0]}),
+    "labels on a scale": lambda X, y: ({}, {"y": y + 0.5}),
+    "missing labels": lambda X, y: ({}, {"y": np.where(y == 3, np.nan, y)}),
+    "one-hot labels": lambda X, y: ({}, {"y": np.eye(10)[y]}),
+    "probabilities as labels": lambda X, y: ({}, {"y": np.full((len(y), 10), 0.1)}),
+    "several labels for a row": lambda X, y: ({}, {"y": np.c_[y, y]}),
+    "fewer labels than rows": lambda X, y: ({}, {"y": y[1:]}),
+    "labels of differing lengths": lambda X, y: ({}, {"y": [[1], [1, 2]] + [[1]] * (len(y) - 2)}),
+    "no labels": lambda X, y: ({}, {"y": None}),
+    "labels of several types": lambda X, y: (
+        {},
+        {"y": np.array([c or "none" for c in y.tolist()], dtype=object)},
+    ),
+    "one class": lambda X, y: ({}, {"y": 0 * y}),
+    "no row to hold out": lambda X, y: ({}, {"X": X[:5], "y": np.arange(5), "teacher_logits": -np.eye(5)}),
+    "classes of D_val that y has not": lambda X, y: ({}, {"X_val": X[:3], "y_val": [0, 1, 99]}),
+    "weights below zero": lambda X, y: ({}, {"sample_weight": -np.ones(len(y))}),
+    "weights that are no numbers": lambda X, y: ({}, {"sample_weight": np.array(["a"] * len(y))}),
+    "logits of another shape": lambda X, y: ({}, {"teacher_logits": np.zeros((len(y), 9))}),
+    "logits that are not finite": lambda X, y: ({}, {"teacher_logits": np.full((len(y), 10), np.nan)}),
+    "logits in a table of other names": lambda X, y: (
+        {},
+        {"teacher_logits": pd.DataFrame(np.zeros((len(y), 10)), columns=list("abcdefghij"))},
+    ),
+    "logits of other rows": lambda X, y: (
+        {},
+        {"X": pd.DataFrame(X), "teacher_logits": pd.DataFrame(np.zeros((len(y), 10)), index=y)},
+    ),
+    "a teacher whose columns nobody names": lambda X, y: (
+        {"teacher": nn.Linear(64, 10)},
+        {"y": y + 1, "teacher_logits": None},
+    ),
+    "a teacher of fewer classes": lambda X, y: ({"teacher": nn.Linear(64, 9)}, {"teacher_logits": None}),
+    "classes of columns that lack some of y": lambda X, y: ({"teacher_classes": np.arange(9)}, {}),
+    "classes of columns that contradict the teacher": lambda X, y: (
+        {
+            "teacher": FrozenEstimator(LogisticRegression(max_iter=200).fit(X, y)),
+            "teacher_classes": np.arange(11),
+        },
+        {"teacher_logits": None},
+    ),
+    "a teacher with NaN": lambda X, y: ({"teacher": broken_student()}, {"teacher_logits": None}),
+    "images, for a teacher of tables": lambda X, y: asked(GaussianNB(), X=X.reshape(-1, 8, 8)),
+    "a teacher of other samples": lambda X, y: ({"teacher": nn.Linear(9, 10)}, {"teacher_logits": None}),
+    "a teacher that returns no logits": lambda X, y: ({"teacher": nn.Flatten(0)}, {"teacher_logits": None}),
+    "probabilities that are none": lambda X, y: ({"teacher": Percent()}, {"teacher_logits": None}),
+    "a teacher without probabilities": lambda X, y: asked(make_pipeline(StandardScaler(), LinearSVC())),
+    "a vote without probabilities": lambda X, y: asked(VotingClassifier([("a", GaussianNB())])),
+    "a search that keeps no best teacher": lambda X, y: asked(GridSearchCV(GaussianNB(), {}, refit=False)),
+    "a frozen teacher that was fitted on codes": lambda X, y: (
+        {"teacher": FrozenEstimator(GaussianNB().fit(X, y))},
+        {"y": np.array(list("abcdefghij"))[y], "teacher_logits": None},
+    ),
+    "a teacher that does not name its classes": lambda X, y: asked(Odd(classes=None)),
+    "a teacher that calls its classes otherwise": lambda X, y: asked(Odd(classes=np.arange(10) + 5)),
+    "answers of another shape": lambda X, y: asked(Odd(form=lambda P: [P, P])),
+    "a teacher of fitted parts": lambda X, y: asked(StackingClassifier([("a", GaussianNB())], cv="prefit")),
+    "answers with columns of other names": lambda X, y: asked(
+        Odd(form=lambda P: pd.DataFrame(P).add_prefix("p"))
+    ),
+    "a network without numbers": lambda X, y: ({"student": nn.Linear(64, 10, device="meta")}, {}),
+    "a student with NaN": lambda X, y: ({"student": broken_student()}, {}),
+    "a student of another width": lambda X, y: ({"student": nn.Linear(64, 9)}, {}),
+    "a student with an auxiliary output": lambda X, y: (
+        returning(lambda z, training: (z, z) if training else z),
+        {},
+    ),
+    "a student that returns a dictionary": lambda X, y: (returning(lambda z, training: {"out": z}), {}),
+    "a student that returns maps": lambda X, y: (
+        returning(lambda z, training: z[..., None].repeat(1, 1, 2)),
+        {},
+    ),
+    "a student that returns classes": lambda X, y: (returning(lambda z, training: z.long()), {}),
+    "a student that ends in a softmax": lambda X, y: (returning(lambda z, training: z.softmax(1)), {}),
+    "a student without gradient": lambda X, y: (returning(lambda z, training: z.detach()), {}),
+    "a frozen student": lambda X, y: ({"student": nn.Linear(64, 10).requires_grad_(False)}, {}),
+    "a student without weights": lambda X, y: ({"student": nn.AdaptiveAvgPool1d(10)}, {}),
+    "a student that fails": lambda X, y: (returning(lambda z, training: z.logits), {}),
+    "a function that makes no student": lambda X, y: ({"student": lambda: 3}, {}),
+    "arguments of a student left open": lambda X, y: ({"student": nn.Bilinear}, {}),
+    "a parameter that is not known": lambda X, y: ({"hidden": 3}, {}),
+    "an optimizer that is not known": lambda X, y: ({"optimizer": "adm"}, {}),
+    "an optimizer that is made": lambda X, y: ({"optimizer": torch.optim.SGD([torch.zeros(1)])}, {}),
+    "a device that is not known": lambda X, y: ({"device": "gpu"}, {}),
+    "a device that is not there": lambda X, y: ({"device": "cuda:99"}, {}),
+    "a device without numbers": lambda X, y: ({"device": "meta"}, {}),
+    "a device that cannot be used": lambda X, y: ({"device": "vulkan"}, {}),
+    "what is no callback": lambda X, y: ({"callbacks": [3]}, {}),
+    "a callback that watches D_val where there is none": lambda X, y: (
+        {"callbacks": [EarlyStopping()], "meta": "naive"},
+        {},
+    ),
+    "a monitor that is not known": lambda X, y: ({"callbacks": [EarlyStopping("valid_los")]}, {}),
+    "a schedule of too few steps": lambda X, y: (
+        {"callbacks": [LRScheduler(OneCycleLR, max_lr=0.1, total_steps=1)], "optimizer__momentum": 0.9},
+        {},
+    ),
+    "batches of one row under batch normalisation": lambda X, y: (
+        {"student": nn.Sequential(nn.Linear(64, 10), nn.BatchNorm1d(10)), "batch_size": 1},
+        {},
+    ),
+    "a student that is wrapped for several processes": lambda X, y: ({"student": wrapped()}, {}),
+    "too large a rate": lambda X, y: ({"lr": 1e31}, {}),
+    "a file as the folder of checkpoints": lambda X, y: ({"checkpoint_dir": __file__}, {}),
+}
+
+
+class Own(MLPStudent):
+    """A student that is no class of this library."""
+
+
+def signed(clf, path, about=None, **tensors):
+    """A file that only its content is wrong with."""
+    clf.save(path)
+    content = unpacked(path.read_bytes(), "it")
+    (about or (lambda about: None))(content.about)
+    path.write_bytes(packed(Content(content.about, content.tensors | tensors)))
+
+
+def edited(clf, path, edit):
+    clf.save(path)
+    path.write_bytes(edit(path.read_bytes()))
+
+
+def later(data):
+    """As of another format: the header is as long as before."""
+    return data.replace(b'"format_version":"1"', b'"format_version":"2"')
+
+
+def weights_alone(clf, path):
+    from safetensors.torch import save_file
+
+    save_file({"w": torch.zeros(3)}, path)
+
+
+def own_student(clf, path):
+    DistilledClassifier(None, Own, meta="none", max_epochs=1).fit(np.eye(64), np.arange(64) % 2).save(path)
+
+
+# What is loaded, as f(a fitted estimator, path) that writes it.
+LOADED = {
+    "a pickle": lambda clf, path: path.write_bytes(pickle.dumps(clf)),
+    "a file of torch.save": lambda clf, path: torch.save(clf.student_.state_dict(), path),
+    "a student of export_student": lambda clf, path: clf.export_student(path),
+    "weights of another program": weights_alone,
+    "half a file": lambda clf, path: edited(clf, path, lambda data: data[:-1]),
+    "a file with another byte": lambda clf, path: edited(clf, path, lambda data: data[:-1] + b"!"),
+    "a file of a later version": lambda clf, path: edited(clf, path, later),
+    "a file of the other estimator": lambda clf, path: clf.save(path),
+    "a student of one's own": own_student,
+    "with another student": lambda clf, path: clf.save(path),
+    "a file with one tensor more": lambda clf, path: signed(clf, path, more=torch.zeros(2)),
+    "a file with weights that are NaN": lambda clf, path: signed(
+        clf, path, **{"student.layers.3.bias": torch.full((10,), torch.nan)}
+    ),
+    "a file with sizes of its own": lambda clf, path: signed(
+        clf, path, lambda about: about["params"].update(student__hidden=10**9)
+    ),
+    "a file with layers of its own": lambda clf, path: signed(
+        clf, path, lambda about: about["params"].update(student__hidden=[1] * 20_000)
+    ),
+    "a file with metaparameters out of bounds": lambda clf, path: signed(
+        clf, path, lambda about: about.update(lambda1_=7)
+    ),
+    "a file with a class as a function": lambda clf, path: signed(
+        clf, path, lambda about: about["params"].update(augment={"student": "MLPStudent"})
+    ),
+}
+GIVEN = {"with another student": {"student": nn.Linear(64, 10)}}
+REPORTED = {
+    "some steps are not finite": Fills(n=3),
+    "ten steps in a row are not finite": Fills(n=1000),
+    "weights become too large": Fills(weights=1e37),
+}
+
+
+def constant():
+    student = nn.Linear(64, 10)
+    with torch.no_grad():
+        student.weight.zero_()
+    return student
+
+
+class Interrupts(Callback):
+    """A user in the fifth batch."""
+
+    def on_batch_begin(self, net, training=False, **kwargs):
+        if training and net.metaparameters.iteration == 4:
+            signal.raise_signal(signal.SIGINT)
+
+
+def processes(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+
+
+# What is said of a fit that goes on: parameters, and what is made of X, with a student taught by the labels.
+SAID = {
+    "the student predicts one class": ({"student": constant(), "lr": 0.0, "max_epochs": 5}, None),
+    "the student is no better than chance": (
+        {"lr": 1e-6, "max_epochs": 5},
+        lambda X: np.random.default_rng(0).normal(size=X.shape),
+    ),
+    "the loss does not fall": (
+        {"student": lucky(DIGITS.data / 16, DIGITS.target), "lr": 0.0, "max_epochs": 5},
+        None,
+    ),
+    "training ends while the loss falls steeply": ({"lr": 0.001, "max_epochs": 15}, None),
+    "features of very different scales": ({}, lambda X: X * np.where(np.arange(64) == 20, 1e4, 1)),
+    "parameters without effect": ({"e1": 20, "meta": Linear(e1=3)}, None),
+    "several processes of torch.distributed": ({}, None),
+    "Ctrl-C": ({"callbacks": [Interrupts()]}, None),
+}
+
+
+class Full(nn.Linear):
+    """Where ``kind`` of pass is made with more than two rows, there is no memory."""
+
+    kind = ""
+
+    def forward(self, x):
+        if len(x) > 2 and self.kind == ("training" if self.training else "evaluation"):
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
+        return super().forward(x)
+
+
+def full(kind):
+    network = Full(64, 10)
+    network.kind = kind
+    return network
+
+
+def no_memory(*args, **kwargs):
+    raise MemoryError
+
+
+# What is done, as f(clf, monkeypatch, X, y), with a classifier that is to be taught by ``logits``.
+def in_prediction(clf, monkeypatch, X, y, **logits):
+    clf.set_params(student=nn.Linear(64, 10), meta="none").fit(X, y)
+    monkeypatch.setattr(nn.Linear, "forward", no_memory)
+    clf.predict(X)
+
+
+def patched(where, name, **params):
+    def fit(clf, monkeypatch, X, y, **logits):
+        monkeypatch.setattr(where, name, no_memory)
+        clf.set_params(**params).fit(X, y, **logits)
+
+    return fit
+
+
+OUT_OF_MEMORY = {
+    "copying the data": patched(BaseDistiller, "_as_data"),
+    "asking the teacher": lambda clf, monkeypatch, X, y, **logits: clf.set_params(
+        teacher=full("evaluation")
+    ).fit(X, y),
+    "training": lambda clf, monkeypatch, X, y, **logits: clf.set_params(
+        student=full("training"), meta="none"
+    ).fit(X, y),
+    "hypergradients": patched(StepRecord, "hypergradient", meta="gradient"),
+    "several students at once": patched(_BatchedRun, "step", meta=Random(n_trials=4)),
+    "prediction": in_prediction,
+}
+
+
+class Ends(Callback):
+    """Breaks the fit off in its fourth epoch, as often as it is told to."""
+
+    n_times = 0
+
+    def __init__(self):
+        pass
+
+    def on_epoch_begin(self, net, **kwargs):
+        if len(net.history) == 4 and Ends.n_times:
+            Ends.n_times -= 1
+            raise MemoryError
+
+
+def rewrite(change):
+    """Do something with what is in a file."""
+    return lambda path: path.write_bytes(change(path.read_bytes()))
+
+
+# What is done to the last checkpoint of a fit that was broken off.
+DAMAGED = {
+    "a truncated checkpoint": rewrite(lambda content: content[:-1]),
+    "an altered checkpoint": rewrite(lambda content: content[:-1] + bytes([content[-1] ^ 1])),
+    "an empty checkpoint": rewrite(lambda content: b""),
+    "a file that is no checkpoint": rewrite(lambda content: b"PK" + content),
+    "a checkpoint of another fit": lambda path: write(path, read(path) | {"fit": "0" * 24}),
+    "a checkpoint of other code": lambda path: write(
+        path, read(path) | {"versions": {"sklearn_kd's code": "0" * 16}}
+    ),
+    "a checkpoint of wrong content": lambda path: write(path, read(path) | {"state": {}}),
+    "a checkpoint that asks for more memory than it has": lambda path: write(
+        path, read(path) | {"more": torch.zeros(1).expand(10**11)}
+    ),
+}
+
+
+def messages():
+    """First cell → message, as a pattern, of every row of the page's tables."""
+    page = PAGE.read_text(encoding="utf-8").replace(r"\_", "_")
+    rows = re.findall(r"^   \* - (.*)\n     - (.*)\n     - ", page, re.MULTILINE)
+    return {first: ".+".join(map(re.escape, said.split("…"))) for first, said in rows}
+
+
+def test_the_page_has_all_that_is_tried_here():
+    headings = {
+        "In training",
+        "While memory is used for",
+        "What was given",
+        "What was loaded",
+        "What is found",
+        "What is named",
+    }
+    tried = REFUSED.keys() | REPORTED.keys() | OUT_OF_MEMORY.keys() | LOADED.keys() | DAMAGED.keys()
+    tried |= LAYERS.keys() | SAID.keys()
+    apart = {"several calls of one module", "a student's layer that training leaves out"}
+    apart |= {
+        "weights that the teacher cannot take",
+        "rows to predict overflow",
+        "no checkpoint that can be used",
+        "another teacher",
+        "the same fit in another thread",  # in test_threads_at_one_fit
+    }
+    assert messages().keys() - headings == tried | apart | {"a callback with an open file", "a full disk"}
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+@pytest.mark.parametrize("what", REFUSED)
+def test_refused(what, make, digits, logits):
+    params, given = REFUSED[what](*digits)
+    with pytest.raises((ValueError, TypeError), match=messages()[what]):
+        make(**params).fit(**({"X": digits[0], "y": digits[1], "teacher_logits": logits} | given))
+
+
+@pytest.mark.parametrize("what", LAYERS)
+def test_layers(what):
+    network, samples, layers = LAYERS[what]()
+    with pytest.raises(ValueError, match=messages()[what]):
+        resolve_layers(network, layers, samples, name="teacher_layers")
+
+
+def test_weights_that_the_teacher_cannot_take(make, digits):
+    teacher = make_pipeline(StandardScaler(), KNeighborsClassifier())
+    with pytest.warns(UserWarning, match=messages()["weights that the teacher cannot take"]):
+        make(teacher).fit(*digits, sample_weight=1.0 + digits[1])
+
+
+@pytest.mark.parametrize("what", REPORTED)
+def test_reported(what, make, digits, logits):
+    clf = make(meta="linear", callbacks=[REPORTED[what]], max_epochs=4)
+    with pytest.warns(ConvergenceWarning, match=messages()[what]):
+        clf.fit(*digits, teacher_logits=logits)
+    assert np.isfinite(clf.predict_proba(digits[0])).all()
+
+
+@pytest.mark.usefixtures("sigint_heard")
+@pytest.mark.parametrize("what", SAID)
+def test_said(what, make, digits, monkeypatch):
+    params, change = SAID[what]
+    X, y = digits
+    if what.startswith("several"):
+        processes(monkeypatch)
+    clf = make(**{"meta": "none"} | params)
+    with pytest.warns(UserWarning, match=messages()[what]) as found:
+        clf.fit(
+            X if change is None else change(X),
+            y,
+            **({} if clf.meta == "none" else {"teacher_logits": 5 * np.eye(10)[y]}),
+        )
+    assert len(found) == 1 and np.isfinite(clf.predict_proba(X)).all()
+
+
+@pytest.mark.parametrize("what", LOADED)
+def test_loaded(what, make, digits, tmp_path):
+    pytest.importorskip("safetensors", reason="needs safetensors")
+    clf, path = make(meta="none", max_epochs=1).fit(*digits), tmp_path / "saved.safetensors"
+    LOADED[what](clf, path)
+    estimator = DistProClassifier if what == "a file of the other estimator" else DistilledClassifier
+    with pytest.raises(ValueError, match=messages()[what]):
+        estimator.load(path, **GIVEN.get(what, {}))
+
+
+@pytest.mark.parametrize("what", OUT_OF_MEMORY)
+def test_out_of_memory(what, make, digits, logits, monkeypatch):
+    with pytest.raises(MemoryError, match=messages()[what]):
+        OUT_OF_MEMORY[what](make(), monkeypatch, *digits, teacher_logits=logits)
+
+
+def test_rows_that_overflow(make, digits):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clf = make(meta="none", student=steep_student()).fit(*digits)
+    for predict in (clf.predict, clf.predict_proba, clf.predict_log_proba):
+        with pytest.raises(ValueError, match=messages()["rows to predict overflow"]):
+            predict(digits[0] * 1e38)
+
+
+def test_the_fits_that_were_tried_are_those_of_the_script():
+    record = json.loads((PAGE.parents[2] / "examples" / "evidence" / "divergence.json").read_text())
+    total = {name: sum(found[name] for found in record["by lr"].values()) for name in record["by lr"]["1"]}
+    page = PAGE.read_text(encoding="utf-8")
+    assert f"{total['fits']} fits" in page and f"{total['given up']} were given up" in page
+    assert total["not finite"] == total["unreported"] == total["false alarms"] == 0
+
+
+@pytest.fixture
+def broken_off(make, digits, logits, tmp_path):
+    """f(**params), which fits again what was broken off, and its checkpoints."""
+
+    def fit(teacher_logits=logits, **params):
+        clf = make(max_epochs=5, checkpoint_dir=tmp_path, **{"callbacks": [Ends()]} | params)
+        return clf.fit(*digits, teacher_logits=teacher_logits)
+
+    Ends.n_times = 1
+    with pytest.raises(MemoryError):
+        fit()
+    return fit, sorted(tmp_path.glob("*/*.checkpoint"))
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_damaged_checkpoint(what, broken_off):
+    fit, (_, newest) = broken_off
+    DAMAGED[what](newest)
+    with pytest.warns(UserWarning, match=messages()[what]):
+        fit()
+
+
+def test_no_checkpoint_that_can_be_used(broken_off):
+    fit, paths = broken_off
+    for path in paths:
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match=messages()["no checkpoint that can be used"]):
+        fit()
+
+
+def test_another_teacher(make, digits, tmp_path):
+    X, y = digits
+    teachers = [FrozenEstimator(LogisticRegression(C=0.1).fit(X[:n], y[:n])) for n in (200, 300)]
+    clf = make(max_epochs=5, checkpoint_dir=tmp_path, callbacks=[Ends()])
+    Ends.n_times = 1
+    with pytest.raises(MemoryError):
+        clf.set_params(teacher=teachers[0]).fit(X, y)
+    with pytest.raises(ValueError, match=messages()["another teacher"]):
+        clf.set_params(teacher=teachers[1]).fit(X, y)
+
+
+class Logs(Callback):
+    def on_train_begin(self, net, **kwargs):
+        self.file = open(PAGE, "rb")  # noqa: SIM115
+
+    def on_train_end(self, net, **kwargs):
+        self.file.close()
+
+
+def test_callback_with_an_open_file(make, digits, logits, tmp_path):
+    clf = make(callbacks=[Logs()], checkpoint_dir=tmp_path)
+    with pytest.warns(UserWarning, match=messages()["a callback with an open file"]):
+        clf.fit(*digits, teacher_logits=logits)
+
+
+def test_full_disk(make, digits, logits, tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sklearn_kd.files._atomic.os.replace", full)
+    with pytest.warns(UserWarning, match=messages()["a full disk"]):
+        make(checkpoint_dir=tmp_path).fit(*digits, teacher_logits=logits)
