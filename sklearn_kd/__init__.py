@@ -1,8 +1,7 @@
 """Knowledge distillation whose own knobs are learned, for scikit-learn."""
 
-from sklearn_kd import meta
+from sklearn_kd import losses, meta
 from sklearn_kd._version import __version__
-from sklearn_kd.bilevel._hypergradient import hypergradient
 from sklearn_kd.comparison._compare import compare_methods
 from sklearn_kd.comparison._result import MethodComparison
 from sklearn_kd.distpro._layer_table import layer_table
@@ -14,6 +13,8 @@ from sklearn_kd.plotting._path_display import MetaparameterPathDisplay
 from sklearn_kd.plotting._process_display import ProcessDisplay
 from sklearn_kd.students._resnet import CIFARResNet
 from sklearn_kd.students._students import CNNStudent, MLPStudent
+from sklearn_kd.training._execution import Execution
+from sklearn_kd.training._single_step import hypergradient
 
 __all__ = [
     "CIFARResNet",
@@ -21,6 +22,7 @@ __all__ = [
     "DistProClassifier",
     "DistillationProcess",
     "DistilledClassifier",
+    "Execution",
     "MLPStudent",
     "MetaparameterPathDisplay",
     "MethodComparison",
@@ -31,5 +33,6 @@ __all__ = [
     "compare_methods",
     "hypergradient",
     "layer_table",
+    "losses",
     "meta",
 ]

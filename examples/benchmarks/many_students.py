@@ -34,14 +34,14 @@ import torch
 from joblib.externals.loky import get_reusable_executor
 from sklearn.datasets import load_digits
 from sklearn.ensemble import RandomForestClassifier
+from sklearn_kd.training._distillation_net import DistillationNet
 from torch.utils.flop_counter import FlopCounterMode
 
 from sklearn_kd import CNNStudent, DistilledClassifier, MLPStudent, compare_methods
 from sklearn_kd.inputs._data import DistillationData, SplitData
-from sklearn_kd.losses._logits import Targets
+from sklearn_kd.losses._targets import Targets
 from sklearn_kd.meta import Fixed
 from sklearn_kd.meta._path import Metaparameters
-from sklearn_kd.training._distillation_net import DistillationNet
 from sklearn_kd.training._stacked import FEWEST, MOST_FLOPS, train_together
 
 sys.path.append(str(Path(__file__).parents[1]))

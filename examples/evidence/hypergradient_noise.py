@@ -28,7 +28,8 @@ from sklearn.ensemble import RandomForestClassifier
 
 from sklearn_kd import MLPStudent
 from sklearn_kd.bilevel._hypergradient import StepRecord
-from sklearn_kd.losses._logits import Targets, TrainingLoss
+from sklearn_kd.losses._logits import TrainingLoss
+from sklearn_kd.losses._targets import Targets
 from sklearn_kd.teachers._logit_checks import log_probabilities
 
 sys.path.append(str(Path(__file__).parents[1]))

@@ -1,15 +1,15 @@
 """The hypergradient: how a step's metaparameters move the validation loss after it.
 
-The metaparameters a bend the training loss through the outputs s of one training pass alone:
-L_train(w, a) = F(s(w), a). For :class:`DistilledClassifier` s are the student's logits and a is
-(lambda1, T); for :class:`DistProClassifier` s are the losses of the pathways and a are their raw
-importance factors. One training step is w' = U(w, g) with g = ∂L_train(w, a)/∂w. With
+The metaparameters a change the training loss through the outputs s of one training pass alone:
+L_train(w, a) = F(s(w), a). For a loss of logits s are the student's logits and a is, say,
+(lambda1, T); for pathways s are their losses and a are their raw importance factors. One training step is
+w' = U(w, g) with g = ∂L_train(w, a)/∂w. With
 
     v = ∂L_val(w')/∂w',      d = (∂w'/∂g)ᵀ v,      u = J d,      J = ∂s/∂w at w,
 
 the greedy hypergradient (Gorpinich, Bakhteev and Strijov, Eq. 3; Deng et al., Eq. 5) is
-h_j = ⟨r_j, u⟩, where r_j = ∂²F/∂s ∂a_j comes in closed form from :mod:`sklearn_kd.losses._logits` or
-:mod:`sklearn_kd.distpro._importance`. One directional derivative u serves any number of
+h_j = ⟨r_j, u⟩, where r_j = ∂²F/∂s ∂a_j comes in closed form from the loss or
+the loss. One directional derivative u serves any number of
 metaparameters, and the student is never backpropagated through a second time. The real step
 serves as the virtual one; nothing here moves the student's weights, its buffers or the random
 state.
@@ -20,31 +20,24 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
 from torch.optim import Optimizer
 
 from sklearn_kd.bilevel._optimizer_response import Clipping, global_norm, response_class
-from sklearn_kd.losses._logits import TEMPERATURE_SCALINGS, Targets, TrainingLoss, validation_loss
-from sklearn_kd.runtime._devices import as_number, full_precision
+from sklearn_kd.runtime._devices import as_number
 from sklearn_kd.runtime._eval_mode import evaluating
 from sklearn_kd.runtime._memory import is_out_of_memory
 from sklearn_kd.runtime._random_state import (
-    preserved_random_state,
     preserved_torch_state,
     random_state,
     set_random_state,
 )
 from sklearn_kd.runtime._snapshots import BufferSnapshot
-from sklearn_kd.runtime._torch_modes import ordinary_torch
 
-# A finite difference moves the logits by this share of their size, in units of √epsilon:
-# where rounding and curvature (or the kinks of ReLU) cost about the same.
-LOGIT_CHANGE = 0.3
 # Below this norm of v the direction is rounding noise, as on separable data.
 _SMALLEST_NORM = 1e-12
 
@@ -136,7 +129,20 @@ def _validation_mode(parts: list[nn.Module]):
     return evaluating(parts, but=nn.modules.batchnorm._NormBase)
 
 
-class StepRecord:
+ValidationLoss = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+class Contraction(Protocol):
+    """How the metaparameters a change the gradient r = ∂F/∂s of the training loss."""
+
+    def contract(self, u: Tensor) -> Tensor:
+        """Return ⟨∂r/∂a_j, u⟩ for each of m components, shape (m,)."""
+
+    def derivatives(self) -> Tensor:
+        """Return ∂r/∂a_j, shape (m, *s)."""
+
+
+class HypergradientEstimator:
     """Keeps what a hypergradient needs from before a real step, and computes it afterwards.
 
     Made once for a student and its optimizer. In each iteration: :meth:`begin`, the training
@@ -185,7 +191,7 @@ class StepRecord:
         forward: Callable[[Tensor], Tensor] | None = None,
         others: Sequence[nn.Module] = (),
         outputs: Callable[..., Tensor] | None = None,
-        logit_change: float = LOGIT_CHANGE,
+        logit_change: float = 0.3,
     ):
         moved = {w for group in optimizer.param_groups for w in group["params"]}
         self.student, self.forward = student, forward or student
@@ -212,44 +218,45 @@ class StepRecord:
         self.begun = True
 
     def after_forward(
-        self, inputs: Any, outputs: Tensor, derivatives: Tensor, logits: Tensor | None = None
+        self, inputs: tuple[Any, ...], outputs: Tensor, evaluation: Contraction, logits: Tensor
     ) -> None:
         """Note the training forward pass, while its graph is there.
 
         Parameters
         ----------
-        inputs : Tensor of shape (B, ...), or tuple
-            The training batch, or all that ``outputs`` is called with.
-        outputs : Tensor of shape (B, K) or any other
-            s at w: the student's logits on the batch, or what ``outputs`` returned.
-        derivatives : Tensor of shape (m, B, K), or (m, ...)
-            r_j = ∂²F/∂s ∂a_j for each of m metaparameters.
-        logits : Tensor of shape (B, K) or None, default=None
-            The student's logits on the batch, where the outputs are others: a finite
-            difference is sized by what it does to the logits.
+        inputs : tuple
+            All that ``outputs`` is called with: the training batch, shape (B, ...), first.
+        outputs : Tensor of any shape
+            s at w.
+        evaluation : Contraction
+            Of the training loss at s.
+        logits : Tensor of shape (B, K)
+            The student's, by which a finite difference is sized.
         """
         if self.method == "exact":
-            self.pulled_back = [self._gradient_of(outputs, r_j, retain_graph=True) for r_j in derivatives]
-        elif self.rows is not None and self.rows < len(inputs):
+            of_each = evaluation.derivatives()
+            self.pulled_back = [self._gradient_of(outputs, r_j, retain_graph=True) for r_j in of_each]
+        self.share = 1.0
+        self.n_outputs = len(outputs)
+        if self.rows is not None and self.rows < len(inputs[0]):
             # Some rows, taken for all of them.
-            inputs, outputs = inputs[: self.rows], outputs[: self.rows]
-            derivatives = derivatives[:, : self.rows] * (derivatives.shape[1] / self.rows)
-        self.inputs = inputs if isinstance(inputs, tuple) else (inputs,)
-        self.outputs, self.derivatives = outputs.detach(), derivatives
-        self.logits = self.outputs if logits is None else logits.detach()
+            self.share = len(inputs[0]) / self.rows
+            inputs, outputs = (inputs[0][: self.rows], *inputs[1:]), outputs[: self.rows]
+            logits = logits[: self.rows]
+        self.inputs, self.outputs, self.logits = inputs, outputs.detach(), logits.detach()
+        self.evaluation: Contraction | None = evaluation
 
-    def hypergradient(
-        self, x_val: Tensor, val_targets: Targets, *, val_temperature=1.0
-    ) -> tuple[Tensor, Tensor]:
+    def hypergradient(self, x_val: Tensor, validation_loss: ValidationLoss) -> tuple[Tensor, Tensor]:
         """h = ∂L_val(w')/∂lambda of the step just taken, and L_val(w').
 
         To be called in :func:`full_precision`, as the training forward pass before it.
 
         Parameters
         ----------
-        x_val, val_targets : Tensor and Targets
+        x_val : Tensor of shape (B, ...)
             The validation batch.
-        val_temperature : float or Tensor, default=1.0
+        validation_loss : callable(Tensor) -> (Tensor, Tensor)
+            Maps the student's logits on it to L_val, shape (), and ∂L_val/∂logits.
 
         Returns
         -------
@@ -259,7 +266,7 @@ class StepRecord:
         """
         self.begun = False
         with preserved_torch_state(self.device), BufferSnapshot(self.parts), torch.no_grad():
-            v, r_val, val_loss = self._validation_gradient(x_val, val_targets, val_temperature)
+            v, r_val, val_loss = self._validation_gradient(x_val, validation_loss)
             norm = as_number(global_norm(v))
             c, d = self.response(v, self.w)
             if self.clipping is not None:
@@ -270,9 +277,19 @@ class StepRecord:
                 size = _size_of_logit_change(v, d, norm, r_val)
                 del v
                 u = self._directional_derivative(d, _step_size(self.logits, size, self.logit_change))
-                h = c * (self.derivatives * u).sum(dim=tuple(range(1, u.ndim + 1)))
+                h = c * self._contract(u)
+            self.evaluation = None  # it holds the batch
         self.directionless = norm <= _SMALLEST_NORM
         return torch.where(torch.as_tensor(norm > _SMALLEST_NORM), h, torch.nan), val_loss
+
+    def _contract(self, u: Tensor) -> Tensor:
+        """Return h_j = ⟨r_j, u⟩; rows that u was not computed on count as much as those that it was."""
+        assert self.evaluation is not None
+        if self.share == 1.0:
+            return self.evaluation.contract(u)
+        whole = u.new_zeros(self.n_outputs, *u.shape[1:])
+        whole[: len(u)] = u
+        return self.evaluation.contract(whole) * self.share
 
     def _directional_derivative(self, d, step):
         """Compute u = J d; from the first operation without forward mode on, by finite differences."""
@@ -295,10 +312,10 @@ class StepRecord:
             )
             return u
 
-    def _validation_gradient(self, x, targets, val_temperature):
+    def _validation_gradient(self, x, validation_loss):
         with _validation_mode(self.parts), torch.enable_grad():
             logits = self.forward(x)
-            loss, r_val = validation_loss(logits, targets, val_temperature)
+            loss, r_val = validation_loss(logits)
             gradients = self._gradient_of(logits, r_val)
         v = [
             # A weight without gradient took no step that lambda could have changed.
@@ -333,7 +350,7 @@ class _Whole(nn.ModuleList):
 class _Replay:
     """The training forward pass again: the same rows, buffers and dropout masks, other weights."""
 
-    def __init__(self, record: StepRecord):
+    def __init__(self, record: HypergradientEstimator):
         self._record = record
 
     def __call__(self, weights: list[Tensor]) -> Tensor:
@@ -361,121 +378,3 @@ class _Replay:
         buffers = {name: buffer.clone() for name, buffer in record.whole.named_buffers()}
         state = dict(zip(record.names, weights, strict=True)) | buffers
         return functional_call(record.whole, state, record.inputs)
-
-
-@ordinary_torch()
-def hypergradient(
-    student: nn.Module,
-    train_batch: tuple[Tensor, Tensor],
-    val_batch: tuple[Tensor, Tensor],
-    teacher_logits: Tensor,
-    *,
-    lambda1: float = 0.5,
-    temperature: float = 1.0,
-    lr: float = 0.1,
-    method: Literal["finite_difference", "central_difference", "jvp", "exact"] = "finite_difference",
-    temperature_scaling: Literal["hinton", "none"] = "hinton",
-    val_temperature: float = 1.0,
-) -> np.ndarray:
-    """Hypergradient of one plain SGD step: d L_val(w − lr · ∇L_train(w, λ)) / dλ, λ = (lambda1, T).
-
-    The quantity that :class:`DistilledClassifier` descends, for one step of plain SGD, so
-    that it can be checked against anyone's own reference.
-
-    Parameters
-    ----------
-    student : nn.Module
-        Maps inputs to logits of shape (B, K). Left as it is: weights, buffers, gradients,
-        mode and random state.
-    train_batch, val_batch : tuple of (Tensor, Tensor)
-        Inputs of shape (B, ...) and class codes of shape (B,).
-    teacher_logits : Tensor of shape (B, K)
-        The teacher's logits on the training batch.
-    lambda1 : float, default=0.5
-        Weight of the labels against the teacher.
-    temperature : float, default=1.0
-        T.
-    lr : float, default=0.1
-        Learning rate of the step.
-    method : {"finite_difference", "central_difference", "jvp", "exact"}, \
-            default="finite_difference"
-        One more forward pass; two; forward-mode differentiation; two vector-Jacobian products.
-        The latter two are exact.
-    temperature_scaling : {"hinton", "none"}, default="hinton"
-        s(T): T² or 1.
-    val_temperature : float, default=1.0
-        T_val.
-
-    Returns
-    -------
-    ndarray of shape (2,)
-        Derivatives by lambda1 and by T. NaN where the validation gradient vanishes.
-
-    Raises
-    ------
-    ValueError
-        If ``method`` or ``temperature_scaling`` is unknown.
-
-    Notes
-    -----
-    Gorpinich, Bakhteev and Strijov, "Metaparameter optimization in knowledge distillation",
-    Eq. 3: h = −lr · (∂²L_train/∂w∂λ)ᵀ ∂L_val(w')/∂w'. Both batches are seen in the student's
-    present mode, but for dropout, which is off on the validation batch.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sklearn_kd import hypergradient
-    >>> _ = torch.manual_seed(0)
-    >>> student = torch.nn.Linear(4, 3).double()
-    >>> X, y = torch.randn(8, 4).double(), torch.arange(8) % 3
-    >>> f = 3 * torch.nn.functional.one_hot(y, 3).double()
-    >>> fast = hypergradient(student, (X, y), (X, y), f)
-    >>> exact = hypergradient(student, (X, y), (X, y), f, method="exact")
-    >>> bool(abs(fast - exact).max() < 1e-6)
-    True
-    """
-    for name, given, known in (
-        ("method", method, METHODS),
-        ("temperature_scaling", temperature_scaling, TEMPERATURE_SCALINGS),
-    ):
-        if given not in known:
-            raise ValueError(f"{name}={given!r} is not one of {sorted(known)}.")
-    (x, y), (x_val, y_val) = (map(_without_past, batch) for batch in (train_batch, val_batch))
-    # A step must be taken to be differentiated: take it on weights that are put back.
-    live = [w for w in student.parameters() if w.requires_grad]
-    if any(w.is_inference() for w in live):
-        raise ValueError(
-            "student was made inside torch.inference_mode, and such weights cannot be trained. Make it "
-            "outside, or give copy.deepcopy(student), made outside."
-        )
-    kept = [(w.detach().clone(), w.grad) for w in live]
-    optimizer = torch.optim.SGD(live, lr=lr)
-    record = StepRecord(student, optimizer, method=method)
-    try:
-        with (
-            preserved_random_state(record.device),
-            full_precision(record.device),
-            BufferSnapshot(record.parts),
-        ):
-            record.begin()
-            with torch.enable_grad():
-                logits = student(x)
-            targets = Targets(y, teacher_logits.detach().to(logits))
-            loss = TrainingLoss(logits, targets, lambda1, temperature, scaling=temperature_scaling)
-            record.after_forward(x, logits, loss.metaparameter_derivatives())
-            optimizer.zero_grad()
-            logits.backward(loss.r)
-            optimizer.step()
-            h, _ = record.hypergradient(x_val, Targets(y_val), val_temperature=val_temperature)
-    finally:
-        with torch.no_grad():
-            for w, (value, grad) in zip(live, kept, strict=True):
-                w.copy_(value)
-                w.grad = grad
-    return h.cpu().numpy().astype(np.float64)
-
-
-def _without_past(given: Tensor) -> Tensor:
-    """Return a tensor that gradients do not pass, and that a backward pass may keep."""
-    return given.detach().clone() if given.is_inference() else given.detach()

@@ -243,15 +243,15 @@ class Journal:
         self._n_calls = 0
 
     def open(
-        self, settings: Sequence[tuple[float, float]]
+        self, settings: Sequence[Sequence[float]]
     ) -> tuple[dict[int, float], Callable[[dict[int, float], bool], None]]:
         """Return the known losses of the next batch of trials, and a callback that records new ones.
 
         What has been noted under other settings is forgotten, with all that came after it.
         """
-        wanted = [[float(lambda1), float(temperature)] for lambda1, temperature in settings]
+        wanted = [[float(value) for value in setting] for setting in settings]
         k, self._n_calls = self._n_calls, self._n_calls + 1
-        if k >= len(self._calls) or [row[:2] for row in self._calls[k]] != wanted:
+        if k >= len(self._calls) or [row[:-1] for row in self._calls[k]] != wanted:
             self._calls[k:] = [[[*row, None] for row in wanted]]
         rows = self._calls[k]
 
@@ -259,17 +259,17 @@ class Journal:
             if interrupted:  # and all that follows from it is of another fit
                 self._checkpoints.leave()
             for place, loss in losses.items():
-                rows[place][2] = loss
-            done = sum(row[2] is not None for call in self._calls for row in call)
+                rows[place][-1] = loss
+            done = sum(row[-1] is not None for call in self._calls for row in call)
             self._checkpoints.keep("trials", done, {"calls": self._calls})
 
-        return {place: row[2] for place, row in enumerate(rows) if row[2] is not None}, note
+        return {place: row[-1] for place, row in enumerate(rows) if row[-1] is not None}, note
 
 
 def _check_calls(state: dict[str, Any]) -> None:
     """Raise ValueError unless this is what a :class:`Journal` keeps."""
     for rows in state["calls"]:
-        for lambda1, temperature, loss in rows:
-            kinds = type(lambda1), type(temperature), type(loss)
-            if kinds not in ((float, float, float), (float, float, type(None))):
-                raise ValueError(f"a trial {str([lambda1, temperature, loss])[:100]}")
+        for row in rows:
+            *values, loss = row
+            if {type(value) for value in values} - {float} or type(loss) not in (float, type(None)):
+                raise ValueError(f"a trial {str(row)[:100]}")

@@ -88,7 +88,7 @@ class Keeper:
         return found or None
 
     def _keep(self, net, state):
-        known_by = {"teacher": self._answers, "start": net.metaparameters.start_of_path()}
+        known_by = {"teacher": self._answers, "start": net.metaparameters.initial_values()}
         self._checkpoints.keep(self._stage, len(net.history), known_by | state)
 
     def restore(self, net: TrainingNet) -> int:
@@ -131,7 +131,7 @@ class Keeper:
         return self._checkpoints.newest(self._stage, lambda state: self._why_not(state, net), use)
 
     def _why_not(self, state, net) -> str | None:
-        start, before = net.metaparameters.start_of_path(), state["start"]
+        start, before = net.metaparameters.initial_values(), state["start"]
         if start.shape != before.shape or not torch.equal(start, before):
             return "it began with other metaparameters, or another process"
         then, now = state["teacher"], self._answers

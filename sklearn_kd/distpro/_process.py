@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from sklearn_kd._version import running_versions
-from sklearn_kd.distpro._importance import NORMALIZATIONS
+from sklearn_kd.distpro._normalization import NORMALIZATIONS
 from sklearn_kd.distpro._pathways import Pathway
 from sklearn_kd.files._arrays import arrays_of
 from sklearn_kd.files._atomic import write_file

@@ -29,7 +29,7 @@ from sklearn_kd.inputs._arrays import from_torch
 from sklearn_kd.inputs._data import DistillationData, LoadedData, SplitData, as_tensor, split_rows
 from sklearn_kd.inputs._torch_datasets import DatasetRows, is_dataset, read
 from sklearn_kd.inputs._validation import CheckedRows
-from sklearn_kd.losses._logits import Targets
+from sklearn_kd.losses._targets import Targets
 from sklearn_kd.meta import STRATEGIES, Linear, Strategy
 from sklearn_kd.persistence._export import export_student
 from sklearn_kd.runtime._devices import checked_device
@@ -113,7 +113,7 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
                 f"meta={self.meta!r} is not known.{nearest(self.meta, self._strategies)} It is one of "
                 f"{list(self._strategies)}, or a Strategy from sklearn_kd.meta."
             )
-        strategy.check()
+        _take_old_parameters(self, strategy)
         return strategy
 
     # ----------------------------------------------------------------------------------
@@ -568,3 +568,18 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
 def at(values: Any, rows: Any) -> Any:
     """Return ``values[rows]``, or None for None."""
     return None if values is None else values[rows]
+
+
+def _take_old_parameters(estimator, strategy):
+    """Set what the estimator still has as parameters of its own."""
+    old = {"lr": "meta_lr", "clip": "meta_clip", "optimizer": "meta_optimizer",
+           "hypergradient": "hypergradient", "hypergradient_rows": "hypergradient_rows",
+           "val_temperature": "val_temperature"}  # fmt: skip
+    for new, name in old.items():
+        if hasattr(estimator, name):
+            setattr(strategy, new, getattr(estimator, name))
+    if getattr(estimator, "meta_coordinates", "log") == "raw":
+        strategy.coordinates = "raw"
+    params = estimator._routed("meta_optimizer")
+    if params:
+        strategy.optimizer_params = params

@@ -25,19 +25,23 @@ from sklearn_kd.estimators._learned_nothing import convergence_message, warn_of_
 from sklearn_kd.estimators._plan import Run
 from sklearn_kd.estimators._unused_parameters import beside_strategy, warn_without_effect
 from sklearn_kd.inputs._data import SplitData, as_tensor
+from sklearn_kd.losses._logit_distillation import LogitDistillation
 from sklearn_kd.losses._logits import TEMPERATURE_SCALINGS
-from sklearn_kd.meta import Fixed, Setting, Strategy
-from sklearn_kd.meta._path import LAMBDA1_BOUNDS, Metaparameters, check_bounds
+from sklearn_kd.losses._objective import LogitObjective
+from sklearn_kd.meta import Fixed, StartContext, Strategy
+from sklearn_kd.meta._path import MetaparameterPath
+from sklearn_kd.meta._space import MetaparameterSpace
 from sklearn_kd.persistence._save_load import DistilledFiles
+from sklearn_kd.runtime._optimizers import OPTIMIZER_KINDS, optimizer_class
 from sklearn_kd.runtime._processes import warn_of_ranks
 from sklearn_kd.runtime._torch_modes import ordinary_torch
 from sklearn_kd.teachers._class_alignment import checked_teacher_classes, warn_if_out_of_order
 from sklearn_kd.teachers._given_logits import checked_logits
 from sklearn_kd.teachers._logit_checks import name_of, naming_rows
-from sklearn_kd.training._distillation_net import DistillationNet
 from sklearn_kd.training._divergence import check_scale
+from sklearn_kd.training._execution import Execution
 from sklearn_kd.training._interrupts import end_interrupted
-from sklearn_kd.training._optimizers import OPTIMIZER_KINDS, optimizer_class
+from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._sklearn_callbacks import FitReport
 from sklearn_kd.training._stacked import moves
 from sklearn_kd.training._trials import Trials, TrialsInterrupted
@@ -282,7 +286,7 @@ class DistilledClassifier(DistilledFiles):
         "random_state": ["random_state"],
     }
 
-    net_: DistillationNet
+    net_: TrainingNet
     strategy_: Strategy
     metaparameter_path_: np.ndarray
     lambda1_: float
@@ -458,7 +462,10 @@ class DistilledClassifier(DistilledFiles):
                 self.augment, teacher, train.samples, student, self.classes_
             )
         # A rehearsal: what only skorch and torch can judge fails here, before the teacher is trained.
-        rehearsal = self._make_net(student, Fixed(), 0.5, 1.0, listed_callbacks(self.callbacks))
+        space = self._space()
+        strategy.check(space)
+        start = self._start(space, strategy, np.random.default_rng(0))
+        rehearsal = self._make_net(student, strategy, start, listed_callbacks(self.callbacks))
         if valid is not None:
             rehearsal.get_iterator(valid)
         n_batches = len(rehearsal.get_iterator(train, training=True))
@@ -481,62 +488,56 @@ class DistilledClassifier(DistilledFiles):
 
     def _ready_net(self, run):
         """Return the net about to be trained, its metaparameters where the strategy starts them."""
-        journal = Journal(run.checkpoints)
-        trials = Trials(partial(self._trial_net, run), run.data, run.seeds.training, journal)
         rng = np.random.default_rng(run.seeds.strategy)
-        lambda1, temperature = self._where_to_start(run.strategy, rng)
-        setting = Setting(lambda1, temperature, rng, trials.losses, self.verbose)
-        lambda1, temperature = run.strategy.start(setting)
+        space = self._space()
+        start = self._start(space, run.strategy, rng)
+        journal = Journal(run.checkpoints)
+        trials = Trials(partial(self._trial_net, run), space, start, run.data, run.seeds.training, journal)
+        context = StartContext(start, space, rng, trials.losses, self.verbose)
+        start = {**start, **run.strategy.start(context)}
         report_epochs = run.report.epochs(lambda net: self._fitted_attributes(net, run))
         callbacks = [*listed_callbacks(self.callbacks), *report_epochs]
-        return self._make_net(run.student, run.strategy, lambda1, temperature, callbacks)
+        return self._make_net(run.student, run.strategy, start, callbacks)
 
-    def _trial_net(self, run, lambda1, temperature):
+    def _trial_net(self, run, values):
         """Return the net of a trial, of which only L_val at the end is kept."""
         changes: dict[str, Any] = {"verbose": 0}
         if not self.callbacks and not self._routed("callbacks"):
             changes["callbacks__valid_acc"] = None  # which nobody reads
         callbacks = clone(listed_callbacks(self.callbacks), safe=False)
-        return self._make_net(run.student, Fixed(), lambda1, temperature, callbacks, **changes)
+        fixed = Fixed()
+        fixed.val_temperature = run.strategy.val_temperature
+        return self._make_net(run.student, fixed, values, callbacks, **changes)
 
-    def _make_net(self, student, strategy, lambda1, temperature, callbacks, **changes):
+    def _make_net(self, student, strategy, start, callbacks, **changes):
         """Make an initialised net around a copy of ``student``."""
-        device = self._device()
-        metaparameters = Metaparameters(
-            lambda1,
-            temperature,
-            temperature_bounds=self.temperature_bounds,
-            optimizer=optimizer_class(self.meta_optimizer, "meta_optimizer"),
-            lr=self.meta_lr,
-            coordinates=self.meta_coordinates,
-            clip=self.meta_clip,
-            device=device,
-            **self._routed("meta_optimizer"),
-        )
+        device, space = self._device(), self._space()
+        if strategy.coordinates == "raw":
+            space = space.in_raw_coordinates()
+        metaparameters = MetaparameterPath(space, start, {"loss": strategy.steps()}, device=device)
         routed = self._passed_on("optimizer", "iterator_train", "iterator_valid", "callbacks")
         params = {
             "optimizer": optimizer_class(self.optimizer),
             "lr": self.lr,
             "max_epochs": self.max_epochs,
             "batch_size": self.batch_size,
-            "compile": self.compile,
             "verbose": self.verbose,
         }
-        return DistillationNet(
+        return TrainingNet(
             copy.deepcopy(student),
+            objective=LogitObjective(self._loss()),
             metaparameters=metaparameters,
             strategy=strategy,
-            temperature_scaling=self.temperature_scaling,
-            val_temperature=self.val_temperature,
-            hypergradient=self.hypergradient,
-            hypergradient_rows=self.hypergradient_rows,
-            autocast=self.autocast,
-            cuda_graph=self.cuda_graph,
+            val_temperature=strategy.val_temperature,
+            execution=Execution(self.compile, self.autocast, self.cuda_graph),
             callbacks=callbacks,
             labels=self.classes_,
             device=str(device),
             **(params | routed | changes),
         ).initialize()
+
+    def _loss(self):
+        return LogitDistillation(self.temperature_bounds, self.temperature_scaling)
 
     # ----------------------------------------------------------------------------------
     # What is fitted
@@ -544,7 +545,7 @@ class DistilledClassifier(DistilledFiles):
     def _fitted_attributes(self, net, run) -> dict:
         """Return the fitted attributes of a fit that ends with this net."""
         strategy, teacher = run.strategy, run.teacher
-        path = net.metaparameters.path()
+        path, values = net.metaparameters.table(), net.metaparameters.named()
         if self._continues():
             path["iteration"] += self.n_iter_
             path = np.concatenate([self.metaparameter_path_, path])
@@ -554,9 +555,9 @@ class DistilledClassifier(DistilledFiles):
             "teacher_": teacher.fitted if teacher is not None and self.keep_teacher else None,
             "metaparameter_path_": path,
             "n_iter_": len(path),
-            "lambda1_": float(net.metaparameters.lambda1),
-            "temperature_": float(net.metaparameters.temperature),
+            "metaparameters_": {n: _on_host(value) for n, value in values.items()},
             "val_temperature_": float(net.val_temperature_),
+            **{f"{n}_": float(values[n]) for n in ("lambda1", "temperature") if n in values},
         } | ({"trials_": strategy.trials_} if hasattr(strategy, "trials_") else {})
 
     def _publish(self, net, run):
@@ -571,16 +572,28 @@ class DistilledClassifier(DistilledFiles):
     # ----------------------------------------------------------------------------------
     # Where the run starts
 
-    def _where_to_start(self, strategy, rng):
-        """Return (lambda1, T) as given, as drawn, or where the last fit ended if warm."""
+    def _path_dtype(self):
+        return MetaparameterPath(self._space(), {"lambda1": 0.5, "temperature": 1.0}).table().dtype
+
+    def _space(self) -> MetaparameterSpace:
+        return MetaparameterSpace(self._loss().metaparameters(len(self.classes_)))
+
+    def _start(self, space, strategy, rng) -> dict[str, Any]:
+        """Return the metaparameters as given, as drawn, or where the last fit ended if warm."""
         if self._continues() and strategy.takes_hypergradient(0):
-            return self.lambda1_, self.temperature_
-        lambda1, temperature = self.lambda1, self.temperature
-        if lambda1 == "random":
-            lambda1 = rng.uniform(*LAMBDA1_BOUNDS)
-        if temperature == "random":
-            temperature = math.exp(rng.uniform(*np.log(self.temperature_bounds)))
-        return float(lambda1), float(temperature)
+            return self.metaparameters_
+        start = {name: self._one_start(name, entry, rng) for name, entry in space.items()}
+        space.check_within_bounds(start)
+        return start
+
+    def _one_start(self, name, entry, rng):
+        """Return the start of a metaparameter: its own, the estimator's, or a draw within its bounds."""
+        start = getattr(self, name) if entry.start is None else entry.start
+        if not isinstance(start, str):
+            return start
+        if entry.coordinate == "log":
+            return math.exp(rng.uniform(*np.log(entry.bounds)))
+        return rng.uniform(*entry.bounds)
 
     # ----------------------------------------------------------------------------------
     # Checks, all before any training
@@ -589,5 +602,12 @@ class DistilledClassifier(DistilledFiles):
         """The strategy of this fit, after the parameters have been checked."""
         self._validate_params()
         self._check_routed(loaded)
-        check_bounds(self.temperature_bounds, self.temperature)
+        self._loss().check()
         return self._named_strategy()
+
+
+def _on_host(value: Any) -> float | np.ndarray:
+    """Return a metaparameter as a float, or as an array of its own."""
+    if isinstance(value, torch.Tensor):
+        value = value.cpu().numpy().copy()
+    return value if np.ndim(value) else float(value)

@@ -15,8 +15,8 @@ from torch import nn
 from sklearn_kd._sklearn_compat import Interval, StrOptions, with_callbacks
 from sklearn_kd.bilevel._hypergradient import METHODS
 from sklearn_kd.distpro._distances import Distance
-from sklearn_kd.distpro._importance import NORMALIZATIONS, ScheduledWeights
-from sklearn_kd.distpro._net import DistProNet
+from sklearn_kd.distpro._importance import PATHWAY_WEIGHTS
+from sklearn_kd.distpro._normalization import NORMALIZATIONS
 from sklearn_kd.distpro._pathways import Pathway
 from sklearn_kd.distpro._process import (
     WEIGHTS,
@@ -29,10 +29,13 @@ from sklearn_kd.estimators._callback_checks import CALLBACK_KINDS, listed_callba
 from sklearn_kd.estimators._distpro_plan import BaseDistPro, Run, SearchOutcome
 from sklearn_kd.estimators._learned_nothing import convergence_message, warn_of_convergence
 from sklearn_kd.meta import Fixed, Strategy
+from sklearn_kd.meta._path import MetaparameterSchedule
+from sklearn_kd.meta._space import Metaparameter, MetaparameterSpace
 from sklearn_kd.persistence._save_load import DistProFiles
+from sklearn_kd.runtime._optimizers import OPTIMIZER_KINDS, optimizer_class
 from sklearn_kd.runtime._torch_modes import ordinary_torch
 from sklearn_kd.training._interrupts import end_interrupted
-from sklearn_kd.training._optimizers import OPTIMIZER_KINDS, optimizer_class
+from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._progress import Progress
 from sklearn_kd.training._stacked import train_alone
 
@@ -428,7 +431,7 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         if net is None or not net.interrupted_:
             net = self._keep(self._retraining_net(run), run, "retraining")
             train_alone(net, run.retraining.data, run.retraining.seeds.training)
-        net.teacher = None
+        net.objective.teacher = None
         self.__dict__.update(self._fitted_attributes(net, run))
         net.metaparameters.forget_path()
         of_retraining = convergence_message(net, run.retraining.data.train, self.classes_, _MONITOR)
@@ -438,10 +441,11 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         end_interrupted(net.interrupted_, len(net.history), net.max_epochs, self.n_iter_)
         return self
 
-    def _search(self, run: Run) -> tuple[Run, DistProNet]:
+    def _search(self, run: Run) -> tuple[Run, TrainingNet]:
         """Search a process; return the run with it, and the net that searched."""
         assert run.search is not None
-        strategy, factors = self._search_strategy(), self._factors(run)
+        strategy = self._search_strategy()
+        factors = self._factors(run, strategy)
         later = self.max_epochs * _share_of_a_search_step(strategy) / (1 - self._held_out_share())
         callbacks = [
             *listed_callbacks(self.search_callbacks, "search_callbacks"),
@@ -464,13 +468,20 @@ class DistProClassifier(DistProFiles, BaseDistPro):
                 keeper.conclude(net, found._asdict())
         return run._replace(process=self._process_of(found, run), search_history=found.history), net
 
-    def _retraining_net(self, run: Run) -> DistProNet:
+    def _retraining_net(self, run: Run) -> TrainingNet:
         schedule = retraining_weights(run.process, run.n_steps, self.weights, run.tau, len(run.pathways))
         logit_term = None
         if self._learns_logit_term:
             assert run.process is not None  # checked in _check_logit_term, or searched
             logit_term = retraining_logit_term(run.process, run.n_steps, self.weights)
-        weights = ScheduledWeights(schedule, logit_term, device=self._device())
+        columns, entries = (
+            {PATHWAY_WEIGHTS: schedule},
+            {PATHWAY_WEIGHTS: Metaparameter(shape=schedule.shape[1:])},
+        )
+        if logit_term is not None:
+            columns |= dict(zip(("lambda1", "temperature"), logit_term.astype(np.float64).T, strict=True))
+            entries |= {"lambda1": Metaparameter(), "temperature": Metaparameter()}
+        weights = MetaparameterSchedule(MetaparameterSpace(entries), columns)
         callbacks = [*listed_callbacks(self.callbacks), *self._progress("retraining", self.max_epochs)]
         callbacks += run.report.epochs(lambda net: self._fitted_attributes(net, run))
         return self._make_net(run, run.retraining, weights, Fixed(), callbacks)
@@ -499,7 +510,7 @@ class DistProClassifier(DistProFiles, BaseDistPro):
     # ----------------------------------------------------------------------------------
     # What is fitted
 
-    def _fitted_attributes(self, net: DistProNet, run: Run) -> dict:
+    def _fitted_attributes(self, net: TrainingNet, run: Run) -> dict:
         process = run.process
         if process is None and run.search is not None:  # as long as the search lasts
             process = self._process_of(SearchOutcome.of(net), run)

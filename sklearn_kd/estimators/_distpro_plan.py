@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.utils import check_random_state
@@ -14,13 +14,14 @@ from sklearn_kd.checkpointing._manager import Checkpoints
 from sklearn_kd.checkpointing._snapshot import Keeper
 from sklearn_kd.distpro._distances import checked_distance
 from sklearn_kd.distpro._importance import (
-    NORMALIZATIONS,
-    ImportanceFactors,
-    JointFactors,
-    PathwayWeights,
-    checked_tau,
+    IMPORTANCE,
+    GivenWeights,
+    LearnedWeights,
+    importance_factors,
+    importance_steps,
 )
-from sklearn_kd.distpro._net import DistProNet
+from sklearn_kd.distpro._normalization import NORMALIZATIONS, checked_tau
+from sklearn_kd.distpro._objective import PathwayObjective
 from sklearn_kd.distpro._pathways import Pathway, find_pathways, named_transforms
 from sklearn_kd.distpro._process import DistillationProcess
 from sklearn_kd.estimators._augmentation import checked_augmentation
@@ -28,13 +29,17 @@ from sklearn_kd.estimators._base import BaseDistiller, Seeds
 from sklearn_kd.estimators._callback_checks import check_callback_names, listed_callbacks
 from sklearn_kd.estimators._unused_parameters import beside_own_cycle, beside_process, warn_without_effect
 from sklearn_kd.inputs._data import SplitData
+from sklearn_kd.losses._logit_distillation import LogitDistillation
 from sklearn_kd.meta import Fixed, Strategy
-from sklearn_kd.meta._path import Metaparameters
+from sklearn_kd.meta._path import MetaparameterPath, MetaparameterSchedule
+from sklearn_kd.meta._space import MetaparameterSpace
+from sklearn_kd.runtime._optimizers import optimizer_class
 from sklearn_kd.runtime._processes import warn_of_ranks
 from sklearn_kd.teachers._class_alignment import checked_teacher_classes
 from sklearn_kd.teachers._features import MapTeacher
 from sklearn_kd.training._divergence import check_scale
-from sklearn_kd.training._optimizers import optimizer_class
+from sklearn_kd.training._execution import Execution
+from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._sklearn_callbacks import FitReport
 
 # Of a learned logit term, as DistilledClassifier has them.
@@ -57,11 +62,13 @@ class SearchOutcome(NamedTuple):
     history: History
 
     @classmethod
-    def of(cls, net: DistProNet) -> SearchOutcome:
+    def of(cls, net: TrainingNet) -> SearchOutcome:
         """Read the result from a net in its present state."""
-        path = net.metaparameters.path()
-        logit_term = path["logit_term"] if net.metaparameters.has_logit_term else None
-        return cls(path["raw"], logit_term, net.history)
+        table = net.metaparameters.table(before=True)
+        logit_term = None
+        if "temperature" in net.metaparameters.space:
+            logit_term = np.stack([table["lambda1"], table["temperature"]], axis=1).astype(np.float32)
+        return cls(table[IMPORTANCE].astype(np.float32), logit_term, net.history)
 
 
 class Run(NamedTuple):
@@ -198,7 +205,7 @@ class BaseDistPro(BaseDistiller):
             if phase is None:
                 continue
             net = self._make_net(
-                run, phase, self._factors(run), Fixed(), copy.deepcopy(given), max_epochs=max_epochs
+                run, phase, self._factors(run, Fixed()), Fixed(), copy.deepcopy(given), max_epochs=max_epochs
             )
             if phase is run.retraining:
                 check_callback_names(net, self._routed("callbacks"))
@@ -211,7 +218,7 @@ class BaseDistPro(BaseDistiller):
     # ----------------------------------------------------------------------------------
     # The nets
 
-    def _keep(self, net: DistProNet, run: Run, stage: str) -> DistProNet:
+    def _keep(self, net: TrainingNet, run: Run, stage: str) -> TrainingNet:
         """Return the net, set to keep checkpoints if there is a folder for them."""
         if run.checkpoints.active:
             layers = sorted({pathway.teacher_layer for pathway in run.pathways})
@@ -219,23 +226,31 @@ class BaseDistPro(BaseDistiller):
             net.keeper_ = Keeper(run.checkpoints, stage, answers)
         return net
 
-    def _factors(self, run: Run) -> ImportanceFactors | JointFactors:
-        normalization, device = NORMALIZATIONS[self.normalization](self.g), self._device()
-        factors = ImportanceFactors(len(run.pathways), normalization, lr=self.alpha_lr, device=device)
-        if not self._learns_logit_term:
-            return factors
-        logit_term = Metaparameters(
-            INITIAL_LAMBDA1,
-            self.temperature,
-            temperature_bounds=TEMPERATURE_BOUNDS,
-            lr=self.meta_lr,
-            device=device,
-        )
-        return JointFactors(factors, logit_term)
+    def _space(self, run: Run) -> MetaparameterSpace:
+        """Return the metaparameters of the search: raw factors, and lambda1 and T where they are learned."""
+        entries = importance_factors(len(run.pathways))
+        if self._learns_logit_term:
+            entries |= LogitDistillation(TEMPERATURE_BOUNDS).metaparameters(len(self.classes_))
+        return MetaparameterSpace(entries)
+
+    def _factors(self, run: Run, strategy: Strategy) -> MetaparameterPath:
+        """Return the metaparameters of the search where they start."""
+        space = self._space(run)
+        start = {"lambda1": INITIAL_LAMBDA1, "temperature": self.temperature} | space.starts
+        if strategy.coordinates == "raw":
+            space = space.in_raw_coordinates()
+        steps = {IMPORTANCE: importance_steps(self.alpha_lr), "loss": strategy.steps()}
+        return MetaparameterPath(space, start, steps, device=self._device())
 
     def _make_net(
-        self, run: Run, phase: Phase, weights: PathwayWeights, strategy: Strategy, callbacks, **changes
-    ) -> DistProNet:
+        self,
+        run: Run,
+        phase: Phase,
+        metaparameters: MetaparameterPath | MetaparameterSchedule,
+        strategy: Strategy,
+        callbacks: Any,
+        **changes: Any,
+    ) -> TrainingNet:
         """Make an initialised net around a student and transforms of the phase's seeds."""
         searching = phase is run.search
         student = copy.deepcopy(run.student)
@@ -251,20 +266,26 @@ class BaseDistPro(BaseDistiller):
         routed = self._passed_on("optimizer", "iterator_train", "iterator_valid")
         if not searching:
             routed |= self._passed_on("callbacks")
-        return DistProNet(
-            student,
+        learned = isinstance(metaparameters, MetaparameterPath)
+        normalization = NORMALIZATIONS[self.normalization](self.g)
+        objective = PathwayObjective(
             pathways=run.pathways,
             transforms=self.transforms,
-            transforms_seed=phase.seeds.strategy,
             distance=checked_distance(self.distance),
             teacher=run.teacher,
-            metaparameters=weights,
-            strategy=strategy,
-            hypergradient=self.hypergradient,
+            weights=LearnedWeights(normalization) if learned else GivenWeights(),
             distill_weight=self.distill_weight,
             logit_weight=0.0 if self._learns_logit_term else self.logit_weight,
             temperature=self.temperature,
-            autocast=self.autocast,
+            learns_logit_term="temperature" in metaparameters.space,
+        )
+        return TrainingNet(
+            student,
+            objective=objective,
+            metaparameters=metaparameters,
+            strategy=strategy,
+            modules_seed=phase.seeds.strategy,
+            execution=Execution(autocast=self.autocast),
             callbacks=callbacks,
             labels=self.classes_,
             device=str(self._device()),

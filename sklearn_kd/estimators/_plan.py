@@ -11,7 +11,7 @@ from sklearn_kd.checkpointing._snapshot import Keeper, some_answers
 from sklearn_kd.inputs._data import SplitData
 from sklearn_kd.meta import Strategy
 from sklearn_kd.runtime._random_state import preserved_random_state
-from sklearn_kd.training._distillation_net import DistillationNet
+from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._sklearn_callbacks import FitReport
 from sklearn_kd.training._stacked import train_alone
 
@@ -33,7 +33,7 @@ class Run(NamedTuple):
     report: FitReport
     checkpoints: Checkpoints
 
-    def train(self, net: DistillationNet) -> DistillationNet:
+    def train(self, net: TrainingNet) -> TrainingNet:
         """Train an initialised net under this run's seed, or the rest that a checkpoint leaves."""
         if self.checkpoints.active:
             net.keeper_ = Keeper(self.checkpoints, "training", self._some_answers())

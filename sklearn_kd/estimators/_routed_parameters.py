@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator
 
 from sklearn_kd.errors._did_you_mean import nearest
 from sklearn_kd.inputs._batches import iterator_arguments
-from sklearn_kd.training._optimizers import optimizer_class
+from sklearn_kd.runtime._optimizers import optimizer_class
 
 if TYPE_CHECKING:
     from typing_extensions import Self

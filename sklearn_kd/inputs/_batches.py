@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sklearn_kd.inputs._torch_datasets import load, loader_arguments
-from sklearn_kd.losses._logits import Targets
+from sklearn_kd.losses._targets import Targets
 
 
 class Batch(tuple):

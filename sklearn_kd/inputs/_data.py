@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sklearn_kd.inputs._batches import Batch, LoadedBatches, TensorBatches
 from sklearn_kd.inputs._torch_datasets import DatasetRows
-from sklearn_kd.losses._logits import Targets
+from sklearn_kd.losses._targets import Targets
 
 
 def split_rows(

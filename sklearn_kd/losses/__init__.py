@@ -1,1 +1,8 @@
-"""Losses, and how metaparameters enter them."""
+"""Training losses with named metaparameters: the library's own, and the base of yours."""
+
+from sklearn_kd.losses._distillation_loss import DistillationLoss
+from sklearn_kd.losses._logit_distillation import LogitDistillation
+from sklearn_kd.losses._named import LOSSES
+from sklearn_kd.meta._space import Metaparameter
+
+__all__ = ["LOSSES", "DistillationLoss", "LogitDistillation", "Metaparameter"]

@@ -22,11 +22,11 @@ as they are in the limit f → −inf.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from sklearn_kd.losses._targets import Targets, mean_rows, share_of_rows
 
 # s(T) and its derivative, by name.
 TEMPERATURE_SCALINGS = {
@@ -35,36 +35,8 @@ TEMPERATURE_SCALINGS = {
 }
 
 
-class Targets(NamedTuple):
-    """The targets of one batch of student logits.
-
-    Attributes
-    ----------
-    labels : Tensor of shape (B,), int64
-        Class codes.
-    teacher_logits : Tensor of shape (B, K) or None
-        −inf is a probability of 0. None: there is no teacher, and the labels are all there is.
-    weight : Tensor of shape (B,) or None
-        Row weights with mean 1 over the training set. None: all ones.
-    """
-
-    labels: Tensor
-    teacher_logits: Tensor | None = None
-    weight: Tensor | None = None
-
-
-def _mean_rows(rows: Tensor, weight: Tensor | None) -> Tensor:
-    """Return the mean, weighted if there are weights, over rows of shape (..., B, 1)."""
-    return (rows if weight is None else weight[..., None] * rows).mean(dim=(-2, -1))
-
-
-def _share_of_rows(rows: Tensor, weight: Tensor | None) -> Tensor:
-    """The derivative of ``_mean_rows`` times ``rows``, along the first axis but one."""
-    return rows / rows.shape[-2] if weight is None else rows * (weight[..., None] / rows.shape[-2])
-
-
-def _labels_rows(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """log σ(z)_y by row, shape (..., B, 1), and A."""
+def labels_rows(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return log σ(z)_y by row, shape (..., B, 1), and A."""
     log_p, y = F.log_softmax(z, dim=-1), y[..., None]
     return log_p.gather(-1, y), log_p.exp().scatter_(-1, y, -1.0, reduce="add")
 
@@ -94,8 +66,8 @@ class TrainingLoss:
     def __init__(self, logits: Tensor, targets: Targets, lambda1, temperature, *, scaling: str):
         z, (y, f, weight) = logits.detach(), targets
         self._z, self._f, self._weight, self._scaling = z, f, weight, scaling
-        self._knobs = lambda1, temperature
-        log_p_y, self._A = _labels_rows(z, y)
+        self._metaparameters = lambda1, temperature
+        log_p_y, self._A = labels_rows(z, y)
         if f is None:
             rows, r = -log_p_y, self._A
         else:
@@ -106,7 +78,7 @@ class TrainingLoss:
             soft = (self._t * log_q).sum(dim=-1, keepdim=True)
             rows = -lambda1 * log_p_y - ((1 - lambda1) * s) * soft
             r = lambda1 * self._A + ((1 - lambda1) * s / T) * self._D
-        self.value, self.r = _mean_rows(rows, weight), _share_of_rows(r, weight)
+        self.value, self.r = mean_rows(rows, weight), share_of_rows(r, weight)
 
     @torch.no_grad()
     def metaparameter_derivatives(self) -> Tensor:
@@ -114,18 +86,11 @@ class TrainingLoss:
         z, f = self._z, self._f
         if f is None:  # the loss of the labels alone knows no metaparameters
             return z.new_zeros(2, *z.shape)
-        (lambda1, T), (s, ds) = self._knobs, TEMPERATURE_SCALINGS[self._scaling]
+        (lambda1, T), (s, ds) = self._metaparameters, TEMPERATURE_SCALINGS[self._scaling]
         s, ds = s(T), ds(T)
         q, t, D = self._q, self._t, self._D
         f = f.clamp(min=torch.finfo(f.dtype).min)  # t is 0 where f is −inf, and 0 · −inf is NaN
         E = q * (z - (q * z).sum(dim=-1, keepdim=True)) - t * (f - (t * f).sum(dim=-1, keepdim=True))
         r1 = self._A - (s / T) * D
         r2 = ((1 - lambda1) * (ds / T - s / T**2)) * D - ((1 - lambda1) * s / T**3) * E
-        return _share_of_rows(torch.stack([r1, r2]), self._weight)
-
-
-@torch.no_grad()
-def validation_loss(logits: Tensor, targets: Targets, val_temperature=1.0) -> tuple[Tensor, Tensor]:
-    """L_val = CE(σ(z/T_val), y) and ∂L_val/∂z, shape (B, K); the teacher plays no part."""
-    log_p_y, A = _labels_rows(logits / val_temperature, targets.labels)
-    return -_mean_rows(log_p_y, targets.weight), _share_of_rows(A, targets.weight) / val_temperature
+        return share_of_rows(torch.stack([r1, r2]), self._weight)

@@ -7,8 +7,10 @@ import torch
 from sklearn_kd.meta._fixed import Fixed, Naive, NoDistillation
 from sklearn_kd.meta._gradient import Gradient, Linear
 from sklearn_kd.meta._hyperopt import Hyperopt
+from sklearn_kd.meta._path import MetaparameterPath
 from sklearn_kd.meta._random import Random
-from sklearn_kd.meta._strategy import Setting, Strategy
+from sklearn_kd.meta._space import Metaparameter, MetaparameterSpace
+from sklearn_kd.meta._strategy import HypergradientStrategy, StartContext, Strategy
 
 # The names that ``DistilledClassifier(meta=...)`` takes for the strategies' defaults.
 STRATEGIES: dict[str, type[Strategy]] = {
@@ -44,11 +46,15 @@ __all__ = [
     "STRATEGIES",
     "Fixed",
     "Gradient",
+    "HypergradientStrategy",
     "Hyperopt",
     "Linear",
+    "Metaparameter",
+    "MetaparameterPath",
+    "MetaparameterSpace",
     "Naive",
     "NoDistillation",
     "Random",
-    "Setting",
+    "StartContext",
     "Strategy",
 ]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from sklearn_kd.meta._strategy import Setting, Strategy
+from sklearn_kd.meta._strategy import StartContext, Strategy, Values
 
 
 class Fixed(Strategy):
-    """The estimator's ``lambda1`` and ``temperature`` throughout, trained on all of D.
+    """The metaparameters as given throughout, trained on all of D.
 
     Examples
     --------
@@ -17,10 +17,11 @@ class Fixed(Strategy):
 
 
 class Naive(Strategy):
-    """lambda1 = 0.5 and T = 1 throughout: the paper's baseline "naive"."""
+    """lambda1 = 0.5 and T = 1 throughout: the paper's baseline "naive". Others have their start."""
 
-    def start(self, setting: Setting) -> tuple[float, float]:
-        return 0.5, 1.0
+    def start(self, context: StartContext) -> Values:
+        naive = {"lambda1": 0.5, "temperature": 1.0}
+        return {name: value for name, value in naive.items() if name in context.space}
 
 
 class NoDistillation(Strategy):
@@ -28,5 +29,6 @@ class NoDistillation(Strategy):
 
     needs_teacher = False
 
-    def start(self, setting: Setting) -> tuple[float, float]:
-        return 1.0, 1.0
+    def start(self, context: StartContext) -> Values:
+        alone = {"lambda1": 1.0, "temperature": 1.0}
+        return {name: value for name, value in alone.items() if name in context.space}

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from numbers import Integral
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
-from sklearn_kd.meta._path import LearnedPath
-from sklearn_kd.meta._strategy import Strategy
+from sklearn_kd.meta._path import MetaparameterPath
+from sklearn_kd.meta._space import MetaparameterSpace
+from sklearn_kd.meta._strategy import HypergradientStrategy
 
 
-class Gradient(Strategy):
+class Gradient(HypergradientStrategy):
     """One hypergradient step on D_val in every iteration (paper Eq. 3).
+
+    Parameters
+    ----------
+    lr, clip, optimizer, optimizer_params, coordinates, hypergradient, hypergradient_rows, val_temperature
+        As in :class:`HypergradientStrategy`.
 
     Examples
     --------
@@ -21,13 +27,8 @@ class Gradient(Strategy):
     True
     """
 
-    learns_from_validation = True
 
-    def takes_hypergradient(self, iteration: int) -> bool:
-        return True
-
-
-class Linear(Gradient):
+class Linear(HypergradientStrategy):
     """e1 hypergradient iterations, a line fitted to them, e2 iterations along the line.
 
     Paper Eq. 4 and Algorithm 1: after e1 gradient iterations a line is fitted to the path
@@ -47,6 +48,8 @@ class Linear(Gradient):
         What the line is fitted to: the values, with the fitted slope drawn from the last
         one; the values themselves (the paper's code); the increments (its text, Eq. 4),
         which are summed up from the last value.
+    lr, clip, optimizer, optimizer_params, coordinates, hypergradient, hypergradient_rows, val_temperature
+        As in :class:`HypergradientStrategy`.
 
     Examples
     --------
@@ -58,13 +61,38 @@ class Linear(Gradient):
     """
 
     def __init__(
-        self, e1: int = 10, e2: int = 10, form: Literal["anchored", "values", "increments"] = "anchored"
+        self,
+        e1: int = 10,
+        e2: int = 10,
+        form: Literal["anchored", "values", "increments"] = "anchored",
+        *,
+        lr: float = 1.0,
+        clip: float | None = None,
+        optimizer: type[torch.optim.Optimizer] | str = torch.optim.SGD,
+        optimizer_params: dict[str, Any] | None = None,
+        coordinates: Literal["own", "raw"] = "own",
+        hypergradient: Literal[
+            "finite_difference", "central_difference", "jvp", "exact"
+        ] = "finite_difference",
+        hypergradient_rows: int | None = None,
+        val_temperature: float | Literal["auto"] = 1.0,
     ):
+        super().__init__(
+            lr=lr,
+            clip=clip,
+            optimizer=optimizer,
+            optimizer_params=optimizer_params,
+            coordinates=coordinates,
+            hypergradient=hypergradient,
+            hypergradient_rows=hypergradient_rows,
+            val_temperature=val_temperature,
+        )
         self.e1 = e1
         self.e2 = e2
         self.form = form
 
-    def check(self) -> None:
+    def check(self, space: MetaparameterSpace) -> None:
+        super().check(space)
         for name, value, least in (("e1", self.e1, 1), ("e2", self.e2, 0)):
             if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name}={value!r} must be an integer of at least {least}.")
@@ -79,7 +107,7 @@ class Linear(Gradient):
     def takes_hypergradient(self, iteration: int) -> bool:
         return iteration % (self.e1 + self.e2) < self.e1
 
-    def predict(self, metaparameters: LearnedPath) -> torch.Tensor:
+    def predict(self, metaparameters: MetaparameterPath) -> torch.Tensor:
         now = metaparameters.iteration
         window = metaparameters.trajectory(now - self.e1, now)
         ahead = torch.arange(1, self.e2 + 1, dtype=window.dtype, device=window.device)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, Literal
+
 import numpy as np
 from tqdm import tqdm
 
-from sklearn_kd.meta._strategy import Setting, Strategy
-from sklearn_kd.meta._trials import best_of, checked_count, tried
+from sklearn_kd.meta._space import MetaparameterSpace
+from sklearn_kd.meta._strategy import StartContext, Strategy, Values, check_positive_ints
+from sklearn_kd.meta._trials import Range, best_trial, ranges, run_trials
 
 
 class Hyperopt(Strategy):
     """The best of ``n_trials`` fixed settings by L_val, then fixed throughout.
 
-    Each trial trains a fresh student on D_train at lambda1 ~ U(0, 1), log10 T ~ U(−1, 1)
-    and is judged by L_val on all of D_val. Trial and final student share initialisation
-    and batches. A progress bar appears when the estimator is verbose.
+    Each trial trains a fresh student on D_train at lambda1 ~ U(0, 1), log10 T ~ U(−1, 1), and at
+    other metaparameters within their bounds, and is judged by L_val on all of D_val. Trial and
+    final student share initialisation and batches. A progress bar appears when the estimator is verbose.
 
     Parameters
     ----------
@@ -33,12 +37,14 @@ class Hyperopt(Strategy):
         algorithm.
     n_jobs : int or None, default=None
         Processes for trials that are not trained in one run, as joblib reads the number.
+    val_temperature : float or "auto", default=1.0
+        T_val of the validation loss, as in :class:`Strategy`.
 
     Attributes
     ----------
     trials_ : structured array of shape (n_trials,)
-        Fields ``lambda1``, ``temperature``, ``val_loss``, ``seconds`` (an equal share of what
-        the trials made at once took), in the order tried.
+        The metaparameters, ``val_loss``, ``seconds`` (an equal share of what the trials made at
+        once took), in the order tried.
 
     Examples
     --------
@@ -58,34 +64,40 @@ class Hyperopt(Strategy):
         log10_temperature: tuple[float, float] = (-1.0, 1.0),
         n_guided_at_once: int = 1,
         n_jobs: int | None = None,
+        val_temperature: float | Literal["auto"] = 1.0,
     ):
         self.n_trials = n_trials
         self.n_startup_trials = n_startup_trials
         self.log10_temperature = log10_temperature
         self.n_guided_at_once = n_guided_at_once
         self.n_jobs = n_jobs
+        self.val_temperature = val_temperature
 
-    def check(self) -> None:
-        checked_count(
+    def check(self, space: MetaparameterSpace) -> None:
+        super().check(space)
+        check_positive_ints(
             n_trials=self.n_trials,
             n_startup_trials=self.n_startup_trials,
             n_guided_at_once=self.n_guided_at_once,
         )
+        ranges(space, self.log10_temperature)
 
-    def start(self, setting: Setting) -> tuple[float, float]:
-        parzen = _Parzen(self.log10_temperature, self.n_startup_trials, setting.rng)
+    def start(self, context: StartContext) -> Values:
+        space = context.space
+        found = ranges(space, self.log10_temperature)
+        parzen = _Parzen(space, found, self.n_startup_trials, context.rng)
         rounds: list[np.ndarray] = []
         n_done = 0
-        with tqdm(total=self.n_trials, unit="trial", disable=setting.verbose <= 0) as progress:
+        with tqdm(total=self.n_trials, unit="trial", disable=context.verbose <= 0) as progress:
             while n_done < self.n_trials:
                 at_once = self.n_guided_at_once if rounds else self.n_startup_trials
-                draws = parzen.ask(min(at_once, self.n_trials - n_done))
-                rounds.append(tried(setting, draws, self.n_jobs))
+                settings = parzen.ask(min(at_once, self.n_trials - n_done))
+                rounds.append(run_trials(context, settings, self.n_jobs))
                 self.trials_ = np.concatenate(rounds)  # at once: a user may end the next round
                 parzen.tell(rounds[-1]["val_loss"])
-                n_done += len(draws)
-                progress.update(len(draws))
-        return best_of(self.trials_)
+                n_done += len(settings)
+                progress.update(len(settings))
+        return best_trial(self.trials_, space)
 
 
 class _Parzen:
@@ -94,25 +106,44 @@ class _Parzen:
     ``hyperopt.fmin`` asks, evaluates and tells in one loop; this asks for several.
     """
 
-    def __init__(self, log10_temperature, n_startup_trials, rng):
+    def __init__(
+        self,
+        space: MetaparameterSpace,
+        found: dict[str, Range],
+        n_startup_trials: int,
+        rng: np.random.Generator,
+    ):
         from hyperopt import Trials, hp
         from hyperopt.base import Domain
 
-        space = {
-            "lambda1": hp.uniform("lambda1", 0.0, 1.0),
-            "log10_temperature": hp.uniform("log10_temperature", *log10_temperature),
+        self._space, self._ranges = space, found
+        drawn = {
+            label: hp.uniform(label, found[name].low, found[name].high)
+            for name in space
+            for label in self._labels(name)
         }
-        self._domain, self._trials = Domain(None, space), Trials()
+        self._domain, self._trials = Domain(None, drawn), Trials()
         self._n_startup_trials, self._rng = n_startup_trials, rng
-        self._asked = []
+        self._asked: list[Any] = []
 
-    def ask(self, n: int) -> list[tuple[float, float]]:
-        """The next n (lambda1, T)."""
+    def _labels(self, name: str) -> list[str]:
+        """Return hyperopt's labels of the components of a metaparameter."""
+        label, entry = self._ranges[name].label, self._space[name]
+        return [f"{label}[{k}]" for k in range(entry.size)] if entry.shape else [label]
+
+    def ask(self, n: int) -> list[dict[str, Any]]:
+        """Return the next n settings."""
         self._asked = [self._suggested() for _ in range(n)]
-        drawn = ({name: value[0] for name, value in doc["misc"]["vals"].items()} for doc in self._asked)
-        return [(float(d["lambda1"]), float(10 ** d["log10_temperature"])) for d in drawn]
+        return [self._setting(doc["misc"]["vals"]) for doc in self._asked]
 
-    def tell(self, losses) -> None:
+    def _setting(self, drawn: dict[str, list[float]]) -> dict[str, Any]:
+        setting: dict[str, Any] = {}
+        for name, entry in self._space.items():
+            values = [float(self._ranges[name].value(drawn[label][0])) for label in self._labels(name)]
+            setting[name] = np.reshape(values, entry.shape) if entry.shape else values[0]
+        return setting
+
+    def tell(self, losses: Sequence[float]) -> None:
         """Record the losses of the trials that were asked for last."""
         from hyperopt import JOB_STATE_DONE, STATUS_FAIL, STATUS_OK
 
@@ -121,7 +152,7 @@ class _Parzen:
             doc["state"], doc["result"] = JOB_STATE_DONE, {"loss": float(loss), "status": status}
         self._trials.refresh()
 
-    def _suggested(self):
+    def _suggested(self) -> Any:
         """Suggest one more trial; those without a loss yet count as the worst."""
         from hyperopt import tpe
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from sklearn_kd.meta._strategy import Setting, Strategy
-from sklearn_kd.meta._trials import best_of, checked_count, tried
+from typing import Literal
+
+from sklearn_kd.meta._space import MetaparameterSpace
+from sklearn_kd.meta._strategy import StartContext, Strategy, Values, check_positive_ints
+from sklearn_kd.meta._trials import best_trial, draw_setting, ranges, run_trials
 
 
 class Random(Strategy):
     """One random draw throughout: lambda1 ~ U(0, 1), log10 T ~ U(−1, 1); or the best of several.
 
-    The paper's text draws log10 T so; its comparison drew T ~ U(0.1, 10).
+    The paper's text draws log10 T so; its comparison drew T ~ U(0.1, 10). Other metaparameters are
+    drawn uniformly within their bounds, in their logarithm where that is their coordinate.
 
     Parameters
     ----------
@@ -22,12 +26,14 @@ class Random(Strategy):
         other: small students are trained in one batched run.
     n_jobs : int or None, default=None
         Processes for trials that are not trained in one run, as joblib reads the number.
+    val_temperature : float or "auto", default=1.0
+        T_val of the validation loss, as in :class:`Strategy`.
 
     Attributes
     ----------
     trials_ : structured array of shape (n_trials,)
-        Where there are several: ``lambda1``, ``temperature``, ``val_loss``, ``seconds`` (an
-        equal share of what all took), in the order drawn.
+        Where there are several: the metaparameters, ``val_loss``, ``seconds`` (an equal share of
+        what all took), in the order drawn.
 
     Examples
     --------
@@ -41,25 +47,27 @@ class Random(Strategy):
         log10_temperature: tuple[float, float] = (-1.0, 1.0),
         n_trials: int = 1,
         n_jobs: int | None = None,
+        val_temperature: float | Literal["auto"] = 1.0,
     ):
         self.log10_temperature = log10_temperature
         self.n_trials = n_trials
         self.n_jobs = n_jobs
+        self.val_temperature = val_temperature
 
     @property
     def learns_from_validation(self) -> bool:  # type: ignore[override]
         """True if there are several draws to choose from."""
         return self.n_trials > 1
 
-    def check(self) -> None:
-        checked_count(n_trials=self.n_trials)
+    def check(self, space: MetaparameterSpace) -> None:
+        super().check(space)
+        check_positive_ints(n_trials=self.n_trials)
+        ranges(space, self.log10_temperature)
 
-    def start(self, setting: Setting) -> tuple[float, float]:
-        draws = [self._draw(setting.rng) for _ in range(self.n_trials)]
+    def start(self, context: StartContext) -> Values:
+        space, found = context.space, ranges(context.space, self.log10_temperature)
+        draws = [draw_setting(space, found, context.rng) for _ in range(self.n_trials)]
         if len(draws) == 1:
             return draws[0]
-        self.trials_ = tried(setting, draws, self.n_jobs)
-        return best_of(self.trials_)
-
-    def _draw(self, rng):
-        return rng.uniform(0.0, 1.0), 10 ** rng.uniform(*self.log10_temperature)
+        self.trials_ = run_trials(context, draws, self.n_jobs)
+        return best_trial(self.trials_, space)

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, Literal
 
 import numpy as np
+import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
-from sklearn_kd.meta._path import LearnedPath
+from sklearn_kd.bilevel._hypergradient import METHODS
+from sklearn_kd.meta._path import MetaOptimizer, MetaparameterPath
+from sklearn_kd.meta._space import MetaparameterSpace
+from sklearn_kd.runtime._optimizers import optimizer_class
+
+Values = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Setting:
+class StartContext:
     """The context in which a strategy chooses where the metaparameters start.
 
     Attributes
     ----------
-    lambda1, temperature : float
-        The start that the estimator was given.
+    start : dict of str to float or ndarray
+        The start of each metaparameter that the estimator and its loss give.
+    space : mapping of str to Metaparameter
+        Bounds, shapes and coordinates by name.
     rng : numpy.random.Generator
         The only source of randomness to use.
-    evaluate_all : callable(settings, n_jobs=None) -> list of float
-        :meth:`evaluate` for each of several (lambda1, temperature) that do not wait for each
-        other. Students that are small enough are trained in one batched run, the others in
-        ``n_jobs`` processes, as joblib reads that number.
+    evaluate_all : callable(list of dict, n_jobs=None) -> list of float
+        :meth:`evaluate` for each of several settings that do not wait for each other. Students
+        that are small enough are trained in one batched run, the others in ``n_jobs`` processes,
+        as joblib reads that number.
     verbose : int
         The estimator's.
 
@@ -37,9 +47,9 @@ class Setting:
     >>> class Better(meta.Strategy):
     ...     learns_from_validation = True
     ...
-    ...     def start(self, setting):
-    ...         tried = [(setting.lambda1, 1.0), (setting.lambda1, 4.0)]
-    ...         losses = setting.evaluate_all(tried)
+    ...     def start(self, context):
+    ...         tried = [{"temperature": 1.0}, {"temperature": 4.0}]
+    ...         losses = context.evaluate_all(tried)
     ...         return tried[losses.index(min(losses))]
     >>> from sklearn.datasets import load_iris
     >>> from sklearn.ensemble import RandomForestClassifier
@@ -50,15 +60,21 @@ class Setting:
     True
     """
 
-    lambda1: float
-    temperature: float
+    start: dict[str, Any]
+    space: MetaparameterSpace
     rng: np.random.Generator
     evaluate_all: Callable[..., list[float]]
     verbose: int = 0
 
-    def evaluate(self, lambda1: float, temperature: float) -> float:
-        """L_val on D_val of a fresh student trained on D_train with these fixed."""
-        return self.evaluate_all([(lambda1, temperature)])[0]
+    def evaluate(self, **values: Any) -> float:
+        """Return L_val on D_val of a fresh student trained on D_train with these values fixed.
+
+        Parameters
+        ----------
+        **values : float or ndarray
+            By the metaparameters' names; others have their start.
+        """
+        return self.evaluate_all([values])[0]
 
 
 class Strategy(BaseEstimator):
@@ -66,7 +82,7 @@ class Strategy(BaseEstimator):
 
     A strategy holds its own settings and no state of a run, so one object can serve any
     number of fits. To write one, subclass, state what it needs in the two class attributes,
-    and override what differs. The shortest is :class:`Naive`, a single line.
+    and override what differs. The shortest is :class:`Naive`, a single method.
 
     Attributes
     ----------
@@ -75,19 +91,32 @@ class Strategy(BaseEstimator):
     learns_from_validation : bool, default=False
         True: D_val is held out, and ``takes_hypergradient`` or ``start`` may use it. False:
         the student trains on all of D.
+    val_temperature : float or "auto", default=1.0
+        T_val of the validation loss CE(softmax(z / T_val), y). "auto" keeps it at its optimum on
+        D_val, refitted after every epoch, so that calibration is not rewarded.
     trials_ : structured array
         Set by strategies that try several settings in ``start``.
     """
 
     needs_teacher = True
     learns_from_validation = False
+    val_temperature: float | Literal["auto"] = 1.0
+    # How hypergradients are taken and followed; HypergradientStrategy makes parameters of them.
+    coordinates: Literal["own", "raw"] = "own"
+    hypergradient: str = "finite_difference"
+    hypergradient_rows: int | None = None
 
-    def check(self) -> None:
-        """Raise ValueError if the strategy's own parameters cannot be used."""
+    def steps(self) -> MetaOptimizer:
+        """Return how the metaparameters take their steps."""
+        return MetaOptimizer()
 
-    def start(self, setting: Setting) -> tuple[float, float]:
-        """(lambda1, T) before the first iteration."""
-        return setting.lambda1, setting.temperature
+    def check(self, space: MetaparameterSpace) -> None:
+        """Raise ValueError if the strategy's own parameters, or these metaparameters, cannot be used."""
+        check_val_temperature(self.val_temperature)
+
+    def start(self, context: StartContext) -> Values:
+        """Return values before the first iteration, by name; a missing one has its start."""
+        return {}
 
     def takes_hypergradient(self, iteration: int) -> bool:
         """Return whether this iteration (0, 1, …) moves the metaparameters by the hypergradient.
@@ -98,16 +127,144 @@ class Strategy(BaseEstimator):
         """
         return False
 
-    def predict(self, metaparameters: LearnedPath) -> Tensor | None:
-        """θ after an iteration without hypergradient; None: stay.
+    def predict(self, metaparameters: MetaparameterPath) -> Tensor | None:
+        """Return θ after an iteration without hypergradient; None: stay.
 
-        θ is (lambda1, log T), or (lambda1, T) with ``meta_coordinates="raw"``. In the search of
-        :class:`DistProClassifier` it is the raw factors, of any number L in place of 2, and
-        behind them lambda1 and log T where they are learned.
+        θ has the m components of all metaparameters, in the order of ``metaparameters.space`` and in
+        their coordinates: (lambda1, log T) for the loss "kd". In the search of
+        :class:`DistProClassifier` it is the L raw factors, and behind them lambda1 and log T where
+        they are learned.
 
         ``metaparameters.iteration`` says which it is, counted as in :meth:`takes_hypergradient`, and
-        ``metaparameters.trajectory(...)`` where they have been. Return shape (2,) for this
-        iteration alone, or (k, 2) for it and the k − 1 that follow, before the strategy is asked
-        again. What is returned is projected onto the bounds; what is not finite stays where it is.
+        ``metaparameters.trajectory(...)`` where they have been. Return shape (m,) for this
+        iteration alone, or (k, m) for it and the k − 1 that follow, before the strategy is asked
+        again. Returned values are projected onto the bounds; a value that is not finite stays.
         """
         return None
+
+
+class HypergradientStrategy(Strategy):
+    """Base of strategies that descend the hypergradient: how it is computed and followed.
+
+    Parameters
+    ----------
+    lr : float, default=1.0
+        Learning rate of the metaparameters, in their coordinates.
+    clip : float or None, default=None
+        No component of their hypergradient is larger than this.
+    optimizer : class of torch.optim.Optimizer or its name, default=torch.optim.SGD
+        Takes their steps.
+    optimizer_params : dict or None, default=None
+        Further arguments of ``optimizer``, such as ``{"momentum": 0.9}``.
+    coordinates : {"own", "raw"}, default="own"
+        "own": each metaparameter's own coordinate, such as log T. "raw": the values themselves.
+    hypergradient : {"finite_difference", "central_difference", "jvp", "exact"}, \
+            default="finite_difference"
+        How the hypergradient is computed: with one more forward pass, with two, by forward-mode
+        differentiation, or by one vector-Jacobian product for each component. The latter two are
+        exact. Where forward mode does not exist, as for LSTMs and attention kernels,
+        "central_difference" takes the place of "jvp", with a warning.
+    hypergradient_rows : int or None, default=None
+        Rows of each training batch that the directional derivative is taken on; None: all. Fewer
+        are faster and noisier. Not for students whose rows see each other while they train, as with
+        batch normalisation.
+    val_temperature : float or "auto", default=1.0
+        T_val of the validation loss, as in :class:`Strategy`.
+    """
+
+    learns_from_validation = True
+
+    def __init__(
+        self,
+        *,
+        lr: float = 1.0,
+        clip: float | None = None,
+        optimizer: type[torch.optim.Optimizer] | str = torch.optim.SGD,
+        optimizer_params: dict[str, Any] | None = None,
+        coordinates: Literal["own", "raw"] = "own",
+        hypergradient: Literal[
+            "finite_difference", "central_difference", "jvp", "exact"
+        ] = "finite_difference",
+        hypergradient_rows: int | None = None,
+        val_temperature: float | Literal["auto"] = 1.0,
+    ):
+        self.lr = lr
+        self.clip = clip
+        self.optimizer = optimizer
+        self.optimizer_params = optimizer_params
+        self.coordinates = coordinates
+        self.hypergradient = hypergradient
+        self.hypergradient_rows = hypergradient_rows
+        self.val_temperature = val_temperature
+
+    def check(self, space: MetaparameterSpace) -> None:
+        super().check(space)
+        if not space.size:
+            raise ValueError(
+                f"{type(self).__name__} has no metaparameter to learn: the loss has none. Set meta='fixed', "
+                "or give a loss whose metaparameters(n_classes) returns some."
+            )
+        _check_real("lr", self.lr, least=0.0)
+        if self.clip is not None:
+            _check_real("clip", self.clip, above=0.0)
+        for name, known in (("coordinates", ("own", "raw")), ("hypergradient", METHODS)):
+            value = getattr(self, name)
+            if value not in known:
+                raise ValueError(f"{name}={value!r} is not one of {list(known)}.")
+        if self.hypergradient_rows is not None:
+            check_positive_ints(hypergradient_rows=self.hypergradient_rows)
+        if self.hypergradient_rows is not None and self.hypergradient == "exact":
+            raise ValueError(
+                "hypergradient_rows saves part of an extra forward pass, but hypergradient='exact' has "
+                "none. Set hypergradient_rows=None, or another hypergradient."
+            )
+        self.steps()
+
+    def steps(self) -> MetaOptimizer:
+        """Return how the metaparameters take their steps.
+
+        Raises
+        ------
+        TypeError
+            If the optimizer does not take ``optimizer_params``.
+        """
+        how = MetaOptimizer(
+            optimizer_class(self.optimizer, "optimizer"),
+            {"lr": self.lr} | (self.optimizer_params or {}),
+            self.clip,
+        )
+        try:
+            how.make([torch.nn.Parameter(torch.zeros(1))], **how.params)
+        except (TypeError, ValueError) as error:
+            raise type(error)(
+                f"optimizer={self.optimizer!r} of the metaparameters cannot be made with {dict(how.params)}: "
+                f"{error}"
+            ) from error
+        return how
+
+    def takes_hypergradient(self, iteration: int) -> bool:
+        return True
+
+
+def check_positive_ints(**counts: Any) -> None:
+    """Raise ValueError unless each is an integer of at least 1."""
+    for name, value in counts.items():
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name}={value!r} must be an integer of at least 1.")
+
+
+def check_val_temperature(value: Any) -> None:
+    """Raise ValueError unless T_val is a number above 0 or "auto"."""
+    if isinstance(value, str):
+        if value != "auto":
+            raise ValueError(f"val_temperature={value!r} must be a number above 0, or 'auto'.")
+        return
+    _check_real("val_temperature", value, above=0.0)
+
+
+def _check_real(name: str, value: Any, least: float | None = None, above: float | None = None) -> None:
+    right = isinstance(value, Real) and not isinstance(value, bool) and np.isfinite(value)
+    right = right and (least is None or value >= least) and (above is None or value > above)
+    if not right:
+        bound = f"of at least {least:g}" if above is None else f"above {above:g}"
+        raise ValueError(f"{name}={value!r} must be a number {bound}.")

@@ -1,36 +1,37 @@
-"""Settings tried on D_val, and the best of them."""
+"""Settings tried on D_val, the best of them, and the ranges that settings are drawn from."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
-from numbers import Integral
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from sklearn_kd.meta._strategy import Setting
-
-TRIALS_DTYPE = np.dtype([(name, np.float64) for name in ("lambda1", "temperature", "val_loss", "seconds")])
-
-
-def checked_count(**counts) -> None:
-    """Raise ValueError unless each is an integer of at least 1."""
-    for name, value in counts.items():
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name}={value!r} must be an integer of at least 1.")
+from sklearn_kd.meta._space import Metaparameter, MetaparameterSpace
+from sklearn_kd.meta._strategy import StartContext, Values
 
 
-def tried(setting: Setting, draws: Sequence[tuple[float, float]], n_jobs: int | None = None) -> np.ndarray:
-    """A trial of each (lambda1, T), in ``TRIALS_DTYPE``; the seconds are shared out equally."""
+def trials_dtype(space: MetaparameterSpace) -> np.dtype:
+    """Return the fields of a table of trials: the metaparameters, ``val_loss`` and ``seconds``."""
+    return np.dtype([*space.columns(), ("val_loss", np.float64), ("seconds", np.float64)])
+
+
+def run_trials(context: StartContext, settings: Sequence[Values], n_jobs: int | None = None) -> np.ndarray:
+    """Try each setting; return a table of :func:`trials_dtype`. The seconds are shared out equally."""
     began = time.perf_counter()
-    losses = setting.evaluate_all(draws, n_jobs)
-    seconds = (time.perf_counter() - began) / len(draws)
-    rows = [(*draw, loss, seconds) for draw, loss in zip(draws, losses, strict=True)]
-    return np.array(rows, dtype=TRIALS_DTYPE)
+    losses = context.evaluate_all(settings, n_jobs)
+    seconds = (time.perf_counter() - began) / len(settings)
+    table = np.empty(len(settings), dtype=trials_dtype(context.space))
+    for name in context.space:
+        table[name] = [setting.get(name, context.start.get(name)) for setting in settings]
+    table["val_loss"], table["seconds"] = losses, seconds
+    return table
 
 
-def best_of(trials: np.ndarray) -> tuple[float, float]:
-    """(lambda1, T) of the smallest L_val.
+def best_trial(trials: np.ndarray, space: MetaparameterSpace) -> Values:
+    """Return the values of the smallest L_val, by name.
 
     Raises
     ------
@@ -44,4 +45,63 @@ def best_of(trials: np.ndarray) -> tuple[float, float]:
             "(skorch.callbacks.GradientNormClipping) or scale X."
         )
     best = trials[losses.argmin()]
-    return float(best["lambda1"]), float(best["temperature"])
+    return {name: best[name] if entry.shape else float(best[name]) for name, entry in space.items()}
+
+
+class Range(NamedTuple):
+    """An interval that the components of a metaparameter are drawn from, uniformly in a coordinate.
+
+    Attributes
+    ----------
+    label : str
+        Name of the coordinate.
+    low, high : float
+        In the coordinate.
+    log_base : float or None
+        The coordinate is the logarithm to this base; None: the value itself.
+    """
+
+    label: str
+    low: float
+    high: float
+    log_base: float | None = None
+
+    def value(self, coordinate: float) -> float:
+        """Return the value at this coordinate."""
+        return coordinate if self.log_base is None else self.log_base**coordinate
+
+
+def ranges(space: MetaparameterSpace, log10_temperature: tuple[float, float]) -> dict[str, Range]:
+    """Return the range of each metaparameter; T has its own.
+
+    Raises
+    ------
+    ValueError
+        If a metaparameter has no finite bounds.
+    """
+    return {name: _range(name, entry, log10_temperature) for name, entry in space.items()}
+
+
+def _range(name: str, entry: Metaparameter, log10_temperature: tuple[float, float]) -> Range:
+    if name == "temperature":
+        return Range("log10_temperature", *log10_temperature, log_base=10.0)
+    low, high = entry.bounds
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(
+            f"Metaparameter {name!r} has bounds=({low:g}, {high:g}), from which nothing can be drawn. "
+            "Give it finite bounds, or choose another meta."
+        )
+    if entry.coordinate == "log":
+        return Range(f"log_{name}", math.log(low), math.log(high), log_base=math.e)
+    return Range(name, low, high)
+
+
+def draw_setting(
+    space: MetaparameterSpace, found: dict[str, Range], rng: np.random.Generator
+) -> dict[str, Any]:
+    """Draw values of all metaparameters, one component after the other."""
+    setting: dict[str, Any] = {}
+    for name, entry in space.items():
+        drawn = [found[name].value(rng.uniform(found[name].low, found[name].high)) for _ in range(entry.size)]
+        setting[name] = np.reshape(drawn, entry.shape) if entry.shape else drawn[0]
+    return setting

@@ -18,17 +18,19 @@ from torch import Tensor, nn
 
 from sklearn_kd._version import code_digest, library_version
 from sklearn_kd.distpro._distances import DISTANCES
-from sklearn_kd.distpro._importance import ScheduledWeights
-from sklearn_kd.distpro._net import DistProNet
+from sklearn_kd.distpro._importance import PATHWAY_WEIGHTS, GivenWeights
+from sklearn_kd.distpro._objective import PathwayObjective
 from sklearn_kd.distpro._pathways import Pathway, build_transforms
 from sklearn_kd.distpro._process import DistillationProcess
 from sklearn_kd.distpro._transforms import TRANSFORMS
 from sklearn_kd.errors._did_you_mean import nearest
 from sklearn_kd.estimators._base import BaseDistiller
 from sklearn_kd.files._atomic import write_file
+from sklearn_kd.losses._objective import LogitObjective
 from sklearn_kd.meta import Fixed
-from sklearn_kd.meta._path import PATH_DTYPE, Metaparameters
-from sklearn_kd.meta._trials import TRIALS_DTYPE
+from sklearn_kd.meta._path import MetaparameterPath, MetaparameterSchedule
+from sklearn_kd.meta._space import Metaparameter, MetaparameterSpace
+from sklearn_kd.meta._trials import trials_dtype
 from sklearn_kd.persistence._codecs import (
     STUDENTS,
     ContentError,
@@ -56,7 +58,7 @@ from sklearn_kd.persistence._container import Content, checked_path, packed, unp
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.runtime._torch_modes import ordinary_torch
 from sklearn_kd.students._students import build_student, check_student_output, in_float32, makes_students
-from sklearn_kd.training._distillation_net import DistillationNet
+from sklearn_kd.training._net import TrainingNet
 
 # Attributes of the net about how its training ended.
 _OUTCOMES = ("diverged_", "interrupted_", "collapsed_")
@@ -309,7 +311,6 @@ class SafeFiles(BaseDistiller):
         """Return the parameters that the nets of both systems need to predict."""
         return {
             "strategy": Fixed(),
-            "hypergradient": self.hypergradient,
             "batch_size": self.batch_size,
             "verbose": 0,
             "labels": self.classes_,
@@ -429,22 +430,24 @@ class DistilledFiles(SafeFiles):
         for name in self._numbers:
             setattr(self, name, _number(about[name]))
         _check_metaparameters([self.lambda1_], [self.temperature_, self.val_temperature_], "numbers")
-        path = self.metaparameter_path_ = take_table(tensors, "metaparameter_path", PATH_DTYPE)
+        path = self.metaparameter_path_ = take_table(tensors, "metaparameter_path", self._path_dtype())
         _check_metaparameters(path["lambda1"], path["temperature"], "path")
         if len(self.metaparameter_path_) != self.n_iter_:
             raise ContentError(f"a path of {len(self.metaparameter_path_)} iterations of {self.n_iter_}")
         if "meta" not in about["left_out"] or "meta" in given:  # else not known
             self.strategy_ = self._named_strategy()
         if "trials.val_loss" in tensors:
-            self.trials_ = take_table(tensors, "trials", TRIALS_DTYPE)
+            self.trials_ = take_table(tensors, "trials", trials_dtype(self._space()))
             _check_metaparameters(self.trials_["lambda1"], self.trials_["temperature"], "trials")
             if hasattr(self, "strategy_"):
                 self.strategy_.trials_ = self.trials_
         device = self._device()
-        net = DistillationNet(
+        values = {"lambda1": self.lambda1_, "temperature": self.temperature_}
+        self.metaparameters_ = values
+        net = TrainingNet(
             student,
-            metaparameters=Metaparameters(self.lambda1_, self.temperature_, device=device),
-            temperature_scaling=self.temperature_scaling,
+            objective=LogitObjective(self._loss()),
+            metaparameters=MetaparameterPath(self._space(), values, device=device),
             val_temperature=self.val_temperature_,
             **self._net_params(),
         )
@@ -490,18 +493,22 @@ class DistProFiles(SafeFiles):
                 check_numbers(pathway[3:], weights, "pathways")
             with torch.device("meta"):
                 check_fits(build_transforms(self.pathways_, self.transforms), weights, "transforms")
-        device = self._device()
-        net = DistProNet(
-            student,
+        objective = PathwayObjective(
             pathways=self.pathways_,
             transforms=self.transforms,
-            transforms_seed=0,
             distance=DISTANCES["mse"],  # for training alone
             teacher=None,
-            metaparameters=ScheduledWeights(np.zeros((1, len(self.pathways_)), np.float32), device=device),
+            weights=GivenWeights(),
             distill_weight=self.distill_weight,
             logit_weight=0.0,
             temperature=self.temperature,
+        )
+        none = np.zeros((1, len(self.pathways_)), np.float32)
+        space = MetaparameterSpace({PATHWAY_WEIGHTS: Metaparameter(shape=none.shape[1:])})
+        net = TrainingNet(
+            student,
+            objective=objective,
+            metaparameters=MetaparameterSchedule(space, {PATHWAY_WEIGHTS: none}),
             **self._net_params(),
         )
         self.net_ = net.initialize()

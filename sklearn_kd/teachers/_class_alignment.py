@@ -14,7 +14,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.special import gammaln, rel_entr
 
-from sklearn_kd.losses._logits import Targets
+from sklearn_kd.losses._targets import Targets
 
 # Agreement of teacher and labels, 0 at chance and 1 where perfect. A warning needs at most the first in
 # the given order of columns, and at least the second in the best order.

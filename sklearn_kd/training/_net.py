@@ -1,7 +1,4 @@
-"""The skorch net behind the estimators: the loop, and what happens in one training iteration.
-
-Each system's net adds its training loss to that.
-"""
+"""The skorch net behind the estimators: the loop, and one training iteration of any objective."""
 
 from __future__ import annotations
 
@@ -17,8 +14,9 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, EpochScoring, GradientNormClipping, PrintLog
+from torch import Tensor
 
-from sklearn_kd.bilevel._hypergradient import StepRecord
+from sklearn_kd.bilevel._hypergradient import HypergradientEstimator
 from sklearn_kd.bilevel._optimizer_response import (
     Clipping,
     global_norm,
@@ -28,9 +26,11 @@ from sklearn_kd.bilevel._optimizer_response import (
 from sklearn_kd.checkpointing._snapshot import Keeper
 from sklearn_kd.inputs._batches import EndlessBatches, evaluation_batches, training_batches
 from sklearn_kd.inputs._data import DistillationData, SplitData
-from sklearn_kd.losses._logits import validation_loss
+from sklearn_kd.losses._objective import Objective
+from sklearn_kd.losses._targets import Targets
+from sklearn_kd.losses._validation import optimal_val_temperature, validation_loss
 from sklearn_kd.meta import Strategy
-from sklearn_kd.meta._path import LearnedPath
+from sklearn_kd.meta._path import MetaparameterPath
 from sklearn_kd.runtime._devices import as_number, full_precision, reading_is_free
 from sklearn_kd.runtime._memory import training_named
 from sklearn_kd.runtime._random_state import preserved_random_state
@@ -38,6 +38,7 @@ from sklearn_kd.runtime._snapshots import BufferSnapshot, OptimizerSnapshot
 from sklearn_kd.teachers._logit_checks import AnswersWatch
 from sklearn_kd.training._cuda_graph import CapturedIterations, why_not_captured
 from sklearn_kd.training._divergence import OverflowCheck, has_finite_state
+from sklearn_kd.training._execution import Execution
 from sklearn_kd.training._interrupts import from_outside
 from sklearn_kd.training._label_scorers import show_labels_to_scorers
 from sklearn_kd.training._nonfinite import (
@@ -56,10 +57,6 @@ from sklearn_kd.training._nonfinite import (
 log = logging.getLogger("sklearn_kd")
 
 
-def _as_it_is(iteration, *batches):
-    return iteration(*batches)
-
-
 def _outcome(outcome, known, directionless):
     """Return an iteration's outcome, given its step's, and whether its hypergradient is finite or none."""
     known = as_number(known)
@@ -75,9 +72,8 @@ class TrainingNet(NeuralNetClassifier):
     It sees tensors and class codes only, as :class:`SplitData`; labels, teachers and the
     validation of input are the estimator's. skorch's callbacks work on it unchanged.
 
-    Subclasses override :meth:`train_step_single`, which is the training loss and ends in
-    :meth:`judged`, and where they must :meth:`new_step_record`, :meth:`trained_modules` and
-    :meth:`where_it_stood`.
+    The ``objective`` gives the forward pass, the training loss and its derivatives; the net is the
+    same for all of them and is not subclassed.
 
     An iteration whose loss or gradient is not finite changes nothing. The columns
     ``skipped_steps`` and ``skipped_hypergradients`` of the history count, by epoch, such
@@ -87,15 +83,19 @@ class TrainingNet(NeuralNetClassifier):
     ----------
     module : nn.Module
         The student; trained in place.
-    metaparameters : LearnedPath
+    objective : Objective
+    metaparameters : MetaparameterPath or MetaparameterSchedule
         Moved in place.
     strategy : Strategy
-    hypergradient : str
-        One of ``METHODS``.
+        How they move, and how hypergradients are computed.
+    modules_seed : int, default=0
+        Of the initial weights of the modules that learn beside the student.
+    val_temperature : float or "auto", default=1.0
+        T_val of the validation loss, or "auto" to refit it after every epoch.
     labels : ndarray of shape (n_classes,) or None, default=None
         The label of each class code, which the scorers of callbacks see. None: they see codes.
-    autocast : bool, default=False
-    cuda_graph : bool, default=False
+    execution : Execution or None, default=None
+        How the student's passes are executed. None: eagerly, in float32.
     **params
         Of skorch's ``NeuralNetClassifier``.
 
@@ -112,7 +112,7 @@ class TrainingNet(NeuralNetClassifier):
         found when the estimator's fit ended.
     """
 
-    step_record_: StepRecord | None
+    hypergradient_estimator_: HypergradientEstimator | None
     keeper_: Keeper | None
     validation_batches_: Any  # EndlessBatches while a fit lasts
 
@@ -120,13 +120,14 @@ class TrainingNet(NeuralNetClassifier):
         self,
         module: torch.nn.Module,
         *,
-        metaparameters: LearnedPath,
+        objective: Objective,
+        metaparameters: Any,
         strategy: Strategy,
-        hypergradient: str,
+        modules_seed: int = 0,
+        val_temperature: float | str = 1.0,
         labels: np.ndarray | None = None,
-        autocast: bool = False,
-        cuda_graph: bool = False,
-        **params,
+        execution: Execution | None = None,
+        **params: Any,
     ):
         if labels is not None:
             params.setdefault("classes", np.arange(len(labels)))
@@ -139,12 +140,13 @@ class TrainingNet(NeuralNetClassifier):
             train_split=None,
             **params,
         )
+        self.objective = objective
         self.metaparameters = metaparameters
         self.strategy = strategy
-        self.hypergradient = hypergradient
+        self.modules_seed = modules_seed
+        self.val_temperature = val_temperature
         self.labels = labels
-        self.autocast = autocast
-        self.cuda_graph = cuda_graph
+        self.execution = execution or Execution()
 
     # ----------------------------------------------------------------------------------
     # The data
@@ -176,7 +178,7 @@ class TrainingNet(NeuralNetClassifier):
             raise  # skorch ends the training, and keeps what has been learned
         finally:
             self.validation_batches_ = None  # it holds D_val
-            self.step_record_ = None  # and this a copy of the weights
+            self.hypergradient_estimator_ = None  # and this a copy of the weights
             self.keeper_ = None
 
     def _shuffled_validation_batches(self, dataset):
@@ -191,13 +193,25 @@ class TrainingNet(NeuralNetClassifier):
     def initialize(self):
         """Initialize as skorch does, and mark the net as untrained."""
         super().initialize()
-        self.val_temperature_ = 1.0
-        self.step_record_ = self.validation_batches_ = self.keeper_ = None
+        automatic = isinstance(self.val_temperature, str)
+        self.val_temperature_ = 1.0 if automatic else self.val_temperature
+        self.validated_: list[tuple[Tensor, Targets]] = []
+        self.hypergradient_estimator_ = self.validation_batches_ = self.keeper_ = None
         self.compiled_forward_ = self.captured_ = None
         self.listeners_ = {}
         self.diverged_ = self.interrupted_ = self.collapsed_ = False
         self.skips_, self.overflow_check_, self.finite_weights_ = Skips(), None, {}
         self.watch_: AnswersWatch | None = None  # of a teacher that answers while the student trains
+        return self
+
+    def initialize_module(self):
+        """Initialize the student, and the modules that learn with it and are no part of it."""
+        super().initialize_module()
+        with preserved_random_state(torch.device(self.device), self.modules_seed):
+            made = self.objective.make_modules()
+        self.beside_ = tuple(made)
+        for name, module in made.items():
+            setattr(self, f"{name}_", module)  # by which skorch trains it and moves it to the device
         return self
 
     def initialize_callbacks(self):
@@ -219,28 +233,31 @@ class TrainingNet(NeuralNetClassifier):
     @property
     def recorded(self) -> tuple[str, ...]:
         """Names of what the net itself records in the history by epoch, beside the losses."""
-        return "skipped_steps", "skipped_hypergradients"
+        counted = "skipped_steps", "skipped_hypergradients"
+        return *counted, *self.objective.recorded, *self.metaparameters.space.numbers
+
+    @property
+    def others(self) -> dict[str, torch.nn.Module]:
+        """The modules that learn beside the student, by name."""
+        return {name: getattr(self, f"{name}_") for name in self.beside_}
 
     def trained_modules(self) -> list[torch.nn.Module]:
         """All that the optimizer moves, the student first."""
-        return [self.module_]
-
-    def torch_compile(self, module, name):
-        """Leave the module as it is: a compiled one prefixes the names of its weights."""
-        return module
+        return [self.module_, *self.others.values()]
 
     def infer(self, x, **params):
         """Logits of a batch, float32; computed in bfloat16 where autocast is asked for."""
-        if self._record is not None and self.hypergradient == "exact":
-            return self.module_(x)  # a compiled pass can be taken back once only
-        if not self.autocast or self._record is not None:
+        record = self._record
+        if record is not None:  # a compiled pass can be taken back once only
+            return self.module_(x) if record.method == "exact" else self._forward(x)
+        if not self.execution.autocast:
             return self._forward(x)
-        with torch.autocast(x.device.type, dtype=torch.bfloat16):
+        with self.execution.precision(x.device):
             return self._forward(x).float()
 
     def _forward(self, x):
         """The student's forward pass, compiled where that was asked for."""
-        if not self.compile:
+        if not self.execution.compile:
             return self.module_(x)
         if self.compiled_forward_ is None:
 
@@ -265,7 +282,7 @@ class TrainingNet(NeuralNetClassifier):
             "listeners_": {},
             "validation_batches_": None,
             "keeper_": None,
-            "step_record_": None,
+            "hypergradient_estimator_": None,
             "overflow_check_": None,
             "watch_": None,
         }
@@ -283,7 +300,7 @@ class TrainingNet(NeuralNetClassifier):
         """Find out who listens."""
         super().on_train_begin(net, X, y, **kwargs)
         self.listeners_ = {}
-        self.captured_ = self._capturing() if self.cuda_graph else None
+        self.captured_ = self._capturing() if self.execution.cuda_graph else None
         self.skips_, self.overflow_check_, self.checked_at_ = Skips(), OverflowCheck(X), None
         self.diverged_ = self.interrupted_ = self.collapsed_ = False
         self.with_buffers_ = [part for m in self.trained_modules() for part in m.modules() if part._buffers]
@@ -292,7 +309,7 @@ class TrainingNet(NeuralNetClassifier):
         """Iterations as CUDA graphs, or None, with the reason in the log."""
         device = torch.device(self.device)
         watched = bool(self._listeners("on_grad_computed"))
-        reason = why_not_captured(device, self.optimizer_, watched=watched, compiled=self.compile)
+        reason = why_not_captured(device, self.optimizer_, watched=watched, compiled=self.execution.compile)
         if reason is not None:
             log.info("Not captured in a CUDA graph: %s.", reason)
             return None
@@ -300,7 +317,7 @@ class TrainingNet(NeuralNetClassifier):
 
     def _constants_of_an_iteration(self):
         groups = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer_.param_groups]
-        return groups, self.val_temperature_, self.hypergradient
+        return groups, self.val_temperature_, self.strategy.hypergradient
 
     def _listeners(self, method_name):
         if method_name not in self.listeners_:
@@ -352,51 +369,72 @@ class TrainingNet(NeuralNetClassifier):
 
     def train_step(self, batch, **params):
         """Take the optimizer's step, and let the strategy act on it."""
-        knobs, strategy = self.metaparameters, self.strategy
-        learns = not knobs.planned and strategy.takes_hypergradient(knobs.counted.iteration)
-        if learns and knobs.iteration < ill_conditioned_steps(self.optimizer_):
+        path, strategy = self.metaparameters, self.strategy
+        learns = not path.has_schedule and strategy.takes_hypergradient(path.counted.iteration)
+        if learns and path.iteration < ill_conditioned_steps(self.optimizer_):
             step = self._run(self._plain_iteration, batch)
-            knobs.wait()
+            path.wait()
             return step
         if learns:
             step = self._run(self._bilevel_iteration, batch, next(self.validation_batches_))
-            knobs.record(step.pop("metaparameters"), step.pop("val_loss"))
+            path.record(step.pop("metaparameters"), step.pop("val_loss"))
             return step
         step = self._run(self._plain_iteration, batch)
-        if not knobs.planned:
-            theta = strategy.predict(knobs.counted)
+        if not path.has_schedule:
+            theta = strategy.predict(path.counted)
             if theta is not None:
-                knobs.plan(theta)
-        if knobs.planned:
-            knobs.follow_plan()
+                path.schedule(theta)
+        if path.has_schedule:
+            path.apply_scheduled()
         else:
-            knobs.hold()
+            path.record_unchanged()
         return step
 
     def _run(self, iteration, *batches):
-        return (self.captured_ or _as_it_is)(iteration, *batches)
+        if self.captured_ is None:
+            return iteration(*batches)
+        return self.captured_(iteration, *batches)
 
     def _plain_iteration(self, batch):
         return self._student_step(batch)
 
     def _bilevel_iteration(self, batch, val_batch):
-        if self.step_record_ is None:
-            self.step_record_ = self.new_step_record()
-        record, knobs = self.step_record_, self.metaparameters
+        if self.hypergradient_estimator_ is None:
+            self.hypergradient_estimator_ = self._make_hypergradient_estimator()
+        record, path = self.hypergradient_estimator_, self.metaparameters
         with full_precision(record.device):
             record.begin()
             step = self._student_step(batch)
             if step["outcome"] is SKIPPED:
                 record.begun = False
                 unknown = torch.full((), torch.nan, device=record.device)
-                return step | {"metaparameters": knobs.descend(unknown), "val_loss": unknown}
+                return step | {"metaparameters": path.descend(unknown), "val_loss": unknown}
             h, val_loss = record.hypergradient(
-                val_batch[0], val_batch.targets, val_temperature=self.val_temperature_
+                val_batch[0], lambda logits: self._validation_loss(logits, val_batch.targets)
             )
         if step["outcome"] is not GOOD:  # not known yet: no hypergradient of a step not taken
             h = torch.where(step["outcome"] == SKIPPED, torch.nan, h)
         step["outcome"] = _outcome(step["outcome"], torch.isfinite(h).all(), record.directionless)
-        return step | {"metaparameters": knobs.descend(h), "val_loss": val_loss}
+        return step | {"metaparameters": path.descend(h), "val_loss": val_loss}
+
+    def _make_hypergradient_estimator(self) -> HypergradientEstimator:
+        """Make the estimator of the hypergradients of this net's steps."""
+        return HypergradientEstimator(
+            self.module_,
+            self.optimizer_,
+            method=self.strategy.hypergradient,
+            rows=self.strategy.hypergradient_rows,
+            forward=self._forward,
+            others=list(self.others.values()),
+            outputs=self.objective.outputs(self.module_, self._forward, self.others),
+            logit_change=self.objective.logit_change,
+        )
+
+    @property
+    def _record(self) -> HypergradientEstimator | None:
+        """The estimator in an iteration that takes a hypergradient; None in others."""
+        record = self.hypergradient_estimator_
+        return record if record is not None and record.begun else None
 
     def _student_step(self, batch):
         """Take a step of the optimizer, or none where loss or gradient is not finite."""
@@ -430,19 +468,19 @@ class TrainingNet(NeuralNetClassifier):
             raise StepSkipped(step | {"outcome": SKIPPED})
         return step | {"outcome": GOOD}
 
-    def new_step_record(self) -> StepRecord:
-        """Make the record that computes the hypergradients of this net's steps."""
-        raise NotImplementedError
-
-    @property
-    def _record(self) -> StepRecord | None:
-        """The record of the iteration under way; None where it takes no hypergradient."""
-        record = self.step_record_
-        return record if record is not None and record.begun else None
-
     def train_step_single(self, batch, **params):
-        """Forward and backward: a dict of ``loss`` and ``y_pred``; tells the record, if there is one."""
-        raise NotImplementedError
+        """Run forward, compute the loss and its gradient by the outputs, and run backward."""
+        if not self.module_.training:
+            self._set_training(True)
+        record, objective = self._record, self.objective
+        values, differentiable = self.metaparameters.named(), record is not None
+        with self.execution.precision(batch[0].device, full=differentiable):
+            passed = objective.forward(self.module_, self.infer, self.others, batch, values)
+        loss = objective.evaluate(passed, values, differentiable=differentiable)
+        if record is not None:
+            record.after_forward(passed.inputs, objective.joined(passed), loss, passed.logits)
+        torch.autograd.backward(passed.tensors, loss.gradients)
+        return self.judged({"loss": loss.value, "y_pred": passed.logits.detach()})
 
     def on_grad_computed(self, net, named_parameters, **kwargs):
         """Read the gradient's norm before a clipping callback changes it."""
@@ -467,8 +505,17 @@ class TrainingNet(NeuralNetClassifier):
         self._set_training(False)
         with torch.no_grad():
             logits = self.infer(batch[0])
-            loss, _ = validation_loss(logits, batch.targets, self.val_temperature_)
+            loss, _ = self._validation_loss(logits, batch.targets)
         return {"loss": loss, "y_pred": logits}
+
+    def _validation_loss(self, logits, targets):
+        return validation_loss(logits, targets, self.val_temperature_)
+
+    def on_batch_end(self, net, batch=None, training=False, **step):
+        """Keep the logits of D_val for where T_val is refitted."""
+        super().on_batch_end(net, batch, training, **step)
+        if self.val_temperature == "auto" and not training:
+            self.validated_.append((step["y_pred"], batch.targets))
 
     def on_epoch_begin(self, net, dataset_train=None, dataset_valid=None, **kwargs):
         """Stop if the last epoch diverged; else keep and remember the student, which predicts."""
@@ -477,8 +524,10 @@ class TrainingNet(NeuralNetClassifier):
         if self.keeper_ is not None:  # here, when all callbacks have had the end of the last epoch
             self.keeper_.save(self)
         super().on_epoch_begin(net, dataset_train, dataset_valid, **kwargs)
+        self.objective.begin_epoch()
+        self.watch_ = self.objective.watch
         if dataset_train is not None and dataset_train.augmentation is not None:
-            self.watch_ = getattr(dataset_train.augmentation[1], "watch", None)
+            self.watch_ = getattr(dataset_train.augmentation[1], "watch", self.watch_)
         self.finite_weights_ = {
             k: {
                 name: value.clone() if isinstance(value, torch.Tensor) else copy.deepcopy(value)
@@ -494,6 +543,16 @@ class TrainingNet(NeuralNetClassifier):
         self.history.record("skipped_steps", steps)
         self.history.record("skipped_hypergradients", hypergradients)
         self._give_up_what_diverged()
+        if self.validated_ and not self.diverged_:
+            self.val_temperature_ = optimal_val_temperature(self.validated_)
+            self.validated_ = []
+        for name, value in (self.objective.epoch_record() | self._numbers()).items():
+            self.history.record(name, value)
+
+    def _numbers(self) -> dict[str, float]:
+        """The metaparameters that are single numbers, by name."""
+        values = self.metaparameters.named()
+        return {name: float(values[name]) for name in self.metaparameters.space.numbers}
 
     def on_train_end(self, net, X=None, y=None, **kwargs):
         """Forget what only training needs; after an interrupt too, the student predicts."""
@@ -501,9 +560,10 @@ class TrainingNet(NeuralNetClassifier):
         self.skips_.end_epoch()  # which an interrupt may have left open
         self._give_up_what_diverged()
         if not self.diverged_ and self.skips_.first is not None:
-            message = skips_message(self.skips_, self.where_it_stood, self._mend())
+            message = skips_message(self.skips_, self.describe_metaparameters_at, self._mend())
             warnings.warn(message, ConvergenceWarning, stacklevel=2)
         self.finite_weights_, self.captured_, self.overflow_check_, self.watch_ = {}, None, None, None
+        self.validated_ = []
         self._set_training(False)  # for good: no thread that predicts finds it otherwise
 
     def _give_up_what_diverged(self):
@@ -520,18 +580,22 @@ class TrainingNet(NeuralNetClassifier):
         if not predicts:
             for k, module in enumerate(modules):
                 module.load_state_dict(self.finite_weights_[k])
-        message = divergence_message(
-            skips, predicts, self.checked_at_, len(self.history), self.where_it_stood, self._mend()
-        )
+        described, mend = self.describe_metaparameters_at, self._mend()
+        n_epochs = len(self.history)
+        message = divergence_message(skips, predicts, self.checked_at_, n_epochs, described, mend)
         warnings.warn(message, ConvergenceWarning, stacklevel=2)
 
     def _mend(self) -> str:
         """Return the remedy for steps that were skipped."""
         return (None if self.watch_ is None else self.watch_.fault()) or MEND
 
-    def where_it_stood(self, iteration: int) -> str:
-        """Describe an iteration's metaparameters, in brackets after a space, for a message; or nothing."""
-        return ""
+    def describe_metaparameters_at(self, iteration: int) -> str:
+        """Describe an iteration's single numbers, in brackets after a space, for a message; or nothing."""
+        if not isinstance(self.metaparameters, MetaparameterPath):
+            return ""
+        values = self.metaparameters.values_after(iteration)
+        numbers = [f"{name}={values[name]:.3g}" for name in self.metaparameters.space.numbers]
+        return f" ({', '.join(numbers)})" if numbers else ""
 
     def validation_loss(self, dataset) -> float:
         """Compute L_val on all rows of ``dataset``; draws of the student leave the generators unchanged."""

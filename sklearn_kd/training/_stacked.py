@@ -27,15 +27,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sklearn_kd.inputs._batches import Batch
 from sklearn_kd.inputs._data import DistillationData, SplitData
-from sklearn_kd.losses._logits import Targets, TrainingLoss
+from sklearn_kd.losses._targets import Targets
 from sklearn_kd.meta import Strategy
 from sklearn_kd.runtime._devices import as_number
 from sklearn_kd.runtime._global_lock import turn
 from sklearn_kd.runtime._memory import training_together_named
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.runtime._snapshots import OptimizerSnapshot
-from sklearn_kd.training._distillation_net import DistillationNet
 from sklearn_kd.training._interrupts import from_outside
+from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._nonfinite import GOOD, SKIPPED, are_finite
 
 log = logging.getLogger("sklearn_kd")
@@ -63,12 +63,12 @@ ELEMENTWISE_OPTIMIZERS = (
 # Whether
 
 
-def why_not_together(nets: Sequence[DistillationNet], data: Sequence[SplitData]) -> str | None:
+def why_not_together(nets: Sequence[TrainingNet], data: Sequence[SplitData]) -> str | None:
     """Return why these students should or must be trained one by one, or None.
 
     Parameters
     ----------
-    nets : sequence of K DistillationNet
+    nets : sequence of K TrainingNet
         Initialised and not yet trained.
     data : sequence of K SplitData
 
@@ -86,7 +86,7 @@ def why_not_together(nets: Sequence[DistillationNet], data: Sequence[SplitData])
     )
 
 
-def divided(nets: Sequence[DistillationNet], data: Sequence[SplitData]) -> list[list[int]]:
+def divided(nets: Sequence[TrainingNet], data: Sequence[SplitData]) -> list[list[int]]:
     """Divide the students into groups that are trained together: lists of indices, some of one.
 
     The reasons are logged at level INFO.
@@ -130,10 +130,12 @@ def _why_alone(net, data) -> str | None:
         return "callbacks are to watch every step of a student of their own"
     if net.verbose:
         return "verbose prints a table for each student"
-    if net.compile:
+    if net.execution.compile:
         return "compile=True compiles the pass of one student"
-    if net.autocast or net.cuda_graph:
+    if net.execution.autocast or net.execution.cuda_graph:
         return "autocast and cuda_graph are for the pass of one student"
+    if net.objective.batch_key() is None:
+        return f"{_loss_name(net)} is computed for one student at a time"
     if kind not in ELEMENTWISE_OPTIMIZERS:
         return f"it is not known whether {kind.__name__} takes its step weight by weight"
     if net.history:
@@ -146,6 +148,10 @@ def _why_alone(net, data) -> str | None:
     if data.train.augmentation is not None:
         return "augment draws anew for each student"
     return None
+
+
+def _loss_name(net) -> str:
+    return type(getattr(net.objective, "loss", net.objective)).__name__
 
 
 def _architecture(net, data):
@@ -171,7 +177,7 @@ _ALIKE = {
     "rows and batches": _batches,
     "device": lambda net, data: (str(net.device), str(data.train.X.device)),
     "max_epochs": lambda net, data: net.max_epochs,
-    "temperature_scaling": lambda net, data: net.temperature_scaling,
+    "loss": lambda net, data: net.objective.batch_key(),
 }
 
 
@@ -237,7 +243,7 @@ def _forward(module, in_dims=(0, 0)):
 # Training
 
 
-def train_together(nets: Sequence[DistillationNet], data: Sequence[SplitData]) -> None:
+def train_together(nets: Sequence[TrainingNet], data: Sequence[SplitData]) -> None:
     """Train the students in one batched run; each net is left as if trained by itself.
 
     Weights, histories, paths and T_val equal those of ``net.partial_fit(data)`` within the
@@ -245,7 +251,7 @@ def train_together(nets: Sequence[DistillationNet], data: Sequence[SplitData]) -
 
     Parameters
     ----------
-    nets : sequence of K DistillationNet
+    nets : sequence of K TrainingNet
         For which :func:`why_not_together` gives no reason but that it does not pay.
     data : sequence of K SplitData
     """
@@ -276,18 +282,19 @@ class _BatchedRun:
         self.optimizer = nets[0].optimizer(*args, **kwargs)
         self.streams = _Streams(nets, data)
         self.forward = _forward(nets[0].module_, in_dims=(0, None if self.streams.shared else 0))
-        self.knobs = [self._knob(j) for j in range(2)]
+        self.values = {name: self._column(name) for name in nets[0].metaparameters.space}
         self.valid_batches = [
             None if split.valid is None else net.get_iterator(split.valid, training=False)
             for net, split in zip(nets, data, strict=True)
         ]
 
-    def _knob(self, j):
-        """lambda1 or T of all students, shape (K, 1, 1)."""
+    def _column(self, name):
+        """A metaparameter of all students, shape (K, 1, 1)."""
         taught = self.streams.taught
         # Without a teacher the labels are all there is, whatever lambda1 and T say.
         values = [
-            float(net.metaparameters.now[j]) if t else 1.0 for net, t in zip(self.nets, taught, strict=True)
+            float(net.metaparameters.named()[name]) if t else 1.0
+            for net, t in zip(self.nets, taught, strict=True)
         ]
         weight = next(iter(self.weights.values()))
         return weight.new_tensor(values).reshape(-1, 1, 1)
@@ -321,11 +328,10 @@ class _BatchedRun:
 
         That of a student whose loss or gradient is not finite is not.
         """
-        scaling = self.nets[0].temperature_scaling
         logits = self.forward(self.weights, x)
-        loss = TrainingLoss(logits, targets, *self.knobs, scaling=scaling)
+        loss = self.nets[0].objective.evaluate_logits(logits, targets, self.values, differentiable=False)
         self.optimizer.zero_grad()
-        logits.backward(loss.r)
+        logits.backward(loss.gradients[0])
         gradients = [w.grad for w in self.weights.values() if w.grad is not None]
         finite = are_finite(loss.value, gradients)
         # Where a number is free to read, nothing is kept as long as all is well.
@@ -380,7 +386,7 @@ def _note_epoch(net, losses, finite, sizes):
         net.history.new_batch()
         net.history.record_batch("train_loss", loss)
         net.history.record_batch("train_batch_size", size)
-        net.metaparameters.hold()
+        net.metaparameters.record_unchanged()
         if net.skips_.note(GOOD if took_step else SKIPPED):
             break  # the others go on
     net.history.record("train_batch_count", len(net.history[-1]["batches"]))
@@ -463,7 +469,7 @@ def share_inputs(data: Sequence[SplitData]) -> None:
             rows.X = same
 
 
-def train_alone(net: DistillationNet, data: SplitData, seed: int) -> DistillationNet:
+def train_alone(net: TrainingNet, data: SplitData, seed: int) -> TrainingNet:
     """Train one initialised net under a seed; torch's generators are put back."""
     with preserved_random_state(data.train.X.device, seed):
         return net.partial_fit(data)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from sklearn.utils.parallel import Parallel, delayed
 
 from sklearn_kd.checkpointing._manager import Journal
 from sklearn_kd.inputs._data import SplitData
+from sklearn_kd.meta._space import MetaparameterSpace
 from sklearn_kd.runtime._global_lock import turn
 from sklearn_kd.runtime._processes import count_processes, one_by_one, one_thread_per_process
-from sklearn_kd.training._distillation_net import DistillationNet
+from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._stacked import divided, train_alone, train_together
 
 
@@ -22,11 +24,11 @@ class TrialsInterrupted(KeyboardInterrupt):
     Attributes
     ----------
     val_loss : float
-    net : DistillationNet
+    net : TrainingNet
         The one of the smallest L_val of those trained so far, the interrupted ones included.
     """
 
-    def __init__(self, val_loss: float, net: DistillationNet):
+    def __init__(self, val_loss: float, net: TrainingNet):
         super().__init__(val_loss, net)
         self.val_loss, self.net = val_loss, net
 
@@ -36,8 +38,11 @@ class Trials:
 
     Parameters
     ----------
-    make_net : callable(lambda1, temperature) -> DistillationNet
-        An initialised one.
+    make_net : callable(dict) -> TrainingNet
+        Makes an initialised net whose metaparameters have these values.
+    space : MetaparameterSpace
+    start : mapping of str to float or ndarray
+        Values of metaparameters that a setting does not name.
     data : SplitData
     seed : int
         Of each training.
@@ -47,25 +52,30 @@ class Trials:
 
     def __init__(
         self,
-        make_net: Callable[[float, float], DistillationNet],
+        make_net: Callable[[dict[str, Any]], TrainingNet],
+        space: MetaparameterSpace,
+        start: Mapping[str, Any],
         data: SplitData,
         seed: int,
         journal: Journal,
     ):
         self._make_net, self._data, self._seed, self._journal = make_net, data, seed, journal
-        self._best: list[tuple[float, DistillationNet]] = []
+        self._space, self._start = space, start
+        self._best: list[tuple[float, TrainingNet]] = []
 
-    def losses(self, settings: Sequence[tuple[float, float]], n_jobs: int | None = None) -> list[float]:
-        """L_val of each (lambda1, T) when trained.
+    def losses(self, settings: Sequence[Mapping[str, Any]], n_jobs: int | None = None) -> list[float]:
+        """Return L_val of a student trained at each setting; a missing metaparameter has its start.
 
         Raises
         ------
         TrialsInterrupted
             With the best of all, those of earlier calls included.
         """
-        nets = [self._make_net(*start) for start in settings]
+        complete = [_complete(setting, self._space, self._start) for setting in settings]
+        nets = [self._make_net(setting) for setting in complete]
+        known = self._journal.open([self._space.join(setting).tolist() for setting in complete])
         try:
-            losses = trial_losses(nets, self._data, self._seed, n_jobs, *self._journal.open(settings))
+            losses = trial_losses(nets, self._data, self._seed, n_jobs, *known)
         except TrialsInterrupted as interrupted:
             self._best.append((interrupted.val_loss, interrupted.net))
             raise TrialsInterrupted(*min(self._best, key=_ranked)) from None
@@ -74,8 +84,24 @@ class Trials:
         return losses
 
 
+def _complete(
+    setting: Mapping[str, Any], space: MetaparameterSpace, start: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the setting, completed by the starts of metaparameters that it does not name.
+
+    Raises
+    ------
+    ValueError
+        If it names one that there is not.
+    """
+    unknown = [name for name in setting if name not in space]
+    if unknown:
+        raise ValueError(f"{unknown[0]!r} is no metaparameter of this fit; there are {list(space)}.")
+    return {**start, **setting}
+
+
 def trial_losses(
-    nets: Sequence[DistillationNet],
+    nets: Sequence[TrainingNet],
     data: SplitData,
     seed: int,
     n_jobs: int | None = None,
@@ -86,7 +112,7 @@ def trial_losses(
 
     Parameters
     ----------
-    nets : sequence of DistillationNet
+    nets : sequence of TrainingNet
         Initialised.
     data : SplitData
         Of all of them.

@@ -18,7 +18,8 @@ from sklearn_kd.bilevel._optimizer_response import (
     response_class,
     warn_if_response_unknown,
 )
-from sklearn_kd.losses._logits import Targets, TrainingLoss
+from sklearn_kd.losses._logits import TrainingLoss
+from sklearn_kd.losses._targets import Targets
 from sklearn_kd.meta import Random
 from sklearn_kd.runtime._random_state import random_state
 

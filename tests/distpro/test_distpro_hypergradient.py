@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import ConvNet
+from sklearn_kd.distpro._net import LOGIT_CHANGE
 from skorch.callbacks import GradientNormClipping
 from torch import nn
 from torch.func import functional_call
@@ -15,11 +16,11 @@ from torch.func import functional_call
 from sklearn_kd.bilevel._hypergradient import METHODS, StepRecord
 from sklearn_kd.bilevel._optimizer_response import Clipping, global_norm
 from sklearn_kd.distpro._distances import hcl
-from sklearn_kd.distpro._importance import NORMALIZATIONS
-from sklearn_kd.distpro._net import LOGIT_CHANGE
+from sklearn_kd.distpro._normalization import NORMALIZATIONS
 from sklearn_kd.distpro._pathways import PathwayPass, build_transforms, connect
 from sklearn_kd.layers._hooks import captured
-from sklearn_kd.losses._logits import Targets, TrainingLoss
+from sklearn_kd.losses._logits import TrainingLoss
+from sklearn_kd.losses._targets import Targets
 from sklearn_kd.meta import Gradient
 from sklearn_kd.runtime._random_state import random_state
 

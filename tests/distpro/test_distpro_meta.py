@@ -14,7 +14,8 @@ from torch.func import functional_call
 
 from sklearn_kd import DistillationProcess, DistilledClassifier
 from sklearn_kd.bilevel._hypergradient import METHODS, StepRecord
-from sklearn_kd.distpro._importance import RAW_BOUNDS, ImportanceFactors, JointFactors, Sigmoid
+from sklearn_kd.distpro._importance import RAW_BOUNDS, ImportanceFactors, JointFactors
+from sklearn_kd.distpro._normalization import Sigmoid
 from sklearn_kd.distpro._process import retraining_logit_term
 from sklearn_kd.layers._hooks import captured
 from sklearn_kd.meta import Gradient, Linear

@@ -9,12 +9,8 @@ from torch import nn
 
 from sklearn_kd import build_transforms
 from sklearn_kd.distpro._distances import DISTANCES, hcl
-from sklearn_kd.distpro._importance import (
-    NORMALIZATIONS,
-    ImportanceFactors,
-    ScheduledWeights,
-    checked_tau,
-)
+from sklearn_kd.distpro._importance import ImportanceFactors, ScheduledWeights
+from sklearn_kd.distpro._normalization import NORMALIZATIONS, checked_tau
 from sklearn_kd.distpro._pathways import PathwayPass, connect, named_transforms
 from sklearn_kd.distpro._transforms import TRANSFORMS, Conv2, Gate
 from sklearn_kd.layers._hooks import captured

@@ -5,13 +5,13 @@ import pytest
 from conftest import ConvNet
 from sklearn.frozen import FrozenEstimator
 from sklearn.tree import DecisionTreeClassifier
+from sklearn_kd.distpro._net import DistProNet
 from skorch import NeuralNetClassifier
 from skorch.callbacks import EarlyStopping
 from test_process import make_process
 from torch import nn
 
 from sklearn_kd import DistilledClassifier
-from sklearn_kd.distpro._net import DistProNet
 from sklearn_kd.distpro._transforms import Conv1
 from sklearn_kd.meta import Hyperopt, Linear
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sklearn_kd.losses._logits import Targets
+from sklearn_kd.losses._targets import Targets
 from sklearn_kd.meta import PAPER_SETTINGS
 
 FOLDER = Path(__file__).parents[2] / "examples" / "paper"

@@ -4,7 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sklearn_kd.losses._logits import Targets, TrainingLoss, validation_loss
+from sklearn_kd.losses._logits import TrainingLoss
+from sklearn_kd.losses._targets import Targets
+from sklearn_kd.losses._validation import validation_loss
 
 
 def draw(seed, weighted):

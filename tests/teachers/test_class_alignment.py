@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from sklearn_kd import DistilledClassifier, DistProClassifier, compare_methods
-from sklearn_kd.losses._logits import Targets
+from sklearn_kd.losses._targets import Targets
 from sklearn_kd.teachers._class_alignment import warn_if_out_of_order
 from sklearn_kd.teachers._features import MapTeacher
 

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 from sklearn.exceptions import ConvergenceWarning
+from sklearn_kd.training._distillation_net import DistillationNet
 from skorch.callbacks import EarlyStopping
 from torch import nn
 
 from sklearn_kd import CNNStudent, MLPStudent
 from sklearn_kd.inputs._data import DistillationData, SplitData
-from sklearn_kd.losses._logits import Targets
+from sklearn_kd.losses._targets import Targets
 from sklearn_kd.meta import Fixed, Gradient, Strategy
 from sklearn_kd.meta._path import Metaparameters
 from sklearn_kd.training import _stacked as _together
-from sklearn_kd.training._distillation_net import DistillationNet
 from sklearn_kd.training._stacked import train_alone, train_together, why_not_together
 from sklearn_kd.training._trials import trial_losses
 

@@ -1,0 +1,266 @@
+"""Losses of a student's logits, a teacher's logits and labels, with named metaparameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from sklearn.base import BaseEstimator
+from torch import Tensor
+
+from sklearn_kd.losses._targets import Targets
+from sklearn_kd.meta._space import Metaparameter, MetaparameterSpace
+
+
+class Evaluation(Protocol):
+    """A training loss of one batch, its gradients, and how the metaparameters change these.
+
+    Attributes
+    ----------
+    value : Tensor of shape ()
+    gradients : list of Tensor
+        ∂L/∂s for each tensor s that the loss is a function of.
+    """
+
+    value: Tensor
+    gradients: list[Tensor]
+
+    def contract(self, u: Tensor) -> Tensor:
+        """Return ⟨∂²L/∂s ∂a_j, u⟩ for each of m metaparameter components, shape (m,)."""
+
+    def derivatives(self) -> Tensor:
+        """Return ∂²L/∂s ∂a_j, shape (m, *s)."""
+
+
+class DistillationLoss(BaseEstimator):
+    """Base class of training losses with named metaparameters, for ``DistilledClassifier(loss=...)``.
+
+    A loss of your own needs two methods: :meth:`metaparameters` names what can be learned, and
+    :meth:`loss` computes the loss of a batch, in differentiable torch operations. All derivatives come
+    from autograd. Every strategy of :mod:`sklearn_kd.meta` learns the metaparameters; the path, its
+    display, checkpoints and files show and keep them.
+
+    Constructor parameters are reached as ``loss__NAME`` in a grid search, as for any estimator.
+
+    Attributes
+    ----------
+    needs_teacher : bool, default=True
+        False: the loss can be computed without a teacher's logits, which are None then.
+
+    Examples
+    --------
+    Decoupled distillation (Zhao et al., 2022, Eq. 7), whose weights alpha and beta are learned:
+
+    >>> import torch
+    >>> import torch.nn.functional as F
+    >>> from sklearn_kd.losses import DistillationLoss, Metaparameter
+    >>> class Decoupled(DistillationLoss):
+    ...     def metaparameters(self, n_classes):
+    ...         return {
+    ...             "alpha": Metaparameter(1.0, bounds=(0.0, 10.0)),
+    ...             "beta": Metaparameter(2.0, bounds=(0.0, 10.0)),
+    ...         }
+    ...
+    ...     def loss(self, logits, teacher_logits, labels, *, alpha, beta):
+    ...         chosen = F.one_hot(labels, logits.shape[1]).bool()
+    ...         p, t = logits.softmax(1), teacher_logits.softmax(1)
+    ...         p_target, t_target = p[chosen], t[chosen]
+    ...         target = F.binary_cross_entropy(p_target, t_target, reduction="none")
+    ...         others = (logits.masked_fill(chosen, -1e4), teacher_logits.masked_fill(chosen, -1e4))
+    ...         rest = F.kl_div(others[0].log_softmax(1), others[1].softmax(1), reduction="none").sum(1)
+    ...         return F.cross_entropy(logits, labels, reduction="none") + alpha * target + beta * rest
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> from sklearn_kd import DistilledClassifier, MLPStudent
+    >>> clf = DistilledClassifier(
+    ...     RandomForestClassifier(random_state=0), MLPStudent, loss=Decoupled(), max_epochs=40,
+    ...     batch_size=32, random_state=0)
+    >>> clf = clf.fit(*load_iris(return_X_y=True))
+    >>> sorted(clf.metaparameters_)
+    ['alpha', 'beta']
+    >>> clf.metaparameter_path_["beta"].shape == (clf.n_iter_,)
+    True
+    """
+
+    needs_teacher = True
+
+    def check(self) -> None:
+        """Raise ValueError or TypeError if the loss's own parameters cannot be used."""
+
+    def metaparameters(self, n_classes: int) -> dict[str, Metaparameter]:
+        """Return the metaparameters by name.
+
+        Parameters
+        ----------
+        n_classes : int
+            Number of the student's logits, for arrays with one number for each class.
+
+        Returns
+        -------
+        dict of str to Metaparameter
+            The names are the keyword arguments of :meth:`loss`. Empty where nothing is to be learned.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define metaparameters(self, n_classes).")
+
+    def loss(
+        self, logits: Tensor, teacher_logits: Tensor, labels: Tensor, **metaparameters: Tensor
+    ) -> Tensor:
+        """Return the losses of the rows of a batch.
+
+        Parameters
+        ----------
+        logits : Tensor of shape (B, K)
+            The student's.
+        teacher_logits : Tensor of shape (B, K)
+            A logit of −inf is a probability of 0.
+        labels : Tensor of shape (B,), int64
+            Class codes: places in ``classes_``.
+        **metaparameters : Tensor
+            By name, each of its shape, of the type of ``logits``.
+
+        Returns
+        -------
+        Tensor of shape (B,) or ()
+            The losses of the rows, of which the (weighted) mean is minimised, or the loss of the batch.
+            Sample weights need the former.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} must define loss(self, logits, teacher_logits, labels, ...)."
+        )
+
+    def evaluate(
+        self, logits: Tensor, targets: Targets, values: Mapping[str, Any], *, differentiable: bool = True
+    ) -> Evaluation:
+        """Return the loss of a batch with its derivatives, here by autograd.
+
+        Override it where closed forms are faster.
+
+        Parameters
+        ----------
+        logits : Tensor of shape (B, K)
+        targets : Targets
+        values : mapping of str to float or Tensor
+            The metaparameters.
+        differentiable : bool, default=True
+            False: the derivatives by the metaparameters are not asked for.
+        """
+        return AutogradEvaluation(self, logits, targets, values, differentiable=differentiable)
+
+
+class AutogradEvaluation:
+    """An :class:`Evaluation` of any differentiable loss of logits.
+
+    Parameters
+    ----------
+    loss : DistillationLoss
+    logits : Tensor of shape (B, K)
+    targets : Targets
+    values : mapping of str to float or Tensor
+    differentiable : bool
+        Whether :meth:`contract` and :meth:`derivatives` will be called.
+    """
+
+    def __init__(
+        self,
+        loss: DistillationLoss,
+        logits: Tensor,
+        targets: Targets,
+        values: Mapping[str, Any],
+        *,
+        differentiable: bool,
+    ):
+        z = logits.detach().requires_grad_()
+        # Detached, so that nothing but this loss differentiates them; of the logits' type, so that an
+        # array of them does not promote the loss.
+        self._values = {
+            name: torch.as_tensor(value, device=z.device).detach().to(z.dtype).requires_grad_(differentiable)
+            for name, value in values.items()
+        }
+        with torch.enable_grad():
+            total = mean_loss(loss.loss(z, targets.teacher_logits, targets.labels, **self._values), targets)
+            (self._r,) = torch.autograd.grad(total, [z], create_graph=differentiable)
+        self.value, self.gradients = total.detach(), [self._r.detach()]
+
+    def contract(self, u: Tensor) -> Tensor:
+        """Return ⟨∂r/∂a_j, u⟩ of every component, shape (m,): one backward pass, whatever m."""
+        with torch.enable_grad():
+            return self._contracted(u, create_graph=False)
+
+    def _contracted(self, u: Tensor, create_graph: bool) -> Tensor:
+        values = list(self._values.values())
+        if not self._r.requires_grad or not values:
+            return self._r.new_zeros(sum(value.numel() for value in values))
+        found = torch.autograd.grad(
+            self._r, values, u.to(self._r), retain_graph=True, create_graph=create_graph, allow_unused=True
+        )
+        parts = [torch.zeros_like(v) if g is None else g for v, g in zip(values, found, strict=True)]
+        return torch.cat([part.reshape(-1) for part in parts])
+
+    def derivatives(self) -> Tensor:
+        """Return ∂r/∂a_j, shape (m, B, K): the contraction is linear in u, so it is differentiated by u."""
+        with torch.enable_grad():
+            u = torch.zeros_like(self._r).requires_grad_()
+            contracted = self._contracted(u, create_graph=True)
+            if not contracted.requires_grad:
+                return self._r.new_zeros(len(contracted), *self._r.shape)
+            rows = [
+                torch.autograd.grad(part, [u], retain_graph=True, allow_unused=True)[0] for part in contracted
+            ]
+        return torch.stack([torch.zeros_like(u) if row is None else row for row in rows]).detach()
+
+
+def mean_loss(losses: Tensor, targets: Targets) -> Tensor:
+    """Return the mean of the losses of rows, weighted if there are weights; a number as it is.
+
+    Raises
+    ------
+    ValueError
+        If the losses have another shape, or are one number and the rows have weights.
+    """
+    n_rows = len(targets.labels)
+    if losses.ndim == 0 and targets.weight is None:
+        return losses
+    if losses.shape != (n_rows,):
+        beside = " beside sample_weight" if losses.ndim == 0 else ""
+        raise ValueError(
+            f"loss returned shape {tuple(losses.shape)}{beside}; it must return one loss for each row, shape "
+            f"({n_rows},)."
+        )
+    return (losses if targets.weight is None else targets.weight.to(losses) * losses).mean()
+
+
+def check_loss(loss: DistillationLoss, space: MetaparameterSpace, n_classes: int, weighted: bool) -> None:
+    """Try a loss on two rows before any training.
+
+    Raises
+    ------
+    TypeError
+        If :meth:`DistillationLoss.loss` does not take the metaparameters by name, or returns no tensor.
+    ValueError
+        If it returns another shape, a number that is not finite, or nothing that depends on the logits.
+    """
+    name = type(loss).__name__
+    logits = torch.linspace(-1, 1, 2 * n_classes).reshape(2, n_classes)
+    targets = Targets(torch.tensor([0, n_classes - 1]), logits.flip(1), torch.ones(2) if weighted else None)
+    values = space.split(torch.as_tensor(space.join(space.starts)))
+    try:
+        with torch.enable_grad():
+            z = logits.clone().requires_grad_()
+            given = {key: value.to(z.dtype) for key, value in values.items()}
+            losses = loss.loss(z, targets.teacher_logits, targets.labels, **given)
+    except TypeError as error:
+        raise TypeError(
+            f"loss={name} could not be called with the metaparameters {list(space)}: {error} Its method loss "
+            "takes (logits, teacher_logits, labels) and each metaparameter as a keyword argument."
+        ) from error
+    if not isinstance(losses, Tensor):
+        raise TypeError(f"loss={name} returned {type(losses).__name__}; it must return a tensor.")
+    total = mean_loss(losses, targets)
+    if not torch.isfinite(total):
+        raise ValueError(f"loss={name} is {float(total)} for ordinary logits; it must be finite.")
+    if not total.requires_grad:
+        raise ValueError(
+            f"loss={name} does not depend on the student's logits in a way that torch can differentiate. "
+            "Compute it in torch operations, without detach(), item() or NumPy."
+        )

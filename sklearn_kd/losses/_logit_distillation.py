@@ -1,0 +1,126 @@
+"""The loss "kd": cross-entropy of the labels and of the teacher's softened probabilities."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sklearn_kd.losses._distillation_loss import DistillationLoss, Evaluation
+from sklearn_kd.losses._logits import TEMPERATURE_SCALINGS, TrainingLoss
+from sklearn_kd.losses._targets import Targets
+from sklearn_kd.meta._space import Metaparameter
+
+LAMBDA1_BOUNDS = (0.0, 1.0)
+
+
+class LogitDistillation(DistillationLoss):
+    """lambda1 · CE(labels) + (1 − lambda1) · s(T) · CE(teacher at T, student at T).
+
+    The metaparameters are lambda1, in [0, 1], and the temperature T, in its logarithm. They start
+    where ``DistilledClassifier(lambda1=..., temperature=...)`` says. Their derivatives are closed forms.
+
+    Parameters
+    ----------
+    temperature_bounds : tuple of (float, float), default=(1.0, 10.0)
+        T is kept between them. The paper's are (0.1, 10), whose lower end is unstable without
+        ``temperature_scaling="hinton"``.
+    temperature_scaling : {"hinton", "none"}, default="hinton"
+        s(T): T², which keeps the soft gradients' size as T grows [1]_, or 1, as in [2]_.
+
+    References
+    ----------
+    .. [1] Hinton, Vinyals, Dean. "Distilling the knowledge in a neural network", 2015.
+    .. [2] Gorpinich, Bakhteev, Strijov. "Metaparameter optimization in knowledge distillation", Eq. 2.
+
+    Examples
+    --------
+    >>> from sklearn_kd.losses import LogitDistillation
+    >>> space = LogitDistillation(temperature_bounds=(1, 20)).metaparameters(n_classes=3)
+    >>> space["temperature"].bounds, space["temperature"].coordinate
+    ((1, 20), 'log')
+    """
+
+    def __init__(
+        self,
+        temperature_bounds: tuple[float, float] = (1.0, 10.0),
+        temperature_scaling: Literal["hinton", "none"] = "hinton",
+    ):
+        self.temperature_bounds = temperature_bounds
+        self.temperature_scaling = temperature_scaling
+
+    def check(self) -> None:
+        """Raise ValueError unless the bounds are an interval above 0 and the scaling is known."""
+        bounds = self.temperature_bounds
+        valid = isinstance(bounds, tuple | list) and len(bounds) == 2
+        valid = valid and all(isinstance(b, Real) for b in bounds)
+        if not valid or not 0 < bounds[0] <= bounds[1] < math.inf:
+            raise ValueError(f"temperature_bounds={bounds!r} must be two numbers, 0 < low <= high.")
+        if self.temperature_scaling not in TEMPERATURE_SCALINGS:
+            raise ValueError(
+                f"temperature_scaling={self.temperature_scaling!r} is not one of "
+                f"{sorted(TEMPERATURE_SCALINGS)}."
+            )
+
+    def metaparameters(self, n_classes: int) -> dict[str, Metaparameter]:
+        """Return lambda1 and temperature; the estimator says where they start."""
+        return {
+            "lambda1": Metaparameter(bounds=LAMBDA1_BOUNDS),
+            "temperature": Metaparameter(bounds=self.temperature_bounds, coordinate="log"),
+        }
+
+    def loss(
+        self,
+        logits: Tensor,
+        teacher_logits: Tensor,
+        labels: Tensor,
+        *,
+        lambda1: Tensor,
+        temperature: Tensor,
+    ) -> Tensor:
+        """Return the losses of the rows; the form that :meth:`evaluate` has the derivatives of."""
+        scale = TEMPERATURE_SCALINGS[self.temperature_scaling][0](temperature)
+        hard = F.cross_entropy(logits, labels, reduction="none")
+        log_q = torch.log_softmax(logits / temperature, dim=1)
+        soft = -(torch.softmax(teacher_logits / temperature, dim=1) * log_q).sum(dim=1)
+        return lambda1 * hard + (1 - lambda1) * scale * soft
+
+    def evaluate(
+        self, logits: Tensor, targets: Targets, values: Mapping[str, Any], *, differentiable: bool = True
+    ) -> Evaluation:
+        """Return the loss of a batch with its derivatives, in closed form."""
+        loss = TrainingLoss(
+            logits, targets, values["lambda1"], values["temperature"], scaling=self.temperature_scaling
+        )
+        return ClosedFormEvaluation(loss)
+
+
+class ClosedFormEvaluation:
+    """The :class:`Evaluation` of a :class:`TrainingLoss`; the metaparameters are (lambda1, T).
+
+    Parameters
+    ----------
+    loss : TrainingLoss
+    """
+
+    def __init__(self, loss: TrainingLoss):
+        self._loss = loss
+        self.value, self.gradients = loss.value, [loss.r]
+
+    def contract(self, u: Tensor) -> Tensor:
+        """Return ⟨∂r/∂lambda1, u⟩ and ⟨∂r/∂T, u⟩, shape (2,)."""
+        return (self._loss.metaparameter_derivatives() * u).sum(dim=(1, 2))
+
+    def derivatives(self) -> Tensor:
+        """Return ∂r/∂lambda1 and ∂r/∂T, shape (2, B, K)."""
+        return self._loss.metaparameter_derivatives()
+
+
+def label_loss(logits: Tensor, targets: Targets) -> TrainingLoss:
+    """Return the cross-entropy of the labels alone, with the same interface."""
+    return TrainingLoss(logits, targets._replace(teacher_logits=None), 1.0, 1.0, scaling="none")

@@ -1,0 +1,39 @@
+"""Losses as users give them: an object, or the name of one of the library's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sklearn.base import clone
+
+from sklearn_kd.errors._did_you_mean import nearest
+from sklearn_kd.losses._distillation_loss import DistillationLoss
+from sklearn_kd.losses._logit_distillation import LogitDistillation
+
+# The names that ``DistilledClassifier(loss=...)`` takes for the losses' defaults.
+LOSSES: dict[str, type[DistillationLoss]] = {"kd": LogitDistillation}
+
+
+def named_loss(loss: Any) -> DistillationLoss:
+    """Return the loss of this name, or a copy of the object.
+
+    Raises
+    ------
+    ValueError
+        If no loss has this name.
+    TypeError
+        If it is neither a name nor a loss.
+    """
+    if isinstance(loss, DistillationLoss):
+        return clone(loss)
+    if isinstance(loss, str):
+        if loss in LOSSES:
+            return LOSSES[loss]()
+        raise ValueError(
+            f"loss={loss!r} is not known.{nearest(loss, tuple(LOSSES))} It is one of {list(LOSSES)}, or a "
+            "sklearn_kd.losses.DistillationLoss of your own."
+        )
+    hint = f" Give an object: {loss.__name__}()." if isinstance(loss, type) else ""
+    raise TypeError(
+        f"loss={str(loss)[:200]} must be one of {list(LOSSES)} or a sklearn_kd.losses.DistillationLoss.{hint}"
+    )

@@ -1,0 +1,138 @@
+"""What a training step minimises: outputs of a forward pass, and a loss of them with derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+from sklearn_kd.losses._distillation_loss import DistillationLoss, Evaluation
+from sklearn_kd.losses._logit_distillation import ClosedFormEvaluation, LogitDistillation, label_loss
+from sklearn_kd.losses._targets import Targets
+
+# A finite difference moves the logits by this share of their size, in units of √epsilon: where rounding
+# and curvature (or the kinks of ReLU) cost about the same (examples/evidence/finite_difference.py).
+LOGIT_CHANGE = 0.3
+
+
+class ForwardPass(NamedTuple):
+    """A training forward pass.
+
+    Attributes
+    ----------
+    logits : Tensor of shape (B, K)
+        The student's.
+    tensors : list of Tensor
+        The tensors s that the loss is a function of, to be backpropagated through.
+    inputs : tuple
+        Arguments with which :meth:`Objective.outputs` computes s again.
+    targets : Targets
+    context : object
+        Anything that :meth:`Objective.evaluate` needs beside.
+    """
+
+    logits: Tensor
+    tensors: list[Tensor]
+    inputs: tuple[Any, ...]
+    targets: Targets
+    context: Any = None
+
+
+class Objective(Protocol):
+    """What a :class:`~sklearn_kd.training._net.TrainingNet` minimises."""
+
+    @property
+    def logit_change(self) -> float:
+        """By what share of their size, in units of √epsilon, a finite difference moves the logits."""
+
+    @property
+    def recorded(self) -> tuple[str, ...]:
+        """Names of the columns of :meth:`epoch_record`."""
+
+    @property
+    def watch(self) -> Any:
+        """The watch over a teacher that answers while the student trains, or None."""
+
+    def make_modules(self) -> dict[str, nn.Module]:
+        """Return fresh modules that learn beside the student, by name."""
+
+    def forward(
+        self, student: nn.Module, run: Callable[[Tensor], Tensor], others: Mapping[str, nn.Module],
+        batch: Any, values: Mapping[str, Any],
+    ) -> ForwardPass:  # fmt: skip
+        """Run the training forward pass; ``run`` is the student's, as it is executed."""
+
+    def evaluate(self, passed: ForwardPass, values: Mapping[str, Any], *, differentiable: bool) -> Evaluation:
+        """Return the loss of a forward pass with its derivatives."""
+
+    def joined(self, passed: ForwardPass) -> Tensor:
+        """Return s as one tensor, as :meth:`Evaluation.contract` takes its u."""
+
+    def outputs(self, student: nn.Module, run: Any, others: Mapping[str, nn.Module]) -> Callable[..., Tensor]:
+        """Return the function from :attr:`ForwardPass.inputs` to s."""
+
+    def begin_epoch(self) -> None:
+        """Forget what :meth:`epoch_record` counts."""
+
+    def epoch_record(self) -> dict[str, float]:
+        """Return what the history records of an epoch, by name."""
+
+    def batch_key(self) -> Hashable | None:
+        """Return what must agree for several students to be evaluated at once; None if they cannot."""
+
+
+class LogitObjective:
+    """A loss of logits, teacher logits and labels, as an :class:`Objective`.
+
+    Parameters
+    ----------
+    loss : DistillationLoss
+    """
+
+    logit_change = LOGIT_CHANGE
+    recorded: tuple[str, ...] = ()
+    watch = None
+
+    def __init__(self, loss: DistillationLoss):
+        self.loss = loss
+
+    def make_modules(self) -> dict[str, nn.Module]:
+        """Return none: the student learns alone."""
+        return {}
+
+    def forward(self, student, run, others, batch, values) -> ForwardPass:
+        """Run the student on the batch."""
+        logits = run(batch[0])
+        return ForwardPass(logits, [logits], (batch[0],), batch.targets)
+
+    def evaluate(self, passed: ForwardPass, values: Mapping[str, Any], *, differentiable: bool) -> Evaluation:
+        """Return the loss; where there is no teacher and the loss needs one, that of the labels alone."""
+        return self.evaluate_logits(passed.logits, passed.targets, values, differentiable=differentiable)
+
+    def evaluate_logits(self, logits, targets, values, *, differentiable: bool) -> Evaluation:
+        """Return the loss of logits: of one student, or of several where :meth:`batch_key` is not None."""
+        if targets.teacher_logits is None and self.loss.needs_teacher:
+            return ClosedFormEvaluation(label_loss(logits, targets))
+        return self.loss.evaluate(logits, targets, values, differentiable=differentiable)
+
+    def joined(self, passed: ForwardPass) -> Tensor:
+        """Return the logits."""
+        return passed.logits
+
+    def outputs(self, student, run, others) -> Callable[..., Tensor]:
+        """Return the student's forward pass."""
+        return run
+
+    def begin_epoch(self) -> None:
+        """Count nothing."""
+
+    def epoch_record(self) -> dict[str, float]:
+        """Return nothing: the metaparameters are recorded by the net."""
+        return {}
+
+    def batch_key(self) -> Hashable | None:
+        """Return the parameters of the loss "kd"; other losses are evaluated one student at a time."""
+        if type(self.loss) is not LogitDistillation:
+            return None
+        return self.loss.temperature_scaling

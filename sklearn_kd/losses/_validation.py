@@ -1,0 +1,37 @@
+"""The validation loss of classification, and the temperature at which it is smallest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+
+from sklearn_kd.losses._logits import labels_rows
+from sklearn_kd.losses._targets import Targets, mean_rows, share_of_rows
+
+# log T_val is sought between these: a student that knows nothing has no finite optimum.
+_LOG_VAL_TEMPERATURE_RANGE = (-3.0, 3.0)
+
+
+@torch.no_grad()
+def validation_loss(logits: Tensor, targets: Targets, val_temperature=1.0) -> tuple[Tensor, Tensor]:
+    """Return L_val = CE(σ(z/T_val), y), and ∂L_val/∂z of shape (B, K); the teacher plays no part."""
+    log_p_y, A = labels_rows(logits / val_temperature, targets.labels)
+    return -mean_rows(log_p_y, targets.weight), share_of_rows(A, targets.weight) / val_temperature
+
+
+def optimal_val_temperature(validated: Sequence[tuple[Tensor, Targets]]) -> float:
+    """Return the T_val that minimises L_val on batches of logits and targets."""
+    logits = torch.cat([logits for logits, _ in validated]).cpu().double()
+    labels = torch.cat([targets.labels for _, targets in validated]).cpu()
+    weights = [targets.weight for _, targets in validated if targets.weight is not None]
+    targets = Targets(labels, None, torch.cat(weights).cpu() if weights else None)
+    found = minimize_scalar(
+        lambda log_t: float(validation_loss(logits, targets, np.exp(log_t))[0]),
+        bounds=_LOG_VAL_TEMPERATURE_RANGE,
+        method="bounded",
+    )
+    return float(np.exp(found.x))

@@ -1,0 +1,265 @@
+"""Named metaparameters: their starts, shapes, bounds, and the coordinates in which they take steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Coordinate = Literal["identity", "log", "logit"]
+COORDINATES: tuple[Coordinate, ...] = ("identity", "log", "logit")
+
+# Columns that stand beside the metaparameters in a path or a table of trials.
+RESERVED_NAMES = ("iteration", "val_loss", "predicted", "seconds")
+# How near a value in logit coordinates comes to its bounds, as a share of their distance. At the
+# bound itself the coordinate is infinite, and no hypergradient would lead back.
+_LOGIT_MARGIN = 1e-6
+
+
+@dataclass(frozen=True)
+class Metaparameter:
+    """A number, or an array of numbers, that a training loss depends on and that can be learned.
+
+    Parameters
+    ----------
+    start : float, array-like or None, default=None
+        Initial value; an array-like sets the shape. None: the parameter of the same name of the
+        estimator, such as ``DistilledClassifier(temperature=4.0)``.
+    shape : tuple of int, default=()
+        Shape of an array that starts at one number everywhere. () is a number.
+    bounds : tuple of (float, float), default=(-inf, inf)
+        Values are projected onto this interval after each step.
+    coordinate : {"identity", "log", "logit"}, default="identity"
+        Where steps are taken and lines are fitted: the value, its logarithm, or
+        log((value − low)/(high − value)) for finite ``bounds`` (low, high).
+    predicted_bounds : tuple of (float, float) or None, default=None
+        Bounds of predicted values alone, in the value; widened to include the present value. None:
+        ``bounds`` alone.
+    group : str, default="loss"
+        The optimizer that takes the steps. Metaparameters of one group share their optimizer.
+
+    Raises
+    ------
+    ValueError
+        If the bounds are no interval, the start lies outside of them, or the coordinate does not
+        suit them.
+
+    Examples
+    --------
+    >>> from sklearn_kd.losses import Metaparameter
+    >>> Metaparameter(0.5, bounds=(0, 1)).shape
+    ()
+    >>> Metaparameter(0.5, shape=(10,), bounds=(0, 1), coordinate="logit").shape  # one for each class
+    (10,)
+    """
+
+    start: Any = None
+    shape: tuple[int, ...] = ()
+    bounds: tuple[float, float] = (-math.inf, math.inf)
+    coordinate: Coordinate = "identity"
+    predicted_bounds: tuple[float, float] | None = None
+    group: str = "loss"
+
+    def __post_init__(self) -> None:
+        if self.coordinate not in COORDINATES:
+            raise ValueError(f"coordinate={self.coordinate!r} is not one of {list(COORDINATES)}.")
+        low, high = _checked_interval(self.bounds)
+        if self.coordinate == "log" and not low > 0:
+            raise ValueError(f"bounds={self.bounds!r} must be above 0 with coordinate='log'.")
+        if self.coordinate == "logit" and not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ValueError(f"bounds={self.bounds!r} must be finite and differ with coordinate='logit'.")
+        if self.start is None or isinstance(self.start, str):
+            return
+        start = np.asarray(self.start, dtype=np.float64)
+        if start.ndim and not self.shape:
+            object.__setattr__(self, "shape", start.shape)
+        elif start.ndim and start.shape != tuple(self.shape):
+            raise ValueError(f"start has shape {start.shape}, and shape={self.shape!r}.")
+        if not (np.isfinite(start).all() and (start >= low).all() and (start <= high).all()):
+            raise ValueError(f"start={self.start!r} must lie within bounds=({low:g}, {high:g}).")
+
+    @property
+    def size(self) -> int:
+        """Number of components."""
+        return math.prod(self.shape)
+
+
+def _checked_interval(bounds: Any) -> tuple[float, float]:
+    valid = len(bounds) == 2 and all(isinstance(b, Real) for b in bounds) and bounds[0] <= bounds[1]
+    if not valid:
+        raise ValueError(f"bounds={bounds!r} must be two numbers, low <= high.")
+    return float(bounds[0]), float(bounds[1])
+
+
+class MetaparameterSpace(Mapping[str, Metaparameter]):
+    """The metaparameters of one training, by name, as one vector of m components.
+
+    Parameters
+    ----------
+    entries : mapping of str to Metaparameter
+        Reordered so that those of one group stand together.
+
+    Raises
+    ------
+    ValueError
+        If a name cannot be the name of a keyword argument and of a column.
+
+    Attributes
+    ----------
+    size : int
+        m.
+    groups : dict of str to slice
+        The components of each group.
+    """
+
+    def __init__(self, entries: Mapping[str, Metaparameter]):
+        for name, entry in entries.items():
+            if not (isinstance(name, str) and name.isidentifier()) or name in RESERVED_NAMES:
+                raise ValueError(
+                    f"{name!r} cannot be the name of a metaparameter. Give an identifier other than "
+                    f"{list(RESERVED_NAMES)}, which are columns of the path."
+                )
+            if not isinstance(entry, Metaparameter):
+                raise TypeError(f"{name}={entry!r} must be a sklearn_kd.losses.Metaparameter.")
+        order = list(dict.fromkeys(entry.group for entry in entries.values()))
+        self._entries = {n: e for group in order for n, e in entries.items() if e.group == group}
+        self.slices: dict[str, slice] = {}
+        self.groups: dict[str, slice] = {}
+        first = 0
+        for name, entry in self._entries.items():
+            self.slices[name] = slice(first, first + entry.size)
+            begun = self.groups.get(entry.group, slice(first, first)).start
+            self.groups[entry.group] = slice(begun, first + entry.size)
+            first += entry.size
+        self.size = first
+
+    def __getitem__(self, name: str) -> Metaparameter:
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __repr__(self) -> str:
+        return f"MetaparameterSpace({self._entries!r})"
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """The names of the metaparameters that are single numbers."""
+        return tuple(name for name, entry in self.items() if entry.shape == ())
+
+    @property
+    def starts(self) -> dict[str, Any]:
+        """The start of each metaparameter that has one."""
+        return {name: entry.start for name, entry in self.items() if entry.start is not None}
+
+    def check_within_bounds(self, values: Mapping[str, Any]) -> None:
+        """Raise ValueError unless each value has its metaparameter's shape and lies within its bounds."""
+        for name, entry in self.items():
+            value, (low, high) = np.asarray(values[name], dtype=np.float64), entry.bounds
+            if value.shape not in ((), entry.shape):
+                raise ValueError(f"{name} has shape {value.shape}; it must have shape {entry.shape}.")
+            if not ((value >= low) & (value <= high)).all():
+                raise ValueError(
+                    f"{name}={values[name]!r} lies outside its bounds ({low:g}, {high:g}). Start inside the "
+                    "bounds, or widen them."
+                )
+
+    def in_raw_coordinates(self) -> MetaparameterSpace:
+        """Return the space in which every coordinate is the value itself."""
+        return MetaparameterSpace({name: replace(e, coordinate="identity") for name, e in self.items()})
+
+    def join(self, values: Mapping[str, Any]) -> np.ndarray:
+        """Return the vector of named values, float64, shape (m,); a missing name is a KeyError."""
+        parts = [
+            np.broadcast_to(np.asarray(values[name], dtype=np.float64), entry.shape).ravel()
+            for name, entry in self.items()
+        ]
+        return np.concatenate(parts) if parts else np.empty(0)
+
+    def split(self, values: Any) -> dict[str, Any]:
+        """Return the named parts of values of shape (..., m), each of shape (..., *shape)."""
+        lead = tuple(values.shape[:-1])
+        return {
+            name: values[..., self.slices[name]].reshape(lead + entry.shape) for name, entry in self.items()
+        }
+
+    def split_numbers(self, values: list[float]) -> dict[str, float]:
+        """Return the single numbers by name of all m components, which are given as a list."""
+        return {name: values[self.slices[name].start] for name in self.numbers}
+
+    def columns(self) -> list[tuple]:
+        """Fields of a structured array, float64, one for each metaparameter."""
+        return [(name, np.float64, entry.shape) if entry.shape else (name, np.float64)
+                for name, entry in self.items()]  # fmt: skip
+
+    def bounds(self, names: str = "bounds") -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper bounds of all components, float64, shape (m,) each."""
+        pairs = [getattr(entry, names) or (-math.inf, math.inf) for entry in self.values()]
+        sizes = [entry.size for entry in self.values()]
+        low, high = (np.repeat([float(pair[side]) for pair in pairs], sizes) for side in (0, 1))
+        return low, high
+
+
+class CoordinateMap:
+    """Values ↔ coordinates θ of a space, componentwise, on a device.
+
+    Parameters
+    ----------
+    space : MetaparameterSpace
+    dtype, device
+        Of the tensors.
+    """
+
+    def __init__(self, space: MetaparameterSpace, *, dtype: torch.dtype, device: torch.device | str):
+        kinds = np.repeat([entry.coordinate for entry in space.values()], [e.size for e in space.values()])
+        self._is_log = torch.as_tensor(kinds == "log", device=device)
+        self._is_logit = torch.as_tensor(kinds == "logit", device=device)
+        self._has_logit = bool((kinds == "logit").any())
+        self.bounds = tuple(torch.as_tensor(b, dtype=dtype).to(device) for b in space.bounds())
+        self._predicted = tuple(
+            torch.as_tensor(b, dtype=dtype).to(device) for b in space.bounds("predicted_bounds")
+        )
+        # θ of a bound of a logit is infinite: those stay inside, by the margin.
+        self.theta_bounds = tuple(map(self.to_theta, self.bounds))
+
+    def to_theta(self, values: Tensor) -> Tensor:
+        """Return θ of values of shape (..., m)."""
+        theta = torch.where(self._is_log, values.log(), values)
+        if self._has_logit:
+            theta = torch.where(self._is_logit, torch.logit(self._share(values), eps=_LOGIT_MARGIN), theta)
+        return theta
+
+    def to_values(self, theta: Tensor) -> Tensor:
+        """Return the values of θ of shape (..., m), projected onto the bounds."""
+        values = torch.where(self._is_log, theta.exp(), theta)
+        if self._has_logit:
+            low, high = self.bounds
+            values = torch.where(self._is_logit, low + (high - low) * torch.sigmoid(theta), values)
+        return values.clamp(*self.bounds)
+
+    def predicted_values(self, theta: Tensor, now: Tensor) -> Tensor:
+        """Return :meth:`to_values`, within the predicted bounds too, unless ``now`` is beyond them."""
+        low, high = self._predicted
+        return self.to_values(theta).clamp(torch.minimum(low, now), torch.maximum(high, now))
+
+    def slope(self, values: Tensor) -> Tensor:
+        """Return ∂value/∂θ at values of shape (m,): dL/dθ = slope · dL/dvalue."""
+        slope = values**self._is_log
+        if self._has_logit:
+            low, high = self.bounds
+            share = self._share(values).clamp(_LOGIT_MARGIN, 1 - _LOGIT_MARGIN)
+            slope = torch.where(self._is_logit, (high - low) * share * (1 - share), slope)
+        return slope
+
+    def _share(self, values: Tensor) -> Tensor:
+        low, high = self.bounds
+        return torch.where(self._is_logit, (values - low) / (high - low), 0.5)

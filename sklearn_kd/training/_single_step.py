@@ -1,0 +1,157 @@
+"""The hypergradient of one step of plain SGD, to be checked against anyone's own reference."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sklearn_kd.bilevel._hypergradient import METHODS, HypergradientEstimator
+from sklearn_kd.losses._distillation_loss import DistillationLoss
+from sklearn_kd.losses._named import named_loss
+from sklearn_kd.losses._targets import Targets
+from sklearn_kd.losses._validation import validation_loss
+from sklearn_kd.meta._space import MetaparameterSpace
+from sklearn_kd.runtime._devices import full_precision
+from sklearn_kd.runtime._random_state import preserved_random_state
+from sklearn_kd.runtime._snapshots import BufferSnapshot
+from sklearn_kd.runtime._torch_modes import ordinary_torch
+
+# Of metaparameters that start where an estimator says: those of DistilledClassifier.
+_STARTS = {"lambda1": 0.5, "temperature": 1.0}
+
+
+@ordinary_torch()
+def hypergradient(
+    student: nn.Module,
+    train_batch: tuple[Tensor, Tensor],
+    val_batch: tuple[Tensor, Tensor],
+    teacher_logits: Tensor,
+    *,
+    loss: DistillationLoss | str = "kd",
+    lr: float = 0.1,
+    method: Literal["finite_difference", "central_difference", "jvp", "exact"] = "finite_difference",
+    val_temperature: float = 1.0,
+    **metaparameters: Any,
+) -> np.ndarray:
+    """Hypergradient of one plain SGD step: d L_val(w − lr · ∇L_train(w, λ)) / dλ of metaparameters λ.
+
+    The quantity that :class:`DistilledClassifier` descends, for one step of plain SGD, so
+    that it can be checked against anyone's own reference.
+
+    Parameters
+    ----------
+    student : nn.Module
+        Maps inputs to logits of shape (B, K). Left as it is: weights, buffers, gradients,
+        mode and random state.
+    train_batch, val_batch : tuple of (Tensor, Tensor)
+        Inputs of shape (B, ...) and class codes of shape (B,).
+    teacher_logits : Tensor of shape (B, K)
+        The teacher's logits on the training batch.
+    loss : DistillationLoss or str, default="kd"
+        The training loss.
+    lr : float, default=0.1
+        Learning rate of the step.
+    method : {"finite_difference", "central_difference", "jvp", "exact"}, \
+            default="finite_difference"
+        One more forward pass; two; forward-mode differentiation; two vector-Jacobian products.
+        The latter two are exact.
+    val_temperature : float, default=1.0
+        T_val.
+    **metaparameters : float or array-like
+        Values by name: for "kd" ``lambda1`` (default 0.5) and ``temperature`` (default 1). A missing one
+        has its start.
+
+    Returns
+    -------
+    ndarray of shape (m,)
+        Derivatives by the m components of the metaparameters, in the order in which the loss names
+        them: for "kd" by lambda1 and by T. NaN where the validation gradient vanishes.
+
+    Raises
+    ------
+    ValueError
+        If ``method`` or ``loss`` is unknown, or a metaparameter has no value.
+    TypeError
+        If the loss has no metaparameter of a given name.
+
+    Notes
+    -----
+    Gorpinich, Bakhteev and Strijov, "Metaparameter optimization in knowledge distillation",
+    Eq. 3: h = −lr · (∂²L_train/∂w∂λ)ᵀ ∂L_val(w')/∂w'. Both batches are seen in the student's
+    present mode, but for dropout, which is off on the validation batch.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_kd import hypergradient
+    >>> _ = torch.manual_seed(0)
+    >>> student = torch.nn.Linear(4, 3).double()
+    >>> X, y = torch.randn(8, 4).double(), torch.arange(8) % 3
+    >>> f = 3 * torch.nn.functional.one_hot(y, 3).double()
+    >>> fast = hypergradient(student, (X, y), (X, y), f)
+    >>> exact = hypergradient(student, (X, y), (X, y), f, method="exact")
+    >>> bool(abs(fast - exact).max() < 1e-6)
+    True
+    """
+    if method not in METHODS:
+        raise ValueError(f"method={method!r} is not one of {sorted(METHODS)}.")
+    loss = named_loss(loss)
+    (x, y), (x_val, y_val) = (map(_without_past, batch) for batch in (train_batch, val_batch))
+    # A step must be taken to be differentiated: take it on weights that are put back.
+    live = [w for w in student.parameters() if w.requires_grad]
+    if any(w.is_inference() for w in live):
+        raise ValueError(
+            "student was made inside torch.inference_mode, and such weights cannot be trained. Make it "
+            "outside, or give copy.deepcopy(student), made outside."
+        )
+    kept = [(w.detach().clone(), w.grad) for w in live]
+    optimizer = torch.optim.SGD(live, lr=lr)
+    record = HypergradientEstimator(student, optimizer, method=method)
+    try:
+        with (
+            preserved_random_state(record.device),
+            full_precision(record.device),
+            BufferSnapshot(record.parts),
+        ):
+            record.begin()
+            with torch.enable_grad():
+                logits = student(x)
+            targets = Targets(y, teacher_logits.detach().to(logits))
+            values = _values(loss, logits, metaparameters)
+            found = loss.evaluate(logits, targets, values)
+            record.after_forward((x,), logits, found, logits)
+            optimizer.zero_grad()
+            logits.backward(found.gradients[0])
+            optimizer.step()
+            h, _ = record.hypergradient(
+                x_val, lambda logits: validation_loss(logits, Targets(y_val), val_temperature)
+            )
+    finally:
+        with torch.no_grad():
+            for w, (value, grad) in zip(live, kept, strict=True):
+                w.copy_(value)
+                w.grad = grad
+    return h.cpu().numpy().astype(np.float64)
+
+
+def _values(loss: DistillationLoss, logits: Tensor, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the metaparameters by name, checked, in float64."""
+    space = MetaparameterSpace(loss.metaparameters(logits.shape[1]))
+    unknown = sorted(given.keys() - set(space))
+    if unknown:
+        raise TypeError(
+            f"loss={type(loss).__name__} has no metaparameter {unknown[0]!r}; it has {list(space)}."
+        )
+    values = _STARTS | space.starts | given
+    missing = [name for name in space if name not in values]
+    if missing:
+        raise ValueError(f"Metaparameter {missing[0]!r} has no start. Give {missing[0]}=...")
+    return space.split(torch.as_tensor(space.join(values), device=logits.device))
+
+
+def _without_past(given: Tensor) -> Tensor:
+    """Return a tensor that gradients do not pass, and that a backward pass may keep."""
+    return given.detach().clone() if given.is_inference() else given.detach()
