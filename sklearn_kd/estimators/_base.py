@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from os import PathLike
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.base import ClassifierMixin, clone
+from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
@@ -22,9 +22,9 @@ from sklearn_kd._sklearn_compat import CallbackSupportMixin, clone_by_parameters
 from sklearn_kd.checkpointing._file import checked_folder
 from sklearn_kd.checkpointing._fingerprint import digest_of, parameters_of, samples_of
 from sklearn_kd.checkpointing._manager import Checkpoints
-from sklearn_kd.errors._did_you_mean import nearest
 from sklearn_kd.estimators._callback_checks import check_monitors, check_schedules
 from sklearn_kd.estimators._html import parts_block
+from sklearn_kd.estimators._named_objects import named_object
 from sklearn_kd.inputs._arrays import from_torch
 from sklearn_kd.inputs._data import DistillationData, LoadedData, SplitData, as_tensor, split_rows
 from sklearn_kd.inputs._torch_datasets import DatasetRows, is_dataset, read
@@ -42,6 +42,7 @@ from sklearn_kd.teachers._adapters import make_teacher, without_training
 from sklearn_kd.teachers._logit_checks import name_of, naming_rows, refuse_wrong_numbers
 from sklearn_kd.teachers._networks import NetworkTeacher
 from sklearn_kd.training._divergence import refuse_overflow
+from sklearn_kd.training._execution import EXECUTIONS, Execution
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -99,22 +100,24 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
     # Strategy
 
     _strategies = tuple(STRATEGIES)  # the names that ``meta`` may have
+    _executions = tuple(EXECUTIONS)
 
     def _named_strategy(self) -> Strategy:
-        """The strategy that ``meta`` names, or a copy of the one it is; its parameters are checked."""
-        if isinstance(self.meta, Strategy):
-            strategy = clone(self.meta)
-        elif self.meta in self._strategies:
-            strategy = STRATEGIES[self.meta]()
-            if isinstance(strategy, Linear):
-                strategy.set_params(e1=self.e1, e2=self.e2)
-        else:
-            raise ValueError(
-                f"meta={self.meta!r} is not known.{nearest(self.meta, self._strategies)} It is one of "
-                f"{list(self._strategies)}, or a Strategy from sklearn_kd.meta."
-            )
-        _take_old_parameters(self, strategy)
-        return strategy
+        """Return the strategy that ``meta`` names, or a copy of the one it is."""
+        makers = {name: STRATEGIES[name] for name in self._strategies}
+        makers["linear"] = partial(Linear, e1=self.e1, e2=self.e2)
+        given = self._routed("meta")
+        own_cycle = [name for name in ("e1", "e2") if name in given and isinstance(self.meta, str)]
+        if own_cycle:
+            name = own_cycle[0]
+            raise TypeError(f"meta__{name} beside meta={self.meta!r}. Give {name}={given[name]!r} itself.")
+        return named_object("meta", self.meta, makers, given, "a Strategy from sklearn_kd.meta")
+
+    def _execution(self) -> Execution:
+        """Return the execution that ``execution`` names, or a copy of the one it is."""
+        makers = {name: partial(Execution.named, name) for name in self._executions}
+        otherwise = "a sklearn_kd.Execution"
+        return named_object("execution", self.execution, makers, self._routed("execution"), otherwise)
 
     # ----------------------------------------------------------------------------------
     # Copies
@@ -350,20 +353,15 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
                 f"least two rows in a batch, as batch normalisation does: {error}"
             ) from error
 
-    def _check_rows_alone(self, student, samples):
+    def _check_rows_alone(self, student, samples, n_rows):
         """Refuse ``hypergradient_rows`` where a row's logits depend on the rest of its batch."""
-        if self.hypergradient_rows is None:
+        if n_rows is None:
             return
-        if self.hypergradient == "exact":
-            raise ValueError(
-                "hypergradient_rows saves part of an extra forward pass, but hypergradient='exact' has "
-                "none. Set hypergradient_rows=None, or another hypergradient."
-            )
         size = self._routed("iterator_train").get("batch_size", self.batch_size)
         # A batch of rows that all differ, made of a few.
         batch = samples.repeat(size, *[1] * (samples.ndim - 1))[:size]
         batch *= torch.linspace(0.5, 1.5, size, device=batch.device).reshape(-1, *[1] * (samples.ndim - 1))
-        student, some = copy.deepcopy(student).train(), slice(self.hypergradient_rows)
+        student, some = copy.deepcopy(student).train(), slice(n_rows)
 
         def logits(rows):
             with preserved_random_state(batch.device, seed=0), torch.no_grad():
@@ -371,7 +369,7 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
 
         if not torch.allclose(logits(batch), logits(batch[some]), rtol=1e-3, atol=1e-5):
             raise ValueError(
-                f"hypergradient_rows={self.hypergradient_rows}, but in training the student's logits of "
+                f"hypergradient_rows={n_rows}, but in training the student's logits of "
                 "a row depend on the rest of the batch, as with batch normalisation. Set "
                 "hypergradient_rows=None."
             )
@@ -568,18 +566,3 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
 def at(values: Any, rows: Any) -> Any:
     """Return ``values[rows]``, or None for None."""
     return None if values is None else values[rows]
-
-
-def _take_old_parameters(estimator, strategy):
-    """Set what the estimator still has as parameters of its own."""
-    old = {"lr": "meta_lr", "clip": "meta_clip", "optimizer": "meta_optimizer",
-           "hypergradient": "hypergradient", "hypergradient_rows": "hypergradient_rows",
-           "val_temperature": "val_temperature"}  # fmt: skip
-    for new, name in old.items():
-        if hasattr(estimator, name):
-            setattr(strategy, new, getattr(estimator, name))
-    if getattr(estimator, "meta_coordinates", "log") == "raw":
-        strategy.coordinates = "raw"
-    params = estimator._routed("meta_optimizer")
-    if params:
-        strategy.optimizer_params = params

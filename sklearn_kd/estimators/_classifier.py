@@ -16,17 +16,17 @@ from sklearn.base import clone
 from torch import nn
 
 from sklearn_kd._sklearn_compat import Interval, StrOptions, safe_indexing, with_callbacks
-from sklearn_kd.bilevel._hypergradient import METHODS
 from sklearn_kd.checkpointing._manager import Journal
 from sklearn_kd.estimators._augmentation import checked_augmentation
 from sklearn_kd.estimators._base import Seeds, at, unharmed_by_failure
 from sklearn_kd.estimators._callback_checks import CALLBACK_KINDS, check_callback_names, listed_callbacks
 from sklearn_kd.estimators._learned_nothing import convergence_message, warn_of_convergence, warn_of_scales
+from sklearn_kd.estimators._named_objects import named_object
 from sklearn_kd.estimators._plan import Run
 from sklearn_kd.estimators._unused_parameters import beside_strategy, warn_without_effect
 from sklearn_kd.inputs._data import SplitData, as_tensor
-from sklearn_kd.losses._logit_distillation import LogitDistillation
-from sklearn_kd.losses._logits import TEMPERATURE_SCALINGS
+from sklearn_kd.losses._distillation_loss import DistillationLoss, check_loss
+from sklearn_kd.losses._named import LOSSES
 from sklearn_kd.losses._objective import LogitObjective
 from sklearn_kd.meta import Fixed, StartContext, Strategy
 from sklearn_kd.meta._path import MetaparameterPath
@@ -85,9 +85,10 @@ class DistilledClassifier(DistilledFiles):
         - ``"naive"``: (0.5, 1); ``"random"``: a random draw; ``"none"``: labels alone;
         - ``"hyperopt"``: the best of 5 trials of the tree-structured Parzen estimator;
 
-        or an object from :mod:`sklearn_kd.meta`, whose parameters are ``meta__*``. Those
-        that learn from held-out rows ("linear", "gradient", "hyperopt") train on D_train,
-        the others on all rows, as in the paper.
+        or an object from :mod:`sklearn_kd.meta`. ``meta__*`` set parameters of either, such as
+        ``meta__lr=0.1``, the learning rate of the metaparameters. Strategies that learn from held-out
+        rows ("linear", "gradient", "hyperopt") train on D_train, the others on all rows, as in the
+        paper.
     e1, e2 : int, default=10
         Gradient and predicted iterations per cycle of ``meta="linear"``.
     lambda1 : float or "random", default=0.5
@@ -95,32 +96,10 @@ class DistilledClassifier(DistilledFiles):
         "random" draws the start from U(0, 1).
     temperature : float or "random", default=1.0
         T: where it starts, or stays. "random" draws log T uniformly within the bounds.
-    temperature_bounds : tuple of (float, float), default=(1.0, 10.0)
-        T is kept between them. The paper's are (0.1, 10), whose lower end is unstable
-        without ``temperature_scaling="hinton"``.
-    temperature_scaling : {"hinton", "none"}, default="hinton"
-        s(T): T², which keeps the soft gradients' size as T grows [2]_, or 1, as in [1]_.
-    meta_coordinates : {"log", "raw"}, default="log"
-        Whether (lambda1, log T) is learned, or (lambda1, T), as in [1]_.
-    meta_lr : float, default=1.0
-        Learning rate of the metaparameters.
-    meta_clip : float or None, default=None
-        No component of their hypergradient is larger than this. [1]_ has 0.01.
-    meta_optimizer : class of torch.optim.Optimizer or its name, default=torch.optim.SGD
-        Takes their steps; ``meta_optimizer__*`` are its further arguments.
-    val_temperature : float or "auto", default=1.0
-        T_val of the validation loss CE(softmax(z / T_val), y). "auto" keeps it at its
-        optimum on D_val, refitted after every epoch, so that calibration is not rewarded.
-    hypergradient : {"finite_difference", "central_difference", "jvp", "exact"}, \
-            default="finite_difference"
-        How the hypergradient is computed: with one more forward pass, with two, by
-        forward-mode differentiation, or by two vector-Jacobian products. The latter two are
-        exact. Where forward mode does not exist, as for LSTMs and attention kernels,
-        "central_difference" takes the place of "jvp", with a warning.
-    hypergradient_rows : int or None, default=None
-        Rows of each training batch that the directional derivative is taken on; None: all.
-        Fewer are faster and noisier. Not for students whose rows see each other while they
-        train, as with batch normalisation.
+    loss : str or DistillationLoss, default="kd"
+        The training loss. "kd" is :class:`~sklearn_kd.losses.LogitDistillation`, whose parameters are
+        ``loss__temperature_bounds`` and ``loss__temperature_scaling``; or an object, also of a class of
+        your own (:class:`~sklearn_kd.losses.DistillationLoss`), whose metaparameters are learned.
     teacher_classes : array-like of shape (n_columns,) or None, default=None
         The class of each column of a network's answers, or of ``teacher_logits``, where they do not say
         so themselves (by ``classes_``, or the columns of a DataFrame). None: the labels must be exactly
@@ -163,33 +142,30 @@ class DistilledClassifier(DistilledFiles):
         parameters may share it. When ``fit`` returns its checkpoints are removed, but for Ctrl-C.
     device : str, torch.device or int, default="auto"
         "auto": CUDA, then MPS, then the CPU. A number is that of a CUDA device.
-    compile : bool, default=False
-        ``torch.compile`` the student's forward pass.
-    autocast : bool, default=False
-        The student's ordinary passes in bfloat16. Iterations with a hypergradient, D_val's
-        part in them, and predictions stay in float32.
-    cuda_graph : bool, default=False
-        Launch each training iteration as one CUDA graph, for students so small that the GPU
-        waits for its operations to be launched. Adam and AdamW need
-        ``optimizer__capturable=True`` for it. Where it cannot be done, such as on a CPU or with
-        dropout, the fit goes on as usual and the logger "sklearn_kd" says why, at level INFO.
+    execution : str or Execution, default="eager"
+        How the student's passes are executed: "eager"; "compiled" by ``torch.compile``; in "bfloat16"
+        where no hypergradient is taken; each iteration as one "cuda_graph"; or an
+        :class:`~sklearn_kd.Execution` with several of these.
     verbose : int, default=0
         1 prints skorch's table of epochs.
     random_state : int, RandomState or None, default=None
         Split, initialisation, batches, draws, and the seeds that the teacher leaves open.
         The global generators are left as they were; None draws from NumPy's.
     **routed
-        ``student__*``, ``optimizer__*``, ``meta_optimizer__*``, ``iterator_train__*``,
-        ``iterator_valid__*``, ``callbacks__*``.
+        ``student__*``, ``meta__*``, ``loss__*``, ``execution__*``, ``optimizer__*``,
+        ``iterator_train__*``, ``iterator_valid__*``, ``callbacks__*``.
 
     Attributes
     ----------
     metaparameter_path_ : structured array of shape (`n_iter_`,)
-        One row per training iteration, as things stood after it: ``iteration``,
-        ``lambda1``, ``temperature``, ``val_loss`` (NaN where it was not computed) and
-        ``predicted`` (by the line). ``pandas.DataFrame(path)`` works.
-    lambda1_, temperature_ : float
+        One row per training iteration, as things stood after it: ``iteration``, one column for each
+        metaparameter of the loss (``lambda1`` and ``temperature`` of "kd"), ``val_loss`` (NaN where it was
+        not computed) and ``predicted`` (by the line). ``pandas.DataFrame(path)`` works where all
+        metaparameters are numbers.
+    metaparameters_ : dict of str to float or ndarray
         The metaparameters at the end: the last row of the path.
+    lambda1_, temperature_ : float
+        Two of them, where the loss has them.
     val_temperature_ : float
         T_val at the end.
     student_ : nn.Module
@@ -258,15 +234,7 @@ class DistilledClassifier(DistilledFiles):
         "e2": [Interval(Integral, 0, None, closed="left")],
         "lambda1": [Interval(Real, 0, 1, closed="both"), StrOptions({"random"})],
         "temperature": [Interval(Real, 0, None, closed="neither"), StrOptions({"random"})],
-        "temperature_bounds": [tuple, list],
-        "temperature_scaling": [StrOptions(set(TEMPERATURE_SCALINGS))],
-        "meta_coordinates": [StrOptions({"log", "raw"})],
-        "meta_lr": [Interval(Real, 0, None, closed="left")],
-        "meta_clip": [Interval(Real, 0, None, closed="neither"), None],
-        "meta_optimizer": OPTIMIZER_KINDS,
-        "val_temperature": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
-        "hypergradient": [StrOptions(set(METHODS))],
-        "hypergradient_rows": [Interval(Integral, 1, None, closed="left"), None],
+        "loss": [str, DistillationLoss],
         "teacher_classes": ["array-like", None],
         "optimizer": OPTIMIZER_KINDS,
         "lr": [Interval(Real, 0, 1e30, closed="both")],  # beyond, a step overflows float32
@@ -279,9 +247,7 @@ class DistilledClassifier(DistilledFiles):
         "keep_teacher": ["boolean"],
         "checkpoint_dir": [str, PathLike, None],
         "device": [str, torch.device, Integral],
-        "compile": ["boolean"],
-        "autocast": ["boolean"],
-        "cuda_graph": ["boolean"],
+        "execution": [str, Execution],
         "verbose": ["verbose"],
         "random_state": ["random_state"],
     }
@@ -304,17 +270,7 @@ class DistilledClassifier(DistilledFiles):
         e2: int = 10,
         lambda1: float | Literal["random"] = 0.5,
         temperature: float | Literal["random"] = 1.0,
-        temperature_bounds: tuple[float, float] = (1.0, 10.0),
-        temperature_scaling: Literal["hinton", "none"] = "hinton",
-        meta_coordinates: Literal["log", "raw"] = "log",
-        meta_lr: float = 1.0,
-        meta_clip: float | None = None,
-        meta_optimizer: type[torch.optim.Optimizer] | str = torch.optim.SGD,
-        val_temperature: float | Literal["auto"] = 1.0,
-        hypergradient: Literal[
-            "finite_difference", "central_difference", "jvp", "exact"
-        ] = "finite_difference",
-        hypergradient_rows: int | None = None,
+        loss: str | DistillationLoss = "kd",
         teacher_classes: ArrayLike | None = None,
         optimizer: type[torch.optim.Optimizer] | str = torch.optim.SGD,
         lr: float = 0.1,
@@ -327,9 +283,7 @@ class DistilledClassifier(DistilledFiles):
         keep_teacher: bool = True,
         checkpoint_dir: str | PathLike[str] | None = None,
         device: str | torch.device | int = "auto",
-        compile: bool = False,
-        autocast: bool = False,
-        cuda_graph: bool = False,
+        execution: str | Execution = "eager",
         verbose: int = 0,
         random_state: int | np.random.RandomState | None = None,
         **routed: Any,
@@ -341,15 +295,7 @@ class DistilledClassifier(DistilledFiles):
         self.e2 = e2
         self.lambda1 = lambda1
         self.temperature = temperature
-        self.temperature_bounds = temperature_bounds
-        self.temperature_scaling = temperature_scaling
-        self.meta_coordinates = meta_coordinates
-        self.meta_lr = meta_lr
-        self.meta_clip = meta_clip
-        self.meta_optimizer = meta_optimizer
-        self.val_temperature = val_temperature
-        self.hypergradient = hypergradient
-        self.hypergradient_rows = hypergradient_rows
+        self.loss = loss
         self.teacher_classes = teacher_classes
         self.optimizer = optimizer
         self.lr = lr
@@ -362,9 +308,7 @@ class DistilledClassifier(DistilledFiles):
         self.keep_teacher = keep_teacher
         self.checkpoint_dir = checkpoint_dir
         self.device = device
-        self.compile = compile
-        self.autocast = autocast
-        self.cuda_graph = cuda_graph
+        self.execution = execution
         self.verbose = verbose
         self.random_state = random_state
         self._keep_routed(routed)
@@ -439,7 +383,7 @@ class DistilledClassifier(DistilledFiles):
         """Check and prepare all that a training needs; ask the teacher."""
         loaded = self._checked_forms(X, X_val)
         strategy = self._checked_strategy(loaded)
-        warn_without_effect(beside_strategy(self, strategy))
+        warn_without_effect(beside_strategy(self, strategy, self._loss()))
         warn_of_ranks()
         named_rows = X if hasattr(X, "index") else y
         X_given, X, codes, weight = self._checked_rows(X, y, sample_weight)
@@ -456,7 +400,7 @@ class DistilledClassifier(DistilledFiles):
         self._check_single_rows(student, train.samples, valid)
         check_scale(student, SplitData(train, valid))
         warn_of_scales(train.X, student, getattr(self, "feature_names_in_", None))
-        self._check_rows_alone(student, train.samples)
+        self._check_rows_alone(student, train.samples, strategy.hypergradient_rows)
         with naming_rows(rows):
             train.augmentation = checked_augmentation(
                 self.augment, teacher, train.samples, student, self.classes_
@@ -464,6 +408,7 @@ class DistilledClassifier(DistilledFiles):
         # A rehearsal: what only skorch and torch can judge fails here, before the teacher is trained.
         space = self._space()
         strategy.check(space)
+        check_loss(self._loss(), space, len(self.classes_), weight is not None)
         start = self._start(space, strategy, np.random.default_rng(0))
         rehearsal = self._make_net(student, strategy, start, listed_callbacks(self.callbacks))
         if valid is not None:
@@ -529,15 +474,17 @@ class DistilledClassifier(DistilledFiles):
             metaparameters=metaparameters,
             strategy=strategy,
             val_temperature=strategy.val_temperature,
-            execution=Execution(self.compile, self.autocast, self.cuda_graph),
+            execution=self._execution(),
             callbacks=callbacks,
             labels=self.classes_,
             device=str(device),
             **(params | routed | changes),
         ).initialize()
 
-    def _loss(self):
-        return LogitDistillation(self.temperature_bounds, self.temperature_scaling)
+    def _loss(self) -> DistillationLoss:
+        """Return the loss that ``loss`` names, or a copy of the one it is."""
+        otherwise = "a sklearn_kd.losses.DistillationLoss of your own"
+        return named_object("loss", self.loss, LOSSES, self._routed("loss"), otherwise)
 
     # ----------------------------------------------------------------------------------
     # What is fitted
@@ -603,6 +550,7 @@ class DistilledClassifier(DistilledFiles):
         self._validate_params()
         self._check_routed(loaded)
         self._loss().check()
+        self._execution()
         return self._named_strategy()
 
 

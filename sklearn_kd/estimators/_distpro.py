@@ -13,7 +13,6 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sklearn_kd._sklearn_compat import Interval, StrOptions, with_callbacks
-from sklearn_kd.bilevel._hypergradient import METHODS
 from sklearn_kd.distpro._distances import Distance
 from sklearn_kd.distpro._importance import PATHWAY_WEIGHTS
 from sklearn_kd.distpro._normalization import NORMALIZATIONS
@@ -34,6 +33,7 @@ from sklearn_kd.meta._space import Metaparameter, MetaparameterSpace
 from sklearn_kd.persistence._save_load import DistProFiles
 from sklearn_kd.runtime._optimizers import OPTIMIZER_KINDS, optimizer_class
 from sklearn_kd.runtime._torch_modes import ordinary_torch
+from sklearn_kd.training._execution import Execution
 from sklearn_kd.training._interrupts import end_interrupted
 from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._progress import Progress
@@ -58,8 +58,8 @@ _MONITOR = "valid_loss"
 
 # Parameters that a process keeps for the record.
 _RECORDED = (
-    "search_epochs", "search_fraction", "e1", "e2", "alpha_lr", "meta_lr", "hypergradient", "lr",
-    "batch_size", "distill_weight", "logit_weight", "temperature",
+    "search_epochs", "validation_fraction", "e1", "e2", "importance_lr", "lr", "batch_size",
+    "distill_weight", "logit_weight", "temperature",
 )  # fmt: skip
 
 
@@ -101,8 +101,8 @@ class DistProClassifier(DistProFiles, BaseDistPro):
     normalization : {"biased_softmax", "softmax", "biased_l1", "l1", "sigmoid"}, \
             default="biased_softmax"
         From raw importance factors to weights ([1]_, Table 7). A given process has its own.
-    g : float, default=1.0
-        The bias of "biased_softmax", exp(α̃_p)/(Σ exp(α̃) + exp(g)).
+    softmax_bias : float, default=1.0
+        g of "biased_softmax", exp(α̃_p)/(Σ exp(α̃) + exp(g)).
     distill_weight : float, default=1.0
         Factor on the sum over pathways.
     logit_weight : float or "learned", default=0.0
@@ -121,7 +121,7 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         the same strength as the process; the process backwards.
     search_epochs : int, default=40
         Passes over D_train in the search.
-    search_fraction : float, default=0.2
+    validation_fraction : float, default=0.2
         Share of the rows held out as D_val in the search, stratified, when ``fit`` is not
         given ``X_val``.
     search_callbacks : list of skorch callbacks, one alone, or None, default=None
@@ -133,17 +133,10 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         predicted raw factor stays within [−10, 10], or where hypergradients have led it.
     e1, e2 : int, default=10
         Steps with a hypergradient and predicted steps per cycle of ``meta="linear"``.
-    alpha_lr : float, default=0.05
-        Learning rate of the raw factors, whose optimizer is Adam with betas (0.5, 0.999).
-    meta_lr : float, default=1.0
-        Learning rate of lambda1 and log T where they are learned, by SGD as in
-        :class:`DistilledClassifier`.
-    hypergradient : {"finite_difference", "central_difference", "jvp", "exact"}, \
-            default="finite_difference"
-        How the hypergradient is computed: with one more forward pass, with two, by
-        forward-mode differentiation, or by one vector-Jacobian product for each pathway. The
-        latter two are exact.
-    tau : float, "auto" or None, default="auto"
+    importance_lr : float, default=0.05
+        Learning rate of the raw factors, whose optimizer is Adam with betas (0.5, 0.999). lambda1 and
+        log T, where they are learned, have ``meta__lr``.
+    pathway_threshold : float, "auto" or None, default="auto"
         In the retraining a pathway is not computed in the steps in which its raw factor is at
         most this; the others are not renormalised. None: all are computed. "auto": 0.5 with
         "biased_softmax", else None.
@@ -173,9 +166,8 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         retraining, and what was searched, as for :class:`DistilledClassifier`.
     device : str, torch.device or int, default="auto"
         "auto": CUDA, then MPS, then the CPU. A number is that of a CUDA device.
-    autocast : bool, default=False
-        Passes in bfloat16: those of the retraining, and of search steps without hypergradient.
-        Steps with one, whose differences would drown in it, and predictions stay in float32.
+    execution : str or Execution, default="eager"
+        How the passes are executed: "eager", or in "bfloat16" where no hypergradient is taken.
     verbose : int, default=0
         1 prints a line for each epoch of both phases, with an estimate of the time left.
     random_state : int, RandomState or None, default=None
@@ -261,22 +253,20 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         "transforms": [str, list, tuple],
         "distance": [str, callable],
         "normalization": [StrOptions(set(NORMALIZATIONS))],
-        "g": [Interval(Real, None, None, closed="neither")],
+        "softmax_bias": [Interval(Real, None, None, closed="neither")],
         "distill_weight": [Interval(Real, 0, None, closed="left")],
         "logit_weight": [Interval(Real, 0, None, closed="left"), StrOptions({"learned"})],
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "process": [DistillationProcess, str, PathLike, None],
         "weights": [StrOptions(set(WEIGHTS))],
         "search_epochs": [Interval(Integral, 1, None, closed="left")],
-        "search_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "search_callbacks": CALLBACK_KINDS,
         "meta": [str, Strategy],
         "e1": [Interval(Integral, 1, None, closed="left")],
         "e2": [Interval(Integral, 0, None, closed="left")],
-        "alpha_lr": [Interval(Real, 0, None, closed="left")],
-        "meta_lr": [Interval(Real, 0, None, closed="left")],
-        "hypergradient": [StrOptions(set(METHODS))],
-        "tau": [Real, StrOptions({"auto"}), None],
+        "importance_lr": [Interval(Real, 0, None, closed="left")],
+        "pathway_threshold": [Real, StrOptions({"auto"}), None],
         "teacher_classes": ["array-like", None],
         "optimizer": OPTIMIZER_KINDS,
         "lr": [Interval(Real, 0, 1e30, closed="both")],  # beyond, a step overflows float32
@@ -287,7 +277,7 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         "keep_teacher": ["boolean"],
         "checkpoint_dir": [str, PathLike, None],
         "device": [str, torch.device, Integral],
-        "autocast": ["boolean"],
+        "execution": [str, Execution],
         "verbose": ["verbose"],
         "random_state": ["random_state"],
     }
@@ -307,24 +297,20 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         transforms: Sequence[str | Maker] = ("conv1", "conv2", "conv3"),
         distance: str | Distance = "hcl",
         normalization: str = "biased_softmax",
-        g: float = 1.0,
+        softmax_bias: float = 1.0,
         distill_weight: float = 1.0,
         logit_weight: float | Literal["learned"] = 0.0,
         temperature: float = 4.0,
         process: DistillationProcess | str | PathLike[str] | None = None,
         weights: Literal["process", "equal", "final", "mean", "reversed"] = "process",
         search_epochs: int = 40,
-        search_fraction: float = 0.2,
+        validation_fraction: float = 0.2,
         search_callbacks: Sequence[Callback | tuple[str, Callback]] | Callback | None = None,
         meta: str | Strategy = "gradient",
         e1: int = 10,
         e2: int = 10,
-        alpha_lr: float = 0.05,
-        meta_lr: float = 1.0,
-        hypergradient: Literal[
-            "finite_difference", "central_difference", "jvp", "exact"
-        ] = "finite_difference",
-        tau: float | Literal["auto"] | None = "auto",
+        importance_lr: float = 0.05,
+        pathway_threshold: float | Literal["auto"] | None = "auto",
         teacher_classes: ArrayLike | None = None,
         optimizer: type[torch.optim.Optimizer] | str = torch.optim.SGD,
         lr: float = 0.1,
@@ -335,7 +321,7 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         keep_teacher: bool = True,
         checkpoint_dir: str | PathLike[str] | None = None,
         device: str | torch.device | int = "auto",
-        autocast: bool = False,
+        execution: str | Execution = "eager",
         verbose: int = 0,
         random_state: int | np.random.RandomState | None = None,
         **routed: Any,
@@ -348,22 +334,20 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         self.transforms = transforms
         self.distance = distance
         self.normalization = normalization
-        self.g = g
+        self.softmax_bias = softmax_bias
         self.distill_weight = distill_weight
         self.logit_weight = logit_weight
         self.temperature = temperature
         self.process = process
         self.weights = weights
         self.search_epochs = search_epochs
-        self.search_fraction = search_fraction
+        self.validation_fraction = validation_fraction
         self.search_callbacks = search_callbacks
         self.meta = meta
         self.e1 = e1
         self.e2 = e2
-        self.alpha_lr = alpha_lr
-        self.meta_lr = meta_lr
-        self.hypergradient = hypergradient
-        self.tau = tau
+        self.importance_lr = importance_lr
+        self.pathway_threshold = pathway_threshold
         self.teacher_classes = teacher_classes
         self.optimizer = optimizer
         self.lr = lr
@@ -374,7 +358,7 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         self.keep_teacher = keep_teacher
         self.checkpoint_dir = checkpoint_dir
         self.device = device
-        self.autocast = autocast
+        self.execution = execution
         self.verbose = verbose
         self.random_state = random_state
         self._keep_routed(routed)
@@ -493,7 +477,7 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         """Make the process that a search has found."""
         settings = {name: getattr(self, name) for name in _RECORDED} | {
             "distance": self.distance if isinstance(self.distance, str) else repr(self.distance),
-            "meta": self.meta if isinstance(self.meta, str) else repr(self.meta),
+            "meta": repr(self._search_strategy()),
             "optimizer": optimizer_class(self.optimizer).__name__,
             "teacher": type(run.teacher.network).__name__,
             "student": type(run.student).__name__,
@@ -502,7 +486,7 @@ class DistProClassifier(DistProFiles, BaseDistPro):
             found.raw,
             run.pathways,
             normalization=self.normalization,
-            g=self.g,
+            g=self.softmax_bias,
             logit_term=found.logit_term,
             settings=settings,
         )

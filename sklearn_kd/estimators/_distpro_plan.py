@@ -38,7 +38,6 @@ from sklearn_kd.runtime._processes import warn_of_ranks
 from sklearn_kd.teachers._class_alignment import checked_teacher_classes
 from sklearn_kd.teachers._features import MapTeacher
 from sklearn_kd.training._divergence import check_scale
-from sklearn_kd.training._execution import Execution
 from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._sklearn_callbacks import FitReport
 
@@ -90,8 +89,11 @@ class Run(NamedTuple):
 class BaseDistPro(BaseDistiller):
     """Base of the estimators that distil feature maps; they add ``__init__`` and ``fit``."""
 
-    _routed_prefixes = ("student", "optimizer", "iterator_train", "iterator_valid", "callbacks")
+    _routed_prefixes = (
+        "student", "meta", "execution", "optimizer", "iterator_train", "iterator_valid", "callbacks",
+    )  # fmt: skip
 
+    _executions = ("eager", "bfloat16")  # the others are not made for layers that are looked into
     _strategies = ("gradient", "linear")  # the others choose lambda1 and T before the first step
 
     def _search_strategy(self) -> Strategy:
@@ -120,6 +122,12 @@ class BaseDistPro(BaseDistiller):
         distance = checked_distance(self.distance)
         strategy = self._search_strategy()
         process, tau = self._given_process()
+        execution = self._execution()
+        if execution.compile or execution.cuda_graph:
+            raise ValueError(
+                f"execution={execution!r}: layers cannot be looked into in compiled or captured passes. Set "
+                "execution='eager' or 'bfloat16'."
+            )
         warn_without_effect(beside_own_cycle(self, strategy) + beside_process(self, process))
         warn_of_ranks()
         self._check_logit_term(process)
@@ -153,6 +161,8 @@ class BaseDistPro(BaseDistiller):
         n_epochs = self.max_epochs + (0 if search is None else self.search_epochs)
         report = FitReport(self, X_given, self.classes_[codes], weight, n_epochs)
         run = Run(retraining, search, student, teacher, pathways, process, tau, report, checkpoints)
+        if search is not None:
+            strategy.check(self._space(run))
         return run._replace(n_steps=self._rehearse(run))
 
     def _drawn_seeds(self, searches: bool) -> list[Seeds]:
@@ -175,7 +185,9 @@ class BaseDistPro(BaseDistiller):
         process = self.process
         if process is not None and not isinstance(process, DistillationProcess):
             process = DistillationProcess.load(process)
-        return process, checked_tau(self.tau, (self if process is None else process).normalization)
+        return process, checked_tau(
+            self.pathway_threshold, (self if process is None else process).normalization
+        )
 
     def _check_logit_term(self, process: DistillationProcess | None) -> None:
         """Check that lambda1 and T can be learned, or are there to be followed, as logit_weight says."""
@@ -239,7 +251,7 @@ class BaseDistPro(BaseDistiller):
         start = {"lambda1": INITIAL_LAMBDA1, "temperature": self.temperature} | space.starts
         if strategy.coordinates == "raw":
             space = space.in_raw_coordinates()
-        steps = {IMPORTANCE: importance_steps(self.alpha_lr), "loss": strategy.steps()}
+        steps = {IMPORTANCE: importance_steps(self.importance_lr), "loss": strategy.steps()}
         return MetaparameterPath(space, start, steps, device=self._device())
 
     def _make_net(
@@ -267,7 +279,7 @@ class BaseDistPro(BaseDistiller):
         if not searching:
             routed |= self._passed_on("callbacks")
         learned = isinstance(metaparameters, MetaparameterPath)
-        normalization = NORMALIZATIONS[self.normalization](self.g)
+        normalization = NORMALIZATIONS[self.normalization](self.softmax_bias)
         objective = PathwayObjective(
             pathways=run.pathways,
             transforms=self.transforms,
@@ -285,7 +297,7 @@ class BaseDistPro(BaseDistiller):
             metaparameters=metaparameters,
             strategy=strategy,
             modules_seed=phase.seeds.strategy,
-            execution=Execution(autocast=self.autocast),
+            execution=self._execution(),
             callbacks=callbacks,
             labels=self.classes_,
             device=str(self._device()),
@@ -307,7 +319,7 @@ class BaseDistPro(BaseDistiller):
     _needs_no_validation = "a process to follow"
 
     def _held_out_share(self) -> float:
-        return self.search_fraction
+        return self.validation_fraction
 
     def _who_trains(self) -> str:
         return "the retraining"

@@ -46,8 +46,10 @@ class RoutingEstimator(BaseEstimator):
     # What may stand before the double underscore, beside nested estimators.
     _routed_prefixes: tuple[str, ...] = (
         "student",
+        "meta",
+        "loss",
+        "execution",
         "optimizer",
-        "meta_optimizer",
         "iterator_train",
         "iterator_valid",
         "callbacks",
@@ -94,10 +96,10 @@ class RoutingEstimator(BaseEstimator):
         Parameters
         ----------
         **params : dict
-            ``teacher__*`` and ``meta__*`` reach into a teacher or a strategy that is an
-            estimator; ``student__*``, ``optimizer__*``, ``meta_optimizer__*``,
-            ``iterator_train__*``, ``iterator_valid__*`` and ``callbacks__*`` are kept for
-            ``fit``.
+            ``teacher__*``, ``meta__*``, ``loss__*`` and ``execution__*`` reach into objects; beside a
+            name, such as ``meta="linear"``, the latter three are kept for ``fit``, as are
+            ``student__*``, ``optimizer__*``, ``iterator_train__*``, ``iterator_valid__*`` and
+            ``callbacks__*``.
 
         Returns
         -------
@@ -108,15 +110,16 @@ class RoutingEstimator(BaseEstimator):
         ValueError
             If a name is not known, or reaches into what has no parameters.
         """
-        for nested in ("teacher", "meta"):
-            value = params.get(nested, getattr(self, nested, None))
-            inner = [name for name in params if name.startswith(nested + "__")]
-            if inner and not hasattr(value, "set_params"):
-                raise ValueError(
-                    f"{inner[0]}: {nested}={value!r} has no parameters to set. Give {nested} as an "
-                    f"estimator{' from sklearn_kd.meta' if nested == 'meta' else ''} first."
-                )
-        routed = {name: value for name, value in params.items() if self._is_routed(name)}
+        teacher = params.get("teacher", getattr(self, "teacher", None))
+        inner = [name for name in params if name.startswith("teacher__")]
+        if inner and not hasattr(teacher, "set_params"):
+            raise ValueError(
+                f"{inner[0]}: teacher={teacher!r} has no parameters to set. Give teacher as an estimator "
+                "first."
+            )
+        routed = {
+            name: v for name, v in params.items() if self._is_routed(name) and not self._nests(name, params)
+        }
         known = {*self._get_param_names(), *self._routed_names()}  # fit judges what the constructor took
         for name in params:
             if name not in routed and not {name, name.partition("__")[0]} & known:
@@ -124,6 +127,13 @@ class RoutingEstimator(BaseEstimator):
         super().set_params(**{name: v for name, v in params.items() if name not in routed})
         self.__dict__.update(routed)
         return self
+
+    def _nests(self, name: str, params: dict[str, Any]) -> bool:
+        """Return whether a parameter reaches into an object that this estimator has or is given."""
+        prefix = name.partition("__")[0]
+        return hasattr(params.get(prefix, getattr(self, prefix, None)), "get_params") and prefix in (
+            "meta", "loss", "execution",
+        )  # fmt: skip
 
     def _keep_routed(self, routed: dict[str, Any]) -> None:
         """Keep what the constructor was given beside its own parameters, for ``fit`` to judge.
@@ -172,8 +182,6 @@ class RoutingEstimator(BaseEstimator):
             "iterator_train": iterator_arguments(loaded),
             "iterator_valid": iterator_arguments(loaded),
         }
-        if "meta_optimizer" in self._routed_prefixes:
-            takers["meta_optimizer"] = _arguments(optimizer_class(self.meta_optimizer, "meta_optimizer"))
         for name in self._routed_names():
             prefix, _, rest = name.partition("__")
             if not self._is_routed(name):

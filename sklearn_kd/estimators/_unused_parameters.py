@@ -12,7 +12,10 @@ import warnings
 from typing import Any
 
 from sklearn_kd.distpro._process import DistillationProcess
+from sklearn_kd.losses import DistillationLoss, LogitDistillation
 from sklearn_kd.meta import Hyperopt, Naive, Random, Strategy
+
+_DEFAULT_BOUNDS = LogitDistillation().temperature_bounds
 
 
 def warn_without_effect(reasons: list[str]) -> None:
@@ -21,8 +24,8 @@ def warn_without_effect(reasons: list[str]) -> None:
         warnings.warn(f"Without effect: {'; '.join(reasons)}.", UserWarning, stacklevel=2)
 
 
-def beside_strategy(estimator: Any, strategy: Strategy) -> list[str]:
-    """List changed parameters of a DistilledClassifier that its strategy does not use."""
+def beside_strategy(estimator: Any, strategy: Strategy, loss: DistillationLoss) -> list[str]:
+    """List changed parameters of a DistilledClassifier that its strategy or its loss does not use."""
     reasons = beside_own_cycle(estimator, strategy) + beside_optimizer_lr(estimator)
     if type(strategy) is Naive:
         reasons += [
@@ -31,16 +34,27 @@ def beside_strategy(estimator: Any, strategy: Strategy) -> list[str]:
             for name in ("lambda1", "temperature")
             if _is_changed(estimator, name) and getattr(estimator, name) != "random"
         ]
-    if isinstance(strategy, (Random, Hyperopt)) and _is_changed(estimator, "temperature_bounds"):
+    bounds = getattr(loss, "temperature_bounds", _DEFAULT_BOUNDS)
+    if isinstance(strategy, (Random, Hyperopt)) and tuple(bounds) != _DEFAULT_BOUNDS:
         low, high = (10**end for end in strategy.log10_temperature)
-        bounds = estimator.temperature_bounds
         if not all(map(math.isclose, bounds, (low, high))):
             wanted = ", ".join(f"{math.log10(bound):.3g}" for bound in bounds)
             reasons.append(
-                f"temperature_bounds={bounds!r} beside meta={estimator.meta!r}, which draws T from {low:.3g} "
-                f"to {high:.3g} (set meta={type(strategy).__name__}(log10_temperature=({wanted})))"
+                f"temperature_bounds={bounds!r} of the loss beside meta={estimator.meta!r}, which draws T "
+                f"from {low:.3g} to {high:.3g} (set meta={type(strategy).__name__}(log10_temperature=({wanted})))"
             )
-    return reasons
+    return reasons + beside_loss(estimator, loss)
+
+
+def beside_loss(estimator: Any, loss: DistillationLoss) -> list[str]:
+    """List changed lambda1 and temperature of an estimator whose loss does not start at them."""
+    entries = loss.metaparameters(2)
+    return [
+        f"{name}={getattr(estimator, name)!r} beside loss={loss!r}, whose metaparameters "
+        f"{'start elsewhere' if name in entries else f'are {list(entries)}'} (give the loss its own start)"
+        for name in ("lambda1", "temperature")
+        if _is_changed(estimator, name) and (name not in entries or entries[name].start is not None)
+    ]
 
 
 def beside_own_cycle(estimator: Any, strategy: Strategy) -> list[str]:
@@ -69,14 +83,14 @@ def beside_process(estimator: Any, process: DistillationProcess | None) -> list[
     reasons = beside_optimizer_lr(estimator)
     if process is not None:
         reasons += [
-            f"{name}={getattr(estimator, name)!r} beside a given process, whose own {name}="
-            f"{getattr(process, name)!r} counts (leave it out, or search with it: process=None)"
-            for name in ("normalization", "g")
-            if _is_changed(estimator, name) and getattr(estimator, name) != getattr(process, name)
+            f"{name}={getattr(estimator, name)!r} beside a given process, whose own {own}="
+            f"{getattr(process, own)!r} counts (leave it out, or search with it: process=None)"
+            for name, own in (("normalization", "normalization"), ("softmax_bias", "g"))
+            if _is_changed(estimator, name) and getattr(estimator, name) != getattr(process, own)
         ]
-    elif _is_changed(estimator, "g") and estimator.normalization != "biased_softmax":
+    elif _is_changed(estimator, "softmax_bias") and estimator.normalization != "biased_softmax":
         reasons.append(
-            f"g={estimator.g!r} beside normalization={estimator.normalization!r}, which has no bias (set "
+            f"softmax_bias={estimator.softmax_bias!r} beside normalization={estimator.normalization!r}, which has no bias (set "
             "normalization='biased_softmax')"
         )
     weight = estimator.logit_weight
@@ -85,10 +99,11 @@ def beside_process(estimator: Any, process: DistillationProcess | None) -> list[
             f"temperature={estimator.temperature!r} beside logit_weight={weight!r}, with which the teacher's "
             "logits are not distilled (set logit_weight)"
         )
-    if process is None and _is_changed(estimator, "meta_lr") and not isinstance(weight, str):
+    lr = estimator.get_params(deep=False).get("meta__lr")
+    if process is None and lr is not None and not isinstance(weight, str):
         reasons.append(
-            f"meta_lr={estimator.meta_lr!r} beside logit_weight={weight!r}, with which lambda1 and T are not "
-            "learned (the rate of the factors is alpha_lr)"
+            f"meta__lr={lr!r} beside logit_weight={weight!r}, with which lambda1 and T are not learned (the "
+            "rate of the factors is importance_lr)"
         )
     return reasons
 

@@ -24,19 +24,19 @@ STRATEGIES: dict[str, type[Strategy]] = {
 }
 
 # Gorpinich, Bakhteev and Strijov's own settings, for ``DistilledClassifier(..., **PAPER_SETTINGS)``.
-# Only meta_lr differs among their data: 1 (synthetic), 0.1 (Fashion-MNIST, CIFAR-10), 0.25 (reduced
-# CIFAR-10); for the synthetic data they also have val_temperature=0.1.
+# Only meta__lr differs among their data: 1 (synthetic), 0.1 (Fashion-MNIST, CIFAR-10), 0.25 (reduced
+# CIFAR-10); for the synthetic data they also have meta__val_temperature=0.1.
 PAPER_SETTINGS: dict[str, Any] = {
     "lr": 1.0,
     "optimizer": torch.optim.SGD,
     "batch_size": 128,
-    "val_temperature": 1.0,
-    "meta_coordinates": "raw",
-    "meta_optimizer": torch.optim.SGD,
-    "meta_lr": 0.1,
-    "meta_clip": 0.01,
-    "temperature_bounds": (0.1, 10.0),
-    "temperature_scaling": "none",
+    "meta__val_temperature": 1.0,
+    "meta__coordinates": "raw",
+    "meta__optimizer": torch.optim.SGD,
+    "meta__lr": 0.1,
+    "meta__clip": 0.01,
+    "loss__temperature_bounds": (0.1, 10.0),
+    "loss__temperature_scaling": "none",
     "lambda1": "random",
     "temperature": "random",
 }

@@ -132,7 +132,11 @@ def training_named(net, data):
         batch_size = net.get_params_for("iterator_train").get("batch_size", net.batch_size)
         return f"batch_size={batch_size}, {held_of(data)} and {weights}"
 
-    ways = ["a smaller batch_size", "autocast=True", "X as a Dataset, whose rows are loaded batch by batch"]
+    ways = [
+        "a smaller batch_size",
+        "execution='bfloat16'",
+        "X as a Dataset, whose rows are loaded batch by batch",
+    ]
     ways += ["hypergradient_rows"] if hasattr(net, "hypergradient_rows") else []
     return out_of_memory_named(
         "training the student", situation, needing_less(torch.device(net.device), *ways)

@@ -49,7 +49,7 @@ def why_not_captured(
         return f"{type(optimizer).__name__} needs optimizer__capturable=True"
     if not isinstance(optimizer, torch.optim.SGD | torch.optim.Adam | torch.optim.AdamW):
         return f"it is not known whether a step of {type(optimizer).__name__} can be captured"
-    return "compile=True has its own graphs" if compiled else None
+    return "a compiled pass has its own graphs" if compiled else None
 
 
 class CudaGraph:

@@ -131,9 +131,9 @@ def _why_alone(net, data) -> str | None:
     if net.verbose:
         return "verbose prints a table for each student"
     if net.execution.compile:
-        return "compile=True compiles the pass of one student"
+        return "execution='compiled' compiles the pass of one student"
     if net.execution.autocast or net.execution.cuda_graph:
-        return "autocast and cuda_graph are for the pass of one student"
+        return "bfloat16 and CUDA graphs are for the pass of one student"
     if net.objective.batch_key() is None:
         return f"{_loss_name(net)} is computed for one student at a time"
     if kind not in ELEMENTWISE_OPTIMIZERS:

@@ -1,0 +1,64 @@
+"""Strategies, losses and executions as users give them: a name with ``NAME__PARAMETER``, or an object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sklearn.base import BaseEstimator, clone
+
+from sklearn_kd.errors._did_you_mean import nearest
+
+
+def named_object(
+    parameter: str,
+    value: Any,
+    makers: Mapping[str, Callable[[], BaseEstimator]],
+    given: Mapping[str, Any],
+    otherwise: str,
+) -> Any:
+    """Return the object that a name stands for, with the given parameters, or a copy of an object.
+
+    Parameters
+    ----------
+    parameter : str
+        Name of the estimator's parameter, such as "meta".
+    value : str or BaseEstimator
+    makers : mapping of str to callable
+        Makes the object of each name.
+    given : mapping of str to object
+        Values of ``PARAMETER__NAME``, by NAME. A parameter that only other names take is passed over, as
+        in a grid search over several names.
+    otherwise : str
+        What may be given in place of a name, for the message.
+
+    Raises
+    ------
+    ValueError
+        If no object has this name.
+    TypeError
+        If a parameter is not known, or stands beside an object, which has its own.
+    """
+    if not isinstance(value, str):
+        if given:
+            name = next(iter(given))
+            raise TypeError(
+                f"{parameter}__{name} beside {parameter}={value!r}, which has parameters of its own. Set it "
+                f"there: {type(value).__name__}({name}=...), or set_params({parameter}__{name}=...)."
+            )
+        return clone(value)
+    if value not in makers:
+        raise ValueError(
+            f"{parameter}={value!r} is not known.{nearest(value, tuple(makers))} It is one of "
+            f"{list(makers)}, or {otherwise}."
+        )
+    made = makers[value]()
+    own = made.get_params(deep=False)
+    known = {name for make in makers.values() for name in make().get_params(deep=False)}
+    for name in given:
+        if name not in known:
+            raise TypeError(
+                f"{parameter}__{name!s}: {parameter}={value!r} takes no {name!r}."
+                f"{nearest(name, sorted(known))} It takes {sorted(own)}."
+            )
+    return made.set_params(**{name: setting for name, setting in given.items() if name in own})
