@@ -29,7 +29,7 @@ def distilled(meta):
     """Scale, then distil the forest (fitted in each fold, on D_train only) into an MLP."""
     student = DistilledClassifier(
         forest, MLPStudent, student__hidden=32, meta=meta, max_epochs=20, batch_size=64,
-        val_temperature="auto",  # judge by what is learned, not by how confident it is
+        meta__val_temperature="auto",  # judge by what is learned, not by how confident it is
         random_state=0,
     )  # fmt: skip
     return make_pipeline(StandardScaler(), student)

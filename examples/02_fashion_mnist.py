@@ -37,7 +37,7 @@ METHODS = {
     "fixed (.5, 4)": {"meta": "fixed", "temperature": 4.0},
     "gradient": {"meta": "gradient"},
     "linear": {"meta": "linear"},
-    "linear, auto": {"meta": "linear", "val_temperature": "auto"},
+    "linear, auto": {"meta": "linear", "meta__val_temperature": "auto"},
     "hyperopt": {"meta": "hyperopt"},
 }
 

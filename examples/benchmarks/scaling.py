@@ -1,6 +1,6 @@
 """How does the price of a hypergradient scale with the model, the batch and the number of classes?
 
-The ratio of a gradient iteration (``hypergradient="finite_difference"``) to the library's plain step, on
+The ratio of a gradient iteration (``meta__hypergradient="finite_difference"``) to the library's plain step, on
 perceptrons with two equal hidden layers, 64 inputs, plain SGD; one thing varies at a time:
 
   parameters    about 10⁴, 10⁵, 10⁶, 10⁷; batches of 128, 10 classes
@@ -61,7 +61,7 @@ def measure(width, batch_size, n_classes, rounds, device):
     data = problem(student, (64,), n_classes, batch_size, device=device)
     contenders = {
         UNIT: ours(data, meta="naive"),
-        GRADIENT: ours(data, meta="gradient", hypergradient="finite_difference"),
+        GRADIENT: ours(data, meta="gradient", meta__hypergradient="finite_difference"),
     }
     n = calls_for(contenders[UNIT], 0.2, 20, device)
     return {

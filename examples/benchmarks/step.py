@@ -5,7 +5,7 @@ and a ResNet-8 with batch normalisation (16, 32, 64 channels, 32×32 colour imag
 plain SGD, lambda1 and log T learned from batches of 128 others. Unit: the library's own step of
 ``meta="naive"``, which learns nothing.
 
-  ours        ``train_step`` with each ``hypergradient=``; with the validation batch halved; averaged
+  ours        ``train_step`` with each ``meta__hypergradient=``; with the validation batch halved; averaged
               over whole cycles of ``meta="linear"``, e1 = e2 = 10 and e1 = 10, e2 = 100
   the paper's algorithm, re-implemented from its description; double backward by hand
   peers       higher, TorchOpt, learn2learn, torch.optim's differentiable SGD, hypergrad, betty,
@@ -137,7 +137,7 @@ def makers(data):
         FORWARD: lambda: looped(Forward(data.student), data),
     }
     for method in METHODS:
-        found[method] = lambda method=method: ours(data, meta="gradient", hypergradient=method)
+        found[method] = lambda method=method: ours(data, meta="gradient", meta__hypergradient=method)
     found[HALF] = lambda: ours(data, val_batch_size=data.batch_size // 2, meta="gradient")
     missing = {}
     for name, peer in PEERS.items():

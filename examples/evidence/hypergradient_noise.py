@@ -9,7 +9,7 @@ and components, and the signal: the mean of h by its noise.
 
   full                 128 rows of D_train, 128 of D_val
   D_val halved         iterator_valid__batch_size=64
-  half the extra pass  hypergradient_rows=64; a quarter: 32
+  half the extra pass  meta__hypergradient_rows=64; a quarter: 32
 
     python examples/evidence/hypergradient_noise.py        # half a minute
 

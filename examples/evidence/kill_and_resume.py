@@ -108,7 +108,7 @@ CONFIGURATIONS = {
     "gradient, Adam, cosine, BatchNorm, dropout, early stopping": lambda: distilled(
         meta="gradient", student=Regularized, optimizer=torch.optim.Adam, lr=0.01,
         callbacks=[LRScheduler(CosineAnnealingLR, T_max=6), EarlyStopping(patience=4, sink=lambda _: None)],
-        meta_optimizer=torch.optim.Adam, meta_lr=0.1, val_temperature="auto",
+        meta__optimizer=torch.optim.Adam, meta__lr=0.1, meta__val_temperature="auto",
     ),
     "linear, network teacher, augmented batches, momentum": lambda: distilled(
         teacher=seeded(lambda: nn.Linear(64, 10)), augment=noisy, optimizer__momentum=0.9, lr=0.05

@@ -12,7 +12,7 @@ metaparameters by the library's defaults. The situations:
 
 "none+val", "naive+val" and "fixed (.5, 4)+val" train on the 150 rows of D_val as well, which the
 other methods use to learn the metaparameters: what those rows are worth as mere training data.
-"linear, auto" is linear with val_temperature="auto". One thread.
+"linear, auto" is linear with meta__val_temperature="auto". One thread.
 
     python examples/evidence/whom_to_trust.py --seeds 15
 
@@ -41,7 +41,7 @@ from _provenance import provenance
 EPOCHS = 60
 METHODS = ("none", "naive", "random", "fixed (.5, 4)", "gradient", "linear", "linear, auto", "hyperopt")
 WITH_VAL = ("none+val", "naive+val", "fixed (.5, 4)+val")
-OF_METHOD = {"fixed (.5, 4)": {"temperature": 4.0}, "linear, auto": {"val_temperature": "auto"}}
+OF_METHOD = {"fixed (.5, 4)": {"temperature": 4.0}, "linear, auto": {"meta__val_temperature": "auto"}}
 SITUATIONS = ("clean", "noisy labels", "permuted teacher", "shuffled teacher")
 
 

@@ -41,7 +41,7 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "linear": {"meta": "linear"},
     "learned": {"logit_weight": "learned", "temperature": TEMPERATURE},
     # The same loss, in which lambda1 and T stay where the learned ones start: 0.5 and 4.
-    "held": {"logit_weight": "learned", "temperature": TEMPERATURE, "meta_lr": 0.0},
+    "held": {"logit_weight": "learned", "temperature": TEMPERATURE, "meta__lr": 0.0},
     "elsewhere": {},  # on other data
 }
 # Arm → the search whose process it follows, and how.

@@ -30,9 +30,9 @@ WHERE = {
 }
 # Images that are trained on and held out, epochs, rate of the metaparameters, by the paper's text.
 SETS = {
-    "Fashion-MNIST": {"n_images": 60_000, "epochs": 50, "meta_lr": 0.1},
-    "reduced CIFAR-10": {"n_images": 12_800, "epochs": 50, "meta_lr": 0.25},
-    "CIFAR-10": {"n_images": 50_000, "epochs": 100, "meta_lr": 0.1},
+    "Fashion-MNIST": {"n_images": 60_000, "epochs": 50, "meta__lr": 0.1},
+    "reduced CIFAR-10": {"n_images": 12_800, "epochs": 50, "meta__lr": 0.25},
+    "CIFAR-10": {"n_images": 50_000, "epochs": 100, "meta__lr": 0.1},
 }
 CHANNELS = {"Fashion-MNIST": (1, 8, 16, 128), "reduced CIFAR-10": (3, 8, 16, 32), "CIFAR-10": (3, 8, 16, 32)}
 MEAN_SD = {"Fashion-MNIST": ((0.286,), (0.353,))}  # of the training images; the others:
@@ -144,6 +144,6 @@ def train_as_the_paper(
         ],
         device="auto",
         random_state=run,
-        **(PAPER | {"meta_lr": SETS[name]["meta_lr"]} | params),
+        **(PAPER | {"meta__lr": SETS[name]["meta_lr"]} | params),
     )
     return student.fit(X, y, teacher_logits=logits)

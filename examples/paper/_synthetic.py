@@ -25,7 +25,7 @@ PAPER = {
     name: value
     for name, value in PAPER_SETTINGS.items()
     if name not in ("optimizer", "meta_optimizer", "batch_size")  # the batch is the whole set
-} | {"val_temperature": 0.1, "meta_lr": 1.0}
+} | {"meta__val_temperature": 0.1, "meta__lr": 1.0}
 METHODS = {
     "none": "none",
     "naive": "naive",

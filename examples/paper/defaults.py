@@ -42,7 +42,7 @@ SITUATIONS = {
 }
 EPOCHS = {"Fashion-MNIST": 30, "Fashion-MNIST, flipped": 30}  # the others: the library's 200
 RATES = (0.03, 0.1, 0.3)
-ADAM = {"meta_optimizer": torch.optim.Adam}
+ADAM = {"meta__optimizer": torch.optim.Adam}
 FROM_4 = {"temperature": 4.0}
 CANDIDATES = (
     {f"fixed (.5, 4), lr {lr}": {"meta": "fixed", "lr": lr} | FROM_4 for lr in RATES}
@@ -55,17 +55,17 @@ CANDIDATES = (
         "T from 4": FROM_4,
         "T from 4, lr 0.03": FROM_4 | {"lr": 0.03},
         "T from 4, lr 0.3": FROM_4 | {"lr": 0.3},
-        "meta_lr 0.3": {"meta_lr": 0.3},
-        "meta_lr 3": {"meta_lr": 3.0},
-        "T from 4, meta_lr 0.3": FROM_4 | {"meta_lr": 0.3},
-        "T from 4, meta_lr 3": FROM_4 | {"meta_lr": 3.0},
-        "T from 4, Adam 0.01": FROM_4 | ADAM | {"meta_lr": 0.01},
-        "T from 4, Adam 0.03": FROM_4 | ADAM | {"meta_lr": 0.03},
-        "T from 4, Adam 0.1": FROM_4 | ADAM | {"meta_lr": 0.1},
-        "s(T) = 1": {"temperature_scaling": "none"},
-        "T from 4, s(T) = 1": FROM_4 | {"temperature_scaling": "none"},
-        "T_val auto": {"val_temperature": "auto"},
-        "T from 4, T_val auto": FROM_4 | {"val_temperature": "auto"},
+        "meta_lr 0.3": {"meta__lr": 0.3},
+        "meta_lr 3": {"meta__lr": 3.0},
+        "T from 4, meta_lr 0.3": FROM_4 | {"meta__lr": 0.3},
+        "T from 4, meta_lr 3": FROM_4 | {"meta__lr": 3.0},
+        "T from 4, Adam 0.01": FROM_4 | ADAM | {"meta__lr": 0.01},
+        "T from 4, Adam 0.03": FROM_4 | ADAM | {"meta__lr": 0.03},
+        "T from 4, Adam 0.1": FROM_4 | ADAM | {"meta__lr": 0.1},
+        "s(T) = 1": {"loss__temperature_scaling": "none"},
+        "T from 4, s(T) = 1": FROM_4 | {"loss__temperature_scaling": "none"},
+        "T_val auto": {"meta__val_temperature": "auto"},
+        "T from 4, T_val auto": FROM_4 | {"meta__val_temperature": "auto"},
     }
 )
 BASELINE = "fixed (.5, 4), lr 0.1"

@@ -48,9 +48,9 @@ ARMS = {
     "hyperopt": {"meta": "hyperopt"},
     "gradient": {"meta": "gradient"},
     "linear": {"meta": "linear"},
-    "linear, T_val auto": {"meta": "linear", "val_temperature": "auto"},
-    "gradient, paper's settings": PAPERS_META | {"meta": METHODS["gradient"], "meta_lr": 0.25},
-    "linear, paper's settings": PAPERS_META | {"meta": METHODS["linear"], "meta_lr": 0.25},
+    "linear, T_val auto": {"meta": "linear", "meta__val_temperature": "auto"},
+    "gradient, paper's settings": PAPERS_META | {"meta": METHODS["gradient"], "meta__lr": 0.25},
+    "linear, paper's settings": PAPERS_META | {"meta": METHODS["linear"], "meta__lr": 0.25},
 }
 GRIDS = [f"grid, s(T) = {scaling}" for scaling in SCALINGS]
 
@@ -111,7 +111,7 @@ def params_of(arm):
         "meta": "fixed",
         "lambda1": lambda1,
         "temperature": temperature,
-        "temperature_scaling": SCALINGS[scaling],
+        "loss__temperature_scaling": SCALINGS[scaling],
     }
 
 

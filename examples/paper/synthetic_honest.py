@@ -58,7 +58,7 @@ PARAMS = {
     "random": {"meta": "random"},
     "fixed (.5, 4)": {"meta": "fixed", "lambda1": 0.5, "temperature": 4.0},
     "grid, s(T) = T²": {"meta": GridSearch()},
-    "grid, s(T) = 1": {"meta": GridSearch(), "temperature_scaling": "none"},
+    "grid, s(T) = 1": {"meta": GridSearch(), "loss__temperature_scaling": "none"},
     "hyperopt": {"meta": "hyperopt"},
     "gradient": {"meta": "gradient"},
     "linear": {"meta": "linear"},

@@ -57,7 +57,7 @@ def one_round(number, epochs, **where):
             max_epochs=epochs,
             device="cpu",
             random_state=number,
-            **(PAPER | {"lr": 0.1, "meta_lr": 0.25}),
+            **(PAPER | {"lr": 0.1, "meta__lr": 0.25}),
         ).set_params(student=CountedStudent)
         PASSES.clear()
         began = time.process_time()

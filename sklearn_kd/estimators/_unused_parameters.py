@@ -41,7 +41,8 @@ def beside_strategy(estimator: Any, strategy: Strategy, loss: DistillationLoss) 
             wanted = ", ".join(f"{math.log10(bound):.3g}" for bound in bounds)
             reasons.append(
                 f"temperature_bounds={bounds!r} of the loss beside meta={estimator.meta!r}, which draws T "
-                f"from {low:.3g} to {high:.3g} (set meta={type(strategy).__name__}(log10_temperature=({wanted})))"
+                f"from {low:.3g} to {high:.3g} (set "
+                f"meta={type(strategy).__name__}(log10_temperature=({wanted})))"
             )
     return reasons + beside_loss(estimator, loss)
 
@@ -90,8 +91,8 @@ def beside_process(estimator: Any, process: DistillationProcess | None) -> list[
         ]
     elif _is_changed(estimator, "softmax_bias") and estimator.normalization != "biased_softmax":
         reasons.append(
-            f"softmax_bias={estimator.softmax_bias!r} beside normalization={estimator.normalization!r}, which has no bias (set "
-            "normalization='biased_softmax')"
+            f"softmax_bias={estimator.softmax_bias!r} beside normalization={estimator.normalization!r}, which "
+            "has no bias (set normalization='biased_softmax')"
         )
     weight = estimator.logit_weight
     if _is_changed(estimator, "temperature") and weight == 0:

@@ -89,7 +89,7 @@ class Problem:
             record.clipping = Clipping(clip, global_norm(gradients))
             nn.utils.clip_grad_norm_(self.student.parameters(), clip)
         self.optimizer.step()
-        h, _ = record.hypergradient(self.x_val, Targets(self.y_val), val_temperature=1.3)
+        h, _ = record.hypergradient(self.x_val, Targets(self.y_val), meta__val_temperature=1.3)
         return h
 
     def reference(self, clip=None):
@@ -282,7 +282,7 @@ def test_public_function_equals_reference_and_leaves_no_trace():
             temperature=problem.T,
             lr=0.1,
             method=method,
-            val_temperature=1.3,
+            meta__val_temperature=1.3,
         )
         np.testing.assert_allclose(found, expected, rtol=1e-5)
     for name, tensor in problem.student.state_dict().items():
@@ -291,7 +291,7 @@ def test_public_function_equals_reference_and_leaves_no_trace():
         assert torch.equal(w.grad, gradient)
 
 
-@pytest.mark.parametrize("wrong", [{"method": "exakt"}, {"temperature_scaling": "hintn"}])
+@pytest.mark.parametrize("wrong", [{"method": "exakt"}, {"loss__temperature_scaling": "hintn"}])
 def test_public_function_refuses_unknown_names(wrong):
     p = Problem(0)
     with pytest.raises(ValueError, match="is not one of"):
@@ -346,7 +346,7 @@ def test_frozen_and_unused_weights_are_left_out():
         lambda1=problem.lambda1,
         temperature=problem.T,
         method="exact",
-        val_temperature=1.3,
+        meta__val_temperature=1.3,
     )
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
@@ -397,15 +397,17 @@ class Rows(nn.Module):
 def test_jvp_where_forward_mode_does_not_exist(kind, make, digits, logits):
     """Central differences take its place, with one warning and the very same path."""
     params = {"student": Rows, "student__kind": kind, "meta": "gradient", "lr": 0.5}
-    told = "hypergradient='jvp' cannot be computed for student Rows.*'central_difference' takes its place"
+    told = (
+        "meta__hypergradient='jvp' cannot be computed for student Rows.*'central_difference' takes its place"
+    )
     with pytest.warns(UserWarning, match=told) as record:
-        clf = make(hypergradient="jvp", **params).fit(*digits, teacher_logits=logits)
+        clf = make(meta__hypergradient="jvp", **params).fit(*digits, teacher_logits=logits)
     assert len([w for w in record if "central_difference" in str(w.message)]) == 1
-    other = make(hypergradient="central_difference", **params).fit(*digits, teacher_logits=logits)
+    other = make(meta__hypergradient="central_difference", **params).fit(*digits, teacher_logits=logits)
     for name in ("lambda1", "temperature", "val_loss"):
         np.testing.assert_array_equal(clf.metaparameter_path_[name], other.metaparameter_path_[name])
     assert abs(clf.metaparameter_path_["lambda1"] - 0.5).max() > 1e-4
-    exact = make(hypergradient="exact", **params).fit(*digits, teacher_logits=logits)
+    exact = make(meta__hypergradient="exact", **params).fit(*digits, teacher_logits=logits)
     np.testing.assert_allclose(
         clf.metaparameter_path_["lambda1"], exact.metaparameter_path_["lambda1"], atol=1e-5
     )

@@ -115,7 +115,7 @@ CONFIGURATIONS = {
     "linear": lambda: {"meta": "linear", "e1": 5, "e2": 11},
     "naive": lambda: {"meta": "naive"},
     "exact, momentum, one cycle": lambda: {
-        "meta": "gradient", "hypergradient": "exact", "optimizer__momentum": 0.9,
+        "meta": "gradient", "meta__hypergradient": "exact", "optimizer__momentum": 0.9,
         "callbacks": [Kill(), LRScheduler(OneCycleLR, max_lr=0.1, total_steps=60, step_every="batch")],
     },
     "Adam, cosine, dropout, batch normalisation, early stopping": lambda: adam | {
@@ -123,7 +123,7 @@ CONFIGURATIONS = {
         "callbacks": [Kill(), LRScheduler(CosineAnnealingLR, T_max=8), EarlyStopping(**stop, load_best=True)],
     },
     "metaparameters by Adam, T_val, plateau, clipping": lambda: {
-        "meta": "gradient", "meta_optimizer": torch.optim.Adam, "meta_lr": 0.05, "val_temperature": "auto",
+        "meta": "gradient", "meta__optimizer": torch.optim.Adam, "meta__lr": 0.05, "meta__val_temperature": "auto",
         "callbacks": [Kill(), GradientNormClipping(0.5),
                       LRScheduler(ReduceLROnPlateau, monitor="train_loss", patience=0, threshold=0.5)],
     },
@@ -131,7 +131,7 @@ CONFIGURATIONS = {
         "meta": "random", "callbacks": [Kill(), Freezer("layers.1.weight", at=2),
                       EpochScoring("accuracy", name="acc", on_train=True, use_caching=False)],
     },
-    "shuffled validation": lambda: {"val_temperature": "auto", "iterator_valid__shuffle": True},
+    "shuffled validation": lambda: {"meta__val_temperature": "auto", "iterator_valid__shuffle": True},
 }  # fmt: skip
 
 

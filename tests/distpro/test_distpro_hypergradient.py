@@ -285,7 +285,7 @@ def test_of_the_net_itself(method, normalization, make_distpro, images, conv_tea
 
     With momentum, weight decay, clipping, row weights, a logit term, dropout left to other tests.
     """
-    clf = make_distpro(copy.deepcopy(conv_teacher), normalization=normalization, hypergradient=method,
+    clf = make_distpro(copy.deepcopy(conv_teacher), normalization=normalization, meta__hypergradient=method,
                        distill_weight=5.0, logit_weight=0.7, optimizer__momentum=0.9,
                        optimizer__weight_decay=0.01)  # fmt: skip
     with torch.random.fork_rng():
@@ -317,7 +317,7 @@ class ReadByLSTM(ConvNet):
 def test_jvp_where_forward_mode_does_not_exist(make_distpro, images):
     """The search goes on by central differences, with one warning and the very same process."""
     with pytest.warns(UserWarning, match="'central_difference' takes its place"):
-        clf = make_distpro(student=ReadByLSTM, hypergradient="jvp").fit(*images)
-    other = make_distpro(student=ReadByLSTM, hypergradient="central_difference").fit(*images)
+        clf = make_distpro(student=ReadByLSTM, meta__hypergradient="jvp").fit(*images)
+    other = make_distpro(student=ReadByLSTM, meta__hypergradient="central_difference").fit(*images)
     np.testing.assert_array_equal(clf.process_.raw, other.process_.raw)
     assert abs(clf.process_.raw[-1]).max() > 0

@@ -60,7 +60,7 @@ def test_a_line_is_followed(make_distpro, images):
 def test_the_cycle_of_a_search_starts_after_the_steps_that_adam_needs(make_distpro, images):
     """With ``logit_weight="learned"`` lambda1 and T wait with the factors."""
     adam = {"optimizer": torch.optim.Adam, "lr": 0.01, "search_epochs": 5, "batch_size": 16}
-    clf = make_distpro(meta="linear", e1=3, e2=100, logit_weight="learned", meta_lr=10.0, **adam)
+    clf = make_distpro(meta="linear", e1=3, e2=100, logit_weight="learned", meta__lr=10.0, **adam)
     process = clf.fit(*images).process_
     for values in (process.raw, process.logit_term):  # row k: before step k
         steps = np.diff(values, axis=0).astype(float)
@@ -88,7 +88,7 @@ class Wild(Gradient):
 
 
 def test_predictions_stay_finite_and_within_bounds(make_distpro, images):
-    clf = make_distpro(meta=Wild(), search_epochs=2, logit_weight="learned", meta_lr=0.0).fit(*images)
+    clf = make_distpro(meta=Wild(), search_epochs=2, logit_weight="learned", meta__lr=0.0).fit(*images)
     raw = clf.process_.raw
     np.testing.assert_array_equal(raw[2, :2], RAW_BOUNDS[::-1])
     np.testing.assert_array_equal(raw[2, 2:4], raw[1, 2:4])  # stayed
@@ -106,7 +106,10 @@ def test_a_factor_beyond_the_bounds_is_not_pulled_back():
 def test_predicted_steps_may_be_of_bfloat16(make_distpro, images):
     """Those with a hypergradient are not."""
     params = {"meta": "linear", "e1": 2, "e2": 2}
-    plain, half = make_distpro(**params).fit(*images), make_distpro(autocast=True, **params).fit(*images)
+    plain, half = (
+        make_distpro(**params).fit(*images),
+        make_distpro(execution="bfloat16", **params).fit(*images),
+    )
     np.testing.assert_array_equal(plain.process_.raw, half.process_.raw)  # one cycle: the line came before
     plain, half = (clf.set_params(search_epochs=2).fit(*images) for clf in (plain, half))
     assert (plain.process_.raw[5:] != half.process_.raw[5:]).any()
@@ -160,7 +163,7 @@ def exact_hypergradient(net, batch, val_batch):
 @pytest.mark.parametrize("method", METHODS)
 def test_of_the_joint_loss_against_double_backward(method, make_distpro, images, conv_teacher, monkeypatch):
     """What the net hands to pathways, lambda1 and T, with row weights, momentum and weight decay."""
-    clf = make_distpro(copy.deepcopy(conv_teacher), hypergradient=method, distill_weight=5.0,
+    clf = make_distpro(copy.deepcopy(conv_teacher), meta__hypergradient=method, distill_weight=5.0,
                        logit_weight="learned", temperature=2.5, optimizer__momentum=0.9,
                        optimizer__weight_decay=0.01)  # fmt: skip
     with torch.random.fork_rng():
@@ -181,7 +184,7 @@ def test_of_the_joint_loss_against_double_backward(method, make_distpro, images,
 
 def hypergradients(clf, images, method):
     """Of a whole search in float32 whose metaparameters stay, shape (steps, 8 + 2)."""
-    clf = clone(clf).set_params(hypergradient=method)
+    clf = clone(clf).set_params(meta__hypergradient=method)
     run, found = clf._prepared(*images, None, None, None), []
     net = clf._make_net(run, run.search, clf._factors(run), Gradient(), [])
     knobs = net.metaparameters
@@ -210,7 +213,7 @@ def test_in_float32(make_distpro, images):
 @pytest.fixture
 def joint(make_distpro, images):
     """A process with lambda1 and T, over 8 steps."""
-    return make_distpro(logit_weight="learned", search_epochs=2, alpha_lr=0.3).fit(*images).process_
+    return make_distpro(logit_weight="learned", search_epochs=2, importance_lr=0.3).fit(*images).process_
 
 
 def test_the_process_has_them(joint):
@@ -226,7 +229,7 @@ def test_saved_loaded_and_followed(joint, make_distpro, images, tmp_path):
     joint.save(tmp_path / "p.npz")
     again = DistillationProcess.load(tmp_path / "p.npz")
     np.testing.assert_array_equal(again.logit_term, joint.logit_term)
-    both = make_distpro(logit_weight="learned", search_epochs=2, alpha_lr=0.3).fit(*images)
+    both = make_distpro(logit_weight="learned", search_epochs=2, importance_lr=0.3).fit(*images)
     alone = make_distpro(process=tmp_path / "p.npz", logit_weight="learned", temperature=99.0).fit(*images)
     np.testing.assert_array_equal(alone.predict_proba(images[0]), both.predict_proba(images[0]))
     ends = joint.logit_term_at(np.arange(10), 10)[[4, 9]]  # of the steps of the two epochs

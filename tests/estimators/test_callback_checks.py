@@ -132,7 +132,7 @@ def test_optimizers_by_name(name, kind, make, make_distpro, digits, logits, imag
     """The same fit, to the bit, as with the class; saved and loaded too."""
     fits = []
     for optimizer in (name, getattr(torch.optim, kind)):
-        clf = make(optimizer=optimizer, meta_optimizer=optimizer, lr=0.01, optimizer__weight_decay=1e-3)
+        clf = make(optimizer=optimizer, meta__optimizer=optimizer, lr=0.01, optimizer__weight_decay=1e-3)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of RMSprop's response
             fits.append(clf.fit(*digits, teacher_logits=logits))
@@ -148,7 +148,7 @@ def test_optimizers_by_name(name, kind, make, make_distpro, digits, logits, imag
 
 @pytest.mark.parametrize("number", [np.float32, np.float64])
 def test_numbers_as_numpy_has_them(number, make, digits, logits):
-    params = {"lr": 0.25, "lambda1": 0.5, "temperature": 2.0, "meta_lr": 1.0, "validation_fraction": 0.25}
+    params = {"lr": 0.25, "lambda1": 0.5, "temperature": 2.0, "meta__lr": 1.0, "validation_fraction": 0.25}
     counts = {"max_epochs": 2, "batch_size": 50, "e1": 3, "e2": 3, "student__hidden": 8}
     plain = make(**params, **counts).fit(*digits, teacher_logits=logits)
     given = {k: number(v) for k, v in params.items()} | {k: np.int64(v) for k, v in counts.items()}

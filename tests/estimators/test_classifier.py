@@ -216,7 +216,7 @@ def test_params_round_trip_through_every_prefix(make):
         meta=Linear(),
         student__hidden=8,
         optimizer__momentum=0.9,
-        meta_optimizer__momentum=0.5,
+        meta__optimizer_params={"momentum": 0.5},
         iterator_train__drop_last=True,
         iterator_valid__batch_size=16,
         callbacks__print_log=None,
@@ -245,7 +245,7 @@ def test_routed_parameters_arrive(make, digits, logits):
         optimizer__momentum=0.9,
         iterator_train__batch_size=100,
         iterator_train__drop_last=True,
-        meta_optimizer__momentum=0.7,
+        meta__optimizer_params={"momentum": 0.7},
     ).fit(*digits, teacher_logits=logits)
     assert [w.shape[0] for w in clf.student_.parameters()][::2] == [8, 4, 10]
     assert clf.net_.optimizer_.param_groups[0]["momentum"] == 0.9
@@ -327,8 +327,8 @@ def test_warm_start_goes_on(make, digits, logits):
 
 @pytest.mark.parametrize("hypergradient", ["finite_difference", "exact"])
 def test_compile_computes_the_same(make, digits, logits, hypergradient):
-    plain = make(max_epochs=1, hypergradient=hypergradient).fit(*digits, teacher_logits=logits)
-    compiled = clone(plain).set_params(compile=True).fit(*digits, teacher_logits=logits)
+    plain = make(max_epochs=1, meta__hypergradient=hypergradient).fit(*digits, teacher_logits=logits)
+    compiled = clone(plain).set_params(execution="compiled").fit(*digits, teacher_logits=logits)
     np.testing.assert_allclose(plain.predict_proba(digits[0]), compiled.predict_proba(digits[0]), atol=1e-4)
     assert list(compiled.student_.state_dict()) == list(plain.student_.state_dict())
     pickle.loads(pickle.dumps(compiled)).predict(digits[0])
@@ -336,7 +336,9 @@ def test_compile_computes_the_same(make, digits, logits, hypergradient):
 
 def test_hypergradient_methods_agree_in_a_fit(make, digits, logits):
     paths = [
-        make(meta="gradient", hypergradient=method).fit(*digits, teacher_logits=logits).metaparameter_path_
+        make(meta="gradient", meta__hypergradient=method)
+        .fit(*digits, teacher_logits=logits)
+        .metaparameter_path_
         for method in ("exact", "jvp", "finite_difference")
     ]
     for path in paths[1:]:
@@ -382,20 +384,22 @@ def test_on_a_gpu(make, digits, logits):
 
 def test_hypergradient_rows_refused_where_rows_are_not_alone(make, digits, logits):
     student = nn.Sequential(nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 10))
-    clf = make(student=student, hypergradient_rows=16)
-    with pytest.raises(ValueError, match="Set hypergradient_rows=None"):
+    clf = make(student=student, meta__hypergradient_rows=16)
+    with pytest.raises(ValueError, match="Set meta__hypergradient_rows=None"):
         clf.fit(*digits, teacher_logits=logits)
 
 
 def test_hypergradient_rows_refused_where_there_is_no_extra_pass(make, digits, logits):
-    with pytest.raises(ValueError, match="hypergradient='exact' has none"):
-        make(hypergradient_rows=16, hypergradient="exact").fit(*digits, teacher_logits=logits)
+    with pytest.raises(ValueError, match="meta__hypergradient='exact' has none"):
+        make(meta__hypergradient_rows=16, meta__hypergradient="exact").fit(*digits, teacher_logits=logits)
 
 
 def test_hypergradient_rows(make, digits, logits):
     """Fewer rows give another path; as many as the batch has give the same."""
     paths = [
-        make(hypergradient_rows=rows, max_epochs=5).fit(*digits, teacher_logits=logits).metaparameter_path_
+        make(meta__hypergradient_rows=rows, max_epochs=5)
+        .fit(*digits, teacher_logits=logits)
+        .metaparameter_path_
         for rows in (None, 32, 8)
     ]
     np.testing.assert_array_equal(paths[0]["lambda1"], paths[1]["lambda1"])
@@ -414,7 +418,7 @@ def test_autocast_leaves_the_meta_passes_alone(make, digits, logits):
             self.seen.append((self.training, z.dtype))
             return z
 
-    clf = make(student=Watched(64, 10), autocast=True, e1=3, e2=3, max_epochs=1, batch_size=60)
+    clf = make(student=Watched(64, 10), execution="bfloat16", e1=3, e2=3, max_epochs=1, batch_size=60)
     Watched.seen.clear()
     clf.fit(*digits, teacher_logits=logits)
     at_first = Watched.seen[4:]  # the first are checks of the student

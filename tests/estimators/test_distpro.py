@@ -69,8 +69,8 @@ def test_it_learns(make_distpro, images):
 def test_the_ways_to_the_hypergradient_agree(method, make_distpro, images):
     """A step of Adam hides the size: compare its directions over an epoch of search."""
     settings = {"search_epochs": 2, "weights": "final", "max_epochs": 1, "optimizer__momentum": 0.9}
-    exact = make_distpro(hypergradient="exact", **settings).fit(*images).process_.raw
-    found = make_distpro(hypergradient=method, **settings).fit(*images).process_.raw
+    exact = make_distpro(meta__hypergradient="exact", **settings).fit(*images).process_.raw
+    found = make_distpro(meta__hypergradient=method, **settings).fit(*images).process_.raw
     np.testing.assert_allclose(found, exact, atol=0.03)
     assert np.ptp(exact) > 0.3
 
@@ -113,7 +113,7 @@ def test_passes_of_a_step(method, forward, backward, make_distpro, images, monke
             torch.autograd, name, lambda *a, f=function, **k: (calls.append(1), f(*a, **k))[1]
         )
     search, retraining = PerStep(), PerStep()
-    clf = make_distpro(None, Counts, hypergradient=method, max_epochs=1)
+    clf = make_distpro(None, Counts, meta__hypergradient=method, max_epochs=1)
     clf.set_params(search_callbacks=[search], callbacks=[retraining]).fit(*images)
     assert search.passes_ == [forward] * 4 and retraining.passes_ == [1] * 5
     assert len(calls) == 4 * backward + 5
@@ -143,7 +143,7 @@ def test_adams_first_steps_teach_nothing(make_distpro, images):
 
 
 def test_bfloat16_leaves_the_search_alone(make_distpro, images):
-    plain, half = make_distpro().fit(*images), make_distpro(autocast=True).fit(*images)
+    plain, half = make_distpro().fit(*images), make_distpro(execution="bfloat16").fit(*images)
     np.testing.assert_array_equal(plain.process_.raw, half.process_.raw)
     difference = np.abs(plain.predict_proba(images[0]) - half.predict_proba(images[0])).max()
     assert 0 < difference < 0.2
@@ -153,7 +153,7 @@ def test_bfloat16_leaves_the_search_alone(make_distpro, images):
 @pytest.mark.parametrize("method", METHODS)
 def test_on_a_gpu(method, make_distpro, images):
     """The same search and the same student, within the rounding of float32."""
-    params = {"hypergradient": method, "logit_weight": 0.5}
+    params = {"meta__hypergradient": method, "logit_weight": 0.5}
     cpu, gpu = (make_distpro(device=device, **params).fit(*images) for device in ("cpu", "cuda"))
     np.testing.assert_allclose(gpu.process_.raw, cpu.process_.raw, atol=0.03)
     np.testing.assert_allclose(gpu.predict_proba(images[0]), cpu.predict_proba(images[0]), atol=0.02)

@@ -59,9 +59,9 @@ CASES = {
         ],
     ),
     "bounds beside a search": (
-        {"meta": Random(), "temperature_bounds": (1.0, 20.0)},
+        {"meta": Random(), "loss__temperature_bounds": (1.0, 20.0)},
         [
-            r"temperature_bounds=\(1.0, 20.0\) beside meta=Random\(\), which draws T from 0.1 to 10 "
+            r"loss__temperature_bounds=\(1.0, 20.0\) beside meta=Random\(\), which draws T from 0.1 to 10 "
             r"\(set meta=Random\(log10_temperature=\(0, 1.3\)\)\)"
         ],
     ),
@@ -86,14 +86,14 @@ def test_what_counts_is_named_and_the_mend(name, make, digits):
         {"meta": Linear(e1=3, e2=4)},
         {"meta": Linear(e1=3, e2=4), "e1": 3, "e2": 4},
         {"meta": Gradient(), "e1": 20},
-        {"meta": "fixed", "e1": 20, "e2": 5, "meta_lr": 0.1, "hypergradient": "exact"},
+        {"meta": "fixed", "e1": 20, "e2": 5, "meta__lr": 0.1, "meta__hypergradient": "exact"},
         {"meta": "none", "temperature": 4.0, "lambda1": 0.2},
         {"meta": "naive", "temperature": 1.0, "lambda1": 0.5},
         {"meta": "random", "temperature": 4.0},
         {"meta": "naive", **PAPER_SETTINGS},
         {"meta": "hyperopt", **PAPER_SETTINGS},
-        {"meta": Hyperopt(n_trials=2, log10_temperature=(0, 1)), "temperature_bounds": (1.0, 10.0)},
-        {"meta": "linear", "temperature_bounds": (1.0, 20.0), "temperature": 15.0, "e1": 3},
+        {"meta": Hyperopt(n_trials=2, log10_temperature=(0, 1)), "loss__temperature_bounds": (1.0, 10.0)},
+        {"meta": "linear", "loss__temperature_bounds": (1.0, 20.0), "temperature": 15.0, "e1": 3},
         {"meta": "fixed", "lr": 0.01, "optimizer__lr": 0.01},
         {"meta": "fixed", "optimizer__lr": 0.01},
     ],
@@ -146,7 +146,7 @@ def test_a_given_process_has_its_own_normalization(make_distpro, images):
     [
         ({"normalization": "softmax", "g": 2.0}, r"g=2.0 beside normalization='softmax'.*'biased_softmax'"),
         ({"temperature": 2.0}, r"temperature=2.0 beside logit_weight=0.0, .*\(set logit_weight\)"),
-        ({"meta_lr": 0.1}, r"meta_lr=0.1 beside logit_weight=0.0.*\(the rate of the factors is alpha_lr\)"),
+        ({"meta__lr": 0.1}, r"meta__lr=0.1 beside logit_weight=0.0.*\(the rate of the factors is alpha_lr\)"),
         ({"meta": Linear(2, 2), "e2": 7}, r"e2=7 beside meta=Linear\(e1=2, e2=2\), whose own e2=2 counts"),
     ],
 )

@@ -169,7 +169,7 @@ def test_the_reversed_divergence_is_that_of_autograd(module):
 
 def test_a_training_has_the_reversed_divergence_only_where_it_is_asked_for(module, make, digits, logits):
     def path():
-        clf = make(meta="gradient", temperature=3.0, temperature_scaling="none")
+        clf = make(meta="gradient", temperature=3.0, loss__temperature_scaling="none")
         return clf.fit(*digits, teacher_logits=logits).metaparameter_path_["temperature"]
 
     before = path()

@@ -76,7 +76,7 @@ def test_linear_without_predictions_is_gradient(make, digits, logits):
 
 
 def test_two_phases(make, digits, logits):
-    clf = make(meta="linear", e1=3, e2=2, val_temperature=1.5).fit(*digits, teacher_logits=logits)
+    clf = make(meta="linear", e1=3, e2=2, meta__val_temperature=1.5).fit(*digits, teacher_logits=logits)
     path = clf.metaparameter_path_
     assert path.dtype.names == ("iteration", "lambda1", "temperature", "val_loss", "predicted")
     np.testing.assert_array_equal(path["iteration"], np.arange(clf.n_iter_))
@@ -108,7 +108,7 @@ def test_fixed_methods_have_a_flat_path(name, make, digits, logits):
 
 def test_golden_path(make, digits, logits):
     """Catches a silent change of the numerics; the values are this library's own."""
-    clf = make(meta="linear", e1=5, e2=3, temperature=2.0, hypergradient="exact")
+    clf = make(meta="linear", e1=5, e2=3, temperature=2.0, meta__hypergradient="exact")
     path = clf.fit(*digits, teacher_logits=logits).metaparameter_path_[[0, 4, 7, 12, 15, 23]]
     lambda1 = [0.503492, 0.507142, 0.510002, 0.515524, 0.517752, 0.542118]
     temperature = [1.999551, 1.997389, 1.995679, 1.994298, 1.993572, 1.983348]
@@ -119,7 +119,7 @@ def test_golden_path(make, digits, logits):
 def test_projection_keeps_the_bounds(make, digits, logits):
     """Steps and predictions far too long end on the bounds, not beyond them."""
     for strategy in (meta.Gradient(), meta.Linear(3, 20, form="increments")):
-        clf = make(meta=strategy, meta_lr=1e4, temperature_bounds=(0.5, 3.0), max_epochs=4)
+        clf = make(meta=strategy, meta__lr=1e4, loss__temperature_bounds=(0.5, 3.0), max_epochs=4)
         path = clf.fit(*digits, teacher_logits=logits).metaparameter_path_
         assert path["lambda1"].min() >= 0 and path["lambda1"].max() <= 1
         assert path["temperature"].min() >= 0.5 and path["temperature"].max() <= 3
@@ -288,7 +288,7 @@ def test_strategies_clone_and_name_themselves():
 
 
 def test_val_temperature_auto_is_the_optimum(make, digits, logits):
-    clf = make(meta="gradient", val_temperature="auto", max_epochs=5)
+    clf = make(meta="gradient", meta__val_temperature="auto", max_epochs=5)
     X_val, y_val = digits[0][300:], digits[1][300:]
     clf.fit(digits[0][:300], digits[1][:300], teacher_logits=logits[:300], X_val=X_val, y_val=y_val)
     z = clf.student_(torch.as_tensor(X_val)).detach().double()
@@ -327,7 +327,7 @@ def test_coordinates_and_clipping(coordinates, clip):
 def test_the_line_is_in_the_coordinates_that_are_learned(make, digits, logits):
     """Predicted values lie on a line in log T, or in T."""
     for coordinates, function in (("log", np.log), ("raw", np.asarray)):
-        settings = {"temperature": 2.0, "meta_coordinates": coordinates, "max_epochs": 3}
+        settings = {"temperature": 2.0, "meta__coordinates": coordinates, "max_epochs": 3}
         path = make(e1=5, e2=5, **settings).fit(*digits, teacher_logits=logits).metaparameter_path_
         predicted = function(path["temperature"][5:10])
         np.testing.assert_allclose(np.diff(predicted, n=2), 0, atol=1e-12)

@@ -261,7 +261,7 @@ def test_parameters_with_a_form(make, digits, logits, path):
         "lr": 0.01,
         "batch_size": np.int64(64),
         "device": torch.device("cpu"),
-        "temperature_bounds": (0.5, 20.0),
+        "loss__temperature_bounds": (0.5, 20.0),
         "temperature": 12.0,
     }
     clf = make(**params).fit(*digits, teacher_logits=logits)

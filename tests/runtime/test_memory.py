@@ -234,8 +234,8 @@ def alive(digits, logits, make):
     [
         *({"meta": name} for name in ("none", "naive", "random", "gradient", "linear", "hyperopt")),
         {"meta": Hyperopt(n_trials=6, n_startup_trials=3, n_guided_at_once=3)},
-        *({"meta": "gradient", "hypergradient": how} for how in ("central_difference", "jvp", "exact")),
-        {"val_temperature": "auto"},
+        *({"meta": "gradient", "meta__hypergradient": how} for how in ("central_difference", "jvp", "exact")),
+        {"meta__val_temperature": "auto"},
         {"augment": torch.neg, "meta": "none"},
         {"callbacks": [EarlyStopping(), LRScheduler(), GradientNormClipping(1.0)]},
     ],

@@ -120,7 +120,7 @@ def test_a_fit_is_the_same(around, make, digits, network):
 @pytest.mark.parametrize("method", ["central_difference", "jvp", "exact"])
 def test_a_fit_is_the_same_in_all_of_them_at_once(method, make, digits, network):
     def fitted():
-        clf = make(copy.deepcopy(network), Regularised, hypergradient=method, max_epochs=1, e2=2)
+        clf = make(copy.deepcopy(network), Regularised, meta__hypergradient=method, max_epochs=1, e2=2)
         return values_of(clf.fit(*digits))
 
     plain = fitted()
@@ -140,11 +140,11 @@ def test_a_distpro_fit_is_the_same(make_distpro, images):
 
 def test_a_fit_that_autocasts_is_the_same_in_autocast(make, digits, logits):
     # The ambient one keeps its casts of weights as long as it lasts, which is all the fit.
-    plain = values_of(make(autocast=True, meta="naive").fit(*digits, teacher_logits=logits))
+    plain = values_of(make(execution="bfloat16", meta="naive").fit(*digits, teacher_logits=logits))
     exact = values_of(make(meta="naive").fit(*digits, teacher_logits=logits))
     assert any((plain[name] != exact[name]).any() for name in plain)
     with torch.autocast("cpu", torch.bfloat16):
-        found = make(autocast=True, meta="naive").fit(*digits, teacher_logits=logits)
+        found = make(execution="bfloat16", meta="naive").fit(*digits, teacher_logits=logits)
         assert_equal(values_of(found), plain)
 
 
@@ -152,7 +152,7 @@ def test_casts_of_the_ambient_autocast_are_not_lost(make, digits, logits):
     layer, x = nn.Linear(3, 2), torch.ones(1, 3)
     with torch.autocast("cpu", torch.bfloat16):
         before = layer(x)
-        make(autocast=True, meta="naive", max_epochs=1).fit(*digits, teacher_logits=logits)
+        make(execution="bfloat16", meta="naive", max_epochs=1).fit(*digits, teacher_logits=logits)
         assert torch.is_autocast_enabled("cpu") and torch.equal(layer(x), before)
         assert layer(x).dtype is torch.bfloat16
     with torch.no_grad():

@@ -226,7 +226,9 @@ def test_other_images_are_refused(shape):
 def test_as_the_student(hypergradient, make, images):
     X, y = images
     logits = 4 * np.eye(4)[y]
-    clf = make(student=CIFARResNet, student__depth=8, hypergradient=hypergradient, meta="gradient", lr=0.01)
+    clf = make(
+        student=CIFARResNet, student__depth=8, meta__hypergradient=hypergradient, meta="gradient", lr=0.01
+    )
     clf.fit(X, y, teacher_logits=logits)
     assert clf.student_.linear.out_features == 4
     path = clf.metaparameter_path_

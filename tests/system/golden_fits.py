@@ -63,13 +63,13 @@ def fits():
     cnn = _network(CNNStudent, (1, 8, 8), 10, channels=(8, 8, 8))
     return {
         "linear": _distilled(forest),
-        "gradient": _distilled(mlp, meta="gradient", hypergradient="jvp"),
+        "gradient": _distilled(mlp, meta="gradient", meta__hypergradient="jvp"),
         "adam": _distilled(mlp, meta="gradient", optimizer=torch.optim.Adam, lr=0.01),
-        "exact": _distilled(mlp, meta="gradient", hypergradient="exact"),
+        "exact": _distilled(mlp, meta="gradient", meta__hypergradient="exact"),
         "hyperopt": _distilled(forest, meta="hyperopt"),
         "random": _distilled(forest, meta="random"),
         "cnn": _distilled(cnn, CNNStudent),
-        "paper": _distilled(forest, **(PAPER_SETTINGS | {"val_temperature": "auto"})),
+        "paper": _distilled(forest, **(PAPER_SETTINGS | {"meta__val_temperature": "auto"})),
         "distpro": _distpro(),
         "distpro linear, learned": _distpro(meta="linear", logit_weight="learned"),
         "distpro equal": _distpro(weights="equal", logit_weight=0.5),

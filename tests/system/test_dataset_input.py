@@ -145,7 +145,7 @@ def test_given_validation_dataset(make, digits, logits):
 
 
 @pytest.mark.parametrize(
-    "params", [{"meta": "hyperopt", "max_epochs": 1}, {"val_temperature": "auto"}], ids=str
+    "params", [{"meta": "hyperopt", "max_epochs": 1}, {"meta__val_temperature": "auto"}], ids=str
 )
 def test_what_passes_over_all_of_D_val(params, make, digits, logits):
     arrays, loaded = make(**params).fit(*digits, teacher_logits=logits), make(**params)

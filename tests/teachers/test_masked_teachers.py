@@ -33,7 +33,7 @@ def test_hypergradient_is_the_limit(method, scaling):
     torch.manual_seed(0)
     student = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 4)).double()
     X, y, f = torch.randn(12, 6).double(), torch.arange(12) % 4, 3 * torch.randn(12, 4).double()
-    how = {"temperature": 2.0, "temperature_scaling": scaling}
+    how = {"temperature": 2.0, "loss__temperature_scaling": scaling}
     found, limit = (
         hypergradient(
             student, (X, y), (X, y), f.index_fill(1, torch.tensor([2]), value), method=method, **how
@@ -45,7 +45,7 @@ def test_hypergradient_is_the_limit(method, scaling):
 
 
 @pytest.mark.parametrize(
-    "how", [{"meta": "linear"}, *({"meta": "gradient", "hypergradient": m} for m in METHODS)]
+    "how", [{"meta": "linear"}, *({"meta": "gradient", "meta__hypergradient": m} for m in METHODS)]
 )
 def test_paths_are_those_of_the_limit(how, masked, make, digits):
     """To the bit: of one mask by −inf and one by −1e4 both are exactly 0 after the softmax."""

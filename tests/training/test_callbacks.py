@@ -49,12 +49,12 @@ def test_frozen_layers(method, frozen_until, make, digits, logits):
         ("freeze", Freezer("layers.1.*")),
         ("unfreeze", Unfreezer("layers.1.*", at=frozen_until or 99)),
     ]
-    clf = make(callbacks=callbacks, meta="gradient", hypergradient=method, max_epochs=3)
+    clf = make(callbacks=callbacks, meta="gradient", meta__hypergradient=method, max_epochs=3)
     clf.fit(*digits, teacher_logits=logits)
     untrained = make(max_epochs=1, lr=1e-30, meta="none").fit(*digits).student_
     equal = torch.equal(clf.student_.layers[1].weight, untrained.layers[1].weight)
     assert equal == (frozen_until is None)
-    exact = make(callbacks=callbacks, meta="gradient", hypergradient="exact", max_epochs=3)
+    exact = make(callbacks=callbacks, meta="gradient", meta__hypergradient="exact", max_epochs=3)
     path = exact.fit(*digits, teacher_logits=logits).metaparameter_path_["lambda1"]
     np.testing.assert_allclose(clf.metaparameter_path_["lambda1"], path, atol=2e-3)
     assert np.ptp(path) > 5e-3

@@ -96,7 +96,7 @@ def test_captured_fits_equal_plain_ones(make, digits, logits, captured, student,
         settings = {"student": STUDENTS[student](), "max_epochs": 4, "e1": 4, "e2": 4, **optimizer}
     plain = make(**settings).fit(*digits, teacher_logits=logits)
     assert TapeGraph.captures == 0
-    graphed = make(cuda_graph=True, **settings).fit(*digits, teacher_logits=logits)
+    graphed = make(execution="cuda_graph", **settings).fit(*digits, teacher_logits=logits)
     # Gradient and plain iterations, in full batches and in the last: four graphs at most.
     assert 2 <= TapeGraph.captures <= 4
     for name in ("lambda1", "temperature", "val_loss"):
@@ -118,7 +118,7 @@ def test_captured_anew_when_the_learning_rate_changes(make, digits, logits, capt
             *digits, teacher_logits=logits
         )
 
-    plain, graphed = fit(), fit(cuda_graph=True)
+    plain, graphed = fit(), fit(execution="cuda_graph")
     assert TapeGraph.captures == 3  # one for each rate
     for a, b in zip(plain.student_.parameters(), graphed.student_.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
@@ -127,7 +127,7 @@ def test_captured_anew_when_the_learning_rate_changes(make, digits, logits, capt
 def test_students_that_draw_are_not_captured(make, digits, logits, captured, caplog):
     student = nn.Sequential(nn.Linear(64, 8), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 10))
     with caplog.at_level(logging.INFO, logger="sklearn_kd"):
-        make(student=student, cuda_graph=True).fit(*digits, teacher_logits=logits)
+        make(student=student, execution="cuda_graph").fit(*digits, teacher_logits=logits)
     assert TapeGraph.captures == 0
     assert "draws random numbers" in caplog.text
 
@@ -144,7 +144,7 @@ def test_reasons_are_logged(make, digits, logits, caplog, settings, reason):
 
     callbacks = [GradientNormClipping(1.0)] if settings else None
     with caplog.at_level(logging.INFO, logger="sklearn_kd"):
-        make(cuda_graph=True, callbacks=callbacks).fit(*digits, teacher_logits=logits)
+        make(execution="cuda_graph", callbacks=callbacks).fit(*digits, teacher_logits=logits)
     assert reason in caplog.text
 
 
@@ -161,6 +161,6 @@ def test_captured_on_a_gpu(make, digits, logits):
     """The same as on the tape, in a real graph."""
     settings = {"device": "cuda", "max_epochs": 4, "e1": 4, "e2": 4}
     plain = make(**settings).fit(*digits, teacher_logits=logits)
-    graphed = make(cuda_graph=True, **settings).fit(*digits, teacher_logits=logits)
+    graphed = make(execution="cuda_graph", **settings).fit(*digits, teacher_logits=logits)
     for a, b in zip(plain.student_.parameters(), graphed.student_.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)

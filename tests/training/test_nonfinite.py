@@ -102,7 +102,12 @@ def student():
 def test_a_skipped_step_moves_nothing(make, digits, logits, reading, optimizer, meta_optimizer, clips):
     watch = Spoils({0, 3, 4})
     callbacks = [watch, *([GradientNormClipping(1.0)] if clips else [])]
-    settings = {"meta": "gradient", "meta_optimizer": meta_optimizer, "meta_lr": 0.1, "callbacks": callbacks}
+    settings = {
+        "meta": "gradient",
+        "meta__optimizer": meta_optimizer,
+        "meta__lr": 0.1,
+        "callbacks": callbacks,
+    }
     clf = make(student=student(), max_epochs=2, **settings, **OPTIMIZERS[optimizer])
     with pytest.warns(
         ConvergenceWarning, match="3 of 2[0-9] steps were skipped.*first in iteration 0"
@@ -170,7 +175,7 @@ def test_infinite_hypergradients_are_not_followed(make, digits, logits, monkeypa
         return h * torch.inf, loss
 
     monkeypatch.setattr(StepRecord, "hypergradient", infinite)
-    clf = make(meta="gradient", meta_clip=1.0, meta_lr=0.1, max_epochs=1)
+    clf = make(meta="gradient", meta__clip=1.0, meta__lr=0.1, max_epochs=1)
     with pytest.warns(ConvergenceWarning, match="0 of .* hypergradients that were not finite"):
         clf.fit(*digits, teacher_logits=logits)
     assert set(clf.metaparameter_path_["lambda1"]) == {0.5}
@@ -202,7 +207,7 @@ def test_healthy_fits_say_nothing_and_count_nothing(make, digits, logits):
 
 def test_metaparameters_stay_within_bounds_at_any_rate(make, digits, logits):
     for meta_optimizer in (torch.optim.SGD, torch.optim.Adam):
-        clf = make(meta="gradient", meta_lr=1e300, meta_optimizer=meta_optimizer, meta_coordinates="raw")
+        clf = make(meta="gradient", meta__lr=1e300, meta__optimizer=meta_optimizer, meta__coordinates="raw")
         path = clf.fit(*digits, teacher_logits=logits).metaparameter_path_
         assert ((path["lambda1"] >= 0) & (path["lambda1"] <= 1)).all()
         assert ((path["temperature"] >= 1) & (path["temperature"] <= 10)).all()

@@ -33,9 +33,9 @@ def made_net(student, lambda1, temperature, **params):
         classes=np.arange(10),
         **(
             {
-                "temperature_scaling": "hinton",
-                "val_temperature": 1.0,
-                "hypergradient": "finite_difference",
+                "loss__temperature_scaling": "hinton",
+                "meta__val_temperature": 1.0,
+                "meta__hypergradient": "finite_difference",
             }
             | quick
             | params
@@ -117,7 +117,7 @@ def always(monkeypatch):
         {"optimizer": torch.optim.Adam, "lr": 3e-3},
         {"optimizer": torch.optim.AdamW, "lr": 3e-3, "optimizer__weight_decay": 0.1},
         {"optimizer__param_groups": [("*bias", {"lr": 0.02})]},
-        {"temperature_scaling": "none", "val_temperature": "auto"},
+        {"loss__temperature_scaling": "none", "meta__val_temperature": "auto"},
         {"iterator_train__drop_last": True, "iterator_train__shuffle": False},
     ],
     ids=str,
@@ -320,7 +320,7 @@ def test_reasons_against(students, params, match, rows):
         ({"optimizer__momentum": 0.9}, "optimizer"),
         ({"batch_size": 16}, "rows and batches"),
         ({"max_epochs": 4}, "max_epochs"),
-        ({"temperature_scaling": "none"}, "temperature_scaling"),
+        ({"loss__temperature_scaling": "none"}, "temperature_scaling"),
     ],
     ids=str,
 )
