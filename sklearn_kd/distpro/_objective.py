@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -134,7 +134,7 @@ class PathwayObjective:
         """Ask the teacher, and run the student and the transforms of the active pathways."""
         x, active = batch[0], self.weights.active(values)
         maps, teacher_logits = self._ask(x, active)
-        logits, losses = self.pathway_pass(student, others["transforms"], x, maps, active)
+        logits, losses = self.pathway_pass(student, _transforms(others), x, maps, active)
         if logits.dtype is torch.bfloat16:  # of autocast
             logits = logits.float()
         self._n_active.append(len(active))
@@ -183,7 +183,7 @@ class PathwayObjective:
 
     def outputs(self, student: nn.Module, run: Any, others: Mapping[str, nn.Module]) -> Callable[..., Tensor]:
         """Return the function from inputs and the teacher's maps to the joined outputs."""
-        transforms, pathway_pass = others["transforms"], self.pathway_pass
+        transforms, pathway_pass = _transforms(others), self.pathway_pass
 
         def outputs(x: Tensor, maps: Mapping[str, Tensor]) -> Tensor:
             return self._joined(*pathway_pass(student, transforms, x, maps))
@@ -201,8 +201,16 @@ class PathwayObjective:
         """Return how many pathways ran per iteration."""
         return {"pathways": sum(self._n_active) / max(1, len(self._n_active))}
 
+    def forget(self) -> None:
+        """Drop the teacher."""
+        self.teacher = None
+
     def batch_key(self) -> None:
         """Return None: pathways of several students are not computed at once."""
+
+
+def _transforms(others: Mapping[str, nn.Module]) -> nn.ModuleList:
+    return cast(nn.ModuleList, others["transforms"])
 
 
 class PathwayEvaluation(NamedTuple):

@@ -104,7 +104,7 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
 
     def _named_strategy(self) -> Strategy:
         """Return the strategy that ``meta`` names, or a copy of the one it is."""
-        makers = {name: STRATEGIES[name] for name in self._strategies}
+        makers: dict[str, Callable[[], Strategy]] = {name: STRATEGIES[name] for name in self._strategies}
         makers["linear"] = partial(Linear, e1=self.e1, e2=self.e2)
         given = self._routed("meta")
         own_cycle = [name for name in ("e1", "e2") if name in given and isinstance(self.meta, str)]

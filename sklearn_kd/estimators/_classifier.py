@@ -408,8 +408,8 @@ class DistilledClassifier(DistilledFiles):
         # A rehearsal: what only skorch and torch can judge fails here, before the teacher is trained.
         space = self._space()
         strategy.check(space)
-        check_loss(self._loss(), space, len(self.classes_), weight is not None)
         start = self._start(space, strategy, np.random.default_rng(0))
+        check_loss(self._loss(), start, len(self.classes_), weighted=weight is not None)
         rehearsal = self._make_net(student, strategy, start, listed_callbacks(self.callbacks))
         if valid is not None:
             rehearsal.get_iterator(valid)
@@ -461,7 +461,7 @@ class DistilledClassifier(DistilledFiles):
             space = space.in_raw_coordinates()
         metaparameters = MetaparameterPath(space, start, {"loss": strategy.steps()}, device=device)
         routed = self._passed_on("optimizer", "iterator_train", "iterator_valid", "callbacks")
-        params = {
+        params: dict[str, Any] = {
             "optimizer": optimizer_class(self.optimizer),
             "lr": self.lr,
             "max_epochs": self.max_epochs,

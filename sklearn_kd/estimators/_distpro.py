@@ -415,7 +415,7 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         if net is None or not net.interrupted_:
             net = self._keep(self._retraining_net(run), run, "retraining")
             train_alone(net, run.retraining.data, run.retraining.seeds.training)
-        net.objective.teacher = None
+        net.objective.forget()
         self.__dict__.update(self._fitted_attributes(net, run))
         net.metaparameters.forget_path()
         of_retraining = convergence_message(net, run.retraining.data.train, self.classes_, _MONITOR)

@@ -10,21 +10,19 @@ from sklearn.base import BaseEstimator
 from torch import Tensor
 
 from sklearn_kd.losses._targets import Targets
-from sklearn_kd.meta._space import Metaparameter, MetaparameterSpace
+from sklearn_kd.meta._space import Metaparameter
 
 
 class Evaluation(Protocol):
-    """A training loss of one batch, its gradients, and how the metaparameters change these.
+    """A training loss of one batch, its gradients, and how the metaparameters change these."""
 
-    Attributes
-    ----------
-    value : Tensor of shape ()
-    gradients : list of Tensor
-        ∂L/∂s for each tensor s that the loss is a function of.
-    """
+    @property
+    def value(self) -> Tensor:
+        """The loss, shape ()."""
 
-    value: Tensor
-    gradients: list[Tensor]
+    @property
+    def gradients(self) -> list[Tensor]:
+        """∂L/∂s for each tensor s that the loss is a function of."""
 
     def contract(self, u: Tensor) -> Tensor:
         """Return ⟨∂²L/∂s ∂a_j, u⟩ for each of m metaparameter components, shape (m,)."""
@@ -104,7 +102,7 @@ class DistillationLoss(BaseEstimator):
         raise NotImplementedError(f"{type(self).__name__} must define metaparameters(self, n_classes).")
 
     def loss(
-        self, logits: Tensor, teacher_logits: Tensor, labels: Tensor, **metaparameters: Tensor
+        self, logits: Tensor, teacher_logits: Any, labels: Tensor, *args: Any, **metaparameters: Any
     ) -> Tensor:
         """Return the losses of the rows of a batch.
 
@@ -113,7 +111,8 @@ class DistillationLoss(BaseEstimator):
         logits : Tensor of shape (B, K)
             The student's.
         teacher_logits : Tensor of shape (B, K)
-            A logit of −inf is a probability of 0.
+            A logit of −inf is a probability of 0. None where there is no teacher and ``needs_teacher`` is
+            False.
         labels : Tensor of shape (B,), int64
             Class codes: places in ``classes_``.
         **metaparameters : Tensor
@@ -230,7 +229,7 @@ def mean_loss(losses: Tensor, targets: Targets) -> Tensor:
     return (losses if targets.weight is None else targets.weight.to(losses) * losses).mean()
 
 
-def check_loss(loss: DistillationLoss, space: MetaparameterSpace, n_classes: int, weighted: bool) -> None:
+def check_loss(loss: DistillationLoss, start: Mapping[str, Any], n_classes: int, *, weighted: bool) -> None:
     """Try a loss on two rows before any training.
 
     Raises
@@ -243,15 +242,14 @@ def check_loss(loss: DistillationLoss, space: MetaparameterSpace, n_classes: int
     name = type(loss).__name__
     logits = torch.linspace(-1, 1, 2 * n_classes).reshape(2, n_classes)
     targets = Targets(torch.tensor([0, n_classes - 1]), logits.flip(1), torch.ones(2) if weighted else None)
-    values = space.split(torch.as_tensor(space.join(space.starts)))
     try:
         with torch.enable_grad():
             z = logits.clone().requires_grad_()
-            given = {key: value.to(z.dtype) for key, value in values.items()}
+            given = {key: torch.as_tensor(value, dtype=z.dtype) for key, value in start.items()}
             losses = loss.loss(z, targets.teacher_logits, targets.labels, **given)
     except TypeError as error:
         raise TypeError(
-            f"loss={name} could not be called with the metaparameters {list(space)}: {error} Its method loss "
+            f"loss={name} could not be called with the metaparameters {list(start)}: {error} Its method loss "
             "takes (logits, teacher_logits, labels) and each metaparameter as a keyword argument."
         ) from error
     if not isinstance(losses, Tensor):

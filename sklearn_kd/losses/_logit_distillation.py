@@ -80,8 +80,8 @@ class LogitDistillation(DistillationLoss):
         teacher_logits: Tensor,
         labels: Tensor,
         *,
-        lambda1: Tensor,
-        temperature: Tensor,
+        lambda1: Any,
+        temperature: Any,
     ) -> Tensor:
         """Return the losses of the rows; the form that :meth:`evaluate` has the derivatives of."""
         scale = TEMPERATURE_SCALINGS[self.temperature_scaling][0](temperature)

@@ -78,6 +78,9 @@ class Objective(Protocol):
     def epoch_record(self) -> dict[str, float]:
         """Return what the history records of an epoch, by name."""
 
+    def forget(self) -> None:
+        """Drop what only training needs."""
+
     def batch_key(self) -> Hashable | None:
         """Return what must agree for several students to be evaluated at once; None if they cannot."""
 
@@ -130,6 +133,9 @@ class LogitObjective:
     def epoch_record(self) -> dict[str, float]:
         """Return nothing: the metaparameters are recorded by the net."""
         return {}
+
+    def forget(self) -> None:
+        """Keep all: there is nothing that only training needs."""
 
     def batch_key(self) -> Hashable | None:
         """Return the parameters of the loss "kd"; other losses are evaluated one student at a time."""

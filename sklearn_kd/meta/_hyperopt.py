@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -143,7 +142,7 @@ class _Parzen:
             setting[name] = np.reshape(values, entry.shape) if entry.shape else values[0]
         return setting
 
-    def tell(self, losses: Sequence[float]) -> None:
+    def tell(self, losses: np.ndarray) -> None:
         """Record the losses of the trials that were asked for last."""
         from hyperopt import JOB_STATE_DONE, STATUS_FAIL, STATUS_OK
 

@@ -193,8 +193,8 @@ class MetaparameterPath:
         self._annotate(predicted=True)
 
     def _theta(self) -> Tensor:
-        thetas = [group.theta for group in self._groups]
-        return thetas[0] if len(thetas) == 1 else torch.cat(thetas) if thetas else self._now
+        thetas: list[Tensor] = [group.theta for group in self._groups]
+        return thetas[0] if len(thetas) == 1 else torch.cat([*thetas]) if thetas else self._now
 
     # ----------------------------------------------------------------------------------
     # History

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -263,7 +264,7 @@ def check_val_temperature(value: Any) -> None:
 
 
 def _check_real(name: str, value: Any, least: float | None = None, above: float | None = None) -> None:
-    right = isinstance(value, Real) and not isinstance(value, bool) and np.isfinite(value)
+    right = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
     right = right and (least is None or value >= least) and (above is None or value > above)
     if not right:
         bound = f"of at least {least:g}" if above is None else f"above {above:g}"
