@@ -19,8 +19,9 @@ from sklearn_kd._sklearn_compat import Interval, StrOptions, safe_indexing, with
 from sklearn_kd.bilevel._hypergradient import METHODS
 from sklearn_kd.checkpointing._manager import Journal
 from sklearn_kd.estimators._augmentation import checked_augmentation
-from sklearn_kd.estimators._base import Seeds, at, unharmed_by_failure
+from sklearn_kd.estimators._base import BaseDistiller, Seeds, at, unharmed_by_failure
 from sklearn_kd.estimators._callback_checks import CALLBACK_KINDS, check_callback_names, listed_callbacks
+from sklearn_kd.estimators._classifier_state import CLASSIFIER_STATE
 from sklearn_kd.estimators._learned_nothing import convergence_message, warn_of_convergence, warn_of_scales
 from sklearn_kd.estimators._plan import Run
 from sklearn_kd.estimators._unused_parameters import beside_strategy, warn_without_effect
@@ -28,7 +29,6 @@ from sklearn_kd.inputs._data import SplitData, as_tensor
 from sklearn_kd.losses._logits import TEMPERATURE_SCALINGS
 from sklearn_kd.meta import Fixed, Setting, Strategy
 from sklearn_kd.meta._path import LAMBDA1_BOUNDS, Metaparameters, check_bounds
-from sklearn_kd.persistence._save_load import DistilledFiles
 from sklearn_kd.runtime._processes import warn_of_ranks
 from sklearn_kd.runtime._torch_modes import ordinary_torch
 from sklearn_kd.teachers._class_alignment import checked_teacher_classes, warn_if_out_of_order
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class DistilledClassifier(DistilledFiles):
+class DistilledClassifier(BaseDistiller):
     """A small neural network trained on labels and a big model's answers together.
 
     The student minimises lambda1 · CE(labels) + (1 − lambda1) · s(T) · CE(teacher at T,
@@ -281,6 +281,8 @@ class DistilledClassifier(DistilledFiles):
         "verbose": ["verbose"],
         "random_state": ["random_state"],
     }
+
+    _state_functions = CLASSIFIER_STATE
 
     net_: DistillationNet
     strategy_: Strategy

@@ -27,9 +27,9 @@ from sklearn_kd.distpro._process import (
 from sklearn_kd.estimators._base import unharmed_by_failure
 from sklearn_kd.estimators._callback_checks import CALLBACK_KINDS, listed_callbacks
 from sklearn_kd.estimators._distpro_plan import BaseDistPro, Run, SearchOutcome
+from sklearn_kd.estimators._distpro_state import DISTPRO_STATE
 from sklearn_kd.estimators._learned_nothing import convergence_message, warn_of_convergence
 from sklearn_kd.meta import Fixed, Strategy
-from sklearn_kd.persistence._save_load import DistProFiles
 from sklearn_kd.runtime._torch_modes import ordinary_torch
 from sklearn_kd.training._interrupts import end_interrupted
 from sklearn_kd.training._optimizers import OPTIMIZER_KINDS, optimizer_class
@@ -60,7 +60,7 @@ _RECORDED = (
 )  # fmt: skip
 
 
-class DistProClassifier(DistProFiles, BaseDistPro):
+class DistProClassifier(BaseDistPro):
     """A small network taught by a big one's feature maps, along a schedule that is searched.
 
     Between the layers of student and teacher there are many pathways for knowledge to take.
@@ -288,6 +288,8 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         "verbose": ["verbose"],
         "random_state": ["random_state"],
     }
+
+    _state_functions = DISTPRO_STATE
 
     process_: DistillationProcess | None
     pathways_: list[Pathway]

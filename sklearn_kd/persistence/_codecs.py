@@ -157,6 +157,19 @@ def decoded_parameter(name: str, value: Any) -> Any:
     return made
 
 
+def finite_number(value: Any) -> float:
+    """Return a number of the file as a float.
+
+    Raises
+    ------
+    ContentError
+        If it is no number, or not finite.
+    """
+    if type(value) not in (int, float) or not np.isfinite(value):
+        raise ContentError(f"{str(value)[:100]!r} where a number should be")
+    return float(value)
+
+
 # --------------------------------------------------------------------------------------
 # Labels
 
