@@ -12,7 +12,7 @@ from torch import nn
 from sklearn_kd.estimators._prediction_net import prediction_params
 from sklearn_kd.meta._path import PATH_DTYPE, Metaparameters
 from sklearn_kd.meta._trials import TRIALS_DTYPE
-from sklearn_kd.persistence._codecs import ContentError, finite_number, take_table, tensors_of
+from sklearn_kd.persistence._codecs import ContentError, finite_number, table_content, take_table
 from sklearn_kd.persistence._container import Content
 from sklearn_kd.persistence._save_load import StateFunctions
 from sklearn_kd.training._distillation_net import DistillationNet
@@ -36,10 +36,15 @@ def to_content(estimator: DistilledClassifier, lost: set[str]) -> Content:
     -------
     Content
     """
-    tensors = tensors_of(estimator.metaparameter_path_, "metaparameter_path")
+    about = {name: float(getattr(estimator, name)) for name in _NUMBERS}
+    tables = [table_content(estimator.metaparameter_path_, "metaparameter_path")]
     if hasattr(estimator, "trials_"):
-        tensors |= tensors_of(estimator.trials_, "trials")
-    return Content({name: float(getattr(estimator, name)) for name in _NUMBERS}, tensors)
+        tables.append(table_content(estimator.trials_, "trials"))
+    content = Content(about, {})
+    for table in tables:
+        content.about.update(table.about)
+        content.tensors.update(table.tensors)
+    return content
 
 
 def from_content(
@@ -67,18 +72,18 @@ def from_content(
     ContentError
         If the content is wrong.
     """
-    about, tensors = content
+    about = content.about
     fitted: dict[str, Any] = {name: finite_number(about[name]) for name in _NUMBERS}
     temperatures = [fitted["temperature_"], fitted["val_temperature_"]]
     _check_metaparameters([fitted["lambda1_"]], temperatures, "numbers")
-    path = fitted["metaparameter_path_"] = take_table(tensors, "metaparameter_path", PATH_DTYPE)
+    path = fitted["metaparameter_path_"] = take_table(content, "metaparameter_path", PATH_DTYPE)
     _check_metaparameters(path["lambda1"], path["temperature"], "path")
     if len(path) != estimator.n_iter_:
         raise ContentError(f"a path of {len(path)} iterations of {estimator.n_iter_}")
     if "meta" not in about["left_out"] or "meta" in given:  # else the strategy is unknown
         fitted["strategy_"] = estimator._named_strategy()
-    if "trials.val_loss" in tensors:
-        trials = fitted["trials_"] = take_table(tensors, "trials", TRIALS_DTYPE)
+    if "trials_columns" in about:
+        trials = fitted["trials_"] = take_table(content, "trials", TRIALS_DTYPE)
         _check_metaparameters(trials["lambda1"], trials["temperature"], "trials")
         if "strategy_" in fitted:
             fitted["strategy_"].trials_ = trials
