@@ -19,9 +19,9 @@ from skorch import NeuralNet
 from skorch.history import History
 
 from sklearn_kd._sklearn_compat import CallbackSupportMixin, clone_by_parameters
+from sklearn_kd.checkpointing._checkpoints import Checkpoints
 from sklearn_kd.checkpointing._file import checked_folder
 from sklearn_kd.checkpointing._fingerprint import digest_of, parameters_of, samples_of
-from sklearn_kd.checkpointing._manager import Checkpoints
 from sklearn_kd.errors._did_you_mean import nearest
 from sklearn_kd.estimators._callback_checks import check_monitors, check_schedules
 from sklearn_kd.estimators._html import parts_block
