@@ -32,7 +32,6 @@ from sklearn_kd.losses._logits import validation_loss
 from sklearn_kd.meta import Strategy
 from sklearn_kd.meta._path import LearnedPath
 from sklearn_kd.runtime._devices import as_number, full_precision, reading_is_free
-from sklearn_kd.runtime._memory import training_named
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.runtime._snapshots import BufferSnapshot, OptimizerSnapshot
 from sklearn_kd.teachers._logit_checks import AnswersWatch
@@ -40,6 +39,7 @@ from sklearn_kd.training._cuda_graph import CapturedIterations, why_not_captured
 from sklearn_kd.training._divergence import OverflowCheck, has_finite_state
 from sklearn_kd.training._interrupts import from_outside
 from sklearn_kd.training._label_scorers import show_labels_to_scorers
+from sklearn_kd.training._memory_errors import explain_memory_of_training
 from sklearn_kd.training._nonfinite import (
     GOOD,
     MEND,
@@ -169,7 +169,7 @@ class TrainingNet(NeuralNetClassifier):
         try:
             if self.checkpointer_ is not None:
                 epochs -= self.checkpointer_.restore()
-            with training_named(self, X):
+            with explain_memory_of_training(self, X):
                 return super().fit_loop(X, y, epochs, **params)
         except KeyboardInterrupt as interrupt:
             self.interrupted_ = from_outside(interrupt)
