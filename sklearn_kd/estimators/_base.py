@@ -19,14 +19,21 @@ from skorch import NeuralNet
 from skorch.history import History
 
 from sklearn_kd._sklearn_compat import CallbackSupportMixin, clone_by_parameters
+from sklearn_kd.checkpointing._checkpoints import Checkpoints
 from sklearn_kd.checkpointing._file import checked_folder
 from sklearn_kd.checkpointing._fingerprint import digest_of, parameters_of, samples_of
-from sklearn_kd.checkpointing._manager import Checkpoints
 from sklearn_kd.errors._did_you_mean import nearest
 from sklearn_kd.estimators._callback_checks import check_monitors, check_schedules
 from sklearn_kd.estimators._html import parts_block
 from sklearn_kd.inputs._arrays import from_torch
-from sklearn_kd.inputs._data import DistillationData, LoadedData, SplitData, as_tensor, split_rows
+from sklearn_kd.inputs._data import (
+    DistillationData,
+    LoadedData,
+    SplitData,
+    as_tensor,
+    describe_allocations,
+    split_rows,
+)
 from sklearn_kd.inputs._torch_datasets import DatasetRows, is_dataset, read
 from sklearn_kd.inputs._validation import CheckedRows
 from sklearn_kd.losses._logits import Targets
@@ -35,7 +42,12 @@ from sklearn_kd.persistence._export import export_student
 from sklearn_kd.persistence._save_load import StateFunctions, load_estimator, save_estimator
 from sklearn_kd.runtime._devices import checked_device
 from sklearn_kd.runtime._global_lock import turn
-from sklearn_kd.runtime._memory import held_of, mebibytes, needing_less, out_of_memory_named, size_of
+from sklearn_kd.runtime._memory import (
+    explain_out_of_memory,
+    format_mebibytes,
+    format_weights_size,
+    memory_advice,
+)
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.runtime._torch_modes import ordinary_torch
 from sklearn_kd.students._students import build_student, check_student, in_float32
@@ -215,13 +227,13 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
             return f"batch_size={self.batch_size} and {held()}"
 
         ways = ways or ("X as a Dataset, whose rows are copied batch by batch",)
-        return out_of_memory_named(doing, situation, needing_less(self._device(), *ways))
+        return explain_out_of_memory(doing, situation, memory_advice(self._device(), *ways))
 
     def _rows_to_copy(self, X) -> str:
         logits = 4 * len(X) * len(self.classes_)
         return (
-            f"data of {mebibytes(getattr(X, 'nbytes', 0))} to be copied to {self._device()}, where cached "
-            f"teacher logits will take {mebibytes(logits)}"
+            f"data of {format_mebibytes(getattr(X, 'nbytes', 0))} to be copied to {self._device()}, where "
+            f"cached teacher logits will take {format_mebibytes(logits)}"
         )
 
     # ----------------------------------------------------------------------------------
@@ -303,7 +315,7 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
         ``rows``: which rows of the whole X these are, for messages.
         """
         ways = "teacher_logits, computed in parts beforehand", "a smaller batch_size with X as a Dataset"
-        asking = self._memory_named("asking the teacher", lambda: held_of([train]), *ways)
+        asking = self._memory_named("asking the teacher", lambda: describe_allocations([train]), *ways)
         with asking, naming_rows(rows):
             logits = self._asked(teacher, train, X, y, weight, seed)
             refuse_wrong_numbers(logits, name_of(self.teacher))
@@ -604,7 +616,8 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
         doing, net = f"predicting in batches of {n_rows} rows", self.net_
 
         def held():
-            return f"weights of {size_of([net.module_])} on {net.device}; no teacher logits are cached"
+            weights = format_weights_size([net.module_])
+            return f"weights of {weights} on {net.device}; no teacher logits are cached"
 
         return self._memory_named(doing, held, *ways)
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from sklearn_kd._sklearn_compat import Interval, StrOptions, safe_indexing, with_callbacks
 from sklearn_kd.bilevel._hypergradient import METHODS
-from sklearn_kd.checkpointing._manager import Journal
+from sklearn_kd.checkpointing._trial_cache import TrialCache
 from sklearn_kd.estimators._augmentation import checked_augmentation
 from sklearn_kd.estimators._base import BaseDistiller, Seeds, at, unharmed_by_failure
 from sklearn_kd.estimators._callback_checks import CALLBACK_KINDS, check_callback_names, listed_callbacks
@@ -429,7 +429,7 @@ class DistilledClassifier(BaseDistiller):
             net, interrupted.net.interrupted_ = interrupted.net, True
         self._publish(net, run)
         run.report.finish()
-        run.checkpoints.end(net.interrupted_)
+        run.checkpoints.close(net.interrupted_)
         end_interrupted(net.interrupted_, len(net.history), self.max_epochs, self.n_iter_)
         return self
 
@@ -483,8 +483,8 @@ class DistilledClassifier(BaseDistiller):
 
     def _ready_net(self, run):
         """Return the net about to be trained, its metaparameters where the strategy starts them."""
-        journal = Journal(run.checkpoints)
-        trials = Trials(partial(self._trial_net, run), run.data, run.seeds.training, journal)
+        cache = TrialCache(run.checkpoints)
+        trials = Trials(partial(self._trial_net, run), run.data, run.seeds.training, cache)
         rng = np.random.default_rng(run.seeds.strategy)
         lambda1, temperature = self._where_to_start(run.strategy, rng)
         setting = Setting(lambda1, temperature, rng, trials.losses, self.verbose)

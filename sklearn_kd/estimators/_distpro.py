@@ -428,7 +428,8 @@ class DistProClassifier(BaseDistPro):
             run, net = self._search(run)
             of_search = convergence_message(net, searched, self.classes_, _MONITOR, who)
         if net is None or not net.interrupted_:
-            net = self._keep(self._retraining_net(run), run, "retraining")
+            net = self._retraining_net(run)
+            net.checkpointer_ = self._checkpointer(net, run, "retraining")
             train_alone(net, run.retraining.data, run.retraining.seeds.training)
         net.teacher = None
         self.__dict__.update(self._fitted_attributes(net, run))
@@ -436,7 +437,7 @@ class DistProClassifier(BaseDistPro):
         of_retraining = convergence_message(net, run.retraining.data.train, self.classes_, _MONITOR)
         warn_of_convergence(of_retraining or of_search)
         run.report.finish()
-        run.checkpoints.end(net.interrupted_)
+        run.checkpoints.close(net.interrupted_)
         end_interrupted(net.interrupted_, len(net.history), net.max_epochs, self.n_iter_)
         return self
 
@@ -451,10 +452,10 @@ class DistProClassifier(BaseDistPro):
         ]
         callbacks += run.report.epochs(lambda net: self._fitted_attributes(net, run), "search epoch")
         net = self._make_net(run, run.search, factors, strategy, callbacks, max_epochs=self.search_epochs)
-        keeper = self._keep(net, run, "search").keeper_
+        checkpointer = net.checkpointer_ = self._checkpointer(net, run, "search")
         known = None
-        if keeper is not None:
-            known = keeper.outcome(net, lambda known: self._process_of(SearchOutcome(**known), run))
+        if checkpointer is not None:
+            known = checkpointer.stage_result(lambda known: self._process_of(SearchOutcome(**known), run))
         if known is not None:
             found = SearchOutcome(**known)
         else:
@@ -462,8 +463,8 @@ class DistProClassifier(BaseDistPro):
             if not net.metaparameters.iteration:
                 raise KeyboardInterrupt  # by a user or a callback; nothing has been learned
             found = SearchOutcome.of(net)
-            if keeper is not None and not net.interrupted_:
-                keeper.conclude(net, found._asdict())
+            if checkpointer is not None and not net.interrupted_:
+                checkpointer.finish_stage(found._asdict())
         return run._replace(process=self._process_of(found, run), search_history=found.history), net
 
     def _retraining_net(self, run: Run) -> DistProNet:
