@@ -1,7 +1,7 @@
 """How does the price of a hypergradient scale with the model, the batch and the number of classes?
 
-The ratio of a gradient iteration (``meta__hypergradient="finite_difference"``) to the library's plain step, on
-perceptrons with two equal hidden layers, 64 inputs, plain SGD; one thing varies at a time:
+The ratio of a gradient iteration (``meta__hypergradient="finite_difference"``) to the library's plain step,
+on perceptrons with two equal hidden layers, 64 inputs, plain SGD; one thing varies at a time:
 
   parameters    about 10⁴, 10⁵, 10⁶, 10⁷; batches of 128, 10 classes
   batch size    16 … 1,024; hidden layers of 256, 10 classes

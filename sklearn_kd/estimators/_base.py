@@ -19,22 +19,35 @@ from skorch import NeuralNet
 from skorch.history import History
 
 from sklearn_kd._sklearn_compat import CallbackSupportMixin, clone_by_parameters
+from sklearn_kd.checkpointing._checkpoints import Checkpoints
 from sklearn_kd.checkpointing._file import checked_folder
 from sklearn_kd.checkpointing._fingerprint import digest_of, parameters_of, samples_of
-from sklearn_kd.checkpointing._manager import Checkpoints
 from sklearn_kd.estimators._callback_checks import check_monitors, check_schedules
 from sklearn_kd.estimators._html import parts_block
 from sklearn_kd.estimators._named_objects import named_object
 from sklearn_kd.inputs._arrays import from_torch
-from sklearn_kd.inputs._data import DistillationData, LoadedData, SplitData, as_tensor, split_rows
+from sklearn_kd.inputs._data import (
+    DistillationData,
+    LoadedData,
+    SplitData,
+    as_tensor,
+    describe_allocations,
+    split_rows,
+)
 from sklearn_kd.inputs._torch_datasets import DatasetRows, is_dataset, read
 from sklearn_kd.inputs._validation import CheckedRows
 from sklearn_kd.losses._targets import Targets
 from sklearn_kd.meta import STRATEGIES, Linear, Strategy
 from sklearn_kd.persistence._export import export_student
+from sklearn_kd.persistence._save_load import StateFunctions, load_estimator, save_estimator
 from sklearn_kd.runtime._devices import checked_device
 from sklearn_kd.runtime._global_lock import turn
-from sklearn_kd.runtime._memory import held_of, mebibytes, needing_less, out_of_memory_named, size_of
+from sklearn_kd.runtime._memory import (
+    explain_out_of_memory,
+    format_mebibytes,
+    format_weights_size,
+    memory_advice,
+)
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.runtime._torch_modes import ordinary_torch
 from sklearn_kd.students._students import build_student, check_student, in_float32
@@ -47,6 +60,7 @@ from sklearn_kd.training._execution import EXECUTIONS, Execution
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from torch.utils.data import Dataset
+    from typing_extensions import Self
 
     from sklearn_kd.training._net import TrainingNet
 
@@ -95,6 +109,8 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
     net_: TrainingNet
     teacher_: Any
     n_iter_: int
+
+    _state_functions: StateFunctions  # for save and load
 
     # ----------------------------------------------------------------------------------
     # Strategy
@@ -214,13 +230,13 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
             return f"batch_size={self.batch_size} and {held()}"
 
         ways = ways or ("X as a Dataset, whose rows are copied batch by batch",)
-        return out_of_memory_named(doing, situation, needing_less(self._device(), *ways))
+        return explain_out_of_memory(doing, situation, memory_advice(self._device(), *ways))
 
     def _rows_to_copy(self, X) -> str:
         logits = 4 * len(X) * len(self.classes_)
         return (
-            f"data of {mebibytes(getattr(X, 'nbytes', 0))} to be copied to {self._device()}, where cached "
-            f"teacher logits will take {mebibytes(logits)}"
+            f"data of {format_mebibytes(getattr(X, 'nbytes', 0))} to be copied to {self._device()}, where "
+            f"cached teacher logits will take {format_mebibytes(logits)}"
         )
 
     # ----------------------------------------------------------------------------------
@@ -302,7 +318,7 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
         ``rows``: which rows of the whole X these are, for messages.
         """
         ways = "teacher_logits, computed in parts beforehand", "a smaller batch_size with X as a Dataset"
-        asking = self._memory_named("asking the teacher", lambda: held_of([train]), *ways)
+        asking = self._memory_named("asking the teacher", lambda: describe_allocations([train]), *ways)
         with asking, naming_rows(rows):
             logits = self._asked(teacher, train, X, y, weight, seed)
             refuse_wrong_numbers(logits, name_of(self.teacher))
@@ -393,6 +409,100 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
         """skorch's history of the net."""
         check_is_fitted(self, "net_")
         return self.net_.history
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the fitted estimator to a file that holds tensors and JSON, and no code.
+
+        In it is what prediction needs, the student's weights, the labels and the names of the
+        features, and what a look back needs, the path, the history and the parameters. Not in it
+        are the teacher, the optimizer's state, parameters that are objects or functions, such as
+        ``augment`` and ``callbacks``, and those that belong to the machine, ``checkpoint_dir`` and
+        ``num_workers``. A warning tells of those that were given.
+
+        The file is read back before it takes the place of an older one.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Ends in ``.safetensors``. A file that is there is replaced, at once or not at all.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator has not been fitted.
+        ValueError
+            If the suffix is another one, or what would be written could not be loaded again, as
+            where ``student`` is no longer what was fitted.
+        TypeError
+            If JSON has no form for the labels, as for dates, or the student has a state that is no
+            tensor.
+        ImportError
+            If safetensors is missing; ``sklearn-kd[export]`` brings it.
+
+        See Also
+        --------
+        export_student : The student alone, for other programs.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn_kd import DistilledClassifier, MLPStudent
+        >>> X, y = load_iris(return_X_y=True)
+        >>> clf = DistilledClassifier(None, MLPStudent, meta="none", max_epochs=5, device="cpu").fit(X, y)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     clf.save(f"{folder}/iris.safetensors")
+        ...     again = DistilledClassifier.load(f"{folder}/iris.safetensors")
+        >>> bool((again.predict_proba(X) == clf.predict_proba(X)).all())
+        True
+        """
+        save_estimator(self, path, self._state_functions)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | PathLike[str],
+        *,
+        student: torch.nn.Module | Callable[..., torch.nn.Module] | None = None,
+        **params: Any,
+    ) -> Self:
+        """Read a file that :meth:`save` has written; no code in it is run, and none is imported.
+
+        What is loaded predicts as what was saved, bit by bit on the same device and versions. It
+        has no teacher: ``teacher_`` is None, and to fit it again, or on with ``warm_start=True``,
+        give one as ``teacher``. Where a later fit writes its checkpoints, and in how many processes
+        it reads and trains, no file decides: ``checkpoint_dir``, ``num_workers`` and ``n_jobs`` are
+        not taken from it.
+
+        Parameters
+        ----------
+        path : str or path-like
+        student : nn.Module class or instance, function, or None, default=None
+            None: the class of this library that the file names. Any other student is the
+            caller's to give, as to the estimator: a class or a function is called with the
+            ``student__*`` in the file, an instance is copied. Its weights are the file's.
+        **params
+            Parameters in place of those in the file, such as ``device="cpu"``, and those that
+            are not in it: ``teacher``, ``augment``, ``callbacks``.
+
+        Returns
+        -------
+        estimator
+            Fitted, of this class.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be read.
+        ValueError
+            If it is no such file, is damaged, of a later format or of another estimator, or if
+            the student is missing or does not fit it; the message says what was found.
+        TypeError
+            If a parameter is not known, or ``student`` is none.
+        ImportError
+            If safetensors is missing; ``sklearn-kd[export]`` brings it.
+        """
+        return load_estimator(cls, path, cls._state_functions, student=student, params=params)
 
     @ordinary_torch()
     def export_student(self, path: str | PathLike[str]) -> None:
@@ -504,7 +614,8 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
         doing, net = f"predicting in batches of {n_rows} rows", self.net_
 
         def held():
-            return f"weights of {size_of([net.module_])} on {net.device}; no teacher logits are cached"
+            weights = format_weights_size([net.module_])
+            return f"weights of {weights} on {net.device}; no teacher logits are cached"
 
         return self._memory_named(doing, held, *ways)
 

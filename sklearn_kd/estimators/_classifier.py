@@ -16,10 +16,11 @@ from sklearn.base import clone
 from torch import nn
 
 from sklearn_kd._sklearn_compat import Interval, StrOptions, safe_indexing, with_callbacks
-from sklearn_kd.checkpointing._manager import Journal
+from sklearn_kd.checkpointing._trial_cache import TrialCache
 from sklearn_kd.estimators._augmentation import checked_augmentation
-from sklearn_kd.estimators._base import Seeds, at, unharmed_by_failure
+from sklearn_kd.estimators._base import BaseDistiller, Seeds, at, unharmed_by_failure
 from sklearn_kd.estimators._callback_checks import CALLBACK_KINDS, check_callback_names, listed_callbacks
+from sklearn_kd.estimators._classifier_state import CLASSIFIER_STATE
 from sklearn_kd.estimators._learned_nothing import convergence_message, warn_of_convergence, warn_of_scales
 from sklearn_kd.estimators._named_objects import named_object
 from sklearn_kd.estimators._plan import Run
@@ -31,7 +32,6 @@ from sklearn_kd.losses._objective import LogitObjective
 from sklearn_kd.meta import Fixed, StartContext, Strategy
 from sklearn_kd.meta._path import MetaparameterPath
 from sklearn_kd.meta._space import MetaparameterSpace
-from sklearn_kd.persistence._save_load import DistilledFiles
 from sklearn_kd.runtime._optimizers import OPTIMIZER_KINDS, optimizer_class
 from sklearn_kd.runtime._processes import warn_of_ranks
 from sklearn_kd.runtime._torch_modes import ordinary_torch
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class DistilledClassifier(DistilledFiles):
+class DistilledClassifier(BaseDistiller):
     """A small neural network trained on labels and a big model's answers together.
 
     The student minimises lambda1 · CE(labels) + (1 − lambda1) · s(T) · CE(teacher at T,
@@ -252,6 +252,8 @@ class DistilledClassifier(DistilledFiles):
         "random_state": ["random_state"],
     }
 
+    _state_functions = CLASSIFIER_STATE
+
     net_: TrainingNet
     strategy_: Strategy
     metaparameter_path_: np.ndarray
@@ -375,7 +377,7 @@ class DistilledClassifier(DistilledFiles):
             net, interrupted.net.interrupted_ = interrupted.net, True
         self._publish(net, run)
         run.report.finish()
-        run.checkpoints.end(net.interrupted_)
+        run.checkpoints.close(net.interrupted_)
         end_interrupted(net.interrupted_, len(net.history), self.max_epochs, self.n_iter_)
         return self
 
@@ -436,8 +438,8 @@ class DistilledClassifier(DistilledFiles):
         rng = np.random.default_rng(run.seeds.strategy)
         space = self._space()
         start = self._start(space, run.strategy, rng)
-        journal = Journal(run.checkpoints)
-        trials = Trials(partial(self._trial_net, run), space, start, run.data, run.seeds.training, journal)
+        cache = TrialCache(run.checkpoints)
+        trials = Trials(partial(self._trial_net, run), space, start, run.data, run.seeds.training, cache)
         context = StartContext(start, space, rng, trials.losses, self.verbose)
         start = {**start, **run.strategy.start(context)}
         report_epochs = run.report.epochs(lambda net: self._fitted_attributes(net, run))
@@ -518,9 +520,6 @@ class DistilledClassifier(DistilledFiles):
 
     # ----------------------------------------------------------------------------------
     # Where the run starts
-
-    def _path_dtype(self):
-        return MetaparameterPath(self._space(), {"lambda1": 0.5, "temperature": 1.0}).table().dtype
 
     def _space(self) -> MetaparameterSpace:
         return MetaparameterSpace(self._loss().metaparameters(len(self.classes_)))

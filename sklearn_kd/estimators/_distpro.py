@@ -26,11 +26,11 @@ from sklearn_kd.distpro._process import (
 from sklearn_kd.estimators._base import unharmed_by_failure
 from sklearn_kd.estimators._callback_checks import CALLBACK_KINDS, listed_callbacks
 from sklearn_kd.estimators._distpro_plan import BaseDistPro, Run, SearchOutcome
+from sklearn_kd.estimators._distpro_state import DISTPRO_STATE
 from sklearn_kd.estimators._learned_nothing import convergence_message, warn_of_convergence
 from sklearn_kd.meta import Fixed, Strategy
 from sklearn_kd.meta._path import MetaparameterSchedule
 from sklearn_kd.meta._space import Metaparameter, MetaparameterSpace
-from sklearn_kd.persistence._save_load import DistProFiles
 from sklearn_kd.runtime._optimizers import OPTIMIZER_KINDS, optimizer_class
 from sklearn_kd.runtime._torch_modes import ordinary_torch
 from sklearn_kd.training._execution import Execution
@@ -63,7 +63,7 @@ _RECORDED = (
 )  # fmt: skip
 
 
-class DistProClassifier(DistProFiles, BaseDistPro):
+class DistProClassifier(BaseDistPro):
     """A small network taught by a big one's feature maps, along a schedule that is searched.
 
     Between the layers of student and teacher there are many pathways for knowledge to take.
@@ -282,6 +282,8 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         "random_state": ["random_state"],
     }
 
+    _state_functions = DISTPRO_STATE
+
     process_: DistillationProcess | None
     pathways_: list[Pathway]
     search_history_: History | None
@@ -413,7 +415,8 @@ class DistProClassifier(DistProFiles, BaseDistPro):
             run, net = self._search(run)
             of_search = convergence_message(net, searched, self.classes_, _MONITOR, who)
         if net is None or not net.interrupted_:
-            net = self._keep(self._retraining_net(run), run, "retraining")
+            net = self._retraining_net(run)
+            net.checkpointer_ = self._checkpointer(net, run, "retraining")
             train_alone(net, run.retraining.data, run.retraining.seeds.training)
         net.objective.forget()
         self.__dict__.update(self._fitted_attributes(net, run))
@@ -421,7 +424,7 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         of_retraining = convergence_message(net, run.retraining.data.train, self.classes_, _MONITOR)
         warn_of_convergence(of_retraining or of_search)
         run.report.finish()
-        run.checkpoints.end(net.interrupted_)
+        run.checkpoints.close(net.interrupted_)
         end_interrupted(net.interrupted_, len(net.history), net.max_epochs, self.n_iter_)
         return self
 
@@ -437,10 +440,10 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         ]
         callbacks += run.report.epochs(lambda net: self._fitted_attributes(net, run), "search epoch")
         net = self._make_net(run, run.search, factors, strategy, callbacks, max_epochs=self.search_epochs)
-        keeper = self._keep(net, run, "search").keeper_
+        checkpointer = net.checkpointer_ = self._checkpointer(net, run, "search")
         known = None
-        if keeper is not None:
-            known = keeper.outcome(net, lambda known: self._process_of(SearchOutcome(**known), run))
+        if checkpointer is not None:
+            known = checkpointer.stage_result(lambda known: self._process_of(SearchOutcome(**known), run))
         if known is not None:
             found = SearchOutcome(**known)
         else:
@@ -448,8 +451,8 @@ class DistProClassifier(DistProFiles, BaseDistPro):
             if not net.metaparameters.iteration:
                 raise KeyboardInterrupt  # by a user or a callback; nothing has been learned
             found = SearchOutcome.of(net)
-            if keeper is not None and not net.interrupted_:
-                keeper.conclude(net, found._asdict())
+            if checkpointer is not None and not net.interrupted_:
+                checkpointer.finish_stage(found._asdict())
         return run._replace(process=self._process_of(found, run), search_history=found.history), net
 
     def _retraining_net(self, run: Run) -> TrainingNet:

@@ -10,8 +10,8 @@ from sklearn.utils import check_random_state
 from skorch.history import History
 from torch import nn
 
-from sklearn_kd.checkpointing._manager import Checkpoints
-from sklearn_kd.checkpointing._snapshot import Keeper
+from sklearn_kd.checkpointing._checkpointer import Checkpointer
+from sklearn_kd.checkpointing._checkpoints import Checkpoints
 from sklearn_kd.distpro._distances import checked_distance
 from sklearn_kd.distpro._importance import (
     IMPORTANCE,
@@ -40,6 +40,7 @@ from sklearn_kd.teachers._features import MapTeacher
 from sklearn_kd.training._divergence import check_scale
 from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._sklearn_callbacks import FitReport
+from sklearn_kd.training._trainer_state import TrainerState
 
 # Of a learned logit term, as DistilledClassifier has them.
 INITIAL_LAMBDA1 = 0.5
@@ -230,13 +231,13 @@ class BaseDistPro(BaseDistiller):
     # ----------------------------------------------------------------------------------
     # The nets
 
-    def _keep(self, net: TrainingNet, run: Run, stage: str) -> TrainingNet:
-        """Return the net, set to keep checkpoints if there is a folder for them."""
-        if run.checkpoints.active:
-            layers = sorted({pathway.teacher_layer for pathway in run.pathways})
-            answers = run.teacher.some_answers(run.retraining.data.train.samples, layers)
-            net.keeper_ = Keeper(run.checkpoints, stage, answers)
-        return net
+    def _checkpointer(self, net: TrainingNet, run: Run, stage: str) -> Checkpointer | None:
+        """Return the checkpointer of a stage; None without ``checkpoint_dir``."""
+        if not run.checkpoints.active:
+            return None
+        layers = sorted({pathway.teacher_layer for pathway in run.pathways})
+        signature = run.teacher.signature(run.retraining.data.train.samples, layers)
+        return Checkpointer(run.checkpoints, stage, TrainerState(net), signature)
 
     def _space(self, run: Run) -> MetaparameterSpace:
         """Return the metaparameters of the search: raw factors, and lambda1 and T where they are learned."""

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import nn
 
-from sklearn_kd.checkpointing._manager import Checkpoints
-from sklearn_kd.checkpointing._snapshot import Keeper, some_answers
+from sklearn_kd.checkpointing._checkpointer import Checkpointer, teacher_signature
+from sklearn_kd.checkpointing._checkpoints import Checkpoints
 from sklearn_kd.inputs._data import SplitData
 from sklearn_kd.meta import Strategy
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._sklearn_callbacks import FitReport
 from sklearn_kd.training._stacked import train_alone
+from sklearn_kd.training._trainer_state import TrainerState
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,16 +37,18 @@ class Run(NamedTuple):
     def train(self, net: TrainingNet) -> TrainingNet:
         """Train an initialised net under this run's seed, or the rest that a checkpoint leaves."""
         if self.checkpoints.active:
-            net.keeper_ = Keeper(self.checkpoints, "training", self._some_answers())
+            net.checkpointer_ = Checkpointer(
+                self.checkpoints, "training", TrainerState(net), self._teacher_signature()
+            )
         return train_alone(net, self.data, self.seeds.training)
 
-    def _some_answers(self) -> Tensor | None:
-        """Return some answers of the teacher, by which a checkpoint recognises it."""
+    def _teacher_signature(self) -> Tensor | None:
+        """Return some of the teacher's outputs, by which a checkpoint recognises it."""
         train = self.data.train
         if train.augmentation is None:
-            return some_answers(train.targets.teacher_logits)
+            return teacher_signature(train.targets.teacher_logits)
         _, ask = train.augmentation
         if ask is None:
             return None
         with preserved_random_state(train.device, self.seeds.teacher):
-            return some_answers(ask(train.samples))
+            return teacher_signature(ask(train.samples))

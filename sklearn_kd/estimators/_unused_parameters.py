@@ -91,8 +91,8 @@ def beside_process(estimator: Any, process: DistillationProcess | None) -> list[
         ]
     elif _is_changed(estimator, "softmax_bias") and estimator.normalization != "biased_softmax":
         reasons.append(
-            f"softmax_bias={estimator.softmax_bias!r} beside normalization={estimator.normalization!r}, which "
-            "has no bias (set normalization='biased_softmax')"
+            f"softmax_bias={estimator.softmax_bias!r} beside normalization={estimator.normalization!r}, "
+            "which has no bias (set normalization='biased_softmax')"
         )
     weight = estimator.logit_weight
     if _is_changed(estimator, "temperature") and weight == 0:

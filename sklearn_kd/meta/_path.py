@@ -211,8 +211,7 @@ class MetaparameterPath:
         before : bool, default=False
             True: the values that the iteration trained with. False: the values after it.
         """
-        fields = [("iteration", np.int64), *self.space.columns()]
-        table = np.empty(self.iteration, dtype=[*fields, ("val_loss", np.float64), ("predicted", np.bool_)])
+        table = np.empty(self.iteration, dtype=path_dtype(self.space))
         table["iteration"] = np.arange(self.iteration)
         if self.iteration:
             rows = self._values[:-1] if before else self._values[1:]
@@ -266,6 +265,13 @@ class MetaparameterPath:
     def _losses_on_host(self) -> np.ndarray:
         losses = [torch.as_tensor(loss, **self._make) for loss in self._val_losses]
         return torch.stack(losses).cpu().numpy()
+
+
+def path_dtype(space: MetaparameterSpace) -> np.dtype:
+    """Return the fields of :meth:`MetaparameterPath.table`."""
+    return np.dtype(
+        [("iteration", np.int64), *space.columns(), ("val_loss", np.float64), ("predicted", np.bool_)]
+    )
 
 
 class _Group:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from sklearn_kd.files._limits import TooLargeError, check_asked, parsed_json
 from sklearn_kd.meta import STRATEGIES, Strategy
+from sklearn_kd.persistence._container import Content
 from sklearn_kd.students._resnet import CIFARResNet
 from sklearn_kd.students._students import CNNStudent, MLPStudent
 from sklearn_kd.training._divergence import has_finite_state
@@ -36,8 +37,14 @@ _WIDEST = 1000
 # Largest integer in a parameter: none has a use for more, and torch does not take more.
 _LARGEST_NUMBER = 2**63 - 1
 
+# Types of tensors that are arrays of numbers.
+_NUMPY_TYPES = {
+    "bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32",
+    "float64",
+}  # fmt: skip
+
 # Beginnings of the names of parameters that may be classes.
-_CLASSES = ("student", "optimizer", "meta_optimizer")
+_CLASSES = ("student", "optimizer", "meta")
 
 
 def is_of_machine(name: str) -> bool:
@@ -157,6 +164,19 @@ def decoded_parameter(name: str, value: Any) -> Any:
     return made
 
 
+def finite_number(value: Any) -> float:
+    """Return a number of the file as a float.
+
+    Raises
+    ------
+    ContentError
+        If it is no number, or not finite.
+    """
+    if type(value) not in (int, float) or not np.isfinite(value):
+        raise ContentError(f"{str(value)[:100]!r} where a number should be")
+    return float(value)
+
+
 # --------------------------------------------------------------------------------------
 # Labels
 
@@ -237,10 +257,22 @@ def checked_sample_shape(given: Any) -> tuple[int, ...]:
 # Tables and histories
 
 
-def tensors_of(table: np.ndarray, name: str) -> dict[str, Tensor]:
-    """The columns of a structured array, as ``name.COLUMN``."""
-    assert table.dtype.names is not None
-    return {f"{name}.{column}": tensor_of(table[column]) for column in table.dtype.names}
+def table_content(table: np.ndarray, name: str) -> Content:
+    """Return a structured array as one tensor for each column, ``name.COLUMN``, and the columns' order.
+
+    Parameters
+    ----------
+    table : structured array of shape (n_rows,)
+        Its columns may be subarrays: a tensor has shape (n_rows, ...).
+    name : str
+
+    Returns
+    -------
+    Content
+    """
+    columns = list(table.dtype.names or ())
+    tensors = {f"{name}.{column}": tensor_of(table[column]) for column in columns}
+    return Content({f"{name}_columns": columns}, tensors)
 
 
 def tensor_of(array: np.ndarray) -> Tensor:
@@ -248,40 +280,66 @@ def tensor_of(array: np.ndarray) -> Tensor:
     return torch.from_numpy(np.array(array, order="C"))
 
 
-def take_table(tensors: dict[str, Tensor], name: str, dtype: np.dtype) -> np.ndarray:
-    """The structured array, taken out of ``tensors``.
+def take_table(content: Content, name: str, dtype: np.dtype | None = None) -> np.ndarray:
+    """Return a structured array and remove its tensors from the content.
+
+    Parameters
+    ----------
+    content : Content
+    name : str
+    dtype : structured dtype or None, default=None
+        The columns that the table must have. None: any columns of numbers.
+
+    Returns
+    -------
+    structured array of shape (n_rows,)
 
     Raises
     ------
     ContentError
-        If columns are missing, or of another type or length.
+        If columns are missing, not numeric, of different lengths, or not those of ``dtype``.
     """
-    assert dtype.names is not None
-    columns = {column: take_array(tensors, f"{name}.{column}", dtype[column]) for column in dtype.names}
-    if len({column.shape for column in columns.values()}) != 1 or any(c.ndim != 1 for c in columns.values()):
+    names = content.about.get(f"{name}_columns")
+    is_list = isinstance(names, list) and all(isinstance(key, str) and key.isidentifier() for key in names)
+    if not is_list or not names or len(set(names)) != len(names):
+        raise ContentError(f"{str(names)[:100]} as the columns of {name}")
+    columns = {key: take_array(content.tensors, f"{name}.{key}") for key in names}
+    if any(column.ndim == 0 for column in columns.values()) or len(set(map(len, columns.values()))) != 1:
         shapes = {key: column.shape for key, column in columns.items()}
         raise ContentError(f"columns of {name} that are not of one length: {shapes}")
-    table = np.empty(len(columns[dtype.names[0]]), dtype=dtype)
+    found = np.dtype([(key, column.dtype, column.shape[1:]) for key, column in columns.items()])
+    if dtype is not None and found != dtype:
+        raise ContentError(f"a {name} with the columns {found}, not {dtype}")
+    table = np.empty(len(columns[names[0]]), dtype=found)
     for key, column in columns.items():
         table[key] = column
     return table
 
 
-def take_array(tensors: dict[str, Tensor], name: str, dtype: Any) -> np.ndarray:
-    """A tensor as an array, taken out of ``tensors``.
+def take_array(tensors: dict[str, Tensor], name: str, dtype: Any = None) -> np.ndarray:
+    """Return a tensor as an array and remove it from ``tensors``.
+
+    Parameters
+    ----------
+    tensors : dict
+    name : str
+    dtype : dtype or None, default=None
+        The type that the array must have. None: any type of real numbers that NumPy has.
 
     Raises
     ------
     ContentError
-        If it is missing, or of another type.
+        If the tensor is missing, or has another type.
     """
     tensor = tensors.pop(name, None)
     if tensor is None:
         raise ContentError(f"no tensor {name!r}")
-    array = tensor.numpy()
-    if array.dtype != np.dtype(dtype):
-        raise ContentError(f"a tensor {name!r} of {array.dtype}, not of {np.dtype(dtype)}")
-    return array.copy()
+    kind = str(tensor.dtype).removeprefix("torch.")
+    if kind not in _NUMPY_TYPES:
+        raise ContentError(f"a tensor {name!r} of {kind}, which is no type of real numbers in NumPy")
+    if dtype is not None and np.dtype(kind) != np.dtype(dtype):
+        raise ContentError(f"a tensor {name!r} of {kind}, not of {np.dtype(dtype)}")
+    return tensor.numpy().copy()
 
 
 def history_tensor(history: History | None, lost: set[str]) -> Tensor:

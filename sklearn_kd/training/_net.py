@@ -23,8 +23,8 @@ from sklearn_kd.bilevel._optimizer_response import (
     ill_conditioned_steps,
     warn_if_response_unknown,
 )
-from sklearn_kd.checkpointing._snapshot import Keeper
-from sklearn_kd.inputs._batches import EndlessBatches, evaluation_batches, training_batches
+from sklearn_kd.checkpointing._protocols import EpochCheckpointer, Stateful
+from sklearn_kd.inputs._batches import CyclicBatches, evaluation_batches, training_batches
 from sklearn_kd.inputs._data import DistillationData, SplitData
 from sklearn_kd.losses._objective import Objective
 from sklearn_kd.losses._targets import Targets
@@ -32,7 +32,6 @@ from sklearn_kd.losses._validation import optimal_val_temperature, validation_lo
 from sklearn_kd.meta import Strategy
 from sklearn_kd.meta._path import MetaparameterPath
 from sklearn_kd.runtime._devices import as_number, full_precision, reading_is_free
-from sklearn_kd.runtime._memory import training_named
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.runtime._snapshots import BufferSnapshot, OptimizerSnapshot
 from sklearn_kd.teachers._logit_checks import AnswersWatch
@@ -41,6 +40,7 @@ from sklearn_kd.training._divergence import OverflowCheck, has_finite_state
 from sklearn_kd.training._execution import Execution
 from sklearn_kd.training._interrupts import from_outside
 from sklearn_kd.training._label_scorers import show_labels_to_scorers
+from sklearn_kd.training._memory_errors import explain_memory_of_training
 from sklearn_kd.training._nonfinite import (
     GOOD,
     MEND,
@@ -113,8 +113,8 @@ class TrainingNet(NeuralNetClassifier):
     """
 
     hypergradient_estimator_: HypergradientEstimator | None
-    keeper_: Keeper | None
-    validation_batches_: Any  # EndlessBatches while a fit lasts
+    checkpointer_: EpochCheckpointer | None
+    validation_batches_: Any  # CyclicBatches while a fit lasts
 
     def __init__(
         self,
@@ -166,12 +166,12 @@ class TrainingNet(NeuralNetClassifier):
 
     def fit_loop(self, X: SplitData, y=None, epochs=None, **params):
         """Train, from a checkpoint if there is one, with batches of D_val at hand as long as that takes."""
-        self.validation_batches_ = EndlessBatches(partial(self._shuffled_validation_batches, X.valid))
+        self.validation_batches_ = CyclicBatches(partial(self._shuffled_validation_batches, X.valid))
         epochs = self.max_epochs if epochs is None else epochs
         try:
-            if self.keeper_ is not None:
-                epochs -= self.keeper_.restore(self)
-            with training_named(self, X):
+            if self.checkpointer_ is not None:
+                epochs -= self.checkpointer_.restore()
+            with explain_memory_of_training(self, X):
                 return super().fit_loop(X, y, epochs, **params)
         except KeyboardInterrupt as interrupt:
             self.interrupted_ = from_outside(interrupt)
@@ -179,7 +179,7 @@ class TrainingNet(NeuralNetClassifier):
         finally:
             self.validation_batches_ = None  # it holds D_val
             self.hypergradient_estimator_ = None  # and this a copy of the weights
-            self.keeper_ = None
+            self.checkpointer_ = None
 
     def _shuffled_validation_batches(self, dataset):
         warn_if_response_unknown(self.optimizer_)
@@ -196,7 +196,7 @@ class TrainingNet(NeuralNetClassifier):
         automatic = isinstance(self.val_temperature, str)
         self.val_temperature_ = 1.0 if automatic else self.val_temperature
         self.validated_: list[tuple[Tensor, Targets]] = []
-        self.hypergradient_estimator_ = self.validation_batches_ = self.keeper_ = None
+        self.hypergradient_estimator_ = self.validation_batches_ = self.checkpointer_ = None
         self.compiled_forward_ = self.captured_ = None
         self.listeners_ = {}
         self.diverged_ = self.interrupted_ = self.collapsed_ = False
@@ -245,6 +245,14 @@ class TrainingNet(NeuralNetClassifier):
         """All that the optimizer moves, the student first."""
         return [self.module_, *self.others.values()]
 
+    def stateful_parts(self) -> dict[str, Stateful]:
+        """Return what a checkpoint holds beside modules, optimizer, callbacks and history, by name."""
+        return {
+            "metaparameters": self.metaparameters,
+            "validation_batches": self.validation_batches_,
+            "skips": self.skips_,
+        }
+
     def infer(self, x, **params):
         """Logits of a batch, float32; computed in bfloat16 where autocast is asked for."""
         record = self._record
@@ -281,7 +289,7 @@ class TrainingNet(NeuralNetClassifier):
             "compiled_forward_": None,
             "listeners_": {},
             "validation_batches_": None,
-            "keeper_": None,
+            "checkpointer_": None,
             "hypergradient_estimator_": None,
             "overflow_check_": None,
             "watch_": None,
@@ -341,8 +349,8 @@ class TrainingNet(NeuralNetClassifier):
         """
         if iterator is None:
             return
-        if self.keeper_ is not None:
-            self.keeper_.watch(prefix, iterator)
+        if self.checkpointer_ is not None:
+            self.checkpointer_.track(prefix, iterator)
         at_once = any(not isinstance(c, EpochScoring) for c in self._listeners("on_batch_end"))
         rows, losses, name = [], [], f"{prefix}_loss"
         try:
@@ -521,8 +529,8 @@ class TrainingNet(NeuralNetClassifier):
         """Stop if the last epoch diverged; else keep and remember the student, which predicts."""
         if self.diverged_:
             raise KeyboardInterrupt  # how skorch's callbacks end a fit early
-        if self.keeper_ is not None:  # here, when all callbacks have had the end of the last epoch
-            self.keeper_.save(self)
+        if self.checkpointer_ is not None:  # here, when all callbacks have had the end of the last epoch
+            self.checkpointer_.save()
         super().on_epoch_begin(net, dataset_train, dataset_valid, **kwargs)
         self.objective.begin_epoch()
         self.watch_ = self.objective.watch

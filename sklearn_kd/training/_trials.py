@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.parallel import Parallel, delayed
 
-from sklearn_kd.checkpointing._manager import Journal
+from sklearn_kd.checkpointing._trial_cache import TrialCache
 from sklearn_kd.inputs._data import SplitData
 from sklearn_kd.meta._space import MetaparameterSpace
 from sklearn_kd.runtime._global_lock import turn
@@ -46,8 +46,8 @@ class Trials:
     data : SplitData
     seed : int
         Of each training.
-    journal : Journal
-        Of the trials of this fit.
+    cache : TrialCache
+        The losses that are known already.
     """
 
     def __init__(
@@ -57,9 +57,9 @@ class Trials:
         start: Mapping[str, Any],
         data: SplitData,
         seed: int,
-        journal: Journal,
+        cache: TrialCache,
     ):
-        self._make_net, self._data, self._seed, self._journal = make_net, data, seed, journal
+        self._make_net, self._data, self._seed, self._cache = make_net, data, seed, cache
         self._space, self._start = space, start
         self._best: list[tuple[float, TrainingNet]] = []
 
@@ -73,7 +73,7 @@ class Trials:
         """
         complete = [_complete(setting, self._space, self._start) for setting in settings]
         nets = [self._make_net(setting) for setting in complete]
-        known = self._journal.open([self._space.join(setting).tolist() for setting in complete])
+        known = self._cache.lookup([self._space.join(setting).tolist() for setting in complete])
         try:
             losses = trial_losses(nets, self._data, self._seed, n_jobs, *known)
         except TrialsInterrupted as interrupted:

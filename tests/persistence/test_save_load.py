@@ -17,6 +17,7 @@ from torch import nn
 
 from sklearn_kd import CIFARResNet, CNNStudent, DistilledClassifier, DistProClassifier, MLPStudent
 from sklearn_kd.meta import Hyperopt, Linear, Random, Strategy
+from sklearn_kd.persistence._codecs import table_content, take_table
 from sklearn_kd.persistence._container import Content, packed, unpacked
 
 pytest.importorskip("safetensors", reason="needs safetensors")
@@ -220,6 +221,18 @@ def test_path_history_and_numbers(fitted, path):
     assert again.history_[:, "train_loss"] == fitted.history_[:, "train_loss"]
     assert repr(again.strategy_) == repr(fitted.strategy_)
     assert again.teacher is None and again.teacher_ is None
+
+
+def test_tables_of_any_columns():
+    """A metaparameter may be an array, and have any name."""
+    dtype = [("iteration", "i8"), ("trust", "f8", (3,)), ("λ", "f4"), ("predicted", "?")]
+    table = np.zeros(4, dtype=dtype)
+    table["trust"], table["predicted"] = np.arange(12).reshape(4, 3), [True, False, True, False]
+    content = table_content(table, "path")
+    restored = unpacked(packed(content), "it")
+    again = take_table(restored, "path")
+    assert again.dtype == table.dtype and again.tobytes() == table.tobytes()
+    assert restored.tensors == {}
 
 
 @pytest.mark.filterwarnings("ignore:The student learned nothing")

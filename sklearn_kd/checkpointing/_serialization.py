@@ -17,7 +17,7 @@ _PLAIN = (type(None), bool, int, float, str)
 _KIND = "kind of value"
 
 
-class CannotBeKept(Exception):
+class Unserializable(Exception):
     """A value has no plain form; the message names its type."""
 
 
@@ -26,13 +26,13 @@ def to_plain(value: Any) -> Any:
 
     Raises
     ------
-    CannotBeKept
+    Unserializable
         If it is, or holds, an object of another kind.
     """
     try:
         return _to_plain(value)
     except RecursionError:
-        raise CannotBeKept(f"a {type(value).__name__} that holds itself") from None
+        raise Unserializable(f"a {type(value).__name__} that holds itself") from None
 
 
 def _to_plain(value):
@@ -48,7 +48,7 @@ def _to_plain(value):
     for name, (types, plain, _) in _KINDS.items():
         if kind in types:
             return {_KIND: name, "value": _to_plain(plain(value))}
-    raise CannotBeKept(kind.__name__)
+    raise Unserializable(kind.__name__)
 
 
 def from_plain(value: Any) -> Any:
@@ -63,16 +63,16 @@ def from_plain(value: Any) -> Any:
     return made_of(from_plain(value["value"]))
 
 
-def are_same(a: Any, b: Any) -> bool:
+def is_same(a: Any, b: Any) -> bool:
     """Return whether two results of :func:`to_plain` are equal; NaN equals NaN."""
     if type(a) is not type(b):
         return False
     if isinstance(a, Tensor):
         return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b)
     if isinstance(a, list):
-        return len(a) == len(b) and all(map(are_same, a, b))
+        return len(a) == len(b) and all(map(is_same, a, b))
     if isinstance(a, dict):
-        return a.keys() == b.keys() and all(are_same(a[key], b[key]) for key in a)
+        return a.keys() == b.keys() and all(is_same(a[key], b[key]) for key in a)
     return a == b or (a != a and b != b)
 
 
@@ -86,7 +86,7 @@ def _pairs(mapping):
 
 def _of_array(array):
     if array.dtype.hasobject:
-        raise CannotBeKept("an array of objects")
+        raise Unserializable("an array of objects")
     data = torch.frombuffer(bytearray(array.tobytes()), dtype=torch.uint8) if array.size else None
     return [np.lib.format.dtype_to_descr(array.dtype), list(array.shape), data]
 

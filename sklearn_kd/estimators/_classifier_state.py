@@ -1,0 +1,169 @@
+"""The state of a DistilledClassifier in its file: the path, the trials and the metaparameters at the end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from sklearn_kd.estimators._prediction_net import prediction_params
+from sklearn_kd.losses._distillation_loss import DistillationLoss
+from sklearn_kd.losses._logit_distillation import LAMBDA1_BOUNDS, LogitDistillation
+from sklearn_kd.losses._objective import LogitObjective
+from sklearn_kd.meta._path import MetaparameterPath, path_dtype
+from sklearn_kd.meta._space import MetaparameterSpace
+from sklearn_kd.meta._trials import trials_dtype
+from sklearn_kd.persistence._codecs import (
+    ContentError,
+    finite_number,
+    table_content,
+    take_table,
+)
+from sklearn_kd.persistence._container import Content
+from sklearn_kd.persistence._save_load import StateFunctions
+from sklearn_kd.training._net import TrainingNet
+
+if TYPE_CHECKING:
+    from sklearn_kd.estimators._classifier import DistilledClassifier
+
+
+def to_content(estimator: DistilledClassifier, lost: set[str]) -> Content:
+    """Return what the file of a fitted estimator has beside the student.
+
+    Parameters
+    ----------
+    estimator : DistilledClassifier
+    lost : set of str
+        Stays as it is: all of this can be saved.
+
+    Returns
+    -------
+    Content
+    """
+    about: dict[str, Any] = {"val_temperature": float(estimator.val_temperature_)}
+    about["metaparameters"] = {
+        name: np.asarray(value).tolist() for name, value in estimator.metaparameters_.items()
+    }
+    tables = [table_content(estimator.metaparameter_path_, "metaparameter_path")]
+    if hasattr(estimator, "trials_"):
+        tables.append(table_content(estimator.trials_, "trials"))
+    content = Content(about, {})
+    for table in tables:
+        content.about.update(table.about)
+        content.tensors.update(table.tensors)
+    return content
+
+
+def from_content(
+    estimator: DistilledClassifier, content: Content, student: nn.Module, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the fitted attributes; remove the tensors that are used from the content.
+
+    Parameters
+    ----------
+    estimator : DistilledClassifier
+        Has its parameters, ``classes_`` and ``n_iter_``.
+    content : Content
+    student : nn.Module
+        The student with the weights of the file.
+    given : dict
+        The parameters that the caller of ``load`` gave.
+
+    Returns
+    -------
+    dict
+        Attributes by name.
+
+    Raises
+    ------
+    ContentError
+        If the content is wrong.
+    """
+    about = content.about
+    loss_is_known = "loss" not in about["left_out"] or "loss" in given
+    space = estimator._space() if loss_is_known else None
+    values = _values(about["metaparameters"], space)
+    val_temperature = _above_0(about["val_temperature"])
+    fitted: dict[str, Any] = {"metaparameters_": values, "val_temperature_": val_temperature}
+    fitted |= {f"{name}_": values[name] for name in ("lambda1", "temperature") if name in values}
+    path = fitted["metaparameter_path_"] = _table(content, "metaparameter_path", space)
+    if len(path) != estimator.n_iter_:
+        raise ContentError(f"a path of {len(path)} iterations of {estimator.n_iter_}")
+    if "meta" not in about["left_out"] or "meta" in given:  # else the strategy is unknown
+        fitted["strategy_"] = estimator._named_strategy()
+    if "trials_columns" in about:
+        trials = fitted["trials_"] = _table(content, "trials", space)
+        if "strategy_" in fitted:
+            fitted["strategy_"].trials_ = trials
+    loss = estimator._loss() if loss_is_known else LogitDistillation()
+    fitted["net_"] = _prediction_net(estimator, student, loss, val_temperature)
+    return fitted
+
+
+CLASSIFIER_STATE = StateFunctions(to_content, from_content)
+
+
+def _values(about: Any, space: MetaparameterSpace | None) -> dict[str, Any]:
+    """Return the metaparameters at the end, by name; without a space, as the file has them."""
+    if not isinstance(about, dict):
+        raise ContentError("metaparameters that are no mapping of names")
+    values = {
+        name: np.asarray(value, np.float64) if isinstance(value, list) else finite_number(value)
+        for name, value in about.items()
+    }
+    if space is not None:
+        _check_values(values, space, "metaparameters")
+    return values
+
+
+def _table(content: Content, name: str, space: MetaparameterSpace | None) -> np.ndarray:
+    """Return a path or a table of trials, whose values the metaparameters can have."""
+    table = take_table(content, name, None if space is None else _columns(name, space))
+    if space is not None:
+        _check_values({column: table[column] for column in space}, space, name)
+    return table
+
+
+def _columns(name: str, space: MetaparameterSpace) -> np.dtype:
+    return trials_dtype(space) if name == "trials" else path_dtype(space)
+
+
+def _check_values(values: Mapping[str, Any], space: MetaparameterSpace, where: str) -> None:
+    """Refuse values of metaparameters that no fit can have found."""
+    if values.keys() != set(space):
+        raise ContentError(f"the metaparameters {sorted(values)} in its {where}, not {sorted(space)}")
+    for name, entry in space.items():
+        found = np.asarray(values[name])
+        # A strategy may start beyond the bounds, but not where the coordinate is not defined.
+        low = 0.0 if entry.coordinate == "log" else -math.inf
+        low, high = LAMBDA1_BOUNDS if name == "lambda1" else (low, math.inf)
+        wrong = found[~(np.isfinite(found) & (found >= low) & (found <= high))]
+        if entry.coordinate == "log":
+            wrong = np.append(wrong, found[found == 0])
+        if wrong.size:
+            raise ContentError(f"{name}={wrong.flat[0]} in its {where}, which no training can have found")
+
+
+def _above_0(value: Any) -> float:
+    found = finite_number(value)
+    if found <= 0:
+        raise ContentError(f"T_val={found}, which must be above 0")
+    return found
+
+
+def _prediction_net(
+    estimator: DistilledClassifier, student: nn.Module, loss: DistillationLoss, val_temperature: float
+) -> TrainingNet:
+    """Make the net that an estimator predicts with."""
+    device: torch.device = estimator._device()
+    return TrainingNet(
+        student,
+        objective=LogitObjective(loss),
+        metaparameters=MetaparameterPath(MetaparameterSpace({}), {}, device=device),
+        val_temperature=val_temperature,
+        **prediction_params(estimator),
+    ).initialize()
