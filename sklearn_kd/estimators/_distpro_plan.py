@@ -24,6 +24,7 @@ from sklearn_kd.distpro._normalization import NORMALIZATIONS, checked_tau
 from sklearn_kd.distpro._objective import PathwayObjective
 from sklearn_kd.distpro._pathways import Pathway, find_pathways, named_transforms
 from sklearn_kd.distpro._process import DistillationProcess
+from sklearn_kd.errors._context import naming
 from sklearn_kd.estimators._augmentation import checked_augmentation
 from sklearn_kd.estimators._base import BaseDistiller, Seeds
 from sklearn_kd.estimators._callback_checks import check_callback_names, listed_callbacks
@@ -107,6 +108,13 @@ class BaseDistPro(BaseDistiller):
                 f"{list(self._strategies)}, or a Strategy with learns_from_validation=True that overrides "
                 "takes_hypergradient and, to save some of them, predict."
             )
+        for name, usual in (("hypergradient_rows", None), ("val_temperature", 1.0)):
+            value = getattr(strategy, name)
+            if value != usual:
+                raise ValueError(
+                    f"meta__{name}={value!r}: a search takes hypergradients of whole batches, by the "
+                    f"cross-entropy of D_val at T_val = 1. Set meta__{name}={usual!r}."
+                )
         return strategy
 
     @property
@@ -163,7 +171,8 @@ class BaseDistPro(BaseDistiller):
         report = FitReport(self, X_given, self.classes_[codes], weight, n_epochs)
         run = Run(retraining, search, student, teacher, pathways, process, tau, report, checkpoints)
         if search is not None:
-            strategy.check(self._space(run))
+            with naming("meta"):
+                strategy.check(self._space(run))
         return run._replace(n_steps=self._rehearse(run))
 
     def _drawn_seeds(self, searches: bool) -> list[Seeds]:
