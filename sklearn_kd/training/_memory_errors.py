@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from sklearn_kd.inputs._data import SplitData, describe_allocations
+from sklearn_kd.meta import HypergradientStrategy
 from sklearn_kd.runtime._memory import explain_out_of_memory, format_weights_size, memory_advice
 
 if TYPE_CHECKING:
@@ -28,14 +29,15 @@ def explain_memory_of_training(net: TrainingNet, data: SplitData) -> AbstractCon
 
     def situation() -> str:
         weights = f"weights of {format_weights_size(net.trained_modules())}"
-        if net.step_record_ is not None:
-            weights += f", of which hypergradients by {net.hypergradient!r} hold copies"
+        if net.hypergradient_estimator_ is not None:
+            weights += f", of which hypergradients by {net.strategy.hypergradient!r} hold copies"
         batch_size = net.get_params_for("iterator_train").get("batch_size", net.batch_size)
         return f"batch_size={batch_size}, {describe_allocations(data)} and {weights}"
 
     ways = ["a smaller batch_size", "execution='bfloat16'"]
     ways.append("X as a Dataset, whose rows are loaded batch by batch")
-    ways += ["meta__hypergradient_rows"] if net.strategy.takes_hypergradient(0) else []
+    if isinstance(net.strategy, HypergradientStrategy) and net.others == {}:  # pathways need whole batches
+        ways.append("meta__hypergradient_rows")
     advice = memory_advice(torch.device(net.device), *ways)
     return explain_out_of_memory("training the student", situation, advice)
 
