@@ -17,6 +17,7 @@ from torch import nn
 
 from sklearn_kd._sklearn_compat import Interval, StrOptions, safe_indexing, with_callbacks
 from sklearn_kd.checkpointing._trial_cache import TrialCache
+from sklearn_kd.errors._context import naming
 from sklearn_kd.estimators._augmentation import checked_augmentation
 from sklearn_kd.estimators._base import BaseDistiller, Seeds, at, unharmed_by_failure
 from sklearn_kd.estimators._callback_checks import CALLBACK_KINDS, check_callback_names, listed_callbacks
@@ -409,7 +410,8 @@ class DistilledClassifier(BaseDistiller):
             )
         # A rehearsal: what only skorch and torch can judge fails here, before the teacher is trained.
         space = self._space()
-        strategy.check(space)
+        with naming("meta"):
+            strategy.check(space)
         start = self._start(space, strategy, np.random.default_rng(0))
         check_loss(self._loss(), start, len(self.classes_), weighted=weight is not None)
         rehearsal = self._make_net(student, strategy, start, listed_callbacks(self.callbacks))
@@ -495,6 +497,7 @@ class DistilledClassifier(BaseDistiller):
         """Return the fitted attributes of a fit that ends with this net."""
         strategy, teacher = run.strategy, run.teacher
         path, values = net.metaparameters.table(), net.metaparameters.named()
+        numbers = net.metaparameters.space.numbers
         if self._continues():
             path["iteration"] += self.n_iter_
             path = np.concatenate([self.metaparameter_path_, path])
@@ -506,7 +509,7 @@ class DistilledClassifier(BaseDistiller):
             "n_iter_": len(path),
             "metaparameters_": {n: _on_host(value) for n, value in values.items()},
             "val_temperature_": float(net.val_temperature_),
-            **{f"{n}_": float(values[n]) for n in ("lambda1", "temperature") if n in values},
+            **{f"{n}_": float(values[n]) for n in ("lambda1", "temperature") if n in numbers},
         } | ({"trials_": strategy.trials_} if hasattr(strategy, "trials_") else {})
 
     def _publish(self, net, run):
@@ -535,11 +538,13 @@ class DistilledClassifier(BaseDistiller):
     def _one_start(self, name, entry, rng):
         """Return the start of a metaparameter: its own, the estimator's, or a draw within its bounds."""
         start = getattr(self, name) if entry.start is None else entry.start
-        if not isinstance(start, str):
-            return start
-        if entry.coordinate == "log":
-            return math.exp(rng.uniform(*np.log(entry.bounds)))
-        return rng.uniform(*entry.bounds)
+        if isinstance(start, str):  # "random"
+            log = entry.coordinate == "log"
+            drawn = rng.uniform(*(np.log(entry.bounds) if log else entry.bounds), entry.shape or None)
+            if not log:
+                return drawn
+            return np.exp(drawn) if entry.shape else math.exp(drawn)
+        return np.full(entry.shape, start, dtype=np.float64) if entry.shape else start
 
     # ----------------------------------------------------------------------------------
     # Checks, all before any training
@@ -548,7 +553,8 @@ class DistilledClassifier(BaseDistiller):
         """The strategy of this fit, after the parameters have been checked."""
         self._validate_params()
         self._check_routed(loaded)
-        self._loss().check()
+        with naming("loss"):
+            self._loss().check()
         self._execution()
         return self._named_strategy()
 
