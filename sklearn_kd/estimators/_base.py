@@ -385,9 +385,9 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
 
         if not torch.allclose(logits(batch), logits(batch[some]), rtol=1e-3, atol=1e-5):
             raise ValueError(
-                f"hypergradient_rows={n_rows}, but in training the student's logits of "
+                f"meta__hypergradient_rows={n_rows}, but in training the student's logits of "
                 "a row depend on the rest of the batch, as with batch normalisation. Set "
-                "hypergradient_rows=None."
+                "meta__hypergradient_rows=None."
             )
 
     def _check_callbacks(self, net, data, n_batches):
