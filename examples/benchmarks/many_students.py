@@ -34,14 +34,17 @@ import torch
 from joblib.externals.loky import get_reusable_executor
 from sklearn.datasets import load_digits
 from sklearn.ensemble import RandomForestClassifier
-from sklearn_kd.training._distillation_net import DistillationNet
 from torch.utils.flop_counter import FlopCounterMode
 
 from sklearn_kd import CNNStudent, DistilledClassifier, MLPStudent, compare_methods
 from sklearn_kd.inputs._data import DistillationData, SplitData
+from sklearn_kd.losses import LogitDistillation
+from sklearn_kd.losses._objective import LogitObjective
 from sklearn_kd.losses._targets import Targets
 from sklearn_kd.meta import Fixed
-from sklearn_kd.meta._path import Metaparameters
+from sklearn_kd.meta._path import MetaparameterPath
+from sklearn_kd.meta._space import MetaparameterSpace
+from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._stacked import FEWEST, MOST_FLOPS, train_together
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -71,13 +74,13 @@ def made_rows(shape, seed):
 
 
 def made_net(student, lambda1, temperature, batch_size):
-    return DistillationNet(
+    loss = LogitDistillation()
+    space = MetaparameterSpace(loss.metaparameters(CLASSES))
+    return TrainingNet(
         copy.deepcopy(student),
-        metaparameters=Metaparameters(lambda1, temperature),
+        objective=LogitObjective(loss),
+        metaparameters=MetaparameterPath(space, {"lambda1": lambda1, "temperature": temperature}),
         strategy=Fixed(),
-        loss__temperature_scaling="hinton",
-        meta__val_temperature=1.0,
-        meta__hypergradient="finite_difference",
         optimizer=torch.optim.SGD,
         optimizer__momentum=0.9,
         lr=0.01,
