@@ -170,7 +170,11 @@ class RoutingEstimator(BaseEstimator):
         for prefix, taker in {"student": self.student, "optimizer": self.optimizer}.items():
             if name in _arguments_known(taker):
                 return f" Did you mean '{prefix}__{name}'?"
-        return nearest(name, [*known, *(f"{p}__{rest}" for p in self._routed_prefixes if rest)])
+        written_otherwise = [f"{p}__{rest}" for p in self._routed_prefixes if rest]
+        written_otherwise += [
+            f"{p}__{name[len(p) + 1 :]}" for p in self._routed_prefixes if name.startswith(f"{p}_")
+        ]
+        return nearest(name, [*known, *written_otherwise])
 
     def _check_routed(self, loaded: bool):
         """Raise TypeError, with the nearest names, for a routed parameter nothing takes.

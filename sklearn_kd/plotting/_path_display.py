@@ -145,10 +145,10 @@ class MetaparameterPathDisplay:
         names = _metaparameter_names(self.paths)
         if axes is None:
             size = 7, max(3.0, 2.25 * len(names))
-            _, axes = plt.subplots(
-                len(names), 1, sharex=True, squeeze=False, figsize=size, layout="constrained"
-            )
-        self.axes_, self.lines_ = np.ravel(axes), []
+            figure = plt.figure(figsize=size, layout="constrained")
+            axes = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0].tolist()
+        self.axes_: np.ndarray = np.array(axes, dtype=object)
+        self.lines_: list[Line2D] = []
         if len(self.axes_) != len(names):
             raise ValueError(f"axes has {len(self.axes_)} axes; the path has the metaparameters {names}.")
         self.figure_ = self.axes_[0].figure

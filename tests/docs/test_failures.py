@@ -33,7 +33,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import TensorDataset
 
 from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent
-from sklearn_kd.bilevel._hypergradient import StepRecord
+from sklearn_kd.bilevel._hypergradient import HypergradientEstimator
 from sklearn_kd.checkpointing._file import read, write
 from sklearn_kd.estimators._base import BaseDistiller
 from sklearn_kd.layers._hooks import resolve_layers
@@ -394,7 +394,7 @@ OUT_OF_MEMORY = {
     "training": lambda clf, monkeypatch, X, y, **logits: clf.set_params(
         student=full("training"), meta="none"
     ).fit(X, y),
-    "hypergradients": patched(StepRecord, "hypergradient", meta="gradient"),
+    "hypergradients": patched(HypergradientEstimator, "hypergradient", meta="gradient"),
     "several students at once": patched(_BatchedRun, "step", meta=Random(n_trials=4)),
     "prediction": in_prediction,
 }

@@ -18,7 +18,7 @@ from skorch.callbacks import Callback, EarlyStopping, GradientNormClipping, LRSc
 from torch import nn
 
 from sklearn_kd import MLPStudent, compare_methods
-from sklearn_kd.bilevel._hypergradient import StepRecord
+from sklearn_kd.bilevel._hypergradient import HypergradientEstimator
 from sklearn_kd.estimators._base import BaseDistiller
 from sklearn_kd.meta import Hyperopt, Random
 from sklearn_kd.runtime._memory import is_out_of_memory
@@ -89,7 +89,7 @@ def hypergradient(make, digits, error, monkeypatch):
     def raising(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(StepRecord, "hypergradient", raising)
+    monkeypatch.setattr(HypergradientEstimator, "hypergradient", raising)
     make(LogisticRegression(), meta="gradient").fit(*digits)
 
 
@@ -111,7 +111,10 @@ PLACES = {
     "copying the data": (copying, "data of 0.1 MiB to be copied"),
     "asking the teacher": (asking, "data of 0.1 MiB and cached teacher logits of 0.0 MiB on cpu"),
     "training the student": (training, "data of 0.1 MiB and cached teacher logits of 0.0 MiB on cpu"),
-    "training the student, with batch_size=32, data of 0.1 MiB": (hypergradient, "hypergradients by"),
+    "training the student, with batch_size=32, data of 0.1 MiB": (
+        hypergradient,
+        "hypergradients by 'finite_difference'",
+    ),
     "training 4 students in one batched run": (together, "data of 0.1 MiB"),
     "predicting in batches of 1024 rows": (predicting, "no teacher logits are cached"),
 }
