@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Integral, Real
@@ -441,7 +440,7 @@ class DistilledClassifier(BaseDistiller):
         cache = TrialCache(run.checkpoints)
         trials = Trials(partial(self._trial_net, run), space, start, run.data, run.seeds.training, cache)
         context = StartContext(start, space, rng, trials.losses, self.verbose)
-        start = {**start, **run.strategy.start(context)}
+        start = space.shaped({**start, **run.strategy.start(context)})
         report_epochs = run.report.epochs(lambda net: self._fitted_attributes(net, run))
         callbacks = [*listed_callbacks(self.callbacks), *report_epochs]
         return self._make_net(run.student, run.strategy, start, callbacks)
@@ -530,16 +529,17 @@ class DistilledClassifier(BaseDistiller):
             return self.metaparameters_
         start = {name: self._one_start(name, entry, rng) for name, entry in space.items()}
         space.check_within_bounds(start)
-        return start
+        return space.shaped(start)
 
     def _one_start(self, name, entry, rng):
         """Return the start of a metaparameter: its own, the estimator's, or a draw within its bounds."""
         start = getattr(self, name) if entry.start is None else entry.start
         if not isinstance(start, str):
             return start
+        size = entry.shape or None
         if entry.coordinate == "log":
-            return math.exp(rng.uniform(*np.log(entry.bounds)))
-        return rng.uniform(*entry.bounds)
+            return np.exp(rng.uniform(*np.log(entry.bounds), size=size))
+        return rng.uniform(*entry.bounds, size=size)
 
     # ----------------------------------------------------------------------------------
     # Checks, all before any training

@@ -97,7 +97,7 @@ def _complete(
     unknown = [name for name in setting if name not in space]
     if unknown:
         raise ValueError(f"{unknown[0]!r} is no metaparameter of this fit; there are {list(space)}.")
-    return {**start, **setting}
+    return space.shaped({**start, **setting})
 
 
 def trial_losses(
