@@ -17,7 +17,7 @@ from sklearn_kd._version import running_versions
 from sklearn_kd.checkpointing._file import Refused
 from sklearn_kd.checkpointing._file import read as read_file
 from sklearn_kd.checkpointing._file import write as write_file
-from sklearn_kd.checkpointing._fit_lock import Lock
+from sklearn_kd.checkpointing._fit_lock import FitLock
 from sklearn_kd.files._atomic import remove_leftovers
 
 _KEPT = 2
@@ -58,7 +58,7 @@ class Checkpoints:
             return
         self._folder = parent / digest
         try:
-            self._lock = Lock(self._folder)
+            self._lock = FitLock(self._folder)
         except OSError as error:
             raise ValueError(
                 f"checkpoint_dir={str(parent)!r} cannot be written to: {error}. Give a folder that can be "

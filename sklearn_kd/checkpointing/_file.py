@@ -80,7 +80,7 @@ def read(path: Path) -> dict[str, Any]:
         raise Refused(f"it cannot be read ({type(error).__name__}: {error})") from error
 
 
-def checked_folder(checkpoint_dir: str | PathLike[str] | None) -> Path | None:
+def prepare_checkpoint_dir(checkpoint_dir: str | PathLike[str] | None) -> Path | None:
     """The folder, made where it is missing; None for None.
 
     Raises

@@ -20,7 +20,7 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback
 from torch import Tensor, nn
 
-from sklearn_kd.inputs._torch_datasets import DatasetRows, Fetcher
+from sklearn_kd.inputs._torch_datasets import BatchFetcher, DatasetRows
 from sklearn_kd.runtime._random_state import preserved_random_state
 
 # Parameters that change nothing of what comes out.
@@ -29,7 +29,7 @@ _NO_MATTER = {"verbose", "n_jobs", "checkpoint_dir", "keep_teacher"}
 _N_SAMPLES = 4
 
 
-def digest_of(**parts: Any) -> str:
+def fingerprint(**parts: Any) -> str:
     """Return a digest of named values, 24 hexadecimal digits."""
     found = hashlib.sha256()
     for name, value in parts.items():
@@ -38,18 +38,18 @@ def digest_of(**parts: Any) -> str:
     return found.hexdigest()[:24]
 
 
-def parameters_of(estimator: BaseEstimator) -> dict[str, Any]:
+def relevant_parameters(estimator: BaseEstimator) -> dict[str, Any]:
     """The parameters that matter, by name; those of nested estimators are described with them."""
     # What was drawn from random_state counts, and the device that is used.
     unnamed = _NO_MATTER | {"random_state", "device"}
     return {name: v for name, v in estimator.get_params(deep=False).items() if name not in unnamed}
 
 
-def samples_of(rows: DatasetRows, collate_fn=None) -> Tensor:
+def sample_rows(rows: DatasetRows, collate_fn=None) -> Tensor:
     """Return a few rows of a Dataset, read under one random state."""
     places = np.unique(np.linspace(0, len(rows) - 1, _N_SAMPLES).astype(int)).tolist()
     with preserved_random_state(torch.device("cpu"), seed=0):
-        return Fetcher(rows, collate_fn)[places][0]
+        return BatchFetcher(rows, collate_fn)[places][0]
 
 
 def _describe(value, say, depth):

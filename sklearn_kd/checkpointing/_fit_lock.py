@@ -21,7 +21,7 @@ _GUARD = threading.Lock()
 _HELD: set[tuple[int, str]] = set()
 
 
-class Lock:
+class FitLock:
     """A lock on a folder, held by one fit until it is released or its process ends, in whatever way.
 
     The folder is made where it is missing.

@@ -17,7 +17,7 @@ _REMEDIES = {
 
 
 @contextmanager
-def naming(name: str):
+def error_context(name: str):
     """Prefix ValueErrors and TypeErrors raised inside with the argument's name, unless they have it.
 
     scikit-learn's own message stays, since users know it. Behind it stands what to do, where

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sklearn_kd.inputs._torch_datasets import load, loader_arguments
+from sklearn_kd.inputs._torch_datasets import loader_arguments, make_loader
 from sklearn_kd.losses._logits import Targets
 
 
@@ -139,13 +139,13 @@ class LoadedBatches:
     batch_size, shuffle, drop_last
         As in :class:`BatchOrder`; the data set has the seed.
     **loader
-        As in :func:`load`.
+        As in :func:`make_loader`.
     """
 
     def __init__(self, dataset, batch_size=128, shuffle=False, drop_last=False, **loader):
         self.dataset = dataset
         self.order = BatchOrder(len(dataset), batch_size, shuffle, drop_last, dataset.seed)
-        self._loader = load(dataset.rows, self.order, seed=dataset.seed, **loader)
+        self._loader = make_loader(dataset.rows, self.order, seed=dataset.seed, **loader)
 
     def __len__(self) -> int:
         return len(self.order)

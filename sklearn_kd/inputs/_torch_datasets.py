@@ -69,7 +69,7 @@ class DatasetRows(Dataset):
         if len(dataset) == 0:
             raise ValueError(f"{name} is empty: {type(dataset).__name__} has 0 samples (items).")
         self.dataset, self.name = dataset, name
-        self.samples, _, _ = Fetcher(self, collate_fn)[list(range(min(2, len(dataset))))]
+        self.samples, _, _ = BatchFetcher(self, collate_fn)[list(range(min(2, len(dataset))))]
         self.sample_shape = self.samples.shape[1:]
         if self.samples.is_meta:
             raise ValueError(
@@ -99,7 +99,7 @@ class DatasetRows(Dataset):
         return some
 
 
-class Fetcher(Dataset):
+class BatchFetcher(Dataset):
     """Whole batches by index: ``fetcher[indices]`` is (x, labels, indices).
 
     The indices travel with what was fetched by them, so that nothing that is looked up by them
@@ -164,7 +164,7 @@ class Fetcher(Dataset):
             ) from error
 
 
-def load(
+def make_loader(
     rows: DatasetRows,
     order: Iterable[list[int]],
     *,
@@ -183,22 +183,24 @@ def load(
     seed : int, default=0
         Of the workers. Without it they would draw one from torch's global generator.
     labelled, collate_fn
-        As in :class:`Fetcher`.
+        As in :class:`BatchFetcher`.
     **settings
         The DataLoader's, such as ``num_workers``.
     """
     generator = torch.Generator().manual_seed(seed)
-    fetcher = Fetcher(rows, collate_fn, labelled)
+    fetcher = BatchFetcher(rows, collate_fn, labelled)
     return DataLoader(fetcher, batch_size=None, sampler=order, generator=generator, **settings)
 
 
-def read(rows: DatasetRows, *, batch_size: int, labelled: bool = False, **settings: Any) -> DataLoader:
-    """``load`` all rows in their order, by ``batch_size`` (−1: at once), whatever else is set."""
+def make_ordered_loader(
+    rows: DatasetRows, *, batch_size: int, labelled: bool = False, **settings: Any
+) -> DataLoader:
+    """Return a loader of all rows in their order, in batches of ``batch_size`` (−1: all at once)."""
     size = len(rows) if batch_size == -1 else batch_size
     starts = range(0, len(rows), size)
     order = [list(range(start, min(start + size, len(rows)))) for start in starts]
     settings = {k: v for k, v in settings.items() if k not in ("shuffle", "drop_last", "in_order")}
-    return load(rows, order, labelled=labelled, **settings)
+    return make_loader(rows, order, labelled=labelled, **settings)
 
 
 def labelled_rows(
@@ -216,7 +218,7 @@ def labelled_rows(
     rows = DatasetRows(dataset, settings.get("collate_fn"), name)
     called = "y" if name == "X" else "y_val"
     if y is None:
-        read_labels = (labels for _, labels, _ in read(rows, labelled=True, **settings))
+        read_labels = (labels for _, labels, _ in make_ordered_loader(rows, labelled=True, **settings))
         called = f"the label in the items of {name}"
         y = np.concatenate(
             [np.asarray(from_torch(labels, f"The labels in {name}")) for labels in read_labels]

@@ -23,7 +23,7 @@ from sklearn_kd.distpro._net import DistProNet
 from sklearn_kd.distpro._pathways import Pathway, build_transforms
 from sklearn_kd.distpro._process import DistillationProcess
 from sklearn_kd.distpro._transforms import TRANSFORMS
-from sklearn_kd.errors._did_you_mean import nearest
+from sklearn_kd.errors._did_you_mean import did_you_mean
 from sklearn_kd.estimators._base import BaseDistiller
 from sklearn_kd.files._atomic import write_file
 from sklearn_kd.meta import Fixed
@@ -342,7 +342,7 @@ class SafeFiles(BaseDistiller):
             if not cls._is_parameter(name):
                 known = cls._get_param_names()
                 raise TypeError(
-                    f"load got an unexpected parameter {name!r} of {cls.__name__}.{nearest(name, known)}"
+                    f"load got an unexpected parameter {name!r} of {cls.__name__}.{did_you_mean(name, known)}"
                 )
 
     @classmethod

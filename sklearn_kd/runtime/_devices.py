@@ -8,7 +8,7 @@ from numbers import Integral
 import torch
 from torch import Tensor, nn
 
-from sklearn_kd.errors._did_you_mean import nearest
+from sklearn_kd.errors._did_you_mean import did_you_mean
 
 
 def checked_device(device: str | torch.device | int) -> torch.device:
@@ -25,7 +25,7 @@ def checked_device(device: str | torch.device | int) -> torch.device:
         known = torch.device(f"cuda:{int(device)}" if isinstance(device, Integral) else device)
     except (RuntimeError, ValueError):
         kinds = ("auto", "cpu", "cuda", "mps")
-        hint = " Did you mean 'cuda'?" if "gpu" in str(device).lower() else nearest(str(device), kinds)
+        hint = " Did you mean 'cuda'?" if "gpu" in str(device).lower() else did_you_mean(str(device), kinds)
         raise ValueError(f"device={device!r} is not known.{hint}{_choice()}") from None
     if known.type == "cpu":
         return torch.device("cpu")

@@ -9,18 +9,18 @@ import torch
 from torch import nn
 from torch.jit import ScriptModule
 
-from sklearn_kd.runtime._global_lock import turn
+from sklearn_kd.runtime._global_lock import torch_state_lock
 from sklearn_kd.runtime._random_state import preserved_random_state
 
 
 @contextmanager
-def evaluating(parts: Iterable[nn.Module], but: type[nn.Module] | tuple = ()) -> Iterator[None]:
+def eval_mode(parts: Iterable[nn.Module], but: type[nn.Module] | tuple = ()) -> Iterator[None]:
     """Set evaluation mode inside, for all ``parts`` (``module.modules()``) but those of type ``but``.
 
     A turn of this thread: another one that shares the module, as a teacher, would put it back
     into training mode meanwhile.
     """
-    with turn():
+    with torch_state_lock():
         # A frozen TorchScript module has no mode.
         changed = [p for p in parts if getattr(p, "training", False) and not isinstance(p, but)]
         try:
@@ -33,9 +33,9 @@ def evaluating(parts: Iterable[nn.Module], but: type[nn.Module] | tuple = ()) ->
 
 
 @contextmanager
-def evaluating_without_trace(network: nn.Module, device: torch.device) -> Iterator[None]:
+def isolated_eval_mode(network: nn.Module, device: torch.device) -> Iterator[None]:
     """Set evaluation mode without gradients inside; the generators are put back afterwards."""
-    with evaluating(network.modules()), torch.no_grad(), preserved_random_state(device):
+    with eval_mode(network.modules()), torch.no_grad(), preserved_random_state(device):
         yield
 
 

@@ -19,7 +19,7 @@ from typing import Any
 _lock = RLock()
 
 
-def turn() -> Any:
+def torch_state_lock() -> Any:
     """Return the process-wide re-entrant lock as a context; waiting for it can be interrupted."""
     return _lock
 

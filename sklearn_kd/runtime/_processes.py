@@ -35,7 +35,7 @@ def count_processes(n_jobs: int | None, n_tasks: int) -> int:
     return wanted
 
 
-def one_by_one() -> str:
+def streaming_return_as() -> str:
     """joblib's ``return_as`` for results as they come, in their order, where its backend can do that."""
     backend, _ = get_active_backend()
     return "generator" if getattr(backend, "supports_return_generator", False) else "list"
@@ -53,7 +53,7 @@ def default_n_jobs(device_type: str) -> int | None:
     return -1 if device_type == "cpu" else 1
 
 
-def warn_of_ranks() -> None:
+def warn_if_distributed() -> None:
     """Warn where torch.distributed has several processes, each of which trains a student of its own."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_kd.runtime._global_lock import turn
+from sklearn_kd.runtime._global_lock import torch_state_lock
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
@@ -68,7 +68,7 @@ def seed_generators(seed: int, device: torch.device) -> None:
 @contextmanager
 def preserved_torch_state(device: torch.device) -> Iterator[None]:
     """Put torch's generators back on leaving: in a tenth of the time that all take. A turn of this thread."""
-    with turn():
+    with torch_state_lock():
         state = random_state(device)
         try:
             yield
@@ -102,7 +102,7 @@ class _SharedSeed:
 
     @contextmanager
     def __call__(self, seed: int) -> Iterator[None]:
-        lock = turn()
+        lock = torch_state_lock()
         if not lock.acquire(blocking=False):
             yield
             return
@@ -116,7 +116,7 @@ class _SharedSeed:
         try:
             yield
         finally:
-            with turn():
+            with torch_state_lock():
                 self._n_inside -= 1
                 if not self._n_inside:
                     for device, state in self._before:
@@ -130,4 +130,4 @@ def _devices_in_use() -> list[torch.device]:
     return [torch.device("mps" if torch.backends.mps.is_available() else "cpu")]
 
 
-seeded_without_turn = _SharedSeed()
+seeded_without_lock = _SharedSeed()

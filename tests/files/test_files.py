@@ -33,7 +33,7 @@ from sklearn_kd import _version as _code_version
 from sklearn_kd.checkpointing import _file as checkpoint_files
 from sklearn_kd.checkpointing import _fit_lock
 from sklearn_kd.checkpointing._file import Refused
-from sklearn_kd.checkpointing._fit_lock import Lock
+from sklearn_kd.checkpointing._fit_lock import FitLock
 from sklearn_kd.datasets import _cifar, _fashion_mnist, fetch_fashion_mnist
 from sklearn_kd.files import _tensors as _tensor_files
 from sklearn_kd.files._atomic import TEMPORARY, replacing, write_file
@@ -234,31 +234,31 @@ def in_fork(f):
 
 def test_a_lock_is_held_once(any_lock, tmp_path):
     folder = tmp_path / "fit"
-    first, second = Lock(folder), Lock(folder)
+    first, second = FitLock(folder), FitLock(folder)
     assert first.held and not second.held
     del second  # which lets nothing go
     found = []
-    thread = threading.Thread(target=lambda: found.append(Lock(folder).held))
+    thread = threading.Thread(target=lambda: found.append(FitLock(folder).held))
     thread.start()
     thread.join()
     assert found == [False]
     first.release()
-    third = Lock(folder)
+    third = FitLock(folder)
     assert third.held
     third.remove()
     assert os.listdir(folder) == []
-    assert Lock(folder).held
+    assert FitLock(folder).held
 
 
 @posix
 def test_a_fork_neither_has_the_lock_nor_releases_it(tmp_path):
-    first = Lock(tmp_path)
-    assert not in_fork(lambda: Lock(tmp_path).held)
-    assert not in_fork(lambda: first.__del__() or Lock(tmp_path).held)
-    assert not in_fork(lambda: Lock(tmp_path).held)
+    first = FitLock(tmp_path)
+    assert not in_fork(lambda: FitLock(tmp_path).held)
+    assert not in_fork(lambda: first.__del__() or FitLock(tmp_path).held)
+    assert not in_fork(lambda: FitLock(tmp_path).held)
     first.release()
-    assert in_fork(lambda: Lock(tmp_path).held)
-    assert Lock(tmp_path).held
+    assert in_fork(lambda: FitLock(tmp_path).held)
+    assert FitLock(tmp_path).held
 
 
 @posix
@@ -267,7 +267,7 @@ def test_a_killed_process_holds_nothing_though_its_fork_lives(tmp_path):
     ready, lives = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
-        lock = Lock(tmp_path)
+        lock = FitLock(tmp_path)
         if os.fork() == 0:
             os.close(lives[1])
             os.read(lives[0], 1)
@@ -275,10 +275,10 @@ def test_a_killed_process_holds_nothing_though_its_fork_lives(tmp_path):
         os.write(ready[1], b"1" if lock.held else b"0")
         signal.pause()
     assert os.read(ready[0], 1) == b"1"
-    assert not Lock(tmp_path).held
+    assert not FitLock(tmp_path).held
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    assert Lock(tmp_path).held
+    assert FitLock(tmp_path).held
     os.close(lives[1])
 
 
