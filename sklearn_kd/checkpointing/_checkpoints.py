@@ -66,8 +66,8 @@ class Checkpoints:
             ) from error
         if not self._lock.held:
             warnings.warn(
-                "checkpoint_dir: another process, or another thread of this one, is at the same fit, in "
-                f"{self._folder}. This one keeps no checkpoints. Give each a checkpoint_dir of its own if "
+                "checkpoint_dir: another process, or another thread of this one, runs the same fit, in "
+                f"{self._folder}. This fit writes no checkpoints. Give each a checkpoint_dir of its own if "
                 "both are wanted.",
                 UserWarning,
                 stacklevel=2,
@@ -106,7 +106,7 @@ class Checkpoints:
                 path.unlink(missing_ok=True)
         except OSError as error:
             if not self._failed:
-                message = f"checkpoint_dir: a checkpoint could not be written: {error}. The fit goes on."
+                message = f"checkpoint_dir: a checkpoint could not be written: {error}. The fit continues."
                 warnings.warn(message, UserWarning, stacklevel=2)
             self._failed = True
 
@@ -172,13 +172,13 @@ class Checkpoints:
         listed = "; ".join(f"{path.name}: {reason}" for path, reason in reasons)
         raise ValueError(
             f"checkpoint_dir: none of the checkpoints of this fit in {self._folder} can be used. {listed}. "
-            "Remove that folder to begin anew, give another checkpoint_dir, or put right what is named."
+            "Remove that folder to start anew, give another checkpoint_dir, or remove the causes named."
         )
 
     def _checked(self, content, stage):
         known = isinstance(content, dict) and {"fit", "seeds", "versions", "stage", "state"} <= content.keys()
         if not known or not isinstance(content["versions"], dict) or not isinstance(content["state"], dict):
-            raise Refused("it holds something else than a checkpoint")
+            raise Refused("it does not hold a checkpoint")
         if content["fit"] != self._digest or content["stage"] != stage:
             raise Refused("it is of another fit, with other data or parameters")
         running = running_versions()
@@ -186,7 +186,7 @@ class Checkpoints:
             if running.get(name) != version:
                 raise Refused(f"it was written with {name} {version}, and {running.get(name)} is running")
         if not _are_seeds(content["seeds"], self.seeds):
-            raise Refused("it holds something else than a checkpoint: its seeds are none")
+            raise Refused("it does not hold a checkpoint: its seeds are none")
         return content
 
     def _files(self, stage: str | None = None) -> list[tuple[Path, str, int]]:

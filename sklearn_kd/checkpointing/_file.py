@@ -63,7 +63,7 @@ def read(path: Path) -> dict[str, Any]:
         raise Refused("it is empty")
     header = _HEADER.match(written[:_LONGEST_HEADER])
     if header is None:
-        raise Refused("it does not begin as a checkpoint of sklearn_kd does")
+        raise Refused("it does not begin like a checkpoint of sklearn_kd")
     version, digest, n_bytes = header.groups()
     if int(version) != FORMAT:
         raise Refused(f"it has format {int(version)}, and this version of sklearn_kd reads format {FORMAT}")
@@ -71,7 +71,7 @@ def read(path: Path) -> dict[str, Any]:
     if len(payload) != int(n_bytes):
         raise Refused(f"it is truncated: {len(payload)} of {int(n_bytes)} bytes are there")
     if hashlib.sha256(payload).hexdigest().encode() != digest:
-        raise Refused("it has been altered: its checksum is another one")
+        raise Refused("it has been altered: its checksum differs")
     try:
         return load_tensors(payload)
     except TooLargeError as error:

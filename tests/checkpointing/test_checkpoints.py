@@ -424,7 +424,7 @@ DAMAGES = {
     "it is truncated: .* bytes are there": truncate,
     "it has been altered: its checksum": flip,
     "it is empty": lambda path: path.write_bytes(b""),
-    "it does not begin as a checkpoint": lambda path: path.write_bytes(b"PK" * 100),
+    "it does not begin like a checkpoint": lambda path: path.write_bytes(b"PK" * 100),
     "it has format 2, and this version of sklearn_kd reads format 1": future,
     "it cannot be read": pickled,
     "it is of another fit": exchange(fit="0" * 24),
@@ -477,7 +477,7 @@ def test_another_teacher(n, make, digits, tmp_path):
 
     killed_after(n, made(teachers[0]), *digits)
     Kill.made = 0
-    with pytest.raises(ValueError, match="the teacher answers otherwise"):
+    with pytest.raises(ValueError, match="the teacher's outputs differ"):
         made(teachers[1]).fit(*digits)
     assert Kill.made == 0
     made(teachers[0]).fit(*digits)
@@ -501,7 +501,7 @@ def test_another_map_teacher(make_distpro, images, conv_teacher, tmp_path):
 
     killed_after(9, made(), *images)
     Scaled.factor = 2.0
-    with pytest.raises(ValueError, match="the teacher answers otherwise"):
+    with pytest.raises(ValueError, match="the teacher's outputs differ"):
         made().fit(*images)
 
 
