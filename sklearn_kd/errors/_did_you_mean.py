@@ -12,8 +12,8 @@ def did_you_mean(name: object, known: Iterable[object]) -> str:
     Examples
     --------
     >>> from sklearn_kd.errors._did_you_mean import did_you_mean
-    >>> did_you_mean("linaer", ["linear", "random"])
-    " Did you mean 'linear'?"
+    >>> did_you_mean("hyperop", ["linear", "hyperopt"])
+    " Did you mean 'hyperopt'?"
     """
     matches = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
     return f" Did you mean {matches[0]!r}?" if matches else ""
