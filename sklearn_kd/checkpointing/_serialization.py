@@ -1,12 +1,12 @@
-"""State in plain values and tensors, which ``torch.load(weights_only=True)`` reads without running code.
+"""Convert values to plain values and tensors, which ``torch.load(weights_only=True)`` reads without code.
 
-What is neither plain nor a tensor becomes a dict with a key that names its kind.
+A value of another known type becomes a dict that names the type.
 """
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,16 +18,16 @@ _KIND = "kind of value"
 
 
 class Unserializable(Exception):
-    """A value has no plain form; the message names its type."""
+    """A value has no plain form; the message is the name of its type."""
 
 
 def to_plain(value: Any) -> Any:
-    """Turn a value into plain values and tensors that share no memory with it.
+    """Convert a value to plain values and tensors that share no memory with it.
 
     Raises
     ------
     Unserializable
-        If it is, or holds, an object of another kind.
+        If the value is, or holds, an object of an unknown type.
     """
     try:
         return _to_plain(value)
@@ -35,7 +35,7 @@ def to_plain(value: Any) -> Any:
         raise Unserializable(f"a {type(value).__name__} that holds itself") from None
 
 
-def _to_plain(value):
+def _to_plain(value: Any) -> Any:
     kind = type(value)
     if kind in _PLAIN:
         return value
@@ -52,7 +52,7 @@ def _to_plain(value):
 
 
 def from_plain(value: Any) -> Any:
-    """Restore what :func:`to_plain` was given; tensors are on the CPU."""
+    """Restore a value from :func:`to_plain`; tensors are on the CPU."""
     if type(value) is list:
         return [from_plain(v) for v in value]
     if type(value) is not dict:
@@ -80,18 +80,18 @@ def is_same(a: Any, b: Any) -> bool:
 # Kinds
 
 
-def _pairs(mapping):
+def _pairs(mapping: Mapping[Any, Any]) -> list[list[Any]]:
     return [[key, value] for key, value in mapping.items()]
 
 
-def _of_array(array):
+def _of_array(array: np.ndarray) -> list[Any]:
     if array.dtype.hasobject:
         raise Unserializable("an array of objects")
     data = torch.frombuffer(bytearray(array.tobytes()), dtype=torch.uint8) if array.size else None
     return [np.lib.format.dtype_to_descr(array.dtype), list(array.shape), data]
 
 
-def _to_array(parts):
+def _to_array(parts: list[Any]) -> np.ndarray:
     descr, shape, data = parts
     dtype = np.lib.format.descr_to_dtype(descr)
     if data is None:
@@ -101,25 +101,25 @@ def _to_array(parts):
     return np.frombuffer(bytearray(data.numpy().tobytes()), dtype).reshape(shape)
 
 
-def _of_generator(generator):
+def _of_generator(generator: np.random.Generator) -> list[Any]:
     state = dict(generator.bit_generator.state)
     return [type(generator.bit_generator).__name__, state]
 
 
-def _to_generator(parts):
+def _to_generator(parts: list[Any]) -> np.random.Generator:
     name, state = parts
     generator = np.random.Generator(_BIT_GENERATORS[name]())
     generator.bit_generator.state = state
     return generator
 
 
-def _to_random_state(state):
+def _to_random_state(state: Any) -> np.random.RandomState:
     random_state = np.random.RandomState()
     random_state.set_state(state)
     return random_state
 
 
-def _to_torch_generator(state):
+def _to_torch_generator(state: Tensor) -> torch.Generator:
     generator = torch.Generator()
     generator.set_state(state)
     return generator
@@ -131,7 +131,7 @@ _BIT_GENERATORS: dict[str, Callable] = {
 }
 _SCALARS = tuple({np.dtype(code).type for code in "?bhilqBHILQefdFD"})
 
-# name: (the exact types, to a simpler value, and back from it)
+# Name of a kind: (its exact types, function to a simpler value, function back from it).
 _KINDS: dict[str, tuple[tuple[type, ...], Callable, Callable]] = {
     "tuple": ((tuple,), list, tuple),
     "set": ((set,), list, set),
@@ -141,7 +141,7 @@ _KINDS: dict[str, tuple[tuple[type, ...], Callable, Callable]] = {
     "OrderedDict": ((OrderedDict,), _pairs, OrderedDict),
     "dict": ((dict,), _pairs, dict),
     "complex": ((complex,), lambda v: [v.real, v.imag], lambda p: complex(*p)),
-    "bytes": ((bytes,), lambda v: list(v), lambda v: bytes([*v])),  # not of a number: it is a length
+    "bytes": ((bytes,), lambda v: list(v), lambda v: bytes([*v])),  # bytes(n) of a number makes n bytes
     "NumPy number": (_SCALARS, lambda v: np.asarray(v), lambda v: v[()]),
     "array": ((np.ndarray,), _of_array, _to_array),
     "device": ((torch.device,), str, torch.device),

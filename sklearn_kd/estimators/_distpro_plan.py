@@ -34,7 +34,7 @@ from sklearn_kd.meta import Fixed, Strategy
 from sklearn_kd.meta._path import MetaparameterPath, MetaparameterSchedule
 from sklearn_kd.meta._space import MetaparameterSpace
 from sklearn_kd.runtime._optimizers import optimizer_class
-from sklearn_kd.runtime._processes import warn_of_ranks
+from sklearn_kd.runtime._processes import warn_if_distributed
 from sklearn_kd.teachers._class_alignment import checked_teacher_classes
 from sklearn_kd.teachers._features import MapTeacher
 from sklearn_kd.training._divergence import check_scale
@@ -130,7 +130,7 @@ class BaseDistPro(BaseDistiller):
                 "execution='eager' or 'bfloat16'."
             )
         warn_without_effect(beside_own_cycle(self, strategy) + beside_process(self, process))
-        warn_of_ranks()
+        warn_if_distributed()
         self._check_logit_term(process)
         teacher = MapTeacher(self.teacher, self._device())
         X_given, X, codes, weight = self._checked_rows(X, y, sample_weight)

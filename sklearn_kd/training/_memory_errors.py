@@ -29,7 +29,7 @@ def explain_memory_of_training(net: TrainingNet, data: SplitData) -> AbstractCon
     def situation() -> str:
         weights = f"weights of {format_weights_size(net.trained_modules())}"
         if net.hypergradient_estimator_ is not None:
-            weights += f", of which hypergradients by {net.hypergradient!r} hold copies"
+            weights += f", of which hypergradients by {net.strategy.hypergradient!r} hold copies"
         batch_size = net.get_params_for("iterator_train").get("batch_size", net.batch_size)
         return f"batch_size={batch_size}, {describe_allocations(data)} and {weights}"
 
