@@ -54,7 +54,7 @@ def make_metaparameter_synthetic(
         x1 · x2 + delta > 0,  delta ~ N(0, 0.5²),
 
     and 0 elsewhere. No linear model can use x1 and x2 alone. The third feature is made from their
-    signs. Teacher and student may see different third features, so that the teacher errs:
+    signs. Teacher and student may see different third features, so the teacher makes errors:
 
     ==============================  ===================  ===================
     to follow                       ``student_feature``  ``teacher_feature``
@@ -114,7 +114,7 @@ def make_metaparameter_synthetic(
 
     See Also
     --------
-    sklearn_kd.DistilledClassifier : Take the teacher's logits as ``teacher_logits``.
+    sklearn_kd.DistilledClassifier : Distil the teacher's logits, given as ``teacher_logits``.
 
     References
     ----------
