@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from sklearn_kd.inputs._torch_datasets import loader_arguments
+from sklearn_kd.inputs._torch_datasets import DatasetRows, loader_arguments, make_loader
 from sklearn_kd.losses._targets import Targets
 
 

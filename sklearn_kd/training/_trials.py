@@ -13,7 +13,7 @@ from sklearn_kd.checkpointing._trial_cache import TrialCache
 from sklearn_kd.inputs._data import SplitData
 from sklearn_kd.meta._space import MetaparameterSpace
 from sklearn_kd.runtime._global_lock import torch_state_lock
-from sklearn_kd.runtime._processes import count_processes, one_thread_per_process
+from sklearn_kd.runtime._processes import count_processes, one_thread_per_process, streaming_return_as
 from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._stacked import divided, train_alone, train_together
 

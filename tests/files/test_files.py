@@ -34,7 +34,7 @@ from sklearn_kd.checkpointing import _file as checkpoint_files
 from sklearn_kd.checkpointing import _fit_lock
 from sklearn_kd.checkpointing._file import Refused
 from sklearn_kd.checkpointing._fit_lock import FitLock
-from sklearn_kd.datasets import _cifar, _fashion_mnist, fetch_fashion_mnist
+from sklearn_kd.datasets._byte_pickles import load_values
 from sklearn_kd.files import _tensors as _tensor_files
 from sklearn_kd.files._atomic import TEMPORARY, replacing, write_file
 from sklearn_kd.files._limits import ALLOWANCE, FACTOR, TooLargeError, parsed_json
@@ -511,24 +511,7 @@ PICKLES = {
 @pytest.mark.parametrize("bomb", PICKLES)
 def test_small_pickles(bomb, tmp_path, little_memory):
     with pytest.raises((pickle.UnpicklingError, OSError), match=r"batch .*Put the original there"):
-        _cifar._load(io.BytesIO(PICKLES[bomb]), tmp_path / "batch", b"data")
-
-
-def test_fashion_mnist_that_unpacks_without_end(tmp_path, monkeypatch):
-    import gzip
-
-    folder = tmp_path / "fashion-mnist"
-    folder.mkdir()
-    for name in _fashion_mnist.MD5:
-        (folder / f"{name}.gz").write_bytes(gzip.compress(bytes(5000)))
-    monkeypatch.setattr(_fashion_mnist, "MOST_BYTES", 4000)
-    with pytest.raises(OSError, match=r"it holds more than 4,000 bytes\. Delete it"):
-        fetch_fashion_mnist(data_home=tmp_path)
-    for name in _fashion_mnist.MD5:
-        (folder / f"{name}.gz").write_bytes(gzip.compress(bytes(5000))[:-20])
-    monkeypatch.undo()
-    with pytest.raises(OSError, match=r"it cannot be unpacked .*Delete it"):
-        fetch_fashion_mnist(data_home=tmp_path)
+        load_values(io.BytesIO(PICKLES[bomb]), tmp_path / "batch", b"data")
 
 
 # --------------------------------------------------------------------------------------
