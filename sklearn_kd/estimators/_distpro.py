@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from os import PathLike
@@ -14,8 +15,14 @@ from torch import nn
 
 from sklearn_kd._sklearn_compat import Interval, StrOptions, with_callbacks
 from sklearn_kd.bilevel._hypergradient import METHODS
-from sklearn_kd.distpro._distances import Distance
-from sklearn_kd.distpro._importance import NORMALIZATIONS, ScheduledWeights
+from sklearn_kd.distpro._distances import Distance, checked_distance
+from sklearn_kd.distpro._importance import (
+    NORMALIZATIONS,
+    ImportanceFactors,
+    JointFactors,
+    PathwayWeights,
+    ScheduledWeights,
+)
 from sklearn_kd.distpro._net import DistProNet
 from sklearn_kd.distpro._pathways import Pathway
 from sklearn_kd.distpro._process import (
@@ -26,9 +33,17 @@ from sklearn_kd.distpro._process import (
 )
 from sklearn_kd.estimators._base import unharmed_by_failure
 from sklearn_kd.estimators._callback_checks import CALLBACK_KINDS, listed_callbacks
-from sklearn_kd.estimators._distpro_plan import BaseDistPro, Run, SearchOutcome
+from sklearn_kd.estimators._distpro_plan import (
+    INITIAL_LAMBDA1,
+    TEMPERATURE_BOUNDS,
+    BaseDistPro,
+    Phase,
+    Run,
+    SearchOutcome,
+)
 from sklearn_kd.estimators._learned_nothing import convergence_message, warn_of_convergence
 from sklearn_kd.meta import Fixed, Strategy
+from sklearn_kd.meta._path import Metaparameters
 from sklearn_kd.persistence._save_load import DistProFiles
 from sklearn_kd.runtime._torch_modes import ordinary_torch
 from sklearn_kd.training._interrupts import end_interrupted
@@ -495,6 +510,61 @@ class DistProClassifier(DistProFiles, BaseDistPro):
             logit_term=found.logit_term,
             settings=settings,
         )
+
+    # ----------------------------------------------------------------------------------
+    # The nets
+
+    def _factors(self, run: Run) -> ImportanceFactors | JointFactors:
+        normalization, device = NORMALIZATIONS[self.normalization](self.g), self._device()
+        factors = ImportanceFactors(len(run.pathways), normalization, lr=self.alpha_lr, device=device)
+        if not self._learns_logit_term:
+            return factors
+        logit_term = Metaparameters(
+            INITIAL_LAMBDA1,
+            self.temperature,
+            temperature_bounds=TEMPERATURE_BOUNDS,
+            lr=self.meta_lr,
+            device=device,
+        )
+        return JointFactors(factors, logit_term)
+
+    def _make_net(
+        self, run: Run, phase: Phase, weights: PathwayWeights, strategy: Strategy, callbacks, **changes
+    ) -> DistProNet:
+        """Make an initialised net around a student and transforms of the phase's seeds."""
+        searching = phase is run.search
+        student = copy.deepcopy(run.student)
+        if searching:
+            student = self._initial_student(phase.data.train.samples, phase.seeds)
+        params = {
+            "optimizer": optimizer_class(self.optimizer),
+            "lr": self.lr,
+            "max_epochs": self.max_epochs,
+            "batch_size": self.batch_size,
+            "verbose": 0,
+        }
+        routed = self._passed_on("optimizer", "iterator_train", "iterator_valid")
+        if not searching:
+            routed |= self._passed_on("callbacks")
+        return DistProNet(
+            student,
+            pathways=run.pathways,
+            transforms=self.transforms,
+            transforms_seed=phase.seeds.strategy,
+            distance=checked_distance(self.distance),
+            teacher=run.teacher,
+            metaparameters=weights,
+            strategy=strategy,
+            hypergradient=self.hypergradient,
+            distill_weight=self.distill_weight,
+            logit_weight=0.0 if self._learns_logit_term else self.logit_weight,
+            temperature=self.temperature,
+            autocast=self.autocast,
+            callbacks=callbacks,
+            labels=self.classes_,
+            device=str(self._device()),
+            **(params | routed | changes),
+        ).initialize()
 
     # ----------------------------------------------------------------------------------
     # What is fitted

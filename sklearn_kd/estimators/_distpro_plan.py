@@ -14,10 +14,6 @@ from sklearn_kd.checkpointing._manager import Checkpoints
 from sklearn_kd.checkpointing._snapshot import Keeper
 from sklearn_kd.distpro._distances import checked_distance
 from sklearn_kd.distpro._importance import (
-    NORMALIZATIONS,
-    ImportanceFactors,
-    JointFactors,
-    PathwayWeights,
     checked_tau,
 )
 from sklearn_kd.distpro._net import DistProNet
@@ -29,12 +25,10 @@ from sklearn_kd.estimators._callback_checks import check_callback_names, listed_
 from sklearn_kd.estimators._unused_parameters import beside_own_cycle, beside_process, warn_without_effect
 from sklearn_kd.inputs._data import SplitData
 from sklearn_kd.meta import Fixed, Strategy
-from sklearn_kd.meta._path import Metaparameters
 from sklearn_kd.runtime._processes import warn_of_ranks
 from sklearn_kd.teachers._class_alignment import checked_teacher_classes
 from sklearn_kd.teachers._features import MapTeacher
 from sklearn_kd.training._divergence import check_scale
-from sklearn_kd.training._optimizers import optimizer_class
 from sklearn_kd.training._sklearn_callbacks import FitReport
 
 # Of a learned logit term, as DistilledClassifier has them.
@@ -218,58 +212,6 @@ class BaseDistPro(BaseDistiller):
             answers = run.teacher.some_answers(run.retraining.data.train.samples, layers)
             net.keeper_ = Keeper(run.checkpoints, stage, answers)
         return net
-
-    def _factors(self, run: Run) -> ImportanceFactors | JointFactors:
-        normalization, device = NORMALIZATIONS[self.normalization](self.g), self._device()
-        factors = ImportanceFactors(len(run.pathways), normalization, lr=self.alpha_lr, device=device)
-        if not self._learns_logit_term:
-            return factors
-        logit_term = Metaparameters(
-            INITIAL_LAMBDA1,
-            self.temperature,
-            temperature_bounds=TEMPERATURE_BOUNDS,
-            lr=self.meta_lr,
-            device=device,
-        )
-        return JointFactors(factors, logit_term)
-
-    def _make_net(
-        self, run: Run, phase: Phase, weights: PathwayWeights, strategy: Strategy, callbacks, **changes
-    ) -> DistProNet:
-        """Make an initialised net around a student and transforms of the phase's seeds."""
-        searching = phase is run.search
-        student = copy.deepcopy(run.student)
-        if searching:
-            student = self._initial_student(phase.data.train.samples, phase.seeds)
-        params = {
-            "optimizer": optimizer_class(self.optimizer),
-            "lr": self.lr,
-            "max_epochs": self.max_epochs,
-            "batch_size": self.batch_size,
-            "verbose": 0,
-        }
-        routed = self._passed_on("optimizer", "iterator_train", "iterator_valid")
-        if not searching:
-            routed |= self._passed_on("callbacks")
-        return DistProNet(
-            student,
-            pathways=run.pathways,
-            transforms=self.transforms,
-            transforms_seed=phase.seeds.strategy,
-            distance=checked_distance(self.distance),
-            teacher=run.teacher,
-            metaparameters=weights,
-            strategy=strategy,
-            hypergradient=self.hypergradient,
-            distill_weight=self.distill_weight,
-            logit_weight=0.0 if self._learns_logit_term else self.logit_weight,
-            temperature=self.temperature,
-            autocast=self.autocast,
-            callbacks=callbacks,
-            labels=self.classes_,
-            device=str(self._device()),
-            **(params | routed | changes),
-        ).initialize()
 
     # ----------------------------------------------------------------------------------
     # What differs from the base
