@@ -15,32 +15,23 @@ import torch
 from sklearn.base import clone
 from torch import nn
 
-from sklearn_kd._sklearn_compat import Interval, StrOptions, safe_indexing, with_callbacks
+from sklearn_kd._sklearn_compat import Interval, StrOptions, with_callbacks
 from sklearn_kd.bilevel._hypergradient import METHODS
 from sklearn_kd.checkpointing._manager import Journal
-from sklearn_kd.estimators._augmentation import checked_augmentation
-from sklearn_kd.estimators._base import Seeds, at, unharmed_by_failure
-from sklearn_kd.estimators._callback_checks import CALLBACK_KINDS, check_callback_names, listed_callbacks
-from sklearn_kd.estimators._learned_nothing import convergence_message, warn_of_convergence, warn_of_scales
-from sklearn_kd.estimators._plan import Run
-from sklearn_kd.estimators._unused_parameters import beside_strategy, warn_without_effect
-from sklearn_kd.inputs._data import SplitData, as_tensor
+from sklearn_kd.estimators._base import ClassifierMethods
+from sklearn_kd.estimators._callback_checks import CALLBACK_KINDS, listed_callbacks
+from sklearn_kd.estimators._classifier_plan import checked_parameters, plan_distillation
+from sklearn_kd.estimators._plan import publish, restore_on_failure, run_plan
+from sklearn_kd.estimators._preflight import validate
+from sklearn_kd.inputs._validation import Continued
 from sklearn_kd.losses._logits import TEMPERATURE_SCALINGS
 from sklearn_kd.meta import Fixed, Setting, Strategy
-from sklearn_kd.meta._path import LAMBDA1_BOUNDS, Metaparameters, check_bounds
+from sklearn_kd.meta._path import LAMBDA1_BOUNDS, Metaparameters
 from sklearn_kd.persistence._save_load import DistilledFiles
-from sklearn_kd.runtime._processes import warn_of_ranks
 from sklearn_kd.runtime._torch_modes import ordinary_torch
-from sklearn_kd.teachers._class_alignment import checked_teacher_classes, warn_if_out_of_order
-from sklearn_kd.teachers._given_logits import checked_logits
-from sklearn_kd.teachers._logit_checks import name_of, naming_rows
 from sklearn_kd.training._distillation_net import DistillationNet
-from sklearn_kd.training._divergence import check_scale
-from sklearn_kd.training._interrupts import end_interrupted
 from sklearn_kd.training._optimizers import OPTIMIZER_KINDS, optimizer_class
-from sklearn_kd.training._sklearn_callbacks import FitReport
-from sklearn_kd.training._stacked import moves
-from sklearn_kd.training._trials import Trials, TrialsInterrupted
+from sklearn_kd.training._trials import Trials
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -50,7 +41,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class DistilledClassifier(DistilledFiles):
+class DistilledClassifier(ClassifierMethods, DistilledFiles):
     """A small neural network trained on labels and a big model's answers together.
 
     The student minimises lambda1 · CE(labels) + (1 − lambda1) · s(T) · CE(teacher at T,
@@ -369,7 +360,7 @@ class DistilledClassifier(DistilledFiles):
     # Fitting
 
     @ordinary_torch()
-    @unharmed_by_failure
+    @restore_on_failure
     @with_callbacks
     def fit(
         self,
@@ -420,64 +411,20 @@ class DistilledClassifier(DistilledFiles):
             If a parameter is misspelt, the teacher or the student is of no known kind, or a
             Dataset cannot be counted and indexed.
         """
-        run = self._prepared(X, y, sample_weight, teacher_logits, X_val, y_val)
-        try:
-            net = run.train(self._ready_net(run))
-        except TrialsInterrupted as interrupted:
-            net, interrupted.net.interrupted_ = interrupted.net, True
-        self._publish(net, run)
-        run.report.finish()
-        run.checkpoints.end(net.interrupted_)
-        end_interrupted(net.interrupted_, len(net.history), self.max_epochs, self.n_iter_)
+        strategy = checked_parameters(self, X, X_val)
+        last = Continued(self._task, self._sample_shape) if self._continues() else None
+        inputs = validate(self, X, y, sample_weight, X_val, y_val, teacher_logits, continued=last)
+        plan = plan_distillation(self, strategy, inputs)
+        result = run_plan(plan)
+        publish(self, result)
         return self
 
-    def _prepared(self, X, y, sample_weight, teacher_logits, X_val, y_val) -> Run:
-        """Check and prepare all that a training needs; ask the teacher."""
-        loaded = self._checked_forms(X, X_val)
-        strategy = self._checked_strategy(loaded)
-        warn_without_effect(beside_strategy(self, strategy))
-        warn_of_ranks()
-        named_rows = X if hasattr(X, "index") else y
-        X_given, X, codes, weight = self._checked_rows(X, y, sample_weight)
-        valid_rows = self._checked_validation_rows(X_val, y_val)
-        stated = checked_teacher_classes(self.teacher_classes, self.classes_)
-        logits = checked_logits(teacher_logits, len(X), self.classes_, stated=stated, names=named_rows)
-        teacher = self._checked_teacher(strategy, logits, loaded, stated)
+    def _continues(self) -> bool:
+        """Return whether this fit continues the last one."""
+        return self.warm_start and hasattr(self, "net_")
 
-        given = X, codes, weight, valid_rows
-        checkpoints = self._checkpoints(given, logits, Seeds.draw(self.random_state))
-        seeds = Seeds(*checkpoints.seeds[0])
-        (train, valid), rows = self._split_data(given, strategy, seeds)
-        student = self._initial_student(train.samples, seeds)
-        self._check_single_rows(student, train.samples, valid)
-        check_scale(student, SplitData(train, valid))
-        warn_of_scales(train.X, student, getattr(self, "feature_names_in_", None))
-        self._check_rows_alone(student, train.samples)
-        with naming_rows(rows):
-            train.augmentation = checked_augmentation(
-                self.augment, teacher, train.samples, student, self.classes_
-            )
-        # A rehearsal: what only skorch and torch can judge fails here, before the teacher is trained.
-        rehearsal = self._make_net(student, Fixed(), 0.5, 1.0, listed_callbacks(self.callbacks))
-        if valid is not None:
-            rehearsal.get_iterator(valid)
-        n_batches = len(rehearsal.get_iterator(train, training=True))
-        check_callback_names(rehearsal, self._routed("callbacks"))
-        self._check_callbacks(rehearsal, SplitData(train, valid), n_batches)
-
-        asks = teacher is not None and self.augment is None  # else while it trains, or not at all
-        report = FitReport(self, X_given, self.classes_[codes], weight, asks + self.max_epochs)
-        if asks:
-            X_rows = X[rows] if loaded else safe_indexing(X_given, rows)
-            known = self.classes_[codes[rows]], at(weight, rows), seeds.teacher
-            with report.teacher():
-                train.set_teacher_logits(self._cached_answers(teacher, train, rows, X_rows, *known))
-        elif logits is not None:
-            train.set_teacher_logits(as_tensor(logits[rows]))
-        if train.targets.teacher_logits is not None:
-            who = "teacher_logits" if logits is not None else name_of(self.teacher)
-            warn_if_out_of_order(train.targets, self.classes_, who)
-        return Run(SplitData(train, valid), student, strategy, teacher, seeds, report, checkpoints)
+    # ----------------------------------------------------------------------------------
+    # The nets
 
     def _ready_net(self, run):
         """Return the net about to be trained, its metaparameters where the strategy starts them."""
@@ -559,15 +506,6 @@ class DistilledClassifier(DistilledFiles):
             "val_temperature_": float(net.val_temperature_),
         } | ({"trials_": strategy.trials_} if hasattr(strategy, "trials_") else {})
 
-    def _publish(self, net, run):
-        """Set the fitted attributes."""
-        fitted = self._fitted_attributes(net, run)
-        self.__dict__.pop("trials_", None)
-        self.__dict__.update(fitted)
-        net.metaparameters.forget_path()  # or every pickle would hold it twice
-        monitor = "valid_loss" if moves(run.strategy) else "train_loss"  # it depends on lambda1, T
-        warn_of_convergence(convergence_message(net, run.data.train, self.classes_, monitor))
-
     # ----------------------------------------------------------------------------------
     # Where the run starts
 
@@ -581,13 +519,3 @@ class DistilledClassifier(DistilledFiles):
         if temperature == "random":
             temperature = math.exp(rng.uniform(*np.log(self.temperature_bounds)))
         return float(lambda1), float(temperature)
-
-    # ----------------------------------------------------------------------------------
-    # Checks, all before any training
-
-    def _checked_strategy(self, loaded: bool = False) -> Strategy:
-        """The strategy of this fit, after the parameters have been checked."""
-        self._validate_params()
-        self._check_routed(loaded)
-        check_bounds(self.temperature_bounds, self.temperature)
-        return self._named_strategy()

@@ -16,40 +16,28 @@ from torch import nn
 from sklearn_kd._sklearn_compat import Interval, StrOptions, with_callbacks
 from sklearn_kd.bilevel._hypergradient import METHODS
 from sklearn_kd.distpro._distances import Distance, checked_distance
-from sklearn_kd.distpro._importance import (
-    NORMALIZATIONS,
-    ImportanceFactors,
-    JointFactors,
-    PathwayWeights,
-    ScheduledWeights,
-)
+from sklearn_kd.distpro._importance import NORMALIZATIONS, ImportanceFactors, JointFactors, PathwayWeights
 from sklearn_kd.distpro._net import DistProNet
 from sklearn_kd.distpro._pathways import Pathway
-from sklearn_kd.distpro._process import (
-    WEIGHTS,
-    DistillationProcess,
-    retraining_logit_term,
-    retraining_weights,
-)
-from sklearn_kd.estimators._base import unharmed_by_failure
-from sklearn_kd.estimators._callback_checks import CALLBACK_KINDS, listed_callbacks
+from sklearn_kd.distpro._process import WEIGHTS, DistillationProcess
+from sklearn_kd.estimators._base import ClassifierMethods
+from sklearn_kd.estimators._callback_checks import CALLBACK_KINDS
 from sklearn_kd.estimators._distpro_plan import (
-    INITIAL_LAMBDA1,
     TEMPERATURE_BOUNDS,
-    BaseDistPro,
-    Phase,
-    Run,
+    DistProPlan,
     SearchOutcome,
+    checked_parameters,
+    make_process,
+    plan_distpro,
+    stage_student,
 )
-from sklearn_kd.estimators._learned_nothing import convergence_message, warn_of_convergence
-from sklearn_kd.meta import Fixed, Strategy
+from sklearn_kd.estimators._plan import Stage, publish, restore_on_failure, run_plan
+from sklearn_kd.estimators._preflight import validate
+from sklearn_kd.meta import Strategy
 from sklearn_kd.meta._path import Metaparameters
 from sklearn_kd.persistence._save_load import DistProFiles
 from sklearn_kd.runtime._torch_modes import ordinary_torch
-from sklearn_kd.training._interrupts import end_interrupted
 from sklearn_kd.training._optimizers import OPTIMIZER_KINDS, optimizer_class
-from sklearn_kd.training._progress import Progress
-from sklearn_kd.training._stacked import train_alone
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -61,21 +49,11 @@ if TYPE_CHECKING:
 
     from sklearn_kd.distpro._transforms import Maker
 
-# For the estimate of the time left: an iteration has one forward and one backward pass of the student,
-# one with a hypergradient three and two, and a backward pass counts as two.
-_PLAIN, _WITH_HYPERGRADIENT = 3, 7
-
-# The loss on D_train changes with the weights of the pathways.
-_MONITOR = "valid_loss"
-
-# Parameters that a process keeps for the record.
-_RECORDED = (
-    "search_epochs", "search_fraction", "e1", "e2", "alpha_lr", "meta_lr", "hypergradient", "lr",
-    "batch_size", "distill_weight", "logit_weight", "temperature",
-)  # fmt: skip
+# Start of a learned lambda1, as DistilledClassifier has it.
+INITIAL_LAMBDA1 = 0.5
 
 
-class DistProClassifier(DistProFiles, BaseDistPro):
+class DistProClassifier(ClassifierMethods, DistProFiles):
     """A small network taught by a big one's feature maps, along a schedule that is searched.
 
     Between the layers of student and teacher there are many pathways for knowledge to take.
@@ -304,6 +282,10 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         "random_state": ["random_state"],
     }
 
+    _routed_prefixes = ("student", "optimizer", "iterator_train", "iterator_valid", "callbacks")
+    _strategies = ("gradient", "linear")  # the others choose lambda1 and T before the first step
+    _teacher_is_trained = True
+
     process_: DistillationProcess | None
     pathways_: list[Pathway]
     search_history_: History | None
@@ -395,7 +377,7 @@ class DistProClassifier(DistProFiles, BaseDistPro):
     # Fitting
 
     @ordinary_torch()
-    @unharmed_by_failure
+    @restore_on_failure
     @with_callbacks
     def fit(
         self,
@@ -434,87 +416,22 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         TypeError
             If the teacher is no network, or a parameter is misspelt.
         """
-        run = self._prepared(X, y, sample_weight, X_val, y_val)
-        net = of_search = None
-        if run.search is not None:
-            searched, who = run.search.data.train, "The student that searched the process"
-            run, net = self._search(run)
-            of_search = convergence_message(net, searched, self.classes_, _MONITOR, who)
-        if net is None or not net.interrupted_:
-            net = self._keep(self._retraining_net(run), run, "retraining")
-            train_alone(net, run.retraining.data, run.retraining.seeds.training)
-        net.teacher = None
-        self.__dict__.update(self._fitted_attributes(net, run))
-        net.metaparameters.forget_path()
-        of_retraining = convergence_message(net, run.retraining.data.train, self.classes_, _MONITOR)
-        warn_of_convergence(of_retraining or of_search)
-        run.report.finish()
-        run.checkpoints.end(net.interrupted_)
-        end_interrupted(net.interrupted_, len(net.history), net.max_epochs, self.n_iter_)
+        settings = checked_parameters(self, X, X_val)
+        inputs = validate(self, X, y, sample_weight, X_val, y_val)
+        plan = plan_distpro(self, settings, inputs)
+        result = run_plan(plan)
+        publish(self, result)
         return self
 
-    def _search(self, run: Run) -> tuple[Run, DistProNet]:
-        """Search a process; return the run with it, and the net that searched."""
-        assert run.search is not None
-        strategy, factors = self._search_strategy(), self._factors(run)
-        later = self.max_epochs * _share_of_a_search_step(strategy) / (1 - self._held_out_share())
-        callbacks = [
-            *listed_callbacks(self.search_callbacks, "search_callbacks"),
-            *self._progress("search", self.search_epochs, later),
-        ]
-        callbacks += run.report.epochs(lambda net: self._fitted_attributes(net, run), "search epoch")
-        net = self._make_net(run, run.search, factors, strategy, callbacks, max_epochs=self.search_epochs)
-        keeper = self._keep(net, run, "search").keeper_
-        known = None
-        if keeper is not None:
-            known = keeper.outcome(net, lambda known: self._process_of(SearchOutcome(**known), run))
-        if known is not None:
-            found = SearchOutcome(**known)
-        else:
-            train_alone(net, run.search.data, run.search.seeds.training)
-            if not net.metaparameters.iteration:
-                raise KeyboardInterrupt  # by a user or a callback; nothing has been learned
-            found = SearchOutcome.of(net)
-            if keeper is not None and not net.interrupted_:
-                keeper.conclude(net, found._asdict())
-        return run._replace(process=self._process_of(found, run), search_history=found.history), net
-
-    def _retraining_net(self, run: Run) -> DistProNet:
-        schedule = retraining_weights(run.process, run.n_steps, self.weights, run.tau, len(run.pathways))
-        logit_term = None
-        if self._learns_logit_term:
-            assert run.process is not None  # checked in _check_logit_term, or searched
-            logit_term = retraining_logit_term(run.process, run.n_steps, self.weights)
-        weights = ScheduledWeights(schedule, logit_term, device=self._device())
-        callbacks = [*listed_callbacks(self.callbacks), *self._progress("retraining", self.max_epochs)]
-        callbacks += run.report.epochs(lambda net: self._fitted_attributes(net, run))
-        return self._make_net(run, run.retraining, weights, Fixed(), callbacks)
-
-    def _progress(self, phase: str, n_epochs: int, later: float = 0.0) -> list:
-        return [("progress", Progress(phase, n_epochs, later))] if self.verbose else []
-
-    def _process_of(self, found: SearchOutcome, run: Run) -> DistillationProcess:
-        """Make the process that a search has found."""
-        settings = {name: getattr(self, name) for name in _RECORDED} | {
-            "distance": self.distance if isinstance(self.distance, str) else repr(self.distance),
-            "meta": self.meta if isinstance(self.meta, str) else repr(self.meta),
-            "optimizer": optimizer_class(self.optimizer).__name__,
-            "teacher": type(run.teacher.network).__name__,
-            "student": type(run.student).__name__,
-        }
-        return DistillationProcess(
-            found.raw,
-            run.pathways,
-            normalization=self.normalization,
-            g=self.g,
-            logit_term=found.logit_term,
-            settings=settings,
-        )
+    @property
+    def _learns_logit_term(self) -> bool:
+        """True if lambda1 and T are learned with the pathways."""
+        return isinstance(self.logit_weight, str)
 
     # ----------------------------------------------------------------------------------
     # The nets
 
-    def _factors(self, run: Run) -> ImportanceFactors | JointFactors:
+    def _factors(self, run: DistProPlan) -> ImportanceFactors | JointFactors:
         normalization, device = NORMALIZATIONS[self.normalization](self.g), self._device()
         factors = ImportanceFactors(len(run.pathways), normalization, lr=self.alpha_lr, device=device)
         if not self._learns_logit_term:
@@ -529,13 +446,19 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         return JointFactors(factors, logit_term)
 
     def _make_net(
-        self, run: Run, phase: Phase, weights: PathwayWeights, strategy: Strategy, callbacks, **changes
+        self,
+        run: DistProPlan,
+        phase: Stage,
+        weights: PathwayWeights,
+        strategy: Strategy,
+        callbacks,
+        **changes,
     ) -> DistProNet:
         """Make an initialised net around a student and transforms of the phase's seeds."""
         searching = phase is run.search
         student = copy.deepcopy(run.student)
         if searching:
-            student = self._initial_student(phase.data.train.samples, phase.seeds)
+            student = stage_student(self, phase)
         params = {
             "optimizer": optimizer_class(self.optimizer),
             "lr": self.lr,
@@ -557,7 +480,7 @@ class DistProClassifier(DistProFiles, BaseDistPro):
             strategy=strategy,
             hypergradient=self.hypergradient,
             distill_weight=self.distill_weight,
-            logit_weight=0.0 if self._learns_logit_term else self.logit_weight,
+            logit_weight=0.0 if isinstance(self.logit_weight, str) else self.logit_weight,
             temperature=self.temperature,
             autocast=self.autocast,
             callbacks=callbacks,
@@ -569,10 +492,10 @@ class DistProClassifier(DistProFiles, BaseDistPro):
     # ----------------------------------------------------------------------------------
     # What is fitted
 
-    def _fitted_attributes(self, net: DistProNet, run: Run) -> dict:
+    def _fitted_attributes(self, net: DistProNet, run: DistProPlan) -> dict:
         process = run.process
         if process is None and run.search is not None:  # as long as the search lasts
-            process = self._process_of(SearchOutcome.of(net), run)
+            process = make_process(self, SearchOutcome.of(net), run)
         return {
             "net_": net,
             "process_": process,
@@ -587,9 +510,3 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         """The trained transforms."""
         check_is_fitted(self, "net_")
         return self.net_.transforms_
-
-
-def _share_of_a_search_step(strategy: Strategy) -> float:
-    """Return the time of a retraining iteration as a share of a search iteration's, on average."""
-    taken = np.mean([strategy.takes_hypergradient(iteration) for iteration in range(1000)])
-    return float(_PLAIN / (_PLAIN + taken * (_WITH_HYPERGRADIENT - _PLAIN)))

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, default_collate
 
 from sklearn_kd.inputs._arrays import from_torch
-from sklearn_kd.inputs._labels import checked_labels
 
 # What ``load`` settles itself: which rows make up a batch, in an order that random_state seeds.
 _SETTLED = {"dataset", "sampler", "batch_sampler", "generator"}
@@ -202,9 +201,15 @@ def read(rows: DatasetRows, *, batch_size: int, labelled: bool = False, **settin
 
 
 def labelled_rows(
-    dataset: Dataset, y: Any = None, name: str = "X", **settings: Any
+    dataset: Dataset,
+    check: Callable[[Any, int, str, str], np.ndarray],
+    y: Any = None,
+    name: str = "X",
+    **settings: Any,
 ) -> tuple[DatasetRows, np.ndarray]:
     """The rows of a Dataset and their labels, which are read from it where y is None.
+
+    ``check(labels, n_rows, name of the labels, name of the rows)`` returns the checked labels.
 
     Raises
     ------
@@ -221,4 +226,4 @@ def labelled_rows(
         y = np.concatenate(
             [np.asarray(from_torch(labels, f"The labels in {name}")) for labels in read_labels]
         )
-    return rows, checked_labels(y, len(rows), called, name)
+    return rows, check(y, len(rows), called, name)

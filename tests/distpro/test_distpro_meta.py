@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from test_distpro import Counts, PerStep
-from test_distpro_hypergradient import ready_net, relative_error
+from test_distpro_hypergradient import planned, ready_net, relative_error
 from torch.func import functional_call
 
 from sklearn_kd import DistillationProcess, DistilledClassifier
@@ -181,7 +181,7 @@ def test_of_the_joint_loss_against_double_backward(method, make_distpro, images,
 def hypergradients(clf, images, method):
     """Of a whole search in float32 whose metaparameters stay, shape (steps, 8 + 2)."""
     clf = clone(clf).set_params(hypergradient=method)
-    run, found = clf._prepared(*images, None, None, None), []
+    run, found = planned(clf, *images), []
     net = clf._make_net(run, run.search, clf._factors(run), Gradient(), [])
     knobs = net.metaparameters
     knobs.descend = lambda h: (found.append(h.double()), knobs._now.clone())[1]

@@ -1,0 +1,117 @@
+"""Labels as they are given to ``fit``: one for each row, of classes; refusals name the argument."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils import assert_all_finite, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+
+from sklearn_kd.errors._context import naming
+
+# Number of labels that a message shows.
+_N_SHOWN = 5
+
+
+def checked_labels(y: Any, n_rows: int, name: str = "y", of: str = "X") -> np.ndarray:
+    """Check labels, and return them as an array of shape (n_rows,).
+
+    Parameters
+    ----------
+    y : array-like
+    n_rows : int
+        Rows that they are the labels of.
+    name, of : str
+        What messages call the labels, and the rows.
+
+    Raises
+    ------
+    ValueError
+        If they are missing for some rows, are several for each, or more or fewer than there are rows.
+    """
+    try:
+        labels = np.asarray(y)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} has rows of differing lengths ({error}). Give one label per row of {of}, shape "
+            f"({n_rows},)."
+        ) from error
+    if labels.ndim != 1 and labels.shape[1:] != (1,):
+        raise ValueError(_several_for_each(labels, name, of))
+    with naming(name):
+        labels = column_or_1d(y, warn=True)
+    if len(labels) != n_rows:
+        raise ValueError(
+            f"Found input variables with inconsistent numbers of samples: {[n_rows, len(labels)]}. {of} has "
+            f"{n_rows} rows and {name} {len(labels)} labels; they must be as many. Give one label per row."
+        )
+    _check_present(labels, name, of)
+    return labels
+
+
+def _several_for_each(labels: np.ndarray, name: str, of: str) -> str:
+    """Compose the message about labels of another shape: what they are, and what to do."""
+    message = f"{name} should be a 1d array, got an array of shape {labels.shape} instead."
+    if labels.ndim != 2:
+        return f"{message} Give one label per row of {of}."
+    if labels.dtype.kind in "biuf" and (labels >= 0).all() and np.allclose(labels.sum(axis=1), 1):
+        if np.isin(labels, (0, 1)).all():
+            return (
+                f"{message} It is one-hot: give {name}.argmax(axis=1) (of a DataFrame {name}.idxmax(axis=1), "
+                f"of a list np.argmax({name}, axis=1))."
+            )
+        return (
+            f"{message} Its rows are probabilities: give the most probable class, {name}.argmax(axis=1), and "
+            "to learn from the probabilities fit's teacher_logits=np.log(probabilities)."
+        )
+    return f"{message} Give one label per row of {of}; several outputs need a classifier each."
+
+
+def _check_present(labels: np.ndarray, name: str, of: str) -> None:
+    """Refuse NaN, None and infinity among the labels."""
+    if labels.dtype.kind == "O":
+        missing = np.array([_is_missing(label) for label in labels.tolist()], dtype=bool)
+    else:
+        missing = labels != labels  # NaN, and NaT
+    if missing.any():
+        rows = np.flatnonzero(missing)
+        raise ValueError(
+            f"Input {name} contains NaN or None: {len(rows)} of {len(labels)} labels are missing, such as "
+            f"that of row {rows[0]}. Leave these rows out of {of} and {name}, or give them labels."
+        )
+    if labels.dtype.kind == "f":
+        assert_all_finite(labels, input_name=name)
+
+
+def _is_missing(label: Any) -> bool:
+    if label is None or type(label).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(label, (float, np.floating)) and label != label
+
+
+def sorted_classes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the sorted classes of y, and the class code of each row.
+
+    Raises
+    ------
+    ValueError
+        If y has no labels of classes, such as numbers on a scale.
+    TypeError
+        If it has labels of several types, which cannot be sorted.
+    """
+    try:
+        check_classification_targets(y)
+        return np.unique(y, return_inverse=True)
+    except ValueError as error:
+        values = ", ".join(f"{value!r}" for value in y[:_N_SHOWN].tolist())
+        raise ValueError(
+            f"y is not of classes ({values}, ...). {error} Cut numbers on a scale into classes, as "
+            "numpy.digitize does, or use a regressor."
+        ) from error
+    except TypeError as error:
+        kinds = sorted({type(label).__name__ for label in y.tolist()})
+        raise TypeError(
+            f"y has labels of types {kinds}, which cannot be sorted: {error}. Give labels of one type, "
+            "for example y.astype(str)."
+        ) from error
