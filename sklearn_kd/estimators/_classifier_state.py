@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from sklearn_kd.estimators._prediction_net import prediction_params
+from sklearn_kd.files._values import ContentError
 from sklearn_kd.meta._path import PATH_DTYPE, Metaparameters
 from sklearn_kd.meta._trials import TRIALS_DTYPE
-from sklearn_kd.persistence._codecs import ContentError, finite_number, table_content, take_table
+from sklearn_kd.persistence._codecs import finite_number, table_content, take_table
 from sklearn_kd.persistence._container import Content
 from sklearn_kd.persistence._save_load import StateFunctions
 from sklearn_kd.training._distillation_net import DistillationNet
