@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,12 @@ from torch import Tensor
 from sklearn_kd._sklearn_compat import CallbackSupportMixin, VisualBlock, clone_by_parameters
 from sklearn_kd.estimators._html import parts_block
 from sklearn_kd.estimators._prediction import iter_logits, student_logits
-from sklearn_kd.estimators._preflight import named_strategy
 from sklearn_kd.estimators._routed_parameters import RoutedParameters, loader_settings
 from sklearn_kd.inputs._arrays import from_torch
 from sklearn_kd.inputs._torch_datasets import is_dataset
 from sklearn_kd.meta import STRATEGIES, Strategy
 from sklearn_kd.persistence._export import export_student
+from sklearn_kd.persistence._save_load import StateFunctions, load_estimator, save_estimator
 from sklearn_kd.runtime._devices import checked_device
 from sklearn_kd.runtime._torch_modes import ordinary_torch
 from sklearn_kd.tasks._classification import Classification
@@ -31,6 +32,7 @@ from sklearn_kd.teachers._adapters import without_training
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from torch.utils.data import Dataset
+    from typing_extensions import Self
 
     from sklearn_kd.training._net import TrainingNet
 
@@ -56,6 +58,7 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
     classes_: np.ndarray
     _sample_shape: tuple[int, ...]
 
+    _state_functions: StateFunctions  # for save and load
     _task_type = Classification  # what kind of target y is
     _strategies = tuple(STRATEGIES)  # the names that ``meta`` may have
     _teacher_is_trained = False  # True: the teacher comes trained, of whatever kind it is
@@ -63,10 +66,6 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
     def _fitted_attributes(self, net: Any, plan: Any) -> dict[str, Any]:
         """Return the fitted attributes of a fit that ends with this net."""
         raise NotImplementedError
-
-    def _named_strategy(self) -> Strategy:
-        """Return the strategy that ``meta`` names, or a copy of the one it is."""
-        return named_strategy(self.meta, self._strategies, self.e1, self.e2)
 
     @property
     def _task(self) -> Classification:
@@ -119,6 +118,100 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         """skorch's history of the net."""
         check_is_fitted(self, "net_")
         return self.net_.history
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the fitted estimator to a file that holds tensors and JSON, and no code.
+
+        In it is what prediction needs, the student's weights, the labels and the names of the
+        features, and what a look back needs, the path, the history and the parameters. Not in it
+        are the teacher, the optimizer's state, parameters that are objects or functions, such as
+        ``augment`` and ``callbacks``, and those that belong to the machine, ``checkpoint_dir`` and
+        ``num_workers``. A warning tells of those that were given.
+
+        The file is read back before it takes the place of an older one.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Ends in ``.safetensors``. A file that is there is replaced, at once or not at all.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator has not been fitted.
+        ValueError
+            If the suffix is another one, or what would be written could not be loaded again, as
+            where ``student`` is no longer what was fitted.
+        TypeError
+            If JSON has no form for the labels, as for dates, or the student has a state that is no
+            tensor.
+        ImportError
+            If safetensors is missing; ``sklearn-kd[export]`` brings it.
+
+        See Also
+        --------
+        export_student : The student alone, for other programs.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn_kd import DistilledClassifier, MLPStudent
+        >>> X, y = load_iris(return_X_y=True)
+        >>> clf = DistilledClassifier(None, MLPStudent, meta="none", max_epochs=5, device="cpu").fit(X, y)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     clf.save(f"{folder}/iris.safetensors")
+        ...     again = DistilledClassifier.load(f"{folder}/iris.safetensors")
+        >>> bool((again.predict_proba(X) == clf.predict_proba(X)).all())
+        True
+        """
+        save_estimator(self, path, self._state_functions)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | PathLike[str],
+        *,
+        student: torch.nn.Module | Callable[..., torch.nn.Module] | None = None,
+        **params: Any,
+    ) -> Self:
+        """Read a file that :meth:`save` has written; no code in it is run, and none is imported.
+
+        What is loaded predicts as what was saved, bit by bit on the same device and versions. It
+        has no teacher: ``teacher_`` is None, and to fit it again, or on with ``warm_start=True``,
+        give one as ``teacher``. Where a later fit writes its checkpoints, and in how many processes
+        it reads and trains, no file decides: ``checkpoint_dir``, ``num_workers`` and ``n_jobs`` are
+        not taken from it.
+
+        Parameters
+        ----------
+        path : str or path-like
+        student : nn.Module class or instance, function, or None, default=None
+            None: the class of this library that the file names. Any other student is the
+            caller's to give, as to the estimator: a class or a function is called with the
+            ``student__*`` in the file, an instance is copied. Its weights are the file's.
+        **params
+            Parameters in place of those in the file, such as ``device="cpu"``, and those that
+            are not in it: ``teacher``, ``augment``, ``callbacks``.
+
+        Returns
+        -------
+        estimator
+            Fitted, of this class.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be read.
+        ValueError
+            If it is no such file, is damaged, of a later format or of another estimator, or if
+            the student is missing or does not fit it; the message says what was found.
+        TypeError
+            If a parameter is not known, or ``student`` is none.
+        ImportError
+            If safetensors is missing; ``sklearn-kd[export]`` brings it.
+        """
+        return load_estimator(cls, path, cls._state_functions, student=student, params=params)
 
     @ordinary_torch()
     def export_student(self, path: str | PathLike[str]) -> None:

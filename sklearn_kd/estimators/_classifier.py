@@ -17,17 +17,17 @@ from torch import nn
 
 from sklearn_kd._sklearn_compat import Interval, StrOptions, with_callbacks
 from sklearn_kd.bilevel._hypergradient import METHODS
-from sklearn_kd.checkpointing._manager import Journal
-from sklearn_kd.estimators._base import ClassifierMethods
+from sklearn_kd.checkpointing._trial_cache import TrialCache
+from sklearn_kd.estimators._base import BaseDistiller, ClassifierMethods
 from sklearn_kd.estimators._callback_checks import CALLBACK_KINDS, listed_callbacks
 from sklearn_kd.estimators._classifier_plan import checked_parameters, plan_distillation
+from sklearn_kd.estimators._classifier_state import CLASSIFIER_STATE
 from sklearn_kd.estimators._plan import publish, restore_on_failure, run_plan
 from sklearn_kd.estimators._preflight import validate
 from sklearn_kd.inputs._validation import Continued
 from sklearn_kd.losses._logits import TEMPERATURE_SCALINGS
 from sklearn_kd.meta import Fixed, Setting, Strategy
 from sklearn_kd.meta._path import LAMBDA1_BOUNDS, Metaparameters
-from sklearn_kd.persistence._save_load import DistilledFiles
 from sklearn_kd.runtime._torch_modes import ordinary_torch
 from sklearn_kd.training._distillation_net import DistillationNet
 from sklearn_kd.training._optimizers import OPTIMIZER_KINDS, optimizer_class
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class DistilledClassifier(ClassifierMethods, DistilledFiles):
+class DistilledClassifier(ClassifierMethods, BaseDistiller):
     """A small neural network trained on labels and a big model's answers together.
 
     The student minimises lambda1 · CE(labels) + (1 − lambda1) · s(T) · CE(teacher at T,
@@ -273,6 +273,8 @@ class DistilledClassifier(ClassifierMethods, DistilledFiles):
         "random_state": ["random_state"],
     }
 
+    _state_functions = CLASSIFIER_STATE
+
     net_: DistillationNet
     strategy_: Strategy
     metaparameter_path_: np.ndarray
@@ -428,8 +430,8 @@ class DistilledClassifier(ClassifierMethods, DistilledFiles):
 
     def _ready_net(self, run):
         """Return the net about to be trained, its metaparameters where the strategy starts them."""
-        journal = Journal(run.checkpoints)
-        trials = Trials(partial(self._trial_net, run), run.data, run.seeds.training, journal)
+        cache = TrialCache(run.checkpoints)
+        trials = Trials(partial(self._trial_net, run), run.data, run.seeds.training, cache)
         rng = np.random.default_rng(run.seeds.strategy)
         lambda1, temperature = self._where_to_start(run.strategy, rng)
         setting = Setting(lambda1, temperature, rng, trials.losses, self.verbose)

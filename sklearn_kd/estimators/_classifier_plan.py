@@ -21,12 +21,12 @@ from sklearn_kd.estimators._preflight import (
 )
 from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.estimators._unused_parameters import beside_strategy, warn_without_effect
-from sklearn_kd.inputs._data import DistillationData, SplitData, as_tensor
+from sklearn_kd.inputs._data import DistillationData, SplitData, as_tensor, describe_allocations
 from sklearn_kd.inputs._splitting import HoldOut, at
 from sklearn_kd.inputs._validation import ValidatedInputs, check_same_form
 from sklearn_kd.meta import Fixed, Strategy
 from sklearn_kd.meta._path import check_bounds
-from sklearn_kd.runtime._memory import held_of, needing_less, out_of_memory_named
+from sklearn_kd.runtime._memory import explain_out_of_memory, memory_advice
 from sklearn_kd.runtime._processes import warn_of_ranks
 from sklearn_kd.teachers._cached import fit_and_ask
 from sklearn_kd.teachers._class_alignment import warn_if_out_of_order
@@ -128,11 +128,11 @@ def _ask_once(
     ways = "teacher_logits, computed in parts beforehand", "a smaller batch_size with X as a Dataset"
 
     def situation() -> str:
-        return f"batch_size={estimator.batch_size} and {held_of([train])}"
+        return f"batch_size={estimator.batch_size} and {describe_allocations([train])}"
 
-    advice = needing_less(estimator._device(), *ways)
+    advice = memory_advice(estimator._device(), *ways)
     X = inputs.given_rows(places)
-    with out_of_memory_named("asking the teacher", situation, advice):
+    with explain_out_of_memory("asking the teacher", situation, advice):
         return fit_and_ask(
             teacher,
             train,

@@ -20,7 +20,7 @@ from sklearn_kd.distpro._importance import NORMALIZATIONS, ImportanceFactors, Jo
 from sklearn_kd.distpro._net import DistProNet
 from sklearn_kd.distpro._pathways import Pathway
 from sklearn_kd.distpro._process import WEIGHTS, DistillationProcess
-from sklearn_kd.estimators._base import ClassifierMethods
+from sklearn_kd.estimators._base import BaseDistiller, ClassifierMethods
 from sklearn_kd.estimators._callback_checks import CALLBACK_KINDS
 from sklearn_kd.estimators._distpro_plan import (
     TEMPERATURE_BOUNDS,
@@ -31,11 +31,11 @@ from sklearn_kd.estimators._distpro_plan import (
     plan_distpro,
     stage_student,
 )
+from sklearn_kd.estimators._distpro_state import DISTPRO_STATE
 from sklearn_kd.estimators._plan import Stage, publish, restore_on_failure, run_plan
 from sklearn_kd.estimators._preflight import validate
 from sklearn_kd.meta import Strategy
 from sklearn_kd.meta._path import Metaparameters
-from sklearn_kd.persistence._save_load import DistProFiles
 from sklearn_kd.runtime._torch_modes import ordinary_torch
 from sklearn_kd.training._optimizers import OPTIMIZER_KINDS, optimizer_class
 
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 INITIAL_LAMBDA1 = 0.5
 
 
-class DistProClassifier(ClassifierMethods, DistProFiles):
+class DistProClassifier(ClassifierMethods, BaseDistiller):
     """A small network taught by a big one's feature maps, along a schedule that is searched.
 
     Between the layers of student and teacher there are many pathways for knowledge to take.
@@ -282,6 +282,7 @@ class DistProClassifier(ClassifierMethods, DistProFiles):
         "random_state": ["random_state"],
     }
 
+    _state_functions = DISTPRO_STATE
     _routed_prefixes = ("student", "optimizer", "iterator_train", "iterator_valid", "callbacks")
     _strategies = ("gradient", "linear")  # the others choose lambda1 and T before the first step
     _teacher_is_trained = True

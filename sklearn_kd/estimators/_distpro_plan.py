@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state
 from skorch.history import History
 from torch import Tensor, nn
 
-from sklearn_kd.checkpointing._snapshot import Keeper
+from sklearn_kd.checkpointing._checkpointer import Checkpointer
 from sklearn_kd.distpro._distances import Distance, checked_distance
 from sklearn_kd.distpro._importance import ScheduledWeights, checked_tau
 from sklearn_kd.distpro._net import DistProNet
@@ -128,7 +128,7 @@ class DistProPlan(FitPlan):
     def teacher_signature(self) -> Tensor | None:
         """Return some of the teacher's feature maps, by which a checkpoint recognises it."""
         layers = sorted({pathway.teacher_layer for pathway in self.pathways})
-        return self.teacher.some_answers(self.data.train.samples, layers)
+        return self.teacher.signature(self.data.train.samples, layers)
 
 
 # --------------------------------------------------------------------------------------
@@ -343,10 +343,10 @@ def _search_net(estimator: DistProClassifier, plan: DistProPlan) -> DistProNet:
 def _search(estimator: DistProClassifier, plan: DistProPlan, stage: Stage) -> tuple[DistProPlan, DistProNet]:
     """Search a process, or take what a checkpoint holds of it; return the plan with it, and the net."""
     net: Any = ready_net(plan, stage)
-    keeper: Keeper | None = net.keeper_
+    checkpointer: Checkpointer | None = net.checkpointer_
     known = None
-    if keeper is not None:
-        known = keeper.outcome(net, lambda known: make_process(estimator, SearchOutcome(**known), plan))
+    if checkpointer is not None:
+        known = checkpointer.stage_result(lambda known: make_process(estimator, SearchOutcome(**known), plan))
     if known is not None:
         found = SearchOutcome(**known)
     else:
@@ -354,8 +354,8 @@ def _search(estimator: DistProClassifier, plan: DistProPlan, stage: Stage) -> tu
         if not net.metaparameters.iteration:
             raise KeyboardInterrupt  # by a user or a callback; nothing has been learned
         found = SearchOutcome.of(net)
-        if keeper is not None and not net.interrupted_:
-            keeper.conclude(net, found._asdict())
+        if checkpointer is not None and not net.interrupted_:
+            checkpointer.finish_stage(found._asdict())
     net.teacher = None
     process = make_process(estimator, found, plan)
     return dataclasses.replace(plan, process=process, search_history=found.history), net

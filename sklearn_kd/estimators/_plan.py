@@ -11,10 +11,10 @@ import numpy as np
 from sklearn.utils import check_random_state
 from torch import Tensor, nn
 
+from sklearn_kd.checkpointing._checkpointer import Checkpointer, teacher_signature
+from sklearn_kd.checkpointing._checkpoints import Checkpoints
 from sklearn_kd.checkpointing._file import checked_folder
 from sklearn_kd.checkpointing._fingerprint import digest_of, parameters_of, samples_of
-from sklearn_kd.checkpointing._manager import Checkpoints
-from sklearn_kd.checkpointing._snapshot import Keeper, some_answers
 from sklearn_kd.estimators._learned_nothing import convergence_message, warn_of_convergence
 from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.inputs._data import SplitData
@@ -28,6 +28,7 @@ from sklearn_kd.tasks._task import Task
 from sklearn_kd.training._interrupts import end_interrupted
 from sklearn_kd.training._sklearn_callbacks import FitReport
 from sklearn_kd.training._stacked import train_alone
+from sklearn_kd.training._trainer_state import TrainerState
 from sklearn_kd.training._trials import TrialsInterrupted
 
 if TYPE_CHECKING:
@@ -132,12 +133,12 @@ class FitPlan:
         """Return some of the teacher's logits, by which a checkpoint recognises it."""
         train = self.data.train
         if train.augmentation is None:
-            return some_answers(train.targets.teacher_logits)
+            return teacher_signature(train.targets.teacher_logits)
         _, ask = train.augmentation
         if ask is None:
             return None
         with preserved_random_state(train.device, self.seeds.teacher):
-            return some_answers(ask(train.samples))
+            return teacher_signature(ask(train.samples))
 
 
 class TrainingResult(NamedTuple):
@@ -248,7 +249,8 @@ def ready_net(plan: FitPlan, stage: Stage) -> TrainingNet:
     """Make the net of a stage, set to write checkpoints if there is a folder for them."""
     net = stage.make_net(plan)
     if plan.checkpoints.active:
-        net.keeper_ = Keeper(plan.checkpoints, stage.name, plan.teacher_signature())
+        signature = plan.teacher_signature()
+        net.checkpointer_ = Checkpointer(plan.checkpoints, stage.name, TrainerState(net), signature)
     return net
 
 
@@ -261,7 +263,7 @@ def publish(estimator: BaseDistiller, result: TrainingResult) -> None:
     net.metaparameters.forget_path()  # or every pickle would hold it twice
     warn_of_convergence(message)
     plan.report.finish()
-    plan.checkpoints.end(net.interrupted_)
+    plan.checkpoints.close(net.interrupted_)
     end_interrupted(net.interrupted_, len(net.history), net.max_epochs, estimator.n_iter_)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from sklearn_kd.inputs._data import as_tensor
 from sklearn_kd.inputs._torch_datasets import DatasetRows, is_dataset, read
 from sklearn_kd.inputs._validation import check_sample_shape, validate_predict_inputs
-from sklearn_kd.runtime._memory import needing_less, out_of_memory_named, size_of
+from sklearn_kd.runtime._memory import explain_out_of_memory, format_weights_size, memory_advice
 from sklearn_kd.teachers._cached import PREDICTION_BATCH
 from sklearn_kd.training._divergence import refuse_overflow
 
@@ -37,7 +37,7 @@ def student_logits(estimator: BaseDistiller, X: Any, loader: Mapping[str, Any]) 
     rows = as_tensor(validate_predict_inputs(estimator, X, estimator._sample_shape))
     net, n_rows = estimator.net_, max(estimator.batch_size, PREDICTION_BATCH)
     net.module_.eval()
-    with _out_of_memory_named(net, n_rows, estimator.batch_size), torch.inference_mode():
+    with _explain_out_of_memory(net, n_rows, estimator.batch_size), torch.inference_mode():
         logits = torch.cat([net.module_(x.to(net.device)) for x in rows.split(n_rows)]).float().cpu()
     return refuse_overflow(logits)
 
@@ -51,20 +51,20 @@ def iter_logits(
     net.module_.eval()
     for x, labels, _ in read(rows, labelled=labelled, **loader):
         # Not around the loader: a Dataset may keep what it makes, to be trained on later.
-        with _out_of_memory_named(net, len(x), estimator.batch_size), torch.inference_mode():
+        with _explain_out_of_memory(net, len(x), estimator.batch_size), torch.inference_mode():
             logits = net.module_(x.to(net.device).float()).float().cpu()
         yield refuse_overflow(logits), labels
 
 
-def _out_of_memory_named(net: TrainingNet, n_rows: int, batch_size: int) -> AbstractContextManager[None]:
+def _explain_out_of_memory(net: TrainingNet, n_rows: int, batch_size: int) -> AbstractContextManager[None]:
     """Name batches of ``n_rows`` rows where memory runs out inside."""
     ways = f"X as a Dataset with iterator_valid__batch_size below {n_rows}", "fewer rows at a time"
 
     def situation() -> str:
-        weights = size_of([net.module_])
+        weights = format_weights_size([net.module_])
         return (
             f"batch_size={batch_size} and weights of {weights} on {net.device}; no teacher logits are cached"
         )
 
-    advice = needing_less(torch.device(net.device), *ways)
-    return out_of_memory_named(f"predicting in batches of {n_rows} rows", situation, advice)
+    advice = memory_advice(torch.device(net.device), *ways)
+    return explain_out_of_memory(f"predicting in batches of {n_rows} rows", situation, advice)

@@ -80,13 +80,13 @@ class BatchOrder:
         """The order of the next pass, shape (n,); None where the rows are not shuffled."""
         return torch.randperm(self.n, generator=self._generator) if self.shuffle else None
 
-    def place(self) -> Tensor:
-        """Return the state from which the next pass draws its order."""
-        return self._generator.get_state()
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the state of the generator from which the next pass draws its order."""
+        return {"generator": self._generator.get_state()}
 
-    def go_to(self, place: Tensor) -> None:
-        """Restore a state that :meth:`place` returned."""
-        self._generator.set_state(place)
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore a state of :meth:`state_dict`."""
+        self._generator.set_state(state["generator"])
 
     def __iter__(self) -> Iterator[list[int]]:
         # A generator, which draws when a pass begins: a DataLoader with workers calls iter twice.
@@ -115,13 +115,13 @@ class TensorBatches:
     def __len__(self) -> int:
         return len(self.order)
 
-    def place(self) -> list[Tensor]:
+    def state_dict(self) -> dict[str, Any]:
         """Return the state that the next pass depends on."""
-        return [self.order.place()]
+        return {"order": self.order.state_dict()}
 
-    def go_to(self, place: list[Tensor]) -> None:
-        """Go on with the pass that would have been the next when ``place`` was asked for."""
-        self.order.go_to(place[0])
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore a state of :meth:`state_dict`; the next pass is the one that followed it."""
+        self.order.load_state_dict(state["order"])
 
     def __iter__(self) -> Iterator[Batch]:
         order = self.order.draw()
@@ -150,14 +150,15 @@ class LoadedBatches:
     def __len__(self) -> int:
         return len(self.order)
 
-    def place(self) -> list[Tensor]:
-        """Return the state of :class:`TensorBatches`, and the generator that seeds the next workers."""
-        return [self.order.place(), self._loader.generator.get_state()]
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the order, and of the generator that seeds the next workers."""
+        workers = {"generator": self._loader.generator.get_state()}
+        return {"order": self.order.state_dict(), "workers": workers}
 
-    def go_to(self, place: list[Tensor]) -> None:
-        """Restore a state that :meth:`place` returned, as :class:`TensorBatches` does."""
-        self.order.go_to(place[0])
-        self._loader.generator.set_state(place[1])
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore a state of :meth:`state_dict`; the next pass is the one that followed it."""
+        self.order.load_state_dict(state["order"])
+        self._loader.generator.set_state(state["workers"]["generator"])
 
     def __iter__(self) -> Iterator[Batch]:
         for x, _, rows in self._loader:
@@ -181,13 +182,13 @@ class AugmentedBatches:
     def __len__(self) -> int:
         return len(self.batches)
 
-    def place(self) -> list[Tensor]:
+    def state_dict(self) -> dict[str, Any]:
         """Return the state of the batches."""
-        return self.batches.place()
+        return self.batches.state_dict()
 
-    def go_to(self, place: list[Tensor]) -> None:
-        """Restore the state of the batches."""
-        self.batches.go_to(place)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore a state of :meth:`state_dict`."""
+        self.batches.load_state_dict(state)
 
     def __iter__(self) -> Iterator[Batch]:
         for batch in self.batches:
@@ -227,20 +228,20 @@ def training_batches(dataset, **settings: Any) -> Iterable[Batch]:
     return batches if dataset.augmentation is None else AugmentedBatches(batches, *dataset.augmentation)
 
 
-class EndlessBatches:
-    """Batch after batch, in a new order after each pass.
+class CyclicBatches:
+    """Yields batches without end: pass after pass, each in a new order.
 
     Parameters
     ----------
     make : callable() -> TensorBatches or LoadedBatches
-        Called when the first batch is wanted.
+        Makes the batches of a pass; called when the first batch is taken.
     """
 
     def __init__(self, make: Callable[[], TensorBatches | LoadedBatches]):
         self._make = make
         self._batches: TensorBatches | LoadedBatches | None = None
         self._pass: Iterator[Batch] = iter(())
-        self._began_at: list[Tensor] = []
+        self._pass_start: dict[str, Any] | None = None
         self._n_taken = 0
 
     def __next__(self) -> Batch:
@@ -251,27 +252,36 @@ class EndlessBatches:
         self._n_taken += 1
         return batch
 
-    def _begin_pass(self):
+    def _begin_pass(self) -> None:
         if self._batches is None:
             self._batches = self._make()
-        self._began_at, self._n_taken = self._batches.place(), 0
+        self._pass_start, self._n_taken = self._batches.state_dict(), 0
         self._pass = iter(self._batches)
 
-    def place(self) -> tuple[list[Tensor], int] | None:
-        """Return the state at the start of this pass, and the batches taken; None before the first."""
-        return None if self._batches is None else (self._began_at, self._n_taken)
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state at the start of the current pass, and the number of batches taken from it.
 
-    def go_to(self, place: tuple[list[Tensor], int] | None) -> None:
-        """Restore a state of :meth:`place`. Batches already taken are made again, and skipped."""
-        if place is None:
-            self._batches, self._pass = None, iter(())
+        ``pass_start`` is None before the first batch.
+        """
+        return {"pass_start": self._pass_start, "n_taken": self._n_taken}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore a state of :meth:`state_dict`. Batches already taken are made again, and skipped."""
+        if state["pass_start"] is None:
+            self._batches, self._pass, self._pass_start, self._n_taken = None, iter(()), None, 0
             return
         self._batches = self._make()
-        self._batches.go_to(place[0])
+        self._batches.load_state_dict(state["pass_start"])
         self._begin_pass()
-        for _ in range(place[1]):
+        for _ in range(state["n_taken"]):
             next(self._pass)
-        self._n_taken = place[1]
+        self._n_taken = state["n_taken"]
+
+
+def check_batches_state(state: dict[str, Any]) -> None:
+    """Raise an error unless all values of a batches' ``state_dict`` are states of generators."""
+    for part in state.values():
+        torch.Generator().set_state(part["generator"])
 
 
 def iterator_arguments(loaded: bool) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 from sklearn_kd.inputs._batches import Batch, LoadedBatches, TensorBatches
 from sklearn_kd.inputs._torch_datasets import DatasetRows
 from sklearn_kd.losses._logits import Targets
+from sklearn_kd.runtime._memory import format_mebibytes, nbytes
 
 
 def as_tensor(values: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
@@ -124,3 +125,18 @@ class SplitData(NamedTuple):
 
     train: DistillationData
     valid: DistillationData | None
+
+
+def describe_allocations(parts: Iterable[DistillationData | None]) -> str:
+    """Describe the memory that D_train, D_val and their cached logits take, for a message.
+
+    Parameters
+    ----------
+    parts : iterable of DistillationData or None
+        Such as :class:`SplitData`; None where nothing is held out.
+    """
+    found = [part for part in parts if part is not None]
+    rows = nbytes(part.__dict__.get("X") for part in found)
+    logits = nbytes(part.targets.teacher_logits for part in found)
+    data = f"data of {format_mebibytes(rows)}" if rows else "data that are loaded batch by batch"
+    return f"{data} and cached teacher logits of {format_mebibytes(logits)} on {found[0].device}"

@@ -12,7 +12,7 @@ from sklearn_kd.inputs._data import DistillationData, LoadedData, SplitData, as_
 from sklearn_kd.inputs._torch_datasets import DatasetRows
 from sklearn_kd.inputs._validation import Rows, ValidatedInputs, ValidationRows
 from sklearn_kd.losses._logits import Targets
-from sklearn_kd.runtime._memory import mebibytes, needing_less, out_of_memory_named
+from sklearn_kd.runtime._memory import explain_out_of_memory, format_mebibytes, memory_advice
 
 
 class HoldOut(NamedTuple):
@@ -63,8 +63,8 @@ def split_data(
     def situation() -> str:
         return f"batch_size={batch_size} and {_rows_to_copy(inputs, device)}"
 
-    advice = needing_less(device, "X as a Dataset, whose rows are copied batch by batch")
-    with out_of_memory_named("copying the data", situation, advice):
+    advice = memory_advice(device, "X as a Dataset, whose rows are copied batch by batch")
+    with explain_out_of_memory("copying the data", situation, advice):
         codes = inputs.codes
         train = make_data(inputs.rows[places], codes[places], at(weight, places), train_seed, device)
         if held_out is not None:
@@ -109,6 +109,6 @@ def at(values: Any, places: Any) -> Any:
 def _rows_to_copy(inputs: ValidatedInputs, device: torch.device) -> str:
     logits = 4 * len(inputs.rows) * inputs.task.n_outputs
     return (
-        f"data of {mebibytes(getattr(inputs.rows, 'nbytes', 0))} to be copied to {device}, where cached "
-        f"teacher logits will take {mebibytes(logits)}"
+        f"data of {format_mebibytes(getattr(inputs.rows, 'nbytes', 0))} to be copied to {device}, where "
+        f"cached teacher logits will take {format_mebibytes(logits)}"
     )

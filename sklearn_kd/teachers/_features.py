@@ -143,7 +143,7 @@ class MapTeacher:
             ) from error
         self._form = AnswerForm.of(values, self.fitted, stated, classes, says="logits")
 
-    def some_answers(self, samples: Tensor, layers: Sequence[str]) -> Tensor:
+    def signature(self, samples: Tensor, layers: Sequence[str]) -> Tensor:
         """Return the means of its feature maps of some samples, float64, by which it is recognised."""
         with preserved_random_state(self.device, seed=0):  # the same draws each time
             maps, _ = self(samples, layers)

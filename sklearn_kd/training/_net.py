@@ -25,14 +25,13 @@ from sklearn_kd.bilevel._optimizer_response import (
     ill_conditioned_steps,
     warn_if_response_unknown,
 )
-from sklearn_kd.checkpointing._snapshot import Keeper
-from sklearn_kd.inputs._batches import EndlessBatches, evaluation_batches, training_batches
+from sklearn_kd.checkpointing._protocols import EpochCheckpointer, Stateful
+from sklearn_kd.inputs._batches import CyclicBatches, evaluation_batches, training_batches
 from sklearn_kd.inputs._data import DistillationData, SplitData
 from sklearn_kd.losses._logits import validation_loss
 from sklearn_kd.meta import Strategy
 from sklearn_kd.meta._path import LearnedPath
 from sklearn_kd.runtime._devices import as_number, full_precision, reading_is_free
-from sklearn_kd.runtime._memory import training_named
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.runtime._snapshots import BufferSnapshot, OptimizerSnapshot
 from sklearn_kd.teachers._logit_checks import AnswersWatch
@@ -40,6 +39,7 @@ from sklearn_kd.training._cuda_graph import CapturedIterations, why_not_captured
 from sklearn_kd.training._divergence import OverflowCheck, has_finite_state
 from sklearn_kd.training._interrupts import from_outside
 from sklearn_kd.training._label_scorers import show_labels_to_scorers
+from sklearn_kd.training._memory_errors import explain_memory_of_training
 from sklearn_kd.training._nonfinite import (
     GOOD,
     MEND,
@@ -113,8 +113,8 @@ class TrainingNet(NeuralNetClassifier):
     """
 
     step_record_: StepRecord | None
-    keeper_: Keeper | None
-    validation_batches_: Any  # EndlessBatches while a fit lasts
+    checkpointer_: EpochCheckpointer | None
+    validation_batches_: Any  # CyclicBatches while a fit lasts
 
     def __init__(
         self,
@@ -164,12 +164,12 @@ class TrainingNet(NeuralNetClassifier):
 
     def fit_loop(self, X: SplitData, y=None, epochs=None, **params):
         """Train, from a checkpoint if there is one, with batches of D_val at hand as long as that takes."""
-        self.validation_batches_ = EndlessBatches(partial(self._shuffled_validation_batches, X.valid))
+        self.validation_batches_ = CyclicBatches(partial(self._shuffled_validation_batches, X.valid))
         epochs = self.max_epochs if epochs is None else epochs
         try:
-            if self.keeper_ is not None:
-                epochs -= self.keeper_.restore(self)
-            with training_named(self, X):
+            if self.checkpointer_ is not None:
+                epochs -= self.checkpointer_.restore()
+            with explain_memory_of_training(self, X):
                 return super().fit_loop(X, y, epochs, **params)
         except KeyboardInterrupt as interrupt:
             self.interrupted_ = from_outside(interrupt)
@@ -177,7 +177,7 @@ class TrainingNet(NeuralNetClassifier):
         finally:
             self.validation_batches_ = None  # it holds D_val
             self.step_record_ = None  # and this a copy of the weights
-            self.keeper_ = None
+            self.checkpointer_ = None
 
     def _shuffled_validation_batches(self, dataset):
         warn_if_response_unknown(self.optimizer_)
@@ -192,7 +192,7 @@ class TrainingNet(NeuralNetClassifier):
         """Initialize as skorch does, and mark the net as untrained."""
         super().initialize()
         self.val_temperature_ = 1.0
-        self.step_record_ = self.validation_batches_ = self.keeper_ = None
+        self.step_record_ = self.validation_batches_ = self.checkpointer_ = None
         self.compiled_forward_ = self.captured_ = None
         self.listeners_ = {}
         self.diverged_ = self.interrupted_ = self.collapsed_ = False
@@ -224,6 +224,14 @@ class TrainingNet(NeuralNetClassifier):
     def trained_modules(self) -> list[torch.nn.Module]:
         """All that the optimizer moves, the student first."""
         return [self.module_]
+
+    def stateful_parts(self) -> dict[str, Stateful]:
+        """Return what a checkpoint holds beside modules, optimizer, callbacks and history, by name."""
+        return {
+            "metaparameters": self.metaparameters,
+            "validation_batches": self.validation_batches_,
+            "skips": self.skips_,
+        }
 
     def torch_compile(self, module, name):
         """Leave the module as it is: a compiled one prefixes the names of its weights."""
@@ -264,7 +272,7 @@ class TrainingNet(NeuralNetClassifier):
             "compiled_forward_": None,
             "listeners_": {},
             "validation_batches_": None,
-            "keeper_": None,
+            "checkpointer_": None,
             "step_record_": None,
             "overflow_check_": None,
             "watch_": None,
@@ -324,8 +332,8 @@ class TrainingNet(NeuralNetClassifier):
         """
         if iterator is None:
             return
-        if self.keeper_ is not None:
-            self.keeper_.watch(prefix, iterator)
+        if self.checkpointer_ is not None:
+            self.checkpointer_.track(prefix, iterator)
         at_once = any(not isinstance(c, EpochScoring) for c in self._listeners("on_batch_end"))
         rows, losses, name = [], [], f"{prefix}_loss"
         try:
@@ -474,8 +482,8 @@ class TrainingNet(NeuralNetClassifier):
         """Stop if the last epoch diverged; else keep and remember the student, which predicts."""
         if self.diverged_:
             raise KeyboardInterrupt  # how skorch's callbacks end a fit early
-        if self.keeper_ is not None:  # here, when all callbacks have had the end of the last epoch
-            self.keeper_.save(self)
+        if self.checkpointer_ is not None:  # here, when all callbacks have had the end of the last epoch
+            self.checkpointer_.save()
         super().on_epoch_begin(net, dataset_train, dataset_valid, **kwargs)
         if dataset_train is not None and dataset_train.augmentation is not None:
             self.watch_ = getattr(dataset_train.augmentation[1], "watch", None)

@@ -93,6 +93,21 @@ class Skips:
         self._epoch = []
         return outcomes.count(SKIPPED), outcomes.count(NO_DIRECTION) + outcomes.count(NO_HYPERGRADIENT)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the counts; to be called between two epochs."""
+        return {
+            "in_a_row": self.in_a_row,
+            "run": self.run,
+            "first": self.first,
+            "counts": list(self.counts),
+            "iteration": self._iteration,
+        }
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Restore a state of :meth:`state_dict`."""
+        self.in_a_row, self.run, self.first = state["in_a_row"], state["run"], state["first"]
+        self.counts, self._iteration, self._epoch = list(state["counts"]), state["iteration"], []
+
     @property
     def over(self) -> bool:
         """True if so many steps in a row were skipped that there is nothing more to learn."""

@@ -31,11 +31,11 @@ from sklearn_kd.losses._logits import Targets, TrainingLoss
 from sklearn_kd.meta import Strategy
 from sklearn_kd.runtime._devices import as_number
 from sklearn_kd.runtime._global_lock import turn
-from sklearn_kd.runtime._memory import training_together_named
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.runtime._snapshots import OptimizerSnapshot
 from sklearn_kd.training._distillation_net import DistillationNet
 from sklearn_kd.training._interrupts import from_outside
+from sklearn_kd.training._memory_errors import explain_memory_of_stacked_training
 from sklearn_kd.training._nonfinite import GOOD, SKIPPED, are_finite
 
 log = logging.getLogger("sklearn_kd")
@@ -192,7 +192,7 @@ def _why_slower(nets, data) -> str | None:
     batch = next(iter(nets[0].get_iterator(data[0].train, training=True)))
     counter = FlopCounterMode(display=False)
     with (
-        training_together_named(nets, data),
+        explain_memory_of_stacked_training(nets, data),
         counter,
         torch.no_grad(),
         preserved_random_state(batch[0].device),
@@ -249,7 +249,7 @@ def train_together(nets: Sequence[DistillationNet], data: Sequence[SplitData]) -
         For which :func:`why_not_together` gives no reason but that it does not pay.
     data : sequence of K SplitData
     """
-    with turn(), training_together_named(nets, data):
+    with turn(), explain_memory_of_stacked_training(nets, data):
         for net, split in zip(nets, data, strict=True):
             net.notify("on_train_begin", X=split, y=None)
         run = _BatchedRun(nets, data)

@@ -8,7 +8,7 @@ from types import MappingProxyType
 import numpy as np
 from sklearn.utils.parallel import Parallel, delayed
 
-from sklearn_kd.checkpointing._manager import Journal
+from sklearn_kd.checkpointing._trial_cache import TrialCache
 from sklearn_kd.inputs._data import SplitData
 from sklearn_kd.runtime._global_lock import turn
 from sklearn_kd.runtime._processes import count_processes, one_by_one, one_thread_per_process
@@ -41,8 +41,8 @@ class Trials:
     data : SplitData
     seed : int
         Of each training.
-    journal : Journal
-        Of the trials of this fit.
+    cache : TrialCache
+        The losses that are known already.
     """
 
     def __init__(
@@ -50,9 +50,9 @@ class Trials:
         make_net: Callable[[float, float], DistillationNet],
         data: SplitData,
         seed: int,
-        journal: Journal,
+        cache: TrialCache,
     ):
-        self._make_net, self._data, self._seed, self._journal = make_net, data, seed, journal
+        self._make_net, self._data, self._seed, self._cache = make_net, data, seed, cache
         self._best: list[tuple[float, DistillationNet]] = []
 
     def losses(self, settings: Sequence[tuple[float, float]], n_jobs: int | None = None) -> list[float]:
@@ -65,7 +65,7 @@ class Trials:
         """
         nets = [self._make_net(*start) for start in settings]
         try:
-            losses = trial_losses(nets, self._data, self._seed, n_jobs, *self._journal.open(settings))
+            losses = trial_losses(nets, self._data, self._seed, n_jobs, *self._cache.lookup(settings))
         except TrialsInterrupted as interrupted:
             self._best.append((interrupted.val_loss, interrupted.net))
             raise TrialsInterrupted(*min(self._best, key=_ranked)) from None

@@ -352,7 +352,7 @@ clf = DistilledClassifier(
     None, MLPStudent, max_epochs=3, batch_size=32, random_state=0, device="cpu", checkpoint_dir=sys.argv[1],
     callbacks=[Kill()])
 clf.fit(X, y, teacher_logits=4 * np.eye(10)[y])
-print(clf.net_.keeper_, clf.history_[0, "dur"], clf.metaparameter_path_.tobytes().hex())
+print(clf.net_.checkpointer_, clf.history_[0, "dur"], clf.metaparameter_path_.tobytes().hex())
 """
 
 
@@ -364,7 +364,7 @@ def test_another_process_goes_on(tmp_path):
 
     assert run("a", 30).returncode == -signal.SIGKILL
     [newest] = files(tmp_path / "a")[-1:]
-    duration = read(newest)["state"]["net"]["history"][0]["dur"]
+    duration = read(newest)["state"]["training"]["history"][0]["dur"]
     again, whole = run("a", -1), run("b", -1)
     assert again.returncode == whole.returncode == 0, again.stderr
     # The first epoch is that of the process that was killed.
@@ -866,7 +866,7 @@ def test_digests_are_those_of_any_process():
     )
     said = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent.parent,
-        env=os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": str(SCRIPT.parents[2])},
+        env=os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     assert said.stdout.strip() == digest_of(**values), said.stderr
 
@@ -889,7 +889,7 @@ def test_files_hold_no_code(killed):
     with open(newest, "rb") as file:
         assert file.readline().startswith(b"sklearn_kd checkpoint, format 1, sha256 ")
         content = torch.load(io.BytesIO(file.read()), weights_only=True)
-    assert content["stage"] == "training" and len(content["state"]["net"]["history"]) == 3
+    assert content["stage"] == "training" and len(content["state"]["training"]["history"]) == 3
 
 
 def test_nothing_is_refused_silently(tmp_path):

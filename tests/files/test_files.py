@@ -662,18 +662,19 @@ def broken(change):
 
 
 WRONG = {
-    "no net": lambda c: c["state"].pop("net"),
-    "no weights": lambda c: c["state"]["net"]["modules"].clear(),
-    "weights of another shape": lambda c: c["state"]["net"]["modules"][0]["weights"].update(
+    "no training": lambda c: c["state"].pop("training"),
+    "no weights": lambda c: c["state"]["training"]["modules"].clear(),
+    "weights of another shape": lambda c: c["state"]["training"]["modules"][0]["weights"].update(
         {"layers.1.weight": torch.zeros(3, 7)}),
-    "a history of strings": lambda c: c["state"]["net"].update(history=["a", "b", "c"]),
-    "a history without epochs": lambda c: c["state"]["net"].update(history=[{"batches": []}] * 3),
-    "an optimizer of another kind": lambda c: c["state"]["net"].update(optimizer={"state": 3}),
-    "a path of another shape": lambda c: c["state"]["net"]["metaparameters"].update(values=torch.zeros(2, 5)),
-    "a place that is none": lambda c: c["state"].update(places={"train": [torch.zeros(3)]}),
-    "a method of a callback": lambda c: c["state"]["net"]["helpers"]["callback 'valid_acc'"]["attributes"].update(
+    "a history of strings": lambda c: c["state"]["training"].update(history=["a", "b", "c"]),
+    "a history without epochs": lambda c: c["state"]["training"].update(history=[{"batches": []}] * 3),
+    "an optimizer of another kind": lambda c: c["state"]["training"].update(optimizer={"state": 3}),
+    "a path of another shape": lambda c: c["state"]["training"]["parts"]["metaparameters"]["dict"].update(values=torch.zeros(2, 5)),
+    "batches of no generator": lambda c: c["state"].update(iterators={"train": {"order": {"generator": torch.zeros(3)}}}),
+    "skips without counts": lambda c: c["state"]["training"]["parts"]["skips"]["dict"].clear(),
+    "a method of a callback": lambda c: c["state"]["training"]["helpers"]["callback 'valid_acc'"]["attributes"].update(
         on_epoch_end=3),
-    "generators that are none": lambda c: c["state"]["net"].update(random_state={"cpu": torch.zeros(3)}),
+    "generators that are none": lambda c: c["state"]["training"].update(random_state={"cpu": torch.zeros(3)}),
     "a state that is a list": lambda c: c.update(state=[1]),
     "versions that are a number": lambda c: c.update(versions=3),
     "seeds that are words": lambda c: c.update(seeds=[["a"] * 7]),

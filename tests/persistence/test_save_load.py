@@ -17,6 +17,7 @@ from torch import nn
 
 from sklearn_kd import CIFARResNet, CNNStudent, DistilledClassifier, DistProClassifier, MLPStudent
 from sklearn_kd.meta import Hyperopt, Linear, Random, Strategy
+from sklearn_kd.persistence._codecs import table_content, take_table
 from sklearn_kd.persistence._container import Content, packed, unpacked
 
 pytest.importorskip("safetensors", reason="needs safetensors")
@@ -222,6 +223,18 @@ def test_path_history_and_numbers(fitted, path):
     assert again.teacher is None and again.teacher_ is None
 
 
+def test_tables_of_any_columns():
+    """A metaparameter may be an array, and have any name."""
+    dtype = [("iteration", "i8"), ("trust", "f8", (3,)), ("λ", "f4"), ("predicted", "?")]
+    table = np.zeros(4, dtype=dtype)
+    table["trust"], table["predicted"] = np.arange(12).reshape(4, 3), [True, False, True, False]
+    content = table_content(table, "path")
+    restored = unpacked(packed(content), "it")
+    again = take_table(restored, "path")
+    assert again.dtype == table.dtype and again.tobytes() == table.tobytes()
+    assert restored.tensors == {}
+
+
 @pytest.mark.filterwarnings("ignore:The student learned nothing")
 def test_how_the_training_ended(make, digits, path):
     """A student that learned nothing is still known as one."""
@@ -307,10 +320,10 @@ def test_columns_of_the_history_without_a_form_are_told(make, digits, path):
     clf.history_[-1]["mine"] = object()
     clf.history_[-1]["count"] = np.int64(3)
     clf.history_[-1]["pair"] = (1, 2.5)
-    with pytest.warns(UserWarning, match="Not saved: 'mine' of the history"):
+    with pytest.warns(UserWarning, match="Not saved: column 'mine' of the history"):
         clf.save(path)
     last = DistilledClassifier.load(path).history_[-1]
-    assert last["count"] == 3 and last["pair"] == [1, 2.5] and "mine" not in last
+    assert last["count"] == 3 and last["pair"] == (1, 2.5) and "mine" not in last
 
 
 def test_training_goes_on_as_without_the_file(make, digits, logits, path):

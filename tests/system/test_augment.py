@@ -83,8 +83,8 @@ def test_D_val_and_prediction_are_as_they_are(meta, data, make, network, monkeyp
                 evaluated.append(batch[0])
                 yield batch
 
-        def place(self):
-            return self.batches.place()
+        def state_dict(self):
+            return self.batches.state_dict()
 
     evaluation_batches = _net.evaluation_batches
     monkeypatch.setattr(_net, "evaluation_batches", Spied)

@@ -264,6 +264,12 @@ MANY = 10**12
         (lambda a: a.update(feature_names=["a"]), "names of features that are not 64 strings"),
         (lambda a: a.update(feature_names=[1] * 64), "names of features that are not 64 strings"),
         (lambda a: a.update(left_out=3), "cannot be loaded"),
+        (lambda a: a.pop("metaparameter_path_columns"), "None as the columns of metaparameter_path"),
+        (lambda a: a["metaparameter_path_columns"].append("lambda1"), "as the columns of metaparameter_path"),
+        (lambda a: a["metaparameter_path_columns"].append("x.y"), "as the columns of metaparameter_path"),
+        (lambda a: a["metaparameter_path_columns"].append("x"), "no tensor 'metaparameter_path.x'"),
+        (lambda a: a["metaparameter_path_columns"].pop(), "with the columns .*, not .*predicted"),
+        (lambda a: a.update(trials_columns=["lambda1"]), "no tensor 'trials.lambda1'"),
     ],
 )  # fmt: skip
 def test_content_that_is_wrong(change, message, saved, path):
@@ -285,9 +291,19 @@ def json_tensor(value):
         ("history", torch.zeros(3, dtype=torch.uint8), "cannot be loaded"),
         ("history", torch.zeros(3), "'history' of float32, not of uint8"),
         ("metaparameter_path.lambda1", torch.zeros(3, dtype=torch.float64), "not of one length"),
-        ("metaparameter_path.lambda1", torch.zeros(6), "of float32, not of float64"),
-        ("metaparameter_path.lambda1", torch.zeros(6, 1, dtype=torch.float64), "not of one length"),
-        ("trials.val_loss", torch.zeros(6, dtype=torch.float64), "no tensor 'trials.lambda1'"),
+        ("metaparameter_path.lambda1", torch.zeros(6), r"\('lambda1', '<f4'\).*, not .*\('lambda1', '<f8'\)"),
+        (
+            "metaparameter_path.lambda1",
+            torch.zeros(6, 1, dtype=torch.float64),
+            r"\('lambda1', '<f8', \(1,\)\)",
+        ),
+        ("metaparameter_path.lambda1", torch.zeros((), dtype=torch.float64), "not of one length"),
+        ("metaparameter_path.lambda1", torch.zeros(6, dtype=torch.bfloat16), "of bfloat16, which is no type"),
+        (
+            "trials.val_loss",
+            torch.zeros(6, dtype=torch.float64),
+            "tensors that nothing here takes: .'trials.val",
+        ),
     ],
 )
 def test_tables_and_histories_that_are_none(name, tensor, message, saved, path):
@@ -432,7 +448,7 @@ def corrupted(about, tensors, rng):
         holder[last] = rng.choice(VALUES)
     else:
         del holder[last]
-    if rng.random() < 0.2:
+    if rng.random() < 0.2 and isinstance(about.get("params"), dict):
         about["params"][rng.choice(["more", "student__more", "optimizer__more"])] = rng.choice(VALUES)
     if rng.random() < 0.2:
         name = rng.choice(sorted(tensors))

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from sklearn_kd._version import running_versions
-from sklearn_kd.checkpointing._file import Refused, read, write
+from sklearn_kd.checkpointing._file import Refused
+from sklearn_kd.checkpointing._file import read as read_file
+from sklearn_kd.checkpointing._file import write as write_file
 from sklearn_kd.checkpointing._fit_lock import Lock
 from sklearn_kd.files._atomic import remove_leftovers
 
@@ -74,7 +76,7 @@ class Checkpoints:
             return
         remove_leftovers(self._folder)
         for stage in sorted({stage for _, stage, _ in self._files()}):
-            content = self.newest(stage)
+            content = self.latest(stage)
             if content is not None and drawn_anew:
                 self.seeds = content["seeds"]
 
@@ -86,7 +88,7 @@ class Checkpoints:
     # ----------------------------------------------------------------------------------
     # Keeping
 
-    def keep(self, stage: str, number: int, state: dict[str, Any]) -> None:
+    def write(self, stage: str, number: int, state: dict[str, Any]) -> None:
         """Write a checkpoint, ``number`` of its stage, and leave the one before it.
 
         Where it cannot be written, as on a full disk, the fit goes on, and a warning says so once: what has
@@ -96,7 +98,7 @@ class Checkpoints:
             return
         content = {"fit": self._digest, "seeds": self.seeds, "versions": running_versions(), "stage": stage}
         try:
-            write(self._folder / f"{stage}-{number:08d}.checkpoint", content | {"state": state})
+            write_file(self._folder / f"{stage}-{number:08d}.checkpoint", content | {"state": state})
             there = self._files(stage)
             # Those ahead were refused, or this would have gone on from there.
             ahead = [file for file in there if file[2] > number]
@@ -108,13 +110,13 @@ class Checkpoints:
                 warnings.warn(message, UserWarning, stacklevel=2)
             self._failed = True
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Keep nothing more; what is there stays for another fit."""
         if self._folder is not None:
             self._lock.release()
         self._folder = None
 
-    def finish(self) -> None:
+    def delete_all(self) -> None:
         """Remove all: the fit has come to its end."""
         if self._folder is not None:
             try:
@@ -126,17 +128,17 @@ class Checkpoints:
                 pass  # somebody has put something else there, or removed the folder
         self._folder = None
 
-    def end(self, interrupted: bool) -> None:
+    def close(self, interrupted: bool) -> None:
         """Finish, or leave the checkpoints where Ctrl-C has cut the fit short."""
         if interrupted:
-            self.leave()
+            self.release()
         else:
-            self.finish()
+            self.delete_all()
 
     # ----------------------------------------------------------------------------------
     # Finding
 
-    def newest(
+    def latest(
         self,
         stage: str,
         why_not: Callable[[dict[str, Any]], str | None] = lambda state: None,
@@ -156,7 +158,7 @@ class Checkpoints:
         reasons: list[tuple[Path, str]] = []
         for path, _, _ in self._files(stage):
             try:
-                content = self._checked(read(path), stage)
+                content = self._checked(read_file(path), stage)
                 reason = _reason_against(content["state"], why_not, use)
             except Refused as refused:
                 reason = str(refused)
@@ -226,50 +228,3 @@ def _are_seeds(given: Any, drawn: list[list[int]]) -> bool:
         and [len(own) if isinstance(own, list) else None for own in given] == [len(own) for own in drawn]
         and all(type(seed) is int and 0 <= seed < 2**32 for own in given for seed in own)
     )
-
-
-class Journal:
-    """The losses of the trials of one fit, so that none is made twice.
-
-    Parameters
-    ----------
-    checkpoints : Checkpoints
-    """
-
-    def __init__(self, checkpoints: Checkpoints):
-        self._checkpoints = checkpoints
-        content = checkpoints.newest("trials", use=_check_calls)
-        self._calls: list[list] = [] if content is None else content["state"]["calls"]
-        self._n_calls = 0
-
-    def open(
-        self, settings: Sequence[tuple[float, float]]
-    ) -> tuple[dict[int, float], Callable[[dict[int, float], bool], None]]:
-        """Return the known losses of the next batch of trials, and a callback that records new ones.
-
-        What has been noted under other settings is forgotten, with all that came after it.
-        """
-        wanted = [[float(lambda1), float(temperature)] for lambda1, temperature in settings]
-        k, self._n_calls = self._n_calls, self._n_calls + 1
-        if k >= len(self._calls) or [row[:2] for row in self._calls[k]] != wanted:
-            self._calls[k:] = [[[*row, None] for row in wanted]]
-        rows = self._calls[k]
-
-        def note(losses: dict[int, float], interrupted: bool) -> None:
-            if interrupted:  # and all that follows from it is of another fit
-                self._checkpoints.leave()
-            for place, loss in losses.items():
-                rows[place][2] = loss
-            done = sum(row[2] is not None for call in self._calls for row in call)
-            self._checkpoints.keep("trials", done, {"calls": self._calls})
-
-        return {place: row[2] for place, row in enumerate(rows) if row[2] is not None}, note
-
-
-def _check_calls(state: dict[str, Any]) -> None:
-    """Raise ValueError unless this is what a :class:`Journal` keeps."""
-    for rows in state["calls"]:
-        for lambda1, temperature, loss in rows:
-            kinds = type(lambda1), type(temperature), type(loss)
-            if kinds not in ((float, float, float), (float, float, type(None))):
-                raise ValueError(f"a trial {str([lambda1, temperature, loss])[:100]}")

@@ -1,0 +1,54 @@
+"""The interfaces between a training loop, its state and its checkpoints."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from torch import Tensor
+
+
+class Stateful(Protocol):
+    """An object that returns its state as a dict and restores one, as torch's modules do."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state."""
+
+    def load_state_dict(self, state: dict[str, Any], /) -> Any:
+        """Restore a state of :meth:`state_dict`."""
+
+
+class EpochCheckpointer(Protocol):
+    """All that a training loop knows of checkpoints."""
+
+    def restore(self) -> int:
+        """Load the latest checkpoint, if there is one; return the number of epochs it has behind it."""
+
+    def track(self, name: str, iterator: Stateful) -> None:
+        """Keep the state of an iterator in the checkpoints; restore it when it is first tracked."""
+
+    def save(self) -> None:
+        """Write a checkpoint; to be called between two epochs."""
+
+
+class TrainingState(Protocol):
+    """The state of a training between two epochs, in plain values and tensors."""
+
+    def begin(self) -> None:
+        """Note the state in which training begins."""
+
+    @property
+    def n_epochs(self) -> int:
+        """Number of epochs trained."""
+
+    @property
+    def initial_values(self) -> Tensor:
+        """The metaparameters' values before the first iteration, on the CPU."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that the next epoch depends on."""
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Restore a state of :meth:`state_dict`; change nothing if that fails."""
+
+    def on_unserializable(self, name: str, type_name: str) -> None:
+        """Handle a part of the state that has no plain form."""

@@ -1,0 +1,69 @@
+"""The losses of a strategy's trials, written as they become known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sklearn_kd.checkpointing._checkpoints import Checkpoints
+
+
+class TrialCache:
+    """The losses of the trials of one fit, kept in its checkpoints so that no trial runs twice.
+
+    Parameters
+    ----------
+    checkpoints : Checkpoints
+        Those of an earlier, killed fit are read here.
+    """
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self._checkpoints = checkpoints
+        content = checkpoints.latest("trials", use=_check_calls)
+        # One list per call of lookup, with a row [lambda1, temperature, loss or None] per trial.
+        self._calls: list[list[list[Any]]] = [] if content is None else content["state"]["calls"]
+        self._n_calls = 0
+
+    def lookup(
+        self, settings: Sequence[tuple[float, float]]
+    ) -> tuple[dict[int, float], Callable[[dict[int, float], bool], None]]:
+        """Return the known losses of the next batch of trials, and a callback that records new ones.
+
+        Losses that were recorded under other settings are dropped, with those of all later calls.
+
+        Parameters
+        ----------
+        settings : sequence of (lambda1, temperature)
+
+        Returns
+        -------
+        losses : dict of int to float
+            The known losses by the index of their trial.
+        record : callable(losses, interrupted)
+            Records losses by the index of their trial. ``interrupted`` says that a user has cut these
+            trials short: they, and all that follows from them, are not written.
+        """
+        wanted = [[float(lambda1), float(temperature)] for lambda1, temperature in settings]
+        k, self._n_calls = self._n_calls, self._n_calls + 1
+        if k >= len(self._calls) or [row[:2] for row in self._calls[k]] != wanted:
+            self._calls[k:] = [[[*row, None] for row in wanted]]
+        rows = self._calls[k]
+
+        def record(losses: dict[int, float], interrupted: bool) -> None:
+            if interrupted:
+                self._checkpoints.release()
+            for index, loss in losses.items():
+                rows[index][2] = loss
+            n_known = sum(row[2] is not None for call in self._calls for row in call)
+            self._checkpoints.write("trials", n_known, {"calls": self._calls})
+
+        return {index: row[2] for index, row in enumerate(rows) if row[2] is not None}, record
+
+
+def _check_calls(state: dict[str, Any]) -> None:
+    """Raise ValueError unless this is a state that a :class:`TrialCache` wrote."""
+    for rows in state["calls"]:
+        for lambda1, temperature, loss in rows:
+            kinds = type(lambda1), type(temperature), type(loss)
+            if kinds not in ((float, float, float), (float, float, type(None))):
+                raise ValueError(f"a trial {str([lambda1, temperature, loss])[:100]}")

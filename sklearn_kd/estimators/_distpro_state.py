@@ -1,0 +1,156 @@
+"""The state of a DistProClassifier in its file: the pathways, the transforms and the process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sklearn_kd.distpro._distances import DISTANCES
+from sklearn_kd.distpro._importance import ScheduledWeights
+from sklearn_kd.distpro._net import DistProNet
+from sklearn_kd.distpro._pathways import Pathway, build_transforms
+from sklearn_kd.distpro._process import DistillationProcess
+from sklearn_kd.distpro._transforms import TRANSFORMS
+from sklearn_kd.estimators._prediction_net import prediction_params
+from sklearn_kd.files._values import JSON_VALUES, ContentError
+from sklearn_kd.persistence._codecs import finite_number, history_tensor, take_array, take_history, tensor_of
+from sklearn_kd.persistence._container import Content
+from sklearn_kd.persistence._save_load import StateFunctions
+from sklearn_kd.persistence._weights import (
+    check_fits,
+    check_sizes,
+    load_weights,
+    module_tensors,
+    take_weights,
+)
+
+if TYPE_CHECKING:
+    from sklearn_kd.estimators._distpro import DistProClassifier
+
+
+def to_content(estimator: DistProClassifier, lost: set[str]) -> Content:
+    """Return what the file of a fitted estimator has beside the student.
+
+    Parameters
+    ----------
+    estimator : DistProClassifier
+    lost : set of str
+        Columns of the history of the search that cannot be saved are added.
+
+    Returns
+    -------
+    Content
+    """
+    process = estimator.process_
+    about: dict[str, Any] = {
+        "pathways": [pathway._asdict() for pathway in estimator.pathways_],
+        "process": None,
+    }
+    tensors = module_tensors(estimator.transforms_, "transforms")
+    tensors["search_history"] = history_tensor(estimator.search_history_, lost)
+    if process is not None:
+        about["process"] = {
+            "normalization": process.normalization,
+            "g": process.g,
+            "settings": JSON_VALUES.encode(process.settings),
+            "versions": JSON_VALUES.encode(process.versions),
+        }
+        tensors["process.raw"] = tensor_of(process.raw)
+        if process.logit_term is not None:
+            tensors["process.logit_term"] = tensor_of(process.logit_term)
+    return Content(about, tensors)
+
+
+def from_content(
+    estimator: DistProClassifier, content: Content, student: nn.Module, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the fitted attributes; remove the tensors that are used from the content.
+
+    Parameters
+    ----------
+    estimator : DistProClassifier
+        Has its parameters and ``classes_``.
+    content : Content
+    student : nn.Module
+        The student with the weights of the file.
+    given : dict
+        The parameters that the caller of ``load`` gave.
+
+    Returns
+    -------
+    dict
+        Attributes by name.
+
+    Raises
+    ------
+    ContentError
+        If the content is wrong.
+    """
+    about, tensors = content
+    if "transforms" in about["left_out"] and "transforms" not in given:
+        raise ContentError(
+            "transforms that were given as callables. Files name no code to call: give load the same, "
+            "transforms=[...]"
+        )
+    pathways = [_pathway(fields) for fields in about["pathways"]]
+    weights = take_weights(tensors, "transforms")
+    search_history = take_history(tensors, "search_history")
+    process = None if about["process"] is None else _process(about["process"], pathways, tensors)
+    if all(name in TRANSFORMS for name in estimator.transforms):  # first without memory
+        for pathway in pathways:
+            check_sizes(pathway[3:], weights, "pathways")
+        with torch.device("meta"):
+            check_fits(build_transforms(pathways, estimator.transforms), weights, "transforms")
+    net = _prediction_net(estimator, student, pathways)
+    load_weights(net.transforms_, weights, "transforms")
+    return {"net_": net, "pathways_": pathways, "process_": process, "search_history_": search_history}
+
+
+DISTPRO_STATE = StateFunctions(to_content, from_content)
+
+
+def _pathway(fields: Any) -> Pathway:
+    pathway = Pathway(**fields)
+    kinds = [str] * 3 + [int] * 4
+    if [type(value) for value in pathway] != kinds or min(pathway[3:]) < 0:
+        raise ContentError(f"a pathway {str(fields)[:200]}")
+    return pathway
+
+
+def _process(
+    about: Mapping[str, Any], pathways: list[Pathway], tensors: dict[str, Tensor]
+) -> DistillationProcess:
+    logit_term = None
+    if "process.logit_term" in tensors:
+        logit_term = take_array(tensors, "process.logit_term", np.float32)
+    return DistillationProcess(
+        take_array(tensors, "process.raw", np.float32),
+        pathways,
+        normalization=about["normalization"],
+        g=finite_number(about["g"]),
+        logit_term=logit_term,
+        settings=JSON_VALUES.decode(about["settings"]),
+        versions=JSON_VALUES.decode(about["versions"]),
+    )
+
+
+def _prediction_net(estimator: DistProClassifier, student: nn.Module, pathways: list[Pathway]) -> DistProNet:
+    """Make the net that an estimator predicts with; its transforms are not filled yet."""
+    no_weights = np.zeros((1, len(pathways)), np.float32)
+    return DistProNet(
+        student,
+        pathways=pathways,
+        transforms=estimator.transforms,
+        transforms_seed=0,
+        distance=DISTANCES["mse"],  # used in training alone
+        teacher=None,
+        metaparameters=ScheduledWeights(no_weights, device=estimator._device()),
+        distill_weight=estimator.distill_weight,
+        logit_weight=0.0,
+        temperature=estimator.temperature,
+        **prediction_params(estimator),
+    ).initialize()

@@ -1,0 +1,34 @@
+"""Parameters of a net that predicts with a loaded student and is not trained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sklearn_kd.meta import Fixed
+
+if TYPE_CHECKING:
+    from sklearn_kd.estimators._classifier import DistilledClassifier
+    from sklearn_kd.estimators._distpro import DistProClassifier
+
+
+def prediction_params(estimator: DistilledClassifier | DistProClassifier) -> dict[str, Any]:
+    """Return the parameters of the net that both systems share.
+
+    Parameters
+    ----------
+    estimator : DistilledClassifier or DistProClassifier
+        Has its parameters and ``classes_``.
+
+    Returns
+    -------
+    dict
+        Parameters of a :class:`~sklearn_kd.training._net.TrainingNet` by name.
+    """
+    return {
+        "strategy": Fixed(),
+        "hypergradient": estimator.hypergradient,
+        "batch_size": estimator.batch_size,
+        "verbose": 0,
+        "labels": estimator.classes_,
+        "device": str(estimator._device()),
+    }
