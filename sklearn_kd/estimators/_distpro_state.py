@@ -16,25 +16,19 @@ from sklearn_kd.distpro._pathways import Pathway, build_transforms
 from sklearn_kd.distpro._process import DistillationProcess
 from sklearn_kd.distpro._transforms import TRANSFORMS
 from sklearn_kd.estimators._prediction_net import prediction_params
+from sklearn_kd.files._values import JSON_VALUES, ContentError
 from sklearn_kd.meta._path import MetaparameterSchedule
 from sklearn_kd.meta._space import MetaparameterSpace
-from sklearn_kd.persistence._codecs import (
-    ContentError,
-    check_fits,
-    check_numbers,
-    decoded,
-    encoded,
-    fill,
-    finite_number,
-    history_tensor,
-    take_array,
-    take_history,
-    take_weights,
-    tensor_of,
-    weights_of,
-)
+from sklearn_kd.persistence._codecs import finite_number, history_tensor, take_array, take_history, tensor_of
 from sklearn_kd.persistence._container import Content
 from sklearn_kd.persistence._save_load import StateFunctions
+from sklearn_kd.persistence._weights import (
+    check_fits,
+    check_sizes,
+    load_weights,
+    module_tensors,
+    take_weights,
+)
 from sklearn_kd.training._net import TrainingNet
 
 if TYPE_CHECKING:
@@ -59,14 +53,14 @@ def to_content(estimator: DistProClassifier, lost: set[str]) -> Content:
         "pathways": [pathway._asdict() for pathway in estimator.pathways_],
         "process": None,
     }
-    tensors = weights_of(estimator.transforms_, "transforms")
+    tensors = module_tensors(estimator.transforms_, "transforms")
     tensors["search_history"] = history_tensor(estimator.search_history_, lost)
     if process is not None:
         about["process"] = {
             "normalization": process.normalization,
             "g": process.g,
-            "settings": encoded(process.settings),
-            "versions": encoded(process.versions),
+            "settings": JSON_VALUES.encode(process.settings),
+            "versions": JSON_VALUES.encode(process.versions),
         }
         tensors["process.raw"] = tensor_of(process.raw)
         if process.logit_term is not None:
@@ -111,11 +105,11 @@ def from_content(
     process = None if about["process"] is None else _process(about["process"], pathways, tensors)
     if all(name in TRANSFORMS for name in estimator.transforms):  # first without memory
         for pathway in pathways:
-            check_numbers(pathway[3:], weights, "pathways")
+            check_sizes(pathway[3:], weights, "pathways")
         with torch.device("meta"):
             check_fits(build_transforms(pathways, estimator.transforms), weights, "transforms")
     net = _prediction_net(estimator, student, pathways)
-    fill(net.transforms_, weights, "transforms")
+    load_weights(net.transforms_, weights, "transforms")
     return {"net_": net, "pathways_": pathways, "process_": process, "search_history_": search_history}
 
 
@@ -142,8 +136,8 @@ def _process(
         normalization=about["normalization"],
         g=finite_number(about["g"]),
         logit_term=logit_term,
-        settings=decoded(about["settings"]),
-        versions=decoded(about["versions"]),
+        settings=JSON_VALUES.decode(about["settings"]),
+        versions=JSON_VALUES.decode(about["versions"]),
     )
 
 

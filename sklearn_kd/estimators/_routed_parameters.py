@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sklearn.base import BaseEstimator
@@ -37,11 +38,12 @@ _REMEDIES = {
 }
 
 
-class RoutingEstimator(BaseEstimator):
+class RoutedParameters(BaseEstimator):
     """An estimator with parameters for what it builds, beside its own."""
 
     optimizer: Any
     student: Any
+    batch_size: int
 
     # What may stand before the double underscore, beside nested estimators.
     _routed_prefixes: tuple[str, ...] = (
@@ -172,7 +174,7 @@ class RoutingEstimator(BaseEstimator):
                 return f" Did you mean '{prefix}__{name}'?"
         return did_you_mean(name, [*known, *(f"{p}__{rest}" for p in self._routed_prefixes if rest)])
 
-    def _check_routed(self, loaded: bool):
+    def _check_routed(self, loaded: bool) -> None:
         """Raise TypeError, with the nearest names, for a routed parameter nothing takes.
 
         ``loaded``: X is a Dataset, and the iterators load its rows.
@@ -196,11 +198,16 @@ class RoutingEstimator(BaseEstimator):
                 )
 
 
-def _arguments(function) -> list[str]:
+def loader_settings(estimator: RoutedParameters, part: str) -> dict[str, Any]:
+    """Return the DataLoader's settings of an estimator for "iterator_train" or "iterator_valid"."""
+    return {"batch_size": estimator.batch_size} | estimator._routed(part)
+
+
+def _arguments(function: Callable) -> list[str]:
     return [name for name in inspect.signature(function).parameters if name not in ("params", "dataset")]
 
 
-def _arguments_known(function) -> list[str]:
+def _arguments_known(function: Callable | str) -> list[str]:
     """List the arguments of a class, a function or a named optimizer; none where they are not known."""
     try:
         return _arguments(optimizer_class(function) if isinstance(function, str) else function)

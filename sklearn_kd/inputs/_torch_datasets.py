@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, default_collate
 
 from sklearn_kd.inputs._arrays import from_torch
-from sklearn_kd.inputs._labels import checked_labels
 
 # Arguments of a DataLoader that make_loader sets itself: random_state seeds the order of the rows.
 _SET_HERE = {"dataset", "sampler", "batch_sampler", "generator"}
@@ -205,7 +204,11 @@ def make_ordered_loader(
 
 
 def labelled_rows(
-    dataset: Dataset, y: Any = None, name: str = "X", **settings: Any
+    dataset: Dataset,
+    check: Callable[[Any, int, str, str], np.ndarray],
+    y: Any = None,
+    name: str = "X",
+    **settings: Any,
 ) -> tuple[DatasetRows, np.ndarray]:
     """Return the rows of a Dataset and their labels.
 
@@ -218,6 +221,8 @@ def labelled_rows(
         Names the Dataset in messages.
     **settings
         As in :func:`make_ordered_loader`.
+
+    ``check(labels, n_rows, name of the labels, name of the rows)`` returns the checked labels.
 
     Raises
     ------
@@ -234,4 +239,4 @@ def labelled_rows(
         y = np.concatenate(
             [np.asarray(from_torch(labels, f"The labels in {name}")) for labels in read_labels]
         )
-    return rows, checked_labels(y, len(rows), called, name)
+    return rows, check(y, len(rows), called, name)

@@ -18,6 +18,8 @@ from sklearn_kd.bilevel._optimizer_response import Clipping, global_norm
 from sklearn_kd.distpro._distances import hcl
 from sklearn_kd.distpro._normalization import NORMALIZATIONS
 from sklearn_kd.distpro._pathways import PathwayPass, build_transforms, connect
+from sklearn_kd.estimators._distpro_plan import checked_parameters, plan_distpro
+from sklearn_kd.estimators._preflight import validate
 from sklearn_kd.layers._hooks import captured
 from sklearn_kd.losses._logits import TrainingLoss
 from sklearn_kd.losses._targets import Targets
@@ -242,10 +244,15 @@ def test_no_direction_gives_nan():
 # The net as the estimator makes it
 
 
+def planned(clf, X, y, sample_weight=None):
+    """The plan of a DistProClassifier's fit."""
+    return plan_distpro(clf, checked_parameters(clf), validate(clf, X, y, sample_weight))
+
+
 def ready_net(clf, images, callbacks=None):
     """The net of the search in float64, some steps into it, with the batches of the next step."""
     weight = np.linspace(0.5, 1.5, len(images[1]))
-    run = clf._prepared(*images, weight, None, None)
+    run = planned(clf, *images, weight)
     callbacks = [("clip", GradientNormClipping(0.3))] if callbacks is None else callbacks
     net = clf._make_net(run, run.search, clf._factors(run), Gradient(), callbacks)
     for module in net.trained_modules():

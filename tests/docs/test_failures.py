@@ -35,7 +35,7 @@ from torch.utils.data import TensorDataset
 from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent
 from sklearn_kd.bilevel._hypergradient import StepRecord
 from sklearn_kd.checkpointing._file import read, write
-from sklearn_kd.estimators._base import BaseDistiller
+from sklearn_kd.inputs import _splitting
 from sklearn_kd.layers._hooks import resolve_layers
 from sklearn_kd.meta import Linear, Random
 from sklearn_kd.persistence._container import Content, packed, unpacked
@@ -387,7 +387,7 @@ def patched(where, name, **params):
 
 
 OUT_OF_MEMORY = {
-    "copying the data": patched(BaseDistiller, "_as_data"),
+    "copying the data": patched(_splitting, "make_data"),
     "asking the teacher": lambda clf, monkeypatch, X, y, **logits: clf.set_params(
         teacher=full("evaluation")
     ).fit(X, y),

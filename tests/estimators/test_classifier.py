@@ -22,8 +22,9 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from sklearn_kd import CNNStudent, MLPStudent
-from sklearn_kd.inputs._data import split_rows
+from sklearn_kd.inputs import _splitting
 from sklearn_kd.meta import Linear
+from sklearn_kd.tasks._stratified_split import split_rows
 
 
 def assert_same_path(one, two):
@@ -97,7 +98,7 @@ class Recorder(LogisticRegression):
 
 
 @pytest.mark.parametrize("meta", ["naive", "gradient", "linear"])
-def test_unfitted_teacher_sees_neither_d_val_nor_the_test_fold(meta, make):
+def test_unfitted_teacher_sees_neither_d_val_nor_the_test_fold(meta, make, monkeypatch):
     # Row i is known by its first feature, so that what the teacher saw can be traced.
     rng = np.random.default_rng(0)
     X = np.column_stack([np.arange(200.0), rng.normal(size=(200, 3))])
@@ -105,13 +106,15 @@ def test_unfitted_teacher_sees_neither_d_val_nor_the_test_fold(meta, make):
     Recorder.seen.clear()
     held_out = []
 
-    class Clf(type(make(Recorder()))):
-        def _split(self, *args):
-            rows, val = super()._split(*args)
-            held_out.append(val)
-            return rows, val
+    split = _splitting._split_places
 
-    clf = Clf(Recorder(), MLPStudent, meta=meta, max_epochs=1, lr=1e-6, validation_fraction=0.2)
+    def noted(*args):
+        rows, val = split(*args)
+        held_out.append(val)
+        return rows, val
+
+    monkeypatch.setattr(_splitting, "_split_places", noted)
+    clf = make(Recorder(), meta=meta, max_epochs=1, lr=1e-6, validation_fraction=0.2)
     folds = [(np.arange(0, 150), np.arange(150, 200)), (np.arange(50, 200), np.arange(0, 50))]
     cross_val_score(clf, X, y, cv=folds)
     assert len(Recorder.seen) == 2

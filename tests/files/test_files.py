@@ -652,9 +652,9 @@ WRONG = {
     "a history of strings": lambda c: c["state"]["training"].update(history=["a", "b", "c"]),
     "a history without epochs": lambda c: c["state"]["training"].update(history=[{"batches": []}] * 3),
     "an optimizer of another kind": lambda c: c["state"]["training"].update(optimizer={"state": 3}),
-    "a path of another shape": lambda c: c["state"]["training"]["parts"]["metaparameters"].update(values=torch.zeros(2, 5)),
+    "a path of another shape": lambda c: c["state"]["training"]["parts"]["metaparameters"]["dict"].update(values=torch.zeros(2, 5)),
     "batches of no generator": lambda c: c["state"].update(iterators={"train": {"order": {"generator": torch.zeros(3)}}}),
-    "skips without counts": lambda c: c["state"]["training"]["parts"]["skips"].clear(),
+    "skips without counts": lambda c: c["state"]["training"]["parts"]["skips"]["dict"].clear(),
     "a method of a callback": lambda c: c["state"]["training"]["helpers"]["callback 'valid_acc'"]["attributes"].update(
         on_epoch_end=3),
     "generators that are none": lambda c: c["state"]["training"].update(random_state={"cpu": torch.zeros(3)}),

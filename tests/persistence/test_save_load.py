@@ -320,10 +320,10 @@ def test_columns_of_the_history_without_a_form_are_told(make, digits, path):
     clf.history_[-1]["mine"] = object()
     clf.history_[-1]["count"] = np.int64(3)
     clf.history_[-1]["pair"] = (1, 2.5)
-    with pytest.warns(UserWarning, match="Not saved: 'mine' of the history"):
+    with pytest.warns(UserWarning, match="Not saved: column 'mine' of the history"):
         clf.save(path)
     last = DistilledClassifier.load(path).history_[-1]
-    assert last["count"] == 3 and last["pair"] == [1, 2.5] and "mine" not in last
+    assert last["count"] == 3 and last["pair"] == (1, 2.5) and "mine" not in last
 
 
 def test_training_goes_on_as_without_the_file(make, digits, logits, path):

@@ -19,7 +19,7 @@ from torch import nn
 
 from sklearn_kd import MLPStudent, compare_methods
 from sklearn_kd.bilevel._hypergradient import StepRecord
-from sklearn_kd.estimators._base import BaseDistiller
+from sklearn_kd.inputs import _splitting
 from sklearn_kd.meta import Hyperopt, Random
 from sklearn_kd.runtime._memory import is_out_of_memory
 from sklearn_kd.training._stacked import _BatchedRun
@@ -67,7 +67,7 @@ def copying(make, digits, error, monkeypatch):
     def raising(*args):
         raise error
 
-    monkeypatch.setattr(BaseDistiller, "_as_data", raising)
+    monkeypatch.setattr(_splitting, "make_data", raising)
     make(meta="none").fit(*digits)
 
 

@@ -14,8 +14,9 @@ from sklearn.model_selection import GridSearchCV
 from torch import nn
 
 from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent, compare_methods
-from sklearn_kd.inputs._data import split_rows
+from sklearn_kd.estimators._preflight import initial_student
 from sklearn_kd.students._students import build_student
+from sklearn_kd.tasks._stratified_split import split_rows
 
 ModelOutput = namedtuple("ModelOutput", "loss logits")
 
@@ -140,17 +141,9 @@ def test_rehearsal_leaves_no_trace(make, digits):
     """Statistics of batch normalisation begin as they were given, and random states stay."""
     student = nn.Sequential(nn.Linear(64, 10), nn.BatchNorm1d(10), nn.Dropout(0.5))
     state = torch.get_rng_state()
-    clf = make(None, student, meta="none")
-    clf.classes_ = np.arange(10)
-    built = clf._initial_student(torch.as_tensor(digits[0]), clf_seeds())
+    built = initial_student(student, {}, torch.as_tensor(digits[0]), 10, seed=0)
     assert torch.equal(torch.get_rng_state(), state)
     assert built.training and int(built[1].num_batches_tracked) == 0
-
-
-def clf_seeds():
-    from sklearn_kd.estimators._base import Seeds
-
-    return Seeds.draw(0)
 
 
 # --------------------------------------------------------------------------------------
