@@ -72,7 +72,7 @@ def test_values_of_metaparameters_are_given_by_name(batches):
 @pytest.mark.parametrize("weighted", [False, True])
 def test_closed_form_equals_autograd(scaling, weighted, batches):
     (_, y), _, f = batches
-    loss = LogitDistillation(loss__temperature_scaling=scaling)
+    loss = LogitDistillation(temperature_scaling=scaling)
     z = torch.randn(12, N_CLASSES, dtype=torch.float64)
     targets = Targets(y, f, torch.linspace(0.5, 1.5, 12).double() if weighted else None)
     values = {"lambda1": 0.3, "temperature": 2.5}
