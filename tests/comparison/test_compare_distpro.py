@@ -108,7 +108,7 @@ def test_every_way_to_use_a_process_is_a_name():
 @pytest.mark.parametrize(
     ("change", "error", "match"),
     [
-        ({"methods": ("equal", "proces")}, ValueError, "Did you mean 'process'"),
+        ({"methods": ("equal", "process_")}, ValueError, "Did you mean 'process'"),
         ({"methods": ("equal", "naive")}, ValueError, "'naive', which is not known"),
         ({"methods": {"equal": {"lambda1": 0.3}}}, ValueError, "Invalid parameter 'lambda1'"),
         ({"methods": {"equal": {"weights": "equals"}}}, ValueError, "'weights' parameter"),
