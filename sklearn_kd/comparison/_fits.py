@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import clone
 
-from sklearn_kd._sklearn_compat import has_callbacks, safe_indexing
+from sklearn_kd._sklearn_compat import has_callbacks, safe_indexing, without_callbacks
 from sklearn_kd.comparison._methods import Method
 from sklearn_kd.estimators import _distpro_plan
 from sklearn_kd.estimators._classifier import DistilledClassifier
@@ -148,7 +148,7 @@ def _seeded(method: Method, random_state: int) -> Any:
 def check_distpro_fits(fits: Sequence[MethodFit]) -> None:
     """Refuse what the fits would refuse, before the first of them is trained."""
     for fit in fits:
-        clf: DistProClassifier = clone(fit.clf).set_params(checkpoint_dir=None)
+        clf: DistProClassifier = without_callbacks(clone(fit.clf).set_params(checkpoint_dir=None))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the fit itself gives them
             settings = _distpro_plan.checked_parameters(clf)

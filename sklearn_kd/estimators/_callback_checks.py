@@ -91,7 +91,7 @@ def check_monitors(net: NeuralNet, recorded: Iterable[str], validated: bool, who
         known |= _recorded_by(callback, validated)
 
 
-def _monitor(callback) -> str | None:
+def _monitor(callback: Callback) -> str | None:
     """Return the name in the history that a callback watches, or None."""
     monitor = getattr(callback, "monitor", None)
     if isinstance(callback, LRScheduler) and callback.policy_ is not ReduceLROnPlateau:
@@ -99,7 +99,7 @@ def _monitor(callback) -> str | None:
     return monitor if isinstance(monitor, str) else None
 
 
-def _recorded_by(callback, validated: bool) -> set[str]:
+def _recorded_by(callback: Callback, validated: bool) -> set[str]:
     if isinstance(callback, EpochScoring):
         name = callback.name_
         return {name, f"{name}_best"} if validated or callback.on_train else set()
@@ -108,7 +108,7 @@ def _recorded_by(callback, validated: bool) -> set[str]:
     return {name for name in (getattr(callback, "event_name", None),) if name}
 
 
-def _refuse_monitor(callback, monitor: str, known: set[str], missing: bool, who: str) -> None:
+def _refuse_monitor(callback: Callback, monitor: str, known: set[str], missing: bool, who: str) -> None:
     kind = type(callback).__name__
     if missing:
         raise ValueError(
@@ -139,7 +139,7 @@ def check_schedules(net: NeuralNet, n_batches: int) -> None:
             _check_schedule(net, callback, net.max_epochs * (1 if by_epoch else n_batches), n_batches)
 
 
-def _check_schedule(net, callback, n_steps: int, n_batches: int) -> None:
+def _check_schedule(net: NeuralNet, callback: LRScheduler, n_steps: int, n_batches: int) -> None:
     taken = 0
     try:
         with warnings.catch_warnings():

@@ -12,7 +12,14 @@ from sklearn_kd.estimators._augmentation import checked_augmentation
 from sklearn_kd.estimators._callback_checks import listed_callbacks
 from sklearn_kd.estimators._classifier_net import loss_of, make_net, net_to_train, space_of, start_of
 from sklearn_kd.estimators._learned_nothing import warn_of_scales
-from sklearn_kd.estimators._plan import FitPlan, Seeds, Stage, open_checkpoints, stage_data
+from sklearn_kd.estimators._plan import (
+    FitPlan,
+    Seeds,
+    Stage,
+    open_checkpoints,
+    stage_data,
+    train_to_the_end,
+)
 from sklearn_kd.estimators._preflight import (
     check_rows_alone,
     check_single_rows,
@@ -96,7 +103,8 @@ def plan_distillation(estimator: DistilledClassifier, strategy: Strategy, inputs
         who = name_of(estimator.teacher) if inputs.teacher_logits is None else "teacher_logits"
         warn_if_out_of_order(data.train.targets, inputs.task.output_labels, who)
     monitor = "valid_loss" if moves(strategy) else "train_loss"  # it depends on lambda1, T
-    stage = Stage("training", data, seeds, partial(net_to_train, estimator), monitor=monitor)
+    net_maker = partial(net_to_train, estimator)
+    stage = Stage("training", data, seeds, net_maker, train_to_the_end, monitor)
     return FitPlan(inputs.task, (stage,), student, strategy, teacher, report, checkpoints)
 
 

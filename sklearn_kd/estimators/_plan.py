@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -87,9 +87,7 @@ class Stage:
     data: SplitData
     seeds: Seeds
     make_net: Callable[[Any], TrainingNet]
-    train: Callable[[Any, Stage], tuple[FitPlan, TrainingNet]] = field(
-        default_factory=lambda: train_to_the_end
-    )
+    train: Callable[[Any, Stage], tuple[FitPlan, TrainingNet]]
     monitor: str = "train_loss"
     who: str = "The student"
 
