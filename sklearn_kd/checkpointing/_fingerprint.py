@@ -20,6 +20,7 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback
 from torch import Tensor, nn
 
+from sklearn_kd.files._tensors import hash_tensor
 from sklearn_kd.inputs._torch_datasets import DatasetRows, Fetcher
 from sklearn_kd.runtime._random_state import preserved_random_state
 
@@ -66,7 +67,7 @@ def _describe_inside(value, describe, say):
     elif isinstance(value, (np.ndarray, np.generic)):
         _describe_array(np.asarray(value), describe, say)
     elif isinstance(value, Tensor):
-        _describe_tensor(value, say)
+        hash_tensor(say, value)
     elif isinstance(value, PathLike):
         say(str(value).encode())
     elif isinstance(value, (list, tuple)):
@@ -93,13 +94,6 @@ def _describe_array(array, describe, say):
         describe(array.ravel().tolist())
     else:
         say(np.ascontiguousarray(array).data if array.size else b"")
-
-
-def _describe_tensor(tensor, say):
-    tensor = tensor.detach().cpu().contiguous()
-    say(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-    if tensor.numel():
-        say(tensor.reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _describe_function(function, describe):

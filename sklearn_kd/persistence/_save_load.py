@@ -31,7 +31,8 @@ from sklearn_kd.persistence._codecs import (
     is_machine_setting,
     take_history,
 )
-from sklearn_kd.persistence._container import Content, checked_path, packed, unpacked
+from sklearn_kd.persistence._container import SUFFIX, Content, packed, unpacked
+from sklearn_kd.persistence._requirements import checked_path
 from sklearn_kd.persistence._weights import (
     check_fits,
     check_sizes,
@@ -117,7 +118,7 @@ def save_estimator(estimator: SavedEstimator, path: str | PathLike[str], state: 
         As documented at the estimators' ``save``.
     """
     check_is_fitted(estimator, "net_")
-    path = checked_path(path)
+    path = checked_path(path, [SUFFIX], " export_student writes the student alone, also as '.onnx'.")
     content, left_out, lost = _content_of(estimator, state)
     data = packed(content)
     _check_loads(estimator, data, left_out, path, state)
