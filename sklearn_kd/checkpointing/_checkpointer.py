@@ -144,7 +144,7 @@ class Checkpointer:
             saved, current, rtol=_TOLERANCE, atol=_TOLERANCE
         ):
             return (
-                "the teacher answers otherwise than the one it was written with (a teacher that is trained "
+                "the teacher's outputs differ from those it was written with (a teacher that is trained "
                 "differently each time needs a random_state, or teacher_logits in its place)"
             )
         return None

@@ -19,8 +19,8 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from sklearn_kd._sklearn_compat import has_callbacks, safe_indexing
 from sklearn_kd.comparison._result import MethodComparison, check_baseline
-from sklearn_kd.errors._context import naming
-from sklearn_kd.errors._did_you_mean import nearest
+from sklearn_kd.errors._context import error_context
+from sklearn_kd.errors._did_you_mean import did_you_mean
 from sklearn_kd.estimators._base import PREDICTION_BATCH, Seeds
 from sklearn_kd.estimators._classifier import DistilledClassifier
 from sklearn_kd.inputs._arrays import from_torch
@@ -28,8 +28,13 @@ from sklearn_kd.inputs._data import as_tensor, split_rows
 from sklearn_kd.inputs._labels import checked_labels, sorted_classes
 from sklearn_kd.inputs._torch_datasets import is_dataset
 from sklearn_kd.meta import STRATEGIES
-from sklearn_kd.runtime._global_lock import turn
-from sklearn_kd.runtime._processes import count_processes, default_n_jobs, one_by_one, one_thread_per_process
+from sklearn_kd.runtime._global_lock import torch_state_lock
+from sklearn_kd.runtime._processes import (
+    count_processes,
+    default_n_jobs,
+    one_thread_per_process,
+    streaming_return_as,
+)
 from sklearn_kd.runtime._torch_modes import ordinary_torch
 from sklearn_kd.students._students import MLPStudent
 from sklearn_kd.teachers._adapters import make_teacher, set_open_seeds
@@ -174,14 +179,16 @@ def compare_methods(
         teacher = _checked_teacher(given_teacher, stated, arms)
 
     rng = check_random_state(random_state)
-    with turn():  # another thread that holds the turn may have seeded NumPy's global generator
+    with torch_state_lock():  # a thread that holds it may have seeded NumPy's global generator
         cells = _cells(X, y, cv, int(n_seeds), rng)
     plan = _Plan(X, y, logits, transformers, teacher, classifier, arms)
     if n_jobs is None:
         n_jobs = default_n_jobs(classifier._device().type)
     n_jobs = count_processes(n_jobs, len(cells))
     with one_thread_per_process():
-        runs = Parallel(n_jobs=n_jobs, return_as=one_by_one())(delayed(_run)(plan, cell) for cell in cells)
+        runs = Parallel(n_jobs=n_jobs, return_as=streaming_return_as())(
+            delayed(_run)(plan, cell) for cell in cells
+        )
         if verbose:
             from tqdm import tqdm
 
@@ -275,7 +282,7 @@ def _run(plan, cell) -> list[tuple]:
 
 def _check_students(plan, X, classes, seeds):
     """Refuse students that cannot be trained on X, before the teacher is trained."""
-    with naming("X"):
+    with error_context("X"):
         samples = check_array(safe_indexing(X, [0, 1]), dtype=np.float32, allow_nd=True, input_name="X")
     for arm in plan.arms:
         clf = clone(arm.classifier)
@@ -483,7 +490,7 @@ def _as_dict(methods) -> dict[str, dict]:
     for name in methods:
         if name not in STRATEGIES:
             raise ValueError(
-                f"methods has {name!r}, which is not known.{nearest(name, STRATEGIES)} Known are "
+                f"methods has {name!r}, which is not known.{did_you_mean(name, STRATEGIES)} Known are "
                 f"{list(STRATEGIES)}; a dict gives parameters to names of your own."
             )
     if len(set(methods)) < len(methods):

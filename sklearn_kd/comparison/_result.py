@@ -8,7 +8,7 @@ import textwrap
 import numpy as np
 from scipy import stats
 
-from sklearn_kd.errors._did_you_mean import nearest
+from sklearn_kd.errors._did_you_mean import did_you_mean
 
 METRICS = {"accuracy": "accuracy", "log_loss": "log loss", "fit_seconds": "fit seconds"}
 CONFIDENCE = 0.95
@@ -111,7 +111,9 @@ class MethodComparison:
            2003.
         """
         if metric not in METRICS:
-            raise ValueError(f"metric={metric!r} is not one of {list(METRICS)}.{nearest(metric, METRICS)}")
+            raise ValueError(
+                f"metric={metric!r} is not one of {list(METRICS)}.{did_you_mean(metric, METRICS)}"
+            )
         scores = self._by_fold(metric)
         rows = []
         for method, values in scores.items():
@@ -320,7 +322,7 @@ def check_baseline(baseline, methods):
     if baseline not in methods:
         raise ValueError(
             f"baseline={baseline!r} is not among the methods {list(methods)}."
-            f"{nearest(baseline, methods)} Add it, or name one of them as the baseline."
+            f"{did_you_mean(baseline, methods)} Add it, or name one of them as the baseline."
         )
 
 

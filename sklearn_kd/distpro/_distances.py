@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor
 
-from sklearn_kd.errors._did_you_mean import nearest
+from sklearn_kd.errors._did_you_mean import did_you_mean
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 
@@ -53,7 +53,7 @@ def checked_distance(distance: str | Distance) -> Distance:
         return distance
     if distance not in DISTANCES:
         raise ValueError(
-            f"distance={distance!r} is not known.{nearest(distance, DISTANCES)} Give one of "
+            f"distance={distance!r} is not known.{did_you_mean(distance, DISTANCES)} Give one of "
             f"{list(DISTANCES)}, or a callable of the student's and the teacher's map."
         )
     return DISTANCES[distance]

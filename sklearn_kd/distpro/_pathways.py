@@ -11,9 +11,9 @@ from torch.nn.parameter import is_lazy
 
 from sklearn_kd.distpro._distances import Distance
 from sklearn_kd.distpro._transforms import TRANSFORMS, Maker
-from sklearn_kd.errors._did_you_mean import nearest
+from sklearn_kd.errors._did_you_mean import did_you_mean
 from sklearn_kd.layers._hooks import captured, check_training_mode, resolve_layers, table_hint
-from sklearn_kd.runtime._eval_mode import evaluating
+from sklearn_kd.runtime._eval_mode import eval_mode
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.teachers._features import MapTeacher
 
@@ -75,8 +75,8 @@ def named_transforms(transforms: Sequence[str | Maker]) -> dict[str, Maker]:
         if isinstance(transform, str):
             if transform not in TRANSFORMS:
                 raise ValueError(
-                    f"transforms: {transform!r} is not known.{nearest(transform, TRANSFORMS)} Give one of "
-                    f"{list(TRANSFORMS)}, or a callable (c_in, c_out) -> nn.Module."
+                    f"transforms: {transform!r} is not known.{did_you_mean(transform, TRANSFORMS)} Give one "
+                    f"of {list(TRANSFORMS)}, or a callable (c_in, c_out) -> nn.Module."
                 )
             name, maker = transform, TRANSFORMS[transform]
         elif callable(transform):
@@ -230,7 +230,7 @@ def find_pathways(
         modules = build_transforms(pathways, transforms).to(samples.device)
         maps, _ = teacher(samples, list(of_teacher))
         built = {id(w) for w in modules.parameters() if not is_lazy(w)}
-        with evaluating([*student.modules(), *modules.modules()]):
+        with eval_mode([*student.modules(), *modules.modules()]):
             PathwayPass(pathways, distance).check(student, modules, samples, maps)
         _check_built(built, modules)
     return pathways

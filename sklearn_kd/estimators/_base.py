@@ -20,9 +20,9 @@ from skorch.history import History
 
 from sklearn_kd._sklearn_compat import CallbackSupportMixin, clone_by_parameters
 from sklearn_kd.checkpointing._checkpoints import Checkpoints
-from sklearn_kd.checkpointing._file import checked_folder
-from sklearn_kd.checkpointing._fingerprint import digest_of, parameters_of, samples_of
-from sklearn_kd.errors._did_you_mean import nearest
+from sklearn_kd.checkpointing._file import prepare_checkpoint_dir
+from sklearn_kd.checkpointing._fingerprint import fingerprint, relevant_parameters, sample_rows
+from sklearn_kd.errors._did_you_mean import did_you_mean
 from sklearn_kd.estimators._callback_checks import check_monitors, check_schedules
 from sklearn_kd.estimators._html import parts_block
 from sklearn_kd.inputs._arrays import from_torch
@@ -34,14 +34,14 @@ from sklearn_kd.inputs._data import (
     describe_allocations,
     split_rows,
 )
-from sklearn_kd.inputs._torch_datasets import DatasetRows, is_dataset, read
+from sklearn_kd.inputs._torch_datasets import DatasetRows, is_dataset, make_ordered_loader
 from sklearn_kd.inputs._validation import CheckedRows
 from sklearn_kd.losses._logits import Targets
 from sklearn_kd.meta import STRATEGIES, Linear, Strategy
 from sklearn_kd.persistence._export import export_student
 from sklearn_kd.persistence._save_load import StateFunctions, load_estimator, save_estimator
 from sklearn_kd.runtime._devices import checked_device
-from sklearn_kd.runtime._global_lock import turn
+from sklearn_kd.runtime._global_lock import torch_state_lock
 from sklearn_kd.runtime._memory import (
     explain_out_of_memory,
     format_mebibytes,
@@ -81,7 +81,7 @@ class Seeds(NamedTuple):
     @classmethod
     def draw(cls, random_state: int | np.random.RandomState | None) -> Seeds:
         """Draw fresh seeds from an int, a RandomState or None."""
-        with turn():  # another thread that holds the turn may have seeded NumPy's global generator
+        with torch_state_lock():  # a thread that holds it may have seeded NumPy's global generator
             rng = check_random_state(random_state)
             return cls(*(int(seed) for seed in rng.randint(np.iinfo(np.int32).max, size=len(cls._fields))))
 
@@ -126,7 +126,7 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
                 strategy.set_params(e1=self.e1, e2=self.e2)
         else:
             raise ValueError(
-                f"meta={self.meta!r} is not known.{nearest(self.meta, self._strategies)} It is one of "
+                f"meta={self.meta!r} is not known.{did_you_mean(self.meta, self._strategies)} It is one of "
                 f"{list(self._strategies)}, or a Strategy from sklearn_kd.meta."
             )
         strategy.check()
@@ -241,21 +241,21 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
 
     def _checkpoints(self, given, logits: np.ndarray | None, *seeds: Seeds) -> Checkpoints:
         """Open this fit's checkpoints, which may hold other seeds; ``given`` as for :meth:`_split_data`."""
-        folder = checked_folder(self.checkpoint_dir)
+        folder = prepare_checkpoint_dir(self.checkpoint_dir)
         if folder is None:
             return Checkpoints(None, "", seeds, False)
         X, codes, weight, valid_rows = given
         sets = {"iterator_train": X, "iterator_valid": None if valid_rows is None else valid_rows[0]}
         rows = [
-            samples_of(own, self._routed(part).get("collate_fn")) if isinstance(own, DatasetRows) else own
+            sample_rows(own, self._routed(part).get("collate_fn")) if isinstance(own, DatasetRows) else own
             for part, own in sets.items()
         ]
         # None draws others in each process, and means the same fit; a RandomState means a fit for
         # each of its states.
         is_open = self.random_state is None
-        digest = digest_of(
+        digest = fingerprint(
             estimator=type(self),
-            parameters=parameters_of(self),
+            parameters=relevant_parameters(self),
             seeds=None if is_open else seeds,
             device=str(self._device()),
             rows=rows,
@@ -326,7 +326,7 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
             ask = teacher.on(train.device, self.classes_)
             # A Dataset may draw from the global generators.
             with preserved_random_state(train.device, seed):
-                batches = read(train.rows, **self._loader_settings("iterator_train"))
+                batches = make_ordered_loader(train.rows, **self._loader_settings("iterator_train"))
                 return torch.cat([ask(x.to(train.device).float()) for x, _, _ in batches])
         with teacher.drawing_from(seed, train.device):
             teacher.fit(X, y, sample_weight=weight, rng=check_random_state(seed))
@@ -627,7 +627,7 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
         rows = DatasetRows(dataset, settings.get("collate_fn"))
         self._check_sample_shape(rows, "X")
         net.module_.eval()
-        for x, labels, _ in read(rows, labelled=labelled, **settings):
+        for x, labels, _ in make_ordered_loader(rows, labelled=labelled, **settings):
             # Not around the loader: a Dataset may keep what it makes, to be trained on later.
             with self._predicting(len(x)), torch.inference_mode():
                 logits = net.module_(x.to(net.device).float()).float().cpu()

@@ -11,7 +11,7 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback, EpochScoring, LRScheduler, PassthroughScoring
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from sklearn_kd.errors._did_you_mean import nearest
+from sklearn_kd.errors._did_you_mean import did_you_mean
 
 # Types that scikit-learn's check of parameters accepts.
 CALLBACK_KINDS = [list, tuple, Callback, type, None]
@@ -54,7 +54,7 @@ def check_callback_names(net: NeuralNet, routed: Iterable[str]) -> None:
         if name.partition("__")[0] not in known:
             raise TypeError(
                 f"callbacks__{name}: there is no such callback."
-                f"{nearest(name.partition('__')[0], known)} There are {sorted(known)}."
+                f"{did_you_mean(name.partition('__')[0], known)} There are {sorted(known)}."
             )
 
 
@@ -116,8 +116,9 @@ def _refuse_monitor(callback, monitor: str, known: set[str], missing: bool, who:
             "fit X_val and y_val, or monitor 'train_loss'."
         )
     raise ValueError(
-        f"callback {kind} monitors {monitor!r}, which is not recorded before it.{nearest(monitor, known)} "
-        f"It may monitor {sorted(known)}; an EpochScoring in front of it adds its name."
+        f"callback {kind} monitors {monitor!r}, which is not recorded before it."
+        f"{did_you_mean(monitor, known)} It may monitor {sorted(known)}; an EpochScoring in front of it "
+        "adds its name."
     )
 
 

@@ -29,7 +29,7 @@ from sklearn_kd.inputs._data import SplitData, as_tensor
 from sklearn_kd.losses._logits import TEMPERATURE_SCALINGS
 from sklearn_kd.meta import Fixed, Setting, Strategy
 from sklearn_kd.meta._path import LAMBDA1_BOUNDS, Metaparameters, check_bounds
-from sklearn_kd.runtime._processes import warn_of_ranks
+from sklearn_kd.runtime._processes import warn_if_distributed
 from sklearn_kd.runtime._torch_modes import ordinary_torch
 from sklearn_kd.teachers._class_alignment import checked_teacher_classes, warn_if_out_of_order
 from sklearn_kd.teachers._given_logits import checked_logits
@@ -438,7 +438,7 @@ class DistilledClassifier(BaseDistiller):
         loaded = self._checked_forms(X, X_val)
         strategy = self._checked_strategy(loaded)
         warn_without_effect(beside_strategy(self, strategy))
-        warn_of_ranks()
+        warn_if_distributed()
         named_rows = X if hasattr(X, "index") else y
         X_given, X, codes, weight = self._checked_rows(X, y, sample_weight)
         valid_rows = self._checked_validation_rows(X_val, y_val)

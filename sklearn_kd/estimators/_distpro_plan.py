@@ -30,7 +30,7 @@ from sklearn_kd.estimators._unused_parameters import beside_own_cycle, beside_pr
 from sklearn_kd.inputs._data import SplitData
 from sklearn_kd.meta import Fixed, Strategy
 from sklearn_kd.meta._path import Metaparameters
-from sklearn_kd.runtime._processes import warn_of_ranks
+from sklearn_kd.runtime._processes import warn_if_distributed
 from sklearn_kd.teachers._class_alignment import checked_teacher_classes
 from sklearn_kd.teachers._features import MapTeacher
 from sklearn_kd.training._divergence import check_scale
@@ -115,7 +115,7 @@ class BaseDistPro(BaseDistiller):
         strategy = self._search_strategy()
         process, tau = self._given_process()
         warn_without_effect(beside_own_cycle(self, strategy) + beside_process(self, process))
-        warn_of_ranks()
+        warn_if_distributed()
         self._check_logit_term(process)
         teacher = MapTeacher(self.teacher, self._device())
         X_given, X, codes, weight = self._checked_rows(X, y, sample_weight)

@@ -15,8 +15,8 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from sklearn_kd.inputs._batches import Batch
 from sklearn_kd.inputs._data import DistillationData, LoadedData
-from sklearn_kd.inputs._torch_datasets import load
-from sklearn_kd.runtime._eval_mode import evaluating_without_trace
+from sklearn_kd.inputs._torch_datasets import make_loader
+from sklearn_kd.runtime._eval_mode import isolated_eval_mode
 
 if TYPE_CHECKING:
     from sklearn_kd.training._net import TrainingNet
@@ -177,7 +177,7 @@ class Predictions(NamedTuple):
 def predictions_of(net: TrainingNet, train: DistillationData) -> Predictions:
     """Predict rows of D_train with the student of a trained net: one pass over some thousand at most."""
     logits_by_batch, targets = [], []
-    with evaluating_without_trace(net.module_, train.device):
+    with isolated_eval_mode(net.module_, train.device):
         for batch in _some_batches(net, train):
             logits_by_batch.append(net.module_(batch[0]).float())
             targets.append(batch.targets)
@@ -201,7 +201,7 @@ def _some_batches(net, train) -> Iterator[Batch]:
         yield from (train.batch(part.to(train.device)) for part in parts)
         return
     settings = {"collate_fn": net.get_params_for("iterator_train").get("collate_fn")}
-    for x, _, places in load(train.rows, [part.tolist() for part in parts], **settings):
+    for x, _, places in make_loader(train.rows, [part.tolist() for part in parts], **settings):
         yield train.batch(x, places)
 
 

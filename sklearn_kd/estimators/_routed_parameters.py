@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sklearn.base import BaseEstimator
 
-from sklearn_kd.errors._did_you_mean import nearest
+from sklearn_kd.errors._did_you_mean import did_you_mean
 from sklearn_kd.inputs._batches import iterator_arguments
 from sklearn_kd.training._optimizers import optimizer_class
 
@@ -160,7 +160,7 @@ class RoutingEstimator(BaseEstimator):
         for prefix, taker in {"student": self.student, "optimizer": self.optimizer}.items():
             if name in _arguments_known(taker):
                 return f" Did you mean '{prefix}__{name}'?"
-        return nearest(name, [*known, *(f"{p}__{rest}" for p in self._routed_prefixes if rest)])
+        return did_you_mean(name, [*known, *(f"{p}__{rest}" for p in self._routed_prefixes if rest)])
 
     def _check_routed(self, loaded: bool):
         """Raise TypeError, with the nearest names, for a routed parameter nothing takes.
@@ -184,7 +184,7 @@ class RoutingEstimator(BaseEstimator):
             if known and rest.partition("__")[0] not in known:
                 raise TypeError(
                     f"{name!r}: {prefix} takes no {rest!r}."
-                    f"{nearest(name, [f'{prefix}__{k}' for k in known])} It takes {known}."
+                    f"{did_you_mean(name, [f'{prefix}__{k}' for k in known])} It takes {known}."
                 )
 
 

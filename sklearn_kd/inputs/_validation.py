@@ -9,7 +9,7 @@ import torch
 from sklearn.utils.validation import validate_data
 
 from sklearn_kd._sklearn_compat import check_sample_weight
-from sklearn_kd.errors._context import naming
+from sklearn_kd.errors._context import error_context
 from sklearn_kd.estimators._routed_parameters import RoutingEstimator
 from sklearn_kd.inputs._arrays import from_torch
 from sklearn_kd.inputs._labels import checked_labels, sorted_classes
@@ -59,7 +59,7 @@ class CheckedRows(RoutingEstimator):
             self.n_features_in_ = X.shape[1]
             self.__dict__.pop("feature_names_in_", None)  # of an earlier fit
         else:
-            with naming("X"):
+            with error_context("X"):
                 X = validate_data(self, X_given, dtype=np.float32, allow_nd=True)
             if y is None:
                 raise ValueError(
@@ -72,7 +72,7 @@ class CheckedRows(RoutingEstimator):
         classes, codes = sorted_classes(y)
         weight = None
         if sample_weight is not None:
-            with naming("sample_weight"):
+            with error_context("sample_weight"):
                 weight = check_sample_weight(from_torch(sample_weight, "sample_weight"), y, dtype=np.float64)
             if weight.min() < 0:
                 raise ValueError("sample_weight must not be negative.")
@@ -120,7 +120,7 @@ class CheckedRows(RoutingEstimator):
         else:
             X = self._checked_samples(X_val, "X_val")
             y = checked_labels(from_torch(y_val, "y_val"), len(X), "y_val", "X_val")
-        with naming("y_val"):
+        with error_context("y_val"):
             unknown = np.setdiff1d(y, self.classes_)
         if len(unknown):
             raise ValueError(
@@ -131,7 +131,7 @@ class CheckedRows(RoutingEstimator):
 
     def _checked_samples(self, X, name="X"):
         """X as float32, of the shape that ``fit`` saw."""
-        with naming(name):
+        with error_context(name):
             X = validate_data(self, from_torch(X, name), dtype=np.float32, allow_nd=True, reset=False)
         self._check_sample_shape(X, name)
         return X

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_kd.layers._outputs import shape_or_type, tensors_in
-from sklearn_kd.runtime._eval_mode import evaluating_without_trace
+from sklearn_kd.runtime._eval_mode import isolated_eval_mode
 
 ForwardFn = Callable[[Tensor], Any]
 Size = tuple[int, ...]
@@ -120,7 +120,7 @@ class Trace:
             Runs the network; None: the network itself.
         """
         trace = cls(network)
-        with evaluating_without_trace(network, samples.device):
+        with isolated_eval_mode(network, samples.device):
             trace.record(samples, run or network)
             _find_orders(trace, samples, run or network)
         return trace

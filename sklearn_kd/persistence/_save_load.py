@@ -17,7 +17,7 @@ from skorch.history import History
 from torch import Tensor, nn
 
 from sklearn_kd._version import code_digest, library_version
-from sklearn_kd.errors._did_you_mean import nearest
+from sklearn_kd.errors._did_you_mean import did_you_mean
 from sklearn_kd.files._atomic import write_file
 from sklearn_kd.files._values import ContentError, Unserializable
 from sklearn_kd.persistence._codecs import (
@@ -312,7 +312,7 @@ def _check_given(cls: type[SavedEstimator], params: Mapping[str, Any]) -> None:
         if not _is_parameter(cls, name):
             known = cls._get_param_names()
             raise TypeError(
-                f"load got an unexpected parameter {name!r} of {cls.__name__}.{nearest(name, known)}"
+                f"load got an unexpected parameter {name!r} of {cls.__name__}.{did_you_mean(name, known)}"
             )
 
 

@@ -17,7 +17,7 @@ from torch.nn.parameter import is_lazy
 
 from sklearn_kd.layers._outputs import are_probabilities, shape_or_type
 from sklearn_kd.runtime._devices import check_has_numbers
-from sklearn_kd.runtime._eval_mode import evaluating_without_trace
+from sklearn_kd.runtime._eval_mode import isolated_eval_mode
 from sklearn_kd.runtime._memory import is_out_of_memory
 from sklearn_kd.runtime._random_state import preserved_random_state
 
@@ -246,7 +246,7 @@ def in_float32(student: nn.Module, samples: Tensor) -> nn.Module:
         return student
     if not any(is_lazy(w) for w in state):  # they would be made by the trial
         # A module may raise anything; check_student_output reports it.
-        with suppress(Exception), evaluating_without_trace(student, samples.device):
+        with suppress(Exception), isolated_eval_mode(student, samples.device):
             student(samples)
             return student
     return student.float()
@@ -288,7 +288,7 @@ def check_student_output(student: nn.Module, samples: Tensor, n_classes: int, ma
     ValueError
         If ``student`` does not map them to one logit per class.
     """
-    with evaluating_without_trace(student, samples.device):
+    with isolated_eval_mode(student, samples.device):
         logits = _answer(student, samples, "")
     _check_logits(student, logits, (len(samples), n_classes), "", made_by)
     return logits

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sklearn_kd.layers._hooks import captured, check_not_compiled, resolve_layers
 from sklearn_kd.runtime._devices import check_has_numbers
-from sklearn_kd.runtime._global_lock import turn
+from sklearn_kd.runtime._global_lock import torch_state_lock
 from sklearn_kd.runtime._random_state import preserved_random_state, preserved_torch_state
 from sklearn_kd.teachers._logit_checks import AnswersWatch, logits_in, name_of, refuse_wrong_numbers, thawed
 from sklearn_kd.teachers._networks import (
@@ -151,7 +151,7 @@ class MapTeacher:
 
     def __call__(self, x: Tensor, layers: Sequence[str]) -> tuple[Mapping[str, Tensor], Tensor | None]:
         """Return its feature maps of a batch by layer, and its logits where they have been aligned."""
-        with turn(), captured(self.network, layers) as maps:  # hooks hear of every forward pass
+        with torch_state_lock(), captured(self.network, layers) as maps:  # hooks hear of every forward pass
             output = self.run(x)
         maps.update((name, found.to(x.dtype)) for name, found in maps.items() if isinstance(found, Tensor))
         if self._form is None:

@@ -12,7 +12,7 @@ import torch
 from sklearn.utils import check_array
 from torch import Tensor
 
-from sklearn_kd.errors._context import naming
+from sklearn_kd.errors._context import error_context
 from sklearn_kd.inputs._arrays import column_names, from_torch
 from sklearn_kd.layers._outputs import are_probabilities
 from sklearn_kd.teachers._class_alignment import classes_of_columns, columns_of
@@ -69,7 +69,7 @@ def checked_logits(
 
 
 def _numbers(given) -> Tensor:
-    with naming(_WHO):
+    with error_context(_WHO):
         array = check_array(
             from_torch(given, _WHO),
             dtype=np.float32,

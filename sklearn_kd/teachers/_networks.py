@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from sklearn_kd.layers._outputs import are_probabilities
 from sklearn_kd.runtime._devices import check_has_numbers
-from sklearn_kd.runtime._eval_mode import evaluating
-from sklearn_kd.runtime._global_lock import turn
+from sklearn_kd.runtime._eval_mode import eval_mode
+from sklearn_kd.runtime._global_lock import torch_state_lock
 from sklearn_kd.runtime._memory import is_out_of_memory
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.teachers._class_alignment import classes_of_columns, columns_for
@@ -107,7 +107,7 @@ class EvaluatedNetwork:
             If it cannot take such samples.
         """
         given = x if self._weight is None else x.to(self._weight.dtype)
-        with evaluating(self.module.modules()), torch.no_grad():
+        with eval_mode(self.module.modules()), torch.no_grad():
             try:
                 if self._state is None:
                     return self.module(given)
@@ -212,7 +212,7 @@ class NetworkTeacher(Teacher):
 
     @contextmanager
     def drawing_from(self, seed, device):
-        """Enter a context to ask it in, a turn of this thread, with ``seed``; generators are put back."""
+        """Enter a context to ask it in, with ``seed`` and the lock held; generators are restored."""
         with preserved_random_state(device, seed):
             yield
 
@@ -264,7 +264,8 @@ class SkorchTeacher(NetworkTeacher):
         widths = possible_widths(self.fitted, self.stated, classes)
 
         def ask(x):
-            with turn(), torch.random.fork_rng():  # skorch's DataLoader draws a seed even to predict
+            # skorch's DataLoader draws a seed even to predict.
+            with torch_state_lock(), torch.random.fork_rng():
                 return torch.as_tensor(self._answers(x, widths)).to(device)
 
         def form(values):

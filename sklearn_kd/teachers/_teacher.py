@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_kd.runtime._random_state import seeded_without_turn
+from sklearn_kd.runtime._random_state import seeded_without_lock
 from sklearn_kd.runtime._torch_modes import default_dtype_of_caller
 
 
@@ -48,9 +48,9 @@ class Teacher:
     def drawing_from(self, seed: int, device: torch.device) -> Iterator[None]:
         """Enter a context to train and to ask it in, seeded with ``seed``; generators are put back.
 
-        No turn is held, since a scikit-learn teacher may wait for threads that need one.
+        The lock of torch's state is not held, since a scikit-learn teacher may wait for threads that need it.
         """
-        with seeded_without_turn(seed), default_dtype_of_caller():
+        with seeded_without_lock(seed), default_dtype_of_caller():
             yield
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from sklearn_kd.errors._did_you_mean import nearest
+from sklearn_kd.errors._did_you_mean import did_you_mean
 
 # Types that scikit-learn's check of parameters accepts, so that messages here can suggest a remedy.
 OPTIMIZER_KINDS = [type, str, callable, Optimizer]
@@ -36,7 +36,7 @@ def optimizer_class(optimizer: Any, name: str = "optimizer") -> type[Optimizer]:
         known = named_optimizers()
         if optimizer.lower() not in known:
             raise ValueError(
-                f"{name}={optimizer!r} is not known.{nearest(optimizer.lower(), known)} It is one of "
+                f"{name}={optimizer!r} is not known.{did_you_mean(optimizer.lower(), known)} It is one of "
                 f"{sorted(kind.__name__ for kind in known.values())}, or a class of optimizers."
             )
         return known[optimizer.lower()]

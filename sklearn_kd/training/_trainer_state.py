@@ -81,8 +81,8 @@ class TrainerState:
         if name not in self._warned:
             self._warned.add(name)
             warnings.warn(
-                f"checkpoint_dir: {name} holds {type_name}, which a checkpoint cannot keep; a fit that is "
-                "resumed has it as at the start. Give the callback or strategy state_dict and "
+                f"checkpoint_dir: {name} holds {type_name}, which cannot be written to a checkpoint. A "
+                "resumed fit has its initial value. Give the callback or strategy state_dict and "
                 "load_state_dict, or let it hold numbers, strings, tensors, arrays, and lists and dicts of "
                 "these.",
                 UserWarning,

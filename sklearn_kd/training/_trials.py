@@ -10,8 +10,8 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from sklearn_kd.checkpointing._trial_cache import TrialCache
 from sklearn_kd.inputs._data import SplitData
-from sklearn_kd.runtime._global_lock import turn
-from sklearn_kd.runtime._processes import count_processes, one_by_one, one_thread_per_process
+from sklearn_kd.runtime._global_lock import torch_state_lock
+from sklearn_kd.runtime._processes import count_processes, one_thread_per_process, streaming_return_as
 from sklearn_kd.training._distillation_net import DistillationNet
 from sklearn_kd.training._stacked import divided, train_alone, train_together
 
@@ -120,7 +120,7 @@ def trial_losses(
             _note(note, {k: loss}, interrupted, losses, nets)
     else:
         with one_thread_per_process():
-            parallel = Parallel(n_jobs=n_processes, return_as=one_by_one())
+            parallel = Parallel(n_jobs=n_processes, return_as=streaming_return_as())
             trials = parallel(delayed(_trained)(nets[k], data, seed) for k in alone)
             for k, (loss, interrupted) in zip(alone, trials, strict=True):
                 _note(note, {k: loss}, interrupted, losses, nets)
@@ -128,7 +128,7 @@ def trial_losses(
 
 
 def _trained(net, data, seed) -> tuple[float, bool]:
-    with turn():
+    with torch_state_lock():
         net = train_alone(net, data, seed)
         return net.validation_loss(data.valid), net.interrupted_
 

@@ -31,8 +31,8 @@ from torch.utils.data import TensorDataset
 
 from sklearn_kd import DistilledClassifier, MLPStudent, meta
 from sklearn_kd.checkpointing._file import Refused, read, write
-from sklearn_kd.checkpointing._fingerprint import digest_of
-from sklearn_kd.checkpointing._fit_lock import Lock
+from sklearn_kd.checkpointing._fingerprint import fingerprint
+from sklearn_kd.checkpointing._fit_lock import FitLock
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "evidence" / "kill_and_resume.py"
 linux = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
@@ -424,7 +424,7 @@ DAMAGES = {
     "it is truncated: .* bytes are there": truncate,
     "it has been altered: its checksum": flip,
     "it is empty": lambda path: path.write_bytes(b""),
-    "it does not begin as a checkpoint": lambda path: path.write_bytes(b"PK" * 100),
+    "it does not begin like a checkpoint": lambda path: path.write_bytes(b"PK" * 100),
     "it has format 2, and this version of sklearn_kd reads format 1": future,
     "it cannot be read": pickled,
     "it is of another fit": exchange(fit="0" * 24),
@@ -477,7 +477,7 @@ def test_another_teacher(n, make, digits, tmp_path):
 
     killed_after(n, made(teachers[0]), *digits)
     Kill.made = 0
-    with pytest.raises(ValueError, match="the teacher answers otherwise"):
+    with pytest.raises(ValueError, match="the teacher's outputs differ"):
         made(teachers[1]).fit(*digits)
     assert Kill.made == 0
     made(teachers[0]).fit(*digits)
@@ -501,7 +501,7 @@ def test_another_map_teacher(make_distpro, images, conv_teacher, tmp_path):
 
     killed_after(9, made(), *images)
     Scaled.factor = 2.0
-    with pytest.raises(ValueError, match="the teacher answers otherwise"):
+    with pytest.raises(ValueError, match="the teacher's outputs differ"):
         made().fit(*images)
 
 
@@ -673,7 +673,7 @@ def test_two_processes_at_one_fit(killed):
     ready, done = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
-        lock = Lock(newest.parent)
+        lock = FitLock(newest.parent)
         os.write(ready[1], b"1")
         os.read(done[0], 1)
         os._exit(0 if lock.held else 1)
@@ -861,14 +861,14 @@ def test_digests_are_those_of_any_process():
     values = {"a": [1, 2.5, "x", None, np.arange(3), torch.ones(2), {3, 1}], "b": noisy, "c": nn.Linear}
     code = (
         "import numpy as np, torch; from torch import nn; from test_checkpoints import noisy;"
-        "from sklearn_kd.checkpointing._fingerprint import digest_of;"
-        "print(digest_of(a=[1, 2.5, 'x', None, np.arange(3), torch.ones(2), {3, 1}], b=noisy, c=nn.Linear))"
+        "from sklearn_kd.checkpointing._fingerprint import fingerprint;"
+        "print(fingerprint(a=[1, 2.5, 'x', None, np.arange(3), torch.ones(2), {3, 1}], b=noisy, c=nn.Linear))"
     )
     said = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent.parent,
         env=os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
-    assert said.stdout.strip() == digest_of(**values), said.stderr
+    assert said.stdout.strip() == fingerprint(**values), said.stderr
 
 
 @pytest.mark.parametrize(
@@ -879,8 +879,8 @@ def test_digests_are_those_of_any_process():
     ids=str,
 )  # fmt: skip
 def test_digests_differ(a, b):
-    assert digest_of(value=a) != digest_of(value=b)
-    assert digest_of(value=a) == digest_of(value=a)
+    assert fingerprint(value=a) != fingerprint(value=b)
+    assert fingerprint(value=a) == fingerprint(value=a)
 
 
 def test_files_hold_no_code(killed):

@@ -33,7 +33,7 @@ from sklearn_kd import _version as _code_version
 from sklearn_kd.checkpointing import _file as checkpoint_files
 from sklearn_kd.checkpointing import _fit_lock
 from sklearn_kd.checkpointing._file import Refused
-from sklearn_kd.checkpointing._fit_lock import Lock
+from sklearn_kd.checkpointing._fit_lock import FitLock
 from sklearn_kd.datasets import _cifar, _fashion_mnist, fetch_fashion_mnist
 from sklearn_kd.files import _tensors as _tensor_files
 from sklearn_kd.files._atomic import TEMPORARY, replacing, write_file
@@ -173,7 +173,7 @@ def test_a_full_disk_costs_no_fit_and_leaves_nothing(make, digits, tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
     try:
-        with pytest.warns(UserWarning, match=r"could not be written: .*The fit goes on") as said:
+        with pytest.warns(UserWarning, match=r"could not be written: .*The fit continues") as said:
             clf = make(meta="none", max_epochs=3, checkpoint_dir=tmp_path).fit(*digits)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -234,31 +234,31 @@ def in_fork(f):
 
 def test_a_lock_is_held_once(any_lock, tmp_path):
     folder = tmp_path / "fit"
-    first, second = Lock(folder), Lock(folder)
+    first, second = FitLock(folder), FitLock(folder)
     assert first.held and not second.held
     del second  # which lets nothing go
     found = []
-    thread = threading.Thread(target=lambda: found.append(Lock(folder).held))
+    thread = threading.Thread(target=lambda: found.append(FitLock(folder).held))
     thread.start()
     thread.join()
     assert found == [False]
     first.release()
-    third = Lock(folder)
+    third = FitLock(folder)
     assert third.held
     third.remove()
     assert os.listdir(folder) == []
-    assert Lock(folder).held
+    assert FitLock(folder).held
 
 
 @posix
 def test_a_fork_neither_has_the_lock_nor_releases_it(tmp_path):
-    first = Lock(tmp_path)
-    assert not in_fork(lambda: Lock(tmp_path).held)
-    assert not in_fork(lambda: first.__del__() or Lock(tmp_path).held)
-    assert not in_fork(lambda: Lock(tmp_path).held)
+    first = FitLock(tmp_path)
+    assert not in_fork(lambda: FitLock(tmp_path).held)
+    assert not in_fork(lambda: first.__del__() or FitLock(tmp_path).held)
+    assert not in_fork(lambda: FitLock(tmp_path).held)
     first.release()
-    assert in_fork(lambda: Lock(tmp_path).held)
-    assert Lock(tmp_path).held
+    assert in_fork(lambda: FitLock(tmp_path).held)
+    assert FitLock(tmp_path).held
 
 
 @posix
@@ -267,7 +267,7 @@ def test_a_killed_process_holds_nothing_though_its_fork_lives(tmp_path):
     ready, lives = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
-        lock = Lock(tmp_path)
+        lock = FitLock(tmp_path)
         if os.fork() == 0:
             os.close(lives[1])
             os.read(lives[0], 1)
@@ -275,10 +275,10 @@ def test_a_killed_process_holds_nothing_though_its_fork_lives(tmp_path):
         os.write(ready[1], b"1" if lock.held else b"0")
         signal.pause()
     assert os.read(ready[0], 1) == b"1"
-    assert not Lock(tmp_path).held
+    assert not FitLock(tmp_path).held
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    assert Lock(tmp_path).held
+    assert FitLock(tmp_path).held
     os.close(lives[1])
 
 
@@ -687,7 +687,9 @@ def test_the_checkpoint_before_one_of_wrong_content_is_used(change, make, digits
     own, fit = crashed(make, digits, tmp_path)
     newest = max(own.glob("*.checkpoint"))
     broken(WRONG[change])(newest)
-    with pytest.warns(UserWarning, match=rf"{newest.name} is not used: .*(content is wrong|something else)"):
+    with pytest.warns(
+        UserWarning, match=rf"{newest.name} is not used: .*(content is wrong|does not hold a checkpoint)"
+    ):
         clf = fit()
     expected = make(meta="none", max_epochs=4, callbacks=[Stop()]).fit(*digits)
     np.testing.assert_array_equal(clf.predict_proba(digits[0]), expected.predict_proba(digits[0]))

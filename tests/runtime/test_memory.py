@@ -126,7 +126,7 @@ def test_out_of_memory_is_named(which, doing, make, digits, monkeypatch):
         place(make, digits, error, monkeypatch)
     said = str(caught.value)
     assert said.startswith(f"Out of memory while {doing}") and held in said, said
-    assert "batch_size=32" in said and "teacher logits" in said and "What needs less" in said
+    assert "batch_size=32" in said and "teacher logits" in said and "To use less memory" in said
     assert caught.value.__cause__ is error and is_out_of_memory(caught.value)
 
 

@@ -268,14 +268,14 @@ def test_factory_that_keeps_its_module(make, digits):
 
 
 def test_checkpoints_know_factories_apart(make):
-    from sklearn_kd.checkpointing._fingerprint import digest_of, parameters_of
+    from sklearn_kd.checkpointing._fingerprint import fingerprint, relevant_parameters
 
     digests = [
-        digest_of(parameters=parameters_of(make(None, student)))
+        fingerprint(parameters=relevant_parameters(make(None, student)))
         for student in (narrow, partial(narrow, width=3), partial(narrow, width=4), hidden_names, MLPStudent)
     ]
     assert len(set(digests)) == 5
-    assert digests[1] == digest_of(parameters=parameters_of(make(None, partial(narrow, width=3))))
+    assert digests[1] == fingerprint(parameters=relevant_parameters(make(None, partial(narrow, width=3))))
 
 
 def test_diagram_shows_a_function_by_its_name(make):

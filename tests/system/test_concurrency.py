@@ -21,7 +21,7 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from sklearn_kd import DistilledClassifier, MLPStudent, compare_methods
-from sklearn_kd.runtime._global_lock import turn
+from sklearn_kd.runtime._global_lock import torch_state_lock
 from sklearn_kd.runtime._random_state import preserved_random_state
 
 # A deadlock is to fail, not to hang.
@@ -240,7 +240,7 @@ def test_prediction_waits_for_nobody(make, digits):
     has_turn, over = threading.Event(), threading.Event()
 
     def train():
-        with turn():
+        with torch_state_lock():
             has_turn.set()
             over.wait(PATIENCE)
 
@@ -296,7 +296,7 @@ def elsewhere():
     began, over = threading.Event(), threading.Event()
 
     def work():
-        with turn():
+        with torch_state_lock():
             began.set()
             over.wait(PATIENCE)
 
