@@ -1,4 +1,4 @@
-"""The state of callbacks and strategies: told by ``state_dict``, or read from their attributes."""
+"""Take and load the state of callbacks and strategies: by ``state_dict``, or from their attributes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def helper_state(helper: Any, name: str, on_unserializable: OnUnserializable) ->
     helper : object
         With ``state_dict`` and ``load_state_dict``; without them its attributes are read.
     name : str
-        What messages call it.
+        Names the helper in messages.
     on_unserializable : callable(name, type_name)
         Called for each part that has no form and is left out.
     """

@@ -1,7 +1,6 @@
-"""The full state of a module: more than ``state_dict`` holds.
+"""Take and load the full state of a module, which is more than ``state_dict`` holds.
 
-Beside weights it has the buffers that are not persistent, which weights are trained, and the mode of each
-submodule.
+It has the buffers that are not persistent, ``requires_grad`` of the weights, and the mode of each submodule.
 """
 
 from __future__ import annotations

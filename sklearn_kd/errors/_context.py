@@ -21,7 +21,7 @@ _REMEDIES = {
 def error_context(name: str) -> Iterator[None]:
     """Prefix ValueErrors and TypeErrors raised inside with the argument's name, unless they contain it.
 
-    The message itself stays, since users know it; a remedy follows it where it states none.
+    The message itself stays, since users know it; a remedy follows if it states none.
 
     Parameters
     ----------

@@ -49,7 +49,7 @@ def isolated_eval_mode(network: nn.Module, device: torch.device) -> Iterator[Non
 
 
 def _set_mode(module: nn.Module, training: bool) -> None:
-    if isinstance(module, ScriptModule):  # it runs by what its own assignment sets
+    if isinstance(module, ScriptModule):  # only its own assignment changes how it runs
         module.training = training
         return
     # nn.Module's own assignment looks for parameters and modules, which takes ten times as long.

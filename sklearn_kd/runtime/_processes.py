@@ -62,8 +62,8 @@ def warn_if_distributed() -> None:
     if n_processes > 1:
         warnings.warn(
             f"torch.distributed has {n_processes} processes, and each that calls fit trains the whole "
-            "student on all rows it is given: nothing is shared out, and what they learn may differ. Call "
-            "fit in one of them alone (if torch.distributed.get_rank() == 0), or without torchrun.",
+            "student on all rows it is given: the work is not divided, and the students may differ. Call "
+            "fit in one process only (if torch.distributed.get_rank() == 0), or without torchrun.",
             UserWarning,
             stacklevel=2,
         )

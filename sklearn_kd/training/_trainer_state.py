@@ -1,4 +1,4 @@
-"""The state of a training between two epochs: what the next epoch depends on."""
+"""Take and load the state of a training between two epochs."""
 
 from __future__ import annotations
 

@@ -429,7 +429,7 @@ DAMAGES = {
     "it cannot be read": pickled,
     "it is of another fit": exchange(fit="0" * 24),
     "it was written with torch 1.0, and": exchange(versions={"torch": "1.0"}),
-    "it holds something else": lambda path: write(path, {"a": 1}),
+    "it does not hold a checkpoint": lambda path: write(path, {"a": 1}),
 }
 
 
