@@ -7,18 +7,15 @@ the format of ``torch.save``. It is read with ``weights_only=True``, which runs 
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 import tempfile
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from sklearn_kd.files._atomic import write_file
 from sklearn_kd.files._limits import TooLargeError
-from sklearn_kd.files._tensors import load_tensors
+from sklearn_kd.files._tensors import dump_tensors, load_tensors
 
 FORMAT = 1
 _MAGIC = b"sklearn_kd checkpoint"
@@ -44,9 +41,7 @@ def write(path: Path, content: dict[str, Any]) -> None:
     OSError
         If the file cannot be written.
     """
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    payload = buffer.getbuffer()
+    payload = dump_tensors(content)
     digest = hashlib.sha256(payload).hexdigest()
     header = b"%s, format %d, sha256 %s, %d bytes\n" % (_MAGIC, FORMAT, digest.encode(), len(payload))
     write_file(path, [header, payload])

@@ -21,6 +21,7 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback
 from torch import Tensor, nn
 
+from sklearn_kd.files._tensors import hash_tensor
 from sklearn_kd.inputs._torch_datasets import BatchFetcher, DatasetRows
 from sklearn_kd.runtime._random_state import preserved_random_state
 
@@ -69,7 +70,7 @@ def _describe_inside(value: Any, describe: Callable[[Any], None], update: Update
     elif isinstance(value, (np.ndarray, np.generic)):
         _describe_array(np.asarray(value), describe, update)
     elif isinstance(value, Tensor):
-        _describe_tensor(value, update)
+        hash_tensor(update, value)
     elif isinstance(value, PathLike):
         update(str(value).encode())
     elif isinstance(value, (list, tuple)):
@@ -96,13 +97,6 @@ def _describe_array(array: np.ndarray, describe: Callable[[Any], None], update: 
         describe(array.ravel().tolist())
     else:
         update(np.ascontiguousarray(array).data if array.size else b"")
-
-
-def _describe_tensor(tensor: Tensor, update: Update) -> None:
-    tensor = tensor.detach().cpu().contiguous()
-    update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-    if tensor.numel():
-        update(tensor.reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _describe_function(function: Any, describe: Callable[[Any], None]) -> None:

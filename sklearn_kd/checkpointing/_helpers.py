@@ -21,7 +21,7 @@ OnUnserializable = Callable[[str, str], None]
 
 
 def helper_state(helper: Any, name: str, on_unserializable: OnUnserializable) -> dict[str, Any]:
-    """Return the state of a callback or a strategy in plain values.
+    """Return the state of a callback or a strategy, in forms of ``STATE_VALUES``.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def helper_state(helper: Any, name: str, on_unserializable: OnUnserializable) ->
     name : str
         Names the helper in messages.
     on_unserializable : callable(name, type_name)
-        Called for each part that has no plain form and is left out.
+        Called for each part that has no form and is left out.
     """
     if not has_state_dict(helper):
         return reflected_state(helper, name, on_unserializable)

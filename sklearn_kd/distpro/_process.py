@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,14 +16,17 @@ import torch
 from sklearn_kd._version import running_versions
 from sklearn_kd.distpro._normalization import NORMALIZATIONS
 from sklearn_kd.distpro._pathways import Pathway
-from sklearn_kd.files._arrays import arrays_of
+from sklearn_kd.files._arrays import dump_arrays, load_arrays
 from sklearn_kd.files._atomic import write_file
 from sklearn_kd.files._limits import parsed_json
+from sklearn_kd.files._values import JSON_VALUES, ContentError, simplified
 from sklearn_kd.inputs._arrays import from_torch
 from sklearn_kd.runtime._torch_modes import ordinary_torch
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+ProcessT = TypeVar("ProcessT", bound="DistillationProcess")
 
 # What ``DistProClassifier(weights=...)`` takes.
 WEIGHTS = ("process", "equal", "final", "mean", "reversed")
@@ -106,7 +108,7 @@ class DistillationProcess:
         self.normalization, self.g = normalization, float(g)
         if not math.isfinite(self.g):
             raise ValueError(f"g={g!r} must be a finite number: the bias of biased_softmax, 1.0 by default.")
-        self.settings = {name: _plain(value) for name, value in (settings or {}).items()}
+        self.settings = {name: simplified(value) for name, value in (settings or {}).items()}
         self.versions = _running_versions() if versions is None else dict(versions)
         if self.raw.ndim != 2 or self.raw.size == 0 or self.raw.shape[1] != len(self.pathways):
             raise ValueError(
@@ -256,20 +258,9 @@ class DistillationProcess:
         OSError
             If the file cannot be written, as on a full disk. What was there is there still.
         """
-        about = {
-            "format": 1 if self.logit_term is None else 2,
-            "pathways": [pathway._asdict() for pathway in self.pathways],
-            "normalization": self.normalization,
-            "g": self.g,
-            "settings": self.settings,
-            "versions": self.versions,
-        }
-        arrays: dict[str, Any] = {"raw": self.raw, "about": np.array(json.dumps(about))}
-        if self.logit_term is not None:
-            arrays["logit_term"] = self.logit_term
-        buffer = io.BytesIO()
-        np.savez(buffer, **arrays)
-        write_file(path, [buffer.getbuffer()])
+        about, arrays = process_content(self)
+        about = {"format": 1 if self.logit_term is None else 2} | about
+        write_file(path, [dump_arrays(arrays | {"about": np.array(json.dumps(about))})])
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:
@@ -291,12 +282,11 @@ class DistillationProcess:
             If it holds something else, or asks for more memory than a file of its length may.
         """
         try:
-            arrays = arrays_of(Path(path).read_bytes())
-            about = parsed_json(str(arrays["about"]))
+            arrays = load_arrays(Path(path).read_bytes())
+            about = parsed_json(str(arrays.pop("about")))
             if about.pop("format") not in _FORMATS:
                 raise ValueError("it is of a later version of this library")
-            pathways = [Pathway(**fields) for fields in about.pop("pathways")]
-            return cls(arrays["raw"], pathways, logit_term=arrays.get("logit_term"), **about)
+            return process_of_content(about, arrays, cls)
         except OSError:
             raise
         except Exception as error:  # what an arbitrary file makes of the reader is not foreseeable
@@ -304,6 +294,60 @@ class DistillationProcess:
                 f"{path} holds no distillation process ({type(error).__name__}: {error}). Give a file that "
                 "DistillationProcess.save has written."
             ) from error
+
+
+def process_content(process: DistillationProcess) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return the values, in the forms of ``JSON_VALUES``, and the arrays that a file of a process holds.
+
+    Raises
+    ------
+    Unserializable
+        If JSON has no form for a setting.
+    """
+    about = {
+        "pathways": [pathway._asdict() for pathway in process.pathways],
+        "normalization": process.normalization,
+        "g": process.g,
+        "settings": {name: JSON_VALUES.encode(value) for name, value in process.settings.items()},
+        "versions": process.versions,
+    }
+    arrays = {"raw": process.raw}
+    if process.logit_term is not None:
+        arrays["logit_term"] = process.logit_term
+    return about, arrays
+
+
+def process_of_content(
+    about: Mapping[str, Any], arrays: Mapping[str, np.ndarray], cls: type[ProcessT]
+) -> ProcessT:
+    """Make a process, of class ``cls``, from the result of :func:`process_content`.
+
+    Raises
+    ------
+    ContentError
+        If a pathway is none.
+    Exception
+        Of any type, if the content is wrong otherwise.
+    """
+    about = dict(about)
+    pathways = [pathway_of_content(fields) for fields in about.pop("pathways")]
+    settings = {name: JSON_VALUES.decode(form) for name, form in about.pop("settings", {}).items()}
+    return cls(arrays["raw"], pathways, logit_term=arrays.get("logit_term"), settings=settings, **about)
+
+
+def pathway_of_content(fields: Any) -> Pathway:
+    """Make a pathway from its fields in a file.
+
+    Raises
+    ------
+    ContentError
+        If the fields have wrong types.
+    """
+    pathway = Pathway(**fields)
+    types = [str] * 3 + [int] * 4
+    if [type(value) for value in pathway] != types or min(pathway[3:]) < 0:
+        raise ContentError(f"a pathway {str(fields)[:200]}")
+    return pathway
 
 
 def _checked_logit_term(logit_term: Any, n_steps: int) -> np.ndarray:
@@ -324,11 +368,6 @@ def _to_log(logit_term):
 
 def _from_log(logit_term):
     return np.stack([logit_term[:, 0], np.exp(logit_term[:, 1])], axis=1)
-
-
-def _plain(value: Any) -> Any:
-    """A number of NumPy's as Python's, which JSON has a form for."""
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _running_versions() -> dict[str, str]:

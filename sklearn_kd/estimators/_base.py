@@ -123,33 +123,35 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         return self.net_.history
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the fitted estimator to a file that holds tensors and JSON, and no code.
+        """Write the fitted estimator to a file of tensors and JSON, which holds no code.
 
-        In it is what prediction needs, the student's weights, the labels and the names of the
-        features, and what a look back needs, the path, the history and the parameters. Not in it
-        are the teacher, the optimizer's state, parameters that are objects or functions, such as
-        ``augment`` and ``callbacks``, and those that belong to the machine, ``checkpoint_dir`` and
-        ``num_workers``. A warning tells of those that were given.
+        The file has the student's weights, the labels, the names of the features, the path, the history
+        and the parameters. It does not have the teacher, the optimizer's state, parameters that are
+        objects or functions, such as ``augment`` and ``callbacks``, nor those that belong to the
+        machine, ``checkpoint_dir`` and ``num_workers``. A warning names the parameters that were set
+        and are not saved.
 
-        The file is read back before it takes the place of an older one.
+        The new file is loaded, as a check, before it replaces an older one.
 
         Parameters
         ----------
         path : str or path-like
-            Ends in ``.safetensors``. A file that is there is replaced, at once or not at all.
+            Must end in ``.safetensors``. An existing file is replaced, at once or not at all.
 
         Raises
         ------
         NotFittedError
             If the estimator has not been fitted.
         ValueError
-            If the suffix is another one, or what would be written could not be loaded again, as
-            where ``student`` is no longer what was fitted.
+            If the suffix is another one, or the file could not be loaded again, for example because
+            ``student`` has been changed since the fit.
         TypeError
-            If JSON has no form for the labels, as for dates, or the student has a state that is no
+            If JSON has no form for the labels, such as dates, or a part of the student's state is no
             tensor.
+        OSError
+            If the file cannot be written. An older file is still there.
         ImportError
-            If safetensors is missing; ``sklearn-kd[export]`` brings it.
+            If safetensors is not installed; ``pip install sklearn-kd[export]`` installs it.
 
         See Also
         --------
@@ -178,41 +180,45 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         student: torch.nn.Module | Callable[..., torch.nn.Module] | None = None,
         **params: Any,
     ) -> Self:
-        """Read a file that :meth:`save` has written; no code in it is run, and none is imported.
+        """Load an estimator from a file of :meth:`save`, without running or importing code from it.
 
-        What is loaded predicts as what was saved, bit by bit on the same device and versions. It
-        has no teacher: ``teacher_`` is None, and to fit it again, or on with ``warm_start=True``,
-        give one as ``teacher``. Where a later fit writes its checkpoints, and in how many processes
-        it reads and trains, no file decides: ``checkpoint_dir``, ``num_workers`` and ``n_jobs`` are
-        not taken from it.
+        The loaded estimator predicts as the saved one did: to the bit on the same device with the same
+        versions. It has no teacher: ``teacher_`` is None. To fit it again, or to continue with
+        ``warm_start=True``, pass one as ``teacher``. ``checkpoint_dir``, ``num_workers`` and ``n_jobs``
+        are never taken from a file, so that no file decides where a later fit writes and how many
+        processes it starts.
 
         Parameters
         ----------
         path : str or path-like
         student : nn.Module class or instance, function, or None, default=None
-            None: the class of this library that the file names. Any other student is the
-            caller's to give, as to the estimator: a class or a function is called with the
-            ``student__*`` in the file, an instance is copied. Its weights are the file's.
+            None: the class of this library that the file names. Any other student must be given, as to
+            the constructor: a class or a function is called with the ``student__*`` in the file, an
+            instance is copied. The weights come from the file.
         **params
-            Parameters in place of those in the file, such as ``device="cpu"``, and those that
-            are not in it: ``teacher``, ``augment``, ``callbacks``.
+            Parameters that replace those in the file, such as ``device="cpu"``, and those that are not
+            in it: ``teacher``, ``augment``, ``callbacks``.
 
         Returns
         -------
         estimator
-            Fitted, of this class.
+            A fitted instance of this class.
 
         Raises
         ------
         OSError
             If the file cannot be read.
         ValueError
-            If it is no such file, is damaged, of a later format or of another estimator, or if
-            the student is missing or does not fit it; the message says what was found.
+            If it is another kind of file, is damaged, has a later format, holds another estimator, or
+            if the student is missing or does not fit the weights; the message says what was found.
         TypeError
-            If a parameter is not known, or ``student`` is none.
+            If a parameter is unknown, or ``student`` cannot be one.
         ImportError
-            If safetensors is missing; ``sklearn-kd[export]`` brings it.
+            If safetensors is not installed; ``pip install sklearn-kd[export]`` installs it.
+
+        See Also
+        --------
+        save : Writes the file, with an example.
         """
         return load_estimator(cls, path, cls._state_functions, student=student, params=params)
 

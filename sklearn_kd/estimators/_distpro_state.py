@@ -7,16 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sklearn_kd.distpro._distances import DISTANCES
 from sklearn_kd.distpro._importance import GivenWeights
 from sklearn_kd.distpro._objective import PathwayObjective
 from sklearn_kd.distpro._pathways import Pathway, build_transforms
-from sklearn_kd.distpro._process import DistillationProcess
+from sklearn_kd.distpro._process import (
+    DistillationProcess,
+    pathway_of_content,
+    process_content,
+    process_of_content,
+)
 from sklearn_kd.distpro._transforms import TRANSFORMS
 from sklearn_kd.estimators._prediction_net import prediction_params
-from sklearn_kd.files._values import JSON_VALUES, ContentError
+from sklearn_kd.files._values import ContentError
 from sklearn_kd.meta._path import MetaparameterSchedule
 from sklearn_kd.meta._space import MetaparameterSpace
 from sklearn_kd.persistence._codecs import finite_number, history_tensor, take_array, take_history, tensor_of
@@ -56,15 +61,9 @@ def to_content(estimator: DistProClassifier, lost: set[str]) -> Content:
     tensors = module_tensors(estimator.transforms_, "transforms")
     tensors["search_history"] = history_tensor(estimator.search_history_, lost)
     if process is not None:
-        about["process"] = {
-            "normalization": process.normalization,
-            "g": process.g,
-            "settings": JSON_VALUES.encode(process.settings),
-            "versions": JSON_VALUES.encode(process.versions),
-        }
-        tensors["process.raw"] = tensor_of(process.raw)
-        if process.logit_term is not None:
-            tensors["process.logit_term"] = tensor_of(process.logit_term)
+        about["process"], arrays = process_content(process)
+        del about["process"]["pathways"]  # the estimator's
+        tensors |= {f"process.{name}": tensor_of(array) for name, array in arrays.items()}
     return Content(about, tensors)
 
 
@@ -99,10 +98,10 @@ def from_content(
             "transforms that were given as callables. Files name no code to call: give load the same, "
             "transforms=[...]"
         )
-    pathways = [_pathway(fields) for fields in about["pathways"]]
+    pathways = [pathway_of_content(fields) for fields in about["pathways"]]
     weights = take_weights(tensors, "transforms")
     search_history = take_history(tensors, "search_history")
-    process = None if about["process"] is None else _process(about["process"], pathways, tensors)
+    process = None if about["process"] is None else _process(content)
     if all(name in TRANSFORMS for name in estimator.transforms):  # first without memory
         for pathway in pathways:
             check_sizes(pathway[3:], weights, "pathways")
@@ -116,29 +115,16 @@ def from_content(
 DISTPRO_STATE = StateFunctions(to_content, from_content)
 
 
-def _pathway(fields: Any) -> Pathway:
-    pathway = Pathway(**fields)
-    kinds = [str] * 3 + [int] * 4
-    if [type(value) for value in pathway] != kinds or min(pathway[3:]) < 0:
-        raise ContentError(f"a pathway {str(fields)[:200]}")
-    return pathway
-
-
-def _process(
-    about: Mapping[str, Any], pathways: list[Pathway], tensors: dict[str, Tensor]
-) -> DistillationProcess:
-    logit_term = None
-    if "process.logit_term" in tensors:
-        logit_term = take_array(tensors, "process.logit_term", np.float32)
-    return DistillationProcess(
-        take_array(tensors, "process.raw", np.float32),
-        pathways,
-        normalization=about["normalization"],
-        g=finite_number(about["g"]),
-        logit_term=logit_term,
-        settings=JSON_VALUES.decode(about["settings"]),
-        versions=JSON_VALUES.decode(about["versions"]),
-    )
+def _process(content: Content) -> DistillationProcess:
+    """Decode the process, and remove its tensors from the content."""
+    about, tensors = content
+    names = [name for name in ("raw", "logit_term") if name == "raw" or f"process.{name}" in tensors]
+    arrays = {name: take_array(tensors, f"process.{name}", np.float32) for name in names}
+    fields = about["process"] | {
+        "pathways": about["pathways"],
+        "g": finite_number(about["process"]["g"]),
+    }
+    return process_of_content(fields, arrays, DistillationProcess)
 
 
 def _prediction_net(estimator: DistProClassifier, student: nn.Module, pathways: list[Pathway]) -> TrainingNet:

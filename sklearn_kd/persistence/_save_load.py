@@ -31,7 +31,8 @@ from sklearn_kd.persistence._codecs import (
     is_machine_setting,
     take_history,
 )
-from sklearn_kd.persistence._container import Content, checked_path, packed, unpacked
+from sklearn_kd.persistence._container import SUFFIX, Content, packed, unpacked
+from sklearn_kd.persistence._requirements import checked_path
 from sklearn_kd.persistence._weights import (
     check_fits,
     check_sizes,
@@ -117,14 +118,15 @@ def save_estimator(estimator: SavedEstimator, path: str | PathLike[str], state: 
         As documented at the estimators' ``save``.
     """
     check_is_fitted(estimator, "net_")
-    path = checked_path(path)
+    path = checked_path(path, [SUFFIX], " export_student writes the student alone, also as '.onnx'.")
     content, left_out, lost = _content_of(estimator, state)
     data = packed(content)
     _check_loads(estimator, data, left_out, path, state)
     if left_out or lost:
         warnings.warn(
-            f"Not saved: {', '.join([*left_out, *sorted(lost)])}, which have no form in JSON or are "
-            "of this machine. Predictions do not need them; to train on, give load the parameters again.",
+            "Not saved, because JSON has no form for them or they belong to this machine: "
+            f"{', '.join([*left_out, *sorted(lost)])}. Predictions do not need them. To continue training, "
+            "pass them to load().",
             UserWarning,
             stacklevel=4,  # between here and the caller of save are the decorator and save
         )
@@ -184,8 +186,8 @@ def _check_loads(
         _restored(type(estimator), content, "The content", state, estimator.student, given)
     except ValueError as error:
         raise ValueError(
-            f"{path} was not written, since it could not be loaded again: {error} Are the parameters, "
-            "student above all, those that the estimator was fitted with?"
+            f"{path} was not written, because it could not be loaded again: {error} Set the parameters, "
+            "student above all, to those that the estimator was fitted with."
         ) from error
 
 

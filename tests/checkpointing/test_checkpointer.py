@@ -7,7 +7,6 @@ from skorch.history import History
 from sklearn_kd.checkpointing._checkpointer import Checkpointer, teacher_signature
 from sklearn_kd.checkpointing._checkpoints import Checkpoints
 from sklearn_kd.checkpointing._helpers import changed_state, helper_state, load_helper_state
-from sklearn_kd.checkpointing._history import history_from_plain, history_to_plain
 from sklearn_kd.checkpointing._trial_cache import TrialCache
 from sklearn_kd.inputs._batches import TensorBatches
 from sklearn_kd.inputs._data import DistillationData
@@ -110,17 +109,6 @@ def test_without_a_folder_nothing_is_written():
     training.n_epochs = 3
     checkpointer.save()
     assert checkpointer.restore() == 0 and checkpointer.stage_result(print) is None
-
-
-@pytest.mark.parametrize("rows", [["a"], [{"epoch": 2, "batches": []}], [{"epoch": 1, "batches": [3]}]])
-def test_what_is_no_history_is_refused(rows):
-    with pytest.raises((TypeError, ValueError)):
-        history_from_plain(rows)
-
-
-def test_a_history_comes_back():
-    history = History([{"epoch": 1, "batches": [{"train_loss": 0.5}], "pair": (1, 2)}])
-    assert history_from_plain(history_to_plain(history, lambda *lost: 1 / 0)) == history
 
 
 def test_signatures_of_teachers():

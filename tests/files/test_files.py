@@ -606,7 +606,7 @@ def test_labels_of_a_wide_dtype_are_as_narrow_as_they_are(make, digits, tmp_path
 def test_what_belongs_to_a_machine_is_not_taken_from_a_file(make, digits, tmp_path):
     path = tmp_path / "saved.safetensors"
     clf = make(meta="none", checkpoint_dir=tmp_path / "kept").fit(*digits)
-    with pytest.warns(UserWarning, match=r"Not saved: checkpoint_dir, which .* this machine"):
+    with pytest.warns(UserWarning, match=r"Not saved, .* belong to this machine: checkpoint_dir"):
         clf.save(path)
     assert DistilledClassifier.load(path).checkpoint_dir is None
     assert DistilledClassifier.load(path, checkpoint_dir="mine").checkpoint_dir == "mine"
