@@ -115,8 +115,8 @@ def checked_tau(tau: float | str | None, normalization: str) -> float | None:
     if tau is not None and not NORMALIZATIONS[normalization].has_scale:
         scaled = [name for name, kind in NORMALIZATIONS.items() if kind.has_scale]
         raise ValueError(
-            f"tau={tau!r} cannot be used with normalization={normalization!r}, whose raw factors have no "
-            "scale: all of them can be shifted or multiplied without a change of the weights. Set tau=None, "
-            f"or a normalization of {scaled}."
+            f"pathway_threshold={tau!r} cannot be used with normalization={normalization!r}, whose raw "
+            "factors have no scale: all of them can be shifted or multiplied without a change of the "
+            f"weights. Set pathway_threshold=None, or a normalization of {scaled}."
         )
     return None if tau is None else float(tau)

@@ -369,6 +369,8 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         """Return the fitted attributes of a fit that ends with this net."""
         strategy, teacher = run.strategy, run.teacher
         path, values = net.metaparameters.table(), net.metaparameters.named()
+        numbers = net.metaparameters.space.numbers
+        numbers = net.metaparameters.space.numbers
         if self._continues():
             path["iteration"] += self.n_iter_
             path = np.concatenate([self.metaparameter_path_, path])
@@ -380,7 +382,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
             "n_iter_": len(path),
             "metaparameters_": {n: _on_host(value) for n, value in values.items()},
             "val_temperature_": float(net.val_temperature_),
-            **{f"{n}_": float(values[n]) for n in ("lambda1", "temperature") if n in values},
+            **{f"{n}_": float(values[n]) for n in ("lambda1", "temperature") if n in numbers},
         } | ({"trials_": strategy.trials_} if hasattr(strategy, "trials_") else {})
 
 

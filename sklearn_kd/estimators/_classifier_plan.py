@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor, nn
 
+from sklearn_kd.errors._context import error_context
 from sklearn_kd.estimators._augmentation import checked_augmentation
 from sklearn_kd.estimators._callback_checks import listed_callbacks
 from sklearn_kd.estimators._classifier_net import loss_of, make_net, net_to_train, space_of, start_of
@@ -60,7 +61,8 @@ def checked_parameters(estimator: DistilledClassifier, X: Any = None, X_val: Any
     loaded = check_same_form(X, X_val)
     estimator._validate_params()
     estimator._check_routed(loaded)
-    loss_of(estimator).check()
+    with error_context("loss"):
+        loss_of(estimator).check()
     named_execution(estimator)
     return named_strategy(estimator)
 
@@ -114,7 +116,8 @@ def _checked_start(
     """Check the strategy and the loss with the metaparameters; return where these start."""
     n_outputs = inputs.task.n_outputs
     space = space_of(estimator, n_outputs)
-    strategy.check(space)
+    with error_context("meta"):
+        strategy.check(space)
     start = start_of(estimator, space, strategy, np.random.default_rng(0))
     check_loss(loss, start, n_outputs, weighted=inputs.weight is not None)
     return start

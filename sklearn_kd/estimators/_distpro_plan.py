@@ -19,6 +19,7 @@ from sklearn_kd.distpro._importance import IMPORTANCE
 from sklearn_kd.distpro._normalization import checked_tau
 from sklearn_kd.distpro._pathways import Pathway, find_pathways, named_transforms
 from sklearn_kd.distpro._process import DistillationProcess, retraining_logit_term, retraining_weights
+from sklearn_kd.errors._context import error_context
 from sklearn_kd.estimators._augmentation import checked_augmentation
 from sklearn_kd.estimators._callback_checks import listed_callbacks
 from sklearn_kd.estimators._distpro_net import (
@@ -184,11 +185,13 @@ def search_strategy(estimator: DistProClassifier) -> Strategy:
     """Return the strategy by which the factors move in the search; refuse one that moves nothing."""
     strategy = named_strategy(estimator)
     moves = type(strategy).takes_hypergradient is not Strategy.takes_hypergradient
-    if strategy.hypergradient_rows is not None:
-        raise ValueError(
-            f"meta__hypergradient_rows={strategy.hypergradient_rows!r}: the losses of the pathways are those of "
-            "whole batches. Set meta__hypergradient_rows=None."
-        )
+    for name, usual in (("hypergradient_rows", None), ("val_temperature", 1.0)):
+        value = getattr(strategy, name)
+        if value != usual:
+            raise ValueError(
+                f"meta__{name}={value!r}: a search takes hypergradients of whole batches, by the "
+                f"cross-entropy of D_val at T_val = 1. Set meta__{name}={usual!r}."
+            )
     if not (moves and strategy.learns_from_validation):
         raise ValueError(
             f"meta={estimator.meta!r} takes no hypergradient: the search would move nothing. Give one of "
@@ -261,7 +264,8 @@ def plan_distpro(estimator: DistProClassifier, settings: Settings, inputs: Valid
         distance=settings.distance,
     )
     if searches:
-        settings.strategy.check(search_space(estimator, len(pathways), inputs.task.n_outputs))
+        with error_context("meta"):
+            settings.strategy.check(search_space(estimator, len(pathways), inputs.task.n_outputs))
     process = None if settings.process is None else settings.process.fitted_to(pathways)
     n_epochs = estimator.max_epochs + (estimator.search_epochs if searches else 0)
     report = FitReport(estimator, inputs.X_given, inputs.targets(), inputs.weight, n_epochs)

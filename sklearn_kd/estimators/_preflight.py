@@ -249,9 +249,9 @@ def check_rows_alone(
 
     if not torch.allclose(logits(batch), logits(batch[some]), rtol=1e-3, atol=1e-5):
         raise ValueError(
-            f"hypergradient_rows={hypergradient_rows}, but in training the student's logits of "
+            f"meta__hypergradient_rows={hypergradient_rows}, but in training the student's logits of "
             "a row depend on the rest of the batch, as with batch normalisation. Set "
-            "hypergradient_rows=None."
+            "meta__hypergradient_rows=None."
         )
 
 

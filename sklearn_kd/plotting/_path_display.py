@@ -8,20 +8,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_kd.meta._space import RESERVED_NAMES
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
     from typing_extensions import Self
 
     from sklearn_kd.estimators._classifier import DistilledClassifier
 
+# Labels of metaparameters whose names say too little.
 _LABELS = {"lambda1": "lambda1\n(weight of the labels)", "temperature": "temperature T"}
 
 
 class MetaparameterPathDisplay:
-    """lambda1 and the temperature over the training iterations.
+    """The metaparameters of a loss over the training iterations, one panel for each.
 
-    Predicted stretches are shaded. Several runs are overlaid as thin lines, with their mean
-    as a thick one. Make a display with :meth:`from_estimator` or :meth:`from_path`.
+    A number is a line. An array of K numbers, such as a lambda1 for each class, is K thin lines with
+    their mean as a thick one. Predicted stretches are shaded. Several runs are overlaid as thin lines,
+    with their mean as a thick one. Make a display with :meth:`from_estimator` or :meth:`from_path`.
 
     Parameters
     ----------
@@ -33,10 +38,10 @@ class MetaparameterPathDisplay:
 
     Attributes
     ----------
-    axes_ : ndarray of two matplotlib Axes
-        lambda1 above, temperature below.
+    axes_ : ndarray of matplotlib Axes, shape (n_metaparameters,)
+        One for each metaparameter, in the order of the path's columns: lambda1 above the temperature.
     figure_ : matplotlib Figure
-    lines_ : list of two matplotlib Line2D
+    lines_ : list of matplotlib Line2D
         The line, or the mean, in each of them.
 
     Examples
@@ -70,8 +75,8 @@ class MetaparameterPathDisplay:
             Fitted.
         name : str or None, default=None
             Label of the line.
-        axes : sequence of two matplotlib Axes or None, default=None
-            None makes a new figure.
+        axes : sequence of matplotlib Axes or None, default=None
+            One for each metaparameter. None makes a new figure.
         **line_kw
             For matplotlib's ``plot``.
 
@@ -98,8 +103,8 @@ class MetaparameterPathDisplay:
         path : structured array of shape (n_iter,), or list of them
         name : str or None, default=None
             Label of the line, or of the mean.
-        axes : sequence of two matplotlib Axes or None, default=None
-            None makes a new figure.
+        axes : sequence of matplotlib Axes or None, default=None
+            One for each metaparameter. None makes a new figure.
         **line_kw
             For matplotlib's ``plot``.
 
@@ -110,7 +115,8 @@ class MetaparameterPathDisplay:
         Raises
         ------
         ValueError
-            If several paths differ in length.
+            If several paths differ in length or in their metaparameters, if they have none, or if there
+            are more or fewer axes than metaparameters.
         """
         paths = [path] if isinstance(path, np.ndarray) else list(path)
         if len({len(path) for path in paths}) != 1:
@@ -125,8 +131,8 @@ class MetaparameterPathDisplay:
 
         Parameters
         ----------
-        axes : sequence of two matplotlib Axes or None, default=None
-            None makes a new figure.
+        axes : sequence of matplotlib Axes or None, default=None
+            One for each metaparameter. None makes a new figure.
         **line_kw
             For matplotlib's ``plot``.
 
@@ -136,28 +142,54 @@ class MetaparameterPathDisplay:
         """
         import matplotlib.pyplot as plt
 
+        names = _metaparameter_names(self.paths)
         if axes is None:
-            _, axes = plt.subplots(2, 1, sharex=True, figsize=(7, 4.5), layout="constrained")
-        self.axes_, self.lines_ = np.asarray(axes), []
+            size = 7, max(3.0, 2.25 * len(names))
+            _, axes = plt.subplots(
+                len(names), 1, sharex=True, squeeze=False, figsize=size, layout="constrained"
+            )
+        self.axes_, self.lines_ = np.ravel(axes), []
+        if len(self.axes_) != len(names):
+            raise ValueError(f"axes has {len(self.axes_)} axes; the path has the metaparameters {names}.")
         self.figure_ = self.axes_[0].figure
-        iteration, predicted = self.paths[0]["iteration"], self.paths[0]["predicted"]
-        for ax, (field, label) in zip(self.axes_, _LABELS.items(), strict=True):
-            runs = np.stack([path[field] for path in self.paths])
-            (line,) = ax.plot(iteration, runs.mean(axis=0), **{"label": self.name} | line_kw)
-            if len(runs) > 1:
-                line.set_linewidth(1.6 * line.get_linewidth())
-                ax.plot(iteration, runs.T, color=line.get_color(), alpha=0.4, linewidth=0.8)
-            for first, last in _stretches(predicted):
-                ends = iteration[first] - 0.5, iteration[last] + 0.5
-                ax.axvspan(*ends, color="0.93", linewidth=0, zorder=0)
-            ax.set_ylabel(label)
-            self.lines_.append(line)
-        self.axes_[0].set_ylim(-0.03, 1.03)
+        predicted = self.paths[0]["predicted"]
+        for ax, name in zip(self.axes_, names, strict=True):
+            self.lines_.append(self._draw(ax, name, line_kw))
         shaded = " (shaded: predicted)" if predicted.any() else ""
         self.axes_[-1].set_xlabel(f"training iteration{shaded}")
         if self.name is not None:
             self.axes_[0].legend()
         return self
+
+    def _draw(self, ax: Axes, name: str, line_kw: dict[str, Any]) -> Line2D:
+        """Draw one metaparameter of all runs; return its line, or the mean of its lines."""
+        iteration = self.paths[0]["iteration"]
+        # One column for each component of each run.
+        lines = np.concatenate([path[name].reshape(len(path), -1) for path in self.paths], axis=1)
+        (line,) = ax.plot(iteration, lines.mean(axis=1), **{"label": self.name} | line_kw)
+        if lines.shape[1] > 1:
+            line.set_linewidth(1.6 * line.get_linewidth())
+            ax.plot(iteration, lines, color=line.get_color(), alpha=0.4, linewidth=0.8)
+        for first, last in _stretches(self.paths[0]["predicted"]):
+            ends = iteration[first] - 0.5, iteration[last] + 0.5
+            ax.axvspan(*ends, color="0.93", linewidth=0, zorder=0)
+        ax.set_ylabel(_LABELS.get(name, name))
+        if name == "lambda1":
+            ax.set_ylim(-0.03, 1.03)
+        return line
+
+
+def _metaparameter_names(paths: list[np.ndarray]) -> list[str]:
+    """Return the names of the columns that are metaparameters, which must be those of all paths."""
+    named = [[name for name in path.dtype.names or () if name not in RESERVED_NAMES] for path in paths]
+    shapes = {
+        tuple((name, path.dtype[name].shape) for name in own) for path, own in zip(paths, named, strict=True)
+    }
+    if len(shapes) > 1:
+        raise ValueError(f"path has runs of different metaparameters: {named}. Draw each kind by itself.")
+    if not named[0]:
+        raise ValueError("path has no metaparameters: its loss names none, so there is nothing to draw.")
+    return named[0]
 
 
 def _stretches(flags):

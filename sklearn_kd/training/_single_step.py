@@ -73,7 +73,8 @@ def hypergradient(
     Raises
     ------
     ValueError
-        If ``method`` or ``loss`` is unknown, or a metaparameter has no value.
+        If ``method`` or ``loss`` is unknown, a parameter of the loss cannot be used, or a metaparameter
+        has no value.
     TypeError
         If the loss has no metaparameter of a given name.
 
@@ -99,6 +100,7 @@ def hypergradient(
     if method not in METHODS:
         raise ValueError(f"method={method!r} is not one of {sorted(METHODS)}.")
     loss = named_loss(loss)
+    loss.check()
     (x, y), (x_val, y_val) = (map(_without_past, batch) for batch in (train_batch, val_batch))
     # A step must be taken to be differentiated: take it on weights that are put back.
     live = [w for w in student.parameters() if w.requires_grad]

@@ -11,15 +11,18 @@ from torch import nn
 from torch.func import functional_call
 
 from sklearn_kd import hypergradient
-from sklearn_kd.bilevel._hypergradient import METHODS, StepRecord
+from sklearn_kd.bilevel._hypergradient import METHODS, HypergradientEstimator
 from sklearn_kd.bilevel._optimizer_response import (
     Clipping,
     global_norm,
     response_class,
     warn_if_response_unknown,
 )
+from sklearn_kd.losses import LogitDistillation
+from sklearn_kd.losses._logit_distillation import ClosedFormEvaluation
 from sklearn_kd.losses._logits import TrainingLoss
 from sklearn_kd.losses._targets import Targets
+from sklearn_kd.losses._validation import validation_loss
 from sklearn_kd.meta import Random
 from sklearn_kd.runtime._random_state import random_state
 
@@ -76,12 +79,12 @@ class Problem:
         logits = self.student(self.x)
         loss = TrainingLoss(logits, self.targets, self.lambda1, self.T, scaling=self.scaling)
         if record is not None:
-            record.after_forward(self.x, logits, loss.metaparameter_derivatives())
+            record.after_forward((self.x,), logits, ClosedFormEvaluation(loss), logits)
         logits.backward(loss.r)
 
     def hypergradient(self, method, clip=None, rows=None):
         """Takes the real step."""
-        record = StepRecord(self.student, self.optimizer, method=method, rows=rows)
+        record = HypergradientEstimator(self.student, self.optimizer, method=method, rows=rows)
         record.begin()
         self.backward(record)
         if clip is not None:
@@ -89,7 +92,7 @@ class Problem:
             record.clipping = Clipping(clip, global_norm(gradients))
             nn.utils.clip_grad_norm_(self.student.parameters(), clip)
         self.optimizer.step()
-        h, _ = record.hypergradient(self.x_val, Targets(self.y_val), meta__val_temperature=1.3)
+        h, _ = record.hypergradient(self.x_val, lambda z: validation_loss(z, Targets(self.y_val), 1.3))
         return h
 
     def reference(self, clip=None):
@@ -282,7 +285,7 @@ def test_public_function_equals_reference_and_leaves_no_trace():
             temperature=problem.T,
             lr=0.1,
             method=method,
-            meta__val_temperature=1.3,
+            val_temperature=1.3,
         )
         np.testing.assert_allclose(found, expected, rtol=1e-5)
     for name, tensor in problem.student.state_dict().items():
@@ -291,7 +294,9 @@ def test_public_function_equals_reference_and_leaves_no_trace():
         assert torch.equal(w.grad, gradient)
 
 
-@pytest.mark.parametrize("wrong", [{"method": "exakt"}, {"loss__temperature_scaling": "hintn"}])
+@pytest.mark.parametrize(
+    "wrong", [{"method": "exakt"}, {"loss": LogitDistillation(temperature_scaling="hintn")}]
+)
 def test_public_function_refuses_unknown_names(wrong):
     p = Problem(0)
     with pytest.raises(ValueError, match="is not one of"):
@@ -346,7 +351,7 @@ def test_frozen_and_unused_weights_are_left_out():
         lambda1=problem.lambda1,
         temperature=problem.T,
         method="exact",
-        meta__val_temperature=1.3,
+        val_temperature=1.3,
     )
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
@@ -397,9 +402,7 @@ class Rows(nn.Module):
 def test_jvp_where_forward_mode_does_not_exist(kind, make, digits, logits):
     """Central differences take its place, with one warning and the very same path."""
     params = {"student": Rows, "student__kind": kind, "meta": "gradient", "lr": 0.5}
-    told = (
-        "meta__hypergradient='jvp' cannot be computed for student Rows.*'central_difference' takes its place"
-    )
+    told = "hypergradient='jvp' cannot be computed for student Rows.*'central_difference' takes its place"
     with pytest.warns(UserWarning, match=told) as record:
         clf = make(meta__hypergradient="jvp", **params).fit(*digits, teacher_logits=logits)
     assert len([w for w in record if "central_difference" in str(w.message)]) == 1

@@ -8,22 +8,23 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import ConvNet
-from sklearn_kd.distpro._net import LOGIT_CHANGE
 from skorch.callbacks import GradientNormClipping
 from torch import nn
 from torch.func import functional_call
 
-from sklearn_kd.bilevel._hypergradient import METHODS, StepRecord
+from sklearn_kd.bilevel._hypergradient import METHODS, HypergradientEstimator
 from sklearn_kd.bilevel._optimizer_response import Clipping, global_norm
 from sklearn_kd.distpro._distances import hcl
+from sklearn_kd.distpro._importance import IMPORTANCE, LearnedWeights
 from sklearn_kd.distpro._normalization import NORMALIZATIONS
+from sklearn_kd.distpro._objective import LOGIT_CHANGE, PathwayObjective
 from sklearn_kd.distpro._pathways import PathwayPass, build_transforms, connect
 from sklearn_kd.estimators._distpro_plan import checked_parameters, plan_distpro
 from sklearn_kd.estimators._preflight import validate
 from sklearn_kd.layers._hooks import captured
-from sklearn_kd.losses._logits import TrainingLoss
+from sklearn_kd.losses._objective import ForwardPass
 from sklearn_kd.losses._targets import Targets
-from sklearn_kd.meta import Gradient
+from sklearn_kd.losses._validation import validation_loss
 from sklearn_kd.runtime._random_state import random_state
 
 # Table 7, written down again.
@@ -72,6 +73,16 @@ class Problem:
             self.normalization = NORMALIZATIONS[normalization](g=0.7)
             self.alpha = ALPHA[normalization]
             self.run = PathwayPass(self.pathways, hcl)
+            self.objective = PathwayObjective(
+                pathways=self.pathways,
+                transforms=["conv1", "conv2"],
+                distance=hcl,
+                teacher=None,
+                weights=LearnedWeights(self.normalization),
+                distill_weight=DISTILL_WEIGHT,
+                logit_weight=0.0,
+                temperature=1.0,
+            )
             kind, params = OPTIMIZERS[optimizer]
             self.optimizer = kind(self.weights, **params)
             for _ in range(12):
@@ -96,21 +107,21 @@ class Problem:
     def backward(self, record=None):
         self.optimizer.zero_grad()
         logits, losses = self.run(self.student, self.transforms, self.x, self.maps)
-        labels = TrainingLoss(logits, Targets(self.y), 1.0, 1.0, scaling="hinton")
+        inputs = self.x, self.maps
+        passed = ForwardPass(logits, [logits, losses], inputs, Targets(self.y), losses)
+        loss = self.objective.evaluate(passed, {IMPORTANCE: self.raw}, differentiable=True)
         if record is not None:
-            J = self.normalization.jacobian(self.raw).to(losses)
-            record.after_forward((self.x, self.maps), losses, DISTILL_WEIGHT * J.T, logits)
-        weights = DISTILL_WEIGHT * self.normalization(self.raw)
-        torch.autograd.backward([logits, losses], [labels.r, weights.to(losses)])
+            record.after_forward(inputs, self.objective.joined(passed), loss, logits)
+        torch.autograd.backward(passed.tensors, loss.gradients)
 
     def hypergradient(self, method, clip=None):
         """Takes the real step."""
-        record = StepRecord(
+        record = HypergradientEstimator(
             self.student,
             self.optimizer,
             method=method,
             others=[self.transforms],
-            outputs=lambda x, maps: self.run(self.student, self.transforms, x, maps)[1],
+            outputs=self.objective.outputs(self.student, self.student, {"transforms": self.transforms}),
             logit_change=LOGIT_CHANGE,
         )
         record.begin()
@@ -119,7 +130,7 @@ class Problem:
             record.clipping = Clipping(clip, global_norm([w.grad for w in self.weights]))
             nn.utils.clip_grad_norm_(self.weights, clip)
         self.optimizer.step()
-        return record.hypergradient(self.x_val, Targets(self.y_val))[0]
+        return record.hypergradient(self.x_val, lambda z: validation_loss(z, Targets(self.y_val)))[0]
 
     def reference(self, clip=None):
         """dL_val(U(w, g(w, α̃)))/dα̃ by backpropagation through the optimizer's step."""
@@ -254,10 +265,11 @@ def ready_net(clf, images, callbacks=None):
     weight = np.linspace(0.5, 1.5, len(images[1]))
     run = planned(clf, *images, weight)
     callbacks = [("clip", GradientNormClipping(0.3))] if callbacks is None else callbacks
-    net = clf._make_net(run, run.search, clf._factors(run), Gradient(), callbacks)
+    strategy = clf._search_strategy()
+    net = clf._make_net(run, run.search, clf._factors(run, strategy), strategy, callbacks)
     for module in net.trained_modules():
         module.double()
-    net.teacher.network.double()
+    net.objective.teacher.network.double()
     batches = [
         b.map(lambda t: t.double() if t.is_floating_point() else t)
         for b in net.get_iterator(run.search.data.train)
@@ -274,8 +286,8 @@ def ready_net(clf, images, callbacks=None):
 
 
 def loss_after_a_step(net, batch, val_batch, raw):
-    teacher, net = net.teacher, copy.deepcopy(net)
-    net.teacher = teacher
+    teacher, net = net.objective.teacher, copy.deepcopy(net)
+    net.objective.teacher = teacher
     net.metaparameters._now.copy_(raw)
     net._plain_iteration(batch)
     for part in net.module_.modules():

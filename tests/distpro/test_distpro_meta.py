@@ -13,13 +13,19 @@ from test_distpro_hypergradient import ready_net, relative_error
 from torch.func import functional_call
 
 from sklearn_kd import DistillationProcess, DistilledClassifier
-from sklearn_kd.bilevel._hypergradient import METHODS, StepRecord
-from sklearn_kd.distpro._importance import RAW_BOUNDS, ImportanceFactors, JointFactors
-from sklearn_kd.distpro._normalization import Sigmoid
+from sklearn_kd.bilevel._hypergradient import METHODS, HypergradientEstimator
+from sklearn_kd.distpro._importance import (
+    IMPORTANCE,
+    RAW_BOUNDS,
+    importance_factors,
+    importance_steps,
+)
 from sklearn_kd.distpro._process import retraining_logit_term
 from sklearn_kd.layers._hooks import captured
+from sklearn_kd.losses import LogitDistillation
 from sklearn_kd.meta import Gradient, Linear
-from sklearn_kd.meta._path import Metaparameters
+from sklearn_kd.meta._path import MetaOptimizer, MetaparameterPath
+from sklearn_kd.meta._space import MetaparameterSpace
 from sklearn_kd.training._stacked import train_alone
 
 # --------------------------------------------------------------------------------------
@@ -54,7 +60,7 @@ def test_a_line_is_followed(make_distpro, images):
     steps = np.diff(clf.process_.raw, axis=0)
     np.testing.assert_allclose(steps[3:8], np.tile(steps[3], (5, 1)), atol=1e-5)
     assert np.abs(steps[3]).max() > 0.01 and np.abs(steps[8] - steps[7]).max() > 1e-3
-    assert {"meta": "linear", "e1": 3, "e2": 5}.items() <= clf.process_.settings.items()
+    assert clf.process_.settings["meta"] == "Linear(e1=3, e2=5)"
 
 
 def test_the_cycle_of_a_search_starts_after_the_steps_that_adam_needs(make_distpro, images):
@@ -88,7 +94,7 @@ class Wild(Gradient):
 
 
 def test_predictions_stay_finite_and_within_bounds(make_distpro, images):
-    clf = make_distpro(meta=Wild(), search_epochs=2, logit_weight="learned", meta__lr=0.0).fit(*images)
+    clf = make_distpro(meta=Wild(lr=0.0), search_epochs=2, logit_weight="learned").fit(*images)
     raw = clf.process_.raw
     np.testing.assert_array_equal(raw[2, :2], RAW_BOUNDS[::-1])
     np.testing.assert_array_equal(raw[2, 2:4], raw[1, 2:4])  # stayed
@@ -97,9 +103,10 @@ def test_predictions_stay_finite_and_within_bounds(make_distpro, images):
 
 def test_a_factor_beyond_the_bounds_is_not_pulled_back():
     """Hypergradients may lead there; a prediction does not jump, and leads no further."""
-    factors = ImportanceFactors(3, Sigmoid(), start=12.0)
-    factors.plan(torch.tensor([[11.0, 13.0, 0.0]]))
-    factors.follow_plan()
+    space = MetaparameterSpace(importance_factors(3, start=12.0))
+    factors = MetaparameterPath(space, space.starts, {IMPORTANCE: importance_steps(0.05)})
+    factors.schedule(torch.tensor([[11.0, 13.0, 0.0]]))
+    factors.apply_scheduled()
     np.testing.assert_array_equal(factors.trajectory(1, 1)[0], [11.0, 12.0, 0.0])
 
 
@@ -124,14 +131,14 @@ def exact_hypergradient(net, batch, val_batch):
     parts = [dict(module.named_parameters()) for module in (net.module_, net.transforms_)]
     weights = [w for part in parts for w in part.values()]
     (group,), state = net.optimizer_.param_groups, net.optimizer_.state
-    theirs, f = net.teacher(batch[0], ["stage1", "stage2"])
+    theirs, f = net.objective.teacher(batch[0], ["stage1", "stage2"])
     knobs = net.metaparameters._now.clone().requires_grad_(True)
     raw, lambda1, T = knobs[:-2], *knobs[-2:]
     buffers = [{name: b.clone() for name, b in m.named_buffers()} for m in (net.module_, net.transforms_)]
     with captured(net.module_, ["stage1", "stage2"]) as ours:
         z = functional_call(net.module_, parts[0] | buffers[0], (batch[0],))
     losses = []
-    for k, (pathway, transform) in enumerate(zip(net.pathways, net.transforms_, strict=True)):
+    for k, (pathway, transform) in enumerate(zip(net.objective.pathways, net.transforms_, strict=True)):
         own = {
             name.partition(".")[2]: value
             for name, value in (parts[1] | buffers[1]).items()
@@ -139,13 +146,13 @@ def exact_hypergradient(net, batch, val_batch):
         }
         target = theirs[pathway.teacher_layer]
         made = functional_call(transform, own, (ours[pathway.student_layer], target.shape[2:]))
-        losses.append(net.distance(made, target))
+        losses.append(net.objective.distance(made, target))
     weight = batch.targets.weight
     hard = F.cross_entropy(z, batch.targets.labels, reduction="none")
     soft = -(F.softmax(f.double() / T, dim=1) * F.log_softmax(z / T, dim=1)).sum(dim=1)
     alpha = raw.exp() / (raw.exp().sum() + np.e)
     loss = (weight * (lambda1 * hard + (1 - lambda1) * T**2 * soft)).mean()
-    loss = loss + net.distill_weight * (alpha * torch.stack(losses)).sum()
+    loss = loss + net.objective.distill_weight * (alpha * torch.stack(losses)).sum()
     gradients = torch.autograd.grad(loss, weights, create_graph=True)
     moved = []
     for w, g in zip(weights, gradients, strict=True):
@@ -186,7 +193,8 @@ def hypergradients(clf, images, method):
     """Of a whole search in float32 whose metaparameters stay, shape (steps, 8 + 2)."""
     clf = clone(clf).set_params(meta__hypergradient=method)
     run, found = clf._prepared(*images, None, None, None), []
-    net = clf._make_net(run, run.search, clf._factors(run), Gradient(), [])
+    strategy = clf._search_strategy()
+    net = clf._make_net(run, run.search, clf._factors(run, strategy), strategy, [])
     knobs = net.metaparameters
     knobs.descend = lambda h: (found.append(h.double()), knobs._now.clone())[1]
     train_alone(net, run.search.data, run.search.seeds.training)
@@ -262,7 +270,7 @@ def test_a_constant_path_is_the_loss_of_the_first_system(joint, make_distpro, im
 
 
 def test_they_are_followed_where_no_pathway_runs(joint, make_distpro, images, conv_teacher):
-    clf = make_distpro(process=joint, logit_weight="learned", tau=100.0)
+    clf = make_distpro(process=joint, logit_weight="learned", pathway_threshold=100.0)
     with_term = clf.fit(*images).predict_proba(images[0])
     plain = DistilledClassifier(
         None, type(clf.student_), meta="none", max_epochs=2, batch_size=32, random_state=0, device="cpu"
@@ -279,14 +287,14 @@ def test_predicted_with_the_pathways(make_distpro, images):
 
 
 def test_no_direction_moves_neither(make_distpro, images, monkeypatch):
-    take = StepRecord.hypergradient
+    take = HypergradientEstimator.hypergradient
 
     def partly(record, *args, **kwargs):
         h, loss = take(record, *args, **kwargs)
         h[0] = torch.nan
         return h, loss
 
-    monkeypatch.setattr(StepRecord, "hypergradient", partly)
+    monkeypatch.setattr(HypergradientEstimator, "hypergradient", partly)
     with pytest.warns(ConvergenceWarning, match="4 hypergradients that were not finite"):
         clf = make_distpro(logit_weight="learned").fit(*images)
     assert sum(clf.search_history_[:, "skipped_hypergradients"]) == 4
@@ -294,13 +302,18 @@ def test_no_direction_moves_neither(make_distpro, images, monkeypatch):
     np.testing.assert_allclose(clf.process_.logit_term, np.tile([0.5, 4.0], (4, 1)), rtol=1e-6)
 
 
-def test_parts_and_whole_are_one():
-    """After a plan the optimizers of both parts go on from where it led."""
-    joint = JointFactors(ImportanceFactors(2, Sigmoid(), lr=0.1), Metaparameters(0.5, 4.0, lr=0.1))
-    joint.plan(torch.tensor([[3.0, -3.0, 2.0, 99.0]]))  # θ: raw, lambda1, log T
-    joint.follow_plan()
+def test_groups_and_whole_are_one():
+    """After a schedule the optimizers of both groups go on from where it led."""
+    entries = importance_factors(2) | LogitDistillation().metaparameters(n_classes=10)
+    space = MetaparameterSpace(entries)
+    steps = {IMPORTANCE: importance_steps(0.1), "loss": MetaOptimizer(params={"lr": 0.1})}
+    start = {IMPORTANCE: 1.0, "lambda1": 0.5, "temperature": 4.0}
+    joint = MetaparameterPath(space, start, steps)
+    joint.schedule(torch.tensor([[3.0, -3.0, 2.0, 99.0]]))  # θ: raw, lambda1, log T
+    joint.apply_scheduled()
     np.testing.assert_allclose(joint.trajectory(1, 1)[0], [3.0, -3.0, 1.0, np.log(10)])
-    assert joint.logit_term == pytest.approx((1.0, 10.0))
+    values = joint.named()
+    assert (values["lambda1"], values["temperature"]) == pytest.approx((1.0, 10.0))
     value = copy.deepcopy(joint).descend(torch.tensor([1.0, -1.0, 1.0, 0.1], dtype=torch.float64))
     np.testing.assert_allclose(value[:3], [2.9, -2.9, 0.9])
     assert float(value[3]) == pytest.approx(10 * np.exp(-0.1))  # dL/d log T = T dL/dT

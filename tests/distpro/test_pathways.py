@@ -9,12 +9,22 @@ from torch import nn
 
 from sklearn_kd import build_transforms
 from sklearn_kd.distpro._distances import DISTANCES, hcl
-from sklearn_kd.distpro._importance import ImportanceFactors, ScheduledWeights
+from sklearn_kd.distpro._importance import (
+    IMPORTANCE,
+    PATHWAY_WEIGHTS,
+    GivenWeights,
+    LearnedWeights,
+    importance_factors,
+    importance_steps,
+)
 from sklearn_kd.distpro._normalization import NORMALIZATIONS, checked_tau
 from sklearn_kd.distpro._pathways import PathwayPass, connect, named_transforms
 from sklearn_kd.distpro._transforms import TRANSFORMS, Conv2, Gate
 from sklearn_kd.layers._hooks import captured
+from sklearn_kd.losses import Metaparameter
 from sklearn_kd.meta import Linear
+from sklearn_kd.meta._path import MetaparameterPath, MetaparameterSchedule
+from sklearn_kd.meta._space import MetaparameterSpace
 
 TEACHER = {"stage1": (6, 8, 8), "stage2": (12, 4, 4)}
 STUDENT = {"stage1": (4, 8, 8), "stage2": (8, 4, 4)}
@@ -95,9 +105,21 @@ def test_jacobian_is_that_of_autograd(name):
     torch.testing.assert_close(normalize.jacobian(raw), torch.autograd.functional.jacobian(normalize, raw))
 
 
+def make_factors(n=2, lr=0.05):
+    space = MetaparameterSpace(importance_factors(n))
+    return MetaparameterPath(space, space.starts, {IMPORTANCE: importance_steps(lr)})
+
+
+def alpha(factors, normalization="softmax"):
+    """The weights of the pathways now."""
+    weights, values = LearnedWeights(NORMALIZATIONS[normalization](1.0)), factors.named()
+    assert weights.active(values) == list(range(factors.space.size))
+    return weights.alpha(values, torch.empty(0, dtype=torch.float64))
+
+
 def test_27_pathways_start_at_a_28th():
-    factors = ImportanceFactors(27, NORMALIZATIONS["biased_softmax"](1.0))
-    torch.testing.assert_close(factors.now, torch.full((27,), 1 / 28, dtype=torch.float64))
+    found = alpha(make_factors(27), "biased_softmax")
+    torch.testing.assert_close(found, torch.full((27,), 1 / 28, dtype=torch.float64))
 
 
 def test_large_factors_do_not_overflow():
@@ -114,10 +136,6 @@ def test_tau(tau, name, expected):
     assert checked_tau(tau, name) == expected
 
 
-def make_factors(**params):
-    return ImportanceFactors(2, NORMALIZATIONS["softmax"](1.0), **params)
-
-
 def test_factors_follow_adam():
     factors, w = make_factors(lr=0.3), torch.ones(2, dtype=torch.float64, requires_grad=True)
     reference = torch.optim.Adam([w], lr=0.3, betas=(0.5, 0.999))
@@ -125,36 +143,38 @@ def test_factors_follow_adam():
         factors.record(factors.descend(gradient), torch.tensor(0.1))
         w.grad = gradient.double()
         reference.step()
-        torch.testing.assert_close(factors.now, torch.softmax(w.detach(), 0))
-    assert len(factors.path()) == 3
+        torch.testing.assert_close(alpha(factors), torch.softmax(w.detach(), 0))
+    assert len(factors.table()) == 3
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
 def test_steps_without_direction_are_skipped(wrong):
     factors = make_factors()
     factors.descend(torch.tensor([1.0, -1.0]))
-    before = factors.trajectory(0, 0).clone(), factors.now.clone()
+    before = alpha(factors).clone()
     value = factors.descend(torch.tensor([1.0, wrong]))
-    torch.testing.assert_close(factors.now, before[1])  # Adam's momentum would have moved it
-    torch.testing.assert_close(torch.softmax(value, 0), before[1])
+    torch.testing.assert_close(alpha(factors), before)  # Adam's momentum would have moved it
+    torch.testing.assert_close(torch.softmax(value, 0), before)
 
 
 def test_path_has_what_each_iteration_trained_with():
     factors = make_factors()
     values = [factors.descend(torch.tensor([1.0, -1.0])) for _ in range(1)]
     factors.record(values[0], torch.tensor(0.25))
-    factors.plan(torch.tensor([[0.3, 0.4], [0.5, 0.6]]))
-    assert factors.planned
-    factors.follow_plan()
-    factors.follow_plan()
-    factors.hold()
-    path = factors.path()
-    np.testing.assert_allclose(path["raw"], [[1, 1], values[0].tolist(), [0.3, 0.4], [0.5, 0.6]], rtol=1e-6)
+    factors.schedule(torch.tensor([[0.3, 0.4], [0.5, 0.6]]))
+    assert factors.has_schedule
+    factors.apply_scheduled()
+    factors.apply_scheduled()
+    factors.record_unchanged()
+    path = factors.table(before=True)
+    np.testing.assert_allclose(
+        path[IMPORTANCE], [[1, 1], values[0].tolist(), [0.3, 0.4], [0.5, 0.6]], rtol=1e-6
+    )
     assert path["predicted"].tolist() == [False, True, True, False]
     assert path["val_loss"][0] == 0.25 and np.isnan(path["val_loss"][1:]).all()
     factors.forget_path()
-    assert len(factors.path()) == 0
-    torch.testing.assert_close(factors.now, torch.softmax(torch.tensor([0.5, 0.6]).double(), 0))
+    assert len(factors.table()) == 0
+    torch.testing.assert_close(alpha(factors), torch.softmax(torch.tensor([0.5, 0.6]).double(), 0))
 
 
 def test_a_line_can_be_fitted_to_them():
@@ -167,14 +187,21 @@ def test_a_line_can_be_fitted_to_them():
 
 
 def test_scheduled_weights():
-    weights = ScheduledWeights(np.array([[0.5, 0.5, 0.0], [0.0, 0.25, 0.0]], dtype=np.float32))
-    assert weights.active == [0, 1] and weights.now.tolist() == [0.5, 0.5] and not weights.planned
-    weights.hold()
-    assert weights.active == [1] and weights.now.tolist() == [0.25] and weights.iteration == 1
-    weights.hold()
-    assert weights.active == [1]  # the last row stays
-    weights.forget_path()
-    assert weights.now.tolist() == [0.25] and weights.iteration == 2
+    rows = np.array([[0.5, 0.5, 0.0], [0.0, 0.25, 0.0]], dtype=np.float32)
+    space = MetaparameterSpace({PATHWAY_WEIGHTS: Metaparameter(shape=(3,))})
+    schedule, weights = MetaparameterSchedule(space, {PATHWAY_WEIGHTS: rows}), GivenWeights()
+
+    def now():
+        values = schedule.named()
+        return weights.active(values), weights.alpha(values, torch.empty(0)).tolist()
+
+    assert now() == ([0, 1], [0.5, 0.5]) and not schedule.has_schedule
+    schedule.record_unchanged()
+    assert now() == ([1], [0.25]) and schedule.iteration == 1
+    schedule.record_unchanged()
+    assert now() == ([1], [0.25])  # the last row stays
+    schedule.forget_path()
+    assert now() == ([1], [0.25]) and schedule.iteration == 2
 
 
 # --------------------------------------------------------------------------------------

@@ -229,7 +229,7 @@ def test_params_round_trip_through_every_prefix(make):
         "meta__e1": 7,
         "student__hidden": 16,
         "optimizer__nesterov": True,
-        "meta_optimizer__momentum": 0.1,
+        "meta__clip": 0.1,
         "iterator_train__batch_size": 50,
         "lr": 0.01,
     }
@@ -393,7 +393,7 @@ def test_hypergradient_rows_refused_where_rows_are_not_alone(make, digits, logit
 
 
 def test_hypergradient_rows_refused_where_there_is_no_extra_pass(make, digits, logits):
-    with pytest.raises(ValueError, match="meta__hypergradient='exact' has none"):
+    with pytest.raises(ValueError, match="hypergradient='exact' has none"):
         make(meta__hypergradient_rows=16, meta__hypergradient="exact").fit(*digits, teacher_logits=logits)
 
 

@@ -23,7 +23,7 @@ from sklearn_kd import (
     ProcessDisplay,
     build_transforms,
 )
-from sklearn_kd.bilevel._hypergradient import METHODS, StepRecord
+from sklearn_kd.bilevel._hypergradient import METHODS, HypergradientEstimator
 from sklearn_kd.distpro._transforms import Conv1
 from sklearn_kd.teachers._features import MapTeacher
 from sklearn_kd.training._progress import Progress
@@ -120,7 +120,7 @@ def test_passes_of_a_step(method, forward, backward, make_distpro, images, monke
 
 
 def test_no_direction_is_counted_and_not_followed(make_distpro, images, monkeypatch):
-    found, take = [], StepRecord.hypergradient
+    found, take = [], HypergradientEstimator.hypergradient
 
     def sometimes(record, *args, **kwargs):
         h, loss = take(record, *args, **kwargs)
@@ -128,7 +128,7 @@ def test_no_direction_is_counted_and_not_followed(make_distpro, images, monkeypa
         record.directionless = len(found) % 2 == 1
         return (torch.full_like(h, torch.nan) if record.directionless else h), loss
 
-    monkeypatch.setattr(StepRecord, "hypergradient", sometimes)
+    monkeypatch.setattr(HypergradientEstimator, "hypergradient", sometimes)
     clf = make_distpro(search_epochs=2).fit(*images)
     assert clf.search_history_[:, "skipped_hypergradients"] == [2, 2]
     np.testing.assert_array_equal(clf.process_.raw[1], clf.process_.raw[0])
@@ -185,23 +185,23 @@ def test_pruned_pathways_are_not_run(make_distpro, images, process):
     assert [sum(t is ran for ran in RAN) for t in clf.transforms_] == [5, 10, 10, 0]
     assert clf.history_[:, "pathways"] == [3, 2]
     RAN.clear()
-    clf.set_params(tau=None).fit(*images)
+    clf.set_params(pathway_threshold=None).fit(*images)
     assert len(RAN) == 4 * 10
     RAN.clear()
-    clf.set_params(tau=0.1, weights="reversed", max_epochs=1).fit(*images)
+    clf.set_params(pathway_threshold=0.1, weights="reversed", max_epochs=1).fit(*images)
     assert len(RAN) == 4 * 5
 
 
 def test_a_teacher_that_nothing_is_made_of_is_not_asked(make_distpro, images, process, conv_teacher):
     asked = []
-    clf = make_distpro(process=process, tau=100.0, callbacks=[PerStep()])
+    clf = make_distpro(process=process, pathway_threshold=100.0, callbacks=[PerStep()])
     handle = conv_teacher.linear.register_forward_hook(lambda *_: asked.append(1))
     clf.fit(*images)
     before = len(asked)  # to find the layers and to try the pathways
-    clf.set_params(tau=None).fit(*images)
+    clf.set_params(pathway_threshold=None).fit(*images)
     assert len(asked) - 2 * before == 2 * 5
     handle.remove()
-    assert clf.set_params(tau=100.0).fit(*images).history_[-1, "pathways"] == 0
+    assert clf.set_params(pathway_threshold=100.0).fit(*images).history_[-1, "pathways"] == 0
 
 
 def test_prediction_runs_neither_teacher_nor_transforms(make_distpro, images, conv_teacher):
@@ -228,13 +228,15 @@ def test_teacher_is_left_as_it_was(make_distpro, images, conv_teacher):
 
 @pytest.mark.parametrize("weights", ["process", "equal", "final", "mean", "reversed"])
 def test_arms_start_alike_and_differ(weights, make_distpro, images, process):
-    clf = make_distpro(process=process, weights=weights, tau=None)
+    clf = make_distpro(process=process, weights=weights, pathway_threshold=None)
     start = weights_of(clone(clf).set_params(lr=0.0, max_epochs=1).fit(*images).student_.linear)
     of_none = DistilledClassifier(
         None, ConvNet, meta="none", lr=0.0, max_epochs=1, batch_size=32, random_state=0
     )
     assert torch.equal(start, weights_of(of_none.fit(*images).student_.linear))
-    other = make_distpro(process=process, weights="mean" if weights != "mean" else "final", tau=None)
+    other = make_distpro(
+        process=process, weights="mean" if weights != "mean" else "final", pathway_threshold=None
+    )
     assert not torch.equal(weights_of(clf.fit(*images).student_), weights_of(other.fit(*images).student_))
 
 
@@ -291,7 +293,7 @@ def test_a_process_brings_its_own_normalization(make_distpro, images):
     clf = make_distpro(process=process)  # normalization="biased_softmax", which a search would use
     assert clf.fit(*images).process_.normalization == "l1" and clf.history_[-1, "pathways"] == 8
     with pytest.raises(ValueError, match="normalization='l1', whose raw factors have no scale"):
-        clf.set_params(tau=0.5).fit(*images)
+        clf.set_params(pathway_threshold=0.5).fit(*images)
 
 
 # --------------------------------------------------------------------------------------
@@ -323,8 +325,12 @@ def test_clone_and_parameters(make_distpro, conv_teacher, process):
     )
     again = clone(clf)
     assert again.teacher is conv_teacher and again.get_params().keys() == params.keys()
-    again.set_params(tau=0.3, student__width=3, iterator_train__drop_last=True)
-    assert again.tau == 0.3 and again.get_params()["student__width"] == 3 and clf.student__width == 6
+    again.set_params(pathway_threshold=0.3, student__width=3, iterator_train__drop_last=True)
+    assert (
+        again.pathway_threshold == 0.3
+        and again.get_params()["student__width"] == 3
+        and clf.student__width == 6
+    )
 
 
 def test_clone_shares_a_fitted_estimator_as_teacher(make_distpro, images):
@@ -366,7 +372,7 @@ def test_cross_validation(make_distpro, images):
 
 
 def test_grids(make_distpro, images, process):
-    grid = {"weights": ["process", "equal", "mean"], "tau": [0.5, None], "student__width": [3]}
+    grid = {"weights": ["process", "equal", "mean"], "pathway_threshold": [0.5, None], "student__width": [3]}
     search = GridSearchCV(make_distpro(process=process), grid, cv=2, error_score="raise").fit(*images)
     assert len(search.cv_results_["params"]) == 6 and search.best_estimator_.student_.linear.in_features == 6
 
@@ -464,7 +470,7 @@ def test_a_checkpoint_takes_no_teacher(make_distpro, images, tmp_path):
     checkpoint = Checkpoint(dirname=tmp_path, monitor=None, f_pickle="net.pkl")
     clf = make_distpro(callbacks=[checkpoint]).fit(*images)
     net = pickle.loads((tmp_path / "net.pkl").read_bytes())
-    assert net.teacher is None and len(net.history) == 2
+    assert net.objective.teacher is None and len(net.history) == 2
     x = torch.tensor(images[0])
     torch.testing.assert_close(net.module_.eval()(x), clf.student_.eval()(x))
     torch.testing.assert_close(weights_of(net.transforms_), weights_of(clf.transforms_))

@@ -5,7 +5,6 @@ import pytest
 from conftest import ConvNet
 from sklearn.frozen import FrozenEstimator
 from sklearn.tree import DecisionTreeClassifier
-from sklearn_kd.distpro._net import DistProNet
 from skorch import NeuralNetClassifier
 from skorch.callbacks import EarlyStopping
 from test_process import make_process
@@ -14,6 +13,7 @@ from torch import nn
 from sklearn_kd import DistilledClassifier
 from sklearn_kd.distpro._transforms import Conv1
 from sklearn_kd.meta import Hyperopt, Linear
+from sklearn_kd.training._net import TrainingNet
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def no_training(monkeypatch):
     def train_step(*args, **kwargs):
         raise AssertionError("trained before the input was refused")
 
-    monkeypatch.setattr(DistProNet, "train_step", train_step)
+    monkeypatch.setattr(TrainingNet, "train_step", train_step)
 
 
 class Flat(ConvNet):
@@ -96,12 +96,16 @@ def three_stages():
         ({"distance": "hlc"}, ValueError, "Did you mean 'hcl'"),
         ({"distance": lambda a, b: (a - b) ** 2}, ValueError, "one number"),
         ({"distance": lambda a, b: 0.0}, ValueError, "one number.*float"),
-        ({"normalization": "softmax", "tau": 0.5}, ValueError, "no scale.*Set tau=None"),
+        (
+            {"normalization": "softmax", "pathway_threshold": 0.5},
+            ValueError,
+            "no scale.*Set pathway_threshold=None",
+        ),
         ({"normalization": "softmux"}, ValueError, "'normalization' parameter"),
         ({"weights": "last"}, ValueError, "'weights' parameter"),
         ({"search_epochs": 0}, ValueError, "'search_epochs' parameter"),
-        ({"validation_fraction": 1.0}, ValueError, "'search_fraction' parameter"),
-        ({"importance_lr": -1.0}, ValueError, "'alpha_lr' parameter"),
+        ({"validation_fraction": 1.0}, ValueError, "'validation_fraction' parameter"),
+        ({"importance_lr": -1.0}, ValueError, "'importance_lr' parameter"),
         ({"meta": "lines"}, ValueError, r"meta='lines' is not known. Did you mean 'linear'"),
         ({"meta": "hyperopt"}, ValueError, "is one of \\['gradient', 'linear'\\]"),
         ({"meta": Hyperopt()}, ValueError, "takes no hypergradient.*overrides takes_hypergradient"),
@@ -109,7 +113,9 @@ def three_stages():
         ({"meta": Linear(form="curve")}, ValueError, "form='curve'"),
         ({"meta": 3}, ValueError, "'meta' parameter"),
         ({"e2": -1}, ValueError, "'e2' parameter"),
-        ({"meta__lr": -1.0}, ValueError, "'meta_lr' parameter"),
+        ({"meta__lr": -1.0}, ValueError, "^meta: lr=-1.0 must be a number of at least 0"),
+        ({"meta__hypergradient_rows": 8}, ValueError, "of whole batches.*Set meta__hypergradient_rows=None"),
+        ({"meta__val_temperature": 0.5}, ValueError, "at T_val = 1. Set meta__val_temperature=1.0"),
         ({"logit_weight": "found"}, ValueError, "'logit_weight' parameter"),
         ({"logit_weight": "learned", "weights": "equal"}, ValueError, "Give logit_weight as a number"),
         (
@@ -128,11 +134,14 @@ def three_stages():
             "logit_weight=0.0, but the given process has a path of lambda1 and T. Set logit_weight='learned'",
         ),
         ({"teacher": ConvNet(3), "logit_weight": "learned"}, ValueError, "does not know all of the 10"),
-        ({"tau": "half"}, ValueError, "'tau' parameter"),
+        ({"pathway_threshold": "half"}, ValueError, "'pathway_threshold' parameter"),
         ({"process": 3}, ValueError, "'process' parameter"),
         ({"process": "nowhere.npz"}, FileNotFoundError, "nowhere"),
         ({"student__wdth": 3}, TypeError, "wdth"),
-        ({"meta_optimizer__lr": 3}, TypeError, "unexpected parameter"),
+        ({"meta__e1": 3}, TypeError, "Give e1=3 itself"),
+        ({"meta__optimizer__lr": 3}, TypeError, "takes no 'optimizer__lr'"),
+        ({"loss__temperature_bounds": (1, 3)}, TypeError, "unexpected parameter"),
+        ({"execution": "compiled"}, ValueError, "is not known.*\\['eager', 'bfloat16'\\]"),
         ({"optimizer__momentun": 0.9}, TypeError, "Did you mean 'optimizer__momentum'"),
         ({"callbacks__stop__patience": 2}, TypeError, "no such callback"),
         (

@@ -61,7 +61,7 @@ CASES = {
     "bounds beside a search": (
         {"meta": Random(), "loss__temperature_bounds": (1.0, 20.0)},
         [
-            r"loss__temperature_bounds=\(1.0, 20.0\) beside meta=Random\(\), which draws T from 0.1 to 10 "
+            r"temperature_bounds=\(1.0, 20.0\) of the loss beside meta=Random\(\), which draws T from 0.1 to 10 "
             r"\(set meta=Random\(log10_temperature=\(0, 1.3\)\)\)"
         ],
     ),
@@ -127,13 +127,13 @@ def test_a_search_over_meta_says_nothing_of_e1(make, digits):
 
 def test_a_given_process_has_its_own_normalization(make_distpro, images):
     process = make_distpro(max_epochs=1).fit(*images).process_
-    clf = make_distpro(process=process, normalization="softmax", g=3.0)
+    clf = make_distpro(process=process, normalization="softmax", softmax_bias=3.0)
     with pytest.warns(UserWarning) as found:
         clf.fit(*images)
     assert str(found[0].message) == (
         "Without effect: normalization='softmax' beside a given process, whose own "
-        "normalization='biased_softmax' counts (leave it out, or search with it: process=None); g=3.0 beside "
-        "a given process, whose own g=1.0 counts (leave it out, or search with it: process=None)."
+        "normalization='biased_softmax' counts (leave it out, or search with it: process=None); softmax_bias=3.0 "
+        "beside a given process, whose own g=1.0 counts (leave it out, or search with it: process=None)."
     )
     plain = make_distpro(process=process).fit(*images)
     assert all(
@@ -144,9 +144,15 @@ def test_a_given_process_has_its_own_normalization(make_distpro, images):
 @pytest.mark.parametrize(
     "params, match",
     [
-        ({"normalization": "softmax", "g": 2.0}, r"g=2.0 beside normalization='softmax'.*'biased_softmax'"),
+        (
+            {"normalization": "softmax", "softmax_bias": 2.0},
+            r"softmax_bias=2.0 beside normalization='softmax'.*'biased_softmax'",
+        ),
         ({"temperature": 2.0}, r"temperature=2.0 beside logit_weight=0.0, .*\(set logit_weight\)"),
-        ({"meta__lr": 0.1}, r"meta__lr=0.1 beside logit_weight=0.0.*\(the rate of the factors is alpha_lr\)"),
+        (
+            {"meta__lr": 0.1},
+            r"meta__lr=0.1 beside logit_weight=0.0.*\(the rate of the factors is importance_lr\)",
+        ),
         ({"meta": Linear(2, 2), "e2": 7}, r"e2=7 beside meta=Linear\(e1=2, e2=2\), whose own e2=2 counts"),
     ],
 )

@@ -11,9 +11,26 @@ from skorch.callbacks import EarlyStopping
 
 from sklearn_kd import meta
 from sklearn_kd.bilevel import _hypergradient as _bilevel
+from sklearn_kd.losses import LogitDistillation
 from sklearn_kd.meta._gradient import _FORMS
-from sklearn_kd.meta._path import Metaparameters
+from sklearn_kd.meta._path import MetaOptimizer, MetaparameterPath
+from sklearn_kd.meta._space import MetaparameterSpace
 from sklearn_kd.training import _stacked as _together
+
+SPACE = MetaparameterSpace(LogitDistillation().metaparameters(n_classes=10))
+
+
+def make_path(lambda1, temperature, space=SPACE, **steps):
+    """The path of lambda1 and T with one optimizer for both."""
+    return MetaparameterPath(
+        space, {"lambda1": lambda1, "temperature": temperature}, {"loss": MetaOptimizer(**steps)}
+    )
+
+
+def make_context(evaluate_all, seed=0):
+    return meta.StartContext(
+        {"lambda1": 0.5, "temperature": 1.0}, SPACE, np.random.default_rng(seed), evaluate_all
+    )
 
 
 @pytest.mark.parametrize("form", ["anchored", "values", "increments"])
@@ -50,11 +67,12 @@ def test_linear_equals_gradient_where_the_path_is_a_line(form, make, digits, log
         return gamma * b @ c, torch.tensor(0.0)
 
     def by_theta(self, hypergradient):  # constant in log T, not in T
-        return descend(self, hypergradient / torch.stack([torch.ones(()), self.temperature]))
+        temperature = self.named()["temperature"]
+        return descend(self, hypergradient / torch.tensor([1.0, temperature]))
 
-    descend = Metaparameters.descend
-    monkeypatch.setattr(_bilevel.StepRecord, "hypergradient", constant)
-    monkeypatch.setattr(Metaparameters, "descend", by_theta)
+    descend = MetaparameterPath.descend
+    monkeypatch.setattr(_bilevel.HypergradientEstimator, "hypergradient", constant)
+    monkeypatch.setattr(MetaparameterPath, "descend", by_theta)
     paths = {}
     for name, strategy in (
         ("gradient", meta.Gradient()),
@@ -118,8 +136,8 @@ def test_golden_path(make, digits, logits):
 
 def test_projection_keeps_the_bounds(make, digits, logits):
     """Steps and predictions far too long end on the bounds, not beyond them."""
-    for strategy in (meta.Gradient(), meta.Linear(3, 20, form="increments")):
-        clf = make(meta=strategy, meta__lr=1e4, loss__temperature_bounds=(0.5, 3.0), max_epochs=4)
+    for strategy in (meta.Gradient(lr=1e4), meta.Linear(3, 20, form="increments", lr=1e4)):
+        clf = make(meta=strategy, loss__temperature_bounds=(0.5, 3.0), max_epochs=4)
         path = clf.fit(*digits, teacher_logits=logits).metaparameter_path_
         assert path["lambda1"].min() >= 0 and path["lambda1"].max() <= 1
         assert path["temperature"].min() >= 0.5 and path["temperature"].max() <= 3
@@ -127,10 +145,10 @@ def test_projection_keeps_the_bounds(make, digits, logits):
 
 
 def test_non_finite_hypergradient_moves_nothing():
-    m = Metaparameters(0.4, 2.0)
+    m = make_path(0.4, 2.0)
     for h in ([np.nan, 1.0], [1.0, np.inf], [0.1, 0.05]):
         m.record(m.descend(torch.tensor(h)), torch.tensor(1.0))
-    path = m.path()
+    path = m.table()
     np.testing.assert_array_equal(path["lambda1"][:2], 0.4)
     np.testing.assert_array_equal(path["temperature"][:2], 2.0)
     assert path["lambda1"][2] == pytest.approx(0.3)
@@ -197,11 +215,10 @@ def test_hyperopt_is_hyperopts_own_algorithm():
         show_progressbar=False,
     )
     strategy = meta.Hyperopt(n_trials=14, n_startup_trials=4)
-    evaluate_all = lambda settings, n_jobs=None: [loss(*start) for start in settings]  # noqa: E731
-    setting = meta.Setting(0.5, 1.0, np.random.default_rng(5), evaluate_all)
-    best = strategy.start(setting)
+    evaluate_all = lambda settings, n_jobs=None: [loss(**start) for start in settings]  # noqa: E731
+    best = strategy.start(make_context(evaluate_all, seed=5))
     np.testing.assert_array_equal(strategy.trials_["lambda1"], done.vals["lambda1"])
-    assert best[0] == done.argmin["lambda1"]
+    assert best["lambda1"] == done.argmin["lambda1"]
 
 
 def test_random_search(make, digits, logits):
@@ -241,9 +258,10 @@ def test_several_settings_are_evaluated_as_each_alone(make, digits, logits):
     class Better(meta.Strategy):
         learns_from_validation = True
 
-        def start(self, setting):
-            tried = [(0.1, 1.0), (0.5, 4.0), (0.9, 2.0)]
-            self.losses = setting.evaluate_all(tried), [setting.evaluate(*start) for start in tried]
+        def start(self, context):
+            pairs = [(0.1, 1.0), (0.5, 4.0), (0.9, 2.0)]
+            tried = [{"lambda1": lambda1, "temperature": temperature} for lambda1, temperature in pairs]
+            self.losses = context.evaluate_all(tried), [context.evaluate(**start) for start in tried]
             return tried[0]
 
     losses = make(meta=Better()).fit(*digits, teacher_logits=logits).strategy_.losses
@@ -258,10 +276,10 @@ def test_counts_of_trials_are_checked(strategy, make, digits, logits):
 
 
 def test_no_trial_with_a_finite_loss():
-    setting = meta.Setting(0.5, 1.0, np.random.default_rng(0), lambda s, n_jobs=None: [np.nan] * len(s))
+    context = make_context(lambda settings, n_jobs=None: [np.nan] * len(settings))
     for strategy in (meta.Random(n_trials=3), meta.Hyperopt()):
         with pytest.raises(ValueError, match=r"None of . trials has a finite validation loss"):
-            strategy.start(setting)
+            strategy.start(context)
 
 
 def test_own_strategy(make, digits, logits):
@@ -312,21 +330,22 @@ def test_random_start(make, digits, logits):
     assert all(1 <= row["temperature"] <= 10 for row in starts)
 
 
-@pytest.mark.parametrize("coordinates", ["log", "raw"])
+@pytest.mark.parametrize("coordinates", ["own", "raw"])
 @pytest.mark.parametrize("clip", [None, 0.01])
 def test_coordinates_and_clipping(coordinates, clip):
     """One step of rate 0.5 from (0.4, 2) along h = (0.1, −0.3) by lambda1 and T, by hand."""
-    m = Metaparameters(0.4, 2.0, coordinates=coordinates, clip=clip, lr=0.5)
+    space = SPACE if coordinates == "own" else SPACE.in_raw_coordinates()
+    m = make_path(0.4, 2.0, space, clip=clip, params={"lr": 0.5})
     lambda1, temperature = m.descend(torch.tensor([0.1, -0.3])).tolist()
-    by_theta = np.array([0.1, -0.3 * (2 if coordinates == "log" else 1)])
+    by_theta = np.array([0.1, -0.3 * (2 if coordinates == "own" else 1)])
     step = -0.5 * (by_theta if clip is None else np.clip(by_theta, -clip, clip))
     assert lambda1 == pytest.approx(0.4 + step[0])
-    assert temperature == pytest.approx(2 * np.exp(step[1]) if coordinates == "log" else 2 + step[1])
+    assert temperature == pytest.approx(2 * np.exp(step[1]) if coordinates == "own" else 2 + step[1])
 
 
 def test_the_line_is_in_the_coordinates_that_are_learned(make, digits, logits):
     """Predicted values lie on a line in log T, or in T."""
-    for coordinates, function in (("log", np.log), ("raw", np.asarray)):
+    for coordinates, function in (("own", np.log), ("raw", np.asarray)):
         settings = {"temperature": 2.0, "meta__coordinates": coordinates, "max_epochs": 3}
         path = make(e1=5, e2=5, **settings).fit(*digits, teacher_logits=logits).metaparameter_path_
         predicted = function(path["temperature"][5:10])
@@ -390,6 +409,7 @@ class Counted(meta.Gradient):
     """Asks for a hypergradient in iterations 2 and 3 of six, and writes down what it is told."""
 
     def __init__(self, told):
+        super().__init__()
         self.told = told
 
     def takes_hypergradient(self, iteration):
@@ -400,7 +420,7 @@ class Counted(meta.Gradient):
         now = metaparameters.iteration
         values = metaparameters.trajectory(0, now)
         assert torch.equal(values[-1], metaparameters.trajectory(now, now)[0])
-        assert metaparameters.after(0)[0] == 0.5 and len(values) == now + 1
+        assert metaparameters.values_after(0)["lambda1"] == 0.5 and len(values) == now + 1
         self.told.append(("predicts", now))
         return values[-1] + 0.001
 
@@ -431,14 +451,14 @@ def test_adam_counts_anew_where_a_warm_fit_goes_on(make, digits, logits):
 
 def test_a_hypergradient_that_is_skipped_is_a_point_at_which_nothing_moved(make, digits, logits, monkeypatch):
     """The line goes through the path as it was; the cycle does not depend on what was skipped."""
-    taken, hypergradient = [], _bilevel.StepRecord.hypergradient
+    taken, hypergradient = [], _bilevel.HypergradientEstimator.hypergradient
 
     def sometimes(record, *args, **kwargs):
         h, val_loss = hypergradient(record, *args, **kwargs)
         taken.append(1)
         return (torch.full_like(h, torch.nan) if len(taken) == 2 else h), val_loss
 
-    monkeypatch.setattr(_bilevel.StepRecord, "hypergradient", sometimes)
+    monkeypatch.setattr(_bilevel.HypergradientEstimator, "hypergradient", sometimes)
     clf = make(meta="linear", e1=4, e2=9, optimizer=torch.optim.Adam, lr=0.01)
     with pytest.warns(UserWarning, match="1 hypergradients that were not finite"):
         path = clf.fit(*digits, teacher_logits=logits).metaparameter_path_

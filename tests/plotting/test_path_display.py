@@ -3,15 +3,22 @@
 import matplotlib
 import numpy as np
 import pytest
+import torch.nn.functional as F
 
 from sklearn_kd import MetaparameterPathDisplay
-from sklearn_kd.meta._path import PATH_DTYPE
+from sklearn_kd.losses import DistillationLoss, LogitDistillation, Metaparameter
+from sklearn_kd.meta._path import path_dtype
+from sklearn_kd.meta._space import MetaparameterSpace
 
 matplotlib.use("Agg")
 
 
+def empty_path(n, **entries):
+    return np.zeros(n, dtype=path_dtype(MetaparameterSpace(entries)))
+
+
 def path(n=10, lambda1=0.5, predicted=()):
-    rows = np.zeros(n, dtype=PATH_DTYPE)
+    rows = empty_path(n, **LogitDistillation().metaparameters(n_classes=10))
     rows["iteration"], rows["lambda1"], rows["temperature"] = np.arange(n), lambda1, 2.0
     rows["predicted"][list(predicted)] = True
     return rows
@@ -45,3 +52,73 @@ def test_from_estimator(make, digits, logits):
     assert display.lines_[0].get_color() == "red" and display.figure_ is display.axes_[0].figure
     again = MetaparameterPathDisplay.from_estimator(clf, axes=display.axes_)
     assert again.figure_ is display.figure_
+
+
+def test_lambda1_and_temperature_keep_their_labels():
+    display = MetaparameterPathDisplay.from_path(path())
+    assert [ax.get_ylabel() for ax in display.axes_] == ["lambda1\n(weight of the labels)", "temperature T"]
+    assert display.axes_[0].get_ylim() == (-0.03, 1.03) != display.axes_[1].get_ylim()
+
+
+class ThreeNumbers(DistillationLoss):
+    """A softened term, the labels, and a pull towards even probabilities."""
+
+    def metaparameters(self, n_classes):
+        return {
+            "alpha": Metaparameter(1.0, bounds=(0, 5)),
+            "beta": Metaparameter(0.5, bounds=(0, 5)),
+            "temperature": Metaparameter(2.0, bounds=(1, 10), coordinate="log"),
+        }
+
+    def loss(self, logits, teacher_logits, labels, *, alpha, beta, temperature):
+        soft = F.cross_entropy(
+            logits / temperature, (teacher_logits / temperature).softmax(1), reduction="none"
+        )
+        even = -logits.log_softmax(1).mean(1)
+        return F.cross_entropy(logits, labels, reduction="none") + alpha * soft + beta * even
+
+
+class ByClass(DistillationLoss):
+    """A lambda1 for each class."""
+
+    def metaparameters(self, n_classes):
+        return {"lambda1": Metaparameter(0.5, shape=(n_classes,), bounds=(0, 1))}
+
+    def loss(self, logits, teacher_logits, labels, *, lambda1):
+        soft = F.cross_entropy(logits, teacher_logits.softmax(1), reduction="none")
+        share = lambda1[labels]
+        return share * F.cross_entropy(logits, labels, reduction="none") + (1 - share) * soft
+
+
+def test_three_numbers_are_three_panels(make, digits, logits):
+    clf = make(loss=ThreeNumbers()).fit(*digits, teacher_logits=logits)
+    display = MetaparameterPathDisplay.from_estimator(clf)
+    assert [ax.get_ylabel() for ax in display.axes_] == ["alpha", "beta", "temperature T"]
+    for ax, line, name in zip(display.axes_, display.lines_, ("alpha", "beta", "temperature"), strict=True):
+        assert ax.lines[:] == [line] and np.ptp(line.get_ydata()) > 0
+        np.testing.assert_array_equal(line.get_ydata(), clf.metaparameter_path_[name])
+
+
+def test_an_array_is_thin_lines_and_their_mean(make, digits, logits):
+    clf = make(loss=ByClass()).fit(*digits, teacher_logits=logits)
+    display = MetaparameterPathDisplay.from_estimator(clf)
+    (ax,), (mean,), values = display.axes_, display.lines_, clf.metaparameter_path_["lambda1"]
+    assert values.shape == (clf.n_iter_, 10) and np.ptp(values[-1]) > 0
+    assert ax.get_ylim() == (-0.03, 1.03)
+    np.testing.assert_allclose(mean.get_ydata(), values.mean(axis=1))
+    thin = ax.lines[1:]
+    np.testing.assert_array_equal([line.get_ydata() for line in thin], values.T)
+    assert all(line.get_linewidth() < mean.get_linewidth() for line in thin)
+    again = MetaparameterPathDisplay.from_path([clf.metaparameter_path_] * 2)
+    assert len(again.axes_[0].lines) == 1 + 2 * 10
+
+
+def test_what_cannot_be_drawn():
+    one, other = empty_path(5, alpha=Metaparameter(1.0)), empty_path(5, alpha=Metaparameter(1.0, shape=(2,)))
+    with pytest.raises(ValueError, match="of different metaparameters"):
+        MetaparameterPathDisplay.from_path([one, other])
+    with pytest.raises(ValueError, match="nothing to draw"):
+        MetaparameterPathDisplay.from_path(empty_path(5))
+    axes = MetaparameterPathDisplay.from_path(path()).axes_
+    with pytest.raises(ValueError, match=r"axes has 2 axes; the path has the metaparameters \['alpha'\]"):
+        MetaparameterPathDisplay.from_path(one, axes=axes)

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from sklearn_kd.meta import _path as _metaparameters
+from sklearn_kd.meta import _path
 from sklearn_kd.runtime import _devices
 from sklearn_kd.training import _cuda_graph as _capture
 from sklearn_kd.training import _net
@@ -76,7 +76,7 @@ def captured(monkeypatch):
     """Fits capture their iterations in tapes, and no number is free to read."""
     monkeypatch.setattr(_net, "why_not_captured", lambda *_, **__: None)
     monkeypatch.setattr(_capture.CapturedIterations.__init__, "__defaults__", (TapeGraph,))
-    monkeypatch.setattr(_metaparameters, "reading_is_free", lambda tensor: False)
+    monkeypatch.setattr(_path, "reading_is_free", lambda tensor: False)
     monkeypatch.setattr(_devices, "reading_is_free", lambda tensor: False)
     monkeypatch.setattr(TapeGraph, "captures", 0)
 

@@ -10,10 +10,11 @@ from sklearn.exceptions import ConvergenceWarning
 from skorch.callbacks import Callback, GradientNormClipping
 from torch import nn
 
-from sklearn_kd.bilevel._hypergradient import StepRecord
+from sklearn_kd.bilevel._hypergradient import HypergradientEstimator
 from sklearn_kd.inputs._data import DistillationData, SplitData
-from sklearn_kd.meta import PAPER_SETTINGS
-from sklearn_kd.meta import _path as _metaparameters
+from sklearn_kd.losses import LogitDistillation
+from sklearn_kd.meta import PAPER_SETTINGS, _path
+from sklearn_kd.meta._space import MetaparameterSpace
 from sklearn_kd.runtime import _devices
 from sklearn_kd.runtime._snapshots import undo_where
 from sklearn_kd.training import _net
@@ -31,7 +32,7 @@ OPTIMIZERS = {
 def reading(request, monkeypatch):
     """Both ways: with the optimizer not called, and with its step undone by the device."""
     if request.param == "no number can be read":
-        for module in (_devices, _metaparameters, _net):
+        for module in (_devices, _path, _net):
             monkeypatch.setattr(module, "reading_is_free", lambda tensor: False)
     return request.param
 
@@ -62,9 +63,10 @@ class Spoils(Callback):
 def everything(net):
     """Weights, buffers, states of both optimizers, and the metaparameters."""
     weights = copy.deepcopy(net.module_.state_dict())
-    knobs = net.metaparameters
-    states = [copy.deepcopy(o.state_dict()["state"]) for o in (net.optimizer_, knobs._optimizer)]
-    return weights, states[0], states[1], knobs._theta.detach().clone(), knobs._now.clone()
+    path = net.metaparameters
+    (group,) = path._groups
+    states = [copy.deepcopy(o.state_dict()["state"]) for o in (net.optimizer_, group._optimizer)]
+    return weights, states[0], states[1], group.theta.detach().clone(), path._now.clone()
 
 
 def unequal(a, b):
@@ -134,7 +136,7 @@ def test_both_ways_are_one(make, digits, logits, monkeypatch):
             return clf.fit(*digits, teacher_logits=logits)
 
     read = fit()
-    for module in (_devices, _metaparameters, _net):
+    for module in (_devices, _path, _net):
         monkeypatch.setattr(module, "reading_is_free", lambda tensor: False)
     unread = fit()
     np.testing.assert_allclose(
@@ -168,13 +170,13 @@ def test_runs_are_counted_over_the_ends_of_epochs(make, digits, logits):
 
 
 def test_infinite_hypergradients_are_not_followed(make, digits, logits, monkeypatch, reading):
-    take = StepRecord.hypergradient
+    take = HypergradientEstimator.hypergradient
 
     def infinite(record, *args, **kwargs):
         h, loss = take(record, *args, **kwargs)
         return h * torch.inf, loss
 
-    monkeypatch.setattr(StepRecord, "hypergradient", infinite)
+    monkeypatch.setattr(HypergradientEstimator, "hypergradient", infinite)
     clf = make(meta="gradient", meta__clip=1.0, meta__lr=0.1, max_epochs=1)
     with pytest.warns(ConvergenceWarning, match="0 of .* hypergradients that were not finite"):
         clf.fit(*digits, teacher_logits=logits)
@@ -213,13 +215,14 @@ def test_metaparameters_stay_within_bounds_at_any_rate(make, digits, logits):
         assert ((path["temperature"] >= 1) & (path["temperature"] <= 10)).all()
 
 
-def test_a_plan_that_is_not_finite_leaves_them_where_they_are():
-    knobs = _metaparameters.Metaparameters(0.25, 2.0)
-    knobs.plan(torch.tensor([[torch.nan, 0.0], [2.0, torch.inf]]))
-    knobs.follow_plan()
-    knobs.follow_plan()
-    np.testing.assert_allclose(knobs.path()["lambda1"], [0.25, 1])
-    np.testing.assert_allclose(knobs.path()["temperature"], [1, 2])
+def test_a_schedule_that_is_not_finite_leaves_them_where_they_are():
+    space = MetaparameterSpace(LogitDistillation().metaparameters(n_classes=10))
+    path = _path.MetaparameterPath(space, {"lambda1": 0.25, "temperature": 2.0})
+    path.schedule(torch.tensor([[torch.nan, 0.0], [2.0, torch.inf]]))
+    path.apply_scheduled()
+    path.apply_scheduled()
+    np.testing.assert_allclose(path.table()["lambda1"], [0.25, 1])
+    np.testing.assert_allclose(path.table()["temperature"], [1, 2])
 
 
 @pytest.mark.parametrize("meta", ["none", "naive", "random", "gradient", "linear"])

@@ -9,37 +9,36 @@ import numpy as np
 import pytest
 import torch
 from sklearn.exceptions import ConvergenceWarning
-from sklearn_kd.training._distillation_net import DistillationNet
 from skorch.callbacks import EarlyStopping
 from torch import nn
 
 from sklearn_kd import CNNStudent, MLPStudent
 from sklearn_kd.inputs._data import DistillationData, SplitData
+from sklearn_kd.losses import LogitDistillation
+from sklearn_kd.losses._objective import LogitObjective
 from sklearn_kd.losses._targets import Targets
 from sklearn_kd.meta import Fixed, Gradient, Strategy
-from sklearn_kd.meta._path import Metaparameters
+from sklearn_kd.meta._path import MetaparameterPath
+from sklearn_kd.meta._space import MetaparameterSpace
 from sklearn_kd.training import _stacked as _together
+from sklearn_kd.training._execution import Execution
+from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._stacked import train_alone, train_together, why_not_together
 from sklearn_kd.training._trials import trial_losses
 
 STARTS = ((0.2, 1.0), (0.5, 4.0), (0.9, 0.5))
 
 
-def made_net(student, lambda1, temperature, **params):
+def made_net(student, lambda1, temperature, *, temperature_scaling="hinton", **params):
     quick = {"lr": 0.1, "max_epochs": 3, "batch_size": 32, "verbose": 0, "strategy": Fixed()}
-    return DistillationNet(
+    loss = LogitDistillation(temperature_scaling=temperature_scaling)
+    space = MetaparameterSpace(loss.metaparameters(n_classes=10))
+    return TrainingNet(
         copy.deepcopy(student),
-        metaparameters=Metaparameters(lambda1, temperature),
+        objective=LogitObjective(loss),
+        metaparameters=MetaparameterPath(space, {"lambda1": lambda1, "temperature": temperature}),
         classes=np.arange(10),
-        **(
-            {
-                "loss__temperature_scaling": "hinton",
-                "meta__val_temperature": 1.0,
-                "meta__hypergradient": "finite_difference",
-            }
-            | quick
-            | params
-        ),
+        **(quick | params),
     ).initialize()
 
 
@@ -97,7 +96,7 @@ def assert_equal_within_rounding(apart, together):
             assert [e.get(field) for e in one.history] == [e.get(field) for e in other.history]
         assert len(one.history[-1]["batches"]) == len(other.history[-1]["batches"])
         for field in ("lambda1", "temperature", "val_loss", "predicted"):
-            paths = (net.metaparameters.path()[field] for net in (one, other))
+            paths = (net.metaparameters.table()[field] for net in (one, other))
             np.testing.assert_array_equal(*paths)
         assert other.val_temperature_ == pytest.approx(one.val_temperature_, rel=1e-4)
 
@@ -117,7 +116,7 @@ def always(monkeypatch):
         {"optimizer": torch.optim.Adam, "lr": 3e-3},
         {"optimizer": torch.optim.AdamW, "lr": 3e-3, "optimizer__weight_decay": 0.1},
         {"optimizer__param_groups": [("*bias", {"lr": 0.02})]},
-        {"loss__temperature_scaling": "none", "meta__val_temperature": "auto"},
+        {"temperature_scaling": "none", "val_temperature": "auto"},
         {"iterator_train__drop_last": True, "iterator_train__shuffle": False},
     ],
     ids=str,
@@ -230,7 +229,7 @@ def test_one_that_diverges_keeps_finite_weights_and_disturbs_nobody(rows):
         assert_equal_within_rounding(apart[k : k + 1], together[k : k + 1])
     for one, other in zip(apart[1].module_.parameters(), together[1].module_.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
-    assert len(together[1].metaparameters.path()) == len(apart[1].metaparameters.path())
+    assert len(together[1].metaparameters.table()) == len(apart[1].metaparameters.table())
 
 
 def test_an_interrupt_ends_all_and_keeps_what_was_learned(rows, monkeypatch):
@@ -299,7 +298,8 @@ def mlp(*more):
         ([mlp()] * 2, {"optimizer": torch.optim.LBFGS}, "LBFGS takes its step weight by weight"),
         ([mlp()] * 2, {"callbacks": [EarlyStopping(monitor="train_loss")]}, "callbacks"),
         ([mlp()] * 2, {"verbose": 1}, "verbose"),
-        ([mlp()] * 2, {"compile": True}, "compile"),
+        ([mlp()] * 2, {"execution": Execution(compile=True)}, "execution='compiled'"),
+        ([mlp()] * 2, {"execution": Execution(autocast=True)}, "bfloat16 and CUDA graphs"),
         ([mlp()] * 2, {"strategy": Gradient()}, "Gradient moves the metaparameters"),
         ([mlp()] * 2, {"strategy": Moving()}, "Moving moves the metaparameters"),
     ],
@@ -320,7 +320,7 @@ def test_reasons_against(students, params, match, rows):
         ({"optimizer__momentum": 0.9}, "optimizer"),
         ({"batch_size": 16}, "rows and batches"),
         ({"max_epochs": 4}, "max_epochs"),
-        ({"loss__temperature_scaling": "none"}, "temperature_scaling"),
+        ({"temperature_scaling": "none"}, "loss"),
     ],
     ids=str,
 )
