@@ -12,8 +12,8 @@ from sklearn_kd.estimators._classifier import DistilledClassifier
 from sklearn_kd.estimators._distpro import DistProClassifier
 from sklearn_kd.plotting._path_display import MetaparameterPathDisplay
 from sklearn_kd.plotting._process_display import ProcessDisplay
+from sklearn_kd.students._architectures import CNNStudent, MLPStudent
 from sklearn_kd.students._resnet import CIFARResNet
-from sklearn_kd.students._students import CNNStudent, MLPStudent
 
 __all__ = [
     "CIFARResNet",

@@ -31,7 +31,7 @@ from sklearn_kd.meta import STRATEGIES
 from sklearn_kd.runtime._global_lock import turn
 from sklearn_kd.runtime._processes import count_processes, default_n_jobs, one_by_one, one_thread_per_process
 from sklearn_kd.runtime._torch_modes import ordinary_torch
-from sklearn_kd.students._students import MLPStudent
+from sklearn_kd.students._architectures import MLPStudent
 from sklearn_kd.teachers._adapters import make_teacher, set_open_seeds
 from sklearn_kd.teachers._class_alignment import checked_teacher_classes
 from sklearn_kd.teachers._given_logits import checked_logits

@@ -37,7 +37,8 @@ from sklearn_kd.runtime._global_lock import turn
 from sklearn_kd.runtime._memory import held_of, mebibytes, needing_less, out_of_memory_named, size_of
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.runtime._torch_modes import ordinary_torch
-from sklearn_kd.students._students import build_student, check_student, in_float32
+from sklearn_kd.students._checks import check_student
+from sklearn_kd.students._factory import build_student, in_float32
 from sklearn_kd.teachers._adapters import make_teacher, without_training
 from sklearn_kd.teachers._logit_checks import name_of, naming_rows, refuse_wrong_numbers
 from sklearn_kd.teachers._networks import NetworkTeacher

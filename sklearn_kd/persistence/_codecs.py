@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from sklearn_kd.files._limits import TooLargeError, check_asked, parsed_json
 from sklearn_kd.meta import STRATEGIES, Strategy
+from sklearn_kd.students._architectures import CNNStudent, MLPStudent
 from sklearn_kd.students._resnet import CIFARResNet
-from sklearn_kd.students._students import CNNStudent, MLPStudent
 from sklearn_kd.training._divergence import has_finite_state
 
 STUDENTS: dict[str, type[nn.Module]] = {

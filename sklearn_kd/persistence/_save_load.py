@@ -55,7 +55,8 @@ from sklearn_kd.persistence._codecs import (
 from sklearn_kd.persistence._container import Content, checked_path, packed, unpacked
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.runtime._torch_modes import ordinary_torch
-from sklearn_kd.students._students import build_student, check_student_output, in_float32, makes_students
+from sklearn_kd.students._checks import check_student_output
+from sklearn_kd.students._factory import build_student, in_float32, makes_students
 from sklearn_kd.training._distillation_net import DistillationNet
 
 # Attributes of the net about how its training ended.

@@ -15,7 +15,7 @@ from torch import nn
 
 from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent, compare_methods
 from sklearn_kd.inputs._data import split_rows
-from sklearn_kd.students._students import build_student
+from sklearn_kd.students._factory import build_student
 
 ModelOutput = namedtuple("ModelOutput", "loss logits")
 
