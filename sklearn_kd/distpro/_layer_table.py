@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_kd.layers._hooks import find_layers
+from sklearn_kd.layers._find import find_layers
 from sklearn_kd.layers._trace import Call, FeatureMap, Trace
 from sklearn_kd.teachers._features import MapTeacher, network_of
 
@@ -141,7 +141,7 @@ def layer_table(network: Any, samples: Any, layers: str | Sequence[str] = "auto"
 
 
 def _row(layer: str, call: Call, found: FeatureMap, stage: int | None) -> LayerRow:
-    return LayerRow(layer, type(call.module).__name__, found.of_one_sample, found.order, found.where, stage)
+    return LayerRow(layer, type(call.module).__name__, found.sample_shape, found.order, found.where, stage)
 
 
 def _rows(samples: Any, device: torch.device) -> Tensor:

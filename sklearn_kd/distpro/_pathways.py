@@ -12,7 +12,9 @@ from torch.nn.parameter import is_lazy
 from sklearn_kd.distpro._distances import Distance
 from sklearn_kd.distpro._transforms import TRANSFORMS, Maker
 from sklearn_kd.errors._did_you_mean import nearest
-from sklearn_kd.layers._hooks import captured, check_training_mode, resolve_layers, table_hint
+from sklearn_kd.layers._find import find_layers, layer_shapes, table_hint
+from sklearn_kd.layers._hooks import feature_hooks
+from sklearn_kd.layers._training_mode import check_training_mode
 from sklearn_kd.runtime._eval_mode import evaluating
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.teachers._features import MapTeacher
@@ -217,7 +219,7 @@ def find_pathways(
         If they do not fit the networks.
     """
     of_teacher = teacher.layers(teacher_layers, samples)
-    of_student = resolve_layers(student, student_layers, samples, name="student_layers")
+    of_student = layer_shapes(find_layers(student, student_layers, samples, name="student_layers"))
     if teacher_layers == student_layers == "auto" and len(of_teacher) != len(of_student):
         raise ValueError(
             f"'auto' finds {len(of_teacher)} stages in the teacher, {of_teacher}, and {len(of_student)} in "
@@ -293,7 +295,7 @@ class PathwayPass:
         """
         active = range(len(self.pathways)) if active is None else active
         layers = list(dict.fromkeys(self.pathways[p].student_layer for p in active))
-        with captured(student, layers) as maps:
+        with feature_hooks(student, layers) as maps:
             logits = student(x)
         losses = [self._loss(p, transforms[p], maps, teacher_maps) for p in active]
         return logits, torch.stack(losses) if losses else logits.new_zeros(0)
@@ -316,7 +318,7 @@ class PathwayPass:
             If a transform gives another shape than the teacher's map, a distance gives no number,
             or either writes into what it is given.
         """
-        with captured(student, [pathway.student_layer for pathway in self.pathways]) as maps:
+        with feature_hooks(student, [pathway.student_layer for pathway in self.pathways]) as maps:
             student(x)
         for pathway, transform in zip(self.pathways, transforms, strict=True):
             given, theirs = maps[pathway.student_layer], teacher_maps[pathway.teacher_layer]

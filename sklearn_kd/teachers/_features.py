@@ -11,7 +11,8 @@ import torch
 from skorch import NeuralNet
 from torch import Tensor, nn
 
-from sklearn_kd.layers._hooks import captured, check_not_compiled, resolve_layers
+from sklearn_kd.layers._find import check_not_compiled, find_layers, layer_shapes
+from sklearn_kd.layers._hooks import feature_hooks
 from sklearn_kd.runtime._devices import check_has_numbers
 from sklearn_kd.runtime._global_lock import turn
 from sklearn_kd.runtime._random_state import preserved_random_state, preserved_torch_state
@@ -106,7 +107,7 @@ class MapTeacher:
     def layers(self, layers: str | Sequence[str], samples: Tensor) -> dict[str, tuple[int, ...]]:
         """Resolve the layers that are meant, as :func:`resolve_layers`."""
         self.check(samples, "teacher_layers")
-        return resolve_layers(self.network, layers, samples, name="teacher_layers", run=self.run)
+        return layer_shapes(find_layers(self.network, layers, samples, name="teacher_layers", run=self.run))
 
     def check(self, samples: Tensor, name: str) -> None:
         """Raise ValueError unless it takes the samples and has layers, as the parameter ``name`` needs."""
@@ -151,7 +152,7 @@ class MapTeacher:
 
     def __call__(self, x: Tensor, layers: Sequence[str]) -> tuple[Mapping[str, Tensor], Tensor | None]:
         """Return its feature maps of a batch by layer, and its logits where they have been aligned."""
-        with turn(), captured(self.network, layers) as maps:  # hooks hear of every forward pass
+        with turn(), feature_hooks(self.network, layers) as maps:  # hooks hear of every forward pass
             output = self.run(x)
         maps.update((name, found.to(x.dtype)) for name, found in maps.items() if isinstance(found, Tensor))
         if self._form is None:

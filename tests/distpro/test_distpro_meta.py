@@ -16,7 +16,7 @@ from sklearn_kd import DistillationProcess, DistilledClassifier
 from sklearn_kd.bilevel._hypergradient import METHODS, StepRecord
 from sklearn_kd.distpro._importance import RAW_BOUNDS, ImportanceFactors, JointFactors, Sigmoid
 from sklearn_kd.distpro._process import retraining_logit_term
-from sklearn_kd.layers._hooks import captured
+from sklearn_kd.layers._hooks import feature_hooks
 from sklearn_kd.meta import Gradient, Linear
 from sklearn_kd.meta._path import Metaparameters
 from sklearn_kd.training._stacked import train_alone
@@ -124,7 +124,7 @@ def exact_hypergradient(net, batch, val_batch):
     knobs = net.metaparameters._now.clone().requires_grad_(True)
     raw, lambda1, T = knobs[:-2], *knobs[-2:]
     buffers = [{name: b.clone() for name, b in m.named_buffers()} for m in (net.module_, net.transforms_)]
-    with captured(net.module_, ["stage1", "stage2"]) as ours:
+    with feature_hooks(net.module_, ["stage1", "stage2"]) as ours:
         z = functional_call(net.module_, parts[0] | buffers[0], (batch[0],))
     losses = []
     for k, (pathway, transform) in enumerate(zip(net.pathways, net.transforms_, strict=True)):

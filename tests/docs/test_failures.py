@@ -36,7 +36,7 @@ from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent
 from sklearn_kd.bilevel._hypergradient import StepRecord
 from sklearn_kd.checkpointing._file import read, write
 from sklearn_kd.estimators._base import BaseDistiller
-from sklearn_kd.layers._hooks import resolve_layers
+from sklearn_kd.layers._find import find_layers
 from sklearn_kd.meta import Linear, Random
 from sklearn_kd.persistence._container import Content, packed, unpacked
 from sklearn_kd.training._stacked import _BatchedRun
@@ -477,7 +477,7 @@ def test_refused(what, make, digits, logits):
 def test_layers(what):
     network, samples, layers = LAYERS[what]()
     with pytest.raises(ValueError, match=messages()[what]):
-        resolve_layers(network, layers, samples, name="teacher_layers")
+        find_layers(network, layers, samples, name="teacher_layers")
 
 
 def test_weights_that_the_teacher_cannot_take(make, digits):
