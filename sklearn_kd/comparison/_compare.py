@@ -32,11 +32,12 @@ from sklearn_kd.runtime._global_lock import turn
 from sklearn_kd.runtime._processes import count_processes, default_n_jobs, one_by_one, one_thread_per_process
 from sklearn_kd.runtime._torch_modes import ordinary_torch
 from sklearn_kd.students._architectures import MLPStudent
-from sklearn_kd.teachers._adapters import make_teacher, set_open_seeds
+from sklearn_kd.teachers._adapter import TeacherAdapter
 from sklearn_kd.teachers._class_alignment import checked_teacher_classes
+from sklearn_kd.teachers._classifiers import set_open_seeds
 from sklearn_kd.teachers._given_logits import checked_logits
 from sklearn_kd.teachers._logit_checks import name_of, naming_rows, refuse_wrong_numbers
-from sklearn_kd.teachers._teacher import Teacher
+from sklearn_kd.teachers._registry import make_teacher
 from sklearn_kd.training._stacked import divided, moves, share_inputs, train_together
 
 # What all arms have in common, so that no arm can have its own.
@@ -222,7 +223,7 @@ class _Plan(NamedTuple):
     y: np.ndarray
     logits: np.ndarray | None
     transformers: Pipeline | None
-    teacher: Teacher | None
+    teacher: TeacherAdapter | None
     classifier: DistilledClassifier
     arms: list[_Arm]
 

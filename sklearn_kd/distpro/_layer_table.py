@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sklearn_kd.layers._find import find_layers
 from sklearn_kd.layers._trace import Call, FeatureMap, Trace
-from sklearn_kd.teachers._features import MapTeacher, network_of
+from sklearn_kd.teachers._features import FeatureTeacher, network_of
 
 
 class LayerRow(NamedTuple):
@@ -124,12 +124,12 @@ def layer_table(network: Any, samples: Any, layers: str | Sequence[str] = "auto"
     module = network_of(network, "network")
     tensor = next(module.parameters(), None)
     rows = _rows(samples, torch.device("cpu") if tensor is None else tensor.device)
-    teacher = MapTeacher(network, rows.device, "network")
+    teacher = FeatureTeacher(network, rows.device, "network")
     teacher.check(rows, "network")
     if not (isinstance(layers, str) and layers == "auto"):
-        found = find_layers(module, layers, rows, name="layers", run=teacher.run)
+        found = find_layers(module, layers, rows, name="layers", run=teacher.forward)
         return LayerTable([_row(layer, *entry, stage) for stage, (layer, entry) in enumerate(found.items())])
-    trace = Trace.of_trial(module, rows, teacher.run)
+    trace = Trace.of_trial(module, rows, teacher.forward)
     stages = {id(call): stage for stage, call in enumerate(trace.stages())}
     return LayerTable(
         [

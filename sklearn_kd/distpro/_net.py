@@ -17,7 +17,7 @@ from sklearn_kd.distpro._transforms import Maker
 from sklearn_kd.inputs._batches import Batch
 from sklearn_kd.losses._logits import Targets, TrainingLoss
 from sklearn_kd.runtime._random_state import preserved_random_state
-from sklearn_kd.teachers._features import MapTeacher
+from sklearn_kd.teachers._features import FeatureTeacher
 from sklearn_kd.training._net import TrainingNet
 
 # Of a finite difference (see StepRecord). A pathway's loss is one number that changes little, so
@@ -69,7 +69,7 @@ class DistProNet(TrainingNet):
     transforms_seed : int
         Of their initial weights.
     distance : callable(Tensor, Tensor) -> Tensor
-    teacher : MapTeacher
+    teacher : FeatureTeacher
         Forgotten in pickles.
     metaparameters : PathwayWeights
         Moved in place.
@@ -90,7 +90,7 @@ class DistProNet(TrainingNet):
         transforms: Sequence[str | Maker],
         transforms_seed: int,
         distance: Distance,
-        teacher: MapTeacher | None,
+        teacher: FeatureTeacher | None,
         distill_weight: float,
         logit_weight: float,
         temperature: float,

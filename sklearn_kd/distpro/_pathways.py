@@ -17,7 +17,7 @@ from sklearn_kd.layers._hooks import feature_hooks
 from sklearn_kd.layers._training_mode import check_training_mode
 from sklearn_kd.runtime._eval_mode import evaluating
 from sklearn_kd.runtime._random_state import preserved_random_state
-from sklearn_kd.teachers._features import MapTeacher
+from sklearn_kd.teachers._features import FeatureTeacher
 
 
 class Pathway(NamedTuple):
@@ -199,7 +199,7 @@ def build_transforms(
 
 
 def find_pathways(
-    teacher: MapTeacher,
+    teacher: FeatureTeacher,
     student: nn.Module,
     samples: Tensor,
     *,
@@ -218,7 +218,7 @@ def find_pathways(
     ValueError
         If they do not fit the networks.
     """
-    of_teacher = teacher.layers(teacher_layers, samples)
+    of_teacher = teacher.layer_shapes(teacher_layers, samples)
     of_student = layer_shapes(find_layers(student, student_layers, samples, name="student_layers"))
     if teacher_layers == student_layers == "auto" and len(of_teacher) != len(of_student):
         raise ValueError(

@@ -15,7 +15,6 @@ from sklearn.base import ClassifierMixin, clone
 from sklearn.metrics import accuracy_score
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
-from skorch import NeuralNet
 from skorch.history import History
 
 from sklearn_kd._sklearn_compat import CallbackSupportMixin, clone_by_parameters
@@ -39,9 +38,9 @@ from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.runtime._torch_modes import ordinary_torch
 from sklearn_kd.students._checks import check_student
 from sklearn_kd.students._factory import build_student, in_float32
-from sklearn_kd.teachers._adapters import make_teacher, without_training
+from sklearn_kd.teachers._adapter import BatchTeacherAdapter
 from sklearn_kd.teachers._logit_checks import name_of, naming_rows, refuse_wrong_numbers
-from sklearn_kd.teachers._networks import NetworkTeacher
+from sklearn_kd.teachers._registry import comes_trained, make_teacher, without_training
 from sklearn_kd.training._divergence import refuse_overflow
 
 if TYPE_CHECKING:
@@ -121,7 +120,7 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
     # Copies
 
     def __sklearn_clone__(self):
-        # A trained network is shared by the clones: a copy costs memory in every fold, and
+        # Clones share a teacher that comes trained: a copy costs memory in every fold, and
         # a skorch net would be cloned into an unfitted one.
         if not self._shares_teacher():
             return clone_by_parameters(self)
@@ -140,7 +139,7 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
 
     def _shares_teacher(self) -> bool:
         """Return whether clones are given the teacher itself."""
-        return isinstance(self.teacher, (torch.nn.Module, NeuralNet))
+        return comes_trained(self.teacher)
 
     def _untrained_teacher(self):
         """Return what takes the teacher's place in pickles with ``keep_teacher=False``."""
@@ -285,7 +284,7 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
                 "fit, or set meta='none' to train on the labels alone."
             )
         teacher = make_teacher(self.teacher, stated)
-        if (loaded or self.augment is not None) and not isinstance(teacher, NetworkTeacher):
+        if (loaded or self.augment is not None) and not isinstance(teacher, BatchTeacherAdapter):
             mend = "give fit arrays, or teacher_logits." if self.augment is None else "set augment=None."
             raise ValueError(
                 f"teacher {type(self.teacher).__name__} takes arrays, and cannot be asked batch by batch, "

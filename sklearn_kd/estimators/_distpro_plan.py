@@ -32,7 +32,7 @@ from sklearn_kd.meta import Fixed, Strategy
 from sklearn_kd.meta._path import Metaparameters
 from sklearn_kd.runtime._processes import warn_of_ranks
 from sklearn_kd.teachers._class_alignment import checked_teacher_classes
-from sklearn_kd.teachers._features import MapTeacher
+from sklearn_kd.teachers._features import FeatureTeacher
 from sklearn_kd.training._divergence import check_scale
 from sklearn_kd.training._optimizers import optimizer_class
 from sklearn_kd.training._sklearn_callbacks import FitReport
@@ -70,7 +70,7 @@ class Run(NamedTuple):
     retraining: Phase
     search: Phase | None
     student: nn.Module
-    teacher: MapTeacher
+    teacher: FeatureTeacher
     pathways: list[Pathway]
     process: DistillationProcess | None
     tau: float | None
@@ -116,7 +116,7 @@ class BaseDistPro(BaseDistiller):
         warn_without_effect(beside_own_cycle(self, strategy) + beside_process(self, process))
         warn_of_ranks()
         self._check_logit_term(process)
-        teacher = MapTeacher(self.teacher, self._device())
+        teacher = FeatureTeacher(self.teacher, self._device())
         X_given, X, codes, weight = self._checked_rows(X, y, sample_weight)
         stated = checked_teacher_classes(self.teacher_classes, self.classes_)
         given = X, codes, weight, self._checked_validation_rows(X_val, y_val)
@@ -215,7 +215,7 @@ class BaseDistPro(BaseDistiller):
         """Return the net, set to keep checkpoints if there is a folder for them."""
         if run.checkpoints.active:
             layers = sorted({pathway.teacher_layer for pathway in run.pathways})
-            answers = run.teacher.some_answers(run.retraining.data.train.samples, layers)
+            answers = run.teacher.signature(run.retraining.data.train.samples, layers)
             net.keeper_ = Keeper(run.checkpoints, stage, answers)
         return net
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sklearn_kd.estimators._base import Seeds
-    from sklearn_kd.teachers._teacher import Teacher
+    from sklearn_kd.teachers._adapter import TeacherAdapter
 
 
 class Run(NamedTuple):
@@ -28,7 +28,7 @@ class Run(NamedTuple):
     data: SplitData
     student: nn.Module
     strategy: Strategy
-    teacher: Teacher | None
+    teacher: TeacherAdapter | None
     seeds: Seeds
     report: FitReport
     checkpoints: Checkpoints

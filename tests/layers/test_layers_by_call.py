@@ -20,7 +20,7 @@ from sklearn_kd.layers._find import find_layers, layer_shapes
 from sklearn_kd.layers._hooks import feature_hooks
 from sklearn_kd.layers._names import LayerName
 from sklearn_kd.layers._training_mode import check_training_mode
-from sklearn_kd.teachers._features import MapTeacher
+from sklearn_kd.teachers._features import FeatureTeacher
 
 QUICK = {"search_epochs": 1, "max_epochs": 1, "transforms": ["conv1"], "device": "cpu", "random_state": 0}
 
@@ -305,10 +305,10 @@ def compiled_in_place(network):
 @pytest.mark.parametrize("moved", [False, True])
 def test_wrapped_teachers(wrap, prefix, moved, conv_teacher):
     x, plain = pixels(1, 8), copy.deepcopy(conv_teacher).eval()
-    teacher = MapTeacher(wrap(conv_teacher), torch.device("cpu"))
+    teacher = FeatureTeacher(wrap(conv_teacher), torch.device("cpu"))
     if moved:  # as where its weights are on another device
         teacher._state = plain.state_dict()
-    assert teacher.layers("auto", x) == {f"{prefix}stage1": (6, 8, 8), f"{prefix}stage2": (12, 4, 4)}
+    assert teacher.layer_shapes("auto", x) == {f"{prefix}stage1": (6, 8, 8), f"{prefix}stage2": (12, 4, 4)}
     for _ in range(2):  # hooks that are new in each pass
         maps, _ = teacher(x, [f"{prefix}stage1"])
         torch.testing.assert_close(maps[f"{prefix}stage1"], plain.stage1(x))
