@@ -13,7 +13,7 @@ from sklearn_kd.bilevel._hypergradient import StepRecord
 from sklearn_kd.distpro._distances import Distance
 from sklearn_kd.distpro._importance import PathwayWeights
 from sklearn_kd.distpro._pathways import Pathway, PathwayPass, build_transforms
-from sklearn_kd.distpro._transforms import Maker
+from sklearn_kd.distpro._transforms import TransformFactory
 from sklearn_kd.inputs._batches import Batch
 from sklearn_kd.losses._logits import Targets, TrainingLoss
 from sklearn_kd.runtime._random_state import preserved_random_state
@@ -87,7 +87,7 @@ class DistProNet(TrainingNet):
         module: nn.Module,
         *,
         pathways: Sequence[Pathway],
-        transforms: Sequence[str | Maker],
+        transforms: Sequence[str | TransformFactory],
         transforms_seed: int,
         distance: Distance,
         teacher: FeatureTeacher | None,

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset
     from typing_extensions import Self
 
-    from sklearn_kd.distpro._transforms import Maker
+    from sklearn_kd.distpro._transforms import TransformFactory
 
 # For the estimate of the time left: an iteration has one forward and one backward pass of the student,
 # one with a hypergradient three and two, and a backward pass counts as two.
@@ -301,7 +301,7 @@ class DistProClassifier(DistProFiles, BaseDistPro):
         teacher_layers: str | Sequence[str] = "auto",
         student_layers: str | Sequence[str] = "auto",
         connections: str | Sequence[tuple[int, int]] = "all",
-        transforms: Sequence[str | Maker] = ("conv1", "conv2", "conv3"),
+        transforms: Sequence[str | TransformFactory] = ("conv1", "conv2", "conv3"),
         distance: str | Distance = "hcl",
         normalization: str = "biased_softmax",
         g: float = 1.0,
