@@ -1,6 +1,6 @@
 """Knowledge distillation whose own knobs are learned, for scikit-learn."""
 
-from sklearn_kd import meta
+from sklearn_kd import meta, teachers
 from sklearn_kd._version import __version__
 from sklearn_kd.bilevel._hypergradient import hypergradient
 from sklearn_kd.comparison._compare import compare_methods
@@ -32,4 +32,5 @@ __all__ = [
     "hypergradient",
     "layer_table",
     "meta",
+    "teachers",
 ]

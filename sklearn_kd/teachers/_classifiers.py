@@ -58,7 +58,12 @@ class ClassifierTeacher(TeacherAdapter):
 
     @classmethod
     def accepts(cls, teacher: Any) -> bool:
-        return not isinstance(teacher, type) and hasattr(teacher, "fit") and is_classifier(teacher)
+        if isinstance(teacher, type) or not hasattr(teacher, "fit"):
+            return False
+        try:
+            return is_classifier(teacher)
+        except AttributeError:  # an object with a fit that is no estimator of scikit-learn
+            return False
 
     def check(self) -> None:
         require_probabilities(self.teacher)
