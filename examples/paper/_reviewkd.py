@@ -21,7 +21,7 @@ from torch import nn
 
 # The library's own, so that the arms differ in what they compare, not in how.
 from sklearn_kd.distpro._distances import hcl
-from sklearn_kd.layers._hooks import captured
+from sklearn_kd.layers._hooks import feature_hooks
 
 WIDEST = 512
 
@@ -100,10 +100,10 @@ class ReviewedStudent(nn.Module):
         """Logits; in training their gradient brings that of the blocks' loss along."""
         if not self.training:
             return self.student(x)
-        with captured(self.student, self.layers) as ours:
+        with feature_hooks(self.student, self.layers) as ours:
             logits = self.student(x)
         (teacher,) = self._teacher
-        with torch.no_grad(), captured(teacher.to(x.device), self.layers) as theirs:
+        with torch.no_grad(), feature_hooks(teacher.to(x.device), self.layers) as theirs:
             teacher(x)
         return _WithLoss.apply(logits, self.strength * self.weight * self.review(ours, theirs))
 

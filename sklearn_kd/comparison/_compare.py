@@ -51,12 +51,12 @@ from sklearn_kd.runtime._processes import (
 )
 from sklearn_kd.runtime._torch_modes import ordinary_torch
 from sklearn_kd.tasks._classification import Classification
-from sklearn_kd.teachers._adapters import set_open_seeds
+from sklearn_kd.teachers._adapter import TeacherAdapter
 from sklearn_kd.teachers._cached import ask_teacher, fit_teacher
 from sklearn_kd.teachers._class_alignment import checked_teacher_classes
+from sklearn_kd.teachers._classifiers import set_open_seeds
 from sklearn_kd.teachers._given_logits import checked_logits
 from sklearn_kd.teachers._logit_checks import name_of, naming_rows
-from sklearn_kd.teachers._teacher import Teacher
 
 Rows = tuple[np.ndarray, np.ndarray]
 
@@ -260,7 +260,7 @@ class _Shared(NamedTuple):
     y: np.ndarray
     logits: np.ndarray | None
     transformers: Pipeline | None
-    teacher: Teacher | None
+    teacher: TeacherAdapter | None
     classifier: Any
     methods: list[Method]
     kind: Kind

@@ -26,7 +26,7 @@ from sklearn_kd.estimators._plan import (
     stage_message,
 )
 from sklearn_kd.estimators._preflight import validate
-from sklearn_kd.students._students import MLPStudent
+from sklearn_kd.students._architectures import MLPStudent
 from sklearn_kd.training._stacked import divided, moves, share_inputs, train_alone, train_together
 
 

@@ -15,8 +15,8 @@ from sklearn_kd.estimators import _classifier_plan, _distpro_plan
 from sklearn_kd.estimators._classifier import DistilledClassifier
 from sklearn_kd.estimators._distpro import DistProClassifier
 from sklearn_kd.meta import STRATEGIES
-from sklearn_kd.teachers._adapters import make_teacher
-from sklearn_kd.teachers._teacher import Teacher
+from sklearn_kd.teachers._adapter import TeacherAdapter
+from sklearn_kd.teachers._registry import make_teacher
 
 
 class Method(NamedTuple):
@@ -161,7 +161,7 @@ def _as_dict(methods: Any, kind: Kind) -> dict[str, dict[str, Any]]:
     return {name: kind.named[name] for name in methods}
 
 
-def shared_teacher(teacher: Any, columns: list | None, methods: Sequence[Method]) -> Teacher | None:
+def shared_teacher(teacher: Any, columns: list | None, methods: Sequence[Method]) -> TeacherAdapter | None:
     """Return the wrapped teacher of all methods of a DistilledClassifier; None where none needs one.
 
     Raises

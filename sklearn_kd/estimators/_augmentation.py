@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sklearn_kd.inputs._batches import augmented
 from sklearn_kd.runtime._random_state import preserved_random_state
-from sklearn_kd.students._students import check_student_output
+from sklearn_kd.students._checks import check_student_output
 
 
 def checked_augmentation(

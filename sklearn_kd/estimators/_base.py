@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
-from skorch import NeuralNet
 from skorch.history import History
 from torch import Tensor
 
@@ -27,7 +26,7 @@ from sklearn_kd.persistence._save_load import StateFunctions, load_estimator, sa
 from sklearn_kd.runtime._devices import checked_device
 from sklearn_kd.runtime._torch_modes import ordinary_torch
 from sklearn_kd.tasks._classification import Classification
-from sklearn_kd.teachers._adapters import without_training
+from sklearn_kd.teachers._registry import comes_trained, without_training
 from sklearn_kd.training._execution import EXECUTIONS, Execution
 
 if TYPE_CHECKING:
@@ -83,9 +82,9 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
     # Copies
 
     def __sklearn_clone__(self) -> BaseDistiller:
-        # A trained network is shared by the clones: a copy costs memory in every fold, and
+        # Clones share a teacher that comes trained: a copy costs memory in every fold, and
         # a skorch net would be cloned into an unfitted one.
-        if not (self._teacher_is_trained or isinstance(self.teacher, (torch.nn.Module, NeuralNet))):
+        if not (self._teacher_is_trained or comes_trained(self.teacher)):
             return clone_by_parameters(self)
         without_teacher = copy.copy(self)
         without_teacher.teacher = None

@@ -39,10 +39,10 @@ from sklearn_kd.losses._distillation_loss import DistillationLoss, check_loss
 from sklearn_kd.meta import Strategy
 from sklearn_kd.runtime._memory import explain_out_of_memory, memory_advice
 from sklearn_kd.runtime._processes import warn_if_distributed
+from sklearn_kd.teachers._adapter import TeacherAdapter
 from sklearn_kd.teachers._cached import fit_and_ask
 from sklearn_kd.teachers._class_alignment import warn_if_out_of_order
 from sklearn_kd.teachers._logit_checks import name_of, naming_rows
-from sklearn_kd.teachers._teacher import Teacher
 from sklearn_kd.training._divergence import check_scale
 from sklearn_kd.training._sklearn_callbacks import FitReport
 from sklearn_kd.training._stacked import moves
@@ -146,7 +146,7 @@ def _checked_student(
 
 def _ask_once(
     estimator: DistilledClassifier,
-    teacher: Teacher,
+    teacher: TeacherAdapter,
     train: DistillationData,
     inputs: ValidatedInputs,
     places: np.ndarray,

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset
     from typing_extensions import Self
 
-    from sklearn_kd.distpro._transforms import Maker
+    from sklearn_kd.distpro._transforms import TransformFactory
 
 
 class DistProClassifier(ClassifierMethods, BaseDistiller):
@@ -283,7 +283,7 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         teacher_layers: str | Sequence[str] = "auto",
         student_layers: str | Sequence[str] = "auto",
         connections: str | Sequence[tuple[int, int]] = "all",
-        transforms: Sequence[str | Maker] = ("conv1", "conv2", "conv3"),
+        transforms: Sequence[str | TransformFactory] = ("conv1", "conv2", "conv3"),
         distance: str | Distance = "hcl",
         normalization: str = "biased_softmax",
         softmax_bias: float = 1.0,

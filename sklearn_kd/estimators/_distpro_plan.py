@@ -54,7 +54,7 @@ from sklearn_kd.inputs._validation import ValidatedInputs, check_same_form
 from sklearn_kd.meta import Fixed, Strategy
 from sklearn_kd.runtime._optimizers import optimizer_class
 from sklearn_kd.runtime._processes import warn_if_distributed
-from sklearn_kd.teachers._features import MapTeacher
+from sklearn_kd.teachers._features import FeatureTeacher
 from sklearn_kd.training._divergence import check_scale
 from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._progress import Progress
@@ -87,7 +87,7 @@ class Settings(NamedTuple):
     distance: Distance
     process: DistillationProcess | None
     tau: float | None
-    teacher: MapTeacher
+    teacher: FeatureTeacher
 
 
 class SearchOutcome(NamedTuple):
@@ -167,7 +167,7 @@ def checked_parameters(estimator: DistProClassifier, X: Any = None, X_val: Any =
         process = DistillationProcess.load(process)
     tau = checked_tau(estimator.pathway_threshold, (estimator if process is None else process).normalization)
     _check_logit_term(estimator, process)
-    teacher = MapTeacher(estimator.teacher, estimator._device())
+    teacher = FeatureTeacher(estimator.teacher, estimator._device())
     return Settings(strategy, distance, process, tau, teacher)
 
 

@@ -106,7 +106,7 @@ class FitPlan:
         Copied by each net; stays as it is.
     strategy : Strategy
         How the metaparameters move.
-    teacher : Teacher, MapTeacher or None
+    teacher : Teacher, FeatureTeacher or None
     report : FitReport
     checkpoints : Checkpoints
     """

@@ -19,13 +19,13 @@ from sklearn_kd.inputs._data import DistillationData, SplitData
 from sklearn_kd.inputs._validation import Continued, Loading, ValidatedInputs, validate_fit_inputs
 from sklearn_kd.meta import STRATEGIES, Linear, Strategy
 from sklearn_kd.runtime._random_state import preserved_random_state
-from sklearn_kd.students._students import build_student, check_student, in_float32
-from sklearn_kd.teachers._adapters import make_teacher
+from sklearn_kd.students._checks import check_student
+from sklearn_kd.students._factory import build_student, in_float32
+from sklearn_kd.teachers._adapter import BatchTeacherAdapter, TeacherAdapter
 from sklearn_kd.teachers._class_alignment import checked_teacher_classes
 from sklearn_kd.teachers._given_logits import checked_logits
 from sklearn_kd.teachers._logit_checks import name_of
-from sklearn_kd.teachers._networks import NetworkTeacher
-from sklearn_kd.teachers._teacher import Teacher
+from sklearn_kd.teachers._registry import make_teacher
 from sklearn_kd.training._execution import Execution
 
 if TYPE_CHECKING:
@@ -123,12 +123,12 @@ def with_teacher(
 
 
 # --------------------------------------------------------------------------------------
-# Teacher
+# TeacherAdapter
 
 
 def checked_teacher(
     teacher: Any, inputs: ValidatedInputs, strategy: Strategy, augment: Callable[[Tensor], Tensor] | None
-) -> Teacher | None:
+) -> TeacherAdapter | None:
     """Wrap the teacher; None where none is needed.
 
     Raises
@@ -160,7 +160,7 @@ def checked_teacher(
             "fit, or set meta='none' to train on the labels alone."
         )
     wrapped = make_teacher(teacher, inputs.teacher_columns)
-    if (inputs.is_loaded or augment is not None) and not isinstance(wrapped, NetworkTeacher):
+    if (inputs.is_loaded or augment is not None) and not isinstance(wrapped, BatchTeacherAdapter):
         mend = "give fit arrays, or teacher_logits." if augment is None else "set augment=None."
         raise ValueError(
             f"teacher {type(teacher).__name__} takes arrays, and cannot be asked batch by batch, "

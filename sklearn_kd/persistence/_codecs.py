@@ -23,8 +23,8 @@ from sklearn_kd.files._limits import TooLargeError, check_asked, parsed_json
 from sklearn_kd.files._values import JSON_VALUES, ContentError, Kind, unknown
 from sklearn_kd.meta import STRATEGIES, Strategy
 from sklearn_kd.persistence._container import Content
+from sklearn_kd.students._architectures import CNNStudent, MLPStudent
 from sklearn_kd.students._resnet import CIFARResNet
-from sklearn_kd.students._students import CNNStudent, MLPStudent
 
 STUDENTS: dict[str, type[nn.Module]] = {
     student.__name__: student for student in (MLPStudent, CNNStudent, CIFARResNet)

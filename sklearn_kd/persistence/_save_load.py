@@ -42,7 +42,8 @@ from sklearn_kd.persistence._weights import (
 )
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.runtime._torch_modes import ordinary_torch
-from sklearn_kd.students._students import build_student, check_student_output, in_float32, makes_students
+from sklearn_kd.students._checks import check_student_output
+from sklearn_kd.students._factory import build_student, in_float32, makes_students
 
 # Attributes of the net that record how its training ended.
 _OUTCOMES = ("diverged_", "interrupted_", "collapsed_")

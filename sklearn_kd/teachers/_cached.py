@@ -13,15 +13,21 @@ from torch import Tensor
 from sklearn_kd.inputs._data import DistillationData, LoadedData
 from sklearn_kd.inputs._torch_datasets import make_ordered_loader
 from sklearn_kd.runtime._random_state import preserved_random_state
+from sklearn_kd.teachers._adapter import TeacherAdapter
 from sklearn_kd.teachers._logit_checks import naming_rows, refuse_wrong_numbers
-from sklearn_kd.teachers._teacher import Teacher
 
 # Rows per forward pass where nothing is learned.
 PREDICTION_BATCH = 1024
 
 
 def fit_teacher(
-    teacher: Teacher, X: Any, y: np.ndarray, weight: np.ndarray | None, *, seed: int, device: torch.device
+    teacher: TeacherAdapter,
+    X: Any,
+    y: np.ndarray,
+    weight: np.ndarray | None,
+    *,
+    seed: int,
+    device: torch.device,
 ) -> None:
     """Train a teacher on D_train, in the user's container and targets; a trained one stays as it is."""
     with teacher.drawing_from(seed, device):
@@ -29,13 +35,13 @@ def fit_teacher(
 
 
 def ask_teacher(
-    teacher: Teacher, X: Any, inputs: Tensor, output_labels: np.ndarray, *, seed: int, who: str
+    teacher: TeacherAdapter, X: Any, inputs: Tensor, output_labels: np.ndarray, *, seed: int, who: str
 ) -> Tensor:
     """Return a fitted teacher's logits of some rows, shape (n, n_outputs), on the device of ``inputs``.
 
     Parameters
     ----------
-    teacher : Teacher
+    teacher : TeacherAdapter
     X : array-like
         The rows in the user's container.
     inputs : Tensor of shape (n, ...)
@@ -70,7 +76,7 @@ def _ask_by_batch(
 
 
 def fit_and_ask(
-    teacher: Teacher,
+    teacher: TeacherAdapter,
     train: DistillationData,
     X: Any,
     y: np.ndarray,
@@ -86,7 +92,7 @@ def fit_and_ask(
 
     Parameters
     ----------
-    teacher : Teacher
+    teacher : TeacherAdapter
     train : DistillationData
     X, y, weight
         D_train as the user gave it, for the teacher's ``fit``.

@@ -21,7 +21,7 @@ from sklearn_kd.distpro._objective import LOGIT_CHANGE, PathwayObjective
 from sklearn_kd.distpro._pathways import PathwayPass, build_transforms, connect
 from sklearn_kd.estimators._distpro_plan import checked_parameters, plan_distpro
 from sklearn_kd.estimators._preflight import validate
-from sklearn_kd.layers._hooks import captured
+from sklearn_kd.layers._hooks import feature_hooks
 from sklearn_kd.losses._objective import ForwardPass
 from sklearn_kd.losses._targets import Targets
 from sklearn_kd.losses._validation import validation_loss
@@ -67,7 +67,7 @@ class Problem:
             self.transforms = build_transforms(self.pathways).double()
             self.x, self.x_val = torch.randn(2, 24, 1, 8, 8).double()
             self.y, self.y_val = torch.randint(0, 4, (2, 24))
-            with torch.no_grad(), captured(teacher, ["0", "1"]) as self.maps:
+            with torch.no_grad(), feature_hooks(teacher, ["0", "1"]) as self.maps:
                 teacher(self.x)
             self.raw = torch.rand(8).double() + 0.5
             self.normalization = NORMALIZATIONS[normalization](g=0.7)
@@ -137,7 +137,7 @@ class Problem:
         raw = self.raw.clone().requires_grad_(True)
         named = dict(self.student.named_parameters())
         buffers = {name: b.clone() for name, b in self.student.named_buffers()}
-        with captured(self.student, ["0", "1"]) as ours:
+        with feature_hooks(self.student, ["0", "1"]) as ours:
             z = functional_call(self.student, {**named, **buffers}, (self.x,))
         losses = []
         for pathway, transform in zip(self.pathways, self.transforms, strict=True):

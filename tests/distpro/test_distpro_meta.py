@@ -21,7 +21,7 @@ from sklearn_kd.distpro._importance import (
     importance_steps,
 )
 from sklearn_kd.distpro._process import retraining_logit_term
-from sklearn_kd.layers._hooks import captured
+from sklearn_kd.layers._hooks import feature_hooks
 from sklearn_kd.losses import LogitDistillation
 from sklearn_kd.meta import Gradient, Linear
 from sklearn_kd.meta._path import MetaOptimizer, MetaparameterPath
@@ -135,7 +135,7 @@ def exact_hypergradient(net, batch, val_batch):
     knobs = net.metaparameters._now.clone().requires_grad_(True)
     raw, lambda1, T = knobs[:-2], *knobs[-2:]
     buffers = [{name: b.clone() for name, b in m.named_buffers()} for m in (net.module_, net.transforms_)]
-    with captured(net.module_, ["stage1", "stage2"]) as ours:
+    with feature_hooks(net.module_, ["stage1", "stage2"]) as ours:
         z = functional_call(net.module_, parts[0] | buffers[0], (batch[0],))
     losses = []
     for k, (pathway, transform) in enumerate(zip(net.objective.pathways, net.transforms_, strict=True)):

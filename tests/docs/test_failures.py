@@ -36,9 +36,10 @@ from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent
 from sklearn_kd.bilevel._hypergradient import StepRecord
 from sklearn_kd.checkpointing._file import read, write
 from sklearn_kd.inputs import _splitting
-from sklearn_kd.layers._hooks import resolve_layers
+from sklearn_kd.layers._find import find_layers
 from sklearn_kd.meta import Linear, Random
 from sklearn_kd.persistence._container import Content, packed, unpacked
+from sklearn_kd.teachers import TeacherAdapter, register_teacher
 from sklearn_kd.training._stacked import _BatchedRun
 
 DIGITS = load_digits()
@@ -119,6 +120,16 @@ class Odd(ClassifierMixin, BaseEstimator):
         return self.form(self.model_.predict_proba(X))
 
 
+class Mute:
+    """A teacher of a registered kind."""
+
+
+@register_teacher(Mute)
+class MuteTeacher(TeacherAdapter):
+    def predict_logits(self, X):
+        return []
+
+
 def asked(teacher, **given):
     return {"teacher": teacher}, {"teacher_logits": None} | given
 
@@ -179,6 +190,8 @@ REFUSED = {
     "a teacher with NaN": lambda X, y: ({"teacher": broken_student()}, {"teacher_logits": None}),
     "images, for a teacher of tables": lambda X, y: asked(GaussianNB(), X=X.reshape(-1, 8, 8)),
     "a teacher of other samples": lambda X, y: ({"teacher": nn.Linear(9, 10)}, {"teacher_logits": None}),
+    "a teacher of no known kind": lambda X, y: asked(object()),
+    "an adapter that returns no logits": lambda X, y: asked(Mute()),
     "a teacher that returns no logits": lambda X, y: ({"teacher": nn.Flatten(0)}, {"teacher_logits": None}),
     "probabilities that are none": lambda X, y: ({"teacher": Percent()}, {"teacher_logits": None}),
     "a teacher without probabilities": lambda X, y: asked(make_pipeline(StandardScaler(), LinearSVC())),
@@ -217,6 +230,7 @@ REFUSED = {
     "arguments of a student left open": lambda X, y: ({"student": nn.Bilinear}, {}),
     "a parameter that is not known": lambda X, y: ({"hidden": 3}, {}),
     "an optimizer that is not known": lambda X, y: ({"optimizer": "adm"}, {}),
+    "an optimizer that cannot take steps here": lambda X, y: ({"optimizer": "SparseAdam"}, {}),
     "an optimizer that is made": lambda X, y: ({"optimizer": torch.optim.SGD([torch.zeros(1)])}, {}),
     "a device that is not known": lambda X, y: ({"device": "gpu"}, {}),
     "a device that is not there": lambda X, y: ({"device": "cuda:99"}, {}),
@@ -477,7 +491,7 @@ def test_refused(what, make, digits, logits):
 def test_layers(what):
     network, samples, layers = LAYERS[what]()
     with pytest.raises(ValueError, match=messages()[what]):
-        resolve_layers(network, layers, samples, name="teacher_layers")
+        find_layers(network, layers, samples, name="teacher_layers")
 
 
 def test_weights_that_the_teacher_cannot_take(make, digits):

@@ -25,7 +25,7 @@ from sklearn_kd import (
 )
 from sklearn_kd.bilevel._hypergradient import METHODS, HypergradientEstimator
 from sklearn_kd.distpro._transforms import Conv1
-from sklearn_kd.teachers._features import MapTeacher
+from sklearn_kd.teachers._features import FeatureTeacher
 from sklearn_kd.training._progress import Progress
 
 
@@ -441,7 +441,7 @@ def test_teacher_columns_follow_its_classes(make_distpro, images):
     """A teacher of more classes teaches those that y has."""
     X, y = images
     teacher, x = fitted_teacher("distilled", images), torch.tensor(X[:5])
-    asked = MapTeacher(teacher, torch.device("cpu"))
+    asked = FeatureTeacher(teacher, torch.device("cpu"))
     asked.align_logits(x, np.array([1, 9, 4]))
     with torch.no_grad():
         torch.testing.assert_close(asked(x, ["stage1"])[1], teacher.student_.eval()(x)[:, [1, 9, 4]])

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sklearn_kd.layers._hooks import captured, resolve_layers
+from sklearn_kd.layers._find import find_layers, layer_shapes
+from sklearn_kd.layers._hooks import feature_hooks
 
 
 def conv(fan_in, fan_out, kernel=3, stride=1, groups=1, relu=True):
@@ -482,14 +483,14 @@ STAGES = {
 @pytest.mark.parametrize("name", STAGES)
 def test_stages(name):
     network, side, expected = STAGES[name]
-    assert resolve_layers(network, "auto", torch.rand(2, 3, side, side), name="layers") == expected
+    assert layer_shapes(find_layers(network, "auto", torch.rand(2, 3, side, side), name="layers")) == expected
 
 
 @pytest.mark.parametrize("name", STAGES)
 @torch.no_grad()
 def test_what_is_captured_has_the_shape_that_was_found(name):
     network, side, expected = STAGES[name]
-    with captured(network.eval(), list(expected)) as maps:
+    with feature_hooks(network.eval(), list(expected)) as maps:
         network(torch.rand(3, 3, side, side))
     assert {layer: tuple(found.shape) for layer, found in maps.items()} == {
         layer: (3, *shape) for layer, shape in expected.items()
@@ -516,6 +517,5 @@ class VisionTransformer(nn.Module):
 @pytest.mark.parametrize("side", [32, 48])
 def test_attention_weights_are_no_stage(side):
     expected = {"stem": (4, side // 2, side // 2), "patches": (8, side // 8, side // 8)}
-    assert (
-        resolve_layers(VisionTransformer(), "auto", torch.rand(2, 3, side, side), name="layers") == expected
-    )
+    found = find_layers(VisionTransformer(), "auto", torch.rand(2, 3, side, side), name="layers")
+    assert layer_shapes(found) == expected

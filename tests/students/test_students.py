@@ -15,7 +15,7 @@ from torch import nn
 
 from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent, compare_methods
 from sklearn_kd.estimators._preflight import initial_student
-from sklearn_kd.students._students import build_student
+from sklearn_kd.students._factory import build_student
 from sklearn_kd.tasks._stratified_split import split_rows
 
 ModelOutput = namedtuple("ModelOutput", "loss logits")

@@ -20,7 +20,7 @@ from torch.utils.data import TensorDataset
 from sklearn_kd import DistilledClassifier, DistProClassifier, compare_methods
 from sklearn_kd.losses._targets import Targets
 from sklearn_kd.teachers._class_alignment import warn_if_out_of_order
-from sklearn_kd.teachers._features import MapTeacher
+from sklearn_kd.teachers._features import FeatureTeacher
 
 UNKNOWN = "which column is which class is not known.* by teacher_classes"
 NAMES = np.array([f"digit {i}" for i in range(9, -1, -1)])  # of digit i; sorted, they stand the other way
@@ -121,7 +121,7 @@ def test_logits_of_a_map_teacher(learned, make_distpro, images):
         make_distpro(teacher, logit_weight=learned).fit(X[kept], y[kept] + 1)
     clf = make_distpro(teacher, logit_weight=learned, teacher_classes=np.arange(1, 11))
     assert clf.fit(X[kept], y[kept] + 1).classes_.tolist() == list(range(1, 10))
-    asked, x = MapTeacher(teacher, torch.device("cpu")), torch.tensor(X[:4])
+    asked, x = FeatureTeacher(teacher, torch.device("cpu")), torch.tensor(X[:4])
     asked.align_logits(x, np.array([2, 5]), list(range(1, 11)))
     with torch.no_grad():
         torch.testing.assert_close(asked(x, ["stage1"])[1], teacher.eval()(x)[:, [1, 4]])

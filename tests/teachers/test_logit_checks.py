@@ -17,13 +17,13 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from sklearn_kd import DistilledClassifier, MLPStudent, compare_methods
-from sklearn_kd.teachers._adapters import make_teacher
 from sklearn_kd.teachers._logit_checks import (
     AnswersWatch,
     checked_probabilities,
     log_probabilities,
     logits_in,
 )
+from sklearn_kd.teachers._registry import make_teacher
 
 
 @pytest.fixture
