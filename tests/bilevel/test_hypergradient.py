@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
 
+from helpers.hypergradients import relative_error
 from sklearn_kd import hypergradient
 from sklearn_kd.bilevel._hypergradient import METHODS, StepRecord
 from sklearn_kd.bilevel._optimizer_response import (
@@ -132,10 +133,6 @@ def differentiable_step(optimizer, w, g):
     s = beta2 * state["exp_avg_sq"] + (1 - beta2) * g * g
     kept = 1 - lr * decay if isinstance(optimizer, torch.optim.AdamW) else 1.0
     return kept * w.detach() - lr * (m / (1 - beta1**t)) / ((s / (1 - beta2**t)).sqrt() + group["eps"])
-
-
-def relative_error(found, expected):
-    return float((found.double() - expected).norm() / expected.norm())
 
 
 @pytest.mark.parametrize("batch_norm", [False, True], ids=["plain", "batchnorm"])

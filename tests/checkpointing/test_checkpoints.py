@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ConvNet
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -29,6 +28,7 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau
 from torch.utils.data import TensorDataset
 
+from helpers.networks import ConvNet
 from sklearn_kd import DistilledClassifier, MLPStudent, meta
 from sklearn_kd.checkpointing._file import Refused, read, write
 from sklearn_kd.checkpointing._fingerprint import digest_of

@@ -1,17 +1,16 @@
 """DistPro's hypergradient against second derivatives in float64, and what it leaves untouched."""
 
 import copy
-import itertools
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ConvNet
-from skorch.callbacks import GradientNormClipping
 from torch import nn
 from torch.func import functional_call
 
+from helpers.hypergradients import ready_net, relative_error
+from helpers.networks import ConvNet
 from sklearn_kd.bilevel._hypergradient import METHODS, StepRecord
 from sklearn_kd.bilevel._optimizer_response import Clipping, global_norm
 from sklearn_kd.distpro._distances import hcl
@@ -20,7 +19,6 @@ from sklearn_kd.distpro._net import LOGIT_CHANGE
 from sklearn_kd.distpro._pathways import PathwayPass, build_transforms, connect
 from sklearn_kd.layers._hooks import captured
 from sklearn_kd.losses._logits import Targets, TrainingLoss
-from sklearn_kd.meta import Gradient
 from sklearn_kd.runtime._random_state import random_state
 
 # Table 7, written down again.
@@ -157,10 +155,6 @@ def differentiable_step(optimizer, w, g):
     return w.detach() - group["lr"] * (m / (1 - beta1**t)) / ((s / (1 - beta2**t)).sqrt() + group["eps"])
 
 
-def relative_error(found, expected):
-    return float((found.double() - expected).norm() / expected.norm())
-
-
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
 @pytest.mark.parametrize("method", METHODS)
 def test_against_double_backward(normalization, method):
@@ -239,30 +233,6 @@ def test_no_direction_gives_nan():
 
 # --------------------------------------------------------------------------------------
 # The net as the estimator makes it
-
-
-def ready_net(clf, images, callbacks=None):
-    """The net of the search in float64, some steps into it, with the batches of the next step."""
-    weight = np.linspace(0.5, 1.5, len(images[1]))
-    run = clf._prepared(*images, weight, None, None)
-    callbacks = [("clip", GradientNormClipping(0.3))] if callbacks is None else callbacks
-    net = clf._make_net(run, run.search, clf._factors(run), Gradient(), callbacks)
-    for module in net.trained_modules():
-        module.double()
-    net.teacher.network.double()
-    batches = [
-        b.map(lambda t: t.double() if t.is_floating_point() else t)
-        for b in net.get_iterator(run.search.data.train)
-    ]
-    val_batch = next(iter(net.get_iterator(run.search.data.valid)))
-    val_batch = val_batch.map(lambda t: t.double() if t.is_floating_point() else t)
-    net.notify("on_train_begin", X=run.search.data, y=None)
-    net.validation_batches_ = itertools.repeat(val_batch)
-    net.history.new_epoch()
-    net.on_epoch_begin(net)
-    for batch in batches[:3]:
-        net.train_step(batch)
-    return net, batches[3], val_batch
 
 
 def loss_after_a_step(net, batch, val_batch, raw):

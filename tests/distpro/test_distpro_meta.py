@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
-from test_distpro import Counts, PerStep
-from test_distpro_hypergradient import ready_net, relative_error
 from torch.func import functional_call
 
+from helpers.callbacks import CountsPasses, PassesPerStep
+from helpers.hypergradients import ready_net, relative_error
 from sklearn_kd import DistillationProcess, DistilledClassifier
 from sklearn_kd.bilevel._hypergradient import METHODS, StepRecord
 from sklearn_kd.distpro._importance import RAW_BOUNDS, ImportanceFactors, JointFactors, Sigmoid
@@ -39,9 +39,9 @@ def test_passes_of_five_steps(meta, forward, backward, logit_weight, make_distpr
         monkeypatch.setattr(
             torch.autograd, name, lambda *a, f=function, **k: (calls.append(1), f(*a, **k))[1]
         )
-    search = PerStep()
+    search = PassesPerStep()
     clf = make_distpro(
-        None, Counts, max_epochs=1, logit_weight=logit_weight, search_callbacks=[search], **meta
+        None, CountsPasses, max_epochs=1, logit_weight=logit_weight, search_callbacks=[search], **meta
     )
     clf.set_params(batch_size=26).fit(*images)
     assert search.passes_ == forward

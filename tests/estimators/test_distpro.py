@@ -6,7 +6,6 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from conftest import ConvNet
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
@@ -17,6 +16,8 @@ from skorch.utils import noop
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from helpers.callbacks import CountsPasses, PassesPerStep, Recorder
+from helpers.networks import ConvNet
 from sklearn_kd import (
     DistillationProcess,
     DistilledClassifier,
@@ -75,31 +76,6 @@ def test_the_ways_to_the_hypergradient_agree(method, make_distpro, images):
     assert np.ptp(exact) > 0.3
 
 
-class Counts(ConvNet):
-    """Counts forward passes of all students together."""
-
-    passes = 0
-
-    def forward(self, x):
-        Counts.passes += 1
-        return super().forward(x)
-
-
-class PerStep(Callback):
-    """How many passes each training iteration took."""
-
-    def initialize(self):
-        self.passes_ = []
-        return self
-
-    def on_batch_begin(self, net, batch=None, training=False, **kwargs):
-        self.before_ = Counts.passes
-
-    def on_batch_end(self, net, batch=None, training=False, **kwargs):
-        if training:
-            self.passes_.append(Counts.passes - self.before_)
-
-
 @pytest.mark.parametrize(
     ("method", "forward", "backward"),
     [("finite_difference", 3, 2), ("central_difference", 4, 2), ("jvp", 3, 2), ("exact", 2, 2 + 8)],
@@ -112,8 +88,8 @@ def test_passes_of_a_step(method, forward, backward, make_distpro, images, monke
         monkeypatch.setattr(
             torch.autograd, name, lambda *a, f=function, **k: (calls.append(1), f(*a, **k))[1]
         )
-    search, retraining = PerStep(), PerStep()
-    clf = make_distpro(None, Counts, hypergradient=method, max_epochs=1)
+    search, retraining = PassesPerStep(), PassesPerStep()
+    clf = make_distpro(None, CountsPasses, hypergradient=method, max_epochs=1)
     clf.set_params(search_callbacks=[search], callbacks=[retraining]).fit(*images)
     assert search.passes_ == [forward] * 4 and retraining.passes_ == [1] * 5
     assert len(calls) == 4 * backward + 5
@@ -194,7 +170,7 @@ def test_pruned_pathways_are_not_run(make_distpro, images, process):
 
 def test_a_teacher_that_nothing_is_made_of_is_not_asked(make_distpro, images, process, conv_teacher):
     asked = []
-    clf = make_distpro(process=process, tau=100.0, callbacks=[PerStep()])
+    clf = make_distpro(process=process, tau=100.0, callbacks=[PassesPerStep()])
     handle = conv_teacher.linear.register_forward_hook(lambda *_: asked.append(1))
     clf.fit(*images)
     before = len(asked)  # to find the layers and to try the pathways
@@ -525,8 +501,6 @@ def test_time_left_counts_what_comes_later():
 
 def test_both_phases_are_tasks_of_scikit_learns_callbacks(make_distpro, images):
     pytest.importorskip("sklearn.callback")
-    from test_sklearn_callbacks import Recorder
-
     heard = Recorder()
     clf = make_distpro(search_epochs=2, max_epochs=1).set_callbacks(heard).fit(*images)
     begun = [what[1] for what in heard.heard if what[0] == "begin"]

@@ -15,13 +15,13 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from conftest import ConvNet
 from skorch.callbacks import Callback
-from test_failures import messages
-from test_save_load import content_of, write
 from torch import nn
 
 import sklearn_kd
+from helpers.networks import ConvNet
+from helpers.pages import messages
+from helpers.saved_files import content_of, write
 from sklearn_kd import (
     CIFARResNet,
     DistillationProcess,

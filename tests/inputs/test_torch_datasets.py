@@ -11,10 +11,10 @@ import joblib
 import numpy as np
 import pytest
 import torch
-from conftest import ConvNet
-from test_save_load import content_of, write
 from torch import nn
 
+from helpers.networks import ConvNet
+from helpers.saved_files import content_of, write
 from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent
 from sklearn_kd.persistence._container import Content, packed, unpacked
 

@@ -10,13 +10,13 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from conftest import ConvNet
 from joblib import parallel_config
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from skorch.callbacks import Callback, EarlyStopping, GradientNormClipping, LRScheduler
 from torch import nn
 
+from helpers.networks import ConvNet
 from sklearn_kd import MLPStudent, compare_methods
 from sklearn_kd.bilevel._hypergradient import StepRecord
 from sklearn_kd.estimators._base import BaseDistiller

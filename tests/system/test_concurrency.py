@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from conftest import ConvNet
 from joblib import Parallel, delayed, parallel_config
 from sklearn.ensemble import StackingClassifier
 from sklearn.linear_model import LogisticRegression
@@ -20,6 +19,7 @@ from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback
 from torch import nn
 
+from helpers.networks import ConvNet
 from sklearn_kd import DistilledClassifier, MLPStudent, compare_methods
 from sklearn_kd.runtime._global_lock import turn
 from sklearn_kd.runtime._random_state import preserved_random_state

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ConvNet
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -17,6 +16,7 @@ from skorch import NeuralNet, NeuralNetClassifier
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from helpers.networks import ConvNet
 from sklearn_kd import DistilledClassifier, DistProClassifier, compare_methods
 from sklearn_kd.losses._logits import Targets
 from sklearn_kd.teachers._class_alignment import warn_if_out_of_order

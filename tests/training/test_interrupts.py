@@ -8,7 +8,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import ConvNet
 from joblib import Parallel, delayed
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
@@ -22,6 +21,7 @@ from sklearn.semi_supervised import SelfTrainingClassifier
 from skorch.callbacks import EarlyStopping
 from torch import nn
 
+from helpers.networks import ConvNet
 from sklearn_kd import MLPStudent, compare_methods
 from sklearn_kd.meta import Hyperopt, Random
 from sklearn_kd.training import _stacked as _together
