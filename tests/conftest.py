@@ -25,6 +25,19 @@ def one_process():
         yield
 
 
+@pytest.fixture(scope="module")
+def once():
+    """once(key, fit): what fit() gives, made once for all tests of a file that only read it."""
+    made = {}
+
+    def once(key, fit):
+        if key not in made:
+            made[key] = fit()
+        return made[key]
+
+    return once
+
+
 @pytest.fixture
 def sigint_heard():
     """SIGINT interrupts, as in a terminal: what is started in the background ignores it."""
