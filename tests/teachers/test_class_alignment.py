@@ -31,7 +31,7 @@ def taught(make):
     """A student that learns from the teacher alone."""
 
     def taught(teacher, **params):
-        settings = {"meta": "fixed", "lambda1": 0.0, "max_epochs": 15, "optimizer__momentum": 0.9}
+        settings = {"meta": "fixed", "lambda1": 0.0, "max_epochs": 6, "optimizer__momentum": 0.9}
         return make(teacher, **(settings | params))
 
     return taught
@@ -82,7 +82,7 @@ def test_every_way_to_ask(how, meta, taught, trained, digits):
         teacher = skorch_net(NeuralNet, trained, X, digits[1])
     if how == "parallel":
         teacher = nn.DataParallel(trained)
-    params |= {"meta": meta, "max_epochs": 20}
+    params |= {"meta": meta, "max_epochs": 10}
     if how != "classes_":
         with pytest.raises(ValueError, match=UNKNOWN):
             taught(teacher, **params).fit(*data)

@@ -28,7 +28,7 @@ from sklearn_kd.teachers._logit_checks import (
 
 @pytest.fixture
 def taught(make):
-    settings = {"meta": "fixed", "lambda1": 0.0, "max_epochs": 10, "optimizer__momentum": 0.9}
+    settings = {"meta": "fixed", "lambda1": 0.0, "max_epochs": 6, "optimizer__momentum": 0.9}
     return lambda teacher, **params: make(teacher, **(settings | params))
 
 
