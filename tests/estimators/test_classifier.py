@@ -37,7 +37,7 @@ METHODS = ("none", "naive", "random", "fixed", "gradient", "linear", "hyperopt")
 @pytest.mark.parametrize("meta", METHODS)
 def test_methods_learn_the_digits(meta, make, digits, logits):
     X, y = digits
-    clf = make(meta=meta, max_epochs=15, optimizer__momentum=0.9).fit(
+    clf = make(meta=meta, max_epochs=8, optimizer__momentum=0.9).fit(
         X[:300], y[:300], teacher_logits=logits[:300]
     )
     assert clf.score(X[300:], y[300:]) > 0.8

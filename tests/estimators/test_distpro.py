@@ -31,9 +31,9 @@ from sklearn_kd.training._progress import Progress
 
 
 @pytest.fixture
-def process(make_distpro, images):
+def process(make_distpro, images, once):
     """A process of 8 pathways over 4 steps."""
-    return make_distpro().fit(*images).process_
+    return once("process", lambda: make_distpro().fit(*images).process_)
 
 
 def weights_of(module):
@@ -66,11 +66,11 @@ def test_it_learns(make_distpro, images):
     assert clf.fit(*images).score(*images) > 0.8
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_the_ways_to_the_hypergradient_agree(method, make_distpro, images):
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"exact"}))
+def test_the_ways_to_the_hypergradient_agree(method, make_distpro, images, once):
     """A step of Adam hides the size: compare its directions over an epoch of search."""
     settings = {"search_epochs": 2, "weights": "final", "max_epochs": 1, "optimizer__momentum": 0.9}
-    exact = make_distpro(hypergradient="exact", **settings).fit(*images).process_.raw
+    exact = once("exact", lambda: make_distpro(hypergradient="exact", **settings).fit(*images).process_.raw)
     found = make_distpro(hypergradient=method, **settings).fit(*images).process_.raw
     np.testing.assert_allclose(found, exact, atol=0.03)
     assert np.ptp(exact) > 0.3
@@ -203,15 +203,19 @@ def test_teacher_is_left_as_it_was(make_distpro, images, conv_teacher):
 
 
 @pytest.mark.parametrize("weights", ["process", "equal", "final", "mean", "reversed"])
-def test_arms_start_alike_and_differ(weights, make_distpro, images, process):
+def test_arms_start_alike_and_differ(weights, make_distpro, images, process, once):
+    def of_arm(weights):
+        clf = make_distpro(process=process, weights=weights, tau=None)
+        return once(("arm", weights), lambda: weights_of(clf.fit(*images).student_))
+
     clf = make_distpro(process=process, weights=weights, tau=None)
     start = weights_of(clone(clf).set_params(lr=0.0, max_epochs=1).fit(*images).student_.linear)
     of_none = DistilledClassifier(
         None, ConvNet, meta="none", lr=0.0, max_epochs=1, batch_size=32, random_state=0
     )
-    assert torch.equal(start, weights_of(of_none.fit(*images).student_.linear))
-    other = make_distpro(process=process, weights="mean" if weights != "mean" else "final", tau=None)
-    assert not torch.equal(weights_of(clf.fit(*images).student_), weights_of(other.fit(*images).student_))
+    assert torch.equal(start, once("none", lambda: weights_of(of_none.fit(*images).student_.linear)))
+    other = "mean" if weights != "mean" else "final"
+    assert not torch.equal(of_arm(weights), of_arm(other))
 
 
 def test_without_distillation_it_is_plain_training(make_distpro, images):
