@@ -146,7 +146,7 @@ def test_against_double_backward(optimizer, batch_norm, scaling):
     """
     errors = []
     for seed in range(20):
-        problem = partial(Problem, seed, optimizer, batch_norm=batch_norm, scaling=scaling)
+        problem = partial(copy.deepcopy, Problem(seed, optimizer, batch_norm=batch_norm, scaling=scaling))
         expected = problem().reference()
         for method in ("exact", "jvp"):
             assert relative_error(problem().hypergradient(method), expected) < 1e-5, (seed, method)

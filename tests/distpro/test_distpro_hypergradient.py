@@ -172,9 +172,10 @@ def test_through_other_optimizers(optimizer, method, once):
 
 
 def test_in_float32():
-    expected = [Problem(seed=seed).reference() for seed in range(8)]
+    problems = [Problem(seed=seed) for seed in range(8)]
+    expected = [copy.deepcopy(problem).reference() for problem in problems]
     for method, limit in (("finite_difference", 0.02), ("central_difference", 0.01), ("jvp", 1e-4)):
-        found = [Problem(seed=seed).to(torch.float32).hypergradient(method) for seed in range(8)]
+        found = [copy.deepcopy(problem).to(torch.float32).hypergradient(method) for problem in problems]
         errors = list(map(relative_error, found, expected))
         assert max(errors) < limit and np.median(errors) < limit / 4, method
 
