@@ -176,7 +176,7 @@ def test_torch_tensors(make, digits, logits):
 @pytest.mark.filterwarnings("ignore:The student was still learning fast")
 def test_images(make, digits, logits):
     X = digits[0].reshape(-1, 1, 8, 8)
-    clf = make(student=CNNStudent, max_epochs=40, meta="gradient", lr=0.02, optimizer__momentum=0.9)
+    clf = make(student=CNNStudent, max_epochs=12, meta="gradient", optimizer=torch.optim.Adam, lr=0.01)
     clf.fit(X, digits[1], teacher_logits=logits)
     assert clf.score(X, digits[1]) > 0.9
     with pytest.raises(ValueError, match=r"fitted on samples of shape \(1, 8, 8\)"):

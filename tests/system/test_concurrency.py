@@ -186,7 +186,8 @@ def test_distpro_fits_that_share_a_teacher(make_distpro, images):
     teacher, student = ConvNet(width=6, dropout=0.5), ConvNet(dropout=0.2)
 
     def fit(seed):
-        clf = make_distpro(teacher, random_state=seed, student=student, logit_weight=1.0)
+        settings = {"transforms": ["conv1"], "logit_weight": 1.0}
+        clf = make_distpro(teacher, random_state=seed, student=student, **settings)
         return fitted(clf, *images)
 
     expected = [fit(seed) for seed in range(3)]
