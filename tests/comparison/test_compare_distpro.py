@@ -112,7 +112,7 @@ def test_every_way_to_use_a_process_is_a_name():
         ({"methods": ("equal", "naive")}, ValueError, "'naive', which is not known"),
         ({"methods": {"equal": {"lambda1": 0.3}}}, ValueError, "Invalid parameter 'lambda1'"),
         ({"methods": {"equal": {"weights": "equals"}}}, ValueError, "'weights' parameter"),
-        ({"methods": {"equal": {"search_fraction": 0.3}}}, ValueError, "which all methods share"),
+        ({"methods": {"equal": {"validation_fraction": 0.3}}}, ValueError, "which all methods share"),
         ({"methods": {"equal": {"teacher": None}}}, ValueError, "which all methods share"),
         ({"methods": {"equal": {"meta": "naive"}}}, ValueError, "meta='naive' is not known"),
         ({"methods": ("process",)}, ValueError, "'equal' is not among the methods"),

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ConvNet
 from torch import nn
 
+from helpers.networks import ConvNet
 from sklearn_kd import build_transforms
 from sklearn_kd.distpro._distances import DISTANCES, hcl
 from sklearn_kd.distpro._importance import (

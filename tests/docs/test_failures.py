@@ -2,10 +2,8 @@
 
 import json
 import pickle
-import re
 import signal
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -26,12 +24,13 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 from skorch.callbacks import Callback, EarlyStopping, LRScheduler
-from test_layers_by_call import LAYERS
-from test_learned_nothing import lucky
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import TensorDataset
 
+from helpers.layered_networks import UNUSABLE_LAYERS
+from helpers.networks import lucky_student
+from helpers.pages import FAILURES, ROOT, messages
 from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent
 from sklearn_kd.bilevel._hypergradient import StepRecord
 from sklearn_kd.checkpointing._file import read, write
@@ -43,7 +42,6 @@ from sklearn_kd.teachers import TeacherAdapter, register_teacher
 from sklearn_kd.training._stacked import _BatchedRun
 
 DIGITS = load_digits()
-PAGE = Path(__file__).parents[2] / "docs" / "guide" / "failures.rst"
 
 
 class Fills(Callback):
@@ -353,7 +351,7 @@ SAID = {
         lambda X: np.random.default_rng(0).normal(size=X.shape),
     ),
     "the loss does not fall": (
-        {"student": lucky(DIGITS.data / 16, DIGITS.target), "lr": 0.0, "max_epochs": 5},
+        {"student": lucky_student(DIGITS.data / 16, DIGITS.target), "lr": 0.0, "max_epochs": 5},
         None,
     ),
     "training ends while the loss falls steeply": ({"lr": 0.001, "max_epochs": 15}, None),
@@ -450,13 +448,6 @@ DAMAGED = {
 }
 
 
-def messages():
-    """First cell → message, as a pattern, of every row of the page's tables."""
-    page = PAGE.read_text(encoding="utf-8").replace(r"\_", "_")
-    rows = re.findall(r"^   \* - (.*)\n     - (.*)\n     - ", page, re.MULTILINE)
-    return {first: ".+".join(map(re.escape, said.split("…"))) for first, said in rows}
-
-
 def test_the_page_has_all_that_is_tried_here():
     headings = {
         "In training",
@@ -467,7 +458,7 @@ def test_the_page_has_all_that_is_tried_here():
         "What is named",
     }
     tried = REFUSED.keys() | REPORTED.keys() | OUT_OF_MEMORY.keys() | LOADED.keys() | DAMAGED.keys()
-    tried |= LAYERS.keys() | SAID.keys()
+    tried |= UNUSABLE_LAYERS.keys() | SAID.keys()
     apart = {"several calls of one module", "a student's layer that training leaves out"}
     apart |= {
         "weights that the teacher cannot take",
@@ -487,9 +478,9 @@ def test_refused(what, make, digits, logits):
         make(**params).fit(**({"X": digits[0], "y": digits[1], "teacher_logits": logits} | given))
 
 
-@pytest.mark.parametrize("what", LAYERS)
+@pytest.mark.parametrize("what", UNUSABLE_LAYERS)
 def test_layers(what):
-    network, samples, layers = LAYERS[what]()
+    network, samples, layers = UNUSABLE_LAYERS[what]()
     with pytest.raises(ValueError, match=messages()[what]):
         find_layers(network, layers, samples, name="teacher_layers")
 
@@ -551,9 +542,9 @@ def test_rows_that_overflow(make, digits):
 
 
 def test_the_fits_that_were_tried_are_those_of_the_script():
-    record = json.loads((PAGE.parents[2] / "examples" / "evidence" / "divergence.json").read_text())
+    record = json.loads((ROOT / "examples" / "evidence" / "divergence.json").read_text())
     total = {name: sum(found[name] for found in record["by lr"].values()) for name in record["by lr"]["1"]}
-    page = PAGE.read_text(encoding="utf-8")
+    page = FAILURES.read_text(encoding="utf-8")
     assert f"{total['fits']} fits" in page and f"{total['given up']} were given up" in page
     assert total["not finite"] == total["unreported"] == total["false alarms"] == 0
 
@@ -601,7 +592,7 @@ def test_another_teacher(make, digits, tmp_path):
 
 class Logs(Callback):
     def on_train_begin(self, net, **kwargs):
-        self.file = open(PAGE, "rb")  # noqa: SIM115
+        self.file = open(FAILURES, "rb")  # noqa: SIM115
 
     def on_train_end(self, net, **kwargs):
         self.file.close()

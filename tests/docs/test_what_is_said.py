@@ -10,7 +10,8 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from test_docs import GUIDE, README, ROOT, rows_of, words
+
+from helpers.pages import GUIDE, README, ROOT, rows_of, words
 
 FOLDER = ROOT / "examples" / "paper"
 

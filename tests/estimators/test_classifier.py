@@ -38,7 +38,7 @@ METHODS = ("none", "naive", "random", "fixed", "gradient", "linear", "hyperopt")
 @pytest.mark.parametrize("meta", METHODS)
 def test_methods_learn_the_digits(meta, make, digits, logits):
     X, y = digits
-    clf = make(meta=meta, max_epochs=15, optimizer__momentum=0.9).fit(
+    clf = make(meta=meta, max_epochs=8, optimizer__momentum=0.9).fit(
         X[:300], y[:300], teacher_logits=logits[:300]
     )
     assert clf.score(X[300:], y[300:]) > 0.8
@@ -179,7 +179,7 @@ def test_torch_tensors(make, digits, logits):
 @pytest.mark.filterwarnings("ignore:The student was still learning fast")
 def test_images(make, digits, logits):
     X = digits[0].reshape(-1, 1, 8, 8)
-    clf = make(student=CNNStudent, max_epochs=40, meta="gradient", lr=0.02, optimizer__momentum=0.9)
+    clf = make(student=CNNStudent, max_epochs=12, meta="gradient", optimizer=torch.optim.Adam, lr=0.01)
     clf.fit(X, digits[1], teacher_logits=logits)
     assert clf.score(X, digits[1]) > 0.9
     with pytest.raises(ValueError, match=r"fitted on samples of shape \(1, 8, 8\)"):
@@ -393,7 +393,7 @@ def test_hypergradient_rows_refused_where_rows_are_not_alone(make, digits, logit
 
 
 def test_hypergradient_rows_refused_where_there_is_no_extra_pass(make, digits, logits):
-    with pytest.raises(ValueError, match="hypergradient='exact' has none"):
+    with pytest.raises(ValueError, match="meta__hypergradient='exact' has none"):
         make(meta__hypergradient_rows=16, meta__hypergradient="exact").fit(*digits, teacher_logits=logits)
 
 

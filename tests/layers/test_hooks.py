@@ -6,9 +6,9 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from conftest import ConvNet
 from torch import nn
 
+from helpers.networks import ConvNet
 from sklearn_kd import CIFARResNet, CNNStudent
 from sklearn_kd.layers._find import find_layers, layer_shapes
 from sklearn_kd.layers._hooks import feature_hooks

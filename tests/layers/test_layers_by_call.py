@@ -10,10 +10,18 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from conftest import ConvNet
-from test_layer_stages import Bottleneck, Shared, Swin, Tuples
 from torch import nn
 
+from helpers.layered_networks import (
+    Bottleneck,
+    ChannelsLast,
+    Shared,
+    Swin,
+    Tuples,
+    compiled_in_place,
+    pixels,
+)
+from helpers.networks import ConvNet
 from sklearn_kd import CIFARResNet, CNNStudent, DistProClassifier, layer_table
 from sklearn_kd.distpro._pathways import PathwayPass, connect
 from sklearn_kd.layers._find import find_layers, layer_shapes
@@ -23,10 +31,6 @@ from sklearn_kd.layers._training_mode import check_training_mode
 from sklearn_kd.teachers._features import FeatureTeacher
 
 QUICK = {"search_epochs": 1, "max_epochs": 1, "transforms": ["conv1"], "device": "cpu", "random_state": 0}
-
-
-def pixels(channels=3, side=32):
-    return torch.rand(2, channels, side, side, generator=torch.Generator().manual_seed(0))
 
 
 def images(channels, side, n=60):
@@ -188,22 +192,6 @@ def test_maps_inside_of_outputs(kind):
 # The order of channels
 
 
-class ChannelsLast(nn.Module):
-    """(n, h, w, c) at ``sa`` and ``sb``, of modules that say nothing of it; ``strict`` takes one size."""
-
-    def __init__(self, strict=False, channels=8):
-        super().__init__()
-        self.a, self.b = nn.Conv2d(1, channels, 3, 1, 1), nn.Conv2d(channels, 16, 3, 2, 1)
-        self.sa, self.sb, self.fc = nn.Identity(), nn.Identity(), nn.Linear(16, 10)
-        self.strict = strict
-
-    def forward(self, x):
-        if self.strict and x.shape[2] != 8:
-            raise ValueError("one size")
-        h = self.sa(self.a(x).movedim(1, 3))
-        return self.fc(self.sb(self.b(h.movedim(3, 1)).movedim(1, 3)).mean((1, 2)))
-
-
 @pytest.mark.parametrize("channels", [5, 8])  # 8: (8, 8, 8) could be of any order
 def test_channels_last_is_found_and_turned(channels):
     network, x = ChannelsLast(channels=channels).eval(), pixels(1, 8)
@@ -285,12 +273,6 @@ def test_tuples_and_channels_last_teach():
 # Wrapped, compiled and scripted networks
 
 
-def compiled_in_place(network):
-    network.stage1.compile(backend="eager")
-    network.compile(backend="eager")
-    return network
-
-
 @pytest.mark.parametrize(
     ("wrap", "prefix"),
     [
@@ -313,39 +295,6 @@ def test_wrapped_teachers(wrap, prefix, moved, conv_teacher):
         maps, _ = teacher(x, [f"{prefix}stage1"])
         torch.testing.assert_close(maps[f"{prefix}stage1"], plain.stage1(x))
     assert (conv_teacher._compiled_call_impl is not None) == (wrap is compiled_in_place)
-
-
-def scripted(part):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return torch.jit.script(part)
-
-
-def with_a_scripted_part():
-    network = ConvNet()
-    network.stage1 = scripted(network.stage1)
-    return network
-
-
-# What is named, as (network, samples, layers): the rows of docs/guide/failures.rst.
-LAYERS = {
-    "a layer that is not there": lambda: (ConvNet(), pixels(1, 8), ["stage3"]),
-    "a layer that does not run": lambda: (WithSpare(), pixels(1, 8), ["spare"]),
-    "a layer without a map": lambda: (ConvNet(), pixels(1, 8), ["linear"]),
-    "a call that is not made": lambda: (Shared(), pixels(), ["relu#4"]),
-    "a second name of one module": lambda: (nn.Sequential(*[nn.ReLU()] * 2), pixels(), ["1"]),
-    "a compiled network": lambda: (compiled_in_place(ConvNet()), pixels(1, 8), "auto"),
-    "channels of unknown order": lambda: (ChannelsLast(strict=True), pixels(1, 8), ["sb"]),
-    "too few stages": lambda: (nn.Sequential(nn.Conv2d(1, 2, 3, 1, 1)), pixels(1, 8), "auto"),
-    "a TorchScript network": lambda: (scripted(ConvNet()), pixels(1, 8), "auto"),
-    "a TorchScript layer": lambda: (with_a_scripted_part(), pixels(1, 8), ["stage1.0"]),
-}
-
-
-class WithSpare(ConvNet):
-    def __init__(self):
-        super().__init__()
-        self.spare = nn.Conv2d(1, 1, 1)
 
 
 def test_compiled_students_are_told_so():

@@ -8,17 +8,17 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from conftest import ConvNet, stage
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
+from helpers.networks import ConvNet, stage
+from helpers.saved_files import content_of, write
 from sklearn_kd import CIFARResNet, CNNStudent, DistilledClassifier, DistProClassifier, MLPStudent
 from sklearn_kd.meta import Hyperopt, Linear, Random, Strategy
-from sklearn_kd.persistence._codecs import table_content, take_table
-from sklearn_kd.persistence._container import Content, packed, unpacked
+from sklearn_kd.persistence._container import unpacked
 
 pytest.importorskip("safetensors", reason="needs safetensors")
 
@@ -77,18 +77,6 @@ def fitted(digits, logits):
     quick = {"max_epochs": 2, "batch_size": 32, "random_state": 0, "device": "cpu"}
     clf = DistilledClassifier(None, MLPStudent, student__hidden=(8, 6), **quick)
     return clf.fit(*digits, teacher_logits=logits)
-
-
-def content_of(estimator, path):
-    """What it is saved as, to be changed."""
-    estimator.save(path)
-    about, tensors = unpacked(path.read_bytes(), "it")
-    return about, dict(tensors)
-
-
-def write(path, about, tensors):
-    """A file with a digest of its own: only what it says can tell that it is wrong."""
-    path.write_bytes(packed(Content(about, tensors)))
 
 
 def assert_same(again, clf, X, y):

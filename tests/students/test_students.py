@@ -7,12 +7,12 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from conftest import ConvNet
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from torch import nn
 
+from helpers.networks import ConvNet
 from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent, compare_methods
 from sklearn_kd.estimators._preflight import initial_student
 from sklearn_kd.students._factory import build_student

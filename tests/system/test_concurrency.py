@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from conftest import ConvNet
 from joblib import Parallel, delayed, parallel_config
 from sklearn.ensemble import StackingClassifier
 from sklearn.linear_model import LogisticRegression
@@ -20,6 +19,7 @@ from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback
 from torch import nn
 
+from helpers.networks import ConvNet
 from sklearn_kd import DistilledClassifier, MLPStudent, compare_methods
 from sklearn_kd.runtime._global_lock import torch_state_lock
 from sklearn_kd.runtime._random_state import preserved_random_state
@@ -186,7 +186,8 @@ def test_distpro_fits_that_share_a_teacher(make_distpro, images):
     teacher, student = ConvNet(width=6, dropout=0.5), ConvNet(dropout=0.2)
 
     def fit(seed):
-        clf = make_distpro(teacher, random_state=seed, student=student, logit_weight=1.0)
+        settings = {"transforms": ["conv1"], "logit_weight": 1.0}
+        clf = make_distpro(teacher, random_state=seed, student=student, **settings)
         return fitted(clf, *images)
 
     expected = [fit(seed) for seed in range(3)]

@@ -7,7 +7,6 @@ import threading
 import numpy as np
 import pytest
 import torch
-from conftest import ConvNet
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -15,6 +14,7 @@ from skorch import NeuralNetClassifier
 from torch import nn
 from torch.utils.data import Dataset
 
+from helpers.networks import ConvNet
 from sklearn_kd import MLPStudent, compare_methods
 from sklearn_kd.runtime._random_state import preserved_random_state, seeded_without_lock
 

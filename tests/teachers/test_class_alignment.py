@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ConvNet
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -17,6 +16,7 @@ from skorch import NeuralNet, NeuralNetClassifier
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from helpers.networks import ConvNet
 from sklearn_kd import DistilledClassifier, DistProClassifier, compare_methods
 from sklearn_kd.losses._targets import Targets
 from sklearn_kd.teachers._class_alignment import warn_if_out_of_order
@@ -31,7 +31,7 @@ def taught(make):
     """A student that learns from the teacher alone."""
 
     def taught(teacher, **params):
-        settings = {"meta": "fixed", "lambda1": 0.0, "max_epochs": 15, "optimizer__momentum": 0.9}
+        settings = {"meta": "fixed", "lambda1": 0.0, "max_epochs": 6, "optimizer__momentum": 0.9}
         return make(teacher, **(settings | params))
 
     return taught
@@ -82,7 +82,7 @@ def test_every_way_to_ask(how, meta, taught, trained, digits):
         teacher = skorch_net(NeuralNet, trained, X, digits[1])
     if how == "parallel":
         teacher = nn.DataParallel(trained)
-    params |= {"meta": meta, "max_epochs": 20}
+    params |= {"meta": meta, "max_epochs": 10}
     if how != "classes_":
         with pytest.raises(ValueError, match=UNKNOWN):
             taught(teacher, **params).fit(*data)

@@ -29,9 +29,9 @@ from sklearn_kd.training._trials import trial_losses
 STARTS = ((0.2, 1.0), (0.5, 4.0), (0.9, 0.5))
 
 
-def made_net(student, lambda1, temperature, *, temperature_scaling="hinton", **params):
+def made_net(student, lambda1, temperature, *, loss__temperature_scaling="hinton", **params):
     quick = {"lr": 0.1, "max_epochs": 3, "batch_size": 32, "verbose": 0, "strategy": Fixed()}
-    loss = LogitDistillation(temperature_scaling=temperature_scaling)
+    loss = LogitDistillation(loss__temperature_scaling=temperature_scaling)
     space = MetaparameterSpace(loss.metaparameters(n_classes=10))
     return TrainingNet(
         copy.deepcopy(student),
@@ -116,7 +116,7 @@ def always(monkeypatch):
         {"optimizer": torch.optim.Adam, "lr": 3e-3},
         {"optimizer": torch.optim.AdamW, "lr": 3e-3, "optimizer__weight_decay": 0.1},
         {"optimizer__param_groups": [("*bias", {"lr": 0.02})]},
-        {"temperature_scaling": "none", "val_temperature": "auto"},
+        {"loss__temperature_scaling": "none", "meta__val_temperature": "auto"},
         {"iterator_train__drop_last": True, "iterator_train__shuffle": False},
     ],
     ids=str,
@@ -298,8 +298,8 @@ def mlp(*more):
         ([mlp()] * 2, {"optimizer": torch.optim.LBFGS}, "LBFGS takes its step weight by weight"),
         ([mlp()] * 2, {"callbacks": [EarlyStopping(monitor="train_loss")]}, "callbacks"),
         ([mlp()] * 2, {"verbose": 1}, "verbose"),
-        ([mlp()] * 2, {"execution": Execution(compile=True)}, "execution='compiled'"),
-        ([mlp()] * 2, {"execution": Execution(autocast=True)}, "bfloat16 and CUDA graphs"),
+        ([mlp()] * 2, {"execution": Execution(execution="compiled")}, "execution='compiled'"),
+        ([mlp()] * 2, {"execution": Execution(execution="bfloat16")}, "bfloat16 and CUDA graphs"),
         ([mlp()] * 2, {"strategy": Gradient()}, "Gradient moves the metaparameters"),
         ([mlp()] * 2, {"strategy": Moving()}, "Moving moves the metaparameters"),
     ],
@@ -320,7 +320,7 @@ def test_reasons_against(students, params, match, rows):
         ({"optimizer__momentum": 0.9}, "optimizer"),
         ({"batch_size": 16}, "rows and batches"),
         ({"max_epochs": 4}, "max_epochs"),
-        ({"temperature_scaling": "none"}, "loss"),
+        ({"loss__temperature_scaling": "none"}, "loss"),
     ],
     ids=str,
 )
