@@ -64,7 +64,9 @@ def network(seed, epochs, **params):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", metavar="FOLDER", help="holds fashion-mnist/; scikit-learn's by default")
+    parser.add_argument(
+        "--data", metavar="FOLDER", help="folder with fashion-mnist/; default: scikit-learn's"
+    )
     parser.add_argument("--full", action="store_true", help="train on all 60,000 images")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=30)

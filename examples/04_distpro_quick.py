@@ -66,8 +66,8 @@ def main():
     parser.add_argument(
         "--teacher", type=Path, required=True, metavar="FILE", help="weights of a CIFAR ResNet"
     )
-    parser.add_argument("--data", metavar="FOLDER", help="of CIFAR-10; scikit-learn's by default")
-    parser.add_argument("--images", type=int, default=2_560, help="to train on; default 2560")
+    parser.add_argument("--data", metavar="FOLDER", help="folder of CIFAR-10; default: scikit-learn's")
+    parser.add_argument("--images", type=int, default=2_560, help="number of training images; default 2560")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--search-epochs", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)

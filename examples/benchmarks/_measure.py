@@ -49,10 +49,10 @@ def options(description: str) -> argparse.Namespace:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="a few rounds, to see that it works; writes no file without --out",
+        help="a few rounds, as a test; writes no file without --out",
     )
     parser.add_argument(
-        "--table", action="store_true", help="put the JSON into the documentation; measure nothing"
+        "--table", action="store_true", help="write the JSON's tables into the documentation; measure nothing"
     )
     parser.add_argument("--out", help="name of the JSON file, in place of the script's")
     parser.add_argument("--device", default="cpu")

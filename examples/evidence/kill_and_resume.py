@@ -260,7 +260,7 @@ def reference_of(name):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=30, help="of each configuration")
+    parser.add_argument("--kills", type=int, default=30, help="kills of each configuration")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     args = parser.parse_args()
     torch.set_num_threads(1)

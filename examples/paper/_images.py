@@ -20,12 +20,12 @@ from sklearn_kd.meta import PAPER_SETTINGS, Hyperopt, Linear
 
 # Options for finding the images; no number depends on them.
 WHERE = {
-    "data": {"metavar": "FOLDER", "help": "of the data sets; scikit-learn's by default"},
+    "data": {"metavar": "FOLDER", "help": "folder of the data sets; default: scikit-learn's"},
     "cifar-teacher": {"type": Path, "metavar": "FILE", "help": "weights of a ResNet-20 for CIFAR-10"},
     "fashion-teacher": {
         "type": Path,
         "metavar": "FILE",
-        "help": "what train_fashion_mnist_teacher.py has written",
+        "help": "weights from train_fashion_mnist_teacher.py",
     },
 }
 # Numbers of training and held-out images, epochs, and rate of the metaparameters, by the paper's text.

@@ -71,20 +71,24 @@ def arguments(
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--runs", type=int, help=f"per setting; default {runs}")
-    parser.add_argument(f"--{unit}", type=int, help=f"of each training; default {amount or 'by setting'}")
+    parser.add_argument("--runs", type=int, help=f"runs per setting; default {runs}")
+    parser.add_argument(
+        f"--{unit}", type=int, help=f"length of each training; default {amount or 'by setting'}"
+    )
     for name, of in further.items():
         parser.add_argument(f"--{name}", **of)
-    parser.add_argument("--jobs", type=int, default=1, help="processes; default 1")
-    parser.add_argument("--anew", action="store_true", help="do not go on from the runs on disk")
+    parser.add_argument("--jobs", type=int, default=1, help="number of processes; default 1")
+    parser.add_argument("--anew", action="store_true", help="discard the runs on disk")
     parser.add_argument(
-        "--beside", metavar="WHY", help="go on beside runs of other code; the record says why they compare"
+        "--beside",
+        metavar="WHY",
+        help="add to runs of other code; the record keeps the reason WHY they compare",
     )
     parser.add_argument("--out", type=Path, help="folder to write to; default: the script's")
     parser.add_argument(
         "--quick",
         action="store_true",
-        help=f"{quick[0]} runs of {quick[1]} {unit}, to see that it works; writes no file without --out",
+        help=f"{quick[0]} runs of {quick[1]} {unit}, as a test; writes no file without --out",
     )
     chosen = parser.parse_args()
     defaults = quick if chosen.quick else (runs, amount)

@@ -46,7 +46,7 @@ def check(path, X, y):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("weights", nargs="+", type=Path, help="state dicts saved by torch.save")
-    parser.add_argument("--data", metavar="FOLDER", help="of the data sets; scikit-learn's by default")
+    parser.add_argument("--data", metavar="FOLDER", help="folder of the data sets; default: scikit-learn's")
     args = parser.parse_args()
     X, y = fetch_cifar10(data_home=args.data, subset="test", return_X_y=True)
     runs = []

@@ -96,8 +96,8 @@ def main():
         length=("epochs", 12),
         quick=(2, 1),
         teacher={"type": Path, "required": True, "metavar": "FILE", "help": "weights of a ResNet-20"},
-        data={"metavar": "FOLDER", "help": "of CIFAR-10; scikit-learn's by default"},
-        images={"type": int, "help": "to train on; default 10000"},
+        data={"metavar": "FOLDER", "help": "folder of CIFAR-10; default: scikit-learn's"},
+        images={"type": int, "help": "number of training images; default 10000"},
     )
     options.images = options.images or (256 if options.quick else 10_000)
     options.search_epochs = max(1, options.epochs // 2)

@@ -79,11 +79,16 @@ def main():
         length=("epochs", 30),
         quick=(2, 1),
         teacher={"type": Path, "metavar": "FILE", "help": "weights of a CIFAR ResNet for CIFAR-100"},
-        data={"metavar": "FOLDER", "help": "of the data sets; scikit-learn's by default"},
-        images={"type": int, "help": "to train on; default: all"},
+        data={"metavar": "FOLDER", "help": "folder of the data sets; default: scikit-learn's"},
+        images={"type": int, "help": "number of training images; default: all"},
         **{
-            "cifar10-teacher": {"type": Path, "required": True, "metavar": "FILE", "help": "for CIFAR-10"},
-            "teacher-epochs": {"type": int, "help": "default 60"},
+            "cifar10-teacher": {
+                "type": Path,
+                "required": True,
+                "metavar": "FILE",
+                "help": "weights for CIFAR-10",
+            },
+            "teacher-epochs": {"type": int, "help": "epochs of the teacher; default 60"},
         },
     )
     options.images = options.images or (256 if options.quick else 50_000)

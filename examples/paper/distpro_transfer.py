@@ -103,10 +103,10 @@ def main():
         searched={
             "type": Path,
             "metavar": "FILE",
-            "help": "of distpro_cifar10.py; default: beside this script",
+            "help": "record of distpro_cifar10.py; default: beside this script",
         },
-        data={"metavar": "FOLDER", "help": "of CIFAR-100; scikit-learn's by default"},
-        images={"type": int, "help": "to train on; default 10000"},
+        data={"metavar": "FOLDER", "help": "folder of CIFAR-100; default: scikit-learn's"},
+        images={"type": int, "help": "number of training images; default 10000"},
     )
     options.images = options.images or (2000 if options.quick else 10_000)
     options.search_epochs = max(1, options.epochs // 2)

@@ -65,8 +65,10 @@ def mirrored(x):
 
 def checked_options():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", metavar="FOLDER", help="holds fashion-mnist/; scikit-learn's by default")
-    parser.add_argument("--out", type=Path, required=True, help="where the weights go: NAME.safetensors")
+    parser.add_argument(
+        "--data", metavar="FOLDER", help="folder with fashion-mnist/; default: scikit-learn's"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="file for the weights: NAME.safetensors")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="3,000 images, 2 epochs; writes no JSON")
