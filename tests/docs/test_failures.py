@@ -134,7 +134,10 @@ REFUSED = {
     "a sparse tensor": lambda X, y: ({}, {"X": torch.tensor(X).to_sparse()}),
     "a tensor on the meta device": lambda X, y: ({}, {"X": torch.empty(X.shape, device="meta")}),
     "a Dataset of complex numbers": lambda X, y: ({}, {"X": TensorDataset(torch.tensor(X + 0j))}),
-    "a Dataset on the meta device": lambda X, y: ({}, {"X": TensorDataset(torch.empty(X.shape, device="meta"))}),
+    "a Dataset on the meta device": lambda X, y: (
+        {},
+        {"X": TensorDataset(torch.empty(X.shape, device="meta"))},
+    ),
     "empty samples": lambda X, y: ({}, {"X": X.reshape(-1, 8, 8)[:, :0]}),
     "continuous labels": lambda X, y: ({}, {"y": y + 0.5}),
     "missing labels": lambda X, y: ({}, {"y": np.where(y == 3, np.nan, y)}),
@@ -191,7 +194,9 @@ REFUSED = {
     "a teacher that does not name its classes": lambda X, y: asked(Odd(classes=None)),
     "a teacher whose classes_ are not its labels": lambda X, y: asked(Odd(classes=np.arange(10) + 5)),
     "predictions of another shape": lambda X, y: asked(Odd(form=lambda P: [P, P])),
-    "a teacher with prefitted parts": lambda X, y: asked(StackingClassifier([("a", GaussianNB())], cv="prefit")),
+    "a teacher with prefitted parts": lambda X, y: asked(
+        StackingClassifier([("a", GaussianNB())], cv="prefit")
+    ),
     "predictions with other column names": lambda X, y: asked(
         Odd(form=lambda P: pd.DataFrame(P).add_prefix("p"))
     ),
