@@ -1,4 +1,4 @@
-"""Knowledge distillation whose own knobs are learned, for scikit-learn."""
+"""Knowledge distillation with learned metaparameters, for scikit-learn."""
 
 from sklearn_kd import losses, meta, teachers
 from sklearn_kd._version import __version__

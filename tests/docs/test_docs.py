@@ -292,7 +292,7 @@ def test_what_is_said_of_a_line_in_between_is_so(monkeypatch):
     folder = ROOT / "examples" / "benchmarks"
     monkeypatch.syspath_prepend(folder)
     cost = importlib.import_module("step").cost
-    assert "half of what is added away with e1 = e2" in words(GUIDE / "speed.rst")
+    assert "saves half of the added cost with e1 = e2" in words(GUIDE / "speed.rst")
     ratios = []
     for student in json.loads((folder / "step.json").read_text())["students"].values():
         every, half, few = (

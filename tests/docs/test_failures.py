@@ -137,15 +137,18 @@ REFUSED = {
     "values too large for the student": lambda X, y: ({"student": steep_student()}, {"X": X * 1e38}),
     "values too large for float32": lambda X, y: ({}, {"X": X.astype(float) * 1e100}),
     "missing values": lambda X, y: ({}, {"X": np.where(X > 0.5, np.nan, X)}),
-    "words among the numbers": lambda X, y: ({}, {"X": changed(X, "many")}),
+    "strings in X": lambda X, y: ({}, {"X": changed(X, "many")}),
     "complex numbers": lambda X, y: ({}, {"X": X + 1j}),
     "a sparse matrix": lambda X, y: ({}, {"X": sparse.csr_matrix(X)}),
     "a sparse tensor": lambda X, y: ({}, {"X": torch.tensor(X).to_sparse()}),
-    "a tensor without numbers": lambda X, y: ({}, {"X": torch.empty(X.shape, device="meta")}),
+    "a tensor on the meta device": lambda X, y: ({}, {"X": torch.empty(X.shape, device="meta")}),
     "a Dataset of complex numbers": lambda X, y: ({}, {"X": TensorDataset(torch.tensor(X + 0j))}),
-    "a Dataset without numbers": lambda X, y: ({}, {"X": TensorDataset(torch.empty(X.shape, device="meta"))}),
-    "samples without a number": lambda X, y: ({}, {"X": X.reshape(-1, 8, 8)[:, :0]}),
-    "labels on a scale": lambda X, y: ({}, {"y": y + 0.5}),
+    "a Dataset on the meta device": lambda X, y: (
+        {},
+        {"X": TensorDataset(torch.empty(X.shape, device="meta"))},
+    ),
+    "empty samples": lambda X, y: ({}, {"X": X.reshape(-1, 8, 8)[:, :0]}),
+    "continuous labels": lambda X, y: ({}, {"y": y + 0.5}),
     "missing labels": lambda X, y: ({}, {"y": np.where(y == 3, np.nan, y)}),
     "one-hot labels": lambda X, y: ({}, {"y": np.eye(10)[y]}),
     "probabilities as labels": lambda X, y: ({}, {"y": np.full((len(y), 10), 0.1)}),
@@ -159,20 +162,20 @@ REFUSED = {
     ),
     "one class": lambda X, y: ({}, {"y": 0 * y}),
     "no row to hold out": lambda X, y: ({}, {"X": X[:5], "y": np.arange(5), "teacher_logits": -np.eye(5)}),
-    "classes of D_val that y has not": lambda X, y: ({}, {"X_val": X[:3], "y_val": [0, 1, 99]}),
+    "classes of D_val that y lacks": lambda X, y: ({}, {"X_val": X[:3], "y_val": [0, 1, 99]}),
     "weights below zero": lambda X, y: ({}, {"sample_weight": -np.ones(len(y))}),
-    "weights that are no numbers": lambda X, y: ({}, {"sample_weight": np.array(["a"] * len(y))}),
+    "weights that are not numbers": lambda X, y: ({}, {"sample_weight": np.array(["a"] * len(y))}),
     "logits of another shape": lambda X, y: ({}, {"teacher_logits": np.zeros((len(y), 9))}),
     "logits that are not finite": lambda X, y: ({}, {"teacher_logits": np.full((len(y), 10), np.nan)}),
-    "logits in a table of other names": lambda X, y: (
+    "logits with other column names": lambda X, y: (
         {},
         {"teacher_logits": pd.DataFrame(np.zeros((len(y), 10)), columns=list("abcdefghij"))},
     ),
-    "logits of other rows": lambda X, y: (
+    "logits with another index": lambda X, y: (
         {},
         {"X": pd.DataFrame(X), "teacher_logits": pd.DataFrame(np.zeros((len(y), 10)), index=y)},
     ),
-    "a teacher whose columns nobody names": lambda X, y: (
+    "a teacher with unnamed columns": lambda X, y: (
         {"teacher": nn.Linear(64, 10)},
         {"y": y + 1, "teacher_logits": None},
     ),
@@ -186,12 +189,12 @@ REFUSED = {
         {"teacher_logits": None},
     ),
     "a teacher with NaN": lambda X, y: ({"teacher": broken_student()}, {"teacher_logits": None}),
-    "images, for a teacher of tables": lambda X, y: asked(GaussianNB(), X=X.reshape(-1, 8, 8)),
+    "images for a teacher of tables": lambda X, y: asked(GaussianNB(), X=X.reshape(-1, 8, 8)),
     "a teacher of other samples": lambda X, y: ({"teacher": nn.Linear(9, 10)}, {"teacher_logits": None}),
     "a teacher of no known kind": lambda X, y: asked(object()),
     "an adapter that returns no logits": lambda X, y: asked(Mute()),
     "a teacher that returns no logits": lambda X, y: ({"teacher": nn.Flatten(0)}, {"teacher_logits": None}),
-    "probabilities that are none": lambda X, y: ({"teacher": Percent()}, {"teacher_logits": None}),
+    "invalid probabilities": lambda X, y: ({"teacher": Percent()}, {"teacher_logits": None}),
     "a teacher without probabilities": lambda X, y: asked(make_pipeline(StandardScaler(), LinearSVC())),
     "a vote without probabilities": lambda X, y: asked(VotingClassifier([("a", GaussianNB())])),
     "a search that keeps no best teacher": lambda X, y: asked(GridSearchCV(GaussianNB(), {}, refit=False)),
@@ -200,13 +203,15 @@ REFUSED = {
         {"y": np.array(list("abcdefghij"))[y], "teacher_logits": None},
     ),
     "a teacher that does not name its classes": lambda X, y: asked(Odd(classes=None)),
-    "a teacher that calls its classes otherwise": lambda X, y: asked(Odd(classes=np.arange(10) + 5)),
-    "answers of another shape": lambda X, y: asked(Odd(form=lambda P: [P, P])),
-    "a teacher of fitted parts": lambda X, y: asked(StackingClassifier([("a", GaussianNB())], cv="prefit")),
-    "answers with columns of other names": lambda X, y: asked(
+    "a teacher whose classes_ are not its labels": lambda X, y: asked(Odd(classes=np.arange(10) + 5)),
+    "predictions of another shape": lambda X, y: asked(Odd(form=lambda P: [P, P])),
+    "a teacher with prefitted parts": lambda X, y: asked(
+        StackingClassifier([("a", GaussianNB())], cv="prefit")
+    ),
+    "predictions with other column names": lambda X, y: asked(
         Odd(form=lambda P: pd.DataFrame(P).add_prefix("p"))
     ),
-    "a network without numbers": lambda X, y: ({"student": nn.Linear(64, 10, device="meta")}, {}),
+    "a student on the meta device": lambda X, y: ({"student": nn.Linear(64, 10, device="meta")}, {}),
     "a student with NaN": lambda X, y: ({"student": broken_student()}, {}),
     "a student of another width": lambda X, y: ({"student": nn.Linear(64, 9)}, {}),
     "a student with an auxiliary output": lambda X, y: (
@@ -214,7 +219,7 @@ REFUSED = {
         {},
     ),
     "a student that returns a dictionary": lambda X, y: (returning(lambda z, training: {"out": z}), {}),
-    "a student that returns maps": lambda X, y: (
+    "a student that returns feature maps": lambda X, y: (
         returning(lambda z, training: z[..., None].repeat(1, 1, 2)),
         {},
     ),
@@ -224,22 +229,22 @@ REFUSED = {
     "a frozen student": lambda X, y: ({"student": nn.Linear(64, 10).requires_grad_(False)}, {}),
     "a student without weights": lambda X, y: ({"student": nn.AdaptiveAvgPool1d(10)}, {}),
     "a student that fails": lambda X, y: (returning(lambda z, training: z.logits), {}),
-    "a function that makes no student": lambda X, y: ({"student": lambda: 3}, {}),
-    "arguments of a student left open": lambda X, y: ({"student": nn.Bilinear}, {}),
-    "a parameter that is not known": lambda X, y: ({"hidden": 3}, {}),
-    "an optimizer that is not known": lambda X, y: ({"optimizer": "adm"}, {}),
+    "a function that returns no student": lambda X, y: ({"student": lambda: 3}, {}),
+    "missing arguments of a student": lambda X, y: ({"student": nn.Bilinear}, {}),
+    "an unknown parameter": lambda X, y: ({"hidden": 3}, {}),
+    "an unknown optimizer": lambda X, y: ({"optimizer": "adm"}, {}),
     "an optimizer that cannot take steps here": lambda X, y: ({"optimizer": "SparseAdam"}, {}),
-    "an optimizer that is made": lambda X, y: ({"optimizer": torch.optim.SGD([torch.zeros(1)])}, {}),
-    "a device that is not known": lambda X, y: ({"device": "gpu"}, {}),
-    "a device that is not there": lambda X, y: ({"device": "cuda:99"}, {}),
-    "a device without numbers": lambda X, y: ({"device": "meta"}, {}),
+    "an optimizer instance": lambda X, y: ({"optimizer": torch.optim.SGD([torch.zeros(1)])}, {}),
+    "an unknown device": lambda X, y: ({"device": "gpu"}, {}),
+    "a missing device": lambda X, y: ({"device": "cuda:99"}, {}),
+    "the meta device": lambda X, y: ({"device": "meta"}, {}),
     "a device that cannot be used": lambda X, y: ({"device": "vulkan"}, {}),
-    "what is no callback": lambda X, y: ({"callbacks": [3]}, {}),
-    "a callback that watches D_val where there is none": lambda X, y: (
+    "an object that is not a callback": lambda X, y: ({"callbacks": [3]}, {}),
+    "a callback that monitors a missing D_val": lambda X, y: (
         {"callbacks": [EarlyStopping()], "meta": "naive"},
         {},
     ),
-    "a monitor that is not known": lambda X, y: ({"callbacks": [EarlyStopping("valid_los")]}, {}),
+    "an unknown monitor": lambda X, y: ({"callbacks": [EarlyStopping("valid_los")]}, {}),
     "a schedule of too few steps": lambda X, y: (
         {"callbacks": [LRScheduler(OneCycleLR, max_lr=0.1, total_steps=1)], "optimizer__momentum": 0.9},
         {},
@@ -249,7 +254,7 @@ REFUSED = {
         {},
     ),
     "a student that is wrapped for several processes": lambda X, y: ({"student": wrapped()}, {}),
-    "too large a rate": lambda X, y: ({"lr": 1e31}, {}),
+    "too large a learning rate": lambda X, y: ({"lr": 1e31}, {}),
     "a file as the folder of checkpoints": lambda X, y: ({"checkpoint_dir": __file__}, {}),
 }
 
@@ -292,20 +297,20 @@ LOADED = {
     "a file of torch.save": lambda clf, path: torch.save(clf.student_.state_dict(), path),
     "a student of export_student": lambda clf, path: clf.export_student(path),
     "weights of another program": weights_alone,
-    "half a file": lambda clf, path: edited(clf, path, lambda data: data[:-1]),
-    "a file with another byte": lambda clf, path: edited(clf, path, lambda data: data[:-1] + b"!"),
+    "a truncated file": lambda clf, path: edited(clf, path, lambda data: data[:-1]),
+    "a file with a changed byte": lambda clf, path: edited(clf, path, lambda data: data[:-1] + b"!"),
     "a file of a later version": lambda clf, path: edited(clf, path, later),
     "a file of the other estimator": lambda clf, path: clf.save(path),
-    "a student of one's own": own_student,
-    "with another student": lambda clf, path: clf.save(path),
-    "a file with one tensor more": lambda clf, path: signed(clf, path, more=torch.zeros(2)),
+    "a student class of your own": own_student,
+    "another student": lambda clf, path: clf.save(path),
+    "a file with an additional tensor": lambda clf, path: signed(clf, path, more=torch.zeros(2)),
     "a file with weights that are NaN": lambda clf, path: signed(
         clf, path, **{"student.layers.3.bias": torch.full((10,), torch.nan)}
     ),
-    "a file with sizes of its own": lambda clf, path: signed(
+    "a file with wrong sizes": lambda clf, path: signed(
         clf, path, lambda about: about["params"].update(student__hidden=10**9)
     ),
-    "a file with layers of its own": lambda clf, path: signed(
+    "a file with additional layers": lambda clf, path: signed(
         clf, path, lambda about: about["params"].update(student__hidden=[1] * 20_000)
     ),
     "a file with metaparameters out of bounds": lambda clf, path: signed(
@@ -315,7 +320,7 @@ LOADED = {
         clf, path, lambda about: about["params"].update(augment={"student": "MLPStudent"})
     ),
 }
-GIVEN = {"with another student": {"student": nn.Linear(64, 10)}}
+GIVEN = {"another student": {"student": nn.Linear(64, 10)}}
 REPORTED = {
     "some steps are not finite": Fills(n=3),
     "ten steps in a row are not finite": Fills(n=1000),
@@ -452,14 +457,14 @@ def test_the_page_has_all_that_is_tried_here():
     headings = {
         "In training",
         "While memory is used for",
-        "What was given",
-        "What was loaded",
-        "What is found",
-        "What is named",
+        "Input",
+        "File",
+        "Problem",
+        "Layer",
     }
     tried = REFUSED.keys() | REPORTED.keys() | OUT_OF_MEMORY.keys() | LOADED.keys() | DAMAGED.keys()
     tried |= UNUSABLE_LAYERS.keys() | SAID.keys()
-    apart = {"several calls of one module", "a student's layer that training leaves out"}
+    apart = {"several calls of one module", "a student's layer that training skips"}
     apart |= {
         "weights that the teacher cannot take",
         "rows to predict overflow",
