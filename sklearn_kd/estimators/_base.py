@@ -40,7 +40,13 @@ from sklearn_kd.students._checks import check_student
 from sklearn_kd.students._factory import build_student, in_float32
 from sklearn_kd.teachers._adapter import BatchTeacherAdapter
 from sklearn_kd.teachers._logit_checks import name_of, naming_rows, refuse_wrong_numbers
-from sklearn_kd.teachers._registry import comes_trained, make_teacher, without_training
+from sklearn_kd.teachers._registry import (
+    carry_registration,
+    comes_trained,
+    make_teacher,
+    registration_of,
+    without_training,
+)
 from sklearn_kd.training._divergence import refuse_overflow
 
 if TYPE_CHECKING:
@@ -135,7 +141,14 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
         # Only once fitted: a search sends unfitted clones, which need it, to its workers.
         if not self.keep_teacher and hasattr(self, "net_"):
             return state | {"teacher": self._untrained_teacher()}
-        return state
+        registration = None if hasattr(self, "net_") else registration_of(self.teacher)
+        return state if registration is None else state | {"_registration": registration}
+
+    def __setstate__(self, state):
+        registration = state.pop("_registration", None)
+        if registration is not None:  # this may be another process
+            carry_registration(*registration)
+        super().__setstate__(state)
 
     def _shares_teacher(self) -> bool:
         """Return whether clones are given the teacher itself."""
