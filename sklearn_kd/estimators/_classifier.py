@@ -48,8 +48,9 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         One of: a scikit-learn classifier with ``predict_proba``, of which a clone is fitted
         on D_train, the rows that the student trains on; a fitted one inside
         :class:`sklearn.frozen.FrozenEstimator`; a trained ``nn.Module`` that returns
-        logits; a fitted skorch net. None where ``fit`` is given ``teacher_logits``, or with
-        ``meta="none"``. Networks are shared by clones, not copied.
+        logits; a fitted skorch net; an object of a class that
+        :func:`~sklearn_kd.teachers.register_teacher` was given. None where ``fit`` is given
+        ``teacher_logits``, or with ``meta="none"``. Clones share a teacher that comes trained.
     student : nn.Module class or instance, or function that returns a module
         Maps float32 inputs to one logit per class, no softmax. A class or a function is called with
         the ``student__*`` parameters and, where its signature has them, ``in_features``,

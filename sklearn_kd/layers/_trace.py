@@ -85,7 +85,7 @@ class Call:
             yield from child.inner()
 
     def has_weights(self) -> bool:
-        """Return whether a convolution or linear layer runs inside."""
+        """Return True if a convolution or linear layer runs inside."""
         return any(isinstance(call.module, _WEIGHTS) for call in self.inner())
 
 

@@ -98,7 +98,7 @@ def build_student(
 
 
 def makes_students(student: Any) -> bool:
-    """Return whether ``student`` is a class of modules, or a function that may return one."""
+    """Return True for a class of modules and for a callable, which may return a module."""
     return issubclass(student, nn.Module) if inspect.isclass(student) else callable(student)
 
 

@@ -39,13 +39,13 @@ def require_fitted_net(net: NeuralNet) -> None:
         )
 
 
-def possible_widths(teacher: Any, stated: list | None, classes: np.ndarray) -> list[int]:
+def possible_widths(teacher: Any, stated: list[Any] | None, classes: np.ndarray) -> list[int]:
     """Return the possible numbers of columns of a network's logits."""
     own = getattr(thawed(teacher), "classes_", None)
     return sorted({len(known) for known in (stated, own, classes) if known is not None})
 
 
-def own_classes(teacher: Any, n_columns: int, stated: list | None) -> Any:
+def own_classes(teacher: Any, n_columns: int, stated: list[Any] | None) -> Any:
     """Return the classes of a network's columns if the network knows them, else None."""
     network = without_parallel(teacher) if isinstance(teacher, nn.Module) else teacher
     # An estimator of this library sets it on a network that it has trained on codes.

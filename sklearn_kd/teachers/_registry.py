@@ -24,6 +24,8 @@ from sklearn_kd.teachers._logit_checks import thawed
 Adapter = TypeVar("Adapter", bound=type[TeacherAdapter])
 
 _ADAPTERS: dict[type, type[TeacherAdapter]] = {}
+# Classes whose adapter came with an estimator from another process.
+_CARRIED: set[type] = set()
 
 
 # --------------------------------------------------------------------------------------
@@ -73,9 +75,9 @@ def register_teacher(kind: type, adapter: Any = None) -> Any:
 
     Notes
     -----
-    The registry belongs to the process. Where a search or :func:`~sklearn_kd.compare_methods`
-    starts other processes, register in a module that these import, best in the one that defines
-    the class of the teacher.
+    The registry belongs to the process. An unfitted estimator takes the adapter of its teacher along
+    when it is pickled, so that a search may use other processes. A fitted one does not: it predicts
+    without.
 
     Clones of an estimator share a registered teacher that comes trained, as they share networks.
 
@@ -124,13 +126,18 @@ def register_teacher(kind: type, adapter: Any = None) -> Any:
         return lambda decorated: register_teacher(kind, decorated)
     _check_adapter(adapter)
     registered = _ADAPTERS.get(kind)
-    if registered is not None and registered.__module__.startswith("sklearn_kd."):
+    if registered is not None and _is_of_library(registered):
         raise ValueError(
             f"register_teacher: {kind.__name__} already has an adapter in this library, "
             f"{registered.__name__}. Register a subclass of it, and give instances of that as teachers."
         )
     _ADAPTERS[kind] = adapter
+    _CARRIED.discard(kind)
     return adapter
+
+
+def _is_of_library(adapter: type[TeacherAdapter]) -> bool:
+    return adapter.__module__.startswith("sklearn_kd.")
 
 
 def _check_adapter(adapter: Any) -> None:
@@ -209,6 +216,26 @@ def without_training(teacher: Any) -> Any:
     """Return an unfitted clone of a teacher that is trained here, else None."""
     adapter = adapter_class(teacher)
     return None if adapter is None or not adapter.trains() else clone(teacher, safe=False)
+
+
+# --------------------------------------------------------------------------------------
+# Other processes
+
+
+def registration_of(teacher: Any) -> tuple[type, type[TeacherAdapter]] | None:
+    """Return the class and the adapter that a user has registered for a teacher, or None."""
+    adapter = adapter_class(teacher)
+    if adapter is None or _is_of_library(adapter):
+        return None
+    kinds = type(thawed(teacher)).__mro__
+    return next((kind, adapter) for kind in kinds if _ADAPTERS.get(kind) is adapter)
+
+
+def carry_registration(kind: type, adapter: type[TeacherAdapter]) -> None:
+    """Register an adapter from another process, unless the user has registered one in this process."""
+    if kind not in _ADAPTERS or kind in _CARRIED:
+        _ADAPTERS[kind] = adapter
+        _CARRIED.add(kind)
 
 
 # --------------------------------------------------------------------------------------

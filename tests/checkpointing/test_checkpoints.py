@@ -373,7 +373,7 @@ import test_checkpoints as tests
 torch.set_num_threads(1)
 clf = tests.fitted_to_digits(sys.argv[1])
 path = clf.metaparameter_path_.tobytes().hex()
-print(json.dumps({"dur": clf.history_[0, "dur"], "path": path, "digest": tests.digest_of(**tests.VALUES)}))
+print(json.dumps({"dur": clf.history_[0, "dur"], "path": path, "digest": tests.fingerprint(**tests.VALUES)}))
 """
 
 
@@ -899,7 +899,7 @@ def test_buffers(make, digits, logits, tmp_path):
 
 
 def test_digests_are_those_of_any_process(another_process):
-    assert another_process[2]["digest"] == digest_of(**VALUES)
+    assert another_process[2]["digest"] == fingerprint(**VALUES)
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,17 @@ from torch.func import functional_call
 
 from helpers.hypergradients import ready_net, relative_error
 from helpers.networks import ConvNet
-from sklearn_kd.bilevel._hypergradient import METHODS
+from sklearn_kd.bilevel._hypergradient import METHODS, HypergradientEstimator
 from sklearn_kd.bilevel._optimizer_response import Clipping, global_norm
 from sklearn_kd.distpro._distances import hcl
 from sklearn_kd.distpro._importance import IMPORTANCE, LearnedWeights
 from sklearn_kd.distpro._normalization import NORMALIZATIONS
 from sklearn_kd.distpro._objective import LOGIT_CHANGE, PathwayObjective
 from sklearn_kd.distpro._pathways import PathwayPass, build_transforms, connect
+from sklearn_kd.layers._hooks import feature_hooks
 from sklearn_kd.losses._logits import Targets
+from sklearn_kd.losses._objective import ForwardPass
+from sklearn_kd.losses._validation import validation_loss
 from sklearn_kd.runtime._random_state import random_state
 
 # Table 7, written down again.

@@ -13,6 +13,8 @@ from helpers.layered_networks import (
     Tuples,
     conv,
 )
+from sklearn_kd.layers._find import find_layers, layer_shapes
+from sklearn_kd.layers._hooks import feature_hooks
 
 
 class BasicBlock(nn.Module):

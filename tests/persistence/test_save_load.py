@@ -18,7 +18,8 @@ from helpers.networks import ConvNet, stage
 from helpers.saved_files import content_of, write
 from sklearn_kd import CIFARResNet, CNNStudent, DistilledClassifier, DistProClassifier, MLPStudent
 from sklearn_kd.meta import Hyperopt, Linear, Random, Strategy
-from sklearn_kd.persistence._container import unpacked
+from sklearn_kd.persistence._codecs import table_content, take_table
+from sklearn_kd.persistence._container import packed, unpacked
 
 pytest.importorskip("safetensors", reason="needs safetensors")
 

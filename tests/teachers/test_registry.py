@@ -312,6 +312,28 @@ def test_a_class_that_is_not_registered_is_refused_with_the_way_to_register_it(t
         clone(make(teacher)).fit(*digits)
 
 
+def test_an_unfitted_estimator_takes_the_adapter_to_other_processes(make, digits, monkeypatch):
+    X, y = digits
+    clf = make(Means())
+    unfitted, fitted = pickle.dumps(clf), pickle.dumps(clone(clf).fit(X, y))
+    assert b"MeansTeacher" in unfitted and b"MeansTeacher" not in fitted
+
+    class Later(MeansTeacher): ...
+
+    for register, expected in ((lambda: None, MeansTeacher), (lambda: register_teacher(Means, Later), Later)):
+        monkeypatch.delitem(registry._ADAPTERS, Means)
+        registry._CARRIED.clear()
+        register()
+        there = pickle.loads(unfitted)
+        assert registry.adapter_class(there.teacher) is expected
+        assert not hasattr(there, "_registration")
+    del registry._ADAPTERS[Means]
+    for adapter in (MeansTeacher, Later):  # from a worker's point of view: another definition
+        registry.carry_registration(Means, adapter)
+        assert registry.adapter_class(Means()) is adapter
+    registry._CARRIED.clear()
+
+
 def test_the_kinds_of_the_library_are_registered_by_any_import():
     code = (
         "from sklearn_kd.teachers._registry import adapter_class\n"

@@ -29,9 +29,9 @@ from sklearn_kd.training._trials import trial_losses
 STARTS = ((0.2, 1.0), (0.5, 4.0), (0.9, 0.5))
 
 
-def made_net(student, lambda1, temperature, *, loss__temperature_scaling="hinton", **params):
+def made_net(student, lambda1, temperature, *, temperature_scaling="hinton", **params):
     quick = {"lr": 0.1, "max_epochs": 3, "batch_size": 32, "verbose": 0, "strategy": Fixed()}
-    loss = LogitDistillation(loss__temperature_scaling=temperature_scaling)
+    loss = LogitDistillation(temperature_scaling=temperature_scaling)
     space = MetaparameterSpace(loss.metaparameters(n_classes=10))
     return TrainingNet(
         copy.deepcopy(student),
