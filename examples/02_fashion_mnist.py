@@ -2,16 +2,16 @@
 ===============================================================
 
 The teacher (three convolutions of 32, 64 and 128 channels) and the students (8, 16 and 16)
-train on the same images, 6,000 of the 60,000 unless ``--full``; the test is on all 10,000
-test images. Each method runs with ``--runs`` seeds, which set the images, the split, the
-initial weights and the batches; the teacher of a seed is shared by the methods. SGD with
+train on the same images, 6,000 of the 60,000 unless ``--full``. The test is on all 10,000
+test images. Each method runs with ``--runs`` seeds. A seed sets the images, the split, the
+initial weights and the batches; all methods of a seed share its teacher. The optimizer is SGD with
 rate 0.02 (at 0.05 the student with T = 4 fixed collapses: T² = 16 times the soft gradient),
 momentum 0.9 and a cosine schedule. ::
 
     python examples/02_fashion_mnist.py
 
 :func:`~sklearn_kd.datasets.fetch_fashion_mnist` reads the images from scikit-learn's data folder, or
-``--data FOLDER``, and downloads them if they are not there. On Debian the package dataset-fashion-mnist has
+``--data FOLDER``, and downloads them if they are missing. The Debian package dataset-fashion-mnist has
 them: ``--data /usr/share/datasets``. Results and picture are written beside this file.
 """
 
@@ -43,7 +43,7 @@ METHODS = {
 
 
 def load(data_home, subset):
-    """(X, y) of the 60,000 training or the 10,000 test images, standardised."""
+    """Return (X, y) of the 60,000 training or the 10,000 test images, standardised."""
     X, y = fetch_fashion_mnist(data_home=data_home, subset=subset, return_X_y=True)
     return (X - 0.286) / 0.353, y
 
@@ -64,7 +64,9 @@ def network(seed, epochs, **params):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", metavar="FOLDER", help="holds fashion-mnist/; scikit-learn's by default")
+    parser.add_argument(
+        "--data", metavar="FOLDER", help="folder with fashion-mnist/; default: scikit-learn's"
+    )
     parser.add_argument("--full", action="store_true", help="train on all 60,000 images")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=30)

@@ -1,15 +1,14 @@
-"""Noisy labels: the learned metaparameters find out whom to trust
-===============================================================
+"""Noisy labels: the learned metaparameters rely on the teacher
+============================================================
 
-Somebody labelled many rows cheaply, and 40 % of the labels are wrong. There are a teacher,
-trained earlier on other rows, and a few rows whose labels can be trusted, given to ``fit``
-as ``X_val`` and ``y_val``. How far should the student trust the labels? The learned lambda1
-falls: it finds out.
+Many rows were labelled cheaply, and 40 % of the labels are wrong. There are a teacher,
+trained earlier on other rows, and a few rows with reliable labels, passed to ``fit``
+as ``X_val`` and ``y_val``. The learned lambda1, the weight of the labels, falls.
 
 Digits: 400 rows for the teacher (an MLP of 128), 800 noisy rows, 150 trusted rows, the
 other 447 for the test; 5 random divisions. "naive, all rows" and "fixed (.5, 4), all rows"
-train on the trusted rows as well, which is what else they could be used for: the latter is
-the baseline to beat, for whoever knows that the teacher is good.
+train on the trusted rows as well. The latter is the baseline to beat if you know that the
+teacher is good.
 """
 
 import json
@@ -39,7 +38,7 @@ METHODS = {
 
 
 def divide(seed):
-    """Teacher, noisy (X, y), trusted (X, y), test (X, y)."""
+    """Return the teacher, noisy (X, y), trusted (X, y) and test (X, y)."""
     rng = np.random.default_rng(seed)
     X, y = load_digits(return_X_y=True)
     X = X / 16
@@ -92,5 +91,5 @@ here.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
 print(f"lambda1 over the iterations: {here.with_suffix('.png').name}")
 
 # %%
-# A notebook shows the estimator with its parts:
+# A notebook shows the estimator with its parameters:
 student  # noqa: B018

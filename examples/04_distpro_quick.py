@@ -1,10 +1,10 @@
-"""Feature maps: how much each pathway should weigh, and when
+"""Feature maps: the weight of each pathway over the training
 ==========================================================
 
-A trained ResNet-20 teaches a ResNet-8 on some of CIFAR-10, by its feature maps. Between the
-three stages of either there are nine pathways. "equal weights" gives each of them 1/9
-throughout; DistPro first searches how the weights should change over the training, on a
-student that it throws away, then follows what it found with a fresh one. The picture has the
+A trained ResNet-20 teaches a ResNet-8 on some of CIFAR-10, by its feature maps. Nine pathways
+connect the three stages of the teacher with those of the student. "equal weights" gives each of them 1/9
+throughout. DistPro first searches how the weights should change over the training, on a
+student that is discarded. Then a fresh student follows the learned process. The picture shows the
 process: a panel for each stage of the teacher, a line for each pathway. ::
 
     python examples/04_distpro_quick.py --teacher resnet20-cifar10.pt
@@ -12,8 +12,8 @@ process: a panel for each stage of the teacher, a line for each pathway. ::
 takes about four minutes of one core. The weights of the teacher are those of a
 :class:`~sklearn_kd.CIFARResNet`, saved by ``torch.save``;
 :func:`~sklearn_kd.datasets.fetch_cifar10` reads the images from scikit-learn's data folder, or
-``--data FOLDER``. Accuracies, of one run on few images, show that it works and not which
-method is best: ``examples/paper/distpro_cifar10.py`` compares them. The picture is written
+``--data FOLDER``. The accuracies come from one run on few images: they show that the method works, not which
+method is best. ``examples/paper/distpro_cifar10.py`` compares the methods. The picture is written
 beside this file, or to ``--out``.
 """
 
@@ -36,7 +36,7 @@ def cosine(epochs):
 
 
 def students(teacher, args):
-    """Unfitted, by method."""
+    """Return the unfitted students by method."""
     training = {
         "student__depth": 8,
         "lr": 0.1,
@@ -66,8 +66,8 @@ def main():
     parser.add_argument(
         "--teacher", type=Path, required=True, metavar="FILE", help="weights of a CIFAR ResNet"
     )
-    parser.add_argument("--data", metavar="FOLDER", help="of CIFAR-10; scikit-learn's by default")
-    parser.add_argument("--images", type=int, default=2_560, help="to train on; default 2560")
+    parser.add_argument("--data", metavar="FOLDER", help="folder of CIFAR-10; default: scikit-learn's")
+    parser.add_argument("--images", type=int, default=2_560, help="number of training images; default 2560")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--search-epochs", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)

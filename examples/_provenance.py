@@ -1,6 +1,6 @@
-"""What a result file says of the code and the packages that its numbers come from.
+"""Record the code and the package versions that the numbers of a result file come from.
 
-For the scripts of this folder and of those in it, which find it by ``sys.path``.
+The scripts of this folder and its subfolders import this module by ``sys.path``.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ PACKAGES = (sklearn_kd, torch, skorch, sklearn, np)
 
 
 def provenance(script: str | Path, *further: ModuleType) -> dict[str, dict]:
-    """``versions`` and ``code`` of a record; ``further`` are packages that it depends on as well."""
+    """Return ``versions`` and ``code`` of a record; ``further`` are packages that it depends on as well."""
     return {"versions": versions(*further), "code": code_of(script)}
 
 
 def versions(*further: ModuleType) -> dict[str, str]:
-    """Of Python and of the packages that every record depends on, and of others."""
+    """Return the versions of Python, of the packages of every record, and of others."""
     modules = (*PACKAGES, *further)
     return {m.__name__: m.__version__ for m in modules} | {"python": platform.python_version()}
 
 
 def code_of(script: str | Path) -> dict[str, str | None]:
-    """Say which code a script runs.
+    """Identify the code that a script runs.
 
     Returns
     -------
     dict
-        ``commit`` is that of the library's checkout, with "-dirty" where Python files differ from it, or None
-        outside git. ``library`` and ``script`` are digests: of the Python files of sklearn_kd, and of the
-        script and the modules beside it that it imports. Runs with the same two digests are of the same code,
-        whatever was committed meanwhile.
+        ``commit`` is the commit of the library's checkout, with "-dirty" if Python files differ from it, or
+        None outside git. ``library`` is a digest of the Python files of sklearn_kd. ``script`` is a digest of
+        the script and of the modules beside it that it imports. Runs with the same two digests are of the
+        same code, even if other files were committed in between.
     """
     package = Path(sklearn_kd.__file__).parent
     return {
@@ -56,7 +56,7 @@ def code_of(script: str | Path) -> dict[str, str | None]:
 
 
 def commit_of(package: Path) -> str | None:
-    """The commit that a package is checked out from; None where it is not under git."""
+    """Return the commit that a package is checked out from, or None if it is not under git."""
     if not _git(package, "ls-files", "--", "__init__.py"):
         return None
     changed = _git(package, "status", "--porcelain", "--", ":/*.py")
@@ -72,14 +72,14 @@ def _git(folder: Path, *command: str) -> str | None:
 
 
 def _own_modules(script: Path) -> list[Path]:
-    """The script, and what it imports from its folder and from this one."""
+    """Return the script and the modules that it imports from its folder and from this one."""
     finder = ModuleFinder(path=[str(script.parent), str(HERE)])
     finder.run_script(str(script))
     return [Path(module.__file__) for module in finder.modules.values() if module.__file__]
 
 
 def _digest(files: Iterable[Path], folder: Path) -> str:
-    """Of the contents of files and of their names as seen from a folder."""
+    """Hash the contents of files and their names relative to a folder."""
     found = hashlib.sha256()
     for name, file in sorted((os.path.relpath(file, folder), file) for file in files):
         content = file.read_bytes()

@@ -1,6 +1,6 @@
-"""Knowledge distillation whose own knobs are learned, for scikit-learn."""
+"""Knowledge distillation with learned metaparameters, for scikit-learn."""
 
-from sklearn_kd import losses, meta
+from sklearn_kd import losses, meta, teachers
 from sklearn_kd._version import __version__
 from sklearn_kd.comparison._compare import compare_methods
 from sklearn_kd.comparison._result import MethodComparison
@@ -11,8 +11,8 @@ from sklearn_kd.estimators._classifier import DistilledClassifier
 from sklearn_kd.estimators._distpro import DistProClassifier
 from sklearn_kd.plotting._path_display import MetaparameterPathDisplay
 from sklearn_kd.plotting._process_display import ProcessDisplay
+from sklearn_kd.students._architectures import CNNStudent, MLPStudent
 from sklearn_kd.students._resnet import CIFARResNet
-from sklearn_kd.students._students import CNNStudent, MLPStudent
 from sklearn_kd.training._execution import Execution
 from sklearn_kd.training._single_step import hypergradient
 
@@ -35,4 +35,5 @@ __all__ = [
     "layer_table",
     "losses",
     "meta",
+    "teachers",
 ]

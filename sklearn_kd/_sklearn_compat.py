@@ -33,6 +33,12 @@ def has_callbacks(estimator) -> bool:
     return bool(getattr(estimator, "_skl_callbacks", None))
 
 
+def without_callbacks(estimator):
+    """Return the estimator, which forgets the callbacks of ``set_callbacks``."""
+    estimator.__dict__.pop("_skl_callbacks", None)
+    return estimator
+
+
 def callback_context(estimator, max_subtasks: int):
     """Set up the root task of a ``fit``; None where no callback listens."""
     if not has_callbacks(estimator):
@@ -85,4 +91,5 @@ __all__ = [
     "validate_params",
     "with_arguments",
     "with_callbacks",
+    "without_callbacks",
 ]

@@ -1,3 +1,4 @@
+import gc
 import signal
 
 import numpy as np
@@ -6,10 +7,10 @@ import torch
 from joblib import parallel_config
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
-from skorch.callbacks import Callback
 from threadpoolctl import threadpool_limits
 from torch import nn
 
+from helpers.networks import ConvNet
 from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent
 from sklearn_kd.training._net import TrainingNet
 
@@ -25,6 +26,19 @@ def one_process():
         yield
 
 
+@pytest.fixture(scope="module")
+def once():
+    """once(key, fit): what fit() gives, made once for all tests of a file that only read it."""
+    made = {}
+
+    def once(key, fit):
+        if key not in made:
+            made[key] = fit()
+        return made[key]
+
+    return once
+
+
 @pytest.fixture
 def sigint_heard():
     """SIGINT interrupts, as in a terminal: what is started in the background ignores it."""
@@ -33,22 +47,17 @@ def sigint_heard():
     signal.signal(signal.SIGINT, before)
 
 
+def pytest_collection_finish():
+    """Leave out of each garbage collection what was imported and collected: a million objects that stay."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_collection_modifyitems(items):
     if not torch.cuda.is_available():
         for item in items:
             if "gpu" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
-
-
-class Watch(Callback):
-    """Keeps the training and the validation batches."""
-
-    def initialize(self):
-        self.train_, self.valid_ = [], []
-        return self
-
-    def on_batch_end(self, net, batch=None, training=False, **kwargs):
-        (self.train_ if training else self.valid_).append(batch)
 
 
 @pytest.fixture(scope="session")
@@ -109,25 +118,6 @@ def network():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return nn.Sequential(nn.Linear(64, 10), nn.Dropout(0.5), nn.BatchNorm1d(10))
-
-
-class ConvNet(nn.Module):
-    """Two stages, the second of half the size, and one linear layer."""
-
-    def __init__(self, n_classes=10, width=4, dropout=0.0):
-        super().__init__()
-        self.stage1, self.stage2 = stage(1, width, 1), stage(width, 2 * width, 2)
-        self.drop, self.linear = nn.Dropout(dropout), nn.Linear(2 * width, n_classes)
-
-    def forward(self, x):
-        return self.linear(self.drop(self.stage2(self.stage1(x)).mean(dim=(2, 3))))
-
-
-def stage(fan_in, fan_out, stride):
-    """Convolution, batch normalisation and a ReLU that writes into what it is given."""
-    return nn.Sequential(
-        nn.Conv2d(fan_in, fan_out, 3, stride, 1), nn.BatchNorm2d(fan_out), nn.ReLU(inplace=True)
-    )
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the clock, interleaved rounds, data, the library's own step, the record."""
+"""Shared parts of the benchmarks: the clock, interleaved rounds, data, the library's own step, the record."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from _provenance import provenance
 LR = 0.05
 START = (0.5, 2.0)  # lambda1, T
 SEED = 0
-# One thread; and no pages handed back to the system and faulted in again at every step.
+# Use one thread. Keep freed pages: otherwise they are returned and faulted in again at every step.
 PROCESS = {
     "OMP_NUM_THREADS": "1",
     "MALLOC_MMAP_THRESHOLD_": "1073741824",
@@ -38,21 +38,21 @@ PROCESS = {
 
 
 # --------------------------------------------------------------------------------------
-# The process, and what it was
+# Process and environment
 
 
 def options(description: str) -> argparse.Namespace:
-    """The command line; starts the script anew where ``PROCESS`` is not its environment."""
+    """Parse the command line; restart the script if its environment differs from ``PROCESS``."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="a few rounds, to see that it works; writes no file without --out",
+        help="a few rounds, as a test; writes no file without --out",
     )
     parser.add_argument(
-        "--table", action="store_true", help="put the JSON into the documentation; measure nothing"
+        "--table", action="store_true", help="write the JSON's tables into the documentation; measure nothing"
     )
     parser.add_argument("--out", help="name of the JSON file, in place of the script's")
     parser.add_argument("--device", default="cpu")
@@ -64,7 +64,7 @@ def options(description: str) -> argparse.Namespace:
 
 
 def environment(device: str) -> dict:
-    """The machine, the process."""
+    """Describe the machine and the process."""
     return {
         "processor": _processor() if device == "cpu" else torch.cuda.get_device_name(device),
         "clock": "CPU time" if device == "cpu" else "wall time, synchronised",
@@ -83,7 +83,7 @@ def _processor() -> str:
 
 
 def write(record: dict, script: str, chosen: argparse.Namespace) -> None:
-    """The record as JSON beside the script; numbers to five digits."""
+    """Write the record as JSON beside the script, numbers to five digits."""
     if chosen.quick and chosen.out is None:
         return
     path = Path(script).with_suffix(".json") if chosen.out is None else Path(script).parent / chosen.out
@@ -93,7 +93,7 @@ def write(record: dict, script: str, chosen: argparse.Namespace) -> None:
 
 
 def read(script: str, name: str | None = None) -> dict:
-    """A record as it was written."""
+    """Read a record back."""
     path = Path(script).with_suffix(".json") if name is None else Path(script).parent / name
     return json.loads(path.read_text(encoding="utf-8"))
 
@@ -111,7 +111,7 @@ def _rounded(value):
 
 
 def now(device: str = "cpu") -> float:
-    """Seconds: of CPU time, or of wall time when the GPU has finished."""
+    """Return seconds: of CPU time, or of wall time after the GPU has finished."""
     if device == "cpu":
         return time.process_time()
     torch.cuda.synchronize()
@@ -119,7 +119,7 @@ def now(device: str = "cpu") -> float:
 
 
 def interleaved(contenders: dict, rounds: int, steps: dict | int = 1, device: str = "cpu") -> dict:
-    """Seconds per call, {name: one per round}; who comes first changes from round to round."""
+    """Return seconds per call, {name: one per round}; the order changes from round to round."""
     names, times = list(contenders), {name: [] for name in contenders}
     for contender in contenders.values():
         contender()
@@ -136,23 +136,23 @@ def interleaved(contenders: dict, rounds: int, steps: dict | int = 1, device: st
 
 
 def ratio(times: dict, name: str, unit: str) -> tuple[float, float, float]:
-    """Median and quartiles, over the rounds, of ``name``'s time to ``unit``'s."""
+    """Return median and quartiles, over the rounds, of the ratio of ``name``'s time to ``unit``'s."""
     return quartiles(np.divide(times[name], times[unit]))
 
 
 def quartiles(values) -> tuple[float, float, float]:
-    """Median, lower and upper quartile."""
+    """Return the median, and the lower and upper quartile."""
     low, middle, high = np.percentile(values, [25, 50, 75])
     return float(middle), float(low), float(high)
 
 
 def shown(median: float, low: float, high: float) -> str:
-    """``1.23 (1.20–1.27)``."""
+    """Format as ``1.23 (1.20–1.27)``."""
     return f"{median:.2f} ({low:.2f}–{high:.2f})"
 
 
 def calls_for(contender, seconds: float, most: int, device: str = "cpu") -> int:
-    """How often to call in a round for it to last about that long."""
+    """Return the number of calls in a round that last about that long."""
     contender()
     start = now(device)
     contender()
@@ -164,9 +164,9 @@ def calls_for(contender, seconds: float, most: int, device: str = "cpu") -> int:
 
 
 def peak_memory(run, device: str = "cpu") -> int:
-    """The most bytes of tensors that ``run`` held at once, beyond what was there before.
+    """Return the peak bytes of tensors during ``run``, beyond the tensors that existed before.
 
-    On the CPU from the profiler's record of every allocation through torch's allocator.
+    On the CPU they come from the profiler's record of every allocation through torch's allocator.
     """
     if device != "cpu":
         torch.cuda.synchronize()
@@ -195,14 +195,14 @@ class _Counter(TorchDispatchMode):
 
 
 def operations(step) -> int:
-    """Operations that one call dispatches: on a GPU, about its launches."""
+    """Count the operations that one call dispatches: on a GPU, about its launches."""
     with _Counter() as counter:
         step()
     return counter.count
 
 
 # --------------------------------------------------------------------------------------
-# What is trained
+# Data and the library's own step
 
 
 class Problem(NamedTuple):
@@ -218,16 +218,16 @@ class Problem(NamedTuple):
     device: str
 
     def batches(self) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Training batches, cut beforehand: the loop is not what is measured."""
+        """Return training batches, cut beforehand so that the loop is not measured."""
         return list(zip(*(t.split(self.batch_size) for t in (self.X, self.y, self.f)), strict=True))
 
     def val_batches(self) -> list[tuple[Tensor, Tensor]]:
-        """Validation batches."""
+        """Return the validation batches."""
         return list(zip(*(t.split(self.batch_size) for t in (self.X_val, self.y_val)), strict=True))
 
 
 def problem(student: nn.Module, shape, n_classes=10, batch_size=128, n_batches=4, device="cpu") -> Problem:
-    """Normal inputs, a linear teacher, a fifth of its labels drawn anew; every class is there."""
+    """Make normal inputs and labels of a linear teacher, a fifth of them random; every class occurs."""
     generator = torch.Generator().manual_seed(SEED)
     n = batch_size * max(n_batches, math.ceil(3 * n_classes / batch_size))
     features = math.prod(shape)
@@ -247,7 +247,7 @@ def problem(student: nn.Module, shape, n_classes=10, batch_size=128, n_batches=4
 
 
 def ours(problem: Problem, val_batch_size: int | None = None, **params):
-    """The library's ``train_step``, without the loop around it: a function of nothing."""
+    """Return the library's ``train_step`` without the loop around it, as a function without arguments."""
     size, valid_size = problem.batch_size, val_batch_size or problem.batch_size
     lambda1, temperature = START
     clf = DistilledClassifier(
@@ -277,7 +277,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "guide" / "speed.rst"
 
 
 def rst_table(header: list[str], rows: list[list[str]]) -> str:
-    """A list table of reStructuredText."""
+    """Format a list table of reStructuredText."""
     lines = [".. list-table::", "   :header-rows: 1", "   :class: numbers", ""]
     for row in (header, *rows):
         lines += [f"   * - {row[0]}", *(f"     - {cell}" for cell in row[1:])]
@@ -285,7 +285,7 @@ def rst_table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def put_into_page(script: str, tables: list[str]) -> None:
-    """Replace the tables that stand after ``.. NAME 0``, ``.. NAME 1`` … in the page on speed."""
+    """Replace the tables after ``.. NAME 0``, ``.. NAME 1`` … in the page on speed."""
     text = PAGE.read_text(encoding="utf-8")
     for i, table in enumerate(tables):
         above, mark, below = text.partition(f".. {Path(script).stem} {i}\n\n")

@@ -1,20 +1,20 @@
-"""What does ``fit`` cost around the steps, against loops written by hand and against plain skorch?
+"""Measure the cost of ``fit`` around the steps, against loops written by hand and against plain skorch.
 
 A perceptron 64-256-256-10 on 25,600 rows and a CNN of three convolutions (16, 32, 32 channels) on 3,840
 images of 28×28, teacher's logits given, batches of 128 in a new order each epoch, plain SGD.
 
   fit         ``DistilledClassifier(meta="naive").fit``
-  by hand     a PyTorch loop: shuffled gather, F.cross_entropy and the soft cross-entropy as people
-              write them, the loss of each batch kept; and the same with the loss's gradient in closed
+  by hand     a PyTorch loop: shuffled gather, F.cross_entropy and the soft cross-entropy written in
+              the usual way, the loss of each batch kept; and the same with the loss's gradient in closed
               form, as the library computes it
-  skorch      ``NeuralNetClassifier`` as it comes (its DataLoader), with the distillation loss as its
+  skorch      unmodified ``NeuralNetClassifier`` (with its DataLoader), with the distillation loss as its
               criterion, no rows held out
 
 Each trains for 2 and for 6 epochs (CNN 1 and 3), all in turn in one process, CPU time, one thread, 10
-rounds (CNN 8). An epoch is the difference by the number of epochs; what is left of the short training is
-its fixed cost. Scoring is the epoch of ``fit`` with as many rows of D_val again beyond the one without,
-against a forward pass over D_val by hand. ``gradient`` and ``linear`` (e1 = e2 = 10) are given the same
-D_val and are set against ``fit`` with it. ``predict_proba`` is set against a forward pass in batches of
+rounds (CNN 8). The time of an epoch is the difference divided by the number of epochs. The rest of the short
+training is its fixed cost. Scoring is the extra time of an epoch of ``fit`` with a D_val of as many rows,
+against a forward pass over D_val by hand. ``gradient`` and ``linear`` (e1 = e2 = 10) have the same
+D_val and are compared with ``fit`` with it. ``predict_proba`` is compared with a forward pass in batches of
 1,024 and a softmax, on 1,000 and 10,000 rows.
 
     python examples/benchmarks/loop.py             # about 7 minutes
@@ -66,7 +66,7 @@ STUDENTS = {
 
 
 class DistillationLoss(torch.nn.Module):
-    """For skorch: labels and teacher's logits come side by side in y."""
+    """Criterion for skorch: y holds labels and teacher's logits side by side."""
 
     def forward(self, z, y):
         return distillation(z, y[:, 0].long(), y[:, 1:], LAMBDA1, T)
@@ -91,7 +91,7 @@ def by_closed_form(student, x, y, f):
 
 
 def by_hand(data, backward, epochs):
-    """The loop as one would write it for the occasion."""
+    """Train by a simple loop written by hand."""
     student = copy.deepcopy(data.student).train()
     optimizer = torch.optim.SGD(student.parameters(), lr=LR)
     generator = torch.Generator().manual_seed(SEED)
@@ -124,7 +124,7 @@ def by_fit(data, arrays, epochs, scored=False, **params):
 
 
 def forward_by_hand(student, X, size, device):
-    """Probabilities of all rows."""
+    """Return the probabilities of all rows."""
     student.eval()
     with torch.inference_mode():
         logits = torch.cat([student(x.to(device)) for x in torch.as_tensor(X).split(size)])
@@ -164,7 +164,7 @@ def measure(name, chosen):
 
 
 def prediction(data, arrays, rounds, device):
-    """Seconds of ``predict_proba`` and of the same by hand, by the number of rows."""
+    """Return seconds of ``predict_proba`` and of the loop by hand, by the number of rows."""
     clf, found = by_fit(data, arrays, 1), {}
     for n in (1_000, 10_000):
         X = np.resize(arrays["X"], (n, *arrays["X"].shape[1:]))
@@ -181,7 +181,7 @@ def prediction(data, arrays, rounds, device):
 
 
 def epoch_and_fixed(found, label):
-    """Seconds per epoch, and of all the rest, one each per round."""
+    """Return seconds per epoch, and of all the rest, one each per round."""
     short, long = (np.array(found["seconds"][f"{label}, {length}"]) for length in ("short", "long"))
     epochs = found["epochs"]
     epoch = (long - short) / (epochs["long"] - epochs["short"])
@@ -189,7 +189,7 @@ def epoch_and_fixed(found, label):
 
 
 def cells(found):
-    """{what: ratio as text} for one student."""
+    """Return {name: ratio as text} for one student."""
     epoch, fixed = {}, {}
     for label in (FIT, SCORED, BY_HAND, CLOSED, SKORCH, *LEARNED):
         epoch[label], fixed[label] = epoch_and_fixed(found, label)
@@ -215,7 +215,7 @@ def cells(found):
 
 
 def tables(record, before):
-    """The table of docs/guide/speed.rst: before → now of the library, for each student."""
+    """Return the table of docs/guide/speed.rst: before → now of the library, for each student."""
     students = record["students"]
     now, then = ({s: cells(found) for s, found in r["students"].items()} for r in (record, before))
     rows = [[what, *(c for s in students for c in (then[s][what], now[s][what]))] for what in now["MLP"]]

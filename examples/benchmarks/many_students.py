@@ -1,22 +1,22 @@
-"""What does it save to train K students of one architecture in one batched run?
+"""Measure the savings of training K students of one architecture in one batched run.
 
-Measured is the CPU time of training K students under K fixed (lambda1, T), each for 4 epochs
-over 512 random rows of its own, with a teacher's logits, by SGD with momentum:
+The benchmark takes the CPU time of training K students under K fixed (lambda1, T), each for 4 epochs
+over its own 512 random rows, with a teacher's logits, by SGD with momentum:
 
   one by one   K times ``net.partial_fit``
   together     one run on stacked weights (``torch.func.vmap``)
 
-for K = 2, 4, 8, 16 and four students, in batches of 32 and 128; once more with the same rows
-for all, as the trials of a search have them. Both ways are timed in turn in one process with
-one thread; given are the median and the range of the ratio over the pairs. The training
-alone is timed: no preparation, no scoring callbacks.
+for K = 2, 4, 8, 16 and four students, in batches of 32 and 128, and again with the same rows
+for all, as in the trials of a search. Both ways are timed in turn in one process with
+one thread. The output is the median and the range of the ratio over the pairs. Only the training
+is timed: no preparation, no scoring callbacks.
 
-``compare_methods`` (6 methods, 4 folds) with n_jobs=1 and with n_jobs=2 is timed by the clock,
-processes started anew each time, in turn as well. Other work on the machine disturbs that.
+``compare_methods`` (6 methods, 4 folds) with n_jobs=1 and with n_jobs=2 is timed by the wall clock,
+in turn, with new processes each time. Other work on the machine disturbs these times.
 
     python examples/benchmarks/many_students.py [pairs]
 
-starts itself again with one thread and large malloc thresholds, without which page faults
+restarts itself with one thread and large malloc thresholds, without which page faults
 disturb the convolutions, and writes many_students.json beside this file.
 """
 

@@ -1,4 +1,4 @@
-"""How does the price of a hypergradient scale with the model, the batch and the number of classes?
+"""Measure the cost of a hypergradient by the size of the model, the batch and the number of classes.
 
 The ratio of a gradient iteration (``meta__hypergradient="finite_difference"``) to the library's plain step,
 on perceptrons with two equal hidden layers, 64 inputs, plain SGD; one thing varies at a time:
@@ -41,7 +41,7 @@ from _measure import (
 from sklearn_kd import MLPStudent
 
 UNIT, GRADIENT = "plain step", "gradient iteration"
-# What varies: {value: (hidden width, batch size, classes)}
+# Varied sizes: {value: (hidden width, batch size, classes)}
 SERIES = {
     "parameters": {
         10**4: (70, 128, 10),
@@ -55,7 +55,7 @@ SERIES = {
 
 
 def measure(width, batch_size, n_classes, rounds, device):
-    """Seconds per plain step and per gradient iteration, one each per round."""
+    """Return seconds per plain step and per gradient iteration, one each per round."""
     torch.manual_seed(SEED)
     student = MLPStudent(64, n_classes, hidden=(width, width))
     data = problem(student, (64,), n_classes, batch_size, device=device)
@@ -73,7 +73,7 @@ def measure(width, batch_size, n_classes, rounds, device):
 
 
 def tables(record, before):
-    """The tables of docs/guide/speed.rst, one for each series."""
+    """Return the tables of docs/guide/speed.rst, one for each series."""
     found = []
     for what, points in record["series"].items():
         rows = [

@@ -1,4 +1,4 @@
-"""What does a step with a hypergradient cost, against a plain step of the same student?
+"""Measure the cost of a step with a hypergradient against a plain step of the same student.
 
 Students: a perceptron 64-256-256-10, a CNN of three convolutions (16, 32, 32 channels, 28×28 images)
 and a ResNet-8 with batch normalisation (16, 32, 64 channels, 32×32 colour images), batches of 128,
@@ -11,13 +11,13 @@ plain SGD, lambda1 and log T learned from batches of 128 others. Unit: the libra
   peers       higher, TorchOpt, learn2learn, torch.optim's differentiable SGD, hypergrad, betty,
               where they are installed
 
-Time: CPU time, one thread, in one process; in each of 30 rounds (CNN 20, ResNet-8 12; whole cycles 10,
-8, 3) every contender takes about 0.1 s of steps (at most 20) in turn. Reported is the median over the
+Time: CPU time, one thread, in one process. In each of 30 rounds (CNN 20, ResNet-8 12; whole cycles 10,
+8, 3) every contender takes about 0.1 s of steps (at most 20) in turn. The result is the median over the
 rounds of the ratio to the unit in the same round, with the quartiles.
 
-Memory: the most bytes of tensors held at once, from the making of the contender through its fourth
+Memory: the peak bytes of tensors, from the making of the contender through its fourth
 step, beyond the same number of a plain step (ours: the library's; the others: the one by hand).
-Operations: how many one step dispatches. Error: of the hypergradient in float32, and in float64,
+Operations: the number that one step dispatches. Error: of the hypergradient in float32, and in float64,
 relative to the exact one in float64 by ``sklearn_kd.hypergradient``, after 20 steps of training.
 
     python examples/benchmarks/step.py             # about 10 minutes
@@ -65,7 +65,7 @@ CYCLES = {"e1 = e2 = 10": (10, 10), "e1 = 10, e2 = 100": (10, 100)}
 
 
 class Block(nn.Module):
-    """Two 3×3 convolutions with batch normalisation, and a way around them."""
+    """Two 3×3 convolutions with batch normalisation, and a shortcut around them."""
 
     def __init__(self, fan_in, fan_out, stride):
         super().__init__()
@@ -100,7 +100,7 @@ STUDENTS = {
 
 
 def trained(name, device):
-    """The student after 20 plain steps, and its data."""
+    """Return the student after 20 plain steps, and its data."""
     make, shape, *_ = STUDENTS[name]
     torch.manual_seed(SEED)
     data = problem(make(), shape, device=device)
@@ -111,7 +111,7 @@ def trained(name, device):
 
 
 def looped(step, data):
-    """A peer's step on batch after batch: a function of nothing."""
+    """Return a function that runs a peer's step on batch after batch."""
     batches, val_batches = cycle(data.batches()), cycle(data.val_batches())
 
     def run():
@@ -122,7 +122,7 @@ def looped(step, data):
 
 
 def check_finite(steps):
-    """Numbers that are none are faster: such a measurement is worth nothing."""
+    """Check that the results are finite: steps on NaN are faster, so their times are meaningless."""
     for name, run in steps.items():
         weights = run.student.parameters() if hasattr(run, "student") else ()
         if not all(bool(w.isfinite().all()) for w in weights):
@@ -130,7 +130,7 @@ def check_finite(steps):
 
 
 def makers(data):
-    """How each contender is made: {name: function of nothing}; those that are missing: {name: why}."""
+    """Return {name: factory} of the contenders, and {name: reason} of the missing ones."""
     found = {
         UNIT: lambda: ours(data, meta="naive"),
         BY_HAND: lambda: looped(Plain(data.student), data),
@@ -150,7 +150,7 @@ def makers(data):
 
 
 def errors(data):
-    """Relative error of each hypergradient, {name: {dtype: error}}."""
+    """Return the relative error of each hypergradient, {name: {dtype: error}}."""
 
     def typed(tensors, dtype):
         return [t.to(dtype) if t.is_floating_point() else t for t in tensors]
@@ -182,7 +182,7 @@ def errors(data):
 
 
 def costs(make, device):
-    """Peak memory of making and four steps, and the operations of the next."""
+    """Return the peak memory of making and four steps, and the operations of the next."""
     kept = []
 
     def four_steps():
@@ -221,7 +221,7 @@ def measure(name, chosen):
 
 
 def cost(found, contender):
-    """Median ratio and quartiles, as text; None where it was not measured."""
+    """Return median ratio and quartiles as text, or None if not measured."""
     if contender == UNIT:
         return "1"
     for times in (found["seconds per step"], found.get("seconds per step of whole cycles", {})):
@@ -231,7 +231,7 @@ def cost(found, contender):
 
 
 def extra_memory(found, contender):
-    """MB beyond a plain step, as text."""
+    """Return the MB beyond a plain step, as text."""
     memory = found["memory"]
     if contender not in memory or contender in (UNIT, BY_HAND, FORWARD):
         return ""
@@ -245,7 +245,7 @@ def largest_error(record, contender):
 
 
 def tables(record, before):
-    """The tables of docs/guide/speed.rst."""
+    """Return the tables of docs/guide/speed.rst."""
     students = record["students"]
     last = students["ResNet-8"]
     contenders = [*last["seconds per step"], *CYCLES]

@@ -1,11 +1,10 @@
 """The six methods on clean data: 4 × 5-fold cross-validation, digits and breast cancer.
 
-A random forest of 100 trees is distilled into an MLP of 32, 40 epochs, behind a StandardScaler;
-metaparameters as the library sets them by default, nothing tuned on these folds. Folds,
-seeds, D_val and teachers are shared by all methods; differences are to "naive" and to "none",
-by the corrected resampled t-test.
+A random forest of 100 trees is distilled into an MLP of 32, 40 epochs, behind a StandardScaler.
+The metaparameters have the library's defaults; nothing is tuned on these folds. All methods share folds,
+seeds, D_val and teachers. Differences are to "naive" and to "none", by the corrected resampled t-test.
 
-What the run beside this file shows: in accuracy no method differs from "naive" or from "none"
+Result of the run beside this file: in accuracy no method differs from "naive" or from "none"
 on either data set (largest difference .0065, smallest p .107, 20 folds). In log loss "gradient"
 and "linear" are better than "naive" on digits (by .059 and .060, p < .001) and than "none" (by
 .037 and .038, p = .020 and .014, before any correction for the number of methods); on breast
@@ -14,8 +13,8 @@ cancer nothing differs. They cost two to three times the seconds of "naive".
     OMP_NUM_THREADS=1 python examples/evidence/compare_six.py
 
 prints the tables and writes every run, with settings and versions, to compare_six.json beside
-this file, and the picture compare_six.png. Two processes on a shared machine of two cores, so
-that the seconds are rough.
+this file, and the picture compare_six.png. It ran in two processes on a shared machine of two cores,
+so the seconds are rough.
 """
 
 import json
@@ -46,7 +45,7 @@ METHODS = ("none", "naive", "random", "gradient", "linear", "hyperopt")
 
 
 def as_records(table):
-    """A structured array as a list of dicts that JSON can hold; NaN is None."""
+    """Return a structured array as a list of dicts for JSON; NaN becomes None."""
     return [
         {name: None if value != value else value for name, value in zip(table.dtype.names, row, strict=True)}
         for row in table.tolist()
@@ -69,7 +68,7 @@ def compare(load, batch_size):
 
 
 def draw(comparisons):
-    """Accuracy and log loss against naive, a row for each data set."""
+    """Draw accuracy and log loss against naive, one row for each data set."""
     figure, axes = plt.subplots(len(comparisons), 2, figsize=(11, 5.5), layout="constrained")
     for row, (name, comparison) in zip(axes, comparisons.items(), strict=True):
         for ax, metric in zip(row, ("accuracy", "log_loss"), strict=True):

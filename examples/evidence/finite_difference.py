@@ -1,10 +1,10 @@
-"""How exact is the fast hypergradient in float32, and by which step?
+"""Measure the error of the fast hypergradient in float32, by the rule for its step.
 
 One-sided differences of logits, z(w + ε d) − z(w), on seven networks at ten stages of training
-each (0 to 90 steps), batch 128, against the exact hypergradient in float64. Two rules for ε:
+each (0 to 90 steps), batch 128, are compared with the exact hypergradient in float64. Two rules for ε:
 
   by weights   ε = 3e-5 · ‖w‖/‖d‖
-  by logits    ε such that the logits are expected to move by a set share of their size (ours)
+  by logits    ε such that the logits are expected to move by a fixed share of their size (ours)
   central      by logits, (z(w + ε d) − z(w − ε d)) / 2ε
 
     python examples/evidence/finite_difference.py
@@ -81,7 +81,7 @@ NETWORKS = {
 
 
 def errors(make, shape):
-    """Relative errors of all three at ten stages of training."""
+    """Return the relative errors of all three at ten stages of training."""
     found = {"by weights": [], "finite_difference": [], "central_difference": []}
     for stage in range(10):
         torch.manual_seed(stage)

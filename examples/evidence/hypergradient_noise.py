@@ -1,11 +1,11 @@
-"""What do smaller batches do to the noise of the hypergradient?
+"""Measure the noise of the hypergradient with smaller batches.
 
 The library's own iteration for a student MLP 64-32-10 on the digits, 40 % of the labels random, a
 forest's logits, momentum SGD. At each of five stages of training (0, 20, 40, 80, 160 steps) 400
-iterations are tried from the same weights, each with a training and a validation batch drawn
-anew, and taken back. Noise is the standard deviation of h = dL_val / d(lambda1, log T) over them;
-given is the ratio to the noise with 128 rows in both batches, its median and range over stages
-and components, and the signal: the mean of h by its noise.
+iterations start from the same weights, each with a newly drawn training and validation batch, and
+are undone. Noise is the standard deviation of h = dL_val / d(lambda1, log T) over them. The output is
+its ratio to the noise with 128 rows in both batches, with median and range over stages
+and components, and the signal: the mean of h divided by its noise.
 
   full                 128 rows of D_train, 128 of D_val
   D_val halved         iterator_valid__batch_size=64
@@ -70,7 +70,7 @@ def step(student, optimizer, X, y, f, record=None):
 
 
 def tried(student, optimizer, rows, valid_rows, extra, arrays):
-    """h of a step that is taken on copies."""
+    """Return h of a step that is taken on copies."""
     X, y, f, X_val, y_val = arrays
     student = copy.deepcopy(student)
     fresh = torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9)

@@ -1,19 +1,19 @@
-"""Fits killed by SIGKILL and resumed: what is lost, and whether the end is the same to the bit.
+"""Kill fits by SIGKILL, resume them, and compare the results to the bit.
 
-Each configuration is fitted once without checkpoints: the reference. Then, again and again, a child process
-fits it with a ``checkpoint_dir`` and is killed: by itself in a training batch drawn at random, with half of a
-checkpoint written, before a checkpoint that is written gets its name, or from outside at a time drawn at
-random. This process then makes the same fit. Compared with the reference, bit by bit: the student's weights
+Each configuration is fitted once without checkpoints: the reference. Then, repeatedly, a child process
+fits it with a ``checkpoint_dir`` and is killed: by itself in a random training batch, with half of a
+checkpoint written, before a written checkpoint is renamed, or from outside at a random time.
+This process then makes the same fit. It is compared with the reference, bit by bit: the student's weights
 and buffers, the path (of DistPro: the process), and the history without durations.
 
-``batches_again`` counts the training batches that were made by the killed process and made again; "before the
-kill" all that it had made, those of trials and of the search included. A kill from outside counts none: when
-it came, in batches, is not known.
+``batches_again`` counts the training batches of the killed process that were repeated. "Before the
+kill" counts all its batches, those of trials and of the search included. A kill from outside counts none,
+because the number of batches before it is unknown.
 
     python examples/evidence/kill_and_resume.py [--kills 30]
 
-writes kill_and_resume.json beside this file: so many kills of each configuration. About four minutes on one
-core. It needs ``os.fork``.
+writes kill_and_resume.json beside this file, with that many kills of each configuration. It takes about four
+minutes on one core and needs ``os.fork``.
 """
 
 import argparse
@@ -46,7 +46,7 @@ HOWS = ("in a batch", "in a write", "before the rename", "from outside")
 
 
 class Count(Callback):
-    """Counts training batches, of all fits of the process; kills it after ``last``."""
+    """Count the training batches of all fits of the process, and kill it after ``last``."""
 
     made, last = 0, None
 
@@ -139,7 +139,7 @@ def fitted(name, folder=None):
 
 
 def bits(clf):
-    """A digest of all that is compared."""
+    """Hash everything that is compared."""
     found = hashlib.sha256()
     for name, value in clf.student_.state_dict().items():
         found.update(name.encode() + value.numpy().tobytes())
@@ -155,7 +155,7 @@ def bits(clf):
 
 
 class HalfWritten:
-    """A file that is killed with its process when half of the payload has been written."""
+    """A file that kills its process when half of the payload has been written."""
 
     def __init__(self, *args):
         self.file = open(*args)  # noqa: SIM115
@@ -178,7 +178,7 @@ class HalfWritten:
 
 
 def prepare_to_die(how, when, counted):
-    """In the child: what kills it, and when; of a write, after so many, it leaves the count of batches."""
+    """Arrange, in the child, the kill; a kill in a write stores the count of batches first."""
     writes = itertools.count()
 
     def is_the_last():
@@ -204,7 +204,7 @@ def prepare_to_die(how, when, counted):
 
 
 def killed_child(name, folder, how, when):
-    """How many training batches a fit had made when it was killed; None where that is not known."""
+    """Kill a fit in a child and return its number of training batches, or None if unknown."""
     counted = Path(folder).with_suffix(".count")
     child = os.fork()
     if child == 0:
@@ -260,7 +260,7 @@ def reference_of(name):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=30, help="of each configuration")
+    parser.add_argument("--kills", type=int, default=30, help="kills of each configuration")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,24 +1,24 @@
 """Resident memory of a process after each of 200 fits.
 
 Each configuration runs in a fresh process with one thread of torch: 200 fits on 300 rows of the digits,
-each call on another seed, its predecessor thrown away. After each call the process reads its resident
-memory. After the first call and the last it also counts, after a collection of garbage, the tensors and
-modules that live and the bytes they hold.
+each call with another seed, its predecessor discarded. After each call the process reads its resident
+memory. After the first call and the last it also collects garbage and counts the live tensors and
+modules and their bytes.
 
-The first 50 fits are the warm-up, which is drawn but not fitted: libraries are loaded when they are first
-needed, and the C library's allocator keeps freed memory, so that the process grows until its pools fit the
-largest moment of a fit. Of the last 150 the slope is the least-squares line's; its spread is the slopes of
+The first 50 fits are the warm-up. They are drawn but excluded from the slope: libraries are loaded when they
+are first needed, and the C library's allocator keeps freed memory, so that the process grows until its pools
+fit the peak of a fit. The slope of the last 150 is the least-squares line's. Its spread is the slopes of
 the three thirds of 50 fits. A leak is a slope in every third.
 
-Every configuration runs twice: with garbage collected when Python sees fit, and collected before each
-reading. skorch makes a class for each net that it initialises, and hyperopt a graph of its search space,
-which are freed by a collection alone; until Python's next full one they add up to some KiB per fit, which
-are no leak.
+Every configuration runs twice: with Python's automatic garbage collection, and with a collection before each
+reading. skorch makes a class for each net that it initialises, and hyperopt a graph of its search space.
+Only a collection frees these. Until Python's next full collection they add up to some KiB per fit, which
+is no leak.
 
     python examples/evidence/memory_of_200_fits.py
 
-writes memory_of_200_fits.json and .png beside this file (about three minutes of one core; Linux, which
-alone tells a process its present size in /proc).
+writes memory_of_200_fits.json and .png beside this file (about three minutes of one core). It needs Linux,
+where /proc gives the present size of a process.
 """
 
 import gc
@@ -71,12 +71,12 @@ def hyperopt(X, y):
 
 
 def cross_validated(X, y):
-    """Four fits, each on three quarters of the rows."""
+    """Make four fits, each on three quarters of the rows."""
     return lambda seed: cross_val_score(distilled(seed, meta="linear", max_epochs=2), X, y, cv=4)
 
 
 def compared(X, y):
-    """Eight fits: four methods on two folds."""
+    """Make eight fits: four methods on two folds."""
     methods = ("none", "naive", "random", "linear")
     return lambda seed: compare_methods(
         distilled(seed, max_epochs=2), X, y, methods=methods, cv=2, random_state=seed, n_jobs=1
@@ -108,13 +108,13 @@ FITS_AT_ONCE = {"cross-validated": 4, "compare_methods": 8}
 
 
 def resident():
-    """KiB of this process in memory."""
+    """Return the resident memory of this process in KiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 1024
 
 
 def live():
-    """Tensors, modules, and KiB of the tensors' storages."""
+    """Return the numbers of live tensors and modules, and the KiB of the tensors' storages."""
     gc.unfreeze()
     gc.collect()
     found = [o for o in gc.get_objects() if issubclass(type(o), torch.Tensor | torch.nn.Module)]
@@ -137,7 +137,7 @@ def measure(name, collects):
         sizes.append(resident())
         if call + 1 in (1, n_calls):
             counts[call + 1] = live()
-            gc.freeze()  # what there is now need not be looked at again and again
+            gc.freeze()  # existing objects need not be scanned again
     return {
         "calls": n_calls,
         "fits in a call": at_once,
@@ -152,7 +152,7 @@ def slope(sizes, fits):
 
 
 def summarised(run):
-    """The slope in KiB per fit after the warm-up, and in each third of what follows."""
+    """Return the slope in KiB per fit after the warm-up, and in each third of the rest."""
     at_once = run["fits in a call"]
     sizes = np.array(run["resident, KiB, before and after each call"])[1:]
     fits = at_once * np.arange(1, len(sizes) + 1)

@@ -1,9 +1,9 @@
-"""What a large network costs as the teacher, in memory and in pickles.
+"""Measure the memory and the pickles of a large network as the teacher.
 
 A module of 400 MB is the teacher in a GridSearchCV of 3 folds and 2 candidates, in one
 process: once shared by the clones, as the library does it, and once copied by every clone, as
-scikit-learn does by default. Each runs in a fresh process, which reports by how much its peak
-resident memory rose during the search. Then the pickle of a fitted estimator, with its teacher
+scikit-learn does by default. Each variant runs in a fresh process, which reports the rise of its peak
+resident memory during the search. Then a fitted estimator is pickled, with its teacher
 and with ``keep_teacher=False``.
 
     python examples/evidence/teacher_memory.py
@@ -54,7 +54,7 @@ def rows():
 
 
 def peak():
-    """Peak resident memory of this process so far, in MiB."""
+    """Return the peak resident memory of this process so far, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

@@ -1,4 +1,4 @@
-"""Do the learned metaparameters find out whom to trust? Digits, four situations, six methods.
+"""Test learned metaparameters with wrong labels and bad teachers: digits, four situations, six methods.
 
 1,797 digits are split at random into 600 rows for the teacher (an MLP of 128), 300 for the
 student (an MLP of 32), 150 clean rows as D_val, and 747 for the test. The student trains for
@@ -10,8 +10,8 @@ metaparameters by the library's defaults. The situations:
   permuted teacher the teacher's classes are permuted
   shuffled teacher the teacher's rows are shuffled
 
-"none+val", "naive+val" and "fixed (.5, 4)+val" train on the 150 rows of D_val as well, which the
-other methods use to learn the metaparameters: what those rows are worth as mere training data.
+"none+val", "naive+val" and "fixed (.5, 4)+val" train on the 150 rows of D_val as well. They show the worth of
+these rows as training data; the other methods use them to learn the metaparameters.
 "linear, auto" is linear with meta__val_temperature="auto". One thread.
 
     python examples/evidence/whom_to_trust.py --seeds 15
@@ -63,7 +63,7 @@ def student(meta, seed, **params):
 
 @functools.cache
 def draw(situation, seed):
-    """(X, y, teacher logits) of the student, (X, y) of D_val with its logits, (X, y) of the test."""
+    """Return (X, y, teacher logits) of the student, (X, y, logits) of D_val, and (X, y) of the test."""
     rng = np.random.default_rng(seed)
     X, y = load_digits(return_X_y=True)
     X = (X / 16).astype(np.float32)

@@ -1,7 +1,7 @@
-"""What the two experiments on DistPro share: arms, one search, one training, and the tables.
+"""Shared parts of the experiments on DistPro: arms, one search, one training, and the tables.
 
-Searches are runs of their own, so that a process is paid for once and followed by every arm that needs
-it. What is kept of one are ``N_ROWS`` rows, evenly spaced, between which it is interpolated.
+Searches are separate runs, so that every arm that needs a process shares one search. A record keeps
+``N_ROWS`` evenly spaced rows of a process, which is interpolated between them.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from sklearn_kd import CIFARResNet, DistillationProcess, DistilledClassifier, DistProClassifier, Pathway
 
-# Of the library's own, to bring arms to the same sum of weights.
+# The library's own function, to bring arms to the same sum of weights.
 from sklearn_kd.distpro._process import retraining_weights
 
 TRAINING = {"lr": 0.1, "optimizer__momentum": 0.9, "optimizer__weight_decay": 5e-4, "batch_size": 128}
 LAYERS = ("layer1", "layer2", "layer3")
 TEMPERATURE, TAU, N_ROWS = 4.0, 0.5, 64
 TUNING_SEED = 10_000
-# Each arm's weight is one of these; of KD it is lambda1, the weight of the labels.
+# Candidates for each arm's weight; for KD the weight is lambda1, the weight of the labels.
 WEIGHTS: tuple[float, ...] = (0.2, 1.0, 5.0, 25.0)
 LAMBDA1S: tuple[float, ...] = (0.9, 0.5, 0.1)
 
@@ -40,11 +40,11 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "gradient": {},
     "linear": {"meta": "linear"},
     "learned": {"logit_weight": "learned", "temperature": TEMPERATURE},
-    # The same loss, in which lambda1 and T stay where the learned ones start: 0.5 and 4.
+    # The same loss, with lambda1 and T fixed at the start of the learned ones: 0.5 and 4.
     "held": {"logit_weight": "learned", "temperature": TEMPERATURE, "meta__lr": 0.0},
     "elsewhere": {},  # on other data
 }
-# Arm → the search whose process it follows, and how.
+# Arm → the search whose process it follows, and its ``weights``.
 FOLLOWERS: dict[str, tuple[str, dict[str, Any]]] = {
     "mean": ("gradient", {"weights": "mean"}),
     "final": ("gradient", {"weights": "final"}),
@@ -54,7 +54,7 @@ FOLLOWERS: dict[str, tuple[str, dict[str, Any]]] = {
     "DistPro, lambda1 and T": ("learned", {"logit_weight": "learned"}),
     "DistPro, lambda1 and T fixed": ("held", {"logit_weight": "learned"}),
 }
-# Those of constant weights whose sum is not that of the process, again with that sum.
+# Arms of constant weights with another sum than the process, repeated with the sum of the process.
 MATCHED = {"equal, DistPro's sum": "equal", "final, DistPro's sum": "final"}
 TUNED = ("KD", "equal", "ReviewKD", *FOLLOWERS)
 ARMS = ("none", *TUNED, *MATCHED)
@@ -62,7 +62,7 @@ TRANSFERRED = "DistPro, searched elsewhere"
 
 
 class Task(NamedTuple):
-    """Images of shape (n, 3, h, w) in [0, 1], labels, and who teaches whom."""
+    """Images of shape (n, 3, h, w) in [0, 1], labels, teacher and student."""
 
     X: np.ndarray
     y: np.ndarray
@@ -73,7 +73,7 @@ class Task(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What differs between the experiments and is the same for all of one's runs."""
+    """Settings that differ between the experiments and are the same for all runs of one."""
 
     transforms: tuple[str, ...]
     pad: int
@@ -86,14 +86,14 @@ class Plan(NamedTuple):
 
 
 class CountedStudent(Counted, CIFARResNet):
-    """Counts the batches that go through it to learn from."""
+    """Count the batches that go through it to learn from."""
 
     def counts(self):
         return self.training or torch.is_grad_enabled()
 
 
 class Cost(Callback):
-    """Passes of one training, and its seconds of CPU time, or on a GPU; they include the teacher."""
+    """Count the passes of one training, and its seconds of CPU or GPU time, with the teacher's."""
 
     def on_train_begin(self, net, **kwargs):
         PASSES.clear()
@@ -111,14 +111,14 @@ class Cost(Callback):
 
 
 class NoRetraining(Callback):
-    """A search is wanted, and nothing behind it."""
+    """End a fit after its search."""
 
     def on_epoch_begin(self, net, **kwargs):
         raise KeyboardInterrupt  # how skorch's callbacks end a fit early
 
 
 def crop_and_flip(x: torch.Tensor, pad: int) -> torch.Tensor:
-    """Each image moved by up to ``pad`` pixels, its border reflected, and mirrored half of the time."""
+    """Move each image by up to ``pad`` pixels, its border reflected, and mirror it half of the time."""
     n, c, h, w = x.shape
     padded, where = F.pad(x, [pad] * 4, mode="reflect"), {"device": x.device}
     rows, columns = (
@@ -135,7 +135,7 @@ def cosine(epochs):
 
 
 def train_teacher(file: Path, plan: Plan, student, X, y, epochs: int, **params) -> None:
-    """Write the weights of a network that has learned the labels to a file."""
+    """Train a network on the labels and write its weights to a file."""
     teacher = DistilledClassifier(
         None,
         student,
@@ -151,7 +151,7 @@ def train_teacher(file: Path, plan: Plan, student, X, y, epochs: int, **params) 
 
 
 def common(plan, seed, epochs, cost):
-    """What all trainings have, so that those of one seed are paired."""
+    """Return the parameters that all trainings share, so that those of one seed are paired."""
     return TRAINING | {
         "augment": partial(crop_and_flip, pad=plan.pad),
         "max_epochs": epochs,
@@ -174,7 +174,7 @@ def pathways_of(task, plan, **params):
 
 
 def rows_of(task, seed):
-    """What is trained on and what is judged by: the test, but for tuning a fifth of D."""
+    """Return training rows and judging rows: the test rows, or for tuning a fifth of D."""
     if seed != TUNING_SEED:
         return (task.X, task.y), (task.X_test, task.y_test)
     rows = np.random.default_rng(seed).permutation(len(task.X))
@@ -183,7 +183,7 @@ def rows_of(task, seed):
 
 
 def one_search(task: Task, plan: Plan, search: str, weight: float, seed: int, search_epochs: int) -> dict:
-    """Some rows of the process, and what it took."""
+    """Return some rows of the process, and the cost of its search."""
     cost = Cost()
     params = common(plan, seed, 1, Cost()) | {"callbacks": [NoRetraining()]}
     student = pathways_of(
@@ -208,7 +208,7 @@ def one_search(task: Task, plan: Plan, search: str, weight: float, seed: int, se
 
 
 def process_of(found: dict) -> DistillationProcess:
-    """As a run of :func:`one_search` has it."""
+    """Rebuild the process of a run of :func:`one_search`."""
     pathways = [Pathway(*pathway) for pathway in found["pathways"]]
     return DistillationProcess(found["raw"], pathways, logit_term=found["logit_term"])
 
@@ -216,7 +216,7 @@ def process_of(found: dict) -> DistillationProcess:
 def one_training(
     task: Task, plan: Plan, arm: str, weight: float, seed: int, epochs: int, found: dict | None
 ) -> dict:
-    """Accuracy, what it took, and how many pathways ran."""
+    """Return the accuracy, the cost, and the number of computed pathways."""
     cost = Cost()
     student = student_of(task, plan, arm, weight, common(plan, seed, epochs, cost), found)
     trained, judged = rows_of(task, seed)
@@ -260,24 +260,24 @@ def reviewed(task, plan, weight, params):
 
 
 def strength(found: dict, weights: str, n_steps: int = 1000) -> float:
-    """The sum of the weights of the pathways that run, on average over a retraining."""
+    """Return the mean sum of the weights of the computed pathways over a retraining."""
     process = process_of(found)
     return float(retraining_weights(process, n_steps, weights, TAU, len(process.pathways)).sum(axis=1).mean())
 
 
 def common_settings(plan: Plan) -> dict:
-    """What the numbers of all runs depend on."""
+    """Return the settings that the numbers of all runs depend on."""
     settings = {"weights": WEIGHTS, "lambda1s": LAMBDA1S, "temperature": TEMPERATURE}
     return settings | {"plan": plan._asdict(), "training": TRAINING, "tau": TAU, "rows": N_ROWS}
 
 
 def digest(file: Path) -> str:
-    """SHA-256 of a file that numbers depend on."""
+    """Return the SHA-256 of a file that numbers depend on."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def digest_of(found: dict) -> str:
-    """SHA-256 of what was taken from a record, whatever else that has."""
+    """Return the SHA-256 of the parts taken from a record."""
     return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
 
@@ -295,19 +295,19 @@ class Wanted(NamedTuple):
 
 
 class Experiment:
-    """Searches and trainings as an experiment asks for them, each made once.
+    """Make the searches and trainings of an experiment, each once.
 
     Parameters
     ----------
     runs : Runs
     one_run : callable
-        The script's, which is given the settings that are made here, and ``processes``.
+        The script's function. It gets the settings made here, and ``processes``.
     options : argparse.Namespace
         ``jobs``, ``runs``, ``images``, ``epochs``, ``search_epochs``.
     transfers : bool, default=False
-        Whether a process is searched on other data as well.
+        Search a process on other data as well.
     **given
-        Of ``one_run``: where the data lies.
+        Parameters of ``one_run``: the paths of the data.
     """
 
     def __init__(
@@ -319,14 +319,14 @@ class Experiment:
         self.processes: dict[str, dict] = {}
 
     def carry_out(self) -> dict:
-        """All runs, and the weight chosen for each arm."""
+        """Make all runs, and return the weight chosen for each arm."""
         seeds, (weights, made) = range(self.options.runs), self.tune()
         made += self.train([self.wanted(arm, weights[arm], seed) for seed in seeds for arm in weights])
         made += self.train([self.matched(arm, weights["DistPro"], seed) for seed in seeds for arm in MATCHED])
         return {"chosen": weights, "runs": [*made, *self.processes.values()]}
 
     def tune(self) -> tuple[dict[str, float], list[dict]]:
-        """Of each arm the weight that is best on the fifth of D, where there is a choice; the runs."""
+        """Choose each arm's best weight on the fifth of D; return the choices and the runs."""
         candidates = {arm: LAMBDA1S if arm == "KD" else WEIGHTS for arm in TUNED}
         choices = [(arm, w) for arm, of in candidates.items() for w in of if len(of) > 1]
         made = self.train([self.wanted(arm, weight, TUNING_SEED) for arm, weight in choices])
@@ -340,12 +340,12 @@ class Experiment:
         return best, made
 
     def wanted(self, arm: str, weight: float, seed: int) -> Wanted:
-        """An arm follows a process that was searched at the weight it is followed with."""
+        """Return an arm's training with a process that was searched at the same weight."""
         search = self.search_of.get(arm)
         return Wanted(arm, weight, seed, None if search is None else (search, weight, seed))
 
     def matched(self, arm: str, weight: float, seed: int) -> Wanted:
-        """A constant arm at the sum that DistPro's weights have in the same seed."""
+        """Return a constant arm at the sum of DistPro's weights in the same seed."""
         search = ("gradient", weight, seed)
         found, constant = self.processes[key(*search)], MATCHED[arm] == "equal"
         own = 1.0 if constant else strength(found, MATCHED[arm])
@@ -353,7 +353,7 @@ class Experiment:
         return Wanted(arm, round(weight * ratio, 6), seed, None if constant else search)
 
     def train(self, wanted: list[Wanted]) -> list[dict]:
-        """The runs, after the searches that they take."""
+        """Make the searches that the trainings need, then the trainings."""
         searches = {key(*of.search): of.search for of in wanted if of.search is not None}
         missing = {k: of for k, of in searches.items() if k not in self.processes}
         found = self.made([self.setting("search", *of) for of in missing.values()])
@@ -374,7 +374,7 @@ class Experiment:
 
 
 def key(search: str, weight: float, seed: int) -> str:
-    """By which a process is found again."""
+    """Return the key of a process."""
     return f"{search}, {weight:g}, {seed}"
 
 
@@ -391,7 +391,7 @@ def run_of(
     epochs: int = 0,
     process: str | None = None,
 ) -> dict:
-    """One run by its setting; ``tasks`` gives the task of "here" or of "elsewhere"."""
+    """Make one run by its setting; ``tasks`` returns the task of "here" or of "elsewhere"."""
     if what == "search":
         task = tasks("elsewhere" if of == "elsewhere" else "here")
         return one_search(task, plan, of, weight, seed, search_epochs)
@@ -400,11 +400,11 @@ def run_of(
 
 
 # --------------------------------------------------------------------------------------
-# What they come to
+# Results
 
 
 def tables(record: dict) -> Iterator[str]:
-    """Accuracies and paired differences; the cost; what was searched for; how the weights were chosen."""
+    """Yield tables: accuracies and paired differences; cost; results of the searches; choice of weights."""
     runs, chosen = record["runs"], record["chosen"]
     by_arm = by_arm_of(runs, chosen)
     yield accuracy_table(by_arm)
@@ -416,7 +416,7 @@ def tables(record: dict) -> Iterator[str]:
 
 
 def by_arm_of(runs, chosen):
-    """Arm → its runs on the test, in the order of the seeds."""
+    """Return arm → its runs on the test, in the order of the seeds."""
     found: dict[str, list] = {arm: [] for arm in (*ARMS, TRANSFERRED)}
     for run in runs:
         setting = run["setting"]
@@ -428,7 +428,7 @@ def by_arm_of(runs, chosen):
 
 
 def points(values) -> str:
-    """Mean ± standard error, in percent: "63.01 ± 0.12"."""
+    """Format mean ± standard error, in percent: "63.01 ± 0.12"."""
     values = 100 * np.asarray(values)
     return f"{values.mean():.2f}" + (f" ± {standard_error(values):.2f}" if len(values) > 1 else "")
 
@@ -438,7 +438,7 @@ def standard_error(values) -> float:
 
 
 def difference(a, b) -> str:
-    """Mean ± standard error of paired differences in percentage points, and Student's 95 % interval."""
+    """Format mean ± standard error of paired differences in percentage points, and the 95 % interval."""
     values = 100 * np.subtract(a, b)
     if len(values) < 2:
         return f"{values.mean():+.2f}".replace("-", "−")
@@ -465,7 +465,7 @@ def accuracy_table(by_arm):
 
 
 def cost_table(runs, by_arm):
-    """Of the retraining, of the search before it, and both together against the student alone."""
+    """Return the cost of the retraining, of its search, and of both relative to the student alone."""
     searches = {
         key(setting["of"], setting["weight"], setting["seed"]): run["cost"]
         for run in runs
@@ -496,7 +496,7 @@ def mean_of(costs, name) -> float:
 
 
 def cost_in_words(costs) -> str:
-    """ "75.1 (1134, 756)" """
+    """Format as "75.1 (1134, 756)"."""
     if not costs:
         return ""
     seconds, forward, backward = (mean_of(costs, name) for name in ("seconds", "forward", "backward"))
@@ -504,7 +504,7 @@ def cost_in_words(costs) -> str:
 
 
 def search_table(runs):
-    """Where the weights of the pathways, lambda1 and T ended, and how strong they were, by search."""
+    """Return the final and the mean weights of the pathways, and the final lambda1 and T, by search."""
     searches = {
         tuple(setting[name] for name in ("of", "weight", "seed")): run
         for run in runs
@@ -529,7 +529,7 @@ def search_table(runs):
 
 
 def tuning_table(tuned, chosen):
-    """Accuracy on the fifth of D by weight; one run each."""
+    """Return accuracy on the fifth of D by weight; one run each."""
     rows = []
     for arm in (arm for arm in TUNED if arm in chosen):
         of = {run["setting"]["weight"]: run["valid_accuracy"] for run in tuned if run["setting"]["of"] == arm}

@@ -18,17 +18,17 @@ from sklearn_kd import CIFARResNet, DistilledClassifier
 from sklearn_kd.datasets import fetch_cifar10, fetch_fashion_mnist
 from sklearn_kd.meta import PAPER_SETTINGS
 
-# What the script needs to find them, and no number depends on.
+# Options for finding the images; no number depends on them.
 WHERE = {
-    "data": {"metavar": "FOLDER", "help": "of the data sets; scikit-learn's by default"},
+    "data": {"metavar": "FOLDER", "help": "folder of the data sets; default: scikit-learn's"},
     "cifar-teacher": {"type": Path, "metavar": "FILE", "help": "weights of a ResNet-20 for CIFAR-10"},
     "fashion-teacher": {
         "type": Path,
         "metavar": "FILE",
-        "help": "what train_fashion_mnist_teacher.py has written",
+        "help": "weights from train_fashion_mnist_teacher.py",
     },
 }
-# Images that are trained on and held out, epochs, rate of the metaparameters, by the paper's text.
+# Numbers of training and held-out images, epochs, and rate of the metaparameters, by the paper's text.
 SETS = {
     "Fashion-MNIST": {"n_images": 60_000, "epochs": 50, "meta__lr": 0.1},
     "reduced CIFAR-10": {"n_images": 12_800, "epochs": 50, "meta__lr": 0.25},
@@ -60,8 +60,8 @@ METHODS = {
 class PaperStudent(nn.Module):
     """The paper's student: three convolutions, each with BatchNorm, and two fully connected layers.
 
-    The 3×3 convolutions have no padding. Images are normalised here, by ``mean`` and ``sd`` of
-    each channel, and laid out with the channels last, which convolutions on a CPU are faster with.
+    The 3×3 convolutions have no padding. The student normalises images by ``mean`` and ``sd`` of
+    each channel. It lays them out with the channels last, which is faster for convolutions on a CPU.
     """
 
     def __init__(self, channels, mean, sd, n_classes=10):
@@ -79,13 +79,13 @@ class PaperStudent(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x):
-        """Logits of shape (B, n_classes)."""
+        """Return logits of shape (B, n_classes)."""
         x = (x - self.mean) / self.sd
         return self.layers(x.contiguous(memory_format=torch.channels_last))
 
 
 class TestAccuracy(Callback):
-    """Accuracy on the test after the first and every fifth epoch, as ``test_acc`` in the history."""
+    """Record accuracy on the test after the first and every fifth epoch, as ``test_acc`` in the history."""
 
     def __init__(self, X, y, epochs):
         self.X, self.y, self.epochs = X, y, epochs
@@ -98,7 +98,7 @@ class TestAccuracy(Callback):
 
 @cache
 def images(name: str, data: str | None, teacher: Path) -> tuple:
-    """(X, y, teacher's logits) of the images to train on or hold out, and (X, y) of the test."""
+    """Return (X, y, teacher's logits) of the images to train on or hold out, and (X, y) of the test."""
     fetch = partial(
         fetch_fashion_mnist if name == "Fashion-MNIST" else fetch_cifar10, data_home=data, return_X_y=True
     )
@@ -108,12 +108,12 @@ def images(name: str, data: str | None, teacher: Path) -> tuple:
 
 
 def where_of(options: argparse.Namespace) -> dict:
-    """The options of ``WHERE``, as given."""
+    """Return the options of ``WHERE``."""
     return {name: vars(options)[name] for name in (option.replace("-", "_") for option in WHERE)}
 
 
 def images_of(name: str, where: dict) -> tuple:
-    """``images`` of a set, as the command line says where they are."""
+    """Call ``images`` for a set, with the paths of the command line."""
     option = "fashion-teacher" if name == "Fashion-MNIST" else "cifar-teacher"
     teacher = where[option.replace("-", "_")]
     if teacher is None:
@@ -122,7 +122,7 @@ def images_of(name: str, where: dict) -> tuple:
 
 
 def student_of(name: str, **params) -> DistilledClassifier:
-    """An unfitted student for a set."""
+    """Return an unfitted student for a set."""
     mean, sd = MEAN_SD[name]
     return DistilledClassifier(
         None, PaperStudent, student__channels=CHANNELS[name], student__mean=mean, student__sd=sd, **params
@@ -132,7 +132,7 @@ def student_of(name: str, **params) -> DistilledClassifier:
 def train_as_the_paper(
     name: str, method: str, run: int, epochs: int, where: dict, **params
 ) -> DistilledClassifier:
-    """One run of a column of Table 2."""
+    """Make one run of a column of Table 2."""
     X, y, logits, X_test, y_test = images_of(name, where)
     halving = HALVINGS.get(epochs, max(1, epochs // 5))
     student = student_of(

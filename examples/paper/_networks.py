@@ -1,4 +1,4 @@
-"""Networks in the scripts: asked for all images at once, and counted while they train."""
+"""Networks in the scripts: predict all images at once, and count passes while they train."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PASSES: Counter = Counter()
 
 
 class Counted(nn.Module):
-    """Counts, in ``PASSES``, the batches that go through the network that it is mixed into."""
+    """Mixin that counts, in ``PASSES``, the batches that go through the network."""
 
     def forward(self, x):
         if self.counts():
@@ -24,7 +24,7 @@ class Counted(nn.Module):
         return logits
 
     def counts(self) -> bool:
-        """Whether a forward pass as things are is one to be counted."""
+        """Return True if the current forward pass is counted."""
         return True
 
     @staticmethod
@@ -33,11 +33,11 @@ class Counted(nn.Module):
 
 
 def answers(network: nn.Module, X: np.ndarray) -> np.ndarray:
-    """Logits of a network for all images."""
+    """Return the logits of a network for all images."""
     with torch.inference_mode():
         return torch.cat([network.eval()(x) for x in torch.tensor(X).split(250)]).numpy()
 
 
 def accuracy_of(network: nn.Module, X: np.ndarray, y: np.ndarray) -> float:
-    """Of a network whose outputs are in the order of the labels."""
+    """Return the accuracy of a network whose outputs are in the order of the labels."""
     return float((answers(network, X).argmax(axis=1) == y).mean())

@@ -1,4 +1,4 @@
-"""Small problems on which labels or teacher can be made wrong, for choices and figures of our own."""
+"""Small problems with wrong labels or a wrong teacher, for choices and figures of our own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sklearn_kd import CNNStudent, MLPStudent
 
-# Rows of the teacher, the student, D_val, and those that choices are judged by; the rest are the test.
+# Rows of the teacher, of the student, of D_val, and for choices; the rest are the test.
 ROWS = {
     "digits": (600, 300, 150, 373),
     "tabular": (2000, 600, 300, 1000),
@@ -24,7 +24,7 @@ STUDENTS = dict.fromkeys(ROWS, MLPStudent) | {"Fashion-MNIST": CNNStudent}
 
 
 class Problem(NamedTuple):
-    """Rows of one draw, each (X, y); the logits are the teacher's, of ``train`` and of ``valid``."""
+    """Rows of one draw, each (X, y), with the teacher's logits of ``train`` and of ``valid``."""
 
     train: tuple
     valid: tuple
@@ -35,18 +35,18 @@ class Problem(NamedTuple):
 
 
 def draw(name: str, seed: int, flipped: float = 0.0, wrong: float = 0.0, **where) -> Problem:
-    """A draw of a problem.
+    """Draw a problem.
 
     Parameters
     ----------
     name : str
         One of ``ROWS``.
     seed : int
-        Of the split, the teacher and what is made wrong.
+        Seed of the split, of the teacher and of the errors.
     flipped : float, default=0.0
         Share of the student's labels that become another class, at random. D_val keeps its labels.
     wrong : float, default=0.0
-        Share of the teacher's answers, on the student's rows and on D_val, in which the first class
+        Share of the teacher's predictions, on the student's rows and on D_val, in which the first class
         has changed places with another one, at random.
     **where
         For Fashion-MNIST, as in ``_images``.
@@ -67,7 +67,7 @@ def _another(y, n_classes, rng):
 
 
 def _misled(logits, share, rng):
-    """The logits, with the first class exchanged for another one in a share of the rows."""
+    """Exchange the first class for another one in a share of the rows of the logits."""
     logits, rows = logits.copy(), np.flatnonzero(rng.random(len(logits)) < share)
     first = logits[rows].argmax(axis=1)
     other = _another(first, logits.shape[1], rng)

@@ -1,6 +1,6 @@
-"""What the scripts of the paper's tables and figures share.
+"""Shared parts of the scripts for the paper's tables and figures.
 
-The command line, finished runs on disk, statistics, tables, and how methods are drawn.
+The module has the command line, finished runs on disk, statistics, tables, and drawing.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def arguments(
     quick: tuple[int, int],
     **further: dict[str, Any],
 ) -> argparse.Namespace:
-    """The options of a script.
+    """Parse the options of a script.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def arguments(
     runs : int
         The default of ``--runs``.
     length : tuple of (str, int or None)
-        How training is measured, "epochs" or "iterations", and how much of it is the default; None: it
+        Unit of the training, "epochs" or "iterations", and its default; None if the default
         differs by setting.
     quick : tuple of (int, int)
         Runs and length under ``--quick``.
@@ -64,27 +64,31 @@ def arguments(
     Returns
     -------
     argparse.Namespace
-        ``runs``, the length under its name, ``jobs``, ``anew``, ``beside``, ``quick``, ``json``, the path of
-        the record or None, and ``code``, as of :func:`code_of`.
+        ``runs``, the length under its name, ``jobs``, ``anew``, ``beside``, ``quick``, ``json`` (the path of
+        the record or None) and ``code``, as returned by :func:`code_of`.
     """
     unit, amount = length
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--runs", type=int, help=f"per setting; default {runs}")
-    parser.add_argument(f"--{unit}", type=int, help=f"of each training; default {amount or 'by setting'}")
+    parser.add_argument("--runs", type=int, help=f"runs per setting; default {runs}")
+    parser.add_argument(
+        f"--{unit}", type=int, help=f"length of each training; default {amount or 'by setting'}"
+    )
     for name, of in further.items():
         parser.add_argument(f"--{name}", **of)
-    parser.add_argument("--jobs", type=int, default=1, help="processes; default 1")
-    parser.add_argument("--anew", action="store_true", help="do not go on from the runs on disk")
+    parser.add_argument("--jobs", type=int, default=1, help="number of processes; default 1")
+    parser.add_argument("--anew", action="store_true", help="discard the runs on disk")
     parser.add_argument(
-        "--beside", metavar="WHY", help="go on beside runs of other code; the record says why they compare"
+        "--beside",
+        metavar="WHY",
+        help="add to runs of other code; the record keeps the reason WHY they compare",
     )
     parser.add_argument("--out", type=Path, help="folder to write to; default: the script's")
     parser.add_argument(
         "--quick",
         action="store_true",
-        help=f"{quick[0]} runs of {quick[1]} {unit}, to see that it works; writes no file without --out",
+        help=f"{quick[0]} runs of {quick[1]} {unit}, as a test; writes no file without --out",
     )
     chosen = parser.parse_args()
     defaults = quick if chosen.quick else (runs, amount)
@@ -104,25 +108,24 @@ def arguments(
 class Runs:
     """The finished runs of a script, in memory and on disk.
 
-    A script that was stopped goes on where it was: a run whose settings are in the file is not
-    made again.
+    A script that was stopped resumes: a run whose settings are in the file is not repeated.
 
     Parameters
     ----------
     path : Path or None
         The JSON file; None: nothing is read or written.
     settings : dict
-        What all runs share. A file of other settings, or of other versions of the packages, is not
-        gone on with.
+        The settings that all runs share. A file with other settings, or other versions of the packages, is
+        refused.
     code : dict or None, default=None
-        Which code makes the runs, as of :func:`code_of`. The record lists every code that made some of its
-        runs under ``codes``, and each run has its place in that list as ``code``; runs without one were made
-        before that was noted.
+        The code of the runs, as returned by :func:`code_of`. The record lists every code that made some of
+        its runs under ``codes``. Each run has its index in that list as ``code``. Runs without one are older
+        than this list.
     anew : bool, default=False
-        Forget what the file has.
+        Discard the runs in the file.
     beside : str or None, default=None
-        Why runs of this code compare with those of other code that the file has; without a reason they are
-        not put beside each other.
+        The reason why runs of this code compare with the file's runs of other code. Without a reason they are
+        not added to the file.
     """
 
     def __init__(
@@ -144,7 +147,7 @@ class Runs:
 
     @classmethod
     def of_script(cls, options: argparse.Namespace, settings: dict) -> Runs:
-        """Those of a script by its :func:`arguments`."""
+        """Return the runs of a script by its :func:`arguments`."""
         return cls(options.json, settings, options.code, anew=options.anew, beside=options.beside)
 
     def _take_up(self, found, code, beside):
@@ -166,7 +169,7 @@ class Runs:
             )
 
     def _place_of(self, code, beside):
-        """The place of this code in the record's list, where it is put if it is not there."""
+        """Return the index of this code in the record's list; add it if it is missing."""
         codes = self._record["codes"]
         for place, one in enumerate(codes):
             if _same_code(code, one):
@@ -177,10 +180,10 @@ class Runs:
     def of(
         self, function: Callable[..., dict], wanted: Iterable[dict], jobs: int = 1, **given: Any
     ) -> list[dict]:
-        """``function(**setting, **given)`` of each setting, made or taken from the file.
+        """Return ``function(**setting, **given)`` of each setting, computed or taken from the file.
 
-        Each is a dict of ``setting``, what the function returned, ``seconds`` and ``code``. ``given`` is what
-        a run needs and no number depends on, such as where the data lies.
+        Each result is a dict of ``setting``, the function's results, ``seconds`` and ``code``. ``given``
+        holds arguments that no number depends on, such as the paths of the data.
         """
         wanted = [_as_json(setting) for setting in wanted]
         missing = [setting for setting in wanted if _key(setting) not in self._done]
@@ -198,7 +201,7 @@ class Runs:
         return [self._done[_key(setting)] for setting in wanted]
 
     def write(self, **found: Any) -> None:
-        """Put all there is into the file, whole or not at all; ``found`` is what it comes to."""
+        """Write everything to the file atomically; ``found`` are results of the runs."""
         self._record |= _as_json(found)
         self._written = time.monotonic()
         if self.path is None:
@@ -212,7 +215,7 @@ class Runs:
 
 
 def _importable(function):
-    """A script's function as other processes find it: in the module of its file, not in ``__main__``."""
+    """Return a script's function under the module of its file, not ``__main__``, for other processes."""
     if function.__module__ != "__main__":
         return function
     script = Path(sys.modules["__main__"].__file__).stem
@@ -231,7 +234,7 @@ def _key(setting):
 
 
 def _as_json(value):
-    """As it will be when read back, so that what is made and what is read are the same."""
+    """Convert a value as JSON does, so that computed and stored values are equal."""
     return json.loads(json.dumps(value))
 
 
@@ -244,7 +247,7 @@ def _in_words(code):
 
 
 def _codes_in_words(found):
-    """How many runs a record has of which code."""
+    """Return the number of runs of each code in a record, in words."""
     counts = Counter(run.get("code") for run in found["runs"])
     return "; ".join(
         f"{n} of {_in_words(None if place is None else found['codes'][place])}" for place, n in counts.items()
@@ -252,29 +255,29 @@ def _codes_in_words(found):
 
 
 # --------------------------------------------------------------------------------------
-# What runs come to
+# Statistics
 
 
 def number(value: float, sign: bool = False) -> str:
-    """Three digits after the point and none before it: ".630", "−.012"."""
+    """Format with three digits after the point and none before it: ".630", "−.012"."""
     text = f"{value:+.3f}" if sign else f"{value:.3f}"
     return re.sub(r"^([+-]?)0\.", r"\1.", text).replace("-", "−")
 
 
 def mean_max(values: Sequence[float]) -> str:
-    """In the paper's form, ".630 (.720)"."""
+    """Format as in the paper, ".630 (.720)"."""
     return f"{number(np.mean(values))} ({number(np.max(values))})"
 
 
 def mean_sd(values: Sequence[float]) -> str:
-    """ ".630 ± .012", the sample standard deviation."""
+    """Format as ".630 ± .012", with the sample standard deviation."""
     return f"{number(np.mean(values))} ± {number(np.std(values, ddof=1))}"
 
 
 def paired(a: Sequence[float], b: Sequence[float], seed: int = 0) -> dict[str, float]:
-    """The mean of a − b with its 95 % intervals: Student's, and the bootstrap's (BCa).
+    """Return the mean of a − b with its 95 % intervals: Student's, and the bootstrap's (BCa).
 
-    Where all differences are equal the intervals are that one number.
+    If all differences are equal the intervals are that one number.
     """
     difference = np.subtract(a, b)
     mean, n = float(difference.mean()), len(difference)
@@ -298,7 +301,7 @@ def paired(a: Sequence[float], b: Sequence[float], seed: int = 0) -> dict[str, f
 
 
 def interval(difference: dict[str, float]) -> str:
-    """ "+.012 [−.003, +.027]", by Student's t."""
+    """Format as "+.012 [−.003, +.027]", by Student's t."""
     mean, low, high = (number(difference[part], sign=True) for part in ("mean", "low", "high"))
     return f"{mean} [{low}, {high}]"
 
@@ -306,9 +309,9 @@ def interval(difference: dict[str, float]) -> str:
 def share_clipped(
     path: np.ndarray, largest_move: float, temperature_bounds: tuple[float, float]
 ) -> float | None:
-    """Share of the hypergradients' components that moved their metaparameter as far as the clip lets them.
+    """Return the share of the hypergradients' components that were clipped.
 
-    Moves that ended on a bound are not counted; None where there are no others.
+    Moves that ended on a bound are not counted; None if there are no others.
     """
     shares = []
     taken = ~np.isnan(path["val_loss"])[1:]
@@ -320,7 +323,7 @@ def share_clipped(
 
 
 def list_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table as the documentation has it."""
+    """Format a table for the documentation."""
     lines = [".. list-table::", "   :header-rows: 1", "   :class: numbers", ""]
     for first, *rest in (header, *rows):
         lines += [f"   * - {first}".rstrip(), *(f"     - {cell}" for cell in rest)]
@@ -332,7 +335,7 @@ def list_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def band(ax, x: Sequence[float], curves: Sequence[Sequence[float]], **style: Any) -> None:
-    """The mean of several curves, and one standard deviation to either side."""
+    """Draw the mean of several curves, and one standard deviation to either side."""
     mean = np.mean(curves, axis=0)
     (line,) = ax.plot(x, mean, **style)
     if len(curves) == 1:

@@ -2,9 +2,9 @@
 
     L_train = lambda1 · CE(σ(z), y) + (1 − lambda1) · KL(q ‖ t),   q = σ(z/T),   t = σ(f/T)
 
-With a = log q − log t, ∂KL/∂z = R = q ⊙ (a − ⟨q, a⟩)/T. The library has the text's loss alone; for a
-training with this one the class below takes the place of its ``TrainingLoss``. (lambda1 weighs the
-labels, as in the text; the code's weighs the teacher.)
+With a = log q − log t, ∂KL/∂z = R = q ⊙ (a − ⟨q, a⟩)/T. The library has only the text's loss. For a
+training with this loss the class below replaces ``TrainingLoss``. (lambda1 weighs the
+labels, as in the text; in the code it weighs the teacher.)
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 
 class ReversedLoss:
-    """As ``TrainingLoss``, for s(T) = 1 and rows of equal weight."""
+    """Replacement of ``TrainingLoss`` with the reversed divergence, for s(T) = 1 and rows of equal weight."""
 
     @torch.no_grad()
     def __init__(self, logits, targets, lambda1, temperature, *, scaling):
@@ -31,7 +31,7 @@ class ReversedLoss:
         self.r = (lambda1 * self._A + (1 - lambda1) * self._R) / len(z)
 
     def _soft(self, T):
-        """(KL(q ‖ t), R)."""
+        """Return (KL(q ‖ t), R)."""
         log_q, log_t = F.log_softmax(self._z / T, dim=1), F.log_softmax(self._f / T, dim=1)
         q, a = log_q.exp(), log_q - log_t
         rows = (q * a).sum(dim=1, keepdim=True)
@@ -39,7 +39,7 @@ class ReversedLoss:
 
     @torch.no_grad()
     def metaparameter_derivatives(self):
-        """(∂r/∂lambda1, ∂r/∂T), shape (2, B, K)."""
+        """Return (∂r/∂lambda1, ∂r/∂T), shape (2, B, K)."""
         lambda1, T = self._knobs
         T = torch.as_tensor(T, dtype=self._z.dtype)
         _, dR = torch.func.jvp(lambda T: self._soft(T)[1], (T,), (torch.ones_like(T),))
@@ -47,5 +47,5 @@ class ReversedLoss:
 
 
 def reversed_divergence() -> AbstractContextManager:
-    """Trainings inside have the code's loss."""
+    """Give trainings inside the context the code's loss."""
     return mock.patch("sklearn_kd.losses._logit_distillation.TrainingLoss", ReversedLoss)

@@ -1,13 +1,13 @@
-"""ReviewKD, the baseline: fusion blocks beside a student, and their loss in its training forward pass.
+"""ReviewKD, the baseline: fusion blocks beside a student, with their loss in its training forward pass.
 
 Chen, Liu, Zhao, Jia, "Distilling knowledge via knowledge review" (CVPR 2021), written from the paper's
-section 3: the student's maps are reviewed from the deepest stage to the first; in each stage an
-attention-based fusion block (its Fig. 3) joins the map with what the deeper stages have come to, and the
-hierarchical context loss compares the outcome with the teacher's map of that stage. The sum over the
+section 3. The student's maps are reviewed from the deepest stage to the first. In each stage an
+attention-based fusion block (its Fig. 3) joins the map with the output of the deeper stages, and the
+hierarchical context loss compares the result with the teacher's map of that stage. The sum over the
 stages, times a weight that is warmed up, is added to the loss of the labels.
 
-The blocks are in the student's module, so that any training loop trains them; its ``student`` is what is
-kept. Every stage has a block, and the pooled features before the linear layer have none.
+The blocks are in the student's module, so that any training loop trains them. Its ``student`` is the
+final student. Every stage has a block; the pooled features before the linear layer have none.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from skorch.callbacks import Callback
 from torch import nn
 
-# The library's own, so that the arms differ in what they compare, not in how.
+# The library's own distance, so that the arms differ only in the compared maps.
 from sklearn_kd.distpro._distances import hcl
-from sklearn_kd.layers._hooks import captured
+from sklearn_kd.layers._hooks import feature_hooks
 
 WIDEST = 512
 
@@ -33,11 +33,11 @@ def convolution(c_in, c_out, kernel):
 
 
 class Fusion(nn.Module):
-    """Attention-based fusion of a stage's map with what the deeper stages have come to.
+    """Attention-based fusion of a stage's map with the output of the deeper stages.
 
-    Both are brought to ``c_mid`` channels and the stage's size; a 1×1 convolution of both makes two
-    attention maps, by which they are multiplied before they are added. A 3×3 convolution makes
-    the teacher's channels of that.
+    Both are mapped to ``c_mid`` channels and the stage's size. A 1×1 convolution of both makes two
+    attention maps. Both are multiplied by them and added. A 3×3 convolution maps the sum to
+    the teacher's channels.
     """
 
     def __init__(self, c_in, c_mid, c_out, deepest):
@@ -46,7 +46,7 @@ class Fusion(nn.Module):
         self.attention = None if deepest else nn.Conv2d(2 * c_mid, 2, 1)
 
     def forward(self, own, deeper, size):
-        """What goes to the next block, and the map that is compared, of the teacher's ``size``."""
+        """Return the input of the next block, and the map to compare, of the teacher's ``size``."""
         fused = self.narrow(own)
         if self.attention is not None:
             deeper = F.interpolate(deeper, size=own.shape[2:], mode="nearest")
@@ -59,10 +59,10 @@ class Fusion(nn.Module):
 
 
 class ReviewedStudent(nn.Module):
-    """A student whose training forward pass has ReviewKD's loss in it.
+    """A student whose training forward pass includes ReviewKD's loss.
 
-    The student is built first: it starts as it would alone. The teacher, in evaluation mode, is
-    no part of this module.
+    The student is built first, so it has the same initial weights as alone. The teacher, in evaluation
+    mode, is not part of this module.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ class ReviewedStudent(nn.Module):
     layers : sequence of str
         Modules of both whose outputs are compared, the first stage first.
     channels : tuple of (sequence of int, sequence of int)
-        Of the student's and of the teacher's maps.
+        Channels of the student's and of the teacher's maps.
     weight : float, default=5.0
     """
 
@@ -97,18 +97,18 @@ class ReviewedStudent(nn.Module):
         self._teacher = (teacher.eval(),)  # in a tuple, which hides it from nn.Module
 
     def forward(self, x):
-        """Logits; in training their gradient brings that of the blocks' loss along."""
+        """Return logits; in training their gradient includes that of the blocks' loss."""
         if not self.training:
             return self.student(x)
-        with captured(self.student, self.layers) as ours:
+        with feature_hooks(self.student, self.layers) as ours:
             logits = self.student(x)
         (teacher,) = self._teacher
-        with torch.no_grad(), captured(teacher.to(x.device), self.layers) as theirs:
+        with torch.no_grad(), feature_hooks(teacher.to(x.device), self.layers) as theirs:
             teacher(x)
         return _WithLoss.apply(logits, self.strength * self.weight * self.review(ours, theirs))
 
     def review(self, ours, theirs):
-        """The sum over the stages of the hierarchical context loss."""
+        """Return the sum over the stages of the hierarchical context loss."""
         total, fused = 0.0, None
         for layer, block in zip(self.layers[::-1], self.blocks[::-1], strict=True):
             fused, compared = block(ours[layer], fused, theirs[layer].shape[2:])
@@ -117,7 +117,7 @@ class ReviewedStudent(nn.Module):
 
 
 class _WithLoss(torch.autograd.Function):
-    """Logits as they are; on the way back a loss is differentiated beside theirs."""
+    """Pass logits through; the backward pass differentiates a second loss too."""
 
     @staticmethod
     def forward(ctx, logits, loss):
@@ -130,7 +130,7 @@ class _WithLoss(torch.autograd.Function):
 
 
 class WarmUp(Callback):
-    """The weight grows linearly over the first epochs."""
+    """Increase the weight linearly over the first epochs."""
 
     def __init__(self, epochs: int):
         self.epochs = epochs

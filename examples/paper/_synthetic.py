@@ -18,9 +18,9 @@ FEATURES = {
 }
 NOTEBOOK_SEED = 42
 TEACHER = {"iterations": 20_000, "lr": 1e-2}
-# What the paper's text and the code behind its synthetic column agree on. lambda1 weighs the labels
-# here, as in the text; the code's weighs the teacher. Starts are uniform on [0, 1], steps SGD and
-# clipping alike in both directions, so the two are one method under another name.
+# Settings common to the paper's text and the code behind its synthetic column. lambda1 weighs the labels
+# here, as in the text; in the code it weighs the teacher. Starts are uniform on [0, 1], and steps of SGD
+# and clipping are symmetric, so the two are one method under another name.
 PAPER = {
     name: value
     for name, value in PAPER_SETTINGS.items()
@@ -39,7 +39,7 @@ METHODS = {
 
 @cache
 def draw(features: str, seed: int, n_valid: int = 15):
-    """The data set of this seed."""
+    """Draw the data set of this seed."""
     student, teacher = FEATURES[features]
     return make_metaparameter_synthetic(
         n_valid=n_valid, student_feature=student, teacher_feature=teacher, random_state=seed
@@ -48,9 +48,9 @@ def draw(features: str, seed: int, n_valid: int = 15):
 
 @cache
 def paper_teacher(features: str, seed: int) -> np.ndarray:
-    """The paper's teacher, a logistic regression after 20,000 full-batch steps of SGD: (4, 2) weights.
+    """Train the paper's teacher, a logistic regression, by 20,000 full-batch steps of SGD: (4, 2) weights.
 
-    It starts from zero: the loss is convex, and where it started is soon forgotten.
+    It starts from zero: the loss is convex, so the start has no lasting effect.
     """
     data = draw(features, seed)
     X, y = _with_constant(data.X_teacher), np.eye(2)[data.y_teacher]
@@ -63,7 +63,7 @@ def paper_teacher(features: str, seed: int) -> np.ndarray:
 
 
 def logits(teacher: np.ndarray, X: np.ndarray) -> np.ndarray:
-    """The answers of such a teacher."""
+    """Return the logits of such a teacher."""
     return _with_constant(X) @ teacher
 
 
@@ -74,10 +74,10 @@ def _with_constant(X):
 def train(
     train_rows: tuple, valid_rows: tuple, *, iterations: int, every: int, seed: int, **params
 ) -> DistilledClassifier:
-    """A student after so many full-batch iterations.
+    """Train a student for a number of full-batch iterations.
 
-    All rows are repeated ``every`` times in their order, and a batch is as long as the rows were:
-    an epoch is then ``every`` full-batch iterations, and the net's ``valid_acc`` in
+    All rows are repeated ``every`` times in their order, and the batch size is the number of rows. So
+    an epoch has ``every`` full-batch iterations, and the net's ``valid_acc`` in
     ``history_`` is the accuracy on ``valid_rows`` after each of them.
 
     Parameters
@@ -87,7 +87,7 @@ def train(
     iterations, every : int
     seed : int
     **params
-        Of :class:`DistilledClassifier`.
+        Parameters of :class:`DistilledClassifier`.
     """
     every = min(every, iterations)
     X, y, answers = (np.concatenate([part] * every) for part in train_rows)
@@ -109,7 +109,7 @@ def train(
 def train_as_the_paper(
     features: str, method: str, run: int, *, iterations: int, every: int = 200, **params
 ) -> DistilledClassifier:
-    """One run of the paper's column: validation is the test; its own draw of the data."""
+    """Make one run of the paper's column: validation rows are the test rows; its own draw of the data."""
     data, teacher = draw(features, NOTEBOOK_SEED), paper_teacher(features, NOTEBOOK_SEED)
     return train(
         (data.X_train, data.y_train, logits(teacher, data.X_train_teacher)),

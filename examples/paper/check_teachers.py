@@ -1,4 +1,4 @@
-"""Do trained weights score here what they were published with?
+"""Check that trained weights reach their published accuracies.
 
 The accuracy of CIFAR ResNets on the 10,000 test images of CIFAR-10: ResNet-20 and ResNet-56 by
 Idelbayev (2018), published as plain state dicts with 91.73 % and 93.39 %. They were trained on
@@ -6,8 +6,8 @@ the whole training split. ::
 
     python examples/paper/check_teachers.py resnet20-cifar10.pt resnet56-cifar10.pt
 
-takes half a minute on one core and writes check_teachers.json beside this file: for each file its
-SHA-256, what its weights say of the network, and how many images are classified rightly.
+takes half a minute on one core. It writes check_teachers.json beside this file: for each file its
+SHA-256, the network by its weights, and the number of correctly classified images.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def check(path, X, y):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("weights", nargs="+", type=Path, help="state dicts saved by torch.save")
-    parser.add_argument("--data", metavar="FOLDER", help="of the data sets; scikit-learn's by default")
+    parser.add_argument("--data", metavar="FOLDER", help="folder of the data sets; default: scikit-learn's")
     args = parser.parse_args()
     X, y = fetch_cifar10(data_home=args.data, subset="test", return_X_y=True)
     runs = []

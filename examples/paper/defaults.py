@@ -1,16 +1,16 @@
-"""Which defaults? Start, s(T), T_val, the metaparameters' steps and the student's rate, by validation rows.
+"""Choose the defaults by validation rows: start, s(T), T_val, the metaparameters' steps, the student's rate.
 
-A student as ``DistilledClassifier(teacher, student)`` trains it when nobody says more, meta="linear",
-but for one thing or two: where T starts, the rate and the optimizer of the metaparameters, s(T),
+A student is trained with the defaults of ``DistilledClassifier(teacher, student)``, meta="linear",
+and with one or two of them changed: the start of T, the rate and the optimizer of the metaparameters, s(T),
 T_val, the student's rate. Nine situations: digits clean, with 40 % of the labels flipped, with all of
-the teacher's answers wrong, with half of them wrong; made-up tabular data clean and flipped; breast
-cancer; 2,000 images of Fashion-MNIST clean and flipped, for 30 epochs, which is short. Where labels and
-teacher are as they are, D_val is the tenth of the student's rows that ``fit`` holds out, while fixed
-(.5, 4) trains on all of them; where something is wrong, D_val is given, its labels right.
+the teacher's predictions wrong, with half of them wrong; synthetic tabular data clean and flipped; breast
+cancer; 2,000 images of Fashion-MNIST clean and flipped, for 30 epochs, which is short. With right
+labels and the right teacher, D_val is the tenth of the student's rows that ``fit`` holds out, while fixed
+(.5, 4) trains on all of them. Otherwise D_val is passed with right labels.
 
-Candidates are judged by rows that neither student nor D_val has; the test rows of the draws are never
-predicted. Digits and breast cancer are split anew by each seed, so that a row which judges here is a
-test row in another draw elsewhere; the images that judge are training images.
+Candidates are judged by rows that are in neither the student's rows nor D_val. The test rows of the draws
+are never predicted. Each seed splits digits and breast cancer anew, so a judging row may be a
+test row in another draw elsewhere. The images for judging are training images.
 
     OMP_NUM_THREADS=1 python examples/paper/defaults.py --fashion-teacher teacher.safetensors
 
@@ -72,7 +72,7 @@ BASELINE = "fixed (.5, 4), lr 0.1"
 
 
 def one_run(situation, candidate, seed, epochs, **where):
-    """Accuracy on the rows that candidates are judged by."""
+    """Return the accuracy on the judging rows."""
     of = SITUATIONS[situation]
     given = where if of["name"] == "Fashion-MNIST" else {}
     problem = draw(**of, seed=seed, **given)
@@ -109,7 +109,7 @@ def wanted(options):
 
 
 def by_candidate(runs):
-    """Candidate → situation → accuracy of each draw."""
+    """Return candidate → situation → accuracy of each draw."""
     cells = defaultdict(lambda: defaultdict(list))
     for run in runs:
         cells[run["setting"]["candidate"]][run["setting"]["situation"]].append(run["accuracy"])
@@ -117,7 +117,7 @@ def by_candidate(runs):
 
 
 def tables(record):
-    """Mean difference to fixed (.5, 4) by situation, their mean and the worst of them."""
+    """Return the mean difference to fixed (.5, 4) by situation, their mean and the worst of them."""
     cells = by_candidate(record["runs"])
     base = cells[BASELINE]
     rows = []

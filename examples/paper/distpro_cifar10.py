@@ -1,27 +1,32 @@
-"""DistPro's claim on two cores: does a searched process beat equal weights, and what does it cost?
+"""Compare DistPro with its baselines on two cores: accuracy and cost of a searched process.
 
 Deng, Sun, Newsam and Wang, "DistPro: Searching a fast knowledge distillation process via meta
 optimization" (ECCV 2022). CIFAR-10 with the images averaged down to 16×16, 10,000 of them to train on,
 from a ResNet-20 to a ResNet-8, nine conv2 pathways, 12 epochs, a search of 6, three seeds. The teacher is
-the ResNet-20 of 32×32 images, trained on for five epochs with all 50,000 small ones.
+the ResNet-20 of 32×32 images, trained for five more epochs on all 50,000 small ones.
 
-The arms: the student alone; its teacher's answers (KD, T = 4); pathways of equal weight; ReviewKD's
-fusion blocks (_reviewkd.py, warmed up over the first epoch); DistPro; the mean over time of its process,
-its last weights throughout, and the process backwards; DistPro with a search that predicts ten of twenty
-steps; DistPro with lambda1 and T learned beside the pathways. What the learning adds is seen beside an arm
-in which they stay where the learned ones start, at 0.5 and 4, which is also what KD chooses ("DistPro,
-lambda1 and T fixed"). Equal and last weights run once more at the sum that DistPro's weights have (the mean
-has it as it is, and so has the process backwards).
+The arms:
+
+- the student alone;
+- its teacher's logits (KD, T = 4);
+- pathways of equal weight;
+- ReviewKD's fusion blocks (_reviewkd.py, warmed up over the first epoch);
+- DistPro; the mean over time of its process; its last weights throughout; the process backwards;
+- DistPro with a search that predicts ten of twenty steps;
+- DistPro with lambda1 and T learned beside the pathways. Its control fixes both at the start of the
+  learned ones, 0.5 and 4, which is also KD's choice ("DistPro, lambda1 and T fixed");
+- equal and last weights once more, at the sum of DistPro's weights. (The mean and the process backwards
+  have this sum already.)
 
 Each arm's weight is the best of four (of three for KD) on a fifth of the training images, of one
-division, the same for all arms; the test images choose nothing. The arms of a seed have the same initial
+division, the same for all arms. The test images choose nothing. The arms of a seed have the same initial
 weights, batches and augmentation (crops and mirrors; D_val of a search has none), so differences are
 paired. Accuracy is the last epoch's. The cost of a search is counted, in seconds and in passes through
 the student.
 
     OMP_NUM_THREADS=1 python examples/paper/distpro_cifar10.py --jobs 2 --teacher resnet20-cifar10.pt
 
-prints the tables, and writes every run to distpro_cifar10.json and the teacher of small images to
+prints the tables. It writes every run to distpro_cifar10.json and the teacher of small images to
 distpro_cifar10_teacher.pt, beside this file or in --out.
 """
 
@@ -44,14 +49,14 @@ STUDENT_DEPTH, TEACHER_EPOCHS = 8, 5
 
 
 def pooled(X):
-    """Means of 2×2 pixels."""
+    """Return the means of 2×2 pixels."""
     n, c, h, w = X.shape
     return X.reshape(n, c, h // 2, 2, w // 2, 2).mean(axis=(3, 5), dtype=np.float32)
 
 
 @cache
 def small_images(data, fetch=fetch_cifar10):
-    """(X, y, X_test, y_test) of a data set, the training images in a random order."""
+    """Return (X, y, X_test, y_test) of a data set, the training images in a random order."""
     (X, y), (X_test, y_test) = (
         fetch(data_home=data, subset=subset, return_X_y=True) for subset in ("train", "test")
     )
@@ -60,9 +65,9 @@ def small_images(data, fetch=fetch_cifar10):
 
 
 def small_teacher(file, options, fetch, start, epochs, **params):
-    """The file of a teacher for small images, which is made where it is missing; its accuracy.
+    """Return the file of a teacher for small images, made if it is missing, and its accuracy.
 
-    ``start()`` is what is trained, with parameters of the training.
+    ``start()`` returns the network to train; ``params`` are parameters of the training.
     """
     X, y, X_test, y_test = small_images(options.data, fetch)
     if not file.exists() or options.anew:
@@ -91,8 +96,8 @@ def main():
         length=("epochs", 12),
         quick=(2, 1),
         teacher={"type": Path, "required": True, "metavar": "FILE", "help": "weights of a ResNet-20"},
-        data={"metavar": "FOLDER", "help": "of CIFAR-10; scikit-learn's by default"},
-        images={"type": int, "help": "to train on; default 10000"},
+        data={"metavar": "FOLDER", "help": "folder of CIFAR-10; default: scikit-learn's"},
+        images={"type": int, "help": "number of training images; default 10000"},
     )
     options.images = options.images or (256 if options.quick else 10_000)
     options.search_epochs = max(1, options.epochs // 2)

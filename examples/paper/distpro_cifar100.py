@@ -1,18 +1,18 @@
-"""DistPro's claim on one GPU: CIFAR-100, 27 pathways, and a process taken over from CIFAR-10.
+"""Compare DistPro with its baselines on one GPU: CIFAR-100, 27 pathways, and a process from CIFAR-10.
 
 Deng, Sun, Newsam and Wang, "DistPro: Searching a fast knowledge distillation process via meta
-optimization" (ECCV 2022). The arms, the way their weights are chosen, pairs and costs are those of
-distpro_cifar10.py; one arm more follows a process that was searched on CIFAR-10, at DistPro's weight. From a
+optimization" (ECCV 2022). The arms, the choice of their weights, pairs and costs are those of
+distpro_cifar10.py. One more arm follows a process that was searched on CIFAR-10, at DistPro's weight. From a
 ResNet-56 to a ResNet-20 (the paper's WRN-40-2 and WRN-16-2 are not in the library), pathways conv1, conv2
 and conv3 between all stages, 30 epochs, a search of 10, three seeds, all 50,000 images. Data and
 augmentation are on the GPU.
 
-The teacher of CIFAR-100 is trained first, for --teacher-epochs, unless --teacher has one; that of CIFAR-10
-is a ResNet-56 of trained weights.
+The teacher of CIFAR-100 is trained first, for --teacher-epochs, unless --teacher names one. The teacher of
+CIFAR-10 is a ResNet-56 of trained weights.
 
     python examples/paper/distpro_cifar100.py --cifar10-teacher resnet56-cifar10.pt
 
-prints the tables, and writes every run to distpro_cifar100.json and the teacher that it trained to
+prints the tables. It writes every run to distpro_cifar100.json and the trained teacher to
 distpro_cifar100_teacher.pt, beside this file or in --out.
 """
 
@@ -37,9 +37,9 @@ FEW = 5_000
 
 @cache
 def images_of(name, data, images):
-    """(X, y, X_test, y_test), at most so many of either.
+    """Return (X, y, X_test, y_test), at most ``images`` of either.
 
-    Of few images those of the first ten classes, so that none of the classes is missing.
+    A small subset has only the first ten classes, so that no class is missing.
     """
     fetch, parts = {"CIFAR-10": fetch_cifar10, "CIFAR-100": fetch_cifar100}[name], []
     for subset in ("train", "test"):
@@ -50,7 +50,7 @@ def images_of(name, data, images):
 
 
 def trained_teacher(options, folder):
-    """The file of the teacher for CIFAR-100, which is trained where there is none."""
+    """Return the file of the teacher for CIFAR-100, trained if it is missing."""
     file = options.teacher or folder / "distpro_cifar100_teacher.pt"
     if not file.exists() or (options.anew and not options.teacher):
         X, y, *_ = images_of("CIFAR-100", options.data, options.images)
@@ -79,11 +79,16 @@ def main():
         length=("epochs", 30),
         quick=(2, 1),
         teacher={"type": Path, "metavar": "FILE", "help": "weights of a CIFAR ResNet for CIFAR-100"},
-        data={"metavar": "FOLDER", "help": "of the data sets; scikit-learn's by default"},
-        images={"type": int, "help": "to train on; default: all"},
+        data={"metavar": "FOLDER", "help": "folder of the data sets; default: scikit-learn's"},
+        images={"type": int, "help": "number of training images; default: all"},
         **{
-            "cifar10-teacher": {"type": Path, "required": True, "metavar": "FILE", "help": "for CIFAR-10"},
-            "teacher-epochs": {"type": int, "help": "default 60"},
+            "cifar10-teacher": {
+                "type": Path,
+                "required": True,
+                "metavar": "FILE",
+                "help": "weights for CIFAR-10",
+            },
+            "teacher-epochs": {"type": int, "help": "epochs of the teacher; default 60"},
         },
     )
     options.images = options.images or (256 if options.quick else 50_000)

@@ -1,17 +1,17 @@
-"""Does a process that was searched on CIFAR-10 serve CIFAR-100? On two cores.
+"""Transfer processes that were searched on CIFAR-10 to CIFAR-100, on two cores.
 
-The processes of distpro_cifar10.json are followed by students of CIFAR-100, its images averaged down to
-16×16 too, 10,000 of them to train on, from a ResNet-20 to a ResNet-8. Beside that: the student alone,
-pathways of equal weight, and a process that is searched on CIFAR-100 itself, its mean over time as well.
-Everything else, the weight of each arm included, is as distpro_cifar10.py has it or has chosen it, so that
-nothing is tuned on CIFAR-100. The transferred process has DistPro's weight; its search is counted as a
+Students of CIFAR-100 follow the processes of distpro_cifar10.json. The images are averaged down to
+16×16 too, 10,000 of them to train on, from a ResNet-20 to a ResNet-8. The other arms are the student alone,
+pathways of equal weight, and a process that is searched on CIFAR-100 itself, with its mean over time.
+All other settings, with the weight of each arm, are those of distpro_cifar10.py or were chosen by it, so that
+nothing is tuned on CIFAR-100. The transferred process has DistPro's weight. Its search is counted as a
 cost, although it had been made already.
 
 The teacher is trained on all 50,000 small images for ten epochs.
 
     OMP_NUM_THREADS=1 python examples/paper/distpro_transfer.py --jobs 2
 
-prints the tables, and writes every run to distpro_transfer.json and the teacher to
+prints the tables. It writes every run to distpro_transfer.json and the teacher to
 distpro_transfer_teacher.pt, beside this file or in --out.
 """
 
@@ -42,14 +42,14 @@ OF_EACH_ITS_OWN = ("none", "equal", "mean", "DistPro")
 
 
 class Transfer(Experiment):
-    """The arms at the weights that were chosen for CIFAR-10, and its processes.
+    """Run the arms at the weights that were chosen for CIFAR-10, with its processes.
 
     Parameters
     ----------
     runs, one_run, options, **given
-        Of :class:`Experiment`.
+        As in :class:`Experiment`.
     taken : dict
-        What :func:`taken_from` the record of ``distpro_cifar10.py``.
+        Weights and processes from the record of ``distpro_cifar10.py``, by :func:`taken_from`.
     """
 
     def __init__(self, runs, one_run, options, taken, **given):
@@ -57,7 +57,7 @@ class Transfer(Experiment):
         self.chosen, self.processes = taken["chosen"], dict(taken["processes"])
 
     def carry_out(self):
-        """All runs, and the searches on CIFAR-10 whose processes are followed."""
+        """Make all runs, and the searches on CIFAR-10 whose processes are followed."""
         wanted = [
             self.wanted(arm, weight, seed)
             for seed in range(self.options.runs)
@@ -71,7 +71,7 @@ class Transfer(Experiment):
 
 
 def taken_from(searched):
-    """The weights that a record of ``distpro_cifar10.py`` has chosen, and the processes that it found."""
+    """Return the chosen weights and the processes in a record of ``distpro_cifar10.py``."""
     chosen = {arm: searched["chosen"][arm] for arm in OF_EACH_ITS_OWN}
     chosen[TRANSFERRED] = chosen["DistPro"]
     processes = {}
@@ -89,7 +89,7 @@ def one_run(images, processes, data, teacher, **setting):
 
 
 def tables(record):
-    """As those of distpro_cifar10.py, with the searches on CIFAR-10 counted."""
+    """Return the tables of distpro_cifar10.py, with the searches on CIFAR-10 counted."""
     return _distpro.tables(record | {"runs": [*record["runs"], *record["followed"]]})
 
 
@@ -103,10 +103,10 @@ def main():
         searched={
             "type": Path,
             "metavar": "FILE",
-            "help": "of distpro_cifar10.py; default: beside this script",
+            "help": "record of distpro_cifar10.py; default: beside this script",
         },
-        data={"metavar": "FOLDER", "help": "of CIFAR-100; scikit-learn's by default"},
-        images={"type": int, "help": "to train on; default 10000"},
+        data={"metavar": "FOLDER", "help": "folder of CIFAR-100; default: scikit-learn's"},
+        images={"type": int, "help": "number of training images; default 10000"},
     )
     options.images = options.images or (2000 if options.quick else 10_000)
     options.search_epochs = max(1, options.epochs // 2)

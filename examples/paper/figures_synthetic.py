@@ -7,14 +7,14 @@ draw of the data, 10 runs, mean ± one standard deviation.
 - figures_synthetic_4a.png: accuracy by iteration and method, with the notebook's features, which
   differ by method, and with sign(x1·x2) for all.
 - figures_synthetic_5.png: the rows of the teacher, the student and the test, with the teacher's boundary.
-- figures_synthetic_6.png: final accuracy of "linear" where e1 = e2 varies, and where e2 varies at
-  e1 = 10, and what "gradient" reaches.
+- figures_synthetic_6.png: final accuracy of "linear" by e1 = e2, and by e2 at e1 = 10, with that of
+  "gradient".
 
-What the run beside this file shows is in docs/guide/reproduces_synthetic.rst.
+docs/guide/reproduces_synthetic.rst discusses the run beside this file.
 
     OMP_NUM_THREADS=1 python examples/paper/figures_synthetic.py
 
-writes the pictures, and every run to figures_synthetic.json, beside this file; about four minutes on
+writes the pictures, and every run to figures_synthetic.json, beside this file. It takes about four minutes on
 one core.
 """
 
@@ -38,19 +38,19 @@ PANELS = {
 
 
 def curve(features, method, run, iterations):
-    """Accuracy on the test after every 20 iterations."""
+    """Return the accuracy on the test after every 20 iterations."""
     student = train_as_the_paper(features, method, run, iterations=iterations, every=EVERY)
     return {"curve": student.history_[:, "valid_acc"]}
 
 
 def with_periods(e1, e2, run, iterations):
-    """Final accuracy of linear; e2 = 0 is gradient."""
+    """Return the final accuracy of linear; e2 = 0 is gradient."""
     student = train_as_the_paper("sign(x1·x2)", "linear", run, iterations=iterations, e1=e1, e2=e2)
     return {"accuracy": student.history_[-1, "valid_acc"]}
 
 
 def periods(settings):
-    """(e1, e2) of figure 6: a, b, and gradient."""
+    """Return (e1, e2) of figure 6: a, b, and gradient."""
     pairs = {(e, e) for e in EQUAL} | {(10, e2) for e2 in AHEAD} | {(10, 0)}
     return [
         {"e1": e1, "e2": e2, "run": run, "iterations": settings.iterations}
@@ -69,7 +69,7 @@ def curves(settings):
 
 
 def draw_4a(runs):
-    """Accuracy by iteration and method."""
+    """Draw accuracy by iteration and method."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True, layout="constrained")
     for ax, (title, features) in zip(axes, PANELS.items(), strict=True):
         for method in METHODS:
@@ -86,7 +86,7 @@ def draw_4a(runs):
 
 
 def draw_5():
-    """The rows of the teacher, of the student, and of the test."""
+    """Draw the rows of the teacher, of the student, and of the test."""
     figure, axes = plt.subplots(1, 3, figsize=(12, 4.2), sharex=True, sharey=True, layout="constrained")
     data, teacher = draw("text", NOTEBOOK_SEED), paper_teacher("text", NOTEBOOK_SEED)
     sets = {
@@ -110,7 +110,7 @@ def draw_5():
 
 
 def draw_6(runs):
-    """Final accuracy by e1 = e2, and by e2."""
+    """Draw final accuracy by e1 = e2, and by e2."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
     accuracy = by_periods(runs)
     reference = accuracy[10, 0]

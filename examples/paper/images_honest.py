@@ -1,17 +1,21 @@
 """The image columns of Table 2 in an honest protocol, on two reduced sets.
 
-Against the paper's (table2_images.py): 6,400 images of CIFAR-10 and of Fashion-MNIST drawn anew for
-each seed; a sane way to train, SGD with momentum 0.9, weight decay 5e-4 and a cosine schedule, whose
-rate is chosen for each set by accuracy on D_val alone, of another draw, over none, naive and linear; the
-library's defaults for the metaparameters, and the paper's settings beside them; baselines tuned as
-hard as the method: the best by L_val of a 5 × 5 grid of fixed (lambda1, T), with s(T) = T² and with
-s(T) = 1. A tenth of the images is D_val for the learned arms and the grids; none, naive, random and
+It differs from the paper's protocol (table2_images.py) in these points:
+
+- 6,400 images of CIFAR-10 and of Fashion-MNIST are drawn anew for each seed.
+- The student is trained by SGD with momentum 0.9, weight decay 5e-4 and a cosine schedule. Its rate is chosen
+  for each set by accuracy on D_val alone, of another draw, over none, naive and linear.
+- The metaparameters have the library's defaults, or the paper's settings beside them.
+- Baselines are tuned as hard as the method: the best by L_val of a 5 × 5 grid of fixed (lambda1, T), with
+  s(T) = T² and with s(T) = 1.
+
+A tenth of the images is D_val for the learned arms and the grids; none, naive, random and
 fixed (.5, 4) train on all. The test images choose nothing. Each draw has its own images, initialisation
 and order of batches, the same for all arms, so differences are paired.
 
-The intervals are 95 % each, Student's t, not corrected for how many there are.
+The intervals are 95 % each, Student's t, not corrected for their number.
 
-What the run beside this file shows is in docs/guide/reproduces_images.rst.
+docs/guide/reproduces_images.rst discusses the run beside this file.
 
     OMP_NUM_THREADS=1 python examples/paper/images_honest.py --jobs 2 \
         --cifar-teacher resnet20-cifar10.pt --fashion-teacher teacher.safetensors
@@ -56,7 +60,7 @@ GRIDS = [f"grid, s(T) = {scaling}" for scaling in SCALINGS]
 
 
 def grid():
-    """The fixed settings of both grids, each once: no T where lambda1 = 1, no s(T) where T = 1."""
+    """Return the fixed settings of both grids, each once: no T if lambda1 = 1, no s(T) if T = 1."""
     for lambda1, temperature, scaling in product(LAMBDA1, TEMPERATURES, SCALINGS):
         if lambda1 == 1 and (temperature, scaling) != (1, "T²"):
             continue
@@ -66,14 +70,14 @@ def grid():
 
 
 def rows_of(name, seed, where):
-    """(X, y, logits) of this draw, and (X, y) of the test."""
+    """Return (X, y, logits) of this draw, and (X, y) of the test."""
     X, y, logits, X_test, y_test = images_of(NAMES[name], where)
     rows = np.random.default_rng(seed).permutation(len(X))[:N_IMAGES]
     return X[rows], y[rows], logits[rows], X_test, y_test
 
 
 def one_run(name, arm, seed, lr, epochs, **where):
-    """Accuracy on the test, L_val where it was held out, and where the metaparameters ended."""
+    """Return the accuracy on the test, L_val if D_val was held out, and the final metaparameters."""
     X, y, logits, X_test, y_test = rows_of(name, seed, where)
     student = student_of(
         NAMES[name],
@@ -84,7 +88,7 @@ def one_run(name, arm, seed, lr, epochs, **where):
         **TRAINING,
         **params_of(arm),
     )
-    # The first nine tenths of a random order train those that learn from the rest, or are judged by it.
+    # The first nine tenths of a random order train the arms that use the rest as D_val.
     held_out = N_IMAGES // 10
     learns = student.meta not in ("none", "naive", "random", "fixed") or isinstance(arm, list)
     if learns or seed == TUNING_SEED:
@@ -116,7 +120,7 @@ def params_of(arm):
 
 
 def L_val(student, X, y):
-    """Cross-entropy on D_val, T_val = 1."""
+    """Return the cross-entropy on D_val, T_val = 1."""
     log_proba = student.predict_log_proba(X)
     return -float(log_proba[np.arange(len(y)), y].mean())
 
@@ -127,7 +131,7 @@ def tuning_settings(options):
 
 
 def chosen(runs):
-    """Set → rate of the best mean accuracy on D_val."""
+    """Return set → rate of the best mean accuracy on D_val."""
     accuracy = defaultdict(lambda: defaultdict(list))
     for run in runs:
         setting = run["setting"]
@@ -143,7 +147,7 @@ def test_settings(options, rates):
 
 
 def runs_by_set(runs):
-    """Set → arm → draw → its run; that of a grid is its best by L_val."""
+    """Return set → arm → draw → its run; a grid's run is its best by L_val."""
     cells, points = defaultdict(lambda: defaultdict(dict)), defaultdict(list)
     for run in runs:
         setting = run["setting"]
@@ -160,7 +164,7 @@ def runs_by_set(runs):
 
 
 def by_set(runs):
-    """Set → arm → accuracy of each draw."""
+    """Return set → arm → accuracy of each draw."""
     return {
         name: {arm: [of[seed]["accuracy"] for seed in sorted(of)] for arm, of in arms.items()}
         for name, arms in runs_by_set(runs).items()
@@ -168,13 +172,13 @@ def by_set(runs):
 
 
 def best(points, scaling):
-    """The run of the smallest L_val on one grid."""
+    """Return the run of the smallest L_val on one grid."""
     on_it = [p for p in points if scaling == p["setting"]["arm"][2] or 1 in p["setting"]["arm"][:2]]
     return min(on_it, key=lambda run: run["L_val"])
 
 
 def tables(record):
-    """Accuracies; differences to none and to fixed (.5, 4); where the metaparameters ended; the grid."""
+    """Return accuracies; differences to none and to fixed (.5, 4); final metaparameters; the grid."""
     sets = by_set(record["runs"])
     arms = [*ARMS, *GRIDS]
     accuracies = [[arm, *(mean_sd(of[arm]) for of in sets.values())] for arm in arms]
@@ -196,7 +200,7 @@ def tables(record):
 
 
 def where_they_ended(sets):
-    """Of each learned arm, and what the grids chose, on average."""
+    """Return the mean final metaparameters of each learned arm, and the mean choice of the grids."""
     learned = [arm for arm in (*ARMS, *GRIDS) if arm not in ("none", "naive", "random", "fixed (.5, 4)")]
     rows = []
     for arm in learned:
@@ -206,7 +210,7 @@ def where_they_ended(sets):
 
 
 def grid_table(name, runs):
-    """Mean accuracy on the test at each point of the grids, trained on nine tenths."""
+    """Return mean accuracy on the test at each point of the grids, trained on nine tenths."""
     cells = defaultdict(list)
     for run in runs:
         setting = run["setting"]

@@ -1,19 +1,24 @@
 """The synthetic column of Table 2 in an honest protocol.
 
-Against the paper's (table2_synthetic.py): fresh draws of the data set instead of one; D_val and the
-test disjoint, 200 test rows that nothing is chosen by; the same features for all methods; a learning
-rate and a number of iterations chosen by validation rows alone, of ten other draws, one for all
-methods of a feature set; the teacher a scikit-learn LogisticRegression; baselines tuned as hard as
-the method: the best by L_val of a 5 × 5 grid of fixed (lambda1, T), with s(T) = T² and s(T) = 1; and
-"none" and "naive" also trained on D_val, which is what else those rows can be used for. D_val has the
-15 rows of the notebook's draw, or 200. gradient, linear, hyperopt and random are the library's defaults;
-"paper's settings" are its metaparameter settings (raw coordinates, clipped at 0.01, T in [0.1, 10],
+It differs from the paper's protocol (table2_synthetic.py) in these points:
+
+- The data set is drawn anew for each run.
+- D_val and the test are disjoint. The 200 test rows choose nothing.
+- All methods have the same features.
+- The learning rate and the number of iterations are chosen by validation rows alone, of ten other draws, one
+  choice for all methods of a feature set.
+- The teacher is a scikit-learn LogisticRegression.
+- Baselines are tuned as hard as the method: the best by L_val of a 5 × 5 grid of fixed (lambda1, T), with
+  s(T) = T² and s(T) = 1. "none" and "naive" are also trained on D_val.
+
+D_val has the 15 rows of the notebook's draw, or 200. gradient, linear, hyperopt and random have the library's
+defaults. "paper's settings" are its metaparameter settings (raw coordinates, clipped at 0.01, T in [0.1, 10],
 s(T) = 1, T_val = 0.1, random starts, line on values). Each draw has its own data, teacher and
 initialisation, the same for all methods, so differences are paired.
 
-The intervals are 95 % each, not corrected for how many there are.
+The intervals are 95 % each, not corrected for their number.
 
-What the run beside this file shows is in docs/guide/reproduces_synthetic.rst.
+docs/guide/reproduces_synthetic.rst discusses the run beside this file.
 
     OMP_NUM_THREADS=1 python examples/paper/synthetic_honest.py
 
@@ -39,13 +44,13 @@ GRID = tuple(
 )
 SIZES = (15, 200)
 COLUMNS = ("text", "sign(x1·x2)")
-TUNING_DRAWS = 10_000  # where their seeds begin
+TUNING_DRAWS = 10_000  # their first seed
 RATES, LENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0), (200, 1000)
 PAPERS_META = {name: value for name, value in PAPER.items() if name != "lr"}
 
 
 class GridSearch(Strategy):
-    """The best by L_val of 25 fixed (lambda1, T)."""
+    """Choose the best by L_val of 25 fixed (lambda1, T)."""
 
     learns_from_validation = True
 
@@ -73,7 +78,7 @@ TUNED_WITH = ("none", "naive", "linear")
 
 @cache
 def parts(features, seed):
-    """(X, y, teacher's logits) of the training and the validation rows, (X, y) of the test, the teacher."""
+    """Return (X, y, logits) of the training and the validation rows, (X, y) of the test, and the teacher."""
     data = draw(features, seed, max(SIZES))
     teacher = LogisticRegression().fit(data.X_teacher, data.y_teacher)
     train_rows = data.X_train, data.y_train, teacher.predict_log_proba(data.X_train_teacher)
@@ -82,7 +87,7 @@ def parts(features, seed):
 
 
 def student_of(features, method, seed, n_valid, lr, iterations):
-    """The trained student, and the rows of D_val."""
+    """Return the trained student, and the rows of D_val."""
     train_rows, valid_rows, *_ = parts(features, seed)
     valid_rows = tuple(part[:n_valid] for part in valid_rows)
     if "trained on too" in method:
@@ -94,13 +99,13 @@ def student_of(features, method, seed, n_valid, lr, iterations):
 
 
 def tuning_run(**setting):
-    """Accuracy on D_val alone."""
+    """Return the accuracy on D_val alone."""
     student, valid_rows = student_of(**setting)
     return {"valid_accuracy": student.score(*valid_rows)}
 
 
 def test_run(features, seed, **setting):
-    """Accuracy on the test."""
+    """Return the accuracy on the test."""
     student, _ = student_of(features, seed=seed, **setting)
     *_, test_rows, teacher_accuracy = parts(features, seed)
     return {
@@ -126,7 +131,7 @@ def tuning_settings(n_draws, lengths):
 
 
 def chosen(runs):
-    """Features → (lr, iterations) of the best mean accuracy on D_val; of equals the first."""
+    """Return features → (lr, iterations) of the best mean accuracy on D_val; the first of equals."""
     accuracy = defaultdict(lambda: defaultdict(list))
     for run in runs:
         setting = run["setting"]
@@ -152,7 +157,7 @@ def test_settings(n_draws, best):
 
 
 def by_cell(runs):
-    """(features, rows of D_val) → method → accuracy on each of the draws that all of them have."""
+    """Return (features, rows of D_val) → method → accuracy on each of the draws that all of them have."""
     cells = defaultdict(lambda: defaultdict(dict))
     for run in runs:
         if "accuracy" in run:
@@ -168,7 +173,7 @@ def by_cell(runs):
 
 
 def tables(record):
-    """The tables of the documentation: accuracies; differences to none, and to naive."""
+    """Return the tables of the documentation: accuracies; differences to none, and to naive."""
     cells = by_cell(record["runs"])
     header = ["", *(f"{features}, D_val {n_valid}" for features, n_valid in cells)]
     accuracies = [[method, *(mean_sd(cell[method]) for cell in cells.values())] for method in PARAMS]
@@ -184,7 +189,7 @@ def tables(record):
 
 
 def summary(runs):
-    """Every method of every cell: accuracy, and the paired differences with both intervals."""
+    """Return the accuracy of every method and cell, and the paired differences with both intervals."""
     return [
         {"features": cell[0], "n_valid": cell[1], "method": method, "accuracy": mean_sd(accuracy)}
         | {f"minus {baseline}": paired(accuracy, methods[baseline]) for baseline in ("none", "naive")}

@@ -8,15 +8,18 @@ component of the hypergradient clipped at 0.01, s(T) = 1, starts lambda1 ~ U(0, 
 None, naive and random train on all images; gradient, linear and hyperopt hold out a tenth as D_val.
 The students are those of the paper's code. Nothing is chosen by the test images.
 
-What differs: the teachers, a ResNet-20 for CIFAR-10 (91.7 %) and the CNN of
-train_fashion_mnist_teacher.py (91.9 %); batches are drawn anew in each epoch, where the code keeps
-the order; the loss is the text's, CE(teacher, student), where the code has KL(student ‖ teacher), which
---reversed runs as well;
-hyperopt's five trials are judged by L_val, where the code takes the best accuracy on D_val of any epoch.
-A run whose weights cease to be finite keeps those of its last finite epoch, and is counted.
+Differences from the paper:
+
+- The teachers are a ResNet-20 for CIFAR-10 (91.7 %) and the CNN of train_fashion_mnist_teacher.py (91.9 %).
+- Batches are drawn anew in each epoch; the code keeps their order.
+- The loss is the text's, CE(teacher, student). The code has KL(student ‖ teacher), which --reversed runs as
+  well.
+- hyperopt's five trials are judged by L_val; the code takes the best accuracy on D_val of any epoch.
+
+A run whose weights become non-finite keeps those of its last finite epoch, and is counted.
 With --epochs other than the paper's the rate is halved five times in all.
 
-What the run beside this file shows is in docs/guide/reproduces_images.rst.
+docs/guide/reproduces_images.rst discusses the run beside this file.
 
     OMP_NUM_THREADS=1 python examples/paper/table2_images.py --jobs 2 \
         --cifar-teacher resnet20-cifar10.pt --fashion-teacher teacher.safetensors
@@ -58,7 +61,7 @@ PUBLISHED, LOGGED = (
 
 
 def one_run(name, method, run, epochs, **where):
-    """Final accuracy on the test, its curve, and where the metaparameters went."""
+    """Return the final accuracy on the test, its curve, and the path of the metaparameters."""
     with reversed_divergence() if method in REVERSED else nullcontext():
         student = train_as_the_paper(name, method.removesuffix(", KL reversed"), run, epochs, where)
     path, history = student.metaparameter_path_, student.history_
@@ -76,7 +79,7 @@ def one_run(name, method, run, epochs, **where):
 
 
 def wanted(options):
-    """All settings: whole runs first, so that a stopped script has as many of each method."""
+    """Return all settings, run by run, so that a stopped script has as many runs of each method."""
     for run in range(options.runs):
         for name in options.sets:
             for method in (*METHODS, *(REVERSED if options.reversed else ())):
@@ -86,7 +89,7 @@ def wanted(options):
 
 
 def by_cell(runs):
-    """(set, epochs) → method → its runs."""
+    """Return (set, epochs) → method → its runs."""
     cells = defaultdict(lambda: defaultdict(list))
     for run in runs:
         setting = run["setting"]
@@ -95,7 +98,7 @@ def by_cell(runs):
 
 
 def tables(record):
-    """A table for each set: the paper's, its logs', ours, and where ours went."""
+    """Return a table for each set: the paper's results, its logs', ours, and our final metaparameters."""
     return [column(name, epochs, methods) for (name, epochs), methods in by_cell(record["runs"]).items()]
 
 
@@ -134,13 +137,13 @@ def column(name, epochs, methods):
 
 
 def range_of(values, form=".2f"):
-    """ "0.02 … 0.98" """
+    """Format as "0.02 … 0.98"."""
     low, high = (format(value, form) for value in (min(values), max(values)))
     return low if low == high else f"{low} … {high}"
 
 
 def draw(runs, path):
-    """Figure 4b: accuracy by epoch and method."""
+    """Draw figure 4b: accuracy by epoch and method."""
     cells = by_cell(runs)
     figure, axes = plt.subplots(1, len(cells), figsize=(5 * len(cells), 4), squeeze=False)
     for ax, ((name, epochs), methods) in zip(axes[0], cells.items(), strict=True):

@@ -6,20 +6,20 @@ distillation problem" (2022), Table 2 and section 4.1; its text, and the noteboo
 SGD with rate 1, T_val = 0.1, metaparameters in (lambda1, T) with SGD of rate 1, each component of
 the hypergradient clipped at 0.01, s(T) = 1, starts lambda1 ~ U(0, 1), log10 T ~ U(−1, 1); one draw
 of the data, the notebook's, 10 runs from different starts. hyperopt's five trials are random, as in
-the code. D_val and the test are the same 200 rows, so that no number here says how well anything
-works on new rows; synthetic_honest.py is about that.
+the code. D_val and the test are the same 200 rows, so no number here measures accuracy on new rows;
+synthetic_honest.py does.
 
-The runs are of three feature sets, of student and of teacher (``_synthetic.FEATURES``): those of the
-paper's text, and the two between which the notebook divides its methods. Below them, what else the
-text or a version of the code has: the line fitted to increments (text) or anchored; a student's rate
+The runs have three feature sets, of student and of teacher (``_synthetic.FEATURES``): that of the
+paper's text, and the two between which the notebook divides its methods. The variants are other choices
+of the text or of a version of the code: the line fitted to increments (text) or anchored; a student's rate
 of 1e-3 (default of the code's function); random's T uniform on [0.1, 10] (text); hyperopt's trials
 judged by accuracy on the test (code).
 
-What the run beside this file shows is in docs/guide/reproduces_synthetic.rst.
+docs/guide/reproduces_synthetic.rst discusses the run beside this file.
 
     OMP_NUM_THREADS=1 python examples/paper/table2_synthetic.py
 
-prints the tables and writes every run to table2_synthetic.json beside this file; about six minutes
+prints the tables and writes every run to table2_synthetic.json beside this file. It takes about six minutes
 of one core.
 """
 
@@ -64,7 +64,7 @@ NOTEBOOK = {method: "AND" if method in ("naive", "random") else "sign(x1·x2)" f
 
 
 class UniformTemperature(Strategy):
-    """The paper's text on the baseline "random": lambda1 ~ U(0, 1), T ~ U(0.1, 10)."""
+    """Baseline "random" as in the paper's text: lambda1 ~ U(0, 1), T ~ U(0.1, 10)."""
 
     def __init__(self, val_temperature=1.0):
         self.val_temperature = val_temperature
@@ -81,7 +81,7 @@ VARIANTS = {
 
 
 def one_run(features, method, run, lr, iterations):
-    """Accuracy on the test after every 200 iterations, and where the metaparameters went."""
+    """Return the accuracy on the test after every 200 iterations, and the path of the metaparameters."""
     if method == "hyperopt, judged by accuracy":
         return best_by_test_accuracy(features, run, lr, iterations)
     variant = VARIANTS.get(method, {})
@@ -103,7 +103,7 @@ def found(student):
 
 
 def best_by_test_accuracy(features, run, lr, iterations):
-    """The code's hyperopt: the best of five random settings by accuracy on the test itself."""
+    """Run the code's hyperopt: the best of five random settings by accuracy on the test itself."""
     trials = [
         found(
             train_as_the_paper(
@@ -116,7 +116,7 @@ def best_by_test_accuracy(features, run, lr, iterations):
 
 
 def wanted(options):
-    """All settings: three feature sets × methods and variants, and the code's other rate."""
+    """Return all settings: three feature sets × methods and variants, and the code's other rate."""
     for features in FEATURES:
         for run in range(options.runs):
             common = {"features": features, "run": run, "iterations": options.iterations}
@@ -127,7 +127,7 @@ def wanted(options):
 
 
 def by_cell(runs, what="accuracy"):
-    """(features, method, lr) → the values of all runs."""
+    """Return (features, method, lr) → the values of all runs."""
     cells = defaultdict(list)
     for run in runs:
         setting = run["setting"]
@@ -136,7 +136,7 @@ def by_cell(runs, what="accuracy"):
 
 
 def tables(record):
-    """The tables of the documentation: the column; what else the text or the code has."""
+    """Return the tables of the documentation: the column, and the variants."""
     cells, lr = by_cell(record["runs"]), PAPER["lr"]
     column = [
         [
@@ -172,7 +172,7 @@ def tables(record):
 
 
 def without_a_student():
-    """Accuracy on the test of each teacher, and of the student's third column taken for the answer."""
+    """Return the test accuracy of each teacher, and of the student's third column as the prediction."""
     accuracy = {}
     for features in FEATURES:
         data, teacher = draw(features, NOTEBOOK_SEED), paper_teacher(features, NOTEBOOK_SEED)
@@ -186,7 +186,7 @@ def without_a_student():
 
 
 def summary(runs):
-    """What the runs of each cell come to."""
+    """Summarise the runs of each cell."""
     clipped = by_cell(runs, "clipped")
     rows = []
     for cell, accuracy in by_cell(runs).items():

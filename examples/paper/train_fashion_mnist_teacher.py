@@ -1,16 +1,16 @@
-"""A teacher for Fashion-MNIST: a CNN of 241,546 parameters on nine tenths of the training images.
+"""Train a teacher for Fashion-MNIST: a CNN of 241,546 parameters on nine tenths of the training images.
 
 Three convolutions of 32, 64 and 128 channels and a hidden layer of 128, as the teacher of
-examples/02_fashion_mnist.py, learn 54,000 of the 60,000 training images, mirrored at random; a
+examples/02_fashion_mnist.py, learn 54,000 of the 60,000 training images, mirrored at random. A
 stratified tenth is held out. SGD with rate 0.02, momentum 0.9, weight decay 5e-4 and a cosine
 schedule, batches of 128. Nothing was chosen by accuracies on the test images. ::
 
     python examples/paper/train_fashion_mnist_teacher.py --out teacher.safetensors
 
-The weights go to --out; accuracies, settings and versions to train_fashion_mnist_teacher.json
-beside this file, unless --quick, which takes 3,000 images to see that it works. Other scripts get
+The weights go to --out; accuracies, settings and versions go to train_fashion_mnist_teacher.json
+beside this file. --quick writes no JSON and takes 3,000 images, for a test. Other scripts get
 the trained network from ``load_teacher(path)``. It takes pixels in [0, 1], as
-``fetch_fashion_mnist`` gives them.
+``fetch_fashion_mnist`` returns them.
 """
 
 import argparse
@@ -51,22 +51,24 @@ class FashionTeacher(nn.Module):
 
 
 def load_teacher(path):
-    """The network that this script has written to ``path``."""
+    """Load the network that this script has written to ``path``."""
     teacher = FashionTeacher()
     load_model(teacher, path)
     return teacher.eval()
 
 
 def mirrored(x):
-    """Each image of a batch mirrored, or not, at random."""
+    """Mirror each image of a batch, or not, at random."""
     flip = torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5
     return torch.where(flip, x.flip(3), x)
 
 
 def checked_options():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", metavar="FOLDER", help="holds fashion-mnist/; scikit-learn's by default")
-    parser.add_argument("--out", type=Path, required=True, help="where the weights go: NAME.safetensors")
+    parser.add_argument(
+        "--data", metavar="FOLDER", help="folder with fashion-mnist/; default: scikit-learn's"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="file for the weights: NAME.safetensors")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="3,000 images, 2 epochs; writes no JSON")

@@ -1,13 +1,13 @@
-"""Accuracy against the share of wrong labels, and against the share of wrong teacher's answers.
+"""Measure accuracy by the share of wrong labels, and by the share of wrong predictions of the teacher.
 
-Figures of our own, in the form of the paper's. Digits: 600 rows for the teacher, an MLP of 128; 300
-for the student, an MLP of 32; 150 with right labels as D_val; 374 for the test (373 others are those
-that defaults.py judges by, with other seeds). Labels are flipped to another class at random; or in a
-share of the teacher's answers the first class has changed places with another one. The library's
+The figures are our own, in the form of the paper's. Digits: 600 rows for the teacher, an MLP of 128; 300
+for the student, an MLP of 32; 150 with right labels as D_val; 374 for the test (373 others are the judging
+rows of defaults.py, with other seeds). Labels are flipped to another class at random; or, in a
+share of the teacher's predictions, the first class has changed places with another one. The library's
 defaults throughout; each seed has its own split, teacher and initialisation, the same for all
-methods. "D_val trained on too" is what else the 150 rows can be used for.
+methods. "D_val trained on too" also trains on the 150 rows of D_val.
 
-What the run beside this file shows is in docs/guide/wrong_labels.rst.
+docs/guide/wrong_labels.rst discusses the run beside this file.
 
     OMP_NUM_THREADS=1 python examples/paper/wrong_labels_and_teachers.py
 
@@ -39,7 +39,7 @@ FIRST_SEED = 100
 
 
 def one_run(what, share, arm, seed, epochs):
-    """Accuracy on the test, and where the metaparameters ended."""
+    """Return the accuracy on the test, and the final metaparameters."""
     problem = draw("digits", seed, **{what: share})
     (X, y), (X_val, y_val), logits = problem.train, problem.valid, problem.logits
     student = DistilledClassifier(
@@ -66,7 +66,7 @@ def wanted(options):
 
 
 def by_cell(runs, value="accuracy"):
-    """(what, arm) → share → the value of each seed."""
+    """Return (what, arm) → share → the value of each seed."""
     cells = defaultdict(lambda: defaultdict(list))
     for run in runs:
         setting = run["setting"]
@@ -75,7 +75,7 @@ def by_cell(runs, value="accuracy"):
 
 
 def tables(record):
-    """For each figure: accuracies, differences to fixed (.5, 4), and lambda1 at the end."""
+    """Return for each figure: accuracies, differences to fixed (.5, 4), and final lambda1."""
     accuracy, lambda1 = (by_cell(record["runs"], value) for value in ("accuracy", "lambda1"))
     for what, shares in SHARES.items():
         header = ["", *(f"{share:.0%}" for share in shares)]

@@ -29,7 +29,7 @@ from torch.optim import Optimizer
 
 from sklearn_kd.bilevel._optimizer_response import Clipping, global_norm, response_class
 from sklearn_kd.runtime._devices import as_number
-from sklearn_kd.runtime._eval_mode import evaluating
+from sklearn_kd.runtime._eval_mode import eval_mode
 from sklearn_kd.runtime._memory import is_out_of_memory
 from sklearn_kd.runtime._random_state import (
     preserved_torch_state,
@@ -126,7 +126,7 @@ def _validation_mode(parts: list[nn.Module]):
     In evaluation mode the running statistics of the first steps make hypergradients up to
     three orders of magnitude too small.
     """
-    return evaluating(parts, but=nn.modules.batchnorm._NormBase)
+    return eval_mode(parts, but=nn.modules.batchnorm._NormBase)
 
 
 ValidationLoss = Callable[[Tensor], tuple[Tensor, Tensor]]

@@ -8,6 +8,7 @@ copied.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -20,38 +21,96 @@ def global_norm(tensors: list[Tensor]) -> Tensor:
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
 
 
-class Response:
-    """The response of plain SGD, −γ v, whatever the optimizer; base of exact ones.
+class OptimizerResponse:
+    """How the step of an optimizer depends on the gradient; here that of plain SGD, d = −lr · v.
+
+    One step is w' = U(w, g). The hypergradient needs d = (∂w'/∂g)ᵀ v of a given v. A subclass states it
+    for its optimizer and is made known by :func:`register_response`. An instance is made once for each
+    training; :meth:`before_step` and the call come once in each iteration that takes a hypergradient.
 
     Parameters
     ----------
     optimizer : Optimizer
     weights : list of Tensor
-        What v and d are aligned to.
+        The weights that v and d belong to, in this order.
+
+    Attributes
+    ----------
+    weights : list of Tensor
+    groups : list of dict
+        The parameter group of each weight.
+    state : dict
+        ``optimizer.state``.
+    n_erratic_steps : int, default=0
+        How many first steps have a response too erratic to learn from. They take no hypergradient.
+
+    Examples
+    --------
+    A response for an optimizer whose step is −lr · sign(g): it does not change with g.
+
+    >>> import torch
+    >>> from sklearn_kd.meta import OptimizerResponse, register_response
+    >>> class SignSGD(torch.optim.Optimizer):
+    ...     def __init__(self, params, lr=0.1):
+    ...         super().__init__(params, {"lr": lr})
+    ...
+    ...     @torch.no_grad()
+    ...     def step(self):
+    ...         for group in self.param_groups:
+    ...             for w in group["params"]:
+    ...                 w -= group["lr"] * w.grad.sign()
+    >>> @register_response(SignSGD)
+    ... class SignResponse(OptimizerResponse):
+    ...     def __call__(self, v, w_before):
+    ...         return 1.0, [torch.zeros_like(v_w) for v_w in v]
     """
+
+    n_erratic_steps = 0
 
     def __init__(self, optimizer: Optimizer, weights: list[Tensor]):
         group_of = {w: group for group in optimizer.param_groups for w in group["params"]}
         self.weights, self.groups = weights, [group_of[w] for w in weights]
         self.state = optimizer.state
 
+    @classmethod
+    def suits(cls, optimizer: Optimizer) -> bool:
+        """Return whether the response holds with the optimizer's options."""
+        return True
+
     def before_step(self) -> None:
-        """Note what the real step is about to change."""
+        """Note what the step is about to change."""
         self.factors = [-group["lr"] for group in self.groups]
 
     def __call__(self, v: list[Tensor], w_before: list[Tensor]) -> tuple[Any, list[Tensor]]:
-        """(c, d), after the step was taken from ``w_before``."""
+        """Return (c, d) with the response c · d, after the step was taken from ``w_before``.
+
+        Parameters
+        ----------
+        v, w_before : list of Tensor
+            Of each weight.
+
+        Returns
+        -------
+        c : float or Tensor
+            A factor of all, so that d may be v itself.
+        d : list of Tensor
+        """
         first = self.factors[0]
         if not isinstance(first, Tensor) and all(factor == first for factor in self.factors):
             return first, v
         return 1.0, [factor * v_w for factor, v_w in zip(self.factors, v, strict=True)]
 
 
-class SGDResponse(Response):
+class SGDResponse(OptimizerResponse):
     """−γ v; with momentum and damping −γ (1 − δ) v; Nesterov −γ (1 + μ (1 − δ)) v.
 
     The first step of momentum is undamped: −γ v, Nesterov −γ (1 + μ) v.
     """
+
+    @classmethod
+    def suits(cls, optimizer: Optimizer) -> bool:
+        """Return False where the gradient is ascended."""
+        return not _ascends(optimizer)
 
     def before_step(self):
         self.factors = [
@@ -67,12 +126,20 @@ class SGDResponse(Response):
         return -group["lr"] * (1.0 + mu * damped if group["nesterov"] else damped)
 
 
-class AdamResponse(Response):
+class AdamResponse(OptimizerResponse):
     """−γ [(1 − β₁)/(bc₁ D) − m̂ (1 − β₂) g/(bc₂ √ŝ D²)] ⊙ v, and 0 where s = 0.
 
     m and s are the moments after the step, m̂ = m/bc₁, ŝ = s/bc₂, D = √ŝ + ε. For Adam with
     L2 weight decay g includes wd · w; AdamW decays apart from the gradient.
     """
+
+    # They divide by a second moment that one or two batches decide.
+    n_erratic_steps = 10
+
+    @classmethod
+    def suits(cls, optimizer: Optimizer) -> bool:
+        """Return False where the gradient is ascended or the largest moment counts."""
+        return not _ascends(optimizer) and not any(g.get("amsgrad") for g in optimizer.param_groups)
 
     def __init__(self, optimizer, weights):
         super().__init__(optimizer, weights)
@@ -99,38 +166,67 @@ class AdamResponse(Response):
         return torch.where(root_s > 0, -group["lr"] * slope * v, 0.0)
 
 
-_RESPONSES = {
+def _ascends(optimizer: Optimizer) -> bool:
+    return any(group.get("maximize") for group in optimizer.param_groups)
+
+
+_RESPONSES: dict[type[Optimizer], type[OptimizerResponse]] = {
     torch.optim.SGD: SGDResponse,
     torch.optim.Adam: AdamResponse,
     torch.optim.AdamW: AdamResponse,
 }
 
 
-def response_class(optimizer: Optimizer) -> type[Response]:
-    """The response that fits ``optimizer``; plain SGD's where none is known."""
-    known = _RESPONSES.get(type(optimizer), Response)
-    unusual = any(g.get("maximize") or g.get("amsgrad") for g in optimizer.param_groups)
-    return Response if unusual else known
+def register_response(
+    optimizer: type[Optimizer],
+) -> Callable[[type[OptimizerResponse]], type[OptimizerResponse]]:
+    """Register the response of an optimizer class; a decorator of a class of responses.
+
+    It counts for this very class: a subclass may take other steps. An earlier registration is replaced.
+
+    Parameters
+    ----------
+    optimizer : class of torch.optim.Optimizer
+
+    Returns
+    -------
+    callable
+        Registers and returns the class that it is given.
+
+    Raises
+    ------
+    TypeError
+        If ``optimizer`` is no class of optimizers, or the response no :class:`OptimizerResponse`.
+    """
+    if not (isinstance(optimizer, type) and issubclass(optimizer, Optimizer)):
+        raise TypeError(f"optimizer={optimizer!r} must be a class of torch.optim.Optimizer.")
+
+    def register(response: type[OptimizerResponse]) -> type[OptimizerResponse]:
+        if not (isinstance(response, type) and issubclass(response, OptimizerResponse)):
+            raise TypeError(f"{response!r} must be a subclass of sklearn_kd.meta.OptimizerResponse.")
+        _RESPONSES[optimizer] = response
+        return response
+
+    return register
+
+
+def response_class(optimizer: Optimizer) -> type[OptimizerResponse]:
+    """Return the response of ``optimizer``; plain SGD's where none is known."""
+    known = _RESPONSES.get(type(optimizer), OptimizerResponse)
+    return known if known.suits(optimizer) else OptimizerResponse
 
 
 def warn_if_response_unknown(optimizer: Optimizer) -> None:
-    """Say so where the hypergradient will treat the optimizer's step as plain SGD's."""
-    if response_class(optimizer) is Response:
+    """Warn where the hypergradient will treat the optimizer's step as one of plain SGD."""
+    if response_class(optimizer) is OptimizerResponse:
         warnings.warn(
             f"The hypergradient knows the steps of SGD, Adam and AdamW (without amsgrad or "
             f"maximize); that of {type(optimizer).__name__} is treated as a step of plain SGD "
-            "with the same learning rate, so the metaparameters follow an approximation.",
+            "with the same learning rate, so the metaparameters follow an approximation. "
+            "sklearn_kd.meta.register_response makes another known.",
             UserWarning,
             stacklevel=2,
         )
-
-
-def ill_conditioned_steps(optimizer: Optimizer) -> int:
-    """Return how many first steps have a response too erratic to learn from.
-
-    Adam's first steps divide by a second moment that one or two batches decide.
-    """
-    return 10 if response_class(optimizer) is AdamResponse else 0
 
 
 class Clipping(NamedTuple):

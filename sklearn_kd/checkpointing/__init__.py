@@ -1,1 +1,1 @@
-"""Checkpoints of a fit, and how a fit goes on from one."""
+"""Write checkpoints of a fit, and resume a fit from them."""

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from sklearn_kd.checkpointing._checkpoints import Checkpoints
-from sklearn_kd.checkpointing._history import history_from_plain, history_to_plain
 from sklearn_kd.checkpointing._protocols import Stateful, TrainingState
-from sklearn_kd.checkpointing._serialization import from_plain, to_plain
+from sklearn_kd.files._history import decode_history, encode_history
+from sklearn_kd.files._values import STATE_VALUES
 from sklearn_kd.inputs._batches import check_batches_state
 
 # Tolerance of the comparison of teacher logits: another number of threads rounds otherwise.
@@ -92,8 +92,8 @@ class Checkpointer:
 
     def finish_stage(self, result: dict[str, Any]) -> None:
         """Write the result of the stage, plain values and tensors; ``result["history"]`` is a History."""
-        history = history_to_plain(result["history"], self._training.on_unserializable)
-        self._write({"result": to_plain(result | {"history": None}), "history": history})
+        history = encode_history(result["history"], STATE_VALUES, self._training.on_unserializable)
+        self._write({"result": STATE_VALUES.encode(result | {"history": None}), "history": history})
 
     def stage_result(self, check: Callable[[dict[str, Any]], Any]) -> dict[str, Any] | None:
         """Return the result that :meth:`finish_stage` wrote; None if the stage is not over.
@@ -113,10 +113,12 @@ class Checkpointer:
         def load(state: dict[str, Any]) -> None:
             result.clear()
             if "result" in state:
-                found = from_plain(state["result"]) | {"history": history_from_plain(state["history"])}
+                found = STATE_VALUES.decode(state["result"]) | {
+                    "history": decode_history(state["history"], STATE_VALUES)
+                }
                 check(found)
                 # A history of its own: the check may have kept the one that it was given.
-                result.update(found | {"history": history_from_plain(state["history"])})
+                result.update(found | {"history": decode_history(state["history"], STATE_VALUES)})
 
         self._latest(load)
         return result or None
@@ -142,7 +144,7 @@ class Checkpointer:
             saved, current, rtol=_TOLERANCE, atol=_TOLERANCE
         ):
             return (
-                "the teacher answers otherwise than the one it was written with (a teacher that is trained "
+                "the teacher's outputs differ from those it was written with (a teacher that is trained "
                 "differently each time needs a random_state, or teacher_logits in its place)"
             )
         return None

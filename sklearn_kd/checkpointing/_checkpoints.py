@@ -1,8 +1,8 @@
-"""The checkpoints of one fit: where they are, which of them are used, and when they go.
+"""Write, find and delete the checkpoints of one fit.
 
-Each fit has a folder of its own in ``checkpoint_dir``, named by a digest of what determines it, so that
-the folds of a cross-validation and the candidates of a search can share ``checkpoint_dir``. A stage of a
-fit, such as "training", has its last two checkpoints there.
+Each fit has a folder of its own in ``checkpoint_dir``, named by the fingerprint of the fit, so that the folds
+of a cross-validation and the candidates of a search can share ``checkpoint_dir``. The folder holds the last
+two checkpoints of each stage of the fit, such as "training".
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from sklearn_kd._version import running_versions
 from sklearn_kd.checkpointing._file import Refused
 from sklearn_kd.checkpointing._file import read as read_file
 from sklearn_kd.checkpointing._file import write as write_file
-from sklearn_kd.checkpointing._fit_lock import Lock
+from sklearn_kd.checkpointing._fit_lock import FitLock
 from sklearn_kd.files._atomic import remove_leftovers
 
-_KEPT = 2
+_N_KEPT = 2
 _NAME = re.compile(r"([a-z]+)-(\d{8})\.checkpoint")
 
 
@@ -32,16 +32,16 @@ class Checkpoints:
     parent : Path or None
         ``checkpoint_dir``.
     digest : str
-        Of what determines the fit.
+        The fingerprint of the fit.
     seeds : sequence of sequences of int
-        What was drawn for it.
+        The seeds drawn for the fit.
     drawn_anew : bool
-        Whether another process would draw others, so that those of the checkpoints count.
+        True if another process would draw other seeds: then the seeds in the checkpoints are used.
 
     Attributes
     ----------
     seeds : list of lists of int
-        What the fit is to use.
+        The seeds that the fit is to use.
 
     Raises
     ------
@@ -49,16 +49,18 @@ class Checkpoints:
         If there are checkpoints and none can be used.
     """
 
-    def __init__(self, parent: Path | None, digest: str, seeds: Sequence[Sequence[int]], drawn_anew: bool):
+    def __init__(
+        self, parent: Path | None, digest: str, seeds: Sequence[Sequence[int]], drawn_anew: bool
+    ) -> None:
         self._digest, self.seeds = digest, [list(own) for own in seeds]
         self._folder: Path | None = None
-        self._said: set[Path] = set()
+        self._warned: set[Path] = set()
         self._failed = False
         if parent is None:
             return
         self._folder = parent / digest
         try:
-            self._lock = Lock(self._folder)
+            self._lock = FitLock(self._folder)
         except OSError as error:
             raise ValueError(
                 f"checkpoint_dir={str(parent)!r} cannot be written to: {error}. Give a folder that can be "
@@ -66,8 +68,8 @@ class Checkpoints:
             ) from error
         if not self._lock.held:
             warnings.warn(
-                "checkpoint_dir: another process, or another thread of this one, is at the same fit, in "
-                f"{self._folder}. This one keeps no checkpoints. Give each a checkpoint_dir of its own if "
+                "checkpoint_dir: another process, or another thread of this one, runs the same fit, in "
+                f"{self._folder}. This fit writes no checkpoints. Give each a checkpoint_dir of its own if "
                 "both are wanted.",
                 UserWarning,
                 stacklevel=2,
@@ -86,13 +88,22 @@ class Checkpoints:
         return self._folder is not None
 
     # ----------------------------------------------------------------------------------
-    # Keeping
+    # Write and delete
 
     def write(self, stage: str, number: int, state: dict[str, Any]) -> None:
-        """Write a checkpoint, ``number`` of its stage, and leave the one before it.
+        """Write a checkpoint, and delete all of its stage but the one before it.
 
-        Where it cannot be written, as on a full disk, the fit goes on, and a warning says so once: what has
-        been learned is worth more than what a crash would cost. The checkpoint before it stays.
+        If it cannot be written, as on a full disk, the fit continues after a warning, which is given once: a
+        running fit is worth more than the protection from a crash. The checkpoint before it stays.
+
+        Parameters
+        ----------
+        stage : str
+            Lower-case letters.
+        number : int
+            Rises within a stage, such as the number of epochs.
+        state : dict
+            Plain values and tensors.
         """
         if self._folder is None:
             return
@@ -100,24 +111,24 @@ class Checkpoints:
         try:
             write_file(self._folder / f"{stage}-{number:08d}.checkpoint", content | {"state": state})
             there = self._files(stage)
-            # Those ahead were refused, or this would have gone on from there.
+            # Later ones have been refused: else the fit would have resumed from them.
             ahead = [file for file in there if file[2] > number]
-            for path, _, _ in [*ahead, *there[len(ahead) + _KEPT :]]:
+            for path, _, _ in [*ahead, *there[len(ahead) + _N_KEPT :]]:
                 path.unlink(missing_ok=True)
         except OSError as error:
             if not self._failed:
-                message = f"checkpoint_dir: a checkpoint could not be written: {error}. The fit goes on."
+                message = f"checkpoint_dir: a checkpoint could not be written: {error}. The fit continues."
                 warnings.warn(message, UserWarning, stacklevel=2)
             self._failed = True
 
     def release(self) -> None:
-        """Keep nothing more; what is there stays for another fit."""
+        """Write no more; existing checkpoints stay for another fit."""
         if self._folder is not None:
             self._lock.release()
         self._folder = None
 
     def delete_all(self) -> None:
-        """Remove all: the fit has come to its end."""
+        """Delete all checkpoints, because the fit has ended."""
         if self._folder is not None:
             try:
                 for path, _, _ in self._files():
@@ -125,18 +136,18 @@ class Checkpoints:
                 self._lock.remove()
                 self._folder.rmdir()
             except OSError:
-                pass  # somebody has put something else there, or removed the folder
+                pass  # the folder holds other files, or has been removed
         self._folder = None
 
     def close(self, interrupted: bool) -> None:
-        """Finish, or leave the checkpoints where Ctrl-C has cut the fit short."""
+        """Delete all checkpoints, or release them if Ctrl-C has interrupted the fit."""
         if interrupted:
             self.release()
         else:
             self.delete_all()
 
     # ----------------------------------------------------------------------------------
-    # Finding
+    # Find
 
     def latest(
         self,
@@ -144,16 +155,22 @@ class Checkpoints:
         why_not: Callable[[dict[str, Any]], str | None] = lambda state: None,
         use: Callable[[dict[str, Any]], Any] = lambda state: None,
     ) -> dict[str, Any] | None:
-        """Return the content of the newest checkpoint that can be used; None where there is none.
+        """Return the content of the latest checkpoint that can be used; None if there is no checkpoint.
 
-        Those that cannot be used are named by a warning, with the reason. ``why_not`` returns a reason by
-        the state, or None. ``use`` is called with the state: where that fails the content is wrong, and the
-        checkpoint before it is tried.
+        A warning names each later checkpoint that cannot be used, with the reason.
+
+        Parameters
+        ----------
+        stage : str
+        why_not : callable(state) -> str or None
+            Returns a reason why a state cannot be used.
+        use : callable(state)
+            Uses a state. If it raises an error, the checkpoint before it is tried.
 
         Raises
         ------
         ValueError
-            If there are some, and none can be used.
+            If there are checkpoints and none can be used.
         """
         reasons: list[tuple[Path, str]] = []
         for path, _, _ in self._files(stage):
@@ -172,13 +189,13 @@ class Checkpoints:
         listed = "; ".join(f"{path.name}: {reason}" for path, reason in reasons)
         raise ValueError(
             f"checkpoint_dir: none of the checkpoints of this fit in {self._folder} can be used. {listed}. "
-            "Remove that folder to begin anew, give another checkpoint_dir, or put right what is named."
+            "Remove that folder to start anew, give another checkpoint_dir, or remove the causes named."
         )
 
-    def _checked(self, content, stage):
+    def _checked(self, content: Any, stage: str) -> dict[str, Any]:
         known = isinstance(content, dict) and {"fit", "seeds", "versions", "stage", "state"} <= content.keys()
         if not known or not isinstance(content["versions"], dict) or not isinstance(content["state"], dict):
-            raise Refused("it holds something else than a checkpoint")
+            raise Refused("it does not hold a checkpoint")
         if content["fit"] != self._digest or content["stage"] != stage:
             raise Refused("it is of another fit, with other data or parameters")
         running = running_versions()
@@ -186,11 +203,11 @@ class Checkpoints:
             if running.get(name) != version:
                 raise Refused(f"it was written with {name} {version}, and {running.get(name)} is running")
         if not _are_seeds(content["seeds"], self.seeds):
-            raise Refused("it holds something else than a checkpoint: its seeds are none")
+            raise Refused("it does not hold a checkpoint: its seeds are invalid")
         return content
 
     def _files(self, stage: str | None = None) -> list[tuple[Path, str, int]]:
-        """List (path, stage, number) of the checkpoints, the newest first."""
+        """List (path, stage, number) of the checkpoints, the latest first."""
         if self._folder is None:
             return []
         matches = [(path, _NAME.fullmatch(path.name)) for path in self._folder.iterdir()]
@@ -199,30 +216,34 @@ class Checkpoints:
             (file for file in found if stage in (None, file[1])), key=lambda file: file[2], reverse=True
         )
 
-    def _warn(self, path, reason):
-        if path not in self._said:
-            self._said.add(path)
+    def _warn(self, path: Path, reason: str) -> None:
+        if path not in self._warned:
+            self._warned.add(path)
             message = f"checkpoint_dir: {path} is not used: {reason}. The one before it is."
             warnings.warn(message, UserWarning, stacklevel=2)
 
-    def __getstate__(self):
-        # None of it belongs to another process.
+    def __getstate__(self) -> dict[str, Any]:
+        # Another process gets neither the folder nor the lock.
         return vars(self) | {"_folder": None, "_lock": None}
 
 
-def _reason_against(state, why_not, use) -> str | None:
-    """Return why a state cannot be used, or None after it has been."""
+def _reason_against(
+    state: dict[str, Any],
+    why_not: Callable[[dict[str, Any]], str | None],
+    use: Callable[[dict[str, Any]], Any],
+) -> str | None:
+    """Use a state; return None, or the reason why it cannot be used."""
     try:
         reason = why_not(state)
         if reason is None:
             use(state)
         return reason
-    except Exception as error:  # a state that was not made here may fail in any way
+    except Exception as error:  # a state that was not written here may fail in any way
         return f"its content is wrong ({type(error).__name__}: {error})"
 
 
 def _are_seeds(given: Any, drawn: list[list[int]]) -> bool:
-    """Return whether ``given`` holds as many valid seeds as were drawn."""
+    """Return whether ``given`` holds valid seeds, as many as were drawn."""
     return (
         isinstance(given, list)
         and [len(own) if isinstance(own, list) else None for own in given] == [len(own) for own in drawn]

@@ -1,24 +1,21 @@
-"""Checkpoint files: written whole or not at all, and refused with a reason where they are not whole.
+"""Write and read checkpoint files: atomic, with a checksum, and without code.
 
-A file is a line of text, which has the format, a checksum and a length, and after it what ``torch.save``
-makes of plain values and tensors. It is read with ``weights_only=True``: no code in it is run.
+A file is a line of text with the format, a checksum and a length, followed by plain values and tensors in
+the format of ``torch.save``. It is read with ``weights_only=True``, which runs no code.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 import tempfile
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from sklearn_kd.files._atomic import write_file
 from sklearn_kd.files._limits import TooLargeError
-from sklearn_kd.files._tensors import load_tensors
+from sklearn_kd.files._tensors import dump_tensors, load_tensors
 
 FORMAT = 1
 _MAGIC = b"sklearn_kd checkpoint"
@@ -27,32 +24,36 @@ _LONGEST_HEADER = 200
 
 
 class Refused(Exception):
-    """A file cannot be used; the message is a reason, to stand behind the file's name and a colon."""
+    """A checkpoint cannot be used; the message is a reason that follows the file's name and a colon."""
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
-    """Put ``content``, plain values and tensors, in place of what is at ``path``, in one step.
+    """Write a file, replacing an existing one in one step.
+
+    Parameters
+    ----------
+    path : Path
+    content : dict
+        Plain values and tensors.
 
     Raises
     ------
     OSError
         If the file cannot be written.
     """
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    payload = buffer.getbuffer()
+    payload = dump_tensors(content)
     digest = hashlib.sha256(payload).hexdigest()
     header = b"%s, format %d, sha256 %s, %d bytes\n" % (_MAGIC, FORMAT, digest.encode(), len(payload))
     write_file(path, [header, payload])
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read the content that :func:`write` was given.
+    """Read the content of a file of :func:`write`.
 
     Raises
     ------
     Refused
-        If the file is not what was written.
+        If the file is missing, incomplete, altered, of another format, or larger than the memory.
     """
     try:
         with open(path, "rb") as file:
@@ -63,7 +64,7 @@ def read(path: Path) -> dict[str, Any]:
         raise Refused("it is empty")
     header = _HEADER.match(written[:_LONGEST_HEADER])
     if header is None:
-        raise Refused("it does not begin as a checkpoint of sklearn_kd does")
+        raise Refused("it does not begin like a checkpoint of sklearn_kd")
     version, digest, n_bytes = header.groups()
     if int(version) != FORMAT:
         raise Refused(f"it has format {int(version)}, and this version of sklearn_kd reads format {FORMAT}")
@@ -71,22 +72,22 @@ def read(path: Path) -> dict[str, Any]:
     if len(payload) != int(n_bytes):
         raise Refused(f"it is truncated: {len(payload)} of {int(n_bytes)} bytes are there")
     if hashlib.sha256(payload).hexdigest().encode() != digest:
-        raise Refused("it has been altered: its checksum is another one")
+        raise Refused("it has been altered: its checksum differs")
     try:
         return load_tensors(payload)
     except TooLargeError as error:
         raise Refused(f"it cannot be read ({error})") from error
-    except Exception as error:  # whatever a payload that was not made here does to the reader
+    except Exception as error:  # a payload that was not written here may fail in any way
         raise Refused(f"it cannot be read ({type(error).__name__}: {error})") from error
 
 
-def checked_folder(checkpoint_dir: str | PathLike[str] | None) -> Path | None:
-    """The folder, made where it is missing; None for None.
+def prepare_checkpoint_dir(checkpoint_dir: str | PathLike[str] | None) -> Path | None:
+    """Make the folder if it is missing, and return its path; None for None.
 
     Raises
     ------
     ValueError
-        If there can be no files in it.
+        If it is a file, or cannot be written to.
     """
     if checkpoint_dir is None:
         return None

@@ -1,6 +1,6 @@
-"""A digest of all that determines a fit, the same in every process.
+"""Hash all that determines a fit; the hash is the same in every process.
 
-Of a parameter that cannot be described in full, such as a compiled function, the name counts.
+Objects that cannot be hashed by content, such as compiled functions, are hashed by name.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
+from collections.abc import Callable
 from functools import partial
 from os import PathLike
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
@@ -20,55 +21,58 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback
 from torch import Tensor, nn
 
-from sklearn_kd.inputs._torch_datasets import DatasetRows, Fetcher
+from sklearn_kd.files._tensors import hash_tensor
+from sklearn_kd.inputs._torch_datasets import BatchFetcher, DatasetRows
 from sklearn_kd.runtime._random_state import preserved_random_state
 
-# Parameters that change nothing of what comes out.
-_NO_MATTER = {"verbose", "n_jobs", "checkpoint_dir", "keep_teacher"}
-# So many rows of a Dataset stand for it, with all labels.
+Update = Callable[[Any], None]
+
+# Parameters that do not change the result of a fit.
+_WITHOUT_EFFECT = {"verbose", "n_jobs", "checkpoint_dir", "keep_teacher"}
+# Number of rows that are hashed for a Dataset, beside all labels.
 _N_SAMPLES = 4
 
 
-def digest_of(**parts: Any) -> str:
-    """Return a digest of named values, 24 hexadecimal digits."""
-    found = hashlib.sha256()
+def fingerprint(**parts: Any) -> str:
+    """Return a hash of named values: 24 hexadecimal digits of a SHA-256."""
+    digest = hashlib.sha256()
     for name, value in parts.items():
-        found.update(f"{name}\n".encode())
-        _describe(value, found.update, depth=0)
-    return found.hexdigest()[:24]
+        digest.update(f"{name}\n".encode())
+        _describe(value, digest.update, depth=0)
+    return digest.hexdigest()[:24]
 
 
-def parameters_of(estimator: BaseEstimator) -> dict[str, Any]:
-    """The parameters that matter, by name; those of nested estimators are described with them."""
-    # What was drawn from random_state counts, and the device that is used.
-    unnamed = _NO_MATTER | {"random_state", "device"}
-    return {name: v for name, v in estimator.get_params(deep=False).items() if name not in unnamed}
+def relevant_parameters(estimator: BaseEstimator) -> dict[str, Any]:
+    """Return the parameters that change the result of a fit; nested estimators are hashed with theirs."""
+    # The seeds and the device in use are hashed in place of random_state and device.
+    left_out = _WITHOUT_EFFECT | {"random_state", "device"}
+    return {name: v for name, v in estimator.get_params(deep=False).items() if name not in left_out}
 
 
-def samples_of(rows: DatasetRows, collate_fn=None) -> Tensor:
-    """Return a few rows of a Dataset, read under one random state."""
-    places = np.unique(np.linspace(0, len(rows) - 1, _N_SAMPLES).astype(int)).tolist()
+def sample_rows(rows: DatasetRows, collate_fn: Callable[[list[Any]], Any] | None = None) -> Tensor:
+    """Return a few rows of a Dataset, read under a fixed random state."""
+    indices = np.unique(np.linspace(0, len(rows) - 1, _N_SAMPLES).astype(int)).tolist()
     with preserved_random_state(torch.device("cpu"), seed=0):
-        return Fetcher(rows, collate_fn)[places][0]
+        return BatchFetcher(rows, collate_fn)[indices][0]
 
 
-def _describe(value, say, depth):
-    """Tell ``say`` the bytes that stand for a value."""
-    say(f"{type(value).__module__}.{type(value).__qualname__}(".encode())
-    if depth < 20:  # beyond, it holds itself
-        _describe_inside(value, partial(_describe, say=say, depth=depth + 1), say)
-    say(b")")
+def _describe(value: Any, update: Update, depth: int) -> None:
+    """Call ``update`` with bytes that identify a value."""
+    update(f"{type(value).__module__}.{type(value).__qualname__}(".encode())
+    if depth < 20:  # a value nested more deeply holds itself
+        _describe_inside(value, partial(_describe, update=update, depth=depth + 1), update)
+    update(b")")
 
 
-def _describe_inside(value, describe, say):
+def _describe_inside(value: Any, describe: Callable[[Any], None], update: Update) -> None:
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes, torch.device, torch.dtype)):
-        say(repr(value).encode())
+        update(repr(value).encode())
     elif isinstance(value, (np.ndarray, np.generic)):
-        _describe_array(np.asarray(value), describe, say)
+        _describe_array(np.asarray(value), describe, update)
     elif isinstance(value, Tensor):
-        _describe_tensor(value, say)
+        hash_tensor(update, value)
     elif isinstance(value, PathLike):
-        say(str(value).encode())
+        update(str(value).encode())
     elif isinstance(value, (list, tuple)):
         for v in value:
             describe(v)
@@ -80,35 +84,28 @@ def _describe_inside(value, describe, say):
             describe(key)
             describe(v)
     elif isinstance(value, (type, ModuleType, BuiltinFunctionType)):
-        say(f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value)}".encode())
+        update(f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value)}".encode())
     elif isinstance(value, (FunctionType, MethodType, partial, CodeType)):
         _describe_function(value, describe)
     else:
         describe(_state_of(value))
 
 
-def _describe_array(array, describe, say):
-    say(f"{array.dtype.str}{array.shape}".encode())
+def _describe_array(array: np.ndarray, describe: Callable[[Any], None], update: Update) -> None:
+    update(f"{array.dtype.str}{array.shape}".encode())
     if array.dtype.hasobject:
         describe(array.ravel().tolist())
     else:
-        say(np.ascontiguousarray(array).data if array.size else b"")
+        update(np.ascontiguousarray(array).data if array.size else b"")
 
 
-def _describe_tensor(tensor, say):
-    tensor = tensor.detach().cpu().contiguous()
-    say(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-    if tensor.numel():
-        say(tensor.reshape(-1).view(torch.uint8).numpy().data)
-
-
-def _describe_function(function, describe):
+def _describe_function(function: Any, describe: Callable[[Any], None]) -> None:
     if isinstance(function, partial):
         describe([function.func, function.args, function.keywords])
     elif isinstance(function, MethodType):
         describe([function.__func__, function.__self__])
     elif isinstance(function, CodeType):
-        # Not its line numbers, which an edit elsewhere moves.
+        # Line numbers are left out: an edit elsewhere in the file changes them.
         describe([function.co_code, function.co_names, function.co_consts])
     else:
         cells = [cell.cell_contents for cell in function.__closure__ or ()]
@@ -116,8 +113,8 @@ def _describe_function(function, describe):
         describe([*named, function.__kwdefaults__, cells])
 
 
-def _state_of(value) -> Any:
-    """Return the values that an object of any other class consists of."""
+def _state_of(value: Any) -> Any:
+    """Return the values that identify an object of any other class."""
     if isinstance(value, nn.Module):
         plain = {k: v for k, v in vars(value).items() if isinstance(v, (bool, int, float, str))}
         structure = re.sub("0x[0-9a-f]+", "", repr(value))
@@ -127,11 +124,11 @@ def _state_of(value) -> Any:
     if hasattr(value, "net_") and hasattr(type(value), "student_"):  # fitted, of this library
         return value.student_
     if isinstance(value, (np.random.RandomState, np.random.Generator, torch.Generator)):
-        return None  # where it stands tells nothing of the fit that it is for
+        return None  # the state of a generator does not identify the fit that it is for
     if isinstance(value, (BaseEstimator, Callback)):
         names = inspect.signature(type(value)).parameters
         given = {name: getattr(value, name) for name in names if hasattr(value, name)}
         if isinstance(value, BaseEstimator):
             given |= value.get_params(deep=False)
-        return {name: v for name, v in given.items() if name not in _NO_MATTER}
+        return {name: v for name, v in given.items() if name not in _WITHOUT_EFFECT}
     return {name: v for name, v in getattr(value, "__dict__", {}).items() if not name.startswith("__")}

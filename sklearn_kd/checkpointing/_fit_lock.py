@@ -1,4 +1,4 @@
-"""A lock on a folder, which one fit holds: against other threads, other processes, and after forks."""
+"""Lock a folder for one fit, against other threads, other processes, and across forks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-# Attempts to make a folder that another fit, at its end, may remove at the same time.
+# Number of attempts to make a folder, which another fit that ends may remove at the same time.
 _TRIES = 100
 
 _GUARD = threading.Lock()
@@ -21,10 +21,10 @@ _GUARD = threading.Lock()
 _HELD: set[tuple[int, str]] = set()
 
 
-class Lock:
-    """A lock on a folder, held by one fit until it is released or its process ends, in whatever way.
+class FitLock:
+    """A lock on a folder, held until it is released or its process ends, however that happens.
 
-    The folder is made where it is missing.
+    The folder is made if it is missing.
 
     Parameters
     ----------
@@ -33,11 +33,11 @@ class Lock:
     Attributes
     ----------
     held : bool
-        Whether this fit holds the lock, and no other one in this process or in another. Where the file
-        system has no locks, fits in other processes go unnoticed.
+        True if this fit holds the lock; False if another one, in any process, holds it. On a file system
+        without locks, fits in other processes go unnoticed.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path) -> None:
         self._path = folder / "lock"
         self._key = os.getpid(), os.path.realpath(folder)
         self._system: Any = None
@@ -54,7 +54,7 @@ class Lock:
                 self._forget()
 
     def _take(self) -> bool:
-        """Take the system's lock; False where another process holds it."""
+        """Take the system's lock; return False if another process holds it."""
         take = _FileLock if fcntl is None else _RecordLock
         for _ in range(_TRIES):
             self._path.parent.mkdir(exist_ok=True)
@@ -64,7 +64,7 @@ class Lock:
         raise OSError(f"{self._path} disappears as often as it is made. Give each fit a folder of its own.")
 
     def remove(self) -> None:
-        """Release the lock, and leave no trace of it."""
+        """Release the lock and remove its file."""
         if self._system is not None:
             self._system.remove()
         self.release()
@@ -80,20 +80,20 @@ class Lock:
         with _GUARD:
             _HELD.discard(self._key)
 
-    def __del__(self):
+    def __del__(self) -> None:
         # A fork must not release the lock of its parent.
         if getattr(self, "_system", None) is not None and self._key[0] == os.getpid():
             self.release()
 
 
 class _RecordLock:
-    """A POSIX record lock: a fork neither inherits it, as it would ``flock``'s, nor releases it when it ends.
+    """A POSIX record lock, which a fork neither inherits, as with ``flock``, nor releases when it ends.
 
-    So the workers of a loader, which may outlive a killed fit, do not keep the next one away. Threads of one
-    process do not see it.
+    So the workers of a loader, which may outlive a killed fit, do not block the next fit. Threads of one
+    process do not see the lock.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path) -> None:
         self._path, self._descriptor, self.held = path, -1, False
         while not self.held:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
@@ -127,7 +127,7 @@ class _RecordLock:
 class _FileLock:
     """A lock by the package filelock, for Windows."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path) -> None:
         from filelock import FileLock, Timeout
 
         self._path, self.held = path, True

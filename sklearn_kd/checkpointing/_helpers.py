@@ -1,4 +1,4 @@
-"""The state of callbacks and strategies: told by ``state_dict``, or read from their attributes."""
+"""Take and load the state of callbacks and strategies: by ``state_dict``, or from their attributes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from skorch.callbacks import EpochScoring
 
-from sklearn_kd.checkpointing._serialization import Unserializable, from_plain, is_same, to_plain
+from sklearn_kd.files._values import STATE_VALUES, Unserializable, is_same
 
 # Attributes of EpochScoring that hold the last epoch's predictions, and are computed anew.
 _CACHES = {"y_trues_", "y_preds_"}
@@ -21,23 +21,23 @@ OnUnserializable = Callable[[str, str], None]
 
 
 def helper_state(helper: Any, name: str, on_unserializable: OnUnserializable) -> dict[str, Any]:
-    """Return the state of a callback or a strategy in plain values.
+    """Return the state of a callback or a strategy, in forms of ``STATE_VALUES``.
 
     Parameters
     ----------
     helper : object
         With ``state_dict`` and ``load_state_dict``; without them its attributes are read.
     name : str
-        What messages call it.
+        Names the helper in messages.
     on_unserializable : callable(name, type_name)
-        Called for each part that has no plain form and is left out.
+        Called for each part that has no form and is left out.
     """
     if not has_state_dict(helper):
         return reflected_state(helper, name, on_unserializable)
     try:
-        return {"state_dict": to_plain(helper.state_dict())}
+        return {"state_dict": STATE_VALUES.encode(helper.state_dict())}
     except Unserializable as error:
-        on_unserializable(f"state_dict of {name}", str(error))
+        on_unserializable(f"state_dict of {name}", error.type_name)
         return {}
 
 
@@ -50,16 +50,16 @@ def load_helper_state(helper: Any, state: dict[str, Any]) -> None:
         If the state would replace a method.
     """
     if "state_dict" in state:
-        helper.load_state_dict(from_plain(state["state_dict"]))
+        helper.load_state_dict(STATE_VALUES.decode(state["state_dict"]))
     for name, nested in state.get("nested", {}).items():
         own: Any = getattr(helper, name, None)
         if has_state_dict(own):
-            nested = from_plain(nested)
+            nested = STATE_VALUES.decode(nested)
             own.load_state_dict(own.state_dict() | nested if type(nested) is dict else nested)
     for name, value in state.get("attributes", {}).items():
         if hasattr(type(helper), name) and callable(getattr(type(helper), name)):
             raise ValueError(f"{type(helper).__name__} has a method {name}, which is not state")
-        setattr(helper, name, from_plain(value))
+        setattr(helper, name, STATE_VALUES.decode(value))
 
 
 def changed_state(state: dict[str, Any], at_start: dict[str, Any]) -> dict[str, Any]:
@@ -98,12 +98,12 @@ def reflected_state(helper: Any, name: str, on_unserializable: OnUnserializable)
         is_nested = has_state_dict(value)
         try:
             if is_nested:
-                nested[key] = to_plain(_without_functions(value.state_dict()))
+                nested[key] = STATE_VALUES.encode(_without_functions(value.state_dict()))
             else:
-                attributes[key] = to_plain(value)
+                attributes[key] = STATE_VALUES.encode(value)
         except Unserializable as error:
             if is_nested or (is_users and not callable(value) and not isinstance(value, _MADE_AGAIN)):
-                on_unserializable(f"attribute {key!r} of {name}", str(error))
+                on_unserializable(f"attribute {key!r} of {name}", error.type_name)
     return {"attributes": attributes, "nested": nested}
 
 

@@ -1,7 +1,6 @@
-"""The full state of a module: more than ``state_dict`` holds.
+"""Take and load the full state of a module, which is more than ``state_dict`` holds.
 
-Beside weights it has the buffers that are not persistent, which weights are trained, and the mode of each
-submodule.
+It has the buffers that are not persistent, ``requires_grad`` of the weights, and the mode of each submodule.
 """
 
 from __future__ import annotations
@@ -11,17 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sklearn_kd.checkpointing._serialization import from_plain, to_plain
+from sklearn_kd.files._values import STATE_VALUES
 
 
 def module_state(module: nn.Module) -> dict[str, Any]:
     """Return the full state of a module in plain values and tensors."""
     submodules = list(module.modules())
     return {
-        "weights": {name: to_plain(w) for name, w in module.named_parameters()},
+        "weights": {name: STATE_VALUES.encode(w) for name, w in module.named_parameters()},
         "requires_grad": {name: w.requires_grad for name, w in module.named_parameters()},
         "buffers": [
-            {name: to_plain(buffer) for name, buffer in own._buffers.items() if buffer is not None}
+            {name: STATE_VALUES.encode(buffer) for name, buffer in own._buffers.items() if buffer is not None}
             for own in submodules
         ],
         "extra": [_extra_state(own) for own in submodules],
@@ -40,14 +39,14 @@ def load_module_state(module: nn.Module, state: dict[str, Any]) -> None:
             for name, value in buffers.items():
                 _load_buffer(own, name, value)
             if extra is not None:
-                own.set_extra_state(from_plain(extra))
+                own.set_extra_state(STATE_VALUES.decode(extra))
             own.training = training
 
 
 def _extra_state(module: nn.Module) -> Any:
     if type(module).get_extra_state is nn.Module.get_extra_state:
         return None
-    return to_plain(module.get_extra_state())
+    return STATE_VALUES.encode(module.get_extra_state())
 
 
 def _load_buffer(module: nn.Module, name: str, value: Tensor) -> None:

@@ -51,4 +51,4 @@ class TrainingState(Protocol):
         """Restore a state of :meth:`state_dict`; change nothing if that fails."""
 
     def on_unserializable(self, name: str, type_name: str) -> None:
-        """Handle a part of the state that has no plain form."""
+        """Handle a part of the state that has no form."""

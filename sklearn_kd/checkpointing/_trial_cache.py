@@ -1,4 +1,4 @@
-"""The losses of a strategy's trials, written as they become known."""
+"""Write the losses of a strategy's trials as they become known, and look them up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class TrialCache:
     Parameters
     ----------
     checkpoints : Checkpoints
-        Those of an earlier, killed fit are read here.
+        The losses that an earlier, killed fit has written are read from them.
     """
 
     def __init__(self, checkpoints: Checkpoints) -> None:

@@ -1,63 +1,81 @@
-"""Methods compared as the paper compares them: the same folds, seeds and teachers for all."""
+"""Compare methods on the same folds, seeds and teachers."""
 
 from __future__ import annotations
 
 import copy
-import time
 import warnings
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from sklearn.base import clone
 from sklearn.model_selection import StratifiedKFold, check_cv
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.parallel import Parallel, delayed
 
-from sklearn_kd._sklearn_compat import has_callbacks, safe_indexing
-from sklearn_kd.comparison._result import MethodComparison, check_baseline
-from sklearn_kd.errors._context import naming
-from sklearn_kd.errors._did_you_mean import nearest
-from sklearn_kd.estimators._base import PREDICTION_BATCH, Seeds
-from sklearn_kd.estimators._classifier import DistilledClassifier
+from sklearn_kd._sklearn_compat import safe_indexing
+from sklearn_kd.comparison._fits import (
+    MethodFit,
+    check_distpro_fits,
+    distilled_fits,
+    distpro_fits,
+    fit_all,
+    warm_up,
+)
+from sklearn_kd.comparison._methods import (
+    DistilledMethods,
+    DistProMethods,
+    Kind,
+    Method,
+    checked_methods,
+    shared_teacher,
+    taken_apart,
+)
+from sklearn_kd.comparison._result import MethodComparison
+from sklearn_kd.errors._context import error_context
+from sklearn_kd.estimators._plan import Seeds
+from sklearn_kd.estimators._preflight import initial_student
 from sklearn_kd.inputs._arrays import from_torch
-from sklearn_kd.inputs._data import as_tensor, split_rows
-from sklearn_kd.inputs._labels import checked_labels, sorted_classes
+from sklearn_kd.inputs._data import as_tensor
 from sklearn_kd.inputs._torch_datasets import is_dataset
-from sklearn_kd.meta import STRATEGIES
-from sklearn_kd.runtime._global_lock import turn
-from sklearn_kd.runtime._processes import count_processes, default_n_jobs, one_by_one, one_thread_per_process
+from sklearn_kd.runtime._devices import checked_device
+from sklearn_kd.runtime._global_lock import torch_state_lock
+from sklearn_kd.runtime._processes import (
+    count_processes,
+    default_n_jobs,
+    one_thread_per_process,
+    streaming_return_as,
+)
 from sklearn_kd.runtime._torch_modes import ordinary_torch
-from sklearn_kd.students._students import MLPStudent
-from sklearn_kd.teachers._adapters import make_teacher, set_open_seeds
+from sklearn_kd.tasks._classification import Classification
+from sklearn_kd.teachers._adapter import TeacherAdapter
+from sklearn_kd.teachers._cached import ask_teacher, fit_teacher
 from sklearn_kd.teachers._class_alignment import checked_teacher_classes
+from sklearn_kd.teachers._classifiers import set_open_seeds
 from sklearn_kd.teachers._given_logits import checked_logits
-from sklearn_kd.teachers._logit_checks import name_of, naming_rows, refuse_wrong_numbers
-from sklearn_kd.teachers._teacher import Teacher
-from sklearn_kd.training._stacked import divided, moves, share_inputs, train_together
+from sklearn_kd.teachers._logit_checks import name_of, naming_rows
 
-# What all arms have in common, so that no arm can have its own.
-_SHARED = ("teacher", "teacher_classes", "random_state", "validation_fraction")
+Rows = tuple[np.ndarray, np.ndarray]
 
 
 @ordinary_torch()
 def compare_methods(
-    estimator,
-    X,
-    y,
+    estimator: Any,
+    X: Any,
+    y: Any,
     *,
-    methods=("none", "naive", "random", "gradient", "linear", "hyperopt"),
-    baseline="naive",
-    cv=5,
-    n_seeds=1,
-    teacher_logits=None,
-    random_state=None,
-    n_jobs=None,
-    verbose=0,
-):
+    methods: Sequence[str] | dict[str, dict[str, Any]] | None = None,
+    baseline: str | None = None,
+    cv: Any = 5,
+    n_seeds: int = 1,
+    teacher_logits: Any = None,
+    random_state: int | np.random.RandomState | None = None,
+    n_jobs: int | None = None,
+    verbose: int = 0,
+) -> MethodComparison:
     """Compare ways to choose the metaparameters: methods × folds × seeds, all paired.
 
     Every method meets the same folds and, in each fold, the same seeds: initial weights,
@@ -65,19 +83,21 @@ def compare_methods(
 
     Parameters
     ----------
-    estimator : DistilledClassifier or Pipeline that ends in one
+    estimator : DistilledClassifier, DistProClassifier or Pipeline that ends in one
         Cloned, not fitted. The transformers are fitted once per fold and seed, on the
         training fold.
     X : array-like of shape (n_samples, n_features) or (n_samples, ...)
     y : array-like of shape (n_samples,)
         Labels.
-    methods : sequence of str or dict of {str: dict}, \
-            default=("none", "naive", "random", "gradient", "linear", "hyperopt")
-        Values of ``meta``; or names of your own, each with the parameters that the
-        :class:`DistilledClassifier` (not the Pipeline) is given, such as
-        ``{"fixed (.5, 4)": {"meta": "fixed", "temperature": 4.0}}``.
-    baseline : str, default="naive"
-        The method that the others are compared with.
+    methods : sequence of str, dict of {str: dict} or None, default=None
+        Values of ``meta`` of a :class:`DistilledClassifier`, values of ``weights`` or ``meta`` of a
+        :class:`DistProClassifier`; or names of your own, each with the parameters that the
+        classifier (not the Pipeline) is given, such as
+        ``{"fixed (.5, 4)": {"meta": "fixed", "temperature": 4.0}}``. None: all six values of
+        ``meta``; ``("equal", "process")`` of a DistProClassifier.
+    baseline : str or None, default=None
+        The method that the others are compared with. None: "naive"; "equal" of a
+        DistProClassifier.
     cv : int, splitter or iterable of (train, test), default=5
         An int means that many stratified folds, shuffled. For repetitions give
         ``RepeatedStratifiedKFold``.
@@ -85,7 +105,7 @@ def compare_methods(
         Runs of every method in every fold, each with a seed and a teacher of its own.
     teacher_logits : array-like of shape (n_samples, n_classes), default=None
         The teacher's logits for the rows of X, in place of ``estimator``'s teacher. They
-        should come from models that did not see these rows.
+        should come from models that did not see these rows. A DistProClassifier takes none.
     random_state : int, RandomState or None, default=None
         Folds (where ``cv`` is an int) and the seeds of all runs.
     n_jobs : int or None, default=None
@@ -123,6 +143,12 @@ def compare_methods(
     ``fit`` alone would have given them a teacher of slightly more rows. A prefitted teacher
     is used as it is: it must not have been fitted on these rows.
 
+    Of a DistProClassifier the teacher is a trained network: it must not have been trained on
+    these rows. All runs equal ``fit`` on the training fold under the ``random_state`` in the
+    table: each search holds the same D_val out of the training fold (``search_fraction``), and
+    each retraining uses all rows of it. ``lambda1`` and ``temperature`` are NaN in the results
+    unless ``logit_weight="learned"``; ``fit_seconds`` has search and retraining.
+
     Runs do not depend on ``n_jobs`` but for the last digits of float32 sums, which depend on
     the number of torch's threads: all cores with ``n_jobs=1``, one in each process of more.
     Set ``OMP_NUM_THREADS=1`` to have them equal.
@@ -150,7 +176,39 @@ def compare_methods(
     >>> comparison.summary("accuracy")["method"].tolist()
     ['naive', 'linear']
     """
-    transformers, classifier = _taken_apart(estimator)
+    transformers, classifier, kind = taken_apart(estimator)
+    X, y, named_rows = _checked_data(X, y)
+    methods = kind.default if methods is None else methods
+    baseline = kind.baseline if baseline is None else baseline
+    labels = Classification.from_targets(y)[0].output_labels
+    classifier, given_teacher = clone(classifier), classifier.teacher
+    columns = checked_teacher_classes(classifier.teacher_classes, labels)
+    if kind is DistilledMethods:
+        # The teacher reaches the methods as logits; a big one is not carried along by each of them.
+        classifier.set_params(teacher=None, teacher_classes=None)
+    checked = checked_methods(classifier, kind, methods, baseline)
+    if not isinstance(n_seeds, Integral) or isinstance(n_seeds, bool) or n_seeds < 1:
+        raise ValueError(f"n_seeds={n_seeds!r} must be an integer of at least 1.")
+    if teacher_logits is not None and kind is DistProMethods:
+        raise ValueError(
+            "teacher_logits have no feature maps, which a DistProClassifier learns from. Leave them out: "
+            "its teacher is a network, which is asked."
+        )
+    logits = checked_logits(teacher_logits, len(y), labels, stated=columns, names=named_rows)
+    teacher = None
+    if logits is None and kind is DistilledMethods:
+        teacher = shared_teacher(given_teacher, columns, checked)
+
+    rng = check_random_state(random_state)
+    with torch_state_lock():  # another thread that holds the turn may have seeded NumPy's global generator
+        cells = _fold_seeds(X, y, cv, int(n_seeds), rng)
+    shared = _Shared(X, y, logits, transformers, teacher, classifier, checked, kind)
+    rows = _run_all(shared, cells, n_jobs, verbose)
+    return MethodComparison(np.array(rows, dtype=_results_dtype(checked)), baseline)
+
+
+def _checked_data(X: Any, y: Any) -> tuple[Any, np.ndarray, Any]:
+    """Return X, the labels, and what may name the rows by its index: X or y."""
     if is_dataset(X):
         raise TypeError(
             f"X is a {type(X).__name__}; compare_methods cuts folds out of arrays. Give X and y as "
@@ -159,46 +217,35 @@ def compare_methods(
     named_rows = X if hasattr(X, "index") else y
     X = from_torch(X, "X")
     X = X if hasattr(X, "shape") else np.asarray(X)
-    y = checked_labels(from_torch(y, "y"), len(X))
-    sorted_classes(y)
-    # The teacher reaches the arms as logits; a big one is not carried along by each of them.
-    classifier, given_teacher = clone(classifier), classifier.teacher
-    stated = checked_teacher_classes(classifier.teacher_classes, np.unique(y))
-    classifier.set_params(teacher=None, teacher_classes=None)
-    arms = _checked_arms(classifier, methods, baseline)
-    if not isinstance(n_seeds, Integral) or isinstance(n_seeds, bool) or n_seeds < 1:
-        raise ValueError(f"n_seeds={n_seeds!r} must be an integer of at least 1.")
-    logits = checked_logits(teacher_logits, len(y), np.unique(y), stated=stated, names=named_rows)
-    teacher = None
-    if logits is None and any(arm.needs_teacher for arm in arms):
-        teacher = _checked_teacher(given_teacher, stated, arms)
+    return X, Classification.check_targets(from_torch(y, "y"), len(X)), named_rows
 
-    rng = check_random_state(random_state)
-    with turn():  # another thread that holds the turn may have seeded NumPy's global generator
-        cells = _cells(X, y, cv, int(n_seeds), rng)
-    plan = _Plan(X, y, logits, transformers, teacher, classifier, arms)
+
+def _run_all(shared: _Shared, cells: list[_FoldSeed], n_jobs: int | None, verbose: int) -> list[tuple]:
+    """Run all folds and seeds in processes; return the rows of ``results_``."""
     if n_jobs is None:
-        n_jobs = default_n_jobs(classifier._device().type)
+        n_jobs = default_n_jobs(_device(shared).type)
     n_jobs = count_processes(n_jobs, len(cells))
     with one_thread_per_process():
-        runs = Parallel(n_jobs=n_jobs, return_as=one_by_one())(delayed(_run)(plan, cell) for cell in cells)
+        runs = Parallel(n_jobs=n_jobs, return_as=streaming_return_as())(
+            delayed(_run)(shared, cell) for cell in cells
+        )
         if verbose:
             from tqdm import tqdm
 
-            runs = tqdm(runs, total=len(cells), desc=f"{len(arms)} methods, folds × seeds", unit="run")
-        rows = _as_they_come(runs, len(cells))
-    return MethodComparison(np.array(rows, dtype=_results_dtype(arms)), baseline)
+            described = f"{len(shared.methods)} methods, folds × seeds"
+            runs = tqdm(runs, total=len(cells), desc=described, unit="run")
+        return _as_they_come(runs, len(cells))
 
 
-def _as_they_come(runs, n_runs) -> list[tuple]:
-    """The rows of all runs, or of those before an interrupt."""
+def _as_they_come(runs: Iterable[list[tuple]], n_runs: int) -> list[tuple]:
+    """Return the rows of all runs, or of those before an interrupt."""
     found: list[list[tuple]] = []
     try:
         found.extend(runs)
     except KeyboardInterrupt:
         if not found:
             raise
-        warnings.warn(f"Interrupted: {len(found)} of {n_runs} runs are compared.", stacklevel=4)
+        warnings.warn(f"Interrupted: {len(found)} of {n_runs} runs are compared.", stacklevel=5)
     return [row for rows in found for row in rows]
 
 
@@ -206,28 +253,20 @@ def _as_they_come(runs, n_runs) -> list[tuple]:
 # What is run
 
 
-class _Arm(NamedTuple):
-    """A method, ready to be cloned and fitted."""
+class _Shared(NamedTuple):
+    """Data and methods that all folds and seeds share."""
 
-    name: str
-    classifier: DistilledClassifier
-    needs_teacher: bool
-    learns_from_validation: bool
-
-
-class _Plan(NamedTuple):
-    """Data and methods that all cells share."""
-
-    X: object
+    X: Any
     y: np.ndarray
     logits: np.ndarray | None
     transformers: Pipeline | None
-    teacher: Teacher | None
-    classifier: DistilledClassifier
-    arms: list[_Arm]
+    teacher: TeacherAdapter | None
+    classifier: Any
+    methods: list[Method]
+    kind: Kind
 
 
-class _Cell(NamedTuple):
+class _FoldSeed(NamedTuple):
     """One fold and one seed, which all methods share."""
 
     fold: int
@@ -237,187 +276,96 @@ class _Cell(NamedTuple):
     test: np.ndarray
 
 
-def _cells(X, y, cv, n_seeds, rng) -> list[_Cell]:
+def _fold_seeds(X: Any, y: np.ndarray, cv: Any, n_seeds: int, rng: np.random.RandomState) -> list[_FoldSeed]:
     if isinstance(cv, Integral):
         cv = StratifiedKFold(int(cv), shuffle=True, random_state=rng.randint(np.iinfo(np.int32).max))
     # Listed once: a splitter without a seed would split anew for every method.
     folds = list(check_cv(cv, y, classifier=True).split(X, y))
     seeds = rng.randint(np.iinfo(np.int32).max, size=(len(folds), n_seeds))
     return [
-        _Cell(fold, seed, int(seeds[fold, seed]), *(np.arange(len(y))[rows] for rows in folds[fold]))
+        _FoldSeed(fold, seed, int(seeds[fold, seed]), *(np.arange(len(y))[rows] for rows in folds[fold]))
         for fold in range(len(folds))
         for seed in range(n_seeds)
     ]
 
 
-def _run(plan, cell) -> list[tuple]:
-    """The rows of ``results_`` of one fold and seed, one per arm."""
-    X_train, X_test = _transformed(plan, cell)
-    y_train, y_test = plan.y[cell.train], plan.y[cell.test]
-    seeds = Seeds.draw(cell.random_state)
-    classes, codes = np.unique(y_train, return_inverse=True)
-    # As ``fit`` splits under this random_state.
-    rows = split_rows(codes, plan.classifier.validation_fraction, check_random_state(seeds.split))
-    _check_students(plan, X_train, classes, seeds)
-    logits = None
-    if plan.logits is not None:
-        logits = plan.logits[cell.train][:, np.isin(np.unique(plan.y), classes)]
-    elif plan.teacher is not None:
-        logits = _teacher_logits(plan, cell, X_train, y_train, rows, seeds)
-    _warm_up(plan.classifier.device)
-    place = (cell.fold, cell.seed, cell.random_state, len(cell.train), len(cell.test))
-    fits = _fits(plan.arms, cell, X_train, y_train, rows, logits)
-    _fit_all(fits)
+def _run(shared: _Shared, cell: _FoldSeed) -> list[tuple]:
+    """Return the rows of ``results_`` of one fold and seed, one per method."""
+    X_train, X_test = _transformed(shared, cell)
+    y_train, y_test = shared.y[cell.train], shared.y[cell.test]
+    if shared.kind is DistProMethods:
+        fits = distpro_fits(shared.methods, cell.random_state, X_train, y_train)
+        check_distpro_fits(fits)
+    else:
+        fits = _distilled_fits(shared, cell, X_train, y_train)
+    warm_up(shared.classifier.device)
+    fit_all(fits)
     if any(fit.clf.net_.interrupted_ for fit in fits):
         raise KeyboardInterrupt  # to compare with what is not fully trained would be unfair
+    place = (cell.fold, cell.seed, cell.random_state, len(cell.train), len(cell.test))
     return [(fit.name, *place, *_scores(fit.clf, X_test, y_test), *fit.outcome) for fit in fits]
 
 
-def _check_students(plan, X, classes, seeds):
+def _distilled_fits(shared: _Shared, cell: _FoldSeed, X: Any, y: np.ndarray) -> list[MethodFit]:
+    """Make the fits of a DistilledClassifier, with the logits of a teacher that they share."""
+    seeds = Seeds.draw(cell.random_state)
+    task, codes = Classification.from_targets(y)
+    # As ``fit`` splits under this random_state.
+    rng, fraction = check_random_state(seeds.split), shared.classifier.validation_fraction
+    rows = task.split(codes, fraction, rng, "a method that needs none")
+    _check_students(shared, X, task, seeds)
+    logits = None
+    if shared.logits is not None:
+        logits = shared.logits[cell.train][:, np.isin(np.unique(shared.y), task.output_labels)]
+    elif shared.teacher is not None:
+        logits = _teacher_logits(shared, cell, X, y, rows, seeds.teacher)
+    return distilled_fits(shared.methods, cell.random_state, X, y, rows, logits)
+
+
+def _check_students(shared: _Shared, X: Any, task: Classification, seeds: Seeds) -> None:
     """Refuse students that cannot be trained on X, before the teacher is trained."""
-    with naming("X"):
+    with error_context("X"):
         samples = check_array(safe_indexing(X, [0, 1]), dtype=np.float32, allow_nd=True, input_name="X")
-    for arm in plan.arms:
-        clf = clone(arm.classifier)
-        clf.classes_ = classes
-        clf._initial_student(as_tensor(samples, clf._device()), seeds)
+    for method in shared.methods:
+        clf = method.estimator
+        inputs = as_tensor(samples, checked_device(clf.device))
+        initial_student(clf.student, clf._routed("student"), inputs, task.n_outputs, seed=seeds.student)
 
 
-def _transformed(plan, cell):
+def _transformed(shared: _Shared, cell: _FoldSeed) -> tuple[Any, Any]:
     """Return X of the training and of the test fold, as the classifier sees them."""
-    X_train, X_test = safe_indexing(plan.X, cell.train), safe_indexing(plan.X, cell.test)
-    if plan.transformers is None:
+    X_train, X_test = safe_indexing(shared.X, cell.train), safe_indexing(shared.X, cell.test)
+    if shared.transformers is None:
         return X_train, X_test
-    transformers = set_open_seeds(clone(plan.transformers), check_random_state(cell.random_state))
-    return transformers.fit_transform(X_train, plan.y[cell.train]), transformers.transform(X_test)
+    transformers = set_open_seeds(clone(shared.transformers), check_random_state(cell.random_state))
+    return transformers.fit_transform(X_train, shared.y[cell.train]), transformers.transform(X_test)
 
 
-def _teacher_logits(plan, cell, X, y, rows, seeds):
-    """Logits for all rows, shape (n, K), of a teacher fitted on D_train alone."""
-    teacher, classes, device = copy.copy(plan.teacher), np.unique(y), plan.classifier._device()
+def _teacher_logits(
+    shared: _Shared, cell: _FoldSeed, X: Any, y: np.ndarray, rows: Rows, seed: int
+) -> np.ndarray:
+    """Return logits for all rows, shape (n, K), of a teacher fitted on D_train alone."""
+    teacher, labels, device = copy.copy(shared.teacher), np.unique(y), _device(shared)
+    assert teacher is not None
     train, _ = rows
-    rng = check_random_state(seeds.teacher)
-    with teacher.drawing_from(seeds.teacher, device):
-        teacher.fit(safe_indexing(X, train), y[train], sample_weight=None, rng=rng)
-    logits = np.empty((len(y), len(classes)), dtype=np.float32)
+    fit_teacher(teacher, safe_indexing(X, train), y[train], None, seed=seed, device=device)
+    logits = np.empty((len(y), len(labels)), dtype=np.float32)
     # D_train apart, so that these logits are what ``fit`` would have computed.
     for part in rows:
         X_part = safe_indexing(X, part)
         tensor = as_tensor(check_array(X_part, dtype=np.float32, allow_nd=True), device)
-        with naming_rows(cell.train[part]), teacher.drawing_from(seeds.teacher, device):
-            found = teacher.logits(X_part, tensor, classes, PREDICTION_BATCH)
-            refuse_wrong_numbers(found, name_of(teacher.fitted))
+        with naming_rows(cell.train[part]):
+            found = ask_teacher(teacher, X_part, tensor, labels, seed=seed, who=name_of(teacher.fitted))
         logits[part] = found.cpu().numpy()
     return logits
 
 
-def _warm_up(device):
-    """Train toys, so that what torch does once per process is not timed as the first arm's."""
-    X, y = np.eye(4), np.array([0, 1, 0, 1])
-    rows = {"teacher_logits": X[:, :2], "X_val": X, "y_val": y}
-    toy = DistilledClassifier(None, MLPStudent, meta="linear", max_epochs=1, device=device, random_state=0)
-    toy.fit(X, y, **rows)
-    toy.set_params(meta="fixed")
-    runs = [toy._prepared(X, y, None, *rows.values()) for _ in range(2)]
-    train_together([toy._ready_net(run) for run in runs], [run.data for run in runs])
+def _device(shared: _Shared) -> torch.device:
+    return checked_device(shared.classifier.device)
 
 
-@dataclass(eq=False)
-class _Fit:
-    """An arm in one cell: what it is fitted on, and what that cost."""
-
-    name: str
-    clf: DistilledClassifier
-    X: Any
-    y: np.ndarray
-    logits: np.ndarray | None
-    X_val: Any = None
-    y_val: np.ndarray | None = None
-    run: Any = None
-    net: Any = None
-    seconds: float = 0.0
-    together: int = 1
-
-    @property
-    def outcome(self):
-        """The last columns of ``results_``."""
-        clf, net = self.clf, self.clf.net_
-        found = clf.lambda1_, clf.temperature_, net.diverged_, net.collapsed_
-        return self.seconds, self.together, *found
-
-    @property
-    def may_be_together(self):
-        """True if this fit may be trained together with others, and so is prepared apart."""
-        clf = self.clf
-        watched = clf.callbacks or clf.verbose or has_callbacks(clf) or clf.checkpoint_dir is not None
-        ours = type(clf).fit is DistilledClassifier.fit
-        return ours and not watched and not moves(clf._checked_strategy())
-
-    @contextmanager
-    def timed(self):
-        """Add the time of the block to this arm's seconds."""
-        began = time.perf_counter()
-        yield
-        self.seconds += time.perf_counter() - began
-
-    def fit(self):
-        """Fit the classifier, as users do."""
-        with self.timed():
-            self.clf.fit(self.X, self.y, teacher_logits=self.logits, X_val=self.X_val, y_val=self.y_val)
-
-    def prepare(self):
-        """Do all of ``fit`` that comes before the training."""
-        with self.timed():
-            self.run = self.clf._prepared(self.X, self.y, None, self.logits, self.X_val, self.y_val)
-            self.net = self.clf._ready_net(self.run)
-
-    def finish(self):
-        """Do all of ``fit`` that comes after the training."""
-        with self.timed():
-            self.clf._publish(self.net, self.run)
-        self.run = self.net = None  # they hold the rows
-
-
-def _fits(arms, cell, X, y, rows, logits) -> list[_Fit]:
-    """Make the fits: on D_train with D_val where the arm learns from it, else on all rows."""
-    parts = [(safe_indexing(X, part), y[part]) for part in rows]
-    fits = []
-    for arm in arms:
-        clf = clone(arm.classifier).set_params(random_state=cell.random_state)
-        known = logits if arm.needs_teacher else None
-        if arm.learns_from_validation:
-            known = None if known is None else known[rows[0]]
-            fits.append(_Fit(arm.name, clf, *parts[0], known, *parts[1]))
-        else:
-            fits.append(_Fit(arm.name, clf, X, y, known))
-    return fits
-
-
-def _fit_all(fits: list[_Fit]) -> None:
-    """Fit all arms of a cell, those together that can be and gain by it."""
-    candidates = [fit for fit in fits if fit.may_be_together]
-    for fit in fits:
-        if fit not in candidates:
-            fit.fit()
-    for fit in candidates:
-        fit.prepare()
-        share_inputs([other.run.data for other in candidates if other.run is not None])
-    nets, data = [fit.net for fit in candidates], [fit.run.data for fit in candidates]
-    for members in divided(nets, data):
-        group = [candidates[k] for k in members]
-        began = time.perf_counter()
-        if len(group) == 1:
-            group[0].run.train(group[0].net)
-        else:
-            train_together([fit.net for fit in group], [fit.run.data for fit in group])
-        seconds = (time.perf_counter() - began) / len(group)
-        for fit in group:
-            fit.seconds, fit.together = fit.seconds + seconds, len(group)
-            fit.finish()
-
-
-def _scores(clf, X, y):
-    """Accuracy and log loss; NaN probabilities make the log loss NaN, not an error."""
+def _scores(clf: Any, X: Any, y: np.ndarray) -> tuple[float, float]:
+    """Return accuracy and log loss; NaN probabilities make the log loss NaN, not an error."""
     proba = clf.predict_proba(X)
     known = np.isin(y, clf.classes_)
     of_label = np.zeros(len(y), dtype=proba.dtype)
@@ -426,83 +374,8 @@ def _scores(clf, X, y):
     return np.mean(clf.classes_[proba.argmax(axis=1)] == y), log_loss
 
 
-# --------------------------------------------------------------------------------------
-# Checks, all before any training
-
-
-def _taken_apart(estimator):
-    """Split the estimator into its transformers, a Pipeline or None, and the DistilledClassifier."""
-    transformers, classifier = None, estimator
-    if isinstance(estimator, Pipeline):
-        classifier = estimator.steps[-1][1]
-        transformers = estimator[:-1] if len(estimator.steps) > 1 else None
-    if not isinstance(classifier, DistilledClassifier):
-        hint = " Give an instance, not the class." if isinstance(estimator, type) else ""
-        raise TypeError(
-            "estimator must be a DistilledClassifier or a Pipeline that ends in one; got "
-            f"{estimator!r}.{hint}"
-        )
-    return transformers, classifier
-
-
-def _checked_arms(classifier, methods, baseline) -> list[_Arm]:
-    given = _as_dict(methods)
-    check_baseline(baseline, given)
-    arms = []
-    for name, params in given.items():
-        for param in params:
-            if param.partition("__")[0] in _SHARED:
-                raise ValueError(
-                    f"methods[{name!r}] sets {param!r}, which all methods share. Set it on the estimator."
-                )
-        clf = clone(classifier).set_params(**params)
-        strategy = clf._checked_strategy()
-        if clf.augment is not None and strategy.needs_teacher:
-            raise ValueError(
-                f"method {name!r} has an augment, but here the teacher is asked once, for all methods, "
-                "and never about augmented rows. Set augment=None, or fit the methods yourself."
-            )
-        arms.append(_Arm(name, clf, strategy.needs_teacher, strategy.learns_from_validation))
-    return arms
-
-
-def _as_dict(methods) -> dict[str, dict]:
-    if isinstance(methods, dict):
-        for name, params in methods.items():
-            if not isinstance(name, str) or not isinstance(params, dict):
-                raise TypeError(
-                    f"methods={{{name!r}: {params!r}}}: a name is mapped to a dict of parameters, "
-                    'such as {"fixed (.5, 4)": {"meta": "fixed", "temperature": 4.0}}.'
-                )
-        return methods
-    if isinstance(methods, str) or not all(isinstance(name, str) for name in methods):
-        raise TypeError(
-            f"methods={methods!r} must be a sequence of names, such as ('naive', 'linear'), or a "
-            "dict of names and their parameters."
-        )
-    for name in methods:
-        if name not in STRATEGIES:
-            raise ValueError(
-                f"methods has {name!r}, which is not known.{nearest(name, STRATEGIES)} Known are "
-                f"{list(STRATEGIES)}; a dict gives parameters to names of your own."
-            )
-    if len(set(methods)) < len(methods):
-        raise ValueError(f"methods={methods!r} names a method twice. Vary parameters by a dict.")
-    return {name: {"meta": name} for name in methods}
-
-
-def _checked_teacher(teacher, stated, arms):
-    if teacher is None:
-        needing = [arm.name for arm in arms if arm.needs_teacher]
-        raise ValueError(
-            f"teacher=None leaves nothing to distil by {needing}. Give the estimator a teacher, or "
-            "give teacher_logits."
-        )
-    return make_teacher(teacher, stated)
-
-
-def _results_dtype(arms):
-    longest = max(len(arm.name) for arm in arms)
+def _results_dtype(methods: Sequence[Method]) -> list[tuple[str, Any]]:
+    longest = max(len(method.name) for method in methods)
     counts = ("fold", "seed", "random_state", "n_train", "n_test")
     return [
         ("method", f"U{longest}"),

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import html
 import textwrap
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import stats
 
-from sklearn_kd.errors._did_you_mean import nearest
+from sklearn_kd.errors._did_you_mean import did_you_mean
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
 
 METRICS = {"accuracy": "accuracy", "log_loss": "log loss", "fit_seconds": "fit seconds"}
 CONFIDENCE = 0.95
@@ -36,8 +42,9 @@ class MethodComparison:
         ``log_loss`` on the test fold, ``fit_seconds`` (the student's, without the teacher's
         and the transformers'), ``together`` (how many methods were trained in one batched run
         with this one, itself included, and shared its time equally), ``lambda1`` and
-        ``temperature`` at the end, ``diverged`` (training was given up) and ``collapsed`` (the
-        student predicts one class for its training rows, or is no better than chance there).
+        ``temperature`` at the end (NaN where there are none), ``diverged`` (training was given up)
+        and ``collapsed`` (the student predicts one class for its training rows, or is no better
+        than chance there).
     methods_ : list of str
         In the order in which they were given.
     baseline : str
@@ -61,7 +68,7 @@ class MethodComparison:
     [-0.09, 0.0]
     """
 
-    def __init__(self, results, baseline="naive"):
+    def __init__(self, results: np.ndarray, baseline: str = "naive"):
         self.results_, self.baseline = results, baseline
         self.methods_ = list(dict.fromkeys(results["method"].tolist()))
         check_baseline(baseline, self.methods_)
@@ -77,7 +84,7 @@ class MethodComparison:
                     f"of {baseline!r}."
                 )
 
-    def summary(self, metric="accuracy"):
+    def summary(self, metric: str = "accuracy") -> np.ndarray:
         """Mean of each method, and its paired difference to the baseline.
 
         Parameters
@@ -111,7 +118,9 @@ class MethodComparison:
            2003.
         """
         if metric not in METRICS:
-            raise ValueError(f"metric={metric!r} is not one of {list(METRICS)}.{nearest(metric, METRICS)}")
+            raise ValueError(
+                f"metric={metric!r} is not one of {list(METRICS)}.{did_you_mean(metric, METRICS)}"
+            )
         scores = self._by_fold(metric)
         rows = []
         for method, values in scores.items():
@@ -125,7 +134,7 @@ class MethodComparison:
         fields = [("method", self.results_.dtype["method"]), ("n", np.int64)]
         return np.array(rows, dtype=[*fields, *((name, np.float64) for name in numbers)])
 
-    def to_frame(self):
+    def to_frame(self) -> pd.DataFrame:
         """``results_`` as a pandas DataFrame.
 
         Returns
@@ -147,7 +156,7 @@ class MethodComparison:
             ) from None
         return pd.DataFrame(self.results_)
 
-    def plot(self, metric="accuracy", ax=None):
+    def plot(self, metric: str = "accuracy", ax: Axes | None = None) -> Axes:
         """Draw the differences to the baseline with their 95 % intervals.
 
         Faint dots are folds. An interval that does not hold zero is drawn in colour.
@@ -190,7 +199,7 @@ class MethodComparison:
         ax.set_xlabel(f"difference in {METRICS[metric]} to {self.baseline} ({mean}), with 95 % interval")
         return ax
 
-    def _by_fold(self, field):
+    def _by_fold(self, field: str) -> dict[str, np.ndarray]:
         """Values of shape (n_folds,) by method, averaged over the seeds of each fold."""
         runs, folds = self.results_, np.unique(self.results_["fold"])
         return {
@@ -200,14 +209,14 @@ class MethodComparison:
             for method in self.methods_
         }
 
-    def _test_share(self):
+    def _test_share(self) -> float:
         """n_test / n_train, over all folds."""
         return self.results_["n_test"].sum() / self.results_["n_train"].sum()
 
     # ----------------------------------------------------------------------------------
     # Text and HTML
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         header, *rows = self._table()
         widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
         lines = [
@@ -218,11 +227,11 @@ class MethodComparison:
         rule, notes = "-" * width, textwrap.wrap(self._footnote(), max(width, 40))
         return "\n".join([self._caption(), rule, lines[0], rule, *lines[1:], rule, *notes])
 
-    def _repr_html_(self):
+    def _repr_html_(self) -> str:
         header, *rows = self._table()
         style = "text-align:{}; padding:.25em .7em; white-space:nowrap"
 
-        def line(tag, cells, row_style):
+        def line(tag: str, cells: tuple[str, ...], row_style: str) -> str:
             aligned = zip(cells, ("left", *("right",) * (len(cells) - 1)), strict=True)
             content = "".join(
                 f'<{tag} style="{style.format(a)}">{html.escape(c)}</{tag}>' for c, a in aligned
@@ -242,7 +251,7 @@ class MethodComparison:
             f"{html.escape(self._footnote())}</p>"
         )
 
-    def _caption(self):
+    def _caption(self) -> str:
         n_folds = len(np.unique(self.results_["fold"]))
         n_seeds = len(np.unique(self.results_["seed"]))
         sizes = (
@@ -252,22 +261,22 @@ class MethodComparison:
         counts = [(len(self.methods_), "method"), (n_folds, "fold"), (n_seeds, "seed")]
         return " × ".join(f"{n} {what}{'s' * (n != 1)}" for n, what in counts) + f"; {', '.join(sizes)}"
 
-    def _footnote(self):
+    def _footnote(self) -> str:
         return (
             "Mean ± sd over folds. Difference in accuracy, 95 % interval and p by the corrected "
             "resampled t-test; p is not corrected for the number of methods." + self._failures()
         )
 
-    def _failures(self):
+    def _failures(self) -> str:
         """Count the runs that diverged or learned nothing, by method, for the footnote."""
         runs, said = self.results_, ""
         for field, what in (("diverged", "diverged"), ("collapsed", "learned nothing")):
-            if field in runs.dtype.names and runs[field].any():
+            if field in (runs.dtype.names or ()) and runs[field].any():
                 counts = [(int(runs[field][runs["method"] == m].sum()), m) for m in self.methods_]
                 said += f" Runs that {what}: " + ", ".join(f"{n} of {m}" for n, m in counts if n) + "."
         return said
 
-    def _table(self):
+    def _table(self) -> list[tuple[str, ...]]:
         """Header and rows of strings."""
         columns = {
             "method": self.methods_,
@@ -276,7 +285,7 @@ class MethodComparison:
             "p": [_p_value(p) for p in self.summary("accuracy")["p_value"]],
         }
         for field, head in _MORE_COLUMNS.items():
-            if field in self.results_.dtype.names:
+            if field in (self.results_.dtype.names or ()) and not np.isnan(self.results_[field]).all():
                 columns[head] = (
                     _with_spread(field, self.summary(field))
                     if field == "log_loss"
@@ -284,7 +293,7 @@ class MethodComparison:
                 )
         return [tuple(columns), *zip(*columns.values(), strict=True)]
 
-    def _difference(self, row):
+    def _difference(self, row: np.void) -> str:
         if row["method"] == self.baseline:
             return "baseline"
         # Rounded first: what is 0 but for the last digit is no −0.
@@ -292,7 +301,9 @@ class MethodComparison:
         return value if np.isnan(row["low"]) else f"{value} [{low}, {high}]"
 
 
-def corrected_resampled_t_test(differences, test_share):
+def corrected_resampled_t_test(
+    differences: np.ndarray, test_share: float
+) -> tuple[float, float, float, float]:
     """Two-sided t-test of mean 0 for differences over overlapping training folds.
 
     Parameters
@@ -316,24 +327,24 @@ def corrected_resampled_t_test(differences, test_share):
     return error, p_value, mean - half, mean + half
 
 
-def check_baseline(baseline, methods):
+def check_baseline(baseline: str, methods: Iterable[str]) -> None:
     if baseline not in methods:
         raise ValueError(
             f"baseline={baseline!r} is not among the methods {list(methods)}."
-            f"{nearest(baseline, methods)} Add it, or name one of them as the baseline."
+            f"{did_you_mean(baseline, methods)} Add it, or name one of them as the baseline."
         )
 
 
-def _number(field, value):
+def _number(field: str, value: float) -> str:
     return f"{value:.{_DECIMALS[field]}f}"
 
 
-def _with_spread(field, summary):
+def _with_spread(field: str, summary: np.ndarray) -> list[str]:
     values = ((_number(field, row["mean"]), row["sd"]) for row in summary)
     return [mean if np.isnan(sd) else f"{mean} ± {_number(field, sd)}" for mean, sd in values]
 
 
-def _p_value(p):
+def _p_value(p: float) -> str:
     if np.isnan(p):
         return ""
     return "<0.001" if p < 0.001 else f"{p:.3f}"

@@ -9,7 +9,7 @@ from sklearn.utils import Bunch, check_random_state
 
 from sklearn_kd._sklearn_compat import Interval, StrOptions, validate_params
 
-# What the third column may be, from the other two.
+# Third column by name, computed from the first two.
 THIRD_COLUMNS = {
     "and": lambda x: ((x[:, 0] > 0) & (x[:, 1] > 0)).astype(float),
     "or": lambda x: ((x[:, 0] > 0) | (x[:, 1] > 0)).astype(float),
@@ -37,16 +37,16 @@ _rows = [Interval(Integral, 1, None, closed="left")]
     prefer_skip_nested_validation=True,
 )
 def make_metaparameter_synthetic(
-    n_teacher=200,
-    n_train=15,
-    n_valid=15,
-    n_test=200,
+    n_teacher: int = 200,
+    n_train: int = 15,
+    n_valid: int = 15,
+    n_test: int = 200,
     *,
-    delta=0.5,
-    student_feature="and",
-    teacher_feature="or",
-    random_state=None,
-):
+    delta: float = 0.5,
+    student_feature: str = "and",
+    teacher_feature: str = "or",
+    random_state: int | np.random.RandomState | None = None,
+) -> Bunch:
     """Draw the paper's synthetic classification problem.
 
     Two features are standard normal; the label is 1 where
@@ -54,7 +54,7 @@ def make_metaparameter_synthetic(
         x1 · x2 + delta > 0,  delta ~ N(0, 0.5²),
 
     and 0 elsewhere. No linear model can use x1 and x2 alone. The third feature is made from their
-    signs, and teacher and student may see different ones, which is what makes the teacher fallible:
+    signs. Teacher and student may see different third features, so the teacher makes errors:
 
     ==============================  ===================  ===================
     to follow                       ``student_feature``  ``teacher_feature``
@@ -64,26 +64,26 @@ def make_metaparameter_synthetic(
     its notebook, other methods     ``"product"``        ``"and"``
     ==============================  ===================  ===================
 
-    The rows and labels do not depend on these two, so methods can be compared on equal features.
+    Rows and labels do not depend on these two parameters, so methods can be compared on equal features.
 
     Parameters
     ----------
     n_teacher : int, default=200
-        Rows that the teacher is trained on.
+        Number of rows that the teacher is trained on.
     n_train : int, default=15
-        Rows that the student is trained on.
+        Number of rows that the student is trained on.
     n_valid : int, default=15
-        Rows to learn the metaparameters from. The notebook draws as many and leaves them unused:
-        the paper validates on its test rows (``X_val=data.X_test``).
+        Number of rows to learn the metaparameters from. The notebook draws as many and leaves them
+        unused: the paper validates on its test rows (``X_val=data.X_test``).
     n_test : int, default=200
-        Rows of the test.
+        Number of test rows.
     delta : float, default=0.5
         Standard deviation of the noise in the label. The text writes N(0, 0.5); in the notebook 0.5
         is the standard deviation.
     student_feature : {"and", "or", "product"}, default="and"
         The student's third column: 1 where x1 and x2 are both positive, else 0 (``"and"``); 1 where
-        one of them is at least, else 0 (``"or"``); or sign(x1 · x2) = ±1, which is the label but
-        for its noise (``"product"``).
+        at least one of them is, else 0 (``"or"``); or sign(x1 · x2) = ±1, which is the label
+        without its noise (``"product"``).
     teacher_feature : {"and", "or", "product"}, default="or"
         The teacher's third column. The text has [sign(x1) + sign(x2) + 0.1 > 0], which is
         ``"or"``; the notebook [sign(x1) + sign(x2) > 0.1], which is ``"and"``.
@@ -94,16 +94,16 @@ def make_metaparameter_synthetic(
     -------
     data : :class:`~sklearn.utils.Bunch`
         X_train, X_valid, X_test : ndarray of shape (n_train, 3), (n_valid, 3), (n_test, 3)
-            As the student sees them.
+            Rows as the student sees them.
         y_train, y_valid, y_test : ndarray of shape (n_train,), (n_valid,), (n_test,)
             Labels 0 and 1.
         X_teacher, y_teacher : ndarray of shape (n_teacher, 3), (n_teacher,)
-            The teacher's training set, as the teacher sees it.
+            Training set of the teacher, as the teacher sees it.
         X_train_teacher, X_valid_teacher, X_test_teacher : ndarray
-            The rows of ``X_train``, ``X_valid`` and ``X_test`` as the teacher sees them, to ask it
-            about.
+            Rows of ``X_train``, ``X_valid`` and ``X_test`` as the teacher sees them, to compute its
+            logits.
         feature_names : list of str
-            Of the student's columns.
+            Names of the student's columns.
         DESCR : str
             A short description.
 
@@ -114,7 +114,7 @@ def make_metaparameter_synthetic(
 
     See Also
     --------
-    sklearn_kd.DistilledClassifier : Takes the teacher's answers as ``teacher_logits``.
+    sklearn_kd.DistilledClassifier : Distil the teacher's logits, given as ``teacher_logits``.
 
     References
     ----------

@@ -1,1 +1,1 @@
-"""Pathways between feature maps, and the process by which their weights change."""
+"""Pathways between feature maps, and processes of their weights."""

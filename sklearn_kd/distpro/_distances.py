@@ -1,4 +1,4 @@
-"""Distances between a student's and a teacher's feature maps, both of shape (B, C, H, W)."""
+"""Distances between the feature maps of a student and a teacher, both of shape (B, C, H, W)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor
 
-from sklearn_kd.errors._did_you_mean import nearest
+from sklearn_kd.errors._did_you_mean import did_you_mean
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 
@@ -15,9 +15,9 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 def hcl(student: Tensor, teacher: Tensor) -> Tensor:
     """Hierarchical context loss (Chen et al. 2021, "Distilling knowledge via knowledge review").
 
-    The mean squared difference of the maps, and of the maps averaged down to 4×4, 2×2 and 1×1
-    where that is smaller than they are, with the weights 1, 1/2, 1/4, 1/8, halved only where
-    used, and divided by the sum of those used.
+    Average the maps down to 4×4, 2×2 and 1×1, as far as these are smaller than the maps, and
+    return a weighted mean of the mean squared differences at all sizes. The weight is 1 for the
+    maps themselves and half of the previous one at each smaller size.
 
     Parameters
     ----------
@@ -37,12 +37,12 @@ def hcl(student: Tensor, teacher: Tensor) -> Tensor:
     return loss / total
 
 
-# By the names that ``DistProClassifier(distance=...)`` takes.
+# The names that ``DistProClassifier(distance=...)`` takes.
 DISTANCES: dict[str, Distance] = {"hcl": hcl, "mse": F.mse_loss, "l1": F.l1_loss}
 
 
 def checked_distance(distance: str | Distance) -> Distance:
-    """The distance of this name, or the user's own.
+    """Return the distance of this name, or the user's own function.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def checked_distance(distance: str | Distance) -> Distance:
         return distance
     if distance not in DISTANCES:
         raise ValueError(
-            f"distance={distance!r} is not known.{nearest(distance, DISTANCES)} Give one of "
+            f"distance={distance!r} is not known.{did_you_mean(distance, DISTANCES)} Give one of "
             f"{list(DISTANCES)}, or a callable of the student's and the teacher's map."
         )
     return DISTANCES[distance]

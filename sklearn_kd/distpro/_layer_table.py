@@ -1,18 +1,18 @@
-"""The layers of a network as a table, to choose from."""
+"""Table of the layers of a network, from which users choose."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from numbers import Integral
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_kd.layers._hooks import find_layers
+from sklearn_kd.layers._find import find_layers
 from sklearn_kd.layers._trace import Call, FeatureMap, Trace
-from sklearn_kd.teachers._features import MapTeacher, network_of
+from sklearn_kd.teachers._features import FeatureTeacher, network_of
 
 
 class LayerRow(NamedTuple):
@@ -21,19 +21,19 @@ class LayerRow(NamedTuple):
     Attributes
     ----------
     layer : str
-        What names it in ``teacher_layers`` and ``student_layers``.
+        Name of the layer for ``teacher_layers`` and ``student_layers``.
     module : str
         Class of the module.
     shape : tuple of int
-        Of the map of one sample, (channels, height, width); where ``order`` is "unsure" or "none"
-        the shape as it is.
+        Shape of the map of one sample, (channels, height, width); if ``order`` is "unsure" or
+        "none", the axes as they are.
     order : str
-        "nchw" or "nhwc": whether channels come first or last. "unsure": it cannot be told; end the
-        name with ":nchw" or ":nhwc". "none": no image as far as is known, such as attention weights.
+        "nchw": channels come first; "nhwc": channels come last. "unsure": end the name with ":nchw"
+        or ":nhwc" to state it. "none": apparently no image, such as attention weights.
     part : str
-        Place of the map in what the module returns, such as "[0]"; "" where it returns the map.
+        Place of the map in the output of the module, such as "[0]"; "" if the output is the map.
     stage : int or None
-        The stage whose output this is, from 0.
+        Number of the stage whose output this is, from 0.
     """
 
     layer: str
@@ -44,8 +44,8 @@ class LayerRow(NamedTuple):
     stage: int | None
 
 
-class LayerTable(Sequence):
-    """Rows of :func:`layer_table`; printed, a table.
+class LayerTable(Sequence[LayerRow]):
+    """Sequence of :class:`LayerRow`, printed as a table.
 
     Attributes
     ----------
@@ -58,7 +58,13 @@ class LayerTable(Sequence):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index):
+    @overload
+    def __getitem__(self, index: int) -> LayerRow: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[LayerRow]: ...
+
+    def __getitem__(self, index: int | slice) -> LayerRow | list[LayerRow]:
         return self.rows[index]
 
     def __iter__(self) -> Iterator[LayerRow]:
@@ -68,10 +74,10 @@ class LayerTable(Sequence):
         if not self.rows:
             return "no layer gives a map of shape (n, channels, height, width)"
         cells = [tuple("" if cell is None else str(cell) for cell in row) for row in self.rows]
-        # Columns with nothing but the usual value are left out.
-        unsaid = {"order": "nchw", "part": ""}
+        # Leave out columns with the usual value in all rows.
+        usual = {"order": "nchw", "part": ""}
         shown = [k for k, title in enumerate(LayerRow._fields)
-                 if any(row[k] != unsaid.get(title) for row in cells)]  # fmt: skip
+                 if any(row[k] != usual.get(title) for row in cells)]  # fmt: skip
         lines = [tuple(LayerRow._fields[k] for k in shown), *(tuple(row[k] for k in shown) for row in cells)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         padded = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
@@ -79,25 +85,24 @@ class LayerTable(Sequence):
 
 
 def layer_table(network: Any, samples: Any, layers: str | Sequence[str] = "auto") -> LayerTable:
-    """List the layers of a network that give feature maps, in the order in which they run.
+    """List the layers of a network that return feature maps, in the order in which they run.
 
     Parameters
     ----------
     network : nn.Module, skorch net or estimator of this library
-        Trained or not; of a fitted estimator of this library it is the student.
+        Trained or not. For a fitted estimator of this library: its student.
     samples : array-like of shape (n, ...) or tuple of int
-        Some rows, two will do, or the shape of one: ``(3, 32, 32)``.
+        Two rows, or the shape of one: ``(3, 32, 32)``.
     layers : "auto" or list of str, default="auto"
-        What ``teacher_layers`` or ``student_layers`` would be; ``stage`` counts them. "auto"
-        marks what :class:`DistProClassifier` would choose, if anything. A list is checked as
-        :class:`DistProClassifier` does, and the table has these layers alone.
+        A value for ``teacher_layers`` or ``student_layers``. "auto": list all layers and number the
+        stages that :class:`DistProClassifier` would choose. A list: check it as
+        :class:`DistProClassifier` does, and list these layers only.
 
     Returns
     -------
     LayerTable
-        A sequence of named tuples (layer, module, shape, order, part, stage). Printed it is a table,
-        without ``order`` where all channels come first and without ``part`` where all modules
-        return the map itself.
+        Sequence of named tuples (layer, module, shape, order, part, stage). The printed table leaves
+        ``order`` out if all channels come first, and ``part`` if all outputs are maps.
 
     Raises
     ------
@@ -124,12 +129,12 @@ def layer_table(network: Any, samples: Any, layers: str | Sequence[str] = "auto"
     module = network_of(network, "network")
     tensor = next(module.parameters(), None)
     rows = _rows(samples, torch.device("cpu") if tensor is None else tensor.device)
-    teacher = MapTeacher(network, rows.device, "network")
+    teacher = FeatureTeacher(network, rows.device, "network")
     teacher.check(rows, "network")
     if not (isinstance(layers, str) and layers == "auto"):
-        found = find_layers(module, layers, rows, name="layers", run=teacher.run)
+        found = find_layers(module, layers, rows, name="layers", run=teacher.forward)
         return LayerTable([_row(layer, *entry, stage) for stage, (layer, entry) in enumerate(found.items())])
-    trace = Trace.of_trial(module, rows, teacher.run)
+    trace = Trace.of_trial(module, rows, teacher.forward)
     stages = {id(call): stage for stage, call in enumerate(trace.stages())}
     return LayerTable(
         [
@@ -141,11 +146,11 @@ def layer_table(network: Any, samples: Any, layers: str | Sequence[str] = "auto"
 
 
 def _row(layer: str, call: Call, found: FeatureMap, stage: int | None) -> LayerRow:
-    return LayerRow(layer, type(call.module).__name__, found.of_one_sample, found.order, found.where, stage)
+    return LayerRow(layer, type(call.module).__name__, found.sample_shape, found.order, found.where, stage)
 
 
 def _rows(samples: Any, device: torch.device) -> Tensor:
-    """Return two rows for the network; zeros where a shape was given."""
+    """Return two rows for the network; zeros if ``samples`` is a shape."""
     if isinstance(samples, tuple) and all(isinstance(size, Integral) for size in samples):
         return torch.zeros(2, *map(int, samples), device=device)
     rows = samples if isinstance(samples, Tensor) else torch.as_tensor(np.asarray(samples))

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from sklearn_kd.distpro._distances import Distance
 from sklearn_kd.distpro._importance import PathwayWeights
 from sklearn_kd.distpro._pathways import Pathway, PathwayPass, build_transforms
-from sklearn_kd.distpro._transforms import Maker
+from sklearn_kd.distpro._transforms import TransformFactory
 from sklearn_kd.losses._logits import TrainingLoss
 from sklearn_kd.losses._objective import ForwardPass
 from sklearn_kd.losses._targets import Targets
-from sklearn_kd.teachers._features import MapTeacher
+from sklearn_kd.teachers._features import FeatureTeacher
 
 # Of a finite difference (see HypergradientEstimator). A pathway's loss is one number that changes little, so
 # that rounding weighs more than on logits: of 0.1, 0.3, 1, 3, 10 and 30 this errs least on the
@@ -62,7 +62,7 @@ class PathwayObjective:
     transforms : sequence of str or callable
         As in :class:`DistProClassifier`.
     distance : callable(Tensor, Tensor) -> Tensor
-    teacher : MapTeacher or None
+    teacher : FeatureTeacher or None
         Left out of pickles.
     weights : PathwayWeights
     distill_weight, logit_weight, temperature : float
@@ -78,9 +78,9 @@ class PathwayObjective:
         self,
         *,
         pathways: Sequence[Pathway],
-        transforms: Sequence[str | Maker],
+        transforms: Sequence[str | TransformFactory],
         distance: Distance,
-        teacher: MapTeacher | None,
+        teacher: FeatureTeacher | None,
         weights: PathwayWeights,
         distill_weight: float,
         logit_weight: float,

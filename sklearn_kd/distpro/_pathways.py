@@ -1,37 +1,40 @@
-"""Pathways: from a student's layer through a transform to a teacher's layer."""
+"""Pathways, each from a student's layer through a transform to a teacher's layer."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from sklearn_kd.distpro._distances import Distance
-from sklearn_kd.distpro._transforms import TRANSFORMS, Maker
-from sklearn_kd.errors._did_you_mean import nearest
-from sklearn_kd.layers._hooks import captured, check_training_mode, resolve_layers, table_hint
-from sklearn_kd.runtime._eval_mode import evaluating
+from sklearn_kd.distpro._transforms import TRANSFORMS, TransformFactory
+from sklearn_kd.errors._did_you_mean import did_you_mean
+from sklearn_kd.layers._find import find_layers, layer_shapes, table_hint
+from sklearn_kd.layers._hooks import feature_hooks
+from sklearn_kd.layers._training_mode import check_training_mode
+from sklearn_kd.runtime._eval_mode import eval_mode
 from sklearn_kd.runtime._random_state import preserved_random_state
-from sklearn_kd.teachers._features import MapTeacher
+from sklearn_kd.teachers._features import FeatureTeacher
 
 
 class Pathway(NamedTuple):
-    """One way knowledge can take: the student's map, transformed, is compared to the teacher's.
+    """A pair of layers and a transform: the transformed map of the student is compared to the teacher's.
 
-    With the channels it is all that is needed to build the transform again, without data.
+    It has all that :func:`build_transforms` needs to build the transform again without data.
 
     Attributes
     ----------
     teacher_layer, student_layer : str
-        Paths of modules.
+        Names of the layers.
     transform : str
         Name of the transform.
     teacher_stage, student_stage : int
-        Places in ``teacher_layers`` and ``student_layers``, from 0.
+        Positions in ``teacher_layers`` and ``student_layers``, from 0.
     teacher_channels, student_channels : int
+        Numbers of channels of the two maps.
 
     Examples
     --------
@@ -51,21 +54,21 @@ class Pathway(NamedTuple):
 
     @property
     def key(self) -> tuple[int, int, str]:
-        """(teacher stage, student stage, transform), by which pathways of two tasks are matched."""
+        """(teacher stage, student stage, transform), used to match the pathways of two tasks."""
         return self.teacher_stage, self.student_stage, self.transform
 
 
-def named_transforms(transforms: Sequence[str | Maker]) -> dict[str, Maker]:
-    """Return the factory of each transform, by name.
+def named_transforms(transforms: Sequence[str | TransformFactory]) -> dict[str, TransformFactory]:
+    """Return the factory of each transform by name.
 
     Raises
     ------
     ValueError
-        If a name is not known, there are none, or two have one name.
+        If a name is not known, there is no transform, or two have the same name.
     TypeError
-        If one is neither a name nor callable.
+        If a transform is neither a name nor callable.
     """
-    makers: dict[str, Maker] = {}
+    factories: dict[str, TransformFactory] = {}
     if isinstance(transforms, str) or not isinstance(transforms, Sequence) or len(transforms) == 0:
         raise ValueError(
             f"transforms={transforms!r} must be a list of at least one of {list(TRANSFORMS)} or callables "
@@ -75,21 +78,21 @@ def named_transforms(transforms: Sequence[str | Maker]) -> dict[str, Maker]:
         if isinstance(transform, str):
             if transform not in TRANSFORMS:
                 raise ValueError(
-                    f"transforms: {transform!r} is not known.{nearest(transform, TRANSFORMS)} Give one of "
-                    f"{list(TRANSFORMS)}, or a callable (c_in, c_out) -> nn.Module."
+                    f"transforms: {transform!r} is not known.{did_you_mean(transform, TRANSFORMS)} Give one "
+                    f"of {list(TRANSFORMS)}, or a callable (c_in, c_out) -> nn.Module."
                 )
-            name, maker = transform, TRANSFORMS[transform]
+            name, factory = transform, TRANSFORMS[transform]
         elif callable(transform):
-            name, maker = getattr(transform, "__name__", type(transform).__name__), transform
+            name, factory = getattr(transform, "__name__", type(transform).__name__), transform
         else:
             raise TypeError(f"transforms: {transform!r} is neither a name nor a callable (c_in, c_out).")
-        if name in makers:
+        if name in factories:
             raise ValueError(
                 f"transforms: two are named {name!r}. A process tells them apart by name: define each as a "
                 "function or class of its own name."
             )
-        makers[name] = maker
-    return makers
+        factories[name] = factory
+    return factories
 
 
 def connect(
@@ -98,22 +101,22 @@ def connect(
     connections: str | Sequence[tuple[int, int]],
     transforms: Sequence[str],
 ) -> list[Pathway]:
-    """All pathways, ordered by teacher stage, student stage and transform as given.
+    """Return all pathways, ordered by teacher stage, student stage and transform.
 
     Parameters
     ----------
     teacher_layers, student_layers : dict of str to tuple of (int, int, int)
-        Shape of the map by layer.
+        (channels, height, width) by layer.
     connections : "all", "lower" or sequence of (int, int)
-        Pairs of teacher stage and student stage; "lower" are those whose teacher stage is not
-        above the student stage.
+        Pairs (teacher stage, student stage). "lower": the pairs whose teacher stage is not above the
+        student stage.
     transforms : sequence of str
-        Names.
+        Names of the transforms.
 
     Raises
     ------
     ValueError
-        If the layers are not as many where stages are compared, or a pair is out of range.
+        If a pair is out of range, or "lower" meets different numbers of layers.
     """
     of_teacher, of_student = list(teacher_layers.items()), list(student_layers.items())
     teachers, students = list(teacher_layers), list(student_layers)
@@ -130,7 +133,9 @@ def connect(
     ]  # fmt: skip
 
 
-def _pairs(connections, n_teacher, n_student) -> list[tuple[int, int]]:
+def _pairs(
+    connections: str | Sequence[tuple[int, int]], n_teacher: int, n_student: int
+) -> list[tuple[int, int]]:
     every = [(i, j) for i in range(n_teacher) for j in range(n_student)]
     if isinstance(connections, str):
         if connections not in ("all", "lower"):
@@ -159,26 +164,26 @@ def _pairs(connections, n_teacher, n_student) -> list[tuple[int, int]]:
 
 
 def build_transforms(
-    pathways: Sequence[Pathway], transforms: Sequence[str | Maker] = tuple(TRANSFORMS)
+    pathways: Sequence[Pathway], transforms: Sequence[str | TransformFactory] = tuple(TRANSFORMS)
 ) -> nn.ModuleList:
-    """Fresh transforms of these pathways, in their order; no data is needed.
+    """Build untrained transforms of pathways, in their order, without data.
 
     Parameters
     ----------
     pathways : sequence of Pathway
         ``pathways_`` of a fitted :class:`DistProClassifier`.
     transforms : sequence of str or callable, default=("conv1", "conv2", "conv3")
-        The estimator's ``transforms``, where some were user-made.
+        The estimator's ``transforms``, if they are not the default.
 
     Returns
     -------
     nn.ModuleList
-        Its ``state_dict()`` has the names that ``transforms_.state_dict()`` has.
+        With the same names in its ``state_dict()`` as ``transforms_`` of the estimator.
 
     Raises
     ------
     ValueError
-        If a pathway has a transform that ``transforms`` has not.
+        If the transform of a pathway is not in ``transforms``.
 
     Examples
     --------
@@ -187,37 +192,38 @@ def build_transforms(
     >>> build_transforms([pathway])[0].match[0]
     Conv2d(16, 32, kernel_size=(1, 1), stride=(1, 1), bias=False)
     """
-    makers = named_transforms(transforms)
-    missing = sorted({pathway.transform for pathway in pathways} - set(makers))
+    factories = named_transforms(transforms)
+    missing = sorted({pathway.transform for pathway in pathways} - set(factories))
     if missing:
-        raise ValueError(f"The pathways have the transforms {missing}; transforms has {list(makers)}.")
+        raise ValueError(f"The pathways have the transforms {missing}; transforms has {list(factories)}.")
     return nn.ModuleList(
-        makers[pathway.transform](pathway.student_channels, pathway.teacher_channels) for pathway in pathways
+        factories[pathway.transform](pathway.student_channels, pathway.teacher_channels)
+        for pathway in pathways
     )
 
 
 def find_pathways(
-    teacher: MapTeacher,
+    teacher: FeatureTeacher,
     student: nn.Module,
     samples: Tensor,
     *,
     teacher_layers: str | Sequence[str],
     student_layers: str | Sequence[str],
     connections: str | Sequence[tuple[int, int]],
-    transforms: Sequence[str | Maker],
+    transforms: Sequence[str | TransformFactory],
     distance: Distance,
 ) -> list[Pathway]:
-    """The pathways between two networks, each of which has been tried on some samples.
+    """Return the pathways between two networks, after a trial of each on some samples.
 
-    The parameters are those of :class:`DistProClassifier`; nothing is left changed.
+    The trial changes neither network. The keyword parameters are those of :class:`DistProClassifier`.
 
     Raises
     ------
     ValueError
-        If they do not fit the networks.
+        If the parameters do not fit the networks.
     """
-    of_teacher = teacher.layers(teacher_layers, samples)
-    of_student = resolve_layers(student, student_layers, samples, name="student_layers")
+    of_teacher = teacher.layer_shapes(teacher_layers, samples)
+    of_student = layer_shapes(find_layers(student, student_layers, samples, name="student_layers"))
     if teacher_layers == student_layers == "auto" and len(of_teacher) != len(of_student):
         raise ValueError(
             f"'auto' finds {len(of_teacher)} stages in the teacher, {of_teacher}, and {len(of_student)} in "
@@ -230,39 +236,39 @@ def find_pathways(
         modules = build_transforms(pathways, transforms).to(samples.device)
         maps, _ = teacher(samples, list(of_teacher))
         built = {id(w) for w in modules.parameters() if not is_lazy(w)}
-        with evaluating([*student.modules(), *modules.modules()]):
+        with eval_mode([*student.modules(), *modules.modules()]):
             PathwayPass(pathways, distance).check(student, modules, samples, maps)
         _check_built(built, modules)
     return pathways
 
 
 def _check_built(built: set[int], transforms: nn.ModuleList) -> None:
-    """Refuse weights that the first forward pass has made: the optimizer has been made without them."""
+    """Raise ValueError if the first forward pass created weights: the optimizer would not have them."""
     names = [name for name, w in transforms.named_parameters() if id(w) not in built]
     if names:
         raise ValueError(
             f"transforms have weights that only the first forward pass makes, such as {names[0]!r}. Make "
-            "them when the transform is built: its maker is given the channels, (c_in, c_out)."
+            "them when the transform is built: it is made from the channels, (c_in, c_out)."
         )
 
 
 class PathwayPass:
-    """A training forward pass: the student, and the losses of some pathways.
+    """Computes the student's logits and the losses of pathways in one forward pass.
 
-    It holds no module: they are given with each call.
+    The modules are arguments of each call; the object holds none.
 
     Parameters
     ----------
     pathways : sequence of L Pathway
     distance : callable(Tensor, Tensor) -> Tensor
-        Of the transformed student map and the teacher map, shape ().
+        Distance of the transformed student map and the teacher map, a tensor of shape ().
     """
 
     def __init__(self, pathways: Sequence[Pathway], distance: Distance):
         self.pathways, self.distance = list(pathways), distance
 
     def teacher_layers(self, active: Sequence[int]) -> list[str]:
-        """The teacher's layers that these pathways ask for."""
+        """Return the teacher's layers in these pathways, each once."""
         return list(dict.fromkeys(self.pathways[p].teacher_layer for p in active))
 
     def __call__(
@@ -273,18 +279,18 @@ class PathwayPass:
         teacher_maps: Mapping[str, Tensor],
         active: Sequence[int] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Logits, and the losses of the ``active`` pathways, which alone are computed.
+        """Return the logits and the losses of the ``active`` pathways; no other loss is computed.
 
         Parameters
         ----------
         student : nn.Module
         transforms : nn.ModuleList
-            One for each of all pathways.
+            One for each pathway, active or not.
         x : Tensor of shape (B, ...)
         teacher_maps : dict of str to Tensor
-            By layer; those of the active pathways.
+            Maps by layer, at least of the active pathways.
         active : sequence of int or None, default=None
-            None: all.
+            Indices of pathways. None: all.
 
         Returns
         -------
@@ -293,16 +299,22 @@ class PathwayPass:
         """
         active = range(len(self.pathways)) if active is None else active
         layers = list(dict.fromkeys(self.pathways[p].student_layer for p in active))
-        with captured(student, layers) as maps:
+        with feature_hooks(student, layers) as maps:
             logits = student(x)
         losses = [self._loss(p, transforms[p], maps, teacher_maps) for p in active]
         return logits, torch.stack(losses) if losses else logits.new_zeros(0)
 
-    def _loss(self, p, transform, maps, teacher_maps):
+    def _loss(
+        self,
+        p: int,
+        transform: nn.Module,
+        maps: Mapping[str, Tensor],
+        teacher_maps: Mapping[str, Tensor],
+    ) -> Tensor:
         pathway = self.pathways[p]
-        theirs = _full(teacher_maps[pathway.teacher_layer])
+        theirs = _as_float32(teacher_maps[pathway.teacher_layer])
         ours = transform(maps[pathway.student_layer], tuple(theirs.shape[2:]))
-        return self.distance(_full(ours), theirs)
+        return self.distance(_as_float32(ours), theirs)
 
     @torch.no_grad()
     def check(
@@ -313,10 +325,10 @@ class PathwayPass:
         Raises
         ------
         ValueError
-            If a transform gives another shape than the teacher's map, a distance gives no number,
-            or either writes into what it is given.
+            If the output of a transform has not the shape of the teacher's map, a distance is no
+            single number, or either of them writes into its input.
         """
-        with captured(student, [pathway.student_layer for pathway in self.pathways]) as maps:
+        with feature_hooks(student, [pathway.student_layer for pathway in self.pathways]) as maps:
             student(x)
         for pathway, transform in zip(self.pathways, transforms, strict=True):
             given, theirs = maps[pathway.student_layer], teacher_maps[pathway.teacher_layer]
@@ -331,7 +343,7 @@ class PathwayPass:
                 )
 
 
-def _check_transformed(ours, theirs, pathway):
+def _check_transformed(ours: Any, theirs: Tensor, pathway: Pathway) -> None:
     if not isinstance(ours, Tensor) or ours.shape != theirs.shape:
         got = tuple(ours.shape) if isinstance(ours, Tensor) else type(ours).__name__
         raise ValueError(
@@ -341,7 +353,7 @@ def _check_transformed(ours, theirs, pathway):
         )
 
 
-def _check_distance(distance):
+def _check_distance(distance: Any) -> None:
     if not isinstance(distance, Tensor) or distance.ndim:
         got = tuple(distance.shape) if isinstance(distance, Tensor) else type(distance).__name__
         raise ValueError(
@@ -350,6 +362,6 @@ def _check_distance(distance):
         )
 
 
-def _full(maps: Tensor) -> Tensor:
-    """Convert half precision to float32: a distance of maps is a small difference."""
+def _as_float32(maps: Tensor) -> Tensor:
+    """Convert half precision to float32, since a distance is a small difference of large numbers."""
     return maps.float() if maps.dtype in (torch.bfloat16, torch.float16) else maps

@@ -1,15 +1,14 @@
-"""A distillation process: how the weights of pathways changed over a search, to be followed again."""
+"""Distillation processes: the weights of pathways over a search, for another training to follow."""
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,46 +16,48 @@ import torch
 from sklearn_kd._version import running_versions
 from sklearn_kd.distpro._normalization import NORMALIZATIONS
 from sklearn_kd.distpro._pathways import Pathway
-from sklearn_kd.files._arrays import arrays_of
+from sklearn_kd.files._arrays import dump_arrays, load_arrays
 from sklearn_kd.files._atomic import write_file
 from sklearn_kd.files._limits import parsed_json
+from sklearn_kd.files._values import JSON_VALUES, ContentError, simplified
 from sklearn_kd.inputs._arrays import from_torch
 from sklearn_kd.runtime._torch_modes import ordinary_torch
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+ProcessT = TypeVar("ProcessT", bound="DistillationProcess")
+
 # What ``DistProClassifier(weights=...)`` takes.
 WEIGHTS = ("process", "equal", "final", "mean", "reversed")
 
-# Of the file: 2 where it has lambda1 and T, which a reader of 1 would not follow.
+# Formats of the file. 2 has lambda1 and T, which a reader of format 1 would ignore.
 _FORMATS = (1, 2)
 
 
 class DistillationProcess:
-    """The raw importance factors of each pathway at each step of a search.
+    """Raw importance factors of all pathways at all steps of a search.
 
-    It can be saved, plotted, and followed by another training: for another number of steps by
-    interpolation, with another student, or on other data, as long as its pathways connect the
-    same stages by the same transforms [1]_.
+    Save it, plot it, or let another training follow it: with another number of steps by
+    interpolation, with another student, or on other data, as long as the pathways connect the same
+    stages by the same transforms [1]_.
 
     Parameters
     ----------
     raw : array-like of shape (n_steps, L)
-        Row t has the raw factors that step t of the search trained with.
+        Raw factors in step t of the search, by row t.
     pathways : sequence of L Pathway
     normalization : str, default="biased_softmax"
-        From raw factors to weights: one of "biased_softmax", "softmax", "biased_l1", "l1" and
+        Function from raw factors to weights: "biased_softmax", "softmax", "biased_l1", "l1" or
         "sigmoid".
     g : float, default=1.0
-        The bias of "biased_softmax".
+        Bias of "biased_softmax".
     logit_term : array-like of shape (n_steps, 2) or None, default=None
-        Row t has the (lambda1, T) that step t of the search trained with, where they were learned
-        with the factors.
+        (lambda1, T) in step t of the search, by row t, if they were learned with the factors.
     settings : dict or None, default=None
-        Of the search, for the record; plain numbers and strings.
+        Settings of the search, for the record: plain numbers and strings.
     versions : dict or None, default=None
-        Of the libraries; None: those that are running.
+        Versions of the libraries. None: the running ones.
 
     Attributes
     ----------
@@ -106,7 +107,7 @@ class DistillationProcess:
         self.normalization, self.g = normalization, float(g)
         if not math.isfinite(self.g):
             raise ValueError(f"g={g!r} must be a finite number: the bias of biased_softmax, 1.0 by default.")
-        self.settings = {name: _plain(value) for name, value in (settings or {}).items()}
+        self.settings = {name: simplified(value) for name, value in (settings or {}).items()}
         self.versions = _running_versions() if versions is None else dict(versions)
         if self.raw.ndim != 2 or self.raw.size == 0 or self.raw.shape[1] != len(self.pathways):
             raise ValueError(
@@ -119,7 +120,7 @@ class DistillationProcess:
             raise ValueError(f"normalization={normalization!r} is not one of {list(NORMALIZATIONS)}.")
         self.logit_term = None if logit_term is None else _checked_logit_term(logit_term, len(self.raw))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         size = f"{self.raw.shape[0]} steps, {self.raw.shape[1]} pathways"
         size += "" if self.logit_term is None else ", lambda1 and T"
         return f"{type(self).__name__}({size}, normalization={self.normalization!r})"
@@ -132,21 +133,21 @@ class DistillationProcess:
 
     @property
     def weights(self) -> np.ndarray:
-        """α at each step of the search, shape (n_steps, L)."""
+        """Weights α at each step of the search, shape (n_steps, L)."""
         return self._normalized(self.raw)
 
     def at(self, t: int, n_steps: int) -> np.ndarray:
-        """α at step t of a training of ``n_steps`` steps.
+        """Return the weights α at step t of a training of ``n_steps`` steps.
 
-        The raw rows are interpolated linearly at t (len(process) − 1)/(n_steps − 1), then
-        normalised: the first step has the first row, the last step the last one.
+        Interpolate the raw rows linearly at t (len(process) − 1)/(n_steps − 1), then normalise: the
+        first step has the first row, the last step the last row.
 
         Parameters
         ----------
         t : int
             From 0 to ``n_steps`` − 1.
         n_steps : int
-            At least 1. One step has the first row.
+            Number of steps, at least 1. A single step has the first row.
 
         Returns
         -------
@@ -162,7 +163,7 @@ class DistillationProcess:
         return self._normalized(self.raw_at(np.array([t]), n_steps))[0]
 
     def raw_at(self, t: np.ndarray, n_steps: int) -> np.ndarray:
-        """Raw factors at several steps of a training of ``n_steps`` steps, shape (len(t), L).
+        """Return the raw factors at several steps of a training of ``n_steps`` steps.
 
         Parameters
         ----------
@@ -176,9 +177,9 @@ class DistillationProcess:
         return self._interpolated(self.raw, t, n_steps)
 
     def logit_term_at(self, t: np.ndarray, n_steps: int) -> np.ndarray | None:
-        """(lambda1, T) at several steps of a training of ``n_steps`` steps, shape (len(t), 2).
+        """Return (lambda1, T) at several steps of a training of ``n_steps`` steps.
 
-        Between the rows lambda1 and log T are interpolated, the coordinates they are learned in.
+        Interpolate lambda1 and log T between the rows: the search learns in these coordinates.
 
         Parameters
         ----------
@@ -187,18 +188,18 @@ class DistillationProcess:
 
         Returns
         -------
-        ndarray of shape (len(t), 2), or None where the process has none
+        ndarray of shape (len(t), 2), or None if the process has no ``logit_term``
         """
         if self.logit_term is None:
             return None
         return _from_log(self._interpolated(_to_log(self.logit_term), t, n_steps))
 
-    def _interpolated(self, rows, t, n_steps):
+    def _interpolated(self, rows: np.ndarray, t: np.ndarray, n_steps: int) -> np.ndarray:
         place = np.asarray(t) * ((len(self) - 1) / max(1, n_steps - 1))
         return np.stack([np.interp(place, np.arange(len(self)), column) for column in rows.T], axis=1)
 
     @ordinary_torch()
-    def _normalized(self, raw):
+    def _normalized(self, raw: np.ndarray) -> np.ndarray:
         normalize = NORMALIZATIONS[self.normalization](self.g)
         return normalize(torch.as_tensor(np.asarray(raw, dtype=np.float64))).numpy()
 
@@ -206,13 +207,13 @@ class DistillationProcess:
     # Another task
 
     def fitted_to(self, pathways: Sequence[Pathway]) -> DistillationProcess:
-        """The process with its columns in the order of another task's pathways.
+        """Return the process with its columns in the order of another task's pathways.
 
         Parameters
         ----------
         pathways : sequence of Pathway
-            They match by teacher stage, student stage and transform; layers and channels may
-            differ.
+            Pathways of the other task. They are matched by teacher stage, student stage and
+            transform; layers and channels may differ.
 
         Returns
         -------
@@ -221,7 +222,7 @@ class DistillationProcess:
         Raises
         ------
         ValueError
-            If they are not the same pathways; the message lists both.
+            If the pathways are not the same; the message lists both.
         """
         own, wanted = [p.key for p in self.pathways], [p.key for p in pathways]
         if sorted(own) != sorted(wanted):
@@ -244,36 +245,26 @@ class DistillationProcess:
     # Files
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write it to a file, which holds no code.
+        """Write the process to a file that holds no code.
 
         Parameters
         ----------
         path : str or path-like
-            Usually ends in ``.npz``; a file that is there is replaced, at once or not at all.
+            Path of the file, by custom with the suffix ``.npz``. An existing file is replaced
+            completely or not at all.
 
         Raises
         ------
         OSError
-            If the file cannot be written, as on a full disk. What was there is there still.
+            If the file cannot be written, as on a full disk. An existing file then stays.
         """
-        about = {
-            "format": 1 if self.logit_term is None else 2,
-            "pathways": [pathway._asdict() for pathway in self.pathways],
-            "normalization": self.normalization,
-            "g": self.g,
-            "settings": self.settings,
-            "versions": self.versions,
-        }
-        arrays: dict[str, Any] = {"raw": self.raw, "about": np.array(json.dumps(about))}
-        if self.logit_term is not None:
-            arrays["logit_term"] = self.logit_term
-        buffer = io.BytesIO()
-        np.savez(buffer, **arrays)
-        write_file(path, [buffer.getbuffer()])
+        about, arrays = process_content(self)
+        about = {"format": 1 if self.logit_term is None else 2} | about
+        write_file(path, [dump_arrays(arrays | {"about": np.array(json.dumps(about))})])
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:
-        """Read a file that :meth:`save` has written; no code in it is run.
+        """Read a file that :meth:`save` has written, without running any code in it.
 
         Parameters
         ----------
@@ -286,24 +277,77 @@ class DistillationProcess:
         Raises
         ------
         OSError
-            If there is no such file, or it cannot be read.
+            If the file does not exist or cannot be read.
         ValueError
-            If it holds something else, or asks for more memory than a file of its length may.
+            If the file holds no process, or asks for more memory than its length allows.
         """
         try:
-            arrays = arrays_of(Path(path).read_bytes())
-            about = parsed_json(str(arrays["about"]))
+            arrays = load_arrays(Path(path).read_bytes())
+            about = parsed_json(str(arrays.pop("about")))
             if about.pop("format") not in _FORMATS:
                 raise ValueError("it is of a later version of this library")
-            pathways = [Pathway(**fields) for fields in about.pop("pathways")]
-            return cls(arrays["raw"], pathways, logit_term=arrays.get("logit_term"), **about)
+            return process_of_content(about, arrays, cls)
         except OSError:
             raise
-        except Exception as error:  # what an arbitrary file makes of the reader is not foreseeable
+        except Exception as error:  # the reader may raise any error for an arbitrary file
             raise ValueError(
                 f"{path} holds no distillation process ({type(error).__name__}: {error}). Give a file that "
                 "DistillationProcess.save has written."
             ) from error
+
+
+def process_content(process: DistillationProcess) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return the values, in the forms of ``JSON_VALUES``, and the arrays that a file of a process holds.
+
+    Raises
+    ------
+    Unserializable
+        If JSON has no form for a setting.
+    """
+    about = {
+        "pathways": [pathway._asdict() for pathway in process.pathways],
+        "normalization": process.normalization,
+        "g": process.g,
+        "settings": {name: JSON_VALUES.encode(value) for name, value in process.settings.items()},
+        "versions": process.versions,
+    }
+    arrays = {"raw": process.raw}
+    if process.logit_term is not None:
+        arrays["logit_term"] = process.logit_term
+    return about, arrays
+
+
+def process_of_content(
+    about: Mapping[str, Any], arrays: Mapping[str, np.ndarray], cls: type[ProcessT]
+) -> ProcessT:
+    """Make a process, of class ``cls``, from the result of :func:`process_content`.
+
+    Raises
+    ------
+    ContentError
+        If a pathway is none.
+    Exception
+        Of any type, if the content is wrong otherwise.
+    """
+    about = dict(about)
+    pathways = [pathway_of_content(fields) for fields in about.pop("pathways")]
+    settings = {name: JSON_VALUES.decode(form) for name, form in about.pop("settings", {}).items()}
+    return cls(arrays["raw"], pathways, logit_term=arrays.get("logit_term"), settings=settings, **about)
+
+
+def pathway_of_content(fields: Any) -> Pathway:
+    """Make a pathway from its fields in a file.
+
+    Raises
+    ------
+    ContentError
+        If the fields have wrong types.
+    """
+    pathway = Pathway(**fields)
+    types = [str] * 3 + [int] * 4
+    if [type(value) for value in pathway] != types or min(pathway[3:]) < 0:
+        raise ContentError(f"a pathway {str(fields)[:200]}")
+    return pathway
 
 
 def _checked_logit_term(logit_term: Any, n_steps: int) -> np.ndarray:
@@ -318,17 +362,12 @@ def _checked_logit_term(logit_term: Any, n_steps: int) -> np.ndarray:
     return rows
 
 
-def _to_log(logit_term):
+def _to_log(logit_term: np.ndarray) -> np.ndarray:
     return np.stack([logit_term[:, 0], np.log(logit_term[:, 1])], axis=1)
 
 
-def _from_log(logit_term):
+def _from_log(logit_term: np.ndarray) -> np.ndarray:
     return np.stack([logit_term[:, 0], np.exp(logit_term[:, 1])], axis=1)
-
-
-def _plain(value: Any) -> Any:
-    """A number of NumPy's as Python's, which JSON has a form for."""
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _running_versions() -> dict[str, str]:
@@ -338,21 +377,21 @@ def _running_versions() -> dict[str, str]:
 def retraining_weights(
     process: DistillationProcess | None, n_steps: int, weights: str, tau: float | None, n_pathways: int
 ) -> np.ndarray:
-    """α of each pathway at each step of a retraining; 0 where it is not computed.
+    """Return the weights α of all pathways at all steps of a retraining; 0 for pathways left out.
 
     Parameters
     ----------
     process : DistillationProcess or None
-        None with "equal".
+        The process to follow. None with ``weights="equal"``.
     n_steps : int
-        Of the retraining.
+        Number of steps of the retraining.
     weights : {"process", "equal", "final", "mean", "reversed"}
-        The process; 1/L each; its last weights throughout; each pathway's mean over time, the
-        steps at which it is not computed counting as 0, so that the strength is the same; the
-        process backwards.
+        "process": the process. "equal": 1/L each. "final": the last weights at all steps. "mean": the
+        mean of each pathway over time, with 0 for the steps at which it is left out, which keeps the
+        overall strength. "reversed": the process backwards.
     tau : float or None
-        A pathway is not computed where its raw factor is at most this; the others are not
-        renormalised. None: all are computed.
+        Threshold: a pathway is left out where its raw factor is at most this. The other weights are
+        not renormalised. None: no pathway is left out.
     n_pathways : int
 
     Returns
@@ -376,16 +415,16 @@ def retraining_weights(
 
 
 def retraining_logit_term(process: DistillationProcess, n_steps: int, weights: str) -> np.ndarray:
-    """(lambda1, T) at each step of a retraining, replaced as the weights of pathways are.
+    """Return (lambda1, T) at all steps of a retraining, as :func:`retraining_weights` does for weights.
 
     Parameters
     ----------
     process : DistillationProcess
-        With a ``logit_term``.
+        A process with a ``logit_term``.
     n_steps : int
-        Of the retraining.
+        Number of steps of the retraining.
     weights : {"process", "final", "mean", "reversed"}
-        "mean": of lambda1 and of log T over time.
+        As for :func:`retraining_weights`; "mean" is the mean of lambda1 and of log T over time.
 
     Returns
     -------

@@ -1,7 +1,7 @@
 """Transforms of a student's feature map to the shape of a teacher's (Deng et al., Fig. 4).
 
-Called with the student's map and the teacher's size, (H, W); learned with the student, but no
-part of it.
+A transform is called with the student's map and the teacher's size (H, W). It is trained together
+with the student and is not part of it.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# More channels than this are not needed in between.
+# Largest number of channels between the convolutions.
 _WIDEST = 512
 
-# Makes a transform for maps of so many channels: the student's, the teacher's.
-Maker = Callable[[int, int], nn.Module]
+# Makes a transform, given the numbers of channels of the student's and the teacher's map.
+TransformFactory = Callable[[int, int], nn.Module]
 
 
 class Gate(nn.Module):
-    """Each pixel times a number that is learned from it: x · conv1×1(x), without sigmoid (Fig. 4b)."""
+    """Multiply each pixel by a 1×1 convolution of it: x · conv1×1(x), without sigmoid (Fig. 4b)."""
 
     def __init__(self, channels: int):
         super().__init__()
         self.conv = nn.Conv2d(channels, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """A map of the shape of x."""
+        """Return a map of the shape of x."""
         return x * self.conv(x)
 
 
@@ -35,7 +35,7 @@ def _resized(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _normalised_convolution(c_in: int, c_out: int, kernel: int) -> nn.Sequential:
-    # No bias: batch normalisation would take it out.
+    # No bias: batch normalisation would subtract it.
     return nn.Sequential(
         nn.Conv2d(c_in, c_out, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(c_out)
     )
@@ -47,7 +47,7 @@ class Conv1(nn.Module):
     Parameters
     ----------
     c_in, c_out : int
-        Channels of the student's and of the teacher's map.
+        Numbers of channels of the student's and the teacher's map.
     """
 
     def __init__(self, c_in: int, c_out: int):
@@ -55,20 +55,20 @@ class Conv1(nn.Module):
         self.match = _normalised_convolution(c_in, c_out, 1)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        """A map of shape (B, c_out, *size)."""
+        """Return a map of shape (B, c_out, *size)."""
         return _resized(self.match(x), size)
 
 
 class Conv2(nn.Module):
-    """1×1 convolution, batch normalisation, gate, resize, then a 3×3 convolution with another.
+    """1×1 convolution, batch normalisation, gate, resize, 3×3 convolution, batch normalisation.
 
     Parameters
     ----------
     c_in, c_out : int
-        Channels of the student's and of the teacher's map.
+        Numbers of channels of the student's and the teacher's map.
     """
 
-    middle = 0  # 3×3 convolutions before the last one
+    middle = 0  # number of 3×3 convolutions before the last one
 
     def __init__(self, c_in: int, c_out: int):
         super().__init__()
@@ -78,7 +78,7 @@ class Conv2(nn.Module):
         self.match = nn.Sequential(*between, _normalised_convolution(mid, c_out, 3))
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        """A map of shape (B, c_out, *size)."""
+        """Return a map of shape (B, c_out, *size)."""
         return self.match(_resized(self.gate(self.narrow(x)), size))
 
 
@@ -88,5 +88,5 @@ class Conv3(Conv2):
     middle = 1
 
 
-# By the names that ``DistProClassifier(transforms=...)`` takes.
-TRANSFORMS: dict[str, Maker] = {"conv1": Conv1, "conv2": Conv2, "conv3": Conv3}
+# The names that ``DistProClassifier(transforms=...)`` takes.
+TRANSFORMS: dict[str, TransformFactory] = {"conv1": Conv1, "conv2": Conv2, "conv3": Conv3}

@@ -1,1 +1,1 @@
-"""Messages that name the argument and suggest a mend."""
+"""Error messages that name the argument and suggest a remedy."""

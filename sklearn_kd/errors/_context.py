@@ -1,11 +1,12 @@
-"""Refusals of scikit-learn's and NumPy's, told with the name of the argument."""
+"""Add the argument's name and a remedy to messages of scikit-learn and NumPy."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Remedies for messages that state none.
+# Remedies for messages that state none, by a part of the message.
 _REMEDIES = {
     "could not convert string": (
         ". Encode words as numbers, as by sklearn.preprocessing.OneHotEncoder in a pipeline."
@@ -17,17 +18,21 @@ _REMEDIES = {
 
 
 @contextmanager
-def naming(name: str):
-    """Prefix ValueErrors and TypeErrors raised inside with the argument's name, unless they have it.
+def error_context(name: str) -> Iterator[None]:
+    """Prefix ValueErrors and TypeErrors raised inside with the argument's name, unless they contain it.
 
-    scikit-learn's own message stays, since users know it. Behind it stands what to do, where
-    it does not say so itself.
+    The message itself stays, since users know it; a remedy follows if it states none.
+
+    Parameters
+    ----------
+    name : str
+        Of the argument.
     """
     try:
         yield
     except (ValueError, TypeError) as error:
         named = re.search(rf"\b{name}\b", str(error)) is not None
-        remedy = next((own for found, own in _REMEDIES.items() if found in str(error)), "")
+        remedy = next((own for text, own in _REMEDIES.items() if text in str(error)), "")
         if named and not remedy:
             raise
         kind = TypeError if isinstance(error, TypeError) else ValueError

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 
 
-def nearest(name: str, known) -> str:
-    """Ask whether the nearest known name was meant; an empty string where none is near."""
+def did_you_mean(name: object, known: Iterable[object]) -> str:
+    """Return a question with the closest known name, after a space; an empty string if none is close.
+
+    Examples
+    --------
+    >>> from sklearn_kd.errors._did_you_mean import did_you_mean
+    >>> did_you_mean("hyperop", ["linear", "hyperopt"])
+    " Did you mean 'hyperopt'?"
+    """
     matches = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
     return f" Did you mean {matches[0]!r}?" if matches else ""

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 from torch import Tensor, nn
 
 from sklearn_kd.inputs._batches import augmented
 from sklearn_kd.runtime._random_state import preserved_random_state
-from sklearn_kd.students._students import check_student_output
+from sklearn_kd.students._checks import check_student_output
 
 
-def checked_augmentation(augment, teacher, samples: Tensor, student: nn.Module, classes) -> tuple | None:
+def checked_augmentation(
+    augment: Callable[[Tensor], Tensor] | None,
+    teacher: Any,
+    samples: Tensor,
+    student: nn.Module,
+    output_labels: np.ndarray,
+) -> tuple[Callable, Callable | None] | None:
     """Return ``augment`` and the teacher to ask about its output, tried on some samples; None for None.
 
     Raises
@@ -22,10 +32,10 @@ def checked_augmentation(augment, teacher, samples: Tensor, student: nn.Module, 
     with preserved_random_state(samples.device):
         made = augmented(augment, samples)
     try:
-        check_student_output(student, made, len(classes))
+        check_student_output(student, made, len(output_labels))
     except ValueError as error:
         raise ValueError(f"What augment makes does not suit the student: {error}") from error
-    ask = None if teacher is None else teacher.on(samples.device, classes)
+    ask = None if teacher is None else teacher.on(samples.device, output_labels)
     if ask is not None:
         with preserved_random_state(samples.device):
             ask(made)

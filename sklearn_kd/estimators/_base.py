@@ -1,60 +1,32 @@
-"""The base of the estimators: strategy, split, teacher, student, prediction."""
+"""The base of the estimators: copies, device, student, prediction."""
 
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable
-from functools import partial, wraps
 from os import PathLike
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from sklearn.base import ClassifierMixin
-from sklearn.metrics import accuracy_score
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
-from skorch import NeuralNet
 from skorch.history import History
+from torch import Tensor
 
-from sklearn_kd._sklearn_compat import CallbackSupportMixin, clone_by_parameters
-from sklearn_kd.checkpointing._checkpoints import Checkpoints
-from sklearn_kd.checkpointing._file import checked_folder
-from sklearn_kd.checkpointing._fingerprint import digest_of, parameters_of, samples_of
-from sklearn_kd.estimators._callback_checks import check_monitors, check_schedules
+from sklearn_kd._sklearn_compat import CallbackSupportMixin, VisualBlock, clone_by_parameters
 from sklearn_kd.estimators._html import parts_block
-from sklearn_kd.estimators._named_objects import named_object
+from sklearn_kd.estimators._prediction import iter_logits, student_logits
+from sklearn_kd.estimators._routed_parameters import RoutedParameters, loader_settings
 from sklearn_kd.inputs._arrays import from_torch
-from sklearn_kd.inputs._data import (
-    DistillationData,
-    LoadedData,
-    SplitData,
-    as_tensor,
-    describe_allocations,
-    split_rows,
-)
-from sklearn_kd.inputs._torch_datasets import DatasetRows, is_dataset, read
-from sklearn_kd.inputs._validation import CheckedRows
-from sklearn_kd.losses._targets import Targets
-from sklearn_kd.meta import STRATEGIES, Linear, Strategy
+from sklearn_kd.inputs._torch_datasets import is_dataset
+from sklearn_kd.meta import STRATEGIES, Strategy
 from sklearn_kd.persistence._export import export_student
 from sklearn_kd.persistence._save_load import StateFunctions, load_estimator, save_estimator
 from sklearn_kd.runtime._devices import checked_device
-from sklearn_kd.runtime._global_lock import turn
-from sklearn_kd.runtime._memory import (
-    explain_out_of_memory,
-    format_mebibytes,
-    format_weights_size,
-    memory_advice,
-)
-from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.runtime._torch_modes import ordinary_torch
-from sklearn_kd.students._students import build_student, check_student, in_float32
-from sklearn_kd.teachers._adapters import make_teacher, without_training
-from sklearn_kd.teachers._logit_checks import name_of, naming_rows, refuse_wrong_numbers
-from sklearn_kd.teachers._networks import NetworkTeacher
-from sklearn_kd.training._divergence import refuse_overflow
+from sklearn_kd.tasks._classification import Classification
+from sklearn_kd.teachers._registry import comes_trained, without_training
 from sklearn_kd.training._execution import EXECUTIONS, Execution
 
 if TYPE_CHECKING:
@@ -64,84 +36,55 @@ if TYPE_CHECKING:
 
     from sklearn_kd.training._net import TrainingNet
 
-# Rows per forward pass where nothing is learned.
-PREDICTION_BATCH = 1024
 
+class BaseDistiller(CallbackSupportMixin, RoutedParameters):
+    """Base of the estimators, which add ``__init__``, ``fit`` and the methods of their task."""
 
-class Seeds(NamedTuple):
-    """One seed per use, so that methods compared under one ``random_state`` are paired."""
-
-    split: int
-    teacher: int
-    student: int
-    training: int
-    train_batches: int
-    valid_batches: int
-    strategy: int
-
-    @classmethod
-    def draw(cls, random_state: int | np.random.RandomState | None) -> Seeds:
-        """Draw fresh seeds from an int, a RandomState or None."""
-        with turn():  # another thread that holds the turn may have seeded NumPy's global generator
-            rng = check_random_state(random_state)
-            return cls(*(int(seed) for seed in rng.randint(np.iinfo(np.int32).max, size=len(cls._fields))))
-
-
-def unharmed_by_failure(fit: Callable) -> Callable:
-    """Restore the estimator's attributes where ``fit`` fails, or is ended before it has trained."""
-
-    @wraps(fit)
-    def guarded(self, *args, **kwargs):
-        before = self.__dict__.copy()
-        try:
-            return fit(self, *args, **kwargs)
-        except BaseException:
-            self.__dict__.clear()
-            self.__dict__.update(before)
-            raise
-
-    return guarded
-
-
-class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
-    """Base of the estimators, which add ``__init__`` and ``fit``."""
+    teacher: Any
+    meta: str | Strategy
+    e1: int
+    e2: int
+    teacher_classes: Any
+    checkpoint_dir: Any
+    keep_teacher: bool
+    execution: str | Execution
+    device: Any
+    random_state: Any
 
     net_: TrainingNet
     teacher_: Any
     n_iter_: int
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+    classes_: np.ndarray
+    _sample_shape: tuple[int, ...]
 
     _state_functions: StateFunctions  # for save and load
-
-    # ----------------------------------------------------------------------------------
-    # Strategy
-
+    _task_type = Classification  # what kind of target y is
     _strategies = tuple(STRATEGIES)  # the names that ``meta`` may have
-    _executions = tuple(EXECUTIONS)
+    _executions = tuple(EXECUTIONS)  # the names that ``execution`` may have
+    _teacher_is_trained = False  # True: the teacher comes trained, of whatever kind it is
 
-    def _named_strategy(self) -> Strategy:
-        """Return the strategy that ``meta`` names, or a copy of the one it is."""
-        makers: dict[str, Callable[[], Strategy]] = {name: STRATEGIES[name] for name in self._strategies}
-        makers["linear"] = partial(Linear, e1=self.e1, e2=self.e2)
-        given = self._routed("meta")
-        own_cycle = [name for name in ("e1", "e2") if name in given and isinstance(self.meta, str)]
-        if own_cycle:
-            name = own_cycle[0]
-            raise TypeError(f"meta__{name} beside meta={self.meta!r}. Give {name}={given[name]!r} itself.")
-        return named_object("meta", self.meta, makers, given, "a Strategy from sklearn_kd.meta")
+    def _fitted_attributes(self, net: Any, plan: Any) -> dict[str, Any]:
+        """Return the fitted attributes of a fit that ends with this net."""
+        raise NotImplementedError
 
-    def _execution(self) -> Execution:
-        """Return the execution that ``execution`` names, or a copy of the one it is."""
-        makers = {name: partial(Execution.named, name) for name in self._executions}
-        otherwise = "a sklearn_kd.Execution"
-        return named_object("execution", self.execution, makers, self._routed("execution"), otherwise)
+    @property
+    def _task(self) -> Classification:
+        """What kind of target y was."""
+        return self._task_type.of_fitted(self)
+
+    def _device(self) -> torch.device:
+        """``device``, where "auto" is CUDA, then MPS, then the CPU."""
+        return checked_device(self.device)
 
     # ----------------------------------------------------------------------------------
     # Copies
 
-    def __sklearn_clone__(self):
-        # A trained network is shared by the clones: a copy costs memory in every fold, and
+    def __sklearn_clone__(self) -> BaseDistiller:
+        # Clones share a teacher that comes trained: a copy costs memory in every fold, and
         # a skorch net would be cloned into an unfitted one.
-        if not self._shares_teacher():
+        if not (self._teacher_is_trained or comes_trained(self.teacher)):
             return clone_by_parameters(self)
         without_teacher = copy.copy(self)
         without_teacher.teacher = None
@@ -149,251 +92,19 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
         clone.teacher = self.teacher
         return clone
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
         # Only once fitted: a search sends unfitted clones, which need it, to its workers.
         if not self.keep_teacher and hasattr(self, "net_"):
-            return state | {"teacher": self._untrained_teacher()}
+            teacher = None if self._teacher_is_trained else without_training(self.teacher)
+            return state | {"teacher": teacher}
         return state
 
-    def _shares_teacher(self) -> bool:
-        """Return whether clones are given the teacher itself."""
-        return isinstance(self.teacher, (torch.nn.Module, NeuralNet))
-
-    def _untrained_teacher(self):
-        """Return what takes the teacher's place in pickles with ``keep_teacher=False``."""
-        return without_training(self.teacher)
-
-    def _sk_visual_block_(self):
+    def _sk_visual_block_(self) -> VisualBlock:
         # What has been fitted says more than the parameter it was made from.
         fitted = getattr(self, "teacher_", None)
         student = self.student_ if hasattr(self, "net_") else self.student
         return parts_block(self.teacher if fitted is None else fitted, student, self._routed("student"))
-
-    # ----------------------------------------------------------------------------------
-    # Device
-
-    def _device(self) -> torch.device:
-        """``device``, where "auto" is CUDA, then MPS, then the CPU."""
-        return checked_device(self.device)
-
-    # ----------------------------------------------------------------------------------
-    # The data
-
-    def _split(self, codes, weight, strategy, valid_rows, seeds):
-        """Return the rows of D_train, and those of D_val where it is held out of X, else None."""
-        rows = np.arange(len(codes)) if weight is None else np.flatnonzero(weight)
-        if valid_rows is not None or not strategy.learns_from_validation:
-            return rows, None
-        rng = check_random_state(seeds.split)
-        train, held_out = split_rows(codes[rows], self._held_out_share(), rng, self._needs_no_validation)
-        return rows[train], rows[held_out]
-
-    def _split_data(self, given, strategy, seeds) -> tuple[SplitData, np.ndarray]:
-        """Return D_train and D_val of a training under ``strategy``, and which rows D_train has.
-
-        ``given``: X, codes, weights or None, and what :meth:`_checked_validation_rows` returned.
-        """
-        X, codes, weight, valid_rows = given
-        rows, held_out = self._split(codes, weight, strategy, valid_rows, seeds)
-        with self._memory_named("copying the data", lambda: self._rows_to_copy(X)):
-            train = self._as_data(X[rows], codes[rows], at(weight, rows), seeds.train_batches)
-            if held_out is not None:
-                valid_rows = X[held_out], codes[held_out], at(weight, held_out)
-            if valid_rows is None:
-                return SplitData(train, None), rows
-            X_val, codes, weight = valid_rows
-            return SplitData(train, self._as_data(X_val, codes, weight, seeds.valid_batches)), rows
-
-    _needs_no_validation = "a meta that does not learn from D_val, such as 'naive'"
-
-    def _held_out_share(self) -> float:
-        """Share of the rows held out as D_val."""
-        return self.validation_fraction
-
-    def _as_data(self, X, codes, weight, seed) -> DistillationData:
-        device = self._device()
-        if weight is not None:
-            weight = as_tensor((weight / weight.mean()).astype(np.float32), device)
-        targets = Targets(as_tensor(codes, device), None, weight)
-        if isinstance(X, DatasetRows):
-            return LoadedData(X, targets, seed)
-        return DistillationData(as_tensor(X, device), targets, seed)
-
-    # ----------------------------------------------------------------------------------
-    # Memory
-
-    def _memory_named(self, doing: str, held: Callable[[], str], *ways: str):
-        """Names batch size, what is held, and what needs less, where memory runs out inside."""
-
-        def situation():
-            return f"batch_size={self.batch_size} and {held()}"
-
-        ways = ways or ("X as a Dataset, whose rows are copied batch by batch",)
-        return explain_out_of_memory(doing, situation, memory_advice(self._device(), *ways))
-
-    def _rows_to_copy(self, X) -> str:
-        logits = 4 * len(X) * len(self.classes_)
-        return (
-            f"data of {format_mebibytes(getattr(X, 'nbytes', 0))} to be copied to {self._device()}, where "
-            f"cached teacher logits will take {format_mebibytes(logits)}"
-        )
-
-    # ----------------------------------------------------------------------------------
-    # Checkpoints
-
-    def _checkpoints(self, given, logits: np.ndarray | None, *seeds: Seeds) -> Checkpoints:
-        """Open this fit's checkpoints, which may hold other seeds; ``given`` as for :meth:`_split_data`."""
-        folder = checked_folder(self.checkpoint_dir)
-        if folder is None:
-            return Checkpoints(None, "", seeds, False)
-        X, codes, weight, valid_rows = given
-        sets = {"iterator_train": X, "iterator_valid": None if valid_rows is None else valid_rows[0]}
-        rows = [
-            samples_of(own, self._routed(part).get("collate_fn")) if isinstance(own, DatasetRows) else own
-            for part, own in sets.items()
-        ]
-        # None draws others in each process, and means the same fit; a RandomState means a fit for
-        # each of its states.
-        is_open = self.random_state is None
-        digest = digest_of(
-            estimator=type(self),
-            parameters=parameters_of(self),
-            seeds=None if is_open else seeds,
-            device=str(self._device()),
-            rows=rows,
-            n_rows=len(X),
-            codes=[codes, None if valid_rows is None else valid_rows[1]],
-            classes=self.classes_,
-            weight=weight,
-            logits=logits,
-            before=[self.student_, self.n_iter_] if self._continues() else None,
-        )
-        return Checkpoints(folder, digest, seeds, is_open)
-
-    # ----------------------------------------------------------------------------------
-    # Teacher, student and callbacks
-
-    def _continues(self):
-        """Return whether this fit continues the last one."""
-        return self.warm_start and hasattr(self, "net_")
-
-    def _checked_teacher(self, strategy, logits, loaded, stated):
-        """Wrap the teacher; None where none is needed. ``stated`` are the classes of its columns."""
-        if not strategy.needs_teacher:
-            return None
-        if logits is not None and self.augment is not None:
-            raise ValueError(
-                "teacher_logits are of the rows as they are, not of what augment makes of them. Give a "
-                "network as teacher (nn.Module, skorch), which is asked about each augmented batch, "
-                "or set augment=None."
-            )
-        if logits is not None:
-            if self.teacher is not None:
-                warnings.warn(
-                    f"teacher_logits take the place of {name_of(self.teacher)}, which is not used. Set "
-                    "teacher=None, or leave teacher_logits out to have it asked.",
-                    UserWarning,
-                    stacklevel=2,
-                )
-            return None
-        if self.teacher is None:
-            raise ValueError(
-                "teacher=None leaves nothing to distil. Give a teacher, give teacher_logits to "
-                "fit, or set meta='none' to train on the labels alone."
-            )
-        teacher = make_teacher(self.teacher, stated)
-        if (loaded or self.augment is not None) and not isinstance(teacher, NetworkTeacher):
-            mend = "give fit arrays, or teacher_logits." if self.augment is None else "set augment=None."
-            raise ValueError(
-                f"teacher {type(self.teacher).__name__} takes arrays, and cannot be asked batch by batch, "
-                f"as {'X is a Dataset' if self.augment is None else 'augment'} requires. Give a network as "
-                f"teacher (nn.Module, skorch), or {mend}"
-            )
-        return teacher
-
-    def _cached_answers(self, teacher, train, rows, X, y, weight, seed):
-        """Compute the teacher's logits of D_train, once; a classifier is fitted on (X, y) first.
-
-        ``rows``: which rows of the whole X these are, for messages.
-        """
-        ways = "teacher_logits, computed in parts beforehand", "a smaller batch_size with X as a Dataset"
-        asking = self._memory_named("asking the teacher", lambda: describe_allocations([train]), *ways)
-        with asking, naming_rows(rows):
-            logits = self._asked(teacher, train, X, y, weight, seed)
-            refuse_wrong_numbers(logits, name_of(self.teacher))
-        return logits
-
-    def _asked(self, teacher, train, X, y, weight, seed):
-        if isinstance(train, LoadedData):
-            ask = teacher.on(train.device, self.classes_)
-            # A Dataset may draw from the global generators.
-            with preserved_random_state(train.device, seed):
-                batches = read(train.rows, **self._loader_settings("iterator_train"))
-                return torch.cat([ask(x.to(train.device).float()) for x, _, _ in batches])
-        with teacher.drawing_from(seed, train.device):
-            teacher.fit(X, y, sample_weight=weight, rng=check_random_state(seed))
-        with teacher.drawing_from(seed, train.device):
-            return teacher.logits(X, train.X, self.classes_, PREDICTION_BATCH)
-
-    def _initial_student(self, X, seeds):
-        """Build the student, or take the last one if warm, and check it on two samples."""
-        n_classes = len(self.classes_)
-        # Inside, so that weights which are made in the first forward pass are drawn from the seed too.
-        with preserved_random_state(X.device, seeds.student):
-            if self._continues():
-                student = self.student_
-            else:
-                params = self._routed("student")
-                student = build_student(self.student, params, tuple(X.shape[1:]), n_classes)
-            student = in_float32(student.to(X.device), X[:2])
-            made_by = None if isinstance(self.student, torch.nn.Module) else self.student
-            check_student(student, X[:2], n_classes, made_by)
-        return student
-
-    def _who_trains(self) -> str:
-        """Return what messages call the training of the student that is kept."""
-        return f"meta={self.meta!r}"
-
-    def _check_single_rows(self, student, X, valid):
-        """Refuse batches of one row where the student cannot train on them."""
-        train_size = self._routed("iterator_train").get("batch_size", self.batch_size)
-        if train_size != 1 and (valid is None or len(valid) > 1):
-            return
-        try:
-            with preserved_random_state(X.device), torch.no_grad():
-                copy.deepcopy(student).train()(X[:1])
-        except ValueError as error:
-            raise ValueError(
-                f"{'batch_size=1' if train_size == 1 else 'D_val has 1 row'}, but the student needs at "
-                f"least two rows in a batch, as batch normalisation does: {error}"
-            ) from error
-
-    def _check_rows_alone(self, student, samples, n_rows):
-        """Refuse ``hypergradient_rows`` where a row's logits depend on the rest of its batch."""
-        if n_rows is None:
-            return
-        size = self._routed("iterator_train").get("batch_size", self.batch_size)
-        # A batch of rows that all differ, made of a few.
-        batch = samples.repeat(size, *[1] * (samples.ndim - 1))[:size]
-        batch *= torch.linspace(0.5, 1.5, size, device=batch.device).reshape(-1, *[1] * (samples.ndim - 1))
-        student, some = copy.deepcopy(student).train(), slice(n_rows)
-
-        def logits(rows):
-            with preserved_random_state(batch.device, seed=0), torch.no_grad():
-                return student(rows)[some]
-
-        if not torch.allclose(logits(batch), logits(batch[some]), rtol=1e-3, atol=1e-5):
-            raise ValueError(
-                f"meta__hypergradient_rows={n_rows}, but in training the student's logits of "
-                "a row depend on the rest of the batch, as with batch normalisation. Set "
-                "meta__hypergradient_rows=None."
-            )
-
-    def _check_callbacks(self, net, data, n_batches):
-        """Refuse callbacks that watch what is not recorded, or whose schedules end too early."""
-        check_monitors(net, net.recorded, data.valid is not None, self._who_trains())
-        check_schedules(net, n_batches)
 
     # ----------------------------------------------------------------------------------
     # What is fitted, and prediction
@@ -411,33 +122,35 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
         return self.net_.history
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the fitted estimator to a file that holds tensors and JSON, and no code.
+        """Write the fitted estimator to a file of tensors and JSON, which holds no code.
 
-        In it is what prediction needs, the student's weights, the labels and the names of the
-        features, and what a look back needs, the path, the history and the parameters. Not in it
-        are the teacher, the optimizer's state, parameters that are objects or functions, such as
-        ``augment`` and ``callbacks``, and those that belong to the machine, ``checkpoint_dir`` and
-        ``num_workers``. A warning tells of those that were given.
+        The file has the student's weights, the labels, the names of the features, the path, the history
+        and the parameters. It does not have the teacher, the optimizer's state, parameters that are
+        objects or functions, such as ``augment`` and ``callbacks``, nor those that belong to the
+        machine, ``checkpoint_dir`` and ``num_workers``. A warning names the parameters that were set
+        and are not saved.
 
-        The file is read back before it takes the place of an older one.
+        The new file is loaded, as a check, before it replaces an older one.
 
         Parameters
         ----------
         path : str or path-like
-            Ends in ``.safetensors``. A file that is there is replaced, at once or not at all.
+            Must end in ``.safetensors``. An existing file is replaced, at once or not at all.
 
         Raises
         ------
         NotFittedError
             If the estimator has not been fitted.
         ValueError
-            If the suffix is another one, or what would be written could not be loaded again, as
-            where ``student`` is no longer what was fitted.
+            If the suffix is another one, or the file could not be loaded again, for example because
+            ``student`` has been changed since the fit.
         TypeError
-            If JSON has no form for the labels, as for dates, or the student has a state that is no
+            If JSON has no form for the labels, such as dates, or a part of the student's state is no
             tensor.
+        OSError
+            If the file cannot be written. An older file is still there.
         ImportError
-            If safetensors is missing; ``sklearn-kd[export]`` brings it.
+            If safetensors is not installed; ``pip install sklearn-kd[export]`` installs it.
 
         See Also
         --------
@@ -466,41 +179,45 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
         student: torch.nn.Module | Callable[..., torch.nn.Module] | None = None,
         **params: Any,
     ) -> Self:
-        """Read a file that :meth:`save` has written; no code in it is run, and none is imported.
+        """Load an estimator from a file of :meth:`save`, without running or importing code from it.
 
-        What is loaded predicts as what was saved, bit by bit on the same device and versions. It
-        has no teacher: ``teacher_`` is None, and to fit it again, or on with ``warm_start=True``,
-        give one as ``teacher``. Where a later fit writes its checkpoints, and in how many processes
-        it reads and trains, no file decides: ``checkpoint_dir``, ``num_workers`` and ``n_jobs`` are
-        not taken from it.
+        The loaded estimator predicts as the saved one did: to the bit on the same device with the same
+        versions. It has no teacher: ``teacher_`` is None. To fit it again, or to continue with
+        ``warm_start=True``, pass one as ``teacher``. ``checkpoint_dir``, ``num_workers`` and ``n_jobs``
+        are never taken from a file, so that no file decides where a later fit writes and how many
+        processes it starts.
 
         Parameters
         ----------
         path : str or path-like
         student : nn.Module class or instance, function, or None, default=None
-            None: the class of this library that the file names. Any other student is the
-            caller's to give, as to the estimator: a class or a function is called with the
-            ``student__*`` in the file, an instance is copied. Its weights are the file's.
+            None: the class of this library that the file names. Any other student must be given, as to
+            the constructor: a class or a function is called with the ``student__*`` in the file, an
+            instance is copied. The weights come from the file.
         **params
-            Parameters in place of those in the file, such as ``device="cpu"``, and those that
-            are not in it: ``teacher``, ``augment``, ``callbacks``.
+            Parameters that replace those in the file, such as ``device="cpu"``, and those that are not
+            in it: ``teacher``, ``augment``, ``callbacks``.
 
         Returns
         -------
         estimator
-            Fitted, of this class.
+            A fitted instance of this class.
 
         Raises
         ------
         OSError
             If the file cannot be read.
         ValueError
-            If it is no such file, is damaged, of a later format or of another estimator, or if
-            the student is missing or does not fit it; the message says what was found.
+            If it is another kind of file, is damaged, has a later format, holds another estimator, or
+            if the student is missing or does not fit the weights; the message says what was found.
         TypeError
-            If a parameter is not known, or ``student`` is none.
+            If a parameter is unknown, or ``student`` cannot be one.
         ImportError
-            If safetensors is missing; ``sklearn-kd[export]`` brings it.
+            If safetensors is not installed; ``pip install sklearn-kd[export]`` installs it.
+
+        See Also
+        --------
+        save : Writes the file, with an example.
         """
         return load_estimator(cls, path, cls._state_functions, student=student, params=params)
 
@@ -564,6 +281,49 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
         """
         export_student(self.student_, path, self.classes_, self._sample_shape)
 
+    def _logits(self, X: Any) -> Tensor:
+        """Return the student's logits of all rows, on the CPU."""
+        check_is_fitted(self, "net_")
+        return student_logits(self, X, loader_settings(self, "iterator_valid"))
+
+    @ordinary_torch()
+    def predict(self, X: ArrayLike | Dataset) -> np.ndarray:
+        """The label of the largest logit.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, ...), or Dataset
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+        """
+        logits = self._logits(X)
+        return self._task.predictions(logits)
+
+    @ordinary_torch()
+    def _score(self, X: Any, y: Any, sample_weight: Any) -> float:
+        """Score the predictions for X; where y is None the targets are read from X, a Dataset."""
+        y, sample_weight = from_torch(y, "y"), from_torch(sample_weight, "sample_weight")
+        if y is not None or not is_dataset(X):
+            return self._task.score(y, self.predict(X), sample_weight)
+        check_is_fitted(self, "net_")
+        task, loader = self._task, loader_settings(self, "iterator_valid")
+        answers = [
+            (task.predictions(logits), np.asarray(from_torch(labels, "The labels in X")))
+            for logits, labels in iter_logits(self, X, loader, labelled=True)  # read once for both
+        ]
+        predicted, labels = (np.concatenate(parts) for parts in zip(*answers, strict=True))
+        return task.score(labels, predicted, sample_weight)
+
+
+class ClassifierMethods(ClassifierMixin):
+    """Methods that a classifier has beside those of every estimator; stands in front of the base."""
+
+    _logits: Any
+    _task: Any
+    _score: Any
+
     @ordinary_torch()
     def predict_proba(self, X: ArrayLike | Dataset) -> np.ndarray:
         """Class probabilities: the softmax of the student's logits at temperature 1.
@@ -578,7 +338,8 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
         ndarray of shape (n_samples, n_classes), float32
             Columns in the order of ``classes_``.
         """
-        return torch.softmax(self._logits(X), dim=1).numpy()
+        logits = self._logits(X)
+        return self._task.probabilities(logits).numpy()
 
     @ordinary_torch()
     def predict_log_proba(self, X: ArrayLike | Dataset) -> np.ndarray:
@@ -594,58 +355,9 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
         ndarray of shape (n_samples, n_classes), float32
             Columns in the order of ``classes_``.
         """
-        return torch.log_softmax(self._logits(X), dim=1).numpy()
+        logits = self._logits(X)
+        return self._task.log_probabilities(logits).numpy()
 
-    def _logits(self, X):
-        """The student's logits of all rows, on the CPU."""
-        check_is_fitted(self, "net_")
-        if is_dataset(X):
-            return torch.cat([logits for logits, _ in self._answers(X)])
-        X = as_tensor(self._checked_samples(X))
-        net, batch_size = self.net_, max(self.batch_size, PREDICTION_BATCH)
-        net.module_.eval()
-        with self._predicting(batch_size), torch.inference_mode():
-            logits = torch.cat([net.module_(x.to(net.device)) for x in X.split(batch_size)]).float().cpu()
-        return refuse_overflow(logits)
-
-    def _predicting(self, n_rows):
-        """Names batches of ``n_rows`` rows where memory runs out inside."""
-        ways = f"X as a Dataset with iterator_valid__batch_size below {n_rows}", "fewer rows at a time"
-        doing, net = f"predicting in batches of {n_rows} rows", self.net_
-
-        def held():
-            weights = format_weights_size([net.module_])
-            return f"weights of {weights} on {net.device}; no teacher logits are cached"
-
-        return self._memory_named(doing, held, *ways)
-
-    def _answers(self, dataset, labelled=False):
-        """Yield (logits, labels or None) of a Dataset, a batch at a time."""
-        settings, net = self._loader_settings("iterator_valid"), self.net_
-        rows = DatasetRows(dataset, settings.get("collate_fn"))
-        self._check_sample_shape(rows, "X")
-        net.module_.eval()
-        for x, labels, _ in read(rows, labelled=labelled, **settings):
-            # Not around the loader: a Dataset may keep what it makes, to be trained on later.
-            with self._predicting(len(x)), torch.inference_mode():
-                logits = net.module_(x.to(net.device).float()).float().cpu()
-            yield refuse_overflow(logits), labels
-
-    def predict(self, X: ArrayLike | Dataset) -> np.ndarray:
-        """The label of the largest logit.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features) or (n_samples, ...), or Dataset
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-        """
-        codes = self.predict_proba(X).argmax(axis=1)
-        return self.classes_[codes]
-
-    @ordinary_torch()
     def score(
         self, X: ArrayLike | Dataset, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None
     ) -> float:
@@ -662,18 +374,4 @@ class BaseDistiller(ClassifierMixin, CallbackSupportMixin, CheckedRows):
         -------
         float
         """
-        y, sample_weight = from_torch(y, "y"), from_torch(sample_weight, "sample_weight")
-        if y is not None or not is_dataset(X):
-            return super().score(X, y, sample_weight)
-        check_is_fitted(self, "net_")
-        answers = [
-            (self.classes_[logits.argmax(dim=1)], np.asarray(from_torch(labels, "The labels in X")))
-            for logits, labels in self._answers(X, labelled=True)  # read once for both
-        ]
-        predicted, labels = (np.concatenate(parts) for parts in zip(*answers, strict=True))
-        return float(accuracy_score(labels, predicted, sample_weight=sample_weight))
-
-
-def at(values: Any, rows: Any) -> Any:
-    """Return ``values[rows]``, or None for None."""
-    return None if values is None else values[rows]
+        return self._score(X, y, sample_weight)

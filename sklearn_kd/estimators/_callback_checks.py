@@ -11,7 +11,7 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback, EpochScoring, LRScheduler, PassthroughScoring
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from sklearn_kd.errors._did_you_mean import nearest
+from sklearn_kd.errors._did_you_mean import did_you_mean
 
 # Types that scikit-learn's check of parameters accepts.
 CALLBACK_KINDS = [list, tuple, Callback, type, None]
@@ -54,7 +54,7 @@ def check_callback_names(net: NeuralNet, routed: Iterable[str]) -> None:
         if name.partition("__")[0] not in known:
             raise TypeError(
                 f"callbacks__{name}: there is no such callback."
-                f"{nearest(name.partition('__')[0], known)} There are {sorted(known)}."
+                f"{did_you_mean(name.partition('__')[0], known)} There are {sorted(known)}."
             )
 
 
@@ -91,7 +91,7 @@ def check_monitors(net: NeuralNet, recorded: Iterable[str], validated: bool, who
         known |= _recorded_by(callback, validated)
 
 
-def _monitor(callback) -> str | None:
+def _monitor(callback: Callback) -> str | None:
     """Return the name in the history that a callback watches, or None."""
     monitor = getattr(callback, "monitor", None)
     if isinstance(callback, LRScheduler) and callback.policy_ is not ReduceLROnPlateau:
@@ -99,7 +99,7 @@ def _monitor(callback) -> str | None:
     return monitor if isinstance(monitor, str) else None
 
 
-def _recorded_by(callback, validated: bool) -> set[str]:
+def _recorded_by(callback: Callback, validated: bool) -> set[str]:
     if isinstance(callback, EpochScoring):
         name = callback.name_
         return {name, f"{name}_best"} if validated or callback.on_train else set()
@@ -108,7 +108,7 @@ def _recorded_by(callback, validated: bool) -> set[str]:
     return {name for name in (getattr(callback, "event_name", None),) if name}
 
 
-def _refuse_monitor(callback, monitor: str, known: set[str], missing: bool, who: str) -> None:
+def _refuse_monitor(callback: Callback, monitor: str, known: set[str], missing: bool, who: str) -> None:
     kind = type(callback).__name__
     if missing:
         raise ValueError(
@@ -116,8 +116,9 @@ def _refuse_monitor(callback, monitor: str, known: set[str], missing: bool, who:
             "fit X_val and y_val, or monitor 'train_loss'."
         )
     raise ValueError(
-        f"callback {kind} monitors {monitor!r}, which is not recorded before it.{nearest(monitor, known)} "
-        f"It may monitor {sorted(known)}; an EpochScoring in front of it adds its name."
+        f"callback {kind} monitors {monitor!r}, which is not recorded before it."
+        f"{did_you_mean(monitor, known)} It may monitor {sorted(known)}; an EpochScoring in front of it "
+        "adds its name."
     )
 
 
@@ -138,7 +139,7 @@ def check_schedules(net: NeuralNet, n_batches: int) -> None:
             _check_schedule(net, callback, net.max_epochs * (1 if by_epoch else n_batches), n_batches)
 
 
-def _check_schedule(net, callback, n_steps: int, n_batches: int) -> None:
+def _check_schedule(net: NeuralNet, callback: LRScheduler, n_steps: int, n_batches: int) -> None:
     taken = 0
     try:
         with warnings.catch_warnings():

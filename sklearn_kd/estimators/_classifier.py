@@ -2,50 +2,29 @@
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from numbers import Integral, Real
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from sklearn.base import clone
 from torch import nn
 
-from sklearn_kd._sklearn_compat import Interval, StrOptions, safe_indexing, with_callbacks
-from sklearn_kd.checkpointing._trial_cache import TrialCache
-from sklearn_kd.errors._context import naming
-from sklearn_kd.estimators._augmentation import checked_augmentation
-from sklearn_kd.estimators._base import BaseDistiller, Seeds, at, unharmed_by_failure
-from sklearn_kd.estimators._callback_checks import CALLBACK_KINDS, check_callback_names, listed_callbacks
+from sklearn_kd._sklearn_compat import Interval, StrOptions, with_callbacks
+from sklearn_kd.estimators._base import BaseDistiller, ClassifierMethods
+from sklearn_kd.estimators._callback_checks import CALLBACK_KINDS
+from sklearn_kd.estimators._classifier_plan import checked_parameters, plan_distillation
 from sklearn_kd.estimators._classifier_state import CLASSIFIER_STATE
-from sklearn_kd.estimators._learned_nothing import convergence_message, warn_of_convergence, warn_of_scales
-from sklearn_kd.estimators._named_objects import named_object
-from sklearn_kd.estimators._plan import Run
-from sklearn_kd.estimators._unused_parameters import beside_strategy, warn_without_effect
-from sklearn_kd.inputs._data import SplitData, as_tensor
-from sklearn_kd.losses._distillation_loss import DistillationLoss, check_loss
-from sklearn_kd.losses._named import LOSSES
-from sklearn_kd.losses._objective import LogitObjective
-from sklearn_kd.meta import Fixed, StartContext, Strategy
-from sklearn_kd.meta._path import MetaparameterPath
-from sklearn_kd.meta._space import MetaparameterSpace
-from sklearn_kd.runtime._optimizers import OPTIMIZER_KINDS, optimizer_class
-from sklearn_kd.runtime._processes import warn_of_ranks
+from sklearn_kd.estimators._plan import publish, restore_on_failure, run_plan
+from sklearn_kd.estimators._preflight import validate
+from sklearn_kd.inputs._validation import Continued
+from sklearn_kd.losses._distillation_loss import DistillationLoss
+from sklearn_kd.meta import Strategy
+from sklearn_kd.runtime._optimizers import OPTIMIZER_KINDS
 from sklearn_kd.runtime._torch_modes import ordinary_torch
-from sklearn_kd.teachers._class_alignment import checked_teacher_classes, warn_if_out_of_order
-from sklearn_kd.teachers._given_logits import checked_logits
-from sklearn_kd.teachers._logit_checks import name_of, naming_rows
-from sklearn_kd.training._divergence import check_scale
 from sklearn_kd.training._execution import Execution
-from sklearn_kd.training._interrupts import end_interrupted
 from sklearn_kd.training._net import TrainingNet
-from sklearn_kd.training._sklearn_callbacks import FitReport
-from sklearn_kd.training._stacked import moves
-from sklearn_kd.training._trials import Trials, TrialsInterrupted
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -55,7 +34,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class DistilledClassifier(BaseDistiller):
+class DistilledClassifier(ClassifierMethods, BaseDistiller):
     """A small neural network trained on labels and a big model's answers together.
 
     The student minimises lambda1 · CE(labels) + (1 − lambda1) · s(T) · CE(teacher at T,
@@ -69,8 +48,9 @@ class DistilledClassifier(BaseDistiller):
         One of: a scikit-learn classifier with ``predict_proba``, of which a clone is fitted
         on D_train, the rows that the student trains on; a fitted one inside
         :class:`sklearn.frozen.FrozenEstimator`; a trained ``nn.Module`` that returns
-        logits; a fitted skorch net. None where ``fit`` is given ``teacher_logits``, or with
-        ``meta="none"``. Networks are shared by clones, not copied.
+        logits; a fitted skorch net; an object of a class that
+        :func:`~sklearn_kd.teachers.register_teacher` was given. None where ``fit`` is given
+        ``teacher_logits``, or with ``meta="none"``. Clones share a teacher that comes trained.
     student : nn.Module class or instance, or function that returns a module
         Maps float32 inputs to one logit per class, no softmax. A class or a function is called with
         the ``student__*`` parameters and, where its signature has them, ``in_features``,
@@ -320,7 +300,7 @@ class DistilledClassifier(BaseDistiller):
     # Fitting
 
     @ordinary_torch()
-    @unharmed_by_failure
+    @restore_on_failure
     @with_callbacks
     def fit(
         self,
@@ -371,124 +351,17 @@ class DistilledClassifier(BaseDistiller):
             If a parameter is misspelt, the teacher or the student is of no known kind, or a
             Dataset cannot be counted and indexed.
         """
-        run = self._prepared(X, y, sample_weight, teacher_logits, X_val, y_val)
-        try:
-            net = run.train(self._ready_net(run))
-        except TrialsInterrupted as interrupted:
-            net, interrupted.net.interrupted_ = interrupted.net, True
-        self._publish(net, run)
-        run.report.finish()
-        run.checkpoints.close(net.interrupted_)
-        end_interrupted(net.interrupted_, len(net.history), self.max_epochs, self.n_iter_)
+        strategy = checked_parameters(self, X, X_val)
+        last = Continued(self._task, self._sample_shape) if self._continues() else None
+        inputs = validate(self, X, y, sample_weight, X_val, y_val, teacher_logits, continued=last)
+        plan = plan_distillation(self, strategy, inputs)
+        result = run_plan(plan)
+        publish(self, result)
         return self
 
-    def _prepared(self, X, y, sample_weight, teacher_logits, X_val, y_val) -> Run:
-        """Check and prepare all that a training needs; ask the teacher."""
-        loaded = self._checked_forms(X, X_val)
-        strategy = self._checked_strategy(loaded)
-        warn_without_effect(beside_strategy(self, strategy, self._loss()))
-        warn_of_ranks()
-        named_rows = X if hasattr(X, "index") else y
-        X_given, X, codes, weight = self._checked_rows(X, y, sample_weight)
-        valid_rows = self._checked_validation_rows(X_val, y_val)
-        stated = checked_teacher_classes(self.teacher_classes, self.classes_)
-        logits = checked_logits(teacher_logits, len(X), self.classes_, stated=stated, names=named_rows)
-        teacher = self._checked_teacher(strategy, logits, loaded, stated)
-
-        given = X, codes, weight, valid_rows
-        checkpoints = self._checkpoints(given, logits, Seeds.draw(self.random_state))
-        seeds = Seeds(*checkpoints.seeds[0])
-        (train, valid), rows = self._split_data(given, strategy, seeds)
-        student = self._initial_student(train.samples, seeds)
-        self._check_single_rows(student, train.samples, valid)
-        check_scale(student, SplitData(train, valid))
-        warn_of_scales(train.X, student, getattr(self, "feature_names_in_", None))
-        self._check_rows_alone(student, train.samples, strategy.hypergradient_rows)
-        with naming_rows(rows):
-            train.augmentation = checked_augmentation(
-                self.augment, teacher, train.samples, student, self.classes_
-            )
-        # A rehearsal: what only skorch and torch can judge fails here, before the teacher is trained.
-        space = self._space()
-        with naming("meta"):
-            strategy.check(space)
-        start = self._start(space, strategy, np.random.default_rng(0))
-        check_loss(self._loss(), start, len(self.classes_), weighted=weight is not None)
-        rehearsal = self._make_net(student, strategy, start, listed_callbacks(self.callbacks))
-        if valid is not None:
-            rehearsal.get_iterator(valid)
-        n_batches = len(rehearsal.get_iterator(train, training=True))
-        check_callback_names(rehearsal, self._routed("callbacks"))
-        self._check_callbacks(rehearsal, SplitData(train, valid), n_batches)
-
-        asks = teacher is not None and self.augment is None  # else while it trains, or not at all
-        report = FitReport(self, X_given, self.classes_[codes], weight, asks + self.max_epochs)
-        if asks:
-            X_rows = X[rows] if loaded else safe_indexing(X_given, rows)
-            known = self.classes_[codes[rows]], at(weight, rows), seeds.teacher
-            with report.teacher():
-                train.set_teacher_logits(self._cached_answers(teacher, train, rows, X_rows, *known))
-        elif logits is not None:
-            train.set_teacher_logits(as_tensor(logits[rows]))
-        if train.targets.teacher_logits is not None:
-            who = "teacher_logits" if logits is not None else name_of(self.teacher)
-            warn_if_out_of_order(train.targets, self.classes_, who)
-        return Run(SplitData(train, valid), student, strategy, teacher, seeds, report, checkpoints)
-
-    def _ready_net(self, run):
-        """Return the net about to be trained, its metaparameters where the strategy starts them."""
-        rng = np.random.default_rng(run.seeds.strategy)
-        space = self._space()
-        start = self._start(space, run.strategy, rng)
-        cache = TrialCache(run.checkpoints)
-        trials = Trials(partial(self._trial_net, run), space, start, run.data, run.seeds.training, cache)
-        context = StartContext(start, space, rng, trials.losses, self.verbose)
-        start = {**start, **run.strategy.start(context)}
-        report_epochs = run.report.epochs(lambda net: self._fitted_attributes(net, run))
-        callbacks = [*listed_callbacks(self.callbacks), *report_epochs]
-        return self._make_net(run.student, run.strategy, start, callbacks)
-
-    def _trial_net(self, run, values):
-        """Return the net of a trial, of which only L_val at the end is kept."""
-        changes: dict[str, Any] = {"verbose": 0}
-        if not self.callbacks and not self._routed("callbacks"):
-            changes["callbacks__valid_acc"] = None  # which nobody reads
-        callbacks = clone(listed_callbacks(self.callbacks), safe=False)
-        fixed = Fixed()
-        fixed.val_temperature = run.strategy.val_temperature
-        return self._make_net(run.student, fixed, values, callbacks, **changes)
-
-    def _make_net(self, student, strategy, start, callbacks, **changes):
-        """Make an initialised net around a copy of ``student``."""
-        device, space = self._device(), self._space()
-        if strategy.coordinates == "raw":
-            space = space.in_raw_coordinates()
-        metaparameters = MetaparameterPath(space, start, {"loss": strategy.steps()}, device=device)
-        routed = self._passed_on("optimizer", "iterator_train", "iterator_valid", "callbacks")
-        params: dict[str, Any] = {
-            "optimizer": optimizer_class(self.optimizer),
-            "lr": self.lr,
-            "max_epochs": self.max_epochs,
-            "batch_size": self.batch_size,
-            "verbose": self.verbose,
-        }
-        return TrainingNet(
-            copy.deepcopy(student),
-            objective=LogitObjective(self._loss()),
-            metaparameters=metaparameters,
-            strategy=strategy,
-            val_temperature=strategy.val_temperature,
-            execution=self._execution(),
-            callbacks=callbacks,
-            labels=self.classes_,
-            device=str(device),
-            **(params | routed | changes),
-        ).initialize()
-
-    def _loss(self) -> DistillationLoss:
-        """Return the loss that ``loss`` names, or a copy of the one it is."""
-        otherwise = "a sklearn_kd.losses.DistillationLoss of your own"
-        return named_object("loss", self.loss, LOSSES, self._routed("loss"), otherwise)
+    def _continues(self) -> bool:
+        """Return whether this fit continues the last one."""
+        return self.warm_start and hasattr(self, "net_")
 
     # ----------------------------------------------------------------------------------
     # What is fitted
@@ -497,6 +370,7 @@ class DistilledClassifier(BaseDistiller):
         """Return the fitted attributes of a fit that ends with this net."""
         strategy, teacher = run.strategy, run.teacher
         path, values = net.metaparameters.table(), net.metaparameters.named()
+        numbers = net.metaparameters.space.numbers
         numbers = net.metaparameters.space.numbers
         if self._continues():
             path["iteration"] += self.n_iter_
@@ -511,52 +385,6 @@ class DistilledClassifier(BaseDistiller):
             "val_temperature_": float(net.val_temperature_),
             **{f"{n}_": float(values[n]) for n in ("lambda1", "temperature") if n in numbers},
         } | ({"trials_": strategy.trials_} if hasattr(strategy, "trials_") else {})
-
-    def _publish(self, net, run):
-        """Set the fitted attributes."""
-        fitted = self._fitted_attributes(net, run)
-        self.__dict__.pop("trials_", None)
-        self.__dict__.update(fitted)
-        net.metaparameters.forget_path()  # or every pickle would hold it twice
-        monitor = "valid_loss" if moves(run.strategy) else "train_loss"  # it depends on lambda1, T
-        warn_of_convergence(convergence_message(net, run.data.train, self.classes_, monitor))
-
-    # ----------------------------------------------------------------------------------
-    # Where the run starts
-
-    def _space(self) -> MetaparameterSpace:
-        return MetaparameterSpace(self._loss().metaparameters(len(self.classes_)))
-
-    def _start(self, space, strategy, rng) -> dict[str, Any]:
-        """Return the metaparameters as given, as drawn, or where the last fit ended if warm."""
-        if self._continues() and strategy.takes_hypergradient(0):
-            return self.metaparameters_
-        start = {name: self._one_start(name, entry, rng) for name, entry in space.items()}
-        space.check_within_bounds(start)
-        return start
-
-    def _one_start(self, name, entry, rng):
-        """Return the start of a metaparameter: its own, the estimator's, or a draw within its bounds."""
-        start = getattr(self, name) if entry.start is None else entry.start
-        if isinstance(start, str):  # "random"
-            log = entry.coordinate == "log"
-            drawn = rng.uniform(*(np.log(entry.bounds) if log else entry.bounds), entry.shape or None)
-            if not log:
-                return drawn
-            return np.exp(drawn) if entry.shape else math.exp(drawn)
-        return np.full(entry.shape, start, dtype=np.float64) if entry.shape else start
-
-    # ----------------------------------------------------------------------------------
-    # Checks, all before any training
-
-    def _checked_strategy(self, loaded: bool = False) -> Strategy:
-        """The strategy of this fit, after the parameters have been checked."""
-        self._validate_params()
-        self._check_routed(loaded)
-        with naming("loss"):
-            self._loss().check()
-        self._execution()
-        return self._named_strategy()
 
 
 def _on_host(value: Any) -> float | np.ndarray:

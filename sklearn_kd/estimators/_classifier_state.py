@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from sklearn_kd.estimators._classifier_net import loss_of, space_of
 from sklearn_kd.estimators._prediction_net import prediction_params
+from sklearn_kd.estimators._preflight import named_strategy
 from sklearn_kd.losses._distillation_loss import DistillationLoss
 from sklearn_kd.losses._logit_distillation import LAMBDA1_BOUNDS, LogitDistillation
 from sklearn_kd.losses._objective import LogitObjective
@@ -85,7 +87,7 @@ def from_content(
     """
     about = content.about
     loss_is_known = "loss" not in about["left_out"] or "loss" in given
-    space = estimator._space() if loss_is_known else None
+    space = space_of(estimator, len(estimator.classes_)) if loss_is_known else None
     values = _values(about["metaparameters"], space)
     val_temperature = _above_0(about["val_temperature"])
     fitted: dict[str, Any] = {"metaparameters_": values, "val_temperature_": val_temperature}
@@ -94,12 +96,12 @@ def from_content(
     if len(path) != estimator.n_iter_:
         raise ContentError(f"a path of {len(path)} iterations of {estimator.n_iter_}")
     if "meta" not in about["left_out"] or "meta" in given:  # else the strategy is unknown
-        fitted["strategy_"] = estimator._named_strategy()
+        fitted["strategy_"] = named_strategy(estimator)
     if "trials_columns" in about:
         trials = fitted["trials_"] = _table(content, "trials", space)
         if "strategy_" in fitted:
             fitted["strategy_"].trials_ = trials
-    loss = estimator._loss() if loss_is_known else LogitDistillation()
+    loss = loss_of(estimator) if loss_is_known else LogitDistillation()
     fitted["net_"] = _prediction_net(estimator, student, loss, val_temperature)
     return fitted
 

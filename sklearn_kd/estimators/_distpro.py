@@ -14,30 +14,26 @@ from torch import nn
 
 from sklearn_kd._sklearn_compat import Interval, StrOptions, with_callbacks
 from sklearn_kd.distpro._distances import Distance
-from sklearn_kd.distpro._importance import PATHWAY_WEIGHTS
 from sklearn_kd.distpro._normalization import NORMALIZATIONS
 from sklearn_kd.distpro._pathways import Pathway
-from sklearn_kd.distpro._process import (
-    WEIGHTS,
-    DistillationProcess,
-    retraining_logit_term,
-    retraining_weights,
+from sklearn_kd.distpro._process import WEIGHTS, DistillationProcess
+from sklearn_kd.estimators._base import BaseDistiller, ClassifierMethods
+from sklearn_kd.estimators._callback_checks import CALLBACK_KINDS
+from sklearn_kd.estimators._distpro_plan import (
+    DistProPlan,
+    SearchOutcome,
+    checked_parameters,
+    make_process,
+    plan_distpro,
 )
-from sklearn_kd.estimators._base import unharmed_by_failure
-from sklearn_kd.estimators._callback_checks import CALLBACK_KINDS, listed_callbacks
-from sklearn_kd.estimators._distpro_plan import BaseDistPro, Run, SearchOutcome
 from sklearn_kd.estimators._distpro_state import DISTPRO_STATE
-from sklearn_kd.estimators._learned_nothing import convergence_message, warn_of_convergence
-from sklearn_kd.meta import Fixed, Strategy
-from sklearn_kd.meta._path import MetaparameterSchedule
-from sklearn_kd.meta._space import Metaparameter, MetaparameterSpace
-from sklearn_kd.runtime._optimizers import OPTIMIZER_KINDS, optimizer_class
+from sklearn_kd.estimators._plan import publish, restore_on_failure, run_plan
+from sklearn_kd.estimators._preflight import validate
+from sklearn_kd.meta import Strategy
+from sklearn_kd.runtime._optimizers import OPTIMIZER_KINDS
 from sklearn_kd.runtime._torch_modes import ordinary_torch
 from sklearn_kd.training._execution import Execution
-from sklearn_kd.training._interrupts import end_interrupted
 from sklearn_kd.training._net import TrainingNet
-from sklearn_kd.training._progress import Progress
-from sklearn_kd.training._stacked import train_alone
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -47,23 +43,10 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset
     from typing_extensions import Self
 
-    from sklearn_kd.distpro._transforms import Maker
-
-# For the estimate of the time left: an iteration has one forward and one backward pass of the student,
-# one with a hypergradient three and two, and a backward pass counts as two.
-_PLAIN, _WITH_HYPERGRADIENT = 3, 7
-
-# The loss on D_train changes with the weights of the pathways.
-_MONITOR = "valid_loss"
-
-# Parameters that a process keeps for the record.
-_RECORDED = (
-    "search_epochs", "validation_fraction", "e1", "e2", "importance_lr", "lr", "batch_size",
-    "distill_weight", "logit_weight", "temperature",
-)  # fmt: skip
+    from sklearn_kd.distpro._transforms import TransformFactory
 
 
-class DistProClassifier(BaseDistPro):
+class DistProClassifier(ClassifierMethods, BaseDistiller):
     """A small network taught by a big one's feature maps, along a schedule that is searched.
 
     Between the layers of student and teacher there are many pathways for knowledge to take.
@@ -282,7 +265,11 @@ class DistProClassifier(BaseDistPro):
         "random_state": ["random_state"],
     }
 
+    _executions = ("eager", "bfloat16")  # the others are not made for layers that are looked into
     _state_functions = DISTPRO_STATE
+    _routed_prefixes = ("student", "optimizer", "iterator_train", "iterator_valid", "callbacks")
+    _strategies = ("gradient", "linear")  # the others choose lambda1 and T before the first step
+    _teacher_is_trained = True
 
     process_: DistillationProcess | None
     pathways_: list[Pathway]
@@ -296,7 +283,7 @@ class DistProClassifier(BaseDistPro):
         teacher_layers: str | Sequence[str] = "auto",
         student_layers: str | Sequence[str] = "auto",
         connections: str | Sequence[tuple[int, int]] = "all",
-        transforms: Sequence[str | Maker] = ("conv1", "conv2", "conv3"),
+        transforms: Sequence[str | TransformFactory] = ("conv1", "conv2", "conv3"),
         distance: str | Distance = "hcl",
         normalization: str = "biased_softmax",
         softmax_bias: float = 1.0,
@@ -369,7 +356,7 @@ class DistProClassifier(BaseDistPro):
     # Fitting
 
     @ordinary_torch()
-    @unharmed_by_failure
+    @restore_on_failure
     @with_callbacks
     def fit(
         self,
@@ -408,104 +395,25 @@ class DistProClassifier(BaseDistPro):
         TypeError
             If the teacher is no network, or a parameter is misspelt.
         """
-        run = self._prepared(X, y, sample_weight, X_val, y_val)
-        net = of_search = None
-        if run.search is not None:
-            searched, who = run.search.data.train, "The student that searched the process"
-            run, net = self._search(run)
-            of_search = convergence_message(net, searched, self.classes_, _MONITOR, who)
-        if net is None or not net.interrupted_:
-            net = self._retraining_net(run)
-            net.checkpointer_ = self._checkpointer(net, run, "retraining")
-            train_alone(net, run.retraining.data, run.retraining.seeds.training)
-        net.objective.forget()
-        self.__dict__.update(self._fitted_attributes(net, run))
-        net.metaparameters.forget_path()
-        of_retraining = convergence_message(net, run.retraining.data.train, self.classes_, _MONITOR)
-        warn_of_convergence(of_retraining or of_search)
-        run.report.finish()
-        run.checkpoints.close(net.interrupted_)
-        end_interrupted(net.interrupted_, len(net.history), net.max_epochs, self.n_iter_)
+        settings = checked_parameters(self, X, X_val)
+        inputs = validate(self, X, y, sample_weight, X_val, y_val)
+        plan = plan_distpro(self, settings, inputs)
+        result = run_plan(plan)
+        publish(self, result)
         return self
-
-    def _search(self, run: Run) -> tuple[Run, TrainingNet]:
-        """Search a process; return the run with it, and the net that searched."""
-        assert run.search is not None
-        strategy = self._search_strategy()
-        factors = self._factors(run, strategy)
-        later = self.max_epochs * _share_of_a_search_step(strategy) / (1 - self._held_out_share())
-        callbacks = [
-            *listed_callbacks(self.search_callbacks, "search_callbacks"),
-            *self._progress("search", self.search_epochs, later),
-        ]
-        callbacks += run.report.epochs(lambda net: self._fitted_attributes(net, run), "search epoch")
-        net = self._make_net(run, run.search, factors, strategy, callbacks, max_epochs=self.search_epochs)
-        checkpointer = net.checkpointer_ = self._checkpointer(net, run, "search")
-        known = None
-        if checkpointer is not None:
-            known = checkpointer.stage_result(lambda known: self._process_of(SearchOutcome(**known), run))
-        if known is not None:
-            found = SearchOutcome(**known)
-        else:
-            train_alone(net, run.search.data, run.search.seeds.training)
-            if not net.metaparameters.iteration:
-                raise KeyboardInterrupt  # by a user or a callback; nothing has been learned
-            found = SearchOutcome.of(net)
-            if checkpointer is not None and not net.interrupted_:
-                checkpointer.finish_stage(found._asdict())
-        return run._replace(process=self._process_of(found, run), search_history=found.history), net
-
-    def _retraining_net(self, run: Run) -> TrainingNet:
-        schedule = retraining_weights(run.process, run.n_steps, self.weights, run.tau, len(run.pathways))
-        logit_term = None
-        if self._learns_logit_term:
-            assert run.process is not None  # checked in _check_logit_term, or searched
-            logit_term = retraining_logit_term(run.process, run.n_steps, self.weights)
-        columns, entries = (
-            {PATHWAY_WEIGHTS: schedule},
-            {PATHWAY_WEIGHTS: Metaparameter(shape=schedule.shape[1:])},
-        )
-        if logit_term is not None:
-            columns |= dict(zip(("lambda1", "temperature"), logit_term.astype(np.float64).T, strict=True))
-            entries |= {"lambda1": Metaparameter(), "temperature": Metaparameter()}
-        weights = MetaparameterSchedule(MetaparameterSpace(entries), columns)
-        callbacks = [*listed_callbacks(self.callbacks), *self._progress("retraining", self.max_epochs)]
-        callbacks += run.report.epochs(lambda net: self._fitted_attributes(net, run))
-        return self._make_net(run, run.retraining, weights, Fixed(), callbacks)
-
-    def _progress(self, phase: str, n_epochs: int, later: float = 0.0) -> list:
-        return [("progress", Progress(phase, n_epochs, later))] if self.verbose else []
-
-    def _process_of(self, found: SearchOutcome, run: Run) -> DistillationProcess:
-        """Make the process that a search has found."""
-        settings = {name: getattr(self, name) for name in _RECORDED} | {
-            "distance": self.distance if isinstance(self.distance, str) else repr(self.distance),
-            "meta": repr(self._search_strategy()),
-            "optimizer": optimizer_class(self.optimizer).__name__,
-            "teacher": type(run.teacher.network).__name__,
-            "student": type(run.student).__name__,
-        }
-        return DistillationProcess(
-            found.raw,
-            run.pathways,
-            normalization=self.normalization,
-            g=self.softmax_bias,
-            logit_term=found.logit_term,
-            settings=settings,
-        )
 
     # ----------------------------------------------------------------------------------
     # What is fitted
 
-    def _fitted_attributes(self, net: TrainingNet, run: Run) -> dict:
-        process = run.process
-        if process is None and run.search is not None:  # as long as the search lasts
-            process = self._process_of(SearchOutcome.of(net), run)
+    def _fitted_attributes(self, net: TrainingNet, plan: DistProPlan) -> dict[str, Any]:
+        process = plan.process
+        if process is None and plan.search is not None:  # as long as the search lasts
+            process = make_process(self, SearchOutcome.of(net), plan)
         return {
             "net_": net,
             "process_": process,
-            "pathways_": run.pathways,
-            "search_history_": run.search_history,
+            "pathways_": plan.pathways,
+            "search_history_": plan.search_history,
             "teacher_": self.teacher if self.keep_teacher else None,
             "n_iter_": net.metaparameters.iteration,
         }
@@ -515,9 +423,3 @@ class DistProClassifier(BaseDistPro):
         """The trained transforms."""
         check_is_fitted(self, "net_")
         return self.net_.transforms_
-
-
-def _share_of_a_search_step(strategy: Strategy) -> float:
-    """Return the time of a retraining iteration as a share of a search iteration's, on average."""
-    taken = np.mean([strategy.takes_hypergradient(iteration) for iteration in range(1000)])
-    return float(_PLAIN / (_PLAIN + taken * (_WITH_HYPERGRADIENT - _PLAIN)))

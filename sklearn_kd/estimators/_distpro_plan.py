@@ -1,58 +1,93 @@
-"""The data, networks and settings of a DistPro search and retraining, checked before any training."""
+"""The plan of a DistProClassifier's fit: a search where there is to be one, and the retraining."""
 
 from __future__ import annotations
 
 import copy
-from typing import Any, NamedTuple
+import dataclasses
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from sklearn.utils import check_random_state
 from skorch.history import History
-from torch import nn
+from torch import Tensor, nn
 
 from sklearn_kd.checkpointing._checkpointer import Checkpointer
-from sklearn_kd.checkpointing._checkpoints import Checkpoints
-from sklearn_kd.distpro._distances import checked_distance
-from sklearn_kd.distpro._importance import (
-    IMPORTANCE,
-    GivenWeights,
-    LearnedWeights,
-    importance_factors,
-    importance_steps,
-)
-from sklearn_kd.distpro._normalization import NORMALIZATIONS, checked_tau
-from sklearn_kd.distpro._objective import PathwayObjective
+from sklearn_kd.distpro._distances import Distance, checked_distance
+from sklearn_kd.distpro._importance import IMPORTANCE
+from sklearn_kd.distpro._normalization import checked_tau
 from sklearn_kd.distpro._pathways import Pathway, find_pathways, named_transforms
-from sklearn_kd.distpro._process import DistillationProcess
-from sklearn_kd.errors._context import naming
+from sklearn_kd.distpro._process import DistillationProcess, retraining_logit_term, retraining_weights
+from sklearn_kd.errors._context import error_context
 from sklearn_kd.estimators._augmentation import checked_augmentation
-from sklearn_kd.estimators._base import BaseDistiller, Seeds
-from sklearn_kd.estimators._callback_checks import check_callback_names, listed_callbacks
+from sklearn_kd.estimators._callback_checks import listed_callbacks
+from sklearn_kd.estimators._distpro_net import (
+    TEMPERATURE_BOUNDS,
+    initial_path,
+    learns_logit_term,
+    make_net,
+    schedule_of,
+    search_space,
+    stage_student,
+)
+from sklearn_kd.estimators._plan import (
+    FitPlan,
+    Seeds,
+    Stage,
+    open_checkpoints,
+    ready_net,
+    stage_data,
+    train_to_the_end,
+)
+from sklearn_kd.estimators._preflight import (
+    check_single_rows,
+    dry_run,
+    named_execution,
+    named_strategy,
+)
+from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.estimators._unused_parameters import beside_own_cycle, beside_process, warn_without_effect
 from sklearn_kd.inputs._data import SplitData
-from sklearn_kd.losses._logit_distillation import LogitDistillation
+from sklearn_kd.inputs._splitting import HoldOut
+from sklearn_kd.inputs._validation import ValidatedInputs, check_same_form
 from sklearn_kd.meta import Fixed, Strategy
-from sklearn_kd.meta._path import MetaparameterPath, MetaparameterSchedule
-from sklearn_kd.meta._space import MetaparameterSpace
 from sklearn_kd.runtime._optimizers import optimizer_class
-from sklearn_kd.runtime._processes import warn_of_ranks
-from sklearn_kd.teachers._class_alignment import checked_teacher_classes
-from sklearn_kd.teachers._features import MapTeacher
+from sklearn_kd.runtime._processes import warn_if_distributed
+from sklearn_kd.teachers._features import FeatureTeacher
 from sklearn_kd.training._divergence import check_scale
 from sklearn_kd.training._net import TrainingNet
+from sklearn_kd.training._progress import Progress
 from sklearn_kd.training._sklearn_callbacks import FitReport
-from sklearn_kd.training._trainer_state import TrainerState
+from sklearn_kd.training._stacked import train_alone
 
-# Of a learned logit term, as DistilledClassifier has them.
-INITIAL_LAMBDA1 = 0.5
-TEMPERATURE_BOUNDS = (1.0, 10.0)
+if TYPE_CHECKING:
+    from sklearn_kd.estimators._distpro import DistProClassifier
+
+NEEDS_NO_VALIDATION = "a process to follow"
+
+# For the estimate of the time left: an iteration has one forward and one backward pass of the student,
+# one with a hypergradient three and two, and a backward pass counts as two.
+_PLAIN, _WITH_HYPERGRADIENT = 3, 7
+
+# Parameters that a process keeps for the record.
+_RECORDED = (
+    "search_epochs", "validation_fraction", "e1", "e2", "importance_lr", "lr", "batch_size",
+    "distill_weight", "logit_weight", "temperature",
+)  # fmt: skip
+
+# The loss on D_train changes with the weights of the pathways.
+_MONITOR = "valid_loss"
 
 
-class Phase(NamedTuple):
-    """One of the two trainings."""
+class Settings(NamedTuple):
+    """Parameters of a DistProClassifier, checked and made objects."""
 
-    data: SplitData
-    seeds: Seeds
+    strategy: Strategy
+    distance: Distance
+    process: DistillationProcess | None
+    tau: float | None
+    teacher: FeatureTeacher
 
 
 class SearchOutcome(NamedTuple):
@@ -72,267 +107,116 @@ class SearchOutcome(NamedTuple):
         return cls(table[IMPORTANCE].astype(np.float32), logit_term, net.history)
 
 
-class Run(NamedTuple):
-    """One fit, checked; ``student`` is copied by the net of the retraining and stays as it is."""
+@dataclass(frozen=True, eq=False)
+class DistProPlan(FitPlan):
+    """One fit of a DistProClassifier.
 
-    retraining: Phase
-    search: Phase | None
-    student: nn.Module
-    teacher: MapTeacher
+    Attributes
+    ----------
+    pathways : list of Pathway
+    process : DistillationProcess or None
+        Given, or found by the search when it is over.
+    tau : float or None
+        Raw factor at or below which a pathway is not computed.
+    n_steps : int
+        Iterations of the retraining.
+    search_history : History or None
+        Of the search, when it is over.
+    """
+
     pathways: list[Pathway]
     process: DistillationProcess | None
     tau: float | None
-    report: FitReport
-    checkpoints: Checkpoints
-    search_history: History | None = None
     n_steps: int = 0
-
-
-class BaseDistPro(BaseDistiller):
-    """Base of the estimators that distil feature maps; they add ``__init__`` and ``fit``."""
-
-    _routed_prefixes = (
-        "student", "meta", "execution", "optimizer", "iterator_train", "iterator_valid", "callbacks",
-    )  # fmt: skip
-
-    _executions = ("eager", "bfloat16")  # the others are not made for layers that are looked into
-    _strategies = ("gradient", "linear")  # the others choose lambda1 and T before the first step
-
-    def _search_strategy(self) -> Strategy:
-        """Return the strategy by which the factors move in the search; refuse one that moves nothing."""
-        strategy = self._named_strategy()
-        moves = type(strategy).takes_hypergradient is not Strategy.takes_hypergradient
-        if not (moves and strategy.learns_from_validation):
-            raise ValueError(
-                f"meta={self.meta!r} takes no hypergradient: the search would move nothing. Give one of "
-                f"{list(self._strategies)}, or a Strategy with learns_from_validation=True that overrides "
-                "takes_hypergradient and, to save some of them, predict."
-            )
-        for name, usual in (("hypergradient_rows", None), ("val_temperature", 1.0)):
-            value = getattr(strategy, name)
-            if value != usual:
-                raise ValueError(
-                    f"meta__{name}={value!r}: a search takes hypergradients of whole batches, by the "
-                    f"cross-entropy of D_val at T_val = 1. Set meta__{name}={usual!r}."
-                )
-        return strategy
+    search_history: History | None = None
 
     @property
-    def _learns_logit_term(self) -> bool:
-        return isinstance(self.logit_weight, str)
+    def retraining(self) -> Stage:
+        """The stage that trains the student that is kept."""
+        return self.stages[-1]
 
-    # ----------------------------------------------------------------------------------
-    # All that both trainings need, checked
+    @property
+    def search(self) -> Stage | None:
+        """The search, if there is one."""
+        return self.stages[0] if len(self.stages) > 1 else None
 
-    def _prepared(self, X, y, sample_weight, X_val, y_val) -> Run:
-        self._validate_params()
-        self._check_routed(self._checked_forms(X, X_val))
-        named_transforms(self.transforms)
-        distance = checked_distance(self.distance)
-        strategy = self._search_strategy()
-        process, tau = self._given_process()
-        execution = self._execution()
-        if execution.compile or execution.cuda_graph:
+    def teacher_signature(self) -> Tensor | None:
+        """Return some of the teacher's feature maps, by which a checkpoint recognises it."""
+        layers = sorted({pathway.teacher_layer for pathway in self.pathways})
+        return self.teacher.signature(self.data.train.samples, layers)
+
+
+# --------------------------------------------------------------------------------------
+# Parameters
+
+
+def checked_parameters(estimator: DistProClassifier, X: Any = None, X_val: Any = None) -> Settings:
+    """Check the parameters, and make objects of them.
+
+    ``X`` and ``X_val`` are those of ``fit``, of which only the form counts here.
+    """
+    loaded = check_same_form(X, X_val)
+    estimator._validate_params()
+    estimator._check_routed(loaded)
+    named_transforms(estimator.transforms)
+    distance = checked_distance(estimator.distance)
+    strategy = search_strategy(estimator)
+    _check_execution(estimator)
+    process = estimator.process
+    if process is not None and not isinstance(process, DistillationProcess):
+        process = DistillationProcess.load(process)
+    tau = checked_tau(estimator.pathway_threshold, (estimator if process is None else process).normalization)
+    _check_logit_term(estimator, process)
+    teacher = FeatureTeacher(estimator.teacher, estimator._device())
+    return Settings(strategy, distance, process, tau, teacher)
+
+
+def _check_execution(estimator: DistProClassifier) -> None:
+    """Refuse passes whose layers cannot be looked into."""
+    execution = named_execution(estimator)
+    if execution.compile or execution.cuda_graph:
+        raise ValueError(
+            f"execution={execution!r}: layers cannot be looked into in compiled or captured passes. Set "
+            "execution='eager' or 'bfloat16'."
+        )
+
+
+def search_strategy(estimator: DistProClassifier) -> Strategy:
+    """Return the strategy by which the factors move in the search; refuse one that moves nothing."""
+    strategy = named_strategy(estimator)
+    moves = type(strategy).takes_hypergradient is not Strategy.takes_hypergradient
+    for name, usual in (("hypergradient_rows", None), ("val_temperature", 1.0)):
+        value = getattr(strategy, name)
+        if value != usual:
             raise ValueError(
-                f"execution={execution!r}: layers cannot be looked into in compiled or captured passes. Set "
-                "execution='eager' or 'bfloat16'."
+                f"meta__{name}={value!r}: a search takes hypergradients of whole batches, by the "
+                f"cross-entropy of D_val at T_val = 1. Set meta__{name}={usual!r}."
             )
-        warn_without_effect(beside_own_cycle(self, strategy) + beside_process(self, process))
-        warn_of_ranks()
-        self._check_logit_term(process)
-        teacher = MapTeacher(self.teacher, self._device())
-        X_given, X, codes, weight = self._checked_rows(X, y, sample_weight)
-        stated = checked_teacher_classes(self.teacher_classes, self.classes_)
-        given = X, codes, weight, self._checked_validation_rows(X_val, y_val)
-
-        searches = process is None and self.weights != "equal"
-        checkpoints = self._checkpoints(given, None, *self._drawn_seeds(searches))
-        retraining, search = self._phases(given, [Seeds(*seeds) for seeds in checkpoints.seeds])
-        samples = retraining.data.train.samples
-        student = self._initial_student(samples, retraining.seeds)
-        for train, valid in (phase.data for phase in (retraining, search) if phase is not None):
-            self._check_single_rows(student, samples, valid)
-            check_scale(student, SplitData(train, valid))
-            train.augmentation = checked_augmentation(self.augment, None, samples, student, self.classes_)
-        if self.logit_weight:
-            teacher.align_logits(samples, self.classes_, stated)
-        pathways = find_pathways(
-            teacher,
-            student,
-            samples,
-            teacher_layers=self.teacher_layers,
-            student_layers=self.student_layers,
-            connections=self.connections,
-            transforms=self.transforms,
-            distance=distance,
+    if not (moves and strategy.learns_from_validation):
+        raise ValueError(
+            f"meta={estimator.meta!r} takes no hypergradient: the search would move nothing. Give one of "
+            f"{list(estimator._strategies)}, or a Strategy with learns_from_validation=True that overrides "
+            "takes_hypergradient and, to save some of them, predict."
         )
-        process = None if process is None else process.fitted_to(pathways)
-        n_epochs = self.max_epochs + (0 if search is None else self.search_epochs)
-        report = FitReport(self, X_given, self.classes_[codes], weight, n_epochs)
-        run = Run(retraining, search, student, teacher, pathways, process, tau, report, checkpoints)
-        if search is not None:
-            with naming("meta"):
-                strategy.check(self._space(run))
-        return run._replace(n_steps=self._rehearse(run))
+    return strategy
 
-    def _drawn_seeds(self, searches: bool) -> list[Seeds]:
-        """Draw the seeds of the retraining and, if there is to be one, of the search."""
-        rng = check_random_state(self.random_state)
-        seeds = Seeds.draw(rng)
-        return [seeds, Seeds.draw(rng)._replace(split=seeds.split)] if searches else [seeds]
 
-    def _phases(self, given, seeds: list[Seeds]) -> tuple[Phase, Phase | None]:
-        """The retraining, on all rows, and the search, if there is to be one."""
-        strategies = [Fixed(), self._search_strategy()]
-        phases = [
-            Phase(self._split_data(given, strategy, own)[0], own)
-            for strategy, own in zip(strategies, seeds, strict=False)
-        ]
-        return phases[0], phases[1] if len(phases) > 1 else None
-
-    def _given_process(self) -> tuple[DistillationProcess | None, float | None]:
-        """Return the process to follow, if given, and tau, which must suit its normalization."""
-        process = self.process
-        if process is not None and not isinstance(process, DistillationProcess):
-            process = DistillationProcess.load(process)
-        return process, checked_tau(
-            self.pathway_threshold, (self if process is None else process).normalization
+def _check_logit_term(estimator: DistProClassifier, process: DistillationProcess | None) -> None:
+    """Check that lambda1 and T can be learned, or are there to be followed, as logit_weight says."""
+    learned = learns_logit_term(estimator)
+    if estimator.weights != "equal" and process is not None:
+        _check_followed(process, estimator.logit_weight, learned)
+    elif learned and estimator.weights == "equal":
+        raise ValueError(
+            "logit_weight='learned' with weights='equal', for which nothing is searched, has no lambda1 "
+            "and T to follow. Give logit_weight as a number."
         )
-
-    def _check_logit_term(self, process: DistillationProcess | None) -> None:
-        """Check that lambda1 and T can be learned, or are there to be followed, as logit_weight says."""
-        if self.weights != "equal" and process is not None:
-            _check_followed(process, self.logit_weight, self._learns_logit_term)
-        elif self._learns_logit_term and self.weights == "equal":
-            raise ValueError(
-                "logit_weight='learned' with weights='equal', for which nothing is searched, has no lambda1 "
-                "and T to follow. Give logit_weight as a number."
-            )
-        low, high = TEMPERATURE_BOUNDS
-        if self._learns_logit_term and process is None and not low <= self.temperature <= high:
-            raise ValueError(
-                f"temperature={self.temperature!r} is where a learned T starts; it must be within [{low:g}, "
-                f"{high:g}], where T stays."
-            )
-
-    def _rehearse(self, run: Run) -> int:
-        """Steps of the retraining; what only skorch and torch can judge fails here, before any training."""
-        callbacks = (
-            listed_callbacks(self.callbacks),
-            listed_callbacks(self.search_callbacks, "search_callbacks"),
+    low, high = TEMPERATURE_BOUNDS
+    if learned and process is None and not low <= estimator.temperature <= high:
+        raise ValueError(
+            f"temperature={estimator.temperature!r} is where a learned T starts; it must be within [{low:g}, "
+            f"{high:g}], where T stays."
         )
-        phases = (run.retraining, self.max_epochs), (run.search, self.search_epochs)
-        n_batches = []
-        for (phase, max_epochs), given in zip(phases, callbacks, strict=True):
-            if phase is None:
-                continue
-            net = self._make_net(
-                run, phase, self._factors(run, Fixed()), Fixed(), copy.deepcopy(given), max_epochs=max_epochs
-            )
-            if phase is run.retraining:
-                check_callback_names(net, self._routed("callbacks"))
-            if phase.data.valid is not None:
-                net.get_iterator(phase.data.valid)
-            n_batches.append(len(net.get_iterator(phase.data.train, training=True)))
-            self._check_callbacks(net, phase.data, n_batches[-1])
-        return n_batches[0] * self.max_epochs
-
-    # ----------------------------------------------------------------------------------
-    # The nets
-
-    def _checkpointer(self, net: TrainingNet, run: Run, stage: str) -> Checkpointer | None:
-        """Return the checkpointer of a stage; None without ``checkpoint_dir``."""
-        if not run.checkpoints.active:
-            return None
-        layers = sorted({pathway.teacher_layer for pathway in run.pathways})
-        signature = run.teacher.signature(run.retraining.data.train.samples, layers)
-        return Checkpointer(run.checkpoints, stage, TrainerState(net), signature)
-
-    def _space(self, run: Run) -> MetaparameterSpace:
-        """Return the metaparameters of the search: raw factors, and lambda1 and T where they are learned."""
-        entries = importance_factors(len(run.pathways))
-        if self._learns_logit_term:
-            entries |= LogitDistillation(TEMPERATURE_BOUNDS).metaparameters(len(self.classes_))
-        return MetaparameterSpace(entries)
-
-    def _factors(self, run: Run, strategy: Strategy) -> MetaparameterPath:
-        """Return the metaparameters of the search where they start."""
-        space = self._space(run)
-        start = {"lambda1": INITIAL_LAMBDA1, "temperature": self.temperature} | space.starts
-        if strategy.coordinates == "raw":
-            space = space.in_raw_coordinates()
-        steps = {IMPORTANCE: importance_steps(self.importance_lr), "loss": strategy.steps()}
-        return MetaparameterPath(space, start, steps, device=self._device())
-
-    def _make_net(
-        self,
-        run: Run,
-        phase: Phase,
-        metaparameters: MetaparameterPath | MetaparameterSchedule,
-        strategy: Strategy,
-        callbacks: Any,
-        **changes: Any,
-    ) -> TrainingNet:
-        """Make an initialised net around a student and transforms of the phase's seeds."""
-        searching = phase is run.search
-        student = copy.deepcopy(run.student)
-        if searching:
-            student = self._initial_student(phase.data.train.samples, phase.seeds)
-        params = {
-            "optimizer": optimizer_class(self.optimizer),
-            "lr": self.lr,
-            "max_epochs": self.max_epochs,
-            "batch_size": self.batch_size,
-            "verbose": 0,
-        }
-        routed = self._passed_on("optimizer", "iterator_train", "iterator_valid")
-        if not searching:
-            routed |= self._passed_on("callbacks")
-        learned = isinstance(metaparameters, MetaparameterPath)
-        normalization = NORMALIZATIONS[self.normalization](self.softmax_bias)
-        objective = PathwayObjective(
-            pathways=run.pathways,
-            transforms=self.transforms,
-            distance=checked_distance(self.distance),
-            teacher=run.teacher,
-            weights=LearnedWeights(normalization) if learned else GivenWeights(),
-            distill_weight=self.distill_weight,
-            logit_weight=0.0 if self._learns_logit_term else self.logit_weight,
-            temperature=self.temperature,
-            learns_logit_term="temperature" in metaparameters.space,
-        )
-        return TrainingNet(
-            student,
-            objective=objective,
-            metaparameters=metaparameters,
-            strategy=strategy,
-            modules_seed=phase.seeds.strategy,
-            execution=self._execution(),
-            callbacks=callbacks,
-            labels=self.classes_,
-            device=str(self._device()),
-            **(params | routed | changes),
-        ).initialize()
-
-    # ----------------------------------------------------------------------------------
-    # What differs from the base
-
-    def _continues(self) -> bool:
-        return False
-
-    def _shares_teacher(self) -> bool:
-        return True  # whatever kind of network it is: a clone of a fitted one would not be fitted
-
-    def _untrained_teacher(self):
-        return None
-
-    _needs_no_validation = "a process to follow"
-
-    def _held_out_share(self) -> float:
-        return self.validation_fraction
-
-    def _who_trains(self) -> str:
-        return "the retraining"
 
 
 def _check_followed(process: DistillationProcess, logit_weight: float | str, learned: bool) -> None:
@@ -349,3 +233,219 @@ def _check_followed(process: DistillationProcess, logit_weight: float | str, lea
         f"{has} a path of lambda1 and T. Set logit_weight='learned' to follow them, or make a process "
         "without logit_term of its raw and pathways."
     )
+
+
+# --------------------------------------------------------------------------------------
+# The plan
+
+
+def plan_distpro(estimator: DistProClassifier, settings: Settings, inputs: ValidatedInputs) -> DistProPlan:
+    """Check and prepare everything that both trainings need."""
+    warn_without_effect(
+        beside_own_cycle(estimator, settings.strategy) + beside_process(estimator, settings.process)
+    )
+    warn_if_distributed()
+    teacher, labels = settings.teacher, inputs.task.output_labels
+    searches = settings.process is None and estimator.weights != "equal"
+    checkpoints = open_checkpoints(estimator, inputs, _drawn_seeds(estimator.random_state, searches))
+    stages = _stages(estimator, inputs, [Seeds(*seeds) for seeds in checkpoints.seeds])
+    samples = stages[-1].data.train.samples
+    student = _checked_student(estimator, inputs, stages)
+    if estimator.logit_weight:
+        teacher.align_logits(samples, labels, inputs.teacher_columns)
+    pathways = find_pathways(
+        teacher,
+        student,
+        samples,
+        teacher_layers=estimator.teacher_layers,
+        student_layers=estimator.student_layers,
+        connections=estimator.connections,
+        transforms=estimator.transforms,
+        distance=settings.distance,
+    )
+    if searches:
+        with error_context("meta"):
+            settings.strategy.check(search_space(estimator, len(pathways), inputs.task.n_outputs))
+    process = None if settings.process is None else settings.process.fitted_to(pathways)
+    n_epochs = estimator.max_epochs + (estimator.search_epochs if searches else 0)
+    report = FitReport(estimator, inputs.X_given, inputs.targets(), inputs.weight, n_epochs)
+    plan = DistProPlan(
+        inputs.task,
+        stages,
+        student,
+        settings.strategy,
+        teacher,
+        report,
+        checkpoints,
+        pathways,
+        process,
+        settings.tau,
+    )
+    return dataclasses.replace(plan, n_steps=_dry_run(estimator, plan))
+
+
+def _drawn_seeds(random_state: int | np.random.RandomState | None, searches: bool) -> list[Seeds]:
+    """Draw the seeds of the retraining and, if there is to be one, of the search."""
+    rng = check_random_state(random_state)
+    seeds = Seeds.draw(rng)
+    return [seeds, Seeds.draw(rng)._replace(split=seeds.split)] if searches else [seeds]
+
+
+def _stages(estimator: DistProClassifier, inputs: ValidatedInputs, seeds: list[Seeds]) -> tuple[Stage, ...]:
+    """Return the search, if there are seeds for one, and the retraining, which is on all rows."""
+    data, _ = stage_data(estimator, inputs, None, seeds[0])
+    retraining_net = partial(_retraining_net, estimator)
+    retraining = Stage("retraining", data, seeds[0], retraining_net, _retrain, _MONITOR)
+    if len(seeds) == 1:
+        return (retraining,)
+    hold_out = HoldOut(estimator.validation_fraction, seeds[1].split, NEEDS_NO_VALIDATION)
+    data, _ = stage_data(estimator, inputs, hold_out, seeds[1])
+    who = "The student that searched the process"
+    search_net, train = partial(_search_net, estimator), partial(_search, estimator)
+    return Stage("search", data, seeds[1], search_net, train, _MONITOR, who), retraining
+
+
+def _checked_student(
+    estimator: DistProClassifier, inputs: ValidatedInputs, stages: tuple[Stage, ...]
+) -> nn.Module:
+    """Return the student of the retraining, checked on the data of all stages; set ``augmentation``."""
+    retraining, labels = stages[-1], inputs.task.output_labels
+    samples = retraining.data.train.samples
+    student = stage_student(estimator, retraining, inputs.task.n_outputs)
+    batch_size = loader_settings(estimator, "iterator_train")["batch_size"]
+    for train, valid in (stage.data for stage in reversed(stages)):
+        check_single_rows(student, samples, valid, batch_size)
+        check_scale(student, SplitData(train, valid))
+        train.augmentation = checked_augmentation(estimator.augment, None, samples, student, labels)
+    return student
+
+
+def _dry_run(estimator: DistProClassifier, plan: DistProPlan) -> int:
+    """Try what only skorch and torch can judge; return the number of steps of the retraining."""
+    callbacks = {
+        "retraining": listed_callbacks(estimator.callbacks),
+        "search": listed_callbacks(estimator.search_callbacks, "search_callbacks"),
+    }
+    max_epochs = {"retraining": estimator.max_epochs, "search": estimator.search_epochs}
+    n_batches = {}
+    for stage in reversed(plan.stages):
+        net = make_net(
+            estimator,
+            plan,
+            stage,
+            initial_path(estimator, plan, Fixed()),
+            Fixed(),
+            copy.deepcopy(callbacks[stage.name]),
+            max_epochs=max_epochs[stage.name],
+        )
+        params = estimator._routed("callbacks") if stage is plan.retraining else None
+        n_batches[stage.name] = dry_run(net, stage.data, "the retraining", params)
+    return n_batches["retraining"] * estimator.max_epochs
+
+
+# --------------------------------------------------------------------------------------
+# The search
+
+
+def _search_net(estimator: DistProClassifier, plan: DistProPlan) -> TrainingNet:
+    """Make the net of the search."""
+    assert plan.search is not None
+    later = (
+        estimator.max_epochs * _share_of_a_search_step(plan.strategy) / (1 - estimator.validation_fraction)
+    )
+    callbacks = [
+        *listed_callbacks(estimator.search_callbacks, "search_callbacks"),
+        *_progress(estimator, "search", estimator.search_epochs, later),
+    ]
+    callbacks += plan.report.epochs(lambda net: estimator._fitted_attributes(net, plan), "search epoch")
+    return make_net(
+        estimator,
+        plan,
+        plan.search,
+        initial_path(estimator, plan, plan.strategy),
+        plan.strategy,
+        callbacks,
+        max_epochs=estimator.search_epochs,
+    )
+
+
+def _search(estimator: DistProClassifier, plan: DistProPlan, stage: Stage) -> tuple[DistProPlan, TrainingNet]:
+    """Search a process, or take what a checkpoint holds of it; return the plan with it, and the net."""
+    net: Any = ready_net(plan, stage)
+    checkpointer: Checkpointer | None = net.checkpointer_
+    known = None
+    if checkpointer is not None:
+        known = checkpointer.stage_result(lambda known: make_process(estimator, SearchOutcome(**known), plan))
+    if known is not None:
+        found = SearchOutcome(**known)
+    else:
+        train_alone(net, stage.data, stage.seeds.training)
+        if not net.metaparameters.iteration:
+            raise KeyboardInterrupt  # by a user or a callback; nothing has been learned
+        found = SearchOutcome.of(net)
+        if checkpointer is not None and not net.interrupted_:
+            checkpointer.finish_stage(found._asdict())
+    net.objective.forget()
+    process = make_process(estimator, found, plan)
+    return dataclasses.replace(plan, process=process, search_history=found.history), net
+
+
+def make_process(
+    estimator: DistProClassifier, found: SearchOutcome, plan: DistProPlan
+) -> DistillationProcess:
+    """Make the process that a search has found."""
+    settings = {name: getattr(estimator, name) for name in _RECORDED} | {
+        "distance": estimator.distance if isinstance(estimator.distance, str) else repr(estimator.distance),
+        "meta": repr(plan.strategy),
+        "optimizer": optimizer_class(estimator.optimizer).__name__,
+        "teacher": type(plan.teacher.network).__name__,
+        "student": type(plan.student).__name__,
+    }
+    return DistillationProcess(
+        found.raw,
+        plan.pathways,
+        normalization=estimator.normalization,
+        g=estimator.softmax_bias,
+        logit_term=found.logit_term,
+        settings=settings,
+    )
+
+
+def _share_of_a_search_step(strategy: Strategy) -> float:
+    """Return the time of a retraining iteration as a share of a search iteration's, on average."""
+    taken = np.mean([strategy.takes_hypergradient(iteration) for iteration in range(1000)])
+    return float(_PLAIN / (_PLAIN + taken * (_WITH_HYPERGRADIENT - _PLAIN)))
+
+
+def _progress(estimator: DistProClassifier, stage: str, n_epochs: int, later: float = 0.0) -> list:
+    """Return the callback that prints epochs with the time left, if it is wanted."""
+    return [("progress", Progress(stage, n_epochs, later))] if estimator.verbose else []
+
+
+# --------------------------------------------------------------------------------------
+# The retraining
+
+
+def _retraining_net(estimator: DistProClassifier, plan: DistProPlan) -> TrainingNet:
+    """Make the net that follows a process, given or found."""
+    process, weights = plan.process, estimator.weights
+    schedule = retraining_weights(process, plan.n_steps, weights, plan.tau, len(plan.pathways))
+    logit_term = None
+    if learns_logit_term(estimator):
+        assert process is not None  # checked in _check_logit_term, or searched
+        logit_term = retraining_logit_term(process, plan.n_steps, weights)
+    scheduled = schedule_of(schedule, logit_term)
+    callbacks = [
+        *listed_callbacks(estimator.callbacks),
+        *_progress(estimator, "retraining", estimator.max_epochs),
+    ]
+    callbacks += plan.report.epochs(lambda net: estimator._fitted_attributes(net, plan))
+    return make_net(estimator, plan, plan.retraining, scheduled, Fixed(), callbacks)
+
+
+def _retrain(plan: FitPlan, stage: Stage) -> tuple[FitPlan, TrainingNet]:
+    """Train the student along the process; the net forgets the teacher."""
+    net: Any
+    plan, net = train_to_the_end(plan, stage)
+    net.objective.forget()
+    return plan, net

@@ -7,34 +7,33 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sklearn_kd.distpro._distances import DISTANCES
 from sklearn_kd.distpro._importance import GivenWeights
 from sklearn_kd.distpro._objective import PathwayObjective
 from sklearn_kd.distpro._pathways import Pathway, build_transforms
-from sklearn_kd.distpro._process import DistillationProcess
+from sklearn_kd.distpro._process import (
+    DistillationProcess,
+    pathway_of_content,
+    process_content,
+    process_of_content,
+)
 from sklearn_kd.distpro._transforms import TRANSFORMS
 from sklearn_kd.estimators._prediction_net import prediction_params
+from sklearn_kd.files._values import ContentError
 from sklearn_kd.meta._path import MetaparameterSchedule
 from sklearn_kd.meta._space import MetaparameterSpace
-from sklearn_kd.persistence._codecs import (
-    ContentError,
-    check_fits,
-    check_numbers,
-    decoded,
-    encoded,
-    fill,
-    finite_number,
-    history_tensor,
-    take_array,
-    take_history,
-    take_weights,
-    tensor_of,
-    weights_of,
-)
+from sklearn_kd.persistence._codecs import finite_number, history_tensor, take_array, take_history, tensor_of
 from sklearn_kd.persistence._container import Content
 from sklearn_kd.persistence._save_load import StateFunctions
+from sklearn_kd.persistence._weights import (
+    check_fits,
+    check_sizes,
+    load_weights,
+    module_tensors,
+    take_weights,
+)
 from sklearn_kd.training._net import TrainingNet
 
 if TYPE_CHECKING:
@@ -59,18 +58,12 @@ def to_content(estimator: DistProClassifier, lost: set[str]) -> Content:
         "pathways": [pathway._asdict() for pathway in estimator.pathways_],
         "process": None,
     }
-    tensors = weights_of(estimator.transforms_, "transforms")
+    tensors = module_tensors(estimator.transforms_, "transforms")
     tensors["search_history"] = history_tensor(estimator.search_history_, lost)
     if process is not None:
-        about["process"] = {
-            "normalization": process.normalization,
-            "g": process.g,
-            "settings": encoded(process.settings),
-            "versions": encoded(process.versions),
-        }
-        tensors["process.raw"] = tensor_of(process.raw)
-        if process.logit_term is not None:
-            tensors["process.logit_term"] = tensor_of(process.logit_term)
+        about["process"], arrays = process_content(process)
+        del about["process"]["pathways"]  # the estimator's
+        tensors |= {f"process.{name}": tensor_of(array) for name, array in arrays.items()}
     return Content(about, tensors)
 
 
@@ -105,46 +98,33 @@ def from_content(
             "transforms that were given as callables. Files name no code to call: give load the same, "
             "transforms=[...]"
         )
-    pathways = [_pathway(fields) for fields in about["pathways"]]
+    pathways = [pathway_of_content(fields) for fields in about["pathways"]]
     weights = take_weights(tensors, "transforms")
     search_history = take_history(tensors, "search_history")
-    process = None if about["process"] is None else _process(about["process"], pathways, tensors)
+    process = None if about["process"] is None else _process(content)
     if all(name in TRANSFORMS for name in estimator.transforms):  # first without memory
         for pathway in pathways:
-            check_numbers(pathway[3:], weights, "pathways")
+            check_sizes(pathway[3:], weights, "pathways")
         with torch.device("meta"):
             check_fits(build_transforms(pathways, estimator.transforms), weights, "transforms")
     net = _prediction_net(estimator, student, pathways)
-    fill(net.transforms_, weights, "transforms")
+    load_weights(net.transforms_, weights, "transforms")
     return {"net_": net, "pathways_": pathways, "process_": process, "search_history_": search_history}
 
 
 DISTPRO_STATE = StateFunctions(to_content, from_content)
 
 
-def _pathway(fields: Any) -> Pathway:
-    pathway = Pathway(**fields)
-    kinds = [str] * 3 + [int] * 4
-    if [type(value) for value in pathway] != kinds or min(pathway[3:]) < 0:
-        raise ContentError(f"a pathway {str(fields)[:200]}")
-    return pathway
-
-
-def _process(
-    about: Mapping[str, Any], pathways: list[Pathway], tensors: dict[str, Tensor]
-) -> DistillationProcess:
-    logit_term = None
-    if "process.logit_term" in tensors:
-        logit_term = take_array(tensors, "process.logit_term", np.float32)
-    return DistillationProcess(
-        take_array(tensors, "process.raw", np.float32),
-        pathways,
-        normalization=about["normalization"],
-        g=finite_number(about["g"]),
-        logit_term=logit_term,
-        settings=decoded(about["settings"]),
-        versions=decoded(about["versions"]),
-    )
+def _process(content: Content) -> DistillationProcess:
+    """Decode the process, and remove its tensors from the content."""
+    about, tensors = content
+    names = [name for name in ("raw", "logit_term") if name == "raw" or f"process.{name}" in tensors]
+    arrays = {name: take_array(tensors, f"process.{name}", np.float32) for name in names}
+    fields = about["process"] | {
+        "pathways": about["pathways"],
+        "g": finite_number(about["process"]["g"]),
+    }
+    return process_of_content(fields, arrays, DistillationProcess)
 
 
 def _prediction_net(estimator: DistProClassifier, student: nn.Module, pathways: list[Pathway]) -> TrainingNet:

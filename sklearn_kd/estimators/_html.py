@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from sklearn_kd._sklearn_compat import VisualBlock
-from sklearn_kd.students._students import student_name
+from sklearn_kd.students._factory import student_name
 
 
 def parts_block(teacher: Any, student: Any, student_params: dict[str, Any]) -> VisualBlock:

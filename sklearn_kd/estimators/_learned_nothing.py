@@ -15,8 +15,8 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from sklearn_kd.inputs._batches import Batch
 from sklearn_kd.inputs._data import DistillationData, LoadedData
-from sklearn_kd.inputs._torch_datasets import load
-from sklearn_kd.runtime._eval_mode import evaluating_without_trace
+from sklearn_kd.inputs._torch_datasets import make_loader
+from sklearn_kd.runtime._eval_mode import isolated_eval_mode
 
 if TYPE_CHECKING:
     from sklearn_kd.training._net import TrainingNet
@@ -111,7 +111,7 @@ def warn_of_scales(X: Any, student: nn.Module, names: Sequence[str] | None = Non
     )
 
 
-def _scales_by_itself(student):
+def _scales_by_itself(student: nn.Module) -> bool:
     """Return whether the first part that has weights or buffers is a batch normalisation."""
     for part in student.modules():
         if next(part.children(), None) is None and [*part.parameters(), *part.buffers()]:
@@ -177,7 +177,7 @@ class Predictions(NamedTuple):
 def predictions_of(net: TrainingNet, train: DistillationData) -> Predictions:
     """Predict rows of D_train with the student of a trained net: one pass over some thousand at most."""
     logits_by_batch, targets = [], []
-    with evaluating_without_trace(net.module_, train.device):
+    with isolated_eval_mode(net.module_, train.device):
         for batch in _some_batches(net, train):
             logits_by_batch.append(net.module_(batch[0]).float())
             targets.append(batch.targets)
@@ -191,17 +191,17 @@ def predictions_of(net: TrainingNet, train: DistillationData) -> Predictions:
     return Predictions(probabilities, labels, weight / weight.sum(), teacher)
 
 
-def _some_batches(net, train) -> Iterator[Batch]:
+def _some_batches(net: TrainingNet, train: DistillationData) -> Iterator[Batch]:
     """Yield batches of rows drawn at random: those of a file are often sorted by class."""
     generator = torch.Generator().manual_seed(0)
-    fetched = isinstance(train, LoadedData)
-    rows = torch.randperm(len(train), generator=generator)[: _N_FETCHED if fetched else _N_ROWS]
+    n_rows = _N_FETCHED if isinstance(train, LoadedData) else _N_ROWS
+    rows = torch.randperm(len(train), generator=generator)[:n_rows]
     parts = rows.sort().values.split(int(net.batch_size))
-    if not fetched:
+    if not isinstance(train, LoadedData):
         yield from (train.batch(part.to(train.device)) for part in parts)
         return
     settings = {"collate_fn": net.get_params_for("iterator_train").get("collate_fn")}
-    for x, _, places in load(train.rows, [part.tolist() for part in parts], **settings):
+    for x, _, places in make_loader(train.rows, [part.tolist() for part in parts], **settings):
         yield train.batch(x, places)
 
 
@@ -296,16 +296,16 @@ def _still_falls(losses: Sequence[float]) -> bool:
     return bool((falls > 0).all() and falls[-1] >= _STEEP * (losses[0] - parts[-1]))
 
 
-def _means_of_fifths(losses):
+def _means_of_fifths(losses: Sequence[float]) -> list[float]:
     return [float(part.mean()) for part in np.array_split(np.asarray(losses, dtype=float), 5)]
 
 
-def _is_rehearsal(epochs) -> bool:
+def _is_rehearsal(epochs: Sequence[dict[str, Any]]) -> bool:
     n_iterations = sum(row["train_batch_count"] for row in epochs)
     return n_iterations < (_FEWEST_ITERATIONS if len(epochs) >= _FEW_EPOCHS else _FEW_ITERATIONS)
 
 
-def _is_annealed(optimizer) -> bool:
+def _is_annealed(optimizer: torch.optim.Optimizer) -> bool:
     """Return whether a schedule has lowered the rate to less than half of what was given."""
     given = optimizer.defaults.get("lr", 0.0)
     return any(float(group.get("lr", given)) < 0.5 * float(given) for group in optimizer.param_groups)
@@ -335,7 +335,7 @@ def learned_nothing(predictions: Predictions) -> bool:
     return teacher is None or predictions.is_at_chance(teacher)
 
 
-def _evidence(predictions, classes) -> str:
+def _evidence(predictions: Predictions, classes: np.ndarray) -> str:
     """Describe the predictions that show that nothing was learned."""
     shares, predicted = predictions.shares(predictions.labels), predictions.shares(predictions.predicted)
     top, n = int(predicted.argmax()), len(predictions.labels)
@@ -352,7 +352,7 @@ def _evidence(predictions, classes) -> str:
     )
 
 
-def _cause(predictions, X, begun) -> str:
+def _cause(predictions: Predictions, X: Any, begun: bool) -> str:
     """Name the likely cause, and a remedy; ``begun`` says whether the loss was falling all the time."""
     scales, taught = scales_of(X), predictions.teacher
     if scales is not None and scales.ratio > _MOST_APART:
@@ -366,9 +366,9 @@ def _cause(predictions, X, begun) -> str:
     return f"Its steps were too large, or X does not tell the classes apart: {_SMALLER_STEPS}."
 
 
-def _name(classes, code):
+def _name(classes: np.ndarray, code: int) -> str:
     return repr(classes[code].item() if hasattr(classes[code], "item") else classes[code])
 
 
-def _percent(share):
+def _percent(share: float | Tensor) -> str:
     return f"{100 * float(share):.3g} %"

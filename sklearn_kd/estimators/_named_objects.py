@@ -7,7 +7,7 @@ from typing import Any
 
 from sklearn.base import BaseEstimator, clone
 
-from sklearn_kd.errors._did_you_mean import nearest
+from sklearn_kd.errors._did_you_mean import did_you_mean
 
 
 def named_object(
@@ -49,7 +49,7 @@ def named_object(
         return clone(value)
     if value not in makers:
         raise ValueError(
-            f"{parameter}={value!r} is not known.{nearest(value, tuple(makers))} It is one of "
+            f"{parameter}={value!r} is not known.{did_you_mean(value, tuple(makers))} It is one of "
             f"{list(makers)}, or {otherwise}."
         )
     made = makers[value]()
@@ -59,6 +59,6 @@ def named_object(
         if name not in known:
             raise TypeError(
                 f"{parameter}__{name!s}: {parameter}={value!r} takes no {name!r}."
-                f"{nearest(name, sorted(known))} It takes {sorted(own)}."
+                f"{did_you_mean(name, sorted(known))} It takes {sorted(own)}."
             )
     return made.set_params(**{name: setting for name, setting in given.items() if name in own})

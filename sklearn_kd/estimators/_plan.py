@@ -1,49 +1,136 @@
-"""One fit of a DistilledClassifier, ready to be trained."""
+"""How a fit runs: a plan of one or more stages, their training, and what becomes of the result."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from torch import nn
+import numpy as np
+from sklearn.utils import check_random_state
+from torch import Tensor, nn
 
 from sklearn_kd.checkpointing._checkpointer import Checkpointer, teacher_signature
 from sklearn_kd.checkpointing._checkpoints import Checkpoints
+from sklearn_kd.checkpointing._file import prepare_checkpoint_dir
+from sklearn_kd.checkpointing._fingerprint import fingerprint, relevant_parameters, sample_rows
+from sklearn_kd.estimators._learned_nothing import convergence_message, warn_of_convergence
+from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.inputs._data import SplitData
+from sklearn_kd.inputs._splitting import HoldOut, split_data
+from sklearn_kd.inputs._torch_datasets import DatasetRows
+from sklearn_kd.inputs._validation import Rows, ValidatedInputs
 from sklearn_kd.meta import Strategy
+from sklearn_kd.runtime._global_lock import torch_state_lock
 from sklearn_kd.runtime._random_state import preserved_random_state
-from sklearn_kd.training._net import TrainingNet
+from sklearn_kd.tasks._task import Task
+from sklearn_kd.training._interrupts import end_interrupted
 from sklearn_kd.training._sklearn_callbacks import FitReport
 from sklearn_kd.training._stacked import train_alone
 from sklearn_kd.training._trainer_state import TrainerState
+from sklearn_kd.training._trials import TrialsInterrupted
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from sklearn_kd.estimators._base import BaseDistiller
+    from sklearn_kd.training._net import TrainingNet
 
-    from sklearn_kd.estimators._base import Seeds
-    from sklearn_kd.teachers._teacher import Teacher
+Fit = TypeVar("Fit", bound=Callable[..., Any])
 
 
-class Run(NamedTuple):
-    """One fit, ready to be trained; ``student`` is copied by each net and stays as it is."""
+class Seeds(NamedTuple):
+    """One seed per use, so that methods compared under one ``random_state`` are paired."""
 
+    split: int
+    teacher: int
+    student: int
+    training: int
+    train_batches: int
+    valid_batches: int
+    strategy: int
+
+    @classmethod
+    def draw(cls, random_state: int | np.random.RandomState | None) -> Seeds:
+        """Draw fresh seeds from an int, a RandomState or None."""
+        with (
+            torch_state_lock()
+        ):  # another thread that holds the turn may have seeded NumPy's global generator
+            rng = check_random_state(random_state)
+            return cls(*(int(seed) for seed in rng.randint(np.iinfo(np.int32).max, size=len(cls._fields))))
+
+
+# --------------------------------------------------------------------------------------
+# The plan
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One training of a fit.
+
+    Attributes
+    ----------
+    name : str
+        Names its checkpoints: "training"; "search" and "retraining" of a DistProClassifier.
+    data : SplitData
+    seeds : Seeds
+    make_net : callable(plan) -> TrainingNet
+        Makes the net about to be trained.
+    train : callable(plan, stage) -> (plan, net)
+        Trains it; the plan that it returns has what later stages need.
+    monitor : str
+        Column of the history with a loss that means the same in all epochs, if there is one.
+    who : str
+        What messages call the student.
+    """
+
+    name: str
     data: SplitData
+    seeds: Seeds
+    make_net: Callable[[Any], TrainingNet]
+    train: Callable[[Any, Stage], tuple[FitPlan, TrainingNet]]
+    monitor: str = "train_loss"
+    who: str = "The student"
+
+
+@dataclass(frozen=True, eq=False)
+class FitPlan:
+    """One fit, checked and ready to be trained.
+
+    Attributes
+    ----------
+    task : Task
+        What kind of target y is.
+    stages : tuple of Stage
+        In the order in which they are trained; the last one trains the student that is kept.
+    student : nn.Module
+        Copied by each net; stays as it is.
+    strategy : Strategy
+        How the metaparameters move.
+    teacher : Teacher, FeatureTeacher or None
+    report : FitReport
+    checkpoints : Checkpoints
+    """
+
+    task: Task
+    stages: tuple[Stage, ...]
     student: nn.Module
     strategy: Strategy
-    teacher: Teacher | None
-    seeds: Seeds
+    teacher: Any
     report: FitReport
     checkpoints: Checkpoints
 
-    def train(self, net: TrainingNet) -> TrainingNet:
-        """Train an initialised net under this run's seed, or the rest that a checkpoint leaves."""
-        if self.checkpoints.active:
-            net.checkpointer_ = Checkpointer(
-                self.checkpoints, "training", TrainerState(net), self._teacher_signature()
-            )
-        return train_alone(net, self.data, self.seeds.training)
+    @property
+    def data(self) -> SplitData:
+        """D_train and D_val of the student that is kept."""
+        return self.stages[-1].data
 
-    def _teacher_signature(self) -> Tensor | None:
-        """Return some of the teacher's outputs, by which a checkpoint recognises it."""
+    @property
+    def seeds(self) -> Seeds:
+        """Seeds of the student that is kept."""
+        return self.stages[-1].seeds
+
+    def teacher_signature(self) -> Tensor | None:
+        """Return some of the teacher's logits, by which a checkpoint recognises it."""
         train = self.data.train
         if train.augmentation is None:
             return teacher_signature(train.targets.teacher_logits)
@@ -52,3 +139,145 @@ class Run(NamedTuple):
             return None
         with preserved_random_state(train.device, self.seeds.teacher):
             return teacher_signature(ask(train.samples))
+
+
+class TrainingResult(NamedTuple):
+    """What a fit ends with: the plan as it was followed, the last net, and a warning or None."""
+
+    plan: FitPlan
+    net: TrainingNet
+    message: str | None
+
+
+# --------------------------------------------------------------------------------------
+# To the plan
+
+
+def stage_data(
+    estimator: BaseDistiller, inputs: ValidatedInputs, hold_out: HoldOut | None, seeds: Seeds
+) -> tuple[SplitData, np.ndarray]:
+    """Return D_train and D_val of a stage, and the places in X of D_train's rows."""
+    return split_data(
+        inputs,
+        hold_out,
+        train_seed=seeds.train_batches,
+        valid_seed=seeds.valid_batches,
+        device=estimator._device(),
+        batch_size=estimator.batch_size,
+    )
+
+
+def open_checkpoints(
+    estimator: BaseDistiller, inputs: ValidatedInputs, seeds: Sequence[Seeds], before: Any = None
+) -> Checkpoints:
+    """Open the checkpoints of a fit, which may hold other seeds than those drawn.
+
+    Parameters
+    ----------
+    estimator : BaseDistiller
+    inputs : ValidatedInputs
+    seeds : sequence of Seeds
+        As drawn, those of one stage each.
+    before : object, default=None
+        What the fit goes on from.
+    """
+    folder = prepare_checkpoint_dir(estimator.checkpoint_dir)
+    if folder is None:
+        return Checkpoints(None, "", seeds, False)
+    # None draws other seeds in each process, and means the same fit; a RandomState means a fit for
+    # each of its states.
+    is_open = estimator.random_state is None
+    valid = inputs.valid
+    digest = fingerprint(
+        estimator=type(estimator),
+        parameters=relevant_parameters(estimator),
+        seeds=None if is_open else seeds,
+        device=str(estimator._device()),
+        rows=[
+            _described_rows(estimator, inputs.rows, "iterator_train"),
+            None if valid is None else _described_rows(estimator, valid.rows, "iterator_valid"),
+        ],
+        n_rows=len(inputs.rows),
+        codes=[inputs.codes, None if valid is None else valid.codes],
+        classes=inputs.task.output_labels,
+        weight=inputs.weight,
+        logits=inputs.teacher_logits,
+        before=before,
+    )
+    return Checkpoints(folder, digest, seeds, is_open)
+
+
+def _described_rows(estimator: BaseDistiller, rows: Rows, part: str) -> Any:
+    """Return what stands for rows in the digest of a fit."""
+    if isinstance(rows, DatasetRows):
+        return sample_rows(rows, loader_settings(estimator, part).get("collate_fn"))
+    return rows
+
+
+# --------------------------------------------------------------------------------------
+# From the plan to the fitted estimator
+
+
+def run_plan(plan: FitPlan) -> TrainingResult:
+    """Train the stages of a plan one after another; an interrupt ends it with the stage it meets."""
+    message = None
+    for stage in plan.stages:
+        plan, net = stage.train(plan, stage)
+        message = stage_message(plan, stage, net) or message
+        if net.interrupted_:
+            break
+    return TrainingResult(plan, net, message)
+
+
+def stage_message(plan: FitPlan, stage: Stage, net: TrainingNet) -> str | None:
+    """Return a message about a trained net that learned nothing, or was still learning."""
+    labels = plan.task.output_labels
+    return convergence_message(net, stage.data.train, labels, stage.monitor, stage.who)
+
+
+def train_to_the_end(plan: FitPlan, stage: Stage) -> tuple[FitPlan, TrainingNet]:
+    """Train the net of a stage, or the rest that a checkpoint leaves."""
+    try:
+        net = ready_net(plan, stage)
+    except TrialsInterrupted as interrupted:
+        interrupted.net.interrupted_ = True
+        return plan, interrupted.net
+    return plan, train_alone(net, stage.data, stage.seeds.training)
+
+
+def ready_net(plan: FitPlan, stage: Stage) -> TrainingNet:
+    """Make the net of a stage, set to write checkpoints if there is a folder for them."""
+    net = stage.make_net(plan)
+    if plan.checkpoints.active:
+        signature = plan.teacher_signature()
+        net.checkpointer_ = Checkpointer(plan.checkpoints, stage.name, TrainerState(net), signature)
+    return net
+
+
+def publish(estimator: BaseDistiller, result: TrainingResult) -> None:
+    """Set the fitted attributes, warn of what went wrong, and end the fit."""
+    plan, net, message = result
+    fitted = estimator._fitted_attributes(net, plan)
+    estimator.__dict__.pop("trials_", None)  # of an earlier fit; few strategies train students on trial
+    estimator.__dict__.update(fitted)
+    net.metaparameters.forget_path()  # or every pickle would hold it twice
+    warn_of_convergence(message)
+    plan.report.finish()
+    plan.checkpoints.close(net.interrupted_)
+    end_interrupted(net.interrupted_, len(net.history), net.max_epochs, estimator.n_iter_)
+
+
+def restore_on_failure(fit: Fit) -> Fit:
+    """Restore the estimator's attributes where ``fit`` fails, or is ended before it has trained."""
+
+    @wraps(fit)
+    def guarded(self: Any, *args: Any, **kwargs: Any) -> Any:
+        before = self.__dict__.copy()
+        try:
+            return fit(self, *args, **kwargs)
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+
+    return guarded  # type: ignore[return-value]

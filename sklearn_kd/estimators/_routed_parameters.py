@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sklearn.base import BaseEstimator
 
-from sklearn_kd.errors._did_you_mean import nearest
+from sklearn_kd.errors._did_you_mean import did_you_mean
 from sklearn_kd.inputs._batches import iterator_arguments
 from sklearn_kd.runtime._optimizers import optimizer_class
 
@@ -37,11 +38,12 @@ _REMEDIES = {
 }
 
 
-class RoutingEstimator(BaseEstimator):
+class RoutedParameters(BaseEstimator):
     """An estimator with parameters for what it builds, beside its own."""
 
     optimizer: Any
     student: Any
+    batch_size: int
 
     # What may stand before the double underscore, beside nested estimators.
     _routed_prefixes: tuple[str, ...] = (
@@ -174,9 +176,9 @@ class RoutingEstimator(BaseEstimator):
         written_otherwise += [
             f"{p}__{name[len(p) + 1 :]}" for p in self._routed_prefixes if name.startswith(f"{p}_")
         ]
-        return nearest(name, [*known, *written_otherwise])
+        return did_you_mean(name, [*known, *written_otherwise])
 
-    def _check_routed(self, loaded: bool):
+    def _check_routed(self, loaded: bool) -> None:
         """Raise TypeError, with the nearest names, for a routed parameter nothing takes.
 
         ``loaded``: X is a Dataset, and the iterators load its rows.
@@ -196,15 +198,20 @@ class RoutingEstimator(BaseEstimator):
             if known and rest.partition("__")[0] not in known:
                 raise TypeError(
                     f"{name!r}: {prefix} takes no {rest!r}."
-                    f"{nearest(name, [f'{prefix}__{k}' for k in known])} It takes {known}."
+                    f"{did_you_mean(name, [f'{prefix}__{k}' for k in known])} It takes {known}."
                 )
 
 
-def _arguments(function) -> list[str]:
+def loader_settings(estimator: RoutedParameters, part: str) -> dict[str, Any]:
+    """Return the DataLoader's settings of an estimator for "iterator_train" or "iterator_valid"."""
+    return {"batch_size": estimator.batch_size} | estimator._routed(part)
+
+
+def _arguments(function: Callable) -> list[str]:
     return [name for name in inspect.signature(function).parameters if name not in ("params", "dataset")]
 
 
-def _arguments_known(function) -> list[str]:
+def _arguments_known(function: Callable | str) -> list[str]:
     """List the arguments of a class, a function or a named optimizer; none where they are not known."""
     try:
         return _arguments(optimizer_class(function) if isinstance(function, str) else function)

@@ -109,6 +109,6 @@ def beside_process(estimator: Any, process: DistillationProcess | None) -> list[
     return reasons
 
 
-def _is_changed(estimator, name) -> bool:
+def _is_changed(estimator: Any, name: str) -> bool:
     """Return whether a parameter has another value than its default."""
     return getattr(estimator, name) != inspect.signature(type(estimator)).parameters[name].default

@@ -1,1 +1,1 @@
-"""Files of tensors and arrays, written at once or not at all."""
+"""Files of tensors, arrays and values: written at once or not at all, read without running code."""

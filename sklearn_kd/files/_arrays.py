@@ -1,11 +1,12 @@
-"""The arrays of a file of ``numpy.savez``, read without pickles and without more memory than the file has."""
+"""Writes and reads bytes of ``numpy.savez``, without pickles and without more memory than the file has."""
 
 from __future__ import annotations
 
 import io
 import math
 import zipfile
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.lib import format as npy
@@ -13,8 +14,15 @@ from numpy.lib import format as npy
 from sklearn_kd.files._limits import check_asked
 
 
-def arrays_of(data: bytes) -> dict[str, np.ndarray]:
-    """Return the arrays in these bytes, by name.
+def dump_arrays(arrays: Mapping[str, np.ndarray]) -> memoryview:
+    """Return named arrays as the bytes of ``numpy.savez``."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **cast(Any, dict(arrays)))
+    return buffer.getbuffer()
+
+
+def load_arrays(data: bytes) -> dict[str, np.ndarray]:
+    """Return the arrays in the bytes of ``numpy.savez``, by name.
 
     Parameters
     ----------
@@ -25,7 +33,7 @@ def arrays_of(data: bytes) -> dict[str, np.ndarray]:
     TooLargeError
         If they ask for more memory than so many bytes may.
     Exception
-        Of any kind, if they are something else.
+        Of any type, if they are something else.
     """
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         parts = archive.infolist()

@@ -1,8 +1,8 @@
-"""The one way in which this library writes files: whole, or not at all.
+"""Writes files whole or not at all; everything that this library saves is written here.
 
 A file is written under a temporary name in the same folder, flushed to the disk, and renamed. Whenever the
-process ends, there is the old file or the new one. The temporary file is removed on every way out but the
-sudden end of the process; its name ends in ``TEMPORARY``.
+process ends, the old file or the new one is there. The temporary file, whose name ends in ``TEMPORARY``,
+stays behind only where the process is killed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SHOWN = 40
 
 
 def write_file(path: str | os.PathLike[str], parts: Iterable[bytes | memoryview]) -> None:
-    """Write the parts, one after another, in place of what is at ``path``.
+    """Write the parts one after another to a file, which replaces the file at ``path``.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def write_file(path: str | os.PathLike[str], parts: Iterable[bytes | memoryview]
     Raises
     ------
     OSError
-        If the file cannot be written. What was at ``path`` is still there.
+        If the file cannot be written. An old file at ``path`` is still there.
     """
     with replacing(path) as temporary, open(temporary, "wb") as file:
         for part in parts:
@@ -43,8 +43,8 @@ def write_file(path: str | os.PathLike[str], parts: Iterable[bytes | memoryview]
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give the block a temporary path to write to, then move that file to ``path``.
 
-    The new file has the permissions of the old one, or those that ``open`` gives where there was none. A link
-    stays a link, and its target is replaced. What is no file, such as ``/dev/stdout``, is written as it is.
+    The new file has the permissions of the old one; without an old one, those that ``open`` gives. A link
+    stays a link, and its target is replaced. A device, such as ``/dev/stdout``, is written to directly.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises
     ------
     OSError
-        If the file cannot be written. What was at ``path`` is still there.
+        If the file cannot be written. An old file at ``path`` is still there.
     """
     old = _status(Path(path))
     if old is not None and not stat.S_ISREG(old.st_mode):
@@ -75,18 +75,18 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             pass
         yield temporary
         _keep_owner_and_permissions(temporary, old)
-        _settle(temporary)
+        _flush(temporary)
         os.replace(temporary, path)
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
     # Flush the folder, so that the new name survives a loss of power where the system supports that.
     with suppress(OSError):
-        _settle(path.parent)
+        _flush(path.parent)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of processes that were killed; nobody else may be writing in the folder."""
+    """Remove the temporary files of killed processes; no other process may be writing in the folder."""
     for temporary in folder.glob(f"*{TEMPORARY}"):
         temporary.unlink(missing_ok=True)
 
@@ -110,7 +110,7 @@ def _keep_owner_and_permissions(temporary: Path, old: os.stat_result | None) -> 
         os.chmod(temporary, stat.S_IMODE(old.st_mode))
 
 
-def _settle(path: Path) -> None:
+def _flush(path: Path) -> None:
     """Flush a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:

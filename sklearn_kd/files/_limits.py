@@ -1,4 +1,4 @@
-"""A limit on the memory that a file may ask for, in proportion to its length."""
+"""Limits the memory that a file may ask for, in proportion to its length."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 FACTOR = 4
 # Bytes that any file may ask for in addition: a small tensor may repeat one number.
 ALLOWANCE = 64 * 2**20
-# Bytes that Python takes for one more part of a list or a dictionary, at least.
+# Python takes at least so many bytes for one more part of a list or a dictionary.
 _PER_PART = 64
 
 
@@ -18,19 +18,19 @@ class TooLargeError(ValueError):
 
 
 def check_asked(n_bytes: int, length: int) -> None:
-    """Refuse, before anything is allocated, what is out of proportion to the file.
+    """Refuse to allocate memory out of proportion to the length of the file.
 
     Parameters
     ----------
     n_bytes : int
-        What reading the file would take.
+        The memory that reading the file would take.
     length : int
         The length of the file, in bytes.
 
     Raises
     ------
     TooLargeError
-        If it is more than ``FACTOR`` times the length and ``ALLOWANCE``.
+        If the memory exceeds ``FACTOR`` times the length plus ``ALLOWANCE``.
     """
     if n_bytes > FACTOR * length + ALLOWANCE:
         raise TooLargeError(
@@ -40,12 +40,12 @@ def check_asked(n_bytes: int, length: int) -> None:
 
 
 def parsed_json(text: str | bytes) -> Any:
-    """Parse the JSON in a file, unless it has so many parts that they are out of proportion to its length.
+    """Parse the JSON in a file.
 
     Raises
     ------
     TooLargeError
-        If it has.
+        If it has so many parts that they would take memory out of proportion to its length.
     ValueError
         If it is no JSON.
     """

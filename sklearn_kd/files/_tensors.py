@@ -1,11 +1,15 @@
-"""The one place where files of ``torch.save`` are read: none runs code, and no small one fills the memory."""
+"""Writes and reads bytes of ``torch.save``, and hashes tensors.
+
+Nothing that is read runs code, and no small file fills the memory.
+"""
 
 from __future__ import annotations
 
 import io
+import json
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -16,12 +20,35 @@ from sklearn_kd.files._limits import FACTOR, TooLargeError, check_asked
 # weights_only=True runs code before torch 2.6 (CVE-2025-32434), corrupts memory before 2.10 (CVE-2026-24747).
 _SAFE_SINCE = (2, 10)
 
-# The one name that torch's reader admits and that allocates, and fills, as much as it is told.
+# The only name that torch's reader admits and that allocates, and fills, as much memory as the file says.
 _ALLOCATES = re.compile(rb"c(?:builtins|__builtin__)\nbytearray\n")
 
 
+def dump_tensors(content: Any) -> memoryview:
+    """Return plain values and tensors as the bytes of ``torch.save``."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getbuffer()
+
+
+def hash_tensor(update: Callable[[bytes | memoryview], Any], tensor: Tensor, name: str = "") -> None:
+    """Add a tensor's name, type, shape and numbers to a digest.
+
+    Parameters
+    ----------
+    update : callable ``(data) -> Any``
+        The ``update`` of a digest of :mod:`hashlib`.
+    tensor : Tensor
+    name : str, default=""
+    """
+    tensor = tensor.detach().cpu().contiguous()
+    update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+    if tensor.numel():  # through bytes, since NumPy has no bfloat16
+        update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+
+
 def load_tensors(data: bytes) -> Any:
-    """Return the plain values and tensors, on the CPU, that ``torch.save`` has written as these bytes.
+    """Return the plain values and tensors in the bytes of ``torch.save``, on the CPU.
 
     Parameters
     ----------
@@ -30,11 +57,11 @@ def load_tensors(data: bytes) -> Any:
     Raises
     ------
     ImportError
-        If torch is too old to read files of others.
+        If torch is too old to read untrusted files safely.
     TooLargeError
         If they ask for more memory than so many bytes may.
     Exception
-        Of any kind, if they are something else.
+        Of any type, if they are something else.
     """
     _check_torch()
     if _ALLOCATES.search(data):
@@ -43,13 +70,13 @@ def load_tensors(data: bytes) -> Any:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             parts = archive.infolist()
         if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
-            # What the pickle inside asks for could not be seen.
+            # The pickle inside could not be searched.
             raise ValueError("it is compressed, which torch.save never does")
         check_asked(sum(part.file_size for part in parts), len(data))
-        # Without memory first.
+        # First on the device "meta", which takes no memory.
         _check_tensors(torch.load(io.BytesIO(data), map_location="meta", weights_only=True), len(data))
     content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    _check_tensors(content, len(data))  # also for the format before torch 1.6, which is no zip archive
+    _check_tensors(content, len(data))  # again, for the format before torch 1.6, which is no zip archive
     return content
 
 
@@ -63,7 +90,7 @@ def _check_torch() -> None:
 
 
 def _check_tensors(content: Any, length: int) -> None:
-    """Refuse tensors that are larger than what is stored of them, beyond the limit."""
+    """Refuse tensors that would take more memory than a file of this length may ask for."""
     tensors = _tensors_in(content, most_parts=FACTOR * length + 10**6)
     check_asked(sum(tensor.numel() * tensor.element_size() for tensor in tensors), length)
 

@@ -61,7 +61,7 @@ def _check_readable(values: Tensor, name: str) -> None:
 
 
 def column_names(values: Any) -> list | None:
-    """The names of the columns of a table; None where they are but numbers by default."""
+    """Return the column names of a table; None if they are the default numbers."""
     names = getattr(values, "column_names", getattr(values, "columns", None))
     if names is None or isinstance(values, (np.ndarray, Tensor)):
         return None

@@ -1,24 +1,24 @@
-"""Batches: their order, and how they are cut from tensors, loaded, or augmented."""
+"""Order rows into batches; cut batches from tensors, load them, or augment them."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from sklearn_kd.inputs._torch_datasets import load, loader_arguments
+from sklearn_kd.inputs._torch_datasets import DatasetRows, loader_arguments, make_loader
 from sklearn_kd.losses._targets import Targets
 
 
 class Batch(tuple):
-    """``(X, y)``, which is what skorch's callbacks expect, with its ``targets`` beside it."""
+    """A batch as skorch's callbacks expect it, ``(X, y)``, with an attribute ``targets``."""
 
     targets: Targets
 
-    def __new__(cls, X: Tensor, targets: Targets):
+    def __new__(cls, X: Tensor, targets: Targets) -> Batch:
         batch = super().__new__(cls, (X, targets.labels))
         batch.targets = targets
         return batch
@@ -28,39 +28,67 @@ class Batch(tuple):
         return Batch(function(self[0]), Targets._make(t if t is None else function(t) for t in self.targets))
 
     def copy_(self, other: Batch) -> None:
-        """Write another batch of the same shapes into this one."""
+        """Copy another batch of the same shapes into this one."""
         for own, given in zip((self[0], *self.targets), (other[0], *other.targets), strict=True):
             if own is not None:
                 own.copy_(given)
 
 
-class BatchOrder:
-    """Divides n rows into batches; a pass yields the list of indices of each.
+class BatchSource(Protocol):
+    """A data set that batches are made from."""
 
-    A last batch of a single row joins the one before it, because batch normalisation cannot
-    use it.
+    seed: int
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the batches."""
+
+    def __len__(self) -> int: ...
+
+
+class TensorSource(BatchSource, Protocol):
+    """A data set held as tensors."""
+
+    def batch(self, rows: slice | Tensor, /) -> Batch:
+        """Return the batch of these rows."""
+
+
+class LoadedSource(BatchSource, Protocol):
+    """A data set whose inputs a DataLoader loads."""
+
+    rows: DatasetRows
+
+    def batch(self, x: Tensor, rows: Tensor, /) -> Batch:
+        """Return the batch of these inputs, which belong to the rows at these indices."""
+
+
+class BatchOrder:
+    """Divides n rows into batches; a pass yields the list of indices of each batch.
+
+    If the last batch would have a single row, the row joins the batch before it: batch normalisation cannot
+    train on one row.
 
     Parameters
     ----------
     n : int
     batch_size : int, default=128
-        −1: all rows.
+        −1: all rows in one batch.
     shuffle : bool, default=False
-        A new order in each pass.
+        Draw a new order for each pass.
     drop_last : bool, default=False
         Leave out a last batch that is not full, unless it is the only one.
     seed : int, default=0
-        Of the generator that shuffles; the global ones are left alone.
+        Seeds the generator that shuffles; the global generators are not used.
 
     Attributes
     ----------
-    places : list of slice
-        Where each batch stands in the order of a pass.
+    slices : list of slice
+        The part of a pass's order that each batch takes.
     """
 
     def __init__(
         self, n: int, batch_size: int = 128, shuffle: bool = False, drop_last: bool = False, seed: int = 0
-    ):
+    ) -> None:
         self.n, self.shuffle = n, shuffle
         size = n if batch_size == -1 else batch_size
         starts = list(range(0, n, size))
@@ -70,14 +98,14 @@ class BatchOrder:
             del starts[-1], stops[-1]
         elif len(starts) > 1 and last == 1:
             del starts[-1], stops[-2]
-        self.places = [slice(*ends) for ends in zip(starts, stops, strict=True)]
+        self.slices = [slice(*ends) for ends in zip(starts, stops, strict=True)]
         self._generator = torch.Generator().manual_seed(seed)
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.slices)
 
     def draw(self) -> Tensor | None:
-        """The order of the next pass, shape (n,); None where the rows are not shuffled."""
+        """Draw the order of the next pass, shape (n,); return None if the rows are not shuffled."""
         return torch.randperm(self.n, generator=self._generator) if self.shuffle else None
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -92,23 +120,26 @@ class BatchOrder:
         # A generator, which draws when a pass begins: a DataLoader with workers calls iter twice.
         drawn = self.draw()
         order = list(range(self.n)) if drawn is None else drawn.tolist()
-        for place in self.places:
-            yield order[place]
+        for part in self.slices:
+            yield order[part]
 
 
 class TensorBatches:
-    """Whole batches cut from tensors: no per-sample access, no collation, no workers.
+    """Cuts whole batches from tensors: no per-sample access, no collation, no workers.
 
-    Takes the DataLoader's arguments that make sense for that.
+    Takes those arguments of a DataLoader that apply.
 
     Parameters
     ----------
     dataset : DistillationData
+        Its ``seed`` seeds the order.
     batch_size, shuffle, drop_last
-        As in :class:`BatchOrder`; the data set has the seed.
+        As in :class:`BatchOrder`.
     """
 
-    def __init__(self, dataset, batch_size=128, shuffle=False, drop_last=False):
+    def __init__(
+        self, dataset: TensorSource, batch_size: int = 128, shuffle: bool = False, drop_last: bool = False
+    ) -> None:
         self.dataset = dataset
         self.order = BatchOrder(len(dataset), batch_size, shuffle, drop_last, dataset.seed)
 
@@ -126,26 +157,34 @@ class TensorBatches:
     def __iter__(self) -> Iterator[Batch]:
         order = self.order.draw()
         order = None if order is None else order.to(self.dataset.device)
-        for place in self.order.places:
-            yield self.dataset.batch(place if order is None else order[place])
+        for part in self.order.slices:
+            yield self.dataset.batch(part if order is None else order[part])
 
 
 class LoadedBatches:
-    """Batches whose rows a DataLoader fetches: the same rows as :class:`TensorBatches` cuts.
+    """Loads batches by a DataLoader: the same rows as :class:`TensorBatches`.
 
     Parameters
     ----------
     dataset : LoadedData
+        Its ``seed`` seeds the order and the workers.
     batch_size, shuffle, drop_last
-        As in :class:`BatchOrder`; the data set has the seed.
+        As in :class:`BatchOrder`.
     **loader
-        As in :func:`load`.
+        As in :func:`make_loader`.
     """
 
-    def __init__(self, dataset, batch_size=128, shuffle=False, drop_last=False, **loader):
+    def __init__(
+        self,
+        dataset: LoadedSource,
+        batch_size: int = 128,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        **loader: Any,
+    ) -> None:
         self.dataset = dataset
         self.order = BatchOrder(len(dataset), batch_size, shuffle, drop_last, dataset.seed)
-        self._loader = load(dataset.rows, self.order, seed=dataset.seed, **loader)
+        self._loader = make_loader(dataset.rows, self.order, seed=dataset.seed, **loader)
 
     def __len__(self) -> int:
         return len(self.order)
@@ -166,17 +205,22 @@ class LoadedBatches:
 
 
 class AugmentedBatches:
-    """Training batches, augmented, with the teacher's answers about what came of it.
+    """Augments batches, and asks the teacher for its logits of the augmented rows.
 
     Parameters
     ----------
     batches : TensorBatches or LoadedBatches
     augment : callable(Tensor) -> Tensor
     ask : callable(Tensor) -> Tensor, or None
-        The teacher's logits of a batch. None: there is no teacher.
+        Returns the teacher's logits of a batch. None: the batch keeps its targets.
     """
 
-    def __init__(self, batches, augment, ask: Callable[[Tensor], Tensor] | None = None):
+    def __init__(
+        self,
+        batches: TensorBatches | LoadedBatches,
+        augment: Callable[[Tensor], Tensor],
+        ask: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         self.batches, self.augment, self.ask = batches, augment, ask
 
     def __len__(self) -> int:
@@ -199,12 +243,12 @@ class AugmentedBatches:
 
 
 def augmented(augment: Callable[[Tensor], Tensor], X: Tensor) -> Tensor:
-    """Apply ``augment`` to a copy of X, which may be a view of the data.
+    """Return ``augment`` of a copy of X, because X may be a view of the data.
 
     Raises
     ------
     ValueError
-        If it is no batch of as many rows.
+        If the result is not a tensor with as many rows.
     """
     with torch.no_grad():
         made = augment(X.clone())
@@ -217,13 +261,13 @@ def augmented(augment: Callable[[Tensor], Tensor], X: Tensor) -> Tensor:
     return made
 
 
-def evaluation_batches(dataset, **settings: Any) -> TensorBatches | LoadedBatches:
-    """Return the rows as they are: skorch's ``iterator_valid``."""
+def evaluation_batches(dataset: Any, **settings: Any) -> TensorBatches | LoadedBatches:
+    """Return batches of a :class:`DistillationData` without augmentation: skorch's ``iterator_valid``."""
     return dataset.batches(dataset, **settings)
 
 
-def training_batches(dataset, **settings: Any) -> Iterable[Batch]:
-    """Return the rows, augmented where they are to be: skorch's ``iterator_train``."""
+def training_batches(dataset: Any, **settings: Any) -> Iterable[Batch]:
+    """Return batches of a :class:`DistillationData`, with its augmentation: skorch's ``iterator_train``."""
     batches = evaluation_batches(dataset, **settings)
     return batches if dataset.augmentation is None else AugmentedBatches(batches, *dataset.augmentation)
 
@@ -237,7 +281,7 @@ class CyclicBatches:
         Makes the batches of a pass; called when the first batch is taken.
     """
 
-    def __init__(self, make: Callable[[], TensorBatches | LoadedBatches]):
+    def __init__(self, make: Callable[[], TensorBatches | LoadedBatches]) -> None:
         self._make = make
         self._batches: TensorBatches | LoadedBatches | None = None
         self._pass: Iterator[Batch] = iter(())
@@ -285,7 +329,13 @@ def check_batches_state(state: dict[str, Any]) -> None:
 
 
 def iterator_arguments(loaded: bool) -> list[str]:
-    """Return the names that ``iterator_train__*`` and ``iterator_valid__*`` may set."""
+    """Return the names that ``iterator_train__*`` and ``iterator_valid__*`` may set.
+
+    Parameters
+    ----------
+    loaded : bool
+        True if a DataLoader loads the rows of a Dataset.
+    """
     if loaded:
         return loader_arguments()
     return [name for name in inspect.signature(TensorBatches).parameters if name != "dataset"]

@@ -1,14 +1,12 @@
-"""Rows on their way into training: the split, and the data set in its two forms."""
+"""Rows on their way into training: the data set in its two forms."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
-from sklearn.model_selection import StratifiedShuffleSplit
 from skorch.dataset import Dataset
 from torch import Tensor
 
@@ -18,44 +16,8 @@ from sklearn_kd.losses._targets import Targets
 from sklearn_kd.runtime._memory import format_mebibytes, nbytes
 
 
-def split_rows(
-    codes: np.ndarray,
-    fraction: float,
-    rng: np.random.RandomState,
-    otherwise: str = "a method that needs none",
-) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of D_train and D_val: disjoint, stratified, every class in D_train, D_val of two rows or more.
-
-    Where the classes are too small to stratify, D_val is drawn at random from what is left
-    when one row of each class has been put into D_train, which may be a single row. ``otherwise``
-    is what a message says needs no D_val.
-
-    Raises
-    ------
-    ValueError
-        If no row can be spared for D_val.
-    """
-    n, counts = len(codes), np.bincount(codes)
-    counts = counts[counts > 0]
-    # At least two where possible: batch normalisation cannot take a batch of one row.
-    n_val = max(math.ceil(n * fraction), min(2, n - len(counts)))
-    if counts.min() >= 2 and len(counts) <= min(n_val, n - n_val):
-        splitter = StratifiedShuffleSplit(n_splits=1, test_size=n_val, random_state=rng)
-        return next(splitter.split(codes, codes))
-    order = rng.permutation(n)
-    _, first_of_class = np.unique(codes[order], return_index=True)
-    spare = np.delete(order, first_of_class)
-    if len(spare) == 0:
-        raise ValueError(
-            f"D_val is empty: of n_samples = {n} rows none can be held out, since every class "
-            f"needs one to train on. Give X_val and y_val, more rows, or {otherwise}."
-        )
-    val = spare[:n_val]
-    return np.setdiff1d(order, val), np.sort(val)
-
-
 def as_tensor(values: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
-    """Array to tensor, copied only where it is read-only, strided, or on another device."""
+    """Return an array as a tensor; copy it only if it is read-only, strided, or for another device."""
     return torch.as_tensor(np.require(values, requirements=["C", "W"])).to(device)
 
 
@@ -66,100 +28,100 @@ def as_input(x: Tensor) -> Tensor:
 
 
 class DistillationData(Dataset):
-    """Rows as tensors on the device, with what the losses need beside them.
+    """A data set as tensors on the device: inputs and targets.
 
     Parameters
     ----------
     X : Tensor of shape (n, ...)
     targets : Targets or None, default=None
-        Over all n rows; None where there is nothing to learn.
+        Of all n rows; None: zeros as labels, for a data set that is only predicted.
     seed : int, default=0
-        Of the order in which batches are drawn.
+        Seeds the order of the batches.
 
     Attributes
     ----------
     samples : Tensor of shape (2, ...)
-        Rows to try a network on, on the device; one where there are no two.
+        The first two rows, or the only one, on the device: samples for checks of networks.
     augmentation : tuple or None
-        ``augment`` and ``ask`` of :class:`AugmentedBatches`, for training alone.
+        ``augment`` and ``ask`` of :class:`AugmentedBatches`, used in training only.
     """
 
     batches: type = TensorBatches
     augmentation: tuple[Callable, Callable | None] | None = None
 
-    def __init__(self, X: Tensor, targets: Targets | None = None, seed: int = 0):
+    def __init__(self, X: Tensor, targets: Targets | None = None, seed: int = 0) -> None:
         self.X, self.seed, self.samples = X, seed, X[:2]
         self.targets = targets or Targets(torch.zeros(len(X), dtype=torch.long, device=X.device))
 
     def set_teacher_logits(self, logits: Tensor | None) -> None:
-        """The teacher's logits of all rows, shape (n, K)."""
+        """Store the teacher's logits of all rows, shape (n, K)."""
         logits = None if logits is None else logits.to(self.device)
         self.targets = self.targets._replace(teacher_logits=logits)
 
     @property
     def device(self) -> torch.device:
-        """Where the batches are."""
+        """The device of the batches."""
         return self.samples.device
 
     @property
     def y(self) -> Tensor:
-        """The labels, by the name that skorch's callbacks look for."""
+        """The labels, under the name that skorch's callbacks read."""
         return self.targets.labels
 
     def __len__(self) -> int:
         return len(self.y)
 
-    def __getitem__(self, rows) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, rows: Any) -> tuple[Tensor, Tensor]:
         return self.X[rows], self.y[rows]
 
-    def batch(self, rows) -> Batch:
-        """The batch of these rows (a slice or a tensor of indices)."""
+    def batch(self, rows: slice | Tensor) -> Batch:
+        """Return the batch of these rows (a slice or a tensor of indices)."""
         return Batch(take(self.X, rows), self._targets_of(rows))
 
-    def _targets_of(self, rows) -> Targets:
+    def _targets_of(self, rows: slice | Tensor) -> Targets:
         return Targets._make(t if t is None else take(t, rows) for t in self.targets)
 
 
 def take(values: Tensor, rows: slice | Tensor) -> Tensor:
-    """``values[rows]``, in a third of the time where ``rows`` are indices."""
+    """Return ``values[rows]``; ``index_select`` takes a third of the time of indexing by a tensor."""
     return values[rows] if isinstance(rows, slice) else values.index_select(0, rows)
 
 
 class LoadedData(DistillationData):
-    """Rows of a user's Dataset, fetched when their batch is due; the rest is on the device.
+    """A user's Dataset, whose inputs are loaded batch by batch; targets are on the device.
 
     Parameters
     ----------
     rows : DatasetRows
     targets : Targets
-        Over all rows, on the device.
+        Of all rows, on the device.
     seed : int, default=0
-        Of the order in which batches are drawn.
+        Seeds the order of the batches.
     """
 
     batches = LoadedBatches
 
-    def __init__(self, rows: DatasetRows, targets: Targets, seed: int = 0):
+    def __init__(self, rows: DatasetRows, targets: Targets, seed: int = 0) -> None:
         self.rows, self.targets, self.seed = rows, targets, seed
         self.samples = as_input(rows.samples.to(targets.labels.device))
 
     @property
     def X(self) -> LoadedData:  # type: ignore[override]
-        """The inputs that skorch's scoring callbacks give the net to predict for."""
+        """The data set itself, which skorch's scoring callbacks give the net to predict."""
         return self
 
-    def __getitem__(self, rows):
+    def __getitem__(self, rows: Any) -> NoReturn:
         raise TypeError("The rows of a Dataset come in batches: iterate over net.get_iterator(dataset).")
 
     def batch(self, x: Tensor, rows: Tensor) -> Batch:  # type: ignore[override]
-        """The batch of these inputs, which the rows at these indices have."""
-        # Moved as they come: bytes are fewer than floats.
+        """Return the batch of these inputs, which belong to the rows at these indices."""
+        # Moved before the conversion to float: bytes are fewer than floats.
         x, rows = (t.to(self.device, non_blocking=self.device.type == "cuda") for t in (x, rows))
         return Batch(as_input(x), self._targets_of(rows))
 
 
 class SplitData(NamedTuple):
-    """D_train and D_val; ``valid`` is None where nothing is held out."""
+    """D_train and D_val; ``valid`` is None if nothing is held out."""
 
     train: DistillationData
     valid: DistillationData | None

@@ -1,6 +1,7 @@
-"""Rows of a user's ``torch.utils.data.Dataset``, fetched by a DataLoader.
+"""Load the rows of a user's ``torch.utils.data.Dataset`` by a DataLoader.
 
-The items are ``(x, label)``, or x alone or in front of anything where the labels are known.
+The items are ``(x, label)``. If the labels are given separately, they may also be x alone, or x followed by
+anything.
 """
 
 from __future__ import annotations
@@ -15,33 +16,32 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, default_collate
 
 from sklearn_kd.inputs._arrays import from_torch
-from sklearn_kd.inputs._labels import checked_labels
 
-# What ``load`` settles itself: which rows make up a batch, in an order that random_state seeds.
-_SETTLED = {"dataset", "sampler", "batch_sampler", "generator"}
+# Arguments of a DataLoader that make_loader sets itself: random_state seeds the order of the rows.
+_SET_HERE = {"dataset", "sampler", "batch_sampler", "generator"}
 
 
 def is_dataset(X: Any) -> bool:
-    """Return whether X is to be fetched item by item, not taken as an array."""
+    """Return whether X is a torch Dataset, whose rows are loaded item by item."""
     return isinstance(X, Dataset)
 
 
 def loader_arguments() -> list[str]:
-    """The DataLoader's arguments that are the user's to choose."""
-    return [name for name in inspect.signature(DataLoader).parameters if name not in _SETTLED]
+    """Return the names of the DataLoader's arguments that a user may set."""
+    return [name for name in inspect.signature(DataLoader).parameters if name not in _SET_HERE]
 
 
 class DatasetRows(Dataset):
-    """Rows of a Dataset, counted and indexed as those of an array are.
+    """Rows of a Dataset, with the length, shape and indexing of an array.
 
     Parameters
     ----------
     dataset : torch.utils.data.Dataset
         Map-style: with ``__getitem__`` and ``__len__``.
     collate_fn : callable or None, default=None
-        Makes a list of items into a batch, for the check of the first ones.
+        Makes a list of items into a batch, for the check of the first items.
     name : str, default="X"
-        What messages call it.
+        Names the Dataset in messages.
 
     Attributes
     ----------
@@ -57,9 +57,9 @@ class DatasetRows(Dataset):
     """
 
     samples: Tensor
-    sample_shape: torch.Size | None = None  # not known yet
+    sample_shape: torch.Size | None = None  # None until the first items have been read
 
-    def __init__(self, dataset: Dataset, collate_fn: Callable | None = None, name: str = "X"):
+    def __init__(self, dataset: Dataset, collate_fn: Callable | None = None, name: str = "X") -> None:
         if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
             raise TypeError(
                 f"{name} is a {type(dataset).__name__}, whose rows cannot be counted and picked by "
@@ -69,7 +69,7 @@ class DatasetRows(Dataset):
         if len(dataset) == 0:
             raise ValueError(f"{name} is empty: {type(dataset).__name__} has 0 samples (items).")
         self.dataset, self.name = dataset, name
-        self.samples, _, _ = Fetcher(self, collate_fn)[list(range(min(2, len(dataset))))]
+        self.samples, _, _ = BatchFetcher(self, collate_fn)[list(range(min(2, len(dataset))))]
         self.sample_shape = self.samples.shape[1:]
         if self.samples.is_meta:
             raise ValueError(
@@ -84,14 +84,14 @@ class DatasetRows(Dataset):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(n, ...), as an array's."""
+        """The shape (n, ...) of an array with these rows."""
         return len(self), *self.samples.shape[1:]
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, rows: np.ndarray) -> DatasetRows:
-        """These rows alone, in this order."""
+        """Return the rows at these indices, in this order."""
         some = object.__new__(DatasetRows)
         # Plain integers: not every Dataset takes NumPy's.
         some.dataset, some.name = Subset(self.dataset, rows.tolist()), self.name
@@ -99,22 +99,22 @@ class DatasetRows(Dataset):
         return some
 
 
-class Fetcher(Dataset):
-    """Whole batches by index: ``fetcher[indices]`` is (x, labels, indices).
+class BatchFetcher(Dataset):
+    """Loads whole batches: ``fetcher[indices]`` is (x, labels, indices).
 
-    The indices travel with what was fetched by them, so that nothing that is looked up by them
-    later can fall out of step, whatever the order and the number of workers.
+    A batch carries its indices, so that the targets of its rows are found for any order and any number of
+    workers.
 
     Parameters
     ----------
     rows : DatasetRows
     collate_fn : callable or None, default=None
-        Of a list of items; None: torch's ``default_collate``.
+        Makes a list of items into a batch; None: torch's ``default_collate``.
     labelled : bool, default=False
-        Whether the labels are wanted; else None stands for them.
+        Return the labels of the items; otherwise ``labels`` is None.
     """
 
-    def __init__(self, rows: DatasetRows, collate_fn: Callable | None = None, labelled: bool = False):
+    def __init__(self, rows: DatasetRows, collate_fn: Callable | None = None, labelled: bool = False) -> None:
         self.collate_fn, self.labelled, self.name = collate_fn, labelled, rows.name
         self.sample_shape = rows.sample_shape
         self.items = Subset(rows.dataset, range(len(rows)))
@@ -152,7 +152,7 @@ class Fetcher(Dataset):
     def _collated(self, items: list) -> Any:
         if self.collate_fn is not None:
             return self.collate_fn(items)
-        if not self.labelled:  # what stands behind x may be anything
+        if not self.labelled:  # anything may follow x
             items = [item[0] if isinstance(item, (tuple, list)) else item for item in items]
         try:
             return default_collate(items)
@@ -164,7 +164,7 @@ class Fetcher(Dataset):
             ) from error
 
 
-def load(
+def make_loader(
     rows: DatasetRows,
     order: Iterable[list[int]],
     *,
@@ -173,7 +173,7 @@ def load(
     collate_fn: Callable | None = None,
     **settings: Any,
 ) -> DataLoader:
-    """A DataLoader of (x, labels or None, indices), whose batches are those of ``order``.
+    """Return a DataLoader of (x, labels or None, indices), with the batches of ``order``.
 
     Parameters
     ----------
@@ -181,30 +181,48 @@ def load(
     order : iterable of lists of int
         The indices of each batch.
     seed : int, default=0
-        Of the workers. Without it they would draw one from torch's global generator.
+        Seeds the workers. A DataLoader would otherwise draw their seed from torch's global generator.
     labelled, collate_fn
-        As in :class:`Fetcher`.
+        As in :class:`BatchFetcher`.
     **settings
-        The DataLoader's, such as ``num_workers``.
+        Arguments of the DataLoader, such as ``num_workers``.
     """
     generator = torch.Generator().manual_seed(seed)
-    fetcher = Fetcher(rows, collate_fn, labelled)
+    fetcher = BatchFetcher(rows, collate_fn, labelled)
     return DataLoader(fetcher, batch_size=None, sampler=order, generator=generator, **settings)
 
 
-def read(rows: DatasetRows, *, batch_size: int, labelled: bool = False, **settings: Any) -> DataLoader:
-    """``load`` all rows in their order, by ``batch_size`` (−1: at once), whatever else is set."""
+def make_ordered_loader(
+    rows: DatasetRows, *, batch_size: int, labelled: bool = False, **settings: Any
+) -> DataLoader:
+    """Return a loader of all rows in their order, in batches of ``batch_size`` (−1: all at once)."""
     size = len(rows) if batch_size == -1 else batch_size
     starts = range(0, len(rows), size)
     order = [list(range(start, min(start + size, len(rows)))) for start in starts]
     settings = {k: v for k, v in settings.items() if k not in ("shuffle", "drop_last", "in_order")}
-    return load(rows, order, labelled=labelled, **settings)
+    return make_loader(rows, order, labelled=labelled, **settings)
 
 
 def labelled_rows(
-    dataset: Dataset, y: Any = None, name: str = "X", **settings: Any
+    dataset: Dataset,
+    check: Callable[[Any, int, str, str], np.ndarray],
+    y: Any = None,
+    name: str = "X",
+    **settings: Any,
 ) -> tuple[DatasetRows, np.ndarray]:
-    """The rows of a Dataset and their labels, which are read from it where y is None.
+    """Return the rows of a Dataset and their labels.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    y : array-like of shape (n,) or None, default=None
+        None: the labels are read from the Dataset.
+    name : str, default="X"
+        Names the Dataset in messages.
+    **settings
+        As in :func:`make_ordered_loader`.
+
+    ``check(labels, n_rows, name of the labels, name of the rows)`` returns the checked labels.
 
     Raises
     ------
@@ -216,9 +234,9 @@ def labelled_rows(
     rows = DatasetRows(dataset, settings.get("collate_fn"), name)
     called = "y" if name == "X" else "y_val"
     if y is None:
-        read_labels = (labels for _, labels, _ in read(rows, labelled=True, **settings))
+        read_labels = (labels for _, labels, _ in make_ordered_loader(rows, labelled=True, **settings))
         called = f"the label in the items of {name}"
         y = np.concatenate(
             [np.asarray(from_torch(labels, f"The labels in {name}")) for labels in read_labels]
         )
-    return rows, checked_labels(y, len(rows), called, name)
+    return rows, check(y, len(rows), called, name)

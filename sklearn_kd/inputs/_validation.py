@@ -1,144 +1,277 @@
-"""Checks of what is given to ``fit`` and ``predict``: rows, labels and weights."""
+"""Check what is given to ``fit`` and ``predict``: rows, targets and weights."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
-from sklearn_kd._sklearn_compat import check_sample_weight
-from sklearn_kd.errors._context import naming
-from sklearn_kd.estimators._routed_parameters import RoutingEstimator
+from sklearn_kd._sklearn_compat import check_sample_weight, safe_indexing
+from sklearn_kd.errors._context import error_context
 from sklearn_kd.inputs._arrays import from_torch
-from sklearn_kd.inputs._labels import checked_labels, sorted_classes
 from sklearn_kd.inputs._torch_datasets import DatasetRows, is_dataset, labelled_rows
 from sklearn_kd.runtime._random_state import preserved_random_state
+from sklearn_kd.tasks._task import Task
+
+Rows = np.ndarray | DatasetRows
 
 
-class CheckedRows(RoutingEstimator):
-    """Base of estimators that are given rows; theirs are the device and ``warm_start``."""
+class ValidationRows(NamedTuple):
+    """D_val: its rows, their encoded targets, and their weights or None."""
 
-    classes_: np.ndarray
-    n_features_in_: int
-    feature_names_in_: np.ndarray
-    _sample_shape: tuple[int, ...]
+    rows: Rows
+    codes: np.ndarray
+    weight: np.ndarray | None
 
-    def _device(self) -> torch.device:
-        raise NotImplementedError
 
-    def _continues(self) -> bool:
-        raise NotImplementedError
+class Loading(NamedTuple):
+    """How rows of a Dataset are read: the device of the fit, and the DataLoaders' settings."""
 
-    def _loader_settings(self, part):
-        """Return the loader's settings for "iterator_train" or "iterator_valid"."""
-        return {"batch_size": self.batch_size} | self._routed(part)
+    device: torch.device
+    train: Mapping[str, Any]
+    valid: Mapping[str, Any]
 
-    def _checked_forms(self, X: Any, X_val: Any) -> bool:
-        """Return whether X is a Dataset; refuse X_val in another form."""
-        loaded = is_dataset(X)
-        if X_val is not None and is_dataset(X_val) != loaded:
-            raise TypeError(
-                f"X is {'a' if loaded else 'no'} Dataset and X_val is {'no' if loaded else 'a'} Dataset; "
-                "give both in one form. torch.utils.data.TensorDataset makes arrays a Dataset."
-            )
-        return loaded
 
-    def _checked_rows(
-        self, X: Any, y: Any, sample_weight: Any
-    ) -> tuple[Any, np.ndarray | DatasetRows, np.ndarray, np.ndarray | None]:
-        """X as given, its rows (float32 if arrays), class codes, and weights or None.
+class Continued(NamedTuple):
+    """A fit that ``warm_start=True`` goes on with: its task, and the shape of its samples."""
 
-        Sets ``classes_``.
-        """
-        X_given, y = from_torch(X, "X"), from_torch(y, "y")
-        if is_dataset(X):
-            with preserved_random_state(self._device(), seed=0):
-                X, y = labelled_rows(X, y, **self._loader_settings("iterator_train"))
-            self.n_features_in_ = X.shape[1]
-            self.__dict__.pop("feature_names_in_", None)  # of an earlier fit
-        else:
-            with naming("X"):
-                X = validate_data(self, X_given, dtype=np.float32, allow_nd=True)
-            if y is None:
-                raise ValueError(
-                    f"This {type(self).__name__} estimator requires y to be passed, but the target y is "
-                    "None. Give one label per row of X, or X as a Dataset of pairs (x, label)."
-                )
-            y = checked_labels(y, len(X))
-        if 0 in X.shape[1:]:
-            raise ValueError(f"X has samples of shape {X.shape[1:]}, without a number in them.")
-        classes, codes = sorted_classes(y)
-        weight = None
-        if sample_weight is not None:
-            with naming("sample_weight"):
-                weight = check_sample_weight(from_torch(sample_weight, "sample_weight"), y, dtype=np.float64)
-            if weight.min() < 0:
-                raise ValueError("sample_weight must not be negative.")
-            if not weight.any():
-                raise ValueError("sample_weight is zero for every row: none is non-zero.")
-        seen = np.unique(codes if weight is None else codes[weight > 0])
-        if len(seen) < 2:
-            raise ValueError(
-                f"y has 1 class ({classes[seen[0]]!r}) in n_samples = {len(X)} rows"
-                f"{'' if weight is None else ' of positive weight'}; a classifier needs at "
-                "least two classes."
-            )
-        self._check_continues(classes, X.shape[1:])
-        self.classes_, self._sample_shape = classes, X.shape[1:]
-        keeps = is_dataset(X_given) or hasattr(X_given, "shape")
-        return X_given if keeps else X, X, codes, weight
+    task: Task
+    sample_shape: tuple[int, ...]
 
-    def _check_continues(self, classes, sample_shape):
-        """Refuse to go on with a student of other data."""
-        if self._continues() and (
-            not np.array_equal(classes, self.classes_) or sample_shape != self._sample_shape
-        ):
-            raise ValueError(
-                f"warm_start=True goes on with a student for classes {self.classes_} and samples "
-                f"of shape {self._sample_shape}; got {classes} and {sample_shape}. Fit on the "
-                "same kind of data, or set warm_start=False."
-            )
 
-    def _checked_validation_rows(
-        self, X_val: Any, y_val: Any
-    ) -> tuple[np.ndarray | DatasetRows, np.ndarray, np.ndarray | None] | None:
-        """(X, codes, None) of the given D_val, or None."""
-        if X_val is None and y_val is None:
-            return None
-        if X_val is None or (y_val is None and not is_dataset(X_val)):
-            missing = "X_val" if X_val is None else "y_val"
-            raise ValueError(f"X_val and y_val belong together; {missing} is missing.")
-        if is_dataset(X_val):
-            with preserved_random_state(self._device(), seed=0):
-                settings = self._loader_settings("iterator_valid")
-                X, y = labelled_rows(X_val, from_torch(y_val, "y_val"), "X_val", **settings)
-            self._check_sample_shape(X, "X_val")
-        elif len(X_val) == 0:
-            raise ValueError("D_val is empty: X_val has 0 rows. Give at least one, better 100.")
-        else:
-            X = self._checked_samples(X_val, "X_val")
-            y = checked_labels(from_torch(y_val, "y_val"), len(X), "y_val", "X_val")
-        with naming("y_val"):
-            unknown = np.setdiff1d(y, self.classes_)
-        if len(unknown):
-            raise ValueError(
-                f"y_val has labels that y has not: {unknown[:5].tolist()}. The classes of y are "
-                f"{self.classes_.tolist()[:10]}."
-            )
-        return X, np.searchsorted(self.classes_, y), None
+@dataclass(frozen=True, eq=False)
+class ValidatedInputs:
+    """Everything that ``fit`` was given, checked.
 
-    def _checked_samples(self, X, name="X"):
-        """X as float32, of the shape that ``fit`` saw."""
-        with naming(name):
-            X = validate_data(self, from_torch(X, name), dtype=np.float32, allow_nd=True, reset=False)
-        self._check_sample_shape(X, name)
-        return X
+    Attributes
+    ----------
+    X_given : object
+        X as given, for a teacher that is fitted on it and for callbacks.
+    rows : ndarray of shape (n, ...), float32, or DatasetRows
+    codes : ndarray of shape (n,)
+        Encoded targets.
+    weight : ndarray of shape (n,) or None
+        ``sample_weight``, as given.
+    valid : ValidationRows or None
+        The given D_val.
+    task : Task
+        What kind of target y is.
+    teacher_columns : list or None
+        ``teacher_classes``, if given: the class of each column of the teacher's logits.
+    teacher_logits : ndarray of shape (n, n_outputs), float32, or None
+        Given logits, aligned with rows and outputs.
+    """
 
-    def _check_sample_shape(self, X, name):
-        if X.shape[1:] != self._sample_shape:
-            raise ValueError(
-                f"{name} has samples of shape {X.shape[1:]}, but {type(self).__name__} was "
-                f"fitted on samples of shape {self._sample_shape}."
-            )
+    X_given: Any
+    rows: Rows
+    codes: np.ndarray
+    weight: np.ndarray | None
+    valid: ValidationRows | None
+    task: Task
+    teacher_columns: list | None = None
+    teacher_logits: np.ndarray | None = None
+
+    @property
+    def is_loaded(self) -> bool:
+        """True if X is a Dataset, read batch by batch."""
+        return isinstance(self.rows, DatasetRows)
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of a sample."""
+        return tuple(self.rows.shape[1:])
+
+    def given_rows(self, places: np.ndarray) -> Any:
+        """Return some rows of X in the form in which it was given."""
+        return self.rows[places] if self.is_loaded else safe_indexing(self.X_given, places)
+
+    def targets(self, places: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Return the targets of some rows, in the user's terms."""
+        return self.task.decode(self.codes[places])
+
+
+# --------------------------------------------------------------------------------------
+# Before a fit
+
+
+def check_same_form(X: Any, X_val: Any) -> bool:
+    """Return True if X is a Dataset.
+
+    Raises
+    ------
+    TypeError
+        If X_val is given in another form.
+    """
+    loaded = is_dataset(X)
+    if X_val is not None and is_dataset(X_val) != loaded:
+        raise TypeError(
+            f"X is {'a' if loaded else 'no'} Dataset and X_val is {'no' if loaded else 'a'} Dataset; "
+            "give both in one form. torch.utils.data.TensorDataset makes arrays a Dataset."
+        )
+    return loaded
+
+
+def validate_fit_inputs(
+    estimator: BaseEstimator,
+    X: Any,
+    y: Any,
+    sample_weight: Any = None,
+    X_val: Any = None,
+    y_val: Any = None,
+    *,
+    task_type: type[Task],
+    loading: Loading,
+    continued: Continued | None = None,
+) -> ValidatedInputs:
+    """Check the data of a fit.
+
+    Sets ``n_features_in_`` and, where X has names, ``feature_names_in_`` of the estimator, as
+    scikit-learn's ``validate_data`` does.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        Named in messages.
+    X, y, sample_weight, X_val, y_val
+        As ``fit`` was given them.
+    task_type : class
+        Makes the task from y.
+    loading : Loading
+        For Datasets.
+    continued : Continued or None, default=None
+        The fit that this one goes on with.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If any of it cannot be used; the message names the argument.
+    """
+    X_given, rows, targets = _checked_rows(estimator, X, y, task_type, loading)
+    if 0 in rows.shape[1:]:
+        raise ValueError(f"X has samples of shape {rows.shape[1:]}, without a number in them.")
+    task, codes = task_type.from_targets(targets)
+    weight = _checked_weight(sample_weight, targets)
+    task.check_learnable(codes, weight)
+    sample_shape = tuple(rows.shape[1:])
+    if continued is not None:
+        _check_continues(continued, task, sample_shape)
+    valid = _checked_validation_rows(estimator, X_val, y_val, task, sample_shape, loading)
+    return ValidatedInputs(X_given, rows, codes, weight, valid, task)
+
+
+def _checked_rows(
+    estimator: Any, X: Any, y: Any, task_type: type[Task], loading: Loading
+) -> tuple[Any, Rows, np.ndarray]:
+    """Return X as given, its rows (float32 if arrays), and the targets."""
+    X_given, y = from_torch(X, "X"), from_torch(y, "y")
+    if is_dataset(X):
+        with preserved_random_state(loading.device, seed=0):
+            rows, targets = labelled_rows(X, task_type.check_targets, y, **loading.train)
+        estimator.n_features_in_ = rows.shape[1]
+        vars(estimator).pop("feature_names_in_", None)  # of an earlier fit
+        return X_given, rows, targets
+    with error_context("X"):
+        rows = validate_data(estimator, X_given, dtype=np.float32, allow_nd=True)
+    if y is None:
+        raise ValueError(
+            f"This {type(estimator).__name__} estimator requires y to be passed, but the target y is "
+            "None. Give one label per row of X, or X as a Dataset of pairs (x, label)."
+        )
+    targets = task_type.check_targets(y, len(rows))
+    return X_given if hasattr(X_given, "shape") else rows, rows, targets
+
+
+def _checked_weight(sample_weight: Any, targets: np.ndarray) -> np.ndarray | None:
+    """Return the weights of the rows, float64, or None."""
+    if sample_weight is None:
+        return None
+    with error_context("sample_weight"):
+        weight = check_sample_weight(from_torch(sample_weight, "sample_weight"), targets, dtype=np.float64)
+    if weight.min() < 0:
+        raise ValueError("sample_weight must not be negative.")
+    if not weight.any():
+        raise ValueError("sample_weight is zero for every row: none is non-zero.")
+    return weight
+
+
+def _check_continues(continued: Continued, task: Task, sample_shape: tuple[int, ...]) -> None:
+    """Refuse to go on with a student of other data."""
+    before, labels = continued.task.output_labels, task.output_labels
+    if not np.array_equal(labels, before) or sample_shape != continued.sample_shape:
+        raise ValueError(
+            f"warm_start=True goes on with a student for classes {before} and samples "
+            f"of shape {continued.sample_shape}; got {labels} and {sample_shape}. Fit on the "
+            "same kind of data, or set warm_start=False."
+        )
+
+
+def _checked_validation_rows(
+    estimator: BaseEstimator,
+    X_val: Any,
+    y_val: Any,
+    task: Task,
+    sample_shape: tuple[int, ...],
+    loading: Loading,
+) -> ValidationRows | None:
+    """Return the given D_val, or None."""
+    if X_val is None and y_val is None:
+        return None
+    if X_val is None or (y_val is None and not is_dataset(X_val)):
+        missing = "X_val" if X_val is None else "y_val"
+        raise ValueError(f"X_val and y_val belong together; {missing} is missing.")
+    rows: Rows
+    if is_dataset(X_val):
+        with preserved_random_state(loading.device, seed=0):
+            y_val = from_torch(y_val, "y_val")
+            rows, targets = labelled_rows(X_val, task.check_targets, y_val, "X_val", **loading.valid)
+        check_sample_shape(rows, sample_shape, "X_val", estimator)
+    elif len(X_val) == 0:
+        raise ValueError("D_val is empty: X_val has 0 rows. Give at least one, better 100.")
+    else:
+        rows = validate_predict_inputs(estimator, X_val, sample_shape, "X_val")
+        targets = task.check_targets(from_torch(y_val, "y_val"), len(rows), "y_val", "X_val")
+    return ValidationRows(rows, task.encode(targets, "y_val"), None)
+
+
+# --------------------------------------------------------------------------------------
+# After a fit
+
+
+def validate_predict_inputs(
+    estimator: BaseEstimator, X: Any, sample_shape: tuple[int, ...], name: str = "X"
+) -> np.ndarray:
+    """Return X as float32, checked to have features and samples as ``fit`` saw them.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        Its ``n_features_in_`` and ``feature_names_in_`` are compared.
+    X : array-like
+    sample_shape : tuple of int
+        Shape of the samples that ``fit`` saw.
+    name : str, default="X"
+        What messages call X.
+
+    Raises
+    ------
+    ValueError
+        If X has other features, another shape, or values that are not finite.
+    """
+    with error_context(name):
+        rows = validate_data(estimator, from_torch(X, name), dtype=np.float32, allow_nd=True, reset=False)
+    check_sample_shape(rows, sample_shape, name, estimator)
+    return rows
+
+
+def check_sample_shape(rows: Rows, sample_shape: tuple[int, ...], name: str, estimator: object) -> None:
+    """Raise ValueError unless the rows have samples of the shape that ``fit`` saw."""
+    if rows.shape[1:] != sample_shape:
+        raise ValueError(
+            f"{name} has samples of shape {rows.shape[1:]}, but {type(estimator).__name__} was "
+            f"fitted on samples of shape {sample_shape}."
+        )

@@ -1,1 +1,1 @@
-"""Layers of a network by name, and what passes through them."""
+"""Layers of a network by name, and the feature maps that pass through them."""

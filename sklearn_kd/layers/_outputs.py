@@ -1,4 +1,4 @@
-"""Reading what a network returns: a tensor, or a structure that holds tensors."""
+"""Find tensors in the output of a network: a tensor alone, or a nested structure of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-# No network's output is nested deeper; the limit ends the search in one that contains itself.
+# Deeper than the output of any network; the limit ends the search in an output that contains itself.
 _DEEPEST = 10
 # How far a row of probabilities may be from a sum of 1: bfloat16 has three digits.
 SUM_TOLERANCE = 0.02
@@ -38,7 +38,7 @@ def shape_or_type(value: Any) -> str:
 
 
 def are_probabilities(values: Tensor) -> bool:
-    """Return whether each row is a distribution over at least two classes: ≥ 0, with sum 1."""
+    """Return True if each row is a distribution over at least two classes: ≥ 0, with sum 1."""
     if values.shape[1] < 2 or len(values) == 0:
         return False
     return bool((values >= 0).all() & ((values.sum(dim=1) - 1).abs() <= SUM_TOLERANCE).all())

@@ -1,4 +1,4 @@
-"""The calls of one forward pass, their feature maps, and the stages that "auto" takes of them."""
+"""Trace one forward pass: the calls of all modules, their feature maps, and the stages for "auto"."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from sklearn_kd.layers._outputs import shape_or_type, tensors_in
-from sklearn_kd.runtime._eval_mode import evaluating_without_trace
+from sklearn_kd.runtime._eval_mode import isolated_eval_mode
 
 ForwardFn = Callable[[Tensor], Any]
 Size = tuple[int, ...]
 
-# torch's own modules that take and give (n, channels, height, width) and nothing else.
+# torch's modules that take and return (n, channels, height, width) only.
 _CHANNELS_FIRST = (
     nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.InstanceNorm2d, nn.GroupNorm,
     nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d,
@@ -36,10 +37,16 @@ def _maps_in(value: Any) -> Iterator[tuple[str, Tensor]]:
 
 @dataclass(eq=False)
 class FeatureMap:
-    """Shape of a tensor of four dimensions that a call was given or returned.
+    """Shape of a tensor of four dimensions: an input or an output of a call.
 
-    ``order`` is "nchw", "nhwc", "none" (no image as far as is known, such as attention weights) or
-    "unsure". ``where`` is the place in a tuple, list or dict.
+    Attributes
+    ----------
+    shape : tuple of int
+        With the batch dimension.
+    where : str
+        Place in a tuple, list or dict, such as ``"[0]"``; empty for a tensor alone.
+    order : {"nchw", "nhwc", "none", "unsure"}
+        Order of the axes. "none": apparently no image, such as attention weights.
     """
 
     shape: Size
@@ -47,29 +54,29 @@ class FeatureMap:
     order: str = ""
 
     @property
-    def of_one_sample(self) -> Size:
-        """(channels, height, width), or the shape as it is where the order is not known."""
+    def sample_shape(self) -> Size:
+        """(channels, height, width); if the order is not known, the axes as they are."""
         first, second, third = self.shape[1:]
         return (third, first, second) if self.order == "nhwc" else (first, second, third)
 
 
 @dataclass(eq=False)
 class Call:
-    """One call of a module, ``number``-th of that module, with the calls made inside."""
+    """One call of a module, with its ``number`` among the calls of that module, and the calls inside it."""
 
     path: str
     module: nn.Module
     number: int
-    given: FeatureMap | None = None
+    input: FeatureMap | None = None
     output: FeatureMap | None = None
-    said: str = ""  # what it returned, for messages
-    holds_stages: bool = False
+    output_type: str = ""  # for messages
+    returns_stages: bool = False
     children: list[Call] = field(default_factory=list)
 
     @property
     def size(self) -> Size | None:
-        """Height and width of the map it returned; None without one, of 1×1, or of several stages."""
-        return None if self.holds_stages else _size(self.output)
+        """(height, width) of the output; None for no map, a map of 1×1, or the maps of several stages."""
+        return None if self.returns_stages else _size(self.output)
 
     def inner(self) -> Iterator[Call]:
         """Yield this call and all calls made inside."""
@@ -78,19 +85,19 @@ class Call:
             yield from child.inner()
 
     def has_weights(self) -> bool:
-        """Return whether a convolution or linear layer runs inside."""
+        """Return True if a convolution or linear layer runs inside."""
         return any(isinstance(call.module, _WEIGHTS) for call in self.inner())
 
 
 def _size(found: FeatureMap | None) -> Size | None:
     if found is None or found.order not in ("nchw", "nhwc"):
         return None
-    size = found.of_one_sample[1:]
+    size = found.sample_shape[1:]
     return size if max(size) > 1 else None
 
 
 class Trace:
-    """The calls of one forward pass.
+    """Record of the calls in one forward pass.
 
     Parameters
     ----------
@@ -99,9 +106,9 @@ class Trace:
     Attributes
     ----------
     root : Call
-        Of the network itself.
+        The call of the network itself.
     calls : list of Call
-        In the order in which they ended, without the network's own.
+        All other calls, in the order in which they ended.
     """
 
     def __init__(self, network: nn.Module):
@@ -110,7 +117,7 @@ class Trace:
 
     @classmethod
     def of_trial(cls, network: nn.Module, samples: Tensor, run: ForwardFn | None = None) -> Trace:
-        """Trace a pass in evaluation mode, with the order of every map.
+        """Trace a forward pass in evaluation mode and find the order of the axes of every map.
 
         Parameters
         ----------
@@ -120,29 +127,29 @@ class Trace:
             Runs the network; None: the network itself.
         """
         trace = cls(network)
-        with evaluating_without_trace(network, samples.device):
+        with isolated_eval_mode(network, samples.device):
             trace.record(samples, run or network)
             _find_orders(trace, samples, run or network)
         return trace
 
     def record(self, samples: Tensor, run: ForwardFn) -> None:
-        """Run the network and note its calls; where it raises, those that ended before."""
-        handles, stack, runs = list[Any](), [self.root], dict[str, int]()
+        """Run the network and record its calls; after an error, the calls that had ended."""
+        handles, stack, runs = list[RemovableHandle](), [self.root], dict[str, int]()
 
-        def begins(path):
-            def hook(module, args, kwargs):
+        def begins(path: str) -> Callable[..., None]:
+            def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
                 runs[path] = runs.get(path, 0) + 1
-                stack.append(Call(path, module, runs[path], _noted(args) or _noted(kwargs)))
+                stack.append(Call(path, module, runs[path], _map_in(args) or _map_in(kwargs)))
                 stack[-2].children.append(stack[-1])
 
             return hook
 
-        def ends(module, args, output):
-            while stack[-1].module is not module:  # calls that raised, while their caller went on
+        def ends(module: nn.Module, args: Any, output: Any) -> None:
+            while stack[-1].module is not module:  # drop calls that raised while their caller went on
                 stack.pop()
             call = stack.pop()
-            call.output, call.said = _noted(output), shape_or_type(output)
-            call.holds_stages = not isinstance(output, Tensor) and _holds_stages(output, call)
+            call.output, call.output_type = _map_in(output), shape_or_type(output)
+            call.returns_stages = not isinstance(output, Tensor) and _returns_stages(output, call)
             self.calls.append(call)
 
         try:
@@ -160,23 +167,23 @@ class Trace:
         return [call for call in self.calls if call.path == path]
 
     def name(self, call: Call) -> str:
-        """Return the name of the map that a call returned: ``"layer1"``, ``"relu#2"``, ``"norm:nhwc"``."""
+        """Return the layer name of a call's output: ``"layer1"``, ``"relu#2"``, ``"norm:nhwc"``."""
         name = call.path if len(self.of(call.path)) == 1 else f"{call.path}#{call.number}"
         if name != call.path and name in dict(self.network.named_modules()):
             name = f"{call.path}#0{call.number}"  # "relu#2" is a module's own name here
         return f"{name}:nhwc" if call.output is not None and call.output.order == "nhwc" else name
 
     def with_maps(self) -> list[Call]:
-        """List the calls that returned a tensor of four dimensions that is no map of 1×1."""
+        """Return the calls whose output is a tensor of four dimensions other than a map of 1×1."""
         return [call for call in self.calls if call.output is not None and not _is_one_pixel(call.output)]
 
     def stages(self) -> list[Call]:
         """Return, for each spatial size, the last call that ended before the next size began.
 
-        A block that changes the size counts as a whole: what it computes at the old size is a
-        part of the next stage. In the order in which the sizes are first met.
+        A block that changes the size counts as a whole: its work at the old size belongs to the
+        next stage. The order is that in which the sizes first occur.
         """
-        ended = _on_the_way(self.root, set())
+        ended = _stage_candidates(self.root, set())
         sizes = list(dict.fromkeys(call.size for call in ended))
         first = [next(place for place, call in enumerate(ended) if call.size == size) for size in sizes]
         return [
@@ -185,7 +192,7 @@ class Trace:
         ]
 
     def unsure(self) -> list[Call]:
-        """List the calls of unknown order of channels that no call of known order contains."""
+        """Return the outermost calls whose order of axes is not known."""
         return list(_unsure(self.root))
 
 
@@ -196,19 +203,20 @@ def _is_one_pixel(found: FeatureMap) -> bool:
 def _unsure(call: Call) -> Iterator[Call]:
     for child in call.children:
         found = child.output
-        if found is not None and found.order == "unsure" and not (child.holds_stages or _is_one_pixel(found)):
+        known = found is None or found.order != "unsure" or _is_one_pixel(found)
+        if not (known or child.returns_stages):
             yield child
         elif child.size is None:
             yield from _unsure(child)
 
 
-def _noted(value: Any) -> FeatureMap | None:
+def _map_in(value: Any) -> FeatureMap | None:
     found = first_map(value)
     return None if found is None else FeatureMap(tuple(found[1].shape), found[0])
 
 
-def _holds_stages(value: Any, call: Call) -> bool:
-    """Return whether a call returned the maps of several stages inside it, beside logits perhaps."""
+def _returns_stages(value: Any, call: Call) -> bool:
+    """Return True if a call returned the maps of several stages inside it."""
     sizes = {tuple(tensor.shape[2:]) for _, tensor in _maps_in(value)}
     inner = {c.output.shape[2:] for child in call.children for c in child.inner() if c.output is not None}
     return len(sizes & inner) > 1
@@ -218,17 +226,17 @@ def _holds_stages(value: Any, call: Call) -> bool:
 # Stages
 
 
-def _on_the_way(call: Call, seen: set[Size]) -> list[Call]:
-    """List the calls, inside this one and itself, whose maps may be the output of a stage."""
+def _stage_candidates(call: Call, seen: set[Size]) -> list[Call]:
+    """Return the calls, this one or inside it, whose maps may be the output of a stage."""
     inner: list[Call] = []
     for child in call.children:
-        inner += _on_the_way(child, seen | {c.size for c in inner if c.size is not None})
+        inner += _stage_candidates(child, seen | {c.size for c in inner if c.size is not None})
     if call.size is None:
         return [] if _changes_to_one_pixel(call, inner, seen) else inner
     sizes = {c.size for c in inner} | {call.size}
     if len(sizes) == 1:  # the call as a whole
         return [call]
-    if call.size in seen and _size(call.given) == call.size:  # a detour, as in attention
+    if call.size in seen and _size(call.input) == call.size:  # a detour, as in attention
         return [call]
     old = sizes - {call.size}
     if len(old) == 1 and old <= seen and _is_unit(call, inner):
@@ -237,18 +245,18 @@ def _on_the_way(call: Call, seen: set[Size]) -> list[Call]:
 
 
 def _changes_to_one_pixel(call: Call, inner: Sequence[Call], seen: set[Size]) -> bool:
-    """Return whether a call is a block that changes the size to 1×1, which is no stage, and nothing more."""
+    """Return True if a call is a block that only changes the size to 1×1, which is no stage."""
     one_pixel = call.output is not None and _is_one_pixel(call.output)
     sizes = {c.size for c in inner}
     return one_pixel and len(sizes) == 1 and sizes <= seen and _is_unit(call, inner)
 
 
 def _is_unit(call: Call, inner: Sequence[Call]) -> bool:
-    """Return whether what a call computes before it changes the size belongs to its own stage.
+    """Return True if the work of a call before it changes the size belongs to its own stage.
 
-    So it is in inverted residuals, bottlenecks and the transitions of a DenseNet, whose work at
-    the old size is pointwise, and in blocks that go on after the change. A chain that works at
-    the old size, and a block that ends with its pooling, do not.
+    True for inverted residuals, bottlenecks and the transitions of a DenseNet, whose work at the
+    old size is pointwise, and for blocks that go on after the change. False for a chain that works
+    at the old size and for a block that ends with its pooling.
     """
     places = [place for place, c in enumerate(inner) if c.size != call.size]
     if not any(_works_on_neighbours(inner[place]) for place in places):
@@ -260,7 +268,7 @@ def _is_unit(call: Call, inner: Sequence[Call]) -> bool:
 
 
 def _works_on_neighbours(call: Call) -> bool:
-    """Return whether a call mixes pixels: by a convolution wider than 1×1, or a block of its own."""
+    """Return True if a call mixes pixels, by a convolution wider than 1×1 or by a block of its own."""
     calls = list(call.inner())
     if any(isinstance(c.module, nn.Conv2d) and max(_pair(c.module.kernel_size)) > 1 for c in calls):
         return True
@@ -280,17 +288,17 @@ _Key = tuple[str, int, str]
 
 def _maps(trace: Trace) -> Iterator[tuple[_Key, Call, FeatureMap]]:
     for call in trace.root.inner():
-        for side, found in (("given", call.given), ("output", call.output)):
+        for side, found in (("input", call.input), ("output", call.output)):
             if found is not None:
                 yield (call.path, call.number, side), call, found
 
 
 def _find_orders(trace: Trace, samples: Tensor, run: ForwardFn) -> None:
-    """Fill in the order of every map.
+    """Set the order of the axes of every map.
 
-    torch's own modules settle theirs, and the sizes of the images. For other maps whose shape
-    could be of either order the network is run on images of half the height: the axis that
-    changes is the height.
+    Maps of torch's convolutions and poolings are "nchw" and give the sizes of the images. If the
+    shape of another map allows both orders, run the network on images of half the height: the axis
+    that changes is the height.
     """
     sizes = {tuple(samples.shape[2:])} if samples.ndim == 4 else set()
     sizes |= {m.shape[2:] for _, call, m in _maps(trace) if isinstance(call.module, _CHANNELS_FIRST)}
@@ -309,7 +317,7 @@ def _find_orders(trace: Trace, samples: Tensor, run: ForwardFn) -> None:
 
 
 def _order_by_shape(shape: Size, sizes: set[Size], channels_last: bool) -> str:
-    """Return the order of a map, given the ``sizes`` of images and of maps of convolutions."""
+    """Return the order of a map from the ``sizes`` of images and of maps of convolutions."""
     first, last = shape[1:3] in sizes, shape[2:] in sizes
     if last and not first:
         return "nchw"
@@ -319,7 +327,7 @@ def _order_by_shape(shape: Size, sizes: set[Size], channels_last: bool) -> str:
 
 
 def _order_by(changed: frozenset[int], usual: set[frozenset[int]]) -> str | None:
-    """Return the order of a map whose ``changed`` axes follow the height, as convolutions' ``usual`` do."""
+    """Return the order of a map from the axes that changed with the height, here and in convolutions."""
     if not changed:
         return None
     if changed in usual:
@@ -332,10 +340,10 @@ def _order_by(changed: frozenset[int], usual: set[frozenset[int]]) -> str | None
 def _axes_of_height(
     trace: Trace, samples: Tensor, run: ForwardFn
 ) -> tuple[dict[_Key, frozenset[int]], set[frozenset[int]]]:
-    """Find the axes that change with the height: by map, as far as the network runs, and of convolutions."""
+    """Return the axes that change with the height, by map as far as the network runs, and of convolutions."""
     other = Trace(trace.network)
     if samples.ndim == 4 and samples.shape[2] > 1:
-        # A network may fail for a size that it was not made for; calls that ran before are known.
+        # A network may fail for another size; the calls before the failure are recorded.
         with suppress(Exception):
             other.record(samples[:, :, : samples.shape[2] // 2].contiguous(), run)
     shapes = {key: found.shape for key, _, found in _maps(other)}
@@ -352,4 +360,4 @@ def _takes_channels_last(call: Call) -> bool:
     one_axis = type(call.module) is nn.Linear or (
         type(call.module) is nn.LayerNorm and len(call.module.normalized_shape) == 1
     )
-    return one_axis and call.given is not None
+    return one_axis and call.input is not None

@@ -256,7 +256,7 @@ def check_loss(loss: DistillationLoss, start: Mapping[str, Any], n_classes: int,
         raise TypeError(f"loss={name} returned {type(losses).__name__}; it must return a tensor.")
     total = mean_loss(losses, targets)
     if not torch.isfinite(total):
-        raise ValueError(f"loss={name} is {float(total)} for ordinary logits; it must be finite.")
+        raise ValueError(f"loss={name} is {total.item()} for ordinary logits; it must be finite.")
     if not total.requires_grad:
         raise ValueError(
             f"loss={name} does not depend on the student's logits in a way that torch can differentiate. "

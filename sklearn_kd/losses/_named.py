@@ -6,7 +6,7 @@ from typing import Any
 
 from sklearn.base import clone
 
-from sklearn_kd.errors._did_you_mean import nearest
+from sklearn_kd.errors._did_you_mean import did_you_mean
 from sklearn_kd.losses._distillation_loss import DistillationLoss
 from sklearn_kd.losses._logit_distillation import LogitDistillation
 
@@ -30,8 +30,8 @@ def named_loss(loss: Any) -> DistillationLoss:
         if loss in LOSSES:
             return LOSSES[loss]()
         raise ValueError(
-            f"loss={loss!r} is not known.{nearest(loss, tuple(LOSSES))} It is one of {list(LOSSES)}, or a "
-            "sklearn_kd.losses.DistillationLoss of your own."
+            f"loss={loss!r} is not known.{did_you_mean(loss, tuple(LOSSES))} It is one of {list(LOSSES)}, or "
+            "a sklearn_kd.losses.DistillationLoss of your own."
         )
     hint = f" Give an object: {loss.__name__}()." if isinstance(loss, type) else ""
     raise TypeError(

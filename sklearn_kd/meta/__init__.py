@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from sklearn_kd.bilevel._optimizer_response import OptimizerResponse, register_response
 from sklearn_kd.meta._fixed import Fixed, Naive, NoDistillation
 from sklearn_kd.meta._gradient import Gradient, Linear
 from sklearn_kd.meta._hyperopt import Hyperopt
@@ -54,7 +55,9 @@ __all__ = [
     "MetaparameterSpace",
     "Naive",
     "NoDistillation",
+    "OptimizerResponse",
     "Random",
     "StartContext",
     "Strategy",
+    "register_response",
 ]

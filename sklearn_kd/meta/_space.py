@@ -185,6 +185,11 @@ class MetaparameterSpace(Mapping[str, Metaparameter]):
         ]
         return np.concatenate(parts) if parts else np.empty(0)
 
+    def shaped(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return named values as floats, and as arrays of their shape; other names are left out."""
+        arrays = self.split(self.join(values))
+        return {name: array if self[name].shape else float(array) for name, array in arrays.items()}
+
     def split(self, values: Any) -> dict[str, Any]:
         """Return the named parts of values of shape (..., m), each of shape (..., *shape)."""
         lead = tuple(values.shape[:-1])

@@ -1,17 +1,15 @@
-"""The file of a fitted estimator: tensors and JSON under one digest; nothing in it can run.
+"""Packs the content of an estimator into a safetensors file with a digest; nothing in it can run.
 
-The container is safetensors. Its metadata has ``kind``, ``format_version``, ``about`` (all that is
-no tensor, as JSON) and ``sha256``, of ``about`` and the tensors: weights that a disk or a network
-has changed are still weights, and nothing else would tell. The digest is no signature.
+The metadata of the file have ``kind``, ``format_version``, ``about`` (the content without its tensors, as
+JSON) and ``sha256``. The digest covers ``about`` and the tensors, since weights that a disk or a network has
+changed are still weights. It is no signature.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from importlib import import_module
-from os import PathLike
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -19,6 +17,8 @@ import torch
 from torch import Tensor
 
 from sklearn_kd.files._limits import TooLargeError, parsed_json
+from sklearn_kd.files._tensors import hash_tensor
+from sklearn_kd.persistence._requirements import import_package
 
 SUFFIX = ".safetensors"
 KIND = "sklearn_kd.estimator"
@@ -31,31 +31,17 @@ _MEND = "Give a file that save has written."
 
 
 class Content(NamedTuple):
-    """The content of a file."""
+    """The content of a file.
+
+    Attributes
+    ----------
+    about : dict
+        Values that JSON has a form for.
+    tensors : dict of Tensor
+    """
 
     about: dict[str, Any]
     tensors: dict[str, Tensor]
-
-
-def checked_path(path: str | PathLike[str]) -> Path:
-    """Check the path of a file to be written.
-
-    Raises
-    ------
-    ValueError
-        If the name does not end in ``.safetensors``.
-    FileNotFoundError
-        If there is no such folder.
-    """
-    path = Path(path)
-    if path.suffix.lower() != SUFFIX:
-        raise ValueError(
-            f"path={str(path)!r} ends in {path.suffix!r}. A saved estimator is a safetensors file: end it in "
-            f"{SUFFIX!r}. export_student writes the student as '.onnx'."
-        )
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"path={str(path)!r}: there is no folder {str(path.parent)!r}.")
-    return path
 
 
 def packed(content: Content) -> bytes:
@@ -66,9 +52,9 @@ def packed(content: Content) -> bytes:
     ImportError
         If safetensors is not installed.
     TypeError
-        If it has no form for a tensor.
+        If a tensor is sparse or quantized, which safetensors has no form for.
     """
-    safetensors = _safetensors("Saving")
+    safetensors = _safetensors("Saving an estimator")
     about = json.dumps(content.about)
     odd = [
         name
@@ -95,16 +81,23 @@ def packed(content: Content) -> bytes:
 
 
 def unpacked(data: bytes, name: str) -> Content:
-    """Unpack a file's bytes, which may be anything; ``name`` is what messages call it.
+    """Return the content of a file.
+
+    Parameters
+    ----------
+    data : bytes
+        May be anything.
+    name : str
+        What messages call the file.
 
     Raises
     ------
     ValueError
-        If they are no such file, or a damaged one.
+        If it is no file of an estimator, or a damaged one.
     ImportError
         If safetensors is not installed.
     """
-    safetensors = _safetensors("Loading")
+    safetensors = _safetensors("Loading an estimator")
     metadata = _metadata(data, name)
     try:
         tensors = safetensors.load(data)
@@ -118,29 +111,28 @@ def unpacked(data: bytes, name: str) -> Content:
             f"{name} is damaged: its content does not match its sha256. Copy it again from where it was "
             "saved, or save the estimator again."
         )
-    try:
-        about = parsed_json(text)
-    except TooLargeError as error:
-        raise ValueError(f"{name} is refused: {error}. {_MEND}") from error
-    except Exception as error:
-        raise ValueError(f"{name} has metadata that are no JSON ({error}). {_MEND}") from error
+    about = _parsed(text, name, lambda error: f"has metadata that are no JSON ({error})")
     if not isinstance(about, dict):
         raise ValueError(f"{name} has a {type(about).__name__} as metadata, not a dictionary. {_MEND}")
     return Content(about, tensors)
 
 
-def _safetensors(doing: str) -> ModuleType:
+def _safetensors(purpose: str) -> ModuleType:
+    return import_package("safetensors.torch", purpose)
+
+
+def _parsed(text: str | bytes, name: str, explain: Callable[[Exception], str]) -> Any:
+    """Parse JSON of the file; ``explain`` completes "the file ..." where it cannot be parsed."""
     try:
-        return import_module("safetensors.torch")
-    except ImportError as error:
-        raise ImportError(
-            f"{doing} an estimator needs the package safetensors, which cannot be imported ({error}). "
-            "Install sklearn-kd[export]."
-        ) from error
+        return parsed_json(text)
+    except TooLargeError as error:
+        raise ValueError(f"{name} is refused: {error}. {_MEND}") from error
+    except Exception as error:
+        raise ValueError(f"{name} {explain(error)}. {_MEND}") from error
 
 
 def _metadata(data: bytes, name: str) -> dict[str, Any]:
-    """The metadata of a safetensors file of this kind and version."""
+    """Return the metadata of a safetensors file of this kind and version."""
     header = _header(data, name)
     metadata = header.get("__metadata__", {}) if isinstance(header, dict) else {}
     metadata = metadata if isinstance(metadata, dict) else {}
@@ -164,22 +156,16 @@ def _metadata(data: bytes, name: str) -> dict[str, Any]:
 
 
 def _header(data: bytes, name: str) -> Any:
-    """The JSON that a safetensors file begins with."""
+    """Return the JSON that a safetensors file begins with."""
     length = int.from_bytes(data[:_LENGTH_BYTES], "little")
     fits = 2 <= length <= min(_LONGEST_HEADER, len(data) - _LENGTH_BYTES)
-    start = data[_LENGTH_BYTES : _LENGTH_BYTES + length] if fits else b""
-    try:
-        return parsed_json(start)
-    except TooLargeError as error:
-        raise ValueError(f"{name} is refused: {error}. {_MEND}") from error
-    except Exception as error:
+
+    def explain(error: Exception) -> str:
         if not fits and data[_LENGTH_BYTES : _LENGTH_BYTES + 1] == b"{":
-            found = (
-                f"is truncated or damaged: it has {len(data)} bytes, its header alone should have {length}"
-            )
-        else:
-            found = f"is no safetensors file{_looks_like(data)}"
-        raise ValueError(f"{name} {found}. {_MEND}") from error
+            return f"is truncated or damaged: it has {len(data)} bytes, its header alone should have {length}"
+        return f"is no safetensors file{_looks_like(data)}"
+
+    return _parsed(data[_LENGTH_BYTES : _LENGTH_BYTES + length] if fits else b"", name, explain)
 
 
 def _looks_like(data: bytes) -> str:
@@ -194,12 +180,8 @@ def _looks_like(data: bytes) -> str:
 
 
 def _digest(about: str, tensors: dict[str, Tensor]) -> str:
-    """Return a digest of all that is in the file, in hexadecimal."""
+    """Return a digest of the whole content, in hexadecimal."""
     digest = hashlib.sha256(about.encode("utf-8", "surrogatepass"))
     for name in sorted(tensors):
-        tensor = tensors[name]
-        kind = json.dumps([name, str(tensor.dtype), list(tensor.shape)])
-        digest.update(kind.encode())
-        # Through bytes, since NumPy has no bfloat16.
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
+        hash_tensor(digest.update, tensors[name], name)
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""The trained student as a file that other programs read: safetensors or ONNX."""
+"""Writes the trained student to a file for other programs: safetensors or ONNX."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from os import PathLike
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import torch
@@ -20,17 +18,19 @@ from torch import nn
 
 from sklearn_kd._version import library_version
 from sklearn_kd.files._atomic import replacing
+from sklearn_kd.persistence._codecs import encode_labels
+from sklearn_kd.persistence._requirements import checked_path, import_package
 
 
 def export_student(
     student: nn.Module, path: str | PathLike[str], classes: np.ndarray, sample_shape: tuple[int, ...]
 ) -> None:
-    """Write ``student`` to ``path``, in the format that its suffix names.
+    """Write a student to a file, in the format that the suffix of its name states.
 
     Parameters
     ----------
     student : nn.Module
-        Left as it is.
+        Stays as it is.
     path : str or path-like
         Ends in one of ``WRITERS``.
     classes : ndarray of shape (n_classes,)
@@ -46,14 +46,7 @@ def export_student(
     TypeError
         If JSON has no form for the labels.
     """
-    path = Path(path)
-    if path.suffix.lower() not in WRITERS:
-        raise ValueError(
-            f"path={str(path)!r} ends in {path.suffix!r}, which is no known format. End it in "
-            f"{' or '.join(map(repr, WRITERS))}."
-        )
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"path={str(path)!r}: there is no folder {str(path.parent)!r}.")
+    path = checked_path(path, list(WRITERS))
     # In eval mode, on the CPU, and whatever happens not the user's own module.
     student = copy.deepcopy(student).cpu().eval()
     write, metadata = WRITERS[path.suffix.lower()], _metadata(classes, sample_shape)
@@ -62,39 +55,25 @@ def export_student(
 
 
 def _metadata(classes: np.ndarray, sample_shape: tuple[int, ...]) -> dict[str, str]:
-    """Return what a reader of the file needs beside the weights; every value is JSON."""
+    """Return the information that a reader of the file needs beside the weights; every value is JSON."""
     values = {
-        "classes": classes.tolist(),
+        "classes": encode_labels(classes)["values"],
         "input_shape": list(sample_shape),
         "sklearn_kd_version": library_version(),
     }
-    try:
-        return {name: json.dumps(value) for name, value in values.items()}
-    except TypeError as error:
-        raise TypeError(
-            f"The labels, of dtype {classes.dtype}, cannot be written as JSON: {error}. Fit with "
-            "labels that are strings or numbers."
-        ) from None
+    return {name: json.dumps(value) for name, value in values.items()}
 
 
-def _required(name: str, suffix: str) -> ModuleType:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise ImportError(
-            f"Writing {suffix} needs the package {name.partition('.')[0]}, which cannot be "
-            f"imported ({error}). Install sklearn-kd[export]."
-        ) from error
-
-
-def _write_safetensors(student: nn.Module, path: Path, metadata: dict[str, str], sample_shape) -> None:
-    safetensors = _required("safetensors.torch", ".safetensors")
+def _write_safetensors(
+    student: nn.Module, path: Path, metadata: dict[str, str], sample_shape: tuple[int, ...]
+) -> None:
+    safetensors = import_package("safetensors.torch", "Writing .safetensors")
     safetensors.save_model(student, str(path), metadata=metadata)  # tied weights are written once
 
 
 @contextmanager
-def _hushed(name: str) -> Iterator[None]:
-    """Without what torch says of its own future, and of packages that no student needs; errors stay."""
+def _errors_only(name: str) -> Iterator[None]:
+    """Silence a logger of torch but for errors, and warnings about torch's future versions."""
     logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -107,14 +86,16 @@ def _hushed(name: str) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _write_onnx(student: nn.Module, path: Path, metadata: dict[str, str], sample_shape) -> None:
-    onnx = _required("onnx", ".onnx")
-    _required("onnxscript", ".onnx")
+def _write_onnx(
+    student: nn.Module, path: Path, metadata: dict[str, str], sample_shape: tuple[int, ...]
+) -> None:
+    onnx = import_package("onnx", "Writing .onnx")
+    import_package("onnxscript", "Writing .onnx")
     # Two rows: a dimension of size 1 may be taken for a constant.
     example = torch.zeros(2, *sample_shape)
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "student.onnx"
-        with _hushed("torch.onnx"):
+        with _errors_only("torch.onnx"):
             torch.onnx.export(
                 student,
                 (example,),

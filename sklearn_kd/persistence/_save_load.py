@@ -17,30 +17,33 @@ from skorch.history import History
 from torch import Tensor, nn
 
 from sklearn_kd._version import code_digest, library_version
-from sklearn_kd.errors._did_you_mean import nearest
+from sklearn_kd.errors._did_you_mean import did_you_mean
 from sklearn_kd.files._atomic import write_file
+from sklearn_kd.files._values import ContentError, Unserializable
 from sklearn_kd.persistence._codecs import (
+    PARAMETER_VALUES,
     STUDENTS,
-    ContentError,
-    NoFormError,
-    check_fits,
-    check_numbers,
-    checked_sample_shape,
-    decoded_labels,
-    decoded_parameter,
-    encoded,
-    encoded_labels,
-    fill,
+    check_sample_shape,
+    decode_labels,
+    decode_parameter,
+    encode_labels,
     history_tensor,
-    is_of_machine,
+    is_machine_setting,
     take_history,
-    take_weights,
-    weights_of,
 )
-from sklearn_kd.persistence._container import Content, checked_path, packed, unpacked
+from sklearn_kd.persistence._container import SUFFIX, Content, packed, unpacked
+from sklearn_kd.persistence._requirements import checked_path
+from sklearn_kd.persistence._weights import (
+    check_fits,
+    check_sizes,
+    load_weights,
+    module_tensors,
+    take_weights,
+)
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.runtime._torch_modes import ordinary_torch
-from sklearn_kd.students._students import build_student, check_student_output, in_float32, makes_students
+from sklearn_kd.students._checks import check_student_output
+from sklearn_kd.students._factory import build_student, in_float32, makes_students
 
 # Attributes of the net that record how its training ended.
 _OUTCOMES = ("diverged_", "interrupted_", "collapsed_")
@@ -116,14 +119,15 @@ def save_estimator(estimator: SavedEstimator, path: str | PathLike[str], state: 
         As documented at the estimators' ``save``.
     """
     check_is_fitted(estimator, "net_")
-    path = checked_path(path)
+    path = checked_path(path, [SUFFIX], " export_student writes the student alone, also as '.onnx'.")
     content, left_out, lost = _content_of(estimator, state)
     data = packed(content)
     _check_loads(estimator, data, left_out, path, state)
     if left_out or lost:
         warnings.warn(
-            f"Not saved: {', '.join([*left_out, *sorted(lost)])}, which have no form in JSON or are "
-            "of this machine. Predictions do not need them; to train on, give load the parameters again.",
+            "Not saved, because JSON has no form for them or they belong to this machine: "
+            f"{', '.join([*left_out, *sorted(lost)])}. Predictions do not need them. To continue training, "
+            "pass them to load().",
             UserWarning,
             stacklevel=4,  # between here and the caller of save are the decorator and save
         )
@@ -141,7 +145,7 @@ def _content_of(estimator: SavedEstimator, state: StateFunctions) -> tuple[Conte
         "student_class": f"{student.__module__}.{student.__qualname__}",
         "params": params,
         "left_out": left_out,
-        "labels": encoded_labels(estimator.classes_),
+        "labels": encode_labels(estimator.classes_),
         "input_shape": [int(size) for size in estimator._sample_shape],
         "n_iter": int(estimator.n_iter_),
         "outcome": [name for name in _OUTCOMES if getattr(estimator.net_, name)],
@@ -150,7 +154,7 @@ def _content_of(estimator: SavedEstimator, state: StateFunctions) -> tuple[Conte
     if names is not None:
         about["feature_names"] = names.tolist()
     lost: set[str] = set()
-    tensors = weights_of(estimator.student_, "student")
+    tensors = module_tensors(estimator.student_, "student")
     tensors["history"] = history_tensor(estimator.net_.history, lost)
     own = state.to_content(estimator, lost)
     return Content(about | own.about, tensors | own.tensors), left_out, lost
@@ -160,14 +164,14 @@ def _encoded_params(estimator: SavedEstimator) -> tuple[dict[str, Any], list[str
     """Return the encoded parameters, and the names of those that cannot or must not be in a file."""
     params, left_out = {}, []
     for name, value in estimator.get_params(deep=False).items():
-        if is_of_machine(name):
+        if is_machine_setting(name):
             if value:
                 left_out.append(name)
             continue
         try:
             if name != "teacher":
-                params[name] = encoded(value)
-        except NoFormError:
+                params[name] = PARAMETER_VALUES.encode(value)
+        except Unserializable:
             if name != "student":
                 left_out.append(name)
     return params, left_out
@@ -183,8 +187,8 @@ def _check_loads(
         _restored(type(estimator), content, "The content", state, estimator.student, given)
     except ValueError as error:
         raise ValueError(
-            f"{path} was not written, since it could not be loaded again: {error} Are the parameters, "
-            "student above all, those that the estimator was fitted with?"
+            f"{path} was not written, because it could not be loaded again: {error} Set the parameters, "
+            "student above all, to those that the estimator was fitted with."
         ) from error
 
 
@@ -292,9 +296,9 @@ def _check_class(cls: type, about: Mapping[str, Any]) -> None:
 def _saved_params(cls: type[SavedEstimator], about: Mapping[str, Any]) -> dict[str, Any]:
     """Decode the parameters in the file, without the teacher and those about the machine."""
     saved = {
-        name: decoded_parameter(name, value)
+        name: decode_parameter(name, value)
         for name, value in about["params"].items()
-        if name != "teacher" and not is_of_machine(name)
+        if name != "teacher" and not is_machine_setting(name)
     }
     unknown = [name for name in saved if not _is_parameter(cls, name)]
     if unknown:
@@ -310,7 +314,7 @@ def _check_given(cls: type[SavedEstimator], params: Mapping[str, Any]) -> None:
         if not _is_parameter(cls, name):
             known = cls._get_param_names()
             raise TypeError(
-                f"load got an unexpected parameter {name!r} of {cls.__name__}.{nearest(name, known)}"
+                f"load got an unexpected parameter {name!r} of {cls.__name__}.{did_you_mean(name, known)}"
             )
 
 
@@ -339,11 +343,11 @@ def _chosen_params(
 
 def _shared_attributes(about: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fitted attributes that all estimators have."""
-    shape, n_iter = checked_sample_shape(about["input_shape"]), about["n_iter"]
+    shape, n_iter = check_sample_shape(about["input_shape"]), about["n_iter"]
     if type(n_iter) is not int or n_iter < 0:
         raise ContentError(f"{str(n_iter)[:100]!r} as a number of iterations")
     fitted = {
-        "classes_": decoded_labels(about["labels"]),
+        "classes_": decode_labels(about["labels"]),
         "_sample_shape": shape,
         "n_features_in_": shape[0],
         "n_iter_": n_iter,
@@ -374,13 +378,13 @@ def _student_of(estimator: SavedEstimator, weights: dict[str, Tensor], name: str
     only_content = not (is_made and (of_library or bool(params)))
     with preserved_random_state(estimator._device()), _blaming(name, only_content):
         if of_library:  # first without memory, so that sizes that do not fit cost none
-            check_numbers(params, weights, "student__ parameters")
+            check_sizes(params, weights, "student__ parameters")
             with torch.device("meta"):
                 sketch = build()
             check_fits(sketch, weights, "student")
             if math.prod(shape) > _LARGE_SAMPLE:
                 check_student_output(sketch, samples("meta"), n_classes)
-                return fill(build().cpu(), weights, "student")
+                return load_weights(build().cpu(), weights, "student")
         student = in_float32(build(), samples("cpu"))
         check_student_output(student, samples("cpu"), n_classes)
-        return fill(student.cpu(), weights, "student")
+        return load_weights(student.cpu(), weights, "student")

@@ -143,11 +143,13 @@ class MetaparameterPathDisplay:
         import matplotlib.pyplot as plt
 
         names = _metaparameter_names(self.paths)
+        panels: Any = axes
         if axes is None:
             size = 7, max(3.0, 2.25 * len(names))
-            figure = plt.figure(figsize=size, layout="constrained")
-            axes = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0].tolist()
-        self.axes_: np.ndarray = np.array(axes, dtype=object)
+            _, panels = plt.subplots(
+                len(names), 1, sharex=True, squeeze=False, figsize=size, layout="constrained"
+            )
+        self.axes_: Any = np.ravel(panels)
         self.lines_: list[Line2D] = []
         if len(self.axes_) != len(names):
             raise ValueError(f"axes has {len(self.axes_)} axes; the path has the metaparameters {names}.")

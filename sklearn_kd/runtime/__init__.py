@@ -1,1 +1,1 @@
-"""The state of torch and of the machine: random generators, modes, devices, memory, processes."""
+"""Control the state of torch and of the machine: generators, modes, devices, memory, processes."""

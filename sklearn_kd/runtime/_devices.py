@@ -1,23 +1,29 @@
-"""Devices: which there is, how exact its products are, and what reading a number costs."""
+"""Choose a device, set the precision of its products, and avoid waiting for its numbers."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from numbers import Integral
 
 import torch
 from torch import Tensor, nn
 
-from sklearn_kd.errors._did_you_mean import nearest
+from sklearn_kd.errors._did_you_mean import did_you_mean
 
 
 def checked_device(device: str | torch.device | int) -> torch.device:
-    """Return the device to work on: "auto" is CUDA, then MPS, then the CPU; a number is a CUDA device.
+    """Return the device to work on.
+
+    Parameters
+    ----------
+    device : str, torch.device or int
+        "auto" is CUDA, else MPS, else the CPU; a number is a CUDA device.
 
     Raises
     ------
     ValueError
-        If torch does not know it or cannot see it; the message has those that there are.
+        If torch does not know the device or cannot see it; the message lists the devices present.
     """
     if device == "auto":
         return torch.device(present_devices()[-1].partition(":")[0])
@@ -25,7 +31,7 @@ def checked_device(device: str | torch.device | int) -> torch.device:
         known = torch.device(f"cuda:{int(device)}" if isinstance(device, Integral) else device)
     except (RuntimeError, ValueError):
         kinds = ("auto", "cpu", "cuda", "mps")
-        hint = " Did you mean 'cuda'?" if "gpu" in str(device).lower() else nearest(str(device), kinds)
+        hint = " Did you mean 'cuda'?" if "gpu" in str(device).lower() else did_you_mean(str(device), kinds)
         raise ValueError(f"device={device!r} is not known.{hint}{_choice()}") from None
     if known.type == "cpu":
         return torch.device("cpu")
@@ -50,11 +56,18 @@ def checked_device(device: str | torch.device | int) -> torch.device:
 
 
 def check_has_numbers(module: nn.Module, name: str) -> None:
-    """Refuse a network whose weights are shapes alone; ``name`` is what the message calls it.
+    """Refuse a network on the device "meta", whose weights are shapes without numbers.
+
+    Parameters
+    ----------
+    module : nn.Module
+    name : str
+        Names the network in the message, such as "student".
 
     Raises
     ------
     ValueError
+        If a weight or a buffer is on the device "meta".
     """
     empty = [key for key, w in (*module.named_parameters(), *module.named_buffers()) if w.is_meta]
     if empty:
@@ -65,7 +78,7 @@ def check_has_numbers(module: nn.Module, name: str) -> None:
 
 
 def present_devices() -> list[str]:
-    """List the devices that there are: the CPU, then MPS or CUDA's, the first of these last."""
+    """List the devices present: the CPU, then MPS, or the CUDA devices in falling order."""
     if torch.cuda.is_available():
         return ["cpu", *(f"cuda:{k}" for k in reversed(range(torch.cuda.device_count())))]
     return ["cpu", "mps"] if torch.backends.mps.is_available() else ["cpu"]
@@ -78,19 +91,19 @@ def _choice() -> str:
 def reading_is_free(tensor: Tensor) -> bool:
     """Return whether a tensor's numbers can be read without waiting for a device.
 
-    On a CPU Python's numbers are the quickest to calculate with; elsewhere to read one is to
-    wait until the device has done all it was given.
+    On a CPU Python's numbers are the fastest to calculate with. On any other device reading a number
+    waits until the device has finished all that was launched before.
     """
     return tensor.device.type == "cpu"
 
 
 def as_number(tensor: Tensor) -> float | Tensor:
-    """Return a tensor of shape () as a number where that needs no waiting, else as it is."""
+    """Return a tensor of shape () as a number if reading is free, else unchanged."""
     return tensor.item() if reading_is_free(tensor) else tensor
 
 
 @contextmanager
-def full_precision(device: torch.device):
+def full_precision(device: torch.device) -> Iterator[None]:
     """Switch autocast and TF32 off inside: their errors exceed small differences of logits."""
     with ExitStack() as stack:
         if torch.is_autocast_enabled(device.type):

@@ -1,4 +1,4 @@
-"""Evaluation mode for a while, every part of a module put back as it was."""
+"""Context managers that set evaluation mode and restore the mode of every submodule."""
 
 from __future__ import annotations
 
@@ -9,39 +9,48 @@ import torch
 from torch import nn
 from torch.jit import ScriptModule
 
-from sklearn_kd.runtime._global_lock import turn
+from sklearn_kd.runtime._global_lock import torch_state_lock
 from sklearn_kd.runtime._random_state import preserved_random_state
 
 
 @contextmanager
-def evaluating(parts: Iterable[nn.Module], but: type[nn.Module] | tuple = ()) -> Iterator[None]:
-    """Set evaluation mode inside, for all ``parts`` (``module.modules()``) but those of type ``but``.
+def eval_mode(
+    modules: Iterable[nn.Module], but: type[nn.Module] | tuple[type[nn.Module], ...] = ()
+) -> Iterator[None]:
+    """Set evaluation mode inside.
 
-    A turn of this thread: another one that shares the module, as a teacher, would put it back
-    into training mode meanwhile.
+    Holds the lock of torch's state: another thread that shares a module, such as a teacher, would set it
+    back to training mode meanwhile.
+
+    Parameters
+    ----------
+    modules : iterable of nn.Module
+        Such as ``module.modules()``; the mode of each is set alone, without its submodules.
+    but : type or tuple of types, default=()
+        Modules of these types keep their mode.
     """
-    with turn():
+    with torch_state_lock():
         # A frozen TorchScript module has no mode.
-        changed = [p for p in parts if getattr(p, "training", False) and not isinstance(p, but)]
+        changed = [m for m in modules if getattr(m, "training", False) and not isinstance(m, but)]
         try:
-            for part in changed:
-                _set(part, False)
+            for module in changed:
+                _set_mode(module, False)
             yield
         finally:
-            for part in changed:
-                _set(part, True)
+            for module in changed:
+                _set_mode(module, True)
 
 
 @contextmanager
-def evaluating_without_trace(network: nn.Module, device: torch.device) -> Iterator[None]:
-    """Set evaluation mode without gradients inside; the generators are put back afterwards."""
-    with evaluating(network.modules()), torch.no_grad(), preserved_random_state(device):
+def isolated_eval_mode(network: nn.Module, device: torch.device) -> Iterator[None]:
+    """Set evaluation mode without gradients inside; restore the random generators on leaving."""
+    with eval_mode(network.modules()), torch.no_grad(), preserved_random_state(device):
         yield
 
 
-def _set(part: nn.Module, training: bool) -> None:
-    if isinstance(part, ScriptModule):  # it runs by what its own assignment sets
-        part.training = training
+def _set_mode(module: nn.Module, training: bool) -> None:
+    if isinstance(module, ScriptModule):  # only its own assignment changes how it runs
+        module.training = training
         return
     # nn.Module's own assignment looks for parameters and modules, which takes ten times as long.
-    object.__setattr__(part, "training", training)
+    object.__setattr__(module, "training", training)

@@ -86,7 +86,7 @@ def format_mebibytes(n_bytes: float) -> str:
 def memory_advice(device: torch.device, *ways: str) -> str:
     """Return the sentence of a message that lists ways to use less memory of ``device``."""
     elsewhere = () if device.type == "cpu" else ("device='cpu'",)
-    return f"What needs less: {'; '.join((*ways, *elsewhere))}."
+    return f"To use less memory: {'; '.join((*ways, *elsewhere))}."
 
 
 def nbytes(values: Iterable[Any]) -> int:

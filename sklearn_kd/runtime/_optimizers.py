@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from sklearn_kd.errors._did_you_mean import nearest
+from sklearn_kd.errors._did_you_mean import did_you_mean
 
 # Types that scikit-learn's check of parameters accepts, so that messages here can suggest a remedy.
 OPTIMIZER_KINDS = [type, str, callable, Optimizer]
@@ -28,7 +28,7 @@ def optimizer_class(optimizer: Any, name: str = "optimizer") -> type[Optimizer]:
     Raises
     ------
     ValueError
-        If no optimizer of torch has this name.
+        If no optimizer of torch has this name, or it cannot take steps here.
     TypeError
         If it is neither a name nor a class of optimizers; ``name`` is the parameter's.
     """
@@ -36,11 +36,13 @@ def optimizer_class(optimizer: Any, name: str = "optimizer") -> type[Optimizer]:
         known = named_optimizers()
         if optimizer.lower() not in known:
             raise ValueError(
-                f"{name}={optimizer!r} is not known.{nearest(optimizer.lower(), known)} It is one of "
+                f"{name}={optimizer!r} is not known.{did_you_mean(optimizer.lower(), known)} It is one of "
                 f"{sorted(kind.__name__ for kind in known.values())}, or a class of optimizers."
             )
+        _refuse_unsuitable(known[optimizer.lower()], optimizer, name)
         return known[optimizer.lower()]
     if isinstance(optimizer, type) and issubclass(optimizer, Optimizer):
+        _refuse_unsuitable(optimizer, optimizer, name)
         return optimizer
     made = isinstance(optimizer, Optimizer)
     kind, given = type(optimizer).__name__ if made else "SGD", repr(optimizer)[:200]
@@ -49,3 +51,22 @@ def optimizer_class(optimizer: Any, name: str = "optimizer") -> type[Optimizer]:
         f"one: its weights and its lr are not known before fit. Give {name}=torch.optim.{kind} and its "
         f"arguments as {name}__NAME, such as {name}__weight_decay=1e-4."
     )
+
+
+def _refuse_unsuitable(kind: type[Optimizer], given: Any, name: str) -> None:
+    """Raise ValueError for an optimizer of torch's that would fail when it is made or in its first step."""
+    of_metaparameters, is_muon = name == "meta_optimizer", kind is getattr(torch.optim, "Muon", None)
+    if kind is torch.optim.SparseAdam:
+        reason = "it takes sparse gradients only, and gradients are dense here. Give 'Adam'"
+    elif is_muon and of_metaparameters:
+        reason = "it takes matrices only, which metaparameters are not. Give 'Adam'"
+    elif is_muon and isinstance(given, str):
+        reason = (
+            "it takes matrices only, and most students have biases too. Give 'AdamW', or the class "
+            "torch.optim.Muon for a student whose weights are all matrices"
+        )
+    elif kind is torch.optim.LBFGS and of_metaparameters:
+        reason = "it evaluates the loss several times in a step. Give 'Adam'"
+    else:
+        return
+    raise ValueError(f"{name}={kind.__name__} cannot be used: {reason}.")

@@ -1,10 +1,11 @@
-"""The number of processes, one thread of torch in each, and a warning about those of torch.distributed."""
+"""Choose the number of processes and their threads; warn about torch.distributed."""
 
 from __future__ import annotations
 
 import logging
 import warnings
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from joblib import effective_n_jobs, parallel_config
@@ -13,7 +14,7 @@ from joblib.parallel import LokyBackend, get_active_backend
 log = logging.getLogger("sklearn_kd")
 
 
-def one_thread_per_process():
+def one_thread_per_process() -> AbstractContextManager[Any]:
     """Return a context in which loky's processes get one thread each, unless the user set their number."""
     backend, _ = get_active_backend()
     if isinstance(backend, LokyBackend) and backend.inner_max_num_threads is None:
@@ -24,8 +25,8 @@ def one_thread_per_process():
 def count_processes(n_jobs: int | None, n_tasks: int) -> int:
     """Return the number of processes: joblib's reading of ``n_jobs``, but at most the number of tasks.
 
-    One where joblib would use threads, as it does inside its own workers: threads take turns
-    in training, because they share torch's global generators, and gain nothing.
+    Returns 1 where joblib would use threads, as it does inside its own workers: threads share torch's
+    global generators, so that one waits while another trains.
     """
     wanted = min(effective_n_jobs(n_jobs), n_tasks)
     backend, _ = get_active_backend()
@@ -35,17 +36,17 @@ def count_processes(n_jobs: int | None, n_tasks: int) -> int:
     return wanted
 
 
-def one_by_one() -> str:
-    """joblib's ``return_as`` for results as they come, in their order, where its backend can do that."""
+def streaming_return_as() -> str:
+    """Return joblib's ``return_as`` that yields results in order as they become known, if supported."""
     backend, _ = get_active_backend()
     return "generator" if getattr(backend, "supports_return_generator", False) else "list"
 
 
 def default_n_jobs(device_type: str) -> int | None:
-    """Return what ``n_jobs=None`` means where runs take long: every core.
+    """Return the number of jobs for long runs if the user sets none: -1, every core.
 
-    None, and so what ``joblib.parallel_config`` says, where that has been used, and one
-    process on a GPU, which several would have to share.
+    Returns 1 on a GPU, which several processes would have to share, and None where the user has set
+    ``joblib.parallel_config``, which then decides.
     """
     backend, configured = get_active_backend()
     if configured is not None or not isinstance(backend, LokyBackend):
@@ -53,16 +54,16 @@ def default_n_jobs(device_type: str) -> int | None:
     return -1 if device_type == "cpu" else 1
 
 
-def warn_of_ranks() -> None:
-    """Warn where torch.distributed has several processes, each of which trains a student of its own."""
+def warn_if_distributed() -> None:
+    """Warn if torch.distributed has several processes: each would train a student of its own."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return
     n_processes = torch.distributed.get_world_size()
     if n_processes > 1:
         warnings.warn(
             f"torch.distributed has {n_processes} processes, and each that calls fit trains the whole "
-            "student on all rows it is given: nothing is shared out, and what they learn may differ. Call "
-            "fit in one of them alone (if torch.distributed.get_rank() == 0), or without torchrun.",
+            "student on all rows it is given: the work is not divided, and the students may differ. Call "
+            "fit in one process only (if torch.distributed.get_rank() == 0), or without torchrun.",
             UserWarning,
             stacklevel=2,
         )

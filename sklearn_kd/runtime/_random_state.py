@@ -1,9 +1,9 @@
-"""Global generators: read, set, and put back as they were.
+"""Read, set, seed and restore the global random generators.
 
 Modules draw their initial weights and dropout masks from torch's global generators, and a user's
 ``augment`` or ``forward`` may draw from NumPy's and Python's. ``fit`` seeds all of them, and a
-hypergradient replays a forward pass with the same masks; both leave the generators as they found
-them. Meanwhile no other thread does either.
+hypergradient replays a forward pass with the same masks; both restore the generators. The lock of torch's
+state keeps other threads from doing either meanwhile.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_kd.runtime._global_lock import turn
+from sklearn_kd.runtime._global_lock import torch_state_lock
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
-    """The state of the generators that a module on ``device`` draws from.
+    """Return the states of torch's generators that a module on ``device`` draws from.
 
-    A CUDA graph is captured without that of the device, which it could not replay.
+    While a CUDA graph is captured, the state of the CUDA generator is left out: a graph cannot replay it.
     """
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda" and not torch.cuda.is_current_stream_capturing():
@@ -34,7 +34,7 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
 
 
 def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
-    """Undo every draw made since ``state`` was read by :func:`random_state`."""
+    """Restore a state of :func:`random_state`."""
     torch.set_rng_state(state["cpu"])
     if "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
@@ -43,18 +43,18 @@ def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
 
 
 def host_random_state() -> dict[str, Any]:
-    """Return the state of NumPy's and Python's global generators, which a user's code may draw from."""
+    """Return the states of NumPy's and Python's global generators, which a user's code may draw from."""
     return {"numpy": np.random.get_state(), "python": random.getstate()}  # noqa: NPY002
 
 
 def set_host_random_state(state: dict[str, Any]) -> None:
-    """Undo every draw made since ``state`` was read by :func:`host_random_state`."""
+    """Restore a state of :func:`host_random_state`."""
     np.random.set_state(state["numpy"])  # noqa: NPY002
     random.setstate(state["python"])
 
 
 def seed_generators(seed: int, device: torch.device) -> None:
-    """Seed the generators that code on ``device`` draws from, and no other device's."""
+    """Seed the generators of the host and of ``device``, and those of no other device."""
     np.random.seed(seed)  # noqa: NPY002 — the global one, which a user's code draws from
     random.seed(seed)
     torch.default_generator.manual_seed(seed)
@@ -67,8 +67,8 @@ def seed_generators(seed: int, device: torch.device) -> None:
 
 @contextmanager
 def preserved_torch_state(device: torch.device) -> Iterator[None]:
-    """Put torch's generators back on leaving: in a tenth of the time that all take. A turn of this thread."""
-    with turn():
+    """Restore torch's generators on leaving, in a tenth of the time that all take; hold the lock inside."""
+    with torch_state_lock():
         state = random_state(device)
         try:
             yield
@@ -78,7 +78,7 @@ def preserved_torch_state(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def preserved_random_state(device: torch.device, seed: int | None = None) -> Iterator[None]:
-    """Put all generators back on leaving; with ``seed``, start from it inside. A turn of this thread."""
+    """Restore all generators on leaving; hold the lock, and seed them if ``seed`` is given, inside."""
     with preserved_torch_state(device):
         of_host = host_random_state()
         try:
@@ -90,19 +90,19 @@ def preserved_random_state(device: torch.device, seed: int | None = None) -> Ite
 
 
 class _SharedSeed:
-    """Seeds torch's generators where no turn can be held, since other threads are waited for.
+    """Seeds torch's generators inside, without holding the lock, for code that waits for other threads.
 
-    The first thread to enter saves their states, and the last one to leave restores them. Where
-    another thread holds the turn they are left alone.
+    The first thread to enter saves the states, and the last one to leave restores them. If another thread
+    holds the lock, nothing is seeded.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._n_inside = 0
         self._before: list[tuple[torch.device, dict[str, Tensor]]] = []
 
     @contextmanager
     def __call__(self, seed: int) -> Iterator[None]:
-        lock = turn()
+        lock = torch_state_lock()
         if not lock.acquire(blocking=False):
             yield
             return
@@ -116,7 +116,7 @@ class _SharedSeed:
         try:
             yield
         finally:
-            with turn():
+            with torch_state_lock():
                 self._n_inside -= 1
                 if not self._n_inside:
                     for device, state in self._before:
@@ -124,10 +124,10 @@ class _SharedSeed:
 
 
 def _devices_in_use() -> list[torch.device]:
-    """List the devices that a user's code may draw on, whichever one this library works on."""
+    """List the devices that a user's code may draw on, whatever device this library works on."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return [torch.device("cuda", k) for k in range(torch.cuda.device_count())]
     return [torch.device("mps" if torch.backends.mps.is_available() else "cpu")]
 
 
-seeded_without_turn = _SharedSeed()
+seeded_without_lock = _SharedSeed()

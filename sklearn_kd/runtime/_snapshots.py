@@ -1,6 +1,6 @@
-"""Snapshots of buffers and of an optimizer, restored where that is needed, on the device.
+"""Snapshots of buffers and of an optimizer, with conditional rollback on the device.
 
-A rollback takes no synchronisation: whether there is anything to undo is a tensor that nobody reads.
+A rollback needs no synchronisation: its condition is a tensor that the host does not read.
 """
 
 from __future__ import annotations
@@ -12,7 +12,13 @@ from torch import Tensor, nn
 
 
 class BufferSnapshot:
-    """The buffers of the parts of a module as they stand; put back on leaving the context."""
+    """Snapshot of the buffers of modules; as a context manager it restores them on leaving.
+
+    Parameters
+    ----------
+    parts : sequence of nn.Module
+        Their own buffers are taken, not those of their submodules.
+    """
 
     def __init__(self, parts: Sequence[nn.Module]):
         kept = [
@@ -25,37 +31,37 @@ class BufferSnapshot:
         self._values = [buffer.clone() for buffer in self._buffers]
 
     def restore(self) -> None:
-        """Restore the buffers, whatever was written into them or put in their place."""
+        """Restore the buffers, also those that have been replaced by other tensors."""
         self._own()
         if self._buffers:
             torch._foreach_copy_(self._buffers, self._values)
 
     def restore_where(self, bad: Tensor) -> None:
-        """Restore them where ``bad``, shape (), is true, without reading it."""
+        """Restore the buffers where ``bad``, shape (), is true, without reading it."""
         found = [(owner[name], buffer) for owner, name, buffer in self._kept]
         now = [buffer if new is None else new for new, buffer in found]
         if any(new is not buffer for new, buffer in zip(now, self._buffers, strict=True)):
-            with torch.no_grad():  # what took their place had no place before
+            with torch.no_grad():  # take the new values into the old tensors
                 torch._foreach_copy_(self._buffers, now)
             self._own()
         undo_where(bad, self._buffers, self._values)
 
-    def _own(self):
+    def _own(self) -> None:
         for owner, name, buffer in self._kept:
             owner[name] = buffer
 
-    def __enter__(self):
+    def __enter__(self) -> BufferSnapshot:
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self.restore()
 
 
 class OptimizerSnapshot:
-    """Snapshot of an optimizer's weights and state, which it is about to change.
+    """Snapshot of an optimizer's weights and state, taken before a step that may have to be undone.
 
-    The count of Adam's steps is the host's where Adam is not capturable: it goes on in steps that
-    are undone, as it does for all students that share it.
+    If Adam is not capturable, its count of steps is on the host: steps that are undone are counted too, as
+    they are for all students that share the optimizer.
 
     Parameters
     ----------
@@ -74,7 +80,7 @@ class OptimizerSnapshot:
         }
 
     def restore_where(self, bad: Tensor) -> None:
-        """Undo the step where ``bad`` says so: shape (), or (K,) for stacked weights (K, ...)."""
+        """Undo the step where ``bad`` is true: shape (), or (K,) for stacked weights of shape (K, ...)."""
         now, before = list(self._weights), list(self._values)
         for w in self._weights:
             for name, value in self._state.get(w, {}).items():
@@ -86,9 +92,15 @@ class OptimizerSnapshot:
 
 
 def undo_where(bad: Tensor, now: list[Tensor], before: list[Tensor]) -> None:
-    """``now`` ← ``before`` in place where ``bad``, shape () or (K,), is true; exact, and never read.
+    """Copy ``before`` into ``now`` where ``bad`` is true; exact, and without reading ``bad``.
 
-    Done on the bits: a product with NaN would be NaN, and there is no choice between lists.
+    Works on the bits: a product with NaN would be NaN, and torch has no ``where`` for lists of tensors.
+
+    Parameters
+    ----------
+    bad : Tensor of shape () or (K,)
+    now, before : lists of Tensor
+        Of equal shapes, which begin with K if ``bad`` has shape (K,).
     """
     if not now:
         return

@@ -1,16 +1,15 @@
-"""torch's ambient state, set aside while this library is at work.
+"""Run this library under torch's default modes, whatever modes the caller has set.
 
 A program may have set a default dtype or a default device, and may be inside autocast,
 ``no_grad`` or ``inference_mode``, when it calls ``fit``, ``predict``, ``save`` or the like.
-Inside :func:`ordinary_torch` all of these are as torch has them at its start, so that a call
-gives the same numbers whatever is around it.
+Inside :func:`ordinary_torch` all of these have torch's defaults, so that a call gives the same numbers in
+any surroundings.
 
-All but the default dtype belong to one thread. The default dtype belongs to the process: those
-at work share it, the first of them sets it, and the last one puts it back. Nobody waits.
+All but the default dtype belong to one thread. The default dtype belongs to the process: the first thread
+to enter sets it, and the last one to leave restores it. No thread waits for another.
 
-Left as they are: settings of how exact, deterministic or watched torch's operations are
-(``set_float32_matmul_precision``, ``use_deterministic_algorithms``, ``set_detect_anomaly``),
-which are there to have an effect.
+Settings of precision, determinism and anomaly detection (``set_float32_matmul_precision``,
+``use_deterministic_algorithms``, ``set_detect_anomaly``) keep the caller's values: their effect is wanted.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ _AUTOCAST_DEVICES = ("cpu", "cuda", "mps")
 
 @contextmanager
 def ordinary_torch() -> Iterator[None]:
-    """Set float32, CPU and gradients as defaults inside, without autocast; also a decorator.
+    """Set float32, the CPU and gradients as defaults inside, without autocast; also a decorator.
 
     Raises
     ------
     RuntimeError
-        Inside a transform of ``torch.func``, or where torch makes tensors without numbers.
+        If called inside a transform of ``torch.func``, or where torch makes tensors without numbers.
     """
     _float32.take()
     try:
@@ -50,8 +49,8 @@ def ordinary_torch() -> Iterator[None]:
 
 
 def _undoing() -> Iterator[AbstractContextManager]:
-    """Yield contexts that undo the ambient state of this call."""
-    made = torch.empty(0)  # its device and type are those that torch makes by default now
+    """Yield contexts that undo the modes that the caller has set."""
+    made = torch.empty(0)  # shows the default device and the type of tensor
     if torch._C._functorch.peek_interpreter_stack() is not None:
         raise RuntimeError(
             "This was called inside a transform of torch.func (vmap, grad, jvp, ...), which cannot go "
@@ -75,11 +74,11 @@ def _undoing() -> Iterator[AbstractContextManager]:
 
 @contextmanager
 def _without_autocast(devices: list[str]) -> Iterator[None]:
-    """Leave autocast inside, with its cache and its depth, and enter it again afterwards.
+    """Leave autocast inside, with its cache and its depth of nesting, and enter it again afterwards.
 
-    It keeps the casts of weights until the outermost of its contexts is left. For a net that is
-    trained with autocast of its own inside, that must be its own context, or every step would go on
-    with the casts of the first.
+    Autocast caches the casts of weights until its outermost context is left. If a net is trained inside
+    with autocast of its own, that context must be the outermost one: else every step would use the casts of
+    the first.
     """
     depth = torch.autocast_increment_nesting()
     for _ in range(depth):
@@ -103,18 +102,18 @@ def _without_autocast(devices: list[str]) -> Iterator[None]:
 
 
 class _SharedDefaultDtype:
-    """Float32 as the default dtype of the process for as long as any thread holds it."""
+    """Sets float32 as the default dtype of the process for as long as any thread holds it."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._n_holders = 0
         self._before = torch.float32
         self._in_thread = threading.local()
         if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
-            os.register_at_fork(after_in_child=self._begin_anew)
+            os.register_at_fork(after_in_child=self._reset_after_fork)
 
     def take(self) -> None:
-        """Hold float32; a thread may do so several times."""
+        """Hold float32; a thread may hold it several times."""
         depth = getattr(self._in_thread, "depth", 0)
         if not depth:
             self._join()
@@ -128,7 +127,7 @@ class _SharedDefaultDtype:
 
     @contextmanager
     def let_go(self) -> Iterator[None]:
-        """Put back, inside, the default dtype that this thread found, unless another thread holds float32."""
+        """Restore the caller's default dtype inside, unless another thread holds float32."""
         depth = getattr(self._in_thread, "depth", 0)
         if not depth:
             yield
@@ -141,7 +140,7 @@ class _SharedDefaultDtype:
             self._join()
             self._in_thread.depth = depth
 
-    def _join(self):
+    def _join(self) -> None:
         with self._lock:
             self._n_holders += 1
             if self._n_holders == 1:
@@ -149,15 +148,15 @@ class _SharedDefaultDtype:
                 if self._before is not torch.float32:
                     torch.set_default_dtype(torch.float32)
 
-    def _leave(self):
+    def _leave(self) -> None:
         with self._lock:
             self._n_holders -= 1
-            # A default dtype that somebody has set meanwhile is left alone.
+            # A default dtype that the user has set meanwhile stays.
             if not self._n_holders and torch.get_default_dtype() is torch.float32:
                 torch.set_default_dtype(self._before)
 
-    def _begin_anew(self):
-        # Other threads that held it when this process was forked do not exist here.
+    def _reset_after_fork(self) -> None:
+        # Other threads that held float32 when this process was forked do not exist here.
         self._lock = threading.Lock()
         holds = bool(getattr(self._in_thread, "depth", 0))
         if self._n_holders and not holds:
@@ -169,9 +168,9 @@ class _SharedDefaultDtype:
 _float32 = _SharedDefaultDtype()
 
 
-def default_dtype_of_caller():
-    """Return a context for the user's code, in which the default dtype is the one that the user set.
+def default_dtype_of_caller() -> AbstractContextManager[None]:
+    """Return a context in which the user's code finds the default dtype that the user set.
 
-    A scikit-learn teacher that is made of torch, such as a Gaussian process, may need it.
+    A scikit-learn teacher that is built on torch, such as a Gaussian process, may need it.
     """
     return _float32.let_go()

@@ -19,7 +19,7 @@ from sklearn_kd.files._tensors import load_tensors
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# Of ImageNet's channels, in [0, 1]: what trained weights for CIFAR expect most often.
+# Mean and standard deviation of ImageNet's channels in [0, 1]; most trained weights for CIFAR expect them.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
@@ -108,8 +108,8 @@ class CIFARResNet(nn.Module):
         self.linear = nn.Linear(wide, n_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of shape (B, n_classes) for pixels in [0, 1], shape (B, n_channels, h, w)."""
-        # One channel would be broadcast to all of them, and nothing would fail.
+        """Return logits of shape (B, n_classes) for pixels in [0, 1] of shape (B, n_channels, h, w)."""
+        # A single channel would be broadcast to all channels without an error.
         n_channels = self.conv1.in_channels
         if x.ndim != 4 or x.shape[1] != n_channels:
             raise ValueError(
@@ -121,8 +121,10 @@ class CIFARResNet(nn.Module):
         x = self.layer3(self.layer2(self.layer1(x)))
         return self.linear(x.mean(dim=(2, 3)))
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False):
-        """Weights of another network of this size; without ``mean`` and ``std``, these stay.
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Load the weights of another network of this size; keep ``mean`` and ``std`` if it has none.
 
         Parameters and result are those of :meth:`torch.nn.Module.load_state_dict`.
         """
@@ -132,7 +134,7 @@ class CIFARResNet(nn.Module):
     def from_file(
         cls, path: str | PathLike[str], *, mean: Sequence[float] = MEAN, std: Sequence[float] = STD
     ) -> Self:
-        """The trained network whose state dict was saved by :func:`torch.save`.
+        """Load a trained network from a state dict that :func:`torch.save` has written.
 
         Depth, width and number of classes are read off the weights. No code in the file is
         run.
@@ -142,7 +144,7 @@ class CIFARResNet(nn.Module):
         path : str or path-like
             The file: ``torch.save(network.state_dict(), path)``.
         mean, std : sequence of float, default=(0.485, 0.456, 0.406) and (0.229, 0.224, 0.225)
-            What the network was trained with, where the file has no ``mean`` and ``std``.
+            Used for training the network; they count if the file has no ``mean`` and ``std``.
 
         Returns
         -------
@@ -172,19 +174,16 @@ class CIFARResNet(nn.Module):
         normalisation = {"mean": mean, "std": std} | {
             name: weights[name].flatten().tolist() for name in ("mean", "std") if name in weights
         }
-
-        def built():
-            return cls(
-                6 * len(blocks) + 2,
-                n_classes=len(weights["linear.weight"]),
-                width=len(weights["conv1.weight"]) // 16,
-                **normalisation,
-            )
-
         try:
-            with torch.device("meta"):  # without memory first: a small file may name large layers
-                _check_shapes(built(), weights)
-            network = built()
+            sizes: dict[str, Any] = {
+                "depth": 6 * len(blocks) + 2,
+                "n_classes": len(weights["linear.weight"]),
+                "width": len(weights["conv1.weight"]) // 16,
+            }
+            # Check the shapes without memory first: a small file may name large layers.
+            with torch.device("meta"):
+                _check_shapes(cls(**sizes, **normalisation), weights)
+            network = cls(**sizes, **normalisation)
             network.load_state_dict(weights)
         except (KeyError, ValueError, RuntimeError) as error:
             raise ValueError(
@@ -222,7 +221,7 @@ def _read_weights(path: str | PathLike[str]) -> dict[str, Tensor]:
             f"{path} is refused: {error}. Save the weights again, each tensor with numbers of its own: "
             "torch.save({name: w.clone() for name, w in network.state_dict().items()}, path)."
         ) from error
-    except Exception as error:  # what an arbitrary file makes of the reader is not foreseeable
+    except Exception as error:  # the reader may raise any error for an arbitrary file
         raise ValueError(
             f"{path} cannot be read as a state dict ({type(error).__name__}). Give a file that was written "
             "by torch.save(network.state_dict(), path)."
@@ -246,7 +245,7 @@ def _check_shapes(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 
 def _convolution(fan_in: int, fan_out: int, stride: int = 1) -> nn.Conv2d:
-    """3×3, no bias (batch normalisation follows), initialised for ReLU."""
+    """Make a 3×3 convolution initialised for ReLU, without bias: batch normalisation follows."""
     convolution = nn.Conv2d(fan_in, fan_out, 3, stride, padding=1, bias=False)
     nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
     return convolution
@@ -268,14 +267,14 @@ class ResidualBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(fan_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The block's answer, added to its input."""
+        """Return the sum of the block's output and its shortcut."""
         out = F.relu(self.bn1(self.conv1(x)))
         return F.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
 
     def shortcut(self, x: Tensor) -> Tensor:
-        """x in the shape of the block's output, without parameters."""
+        """Return x in the shape of the block's output; it has no parameters."""
         more = self.conv2.out_channels - self.conv1.in_channels
         if more == 0:
             return x
-        # As the published weights for CIFAR have it: new channels before and after the old ones.
+        # Published weights for CIFAR expect new channels on both sides of the old ones.
         return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, more // 2, more // 2))

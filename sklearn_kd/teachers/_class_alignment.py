@@ -1,8 +1,8 @@
-"""Aligns the columns of a teacher's answers with the classes, by one rule for all teachers.
+"""Align the columns of a teacher's logits with the classes of y, by one rule for all teachers.
 
-Where the classes of the columns are known, by ``classes_`` of the teacher or stated as
-``teacher_classes``, columns are aligned by them. Where the labels are exactly 0 … K−1 and there
-are K columns, column j is class j. Anything else is refused.
+If the classes of the columns are known, by ``classes_`` of the teacher or by ``teacher_classes``,
+align the columns by them. If the labels are exactly 0 … K−1 and there are K columns, column j is
+class j. Refuse anything else.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from scipy.special import gammaln, rel_entr
 
 from sklearn_kd.losses._targets import Targets
 
-# Agreement of teacher and labels, 0 at chance and 1 where perfect. A warning needs at most the first in
-# the given order of columns, and at least the second in the best order.
+# Agreement of teacher and labels, from 0 at chance to 1. Warn if it is at most the first number in the
+# given order of columns and at least the second in the best order.
 _AT_CHANCE, _FAR_ABOVE = 0.15, 0.5
 # With more classes the search for the best order takes too long.
 _MOST_CLASSES = 2000
@@ -25,15 +25,15 @@ _MOST_CLASSES = 2000
 _LOG_ODDS = 14.0
 
 
-def checked_teacher_classes(teacher_classes: Any, classes: np.ndarray) -> list | None:
-    """Check ``teacher_classes``, and return them as a list, or None.
+def checked_teacher_classes(teacher_classes: Any, classes: np.ndarray) -> list[Any] | None:
+    """Check ``teacher_classes`` and return them as a list; None for None.
 
     Raises
     ------
     ValueError
-        If a class is stated twice, or one of y's is not.
+        If a class is stated twice, or a class of y is missing.
     TypeError
-        If they have no order.
+        If they have no order, as a set has none.
     """
     if teacher_classes is None:
         return None
@@ -57,13 +57,23 @@ def checked_teacher_classes(teacher_classes: Any, classes: np.ndarray) -> list |
     return stated
 
 
-def classes_of_columns(n_columns: int, own: Any, stated: list | None, who: str) -> list | None:
-    """Return the classes of the columns that the teacher or the user states; None if neither does.
+def column_labels(n_columns: int, own: Any, stated: list[Any] | None, who: str) -> list[Any] | None:
+    """Return the class of each column, as the teacher or the user states it; None if neither does.
+
+    Parameters
+    ----------
+    n_columns : int
+    own : array-like or None
+        Classes of the columns that the teacher knows.
+    stated : list or None
+        Classes of the columns that the user states.
+    who : str
+        Name of the teacher in messages.
 
     Raises
     ------
     ValueError
-        If they contradict each other, or are of another number than the columns.
+        If the two contradict each other, or their number is not that of the columns.
     """
     own = None if own is None else _as_list(own)
     if own is not None and stated is not None and own != stated:
@@ -80,16 +90,32 @@ def classes_of_columns(n_columns: int, own: Any, stated: list | None, who: str) 
     return known
 
 
-def columns_for(classes: np.ndarray, n_columns: int, known: list | None, who: str) -> np.ndarray:
+def align_columns(
+    n_columns: int, *, own: Any, stated: list[Any] | None, classes: np.ndarray, who: str
+) -> np.ndarray:
     """Return the column of each class of y, by the rule of this module.
+
+    Parameters
+    ----------
+    n_columns, own, stated, who
+        As for :func:`column_labels`.
+    classes : ndarray of shape (K,)
+        Classes of y.
+
+    Returns
+    -------
+    ndarray of shape (K,)
 
     Raises
     ------
     ValueError
-        If that is not known, saying how to state it.
+        If it is not known which column is which class; the message says how to state it.
     """
+    known = column_labels(n_columns, own, stated, who)
     if known is not None:
-        return columns_of(known, classes, f"State the class of each of {who}'s columns by teacher_classes")
+        return select_columns(
+            known, classes, f"State the class of each of {who}'s columns by teacher_classes"
+        )
     labels = classes.tolist()
     if n_columns == len(labels) and labels == list(range(n_columns)):
         return np.arange(n_columns)
@@ -111,13 +137,17 @@ def columns_for(classes: np.ndarray, n_columns: int, known: list | None, who: st
     )
 
 
-def columns_of(known: Any, wanted: np.ndarray, mend: str = "Train it on the same classes") -> np.ndarray:
-    """Return the place of each wanted class among the known ones; ``mend`` is the message's advice.
+def select_columns(
+    known: Any, wanted: np.ndarray, advice: str = "Train it on the same classes"
+) -> np.ndarray:
+    """Return the position of each wanted class among the known classes.
+
+    ``advice`` is part of the message if a class is missing.
 
     Raises
     ------
     ValueError
-        If one of them is not there.
+        If a wanted class is not known.
     """
     known = _as_list(known)
     place = {label: column for column, label in enumerate(known)}
@@ -125,20 +155,14 @@ def columns_of(known: Any, wanted: np.ndarray, mend: str = "Train it on the same
     if missing:
         raise ValueError(
             f"The teacher does not know the class(es) {missing[:5]} of y; it knows "
-            f"{known[:10]} ({len(place)} in all){_types(known, missing)}. {mend}, or give teacher_logits "
+            f"{known[:10]} ({len(place)} in all){_types(known, missing)}. {advice}, or give teacher_logits "
             "with one column per class of y, in sorted order."
         )
     return np.array([place[label] for label in wanted.tolist()])
 
 
-def refuse_stated_classes(stated: list | None, teacher: Any) -> None:
-    """Refuse ``teacher_classes`` beside a scikit-learn teacher, unless they are its ``classes_``.
-
-    Raises
-    ------
-    ValueError
-        Saying so.
-    """
+def refuse_stated_classes(stated: list[Any] | None, teacher: Any) -> None:
+    """Raise ValueError for ``teacher_classes`` other than the ``classes_`` of a scikit-learn teacher."""
     if stated is None:
         return
     who, own = f"teacher {type(teacher).__name__}", getattr(teacher, "classes_", None)
@@ -147,26 +171,26 @@ def refuse_stated_classes(stated: list | None, teacher: Any) -> None:
             f"teacher_classes states the columns of networks and of teacher_logits; {who} will know its own "
             "classes once it is fitted. Leave teacher_classes=None."
         )
-    classes_of_columns(len(own), own, stated, who)
+    column_labels(len(own), own, stated, who)
 
 
-def _as_list(labels):
+def _as_list(labels: Any) -> list[Any]:
     return labels.tolist() if hasattr(labels, "tolist") else list(labels)
 
 
-def _some(labels):
+def _some(labels: list[Any]) -> str:
     return f"{labels[:10]}{' …' if len(labels) > 10 else ''}"
 
 
-def _types(known, missing):
-    """Say that the labels are of other types, where that is why they do not match."""
+def _types(known: list[Any], missing: list[Any]) -> str:
+    """Return a hint if the labels differ only by their types."""
     types = {type(label).__name__ for label in known}, {type(label).__name__ for label in missing}
     if {str(label) for label in missing} <= {str(label) for label in known} and types[0] != types[1]:
         return f", of type {'/'.join(sorted(types[0]))} where y has {'/'.join(sorted(types[1]))}"
     return ""
 
 
-def _example(labels, n_columns):
+def _example(labels: list[Any], n_columns: int) -> str:
     whole = all(isinstance(label, int) and not isinstance(label, bool) for label in labels)
     if whole and n_columns > max(labels) and min(labels) >= 0:
         return f"such as teacher_classes=np.arange({n_columns}) where column j is label j"
@@ -180,7 +204,7 @@ def _example(labels, n_columns):
 
 
 def warn_if_out_of_order(targets: Targets, classes: np.ndarray, who: str) -> None:
-    """Warn where a teacher is no better than chance, and far better with its columns in another order.
+    """Warn if a teacher is no better than chance and would be far better with its columns in another order.
 
     Parameters
     ----------
@@ -188,7 +212,7 @@ def warn_if_out_of_order(targets: Targets, classes: np.ndarray, who: str) -> Non
         Class codes, weights and the teacher's logits of D_train.
     classes : ndarray of shape (K,)
     who : str
-        What the message calls the teacher.
+        Name of the teacher in the message.
     """
     assert targets.teacher_logits is not None
     said, codes = targets.teacher_logits.argmax(dim=1).cpu().numpy(), targets.labels.cpu().numpy()
@@ -207,19 +231,21 @@ def warn_if_out_of_order(targets: Targets, classes: np.ndarray, who: str) -> Non
     surprise = n_rows * _divergence(best, max(chance, best_chance))
     if _above(best, best_chance) >= _FAR_ABOVE and surprise > gammaln(n_classes + 1) + _LOG_ODDS:
         class_of = labels[np.argsort(columns)]
-        warnings.warn(_out_of_order(now, chance, best, class_of, classes, who), UserWarning, stacklevel=2)
+        warnings.warn(_order_message(now, chance, best, class_of, classes, who), UserWarning, stacklevel=2)
 
 
-def _above(agreement, chance):
+def _above(agreement: float, chance: float) -> float:
     return (agreement - chance) / max(1 - chance, 1e-12)
 
 
-def _divergence(p, q):
-    """Return the Kullback-Leibler divergence of Bernoulli(p) from Bernoulli(q); 0 where p is not above q."""
+def _divergence(p: float, q: float) -> float:
+    """Return the Kullback-Leibler divergence of Bernoulli(p) from Bernoulli(q); 0 if p is not above q."""
     return rel_entr(p, q) + rel_entr(1 - p, 1 - q) if p > q else 0.0
 
 
-def _out_of_order(now, chance, best, class_of, classes, who):
+def _order_message(
+    now: float, chance: float, best: float, class_of: np.ndarray, classes: np.ndarray, who: str
+) -> str:
     n_classes = len(classes)
     shift = (np.arange(n_classes) - class_of) % n_classes
     how = f"shifted by {shift[0]}" if (shift == shift[0]).all() and n_classes > 2 else "in another order"

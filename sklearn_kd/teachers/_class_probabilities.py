@@ -1,4 +1,4 @@
-"""Checks and fits scikit-learn classifiers as teachers, and asks them for probabilities."""
+"""Check and fit scikit-learn classifiers as teachers, and ask them for probabilities."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from sklearn_kd.teachers._logit_checks import checked_probabilities, name_of, th
 def require_probabilities(classifier: Any) -> None:
     """Raise if a classifier, fitted or not, will never have ``predict_proba``.
 
-    An unfitted one is judged by its parts, for many have the method only when they are fitted. Where even
-    these do not tell, it is let through, and :func:`probabilities_of` raises once it has been fitted.
+    Judge an unfitted classifier by its parts, since many have the method only when they are fitted. If the
+    parts do not tell, accept it; :func:`probabilities_of` raises once it has been fitted.
 
     Raises
     ------
     ValueError
-        Naming the part that has none, and what to do.
+        The message names the part without ``predict_proba`` and a remedy.
     """
     part = _part_without_probabilities(classifier)
     if part is not None:
@@ -36,7 +36,7 @@ def require_probabilities(classifier: Any) -> None:
 
 
 def _part_without_probabilities(classifier: Any) -> Any | None:
-    """Return the part of a classifier that denies it ``predict_proba``, or None where none is known to."""
+    """Return the part because of which a classifier has no ``predict_proba``, or None if there is none."""
     if isinstance(classifier, VotingClassifier):
         parts = [part for _, part in classifier.estimators if part != "drop"]
         lacking = [_part_without_probabilities(part) for part in parts]
@@ -65,7 +65,7 @@ def _part_without_probabilities(classifier: Any) -> Any | None:
 
 
 def _may_find_probabilities(search: Any) -> bool:
-    """Return whether a value that a search tries gives its estimator ``predict_proba``."""
+    """Return True if a candidate of a search gives its estimator ``predict_proba``."""
     grids = getattr(search, "param_grid", getattr(search, "param_distributions", ()))
     for grid in [grids] if isinstance(grids, dict) else grids:
         for name, values in grid.items():
@@ -80,13 +80,14 @@ def _no_probabilities(classifier: Any, part: Any) -> str:
     kind, inner = type(classifier).__name__, type(part).__name__
     because = "" if part is classifier else f", for want of one in its {inner}"
     if isinstance(part, VotingClassifier):
-        mend = f"Set voting='soft' in {inner}, or wrap it"
+        remedy = f"Set voting='soft' in {inner}, or wrap it"
     elif isinstance(part, BaseSearchCV):
         return f"teacher {kind} has no predict_proba{because}. Set refit=True in {inner}."
     else:
-        mend = f"Wrap {'it' if part is classifier else inner}"
+        remedy = f"Wrap {'it' if part is classifier else inner}"
     return (
-        f"teacher {kind} has no predict_proba{because}. {mend} in sklearn.calibration.CalibratedClassifierCV."
+        f"teacher {kind} has no predict_proba{because}. {remedy} in "
+        "sklearn.calibration.CalibratedClassifierCV."
     )
 
 
@@ -97,9 +98,7 @@ def _no_probabilities(classifier: Any, part: Any) -> str:
 def fitted_classifier(
     classifier: Any, fit: Callable[[Any, np.ndarray], None], y: np.ndarray
 ) -> tuple[Any, np.ndarray]:
-    """Fit a classifier, on labels or, where it refuses those, on the codes 0 to K−1 of the labels in y.
-
-    A classifier that takes labels never sees codes.
+    """Fit a classifier on labels or, if it refuses them, on the codes 0 to K−1 of the labels in y.
 
     Parameters
     ----------
@@ -114,12 +113,12 @@ def fitted_classifier(
     fitted : estimator
         The classifier, or a clone of it.
     classes : ndarray
-        The label of each column of its answers.
+        The label of each column of its probabilities.
 
     Raises
     ------
     Exception
-        What it raised when it was fitted on labels, where codes do not mend it.
+        The error of the fit on labels, if the fit on codes fails too.
     """
     labels, codes = np.unique(y, return_inverse=True)
     try:
@@ -138,7 +137,7 @@ def fitted_classifier(
 
 
 def require_classes(classifier: Any) -> None:
-    """Raise ValueError if a fitted classifier does not say which column of its answers is which class."""
+    """Raise ValueError if a fitted classifier has no ``classes_``."""
     if not hasattr(classifier, "classes_"):
         raise ValueError(
             f"{name_of(classifier)} has no classes_ though it is fitted, so that nobody knows which column "
@@ -148,12 +147,12 @@ def require_classes(classifier: Any) -> None:
 
 
 def _known_classes(classifier: Any, labels: np.ndarray) -> np.ndarray:
-    """Return the ``classes_`` of a classifier that was fitted on ``labels``; it may leave some out.
+    """Return the ``classes_`` of a classifier that was fitted on ``labels``, all or some of these.
 
     Raises
     ------
     ValueError
-        If it has no ``classes_``, or others.
+        If it has no ``classes_``, or has other ones.
     """
     require_classes(classifier)
     classes = np.asarray(classifier.classes_)
@@ -167,16 +166,16 @@ def _known_classes(classifier: Any, labels: np.ndarray) -> np.ndarray:
 
 
 # --------------------------------------------------------------------------------------
-# Answers
+# Probabilities
 
 
 def probabilities_of(classifier: Any, X: Any, n_samples: int) -> np.ndarray:
-    """Ask a fitted classifier for the probabilities of X, columns in the order of its ``classes_``.
+    """Return a fitted classifier's probabilities of X, columns in the order of its ``classes_``.
 
     Raises
     ------
     ValueError
-        If it has none, or what it returns is no array of them with one column per class.
+        If it has no ``predict_proba``, or the output is no array with one column per class.
     """
     who, inner = name_of(classifier), thawed(classifier)
     if not hasattr(inner, "predict_proba"):
@@ -199,7 +198,7 @@ def probabilities_of(classifier: Any, X: Any, n_samples: int) -> np.ndarray:
 
 
 def _named_columns(found: Any, classes: np.ndarray, who: str) -> np.ndarray:
-    """Return where each class stands among the columns of an answer, by name where they are named."""
+    """Return the column of each class, by name if the columns have names."""
     in_order = np.arange(len(classes))
     names = column_names(found)
     if names is None or names == in_order.tolist():

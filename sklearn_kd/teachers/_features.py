@@ -1,4 +1,4 @@
-"""A teacher network asked for feature maps, batch by batch."""
+"""Teachers of feature maps: trained networks that are asked batch by batch."""
 
 from __future__ import annotations
 
@@ -11,28 +11,37 @@ import torch
 from skorch import NeuralNet
 from torch import Tensor, nn
 
-from sklearn_kd.layers._hooks import captured, check_not_compiled, resolve_layers
+from sklearn_kd.layers._find import check_not_compiled, find_layers, layer_shapes
+from sklearn_kd.layers._hooks import feature_hooks
 from sklearn_kd.runtime._devices import check_has_numbers
-from sklearn_kd.runtime._global_lock import turn
+from sklearn_kd.runtime._global_lock import torch_state_lock
 from sklearn_kd.runtime._random_state import preserved_random_state, preserved_torch_state
+from sklearn_kd.teachers._conversion import LogitConversion
 from sklearn_kd.teachers._logit_checks import AnswersWatch, logits_in, name_of, refuse_wrong_numbers, thawed
 from sklearn_kd.teachers._networks import (
-    AnswerForm,
+    LEAVE_SOFTMAX_OUT,
     EvaluatedNetwork,
+    own_classes,
     possible_widths,
     require_fitted_net,
-    unwrapped,
 )
-from sklearn_kd.teachers._teacher import how_to_give, shown
+from sklearn_kd.teachers._registry import advice_for, short_repr
+from sklearn_kd.teachers._wrappers import without_wrappers
 
 
 def network_of(teacher: Any, name: str = "teacher") -> nn.Module:
-    """Return the module inside a teacher that is a network; ``name`` is what messages call it.
+    """Return the module of a network, of a skorch net or of an estimator of this library.
+
+    Parameters
+    ----------
+    teacher : object
+    name : str, default="teacher"
+        Name of the parameter in messages.
 
     Raises
     ------
     TypeError
-        If it is none.
+        If the object is no network.
     ValueError
         If it has not been fitted.
     """
@@ -49,21 +58,15 @@ def network_of(teacher: Any, name: str = "teacher") -> nn.Module:
             )
         return inner.student_
     raise TypeError(
-        f"{name}={shown(teacher)} is no network: pathways compare feature maps, which only networks have. "
-        "Give a trained torch.nn.Module, a fitted skorch net, or a fitted estimator of this library, whose "
-        f"student is then the teacher.{how_to_give(teacher)}"
+        f"{name}={short_repr(teacher)} is no network: pathways compare feature maps, which only networks "
+        "have. Give a trained torch.nn.Module, a fitted skorch net, or a fitted estimator of this library, "
+        f"whose student is then the teacher.{advice_for(teacher)}"
     )
-
-
-def _without_wrappers(network: nn.Module) -> nn.Module:
-    """Return the network inside DataParallel and torch.compile, which split batches or leave out hooks."""
-    inner = getattr(unwrapped(network), "_orig_mod", None)
-    return _without_wrappers(inner) if isinstance(inner, nn.Module) else unwrapped(network)
 
 
 @contextmanager
 def _uncompiled(parts: Sequence[nn.Module]) -> Iterator[None]:
-    """Run modules that were compiled in place as they were written: each new hook would compile anew."""
+    """Switch ``torch.compile`` off for modules: each new hook would compile them anew."""
     compiled = [part._compiled_call_impl for part in parts]
     try:
         for part in parts:
@@ -74,66 +77,68 @@ def _uncompiled(parts: Sequence[nn.Module]) -> Iterator[None]:
             part._compiled_call_impl = implementation
 
 
-class MapTeacher:
-    """A trained network in evaluation mode, without gradient, on the student's device.
+class FeatureTeacher:
+    """A trained network that returns feature maps of batches, in evaluation mode and without gradient.
 
-    The user's module is in no optimizer and left as it is.
+    It runs on the student's device. The user's module stays as it is and is in no optimizer.
 
     Parameters
     ----------
     teacher : nn.Module, skorch net or estimator of this library
     device : torch.device
     name : str, default="teacher"
-        What messages call it.
+        Name of the parameter in messages.
     """
 
     def __init__(self, teacher: Any, device: torch.device, name: str = "teacher"):
         self.fitted, self.network, self.device = teacher, network_of(teacher, name), device
         self.who = name_of(teacher, name)
         check_has_numbers(self.network, name)
-        bare = _without_wrappers(self.network)
+        bare = without_wrappers(self.network)
         self._evaluated = EvaluatedNetwork(bare, device, self.who)
         self._compiled = [part for part in bare.modules() if part._compiled_call_impl is not None]
         self.watch = AnswersWatch(self.who)
-        self._form: AnswerForm | None = None
+        self._conversion: LogitConversion | None = None
         self._widths: list[int] = []
 
-    def run(self, x: Tensor) -> Any:
-        """Run a forward pass on ``device``; the random state is put back."""
+    def forward(self, x: Tensor) -> Any:
+        """Run a forward pass on ``device`` and restore the random state."""
         with _uncompiled(self._compiled), preserved_torch_state(self.device):
             return self._evaluated(x)
 
-    def layers(self, layers: str | Sequence[str], samples: Tensor) -> dict[str, tuple[int, ...]]:
-        """Resolve the layers that are meant, as :func:`resolve_layers`."""
+    def layer_shapes(self, layers: str | Sequence[str], samples: Tensor) -> dict[str, tuple[int, ...]]:
+        """Return the shape of one sample's map by layer, for names or "auto" as in :func:`find_layers`."""
         self.check(samples, "teacher_layers")
-        return resolve_layers(self.network, layers, samples, name="teacher_layers", run=self.run)
+        return layer_shapes(
+            find_layers(self.network, layers, samples, name="teacher_layers", run=self.forward)
+        )
 
     def check(self, samples: Tensor, name: str) -> None:
-        """Raise ValueError unless it takes the samples and has layers, as the parameter ``name`` needs."""
+        """Check that the network takes the samples and runs hooks; ``name`` is the parameter in messages."""
         check_not_compiled(self.network, name, runs_uncompiled=True)
-        output = self.run(samples)
+        output = self.forward(samples)
         if _is_table(output):
             refuse_wrong_numbers(output.float(), self.who)
 
     def align_logits(self, samples: Tensor, classes: np.ndarray, stated: list | None = None) -> None:
-        """Note which of its logits belong to ``classes``.
+        """Return logits too from now on, with columns in the order of ``classes``.
 
         Parameters
         ----------
         samples : Tensor
-            Rows to ask it about.
+            Rows to try the network on.
         classes : ndarray
-            Those of y.
+            Classes of y.
         stated : list or None, default=None
-            The classes of its columns, where the user states them.
+            Classes of the columns, if the user states them.
 
         Raises
         ------
         ValueError
-            If it has no logits, or nobody says which class is which column.
+            If the network returns no logits, or it is not known which column is which class.
         """
         self._widths = possible_widths(self.fitted, stated, classes)
-        output = self.run(samples)
+        output = self.forward(samples)
         try:
             values = logits_in(output, len(samples), self._widths, self.who)
         except ValueError as error:
@@ -141,28 +146,36 @@ class MapTeacher:
                 f"logit_weight needs a teacher that returns logits. {error} Or set logit_weight=0 to use its "
                 "feature maps alone."
             ) from error
-        self._form = AnswerForm.of(values, self.fitted, stated, classes, says="logits")
+        own = own_classes(thawed(self.fitted), values.shape[1], stated)
+        self._conversion = LogitConversion.of(
+            values,
+            own=own,
+            stated=stated,
+            classes=classes,
+            who=self.who,
+            remedy=LEAVE_SOFTMAX_OUT,
+        )
 
     def signature(self, samples: Tensor, layers: Sequence[str]) -> Tensor:
-        """Return the means of its feature maps of some samples, float64, by which it is recognised."""
-        with preserved_random_state(self.device, seed=0):  # the same draws each time
+        """Return the means of the feature maps of some samples, float64, to detect a changed teacher."""
+        with preserved_random_state(self.device, seed=0):  # a network may draw random numbers
             maps, _ = self(samples, layers)
         return torch.cat([maps[layer].double().flatten(2).mean(dim=2).flatten() for layer in layers])
 
     def __call__(self, x: Tensor, layers: Sequence[str]) -> tuple[Mapping[str, Tensor], Tensor | None]:
-        """Return its feature maps of a batch by layer, and its logits where they have been aligned."""
-        with turn(), captured(self.network, layers) as maps:  # hooks hear of every forward pass
-            output = self.run(x)
+        """Return the feature maps of a batch by layer, and the logits after :meth:`align_logits`."""
+        with torch_state_lock(), feature_hooks(self.network, layers) as maps:  # hooks see every forward pass
+            output = self.forward(x)
         maps.update((name, found.to(x.dtype)) for name, found in maps.items() if isinstance(found, Tensor))
-        if self._form is None:
-            if _is_table(output):  # wrong values in a map mostly show in the logits
+        if self._conversion is None:
+            if _is_table(output):  # NaN in a map mostly shows in the logits
                 self.watch.note(output)
             return maps, None
         values = logits_in(output, len(x), self._widths, self.who)
         self.watch.note(values)
-        return maps, self._form(values)
+        return maps, self._conversion(values)
 
 
 def _is_table(output: Any) -> bool:
-    """Return whether a network returned rows of numbers, as logits are."""
+    """Return True if the output is a table of numbers, as logits are."""
     return isinstance(output, Tensor) and output.ndim == 2 and output.is_floating_point()

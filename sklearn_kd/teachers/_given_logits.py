@@ -1,6 +1,6 @@
-"""``teacher_logits`` as they are given: aligned with the rows of X and the classes of y.
+"""Check ``teacher_logits`` and align them with the rows of X and the classes of y.
 
-Columns and rows that carry names are aligned by them; names that do not match are refused.
+Align columns and rows that have names by their names; refuse names that do not match.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import torch
 from sklearn.utils import check_array
 from torch import Tensor
 
-from sklearn_kd.errors._context import naming
+from sklearn_kd.errors._context import error_context
 from sklearn_kd.inputs._arrays import column_names, from_torch
 from sklearn_kd.layers._outputs import are_probabilities
-from sklearn_kd.teachers._class_alignment import classes_of_columns, columns_of
+from sklearn_kd.teachers._class_alignment import column_labels, select_columns
+from sklearn_kd.teachers._conversion import warn_of_probabilities
 from sklearn_kd.teachers._logit_checks import logarithms, refuse_wrong_numbers
-from sklearn_kd.teachers._networks import warn_of_probabilities
 
 _WHO = "teacher_logits"
 
@@ -27,27 +27,27 @@ def checked_logits(
     n_samples: int,
     classes: np.ndarray,
     *,
-    stated: list | None = None,
+    stated: list[Any] | None = None,
     names: Any = None,
 ) -> np.ndarray | None:
-    """Check given logits, and return them as float32 of shape (n_samples, n_classes), or None.
+    """Return checked and aligned logits, float32 of shape (n_samples, n_classes); None for None.
 
     Parameters
     ----------
     teacher_logits : array-like, DataFrame, Tensor or None
     n_samples : int
-        Rows of X.
+        Number of rows of X.
     classes : ndarray
-        Of y, in the order that is wanted.
+        Classes of y, in the order of the columns that is returned.
     stated : list or None, default=None
-        The classes of the columns, where the user states them.
+        Classes of the columns, if the user states them.
     names : object, default=None
-        X, or y: a pandas index of it names the rows.
+        X or y, whose pandas index, if it has one, names the rows.
 
     Raises
     ------
     ValueError
-        If they have another shape, names that do not match, NaN or +inf.
+        If the shape is wrong, names do not match, or a row has NaN or +inf.
     """
     if teacher_logits is None:
         return None
@@ -56,9 +56,9 @@ def checked_logits(
     values = _numbers(given)
     if values.ndim != 2 or len(values) != n_samples or (values.shape[1] == 1 and len(classes) == 2):
         one_each = values.numel() == n_samples and len(classes) == 2
-        mend = " Of one number z for each row, such as a decision function's, make np.c_[0 * z, z]."
+        remedy = " Of one number z for each row, such as a decision function's, make np.c_[0 * z, z]."
         raise ValueError(
-            f"{_shape_wanted(n_samples, classes)}; got {tuple(values.shape)}.{mend if one_each else ''}"
+            f"{_shape_wanted(n_samples, classes)}; got {tuple(values.shape)}.{remedy if one_each else ''}"
         )
     places = _columns(columns, values.shape[1], n_samples, classes, stated)
     refuse_wrong_numbers(values[:, places], _WHO)
@@ -68,8 +68,8 @@ def checked_logits(
     return values[:, places].numpy()
 
 
-def _numbers(given) -> Tensor:
-    with naming(_WHO):
+def _numbers(given: Any) -> Tensor:
+    with error_context(_WHO):
         array = check_array(
             from_torch(given, _WHO),
             dtype=np.float32,
@@ -81,7 +81,7 @@ def _numbers(given) -> Tensor:
     return torch.as_tensor(np.require(array, requirements=["C", "W"]))
 
 
-def _shape_wanted(n_samples, classes):
+def _shape_wanted(n_samples: int, classes: np.ndarray) -> str:
     return (
         f"teacher_logits must have shape (n_samples, n_classes) = ({n_samples}, {len(classes)}), "
         f"one row per row of X and one column per class in the order {classes.tolist()[:10]}"
@@ -92,13 +92,19 @@ def _shape_wanted(n_samples, classes):
 # Columns
 
 
-def _columns(names, n_columns, n_samples, classes, stated) -> np.ndarray:
-    """Return the column of each class: by name, by what is stated, or by place."""
+def _columns(
+    names: list[Any] | None,
+    n_columns: int,
+    n_samples: int,
+    classes: np.ndarray,
+    stated: list[Any] | None,
+) -> np.ndarray:
+    """Return the column of each class: by name, by ``teacher_classes``, or in order."""
     known = None if names is None else _classes_named(names, classes, stated)
     known = stated if known is None else known
-    known = classes_of_columns(n_columns, known, stated, _WHO)
+    known = column_labels(n_columns, known, stated, _WHO)
     if known is not None:
-        return columns_of(known, classes)
+        return select_columns(known, classes)
     if n_columns != len(classes):
         raise ValueError(
             f"{_shape_wanted(n_samples, classes)}; got {(n_samples, n_columns)}. Columns of other classes "
@@ -107,8 +113,8 @@ def _columns(names, n_columns, n_samples, classes, stated) -> np.ndarray:
     return np.arange(n_columns)
 
 
-def _classes_named(names, classes, stated) -> list | None:
-    """Return the class of each named column; None where no name is a class and the classes are stated."""
+def _classes_named(names: list[Any], classes: np.ndarray, stated: list[Any] | None) -> list[Any] | None:
+    """Return the class of each named column; None if no name is a class and the classes are stated."""
     labels = classes.tolist()
     if len(set(names)) < len(names):
         raise ValueError(f"teacher_logits has several columns of one name: {names[:10]}.")
@@ -129,8 +135,8 @@ def _classes_named(names, classes, stated) -> list | None:
 # Rows
 
 
-def _in_order(given, index):
-    """Return the rows in the order of X's index, where they carry an index of their own."""
+def _in_order(given: Any, index: Any) -> Any:
+    """Return the rows in the order of X's index, if they have an index of their own."""
     own: Any = getattr(given, "index", None)
     if not hasattr(own, "equals") or not hasattr(given, "loc") or own.equals(index) or len(own) != len(index):
         return given
@@ -139,10 +145,10 @@ def _in_order(given, index):
     if same and not by_default:
         return given.loc[index]
     if by_default and not same:
-        return given  # default numbers name no rows
+        return given  # a default index names no rows
     positions = own.dtype.kind in "iu" and own.is_monotonic_increasing and own.is_unique
     if positions and index.dtype.kind not in "iu":
-        return given  # a subset of default numbers, as a fold has them
+        return given  # a part of a default index, as in a fold
     what = "the default index, and X the same numbers in another order" if same else "another index than X"
     raise ValueError(
         f"teacher_logits has {what}: {own[:5].tolist()} … and {index[:5].tolist()} …. Give it the index of "

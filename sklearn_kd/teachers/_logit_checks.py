@@ -1,4 +1,4 @@
-"""Checks of teachers' answers: numbers, probabilities, and logits in whatever a network returns."""
+"""Check the numbers that teachers return, and find the logits in the output of a network."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch import Tensor
 
 from sklearn_kd.layers._outputs import SUM_TOLERANCE, tensors_in
 
-# What stands for a probability of exactly 0, whose logarithm is infinite: half the smallest
-# probability that the teacher gives (the usual replacement of rounded zeros in compositional
-# data), kept within these bounds. A forest of 100 trees that gives 0 means "less than one
-# vote", 0.005; a far smaller number would make noise the largest thing it says at high T.
+# A probability of 0, whose logarithm is infinite, is replaced by half the smallest probability that
+# the teacher gives (the usual replacement of rounded zeros in compositional data), within these
+# bounds. A forest of 100 trees that gives 0 means "less than one vote", 0.005; with a far smaller
+# number, noise would dominate its logits at high T.
 FLOOR_BOUNDS = (1e-7, 1e-2)
 
 # The share of rows whose sums may be further off, if they are numbers from 0 to 1.
@@ -24,19 +24,22 @@ _MOST_OFF = 0.05
 
 
 class WrongAnswerError(ValueError):
-    """An answer that nothing can be learned from. Its message is ``before``, the row and ``after``."""
+    """A row of logits that is not finite, or of numbers that are no probabilities.
+
+    The message consists of ``before``, the row and ``after``, so that the row can be renumbered.
+    """
 
     def __init__(self, before: str, row: int, after: str):
         super().__init__(f"{before} row {row}{after}")
         self.before, self.row, self.after = before, row, after
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.before, self.row, self.after)
 
 
 @contextmanager
 def naming_rows(rows: np.ndarray) -> Iterator[None]:
-    """Re-raise a wrong answer's error with ``rows[i]`` in place of row i."""
+    """Renumber the row in a WrongAnswerError raised inside: row i becomes ``rows[i]``."""
     try:
         yield
     except WrongAnswerError as error:
@@ -44,12 +47,12 @@ def naming_rows(rows: np.ndarray) -> Iterator[None]:
 
 
 def name_of(teacher: Any, name: str = "teacher") -> str:
-    """Return what messages call a teacher, or another network that is given as ``name``."""
+    """Return the name of a teacher, or of another network given as ``name``, in messages."""
     return f"{name} {type(thawed(teacher)).__name__}"
 
 
 def thawed(teacher: Any) -> Any:
-    """Return the estimator inside a FrozenEstimator, or anything else as it is."""
+    """Return the content of a FrozenEstimator; return anything else as it is."""
     return teacher.estimator if isinstance(teacher, FrozenEstimator) else teacher
 
 
@@ -58,14 +61,14 @@ def thawed(teacher: Any) -> Any:
 
 
 def refuse_wrong_numbers(logits: Tensor, who: str) -> None:
-    """Raise if a row of logits has NaN or +inf, or nothing but −inf.
+    """Raise if a row of logits has NaN, +inf or nothing but −inf.
 
-    A single −inf is a class that is switched off, of probability 0.
+    A single −inf is allowed: a class of probability 0.
 
     Raises
     ------
     WrongAnswerError
-        Naming ``who`` and the first such row.
+        The message names ``who`` and the first such row.
     """
     wrong = ~torch.isfinite(_peaks(logits))
     if not bool(wrong.any()):
@@ -84,18 +87,18 @@ def refuse_wrong_numbers(logits: Tensor, who: str) -> None:
     )
 
 
-def _peaks(logits):
-    # The row's maximum shows NaN, +inf and a row of nothing but −inf.
+def _peaks(logits: Tensor) -> Tensor:
+    # NaN, +inf and a row of nothing but −inf all show in the maximum of the row.
     return logits.amax(dim=1)
 
 
 class AnswersWatch:
-    """Notes without waiting for the device whether answers given in training are numbers.
+    """Checks the logits given in training for NaN and +inf, without waiting for the device.
 
     Parameters
     ----------
     who : str
-        What messages call the teacher.
+        Name of the teacher in messages.
     """
 
     def __init__(self, who: str):
@@ -103,13 +106,13 @@ class AnswersWatch:
         self._sum: Tensor | None = None
 
     def note(self, logits: Tensor) -> None:
-        """Take a batch of logits into account."""
-        # A sum with a value that is not finite stays so.
+        """Record a batch of logits."""
+        # A sum with a value that is not finite is not finite either.
         peaks = _peaks(logits).sum()
         self._sum = peaks if self._sum is None else self._sum + peaks
 
     def fault(self) -> str | None:
-        """Return a message if the teacher answered with something else than numbers, else None."""
+        """Return a message if a recorded batch had NaN or +inf, else None."""
         if self._sum is None or bool(torch.isfinite(self._sum)):
             return None
         return (
@@ -123,14 +126,14 @@ class AnswersWatch:
 
 
 def checked_probabilities(probabilities: Any, who: str) -> np.ndarray:
-    """Check what a ``predict_proba`` returned, and return it as an array.
+    """Check the output of a ``predict_proba`` and return it as an array.
 
     Raises
     ------
     WrongAnswerError
-        Naming ``who`` and the first row that is no distribution.
+        If a row is no distribution; the message names ``who`` and the first such row.
     ValueError
-        If it has not the shape (n, K).
+        If the shape is not (n, K).
     """
     probabilities = np.asarray(probabilities)
     if probabilities.ndim != 2:
@@ -139,9 +142,9 @@ def checked_probabilities(probabilities: Any, who: str) -> np.ndarray:
             f"it returned shape {probabilities.shape}."
         )
     sums = probabilities.sum(axis=1)
-    # Written so that NaN is wrong too.
+    # Written so that NaN fails too.
     right = (probabilities >= 0).all(axis=1) & (np.abs(sums - 1) <= _tolerance(probabilities))
-    # A few sums may be off by cancellation, as GaussianNB's are in float32; the softmax sets them right.
+    # A few sums may be off by cancellation, as GaussianNB's are in float32; the softmax corrects them.
     possible = right | ((probabilities >= 0) & (probabilities <= 1 + SUM_TOLERANCE)).all(axis=1) & (
         sums > 0.5
     )
@@ -156,13 +159,13 @@ def checked_probabilities(probabilities: Any, who: str) -> np.ndarray:
     )
 
 
-def _tolerance(probabilities):
-    """Return how far a sum may be from 1: of two decimals, each may be off by half of the last."""
+def _tolerance(probabilities: np.ndarray) -> float:
+    """Return the tolerance of the sums: numbers of two decimals may each be off by half of the last."""
     two_decimals = np.allclose(probabilities, np.round(probabilities, 2), rtol=0, atol=1e-6)
     return min(max(SUM_TOLERANCE, 0.0051 * probabilities.shape[1]), 0.5) if two_decimals else SUM_TOLERANCE
 
 
-def _looks_like(values, row):
+def _looks_like(values: np.ndarray, row: int) -> str:
     found = values[row]
     if np.isnan(found).any():
         return "NaN"
@@ -176,30 +179,38 @@ def _looks_like(values, row):
 
 
 def log_probabilities(probabilities: np.ndarray) -> np.ndarray:
-    """Take logarithms, zeros replaced as ``FLOOR_BOUNDS`` says, float32."""
+    """Return logarithms, float32, with zeros replaced as ``FLOOR_BOUNDS`` says."""
     return logarithms(torch.as_tensor(np.asarray(probabilities))).numpy().astype(np.float32)
 
 
 def logarithms(probabilities: Tensor) -> Tensor:
-    """Take logarithms as :func:`log_probabilities`, of a tensor on any device, without waiting for it."""
+    """Return the logarithms of a tensor as :func:`log_probabilities` does, without waiting for the device."""
     smallest = torch.where(probabilities > 0, probabilities, torch.inf).amin()
     return torch.maximum(probabilities, (smallest / 2).clamp(*FLOOR_BOUNDS)).log()
 
 
 # --------------------------------------------------------------------------------------
-# What a network returns
+# Logits in the output of a network
 
 
 def logits_in(output: Any, n_rows: int, widths: Sequence[int], who: str) -> Tensor:
-    """Find the logits in what a network returned, shape (n_rows, K), float32.
+    """Return the logits in the output of a network, shape (n_rows, n_columns), float32.
 
-    ``output`` is a tensor, or has ``logits``, or is a tuple, list or mapping that holds them: then
-    they are the first tensor of one of ``widths`` columns, or the only one with two dimensions.
+    Parameters
+    ----------
+    output : Tensor, object with ``logits``, tuple, list or mapping
+        From a tuple, list or mapping take ``"logits"``, else the first tensor with one of ``widths``
+        columns, else the only tensor with two dimensions.
+    n_rows : int
+    widths : sequence of int
+        Possible numbers of columns.
+    who : str
+        Name of the network in messages.
 
     Raises
     ------
     ValueError
-        Naming ``who``, if they cannot be told from the rest.
+        If no tensor, or none that is clearly the logits, is found.
     """
     named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
     if isinstance(named, Tensor):

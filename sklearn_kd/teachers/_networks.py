@@ -3,42 +3,31 @@
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Callable
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from skorch import NeuralNet, NeuralNetClassifier
 from torch import Tensor, nn
 
-from sklearn_kd.layers._outputs import are_probabilities
 from sklearn_kd.runtime._devices import check_has_numbers
-from sklearn_kd.runtime._eval_mode import evaluating
-from sklearn_kd.runtime._global_lock import turn
+from sklearn_kd.runtime._eval_mode import eval_mode
+from sklearn_kd.runtime._global_lock import torch_state_lock
 from sklearn_kd.runtime._memory import is_out_of_memory
-from sklearn_kd.runtime._random_state import preserved_random_state
-from sklearn_kd.teachers._class_alignment import classes_of_columns, columns_for
+from sklearn_kd.teachers._adapter import BatchTeacherAdapter
+from sklearn_kd.teachers._conversion import BatchLogits, LogitConversion
 from sklearn_kd.teachers._logit_checks import (
-    AnswersWatch,
     checked_probabilities,
     log_probabilities,
-    logarithms,
     logits_in,
-    name_of,
-    refuse_wrong_numbers,
     thawed,
 )
-from sklearn_kd.teachers._teacher import Teacher
+from sklearn_kd.teachers._registry import register_teacher
+from sklearn_kd.teachers._wrappers import without_parallel
 
-_PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+LEAVE_SOFTMAX_OUT = "Let the network return logits: leave its softmax out"
 _FAILURES = (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError)
-
-
-def unwrapped(module: nn.Module) -> nn.Module:
-    """Return the module inside wrappers for several devices."""
-    return unwrapped(module.module) if isinstance(module, _PARALLEL) else module
 
 
 def require_fitted_net(net: NeuralNet) -> None:
@@ -50,16 +39,17 @@ def require_fitted_net(net: NeuralNet) -> None:
         )
 
 
-def possible_widths(teacher: Any, stated: list | None, classes: np.ndarray) -> list[int]:
-    """Return the numbers of columns that a network's logits may have, as far as is known."""
+def possible_widths(teacher: Any, stated: list[Any] | None, classes: np.ndarray) -> list[int]:
+    """Return the possible numbers of columns of a network's logits."""
     own = getattr(thawed(teacher), "classes_", None)
     return sorted({len(known) for known in (stated, own, classes) if known is not None})
 
 
-def own_classes(teacher: Any, n_columns: int, stated: list | None) -> Any:
-    """Return ``classes_`` of a network if they are those of its columns, else None."""
-    network = unwrapped(teacher) if isinstance(teacher, nn.Module) else teacher
-    labels = getattr(network, "labels_of_columns", None)  # an estimator of ours has trained it on codes
+def own_classes(teacher: Any, n_columns: int, stated: list[Any] | None) -> Any:
+    """Return the classes of a network's columns if the network knows them, else None."""
+    network = without_parallel(teacher) if isinstance(teacher, nn.Module) else teacher
+    # An estimator of this library sets it on a network that it has trained on codes.
+    labels = getattr(network, "labels_of_columns", None)
     if labels is not None:
         return labels
     own = getattr(teacher, "classes_", getattr(network, "classes_", None))
@@ -68,26 +58,26 @@ def own_classes(teacher: Any, n_columns: int, stated: list | None) -> Any:
     # skorch is trained on numbers of columns, though y may have other labels.
     if stated is not None and np.array_equal(own, np.arange(n_columns)):
         return None
-    # Unless it was told its classes they are those that it saw in y: maybe not all that it has columns for.
+    # Without the parameter ``classes`` they are the classes in y, which may be fewer than the columns.
     return own if getattr(network, "classes", None) is not None or len(own) == n_columns else None
 
 
 class EvaluatedNetwork:
     """A trained module on a device, in evaluation mode, without gradient.
 
-    Its tensors are moved, once, not the user's module, which is left as it is. Batches are cast to
-    the type of its weights.
+    Copies of its tensors are moved, once; the user's module stays as it is. Batches are cast to the
+    type of its weights.
 
     Parameters
     ----------
     module : nn.Module
     device : torch.device
     who : str
-        What messages call it.
+        Name of the network in messages.
     """
 
     def __init__(self, module: nn.Module, device: torch.device, who: str):
-        self.module, self.who = unwrapped(module), who
+        self.module, self.who = without_parallel(module), who
         tensors = dict((*self.module.named_parameters(), *self.module.named_buffers()))
         self._weight = next((t for t in tensors.values() if t.is_floating_point()), None)
         self._state: dict[str, Tensor] | None = None
@@ -99,7 +89,7 @@ class EvaluatedNetwork:
             self._state = {name: t.detach().to(device) for name, t in tensors.items()}
 
     def __call__(self, x: Tensor) -> Any:
-        """Return what the module returns for a batch.
+        """Run the module on a batch.
 
         Raises
         ------
@@ -107,7 +97,7 @@ class EvaluatedNetwork:
             If it cannot take such samples.
         """
         given = x if self._weight is None else x.to(self._weight.dtype)
-        with evaluating(self.module.modules()), torch.no_grad():
+        with eval_mode(self.module.modules()), torch.no_grad():
             try:
                 if self._state is None:
                     return self.module(given)
@@ -119,14 +109,15 @@ class EvaluatedNetwork:
 
 
 def cannot_take(who: str, x: Tensor, error: Exception) -> ValueError:
-    """Make the error for a batch that a teacher fails for."""
+    """Return the error for a batch that makes a teacher fail."""
     return ValueError(
         f"{who} cannot take samples of shape {tuple(x.shape[1:])}: {error}. Give fit an X of the shape that "
         "the teacher was trained on, or wrap its network in a module that makes that shape of X."
     )
 
 
-def _script_on(module, device):
+def _script_on(module: torch.jit.ScriptModule, device: torch.device) -> Any:
+    """Return a copy of a TorchScript module on a device."""
     file = io.BytesIO()
     torch.jit.save(module, file)
     file.seek(0)
@@ -134,149 +125,72 @@ def _script_on(module, device):
     return moved.eval() if hasattr(moved, "training") else moved
 
 
-class AnswerForm(NamedTuple):
-    """The way from what a network returns to the logits of the classes."""
+@register_teacher(nn.Module)
+class ModuleTeacher(BatchTeacherAdapter):
+    """Adapter of a trained module that returns logits."""
 
-    columns: Tensor | None
-    probabilities: bool
-
-    @classmethod
-    def of(
-        cls, values: Tensor, teacher: Any, stated: list | None, classes: np.ndarray, *, says: str
-    ) -> AnswerForm:
-        """Judge the first answers, which also must be numbers.
-
-        ``says``: "logits" where probabilities come unexpected, "either" where they may come.
-        """
-        who = name_of(teacher)
-        refuse_wrong_numbers(values, who)
-        n_columns = values.shape[1]
-        own = own_classes(thawed(teacher), n_columns, stated)
-        known = classes_of_columns(n_columns, own, stated, who)
-        columns = columns_for(classes, n_columns, known, who)
-        probabilities = are_probabilities(values)
-        if probabilities and says == "logits":
-            warn_of_probabilities(who, "Let the network return logits: leave its softmax out")
-        in_place = np.array_equal(columns, np.arange(n_columns))
-        return cls(None if in_place else torch.as_tensor(columns, device=values.device), probabilities)
-
-    def __call__(self, values: Tensor) -> Tensor:
-        """Return logits, columns in the order of the classes."""
-        logits = logarithms(values) if self.probabilities else values
-        return logits if self.columns is None else logits.index_select(1, self.columns)
-
-
-def warn_of_probabilities(who: str, mend: str) -> None:
-    """Warn that logits were expected; their logarithms are used."""
-    warnings.warn(
-        f"{who} gives probabilities where logits are expected: every row is ≥ 0 and sums to 1. Their "
-        f"logarithms are used, which lack what the softmax rounded to 0. {mend}, or take the logarithm "
-        "(log_softmax).",
-        UserWarning,
-        stacklevel=2,
-    )
-
-
-class NetworkLogits:
-    """The logits of a network, batch by batch; the first batch settles their form.
-
-    Parameters
-    ----------
-    ask : callable(Tensor) -> Tensor
-        What the network returns, shape (n, number of columns).
-    form : callable(Tensor) -> AnswerForm
-        Judges the first of it.
-    who : str
-        What messages call the network.
-    """
-
-    def __init__(self, ask: Callable[[Tensor], Tensor], form: Callable[[Tensor], AnswerForm], who: str):
-        self._ask, self._judge, self.watch = ask, form, AnswersWatch(who)
-        self._form: AnswerForm | None = None
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Return the logits of a batch, columns in the order of the classes."""
-        values = self._ask(x)
-        if self._form is None:
-            self._form = self._judge(values)
-        self.watch.note(values)
-        return self._form(values)
-
-
-class NetworkTeacher(Teacher):
-    """A trained network, which can be asked about one batch at a time."""
+    def check(self) -> None:
+        check_has_numbers(self.teacher, "teacher")
 
     def on(self, device: torch.device, classes: np.ndarray) -> Callable[[Tensor], Tensor]:
-        """Return what maps a float32 batch on ``device`` to logits, columns in the order of ``classes``."""
-        raise NotImplementedError
+        who, widths = self.name, possible_widths(self.teacher, self.teacher_classes, classes)
+        network = EvaluatedNetwork(self.teacher, device, who)
 
-    @contextmanager
-    def drawing_from(self, seed, device):
-        """Enter a context to ask it in, a turn of this thread, with ``seed``; generators are put back."""
-        with preserved_random_state(device, seed):
-            yield
-
-    def logits(self, X, X_tensor, classes, batch_size):
-        ask = self.on(X_tensor.device, classes)
-        return torch.cat([ask(x) for x in X_tensor.split(batch_size)])
-
-
-class ModuleTeacher(NetworkTeacher):
-    """A trained module."""
-
-    @staticmethod
-    def accepts(teacher):
-        return isinstance(teacher, nn.Module)
-
-    def check(self):
-        check_has_numbers(self.fitted, "teacher")
-
-    def on(self, device, classes):
-        who, widths = name_of(self.fitted), possible_widths(self.fitted, self.stated, classes)
-        network = EvaluatedNetwork(self.fitted, device, who)
-
-        def ask(x):
+        def ask(x: Tensor) -> Tensor:
             return logits_in(network(x), len(x), widths, who)
 
-        def form(values):
-            return AnswerForm.of(values, self.fitted, self.stated, classes, says="logits")
+        def convert(values: Tensor) -> LogitConversion:
+            own = own_classes(self.teacher, values.shape[1], self.teacher_classes)
+            return LogitConversion.of(
+                values,
+                own=own,
+                stated=self.teacher_classes,
+                classes=classes,
+                who=who,
+                remedy=LEAVE_SOFTMAX_OUT,
+            )
 
-        return NetworkLogits(ask, form, who)
+        return BatchLogits(ask, convert, who)
 
 
-class SkorchTeacher(NetworkTeacher):
-    """A fitted skorch net, alone or frozen.
+@register_teacher(NeuralNet)
+class SkorchTeacher(BatchTeacherAdapter):
+    """Adapter of a fitted skorch net.
 
-    What its module returns are logits, unless its values are probabilities. ``predict_proba`` is
-    asked where the user has said how probabilities are made, and where the module has one output
+    The output of its module is logits, unless all rows are probabilities. ``predict_proba`` is
+    asked instead if the user has said how probabilities are made, or if the module has one output
     for two classes.
     """
 
-    @staticmethod
-    def accepts(teacher):
-        return isinstance(thawed(teacher), NeuralNet)
+    def check(self) -> None:
+        require_fitted_net(self.teacher)
 
-    def check(self):
-        self._net = thawed(self.fitted)
-        require_fitted_net(self._net)
+    def on(self, device: torch.device, classes: np.ndarray) -> Callable[[Tensor], Tensor]:
+        widths = possible_widths(self.teacher, self.teacher_classes, classes)
 
-    def on(self, device, classes):
-        widths = possible_widths(self.fitted, self.stated, classes)
+        def ask(x: Tensor) -> Tensor:
+            with (
+                torch_state_lock(),
+                torch.random.fork_rng(),
+            ):  # skorch's DataLoader draws a seed even to predict
+                return torch.as_tensor(self._logits_of(x, widths)).to(device)
 
-        def ask(x):
-            with turn(), torch.random.fork_rng():  # skorch's DataLoader draws a seed even to predict
-                return torch.as_tensor(self._answers(x, widths)).to(device)
+        def convert(values: Tensor) -> LogitConversion:
+            # Only this loss has a softmax of its own; with another one the module may end in a softmax.
+            criterion = getattr(self.teacher, "criterion_", None)
+            return LogitConversion.of(
+                values,
+                own=own_classes(self.teacher, values.shape[1], self.teacher_classes),
+                stated=self.teacher_classes,
+                classes=classes,
+                who=self.name,
+                remedy=LEAVE_SOFTMAX_OUT if isinstance(criterion, nn.CrossEntropyLoss) else None,
+            )
 
-        def form(values):
-            # Only this loss has a softmax of its own; for others the module may end in one.
-            logits_expected = isinstance(getattr(self._net, "criterion_", None), nn.CrossEntropyLoss)
-            says = "logits" if logits_expected else "either"
-            return AnswerForm.of(values, self.fitted, self.stated, classes, says=says)
+        return BatchLogits(ask, convert, self.name)
 
-        return NetworkLogits(ask, form, name_of(self.fitted))
-
-    def _answers(self, x, widths):
-        who, X = name_of(self.fitted), x.cpu().numpy()
+    def _logits_of(self, x: Tensor, widths: list[int]) -> Tensor | np.ndarray:
+        who, X = self.name, x.cpu().numpy()
         try:
             output, probabilities = self._output_or_probabilities(X)
         except _FAILURES as error:
@@ -287,8 +201,9 @@ class SkorchTeacher(NetworkTeacher):
             return logits_in(output, len(X), widths, who)
         return log_probabilities(checked_probabilities(probabilities, who))
 
-    def _output_or_probabilities(self, X):
-        net = self._net
+    def _output_or_probabilities(self, X: np.ndarray) -> tuple[Any, Any]:
+        """Return (output of the module, None) or (None, probabilities)."""
+        net = self.teacher
         if not self._declares_probabilities:
             output = net.forward(X)
             output = output[0] if isinstance(output, tuple) else output  # as skorch itself
@@ -297,11 +212,12 @@ class SkorchTeacher(NetworkTeacher):
         return None, net.predict_proba(X)
 
     @property
-    def _declares_probabilities(self):
-        """True if the user has said how probabilities come from what the module returns."""
+    def _declares_probabilities(self) -> bool:
+        """True if the user has said how the output becomes probabilities."""
         plain = (NeuralNet.predict_proba, NeuralNetClassifier.predict_proba)
-        return self._net.predict_nonlinearity != "auto" or type(self._net).predict_proba not in plain
+        net = self.teacher
+        return net.predict_nonlinearity != "auto" or type(net).predict_proba not in plain
 
-    def logits(self, X, X_tensor, classes, batch_size):
-        # Its own batches, and one floor for the zeros of all rows.
+    def logits(self, X: Any, X_tensor: Tensor, classes: np.ndarray, batch_size: int) -> Tensor:
+        # skorch makes its own batches; zeros of all rows share one floor.
         return self.on(X_tensor.device, classes)(X_tensor)

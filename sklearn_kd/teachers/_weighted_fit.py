@@ -1,4 +1,4 @@
-"""Row weights on their way into a scikit-learn classifier and the classifiers it is made of."""
+"""Fit a scikit-learn classifier with row weights that reach all classifiers inside it."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from sklearn.utils.validation import has_fit_parameter
 from sklearn_kd._sklearn_compat import BaseSearchCV, has_requests, leaves_weights_open, metric_of_scorer
 
 _DIRECT = ["sample_weight"]
-# Without ``scoring`` these make a scorer of their own, which requests no weights.
+# Without ``scoring`` these make their own scorer, which requests no weights.
 _SCORED_BY_ACCURACY = (RFECV, LogisticRegressionCV)
 
 
 class WeightedFit:
     """Fits a classifier so that row weights reach all its parts that take them.
 
-    By arguments of ``fit`` where that is possible: ``sample_weight``, or the name of a Pipeline's last step
-    before it. Else by metadata routing, for which the parts that take weights are set to request them, unless
-    the user has said what they request. A warning names what the weights do not reach.
+    Pass weights as arguments of ``fit`` if possible: ``sample_weight``, with the name of the last step of a
+    Pipeline before it. Otherwise use metadata routing: set the parts that take weights to request them,
+    unless the user has set requests. Warn of the parts that the weights do not reach.
 
     Parameters
     ----------
     classifier : estimator
-        Unfitted; its requests are set in place.
+        Unfitted. Its requests are set in place.
     sample_weight : ndarray of shape (n_samples,) or None
     """
 
@@ -61,7 +61,7 @@ class WeightedFit:
             self._routes = None
 
     def fit(self, classifier: Any, X: Any, y: np.ndarray) -> None:
-        """Fit the classifier that this was made for, or a clone of it."""
+        """Fit the classifier given to the constructor, or a clone of it."""
         missed, reason = self._missed, ""
         with config_context(enable_metadata_routing=self._routes):
             try:
@@ -69,7 +69,7 @@ class WeightedFit:
             except (TypeError, ValueError, NotImplementedError) as error:
                 if not self._routes:
                     raise
-                # A part makes estimators of its own, or passes weights on to some that take none.
+                # A part makes its own estimators, or passes weights on to estimators that take none.
                 classifier.fit(X, y)
                 missed, reason = [type(classifier).__name__], f" ({str(error).splitlines()[0]})"
         if missed and self._differ:
@@ -78,7 +78,7 @@ class WeightedFit:
 
 
 def parts_of(value: Any) -> Iterator[Any]:
-    """Iterate over the estimators in an estimator and in its parameters, itself first; none is frozen."""
+    """Iterate over an estimator and all estimators in its parameters, frozen ones left out."""
     if isinstance(value, (type, FrozenEstimator)):
         return
     if hasattr(value, "fit") and hasattr(value, "get_params"):
@@ -96,7 +96,7 @@ def parts_of(value: Any) -> Iterator[Any]:
 
 
 def _argument_names(classifier: Any) -> list[str] | None:
-    """Return the arguments of ``fit`` that take weights to all parts; None where there are no such."""
+    """Return the arguments of ``fit`` that take weights to all parts; None if there are none."""
     if isinstance(classifier, FrozenEstimator):
         return _DIRECT  # its fit takes them, and does nothing
     if isinstance(classifier, Pipeline):
@@ -113,7 +113,7 @@ def _argument_names(classifier: Any) -> list[str] | None:
 
 
 def _candidates_take_weights(search: Any) -> bool:
-    """Return whether all classifiers that a search may put in the place of others take sample_weight."""
+    """Return True if all candidate classifiers of a search take sample_weight."""
     given = search.get_params(deep=False) | {"estimator": None}
     return all(_argument_names(part) == _DIRECT for part in _inner_classifiers(given))
 
@@ -164,7 +164,7 @@ def _weighted_scoring(scoring: Any) -> Any:
 
 
 def _routes_weights(classifier: Any) -> bool:
-    """Return whether a part of a classifier, or itself, is given weights by metadata routing."""
+    """Return True if metadata routing gives weights to a classifier or a part of it."""
     try:
         return bool(get_routing_for_object(classifier).consumes("fit", ["sample_weight"]))
     except NotImplementedError:  # a part cannot route
@@ -172,7 +172,7 @@ def _routes_weights(classifier: Any) -> bool:
 
 
 def _missed_parts(classifier: Any) -> list[str]:
-    """Return the names of the innermost classifiers that can be given no weights."""
+    """Return the names of the innermost classifiers that weights cannot reach."""
     return [
         type(part).__name__
         for part in parts_of(classifier)
@@ -192,5 +192,5 @@ def _missed_message(missed: list[str], kind: str, reason: str) -> str:
 
 
 def _takes_none(part: Any) -> bool:
-    """Return whether weights go neither to a classifier nor through it."""
+    """Return True if weights go neither to a classifier nor through it."""
     return is_classifier(part) and not has_fit_parameter(part, "sample_weight") and not _routes_weights(part)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_kd.inputs._data import SplitData
-from sklearn_kd.runtime._eval_mode import evaluating_without_trace
+from sklearn_kd.runtime._eval_mode import isolated_eval_mode
 from sklearn_kd.runtime._random_state import preserved_random_state
 
 # Rows that are tried for all: those of the largest values.
@@ -43,7 +43,7 @@ class OverflowCheck:
 
     def passed_by(self, student: nn.Module) -> bool:
         """Return whether no probability is NaN in evaluation mode."""
-        with evaluating_without_trace(student, self.rows.device):
+        with isolated_eval_mode(student, self.rows.device):
             known, small = torch.stack(_known_and_small(student(self.rows))).tolist()
             if small or not known:
                 return known

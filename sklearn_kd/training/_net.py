@@ -20,7 +20,7 @@ from sklearn_kd.bilevel._hypergradient import HypergradientEstimator
 from sklearn_kd.bilevel._optimizer_response import (
     Clipping,
     global_norm,
-    ill_conditioned_steps,
+    response_class,
     warn_if_response_unknown,
 )
 from sklearn_kd.checkpointing._protocols import EpochCheckpointer, Stateful
@@ -379,7 +379,7 @@ class TrainingNet(NeuralNetClassifier):
         """Take the optimizer's step, and let the strategy act on it."""
         path, strategy = self.metaparameters, self.strategy
         learns = not path.has_schedule and strategy.takes_hypergradient(path.counted.iteration)
-        if learns and path.iteration < ill_conditioned_steps(self.optimizer_):
+        if learns and path.iteration < response_class(self.optimizer_).n_erratic_steps:
             step = self._run(self._plain_iteration, batch)
             path.wait()
             return step

@@ -30,7 +30,7 @@ from sklearn_kd.inputs._data import DistillationData, SplitData
 from sklearn_kd.losses._targets import Targets
 from sklearn_kd.meta import Strategy
 from sklearn_kd.runtime._devices import as_number
-from sklearn_kd.runtime._global_lock import turn
+from sklearn_kd.runtime._global_lock import torch_state_lock
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.runtime._snapshots import OptimizerSnapshot
 from sklearn_kd.training._interrupts import from_outside
@@ -255,7 +255,7 @@ def train_together(nets: Sequence[TrainingNet], data: Sequence[SplitData]) -> No
         For which :func:`why_not_together` gives no reason but that it does not pay.
     data : sequence of K SplitData
     """
-    with turn(), explain_memory_of_stacked_training(nets, data):
+    with torch_state_lock(), explain_memory_of_stacked_training(nets, data):
         for net, split in zip(nets, data, strict=True):
             net.notify("on_train_begin", X=split, y=None)
         run = _BatchedRun(nets, data)

@@ -1,4 +1,4 @@
-"""The state of a training between two epochs: what the next epoch depends on."""
+"""Take and load the state of a training between two epochs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from skorch.callbacks import EpochTimer, PrintLog, ProgressBar
 from torch import Tensor
 
 from sklearn_kd.checkpointing._helpers import changed_state, helper_state, load_helper_state
-from sklearn_kd.checkpointing._history import history_from_plain, history_to_plain
 from sklearn_kd.checkpointing._modules import load_module_state, module_state
-from sklearn_kd.checkpointing._serialization import Unserializable, from_plain, to_plain
+from sklearn_kd.files._history import decode_history, encode_history
+from sklearn_kd.files._values import STATE_VALUES, Unserializable
 from sklearn_kd.runtime._random_state import (
     host_random_state,
     random_state,
@@ -81,8 +81,8 @@ class TrainerState:
         if name not in self._warned:
             self._warned.add(name)
             warnings.warn(
-                f"checkpoint_dir: {name} holds {type_name}, which a checkpoint cannot keep; a fit that is "
-                "resumed has it as at the start. Give the callback or strategy state_dict and "
+                f"checkpoint_dir: {name} holds {type_name}, which cannot be written to a checkpoint. A "
+                "resumed fit has its initial value. Give the callback or strategy state_dict and "
                 "load_state_dict, or let it hold numbers, strings, tensors, arrays, and lists and dicts of "
                 "these.",
                 UserWarning,
@@ -92,18 +92,20 @@ class TrainerState:
     def _state_with(self, helpers: dict[str, dict[str, Any]]) -> dict[str, Any]:
         net = self._net
         try:
-            optimizer = to_plain(net.optimizer_.state_dict())
+            optimizer = STATE_VALUES.encode(net.optimizer_.state_dict())
         except Unserializable as error:
             optimizer = None
-            self.on_unserializable(f"optimizer {type(net.optimizer_).__name__}", str(error))
+            self.on_unserializable(f"optimizer {type(net.optimizer_).__name__}", error.type_name)
         return {
             "modules": [module_state(module) for module in net.trained_modules()],
             "optimizer": optimizer,
-            "parts": {name: to_plain(part.state_dict()) for name, part in net.stateful_parts().items()},
+            "parts": {
+                name: STATE_VALUES.encode(part.state_dict()) for name, part in net.stateful_parts().items()
+            },
             "helpers": helpers,
-            "history": history_to_plain(net.history, self.on_unserializable),
+            "history": encode_history(net.history, STATE_VALUES, self.on_unserializable),
             "val_temperature": net.val_temperature_,
-            "host_random_state": to_plain(host_random_state()),
+            "host_random_state": STATE_VALUES.encode(host_random_state()),
             "random_state": random_state(torch.device(net.device)),
         }
 
@@ -112,15 +114,15 @@ class TrainerState:
         for module, saved in zip(net.trained_modules(), state["modules"], strict=True):
             load_module_state(module, saved)
         if state["optimizer"] is not None:
-            net.optimizer_.load_state_dict(from_plain(state["optimizer"]))
+            net.optimizer_.load_state_dict(STATE_VALUES.decode(state["optimizer"]))
         for name, part in net.stateful_parts().items():
-            part.load_state_dict(from_plain(state["parts"][name]))
+            part.load_state_dict(STATE_VALUES.decode(state["parts"][name]))
         for name, helper in self._helpers():
             if name in state["helpers"]:
                 load_helper_state(helper, state["helpers"][name])
-        net.history_ = history_from_plain(state["history"])
+        net.history_ = decode_history(state["history"], STATE_VALUES)
         net.val_temperature_ = state["val_temperature"]
-        set_host_random_state(from_plain(state["host_random_state"]))
+        set_host_random_state(STATE_VALUES.decode(state["host_random_state"]))
         # Last, because the objects above may draw random numbers as they load their states.
         set_random_state(state["random_state"], torch.device(net.device))
 

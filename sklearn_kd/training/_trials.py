@@ -12,8 +12,8 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn_kd.checkpointing._trial_cache import TrialCache
 from sklearn_kd.inputs._data import SplitData
 from sklearn_kd.meta._space import MetaparameterSpace
-from sklearn_kd.runtime._global_lock import turn
-from sklearn_kd.runtime._processes import count_processes, one_by_one, one_thread_per_process
+from sklearn_kd.runtime._global_lock import torch_state_lock
+from sklearn_kd.runtime._processes import count_processes, one_thread_per_process, streaming_return_as
 from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._stacked import divided, train_alone, train_together
 
@@ -97,7 +97,7 @@ def _complete(
     unknown = [name for name in setting if name not in space]
     if unknown:
         raise ValueError(f"{unknown[0]!r} is no metaparameter of this fit; there are {list(space)}.")
-    return {**start, **setting}
+    return space.shaped({**start, **setting})
 
 
 def trial_losses(
@@ -146,7 +146,7 @@ def trial_losses(
             _note(note, {k: loss}, interrupted, losses, nets)
     else:
         with one_thread_per_process():
-            parallel = Parallel(n_jobs=n_processes, return_as=one_by_one())
+            parallel = Parallel(n_jobs=n_processes, return_as=streaming_return_as())
             trials = parallel(delayed(_trained)(nets[k], data, seed) for k in alone)
             for k, (loss, interrupted) in zip(alone, trials, strict=True):
                 _note(note, {k: loss}, interrupted, losses, nets)
@@ -154,7 +154,7 @@ def trial_losses(
 
 
 def _trained(net, data, seed) -> tuple[float, bool]:
-    with turn():
+    with torch_state_lock():
         net = train_alone(net, data, seed)
         return net.validation_loss(data.valid), net.interrupted_
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
 
+from helpers.hypergradients import relative_error
 from sklearn_kd import hypergradient
 from sklearn_kd.bilevel._hypergradient import METHODS, HypergradientEstimator
 from sklearn_kd.bilevel._optimizer_response import (
@@ -138,13 +139,11 @@ def differentiable_step(optimizer, w, g):
     return kept * w.detach() - lr * (m / (1 - beta1**t)) / ((s / (1 - beta2**t)).sqrt() + group["eps"])
 
 
-def relative_error(found, expected):
-    return float((found.double() - expected).norm() / expected.norm())
-
-
 @pytest.mark.parametrize("batch_norm", [False, True], ids=["plain", "batchnorm"])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("scaling", ["none", "hinton"])
+# The scaling is the loss's alone: with two optimizers it is enough.
+@pytest.mark.parametrize(
+    ("optimizer", "scaling"), [*((name, "hinton") for name in OPTIMIZERS), ("sgd", "none"), ("adam", "none")]
+)
 def test_against_double_backward(optimizer, batch_norm, scaling):
     """20 random draws: exact ways within 1e-5 in float64, finite differences 2 % in float32.
 
@@ -153,7 +152,7 @@ def test_against_double_backward(optimizer, batch_norm, scaling):
     """
     errors = []
     for seed in range(20):
-        problem = partial(Problem, seed, optimizer, batch_norm=batch_norm, scaling=scaling)
+        problem = partial(copy.deepcopy, Problem(seed, optimizer, batch_norm=batch_norm, scaling=scaling))
         expected = problem().reference()
         for method in ("exact", "jvp"):
             assert relative_error(problem().hypergradient(method), expected) < 1e-5, (seed, method)
@@ -285,7 +284,7 @@ def test_public_function_equals_reference_and_leaves_no_trace():
             temperature=problem.T,
             lr=0.1,
             method=method,
-            val_temperature=1.3,
+            meta__val_temperature=1.3,
         )
         np.testing.assert_allclose(found, expected, rtol=1e-5)
     for name, tensor in problem.student.state_dict().items():
@@ -295,7 +294,7 @@ def test_public_function_equals_reference_and_leaves_no_trace():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"method": "exakt"}, {"loss": LogitDistillation(temperature_scaling="hintn")}]
+    "wrong", [{"method": "exakt"}, {"loss": LogitDistillation(loss__temperature_scaling="hintn")}]
 )
 def test_public_function_refuses_unknown_names(wrong):
     p = Problem(0)
@@ -351,7 +350,7 @@ def test_frozen_and_unused_weights_are_left_out():
         lambda1=problem.lambda1,
         temperature=problem.T,
         method="exact",
-        val_temperature=1.3,
+        meta__val_temperature=1.3,
     )
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
@@ -402,7 +401,9 @@ class Rows(nn.Module):
 def test_jvp_where_forward_mode_does_not_exist(kind, make, digits, logits):
     """Central differences take its place, with one warning and the very same path."""
     params = {"student": Rows, "student__kind": kind, "meta": "gradient", "lr": 0.5}
-    told = "hypergradient='jvp' cannot be computed for student Rows.*'central_difference' takes its place"
+    told = (
+        "meta__hypergradient='jvp' cannot be computed for student Rows.*'central_difference' takes its place"
+    )
     with pytest.warns(UserWarning, match=told) as record:
         clf = make(meta__hypergradient="jvp", **params).fit(*digits, teacher_logits=logits)
     assert len([w for w in record if "central_difference" in str(w.message)]) == 1

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import io
+import json
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ConvNet
+from sklearn.datasets import load_digits
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -29,10 +30,11 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPlateau
 from torch.utils.data import TensorDataset
 
+from helpers.networks import ConvNet
 from sklearn_kd import DistilledClassifier, MLPStudent, meta
 from sklearn_kd.checkpointing._file import Refused, read, write
-from sklearn_kd.checkpointing._fingerprint import digest_of
-from sklearn_kd.checkpointing._fit_lock import Lock
+from sklearn_kd.checkpointing._fingerprint import fingerprint
+from sklearn_kd.checkpointing._fit_lock import FitLock
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "evidence" / "kill_and_resume.py"
 linux = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
@@ -152,11 +154,11 @@ def test_killed_while_a_strategy_waits_for_adam(make, digits, logits, tmp_path):
 @pytest.mark.filterwarnings("ignore:You set iterator_valid__shuffle")
 @pytest.mark.parametrize("n", [15, 31, 41])
 @pytest.mark.parametrize("name", CONFIGURATIONS)
-def test_to_the_bit(name, n, make, digits, logits, tmp_path):
+def test_to_the_bit(name, n, make, digits, logits, once, tmp_path):
     def made(**params):
         return make(**{"max_epochs": 4, "callbacks": [Kill()]} | CONFIGURATIONS[name]() | params)
 
-    expected = made().fit(*digits, teacher_logits=logits)
+    expected = once(name, lambda: made().fit(*digits, teacher_logits=logits))
     clf, n_batches = resumed(made, n, tmp_path, *digits, teacher_logits=logits)
     assert_same_fit(clf, expected)
     per_epoch = clf.n_iter_ // len(clf.history_)
@@ -211,12 +213,12 @@ def test_dataset(workers, make, digits, logits, tmp_path):
 
     def made(**params):
         loader = {f"iterator_{part}__num_workers": workers for part in ("train", "valid")}
-        known = {"callbacks": [Kill()], "max_epochs": 3, "meta": "gradient", "batch_size": 64}
+        known = {"callbacks": [Kill()], "max_epochs": 2, "batch_size": 64, "meta": "linear", "e1": 2, "e2": 3}
         return make(**known | loader | params)
 
     clf, n_batches = resumed(made, 9, tmp_path, Noisy(X, y), teacher_logits=logits)
     assert_same_fit(clf, made().fit(Noisy(X, y), teacher_logits=logits))
-    assert n_batches == 18 - 6
+    assert n_batches == 12 - 6
 
 
 def test_sample_weight_and_a_teacher_that_is_fitted(make, digits, tmp_path):
@@ -231,11 +233,11 @@ def test_sample_weight_and_a_teacher_that_is_fitted(make, digits, tmp_path):
 
 @pytest.mark.parametrize("n", [8, 60, 90, 110])
 @pytest.mark.parametrize("strategy", [meta.Hyperopt(n_trials=4), meta.Random(n_trials=4)])
-def test_trials_are_not_made_again(strategy, n, make, digits, logits, tmp_path):
+def test_trials_are_not_made_again(strategy, n, make, digits, logits, once, tmp_path):
     def made(**params):
         return make(callbacks=[Kill()], meta=strategy, **params)
 
-    expected = made().fit(*digits, teacher_logits=logits)
+    expected = once(type(strategy), lambda: made().fit(*digits, teacher_logits=logits))
     clf, n_batches = resumed(made, n, tmp_path, *digits, teacher_logits=logits)
     assert_same_fit(clf, expected)
     # Of 5 trainings of 24 batches; the last one has a checkpoint in its middle.
@@ -278,16 +280,22 @@ def test_trials_made_together(last, make, digits, logits, tmp_path):
 
 @pytest.mark.parametrize("n", [3, 10, 14, 19])
 @pytest.mark.parametrize("learned", [False, True])
-def test_distpro(learned, n, make_distpro, images, tmp_path):
-    """A search of 3 epochs of 4 batches, and a retraining of 3 epochs of 5."""
+def test_distpro(learned, n, make_distpro, images, once, tmp_path):
+    """A search of 3 epochs of 4 batches, and a retraining of 3 epochs of 5; 4 pathways."""
 
     def made(**params):
-        known = {"search_epochs": 3, "max_epochs": 3, "search_callbacks": [Kill()], "callbacks": [Kill()]}
+        known = {
+            "transforms": ["conv1"],
+            "search_epochs": 3,
+            "max_epochs": 3,
+            "search_callbacks": [Kill()],
+            "callbacks": [Kill()],
+        }
         if learned:
             known |= {"logit_weight": "learned", "meta": "linear", "e1": 3, "e2": 2}
         return make_distpro(student__dropout=0.2, optimizer__momentum=0.9, **known | params)
 
-    expected = made().fit(*images)
+    expected = once(("DistPro", learned), lambda: made().fit(*images))
     clf, n_batches = resumed(made, n, tmp_path, *images)
     assert_same_fit(clf, expected)
     assert n_batches == 27 - (n // 4 * 4 if n < 12 else 12 + (n - 12) // 5 * 5)
@@ -297,7 +305,12 @@ def test_distpro(learned, n, make_distpro, images, tmp_path):
 
 def test_a_damaged_process_is_searched_from_the_epoch_before(make_distpro, images, tmp_path):
     def made(**params):
-        known = {"search_epochs": 3, "search_callbacks": [Kill()], "callbacks": [Kill()]}
+        known = {
+            "transforms": ["conv1"],
+            "search_epochs": 3,
+            "search_callbacks": [Kill()],
+            "callbacks": [Kill()],
+        }
         return make_distpro(**known | params)
 
     killed_after(18, made(checkpoint_dir=tmp_path), *images)
@@ -323,53 +336,79 @@ def script():
 @linux
 @pytest.mark.parametrize("how", ["in a batch", "in a write", "before the rename", "from outside"])
 @pytest.mark.parametrize("name", ["linear, e1=7, e2=9", "DistPro, linear, learned lambda1 and T"])
-def test_killed(name, how, script, capfd):
+def test_killed(name, how, script, once, capfd):
     """In a process of its own, so that what it has loaded is as it would be."""
     rng = np.random.default_rng(1)
-    reference = script.reference_of(name)
+    reference = once(("by SIGKILL", name), lambda: script.reference_of(name))
     found = [script.one_kill(name, reference, how, rng) for _ in range(2)]
     assert all(kill["identical"] and kill["files_left"] == 0 for kill in found)
     assert how == "from outside" or all(kill["killed"] for kill in found)
 
 
-FIT = """
-import os, signal, sys
-import numpy as np, torch
-from sklearn.datasets import load_digits
-from skorch.callbacks import Callback
-from sklearn_kd import DistilledClassifier, MLPStudent
+class KillsProcess(Callback):
+    """Ends the process in one batch."""
 
-class Kill(Callback):
-    def __init__(self): pass
+    at = None
+
+    def __init__(self):
+        pass
+
     def on_batch_end(self, net, training=False, **kwargs):
-        if training and net.metaparameters.iteration == int(sys.argv[2]):
+        if training and net.metaparameters.iteration == KillsProcess.at:
             os.kill(os.getpid(), signal.SIGKILL)
 
+
+def fitted_to_digits(folder):
+    X, y = load_digits(return_X_y=True)
+    X, y = (X[:400] / 16).astype(np.float32), y[:400]
+    quick = {"max_epochs": 3, "batch_size": 32, "random_state": 0, "device": "cpu"}
+    clf = DistilledClassifier(None, MLPStudent, callbacks=[KillsProcess()], checkpoint_dir=folder, **quick)
+    return clf.fit(X, y, teacher_logits=4 * np.eye(10)[y])
+
+
+VALUES = {"a": [1, 2.5, "x", None, np.arange(3), torch.ones(2), {3, 1}], "b": noisy, "c": nn.Linear}
+PROGRAM = """
+import json, sys, torch
+import test_checkpoints as tests
 torch.set_num_threads(1)
-X, y = load_digits(return_X_y=True)
-X, y = (X[:400] / 16).astype(np.float32), y[:400]
-clf = DistilledClassifier(
-    None, MLPStudent, max_epochs=3, batch_size=32, random_state=0, device="cpu", checkpoint_dir=sys.argv[1],
-    callbacks=[Kill()])
-clf.fit(X, y, teacher_logits=4 * np.eye(10)[y])
-print(clf.net_.checkpointer_, clf.history_[0, "dur"], clf.metaparameter_path_.tobytes().hex())
+clf = tests.fitted_to_digits(sys.argv[1])
+path = clf.metaparameter_path_.tobytes().hex()
+print(json.dumps({"dur": clf.history_[0, "dur"], "path": path, "digest": tests.fingerprint(**tests.VALUES)}))
 """
 
 
-@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
-def test_another_process_goes_on(tmp_path):
-    def run(folder, n):
-        command = [sys.executable, "-c", FIT, str(tmp_path / folder), str(n)]
-        return subprocess.run(command, capture_output=True, text=True)
+@pytest.fixture(scope="module")
+def another_process(tmp_path_factory):
+    """A fit is killed in a fork of this process and made again by a new interpreter.
 
-    assert run("a", 30).returncode == -signal.SIGKILL
-    [newest] = files(tmp_path / "a")[-1:]
-    duration = read(newest)["state"]["training"]["history"][0]["dur"]
-    again, whole = run("a", -1), run("b", -1)
-    assert again.returncode == whole.returncode == 0, again.stderr
+    Returns (how the fork ended, duration of the first epoch by its checkpoint, findings of the interpreter).
+    """
+    folder, status, duration = tmp_path_factory.mktemp("fit"), None, None
+    if hasattr(os, "fork"):
+        child = os.fork()
+        if child == 0:
+            KillsProcess.at = 30
+            fitted_to_digits(folder)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        duration = read(files(folder)[-1])["state"]["net"]["history"][0]["dur"]
+    where = os.pathsep.join(map(str, (SCRIPT.parents[2], Path(__file__).parents[1], Path(__file__).parent)))
+    said = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(folder)], capture_output=True, text=True,
+        env=os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": where},
+    )  # fmt: skip
+    assert said.returncode == 0, said.stderr
+    return status, duration, json.loads(said.stdout)
+
+
+@linux
+def test_another_process_goes_on(another_process):
+    status, duration, found = another_process
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    whole = fitted_to_digits(None)
     # The first epoch is that of the process that was killed.
-    assert again.stdout.split()[1] == str(duration) != whole.stdout.split()[1]
-    assert again.stdout.split()[2] == whole.stdout.split()[2]
+    assert found["dur"] == duration != whole.history_[0, "dur"]
+    assert found["path"] == whole.metaparameter_path_.tobytes().hex()
 
 
 # --------------------------------------------------------------------------------------
@@ -424,24 +463,25 @@ DAMAGES = {
     "it is truncated: .* bytes are there": truncate,
     "it has been altered: its checksum": flip,
     "it is empty": lambda path: path.write_bytes(b""),
-    "it does not begin as a checkpoint": lambda path: path.write_bytes(b"PK" * 100),
+    "it does not begin like a checkpoint": lambda path: path.write_bytes(b"PK" * 100),
     "it has format 2, and this version of sklearn_kd reads format 1": future,
     "it cannot be read": pickled,
     "it is of another fit": exchange(fit="0" * 24),
     "it was written with torch 1.0, and": exchange(versions={"torch": "1.0"}),
-    "it holds something else": lambda path: write(path, {"a": 1}),
+    "it does not hold a checkpoint": lambda path: write(path, {"a": 1}),
 }
 
 
 @pytest.mark.parametrize("reason", DAMAGES)
-def test_the_checkpoint_before_is_used(reason, killed, make, digits, logits):
+def test_the_checkpoint_before_is_used(reason, killed, make, digits, logits, once):
     (_, newest), go_on = killed
     DAMAGES[reason](newest)
     with pytest.warns(UserWarning, match=f"{newest.name} is not used: {reason}") as said:
         clf = go_on()
     assert len(said) == 1
     assert Kill.made == 60 - 24
-    assert_same_fit(clf, make(callbacks=[Kill()], max_epochs=5).fit(*digits, teacher_logits=logits))
+    whole = once("killed", lambda: make(callbacks=[Kill()], max_epochs=5).fit(*digits, teacher_logits=logits))
+    assert_same_fit(clf, whole)
 
 
 def test_none_can_be_used(killed):
@@ -477,7 +517,7 @@ def test_another_teacher(n, make, digits, tmp_path):
 
     killed_after(n, made(teachers[0]), *digits)
     Kill.made = 0
-    with pytest.raises(ValueError, match="the teacher answers otherwise"):
+    with pytest.raises(ValueError, match="the teacher's outputs differ"):
         made(teachers[1]).fit(*digits)
     assert Kill.made == 0
     made(teachers[0]).fit(*digits)
@@ -501,7 +541,7 @@ def test_another_map_teacher(make_distpro, images, conv_teacher, tmp_path):
 
     killed_after(9, made(), *images)
     Scaled.factor = 2.0
-    with pytest.raises(ValueError, match="the teacher answers otherwise"):
+    with pytest.raises(ValueError, match="the teacher's outputs differ"):
         made().fit(*images)
 
 
@@ -673,7 +713,7 @@ def test_two_processes_at_one_fit(killed):
     ready, done = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
-        lock = Lock(newest.parent)
+        lock = FitLock(newest.parent)
         os.write(ready[1], b"1")
         os.read(done[0], 1)
         os._exit(0 if lock.held else 1)
@@ -738,7 +778,8 @@ def test_ctrl_c_in_a_trial(make, digits, logits, interrupt, tmp_path):
 
 def test_ctrl_c_in_a_search(make_distpro, images, interrupt, tmp_path):
     def made(**params):
-        known = {"search_epochs": 3, "search_callbacks": [Interrupt()], "callbacks": [Kill()]}
+        known = {"transforms": ["conv1"], "search_epochs": 3}
+        known |= {"search_callbacks": [Interrupt()], "callbacks": [Kill()]}
         return make_distpro(**known | params)
 
     expected = made().fit(*images)
@@ -857,18 +898,8 @@ def test_buffers(make, digits, logits, tmp_path):
 # The parts
 
 
-def test_digests_are_those_of_any_process():
-    values = {"a": [1, 2.5, "x", None, np.arange(3), torch.ones(2), {3, 1}], "b": noisy, "c": nn.Linear}
-    code = (
-        "import numpy as np, torch; from torch import nn; from test_checkpoints import noisy;"
-        "from sklearn_kd.checkpointing._fingerprint import digest_of;"
-        "print(digest_of(a=[1, 2.5, 'x', None, np.arange(3), torch.ones(2), {3, 1}], b=noisy, c=nn.Linear))"
-    )
-    said = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent.parent,
-        env=os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": os.pathsep.join(sys.path)},
-    )  # fmt: skip
-    assert said.stdout.strip() == digest_of(**values), said.stderr
+def test_digests_are_those_of_any_process(another_process):
+    assert another_process[2]["digest"] == fingerprint(**VALUES)
 
 
 @pytest.mark.parametrize(
@@ -879,8 +910,8 @@ def test_digests_are_those_of_any_process():
     ids=str,
 )  # fmt: skip
 def test_digests_differ(a, b):
-    assert digest_of(value=a) != digest_of(value=b)
-    assert digest_of(value=a) == digest_of(value=a)
+    assert fingerprint(value=a) != fingerprint(value=b)
+    assert fingerprint(value=a) == fingerprint(value=a)
 
 
 def test_files_hold_no_code(killed):

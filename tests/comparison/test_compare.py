@@ -23,12 +23,13 @@ from sklearn.preprocessing import StandardScaler
 from skorch.callbacks import GradientNormClipping
 
 from sklearn_kd import (
-    DistilledClassifier,
     MethodComparison,
     MLPStudent,
     compare_methods,
 )
-from sklearn_kd.comparison import _compare
+from sklearn_kd.comparison import _fits
+from sklearn_kd.estimators import _classifier
+from sklearn_kd.estimators._classifier_plan import plan_distillation
 from sklearn_kd.runtime import _processes
 from sklearn_kd.training import _net
 from sklearn_kd.training import _stacked as _together
@@ -63,16 +64,18 @@ def runs(comparison, method):
 @pytest.fixture
 def students(monkeypatch):
     """(method's meta, D_train's rows, D_val's rows, teacher's logits) of every fit of a student."""
-    fits, prepared = [], DistilledClassifier._prepared
+    fits, plan = [], plan_distillation
 
-    def noted(self, X, y, sample_weight, teacher_logits, X_val, y_val):
+    def noted(clf, strategy, inputs):
+        X, X_val = inputs.X_given, None if inputs.valid is None else inputs.valid.rows
         if np.shape(X)[1:] == (4,) and len(X) > 4:  # not the toys that warm torch up
             val = [] if X_val is None else np.asarray(X_val)[:, 0].astype(int).tolist()
             rows = np.asarray(X)[:, 0].astype(int).tolist()
-            fits.append((self.meta, rows, val, teacher_logits))
-        return prepared(self, X, y, sample_weight, teacher_logits, X_val, y_val)
+            fits.append((clf.meta, rows, val, inputs.teacher_logits))
+        return plan(clf, strategy, inputs)
 
-    monkeypatch.setattr(DistilledClassifier, "_prepared", noted)
+    for module in (_classifier, _fits):
+        monkeypatch.setattr(module, "plan_distillation", noted)
     return fits
 
 
@@ -164,8 +167,8 @@ def test_the_time_of_a_run_is_shared_equally(make, digits, logits, monkeypatch):
         now[0] += 6.0
         train(nets, data)
 
-    monkeypatch.setattr(_compare, "train_together", timed)
-    monkeypatch.setattr(_compare.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(_fits, "train_together", timed)
+    monkeypatch.setattr(_fits.time, "perf_counter", lambda: now[0])
     methods = ("none", "naive", "random", "linear")
     comparison = compare_methods(make(), *digits, methods=methods, cv=2, teacher_logits=logits)
     assert [runs(comparison, name)["fit_seconds"].tolist() for name in methods] == [[2.0, 2.0]] * 3 + [

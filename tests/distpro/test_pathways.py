@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ConvNet
 from torch import nn
 
+from helpers.networks import ConvNet
 from sklearn_kd import build_transforms
 from sklearn_kd.distpro._distances import DISTANCES, hcl
 from sklearn_kd.distpro._importance import (
@@ -20,7 +20,7 @@ from sklearn_kd.distpro._importance import (
 from sklearn_kd.distpro._normalization import NORMALIZATIONS, checked_tau
 from sklearn_kd.distpro._pathways import PathwayPass, connect, named_transforms
 from sklearn_kd.distpro._transforms import TRANSFORMS, Conv2, Gate
-from sklearn_kd.layers._hooks import captured
+from sklearn_kd.layers._hooks import feature_hooks
 from sklearn_kd.losses import Metaparameter
 from sklearn_kd.meta import Linear
 from sklearn_kd.meta._path import MetaparameterPath, MetaparameterSchedule
@@ -322,7 +322,7 @@ def test_only_active_pathways_are_computed(conv_teacher):
         transform.register_forward_hook(lambda *_, p=p: calls.append(p))
     run = PathwayPass(pathways, F.mse_loss)
     x = torch.rand(4, 1, 8, 8)
-    with torch.no_grad(), captured(conv_teacher, ["stage1", "stage2"]) as maps:
+    with torch.no_grad(), feature_hooks(conv_teacher, ["stage1", "stage2"]) as maps:
         conv_teacher(x)
     logits, some = run(
         student, transforms, x, {"stage1": maps["stage1"]}, [1]

@@ -7,23 +7,12 @@ import matplotlib
 import numpy as np
 import pytest
 
+from helpers.processes import PATHWAYS, RAW, make_process, pathway
 from sklearn_kd import DistillationProcess, ProcessDisplay
 from sklearn_kd.distpro._pathways import Pathway
 from sklearn_kd.distpro._process import WEIGHTS, retraining_weights
 
 matplotlib.use("Agg")
-
-
-def pathway(i, j, transform="conv1", channels=(8, 4), names="layer"):
-    return Pathway(f"{names}{i}", f"{names}{j}", transform, i, j, *channels)
-
-
-PATHWAYS = [pathway(0, 0), pathway(0, 1), pathway(1, 1, "conv2")]
-RAW = np.array([[1.0, 1.0, 1.0], [2.0, 0.8, 1.0], [3.0, 0.2, 1.0]])
-
-
-def make_process(raw=RAW, pathways=PATHWAYS, **params):
-    return DistillationProcess(raw, pathways, **({"normalization": "biased_softmax"} | params))
 
 
 def normalized(raw, g=1.0):

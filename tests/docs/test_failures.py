@@ -2,10 +2,8 @@
 
 import json
 import pickle
-import re
 import signal
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -26,23 +24,24 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 from skorch.callbacks import Callback, EarlyStopping, LRScheduler
-from test_layers_by_call import LAYERS
-from test_learned_nothing import lucky
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import TensorDataset
 
+from helpers.layered_networks import UNUSABLE_LAYERS
+from helpers.networks import lucky_student
+from helpers.pages import FAILURES, ROOT, messages
 from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent
 from sklearn_kd.bilevel._hypergradient import HypergradientEstimator
 from sklearn_kd.checkpointing._file import read, write
-from sklearn_kd.estimators._base import BaseDistiller
-from sklearn_kd.layers._hooks import resolve_layers
+from sklearn_kd.inputs import _splitting
+from sklearn_kd.layers._find import find_layers
 from sklearn_kd.meta import Linear, Random
 from sklearn_kd.persistence._container import Content, packed, unpacked
+from sklearn_kd.teachers import TeacherAdapter, register_teacher
 from sklearn_kd.training._stacked import _BatchedRun
 
 DIGITS = load_digits()
-PAGE = Path(__file__).parents[2] / "docs" / "guide" / "failures.rst"
 
 
 class Fills(Callback):
@@ -119,6 +118,16 @@ class Odd(ClassifierMixin, BaseEstimator):
         return self.form(self.model_.predict_proba(X))
 
 
+class Mute:
+    """A teacher of a registered kind."""
+
+
+@register_teacher(Mute)
+class MuteTeacher(TeacherAdapter):
+    def predict_logits(self, X):
+        return []
+
+
 def asked(teacher, **given):
     return {"teacher": teacher}, {"teacher_logits": None} | given
 
@@ -128,15 +137,18 @@ REFUSED = {
     "values too large for the student": lambda X, y: ({"student": steep_student()}, {"X": X * 1e38}),
     "values too large for float32": lambda X, y: ({}, {"X": X.astype(float) * 1e100}),
     "missing values": lambda X, y: ({}, {"X": np.where(X > 0.5, np.nan, X)}),
-    "words among the numbers": lambda X, y: ({}, {"X": changed(X, "many")}),
+    "strings in X": lambda X, y: ({}, {"X": changed(X, "many")}),
     "complex numbers": lambda X, y: ({}, {"X": X + 1j}),
     "a sparse matrix": lambda X, y: ({}, {"X": sparse.csr_matrix(X)}),
     "a sparse tensor": lambda X, y: ({}, {"X": torch.tensor(X).to_sparse()}),
-    "a tensor without numbers": lambda X, y: ({}, {"X": torch.empty(X.shape, device="meta")}),
+    "a tensor on the meta device": lambda X, y: ({}, {"X": torch.empty(X.shape, device="meta")}),
     "a Dataset of complex numbers": lambda X, y: ({}, {"X": TensorDataset(torch.tensor(X + 0j))}),
-    "a Dataset without numbers": lambda X, y: ({}, {"X": TensorDataset(torch.empty(X.shape, device="meta"))}),
-    "samples without a number": lambda X, y: ({}, {"X": X.reshape(-1, 8, 8)[:, :0]}),
-    "labels on a scale": lambda X, y: ({}, {"y": y + 0.5}),
+    "a Dataset on the meta device": lambda X, y: (
+        {},
+        {"X": TensorDataset(torch.empty(X.shape, device="meta"))},
+    ),
+    "empty samples": lambda X, y: ({}, {"X": X.reshape(-1, 8, 8)[:, :0]}),
+    "continuous labels": lambda X, y: ({}, {"y": y + 0.5}),
     "missing labels": lambda X, y: ({}, {"y": np.where(y == 3, np.nan, y)}),
     "one-hot labels": lambda X, y: ({}, {"y": np.eye(10)[y]}),
     "probabilities as labels": lambda X, y: ({}, {"y": np.full((len(y), 10), 0.1)}),
@@ -150,20 +162,20 @@ REFUSED = {
     ),
     "one class": lambda X, y: ({}, {"y": 0 * y}),
     "no row to hold out": lambda X, y: ({}, {"X": X[:5], "y": np.arange(5), "teacher_logits": -np.eye(5)}),
-    "classes of D_val that y has not": lambda X, y: ({}, {"X_val": X[:3], "y_val": [0, 1, 99]}),
+    "classes of D_val that y lacks": lambda X, y: ({}, {"X_val": X[:3], "y_val": [0, 1, 99]}),
     "weights below zero": lambda X, y: ({}, {"sample_weight": -np.ones(len(y))}),
-    "weights that are no numbers": lambda X, y: ({}, {"sample_weight": np.array(["a"] * len(y))}),
+    "weights that are not numbers": lambda X, y: ({}, {"sample_weight": np.array(["a"] * len(y))}),
     "logits of another shape": lambda X, y: ({}, {"teacher_logits": np.zeros((len(y), 9))}),
     "logits that are not finite": lambda X, y: ({}, {"teacher_logits": np.full((len(y), 10), np.nan)}),
-    "logits in a table of other names": lambda X, y: (
+    "logits with other column names": lambda X, y: (
         {},
         {"teacher_logits": pd.DataFrame(np.zeros((len(y), 10)), columns=list("abcdefghij"))},
     ),
-    "logits of other rows": lambda X, y: (
+    "logits with another index": lambda X, y: (
         {},
         {"X": pd.DataFrame(X), "teacher_logits": pd.DataFrame(np.zeros((len(y), 10)), index=y)},
     ),
-    "a teacher whose columns nobody names": lambda X, y: (
+    "a teacher with unnamed columns": lambda X, y: (
         {"teacher": nn.Linear(64, 10)},
         {"y": y + 1, "teacher_logits": None},
     ),
@@ -177,10 +189,12 @@ REFUSED = {
         {"teacher_logits": None},
     ),
     "a teacher with NaN": lambda X, y: ({"teacher": broken_student()}, {"teacher_logits": None}),
-    "images, for a teacher of tables": lambda X, y: asked(GaussianNB(), X=X.reshape(-1, 8, 8)),
+    "images for a teacher of tables": lambda X, y: asked(GaussianNB(), X=X.reshape(-1, 8, 8)),
     "a teacher of other samples": lambda X, y: ({"teacher": nn.Linear(9, 10)}, {"teacher_logits": None}),
+    "a teacher of no known kind": lambda X, y: asked(object()),
+    "an adapter that returns no logits": lambda X, y: asked(Mute()),
     "a teacher that returns no logits": lambda X, y: ({"teacher": nn.Flatten(0)}, {"teacher_logits": None}),
-    "probabilities that are none": lambda X, y: ({"teacher": Percent()}, {"teacher_logits": None}),
+    "invalid probabilities": lambda X, y: ({"teacher": Percent()}, {"teacher_logits": None}),
     "a teacher without probabilities": lambda X, y: asked(make_pipeline(StandardScaler(), LinearSVC())),
     "a vote without probabilities": lambda X, y: asked(VotingClassifier([("a", GaussianNB())])),
     "a search that keeps no best teacher": lambda X, y: asked(GridSearchCV(GaussianNB(), {}, refit=False)),
@@ -189,13 +203,15 @@ REFUSED = {
         {"y": np.array(list("abcdefghij"))[y], "teacher_logits": None},
     ),
     "a teacher that does not name its classes": lambda X, y: asked(Odd(classes=None)),
-    "a teacher that calls its classes otherwise": lambda X, y: asked(Odd(classes=np.arange(10) + 5)),
-    "answers of another shape": lambda X, y: asked(Odd(form=lambda P: [P, P])),
-    "a teacher of fitted parts": lambda X, y: asked(StackingClassifier([("a", GaussianNB())], cv="prefit")),
-    "answers with columns of other names": lambda X, y: asked(
+    "a teacher whose classes_ are not its labels": lambda X, y: asked(Odd(classes=np.arange(10) + 5)),
+    "predictions of another shape": lambda X, y: asked(Odd(form=lambda P: [P, P])),
+    "a teacher with prefitted parts": lambda X, y: asked(
+        StackingClassifier([("a", GaussianNB())], cv="prefit")
+    ),
+    "predictions with other column names": lambda X, y: asked(
         Odd(form=lambda P: pd.DataFrame(P).add_prefix("p"))
     ),
-    "a network without numbers": lambda X, y: ({"student": nn.Linear(64, 10, device="meta")}, {}),
+    "a student on the meta device": lambda X, y: ({"student": nn.Linear(64, 10, device="meta")}, {}),
     "a student with NaN": lambda X, y: ({"student": broken_student()}, {}),
     "a student of another width": lambda X, y: ({"student": nn.Linear(64, 9)}, {}),
     "a student with an auxiliary output": lambda X, y: (
@@ -203,7 +219,7 @@ REFUSED = {
         {},
     ),
     "a student that returns a dictionary": lambda X, y: (returning(lambda z, training: {"out": z}), {}),
-    "a student that returns maps": lambda X, y: (
+    "a student that returns feature maps": lambda X, y: (
         returning(lambda z, training: z[..., None].repeat(1, 1, 2)),
         {},
     ),
@@ -213,21 +229,22 @@ REFUSED = {
     "a frozen student": lambda X, y: ({"student": nn.Linear(64, 10).requires_grad_(False)}, {}),
     "a student without weights": lambda X, y: ({"student": nn.AdaptiveAvgPool1d(10)}, {}),
     "a student that fails": lambda X, y: (returning(lambda z, training: z.logits), {}),
-    "a function that makes no student": lambda X, y: ({"student": lambda: 3}, {}),
-    "arguments of a student left open": lambda X, y: ({"student": nn.Bilinear}, {}),
-    "a parameter that is not known": lambda X, y: ({"hidden": 3}, {}),
-    "an optimizer that is not known": lambda X, y: ({"optimizer": "adm"}, {}),
-    "an optimizer that is made": lambda X, y: ({"optimizer": torch.optim.SGD([torch.zeros(1)])}, {}),
-    "a device that is not known": lambda X, y: ({"device": "gpu"}, {}),
-    "a device that is not there": lambda X, y: ({"device": "cuda:99"}, {}),
-    "a device without numbers": lambda X, y: ({"device": "meta"}, {}),
+    "a function that returns no student": lambda X, y: ({"student": lambda: 3}, {}),
+    "missing arguments of a student": lambda X, y: ({"student": nn.Bilinear}, {}),
+    "an unknown parameter": lambda X, y: ({"hidden": 3}, {}),
+    "an unknown optimizer": lambda X, y: ({"optimizer": "adm"}, {}),
+    "an optimizer that cannot take steps here": lambda X, y: ({"optimizer": "SparseAdam"}, {}),
+    "an optimizer instance": lambda X, y: ({"optimizer": torch.optim.SGD([torch.zeros(1)])}, {}),
+    "an unknown device": lambda X, y: ({"device": "gpu"}, {}),
+    "a missing device": lambda X, y: ({"device": "cuda:99"}, {}),
+    "the meta device": lambda X, y: ({"device": "meta"}, {}),
     "a device that cannot be used": lambda X, y: ({"device": "vulkan"}, {}),
-    "what is no callback": lambda X, y: ({"callbacks": [3]}, {}),
-    "a callback that watches D_val where there is none": lambda X, y: (
+    "an object that is not a callback": lambda X, y: ({"callbacks": [3]}, {}),
+    "a callback that monitors a missing D_val": lambda X, y: (
         {"callbacks": [EarlyStopping()], "meta": "naive"},
         {},
     ),
-    "a monitor that is not known": lambda X, y: ({"callbacks": [EarlyStopping("valid_los")]}, {}),
+    "an unknown monitor": lambda X, y: ({"callbacks": [EarlyStopping("valid_los")]}, {}),
     "a schedule of too few steps": lambda X, y: (
         {"callbacks": [LRScheduler(OneCycleLR, max_lr=0.1, total_steps=1)], "optimizer__momentum": 0.9},
         {},
@@ -237,7 +254,7 @@ REFUSED = {
         {},
     ),
     "a student that is wrapped for several processes": lambda X, y: ({"student": wrapped()}, {}),
-    "too large a rate": lambda X, y: ({"lr": 1e31}, {}),
+    "too large a learning rate": lambda X, y: ({"lr": 1e31}, {}),
     "a file as the folder of checkpoints": lambda X, y: ({"checkpoint_dir": __file__}, {}),
 }
 
@@ -280,20 +297,20 @@ LOADED = {
     "a file of torch.save": lambda clf, path: torch.save(clf.student_.state_dict(), path),
     "a student of export_student": lambda clf, path: clf.export_student(path),
     "weights of another program": weights_alone,
-    "half a file": lambda clf, path: edited(clf, path, lambda data: data[:-1]),
-    "a file with another byte": lambda clf, path: edited(clf, path, lambda data: data[:-1] + b"!"),
+    "a truncated file": lambda clf, path: edited(clf, path, lambda data: data[:-1]),
+    "a file with a changed byte": lambda clf, path: edited(clf, path, lambda data: data[:-1] + b"!"),
     "a file of a later version": lambda clf, path: edited(clf, path, later),
     "a file of the other estimator": lambda clf, path: clf.save(path),
-    "a student of one's own": own_student,
-    "with another student": lambda clf, path: clf.save(path),
-    "a file with one tensor more": lambda clf, path: signed(clf, path, more=torch.zeros(2)),
+    "a student class of your own": own_student,
+    "another student": lambda clf, path: clf.save(path),
+    "a file with an additional tensor": lambda clf, path: signed(clf, path, more=torch.zeros(2)),
     "a file with weights that are NaN": lambda clf, path: signed(
         clf, path, **{"student.layers.3.bias": torch.full((10,), torch.nan)}
     ),
-    "a file with sizes of its own": lambda clf, path: signed(
+    "a file with wrong sizes": lambda clf, path: signed(
         clf, path, lambda about: about["params"].update(student__hidden=10**9)
     ),
-    "a file with layers of its own": lambda clf, path: signed(
+    "a file with additional layers": lambda clf, path: signed(
         clf, path, lambda about: about["params"].update(student__hidden=[1] * 20_000)
     ),
     "a file with metaparameters out of bounds": lambda clf, path: signed(
@@ -303,7 +320,7 @@ LOADED = {
         clf, path, lambda about: about["params"].update(augment={"student": "MLPStudent"})
     ),
 }
-GIVEN = {"with another student": {"student": nn.Linear(64, 10)}}
+GIVEN = {"another student": {"student": nn.Linear(64, 10)}}
 REPORTED = {
     "some steps are not finite": Fills(n=3),
     "ten steps in a row are not finite": Fills(n=1000),
@@ -339,7 +356,7 @@ SAID = {
         lambda X: np.random.default_rng(0).normal(size=X.shape),
     ),
     "the loss does not fall": (
-        {"student": lucky(DIGITS.data / 16, DIGITS.target), "lr": 0.0, "max_epochs": 5},
+        {"student": lucky_student(DIGITS.data / 16, DIGITS.target), "lr": 0.0, "max_epochs": 5},
         None,
     ),
     "training ends while the loss falls steeply": ({"lr": 0.001, "max_epochs": 15}, None),
@@ -387,7 +404,7 @@ def patched(where, name, **params):
 
 
 OUT_OF_MEMORY = {
-    "copying the data": patched(BaseDistiller, "_as_data"),
+    "copying the data": patched(_splitting, "make_data"),
     "asking the teacher": lambda clf, monkeypatch, X, y, **logits: clf.set_params(
         teacher=full("evaluation")
     ).fit(X, y),
@@ -436,25 +453,18 @@ DAMAGED = {
 }
 
 
-def messages():
-    """First cell → message, as a pattern, of every row of the page's tables."""
-    page = PAGE.read_text(encoding="utf-8").replace(r"\_", "_")
-    rows = re.findall(r"^   \* - (.*)\n     - (.*)\n     - ", page, re.MULTILINE)
-    return {first: ".+".join(map(re.escape, said.split("…"))) for first, said in rows}
-
-
 def test_the_page_has_all_that_is_tried_here():
     headings = {
         "In training",
         "While memory is used for",
-        "What was given",
-        "What was loaded",
-        "What is found",
-        "What is named",
+        "Input",
+        "File",
+        "Problem",
+        "Layer",
     }
     tried = REFUSED.keys() | REPORTED.keys() | OUT_OF_MEMORY.keys() | LOADED.keys() | DAMAGED.keys()
-    tried |= LAYERS.keys() | SAID.keys()
-    apart = {"several calls of one module", "a student's layer that training leaves out"}
+    tried |= UNUSABLE_LAYERS.keys() | SAID.keys()
+    apart = {"several calls of one module", "a student's layer that training skips"}
     apart |= {
         "weights that the teacher cannot take",
         "rows to predict overflow",
@@ -473,11 +483,11 @@ def test_refused(what, make, digits, logits):
         make(**params).fit(**({"X": digits[0], "y": digits[1], "teacher_logits": logits} | given))
 
 
-@pytest.mark.parametrize("what", LAYERS)
+@pytest.mark.parametrize("what", UNUSABLE_LAYERS)
 def test_layers(what):
-    network, samples, layers = LAYERS[what]()
+    network, samples, layers = UNUSABLE_LAYERS[what]()
     with pytest.raises(ValueError, match=messages()[what]):
-        resolve_layers(network, layers, samples, name="teacher_layers")
+        find_layers(network, layers, samples, name="teacher_layers")
 
 
 def test_weights_that_the_teacher_cannot_take(make, digits):
@@ -537,9 +547,9 @@ def test_rows_that_overflow(make, digits):
 
 
 def test_the_fits_that_were_tried_are_those_of_the_script():
-    record = json.loads((PAGE.parents[2] / "examples" / "evidence" / "divergence.json").read_text())
+    record = json.loads((ROOT / "examples" / "evidence" / "divergence.json").read_text())
     total = {name: sum(found[name] for found in record["by lr"].values()) for name in record["by lr"]["1"]}
-    page = PAGE.read_text(encoding="utf-8")
+    page = FAILURES.read_text(encoding="utf-8")
     assert f"{total['fits']} fits" in page and f"{total['given up']} were given up" in page
     assert total["not finite"] == total["unreported"] == total["false alarms"] == 0
 
@@ -587,7 +597,7 @@ def test_another_teacher(make, digits, tmp_path):
 
 class Logs(Callback):
     def on_train_begin(self, net, **kwargs):
-        self.file = open(PAGE, "rb")  # noqa: SIM115
+        self.file = open(FAILURES, "rb")  # noqa: SIM115
 
     def on_train_end(self, net, **kwargs):
         self.file.close()

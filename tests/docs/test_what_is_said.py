@@ -10,7 +10,8 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from test_docs import GUIDE, README, ROOT, rows_of, words
+
+from helpers.pages import GUIDE, README, ROOT, rows_of, words
 
 FOLDER = ROOT / "examples" / "paper"
 
@@ -64,7 +65,7 @@ def test_accuracies_of_distpro_in_words(arms):
     readme, page = " ".join(README.split()), words(DISTPRO)
     for said in (
         "reaches {DistPro:.1f} %, equal weights {equal:.1f}, plain distillation {KD:.1f}, no distillation "
-        "{none:.1f}; with the teacher's answers beside the pathways it reaches {DistPro, lambda1 and T fixed:.1f} "
+        "{none:.1f}; with the teacher's logits beside the pathways it reaches {DistPro, lambda1 and T fixed:.1f} "
         "at lambda1 = 0.5 and T = 4, and {DistPro, lambda1 and T:.1f} where both are learned",
         "ReviewKD, which is not in the library, reaches {ReviewKD:.1f}",
     ):

@@ -22,8 +22,9 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from sklearn_kd import CNNStudent, MLPStudent
-from sklearn_kd.inputs._data import split_rows
+from sklearn_kd.inputs import _splitting
 from sklearn_kd.meta import Linear
+from sklearn_kd.tasks._stratified_split import split_rows
 
 
 def assert_same_path(one, two):
@@ -37,7 +38,7 @@ METHODS = ("none", "naive", "random", "fixed", "gradient", "linear", "hyperopt")
 @pytest.mark.parametrize("meta", METHODS)
 def test_methods_learn_the_digits(meta, make, digits, logits):
     X, y = digits
-    clf = make(meta=meta, max_epochs=15, optimizer__momentum=0.9).fit(
+    clf = make(meta=meta, max_epochs=8, optimizer__momentum=0.9).fit(
         X[:300], y[:300], teacher_logits=logits[:300]
     )
     assert clf.score(X[300:], y[300:]) > 0.8
@@ -97,7 +98,7 @@ class Recorder(LogisticRegression):
 
 
 @pytest.mark.parametrize("meta", ["naive", "gradient", "linear"])
-def test_unfitted_teacher_sees_neither_d_val_nor_the_test_fold(meta, make):
+def test_unfitted_teacher_sees_neither_d_val_nor_the_test_fold(meta, make, monkeypatch):
     # Row i is known by its first feature, so that what the teacher saw can be traced.
     rng = np.random.default_rng(0)
     X = np.column_stack([np.arange(200.0), rng.normal(size=(200, 3))])
@@ -105,13 +106,15 @@ def test_unfitted_teacher_sees_neither_d_val_nor_the_test_fold(meta, make):
     Recorder.seen.clear()
     held_out = []
 
-    class Clf(type(make(Recorder()))):
-        def _split(self, *args):
-            rows, val = super()._split(*args)
-            held_out.append(val)
-            return rows, val
+    split = _splitting._split_places
 
-    clf = Clf(Recorder(), MLPStudent, meta=meta, max_epochs=1, lr=1e-6, validation_fraction=0.2)
+    def noted(*args):
+        rows, val = split(*args)
+        held_out.append(val)
+        return rows, val
+
+    monkeypatch.setattr(_splitting, "_split_places", noted)
+    clf = make(Recorder(), meta=meta, max_epochs=1, lr=1e-6, validation_fraction=0.2)
     folds = [(np.arange(0, 150), np.arange(150, 200)), (np.arange(50, 200), np.arange(0, 50))]
     cross_val_score(clf, X, y, cv=folds)
     assert len(Recorder.seen) == 2
@@ -176,7 +179,7 @@ def test_torch_tensors(make, digits, logits):
 @pytest.mark.filterwarnings("ignore:The student was still learning fast")
 def test_images(make, digits, logits):
     X = digits[0].reshape(-1, 1, 8, 8)
-    clf = make(student=CNNStudent, max_epochs=40, meta="gradient", lr=0.02, optimizer__momentum=0.9)
+    clf = make(student=CNNStudent, max_epochs=12, meta="gradient", optimizer=torch.optim.Adam, lr=0.01)
     clf.fit(X, digits[1], teacher_logits=logits)
     assert clf.score(X, digits[1]) > 0.9
     with pytest.raises(ValueError, match=r"fitted on samples of shape \(1, 8, 8\)"):
@@ -390,7 +393,7 @@ def test_hypergradient_rows_refused_where_rows_are_not_alone(make, digits, logit
 
 
 def test_hypergradient_rows_refused_where_there_is_no_extra_pass(make, digits, logits):
-    with pytest.raises(ValueError, match="hypergradient='exact' has none"):
+    with pytest.raises(ValueError, match="meta__hypergradient='exact' has none"):
         make(meta__hypergradient_rows=16, meta__hypergradient="exact").fit(*digits, teacher_logits=logits)
 
 

@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from conftest import ConvNet
 from sklearn.frozen import FrozenEstimator
 from sklearn.tree import DecisionTreeClassifier
 from skorch import NeuralNetClassifier
 from skorch.callbacks import EarlyStopping
-from test_process import make_process
 from torch import nn
 
+from helpers.networks import ConvNet
+from helpers.processes import make_process
 from sklearn_kd import DistilledClassifier
 from sklearn_kd.distpro._transforms import Conv1
 from sklearn_kd.meta import Hyperopt, Linear

@@ -6,7 +6,6 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from conftest import ConvNet
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine, make_classification
 from sklearn.decomposition import PCA
 from sklearn.dummy import DummyClassifier
@@ -21,6 +20,7 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 from torch.utils.data import TensorDataset
 
+from helpers.networks import ConvNet, lucky_student
 from sklearn_kd import DistilledClassifier, MLPStudent, compare_methods
 from sklearn_kd.estimators._learned_nothing import Predictions, learned_nothing, scales_of, unfinished_message
 from sklearn_kd.meta import Random
@@ -307,20 +307,10 @@ def test_rehearsals_interrupted_fits_and_those_that_diverged_say_no_more(tables)
     assert message.startswith("Training diverged") and clf.net_.diverged_ and clf.net_.collapsed_
 
 
-def lucky(X, y):
-    """An untrained student that is right about more than 15 % of ten classes."""
-    for seed in range(100):
-        torch.manual_seed(seed)
-        student = MLPStudent(X.shape[1], 10)
-        if float((student(torch.tensor(X).float()).argmax(1) == torch.tensor(y)).float().mean()) > 0.15:
-            return student
-    raise AssertionError("no seed gives one")
-
-
 def test_a_loss_that_does_not_fall(tables):
     """The student is above chance by its initial weights alone; one that is good needs no fall."""
     X, y = tables["digits"]
-    clf = made(student=lucky(X / 16, y), meta="none", lr=0.0, max_epochs=20)
+    clf = made(student=lucky_student(X / 16, y), meta="none", lr=0.0, max_epochs=20)
     (message,) = messages_of(lambda: clf.fit(X / 16, y))
     assert re.match(r"The student hardly learned: in 20 epochs its loss went from (2\.\d+) to \1, ", message)
     assert f"right about {100 * clf.score(X / 16, y):.1f} %" in message and not clf.net_.collapsed_

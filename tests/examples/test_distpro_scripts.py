@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from sklearn_kd import CIFARResNet
 from sklearn_kd.distpro._distances import hcl
-from sklearn_kd.layers._hooks import captured
+from sklearn_kd.layers._hooks import feature_hooks
 
 FOLDER = Path(__file__).parents[2] / "examples" / "paper"
 SCRIPTS = ("distpro_cifar10", "distpro_cifar100")
@@ -251,9 +251,9 @@ def test_its_loss_comes_with_the_gradient_of_the_logits(reviewed, task):
     F.cross_entropy(reviewed(x), y).backward()
     found = [w.grad.clone() for w in reviewed.parameters()]
     reviewed.zero_grad()
-    with captured(reviewed.student, reviewed.layers) as ours:
+    with feature_hooks(reviewed.student, reviewed.layers) as ours:
         logits = reviewed.student(x)
-    with torch.no_grad(), captured(task.teacher, reviewed.layers) as theirs:
+    with torch.no_grad(), feature_hooks(task.teacher, reviewed.layers) as theirs:
         task.teacher(x)
     fused, total = None, 0.0
     for stage in (2, 1, 0):

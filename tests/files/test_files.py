@@ -15,13 +15,13 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from conftest import ConvNet
 from skorch.callbacks import Callback
-from test_failures import messages
-from test_save_load import content_of, write
 from torch import nn
 
 import sklearn_kd
+from helpers.networks import ConvNet
+from helpers.pages import messages
+from helpers.saved_files import content_of, write
 from sklearn_kd import (
     CIFARResNet,
     DistillationProcess,
@@ -33,8 +33,8 @@ from sklearn_kd import _version as _code_version
 from sklearn_kd.checkpointing import _file as checkpoint_files
 from sklearn_kd.checkpointing import _fit_lock
 from sklearn_kd.checkpointing._file import Refused
-from sklearn_kd.checkpointing._fit_lock import Lock
-from sklearn_kd.datasets import _cifar, _fashion_mnist, fetch_fashion_mnist
+from sklearn_kd.checkpointing._fit_lock import FitLock
+from sklearn_kd.datasets._byte_pickles import load_values
 from sklearn_kd.files import _tensors as _tensor_files
 from sklearn_kd.files._atomic import TEMPORARY, replacing, write_file
 from sklearn_kd.files._limits import ALLOWANCE, FACTOR, TooLargeError, parsed_json
@@ -173,7 +173,7 @@ def test_a_full_disk_costs_no_fit_and_leaves_nothing(make, digits, tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
     try:
-        with pytest.warns(UserWarning, match=r"could not be written: .*The fit goes on") as said:
+        with pytest.warns(UserWarning, match=r"could not be written: .*The fit continues") as said:
             clf = make(meta="none", max_epochs=3, checkpoint_dir=tmp_path).fit(*digits)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -234,31 +234,31 @@ def in_fork(f):
 
 def test_a_lock_is_held_once(any_lock, tmp_path):
     folder = tmp_path / "fit"
-    first, second = Lock(folder), Lock(folder)
+    first, second = FitLock(folder), FitLock(folder)
     assert first.held and not second.held
     del second  # which lets nothing go
     found = []
-    thread = threading.Thread(target=lambda: found.append(Lock(folder).held))
+    thread = threading.Thread(target=lambda: found.append(FitLock(folder).held))
     thread.start()
     thread.join()
     assert found == [False]
     first.release()
-    third = Lock(folder)
+    third = FitLock(folder)
     assert third.held
     third.remove()
     assert os.listdir(folder) == []
-    assert Lock(folder).held
+    assert FitLock(folder).held
 
 
 @posix
 def test_a_fork_neither_has_the_lock_nor_releases_it(tmp_path):
-    first = Lock(tmp_path)
-    assert not in_fork(lambda: Lock(tmp_path).held)
-    assert not in_fork(lambda: first.__del__() or Lock(tmp_path).held)
-    assert not in_fork(lambda: Lock(tmp_path).held)
+    first = FitLock(tmp_path)
+    assert not in_fork(lambda: FitLock(tmp_path).held)
+    assert not in_fork(lambda: first.__del__() or FitLock(tmp_path).held)
+    assert not in_fork(lambda: FitLock(tmp_path).held)
     first.release()
-    assert in_fork(lambda: Lock(tmp_path).held)
-    assert Lock(tmp_path).held
+    assert in_fork(lambda: FitLock(tmp_path).held)
+    assert FitLock(tmp_path).held
 
 
 @posix
@@ -267,7 +267,7 @@ def test_a_killed_process_holds_nothing_though_its_fork_lives(tmp_path):
     ready, lives = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
-        lock = Lock(tmp_path)
+        lock = FitLock(tmp_path)
         if os.fork() == 0:
             os.close(lives[1])
             os.read(lives[0], 1)
@@ -275,10 +275,10 @@ def test_a_killed_process_holds_nothing_though_its_fork_lives(tmp_path):
         os.write(ready[1], b"1" if lock.held else b"0")
         signal.pause()
     assert os.read(ready[0], 1) == b"1"
-    assert not Lock(tmp_path).held
+    assert not FitLock(tmp_path).held
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    assert Lock(tmp_path).held
+    assert FitLock(tmp_path).held
     os.close(lives[1])
 
 
@@ -511,24 +511,7 @@ PICKLES = {
 @pytest.mark.parametrize("bomb", PICKLES)
 def test_small_pickles(bomb, tmp_path, little_memory):
     with pytest.raises((pickle.UnpicklingError, OSError), match=r"batch .*Put the original there"):
-        _cifar._load(io.BytesIO(PICKLES[bomb]), tmp_path / "batch", b"data")
-
-
-def test_fashion_mnist_that_unpacks_without_end(tmp_path, monkeypatch):
-    import gzip
-
-    folder = tmp_path / "fashion-mnist"
-    folder.mkdir()
-    for name in _fashion_mnist.MD5:
-        (folder / f"{name}.gz").write_bytes(gzip.compress(bytes(5000)))
-    monkeypatch.setattr(_fashion_mnist, "MOST_BYTES", 4000)
-    with pytest.raises(OSError, match=r"it holds more than 4,000 bytes\. Delete it"):
-        fetch_fashion_mnist(data_home=tmp_path)
-    for name in _fashion_mnist.MD5:
-        (folder / f"{name}.gz").write_bytes(gzip.compress(bytes(5000))[:-20])
-    monkeypatch.undo()
-    with pytest.raises(OSError, match=r"it cannot be unpacked .*Delete it"):
-        fetch_fashion_mnist(data_home=tmp_path)
+        load_values(io.BytesIO(PICKLES[bomb]), tmp_path / "batch", b"data")
 
 
 # --------------------------------------------------------------------------------------
@@ -623,7 +606,7 @@ def test_labels_of_a_wide_dtype_are_as_narrow_as_they_are(make, digits, tmp_path
 def test_what_belongs_to_a_machine_is_not_taken_from_a_file(make, digits, tmp_path):
     path = tmp_path / "saved.safetensors"
     clf = make(meta="none", checkpoint_dir=tmp_path / "kept").fit(*digits)
-    with pytest.warns(UserWarning, match=r"Not saved: checkpoint_dir, which .* this machine"):
+    with pytest.warns(UserWarning, match=r"Not saved, .* belong to this machine: checkpoint_dir"):
         clf.save(path)
     assert DistilledClassifier.load(path).checkpoint_dir is None
     assert DistilledClassifier.load(path, checkpoint_dir="mine").checkpoint_dir == "mine"
@@ -669,9 +652,9 @@ WRONG = {
     "a history of strings": lambda c: c["state"]["training"].update(history=["a", "b", "c"]),
     "a history without epochs": lambda c: c["state"]["training"].update(history=[{"batches": []}] * 3),
     "an optimizer of another kind": lambda c: c["state"]["training"].update(optimizer={"state": 3}),
-    "a path of another shape": lambda c: c["state"]["training"]["parts"]["metaparameters"].update(values=torch.zeros(2, 5)),
+    "a path of another shape": lambda c: c["state"]["training"]["parts"]["metaparameters"]["dict"].update(values=torch.zeros(2, 5)),
     "batches of no generator": lambda c: c["state"].update(iterators={"train": {"order": {"generator": torch.zeros(3)}}}),
-    "skips without counts": lambda c: c["state"]["training"]["parts"]["skips"].clear(),
+    "skips without counts": lambda c: c["state"]["training"]["parts"]["skips"]["dict"].clear(),
     "a method of a callback": lambda c: c["state"]["training"]["helpers"]["callback 'valid_acc'"]["attributes"].update(
         on_epoch_end=3),
     "generators that are none": lambda c: c["state"]["training"].update(random_state={"cpu": torch.zeros(3)}),
@@ -683,13 +666,15 @@ WRONG = {
 
 
 @pytest.mark.parametrize("change", WRONG)
-def test_the_checkpoint_before_one_of_wrong_content_is_used(change, make, digits, tmp_path):
+def test_the_checkpoint_before_one_of_wrong_content_is_used(change, make, digits, once, tmp_path):
     own, fit = crashed(make, digits, tmp_path)
     newest = max(own.glob("*.checkpoint"))
     broken(WRONG[change])(newest)
-    with pytest.warns(UserWarning, match=rf"{newest.name} is not used: .*(content is wrong|something else)"):
+    with pytest.warns(
+        UserWarning, match=rf"{newest.name} is not used: .*(content is wrong|does not hold a checkpoint)"
+    ):
         clf = fit()
-    expected = make(meta="none", max_epochs=4, callbacks=[Stop()]).fit(*digits)
+    expected = once("whole", lambda: make(meta="none", max_epochs=4, callbacks=[Stop()]).fit(*digits))
     np.testing.assert_array_equal(clf.predict_proba(digits[0]), expected.predict_proba(digits[0]))
     assert clf.history_[:, "train_loss"] == expected.history_[:, "train_loss"]
 

@@ -6,11 +6,12 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from conftest import ConvNet
 from torch import nn
 
+from helpers.networks import ConvNet
 from sklearn_kd import CIFARResNet, CNNStudent
-from sklearn_kd.layers._hooks import captured, resolve_layers
+from sklearn_kd.layers._find import find_layers, layer_shapes
+from sklearn_kd.layers._hooks import feature_hooks
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def x():
 
 @torch.no_grad()
 def test_output_and_input_of_a_layer(network, x):
-    with captured(network, ["stage1", "stage2:input", "stage2.0"]) as maps:
+    with feature_hooks(network, ["stage1", "stage2:input", "stage2.0"]) as maps:
         network(x)
     torch.testing.assert_close(maps["stage1"], network.stage1(x))
     assert torch.equal(maps["stage2:input"], maps["stage1"])
@@ -37,7 +38,7 @@ def test_output_and_input_of_a_layer(network, x):
 @pytest.mark.parametrize("layer", ["stage1.1", "stage1.2:input"])
 @torch.no_grad()
 def test_before_an_in_place_relu_is_before_it(layer, network, x):
-    with captured(network, [layer]) as maps:
+    with feature_hooks(network, [layer]) as maps:
         network(x)
     before = network.stage1[1](network.stage1[0](x))
     torch.testing.assert_close(maps[layer], before)
@@ -45,16 +46,16 @@ def test_before_an_in_place_relu_is_before_it(layer, network, x):
 
 
 def test_gradients_flow_through_a_captured_map(network, x):
-    with captured(network, ["stage1.1"]) as maps:
+    with feature_hooks(network, ["stage1.1"]) as maps:
         network(x)
     maps["stage1.1"].sum().backward()
     assert network.stage1[0].bias.grad is not None and network.stage2[0].weight.grad is None
 
 
 def test_hooks_are_gone_afterwards(network, x):
-    with pytest.raises(RuntimeError), captured(network, ["stage1"]):
+    with pytest.raises(RuntimeError), feature_hooks(network, ["stage1"]):
         network(torch.zeros(2, 5, 8, 8))
-    resolve_layers(network, "auto", x, name="layers")
+    find_layers(network, "auto", x, name="layers")
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in network.modules())
     pickle.loads(pickle.dumps(network)), copy.deepcopy(network)
 
@@ -62,7 +63,7 @@ def test_hooks_are_gone_afterwards(network, x):
 def test_the_last_of_several_runs_is_kept():
     layer = nn.Conv2d(1, 1, 1)
     network = nn.Sequential(layer, nn.Tanh(), layer)
-    with captured(network, ["0"]) as maps:
+    with feature_hooks(network, ["0"]) as maps:
         output = network(torch.rand(1, 1, 2, 2))
     assert torch.equal(maps["0"], output)
 
@@ -82,12 +83,12 @@ def test_the_last_of_several_runs_is_kept():
 def test_auto_finds_the_last_map_of_each_size(network, size, expected):
     state = copy.deepcopy(network.state_dict())
     network.train()
-    assert resolve_layers(network, "auto", torch.rand(2, *size), name="layers") == expected
+    assert layer_shapes(find_layers(network, "auto", torch.rand(2, *size), name="layers")) == expected
     assert network.training and all(torch.equal(state[name], w) for name, w in network.state_dict().items())
 
 
 def test_named_layers_keep_their_order(network, x):
-    found = resolve_layers(network, ["stage2", "stage1:input"], x, name="layers")
+    found = layer_shapes(find_layers(network, ["stage2", "stage1:input"], x, name="layers"))
     assert list(found.items()) == [("stage2", (8, 4, 4)), ("stage1:input", (1, 8, 8))]
 
 
@@ -115,13 +116,13 @@ class Forgetful(ConvNet):
 )
 def test_layers_that_cannot_be(layers, error, match, x):
     with pytest.raises(error, match=match):
-        resolve_layers(Forgetful(), layers, x, name="layers")
+        find_layers(Forgetful(), layers, x, name="layers")
 
 
 def test_auto_needs_two_stages():
     network = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.Flatten(), nn.Linear(128, 10))
     with pytest.raises(ValueError, match=r"finds 1 stage\(s\).*\['0'\].*layers=\[...\]"):
-        resolve_layers(network, "auto", torch.rand(2, 1, 8, 8), name="layers")
+        find_layers(network, "auto", torch.rand(2, 1, 8, 8), name="layers")
 
 
 def test_random_state_is_left_alone(x):
@@ -130,5 +131,5 @@ def test_random_state_is_left_alone(x):
             return super().forward(x + torch.rand_like(x))
 
     network, before = Draws(), torch.get_rng_state()
-    resolve_layers(network, "auto", x, name="layers")
+    find_layers(network, "auto", x, name="layers")
     np.testing.assert_array_equal(before, torch.get_rng_state())

@@ -5,13 +5,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sklearn_kd.layers._hooks import captured, resolve_layers
-
-
-def conv(fan_in, fan_out, kernel=3, stride=1, groups=1, relu=True):
-    """Convolution, batch normalisation and ReLU, as torchvision's Conv2dNormActivation."""
-    layers = [nn.Conv2d(fan_in, fan_out, kernel, stride, kernel // 2, groups=groups), nn.BatchNorm2d(fan_out)]
-    return nn.Sequential(*layers, nn.ReLU(inplace=True)) if relu else nn.Sequential(*layers)
+from helpers.layered_networks import (
+    Bottleneck,
+    Shared,
+    Swin,
+    TupleBlock,
+    Tuples,
+    conv,
+)
+from sklearn_kd.layers._find import find_layers, layer_shapes
+from sklearn_kd.layers._hooks import feature_hooks
 
 
 class BasicBlock(nn.Module):
@@ -27,25 +30,6 @@ class BasicBlock(nn.Module):
     def forward(self, x):
         out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
         return self.relu(out + self.downsample(x))
-
-
-class Bottleneck(nn.Module):
-    """torchvision's: one ReLU for all, the stride in the 3×3; ``pool`` as timm's aa_layer."""
-
-    def __init__(self, fan_in, middle, stride, pool=False, shortcut_first=False):
-        super().__init__()
-        fan_out = 2 * middle
-        self.conv1, self.conv3 = nn.Conv2d(fan_in, middle, 1), nn.Conv2d(middle, fan_out, 1)
-        self.conv2 = nn.Conv2d(middle, middle, 3, 1 if pool else stride, 1)
-        self.pool = nn.AvgPool2d(stride) if pool else nn.Identity()
-        self.relu, self.downsample = nn.ReLU(inplace=True), conv(fan_in, fan_out, 1, stride, relu=False)
-        self.shortcut_first = shortcut_first
-
-    def forward(self, x):
-        if self.shortcut_first:
-            shortcut = self.downsample(x)
-        out = self.conv3(self.pool(self.relu(self.conv2(self.relu(self.conv1(x))))))
-        return self.relu(out + (shortcut if self.shortcut_first else self.downsample(x)))
 
 
 class ResNet(nn.Module):
@@ -201,47 +185,6 @@ class PooledBlock(nn.Module):
         return self.pool(self.conv(x))
 
 
-class Shared(nn.Module):
-    """One ReLU and one pool for all stages."""
-
-    def __init__(self):
-        super().__init__()
-        self.a, self.b, self.c = nn.Conv2d(3, 4, 3, 1, 1), nn.Conv2d(4, 8, 3, 1, 1), nn.Conv2d(8, 8, 3, 1, 1)
-        self.relu, self.pool, self.fc = nn.ReLU(), nn.MaxPool2d(2), nn.Linear(8 * 16, 10)
-
-    def forward(self, x):
-        for layer in (self.a, self.b, self.c):
-            x = self.pool(self.relu(layer(x)))
-        return self.fc(x.flatten(1))
-
-
-class TupleBlock(nn.Module):
-    """Returns (after ReLU, before it), as the last blocks of RepDistiller's and mdistiller's stages."""
-
-    def __init__(self, fan_in, fan_out, stride):
-        super().__init__()
-        self.conv, self.bn = nn.Conv2d(fan_in, fan_out, 3, stride, 1), nn.BatchNorm2d(fan_out)
-        self.downsample = nn.Conv2d(fan_in, fan_out, 1, stride)
-
-    def forward(self, x):
-        before = self.bn(self.conv(x)) + self.downsample(x)
-        return torch.relu(before), before
-
-
-class Tuples(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer1, self.layer2, self.layer3 = (
-            TupleBlock(3, 8, 1),
-            TupleBlock(8, 16, 2),
-            TupleBlock(16, 32, 2),
-        )
-        self.fc = nn.Linear(32, 10)
-
-    def forward(self, x):
-        return self.fc(self.layer3(self.layer2(self.layer1(x)[0])[0])[0].mean((2, 3)))
-
-
 class WithFeatures(nn.Module):
     """Returns its maps beside the logits, as mdistiller's networks do."""
 
@@ -367,66 +310,6 @@ def convnext():
     )  # fmt: skip
 
 
-class Permute(nn.Module):
-    def __init__(self, *order):
-        super().__init__()
-        self.order = order
-
-    def forward(self, x):
-        return x.permute(self.order)
-
-
-class SwinBlock(nn.Module):
-    """(n, h, w, c); attention within windows of 2×2, whose maps and weights are 4-D too."""
-
-    def __init__(self, channels):
-        super().__init__()
-        self.norm, self.qk, self.v = nn.LayerNorm(channels), nn.Linear(channels, 2 * channels), nn.Identity()
-        self.drop, self.mlp = nn.Dropout(0.1), nn.Linear(channels, channels)
-
-    def forward(self, x):
-        n, h, w, c = x.shape
-        windows = self.norm(x).reshape(n, h // 2, 2, w // 2, 2, c).transpose(2, 3).reshape(-1, 4, c)
-        q, k = self.qk(windows).chunk(2, dim=-1)
-        weights = self.drop(torch.softmax(q @ k.mT, dim=-1)[:, None])
-        out = self.v(weights[:, 0] @ windows).reshape(n, h // 2, w // 2, 2, 2, c).transpose(2, 3)
-        return x + self.mlp(out.reshape(n, h, w, c))
-
-
-class PatchMerging(nn.Module):
-    def __init__(self, channels):
-        super().__init__()
-        self.norm, self.reduction = nn.LayerNorm(4 * channels), nn.Linear(4 * channels, 2 * channels)
-
-    def forward(self, x):
-        parts = [x[:, i::2, j::2] for j in (0, 1) for i in (0, 1)]
-        return self.reduction(self.norm(torch.cat(parts, dim=-1)))
-
-
-class Swin(nn.Module):
-    """torchvision's; ``fixed`` refuses images of another size, as timm's does."""
-
-    def __init__(self, width=8, fixed=False):
-        super().__init__()
-        self.fixed = fixed
-        self.features = nn.Sequential(
-            nn.Sequential(nn.Conv2d(3, width, 4, 4), Permute(0, 2, 3, 1), nn.LayerNorm(width)),
-            nn.Sequential(SwinBlock(width), SwinBlock(width)),
-            PatchMerging(width),
-            nn.Sequential(SwinBlock(2 * width), SwinBlock(2 * width)),
-        )
-        self.norm, self.permute, self.head = (
-            nn.LayerNorm(2 * width),
-            Permute(0, 3, 1, 2),
-            nn.Linear(2 * width, 10),
-        )
-
-    def forward(self, x):
-        if self.fixed and x.shape[2:] != (32, 32):
-            raise AssertionError("Input size does not match")
-        return self.head(self.permute(self.norm(self.features(x))).mean((2, 3)))
-
-
 VGG = [nn.Conv2d(3, 4, 3, 1, 1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 8, 3, 1, 1), nn.ReLU(),
        nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8 * 64, 10)]  # fmt: skip
 
@@ -482,14 +365,14 @@ STAGES = {
 @pytest.mark.parametrize("name", STAGES)
 def test_stages(name):
     network, side, expected = STAGES[name]
-    assert resolve_layers(network, "auto", torch.rand(2, 3, side, side), name="layers") == expected
+    assert layer_shapes(find_layers(network, "auto", torch.rand(2, 3, side, side), name="layers")) == expected
 
 
 @pytest.mark.parametrize("name", STAGES)
 @torch.no_grad()
 def test_what_is_captured_has_the_shape_that_was_found(name):
     network, side, expected = STAGES[name]
-    with captured(network.eval(), list(expected)) as maps:
+    with feature_hooks(network.eval(), list(expected)) as maps:
         network(torch.rand(3, 3, side, side))
     assert {layer: tuple(found.shape) for layer, found in maps.items()} == {
         layer: (3, *shape) for layer, shape in expected.items()
@@ -516,6 +399,5 @@ class VisionTransformer(nn.Module):
 @pytest.mark.parametrize("side", [32, 48])
 def test_attention_weights_are_no_stage(side):
     expected = {"stem": (4, side // 2, side // 2), "patches": (8, side // 8, side // 8)}
-    assert (
-        resolve_layers(VisionTransformer(), "auto", torch.rand(2, 3, side, side), name="layers") == expected
-    )
+    found = find_layers(VisionTransformer(), "auto", torch.rand(2, 3, side, side), name="layers")
+    assert layer_shapes(found) == expected

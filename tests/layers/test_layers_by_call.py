@@ -10,20 +10,27 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from conftest import ConvNet
-from test_layer_stages import Bottleneck, Shared, Swin, Tuples
 from torch import nn
 
+from helpers.layered_networks import (
+    Bottleneck,
+    ChannelsLast,
+    Shared,
+    Swin,
+    Tuples,
+    compiled_in_place,
+    pixels,
+)
+from helpers.networks import ConvNet
 from sklearn_kd import CIFARResNet, CNNStudent, DistProClassifier, layer_table
 from sklearn_kd.distpro._pathways import PathwayPass, connect
-from sklearn_kd.layers._hooks import Layer, captured, check_training_mode, resolve_layers
-from sklearn_kd.teachers._features import MapTeacher
+from sklearn_kd.layers._find import find_layers, layer_shapes
+from sklearn_kd.layers._hooks import feature_hooks
+from sklearn_kd.layers._names import LayerName
+from sklearn_kd.layers._training_mode import check_training_mode
+from sklearn_kd.teachers._features import FeatureTeacher
 
 QUICK = {"search_epochs": 1, "max_epochs": 1, "transforms": ["conv1"], "device": "cpu", "random_state": 0}
-
-
-def pixels(channels=3, side=32):
-    return torch.rand(2, channels, side, side, generator=torch.Generator().manual_seed(0))
 
 
 def images(channels, side, n=60):
@@ -42,27 +49,27 @@ def of_teacher(fitted):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("a.relu", Layer("a.relu")),
-        ("relu#2", Layer("relu", 2)),
-        ("relu#2:input", Layer("relu", 2, True)),
-        ("relu:input:nhwc", Layer("relu", None, True, "nhwc")),
-        ("relu#11:nchw", Layer("relu", 11, False, "nchw")),
-        ("odd#1", Layer("odd#1")),  # the module's own name
-        ("odd#1:input", Layer("odd#1", None, True)),
-        ("odd#01", Layer("odd", 1)),
-        ("odd#1#2", Layer("odd#1", 2)),
-        ("relu#0", Layer("relu#0")),  # of which there is no module
+        ("a.relu", LayerName("a.relu")),
+        ("relu#2", LayerName("relu", 2)),
+        ("relu#2:input", LayerName("relu", 2, True)),
+        ("relu:input:nhwc", LayerName("relu", None, True, "nhwc")),
+        ("relu#11:nchw", LayerName("relu", 11, False, "nchw")),
+        ("odd#1", LayerName("odd#1")),  # the module's own name
+        ("odd#1:input", LayerName("odd#1", None, True)),
+        ("odd#01", LayerName("odd", 1)),
+        ("odd#1#2", LayerName("odd#1", 2)),
+        ("relu#0", LayerName("relu#0")),  # of which there is no module
     ],
 )
 def test_names(name, expected):
-    assert Layer.parse(name, {"a.relu", "relu", "odd", "odd#1"}) == expected
+    assert LayerName.parse(name, {"a.relu", "relu", "odd", "odd#1"}) == expected
 
 
 @torch.no_grad()
 def test_a_call_is_captured_by_its_number():
     network, x = Shared().eval(), pixels()
     names = ["relu#1", "relu#2", "relu#2:input", "relu", "pool#3"]
-    with captured(network, names) as maps:
+    with feature_hooks(network, names) as maps:
         network(x)
     first = network.relu(network.a(x))
     second = network.b(network.pool(first))
@@ -76,23 +83,25 @@ def test_a_plain_name_of_several_calls_is_the_last_and_says_so():
     with pytest.warns(
         UserWarning, match=r"runs 3 time\(s\).*'relu' is its last.*'relu#1' \(4, 32, 32\), 'relu#2'"
     ):
-        found = resolve_layers(Shared(), ["relu"], pixels(), name="teacher_layers")
+        found = layer_shapes(find_layers(Shared(), ["relu"], pixels(), name="teacher_layers"))
     assert found == {"relu": (8, 8, 8)}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert resolve_layers(Shared(), ["relu#3"], pixels(), name="layers") == {"relu#3": (8, 8, 8)}
-        assert resolve_layers(Shared(), ["a"], pixels(), name="layers") == {"a": (4, 32, 32)}
+        assert layer_shapes(find_layers(Shared(), ["relu#3"], pixels(), name="layers")) == {
+            "relu#3": (8, 8, 8)
+        }
+        assert layer_shapes(find_layers(Shared(), ["a"], pixels(), name="layers")) == {"a": (4, 32, 32)}
 
 
 def test_one_module_under_several_names():
     act = nn.ReLU()
     network = nn.Sequential(nn.Conv2d(3, 4, 3, 1, 1), act, nn.Conv2d(4, 8, 3, 2, 1), act).eval()
-    assert resolve_layers(network, "auto", pixels(), name="layers") == {
+    assert layer_shapes(find_layers(network, "auto", pixels(), name="layers")) == {
         "1#1": (4, 32, 32),
         "1#2": (8, 16, 16),
     }
     with pytest.raises(ValueError, match=r"layers: layer '3' of Sequential is the same module as '1'.*'1#2'"):
-        resolve_layers(network, ["3"], pixels(), name="layers")
+        find_layers(network, ["3"], pixels(), name="layers")
 
 
 def test_a_fit_warns_once_of_a_plain_name():
@@ -112,10 +121,10 @@ def test_auto_names_no_other_module():
         def forward(self, x):
             return getattr(self, "relu#2")(super().forward(x))
 
-    found = resolve_layers(Odd(), "auto", pixels(), name="layers")
+    found = layer_shapes(find_layers(Odd(), "auto", pixels(), name="layers"))
     assert list(found) == ["relu#1", "relu#02", "relu#3", "pool#3"]
     network = Odd().eval()
-    with captured(network, ["relu#02"]) as maps:
+    with feature_hooks(network, ["relu#02"]) as maps:
         network(pixels())
     assert maps["relu#02"].shape == (2, 8, 16, 16)
 
@@ -170,10 +179,10 @@ WHERE = {
 @pytest.mark.parametrize("kind", WHERE)
 def test_maps_inside_of_outputs(kind):
     network, x = Holder(kind).eval(), pixels(1, 8)
-    found = resolve_layers(network, ["inner", "inner:input"], x, name="layers")
+    found = layer_shapes(find_layers(network, ["inner", "inner:input"], x, name="layers"))
     assert found == {"inner": (4, 8, 8), "inner:input": (1, 8, 8)}
     assert layer_table(network, x, ["inner"])[0].part == WHERE[kind]
-    with captured(network, list(found)) as maps:
+    with feature_hooks(network, list(found)) as maps:
         network(x)
     torch.testing.assert_close(maps["inner"], network.inner.conv(x))
     assert torch.equal(maps["inner:input"], x)
@@ -183,28 +192,12 @@ def test_maps_inside_of_outputs(kind):
 # The order of channels
 
 
-class ChannelsLast(nn.Module):
-    """(n, h, w, c) at ``sa`` and ``sb``, of modules that say nothing of it; ``strict`` takes one size."""
-
-    def __init__(self, strict=False, channels=8):
-        super().__init__()
-        self.a, self.b = nn.Conv2d(1, channels, 3, 1, 1), nn.Conv2d(channels, 16, 3, 2, 1)
-        self.sa, self.sb, self.fc = nn.Identity(), nn.Identity(), nn.Linear(16, 10)
-        self.strict = strict
-
-    def forward(self, x):
-        if self.strict and x.shape[2] != 8:
-            raise ValueError("one size")
-        h = self.sa(self.a(x).movedim(1, 3))
-        return self.fc(self.sb(self.b(h.movedim(3, 1)).movedim(1, 3)).mean((1, 2)))
-
-
 @pytest.mark.parametrize("channels", [5, 8])  # 8: (8, 8, 8) could be of any order
 def test_channels_last_is_found_and_turned(channels):
     network, x = ChannelsLast(channels=channels).eval(), pixels(1, 8)
-    found = resolve_layers(network, ["sa", "sb", "sb:input"], x, name="layers")
+    found = layer_shapes(find_layers(network, ["sa", "sb", "sb:input"], x, name="layers"))
     assert found == {"sa:nhwc": (channels, 8, 8), "sb:nhwc": (16, 4, 4), "sb:input:nhwc": (16, 4, 4)}
-    with captured(network, ["sa:nhwc", "a"]) as maps:
+    with feature_hooks(network, ["sa:nhwc", "a"]) as maps:
         network(x)
     assert torch.equal(maps["sa:nhwc"], maps["a"])
 
@@ -212,14 +205,14 @@ def test_channels_last_is_found_and_turned(channels):
 def test_what_cannot_be_told_is_refused_and_can_be_said():
     network, x = ChannelsLast(strict=True, channels=5), pixels(1, 8)
     with pytest.raises(ValueError, match=r"layer 'sa' .*\(2, 8, 8, 5\).*layers=\['sa:nchw', ...\].*':nhwc'"):
-        resolve_layers(network, ["sa"], x, name="layers")
-    assert resolve_layers(network, ["sa:nhwc"], x, name="layers") == {"sa:nhwc": (5, 8, 8)}
-    assert resolve_layers(network, ["sa:nchw"], x, name="layers") == {"sa:nchw": (8, 8, 5)}
+        find_layers(network, ["sa"], x, name="layers")
+    assert layer_shapes(find_layers(network, ["sa:nhwc"], x, name="layers")) == {"sa:nhwc": (5, 8, 8)}
+    assert layer_shapes(find_layers(network, ["sa:nchw"], x, name="layers")) == {"sa:nchw": (8, 8, 5)}
 
 
 def test_auto_does_not_leave_out_what_it_cannot_tell():
     with pytest.raises(ValueError, match=r"layers='auto': layer 'features' of Swin gives .*cannot be told"):
-        resolve_layers(Swin(fixed=True), "auto", pixels(), name="layers")
+        find_layers(Swin(fixed=True), "auto", pixels(), name="layers")
 
 
 def test_a_network_of_one_size_keeps_its_channels_where_nothing_speaks_against_it():
@@ -230,13 +223,13 @@ def test_a_network_of_one_size_keeps_its_channels_where_nothing_speaks_against_i
             assert x.shape[2] == 8
             return super().forward(x)
 
-    found = resolve_layers(OneSize((1, 8, 8), 10), "auto", pixels(1, 8), name="layers")
+    found = layer_shapes(find_layers(OneSize((1, 8, 8), 10), "auto", pixels(1, 8), name="layers"))
     assert found == {"features.1": (8, 8, 8), "features.4": (16, 4, 4), "features.7": (16, 2, 2)}
 
 
 def test_images_that_are_not_square():
     network = nn.Sequential(nn.Conv2d(1, 6, 3, 1, 1), nn.ReLU(), nn.Conv2d(6, 6, 3, 2, 1), nn.ReLU())
-    found = resolve_layers(network, "auto", torch.rand(2, 1, 6, 12), name="layers")
+    found = layer_shapes(find_layers(network, "auto", torch.rand(2, 1, 6, 12), name="layers"))
     assert found == {"1": (6, 6, 12), "3": (6, 3, 6)}
 
 
@@ -280,12 +273,6 @@ def test_tuples_and_channels_last_teach():
 # Wrapped, compiled and scripted networks
 
 
-def compiled_in_place(network):
-    network.stage1.compile(backend="eager")
-    network.compile(backend="eager")
-    return network
-
-
 @pytest.mark.parametrize(
     ("wrap", "prefix"),
     [
@@ -300,47 +287,14 @@ def compiled_in_place(network):
 @pytest.mark.parametrize("moved", [False, True])
 def test_wrapped_teachers(wrap, prefix, moved, conv_teacher):
     x, plain = pixels(1, 8), copy.deepcopy(conv_teacher).eval()
-    teacher = MapTeacher(wrap(conv_teacher), torch.device("cpu"))
+    teacher = FeatureTeacher(wrap(conv_teacher), torch.device("cpu"))
     if moved:  # as where its weights are on another device
         teacher._state = plain.state_dict()
-    assert teacher.layers("auto", x) == {f"{prefix}stage1": (6, 8, 8), f"{prefix}stage2": (12, 4, 4)}
+    assert teacher.layer_shapes("auto", x) == {f"{prefix}stage1": (6, 8, 8), f"{prefix}stage2": (12, 4, 4)}
     for _ in range(2):  # hooks that are new in each pass
         maps, _ = teacher(x, [f"{prefix}stage1"])
         torch.testing.assert_close(maps[f"{prefix}stage1"], plain.stage1(x))
     assert (conv_teacher._compiled_call_impl is not None) == (wrap is compiled_in_place)
-
-
-def scripted(part):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return torch.jit.script(part)
-
-
-def with_a_scripted_part():
-    network = ConvNet()
-    network.stage1 = scripted(network.stage1)
-    return network
-
-
-# What is named, as (network, samples, layers): the rows of docs/guide/failures.rst.
-LAYERS = {
-    "a layer that is not there": lambda: (ConvNet(), pixels(1, 8), ["stage3"]),
-    "a layer that does not run": lambda: (WithSpare(), pixels(1, 8), ["spare"]),
-    "a layer without a map": lambda: (ConvNet(), pixels(1, 8), ["linear"]),
-    "a call that is not made": lambda: (Shared(), pixels(), ["relu#4"]),
-    "a second name of one module": lambda: (nn.Sequential(*[nn.ReLU()] * 2), pixels(), ["1"]),
-    "a compiled network": lambda: (compiled_in_place(ConvNet()), pixels(1, 8), "auto"),
-    "channels of unknown order": lambda: (ChannelsLast(strict=True), pixels(1, 8), ["sb"]),
-    "too few stages": lambda: (nn.Sequential(nn.Conv2d(1, 2, 3, 1, 1)), pixels(1, 8), "auto"),
-    "a TorchScript network": lambda: (scripted(ConvNet()), pixels(1, 8), "auto"),
-    "a TorchScript layer": lambda: (with_a_scripted_part(), pixels(1, 8), ["stage1.0"]),
-}
-
-
-class WithSpare(ConvNet):
-    def __init__(self):
-        super().__init__()
-        self.spare = nn.Conv2d(1, 1, 1)
 
 
 def test_compiled_students_are_told_so():
@@ -348,7 +302,7 @@ def test_compiled_students_are_told_so():
         with pytest.raises(
             ValueError, match=r"student_layers: .* compiled by torch\.compile.*Give the module as it"
         ):
-            resolve_layers(student, "auto", pixels(1, 8), name="student_layers")
+            find_layers(student, "auto", pixels(1, 8), name="student_layers")
 
 
 # --------------------------------------------------------------------------------------
@@ -399,7 +353,7 @@ def test_calls_that_training_leaves_out(draw):
     student.draw = draw
     torch.manual_seed(0), np.random.seed(0), random.seed(0)
     states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
-    found = resolve_layers(student, "auto", pixels(), name="student_layers")
+    found = layer_shapes(find_layers(student, "auto", pixels(), name="student_layers"))
     with pytest.raises(
         ValueError, match=r"'relu#1' runs 3 time\(s\) in evaluation mode and 2 in training mode"
     ):

@@ -8,11 +8,11 @@ import threading
 import numpy as np
 import pytest
 import torch
-from conftest import ConvNet
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.naive_bayes import GaussianNB
 from torch import nn
 
+from helpers.networks import ConvNet
 from sklearn_kd import DistillationProcess, DistilledClassifier, Pathway, compare_methods, hypergradient
 from sklearn_kd.runtime._torch_modes import default_dtype_of_caller, ordinary_torch
 

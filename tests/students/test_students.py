@@ -7,15 +7,16 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from conftest import ConvNet
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from torch import nn
 
+from helpers.networks import ConvNet
 from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent, compare_methods
-from sklearn_kd.inputs._data import split_rows
-from sklearn_kd.students._students import build_student
+from sklearn_kd.estimators._preflight import initial_student
+from sklearn_kd.students._factory import build_student
+from sklearn_kd.tasks._stratified_split import split_rows
 
 ModelOutput = namedtuple("ModelOutput", "loss logits")
 
@@ -140,17 +141,9 @@ def test_rehearsal_leaves_no_trace(make, digits):
     """Statistics of batch normalisation begin as they were given, and random states stay."""
     student = nn.Sequential(nn.Linear(64, 10), nn.BatchNorm1d(10), nn.Dropout(0.5))
     state = torch.get_rng_state()
-    clf = make(None, student, meta="none")
-    clf.classes_ = np.arange(10)
-    built = clf._initial_student(torch.as_tensor(digits[0]), clf_seeds())
+    built = initial_student(student, {}, torch.as_tensor(digits[0]), 10, seed=0)
     assert torch.equal(torch.get_rng_state(), state)
     assert built.training and int(built[1].num_batches_tracked) == 0
-
-
-def clf_seeds():
-    from sklearn_kd.estimators._base import Seeds
-
-    return Seeds.draw(0)
 
 
 # --------------------------------------------------------------------------------------
@@ -268,14 +261,14 @@ def test_factory_that_keeps_its_module(make, digits):
 
 
 def test_checkpoints_know_factories_apart(make):
-    from sklearn_kd.checkpointing._fingerprint import digest_of, parameters_of
+    from sklearn_kd.checkpointing._fingerprint import fingerprint, relevant_parameters
 
     digests = [
-        digest_of(parameters=parameters_of(make(None, student)))
+        fingerprint(parameters=relevant_parameters(make(None, student)))
         for student in (narrow, partial(narrow, width=3), partial(narrow, width=4), hidden_names, MLPStudent)
     ]
     assert len(set(digests)) == 5
-    assert digests[1] == digest_of(parameters=parameters_of(make(None, partial(narrow, width=3))))
+    assert digests[1] == fingerprint(parameters=relevant_parameters(make(None, partial(narrow, width=3))))
 
 
 def test_diagram_shows_a_function_by_its_name(make):

@@ -5,7 +5,6 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from conftest import Watch
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -13,6 +12,7 @@ from sklearn.model_selection import GridSearchCV
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from helpers.callbacks import Watch
 from sklearn_kd import DistilledClassifier, MLPStudent, compare_methods
 from sklearn_kd.training import _net
 

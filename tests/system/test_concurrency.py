@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from conftest import ConvNet
 from joblib import Parallel, delayed, parallel_config
 from sklearn.ensemble import StackingClassifier
 from sklearn.linear_model import LogisticRegression
@@ -20,8 +19,9 @@ from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback
 from torch import nn
 
+from helpers.networks import ConvNet
 from sklearn_kd import DistilledClassifier, MLPStudent, compare_methods
-from sklearn_kd.runtime._global_lock import turn
+from sklearn_kd.runtime._global_lock import torch_state_lock
 from sklearn_kd.runtime._random_state import preserved_random_state
 
 # A deadlock is to fail, not to hang.
@@ -186,7 +186,8 @@ def test_distpro_fits_that_share_a_teacher(make_distpro, images):
     teacher, student = ConvNet(width=6, dropout=0.5), ConvNet(dropout=0.2)
 
     def fit(seed):
-        clf = make_distpro(teacher, random_state=seed, student=student, logit_weight=1.0)
+        settings = {"transforms": ["conv1"], "logit_weight": 1.0}
+        clf = make_distpro(teacher, random_state=seed, student=student, **settings)
         return fitted(clf, *images)
 
     expected = [fit(seed) for seed in range(3)]
@@ -240,7 +241,7 @@ def test_prediction_waits_for_nobody(make, digits):
     has_turn, over = threading.Event(), threading.Event()
 
     def train():
-        with turn():
+        with torch_state_lock():
             has_turn.set()
             over.wait(PATIENCE)
 
@@ -296,7 +297,7 @@ def elsewhere():
     began, over = threading.Event(), threading.Event()
 
     def work():
-        with turn():
+        with torch_state_lock():
             began.set()
             over.wait(PATIENCE)
 

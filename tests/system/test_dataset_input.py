@@ -5,7 +5,6 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from conftest import Watch
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from skorch import NeuralNetClassifier
@@ -13,6 +12,7 @@ from skorch.callbacks import EpochScoring
 from torch import nn
 from torch.utils.data import Dataset, IterableDataset, TensorDataset, default_collate
 
+from helpers.callbacks import Watch
 from sklearn_kd import MLPStudent, compare_methods
 
 

@@ -12,7 +12,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score, cross_validat
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_kd import DistilledClassifier
+from sklearn_kd.inputs import _validation
 
 
 @pytest.fixture
@@ -135,13 +135,13 @@ def test_d_val_is_whole_in_every_fold(scaled, digits, logits, monkeypatch):
     """300 rows train on 150 each; D_val, which has another length, is never cut."""
     pipeline, _ = scaled
     seen = []
-    check = DistilledClassifier._checked_validation_rows
+    check = _validation._checked_validation_rows
 
-    def recording(self, X_val, y_val):
+    def recording(estimator, X_val, y_val, *rest):
         seen.append((len(X_val), len(y_val)))
-        return check(self, X_val, y_val)
+        return check(estimator, X_val, y_val, *rest)
 
-    monkeypatch.setattr(DistilledClassifier, "_checked_validation_rows", recording)
+    monkeypatch.setattr(_validation, "_checked_validation_rows", recording)
     given = {"teacher_logits": logits[:300], "X_val": digits[0][300:], "y_val": digits[1][300:]}
     search = GridSearchCV(pipeline, {"distilledclassifier__lr": [0.1]}, cv=2, error_score="raise")
     search.fit(digits[0][:300], digits[1][:300], **given)

@@ -7,7 +7,6 @@ import threading
 import numpy as np
 import pytest
 import torch
-from conftest import ConvNet
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -15,8 +14,9 @@ from skorch import NeuralNetClassifier
 from torch import nn
 from torch.utils.data import Dataset
 
+from helpers.networks import ConvNet
 from sklearn_kd import MLPStudent, compare_methods
-from sklearn_kd.runtime._random_state import preserved_random_state, seeded_without_turn
+from sklearn_kd.runtime._random_state import preserved_random_state, seeded_without_lock
 
 
 @contextlib.contextmanager
@@ -323,7 +323,7 @@ def test_a_scikit_learn_teacher_waits_for_no_training():
     thread = threading.Thread(target=train)
     thread.start()
     assert entered.wait(60)
-    with seeded_without_turn(1):  # here the teacher would be fitted
+    with seeded_without_lock(1):  # here the teacher would be fitted
         leave.set()
         thread.join(60)
     with preserved_random_state(torch.device("cpu"), 5):
@@ -334,7 +334,7 @@ def test_seeds_that_overlap_in_threads_are_put_back_by_the_last():
     cpu = torch.device("cpu")
     with preserved_random_state(cpu, 5):
         before = torch.get_rng_state()
-        first, second = seeded_without_turn(1), seeded_without_turn(2)
+        first, second = seeded_without_lock(1), seeded_without_lock(2)
         first.__enter__()
         second.__enter__()
         drawn = torch.rand(3)

@@ -30,11 +30,11 @@ def quick(meta, **params):
         LogisticRegression(),
         MLPStudent,
         meta=meta,
-        **({"max_epochs": 20, "batch_size": 16, "device": "cpu"} | params),
+        **({"max_epochs": 8, "lr": 0.3, "batch_size": 16, "device": "cpu"} | params),
     )
 
 
-# Some checks have labels that nothing tells of, or features around 100, and train for 20 epochs.
+# Some checks have labels that nothing tells of, or features around 100, and train for 8 epochs.
 @pytest.mark.filterwarnings("ignore:The student (learned nothing|was still learning)")
 @parametrize_with_checks(
     [quick(meta) for meta in METHODS], expected_failed_checks=lambda _: EXPECTED_FAILURES

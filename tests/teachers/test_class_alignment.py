@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ConvNet
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -17,10 +16,11 @@ from skorch import NeuralNet, NeuralNetClassifier
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from helpers.networks import ConvNet
 from sklearn_kd import DistilledClassifier, DistProClassifier, compare_methods
 from sklearn_kd.losses._targets import Targets
 from sklearn_kd.teachers._class_alignment import warn_if_out_of_order
-from sklearn_kd.teachers._features import MapTeacher
+from sklearn_kd.teachers._features import FeatureTeacher
 
 UNKNOWN = "which column is which class is not known.* by teacher_classes"
 NAMES = np.array([f"digit {i}" for i in range(9, -1, -1)])  # of digit i; sorted, they stand the other way
@@ -31,7 +31,7 @@ def taught(make):
     """A student that learns from the teacher alone."""
 
     def taught(teacher, **params):
-        settings = {"meta": "fixed", "lambda1": 0.0, "max_epochs": 15, "optimizer__momentum": 0.9}
+        settings = {"meta": "fixed", "lambda1": 0.0, "max_epochs": 6, "optimizer__momentum": 0.9}
         return make(teacher, **(settings | params))
 
     return taught
@@ -82,7 +82,7 @@ def test_every_way_to_ask(how, meta, taught, trained, digits):
         teacher = skorch_net(NeuralNet, trained, X, digits[1])
     if how == "parallel":
         teacher = nn.DataParallel(trained)
-    params |= {"meta": meta, "max_epochs": 20}
+    params |= {"meta": meta, "max_epochs": 10}
     if how != "classes_":
         with pytest.raises(ValueError, match=UNKNOWN):
             taught(teacher, **params).fit(*data)
@@ -121,7 +121,7 @@ def test_logits_of_a_map_teacher(learned, make_distpro, images):
         make_distpro(teacher, logit_weight=learned).fit(X[kept], y[kept] + 1)
     clf = make_distpro(teacher, logit_weight=learned, teacher_classes=np.arange(1, 11))
     assert clf.fit(X[kept], y[kept] + 1).classes_.tolist() == list(range(1, 10))
-    asked, x = MapTeacher(teacher, torch.device("cpu")), torch.tensor(X[:4])
+    asked, x = FeatureTeacher(teacher, torch.device("cpu")), torch.tensor(X[:4])
     asked.align_logits(x, np.array([2, 5]), list(range(1, 11)))
     with torch.no_grad():
         torch.testing.assert_close(asked(x, ["stage1"])[1], teacher.eval()(x)[:, [1, 4]])

@@ -29,7 +29,7 @@ from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.metaestimators import available_if
 
-from sklearn_kd.teachers._adapters import make_teacher
+from sklearn_kd.teachers._registry import make_teacher
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ def frames(digits):
 
 @pytest.fixture
 def taught(make):
-    settings = {"meta": "fixed", "lambda1": 0.0, "max_epochs": 15, "optimizer__momentum": 0.9}
+    settings = {"meta": "fixed", "lambda1": 0.0, "max_epochs": 6, "optimizer__momentum": 0.9}
     return make(**settings)
 
 

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import ConvNet
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
@@ -16,19 +15,20 @@ from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from helpers.networks import ConvNet
 from sklearn_kd import DistilledClassifier, MLPStudent, compare_methods
-from sklearn_kd.teachers._adapters import make_teacher
 from sklearn_kd.teachers._logit_checks import (
     AnswersWatch,
     checked_probabilities,
     log_probabilities,
     logits_in,
 )
+from sklearn_kd.teachers._registry import make_teacher
 
 
 @pytest.fixture
 def taught(make):
-    settings = {"meta": "fixed", "lambda1": 0.0, "max_epochs": 10, "optimizer__momentum": 0.9}
+    settings = {"meta": "fixed", "lambda1": 0.0, "max_epochs": 6, "optimizer__momentum": 0.9}
     return lambda teacher, **params: make(teacher, **(settings | params))
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from conftest import ConvNet
 from torch import nn
 
+from helpers.networks import ConvNet
 from sklearn_kd import hypergradient
 from sklearn_kd.bilevel._hypergradient import METHODS
 from sklearn_kd.meta import Hyperopt, Random

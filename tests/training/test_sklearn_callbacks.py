@@ -15,6 +15,8 @@ from skorch.callbacks import Checkpoint, EarlyStopping, EpochScoring
 from skorch.utils import noop
 from torch import nn
 
+from helpers.callbacks import Recorder
+
 try:
     from sklearn.callback import ProgressBar, ScoringMonitor
 except ImportError:
@@ -23,29 +25,6 @@ except ImportError:
 needs_callbacks = pytest.mark.skipif(
     ScoringMonitor is None, reason="scikit-learn before 1.9 has no callbacks"
 )
-
-
-class Recorder:
-    """Writes down what it hears; asks for the end after ``stop_after`` epochs."""
-
-    def __init__(self, stop_after=None):
-        self.heard, self.students, self.stop_after = [], [], stop_after
-
-    def setup(self, estimator, context):
-        self.heard.append("setup")
-
-    def teardown(self, estimator, context):
-        self.heard.append("teardown")
-
-    def on_fit_task_begin(self, estimator, context):
-        self.heard.append(("begin", context.task_name, context.task_id))
-
-    def on_fit_task_end(self, estimator, context, *, X=None, y=None, fitted_estimator=None):
-        self.heard.append(("end", context.task_name, context.task_id))
-        self.rows = X, y
-        if context.task_name == "epoch":
-            self.students.append(fitted_estimator)
-        return len(self.students) == self.stop_after
 
 
 class Auto(Recorder):

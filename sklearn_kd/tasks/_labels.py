@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.utils import assert_all_finite, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
-from sklearn_kd.errors._context import naming
+from sklearn_kd.errors._context import error_context
 
 # Number of labels that a message shows.
 _N_SHOWN = 5
@@ -39,7 +39,7 @@ def checked_labels(y: Any, n_rows: int, name: str = "y", of: str = "X") -> np.nd
         ) from error
     if labels.ndim != 1 and labels.shape[1:] != (1,):
         raise ValueError(_several_for_each(labels, name, of))
-    with naming(name):
+    with error_context(name):
         labels = column_or_1d(y, warn=True)
     if len(labels) != n_rows:
         raise ValueError(

@@ -1,0 +1,190 @@
+"""The fits of one fold and seed: one for each method, some of them trained in one batched run."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+
+from sklearn_kd._sklearn_compat import has_callbacks, safe_indexing, without_callbacks
+from sklearn_kd.comparison._methods import Method
+from sklearn_kd.estimators import _distpro_plan
+from sklearn_kd.estimators._classifier import DistilledClassifier
+from sklearn_kd.estimators._classifier_plan import checked_parameters, plan_distillation
+from sklearn_kd.estimators._distpro import DistProClassifier
+from sklearn_kd.estimators._plan import (
+    FitPlan,
+    TrainingResult,
+    publish,
+    ready_net,
+    stage_message,
+)
+from sklearn_kd.estimators._preflight import validate
+from sklearn_kd.students._architectures import MLPStudent
+from sklearn_kd.training._stacked import divided, moves, share_inputs, train_alone, train_together
+
+
+@dataclass(eq=False)
+class MethodFit:
+    """A method in one fold under one seed: what it is fitted on, and what that cost.
+
+    Attributes
+    ----------
+    name : str
+    clf : DistilledClassifier or DistProClassifier
+    given : dict
+        The arguments of ``fit``.
+    """
+
+    name: str
+    clf: Any
+    given: dict[str, Any]
+    plan: FitPlan | None = None
+    net: Any = None
+    seconds: float = 0.0
+    together: int = 1
+
+    @property
+    def outcome(self) -> tuple[float, int, float, float, bool, bool]:
+        """The last columns of ``results_``."""
+        net = self.clf.net_
+        return self.seconds, self.together, *_learned(self.clf), net.diverged_, net.collapsed_
+
+    @property
+    def is_stackable(self) -> bool:
+        """True if this fit may be trained together with others, and so is prepared apart."""
+        clf = self.clf
+        if type(clf).fit is not DistilledClassifier.fit:
+            return False
+        watched = clf.callbacks or clf.verbose or has_callbacks(clf) or clf.checkpoint_dir is not None
+        return not watched and not moves(checked_parameters(clf))
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Add the time of the block to this method's seconds."""
+        began = time.perf_counter()
+        yield
+        self.seconds += time.perf_counter() - began
+
+    def fit(self) -> None:
+        """Fit the classifier, as users do."""
+        with self.timed():
+            self.clf.fit(**self.given)
+
+    def prepare(self) -> None:
+        """Do all of ``fit`` that comes before the training."""
+        with self.timed():
+            self.plan = plan_of(self.clf, **self.given)
+            self.net = ready_net(self.plan, self.plan.stages[0])
+
+    def train(self) -> None:
+        """Train the prepared net."""
+        assert self.plan is not None
+        stage = self.plan.stages[0]
+        self.net = train_alone(self.net, stage.data, stage.seeds.training)
+
+    def finish(self) -> None:
+        """Do all of ``fit`` that comes after the training."""
+        assert self.plan is not None
+        with self.timed():
+            message = stage_message(self.plan, self.plan.stages[0], self.net)
+            publish(self.clf, TrainingResult(self.plan, self.net, message))
+        self.plan = self.net = None  # they hold the rows
+
+
+def plan_of(clf: DistilledClassifier, X: Any, y: Any, **given: Any) -> FitPlan:
+    """Plan the fit of a classifier on data that ``fit`` would be given."""
+    strategy = checked_parameters(clf)
+    return plan_distillation(clf, strategy, validate(clf, X, y, **given))
+
+
+def _learned(clf: Any) -> tuple[float, float]:
+    """Return lambda1 and T at the end of a fit, NaN where there are none."""
+    if isinstance(clf, DistilledClassifier):
+        return tuple(clf.metaparameters_.get(name, np.nan) for name in ("lambda1", "temperature"))
+    last = clf.history_[-1] if len(clf.history_) else {}
+    return last.get("lambda1", np.nan), last.get("temperature", np.nan)
+
+
+def distilled_fits(
+    methods: Sequence[Method],
+    random_state: int,
+    X: Any,
+    y: np.ndarray,
+    rows: tuple[np.ndarray, np.ndarray],
+    logits: np.ndarray | None,
+) -> list[MethodFit]:
+    """Make the fits: on D_train with D_val where the method learns from it, else on all rows.
+
+    ``rows`` are the places of D_train and D_val in X; ``logits`` the teacher's, of all rows.
+    """
+    (X_train, y_train), (X_val, y_val) = ((safe_indexing(X, part), y[part]) for part in rows)
+    fits = []
+    for method in methods:
+        known = logits if method.needs_teacher else None
+        given = {"X": X, "y": y, "teacher_logits": known}
+        if method.learns_from_validation:
+            known = None if known is None else known[rows[0]]
+            given = {"X": X_train, "y": y_train, "teacher_logits": known, "X_val": X_val, "y_val": y_val}
+        fits.append(MethodFit(method.name, _seeded(method, random_state), given))
+    return fits
+
+
+def distpro_fits(methods: Sequence[Method], random_state: int, X: Any, y: np.ndarray) -> list[MethodFit]:
+    """Make the fits, all on all rows: each search holds out the same D_val, each retraining none."""
+    return [MethodFit(m.name, _seeded(m, random_state), {"X": X, "y": y}) for m in methods]
+
+
+def _seeded(method: Method, random_state: int) -> Any:
+    return clone(method.estimator).set_params(random_state=random_state)
+
+
+def check_distpro_fits(fits: Sequence[MethodFit]) -> None:
+    """Refuse what the fits would refuse, before the first of them is trained."""
+    for fit in fits:
+        clf: DistProClassifier = without_callbacks(clone(fit.clf).set_params(checkpoint_dir=None))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the fit itself gives them
+            settings = _distpro_plan.checked_parameters(clf)
+            _distpro_plan.plan_distpro(clf, settings, validate(clf, **fit.given))
+
+
+def fit_all(fits: Sequence[MethodFit]) -> None:
+    """Fit all methods of a fold and seed, those together that can be and gain by it."""
+    candidates = [fit for fit in fits if fit.is_stackable]
+    for fit in fits:
+        if fit not in candidates:
+            fit.fit()
+    for fit in candidates:
+        fit.prepare()
+        share_inputs([other.plan.data for other in candidates if other.plan is not None])
+    nets = [fit.net for fit in candidates]
+    data = [fit.plan.data for fit in candidates if fit.plan is not None]
+    for members in divided(nets, data):
+        group = [candidates[k] for k in members]
+        began = time.perf_counter()
+        if len(group) == 1:
+            group[0].train()
+        else:
+            train_together([nets[k] for k in members], [data[k] for k in members])
+        seconds = (time.perf_counter() - began) / len(group)
+        for fit in group:
+            fit.seconds, fit.together = fit.seconds + seconds, len(group)
+            fit.finish()
+
+
+def warm_up(device: Any) -> None:
+    """Train toys, so that what torch does once per process is not timed as the first method's."""
+    X, y = np.eye(4), np.array([0, 1, 0, 1])
+    rows = {"teacher_logits": X[:, :2], "X_val": X, "y_val": y}
+    toy = DistilledClassifier(None, MLPStudent, meta="linear", max_epochs=1, device=device, random_state=0)
+    toy.fit(X, y, **rows)
+    toy.set_params(meta="fixed")
+    plans = [plan_of(toy, X, y, **rows) for _ in range(2)]
+    train_together([ready_net(plan, plan.stages[0]) for plan in plans], [plan.data for plan in plans])

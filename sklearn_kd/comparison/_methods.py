@@ -1,0 +1,180 @@
+"""Methods that can be compared, for each kind of estimator: their names, parameters and checks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
+
+from sklearn.base import clone
+from sklearn.pipeline import Pipeline
+
+from sklearn_kd.comparison._result import check_baseline
+from sklearn_kd.distpro._process import WEIGHTS
+from sklearn_kd.errors._did_you_mean import did_you_mean
+from sklearn_kd.estimators import _classifier_plan, _distpro_plan
+from sklearn_kd.estimators._classifier import DistilledClassifier
+from sklearn_kd.estimators._distpro import DistProClassifier
+from sklearn_kd.meta import STRATEGIES
+from sklearn_kd.teachers._adapter import TeacherAdapter
+from sklearn_kd.teachers._registry import make_teacher
+
+
+class Method(NamedTuple):
+    """A method, ready to be cloned and fitted."""
+
+    name: str
+    estimator: Any
+    needs_teacher: bool
+    learns_from_validation: bool
+
+
+class DistilledMethods:
+    """Methods of a DistilledClassifier: values of ``meta``, or parameters by names of one's own."""
+
+    estimator_type: ClassVar[type] = DistilledClassifier
+    named: ClassVar[dict[str, dict[str, Any]]] = {name: {"meta": name} for name in STRATEGIES}
+    default: ClassVar[tuple[str, ...]] = ("none", "naive", "random", "gradient", "linear", "hyperopt")
+    baseline: ClassVar[str] = "naive"
+    # What all methods have in common, so that no method can have its own.
+    shared: ClassVar[tuple[str, ...]] = ("teacher", "teacher_classes", "random_state", "validation_fraction")
+    example: ClassVar[str] = '{"fixed (.5, 4)": {"meta": "fixed", "temperature": 4.0}}'
+
+    @staticmethod
+    def checked(name: str, estimator: DistilledClassifier) -> Method:
+        """Check a method's parameters.
+
+        Raises
+        ------
+        ValueError
+            If one cannot be used, or the teacher would have to be asked about augmented rows.
+        """
+        strategy = _classifier_plan.checked_parameters(estimator)
+        if estimator.augment is not None and strategy.needs_teacher:
+            raise ValueError(
+                f"method {name!r} has an augment, but here the teacher is asked once, for all methods, "
+                "and never about augmented rows. Set augment=None, or fit the methods yourself."
+            )
+        return Method(name, estimator, strategy.needs_teacher, strategy.learns_from_validation)
+
+
+class DistProMethods:
+    """Methods of a DistProClassifier: values of ``weights`` and ``meta``, or parameters by other names."""
+
+    estimator_type: ClassVar[type] = DistProClassifier
+    named: ClassVar[dict[str, dict[str, Any]]] = {name: {"weights": name} for name in WEIGHTS} | {
+        name: {"meta": name} for name in DistProClassifier._strategies
+    }
+    default: ClassVar[tuple[str, ...]] = ("equal", "process")
+    baseline: ClassVar[str] = "equal"
+    shared: ClassVar[tuple[str, ...]] = ("teacher", "teacher_classes", "random_state", "search_fraction")
+    example: ClassVar[str] = '{"weak": {"weights": "process", "distill_weight": 0.1}}'
+
+    @staticmethod
+    def checked(name: str, estimator: DistProClassifier) -> Method:
+        """Check a method's parameters.
+
+        Raises
+        ------
+        ValueError
+            If one cannot be used.
+        TypeError
+            If the teacher is no network.
+        """
+        settings = _distpro_plan.checked_parameters(estimator)
+        searches = settings.process is None and estimator.weights != "equal"
+        return Method(name, estimator, True, searches)
+
+
+Kind = type[DistilledMethods] | type[DistProMethods]
+_KINDS: tuple[Kind, ...] = (DistilledMethods, DistProMethods)
+
+
+def taken_apart(estimator: Any) -> tuple[Pipeline | None, Any, Kind]:
+    """Split the estimator into its transformers, a Pipeline or None, and the classifier; return its kind.
+
+    Raises
+    ------
+    TypeError
+        If it ends in no estimator of this library.
+    """
+    transformers, classifier = None, estimator
+    if isinstance(estimator, Pipeline):
+        classifier = estimator.steps[-1][1]
+        transformers = estimator[:-1] if len(estimator.steps) > 1 else None
+    kind = next((kind for kind in _KINDS if isinstance(classifier, kind.estimator_type)), None)
+    if kind is None:
+        hint = " Give an instance, not the class." if isinstance(estimator, type) else ""
+        raise TypeError(
+            "estimator must be a DistilledClassifier or a Pipeline that ends in one, or the same of a "
+            f"DistProClassifier; got {estimator!r}.{hint}"
+        )
+    return transformers, classifier, kind
+
+
+def checked_methods(classifier: Any, kind: Kind, methods: Any, baseline: str) -> list[Method]:
+    """Return the methods with their estimators, clones of ``classifier``.
+
+    Raises
+    ------
+    TypeError
+        If ``methods`` has another form.
+    ValueError
+        If a name or the baseline is not known, or a parameter cannot be used.
+    """
+    given = _as_dict(methods, kind)
+    check_baseline(baseline, given)
+    checked = []
+    for name, params in given.items():
+        for param in params:
+            if param.partition("__")[0] in kind.shared:
+                raise ValueError(
+                    f"methods[{name!r}] sets {param!r}, which all methods share. Set it on the estimator."
+                )
+        checked.append(kind.checked(name, clone(classifier).set_params(**params)))
+    return checked
+
+
+def _as_dict(methods: Any, kind: Kind) -> dict[str, dict[str, Any]]:
+    """Return the parameters of each method by its name."""
+    if isinstance(methods, dict):
+        for name, params in methods.items():
+            if not isinstance(name, str) or not isinstance(params, dict):
+                raise TypeError(
+                    f"methods={{{name!r}: {params!r}}}: a name is mapped to a dict of parameters, "
+                    f"such as {kind.example}."
+                )
+        return methods
+    if isinstance(methods, str) or not all(isinstance(name, str) for name in methods):
+        names = kind.default[-2:]
+        raise TypeError(
+            f"methods={methods!r} must be a sequence of names, such as {names!r}, or a "
+            "dict of names and their parameters."
+        )
+    for name in methods:
+        if name not in kind.named:
+            raise ValueError(
+                f"methods has {name!r}, which is not known.{did_you_mean(name, kind.named)} Known are "
+                f"{list(kind.named)}; a dict gives parameters to names of your own."
+            )
+    if len(set(methods)) < len(methods):
+        raise ValueError(f"methods={methods!r} names a method twice. Vary parameters by a dict.")
+    return {name: kind.named[name] for name in methods}
+
+
+def shared_teacher(teacher: Any, columns: list | None, methods: Sequence[Method]) -> TeacherAdapter | None:
+    """Return the wrapped teacher of all methods of a DistilledClassifier; None where none needs one.
+
+    Raises
+    ------
+    ValueError
+        If there is none though a method needs one.
+    """
+    needing = [method.name for method in methods if method.needs_teacher]
+    if not needing:
+        return None
+    if teacher is None:
+        raise ValueError(
+            f"teacher=None leaves nothing to distil by {needing}. Give the estimator a teacher, or "
+            "give teacher_logits."
+        )
+    return make_teacher(teacher, columns)

@@ -1,0 +1,131 @@
+"""The nets of a DistilledClassifier: its training, and trials of fixed metaparameters."""
+
+from __future__ import annotations
+
+import copy
+import math
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.base import clone
+from torch import nn
+
+from sklearn_kd.checkpointing._trial_cache import TrialCache
+from sklearn_kd.estimators._callback_checks import listed_callbacks
+from sklearn_kd.estimators._named_objects import named_object
+from sklearn_kd.estimators._preflight import named_execution
+from sklearn_kd.losses._distillation_loss import DistillationLoss
+from sklearn_kd.losses._named import LOSSES
+from sklearn_kd.losses._objective import LogitObjective
+from sklearn_kd.meta import Fixed, Metaparameter, StartContext, Strategy
+from sklearn_kd.meta._path import MetaparameterPath
+from sklearn_kd.meta._space import MetaparameterSpace
+from sklearn_kd.runtime._optimizers import optimizer_class
+from sklearn_kd.training._net import TrainingNet
+from sklearn_kd.training._trials import Trials
+
+if TYPE_CHECKING:
+    from sklearn_kd.estimators._classifier import DistilledClassifier
+    from sklearn_kd.estimators._plan import FitPlan
+
+
+def loss_of(estimator: DistilledClassifier) -> DistillationLoss:
+    """Return the loss that ``loss`` names, or a copy of the one it is."""
+    otherwise = "a sklearn_kd.losses.DistillationLoss of your own"
+    return named_object("loss", estimator.loss, LOSSES, estimator._routed("loss"), otherwise)
+
+
+def space_of(estimator: DistilledClassifier, n_outputs: int) -> MetaparameterSpace:
+    """Return the metaparameters of the loss."""
+    return MetaparameterSpace(loss_of(estimator).metaparameters(n_outputs))
+
+
+def start_of(
+    estimator: DistilledClassifier, space: MetaparameterSpace, strategy: Strategy, rng: np.random.Generator
+) -> dict[str, Any]:
+    """Return the metaparameters as given, as drawn, or where the last fit ended if it is continued.
+
+    Raises
+    ------
+    ValueError
+        If a value lies outside its bounds.
+    """
+    if estimator._continues() and strategy.takes_hypergradient(0):
+        return estimator.metaparameters_
+    start = {name: _one_start(estimator, name, entry, rng) for name, entry in space.items()}
+    space.check_within_bounds(start)
+    return space.shaped(start)
+
+
+def _one_start(
+    estimator: DistilledClassifier, name: str, entry: Metaparameter, rng: np.random.Generator
+) -> Any:
+    """Return the start of a metaparameter: its own, the estimator's, or a draw within its bounds."""
+    start = getattr(estimator, name) if entry.start is None else entry.start
+    if not isinstance(start, str):
+        return start
+    size = entry.shape or None
+    if entry.coordinate == "log":
+        low, high = map(math.log, entry.bounds)
+        return np.exp(rng.uniform(low, high, size=size))
+    return rng.uniform(*entry.bounds, size=size)
+
+
+def net_to_train(estimator: DistilledClassifier, plan: FitPlan) -> TrainingNet:
+    """Return the net about to be trained, its metaparameters where the strategy starts them."""
+    rng = np.random.default_rng(plan.seeds.strategy)
+    space = space_of(estimator, plan.task.n_outputs)
+    start = start_of(estimator, space, plan.strategy, rng)
+    make_trial, cache = partial(_trial_net, estimator, plan), TrialCache(plan.checkpoints)
+    trials = Trials(make_trial, space, start, plan.data, plan.seeds.training, cache)
+    context = StartContext(start, space, rng, trials.losses, estimator.verbose)
+    start = space.shaped({**start, **plan.strategy.start(context)})
+    report_epochs = plan.report.epochs(lambda net: estimator._fitted_attributes(net, plan))
+    callbacks = [*listed_callbacks(estimator.callbacks), *report_epochs]
+    return make_net(estimator, plan.student, plan.strategy, start, callbacks)
+
+
+def _trial_net(estimator: DistilledClassifier, plan: FitPlan, values: dict[str, Any]) -> TrainingNet:
+    """Return the net of a trial, of which only L_val at the end is kept."""
+    changes: dict[str, Any] = {"verbose": 0}
+    if not estimator.callbacks and not estimator._routed("callbacks"):
+        changes["callbacks__valid_acc"] = None  # which nobody reads
+    callbacks = clone(listed_callbacks(estimator.callbacks), safe=False)
+    fixed = Fixed()
+    fixed.val_temperature = plan.strategy.val_temperature
+    return make_net(estimator, plan.student, fixed, values, callbacks, **changes)
+
+
+def make_net(
+    estimator: DistilledClassifier,
+    student: nn.Module,
+    strategy: Strategy,
+    start: dict[str, Any],
+    callbacks: Any,
+    **changes: Any,
+) -> TrainingNet:
+    """Make an initialised net around a copy of ``student``."""
+    device, space = estimator._device(), space_of(estimator, len(estimator.classes_))
+    if strategy.coordinates == "raw":
+        space = space.in_raw_coordinates()
+    routed = estimator._passed_on("optimizer", "iterator_train", "iterator_valid", "callbacks")
+    params: dict[str, Any] = {
+        "optimizer": optimizer_class(estimator.optimizer),
+        "lr": estimator.lr,
+        "max_epochs": estimator.max_epochs,
+        "batch_size": estimator.batch_size,
+        "verbose": estimator.verbose,
+    }
+    return TrainingNet(
+        copy.deepcopy(student),
+        objective=LogitObjective(loss_of(estimator)),
+        metaparameters=MetaparameterPath(space, start, {"loss": strategy.steps()}, device=device),
+        strategy=strategy,
+        val_temperature=strategy.val_temperature,
+        execution=named_execution(estimator),
+        callbacks=callbacks,
+        labels=estimator.classes_,
+        device=str(device),
+        **(params | routed | changes),
+    ).initialize()

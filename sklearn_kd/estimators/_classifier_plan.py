@@ -1,0 +1,175 @@
+"""The plan of a DistilledClassifier's fit: one stage."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from sklearn_kd.errors._context import error_context
+from sklearn_kd.estimators._augmentation import checked_augmentation
+from sklearn_kd.estimators._callback_checks import listed_callbacks
+from sklearn_kd.estimators._classifier_net import loss_of, make_net, net_to_train, space_of, start_of
+from sklearn_kd.estimators._learned_nothing import warn_of_scales
+from sklearn_kd.estimators._plan import (
+    FitPlan,
+    Seeds,
+    Stage,
+    open_checkpoints,
+    stage_data,
+    train_to_the_end,
+)
+from sklearn_kd.estimators._preflight import (
+    check_rows_alone,
+    check_single_rows,
+    checked_teacher,
+    dry_run,
+    initial_student,
+    named_execution,
+    named_strategy,
+)
+from sklearn_kd.estimators._routed_parameters import loader_settings
+from sklearn_kd.estimators._unused_parameters import beside_strategy, warn_without_effect
+from sklearn_kd.inputs._data import DistillationData, SplitData, as_tensor, describe_allocations
+from sklearn_kd.inputs._splitting import HoldOut, at
+from sklearn_kd.inputs._validation import ValidatedInputs, check_same_form
+from sklearn_kd.losses._distillation_loss import DistillationLoss, check_loss
+from sklearn_kd.meta import Strategy
+from sklearn_kd.runtime._memory import explain_out_of_memory, memory_advice
+from sklearn_kd.runtime._processes import warn_if_distributed
+from sklearn_kd.teachers._adapter import TeacherAdapter
+from sklearn_kd.teachers._cached import fit_and_ask
+from sklearn_kd.teachers._class_alignment import warn_if_out_of_order
+from sklearn_kd.teachers._logit_checks import name_of, naming_rows
+from sklearn_kd.training._divergence import check_scale
+from sklearn_kd.training._sklearn_callbacks import FitReport
+from sklearn_kd.training._stacked import moves
+
+if TYPE_CHECKING:
+    from sklearn_kd.estimators._classifier import DistilledClassifier
+
+NEEDS_NO_VALIDATION = "a meta that does not learn from D_val, such as 'naive'"
+
+
+def checked_parameters(estimator: DistilledClassifier, X: Any = None, X_val: Any = None) -> Strategy:
+    """Check the parameters; return the strategy of the fit.
+
+    ``X`` and ``X_val`` are those of ``fit``, of which only the form counts here.
+    """
+    loaded = check_same_form(X, X_val)
+    estimator._validate_params()
+    estimator._check_routed(loaded)
+    with error_context("loss"):
+        loss_of(estimator).check()
+    named_execution(estimator)
+    return named_strategy(estimator)
+
+
+def plan_distillation(estimator: DistilledClassifier, strategy: Strategy, inputs: ValidatedInputs) -> FitPlan:
+    """Check and prepare everything that a training needs; ask the teacher."""
+    loss = loss_of(estimator)
+    warn_without_effect(beside_strategy(estimator, strategy, loss))
+    warn_if_distributed()
+    start = _checked_start(estimator, strategy, loss, inputs)
+    teacher = checked_teacher(estimator.teacher, inputs, strategy, estimator.augment)
+    before = [estimator.student_, estimator.n_iter_] if estimator._continues() else None
+    checkpoints = open_checkpoints(estimator, inputs, [Seeds.draw(estimator.random_state)], before)
+    seeds = Seeds(*checkpoints.seeds[0])
+    hold_out = None
+    if strategy.learns_from_validation:
+        hold_out = HoldOut(estimator.validation_fraction, seeds.split, NEEDS_NO_VALIDATION)
+    data, places = stage_data(estimator, inputs, hold_out, seeds)
+
+    student = _checked_student(estimator, inputs, data, seeds.student, strategy.hypergradient_rows)
+    with naming_rows(places):
+        data.train.augmentation = checked_augmentation(
+            estimator.augment, teacher, data.train.samples, student, inputs.task.output_labels
+        )
+    # What only skorch and torch can judge fails here, before the teacher is trained.
+    net = make_net(estimator, student, strategy, start, listed_callbacks(estimator.callbacks))
+    dry_run(net, data, f"meta={estimator.meta!r}", estimator._routed("callbacks"))
+
+    # Else the teacher is asked while the student trains, or not at all.
+    asked = teacher if estimator.augment is None else None
+    n_tasks = (asked is not None) + estimator.max_epochs
+    report = FitReport(estimator, inputs.X_given, inputs.targets(), inputs.weight, n_tasks)
+    if asked is not None:
+        with report.teacher():
+            logits = _ask_once(estimator, asked, data.train, inputs, places, seeds.teacher)
+        data.train.set_teacher_logits(logits)
+    elif inputs.teacher_logits is not None:
+        data.train.set_teacher_logits(as_tensor(inputs.teacher_logits[places]))
+    if data.train.targets.teacher_logits is not None:
+        who = name_of(estimator.teacher) if inputs.teacher_logits is None else "teacher_logits"
+        warn_if_out_of_order(data.train.targets, inputs.task.output_labels, who)
+    monitor = "valid_loss" if moves(strategy) else "train_loss"  # it depends on lambda1, T
+    net_maker = partial(net_to_train, estimator)
+    stage = Stage("training", data, seeds, net_maker, train_to_the_end, monitor)
+    return FitPlan(inputs.task, (stage,), student, strategy, teacher, report, checkpoints)
+
+
+def _checked_start(
+    estimator: DistilledClassifier, strategy: Strategy, loss: DistillationLoss, inputs: ValidatedInputs
+) -> dict[str, Any]:
+    """Check the strategy and the loss with the metaparameters; return where these start."""
+    n_outputs = inputs.task.n_outputs
+    space = space_of(estimator, n_outputs)
+    with error_context("meta"):
+        strategy.check(space)
+    start = start_of(estimator, space, strategy, np.random.default_rng(0))
+    check_loss(loss, start, n_outputs, weighted=inputs.weight is not None)
+    return start
+
+
+def _checked_student(
+    estimator: DistilledClassifier, inputs: ValidatedInputs, data: SplitData, seed: int, n_rows: int | None
+) -> nn.Module:
+    """Return the student before training: a new one, or that of the last fit where this one goes on."""
+    samples = data.train.samples
+    student = initial_student(
+        estimator.student,
+        estimator._routed("student"),
+        samples,
+        inputs.task.n_outputs,
+        seed=seed,
+        trained=estimator.student_ if estimator._continues() else None,
+    )
+    batch_size = loader_settings(estimator, "iterator_train")["batch_size"]
+    check_single_rows(student, samples, data.valid, batch_size)
+    check_scale(student, data)
+    warn_of_scales(data.train.X, student, getattr(estimator, "feature_names_in_", None))
+    check_rows_alone(student, samples, n_rows, batch_size)
+    return student
+
+
+def _ask_once(
+    estimator: DistilledClassifier,
+    teacher: TeacherAdapter,
+    train: DistillationData,
+    inputs: ValidatedInputs,
+    places: np.ndarray,
+    seed: int,
+) -> Tensor:
+    """Return the teacher's logits of D_train, whose rows are at ``places`` in X; it is fitted first."""
+    ways = "teacher_logits, computed in parts beforehand", "a smaller batch_size with X as a Dataset"
+
+    def situation() -> str:
+        return f"batch_size={estimator.batch_size} and {describe_allocations([train])}"
+
+    advice = memory_advice(estimator._device(), *ways)
+    X = inputs.given_rows(places)
+    with explain_out_of_memory("asking the teacher", situation, advice):
+        return fit_and_ask(
+            teacher,
+            train,
+            X,
+            inputs.targets(places),
+            at(inputs.weight, places),
+            output_labels=inputs.task.output_labels,
+            seed=seed,
+            loader=loader_settings(estimator, "iterator_train"),
+            who=name_of(estimator.teacher),
+            places=places,
+        )

@@ -1,0 +1,294 @@
+"""Check parameters, teacher, student and callbacks before any training."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from sklearn_kd.estimators._callback_checks import check_callback_names, check_monitors, check_schedules
+from sklearn_kd.estimators._named_objects import named_object
+from sklearn_kd.estimators._routed_parameters import loader_settings
+from sklearn_kd.inputs._data import DistillationData, SplitData
+from sklearn_kd.inputs._validation import Continued, Loading, ValidatedInputs, validate_fit_inputs
+from sklearn_kd.meta import STRATEGIES, Linear, Strategy
+from sklearn_kd.runtime._random_state import preserved_random_state
+from sklearn_kd.students._checks import check_student
+from sklearn_kd.students._factory import build_student, in_float32
+from sklearn_kd.teachers._adapter import BatchTeacherAdapter, TeacherAdapter
+from sklearn_kd.teachers._class_alignment import checked_teacher_classes
+from sklearn_kd.teachers._given_logits import checked_logits
+from sklearn_kd.teachers._logit_checks import name_of
+from sklearn_kd.teachers._registry import make_teacher
+from sklearn_kd.training._execution import Execution
+
+if TYPE_CHECKING:
+    from sklearn_kd.estimators._base import BaseDistiller
+    from sklearn_kd.training._net import TrainingNet
+
+# --------------------------------------------------------------------------------------
+# Parameters and data
+
+
+def named_strategy(estimator: BaseDistiller) -> Strategy:
+    """Return the strategy that ``meta`` names, with ``meta__*``, or a copy of the one it is.
+
+    Raises
+    ------
+    ValueError
+        If the name is not known.
+    TypeError
+        If a ``meta__*`` is not known, or stands beside an object.
+    """
+    makers: dict[str, Callable[[], Strategy]] = {name: STRATEGIES[name] for name in estimator._strategies}
+    makers["linear"] = partial(Linear, e1=estimator.e1, e2=estimator.e2)
+    given = estimator._routed("meta")
+    for name in ("e1", "e2"):
+        if name in given and isinstance(estimator.meta, str):
+            raise TypeError(
+                f"meta__{name} beside meta={estimator.meta!r}. Give {name}={given[name]!r} itself."
+            )
+    return named_object("meta", estimator.meta, makers, given, "a Strategy from sklearn_kd.meta")
+
+
+def named_execution(estimator: BaseDistiller) -> Execution:
+    """Return the execution that ``execution`` names, or a copy of the one it is.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`named_strategy`.
+    """
+    makers = {name: partial(Execution.named, name) for name in estimator._executions}
+    given = estimator._routed("execution")
+    return named_object("execution", estimator.execution, makers, given, "a sklearn_kd.Execution")
+
+
+def validate(
+    estimator: BaseDistiller,
+    X: Any,
+    y: Any,
+    sample_weight: Any = None,
+    X_val: Any = None,
+    y_val: Any = None,
+    teacher_logits: Any = None,
+    *,
+    continued: Continued | None = None,
+) -> ValidatedInputs:
+    """Check everything that ``fit`` was given; set the fitted attributes that describe it.
+
+    Parameters
+    ----------
+    estimator : BaseDistiller
+    X, y, sample_weight, X_val, y_val, teacher_logits
+        As ``fit`` was given them.
+    continued : Continued or None, default=None
+        The fit that this one goes on with.
+    """
+    loading = Loading(
+        estimator._device(),
+        loader_settings(estimator, "iterator_train"),
+        loader_settings(estimator, "iterator_valid"),
+    )
+    inputs = validate_fit_inputs(
+        estimator,
+        X,
+        y,
+        sample_weight,
+        X_val,
+        y_val,
+        task_type=estimator._task_type,
+        loading=loading,
+        continued=continued,
+    )
+    estimator.__dict__.update(inputs.task.fitted_attributes(), _sample_shape=inputs.sample_shape)
+    named_rows = X if hasattr(X, "index") else y
+    return with_teacher(inputs, teacher_logits, estimator.teacher_classes, named_rows)
+
+
+def with_teacher(
+    inputs: ValidatedInputs, teacher_logits: Any, teacher_classes: Any, named_rows: Any
+) -> ValidatedInputs:
+    """Add the checked ``teacher_logits`` and ``teacher_classes``; an index of ``named_rows`` names rows."""
+    labels = inputs.task.output_labels
+    columns = checked_teacher_classes(teacher_classes, labels)
+    logits = checked_logits(teacher_logits, len(inputs.rows), labels, stated=columns, names=named_rows)
+    return dataclasses.replace(inputs, teacher_columns=columns, teacher_logits=logits)
+
+
+# --------------------------------------------------------------------------------------
+# TeacherAdapter
+
+
+def checked_teacher(
+    teacher: Any, inputs: ValidatedInputs, strategy: Strategy, augment: Callable[[Tensor], Tensor] | None
+) -> TeacherAdapter | None:
+    """Wrap the teacher; None where none is needed.
+
+    Raises
+    ------
+    ValueError
+        If there is none though one is needed, or it cannot be asked about batches as they come.
+    """
+    if not strategy.needs_teacher:
+        return None
+    given = inputs.teacher_logits is not None
+    if given and augment is not None:
+        raise ValueError(
+            "teacher_logits are of the rows as they are, not of what augment makes of them. Give a "
+            "network as teacher (nn.Module, skorch), which is asked about each augmented batch, "
+            "or set augment=None."
+        )
+    if given:
+        if teacher is not None:
+            warnings.warn(
+                f"teacher_logits take the place of {name_of(teacher)}, which is not used. Set "
+                "teacher=None, or leave teacher_logits out to have it asked.",
+                UserWarning,
+                stacklevel=2,
+            )
+        return None
+    if teacher is None:
+        raise ValueError(
+            "teacher=None leaves nothing to distil. Give a teacher, give teacher_logits to "
+            "fit, or set meta='none' to train on the labels alone."
+        )
+    wrapped = make_teacher(teacher, inputs.teacher_columns)
+    if (inputs.is_loaded or augment is not None) and not isinstance(wrapped, BatchTeacherAdapter):
+        mend = "give fit arrays, or teacher_logits." if augment is None else "set augment=None."
+        raise ValueError(
+            f"teacher {type(teacher).__name__} takes arrays, and cannot be asked batch by batch, "
+            f"as {'X is a Dataset' if augment is None else 'augment'} requires. Give a network as "
+            f"teacher (nn.Module, skorch), or {mend}"
+        )
+    return wrapped
+
+
+# --------------------------------------------------------------------------------------
+# Student
+
+
+def initial_student(
+    student: Any,
+    params: Mapping[str, Any],
+    samples: Tensor,
+    n_outputs: int,
+    *,
+    seed: int,
+    trained: nn.Module | None = None,
+) -> nn.Module:
+    """Build the student, and check it on two samples.
+
+    Parameters
+    ----------
+    student : nn.Module class, instance or function
+    params : mapping
+        The ``student__*`` parameters by their short names.
+    samples : Tensor of shape (n, ...)
+        On the device of the fit; the first two are tried.
+    n_outputs : int
+        Width of its output.
+    seed : int
+        Of the initial weights.
+    trained : nn.Module or None, default=None
+        The student of the last fit, to go on with in place of a new one.
+    """
+    # All inside, so that weights made in the first forward pass are drawn from the seed too.
+    with preserved_random_state(samples.device, seed):
+        if trained is None:
+            built = build_student(student, dict(params), tuple(samples.shape[1:]), n_outputs)
+        else:
+            built = trained
+        built = in_float32(built.to(samples.device), samples[:2])
+        check_student(built, samples[:2], n_outputs, None if isinstance(student, nn.Module) else student)
+    return built
+
+
+def check_single_rows(
+    student: nn.Module, samples: Tensor, valid: DistillationData | None, batch_size: int
+) -> None:
+    """Refuse batches of one row where the student cannot train on them.
+
+    ``batch_size`` is that of D_train's batches.
+    """
+    if batch_size != 1 and (valid is None or len(valid) > 1):
+        return
+    try:
+        with preserved_random_state(samples.device), torch.no_grad():
+            copy.deepcopy(student).train()(samples[:1])
+    except ValueError as error:
+        raise ValueError(
+            f"{'batch_size=1' if batch_size == 1 else 'D_val has 1 row'}, but the student needs at "
+            f"least two rows in a batch, as batch normalisation does: {error}"
+        ) from error
+
+
+def check_rows_alone(
+    student: nn.Module,
+    samples: Tensor,
+    hypergradient_rows: int | None,
+    batch_size: int,
+) -> None:
+    """Refuse ``hypergradient_rows`` where a row's logits depend on the rest of its batch."""
+    if hypergradient_rows is None:
+        return
+    # A batch of rows that all differ, made of a few.
+    batch = samples.repeat(batch_size, *[1] * (samples.ndim - 1))[:batch_size]
+    batch *= torch.linspace(0.5, 1.5, batch_size, device=batch.device).reshape(-1, *[1] * (samples.ndim - 1))
+    student, some = copy.deepcopy(student).train(), slice(hypergradient_rows)
+
+    def logits(rows: Tensor) -> Tensor:
+        with preserved_random_state(batch.device, seed=0), torch.no_grad():
+            return student(rows)[some]
+
+    if not torch.allclose(logits(batch), logits(batch[some]), rtol=1e-3, atol=1e-5):
+        raise ValueError(
+            f"meta__hypergradient_rows={hypergradient_rows}, but in training the student's logits of "
+            "a row depend on the rest of the batch, as with batch normalisation. Set "
+            "meta__hypergradient_rows=None."
+        )
+
+
+# --------------------------------------------------------------------------------------
+# Callbacks
+
+
+def dry_run(net: TrainingNet, data: SplitData, who: str, callback_params: Iterable[str] | None) -> int:
+    """Try on a net that will not be trained what only skorch and torch can judge.
+
+    Parameters
+    ----------
+    net : TrainingNet
+        Initialised.
+    data : SplitData
+    who : str
+        What messages call the training.
+    callback_params : iterable of str or None
+        The ``callbacks__*`` parameters by their short names; None where they are not for this net.
+
+    Returns
+    -------
+    int
+        Number of batches in an epoch.
+
+    Raises
+    ------
+    ValueError
+        If a callback watches what is not recorded, or a schedule ends too early.
+    TypeError
+        If there is no callback of a name in ``callback_params``.
+    """
+    if callback_params is not None:
+        check_callback_names(net, callback_params)
+    if data.valid is not None:
+        net.get_iterator(data.valid)
+    n_batches = len(net.get_iterator(data.train, training=True))
+    check_monitors(net, net.recorded, data.valid is not None, who)
+    check_schedules(net, n_batches)
+    return n_batches

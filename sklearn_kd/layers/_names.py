@@ -1,0 +1,47 @@
+"""Names of layers.
+
+A layer is named by the path of a module in ``named_modules()``. ``"layer2"`` is the output of that
+module and ``"layer2:input"`` its input. ``"relu#2"`` is the output of its second call in a forward
+pass. ``":nhwc"`` at the end says that the channels come last, ``":nchw"`` that they come first. If a
+module's own path is ``"relu#2"``, that name is the module and ``"relu#02"`` the call.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container
+from typing import NamedTuple
+
+_SYNTAX = re.compile(r"(?P<path>.+?)(#(?P<number>0*[1-9]\d*))?(?P<input>:input)?(:(?P<order>nchw|nhwc))?")
+
+
+class LayerName(NamedTuple):
+    """A parsed layer name.
+
+    Attributes
+    ----------
+    path : str
+        Path of the module.
+    number : int or None
+        Number of the call, from 1. None: the name has no number, which means the last call.
+    of_input : bool
+        True for the input of the module, False for its output.
+    order : "nchw", "nhwc" or None
+        Order of the axes that the name states.
+    """
+
+    path: str
+    number: int | None = None
+    of_input: bool = False
+    order: str | None = None
+
+    @classmethod
+    def parse(cls, name: str, paths: Container[str]) -> LayerName:
+        """Parse a name, given the paths of all modules of the network."""
+        found = None if name in paths else _SYNTAX.fullmatch(name)
+        if found is None:
+            return cls(name)
+        path, number = found["path"], found["number"]
+        if number is not None and f"{path}#{number}" in paths:  # a module whose own name ends so
+            path, number = f"{path}#{number}", None
+        return cls(path, None if number is None else int(number), found["input"] is not None, found["order"])

@@ -1,0 +1,194 @@
+"""Check before any training that a student takes the samples and returns logits that can be trained."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sklearn_kd.layers._outputs import are_probabilities, shape_or_type
+from sklearn_kd.runtime._eval_mode import isolated_eval_mode
+from sklearn_kd.runtime._memory import is_out_of_memory
+from sklearn_kd.runtime._random_state import preserved_random_state
+from sklearn_kd.students._factory import student_name, student_signature
+
+
+def check_student(student: nn.Module, samples: Tensor, n_classes: int, made_by: Any = None) -> None:
+    """Check that a student can be trained on samples and predicts one logit per class.
+
+    Run the student in evaluation mode, and a copy of it in training mode. Neither weights nor the
+    statistics of batch normalisation change.
+
+    Parameters
+    ----------
+    student : nn.Module
+    samples : Tensor of shape (n, ...)
+        One or two rows of X.
+    n_classes : int
+    made_by : class, callable or None, default=None
+        The class or function that made the student.
+
+    Raises
+    ------
+    ValueError
+        If the student cannot take the samples, returns anything but logits, or has nothing to train.
+    """
+    logits = check_student_output(student, samples, n_classes, made_by)
+    if not any(True for _ in student.parameters()):
+        raise ValueError(
+            f"student {type(student).__name__} has no weights (parameters) to train. Give one that has "
+            "layers."
+        )
+    with preserved_random_state(samples.device, seed=0), torch.enable_grad():
+        student = copy.deepcopy(student)
+        _check_no_probabilities(student.eval(), samples, logits)
+        if len(samples) == 1:
+            return  # batch normalisation cannot train on one row
+        mode = " in training mode"
+        logits = _run(student.train(), samples, mode)
+        _check_logits(student, logits, (len(samples), n_classes), mode, made_by)
+        _check_gradient(student, logits)
+        _check_no_probabilities(student, samples, logits)
+
+
+def check_student_output(student: nn.Module, samples: Tensor, n_classes: int, made_by: Any = None) -> Tensor:
+    """Compute the logits of ``samples`` in evaluation mode.
+
+    Raises
+    ------
+    ValueError
+        If ``student`` does not return one logit per class.
+    """
+    with isolated_eval_mode(student, samples.device):
+        logits = _run(student, samples, "")
+    _check_logits(student, logits, (len(samples), n_classes), "", made_by)
+    return logits
+
+
+def _run(student: nn.Module, samples: Tensor, mode: str) -> Any:
+    try:
+        return student(samples)
+    except Exception as error:  # a module may raise any error
+        if is_out_of_memory(error):
+            raise
+        raise ValueError(
+            f"student {type(student).__name__} cannot take samples of shape "
+            f"{tuple(samples.shape[1:])}{mode}: {_error_text(error)}"
+        ) from error
+
+
+def _error_text(error: Exception) -> str:
+    plain = isinstance(error, (RuntimeError, ValueError, TypeError, IndexError))
+    return str(error) if plain and str(error) else f"{type(error).__name__}: {error}"
+
+
+def _check_logits(student: nn.Module, logits: Any, shape: tuple[int, int], mode: str, made_by: Any) -> None:
+    """Raise ValueError unless the output is a floating-point tensor of this shape."""
+    if isinstance(logits, Tensor) and logits.shape == shape:
+        if logits.is_floating_point():
+            return
+        got = f"numbers of {logits.dtype}"
+        remedy = "Let it return its last layer's output, not the classes made of it"
+    else:
+        got, remedy = _describe_wrong_output(logits, shape, mode, made_by)
+    n_rows, n_classes = shape
+    raise ValueError(
+        f"student {type(student).__name__} must give one logit per class, shape {shape} for {n_rows} "
+        f"samples of {n_classes} classes; {mode.strip()}{' ' if mode else ''}it gave {got}. {remedy}."
+    )
+
+
+def _describe_wrong_output(given: Any, shape: tuple[int, int], mode: str, made_by: Any) -> tuple[str, str]:
+    """Describe an output that is not logits, and suggest a remedy."""
+    n_rows, n_classes = shape
+    if isinstance(given, Tensor):
+        got = str(tuple(given.shape))
+        if len(given.shape) > 2 and given.numel() == n_rows * n_classes and len(given) == n_rows:
+            return got, "Flatten it, as by a last layer nn.Flatten()"
+        if len(given.shape) > 2:
+            return got, (
+                "Pool its other dimensions, as by nn.AdaptiveAvgPool2d(1) and nn.Flatten() before the last "
+                f"layer, which is {n_classes} wide"
+            )
+        if mode:
+            return got, f"Let it return then what it returns in evaluation mode, shape {shape}"
+        remedy = f"Make its last layer {n_classes} wide (two for two classes)"
+        if made_by is not None and _takes_any_name(made_by):
+            remedy += (
+                f"; the signature of {student_name(made_by)} has **kwargs, in which nothing can be filled "
+                f"in: give the number by its name there, such as student__num_classes={n_classes}"
+            )
+        return got, remedy
+    got = _describe_container(given)
+    if mode:
+        return got, (
+            "Auxiliary outputs are not trained on: switch them off, as by student__aux_logits=False, or "
+            "wrap the student in a module that returns the logits alone"
+        )
+    return got, f"Wrap it in a module that returns the logits alone: {_code_for_logits(given, shape)}"
+
+
+def _takes_any_name(factory: Any) -> bool:
+    """Return True if the signature has ``**kwargs``, so that its argument names are not known."""
+    kinds = {parameter.kind for parameter in student_signature(factory).parameters.values()}
+    return inspect.Parameter.VAR_KEYWORD in kinds
+
+
+def _describe_container(given: Any) -> str:
+    """Describe a tuple, a dict or another object by its type and its first four items."""
+    parts = given.items() if isinstance(given, Mapping) else enumerate(_as_list(given))
+    found = [f"{key!r}: {shape_or_type(value)}" for key, value in parts][:4]
+    return f"a {type(given).__name__}" + (f" of {{{', '.join(found)}}}" if found else "")
+
+
+def _as_list(given: Any) -> list[Any]:
+    return list(given) if isinstance(given, (tuple, list)) else []
+
+
+def _code_for_logits(given: Any, shape: tuple[int, int]) -> str:
+    """Return a statement that takes the logits out of a student's output."""
+    if isinstance(getattr(given, "logits", None), Tensor):
+        return "return self.student(x).logits"
+    parts = given.items() if isinstance(given, Mapping) else enumerate(_as_list(given))
+    keys = [key for key, value in parts if isinstance(value, Tensor) and value.shape == shape]
+    return f"return self.student(x)[{keys[0]!r}]" if keys else "return a tensor"
+
+
+def _check_gradient(student: nn.Module, logits: Tensor) -> None:
+    if logits.requires_grad:
+        return
+    name = type(student).__name__
+    if not any(w.requires_grad for w in student.parameters()):
+        raise ValueError(
+            f"student {name} has only frozen weights (requires_grad=False): none can be trained. Call "
+            "requires_grad_(True) on those that are to learn."
+        )
+    raise ValueError(
+        f"student {name} returns logits without a gradient in training mode: none of its weights could "
+        "learn. Leave detach(), torch.no_grad() and NumPy out of its forward pass."
+    )
+
+
+def _check_no_probabilities(student: nn.Module, samples: Tensor, logits: Tensor) -> None:
+    """Raise ValueError if the student ends in a softmax in its present mode."""
+    if not are_probabilities(logits.detach().float()):
+        return
+    with torch.no_grad():
+        # Two rows might look like probabilities by accident: try more rows, between zero and these.
+        shares = torch.linspace(0, 1, 16, device=samples.device).reshape(-1, *[1] * (samples.ndim - 1))
+        more = samples.repeat(16, *[1] * (samples.ndim - 1))[:16] * shares
+        try:
+            confirmed = are_probabilities(student(more).float())
+        except Exception:  # a student may fail for rows unlike the data
+            confirmed = True
+    if confirmed:
+        mode = "training" if student.training else "evaluation"
+        raise ValueError(
+            f"student {type(student).__name__} returns probabilities in {mode} mode: its rows are not "
+            "negative and sum to 1, as behind a softmax. Leave the softmax out: the losses and "
+            "predict_proba apply it to logits."
+        )

@@ -1,0 +1,183 @@
+"""Build a student for a data set from a module, a class or a function."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from sklearn_kd.runtime._devices import check_has_numbers
+from sklearn_kd.runtime._eval_mode import isolated_eval_mode
+
+# Argument names for sizes that follow from the data, the most usual first. If a signature has several names
+# for one size, only the first is filled in: the others may mean something else.
+_N_CLASSES = ("n_classes", "num_classes", "num_labels", "d_out", "output_dim", "out_dim", "out_features")
+_IN_FEATURES = ("in_features", "d_in", "input_dim", "in_dim")
+_IN_CHANNELS = ("in_channels", "in_chans")
+_INPUT_SHAPE = ("input_shape",)
+
+
+def build_student(
+    student: nn.Module | Callable[..., nn.Module],
+    params: dict[str, Any],
+    sample_shape: tuple[int, ...],
+    n_classes: int,
+) -> nn.Module:
+    """Build an untrained student for samples of ``sample_shape`` and ``n_classes`` classes.
+
+    Copy a module. Call a class or a function with ``params`` and the sizes that its signature asks
+    for: numbers per sample (``in_features``), the first dimension (``in_channels``), all dimensions
+    (``input_shape``) and ``n_classes``, under these names or other usual ones. A value in ``params``
+    takes the place of a size.
+
+    Parameters
+    ----------
+    student : nn.Module, class of modules or callable that returns a module
+    params : dict
+        The ``student__*`` parameters.
+    sample_shape : tuple of int
+        Shape of one sample.
+    n_classes : int
+
+    Returns
+    -------
+    nn.Module
+
+    Raises
+    ------
+    TypeError
+        If ``student`` is no module and returns none, or if ``params`` do not fit its signature.
+    """
+    if isinstance(student, nn.Module):
+        _refuse_wrapped(student)
+        if params:
+            raise TypeError(
+                f"student is an instance of {type(student).__name__}, whose size is settled; "
+                f"{_list_parameters(params)} apply to a class. Give student={type(student).__name__}."
+            )
+        check_has_numbers(student, "student")
+        return copy.deepcopy(student)
+    is_class = inspect.isclass(student) and issubclass(student, nn.Module)
+    if not makes_students(student):
+        raise TypeError(
+            f"student={student!r} must be a torch.nn.Module, class or instance, or a function that "
+            "returns one."
+        )
+    name = student_name(student)
+    signature = student_signature(student)
+    filled = _sizes_for(student, signature, params, sample_shape, n_classes) | params
+    try:
+        signature.bind(**filled)
+    except TypeError as error:
+        raise TypeError(
+            f"student {name}{signature} cannot be built from "
+            f"{_list_parameters(params) or 'no student__ parameters'}: {error}. Sizes named "
+            f"{', '.join((*_IN_FEATURES, *_IN_CHANNELS, *_INPUT_SHAPE, *_N_CLASSES))} are filled in; give "
+            "the rest as student__NAME=..."
+        ) from None
+    try:
+        made = student(**filled)
+    except TypeError as error:  # such as an unknown argument that **kwargs pass on
+        raise TypeError(
+            f"student {name} cannot be built from {', '.join(f'{k}={v!r}' for k, v in filled.items())}: "
+            f"{error}. Its arguments are given as student__NAME=..."
+        ) from error
+    if not isinstance(made, nn.Module):
+        hint = "Let it return an instance of it" if isinstance(made, type) else "Let it return one"
+        raise TypeError(f"student {name} must return a torch.nn.Module; it returned {made!r:.200}. {hint}.")
+    # A function may return the same module each time; that module must stay untrained.
+    return made if is_class else copy.deepcopy(made)
+
+
+def makes_students(student: Any) -> bool:
+    """Return True for a class of modules and for a callable, which may return a module."""
+    return issubclass(student, nn.Module) if inspect.isclass(student) else callable(student)
+
+
+def student_name(student: Any) -> str:
+    """Return the name of a class, a function or a ``functools.partial`` for messages and diagrams."""
+    inner = student.func if isinstance(student, partial) else student
+    return getattr(inner, "__name__", type(inner).__name__)
+
+
+def student_signature(student: Callable[..., Any]) -> inspect.Signature:
+    """Return the signature of a class or a function that makes students.
+
+    Raises
+    ------
+    TypeError
+        If Python cannot read the signature.
+    """
+    try:
+        return inspect.signature(student)
+    except ValueError as error:
+        raise TypeError(
+            f"student {student_name(student)} has no signature that Python can read ({error}). Give a "
+            "function that calls it: def student(in_features, n_classes): ..."
+        ) from None
+
+
+def _sizes_for(
+    student: Callable[..., Any],
+    signature: inspect.Signature,
+    params: dict[str, Any],
+    sample_shape: tuple[int, ...],
+    n_classes: int,
+) -> dict[str, Any]:
+    """Return the sizes that follow from the data, under the names in the signature."""
+    sizes: dict[tuple[str, ...], Any] = {
+        _IN_FEATURES: math.prod(sample_shape),
+        _IN_CHANNELS: sample_shape[0],
+        _INPUT_SHAPE: tuple(sample_shape),
+    }
+    present = {names: [name for name in names if name in signature.parameters] for names in sizes}
+    usual = [names[0] for names in sizes if names[0] in present[names]]
+    # Beside a usual name, a rare one means another size: d_in beside input_shape.
+    filled = {
+        name: sizes[names] for names in sizes for name in present[names][:1] if name in usual or not usual
+    }
+    if not usual and len(filled) > 1:  # d_in beside in_chans
+        filled = dict([filled.popitem()])
+    filled |= dict.fromkeys([n for n in _N_CLASSES if n in signature.parameters][:1], n_classes)
+    bound = student.keywords if isinstance(student, partial) else {}
+    return {name: value for name, value in filled.items() if name not in params and name not in bound}
+
+
+def _refuse_wrapped(student: nn.Module) -> None:
+    """Raise TypeError for a module of a process group, whose gradients are averaged over processes."""
+    # By name: to import FSDP takes seconds.
+    kinds = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}
+    found = [kind.__name__ for kind in type(student).__mro__ if kind.__name__ in kinds]
+    if found:
+        raise TypeError(
+            f"student is wrapped in {found[0]}, but each process trains a student of its own here. Give the "
+            "module as it is without that: student.module, or one that has not been wrapped."
+        )
+
+
+def _list_parameters(params: dict[str, Any]) -> str:
+    return ", ".join(f"student__{name}" for name in params)
+
+
+def in_float32(student: nn.Module, samples: Tensor) -> nn.Module:
+    """Convert the student to float32 unless it already takes float32 samples.
+
+    A student with weights of another type may cast its inputs itself; it then stays as it is.
+    """
+    state = [*student.parameters(), *student.buffers()]
+    if all(w.dtype is torch.float32 for w in state if w.is_floating_point()):
+        return student
+    if not any(is_lazy(w) for w in state):  # the trial would create lazy weights
+        # A module may raise any error; check_student_output reports it later.
+        with suppress(Exception), isolated_eval_mode(student, samples.device):
+            student(samples)
+            return student
+    return student.float()

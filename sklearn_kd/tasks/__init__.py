@@ -1,0 +1,1 @@
+"""What kind of target y is: how it is checked, encoded, split, predicted and scored."""

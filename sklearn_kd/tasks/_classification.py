@@ -1,0 +1,144 @@
+"""Classification: y has one label per row, of two classes or more."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from sklearn.metrics import accuracy_score
+from torch import Tensor
+
+from sklearn_kd.errors._context import error_context
+from sklearn_kd.tasks._labels import checked_labels, sorted_classes
+from sklearn_kd.tasks._stratified_split import split_rows
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+# Number of classes that a message shows.
+_N_SHOWN = 10
+
+
+class Classification:
+    """Labels of K classes, encoded as 0 … K−1 in sorted order; the student has one logit per class.
+
+    Parameters
+    ----------
+    classes : ndarray of shape (K,)
+        The labels, sorted.
+    """
+
+    def __init__(self, classes: np.ndarray):
+        self.classes = classes
+
+    @property
+    def n_outputs(self) -> int:
+        """Number of classes."""
+        return len(self.classes)
+
+    @property
+    def output_labels(self) -> np.ndarray:
+        """The classes, in the order of the logits."""
+        return self.classes
+
+    # ----------------------------------------------------------------------------------
+    # From the labels
+
+    @staticmethod
+    def check_targets(y: Any, n_rows: int, name: str = "y", of: str = "X") -> np.ndarray:
+        """Check that there is one label per row, and return the labels, shape (n_rows,).
+
+        Raises
+        ------
+        ValueError
+            If labels are missing, are several for a row, or are more or fewer than the rows.
+        """
+        return checked_labels(y, n_rows, name, of)
+
+    @classmethod
+    def from_targets(cls, targets: np.ndarray) -> tuple[Self, np.ndarray]:
+        """Find the classes of labels; return the task and the class code of each row.
+
+        Raises
+        ------
+        ValueError
+            If y has no labels of classes, such as numbers on a scale.
+        TypeError
+            If the labels are of several types, which cannot be sorted.
+        """
+        classes, codes = sorted_classes(targets)
+        return cls(classes), codes
+
+    @classmethod
+    def of_fitted(cls, estimator: Any) -> Self:
+        """Read the classes of a fitted estimator."""
+        return cls(estimator.classes_)
+
+    def check_learnable(self, codes: np.ndarray, weight: np.ndarray | None) -> None:
+        """Raise ValueError unless rows of positive weight have two classes or more."""
+        seen = np.unique(codes if weight is None else codes[weight > 0])
+        if len(seen) < 2:
+            raise ValueError(
+                f"y has 1 class ({self.classes[seen[0]]!r}) in n_samples = {len(codes)} rows"
+                f"{'' if weight is None else ' of positive weight'}; a classifier needs at "
+                "least two classes."
+            )
+
+    def encode(self, targets: np.ndarray, name: str = "y") -> np.ndarray:
+        """Return the class codes of checked labels.
+
+        Raises
+        ------
+        ValueError
+            If there is a label that ``fit``'s y has not; ``name`` is what the message calls the labels.
+        """
+        with error_context(name):
+            unknown = np.setdiff1d(targets, self.classes)
+        if len(unknown):
+            raise ValueError(
+                f"{name} has labels that y has not: {unknown[:5].tolist()}. The classes of y are "
+                f"{self.classes.tolist()[:_N_SHOWN]}."
+            )
+        return np.searchsorted(self.classes, targets)
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        """Return the labels of class codes."""
+        return self.classes[codes]
+
+    def fitted_attributes(self) -> dict[str, Any]:
+        """Return ``classes_``."""
+        return {"classes_": self.classes}
+
+    def split(
+        self, codes: np.ndarray, fraction: float, rng: np.random.RandomState, otherwise: str
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the indices of D_train and D_val, stratified by class where the classes allow it.
+
+        Raises
+        ------
+        ValueError
+            If no row can be spared for D_val; ``otherwise`` is a remedy that the message names.
+        """
+        return split_rows(codes, fraction, rng, otherwise)
+
+    # ----------------------------------------------------------------------------------
+    # From the logits
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return class probabilities, shape (n, K): the softmax at temperature 1."""
+        return torch.softmax(logits, dim=1)
+
+    def log_probabilities(self, logits: Tensor) -> Tensor:
+        """Return logarithms of the class probabilities, shape (n, K)."""
+        return torch.log_softmax(logits, dim=1)
+
+    def predictions(self, logits: Tensor) -> np.ndarray:
+        """Return the label of the largest probability of each row, shape (n,)."""
+        return self.classes[self.probabilities(logits).numpy().argmax(axis=1)]
+
+    def score(
+        self, targets: np.ndarray, predictions: np.ndarray, sample_weight: np.ndarray | None = None
+    ) -> float:
+        """Return the accuracy, a share from 0 to 1."""
+        return float(accuracy_score(targets, predictions, sample_weight=sample_weight))

@@ -1,0 +1,44 @@
+"""Hold rows out as D_val, stratified by class."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from sklearn.model_selection import StratifiedShuffleSplit
+
+
+def split_rows(
+    codes: np.ndarray,
+    fraction: float,
+    rng: np.random.RandomState,
+    otherwise: str = "a method that needs none",
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of D_train and D_val: disjoint, stratified, every class in D_train, D_val of two rows or more.
+
+    Where the classes are too small to stratify, D_val is drawn at random from what is left
+    when one row of each class has been put into D_train, which may be a single row. ``otherwise``
+    is what a message says needs no D_val.
+
+    Raises
+    ------
+    ValueError
+        If no row can be spared for D_val.
+    """
+    n, counts = len(codes), np.bincount(codes)
+    counts = counts[counts > 0]
+    # At least two where possible: batch normalisation cannot take a batch of one row.
+    n_val = max(math.ceil(n * fraction), min(2, n - len(counts)))
+    if counts.min() >= 2 and len(counts) <= min(n_val, n - n_val):
+        splitter = StratifiedShuffleSplit(n_splits=1, test_size=n_val, random_state=rng)
+        return next(splitter.split(codes, codes))
+    order = rng.permutation(n)
+    _, first_of_class = np.unique(codes[order], return_index=True)
+    spare = np.delete(order, first_of_class)
+    if len(spare) == 0:
+        raise ValueError(
+            f"D_val is empty: of n_samples = {n} rows none can be held out, since every class "
+            f"needs one to train on. Give X_val and y_val, more rows, or {otherwise}."
+        )
+    val = spare[:n_val]
+    return np.setdiff1d(order, val), np.sort(val)

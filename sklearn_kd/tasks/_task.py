@@ -1,0 +1,72 @@
+"""The interface of every kind of target y."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Task(Protocol):
+    """Everything that estimators and plans ask about y. Made from the targets of ``fit``."""
+
+    @property
+    def n_outputs(self) -> int:
+        """Width of the student's output."""
+
+    @property
+    def output_labels(self) -> np.ndarray:
+        """Label of each output, shape (n_outputs,), by which a teacher's columns are aligned."""
+
+    # ----------------------------------------------------------------------------------
+    # From the targets
+
+    @staticmethod
+    def check_targets(y: Any, n_rows: int, name: str = "y", of: str = "X") -> np.ndarray:
+        """Check the form of targets as given, and return them as an array with one row per sample.
+
+        ``name`` and ``of`` are what messages call the targets and the rows they belong to.
+        """
+
+    @classmethod
+    def from_targets(cls, targets: np.ndarray) -> tuple[Self, np.ndarray]:
+        """Make the task of a ``fit`` from its checked targets; return it and the encoded targets."""
+
+    @classmethod
+    def of_fitted(cls, estimator: Any) -> Self:
+        """Make the task of a fitted estimator from its fitted attributes."""
+
+    def check_learnable(self, codes: np.ndarray, weight: np.ndarray | None) -> None:
+        """Raise ValueError if the rows of positive weight leave nothing to learn."""
+
+    def encode(self, targets: np.ndarray, name: str = "y") -> np.ndarray:
+        """Encode checked targets of further rows, such as those of D_val, as those of ``fit``."""
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        """Return the targets of encoded ones."""
+
+    def fitted_attributes(self) -> dict[str, Any]:
+        """Return the public fitted attributes that :meth:`of_fitted` reads."""
+
+    def split(
+        self, codes: np.ndarray, fraction: float, rng: np.random.RandomState, otherwise: str
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the indices of D_train and of D_val, ``fraction`` of the rows.
+
+        ``otherwise`` is the remedy in the message where no row can be spared.
+        """
+
+    # ----------------------------------------------------------------------------------
+    # From the student's outputs
+
+    def predictions(self, logits: Tensor) -> np.ndarray:
+        """Return the predicted target of each row of outputs, in the user's terms."""
+
+    def score(
+        self, targets: np.ndarray, predictions: np.ndarray, sample_weight: np.ndarray | None = None
+    ) -> float:
+        """Score predictions; the greater the better."""

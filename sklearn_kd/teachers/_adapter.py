@@ -1,0 +1,289 @@
+"""Base classes of the adapters, one for each way to ask a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sklearn_kd.inputs._arrays import from_torch
+from sklearn_kd.runtime._random_state import preserved_random_state, seeded_without_lock
+from sklearn_kd.runtime._torch_modes import default_dtype_of_caller
+from sklearn_kd.teachers._conversion import BatchLogits, LogitConversion
+from sklearn_kd.teachers._logit_checks import name_of, thawed
+
+
+class TeacherAdapter:
+    """Base class of the adapters of teachers that are asked once, about all rows.
+
+    An adapter says how the teachers of one class are trained and asked. Write a subclass with
+    :meth:`predict_logits`, and the other methods where they are needed, and register it by
+    :func:`register_teacher`. The library aligns the columns with the classes of y, refuses logits
+    that are not finite, and names the teacher in messages.
+
+    Override neither ``__init__`` nor other methods than these:
+
+    - :meth:`predict_logits`, which every adapter has;
+    - :meth:`column_classes`, if the teacher knows the classes of its columns by something else than
+      an attribute ``classes_``;
+    - :meth:`fit`, if the teacher is to be trained on D_train. Without it the teacher comes trained;
+    - :meth:`check`, to refuse a teacher that cannot be used, before any training;
+    - :meth:`accepts`, to leave some objects of the class to the adapter of a base class.
+
+    Parameters
+    ----------
+    teacher : object
+        The teacher as the user gave it.
+    teacher_classes : list or None, default=None
+        The estimator's ``teacher_classes``: the class of each column.
+
+    Attributes
+    ----------
+    teacher : object
+        The teacher. ``fit`` puts the trained one here; the estimator keeps it as ``teacher_``.
+    name : str
+        Name of the teacher in messages, such as ``"teacher Booster"``.
+
+    See Also
+    --------
+    BatchTeacherAdapter : For teachers that are asked batch by batch.
+    register_teacher : Registers an adapter.
+
+    Examples
+    --------
+    A kind of teacher that is trained on D_train. It must leave the user's object untrained, so that
+    each fold of a cross-validation trains a teacher of its own:
+
+    >>> import copy
+    >>> import numpy as np
+    >>> from sklearn_kd import DistilledClassifier, MLPStudent
+    >>> from sklearn_kd.teachers import TeacherAdapter, register_teacher
+    >>> class Prototypes:
+    ...     def learn(self, X, y):
+    ...         self.labels = np.unique(y)
+    ...         self.means = np.stack([X[y == label].mean(axis=0) for label in self.labels])
+    >>> @register_teacher(Prototypes)
+    ... class PrototypesTeacher(TeacherAdapter):
+    ...     def fit(self, X, y, *, sample_weight, rng):
+    ...         self.teacher = copy.deepcopy(self.teacher)
+    ...         self.teacher.learn(X, y)
+    ...     def column_classes(self):
+    ...         return self.teacher.labels
+    ...     def predict_logits(self, X):
+    ...         return -((X[:, None] - self.teacher.means) ** 2).sum(axis=2)
+    >>> from sklearn.datasets import load_iris
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = DistilledClassifier(Prototypes(), MLPStudent, max_epochs=5, random_state=0).fit(X, y)
+    >>> clf.teacher_.means.shape
+    (3, 4)
+    """
+
+    def __init__(self, teacher: Any, teacher_classes: list[Any] | None = None):
+        self.fitted, self.teacher_classes = teacher, teacher_classes
+        self.check()
+
+    @property
+    def teacher(self) -> Any:
+        """The teacher, without the FrozenEstimator around it."""
+        return thawed(self.fitted)
+
+    @teacher.setter
+    def teacher(self, trained: Any) -> None:
+        self.fitted = trained
+
+    @property
+    def name(self) -> str:
+        """Name of the teacher in messages."""
+        return name_of(self.fitted)
+
+    # ----------------------------------------------------------------------------------
+    # To be overridden
+
+    @classmethod
+    def accepts(cls, teacher: Any) -> bool:
+        """Return False to leave an object to the adapter of a less specific class.
+
+        Parameters
+        ----------
+        teacher : object
+            An instance of the registered class.
+
+        Returns
+        -------
+        bool
+        """
+        return True
+
+    def check(self) -> None:
+        """Raise ValueError or TypeError if ``self.teacher`` cannot be used."""
+
+    def fit(
+        self, X: Any, y: np.ndarray, *, sample_weight: np.ndarray | None, rng: np.random.RandomState
+    ) -> None:
+        """Train the teacher on D_train, and set ``self.teacher`` to the trained one.
+
+        Parameters
+        ----------
+        X : array-like
+            Rows of D_train in the container that the user gave.
+        y : ndarray of shape (n_samples,)
+            Labels.
+        sample_weight : ndarray of shape (n_samples,) or None
+        rng : RandomState
+            Source of the teacher's randomness.
+        """
+
+    def column_classes(self) -> Any:
+        """Return the class of each column of the logits, or None if the teacher does not know it.
+
+        Returns
+        -------
+        array-like of shape (n_columns,) or None
+            By default ``classes_`` of the teacher.
+        """
+        return getattr(self.teacher, "classes_", None)
+
+    def predict_logits(self, X: Any) -> Any:
+        """Return the logits of some rows.
+
+        Logits are defined up to a constant in each row: log-probabilities are logits too.
+        Probabilities are recognised and replaced by their logarithms, with a warning.
+
+        Parameters
+        ----------
+        X : array-like
+            Rows in the container that the user gave.
+
+        Returns
+        -------
+        array-like or Tensor of shape (n_samples, n_columns)
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no predict_logits")
+
+    # ----------------------------------------------------------------------------------
+    # Called by the estimators
+
+    @classmethod
+    def trains(cls) -> bool:
+        """Return True if this kind of teacher is trained on D_train, False if it comes trained."""
+        return cls.fit is not TeacherAdapter.fit
+
+    def logits(self, X: Any, X_tensor: Tensor, classes: np.ndarray, batch_size: int) -> Tensor:
+        """Return logits of shape (n, K), columns in the order of ``classes``, on X_tensor's device."""
+        values = _checked_shape(self.predict_logits(X), len(X_tensor), self.name)
+        return self._conversion(values, classes)(values).to(X_tensor.device)
+
+    @contextmanager
+    def drawing_from(self, seed: int, device: torch.device) -> Iterator[None]:
+        """Seed the global generators while the teacher is trained or asked, and restore them.
+
+        Holds no lock: a scikit-learn teacher may wait for threads that need it.
+        """
+        with seeded_without_lock(seed), default_dtype_of_caller():
+            yield
+
+    def _conversion(self, values: Tensor, classes: np.ndarray) -> LogitConversion:
+        return LogitConversion.of(
+            values,
+            own=self.column_classes(),
+            stated=self.teacher_classes,
+            classes=classes,
+            who=self.name,
+            remedy="Let predict_logits of its adapter return logits",
+        )
+
+
+class BatchTeacherAdapter(TeacherAdapter):
+    """Base class of the adapters of trained teachers that are asked batch by batch.
+
+    Such a teacher can be asked about rows of a ``Dataset`` and about the batches that ``augment``
+    makes. Otherwise it is asked once about each row, in batches of 1,024.
+
+    The methods to override are those of :class:`TeacherAdapter`, but for ``fit``.
+
+    Parameters
+    ----------
+    teacher : object
+        The trained teacher as the user gave it.
+    teacher_classes : list or None, default=None
+        The estimator's ``teacher_classes``: the class of each column.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn_kd import DistilledClassifier, MLPStudent
+    >>> from sklearn_kd.teachers import BatchTeacherAdapter, register_teacher
+    >>> X, y = load_iris(return_X_y=True)
+    >>> class Linear:
+    ...     def __init__(self, model):
+    ...         self.coef, self.intercept = model.coef_.T, model.intercept_
+    >>> @register_teacher(Linear)
+    ... class LinearTeacher(BatchTeacherAdapter):
+    ...     def predict_logits(self, X):
+    ...         return X.numpy(force=True) @ self.teacher.coef + self.teacher.intercept
+    >>> teacher = Linear(LogisticRegression(max_iter=500).fit(X, y))
+    >>> def noise(x):
+    ...     return x + 0.1
+    >>> clf = DistilledClassifier(teacher, MLPStudent, augment=noise, max_epochs=5, random_state=0)
+    >>> clf = clf.fit(X, y)
+    """
+
+    def predict_logits(self, X: Tensor) -> Any:
+        """Return the logits of a batch.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n, ...), float32
+            On the device that the student trains on.
+
+        Returns
+        -------
+        array-like or Tensor of shape (n, n_columns)
+            Logits, as for :class:`TeacherAdapter`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no predict_logits")
+
+    def on(self, device: torch.device, classes: np.ndarray) -> Callable[[Tensor], Tensor]:
+        """Return a function of a float32 batch on ``device``: its logits, columns as in ``classes``."""
+
+        def ask(x: Tensor) -> Tensor:
+            with torch.no_grad():
+                return _checked_shape(self.predict_logits(x), len(x), self.name).to(device)
+
+        return BatchLogits(ask, lambda values: self._conversion(values, classes), self.name)
+
+    @contextmanager
+    def drawing_from(self, seed: int, device: torch.device) -> Iterator[None]:
+        """Seed the generators while the teacher is asked, hold torch's lock, and restore them."""
+        with preserved_random_state(device, seed):
+            yield
+
+    def logits(self, X: Any, X_tensor: Tensor, classes: np.ndarray, batch_size: int) -> Tensor:
+        """Return logits of shape (n, K), asked in batches of ``batch_size`` rows of ``X_tensor``."""
+        ask = self.on(X_tensor.device, classes)
+        return torch.cat([ask(x) for x in X_tensor.split(batch_size)])
+
+
+def _checked_shape(output: Any, n_rows: int, who: str) -> Tensor:
+    """Convert the output of ``predict_logits`` to a float32 tensor of shape (n_rows, n_columns)."""
+    if isinstance(output, Tensor):
+        values, shape = output.detach(), f"shape {tuple(output.shape)}"
+    else:
+        try:
+            array: np.ndarray = np.asarray(from_torch(output, "predict_logits"), dtype=np.float32)
+            shape = f"shape {array.shape}"
+        except (TypeError, ValueError):  # ragged, or no numbers
+            array = np.empty(0, dtype=np.float32)
+            shape = f"a {type(output).__name__} that is no table of numbers"
+        values = torch.as_tensor(np.require(array, requirements=["C", "W"]))
+    if values.ndim != 2 or len(values) != n_rows:
+        raise ValueError(
+            f"{who}: predict_logits of its adapter must return one row of logits for each row of X, shape "
+            f"({n_rows}, n_columns); it returned {shape}."
+        )
+    return values.float()

@@ -1,0 +1,112 @@
+"""Fit a teacher on D_train and compute its logits of all rows, once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+from torch import Tensor
+
+from sklearn_kd.inputs._data import DistillationData, LoadedData
+from sklearn_kd.inputs._torch_datasets import make_ordered_loader
+from sklearn_kd.runtime._random_state import preserved_random_state
+from sklearn_kd.teachers._adapter import TeacherAdapter
+from sklearn_kd.teachers._logit_checks import naming_rows, refuse_wrong_numbers
+
+# Rows per forward pass where nothing is learned.
+PREDICTION_BATCH = 1024
+
+
+def fit_teacher(
+    teacher: TeacherAdapter,
+    X: Any,
+    y: np.ndarray,
+    weight: np.ndarray | None,
+    *,
+    seed: int,
+    device: torch.device,
+) -> None:
+    """Train a teacher on D_train, in the user's container and targets; a trained one stays as it is."""
+    with teacher.drawing_from(seed, device):
+        teacher.fit(X, y, sample_weight=weight, rng=check_random_state(seed))
+
+
+def ask_teacher(
+    teacher: TeacherAdapter, X: Any, inputs: Tensor, output_labels: np.ndarray, *, seed: int, who: str
+) -> Tensor:
+    """Return a fitted teacher's logits of some rows, shape (n, n_outputs), on the device of ``inputs``.
+
+    Parameters
+    ----------
+    teacher : TeacherAdapter
+    X : array-like
+        The rows in the user's container.
+    inputs : Tensor of shape (n, ...)
+        The same rows.
+    output_labels : ndarray of shape (n_outputs,)
+        Labels of the student's outputs, by which the columns are ordered.
+    seed : int
+        Of what the teacher draws.
+    who : str
+        What messages call the teacher.
+
+    Raises
+    ------
+    WrongAnswerError
+        If a row has NaN or +inf.
+    """
+    with teacher.drawing_from(seed, inputs.device):
+        logits = teacher.logits(X, inputs, output_labels, PREDICTION_BATCH)
+    refuse_wrong_numbers(logits, who)
+    return logits
+
+
+def _ask_by_batch(
+    teacher: Any, train: LoadedData, output_labels: np.ndarray, seed: int, loader: Mapping[str, Any]
+) -> Tensor:
+    """Return a network's logits of the rows of a Dataset."""
+    ask = teacher.on(train.device, output_labels)
+    # A Dataset may draw from the global generators.
+    with preserved_random_state(train.device, seed):
+        batches = make_ordered_loader(train.rows, **loader)
+        return torch.cat([ask(x.to(train.device).float()) for x, _, _ in batches])
+
+
+def fit_and_ask(
+    teacher: TeacherAdapter,
+    train: DistillationData,
+    X: Any,
+    y: np.ndarray,
+    weight: np.ndarray | None,
+    *,
+    output_labels: np.ndarray,
+    seed: int,
+    loader: Mapping[str, Any],
+    who: str,
+    places: np.ndarray,
+) -> Tensor:
+    """Return the logits of all rows of D_train, of a teacher that is fitted on them first.
+
+    Parameters
+    ----------
+    teacher : TeacherAdapter
+    train : DistillationData
+    X, y, weight
+        D_train as the user gave it, for the teacher's ``fit``.
+    output_labels, seed, who
+        As for :func:`ask_teacher`.
+    loader : mapping
+        Settings of the DataLoader that reads a Dataset.
+    places : ndarray of shape (n,)
+        The rows' places in the whole X, for messages.
+    """
+    with naming_rows(places):
+        if isinstance(train, LoadedData):
+            logits = _ask_by_batch(teacher, train, output_labels, seed, loader)
+            refuse_wrong_numbers(logits, who)
+            return logits
+        fit_teacher(teacher, X, y, weight, seed=seed, device=train.device)
+        return ask_teacher(teacher, X, train.X, output_labels, seed=seed, who=who)

@@ -1,0 +1,131 @@
+"""Teachers that are scikit-learn classifiers: to be trained on D_train, or frozen."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import clone, is_classifier
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from sklearn_kd.teachers._adapter import TeacherAdapter
+from sklearn_kd.teachers._class_alignment import refuse_stated_classes, select_columns
+from sklearn_kd.teachers._class_probabilities import (
+    fitted_classifier,
+    probabilities_of,
+    require_classes,
+    require_probabilities,
+)
+from sklearn_kd.teachers._logit_checks import WrongAnswerError, log_probabilities, name_of
+from sklearn_kd.teachers._registry import register_teacher
+from sklearn_kd.teachers._weighted_fit import WeightedFit
+
+
+@register_teacher(FrozenEstimator)
+class FrozenTeacher(TeacherAdapter):
+    """Adapter of a classifier that was fitted before; its logits are log-probabilities."""
+
+    def check(self) -> None:
+        try:
+            check_is_fitted(self.teacher)
+        except NotFittedError:
+            raise ValueError(
+                f"teacher={self.fitted!r} is frozen but not fitted. Fit it before freezing, or "
+                "give it unfrozen to have it fitted on D_train."
+            ) from None
+        require_probabilities(self.teacher)
+        require_classes(self.teacher)
+        refuse_stated_classes(self.teacher_classes, self.teacher)
+
+    def logits(self, X: Any, X_tensor: Tensor, classes: np.ndarray, batch_size: int) -> Tensor:
+        advice = "Train it on the classes of y, not on codes of them"
+        columns = select_columns(self.column_classes(), classes, advice)
+        with _shape_explained(self.teacher, X):
+            probabilities = probabilities_of(self.fitted, X, len(X_tensor))
+        return torch.as_tensor(log_probabilities(probabilities)[:, columns]).to(X_tensor.device)
+
+
+@register_teacher(object)  # classifiers need no base class of scikit-learn's
+class ClassifierTeacher(TeacherAdapter):
+    """Adapter of a classifier, a clone of which is fitted on D_train; its logits are log-probabilities."""
+
+    @classmethod
+    def accepts(cls, teacher: Any) -> bool:
+        if isinstance(teacher, type) or not hasattr(teacher, "fit"):
+            return False
+        try:
+            return is_classifier(teacher)
+        except AttributeError:  # an object with a fit that is no estimator of scikit-learn
+            return False
+
+    def check(self) -> None:
+        require_probabilities(self.teacher)
+        refuse_stated_classes(self.teacher_classes, clone(self.teacher))
+        try:
+            check_is_fitted(self.teacher)
+        except (NotFittedError, TypeError):
+            return
+        warnings.warn(
+            "teacher is already fitted, but a clone of it will be fitted anew on D_train. Wrap "
+            "it in sklearn.frozen.FrozenEstimator to use it as it is.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+    def fit(
+        self, X: Any, y: np.ndarray, *, sample_weight: np.ndarray | None, rng: np.random.RandomState
+    ) -> None:
+        teacher = set_open_seeds(clone(self.teacher), rng)
+        weighted = WeightedFit(teacher, sample_weight)
+        with _shape_explained(teacher, X):
+            try:
+                self.teacher, self._classes = fitted_classifier(
+                    teacher, lambda part, y: weighted.fit(part, X, y), y
+                )
+            except NotFittedError as error:
+                raise ValueError(
+                    f"{name_of(teacher)} has a part that must come fitted ({error}), but a clone of it is "
+                    "fitted here, on D_train, whose parts have learned nothing. Wrap such parts in "
+                    "sklearn.frozen.FrozenEstimator, or give FrozenEstimator(fitted teacher)."
+                ) from error
+
+    def logits(self, X: Any, X_tensor: Tensor, classes: np.ndarray, batch_size: int) -> Tensor:
+        # If all rows of a class have weight 0, the teacher was fitted without that class.
+        probabilities = np.zeros((len(X_tensor), len(classes)))
+        found = probabilities_of(self.teacher, X, len(X_tensor))
+        probabilities[:, select_columns(classes, self._classes)] = found
+        return torch.as_tensor(log_probabilities(probabilities)).to(X_tensor.device)
+
+
+@contextmanager
+def _shape_explained(classifier: Any, X: Any) -> Iterator[None]:
+    """Add a remedy to a classifier's error about samples that are not rows of a table."""
+    try:
+        yield
+    except WrongAnswerError:
+        raise
+    except ValueError as error:
+        if np.ndim(X) <= 2:
+            raise
+        raise ValueError(
+            f"{name_of(classifier)} was given samples of shape {tuple(np.shape(X)[1:])}: {error} Where "
+            "it takes tables only, flatten X before it, by a FunctionTransformer in a pipeline, or give its "
+            "answers about the flattened X to fit as teacher_logits."
+        ) from error
+
+
+def set_open_seeds(estimator: Any, rng: np.random.RandomState) -> Any:
+    """Set each ``random_state=None`` of an estimator and its parts to a seed from ``rng``."""
+    open_seeds = {
+        name: int(rng.randint(np.iinfo(np.int32).max))
+        for name, value in sorted(estimator.get_params(deep=True).items())
+        if value is None and (name == "random_state" or name.endswith("__random_state"))
+    }
+    return estimator.set_params(**open_seeds)

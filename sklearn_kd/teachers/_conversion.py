@@ -1,0 +1,117 @@
+"""Conversion of a teacher's output into logits with one column per class of y."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sklearn_kd.layers._outputs import are_probabilities
+from sklearn_kd.teachers._class_alignment import align_columns
+from sklearn_kd.teachers._logit_checks import AnswersWatch, logarithms, refuse_wrong_numbers
+
+
+class LogitConversion(NamedTuple):
+    """Conversion of a teacher's output into logits of the classes of y.
+
+    Attributes
+    ----------
+    columns : Tensor of shape (K,) or None
+        Column of each class; None: the columns are in order.
+    probabilities : bool
+        True if the output is probabilities, whose logarithms are taken.
+    """
+
+    columns: Tensor | None
+    probabilities: bool
+
+    @classmethod
+    def of(
+        cls,
+        values: Tensor,
+        *,
+        own: Any,
+        stated: list[Any] | None,
+        classes: np.ndarray,
+        who: str,
+        remedy: str | None,
+    ) -> LogitConversion:
+        """Derive the conversion from the first batch of outputs, whose numbers are checked.
+
+        Parameters
+        ----------
+        values : Tensor of shape (n, n_columns)
+        own : array-like or None
+            Classes of the columns, if the teacher knows them.
+        stated : list or None
+            Classes of the columns, if the user states them.
+        classes : ndarray of shape (K,)
+            Classes of y.
+        who : str
+            Name of the teacher in messages.
+        remedy : str or None
+            Advice of the warning if the output is probabilities; None: do not warn.
+
+        Raises
+        ------
+        WrongAnswerError
+            If a row has NaN or +inf, or nothing but −inf.
+        ValueError
+            If it is not known which column is which class.
+        """
+        refuse_wrong_numbers(values, who)
+        n_columns = values.shape[1]
+        columns = align_columns(n_columns, own=own, stated=stated, classes=classes, who=who)
+        probabilities = are_probabilities(values)
+        if probabilities and remedy is not None:
+            warn_of_probabilities(who, remedy)
+        in_place = np.array_equal(columns, np.arange(n_columns))
+        return cls(None if in_place else torch.as_tensor(columns, device=values.device), probabilities)
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """Return logits of shape (n, K), columns in the order of the classes of y."""
+        logits = logarithms(values) if self.probabilities else values
+        return logits if self.columns is None else logits.index_select(1, self.columns)
+
+
+def warn_of_probabilities(who: str, remedy: str) -> None:
+    """Warn that probabilities came in the place of logits, and that their logarithms are used."""
+    warnings.warn(
+        f"{who} gives probabilities where logits are expected: every row is ≥ 0 and sums to 1. Their "
+        f"logarithms are used, which lack what the softmax rounded to 0. {remedy}, or take the logarithm "
+        "(log_softmax).",
+        UserWarning,
+        stacklevel=2,
+    )
+
+
+class BatchLogits:
+    """Logits of a teacher, batch by batch; the first batch settles the conversion.
+
+    Parameters
+    ----------
+    ask : callable(Tensor) -> Tensor
+        Returns the teacher's output for a batch, shape (n, n_columns).
+    convert : callable(Tensor) -> LogitConversion
+        Derives the conversion from the first output.
+    who : str
+        Name of the teacher in messages.
+    """
+
+    def __init__(
+        self, ask: Callable[[Tensor], Tensor], convert: Callable[[Tensor], LogitConversion], who: str
+    ):
+        self._ask, self._derive, self.watch = ask, convert, AnswersWatch(who)
+        self._conversion: LogitConversion | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the logits of a batch, columns in the order of the classes."""
+        values = self._ask(x)
+        if self._conversion is None:
+            self._conversion = self._derive(values)
+        self.watch.note(values)
+        return self._conversion(values)

@@ -1,0 +1,259 @@
+"""The registry of teachers: which adapter is used for the teachers of a class.
+
+| teacher                             | trained here          | sees                       |
+|-------------------------------------|-----------------------|----------------------------|
+| scikit-learn classifier             | a clone, on D_train   | X as the user gave it      |
+| ``FrozenEstimator(fitted)``         | no                    | X as the user gave it      |
+| ``nn.Module`` that returns logits   | no                    | float32 tensor             |
+| fitted skorch net                   | no                    | float32 array              |
+| registered by the user              | as its adapter says   | as its adapter says        |
+| None, with ``teacher_logits``       | no                    |                            |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from os import PathLike
+from typing import Any, TypeVar, overload
+
+from sklearn.base import clone
+
+from sklearn_kd.teachers._adapter import BatchTeacherAdapter, TeacherAdapter
+from sklearn_kd.teachers._logit_checks import thawed
+
+Adapter = TypeVar("Adapter", bound=type[TeacherAdapter])
+
+_ADAPTERS: dict[type, type[TeacherAdapter]] = {}
+# Classes whose adapter came with an estimator from another process.
+_CARRIED: set[type] = set()
+
+
+# --------------------------------------------------------------------------------------
+# Registration
+
+
+@overload
+def register_teacher(kind: type) -> Callable[[Adapter], Adapter]: ...
+
+
+@overload
+def register_teacher(kind: type, adapter: Adapter) -> Adapter: ...
+
+
+def register_teacher(kind: type, adapter: Any = None) -> Any:
+    """Register the adapter of a class, so that its instances can be teachers.
+
+    Usable as a decorator of the adapter. An instance is given to the adapter of the most specific
+    class among its bases that has one. Another registration of the same class replaces the first.
+    The registrations of this library cannot be replaced, but a subclass of ``nn.Module``, say, can
+    have an adapter of its own.
+
+    Parameters
+    ----------
+    kind : type
+        Class of the teachers.
+    adapter : subclass of TeacherAdapter, default=None
+        Says how they are trained and asked. None: return a decorator.
+
+    Returns
+    -------
+    type
+        The adapter; without ``adapter`` a decorator that returns it.
+
+    Raises
+    ------
+    TypeError
+        If ``kind`` is no class, or ``adapter`` is no subclass of :class:`TeacherAdapter` with a
+        ``predict_logits``.
+    ValueError
+        If ``kind`` is a class that this library has registered.
+
+    See Also
+    --------
+    TeacherAdapter : The methods of an adapter.
+    BatchTeacherAdapter : The same for teachers that are asked batch by batch.
+
+    Notes
+    -----
+    The registry belongs to the process. An unfitted estimator takes the adapter of its teacher along
+    when it is pickled, so that a search may use other processes. A fitted one does not: it predicts
+    without.
+
+    Clones of an estimator share a registered teacher that comes trained, as they share networks.
+
+    Examples
+    --------
+    A model behind a function that takes rows as lists and returns scores, such as a service on the
+    web:
+
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn_kd import DistilledClassifier, MLPStudent
+    >>> from sklearn_kd.teachers import TeacherAdapter, register_teacher
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = LogisticRegression(max_iter=500).fit(X, y)
+    >>> class Service:
+    ...     labels = [0, 1, 2]
+    ...
+    ...     def score(self, rows):
+    ...         return model.decision_function(rows).tolist()
+    >>> @register_teacher(Service)
+    ... class ServiceTeacher(TeacherAdapter):
+    ...     def column_classes(self):
+    ...         return self.teacher.labels
+    ...
+    ...     def predict_logits(self, X):
+    ...         return self.teacher.score(X.tolist())
+    >>> clf = DistilledClassifier(Service(), MLPStudent, max_epochs=5, random_state=0).fit(X, y)
+    >>> type(clf.teacher_).__name__
+    'Service'
+
+    A booster of LightGBM would need no more than this::
+
+        @register_teacher(lightgbm.Booster)
+        class BoosterTeacher(TeacherAdapter):
+            def predict_logits(self, X):
+                return self.teacher.predict(X, raw_score=True)
+
+    with ``teacher_classes=`` for the classes of its columns, unless they are 0 to K−1.
+    """
+    if not isinstance(kind, type):
+        raise TypeError(
+            f"register_teacher: kind={short_repr(kind)} must be a class: the class of the teachers, not a "
+            "teacher. As a decorator it is written @register_teacher(TheClass)."
+        )
+    if adapter is None:
+        return lambda decorated: register_teacher(kind, decorated)
+    _check_adapter(adapter)
+    registered = _ADAPTERS.get(kind)
+    if registered is not None and _is_of_library(registered):
+        raise ValueError(
+            f"register_teacher: {kind.__name__} already has an adapter in this library, "
+            f"{registered.__name__}. Register a subclass of it, and give instances of that as teachers."
+        )
+    _ADAPTERS[kind] = adapter
+    _CARRIED.discard(kind)
+    return adapter
+
+
+def _is_of_library(adapter: type[TeacherAdapter]) -> bool:
+    return adapter.__module__.startswith("sklearn_kd.")
+
+
+def _check_adapter(adapter: Any) -> None:
+    if not (isinstance(adapter, type) and issubclass(adapter, TeacherAdapter)):
+        raise TypeError(
+            f"register_teacher: adapter={short_repr(adapter)} must be a subclass of TeacherAdapter or "
+            "BatchTeacherAdapter, given as the class, not as an instance."
+        )
+    base = BatchTeacherAdapter if issubclass(adapter, BatchTeacherAdapter) else TeacherAdapter
+    methods = ("predict_logits", "logits", "on")
+    if all(getattr(adapter, name, None) is getattr(base, name, None) for name in methods):
+        raise TypeError(
+            f"register_teacher: {adapter.__name__} has no predict_logits, the method that returns the "
+            "logits of rows. Define it."
+        )
+    if issubclass(adapter, BatchTeacherAdapter) and adapter.trains():
+        raise TypeError(
+            f"register_teacher: {adapter.__name__} has a fit, but a BatchTeacherAdapter is for teachers that "
+            "come trained. Make it a subclass of TeacherAdapter, or leave fit out."
+        )
+
+
+# --------------------------------------------------------------------------------------
+# Lookup
+
+
+def adapter_class(teacher: Any) -> type[TeacherAdapter] | None:
+    """Return the adapter class of a teacher, or None if no class of its has one.
+
+    A FrozenEstimator has the adapter of its content where that comes trained.
+    """
+    content = thawed(teacher)
+    found = None if content is teacher else _most_specific(content)
+    return _most_specific(teacher) if found is None or found.trains() else found
+
+
+def _most_specific(teacher: Any) -> type[TeacherAdapter] | None:
+    adapters = (_ADAPTERS.get(kind) for kind in type(teacher).__mro__)
+    return next((adapter for adapter in adapters if adapter is not None and adapter.accepts(teacher)), None)
+
+
+def make_teacher(teacher: Any, teacher_classes: list[Any] | None = None) -> TeacherAdapter:
+    """Wrap a teacher in its adapter, which checks it.
+
+    Parameters
+    ----------
+    teacher : object
+    teacher_classes : list or None, default=None
+        The class of each column, if the user states it.
+
+    Raises
+    ------
+    TypeError
+        If no adapter is registered for its class.
+    ValueError
+        If the adapter refuses it.
+    """
+    adapter = adapter_class(teacher)
+    if adapter is not None:
+        return adapter(teacher, teacher_classes)
+    raise TypeError(
+        f"teacher={short_repr(teacher)} is none of: a scikit-learn classifier, "
+        "FrozenEstimator(fitted classifier), a trained torch.nn.Module that returns logits, a "
+        "fitted skorch net, an object of a class that was given to register_teacher in this process, or "
+        f"None with teacher_logits given to fit.{advice_for(teacher)}"
+    )
+
+
+def comes_trained(teacher: Any) -> bool:
+    """Return True if a teacher is used as it is, False if it is trained here or is none."""
+    adapter = adapter_class(teacher)
+    return adapter is not None and not adapter.trains()
+
+
+def without_training(teacher: Any) -> Any:
+    """Return an unfitted clone of a teacher that is trained here, else None."""
+    adapter = adapter_class(teacher)
+    return None if adapter is None or not adapter.trains() else clone(teacher, safe=False)
+
+
+# --------------------------------------------------------------------------------------
+# Other processes
+
+
+def registration_of(teacher: Any) -> tuple[type, type[TeacherAdapter]] | None:
+    """Return the class and the adapter that a user has registered for a teacher, or None."""
+    adapter = adapter_class(teacher)
+    if adapter is None or _is_of_library(adapter):
+        return None
+    kinds = type(thawed(teacher)).__mro__
+    return next((kind, adapter) for kind in kinds if _ADAPTERS.get(kind) is adapter)
+
+
+def carry_registration(kind: type, adapter: type[TeacherAdapter]) -> None:
+    """Register an adapter from another process, unless the user has registered one in this process."""
+    if kind not in _ADAPTERS or kind in _CARRIED:
+        _ADAPTERS[kind] = adapter
+        _CARRIED.add(kind)
+
+
+# --------------------------------------------------------------------------------------
+# Messages
+
+
+def short_repr(value: Any, n_max: int = 200) -> str:
+    """Return a ``repr`` cut to ``n_max`` characters: that of weights or arrays is pages long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= n_max else f"{text[:n_max]}..."
+
+
+def advice_for(teacher: Any) -> str:
+    """Return advice about an object that is no teacher, or an empty string."""
+    if isinstance(teacher, type):
+        return " Give an instance, not the class."
+    if isinstance(teacher, Mapping):
+        return " Load weights into their network by load_state_dict, and give the network."
+    if isinstance(teacher, (str, PathLike)):
+        return " Load the file, and give what is in it."
+    return ""

@@ -1,0 +1,38 @@
+"""Messages of scikit-learn and NumPy name the argument and a remedy."""
+
+import pytest
+
+from sklearn_kd.errors._context import error_context
+from sklearn_kd.errors._did_you_mean import did_you_mean
+
+
+@pytest.mark.parametrize(
+    ("raised", "message"),
+    [
+        (ValueError("Input contains NaN."), "y: Input contains NaN."),
+        (TypeError("no array"), "y: no array"),
+        (ValueError("y contains NaN."), "y contains NaN."),
+        (ValueError("my contains NaN."), "y: my contains NaN."),
+        (
+            ValueError("y: could not convert string to float: 'a'"),
+            "y: could not convert string to float: 'a'. Encode words as numbers, as by "
+            "sklearn.preprocessing.OneHotEncoder in a pipeline.",
+        ),
+    ],
+)
+def test_the_argument_is_named_once(raised, message):
+    with pytest.raises(type(raised)) as caught, error_context("y"):
+        raise raised
+    assert str(caught.value) == message
+
+
+def test_other_errors_pass():
+    error = KeyError("a")
+    with pytest.raises(KeyError) as caught, error_context("y"):
+        raise error
+    assert caught.value is error
+
+
+def test_a_close_name_is_suggested():
+    assert did_you_mean("naiv", ["naive", "none"]) == " Did you mean 'naive'?"
+    assert did_you_mean("xyz", ["naive", "none"]) == did_you_mean("a", []) == ""

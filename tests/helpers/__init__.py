@@ -1,0 +1,1 @@
+"""Networks, callbacks, files and pages that several test files share; conftest.py has the fixtures."""

@@ -1,0 +1,219 @@
+"""Whole fits with a loss of one's own: learned by every strategy, shown, saved, resumed, searched."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from own_losses import LOSSES, Classwise, Decoupled, Smoothed
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from skorch.callbacks import Callback
+
+from sklearn_kd import DistilledClassifier, MetaparameterPathDisplay, MLPStudent, compare_methods, meta
+from sklearn_kd.losses import DistillationLoss, Metaparameter
+
+X, y = load_digits(return_X_y=True)
+X, y = (X[:300] / 16).astype(np.float32), y[:300]
+
+
+@pytest.fixture(scope="module")
+def teacher_logits():
+    return LogisticRegression(C=10).fit(X, y).predict_log_proba(X)
+
+
+def distilled(loss, **params):
+    params = {"max_epochs": 3, "batch_size": 50, "random_state": 0, "device": "cpu"} | params
+    return DistilledClassifier(None, MLPStudent, student__hidden=16, loss=loss, **params)
+
+
+def assert_equal_tables(a, b):
+    assert a.dtype == b.dtype
+    for column in a.dtype.names:
+        np.testing.assert_array_equal(a[column], b[column])
+
+
+@pytest.mark.parametrize("strategy", ["gradient", "linear", "fixed", "random", "hyperopt", "naive", "none"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_strategy_takes_every_loss(name, strategy, teacher_logits):
+    loss = LOSSES[name]()
+    entries = loss.metaparameters(10)
+    clf = distilled(loss, meta=strategy, e1=4, e2=4).fit(X, y, teacher_logits=teacher_logits)
+    path = clf.metaparameter_path_
+    assert path.dtype.names == ("iteration", *entries, "val_loss", "predicted")
+    for key, entry in entries.items():
+        assert path[key].shape == (clf.n_iter_, *entry.shape)
+        np.testing.assert_array_equal(path[key][-1], clf.metaparameters_[key])
+        low, high = entry.bounds
+        assert (path[key] >= low).all() and (path[key] <= high).all()
+        moved = not np.array_equal(path[key][-1], np.broadcast_to(entry.start, entry.shape))
+        assert moved == (strategy in ("gradient", "linear", "random", "hyperopt"))
+    assert path["predicted"].any() == (strategy == "linear")
+    if strategy == "hyperopt":
+        assert clf.trials_.dtype.names == (*entries, "val_loss", "seconds") and len(clf.trials_) == 5
+        best = clf.trials_[clf.trials_["val_loss"].argmin()]
+        for key in entries:
+            np.testing.assert_array_equal(best[key], clf.metaparameters_[key])
+
+
+def test_without_distillation_the_loss_is_that_of_the_labels():
+    own = distilled(Decoupled(), meta="none").fit(X, y)
+    kd = distilled("kd", meta="none").fit(X, y)
+    np.testing.assert_array_equal(own.predict_proba(X), kd.predict_proba(X))
+
+
+def test_gradient_learns_to_trust_the_labels_of_the_classes_whose_teacher_is_wrong(teacher_logits):
+    wrong = teacher_logits.copy()
+    wrong[:, :5] = np.roll(wrong[:, :5], 1, axis=1)  # the teacher mistakes the first five classes
+    given = {"max_epochs": 30, "lr": 0.3, "validation_fraction": 0.3}
+    clf = distilled(Classwise(), meta="gradient", **given).fit(X, y, teacher_logits=wrong)
+    trust = clf.metaparameters_["trust"]
+    assert trust[:5].mean() > trust[5:].mean() + 0.1
+    fixed = distilled(Classwise(), meta="fixed", **given).fit(X, y, teacher_logits=wrong)
+    assert clf.score(X, y) > fixed.score(X, y) + 0.2
+
+
+def test_the_history_records_the_numbers(teacher_logits):
+    clf = distilled(Decoupled(), meta="gradient").fit(X, y, teacher_logits=teacher_logits)
+    assert clf.history_[-1, "alpha"] == clf.metaparameters_["alpha"]
+    assert not hasattr(clf, "lambda1_")
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_fit_is_saved_loaded_and_pickled(name, teacher_logits, tmp_path):
+    loss = LOSSES[name]()
+    clf = distilled(loss, meta="hyperopt").fit(X, y, teacher_logits=teacher_logits)
+    with pytest.warns(UserWarning, match="Not saved: loss"):
+        clf.save(tmp_path / "clf.safetensors")
+    again = DistilledClassifier.load(tmp_path / "clf.safetensors", loss=loss)
+    without = DistilledClassifier.load(tmp_path / "clf.safetensors")
+    for other in (again, without, pickle.loads(pickle.dumps(clf))):
+        np.testing.assert_array_equal(other.predict_proba(X), clf.predict_proba(X))
+        assert_equal_tables(other.metaparameter_path_, clf.metaparameter_path_)
+        assert_equal_tables(other.trials_, clf.trials_)
+        for key, value in clf.metaparameters_.items():
+            np.testing.assert_array_equal(other.metaparameters_[key], value)
+
+
+class Killed(Callback):
+    """Ends the process, as it were, at the begin of the third epoch."""
+
+    def on_epoch_begin(self, net, **kwargs):
+        if len(net.history) == 3:
+            raise MemoryError("killed")
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_killed_fit_ends_as_it_would_have(name, teacher_logits, tmp_path):
+    given = {"meta": "linear", "e1": 4, "e2": 4, "checkpoint_dir": tmp_path}
+    whole = distilled(LOSSES[name](), **(given | {"checkpoint_dir": None}))
+    whole.fit(X, y, teacher_logits=teacher_logits)
+    killed = distilled(LOSSES[name](), callbacks=[("killed", Killed())], **given)
+    with pytest.raises(MemoryError):
+        killed.fit(X, y, teacher_logits=teacher_logits)
+    resumed = distilled(LOSSES[name](), **given)
+    resumed.fit(X, y, teacher_logits=teacher_logits)
+    assert_equal_tables(resumed.metaparameter_path_, whole.metaparameter_path_)
+    np.testing.assert_array_equal(resumed.predict_proba(X), whole.predict_proba(X))
+
+
+def test_warm_start_goes_on_with_the_metaparameters(teacher_logits):
+    clf = distilled(Classwise(), meta="gradient", warm_start=True).fit(X, y, teacher_logits=teacher_logits)
+    n, trust = clf.n_iter_, clf.metaparameters_["trust"].copy()
+    clf.fit(X, y, teacher_logits=teacher_logits)
+    assert clf.n_iter_ == 2 * n
+    assert np.abs(clf.metaparameter_path_["trust"][n] - trust).max() < 0.1
+
+
+def test_parameters_of_the_loss_are_searched():
+    grid = {"loss__beta": [0.5, 2.0], "meta__lr": [0.1]}
+    clf = DistilledClassifier(
+        LogisticRegression(C=10), MLPStudent, loss=Decoupled(), meta="gradient", max_epochs=2, device="cpu"
+    )
+    search = GridSearchCV(clf, grid, cv=2).fit(X, y)
+    assert search.best_estimator_.loss.beta in (0.5, 2.0) and clf.loss.beta == 2.0
+    assert clone(clf).set_params(loss__beta=0.25).loss.beta == 0.25
+
+
+def test_comparisons_take_a_loss():
+    clf = DistilledClassifier(
+        LogisticRegression(C=10), MLPStudent, loss=Decoupled(), max_epochs=2, device="cpu"
+    )
+    methods = {"kd": {"loss": "kd", "meta": "fixed"}, "own": {"meta": "gradient"}}
+    found = compare_methods(clf, X, y, methods=methods, baseline="kd", cv=2, random_state=0, n_jobs=1)
+    own = found.results_["method"] == "own"
+    assert (
+        np.isnan(found.results_["lambda1"][own]).all() and not np.isnan(found.results_["lambda1"][~own]).any()
+    )
+
+
+def test_the_display_has_a_panel_for_each(teacher_logits):
+    pytest.importorskip("matplotlib").use("Agg")
+    clf = distilled(Decoupled(), meta="gradient").fit(X, y, teacher_logits=teacher_logits)
+    assert len(MetaparameterPathDisplay.from_estimator(clf).axes_) == 3
+
+
+# --------------------------------------------------------------------------------------
+# Wrong input, before any training
+
+
+def test_a_loss_is_an_object():
+    with pytest.raises(ValueError, match=r"loss='dkd' is not known\."):
+        distilled("dkd").fit(X, y, teacher_logits=X[:, :10])
+    with pytest.raises(ValueError, match="The 'loss' parameter of DistilledClassifier must be"):
+        distilled(Decoupled).fit(X, y, teacher_logits=X[:, :10])
+
+
+class Unbounded(Smoothed):
+    def metaparameters(self, n_classes):
+        return {"smoothing": Metaparameter(0.1)}
+
+
+@pytest.mark.parametrize("strategy", ["random", "hyperopt"])
+def test_draws_need_bounds(strategy):
+    with pytest.raises(
+        ValueError, match=r"'smoothing' has bounds=\(-inf, inf\), from which nothing can be drawn"
+    ):
+        distilled(Unbounded(), meta=strategy).fit(X, y, teacher_logits=X[:, :10])
+
+
+class Constant(DistillationLoss):
+    def metaparameters(self, n_classes):
+        return {}
+
+    def loss(self, logits, teacher_logits, labels):
+        return torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+
+
+def test_nothing_to_learn_is_said():
+    with pytest.raises(ValueError, match="Gradient has no metaparameter to learn"):
+        distilled(Constant(), meta="gradient").fit(X, y, teacher_logits=X[:, :10])
+    assert distilled(Constant(), meta="fixed").fit(X, y, teacher_logits=X[:, :10]).metaparameters_ == {}
+
+
+@pytest.mark.parametrize("name", ["iteration", "val_loss", "not a name"])
+def test_names_must_be_names_of_columns(name):
+    class Named(Smoothed):
+        def metaparameters(self, n_classes):
+            return {name: Metaparameter(0.1)}
+
+    with pytest.raises(ValueError, match="cannot be the name of a metaparameter"):
+        distilled(Named()).fit(X, y, teacher_logits=X[:, :10])
+
+
+def test_a_strategy_that_names_another_is_refused(teacher_logits):
+    class Wrong(meta.Strategy):
+        learns_from_validation = True
+
+        def start(self, context):
+            context.evaluate(gamma=1.0)
+
+    with pytest.raises(ValueError, match=r"'gamma' is no metaparameter of this fit; there are \['alpha'"):
+        distilled(Decoupled(), meta=Wrong()).fit(X, y, teacher_logits=teacher_logits)
+
+
+def test_lambda1_beside_a_loss_without_it_has_no_effect(teacher_logits):
+    with pytest.warns(UserWarning, match="Without effect: lambda1=0.9 beside loss="):
+        distilled(Decoupled(), lambda1=0.9).fit(X, y, teacher_logits=teacher_logits)

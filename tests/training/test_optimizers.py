@@ -1,0 +1,33 @@
+"""Optimizers as users give them."""
+
+import pytest
+import torch
+from sklearn_kd.training._optimizers import named_optimizers, optimizer_class
+
+MUON = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch has no Muon")
+
+
+@pytest.mark.parametrize("name", ["SGD", "adamw", "RMSPROP"])
+def test_names_in_whatever_case(name):
+    assert optimizer_class(name) is named_optimizers()[name.lower()]
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "match"),
+    [
+        ("SparseAdam", "optimizer", r"^optimizer=SparseAdam cannot be used: it takes sparse gradients only"),
+        (torch.optim.SparseAdam, "meta_optimizer", r"^meta__optimizer=SparseAdam cannot be used"),
+        pytest.param("muon", "optimizer", r"^optimizer=Muon cannot be used.*Give 'AdamW', or the class", marks=MUON),
+        pytest.param("Muon", "meta_optimizer", r"^meta__optimizer=Muon.*metaparameters are not", marks=MUON),
+        ("lbfgs", "meta_optimizer", r"^meta__optimizer=LBFGS.*several times in a step"),
+    ],
+)  # fmt: skip
+def test_those_that_cannot_take_steps_are_refused(given, name, match, make, digits, logits, no_training):
+    with pytest.raises(ValueError, match=match):
+        make(meta="gradient", **{name: given}).fit(*digits, teacher_logits=logits)
+
+
+@MUON
+def test_muon_trains_a_student_of_matrices(make, digits):
+    student = torch.nn.Linear(64, 10, bias=False)
+    make(None, student, meta="none", optimizer=torch.optim.Muon).fit(*digits)
