@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +53,7 @@ class OverflowCheck:
             return all(bool(_known_and_small(student(x))[0]) for x in batches)
 
 
-def _known_and_small(logits):
+def _known_and_small(logits: Tensor) -> tuple[Tensor, Tensor]:
     return ~torch.softmax(logits.float(), dim=1).isnan().any(), logits.abs().max() < _LARGE
 
 
@@ -88,7 +89,7 @@ def has_finite_state(modules: Sequence[nn.Module]) -> bool:
     return not state or bool(torch.isfinite(torch.stack([v.sum(dtype=_sums(v)) for v in state])).all())
 
 
-def _sums(values):
+def _sums(values: Any) -> Any:
     return values.dtype if values.is_floating_point() or values.is_complex() else torch.float32
 
 
@@ -117,7 +118,7 @@ def check_scale(student: nn.Module, data: SplitData) -> None:
             )
 
 
-def _keeps_finite_state(student, check):
+def _keeps_finite_state(student: nn.Module, check: OverflowCheck) -> bool:
     """Return whether a training pass leaves buffers, such as running variances, finite."""
     if check.largest < _LARGE_SQUARES or len(check.rows) < 2 or not any(True for _ in student.buffers()):
         return True

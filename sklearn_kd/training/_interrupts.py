@@ -56,5 +56,5 @@ def is_part_of_something_larger() -> bool:
     return False
 
 
-def _is_within(module, packages):
+def _is_within(module: str, packages: tuple[str, ...]) -> bool:
     return any(module == name or module.startswith(f"{name}.") for name in packages)

@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sklearn_kd.inputs._batches import Batch
 from sklearn_kd.inputs._data import DistillationData, SplitData
+from sklearn_kd.losses._objective import LogitObjective
 from sklearn_kd.losses._targets import Targets
 from sklearn_kd.meta import Strategy
 from sklearn_kd.runtime._devices import as_number
@@ -99,7 +101,7 @@ def divided(nets: Sequence[TrainingNet], data: Sequence[SplitData]) -> list[list
     groups = []
     for members in chain.from_iterable(_chunks(of_kind) for of_kind in kinds.values()):
         of_group = [nets[k] for k in members], [data[k] for k in members]
-        reason = _why_alone(*(part[0] for part in of_group)) or why_not_together(*of_group)
+        reason = _why_alone(of_group[0][0], of_group[1][0]) or why_not_together(*of_group)
         if reason is None:
             log.info("%d students are trained together.", len(members))
             groups.append(members)
@@ -109,7 +111,7 @@ def divided(nets: Sequence[TrainingNet], data: Sequence[SplitData]) -> list[list
     return groups
 
 
-def _chunks(members):
+def _chunks(members: list[int]) -> list[list[int]]:
     return [members[start : start + _MOST] for start in range(0, len(members), _MOST)]
 
 
@@ -121,7 +123,7 @@ def moves(strategy: Strategy) -> bool:
     )
 
 
-def _why_alone(net, data) -> str | None:
+def _why_alone(net: TrainingNet, data: Any) -> str | None:
     """Return why this student cannot be stacked with others, or None."""
     kind = type(net.optimizer_)
     if moves(net.strategy):
@@ -150,22 +152,22 @@ def _why_alone(net, data) -> str | None:
     return None
 
 
-def _loss_name(net) -> str:
+def _loss_name(net: TrainingNet) -> str:
     return type(getattr(net.objective, "loss", net.objective)).__name__
 
 
-def _architecture(net, data):
+def _architecture(net: TrainingNet, data: Any) -> tuple[Any, ...]:
     weights = [(name, tuple(w.shape), w.requires_grad) for name, w in net.module_.named_parameters()]
     return repr(net.module_), tuple(weights)
 
 
-def _step_settings(net, data):
+def _step_settings(net: TrainingNet, data: Any) -> tuple[Any, ...]:
     return type(net.optimizer_).__name__, repr(
         [group | {"params": len(group["params"])} for group in net.optimizer_.param_groups]
     )
 
 
-def _batches(net, data):
+def _batches(net: TrainingNet, data: Any) -> tuple[Any, ...]:
     settings = {"batch_size": net.batch_size} | net.get_params_for("iterator_train")
     return tuple(data.train.X.shape), tuple(sorted(settings.items()))
 
@@ -181,7 +183,7 @@ _ALIKE = {
 }
 
 
-def _how_they_differ(nets, data) -> str | None:
+def _how_they_differ(nets: Sequence[TrainingNet], data: Any) -> str | None:
     for name, of in _ALIKE.items():
         found = list(dict.fromkeys(map(of, nets, data)))
         if len(found) > 1:
@@ -189,7 +191,7 @@ def _how_they_differ(nets, data) -> str | None:
     return None
 
 
-def _why_slower(nets, data) -> str | None:
+def _why_slower(nets: Sequence[TrainingNet], data: Any) -> str | None:
     """Apply the rule in the module's docstring: return why stacking would be slower, or None."""
     if data[0].train.X.device.type != "cpu":
         return None
@@ -213,7 +215,7 @@ def _why_slower(nets, data) -> str | None:
     return None
 
 
-def _why_vmap_fails(nets, data) -> str | None:
+def _why_vmap_fails(nets: Sequence[TrainingNet], data: Any) -> str | None:
     """Try it, with randomness forbidden, on two rows for each."""
     x = torch.stack([split.train.X[:2] for split in data])
     with preserved_random_state(x.device), torch.no_grad():
@@ -231,7 +233,7 @@ def _why_vmap_fails(nets, data) -> str | None:
     return None
 
 
-def _forward(module, in_dims=(0, 0)):
+def _forward(module: Any, in_dims: tuple[int | None, int | None] = (0, 0)) -> Callable[[Any, Any], Any]:
     """(stacked weights, inputs) -> logits of shape (K, B, C), by a copy of ``module``."""
     module = copy.deepcopy(module).train()
     return vmap(
@@ -274,8 +276,11 @@ def train_together(nets: Sequence[TrainingNet], data: Sequence[SplitData]) -> No
 class _BatchedRun:
     """K students in training. While it lasts, their weights are views of the stacked ones."""
 
-    def __init__(self, nets, data):
+    def __init__(self, nets: Sequence[TrainingNet], data: Any) -> None:
         self.nets, self.data = nets, data
+        objective = nets[0].objective
+        assert isinstance(objective, LogitObjective)  # no other has a batch_key
+        self.objective = objective
         self.weights = _stacked_weights(nets)
         # The arguments that skorch would give the optimizer of one student.
         args, kwargs = nets[0].get_params_for_optimizer("optimizer", self.weights.items())
@@ -288,7 +293,7 @@ class _BatchedRun:
             for net, split in zip(nets, data, strict=True)
         ]
 
-    def _column(self, name):
+    def _column(self, name: str) -> Tensor:
         """A metaparameter of all students, shape (K, 1, 1)."""
         taught = self.streams.taught
         # Without a teacher the labels are all there is, whatever lambda1 and T say.
@@ -329,7 +334,7 @@ class _BatchedRun:
         That of a student whose loss or gradient is not finite is not.
         """
         logits = self.forward(self.weights, x)
-        loss = self.nets[0].objective.evaluate_logits(logits, targets, self.values, differentiable=False)
+        loss = self.objective.evaluate_logits(logits, targets, self.values, differentiable=False)
         self.optimizer.zero_grad()
         logits.backward(loss.gradients[0])
         gradients = [w.grad for w in self.weights.values() if w.grad is not None]
@@ -351,17 +356,17 @@ class _BatchedRun:
                     state = self.optimizer.state[stacked]
                     net.optimizer_.state[w] = {key: _part(value, k, stacked) for key, value in state.items()}
 
-    def _let_go(self, k):
+    def _let_go(self, k: int) -> None:
         # A diverged student's part of the stack goes on, and nobody looks at it: no number
         # of one student enters another.
         for w in self.nets[k].module_.parameters():
             w.data = w.data.clone()
 
-    def _datasets(self, k):
+    def _datasets(self, k: int) -> dict[str, Any]:
         return {"dataset_train": self.data[k].train, "dataset_valid": self.data[k].valid}
 
 
-def _stacked_weights(nets) -> dict[str, Tensor]:
+def _stacked_weights(nets: Sequence[TrainingNet]) -> dict[str, Tensor]:
     """Weights of shape (K, ...) by name, of which each student's become views."""
     of_nets = [dict(net.module_.named_parameters()) for net in nets]
     stacked = {}
@@ -373,14 +378,14 @@ def _stacked_weights(nets) -> dict[str, Tensor]:
     return stacked
 
 
-def _part(value, k, stacked):
+def _part(value: Any, k: int, stacked: Tensor) -> Any:
     """Return student k's part of an entry of the optimizer's state, such as its momentum."""
     if not isinstance(value, Tensor):
         return copy.copy(value)
     return (value[k] if value.shape == stacked.shape else value).clone()
 
 
-def _note_epoch(net, losses, finite, sizes):
+def _note_epoch(net: TrainingNet, losses: Any, finite: Any, sizes: list[int]) -> None:
     """Record the iterations of an epoch in the history and in the path."""
     for loss, took_step, size in zip(losses, finite, sizes, strict=True):
         net.history.new_batch()
@@ -399,7 +404,7 @@ class _Streams:
     inputs, of shape (B, ...), are not stacked.
     """
 
-    def __init__(self, nets, data):
+    def __init__(self, nets: Sequence[TrainingNet], data: Any) -> None:
         sets = [split.train for split in data]
         self.taught = [s.targets.teacher_logits is not None for s in sets]
         self._n_students = len(sets)
@@ -415,7 +420,7 @@ class _Streams:
         for batches in zip(*self._iterators, strict=True):
             yield self._inputs(batches), self._targets(batches)
 
-    def _inputs(self, batches):
+    def _inputs(self, batches: Sequence[Batch]) -> Tensor:
         return batches[0][0] if self.shared else torch.stack([batch[0] for batch in batches])
 
     def _targets(self, batches: Sequence[Batch]) -> Targets:
@@ -426,7 +431,7 @@ class _Streams:
         return Targets(torch.stack(labels), _filled(logits, 0.0), _filled(weights, 1.0))
 
 
-def _filled(tensors, value) -> Tensor | None:
+def _filled(tensors: Sequence[Tensor | None], value: Any) -> Tensor | None:
     """Stack tensors, with ``value`` where one is missing; None where all are."""
     known = next((t for t in tensors if t is not None), None)
     if known is None:

@@ -153,13 +153,19 @@ def trial_losses(
     return [losses[k] for k in range(len(nets))]
 
 
-def _trained(net, data, seed) -> tuple[float, bool]:
+def _trained(net: TrainingNet, data: SplitData, seed: int) -> tuple[float, bool]:
     with torch_state_lock():
         net = train_alone(net, data, seed)
         return net.validation_loss(data.valid), net.interrupted_
 
 
-def _note(note, found, interrupted, losses, nets):
+def _note(
+    note: Callable[[dict[int, float], bool], None],
+    found: dict[int, float],
+    interrupted: bool,
+    losses: dict[int, float],
+    nets: Sequence[TrainingNet],
+) -> None:
     """Add what has been found to the losses, and stop if a user wants that."""
     note(found, interrupted)
     losses |= found
@@ -168,11 +174,11 @@ def _note(note, found, interrupted, losses, nets):
         raise TrialsInterrupted(*min(trained, key=_ranked)) if trained else KeyboardInterrupt
 
 
-def _trained_here(losses, nets):
+def _trained_here(losses: dict[int, float], nets: Sequence[TrainingNet]) -> list[tuple[float, TrainingNet]]:
     """Return (L_val, net) of the trials trained in this process; nets of others have learned nothing here."""
     return [(loss, nets[k]) for k, loss in losses.items() if len(nets[k].history)]
 
 
-def _ranked(trial):
+def _ranked(trial: tuple[float, TrainingNet]) -> float:
     loss, _ = trial
     return loss if np.isfinite(loss) else np.inf
