@@ -21,7 +21,6 @@ from sklearn_kd.meta._path import MetaparameterPath, path_dtype
 from sklearn_kd.meta._space import MetaparameterSpace
 from sklearn_kd.meta._trials import trials_dtype
 from sklearn_kd.persistence._codecs import (
-    ContentError,
     finite_number,
     table_content,
     take_table,
