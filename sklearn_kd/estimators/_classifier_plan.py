@@ -88,7 +88,7 @@ def plan_distillation(estimator: DistilledClassifier, strategy: Strategy, inputs
             estimator.augment, teacher, data.train.samples, student, inputs.task.output_labels
         )
     # What only skorch and torch can judge fails here, before the teacher is trained.
-    net = make_net(estimator, student, strategy, start, listed_callbacks(estimator.callbacks))
+    net = make_net(estimator, inputs.task, student, strategy, start, listed_callbacks(estimator.callbacks))
     dry_run(net, data, f"meta={estimator.meta!r}", estimator._routed("callbacks"))
 
     # Else the teacher is asked while the student trains, or not at all.

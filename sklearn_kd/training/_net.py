@@ -29,15 +29,14 @@ from sklearn_kd.inputs._batches import Batch, CyclicBatches, evaluation_batches,
 from sklearn_kd.inputs._data import DistillationData, SplitData
 from sklearn_kd.losses._objective import Objective
 from sklearn_kd.losses._targets import Targets
-from sklearn_kd.losses._validation import optimal_val_temperature, validation_loss
 from sklearn_kd.meta import Strategy
-from sklearn_kd.meta._path import MetaparameterPath
 from sklearn_kd.runtime._devices import as_number, full_precision, reading_is_free
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.runtime._snapshots import BufferSnapshot, OptimizerSnapshot
+from sklearn_kd.tasks._classification import Classification
 from sklearn_kd.teachers._logit_checks import AnswersWatch
 from sklearn_kd.training._cuda_graph import CapturedIterations, why_not_captured
-from sklearn_kd.training._divergence import OverflowCheck, has_finite_state
+from sklearn_kd.training._divergence import DivergenceGuard
 from sklearn_kd.training._execution import Execution
 from sklearn_kd.training._interrupts import from_outside
 from sklearn_kd.training._label_scorers import show_labels_to_scorers
@@ -93,6 +92,8 @@ class TrainingNet(NeuralNetClassifier):
         Of the initial weights of the modules that learn beside the student.
     val_temperature : float or "auto", default=1.0
         T_val of the validation loss, or "auto" to refit it after every epoch.
+    task : Task, default=Classification
+        Gives the validation loss.
     labels : ndarray of shape (n_classes,) or None, default=None
         The label of each class code, which the scorers of callbacks see. None: they see codes.
     execution : Execution or None, default=None
@@ -126,6 +127,7 @@ class TrainingNet(NeuralNetClassifier):
         strategy: Strategy,
         modules_seed: int = 0,
         val_temperature: float | str = 1.0,
+        task: Any = Classification,
         labels: np.ndarray | None = None,
         execution: Execution | None = None,
         **params: Any,
@@ -146,6 +148,7 @@ class TrainingNet(NeuralNetClassifier):
         self.strategy = strategy
         self.modules_seed = modules_seed
         self.val_temperature = val_temperature
+        self.task = task
         self.labels = labels
         self.execution = execution or Execution()
 
@@ -203,8 +206,7 @@ class TrainingNet(NeuralNetClassifier):
         self.listeners_: dict[str, list[Any]] = {}
         self.diverged_ = self.interrupted_ = self.collapsed_ = False
         self.skips_ = Skips()
-        self.overflow_check_: OverflowCheck | None = None
-        self.finite_weights_: dict[int, dict[str, Any]] = {}
+        self.guard_: DivergenceGuard | None = None
         self.watch_: AnswersWatch | None = None  # of a teacher that answers while the student trains
         return self
 
@@ -295,7 +297,7 @@ class TrainingNet(NeuralNetClassifier):
             "validation_batches_": None,
             "checkpointer_": None,
             "hypergradient_estimator_": None,
-            "overflow_check_": None,
+            "guard_": None,
             "watch_": None,
         }
 
@@ -313,8 +315,7 @@ class TrainingNet(NeuralNetClassifier):
         super().on_train_begin(net, X, y, **kwargs)
         self.listeners_ = {}
         self.captured_ = self._capturing() if self.execution.cuda_graph else None
-        self.skips_, self.overflow_check_ = Skips(), OverflowCheck(X)
-        self.checked_at_: int | None = None
+        self.skips_, self.guard_ = Skips(), DivergenceGuard(X)
         self.diverged_ = self.interrupted_ = self.collapsed_ = False
         self.with_buffers_ = [part for m in self.trained_modules() for part in m.modules() if part._buffers]
 
@@ -524,7 +525,7 @@ class TrainingNet(NeuralNetClassifier):
         return {"loss": loss, "y_pred": logits}
 
     def _validation_loss(self, logits: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-        return validation_loss(logits, targets, self.val_temperature_)
+        return self.task.validation_loss(logits, targets, self.val_temperature_)
 
     def on_batch_end(self, net: Any, batch: Any = None, training: bool = False, **step: Any) -> None:
         """Keep the logits of D_val for where T_val is refitted."""
@@ -549,13 +550,8 @@ class TrainingNet(NeuralNetClassifier):
         self.watch_ = self.objective.watch
         if dataset_train is not None and dataset_train.augmentation is not None:
             self.watch_ = getattr(dataset_train.augmentation[1], "watch", self.watch_)
-        self.finite_weights_ = {
-            k: {
-                name: value.clone() if isinstance(value, torch.Tensor) else copy.deepcopy(value)
-                for name, value in module.state_dict().items()
-            }
-            for k, module in enumerate(self.trained_modules())
-        }
+        assert self.guard_ is not None
+        self.guard_.remember(self.trained_modules())
 
     def on_epoch_end(
         self,
@@ -571,7 +567,7 @@ class TrainingNet(NeuralNetClassifier):
         self.history.record("skipped_hypergradients", hypergradients)
         self._give_up_what_diverged()
         if self.validated_ and not self.diverged_:
-            self.val_temperature_ = optimal_val_temperature(self.validated_)
+            self.val_temperature_ = self.task.optimal_val_temperature(self.validated_)
             self.validated_ = []
         for name, value in (self.objective.epoch_record() | self._numbers()).items():
             self.history.record(name, value)
@@ -587,42 +583,29 @@ class TrainingNet(NeuralNetClassifier):
         self.skips_.end_epoch()  # which an interrupt may have left open
         self._give_up_what_diverged()
         if not self.diverged_ and self.skips_.first is not None:
-            message = skips_message(self.skips_, self.describe_metaparameters_at, self._mend())
+            message = skips_message(self.skips_, self.metaparameters.describe, self._mend())
             warnings.warn(message, ConvergenceWarning, stacklevel=2)
-        self.finite_weights_, self.captured_, self.overflow_check_, self.watch_ = {}, None, None, None
+        self.captured_ = self.guard_ = self.watch_ = None
         self.validated_ = []
         self._set_training(False)  # for good: no thread that predicts finds it otherwise
 
     def _give_up_what_diverged(self) -> None:
         """Go back to the last student that predicts, and say so, where this one does not."""
-        if self.diverged_ or self.checked_at_ == self.metaparameters.iteration:
+        iteration, skips = self.metaparameters.iteration, self.skips_
+        assert self.guard_ is not None
+        if self.diverged_ or not self.guard_.is_new(iteration):
             return
-        iteration = self.checked_at_ = self.metaparameters.iteration
-        modules, skips = self.trained_modules(), self.skips_
-        assert self.overflow_check_ is not None
-        predicts = has_finite_state(modules) and self.overflow_check_.passed_by(self.module_)
-        if predicts and not skips.over:
+        restored = self.guard_.restored(self.trained_modules())
+        if not restored and not skips.over:
             return
         self.diverged_ = True
-        if not predicts:
-            for k, module in enumerate(modules):
-                module.load_state_dict(self.finite_weights_[k])
-        described, mend = self.describe_metaparameters_at, self._mend()
-        n_epochs = len(self.history)
-        message = divergence_message(skips, predicts, iteration, n_epochs, described, mend)
+        described, n_epochs = self.metaparameters.describe, len(self.history)
+        message = divergence_message(skips, not restored, iteration, n_epochs, described, self._mend())
         warnings.warn(message, ConvergenceWarning, stacklevel=2)
 
     def _mend(self) -> str:
         """Return the remedy for steps that were skipped."""
         return (None if self.watch_ is None else self.watch_.fault()) or MEND
-
-    def describe_metaparameters_at(self, iteration: int) -> str:
-        """Describe an iteration's single numbers, in brackets after a space, for a message; or nothing."""
-        if not isinstance(self.metaparameters, MetaparameterPath):
-            return ""
-        values = self.metaparameters.values_after(iteration)
-        numbers = [f"{name}={values[name]:.3g}" for name in self.metaparameters.space.numbers]
-        return f" ({', '.join(numbers)})" if numbers else ""
 
     def validation_loss(self, dataset: Any) -> float:
         """Compute L_val on all rows of ``dataset``; draws of the student leave the generators unchanged."""
