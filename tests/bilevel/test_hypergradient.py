@@ -294,7 +294,7 @@ def test_public_function_equals_reference_and_leaves_no_trace():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"method": "exakt"}, {"loss": LogitDistillation(loss__temperature_scaling="hintn")}]
+    "wrong", [{"method": "exakt"}, {"loss": LogitDistillation(temperature_scaling="hintn")}]
 )
 def test_public_function_refuses_unknown_names(wrong):
     p = Problem(0)
