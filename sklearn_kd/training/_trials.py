@@ -14,8 +14,10 @@ from sklearn_kd.inputs._data import SplitData
 from sklearn_kd.meta._space import MetaparameterSpace
 from sklearn_kd.runtime._global_lock import torch_state_lock
 from sklearn_kd.runtime._processes import count_processes, one_thread_per_process, streaming_return_as
+from sklearn_kd.training._alone import train_alone
 from sklearn_kd.training._net import TrainingNet
-from sklearn_kd.training._stacked import divided, train_alone, train_together
+from sklearn_kd.training._stackable import group_stackable
+from sklearn_kd.training._stacked import train_stacked
 
 
 class TrialsInterrupted(KeyboardInterrupt):
@@ -132,11 +134,13 @@ def trial_losses(
     """
     losses: dict[int, float] = dict(known)
     # Divided as if none were known: a net trained by itself rounds otherwise than one of several.
-    groups = [members for members in divided(nets, [data] * len(nets)) if not losses.keys() >= set(members)]
+    groups = [
+        members for members in group_stackable(nets, [data] * len(nets)) if not losses.keys() >= set(members)
+    ]
     alone = [k for members in groups if len(members) == 1 for k in members]
     for members in groups:
         if len(members) > 1:
-            train_together([nets[k] for k in members], [data] * len(members))
+            train_stacked([nets[k] for k in members], [data] * len(members))
             found = {k: nets[k].validation_loss(data.valid) for k in members}
             _note(note, found, nets[members[0]].interrupted_, losses, nets)
     n_processes = count_processes(n_jobs, max(len(alone), 1))
