@@ -66,7 +66,7 @@ class DistProMethods:
     }
     default: ClassVar[tuple[str, ...]] = ("equal", "process")
     baseline: ClassVar[str] = "equal"
-    shared: ClassVar[tuple[str, ...]] = ("teacher", "teacher_classes", "random_state", "search_fraction")
+    shared: ClassVar[tuple[str, ...]] = ("teacher", "teacher_classes", "random_state", "validation_fraction")
     example: ClassVar[str] = '{"weak": {"weights": "process", "distill_weight": 0.1}}'
 
     @staticmethod
