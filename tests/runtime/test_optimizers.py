@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from sklearn_kd.runtime._optimizers import named_optimizers, optimizer_class
 
 MUON = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch has no Muon")
