@@ -22,7 +22,7 @@ from torch import nn
 
 from helpers.networks import ConvNet
 from sklearn_kd import DistilledClassifier, MLPStudent, compare_methods
-from sklearn_kd.bilevel._hypergradient import StepRecord
+from sklearn_kd.bilevel._hypergradient import HypergradientEstimator
 from sklearn_kd.inputs import _splitting
 from sklearn_kd.meta import Hyperopt, Random
 from sklearn_kd.runtime._memory import is_out_of_memory
@@ -93,7 +93,7 @@ def hypergradient(make, digits, error, monkeypatch):
     def raising(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(StepRecord, "hypergradient", raising)
+    monkeypatch.setattr(HypergradientEstimator, "hypergradient", raising)
     make(LogisticRegression(), meta="gradient").fit(*digits)
 
 
