@@ -115,7 +115,10 @@ PLACES = {
     "copying the data": (copying, "data of 0.1 MiB to be copied"),
     "asking the teacher": (asking, "data of 0.1 MiB and cached teacher logits of 0.0 MiB on cpu"),
     "training the student": (training, "data of 0.1 MiB and cached teacher logits of 0.0 MiB on cpu"),
-    "training the student, with batch_size=32, data of 0.1 MiB": (hypergradient, "hypergradients by"),
+    "training the student, with batch_size=32, data of 0.1 MiB": (
+        hypergradient,
+        "hypergradients by 'finite_difference'",
+    ),
     "training 4 students in one batched run": (together, "data of 0.1 MiB"),
     "predicting in batches of 1024 rows": (predicting, "no teacher logits are cached"),
 }
