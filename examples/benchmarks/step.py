@@ -55,7 +55,7 @@ from _measure import (
 from _peers import PEERS, Forward, Plain, installed, made
 from torch import nn
 
-from sklearn_kd import CNNStudent, DistilledClassifier, MLPStudent, hypergradient
+from sklearn_kd import CNNStudent, MLPStudent, hypergradient
 
 UNIT, BY_HAND, FORWARD = "plain step", "plain step by hand", "forward pass, no gradient"
 METHODS = ("finite_difference", "central_difference", "jvp", "exact")

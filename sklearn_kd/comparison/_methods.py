@@ -18,7 +18,6 @@ from sklearn_kd.meta import STRATEGIES
 from sklearn_kd.teachers._adapter import TeacherAdapter
 from sklearn_kd.teachers._registry import make_teacher
 
-
 # What all methods have in common, so that no method can have its own.
 _SHARED = ("teacher", "teacher_classes", "random_state", "validation_fraction")
 
