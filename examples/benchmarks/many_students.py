@@ -45,7 +45,8 @@ from sklearn_kd.meta import Fixed
 from sklearn_kd.meta._path import MetaparameterPath
 from sklearn_kd.meta._space import MetaparameterSpace
 from sklearn_kd.training._net import TrainingNet
-from sklearn_kd.training._stacked import FEWEST, MOST_FLOPS, train_together
+from sklearn_kd.training._stackable import FEWEST, MOST_FLOPS
+from sklearn_kd.training._stacked import train_stacked
 
 sys.path.append(str(Path(__file__).parents[1]))
 from _provenance import provenance
@@ -116,7 +117,7 @@ def gain(name, n_students, batch_size, same_rows):
     seconds = []
     for _ in range(PAIRS + 1):
         pair = []
-        for train in (one_by_one, train_together):
+        for train in (one_by_one, train_stacked):
             nets = [made_net(student, *start, batch_size) for start in starts]
             pair.append(cpu_time(lambda train=train, nets=nets: train(nets, data)))
         seconds.append(pair)

@@ -111,11 +111,14 @@ def train_as_the_paper(
 ) -> DistilledClassifier:
     """Make one run of the paper's column: validation rows are the test rows; its own draw of the data."""
     data, teacher = draw(features, NOTEBOOK_SEED), paper_teacher(features, NOTEBOOK_SEED)
+    settings = PAPER | METHODS.get(method, {}) | params
+    if not isinstance(settings["meta"], str):  # an object, with parameters of its own
+        settings = {name: value for name, value in settings.items() if not name.startswith("meta__")}
     return train(
         (data.X_train, data.y_train, logits(teacher, data.X_train_teacher)),
         (data.X_test, data.y_test),
         iterations=iterations,
         every=every,
         seed=run,
-        **(PAPER | METHODS[method] | params),
+        **settings,
     )

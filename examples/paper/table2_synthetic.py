@@ -66,9 +66,6 @@ NOTEBOOK = {method: "AND" if method in ("naive", "random") else "sign(x1·x2)" f
 class UniformTemperature(Strategy):
     """Baseline "random" as in the paper's text: lambda1 ~ U(0, 1), T ~ U(0.1, 10)."""
 
-    def __init__(self, val_temperature=1.0):
-        self.val_temperature = val_temperature
-
     def start(self, context):
         return {"lambda1": context.rng.uniform(0, 1), "temperature": context.rng.uniform(0.1, 10)}
 
