@@ -23,23 +23,23 @@ except ImportError:  # scikit-learn < 1.9 has no callbacks
     class CallbackSupportMixin:  # type: ignore[no-redef]
         """Nothing: ``set_callbacks`` comes with scikit-learn 1.9."""
 
-    def with_callbacks(method):
+    def with_callbacks(method: Any) -> Any:
         """Return ``method`` as it is."""
         return method
 
 
-def has_callbacks(estimator) -> bool:
+def has_callbacks(estimator: Any) -> bool:
     """Return whether ``set_callbacks`` has given the estimator any callbacks."""
     return bool(getattr(estimator, "_skl_callbacks", None))
 
 
-def without_callbacks(estimator):
+def without_callbacks(estimator: Any) -> Any:
     """Return the estimator, which forgets the callbacks of ``set_callbacks``."""
     estimator.__dict__.pop("_skl_callbacks", None)
     return estimator
 
 
-def callback_context(estimator, max_subtasks: int):
+def callback_context(estimator: Any, max_subtasks: int) -> Any:
     """Set up the root task of a ``fit``; None where no callback listens."""
     if not has_callbacks(estimator):
         return None

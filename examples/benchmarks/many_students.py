@@ -34,15 +34,19 @@ import torch
 from joblib.externals.loky import get_reusable_executor
 from sklearn.datasets import load_digits
 from sklearn.ensemble import RandomForestClassifier
-from sklearn_kd.training._distillation_net import DistillationNet
 from torch.utils.flop_counter import FlopCounterMode
 
 from sklearn_kd import CNNStudent, DistilledClassifier, MLPStudent, compare_methods
 from sklearn_kd.inputs._data import DistillationData, SplitData
+from sklearn_kd.losses import LogitDistillation
+from sklearn_kd.losses._objective import LogitObjective
 from sklearn_kd.losses._targets import Targets
 from sklearn_kd.meta import Fixed
-from sklearn_kd.meta._path import Metaparameters
-from sklearn_kd.training._stacked import FEWEST, MOST_FLOPS, train_together
+from sklearn_kd.meta._path import MetaparameterPath
+from sklearn_kd.meta._space import MetaparameterSpace
+from sklearn_kd.training._net import TrainingNet
+from sklearn_kd.training._stackable import FEWEST, MOST_FLOPS
+from sklearn_kd.training._stacked import train_stacked
 
 sys.path.append(str(Path(__file__).parents[1]))
 from _provenance import provenance
@@ -71,13 +75,13 @@ def made_rows(shape, seed):
 
 
 def made_net(student, lambda1, temperature, batch_size):
-    return DistillationNet(
+    loss = LogitDistillation()
+    space = MetaparameterSpace(loss.metaparameters(CLASSES))
+    return TrainingNet(
         copy.deepcopy(student),
-        metaparameters=Metaparameters(lambda1, temperature),
+        objective=LogitObjective(loss),
+        metaparameters=MetaparameterPath(space, {"lambda1": lambda1, "temperature": temperature}),
         strategy=Fixed(),
-        loss__temperature_scaling="hinton",
-        meta__val_temperature=1.0,
-        meta__hypergradient="finite_difference",
         optimizer=torch.optim.SGD,
         optimizer__momentum=0.9,
         lr=0.01,
@@ -113,7 +117,7 @@ def gain(name, n_students, batch_size, same_rows):
     seconds = []
     for _ in range(PAIRS + 1):
         pair = []
-        for train in (one_by_one, train_together):
+        for train in (one_by_one, train_stacked):
             nets = [made_net(student, *start, batch_size) for start in starts]
             pair.append(cpu_time(lambda train=train, nets=nets: train(nets, data)))
         seconds.append(pair)

@@ -27,9 +27,11 @@ from sklearn.datasets import load_digits
 from sklearn.ensemble import RandomForestClassifier
 
 from sklearn_kd import MLPStudent
-from sklearn_kd.bilevel._hypergradient import StepRecord
+from sklearn_kd.bilevel._hypergradient import HypergradientEstimator
+from sklearn_kd.losses._logit_distillation import ClosedFormEvaluation
 from sklearn_kd.losses._logits import TrainingLoss
 from sklearn_kd.losses._targets import Targets
+from sklearn_kd.losses._validation import validation_loss
 from sklearn_kd.teachers._logit_checks import log_probabilities
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -62,7 +64,7 @@ def step(student, optimizer, X, y, f, record=None):
     logits = student(X)
     loss = TrainingLoss(logits, Targets(y, f), LAMBDA1, T, scaling="hinton")
     if record is not None:
-        record.after_forward(X, logits, loss.metaparameter_derivatives())
+        record.after_forward((X,), logits, ClosedFormEvaluation(loss), logits)
     logits.backward(loss.r)
     optimizer.step()
 
@@ -73,10 +75,11 @@ def tried(student, optimizer, rows, valid_rows, extra, arrays):
     student = copy.deepcopy(student)
     fresh = torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9)
     fresh.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    record = StepRecord(student, fresh, rows=extra)
+    record = HypergradientEstimator(student, fresh, rows=extra)
     record.begin()
     step(student, fresh, X[rows], y[rows], f[rows], record)
-    h, _ = record.hypergradient(X_val[valid_rows], Targets(y_val[valid_rows]))
+    targets = Targets(y_val[valid_rows])
+    h, _ = record.hypergradient(X_val[valid_rows], lambda z: validation_loss(z, targets))
     return (h * torch.tensor([1.0, T])).numpy()
 
 

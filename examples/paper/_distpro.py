@@ -239,7 +239,9 @@ def student_of(task, plan, arm, weight, params, found):
     if arm == "equal":
         return pathways_of(task, plan, weights="equal", distill_weight=weight, **params)
     how = {} if arm == TRANSFERRED else FOLLOWERS[arm][1]
-    return pathways_of(task, plan, process=process_of(found), distill_weight=weight, tau=TAU, **params, **how)
+    return pathways_of(
+        task, plan, process=process_of(found), distill_weight=weight, pathway_threshold=TAU, **params, **how
+    )
 
 
 def reviewed(task, plan, weight, params):

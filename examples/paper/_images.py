@@ -16,7 +16,7 @@ from train_fashion_mnist_teacher import load_teacher
 
 from sklearn_kd import CIFARResNet, DistilledClassifier
 from sklearn_kd.datasets import fetch_cifar10, fetch_fashion_mnist
-from sklearn_kd.meta import PAPER_SETTINGS, Hyperopt, Linear
+from sklearn_kd.meta import PAPER_SETTINGS
 
 # Options for finding the images; no number depends on them.
 WHERE = {
@@ -43,16 +43,17 @@ MEAN_SD |= dict.fromkeys(
 PAPER = {
     name: value
     for name, value in PAPER_SETTINGS.items()
-    if name not in ("optimizer", "meta_optimizer", "meta_lr")
+    if name not in ("optimizer", "meta__optimizer", "meta__lr")
 }
 HALVINGS = {50: 10, 100: 10}  # epochs: the rate is halved after every so many; else five times in all
 METHODS = {
-    "none": "none",
-    "naive": "naive",
-    "random": "random",
-    "gradient": "gradient",
-    "linear": Linear(form="values"),
-    "hyperopt": Hyperopt(n_startup_trials=5),  # hyperopt draws its first 20 trials at random
+    "none": {"meta": "none"},
+    "naive": {"meta": "naive"},
+    "random": {"meta": "random"},
+    "gradient": {"meta": "gradient"},
+    "linear": {"meta": "linear", "meta__form": "values"},
+    # hyperopt draws its first 20 trials at random
+    "hyperopt": {"meta": "hyperopt", "meta__n_startup_trials": 5},
 }
 
 
@@ -136,7 +137,6 @@ def train_as_the_paper(
     halving = HALVINGS.get(epochs, max(1, epochs // 5))
     student = student_of(
         name,
-        meta=METHODS[method],
         max_epochs=epochs,
         callbacks=[
             ("rate", LRScheduler(StepLR, step_size=halving, gamma=0.5)),
@@ -144,6 +144,6 @@ def train_as_the_paper(
         ],
         device="auto",
         random_state=run,
-        **(PAPER | {"meta__lr": SETS[name]["meta_lr"]} | params),
+        **(PAPER | METHODS[method] | {"meta__lr": SETS[name]["meta__lr"]} | params),
     )
     return student.fit(X, y, teacher_logits=logits)

@@ -48,4 +48,4 @@ class ReversedLoss:
 
 def reversed_divergence() -> AbstractContextManager:
     """Give trainings inside the context the code's loss."""
-    return mock.patch("sklearn_kd.training._distillation_net.TrainingLoss", ReversedLoss)
+    return mock.patch("sklearn_kd.losses._logit_distillation.TrainingLoss", ReversedLoss)

@@ -8,7 +8,7 @@ import numpy as np
 
 from sklearn_kd import DistilledClassifier, MLPStudent
 from sklearn_kd.datasets import make_metaparameter_synthetic
-from sklearn_kd.meta import PAPER_SETTINGS, Hyperopt, Linear
+from sklearn_kd.meta import PAPER_SETTINGS
 
 # Third column of the student and of the teacher.
 FEATURES = {
@@ -24,15 +24,16 @@ TEACHER = {"iterations": 20_000, "lr": 1e-2}
 PAPER = {
     name: value
     for name, value in PAPER_SETTINGS.items()
-    if name not in ("optimizer", "meta_optimizer", "batch_size")  # the batch is the whole set
+    if name not in ("optimizer", "meta__optimizer", "batch_size")  # the batch is the whole set
 } | {"meta__val_temperature": 0.1, "meta__lr": 1.0}
 METHODS = {
-    "none": "none",
-    "naive": "naive",
-    "random": "random",
-    "gradient": "gradient",
-    "linear": Linear(form="values"),  # the code's line
-    "hyperopt": Hyperopt(n_startup_trials=5),  # hyperopt draws its first 20 trials at random
+    "none": {"meta": "none"},
+    "naive": {"meta": "naive"},
+    "random": {"meta": "random"},
+    "gradient": {"meta": "gradient"},
+    "linear": {"meta": "linear", "meta__form": "values"},  # the code's line
+    # hyperopt draws its first 20 trials at random
+    "hyperopt": {"meta": "hyperopt", "meta__n_startup_trials": 5},
 }
 
 
@@ -110,11 +111,14 @@ def train_as_the_paper(
 ) -> DistilledClassifier:
     """Make one run of the paper's column: validation rows are the test rows; its own draw of the data."""
     data, teacher = draw(features, NOTEBOOK_SEED), paper_teacher(features, NOTEBOOK_SEED)
+    settings = PAPER | METHODS.get(method, {}) | params
+    if not isinstance(settings["meta"], str):  # an object, with parameters of its own
+        settings = {name: value for name, value in settings.items() if not name.startswith("meta__")}
     return train(
         (data.X_train, data.y_train, logits(teacher, data.X_train_teacher)),
         (data.X_test, data.y_test),
         iterations=iterations,
         every=every,
         seed=run,
-        **(PAPER | {"meta": METHODS.get(method)} | params),
+        **settings,
     )

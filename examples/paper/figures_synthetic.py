@@ -27,8 +27,6 @@ from _protocol import COLOURS, METHODS, Runs, arguments, band, mean_sd
 from _synthetic import NOTEBOOK_SEED, PAPER, TEACHER, draw, logits, paper_teacher, train_as_the_paper
 from table2_synthetic import NOTEBOOK
 
-from sklearn_kd.meta import Linear
-
 matplotlib.use("Agg")
 EVERY = 20
 EQUAL = (2, 5, 10, 20, 50, 100, 200)  # e1 = e2
@@ -47,9 +45,7 @@ def curve(features, method, run, iterations):
 
 def with_periods(e1, e2, run, iterations):
     """Return the final accuracy of linear; e2 = 0 is gradient."""
-    student = train_as_the_paper(
-        "sign(x1·x2)", "linear", run, iterations=iterations, meta=Linear(e1=e1, e2=e2, form="values")
-    )
+    student = train_as_the_paper("sign(x1·x2)", "linear", run, iterations=iterations, e1=e1, e2=e2)
     return {"accuracy": student.history_[-1, "valid_acc"]}
 
 

@@ -53,8 +53,8 @@ ARMS = {
     "gradient": {"meta": "gradient"},
     "linear": {"meta": "linear"},
     "linear, T_val auto": {"meta": "linear", "meta__val_temperature": "auto"},
-    "gradient, paper's settings": PAPERS_META | {"meta": METHODS["gradient"], "meta__lr": 0.25},
-    "linear, paper's settings": PAPERS_META | {"meta": METHODS["linear"], "meta__lr": 0.25},
+    "gradient, paper's settings": PAPERS_META | METHODS["gradient"] | {"meta__lr": 0.25},
+    "linear, paper's settings": PAPERS_META | METHODS["linear"] | {"meta__lr": 0.25},
 }
 GRIDS = [f"grid, s(T) = {scaling}" for scaling in SCALINGS]
 

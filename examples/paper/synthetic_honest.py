@@ -38,7 +38,10 @@ from sklearn.linear_model import LogisticRegression
 
 from sklearn_kd.meta import Strategy
 
-GRID = tuple(product(np.linspace(0, 1, 5).tolist(), np.geomspace(1, 10, 5).tolist()))
+GRID = tuple(
+    {"lambda1": lambda1, "temperature": temperature}
+    for lambda1, temperature in product(np.linspace(0, 1, 5).tolist(), np.geomspace(1, 10, 5).tolist())
+)
 SIZES = (15, 200)
 COLUMNS = ("text", "sign(x1·x2)")
 TUNING_DRAWS = 10_000  # their first seed
@@ -51,8 +54,8 @@ class GridSearch(Strategy):
 
     learns_from_validation = True
 
-    def start(self, setting):
-        return GRID[int(np.argmin(setting.evaluate_all(GRID)))]
+    def start(self, context):
+        return GRID[int(np.argmin(context.evaluate_all(GRID)))]
 
 
 PARAMS = {
@@ -67,8 +70,8 @@ PARAMS = {
     "hyperopt": {"meta": "hyperopt"},
     "gradient": {"meta": "gradient"},
     "linear": {"meta": "linear"},
-    "gradient, paper's settings": PAPERS_META | {"meta": METHODS["gradient"]},
-    "linear, paper's settings": PAPERS_META | {"meta": METHODS["linear"]},
+    "gradient, paper's settings": PAPERS_META | METHODS["gradient"],
+    "linear, paper's settings": PAPERS_META | METHODS["linear"],
 }
 TUNED_WITH = ("none", "naive", "linear")
 

@@ -71,7 +71,7 @@ def one_run(name, method, run, epochs, **where):
         "curve": [(row["epoch"], row["test_acc"]) for row in history if "test_acc" in row],
         "diverged": student.net_.diverged_,
         "clipped": share_clipped(
-            path, PAPER["meta_clip"] * SETS[name]["meta_lr"], PAPER["temperature_bounds"]
+            path, PAPER["meta__clip"] * SETS[name]["meta__lr"], PAPER["loss__temperature_bounds"]
         ),
         "lambda1": path["lambda1"][ends].round(4).tolist(),
         "temperature": path["temperature"][ends].round(3).tolist(),

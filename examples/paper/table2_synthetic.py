@@ -40,7 +40,7 @@ from _synthetic import (
     train_as_the_paper,
 )
 
-from sklearn_kd.meta import Linear, Random, Strategy
+from sklearn_kd.meta import Strategy
 
 PUBLISHED = {
     "none": ".63 (.63)",
@@ -66,13 +66,13 @@ NOTEBOOK = {method: "AND" if method in ("naive", "random") else "sign(x1·x2)" f
 class UniformTemperature(Strategy):
     """Baseline "random" as in the paper's text: lambda1 ~ U(0, 1), T ~ U(0.1, 10)."""
 
-    def start(self, setting):
-        return setting.rng.uniform(0, 1), setting.rng.uniform(0.1, 10)
+    def start(self, context):
+        return {"lambda1": context.rng.uniform(0, 1), "temperature": context.rng.uniform(0.1, 10)}
 
 
 VARIANTS = {
-    "linear, line on increments": {"meta": Linear(form="increments")},
-    "linear, line anchored": {"meta": Linear(form="anchored")},
+    "linear, line on increments": {"meta": "linear", "meta__form": "increments"},
+    "linear, line anchored": {"meta": "linear", "meta__form": "anchored"},
     "random, T uniform": {"meta": UniformTemperature()},
 }
 
@@ -92,7 +92,7 @@ def found(student):
         "accuracy": curve[-1],
         "curve": curve,
         "clipped": share_clipped(
-            student.metaparameter_path_, PAPER["meta_clip"], PAPER["temperature_bounds"]
+            student.metaparameter_path_, PAPER["meta__clip"], PAPER["loss__temperature_bounds"]
         ),
         "lambda1": [round(value, 4) for value in lambda1],
         "temperature": [round(value, 4) for value in temperature],
@@ -104,7 +104,7 @@ def best_by_test_accuracy(features, run, lr, iterations):
     trials = [
         found(
             train_as_the_paper(
-                features, "random", 1000 + 5 * run + trial, iterations=iterations, lr=lr, meta=Random()
+                features, "random", 1000 + 5 * run + trial, iterations=iterations, lr=lr, meta="random"
             )
         )
         for trial in range(5)

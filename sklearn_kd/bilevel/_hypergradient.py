@@ -47,7 +47,7 @@ _SMALLEST_NORM = 1e-12
 # ``step`` is ε, which only the finite differences need.
 
 
-def _step_size(logits, size, share):
+def _step_size(logits: Tensor, size: Any, share: float) -> Any:
     """Return the ε that moves the logits by a set share of their size; of 0.1 where they are small.
 
     ``size`` is about the root mean square of what d does to them.
@@ -61,7 +61,7 @@ def _step_size(logits, size, share):
     return step if isinstance(step, Tensor) else min(step, numbers.max)
 
 
-def _moved(w, d, step):
+def _moved(w: list[Tensor], d: list[Tensor], step: Any) -> Sequence[Tensor]:
     """w + step · d."""
     if not isinstance(step, Tensor):
         return torch._foreach_add(w, d, alpha=step)
@@ -70,17 +70,21 @@ def _moved(w, d, step):
     return moved
 
 
-def _by_finite_difference(replay, w, d, outputs, step):
+def _by_finite_difference(
+    replay: Any, w: list[Tensor], d: list[Tensor], outputs: Tensor, step: Any
+) -> Tensor:
     """(s(w + ε d) − s(w)) / ε: one more forward pass, without gradient."""
     return (replay(_moved(w, d, step)) - outputs) / step
 
 
-def _by_central_difference(replay, w, d, outputs, step):
+def _by_central_difference(
+    replay: Any, w: list[Tensor], d: list[Tensor], outputs: Tensor, step: Any
+) -> Tensor:
     """(s(w + ε d) − s(w − ε d)) / 2ε: two more forward passes, without gradient."""
     return (replay(_moved(w, d, step)) - replay(_moved(w, d, -step))) / (2 * step)
 
 
-def _by_jvp(replay, w, d, outputs, step):
+def _by_jvp(replay: Any, w: list[Tensor], d: list[Tensor], outputs: Tensor, step: Any) -> Tensor:
     """Forward-mode differentiation, exact."""
     return jvp(lambda *weights: replay.traced(weights), tuple(w), tuple(d))[1]
 
@@ -94,17 +98,17 @@ DIRECTIONAL_DERIVATIVES = {
 METHODS = (*DIRECTIONAL_DERIVATIVES, "exact")
 
 
-def _rms(t: Tensor):
+def _rms(t: Tensor) -> Any:
     return as_number(torch.linalg.vector_norm(t)) / t.numel() ** 0.5
 
 
-def _inner_product(a, b) -> Tensor:
+def _inner_product(a: Any, b: Any) -> Tensor:
     """⟨a, b⟩ of lists of tensors, shape (); None stands for zeros."""
     pairs = [(a_i, b_i) for a_i, b_i in zip(a, b, strict=True) if a_i is not None]
     return torch.stack([torch.vdot(a_i.flatten(), b_i.flatten()) for a_i, b_i in pairs]).sum()
 
 
-def _size_of_logit_change(v: list[Tensor], d: list[Tensor], norm, r_val: Tensor):
+def _size_of_logit_change(v: list[Tensor], d: list[Tensor], norm: Any, r_val: Tensor) -> Any:
     """Estimate the root mean square of J d without a further pass; ``norm`` is ‖v‖.
 
     On the validation batch v = Jᵀ r_val, so that ⟨v, d⟩ = ⟨r_val, J d⟩ ≤ ‖r_val‖ ‖J d‖; the
@@ -120,7 +124,7 @@ def _size_of_logit_change(v: list[Tensor], d: list[Tensor], norm, r_val: Tensor)
 # Passes that leave no trace
 
 
-def _validation_mode(parts: list[nn.Module]):
+def _validation_mode(parts: list[nn.Module]) -> Any:
     """Dropout off, batch normalisation by the batch.
 
     In evaluation mode the running statistics of the first steps make hypergradients up to
@@ -291,7 +295,7 @@ class HypergradientEstimator:
         whole[: len(u)] = u
         return self.evaluation.contract(whole) * self.share
 
-    def _directional_derivative(self, d, step):
+    def _directional_derivative(self, d: list[Tensor], step: Any) -> Tensor:
         """Compute u = J d; from the first operation without forward mode on, by finite differences."""
         arguments = _Replay(self), self.w, d, self.outputs, step
         if self.method != "jvp":
@@ -312,7 +316,9 @@ class HypergradientEstimator:
             )
             return u
 
-    def _validation_gradient(self, x, validation_loss):
+    def _validation_gradient(
+        self, x: Tensor, validation_loss: ValidationLoss
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
         with _validation_mode(self.parts), torch.enable_grad():
             logits = self.forward(x)
             loss, r_val = validation_loss(logits)
@@ -324,7 +330,7 @@ class HypergradientEstimator:
         ]
         return v, r_val, loss
 
-    def _gradient_of(self, outputs, r, **how):
+    def _gradient_of(self, outputs: Tensor, r: Tensor, **how: Any) -> list[Tensor | None]:
         """Jᵀ r by weight; None for one that the outputs do not depend on, or that is frozen now."""
         live = [w for w in self.weights if w.requires_grad]
         found = iter(torch.autograd.grad(outputs, live, r, allow_unused=True, **how))
@@ -342,7 +348,7 @@ class _Whole(nn.ModuleList):
         super().__init__(parts)
         self._run = partial(run)  # a module would become a part once more
 
-    def forward(self, *inputs) -> Tensor:
+    def forward(self, *inputs: Any) -> Tensor:
         """The outputs s."""
         return self._run(*inputs)
 
@@ -370,7 +376,7 @@ class _Replay:
             for w, value in zip(record.weights, real, strict=True):
                 w.data = value
 
-    def traced(self, weights) -> Tensor:
+    def traced(self, weights: Any) -> Tensor:
         """s at ``weights``, differentiable in them."""
         record = self._record
         record.buffers.restore()

@@ -115,12 +115,12 @@ class SGDResponse(OptimizerResponse):
         """Return False where the gradient is ascended."""
         return not _ascends(optimizer)
 
-    def before_step(self):
+    def before_step(self) -> None:
         self.factors = [
             self._factor(group, self.state.get(w)) for w, group in zip(self.weights, self.groups, strict=True)
         ]
 
-    def _factor(self, group, state):
+    def _factor(self, group: dict[str, Any], state: Any) -> Any:
         mu = group["momentum"]
         if mu == 0:
             return -group["lr"]
@@ -144,17 +144,17 @@ class AdamResponse(OptimizerResponse):
         """Return False where the gradient is ascended or the largest moment counts."""
         return not _ascends(optimizer) and not any(g.get("amsgrad") for g in optimizer.param_groups)
 
-    def __init__(self, optimizer, weights):
+    def __init__(self, optimizer: Optimizer, weights: list[Tensor]) -> None:
         super().__init__(optimizer, weights)
         self._adamw = isinstance(optimizer, torch.optim.AdamW)
 
-    def __call__(self, v, w_before):
+    def __call__(self, v: list[Tensor], w_before: list[Tensor]) -> Any:
         return 1.0, [
             torch.zeros_like(v_w) if w.grad is None else self._of_weight(w, group, v_w, before)
             for w, group, v_w, before in zip(self.weights, self.groups, v, w_before, strict=True)
         ]
 
-    def _of_weight(self, w, group, v, w_before):
+    def _of_weight(self, w: Tensor, group: dict[str, Any], v: Tensor, w_before: Tensor) -> Tensor:
         state, g = self.state[w], w.grad
         if group["weight_decay"] and not group.get("decoupled_weight_decay", self._adamw):
             g = g + group["weight_decay"] * w_before

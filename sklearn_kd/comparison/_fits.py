@@ -27,7 +27,9 @@ from sklearn_kd.estimators._plan import (
 )
 from sklearn_kd.estimators._preflight import validate
 from sklearn_kd.students._architectures import MLPStudent
-from sklearn_kd.training._stacked import divided, moves, share_inputs, train_alone, train_together
+from sklearn_kd.training._alone import train_alone
+from sklearn_kd.training._stackable import group_stackable, updates_metaparameters
+from sklearn_kd.training._stacked import share_inputs, train_stacked
 
 
 @dataclass(eq=False)
@@ -63,7 +65,7 @@ class MethodFit:
         if type(clf).fit is not DistilledClassifier.fit:
             return False
         watched = clf.callbacks or clf.verbose or has_callbacks(clf) or clf.checkpoint_dir is not None
-        return not watched and not moves(checked_parameters(clf))
+        return not watched and not updates_metaparameters(checked_parameters(clf))
 
     @contextmanager
     def timed(self) -> Iterator[None]:
@@ -166,13 +168,13 @@ def fit_all(fits: Sequence[MethodFit]) -> None:
         share_inputs([other.plan.data for other in candidates if other.plan is not None])
     nets = [fit.net for fit in candidates]
     data = [fit.plan.data for fit in candidates if fit.plan is not None]
-    for members in divided(nets, data):
+    for members in group_stackable(nets, data):
         group = [candidates[k] for k in members]
         began = time.perf_counter()
         if len(group) == 1:
             group[0].train()
         else:
-            train_together([nets[k] for k in members], [data[k] for k in members])
+            train_stacked([nets[k] for k in members], [data[k] for k in members])
         seconds = (time.perf_counter() - began) / len(group)
         for fit in group:
             fit.seconds, fit.together = fit.seconds + seconds, len(group)
@@ -187,4 +189,4 @@ def warm_up(device: Any) -> None:
     toy.fit(X, y, **rows)
     toy.set_params(meta="fixed")
     plans = [plan_of(toy, X, y, **rows) for _ in range(2)]
-    train_together([ready_net(plan, plan.stages[0]) for plan in plans], [plan.data for plan in plans])
+    train_stacked([ready_net(plan, plan.stages[0]) for plan in plans], [plan.data for plan in plans])

@@ -11,6 +11,8 @@ The weights are α = n(α̃) of raw factors α̃ (Deng et al., Table 7):
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -42,11 +44,11 @@ class Normalization:
 class BiasedSoftmax(Normalization):
     """exp(α̃_p) / (Σ exp(α̃) + exp(g))."""
 
-    def __call__(self, raw):
+    def __call__(self, raw: Tensor) -> Any:
         bias = torch.full_like(raw[..., :1], self.g)
         return torch.softmax(torch.cat([raw, bias], dim=-1), dim=-1)[..., :-1]
 
-    def jacobian(self, raw):
+    def jacobian(self, raw: Tensor) -> Tensor:
         alpha = self(raw)
         return torch.diag(alpha) - torch.outer(alpha, alpha)
 
@@ -56,7 +58,7 @@ class Softmax(BiasedSoftmax):
 
     has_scale = False
 
-    def __call__(self, raw):
+    def __call__(self, raw: Tensor) -> Any:
         return torch.softmax(raw, dim=-1)
 
 
@@ -65,10 +67,10 @@ class BiasedL1(Normalization):
 
     bias = 1.0
 
-    def __call__(self, raw):
+    def __call__(self, raw: Tensor) -> Any:
         return raw / (raw.abs().sum(dim=-1, keepdim=True) + self.bias)
 
-    def jacobian(self, raw):
+    def jacobian(self, raw: Tensor) -> Tensor:
         total = raw.abs().sum() + self.bias
         return torch.eye(len(raw), dtype=raw.dtype, device=raw.device) / total - (
             torch.outer(raw, raw.sign()) / total**2
@@ -85,10 +87,10 @@ class L1(BiasedL1):
 class Sigmoid(Normalization):
     """1 / (1 + exp(−α̃_p))."""
 
-    def __call__(self, raw):
+    def __call__(self, raw: Tensor) -> Any:
         return torch.sigmoid(raw)
 
-    def jacobian(self, raw):
+    def jacobian(self, raw: Tensor) -> Tensor:
         alpha = self(raw)
         return torch.diag(alpha * (1 - alpha))
 

@@ -26,7 +26,12 @@ from sklearn_kd.persistence._save_load import StateFunctions, load_estimator, sa
 from sklearn_kd.runtime._devices import checked_device
 from sklearn_kd.runtime._torch_modes import ordinary_torch
 from sklearn_kd.tasks._classification import Classification
-from sklearn_kd.teachers._registry import comes_trained, without_training
+from sklearn_kd.teachers._registry import (
+    carry_registration,
+    comes_trained,
+    registration_of,
+    without_training,
+)
 from sklearn_kd.training._execution import EXECUTIONS, Execution
 
 if TYPE_CHECKING:
@@ -98,7 +103,14 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         if not self.keep_teacher and hasattr(self, "net_"):
             teacher = None if self._teacher_is_trained else without_training(self.teacher)
             return state | {"teacher": teacher}
-        return state
+        registration = None if hasattr(self, "net_") else registration_of(self.teacher)
+        return state if registration is None else state | {"_registration": registration}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        registration = state.pop("_registration", None)
+        if registration is not None:  # this may be another process
+            carry_registration(*registration)
+        super().__setstate__(state)
 
     def _sk_visual_block_(self) -> VisualBlock:
         # What has been fitted says more than the parameter it was made from.

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset
     from typing_extensions import Self
 
+    from sklearn_kd.estimators._plan import FitPlan
+
 
 class DistilledClassifier(ClassifierMethods, BaseDistiller):
     """A small neural network trained on labels and a big model's answers together.
@@ -366,9 +368,9 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     # ----------------------------------------------------------------------------------
     # What is fitted
 
-    def _fitted_attributes(self, net, run) -> dict:
+    def _fitted_attributes(self, net: TrainingNet, plan: FitPlan) -> dict:
         """Return the fitted attributes of a fit that ends with this net."""
-        strategy, teacher = run.strategy, run.teacher
+        strategy, teacher = plan.strategy, plan.teacher
         path, values = net.metaparameters.table(), net.metaparameters.named()
         numbers = net.metaparameters.space.numbers
         numbers = net.metaparameters.space.numbers

@@ -22,6 +22,7 @@ from sklearn_kd.meta import Fixed, Metaparameter, StartContext, Strategy
 from sklearn_kd.meta._path import MetaparameterPath
 from sklearn_kd.meta._space import MetaparameterSpace
 from sklearn_kd.runtime._optimizers import optimizer_class
+from sklearn_kd.tasks._task import Task
 from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._trials import Trials
 
@@ -83,7 +84,7 @@ def net_to_train(estimator: DistilledClassifier, plan: FitPlan) -> TrainingNet:
     start = space.shaped({**start, **plan.strategy.start(context)})
     report_epochs = plan.report.epochs(lambda net: estimator._fitted_attributes(net, plan))
     callbacks = [*listed_callbacks(estimator.callbacks), *report_epochs]
-    return make_net(estimator, plan.student, plan.strategy, start, callbacks)
+    return make_net(estimator, plan.task, plan.student, plan.strategy, start, callbacks)
 
 
 def _trial_net(estimator: DistilledClassifier, plan: FitPlan, values: dict[str, Any]) -> TrainingNet:
@@ -94,11 +95,12 @@ def _trial_net(estimator: DistilledClassifier, plan: FitPlan, values: dict[str, 
     callbacks = clone(listed_callbacks(estimator.callbacks), safe=False)
     fixed = Fixed()
     fixed.val_temperature = plan.strategy.val_temperature
-    return make_net(estimator, plan.student, fixed, values, callbacks, **changes)
+    return make_net(estimator, plan.task, plan.student, fixed, values, callbacks, **changes)
 
 
 def make_net(
     estimator: DistilledClassifier,
+    task: Task,
     student: nn.Module,
     strategy: Strategy,
     start: dict[str, Any],
@@ -106,7 +108,7 @@ def make_net(
     **changes: Any,
 ) -> TrainingNet:
     """Make an initialised net around a copy of ``student``."""
-    device, space = estimator._device(), space_of(estimator, len(estimator.classes_))
+    device, space = estimator._device(), space_of(estimator, task.n_outputs)
     if strategy.coordinates == "raw":
         space = space.in_raw_coordinates()
     routed = estimator._passed_on("optimizer", "iterator_train", "iterator_valid", "callbacks")
@@ -125,7 +127,8 @@ def make_net(
         val_temperature=strategy.val_temperature,
         execution=named_execution(estimator),
         callbacks=callbacks,
-        labels=estimator.classes_,
+        task=task,
+        labels=task.output_labels,
         device=str(device),
         **(params | routed | changes),
     ).initialize()

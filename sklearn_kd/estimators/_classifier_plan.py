@@ -45,7 +45,7 @@ from sklearn_kd.teachers._class_alignment import warn_if_out_of_order
 from sklearn_kd.teachers._logit_checks import name_of, naming_rows
 from sklearn_kd.training._divergence import check_scale
 from sklearn_kd.training._sklearn_callbacks import FitReport
-from sklearn_kd.training._stacked import moves
+from sklearn_kd.training._stackable import updates_metaparameters
 
 if TYPE_CHECKING:
     from sklearn_kd.estimators._classifier import DistilledClassifier
@@ -88,7 +88,7 @@ def plan_distillation(estimator: DistilledClassifier, strategy: Strategy, inputs
             estimator.augment, teacher, data.train.samples, student, inputs.task.output_labels
         )
     # What only skorch and torch can judge fails here, before the teacher is trained.
-    net = make_net(estimator, student, strategy, start, listed_callbacks(estimator.callbacks))
+    net = make_net(estimator, inputs.task, student, strategy, start, listed_callbacks(estimator.callbacks))
     dry_run(net, data, f"meta={estimator.meta!r}", estimator._routed("callbacks"))
 
     # Else the teacher is asked while the student trains, or not at all.
@@ -104,7 +104,7 @@ def plan_distillation(estimator: DistilledClassifier, strategy: Strategy, inputs
     if data.train.targets.teacher_logits is not None:
         who = name_of(estimator.teacher) if inputs.teacher_logits is None else "teacher_logits"
         warn_if_out_of_order(data.train.targets, inputs.task.output_labels, who)
-    monitor = "valid_loss" if moves(strategy) else "train_loss"  # it depends on lambda1, T
+    monitor = "valid_loss" if updates_metaparameters(strategy) else "train_loss"  # it depends on lambda1, T
     net_maker = partial(net_to_train, estimator)
     stage = Stage("training", data, seeds, net_maker, train_to_the_end, monitor)
     return FitPlan(inputs.task, (stage,), student, strategy, teacher, report, checkpoints)

@@ -13,6 +13,7 @@ from torch import nn
 from sklearn_kd.estimators._classifier_net import loss_of, space_of
 from sklearn_kd.estimators._prediction_net import prediction_params
 from sklearn_kd.estimators._preflight import named_strategy
+from sklearn_kd.files._values import ContentError
 from sklearn_kd.losses._distillation_loss import DistillationLoss
 from sklearn_kd.losses._logit_distillation import LAMBDA1_BOUNDS, LogitDistillation
 from sklearn_kd.losses._objective import LogitObjective
@@ -20,7 +21,6 @@ from sklearn_kd.meta._path import MetaparameterPath, path_dtype
 from sklearn_kd.meta._space import MetaparameterSpace
 from sklearn_kd.meta._trials import trials_dtype
 from sklearn_kd.persistence._codecs import (
-    ContentError,
     finite_number,
     table_content,
     take_table,

@@ -116,6 +116,7 @@ def make_net(
         modules_seed=stage.seeds.strategy,
         execution=named_execution(estimator),
         callbacks=callbacks,
+        task=plan.task,
         labels=plan.task.output_labels,
         device=str(estimator._device()),
         **(params | routed | changes),

@@ -55,11 +55,11 @@ from sklearn_kd.meta import Fixed, Strategy
 from sklearn_kd.runtime._optimizers import optimizer_class
 from sklearn_kd.runtime._processes import warn_if_distributed
 from sklearn_kd.teachers._features import FeatureTeacher
+from sklearn_kd.training._alone import train_alone
 from sklearn_kd.training._divergence import check_scale
 from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._progress import Progress
 from sklearn_kd.training._sklearn_callbacks import FitReport
-from sklearn_kd.training._stacked import train_alone
 
 if TYPE_CHECKING:
     from sklearn_kd.estimators._distpro import DistProClassifier

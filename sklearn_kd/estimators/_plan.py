@@ -25,9 +25,9 @@ from sklearn_kd.meta import Strategy
 from sklearn_kd.runtime._global_lock import torch_state_lock
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.tasks._task import Task
+from sklearn_kd.training._alone import train_alone
 from sklearn_kd.training._interrupts import end_interrupted
 from sklearn_kd.training._sklearn_callbacks import FitReport
-from sklearn_kd.training._stacked import train_alone
 from sklearn_kd.training._trainer_state import TrainerState
 from sklearn_kd.training._trials import TrialsInterrupted
 

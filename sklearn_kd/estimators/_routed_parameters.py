@@ -172,7 +172,11 @@ class RoutedParameters(BaseEstimator):
         for prefix, taker in {"student": self.student, "optimizer": self.optimizer}.items():
             if name in _arguments_known(taker):
                 return f" Did you mean '{prefix}__{name}'?"
-        return did_you_mean(name, [*known, *(f"{p}__{rest}" for p in self._routed_prefixes if rest)])
+        written_otherwise = [f"{p}__{rest}" for p in self._routed_prefixes if rest]
+        written_otherwise += [
+            f"{p}__{name[len(p) + 1 :]}" for p in self._routed_prefixes if name.startswith(f"{p}_")
+        ]
+        return did_you_mean(name, [*known, *written_otherwise])
 
     def _check_routed(self, loaded: bool) -> None:
         """Raise TypeError, with the nearest names, for a routed parameter nothing takes.

@@ -22,6 +22,8 @@ as they are in the limit f → −inf.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -63,7 +65,9 @@ class TrainingLoss:
     """
 
     @torch.no_grad()
-    def __init__(self, logits: Tensor, targets: Targets, lambda1, temperature, *, scaling: str):
+    def __init__(
+        self, logits: Tensor, targets: Targets, lambda1: Any, temperature: Any, *, scaling: str
+    ) -> None:
         z, (y, f, weight) = logits.detach(), targets
         self._z, self._f, self._weight, self._scaling = z, f, weight, scaling
         self._metaparameters = lambda1, temperature

@@ -104,7 +104,14 @@ class LogitObjective:
         """Return none: the student learns alone."""
         return {}
 
-    def forward(self, student, run, others, batch, values) -> ForwardPass:
+    def forward(
+        self,
+        student: nn.Module,
+        run: Callable[[Tensor], Tensor],
+        others: Mapping[str, nn.Module],
+        batch: Any,
+        values: Mapping[str, Any],
+    ) -> ForwardPass:
         """Run the student on the batch."""
         logits = run(batch[0])
         return ForwardPass(logits, [logits], (batch[0],), batch.targets)
@@ -113,7 +120,9 @@ class LogitObjective:
         """Return the loss; where there is no teacher and the loss needs one, that of the labels alone."""
         return self.evaluate_logits(passed.logits, passed.targets, values, differentiable=differentiable)
 
-    def evaluate_logits(self, logits, targets, values, *, differentiable: bool) -> Evaluation:
+    def evaluate_logits(
+        self, logits: Tensor, targets: Targets, values: Mapping[str, Any], *, differentiable: bool
+    ) -> Evaluation:
         """Return the loss of logits: of one student, or of several where :meth:`batch_key` is not None."""
         if targets.teacher_logits is None and self.loss.needs_teacher:
             return ClosedFormEvaluation(label_loss(logits, targets))
@@ -123,7 +132,9 @@ class LogitObjective:
         """Return the logits."""
         return passed.logits
 
-    def outputs(self, student, run, others) -> Callable[..., Tensor]:
+    def outputs(
+        self, student: nn.Module, run: Callable[[Tensor], Tensor], others: Mapping[str, nn.Module]
+    ) -> Callable[..., Tensor]:
         """Return the student's forward pass."""
         return run
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ _LOG_VAL_TEMPERATURE_RANGE = (-3.0, 3.0)
 
 
 @torch.no_grad()
-def validation_loss(logits: Tensor, targets: Targets, val_temperature=1.0) -> tuple[Tensor, Tensor]:
+def validation_loss(logits: Tensor, targets: Targets, val_temperature: Any = 1.0) -> tuple[Tensor, Tensor]:
     """Return L_val = CE(σ(z/T_val), y), and ∂L_val/∂z of shape (B, K); the teacher plays no part."""
     log_p_y, A = labels_rows(logits / val_temperature, targets.labels)
     return -mean_rows(log_p_y, targets.weight), share_of_rows(A, targets.weight) / val_temperature

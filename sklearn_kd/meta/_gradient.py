@@ -127,17 +127,17 @@ def _line(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 # first row stands before the first of the e1 gradient iterations.
 
 
-def _values(window, ahead):
+def _values(window: torch.Tensor, ahead: torch.Tensor) -> torch.Tensor:
     end, slope = _line(window[1:])
     return end + slope * ahead
 
 
-def _anchored(window, ahead):
+def _anchored(window: torch.Tensor, ahead: torch.Tensor) -> torch.Tensor:
     _, slope = _line(window[1:])
     return window[-1] + slope * ahead
 
 
-def _increments(window, ahead):
+def _increments(window: torch.Tensor, ahead: torch.Tensor) -> torch.Tensor:
     end, slope = _line(window.diff(dim=0))
     return window[-1] + ahead * end + slope * ahead * (ahead + 1) / 2
 

@@ -53,6 +53,9 @@ class MetaparameterSource(Protocol):
     def record_unchanged(self) -> None:
         """Record an iteration after which nothing moved."""
 
+    def describe(self, iteration: int) -> str:
+        """Describe the values after an iteration, for a message."""
+
 
 class MetaparameterPath:
     """Metaparameters that move while a student trains, in coordinates θ, and their history.
@@ -116,6 +119,12 @@ class MetaparameterPath:
     def values_after(self, iteration: int) -> dict[str, np.ndarray]:
         """Return the values after so many recorded iterations, by name, on the host."""
         return self.space.split(self._values[iteration].cpu().numpy())
+
+    def describe(self, iteration: int) -> str:
+        """Describe the single numbers after an iteration, in brackets after a space, for a message."""
+        values = self.values_after(iteration)
+        numbers = [f"{name}={values[name]:.3g}" for name in self.space.numbers]
+        return f" ({', '.join(numbers)})" if numbers else ""
 
     def trajectory(self, first: int, last: int) -> Tensor:
         """θ after ``first`` … ``last`` iterations, both included, shape (last − first + 1, m)."""
@@ -374,6 +383,10 @@ class MetaparameterSchedule:
     def named(self) -> dict[str, Any]:
         """Return the values of this iteration, by name, on the host."""
         return {name: rows[min(self._t, len(rows) - 1)] for name, rows in self._columns.items()}
+
+    def describe(self, iteration: int) -> str:
+        """Return "": a schedule was set beforehand, and nothing is to be said of it."""
+        return ""
 
     def record_unchanged(self) -> None:
         """Go on to the next row."""

@@ -230,7 +230,7 @@ class HypergradientStrategy(Strategy):
             If the optimizer does not take ``optimizer_params``.
         """
         how = MetaOptimizer(
-            optimizer_class(self.optimizer, "optimizer"),
+            optimizer_class(self.optimizer, of_metaparameters=True),
             {"lr": self.lr} | (self.optimizer_params or {}),
             self.clip,
         )

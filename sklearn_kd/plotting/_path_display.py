@@ -194,7 +194,7 @@ def _metaparameter_names(paths: list[np.ndarray]) -> list[str]:
     return named[0]
 
 
-def _stretches(flags):
+def _stretches(flags: np.ndarray) -> list[tuple[int, int]]:
     """First and last index of every run of True."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], np.asarray(flags, dtype=int), [0]])))
     return [(int(first), int(stop) - 1) for first, stop in edges.reshape(-1, 2)]

@@ -146,7 +146,7 @@ class ProcessDisplay:
         return self
 
 
-def _panels(axes, n_stages: int, n_more: int) -> np.ndarray:
+def _panels(axes: Any, n_stages: int, n_more: int) -> np.ndarray:
     """The axes, new ones if None: those of the stages have one scale."""
     import matplotlib.pyplot as plt
 

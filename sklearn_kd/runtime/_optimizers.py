@@ -22,40 +22,48 @@ def named_optimizers() -> dict[str, type[Optimizer]]:
     }
 
 
-def optimizer_class(optimizer: Any, name: str = "optimizer") -> type[Optimizer]:
+def optimizer_class(optimizer: Any, *, of_metaparameters: bool = False) -> type[Optimizer]:
     """Return the optimizer class, given itself or its name in :mod:`torch.optim`, in whatever case.
+
+    Parameters
+    ----------
+    optimizer : class or str
+    of_metaparameters : bool, default=False
+        Whether it is to move metaparameters, not weights.
 
     Raises
     ------
     ValueError
         If no optimizer of torch has this name, or it cannot take steps here.
     TypeError
-        If it is neither a name nor a class of optimizers; ``name`` is the parameter's.
+        If it is neither a name nor a class of optimizers.
     """
     if isinstance(optimizer, str):
         known = named_optimizers()
         if optimizer.lower() not in known:
             raise ValueError(
-                f"{name}={optimizer!r} is not known.{did_you_mean(optimizer.lower(), known)} It is one of "
+                f"optimizer={optimizer!r} is not known.{did_you_mean(optimizer.lower(), known)} It is one of "
                 f"{sorted(kind.__name__ for kind in known.values())}, or a class of optimizers."
             )
-        _refuse_unsuitable(known[optimizer.lower()], optimizer, name)
+        _refuse_unsuitable(known[optimizer.lower()], optimizer, of_metaparameters)
         return known[optimizer.lower()]
     if isinstance(optimizer, type) and issubclass(optimizer, Optimizer):
-        _refuse_unsuitable(optimizer, optimizer, name)
+        _refuse_unsuitable(optimizer, optimizer, of_metaparameters)
         return optimizer
     made = isinstance(optimizer, Optimizer)
     kind, given = type(optimizer).__name__ if made else "SGD", repr(optimizer)[:200]
+    arguments = "optimizer_params={...}" if of_metaparameters else "optimizer__NAME"
+    example = "{'weight_decay': 1e-4}" if of_metaparameters else "optimizer__weight_decay=1e-4"
     raise TypeError(
-        f"{name}={f'an instance of {kind}' if made else given} must be a class of optimizers, or the name of "
-        f"one: its weights and its lr are not known before fit. Give {name}=torch.optim.{kind} and its "
-        f"arguments as {name}__NAME, such as {name}__weight_decay=1e-4."
+        f"optimizer={f'an instance of {kind}' if made else given} must be a class of optimizers, or the name "
+        f"of one: its weights and its lr are not known before fit. Give optimizer=torch.optim.{kind} and its "
+        f"arguments as {arguments}, such as {example}."
     )
 
 
-def _refuse_unsuitable(kind: type[Optimizer], given: Any, name: str) -> None:
+def _refuse_unsuitable(kind: type[Optimizer], given: Any, of_metaparameters: bool) -> None:
     """Raise ValueError for an optimizer of torch's that would fail when it is made or in its first step."""
-    of_metaparameters, is_muon = name == "meta_optimizer", kind is getattr(torch.optim, "Muon", None)
+    is_muon = kind is getattr(torch.optim, "Muon", None)
     if kind is torch.optim.SparseAdam:
         reason = "it takes sparse gradients only, and gradients are dense here. Give 'Adam'"
     elif is_muon and of_metaparameters:
@@ -69,4 +77,4 @@ def _refuse_unsuitable(kind: type[Optimizer], given: Any, name: str) -> None:
         reason = "it evaluates the loss several times in a step. Give 'Adam'"
     else:
         return
-    raise ValueError(f"{name}={kind.__name__} cannot be used: {reason}.")
+    raise ValueError(f"optimizer={kind.__name__} cannot be used: {reason}.")

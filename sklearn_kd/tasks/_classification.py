@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from sklearn.metrics import accuracy_score
 from torch import Tensor
 
 from sklearn_kd.errors._context import error_context
+from sklearn_kd.losses._targets import Targets
+from sklearn_kd.losses._validation import optimal_val_temperature, validation_loss
 from sklearn_kd.tasks._labels import checked_labels, sorted_classes
 from sklearn_kd.tasks._stratified_split import split_rows
 
@@ -121,6 +124,21 @@ class Classification:
             If no row can be spared for D_val; ``otherwise`` is a remedy that the message names.
         """
         return split_rows(codes, fraction, rng, otherwise)
+
+    # ----------------------------------------------------------------------------------
+    # Validation
+
+    @staticmethod
+    def validation_loss(
+        logits: Tensor, targets: Targets, val_temperature: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Return the cross-entropy of softmax(logits / T_val), and its gradient by the logits."""
+        return validation_loss(logits, targets, val_temperature)
+
+    @staticmethod
+    def optimal_val_temperature(validated: Sequence[tuple[Tensor, Targets]]) -> float:
+        """Return the T_val at which batches of logits and targets have the smallest validation loss."""
+        return optimal_val_temperature(validated)
 
     # ----------------------------------------------------------------------------------
     # From the logits

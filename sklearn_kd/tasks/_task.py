@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from torch import Tensor
+
+from sklearn_kd.losses._targets import Targets
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -59,6 +62,19 @@ class Task(Protocol):
 
         ``otherwise`` is the remedy in the message where no row can be spared.
         """
+
+    # ----------------------------------------------------------------------------------
+    # Validation
+
+    @staticmethod
+    def validation_loss(
+        logits: Tensor, targets: Targets, val_temperature: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Return the loss on D_val that hypergradients descend, shape (), and its gradient by the outputs."""
+
+    @staticmethod
+    def optimal_val_temperature(validated: Sequence[tuple[Tensor, Targets]]) -> float:
+        """Return the T_val at which batches of outputs and targets have the smallest validation loss."""
 
     # ----------------------------------------------------------------------------------
     # From the student's outputs

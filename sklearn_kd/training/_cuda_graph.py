@@ -112,7 +112,9 @@ class CapturedIterations:
             self._captured[key] = self._settings(), captured
         return captured(batches)
 
-    def _warm_up(self, key, iteration, batches):
+    def _warm_up(
+        self, key: tuple[Any, ...], iteration: Iteration, batches: tuple[Batch, ...]
+    ) -> dict[str, Tensor]:
         before = random_state(self._device)
         result = self._make_graph().warm_up(lambda: iteration(*batches))
         after = random_state(self._device)
@@ -127,12 +129,12 @@ class CapturedIterations:
 class _Captured:
     """One captured iteration, with the tensors it reads and writes."""
 
-    def __init__(self, graph, iteration: Iteration, batches):
+    def __init__(self, graph: Any, iteration: Iteration, batches: tuple[Batch, ...]) -> None:
         self._graph = graph
         self._inputs = [batch.map(torch.clone) for batch in batches]
         self._outputs = graph.capture(lambda: iteration(*self._inputs))
 
-    def __call__(self, batches) -> dict[str, Tensor]:
+    def __call__(self, batches: tuple[Batch, ...]) -> dict[str, Tensor]:
         for own, given in zip(self._inputs, batches, strict=True):
             own.copy_(given)
         self._graph.replay()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +53,45 @@ class OverflowCheck:
             return all(bool(_known_and_small(student(x))[0]) for x in batches)
 
 
-def _known_and_small(logits):
+class DivergenceGuard:
+    """Remembers the last student that predicts, and goes back to it where training has diverged.
+
+    Parameters
+    ----------
+    data : SplitData
+        Rows that a student must be able to predict for.
+    """
+
+    def __init__(self, data: SplitData):
+        self._check = OverflowCheck(data)
+        self._checked_at: int | None = None
+        self._states: list[dict[str, Any]] = []
+
+    def remember(self, modules: Sequence[nn.Module]) -> None:
+        """Copy the states of the trained modules, the student first."""
+        self._states = [
+            {
+                name: value.clone() if isinstance(value, Tensor) else copy.deepcopy(value)
+                for name, value in module.state_dict().items()
+            }
+            for module in modules
+        ]
+
+    def is_new(self, iteration: int) -> bool:
+        """Return True at the first call of an iteration; nothing can have changed since otherwise."""
+        is_new, self._checked_at = iteration != self._checked_at, iteration
+        return is_new
+
+    def restored(self, modules: Sequence[nn.Module]) -> bool:
+        """Load the remembered states if the student predicts no longer; return whether that was so."""
+        if has_finite_state(modules) and self._check.passed_by(modules[0]):
+            return False
+        for module, state in zip(modules, self._states, strict=True):
+            module.load_state_dict(state)
+        return True
+
+
+def _known_and_small(logits: Tensor) -> tuple[Tensor, Tensor]:
     return ~torch.softmax(logits.float(), dim=1).isnan().any(), logits.abs().max() < _LARGE
 
 
@@ -88,7 +127,7 @@ def has_finite_state(modules: Sequence[nn.Module]) -> bool:
     return not state or bool(torch.isfinite(torch.stack([v.sum(dtype=_sums(v)) for v in state])).all())
 
 
-def _sums(values):
+def _sums(values: Any) -> Any:
     return values.dtype if values.is_floating_point() or values.is_complex() else torch.float32
 
 
@@ -117,7 +156,7 @@ def check_scale(student: nn.Module, data: SplitData) -> None:
             )
 
 
-def _keeps_finite_state(student, check):
+def _keeps_finite_state(student: nn.Module, check: OverflowCheck) -> bool:
     """Return whether a training pass leaves buffers, such as running variances, finite."""
     if check.largest < _LARGE_SQUARES or len(check.rows) < 2 or not any(True for _ in student.buffers()):
         return True

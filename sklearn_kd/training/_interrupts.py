@@ -8,7 +8,7 @@ import warnings
 
 # Callers that make a fit part of something larger, which would go on with its result: a search, a
 # cross-validation, an ensemble, a comparison, the fit of a student whose teacher it is.
-_LARGER = ("joblib.parallel", "sklearn", "sklearn_kd.comparison._compare", "sklearn_kd.teachers")
+_LARGER = ("joblib.parallel", "sklearn", "sklearn_kd.comparison", "sklearn_kd.teachers")
 # Callers that only pass a call on to one estimator.
 _HANDING_ON = ("sklearn.pipeline", "sklearn.base", "sklearn.callback", "sklearn.utils")
 
@@ -56,5 +56,5 @@ def is_part_of_something_larger() -> bool:
     return False
 
 
-def _is_within(module, packages):
+def _is_within(module: str, packages: tuple[str, ...]) -> bool:
     return any(module == name or module.startswith(f"{name}.") for name in packages)

@@ -54,7 +54,7 @@ class LabelScorer:
         self.scoring = scoring
         self.labels = labels
 
-    def __call__(self, net, X, y):
+    def __call__(self, net: Any, X: Any, y: Any) -> Any:
         """Score the net, which predicts labels meanwhile."""
         codes, net.classes = net.classes, self.labels
         try:
@@ -62,7 +62,7 @@ class LabelScorer:
         finally:
             net.classes = codes
 
-    def _labels_of(self, y):
+    def _labels_of(self, y: Any) -> Any:
         """Return the labels of codes; what a ``target_extractor`` made of them stays as it is."""
         codes = y.cpu().numpy() if isinstance(y, torch.Tensor) else y
         is_codes = isinstance(codes, np.ndarray) and codes.ndim == 1 and codes.dtype.kind in "iu"

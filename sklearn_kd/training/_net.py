@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
+from collections.abc import Callable
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -24,19 +25,18 @@ from sklearn_kd.bilevel._optimizer_response import (
     warn_if_response_unknown,
 )
 from sklearn_kd.checkpointing._protocols import EpochCheckpointer, Stateful
-from sklearn_kd.inputs._batches import CyclicBatches, evaluation_batches, training_batches
+from sklearn_kd.inputs._batches import Batch, CyclicBatches, evaluation_batches, training_batches
 from sklearn_kd.inputs._data import DistillationData, SplitData
 from sklearn_kd.losses._objective import Objective
 from sklearn_kd.losses._targets import Targets
-from sklearn_kd.losses._validation import optimal_val_temperature, validation_loss
 from sklearn_kd.meta import Strategy
-from sklearn_kd.meta._path import MetaparameterPath
 from sklearn_kd.runtime._devices import as_number, full_precision, reading_is_free
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.runtime._snapshots import BufferSnapshot, OptimizerSnapshot
+from sklearn_kd.tasks._classification import Classification
 from sklearn_kd.teachers._logit_checks import AnswersWatch
 from sklearn_kd.training._cuda_graph import CapturedIterations, why_not_captured
-from sklearn_kd.training._divergence import OverflowCheck, has_finite_state
+from sklearn_kd.training._divergence import DivergenceGuard
 from sklearn_kd.training._execution import Execution
 from sklearn_kd.training._interrupts import from_outside
 from sklearn_kd.training._label_scorers import show_labels_to_scorers
@@ -57,7 +57,7 @@ from sklearn_kd.training._nonfinite import (
 log = logging.getLogger("sklearn_kd")
 
 
-def _outcome(outcome, known, directionless):
+def _outcome(outcome: Any, known: Any, directionless: Any) -> Any:
     """Return an iteration's outcome, given its step's, and whether its hypergradient is finite or none."""
     known = as_number(known)
     if not isinstance(known, torch.Tensor):
@@ -92,6 +92,8 @@ class TrainingNet(NeuralNetClassifier):
         Of the initial weights of the modules that learn beside the student.
     val_temperature : float or "auto", default=1.0
         T_val of the validation loss, or "auto" to refit it after every epoch.
+    task : Task, default=Classification
+        Gives the validation loss.
     labels : ndarray of shape (n_classes,) or None, default=None
         The label of each class code, which the scorers of callbacks see. None: they see codes.
     execution : Execution or None, default=None
@@ -125,6 +127,7 @@ class TrainingNet(NeuralNetClassifier):
         strategy: Strategy,
         modules_seed: int = 0,
         val_temperature: float | str = 1.0,
+        task: Any = Classification,
         labels: np.ndarray | None = None,
         execution: Execution | None = None,
         **params: Any,
@@ -145,26 +148,27 @@ class TrainingNet(NeuralNetClassifier):
         self.strategy = strategy
         self.modules_seed = modules_seed
         self.val_temperature = val_temperature
+        self.task = task
         self.labels = labels
         self.execution = execution or Execution()
 
     # ----------------------------------------------------------------------------------
     # The data
 
-    def check_data(self, X: SplitData, y=None) -> None:
+    def check_data(self, X: SplitData, y: Any = None) -> None:
         """Check nothing: the estimator has made the data."""
 
-    def get_dataset(self, X, y=None):
+    def get_dataset(self, X: Any, y: Any = None) -> Any:
         """Wrap inputs that scoring callbacks predict for."""
         if isinstance(X, DistillationData):
             return X
         return DistillationData(torch.as_tensor(X).to(self.device))
 
-    def get_split_datasets(self, X: SplitData, y=None, **params):
+    def get_split_datasets(self, X: SplitData, y: Any = None, **params: Any) -> Any:
         """Return D_train and D_val as they were given."""
         return X
 
-    def fit_loop(self, X: SplitData, y=None, epochs=None, **params):
+    def fit_loop(self, X: SplitData, y: Any = None, epochs: int | None = None, **params: Any) -> Any:
         """Train, from a checkpoint if there is one, with batches of D_val at hand as long as that takes."""
         self.validation_batches_ = CyclicBatches(partial(self._shuffled_validation_batches, X.valid))
         epochs = self.max_epochs if epochs is None else epochs
@@ -181,7 +185,7 @@ class TrainingNet(NeuralNetClassifier):
             self.hypergradient_estimator_ = None  # and this a copy of the weights
             self.checkpointer_ = None
 
-    def _shuffled_validation_batches(self, dataset):
+    def _shuffled_validation_batches(self, dataset: DistillationData | None) -> Any:
         warn_if_response_unknown(self.optimizer_)
         settings = {"batch_size": self.batch_size, "shuffle": True, "drop_last": True}
         settings |= self.get_params_for("iterator_valid")
@@ -190,21 +194,23 @@ class TrainingNet(NeuralNetClassifier):
     # ----------------------------------------------------------------------------------
     # The student
 
-    def initialize(self):
+    def initialize(self) -> Any:
         """Initialize as skorch does, and mark the net as untrained."""
         super().initialize()
         automatic = isinstance(self.val_temperature, str)
         self.val_temperature_ = 1.0 if automatic else self.val_temperature
         self.validated_: list[tuple[Tensor, Targets]] = []
         self.hypergradient_estimator_ = self.validation_batches_ = self.checkpointer_ = None
-        self.compiled_forward_ = self.captured_ = None
-        self.listeners_ = {}
+        self.compiled_forward_: Callable[[Tensor], Tensor] | None = None
+        self.captured_: CapturedIterations | None = None
+        self.listeners_: dict[str, list[Any]] = {}
         self.diverged_ = self.interrupted_ = self.collapsed_ = False
-        self.skips_, self.overflow_check_, self.finite_weights_ = Skips(), None, {}
+        self.skips_ = Skips()
+        self.guard_: DivergenceGuard | None = None
         self.watch_: AnswersWatch | None = None  # of a teacher that answers while the student trains
         return self
 
-    def initialize_module(self):
+    def initialize_module(self) -> Any:
         """Initialize the student, and the modules that learn with it and are no part of it."""
         super().initialize_module()
         with preserved_random_state(torch.device(self.device), self.modules_seed):
@@ -214,14 +220,14 @@ class TrainingNet(NeuralNetClassifier):
             setattr(self, f"{name}_", module)  # by which skorch trains it and moves it to the device
         return self
 
-    def initialize_callbacks(self):
+    def initialize_callbacks(self) -> Any:
         """Initialize callbacks as skorch does, and give their scorers labels."""
         super().initialize_callbacks()
         if self.labels is not None:
             show_labels_to_scorers([callback for _, callback in self.callbacks_], self.labels)
         return self
 
-    def predict(self, X):
+    def predict(self, X: Any) -> np.ndarray:
         """Predict in ``classes_``: codes, but for scorers, which are given labels."""
         return self.classes_[super().predict(X)]
 
@@ -253,7 +259,7 @@ class TrainingNet(NeuralNetClassifier):
             "skips": self.skips_,
         }
 
-    def infer(self, x, **params):
+    def infer(self, x: Tensor, **params: Any) -> Tensor:
         """Logits of a batch, float32; computed in bfloat16 where autocast is asked for."""
         record = self._record
         if record is not None:  # a compiled pass can be taken back once only
@@ -263,7 +269,7 @@ class TrainingNet(NeuralNetClassifier):
         with self.execution.precision(x.device):
             return self._forward(x).float()
 
-    def _forward(self, x):
+    def _forward(self, x: Tensor) -> Tensor:
         """The student's forward pass, compiled where that was asked for."""
         if not self.execution.compile:
             return self.module_(x)
@@ -275,14 +281,14 @@ class TrainingNet(NeuralNetClassifier):
             self.compiled_forward_ = torch.compile(forward)
         return self.compiled_forward_(x)
 
-    def snapshot(self):
+    def snapshot(self) -> Any:
         """Return a net that predicts as this one does now, while this one trains on."""
         frozen = type(self).__new__(type(self))
         changed = {"module_": copy.deepcopy(self.module_), "history_": copy.copy(self.history)}
         frozen.__dict__.update(self.__dict__ | changed)
         return frozen
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         # Made when needed: none belongs into a pickle, and some cannot be in one.
         return super().__getstate__() | {
             "captured_": None,
@@ -291,29 +297,29 @@ class TrainingNet(NeuralNetClassifier):
             "validation_batches_": None,
             "checkpointer_": None,
             "hypergradient_estimator_": None,
-            "overflow_check_": None,
+            "guard_": None,
             "watch_": None,
         }
 
     # ----------------------------------------------------------------------------------
     # The loop
 
-    def notify(self, method_name, **cb_kwargs):
+    def notify(self, method_name: str, **cb_kwargs: Any) -> None:
         """Notify as skorch does, but skip calls that would do nothing."""
         getattr(self, method_name)(self, **cb_kwargs)
         for callback in self._listeners(method_name):
             getattr(callback, method_name)(self, **cb_kwargs)
 
-    def on_train_begin(self, net, X=None, y=None, **kwargs):
+    def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Find out who listens."""
         super().on_train_begin(net, X, y, **kwargs)
         self.listeners_ = {}
         self.captured_ = self._capturing() if self.execution.cuda_graph else None
-        self.skips_, self.overflow_check_, self.checked_at_ = Skips(), OverflowCheck(X), None
+        self.skips_, self.guard_ = Skips(), DivergenceGuard(X)
         self.diverged_ = self.interrupted_ = self.collapsed_ = False
         self.with_buffers_ = [part for m in self.trained_modules() for part in m.modules() if part._buffers]
 
-    def _capturing(self):
+    def _capturing(self) -> CapturedIterations | None:
         """Iterations as CUDA graphs, or None, with the reason in the log."""
         device = torch.device(self.device)
         watched = bool(self._listeners("on_grad_computed"))
@@ -323,25 +329,27 @@ class TrainingNet(NeuralNetClassifier):
             return None
         return CapturedIterations(device, self._constants_of_an_iteration)
 
-    def _constants_of_an_iteration(self):
+    def _constants_of_an_iteration(self) -> tuple[Any, ...]:
         groups = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer_.param_groups]
         return groups, self.val_temperature_, self.strategy.hypergradient
 
-    def _listeners(self, method_name):
+    def _listeners(self, method_name: str) -> list[Any]:
         if method_name not in self.listeners_:
             self.listeners_[method_name] = [
                 callback for _, callback in self.callbacks_ if self._listens(callback, method_name)
             ]
         return self.listeners_[method_name]
 
-    def _listens(self, callback, method_name):
+    def _listens(self, callback: Any, method_name: str) -> bool:
         if type(callback) is PrintLog and callback.sink is print and not self.verbose:
             return False  # it would draw up its table and print nothing
         own = getattr(type(callback), method_name, None)
         inherited = own is not None and own is getattr(Callback, method_name, None)
         return not inherited or method_name in vars(callback)
 
-    def run_single_epoch(self, iterator, training, prefix, step_fn, **params):
+    def run_single_epoch(
+        self, iterator: Any, training: bool, prefix: str, step_fn: Callable[..., Any], **params: Any
+    ) -> None:
         """Run an epoch as skorch does, but copy the losses from the device once, when it ends.
 
         Where a callback other than a score may look at them batch by batch, they are copied
@@ -375,7 +383,7 @@ class TrainingNet(NeuralNetClassifier):
     # ----------------------------------------------------------------------------------
     # One iteration
 
-    def train_step(self, batch, **params):
+    def train_step(self, batch: Batch, **params: Any) -> dict[str, Any]:
         """Take the optimizer's step, and let the strategy act on it."""
         path, strategy = self.metaparameters, self.strategy
         learns = not path.has_schedule and strategy.takes_hypergradient(path.counted.iteration)
@@ -398,15 +406,15 @@ class TrainingNet(NeuralNetClassifier):
             path.record_unchanged()
         return step
 
-    def _run(self, iteration, *batches):
+    def _run(self, iteration: Callable[..., dict[str, Any]], *batches: Batch) -> dict[str, Any]:
         if self.captured_ is None:
             return iteration(*batches)
         return self.captured_(iteration, *batches)
 
-    def _plain_iteration(self, batch):
+    def _plain_iteration(self, batch: Batch) -> dict[str, Any]:
         return self._student_step(batch)
 
-    def _bilevel_iteration(self, batch, val_batch):
+    def _bilevel_iteration(self, batch: Batch, val_batch: Batch) -> dict[str, Any]:
         if self.hypergradient_estimator_ is None:
             self.hypergradient_estimator_ = self._make_hypergradient_estimator()
         record, path = self.hypergradient_estimator_, self.metaparameters
@@ -444,7 +452,7 @@ class TrainingNet(NeuralNetClassifier):
         record = self.hypergradient_estimator_
         return record if record is not None and record.begun else None
 
-    def _student_step(self, batch):
+    def _student_step(self, batch: Batch) -> dict[str, Any]:
         """Take a step of the optimizer, or none where loss or gradient is not finite."""
         buffers = BufferSnapshot(self.with_buffers_)
         kept = None if reading_is_free(batch[0]) else OptimizerSnapshot(self.optimizer_)
@@ -476,7 +484,7 @@ class TrainingNet(NeuralNetClassifier):
             raise StepSkipped(step | {"outcome": SKIPPED})
         return step | {"outcome": GOOD}
 
-    def train_step_single(self, batch, **params):
+    def train_step_single(self, batch: Batch, **params: Any) -> dict[str, Any]:
         """Run forward, compute the loss and its gradient by the outputs, and run backward."""
         if not self.module_.training:
             self._set_training(True)
@@ -490,7 +498,7 @@ class TrainingNet(NeuralNetClassifier):
         torch.autograd.backward(passed.tensors, loss.gradients)
         return self.judged({"loss": loss.value, "y_pred": passed.logits.detach()})
 
-    def on_grad_computed(self, net, named_parameters, **kwargs):
+    def on_grad_computed(self, net: Any, named_parameters: Any, **kwargs: Any) -> None:
         """Read the gradient's norm before a clipping callback changes it."""
         record, limit = self._record, self._gradient_norm_limit()
         if record is not None and limit is not None:
@@ -498,7 +506,7 @@ class TrainingNet(NeuralNetClassifier):
             gradients = [w.grad for w in weights if w.grad is not None]
             record.clipping = Clipping(limit, global_norm(gradients))
 
-    def _gradient_norm_limit(self):
+    def _gradient_norm_limit(self) -> float | None:
         """The limit of a callback that clips the Euclidean norm, else None."""
         for _, callback in self.callbacks_:
             if isinstance(callback, GradientNormClipping) and callback.gradient_clip_norm_type == 2:
@@ -508,7 +516,7 @@ class TrainingNet(NeuralNetClassifier):
     # ----------------------------------------------------------------------------------
     # Validation
 
-    def validation_step(self, batch, **params):
+    def validation_step(self, batch: Batch, **params: Any) -> dict[str, Any]:
         """Logits and L_val of a batch of D_val."""
         self._set_training(False)
         with torch.no_grad():
@@ -516,16 +524,22 @@ class TrainingNet(NeuralNetClassifier):
             loss, _ = self._validation_loss(logits, batch.targets)
         return {"loss": loss, "y_pred": logits}
 
-    def _validation_loss(self, logits, targets):
-        return validation_loss(logits, targets, self.val_temperature_)
+    def _validation_loss(self, logits: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+        return self.task.validation_loss(logits, targets, self.val_temperature_)
 
-    def on_batch_end(self, net, batch=None, training=False, **step):
+    def on_batch_end(self, net: Any, batch: Any = None, training: bool = False, **step: Any) -> None:
         """Keep the logits of D_val for where T_val is refitted."""
         super().on_batch_end(net, batch, training, **step)
         if self.val_temperature == "auto" and not training:
             self.validated_.append((step["y_pred"], batch.targets))
 
-    def on_epoch_begin(self, net, dataset_train=None, dataset_valid=None, **kwargs):
+    def on_epoch_begin(
+        self,
+        net: Any,
+        dataset_train: DistillationData | None = None,
+        dataset_valid: DistillationData | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Stop if the last epoch diverged; else keep and remember the student, which predicts."""
         if self.diverged_:
             raise KeyboardInterrupt  # how skorch's callbacks end a fit early
@@ -536,15 +550,16 @@ class TrainingNet(NeuralNetClassifier):
         self.watch_ = self.objective.watch
         if dataset_train is not None and dataset_train.augmentation is not None:
             self.watch_ = getattr(dataset_train.augmentation[1], "watch", self.watch_)
-        self.finite_weights_ = {
-            k: {
-                name: value.clone() if isinstance(value, torch.Tensor) else copy.deepcopy(value)
-                for name, value in module.state_dict().items()
-            }
-            for k, module in enumerate(self.trained_modules())
-        }
+        assert self.guard_ is not None
+        self.guard_.remember(self.trained_modules())
 
-    def on_epoch_end(self, net, dataset_train=None, dataset_valid=None, **kwargs):
+    def on_epoch_end(
+        self,
+        net: Any,
+        dataset_train: DistillationData | None = None,
+        dataset_valid: DistillationData | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Count what was skipped, and give up what has diverged."""
         super().on_epoch_end(net, dataset_train, dataset_valid, **kwargs)
         steps, hypergradients = self.skips_.end_epoch()
@@ -552,7 +567,7 @@ class TrainingNet(NeuralNetClassifier):
         self.history.record("skipped_hypergradients", hypergradients)
         self._give_up_what_diverged()
         if self.validated_ and not self.diverged_:
-            self.val_temperature_ = optimal_val_temperature(self.validated_)
+            self.val_temperature_ = self.task.optimal_val_temperature(self.validated_)
             self.validated_ = []
         for name, value in (self.objective.epoch_record() | self._numbers()).items():
             self.history.record(name, value)
@@ -562,50 +577,37 @@ class TrainingNet(NeuralNetClassifier):
         values = self.metaparameters.named()
         return {name: float(values[name]) for name in self.metaparameters.space.numbers}
 
-    def on_train_end(self, net, X=None, y=None, **kwargs):
+    def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Forget what only training needs; after an interrupt too, the student predicts."""
         super().on_train_end(net, X, y, **kwargs)
         self.skips_.end_epoch()  # which an interrupt may have left open
         self._give_up_what_diverged()
         if not self.diverged_ and self.skips_.first is not None:
-            message = skips_message(self.skips_, self.describe_metaparameters_at, self._mend())
+            message = skips_message(self.skips_, self.metaparameters.describe, self._mend())
             warnings.warn(message, ConvergenceWarning, stacklevel=2)
-        self.finite_weights_, self.captured_, self.overflow_check_, self.watch_ = {}, None, None, None
+        self.captured_ = self.guard_ = self.watch_ = None
         self.validated_ = []
         self._set_training(False)  # for good: no thread that predicts finds it otherwise
 
-    def _give_up_what_diverged(self):
+    def _give_up_what_diverged(self) -> None:
         """Go back to the last student that predicts, and say so, where this one does not."""
-        if self.diverged_ or self.checked_at_ == self.metaparameters.iteration:
+        iteration, skips = self.metaparameters.iteration, self.skips_
+        assert self.guard_ is not None
+        if self.diverged_ or not self.guard_.is_new(iteration):
             return
-        self.checked_at_ = self.metaparameters.iteration
-        modules, skips = self.trained_modules(), self.skips_
-        assert self.overflow_check_ is not None
-        predicts = has_finite_state(modules) and self.overflow_check_.passed_by(self.module_)
-        if predicts and not skips.over:
+        restored = self.guard_.restored(self.trained_modules())
+        if not restored and not skips.over:
             return
         self.diverged_ = True
-        if not predicts:
-            for k, module in enumerate(modules):
-                module.load_state_dict(self.finite_weights_[k])
-        described, mend = self.describe_metaparameters_at, self._mend()
-        n_epochs = len(self.history)
-        message = divergence_message(skips, predicts, self.checked_at_, n_epochs, described, mend)
+        described, n_epochs = self.metaparameters.describe, len(self.history)
+        message = divergence_message(skips, not restored, iteration, n_epochs, described, self._mend())
         warnings.warn(message, ConvergenceWarning, stacklevel=2)
 
     def _mend(self) -> str:
         """Return the remedy for steps that were skipped."""
         return (None if self.watch_ is None else self.watch_.fault()) or MEND
 
-    def describe_metaparameters_at(self, iteration: int) -> str:
-        """Describe an iteration's single numbers, in brackets after a space, for a message; or nothing."""
-        if not isinstance(self.metaparameters, MetaparameterPath):
-            return ""
-        values = self.metaparameters.values_after(iteration)
-        numbers = [f"{name}={values[name]:.3g}" for name in self.metaparameters.space.numbers]
-        return f" ({', '.join(numbers)})" if numbers else ""
-
-    def validation_loss(self, dataset) -> float:
+    def validation_loss(self, dataset: Any) -> float:
         """Compute L_val on all rows of ``dataset``; draws of the student leave the generators unchanged."""
         with preserved_random_state(torch.device(self.device), seed=0):
             losses = [

@@ -113,7 +113,7 @@ class Skips:
         """True if so many steps in a row were skipped that there is nothing more to learn."""
         return self.in_a_row >= MOST_SKIPPED_IN_A_ROW
 
-    def _count(self, outcome):
+    def _count(self, outcome: Any) -> None:
         self.counts[outcome] += 1
         if outcome >= NO_HYPERGRADIENT and self.first is None:
             self.first = self._iteration

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from skorch.callbacks import Callback
 
@@ -48,11 +49,11 @@ class Progress(Callback):
         self.sink = sink
         self.clock = clock
 
-    def on_train_begin(self, net, **kwargs):
+    def on_train_begin(self, net: Any, **kwargs: Any) -> None:
         """Look at the clock."""
         self.began_ = self.clock()
 
-    def on_epoch_end(self, net, **kwargs):
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         """Print the line."""
         done, row = len(net.history), net.history[-1]
         took = self.clock() - self.began_

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from skorch.callbacks import Callback
 
@@ -25,18 +27,18 @@ class FitReport:
         The most sub-tasks there can be.
     """
 
-    def __init__(self, estimator, X, y, sample_weight, n_tasks: int):
+    def __init__(self, estimator: Any, X: Any, y: Any, sample_weight: Any, n_tasks: int) -> None:
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         self._told = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
         self._root = callback_context(estimator, n_tasks)
         if self._root is not None:
             self._root.call_on_fit_task_begin(**self._told)
 
-    def begin(self, name: str):
+    def begin(self, name: str) -> Any:
         """Begin a new sub-task."""
         return self._root.subcontext(task_name=name).call_on_fit_task_begin(**self._told)
 
-    def end(self, task, fitted=None) -> bool:
+    def end(self, task: Any, fitted: Any = None) -> bool:
         """Report the end of ``task``; return whether a callback asks for the fit to stop.
 
         ``fitted`` returns the fitted attributes as they are now. It is called only where a
@@ -45,14 +47,14 @@ class FitReport:
         return task.call_on_fit_task_end(**self._told, reconstruction_attributes=fitted)
 
     @contextmanager
-    def teacher(self):
+    def teacher(self) -> Iterator[None]:
         """Report the time in which the teacher is fitted and asked."""
         task = None if self._root is None else self.begin("teacher")
         yield
         if task is not None:
             self.end(task)
 
-    def epochs(self, fitted, name: str = "epoch") -> list:
+    def epochs(self, fitted: Any, name: str = "epoch") -> list:
         """Return the callback that reports a skorch net's epochs; none where nobody listens.
 
         ``fitted`` takes the net and returns the fitted attributes; ``name`` is what an epoch
@@ -79,35 +81,35 @@ class ReportEpochs(Callback):
         Of the sub-tasks.
     """
 
-    def __init__(self, report, fitted, name: str = "epoch"):
+    def __init__(self, report: Any, fitted: Any, name: str = "epoch") -> None:
         self.report = report
         self.fitted = fitted
         self.name = name
 
-    def initialize(self):
+    def initialize(self) -> Any:
         """Reset to the state before the first epoch."""
         self.epoch_ = None
         return self
 
-    def on_epoch_begin(self, net, **kwargs):
+    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
         """Begin a task."""
         self.epoch_ = self.report.begin(self.name)
 
-    def on_epoch_end(self, net, **kwargs):
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         """End the task, and the training if a callback asks for that."""
         if self._end_epoch(net):
             raise KeyboardInterrupt  # how skorch's callbacks end a fit early
 
-    def on_train_end(self, net, **kwargs):
+    def on_train_end(self, net: Any, **kwargs: Any) -> None:
         """End the epoch that another callback broke off."""
         if self.epoch_ is not None:
             self._end_epoch(net)
         self.report = self.fitted = None
 
-    def _end_epoch(self, net) -> bool:
+    def _end_epoch(self, net: Any) -> bool:
         epoch, self.epoch_ = self.epoch_, None
         return self.report.end(epoch, fitted=lambda: self.fitted(net.snapshot()))
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         # A checkpoint in the middle of training takes the net, not who listens to it.
         return vars(self) | {"report": None, "fitted": None, "epoch_": None}

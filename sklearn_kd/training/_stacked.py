@@ -4,234 +4,35 @@ Their weights are stacked, one tensor of shape (K, ...) where each has one of sh
 every iteration is one forward pass, one backward pass and one step of the optimizer for all
 of them. That costs a student less where a pass is so small that starting its operations takes
 longer than carrying them out.
-
-It pays (measured by ``examples/benchmarks/many_students.py``), and is done without being asked:
-
-- on a CPU, for at least ``FEWEST`` students whose forward pass on one batch takes at most
-  ``MOST_FLOPS`` floating-point operations;
-- on any other device always. Such a device is bound by the number of operations long after a
-  CPU is not; this has not been measured.
 """
 
 from __future__ import annotations
 
 import copy
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
-from torch.utils.flop_counter import FlopCounterMode
 
 from sklearn_kd.inputs._batches import Batch
 from sklearn_kd.inputs._data import DistillationData, SplitData
+from sklearn_kd.losses._objective import LogitObjective
 from sklearn_kd.losses._targets import Targets
-from sklearn_kd.meta import Strategy
 from sklearn_kd.runtime._devices import as_number
 from sklearn_kd.runtime._global_lock import torch_state_lock
-from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.runtime._snapshots import OptimizerSnapshot
 from sklearn_kd.training._interrupts import from_outside
 from sklearn_kd.training._memory_errors import explain_memory_of_stacked_training
 from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._nonfinite import GOOD, SKIPPED, are_finite
 
-log = logging.getLogger("sklearn_kd")
 
-FEWEST = 3
-MOST_FLOPS = 4e6
-# More gain little on a CPU, and on a GPU their activations need memory.
-_MOST = 64
-
-# A step on stacked weights is a step on each of them: no norm, no line search, no matrix.
-ELEMENTWISE_OPTIMIZERS = (
-    torch.optim.SGD,
-    torch.optim.Adam,
-    torch.optim.AdamW,
-    torch.optim.Adamax,
-    torch.optim.NAdam,
-    torch.optim.RAdam,
-    torch.optim.RMSprop,
-    torch.optim.Adagrad,
-    torch.optim.Adadelta,
-)
-
-
-# --------------------------------------------------------------------------------------
-# Whether
-
-
-def why_not_together(nets: Sequence[TrainingNet], data: Sequence[SplitData]) -> str | None:
-    """Return why these students should or must be trained one by one, or None.
-
-    Parameters
-    ----------
-    nets : sequence of K TrainingNet
-        Initialised and not yet trained.
-    data : sequence of K SplitData
-
-    Returns
-    -------
-    str or None
-    """
-    if len(nets) < 2:
-        return "there is only one student"
-    return (
-        next(filter(None, map(_why_alone, nets, data)), None)
-        or _how_they_differ(nets, data)
-        or _why_slower(nets, data)
-        or _why_vmap_fails(nets, data)
-    )
-
-
-def divided(nets: Sequence[TrainingNet], data: Sequence[SplitData]) -> list[list[int]]:
-    """Divide the students into groups that are trained together: lists of indices, some of one.
-
-    The reasons are logged at level INFO.
-    """
-    kinds: dict[tuple, list[int]] = {}
-    for k, (net, split) in enumerate(zip(nets, data, strict=True)):
-        # Those that must be alone are a kind of one.
-        kind = (k,) if _why_alone(net, split) else tuple(of(net, split) for of in _ALIKE.values())
-        kinds.setdefault(kind, []).append(k)
-    groups = []
-    for members in chain.from_iterable(_chunks(of_kind) for of_kind in kinds.values()):
-        of_group = [nets[k] for k in members], [data[k] for k in members]
-        reason = _why_alone(*(part[0] for part in of_group)) or why_not_together(*of_group)
-        if reason is None:
-            log.info("%d students are trained together.", len(members))
-            groups.append(members)
-        else:
-            log.info("%d of %d students: one by one, because %s.", len(members), len(nets), reason)
-            groups += [[k] for k in members]
-    return groups
-
-
-def _chunks(members):
-    return [members[start : start + _MOST] for start in range(0, len(members), _MOST)]
-
-
-def moves(strategy: Strategy) -> bool:
-    """Return whether the strategy may move the metaparameters, as far as is known before."""
-    kind = type(strategy)
-    return (
-        kind.takes_hypergradient is not Strategy.takes_hypergradient or kind.predict is not Strategy.predict
-    )
-
-
-def _why_alone(net, data) -> str | None:
-    """Return why this student cannot be stacked with others, or None."""
-    kind = type(net.optimizer_)
-    if moves(net.strategy):
-        return f"{type(net.strategy).__name__} moves the metaparameters"
-    if net.callbacks:
-        return "callbacks are to watch every step of a student of their own"
-    if net.verbose:
-        return "verbose prints a table for each student"
-    if net.execution.compile:
-        return "execution='compiled' compiles the pass of one student"
-    if net.execution.autocast or net.execution.cuda_graph:
-        return "bfloat16 and CUDA graphs are for the pass of one student"
-    if net.objective.batch_key() is None:
-        return f"{_loss_name(net)} is computed for one student at a time"
-    if kind not in ELEMENTWISE_OPTIMIZERS:
-        return f"it is not known whether {kind.__name__} takes its step weight by weight"
-    if net.history:
-        return "a student has been trained before"
-    buffers = [name for name, _ in net.module_.named_buffers()]
-    if buffers:
-        return f"the student has buffers, which a pass may change, such as {buffers[0]!r}"
-    if type(data.train) is not DistillationData:
-        return "the rows are fetched from a Dataset"
-    if data.train.augmentation is not None:
-        return "augment draws anew for each student"
-    return None
-
-
-def _loss_name(net) -> str:
-    return type(getattr(net.objective, "loss", net.objective)).__name__
-
-
-def _architecture(net, data):
-    weights = [(name, tuple(w.shape), w.requires_grad) for name, w in net.module_.named_parameters()]
-    return repr(net.module_), tuple(weights)
-
-
-def _step_settings(net, data):
-    return type(net.optimizer_).__name__, repr(
-        [group | {"params": len(group["params"])} for group in net.optimizer_.param_groups]
-    )
-
-
-def _batches(net, data):
-    settings = {"batch_size": net.batch_size} | net.get_params_for("iterator_train")
-    return tuple(data.train.X.shape), tuple(sorted(settings.items()))
-
-
-# What must not differ, by name: f(net, data), hashable.
-_ALIKE = {
-    "architecture": _architecture,
-    "optimizer": _step_settings,
-    "rows and batches": _batches,
-    "device": lambda net, data: (str(net.device), str(data.train.X.device)),
-    "max_epochs": lambda net, data: net.max_epochs,
-    "loss": lambda net, data: net.objective.batch_key(),
-}
-
-
-def _how_they_differ(nets, data) -> str | None:
-    for name, of in _ALIKE.items():
-        found = list(dict.fromkeys(map(of, nets, data)))
-        if len(found) > 1:
-            return f"the students differ in {name}: {found[0]} and {found[1]}"
-    return None
-
-
-def _why_slower(nets, data) -> str | None:
-    """Apply the rule in the module's docstring: return why stacking would be slower, or None."""
-    if data[0].train.X.device.type != "cpu":
-        return None
-    if len(nets) < FEWEST:
-        return f"it does not pay on a CPU for fewer than {FEWEST} students"
-    batch = next(iter(nets[0].get_iterator(data[0].train, training=True)))
-    counter = FlopCounterMode(display=False)
-    with (
-        explain_memory_of_stacked_training(nets, data),
-        counter,
-        torch.no_grad(),
-        preserved_random_state(batch[0].device),
-    ):
-        copy.deepcopy(nets[0].module_)(batch[0])
-    flops = counter.get_total_flops()
-    if flops > MOST_FLOPS:
-        return (
-            f"it pays on a CPU up to {MOST_FLOPS:.2g} floating-point operations per forward pass, and "
-            f"this student's takes {flops:.2g}"
-        )
-    return None
-
-
-def _why_vmap_fails(nets, data) -> str | None:
-    """Try it, with randomness forbidden, on two rows for each."""
-    x = torch.stack([split.train.X[:2] for split in data])
-    with preserved_random_state(x.device), torch.no_grad():
-        apart = torch.stack(
-            [copy.deepcopy(net.module_).train()(x_k) for net, x_k in zip(nets, x, strict=True)]
-        )
-        weights = [dict(net.module_.named_parameters()) for net in nets]
-        stacked = {name: torch.stack([own[name] for own in weights]) for name in weights[0]}
-        try:
-            together = _forward(nets[0].module_)(stacked, x)
-        except Exception as error:  # a module may raise anything where it is not given tensors
-            return f"torch.func.vmap refuses the student: {str(error).strip().splitlines()[0]}"
-    if not torch.allclose(together, apart, rtol=1e-3, atol=1e-4, equal_nan=True):
-        return "torch.func.vmap does not give this student's own outputs"
-    return None
-
-
-def _forward(module, in_dims=(0, 0)):
+def stacked_forward(
+    module: Any, in_dims: tuple[int | None, int | None] = (0, 0)
+) -> Callable[[Any, Any], Any]:
     """(stacked weights, inputs) -> logits of shape (K, B, C), by a copy of ``module``."""
     module = copy.deepcopy(module).train()
     return vmap(
@@ -239,11 +40,7 @@ def _forward(module, in_dims=(0, 0)):
     )
 
 
-# --------------------------------------------------------------------------------------
-# Training
-
-
-def train_together(nets: Sequence[TrainingNet], data: Sequence[SplitData]) -> None:
+def train_stacked(nets: Sequence[TrainingNet], data: Sequence[SplitData]) -> None:
     """Train the students in one batched run; each net is left as if trained by itself.
 
     Weights, histories, paths and T_val equal those of ``net.partial_fit(data)`` within the
@@ -252,7 +49,7 @@ def train_together(nets: Sequence[TrainingNet], data: Sequence[SplitData]) -> No
     Parameters
     ----------
     nets : sequence of K TrainingNet
-        For which :func:`why_not_together` gives no reason but that it does not pay.
+        For which :func:`why_not_stackable` gives no reason but that it does not pay.
     data : sequence of K SplitData
     """
     with torch_state_lock(), explain_memory_of_stacked_training(nets, data):
@@ -274,21 +71,24 @@ def train_together(nets: Sequence[TrainingNet], data: Sequence[SplitData]) -> No
 class _BatchedRun:
     """K students in training. While it lasts, their weights are views of the stacked ones."""
 
-    def __init__(self, nets, data):
+    def __init__(self, nets: Sequence[TrainingNet], data: Any) -> None:
         self.nets, self.data = nets, data
+        objective = nets[0].objective
+        assert isinstance(objective, LogitObjective)  # no other has a batch_key
+        self.objective = objective
         self.weights = _stacked_weights(nets)
         # The arguments that skorch would give the optimizer of one student.
         args, kwargs = nets[0].get_params_for_optimizer("optimizer", self.weights.items())
         self.optimizer = nets[0].optimizer(*args, **kwargs)
         self.streams = _Streams(nets, data)
-        self.forward = _forward(nets[0].module_, in_dims=(0, None if self.streams.shared else 0))
+        self.forward = stacked_forward(nets[0].module_, in_dims=(0, None if self.streams.shared else 0))
         self.values = {name: self._column(name) for name in nets[0].metaparameters.space}
         self.valid_batches = [
             None if split.valid is None else net.get_iterator(split.valid, training=False)
             for net, split in zip(nets, data, strict=True)
         ]
 
-    def _column(self, name):
+    def _column(self, name: str) -> Tensor:
         """A metaparameter of all students, shape (K, 1, 1)."""
         taught = self.streams.taught
         # Without a teacher the labels are all there is, whatever lambda1 and T say.
@@ -329,7 +129,7 @@ class _BatchedRun:
         That of a student whose loss or gradient is not finite is not.
         """
         logits = self.forward(self.weights, x)
-        loss = self.nets[0].objective.evaluate_logits(logits, targets, self.values, differentiable=False)
+        loss = self.objective.evaluate_logits(logits, targets, self.values, differentiable=False)
         self.optimizer.zero_grad()
         logits.backward(loss.gradients[0])
         gradients = [w.grad for w in self.weights.values() if w.grad is not None]
@@ -351,17 +151,17 @@ class _BatchedRun:
                     state = self.optimizer.state[stacked]
                     net.optimizer_.state[w] = {key: _part(value, k, stacked) for key, value in state.items()}
 
-    def _let_go(self, k):
+    def _let_go(self, k: int) -> None:
         # A diverged student's part of the stack goes on, and nobody looks at it: no number
         # of one student enters another.
         for w in self.nets[k].module_.parameters():
             w.data = w.data.clone()
 
-    def _datasets(self, k):
+    def _datasets(self, k: int) -> dict[str, Any]:
         return {"dataset_train": self.data[k].train, "dataset_valid": self.data[k].valid}
 
 
-def _stacked_weights(nets) -> dict[str, Tensor]:
+def _stacked_weights(nets: Sequence[TrainingNet]) -> dict[str, Tensor]:
     """Weights of shape (K, ...) by name, of which each student's become views."""
     of_nets = [dict(net.module_.named_parameters()) for net in nets]
     stacked = {}
@@ -373,14 +173,14 @@ def _stacked_weights(nets) -> dict[str, Tensor]:
     return stacked
 
 
-def _part(value, k, stacked):
+def _part(value: Any, k: int, stacked: Tensor) -> Any:
     """Return student k's part of an entry of the optimizer's state, such as its momentum."""
     if not isinstance(value, Tensor):
         return copy.copy(value)
     return (value[k] if value.shape == stacked.shape else value).clone()
 
 
-def _note_epoch(net, losses, finite, sizes):
+def _note_epoch(net: TrainingNet, losses: Any, finite: Any, sizes: list[int]) -> None:
     """Record the iterations of an epoch in the history and in the path."""
     for loss, took_step, size in zip(losses, finite, sizes, strict=True):
         net.history.new_batch()
@@ -399,7 +199,7 @@ class _Streams:
     inputs, of shape (B, ...), are not stacked.
     """
 
-    def __init__(self, nets, data):
+    def __init__(self, nets: Sequence[TrainingNet], data: Any) -> None:
         sets = [split.train for split in data]
         self.taught = [s.targets.teacher_logits is not None for s in sets]
         self._n_students = len(sets)
@@ -415,7 +215,7 @@ class _Streams:
         for batches in zip(*self._iterators, strict=True):
             yield self._inputs(batches), self._targets(batches)
 
-    def _inputs(self, batches):
+    def _inputs(self, batches: Sequence[Batch]) -> Tensor:
         return batches[0][0] if self.shared else torch.stack([batch[0] for batch in batches])
 
     def _targets(self, batches: Sequence[Batch]) -> Targets:
@@ -426,7 +226,7 @@ class _Streams:
         return Targets(torch.stack(labels), _filled(logits, 0.0), _filled(weights, 1.0))
 
 
-def _filled(tensors, value) -> Tensor | None:
+def _filled(tensors: Sequence[Tensor | None], value: Any) -> Tensor | None:
     """Stack tensors, with ``value`` where one is missing; None where all are."""
     known = next((t for t in tensors if t is not None), None)
     if known is None:
@@ -454,10 +254,6 @@ def _equal(a: Tensor | None, b: Tensor | None) -> bool:
     return a is b or torch.equal(a, b)
 
 
-# --------------------------------------------------------------------------------------
-# Many trainings, the fastest way that is allowed
-
-
 def share_inputs(data: Sequence[SplitData]) -> None:
     """Replace equal inputs by one tensor, so that K students do not hold K copies of X."""
     known: list[Tensor] = []
@@ -467,9 +263,3 @@ def share_inputs(data: Sequence[SplitData]) -> None:
             known.append(rows.X)
         else:
             rows.X = same
-
-
-def train_alone(net: TrainingNet, data: SplitData, seed: int) -> TrainingNet:
-    """Train one initialised net under a seed; torch's generators are put back."""
-    with preserved_random_state(data.train.X.device, seed):
-        return net.partial_fit(data)

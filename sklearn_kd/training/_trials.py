@@ -14,8 +14,10 @@ from sklearn_kd.inputs._data import SplitData
 from sklearn_kd.meta._space import MetaparameterSpace
 from sklearn_kd.runtime._global_lock import torch_state_lock
 from sklearn_kd.runtime._processes import count_processes, one_thread_per_process, streaming_return_as
+from sklearn_kd.training._alone import train_alone
 from sklearn_kd.training._net import TrainingNet
-from sklearn_kd.training._stacked import divided, train_alone, train_together
+from sklearn_kd.training._stackable import group_stackable
+from sklearn_kd.training._stacked import train_stacked
 
 
 class TrialsInterrupted(KeyboardInterrupt):
@@ -132,11 +134,13 @@ def trial_losses(
     """
     losses: dict[int, float] = dict(known)
     # Divided as if none were known: a net trained by itself rounds otherwise than one of several.
-    groups = [members for members in divided(nets, [data] * len(nets)) if not losses.keys() >= set(members)]
+    groups = [
+        members for members in group_stackable(nets, [data] * len(nets)) if not losses.keys() >= set(members)
+    ]
     alone = [k for members in groups if len(members) == 1 for k in members]
     for members in groups:
         if len(members) > 1:
-            train_together([nets[k] for k in members], [data] * len(members))
+            train_stacked([nets[k] for k in members], [data] * len(members))
             found = {k: nets[k].validation_loss(data.valid) for k in members}
             _note(note, found, nets[members[0]].interrupted_, losses, nets)
     n_processes = count_processes(n_jobs, max(len(alone), 1))
@@ -153,13 +157,19 @@ def trial_losses(
     return [losses[k] for k in range(len(nets))]
 
 
-def _trained(net, data, seed) -> tuple[float, bool]:
+def _trained(net: TrainingNet, data: SplitData, seed: int) -> tuple[float, bool]:
     with torch_state_lock():
         net = train_alone(net, data, seed)
         return net.validation_loss(data.valid), net.interrupted_
 
 
-def _note(note, found, interrupted, losses, nets):
+def _note(
+    note: Callable[[dict[int, float], bool], None],
+    found: dict[int, float],
+    interrupted: bool,
+    losses: dict[int, float],
+    nets: Sequence[TrainingNet],
+) -> None:
     """Add what has been found to the losses, and stop if a user wants that."""
     note(found, interrupted)
     losses |= found
@@ -168,11 +178,11 @@ def _note(note, found, interrupted, losses, nets):
         raise TrialsInterrupted(*min(trained, key=_ranked)) if trained else KeyboardInterrupt
 
 
-def _trained_here(losses, nets):
+def _trained_here(losses: dict[int, float], nets: Sequence[TrainingNet]) -> list[tuple[float, TrainingNet]]:
     """Return (L_val, net) of the trials trained in this process; nets of others have learned nothing here."""
     return [(loss, nets[k]) for k, loss in losses.items() if len(nets[k].history)]
 
 
-def _ranked(trial):
+def _ranked(trial: tuple[float, TrainingNet]) -> float:
     loss, _ = trial
     return loss if np.isfinite(loss) else np.inf

@@ -284,7 +284,7 @@ def test_public_function_equals_reference_and_leaves_no_trace():
             temperature=problem.T,
             lr=0.1,
             method=method,
-            meta__val_temperature=1.3,
+            val_temperature=1.3,
         )
         np.testing.assert_allclose(found, expected, rtol=1e-5)
     for name, tensor in problem.student.state_dict().items():
@@ -294,7 +294,7 @@ def test_public_function_equals_reference_and_leaves_no_trace():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"method": "exakt"}, {"loss": LogitDistillation(loss__temperature_scaling="hintn")}]
+    "wrong", [{"method": "exakt"}, {"loss": LogitDistillation(temperature_scaling="hintn")}]
 )
 def test_public_function_refuses_unknown_names(wrong):
     p = Problem(0)
@@ -350,7 +350,7 @@ def test_frozen_and_unused_weights_are_left_out():
         lambda1=problem.lambda1,
         temperature=problem.T,
         method="exact",
-        meta__val_temperature=1.3,
+        val_temperature=1.3,
     )
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
@@ -401,9 +401,7 @@ class Rows(nn.Module):
 def test_jvp_where_forward_mode_does_not_exist(kind, make, digits, logits):
     """Central differences take its place, with one warning and the very same path."""
     params = {"student": Rows, "student__kind": kind, "meta": "gradient", "lr": 0.5}
-    told = (
-        "meta__hypergradient='jvp' cannot be computed for student Rows.*'central_difference' takes its place"
-    )
+    told = "hypergradient='jvp' cannot be computed for student Rows.*'central_difference' takes its place"
     with pytest.warns(UserWarning, match=told) as record:
         clf = make(meta__hypergradient="jvp", **params).fit(*digits, teacher_logits=logits)
     assert len([w for w in record if "central_difference" in str(w.message)]) == 1

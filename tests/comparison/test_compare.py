@@ -31,8 +31,7 @@ from sklearn_kd.comparison import _fits
 from sklearn_kd.estimators import _classifier
 from sklearn_kd.estimators._classifier_plan import plan_distillation
 from sklearn_kd.runtime import _processes
-from sklearn_kd.training import _net
-from sklearn_kd.training import _stacked as _together
+from sklearn_kd.training import _net, _stackable, _stacked
 
 matplotlib.use("Agg")
 SIX = ("none", "naive", "random", "gradient", "linear", "hyperopt")
@@ -149,7 +148,7 @@ def test_arms_trained_together_score_as_one_by_one(make, digits, logits, monkeyp
     }
     given = {"methods": methods, "cv": 2, "random_state": 0, "teacher_logits": logits}
     together = compare_methods(make(), *digits, **given)
-    monkeypatch.setattr(_together, "FEWEST", np.inf)
+    monkeypatch.setattr(_stackable, "FEWEST", np.inf)
     apart = compare_methods(make(), *digits, **given)
     for name, count in {"none": 4, "own T": 4, "linear": 1, "wider": 1, "adam": 1, "watched": 1}.items():
         assert set(runs(together, name)["together"]) == {count}, name
@@ -161,13 +160,13 @@ def test_arms_trained_together_score_as_one_by_one(make, digits, logits, monkeyp
 
 def test_the_time_of_a_run_is_shared_equally(make, digits, logits, monkeypatch):
     """By a clock that moves only when students are trained, 6 s for each run of three."""
-    now, train = [0.0], _together.train_together
+    now, train = [0.0], _stacked.train_stacked
 
     def timed(nets, data):
         now[0] += 6.0
         train(nets, data)
 
-    monkeypatch.setattr(_fits, "train_together", timed)
+    monkeypatch.setattr(_fits, "train_stacked", timed)
     monkeypatch.setattr(_fits.time, "perf_counter", lambda: now[0])
     methods = ("none", "naive", "random", "linear")
     comparison = compare_methods(make(), *digits, methods=methods, cv=2, teacher_logits=logits)
@@ -430,7 +429,7 @@ def test_wrong_input_is_refused_before_any_training(change, error, match, make, 
         raise AssertionError("trained before the input was refused")
 
     monkeypatch.setattr(_net.TrainingNet, "train_step", train)
-    monkeypatch.setattr(_together._BatchedRun, "step", train)
+    monkeypatch.setattr(_stacked._BatchedRun, "step", train)
     monkeypatch.setattr(LogisticRegression, "fit", train)
     given = {"estimator": make(LogisticRegression()), "X": digits[0], "y": digits[1]} | change
     with pytest.raises(error, match=match):

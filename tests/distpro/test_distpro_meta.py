@@ -26,7 +26,7 @@ from sklearn_kd.losses import LogitDistillation
 from sklearn_kd.meta import Gradient, Linear
 from sklearn_kd.meta._path import MetaOptimizer, MetaparameterPath
 from sklearn_kd.meta._space import MetaparameterSpace
-from sklearn_kd.training._stacked import train_alone
+from sklearn_kd.training._alone import train_alone
 
 # --------------------------------------------------------------------------------------
 # Predicted steps

@@ -32,7 +32,7 @@ from helpers.layered_networks import UNUSABLE_LAYERS
 from helpers.networks import lucky_student
 from helpers.pages import FAILURES, ROOT, messages
 from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent
-from sklearn_kd.bilevel._hypergradient import StepRecord
+from sklearn_kd.bilevel._hypergradient import HypergradientEstimator
 from sklearn_kd.checkpointing._file import read, write
 from sklearn_kd.inputs import _splitting
 from sklearn_kd.layers._find import find_layers
@@ -411,7 +411,7 @@ OUT_OF_MEMORY = {
     "training": lambda clf, monkeypatch, X, y, **logits: clf.set_params(
         student=full("training"), meta="none"
     ).fit(X, y),
-    "hypergradients": patched(StepRecord, "hypergradient", meta="gradient"),
+    "hypergradients": patched(HypergradientEstimator, "hypergradient", meta="gradient"),
     "several students at once": patched(_BatchedRun, "step", meta=Random(n_trials=4)),
     "prediction": in_prediction,
 }

@@ -393,7 +393,7 @@ def test_hypergradient_rows_refused_where_rows_are_not_alone(make, digits, logit
 
 
 def test_hypergradient_rows_refused_where_there_is_no_extra_pass(make, digits, logits):
-    with pytest.raises(ValueError, match="meta__hypergradient='exact' has none"):
+    with pytest.raises(ValueError, match="hypergradient='exact' has none"):
         make(meta__hypergradient_rows=16, meta__hypergradient="exact").fit(*digits, teacher_logits=logits)
 
 

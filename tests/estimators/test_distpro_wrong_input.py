@@ -113,7 +113,11 @@ def three_stages():
         ({"meta": Linear(form="curve")}, ValueError, "form='curve'"),
         ({"meta": 3}, ValueError, "'meta' parameter"),
         ({"e2": -1}, ValueError, "'e2' parameter"),
-        ({"meta__lr": -1.0}, ValueError, "^meta: lr=-1.0 must be a number of at least 0"),
+        (
+            {"meta__lr": -1.0, "logit_weight": "learned"},
+            ValueError,
+            "^meta: lr=-1.0 must be a number of at least 0",
+        ),
         ({"meta__hypergradient_rows": 8}, ValueError, "of whole batches.*Set meta__hypergradient_rows=None"),
         ({"meta__val_temperature": 0.5}, ValueError, "at T_val = 1. Set meta__val_temperature=1.0"),
         ({"logit_weight": "found"}, ValueError, "'logit_weight' parameter"),

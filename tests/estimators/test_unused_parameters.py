@@ -61,7 +61,7 @@ CASES = {
     "bounds beside a search": (
         {"meta": Random(), "loss__temperature_bounds": (1.0, 20.0)},
         [
-            r"loss__temperature_bounds=\(1.0, 20.0\) of the loss beside meta=Random\(\), which draws T from 0.1 to 10 "
+            r"temperature_bounds=\(1.0, 20.0\) of the loss beside meta=Random\(\), which draws T from 0.1 to 10 "
             r"\(set meta=Random\(log10_temperature=\(0, 1.3\)\)\)"
         ],
     ),

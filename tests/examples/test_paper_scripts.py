@@ -136,14 +136,14 @@ def test_the_grids_choose_by_validation_alone(module):
 
 
 def test_the_papers_settings_are_those_of_its_scripts(module):
-    for script, differs in (("_images", set()), ("_synthetic", {"meta_lr", "val_temperature"})):
+    for script, differs in (("_images", set()), ("_synthetic", {"meta__lr", "meta__val_temperature"})):
         own = module(script).PAPER
         shared = (set(own) & set(PAPER_SETTINGS)) - differs
         assert len(shared) > 5 and {name: own[name] for name in shared} == {
             name: PAPER_SETTINGS[name] for name in shared
         }
     student = module("_images").student_of("CIFAR-10", **PAPER_SETTINGS).set_params(e1=5)
-    assert student.temperature_scaling == "none"
+    assert student.get_params()["loss__temperature_scaling"] == "none"
 
 
 def test_the_reversed_divergence_is_that_of_autograd(module):

@@ -387,7 +387,7 @@ def test_the_student_is_left_as_it_was():
 
 
 def test_training_mode_is_tried_before_any_training(monkeypatch):
-    monkeypatch.setattr("sklearn_kd.distpro._net.DistProNet.train_step", None)
+    monkeypatch.setattr("sklearn_kd.training._net.TrainingNet.train_step", None)
     with pytest.raises(ValueError, match="student_layers: layer 'relu#1' runs 3"):
         DistProClassifier(Shared(), Auxiliary, **QUICK).fit(*images(3, 32, 40))
 

@@ -15,7 +15,7 @@ from sklearn_kd.losses import LogitDistillation
 from sklearn_kd.meta._gradient import _FORMS
 from sklearn_kd.meta._path import MetaOptimizer, MetaparameterPath
 from sklearn_kd.meta._space import MetaparameterSpace
-from sklearn_kd.training import _stacked as _together
+from sklearn_kd.training import _stackable
 
 SPACE = MetaparameterSpace(LogitDistillation().metaparameters(n_classes=10))
 
@@ -237,7 +237,7 @@ def test_random_search(make, digits, logits):
 def test_trials_are_the_same_together_and_apart(strategy, make, digits, logits, monkeypatch):
     trials = []
     for fewest in (2, np.inf):
-        monkeypatch.setattr(_together, "FEWEST", fewest)
+        monkeypatch.setattr(_stackable, "FEWEST", fewest)
         trials.append(make(meta=strategy).fit(*digits, teacher_logits=logits).trials_)
     for field in ("lambda1", "temperature", "val_loss"):
         np.testing.assert_allclose(trials[0][field], trials[1][field], rtol=1e-5)

@@ -22,7 +22,7 @@ from torch import nn
 
 from helpers.networks import ConvNet
 from sklearn_kd import DistilledClassifier, MLPStudent, compare_methods
-from sklearn_kd.bilevel._hypergradient import StepRecord
+from sklearn_kd.bilevel._hypergradient import HypergradientEstimator
 from sklearn_kd.inputs import _splitting
 from sklearn_kd.meta import Hyperopt, Random
 from sklearn_kd.runtime._memory import is_out_of_memory
@@ -93,7 +93,7 @@ def hypergradient(make, digits, error, monkeypatch):
     def raising(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(StepRecord, "hypergradient", raising)
+    monkeypatch.setattr(HypergradientEstimator, "hypergradient", raising)
     make(LogisticRegression(), meta="gradient").fit(*digits)
 
 
@@ -115,7 +115,10 @@ PLACES = {
     "copying the data": (copying, "data of 0.1 MiB to be copied"),
     "asking the teacher": (asking, "data of 0.1 MiB and cached teacher logits of 0.0 MiB on cpu"),
     "training the student": (training, "data of 0.1 MiB and cached teacher logits of 0.0 MiB on cpu"),
-    "training the student, with batch_size=32, data of 0.1 MiB": (hypergradient, "hypergradients by"),
+    "training the student, with batch_size=32, data of 0.1 MiB": (
+        hypergradient,
+        "hypergradients by 'finite_difference'",
+    ),
     "training 4 students in one batched run": (together, "data of 0.1 MiB"),
     "predicting in batches of 1024 rows": (predicting, "no teacher logits are cached"),
 }

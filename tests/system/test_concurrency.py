@@ -366,7 +366,7 @@ def test_callbacks_may_fit_and_search_in_their_own_thread(make, digits):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("params", [{"meta": "linear"}, {"meta": "linear", "autocast": True}], ids=str)
+@pytest.mark.parametrize("params", [{"meta": "linear"}, {"meta": "linear", "execution": "bfloat16"}], ids=str)
 def test_threads_on_a_gpu(params, digits, logits):
     def fit(seed):
         clf = DistilledClassifier(

@@ -59,7 +59,8 @@ def fits_or_refuses(steps, X, y, *, X_test=None, **params):
     clf = DistilledClassifier(**({"teacher": None} | quick | params))
     if not is_fitted_or_refuses(steps, clf, X, y, X if X_test is None else X_test, **given):
         return None
-    path, (low, high) = clf.metaparameter_path_, clf.temperature_bounds
+    bounds = clf.get_params().get("loss__temperature_bounds", (1.0, 10.0))
+    path, (low, high) = clf.metaparameter_path_, bounds
     assert ((path["lambda1"] >= 0) & (path["lambda1"] <= 1)).all()
     if clf.meta != "random":  # which has a range of its own
         assert ((path["temperature"] >= low) & (path["temperature"] <= high)).all()

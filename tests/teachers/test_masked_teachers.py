@@ -8,6 +8,7 @@ from torch import nn
 from helpers.networks import ConvNet
 from sklearn_kd import hypergradient
 from sklearn_kd.bilevel._hypergradient import METHODS
+from sklearn_kd.losses import LogitDistillation
 from sklearn_kd.meta import Hyperopt, Random
 
 
@@ -33,7 +34,7 @@ def test_hypergradient_is_the_limit(method, scaling):
     torch.manual_seed(0)
     student = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 4)).double()
     X, y, f = torch.randn(12, 6).double(), torch.arange(12) % 4, 3 * torch.randn(12, 4).double()
-    how = {"temperature": 2.0, "loss__temperature_scaling": scaling}
+    how = {"temperature": 2.0, "loss": LogitDistillation(temperature_scaling=scaling)}
     found, limit = (
         hypergradient(
             student, (X, y), (X, y), f.index_fill(1, torch.tensor([2]), value), method=method, **how

@@ -25,7 +25,7 @@ from torch import nn
 from helpers.networks import ConvNet
 from sklearn_kd import DistilledClassifier, MLPStudent, compare_methods
 from sklearn_kd.meta import Hyperopt, Random
-from sklearn_kd.training import _stacked as _together
+from sklearn_kd.training import _stackable, _stacked
 from sklearn_kd.training._trials import TrialsInterrupted
 
 
@@ -121,7 +121,7 @@ def test_in_any_pass_of_a_training(make, digits, logits, ctrl_c):
 @pytest.mark.parametrize("strategy", [Hyperopt(n_trials=4, n_startup_trials=1), Random(n_trials=4)])
 def test_in_a_trial_the_best_so_far_is_kept(strategy, make, digits, logits, ctrl_c, monkeypatch):
     """Every student is at hand, whether it was trained to the end or not."""
-    monkeypatch.setattr(_together, "FEWEST", 99)  # one after the other
+    monkeypatch.setattr(_stackable, "FEWEST", 99)  # one after the other
     # 24 iterations and 8 passes to judge them: in the third trial
     ctrl_c.set(70)
     with said():
@@ -137,7 +137,7 @@ def test_in_a_trial_the_best_so_far_is_kept(strategy, make, digits, logits, ctrl
 
 
 def test_trials_that_are_trained_together(make, digits, logits, monkeypatch):
-    taken, step = [], _together._BatchedRun.step
+    taken, step = [], _stacked._BatchedRun.step
 
     def interrupted(run, *args):
         taken.append(1)
@@ -145,7 +145,7 @@ def test_trials_that_are_trained_together(make, digits, logits, monkeypatch):
             signal.raise_signal(signal.SIGINT)
         return step(run, *args)
 
-    monkeypatch.setattr(_together._BatchedRun, "step", interrupted)
+    monkeypatch.setattr(_stacked._BatchedRun, "step", interrupted)
     clf = make(student=MLPStudent, meta=Random(n_trials=4), max_epochs=50)
     with said():
         clf.fit(*digits, teacher_logits=logits)

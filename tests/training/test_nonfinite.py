@@ -204,7 +204,7 @@ def test_healthy_fits_say_nothing_and_count_nothing(make, digits, logits):
         warnings.simplefilter("error")
         clf = make(meta="linear", max_epochs=3).fit(*digits, teacher_logits=logits)
     assert clf.history_[:, "skipped_steps"] == clf.history_[:, "skipped_hypergradients"] == [0] * 3
-    assert clf.net_.overflow_check_ is None
+    assert clf.net_.guard_ is None
 
 
 def test_metaparameters_stay_within_bounds_at_any_rate(make, digits, logits):

@@ -20,10 +20,12 @@ from sklearn_kd.losses._targets import Targets
 from sklearn_kd.meta import Fixed, Gradient, Strategy
 from sklearn_kd.meta._path import MetaparameterPath
 from sklearn_kd.meta._space import MetaparameterSpace
-from sklearn_kd.training import _stacked as _together
+from sklearn_kd.training import _stackable, _stacked
+from sklearn_kd.training._alone import train_alone
 from sklearn_kd.training._execution import Execution
 from sklearn_kd.training._net import TrainingNet
-from sklearn_kd.training._stacked import train_alone, train_together, why_not_together
+from sklearn_kd.training._stackable import why_not_stackable
+from sklearn_kd.training._stacked import train_stacked
 from sklearn_kd.training._trials import trial_losses
 
 STARTS = ((0.2, 1.0), (0.5, 4.0), (0.9, 0.5))
@@ -76,9 +78,9 @@ def both_ways(data, students=None, starts=STARTS, **params):
     ]
     for net, split in zip(sets[0], data, strict=True):
         train_alone(net, split, seed=0)
-    reason = why_not_together(sets[1], data)
+    reason = why_not_stackable(sets[1], data)
     assert reason is None, reason
-    train_together(sets[1], data)
+    train_stacked(sets[1], data)
     return sets
 
 
@@ -104,8 +106,8 @@ def assert_equal_within_rounding(apart, together):
 @pytest.fixture(autouse=True)
 def always(monkeypatch):
     """Whether it pays is not what is tested here."""
-    monkeypatch.setattr(_together, "FEWEST", 2)
-    monkeypatch.setattr(_together, "MOST_FLOPS", np.inf)
+    monkeypatch.setattr(_stackable, "FEWEST", 2)
+    monkeypatch.setattr(_stackable, "MOST_FLOPS", np.inf)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +118,7 @@ def always(monkeypatch):
         {"optimizer": torch.optim.Adam, "lr": 3e-3},
         {"optimizer": torch.optim.AdamW, "lr": 3e-3, "optimizer__weight_decay": 0.1},
         {"optimizer__param_groups": [("*bias", {"lr": 0.02})]},
-        {"loss__temperature_scaling": "none", "meta__val_temperature": "auto"},
+        {"temperature_scaling": "none", "val_temperature": "auto"},
         {"iterator_train__drop_last": True, "iterator_train__shuffle": False},
     ],
     ids=str,
@@ -128,7 +130,7 @@ def test_own_rows_weights_and_metaparameters(params, rows):
     assert len(set(losses)) == 3  # students of their own
 
 
-@pytest.mark.parametrize("optimizer", _together.ELEMENTWISE_OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", _stackable.ELEMENTWISE_OPTIMIZERS)
 def test_every_optimizer_that_is_let_in_steps_weight_by_weight(optimizer, rows):
     assert_equal_within_rounding(*both_ways(rows, optimizer=optimizer, lr=1e-3, max_epochs=1))
 
@@ -158,11 +160,11 @@ def test_the_same_rows_for_all_are_one_stream(copied, rows):
         data = copy.deepcopy(data[:1]) + [copy.deepcopy(rows[0]) for _ in range(2)]
         data[0].train.set_teacher_logits(None)
     nets = [made_net(student, *start) for student, start in zip(made_students(), STARTS, strict=True)]
-    assert _together._Streams(nets, data).shared
+    assert _stacked._Streams(nets, data).shared
     assert_equal_within_rounding(*both_ways(data))
     other = SplitData(copy.deepcopy(rows[0].train), rows[0].valid)
     other.train.targets.labels[7] += 1
-    assert not _together._Streams(nets, [rows[0], rows[0], other]).shared
+    assert not _stacked._Streams(nets, [rows[0], rows[0], other]).shared
 
 
 def test_without_validation_rows(digits, logits):
@@ -233,7 +235,7 @@ def test_one_that_diverges_keeps_finite_weights_and_disturbs_nobody(rows):
 
 
 def test_an_interrupt_ends_all_and_keeps_what_was_learned(rows, monkeypatch):
-    steps, step = [], _together._BatchedRun.step
+    steps, step = [], _stacked._BatchedRun.step
 
     def interrupted(run, *args):
         steps.append(1)
@@ -241,12 +243,12 @@ def test_an_interrupt_ends_all_and_keeps_what_was_learned(rows, monkeypatch):
             raise KeyboardInterrupt
         return step(run, *args)
 
-    monkeypatch.setattr(_together._BatchedRun, "step", interrupted)
+    monkeypatch.setattr(_stacked._BatchedRun, "step", interrupted)
     students = made_students()
     nets = [made_net(student, *start) for student, start in zip(students, STARTS, strict=True)]
-    train_together(nets, rows)
+    train_stacked(nets, rows)
     for student, net in zip(students, nets, strict=True):
-        assert len(net.history) == 2 and net.finite_weights_ == {}
+        assert len(net.history) == 2 and net.guard_ is None
         assert not torch.equal(next(student.parameters()), next(net.module_.parameters()))
 
 
@@ -298,8 +300,9 @@ def mlp(*more):
         ([mlp()] * 2, {"optimizer": torch.optim.LBFGS}, "LBFGS takes its step weight by weight"),
         ([mlp()] * 2, {"callbacks": [EarlyStopping(monitor="train_loss")]}, "callbacks"),
         ([mlp()] * 2, {"verbose": 1}, "verbose"),
-        ([mlp()] * 2, {"execution": Execution(execution="compiled")}, "execution='compiled'"),
-        ([mlp()] * 2, {"execution": Execution(execution="bfloat16")}, "bfloat16 and CUDA graphs"),
+        ([mlp()] * 2, {"execution": Execution(compile=True)}, "execution='compiled'"),
+        ([mlp()] * 2, {"execution": Execution(autocast=True)}, "bfloat16 and CUDA graphs"),
+        ([mlp()] * 2, {"execution": Execution(cuda_graph=True)}, "bfloat16 and CUDA graphs"),
         ([mlp()] * 2, {"strategy": Gradient()}, "Gradient moves the metaparameters"),
         ([mlp()] * 2, {"strategy": Moving()}, "Moving moves the metaparameters"),
     ],
@@ -308,7 +311,7 @@ def mlp(*more):
 def test_reasons_against(students, params, match, rows):
     nets = [made_net(student, 0.5, 1.0, **params) for student in students]
     before = torch.get_rng_state()
-    reason = why_not_together(nets, rows[: len(nets)])
+    reason = why_not_stackable(nets, rows[: len(nets)])
     assert reason is not None and torch.equal(torch.get_rng_state(), before)
     assert re.search(match, reason, re.DOTALL), reason
 
@@ -320,35 +323,35 @@ def test_reasons_against(students, params, match, rows):
         ({"optimizer__momentum": 0.9}, "optimizer"),
         ({"batch_size": 16}, "rows and batches"),
         ({"max_epochs": 4}, "max_epochs"),
-        ({"loss__temperature_scaling": "none"}, "loss"),
+        ({"temperature_scaling": "none"}, "loss"),
     ],
     ids=str,
 )
 def test_what_must_be_alike(change, match, rows):
     nets = [made_net(mlp(), 0.5, 1.0), made_net(mlp(), 0.5, 1.0, **change)]
-    assert f"differ in {match}" in why_not_together(nets, rows[:2])
+    assert f"differ in {match}" in why_not_stackable(nets, rows[:2])
 
 
 def test_numbers_of_rows_must_be_alike(digits, logits):
     data = [made_rows(digits, logits, 0, n=n) for n in (200, 201)]
-    assert "differ in rows" in why_not_together([made_net(mlp(), 0.5, 1.0) for _ in data], data)
+    assert "differ in rows" in why_not_stackable([made_net(mlp(), 0.5, 1.0) for _ in data], data)
 
 
 def test_one_that_has_been_trained_is_left_alone(rows):
     nets = [made_net(mlp(), 0.5, 1.0) for _ in range(2)]
     nets[0].partial_fit(rows[0])
-    assert "trained before" in why_not_together(nets, rows[:2])
+    assert "trained before" in why_not_stackable(nets, rows[:2])
 
 
 def test_on_a_cpu_it_must_pay(rows, monkeypatch):
     monkeypatch.undo()
     small, wide = MLPStudent(64, 10, 16), MLPStudent(64, 10, (512, 512))
     for student, n, match in (
-        (small, _together.FEWEST - 1, f"fewer than {_together.FEWEST} students"),
-        (small, _together.FEWEST, None),
-        (wide, _together.FEWEST, "this student's takes 1.9e+07"),
+        (small, _stackable.FEWEST - 1, f"fewer than {_stackable.FEWEST} students"),
+        (small, _stackable.FEWEST, None),
+        (wide, _stackable.FEWEST, "this student's takes 1.9e+07"),
     ):
-        reason = why_not_together([made_net(student, 0.5, 1.0) for _ in range(n)], (rows * 2)[:n])
+        reason = why_not_stackable([made_net(student, 0.5, 1.0) for _ in range(n)], (rows * 2)[:n])
         assert (reason is None) if match is None else (match in reason)
 
 
@@ -358,7 +361,7 @@ def test_division_and_its_log(rows, digits, logits, caplog):
     nets += [made_net(MLPStudent(64, 10, 8), 0.5, 1.0, strategy=Gradient())]
     data = [rows[0], fewer, rows[1], fewer, rows[2], rows[0]]
     with caplog.at_level(logging.INFO, logger="sklearn_kd"):
-        groups = _together.divided(nets, data)
+        groups = _stackable.group_stackable(nets, data)
     assert sorted(groups) == [[0, 2, 4], [1, 3], [5]]
     assert "3 students are trained together" in caplog.text
     assert "one by one, because Gradient moves the metaparameters" in caplog.text
@@ -371,7 +374,7 @@ def test_trial_losses_however_they_are_computed(n_jobs, rows, monkeypatch):
         return [made_net(student, *start) for start in STARTS]
 
     together = trial_losses(nets(), rows[0], 0)
-    monkeypatch.setattr(_together, "why_not_together", lambda nets, data: "of the test")
+    monkeypatch.setattr(_stackable, "why_not_stackable", lambda nets, data: "of the test")
     apart = trial_losses(nets(), rows[0], 0, n_jobs)
     np.testing.assert_allclose(together, apart, rtol=1e-5)
     assert len(set(apart)) == 3
@@ -379,7 +382,7 @@ def test_trial_losses_however_they_are_computed(n_jobs, rows, monkeypatch):
 
 def test_equal_inputs_are_held_once(rows):
     data = [rows[0], copy.deepcopy(rows[0]), rows[1]]
-    _together.share_inputs(data)
+    _stacked.share_inputs(data)
     assert data[1].train.X is data[0].train.X and data[1].valid.X is data[0].valid.X
     assert data[2].train.X is not data[0].train.X
 
@@ -393,7 +396,7 @@ def test_equal_inputs_are_held_once(rows):
 )
 def test_a_skipped_step_is_skipped_for_one_student_alone(rows, monkeypatch, settings):
     """The third and the first step of the second student, which goes on afterwards."""
-    seen, moved, find, step = [], [], _together.are_finite, _together._BatchedRun.step
+    seen, moved, find, step = [], [], _stacked.are_finite, _stacked._BatchedRun.step
 
     def spoilt(losses, gradients):
         seen.append(1)
@@ -413,13 +416,13 @@ def test_a_skipped_step_is_skipped_for_one_student_alone(rows, monkeypatch, sett
         )
         return result
 
-    monkeypatch.setattr(_together, "are_finite", spoilt)
-    monkeypatch.setattr(_together._BatchedRun, "step", watched)
+    monkeypatch.setattr(_stacked, "are_finite", spoilt)
+    monkeypatch.setattr(_stacked._BatchedRun, "step", watched)
     nets = [
         made_net(student, *start, **settings) for student, start in zip(made_students(), STARTS, strict=False)
     ][:3]
     with pytest.warns(ConvergenceWarning, match="2 of .* steps were skipped.*first in iteration 0"):
-        train_together(nets, rows[:3])
+        train_stacked(nets, rows[:3])
     assert [m[1] for m in moved[:5]] == [False, True, False, True, True]
     assert all(m[0] and m[2] for m in moved)
     assert [sum(net.history[:, "skipped_steps"]) for net in nets] == [0, 2, 0]

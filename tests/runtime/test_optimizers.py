@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from sklearn_kd.training._optimizers import named_optimizers, optimizer_class
+
+from sklearn_kd.runtime._optimizers import named_optimizers, optimizer_class
 
 MUON = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch has no Muon")
 
@@ -16,10 +17,10 @@ def test_names_in_whatever_case(name):
     ("given", "name", "match"),
     [
         ("SparseAdam", "optimizer", r"^optimizer=SparseAdam cannot be used: it takes sparse gradients only"),
-        (torch.optim.SparseAdam, "meta_optimizer", r"^meta__optimizer=SparseAdam cannot be used"),
+        (torch.optim.SparseAdam, "meta__optimizer", r"^meta: optimizer=SparseAdam cannot be used"),
         pytest.param("muon", "optimizer", r"^optimizer=Muon cannot be used.*Give 'AdamW', or the class", marks=MUON),
-        pytest.param("Muon", "meta_optimizer", r"^meta__optimizer=Muon.*metaparameters are not", marks=MUON),
-        ("lbfgs", "meta_optimizer", r"^meta__optimizer=LBFGS.*several times in a step"),
+        pytest.param("Muon", "meta__optimizer", r"^meta: optimizer=Muon.*metaparameters are not", marks=MUON),
+        ("lbfgs", "meta__optimizer", r"^meta: optimizer=LBFGS.*several times in a step"),
     ],
 )  # fmt: skip
 def test_those_that_cannot_take_steps_are_refused(given, name, match, make, digits, logits, no_training):

@@ -1,0 +1,13 @@
+"""One student, trained by itself."""
+
+from __future__ import annotations
+
+from sklearn_kd.inputs._data import SplitData
+from sklearn_kd.runtime._random_state import preserved_random_state
+from sklearn_kd.training._net import TrainingNet
+
+
+def train_alone(net: TrainingNet, data: SplitData, seed: int) -> TrainingNet:
+    """Train one initialised net under a seed; torch's generators are put back."""
+    with preserved_random_state(data.train.X.device, seed):
+        return net.partial_fit(data)

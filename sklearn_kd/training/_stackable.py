@@ -1,0 +1,216 @@
+"""Which students may be trained in one batched run, and which must be trained alone.
+
+A batched run pays (measured by ``examples/benchmarks/many_students.py``), and is chosen without being
+asked for:
+
+- on a CPU, for at least ``FEWEST`` students whose forward pass on one batch takes at most
+  ``MOST_FLOPS`` floating-point operations;
+- on any other device always. Such a device is bound by the number of operations long after a
+  CPU is not; this has not been measured.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from sklearn_kd.inputs._data import DistillationData, SplitData
+from sklearn_kd.meta import Strategy
+from sklearn_kd.runtime._random_state import preserved_random_state
+from sklearn_kd.training._memory_errors import explain_memory_of_stacked_training
+from sklearn_kd.training._net import TrainingNet
+from sklearn_kd.training._stacked import stacked_forward
+
+log = logging.getLogger("sklearn_kd")
+
+FEWEST = 3
+MOST_FLOPS = 4e6
+# More gain little on a CPU, and on a GPU their activations need memory.
+_MOST = 64
+
+# A step on stacked weights is a step on each of them: no norm, no line search, no matrix.
+ELEMENTWISE_OPTIMIZERS = (
+    torch.optim.SGD,
+    torch.optim.Adam,
+    torch.optim.AdamW,
+    torch.optim.Adamax,
+    torch.optim.NAdam,
+    torch.optim.RAdam,
+    torch.optim.RMSprop,
+    torch.optim.Adagrad,
+    torch.optim.Adadelta,
+)
+
+
+def why_not_stackable(nets: Sequence[TrainingNet], data: Sequence[SplitData]) -> str | None:
+    """Return why these students should or must be trained one by one, or None.
+
+    Parameters
+    ----------
+    nets : sequence of K TrainingNet
+        Initialised and not yet trained.
+    data : sequence of K SplitData
+
+    Returns
+    -------
+    str or None
+    """
+    if len(nets) < 2:
+        return "there is only one student"
+    return (
+        next(filter(None, map(_why_alone, nets, data)), None)
+        or _how_they_differ(nets, data)
+        or _why_slower(nets, data)
+        or _why_vmap_fails(nets, data)
+    )
+
+
+def group_stackable(nets: Sequence[TrainingNet], data: Sequence[SplitData]) -> list[list[int]]:
+    """Divide the students into groups that are trained together: lists of indices, some of one.
+
+    The reasons are logged at level INFO.
+    """
+    kinds: dict[tuple, list[int]] = {}
+    for k, (net, split) in enumerate(zip(nets, data, strict=True)):
+        # Those that must be alone are a kind of one.
+        kind = (k,) if _why_alone(net, split) else tuple(of(net, split) for of in _ALIKE.values())
+        kinds.setdefault(kind, []).append(k)
+    groups = []
+    for members in chain.from_iterable(_chunks(of_kind) for of_kind in kinds.values()):
+        of_group = [nets[k] for k in members], [data[k] for k in members]
+        reason = _why_alone(of_group[0][0], of_group[1][0]) or why_not_stackable(*of_group)
+        if reason is None:
+            log.info("%d students are trained together.", len(members))
+            groups.append(members)
+        else:
+            log.info("%d of %d students: one by one, because %s.", len(members), len(nets), reason)
+            groups += [[k] for k in members]
+    return groups
+
+
+def _chunks(members: list[int]) -> list[list[int]]:
+    return [members[start : start + _MOST] for start in range(0, len(members), _MOST)]
+
+
+def updates_metaparameters(strategy: Strategy) -> bool:
+    """Return whether the strategy may move the metaparameters, as far as is known before."""
+    kind = type(strategy)
+    return (
+        kind.takes_hypergradient is not Strategy.takes_hypergradient or kind.predict is not Strategy.predict
+    )
+
+
+def _why_alone(net: TrainingNet, data: Any) -> str | None:
+    """Return why this student cannot be stacked with others, or None."""
+    kind = type(net.optimizer_)
+    if updates_metaparameters(net.strategy):
+        return f"{type(net.strategy).__name__} moves the metaparameters"
+    if net.callbacks:
+        return "callbacks are to watch every step of a student of their own"
+    if net.verbose:
+        return "verbose prints a table for each student"
+    if net.execution.compile:
+        return "execution='compiled' compiles the pass of one student"
+    if net.execution.autocast or net.execution.cuda_graph:
+        return "bfloat16 and CUDA graphs are for the pass of one student"
+    if net.objective.batch_key() is None:
+        return f"{_loss_name(net)} is computed for one student at a time"
+    if kind not in ELEMENTWISE_OPTIMIZERS:
+        return f"it is not known whether {kind.__name__} takes its step weight by weight"
+    if net.history:
+        return "a student has been trained before"
+    buffers = [name for name, _ in net.module_.named_buffers()]
+    if buffers:
+        return f"the student has buffers, which a pass may change, such as {buffers[0]!r}"
+    if type(data.train) is not DistillationData:
+        return "the rows are fetched from a Dataset"
+    if data.train.augmentation is not None:
+        return "augment draws anew for each student"
+    return None
+
+
+def _loss_name(net: TrainingNet) -> str:
+    return type(getattr(net.objective, "loss", net.objective)).__name__
+
+
+def _architecture(net: TrainingNet, data: Any) -> tuple[Any, ...]:
+    weights = [(name, tuple(w.shape), w.requires_grad) for name, w in net.module_.named_parameters()]
+    return repr(net.module_), tuple(weights)
+
+
+def _step_settings(net: TrainingNet, data: Any) -> tuple[Any, ...]:
+    return type(net.optimizer_).__name__, repr(
+        [group | {"params": len(group["params"])} for group in net.optimizer_.param_groups]
+    )
+
+
+def _batches(net: TrainingNet, data: Any) -> tuple[Any, ...]:
+    settings = {"batch_size": net.batch_size} | net.get_params_for("iterator_train")
+    return tuple(data.train.X.shape), tuple(sorted(settings.items()))
+
+
+# What must not differ, by name: f(net, data), hashable.
+_ALIKE = {
+    "architecture": _architecture,
+    "optimizer": _step_settings,
+    "rows and batches": _batches,
+    "device": lambda net, data: (str(net.device), str(data.train.X.device)),
+    "max_epochs": lambda net, data: net.max_epochs,
+    "loss": lambda net, data: net.objective.batch_key(),
+}
+
+
+def _how_they_differ(nets: Sequence[TrainingNet], data: Any) -> str | None:
+    for name, of in _ALIKE.items():
+        found = list(dict.fromkeys(map(of, nets, data)))
+        if len(found) > 1:
+            return f"the students differ in {name}: {found[0]} and {found[1]}"
+    return None
+
+
+def _why_slower(nets: Sequence[TrainingNet], data: Any) -> str | None:
+    """Apply the rule in the module's docstring: return why stacking would be slower, or None."""
+    if data[0].train.X.device.type != "cpu":
+        return None
+    if len(nets) < FEWEST:
+        return f"it does not pay on a CPU for fewer than {FEWEST} students"
+    batch = next(iter(nets[0].get_iterator(data[0].train, training=True)))
+    counter = FlopCounterMode(display=False)
+    with (
+        explain_memory_of_stacked_training(nets, data),
+        counter,
+        torch.no_grad(),
+        preserved_random_state(batch[0].device),
+    ):
+        copy.deepcopy(nets[0].module_)(batch[0])
+    flops = counter.get_total_flops()
+    if flops > MOST_FLOPS:
+        return (
+            f"it pays on a CPU up to {MOST_FLOPS:.2g} floating-point operations per forward pass, and "
+            f"this student's takes {flops:.2g}"
+        )
+    return None
+
+
+def _why_vmap_fails(nets: Sequence[TrainingNet], data: Any) -> str | None:
+    """Try it, with randomness forbidden, on two rows for each."""
+    x = torch.stack([split.train.X[:2] for split in data])
+    with preserved_random_state(x.device), torch.no_grad():
+        apart = torch.stack(
+            [copy.deepcopy(net.module_).train()(x_k) for net, x_k in zip(nets, x, strict=True)]
+        )
+        weights = [dict(net.module_.named_parameters()) for net in nets]
+        stacked = {name: torch.stack([own[name] for own in weights]) for name in weights[0]}
+        try:
+            together = stacked_forward(nets[0].module_)(stacked, x)
+        except Exception as error:  # a module may raise anything where it is not given tensors
+            return f"torch.func.vmap refuses the student: {str(error).strip().splitlines()[0]}"
+    if not torch.allclose(together, apart, rtol=1e-3, atol=1e-4, equal_nan=True):
+        return "torch.func.vmap does not give this student's own outputs"
+    return None
