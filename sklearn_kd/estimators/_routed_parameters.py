@@ -204,7 +204,7 @@ class RoutedParameters(BaseEstimator):
 
 
 @cache
-def _named_parameters(estimator_class: type[RoutedParameters]) -> frozenset[str]:
+def _named_parameters(estimator_class: Any) -> frozenset[str]:
     """Return the parameters of the constructor, whose signature takes long to read."""
     return frozenset(estimator_class._get_param_names())
 
