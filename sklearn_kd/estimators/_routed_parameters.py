@@ -59,7 +59,8 @@ class RoutedParameters(BaseEstimator):
     )
 
     def _routed_names(self) -> list[str]:
-        named = _named_parameters(type(self))
+        own_class: Any = type(self)
+        named = _named_parameters(own_class)
         return sorted(
             name
             for name in vars(self)
