@@ -248,7 +248,7 @@ class TrainingNet(NeuralNetClassifier):
         return {name: getattr(self, f"{name}_") for name in self.beside_}
 
     def trained_modules(self) -> list[torch.nn.Module]:
-        """All that the optimizer moves, the student first."""
+        """Return the modules that the optimizer moves, the student first."""
         return [self.module_, *self.others.values()]
 
     def stateful_parts(self) -> dict[str, Stateful]:
@@ -260,7 +260,7 @@ class TrainingNet(NeuralNetClassifier):
         }
 
     def infer(self, x: Tensor, **params: Any) -> Tensor:
-        """Logits of a batch, float32; computed in bfloat16 where autocast is asked for."""
+        """Return the logits of a batch, float32; computed in bfloat16 where autocast is asked for."""
         record = self._record
         if record is not None:  # a compiled pass can be taken back once only
             return self.module_(x) if record.method == "exact" else self._forward(x)
@@ -270,7 +270,7 @@ class TrainingNet(NeuralNetClassifier):
             return self._forward(x).float()
 
     def _forward(self, x: Tensor) -> Tensor:
-        """The student's forward pass, compiled where that was asked for."""
+        """Run the student, compiled where that was asked for."""
         if not self.execution.compile:
             return self.module_(x)
         if self.compiled_forward_ is None:
@@ -468,7 +468,7 @@ class TrainingNet(NeuralNetClassifier):
         return step
 
     def judged(self, step: dict[str, Any]) -> dict[str, Any]:
-        """The result of :meth:`train_step_single` with its ``outcome``, after the backward pass.
+        """Return the result of :meth:`train_step_single` with its ``outcome``, after the backward pass.
 
         Raises
         ------
@@ -507,7 +507,7 @@ class TrainingNet(NeuralNetClassifier):
             record.clipping = Clipping(limit, global_norm(gradients))
 
     def _gradient_norm_limit(self) -> float | None:
-        """The limit of a callback that clips the Euclidean norm, else None."""
+        """Return the limit of a callback that clips the Euclidean norm, else None."""
         for _, callback in self.callbacks_:
             if isinstance(callback, GradientNormClipping) and callback.gradient_clip_norm_type == 2:
                 return callback.gradient_clip_value
@@ -517,7 +517,7 @@ class TrainingNet(NeuralNetClassifier):
     # Validation
 
     def validation_step(self, batch: Batch, **params: Any) -> dict[str, Any]:
-        """Logits and L_val of a batch of D_val."""
+        """Return the logits and L_val of a batch of D_val."""
         self._set_training(False)
         with torch.no_grad():
             logits = self.infer(batch[0])
@@ -573,12 +573,12 @@ class TrainingNet(NeuralNetClassifier):
             self.history.record(name, value)
 
     def _numbers(self) -> dict[str, float]:
-        """The metaparameters that are single numbers, by name."""
+        """Return the metaparameters that are single numbers, by name."""
         values = self.metaparameters.named()
         return {name: float(values[name]) for name in self.metaparameters.space.numbers}
 
     def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        """Forget what only training needs; after an interrupt too, the student predicts."""
+        """Free training-only state, and put the student into evaluation mode; after an interrupt too."""
         super().on_train_end(net, X, y, **kwargs)
         self.skips_.end_epoch()  # which an interrupt may have left open
         self._give_up_what_diverged()

@@ -78,7 +78,7 @@ class Skips:
         self.counts = [0] * (SKIPPED + 1)
 
     def note(self, outcome: int | Tensor) -> bool:
-        """Note an iteration; whether training is known to be over."""
+        """Note an iteration; return whether training is known to be over."""
         self._epoch.append(outcome)
         if not isinstance(outcome, Tensor):
             self._count(outcome)
