@@ -120,6 +120,9 @@ def _values(about: Any, space: MetaparameterSpace | None) -> dict[str, Any]:
     }
     if space is not None:
         _check_values(values, space, "metaparameters")
+        for name, entry in space.items():
+            if np.shape(values[name]) != tuple(entry.shape):
+                raise ContentError(f"{name} of shape {np.shape(values[name])} in its metaparameters")
     return values
 
 
