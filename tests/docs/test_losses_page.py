@@ -12,7 +12,12 @@ IN_CODE = " ".join(
     "".join(line.strip().lstrip("f").strip("\"'") for line in path.read_text(encoding="utf-8").splitlines())
     for path in (ROOT / "sklearn_kd").rglob("*.py")
 )
-SEEN = {"a metaparameter does not move", "it sits at a bound", "it runs to where the loss vanishes", "fits are slow"}
+SEEN = {
+    "a metaparameter does not move",
+    "it sits at a bound",
+    "it runs to where the loss vanishes",
+    "fits are slow",
+}
 
 
 @pytest.mark.parametrize("message", [message for message in MESSAGES if message not in SEEN])
