@@ -55,7 +55,10 @@ class OptimizerResponse:
     ...         super().__init__(params, {"lr": lr})
     ...
     ...     @torch.no_grad()
-    ...     def step(self):
+    ...     def step(self, closure=None):
+    ...         if closure is not None:  # the training gives one; it computes the gradient
+    ...             with torch.enable_grad():
+    ...                 closure()
     ...         for group in self.param_groups:
     ...             for w in group["params"]:
     ...                 w -= group["lr"] * w.grad.sign()
