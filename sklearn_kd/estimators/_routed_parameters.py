@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sklearn.base import BaseEstimator
@@ -58,7 +59,8 @@ class RoutedParameters(BaseEstimator):
     )
 
     def _routed_names(self) -> list[str]:
-        named = self._get_param_names()
+        own_class: Any = type(self)
+        named = _named_parameters(own_class)
         return sorted(
             name
             for name in vars(self)
@@ -200,6 +202,12 @@ class RoutedParameters(BaseEstimator):
                     f"{name!r}: {prefix} takes no {rest!r}."
                     f"{did_you_mean(name, [f'{prefix}__{k}' for k in known])} It takes {known}."
                 )
+
+
+@cache
+def _named_parameters(estimator_class: Any) -> frozenset[str]:
+    """Return the parameters of the constructor, whose signature takes long to read."""
+    return frozenset(estimator_class._get_param_names())
 
 
 def loader_settings(estimator: RoutedParameters, part: str) -> dict[str, Any]:
