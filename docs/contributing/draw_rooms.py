@@ -147,8 +147,8 @@ def read_steps(file: str, function: str, package: Path = PACKAGE) -> list[Step]:
 _STYLE = """<style>
 text { font-family: system-ui, "DejaVu Sans", sans-serif; fill: #1d2733; }
 .name { font-size: 14px; font-weight: 600; text-anchor: middle; }
-.small { font-size: 11px; fill: #4a5a6a; text-anchor: middle; }
-.left { font-size: 11px; fill: #4a5a6a; }
+.small { font-size: 12px; fill: #4a5a6a; text-anchor: middle; }
+.left { font-size: 12px; fill: #4a5a6a; }
 .box { fill: #e8f0f8; stroke: #4a7aa8; stroke-width: 1.2; }
 .arrow { fill: none; stroke: #7c8b9a; stroke-width: 1.2; marker-end: url(#head); }
 </style>
@@ -264,14 +264,14 @@ def rooms_svg(graph: Graph) -> str:
 
 def fit_svg(*pipes: list[Step]) -> str:
     """Draw the steps of one ``fit`` or several, one below the other, with the value that each hands on."""
-    width, middle, tall, gap = 760, 200, 50, 28
+    width, middle, tall, gap = 660, 180, 50, 28
     parts, y = [], 12
     for k, steps in enumerate(zip(*pipes, strict=True)):
         names, files = (list(dict.fromkeys(of)) for of in zip(*(step[:2] for step in steps), strict=True))
         parts.append(_box(10, y, 2 * (middle - 10), tall))
         parts.append(_text(middle, y + 21, "name", " or ".join(f"{name}()" for name in names)))
         parts.append(_text(middle, y + 39, "small", " or ".join([files[0], *map(_file_name, files[1:])])))
-        for line, words in enumerate(wrap(_summary_of(steps[0]), 58)):
+        for line, words in enumerate(wrap(_summary_of(steps[0]), 40)):
             parts.append(_text(2 * middle + 14, y + 21 + 16 * line, "left", words))
         if k + 1 < len(pipes[0]):
             parts.append(_curve([(middle, y + tall), (middle, y + tall + gap - 1)]))
