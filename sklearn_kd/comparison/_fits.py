@@ -65,7 +65,7 @@ class MethodFit:
         if type(clf).fit is not DistilledClassifier.fit:
             return False
         watched = clf.callbacks or clf.verbose or has_callbacks(clf) or clf.checkpoint_dir is not None
-        return not watched and not updates_metaparameters(checked_parameters(clf))
+        return not watched and not updates_metaparameters(checked_parameters(clf).strategy)
 
     @contextmanager
     def timed(self) -> Iterator[None]:
@@ -102,8 +102,7 @@ class MethodFit:
 
 def plan_of(clf: DistilledClassifier, X: Any, y: Any, **given: Any) -> FitPlan:
     """Plan the fit of a classifier on data that ``fit`` would be given."""
-    strategy = checked_parameters(clf)
-    return plan_distillation(clf, strategy, validate(clf, X, y, **given))
+    return plan_distillation(clf, checked_parameters(clf), validate(clf, X, y, **given))
 
 
 def _learned(clf: Any) -> tuple[float, float]:

@@ -57,6 +57,7 @@ from sklearn_kd.runtime._processes import warn_if_distributed
 from sklearn_kd.teachers._features import FeatureTeacher
 from sklearn_kd.training._alone import train_alone
 from sklearn_kd.training._divergence import check_scale
+from sklearn_kd.training._execution import Execution
 from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._progress import Progress
 from sklearn_kd.training._sklearn_callbacks import FitReport
@@ -88,6 +89,7 @@ class Settings(NamedTuple):
     process: DistillationProcess | None
     tau: float | None
     teacher: FeatureTeacher
+    execution: Execution
 
 
 class SearchOutcome(NamedTuple):
@@ -118,6 +120,7 @@ class DistProPlan(FitPlan):
         Given, or found by the search when it is over.
     tau : float or None
         Raw factor at or below which a pathway is not computed.
+    execution : Execution
     n_steps : int
         Iterations of the retraining.
     search_history : History or None
@@ -127,6 +130,7 @@ class DistProPlan(FitPlan):
     pathways: list[Pathway]
     process: DistillationProcess | None
     tau: float | None
+    execution: Execution
     n_steps: int = 0
     search_history: History | None = None
 
@@ -161,24 +165,25 @@ def checked_parameters(estimator: DistProClassifier, X: Any = None, X_val: Any =
     named_transforms(estimator.transforms)
     distance = checked_distance(estimator.distance)
     strategy = search_strategy(estimator)
-    _check_execution(estimator)
+    execution = _checked_execution(estimator)
     process = estimator.process
     if process is not None and not isinstance(process, DistillationProcess):
         process = DistillationProcess.load(process)
     tau = checked_tau(estimator.pathway_threshold, (estimator if process is None else process).normalization)
     _check_logit_term(estimator, process)
     teacher = FeatureTeacher(estimator.teacher, estimator._device())
-    return Settings(strategy, distance, process, tau, teacher)
+    return Settings(strategy, distance, process, tau, teacher, execution)
 
 
-def _check_execution(estimator: DistProClassifier) -> None:
-    """Refuse passes whose layers cannot be looked into."""
+def _checked_execution(estimator: DistProClassifier) -> Execution:
+    """Return the execution; refuse passes whose layers cannot be looked into."""
     execution = named_execution(estimator)
     if execution.compile or execution.cuda_graph:
         raise ValueError(
             f"execution={execution!r}: layers cannot be looked into in compiled or captured passes. Set "
             "execution='eager' or 'bfloat16'."
         )
+    return execution
 
 
 def search_strategy(estimator: DistProClassifier) -> Strategy:
@@ -280,6 +285,7 @@ def plan_distpro(estimator: DistProClassifier, settings: Settings, inputs: Valid
         pathways,
         process,
         settings.tau,
+        settings.execution,
     )
     return dataclasses.replace(plan, n_steps=_dry_run(estimator, plan))
 
