@@ -145,7 +145,7 @@ def compare_methods(
 
     Of a DistProClassifier the teacher is a trained network: it must not have been trained on
     these rows. All runs equal ``fit`` on the training fold under the ``random_state`` in the
-    table: each search holds the same D_val out of the training fold (``search_fraction``), and
+    table: each search holds the same D_val out of the training fold (``validation_fraction``), and
     each retraining uses all rows of it. ``lambda1`` and ``temperature`` are NaN in the results
     unless ``logit_weight="learned"``; ``fit_seconds`` has search and retraining.
 

@@ -18,6 +18,9 @@ from sklearn_kd.meta import STRATEGIES
 from sklearn_kd.teachers._adapter import TeacherAdapter
 from sklearn_kd.teachers._registry import make_teacher
 
+# What all methods have in common, so that no method can have its own.
+_SHARED = ("teacher", "teacher_classes", "random_state", "validation_fraction")
+
 
 class Method(NamedTuple):
     """A method, ready to be cloned and fitted."""
@@ -35,8 +38,6 @@ class DistilledMethods:
     named: ClassVar[dict[str, dict[str, Any]]] = {name: {"meta": name} for name in STRATEGIES}
     default: ClassVar[tuple[str, ...]] = ("none", "naive", "random", "gradient", "linear", "hyperopt")
     baseline: ClassVar[str] = "naive"
-    # What all methods have in common, so that no method can have its own.
-    shared: ClassVar[tuple[str, ...]] = ("teacher", "teacher_classes", "random_state", "validation_fraction")
     example: ClassVar[str] = '{"fixed (.5, 4)": {"meta": "fixed", "temperature": 4.0}}'
 
     @staticmethod
@@ -66,7 +67,6 @@ class DistProMethods:
     }
     default: ClassVar[tuple[str, ...]] = ("equal", "process")
     baseline: ClassVar[str] = "equal"
-    shared: ClassVar[tuple[str, ...]] = ("teacher", "teacher_classes", "random_state", "search_fraction")
     example: ClassVar[str] = '{"weak": {"weights": "process", "distill_weight": 0.1}}'
 
     @staticmethod
@@ -126,7 +126,7 @@ def checked_methods(classifier: Any, kind: Kind, methods: Any, baseline: str) ->
     checked = []
     for name, params in given.items():
         for param in params:
-            if param.partition("__")[0] in kind.shared:
+            if param.partition("__")[0] in _SHARED:
                 raise ValueError(
                     f"methods[{name!r}] sets {param!r}, which all methods share. Set it on the estimator."
                 )

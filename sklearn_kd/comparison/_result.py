@@ -85,7 +85,7 @@ class MethodComparison:
                 )
 
     def summary(self, metric: str = "accuracy") -> np.ndarray:
-        """Mean of each method, and its paired difference to the baseline.
+        """Return the mean of each method, and its paired difference to the baseline.
 
         Parameters
         ----------
@@ -135,7 +135,7 @@ class MethodComparison:
         return np.array(rows, dtype=[*fields, *((name, np.float64) for name in numbers)])
 
     def to_frame(self) -> pd.DataFrame:
-        """``results_`` as a pandas DataFrame.
+        """Return ``results_`` as a pandas DataFrame.
 
         Returns
         -------
@@ -200,7 +200,7 @@ class MethodComparison:
         return ax
 
     def _by_fold(self, field: str) -> dict[str, np.ndarray]:
-        """Values of shape (n_folds,) by method, averaged over the seeds of each fold."""
+        """Return values of shape (n_folds,) by method, averaged over the seeds of each fold."""
         runs, folds = self.results_, np.unique(self.results_["fold"])
         return {
             method: np.array(

@@ -105,7 +105,7 @@ NORMALIZATIONS: dict[str, type[Normalization]] = {
 
 
 def checked_tau(tau: float | str | None, normalization: str) -> float | None:
-    """The threshold for raw factors; "auto" is 0.5 with "biased_softmax", else None.
+    """Return the threshold for raw factors; "auto" is 0.5 with "biased_softmax", else None.
 
     Raises
     ------

@@ -373,7 +373,6 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         strategy, teacher = plan.strategy, plan.teacher
         path, values = net.metaparameters.table(), net.metaparameters.named()
         numbers = net.metaparameters.space.numbers
-        numbers = net.metaparameters.space.numbers
         if self._continues():
             path["iteration"] += self.n_iter_
             path = np.concatenate([self.metaparameter_path_, path])

@@ -91,7 +91,8 @@ def from_content(
     values = _values(about["metaparameters"], space)
     val_temperature = _above_0(about["val_temperature"])
     fitted: dict[str, Any] = {"metaparameters_": values, "val_temperature_": val_temperature}
-    fitted |= {f"{name}_": values[name] for name in ("lambda1", "temperature") if name in values}
+    numbers = {name: value for name, value in values.items() if np.ndim(value) == 0}
+    fitted |= {f"{name}_": numbers[name] for name in ("lambda1", "temperature") if name in numbers}
     path = fitted["metaparameter_path_"] = _table(content, "metaparameter_path", space)
     if len(path) != estimator.n_iter_:
         raise ContentError(f"a path of {len(path)} iterations of {estimator.n_iter_}")
@@ -119,6 +120,9 @@ def _values(about: Any, space: MetaparameterSpace | None) -> dict[str, Any]:
     }
     if space is not None:
         _check_values(values, space, "metaparameters")
+        for name, entry in space.items():
+            if np.shape(values[name]) != tuple(entry.shape):
+                raise ContentError(f"{name} of shape {np.shape(values[name])} in its metaparameters")
     return values
 
 

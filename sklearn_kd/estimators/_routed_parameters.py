@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sklearn.base import BaseEstimator
@@ -58,7 +59,8 @@ class RoutedParameters(BaseEstimator):
     )
 
     def _routed_names(self) -> list[str]:
-        named = self._get_param_names()
+        own_class: Any = type(self)
+        named = _named_parameters(own_class)
         return sorted(
             name
             for name in vars(self)
@@ -66,13 +68,13 @@ class RoutedParameters(BaseEstimator):
         )
 
     def _routed(self, prefix: str) -> dict[str, Any]:
-        """The parameters given as ``prefix__NAME``, by NAME."""
+        """Return the parameters given as ``prefix__NAME``, by NAME."""
         start = prefix + "__"
         names = [name for name in self._routed_names() if name.startswith(start)]
         return {name[len(start) :]: getattr(self, name) for name in names}
 
     def _passed_on(self, *prefixes: str) -> dict[str, Any]:
-        """The parameters of these prefixes by their whole names, as skorch takes them."""
+        """Return the parameters of these prefixes by their whole names, as skorch takes them."""
         return {
             f"{prefix}__{name}": value for prefix in prefixes for name, value in self._routed(prefix).items()
         }
@@ -200,6 +202,12 @@ class RoutedParameters(BaseEstimator):
                     f"{name!r}: {prefix} takes no {rest!r}."
                     f"{did_you_mean(name, [f'{prefix}__{k}' for k in known])} It takes {known}."
                 )
+
+
+@cache
+def _named_parameters(estimator_class: Any) -> frozenset[str]:
+    """Return the parameters of the constructor, whose signature takes long to read."""
+    return frozenset(estimator_class._get_param_names())
 
 
 def loader_settings(estimator: RoutedParameters, part: str) -> dict[str, Any]:

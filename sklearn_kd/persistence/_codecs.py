@@ -1,8 +1,8 @@
 """Encodes what estimators hold beside their weights: parameters, labels, tables and histories.
 
-:mod:`sklearn_kd.files._values` says which values have a form at all; parameters may also be classes and
-strategies. Nothing that a file names is imported or called: a name is looked up among the classes of this
-library and the optimizers of torch.
+:mod:`sklearn_kd.files._values` says which values have a form at all; parameters may also be classes,
+strategies, losses and executions. Nothing that a file names is imported or called: a name is looked up among
+the classes of this library and the optimizers of torch.
 """
 
 from __future__ import annotations
@@ -10,26 +10,34 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
 from skorch.history import History
 from torch import Tensor, nn
 
 from sklearn_kd.files._history import decode_history, encode_history
 from sklearn_kd.files._limits import TooLargeError, check_asked, parsed_json
 from sklearn_kd.files._values import JSON_VALUES, ContentError, Kind, unknown
-from sklearn_kd.meta import STRATEGIES, Strategy
+from sklearn_kd.losses._named import LOSSES
+from sklearn_kd.meta import STRATEGIES
 from sklearn_kd.persistence._container import Content
 from sklearn_kd.students._architectures import CNNStudent, MLPStudent
 from sklearn_kd.students._resnet import CIFARResNet
+from sklearn_kd.training._execution import Execution
 
 STUDENTS: dict[str, type[nn.Module]] = {
     student.__name__: student for student in (MLPStudent, CNNStudent, CIFARResNet)
 }
-_STRATEGIES: dict[str, type[Strategy]] = {strategy.__name__: strategy for strategy in STRATEGIES.values()}
+# The kind of objects that each of these parameters may be, and the classes of this kind.
+_OBJECTS: dict[str, tuple[str, Collection[type[BaseEstimator]]]] = {
+    "meta": ("strategy", STRATEGIES.values()),
+    "loss": ("loss", LOSSES.values()),
+    "execution": ("execution", [Execution]),
+}
 
 # A sample with more numbers is refused: the file wants to exhaust the memory.
 _LARGEST_SAMPLE = 100_000_000
@@ -53,28 +61,32 @@ def is_machine_setting(name: str) -> bool:
 
     A file could otherwise decide, unseen, where a later fit writes and how many processes read.
     """
-    return name == "checkpoint_dir" or name.endswith("__num_workers")
+    return name in ("checkpoint_dir", "meta__n_jobs") or name.endswith("__num_workers")
 
 
 # --------------------------------------------------------------------------------------
 # Parameters
 
 
-def _is_strategy(value: Any) -> bool:
-    return _STRATEGIES.get(type(value).__name__) is type(value)
+def _object_kind(name: str, classes: Iterable[type[BaseEstimator]]) -> Kind:
+    """Make the kind of objects of these classes, encoded as the name of the class and the parameters."""
+    by_name = {cls.__name__: cls for cls in classes}
 
+    def includes(value: Any) -> bool:
+        return by_name.get(type(value).__name__) is type(value)
 
-def _encode_strategy(strategy: Strategy, encode: Callable[[Any], Any]) -> list[Any]:
-    params = {name: encode(value) for name, value in strategy.get_params(deep=False).items()}
-    return [type(strategy).__name__, params]
+    def encode_object(value: BaseEstimator, encode: Callable[[Any], Any]) -> list[Any]:
+        params = value.get_params(deep=False)
+        return [type(value).__name__, {key: encode(part) for key, part in params.items()}]
 
+    def decode_object(form: Any, decode: Callable[[Any], Any]) -> BaseEstimator:
+        cls, params = form
+        if not isinstance(cls, str) or cls not in by_name:
+            raise unknown(form)
+        # The number of processes depends on the machine that fits.
+        return by_name[cls](**{key: decode(part) for key, part in params.items() if key != "n_jobs"})
 
-def _decode_strategy(form: Any, decode: Callable[[Any], Any]) -> Strategy:
-    name, params = form
-    if not isinstance(name, str) or name not in _STRATEGIES:
-        raise unknown(form)
-    # The number of processes depends on the machine that fits.
-    return _STRATEGIES[name](**{key: decode(part) for key, part in params.items() if key != "n_jobs"})
+    return Kind(name, includes, encode_object, decode_object)
 
 
 def _decode_student(form: Any, decode: Callable[[Any], Any]) -> type[nn.Module]:
@@ -96,7 +108,7 @@ def _decode_optimizer(form: Any, decode: Callable[[Any], Any]) -> type[torch.opt
 
 
 PARAMETER_VALUES = JSON_VALUES.with_kinds(
-    Kind("strategy", _is_strategy, _encode_strategy, _decode_strategy),
+    *(_object_kind(kind, classes) for kind, classes in _OBJECTS.values()),
     Kind(
         "student",
         includes=lambda value: isinstance(value, type) and STUDENTS.get(value.__name__) is value,
@@ -127,9 +139,13 @@ def decode_parameter(name: str, form: Any) -> Any:
             raise ContentError(f"{name} with a number beyond {_LARGEST_NUMBER:,}")
         elif isinstance(part, type) and not name.startswith(_CLASSES):
             raise ContentError(f"a class, {part.__name__}, as {name}")
-        elif isinstance(part, Strategy) and (part is not value or name != "meta"):
-            raise ContentError(f"a strategy, {type(part).__name__}, as {name}")
+        elif isinstance(part, BaseEstimator) and (part is not value or not _may_be(name, part)):
+            raise ContentError(f"an object, {type(part).__name__}, as {name}")
     return value
+
+
+def _may_be(name: str, value: BaseEstimator) -> bool:
+    return name in _OBJECTS and type(value) in _OBJECTS[name][1]
 
 
 def finite_number(value: Any) -> float:

@@ -391,7 +391,7 @@ def another_process(tmp_path_factory):
             fitted_to_digits(folder)
             os._exit(0)
         _, status = os.waitpid(child, 0)
-        duration = read(files(folder)[-1])["state"]["net"]["history"][0]["dur"]
+        duration = read(files(folder)[-1])["state"]["training"]["history"][0]["dur"]
     where = os.pathsep.join(map(str, (SCRIPT.parents[2], Path(__file__).parents[1], Path(__file__).parent)))
     said = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(folder)], capture_output=True, text=True,

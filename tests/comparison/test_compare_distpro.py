@@ -134,6 +134,6 @@ def test_wrong_input_is_refused_before_any_training(
 def test_warnings_of_a_method_are_given_once(compared, make_distpro):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        methods = {"equal": {"weights": "equal", "g": 2.0, "normalization": "softmax"}}
+        methods = {"equal": {"weights": "equal", "softmax_bias": 2.0, "normalization": "softmax"}}
         compare_methods(make_distpro(max_epochs=1), *compared, methods=methods, cv=FOLDS)
     assert sum("Without effect" in str(w.message) for w in caught) == 2  # folds

@@ -314,7 +314,7 @@ LOADED = {
         clf, path, lambda about: about["params"].update(student__hidden=[1] * 20_000)
     ),
     "a file with metaparameters out of bounds": lambda clf, path: signed(
-        clf, path, lambda about: about.update(lambda1_=7)
+        clf, path, lambda about: about["metaparameters"].update(lambda1=7)
     ),
     "a file with a class as a function": lambda clf, path: signed(
         clf, path, lambda about: about["params"].update(augment={"student": "MLPStudent"})

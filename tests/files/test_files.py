@@ -525,10 +525,16 @@ def loaded(path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda a: a.update(lambda1_=7), r"lambda1=7\.0 in its numbers, which must be between 0 and 1"),
-        (lambda a: a.update(lambda1_=-0.1), r"lambda1=-0\.1 in its numbers"),
-        (lambda a: a.update(temperature_=-3), r"temperature=-3\.0 in its numbers, which must be above 0"),
-        (lambda a: a.update(val_temperature_=0), r"temperature=0\.0 in its numbers"),
+        (lambda a: a["metaparameters"].update(lambda1=7), r"lambda1=7\.0 in its metaparameters, which no training"),
+        (lambda a: a["metaparameters"].update(lambda1=-0.1), r"lambda1=-0\.1 in its metaparameters"),
+        (lambda a: a["metaparameters"].update(lambda1=[0.5]), r"lambda1 of shape \(1,\) in its metap"),
+        (lambda a: a["metaparameters"].update(temperature=-3), r"temperature=-3\.0 in its metaparameters"),
+        (lambda a: a["metaparameters"].update(temperature=0), r"temperature=0\.0 in its metaparameters"),
+        (lambda a: a["metaparameters"].update(temperature="1"), "'1' where a number should be"),
+        (lambda a: a["metaparameters"].update(alpha=1), r"\['alpha', 'lambda1', 'temperature'\] in its metap"),
+        (lambda a: a["metaparameters"].pop("lambda1"), r"\['temperature'\] in its metaparameters, not"),
+        (lambda a: a.update(metaparameters=[0.5, 1.0]), "metaparameters that are no mapping of names"),
+        (lambda a: a.update(val_temperature=0), r"T_val=0\.0, which must be above 0"),
         (lambda a: a["params"].update(augment={"student": "MLPStudent"}), "a class, MLPStudent, as augment"),
         (lambda a: a["params"].update(lr={"optimizer": "SGD"}), "a class, SGD, as lr"),
         (lambda a: a["params"].update(callbacks=[{"student": "MLPStudent"}]), "a class, MLPStudent, as callb"),
@@ -588,7 +594,7 @@ def test_a_path_beyond_its_bounds(column, fitted, tmp_path):
     about, tensors = content_of(fitted, tmp_path / "saved.safetensors")
     tensors[f"metaparameter_path.{column}"][1] = -1
     write(tmp_path / "saved.safetensors", about, tensors)
-    with pytest.raises(ValueError, match=rf"{column}=-1\.0 in its path"):
+    with pytest.raises(ValueError, match=rf"{column}=-1\.0 in its metaparameter_path"):
         loaded(tmp_path / "saved.safetensors")
 
 

@@ -197,10 +197,10 @@ def with_a_scripted_part() -> ConvNet:
 
 # Row of docs/guide/failures.rst → (network, samples, layers) that give its message.
 UNUSABLE_LAYERS: dict[str, Callable[[], tuple[nn.Module, torch.Tensor, list[str] | str]]] = {
-    "a layer that is not there": lambda: (ConvNet(), pixels(1, 8), ["stage3"]),
+    "a missing layer": lambda: (ConvNet(), pixels(1, 8), ["stage3"]),
     "a layer that does not run": lambda: (WithSpare(), pixels(1, 8), ["spare"]),
-    "a layer without a map": lambda: (ConvNet(), pixels(1, 8), ["linear"]),
-    "a call that is not made": lambda: (Shared(), pixels(), ["relu#4"]),
+    "a layer without a feature map": lambda: (ConvNet(), pixels(1, 8), ["linear"]),
+    "a missing call": lambda: (Shared(), pixels(), ["relu#4"]),
     "a second name of one module": lambda: (nn.Sequential(*[nn.ReLU()] * 2), pixels(), ["1"]),
     "a compiled network": lambda: (compiled_in_place(ConvNet()), pixels(1, 8), "auto"),
     "channels of unknown order": lambda: (ChannelsLast(strict=True), pixels(1, 8), ["sb"]),

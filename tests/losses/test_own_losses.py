@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from own_losses import LOSSES, start_of
 from torch.func import functional_call
 
+from helpers.own_losses import LOSSES, start_of
 from sklearn_kd import CNNStudent, MLPStudent, hypergradient
 from sklearn_kd.losses import DistillationLoss, LogitDistillation, Metaparameter
 from sklearn_kd.losses._distillation_loss import AutogradEvaluation, check_loss, mean_loss

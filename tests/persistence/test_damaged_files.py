@@ -241,6 +241,13 @@ MANY = 10**12
         (lambda a: a["params"].update(meta={"strategy": ["Strategy", {}]}), "does not know"),
         (lambda a: a["params"].update(meta={"strategy": ["Linear", {"e3": 1}]}), "cannot be loaded"),
         (lambda a: a["params"].update(meta={"tuple": 3}), "does not know"),
+        (lambda a: a["params"].update(loss={"loss": ["DistillationLoss", {}]}), "does not know"),
+        (lambda a: a["params"].update(loss={"loss": ["LogitDistillation", {"e3": 1}]}), "cannot be loaded"),
+        (lambda a: a["params"].update(loss="best"), "cannot be loaded"),
+        (lambda a: a["params"].update(loss={"strategy": ["Linear", {}]}), "an object, Linear, as loss"),
+        (lambda a: a["params"].update(meta={"loss": ["LogitDistillation", {}]}), "LogitDistillation, as meta"),
+        (lambda a: a["params"].update(execution={"execution": ["os.system", {}]}), "does not know"),
+        (lambda a: a["params"].update(execution=[{"execution": ["Execution", {}]}]), "Execution, as execution"),
         (lambda a: a["params"].update(__class__="int"), "parameters that DistilledClassifier has not"),
         (lambda a: a["params"].update(net_=3), "parameters that DistilledClassifier has not"),
         (lambda a: a["params"].update(lr=-1), "lr"),
@@ -259,8 +266,14 @@ MANY = 10**12
         (lambda a: a["labels"].update(values=[1]), "labels that are not at least two"),
         (lambda a: a.update(n_iter=3), "a path of 6 iterations of 3"),
         (lambda a: a.update(n_iter="many"), "'many' as a number of iterations"),
-        (lambda a: a.update(lambda1_=np.nan), "'nan' where a number should be"),
-        (lambda a: a.update(lambda1_="half"), "'half' where a number should be"),
+        (lambda a: a["metaparameters"].update(lambda1=np.nan), "'nan' where a number should be"),
+        (lambda a: a["metaparameters"].update(lambda1="half"), "'half' where a number should be"),
+        (lambda a: a["metaparameters"].update(lambda1=1.5), "lambda1=1.5 in its metaparameters, which no"),
+        (lambda a: a["metaparameters"].update(trust=0.5), "the metaparameters .*'trust'.*, not"),
+        (lambda a: a["metaparameters"].pop("temperature"), "in its metaparameters, not"),
+        (lambda a: a.update(metaparameters=[0.5, 1.0]), "metaparameters that are no mapping"),
+        (lambda a: a.update(val_temperature=np.nan), "'nan' where a number should be"),
+        (lambda a: a.update(val_temperature="half"), "'half' where a number should be"),
         (lambda a: a.update(feature_names=["a"]), "names of features that are not 64 strings"),
         (lambda a: a.update(feature_names=[1] * 64), "names of features that are not 64 strings"),
         (lambda a: a.update(left_out=3), "cannot be loaded"),
@@ -433,6 +446,7 @@ def places(value, before=()):
 VALUES = [
     None, True, -1, 0, 3, 10**15, 10**400, 1.5, np.nan, "", "conv1", "os.system", [], [[]], {}, [10**9] * 3,
     {"tuple": [1]}, {"student": "MLPStudent"}, {"student": []}, {"optimizer": "Adam"}, {"strategy": [[], {}]},
+    {"loss": ["LogitDistillation", {}]}, {"execution": ["Execution", {}]},
 ]  # fmt: skip
 
 

@@ -16,7 +16,8 @@ from torch import nn
 
 from helpers.networks import ConvNet, stage
 from helpers.saved_files import content_of, write
-from sklearn_kd import CIFARResNet, CNNStudent, DistilledClassifier, DistProClassifier, MLPStudent
+from sklearn_kd import CIFARResNet, CNNStudent, DistilledClassifier, DistProClassifier, Execution, MLPStudent
+from sklearn_kd.losses import LogitDistillation
 from sklearn_kd.meta import Hyperopt, Linear, Random, Strategy
 from sklearn_kd.persistence._codecs import table_content, take_table
 from sklearn_kd.persistence._container import packed, unpacked
@@ -263,8 +264,9 @@ def test_parameters_with_a_form(make, digits, logits, path):
         "lr": 0.01,
         "batch_size": np.int64(64),
         "device": torch.device("cpu"),
-        "loss__temperature_bounds": (0.5, 20.0),
+        "loss": LogitDistillation((0.5, 20.0), temperature_scaling="none"),
         "temperature": 12.0,
+        "execution": Execution(autocast=True),
     }
     clf = make(**params).fit(*digits, teacher_logits=logits)
     with warnings.catch_warnings():
@@ -273,11 +275,47 @@ def test_parameters_with_a_form(make, digits, logits, path):
     again = DistilledClassifier.load(path)
     assert again.optimizer is torch.optim.Adam
     assert again.optimizer__betas == (0.8, 0.9)
-    assert again.temperature_bounds == (0.5, 20.0)
+    assert type(again.loss) is LogitDistillation and type(again.execution) is Execution
+    assert again.loss.get_params() == params["loss"].get_params()
+    assert again.execution.get_params() == params["execution"].get_params()
     assert (again.meta.e1, again.meta.e2) == (3, 4)
     assert again.batch_size == 64 and type(again.batch_size) is int
     refitted = clone(again).fit(*digits, teacher_logits=logits)
     np.testing.assert_array_equal(refitted.predict_proba(digits[0]), clf.predict_proba(digits[0]))
+
+
+def test_parameters_beside_names(make, digits, logits, path):
+    params = {
+        "meta__lr": 0.2,
+        "meta__optimizer": torch.optim.Adam,
+        "loss__temperature_bounds": (0.5, 20.0),
+        "execution__autocast": True,
+    }
+    clf = make(**params).fit(*digits, teacher_logits=logits)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clf.save(path)
+    again = DistilledClassifier.load(path)
+    assert {name: again.get_params()[name] for name in params} == params
+    refitted = clone(again).fit(*digits, teacher_logits=logits)
+    np.testing.assert_array_equal(refitted.predict_proba(digits[0]), clf.predict_proba(digits[0]))
+
+
+def test_a_file_says_nothing_of_processes(make, digits, logits, path):
+    clf = make(meta="hyperopt", meta__n_trials=2, meta__n_jobs=1, max_epochs=1)
+    clf.fit(*digits, teacher_logits=logits)
+    with pytest.warns(UserWarning, match="they belong to this machine: meta__n_jobs"):
+        clf.save(path)
+    about, tensors = unpacked(path.read_bytes(), "it")
+    assert "meta__n_jobs" not in about["params"] and about["params"]["meta__n_trials"] == 2
+    about["params"]["meta__n_jobs"] = 8
+    write(path, about, dict(tensors))
+    assert "meta__n_jobs" not in DistilledClassifier.load(path).get_params()
+    of_object = {"strategy": ["Hyperopt", {"n_trials": 2, "n_jobs": 8}]}
+    for name in ("meta__n_trials", "meta__n_jobs"):
+        del about["params"][name]
+    write(path, about | {"params": about["params"] | {"meta": of_object}}, dict(tensors))
+    assert DistilledClassifier.load(path).meta.n_jobs is None
 
 
 def half(x):

@@ -114,7 +114,7 @@ def test_in_any_pass_of_a_training(make, digits, logits, ctrl_c):
         path = clf.metaparameter_path_
         assert clf.n_iter_ == len(path) == (ends < at).sum()
         assert np.isfinite(path["lambda1"]).all() and 0 <= clf.lambda1_ <= 1
-        assert clf.net_.step_record_ is None and clf.net_.validation_batches_ is None
+        assert clf.net_.hypergradient_estimator_ is None and clf.net_.validation_batches_ is None
         assert torch.equal(torch.get_rng_state(), state)
 
 
