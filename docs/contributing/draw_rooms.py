@@ -169,9 +169,8 @@ def _text(x: float, y: float, kind: str, text: str) -> str:
     return f'<text class="{kind}" x="{x:g}" y="{y:g}">{escape(text)}</text>'
 
 
-def _box(x: float, y: float, width: float, height: float, title: str = "") -> str:
-    hint = f"<title>{escape(title)}</title>" if title else ""
-    return f'<rect class="box" x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="5">{hint}</rect>'
+def _box(x: float, y: float, width: float, height: float) -> str:
+    return f'<rect class="box" x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="5"/>'
 
 
 _BOX, _FLOOR, _GAP = (118, 30), 64, 26
@@ -224,12 +223,6 @@ def _places(graph: Graph, on_floor: dict[str, int], width: float) -> dict[tuple[
     return {at: middle - left for at, middle in x.items()}
 
 
-def _summary(room: str) -> str:
-    """Return the first line of a package's docstring."""
-    tree = ast.parse((PACKAGE / room / "__init__.py").read_text(encoding="utf-8"))
-    return (ast.get_docstring(tree) or "").splitlines()[0]
-
-
 def _curve(way: Way) -> str:
     """Draw an arrow from the first point down through all others."""
     (x, y), *others = way
@@ -256,7 +249,7 @@ def rooms_svg(graph: Graph) -> str:
             points += [(x[name, floor], float(y[floor])), (x[name, floor], float(y[floor] + _BOX[1]))]
         parts.append(_curve([*points, (x[below, last], float(y[last] - 1))]))
     for room, floor in on_floor.items():
-        parts.append(_box(x[room, floor] - _BOX[0] / 2, y[floor], *_BOX, title=_summary(room)))
+        parts.append(_box(x[room, floor] - _BOX[0] / 2, y[floor], *_BOX))
         parts.append(_text(x[room, floor], y[floor] + 20, "name", room))
     title = "The packages of sklearn_kd; arrows lead to imported packages"
     return _svg(width, y[0] + _BOX[1] + 16, title, parts)

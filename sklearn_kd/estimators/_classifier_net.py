@@ -89,7 +89,13 @@ def _one_start(
     estimator: DistilledClassifier, name: str, entry: Metaparameter, rng: np.random.Generator
 ) -> Any:
     """Return the start of a metaparameter: its own, the estimator's, or a draw within its bounds."""
-    start = getattr(estimator, name) if entry.start is None else entry.start
+    start = entry.start
+    if start is None and name not in estimator.get_params(deep=False):
+        raise ValueError(
+            f"Metaparameter {name!r} of the loss has no start, and {type(estimator).__name__} no parameter "
+            "of this name. Give it one: Metaparameter(start, ...)."
+        )
+    start = getattr(estimator, name) if start is None else start
     if not isinstance(start, str):
         return start
     size = entry.shape or None

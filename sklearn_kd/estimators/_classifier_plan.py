@@ -118,7 +118,7 @@ def plan_distillation(
         with report.teacher():
             logits = _ask_once(estimator, asked, data.train, inputs, places, seeds.teacher)
         data.train.set_teacher_logits(logits)
-    elif inputs.teacher_logits is not None:
+    elif inputs.teacher_logits is not None and strategy.needs_teacher:
         data.train.set_teacher_logits(as_tensor(inputs.teacher_logits[places]))
     if data.train.targets.teacher_logits is not None:
         who = name_of(estimator.teacher) if inputs.teacher_logits is None else "teacher_logits"
