@@ -50,13 +50,13 @@ class MethodFit:
     plan: FitPlan | None = None
     net: Any = None
     seconds: float = 0.0
-    together: int = 1
+    models_in_batch: int = 1
 
     @property
     def outcome(self) -> tuple[float, int, float, float, bool, bool]:
         """The last columns of ``results_``."""
         net = self.clf.net_
-        return self.seconds, self.together, *_learned(self.clf), net.diverged_, net.collapsed_
+        return self.seconds, self.models_in_batch, *_learned(self.clf), net.diverged_, net.collapsed_
 
     @property
     def is_stackable(self) -> bool:
@@ -176,7 +176,7 @@ def fit_all(fits: Sequence[MethodFit]) -> None:
             train_stacked([nets[k] for k in members], [data[k] for k in members])
         seconds = (time.perf_counter() - began) / len(group)
         for fit in group:
-            fit.seconds, fit.together = fit.seconds + seconds, len(group)
+            fit.seconds, fit.models_in_batch = fit.seconds + seconds, len(group)
             fit.finish()
 
 
