@@ -482,7 +482,7 @@ def test_small_process_files(bomb, tmp_path):
 @pytest.mark.parametrize(
     ("about", "message"),
     [
-        ({"g": float("nan")}, "g=nan must be a finite number"),
+        ({"softmax_bias": float("nan")}, "softmax_bias=nan must be a finite number"),
         ({"normalization": ["softmax"]}, "holds no distillation process"),
         ({"normalization": "none"}, "is not one of"),
         ({"format": 3}, "later version"),
