@@ -107,7 +107,8 @@ class DistillationProcess:
         self.normalization, self.softmax_bias = normalization, float(softmax_bias)
         if not math.isfinite(self.softmax_bias):
             raise ValueError(
-                f"softmax_bias={softmax_bias!r} must be a finite number: the bias of biased_softmax, 1.0 by default."
+                f"softmax_bias={softmax_bias!r} must be a finite number: the bias of biased_softmax, 1.0 by "
+                "default."
             )
         self.settings = {name: simplified(value) for name, value in (settings or {}).items()}
         self.versions = _running_versions() if versions is None else dict(versions)
