@@ -157,8 +157,8 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         Split, initialisation and batches. Under one number the retrained student starts, and
         sees its batches, as that of :class:`DistilledClassifier` with ``meta="none"`` does.
     **routed
-        ``student__*``, ``optimizer__*``, ``iterator_train__*``, ``iterator_valid__*``,
-        ``callbacks__*``.
+        ``student__*``, ``meta__*``, ``execution__*``, ``optimizer__*``, ``iterator_train__*``,
+        ``iterator_valid__*``, ``callbacks__*``.
 
     Attributes
     ----------
@@ -267,7 +267,9 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
 
     _executions = ("eager", "bfloat16")  # the others are not made for layers that are looked into
     _state_functions = DISTPRO_STATE
-    _routed_prefixes = ("student", "optimizer", "iterator_train", "iterator_valid", "callbacks")
+    _routed_prefixes = (
+        "student", "meta", "execution", "optimizer", "iterator_train", "iterator_valid", "callbacks",
+    )  # fmt: skip
     _strategies = ("gradient", "linear")  # the others choose lambda1 and T before the first step
     _teacher_is_trained = True
 
