@@ -62,7 +62,7 @@ def _step_size(logits: Tensor, size: Any, share: float) -> Any:
 
 
 def _moved(w: list[Tensor], d: list[Tensor], step: Any) -> Sequence[Tensor]:
-    """w + step · d."""
+    """Return w + step · d."""
     if not isinstance(step, Tensor):
         return torch._foreach_add(w, d, alpha=step)
     moved = torch._foreach_mul(d, step)
@@ -73,14 +73,14 @@ def _moved(w: list[Tensor], d: list[Tensor], step: Any) -> Sequence[Tensor]:
 def _by_finite_difference(
     replay: Any, w: list[Tensor], d: list[Tensor], outputs: Tensor, step: Any
 ) -> Tensor:
-    """(s(w + ε d) − s(w)) / ε: one more forward pass, without gradient."""
+    """Return (s(w + ε d) − s(w)) / ε: one more forward pass, without gradient."""
     return (replay(_moved(w, d, step)) - outputs) / step
 
 
 def _by_central_difference(
     replay: Any, w: list[Tensor], d: list[Tensor], outputs: Tensor, step: Any
 ) -> Tensor:
-    """(s(w + ε d) − s(w − ε d)) / 2ε: two more forward passes, without gradient."""
+    """Return (s(w + ε d) − s(w − ε d)) / 2ε: two more forward passes, without gradient."""
     return (replay(_moved(w, d, step)) - replay(_moved(w, d, -step))) / (2 * step)
 
 
@@ -103,7 +103,7 @@ def _rms(t: Tensor) -> Any:
 
 
 def _inner_product(a: Any, b: Any) -> Tensor:
-    """⟨a, b⟩ of lists of tensors, shape (); None stands for zeros."""
+    """Return ⟨a, b⟩ of lists of tensors, shape (); None stands for zeros."""
     pairs = [(a_i, b_i) for a_i, b_i in zip(a, b, strict=True) if a_i is not None]
     return torch.stack([torch.vdot(a_i.flatten(), b_i.flatten()) for a_i, b_i in pairs]).sum()
 
@@ -137,7 +137,7 @@ ValidationLoss = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class Contraction(Protocol):
-    """How the metaparameters a change the gradient r = ∂F/∂s of the training loss."""
+    """The dependence of the gradient r = ∂F/∂s of the training loss on the metaparameters a."""
 
     def contract(self, u: Tensor) -> Tensor:
         """Return ⟨∂r/∂a_j, u⟩ for each of m components, shape (m,)."""
@@ -349,7 +349,7 @@ class _Whole(nn.ModuleList):
         self._run = partial(run)  # a module would become a part once more
 
     def forward(self, *inputs: Any) -> Tensor:
-        """The outputs s."""
+        """Return the outputs s."""
         return self._run(*inputs)
 
 
@@ -360,7 +360,7 @@ class _Replay:
         self._record = record
 
     def __call__(self, weights: list[Tensor]) -> Tensor:
-        """s at ``weights``, without gradient."""
+        """Return s at ``weights``, without gradient."""
         record = self._record
         record.buffers.restore()
         set_random_state(record.random_state, record.device)
@@ -377,7 +377,7 @@ class _Replay:
                 w.data = value
 
     def traced(self, weights: Any) -> Tensor:
-        """s at ``weights``, differentiable in them."""
+        """Return s at ``weights``, differentiable in them."""
         record = self._record
         record.buffers.restore()
         set_random_state(record.random_state, record.device)

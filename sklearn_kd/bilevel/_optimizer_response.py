@@ -22,7 +22,7 @@ def global_norm(tensors: list[Tensor]) -> Tensor:
 
 
 class OptimizerResponse:
-    """How the step of an optimizer depends on the gradient; here that of plain SGD, d = −lr · v.
+    """Response of an optimizer's step to the gradient; here that of plain SGD, d = −lr · v.
 
     One step is w' = U(w, g). The hypergradient needs d = (∂w'/∂g)ᵀ v of a given v. A subclass states it
     for its optimizer and is made known by :func:`register_response`. An instance is made once for each

@@ -40,7 +40,7 @@ class MethodComparison:
         One row per run: ``method``, ``fold``, ``seed`` (0, 1, … within the fold),
         ``random_state`` (that the run was given), ``n_train``, ``n_test``, ``accuracy`` and
         ``log_loss`` on the test fold, ``fit_seconds`` (the student's, without the teacher's
-        and the transformers'), ``together`` (how many methods were trained in one batched run
+        and the transformers'), ``models_in_batch`` (how many methods were trained in one batched run
         with this one, itself included, and shared its time equally), ``lambda1`` and
         ``temperature`` at the end (NaN where there are none), ``diverged`` (training was given up)
         and ``collapsed`` (the student predicts one class for its training rows, or is no better
@@ -85,7 +85,7 @@ class MethodComparison:
                 )
 
     def summary(self, metric: str = "accuracy") -> np.ndarray:
-        """Mean of each method, and its paired difference to the baseline.
+        """Return the mean of each method, and its paired difference to the baseline.
 
         Parameters
         ----------
@@ -135,7 +135,7 @@ class MethodComparison:
         return np.array(rows, dtype=[*fields, *((name, np.float64) for name in numbers)])
 
     def to_frame(self) -> pd.DataFrame:
-        """``results_`` as a pandas DataFrame.
+        """Return ``results_`` as a pandas DataFrame.
 
         Returns
         -------
@@ -200,7 +200,7 @@ class MethodComparison:
         return ax
 
     def _by_fold(self, field: str) -> dict[str, np.ndarray]:
-        """Values of shape (n_folds,) by method, averaged over the seeds of each fold."""
+        """Return values of shape (n_folds,) by method, averaged over the seeds of each fold."""
         runs, folds = self.results_, np.unique(self.results_["fold"])
         return {
             method: np.array(

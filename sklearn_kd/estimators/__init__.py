@@ -1,1 +1,1 @@
-"""What users construct: the estimators, and how a fit is planned."""
+"""The estimators that users construct, and the plan of a fit."""

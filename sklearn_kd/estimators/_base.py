@@ -76,11 +76,11 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
 
     @property
     def _task(self) -> Classification:
-        """What kind of target y was."""
+        """The kind of target that y was."""
         return self._task_type.of_fitted(self)
 
     def _device(self) -> torch.device:
-        """``device``, where "auto" is CUDA, then MPS, then the CPU."""
+        """Return ``device``, where "auto" is CUDA, then MPS, then the CPU."""
         return checked_device(self.device)
 
     # ----------------------------------------------------------------------------------
@@ -300,7 +300,7 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
 
     @ordinary_torch()
     def predict(self, X: ArrayLike | Dataset) -> np.ndarray:
-        """The label of the largest logit.
+        """Predict the label of the largest logit.
 
         Parameters
         ----------
@@ -338,7 +338,7 @@ class ClassifierMethods(ClassifierMixin):
 
     @ordinary_torch()
     def predict_proba(self, X: ArrayLike | Dataset) -> np.ndarray:
-        """Class probabilities: the softmax of the student's logits at temperature 1.
+        """Predict class probabilities: the softmax of the student's logits at temperature 1.
 
         Parameters
         ----------
@@ -355,7 +355,7 @@ class ClassifierMethods(ClassifierMixin):
 
     @ordinary_torch()
     def predict_log_proba(self, X: ArrayLike | Dataset) -> np.ndarray:
-        """Logarithms of the class probabilities, finite also where a probability rounds to zero.
+        """Predict logarithms of the class probabilities, finite also where a probability rounds to zero.
 
         Parameters
         ----------
@@ -373,7 +373,7 @@ class ClassifierMethods(ClassifierMixin):
     def score(
         self, X: ArrayLike | Dataset, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None
     ) -> float:
-        """Accuracy.
+        """Return the accuracy.
 
         Parameters
         ----------

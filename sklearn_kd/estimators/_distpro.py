@@ -112,8 +112,9 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
     meta : {"gradient", "linear"} or Strategy, default="gradient"
         How the search moves the factors. "gradient": by a hypergradient in every step, as in [1]_.
         "linear": in e1 steps, then along a line fitted to them for e2 steps, at the price of plain
-        steps, and so on. Or an object from :mod:`sklearn_kd.meta` that takes hypergradients. A
-        predicted raw factor stays within [−10, 10], or where hypergradients have led it.
+        steps, and so on. Or an object from :mod:`sklearn_kd.meta` that takes hypergradients.
+        ``meta__*`` set parameters of either, such as ``meta__hypergradient="exact"``. A predicted raw
+        factor stays within [−10, 10], or where hypergradients have led it.
     e1, e2 : int, default=10
         Steps with a hypergradient and predicted steps per cycle of ``meta="linear"``.
     importance_lr : float, default=0.05

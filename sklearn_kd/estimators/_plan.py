@@ -1,4 +1,4 @@
-"""How a fit runs: a plan of one or more stages, their training, and what becomes of the result."""
+"""The run of a fit: a plan of one or more stages, their training, and the publishing of the result."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class FitPlan:
 
 
 class TrainingResult(NamedTuple):
-    """What a fit ends with: the plan as it was followed, the last net, and a warning or None."""
+    """Result of a fit: the plan as it was followed, the last net, and a warning or None."""
 
     plan: FitPlan
     net: TrainingNet

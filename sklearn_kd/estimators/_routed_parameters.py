@@ -68,13 +68,13 @@ class RoutedParameters(BaseEstimator):
         )
 
     def _routed(self, prefix: str) -> dict[str, Any]:
-        """The parameters given as ``prefix__NAME``, by NAME."""
+        """Return the parameters given as ``prefix__NAME``, by NAME."""
         start = prefix + "__"
         names = [name for name in self._routed_names() if name.startswith(start)]
         return {name[len(start) :]: getattr(self, name) for name in names}
 
     def _passed_on(self, *prefixes: str) -> dict[str, Any]:
-        """The parameters of these prefixes by their whole names, as skorch takes them."""
+        """Return the parameters of these prefixes by their whole names, as skorch takes them."""
         return {
             f"{prefix}__{name}": value for prefix in prefixes for name, value in self._routed(prefix).items()
         }

@@ -1,4 +1,4 @@
-"""Which values files can hold, and in which form.
+"""The values that files can hold, and their forms.
 
 A codec turns a value into its *form*: plain values (None, bool, int, float, str), lists, and dicts of one
 key. The key names a kind, and the item has the form of the value's parts: ``(1, 2)`` becomes

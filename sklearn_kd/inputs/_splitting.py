@@ -16,7 +16,7 @@ from sklearn_kd.runtime._memory import explain_out_of_memory, format_mebibytes, 
 
 
 class HoldOut(NamedTuple):
-    """How D_val is held out of X where it is not given.
+    """The share of X that is held out as D_val where none is given.
 
     Attributes
     ----------

@@ -30,7 +30,7 @@ class ValidationRows(NamedTuple):
 
 
 class Loading(NamedTuple):
-    """How rows of a Dataset are read: the device of the fit, and the DataLoaders' settings."""
+    """Settings for reading the rows of a Dataset: the device of the fit, and the DataLoaders' settings."""
 
     device: torch.device
     train: Mapping[str, Any]

@@ -86,7 +86,7 @@ class TrainingLoss:
 
     @torch.no_grad()
     def metaparameter_derivatives(self) -> Tensor:
-        """(∂r/∂lambda1, ∂r/∂T), shape (2, B, K): how the metaparameters bend r."""
+        """Return ∂r/∂lambda1 and ∂r/∂T, shape (2, B, K)."""
         z, f = self._z, self._f
         if f is None:  # the loss of the labels alone knows no metaparameters
             return z.new_zeros(2, *z.shape)

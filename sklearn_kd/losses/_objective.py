@@ -1,4 +1,4 @@
-"""What a training step minimises: outputs of a forward pass, and a loss of them with derivatives."""
+"""The objective of a training step: outputs of a forward pass, and a loss of them with derivatives."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ForwardPass(NamedTuple):
 
 
 class Objective(Protocol):
-    """What a :class:`~sklearn_kd.training._net.TrainingNet` minimises."""
+    """The objective that a :class:`~sklearn_kd.training._net.TrainingNet` minimises."""
 
     @property
     def logit_change(self) -> float:

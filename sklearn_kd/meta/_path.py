@@ -18,7 +18,7 @@ from sklearn_kd.runtime._snapshots import OptimizerSnapshot
 
 @dataclass(frozen=True)
 class MetaOptimizer:
-    """How the metaparameters of one group take steps in their coordinates θ.
+    """Optimizer of the metaparameters of one group, which takes steps in their coordinates θ.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class MetaOptimizer:
 
 
 class MetaparameterSource(Protocol):
-    """What a training loop needs of metaparameters: their values now, and a record by iteration."""
+    """Metaparameters as a training loop uses them: their values now, and a record by iteration."""
 
     space: MetaparameterSpace
 
@@ -48,7 +48,7 @@ class MetaparameterSource(Protocol):
         """True if the next iteration's values are set."""
 
     def named(self) -> dict[str, Any]:
-        """Values now, by name: numbers where reading them does not wait, and tensors."""
+        """Return the values now, by name: numbers where reading them does not wait, and tensors."""
 
     def record_unchanged(self) -> None:
         """Record an iteration after which nothing moved."""
@@ -127,7 +127,7 @@ class MetaparameterPath:
         return f" ({', '.join(numbers)})" if numbers else ""
 
     def trajectory(self, first: int, last: int) -> Tensor:
-        """θ after ``first`` … ``last`` iterations, both included, shape (last − first + 1, m)."""
+        """Return θ after ``first`` … ``last`` iterations, both included, shape (last − first + 1, m)."""
         return self._coordinates.to_theta(torch.stack(self._values[first : last + 1]))
 
     # ----------------------------------------------------------------------------------
@@ -190,7 +190,7 @@ class MetaparameterPath:
         return bool(self._schedule)
 
     def apply_scheduled(self) -> None:
-        """θ ← the next of the schedule, recorded as predicted."""
+        """Move to the next values of the schedule, and record them as predicted."""
         value = self._schedule.pop(0)
         with torch.no_grad():
             self._now.copy_(value)
@@ -342,7 +342,7 @@ class CountedPath:
         return self._path.values_after(self._index(iteration))
 
     def trajectory(self, first: int, last: int) -> Tensor:
-        """θ after ``first`` … ``last`` counted iterations, both included."""
+        """Return θ after ``first`` … ``last`` counted iterations, both included."""
         rows = [self._path.trajectory(place, place) for place in map(self._index, range(first, last + 1))]
         return torch.cat(rows)
 

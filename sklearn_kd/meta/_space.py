@@ -191,7 +191,7 @@ class MetaparameterSpace(Mapping[str, Metaparameter]):
         return {name: array if self[name].shape else float(array) for name, array in arrays.items()}
 
     def split(self, values: Any) -> dict[str, Any]:
-        """Return the named parts of values of shape (..., m), each of shape (..., *shape)."""
+        """Return the named parts of values of shape ``(..., m)``, each of shape ``(..., *shape)``."""
         lead = tuple(values.shape[:-1])
         return {
             name: values[..., self.slices[name]].reshape(lead + entry.shape) for name, entry in self.items()

@@ -147,7 +147,7 @@ class ProcessDisplay:
 
 
 def _panels(axes: Any, n_stages: int, n_more: int) -> np.ndarray:
-    """The axes, new ones if None: those of the stages have one scale."""
+    """Return the axes, new ones if None: those of the stages have one scale."""
     import matplotlib.pyplot as plt
 
     n = n_stages + n_more

@@ -1,1 +1,1 @@
-"""What kind of target y is: how it is checked, encoded, split, predicted and scored."""
+"""Kinds of target y: each is checked, encoded, split, predicted and scored by one object."""

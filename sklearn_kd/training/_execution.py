@@ -1,4 +1,4 @@
-"""How the passes of a student are executed."""
+"""The execution of a student's passes: eager, compiled, in bfloat16 or as CUDA graphs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator
 
 
 class Execution(BaseEstimator):
-    """How the student's passes are executed, for ``DistilledClassifier(execution=...)``.
+    """Execution of the student's passes, for ``DistilledClassifier(execution=...)``.
 
     The names "eager", "compiled", "bfloat16" and "cuda_graph" stand for the defaults and for one of the
     parameters alone.

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNetClassifier
-from skorch.callbacks import Callback, EpochScoring, GradientNormClipping, PrintLog
+from skorch.callbacks import EpochScoring, GradientNormClipping
 from torch import Tensor
 
 from sklearn_kd.bilevel._hypergradient import HypergradientEstimator
@@ -30,7 +30,7 @@ from sklearn_kd.inputs._data import DistillationData, SplitData
 from sklearn_kd.losses._objective import Objective
 from sklearn_kd.losses._targets import Targets
 from sklearn_kd.meta import Strategy
-from sklearn_kd.runtime._devices import as_number, full_precision, reading_is_free
+from sklearn_kd.runtime._devices import full_precision, reading_is_free
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.runtime._snapshots import BufferSnapshot, OptimizerSnapshot
 from sklearn_kd.tasks._classification import Classification
@@ -40,30 +40,21 @@ from sklearn_kd.training._divergence import DivergenceGuard
 from sklearn_kd.training._execution import Execution
 from sklearn_kd.training._interrupts import from_outside
 from sklearn_kd.training._label_scorers import show_labels_to_scorers
+from sklearn_kd.training._listeners import listeners
 from sklearn_kd.training._memory_errors import explain_memory_of_training
 from sklearn_kd.training._nonfinite import (
     GOOD,
     MEND,
-    NO_DIRECTION,
-    NO_HYPERGRADIENT,
     SKIPPED,
     Skips,
     StepSkipped,
     divergence_message,
     is_finite,
     skips_message,
+    with_hypergradient,
 )
 
 log = logging.getLogger("sklearn_kd")
-
-
-def _outcome(outcome: Any, known: Any, directionless: Any) -> Any:
-    """Return an iteration's outcome, given its step's, and whether its hypergradient is finite or none."""
-    known = as_number(known)
-    if not isinstance(known, torch.Tensor):
-        return outcome if known else NO_DIRECTION if directionless else NO_HYPERGRADIENT
-    unknown = torch.where(torch.as_tensor(directionless), NO_DIRECTION, NO_HYPERGRADIENT)
-    return torch.where(known | (outcome == SKIPPED), outcome, unknown)
 
 
 class TrainingNet(NeuralNetClassifier):
@@ -248,7 +239,7 @@ class TrainingNet(NeuralNetClassifier):
         return {name: getattr(self, f"{name}_") for name in self.beside_}
 
     def trained_modules(self) -> list[torch.nn.Module]:
-        """All that the optimizer moves, the student first."""
+        """Return the modules that the optimizer moves, the student first."""
         return [self.module_, *self.others.values()]
 
     def stateful_parts(self) -> dict[str, Stateful]:
@@ -260,7 +251,7 @@ class TrainingNet(NeuralNetClassifier):
         }
 
     def infer(self, x: Tensor, **params: Any) -> Tensor:
-        """Logits of a batch, float32; computed in bfloat16 where autocast is asked for."""
+        """Return the logits of a batch, float32; computed in bfloat16 where autocast is asked for."""
         record = self._record
         if record is not None:  # a compiled pass can be taken back once only
             return self.module_(x) if record.method == "exact" else self._forward(x)
@@ -270,7 +261,7 @@ class TrainingNet(NeuralNetClassifier):
             return self._forward(x).float()
 
     def _forward(self, x: Tensor) -> Tensor:
-        """The student's forward pass, compiled where that was asked for."""
+        """Run the student, compiled where that was asked for."""
         if not self.execution.compile:
             return self.module_(x)
         if self.compiled_forward_ is None:
@@ -334,18 +325,11 @@ class TrainingNet(NeuralNetClassifier):
         return groups, self.val_temperature_, self.strategy.hypergradient
 
     def _listeners(self, method_name: str) -> list[Any]:
+        """Return the callbacks for which a call of this method does something."""
         if method_name not in self.listeners_:
-            self.listeners_[method_name] = [
-                callback for _, callback in self.callbacks_ if self._listens(callback, method_name)
-            ]
+            callbacks = [callback for _, callback in self.callbacks_]
+            self.listeners_[method_name] = listeners(callbacks, method_name, verbose=bool(self.verbose))
         return self.listeners_[method_name]
-
-    def _listens(self, callback: Any, method_name: str) -> bool:
-        if type(callback) is PrintLog and callback.sink is print and not self.verbose:
-            return False  # it would draw up its table and print nothing
-        own = getattr(type(callback), method_name, None)
-        inherited = own is not None and own is getattr(Callback, method_name, None)
-        return not inherited or method_name in vars(callback)
 
     def run_single_epoch(
         self, iterator: Any, training: bool, prefix: str, step_fn: Callable[..., Any], **params: Any
@@ -430,7 +414,7 @@ class TrainingNet(NeuralNetClassifier):
             )
         if step["outcome"] is not GOOD:  # not known yet: no hypergradient of a step not taken
             h = torch.where(step["outcome"] == SKIPPED, torch.nan, h)
-        step["outcome"] = _outcome(step["outcome"], torch.isfinite(h).all(), record.directionless)
+        step["outcome"] = with_hypergradient(step["outcome"], torch.isfinite(h).all(), record.directionless)
         return step | {"metaparameters": path.descend(h), "val_loss": val_loss}
 
     def _make_hypergradient_estimator(self) -> HypergradientEstimator:
@@ -468,7 +452,7 @@ class TrainingNet(NeuralNetClassifier):
         return step
 
     def judged(self, step: dict[str, Any]) -> dict[str, Any]:
-        """The result of :meth:`train_step_single` with its ``outcome``, after the backward pass.
+        """Return the result of :meth:`train_step_single` with its ``outcome``, after the backward pass.
 
         Raises
         ------
@@ -507,7 +491,7 @@ class TrainingNet(NeuralNetClassifier):
             record.clipping = Clipping(limit, global_norm(gradients))
 
     def _gradient_norm_limit(self) -> float | None:
-        """The limit of a callback that clips the Euclidean norm, else None."""
+        """Return the limit of a callback that clips the Euclidean norm, else None."""
         for _, callback in self.callbacks_:
             if isinstance(callback, GradientNormClipping) and callback.gradient_clip_norm_type == 2:
                 return callback.gradient_clip_value
@@ -517,7 +501,7 @@ class TrainingNet(NeuralNetClassifier):
     # Validation
 
     def validation_step(self, batch: Batch, **params: Any) -> dict[str, Any]:
-        """Logits and L_val of a batch of D_val."""
+        """Return the logits and L_val of a batch of D_val."""
         self._set_training(False)
         with torch.no_grad():
             logits = self.infer(batch[0])
@@ -573,12 +557,12 @@ class TrainingNet(NeuralNetClassifier):
             self.history.record(name, value)
 
     def _numbers(self) -> dict[str, float]:
-        """The metaparameters that are single numbers, by name."""
+        """Return the metaparameters that are single numbers, by name."""
         values = self.metaparameters.named()
         return {name: float(values[name]) for name in self.metaparameters.space.numbers}
 
     def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        """Forget what only training needs; after an interrupt too, the student predicts."""
+        """Free training-only state, and put the student into evaluation mode; after an interrupt too."""
         super().on_train_end(net, X, y, **kwargs)
         self.skips_.end_epoch()  # which an interrupt may have left open
         self._give_up_what_diverged()

@@ -1,4 +1,4 @@
-"""Which students may be trained in one batched run, and which must be trained alone.
+"""The choice of students that are trained in one batched run, and of those that are trained alone.
 
 A batched run pays (measured by ``examples/benchmarks/many_students.py``), and is chosen without being
 asked for:

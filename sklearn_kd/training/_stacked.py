@@ -89,7 +89,7 @@ class _BatchedRun:
         ]
 
     def _column(self, name: str) -> Tensor:
-        """A metaparameter of all students, shape (K, 1, 1)."""
+        """Return a metaparameter of all students, shape (K, 1, 1)."""
         taught = self.streams.taught
         # Without a teacher the labels are all there is, whatever lambda1 and T say.
         values = [
@@ -162,7 +162,7 @@ class _BatchedRun:
 
 
 def _stacked_weights(nets: Sequence[TrainingNet]) -> dict[str, Tensor]:
-    """Weights of shape (K, ...) by name, of which each student's become views."""
+    """Return weights of shape (K, ...) by name, of which each student's become views."""
     of_nets = [dict(net.module_.named_parameters()) for net in nets]
     stacked = {}
     for name, first in of_nets[0].items():

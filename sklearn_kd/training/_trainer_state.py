@@ -9,7 +9,7 @@ import torch
 from skorch.callbacks import EpochTimer, PrintLog, ProgressBar
 from torch import Tensor
 
-from sklearn_kd.checkpointing._helpers import changed_state, helper_state, load_helper_state
+from sklearn_kd.checkpointing._callback_state import changed_state, helper_state, load_helper_state
 from sklearn_kd.checkpointing._modules import load_module_state, module_state
 from sklearn_kd.files._history import decode_history, encode_history
 from sklearn_kd.files._values import STATE_VALUES, Unserializable

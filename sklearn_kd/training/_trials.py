@@ -110,7 +110,9 @@ def trial_losses(
     known: Mapping[int, float] = MappingProxyType({}),
     note: Callable[[dict[int, float], bool], None] = lambda losses, interrupted: None,
 ) -> list[float]:
-    """L_val of each net when trained: together where that can be and pays, else in processes.
+    """Train nets and return their L_val.
+
+    They are trained in one batched run where that is possible and pays, else in processes.
 
     Parameters
     ----------

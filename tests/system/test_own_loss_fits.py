@@ -64,6 +64,12 @@ def test_without_distillation_the_loss_is_that_of_the_labels():
     np.testing.assert_array_equal(own.predict_proba(X), kd.predict_proba(X))
 
 
+def test_a_strategy_without_a_teacher_leaves_given_logits_alone(teacher_logits):
+    alone = distilled(Classwise(), meta="none").fit(X, y)
+    given = distilled(Classwise(), meta="none").fit(X, y, teacher_logits=teacher_logits)
+    np.testing.assert_array_equal(given.predict_proba(X), alone.predict_proba(X))
+
+
 def test_gradient_learns_to_trust_the_labels_of_the_classes_whose_teacher_is_wrong(teacher_logits):
     wrong = teacher_logits.copy()
     wrong[:, :5] = np.roll(wrong[:, :5], 1, axis=1)  # the teacher mistakes the first five classes
@@ -169,6 +175,16 @@ def test_a_loss_is_an_object():
 class Unbounded(Smoothed):
     def metaparameters(self, n_classes):
         return {"smoothing": Metaparameter(0.1)}
+
+
+class WithoutStart(Smoothed):
+    def metaparameters(self, n_classes):
+        return {"smoothing": Metaparameter(bounds=(0.0, 0.9))}
+
+
+def test_a_metaparameter_needs_a_start():
+    with pytest.raises(ValueError, match="'smoothing' of the loss has no start, and DistilledClassifier no"):
+        distilled(WithoutStart()).fit(X, y, teacher_logits=X[:, :10])
 
 
 @pytest.mark.parametrize("strategy", ["random", "hyperopt"])
