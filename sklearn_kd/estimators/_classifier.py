@@ -353,10 +353,10 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
             If a parameter is misspelt, the teacher or the student is of no known kind, or a
             Dataset cannot be counted and indexed.
         """
-        strategy = checked_parameters(self, X, X_val)
+        settings = checked_parameters(self, X, X_val)
         last = Continued(self._task, self._sample_shape) if self._continues() else None
         inputs = validate(self, X, y, sample_weight, X_val, y_val, teacher_logits, continued=last)
-        plan = plan_distillation(self, strategy, inputs)
+        plan = plan_distillation(self, settings, inputs)
         result = run_plan(plan)
         publish(self, result)
         return self

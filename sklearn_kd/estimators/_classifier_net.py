@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from sklearn.base import clone
@@ -14,7 +15,7 @@ from torch import nn
 from sklearn_kd.checkpointing._trial_cache import TrialCache
 from sklearn_kd.estimators._callback_checks import listed_callbacks
 from sklearn_kd.estimators._named_objects import named_object
-from sklearn_kd.estimators._preflight import named_execution
+from sklearn_kd.estimators._plan import FitPlan
 from sklearn_kd.losses._distillation_loss import DistillationLoss
 from sklearn_kd.losses._named import LOSSES
 from sklearn_kd.losses._objective import LogitObjective
@@ -23,23 +24,48 @@ from sklearn_kd.meta._path import MetaparameterPath
 from sklearn_kd.meta._space import MetaparameterSpace
 from sklearn_kd.runtime._optimizers import optimizer_class
 from sklearn_kd.tasks._task import Task
+from sklearn_kd.training._execution import Execution
 from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._trials import Trials
 
 if TYPE_CHECKING:
     from sklearn_kd.estimators._classifier import DistilledClassifier
-    from sklearn_kd.estimators._plan import FitPlan
+
+
+class NetSettings(NamedTuple):
+    """Everything that the nets of one fit share.
+
+    Attributes
+    ----------
+    task : Task
+    loss : DistillationLoss
+    space : MetaparameterSpace
+        The metaparameters of the loss.
+    execution : Execution
+    """
+
+    task: Task
+    loss: DistillationLoss
+    space: MetaparameterSpace
+    execution: Execution
+
+
+@dataclass(frozen=True, eq=False)
+class DistillationPlan(FitPlan):
+    """One fit of a DistilledClassifier.
+
+    Attributes
+    ----------
+    net_settings : NetSettings
+    """
+
+    net_settings: NetSettings
 
 
 def loss_of(estimator: DistilledClassifier) -> DistillationLoss:
     """Return the loss that ``loss`` names, or a copy of the one it is."""
     otherwise = "a sklearn_kd.losses.DistillationLoss of your own"
     return named_object("loss", estimator.loss, LOSSES, estimator._routed("loss"), otherwise)
-
-
-def space_of(estimator: DistilledClassifier, n_outputs: int) -> MetaparameterSpace:
-    """Return the metaparameters of the loss."""
-    return MetaparameterSpace(loss_of(estimator).metaparameters(n_outputs))
 
 
 def start_of(
@@ -79,10 +105,10 @@ def _one_start(
     return rng.uniform(*entry.bounds, size=size)
 
 
-def net_to_train(estimator: DistilledClassifier, plan: FitPlan) -> TrainingNet:
+def net_to_train(estimator: DistilledClassifier, plan: DistillationPlan) -> TrainingNet:
     """Return the net about to be trained, its metaparameters where the strategy starts them."""
     rng = np.random.default_rng(plan.seeds.strategy)
-    space = space_of(estimator, plan.task.n_outputs)
+    space = plan.net_settings.space
     start = start_of(estimator, space, plan.strategy, rng)
     make_trial, cache = partial(_trial_net, estimator, plan), TrialCache(plan.checkpoints)
     trials = Trials(make_trial, space, start, plan.data, plan.seeds.training, cache)
@@ -90,10 +116,10 @@ def net_to_train(estimator: DistilledClassifier, plan: FitPlan) -> TrainingNet:
     start = space.shaped({**start, **plan.strategy.start(context)})
     report_epochs = plan.report.epochs(lambda net: estimator._fitted_attributes(net, plan))
     callbacks = [*listed_callbacks(estimator.callbacks), *report_epochs]
-    return make_net(estimator, plan.task, plan.student, plan.strategy, start, callbacks)
+    return make_net(estimator, plan.net_settings, plan.student, plan.strategy, start, callbacks)
 
 
-def _trial_net(estimator: DistilledClassifier, plan: FitPlan, values: dict[str, Any]) -> TrainingNet:
+def _trial_net(estimator: DistilledClassifier, plan: DistillationPlan, values: dict[str, Any]) -> TrainingNet:
     """Return the net of a trial, of which only L_val at the end is kept."""
     changes: dict[str, Any] = {"verbose": 0}
     if not estimator.callbacks and not estimator._routed("callbacks"):
@@ -101,12 +127,12 @@ def _trial_net(estimator: DistilledClassifier, plan: FitPlan, values: dict[str, 
     callbacks = clone(listed_callbacks(estimator.callbacks), safe=False)
     fixed = Fixed()
     fixed.val_temperature = plan.strategy.val_temperature
-    return make_net(estimator, plan.task, plan.student, fixed, values, callbacks, **changes)
+    return make_net(estimator, plan.net_settings, plan.student, fixed, values, callbacks, **changes)
 
 
 def make_net(
     estimator: DistilledClassifier,
-    task: Task,
+    settings: NetSettings,
     student: nn.Module,
     strategy: Strategy,
     start: dict[str, Any],
@@ -114,7 +140,7 @@ def make_net(
     **changes: Any,
 ) -> TrainingNet:
     """Make an initialised net around a copy of ``student``."""
-    device, space = estimator._device(), space_of(estimator, task.n_outputs)
+    device, (task, loss, space, execution) = estimator._device(), settings
     if strategy.coordinates == "raw":
         space = space.in_raw_coordinates()
     routed = estimator._passed_on("optimizer", "iterator_train", "iterator_valid", "callbacks")
@@ -127,11 +153,11 @@ def make_net(
     }
     return TrainingNet(
         copy.deepcopy(student),
-        objective=LogitObjective(loss_of(estimator)),
+        objective=LogitObjective(loss),
         metaparameters=MetaparameterPath(space, start, {"loss": strategy.steps()}, device=device),
         strategy=strategy,
         val_temperature=strategy.val_temperature,
-        execution=named_execution(estimator),
+        execution=execution,
         callbacks=callbacks,
         task=task,
         labels=task.output_labels,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sklearn_kd.estimators._classifier_net import loss_of, space_of
+from sklearn_kd.estimators._classifier_net import loss_of
 from sklearn_kd.estimators._prediction_net import prediction_params
 from sklearn_kd.estimators._preflight import named_strategy
 from sklearn_kd.files._values import ContentError
@@ -87,7 +87,9 @@ def from_content(
     """
     about = content.about
     loss_is_known = "loss" not in about["left_out"] or "loss" in given
-    space = space_of(estimator, len(estimator.classes_)) if loss_is_known else None
+    loss = loss_of(estimator) if loss_is_known else LogitDistillation()
+    n_classes = len(estimator.classes_)
+    space = MetaparameterSpace(loss.metaparameters(n_classes)) if loss_is_known else None
     values = _values(about["metaparameters"], space)
     val_temperature = _above_0(about["val_temperature"])
     fitted: dict[str, Any] = {"metaparameters_": values, "val_temperature_": val_temperature}
@@ -102,7 +104,6 @@ def from_content(
         trials = fitted["trials_"] = _table(content, "trials", space)
         if "strategy_" in fitted:
             fitted["strategy_"].trials_ = trials
-    loss = loss_of(estimator) if loss_is_known else LogitDistillation()
     fitted["net_"] = _prediction_net(estimator, student, loss, val_temperature)
     return fitted
 

@@ -112,8 +112,9 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
     meta : {"gradient", "linear"} or Strategy, default="gradient"
         How the search moves the factors. "gradient": by a hypergradient in every step, as in [1]_.
         "linear": in e1 steps, then along a line fitted to them for e2 steps, at the price of plain
-        steps, and so on. Or an object from :mod:`sklearn_kd.meta` that takes hypergradients. A
-        predicted raw factor stays within [−10, 10], or where hypergradients have led it.
+        steps, and so on. Or an object from :mod:`sklearn_kd.meta` that takes hypergradients.
+        ``meta__*`` set parameters of either, such as ``meta__hypergradient="exact"``. A predicted raw
+        factor stays within [−10, 10], or where hypergradients have led it.
     e1, e2 : int, default=10
         Steps with a hypergradient and predicted steps per cycle of ``meta="linear"``.
     importance_lr : float, default=0.05
@@ -157,8 +158,8 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         Split, initialisation and batches. Under one number the retrained student starts, and
         sees its batches, as that of :class:`DistilledClassifier` with ``meta="none"`` does.
     **routed
-        ``student__*``, ``optimizer__*``, ``iterator_train__*``, ``iterator_valid__*``,
-        ``callbacks__*``.
+        ``student__*``, ``meta__*``, ``execution__*``, ``optimizer__*``, ``iterator_train__*``,
+        ``iterator_valid__*``, ``callbacks__*``.
 
     Attributes
     ----------
@@ -267,7 +268,9 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
 
     _executions = ("eager", "bfloat16")  # the others are not made for layers that are looked into
     _state_functions = DISTPRO_STATE
-    _routed_prefixes = ("student", "optimizer", "iterator_train", "iterator_valid", "callbacks")
+    _routed_prefixes = (
+        "student", "meta", "execution", "optimizer", "iterator_train", "iterator_valid", "callbacks",
+    )  # fmt: skip
     _strategies = ("gradient", "linear")  # the others choose lambda1 and T before the first step
     _teacher_is_trained = True
 

@@ -53,6 +53,8 @@ def named_object(
             f"{list(makers)}, or {otherwise}."
         )
     made = makers[value]()
+    if not given:
+        return made
     own = made.get_params(deep=False)
     known = {name for make in makers.values() for name in make().get_params(deep=False)}
     for name in given:

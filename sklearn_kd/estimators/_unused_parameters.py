@@ -84,10 +84,10 @@ def beside_process(estimator: Any, process: DistillationProcess | None) -> list[
     reasons = beside_optimizer_lr(estimator)
     if process is not None:
         reasons += [
-            f"{name}={getattr(estimator, name)!r} beside a given process, whose own {own}="
-            f"{getattr(process, own)!r} counts (leave it out, or search with it: process=None)"
-            for name, own in (("normalization", "normalization"), ("softmax_bias", "g"))
-            if _is_changed(estimator, name) and getattr(estimator, name) != getattr(process, own)
+            f"{name}={getattr(estimator, name)!r} beside a given process, whose own {name}="
+            f"{getattr(process, name)!r} counts (leave it out, or search with it: process=None)"
+            for name in ("normalization", "softmax_bias")
+            if _is_changed(estimator, name) and getattr(estimator, name) != getattr(process, name)
         ]
     elif _is_changed(estimator, "softmax_bias") and estimator.normalization != "biased_softmax":
         reasons.append(

@@ -482,7 +482,7 @@ def test_small_process_files(bomb, tmp_path):
 @pytest.mark.parametrize(
     ("about", "message"),
     [
-        ({"g": float("nan")}, "g=nan must be a finite number"),
+        ({"softmax_bias": float("nan")}, "softmax_bias=nan must be a finite number"),
         ({"normalization": ["softmax"]}, "holds no distillation process"),
         ({"normalization": "none"}, "is not one of"),
         ({"format": 3}, "later version"),
@@ -538,7 +538,10 @@ def loaded(path):
         (lambda a: a["params"].update(augment={"student": "MLPStudent"}), "a class, MLPStudent, as augment"),
         (lambda a: a["params"].update(lr={"optimizer": "SGD"}), "a class, SGD, as lr"),
         (lambda a: a["params"].update(callbacks=[{"student": "MLPStudent"}]), "a class, MLPStudent, as callb"),
-        (lambda a: a["params"].update(augment={"strategy": ["Naive", {}]}), "a strategy, Naive, as augment"),
+        (lambda a: a["params"].update(augment={"strategy": ["Naive", {}]}), "an object, Naive, as augment"),
+        (lambda a: a["params"].update(meta={"loss": ["LogitDistillation", {}]}), "LogitDistillation, as meta"),
+        (lambda a: a["params"].update(meta=[{"strategy": ["Naive", {}]}]), "an object, Naive, as meta"),
+        (lambda a: a["params"].update(loss={"loss": ["Naive", {}]}), "which this version does not know"),
         (lambda a: a["params"].update(batch_size=10**30), "batch_size with a number beyond"),
         (lambda a: a["params"].update(max_epochs=-(10**30)), "max_epochs with a number beyond"),
         (lambda a: a["params"].update(student__hidden=[1] * 20_000), "of size 20,000, where the file has . ten"),
