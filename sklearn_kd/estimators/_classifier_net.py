@@ -22,9 +22,9 @@ from sklearn_kd.losses._objective import LogitObjective
 from sklearn_kd.meta import Fixed, Metaparameter, StartContext, Strategy
 from sklearn_kd.meta._path import MetaparameterPath
 from sklearn_kd.meta._space import MetaparameterSpace
+from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._optimizers import optimizer_class
 from sklearn_kd.tasks._task import Task
-from sklearn_kd.training._execution import Execution
 from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._trials import Trials
 

@@ -43,6 +43,7 @@ from sklearn_kd.inputs._splitting import HoldOut, at
 from sklearn_kd.inputs._validation import ValidatedInputs, check_same_form
 from sklearn_kd.losses._distillation_loss import DistillationLoss, check_loss
 from sklearn_kd.meta import MetaparameterSpace, Strategy
+from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._memory import explain_out_of_memory, memory_advice
 from sklearn_kd.runtime._processes import warn_if_distributed
 from sklearn_kd.teachers._adapter import TeacherAdapter
@@ -50,7 +51,6 @@ from sklearn_kd.teachers._cached import fit_and_ask
 from sklearn_kd.teachers._class_alignment import warn_if_out_of_order
 from sklearn_kd.teachers._logit_checks import name_of, naming_rows
 from sklearn_kd.training._divergence import check_scale
-from sklearn_kd.training._execution import Execution
 from sklearn_kd.training._sklearn_callbacks import FitReport
 from sklearn_kd.training._stackable import updates_metaparameters
 

@@ -52,12 +52,12 @@ from sklearn_kd.inputs._data import SplitData
 from sklearn_kd.inputs._splitting import HoldOut
 from sklearn_kd.inputs._validation import ValidatedInputs, check_same_form
 from sklearn_kd.meta import Fixed, Strategy
+from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._optimizers import optimizer_class
 from sklearn_kd.runtime._processes import warn_if_distributed
 from sklearn_kd.teachers._features import FeatureTeacher
 from sklearn_kd.training._alone import train_alone
 from sklearn_kd.training._divergence import check_scale
-from sklearn_kd.training._execution import Execution
 from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._progress import Progress
 from sklearn_kd.training._sklearn_callbacks import FitReport

@@ -18,6 +18,7 @@ from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.inputs._data import DistillationData, SplitData
 from sklearn_kd.inputs._validation import Continued, Loading, ValidatedInputs, validate_fit_inputs
 from sklearn_kd.meta import STRATEGIES, Linear, Strategy
+from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.students._checks import check_student
 from sklearn_kd.students._factory import build_student, in_float32
@@ -26,7 +27,6 @@ from sklearn_kd.teachers._class_alignment import checked_teacher_classes
 from sklearn_kd.teachers._given_logits import checked_logits
 from sklearn_kd.teachers._logit_checks import name_of
 from sklearn_kd.teachers._registry import make_teacher
-from sklearn_kd.training._execution import Execution
 
 if TYPE_CHECKING:
     from sklearn_kd.estimators._base import BaseDistiller
