@@ -9,8 +9,8 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
-from sklearn_kd.losses._targets import Targets
 from sklearn_kd.meta._space import Metaparameter
+from sklearn_kd.tasks._targets import Targets
 
 
 class Evaluation(Protocol):

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from sklearn_kd.losses._distillation_loss import DistillationLoss, Evaluation
 from sklearn_kd.losses._logits import TEMPERATURE_SCALINGS, TrainingLoss
-from sklearn_kd.losses._targets import Targets
 from sklearn_kd.meta._space import Metaparameter
+from sklearn_kd.tasks._targets import Targets
 
 LAMBDA1_BOUNDS = (0.0, 1.0)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sklearn_kd.losses._distillation_loss import DistillationLoss, Evaluation
 from sklearn_kd.losses._logit_distillation import ClosedFormEvaluation, LogitDistillation, label_loss
-from sklearn_kd.losses._targets import Targets
+from sklearn_kd.tasks._targets import Targets
 
 # A finite difference moves the logits by this share of their size, in units of √epsilon: where rounding
 # and curvature (or the kinks of ReLU) cost about the same (examples/evidence/finite_difference.py).

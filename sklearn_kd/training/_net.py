@@ -28,13 +28,13 @@ from sklearn_kd.checkpointing._protocols import EpochCheckpointer, Stateful
 from sklearn_kd.inputs._batches import Batch, CyclicBatches, evaluation_batches, training_batches
 from sklearn_kd.inputs._data import DistillationData, SplitData
 from sklearn_kd.losses._objective import Objective
-from sklearn_kd.losses._targets import Targets
 from sklearn_kd.meta import Strategy
 from sklearn_kd.runtime._devices import full_precision, reading_is_free
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.runtime._snapshots import BufferSnapshot, OptimizerSnapshot
 from sklearn_kd.tasks._classification import Classification
+from sklearn_kd.tasks._targets import Targets
 from sklearn_kd.teachers._logit_checks import AnswersWatch
 from sklearn_kd.training._cuda_graph import CapturedIterations, why_not_captured
 from sklearn_kd.training._divergence import DivergenceGuard

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from sklearn_kd.bilevel._hypergradient import METHODS, HypergradientEstimator
 from sklearn_kd.losses._distillation_loss import DistillationLoss
 from sklearn_kd.losses._named import named_loss
-from sklearn_kd.losses._targets import Targets
-from sklearn_kd.losses._validation import validation_loss
 from sklearn_kd.meta._space import MetaparameterSpace
 from sklearn_kd.runtime._devices import full_precision
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.runtime._snapshots import BufferSnapshot
 from sklearn_kd.runtime._torch_modes import ordinary_torch
+from sklearn_kd.tasks._cross_entropy import validation_loss
+from sklearn_kd.tasks._targets import Targets
 
 # Of metaparameters that start where an estimator says: those of DistilledClassifier.
 _STARTS = {"lambda1": 0.5, "temperature": 1.0}

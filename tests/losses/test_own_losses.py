@@ -10,7 +10,7 @@ from helpers.own_losses import LOSSES, start_of
 from sklearn_kd import CNNStudent, MLPStudent, hypergradient
 from sklearn_kd.losses import DistillationLoss, LogitDistillation, Metaparameter
 from sklearn_kd.losses._distillation_loss import AutogradEvaluation, check_loss, mean_loss
-from sklearn_kd.losses._targets import Targets
+from sklearn_kd.tasks._targets import Targets
 
 N_CLASSES, LR = 4, 0.3
 
