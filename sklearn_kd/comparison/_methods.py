@@ -23,12 +23,24 @@ _SHARED = ("teacher", "teacher_classes", "random_state", "validation_fraction")
 
 
 class Method(NamedTuple):
-    """A method, ready to be cloned and fitted."""
+    """A method, ready to be cloned and fitted.
+
+    Attributes
+    ----------
+    name : str
+    estimator : DistilledClassifier or DistProClassifier
+    needs_teacher : bool
+        The strategy learns from a teacher if there is one.
+    learns_from_validation : bool
+    can_do_without : bool
+        The loss can be computed without a teacher.
+    """
 
     name: str
     estimator: Any
     needs_teacher: bool
     learns_from_validation: bool
+    can_do_without: bool = False
 
 
 class DistilledMethods:
@@ -49,13 +61,14 @@ class DistilledMethods:
         ValueError
             If one cannot be used, or the teacher would have to be asked about augmented rows.
         """
-        strategy = _classifier_plan.checked_parameters(estimator).strategy
+        strategy, loss, _ = _classifier_plan.checked_parameters(estimator)
         if estimator.augment is not None and strategy.needs_teacher:
             raise ValueError(
                 f"method {name!r} has an augment, but here the teacher is asked once, for all methods, "
                 "and never about augmented rows. Set augment=None, or fit the methods yourself."
             )
-        return Method(name, estimator, strategy.needs_teacher, strategy.learns_from_validation)
+        learns = strategy.learns_from_validation
+        return Method(name, estimator, strategy.needs_teacher, learns, not loss.needs_teacher)
 
 
 class DistProMethods:
@@ -169,8 +182,9 @@ def shared_teacher(teacher: Any, columns: list | None, methods: Sequence[Method]
     ValueError
         If there is none though a method needs one.
     """
-    needing = [method.name for method in methods if method.needs_teacher]
-    if not needing:
+    asking = [method for method in methods if method.needs_teacher]
+    needing = [method.name for method in asking if not method.can_do_without]
+    if not asking or (teacher is None and not needing):
         return None
     if teacher is None:
         raise ValueError(

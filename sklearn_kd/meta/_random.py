@@ -18,7 +18,8 @@ class Random(Strategy):
     Parameters
     ----------
     log10_temperature : tuple of (float, float), default=(-1.0, 1.0)
-        Range of log10 T. It is the baseline's own and knows no ``temperature_bounds``.
+        Range of log10 T, the temperature of the loss "kd". It is the baseline's own and knows no
+        ``temperature_bounds``.
     n_trials : int, default=1
         1: the draw is used as it is, and the student trains on all of D. More is random
         search: each draw trains a fresh student on D_train, and the best by L_val on D_val

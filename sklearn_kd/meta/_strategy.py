@@ -200,11 +200,7 @@ class HypergradientStrategy(Strategy):
 
     def check(self, space: MetaparameterSpace) -> None:
         super().check(space)
-        if not space.size:
-            raise ValueError(
-                f"{type(self).__name__} has no metaparameter to learn: the loss has none. Set meta='fixed', "
-                "or give a loss whose metaparameters(n_classes) returns some."
-            )
+        check_has_metaparameters(self, space)
         _check_real("lr", self.lr, least=0.0)
         if self.clip is not None:
             _check_real("clip", self.clip, above=0.0)
@@ -245,6 +241,15 @@ class HypergradientStrategy(Strategy):
 
     def takes_hypergradient(self, iteration: int) -> bool:
         return True
+
+
+def check_has_metaparameters(strategy: Strategy, space: MetaparameterSpace) -> None:
+    """Raise ValueError if there is nothing that a strategy could learn."""
+    if not space.size:
+        raise ValueError(
+            f"{type(strategy).__name__} has no metaparameter to learn: the loss has none. Set meta='fixed', "
+            "or give a loss whose metaparameters(n_classes) returns some."
+        )
 
 
 def check_has_validation(strategy: Strategy, has_validation: bool) -> None:

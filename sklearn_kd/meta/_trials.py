@@ -72,7 +72,7 @@ class Range(NamedTuple):
 
 
 def ranges(space: MetaparameterSpace, log10_temperature: tuple[float, float]) -> dict[str, Range]:
-    """Return the range of each metaparameter; T has its own.
+    """Return the range of each metaparameter; a temperature without start of its own has T's.
 
     Raises
     ------
@@ -83,11 +83,11 @@ def ranges(space: MetaparameterSpace, log10_temperature: tuple[float, float]) ->
 
 
 def _range(name: str, entry: Metaparameter, log10_temperature: tuple[float, float]) -> Range:
-    if name == "temperature":
+    if name == "temperature" and entry.start is None:
         return Range("log10_temperature", *log10_temperature, log_base=10.0)
     low, high = entry.range_to_draw_from(name)
     if entry.coordinate == "log":
-        return Range(f"log_{name}", math.log(low), math.log(high), log_base=math.e)
+        return Range(f"log({name})", math.log(low), math.log(high), log_base=math.e)
     return Range(name, low, high)
 
 

@@ -401,3 +401,57 @@ def test_a_strategy_without_teacher_moves_nothing_in_a_loss_that_needs_one():
 
     clf = distilled(Prior(1.0), meta=Alone()).fit(X, y)
     np.testing.assert_array_equal(clf.metaparameters_["prior"], np.ones(10))
+
+
+class Hot(DistillationLoss):
+    """Names its metaparameters as "kd" does, with starts and bounds of its own."""
+
+    def metaparameters(self, n_classes):
+        return {
+            "temperature": Metaparameter(25.0, bounds=(20.0, 50.0), coordinate="log"),
+            "lambda1": Metaparameter(3.0, bounds=(2.0, 5.0)),
+        }
+
+    def loss(self, logits, teacher_logits, labels, *, temperature, lambda1):
+        soft = F.cross_entropy(logits, (teacher_logits / temperature).softmax(1), reduction="none")
+        return lambda1 * F.cross_entropy(logits, labels, reduction="none") + soft
+
+
+@pytest.mark.parametrize("strategy", ["naive", "none", "random", meta.Random(n_trials=3), "hyperopt"])
+def test_starts_and_bounds_are_the_losss_own(strategy, teacher_logits):
+    clf = distilled(Hot(), meta=strategy).fit(X, y, teacher_logits=teacher_logits)
+    assert 20 <= clf.temperature_ <= 50 and 2 <= clf.lambda1_ <= 5
+    if strategy in ("naive", "none"):
+        assert clf.metaparameters_ == {"temperature": 25.0, "lambda1": 3.0}
+
+
+def test_hyperopt_tells_a_logarithm_from_another_metaparameter(teacher_logits):
+    class Alike(DistillationLoss):
+        def metaparameters(self, n_classes):
+            return {
+                "a": Metaparameter(1.0, bounds=(0.1, 5.0), coordinate="log"),
+                "log_a": Metaparameter(0.5, bounds=(0.0, 1.0)),
+            }
+
+        def loss(self, logits, teacher_logits, labels, *, a, log_a):
+            return a * F.cross_entropy(logits, labels, reduction="none") + log_a * logits.square().sum(1)
+
+    clf = distilled(Alike(), meta="hyperopt", max_epochs=1).fit(X, y, teacher_logits=teacher_logits)
+    assert np.abs(clf.trials_["a"] - np.exp(clf.trials_["log_a"])).min() > 1e-6
+
+
+def test_hyperopt_needs_something_to_choose(teacher_logits):
+    class Constant(DistillationLoss):
+        def metaparameters(self, n_classes):
+            return {}
+
+        def loss(self, logits, teacher_logits, labels):
+            return F.cross_entropy(logits, labels, reduction="none")
+
+    with pytest.raises(ValueError, match="Hyperopt has no metaparameter to learn"):
+        distilled(Constant(), meta="hyperopt").fit(X, y, teacher_logits=teacher_logits)
+
+
+def test_methods_without_teacher_are_compared():
+    found = compare_methods(distilled(Sharpened()), X, y, methods=["naive", "gradient"], cv=2, n_jobs=1)
+    assert np.isfinite(found.summary()["mean"]).all()
