@@ -43,7 +43,7 @@ pytestmark = pytest.mark.usefixtures("no_training")
         (
             {"meta__val_temperature": -1},
             ValueError,
-            "^meta: val_temperature=-1 must be a number above 0",
+            "^meta: val_temperature=-1 must be a finite number above 0",
         ),
         ({"validation_fraction": 0.0}, ValueError, "'validation_fraction' parameter"),
         ({"max_epochs": 0}, ValueError, "'max_epochs' parameter"),
@@ -69,6 +69,13 @@ pytestmark = pytest.mark.usefixtures("no_training")
         ({"optimizer": torch.optim.Adam([torch.zeros(1)])}, TypeError, r"Give optimizer=torch\.optim\.Adam"),
         ({"optimizer": "adam", "optimizer__betta": 1}, TypeError, "optimizer takes no 'betta'"),
         ({"hidden": 3}, TypeError, "Did you mean 'student__hidden'"),
+        (
+            {"meta__optimizer__momentum": 0.9},
+            TypeError,
+            r"Did you mean meta__optimizer_params=\{'momentum': ...\}",
+        ),
+        ({"meta__optimizer_params": 3}, TypeError, "^meta: optimizer_params=3 must be a dict"),
+        ({"meta__val_temperature": None}, ValueError, "must be a finite number above 0, or 'auto'"),
         ({"execution__compile": 3}, ValueError, "^execution: compile=3 must be True or False"),
         ({"momentum": 0.9}, TypeError, "Did you mean 'optimizer__momentum'"),
         ({"class_weight": "balanced"}, TypeError, "'class_weight'. Give fit sample_weight"),
