@@ -150,8 +150,7 @@ def _trial_net(estimator: DistilledClassifier, plan: DistillationPlan, values: d
     if not estimator.callbacks and not estimator._routed("callbacks"):
         changes["callbacks__valid_acc"] = None  # which nobody reads
     callbacks = clone(listed_callbacks(estimator.callbacks), safe=False)
-    fixed = Fixed()
-    fixed.val_temperature = plan.strategy.val_temperature
+    fixed = Fixed(val_temperature=plan.strategy.val_temperature)
     return make_net(estimator, plan.net_settings, plan.student, fixed, values, callbacks, **changes)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from sklearn_kd.errors._context import error_context
 from sklearn_kd.estimators._callback_checks import check_callback_names, check_monitors, check_schedules
 from sklearn_kd.estimators._named_objects import named_object
 from sklearn_kd.estimators._routed_parameters import loader_settings
@@ -64,11 +65,14 @@ def named_execution(estimator: BaseDistiller) -> Execution:
     Raises
     ------
     ValueError, TypeError
-        As :func:`named_strategy`.
+        As :func:`named_strategy`, and if one of its parameters is neither True nor False.
     """
     makers = {name: partial(Execution.named, name) for name in estimator._executions}
     given = estimator._routed("execution")
-    return named_object("execution", estimator.execution, makers, given, "a sklearn_kd.Execution")
+    execution = named_object("execution", estimator.execution, makers, given, "a sklearn_kd.Execution")
+    with error_context("execution"):
+        execution.check()
+    return execution
 
 
 def validate(

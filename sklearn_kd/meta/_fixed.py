@@ -8,6 +8,11 @@ from sklearn_kd.meta._strategy import StartContext, Strategy, Values
 class Fixed(Strategy):
     """The metaparameters as given throughout, trained on all of D.
 
+    Parameters
+    ----------
+    val_temperature : float or "auto", default=1.0
+        As in :class:`Strategy`.
+
     Examples
     --------
     >>> from sklearn_kd.meta import Fixed
