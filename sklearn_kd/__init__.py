@@ -11,9 +11,9 @@ from sklearn_kd.estimators._classifier import DistilledClassifier
 from sklearn_kd.estimators._distpro import DistProClassifier
 from sklearn_kd.plotting._path_display import MetaparameterPathDisplay
 from sklearn_kd.plotting._process_display import ProcessDisplay
+from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.students._architectures import CNNStudent, MLPStudent
 from sklearn_kd.students._resnet import CIFARResNet
-from sklearn_kd.training._execution import Execution
 from sklearn_kd.training._single_step import hypergradient
 
 __all__ = [

@@ -147,8 +147,8 @@ def read_steps(file: str, function: str, package: Path = PACKAGE) -> list[Step]:
 _STYLE = """<style>
 text { font-family: system-ui, "DejaVu Sans", sans-serif; fill: #1d2733; }
 .name { font-size: 14px; font-weight: 600; text-anchor: middle; }
-.small { font-size: 11px; fill: #4a5a6a; text-anchor: middle; }
-.left { font-size: 11px; fill: #4a5a6a; }
+.small { font-size: 12px; fill: #4a5a6a; text-anchor: middle; }
+.left { font-size: 12px; fill: #4a5a6a; }
 .box { fill: #e8f0f8; stroke: #4a7aa8; stroke-width: 1.2; }
 .arrow { fill: none; stroke: #7c8b9a; stroke-width: 1.2; marker-end: url(#head); }
 </style>
@@ -169,9 +169,8 @@ def _text(x: float, y: float, kind: str, text: str) -> str:
     return f'<text class="{kind}" x="{x:g}" y="{y:g}">{escape(text)}</text>'
 
 
-def _box(x: float, y: float, width: float, height: float, title: str = "") -> str:
-    hint = f"<title>{escape(title)}</title>" if title else ""
-    return f'<rect class="box" x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="5">{hint}</rect>'
+def _box(x: float, y: float, width: float, height: float) -> str:
+    return f'<rect class="box" x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="5"/>'
 
 
 _BOX, _FLOOR, _GAP = (118, 30), 64, 26
@@ -224,12 +223,6 @@ def _places(graph: Graph, on_floor: dict[str, int], width: float) -> dict[tuple[
     return {at: middle - left for at, middle in x.items()}
 
 
-def _summary(room: str) -> str:
-    """Return the first line of a package's docstring."""
-    tree = ast.parse((PACKAGE / room / "__init__.py").read_text(encoding="utf-8"))
-    return (ast.get_docstring(tree) or "").splitlines()[0]
-
-
 def _curve(way: Way) -> str:
     """Draw an arrow from the first point down through all others."""
     (x, y), *others = way
@@ -256,7 +249,7 @@ def rooms_svg(graph: Graph) -> str:
             points += [(x[name, floor], float(y[floor])), (x[name, floor], float(y[floor] + _BOX[1]))]
         parts.append(_curve([*points, (x[below, last], float(y[last] - 1))]))
     for room, floor in on_floor.items():
-        parts.append(_box(x[room, floor] - _BOX[0] / 2, y[floor], *_BOX, title=_summary(room)))
+        parts.append(_box(x[room, floor] - _BOX[0] / 2, y[floor], *_BOX))
         parts.append(_text(x[room, floor], y[floor] + 20, "name", room))
     title = "The packages of sklearn_kd; arrows lead to imported packages"
     return _svg(width, y[0] + _BOX[1] + 16, title, parts)
@@ -264,14 +257,14 @@ def rooms_svg(graph: Graph) -> str:
 
 def fit_svg(*pipes: list[Step]) -> str:
     """Draw the steps of one ``fit`` or several, one below the other, with the value that each hands on."""
-    width, middle, tall, gap = 760, 200, 50, 28
+    width, middle, tall, gap = 660, 180, 50, 28
     parts, y = [], 12
     for k, steps in enumerate(zip(*pipes, strict=True)):
         names, files = (list(dict.fromkeys(of)) for of in zip(*(step[:2] for step in steps), strict=True))
         parts.append(_box(10, y, 2 * (middle - 10), tall))
         parts.append(_text(middle, y + 21, "name", " or ".join(f"{name}()" for name in names)))
         parts.append(_text(middle, y + 39, "small", " or ".join([files[0], *map(_file_name, files[1:])])))
-        for line, words in enumerate(wrap(_summary_of(steps[0]), 58)):
+        for line, words in enumerate(wrap(_summary_of(steps[0]), 40)):
             parts.append(_text(2 * middle + 14, y + 21 + 16 * line, "left", words))
         if k + 1 < len(pipes[0]):
             parts.append(_curve([(middle, y + tall), (middle, y + tall + gap - 1)]))

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sklearn_kd import DistilledClassifier
 from sklearn_kd.inputs._data import DistillationData
-from sklearn_kd.losses._targets import Targets
+from sklearn_kd.tasks._targets import Targets
 
 sys.path.append(str(Path(__file__).parents[1]))
 from _provenance import provenance

@@ -40,10 +40,10 @@ from sklearn_kd import CNNStudent, DistilledClassifier, MLPStudent, compare_meth
 from sklearn_kd.inputs._data import DistillationData, SplitData
 from sklearn_kd.losses import LogitDistillation
 from sklearn_kd.losses._objective import LogitObjective
-from sklearn_kd.losses._targets import Targets
 from sklearn_kd.meta import Fixed
 from sklearn_kd.meta._path import MetaparameterPath
 from sklearn_kd.meta._space import MetaparameterSpace
+from sklearn_kd.tasks._targets import Targets
 from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._stackable import FEWEST, MOST_FLOPS
 from sklearn_kd.training._stacked import train_stacked

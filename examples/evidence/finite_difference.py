@@ -26,6 +26,7 @@ from torch import nn
 from sklearn_kd import CNNStudent, hypergradient
 from sklearn_kd.bilevel import _hypergradient as _bilevel
 from sklearn_kd.bilevel._optimizer_response import global_norm
+from sklearn_kd.training import _single_step
 
 sys.path.append(str(Path(__file__).parents[1]))
 from _provenance import provenance
@@ -48,6 +49,7 @@ def exact_and_measure(replay, w, d, logits, size):
 JVP = _bilevel.DIRECTIONAL_DERIVATIVES["jvp"]
 _bilevel.DIRECTIONAL_DERIVATIVES |= {"by weights": by_weights, "jvp": exact_and_measure}
 _bilevel.METHODS += ("by weights",)
+_single_step.METHODS = _bilevel.METHODS
 
 
 def perceptron(*widths, norm=False):

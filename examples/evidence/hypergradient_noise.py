@@ -30,8 +30,8 @@ from sklearn_kd import MLPStudent
 from sklearn_kd.bilevel._hypergradient import HypergradientEstimator
 from sklearn_kd.losses._logit_distillation import ClosedFormEvaluation
 from sklearn_kd.losses._logits import TrainingLoss
-from sklearn_kd.losses._targets import Targets
-from sklearn_kd.losses._validation import validation_loss
+from sklearn_kd.tasks._cross_entropy import validation_loss
+from sklearn_kd.tasks._targets import Targets
 from sklearn_kd.teachers._logit_checks import log_probabilities
 
 sys.path.append(str(Path(__file__).parents[1]))

@@ -155,10 +155,10 @@ def compare_methods(
     Methods do not depend on each other: leaving one out changes no number of another, but for
     those same last digits, and the seconds. Methods with fixed metaparameters that train on
     the same rows are trained in one batched run where that pays: on a CPU, at least three
-    small students; ``together`` in the results says how many, and the logger "sklearn_kd", at
+    small students; ``models_in_batch`` in the results says how many, and the logger "sklearn_kd", at
     level INFO, why not. The time of such a run is shared equally by the methods in it, so
     that ``fit_seconds`` adds up to the time spent, and is less than ``fit`` alone would take;
-    compare the cost of methods where ``together`` is 1 for all.
+    compare the cost of methods where ``models_in_batch`` is 1 for all.
 
     Examples
     --------
@@ -379,7 +379,7 @@ def _results_dtype(methods: Sequence[Method]) -> list[tuple[str, Any]]:
         ("method", f"U{longest}"),
         *((name, np.int64) for name in counts),
         *((name, np.float64) for name in ("accuracy", "log_loss", "fit_seconds")),
-        ("together", np.int64),
+        ("models_in_batch", np.int64),
         *((name, np.float64) for name in ("lambda1", "temperature")),
         *((name, np.bool_) for name in ("diverged", "collapsed")),
     ]

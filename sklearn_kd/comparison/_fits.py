@@ -50,13 +50,13 @@ class MethodFit:
     plan: FitPlan | None = None
     net: Any = None
     seconds: float = 0.0
-    together: int = 1
+    models_in_batch: int = 1
 
     @property
     def outcome(self) -> tuple[float, int, float, float, bool, bool]:
         """The last columns of ``results_``."""
         net = self.clf.net_
-        return self.seconds, self.together, *_learned(self.clf), net.diverged_, net.collapsed_
+        return self.seconds, self.models_in_batch, *_learned(self.clf), net.diverged_, net.collapsed_
 
     @property
     def is_stackable(self) -> bool:
@@ -65,7 +65,7 @@ class MethodFit:
         if type(clf).fit is not DistilledClassifier.fit:
             return False
         watched = clf.callbacks or clf.verbose or has_callbacks(clf) or clf.checkpoint_dir is not None
-        return not watched and not updates_metaparameters(checked_parameters(clf))
+        return not watched and not updates_metaparameters(checked_parameters(clf).strategy)
 
     @contextmanager
     def timed(self) -> Iterator[None]:
@@ -105,8 +105,7 @@ def plan_of(clf: Any, X: Any, y: Any, **given: Any) -> FitPlan:
     if isinstance(clf, DistProClassifier):
         settings = _distpro_plan.checked_parameters(clf)
         return _distpro_plan.plan_distpro(clf, settings, validate(clf, X, y, **given))
-    strategy = checked_parameters(clf)
-    return plan_distillation(clf, strategy, validate(clf, X, y, **given))
+    return plan_distillation(clf, checked_parameters(clf), validate(clf, X, y, **given))
 
 
 def _learned(clf: Any) -> tuple[float, float]:
@@ -183,7 +182,7 @@ def fit_all(fits: Sequence[MethodFit]) -> None:
             train_stacked([nets[k] for k in members], [data[k] for k in members])
         seconds = (time.perf_counter() - began) / len(group)
         for fit in group:
-            fit.seconds, fit.together = fit.seconds + seconds, len(group)
+            fit.seconds, fit.models_in_batch = fit.seconds + seconds, len(group)
             fit.finish()
 
 

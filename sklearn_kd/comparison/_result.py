@@ -40,7 +40,7 @@ class MethodComparison:
         One row per run: ``method``, ``fold``, ``seed`` (0, 1, … within the fold),
         ``random_state`` (that the run was given), ``n_train``, ``n_test``, ``accuracy`` and
         ``log_loss`` on the test fold, ``fit_seconds`` (the student's, without the teacher's
-        and the transformers'), ``together`` (how many methods were trained in one batched run
+        and the transformers'), ``models_in_batch`` (how many methods were trained in one batched run
         with this one, itself included, and shared its time equally), ``lambda1`` and
         ``temperature`` at the end (NaN where there are none), ``diverged`` (training was given up)
         and ``collapsed`` (the student predicts one class for its training rows, or is no better

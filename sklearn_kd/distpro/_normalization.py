@@ -104,7 +104,7 @@ NORMALIZATIONS: dict[str, type[Normalization]] = {
 }
 
 
-def checked_tau(tau: float | str | None, normalization: str) -> float | None:
+def checked_threshold(threshold: float | str | None, normalization: str) -> float | None:
     """Return the threshold for raw factors; "auto" is 0.5 with "biased_softmax", else None.
 
     Raises
@@ -112,13 +112,13 @@ def checked_tau(tau: float | str | None, normalization: str) -> float | None:
     ValueError
         If it is a number, and raw factors have no scale.
     """
-    if tau == "auto":
+    if threshold == "auto":
         return 0.5 if normalization == "biased_softmax" else None
-    if tau is not None and not NORMALIZATIONS[normalization].has_scale:
+    if threshold is not None and not NORMALIZATIONS[normalization].has_scale:
         scaled = [name for name, kind in NORMALIZATIONS.items() if kind.has_scale]
         raise ValueError(
-            f"pathway_threshold={tau!r} cannot be used with normalization={normalization!r}, whose raw "
+            f"pathway_threshold={threshold!r} cannot be used with normalization={normalization!r}, whose raw "
             "factors have no scale: all of them can be shifted or multiplied without a change of the "
             f"weights. Set pathway_threshold=None, or a normalization of {scaled}."
         )
-    return None if tau is None else float(tau)
+    return None if threshold is None else float(threshold)

@@ -14,7 +14,7 @@ from sklearn_kd.distpro._pathways import Pathway, PathwayPass, build_transforms
 from sklearn_kd.distpro._transforms import TransformFactory
 from sklearn_kd.losses._logits import TrainingLoss
 from sklearn_kd.losses._objective import ForwardPass
-from sklearn_kd.losses._targets import Targets
+from sklearn_kd.tasks._targets import Targets
 from sklearn_kd.teachers._features import FeatureTeacher
 
 # Of a finite difference (see HypergradientEstimator). A pathway's loss is one number that changes little, so

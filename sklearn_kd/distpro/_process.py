@@ -50,7 +50,7 @@ class DistillationProcess:
     normalization : str, default="biased_softmax"
         Function from raw factors to weights: "biased_softmax", "softmax", "biased_l1", "l1" or
         "sigmoid".
-    g : float, default=1.0
+    softmax_bias : float, default=1.0
         Bias of "biased_softmax".
     logit_term : array-like of shape (n_steps, 2) or None, default=None
         (lambda1, T) in step t of the search, by row t, if they were learned with the factors.
@@ -64,7 +64,7 @@ class DistillationProcess:
     raw : ndarray of shape (n_steps, L), float32
     pathways : list of Pathway
     logit_term : ndarray of shape (n_steps, 2), float32, or None
-    normalization, g, settings, versions
+    normalization, softmax_bias, settings, versions
         As given.
 
     See Also
@@ -97,16 +97,19 @@ class DistillationProcess:
         pathways: Sequence[Pathway],
         *,
         normalization: str = "biased_softmax",
-        g: float = 1.0,
+        softmax_bias: float = 1.0,
         logit_term: Any = None,
         settings: dict[str, Any] | None = None,
         versions: dict[str, str] | None = None,
     ):
         self.raw = np.asarray(from_torch(raw, "raw"), dtype=np.float32)
         self.pathways = [Pathway(*pathway) for pathway in pathways]
-        self.normalization, self.g = normalization, float(g)
-        if not math.isfinite(self.g):
-            raise ValueError(f"g={g!r} must be a finite number: the bias of biased_softmax, 1.0 by default.")
+        self.normalization, self.softmax_bias = normalization, float(softmax_bias)
+        if not math.isfinite(self.softmax_bias):
+            raise ValueError(
+                f"softmax_bias={softmax_bias!r} must be a finite number: the bias of biased_softmax, 1.0 by "
+                "default."
+            )
         self.settings = {name: simplified(value) for name, value in (settings or {}).items()}
         self.versions = _running_versions() if versions is None else dict(versions)
         if self.raw.ndim != 2 or self.raw.size == 0 or self.raw.shape[1] != len(self.pathways):
@@ -200,7 +203,7 @@ class DistillationProcess:
 
     @ordinary_torch()
     def _normalized(self, raw: np.ndarray) -> np.ndarray:
-        normalize = NORMALIZATIONS[self.normalization](self.g)
+        normalize = NORMALIZATIONS[self.normalization](self.softmax_bias)
         return normalize(torch.as_tensor(np.asarray(raw, dtype=np.float64))).numpy()
 
     # ----------------------------------------------------------------------------------
@@ -235,7 +238,7 @@ class DistillationProcess:
             self.raw[:, [own.index(key) for key in wanted]],
             pathways,
             normalization=self.normalization,
-            g=self.g,
+            softmax_bias=self.softmax_bias,
             logit_term=self.logit_term,
             settings=self.settings,
             versions=self.versions,
@@ -307,7 +310,7 @@ def process_content(process: DistillationProcess) -> tuple[dict[str, Any], dict[
     about = {
         "pathways": [pathway._asdict() for pathway in process.pathways],
         "normalization": process.normalization,
-        "g": process.g,
+        "softmax_bias": process.softmax_bias,
         "settings": {name: JSON_VALUES.encode(value) for name, value in process.settings.items()},
         "versions": process.versions,
     }
@@ -375,7 +378,7 @@ def _running_versions() -> dict[str, str]:
 
 
 def retraining_weights(
-    process: DistillationProcess | None, n_steps: int, weights: str, tau: float | None, n_pathways: int
+    process: DistillationProcess | None, n_steps: int, weights: str, threshold: float | None, n_pathways: int
 ) -> np.ndarray:
     """Return the weights α of all pathways at all steps of a retraining; 0 for pathways left out.
 
@@ -389,7 +392,7 @@ def retraining_weights(
         "process": the process. "equal": 1/L each. "final": the last weights at all steps. "mean": the
         mean of each pathway over time, with 0 for the steps at which it is left out, which keeps the
         overall strength. "reversed": the process backwards.
-    tau : float or None
+    threshold : float or None
         Threshold: a pathway is left out where its raw factor is at most this. The other weights are
         not renormalised. None: no pathway is left out.
     n_pathways : int
@@ -405,8 +408,8 @@ def retraining_weights(
     if weights == "final":
         raw = np.repeat(process.raw[-1:], n_steps, axis=0)
     alpha = process._normalized(raw)
-    if tau is not None:
-        alpha = np.where(raw > tau, alpha, 0.0)
+    if threshold is not None:
+        alpha = np.where(raw > threshold, alpha, 0.0)
     if weights == "mean":
         alpha = np.repeat(alpha.mean(axis=0, keepdims=True), n_steps, axis=0)
     if weights == "reversed":

@@ -24,6 +24,7 @@ from sklearn_kd.meta import STRATEGIES, Strategy
 from sklearn_kd.persistence._export import export_student
 from sklearn_kd.persistence._save_load import StateFunctions, load_estimator, save_estimator
 from sklearn_kd.runtime._devices import checked_device
+from sklearn_kd.runtime._execution import EXECUTIONS, Execution
 from sklearn_kd.runtime._torch_modes import ordinary_torch
 from sklearn_kd.tasks._classification import Classification
 from sklearn_kd.teachers._registry import (
@@ -32,7 +33,6 @@ from sklearn_kd.teachers._registry import (
     registration_of,
     without_training,
 )
-from sklearn_kd.training._execution import EXECUTIONS, Execution
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

@@ -21,9 +21,9 @@ from sklearn_kd.estimators._preflight import validate
 from sklearn_kd.inputs._validation import Continued
 from sklearn_kd.losses._distillation_loss import DistillationLoss
 from sklearn_kd.meta import Strategy
+from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._optimizers import OPTIMIZER_KINDS
 from sklearn_kd.runtime._torch_modes import ordinary_torch
-from sklearn_kd.training._execution import Execution
 from sklearn_kd.training._net import TrainingNet
 
 if TYPE_CHECKING:
@@ -353,10 +353,10 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
             If a parameter is misspelt, the teacher or the student is of no known kind, or a
             Dataset cannot be counted and indexed.
         """
-        strategy = checked_parameters(self, X, X_val)
+        settings = checked_parameters(self, X, X_val)
         last = Continued(self._task, self._sample_shape) if self._continues() else None
         inputs = validate(self, X, y, sample_weight, X_val, y_val, teacher_logits, continued=last)
-        plan = plan_distillation(self, strategy, inputs)
+        plan = plan_distillation(self, settings, inputs)
         result = run_plan(plan)
         publish(self, result)
         return self

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from sklearn.base import clone
 from torch import nn
 
 from sklearn_kd.checkpointing._trial_cache import TrialCache
+from sklearn_kd.errors._context import error_context
 from sklearn_kd.estimators._callback_checks import listed_callbacks
 from sklearn_kd.estimators._named_objects import named_object
-from sklearn_kd.estimators._preflight import named_execution
+from sklearn_kd.estimators._plan import FitPlan
 from sklearn_kd.losses._distillation_loss import DistillationLoss
 from sklearn_kd.losses._named import LOSSES
 from sklearn_kd.losses._objective import LogitObjective
 from sklearn_kd.meta import Fixed, Metaparameter, StartContext, Strategy
-from sklearn_kd.meta._path import MetaparameterPath
+from sklearn_kd.meta._path import MetaparameterPath, path_dtype
 from sklearn_kd.meta._space import MetaparameterSpace
+from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._optimizers import optimizer_class
 from sklearn_kd.tasks._task import Task
 from sklearn_kd.training._net import TrainingNet
@@ -28,7 +31,40 @@ from sklearn_kd.training._trials import Trials
 
 if TYPE_CHECKING:
     from sklearn_kd.estimators._classifier import DistilledClassifier
-    from sklearn_kd.estimators._plan import FitPlan
+
+
+class NetSettings(NamedTuple):
+    """Everything that the nets of one fit share.
+
+    Attributes
+    ----------
+    task : Task
+    loss : DistillationLoss
+    space : MetaparameterSpace
+        The metaparameters of the loss.
+    execution : Execution
+    """
+
+    task: Task
+    loss: DistillationLoss
+    space: MetaparameterSpace
+    execution: Execution
+
+
+@dataclass(frozen=True, eq=False)
+class DistillationPlan(FitPlan):
+    """One fit of a DistilledClassifier.
+
+    Attributes
+    ----------
+    net_settings : NetSettings
+    """
+
+    net_settings: NetSettings
+
+
+# Parameters of the estimator at which metaparameters of these names start, if they have no start.
+ESTIMATOR_STARTS = ("lambda1", "temperature")
 
 
 def loss_of(estimator: DistilledClassifier) -> DistillationLoss:
@@ -37,9 +73,10 @@ def loss_of(estimator: DistilledClassifier) -> DistillationLoss:
     return named_object("loss", estimator.loss, LOSSES, estimator._routed("loss"), otherwise)
 
 
-def space_of(estimator: DistilledClassifier, n_outputs: int) -> MetaparameterSpace:
-    """Return the metaparameters of the loss."""
-    return MetaparameterSpace(loss_of(estimator).metaparameters(n_outputs))
+def loss_space(loss: DistillationLoss, n_outputs: int) -> MetaparameterSpace:
+    """Return the metaparameters of the loss; errors name it."""
+    with error_context("loss"):
+        return MetaparameterSpace(loss.metaparameters(n_outputs))
 
 
 def start_of(
@@ -50,10 +87,12 @@ def start_of(
     Raises
     ------
     ValueError
-        If a value lies outside its bounds.
+        If a value lies outside its bounds, there is none, or the last fit had other metaparameters.
     """
-    if estimator._continues() and strategy.takes_hypergradient(0):
-        return estimator.metaparameters_
+    if estimator._continues():
+        _check_same_metaparameters(estimator, space)
+        if strategy.takes_hypergradient(0):
+            return space.completed({}, estimator.metaparameters_)
     start = {name: _one_start(estimator, name, entry, rng) for name, entry in space.items()}
     space.check_within_bounds(start)
     return space.shaped(start)
@@ -63,43 +102,61 @@ def _one_start(
     estimator: DistilledClassifier, name: str, entry: Metaparameter, rng: np.random.Generator
 ) -> Any:
     """Return the start of a metaparameter: its own, the estimator's, or a draw within its bounds."""
+    if entry.start is None and name not in ESTIMATOR_STARTS:
+        raise ValueError(
+            f"Metaparameter {name!r} of the loss has no start, and {type(estimator).__name__} no start for "
+            f"this name, as it has for {list(ESTIMATOR_STARTS)}. Give it one: Metaparameter(start, ...)."
+        )
     start = getattr(estimator, name) if entry.start is None else entry.start
     if not isinstance(start, str):
         return start
-    size = entry.shape or None
+    (low, high), size = entry.range_to_draw_from(name), entry.shape or None
     if entry.coordinate == "log":
-        low, high = map(math.log, entry.bounds)
-        return np.exp(rng.uniform(low, high, size=size))
-    return rng.uniform(*entry.bounds, size=size)
+        return np.exp(rng.uniform(math.log(low), math.log(high), size=size))
+    return rng.uniform(low, high, size=size)
 
 
-def net_to_train(estimator: DistilledClassifier, plan: FitPlan) -> TrainingNet:
+def _check_same_metaparameters(estimator: DistilledClassifier, space: MetaparameterSpace) -> None:
+    """Raise ValueError if the path of the last fit cannot go on with these metaparameters."""
+    before, now = estimator.metaparameter_path_.dtype, path_dtype(space)
+    if before != now:
+        raise ValueError(
+            f"warm_start=True goes on with the path of the last fit, which has the columns "
+            f"{list(before.names or ())}; loss={estimator.loss!r} has metaparameters of other names or "
+            f"shapes: { {name: entry.shape for name, entry in space.items()} }. Give the loss of the last "
+            "fit, or set warm_start=False."
+        )
+
+
+def net_to_train(estimator: DistilledClassifier, plan: DistillationPlan) -> TrainingNet:
     """Return the net about to be trained, its metaparameters where the strategy starts them."""
     rng = np.random.default_rng(plan.seeds.strategy)
-    space = space_of(estimator, plan.task.n_outputs)
+    space = plan.net_settings.space
     start = start_of(estimator, space, plan.strategy, rng)
     make_trial, cache = partial(_trial_net, estimator, plan), TrialCache(plan.checkpoints)
     trials = Trials(make_trial, space, start, plan.data, plan.seeds.training, cache)
     context = StartContext(start, space, rng, trials.losses, estimator.verbose)
-    start = space.shaped({**start, **plan.strategy.start(context)})
+    chosen = plan.strategy.start(context)
+    with error_context(f"{type(plan.strategy).__name__}.start"):
+        start = space.completed(start, chosen)
     report_epochs = plan.report.epochs(lambda net: estimator._fitted_attributes(net, plan))
     callbacks = [*listed_callbacks(estimator.callbacks), *report_epochs]
-    return make_net(estimator, plan.task, plan.student, plan.strategy, start, callbacks)
+    return make_net(estimator, plan.net_settings, plan.student, plan.strategy, start, callbacks)
 
 
-def _trial_net(estimator: DistilledClassifier, plan: FitPlan, values: dict[str, Any]) -> TrainingNet:
+def _trial_net(estimator: DistilledClassifier, plan: DistillationPlan, values: dict[str, Any]) -> TrainingNet:
     """Return the net of a trial, of which only L_val at the end is kept."""
     changes: dict[str, Any] = {"verbose": 0}
     if not estimator.callbacks and not estimator._routed("callbacks"):
         changes["callbacks__valid_acc"] = None  # which nobody reads
     callbacks = clone(listed_callbacks(estimator.callbacks), safe=False)
     fixed = Fixed(val_temperature=plan.strategy.val_temperature)
-    return make_net(estimator, plan.task, plan.student, fixed, values, callbacks, **changes)
+    return make_net(estimator, plan.net_settings, plan.student, fixed, values, callbacks, **changes)
 
 
 def make_net(
     estimator: DistilledClassifier,
-    task: Task,
+    settings: NetSettings,
     student: nn.Module,
     strategy: Strategy,
     start: dict[str, Any],
@@ -107,9 +164,10 @@ def make_net(
     **changes: Any,
 ) -> TrainingNet:
     """Make an initialised net around a copy of ``student``."""
-    device, space = estimator._device(), space_of(estimator, task.n_outputs)
+    device, (task, loss, space, execution) = estimator._device(), settings
     if strategy.coordinates == "raw":
         space = space.in_raw_coordinates()
+    steps = {group: strategy.steps() for group in space.groups}
     routed = estimator._passed_on("optimizer", "iterator_train", "iterator_valid", "callbacks")
     params: dict[str, Any] = {
         "optimizer": optimizer_class(estimator.optimizer),
@@ -120,11 +178,11 @@ def make_net(
     }
     return TrainingNet(
         copy.deepcopy(student),
-        objective=LogitObjective(loss_of(estimator)),
-        metaparameters=MetaparameterPath(space, start, {"loss": strategy.steps()}, device=device),
+        objective=LogitObjective(loss),
+        metaparameters=MetaparameterPath(space, start, steps, device=device),
         strategy=strategy,
         val_temperature=strategy.val_temperature,
-        execution=named_execution(estimator),
+        execution=execution,
         callbacks=callbacks,
         task=task,
         labels=task.output_labels,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from torch import Tensor, nn
@@ -11,10 +11,17 @@ from torch import Tensor, nn
 from sklearn_kd.errors._context import error_context
 from sklearn_kd.estimators._augmentation import checked_augmentation
 from sklearn_kd.estimators._callback_checks import listed_callbacks
-from sklearn_kd.estimators._classifier_net import loss_of, make_net, net_to_train, space_of, start_of
+from sklearn_kd.estimators._classifier_net import (
+    DistillationPlan,
+    NetSettings,
+    loss_of,
+    loss_space,
+    make_net,
+    net_to_train,
+    start_of,
+)
 from sklearn_kd.estimators._learned_nothing import warn_of_scales
 from sklearn_kd.estimators._plan import (
-    FitPlan,
     Seeds,
     Stage,
     open_checkpoints,
@@ -37,6 +44,8 @@ from sklearn_kd.inputs._splitting import HoldOut, at
 from sklearn_kd.inputs._validation import ValidatedInputs, check_same_form
 from sklearn_kd.losses._distillation_loss import DistillationLoss, check_loss
 from sklearn_kd.meta import Strategy
+from sklearn_kd.meta._strategy import check_has_validation
+from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._memory import explain_out_of_memory, memory_advice
 from sklearn_kd.runtime._processes import warn_if_distributed
 from sklearn_kd.teachers._adapter import TeacherAdapter
@@ -53,27 +62,39 @@ if TYPE_CHECKING:
 NEEDS_NO_VALIDATION = "a meta that does not learn from D_val, such as 'naive'"
 
 
-def checked_parameters(estimator: DistilledClassifier, X: Any = None, X_val: Any = None) -> Strategy:
-    """Check the parameters; return the strategy of the fit.
+class Settings(NamedTuple):
+    """Parameters of a DistilledClassifier, checked and made objects."""
+
+    strategy: Strategy
+    loss: DistillationLoss
+    execution: Execution
+
+
+def checked_parameters(estimator: DistilledClassifier, X: Any = None, X_val: Any = None) -> Settings:
+    """Check the parameters, and make objects of them.
 
     ``X`` and ``X_val`` are those of ``fit``, of which only the form counts here.
     """
     loaded = check_same_form(X, X_val)
     estimator._validate_params()
     estimator._check_routed(loaded)
-    with error_context("loss"):
-        loss_of(estimator).check()
-    named_execution(estimator)
-    return named_strategy(estimator)
-
-
-def plan_distillation(estimator: DistilledClassifier, strategy: Strategy, inputs: ValidatedInputs) -> FitPlan:
-    """Check and prepare everything that a training needs; ask the teacher."""
     loss = loss_of(estimator)
-    warn_without_effect(beside_strategy(estimator, strategy, loss))
+    with error_context("loss"):
+        loss.check()
+    return Settings(named_strategy(estimator), loss, named_execution(estimator))
+
+
+def plan_distillation(
+    estimator: DistilledClassifier, settings: Settings, inputs: ValidatedInputs
+) -> DistillationPlan:
+    """Check and prepare everything that a training needs; ask the teacher."""
+    strategy, loss, execution = settings
+    space = loss_space(loss, inputs.task.n_outputs)
+    warn_without_effect(beside_strategy(estimator, strategy, loss, space))
     warn_if_distributed()
-    start = _checked_start(estimator, strategy, loss, inputs)
-    teacher = checked_teacher(estimator.teacher, inputs, strategy, estimator.augment)
+    net_settings = NetSettings(inputs.task, loss, space, execution)
+    start = _checked_start(estimator, strategy, net_settings, inputs)
+    teacher = checked_teacher(estimator.teacher, inputs, strategy, loss, estimator.augment)
     before = [estimator.student_, estimator.n_iter_] if estimator._continues() else None
     checkpoints = open_checkpoints(estimator, inputs, [Seeds.draw(estimator.random_state)], before)
     seeds = Seeds(*checkpoints.seeds[0])
@@ -88,7 +109,7 @@ def plan_distillation(estimator: DistilledClassifier, strategy: Strategy, inputs
             estimator.augment, teacher, data.train.samples, student, inputs.task.output_labels
         )
     # What only skorch and torch can judge fails here, before the teacher is trained.
-    net = make_net(estimator, inputs.task, student, strategy, start, listed_callbacks(estimator.callbacks))
+    net = make_net(estimator, net_settings, student, strategy, start, listed_callbacks(estimator.callbacks))
     dry_run(net, data, f"meta={estimator.meta!r}", estimator._routed("callbacks"))
 
     # Else the teacher is asked while the student trains, or not at all.
@@ -99,7 +120,7 @@ def plan_distillation(estimator: DistilledClassifier, strategy: Strategy, inputs
         with report.teacher():
             logits = _ask_once(estimator, asked, data.train, inputs, places, seeds.teacher)
         data.train.set_teacher_logits(logits)
-    elif inputs.teacher_logits is not None:
+    elif inputs.teacher_logits is not None and strategy.needs_teacher:
         data.train.set_teacher_logits(as_tensor(inputs.teacher_logits[places]))
     if data.train.targets.teacher_logits is not None:
         who = name_of(estimator.teacher) if inputs.teacher_logits is None else "teacher_logits"
@@ -107,19 +128,30 @@ def plan_distillation(estimator: DistilledClassifier, strategy: Strategy, inputs
     monitor = "valid_loss" if updates_metaparameters(strategy) else "train_loss"  # it depends on lambda1, T
     net_maker = partial(net_to_train, estimator)
     stage = Stage("training", data, seeds, net_maker, train_to_the_end, monitor)
-    return FitPlan(inputs.task, (stage,), student, strategy, teacher, report, checkpoints)
+    return DistillationPlan(
+        inputs.task, (stage,), student, strategy, teacher, report, checkpoints, net_settings
+    )
 
 
 def _checked_start(
-    estimator: DistilledClassifier, strategy: Strategy, loss: DistillationLoss, inputs: ValidatedInputs
+    estimator: DistilledClassifier, strategy: Strategy, settings: NetSettings, inputs: ValidatedInputs
 ) -> dict[str, Any]:
     """Check the strategy and the loss with the metaparameters; return where these start."""
-    n_outputs = inputs.task.n_outputs
-    space = space_of(estimator, n_outputs)
     with error_context("meta"):
-        strategy.check(space)
-    start = start_of(estimator, space, strategy, np.random.default_rng(0))
-    check_loss(loss, start, n_outputs, weighted=inputs.weight is not None)
+        strategy.check(settings.space)
+    if not strategy.learns_from_validation and strategy.takes_hypergradient(0):
+        check_has_validation(strategy, inputs.valid is not None)
+    start = start_of(estimator, settings.space, strategy, np.random.default_rng(0))
+    has_teacher = strategy.needs_teacher and (
+        estimator.teacher is not None or inputs.teacher_logits is not None
+    )
+    check_loss(
+        settings.loss,
+        start,
+        settings.task.n_outputs,
+        weighted=inputs.weight is not None,
+        has_teacher=has_teacher,
+    )
     return start
 
 

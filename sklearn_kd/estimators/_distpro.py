@@ -30,9 +30,9 @@ from sklearn_kd.estimators._distpro_state import DISTPRO_STATE
 from sklearn_kd.estimators._plan import publish, restore_on_failure, run_plan
 from sklearn_kd.estimators._preflight import validate
 from sklearn_kd.meta import Strategy
+from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._optimizers import OPTIMIZER_KINDS
 from sklearn_kd.runtime._torch_modes import ordinary_torch
-from sklearn_kd.training._execution import Execution
 from sklearn_kd.training._net import TrainingNet
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from sklearn_kd.distpro._importance import (
 from sklearn_kd.distpro._normalization import NORMALIZATIONS
 from sklearn_kd.distpro._objective import PathwayObjective
 from sklearn_kd.estimators._plan import Stage
-from sklearn_kd.estimators._preflight import initial_student, named_execution
+from sklearn_kd.estimators._preflight import initial_student
 from sklearn_kd.losses._logit_distillation import LogitDistillation
 from sklearn_kd.meta import Strategy
 from sklearn_kd.meta._path import MetaparameterPath, MetaparameterSchedule
@@ -114,7 +114,7 @@ def make_net(
         metaparameters=metaparameters,
         strategy=strategy,
         modules_seed=stage.seeds.strategy,
-        execution=named_execution(estimator),
+        execution=plan.execution,
         callbacks=callbacks,
         task=plan.task,
         labels=plan.task.output_labels,

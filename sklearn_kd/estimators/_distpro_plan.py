@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sklearn_kd.checkpointing._checkpointer import Checkpointer
 from sklearn_kd.distpro._distances import Distance, checked_distance
 from sklearn_kd.distpro._importance import IMPORTANCE
-from sklearn_kd.distpro._normalization import checked_tau
+from sklearn_kd.distpro._normalization import checked_threshold
 from sklearn_kd.distpro._pathways import Pathway, find_pathways, named_transforms
 from sklearn_kd.distpro._process import DistillationProcess, retraining_logit_term, retraining_weights
 from sklearn_kd.errors._context import error_context
@@ -52,6 +52,7 @@ from sklearn_kd.inputs._data import SplitData
 from sklearn_kd.inputs._splitting import HoldOut
 from sklearn_kd.inputs._validation import ValidatedInputs, check_same_form
 from sklearn_kd.meta import Fixed, Strategy
+from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._optimizers import optimizer_class
 from sklearn_kd.runtime._processes import warn_if_distributed
 from sklearn_kd.teachers._features import FeatureTeacher
@@ -86,8 +87,9 @@ class Settings(NamedTuple):
     strategy: Strategy
     distance: Distance
     process: DistillationProcess | None
-    tau: float | None
+    threshold: float | None
     teacher: FeatureTeacher
+    execution: Execution
 
 
 class SearchOutcome(NamedTuple):
@@ -116,8 +118,9 @@ class DistProPlan(FitPlan):
     pathways : list of Pathway
     process : DistillationProcess or None
         Given, or found by the search when it is over.
-    tau : float or None
+    threshold : float or None
         Raw factor at or below which a pathway is not computed.
+    execution : Execution
     n_steps : int
         Iterations of the retraining.
     search_history : History or None
@@ -126,7 +129,8 @@ class DistProPlan(FitPlan):
 
     pathways: list[Pathway]
     process: DistillationProcess | None
-    tau: float | None
+    threshold: float | None
+    execution: Execution
     n_steps: int = 0
     search_history: History | None = None
 
@@ -161,24 +165,27 @@ def checked_parameters(estimator: DistProClassifier, X: Any = None, X_val: Any =
     named_transforms(estimator.transforms)
     distance = checked_distance(estimator.distance)
     strategy = search_strategy(estimator)
-    _check_execution(estimator)
+    execution = _checked_execution(estimator)
     process = estimator.process
     if process is not None and not isinstance(process, DistillationProcess):
         process = DistillationProcess.load(process)
-    tau = checked_tau(estimator.pathway_threshold, (estimator if process is None else process).normalization)
+    threshold = checked_threshold(
+        estimator.pathway_threshold, (estimator if process is None else process).normalization
+    )
     _check_logit_term(estimator, process)
     teacher = FeatureTeacher(estimator.teacher, estimator._device())
-    return Settings(strategy, distance, process, tau, teacher)
+    return Settings(strategy, distance, process, threshold, teacher, execution)
 
 
-def _check_execution(estimator: DistProClassifier) -> None:
-    """Refuse passes whose layers cannot be looked into."""
+def _checked_execution(estimator: DistProClassifier) -> Execution:
+    """Return the execution; refuse passes whose layers cannot be looked into."""
     execution = named_execution(estimator)
     if execution.compile or execution.cuda_graph:
         raise ValueError(
             f"execution={execution!r}: layers cannot be looked into in compiled or captured passes. Set "
             "execution='eager' or 'bfloat16'."
         )
+    return execution
 
 
 def search_strategy(estimator: DistProClassifier) -> Strategy:
@@ -279,7 +286,8 @@ def plan_distpro(estimator: DistProClassifier, settings: Settings, inputs: Valid
         checkpoints,
         pathways,
         process,
-        settings.tau,
+        settings.threshold,
+        settings.execution,
     )
     return dataclasses.replace(plan, n_steps=_dry_run(estimator, plan))
 
@@ -405,7 +413,7 @@ def make_process(
         found.raw,
         plan.pathways,
         normalization=estimator.normalization,
-        g=estimator.softmax_bias,
+        softmax_bias=estimator.softmax_bias,
         logit_term=found.logit_term,
         settings=settings,
     )
@@ -429,7 +437,7 @@ def _progress(estimator: DistProClassifier, stage: str, n_epochs: int, later: fl
 def _retraining_net(estimator: DistProClassifier, plan: DistProPlan) -> TrainingNet:
     """Make the net that follows a process, given or found."""
     process, weights = plan.process, estimator.weights
-    schedule = retraining_weights(process, plan.n_steps, weights, plan.tau, len(plan.pathways))
+    schedule = retraining_weights(process, plan.n_steps, weights, plan.threshold, len(plan.pathways))
     logit_term = None
     if learns_logit_term(estimator):
         assert process is not None  # checked in _check_logit_term, or searched

@@ -122,7 +122,7 @@ def _process(content: Content) -> DistillationProcess:
     arrays = {name: take_array(tensors, f"process.{name}", np.float32) for name in names}
     fields = about["process"] | {
         "pathways": about["pathways"],
-        "g": finite_number(about["process"]["g"]),
+        "softmax_bias": finite_number(about["process"]["softmax_bias"]),
     }
     return process_of_content(fields, arrays, DistillationProcess)
 

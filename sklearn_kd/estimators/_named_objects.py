@@ -41,7 +41,12 @@ def named_object(
     """
     if not isinstance(value, str):
         if given:
-            name = next(iter(given))
+            name, own = next(iter(given)), sorted(value.get_params(deep=False))
+            if name not in own:
+                raise TypeError(
+                    f"{parameter}__{name}: {parameter}={value!r} takes no {name!r}.{did_you_mean(name, own)} "
+                    f"It takes {own}."
+                )
             raise TypeError(
                 f"{parameter}__{name} beside {parameter}={value!r}, which has parameters of its own. Set it "
                 f"there: {type(value).__name__}({name}=...), or set_params({parameter}__{name}=...)."
@@ -53,6 +58,8 @@ def named_object(
             f"{list(makers)}, or {otherwise}."
         )
     made = makers[value]()
+    if not given:
+        return made
     own = made.get_params(deep=False)
     known = {name for make in makers.values() for name in make().get_params(deep=False)}
     for name in given:

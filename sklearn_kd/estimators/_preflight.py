@@ -18,7 +18,9 @@ from sklearn_kd.estimators._named_objects import named_object
 from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.inputs._data import DistillationData, SplitData
 from sklearn_kd.inputs._validation import Continued, Loading, ValidatedInputs, validate_fit_inputs
+from sklearn_kd.losses import DistillationLoss
 from sklearn_kd.meta import STRATEGIES, Linear, Strategy
+from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.students._checks import check_student
 from sklearn_kd.students._factory import build_student, in_float32
@@ -27,7 +29,6 @@ from sklearn_kd.teachers._class_alignment import checked_teacher_classes
 from sklearn_kd.teachers._given_logits import checked_logits
 from sklearn_kd.teachers._logit_checks import name_of
 from sklearn_kd.teachers._registry import make_teacher
-from sklearn_kd.training._execution import Execution
 
 if TYPE_CHECKING:
     from sklearn_kd.estimators._base import BaseDistiller
@@ -131,7 +132,11 @@ def with_teacher(
 
 
 def checked_teacher(
-    teacher: Any, inputs: ValidatedInputs, strategy: Strategy, augment: Callable[[Tensor], Tensor] | None
+    teacher: Any,
+    inputs: ValidatedInputs,
+    strategy: Strategy,
+    loss: DistillationLoss,
+    augment: Callable[[Tensor], Tensor] | None,
 ) -> TeacherAdapter | None:
     """Wrap the teacher; None where none is needed.
 
@@ -157,6 +162,8 @@ def checked_teacher(
                 UserWarning,
                 stacklevel=2,
             )
+        return None
+    if teacher is None and not loss.needs_teacher:
         return None
     if teacher is None:
         raise ValueError(

@@ -13,8 +13,8 @@ from sklearn_kd.errors._did_you_mean import closest, did_you_mean
 from sklearn_kd.inputs._batches import iterator_arguments
 from sklearn_kd.losses._named import LOSSES
 from sklearn_kd.meta import STRATEGIES
+from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._optimizers import optimizer_class
-from sklearn_kd.training._execution import Execution
 
 if TYPE_CHECKING:
     from typing_extensions import Self

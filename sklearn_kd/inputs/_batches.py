@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sklearn_kd.inputs._torch_datasets import DatasetRows, loader_arguments, make_loader
-from sklearn_kd.losses._targets import Targets
+from sklearn_kd.tasks._targets import Targets
 
 
 class Batch(tuple):

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from sklearn_kd.inputs._batches import Batch, LoadedBatches, TensorBatches
 from sklearn_kd.inputs._torch_datasets import DatasetRows
-from sklearn_kd.losses._targets import Targets
 from sklearn_kd.runtime._memory import format_mebibytes, nbytes
+from sklearn_kd.tasks._targets import Targets
 
 
 def as_tensor(values: np.ndarray, device: torch.device | str = "cpu") -> Tensor:

@@ -11,8 +11,8 @@ from sklearn.utils import check_random_state
 from sklearn_kd.inputs._data import DistillationData, LoadedData, SplitData, as_tensor
 from sklearn_kd.inputs._torch_datasets import DatasetRows
 from sklearn_kd.inputs._validation import Rows, ValidatedInputs, ValidationRows
-from sklearn_kd.losses._targets import Targets
 from sklearn_kd.runtime._memory import explain_out_of_memory, format_mebibytes, memory_advice
+from sklearn_kd.tasks._targets import Targets
 
 
 class HoldOut(NamedTuple):

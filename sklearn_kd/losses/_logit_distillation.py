@@ -13,8 +13,8 @@ from torch import Tensor
 
 from sklearn_kd.losses._distillation_loss import DistillationLoss, Evaluation
 from sklearn_kd.losses._logits import TEMPERATURE_SCALINGS, TrainingLoss
-from sklearn_kd.losses._targets import Targets
 from sklearn_kd.meta._space import Metaparameter
+from sklearn_kd.tasks._targets import Targets
 
 LAMBDA1_BOUNDS = (0.0, 1.0)
 
@@ -121,6 +121,27 @@ class ClosedFormEvaluation:
         return self._loss.metaparameter_derivatives()
 
 
-def label_loss(logits: Tensor, targets: Targets) -> TrainingLoss:
-    """Return the cross-entropy of the labels alone, with the same interface."""
-    return TrainingLoss(logits, targets._replace(teacher_logits=None), 1.0, 1.0, scaling="none")
+class LabelEvaluation:
+    """The :class:`Evaluation` of the cross-entropy of the labels alone, which no metaparameter changes.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (B, K)
+    targets : Targets
+    values : mapping of str to float or Tensor
+        The metaparameters, of m components.
+    """
+
+    def __init__(self, logits: Tensor, targets: Targets, values: Mapping[str, Any]):
+        loss = TrainingLoss(logits, targets._replace(teacher_logits=None), 1.0, 1.0, scaling="none")
+        self.value, self.gradients = loss.value, [loss.r]
+        self._values = values
+
+    def contract(self, u: Tensor) -> Tensor:
+        """Return zeros, shape (m,)."""
+        return u.new_zeros(sum(torch.as_tensor(value).numel() for value in self._values.values()))
+
+    def derivatives(self) -> Tensor:
+        """Return zeros, shape (m, B, K)."""
+        (r,) = self.gradients
+        return r.new_zeros(len(self.contract(r)), *r.shape)

@@ -28,19 +28,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sklearn_kd.losses._targets import Targets, mean_rows, share_of_rows
+from sklearn_kd.tasks._cross_entropy import labels_rows
+from sklearn_kd.tasks._targets import Targets, mean_rows, share_of_rows
 
 # s(T) and its derivative, by name.
 TEMPERATURE_SCALINGS = {
     "none": (lambda T: 1.0, lambda T: 0.0),  # the paper
     "hinton": (lambda T: T * T, lambda T: 2 * T),  # Hinton et al. 2015
 }
-
-
-def labels_rows(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return log σ(z)_y by row, shape (..., B, 1), and A."""
-    log_p, y = F.log_softmax(z, dim=-1), y[..., None]
-    return log_p.gather(-1, y), log_p.exp().scatter_(-1, y, -1.0, reduce="add")
 
 
 class TrainingLoss:

@@ -179,8 +179,19 @@ class MetaparameterPath:
         """Set where the next k iterations lead, θ of shape (k, m) or (m,), projected.
 
         Where it is not finite they stay where they are now.
+
+        Raises
+        ------
+        ValueError
+            If θ has another shape.
         """
-        theta = theta.reshape(-1, len(self._now)).to(**self._make)
+        theta, m = torch.as_tensor(theta, **self._make).detach(), len(self._now)
+        if theta.ndim not in (1, 2) or theta.shape[-1] != m:
+            raise ValueError(
+                f"predict returned θ of shape {tuple(theta.shape)}; it must return shape ({m},), or (k, {m}) "
+                "for k iterations."
+            )
+        theta = theta.reshape(-1, m)
         theta = torch.where(torch.isfinite(theta), theta, self._coordinates.to_theta(self._now))
         self._schedule = list(self._coordinates.predicted_values(theta, self._now).unbind())
 

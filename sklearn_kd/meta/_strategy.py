@@ -259,6 +259,15 @@ class HypergradientStrategy(Strategy):
         return True
 
 
+def check_has_validation(strategy: Strategy, has_validation: bool) -> None:
+    """Raise ValueError if a strategy that takes a hypergradient has no D_val."""
+    if not has_validation:
+        raise ValueError(
+            f"{type(strategy).__name__} takes a hypergradient, but there is no D_val. Set "
+            "learns_from_validation = True in its class, or give fit X_val and y_val."
+        )
+
+
 def check_positive_ints(**counts: Any) -> None:
     """Raise ValueError unless each is an integer of at least 1."""
     for name, value in counts.items():

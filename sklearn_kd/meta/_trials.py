@@ -85,12 +85,7 @@ def ranges(space: MetaparameterSpace, log10_temperature: tuple[float, float]) ->
 def _range(name: str, entry: Metaparameter, log10_temperature: tuple[float, float]) -> Range:
     if name == "temperature":
         return Range("log10_temperature", *log10_temperature, log_base=10.0)
-    low, high = entry.bounds
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise ValueError(
-            f"Metaparameter {name!r} has bounds=({low:g}, {high:g}), from which nothing can be drawn. "
-            "Give it finite bounds, or choose another meta."
-        )
+    low, high = entry.range_to_draw_from(name)
     if entry.coordinate == "log":
         return Range(f"log_{name}", math.log(low), math.log(high), log_base=math.e)
     return Range(name, low, high)

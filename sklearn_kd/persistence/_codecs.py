@@ -25,9 +25,9 @@ from sklearn_kd.files._values import JSON_VALUES, ContentError, Kind, unknown
 from sklearn_kd.losses._named import LOSSES
 from sklearn_kd.meta import STRATEGIES
 from sklearn_kd.persistence._container import Content
+from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.students._architectures import CNNStudent, MLPStudent
 from sklearn_kd.students._resnet import CIFARResNet
-from sklearn_kd.training._execution import Execution
 
 STUDENTS: dict[str, type[nn.Module]] = {
     student.__name__: student for student in (MLPStudent, CNNStudent, CIFARResNet)

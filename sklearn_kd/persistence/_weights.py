@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sklearn_kd.files._values import ContentError
 from sklearn_kd.persistence._codecs import STUDENTS
-from sklearn_kd.training._divergence import has_finite_state
+from sklearn_kd.runtime._finite import has_finite_state
 
 
 def module_tensors(module: nn.Module, name: str) -> dict[str, Tensor]:

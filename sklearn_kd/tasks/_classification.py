@@ -11,10 +11,10 @@ from sklearn.metrics import accuracy_score
 from torch import Tensor
 
 from sklearn_kd.errors._context import error_context
-from sklearn_kd.losses._targets import Targets
-from sklearn_kd.losses._validation import optimal_val_temperature, validation_loss
+from sklearn_kd.tasks._cross_entropy import optimal_val_temperature, validation_loss
 from sklearn_kd.tasks._labels import checked_labels, sorted_classes
 from sklearn_kd.tasks._stratified_split import split_rows
+from sklearn_kd.tasks._targets import Targets
 
 if TYPE_CHECKING:
     from typing_extensions import Self

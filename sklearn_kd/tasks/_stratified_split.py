@@ -14,7 +14,9 @@ def split_rows(
     rng: np.random.RandomState,
     otherwise: str = "a method that needs none",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices of D_train and D_val: disjoint, stratified, every class in D_train, D_val of two rows or more.
+    """Return the indices of D_train and D_val: disjoint and stratified.
+
+    Every class is in D_train, and D_val has two rows or more.
 
     Where the classes are too small to stratify, D_val is drawn at random from what is left
     when one row of each class has been put into D_train, which may be a single row. ``otherwise``

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from sklearn_kd.losses._targets import Targets
+from sklearn_kd.tasks._targets import Targets
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.special import gammaln, rel_entr
 
-from sklearn_kd.losses._targets import Targets
+from sklearn_kd.tasks._targets import Targets
 
 # Agreement of teacher and labels, from 0 at chance to 1. Warn if it is at most the first number in the
 # given order of columns and at least the second in the best order.

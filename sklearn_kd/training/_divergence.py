@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sklearn_kd.inputs._data import SplitData
 from sklearn_kd.runtime._eval_mode import isolated_eval_mode
+from sklearn_kd.runtime._finite import has_finite_state
 from sklearn_kd.runtime._random_state import preserved_random_state
 
 # Rows that are tried for all: those of the largest values.
@@ -118,17 +119,6 @@ def refuse_overflow(logits: Tensor) -> Tensor:
         f"X has {len(rows)} rows, such as row {int(rows[0])} of a batch, for which the "
         "student's logits overflow float32. Are they scaled as the rows given to fit?"
     )
-
-
-def has_finite_state(modules: Sequence[nn.Module]) -> bool:
-    """Return whether all weights and buffers are finite."""
-    state = [v for m in modules for v in m.state_dict().values() if isinstance(v, Tensor)]
-    # As for gradients, a sum is quick, and overflows only next to what overflows itself.
-    return not state or bool(torch.isfinite(torch.stack([v.sum(dtype=_sums(v)) for v in state])).all())
-
-
-def _sums(values: Any) -> Any:
-    return values.dtype if values.is_floating_point() or values.is_complex() else torch.float32
 
 
 def check_scale(student: nn.Module, data: SplitData) -> None:

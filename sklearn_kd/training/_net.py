@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNetClassifier
-from skorch.callbacks import Callback, EpochScoring, GradientNormClipping, PrintLog
+from skorch.callbacks import EpochScoring, GradientNormClipping
 from torch import Tensor
 
 from sklearn_kd.bilevel._hypergradient import HypergradientEstimator
@@ -28,42 +28,34 @@ from sklearn_kd.checkpointing._protocols import EpochCheckpointer, Stateful
 from sklearn_kd.inputs._batches import Batch, CyclicBatches, evaluation_batches, training_batches
 from sklearn_kd.inputs._data import DistillationData, SplitData
 from sklearn_kd.losses._objective import Objective
-from sklearn_kd.losses._targets import Targets
 from sklearn_kd.meta import Strategy
-from sklearn_kd.runtime._devices import as_number, full_precision, reading_is_free
+from sklearn_kd.meta._strategy import check_has_validation
+from sklearn_kd.runtime._devices import full_precision, reading_is_free
+from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.runtime._snapshots import BufferSnapshot, OptimizerSnapshot
 from sklearn_kd.tasks._classification import Classification
+from sklearn_kd.tasks._targets import Targets
 from sklearn_kd.teachers._logit_checks import AnswersWatch
 from sklearn_kd.training._cuda_graph import CapturedIterations, why_not_captured
 from sklearn_kd.training._divergence import DivergenceGuard
-from sklearn_kd.training._execution import Execution
 from sklearn_kd.training._interrupts import from_outside
 from sklearn_kd.training._label_scorers import show_labels_to_scorers
+from sklearn_kd.training._listeners import listeners
 from sklearn_kd.training._memory_errors import explain_memory_of_training
 from sklearn_kd.training._nonfinite import (
     GOOD,
     MEND,
-    NO_DIRECTION,
-    NO_HYPERGRADIENT,
     SKIPPED,
     Skips,
     StepSkipped,
     divergence_message,
     is_finite,
     skips_message,
+    with_hypergradient,
 )
 
 log = logging.getLogger("sklearn_kd")
-
-
-def _outcome(outcome: Any, known: Any, directionless: Any) -> Any:
-    """Return an iteration's outcome, given its step's, and whether its hypergradient is finite or none."""
-    known = as_number(known)
-    if not isinstance(known, torch.Tensor):
-        return outcome if known else NO_DIRECTION if directionless else NO_HYPERGRADIENT
-    unknown = torch.where(torch.as_tensor(directionless), NO_DIRECTION, NO_HYPERGRADIENT)
-    return torch.where(known | (outcome == SKIPPED), outcome, unknown)
 
 
 class TrainingNet(NeuralNetClassifier):
@@ -186,6 +178,7 @@ class TrainingNet(NeuralNetClassifier):
             self.checkpointer_ = None
 
     def _shuffled_validation_batches(self, dataset: DistillationData | None) -> Any:
+        check_has_validation(self.strategy, dataset is not None)
         warn_if_response_unknown(self.optimizer_)
         settings = {"batch_size": self.batch_size, "shuffle": True, "drop_last": True}
         settings |= self.get_params_for("iterator_valid")
@@ -334,18 +327,11 @@ class TrainingNet(NeuralNetClassifier):
         return groups, self.val_temperature_, self.strategy.hypergradient
 
     def _listeners(self, method_name: str) -> list[Any]:
+        """Return the callbacks for which a call of this method does something."""
         if method_name not in self.listeners_:
-            self.listeners_[method_name] = [
-                callback for _, callback in self.callbacks_ if self._listens(callback, method_name)
-            ]
+            callbacks = [callback for _, callback in self.callbacks_]
+            self.listeners_[method_name] = listeners(callbacks, method_name, verbose=bool(self.verbose))
         return self.listeners_[method_name]
-
-    def _listens(self, callback: Any, method_name: str) -> bool:
-        if type(callback) is PrintLog and callback.sink is print and not self.verbose:
-            return False  # it would draw up its table and print nothing
-        own = getattr(type(callback), method_name, None)
-        inherited = own is not None and own is getattr(Callback, method_name, None)
-        return not inherited or method_name in vars(callback)
 
     def run_single_epoch(
         self, iterator: Any, training: bool, prefix: str, step_fn: Callable[..., Any], **params: Any
@@ -430,7 +416,7 @@ class TrainingNet(NeuralNetClassifier):
             )
         if step["outcome"] is not GOOD:  # not known yet: no hypergradient of a step not taken
             h = torch.where(step["outcome"] == SKIPPED, torch.nan, h)
-        step["outcome"] = _outcome(step["outcome"], torch.isfinite(h).all(), record.directionless)
+        step["outcome"] = with_hypergradient(step["outcome"], torch.isfinite(h).all(), record.directionless)
         return step | {"metaparameters": path.descend(h), "val_loss": val_loss}
 
     def _make_hypergradient_estimator(self) -> HypergradientEstimator:

@@ -20,10 +20,10 @@ from torch.func import functional_call, vmap
 from sklearn_kd.inputs._batches import Batch
 from sklearn_kd.inputs._data import DistillationData, SplitData
 from sklearn_kd.losses._objective import LogitObjective
-from sklearn_kd.losses._targets import Targets
 from sklearn_kd.runtime._devices import as_number
 from sklearn_kd.runtime._global_lock import torch_state_lock
 from sklearn_kd.runtime._snapshots import OptimizerSnapshot
+from sklearn_kd.tasks._targets import Targets
 from sklearn_kd.training._interrupts import from_outside
 from sklearn_kd.training._memory_errors import explain_memory_of_stacked_training
 from sklearn_kd.training._net import TrainingNet

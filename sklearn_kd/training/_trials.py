@@ -72,8 +72,15 @@ class Trials:
         ------
         TrialsInterrupted
             With the best of all, those of earlier calls included.
+        ValueError
+            If a setting cannot be used, or there is no D_val.
         """
-        complete = [_complete(setting, self._space, self._start) for setting in settings]
+        if self._data.valid is None:
+            raise ValueError(
+                "A strategy that tries settings needs D_val. Set learns_from_validation = True in its class, "
+                "or give fit X_val and y_val."
+            )
+        complete = [self._space.completed(self._start, setting) for setting in settings]
         nets = [self._make_net(setting) for setting in complete]
         known = self._cache.lookup([self._space.join(setting).tolist() for setting in complete])
         try:
@@ -86,22 +93,6 @@ class Trials:
         return losses
 
 
-def _complete(
-    setting: Mapping[str, Any], space: MetaparameterSpace, start: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the setting, completed by the starts of metaparameters that it does not name.
-
-    Raises
-    ------
-    ValueError
-        If it names one that there is not.
-    """
-    unknown = [name for name in setting if name not in space]
-    if unknown:
-        raise ValueError(f"{unknown[0]!r} is no metaparameter of this fit; there are {list(space)}.")
-    return space.shaped({**start, **setting})
-
-
 def trial_losses(
     nets: Sequence[TrainingNet],
     data: SplitData,
@@ -110,7 +101,9 @@ def trial_losses(
     known: Mapping[int, float] = MappingProxyType({}),
     note: Callable[[dict[int, float], bool], None] = lambda losses, interrupted: None,
 ) -> list[float]:
-    """Train nets and return their L_val: in one batched run where that is possible and pays, else in processes.
+    """Train nets and return their L_val.
+
+    They are trained in one batched run where that is possible and pays, else in processes.
 
     Parameters
     ----------

@@ -22,10 +22,10 @@ from sklearn_kd.bilevel._optimizer_response import (
 from sklearn_kd.losses import LogitDistillation
 from sklearn_kd.losses._logit_distillation import ClosedFormEvaluation
 from sklearn_kd.losses._logits import TrainingLoss
-from sklearn_kd.losses._targets import Targets
-from sklearn_kd.losses._validation import validation_loss
 from sklearn_kd.meta import Random
 from sklearn_kd.runtime._random_state import random_state
+from sklearn_kd.tasks._cross_entropy import validation_loss
+from sklearn_kd.tasks._targets import Targets
 
 OPTIMIZERS = {
     "sgd": (torch.optim.SGD, {"lr": 0.1}),

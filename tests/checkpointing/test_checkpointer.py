@@ -4,9 +4,9 @@ import pytest
 import torch
 from skorch.history import History
 
+from sklearn_kd.checkpointing._callback_state import changed_state, helper_state, load_helper_state
 from sklearn_kd.checkpointing._checkpointer import Checkpointer, teacher_signature
 from sklearn_kd.checkpointing._checkpoints import Checkpoints
-from sklearn_kd.checkpointing._callback_state import changed_state, helper_state, load_helper_state
 from sklearn_kd.checkpointing._trial_cache import TrialCache
 from sklearn_kd.inputs._batches import TensorBatches
 from sklearn_kd.inputs._data import DistillationData

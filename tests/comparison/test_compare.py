@@ -133,7 +133,7 @@ def test_methods_are_paired_and_independent_of_each_other(make, digits):
     for field in WHAT_COUNTS:
         np.testing.assert_array_equal(runs(two, "naive")[field], runs(two, "same")[field])
         np.testing.assert_allclose(runs(two, "naive")[field], runs(four, "naive")[field], rtol=1e-5)
-    assert set(two.results_["together"]) == {1} and set(runs(four, "naive")["together"]) == {3}
+    assert set(two.results_["models_in_batch"]) == {1} and set(runs(four, "naive")["models_in_batch"]) == {3}
     assert len(np.unique(two.results_["random_state"])) == 4
     other = compare_methods(clf, *digits, methods=few, cv=2, n_seeds=2, random_state=1)
     assert (other.results_["log_loss"] != two.results_["log_loss"]).all()
@@ -152,8 +152,8 @@ def test_arms_trained_together_score_as_one_by_one(make, digits, logits, monkeyp
     monkeypatch.setattr(_stackable, "FEWEST", np.inf)
     apart = compare_methods(make(), *digits, **given)
     for name, count in {"none": 4, "own T": 4, "linear": 1, "wider": 1, "adam": 1, "watched": 1}.items():
-        assert set(runs(together, name)["together"]) == {count}, name
-    assert set(apart.results_["together"]) == {1}
+        assert set(runs(together, name)["models_in_batch"]) == {count}, name
+    assert set(apart.results_["models_in_batch"]) == {1}
     for field in ("accuracy", "log_loss", "lambda1", "temperature"):
         np.testing.assert_allclose(together.results_[field], apart.results_[field], rtol=1e-4)
     assert together.results_["method"].tolist() == apart.results_["method"].tolist() == 2 * list(methods)

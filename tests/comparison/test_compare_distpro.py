@@ -48,7 +48,7 @@ def test_a_run_is_what_fit_does_alone(method, compared, make_distpro):
         np.testing.assert_allclose(
             row["log_loss"], -np.log(proba[np.arange(len(test)), y[test]]).mean(), rtol=1e-6
         )
-        assert row["together"] == 1 and row["fit_seconds"] > 0
+        assert row["models_in_batch"] == 1 and row["fit_seconds"] > 0
 
 
 def test_methods_share_d_val_and_have_no_lambda1(compared, make_distpro, monkeypatch):

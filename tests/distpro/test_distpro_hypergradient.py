@@ -21,8 +21,8 @@ from sklearn_kd.distpro._pathways import PathwayPass, build_transforms, connect
 from sklearn_kd.layers._hooks import feature_hooks
 from sklearn_kd.losses._logits import Targets
 from sklearn_kd.losses._objective import ForwardPass
-from sklearn_kd.losses._validation import validation_loss
 from sklearn_kd.runtime._random_state import random_state
+from sklearn_kd.tasks._cross_entropy import validation_loss
 
 # Table 7, written down again.
 ALPHA = {

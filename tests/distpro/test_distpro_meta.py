@@ -11,7 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch.func import functional_call
 
 from helpers.callbacks import CountsPasses, PassesPerStep
-from helpers.hypergradients import ready_net, relative_error
+from helpers.hypergradients import ready_net, relative_error, search_net
 from sklearn_kd import DistillationProcess, DistilledClassifier
 from sklearn_kd.bilevel._hypergradient import METHODS, HypergradientEstimator
 from sklearn_kd.distpro._importance import (
@@ -192,12 +192,10 @@ def test_of_the_joint_loss_against_double_backward(method, make_distpro, images,
 def hypergradients(clf, images, method):
     """Of a whole search in float32 whose metaparameters stay, shape (steps, 4 + 2)."""
     clf = clone(clf).set_params(meta__hypergradient=method)
-    run, found = clf._prepared(*images, None, None, None), []
-    strategy = clf._search_strategy()
-    net = clf._make_net(run, run.search, clf._factors(run, strategy), strategy, [])
-    knobs = net.metaparameters
-    knobs.descend = lambda h: (found.append(h.double()), knobs._now.clone())[1]
-    train_alone(net, run.search.data, run.search.seeds.training)
+    (net, search), found = search_net(clf, images), []
+    path = net.metaparameters
+    path.descend = lambda h: (found.append(h.double()), path._now.clone())[1]
+    train_alone(net, search.data, search.seeds.training)
     return torch.stack(found)
 
 

@@ -17,7 +17,7 @@ from sklearn_kd.distpro._importance import (
     importance_factors,
     importance_steps,
 )
-from sklearn_kd.distpro._normalization import NORMALIZATIONS, checked_tau
+from sklearn_kd.distpro._normalization import NORMALIZATIONS, checked_threshold
 from sklearn_kd.distpro._pathways import PathwayPass, connect, named_transforms
 from sklearn_kd.distpro._transforms import TRANSFORMS, Conv2, Gate
 from sklearn_kd.layers._hooks import feature_hooks
@@ -133,7 +133,7 @@ def test_large_factors_do_not_overflow():
      (2, "sigmoid", 2.0), (0.1, "biased_l1", 0.1)],
 )  # fmt: skip
 def test_tau(tau, name, expected):
-    assert checked_tau(tau, name) == expected
+    assert checked_threshold(tau, name) == expected
 
 
 def test_factors_follow_adam():

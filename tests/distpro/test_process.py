@@ -21,7 +21,7 @@ def normalized(raw, g=1.0):
 
 
 def test_as_many_steps_give_the_search_itself():
-    process = make_process(g=0.5)
+    process = make_process(softmax_bias=0.5)
     np.testing.assert_allclose([process.at(t, 3) for t in range(3)], normalized(RAW, 0.5), rtol=1e-6)
     np.testing.assert_allclose(process.weights, normalized(RAW, 0.5), rtol=1e-6)
 
@@ -82,12 +82,14 @@ def test_a_retraining_of_one_step(weights):
 
 
 def test_saved_and_loaded(tmp_path):
-    process = make_process(g=0.3, settings={"search_epochs": np.int64(3), "lr": 0.1, "distance": "hcl"})
+    process = make_process(
+        softmax_bias=0.3, settings={"search_epochs": np.int64(3), "lr": 0.1, "distance": "hcl"}
+    )
     process.save(tmp_path / "p.npz")
     again = DistillationProcess.load(str(tmp_path / "p.npz"))
     np.testing.assert_array_equal(again.raw, process.raw)
     assert again.pathways == process.pathways and isinstance(again.pathways[0], Pathway)
-    assert (again.normalization, again.g) == ("biased_softmax", 0.3)
+    assert (again.normalization, again.softmax_bias) == ("biased_softmax", 0.3)
     assert again.settings == {"search_epochs": 3, "lr": 0.1, "distance": "hcl"}
     assert set(again.versions) >= {"sklearn_kd", "torch", "numpy"} and again.versions == process.versions
     with np.load(tmp_path / "p.npz", allow_pickle=False) as file:  # nothing in it is a pickle
@@ -137,9 +139,9 @@ def test_columns_are_matched_to_another_task():
     other = [
         pathway(j, k, c, (64, 32), "block") for j, k, c in ((1, 1, "conv2"), (0, 0, "conv1"), (0, 1, "conv1"))
     ]
-    found = make_process(g=0.5).fitted_to(other)
+    found = make_process(softmax_bias=0.5).fitted_to(other)
     np.testing.assert_allclose(found.raw, RAW[:, [2, 0, 1]], rtol=1e-6)
-    assert found.pathways == other and found.g == 0.5
+    assert found.pathways == other and found.softmax_bias == 0.5
 
 
 @pytest.mark.parametrize(

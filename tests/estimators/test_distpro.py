@@ -172,7 +172,7 @@ def test_pruned_pathways_are_not_run(make_distpro, images, process):
 
 def test_a_teacher_that_nothing_is_made_of_is_not_asked(make_distpro, images, process, conv_teacher):
     asked = []
-    clf = make_distpro(process=process, tau=100.0, callbacks=[PassesPerStep()])
+    clf = make_distpro(process=process, pathway_threshold=100.0, callbacks=[PassesPerStep()])
     handle = conv_teacher.linear.register_forward_hook(lambda *_: asked.append(1))
     clf.fit(*images)
     before = len(asked)  # to find the layers and to try the pathways
@@ -207,10 +207,10 @@ def test_teacher_is_left_as_it_was(make_distpro, images, conv_teacher):
 @pytest.mark.parametrize("weights", ["process", "equal", "final", "mean", "reversed"])
 def test_arms_start_alike_and_differ(weights, make_distpro, images, process, once):
     def of_arm(weights):
-        clf = make_distpro(process=process, weights=weights, tau=None)
+        clf = make_distpro(process=process, weights=weights, pathway_threshold=None)
         return once(("arm", weights), lambda: weights_of(clf.fit(*images).student_))
 
-    clf = make_distpro(process=process, weights=weights, tau=None)
+    clf = make_distpro(process=process, weights=weights, pathway_threshold=None)
     start = weights_of(clone(clf).set_params(lr=0.0, max_epochs=1).fit(*images).student_.linear)
     of_none = DistilledClassifier(
         None, ConvNet, meta="none", lr=0.0, max_epochs=1, batch_size=32, random_state=0

@@ -133,7 +133,7 @@ def test_a_given_process_has_its_own_normalization(make_distpro, images):
     assert str(found[0].message) == (
         "Without effect: normalization='softmax' beside a given process, whose own "
         "normalization='biased_softmax' counts (leave it out, or search with it: process=None); softmax_bias=3.0 "
-        "beside a given process, whose own g=1.0 counts (leave it out, or search with it: process=None)."
+        "beside a given process, whose own softmax_bias=1.0 counts (leave it out, or search with it: process=None)."
     )
     plain = make_distpro(process=process).fit(*images)
     assert all(

@@ -219,6 +219,8 @@ def test_a_nested_parameter_beside_an_object_is_set_on_it(make, digits):
     assert clf.meta.e1 == 1
     with pytest.raises(TypeError, match=r"beside meta=Linear\(\), which has parameters of its own"):
         make(nn.Linear(64, 10), meta=meta.Linear(), meta__lr=0.1).fit(*digits)
+    with pytest.raises(TypeError, match=r"meta=Linear\(\) takes no 'bogus'. It takes \['clip', "):
+        make(nn.Linear(64, 10), meta=meta.Linear(), meta__bogus=0.1).fit(*digits)
 
 
 def test_an_object_takes_the_place_of_a_name_and_its_parameters(make):

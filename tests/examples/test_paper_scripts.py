@@ -10,8 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sklearn_kd.losses._targets import Targets
 from sklearn_kd.meta import PAPER_SETTINGS
+from sklearn_kd.tasks._targets import Targets
 
 FOLDER = Path(__file__).parents[2] / "examples" / "paper"
 

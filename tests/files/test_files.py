@@ -482,7 +482,7 @@ def test_small_process_files(bomb, tmp_path):
 @pytest.mark.parametrize(
     ("about", "message"),
     [
-        ({"g": float("nan")}, "g=nan must be a finite number"),
+        ({"softmax_bias": float("nan")}, "softmax_bias=nan must be a finite number"),
         ({"normalization": ["softmax"]}, "holds no distillation process"),
         ({"normalization": "none"}, "is not one of"),
         ({"format": 3}, "later version"),
@@ -525,14 +525,23 @@ def loaded(path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda a: a.update(lambda1_=7), r"lambda1=7\.0 in its numbers, which must be between 0 and 1"),
-        (lambda a: a.update(lambda1_=-0.1), r"lambda1=-0\.1 in its numbers"),
-        (lambda a: a.update(temperature_=-3), r"temperature=-3\.0 in its numbers, which must be above 0"),
-        (lambda a: a.update(val_temperature_=0), r"temperature=0\.0 in its numbers"),
+        (lambda a: a["metaparameters"].update(lambda1=7), r"lambda1=7\.0 in its metaparameters, which no training"),
+        (lambda a: a["metaparameters"].update(lambda1=-0.1), r"lambda1=-0\.1 in its metaparameters"),
+        (lambda a: a["metaparameters"].update(lambda1=[0.5]), r"lambda1 of shape \(1,\) in its metap"),
+        (lambda a: a["metaparameters"].update(temperature=-3), r"temperature=-3\.0 in its metaparameters"),
+        (lambda a: a["metaparameters"].update(temperature=0), r"temperature=0\.0 in its metaparameters"),
+        (lambda a: a["metaparameters"].update(temperature="1"), "'1' where a number should be"),
+        (lambda a: a["metaparameters"].update(alpha=1), r"\['alpha', 'lambda1', 'temperature'\] in its metap"),
+        (lambda a: a["metaparameters"].pop("lambda1"), r"\['temperature'\] in its metaparameters, not"),
+        (lambda a: a.update(metaparameters=[0.5, 1.0]), "metaparameters that are no mapping of names"),
+        (lambda a: a.update(val_temperature=0), r"T_val=0\.0, which must be above 0"),
         (lambda a: a["params"].update(augment={"student": "MLPStudent"}), "a class, MLPStudent, as augment"),
         (lambda a: a["params"].update(lr={"optimizer": "SGD"}), "a class, SGD, as lr"),
         (lambda a: a["params"].update(callbacks=[{"student": "MLPStudent"}]), "a class, MLPStudent, as callb"),
-        (lambda a: a["params"].update(augment={"strategy": ["Naive", {}]}), "a strategy, Naive, as augment"),
+        (lambda a: a["params"].update(augment={"strategy": ["Naive", {}]}), "an object, Naive, as augment"),
+        (lambda a: a["params"].update(meta={"loss": ["LogitDistillation", {}]}), "LogitDistillation, as meta"),
+        (lambda a: a["params"].update(meta=[{"strategy": ["Naive", {}]}]), "an object, Naive, as meta"),
+        (lambda a: a["params"].update(loss={"loss": ["Naive", {}]}), "which this version does not know"),
         (lambda a: a["params"].update(batch_size=10**30), "batch_size with a number beyond"),
         (lambda a: a["params"].update(max_epochs=-(10**30)), "max_epochs with a number beyond"),
         (lambda a: a["params"].update(student__hidden=[1] * 20_000), "of size 20,000, where the file has . ten"),
@@ -588,7 +597,7 @@ def test_a_path_beyond_its_bounds(column, fitted, tmp_path):
     about, tensors = content_of(fitted, tmp_path / "saved.safetensors")
     tensors[f"metaparameter_path.{column}"][1] = -1
     write(tmp_path / "saved.safetensors", about, tensors)
-    with pytest.raises(ValueError, match=rf"{column}=-1\.0 in its path"):
+    with pytest.raises(ValueError, match=rf"{column}=-1\.0 in its metaparameter_path"):
         loaded(tmp_path / "saved.safetensors")
 
 

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from sklearn_kd.losses._logits import TrainingLoss
-from sklearn_kd.losses._targets import Targets
-from sklearn_kd.losses._validation import validation_loss
+from sklearn_kd.tasks._cross_entropy import validation_loss
+from sklearn_kd.tasks._targets import Targets
 
 
 def draw(seed, weighted):

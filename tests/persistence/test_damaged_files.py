@@ -375,7 +375,7 @@ def saved_distpro(make_distpro, images, once, path):
         (lambda a, t: a["pathways"][0].update(transform=3), "a pathway"),
         (lambda a, t: a["pathways"][0].update(more=3), "cannot be loaded"),
         (lambda a, t: a["process"].update(normalization="most"), "normalization='most'"),
-        (lambda a, t: a["process"].update(g=None), "'None' where a number should be"),
+        (lambda a, t: a["process"].update(softmax_bias=None), "'None' where a number should be"),
         (lambda a, t: a.pop("process"), "cannot be loaded"),
         (lambda a, t: a.update(process=None), r"nothing here takes: \['process\.logit_term', 'process\.raw'\]"),
         (lambda a, t: t.pop("process.raw"), "no tensor 'process.raw'"),

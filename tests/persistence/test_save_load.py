@@ -467,10 +467,10 @@ def test_distpro(params, make_distpro, images, path):
     process, saved = again.process_, clf.process_
     np.testing.assert_array_equal(process.raw, saved.raw)
     np.testing.assert_array_equal(process.logit_term, saved.logit_term)
-    assert (process.pathways, process.normalization, process.g) == (
+    assert (process.pathways, process.normalization, process.softmax_bias) == (
         saved.pathways,
         saved.normalization,
-        saved.g,
+        saved.softmax_bias,
     )
     assert (process.settings, process.versions) == (saved.settings, saved.versions)
 

@@ -167,7 +167,7 @@ def test_methods_compare_the_same(make, digits):
         X, y = (part[:120] for part in digits)
         methods = "none", "naive", "random", "linear"
         found = compare_methods(clf, X, y, methods=methods, cv=2, random_state=0, n_jobs=1).results_
-        return {name: found[name] for name in ("accuracy", "log_loss", "lambda1", "together")}
+        return {name: found[name] for name in ("accuracy", "log_loss", "lambda1", "models_in_batch")}
 
     plain = compared()
     with all_at_once():

@@ -18,7 +18,7 @@ from torch.utils.data import TensorDataset
 
 from helpers.networks import ConvNet
 from sklearn_kd import DistilledClassifier, DistProClassifier, compare_methods
-from sklearn_kd.losses._targets import Targets
+from sklearn_kd.tasks._targets import Targets
 from sklearn_kd.teachers._class_alignment import warn_if_out_of_order
 from sklearn_kd.teachers._features import FeatureTeacher
 

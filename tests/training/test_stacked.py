@@ -16,13 +16,13 @@ from sklearn_kd import CNNStudent, MLPStudent
 from sklearn_kd.inputs._data import DistillationData, SplitData
 from sklearn_kd.losses import LogitDistillation
 from sklearn_kd.losses._objective import LogitObjective
-from sklearn_kd.losses._targets import Targets
 from sklearn_kd.meta import Fixed, Gradient, Strategy
 from sklearn_kd.meta._path import MetaparameterPath
 from sklearn_kd.meta._space import MetaparameterSpace
+from sklearn_kd.runtime._execution import Execution
+from sklearn_kd.tasks._targets import Targets
 from sklearn_kd.training import _stackable, _stacked
 from sklearn_kd.training._alone import train_alone
-from sklearn_kd.training._execution import Execution
 from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._stackable import why_not_stackable
 from sklearn_kd.training._stacked import train_stacked

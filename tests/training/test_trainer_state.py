@@ -7,6 +7,7 @@ import pytest
 import torch
 from skorch.callbacks import Callback
 
+from sklearn_kd.files._values import STATE_VALUES, ContentError
 from sklearn_kd.training._nonfinite import GOOD, NO_HYPERGRADIENT, SKIPPED, Skips
 from sklearn_kd.training._trainer_state import TrainerState
 
@@ -38,8 +39,8 @@ def test_a_state_is_loaded_whole_or_not_at_all(wrong, make, digits, logits):
                 assert net.metaparameters.iteration == iteration < last
                 return
             broken = state["parts"] if wrong == "skips" else state
-            broken[wrong] = {} if wrong == "skips" else ["no", "state"]
-            with pytest.raises((TypeError, KeyError)):
+            broken[wrong] = STATE_VALUES.encode({}) if wrong == "skips" else ["no", "state"]
+            with pytest.raises((TypeError, KeyError, ContentError)):
                 own.load_state_dict(state)
             assert torch.equal(weights(net), before)
             assert net.metaparameters.iteration == last and own.n_epochs == 3

@@ -7,14 +7,20 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from sklearn_kd.losses._logits import labels_rows
-from sklearn_kd.losses._targets import Targets, mean_rows, share_of_rows
+from sklearn_kd.tasks._targets import Targets, mean_rows, share_of_rows
 
 # log T_val is sought between these: a student that knows nothing has no finite optimum.
 _LOG_VAL_TEMPERATURE_RANGE = (-3.0, 3.0)
+
+
+def labels_rows(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return log σ(z)_y by row, shape (..., B, 1), and σ(z) − onehot(y), shape (..., B, K)."""
+    log_p, y = F.log_softmax(z, dim=-1), y[..., None]
+    return log_p.gather(-1, y), log_p.exp().scatter_(-1, y, -1.0, reduce="add")
 
 
 @torch.no_grad()

@@ -1,0 +1,23 @@
+"""The callbacks for which a call does something."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from skorch.callbacks import Callback, PrintLog
+
+
+def listeners(callbacks: Iterable[Callback], method_name: str, *, verbose: bool) -> list[Callback]:
+    """Return the callbacks that override a method, in their order.
+
+    skorch's own table of epochs is left out where nothing is printed: it would be drawn up all the same.
+    """
+    return [callback for callback in callbacks if _listens(callback, method_name, verbose)]
+
+
+def _listens(callback: Callback, method_name: str, verbose: bool) -> bool:
+    if type(callback) is PrintLog and callback.sink is print and not verbose:
+        return False
+    own = getattr(type(callback), method_name, None)
+    inherited = own is not None and own is getattr(Callback, method_name, None)
+    return not inherited or method_name in vars(callback)
