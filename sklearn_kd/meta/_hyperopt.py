@@ -74,6 +74,7 @@ class Hyperopt(Strategy):
 
     def check(self, space: MetaparameterSpace) -> None:
         super().check(space)
+        self._check_has_metaparameters(space)
         check_positive_ints(
             n_trials=self.n_trials,
             n_startup_trials=self.n_startup_trials,

@@ -62,6 +62,8 @@ class Random(Strategy):
     def check(self, space: MetaparameterSpace) -> None:
         super().check(space)
         check_positive_ints(n_trials=self.n_trials)
+        if self.n_trials > 1:
+            self._check_has_metaparameters(space)
         ranges(space, self.log10_temperature)
 
     def start(self, context: StartContext) -> Values:

@@ -122,6 +122,14 @@ class Strategy(BaseEstimator):
         """Raise ValueError if the strategy's own parameters, or these metaparameters, cannot be used."""
         check_val_temperature(self.val_temperature)
 
+    def _check_has_metaparameters(self, space: MetaparameterSpace) -> None:
+        """Raise ValueError if there is nothing to learn or to search."""
+        if not space.size:
+            raise ValueError(
+                f"{type(self).__name__} has no metaparameter to learn: the loss has none. Set meta='fixed', "
+                "or give a loss whose metaparameters(n_classes) returns some."
+            )
+
     def start(self, context: StartContext) -> Values:
         """Return values before the first iteration, by name; a missing one has its start."""
         return {}
@@ -207,11 +215,7 @@ class HypergradientStrategy(Strategy):
 
     def check(self, space: MetaparameterSpace) -> None:
         super().check(space)
-        if not space.size:
-            raise ValueError(
-                f"{type(self).__name__} has no metaparameter to learn: the loss has none. Set meta='fixed', "
-                "or give a loss whose metaparameters(n_classes) returns some."
-            )
+        self._check_has_metaparameters(space)
         _check_real("lr", self.lr, least=0.0)
         if self.clip is not None:
             _check_real("clip", self.clip, above=0.0)
