@@ -205,6 +205,8 @@ def test_constructor_refuses_names_of_other_things(name, make, make_distpro):
 def test_nested_parameter_of_what_has_none(make):
     with pytest.raises(ValueError, match="has no parameters to set"):
         make(nn.Linear(64, 10)).set_params(teacher__max_depth=3)
+    with pytest.raises(ValueError, match="verbose=0 has no parameters to set"):
+        make().set_params(verbose__bogus=3)
 
 
 def test_a_nested_parameter_beside_a_name_is_judged_by_fit(make, digits):
