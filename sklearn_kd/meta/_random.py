@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from sklearn_kd.meta._space import MetaparameterSpace
-from sklearn_kd.meta._strategy import StartContext, Strategy, Values, check_positive_ints
-from sklearn_kd.meta._trials import best_trial, draw_setting, ranges, run_trials
+from sklearn_kd.meta._strategy import StartContext, Strategy, Values
+from sklearn_kd.meta._trials import best_trial, check_trial_parameters, draw_setting, ranges, run_trials
 
 
 class Random(Strategy):
@@ -61,7 +61,9 @@ class Random(Strategy):
 
     def check(self, space: MetaparameterSpace) -> None:
         super().check(space)
-        check_positive_ints(n_trials=self.n_trials)
+        check_trial_parameters(
+            n_trials=self.n_trials, log10_temperature=self.log10_temperature, n_jobs=self.n_jobs
+        )
         if self.n_trials > 1:
             self._check_has_metaparameters(space)
         ranges(space, self.log10_temperature)
