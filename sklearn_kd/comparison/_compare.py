@@ -216,6 +216,8 @@ def _checked_data(X: Any, y: Any) -> tuple[Any, np.ndarray, Any]:
     named_rows = X if hasattr(X, "index") else y
     X = from_torch(X, "X")
     X = X if hasattr(X, "shape") else np.asarray(X)
+    if not X.shape:
+        raise ValueError(f"X={X!s:.100} has no rows. Give an array of shape (n_samples, n_features) or more.")
     return X, Classification.check_targets(from_torch(y, "y"), len(X)), named_rows
 
 

@@ -13,6 +13,7 @@ from sklearn_kd.errors._did_you_mean import closest, did_you_mean
 from sklearn_kd.inputs._batches import iterator_arguments
 from sklearn_kd.losses._named import LOSSES
 from sklearn_kd.meta import STRATEGIES
+from sklearn_kd.meta._strategy import check_positive_ints
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._optimizers import optimizer_class
 
@@ -219,7 +220,7 @@ class RoutedParameters(BaseEstimator):
         return written
 
     def _check_routed(self, loaded: bool) -> None:
-        """Raise TypeError, with the nearest names, for a routed parameter nothing takes.
+        """Raise TypeError, with the nearest names, for a routed parameter that nothing takes.
 
         ``loaded``: X is a Dataset, and the iterators load its rows.
         """
@@ -240,6 +241,8 @@ class RoutedParameters(BaseEstimator):
                     f"{name!r}: {prefix} takes no {rest!r}."
                     f"{did_you_mean(name, [f'{prefix}__{k}' for k in known])} It takes {known}."
                 )
+            if rest == "batch_size" and not loaded:  # a DataLoader judges its own
+                check_positive_ints(**{name: getattr(self, name)})
 
 
 @cache

@@ -410,6 +410,7 @@ def test_progress_only_on_request(make, digits, logits, capsys):
         ({"methods": ("naive", "gradeint")}, ValueError, "Did you mean 'gradient'"),
         ({"methods": "naive"}, TypeError, "sequence of names"),
         ({"methods": 3}, TypeError, "sequence of names"),
+        ({"X": None}, ValueError, "X=None has no rows"),
         ({"methods": {"naive": {"meta__lr": -1.0, "meta": "linear"}}}, ValueError, "^meta: lr=-1.0 must be"),
         ({"methods": {"naive": {"loss__temperature_bounds": (3, 4)}}}, ValueError, "outside its bounds"),
         ({"methods": {"naive": {"callbacks__bogus__lr": 1}}}, TypeError, "callbacks__bogus__lr: there is no"),

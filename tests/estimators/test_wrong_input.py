@@ -79,6 +79,7 @@ pytestmark = pytest.mark.usefixtures("no_training")
         ),
         ({"meta__optimizer_params": 3}, TypeError, "^meta: optimizer_params=3 must be a dict"),
         ({"meta__val_temperature": None}, ValueError, "must be a finite number above 0, or 'auto'"),
+        ({"iterator_valid__batch_size": 0}, ValueError, "^iterator_valid__batch_size=0 must be an integer"),
         ({"execution__compile": 3}, ValueError, "^execution: compile=3 must be True or False"),
         ({"momentum": 0.9}, TypeError, "Did you mean 'optimizer__momentum'"),
         ({"class_weight": "balanced"}, TypeError, "'class_weight'. Give fit sample_weight"),
