@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from sklearn.base import clone
@@ -118,8 +118,8 @@ def taken_apart(estimator: Any) -> tuple[Pipeline | None, Any, Kind]:
     if kind is None:
         hint = " Give an instance, not the class." if isinstance(estimator, type) else ""
         raise TypeError(
-            "estimator must be a DistilledClassifier or a Pipeline that ends in one, or the same of a "
-            f"DistProClassifier; got {estimator!r}.{hint}"
+            "estimator must be a DistilledClassifier, a DistProClassifier, or a Pipeline that ends in one of "
+            f"them; got {estimator!r}.{hint}"
         )
     return transformers, classifier, kind
 
@@ -157,7 +157,8 @@ def _as_dict(methods: Any, kind: Kind) -> dict[str, dict[str, Any]]:
                     f"such as {kind.example}."
                 )
         return methods
-    if isinstance(methods, str) or not all(isinstance(name, str) for name in methods):
+    is_sequence = isinstance(methods, Iterable) and not isinstance(methods, str)
+    if not is_sequence or not all(isinstance(name, str) for name in methods):
         names = kind.default[-2:]
         raise TypeError(
             f"methods={methods!r} must be a sequence of names, such as {names!r}, or a "

@@ -13,6 +13,7 @@ from sklearn_kd.errors._did_you_mean import closest, did_you_mean
 from sklearn_kd.inputs._batches import iterator_arguments
 from sklearn_kd.losses._named import LOSSES
 from sklearn_kd.meta import STRATEGIES
+from sklearn_kd.meta._strategy import check_positive_ints
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._optimizers import optimizer_class
 
@@ -120,13 +121,6 @@ class RoutedParameters(BaseEstimator):
         ValueError
             If a name is not known, or reaches into what has no parameters.
         """
-        teacher = params.get("teacher", getattr(self, "teacher", None))
-        inner = [name for name in params if name.startswith("teacher__")]
-        if inner and not hasattr(teacher, "set_params"):
-            raise ValueError(
-                f"{inner[0]}: teacher={teacher!r} has no parameters to set. Give teacher as an estimator "
-                "first."
-            )
         routed = {
             name: v for name, v in params.items() if self._is_routed(name) and not self._nests(name, params)
         }
@@ -134,10 +128,20 @@ class RoutedParameters(BaseEstimator):
         for name in params:
             if name not in routed and not {name, name.partition("__")[0]} & known:
                 raise ValueError(f"Invalid parameter {name!r} for {type(self).__name__}.{self._meant(name)}")
+            if name not in routed:
+                self._check_reaches(name, params)
         super().set_params(**{name: v for name, v in params.items() if name not in routed})
         self._forget_replaced(params)
         self.__dict__.update(routed)
         return self
+
+    def _check_reaches(self, name: str, params: dict[str, Any]) -> None:
+        """Raise ValueError for a parameter that reaches into what has none."""
+        prefix, _, rest = name.partition("__")
+        value = params.get(prefix, getattr(self, prefix, None))
+        if rest and not _has_parameters(value):
+            mend = " Give teacher as an estimator first." if prefix == "teacher" else ""
+            raise ValueError(f"{name}: {prefix}={value!r} has no parameters to set.{mend}")
 
     def _nests(self, name: str, params: dict[str, Any]) -> bool:
         """Return whether a parameter reaches into an object that this estimator has or is given."""
@@ -178,7 +182,7 @@ class RoutedParameters(BaseEstimator):
         """Suggest what to give in place of an unknown parameter, after a space; "" if nothing is near."""
         known = self._get_param_names()
         prefix, _, rest = name.partition("__")
-        if rest and prefix in known:
+        if rest and prefix in known and _has_parameters(getattr(self, prefix)):
             return f" Set it on the {prefix} itself, or by set_params({name}=...)."
         if name in _REMEDIES:
             return f" {_REMEDIES[name]}"
@@ -216,7 +220,7 @@ class RoutedParameters(BaseEstimator):
         return written
 
     def _check_routed(self, loaded: bool) -> None:
-        """Raise TypeError, with the nearest names, for a routed parameter nothing takes.
+        """Raise TypeError, with the nearest names, for a routed parameter that nothing takes.
 
         ``loaded``: X is a Dataset, and the iterators load its rows.
         """
@@ -237,6 +241,8 @@ class RoutedParameters(BaseEstimator):
                     f"{name!r}: {prefix} takes no {rest!r}."
                     f"{did_you_mean(name, [f'{prefix}__{k}' for k in known])} It takes {known}."
                 )
+            if rest == "batch_size" and not loaded:  # a DataLoader judges its own
+                check_positive_ints(**{name: getattr(self, name)})
 
 
 @cache

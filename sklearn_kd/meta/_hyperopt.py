@@ -8,14 +8,8 @@ import numpy as np
 from tqdm import tqdm
 
 from sklearn_kd.meta._space import MetaparameterSpace
-from sklearn_kd.meta._strategy import (
-    StartContext,
-    Strategy,
-    Values,
-    check_has_metaparameters,
-    check_positive_ints,
-)
-from sklearn_kd.meta._trials import Range, best_trial, ranges, run_trials
+from sklearn_kd.meta._strategy import StartContext, Strategy, Values, check_has_metaparameters
+from sklearn_kd.meta._trials import Range, best_trial, check_trial_parameters, ranges, run_trials
 
 
 class Hyperopt(Strategy):
@@ -82,10 +76,12 @@ class Hyperopt(Strategy):
     def check(self, space: MetaparameterSpace) -> None:
         super().check(space)
         check_has_metaparameters(self, space)
-        check_positive_ints(
+        check_trial_parameters(
             n_trials=self.n_trials,
             n_startup_trials=self.n_startup_trials,
             n_guided_at_once=self.n_guided_at_once,
+            log10_temperature=self.log10_temperature,
+            n_jobs=self.n_jobs,
         )
         ranges(space, self.log10_temperature)
 

@@ -122,6 +122,88 @@ class Strategy(BaseEstimator):
         """Raise ValueError if the strategy's own parameters, or these metaparameters, cannot be used."""
         check_val_temperature(self.val_temperature)
 
+    def start(self, context):
+    ...         tried = [{"temperature": 1.0}, {"temperature": 4.0}]
+    ...         losses = context.evaluate_all(tried)
+    ...         return tried[losses.index(min(losses))]
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> from sklearn_kd import DistilledClassifier, MLPStudent
+    >>> clf = DistilledClassifier(
+    ...     RandomForestClassifier(10), MLPStudent, meta=Better(), max_epochs=3)
+    >>> clf.fit(*load_iris(return_X_y=True)).temperature_ in (1.0, 4.0)
+    True
+    """
+
+    start: dict[str, Any]
+    space: MetaparameterSpace
+    rng: np.random.Generator
+    evaluate_all: Callable[..., list[float]]
+    verbose: int = 0
+
+    def evaluate(self, **values: Any) -> float:
+        """Return L_val on D_val of a fresh student trained on D_train with these values fixed.
+
+        Parameters
+        ----------
+        **values : float or ndarray
+            By the metaparameters' names; others have their start.
+        """
+        return self.evaluate_all([values])[0]
+
+
+class Strategy(BaseEstimator):
+    """Base class: the metaparameters start where the estimator says and stay there.
+
+    A strategy holds its own settings and no state of a run, so one object can serve any
+    number of fits. To write one, subclass, state what it needs in the two class attributes,
+    and override what differs. The shortest is :class:`Naive`, a single method.
+
+    Parameters
+    ----------
+    val_temperature : float or "auto", default=1.0
+        T_val of the validation loss CE(softmax(z / T_val), y). "auto" keeps it at its optimum on
+        D_val, refitted after every epoch, so that calibration is not rewarded. Strategies that learn
+        nothing from D_val have the loss, at T_val, in the history alone.
+
+    Attributes
+    ----------
+    needs_teacher : bool, default=True
+        False: the student learns from the labels alone.
+    learns_from_validation : bool, default=False
+        True: D_val is held out, and ``takes_hypergradient`` or ``start`` may use it. False:
+        the student trains on all of D.
+    trials_ : structured array
+        Set by strategies that try several settings in ``start``.
+    """
+
+    needs_teacher = True
+    learns_from_validation = False
+    val_temperature: float | Literal["auto"] = 1.0  # of subclasses that do not take it
+    # How hypergradients are taken and followed; HypergradientStrategy makes parameters of them.
+    coordinates: Literal["own", "raw"] = "own"
+    hypergradient: str = "finite_difference"
+    hypergradient_rows: int | None = None
+
+    def __init__(self, *, val_temperature: float | Literal["auto"] = 1.0):
+        self.val_temperature = val_temperature
+
+    def steps(self) -> MetaOptimizer:
+        """Return how the metaparameters take their steps."""
+        return MetaOptimizer()
+
+    def check(self, space: MetaparameterSpace) -> None:
+        """Raise ValueError if the strategy's own parameters, or these metaparameters, cannot be used."""
+        check_val_temperature(self.val_temperature)
+
+    def _check_has_metaparameters(self, space: MetaparameterSpace) -> None:
+        """Raise ValueError if there is nothing to learn or to search."""
+        if not space.size:
+            raise ValueError(
+                f"{type(self).__name__} has no metaparameter to learn: the loss has none. Set meta='fixed', "
+                "or give a loss whose metaparameters(n_classes) returns some."
+            )
+
     def start(self, context: StartContext) -> Values:
         """Return values before the first iteration, by name; a missing one has its start."""
         return {}

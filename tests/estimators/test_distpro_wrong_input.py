@@ -139,6 +139,7 @@ def three_stages():
         ),
         ({"teacher": ConvNet(3), "logit_weight": "learned"}, ValueError, "does not know all of the 10"),
         ({"pathway_threshold": "half"}, ValueError, "'pathway_threshold' parameter"),
+        ({"pathway_threshold": float("nan")}, ValueError, "'pathway_threshold' parameter"),
         ({"process": 3}, ValueError, "'process' parameter"),
         ({"process": "nowhere.npz"}, FileNotFoundError, "nowhere"),
         ({"student__wdth": 3}, TypeError, "wdth"),

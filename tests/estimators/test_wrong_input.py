@@ -25,6 +25,9 @@ pytestmark = pytest.mark.usefixtures("no_training")
         ({"meta": meta.Linear(e1=1)}, ValueError, "a line needs at least two points"),
         ({"meta": meta.Linear(form="quadratic")}, ValueError, "is not one of"),
         ({"meta": meta.Hyperopt(n_trials=0)}, ValueError, "at least 1"),
+        ({"meta": meta.Hyperopt(n_jobs=0)}, ValueError, "^meta: n_jobs=0 must be None or an integer"),
+        ({"meta": meta.Random(log10_temperature=(2, 1))}, ValueError, "must be two finite numbers"),
+        ({"meta": meta.Random(log10_temperature=3)}, ValueError, "must be two finite numbers"),
         ({"meta": "gradeint"}, ValueError, "Did you mean 'gradient'"),
         ({"meta": 3}, ValueError, "'meta' parameter"),
         ({"lambda1": 1.2}, ValueError, "'lambda1' parameter"),
@@ -76,6 +79,7 @@ pytestmark = pytest.mark.usefixtures("no_training")
         ),
         ({"meta__optimizer_params": 3}, TypeError, "^meta: optimizer_params=3 must be a dict"),
         ({"meta__val_temperature": None}, ValueError, "must be a finite number above 0, or 'auto'"),
+        ({"iterator_valid__batch_size": 0}, ValueError, "^iterator_valid__batch_size=0 must be an integer"),
         ({"execution__compile": 3}, ValueError, "^execution: compile=3 must be True or False"),
         ({"momentum": 0.9}, TypeError, "Did you mean 'optimizer__momentum'"),
         ({"class_weight": "balanced"}, TypeError, "'class_weight'. Give fit sample_weight"),
@@ -205,6 +209,8 @@ def test_constructor_refuses_names_of_other_things(name, make, make_distpro):
 def test_nested_parameter_of_what_has_none(make):
     with pytest.raises(ValueError, match="has no parameters to set"):
         make(nn.Linear(64, 10)).set_params(teacher__max_depth=3)
+    with pytest.raises(ValueError, match="verbose=0 has no parameters to set"):
+        make().set_params(verbose__bogus=3)
 
 
 def test_a_nested_parameter_beside_a_name_is_judged_by_fit(make, digits):

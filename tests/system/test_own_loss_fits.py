@@ -205,8 +205,10 @@ class Constant(DistillationLoss):
 
 
 def test_nothing_to_learn_is_said():
-    with pytest.raises(ValueError, match="Gradient has no metaparameter to learn"):
-        distilled(Constant(), meta="gradient").fit(X, y, teacher_logits=X[:, :10])
+    for strategy in (meta.Gradient(), meta.Hyperopt(), meta.Random(n_trials=2)):
+        expected = f"{type(strategy).__name__} has no metaparameter to learn"
+        with pytest.raises(ValueError, match=expected):
+            distilled(Constant(), meta=strategy).fit(X, y, teacher_logits=X[:, :10])
     assert distilled(Constant(), meta="fixed").fit(X, y, teacher_logits=X[:, :10]).metaparameters_ == {}
 
 
