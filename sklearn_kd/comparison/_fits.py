@@ -128,7 +128,7 @@ def distilled_fits(
     (X_train, y_train), (X_val, y_val) = ((safe_indexing(X, part), y[part]) for part in rows)
     fits = []
     for method in methods:
-        known = logits if method.needs_teacher else None
+        known = logits if method.uses_teacher else None
         given = {"X": X, "y": y, "teacher_logits": known}
         if method.learns_from_validation:
             known = None if known is None else known[rows[0]]

@@ -23,10 +23,15 @@ _SHARED = ("teacher", "teacher_classes", "random_state", "validation_fraction")
 
 
 class Method(NamedTuple):
-    """A method, ready to be cloned and fitted."""
+    """A method, ready to be cloned and fitted.
+
+    ``uses_teacher``: it takes a teacher's logits where there are some. ``needs_teacher``: it cannot do
+    without.
+    """
 
     name: str
     estimator: Any
+    uses_teacher: bool
     needs_teacher: bool
     learns_from_validation: bool
 
@@ -49,13 +54,14 @@ class DistilledMethods:
         ValueError
             If one cannot be used, or the teacher would have to be asked about augmented rows.
         """
-        strategy = _classifier_plan.checked_parameters(estimator).strategy
+        strategy, loss, _ = _classifier_plan.checked_parameters(estimator)
         if estimator.augment is not None and strategy.needs_teacher:
             raise ValueError(
                 f"method {name!r} has an augment, but here the teacher is asked once, for all methods, "
                 "and never about augmented rows. Set augment=None, or fit the methods yourself."
             )
-        return Method(name, estimator, strategy.needs_teacher, strategy.learns_from_validation)
+        uses = strategy.needs_teacher
+        return Method(name, estimator, uses, uses and loss.needs_teacher, strategy.learns_from_validation)
 
 
 class DistProMethods:
@@ -82,7 +88,7 @@ class DistProMethods:
         """
         settings = _distpro_plan.checked_parameters(estimator)
         searches = settings.process is None and estimator.weights != "equal"
-        return Method(name, estimator, True, searches)
+        return Method(name, estimator, True, True, searches)
 
 
 Kind = type[DistilledMethods] | type[DistProMethods]
@@ -162,7 +168,7 @@ def _as_dict(methods: Any, kind: Kind) -> dict[str, dict[str, Any]]:
 
 
 def shared_teacher(teacher: Any, columns: list | None, methods: Sequence[Method]) -> TeacherAdapter | None:
-    """Return the wrapped teacher of all methods of a DistilledClassifier; None where none needs one.
+    """Return the wrapped teacher of all methods of a DistilledClassifier; None where none uses one.
 
     Raises
     ------
@@ -170,11 +176,11 @@ def shared_teacher(teacher: Any, columns: list | None, methods: Sequence[Method]
         If there is none though a method needs one.
     """
     needing = [method.name for method in methods if method.needs_teacher]
-    if not needing:
-        return None
-    if teacher is None:
+    if teacher is None and needing:
         raise ValueError(
             f"teacher=None leaves nothing to distil by {needing}. Give the estimator a teacher, or "
             "give teacher_logits."
         )
+    if teacher is None or not any(method.uses_teacher for method in methods):
+        return None
     return make_teacher(teacher, columns)

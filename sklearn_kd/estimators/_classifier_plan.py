@@ -90,9 +90,15 @@ def plan_distillation(
     warn_without_effect(beside_strategy(estimator, strategy, loss))
     warn_if_distributed()
     space = MetaparameterSpace(loss.metaparameters(inputs.task.n_outputs))
+    if estimator._continues():
+        _check_same_metaparameters(estimator, space)
     net_settings = NetSettings(inputs.task, loss, space, execution)
-    start = _checked_start(estimator, strategy, net_settings, weighted=inputs.weight is not None)
-    teacher = checked_teacher(estimator.teacher, inputs, strategy, estimator.augment)
+    start = _checked_start(estimator, strategy, net_settings)
+    is_given = estimator.teacher is not None or inputs.teacher_logits is not None
+    is_taught = strategy.needs_teacher and (loss.needs_teacher or is_given)
+    weighted = inputs.weight is not None
+    check_loss(loss, start, inputs.task.n_outputs, weighted=weighted, taught=is_taught or loss.needs_teacher)
+    teacher = checked_teacher(estimator.teacher, inputs, estimator.augment) if is_taught else None
     before = [estimator.student_, estimator.n_iter_] if estimator._continues() else None
     checkpoints = open_checkpoints(estimator, inputs, [Seeds.draw(estimator.random_state)], before)
     seeds = Seeds(*checkpoints.seeds[0])
@@ -131,15 +137,24 @@ def plan_distillation(
     )
 
 
+def _check_same_metaparameters(estimator: DistilledClassifier, space: MetaparameterSpace) -> None:
+    """Refuse to continue a path of other metaparameters."""
+    before = {name: np.shape(value) for name, value in estimator.metaparameters_.items()}
+    now = {name: entry.shape for name, entry in space.items()}
+    if list(before.items()) != list(now.items()):
+        raise ValueError(
+            f"warm_start=True continues the path of metaparameters with the shapes {before}; "
+            f"loss={estimator.loss!r} has {now}. Give the loss of the last fit, or set warm_start=False."
+        )
+
+
 def _checked_start(
-    estimator: DistilledClassifier, strategy: Strategy, settings: NetSettings, *, weighted: bool
+    estimator: DistilledClassifier, strategy: Strategy, settings: NetSettings
 ) -> dict[str, Any]:
-    """Check the strategy and the loss with the metaparameters; return where these start."""
+    """Check the strategy with the metaparameters; return where these start."""
     with error_context("meta"):
         strategy.check(settings.space)
-    start = start_of(estimator, settings.space, strategy, np.random.default_rng(0))
-    check_loss(settings.loss, start, settings.task.n_outputs, weighted=weighted)
-    return start
+    return start_of(estimator, settings.space, strategy, np.random.default_rng(0))
 
 
 def _checked_student(

@@ -123,21 +123,19 @@ def with_teacher(
 
 
 # --------------------------------------------------------------------------------------
-# TeacherAdapter
+# Teacher
 
 
 def checked_teacher(
-    teacher: Any, inputs: ValidatedInputs, strategy: Strategy, augment: Callable[[Tensor], Tensor] | None
+    teacher: Any, inputs: ValidatedInputs, augment: Callable[[Tensor], Tensor] | None
 ) -> TeacherAdapter | None:
-    """Wrap the teacher; None where none is needed.
+    """Wrap the teacher; None where ``teacher_logits`` take its place.
 
     Raises
     ------
     ValueError
         If there is none though one is needed, or it cannot be asked about batches as they come.
     """
-    if not strategy.needs_teacher:
-        return None
     given = inputs.teacher_logits is not None
     if given and augment is not None:
         raise ValueError(

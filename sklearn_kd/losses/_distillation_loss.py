@@ -44,7 +44,9 @@ class DistillationLoss(BaseEstimator):
     Attributes
     ----------
     needs_teacher : bool, default=True
-        False: the loss can be computed without a teacher's logits, which are None then.
+        False: the loss can be computed without a teacher. ``teacher_logits`` is None where no teacher
+        and no logits are given. With True, ``meta="none"`` trains on the cross-entropy of the labels and
+        does not call :meth:`loss`.
 
     Examples
     --------
@@ -229,8 +231,10 @@ def mean_loss(losses: Tensor, targets: Targets) -> Tensor:
     return (losses if targets.weight is None else targets.weight.to(losses) * losses).mean()
 
 
-def check_loss(loss: DistillationLoss, start: Mapping[str, Any], n_classes: int, *, weighted: bool) -> None:
-    """Try a loss on two rows before any training.
+def check_loss(
+    loss: DistillationLoss, start: Mapping[str, Any], n_classes: int, *, weighted: bool, taught: bool
+) -> None:
+    """Try a loss on two rows before any training, with weights and a teacher's logits where it will get them.
 
     Raises
     ------
@@ -241,16 +245,21 @@ def check_loss(loss: DistillationLoss, start: Mapping[str, Any], n_classes: int,
     """
     name = type(loss).__name__
     logits = torch.linspace(-1, 1, 2 * n_classes).reshape(2, n_classes)
-    targets = Targets(torch.tensor([0, n_classes - 1]), logits.flip(1), torch.ones(2) if weighted else None)
+    targets = Targets(
+        torch.tensor([0, n_classes - 1]),
+        logits.flip(1) if taught else None,
+        torch.ones(2) if weighted else None,
+    )
     try:
         with torch.enable_grad():
             z = logits.clone().requires_grad_()
             given = {key: torch.as_tensor(value, dtype=z.dtype) for key, value in start.items()}
             losses = loss.loss(z, targets.teacher_logits, targets.labels, **given)
     except TypeError as error:
+        without = "" if taught else " and teacher_logits=None"
         raise TypeError(
-            f"loss={name} could not be called with the metaparameters {list(start)}: {error} Its method loss "
-            "takes (logits, teacher_logits, labels) and each metaparameter as a keyword argument."
+            f"loss={name} could not be called with the metaparameters {list(start)}{without}: {error}. Its "
+            "method loss takes (logits, teacher_logits, labels) and each metaparameter as a keyword argument."
         ) from error
     if not isinstance(losses, Tensor):
         raise TypeError(f"loss={name} returned {type(losses).__name__}; it must return a tensor.")

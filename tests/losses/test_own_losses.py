@@ -122,7 +122,7 @@ def test_float32_networks_are_not_promoted():
 
 def check(loss, weighted=False):
     start = {name: entry.start for name, entry in loss.metaparameters(3).items()}
-    check_loss(loss, start, 3, weighted=weighted)
+    check_loss(loss, start, 3, weighted=weighted, taught=True)
 
 
 def a_loss(function, **entries):
