@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -63,11 +64,15 @@ def named_execution(estimator: BaseDistiller) -> Execution:
     Raises
     ------
     ValueError, TypeError
-        As :func:`named_strategy`.
+        As :func:`named_strategy`; also if a parameter is neither True nor False.
     """
     makers = {name: partial(Execution.named, name) for name in estimator._executions}
     given = estimator._routed("execution")
-    return named_object("execution", estimator.execution, makers, given, "a sklearn_kd.Execution")
+    execution = named_object("execution", estimator.execution, makers, given, "a sklearn_kd.Execution")
+    for name, value in execution.get_params().items():
+        if not isinstance(value, (bool, np.bool_)):
+            raise TypeError(f"execution: {name}={value!r} must be True or False.")
+    return execution
 
 
 def validate(

@@ -11,6 +11,9 @@ from sklearn.base import BaseEstimator
 
 from sklearn_kd.errors._did_you_mean import did_you_mean
 from sklearn_kd.inputs._batches import iterator_arguments
+from sklearn_kd.losses._named import LOSSES
+from sklearn_kd.meta import STRATEGIES
+from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._optimizers import optimizer_class
 
 if TYPE_CHECKING:
@@ -36,6 +39,14 @@ _REMEDIES = {
     ),
     "sample_weight": "Give it to fit.",
     "teacher_logits": "Give them to fit.",
+}
+
+
+# Objects that a name may stand for, whose parameters are given as ``PREFIX__NAME``.
+_MAKERS: dict[str, tuple[Callable[[], BaseEstimator], ...]] = {
+    "meta": tuple(STRATEGIES.values()),
+    "loss": tuple(LOSSES.values()),
+    "execution": (Execution,),
 }
 
 
@@ -174,6 +185,10 @@ class RoutedParameters(BaseEstimator):
         for prefix, taker in {"student": self.student, "optimizer": self.optimizer}.items():
             if name in _arguments_known(taker):
                 return f" Did you mean '{prefix}__{name}'?"
+        for prefix, makers in _MAKERS.items():
+            takers = [getattr(self, prefix, None), *(make() for make in makers)]
+            if prefix in self._routed_prefixes and any(name in _parameters(taker) for taker in takers):
+                return f" Did you mean '{prefix}__{name}'?"
         written_otherwise = [f"{p}__{rest}" for p in self._routed_prefixes if rest]
         written_otherwise += [
             f"{p}__{name[len(p) + 1 :]}" for p in self._routed_prefixes if name.startswith(f"{p}_")
@@ -202,6 +217,11 @@ class RoutedParameters(BaseEstimator):
                     f"{name!r}: {prefix} takes no {rest!r}."
                     f"{did_you_mean(name, [f'{prefix}__{k}' for k in known])} It takes {known}."
                 )
+
+
+def _parameters(taker: Any) -> dict[str, Any]:
+    """Return the parameters of an object by their names; none of what has no parameters."""
+    return taker.get_params(deep=False) if isinstance(taker, BaseEstimator) else {}
 
 
 @cache

@@ -165,11 +165,20 @@ def test_data(change, match, make, digits):
         ("lambda_1", "Did you mean 'lambda1'"),
         ("studnet__hidden", "Did you mean 'student__hidden'"),
         ("seed", "Did you mean 'random_state'"),
+        ("val_temperature", "Did you mean 'meta__val_temperature'"),
+        ("log10_temperature", "Did you mean 'meta__log10_temperature'"),
+        ("temperature_bounds", "Did you mean 'loss__temperature_bounds'"),
+        ("cuda_graph", "Did you mean 'execution__cuda_graph'"),
     ],
 )
 def test_set_params_names_the_nearest(name, mend, make):
     with pytest.raises(ValueError, match=mend):
         make().set_params(**{name: 3})
+
+
+def test_an_execution_is_made_of_true_and_false(make, digits):
+    with pytest.raises(TypeError, match=r"^execution: compile='no' must be True or False\."):
+        make(LogisticRegression(), execution__compile="no").fit(*digits)
 
 
 def test_constructor_takes_what_fit_refuses(make, digits):
