@@ -48,7 +48,12 @@ def checked_distance(distance: str | Distance) -> Distance:
     ------
     ValueError
         If the name is not known.
+    TypeError
+        If it is a class: called with two maps, it makes an object.
     """
+    if isinstance(distance, type):
+        name = distance.__name__
+        raise TypeError(f"distance={name} is a class. Give an object: {name}().")
     if callable(distance):
         return distance
     if distance not in DISTANCES:

@@ -94,7 +94,9 @@ def start_of(
         if strategy.takes_hypergradient(0):
             return space.completed({}, estimator.metaparameters_)
     start = {name: _one_start(estimator, name, entry, rng) for name, entry in space.items()}
-    space.check_within_bounds(start)
+    loss = loss_of(estimator)
+    widened = {name: f"loss__{name}_bounds" for name in space if hasattr(loss, f"{name}_bounds")}
+    space.check_within_bounds(start, widened)
     return space.shaped(start)
 
 

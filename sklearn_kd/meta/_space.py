@@ -233,14 +233,20 @@ class MetaparameterSpace(Mapping[str, Metaparameter]):
         """The start of each metaparameter that has one."""
         return {name: entry.start for name, entry in self.items() if entry.start is not None}
 
-    def check_within_bounds(self, values: Mapping[str, Any]) -> None:
-        """Raise ValueError unless each value has its metaparameter's shape and lies within its bounds."""
+    def check_within_bounds(
+        self, values: Mapping[str, Any], parameters: Mapping[str, str] | None = None
+    ) -> None:
+        """Raise ValueError unless each value has its metaparameter's shape and lies within its bounds.
+
+        ``parameters``: by name, the parameter that sets the bounds, for the message.
+        """
         for name, entry in self.items():
             value, (low, high) = self._checked_array(name, values[name]), entry.bounds
             if not ((value >= low) & (value <= high)).all():
+                bounds = (parameters or {}).get(name, "them")
                 raise ValueError(
                     f"{name}={values[name]!r} lies outside its bounds ({low:g}, {high:g}). Start inside the "
-                    "bounds, or widen them."
+                    f"bounds, or widen {bounds}."
                 )
 
     def completed(self, start: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

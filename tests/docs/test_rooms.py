@@ -116,3 +116,20 @@ def test_arrows_lead_downwards_in_the_picture():
     for drawn in re.findall(r'class="arrow" d="M[\d.]+ ([\d.]+) (.+?)"', draw_rooms.pictures()["rooms.svg"]):
         first, rest = drawn
         assert float(rest.split()[-1]) > float(first)
+
+
+def test_the_functions_are_where_the_page_says():
+    table = rows_of(FOLDER / "how_a_fit_runs.rst")
+    places = [
+        rest for rest in table.values() if len(rest) == 2 and rest[1].startswith("``") and "/" in rest[1]
+    ]
+    looked_up = 0
+    for functions, files in places:
+        code = "".join(
+            (draw_rooms.PACKAGE / file).read_text(encoding="utf-8")
+            for file in re.findall(r"``(\S+\.py)``", files)
+        )
+        for function in re.findall(r"``(\w+)``", functions):
+            assert f"def {function}(" in code, (function, files)
+            looked_up += 1
+    assert looked_up > 10

@@ -33,8 +33,12 @@ pytestmark = pytest.mark.usefixtures("no_training")
         ({"lambda1": 1.2}, ValueError, "'lambda1' parameter"),
         ({"lambda1": "rnd"}, ValueError, "'lambda1' parameter"),
         ({"temperature": 0.0}, ValueError, "'temperature' parameter"),
-        ({"temperature": 20.0}, ValueError, "temperature=20.0 lies outside its bounds"),
-        ({"temperature": 0.5}, ValueError, "widen them"),
+        (
+            {"temperature": 20.0},
+            ValueError,
+            "temperature=20.0 lies outside its bounds.*widen loss__temperature_bounds",
+        ),
+        ({"temperature": 0.5}, ValueError, "widen loss__temperature_bounds"),
         ({"loss__temperature_bounds": (3, 1)}, ValueError, "0 < low <= high"),
         ({"loss__temperature_bounds": (1, 2, 3)}, ValueError, "two numbers"),
         (
@@ -183,11 +187,18 @@ def test_data(change, match, make, digits):
         ("temperature_bounds", "Did you mean 'loss__temperature_bounds'"),
         ("autocast", "Did you mean 'execution__autocast'"),
         ("meta_clip", "Did you mean 'meta__clip'"),
+        ("log10_temperature", "Did you mean 'meta__log10_temperature'"),
+        ("cuda_graph", "Did you mean 'execution__cuda_graph'"),
     ],
 )
 def test_set_params_names_the_nearest(name, mend, make):
     with pytest.raises(ValueError, match=mend):
         make().set_params(**{name: 3})
+
+
+def test_an_execution_is_made_of_true_and_false(make, digits):
+    with pytest.raises(TypeError, match=r"^execution: compile='no' must be True or False\."):
+        make(LogisticRegression(), execution__compile="no").fit(*digits)
 
 
 def test_constructor_takes_what_fit_refuses(make, digits):

@@ -134,6 +134,64 @@ def test_warm_start_goes_on_with_the_metaparameters(teacher_logits):
     assert np.abs(clf.metaparameter_path_["trust"][n] - trust).max() < 0.1
 
 
+class Reordered(Classwise):
+    def metaparameters(self, n_classes):
+        return dict(reversed(super().metaparameters(n_classes).items()))
+
+
+class OneTrust(Classwise):
+    def metaparameters(self, n_classes):
+        return super().metaparameters(n_classes) | {"trust": Metaparameter(0.5, bounds=(0.0, 1.0))}
+
+
+@pytest.mark.parametrize("loss", ["kd", Decoupled(), Reordered(), OneTrust()], ids=str)
+@pytest.mark.parametrize("strategy", ["gradient", "fixed"])
+def test_warm_start_refuses_other_metaparameters(loss, strategy, teacher_logits):
+    clf = distilled(Classwise(), meta=strategy, max_epochs=1).fit(X, y, teacher_logits=teacher_logits)
+    with pytest.raises(
+        ValueError, match=r"(?s)^warm_start=True continues.*loss=.*Give the loss of the last fit"
+    ):
+        clf.set_params(loss=loss, warm_start=True).fit(X, y, teacher_logits=teacher_logits)
+
+
+@pytest.mark.parametrize("strategy", ["gradient", "linear", "fixed", "random", "hyperopt", "naive", "none"])
+def test_a_loss_without_a_teacher(strategy):
+    clf = distilled(Smoothed(), meta=strategy).fit(X, y)
+    assert clf.teacher_ is None
+    assert (clf.metaparameters_["smoothing"] != 0.1) == (strategy not in ("fixed", "naive", "none"))
+
+
+def test_a_loss_that_can_do_without_a_teacher_takes_a_given_one(teacher_logits):
+    class Mixed(Smoothed):
+        def loss(self, logits, teacher_logits, labels, *, smoothing):
+            own = super().loss(logits, teacher_logits, labels, smoothing=smoothing)
+            if teacher_logits is None:
+                return own
+            return own + torch.nn.functional.mse_loss(logits, teacher_logits, reduction="none").sum(1)
+
+    alone = distilled(Mixed()).fit(X, y)
+    taught = distilled(Mixed()).fit(X, y, teacher_logits=teacher_logits)
+    assert alone.history_[-1, "train_loss"] < taught.history_[-1, "train_loss"]
+
+
+def test_a_loss_is_tried_without_a_teacher():
+    class Needy(Classwise):
+        needs_teacher = False
+
+    with pytest.raises(TypeError, match=r"loss=Needy could not be called.*and teacher_logits=None"):
+        distilled(Needy()).fit(X, y)
+
+
+def test_comparisons_take_a_loss_without_a_teacher():
+    clf = DistilledClassifier(None, MLPStudent, loss=Smoothed(), max_epochs=2, device="cpu")
+    compared = {"cv": 2, "random_state": 0, "n_jobs": 1, "baseline": "none"}
+    found = compare_methods(clf, X, y, methods=("none", "gradient"), **compared)
+    assert np.isfinite(found.results_["accuracy"]).all()
+    methods = {"none": {"meta": "none"}, "kd": {"loss": "kd"}}
+    with pytest.raises(ValueError, match=r"teacher=None leaves nothing to distil by \['kd'\]"):
+        compare_methods(clf, X, y, methods=methods, **compared)
+
+
 def test_parameters_of_the_loss_are_searched():
     grid = {"loss__beta": [0.5, 2.0], "meta__lr": [0.1]}
     clf = DistilledClassifier(
