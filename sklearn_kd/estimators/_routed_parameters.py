@@ -156,6 +156,14 @@ class RoutedParameters(BaseEstimator):
             if _has_parameters(given) or (name in params and self._nests(name, params)):
                 del self.__dict__[name]
 
+    def _validate_params(self) -> None:
+        """Check the parameters as scikit-learn does, and classes in place of objects before that."""
+        for name in ("meta", "loss", "execution"):
+            value = getattr(self, name, None)
+            if isinstance(value, type):
+                raise TypeError(f"{name}={value.__name__} is a class. Give an object: {value.__name__}().")
+        super()._validate_params()
+
     def _keep_routed(self, routed: dict[str, Any]) -> None:
         """Keep what the constructor was given beside its own parameters, for ``fit`` to judge.
 

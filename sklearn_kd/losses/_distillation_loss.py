@@ -271,7 +271,8 @@ def check_loss(
         If :meth:`DistillationLoss.loss` does not take the metaparameters by name, or returns no tensor of
         floating point numbers.
     ValueError
-        If it returns another shape, a number that is not finite, or nothing that depends on the logits.
+        If it returns another shape, a number that is not finite, or nothing that depends on the logits;
+        or if its own ``evaluate`` gives another loss.
     """
     name = type(loss).__name__
     logits = torch.linspace(-1, 1, 2 * n_classes).reshape(2, n_classes)
@@ -298,3 +299,28 @@ def check_loss(
             f"loss={name} does not depend on the student's logits in a way that torch can differentiate. "
             "Compute it in torch operations, without detach(), item() or NumPy."
         )
+    if not type(loss).evaluate.__module__.startswith("sklearn_kd."):  # those of the library are tested
+        _check_evaluation(loss, logits.detach(), targets, given)
+
+
+def _check_evaluation(
+    loss: DistillationLoss, logits: Tensor, targets: Targets, values: Mapping[str, Tensor]
+) -> None:
+    """Refuse an ``evaluate`` of a loss's own that is not that of its ``loss``."""
+    with preserved_random_state(logits.device, seed=0):
+        own = loss.evaluate(logits, targets, values)
+    with preserved_random_state(logits.device, seed=0):
+        traced = AutogradEvaluation(loss, logits, targets, values, differentiable=True)
+    pairs = {
+        "value": (own.value, traced.value),
+        "gradients": (own.gradients[0], traced.gradients[0]),
+        "contract(u)": (own.contract(logits), traced.contract(logits)),
+    }
+    for name, (found, wanted) in pairs.items():
+        same = found.shape == wanted.shape
+        if not same or not torch.allclose(found, wanted, rtol=1e-2, atol=1e-4, equal_nan=True):
+            raise ValueError(
+                f"loss={type(loss).__name__}: evaluate gives another {name} than autograd for its loss: "
+                f"{found.tolist()}, not {wanted.tolist()}. A subclass that changes loss or metaparameters "
+                "needs an evaluate of its own, or DistillationLoss.evaluate."
+            )

@@ -11,6 +11,7 @@ from skorch.callbacks import EarlyStopping
 from torch import nn
 
 from sklearn_kd import CNNStudent, MLPStudent, meta
+from sklearn_kd.losses import LogitDistillation
 
 pytestmark = pytest.mark.usefixtures("no_training")
 
@@ -257,6 +258,14 @@ def test_a_prefix_like_no_other_is_not_replaced(make_distpro, images):
     with pytest.raises(TypeError, match="'loss__temperature_bounds'") as error:
         make_distpro(loss__temperature_bounds=(1, 5)).fit(*images)
     assert "__" not in str(error.value).partition("Did you mean")[2]
+
+
+@pytest.mark.parametrize(("name", "value"), [("meta", meta.Linear), ("loss", LogitDistillation)])
+def test_a_class_in_place_of_an_object(name, value, make, digits):
+    with pytest.raises(
+        TypeError, match=rf"{name}={value.__name__} is a class. Give an object: {value.__name__}\("
+    ):
+        make(nn.Linear(64, 10), **{name: value}).fit(*digits)
 
 
 def test_nothing_to_predict_with(make, digits):

@@ -156,6 +156,42 @@ def test_wrong_losses_are_refused_before_training(function, error, message):
         check(a_loss(function))
 
 
+class Doubled(LogitDistillation):
+    """As "kd", times a metaparameter."""
+
+    def metaparameters(self, n_classes):
+        lambda1, temperature = super().metaparameters(n_classes).values()
+        return {"lambda1": lambda1, "temperature": temperature, "size": Metaparameter(2.0)}
+
+    def loss(self, logits, teacher_logits, labels, *, size, **values):
+        return size * super().loss(logits, teacher_logits, labels, **values)
+
+
+def test_a_subclass_of_kd_may_change_its_loss(batches):
+    (_, y), _, f = batches
+    z, values = torch.randn(12, N_CLASSES).double(), {"lambda1": 0.3, "temperature": 2.5}
+    kd = LogitDistillation().evaluate(z, Targets(y, f), values)
+    doubled = Doubled().evaluate(z, Targets(y, f), values | {"size": 2.0})
+    torch.testing.assert_close(doubled.gradients[0], 2 * kd.gradients[0])
+    torch.testing.assert_close(doubled.contract(z)[:2], 2 * kd.contract(z))
+    check_loss(Doubled(), values | {"size": 2.0}, 3, weighted=False)
+
+
+@pytest.mark.parametrize("part", ["value", "gradients", "contract"])
+def test_an_evaluation_of_another_loss_is_refused(part):
+    class Evaluated(LOSSES["smoothed"]):
+        def evaluate(self, logits, targets, values, *, differentiable=True):
+            found = super().evaluate(logits, targets, values, differentiable=differentiable)
+            if part == "contract":
+                found.contract = lambda u: u.new_zeros(2)
+            else:
+                setattr(found, part, [2 * found.gradients[0]] if part == "gradients" else 2 * found.value)
+            return found
+
+    with pytest.raises(ValueError, match=rf"loss=Evaluated: evaluate gives another {part}"):
+        check(Evaluated())
+
+
 class Fixed(DistillationLoss):
     """Its loss takes no metaparameter; ``function`` computes it."""
 

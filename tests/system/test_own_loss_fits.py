@@ -515,3 +515,10 @@ def test_hyperopt_needs_something_to_choose(teacher_logits):
 def test_methods_without_teacher_are_compared():
     found = compare_methods(distilled(Sharpened()), X, y, methods=["naive", "gradient"], cv=2, n_jobs=1)
     assert np.isfinite(found.summary()["mean"]).all()
+
+
+def test_nothing_is_left_of_a_fit_with_another_loss(teacher_logits):
+    clf = distilled("kd", meta="fixed").fit(X, y, teacher_logits=teacher_logits)
+    assert clf.lambda1_ == 0.5
+    clf.set_params(loss=Smoothed()).fit(X, y, teacher_logits=teacher_logits)
+    assert not hasattr(clf, "lambda1_") and not hasattr(clf, "temperature_")
