@@ -92,10 +92,10 @@ def _one_start(
 ) -> Any:
     """Return the start of a metaparameter: its own, the estimator's, or a draw within its bounds."""
     start = entry.start
-    if start is None and name not in estimator.get_params(deep=False):
+    if start is None and name not in ("lambda1", "temperature"):
         raise ValueError(
-            f"Metaparameter {name!r} of the loss has no start, and {type(estimator).__name__} no parameter "
-            "of this name. Give it one: Metaparameter(start, ...)."
+            f"Metaparameter {name!r} of the loss has no start. Give it one: Metaparameter(start, ...). Only "
+            "lambda1 and temperature start at the estimator's parameters."
         )
     start = getattr(estimator, name) if start is None else start
     if not isinstance(start, str):

@@ -16,7 +16,24 @@ Coordinate = Literal["identity", "log", "logit"]
 COORDINATES: tuple[Coordinate, ...] = ("identity", "log", "logit")
 
 # Columns that stand beside the metaparameters in a path or a table of trials.
-RESERVED_NAMES = ("iteration", "val_loss", "predicted", "seconds")
+RESERVED_COLUMNS = ("iteration", "val_loss", "predicted", "seconds")
+# By what they are: names that a metaparameter cannot have.
+_RESERVED_NAMES = {
+    "columns of the path": RESERVED_COLUMNS,
+    "columns of history_": (
+        "epoch",
+        "batches",
+        "dur",
+        "train_loss",
+        "valid_loss",
+        "valid_acc",
+        "train_batch_count",
+        "valid_batch_count",
+        "skipped_steps",
+        "skipped_hypergradients",
+    ),
+    "arguments of loss": ("self", "logits", "teacher_logits", "labels"),
+}
 # How near a value in logit coordinates comes to its bounds, as a share of their distance. At the
 # bound itself the coordinate is infinite, and no hypergradient would lead back.
 _LOGIT_MARGIN = 1e-6
@@ -97,6 +114,18 @@ def _checked_interval(bounds: Any) -> tuple[float, float]:
     return float(bounds[0]), float(bounds[1])
 
 
+def _check_name(name: Any) -> None:
+    """Raise ValueError for a name that is no identifier, or means something else."""
+    if not (isinstance(name, str) and name.isidentifier()):
+        raise ValueError(f"{name!r} cannot be the name of a metaparameter. Give an identifier.")
+    for what, names in _RESERVED_NAMES.items():
+        if name in names:
+            raise ValueError(
+                f"{name!r} cannot be the name of a metaparameter. Give another name than {list(names)}, "
+                f"which are {what}."
+            )
+
+
 class MetaparameterSpace(Mapping[str, Metaparameter]):
     """The metaparameters of one training, by name, as one vector of m components.
 
@@ -109,6 +138,8 @@ class MetaparameterSpace(Mapping[str, Metaparameter]):
     ------
     ValueError
         If a name cannot be the name of a keyword argument and of a column.
+    TypeError
+        If the entries are no mapping, or one of them is no :class:`Metaparameter`.
 
     Attributes
     ----------
@@ -119,12 +150,13 @@ class MetaparameterSpace(Mapping[str, Metaparameter]):
     """
 
     def __init__(self, entries: Mapping[str, Metaparameter]):
+        if not isinstance(entries, Mapping):
+            raise TypeError(
+                f"metaparameters(n_classes) returned {type(entries).__name__}; it must return a dict of "
+                "names and sklearn_kd.losses.Metaparameter."
+            )
         for name, entry in entries.items():
-            if not (isinstance(name, str) and name.isidentifier()) or name in RESERVED_NAMES:
-                raise ValueError(
-                    f"{name!r} cannot be the name of a metaparameter. Give an identifier other than "
-                    f"{list(RESERVED_NAMES)}, which are columns of the path."
-                )
+            _check_name(name)
             if not isinstance(entry, Metaparameter):
                 raise TypeError(f"{name}={entry!r} must be a sklearn_kd.losses.Metaparameter.")
         order = list(dict.fromkeys(entry.group for entry in entries.values()))

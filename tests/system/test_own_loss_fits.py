@@ -241,7 +241,7 @@ class WithoutStart(Smoothed):
 
 
 def test_a_metaparameter_needs_a_start():
-    with pytest.raises(ValueError, match="'smoothing' of the loss has no start, and DistilledClassifier no"):
+    with pytest.raises(ValueError, match=r"'smoothing' of the loss has no start\. Give it one"):
         distilled(WithoutStart()).fit(X, y, teacher_logits=X[:, :10])
 
 
@@ -267,7 +267,9 @@ def test_nothing_to_learn_is_said():
     assert distilled(Constant(), meta="fixed").fit(X, y, teacher_logits=X[:, :10]).metaparameters_ == {}
 
 
-@pytest.mark.parametrize("name", ["iteration", "val_loss", "not a name"])
+@pytest.mark.parametrize(
+    "name", ["iteration", "val_loss", "not a name", "epoch", "batches", "train_loss", "valid_loss", "labels"]
+)
 def test_names_must_be_names_of_columns(name):
     class Named(Smoothed):
         def metaparameters(self, n_classes):
@@ -275,6 +277,33 @@ def test_names_must_be_names_of_columns(name):
 
     with pytest.raises(ValueError, match="cannot be the name of a metaparameter"):
         distilled(Named()).fit(X, y, teacher_logits=X[:, :10])
+
+
+def test_all_columns_of_the_history_are_reserved(teacher_logits):
+    clf = distilled(Smoothed(), meta="gradient").fit(X, y, teacher_logits=teacher_logits)
+    columns = {name for name in clf.history_[-1] if not name.endswith("_best")} - {"smoothing"}
+    for name in columns:
+        with pytest.raises(ValueError, match="cannot be the name of a metaparameter"):
+            meta.MetaparameterSpace({name: Metaparameter(0.1)})
+
+
+@pytest.mark.parametrize("returned", [None, ["weight"]])
+def test_metaparameters_are_a_dict(returned):
+    class Listed(Smoothed):
+        def metaparameters(self, n_classes):
+            return returned
+
+    with pytest.raises(TypeError, match=r"metaparameters\(n_classes\) returned \w+; it must return a dict"):
+        distilled(Listed()).fit(X, y)
+
+
+def test_only_lambda1_and_temperature_start_at_the_estimators():
+    class Lr(Smoothed):
+        def metaparameters(self, n_classes):
+            return {"lr": Metaparameter(bounds=(0.0, 1.0))}
+
+    with pytest.raises(ValueError, match="'lr' of the loss has no start"):
+        distilled(Lr()).fit(X, y)
 
 
 def test_a_strategy_that_names_another_is_refused(teacher_logits):
