@@ -115,7 +115,7 @@ def net_to_train(estimator: DistilledClassifier, plan: DistillationPlan) -> Trai
     make_trial, cache = partial(_trial_net, estimator, plan), TrialCache(plan.checkpoints)
     trials = Trials(make_trial, space, start, plan.data, plan.seeds.training, cache)
     context = StartContext(start, space, rng, trials.losses, estimator.verbose)
-    start = space.shaped({**start, **plan.strategy.start(context)})
+    start = space.completed(plan.strategy.start(context), start)
     report_epochs = plan.report.epochs(lambda net: estimator._fitted_attributes(net, plan))
     callbacks = [*listed_callbacks(estimator.callbacks), *report_epochs]
     return make_net(estimator, plan.net_settings, plan.student, plan.strategy, start, callbacks)

@@ -154,6 +154,12 @@ def _checked_start(
     """Check the strategy with the metaparameters; return where these start."""
     with error_context("meta"):
         strategy.check(settings.space)
+        moves = type(strategy).takes_hypergradient is not Strategy.takes_hypergradient
+        if moves and not strategy.learns_from_validation:
+            raise ValueError(
+                f"{type(strategy).__name__} overrides takes_hypergradient, but holds no D_val out. Set "
+                "learns_from_validation = True in the class."
+            )
     return start_of(estimator, settings.space, strategy, np.random.default_rng(0))
 
 

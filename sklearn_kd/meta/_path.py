@@ -179,7 +179,17 @@ class MetaparameterPath:
         """Set where the next k iterations lead, θ of shape (k, m) or (m,), projected.
 
         Where it is not finite they stay where they are now.
+
+        Raises
+        ------
+        TypeError
+            If it is no tensor of such a shape.
         """
+        if not isinstance(theta, Tensor) or theta.shape[-1:] != self._now.shape:
+            raise TypeError(
+                f"predict of the strategy returned {theta!r:.100}; it must return None, or a tensor of shape "
+                f"({len(self._now)},) or (k, {len(self._now)}), for k iterations."
+            )
         theta = theta.reshape(-1, len(self._now)).to(**self._make)
         theta = torch.where(torch.isfinite(theta), theta, self._coordinates.to_theta(self._now))
         self._schedule = list(self._coordinates.predicted_values(theta, self._now).unbind())

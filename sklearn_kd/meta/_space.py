@@ -228,6 +228,29 @@ class MetaparameterSpace(Mapping[str, Metaparameter]):
         arrays = self.split(self.join(values))
         return {name: array if self[name].shape else float(array) for name, array in arrays.items()}
 
+    def completed(self, values: Mapping[str, Any], start: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values that a strategy gives; metaparameters that it leaves out have their start.
+
+        Raises
+        ------
+        TypeError
+            If they are no mapping.
+        ValueError
+            If a name is not known, or a value not finite.
+        """
+        if not isinstance(values, Mapping):
+            raise TypeError(
+                f"The strategy gave {values!r:.100} as values of metaparameters. Give a dict of some of "
+                f"{list(self)}; an empty one leaves all at their start."
+            )
+        unknown = [name for name in values if name not in self]
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is no metaparameter of this fit; there are {list(self)}.")
+        for name, value in values.items():
+            if not np.isfinite(np.asarray(value, dtype=np.float64)).all():
+                raise ValueError(f"The strategy gave {name}={value!r}; it must be finite.")
+        return self.shaped({**start, **values})
+
     def split(self, values: Any) -> dict[str, Any]:
         """Return the named parts of values of shape ``(..., m)``, each of shape ``(..., *shape)``."""
         lead = tuple(values.shape[:-1])

@@ -73,7 +73,7 @@ class Trials:
         TrialsInterrupted
             With the best of all, those of earlier calls included.
         """
-        complete = [_complete(setting, self._space, self._start) for setting in settings]
+        complete = [self._space.completed(setting, self._start) for setting in settings]
         nets = [self._make_net(setting) for setting in complete]
         known = self._cache.lookup([self._space.join(setting).tolist() for setting in complete])
         try:
@@ -84,22 +84,6 @@ class Trials:
         self._best += _trained_here(dict(enumerate(losses)), nets)
         self._best = sorted(self._best, key=_ranked)[:1]
         return losses
-
-
-def _complete(
-    setting: Mapping[str, Any], space: MetaparameterSpace, start: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the setting, completed by the starts of metaparameters that it does not name.
-
-    Raises
-    ------
-    ValueError
-        If it names one that there is not.
-    """
-    unknown = [name for name in setting if name not in space]
-    if unknown:
-        raise ValueError(f"{unknown[0]!r} is no metaparameter of this fit; there are {list(space)}.")
-    return space.shaped({**start, **setting})
 
 
 def trial_losses(

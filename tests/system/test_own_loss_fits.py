@@ -306,6 +306,24 @@ def test_only_lambda1_and_temperature_start_at_the_estimators():
         distilled(Lr()).fit(X, y)
 
 
+@pytest.mark.parametrize(
+    ("methods", "error", "message"),
+    [
+        ({"start": lambda self, c: {"gama": 1.0}}, ValueError, "'gama' is no metaparameter of this fit"),
+        ({"start": lambda self, c: None}, TypeError, "The strategy gave None as values"),
+        ({"start": lambda self, c: {"T": float("nan")}}, ValueError, "The strategy gave T=nan"),
+        ({"predict": lambda self, m: [1.0] * 3}, TypeError, r"predict of the strategy returned \[1.0"),
+        ({"predict": lambda self, m: torch.ones(2)}, TypeError, r"shape \(3,\) or \(k, 3\)"),
+        ({"takes_hypergradient": lambda self, i: True}, ValueError, "Set learns_from_validation = True"),
+    ],
+    ids=str,
+)
+def test_wrong_strategies(methods, error, message, teacher_logits):
+    wrong = type("Wrong", (meta.Strategy,), methods)()
+    with pytest.raises(error, match=message):
+        distilled(Decoupled(), meta=wrong).fit(X, y, teacher_logits=teacher_logits)
+
+
 def test_a_strategy_that_names_another_is_refused(teacher_logits):
     class Wrong(meta.Strategy):
         learns_from_validation = True
