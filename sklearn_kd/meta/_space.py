@@ -16,23 +16,27 @@ Coordinate = Literal["identity", "log", "logit"]
 COORDINATES: tuple[Coordinate, ...] = ("identity", "log", "logit")
 
 # Columns that stand beside the metaparameters in a path or a table of trials.
-RESERVED_NAMES = ("iteration", "val_loss", "predicted", "seconds")
-# Columns that stand beside them in the history, which a metaparameter would overwrite.
-_HISTORY_NAMES = (
-    "batches",
-    "dur",
-    "epoch",
-    "skipped_hypergradients",
-    "skipped_steps",
-    "train_batch_count",
-    "train_loss",
-    "train_loss_best",
-    "valid_acc",
-    "valid_acc_best",
-    "valid_batch_count",
-    "valid_loss",
-    "valid_loss_best",
-)
+RESERVED_COLUMNS = ("iteration", "val_loss", "predicted", "seconds")
+# By what they are: names that a metaparameter cannot have.
+_RESERVED_NAMES = {
+    "columns of the path": RESERVED_COLUMNS,
+    "columns of history_": (
+        "epoch",
+        "batches",
+        "dur",
+        "train_loss",
+        "train_loss_best",
+        "valid_loss",
+        "valid_loss_best",
+        "valid_acc",
+        "valid_acc_best",
+        "train_batch_count",
+        "valid_batch_count",
+        "skipped_steps",
+        "skipped_hypergradients",
+    ),
+    "arguments of loss": ("self", "logits", "teacher_logits", "labels"),
+}
 # How near a value in logit coordinates comes to its bounds, as a share of their distance. At the
 # bound itself the coordinate is infinite, and no hypergradient would lead back.
 _LOGIT_MARGIN = 1e-6
@@ -161,6 +165,18 @@ def _as_array(name: str, value: Any) -> np.ndarray:
         raise TypeError(f"{name}={str(value)[:200]} must be a number or an array of numbers.") from error
 
 
+def _check_name(name: Any) -> None:
+    """Raise ValueError for a name that is no identifier, or means something else."""
+    if not (isinstance(name, str) and name.isidentifier()):
+        raise ValueError(f"{name!r} cannot be the name of a metaparameter. Give an identifier.")
+    for what, names in _RESERVED_NAMES.items():
+        if name in names:
+            raise ValueError(
+                f"{name!r} cannot be the name of a metaparameter. Give another name than {list(names)}, "
+                f"which are {what}."
+            )
+
+
 class MetaparameterSpace(Mapping[str, Metaparameter]):
     """The metaparameters of one training, by name, as one vector of m components.
 
@@ -190,13 +206,8 @@ class MetaparameterSpace(Mapping[str, Metaparameter]):
                 f"metaparameters(n_classes) returned {type(entries).__name__}; it must return a dict of "
                 "names to sklearn_kd.losses.Metaparameter."
             )
-        reserved = RESERVED_NAMES + _HISTORY_NAMES
         for name, entry in entries.items():
-            if not (isinstance(name, str) and name.isidentifier()) or name in reserved:
-                raise ValueError(
-                    f"{name!r} cannot be the name of a metaparameter. Give an identifier other than "
-                    f"{list(reserved)}, which are columns of the path or of the history."
-                )
+            _check_name(name)
             if not isinstance(entry, Metaparameter):
                 raise TypeError(f"{name}={entry!r} must be a sklearn_kd.losses.Metaparameter.")
         order = list(dict.fromkeys(entry.group for entry in entries.values()))

@@ -312,7 +312,7 @@ def test_a_shape_may_be_a_number_or_a_list_and_bounds_an_array():
 
 @pytest.mark.parametrize("name", ["epoch", "batches", "train_loss", "valid_acc", "skipped_steps", "val_loss"])
 def test_names_of_columns_are_no_names_of_metaparameters(name):
-    with pytest.raises(ValueError, match="which are columns of the path or of the history"):
+    with pytest.raises(ValueError, match="cannot be the name of a metaparameter"):
         MetaparameterSpace({name: Metaparameter(1.0)})
 
 
