@@ -89,6 +89,25 @@ def _describe_inside(value: Any, describe: Callable[[Any], None], update: Update
         _describe_function(value, describe)
     else:
         describe(_state_of(value))
+        own = _own_code(type(value))
+        if own:
+            describe(own)
+
+
+def _own_code(kind: type) -> dict[str, Any]:
+    """Return the methods and plain attributes of a user's subclass of a class of this library.
+
+    A loss or a strategy of one's own is part of the fit, as a function is.
+    """
+    is_ours = [base.__module__.startswith("sklearn_kd.") for base in kind.__mro__]
+    users = kind.__mro__[: is_ours.index(True)] if any(is_ours) else ()
+    return {
+        f"{base.__qualname__}.{name}": value
+        for base in users
+        for name, value in vars(base).items()
+        if isinstance(value, FunctionType)
+        or (isinstance(value, (bool, int, float, str)) and not name.startswith("__"))
+    }
 
 
 def _describe_array(array: np.ndarray, describe: Callable[[Any], None], update: Update) -> None:

@@ -19,10 +19,11 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn_kd._sklearn_compat import safe_indexing
 from sklearn_kd.comparison._fits import (
     MethodFit,
-    check_distpro_fits,
+    check_fits,
     distilled_fits,
     distpro_fits,
     fit_all,
+    give_logits,
     warm_up,
 )
 from sklearn_kd.comparison._methods import (
@@ -35,9 +36,7 @@ from sklearn_kd.comparison._methods import (
     taken_apart,
 )
 from sklearn_kd.comparison._result import MethodComparison
-from sklearn_kd.errors._context import error_context
 from sklearn_kd.estimators._plan import Seeds
-from sklearn_kd.estimators._preflight import initial_student
 from sklearn_kd.inputs._arrays import from_torch
 from sklearn_kd.inputs._data import as_tensor
 from sklearn_kd.inputs._torch_datasets import is_dataset
@@ -217,6 +216,8 @@ def _checked_data(X: Any, y: Any) -> tuple[Any, np.ndarray, Any]:
     named_rows = X if hasattr(X, "index") else y
     X = from_torch(X, "X")
     X = X if hasattr(X, "shape") else np.asarray(X)
+    if not X.shape:
+        raise ValueError(f"X={X!s:.100} has no rows. Give an array of shape (n_samples, n_features) or more.")
     return X, Classification.check_targets(from_torch(y, "y"), len(X)), named_rows
 
 
@@ -275,6 +276,11 @@ class _FoldSeed(NamedTuple):
     train: np.ndarray
     test: np.ndarray
 
+    @property
+    def is_first(self) -> bool:
+        """True for the one in which a DistilledClassifier's methods are checked: small fits are as short."""
+        return self.fold == self.seed == 0
+
 
 def _fold_seeds(X: Any, y: np.ndarray, cv: Any, n_seeds: int, rng: np.random.RandomState) -> list[_FoldSeed]:
     if isinstance(cv, Integral):
@@ -295,7 +301,7 @@ def _run(shared: _Shared, cell: _FoldSeed) -> list[tuple]:
     y_train, y_test = shared.y[cell.train], shared.y[cell.test]
     if shared.kind is DistProMethods:
         fits = distpro_fits(shared.methods, cell.random_state, X_train, y_train)
-        check_distpro_fits(fits)
+        check_fits(fits)
     else:
         fits = _distilled_fits(shared, cell, X_train, y_train)
     warm_up(shared.classifier.device)
@@ -313,23 +319,17 @@ def _distilled_fits(shared: _Shared, cell: _FoldSeed, X: Any, y: np.ndarray) -> 
     # As ``fit`` splits under this random_state.
     rng, fraction = check_random_state(seeds.split), shared.classifier.validation_fraction
     rows = task.split(codes, fraction, rng, "a method that needs none")
-    _check_students(shared, X, task, seeds)
-    logits = None
+    fits = distilled_fits(shared.methods, cell.random_state, X, y, rows)
     if shared.logits is not None:
         logits = shared.logits[cell.train][:, np.isin(np.unique(shared.y), task.output_labels)]
-    elif shared.teacher is not None:
-        logits = _teacher_logits(shared, cell, X, y, rows, seeds.teacher)
-    return distilled_fits(shared.methods, cell.random_state, X, y, rows, logits)
-
-
-def _check_students(shared: _Shared, X: Any, task: Classification, seeds: Seeds) -> None:
-    """Refuse students that cannot be trained on X, before the teacher is trained."""
-    with error_context("X"):
-        samples = check_array(safe_indexing(X, [0, 1]), dtype=np.float32, allow_nd=True, input_name="X")
-    for method in shared.methods:
-        clf = method.estimator
-        inputs = as_tensor(samples, checked_device(clf.device))
-        initial_student(clf.student, clf._routed("student"), inputs, task.n_outputs, seed=seeds.student)
+    else:
+        logits = np.zeros((len(y), task.n_outputs), np.float32)  # for the check, before the teacher is asked
+    give_logits(fits, shared.methods, logits, rows[0])
+    if cell.is_first:
+        check_fits(fits)
+    if shared.teacher is not None:
+        give_logits(fits, shared.methods, _teacher_logits(shared, cell, X, y, rows, seeds.teacher), rows[0])
+    return fits
 
 
 def _transformed(shared: _Shared, cell: _FoldSeed) -> tuple[Any, Any]:

@@ -100,8 +100,11 @@ class MethodFit:
         self.plan = self.net = None  # they hold the rows
 
 
-def plan_of(clf: DistilledClassifier, X: Any, y: Any, **given: Any) -> FitPlan:
-    """Plan the fit of a classifier on data that ``fit`` would be given."""
+def plan_of(clf: Any, X: Any, y: Any, **given: Any) -> FitPlan:
+    """Plan the fit of an estimator on data that ``fit`` would be given."""
+    if isinstance(clf, DistProClassifier):
+        settings = _distpro_plan.checked_parameters(clf)
+        return _distpro_plan.plan_distpro(clf, settings, validate(clf, X, y, **given))
     return plan_distillation(clf, checked_parameters(clf), validate(clf, X, y, **given))
 
 
@@ -114,27 +117,28 @@ def _learned(clf: Any) -> tuple[float, float]:
 
 
 def distilled_fits(
-    methods: Sequence[Method],
-    random_state: int,
-    X: Any,
-    y: np.ndarray,
-    rows: tuple[np.ndarray, np.ndarray],
-    logits: np.ndarray | None,
+    methods: Sequence[Method], random_state: int, X: Any, y: np.ndarray, rows: tuple[np.ndarray, np.ndarray]
 ) -> list[MethodFit]:
     """Make the fits: on D_train with D_val where the method learns from it, else on all rows.
 
-    ``rows`` are the places of D_train and D_val in X; ``logits`` the teacher's, of all rows.
+    ``rows`` are the places of D_train and D_val in X.
     """
     (X_train, y_train), (X_val, y_val) = ((safe_indexing(X, part), y[part]) for part in rows)
-    fits = []
-    for method in methods:
-        known = logits if method.uses_teacher else None
-        given = {"X": X, "y": y, "teacher_logits": known}
-        if method.learns_from_validation:
-            known = None if known is None else known[rows[0]]
-            given = {"X": X_train, "y": y_train, "teacher_logits": known, "X_val": X_val, "y_val": y_val}
-        fits.append(MethodFit(method.name, _seeded(method, random_state), given))
-    return fits
+    on_all = {"X": X, "y": y}
+    on_train = {"X": X_train, "y": y_train, "X_val": X_val, "y_val": y_val}
+    return [
+        MethodFit(m.name, _seeded(m, random_state), dict(on_train if m.learns_from_validation else on_all))
+        for m in methods
+    ]
+
+
+def give_logits(
+    fits: Sequence[MethodFit], methods: Sequence[Method], logits: np.ndarray, train: np.ndarray
+) -> None:
+    """Give the fits of methods that need a teacher its logits, of all rows; ``train``: D_train's places."""
+    for fit, method in zip(fits, methods, strict=True):
+        if method.needs_teacher:
+            fit.given["teacher_logits"] = logits[train] if method.learns_from_validation else logits
 
 
 def distpro_fits(methods: Sequence[Method], random_state: int, X: Any, y: np.ndarray) -> list[MethodFit]:
@@ -146,14 +150,16 @@ def _seeded(method: Method, random_state: int) -> Any:
     return clone(method.estimator).set_params(random_state=random_state)
 
 
-def check_distpro_fits(fits: Sequence[MethodFit]) -> None:
-    """Refuse what the fits would refuse, before the first of them is trained."""
+def check_fits(fits: Sequence[MethodFit]) -> None:
+    """Refuse what the fits would refuse, before the first of them is trained.
+
+    A DistilledClassifier that needs a teacher must have ``teacher_logits``; of these only the shape counts.
+    """
     for fit in fits:
-        clf: DistProClassifier = without_callbacks(clone(fit.clf).set_params(checkpoint_dir=None))
+        clf = without_callbacks(clone(fit.clf).set_params(checkpoint_dir=None))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the fit itself gives them
-            settings = _distpro_plan.checked_parameters(clf)
-            _distpro_plan.plan_distpro(clf, settings, validate(clf, **fit.given))
+            plan_of(clf, **fit.given)
 
 
 def fit_all(fits: Sequence[MethodFit]) -> None:

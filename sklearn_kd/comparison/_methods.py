@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from sklearn.base import clone
@@ -25,15 +25,22 @@ _SHARED = ("teacher", "teacher_classes", "random_state", "validation_fraction")
 class Method(NamedTuple):
     """A method, ready to be cloned and fitted.
 
-    ``uses_teacher``: it takes a teacher's logits where there are some. ``needs_teacher``: it cannot do
-    without.
+    Attributes
+    ----------
+    name : str
+    estimator : DistilledClassifier or DistProClassifier
+    needs_teacher : bool
+        The strategy learns from a teacher if there is one.
+    learns_from_validation : bool
+    can_do_without : bool
+        The loss can be computed without a teacher.
     """
 
     name: str
     estimator: Any
-    uses_teacher: bool
     needs_teacher: bool
     learns_from_validation: bool
+    can_do_without: bool = False
 
 
 class DistilledMethods:
@@ -60,8 +67,8 @@ class DistilledMethods:
                 f"method {name!r} has an augment, but here the teacher is asked once, for all methods, "
                 "and never about augmented rows. Set augment=None, or fit the methods yourself."
             )
-        uses = strategy.needs_teacher
-        return Method(name, estimator, uses, uses and loss.needs_teacher, strategy.learns_from_validation)
+        learns = strategy.learns_from_validation
+        return Method(name, estimator, strategy.needs_teacher, learns, not loss.needs_teacher)
 
 
 class DistProMethods:
@@ -88,7 +95,7 @@ class DistProMethods:
         """
         settings = _distpro_plan.checked_parameters(estimator)
         searches = settings.process is None and estimator.weights != "equal"
-        return Method(name, estimator, True, True, searches)
+        return Method(name, estimator, True, searches)
 
 
 Kind = type[DistilledMethods] | type[DistProMethods]
@@ -111,8 +118,8 @@ def taken_apart(estimator: Any) -> tuple[Pipeline | None, Any, Kind]:
     if kind is None:
         hint = " Give an instance, not the class." if isinstance(estimator, type) else ""
         raise TypeError(
-            "estimator must be a DistilledClassifier or a Pipeline that ends in one, or the same of a "
-            f"DistProClassifier; got {estimator!r}.{hint}"
+            "estimator must be a DistilledClassifier, a DistProClassifier, or a Pipeline that ends in one of "
+            f"them; got {estimator!r}.{hint}"
         )
     return transformers, classifier, kind
 
@@ -150,7 +157,8 @@ def _as_dict(methods: Any, kind: Kind) -> dict[str, dict[str, Any]]:
                     f"such as {kind.example}."
                 )
         return methods
-    if isinstance(methods, str) or not all(isinstance(name, str) for name in methods):
+    is_sequence = isinstance(methods, Iterable) and not isinstance(methods, str)
+    if not is_sequence or not all(isinstance(name, str) for name in methods):
         names = kind.default[-2:]
         raise TypeError(
             f"methods={methods!r} must be a sequence of names, such as {names!r}, or a "
@@ -168,19 +176,20 @@ def _as_dict(methods: Any, kind: Kind) -> dict[str, dict[str, Any]]:
 
 
 def shared_teacher(teacher: Any, columns: list | None, methods: Sequence[Method]) -> TeacherAdapter | None:
-    """Return the wrapped teacher of all methods of a DistilledClassifier; None where none uses one.
+    """Return the wrapped teacher of all methods of a DistilledClassifier; None where none needs one.
 
     Raises
     ------
     ValueError
         If there is none though a method needs one.
     """
-    needing = [method.name for method in methods if method.needs_teacher]
-    if teacher is None and needing:
+    asking = [method for method in methods if method.needs_teacher]
+    needing = [method.name for method in asking if not method.can_do_without]
+    if not asking or (teacher is None and not needing):
+        return None
+    if teacher is None:
         raise ValueError(
             f"teacher=None leaves nothing to distil by {needing}. Give the estimator a teacher, or "
             "give teacher_logits."
         )
-    if teacher is None or not any(method.uses_teacher for method in methods):
-        return None
     return make_teacher(teacher, columns)

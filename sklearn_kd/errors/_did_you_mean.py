@@ -15,5 +15,11 @@ def did_you_mean(name: object, known: Iterable[object]) -> str:
     >>> did_you_mean("hyperop", ["linear", "hyperopt"])
     " Did you mean 'hyperopt'?"
     """
+    match = closest(name, known)
+    return "" if match is None else f" Did you mean {match!r}?"
+
+
+def closest(name: object, known: Iterable[object]) -> str | None:
+    """Return the closest known name; None if none is close."""
     matches = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
-    return f" Did you mean {matches[0]!r}?" if matches else ""
+    return matches[0] if matches else None

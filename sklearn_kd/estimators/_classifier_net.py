@@ -13,6 +13,7 @@ from sklearn.base import clone
 from torch import nn
 
 from sklearn_kd.checkpointing._trial_cache import TrialCache
+from sklearn_kd.errors._context import error_context
 from sklearn_kd.estimators._callback_checks import listed_callbacks
 from sklearn_kd.estimators._named_objects import named_object
 from sklearn_kd.estimators._plan import FitPlan
@@ -20,7 +21,7 @@ from sklearn_kd.losses._distillation_loss import DistillationLoss
 from sklearn_kd.losses._named import LOSSES
 from sklearn_kd.losses._objective import LogitObjective
 from sklearn_kd.meta import Fixed, Metaparameter, StartContext, Strategy
-from sklearn_kd.meta._path import MetaparameterPath
+from sklearn_kd.meta._path import MetaparameterPath, path_dtype
 from sklearn_kd.meta._space import MetaparameterSpace
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._optimizers import optimizer_class
@@ -62,10 +63,20 @@ class DistillationPlan(FitPlan):
     net_settings: NetSettings
 
 
+# Parameters of the estimator at which metaparameters of these names start, if they have no start.
+ESTIMATOR_STARTS = ("lambda1", "temperature")
+
+
 def loss_of(estimator: DistilledClassifier) -> DistillationLoss:
     """Return the loss that ``loss`` names, or a copy of the one it is."""
     otherwise = "a sklearn_kd.losses.DistillationLoss of your own"
     return named_object("loss", estimator.loss, LOSSES, estimator._routed("loss"), otherwise)
+
+
+def loss_space(loss: DistillationLoss, n_outputs: int) -> MetaparameterSpace:
+    """Return the metaparameters of the loss; errors name it."""
+    with error_context("loss"):
+        return MetaparameterSpace(loss.metaparameters(n_outputs))
 
 
 def start_of(
@@ -76,10 +87,12 @@ def start_of(
     Raises
     ------
     ValueError
-        If a value lies outside its bounds.
+        If a value lies outside its bounds, there is none, or the last fit had other metaparameters.
     """
-    if estimator._continues() and strategy.takes_hypergradient(0):
-        return estimator.metaparameters_
+    if estimator._continues():
+        _check_same_metaparameters(estimator, space)
+        if strategy.takes_hypergradient(0):
+            return space.completed({}, estimator.metaparameters_)
     start = {name: _one_start(estimator, name, entry, rng) for name, entry in space.items()}
     loss = loss_of(estimator)
     widened = {name: f"loss__{name}_bounds" for name in space if hasattr(loss, f"{name}_bounds")}
@@ -91,20 +104,30 @@ def _one_start(
     estimator: DistilledClassifier, name: str, entry: Metaparameter, rng: np.random.Generator
 ) -> Any:
     """Return the start of a metaparameter: its own, the estimator's, or a draw within its bounds."""
-    start = entry.start
-    if start is None and name not in ("lambda1", "temperature"):
+    if entry.start is None and name not in ESTIMATOR_STARTS:
         raise ValueError(
-            f"Metaparameter {name!r} of the loss has no start. Give it one: Metaparameter(start, ...). Only "
-            "lambda1 and temperature start at the estimator's parameters."
+            f"Metaparameter {name!r} of the loss has no start, and {type(estimator).__name__} no start for "
+            f"this name, as it has for {list(ESTIMATOR_STARTS)}. Give it one: Metaparameter(start, ...)."
         )
-    start = getattr(estimator, name) if start is None else start
+    start = getattr(estimator, name) if entry.start is None else entry.start
     if not isinstance(start, str):
         return start
-    size = entry.shape or None
+    (low, high), size = entry.range_to_draw_from(name), entry.shape or None
     if entry.coordinate == "log":
-        low, high = map(math.log, entry.bounds)
-        return np.exp(rng.uniform(low, high, size=size))
-    return rng.uniform(*entry.bounds, size=size)
+        return np.exp(rng.uniform(math.log(low), math.log(high), size=size))
+    return rng.uniform(low, high, size=size)
+
+
+def _check_same_metaparameters(estimator: DistilledClassifier, space: MetaparameterSpace) -> None:
+    """Raise ValueError if the path of the last fit cannot go on with these metaparameters."""
+    before, now = estimator.metaparameter_path_.dtype, path_dtype(space)
+    if before != now:
+        raise ValueError(
+            f"warm_start=True goes on with the path of the last fit, which has the columns "
+            f"{list(before.names or ())}; loss={estimator.loss!r} has metaparameters of other names or "
+            f"shapes: { {name: entry.shape for name, entry in space.items()} }. Give the loss of the last "
+            "fit, or set warm_start=False."
+        )
 
 
 def net_to_train(estimator: DistilledClassifier, plan: DistillationPlan) -> TrainingNet:
@@ -115,7 +138,9 @@ def net_to_train(estimator: DistilledClassifier, plan: DistillationPlan) -> Trai
     make_trial, cache = partial(_trial_net, estimator, plan), TrialCache(plan.checkpoints)
     trials = Trials(make_trial, space, start, plan.data, plan.seeds.training, cache)
     context = StartContext(start, space, rng, trials.losses, estimator.verbose)
-    start = space.completed(plan.strategy.start(context), start)
+    chosen = plan.strategy.start(context)
+    with error_context(f"{type(plan.strategy).__name__}.start"):
+        start = space.completed(start, chosen)
     report_epochs = plan.report.epochs(lambda net: estimator._fitted_attributes(net, plan))
     callbacks = [*listed_callbacks(estimator.callbacks), *report_epochs]
     return make_net(estimator, plan.net_settings, plan.student, plan.strategy, start, callbacks)
@@ -127,8 +152,7 @@ def _trial_net(estimator: DistilledClassifier, plan: DistillationPlan, values: d
     if not estimator.callbacks and not estimator._routed("callbacks"):
         changes["callbacks__valid_acc"] = None  # which nobody reads
     callbacks = clone(listed_callbacks(estimator.callbacks), safe=False)
-    fixed = Fixed()
-    fixed.val_temperature = plan.strategy.val_temperature
+    fixed = Fixed(val_temperature=plan.strategy.val_temperature)
     return make_net(estimator, plan.net_settings, plan.student, fixed, values, callbacks, **changes)
 
 
@@ -145,6 +169,7 @@ def make_net(
     device, (task, loss, space, execution) = estimator._device(), settings
     if strategy.coordinates == "raw":
         space = space.in_raw_coordinates()
+    steps = {group: strategy.steps() for group in space.groups}
     routed = estimator._passed_on("optimizer", "iterator_train", "iterator_valid", "callbacks")
     params: dict[str, Any] = {
         "optimizer": optimizer_class(estimator.optimizer),
@@ -156,7 +181,7 @@ def make_net(
     return TrainingNet(
         copy.deepcopy(student),
         objective=LogitObjective(loss),
-        metaparameters=MetaparameterPath(space, start, {"loss": strategy.steps()}, device=device),
+        metaparameters=MetaparameterPath(space, start, steps, device=device),
         strategy=strategy,
         val_temperature=strategy.val_temperature,
         execution=execution,

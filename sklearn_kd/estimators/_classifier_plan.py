@@ -15,6 +15,7 @@ from sklearn_kd.estimators._classifier_net import (
     DistillationPlan,
     NetSettings,
     loss_of,
+    loss_space,
     make_net,
     net_to_train,
     start_of,
@@ -42,7 +43,8 @@ from sklearn_kd.inputs._data import DistillationData, SplitData, as_tensor, desc
 from sklearn_kd.inputs._splitting import HoldOut, at
 from sklearn_kd.inputs._validation import ValidatedInputs, check_same_form
 from sklearn_kd.losses._distillation_loss import DistillationLoss, check_loss
-from sklearn_kd.meta import MetaparameterSpace, Strategy
+from sklearn_kd.meta import Strategy
+from sklearn_kd.meta._strategy import check_has_validation
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._memory import explain_out_of_memory, memory_advice
 from sklearn_kd.runtime._processes import warn_if_distributed
@@ -87,18 +89,12 @@ def plan_distillation(
 ) -> DistillationPlan:
     """Check and prepare everything that a training needs; ask the teacher."""
     strategy, loss, execution = settings
-    warn_without_effect(beside_strategy(estimator, strategy, loss))
+    space = loss_space(loss, inputs.task.n_outputs)
+    warn_without_effect(beside_strategy(estimator, strategy, loss, space))
     warn_if_distributed()
-    space = MetaparameterSpace(loss.metaparameters(inputs.task.n_outputs))
-    if estimator._continues():
-        _check_same_metaparameters(estimator, space)
     net_settings = NetSettings(inputs.task, loss, space, execution)
-    start = _checked_start(estimator, strategy, net_settings)
-    is_given = estimator.teacher is not None or inputs.teacher_logits is not None
-    is_taught = strategy.needs_teacher and (loss.needs_teacher or is_given)
-    weighted = inputs.weight is not None
-    check_loss(loss, start, inputs.task.n_outputs, weighted=weighted, taught=is_taught or loss.needs_teacher)
-    teacher = checked_teacher(estimator.teacher, inputs, estimator.augment) if is_taught else None
+    start = _checked_start(estimator, strategy, net_settings, inputs)
+    teacher = checked_teacher(estimator.teacher, inputs, strategy, loss, estimator.augment)
     before = [estimator.student_, estimator.n_iter_] if estimator._continues() else None
     checkpoints = open_checkpoints(estimator, inputs, [Seeds.draw(estimator.random_state)], before)
     seeds = Seeds(*checkpoints.seeds[0])
@@ -137,30 +133,26 @@ def plan_distillation(
     )
 
 
-def _check_same_metaparameters(estimator: DistilledClassifier, space: MetaparameterSpace) -> None:
-    """Refuse to continue a path of other metaparameters."""
-    before = {name: np.shape(value) for name, value in estimator.metaparameters_.items()}
-    now = {name: entry.shape for name, entry in space.items()}
-    if list(before.items()) != list(now.items()):
-        raise ValueError(
-            f"warm_start=True continues the path of metaparameters with the shapes {before}; "
-            f"loss={estimator.loss!r} has {now}. Give the loss of the last fit, or set warm_start=False."
-        )
-
-
 def _checked_start(
-    estimator: DistilledClassifier, strategy: Strategy, settings: NetSettings
+    estimator: DistilledClassifier, strategy: Strategy, settings: NetSettings, inputs: ValidatedInputs
 ) -> dict[str, Any]:
-    """Check the strategy with the metaparameters; return where these start."""
+    """Check the strategy and the loss with the metaparameters; return where these start."""
     with error_context("meta"):
         strategy.check(settings.space)
-        moves = type(strategy).takes_hypergradient is not Strategy.takes_hypergradient
-        if moves and not strategy.learns_from_validation:
-            raise ValueError(
-                f"{type(strategy).__name__} overrides takes_hypergradient, but holds no D_val out. Set "
-                "learns_from_validation = True in the class."
-            )
-    return start_of(estimator, settings.space, strategy, np.random.default_rng(0))
+    if not strategy.learns_from_validation and strategy.takes_hypergradient(0):
+        check_has_validation(strategy, inputs.valid is not None)
+    start = start_of(estimator, settings.space, strategy, np.random.default_rng(0))
+    has_teacher = strategy.needs_teacher and (
+        estimator.teacher is not None or inputs.teacher_logits is not None
+    )
+    check_loss(
+        settings.loss,
+        start,
+        settings.task.n_outputs,
+        weighted=inputs.weight is not None,
+        has_teacher=has_teacher,
+    )
+    return start
 
 
 def _checked_student(

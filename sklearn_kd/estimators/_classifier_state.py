@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sklearn_kd.estimators._classifier_net import loss_of
+from sklearn_kd.estimators._classifier_net import loss_of, loss_space
 from sklearn_kd.estimators._prediction_net import prediction_params
 from sklearn_kd.estimators._preflight import named_strategy
 from sklearn_kd.files._values import ContentError
@@ -47,6 +47,9 @@ def to_content(estimator: DistilledClassifier, lost: set[str]) -> Content:
     Content
     """
     about: dict[str, Any] = {"val_temperature": float(estimator.val_temperature_)}
+    # Not after a load without the loss: the estimator then has the default.
+    space = loss_space(loss_of(estimator), len(estimator.classes_))
+    about["loss_is_known"] = path_dtype(space) == estimator.metaparameter_path_.dtype
     about["metaparameters"] = {
         name: np.asarray(value).tolist() for name, value in estimator.metaparameters_.items()
     }
@@ -86,10 +89,10 @@ def from_content(
         If the content is wrong.
     """
     about = content.about
-    loss_is_known = "loss" not in about["left_out"] or "loss" in given
+    is_in_file = "loss" not in about["left_out"] and about.get("loss_is_known", True)
+    loss_is_known = is_in_file or "loss" in given
     loss = loss_of(estimator) if loss_is_known else LogitDistillation()
-    n_classes = len(estimator.classes_)
-    space = MetaparameterSpace(loss.metaparameters(n_classes)) if loss_is_known else None
+    space = loss_space(loss, len(estimator.classes_)) if loss_is_known else None
     values = _values(about["metaparameters"], space)
     val_temperature = _above_0(about["val_temperature"])
     fitted: dict[str, Any] = {"metaparameters_": values, "val_temperature_": val_temperature}
@@ -146,8 +149,9 @@ def _check_values(values: Mapping[str, Any], space: MetaparameterSpace, where: s
     for name, entry in space.items():
         found = np.asarray(values[name])
         # A strategy may start beyond the bounds, but not where the coordinate is not defined.
-        low = 0.0 if entry.coordinate == "log" else -math.inf
-        low, high = LAMBDA1_BOUNDS if name == "lambda1" else (low, math.inf)
+        low, high = (0.0 if entry.coordinate == "log" else -math.inf), math.inf
+        if entry.bounds == LAMBDA1_BOUNDS and name == "lambda1":
+            low, high = LAMBDA1_BOUNDS
         wrong = found[~(np.isfinite(found) & (found >= low) & (found <= high))]
         if entry.coordinate == "log":
             wrong = np.append(wrong, found[found == 0])

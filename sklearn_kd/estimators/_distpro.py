@@ -250,7 +250,7 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         "e1": [Interval(Integral, 1, None, closed="left")],
         "e2": [Interval(Integral, 0, None, closed="left")],
         "importance_lr": [Interval(Real, 0, None, closed="left")],
-        "pathway_threshold": [Real, StrOptions({"auto"}), None],
+        "pathway_threshold": [Interval(Real, None, None, closed="neither"), StrOptions({"auto"}), None],
         "teacher_classes": ["array-like", None],
         "optimizer": OPTIMIZER_KINDS,
         "lr": [Interval(Real, 0, 1e30, closed="both")],  # beyond, a step overflows float32

@@ -41,7 +41,12 @@ def named_object(
     """
     if not isinstance(value, str):
         if given:
-            name = next(iter(given))
+            name, own = next(iter(given)), sorted(value.get_params(deep=False))
+            if name not in own:
+                raise TypeError(
+                    f"{parameter}__{name}: {parameter}={value!r} takes no {name!r}.{did_you_mean(name, own)} "
+                    f"It takes {own}."
+                )
             raise TypeError(
                 f"{parameter}__{name} beside {parameter}={value!r}, which has parameters of its own. Set it "
                 f"there: {type(value).__name__}({name}=...), or set_params({parameter}__{name}=...)."
@@ -61,6 +66,14 @@ def named_object(
         if name not in known:
             raise TypeError(
                 f"{parameter}__{name!s}: {parameter}={value!r} takes no {name!r}."
-                f"{did_you_mean(name, sorted(known))} It takes {sorted(own)}."
+                f"{_meant(parameter, name, known)} It takes {sorted(own)}."
             )
     return made.set_params(**{name: setting for name, setting in given.items() if name in own})
+
+
+def _meant(parameter: str, name: str, known: set[str]) -> str:
+    """Suggest what to give in place of an unknown name, after a space; "" if nothing is near."""
+    head, _, rest = name.partition("__")
+    if rest and f"{head}_params" in known:  # as skorch has it
+        return f" Did you mean {parameter}__{head}_params={{{rest!r}: ...}}?"
+    return did_you_mean(name, sorted(known))

@@ -254,11 +254,16 @@ def ready_net(plan: FitPlan, stage: Stage) -> TrainingNet:
     return net
 
 
+# Fitted attributes that some strategies and some losses give.
+_NOT_OF_EVERY_FIT = ("trials_", "lambda1_", "temperature_")
+
+
 def publish(estimator: BaseDistiller, result: TrainingResult) -> None:
     """Set the fitted attributes, warn of what went wrong, and end the fit."""
     plan, net, message = result
     fitted = estimator._fitted_attributes(net, plan)
-    estimator.__dict__.pop("trials_", None)  # of an earlier fit; few strategies train students on trial
+    for name in _NOT_OF_EVERY_FIT:
+        estimator.__dict__.pop(name, None)  # of an earlier fit
     estimator.__dict__.update(fitted)
     net.metaparameters.forget_path()  # or every pickle would hold it twice
     warn_of_convergence(message)

@@ -9,15 +9,16 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sklearn_kd.errors._context import error_context
 from sklearn_kd.estimators._callback_checks import check_callback_names, check_monitors, check_schedules
 from sklearn_kd.estimators._named_objects import named_object
 from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.inputs._data import DistillationData, SplitData
 from sklearn_kd.inputs._validation import Continued, Loading, ValidatedInputs, validate_fit_inputs
+from sklearn_kd.losses import DistillationLoss
 from sklearn_kd.meta import STRATEGIES, Linear, Strategy
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._random_state import preserved_random_state
@@ -64,14 +65,13 @@ def named_execution(estimator: BaseDistiller) -> Execution:
     Raises
     ------
     ValueError, TypeError
-        As :func:`named_strategy`; also if a parameter is neither True nor False.
+        As :func:`named_strategy`, and if one of its parameters is neither True nor False.
     """
     makers = {name: partial(Execution.named, name) for name in estimator._executions}
     given = estimator._routed("execution")
     execution = named_object("execution", estimator.execution, makers, given, "a sklearn_kd.Execution")
-    for name, value in execution.get_params().items():
-        if not isinstance(value, (bool, np.bool_)):
-            raise TypeError(f"execution: {name}={value!r} must be True or False.")
+    with error_context("execution"):
+        execution.check()
     return execution
 
 
@@ -128,19 +128,25 @@ def with_teacher(
 
 
 # --------------------------------------------------------------------------------------
-# Teacher
+# TeacherAdapter
 
 
 def checked_teacher(
-    teacher: Any, inputs: ValidatedInputs, augment: Callable[[Tensor], Tensor] | None
+    teacher: Any,
+    inputs: ValidatedInputs,
+    strategy: Strategy,
+    loss: DistillationLoss,
+    augment: Callable[[Tensor], Tensor] | None,
 ) -> TeacherAdapter | None:
-    """Wrap the teacher; None where ``teacher_logits`` take its place.
+    """Wrap the teacher; None where none is needed.
 
     Raises
     ------
     ValueError
         If there is none though one is needed, or it cannot be asked about batches as they come.
     """
+    if not strategy.needs_teacher:
+        return None
     given = inputs.teacher_logits is not None
     if given and augment is not None:
         raise ValueError(
@@ -156,6 +162,8 @@ def checked_teacher(
                 UserWarning,
                 stacklevel=2,
             )
+        return None
+    if teacher is None and not loss.needs_teacher:
         return None
     if teacher is None:
         raise ValueError(

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from sklearn.base import BaseEstimator
 
-from sklearn_kd.errors._did_you_mean import did_you_mean
+from sklearn_kd.errors._did_you_mean import closest, did_you_mean
 from sklearn_kd.inputs._batches import iterator_arguments
 from sklearn_kd.losses._named import LOSSES
 from sklearn_kd.meta import STRATEGIES
+from sklearn_kd.meta._strategy import check_positive_ints
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._optimizers import optimizer_class
 
@@ -40,14 +41,8 @@ _REMEDIES = {
     "sample_weight": "Give it to fit.",
     "teacher_logits": "Give them to fit.",
 }
-
-
-# Objects that a name may stand for, whose parameters are given as ``PREFIX__NAME``.
-_MAKERS: dict[str, tuple[Callable[[], BaseEstimator], ...]] = {
-    "meta": tuple(STRATEGIES.values()),
-    "loss": tuple(LOSSES.values()),
-    "execution": (Execution,),
-}
+# Parameters that may be a name, or an object with parameters of its own.
+_NAMES_OR_OBJECTS = ("meta", "loss", "execution")
 
 
 class RoutedParameters(BaseEstimator):
@@ -56,6 +51,7 @@ class RoutedParameters(BaseEstimator):
     optimizer: Any
     student: Any
     batch_size: int
+    _strategies: tuple[str, ...]
 
     # What may stand before the double underscore, beside nested estimators.
     _routed_prefixes: tuple[str, ...] = (
@@ -125,13 +121,6 @@ class RoutedParameters(BaseEstimator):
         ValueError
             If a name is not known, or reaches into what has no parameters.
         """
-        teacher = params.get("teacher", getattr(self, "teacher", None))
-        inner = [name for name in params if name.startswith("teacher__")]
-        if inner and not hasattr(teacher, "set_params"):
-            raise ValueError(
-                f"{inner[0]}: teacher={teacher!r} has no parameters to set. Give teacher as an estimator "
-                "first."
-            )
         routed = {
             name: v for name, v in params.items() if self._is_routed(name) and not self._nests(name, params)
         }
@@ -139,16 +128,41 @@ class RoutedParameters(BaseEstimator):
         for name in params:
             if name not in routed and not {name, name.partition("__")[0]} & known:
                 raise ValueError(f"Invalid parameter {name!r} for {type(self).__name__}.{self._meant(name)}")
+            if name not in routed:
+                self._check_reaches(name, params)
         super().set_params(**{name: v for name, v in params.items() if name not in routed})
+        self._forget_replaced(params)
         self.__dict__.update(routed)
         return self
+
+    def _check_reaches(self, name: str, params: dict[str, Any]) -> None:
+        """Raise ValueError for a parameter that reaches into what has none."""
+        prefix, _, rest = name.partition("__")
+        value = params.get(prefix, getattr(self, prefix, None))
+        if rest and not _has_parameters(value):
+            mend = " Give teacher as an estimator first." if prefix == "teacher" else ""
+            raise ValueError(f"{name}: {prefix}={value!r} has no parameters to set.{mend}")
 
     def _nests(self, name: str, params: dict[str, Any]) -> bool:
         """Return whether a parameter reaches into an object that this estimator has or is given."""
         prefix = name.partition("__")[0]
-        return hasattr(params.get(prefix, getattr(self, prefix, None)), "get_params") and prefix in (
-            "meta", "loss", "execution",
-        )  # fmt: skip
+        value = params.get(prefix, getattr(self, prefix, None))
+        return prefix in _NAMES_OR_OBJECTS and _has_parameters(value)
+
+    def _forget_replaced(self, params: dict[str, Any]) -> None:
+        """Forget kept parameters that stood beside a name, where ``params`` give an object its own."""
+        for name in self._routed_names():
+            given = params.get(name.partition("__")[0])
+            if _has_parameters(given) or (name in params and self._nests(name, params)):
+                del self.__dict__[name]
+
+    def _validate_params(self) -> None:
+        """Check the parameters as scikit-learn does, and classes in place of objects before that."""
+        for name in ("meta", "loss", "execution"):
+            value = getattr(self, name, None)
+            if isinstance(value, type):
+                raise TypeError(f"{name}={value.__name__} is a class. Give an object: {value.__name__}().")
+        super()._validate_params()
 
     def _keep_routed(self, routed: dict[str, Any]) -> None:
         """Keep what the constructor was given beside its own parameters, for ``fit`` to judge.
@@ -176,27 +190,45 @@ class RoutedParameters(BaseEstimator):
         """Suggest what to give in place of an unknown parameter, after a space; "" if nothing is near."""
         known = self._get_param_names()
         prefix, _, rest = name.partition("__")
-        if rest and prefix in known:
+        if rest and prefix in known and _has_parameters(getattr(self, prefix)):
             return f" Set it on the {prefix} itself, or by set_params({name}=...)."
         if name in _REMEDIES:
             return f" {_REMEDIES[name]}"
         if _OTHER_NAMES.get(name) in known:
             return f" Did you mean {_OTHER_NAMES[name]!r}?"
-        for prefix, taker in {"student": self.student, "optimizer": self.optimizer}.items():
-            if name in _arguments_known(taker):
-                return f" Did you mean '{prefix}__{name}'?"
-        for prefix, makers in _MAKERS.items():
-            takers = [getattr(self, prefix, None), *(make() for make in makers)]
-            if prefix in self._routed_prefixes and any(name in _parameters(taker) for taker in takers):
-                return f" Did you mean '{prefix}__{name}'?"
-        written_otherwise = [f"{p}__{rest}" for p in self._routed_prefixes if rest]
-        written_otherwise += [
-            f"{p}__{name[len(p) + 1 :]}" for p in self._routed_prefixes if name.startswith(f"{p}_")
-        ]
-        return did_you_mean(name, [*known, *written_otherwise])
+        for taker, arguments in self._arguments_of_takers().items():
+            if name in arguments:
+                return f" Did you mean '{taker}__{name}'?"
+        return did_you_mean(name, [*known, *self._written_otherwise(name)])
+
+    def _arguments_of_takers(self) -> dict[str, set[str]]:
+        """Return the arguments, as far as they are known, of what takes parameters, by prefix."""
+        takers: dict[str, list[Any]] = {
+            "student": [self.student],
+            "optimizer": [self.optimizer],
+            "meta": [STRATEGIES[name] for name in self._strategies],
+            "loss": [*LOSSES.values()],
+            "execution": [Execution],
+        }
+        return {
+            prefix: {argument for taker in takers[prefix] for argument in _arguments_known(taker)}
+            for prefix in takers
+            if prefix in self._routed_prefixes
+        }
+
+    def _written_otherwise(self, name: str) -> list[str]:
+        """Return names like an unknown one, with another prefix or with two underscores for one."""
+        prefix, _, rest = name.partition("__")
+        near = closest(prefix, self._routed_prefixes) if rest else None
+        written = [] if near is None else [f"{near}__{rest}"]
+        for known in self._routed_prefixes:
+            behind = name.removeprefix(f"{known}_")
+            if behind != name and behind.strip("_"):
+                written.append(f"{known}__{behind}")
+        return written
 
     def _check_routed(self, loaded: bool) -> None:
-        """Raise TypeError, with the nearest names, for a routed parameter nothing takes.
+        """Raise TypeError, with the nearest names, for a routed parameter that nothing takes.
 
         ``loaded``: X is a Dataset, and the iterators load its rows.
         """
@@ -217,11 +249,8 @@ class RoutedParameters(BaseEstimator):
                     f"{name!r}: {prefix} takes no {rest!r}."
                     f"{did_you_mean(name, [f'{prefix}__{k}' for k in known])} It takes {known}."
                 )
-
-
-def _parameters(taker: Any) -> dict[str, Any]:
-    """Return the parameters of an object by their names; none of what has no parameters."""
-    return taker.get_params(deep=False) if isinstance(taker, BaseEstimator) else {}
+            if rest == "batch_size" and not loaded:  # a DataLoader judges its own
+                check_positive_ints(**{name: getattr(self, name)})
 
 
 @cache
@@ -233,6 +262,10 @@ def _named_parameters(estimator_class: Any) -> frozenset[str]:
 def loader_settings(estimator: RoutedParameters, part: str) -> dict[str, Any]:
     """Return the DataLoader's settings of an estimator for "iterator_train" or "iterator_valid"."""
     return {"batch_size": estimator.batch_size} | estimator._routed(part)
+
+
+def _has_parameters(value: Any) -> bool:
+    return hasattr(value, "get_params") and not isinstance(value, type)
 
 
 def _arguments(function: Callable) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from sklearn_kd.distpro._process import DistillationProcess
 from sklearn_kd.losses import DistillationLoss, LogitDistillation
-from sklearn_kd.meta import Hyperopt, Naive, Random, Strategy
+from sklearn_kd.meta import Hyperopt, MetaparameterSpace, Naive, Random, Strategy
 
 _DEFAULT_BOUNDS = LogitDistillation().temperature_bounds
 
@@ -24,7 +24,9 @@ def warn_without_effect(reasons: list[str]) -> None:
         warnings.warn(f"Without effect: {'; '.join(reasons)}.", UserWarning, stacklevel=2)
 
 
-def beside_strategy(estimator: Any, strategy: Strategy, loss: DistillationLoss) -> list[str]:
+def beside_strategy(
+    estimator: Any, strategy: Strategy, loss: DistillationLoss, space: MetaparameterSpace
+) -> list[str]:
     """List changed parameters of a DistilledClassifier that its strategy or its loss does not use."""
     reasons = beside_own_cycle(estimator, strategy) + beside_optimizer_lr(estimator)
     if type(strategy) is Naive:
@@ -44,17 +46,16 @@ def beside_strategy(estimator: Any, strategy: Strategy, loss: DistillationLoss) 
                 f"from {low:.3g} to {high:.3g} (set "
                 f"meta={type(strategy).__name__}(log10_temperature=({wanted})))"
             )
-    return reasons + beside_loss(estimator, loss)
+    return reasons + beside_loss(estimator, loss, space)
 
 
-def beside_loss(estimator: Any, loss: DistillationLoss) -> list[str]:
+def beside_loss(estimator: Any, loss: DistillationLoss, space: MetaparameterSpace) -> list[str]:
     """List changed lambda1 and temperature of an estimator whose loss does not start at them."""
-    entries = loss.metaparameters(2)
     return [
         f"{name}={getattr(estimator, name)!r} beside loss={loss!r}, whose metaparameters "
-        f"{'start elsewhere' if name in entries else f'are {list(entries)}'} (give the loss its own start)"
+        f"{'start elsewhere' if name in space else f'are {list(space)}'} (give the loss its own start)"
         for name in ("lambda1", "temperature")
-        if _is_changed(estimator, name) and (name not in entries or entries[name].start is not None)
+        if _is_changed(estimator, name) and (name not in space or space[name].start is not None)
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -10,6 +11,7 @@ from sklearn.base import BaseEstimator
 from torch import Tensor
 
 from sklearn_kd.meta._space import Metaparameter
+from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.tasks._targets import Targets
 
 
@@ -44,9 +46,8 @@ class DistillationLoss(BaseEstimator):
     Attributes
     ----------
     needs_teacher : bool, default=True
-        False: the loss can be computed without a teacher. ``teacher_logits`` is None where no teacher
-        and no logits are given. With True, ``meta="none"`` trains on the cross-entropy of the labels and
-        does not call :meth:`loss`.
+        False: the loss can be computed without a teacher. With ``teacher=None``, and no
+        ``teacher_logits``, its ``teacher_logits`` are None.
 
     Examples
     --------
@@ -106,7 +107,7 @@ class DistillationLoss(BaseEstimator):
     def loss(
         self, logits: Tensor, teacher_logits: Any, labels: Tensor, *args: Any, **metaparameters: Any
     ) -> Tensor:
-        """Return the losses of the rows of a batch.
+        """Return the losses of the rows of a batch; the arguments are copies.
 
         Parameters
         ----------
@@ -179,7 +180,7 @@ class AutogradEvaluation:
             for name, value in values.items()
         }
         with torch.enable_grad():
-            total = mean_loss(loss.loss(z, targets.teacher_logits, targets.labels, **self._values), targets)
+            total = mean_loss(call_on_copies(loss, z, targets, self._values), targets)
             (self._r,) = torch.autograd.grad(total, [z], create_graph=differentiable)
         self.value, self.gradients = total.detach(), [self._r.detach()]
 
@@ -211,6 +212,18 @@ class AutogradEvaluation:
         return torch.stack([torch.zeros_like(u) if row is None else row for row in rows]).detach()
 
 
+def call_on_copies(
+    loss: DistillationLoss, logits: Tensor, targets: Targets, values: Mapping[str, Tensor]
+) -> Any:
+    """Call :meth:`DistillationLoss.loss` on copies, so that it may change its arguments in place.
+
+    The teacher's logits and the labels may be views of the training set.
+    """
+    teacher_logits = None if targets.teacher_logits is None else targets.teacher_logits.clone()
+    copies = {name: value.clone() for name, value in values.items()}
+    return loss.loss(logits.clone(), teacher_logits, targets.labels.clone(), **copies)
+
+
 def mean_loss(losses: Tensor, targets: Targets) -> Tensor:
     """Return the mean of the losses of rows, weighted if there are weights; a number as it is.
 
@@ -232,37 +245,52 @@ def mean_loss(losses: Tensor, targets: Targets) -> Tensor:
 
 
 def check_loss(
-    loss: DistillationLoss, start: Mapping[str, Any], n_classes: int, *, weighted: bool, taught: bool
+    loss: DistillationLoss,
+    start: Mapping[str, Any],
+    n_classes: int,
+    *,
+    weighted: bool,
+    has_teacher: bool = True,
 ) -> None:
-    """Try a loss on two rows before any training, with weights and a teacher's logits where it will get them.
+    """Try a loss on two rows before any training; its own errors are passed on as they are.
+
+    Parameters
+    ----------
+    loss : DistillationLoss
+    start : mapping of str to float or ndarray
+        Values of the metaparameters.
+    n_classes : int
+    weighted : bool
+        Whether the rows will have weights.
+    has_teacher : bool, default=True
+        Whether there will be a teacher's logits.
 
     Raises
     ------
     TypeError
-        If :meth:`DistillationLoss.loss` does not take the metaparameters by name, or returns no tensor.
+        If :meth:`DistillationLoss.loss` does not take the metaparameters by name, or returns no tensor of
+        floating point numbers.
     ValueError
-        If it returns another shape, a number that is not finite, or nothing that depends on the logits.
+        If it returns another shape, a number that is not finite, or nothing that depends on the logits;
+        or if its own ``evaluate`` gives another loss.
     """
     name = type(loss).__name__
     logits = torch.linspace(-1, 1, 2 * n_classes).reshape(2, n_classes)
-    targets = Targets(
-        torch.tensor([0, n_classes - 1]),
-        logits.flip(1) if taught else None,
-        torch.ones(2) if weighted else None,
-    )
+    teacher_logits = logits.flip(1) if has_teacher or loss.needs_teacher else None
+    targets = Targets(torch.tensor([0, n_classes - 1]), teacher_logits, torch.ones(2) if weighted else None)
+    given = {key: torch.as_tensor(value, dtype=logits.dtype) for key, value in start.items()}
     try:
-        with torch.enable_grad():
-            z = logits.clone().requires_grad_()
-            given = {key: torch.as_tensor(value, dtype=z.dtype) for key, value in start.items()}
-            losses = loss.loss(z, targets.teacher_logits, targets.labels, **given)
+        inspect.signature(loss.loss).bind(logits, teacher_logits, targets.labels, **given)
     except TypeError as error:
-        without = "" if taught else " and teacher_logits=None"
         raise TypeError(
-            f"loss={name} could not be called with the metaparameters {list(start)}{without}: {error}. Its "
-            "method loss takes (logits, teacher_logits, labels) and each metaparameter as a keyword argument."
+            f"loss={name} could not be called with the metaparameters {list(start)}: {error}. Its method "
+            "loss takes (logits, teacher_logits, labels) and each metaparameter as a keyword argument."
         ) from error
-    if not isinstance(losses, Tensor):
-        raise TypeError(f"loss={name} returned {type(losses).__name__}; it must return a tensor.")
+    with torch.enable_grad(), preserved_random_state(logits.device, seed=0):
+        losses = call_on_copies(loss, logits.requires_grad_(), targets, given)
+    if not isinstance(losses, Tensor) or not losses.is_floating_point():
+        got = f"a tensor of {losses.dtype}" if isinstance(losses, Tensor) else type(losses).__name__
+        raise TypeError(f"loss={name} returned {got}; it must return a tensor of floating point numbers.")
     total = mean_loss(losses, targets)
     if not torch.isfinite(total):
         raise ValueError(f"loss={name} is {total.item()} for ordinary logits; it must be finite.")
@@ -271,3 +299,28 @@ def check_loss(
             f"loss={name} does not depend on the student's logits in a way that torch can differentiate. "
             "Compute it in torch operations, without detach(), item() or NumPy."
         )
+    if not type(loss).evaluate.__module__.startswith("sklearn_kd."):  # those of the library are tested
+        _check_evaluation(loss, logits.detach(), targets, given)
+
+
+def _check_evaluation(
+    loss: DistillationLoss, logits: Tensor, targets: Targets, values: Mapping[str, Tensor]
+) -> None:
+    """Refuse an ``evaluate`` of a loss's own that is not that of its ``loss``."""
+    with preserved_random_state(logits.device, seed=0):
+        own = loss.evaluate(logits, targets, values)
+    with preserved_random_state(logits.device, seed=0):
+        traced = AutogradEvaluation(loss, logits, targets, values, differentiable=True)
+    pairs = {
+        "value": (own.value, traced.value),
+        "gradients": (own.gradients[0], traced.gradients[0]),
+        "contract(u)": (own.contract(logits), traced.contract(logits)),
+    }
+    for name, (found, wanted) in pairs.items():
+        same = found.shape == wanted.shape
+        if not same or not torch.allclose(found, wanted, rtol=1e-2, atol=1e-4, equal_nan=True):
+            raise ValueError(
+                f"loss={type(loss).__name__}: evaluate gives another {name} than autograd for its loss: "
+                f"{found.tolist()}, not {wanted.tolist()}. A subclass that changes loss or metaparameters "
+                "needs an evaluate of its own, or DistillationLoss.evaluate."
+            )

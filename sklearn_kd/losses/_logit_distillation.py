@@ -93,11 +93,19 @@ class LogitDistillation(DistillationLoss):
     def evaluate(
         self, logits: Tensor, targets: Targets, values: Mapping[str, Any], *, differentiable: bool = True
     ) -> Evaluation:
-        """Return the loss of a batch with its derivatives, in closed form."""
+        """Return the loss of a batch with its derivatives, in closed form; of a changed loss by autograd."""
+        if _is_changed(type(self)):
+            return super().evaluate(logits, targets, values, differentiable=differentiable)
         loss = TrainingLoss(
             logits, targets, values["lambda1"], values["temperature"], scaling=self.temperature_scaling
         )
         return ClosedFormEvaluation(loss)
+
+
+def _is_changed(kind: type[LogitDistillation]) -> bool:
+    """Return whether a subclass has another loss or other metaparameters, which the closed form lacks."""
+    own = LogitDistillation
+    return kind.loss is not own.loss or kind.metaparameters is not own.metaparameters
 
 
 class ClosedFormEvaluation:
@@ -121,6 +129,27 @@ class ClosedFormEvaluation:
         return self._loss.metaparameter_derivatives()
 
 
-def label_loss(logits: Tensor, targets: Targets) -> TrainingLoss:
-    """Return the cross-entropy of the labels alone, with the same interface."""
-    return TrainingLoss(logits, targets._replace(teacher_logits=None), 1.0, 1.0, scaling="none")
+class LabelEvaluation:
+    """The :class:`Evaluation` of the cross-entropy of the labels alone, which no metaparameter changes.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (B, K)
+    targets : Targets
+    values : mapping of str to float or Tensor
+        The metaparameters, of m components.
+    """
+
+    def __init__(self, logits: Tensor, targets: Targets, values: Mapping[str, Any]):
+        loss = TrainingLoss(logits, targets._replace(teacher_logits=None), 1.0, 1.0, scaling="none")
+        self.value, self.gradients = loss.value, [loss.r]
+        self._values = values
+
+    def contract(self, u: Tensor) -> Tensor:
+        """Return zeros, shape (m,)."""
+        return u.new_zeros(sum(torch.as_tensor(value).numel() for value in self._values.values()))
+
+    def derivatives(self) -> Tensor:
+        """Return zeros, shape (m, B, K)."""
+        (r,) = self.gradients
+        return r.new_zeros(len(self.contract(r)), *r.shape)

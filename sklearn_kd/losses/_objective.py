@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 from torch import Tensor, nn
 
 from sklearn_kd.losses._distillation_loss import DistillationLoss, Evaluation
-from sklearn_kd.losses._logit_distillation import ClosedFormEvaluation, LogitDistillation, label_loss
+from sklearn_kd.losses._logit_distillation import LabelEvaluation, LogitDistillation
 from sklearn_kd.tasks._targets import Targets
 
 # A finite difference moves the logits by this share of their size, in units of √epsilon: where rounding
@@ -125,7 +125,7 @@ class LogitObjective:
     ) -> Evaluation:
         """Return the loss of logits: of one student, or of several where :meth:`batch_key` is not None."""
         if targets.teacher_logits is None and self.loss.needs_teacher:
-            return ClosedFormEvaluation(label_loss(logits, targets))
+            return LabelEvaluation(logits, targets, values)
         return self.loss.evaluate(logits, targets, values, differentiable=differentiable)
 
     def joined(self, passed: ForwardPass) -> Tensor:

@@ -8,6 +8,11 @@ from sklearn_kd.meta._strategy import StartContext, Strategy, Values
 class Fixed(Strategy):
     """The metaparameters as given throughout, trained on all of D.
 
+    Parameters
+    ----------
+    val_temperature : float or "auto", default=1.0
+        As in :class:`Strategy`.
+
     Examples
     --------
     >>> from sklearn_kd.meta import Fixed
@@ -17,11 +22,13 @@ class Fixed(Strategy):
 
 
 class Naive(Strategy):
-    """lambda1 = 0.5 and T = 1 throughout: the paper's baseline "naive". Others have their start."""
+    """lambda1 = 0.5 and T = 1 throughout: the paper's baseline "naive".
+
+    Other metaparameters, and those to which the loss gives a start of its own, have their start.
+    """
 
     def start(self, context: StartContext) -> Values:
-        naive = {"lambda1": 0.5, "temperature": 1.0}
-        return {name: value for name, value in naive.items() if name in context.space}
+        return _without_start(context, {"lambda1": 0.5, "temperature": 1.0})
 
 
 class NoDistillation(Strategy):
@@ -30,5 +37,10 @@ class NoDistillation(Strategy):
     needs_teacher = False
 
     def start(self, context: StartContext) -> Values:
-        alone = {"lambda1": 1.0, "temperature": 1.0}
-        return {name: value for name, value in alone.items() if name in context.space}
+        return _without_start(context, {"lambda1": 1.0, "temperature": 1.0})
+
+
+def _without_start(context: StartContext, values: dict[str, float]) -> Values:
+    """Return those of the values whose metaparameters the loss gives no start of their own."""
+    space = context.space
+    return {name: value for name, value in values.items() if name in space and space[name].start is None}

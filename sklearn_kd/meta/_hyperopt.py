@@ -8,8 +8,8 @@ import numpy as np
 from tqdm import tqdm
 
 from sklearn_kd.meta._space import MetaparameterSpace
-from sklearn_kd.meta._strategy import StartContext, Strategy, Values, check_positive_ints
-from sklearn_kd.meta._trials import Range, best_trial, ranges, run_trials
+from sklearn_kd.meta._strategy import StartContext, Strategy, Values, check_has_metaparameters
+from sklearn_kd.meta._trials import Range, best_trial, check_trial_parameters, ranges, run_trials
 
 
 class Hyperopt(Strategy):
@@ -28,7 +28,8 @@ class Hyperopt(Strategy):
         ``n_trials`` for that. They do not depend on each other: small students are trained
         in one batched run.
     log10_temperature : tuple of (float, float), default=(-1.0, 1.0)
-        Range of log10 T. It is the method's own and knows no ``temperature_bounds``.
+        Range of log10 T, the temperature of the loss "kd". It is the method's own and knows no
+        ``temperature_bounds``.
     n_guided_at_once : int, default=1
         Guided trials asked for at once, and trained as the startup trials are. Each is then
         chosen without the losses of the others, which count as infinite until they are
@@ -74,10 +75,13 @@ class Hyperopt(Strategy):
 
     def check(self, space: MetaparameterSpace) -> None:
         super().check(space)
-        check_positive_ints(
+        check_has_metaparameters(self, space)
+        check_trial_parameters(
             n_trials=self.n_trials,
             n_startup_trials=self.n_startup_trials,
             n_guided_at_once=self.n_guided_at_once,
+            log10_temperature=self.log10_temperature,
+            n_jobs=self.n_jobs,
         )
         ranges(space, self.log10_temperature)
 

@@ -182,15 +182,16 @@ class MetaparameterPath:
 
         Raises
         ------
-        TypeError
-            If it is no tensor of such a shape.
+        ValueError
+            If θ has another shape.
         """
-        if not isinstance(theta, Tensor) or theta.shape[-1:] != self._now.shape:
-            raise TypeError(
-                f"predict of the strategy returned {theta!r:.100}; it must return None, or a tensor of shape "
-                f"({len(self._now)},) or (k, {len(self._now)}), for k iterations."
+        theta, m = torch.as_tensor(theta, **self._make).detach(), len(self._now)
+        if theta.ndim not in (1, 2) or theta.shape[-1] != m:
+            raise ValueError(
+                f"predict returned θ of shape {tuple(theta.shape)}; it must return shape ({m},), or (k, {m}) "
+                "for k iterations."
             )
-        theta = theta.reshape(-1, len(self._now)).to(**self._make)
+        theta = theta.reshape(-1, m)
         theta = torch.where(torch.isfinite(theta), theta, self._coordinates.to_theta(self._now))
         self._schedule = list(self._coordinates.predicted_values(theta, self._now).unbind())
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from sklearn_kd.meta._space import MetaparameterSpace
-from sklearn_kd.meta._strategy import StartContext, Strategy, Values, check_positive_ints
-from sklearn_kd.meta._trials import best_trial, draw_setting, ranges, run_trials
+from sklearn_kd.meta._strategy import StartContext, Strategy, Values, check_has_metaparameters
+from sklearn_kd.meta._trials import best_trial, check_trial_parameters, draw_setting, ranges, run_trials
 
 
 class Random(Strategy):
@@ -18,7 +18,8 @@ class Random(Strategy):
     Parameters
     ----------
     log10_temperature : tuple of (float, float), default=(-1.0, 1.0)
-        Range of log10 T. It is the baseline's own and knows no ``temperature_bounds``.
+        Range of log10 T, the temperature of the loss "kd". It is the baseline's own and knows no
+        ``temperature_bounds``.
     n_trials : int, default=1
         1: the draw is used as it is, and the student trains on all of D. More is random
         search: each draw trains a fresh student on D_train, and the best by L_val on D_val
@@ -61,7 +62,11 @@ class Random(Strategy):
 
     def check(self, space: MetaparameterSpace) -> None:
         super().check(space)
-        check_positive_ints(n_trials=self.n_trials)
+        check_trial_parameters(
+            n_trials=self.n_trials, log10_temperature=self.log10_temperature, n_jobs=self.n_jobs
+        )
+        if self.n_trials > 1:
+            check_has_metaparameters(self, space)
         ranges(space, self.log10_temperature)
 
     def start(self, context: StartContext) -> Values:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, Literal
 
 import numpy as np
@@ -16,24 +16,23 @@ Coordinate = Literal["identity", "log", "logit"]
 COORDINATES: tuple[Coordinate, ...] = ("identity", "log", "logit")
 
 # Columns that stand beside the metaparameters in a path or a table of trials.
-RESERVED_COLUMNS = ("iteration", "val_loss", "predicted", "seconds")
-# By what they are: names that a metaparameter cannot have.
-_RESERVED_NAMES = {
-    "columns of the path": RESERVED_COLUMNS,
-    "columns of history_": (
-        "epoch",
-        "batches",
-        "dur",
-        "train_loss",
-        "valid_loss",
-        "valid_acc",
-        "train_batch_count",
-        "valid_batch_count",
-        "skipped_steps",
-        "skipped_hypergradients",
-    ),
-    "arguments of loss": ("self", "logits", "teacher_logits", "labels"),
-}
+RESERVED_NAMES = ("iteration", "val_loss", "predicted", "seconds")
+# Columns that stand beside them in the history, which a metaparameter would overwrite.
+_HISTORY_NAMES = (
+    "batches",
+    "dur",
+    "epoch",
+    "skipped_hypergradients",
+    "skipped_steps",
+    "train_batch_count",
+    "train_loss",
+    "train_loss_best",
+    "valid_acc",
+    "valid_acc_best",
+    "valid_batch_count",
+    "valid_loss",
+    "valid_loss_best",
+)
 # How near a value in logit coordinates comes to its bounds, as a share of their distance. At the
 # bound itself the coordinate is infinite, and no hypergradient would lead back.
 _LOGIT_MARGIN = 1e-6
@@ -45,16 +44,18 @@ class Metaparameter:
 
     Parameters
     ----------
-    start : float, array-like or None, default=None
-        Initial value; an array-like sets the shape. None: the parameter of the same name of the
-        estimator, such as ``DistilledClassifier(temperature=4.0)``.
+    start : float, array-like, "random" or None, default=None
+        Initial value; an array-like sets the shape. "random": drawn within ``bounds``, in the logarithm
+        where that is the coordinate. None: ``lambda1`` or ``temperature`` of the estimator, for a
+        metaparameter of that name.
     shape : tuple of int, default=()
         Shape of an array that starts at one number everywhere. () is a number.
     bounds : tuple of (float, float), default=(-inf, inf)
         Values are projected onto this interval after each step.
     coordinate : {"identity", "log", "logit"}, default="identity"
         Where steps are taken and lines are fitted: the value, its logarithm, or
-        log((value − low)/(high − value)) for finite ``bounds`` (low, high).
+        log((value − low)/(high − value)) for finite ``bounds`` (low, high). A logit that starts at a
+        bound hardly leaves it: there the coordinate is infinite.
     predicted_bounds : tuple of (float, float) or None, default=None
         Bounds of predicted values alone, in the value; widened to include the present value. None:
         ``bounds`` alone.
@@ -64,8 +65,10 @@ class Metaparameter:
     Raises
     ------
     ValueError
-        If the bounds are no interval, the start lies outside of them, or the coordinate does not
-        suit them.
+        If the bounds are no interval, the start lies outside of them, the coordinate does not suit
+        them, or the shape is none.
+    TypeError
+        If the start is no number.
 
     Examples
     --------
@@ -86,17 +89,21 @@ class Metaparameter:
     def __post_init__(self) -> None:
         if self.coordinate not in COORDINATES:
             raise ValueError(f"coordinate={self.coordinate!r} is not one of {list(COORDINATES)}.")
-        low, high = _checked_interval(self.bounds)
+        object.__setattr__(self, "shape", _checked_shape(self.shape))
+        for name in ("bounds", "predicted_bounds"):
+            if name == "bounds" or self.predicted_bounds is not None:
+                object.__setattr__(self, name, _checked_interval(name, getattr(self, name)))
+        low, high = self.bounds
         if self.coordinate == "log" and not low > 0:
             raise ValueError(f"bounds={self.bounds!r} must be above 0 with coordinate='log'.")
         if self.coordinate == "logit" and not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise ValueError(f"bounds={self.bounds!r} must be finite and differ with coordinate='logit'.")
-        if self.start is None or isinstance(self.start, str):
+        if self.start is None or _is_draw(self.start):
             return
-        start = np.asarray(self.start, dtype=np.float64)
+        start = _as_array("start", self.start)
         if start.ndim and not self.shape:
-            object.__setattr__(self, "shape", start.shape)
-        elif start.ndim and start.shape != tuple(self.shape):
+            object.__setattr__(self, "shape", _checked_shape(start.shape))
+        elif start.ndim and start.shape != self.shape:
             raise ValueError(f"start has shape {start.shape}, and shape={self.shape!r}.")
         if not (np.isfinite(start).all() and (start >= low).all() and (start <= high).all()):
             raise ValueError(f"start={self.start!r} must lie within bounds=({low:g}, {high:g}).")
@@ -106,12 +113,52 @@ class Metaparameter:
         """Number of components."""
         return math.prod(self.shape)
 
+    def range_to_draw_from(self, name: str) -> tuple[float, float]:
+        """Return the bounds, from which a value is drawn.
 
-def _checked_interval(bounds: Any) -> tuple[float, float]:
-    valid = len(bounds) == 2 and all(isinstance(b, Real) for b in bounds) and bounds[0] <= bounds[1]
-    if not valid:
-        raise ValueError(f"bounds={bounds!r} must be two numbers, low <= high.")
-    return float(bounds[0]), float(bounds[1])
+        Raises
+        ------
+        ValueError
+            If they are not finite; it calls the metaparameter ``name``.
+        """
+        low, high = self.bounds
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ValueError(
+                f"Metaparameter {name!r} has bounds=({low:g}, {high:g}), from which nothing can be drawn. "
+                "Give it finite bounds, or choose another start or another meta."
+            )
+        return low, high
+
+
+def _checked_interval(name: str, bounds: Any) -> tuple[float, float]:
+    ends = tuple(bounds) if isinstance(bounds, tuple | list | np.ndarray) else ()
+    if not (len(ends) == 2 and all(isinstance(b, Real) for b in ends) and ends[0] <= ends[1]):
+        raise ValueError(f"{name}={bounds!r} must be two numbers, low <= high.")
+    return ends
+
+
+def _checked_shape(shape: Any) -> tuple[int, ...]:
+    sizes = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
+    valid = all(isinstance(n, Integral) and not isinstance(n, bool) for n in sizes)
+    if not valid or not all(int(n) > 0 for n in sizes):
+        raise ValueError(f"shape={shape!r} must be a tuple of integers of at least 1; () is a number.")
+    return tuple(map(int, sizes))
+
+
+def _is_draw(start: Any) -> bool:
+    """Return whether a start is "random"; refuse other words."""
+    if isinstance(start, str) and start != "random":
+        raise ValueError(f"start={start!r} must be a number, an array of numbers, 'random' or None.")
+    return isinstance(start, str)
+
+
+def _as_array(name: str, value: Any) -> np.ndarray:
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+    try:
+        return np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name}={str(value)[:200]} must be a number or an array of numbers.") from error
 
 
 def _check_name(name: Any) -> None:
@@ -139,7 +186,7 @@ class MetaparameterSpace(Mapping[str, Metaparameter]):
     ValueError
         If a name cannot be the name of a keyword argument and of a column.
     TypeError
-        If the entries are no mapping, or one of them is no :class:`Metaparameter`.
+        If the entries are no mapping of names to metaparameters.
 
     Attributes
     ----------
@@ -153,10 +200,15 @@ class MetaparameterSpace(Mapping[str, Metaparameter]):
         if not isinstance(entries, Mapping):
             raise TypeError(
                 f"metaparameters(n_classes) returned {type(entries).__name__}; it must return a dict of "
-                "names and sklearn_kd.losses.Metaparameter."
+                "names to sklearn_kd.losses.Metaparameter."
             )
+        reserved = RESERVED_NAMES + _HISTORY_NAMES
         for name, entry in entries.items():
-            _check_name(name)
+            if not (isinstance(name, str) and name.isidentifier()) or name in reserved:
+                raise ValueError(
+                    f"{name!r} cannot be the name of a metaparameter. Give an identifier other than "
+                    f"{list(reserved)}, which are columns of the path or of the history."
+                )
             if not isinstance(entry, Metaparameter):
                 raise TypeError(f"{name}={entry!r} must be a sklearn_kd.losses.Metaparameter.")
         order = list(dict.fromkeys(entry.group for entry in entries.values()))
@@ -201,15 +253,49 @@ class MetaparameterSpace(Mapping[str, Metaparameter]):
         ``parameters``: by name, the parameter that sets the bounds, for the message.
         """
         for name, entry in self.items():
-            value, (low, high) = np.asarray(values[name], dtype=np.float64), entry.bounds
-            if value.shape not in ((), entry.shape):
-                raise ValueError(f"{name} has shape {value.shape}; it must have shape {entry.shape}.")
+            value, (low, high) = self._checked_array(name, values[name]), entry.bounds
             if not ((value >= low) & (value <= high)).all():
                 bounds = (parameters or {}).get(name, "them")
                 raise ValueError(
                     f"{name}={values[name]!r} lies outside its bounds ({low:g}, {high:g}). Start inside the "
                     f"bounds, or widen {bounds}."
                 )
+
+    def completed(self, start: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the given values, and the start of each that is missing, as :meth:`shaped` does.
+
+        The given values may lie beyond the bounds: only moves are projected.
+
+        Raises
+        ------
+        TypeError
+            If ``given`` is no mapping, or a value no number.
+        ValueError
+            If a name is not known, a value has another shape, is not finite, or has no logarithm though
+            that is its coordinate.
+        """
+        if not isinstance(given, Mapping):
+            raise TypeError(
+                f"got {type(given).__name__}; values of metaparameters must be a dict by name, which may be "
+                "empty."
+            )
+        unknown = [name for name in given if name not in self]
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is no metaparameter of this fit; there are {list(self)}.")
+        for name, value in given.items():
+            array = self._checked_array(name, value)
+            if not np.isfinite(array).all():
+                raise ValueError(f"{name}={value!r} must be finite.")
+            if self[name].coordinate == "log" and not (array > 0).all():
+                raise ValueError(f"{name}={value!r} must be above 0: its coordinate is the logarithm.")
+        return self.shaped({**start, **given})
+
+    def _checked_array(self, name: str, value: Any) -> np.ndarray:
+        """Return a value as an array; it must be one number, or have the metaparameter's shape."""
+        array, shape = _as_array(name, value), self[name].shape
+        if array.shape not in ((), shape):
+            raise ValueError(f"{name} has shape {array.shape}; it must have shape {shape}.")
+        return array
 
     def in_raw_coordinates(self) -> MetaparameterSpace:
         """Return the space in which every coordinate is the value itself."""
@@ -218,7 +304,7 @@ class MetaparameterSpace(Mapping[str, Metaparameter]):
     def join(self, values: Mapping[str, Any]) -> np.ndarray:
         """Return the vector of named values, float64, shape (m,); a missing name is a KeyError."""
         parts = [
-            np.broadcast_to(np.asarray(values[name], dtype=np.float64), entry.shape).ravel()
+            np.broadcast_to(_as_array(name, values[name]), entry.shape).ravel()
             for name, entry in self.items()
         ]
         return np.concatenate(parts) if parts else np.empty(0)

@@ -85,6 +85,13 @@ class Strategy(BaseEstimator):
     number of fits. To write one, subclass, state what it needs in the two class attributes,
     and override what differs. The shortest is :class:`Naive`, a single method.
 
+    Parameters
+    ----------
+    val_temperature : float or "auto", default=1.0
+        T_val of the validation loss CE(softmax(z / T_val), y). "auto" keeps it at its optimum on
+        D_val, refitted after every epoch, so that calibration is not rewarded. Strategies that learn
+        nothing from D_val have the loss, at T_val, in the history alone.
+
     Attributes
     ----------
     needs_teacher : bool, default=True
@@ -92,20 +99,20 @@ class Strategy(BaseEstimator):
     learns_from_validation : bool, default=False
         True: D_val is held out, and ``takes_hypergradient`` or ``start`` may use it. False:
         the student trains on all of D.
-    val_temperature : float or "auto", default=1.0
-        T_val of the validation loss CE(softmax(z / T_val), y). "auto" keeps it at its optimum on
-        D_val, refitted after every epoch, so that calibration is not rewarded.
     trials_ : structured array
         Set by strategies that try several settings in ``start``.
     """
 
     needs_teacher = True
     learns_from_validation = False
-    val_temperature: float | Literal["auto"] = 1.0
+    val_temperature: float | Literal["auto"] = 1.0  # of subclasses that do not take it
     # How hypergradients are taken and followed; HypergradientStrategy makes parameters of them.
     coordinates: Literal["own", "raw"] = "own"
     hypergradient: str = "finite_difference"
     hypergradient_rows: int | None = None
+
+    def __init__(self, *, val_temperature: float | Literal["auto"] = 1.0):
+        self.val_temperature = val_temperature
 
     def steps(self) -> MetaOptimizer:
         """Return how the metaparameters take their steps."""
@@ -200,11 +207,7 @@ class HypergradientStrategy(Strategy):
 
     def check(self, space: MetaparameterSpace) -> None:
         super().check(space)
-        if not space.size:
-            raise ValueError(
-                f"{type(self).__name__} has no metaparameter to learn: the loss has none. Set meta='fixed', "
-                "or give a loss whose metaparameters(n_classes) returns some."
-            )
+        check_has_metaparameters(self, space)
         _check_real("lr", self.lr, least=0.0)
         if self.clip is not None:
             _check_real("clip", self.clip, above=0.0)
@@ -227,11 +230,16 @@ class HypergradientStrategy(Strategy):
         Raises
         ------
         TypeError
-            If the optimizer does not take ``optimizer_params``.
+            If ``optimizer_params`` are no dict, or the optimizer does not take them.
         """
+        if not isinstance(self.optimizer_params, (Mapping, type(None))):
+            raise TypeError(
+                f"optimizer_params={self.optimizer_params!r} must be a dict of further arguments of the "
+                "optimizer, such as {'momentum': 0.9}, or None."
+            )
         how = MetaOptimizer(
             optimizer_class(self.optimizer, of_metaparameters=True),
-            {"lr": self.lr} | (self.optimizer_params or {}),
+            {"lr": self.lr} | dict(self.optimizer_params or {}),
             self.clip,
         )
         try:
@@ -247,6 +255,24 @@ class HypergradientStrategy(Strategy):
         return True
 
 
+def check_has_metaparameters(strategy: Strategy, space: MetaparameterSpace) -> None:
+    """Raise ValueError if there is nothing that a strategy could learn."""
+    if not space.size:
+        raise ValueError(
+            f"{type(strategy).__name__} has no metaparameter to learn: the loss has none. Set meta='fixed', "
+            "or give a loss whose metaparameters(n_classes) returns some."
+        )
+
+
+def check_has_validation(strategy: Strategy, has_validation: bool) -> None:
+    """Raise ValueError if a strategy that takes a hypergradient has no D_val."""
+    if not has_validation:
+        raise ValueError(
+            f"{type(strategy).__name__} takes a hypergradient, but there is no D_val. Set "
+            "learns_from_validation = True in its class, or give fit X_val and y_val."
+        )
+
+
 def check_positive_ints(**counts: Any) -> None:
     """Raise ValueError unless each is an integer of at least 1."""
     for name, value in counts.items():
@@ -256,16 +282,16 @@ def check_positive_ints(**counts: Any) -> None:
 
 def check_val_temperature(value: Any) -> None:
     """Raise ValueError unless T_val is a number above 0 or "auto"."""
-    if isinstance(value, str):
-        if value != "auto":
-            raise ValueError(f"val_temperature={value!r} must be a number above 0, or 'auto'.")
-        return
-    _check_real("val_temperature", value, above=0.0)
+    if not (isinstance(value, str) and value == "auto"):
+        _check_real("val_temperature", value, above=0.0, otherwise=", or 'auto'")
 
 
-def _check_real(name: str, value: Any, least: float | None = None, above: float | None = None) -> None:
+def _check_real(
+    name: str, value: Any, least: float | None = None, above: float | None = None, otherwise: str = ""
+) -> None:
+    """Raise ValueError unless a value is a finite number; ``otherwise`` is added to the message."""
     right = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
     right = right and (least is None or value >= least) and (above is None or value > above)
     if not right:
         bound = f"of at least {least:g}" if above is None else f"above {above:g}"
-        raise ValueError(f"{name}={value!r} must be a number {bound}.")
+        raise ValueError(f"{name}={value!r} must be a finite number {bound}{otherwise}.")

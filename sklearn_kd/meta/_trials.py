@@ -5,12 +5,30 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from sklearn_kd.meta._space import Metaparameter, MetaparameterSpace
-from sklearn_kd.meta._strategy import StartContext, Values
+from sklearn_kd.meta._strategy import StartContext, Values, check_positive_ints
+
+
+def check_trial_parameters(
+    *, log10_temperature: tuple[float, float], n_jobs: int | None, **counts: int
+) -> None:
+    """Raise ValueError if a parameter of a search cannot be used; ``counts`` are integers of at least 1."""
+    check_positive_ints(**counts)
+    ends = log10_temperature if isinstance(log10_temperature, (tuple, list)) else ()
+    numbers = [end for end in ends if isinstance(end, Real) and math.isfinite(end)]
+    if len(ends) != 2 or len(numbers) != 2 or numbers[0] > numbers[1]:
+        raise ValueError(
+            f"log10_temperature={log10_temperature!r} must be two finite numbers, low <= high, such as "
+            "(0, 1) for T from 1 to 10."
+        )
+    is_number = isinstance(n_jobs, Integral) and not isinstance(n_jobs, bool) and n_jobs != 0
+    if not (n_jobs is None or is_number):
+        raise ValueError(f"n_jobs={n_jobs!r} must be None or an integer other than 0; -1 is every core.")
 
 
 def trials_dtype(space: MetaparameterSpace) -> np.dtype:
@@ -72,7 +90,7 @@ class Range(NamedTuple):
 
 
 def ranges(space: MetaparameterSpace, log10_temperature: tuple[float, float]) -> dict[str, Range]:
-    """Return the range of each metaparameter; T has its own.
+    """Return the range of each metaparameter; a temperature without start of its own has T's.
 
     Raises
     ------
@@ -83,16 +101,11 @@ def ranges(space: MetaparameterSpace, log10_temperature: tuple[float, float]) ->
 
 
 def _range(name: str, entry: Metaparameter, log10_temperature: tuple[float, float]) -> Range:
-    if name == "temperature":
+    if name == "temperature" and entry.start is None:
         return Range("log10_temperature", *log10_temperature, log_base=10.0)
-    low, high = entry.bounds
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise ValueError(
-            f"Metaparameter {name!r} has bounds=({low:g}, {high:g}), from which nothing can be drawn. "
-            "Give it finite bounds, or choose another meta."
-        )
+    low, high = entry.range_to_draw_from(name)
     if entry.coordinate == "log":
-        return Range(f"log_{name}", math.log(low), math.log(high), log_base=math.e)
+        return Range(f"log({name})", math.log(low), math.log(high), log_base=math.e)
     return Range(name, low, high)
 
 

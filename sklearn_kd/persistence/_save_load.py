@@ -49,8 +49,8 @@ from sklearn_kd.students._factory import build_student, in_float32, makes_studen
 _OUTCOMES = ("diverged_", "interrupted_", "collapsed_")
 # The student is first tried on the device "meta", at milliseconds per layer, if a sample has more numbers.
 _LARGE_SAMPLE = 100_000
-# Parameters whose values are code of the caller's, which runs while the rest of the file is read.
-_CALLERS_CODE = {"meta", "transforms"}
+# Parameters whose values, if the caller gives them, are judged while the rest of the file is read.
+_JUDGED_IN_READING = {"meta", "loss", "execution", "transforms"}
 
 
 class SavedEstimator(Protocol):
@@ -255,7 +255,8 @@ def _restored(
         estimator._validate_params()
     vars(estimator).update(fitted, teacher_=None)
     module = _student_of(estimator, weights, name)
-    with _blaming(name, only_content=bool(_CALLERS_CODE & set(params))):
+    judged = {param.partition("__")[0] for param in params} & _JUDGED_IN_READING
+    with _blaming(name, only_content=bool(judged)):
         vars(estimator).update(state.from_content(estimator, Content(about, tensors), module, params))
         for outcome in _OUTCOMES:
             setattr(estimator.net_, outcome, outcome in about.get("outcome", ()))

@@ -176,7 +176,7 @@ class MetaparameterPathDisplay:
             ends = iteration[first] - 0.5, iteration[last] + 0.5
             ax.axvspan(*ends, color="0.93", linewidth=0, zorder=0)
         ax.set_ylabel(_LABELS.get(name, name))
-        if name == "lambda1":
+        if name == "lambda1" and (lines >= 0).all() and (lines <= 1).all():
             ax.set_ylim(-0.03, 1.03)
         return line
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 
@@ -44,6 +45,12 @@ class Execution(BaseEstimator):
     def named(cls, name: str) -> Execution:
         """Return the execution of one of the names in ``EXECUTIONS``."""
         return cls(**EXECUTIONS[name])
+
+    def check(self) -> None:
+        """Raise ValueError if a parameter is neither True nor False."""
+        for name, value in self.get_params(deep=False).items():
+            if not isinstance(value, (bool, np.bool_)):
+                raise ValueError(f"{name}={value!r} must be True or False.")
 
     def precision(self, device: torch.device, *, full: bool = False) -> AbstractContextManager[Any]:
         """Return a context of bfloat16, or of nothing where it was not asked for or ``full`` is."""

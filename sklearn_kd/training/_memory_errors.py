@@ -34,7 +34,9 @@ def explain_memory_of_training(net: TrainingNet, data: SplitData) -> AbstractCon
         batch_size = net.get_params_for("iterator_train").get("batch_size", net.batch_size)
         return f"batch_size={batch_size}, {describe_allocations(data)} and {weights}"
 
-    ways = ["a smaller batch_size", "execution='bfloat16'"]
+    ways = ["a smaller batch_size"]
+    if not net.execution.autocast:
+        ways.append("execution='bfloat16'")
     ways.append("X as a Dataset, whose rows are loaded batch by batch")
     if isinstance(net.strategy, HypergradientStrategy) and net.others == {}:  # pathways need whole batches
         ways.append("meta__hypergradient_rows")

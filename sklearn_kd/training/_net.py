@@ -29,6 +29,7 @@ from sklearn_kd.inputs._batches import Batch, CyclicBatches, evaluation_batches,
 from sklearn_kd.inputs._data import DistillationData, SplitData
 from sklearn_kd.losses._objective import Objective
 from sklearn_kd.meta import Strategy
+from sklearn_kd.meta._strategy import check_has_validation
 from sklearn_kd.runtime._devices import full_precision, reading_is_free
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._random_state import preserved_random_state
@@ -177,6 +178,7 @@ class TrainingNet(NeuralNetClassifier):
             self.checkpointer_ = None
 
     def _shuffled_validation_batches(self, dataset: DistillationData | None) -> Any:
+        check_has_validation(self.strategy, dataset is not None)
         warn_if_response_unknown(self.optimizer_)
         settings = {"batch_size": self.batch_size, "shuffle": True, "drop_last": True}
         settings |= self.get_params_for("iterator_valid")

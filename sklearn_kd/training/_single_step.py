@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_kd.bilevel._hypergradient import METHODS, HypergradientEstimator
-from sklearn_kd.losses._distillation_loss import DistillationLoss
+from sklearn_kd.losses._distillation_loss import DistillationLoss, check_loss
 from sklearn_kd.losses._named import named_loss
 from sklearn_kd.meta._space import MetaparameterSpace
 from sklearn_kd.runtime._devices import full_precision
@@ -28,7 +28,7 @@ def hypergradient(
     student: nn.Module,
     train_batch: tuple[Tensor, Tensor],
     val_batch: tuple[Tensor, Tensor],
-    teacher_logits: Tensor,
+    teacher_logits: Tensor | None,
     *,
     loss: DistillationLoss | str = "kd",
     lr: float = 0.1,
@@ -48,8 +48,8 @@ def hypergradient(
         mode and random state.
     train_batch, val_batch : tuple of (Tensor, Tensor)
         Inputs of shape (B, ...) and class codes of shape (B,).
-    teacher_logits : Tensor of shape (B, K)
-        The teacher's logits on the training batch.
+    teacher_logits : Tensor of shape (B, K) or None
+        The teacher's logits on the training batch. None for a loss that needs no teacher.
     loss : DistillationLoss or str, default="kd"
         The training loss.
     lr : float, default=0.1
@@ -73,10 +73,10 @@ def hypergradient(
     Raises
     ------
     ValueError
-        If ``method`` or ``loss`` is unknown, a parameter of the loss cannot be used, or a metaparameter
-        has no value.
+        If ``method`` or ``loss`` is unknown, a parameter of the loss or the value of a metaparameter
+        cannot be used, a metaparameter has no value, or the loss needs the teacher's logits.
     TypeError
-        If the loss has no metaparameter of a given name.
+        If the loss has no metaparameter of a given name, or cannot be called with those that it names.
 
     Notes
     -----
@@ -101,6 +101,8 @@ def hypergradient(
         raise ValueError(f"method={method!r} is not one of {sorted(METHODS)}.")
     loss = named_loss(loss)
     loss.check()
+    if teacher_logits is None and loss.needs_teacher:
+        raise ValueError(f"teacher_logits=None, but loss={type(loss).__name__} needs a teacher's logits.")
     (x, y), (x_val, y_val) = (map(_without_past, batch) for batch in (train_batch, val_batch))
     # A step must be taken to be differentiated: take it on weights that are put back.
     live = [w for w in student.parameters() if w.requires_grad]
@@ -121,8 +123,12 @@ def hypergradient(
             record.begin()
             with torch.enable_grad():
                 logits = student(x)
-            targets = Targets(y, teacher_logits.detach().to(logits))
-            values = _values(loss, logits, metaparameters)
+            targets = Targets(y, None if teacher_logits is None else teacher_logits.detach().to(logits))
+            entries = loss.metaparameters(logits.shape[1])
+            space = MetaparameterSpace(entries)
+            values = _values(loss, space, metaparameters)
+            check_loss(loss, values, logits.shape[1], weighted=False, has_teacher=teacher_logits is not None)
+            values = space.split(torch.as_tensor(space.join(values), device=logits.device))
             found = loss.evaluate(logits, targets, values)
             record.after_forward((x,), logits, found, logits)
             optimizer.zero_grad()
@@ -136,22 +142,22 @@ def hypergradient(
             for w, (value, grad) in zip(live, kept, strict=True):
                 w.copy_(value)
                 w.grad = grad
-    return h.cpu().numpy().astype(np.float64)
+    by_name = space.split(h.cpu().numpy().astype(np.float64))  # the space puts those of a group together
+    return np.concatenate([np.empty(0), *(by_name[name].ravel() for name in entries)])
 
 
-def _values(loss: DistillationLoss, logits: Tensor, given: dict[str, Any]) -> dict[str, Any]:
-    """Return the metaparameters by name, checked, in float64."""
-    space = MetaparameterSpace(loss.metaparameters(logits.shape[1]))
+def _values(loss: DistillationLoss, space: MetaparameterSpace, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the metaparameters by name, checked."""
     unknown = sorted(given.keys() - set(space))
     if unknown:
         raise TypeError(
             f"loss={type(loss).__name__} has no metaparameter {unknown[0]!r}; it has {list(space)}."
         )
     values = _STARTS | space.starts | given
-    missing = [name for name in space if name not in values]
+    missing = [name for name in space if isinstance(values.get(name, "random"), str)]
     if missing:
-        raise ValueError(f"Metaparameter {missing[0]!r} has no start. Give {missing[0]}=...")
-    return space.split(torch.as_tensor(space.join(values), device=logits.device))
+        raise ValueError(f"Metaparameter {missing[0]!r} has no number to start from. Give {missing[0]}=...")
+    return space.completed({}, {name: values[name] for name in space})
 
 
 def _without_past(given: Tensor) -> Tensor:

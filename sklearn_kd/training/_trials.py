@@ -72,8 +72,15 @@ class Trials:
         ------
         TrialsInterrupted
             With the best of all, those of earlier calls included.
+        ValueError
+            If a setting cannot be used, or there is no D_val.
         """
-        complete = [self._space.completed(setting, self._start) for setting in settings]
+        if self._data.valid is None:
+            raise ValueError(
+                "A strategy that tries settings needs D_val. Set learns_from_validation = True in its class, "
+                "or give fit X_val and y_val."
+            )
+        complete = [self._space.completed(self._start, setting) for setting in settings]
         nets = [self._make_net(setting) for setting in complete]
         known = self._cache.lookup([self._space.join(setting).tolist() for setting in complete])
         try:

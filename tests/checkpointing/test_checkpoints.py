@@ -35,6 +35,7 @@ from sklearn_kd import DistilledClassifier, MLPStudent, meta
 from sklearn_kd.checkpointing._file import Refused, read, write
 from sklearn_kd.checkpointing._fingerprint import fingerprint
 from sklearn_kd.checkpointing._fit_lock import FitLock
+from sklearn_kd.losses import DistillationLoss
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "evidence" / "kill_and_resume.py"
 linux = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
@@ -912,6 +913,18 @@ def test_digests_are_those_of_any_process(another_process):
 def test_digests_differ(a, b):
     assert fingerprint(value=a) != fingerprint(value=b)
     assert fingerprint(value=a) == fingerprint(value=a)
+
+
+@pytest.mark.parametrize("base", [meta.Strategy, DistillationLoss])
+def test_the_code_of_a_users_subclass_identifies_a_fit(base):
+    """As that of a function: a loss that has been changed goes on with no checkpoint of the old one."""
+
+    def own(**attributes):
+        return type("Own", (base,), attributes)()  # one class in several versions of a file
+
+    versions = [own(check=lambda self: 1), own(check=lambda self: 2), own(needs_teacher=False)]
+    assert len({fingerprint(value=value) for value in versions}) == 3
+    assert fingerprint(value=own(check=lambda self: 1)) == fingerprint(value=own(check=lambda self: 1))
 
 
 def test_files_hold_no_code(killed):

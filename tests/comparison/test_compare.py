@@ -27,7 +27,7 @@ from sklearn_kd import (
     MLPStudent,
     compare_methods,
 )
-from sklearn_kd.comparison import _fits
+from sklearn_kd.comparison import _compare, _fits
 from sklearn_kd.estimators import _classifier
 from sklearn_kd.estimators._classifier_plan import plan_distillation
 from sklearn_kd.runtime import _processes
@@ -75,6 +75,7 @@ def students(monkeypatch):
 
     for module in (_classifier, _fits):
         monkeypatch.setattr(module, "plan_distillation", noted)
+    monkeypatch.setattr(_compare, "check_fits", lambda fits: None)  # which plans, and trains nothing
     return fits
 
 
@@ -404,10 +405,16 @@ def test_progress_only_on_request(make, digits, logits, capsys):
 @pytest.mark.parametrize(
     ("change", "error", "match"),
     [
-        ({"estimator": LogisticRegression()}, TypeError, "must be a DistilledClassifier or a Pipeline"),
+        ({"estimator": LogisticRegression()}, TypeError, "must be a DistilledClassifier, a DistPro"),
         ({"estimator": make_pipeline(LogisticRegression())}, TypeError, "Pipeline that ends in one"),
         ({"methods": ("naive", "gradeint")}, ValueError, "Did you mean 'gradient'"),
         ({"methods": "naive"}, TypeError, "sequence of names"),
+        ({"methods": 3}, TypeError, "sequence of names"),
+        ({"X": None}, ValueError, "X=None has no rows"),
+        ({"methods": {"naive": {"meta__lr": -1.0, "meta": "linear"}}}, ValueError, "^meta: lr=-1.0 must be"),
+        ({"methods": {"naive": {"loss__temperature_bounds": (3, 4)}}}, ValueError, "outside its bounds"),
+        ({"methods": {"naive": {"callbacks__bogus__lr": 1}}}, TypeError, "callbacks__bogus__lr: there is no"),
+        ({"methods": {"naive": {"student__bogus": 1}}}, TypeError, "bogus"),
         ({"methods": ("naive", "naive")}, ValueError, "names a method twice"),
         ({"methods": {"naive": "naive"}}, TypeError, "mapped to a dict of parameters"),
         ({"methods": {"naive": {"meta": "naife"}}}, ValueError, "Did you mean 'naive'"),
@@ -431,9 +438,9 @@ def test_wrong_input_is_refused_before_any_training(change, error, match, make, 
     monkeypatch.setattr(_net.TrainingNet, "train_step", train)
     monkeypatch.setattr(_stacked._BatchedRun, "step", train)
     monkeypatch.setattr(LogisticRegression, "fit", train)
-    given = {"estimator": make(LogisticRegression()), "X": digits[0], "y": digits[1]} | change
+    given = {"estimator": make(LogisticRegression()), "X": digits[0], "y": digits[1], "n_jobs": 1}
     with pytest.raises(error, match=match):
-        compare_methods(**given)
+        compare_methods(**(given | change))
 
 
 def test_class_in_place_of_an_instance_and_missing_teacher(make, digits):

@@ -14,6 +14,7 @@ IN_CODE = " ".join(
 )
 SEEN = {
     "a metaparameter does not move",
+    "a logit starts at a bound and stays there",
     "it sits at a bound",
     "it runs to where the loss vanishes",
     "fits are slow",

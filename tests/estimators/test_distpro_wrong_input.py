@@ -116,7 +116,7 @@ def three_stages():
         (
             {"meta__lr": -1.0, "logit_weight": "learned"},
             ValueError,
-            "^meta: lr=-1.0 must be a number of at least 0",
+            "^meta: lr=-1.0 must be a finite number of at least 0",
         ),
         ({"meta__hypergradient_rows": 8}, ValueError, "of whole batches.*Set meta__hypergradient_rows=None"),
         ({"meta__val_temperature": 0.5}, ValueError, "at T_val = 1. Set meta__val_temperature=1.0"),
@@ -139,6 +139,7 @@ def three_stages():
         ),
         ({"teacher": ConvNet(3), "logit_weight": "learned"}, ValueError, "does not know all of the 10"),
         ({"pathway_threshold": "half"}, ValueError, "'pathway_threshold' parameter"),
+        ({"pathway_threshold": float("nan")}, ValueError, "'pathway_threshold' parameter"),
         ({"process": 3}, ValueError, "'process' parameter"),
         ({"process": "nowhere.npz"}, FileNotFoundError, "nowhere"),
         ({"student__wdth": 3}, TypeError, "wdth"),

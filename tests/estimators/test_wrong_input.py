@@ -11,6 +11,7 @@ from skorch.callbacks import EarlyStopping
 from torch import nn
 
 from sklearn_kd import CNNStudent, MLPStudent, meta
+from sklearn_kd.losses import LogitDistillation
 
 pytestmark = pytest.mark.usefixtures("no_training")
 
@@ -25,6 +26,9 @@ pytestmark = pytest.mark.usefixtures("no_training")
         ({"meta": meta.Linear(e1=1)}, ValueError, "a line needs at least two points"),
         ({"meta": meta.Linear(form="quadratic")}, ValueError, "is not one of"),
         ({"meta": meta.Hyperopt(n_trials=0)}, ValueError, "at least 1"),
+        ({"meta": meta.Hyperopt(n_jobs=0)}, ValueError, "^meta: n_jobs=0 must be None or an integer"),
+        ({"meta": meta.Random(log10_temperature=(2, 1))}, ValueError, "must be two finite numbers"),
+        ({"meta": meta.Random(log10_temperature=3)}, ValueError, "must be two finite numbers"),
         ({"meta": "gradeint"}, ValueError, "Did you mean 'gradient'"),
         ({"meta": 3}, ValueError, "'meta' parameter"),
         ({"lambda1": 1.2}, ValueError, "'lambda1' parameter"),
@@ -47,7 +51,7 @@ pytestmark = pytest.mark.usefixtures("no_training")
         (
             {"meta__val_temperature": -1},
             ValueError,
-            "^meta: val_temperature=-1 must be a number above 0",
+            "^meta: val_temperature=-1 must be a finite number above 0",
         ),
         ({"validation_fraction": 0.0}, ValueError, "'validation_fraction' parameter"),
         ({"max_epochs": 0}, ValueError, "'max_epochs' parameter"),
@@ -73,6 +77,15 @@ pytestmark = pytest.mark.usefixtures("no_training")
         ({"optimizer": torch.optim.Adam([torch.zeros(1)])}, TypeError, r"Give optimizer=torch\.optim\.Adam"),
         ({"optimizer": "adam", "optimizer__betta": 1}, TypeError, "optimizer takes no 'betta'"),
         ({"hidden": 3}, TypeError, "Did you mean 'student__hidden'"),
+        (
+            {"meta__optimizer__momentum": 0.9},
+            TypeError,
+            r"Did you mean meta__optimizer_params=\{'momentum': ...\}",
+        ),
+        ({"meta__optimizer_params": 3}, TypeError, "^meta: optimizer_params=3 must be a dict"),
+        ({"meta__val_temperature": None}, ValueError, "must be a finite number above 0, or 'auto'"),
+        ({"iterator_valid__batch_size": 0}, ValueError, "^iterator_valid__batch_size=0 must be an integer"),
+        ({"execution__compile": 3}, ValueError, "^execution: compile=3 must be True or False"),
         ({"momentum": 0.9}, TypeError, "Did you mean 'optimizer__momentum'"),
         ({"class_weight": "balanced"}, TypeError, "'class_weight'. Give fit sample_weight"),
         ({"epochs": 3}, TypeError, "Did you mean 'max_epochs'"),
@@ -169,9 +182,13 @@ def test_data(change, match, make, digits):
         ("lambda_1", "Did you mean 'lambda1'"),
         ("studnet__hidden", "Did you mean 'student__hidden'"),
         ("seed", "Did you mean 'random_state'"),
+        ("hypergradient", "Did you mean 'meta__hypergradient'"),
         ("val_temperature", "Did you mean 'meta__val_temperature'"),
-        ("log10_temperature", "Did you mean 'meta__log10_temperature'"),
+        ("n_trials", "Did you mean 'meta__n_trials'"),
         ("temperature_bounds", "Did you mean 'loss__temperature_bounds'"),
+        ("autocast", "Did you mean 'execution__autocast'"),
+        ("meta_clip", "Did you mean 'meta__clip'"),
+        ("log10_temperature", "Did you mean 'meta__log10_temperature'"),
         ("cuda_graph", "Did you mean 'execution__cuda_graph'"),
     ],
 )
@@ -204,6 +221,8 @@ def test_constructor_refuses_names_of_other_things(name, make, make_distpro):
 def test_nested_parameter_of_what_has_none(make):
     with pytest.raises(ValueError, match="has no parameters to set"):
         make(nn.Linear(64, 10)).set_params(teacher__max_depth=3)
+    with pytest.raises(ValueError, match="verbose=0 has no parameters to set"):
+        make().set_params(verbose__bogus=3)
 
 
 def test_a_nested_parameter_beside_a_name_is_judged_by_fit(make, digits):
@@ -218,6 +237,35 @@ def test_a_nested_parameter_beside_an_object_is_set_on_it(make, digits):
     assert clf.meta.e1 == 1
     with pytest.raises(TypeError, match=r"beside meta=Linear\(\), which has parameters of its own"):
         make(nn.Linear(64, 10), meta=meta.Linear(), meta__lr=0.1).fit(*digits)
+    with pytest.raises(TypeError, match=r"meta=Linear\(\) takes no 'bogus'. It takes \['clip', "):
+        make(nn.Linear(64, 10), meta=meta.Linear(), meta__bogus=0.1).fit(*digits)
+
+
+def test_an_object_takes_the_place_of_a_name_and_its_parameters(make):
+    clf = make(nn.Linear(64, 10), meta="linear", meta__lr=0.1, meta__clip=0.5)
+    clf.set_params(meta=meta.Gradient(), meta__lr=0.3)
+    assert "meta__clip" not in clf.get_params(deep=False)
+    assert clf.get_params()["meta__lr"] == clf.meta.lr == 0.3
+
+
+def test_a_parameter_left_beside_an_object_can_be_set_on_it(make, digits):
+    clf = make(nn.Linear(64, 10), meta=meta.Linear(), meta__lr=0.1)
+    clf.set_params(meta__lr=0.1)
+    assert clf.get_params(deep=False).keys() & {"meta__lr"} == set() and clf.meta.lr == 0.1
+
+
+def test_a_prefix_like_no_other_is_not_replaced(make_distpro, images):
+    with pytest.raises(TypeError, match="'loss__temperature_bounds'") as error:
+        make_distpro(loss__temperature_bounds=(1, 5)).fit(*images)
+    assert "__" not in str(error.value).partition("Did you mean")[2]
+
+
+@pytest.mark.parametrize(("name", "value"), [("meta", meta.Linear), ("loss", LogitDistillation)])
+def test_a_class_in_place_of_an_object(name, value, make, digits):
+    with pytest.raises(
+        TypeError, match=rf"{name}={value.__name__} is a class. Give an object: {value.__name__}\("
+    ):
+        make(nn.Linear(64, 10), **{name: value}).fit(*digits)
 
 
 def test_nothing_to_predict_with(make, digits):

@@ -10,6 +10,7 @@ from helpers.own_losses import LOSSES, start_of
 from sklearn_kd import CNNStudent, MLPStudent, hypergradient
 from sklearn_kd.losses import DistillationLoss, LogitDistillation, Metaparameter
 from sklearn_kd.losses._distillation_loss import AutogradEvaluation, check_loss, mean_loss
+from sklearn_kd.meta import MetaparameterSpace
 from sklearn_kd.tasks._targets import Targets
 
 N_CLASSES, LR = 4, 0.3
@@ -122,7 +123,7 @@ def test_float32_networks_are_not_promoted():
 
 def check(loss, weighted=False):
     start = {name: entry.start for name, entry in loss.metaparameters(3).items()}
-    check_loss(loss, start, 3, weighted=weighted, taught=True)
+    check_loss(loss, start, 3, weighted=weighted)
 
 
 def a_loss(function, **entries):
@@ -143,8 +144,8 @@ def cross_entropy(z, f, y):
 @pytest.mark.parametrize(
     ("function", "error", "message"),
     [
-        (lambda z, f, y, a: z.sum(), TypeError, r"could not be called with the metaparameters \[\]"),
         (lambda z, f, y: 1.0, TypeError, "returned float; it must return a tensor"),
+        (lambda z, f, y: z.argmax(1), TypeError, "returned a tensor of torch.int64; it must return a tensor"),
         (lambda z, f, y: z, ValueError, r"shape \(2, 3\); it must return one loss for each row, shape \(2,\)"),
         (lambda z, f, y: z.sum(1) / 0, ValueError, "it must be finite"),
         (lambda z, f, y: z.detach().sum(1), ValueError, "does not depend on the student's logits"),
@@ -153,6 +154,171 @@ def cross_entropy(z, f, y):
 def test_wrong_losses_are_refused_before_training(function, error, message):
     with pytest.raises(error, match=message):
         check(a_loss(function))
+
+
+class Doubled(LogitDistillation):
+    """As "kd", times a metaparameter."""
+
+    def metaparameters(self, n_classes):
+        lambda1, temperature = super().metaparameters(n_classes).values()
+        return {"lambda1": lambda1, "temperature": temperature, "size": Metaparameter(2.0)}
+
+    def loss(self, logits, teacher_logits, labels, *, size, **values):
+        return size * super().loss(logits, teacher_logits, labels, **values)
+
+
+def test_a_subclass_of_kd_may_change_its_loss(batches):
+    (_, y), _, f = batches
+    z, values = torch.randn(12, N_CLASSES).double(), {"lambda1": 0.3, "temperature": 2.5}
+    kd = LogitDistillation().evaluate(z, Targets(y, f), values)
+    doubled = Doubled().evaluate(z, Targets(y, f), values | {"size": 2.0})
+    torch.testing.assert_close(doubled.gradients[0], 2 * kd.gradients[0])
+    torch.testing.assert_close(doubled.contract(z)[:2], 2 * kd.contract(z))
+    check_loss(Doubled(), values | {"size": 2.0}, 3, weighted=False)
+
+
+@pytest.mark.parametrize("part", ["value", "gradients", "contract"])
+def test_an_evaluation_of_another_loss_is_refused(part):
+    class Evaluated(LOSSES["smoothed"]):
+        def evaluate(self, logits, targets, values, *, differentiable=True):
+            found = super().evaluate(logits, targets, values, differentiable=differentiable)
+            if part == "contract":
+                found.contract = lambda u: u.new_zeros(2)
+            else:
+                setattr(found, part, [2 * found.gradients[0]] if part == "gradients" else 2 * found.value)
+            return found
+
+    with pytest.raises(ValueError, match=rf"loss=Evaluated: evaluate gives another {part}"):
+        check(Evaluated())
+
+
+class Fixed(DistillationLoss):
+    """Its loss takes no metaparameter; ``function`` computes it."""
+
+    def __init__(self, function=cross_entropy, names=()):
+        self.function, self.names = function, names
+
+    def metaparameters(self, n_classes):
+        return {name: Metaparameter(1.0) for name in self.names}
+
+    def loss(self, logits, teacher_logits, labels):
+        return self.function(logits, teacher_logits, labels)
+
+
+def test_a_loss_that_does_not_take_its_metaparameters_is_refused():
+    with pytest.raises(TypeError, match=r"could not be called with the metaparameters \['weight'\]"):
+        check(Fixed(names=["weight"]))
+
+
+def test_an_error_inside_a_loss_is_passed_on_as_it_is():
+    with pytest.raises(TypeError, match=r"^unsupported operand"):
+        check(Fixed(lambda z, f, y: z.sum(1) + None))
+
+
+def test_trying_a_loss_leaves_the_generators_as_they_were():
+    torch.manual_seed(0)
+    wanted = torch.rand(1)
+    torch.manual_seed(0)
+    check(Fixed(lambda z, f, y: cross_entropy(F.dropout(z, 0.5), f, y)))
+    assert torch.rand(1) == wanted
+
+
+def test_a_loss_without_teacher_is_tried_without():
+    loss = Fixed(lambda z, f, y: cross_entropy(z, f, y) + (0 if f is None else torch.nan))
+    loss.needs_teacher = False
+    check_loss(loss, {}, 3, weighted=False, has_teacher=False)
+    with pytest.raises(ValueError, match="must be finite"):
+        check_loss(loss, {}, 3, weighted=False, has_teacher=True)
+
+
+def test_a_loss_may_change_its_arguments_in_place(batches):
+    (_, y), _, f = batches
+
+    def changing(z, f, y):
+        z -= z.mean(dim=1, keepdim=True)
+        f /= 2
+        return (z - f).square().sum(1) + 0 * y.fill_(0)
+
+    z = torch.randn(12, N_CLASSES).double()
+    given = [tensor.clone() for tensor in (z, f, y)]
+    found = Fixed(changing).evaluate(z, Targets(y, f), {})
+    wanted = Fixed(lambda z, f, y: (z - z.mean(1, keepdim=True) - f / 2).square().sum(1))
+    torch.testing.assert_close(found.gradients[0], wanted.evaluate(z, Targets(y, f), {}).gradients[0])
+    assert all(map(torch.equal, given, (z, f, y)))
+
+
+def test_the_hypergradient_is_in_the_order_of_the_loss_whatever_the_groups(batches):
+    def entries(group):
+        return {"a": Metaparameter(0.1), "b": Metaparameter(0.2, group=group), "c": Metaparameter(0.3)}
+
+    def weighted(z, f, y, a, b, c):
+        return a * cross_entropy(z, f, y) + b * z.square().sum(1) + c * (z - f).square().sum(1)
+
+    one, two = (
+        hypergradient(student(), *batches, loss=a_loss(weighted, **entries(g))) for g in ("loss", "x")
+    )
+    np.testing.assert_array_equal(one, two)
+    assert len(set(one)) == 3
+
+
+def test_the_hypergradient_needs_no_teacher_where_the_loss_needs_none(batches):
+    train, val, _ = batches
+    loss = a_loss(lambda z, f, y, T: cross_entropy(z / T, f, y), T=Metaparameter(2.0))
+    with pytest.raises(ValueError, match="teacher_logits=None, but loss=Own needs a teacher's logits"):
+        hypergradient(student(), train, val, None, loss=loss)
+    type(loss).needs_teacher = False
+    assert hypergradient(student(), train, val, None, loss=loss).shape == (1,)
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (np.nan, ValueError, "T=nan must be finite"),
+        (0.0, ValueError, "T=0.0 must be above 0: its coordinate is the logarithm"),
+        ([1.0, 2.0], ValueError, r"T has shape \(2,\); it must have shape \(\)"),
+        ({}, TypeError, "T={} must be a number or an array of numbers"),
+        ("random", ValueError, "'T' has no number to start from. Give T=..."),
+    ],
+)
+def test_values_that_are_no_metaparameters_are_refused(value, error, message, batches):
+    entry = Metaparameter(2.0, bounds=(1, 10), coordinate="log")
+    loss = a_loss(lambda z, f, y, T: cross_entropy(z / T, f, y), T=entry)
+    with pytest.raises(error, match=message):
+        hypergradient(student(), *batches, loss=loss, T=value)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"start": "randm"}, ValueError, "start='randm' must be a number, an array of numbers, 'random'"),
+        ({"start": {}}, TypeError, "start={} must be a number"),
+        ({"shape": (0,)}, ValueError, r"shape=\(0,\) must be a tuple of integers of at least 1"),
+        ({"shape": 2.5}, ValueError, "shape=2.5 must be a tuple"),
+        ({"bounds": None}, ValueError, "bounds=None must be two numbers"),
+        ({"predicted_bounds": 3}, ValueError, "predicted_bounds=3 must be two numbers"),
+    ],
+)
+def test_metaparameters_that_cannot_be(given, error, message):
+    with pytest.raises(error, match=message):
+        Metaparameter(**given)
+
+
+def test_a_shape_may_be_a_number_or_a_list_and_bounds_an_array():
+    entries = [Metaparameter(1.0, shape=shape, bounds=np.array([0.0, 2.0])) for shape in (3, [3], (3,))]
+    assert {entry.shape for entry in entries} == {(3,)} and {entry.bounds for entry in entries} == {
+        (0.0, 2.0)
+    }
+
+
+@pytest.mark.parametrize("name", ["epoch", "batches", "train_loss", "valid_acc", "skipped_steps", "val_loss"])
+def test_names_of_columns_are_no_names_of_metaparameters(name):
+    with pytest.raises(ValueError, match="which are columns of the path or of the history"):
+        MetaparameterSpace({name: Metaparameter(1.0)})
+
+
+def test_metaparameters_are_a_dict():
+    with pytest.raises(TypeError, match="returned NoneType; it must return a dict of names"):
+        MetaparameterSpace(None)
 
 
 def test_a_loss_of_the_batch_cannot_be_weighted():

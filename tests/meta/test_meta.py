@@ -305,6 +305,17 @@ def test_strategies_clone_and_name_themselves():
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["fixed", "naive", "none", "random"])
+def test_val_temperature_of_strategies_that_learn_nothing_from_d_val(name, make, digits, logits):
+    """The history has the validation loss at T_val."""
+    given = {"teacher_logits": logits, "X_val": digits[0], "y_val": digits[1]}
+    clf = make(meta=name, meta__val_temperature=3.0, max_epochs=1).fit(*digits, **given)
+    z = torch.as_tensor(clf.predict_log_proba(digits[0])) / 3.0
+    expected = torch.nn.functional.cross_entropy(z, torch.as_tensor(digits[1]))
+    assert clf.val_temperature_ == 3.0
+    assert clf.history_[-1, "valid_loss"] == pytest.approx(float(expected), rel=1e-4)
+
+
 def test_val_temperature_auto_is_the_optimum(make, digits, logits):
     clf = make(meta="gradient", meta__val_temperature="auto", max_epochs=5)
     X_val, y_val = digits[0][300:], digits[1][300:]

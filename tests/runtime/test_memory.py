@@ -26,6 +26,7 @@ from sklearn_kd.bilevel._hypergradient import HypergradientEstimator
 from sklearn_kd.inputs import _splitting
 from sklearn_kd.meta import Hyperopt, Random
 from sklearn_kd.runtime._memory import is_out_of_memory
+from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._stacked import _BatchedRun
 
 
@@ -135,6 +136,17 @@ def test_out_of_memory_is_named(which, doing, make, digits, monkeypatch):
     assert said.startswith(f"Out of memory while {doing}") and held in said, said
     assert "batch_size=32" in said and "teacher logits" in said and "To use less memory" in said
     assert caught.value.__cause__ is error and is_out_of_memory(caught.value)
+
+
+@pytest.mark.parametrize(("execution", "advised"), [("eager", True), ("bfloat16", False)])
+def test_a_setting_in_use_is_not_advised(execution, advised, make, digits, logits, monkeypatch):
+    def runs_out(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(TrainingNet, "train_step", runs_out)
+    with pytest.raises(torch.OutOfMemoryError) as error:
+        make(execution=execution).fit(*digits, teacher_logits=logits)
+    assert ("execution='bfloat16'" in str(error.value)) == advised
 
 
 def test_another_error_is_left_alone(make, digits, monkeypatch):

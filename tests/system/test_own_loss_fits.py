@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
@@ -262,8 +263,10 @@ class Constant(DistillationLoss):
 
 
 def test_nothing_to_learn_is_said():
-    with pytest.raises(ValueError, match="Gradient has no metaparameter to learn"):
-        distilled(Constant(), meta="gradient").fit(X, y, teacher_logits=X[:, :10])
+    for strategy in (meta.Gradient(), meta.Hyperopt(), meta.Random(n_trials=2)):
+        expected = f"{type(strategy).__name__} has no metaparameter to learn"
+        with pytest.raises(ValueError, match=expected):
+            distilled(Constant(), meta=strategy).fit(X, y, teacher_logits=X[:, :10])
     assert distilled(Constant(), meta="fixed").fit(X, y, teacher_logits=X[:, :10]).metaparameters_ == {}
 
 
@@ -338,3 +341,231 @@ def test_a_strategy_that_names_another_is_refused(teacher_logits):
 def test_lambda1_beside_a_loss_without_it_has_no_effect(teacher_logits):
     with pytest.warns(UserWarning, match="Without effect: lambda1=0.9 beside loss="):
         distilled(Decoupled(), lambda1=0.9).fit(X, y, teacher_logits=teacher_logits)
+
+
+# --------------------------------------------------------------------------------------
+# Losses and strategies of unusual kinds
+
+
+class Prior(DistillationLoss):
+    """A weight for each class, which starts at a parameter of the loss."""
+
+    def __init__(self, prior=None, name="prior", bounds=(0.0, 5.0), group="loss"):
+        self.prior, self.name, self.bounds, self.group = prior, name, bounds, group
+
+    def metaparameters(self, n_classes):
+        entry = Metaparameter(self.prior, shape=(n_classes,), bounds=self.bounds, group=self.group)
+        return {self.name: entry}
+
+    def loss(self, logits, teacher_logits, labels, **values):
+        (prior,) = values.values()
+        distance = (logits.softmax(1) - teacher_logits.softmax(1)).square().sum(1)
+        return F.cross_entropy(logits, labels, reduction="none") + prior[labels] * distance
+
+
+class Sharpened(DistillationLoss):
+    """A loss of the labels alone."""
+
+    needs_teacher = False
+
+    def metaparameters(self, n_classes):
+        return {"sharpness": Metaparameter(1.0, bounds=(0.1, 5.0))}
+
+    def loss(self, logits, teacher_logits, labels, *, sharpness):
+        assert teacher_logits is None
+        return F.cross_entropy(logits * sharpness, labels, reduction="none")
+
+
+def test_a_start_may_have_the_number_of_classes(teacher_logits):
+    start = np.linspace(0.5, 1.5, 10)
+    clf = distilled(Prior(start), meta="fixed").fit(X, y, teacher_logits=teacher_logits)
+    np.testing.assert_array_equal(clf.metaparameters_["prior"], start)
+
+
+def test_a_loss_that_needs_no_teacher_is_learned_without():
+    clf = distilled(Sharpened(), meta="gradient").fit(X, y)
+    assert clf.metaparameters_["sharpness"] != 1.0 and clf.teacher_ is None
+
+
+def test_every_group_takes_the_steps_of_the_strategy(teacher_logits):
+    paths = [
+        distilled(Prior(1.0, group=group), meta="gradient", meta__lr=0.01)
+        .fit(X, y, teacher_logits=teacher_logits)
+        .metaparameter_path_
+        for group in ("loss", "another")
+    ]
+    assert_equal_tables(*paths)
+
+
+def test_a_loss_that_changes_its_arguments_leaves_the_data_alone(teacher_logits):
+    class Changing(Prior):
+        def loss(self, logits, teacher_logits, labels, **values):
+            teacher_logits.mul_(0.5)
+            return super().loss(logits, teacher_logits, labels, **values)
+
+    class Unchanging(Prior):
+        def loss(self, logits, teacher_logits, labels, **values):
+            return super().loss(logits, teacher_logits * 0.5, labels, **values)
+
+    paths = [
+        distilled(loss(1.0), meta="gradient", iterator_train__shuffle=False)
+        .fit(X, y, teacher_logits=teacher_logits)
+        .metaparameter_path_
+        for loss in (Changing, Unchanging)
+    ]
+    assert_equal_tables(*paths)
+
+
+@pytest.mark.parametrize("name", ["lr", "loss", "fit"])
+def test_only_the_estimators_own_starts_serve_a_loss(name, teacher_logits):
+    with pytest.raises(ValueError, match=f"'{name}' of the loss has no start"):
+        distilled(Prior(name=name)).fit(X, y, teacher_logits=teacher_logits)
+
+
+def test_a_random_start_needs_finite_bounds(teacher_logits):
+    with pytest.raises(ValueError, match="has bounds=\\(0, inf\\), from which nothing can be drawn"):
+        distilled(Prior("random", bounds=(0.0, np.inf))).fit(X, y, teacher_logits=teacher_logits)
+
+
+def test_a_lambda1_of_ones_own_may_be_large(teacher_logits, tmp_path):
+    pytest.importorskip("safetensors", reason="needs safetensors")
+    pytest.importorskip("matplotlib", reason="needs matplotlib")
+    loss = Prior(1.5, name="lambda1", bounds=(0.0, 2.0))
+    clf = distilled(loss, meta="gradient").fit(X, y, teacher_logits=teacher_logits)
+    with pytest.warns(UserWarning, match="Not saved, .*loss"):
+        clf.save(tmp_path / "clf.safetensors")
+    again = DistilledClassifier.load(tmp_path / "clf.safetensors", loss=loss)
+    assert_equal_tables(again.metaparameter_path_, clf.metaparameter_path_)
+    (panel,) = MetaparameterPathDisplay.from_estimator(clf).axes_
+    assert panel.get_ylim()[1] > clf.metaparameters_["lambda1"].max()
+
+
+def test_an_estimator_loaded_without_its_loss_can_be_saved_again(teacher_logits, tmp_path):
+    pytest.importorskip("safetensors", reason="needs safetensors")
+    clf = distilled(Prior(1.0), meta="gradient").fit(X, y, teacher_logits=teacher_logits)
+    with pytest.warns(UserWarning, match="Not saved, .*loss"):
+        clf.save(tmp_path / "first.safetensors")
+    DistilledClassifier.load(tmp_path / "first.safetensors").save(tmp_path / "second.safetensors")
+    again = DistilledClassifier.load(tmp_path / "second.safetensors")
+    assert_equal_tables(again.metaparameter_path_, clf.metaparameter_path_)
+    np.testing.assert_array_equal(again.predict_proba(X), clf.predict_proba(X))
+
+
+@pytest.mark.parametrize("strategy", ["gradient", "fixed"])
+def test_warm_start_with_other_metaparameters_is_refused(strategy, teacher_logits):
+    clf = distilled(Smoothed(), meta=strategy, warm_start=True).fit(X, y, teacher_logits=teacher_logits)
+    clf.set_params(loss="kd")
+    with pytest.raises(
+        ValueError, match=r"warm_start=True goes on with the path .* Give the loss of the last"
+    ):
+        clf.fit(X, y, teacher_logits=teacher_logits)
+
+
+@pytest.mark.parametrize(
+    ("start", "error", "message"),
+    [
+        ({"smoothness": 0.1}, ValueError, "Starts.start: 'smoothness' is no metaparameter of this fit"),
+        ({"smoothing": [0.1, 0.2]}, ValueError, r"Starts.start: smoothing has shape \(2,\)"),
+        ({"smoothing": np.nan}, ValueError, "Starts.start: smoothing=nan must be finite"),
+        (None, TypeError, "Starts.start: got NoneType; values of metaparameters must be a dict by name"),
+    ],
+)
+def test_wrong_starts_of_a_strategy_are_refused(start, error, message, teacher_logits):
+    class Starts(meta.Strategy):
+        def start(self, context):
+            return start
+
+    with pytest.raises(error, match=message):
+        distilled(Smoothed(), meta=Starts()).fit(X, y, teacher_logits=teacher_logits)
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 1), (), (1, 1, 2)])
+def test_a_prediction_of_another_shape_is_refused(shape, teacher_logits):
+    class Predicts(meta.Strategy):
+        def predict(self, metaparameters):
+            return torch.ones(shape)
+
+    with pytest.raises(ValueError, match=r"it must return shape \(2,\), or \(k, 2\) for k iterations"):
+        distilled("kd", meta=Predicts()).fit(X, y, teacher_logits=teacher_logits)
+
+
+@pytest.mark.parametrize("what", ["hypergradient", "trials"])
+def test_a_strategy_that_holds_out_nothing_cannot_learn_from_it(what, teacher_logits):
+    class Learns(meta.Strategy):
+        def takes_hypergradient(self, iteration):
+            return what == "hypergradient"
+
+        def start(self, context):
+            return {} if what == "hypergradient" else {"lambda1": context.evaluate()}
+
+    with pytest.raises(ValueError, match="Set learns_from_validation = True in its class, or give fit X_val"):
+        distilled("kd", meta=Learns()).fit(X, y, teacher_logits=teacher_logits)
+
+
+def test_a_strategy_without_teacher_moves_nothing_in_a_loss_that_needs_one():
+    class Alone(meta.Gradient):
+        needs_teacher = False
+
+    clf = distilled(Prior(1.0), meta=Alone()).fit(X, y)
+    np.testing.assert_array_equal(clf.metaparameters_["prior"], np.ones(10))
+
+
+class Hot(DistillationLoss):
+    """Names its metaparameters as "kd" does, with starts and bounds of its own."""
+
+    def metaparameters(self, n_classes):
+        return {
+            "temperature": Metaparameter(25.0, bounds=(20.0, 50.0), coordinate="log"),
+            "lambda1": Metaparameter(3.0, bounds=(2.0, 5.0)),
+        }
+
+    def loss(self, logits, teacher_logits, labels, *, temperature, lambda1):
+        soft = F.cross_entropy(logits, (teacher_logits / temperature).softmax(1), reduction="none")
+        return lambda1 * F.cross_entropy(logits, labels, reduction="none") + soft
+
+
+@pytest.mark.parametrize("strategy", ["naive", "none", "random", meta.Random(n_trials=3), "hyperopt"])
+def test_starts_and_bounds_are_the_losss_own(strategy, teacher_logits):
+    clf = distilled(Hot(), meta=strategy).fit(X, y, teacher_logits=teacher_logits)
+    assert 20 <= clf.temperature_ <= 50 and 2 <= clf.lambda1_ <= 5
+    if strategy in ("naive", "none"):
+        assert clf.metaparameters_ == {"temperature": 25.0, "lambda1": 3.0}
+
+
+def test_hyperopt_tells_a_logarithm_from_another_metaparameter(teacher_logits):
+    class Alike(DistillationLoss):
+        def metaparameters(self, n_classes):
+            return {
+                "a": Metaparameter(1.0, bounds=(0.1, 5.0), coordinate="log"),
+                "log_a": Metaparameter(0.5, bounds=(0.0, 1.0)),
+            }
+
+        def loss(self, logits, teacher_logits, labels, *, a, log_a):
+            return a * F.cross_entropy(logits, labels, reduction="none") + log_a * logits.square().sum(1)
+
+    clf = distilled(Alike(), meta="hyperopt", max_epochs=1).fit(X, y, teacher_logits=teacher_logits)
+    assert np.abs(clf.trials_["a"] - np.exp(clf.trials_["log_a"])).min() > 1e-6
+
+
+def test_hyperopt_needs_something_to_choose(teacher_logits):
+    class Constant(DistillationLoss):
+        def metaparameters(self, n_classes):
+            return {}
+
+        def loss(self, logits, teacher_logits, labels):
+            return F.cross_entropy(logits, labels, reduction="none")
+
+    with pytest.raises(ValueError, match="Hyperopt has no metaparameter to learn"):
+        distilled(Constant(), meta="hyperopt").fit(X, y, teacher_logits=teacher_logits)
+
+
+def test_methods_without_teacher_are_compared():
+    found = compare_methods(distilled(Sharpened()), X, y, methods=["naive", "gradient"], cv=2, n_jobs=1)
+    assert np.isfinite(found.summary()["mean"]).all()
+
+
+def test_nothing_is_left_of_a_fit_with_another_loss(teacher_logits):
+    clf = distilled("kd", meta="fixed").fit(X, y, teacher_logits=teacher_logits)
+    assert clf.lambda1_ == 0.5
+    clf.set_params(loss=Smoothed()).fit(X, y, teacher_logits=teacher_logits)
+    assert not hasattr(clf, "lambda1_") and not hasattr(clf, "temperature_")
