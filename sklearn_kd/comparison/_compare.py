@@ -322,9 +322,9 @@ def _distilled_fits(shared: _Shared, cell: _FoldSeed, X: Any, y: np.ndarray) -> 
     fits = distilled_fits(shared.methods, cell.random_state, X, y, rows)
     if shared.logits is not None:
         logits = shared.logits[cell.train][:, np.isin(np.unique(shared.y), task.output_labels)]
-    else:
-        logits = np.zeros((len(y), task.n_outputs), np.float32)  # for the check, before the teacher is asked
-    give_logits(fits, shared.methods, logits, rows[0])
+        give_logits(fits, shared.methods, logits, rows[0])
+    elif shared.teacher is not None:  # for the check, before the teacher is asked
+        give_logits(fits, shared.methods, np.zeros((len(y), task.n_outputs), np.float32), rows[0])
     if cell.is_first:
         check_fits(fits)
     if shared.teacher is not None:

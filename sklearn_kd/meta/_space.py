@@ -161,18 +161,6 @@ def _as_array(name: str, value: Any) -> np.ndarray:
         raise TypeError(f"{name}={str(value)[:200]} must be a number or an array of numbers.") from error
 
 
-def _check_name(name: Any) -> None:
-    """Raise ValueError for a name that is no identifier, or means something else."""
-    if not (isinstance(name, str) and name.isidentifier()):
-        raise ValueError(f"{name!r} cannot be the name of a metaparameter. Give an identifier.")
-    for what, names in _RESERVED_NAMES.items():
-        if name in names:
-            raise ValueError(
-                f"{name!r} cannot be the name of a metaparameter. Give another name than {list(names)}, "
-                f"which are {what}."
-            )
-
-
 class MetaparameterSpace(Mapping[str, Metaparameter]):
     """The metaparameters of one training, by name, as one vector of m components.
 
@@ -313,29 +301,6 @@ class MetaparameterSpace(Mapping[str, Metaparameter]):
         """Return named values as floats, and as arrays of their shape; other names are left out."""
         arrays = self.split(self.join(values))
         return {name: array if self[name].shape else float(array) for name, array in arrays.items()}
-
-    def completed(self, values: Mapping[str, Any], start: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the values that a strategy gives; metaparameters that it leaves out have their start.
-
-        Raises
-        ------
-        TypeError
-            If they are no mapping.
-        ValueError
-            If a name is not known, or a value not finite.
-        """
-        if not isinstance(values, Mapping):
-            raise TypeError(
-                f"The strategy gave {values!r:.100} as values of metaparameters. Give a dict of some of "
-                f"{list(self)}; an empty one leaves all at their start."
-            )
-        unknown = [name for name in values if name not in self]
-        if unknown:
-            raise ValueError(f"{unknown[0]!r} is no metaparameter of this fit; there are {list(self)}.")
-        for name, value in values.items():
-            if not np.isfinite(np.asarray(value, dtype=np.float64)).all():
-                raise ValueError(f"The strategy gave {name}={value!r}; it must be finite.")
-        return self.shaped({**start, **values})
 
     def split(self, values: Any) -> dict[str, Any]:
         """Return the named parts of values of shape ``(..., m)``, each of shape ``(..., *shape)``."""
