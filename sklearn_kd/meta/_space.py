@@ -165,6 +165,18 @@ def _as_array(name: str, value: Any) -> np.ndarray:
         raise TypeError(f"{name}={str(value)[:200]} must be a number or an array of numbers.") from error
 
 
+def _check_name(name: Any) -> None:
+    """Raise ValueError for a name that is no identifier, or means something else."""
+    if not (isinstance(name, str) and name.isidentifier()):
+        raise ValueError(f"{name!r} cannot be the name of a metaparameter. Give an identifier.")
+    for what, names in _RESERVED_NAMES.items():
+        if name in names:
+            raise ValueError(
+                f"{name!r} cannot be the name of a metaparameter. Give another name than {list(names)}, "
+                f"which are {what}."
+            )
+
+
 class MetaparameterSpace(Mapping[str, Metaparameter]):
     """The metaparameters of one training, by name, as one vector of m components.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_kd.meta._space import RESERVED_NAMES
+from sklearn_kd.meta._space import RESERVED_COLUMNS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -183,7 +183,7 @@ class MetaparameterPathDisplay:
 
 def _metaparameter_names(paths: list[np.ndarray]) -> list[str]:
     """Return the names of the columns that are metaparameters, which must be those of all paths."""
-    named = [[name for name in path.dtype.names or () if name not in RESERVED_NAMES] for path in paths]
+    named = [[name for name in path.dtype.names or () if name not in RESERVED_COLUMNS] for path in paths]
     shapes = {
         tuple((name, path.dtype[name].shape) for name in own) for path, own in zip(paths, named, strict=True)
     }

@@ -198,7 +198,7 @@ def test_set_params_names_the_nearest(name, mend, make):
 
 
 def test_an_execution_is_made_of_true_and_false(make, digits):
-    with pytest.raises(ValueError, match=r"^execution: compile='no' must be True or False\."):
+    with pytest.raises(TypeError, match=r"^execution: compile='no' must be True or False\."):
         make(LogisticRegression(), execution__compile="no").fit(*digits)
 
 

@@ -263,7 +263,7 @@ def test_nothing_to_learn_is_said():
 
 
 @pytest.mark.parametrize(
-    "name", ["iteration", "val_loss", "not a name", "epoch", "batches", "train_loss", "valid_loss"]
+    "name", ["iteration", "val_loss", "not a name", "epoch", "batches", "train_loss", "valid_loss", "labels"]
 )
 def test_names_must_be_names_of_columns(name):
     class Named(Smoothed):
