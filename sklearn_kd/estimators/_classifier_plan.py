@@ -45,6 +45,7 @@ from sklearn_kd.inputs._validation import ValidatedInputs, check_same_form
 from sklearn_kd.losses._distillation_loss import DistillationLoss, check_loss
 from sklearn_kd.meta import Strategy
 from sklearn_kd.meta._strategy import check_has_validation
+from sklearn_kd.persistence._save_load import warn_not_in_file
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._memory import explain_out_of_memory, memory_advice
 from sklearn_kd.runtime._processes import warn_if_distributed
@@ -78,6 +79,7 @@ def checked_parameters(estimator: DistilledClassifier, X: Any = None, X_val: Any
     loaded = check_same_form(X, X_val)
     estimator._validate_params()
     estimator._check_routed(loaded)
+    warn_not_in_file(estimator)
     loss = loss_of(estimator)
     with error_context("loss"):
         loss.check()

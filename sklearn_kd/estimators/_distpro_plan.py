@@ -52,6 +52,7 @@ from sklearn_kd.inputs._data import SplitData
 from sklearn_kd.inputs._splitting import HoldOut
 from sklearn_kd.inputs._validation import ValidatedInputs, check_same_form
 from sklearn_kd.meta import Fixed, Strategy
+from sklearn_kd.persistence._save_load import warn_not_in_file
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._optimizers import optimizer_class
 from sklearn_kd.runtime._processes import warn_if_distributed
@@ -162,6 +163,7 @@ def checked_parameters(estimator: DistProClassifier, X: Any = None, X_val: Any =
     loaded = check_same_form(X, X_val)
     estimator._validate_params()
     estimator._check_routed(loaded)
+    warn_not_in_file(estimator)
     named_transforms(estimator.transforms)
     distance = checked_distance(estimator.distance)
     strategy = search_strategy(estimator)

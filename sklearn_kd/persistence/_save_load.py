@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -63,6 +63,7 @@ class SavedEstimator(Protocol):
     classes_: np.ndarray
     _sample_shape: tuple[int, ...]
     _routed_prefixes: tuple[str, ...]
+    _not_in_file: dict[str, Any]
 
     @classmethod
     def _get_param_names(cls) -> list[str]: ...
@@ -163,9 +164,10 @@ def _content_of(estimator: SavedEstimator, state: StateFunctions) -> tuple[Conte
 def _encoded_params(estimator: SavedEstimator) -> tuple[dict[str, Any], list[str]]:
     """Return the encoded parameters, and the names of those that cannot or must not be in a file."""
     params, left_out = {}, []
+    missing = _still_missing(estimator)
     for name, value in estimator.get_params(deep=False).items():
-        if is_machine_setting(name):
-            if value:
+        if is_machine_setting(name) or name in missing:
+            if value or name in missing:
                 left_out.append(name)
             continue
         try:
@@ -181,7 +183,8 @@ def _check_loads(
     estimator: SavedEstimator, data: bytes, left_out: list[str], path: Path, state: StateFunctions
 ) -> None:
     """Refuse to write a file that could not be loaded again."""
-    given = {name: getattr(estimator, name) for name in left_out} | {"device": "cpu"}
+    own = [name for name in left_out if name not in _still_missing(estimator)]
+    given = {name: getattr(estimator, name) for name in own} | {"device": "cpu"}
     try:
         content = unpacked(data, "The content")
         _restored(type(estimator), content, "The content", state, estimator.student, given)
@@ -263,7 +266,43 @@ def _restored(
         if tensors:
             raise ContentError(f"tensors that nothing here takes: {sorted(tensors)[:4]}")
     estimator.net_.history_ = history or History()
+    with _blaming(name):
+        estimator._not_in_file = _values_in_place_of(estimator, about["left_out"], params)
     return estimator
+
+
+def _values_in_place_of(
+    estimator: SavedEstimator, left_out: Sequence[str], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return by name the values of parameters that neither the file nor the caller gave."""
+    values = estimator.get_params(deep=False)
+    return {name: values.get(name) for name in left_out if name not in given and not is_machine_setting(name)}
+
+
+def _still_missing(estimator: Any) -> dict[str, Any]:
+    """Return by name the values that still stand for what the file of a loaded estimator did not hold."""
+    missing, values = vars(estimator).get("_not_in_file", {}), estimator.get_params(deep=False)
+    return {name: value for name, value in missing.items() if values.get(name) is value}
+
+
+def warn_not_in_file(estimator: Any) -> None:
+    """Warn before the first fit after a load if the file did not hold all parameters.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Loaded or not.
+    """
+    missing = _still_missing(estimator)
+    vars(estimator).pop("_not_in_file", None)
+    if missing:
+        used = ", ".join(f"{name}={value!r}" for name, value in missing.items())
+        warnings.warn(
+            f"The file that this estimator was loaded from does not hold {list(missing)}; fit uses {used}. "
+            "Give load, or set_params, what the saved estimator had.",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Whole fits with a loss of one's own: learned by every strategy, shown, saved, resumed, searched."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -410,10 +411,21 @@ def test_an_estimator_loaded_without_its_loss_can_be_saved_again(teacher_logits,
     clf = distilled(Prior(1.0), meta="gradient").fit(X, y, teacher_logits=teacher_logits)
     with pytest.warns(UserWarning, match="Not saved, .*loss"):
         clf.save(tmp_path / "first.safetensors")
-    DistilledClassifier.load(tmp_path / "first.safetensors").save(tmp_path / "second.safetensors")
+    with pytest.warns(UserWarning, match="Not saved, .*loss"):
+        DistilledClassifier.load(tmp_path / "first.safetensors").save(tmp_path / "second.safetensors")
     again = DistilledClassifier.load(tmp_path / "second.safetensors")
     assert_equal_tables(again.metaparameter_path_, clf.metaparameter_path_)
     np.testing.assert_array_equal(again.predict_proba(X), clf.predict_proba(X))
+    with pytest.warns(
+        UserWarning, match=r"does not hold \['loss'\]; fit uses loss='kd'\. Give load, or set_"
+    ):
+        again.fit(X, y, teacher_logits=teacher_logits)
+    with warnings.catch_warnings(record=True) as caught:
+        again.fit(X, y, teacher_logits=teacher_logits)  # by now it has its own loss, "kd"
+        DistilledClassifier.load(tmp_path / "first.safetensors", loss=Prior(1.0)).fit(
+            X, y, teacher_logits=teacher_logits
+        )
+    assert not [w for w in caught if "does not hold" in str(w.message)]
 
 
 @pytest.mark.parametrize(
