@@ -267,11 +267,7 @@ class TrainingNet(NeuralNetClassifier):
         if not self.execution.compile:
             return self.module_(x)
         if self.compiled_forward_ is None:
-
-            def forward(x: torch.Tensor) -> torch.Tensor:
-                return self.module_(x)
-
-            self.compiled_forward_ = torch.compile(forward)
+            self.compiled_forward_ = torch.compile(lambda x: self.module_(x))
         return self.compiled_forward_(x)
 
     def snapshot(self) -> Any:
