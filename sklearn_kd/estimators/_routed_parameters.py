@@ -249,7 +249,8 @@ class RoutedParameters(BaseEstimator):
                     f"{name!r}: {prefix} takes no {rest!r}."
                     f"{did_you_mean(name, [f'{prefix}__{k}' for k in known])} It takes {known}."
                 )
-            if rest == "batch_size" and not loaded:  # a DataLoader judges its own
+            # -1 stands for all rows, as in skorch. A DataLoader judges its own.
+            if rest == "batch_size" and getattr(self, name) != -1 and not loaded:
                 check_positive_ints(**{name: getattr(self, name)})
 
 

@@ -197,11 +197,6 @@ def test_set_params_names_the_nearest(name, mend, make):
         make().set_params(**{name: 3})
 
 
-def test_an_execution_is_made_of_true_and_false(make, digits):
-    with pytest.raises(TypeError, match=r"^execution: compile='no' must be True or False\."):
-        make(LogisticRegression(), execution__compile="no").fit(*digits)
-
-
 def test_constructor_takes_what_fit_refuses(make, digits):
     """As scikit-learn's convention has it; nothing that was given is hidden."""
     clf = make(LogisticRegression(), hidden=3, class_weight="balanced")
