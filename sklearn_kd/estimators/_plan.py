@@ -74,11 +74,11 @@ class Stage:
     data : SplitData
     seeds : Seeds
     make_net : callable(plan) -> TrainingNet
-        Makes the net about to be trained: ``_classifier_net.net_to_train``, and for DistPro
-        ``_distpro_plan._search_net`` and ``_distpro_net.retraining_net``.
+        Makes the net about to be trained: ``_classifier_net.net_to_train``, or ``_search_net`` and
+        ``_retraining_net`` of ``_distpro_plan``.
     train : callable(plan, stage) -> (plan, net)
-        Trains it by :func:`train_to_the_end`; the plan that it returns has what later stages need. Each
-        iteration is ``TrainingNet.train_step``.
+        Trains it: :func:`train_to_the_end`, or ``_search`` and ``_retrain`` of ``_distpro_plan``. The plan
+        that it returns has what later stages need. Each iteration is ``TrainingNet.train_step``.
     monitor : str
         Column of the history with a loss that means the same in all epochs, if there is one.
     who : str
