@@ -105,6 +105,8 @@ class ValueCodec:
             raise Unserializable(f"a {type(value).__name__} that holds itself") from None
 
     def _encode(self, value: Any) -> Any:
+        if type(value) in _PLAIN:  # most values of a long path
+            return value
         value = self.simplify(value)
         if type(value) in self._plain:
             return value

@@ -66,7 +66,7 @@ def packed(content: Content) -> bytes:
             f"safetensors has no form for sparse and quantized tensors, which there are: {odd[:4]}. Make "
             "them dense, for example by to_dense() or dequantize()."
         )
-    # Copied, since tied ones share their memory.
+    # Copied, because safetensors refuses tensors that share memory, as tied weights do.
     tensors = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in content.tensors.items()

@@ -47,7 +47,7 @@ def export_student(
         If JSON has no form for the labels.
     """
     path = checked_path(path, list(WRITERS))
-    # In eval mode, on the CPU, and whatever happens not the user's own module.
+    # A copy, in evaluation mode and on the CPU: the user's own module stays as it is.
     student = copy.deepcopy(student).cpu().eval()
     write, metadata = WRITERS[path.suffix.lower()], _metadata(classes, sample_shape)
     with replacing(path) as temporary:
