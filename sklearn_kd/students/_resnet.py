@@ -45,8 +45,8 @@ class CIFARResNet(nn.Module):
     width : int, default=1
         Factor of all channels: 16, 32 and 64 times ``width``.
     mean, std : sequence of float, default=(0.485, 0.456, 0.406) and (0.229, 0.224, 0.225)
-        Of each input channel in [0, 1]; the defaults are ImageNet's. As many as the images
-        have channels: one each for grey images.
+        Mean and standard deviation of each input channel in [0, 1], one number for each channel of
+        the images. The defaults are ImageNet's.
 
     Attributes
     ----------

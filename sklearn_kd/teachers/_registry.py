@@ -165,9 +165,9 @@ def _check_adapter(adapter: Any) -> None:
 
 
 def adapter_class(teacher: Any) -> type[TeacherAdapter] | None:
-    """Return the adapter class of a teacher, or None if no class of its has one.
+    """Return the adapter class of a teacher, or None if none is registered for it.
 
-    A FrozenEstimator has the adapter of its content where that comes trained.
+    A FrozenEstimator has the adapter of its content if that adapter takes trained teachers.
     """
     content = thawed(teacher)
     found = None if content is teacher else _most_specific(content)
