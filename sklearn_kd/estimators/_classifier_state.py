@@ -47,7 +47,7 @@ def to_content(estimator: DistilledClassifier, lost: set[str]) -> Content:
     Content
     """
     about: dict[str, Any] = {"val_temperature": float(estimator.val_temperature_)}
-    # Not after a load without the loss: the estimator then has the default.
+    # Not after set_params(loss=...): the path is that of the loss before.
     space = loss_space(loss_of(estimator), len(estimator.classes_))
     about["loss_is_known"] = path_dtype(space) == estimator.metaparameter_path_.dtype
     about["metaparameters"] = {

@@ -166,16 +166,14 @@ def _encoded_params(estimator: SavedEstimator) -> tuple[dict[str, Any], list[str
     params, left_out = {}, []
     missing = _still_missing(estimator)
     for name, value in estimator.get_params(deep=False).items():
-        if is_machine_setting(name) or name in missing:
-            if value or name in missing:
-                left_out.append(name)
-            continue
-        try:
-            if name != "teacher":
+        if name in missing or (is_machine_setting(name) and value):
+            left_out.append(name)
+        elif name != "teacher" and not is_machine_setting(name):
+            try:
                 params[name] = PARAMETER_VALUES.encode(value)
-        except Unserializable:
-            if name != "student":
-                left_out.append(name)
+            except Unserializable:
+                if name != "student":
+                    left_out.append(name)
     return params, left_out
 
 
@@ -281,7 +279,8 @@ def _values_in_place_of(
 
 def _still_missing(estimator: Any) -> dict[str, Any]:
     """Return by name the values that still stand for what the file of a loaded estimator did not hold."""
-    missing, values = vars(estimator).get("_not_in_file", {}), estimator.get_params(deep=False)
+    missing = vars(estimator).get("_not_in_file", {})
+    values = estimator.get_params(deep=False) if missing else {}  # takes longer than all else here
     return {name: value for name, value in missing.items() if values.get(name) is value}
 
 
