@@ -25,7 +25,7 @@ from sklearn_kd.estimators._plan import (
     ready_net,
     stage_message,
 )
-from sklearn_kd.estimators._preflight import validate
+from sklearn_kd.estimators._preflight import named_strategy, validate
 from sklearn_kd.students._architectures import MLPStudent
 from sklearn_kd.training._alone import train_alone
 from sklearn_kd.training._stackable import group_stackable, updates_metaparameters
@@ -65,7 +65,7 @@ class MethodFit:
         if type(clf).fit is not DistilledClassifier.fit:
             return False
         watched = clf.callbacks or clf.verbose or has_callbacks(clf) or clf.checkpoint_dir is not None
-        return not watched and not updates_metaparameters(checked_parameters(clf).strategy)
+        return not watched and not updates_metaparameters(named_strategy(clf))
 
     @contextmanager
     def timed(self) -> Iterator[None]:
