@@ -348,10 +348,10 @@ class CoordinateMap:
     """
 
     def __init__(self, space: MetaparameterSpace, *, dtype: torch.dtype, device: torch.device | str):
-        kinds = np.repeat([entry.coordinate for entry in space.values()], [e.size for e in space.values()])
-        self._is_log = torch.as_tensor(kinds == "log", device=device)
-        self._is_logit = torch.as_tensor(kinds == "logit", device=device)
-        self._has_logit = bool((kinds == "logit").any())
+        kinds = [entry.coordinate for entry in space.values() for _ in range(entry.size)]
+        self._is_log = torch.tensor([kind == "log" for kind in kinds], dtype=torch.bool, device=device)
+        self._is_logit = torch.tensor([kind == "logit" for kind in kinds], dtype=torch.bool, device=device)
+        self._has_logit = "logit" in kinds
         self.bounds = tuple(torch.as_tensor(b, dtype=dtype).to(device) for b in space.bounds())
         self._predicted = tuple(
             torch.as_tensor(b, dtype=dtype).to(device) for b in space.bounds("predicted_bounds")
