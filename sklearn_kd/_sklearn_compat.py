@@ -1,6 +1,7 @@
 """Every private name of scikit-learn that the package uses, in one place."""
 
 import copy
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,15 @@ except ImportError:  # scikit-learn < 1.9 has no callbacks
     def with_callbacks(method: Any) -> Any:
         """Return ``method`` as it is."""
         return method
+
+
+def is_instance(value: Any, module: str, *names: str) -> bool:
+    """Return whether a value is an object of one of these classes, without importing their module.
+
+    No such object exists in a process in which nobody has imported it.
+    """
+    imported = sys.modules.get(module)
+    return imported is not None and isinstance(value, tuple(getattr(imported, name) for name in names))
 
 
 def has_callbacks(estimator: Any) -> bool:
@@ -85,6 +95,7 @@ __all__ = [
     "clone_by_parameters",
     "has_callbacks",
     "has_requests",
+    "is_instance",
     "leaves_weights_open",
     "metric_of_scorer",
     "safe_indexing",

@@ -28,6 +28,7 @@ from torch.func import functional_call, jvp
 from torch.optim import Optimizer
 
 from sklearn_kd.bilevel._optimizer_response import Clipping, global_norm, response_class
+from sklearn_kd.runtime._backward import gradient_by
 from sklearn_kd.runtime._devices import as_number
 from sklearn_kd.runtime._eval_mode import eval_mode
 from sklearn_kd.runtime._memory import is_out_of_memory
@@ -330,10 +331,10 @@ class HypergradientEstimator:
         ]
         return v, r_val, loss
 
-    def _gradient_of(self, outputs: Tensor, r: Tensor, **how: Any) -> list[Tensor | None]:
+    def _gradient_of(self, outputs: Tensor, r: Tensor, retain_graph: bool = False) -> list[Tensor | None]:
         """Jᵀ r by weight; None for one that the outputs do not depend on, or that is frozen now."""
         live = [w for w in self.weights if w.requires_grad]
-        found = iter(torch.autograd.grad(outputs, live, r, allow_unused=True, **how))
+        found = iter(gradient_by(live, outputs, r, retain_graph))
         return [next(found) if w.requires_grad else None for w in self.weights]
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sklearn_kd.meta._space import CoordinateMap, MetaparameterSpace
 from sklearn_kd.runtime._devices import as_number, reading_is_free
+from sklearn_kd.runtime._eager_optimizers import eager_method, make_optimizer
 from sklearn_kd.runtime._snapshots import OptimizerSnapshot
 
 
@@ -300,7 +301,7 @@ class _Group:
     def __init__(self, part: slice, theta: Tensor, how: MetaOptimizer):
         self.part, self._clip = part, how.clip
         self.theta = torch.nn.Parameter(theta.clone())
-        self._optimizer = how.make([self.theta], **how.params)
+        self._optimizer = make_optimizer(how.make, [self.theta], **how.params)
 
     def step(self, h: Tensor) -> None:
         """Take a step by the hypergradient; none, not even by momentum, where h is not finite."""
@@ -312,19 +313,19 @@ class _Group:
         snapshot = OptimizerSnapshot(self._optimizer) if isinstance(finite, Tensor) else None
         before = self.theta.detach().clone()
         self.theta.grad = h.expand_as(before)
-        self._optimizer.step()
+        eager_method(self._optimizer, "step")()
         if snapshot is not None:
             snapshot.restore_where(~torch.as_tensor(finite))
         # A step of any size can overflow.
         self.theta.copy_(torch.where(torch.isfinite(self.theta), self.theta, before))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"theta": self.theta, "optimizer": self._optimizer.state_dict()}
+        return {"theta": self.theta, "optimizer": eager_method(self._optimizer, "state_dict")()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         with torch.no_grad():
             self.theta.copy_(state["theta"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        eager_method(self._optimizer, "load_state_dict")(state["optimizer"])
 
 
 class CountedPath:

@@ -16,6 +16,7 @@ from torch import Tensor
 from sklearn_kd.bilevel._hypergradient import METHODS
 from sklearn_kd.meta._path import MetaOptimizer, MetaparameterPath
 from sklearn_kd.meta._space import MetaparameterSpace
+from sklearn_kd.runtime._eager_optimizers import make_optimizer
 from sklearn_kd.runtime._optimizers import optimizer_class
 
 Values = Mapping[str, Any]
@@ -243,7 +244,7 @@ class HypergradientStrategy(Strategy):
             self.clip,
         )
         try:
-            how.make([torch.nn.Parameter(torch.zeros(1))], **how.params)
+            make_optimizer(how.make, [torch.nn.Parameter(torch.zeros(1))], **how.params)
         except (TypeError, ValueError) as error:
             raise type(error)(
                 f"optimizer={self.optimizer!r} of the metaparameters cannot be made with {dict(how.params)}: "

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.ensemble import StackingClassifier, VotingClassifier
 from sklearn.pipeline import Pipeline
 
-from sklearn_kd._sklearn_compat import BaseSearchCV
+from sklearn_kd._sklearn_compat import BaseSearchCV, is_instance
 from sklearn_kd.inputs._arrays import column_names, from_torch
 from sklearn_kd.runtime._memory import is_out_of_memory
 from sklearn_kd.teachers._logit_checks import checked_probabilities, name_of, thawed
@@ -37,11 +36,11 @@ def require_probabilities(classifier: Any) -> None:
 
 def _part_without_probabilities(classifier: Any) -> Any | None:
     """Return the part because of which a classifier has no ``predict_proba``, or None if there is none."""
-    if isinstance(classifier, VotingClassifier):
+    if is_instance(classifier, "sklearn.ensemble", "VotingClassifier"):
         parts = [part for _, part in classifier.estimators if part != "drop"]
         lacking = [_part_without_probabilities(part) for part in parts]
         return classifier if classifier.voting == "hard" else next(filter(None, lacking), None)
-    if isinstance(classifier, StackingClassifier):
+    if is_instance(classifier, "sklearn.ensemble", "StackingClassifier"):
         last = classifier.final_estimator  # None: a logistic regression
         return None if last is None else _part_without_probabilities(last)
     if isinstance(classifier, Pipeline):
@@ -79,7 +78,7 @@ def _may_find_probabilities(search: Any) -> bool:
 def _no_probabilities(classifier: Any, part: Any) -> str:
     kind, inner = type(classifier).__name__, type(part).__name__
     because = "" if part is classifier else f", for want of one in its {inner}"
-    if isinstance(part, VotingClassifier):
+    if is_instance(part, "sklearn.ensemble", "VotingClassifier"):
         remedy = f"Set voting='soft' in {inner}, or wrap it"
     elif isinstance(part, BaseSearchCV):
         return f"teacher {kind} has no predict_proba{because}. Set refit=True in {inner}."

@@ -10,20 +10,15 @@ from typing import Any
 import numpy as np
 from sklearn import config_context
 from sklearn.base import is_classifier
-from sklearn.ensemble import StackingClassifier, VotingClassifier
-from sklearn.feature_selection import RFE, RFECV
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LogisticRegressionCV
 from sklearn.metrics import get_scorer, get_scorer_names
 from sklearn.pipeline import Pipeline
 from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import has_fit_parameter
 
-from sklearn_kd._sklearn_compat import BaseSearchCV, has_requests, leaves_weights_open, metric_of_scorer
+from sklearn_kd._sklearn_compat import BaseSearchCV, has_requests, is_instance, leaves_weights_open, metric_of_scorer
 
 _DIRECT = ["sample_weight"]
-# Without ``scoring`` these make their own scorer, which requests no weights.
-_SCORED_BY_ACCURACY = (RFECV, LogisticRegressionCV)
 
 
 class WeightedFit:
@@ -103,13 +98,18 @@ def _argument_names(classifier: Any) -> list[str] | None:
         name, last = classifier.steps[-1]
         names = _argument_names(last)
         return None if names is None else [f"{name}__{argument}" for argument in names]
-    if isinstance(classifier, BaseSearchCV) or type(classifier) is RFE:
+    if isinstance(classifier, BaseSearchCV) or _is_rfe(classifier):
         return _argument_names(classifier.estimator) if _candidates_take_weights(classifier) else None
-    passes = isinstance(classifier, (VotingClassifier, StackingClassifier))
+    passes = is_instance(classifier, "sklearn.ensemble", "VotingClassifier", "StackingClassifier")
     if not passes and not has_fit_parameter(classifier, "sample_weight"):
         return None
     inner = _inner_classifiers(classifier)
     return _DIRECT if all(_argument_names(part) == _DIRECT for part in inner) else None
+
+
+def _is_rfe(classifier: Any) -> bool:
+    """Return True for RFE itself, not for RFECV, which is derived from it."""
+    return type(classifier).__name__ == "RFE" and is_instance(classifier, "sklearn.feature_selection", "RFE")
 
 
 def _candidates_take_weights(search: Any) -> bool:
@@ -139,7 +139,7 @@ def _request_weights(classifier: Any) -> None:
     """Set classifiers to request weights, for ``fit`` and in scores, and all other parts to request none."""
     for part in parts_of(classifier):
         scoring = getattr(part, "scoring", None)
-        if isinstance(part, _SCORED_BY_ACCURACY) and scoring in (None, "warn"):
+        if _is_scored_by_accuracy(part) and scoring in (None, "warn"):
             scoring = "accuracy"
         if scoring is not None:
             part.set_params(scoring=_weighted_scoring(scoring))
@@ -147,6 +147,13 @@ def _request_weights(classifier: Any) -> None:
         for method in ("fit", "score"):
             if leaves_weights_open(part, method):
                 getattr(part, f"set_{method}_request")(sample_weight=is_classifier(part))
+
+
+def _is_scored_by_accuracy(part: Any) -> bool:
+    """Return True for what makes its own scorer without ``scoring``, which requests no weights."""
+    return is_instance(part, "sklearn.feature_selection", "RFECV") or is_instance(
+        part, "sklearn.linear_model", "LogisticRegressionCV"
+    )
 
 
 def _weighted_scoring(scoring: Any) -> Any:

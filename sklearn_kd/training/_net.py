@@ -30,7 +30,9 @@ from sklearn_kd.inputs._data import DistillationData, SplitData
 from sklearn_kd.losses._objective import Objective
 from sklearn_kd.meta import Strategy
 from sklearn_kd.meta._strategy import check_has_validation
+from sklearn_kd.runtime._backward import backward
 from sklearn_kd.runtime._devices import full_precision, reading_is_free
+from sklearn_kd.runtime._eager_optimizers import eager_method, make_optimizer
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.runtime._snapshots import BufferSnapshot, OptimizerSnapshot
@@ -212,6 +214,18 @@ class TrainingNet(NeuralNetClassifier):
         for name, module in made.items():
             setattr(self, f"{name}_", module)  # by which skorch trains it and moves it to the device
         return self
+
+    def initialize_optimizer(self, triggered_directly: None = None) -> Any:
+        """Make the optimizer as skorch does, but without importing torch's compiler."""
+        args, params = self.get_params_for_optimizer("optimizer", self.get_all_learnable_params())
+        self.optimizer_ = make_optimizer(self.optimizer, *args, **params)
+        return self
+
+    def _zero_grad_optimizer(self, set_to_none: bool | None = None) -> None:
+        eager_method(self.optimizer_, "zero_grad")()
+
+    def _step_optimizer(self, step_fn: Callable[[], Tensor]) -> None:
+        eager_method(self.optimizer_, "step")(step_fn)
 
     def initialize_callbacks(self) -> Any:
         """Initialize callbacks as skorch does, and give their scorers labels."""
@@ -477,7 +491,7 @@ class TrainingNet(NeuralNetClassifier):
         loss = objective.evaluate(passed, values, differentiable=differentiable)
         if record is not None:
             record.after_forward(passed.inputs, objective.joined(passed), loss, passed.logits)
-        torch.autograd.backward(passed.tensors, loss.gradients)
+        backward(passed.tensors, loss.gradients)
         return self.judged({"loss": loss.value, "y_pred": passed.logits.detach()})
 
     def on_grad_computed(self, net: Any, named_parameters: Any, **kwargs: Any) -> None:

@@ -20,7 +20,9 @@ from torch.func import functional_call, vmap
 from sklearn_kd.inputs._batches import Batch
 from sklearn_kd.inputs._data import DistillationData, SplitData
 from sklearn_kd.losses._objective import LogitObjective
+from sklearn_kd.runtime._backward import backward
 from sklearn_kd.runtime._devices import as_number
+from sklearn_kd.runtime._eager_optimizers import eager_method, make_optimizer
 from sklearn_kd.runtime._global_lock import torch_state_lock
 from sklearn_kd.runtime._snapshots import OptimizerSnapshot
 from sklearn_kd.tasks._targets import Targets
@@ -79,7 +81,7 @@ class _BatchedRun:
         self.weights = _stacked_weights(nets)
         # The arguments that skorch would give the optimizer of one student.
         args, kwargs = nets[0].get_params_for_optimizer("optimizer", self.weights.items())
-        self.optimizer = nets[0].optimizer(*args, **kwargs)
+        self.optimizer = make_optimizer(nets[0].optimizer, *args, **kwargs)
         self.streams = _Streams(nets, data)
         self.forward = stacked_forward(nets[0].module_, in_dims=(0, None if self.streams.shared else 0))
         self.values = {name: self._column(name) for name in nets[0].metaparameters.space}
@@ -130,13 +132,13 @@ class _BatchedRun:
         """
         logits = self.forward(self.weights, x)
         loss = self.objective.evaluate_logits(logits, targets, self.values, differentiable=False)
-        self.optimizer.zero_grad()
-        logits.backward(loss.gradients[0])
+        eager_method(self.optimizer, "zero_grad")()
+        backward([logits], loss.gradients[:1])
         gradients = [w.grad for w in self.weights.values() if w.grad is not None]
         finite = are_finite(loss.value, gradients)
         # Where a number is free to read, nothing is kept as long as all is well.
         kept = None if as_number(finite.all()) is True else OptimizerSnapshot(self.optimizer)
-        self.optimizer.step()
+        eager_method(self.optimizer, "step")()
         if kept is not None:
             kept.restore_where(~finite)
         return loss.value, finite

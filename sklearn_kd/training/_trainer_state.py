@@ -13,6 +13,7 @@ from sklearn_kd.checkpointing._callback_state import changed_state, helper_state
 from sklearn_kd.checkpointing._modules import load_module_state, module_state
 from sklearn_kd.files._history import decode_history, encode_history
 from sklearn_kd.files._values import STATE_VALUES, Unserializable
+from sklearn_kd.runtime._eager_optimizers import eager_method
 from sklearn_kd.runtime._random_state import (
     host_random_state,
     random_state,
@@ -92,7 +93,7 @@ class TrainerState:
     def _state_with(self, helpers: dict[str, dict[str, Any]]) -> dict[str, Any]:
         net = self._net
         try:
-            optimizer = STATE_VALUES.encode(net.optimizer_.state_dict())
+            optimizer = STATE_VALUES.encode(eager_method(net.optimizer_, "state_dict")())
         except Unserializable as error:
             optimizer = None
             self.on_unserializable(f"optimizer {type(net.optimizer_).__name__}", error.type_name)
@@ -114,7 +115,7 @@ class TrainerState:
         for module, saved in zip(net.trained_modules(), state["modules"], strict=True):
             load_module_state(module, saved)
         if state["optimizer"] is not None:
-            net.optimizer_.load_state_dict(STATE_VALUES.decode(state["optimizer"]))
+            eager_method(net.optimizer_, "load_state_dict")(STATE_VALUES.decode(state["optimizer"]))
         for name, part in net.stateful_parts().items():
             part.load_state_dict(STATE_VALUES.decode(state["parts"][name]))
         for name, helper in self._helpers():

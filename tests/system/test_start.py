@@ -1,0 +1,31 @@
+"""What importing the library and a first fit import besides: nothing that takes long."""
+
+import subprocess
+import sys
+import textwrap
+
+
+def test_slow_modules_are_not_imported():
+    script = """
+        import sys
+
+        import torch, sklearn.base
+        import numpy as np
+
+        before = set(sys.modules)
+        import sklearn_kd
+
+        def imported():
+            slow = "hyperopt", "matplotlib", "networkx", "pandas", "sympy", "torch._dynamo", "torch._inductor"
+            return [name for name in slow if name in set(sys.modules) - before]
+
+        assert not imported(), imported()
+        rng = np.random.default_rng(0)
+        X, y, f = rng.normal(size=(64, 4)), np.arange(64) % 2, rng.normal(size=(64, 2))
+        for params in ({"meta": "none"}, {"meta": "fixed"}, {"meta": "linear"}, {"optimizer": "adam"}):
+            clf = sklearn_kd.DistilledClassifier(None, sklearn_kd.MLPStudent, max_epochs=1, **params)
+            clf.fit(X, y, teacher_logits=f).predict(X)
+            assert not imported(), (params, imported())
+    """
+    code = ["-W", "ignore", "-c", textwrap.dedent(script)]
+    subprocess.run([sys.executable, *code], check=True, timeout=300)
