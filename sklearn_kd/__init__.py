@@ -1,20 +1,25 @@
 """Knowledge distillation with learned metaparameters, for scikit-learn."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from sklearn_kd import losses, meta, teachers
 from sklearn_kd._version import __version__
-from sklearn_kd.comparison._compare import compare_methods
-from sklearn_kd.comparison._result import MethodComparison
-from sklearn_kd.distpro._layer_table import layer_table
-from sklearn_kd.distpro._pathways import Pathway, build_transforms
-from sklearn_kd.distpro._process import DistillationProcess
 from sklearn_kd.estimators._classifier import DistilledClassifier
-from sklearn_kd.estimators._distpro import DistProClassifier
-from sklearn_kd.plotting._path_display import MetaparameterPathDisplay
-from sklearn_kd.plotting._process_display import ProcessDisplay
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.students._architectures import CNNStudent, MLPStudent
 from sklearn_kd.students._resnet import CIFARResNet
-from sklearn_kd.training._single_step import hypergradient
+
+if TYPE_CHECKING:
+    from sklearn_kd.comparison._compare import compare_methods
+    from sklearn_kd.comparison._result import MethodComparison
+    from sklearn_kd.distpro._layer_table import layer_table
+    from sklearn_kd.distpro._pathways import Pathway, build_transforms
+    from sklearn_kd.distpro._process import DistillationProcess
+    from sklearn_kd.estimators._distpro import DistProClassifier
+    from sklearn_kd.plotting._path_display import MetaparameterPathDisplay
+    from sklearn_kd.plotting._process_display import ProcessDisplay
+    from sklearn_kd.training._single_step import hypergradient
 
 __all__ = [
     "CIFARResNet",
@@ -37,3 +42,30 @@ __all__ = [
     "meta",
     "teachers",
 ]
+
+# Imported when they are first asked for, since many programs never do.
+_MODULES = {
+    "DistProClassifier": "estimators._distpro",
+    "DistillationProcess": "distpro._process",
+    "MetaparameterPathDisplay": "plotting._path_display",
+    "MethodComparison": "comparison._result",
+    "Pathway": "distpro._pathways",
+    "ProcessDisplay": "plotting._process_display",
+    "build_transforms": "distpro._pathways",
+    "compare_methods": "comparison._compare",
+    "hypergradient": "training._single_step",
+    "layer_table": "distpro._layer_table",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names too that have not been imported."""
+    return sorted({*globals(), *_MODULES})

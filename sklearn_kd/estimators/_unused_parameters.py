@@ -9,11 +9,13 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sklearn_kd.distpro._process import DistillationProcess
 from sklearn_kd.losses import DistillationLoss, LogitDistillation
 from sklearn_kd.meta import Hyperopt, MetaparameterSpace, Naive, Random, Strategy
+
+if TYPE_CHECKING:
+    from sklearn_kd.distpro._process import DistillationProcess
 
 _DEFAULT_BOUNDS = LogitDistillation().temperature_bounds
 

@@ -3,8 +3,8 @@
 ``torch.autograd.backward`` and ``torch.autograd.grad`` first compare the shapes of outputs and gradients
 symbolically. For that they import SymPy, which takes half a second in each process, and 40 µs in each pass.
 Here shapes are compared as numbers, and the engine behind both functions is called, which torch itself and
-other libraries call in the same way. It is no documented part of torch. When it is first needed it is tried on
-a known derivative; where it does not give that, the documented functions are called.
+other libraries call in the same way. It is no documented part of torch. When it is first needed it is tried
+on a known derivative; where it does not give that, the documented functions are called.
 """
 
 from __future__ import annotations

@@ -16,7 +16,13 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import has_fit_parameter
 
-from sklearn_kd._sklearn_compat import BaseSearchCV, has_requests, is_instance, leaves_weights_open, metric_of_scorer
+from sklearn_kd._sklearn_compat import (
+    BaseSearchCV,
+    has_requests,
+    is_instance,
+    leaves_weights_open,
+    metric_of_scorer,
+)
 
 _DIRECT = ["sample_weight"]
 

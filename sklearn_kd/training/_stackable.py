@@ -18,7 +18,6 @@ from itertools import chain
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from sklearn_kd.inputs._data import DistillationData, SplitData
 from sklearn_kd.meta import Strategy
@@ -181,6 +180,8 @@ def _why_slower(nets: Sequence[TrainingNet], data: Any) -> str | None:
     if len(nets) < FEWEST:
         return f"it does not pay on a CPU for fewer than {FEWEST} students"
     batch = next(iter(nets[0].get_iterator(data[0].train, training=True)))
+    from torch.utils.flop_counter import FlopCounterMode  # slow to import
+
     counter = FlopCounterMode(display=False)
     with (
         explain_memory_of_stacked_training(nets, data),

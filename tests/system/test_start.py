@@ -4,6 +4,10 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
+
+import sklearn_kd
+
 
 def test_slow_modules_are_not_imported():
     script = """
@@ -20,6 +24,9 @@ def test_slow_modules_are_not_imported():
             return [name for name in slow if name in set(sys.modules) - before]
 
         assert not imported(), imported()
+        assert "DistProClassifier" in dir(sklearn_kd)
+        assert "sklearn_kd.estimators._distpro" not in sys.modules
+        assert "sklearn_kd.comparison._compare" not in sys.modules
         rng = np.random.default_rng(0)
         X, y, f = rng.normal(size=(64, 4)), np.arange(64) % 2, rng.normal(size=(64, 2))
         for params in ({"meta": "none"}, {"meta": "fixed"}, {"meta": "linear"}, {"optimizer": "adam"}):
@@ -29,3 +36,12 @@ def test_slow_modules_are_not_imported():
     """
     code = ["-W", "ignore", "-c", textwrap.dedent(script)]
     subprocess.run([sys.executable, *code], check=True, timeout=300)
+
+
+def test_public_names_can_be_imported():
+    names = {}
+    exec("from sklearn_kd import *", names)
+    assert set(sklearn_kd.__all__) <= names.keys()
+    assert set(sklearn_kd.__all__) <= set(dir(sklearn_kd))
+    with pytest.raises(AttributeError, match="no attribute 'DistilClassifier'"):
+        _ = sklearn_kd.DistilClassifier
