@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -150,10 +150,19 @@ class Checkpointer:
         return None
 
 
-def teacher_signature(logits: Tensor | None) -> Tensor | None:
-    """Return 64 rows of a teacher's logits and the mean of all rows, float64; None for None."""
-    if logits is None:
-        return None
-    rows = torch.linspace(0, len(logits) - 1, min(64, len(logits))).long()
-    logits = logits.detach().cpu().double()
-    return torch.cat([logits[rows], logits.mean(dim=0, keepdim=True)])
+def teacher_signature(logits: Iterable[Tensor], n_rows: int) -> Tensor:
+    """Return 64 rows of a teacher's logits and the mean of all rows, float64.
+
+    Parameters
+    ----------
+    logits : iterable of Tensor
+        The logits of all rows, in parts.
+    n_rows : int
+    """
+    picked = torch.linspace(0, n_rows - 1, min(64, n_rows)).long()
+    rows, start, total = [], 0, torch.zeros(())
+    for part in logits:
+        part = part.detach().cpu().double()
+        rows.append(part[picked[(picked >= start) & (picked < start + len(part))] - start])
+        start, total = start + len(part), total + part.sum(dim=0)
+    return torch.cat([*rows, total[None] / n_rows])

@@ -38,7 +38,7 @@ from sklearn_kd.comparison._methods import (
 from sklearn_kd.comparison._result import MethodComparison
 from sklearn_kd.estimators._plan import Seeds
 from sklearn_kd.inputs._arrays import from_torch
-from sklearn_kd.inputs._data import as_tensor
+from sklearn_kd.inputs._data import DistillationData, as_tensor
 from sklearn_kd.inputs._torch_datasets import is_dataset
 from sklearn_kd.runtime._devices import checked_device
 from sklearn_kd.runtime._global_lock import torch_state_lock
@@ -355,7 +355,8 @@ def _teacher_logits(
         X_part = safe_indexing(X, part)
         tensor = as_tensor(check_array(X_part, dtype=np.float32, allow_nd=True), device)
         with naming_rows(cell.train[part]):
-            found = ask_teacher(teacher, X_part, tensor, labels, seed=seed, who=name_of(teacher.fitted))
+            data = DistillationData(tensor)
+            found = ask_teacher(teacher, X_part, data, labels, seed=seed, who=name_of(teacher.fitted))
         logits[part] = found.cpu().numpy()
     return logits
 

@@ -61,7 +61,7 @@ class DistilledMethods:
         ValueError
             If one cannot be used, or the teacher would have to be asked about augmented rows.
         """
-        strategy, loss, _ = _classifier_plan.checked_parameters(estimator)
+        strategy, loss, *_ = _classifier_plan.checked_parameters(estimator)
         if estimator.augment is not None and strategy.needs_teacher:
             raise ValueError(
                 f"method {name!r} has an augment, but here the teacher is asked once, for all methods, "

@@ -24,6 +24,7 @@ from sklearn_kd.meta import Strategy
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._optimizers import OPTIMIZER_KINDS
 from sklearn_kd.runtime._torch_modes import ordinary_torch
+from sklearn_kd.teachers._logit_store import LOGIT_DTYPES
 from sklearn_kd.training._net import TrainingNet
 
 if TYPE_CHECKING:
@@ -119,6 +120,13 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         unfitted clone in them, or None where it was given trained. They predict; to be
         fitted again they need ``set_params(teacher=...)`` in the latter case. The estimator
         itself, and its clones, can be fitted again as they are.
+    teacher_logits_dtype : {"float32", "float16"}, default="float32"
+        Type of the teacher's logits of D_train, which are computed once and stored: 4 or 2 bytes for each
+        row and class. float16 keeps three digits: a logit between 8 and 16 moves by at most 0.004. Ignored
+        where none are stored: with ``augment``, ``teacher_logits`` and ``meta="none"``.
+    teacher_logits_dir : str, path-like or None, default=None
+        A folder, in which these logits are stored in a file while ``fit`` runs; batches read what they
+        need. None: in memory.
     checkpoint_dir : str, path-like or None, default=None
         A folder in which ``fit`` keeps a checkpoint after each epoch, so that after a crash the same
         ``fit`` goes on from the last one; made if it is missing. Fits on other data or with other
@@ -228,6 +236,8 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         "callbacks": CALLBACK_KINDS,
         "warm_start": ["boolean"],
         "keep_teacher": ["boolean"],
+        "teacher_logits_dtype": [StrOptions(set(LOGIT_DTYPES))],
+        "teacher_logits_dir": [str, PathLike, None],
         "checkpoint_dir": [str, PathLike, None],
         "device": [str, torch.device, Integral],
         "execution": [str, Execution],
@@ -266,6 +276,8 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         callbacks: Sequence[Callback | tuple[str, Callback]] | Callback | None = None,
         warm_start: bool = False,
         keep_teacher: bool = True,
+        teacher_logits_dtype: Literal["float32", "float16"] = "float32",
+        teacher_logits_dir: str | PathLike[str] | None = None,
         checkpoint_dir: str | PathLike[str] | None = None,
         device: str | torch.device | int = "auto",
         execution: str | Execution = "eager",
@@ -291,6 +303,8 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         self.callbacks = callbacks
         self.warm_start = warm_start
         self.keep_teacher = keep_teacher
+        self.teacher_logits_dtype = teacher_logits_dtype
+        self.teacher_logits_dir = teacher_logits_dir
         self.checkpoint_dir = checkpoint_dir
         self.device = device
         self.execution = execution

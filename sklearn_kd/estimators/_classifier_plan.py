@@ -39,7 +39,8 @@ from sklearn_kd.estimators._preflight import (
 )
 from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.estimators._unused_parameters import beside_strategy, warn_without_effect
-from sklearn_kd.inputs._data import DistillationData, SplitData, as_tensor, describe_allocations
+from sklearn_kd.inputs._data import DistillationData, SplitData, describe_allocations
+from sklearn_kd.inputs._large_arrays import shared_tensor
 from sklearn_kd.inputs._splitting import HoldOut, at
 from sklearn_kd.inputs._validation import ValidatedInputs, check_same_form
 from sklearn_kd.losses._distillation_loss import DistillationLoss, check_loss
@@ -53,6 +54,7 @@ from sklearn_kd.teachers._adapter import TeacherAdapter
 from sklearn_kd.teachers._cached import fit_and_ask
 from sklearn_kd.teachers._class_alignment import warn_if_out_of_order
 from sklearn_kd.teachers._logit_checks import name_of, naming_rows
+from sklearn_kd.teachers._logit_store import LogitStorage
 from sklearn_kd.training._divergence import check_scale
 from sklearn_kd.training._sklearn_callbacks import FitReport
 from sklearn_kd.training._stackable import updates_metaparameters
@@ -69,6 +71,7 @@ class Settings(NamedTuple):
     strategy: Strategy
     loss: DistillationLoss
     execution: Execution
+    storage: LogitStorage
 
 
 def checked_parameters(estimator: DistilledClassifier, X: Any = None, X_val: Any = None) -> Settings:
@@ -83,14 +86,16 @@ def checked_parameters(estimator: DistilledClassifier, X: Any = None, X_val: Any
     loss = loss_of(estimator)
     with error_context("loss"):
         loss.check()
-    return Settings(named_strategy(estimator), loss, named_execution(estimator))
+    storage = LogitStorage(estimator.teacher_logits_dtype, estimator.teacher_logits_dir)
+    storage.check()
+    return Settings(named_strategy(estimator), loss, named_execution(estimator), storage)
 
 
 def plan_distillation(
     estimator: DistilledClassifier, settings: Settings, inputs: ValidatedInputs
 ) -> DistillationPlan:
     """Check and prepare everything that a training needs; ask the teacher."""
-    strategy, loss, execution = settings
+    strategy, loss, execution, storage = settings
     space = loss_space(loss, inputs.task.n_outputs)
     warn_without_effect(beside_strategy(estimator, strategy, loss, space))
     warn_if_distributed()
@@ -120,13 +125,13 @@ def plan_distillation(
     report = FitReport(estimator, inputs.X_given, inputs.targets(), inputs.weight, n_tasks)
     if asked is not None:
         with report.teacher():
-            logits = _ask_once(estimator, asked, data.train, inputs, places, seeds.teacher)
+            logits = _ask_once(estimator, asked, data.train, inputs, places, seeds.teacher, storage)
         data.train.set_teacher_logits(logits)
     elif inputs.teacher_logits is not None and strategy.needs_teacher:
-        data.train.set_teacher_logits(as_tensor(inputs.teacher_logits[places]))
-    if data.train.targets.teacher_logits is not None:
+        data.train.set_teacher_logits(shared_tensor(inputs.teacher_logits), at_places=True)
+    if data.train.has_teacher_logits:
         who = name_of(estimator.teacher) if inputs.teacher_logits is None else "teacher_logits"
-        warn_if_out_of_order(data.train.targets, inputs.task.output_labels, who)
+        warn_if_out_of_order(data.train, inputs.task.output_labels, who)
     monitor = "valid_loss" if updates_metaparameters(strategy) else "train_loss"  # it depends on lambda1, T
     net_maker = partial(net_to_train, estimator)
     stage = Stage("training", data, seeds, net_maker, train_to_the_end, monitor)
@@ -173,7 +178,7 @@ def _checked_student(
     batch_size = loader_settings(estimator, "iterator_train")["batch_size"]
     check_single_rows(student, samples, data.valid, batch_size)
     check_scale(student, data)
-    warn_of_scales(data.train.X, student, getattr(estimator, "feature_names_in_", None))
+    warn_of_scales(data.train, student, getattr(estimator, "feature_names_in_", None))
     check_rows_alone(student, samples, n_rows, batch_size)
     return student
 
@@ -185,15 +190,16 @@ def _ask_once(
     inputs: ValidatedInputs,
     places: np.ndarray,
     seed: int,
+    storage: LogitStorage,
 ) -> Tensor:
     """Return the teacher's logits of D_train, whose rows are at ``places`` in X; it is fitted first."""
-    ways = "teacher_logits, computed in parts beforehand", "a smaller batch_size with X as a Dataset"
+    ways = "teacher_logits_dir or teacher_logits_dtype='float16'", "a smaller batch_size with X as a Dataset"
 
     def situation() -> str:
         return f"batch_size={estimator.batch_size} and {describe_allocations([train])}"
 
     advice = memory_advice(estimator._device(), *ways)
-    X = inputs.given_rows(places)
+    X = None if teacher.takes_batches() else inputs.given_rows(places)  # a copy, which the teacher needs
     with explain_out_of_memory("asking the teacher", situation, advice):
         return fit_and_ask(
             teacher,
@@ -206,4 +212,5 @@ def _ask_once(
             loader=loader_settings(estimator, "iterator_train"),
             who=name_of(estimator.teacher),
             places=places,
+            storage=storage,
         )

@@ -135,12 +135,14 @@ class FitPlan:
         """Return some of the teacher's logits, by which a checkpoint recognises it."""
         train = self.data.train
         if train.augmentation is None:
-            return teacher_signature(train.targets.teacher_logits)
+            if not train.has_teacher_logits:
+                return None
+            return teacher_signature(train.iter_teacher_logits(), len(train))
         _, ask = train.augmentation
         if ask is None:
             return None
         with preserved_random_state(train.device, self.seeds.teacher):
-            return teacher_signature(ask(train.samples))
+            return teacher_signature([ask(train.samples)], len(train.samples))
 
 
 class TrainingResult(NamedTuple):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -11,6 +12,7 @@ from skorch.dataset import Dataset
 from torch import Tensor
 
 from sklearn_kd.inputs._batches import Batch, LoadedBatches, TensorBatches
+from sklearn_kd.inputs._large_arrays import parts
 from sklearn_kd.inputs._torch_datasets import DatasetRows
 from sklearn_kd.runtime._memory import format_mebibytes, nbytes
 from sklearn_kd.tasks._targets import Targets
@@ -30,13 +32,19 @@ def as_input(x: Tensor) -> Tensor:
 class DistillationData(Dataset):
     """A data set as tensors on the device: inputs and targets.
 
+    The tensors may have more rows than belong to the data set, so that D_train and D_val share one X, which
+    may be the user's own memory, or a memory-mapped file. A batch is a copy, float32.
+
     Parameters
     ----------
-    X : Tensor of shape (n, ...)
+    X : Tensor of shape (m, ...)
+        Any numbers.
     targets : Targets or None, default=None
-        Of all n rows; None: zeros as labels, for a data set that is only predicted.
+        Of the m rows; None: zeros as labels, for a data set that is only predicted.
     seed : int, default=0
         Seeds the order of the batches.
+    places : Tensor of shape (n,) or None, default=None
+        Indices of the rows of X that belong to the data set, in their order. None: all.
 
     Attributes
     ----------
@@ -48,15 +56,52 @@ class DistillationData(Dataset):
 
     batches: type = TensorBatches
     augmentation: tuple[Callable, Callable | None] | None = None
+    places: Tensor | None = None
+    _logits_at_places = True
 
-    def __init__(self, X: Tensor, targets: Targets | None = None, seed: int = 0) -> None:
-        self.X, self.seed, self.samples = X, seed, X[:2]
-        self.targets = targets or Targets(torch.zeros(len(X), dtype=torch.long, device=X.device))
+    def __init__(
+        self, X: Tensor, targets: Targets | None = None, seed: int = 0, places: Tensor | None = None
+    ) -> None:
+        self._inputs, self.seed, self.places = X, seed, places
+        self._targets = targets or Targets(torch.zeros(len(X), dtype=torch.long, device=X.device))
+        self.samples = self._inputs_of(slice(0, 2) if places is None else places[:2])
 
-    def set_teacher_logits(self, logits: Tensor | None) -> None:
-        """Store the teacher's logits of all rows, shape (n, K)."""
-        logits = None if logits is None else logits.to(self.device)
-        self.targets = self.targets._replace(teacher_logits=logits)
+    # ----------------------------------------------------------------------------------
+    # The teacher's logits
+
+    def set_teacher_logits(self, logits: Tensor | None, *, at_places: bool = False) -> None:
+        """Store the teacher's logits.
+
+        Parameters
+        ----------
+        logits : Tensor of shape (n, K), or (m, K) if ``at_places``, or None
+            Float32 or float16, on the device or on the CPU.
+        at_places : bool, default=False
+            True: they are of the m rows of the tensors. False: of the n rows of the data set.
+        """
+        self._targets = self._targets._replace(teacher_logits=logits)
+        self._logits_at_places = at_places
+
+    @property
+    def has_teacher_logits(self) -> bool:
+        """True if the teacher's logits are stored."""
+        return self._targets.teacher_logits is not None
+
+    def iter_teacher_logits(self) -> Iterator[Tensor]:
+        """Yield the stored logits of all rows, in order, float32, about a mebibyte at a time."""
+        logits = self._targets.teacher_logits
+        assert logits is not None
+        for part in parts(len(self), 4 * logits.shape[1]):
+            yield self._logits_of(logits, part)
+
+    def _logits_of(self, logits: Tensor, rows: slice | Tensor) -> Tensor:
+        places = self._at(rows) if self._logits_at_places else rows
+        if isinstance(places, Tensor):
+            places = places.to(logits.device)  # those of a file are on the CPU
+        return take(logits, places).float().to(self.device)
+
+    # ----------------------------------------------------------------------------------
+    # Rows
 
     @property
     def device(self) -> torch.device:
@@ -64,27 +109,100 @@ class DistillationData(Dataset):
         return self.samples.device
 
     @property
+    def X(self) -> Tensor:
+        """The inputs of all rows, float32, under the name that skorch's callbacks read; may be a copy."""
+        inputs = self._inputs if self.places is None else take(self._inputs, self.places)
+        return inputs.float()
+
+    @property
+    def targets(self) -> Targets:
+        """The targets of all rows; may be a copy."""
+        return self._targets_of(slice(None))
+
+    @property
     def y(self) -> Tensor:
         """The labels, under the name that skorch's callbacks read."""
-        return self.targets.labels
+        return take(self._targets.labels, self._at(slice(None)))
+
+    @property
+    def weight(self) -> Tensor | None:
+        """The weights of all rows, with mean 1, or None."""
+        weight = self._targets.weight
+        return None if weight is None else take(weight, self._at(slice(None)))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape (n, ...) of the inputs."""
+        return len(self), *self.samples.shape[1:]
+
+    @property
+    def held(self) -> list[Tensor]:
+        """The tensors of the inputs that the data set holds."""
+        return [self._inputs]
 
     def __len__(self) -> int:
-        return len(self.y)
+        return len(self._targets.labels) if self.places is None else len(self.places)
 
     def __getitem__(self, rows: Any) -> tuple[Tensor, Tensor]:
         return self.X[rows], self.y[rows]
 
     def batch(self, rows: slice | Tensor) -> Batch:
         """Return the batch of these rows (a slice or a tensor of indices)."""
-        return Batch(take(self.X, rows), self._targets_of(rows))
+        return Batch(self._inputs_of(self._at(rows)), self._targets_of(rows))
+
+    def iter_inputs(self, n_rows: int | None = None) -> Iterator[Tensor]:
+        """Yield the inputs of all rows, in order, float32, ``n_rows`` or about a mebibyte at a time."""
+        if n_rows is None:
+            slices = parts(len(self), 4 * math.prod(self.shape[1:]))
+        else:
+            slices = (slice(start, start + n_rows) for start in range(0, len(self), n_rows))
+        for part in slices:
+            yield self._inputs_of(self._at(part))
+
+    def has_inputs_of(self, other: DistillationData) -> bool:
+        """Return whether the inputs are those of another data set."""
+        if _equal(self._inputs, other._inputs):
+            return _equal(self.places, other.places)
+        return self.shape == other.shape and torch.equal(self.X, other.X)
+
+    def share_inputs_of(self, other: DistillationData) -> bool:
+        """Hold the tensor of another data set if it is equal; return whether it is."""
+        if not _equal(self._inputs, other._inputs):
+            return False
+        self._inputs = other._inputs
+        return True
+
+    def _at(self, rows: slice | Tensor) -> slice | Tensor:
+        """Return the places of some rows in the tensors."""
+        return rows if self.places is None else take(self.places, rows)
+
+    def _inputs_of(self, places: slice | Tensor) -> Tensor:
+        """Return a copy: a student may change its batch, but never the user's X."""
+        inputs = take(self._inputs, places)
+        if inputs.dtype != torch.float32:
+            return inputs.float()
+        return inputs.clone() if isinstance(places, slice) else inputs
 
     def _targets_of(self, rows: slice | Tensor) -> Targets:
-        return Targets._make(t if t is None else take(t, rows) for t in self.targets)
+        labels, logits, weight = self._targets
+        places = self._at(rows)
+        return Targets(
+            take(labels, places),
+            None if logits is None else self._logits_of(logits, rows),
+            None if weight is None else take(weight, places),
+        )
 
 
 def take(values: Tensor, rows: slice | Tensor) -> Tensor:
     """Return ``values[rows]``; ``index_select`` takes a third of the time of indexing by a tensor."""
     return values[rows] if isinstance(rows, slice) else values.index_select(0, rows)
+
+
+def _equal(a: Tensor | None, b: Tensor | None) -> bool:
+    if a is None or b is None or a is b:
+        return a is b
+    alike = a.shape == b.shape and a.dtype == b.dtype and a.device == b.device
+    return alike and (a.data_ptr() == b.data_ptr() or torch.equal(a, b))
 
 
 class LoadedData(DistillationData):
@@ -102,13 +220,18 @@ class LoadedData(DistillationData):
     batches = LoadedBatches
 
     def __init__(self, rows: DatasetRows, targets: Targets, seed: int = 0) -> None:
-        self.rows, self.targets, self.seed = rows, targets, seed
+        self.rows, self._targets, self.seed = rows, targets, seed
         self.samples = as_input(rows.samples.to(targets.labels.device))
 
     @property
-    def X(self) -> LoadedData:  # type: ignore[override]
+    def X(self) -> Any:
         """The data set itself, which skorch's scoring callbacks give the net to predict."""
         return self
+
+    @property
+    def held(self) -> list[Tensor]:
+        """No tensors: the inputs are loaded."""
+        return []
 
     def __getitem__(self, rows: Any) -> NoReturn:
         raise TypeError("The rows of a Dataset come in batches: iterate over net.get_iterator(dataset).")
@@ -136,7 +259,7 @@ def describe_allocations(parts: Iterable[DistillationData | None]) -> str:
         Such as :class:`SplitData`; None where nothing is held out.
     """
     found = [part for part in parts if part is not None]
-    rows = nbytes(part.__dict__.get("X") for part in found)
-    logits = nbytes(part.targets.teacher_logits for part in found)
+    held = {id(tensor): tensor for part in found for tensor in part.held}
+    rows, logits = nbytes(held.values()), nbytes(part._targets.teacher_logits for part in found)
     data = f"data of {format_mebibytes(rows)}" if rows else "data that are loaded batch by batch"
     return f"{data} and cached teacher logits of {format_mebibytes(logits)} on {found[0].device}"

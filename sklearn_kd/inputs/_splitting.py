@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
+from torch import Tensor
 
-from sklearn_kd.inputs._data import DistillationData, LoadedData, SplitData, as_tensor
+from sklearn_kd.inputs._data import DistillationData, LoadedData, SplitData, as_tensor, take
+from sklearn_kd.inputs._large_arrays import parts, shared_tensor
 from sklearn_kd.inputs._torch_datasets import DatasetRows
-from sklearn_kd.inputs._validation import Rows, ValidatedInputs, ValidationRows
+from sklearn_kd.inputs._validation import ValidatedInputs, ValidationRows
 from sklearn_kd.runtime._memory import explain_out_of_memory, format_mebibytes, memory_advice
 from sklearn_kd.tasks._targets import Targets
 
@@ -58,20 +60,18 @@ def split_data(
         For messages where memory runs out.
     """
     places, held_out = _split_places(inputs, hold_out)
-    weight, valid = inputs.weight, inputs.valid
+    valid = inputs.valid
 
     def situation() -> str:
         return f"batch_size={batch_size} and {_rows_to_copy(inputs, device)}"
 
     advice = memory_advice(device, "X as a Dataset, whose rows are copied batch by batch")
     with explain_out_of_memory("copying the data", situation, advice):
-        codes = inputs.codes
-        train = make_data(inputs.rows[places], codes[places], at(weight, places), train_seed, device)
+        given = ValidationRows(inputs.rows, inputs.codes, inputs.weight)
+        train = make_data(given, train_seed, device, places)
         if held_out is not None:
-            valid = ValidationRows(inputs.rows[held_out], codes[held_out], at(weight, held_out))
-        if valid is None:
-            return SplitData(train, None), places
-        return SplitData(train, make_data(*valid, valid_seed, device)), places
+            return SplitData(train, make_data(given, valid_seed, device, held_out)), places
+        return SplitData(train, None if valid is None else make_data(valid, valid_seed, device)), places
 
 
 def _split_places(inputs: ValidatedInputs, hold_out: HoldOut | None) -> tuple[np.ndarray, np.ndarray | None]:
@@ -87,18 +87,48 @@ def _split_places(inputs: ValidatedInputs, hold_out: HoldOut | None) -> tuple[np
 
 
 def make_data(
-    rows: Rows, codes: np.ndarray, weight: np.ndarray | None, seed: int, device: torch.device
+    given: ValidationRows, seed: int, device: torch.device, places: np.ndarray | None = None
 ) -> DistillationData:
-    """Copy rows and targets to the device; rows of a Dataset are copied batch by batch later.
+    """Return rows with their targets as a data set.
 
-    Weights are scaled to mean 1.
+    On a CPU it keeps the arrays whole, without a copy; on other devices it has copies of its rows. Rows of a
+    Dataset are copied batch by batch later. Weights are scaled to mean 1.
+
+    Parameters
+    ----------
+    given : ValidationRows
+    seed : int
+        Of the order of the batches.
+    device : torch.device
+    places : ndarray or None, default=None
+        Indices of the rows to take. None: all.
     """
+    rows, codes, weight = given
+    if places is not None and len(places) == len(codes) and (np.diff(places) == 1).all():
+        places = None
+    scaled = None
     if weight is not None:
-        scaled = as_tensor((weight / weight.mean()).astype(np.float32), device)
-    targets = Targets(as_tensor(codes, device), None, None if weight is None else scaled)
+        mean = weight.mean() if places is None else weight[places].mean()
+        scaled = as_tensor((weight / mean).astype(np.float32))
+    labels, index = as_tensor(codes), None if places is None else torch.from_numpy(places)
+    if not isinstance(rows, DatasetRows) and device.type == "cpu":
+        return DistillationData(shared_tensor(rows), Targets(labels, None, scaled), seed, index)
+    if index is not None:
+        labels = take(labels, index)
+        scaled = None if scaled is None else take(scaled, index)
+    targets = Targets(labels.to(device), None, None if scaled is None else scaled.to(device))
     if isinstance(rows, DatasetRows):
-        return LoadedData(rows, targets, seed)
-    return DistillationData(as_tensor(rows, device), targets, seed)
+        return LoadedData(rows if places is None else rows[places], targets, seed)
+    return DistillationData(_copied_to(device, shared_tensor(rows), index), targets, seed)
+
+
+def _copied_to(device: torch.device, rows: Tensor, index: Tensor | None) -> Tensor:
+    """Return a float32 copy of some rows on a device, made in parts."""
+    n_rows = len(rows) if index is None else len(index)
+    copy = torch.empty((n_rows, *rows.shape[1:]), dtype=torch.float32, device=device)
+    for part in parts(n_rows, rows[0].nbytes):
+        copy[part] = take(rows, part if index is None else index[part]).float()
+    return copy
 
 
 def at(values: Any, places: Any) -> Any:

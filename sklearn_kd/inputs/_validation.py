@@ -14,6 +14,7 @@ from sklearn.utils.validation import validate_data
 from sklearn_kd._sklearn_compat import check_sample_weight, safe_indexing
 from sklearn_kd.errors._context import error_context
 from sklearn_kd.inputs._arrays import from_torch
+from sklearn_kd.inputs._large_arrays import all_finite, kept_or_float32
 from sklearn_kd.inputs._torch_datasets import DatasetRows, is_dataset, labelled_rows
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.tasks._task import Task
@@ -22,7 +23,7 @@ Rows = np.ndarray | DatasetRows
 
 
 class ValidationRows(NamedTuple):
-    """D_val: its rows, their encoded targets, and their weights or None."""
+    """Rows, their encoded targets, and their weights or None."""
 
     rows: Rows
     codes: np.ndarray
@@ -52,7 +53,8 @@ class ValidatedInputs:
     ----------
     X_given : object
         X as given, for a teacher that is fitted on it and for callbacks.
-    rows : ndarray of shape (n, ...), float32, or DatasetRows
+    rows : ndarray of shape (n, ...), or DatasetRows
+        Float32, or other numbers if they are many.
     codes : ndarray of shape (n,)
         Encoded targets.
     weight : ndarray of shape (n,) or None
@@ -167,7 +169,7 @@ def validate_fit_inputs(
 def _checked_rows(
     estimator: Any, X: Any, y: Any, task_type: type[Task], loading: Loading
 ) -> tuple[Any, Rows, np.ndarray]:
-    """Return X as given, its rows (float32 if arrays), and the targets."""
+    """Return X as given, its rows, and the targets."""
     X_given, y = from_torch(X, "X"), from_torch(y, "y")
     if is_dataset(X):
         with preserved_random_state(loading.device, seed=0):
@@ -176,14 +178,28 @@ def _checked_rows(
         vars(estimator).pop("feature_names_in_", None)  # of an earlier fit
         return X_given, rows, targets
     with error_context("X"):
-        rows = validate_data(estimator, X_given, dtype=np.float32, allow_nd=True)
+        X_rows = _numeric_rows(estimator, X_given, reset=True)
     if y is None:
         raise ValueError(
             f"This {type(estimator).__name__} estimator requires y to be passed, but the target y is "
             "None. Give one label per row of X, or X as a Dataset of pairs (x, label)."
         )
-    targets = task_type.check_targets(y, len(rows))
-    return X_given if hasattr(X_given, "shape") else rows, rows, targets
+    targets = task_type.check_targets(y, len(X_rows))
+    return X_given if hasattr(X_given, "shape") else X_rows, X_rows, targets
+
+
+def _numeric_rows(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
+    """Return rows of finite numbers, checked by scikit-learn: large arrays themselves, else float32.
+
+    ``reset`` sets the features that the estimator is fitted with; else they are compared.
+    """
+    rows = validate_data(estimator, X, dtype=None, ensure_all_finite=False, allow_nd=True, reset=reset)
+    if isinstance(rows, np.ndarray) and rows.dtype.kind in "fiub" and rows.ndim > 1:
+        rows = kept_or_float32(rows)
+        if all_finite(rows):
+            return rows
+    # Converts what is no numbers yet, or says what is wrong.
+    return validate_data(estimator, X, dtype=np.float32, allow_nd=True, reset=reset)
 
 
 def _checked_weight(sample_weight: Any, targets: np.ndarray) -> np.ndarray | None:
@@ -233,7 +249,9 @@ def _checked_validation_rows(
     elif len(X_val) == 0:
         raise ValueError("D_val is empty: X_val has 0 rows. Give at least one, better 100.")
     else:
-        rows = validate_predict_inputs(estimator, X_val, sample_shape, "X_val")
+        with error_context("X_val"):
+            rows = _numeric_rows(estimator, from_torch(X_val, "X_val"), reset=False)
+        check_sample_shape(rows, sample_shape, "X_val", estimator)
         targets = task.check_targets(from_torch(y_val, "y_val"), len(rows), "y_val", "X_val")
     return ValidationRows(rows, task.encode(targets, "y_val"), None)
 

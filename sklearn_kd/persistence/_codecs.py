@@ -61,7 +61,7 @@ def is_machine_setting(name: str) -> bool:
 
     A file could otherwise decide, unseen, where a later fit writes and how many processes read.
     """
-    return name in ("checkpoint_dir", "meta__n_jobs") or name.endswith("__num_workers")
+    return name in ("checkpoint_dir", "teacher_logits_dir", "meta__n_jobs") or name.endswith("__num_workers")
 
 
 # --------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sklearn_kd.inputs._arrays import from_torch
+from sklearn_kd.inputs._data import DistillationData
 from sklearn_kd.runtime._random_state import preserved_random_state, seeded_without_lock
 from sklearn_kd.runtime._torch_modes import default_dtype_of_caller
 from sklearn_kd.teachers._conversion import BatchLogits, LogitConversion
@@ -172,10 +173,28 @@ class TeacherAdapter:
         """Return True if this kind of teacher is trained on D_train, False if it comes trained."""
         return cls.fit is not TeacherAdapter.fit
 
-    def logits(self, X: Any, X_tensor: Tensor, classes: np.ndarray, batch_size: int) -> Tensor:
-        """Return logits of shape (n, K), columns in the order of ``classes``, on X_tensor's device."""
-        values = _checked_shape(self.predict_logits(X), len(X_tensor), self.name)
-        return self._conversion(values, classes)(values).to(X_tensor.device)
+    @classmethod
+    def takes_batches(cls) -> bool:
+        """Return True if this kind of teacher is asked about batches of tensors, False if about X."""
+        return False
+
+    def iter_logits(
+        self, X: Any, data: DistillationData, classes: np.ndarray, batch_size: int
+    ) -> Iterator[Tensor]:
+        """Yield logits of shape (., K), columns in the order of ``classes``, on the device of ``data``.
+
+        Parameters
+        ----------
+        X : array-like
+            The rows in the user's container; None for a teacher that takes batches.
+        data : DistillationData
+            The same rows.
+        classes : ndarray of shape (K,)
+        batch_size : int
+            Rows to ask about at a time, if the teacher takes batches.
+        """
+        values = _checked_shape(self.predict_logits(X), len(data), self.name)
+        yield self._conversion(values, classes)(values).to(data.device)
 
     @contextmanager
     def drawing_from(self, seed: int, device: torch.device) -> Iterator[None]:
@@ -263,10 +282,17 @@ class BatchTeacherAdapter(TeacherAdapter):
         with preserved_random_state(device, seed):
             yield
 
-    def logits(self, X: Any, X_tensor: Tensor, classes: np.ndarray, batch_size: int) -> Tensor:
-        """Return logits of shape (n, K), asked in batches of ``batch_size`` rows of ``X_tensor``."""
-        ask = self.on(X_tensor.device, classes)
-        return torch.cat([ask(x) for x in X_tensor.split(batch_size)])
+    @classmethod
+    def takes_batches(cls) -> bool:
+        """Return True."""
+        return True
+
+    def iter_logits(
+        self, X: Any, data: DistillationData, classes: np.ndarray, batch_size: int
+    ) -> Iterator[Tensor]:
+        """Yield logits of shape (., K), asked in batches of ``batch_size`` rows."""
+        ask = self.on(data.device, classes)
+        yield from map(ask, data.iter_inputs(batch_size))
 
 
 def _checked_shape(output: Any, n_rows: int, who: str) -> Tensor:

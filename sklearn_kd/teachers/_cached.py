@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,8 @@ from sklearn_kd.inputs._data import DistillationData, LoadedData
 from sklearn_kd.inputs._torch_datasets import make_ordered_loader
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.teachers._adapter import TeacherAdapter
-from sklearn_kd.teachers._logit_checks import naming_rows, refuse_wrong_numbers
+from sklearn_kd.teachers._logit_checks import naming_rows
+from sklearn_kd.teachers._logit_store import LogitStorage, LogitStore
 
 # Rows per forward pass where nothing is learned.
 PREDICTION_BATCH = 1024
@@ -35,16 +36,23 @@ def fit_teacher(
 
 
 def ask_teacher(
-    teacher: TeacherAdapter, X: Any, inputs: Tensor, output_labels: np.ndarray, *, seed: int, who: str
+    teacher: TeacherAdapter,
+    X: Any,
+    data: DistillationData,
+    output_labels: np.ndarray,
+    *,
+    seed: int,
+    who: str,
+    storage: LogitStorage | None = None,
 ) -> Tensor:
-    """Return a fitted teacher's logits of some rows, shape (n, n_outputs), on the device of ``inputs``.
+    """Return a fitted teacher's logits of some rows, shape (n, n_outputs).
 
     Parameters
     ----------
     teacher : TeacherAdapter
     X : array-like
-        The rows in the user's container.
-    inputs : Tensor of shape (n, ...)
+        The rows in the user's container; None for a teacher that takes batches.
+    data : DistillationData
         The same rows.
     output_labels : ndarray of shape (n_outputs,)
         Labels of the student's outputs, by which the columns are ordered.
@@ -52,27 +60,33 @@ def ask_teacher(
         Of what the teacher draws.
     who : str
         What messages call the teacher.
+    storage : LogitStorage or None, default=None
+        None: float32, on the device of ``data``.
 
     Raises
     ------
     WrongAnswerError
         If a row has NaN or +inf.
     """
-    with teacher.drawing_from(seed, inputs.device):
-        logits = teacher.logits(X, inputs, output_labels, PREDICTION_BATCH)
-    refuse_wrong_numbers(logits, who)
-    return logits
+    with teacher.drawing_from(seed, data.device):
+        logits = teacher.iter_logits(X, data, output_labels, PREDICTION_BATCH)
+        return _stored(logits, len(data), storage, who)
 
 
 def _ask_by_batch(
-    teacher: Any, train: LoadedData, output_labels: np.ndarray, seed: int, loader: Mapping[str, Any]
-) -> Tensor:
-    """Return a network's logits of the rows of a Dataset."""
+    teacher: Any, train: LoadedData, output_labels: np.ndarray, loader: Mapping[str, Any]
+) -> Iterator[Tensor]:
+    """Yield a network's logits of the rows of a Dataset."""
     ask = teacher.on(train.device, output_labels)
-    # A Dataset may draw from the global generators.
-    with preserved_random_state(train.device, seed):
-        batches = make_ordered_loader(train.rows, **loader)
-        return torch.cat([ask(x.to(train.device).float()) for x, _, _ in batches])
+    batches = make_ordered_loader(train.rows, **loader)
+    return (ask(x.to(train.device).float()) for x, _, _ in batches)
+
+
+def _stored(logits: Iterable[Tensor], n_rows: int, storage: LogitStorage | None, who: str) -> Tensor:
+    store = LogitStore(n_rows, storage or LogitStorage(), who)
+    for part in logits:
+        store.append(part)
+    return store.finish()
 
 
 def fit_and_ask(
@@ -87,6 +101,7 @@ def fit_and_ask(
     loader: Mapping[str, Any],
     who: str,
     places: np.ndarray,
+    storage: LogitStorage | None = None,
 ) -> Tensor:
     """Return the logits of all rows of D_train, of a teacher that is fitted on them first.
 
@@ -96,7 +111,7 @@ def fit_and_ask(
     train : DistillationData
     X, y, weight
         D_train as the user gave it, for the teacher's ``fit``.
-    output_labels, seed, who
+    output_labels, seed, who, storage
         As for :func:`ask_teacher`.
     loader : mapping
         Settings of the DataLoader that reads a Dataset.
@@ -105,8 +120,10 @@ def fit_and_ask(
     """
     with naming_rows(places):
         if isinstance(train, LoadedData):
-            logits = _ask_by_batch(teacher, train, output_labels, seed, loader)
-            refuse_wrong_numbers(logits, who)
-            return logits
-        fit_teacher(teacher, X, y, weight, seed=seed, device=train.device)
-        return ask_teacher(teacher, X, train.X, output_labels, seed=seed, who=who)
+            # A Dataset may draw from the global generators.
+            with preserved_random_state(train.device, seed):
+                logits = _ask_by_batch(teacher, train, output_labels, loader)
+                return _stored(logits, len(train), storage, who)
+        if teacher.trains():
+            fit_teacher(teacher, X, y, weight, seed=seed, device=train.device)
+        return ask_teacher(teacher, X, train, output_labels, seed=seed, who=who, storage=storage)

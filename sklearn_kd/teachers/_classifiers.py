@@ -15,6 +15,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from sklearn_kd.inputs._data import DistillationData
 from sklearn_kd.teachers._adapter import TeacherAdapter
 from sklearn_kd.teachers._class_alignment import refuse_stated_classes, select_columns
 from sklearn_kd.teachers._class_probabilities import (
@@ -44,12 +45,14 @@ class FrozenTeacher(TeacherAdapter):
         require_classes(self.teacher)
         refuse_stated_classes(self.teacher_classes, self.teacher)
 
-    def logits(self, X: Any, X_tensor: Tensor, classes: np.ndarray, batch_size: int) -> Tensor:
+    def iter_logits(
+        self, X: Any, data: DistillationData, classes: np.ndarray, batch_size: int
+    ) -> Iterator[Tensor]:
         advice = "Train it on the classes of y, not on codes of them"
         columns = select_columns(self.column_classes(), classes, advice)
         with _shape_explained(self.teacher, X):
-            probabilities = probabilities_of(self.fitted, X, len(X_tensor))
-        return torch.as_tensor(log_probabilities(probabilities)[:, columns]).to(X_tensor.device)
+            probabilities = probabilities_of(self.fitted, X, len(data))
+        yield torch.as_tensor(log_probabilities(probabilities)[:, columns]).to(data.device)
 
 
 @register_teacher(object)  # classifiers need no base class of scikit-learn's
@@ -96,12 +99,14 @@ class ClassifierTeacher(TeacherAdapter):
                     "sklearn.frozen.FrozenEstimator, or give FrozenEstimator(fitted teacher)."
                 ) from error
 
-    def logits(self, X: Any, X_tensor: Tensor, classes: np.ndarray, batch_size: int) -> Tensor:
+    def iter_logits(
+        self, X: Any, data: DistillationData, classes: np.ndarray, batch_size: int
+    ) -> Iterator[Tensor]:
         # If all rows of a class have weight 0, the teacher was fitted without that class.
-        probabilities = np.zeros((len(X_tensor), len(classes)))
-        found = probabilities_of(self.teacher, X, len(X_tensor))
+        probabilities = np.zeros((len(data), len(classes)))
+        found = probabilities_of(self.teacher, X, len(data))
         probabilities[:, select_columns(classes, self._classes)] = found
-        return torch.as_tensor(log_probabilities(probabilities)).to(X_tensor.device)
+        yield torch.as_tensor(log_probabilities(probabilities)).to(data.device)
 
 
 @contextmanager

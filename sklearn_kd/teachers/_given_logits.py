@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.utils import check_array
 from torch import Tensor
 
 from sklearn_kd.errors._context import error_context
 from sklearn_kd.inputs._arrays import column_names, from_torch
+from sklearn_kd.inputs._large_arrays import parts_of, shared_tensor
 from sklearn_kd.layers._outputs import are_probabilities
 from sklearn_kd.teachers._class_alignment import column_labels, select_columns
 from sklearn_kd.teachers._conversion import warn_of_probabilities
@@ -30,7 +30,10 @@ def checked_logits(
     stated: list[Any] | None = None,
     names: Any = None,
 ) -> np.ndarray | None:
-    """Return checked and aligned logits, float32 of shape (n_samples, n_classes); None for None.
+    """Return checked and aligned logits, shape (n_samples, n_classes); None for None.
+
+    An array of float32 or float16 whose columns are in order is returned itself, which may be a
+    memory-mapped file; else they are float32.
 
     Parameters
     ----------
@@ -61,24 +64,35 @@ def checked_logits(
             f"{_shape_wanted(n_samples, classes)}; got {tuple(values.shape)}.{remedy if one_each else ''}"
         )
     places = _columns(columns, values.shape[1], n_samples, classes, stated)
-    refuse_wrong_numbers(values[:, places], _WHO)
-    if are_probabilities(values):
+    columns_of = None if np.array_equal(places, np.arange(values.shape[1])) else places
+    if _check_numbers(values, columns_of):
         warn_of_probabilities(_WHO, "Give what the network returns before its softmax")
-        values = logarithms(values)
-    return values[:, places].numpy()
+        values = logarithms(values.float())
+    return (values if columns_of is None else values[:, columns_of].float()).numpy()
+
+
+def _check_numbers(values: Tensor, columns: np.ndarray | None) -> bool:
+    """Refuse wrong numbers in the columns in use; return whether the values are probabilities."""
+    probabilities, n_checked = True, 0
+    for part in parts_of(values):
+        part = part.float()
+        refuse_wrong_numbers(part if columns is None else part[:, columns], _WHO, n_checked)
+        probabilities = probabilities and are_probabilities(part)
+        n_checked += len(part)
+    return probabilities
 
 
 def _numbers(given: Any) -> Tensor:
     with error_context(_WHO):
         array = check_array(
             from_torch(given, _WHO),
-            dtype=np.float32,
+            dtype=[np.float32, np.float16],
             input_name=_WHO,
             ensure_all_finite=False,
             ensure_2d=False,  # scikit-learn advises a reshape, which would not make logits of labels
             allow_nd=True,
         )
-    return torch.as_tensor(np.require(array, requirements=["C", "W"]))
+    return shared_tensor(np.ascontiguousarray(array))
 
 
 def _shape_wanted(n_samples: int, classes: np.ndarray) -> str:

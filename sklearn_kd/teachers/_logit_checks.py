@@ -11,6 +11,7 @@ import torch
 from sklearn.frozen import FrozenEstimator
 from torch import Tensor
 
+from sklearn_kd.inputs._large_arrays import parts, parts_of
 from sklearn_kd.layers._outputs import SUM_TOLERANCE, tensors_in
 
 # A probability of 0, whose logarithm is infinite, is replaced by half the smallest probability that
@@ -60,7 +61,7 @@ def thawed(teacher: Any) -> Any:
 # Numbers
 
 
-def refuse_wrong_numbers(logits: Tensor, who: str) -> None:
+def refuse_wrong_numbers(logits: Tensor, who: str, n_before: int = 0) -> None:
     """Raise if a row of logits has NaN, +inf or nothing but −inf.
 
     A single −inf is allowed: a class of probability 0.
@@ -68,7 +69,7 @@ def refuse_wrong_numbers(logits: Tensor, who: str) -> None:
     Raises
     ------
     WrongAnswerError
-        The message names ``who`` and the first such row.
+        The message names ``who`` and the first such row, counted after ``n_before`` others.
     """
     wrong = ~torch.isfinite(_peaks(logits))
     if not bool(wrong.any()):
@@ -80,7 +81,7 @@ def refuse_wrong_numbers(logits: Tensor, who: str) -> None:
     )
     raise WrongAnswerError(
         f"{who}:",
-        row,
+        n_before + row,
         f" of X has {found} among its logits; a logit is a number, or −inf for a class that is switched "
         "off. See whether that row is all numbers, scaled as for the teacher, ask the teacher in float32, or "
         "leave such rows out.",
@@ -180,13 +181,25 @@ def _looks_like(values: np.ndarray, row: int) -> str:
 
 def log_probabilities(probabilities: np.ndarray) -> np.ndarray:
     """Return logarithms, float32, with zeros replaced as ``FLOOR_BOUNDS`` says."""
-    return logarithms(torch.as_tensor(np.asarray(probabilities))).numpy().astype(np.float32)
+    given = torch.as_tensor(np.asarray(probabilities))
+    floor = _floor(torch.stack([_smallest(part) for part in parts_of(given)] or [given.new_tensor(1)]))
+    logits = np.empty(given.shape, dtype=np.float32)
+    for part in parts(len(given), given[:1].nbytes):
+        logits[part] = torch.maximum(given[part], floor).log().numpy()
+    return logits
 
 
 def logarithms(probabilities: Tensor) -> Tensor:
     """Return the logarithms of a tensor as :func:`log_probabilities` does, without waiting for the device."""
-    smallest = torch.where(probabilities > 0, probabilities, torch.inf).amin()
-    return torch.maximum(probabilities, (smallest / 2).clamp(*FLOOR_BOUNDS)).log()
+    return torch.maximum(probabilities, _floor(_smallest(probabilities))).log()
+
+
+def _smallest(probabilities: Tensor) -> Tensor:
+    return torch.where(probabilities > 0, probabilities, torch.inf).amin()
+
+
+def _floor(smallest: Tensor) -> Tensor:
+    return (smallest.amin() / 2).clamp(*FLOOR_BOUNDS)
 
 
 # --------------------------------------------------------------------------------------

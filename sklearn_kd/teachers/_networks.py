@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from skorch import NeuralNet, NeuralNetClassifier
 from torch import Tensor, nn
 
+from sklearn_kd.inputs._data import DistillationData
 from sklearn_kd.runtime._devices import check_has_numbers
 from sklearn_kd.runtime._eval_mode import eval_mode
 from sklearn_kd.runtime._global_lock import torch_state_lock
@@ -218,6 +219,8 @@ class SkorchTeacher(BatchTeacherAdapter):
         net = self.teacher
         return net.predict_nonlinearity != "auto" or type(net).predict_proba not in plain
 
-    def logits(self, X: Any, X_tensor: Tensor, classes: np.ndarray, batch_size: int) -> Tensor:
+    def iter_logits(
+        self, X: Any, data: DistillationData, classes: np.ndarray, batch_size: int
+    ) -> Iterator[Tensor]:
         # skorch makes its own batches; zeros of all rows share one floor.
-        return self.on(X_tensor.device, classes)(X_tensor)
+        yield self.on(data.device, classes)(data.X)

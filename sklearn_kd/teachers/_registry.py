@@ -147,7 +147,7 @@ def _check_adapter(adapter: Any) -> None:
             "BatchTeacherAdapter, given as the class, not as an instance."
         )
     base = BatchTeacherAdapter if issubclass(adapter, BatchTeacherAdapter) else TeacherAdapter
-    methods = ("predict_logits", "logits", "on")
+    methods = ("predict_logits", "iter_logits", "on")
     if all(getattr(adapter, name, None) is getattr(base, name, None) for name in methods):
         raise TypeError(
             f"register_teacher: {adapter.__name__} has no predict_logits, the method that returns the "

@@ -9,5 +9,5 @@ from sklearn_kd.training._net import TrainingNet
 
 def train_alone(net: TrainingNet, data: SplitData, seed: int) -> TrainingNet:
     """Train one initialised net under a seed; torch's generators are put back."""
-    with preserved_random_state(data.train.X.device, seed):
+    with preserved_random_state(data.train.device, seed):
         return net.partial_fit(data)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sklearn_kd.inputs._data import SplitData
+from sklearn_kd.inputs._data import DistillationData, LoadedData, SplitData
 from sklearn_kd.runtime._eval_mode import isolated_eval_mode
 from sklearn_kd.runtime._finite import has_finite_state
 from sklearn_kd.runtime._random_state import preserved_random_state
@@ -35,8 +35,8 @@ class OverflowCheck:
 
     def __init__(self, data: SplitData):
         sets = [part for part in data if part is not None]
-        self._all = [part.X for part in sets if isinstance(part.X, Tensor)]
-        self.rows = torch.cat([_largest(x) for x in self._all] or [part.samples for part in sets])
+        self._all = [part for part in sets if not isinstance(part, LoadedData)]
+        self.rows = torch.cat([_largest(part) for part in self._all] or [part.samples for part in sets])
 
     @property
     def largest(self) -> float:
@@ -50,7 +50,7 @@ class OverflowCheck:
             if small or not known:
                 return known
             # The batch size of prediction; each row is answered apart from the others.
-            batches = (x for rows in self._all for x in rows.split(1024))
+            batches = (x for part in self._all for x in part.iter_inputs(1024))
             return all(bool(_known_and_small(student(x))[0]) for x in batches)
 
 
@@ -96,11 +96,13 @@ def _known_and_small(logits: Tensor) -> tuple[Tensor, Tensor]:
     return ~torch.softmax(logits.float(), dim=1).isnan().any(), logits.abs().max() < _LARGE
 
 
-def _largest(X: Tensor) -> Tensor:
-    if len(X) <= _N_TRIED:
-        return X
+def _largest(data: DistillationData) -> Tensor:
+    """Return the inputs of the largest rows, the largest first."""
+    if len(data) <= _N_TRIED:
+        return data.batch(slice(None))[0]
     # By their length, for a fifth of the time that their maximum takes. One that overflows is the largest.
-    return X[torch.linalg.vector_norm(X.flatten(1), dim=1).topk(_N_TRIED).indices]
+    lengths = [torch.linalg.vector_norm(x.flatten(1), dim=1) for x in data.iter_inputs()]
+    return data.batch(torch.cat(lengths).topk(_N_TRIED).indices)[0]
 
 
 def refuse_overflow(logits: Tensor) -> Tensor:

@@ -151,7 +151,7 @@ def _step_settings(net: TrainingNet, data: Any) -> tuple[Any, ...]:
 
 def _batches(net: TrainingNet, data: Any) -> tuple[Any, ...]:
     settings = {"batch_size": net.batch_size} | net.get_params_for("iterator_train")
-    return tuple(data.train.X.shape), tuple(sorted(settings.items()))
+    return data.train.shape, tuple(sorted(settings.items()))
 
 
 # What must not differ, by name: f(net, data), hashable.
@@ -159,7 +159,7 @@ _ALIKE = {
     "architecture": _architecture,
     "optimizer": _step_settings,
     "rows and batches": _batches,
-    "device": lambda net, data: (str(net.device), str(data.train.X.device)),
+    "device": lambda net, data: (str(net.device), str(data.train.device)),
     "max_epochs": lambda net, data: net.max_epochs,
     "loss": lambda net, data: net.objective.batch_key(),
 }
@@ -175,7 +175,7 @@ def _how_they_differ(nets: Sequence[TrainingNet], data: Any) -> str | None:
 
 def _why_slower(nets: Sequence[TrainingNet], data: Any) -> str | None:
     """Apply the rule in the module's docstring: return why stacking would be slower, or None."""
-    if data[0].train.X.device.type != "cpu":
+    if data[0].train.device.type != "cpu":
         return None
     if len(nets) < FEWEST:
         return f"it does not pay on a CPU for fewer than {FEWEST} students"
@@ -201,7 +201,7 @@ def _why_slower(nets: Sequence[TrainingNet], data: Any) -> str | None:
 
 def _why_vmap_fails(nets: Sequence[TrainingNet], data: Any) -> str | None:
     """Try it, with randomness forbidden, on two rows for each."""
-    x = torch.stack([split.train.X[:2] for split in data])
+    x = torch.stack([split.train.samples for split in data])
     with preserved_random_state(x.device), torch.no_grad():
         apart = torch.stack(
             [copy.deepcopy(net.module_).train()(x_k) for net, x_k in zip(nets, x, strict=True)]

@@ -203,7 +203,7 @@ class _Streams:
 
     def __init__(self, nets: Sequence[TrainingNet], data: Any) -> None:
         sets = [split.train for split in data]
-        self.taught = [s.targets.teacher_logits is not None for s in sets]
+        self.taught = [s.has_teacher_logits for s in sets]
         self._n_students = len(sets)
         # One with a teacher stands for all.
         first = sets[self.taught.index(True)] if any(self.taught) else sets[0]
@@ -240,13 +240,13 @@ def _same_rows(a: DistillationData, b: DistillationData) -> bool:
     """Return whether b's batches are a's, but for a teacher that b may do without."""
     if a is b:
         return True
-    teacher, of_b = a.targets.teacher_logits, b.targets.teacher_logits
+    if a.seed != b.seed or not a.has_inputs_of(b):
+        return False
+    (labels, teacher, weight), of_b = a.targets, b.targets
     return (
-        a.seed == b.seed
-        and _equal(a.X, b.X)
-        and _equal(a.targets.labels, b.targets.labels)
-        and _equal(a.targets.weight, b.targets.weight)
-        and (of_b is None or _equal(teacher, of_b))
+        _equal(labels, of_b.labels)
+        and _equal(weight, of_b.weight)
+        and (of_b.teacher_logits is None or _equal(teacher, of_b.teacher_logits))
     )
 
 
@@ -258,10 +258,7 @@ def _equal(a: Tensor | None, b: Tensor | None) -> bool:
 
 def share_inputs(data: Sequence[SplitData]) -> None:
     """Replace equal inputs by one tensor, so that K students do not hold K copies of X."""
-    known: list[Tensor] = []
+    known: list[DistillationData] = []
     for rows in filter(None, chain.from_iterable(data)):
-        same = next((x for x in known if _equal(x, rows.X)), None)
-        if same is None:
-            known.append(rows.X)
-        else:
-            rows.X = same
+        if not any(rows.share_inputs_of(other) for other in known):
+            known.append(rows)

@@ -1,0 +1,120 @@
+"""Storage of a teacher's logits while the student trains: in memory or in a file, float32 or float16."""
+
+from __future__ import annotations
+
+import tempfile
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sklearn_kd.inputs._large_arrays import shared_tensor
+from sklearn_kd.runtime._memory import format_mebibytes
+from sklearn_kd.teachers._logit_checks import refuse_wrong_numbers
+
+_DTYPES = {"float32": torch.float32, "float16": torch.float16}
+LOGIT_DTYPES = tuple(_DTYPES)
+
+
+class LogitStorage(NamedTuple):
+    """Where and how the logits are stored.
+
+    Attributes
+    ----------
+    dtype : {"float32", "float16"}
+    folder : str, path-like or None
+        Folder of a temporary file. None: in memory, on the device.
+    """
+
+    dtype: str = "float32"
+    folder: str | PathLike[str] | None = None
+
+    def check(self) -> None:
+        """Raise ValueError unless the folder is there."""
+        if self.folder is not None and not Path(self.folder).is_dir():
+            raise ValueError(
+                f"teacher_logits_dir={self.folder!r} is no folder. Give one that is there, with room "
+                "for the teacher's logits."
+            )
+
+
+class LogitStore:
+    """Stores logits in the order in which they come.
+
+    Parameters
+    ----------
+    n_rows : int
+        Rows that will come.
+    storage : LogitStorage
+    who : str
+        Name of the teacher in messages.
+    """
+
+    def __init__(self, n_rows: int, storage: LogitStorage, who: str) -> None:
+        self._n_rows, self._storage, self._who, self._n_stored = n_rows, storage, who, 0
+        self._file: Any = None
+        if storage.folder is not None:
+            self._file = tempfile.TemporaryFile(dir=storage.folder)  # noqa: SIM115, which finish closes
+        self._tensor: Tensor | None = None
+        self._n_columns = 0
+
+    def append(self, logits: Tensor) -> None:
+        """Check and store the logits of the next rows.
+
+        Raises
+        ------
+        WrongAnswerError
+            If a row has NaN or +inf; it is counted from the first row stored.
+        OSError
+            If the disk is full.
+        """
+        refuse_wrong_numbers(logits, self._who, self._n_stored)
+        self._n_columns = logits.shape[1]
+        if self._storage.dtype == "float16":
+            logits = as_float16(logits)
+        if self._file is not None:
+            self._write(logits.cpu().numpy())
+        else:
+            if self._tensor is None:
+                self._tensor = logits.new_empty(self._n_rows, self._n_columns)
+            self._tensor[self._n_stored : self._n_stored + len(logits)] = logits
+        self._n_stored += len(logits)
+
+    def finish(self) -> Tensor:
+        """Return all logits, shape (n_rows, n_columns); of a file, which ends with them."""
+        if self._file is None:
+            assert self._tensor is not None
+            return self._tensor
+        self._file.flush()
+        shape = self._n_rows, self._n_columns
+        logits: np.ndarray = np.memmap(self._file, dtype=self._storage.dtype, mode="r", shape=shape)
+        self._file.close()  # the map keeps the file, which has no name
+        return shared_tensor(logits)
+
+    def _write(self, logits: np.ndarray) -> None:
+        try:
+            self._file.write(np.ascontiguousarray(logits).data)
+        except OSError as error:
+            size = format_mebibytes(self._n_rows * self._n_columns * logits.itemsize)
+            raise OSError(
+                f"teacher_logits_dir={self._storage.folder!r}: the teacher's logits, {size} as "
+                f"{self._storage.dtype}, could not be written ({error.strerror}). Give a folder with "
+                "more room, or teacher_logits_dtype='float16'."
+            ) from error
+
+
+def as_float16(logits: Tensor) -> Tensor:
+    """Return logits as float16.
+
+    Rows with numbers beyond its range, 65,504, are moved so that their largest is 0, which changes no
+    softmax. What then lies below the range becomes −inf, a probability of 0.
+    """
+    half = logits.half()
+    over = (torch.isinf(half) & torch.isfinite(logits)).any(dim=1)
+    if not bool(over.any()):
+        return half
+    moved = torch.where(over[:, None], logits - logits.amax(dim=1, keepdim=True), logits)
+    return moved.half()
