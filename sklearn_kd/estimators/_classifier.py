@@ -113,12 +113,12 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     warm_start : bool, default=False
         Start from the student of the last ``fit``, and from its metaparameters where they
         are learned; the path goes on.
-    keep_teacher : bool, default=True
-        Whether the fitted estimator keeps the teacher. False: ``teacher_`` is None, and
-        pickles and copies of the fitted estimator hold no trained teacher: ``teacher`` is an
-        unfitted clone in them, or None where it was given trained. They predict; to be
-        fitted again they need ``set_params(teacher=...)`` in the latter case. The estimator
-        itself, and its clones, can be fitted again as they are.
+    keep_teacher : bool, default=False
+        Whether the fitted estimator keeps the fitted teacher, as ``teacher_``, which a pickle of it
+        then holds too. False: ``teacher_`` is None, and pickles and copies of the fitted estimator hold
+        no trained teacher: ``teacher`` is an unfitted clone in them, or None where it was given trained.
+        They predict; to be fitted again they need ``set_params(teacher=...)`` in the latter case. The
+        estimator itself, and its clones, can be fitted again as they are.
     checkpoint_dir : str, path-like or None, default=None
         A folder in which ``fit`` keeps a checkpoint after each epoch, so that after a crash the same
         ``fit`` goes on from the last one; made if it is missing. Fits on other data or with other
@@ -154,8 +154,8 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     student_ : nn.Module
         The trained student, plain.
     teacher_ : object
-        The fitted teacher; None where ``teacher_logits`` were given or it was not
-        needed, and with ``keep_teacher=False``.
+        The fitted teacher, with ``keep_teacher=True``; else None. None, too, where
+        ``teacher_logits`` were given or no teacher was needed.
     strategy_ : Strategy
         The strategy that ran.
     trials_ : structured array
@@ -265,7 +265,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         augment: Callable[[Tensor], Tensor] | None = None,
         callbacks: Sequence[Callback | tuple[str, Callback]] | Callback | None = None,
         warm_start: bool = False,
-        keep_teacher: bool = True,
+        keep_teacher: bool = False,
         checkpoint_dir: str | PathLike[str] | None = None,
         device: str | torch.device | int = "auto",
         execution: str | Execution = "eager",
@@ -373,7 +373,9 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         strategy, teacher = plan.strategy, plan.teacher
         path, values = net.metaparameters.table(), net.metaparameters.named()
         numbers = net.metaparameters.space.numbers
+        n_iter = len(path)
         if self._continues():
+            n_iter += self.n_iter_  # after a load the path may be a part of them
             path["iteration"] += self.n_iter_
             path = np.concatenate([self.metaparameter_path_, path])
         return {
@@ -381,7 +383,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
             "strategy_": strategy,
             "teacher_": teacher.fitted if teacher is not None and self.keep_teacher else None,
             "metaparameter_path_": path,
-            "n_iter_": len(path),
+            "n_iter_": n_iter,
             "metaparameters_": {n: _on_host(value) for n, value in values.items()},
             "val_temperature_": float(net.val_temperature_),
             **{f"{n}_": float(values[n]) for n in ("lambda1", "temperature") if n in numbers},
