@@ -18,6 +18,7 @@ from sklearn_kd._sklearn_compat import CallbackSupportMixin, VisualBlock, clone_
 from sklearn_kd.estimators._html import parts_block
 from sklearn_kd.estimators._prediction import iter_logits, student_logits
 from sklearn_kd.estimators._routed_parameters import RoutedParameters, loader_settings
+from sklearn_kd.files._compression import CompressedArray
 from sklearn_kd.inputs._arrays import from_torch
 from sklearn_kd.inputs._torch_datasets import is_dataset
 from sklearn_kd.meta import STRATEGIES, Strategy
@@ -99,6 +100,9 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
+        path = state.get("metaparameter_path_")
+        if isinstance(path, np.ndarray):
+            state = state | {"metaparameter_path_": CompressedArray(path)}
         # Only once fitted: a search sends unfitted clones, which need it, to its workers.
         if not self.keep_teacher and hasattr(self, "net_"):
             teacher = None if self._teacher_is_trained else without_training(self.teacher)
@@ -110,6 +114,9 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         registration = state.pop("_registration", None)
         if registration is not None:  # this may be another process
             carry_registration(*registration)
+        path = state.get("metaparameter_path_")
+        if isinstance(path, CompressedArray):
+            state = state | {"metaparameter_path_": path.array()}
         super().__setstate__(state)
 
     def _sk_visual_block_(self) -> VisualBlock:
@@ -133,7 +140,7 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         check_is_fitted(self, "net_")
         return self.net_.history
 
-    def save(self, path: str | PathLike[str]) -> None:
+    def save(self, path: str | PathLike[str], *, history: bool = True) -> None:
         """Write the fitted estimator to a file of tensors and JSON, which holds no code.
 
         The file has the student's weights, the labels, the names of the features, the path, the history
@@ -148,6 +155,10 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         ----------
         path : str or path-like
             Must end in ``.safetensors``. An existing file is replaced, at once or not at all.
+        history : bool, default=True
+            Whether the file holds the records of the training, compressed. False: no ``history_`` and no
+            ``metaparameter_path_``, which are then empty in a loaded estimator; a file of a small student is
+            about as large as its weights.
 
         Raises
         ------
@@ -181,7 +192,7 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         >>> bool((again.predict_proba(X) == clf.predict_proba(X)).all())
         True
         """
-        save_estimator(self, path, self._state_functions)
+        save_estimator(self, path, self._state_functions, history=history)
 
     @classmethod
     def load(

@@ -114,12 +114,12 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     warm_start : bool, default=False
         Start from the student of the last ``fit``, and from its metaparameters where they
         are learned; the path goes on.
-    keep_teacher : bool, default=True
-        Whether the fitted estimator keeps the teacher. False: ``teacher_`` is None, and
-        pickles and copies of the fitted estimator hold no trained teacher: ``teacher`` is an
-        unfitted clone in them, or None where it was given trained. They predict; to be
-        fitted again they need ``set_params(teacher=...)`` in the latter case. The estimator
-        itself, and its clones, can be fitted again as they are.
+    keep_teacher : bool, default=False
+        Whether the fitted estimator keeps the fitted teacher, as ``teacher_``, which a pickle of it
+        then holds too. False: ``teacher_`` is None, and pickles and copies of the fitted estimator hold
+        no trained teacher: ``teacher`` is an unfitted clone in them, or None where it was given trained.
+        They predict; to be fitted again they need ``set_params(teacher=...)`` in the latter case. The
+        estimator itself, and its clones, can be fitted again as they are.
     teacher_logits_dtype : {"float32", "float16"}, default="float32"
         Type of the teacher's logits of D_train, which are computed once and stored: 4 or 2 bytes for each
         row and class. float16 keeps three digits: a logit between 8 and 16 moves by at most 0.004. Ignored
@@ -162,8 +162,8 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     student_ : nn.Module
         The trained student, plain.
     teacher_ : object
-        The fitted teacher; None where ``teacher_logits`` were given or it was not
-        needed, and with ``keep_teacher=False``.
+        The fitted teacher, with ``keep_teacher=True``; else None. None, too, where
+        ``teacher_logits`` were given or no teacher was needed.
     strategy_ : Strategy
         The strategy that ran.
     trials_ : structured array
@@ -275,7 +275,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         augment: Callable[[Tensor], Tensor] | None = None,
         callbacks: Sequence[Callback | tuple[str, Callback]] | Callback | None = None,
         warm_start: bool = False,
-        keep_teacher: bool = True,
+        keep_teacher: bool = False,
         teacher_logits_dtype: Literal["float32", "float16"] = "float32",
         teacher_logits_dir: str | PathLike[str] | None = None,
         checkpoint_dir: str | PathLike[str] | None = None,
@@ -387,7 +387,9 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         strategy, teacher = plan.strategy, plan.teacher
         path, values = net.metaparameters.table(), net.metaparameters.named()
         numbers = net.metaparameters.space.numbers
+        n_iter = len(path)
         if self._continues():
+            n_iter += self.n_iter_  # after a load the path may be a part of them
             path["iteration"] += self.n_iter_
             path = np.concatenate([self.metaparameter_path_, path])
         return {
@@ -395,7 +397,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
             "strategy_": strategy,
             "teacher_": teacher.fitted if teacher is not None and self.keep_teacher else None,
             "metaparameter_path_": path,
-            "n_iter_": len(path),
+            "n_iter_": n_iter,
             "metaparameters_": {n: _on_host(value) for n, value in values.items()},
             "val_temperature_": float(net.val_temperature_),
             **{f"{n}_": float(values[n]) for n in ("lambda1", "temperature") if n in numbers},

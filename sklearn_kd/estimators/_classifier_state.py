@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sklearn_kd.estimators._classifier import DistilledClassifier
 
 
-def to_content(estimator: DistilledClassifier, lost: set[str]) -> Content:
+def to_content(estimator: DistilledClassifier, lost: set[str], history: bool = True) -> Content:
     """Return what the file of a fitted estimator has beside the student.
 
     Parameters
@@ -41,6 +41,8 @@ def to_content(estimator: DistilledClassifier, lost: set[str]) -> Content:
     estimator : DistilledClassifier
     lost : set of str
         Stays as it is: all of this can be saved.
+    history : bool, default=True
+        Whether the path is to be in the file.
 
     Returns
     -------
@@ -53,7 +55,9 @@ def to_content(estimator: DistilledClassifier, lost: set[str]) -> Content:
     about["metaparameters"] = {
         name: np.asarray(value).tolist() for name, value in estimator.metaparameters_.items()
     }
-    tables = [table_content(estimator.metaparameter_path_, "metaparameter_path")]
+    path = estimator.metaparameter_path_ if history else estimator.metaparameter_path_[:0]
+    about["path_is_whole"] = len(path) == estimator.n_iter_
+    tables = [table_content(path, "metaparameter_path")]
     if hasattr(estimator, "trials_"):
         tables.append(table_content(estimator.trials_, "trials"))
     content = Content(about, {})
@@ -99,7 +103,7 @@ def from_content(
     numbers = {name: value for name, value in values.items() if np.ndim(value) == 0}
     fitted |= {f"{name}_": numbers[name] for name in ("lambda1", "temperature") if name in numbers}
     path = fitted["metaparameter_path_"] = _table(content, "metaparameter_path", space)
-    if len(path) != estimator.n_iter_:
+    if about.get("path_is_whole", True) and len(path) != estimator.n_iter_:
         raise ContentError(f"a path of {len(path)} iterations of {estimator.n_iter_}")
     if "meta" not in about["left_out"] or "meta" in given:  # else the strategy is unknown
         fitted["strategy_"] = named_strategy(estimator)

@@ -143,8 +143,9 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         and prediction are not augmented.
     callbacks : list of skorch callbacks, one alone, or None, default=None
         For the retraining. ``callbacks__NAME__*`` set their parameters.
-    keep_teacher : bool, default=True
-        Whether the fitted estimator, and a pickle of it, keep the teacher.
+    keep_teacher : bool, default=False
+        Whether the fitted estimator has the teacher as ``teacher_``, and a pickle of it holds the
+        teacher. The estimator itself, and its clones, can be fitted again in either case.
     checkpoint_dir : str, path-like or None, default=None
         A folder in which ``fit`` keeps a checkpoint after each epoch of the search and of the
         retraining, and what was searched, as for :class:`DistilledClassifier`.
@@ -180,7 +181,7 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         The trained transforms, one for each pathway. :func:`build_transforms` makes fresh ones
         of ``pathways_`` to load their ``state_dict()`` into.
     teacher_ : object
-        As given; None with ``keep_teacher=False``.
+        As given, with ``keep_teacher=True``; else None.
     net_ : skorch.NeuralNetClassifier
         The private net of the retraining.
     classes_ : ndarray of shape (n_classes,)
@@ -310,7 +311,7 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         batch_size: int = 128,
         augment: Callable[[Tensor], Tensor] | None = None,
         callbacks: Sequence[Callback | tuple[str, Callback]] | Callback | None = None,
-        keep_teacher: bool = True,
+        keep_teacher: bool = False,
         checkpoint_dir: str | PathLike[str] | None = None,
         device: str | torch.device | int = "auto",
         execution: str | Execution = "eager",

@@ -24,7 +24,7 @@ from sklearn_kd.estimators._prediction_net import prediction_params
 from sklearn_kd.files._values import ContentError
 from sklearn_kd.meta._path import MetaparameterSchedule
 from sklearn_kd.meta._space import MetaparameterSpace
-from sklearn_kd.persistence._codecs import finite_number, history_tensor, take_array, take_history, tensor_of
+from sklearn_kd.persistence._codecs import finite_number, history_tensors, take_array, take_history, tensor_of
 from sklearn_kd.persistence._container import Content
 from sklearn_kd.persistence._save_load import StateFunctions
 from sklearn_kd.persistence._weights import (
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from sklearn_kd.estimators._distpro import DistProClassifier
 
 
-def to_content(estimator: DistProClassifier, lost: set[str]) -> Content:
+def to_content(estimator: DistProClassifier, lost: set[str], history: bool = True) -> Content:
     """Return what the file of a fitted estimator has beside the student.
 
     Parameters
@@ -48,6 +48,8 @@ def to_content(estimator: DistProClassifier, lost: set[str]) -> Content:
     estimator : DistProClassifier
     lost : set of str
         Columns of the history of the search that cannot be saved are added.
+    history : bool, default=True
+        Whether the history of the search is to be in the file.
 
     Returns
     -------
@@ -59,7 +61,7 @@ def to_content(estimator: DistProClassifier, lost: set[str]) -> Content:
         "process": None,
     }
     tensors = module_tensors(estimator.transforms_, "transforms")
-    tensors["search_history"] = history_tensor(estimator.search_history_, lost)
+    tensors |= history_tensors(estimator.search_history_ if history else None, "search_history", lost)
     if process is not None:
         about["process"], arrays = process_content(process)
         del about["process"]["pathways"]  # the estimator's

@@ -19,6 +19,7 @@ from sklearn.base import BaseEstimator
 from skorch.history import History
 from torch import Tensor, nn
 
+from sklearn_kd.files._columns import Columns, join_batches, join_rows, split_batches, split_rows
 from sklearn_kd.files._history import decode_history, encode_history
 from sklearn_kd.files._limits import TooLargeError, check_asked, parsed_json
 from sklearn_kd.files._values import JSON_VALUES, ContentError, Kind, unknown
@@ -45,6 +46,11 @@ _LARGEST_SAMPLE = 100_000_000
 _WIDEST = 1000
 # A larger integer is refused in parameters: none has a use for it, and torch does not take it.
 _LARGEST_NUMBER = 2**63 - 1
+
+# The levels of a history, as the names of its tensors have them.
+_LEVELS = ("epochs", "batches")
+# Python takes at least so many bytes for one more value in a dictionary.
+_PER_VALUE = 64
 
 # Types of tensors that are arrays of numbers.
 _NUMPY_TYPES = {
@@ -326,32 +332,70 @@ def take_array(tensors: dict[str, Tensor], name: str, dtype: Any = None) -> np.n
     return tensor.numpy().copy()
 
 
-def history_tensor(history: History | None, lost: set[str]) -> Tensor:
-    """Encode a history as JSON in a tensor of bytes: the header of a safetensors file has limited length.
+def history_tensors(history: History | None, name: str, lost: set[str]) -> dict[str, Tensor]:
+    """Encode a history: its columns of numbers as tensors, all else as JSON in a tensor of bytes.
+
+    The JSON is no part of the header of the safetensors file, which has limited length.
 
     Parameters
     ----------
     history : History or None
+    name : str
+        The names of the tensors are this, and begin with it and a dot.
     lost : set of str
         Columns that have no form in JSON are added, in words.
-
-    Returns
-    -------
-    Tensor of shape (n_bytes,), uint8
     """
-    rows = None
+    about: dict[str, Any] | None = None
+    tensors = {}
     if history is not None:
-        rows = encode_history(history, JSON_VALUES, lambda name, type_name: lost.add(name))
-    return torch.from_numpy(np.frombuffer(json.dumps(rows).encode(), dtype=np.uint8).copy())
+        rows = encode_history(history, JSON_VALUES, lambda column, type_name: lost.add(column))
+        about = {}
+        for level, columns in zip(_LEVELS, map(split_rows, split_batches(rows)), strict=True):
+            about[level] = {"layouts": columns.layouts, "others": columns.others}
+            tensors[f"{name}.{level}"] = tensor_of(columns.layout_of_row)
+            for key, array in columns.arrays.items():
+                tensors[f"{name}.{level}.{key}"] = tensor_of(array)
+    data = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
+    return {name: tensor_of(data)} | tensors
 
 
 def take_history(tensors: dict[str, Tensor], name: str) -> History | None:
-    """Decode a history and remove its tensor from ``tensors``.
+    """Decode a history and remove its tensors from ``tensors``.
 
     Raises
     ------
     ContentError
-        If the tensor is missing, or is no history.
+        If a tensor is missing, or they are no history.
     """
-    rows = parsed_json(take_array(tensors, name, np.uint8).tobytes())
+    about = parsed_json(take_array(tensors, name, np.uint8).tobytes())
+    # A list of rows in files of format 1.
+    rows = _rows_of_columns(about, tensors, name) if isinstance(about, dict) else about
     return None if rows is None else decode_history(rows, JSON_VALUES, name)
+
+
+def _rows_of_columns(about: dict[str, Any], tensors: dict[str, Tensor], name: str) -> list[dict[str, Any]]:
+    levels = []
+    for level in _LEVELS:
+        start = f"{name}.{level}."
+        layout_of_row = take_array(tensors, start[:-1], np.int64)
+        arrays = {key: take_array(tensors, key) for key in list(tensors) if key.startswith(start)}
+        if any(array.ndim != 1 for array in [layout_of_row, *arrays.values()]):
+            raise ContentError(f"a {name} with a column that is no column")
+        try:
+            layouts, others = about[level]["layouts"], about[level]["others"]
+            check_asked(_PER_VALUE * sum(len(layouts[k]) for k in layout_of_row), _n_bytes(arrays.values()))
+            arrays = {key.removeprefix(start): array for key, array in arrays.items()}
+            levels.append(join_rows(Columns(layouts, layout_of_row, arrays, others)))
+        except TooLargeError as error:
+            raise ContentError(f"a {name} of too many values: {error}") from error
+        except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+            why = f"{type(error).__name__}: {error}"
+            raise ContentError(f"a {name} that is no list of epochs ({why})") from error
+    try:
+        return join_batches(*levels)
+    except ValueError as error:
+        raise ContentError(f"a {name} with {error}") from error
+
+
+def _n_bytes(arrays: Iterable[np.ndarray]) -> int:
+    return sum(array.nbytes for array in arrays)

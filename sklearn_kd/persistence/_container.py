@@ -1,8 +1,8 @@
 """Packs the content of an estimator into a safetensors file with a digest; nothing in it can run.
 
 The metadata of the file have ``kind``, ``format_version``, ``about`` (the content without its tensors, as
-JSON) and ``sha256``. The digest covers ``about`` and the tensors, since weights that a disk or a network has
-changed are still weights. It is no signature.
+JSON, with the types and shapes of compressed tensors) and ``sha256``. The digest covers ``about`` and the
+tensors, since weights that a disk or a network has changed are still weights. It is no signature.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ from torch import Tensor
 
 from sklearn_kd.files._limits import TooLargeError, parsed_json
 from sklearn_kd.files._tensors import hash_tensor
+from sklearn_kd.files._values import ContentError
+from sklearn_kd.persistence._compressed_tensors import compress_tensors, decompress_tensors
 from sklearn_kd.persistence._requirements import import_package
 
 SUFFIX = ".safetensors"
 KIND = "sklearn_kd.estimator"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_READ_VERSIONS = ("1", "2")
 
 # A file begins with the length of its header, in as many bytes; safetensors has the same limit.
 _LENGTH_BYTES, _LONGEST_HEADER = 8, 100_000_000
@@ -55,7 +58,6 @@ def packed(content: Content) -> bytes:
         If a tensor is sparse or quantized, which safetensors has no form for.
     """
     safetensors = _safetensors("Saving an estimator")
-    about = json.dumps(content.about)
     odd = [
         name
         for name, tensor in content.tensors.items()
@@ -71,6 +73,8 @@ def packed(content: Content) -> bytes:
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in content.tensors.items()
     }
+    tensors, compressed = compress_tensors(tensors)
+    about = json.dumps(content.about | ({"compressed": compressed} if compressed else {}))
     metadata = {
         "kind": KIND,
         "format_version": str(FORMAT_VERSION),
@@ -114,6 +118,12 @@ def unpacked(data: bytes, name: str) -> Content:
     about = _parsed(text, name, lambda error: f"has metadata that are no JSON ({error})")
     if not isinstance(about, dict):
         raise ValueError(f"{name} has a {type(about).__name__} as metadata, not a dictionary. {_MEND}")
+    try:
+        tensors = decompress_tensors(tensors, about.pop("compressed", {}), len(data))
+    except TooLargeError as error:
+        raise ValueError(f"{name} is refused: {error}. {_MEND}") from error
+    except ContentError as error:
+        raise ValueError(f"{name} cannot be loaded: it has {error}.") from error
     return Content(about, tensors)
 
 
@@ -147,10 +157,10 @@ def _metadata(data: bytes, name: str) -> dict[str, Any]:
             f"{metadata.get('kind')!r}, not {KIND!r}. {_MEND}"
         )
     version = metadata.get("format_version")
-    if version != str(FORMAT_VERSION):
+    if version not in _READ_VERSIONS:
         raise ValueError(
-            f"{name} has format {version!r}; this version of sklearn-kd reads {FORMAT_VERSION}. If it was "
-            "saved by a later one, install that."
+            f"{name} has format {version!r}; this version of sklearn-kd reads "
+            f"{' and '.join(_READ_VERSIONS)}. If it was saved by a later one, install that."
         )
     return metadata
 

@@ -27,7 +27,7 @@ from sklearn_kd.persistence._codecs import (
     decode_labels,
     decode_parameter,
     encode_labels,
-    history_tensor,
+    history_tensors,
     is_machine_setting,
     take_history,
 )
@@ -82,9 +82,9 @@ class StateFunctions(NamedTuple):
 
     Attributes
     ----------
-    to_content : callable ``(estimator, lost) -> Content``
-        Return the values and tensors to be added to the file. Add to the set ``lost`` what cannot be saved,
-        in words for the user.
+    to_content : callable ``(estimator, lost, history) -> Content``
+        Return the values and tensors to be added to the file; without records of the training where
+        ``history`` is False. Add to the set ``lost`` what cannot be saved, in words for the user.
     from_content : callable ``(estimator, content, student, given) -> dict``
         Return the fitted attributes by name, ``net_`` with this student among them. Remove the tensors that
         are used from the content. ``given``: the parameters that the caller of ``load`` gave. The estimator
@@ -92,7 +92,7 @@ class StateFunctions(NamedTuple):
         :class:`ContentError` if the content is wrong.
     """
 
-    to_content: Callable[[Any, set[str]], Content]
+    to_content: Callable[[Any, set[str], bool], Content]
     from_content: Callable[[Any, Content, nn.Module, Mapping[str, Any]], dict[str, Any]]
 
 
@@ -103,7 +103,9 @@ EstimatorT = TypeVar("EstimatorT", bound=SavedEstimator)
 
 
 @ordinary_torch()
-def save_estimator(estimator: SavedEstimator, path: str | PathLike[str], state: StateFunctions) -> None:
+def save_estimator(
+    estimator: SavedEstimator, path: str | PathLike[str], state: StateFunctions, *, history: bool = True
+) -> None:
     """Write a fitted estimator to a file, after checking that the file can be loaded.
 
     Parameters
@@ -113,6 +115,8 @@ def save_estimator(estimator: SavedEstimator, path: str | PathLike[str], state: 
         Must end in ``.safetensors``.
     state : StateFunctions
         The functions of this kind of estimator.
+    history : bool, default=True
+        Whether the file holds the history and the path.
 
     Raises
     ------
@@ -121,7 +125,7 @@ def save_estimator(estimator: SavedEstimator, path: str | PathLike[str], state: 
     """
     check_is_fitted(estimator, "net_")
     path = checked_path(path, [SUFFIX], " export_student writes the student alone, also as '.onnx'.")
-    content, left_out, lost = _content_of(estimator, state)
+    content, left_out, lost = _content_of(estimator, state, history)
     data = packed(content)
     _check_loads(estimator, data, left_out, path, state)
     if left_out or lost:
@@ -135,7 +139,9 @@ def save_estimator(estimator: SavedEstimator, path: str | PathLike[str], state: 
     write_file(path, [data])
 
 
-def _content_of(estimator: SavedEstimator, state: StateFunctions) -> tuple[Content, list[str], set[str]]:
+def _content_of(
+    estimator: SavedEstimator, state: StateFunctions, history: bool
+) -> tuple[Content, list[str], set[str]]:
     """Return the content of the file, the parameters left out, and other losses in words."""
     params, left_out = _encoded_params(estimator)
     student = type(estimator.student_)
@@ -156,8 +162,8 @@ def _content_of(estimator: SavedEstimator, state: StateFunctions) -> tuple[Conte
         about["feature_names"] = names.tolist()
     lost: set[str] = set()
     tensors = module_tensors(estimator.student_, "student")
-    tensors["history"] = history_tensor(estimator.net_.history, lost)
-    own = state.to_content(estimator, lost)
+    tensors |= history_tensors(estimator.net_.history if history else None, "history", lost)
+    own = state.to_content(estimator, lost, history)
     return Content(about | own.about, tensors | own.tensors), left_out, lost
 
 

@@ -78,7 +78,8 @@ class TeacherAdapter:
     ...         return -((X[:, None] - self.teacher.means) ** 2).sum(axis=2)
     >>> from sklearn.datasets import load_iris
     >>> X, y = load_iris(return_X_y=True)
-    >>> clf = DistilledClassifier(Prototypes(), MLPStudent, max_epochs=5, random_state=0).fit(X, y)
+    >>> clf = DistilledClassifier(
+    ...     Prototypes(), MLPStudent, max_epochs=5, keep_teacher=True, random_state=0).fit(X, y)
     >>> clf.teacher_.means.shape
     (3, 4)
     """

@@ -105,8 +105,8 @@ def register_teacher(kind: type, adapter: Any = None) -> Any:
     ...     def predict_logits(self, X):
     ...         return self.teacher.score(X.tolist())
     >>> clf = DistilledClassifier(Service(), MLPStudent, max_epochs=5, random_state=0).fit(X, y)
-    >>> type(clf.teacher_).__name__
-    'Service'
+    >>> clf.score(X, y) > 0.5
+    True
 
     A booster of LightGBM would need no more than this::
 

@@ -15,6 +15,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNetClassifier
 from skorch.callbacks import EpochScoring, GradientNormClipping
+from skorch.history import History
 from torch import Tensor
 
 from sklearn_kd.bilevel._hypergradient import HypergradientEstimator
@@ -25,6 +26,7 @@ from sklearn_kd.bilevel._optimizer_response import (
     warn_if_response_unknown,
 )
 from sklearn_kd.checkpointing._protocols import EpochCheckpointer, Stateful
+from sklearn_kd.files._columns import CompressedHistory
 from sklearn_kd.inputs._batches import Batch, CyclicBatches, evaluation_batches, training_batches
 from sklearn_kd.inputs._data import DistillationData, SplitData
 from sklearn_kd.losses._objective import Objective
@@ -292,8 +294,13 @@ class TrainingNet(NeuralNetClassifier):
         return frozen
 
     def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        if type(self.history_) is History:
+            state["history_"] = CompressedHistory(self.history_)
+        if vars(self).get("module_") is self.module:  # else the student is in a pickle twice
+            state["module"] = None
         # Made when needed: none belongs into a pickle, and some cannot be in one.
-        return super().__getstate__() | {
+        return state | {
             "captured_": None,
             "compiled_forward_": None,
             "listeners_": {},
@@ -303,6 +310,14 @@ class TrainingNet(NeuralNetClassifier):
             "guard_": None,
             "watch_": None,
         }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        history = vars(self)["history_"]
+        if isinstance(history, CompressedHistory):
+            self.history_ = history.history()
+        if vars(self)["module"] is None:
+            self.module = self.module_
 
     # ----------------------------------------------------------------------------------
     # The loop

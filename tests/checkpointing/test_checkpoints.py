@@ -224,7 +224,7 @@ def test_dataset(workers, make, digits, logits, tmp_path):
 
 def test_sample_weight_and_a_teacher_that_is_fitted(make, digits, tmp_path):
     def made(**params):
-        return make(LogisticRegression(C=0.01), callbacks=[Kill()], max_epochs=3, **params)
+        return make(LogisticRegression(C=0.01), callbacks=[Kill()], max_epochs=3, keep_teacher=True, **params)
 
     weight = np.random.default_rng(0).random(400)
     clf, _ = resumed(made, 29, tmp_path, *digits, sample_weight=weight)
@@ -631,7 +631,7 @@ def test_other_data_begin_anew(what, make, digits, logits, tmp_path):
     assert Kill.made == clf.n_iter_
 
 
-@pytest.mark.parametrize("change", [{"verbose": 1}, {"keep_teacher": False}], ids=str)
+@pytest.mark.parametrize("change", [{"verbose": 1}, {"keep_teacher": True}], ids=str)
 def test_what_does_not_matter(change, killed, capsys):
     go_on = killed[1]
     go_on(**change)

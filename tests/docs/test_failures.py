@@ -37,6 +37,8 @@ from sklearn_kd.checkpointing._file import read, write
 from sklearn_kd.inputs import _splitting
 from sklearn_kd.layers._find import find_layers
 from sklearn_kd.meta import Linear, Random
+from sklearn_kd.persistence import _container
+from sklearn_kd.persistence._compressed_tensors import compress_tensors
 from sklearn_kd.persistence._container import Content, packed, unpacked
 from sklearn_kd.teachers import TeacherAdapter, register_teacher
 from sklearn_kd.training._stacked import _BatchedRun
@@ -278,7 +280,21 @@ def edited(clf, path, edit):
 
 def later(data):
     """As of another format: the header is as long as before."""
-    return data.replace(b'"format_version":"1"', b'"format_version":"2"')
+    return data.replace(b'"format_version":"2"', b'"format_version":"3"')
+
+
+def shorter_history(data):
+    """The stated length of a compressed column, one number less; the digest of the new text."""
+
+    def short(tensors):
+        written, compressed = compress_tensors(tensors)
+        compressed["history"][1][0] -= 1
+        return written, compressed
+
+    about, tensors = unpacked(data, "it")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_container, "compress_tensors", short)
+        return packed(Content(about, tensors))
 
 
 def weights_alone(clf, path):
@@ -304,6 +320,7 @@ LOADED = {
     "a student class of your own": own_student,
     "another student": lambda clf, path: clf.save(path),
     "a file with an additional tensor": lambda clf, path: signed(clf, path, more=torch.zeros(2)),
+    "a file with compressed bytes of another length": lambda clf, path: edited(clf, path, shorter_history),
     "a file with weights that are NaN": lambda clf, path: signed(
         clf, path, **{"student.layers.3.bias": torch.full((10,), torch.nan)}
     ),

@@ -160,7 +160,7 @@ def test_given_validation_set_is_used_and_not_trained_on(make, digits, logits):
 def test_string_labels_pandas_and_feature_names(make, digits):
     X = pd.DataFrame(digits[0], columns=[f"pixel {i}" for i in range(64)])
     y = pd.Series(digits[1]).map(lambda digit: f"digit {digit}")
-    clf = make(DecisionTreeClassifier(), max_epochs=10, optimizer__momentum=0.9).fit(X, y)
+    clf = make(DecisionTreeClassifier(), max_epochs=10, optimizer__momentum=0.9, keep_teacher=True).fit(X, y)
     assert clf.classes_[3] == "digit 3" and clf.score(X, y) > 0.8
     np.testing.assert_array_equal(clf.feature_names_in_, X.columns)
     np.testing.assert_array_equal(clf.teacher_.feature_names_in_, X.columns)

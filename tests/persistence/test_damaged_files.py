@@ -5,6 +5,7 @@ import copy
 import json
 import pickle
 import random
+import zlib
 from pathlib import Path
 
 import joblib
@@ -16,6 +17,8 @@ from torch import nn
 from helpers.networks import ConvNet
 from helpers.saved_files import content_of, write
 from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent
+from sklearn_kd.files._compression import bytes_of, compress_rows
+from sklearn_kd.persistence import _container
 from sklearn_kd.persistence._container import Content, packed
 
 safetensors = pytest.importorskip("safetensors.torch", reason="needs safetensors")
@@ -119,11 +122,11 @@ def rewritten(path, change):
     path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
 
 
-@pytest.mark.parametrize("version", ["2", "0", "one", "1.0", ""])
+@pytest.mark.parametrize("version", ["3", "0", "one", "1.0", ""])
 def test_format_of_another_version(version, fitted, path):
     fitted.save(path)
     rewritten(path, lambda header: header["__metadata__"].update(format_version=version))
-    refuses_to_load(path, f"has format '{version}'; this version of sklearn-kd reads 1")
+    refuses_to_load(path, f"has format '{version}'; this version of sklearn-kd reads 1 and 2")
 
 
 def test_no_version_no_metadata(fitted, path):
@@ -197,6 +200,51 @@ def test_weights_of_another_shape_or_type(saved, path):
     )
     write(path, about, tensors | {last: tensors[last].double()})
     refuses_to_load(path, r"\(10, 6\) float64 in the file and \(10, 6\) float32 in the module")
+
+
+PATH = "metaparameter_path.lambda1"
+BOMB = torch.frombuffer(bytearray(zlib.compress(bytes(10**8))), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("data", "form", "message"),
+    [
+        (BOMB, ["float64", [6]], "compressed bytes that hold more than the stated 48"),
+        (BOMB, ["float64", [10**7]], "ask for 80,.* bytes of memory, beyond the limit"),
+        (BOMB, ["float64", [10**12, 10**12]], "bytes of memory, beyond the limit"),
+        (BOMB[:-9], ["uint8", [10**7 * 6]], "compressed bytes that"),
+        (None, ["float64", [7]], "compressed bytes that end after"),
+        (None, ["float32", [6]], "compressed bytes that hold more"),
+        (None, ["float64", [0]], "of type and shape"),
+        (None, ["float64", [-6]], "of type and shape"),
+        (None, ["float64", 6], "of type and shape"),
+        (None, ["quint8", [48]], "of type and shape"),
+        (None, ["os.system", [48]], "of type and shape"),
+        (None, "float64", "of type and shape"),
+        (None, [], "of type and shape"),
+        (torch.zeros(9), ["float64", [6]], "no bytes of the compressed tensor"),
+        (torch.zeros(9, dtype=torch.uint8), ["float64", [6]], "cannot be decompressed"),
+    ],
+    ids=str,
+)
+def test_compressed_tensors(data, form, message, saved, path, monkeypatch):
+    """More or less than stated, a type or a shape that is none: refused before the memory is taken."""
+    about, tensors = saved
+    if data is None:
+        rows = bytes_of(tensors[PATH].numpy())
+        data = torch.frombuffer(bytearray(compress_rows(rows)), dtype=torch.uint8)
+    hostile = tensors | {PATH: data}, {PATH: form}
+    monkeypatch.setattr(_container, "compress_tensors", lambda tensors: hostile)
+    write(path, about, tensors)
+    refuses_to_load(path, message)
+
+
+@pytest.mark.parametrize("compressed", [[1], 1, {"nothing": ["float64", [6]]}], ids=str)
+def test_no_such_compressed_tensor(compressed, saved, path, monkeypatch):
+    about, tensors = saved
+    monkeypatch.setattr(_container, "compress_tensors", lambda tensors: (tensors, compressed))
+    write(path, about, tensors)
+    refuses_to_load(path, "compressed tensor")
 
 
 def test_labels_that_do_not_fit_the_last_layer(saved, path):
@@ -301,6 +349,13 @@ def json_tensor(value):
     [
         ("history", json_tensor({"a": 1}), "a history that is no list of epochs"),
         ("history", json_tensor([1]), "a history that is no list of epochs"),
+        ("history", json_tensor({"epochs": {"layouts": [["epoch"]], "others": {}}}), "no list of epochs"),
+        ("history", json_tensor({"epochs": 3, "batches": 3}), "no list of epochs"),
+        ("history.epochs", torch.zeros(3, dtype=torch.int64), "no list of epochs"),
+        ("history.epochs", torch.full((1,), 7), "no list of epochs"),
+        ("history.batches.train_loss", torch.zeros(()), "a column that is no column"),
+        ("history.batches.train_loss", torch.zeros(3), "no list of epochs"),
+        ("history.epochs.batches", torch.full((1,), 99), "batches, not the 99"),
         ("history", torch.zeros(3, dtype=torch.uint8), "cannot be loaded"),
         ("history", torch.zeros(3), "'history' of float32, not of uint8"),
         ("metaparameter_path.lambda1", torch.zeros(3, dtype=torch.float64), "not of one length"),

@@ -219,7 +219,7 @@ def test_fitted_forest_is_not_in_a_pickle_without_teacher(frozen, make, digits):
 
 def test_unfitted_pickle_keeps_the_teacher(make, digits, logits):
     """Or a search with ``n_jobs`` could not send it to its workers."""
-    clf = make(HeavyTeacher(), keep_teacher=False)
+    clf = make(HeavyTeacher())
     assert isinstance(pickle.loads(pickle.dumps(clf)).teacher, HeavyTeacher)
     fitted = clf.fit(*digits)
     assert isinstance(clone(fitted).teacher, HeavyTeacher)
@@ -227,7 +227,9 @@ def test_unfitted_pickle_keeps_the_teacher(make, digits, logits):
 
 def test_search_copies_no_large_teacher(make, digits):
     teacher = HeavyTeacher()
-    search = GridSearchCV(make(teacher, meta="fixed"), {"lambda1": [0.2, 0.8]}, cv=3, error_score="raise")
+    search = GridSearchCV(
+        make(teacher, meta="fixed", keep_teacher=True), {"lambda1": [0.2, 0.8]}, cv=3, error_score="raise"
+    )
     search.fit(*digits)
     assert clone(search).estimator.teacher is teacher
     assert search.best_estimator_.teacher is teacher

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -17,8 +18,11 @@ from torch import nn
 from helpers.networks import ConvNet, stage
 from helpers.saved_files import content_of, write
 from sklearn_kd import CIFARResNet, CNNStudent, DistilledClassifier, DistProClassifier, Execution, MLPStudent
+from sklearn_kd.files._history import encode_history
+from sklearn_kd.files._values import JSON_VALUES
 from sklearn_kd.losses import LogitDistillation
 from sklearn_kd.meta import Hyperopt, Linear, Random, Strategy
+from sklearn_kd.persistence import _container, _save_load
 from sklearn_kd.persistence._codecs import table_content, take_table
 from sklearn_kd.persistence._container import packed, unpacked
 
@@ -408,7 +412,7 @@ def test_loaded_as_a_teacher(fitted, digits, images, path):
     clf.save(path)
     teacher = DistilledClassifier.load(path, student=ConvNet)
     taught = DistProClassifier(
-        teacher, ConvNet, transforms=["conv1"], search_epochs=1, max_epochs=1, device="cpu"
+        teacher, ConvNet, transforms=["conv1"], search_epochs=1, max_epochs=1, device="cpu", keep_teacher=True
     ).fit(X, y)
     assert taught.teacher_.student_ is teacher.student_
 
@@ -614,9 +618,67 @@ def test_metadata_are_json(fitted, path):
     fitted.save(path)
     length = int.from_bytes(path.read_bytes()[:8], "little")
     metadata = json.loads(path.read_bytes()[8 : 8 + length])["__metadata__"]
-    assert metadata["kind"] == "sklearn_kd.estimator" and metadata["format_version"] == "1"
+    assert metadata["kind"] == "sklearn_kd.estimator" and metadata["format_version"] == "2"
     about = json.loads(metadata["about"])
     assert about["estimator"] == "DistilledClassifier"
     assert about["params"]["student"] == {"student": "MLPStudent"}
     assert about["params"]["student__hidden"] == {"tuple": [8, 6]}
     assert "teacher" not in about["params"]
+
+
+# --------------------------------------------------------------------------------------
+# Small files
+
+
+def test_files_and_pickles_of_a_small_student(path):
+    """200 epochs of digits: what the training recorded is compressed, or left out."""
+    X, y = load_digits(return_X_y=True)
+    X, y = X[:400] / 16, y[:400]
+    clf = DistilledClassifier(None, MLPStudent, student__hidden=16, meta="none", device="cpu", random_state=0)
+    clf.fit(X, y)
+    weights = sum(w.nbytes for w in clf.student_.parameters())
+    records = clf.metaparameter_path_.nbytes + len(json.dumps(clf.history_.to_list()))
+    clf.save(path)
+    assert path.stat().st_size < 2 * weights + 0.15 * records
+    assert len(pickle.dumps(clf)) < 5 * weights + 0.15 * records
+    clf.save(path, history=False)
+    assert path.stat().st_size < 2 * weights
+
+
+def test_without_history(fitted, path, digits):
+    fitted.save(path, history=False)
+    again = DistilledClassifier.load(path)
+    np.testing.assert_array_equal(again.predict_proba(digits[0]), fitted.predict_proba(digits[0]))
+    assert again.n_iter_ == fitted.n_iter_ and again.lambda1_ == fitted.lambda1_
+    assert len(again.history_) == len(again.metaparameter_path_) == 0
+    assert again.metaparameter_path_.dtype == fitted.metaparameter_path_.dtype
+    again.set_params(warm_start=True, meta="naive", max_epochs=1)
+    again.fit(*digits, teacher_logits=3 * np.eye(10)[digits[1]])
+    assert again.n_iter_ == fitted.n_iter_ + len(again.metaparameter_path_)
+    assert again.metaparameter_path_["iteration"].tolist() == list(range(fitted.n_iter_, again.n_iter_))
+    again.save(path)  # a path that is a part of all iterations
+    assert DistilledClassifier.load(path).n_iter_ == again.n_iter_
+
+
+def test_files_of_format_1(fitted, path, monkeypatch):
+    """Nothing is compressed in them, and the history is a list of rows."""
+
+    def rows_of(history, name, lost):
+        rows = encode_history(history, JSON_VALUES, lambda *_: None)
+        return {name: torch.frombuffer(bytearray(json.dumps(rows).encode()), dtype=torch.uint8)}
+
+    monkeypatch.setattr(_save_load, "history_tensors", rows_of)
+    monkeypatch.setattr(_container, "compress_tensors", lambda tensors: (tensors, {}))
+    monkeypatch.setattr(_container, "FORMAT_VERSION", 1)
+    fitted.save(path)
+    again = DistilledClassifier.load(path)
+    assert list(again.history_) == list(fitted.history_)
+    assert again.metaparameter_path_.tobytes() == fitted.metaparameter_path_.tobytes()
+
+
+def test_a_pickle_has_the_records(fitted, digits):
+    again = pickle.loads(pickle.dumps(fitted))
+    assert repr(again.history_) == repr(fitted.history_)
+    assert again.metaparameter_path_.tobytes() == fitted.metaparameter_path_.tobytes()
+    assert again.net_.module is again.student_
+    np.testing.assert_array_equal(again.predict_proba(digits[0]), fitted.predict_proba(digits[0]))

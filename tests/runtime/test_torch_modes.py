@@ -415,7 +415,7 @@ class OwnDtype(ClassifierMixin, BaseEstimator):
 
 def test_a_scikit_learn_teacher_has_the_default_dtype_of_the_caller(make, digits):
     with default_dtype(torch.float64):
-        teacher = make(OwnDtype()).fit(*digits).teacher_
+        teacher = make(OwnDtype(), keep_teacher=True).fit(*digits).teacher_
     assert teacher.dtypes_ == [torch.float64] * 2
     with default_dtype_of_caller():
         assert torch.get_default_dtype() is torch.float32

@@ -241,7 +241,7 @@ def test_as_the_teacher(make, resnet, images):
     X, y = images
     before = {name: tensor.clone() for name, tensor in resnet.state_dict().items()}
     resnet.train()
-    clf = make(resnet, student=CNNStudent, meta="fixed").fit(X, y)
+    clf = make(resnet, student=CNNStudent, meta="fixed", keep_teacher=True).fit(X, y)
     assert clf.teacher_ is resnet and resnet.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in resnet.state_dict().items())
     with torch.no_grad():

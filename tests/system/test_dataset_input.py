@@ -67,7 +67,7 @@ def test_network_teachers_are_asked_as_on_arrays(make, digits, network):
         MLPStudent(64, 10), criterion=nn.CrossEntropyLoss, max_epochs=1, verbose=0, train_split=None
     ).fit(X, y)
     for teacher in (network, net, FrozenEstimator(net)):
-        arrays, loaded = make(teacher).fit(X, y), make(teacher).fit(Items(X, y))
+        arrays, loaded = make(teacher).fit(X, y), make(teacher, keep_teacher=True).fit(Items(X, y))
         # The teacher meets batches of 1024 rows there and of 32 here.
         assert same_run(arrays, loaded, rtol=1e-4, atol=1e-5)
         assert loaded.teacher_ is teacher

@@ -292,7 +292,7 @@ def test_frame_without_a_pipeline(library, clf):
     """Names reach the classifier and the teacher inside; another order of columns is refused."""
     X, y = frame_of(library)
     X = X[["sepal", "sepal width", "petal width"]]
-    clf.set_params(max_epochs=20, optimizer__momentum=0.0).fit(X, y)  # not standardised
+    clf.set_params(max_epochs=20, optimizer__momentum=0.0, keep_teacher=True).fit(X, y)  # not standardised
     np.testing.assert_array_equal(clf.feature_names_in_, X.columns)
     np.testing.assert_array_equal(clf.teacher_.feature_names_in_, X.columns)
     assert clf.score(X, y) > 0.8
@@ -308,6 +308,7 @@ def test_transformed_frames_keep_their_names(container, clf):
     columns = make_column_transformer(
         (OneHotEncoder(sparse_output=False), ["petal"]), remainder=StandardScaler()
     )
+    clf.set_params(keep_teacher=True)
     model = make_pipeline(columns, clf).set_output(transform=container).fit(X, y)
     assert model[-1].teacher_.feature_names_in_[0] == "onehotencoder__petal_long"
     assert model.score(X, y) > 0.8

@@ -62,12 +62,14 @@ def test_all_kinds_in_a_fit(make, digits, logits, module, net):
         "module": module,
     }
     for name, teacher in kinds.items():
-        clf = make(teacher, meta="fixed", lambda1=0.0, max_epochs=20, optimizer__momentum=0.9).fit(X, y)
+        clf = make(
+            teacher, meta="fixed", lambda1=0.0, max_epochs=20, optimizer__momentum=0.9, keep_teacher=True
+        ).fit(X, y)
         said = logits_of(teacher, X, y).argmax(axis=1)
         agreement = (clf.predict(X) == said).mean()
         assert agreement > 0.75, (name, agreement)
         assert clf.teacher_ is not None
-    assert make().fit(X, y, teacher_logits=logits).teacher_ is None
+    assert make(keep_teacher=True).fit(X, y, teacher_logits=logits).teacher_ is None
 
 
 def test_zeros_of_a_forest_are_half_a_vote(digits):
@@ -157,7 +159,8 @@ def test_class_without_weight_gets_the_floor(digits):
 
 def test_open_seeds_of_the_teacher_follow_random_state(make, digits):
     teacher = CalibratedClassifierCV(RandomForestClassifier(n_estimators=3), cv=2)
-    fitted = [make(teacher, meta="naive", random_state=s).fit(*digits).teacher_ for s in (0, 0, 1)]
+    made = [make(teacher, meta="naive", random_state=s, keep_teacher=True) for s in (0, 0, 1)]
+    fitted = [clf.fit(*digits).teacher_ for clf in made]
     proba = [clf.predict_proba(digits[0]) for clf in fitted]
     np.testing.assert_array_equal(proba[0], proba[1])
     assert (proba[0] != proba[2]).any()
@@ -218,7 +221,7 @@ def test_images_are_flattened_by_a_step_of_the_teachers(frozen, make, digits):
     images, tree = X.reshape(-1, 8, 8), DecisionTreeClassifier(random_state=0)
     for teacher, reads in ((tree, False), (make_pipeline(FunctionTransformer(flat), tree), True)):
         given = FrozenEstimator(clone(teacher).fit(images if reads else X, y)) if frozen else teacher
-        clf = make(given, nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
+        clf = make(given, nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), keep_teacher=True)
         if reads:
             assert clf.fit(images, y).teacher_ is not None
         else:

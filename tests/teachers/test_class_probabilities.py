@@ -183,11 +183,10 @@ def test_refused_once_it_is_known(make, rows):
 def test_stack_as_teacher_in_a_fit(make, rows):
     X, y = rows
     teacher = StackingClassifier([("a", DecisionTreeClassifier(max_depth=3)), ("b", LinearSVC())], cv=2)
-    clf = make(teacher, meta="fixed", lambda1=0.0, max_epochs=15, optimizer__momentum=0.9).fit(X, y)
+    settings = {"meta": "fixed", "lambda1": 0.0, "max_epochs": 15, "optimizer__momentum": 0.9}
+    clf = make(teacher, keep_teacher=True, **settings).fit(X, y)
     assert clf.score(X, y) > 0.9 and len(clf.teacher_.estimators_) == 2
-    again = make(
-        FrozenEstimator(clf.teacher_), meta="fixed", lambda1=0.0, max_epochs=15, optimizer__momentum=0.9
-    )
+    again = make(FrozenEstimator(clf.teacher_), **settings)
     np.testing.assert_array_equal(again.fit(X, y).predict_proba(X), clf.predict_proba(X))
 
 
@@ -270,7 +269,7 @@ def test_in_a_fit_on_a_fold_with_a_gap(make, digits):
     settings = {"meta": "fixed", "lambda1": 0.0, "max_epochs": 15, "optimizer__momentum": 0.9}
     assert make(WantsCodes(), **settings).fit(X, y).score(X, y) > 0.9
     weight = (y != 2) * np.where(y == 5, 2.0, 1.0)
-    clf = make(WantsCodes(), **settings).fit(X, y, sample_weight=weight)
+    clf = make(WantsCodes(), keep_teacher=True, **settings).fit(X, y, sample_weight=weight)
     assert clf.score(X[y != 2], y[y != 2]) > 0.9 and clf.classes_.tolist() == [0, 2, 4, 5]
     assert clf.teacher_.classes_.tolist() == [0, 1, 2] and clf.teacher_.weighted_
 
@@ -279,7 +278,7 @@ def test_what_takes_labels_sees_labels(rows, make):
     X, y = rows
     names = LABELS["names"][y]
     Records.seen.clear()
-    clf = make(make_pipeline(StandardScaler(), Records()), meta="naive").fit(X, names)
+    clf = make(make_pipeline(StandardScaler(), Records()), meta="naive", keep_teacher=True).fit(X, names)
     (seen,) = Records.seen
     np.testing.assert_array_equal(seen, names)
     assert clf.teacher_.classes_.tolist() == ["one", "two", "zero"]

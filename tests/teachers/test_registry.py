@@ -99,7 +99,7 @@ def kinds(monkeypatch):
 def test_a_trained_kind_equals_its_logits(kind, make, digits):
     X, y = digits
     teacher = kind(X, y)
-    clf = make(teacher, meta="linear").fit(X, y)
+    clf = make(teacher, meta="linear", keep_teacher=True).fit(X, y)
     given = make(None, meta="linear").fit(X, y, teacher_logits=teacher.score(X))
     np.testing.assert_allclose(clf.predict_proba(X), given.predict_proba(X), rtol=1e-5)
     assert clf.teacher_ is teacher and clone(clf).teacher is teacher
@@ -125,11 +125,11 @@ def test_columns_are_aligned_by_the_classes_that_the_adapter_states(make, digits
 def test_a_kind_that_is_trained_here_never_sees_other_rows(make, digits):
     X, y = digits
     teacher = Means()
-    clf = make(teacher, meta="linear", validation_fraction=0.25).fit(X, y)
+    clf = make(teacher, meta="linear", validation_fraction=0.25, keep_teacher=True).fit(X, y)
     assert teacher.labels is None and clf.teacher_.means.shape == (10, 64)
     assert not np.allclose(clf.teacher_.means[0], X[y == 0].mean(axis=0))  # D_val is held out
     assert np.isfinite(cross_val_score(make(teacher), X, y, cv=2, error_score="raise")).all()
-    kept = pickle.loads(pickle.dumps(make(teacher, keep_teacher=False).fit(X, y)))
+    kept = pickle.loads(pickle.dumps(make(teacher).fit(X, y)))
     assert kept.teacher_ is None and kept.teacher.labels is None
     with pytest.raises(ValueError, match="teacher Means has been trained before"):
         make(clf.teacher_).fit(X, y)
@@ -226,7 +226,8 @@ def test_a_module_of_ones_own_may_have_an_adapter_of_its_own(make, digits):
         def predict_logits(self, X):
             return self.teacher(X)[:, :10]
 
-    assert make(Shifted(64, 12), meta="naive").fit(*digits).teacher_.out_features == 12
+    clf = make(Shifted(64, 12), meta="naive", keep_teacher=True).fit(*digits)
+    assert clf.teacher_.out_features == 12
     assert registry.adapter_class(nn.Linear(2, 2)) is ModuleTeacher
 
 

@@ -297,7 +297,8 @@ def test_no_false_alarm(rows, make):
     fitted(KNeighborsClassifier(), X, y, np.full(len(y), 3.0))
     fitted(FrozenEstimator(KNeighborsClassifier().fit(X, y)), X, y, 1.0 + y)
     kept = y != 1
-    clf = make(KNeighborsClassifier(), meta="naive").fit(X, y, sample_weight=kept.astype(float))
+    clf = make(KNeighborsClassifier(), meta="naive", keep_teacher=True)
+    clf.fit(X, y, sample_weight=kept.astype(float))
     assert clf.teacher_.classes_.tolist() == [0, 2] and clf.teacher_.n_samples_fit_ == kept.sum()
 
 
@@ -308,7 +309,7 @@ def test_in_a_fit(meta, rows, make):
     weight = np.where(y == 1, 0.0, weight)
     pipeline = make_pipeline(StandardScaler(), spy())
     Spy.seen.clear()
-    clf = make(pipeline, meta=meta).fit(X, y, sample_weight=weight)
+    clf = make(pipeline, meta=meta, keep_teacher=True).fit(X, y, sample_weight=weight)
     ((_, seen),) = Spy.seen
     assert set(seen) == {1.0, 100.0} and clf.teacher_[-1].classes_.tolist() == [0, 2]
     if meta == "naive":
