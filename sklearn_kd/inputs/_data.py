@@ -69,18 +69,26 @@ class DistillationData(Dataset):
     # ----------------------------------------------------------------------------------
     # The teacher's logits
 
-    def set_teacher_logits(self, logits: Tensor | None, *, at_places: bool = False) -> None:
-        """Store the teacher's logits.
+    def set_teacher_logits(self, logits: Tensor | None) -> None:
+        """Store the teacher's logits, shape (n, K), float32 or float16, on the device or on the CPU."""
+        self._targets = self._targets._replace(teacher_logits=logits)
+        self._logits_at_places = False
+
+    def set_given_logits(self, logits: Tensor, rows: np.ndarray) -> None:
+        """Store logits of more rows, without a copy where the inputs have none.
 
         Parameters
         ----------
-        logits : Tensor of shape (n, K), or (m, K) if ``at_places``, or None
-            Float32 or float16, on the device or on the CPU.
-        at_places : bool, default=False
-            True: they are of the m rows of the tensors. False: of the n rows of the data set.
+        logits : Tensor of shape (m, K)
+        rows : ndarray of shape (n,)
+            Indices of the rows of the data set among the m, in rising order.
         """
-        self._targets = self._targets._replace(teacher_logits=logits)
-        self._logits_at_places = at_places
+        if self.places is not None:
+            self._targets = self._targets._replace(teacher_logits=logits)
+            self._logits_at_places = True
+            return
+        own = logits if len(rows) == len(logits) else take(logits, torch.from_numpy(rows))
+        self.set_teacher_logits(own.to(self.device))
 
     @property
     def has_teacher_logits(self) -> bool:
