@@ -81,7 +81,7 @@ class DistillationData(Dataset):
         ----------
         logits : Tensor of shape (m, K)
         rows : ndarray of shape (n,)
-            Indices of the rows of the data set among the m, in rising order.
+            Indices of the rows of the data set among the m.
         """
         if self.places is not None:
             self._targets = self._targets._replace(teacher_logits=logits)
@@ -152,20 +152,32 @@ class DistillationData(Dataset):
         return len(self._targets.labels) if self.places is None else len(self.places)
 
     def __getitem__(self, rows: Any) -> tuple[Tensor, Tensor]:
-        return self.X[rows], self.y[rows]
+        places = rows if self.places is None else self.places[rows]
+        return self._inputs[places].float(), self._targets.labels[places]
 
     def batch(self, rows: slice | Tensor) -> Batch:
         """Return the batch of these rows (a slice or a tensor of indices)."""
         return Batch(self._inputs_of(self._at(rows)), self._targets_of(rows))
 
-    def iter_inputs(self, n_rows: int | None = None) -> Iterator[Tensor]:
-        """Yield the inputs of all rows, in order, float32, ``n_rows`` or about a mebibyte at a time."""
-        if n_rows is None:
-            slices = parts(len(self), 4 * math.prod(self.shape[1:]))
-        else:
-            slices = (slice(start, start + n_rows) for start in range(0, len(self), n_rows))
+    def iter_inputs(self) -> Iterator[Tensor]:
+        """Yield the inputs of all rows, in order, float32, about a mebibyte at a time.
+
+        Only to be read, and before the next are taken: they may be the user's own, or share one buffer.
+        """
+        slices = [*parts(len(self), 4 * math.prod(self.shape[1:]))]
+        first = self._inputs[slices[0]]
+        buffer = torch.empty_like(first) if self.places is not None else first
         for part in slices:
-            yield self._inputs_of(self._at(part))
+            if self.places is None:
+                yield self._inputs[part].float()
+            else:
+                out = buffer[: part.stop - part.start]
+                yield torch.index_select(self._inputs, 0, self.places[part], out=out).float()
+
+    def iter_batches(self, n_rows: int) -> Iterator[Tensor]:
+        """Yield copies of the inputs of all rows, in order, float32, ``n_rows`` at a time."""
+        for start in range(0, len(self), n_rows):
+            yield self._inputs_of(self._at(slice(start, start + n_rows)))
 
     def has_inputs_of(self, other: DistillationData) -> bool:
         """Return whether the inputs are those of another data set."""
