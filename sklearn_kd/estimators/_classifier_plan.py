@@ -128,7 +128,7 @@ def plan_distillation(
             logits = _ask_once(estimator, asked, data.train, inputs, places, seeds.teacher, storage)
         data.train.set_teacher_logits(logits)
     elif inputs.teacher_logits is not None and strategy.needs_teacher:
-        data.train.set_teacher_logits(shared_tensor(inputs.teacher_logits), at_places=True)
+        data.train.set_given_logits(shared_tensor(inputs.teacher_logits), places)
     if data.train.has_teacher_logits:
         who = name_of(estimator.teacher) if inputs.teacher_logits is None else "teacher_logits"
         warn_if_out_of_order(data.train, inputs.task.output_labels, who)

@@ -69,18 +69,26 @@ class DistillationData(Dataset):
     # ----------------------------------------------------------------------------------
     # The teacher's logits
 
-    def set_teacher_logits(self, logits: Tensor | None, *, at_places: bool = False) -> None:
-        """Store the teacher's logits.
+    def set_teacher_logits(self, logits: Tensor | None) -> None:
+        """Store the teacher's logits, shape (n, K), float32 or float16, on the device or on the CPU."""
+        self._targets = self._targets._replace(teacher_logits=logits)
+        self._logits_at_places = False
+
+    def set_given_logits(self, logits: Tensor, rows: np.ndarray) -> None:
+        """Store logits of more rows, without a copy where the inputs have none.
 
         Parameters
         ----------
-        logits : Tensor of shape (n, K), or (m, K) if ``at_places``, or None
-            Float32 or float16, on the device or on the CPU.
-        at_places : bool, default=False
-            True: they are of the m rows of the tensors. False: of the n rows of the data set.
+        logits : Tensor of shape (m, K)
+        rows : ndarray of shape (n,)
+            Indices of the rows of the data set among the m.
         """
-        self._targets = self._targets._replace(teacher_logits=logits)
-        self._logits_at_places = at_places
+        if self.places is not None:
+            self._targets = self._targets._replace(teacher_logits=logits)
+            self._logits_at_places = True
+            return
+        own = logits if len(rows) == len(logits) else take(logits, torch.from_numpy(rows))
+        self.set_teacher_logits(own.to(self.device))
 
     @property
     def has_teacher_logits(self) -> bool:
@@ -144,20 +152,32 @@ class DistillationData(Dataset):
         return len(self._targets.labels) if self.places is None else len(self.places)
 
     def __getitem__(self, rows: Any) -> tuple[Tensor, Tensor]:
-        return self.X[rows], self.y[rows]
+        places = rows if self.places is None else self.places[rows]
+        return self._inputs[places].float(), self._targets.labels[places]
 
     def batch(self, rows: slice | Tensor) -> Batch:
         """Return the batch of these rows (a slice or a tensor of indices)."""
         return Batch(self._inputs_of(self._at(rows)), self._targets_of(rows))
 
-    def iter_inputs(self, n_rows: int | None = None) -> Iterator[Tensor]:
-        """Yield the inputs of all rows, in order, float32, ``n_rows`` or about a mebibyte at a time."""
-        if n_rows is None:
-            slices = parts(len(self), 4 * math.prod(self.shape[1:]))
-        else:
-            slices = (slice(start, start + n_rows) for start in range(0, len(self), n_rows))
+    def iter_inputs(self) -> Iterator[Tensor]:
+        """Yield the inputs of all rows, in order, float32, about a mebibyte at a time.
+
+        Only to be read, and before the next are taken: they may be the user's own, or share one buffer.
+        """
+        slices = [*parts(len(self), 4 * math.prod(self.shape[1:]))]
+        first = self._inputs[slices[0]]
+        buffer = torch.empty_like(first) if self.places is not None else first
         for part in slices:
-            yield self._inputs_of(self._at(part))
+            if self.places is None:
+                yield self._inputs[part].float()
+            else:
+                out = buffer[: part.stop - part.start]
+                yield torch.index_select(self._inputs, 0, self.places[part], out=out).float()
+
+    def iter_batches(self, n_rows: int) -> Iterator[Tensor]:
+        """Yield copies of the inputs of all rows, in order, float32, ``n_rows`` at a time."""
+        for start in range(0, len(self), n_rows):
+            yield self._inputs_of(self._at(slice(start, start + n_rows)))
 
     def has_inputs_of(self, other: DistillationData) -> bool:
         """Return whether the inputs are those of another data set."""

@@ -80,7 +80,7 @@ class Classification:
 
     def check_learnable(self, codes: np.ndarray, weight: np.ndarray | None) -> None:
         """Raise ValueError unless rows of positive weight have two classes or more."""
-        seen = np.unique(codes if weight is None else codes[weight > 0])
+        seen = np.flatnonzero(np.bincount(codes if weight is None else codes[weight > 0]))
         if len(seen) < 2:
             raise ValueError(
                 f"y has 1 class ({self.classes[seen[0]]!r}) in n_samples = {len(codes)} rows"

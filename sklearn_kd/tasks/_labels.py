@@ -102,7 +102,10 @@ def sorted_classes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     try:
         check_classification_targets(y)
-        return np.unique(y, return_inverse=True)
+        if y.dtype.kind not in "iufb":
+            return np.unique(y, return_inverse=True)
+        classes = np.unique(y)  # and not its inverse, which takes more time and memory of many rows
+        return classes, np.searchsorted(classes, y)
     except ValueError as error:
         values = ", ".join(f"{value!r}" for value in y[:_N_SHOWN].tolist())
         raise ValueError(

@@ -293,7 +293,7 @@ class BatchTeacherAdapter(TeacherAdapter):
     ) -> Iterator[Tensor]:
         """Yield logits of shape (., K), asked in batches of ``batch_size`` rows."""
         ask = self.on(data.device, classes)
-        yield from map(ask, data.iter_inputs(batch_size))
+        yield from map(ask, data.iter_batches(batch_size))
 
 
 def _checked_shape(output: Any, n_rows: int, who: str) -> Tensor:

@@ -50,7 +50,7 @@ class OverflowCheck:
             if small or not known:
                 return known
             # The batch size of prediction; each row is answered apart from the others.
-            batches = (x for part in self._all for x in part.iter_inputs(1024))
+            batches = (x for part in self._all for x in part.iter_batches(1024))
             return all(bool(_known_and_small(student(x))[0]) for x in batches)
 
 
@@ -101,8 +101,13 @@ def _largest(data: DistillationData) -> Tensor:
     if len(data) <= _N_TRIED:
         return data.batch(slice(None))[0]
     # By their length, for a fifth of the time that their maximum takes. One that overflows is the largest.
-    lengths = [torch.linalg.vector_norm(x.flatten(1), dim=1) for x in data.iter_inputs()]
-    return data.batch(torch.cat(lengths).topk(_N_TRIED).indices)[0]
+    lengths, rows, n = [], [], 0
+    for x in data.iter_inputs():
+        longest = torch.linalg.vector_norm(x.flatten(1), dim=1).topk(min(_N_TRIED, len(x)))
+        lengths.append(longest.values)
+        rows.append(longest.indices + n)
+        n += len(x)
+    return data.batch(torch.cat(rows)[torch.cat(lengths).topk(_N_TRIED).indices])[0]
 
 
 def refuse_overflow(logits: Tensor) -> Tensor:

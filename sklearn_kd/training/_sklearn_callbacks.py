@@ -31,7 +31,9 @@ class FitReport:
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         self._told = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
         self._root = callback_context(estimator, n_tasks)
-        if self._root is not None:
+        if self._root is None:
+            self._told = {}  # to nobody: hold no data
+        else:
             self._root.call_on_fit_task_begin(**self._told)
 
     def begin(self, name: str) -> Any:

@@ -23,6 +23,7 @@ from torch.utils.data import TensorDataset
 from helpers.networks import ConvNet, lucky_student
 from sklearn_kd import DistilledClassifier, MLPStudent, compare_methods
 from sklearn_kd.estimators._learned_nothing import Predictions, learned_nothing, scales_of, unfinished_message
+from sklearn_kd.inputs._data import DistillationData
 from sklearn_kd.meta import Random
 
 adam = {"optimizer": torch.optim.Adam, "lr": 1e-3}
@@ -128,9 +129,10 @@ def test_a_student_that_begins_with_a_batch_normalisation_scales_by_itself(table
 
 def test_scales_of():
     X = torch.tensor([[0.0, 5.0, 1.0], [3.0, 5.0, 1.001]])
-    scales = scales_of(X)
+    scales = scales_of(DistillationData(X))
     assert scales.columns == (0, 2) and scales.ratio == pytest.approx(3000, rel=1e-3)
-    assert scales_of(torch.ones(4, 3)) is None and scales_of(torch.rand(4, 1)) is None
+    for constant in (torch.ones(4, 3), torch.rand(4, 1), torch.rand(4, 3, 2)):
+        assert scales_of(DistillationData(constant)) is None
 
 
 # --------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from skorch import NeuralNetClassifier
 from torch import nn
 
 from sklearn_kd import MLPStudent
+from sklearn_kd.inputs._data import DistillationData
 from sklearn_kd.teachers._logit_checks import log_probabilities
 from sklearn_kd.teachers._registry import make_teacher
 
@@ -47,7 +48,8 @@ def logits_of(teacher, X, y, classes=None):
     wrapped = make_teacher(teacher)
     wrapped.fit(X, y, sample_weight=None, rng=np.random.RandomState(0))
     classes = np.unique(y) if classes is None else classes
-    return wrapped.logits(X, torch.as_tensor(np.asarray(X, np.float32)), classes, 64).numpy()
+    data = DistillationData(torch.as_tensor(np.asarray(X, np.float32)))
+    return torch.cat([*wrapped.iter_logits(X, data, classes, 64)]).numpy()
 
 
 @pytest.mark.filterwarnings("ignore:The student learned nothing")  # an untrained module teaches little
@@ -153,7 +155,7 @@ def test_class_without_weight_gets_the_floor(digits):
     kept = y != 3
     wrapped = make_teacher(LogisticRegression(max_iter=200))
     wrapped.fit(X[kept], y[kept], sample_weight=None, rng=np.random.RandomState(0))
-    logits = wrapped.logits(X, torch.as_tensor(X), np.arange(10), 64).numpy()
+    (logits,) = wrapped.iter_logits(X, DistillationData(torch.as_tensor(X)), np.arange(10), 64)
     assert logits[:, 3].max() == logits.min()
 
 

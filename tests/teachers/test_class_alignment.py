@@ -18,6 +18,7 @@ from torch.utils.data import TensorDataset
 
 from helpers.networks import ConvNet
 from sklearn_kd import DistilledClassifier, DistProClassifier, compare_methods
+from sklearn_kd.inputs._data import DistillationData
 from sklearn_kd.tasks._targets import Targets
 from sklearn_kd.teachers._class_alignment import warn_if_out_of_order
 from sklearn_kd.teachers._features import FeatureTeacher
@@ -278,7 +279,9 @@ def agreement(said, y, weight=None):
     targets = Targets(torch.as_tensor(y), logits, None if weight is None else torch.as_tensor(weight))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        warn_if_out_of_order(targets, np.arange(n_classes), "teacher T")
+        warn_if_out_of_order(
+            DistillationData(torch.zeros(len(y), 1), targets), np.arange(n_classes), "teacher T"
+        )
     return str(caught[0].message) if caught else None
 
 

@@ -29,6 +29,7 @@ from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.metaestimators import available_if
 
+from sklearn_kd.inputs._data import DistillationData
 from sklearn_kd.teachers._registry import make_teacher
 
 
@@ -44,7 +45,8 @@ def logits_of(teacher, X, y, classes=None, weight=None):
     wrapped = make_teacher(teacher)
     wrapped.fit(X, y, sample_weight=weight, rng=np.random.RandomState(0))
     classes = np.unique(y) if classes is None else classes
-    return wrapped.logits(X, torch.as_tensor(np.asarray(X, np.float32)), classes, 64).numpy()
+    data = DistillationData(torch.as_tensor(np.asarray(X, np.float32)))
+    return torch.cat([*wrapped.iter_logits(X, data, classes, 64)]).numpy()
 
 
 def accuracy(teacher, X, y):

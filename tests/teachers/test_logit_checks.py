@@ -17,6 +17,7 @@ from torch.utils.data import TensorDataset
 
 from helpers.networks import ConvNet
 from sklearn_kd import DistilledClassifier, MLPStudent, compare_methods
+from sklearn_kd.inputs._data import DistillationData
 from sklearn_kd.teachers._logit_checks import (
     AnswersWatch,
     checked_probabilities,
@@ -34,7 +35,8 @@ def taught(make):
 
 def answers(teacher, X, classes=10):
     """Logits as they are learned from."""
-    return make_teacher(teacher).logits(X, torch.as_tensor(X), np.arange(classes), 64).detach()
+    data = DistillationData(torch.as_tensor(X))
+    return torch.cat([*make_teacher(teacher).iter_logits(X, data, np.arange(classes), 64)]).detach()
 
 
 def centred(logits):
