@@ -202,6 +202,7 @@ class HypergradientEstimator:
         self.outputs_of = outputs or self.forward
         self.whole = _Whole([student, *others], outputs or student)
         self.parts = list(self.whole.modules())
+        self.with_buffers = [part for part in self.parts if part._buffers]
         self.method, self.rows, self.logit_change = method, rows, logit_change
         self.names = [name for name, w in self.whole.named_parameters() if w in moved]
         self.weights: list[Tensor] = [w for w in self.whole.parameters() if w in moved]
@@ -215,7 +216,7 @@ class HypergradientEstimator:
         """Copy the state before the training forward pass."""
         with torch.no_grad():
             torch._foreach_copy_(self.w, self.weights)
-        self.buffers = BufferSnapshot(self.parts)
+        self.buffers = BufferSnapshot(self.with_buffers)
         self.random_state = random_state(self.device)
         self.response.before_step()
         self.clipping: Clipping | None = None
@@ -269,7 +270,7 @@ class HypergradientEstimator:
         val_loss : Tensor of shape ()
         """
         self.begun = False
-        with preserved_torch_state(self.device), BufferSnapshot(self.parts), torch.no_grad():
+        with preserved_torch_state(self.device), BufferSnapshot(self.with_buffers), torch.no_grad():
             v, r_val, val_loss = self._validation_gradient(x_val, validation_loss)
             norm = as_number(global_norm(v))
             c, d = self.response(v, self.w)
@@ -284,7 +285,9 @@ class HypergradientEstimator:
                 h = c * self._contract(u)
             self.evaluation = None  # it holds the batch
         self.directionless = norm <= _SMALLEST_NORM
-        return torch.where(torch.as_tensor(norm > _SMALLEST_NORM), h, torch.nan), val_loss
+        if isinstance(norm, Tensor):
+            return torch.where(norm > _SMALLEST_NORM, h, torch.nan), val_loss
+        return h if norm > _SMALLEST_NORM else torch.full_like(h, torch.nan), val_loss
 
     def _contract(self, u: Tensor) -> Tensor:
         """Return h_j = ⟨r_j, u⟩; rows that u was not computed on count as much as those that it was."""

@@ -15,6 +15,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNetClassifier
 from skorch.callbacks import EpochScoring, GradientNormClipping
+from skorch.utils import TeeGenerator
 from torch import Tensor
 
 from sklearn_kd.bilevel._hypergradient import HypergradientEstimator
@@ -30,8 +31,9 @@ from sklearn_kd.inputs._data import DistillationData, SplitData
 from sklearn_kd.losses._objective import Objective
 from sklearn_kd.meta import Strategy
 from sklearn_kd.meta._strategy import check_has_validation
-from sklearn_kd.runtime._devices import full_precision, reading_is_free
+from sklearn_kd.runtime._devices import all_finite, full_precision, reading_is_free
 from sklearn_kd.runtime._execution import Execution
+from sklearn_kd.runtime._optimizers import clear_gradients
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.runtime._snapshots import BufferSnapshot, OptimizerSnapshot
 from sklearn_kd.tasks._classification import Classification
@@ -412,7 +414,7 @@ class TrainingNet(NeuralNetClassifier):
             )
         if step["outcome"] is not GOOD:  # not known yet: no hypergradient of a step not taken
             h = torch.where(step["outcome"] == SKIPPED, torch.nan, h)
-        step["outcome"] = with_hypergradient(step["outcome"], torch.isfinite(h).all(), record.directionless)
+        step["outcome"] = with_hypergradient(step["outcome"], all_finite(h), record.directionless)
         return step | {"metaparameters": path.descend(h), "val_loss": val_loss}
 
     def _make_hypergradient_estimator(self) -> HypergradientEstimator:
@@ -439,7 +441,7 @@ class TrainingNet(NeuralNetClassifier):
         buffers = BufferSnapshot(self.with_buffers_)
         kept = None if reading_is_free(batch[0]) else OptimizerSnapshot(self.optimizer_)
         try:
-            step = super().train_step(batch)
+            step = self._optimizer_step(batch)
         except StepSkipped as skipped:
             buffers.restore()
             return skipped.step
@@ -448,6 +450,21 @@ class TrainingNet(NeuralNetClassifier):
             kept.restore_where(bad)
             buffers.restore_where(bad)
         return step
+
+    def _optimizer_step(self, batch: Batch) -> dict[str, Any]:
+        """Take the step as skorch does, without asking its callbacks about what none of them hears."""
+        steps: list[dict[str, Any]] = []
+
+        def gradient() -> Tensor:
+            clear_gradients(self.optimizer_)
+            steps.append(self.train_step_single(batch))
+            if self._record is not None or self._listeners("on_grad_computed"):
+                named = TeeGenerator(self.get_all_learnable_params())
+                self.notify("on_grad_computed", named_parameters=named, batch=batch, training=True)
+            return steps[-1]["loss"]
+
+        self.optimizer_.step(gradient)
+        return steps[0]  # some optimizers ask several times
 
     def judged(self, step: dict[str, Any]) -> dict[str, Any]:
         """Return the result of :meth:`train_step_single` with its ``outcome``, after the backward pass.

@@ -56,7 +56,6 @@ def are_finite(losses: Tensor, gradients: list[Tensor]) -> Tensor:
 
 def with_hypergradient(outcome: Any, known: Any, directionless: Any) -> Any:
     """Return an iteration's outcome, given its step's, and whether its hypergradient is finite or none."""
-    known = as_number(known)
     if not isinstance(known, torch.Tensor):
         return outcome if known else NO_DIRECTION if directionless else NO_HYPERGRADIENT
     unknown = torch.where(torch.as_tensor(directionless), NO_DIRECTION, NO_HYPERGRADIENT)
