@@ -22,7 +22,6 @@ from sklearn_kd.bilevel._hypergradient import HypergradientEstimator
 from sklearn_kd.bilevel._optimizer_response import (
     Clipping,
     global_norm,
-    response_class,
     warn_if_response_unknown,
 )
 from sklearn_kd.checkpointing._protocols import EpochCheckpointer, Stateful
@@ -56,6 +55,7 @@ from sklearn_kd.training._nonfinite import (
     skips_message,
     with_hypergradient,
 )
+from sklearn_kd.training._turns import Turn, follow, turn_of
 
 log = logging.getLogger("sklearn_kd")
 
@@ -164,7 +164,7 @@ class TrainingNet(NeuralNetClassifier):
 
     def fit_loop(self, X: SplitData, y: Any = None, epochs: int | None = None, **params: Any) -> Any:
         """Train, from a checkpoint if there is one, with batches of D_val at hand as long as that takes."""
-        self.validation_batches_ = CyclicBatches(partial(self._shuffled_validation_batches, X.valid))
+        self.draw_validation_batches(X.valid)
         epochs = self.max_epochs if epochs is None else epochs
         try:
             if self.checkpointer_ is not None:
@@ -178,6 +178,10 @@ class TrainingNet(NeuralNetClassifier):
             self.validation_batches_ = None  # it holds D_val
             self.hypergradient_estimator_ = None  # and this a copy of the weights
             self.checkpointer_ = None
+
+    def draw_validation_batches(self, dataset: DistillationData | None) -> None:
+        """Have batches of D_val at hand, for hypergradients; none is made before one is taken."""
+        self.validation_batches_ = CyclicBatches(partial(self._shuffled_validation_batches, dataset))
 
     def _shuffled_validation_batches(self, dataset: DistillationData | None) -> Any:
         check_has_validation(self.strategy, dataset is not None)
@@ -370,24 +374,16 @@ class TrainingNet(NeuralNetClassifier):
     def train_step(self, batch: Batch, **params: Any) -> dict[str, Any]:
         """Take the optimizer's step, and let the strategy act on it."""
         path, strategy = self.metaparameters, self.strategy
-        learns = not path.has_schedule and strategy.takes_hypergradient(path.counted.iteration)
-        if learns and path.iteration < response_class(self.optimizer_).n_erratic_steps:
-            step = self._run(self._plain_iteration, batch)
-            path.wait()
-            return step
-        if learns:
+        turn = turn_of(path, strategy, self.optimizer_)
+        if turn is Turn.LEARN:
             step = self._run(self._bilevel_iteration, batch, next(self.validation_batches_))
             path.record(step.pop("metaparameters"), step.pop("val_loss"))
             return step
         step = self._run(self._plain_iteration, batch)
-        if not path.has_schedule:
-            theta = strategy.predict(path.counted)
-            if theta is not None:
-                path.schedule(theta)
-        if path.has_schedule:
-            path.apply_scheduled()
+        if turn is Turn.WAIT:
+            path.wait()
         else:
-            path.record_unchanged()
+            follow(path, strategy)
         return step
 
     def _run(self, iteration: Callable[..., dict[str, Any]], *batches: Batch) -> dict[str, Any]:

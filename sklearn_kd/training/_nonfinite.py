@@ -92,6 +92,11 @@ class Skips:
             self._count(outcome)
         return self.over
 
+    @property
+    def n_in_epoch(self) -> int:
+        """Number of iterations noted since the epoch began."""
+        return len(self._epoch)
+
     def end_epoch(self) -> tuple[int, int]:
         """Steps and hypergradients of this epoch that were not followed; read from the device once."""
         unread = [outcome for outcome in self._epoch if isinstance(outcome, Tensor)]
