@@ -39,7 +39,8 @@ class StackedHypergradients:
     """Keeps what hypergradients need from before a real step of K students, and computes them afterwards.
 
     In each iteration in which some student takes one: :meth:`begin`, the training forward pass, for
-    "exact" :meth:`pull_back`, the optimizer's step, :meth:`of`.
+    "exact" :meth:`pull_back`, the optimizer's step, :meth:`of`. The vectors of S students are rows of one
+    matrix, so that the number of operations does not grow with that of weights.
 
     Parameters
     ----------
@@ -62,25 +63,26 @@ class StackedHypergradients:
         logit_change: float,
     ):
         moved = {w for group in optimizer.param_groups for w in group["params"]}
-        self._weights = weights
         self._names = [name for name, w in weights.items() if w in moved and w.requires_grad]
         self._moving = [weights[name] for name in self._names]
-        self._before = [torch.empty_like(w, requires_grad=False) for w in self._moving]
+        self._still = {name: w for name, w in weights.items() if name not in self._names}
+        self._sizes = [w[0].numel() for w in self._moving]
+        self._n_students = len(self._moving[0])
         self._response = response_class(optimizer)(optimizer, self._moving)
         self._forward, self._validation_forward = forward, validation_forward
         self._logit_change = logit_change
-        self._pulled_back: list[list[Tensor | None]] = []
+        self._pulled_back: list[Tensor] = []
 
     def begin(self) -> None:
         """Copy the state before the training forward pass."""
         with torch.no_grad():
-            torch._foreach_copy_(self._before, self._moving)
+            self._before = _matrix(self._moving)
         self._response.before_step()
         self._pulled_back = []
 
     def pull_back(self, logits: Tensor, evaluation: Contraction) -> None:
         """Keep Jᵀ r_j of each metaparameter, for "exact", while the training pass's graph is there."""
-        self._pulled_back = [self._gradients(logits, self._moving, r_j) for r_j in evaluation.derivatives()]
+        self._pulled_back = [self._gradient(logits, self._moving, r_j) for r_j in evaluation.derivatives()]
 
     def of(
         self,
@@ -95,7 +97,7 @@ class StackedHypergradients:
         Parameters
         ----------
         members : sequence of S ints
-            The students' places.
+            The students' places, in rising order.
         method : str
         train : tuple of (inputs, logits, evaluation)
             Of the step just taken: the members' inputs as ``forward`` takes them, and all students' logits,
@@ -113,91 +115,82 @@ class StackedHypergradients:
             Of v; up to ``SMALLEST_NORM`` there is no direction.
         """
         inputs, logits, evaluation = train
-        members = list(members)
+        places = None if len(members) == self._n_students else torch.tensor(members, device=logits.device)
         with torch.no_grad():
-            v, r_val, val_losses = self._validation_gradients(members, x_val, validation_loss)
-            norms = _inner_products(v, v).sqrt()
-            c, d = self._responses(members, v)
+            v, r_val, val_losses = self._validation_gradients(places, x_val, validation_loss)
+            norms = torch.linalg.vector_norm(v, dim=1).double()
+            c, d = self._responses(places, v)
             if method == "exact":
-                of_each = [self._rows(pulled, members) for pulled in self._pulled_back]
-                h = c * torch.stack([_inner_products(g, d) for g in of_each], dim=1)
+                h = torch.stack([(_of(g, places) * d).sum(dim=1) for g in self._pulled_back], dim=1)
             else:
-                along = norms * norms if d is v else _inner_products(v, d).abs()
+                along = norms * norms if d is v else (v * d).sum(dim=1).abs().double()
                 size = logit_change_from(along, _rms(r_val) * r_val[0].numel())
-                own = logits.detach()[members]
-                step = step_from(_rms(own), size, self._logit_change, logits.dtype)
-                u = self._directional_derivatives(members, method, inputs, own, d, step)
-                whole = u.new_zeros(logits.shape).index_copy_(0, _places(members, u), u)
-                h = c * evaluation.contract(whole).T[members].double()
+                own = _of(logits.detach(), places)
+                step = step_from(_rms(own), size, self._logit_change, logits.dtype)[:, None].to(d)
+                u = self._directional_derivatives(places, method, inputs, own, d, step)
+                if places is not None:
+                    u = u.new_zeros(logits.shape).index_copy_(0, places, u)
+                h = _of(evaluation.contract(u).T, places)
+            h = c * h.double()
         return torch.where(norms[:, None] > SMALLEST_NORM, h, torch.nan), val_losses, norms
 
     def _validation_gradients(
-        self, members: list[int], x: Tensor, validation_loss: ValidationLoss
-    ) -> tuple[list[Tensor], Tensor, Tensor]:
-        weights = {name: w.detach()[members] for name, w in self._weights.items()}
-        moving = [weights[name].requires_grad_() for name in self._names]
+        self, places: Tensor | None, x: Tensor, validation_loss: ValidationLoss
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        moving = self._moving
+        if places is not None:
+            moving = [_of(w, places).requires_grad_() for w in moving]
         with torch.enable_grad():
-            logits = self._validation_forward(weights, x)
+            logits = self._validation_forward(self._named(moving, places), x)
         loss, r = validation_loss(logits)
-        found = self._gradients(logits, moving, r)
-        v = [
-            # A weight without gradient took no step that lambda could have changed.
-            torch.zeros_like(own) if g is None or w.grad is None else g
-            for g, own, w in zip(found, moving, self._moving, strict=True)
-        ]
-        return v, r, loss
+        return self._gradient(logits, moving, r), r, loss
 
-    @staticmethod
-    def _gradients(logits: Tensor, weights: list[Tensor], r: Tensor) -> list[Tensor | None]:
-        return list(torch.autograd.grad(logits, weights, r, retain_graph=True, allow_unused=True))
+    def _gradient(self, logits: Tensor, weights: list[Tensor], r: Tensor) -> Tensor:
+        """Return Jᵀ r by student, shape (S, n); 0 where the outputs do not depend on a weight."""
+        found = torch.autograd.grad(logits, weights, r, retain_graph=True, allow_unused=True)
+        return _matrix([torch.zeros_like(w) if g is None else g for g, w in zip(found, weights, strict=True)])
 
-    def _responses(self, members: list[int], v: list[Tensor]) -> tuple[Any, list[Tensor]]:
+    def _responses(self, places: Tensor | None, v: Tensor) -> tuple[Any, Tensor]:
         """Return (c, d) of the members; d is v itself where the response is a multiple of it."""
-        whole = [
-            torch.zeros_like(w, requires_grad=False).index_copy_(0, _places(members, w), v_w)
-            for w, v_w in zip(self._moving, v, strict=True)
-        ]
-        c, d = self._response(whole, self._before)
-        return c, v if d is whole else [d_w[members] for d_w in d]
+        whole = v if places is None else torch.zeros_like(self._before).index_copy_(0, places, v)
+        of_weights = self._split(whole, self._n_students)
+        c, d = self._response(of_weights, self._split(self._before, self._n_students))
+        return c, v if d is of_weights else _of(_matrix(d), places)
 
     def _directional_derivatives(
-        self, members: list[int], method: str, x: Tensor, logits: Tensor, d: list[Tensor], step: Tensor
+        self, places: Tensor | None, method: str, x: Tensor, logits: Tensor, d: Tensor, step: Tensor
     ) -> Tensor:
         """Compute u = J d of each member, by finite differences of its own step, shape (S, B, C)."""
-        weights = {name: w.detach()[members] for name, w in self._weights.items()}
+        before = _of(self._before, places)
 
-        def replay(sign: float) -> Tensor:
-            moved = {
-                name: before[members] + _by_student(sign * step, d_w).to(d_w) * d_w
-                for name, before, d_w in zip(self._names, self._before, d, strict=True)
-            }
-            return self._forward(weights | moved, x)
+        def replay(step: Tensor) -> Tensor:
+            moved = self._split(torch.addcmul(before, step, d), len(d))
+            return self._forward(self._named(moved, places), x)
 
-        width = _by_student(step, logits).to(logits)
         if method == "finite_difference":
-            return (replay(1.0) - logits) / width
-        return (replay(1.0) - replay(-1.0)) / (2 * width)
+            return (replay(step) - logits) / step[:, None]
+        return (replay(step) - replay(-step)) / (2 * step[:, None])
 
-    @staticmethod
-    def _rows(tensors: list[Tensor | None], members: list[int]) -> list[Tensor | None]:
-        return [t if t is None else t[members] for t in tensors]
+    def _split(self, matrix: Tensor, n_students: int) -> list[Tensor]:
+        """Return the rows of S students as weights of shape (S, ...)."""
+        parts = matrix.split(self._sizes, dim=1)
+        return [part.reshape(n_students, *w.shape[1:]) for part, w in zip(parts, self._moving, strict=True)]
+
+    def _named(self, moving: list[Tensor], places: Tensor | None) -> Weights:
+        still = {name: _of(w.detach(), places) for name, w in self._still.items()}
+        return dict(zip(self._names, moving, strict=True)) | still
 
 
-def _places(members: list[int], tensor: Tensor) -> Tensor:
-    return torch.tensor(members, device=tensor.device)
+def _matrix(tensors: Sequence[Tensor]) -> Tensor:
+    """Return tensors of shape (S, ...) as one of shape (S, n)."""
+    return torch.cat([t.flatten(1) for t in tensors], dim=1)
 
 
-def _by_student(values: Tensor, like: Tensor) -> Tensor:
-    """Return values of shape (S,) with as many dimensions as a tensor of shape (S, ...)."""
-    return values.reshape(-1, *[1] * (like.ndim - 1))
+def _of(tensor: Tensor, places: Tensor | None) -> Tensor:
+    """Return the rows at these places; None: all."""
+    return tensor if places is None else tensor.detach().index_select(0, places)
 
 
 def _rms(t: Tensor) -> Tensor:
     """Return the root mean square by student, float64, shape (S,)."""
     return torch.linalg.vector_norm(t.flatten(1), dim=1).double() / t[0].numel() ** 0.5
-
-
-def _inner_products(a: Sequence[Tensor | None], b: Sequence[Tensor]) -> Tensor:
-    """Return ⟨a, b⟩ by student, float64, shape (S,); None stands for zeros."""
-    pairs = [(a_i, b_i) for a_i, b_i in zip(a, b, strict=True) if a_i is not None]
-    return torch.stack([(a_i * b_i).flatten(1).sum(dim=1) for a_i, b_i in pairs]).sum(dim=0).double()

@@ -4,7 +4,7 @@ A batched run pays (measured by ``examples/benchmarks/many_students.py``), and i
 asked for:
 
 - on a CPU, for at least ``FEWEST`` students whose forward pass on one batch takes at most
-  ``MOST_FLOPS`` floating-point operations;
+  ``MOST_FLOPS`` floating-point operations, all of which learn metaparameters, or none;
 - on any other device always. Such a device is bound by the number of operations long after a
   CPU is not; this has not been measured.
 """
@@ -176,6 +176,8 @@ _ALIKE = {
     "device": lambda net, data: (str(net.device), str(data.train.X.device)),
     "max_epochs": lambda net, data: net.max_epochs,
     "loss": lambda net, data: net.objective.batch_key(),
+    # In one run those that only train would wait for the passes of those that learn.
+    "how the metaparameters move": lambda net, data: updates_metaparameters(net.strategy),
 }
 
 
@@ -222,6 +224,7 @@ def _why_vmap_fails(nets: Sequence[TrainingNet], data: Any) -> str | None:
         stacked = {name: torch.stack([own[name] for own in weights]) for name in weights[0]}
         try:
             together = stacked_forward(nets[0].module_)(stacked, x)
+            stacked_forward(nets[0].module_, validation=True)(stacked, x)
         except Exception as error:  # a module may raise anything where it is not given tensors
             return f"torch.func.vmap refuses the student: {str(error).strip().splitlines()[0]}"
     if not torch.allclose(together, apart, rtol=1e-3, atol=1e-4, equal_nan=True):

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, vmap
+from torch.func import vmap
 
 from sklearn_kd.bilevel._hypergradient import set_validation_mode
 from sklearn_kd.bilevel._stacked_hypergradient import StackedHypergradients
@@ -43,9 +43,21 @@ def stacked_forward(
     module = copy.deepcopy(module).train()
     if validation:
         set_validation_mode(module)
-    return vmap(
-        lambda weights, x: functional_call(module, weights, (x,)), in_dims=in_dims, randomness="error"
-    )
+    names = {w: name for name, w in module.named_parameters()}
+    places = [
+        (part._parameters, own, names[w])
+        for part in module.modules()
+        for own, w in part._parameters.items()
+        if w is not None
+    ]
+
+    def forward(weights: dict[str, Tensor], x: Tensor) -> Tensor:
+        # What functional_call does, for a tenth of its time: the copy needs no weights of its own.
+        for parameters, own, name in places:
+            parameters[own] = weights[name]
+        return module(x)
+
+    return vmap(forward, in_dims=in_dims, randomness="error")
 
 
 def train_stacked(nets: Sequence[TrainingNet], data: Sequence[SplitData]) -> None:
@@ -99,22 +111,23 @@ class _BatchedRun:
             self.weights, self.optimizer, self.forward, validation_forward, objective.logit_change
         )
         self.metaparameters = StackedMetaparameters(nets, self.streams.taught, self.optimizer, hypergradients)
-        self.values = {name: self._column(name) for name in nets[0].metaparameters.space}
+        self.values = self._columns()
         self.valid_batches = [
             None if split.valid is None else net.get_iterator(split.valid, training=False)
             for net, split in zip(nets, data, strict=True)
         ]
 
-    def _column(self, name: str) -> Tensor:
-        """Return a metaparameter of all students, shape (K, 1, 1)."""
-        taught = self.streams.taught
+    def _columns(self) -> dict[str, Tensor]:
+        """Return the metaparameters of all students, each of shape (K, 1, 1)."""
+        named = [net.metaparameters.named() for net in self.nets]
         # Without a teacher the labels are all there is, whatever lambda1 and T say.
         values = [
-            float(net.metaparameters.named()[name]) if t else 1.0
-            for net, t in zip(self.nets, taught, strict=True)
+            [float(own[name]) if taught else 1.0 for name in own]
+            for own, taught in zip(named, self.streams.taught, strict=True)
         ]
         weight = next(iter(self.weights.values()))
-        return weight.new_tensor(values).reshape(-1, 1, 1)
+        columns = weight.new_tensor(values).T.reshape(len(named[0]), -1, 1, 1)
+        return dict(zip(named[0], columns, strict=True))
 
     def epoch(self) -> bool:
         """Run one pass over D_train and one over D_val; return False where no student is left to train."""
@@ -148,7 +161,7 @@ class _BatchedRun:
         moving = self.metaparameters
         if moving.movers:
             moving.begin()
-            self.values = {name: self._column(name) for name in self.values}
+            self.values = self._columns()
         logits = self.forward(self.weights, x)
         loss = self.objective.evaluate_logits(logits, targets, self.values, differentiable=False)
         moving.after_forward(logits, loss)
