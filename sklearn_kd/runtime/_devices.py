@@ -95,7 +95,7 @@ def reading_is_free(tensor: Tensor) -> bool:
     On a CPU Python's numbers are the fastest to calculate with. On any other device reading a number
     waits until the device has finished all that was launched before.
     """
-    return tensor.device.type == "cpu"
+    return tensor.is_cpu
 
 
 def as_number(tensor: Tensor) -> float | Tensor:
