@@ -8,12 +8,12 @@ of 128 on 3,200:
   MLPClassifier  scikit-learn's, of the same widths, rates and batches
 
 Each trains for 1 and for 9 epochs (MLPClassifier as well), all in turn in one process, CPU time, one thread,
-15 rounds. A step's time is the difference divided by the number of steps. The ratio is to the loop by hand.
+7 rounds. A step's time is the difference divided by the number of steps. The ratio is to the loop by hand.
 
 An iteration with a hypergradient is ``train_step`` alone, as in step.py, and its ratio is to one of
 ``meta="fixed"`` at the same T: both soften the same logits.
 
-    python examples/benchmarks/small_step.py             # about 3 minutes
+    python examples/benchmarks/small_step.py             # about 2 minutes
     python examples/benchmarks/small_step.py --quick     # half a minute
     python examples/benchmarks/small_step.py --table     # the table into docs/guide/speed.rst
 
@@ -109,7 +109,7 @@ def steps_of_fits(hidden, data, optimizer, rounds):
 
 def measure(name, chosen):
     hidden, batch_size = STUDENTS[name]
-    rounds = 3 if chosen.quick else 15
+    rounds = 3 if chosen.quick else 7
     torch.manual_seed(SEED)
     data = problem(MLPStudent(64, 10, hidden=hidden), (64,), batch_size=batch_size, n_batches=N_BATCHES)
     iterations = {meta: ours(data, meta=meta) for meta in ("fixed", "gradient")}

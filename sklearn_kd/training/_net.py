@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNetClassifier
-from skorch.callbacks import EpochScoring, GradientNormClipping
+from skorch.callbacks import EpochScoring
 from skorch.utils import TeeGenerator
 from torch import Tensor
 
@@ -42,7 +42,7 @@ from sklearn_kd.training._cuda_graph import CapturedIterations, why_not_captured
 from sklearn_kd.training._divergence import DivergenceGuard
 from sklearn_kd.training._interrupts import from_outside
 from sklearn_kd.training._label_scorers import show_labels_to_scorers
-from sklearn_kd.training._listeners import listeners
+from sklearn_kd.training._listeners import gradient_norm_limit, listeners
 from sklearn_kd.training._memory_errors import explain_memory_of_training
 from sklearn_kd.training._nonfinite import (
     GOOD,
@@ -51,7 +51,7 @@ from sklearn_kd.training._nonfinite import (
     Skips,
     StepSkipped,
     divergence_message,
-    is_finite,
+    judged,
     skips_message,
     with_hypergradient,
 )
@@ -462,23 +462,6 @@ class TrainingNet(NeuralNetClassifier):
         self.optimizer_.step(gradient)
         return steps[0]  # some optimizers ask several times
 
-    def judged(self, step: dict[str, Any]) -> dict[str, Any]:
-        """Return the result of :meth:`train_step_single` with its ``outcome``, after the backward pass.
-
-        Raises
-        ------
-        StepSkipped
-            Where loss or gradient is not finite, if that can be known without waiting.
-        """
-        groups = self.optimizer_.param_groups
-        gradients = [w.grad for group in groups for w in group["params"] if w.grad is not None]
-        finite = is_finite(step["loss"], gradients)
-        if isinstance(finite, torch.Tensor):
-            return step | {"outcome": torch.where(finite, GOOD, SKIPPED)}
-        if not finite:
-            raise StepSkipped(step | {"outcome": SKIPPED})
-        return step | {"outcome": GOOD}
-
     def train_step_single(self, batch: Batch, **params: Any) -> dict[str, Any]:
         """Run forward, compute the loss and its gradient by the outputs, and run backward."""
         if not self.module_.training:
@@ -491,22 +474,15 @@ class TrainingNet(NeuralNetClassifier):
         if record is not None:
             record.after_forward(passed.inputs, objective.joined(passed), loss, passed.logits)
         torch.autograd.backward(passed.tensors, loss.gradients)
-        return self.judged({"loss": loss.value, "y_pred": passed.logits.detach()})
+        return judged({"loss": loss.value, "y_pred": passed.logits.detach()}, self.optimizer_)
 
     def on_grad_computed(self, net: Any, named_parameters: Any, **kwargs: Any) -> None:
         """Read the gradient's norm before a clipping callback changes it."""
-        record, limit = self._record, self._gradient_norm_limit()
+        record, limit = self._record, gradient_norm_limit(self.callbacks_)
         if record is not None and limit is not None:
             weights = chain.from_iterable(module.parameters() for module in self.trained_modules())
             gradients = [w.grad for w in weights if w.grad is not None]
             record.clipping = Clipping(limit, global_norm(gradients))
-
-    def _gradient_norm_limit(self) -> float | None:
-        """Return the limit of a callback that clips the Euclidean norm, else None."""
-        for _, callback in self.callbacks_:
-            if isinstance(callback, GradientNormClipping) and callback.gradient_clip_norm_type == 2:
-                return callback.gradient_clip_value
-        return None
 
     # ----------------------------------------------------------------------------------
     # Validation

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from sklearn_kd.runtime._devices import as_number
 
@@ -47,6 +48,23 @@ def is_finite(loss: Tensor, gradients: list[Tensor]) -> bool | Tensor:
     # Sums of absolute values: squares overflow long before the values do.
     sizes = torch._foreach_norm(gradients, 1) if gradients else ()
     return torch.isfinite(torch.stack([*sizes, loss]).sum())
+
+
+def judged(step: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+    """Return the result of a training step with its ``outcome``, after the backward pass.
+
+    Raises
+    ------
+    StepSkipped
+        Where loss or gradient is not finite, if that can be known without waiting.
+    """
+    gradients = [w.grad for group in optimizer.param_groups for w in group["params"] if w.grad is not None]
+    finite = is_finite(step["loss"], gradients)
+    if isinstance(finite, Tensor):
+        return step | {"outcome": torch.where(finite, GOOD, SKIPPED)}
+    if not finite:
+        raise StepSkipped(step | {"outcome": SKIPPED})
+    return step | {"outcome": GOOD}
 
 
 def are_finite(losses: Tensor, gradients: list[Tensor]) -> Tensor:
