@@ -14,7 +14,11 @@ is timed: no preparation, no scoring callbacks.
 ``compare_methods`` (6 methods, 4 folds) with n_jobs=1 and with n_jobs=2 is timed by the wall clock,
 in turn, with new processes each time. Other work on the machine disturbs these times.
 
+The same is done for students that learn (lambda1, T) by a hypergradient in every iteration, on the same rows
+and with a D_val of as many.
+
     python examples/benchmarks/many_students.py [pairs]
+    python examples/benchmarks/many_students.py [pairs] learning    # these alone, into the present record
 
 restarts itself with one thread and large malloc thresholds, without which page faults
 disturb the convolutions, and writes many_students.json beside this file.
@@ -40,7 +44,7 @@ from sklearn_kd import CNNStudent, DistilledClassifier, MLPStudent, compare_meth
 from sklearn_kd.inputs._data import DistillationData, SplitData
 from sklearn_kd.losses import LogitDistillation
 from sklearn_kd.losses._objective import LogitObjective
-from sklearn_kd.meta import Fixed
+from sklearn_kd.meta import Fixed, Gradient
 from sklearn_kd.meta._path import MetaparameterPath
 from sklearn_kd.meta._space import MetaparameterSpace
 from sklearn_kd.tasks._targets import Targets
@@ -56,7 +60,7 @@ ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": "1073741824",
     "MALLOC_TRIM_THRESHOLD_": "1073741824",
 }
-PAIRS = int(sys.argv[1]) if len(sys.argv) > 1 else 7
+PAIRS = next((int(argument) for argument in sys.argv[1:] if argument.isdigit()), 7)
 ROWS, EPOCHS, CLASSES = 512, 4, 10
 STUDENTS = {
     "MLP 64-32-10": (lambda: MLPStudent(64, CLASSES, 32), (64,)),
@@ -66,22 +70,24 @@ STUDENTS = {
 }
 
 
-def made_rows(shape, seed):
+def made_rows(shape, seed, held_out=False):
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(CLASSES, (ROWS,), generator=generator)
     teacher = torch.randn(ROWS, CLASSES, generator=generator)
     X = torch.randn(ROWS, *shape, generator=generator)
-    return SplitData(DistillationData(X, Targets(labels, teacher), seed), None)
+    train = DistillationData(X, Targets(labels, teacher), seed)
+    X_val = torch.randn(ROWS, *shape, generator=generator)
+    return SplitData(train, DistillationData(X_val, Targets(labels), seed) if held_out else None)
 
 
-def made_net(student, lambda1, temperature, batch_size):
+def made_net(student, lambda1, temperature, batch_size, strategy):
     loss = LogitDistillation()
     space = MetaparameterSpace(loss.metaparameters(CLASSES))
     return TrainingNet(
         copy.deepcopy(student),
         objective=LogitObjective(loss),
         metaparameters=MetaparameterPath(space, {"lambda1": lambda1, "temperature": temperature}),
-        strategy=Fixed(),
+        strategy=strategy,
         optimizer=torch.optim.SGD,
         optimizer__momentum=0.9,
         lr=0.01,
@@ -105,11 +111,13 @@ def one_by_one(nets, data):
         net.partial_fit(split)
 
 
-def gain(name, n_students, batch_size, same_rows):
+def gain(name, n_students, batch_size, same_rows, strategy=None):
     make, shape = STUDENTS[name]
     torch.manual_seed(0)
     student = make()
-    of_each = [made_rows(shape, 0 if same_rows else k) for k in range(n_students)]
+    strategy = strategy or Fixed()
+    held_out = strategy.learns_from_validation
+    of_each = [made_rows(shape, 0 if same_rows else k, held_out) for k in range(n_students)]
     data = of_each[:1] * n_students if same_rows else of_each
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         student(data[0].train.X[:batch_size])
@@ -118,7 +126,7 @@ def gain(name, n_students, batch_size, same_rows):
     for _ in range(PAIRS + 1):
         pair = []
         for train in (one_by_one, train_stacked):
-            nets = [made_net(student, *start, batch_size) for start in starts]
+            nets = [made_net(student, *start, batch_size, strategy) for start in starts]
             pair.append(cpu_time(lambda train=train, nets=nets: train(nets, data)))
         seconds.append(pair)
     apart, together = np.transpose(seconds[1:])  # the first pair warms up
@@ -138,6 +146,29 @@ def gain(name, n_students, batch_size, same_rows):
             "together": round(float(np.median(together)) / steps * 1e6),
         },
     }
+
+
+def learning():
+    """Measure students that learn their metaparameters, on the same rows."""
+    print("learning: one by one / together: median [range]; µs per student and step")
+    runs = []
+    for name in list(STUDENTS)[:3]:
+        for batch_size in (32, 128):
+            for n_students in (2, 3, 4, 8):
+                runs.append(gain(name, n_students, batch_size, True, Gradient()))
+                show(runs[-1])
+    return {"pairs": PAIRS, **provenance(__file__, joblib), "runs": runs}
+
+
+def show(run):
+    low, high = run["ratio_range"]
+    micros = run["microseconds_per_student_and_step"]
+    print(
+        f"{run['student']:26}{'same rows' if run['same_rows'] else 'own rows':11}B={run['batch_size']:<4} "
+        f"{run['forward_flops'] / 1e6:6.1f} MFLOP  K={run['students']:<3} {run['ratio']:5.2f} "
+        f"[{low:.2f}, {high:.2f}]  {micros['one by one']:6d} {micros['together']:6d}",
+        flush=True,
+    )
 
 
 def comparisons():
@@ -160,22 +191,19 @@ def comparisons():
 
 
 def main():
+    path = Path(__file__).with_suffix(".json")
+    if "learning" in sys.argv:
+        record = json.loads(path.read_text()) | {"learning": learning()}
+        path.write_text(json.dumps(record, indent=1) + "\n")
+        return
     runs = []
     print("one by one / together: median [range]; µs per student and step")
     for same_rows in (False, True):
         for name in STUDENTS:
             for batch_size in (32, 128):
                 for n_students in (2, 4, 8, 16):
-                    run = gain(name, n_students, batch_size, same_rows)
-                    runs.append(run)
-                    low, high = run["ratio_range"]
-                    micros = run["microseconds_per_student_and_step"]
-                    print(
-                        f"{name:26}{'same rows' if same_rows else 'own rows':11}B={batch_size:<4} "
-                        f"{run['forward_flops'] / 1e6:6.1f} MFLOP  K={n_students:<3} {run['ratio']:5.2f} "
-                        f"[{low:.2f}, {high:.2f}]  {micros['one by one']:6d} {micros['together']:6d}",
-                        flush=True,
-                    )
+                    runs.append(gain(name, n_students, batch_size, same_rows))
+                    show(runs[-1])
     record = {
         "pairs": PAIRS,
         "seeds": "students 0; rows 0 … K − 1; starts 0; compare_methods random_state=0",
@@ -185,9 +213,10 @@ def main():
         **provenance(__file__, joblib),
         "runs": runs,
         "compare_methods": comparisons(),
+        "learning": learning(),
     }
     print(json.dumps(record["compare_methods"], indent=1))
-    Path(__file__).with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+    path.write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

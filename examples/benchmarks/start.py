@@ -66,7 +66,9 @@ def processes(n: int) -> dict:
     for turn in range(n):
         for meta in METAS[1:] if turn % 2 else METAS[:0:-1]:
             code = PROCESS.format(meta=meta, seed=SEED, rows=ROWS, batch=BATCH)
-            done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, check=True)
+            done = subprocess.run(
+                [sys.executable, "-W", "ignore", "-c", code], capture_output=True, check=True
+            )
             for name, seconds in zip(names, json.loads(done.stdout), strict=True):
                 found[meta][name].append(seconds)
     return found
@@ -93,7 +95,9 @@ def fixed_cost(rounds: int) -> dict:
             x, labels, logits = (tensor[rows] for tensor in tensors)
             optimizer.zero_grad()
             z = student(x)
-            loss = F.cross_entropy(z, labels) if meta == "none" else distillation(z, labels, logits, LAMBDA1, T)
+            loss = (
+                F.cross_entropy(z, labels) if meta == "none" else distillation(z, labels, logits, LAMBDA1, T)
+            )
             loss.backward()
             optimizer.step()
 
@@ -108,7 +112,13 @@ def sizes(epochs: int) -> dict:
     f, found = np.eye(10, dtype=np.float32)[y] * 4, {}
     for meta in METAS:
         clf = DistilledClassifier(
-            None, MLPStudent, student__hidden=16, meta=meta, max_epochs=epochs, random_state=SEED, device="cpu"
+            None,
+            MLPStudent,
+            student__hidden=16,
+            meta=meta,
+            max_epochs=epochs,
+            random_state=SEED,
+            device="cpu",
         ).fit(X / 16, y, teacher_logits=f)
         found[meta] = {
             "weights": sum(w.nbytes for w in clf.student_.parameters()),

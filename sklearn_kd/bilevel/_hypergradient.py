@@ -40,7 +40,7 @@ from sklearn_kd.runtime._random_state import (
 from sklearn_kd.runtime._snapshots import BufferSnapshot
 
 # Below this norm of v the direction is rounding noise, as on separable data.
-_SMALLEST_NORM = 1e-12
+SMALLEST_NORM = 1e-12
 
 
 # --------------------------------------------------------------------------------------
@@ -56,8 +56,13 @@ def _step_size(logits: Tensor, size: Any, share: float) -> Any:
     A step of 3e-5 · ‖w‖/‖d‖ does as well on larger networks and drowns in rounding on the
     smallest (examples/evidence/finite_difference.py).
     """
-    numbers = torch.finfo(logits.dtype)
-    step = share * numbers.eps**0.5 * (_rms(logits) + 0.1) / size
+    return step_from(_rms(logits), size, share, logits.dtype)
+
+
+def step_from(rms: Any, size: Any, share: float, dtype: torch.dtype) -> Any:
+    """Return ε for logits of this root mean square and type."""
+    numbers = torch.finfo(dtype)
+    step = share * numbers.eps**0.5 * (rms + 0.1) / size
     # torch refuses a number that overflows, which a tensor does not: then nothing is known.
     return step if isinstance(step, Tensor) else min(step, numbers.max)
 
@@ -117,8 +122,13 @@ def _size_of_logit_change(v: list[Tensor], d: list[Tensor], norm: Any, r_val: Te
     (examples/evidence/finite_difference.py).
     """
     along = norm * norm if d is v else abs(as_number(_inner_product(v, d)))
+    return logit_change_from(along, _rms(r_val) * r_val.numel())
+
+
+def logit_change_from(along: Any, weight: Any) -> Any:
+    """Return the estimate from |⟨v, d⟩| and from what r_val weighs."""
     # Numbers, not tensors, do not divide by zero; where they vanish there is no direction anyway.
-    return along / (_rms(r_val) * r_val.numel() + 1e-30) + 1e-30
+    return along / (weight + 1e-30) + 1e-30
 
 
 # --------------------------------------------------------------------------------------
@@ -132,6 +142,12 @@ def _validation_mode(parts: list[nn.Module]) -> Any:
     three orders of magnitude too small.
     """
     return eval_mode(parts, but=nn.modules.batchnorm._NormBase)
+
+
+def set_validation_mode(module: nn.Module) -> None:
+    """Set that mode for good, of a copy that is used for nothing else."""
+    for part in module.modules():
+        part.training = part.training and isinstance(part, nn.modules.batchnorm._NormBase)
 
 
 ValidationLoss = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -203,6 +219,7 @@ class HypergradientEstimator:
         self.outputs_of = outputs or self.forward
         self.whole = _Whole([student, *others], outputs or student)
         self.parts = list(self.whole.modules())
+        self.with_buffers = [part for part in self.parts if part._buffers]
         self.method, self.rows, self.logit_change = method, rows, logit_change
         self.names = [name for name, w in self.whole.named_parameters() if w in moved]
         self.weights: list[Tensor] = [w for w in self.whole.parameters() if w in moved]
@@ -216,7 +233,7 @@ class HypergradientEstimator:
         """Copy the state before the training forward pass."""
         with torch.no_grad():
             torch._foreach_copy_(self.w, self.weights)
-        self.buffers = BufferSnapshot(self.parts)
+        self.buffers = BufferSnapshot(self.with_buffers)
         self.random_state = random_state(self.device)
         self.response.before_step()
         self.clipping: Clipping | None = None
@@ -270,7 +287,7 @@ class HypergradientEstimator:
         val_loss : Tensor of shape ()
         """
         self.begun = False
-        with preserved_torch_state(self.device), BufferSnapshot(self.parts), torch.no_grad():
+        with preserved_torch_state(self.device), BufferSnapshot(self.with_buffers), torch.no_grad():
             v, r_val, val_loss = self._validation_gradient(x_val, validation_loss)
             norm = as_number(global_norm(v))
             c, d = self.response(v, self.w)
@@ -284,8 +301,10 @@ class HypergradientEstimator:
                 u = self._directional_derivative(d, _step_size(self.logits, size, self.logit_change))
                 h = c * self._contract(u)
             self.evaluation = None  # it holds the batch
-        self.directionless = norm <= _SMALLEST_NORM
-        return torch.where(torch.as_tensor(norm > _SMALLEST_NORM), h, torch.nan), val_loss
+        self.directionless = norm <= SMALLEST_NORM
+        if isinstance(norm, Tensor):
+            return torch.where(norm > SMALLEST_NORM, h, torch.nan), val_loss
+        return h if norm > SMALLEST_NORM else torch.full_like(h, torch.nan), val_loss
 
     def _contract(self, u: Tensor) -> Tensor:
         """Return h_j = ⟨r_j, u⟩; rows that u was not computed on count as much as those that it was."""

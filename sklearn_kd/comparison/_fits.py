@@ -25,10 +25,10 @@ from sklearn_kd.estimators._plan import (
     ready_net,
     stage_message,
 )
-from sklearn_kd.estimators._preflight import named_strategy, validate
+from sklearn_kd.estimators._preflight import validate
 from sklearn_kd.students._architectures import MLPStudent
 from sklearn_kd.training._alone import train_alone
-from sklearn_kd.training._stackable import group_stackable, updates_metaparameters
+from sklearn_kd.training._stackable import group_stackable
 from sklearn_kd.training._stacked import share_inputs, train_stacked
 
 
@@ -64,8 +64,7 @@ class MethodFit:
         clf = self.clf
         if type(clf).fit is not DistilledClassifier.fit:
             return False
-        watched = clf.callbacks or clf.verbose or has_callbacks(clf) or clf.checkpoint_dir is not None
-        return not watched and not updates_metaparameters(named_strategy(clf))
+        return not (clf.callbacks or clf.verbose or has_callbacks(clf) or clf.checkpoint_dir is not None)
 
     @contextmanager
     def timed(self) -> Iterator[None]:

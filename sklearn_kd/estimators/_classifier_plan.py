@@ -45,7 +45,7 @@ from sklearn_kd.inputs._splitting import HoldOut, at
 from sklearn_kd.inputs._validation import ValidatedInputs, check_same_form
 from sklearn_kd.losses._distillation_loss import DistillationLoss, check_loss
 from sklearn_kd.meta import Strategy
-from sklearn_kd.meta._strategy import check_has_validation
+from sklearn_kd.meta._strategy import check_has_validation, updates_metaparameters
 from sklearn_kd.persistence._save_load import warn_not_in_file
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._memory import explain_out_of_memory, memory_advice
@@ -57,7 +57,6 @@ from sklearn_kd.teachers._logit_checks import name_of, naming_rows
 from sklearn_kd.teachers._logit_store import LogitStorage
 from sklearn_kd.training._divergence import check_scale
 from sklearn_kd.training._sklearn_callbacks import FitReport
-from sklearn_kd.training._stackable import updates_metaparameters
 
 if TYPE_CHECKING:
     from sklearn_kd.estimators._classifier import DistilledClassifier

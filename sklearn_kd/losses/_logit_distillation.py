@@ -121,11 +121,11 @@ class ClosedFormEvaluation:
         self.value, self.gradients = loss.value, [loss.r]
 
     def contract(self, u: Tensor) -> Tensor:
-        """Return ⟨∂r/∂lambda1, u⟩ and ⟨∂r/∂T, u⟩, shape (2,)."""
-        return (self._loss.metaparameter_derivatives() * u).sum(dim=(1, 2))
+        """Return ⟨∂r/∂lambda1, u⟩ and ⟨∂r/∂T, u⟩, shape (2,); of S students at once, shape (2, S)."""
+        return (self._loss.metaparameter_derivatives() * u).sum(dim=(-2, -1))
 
     def derivatives(self) -> Tensor:
-        """Return ∂r/∂lambda1 and ∂r/∂T, shape (2, B, K)."""
+        """Return ∂r/∂lambda1 and ∂r/∂T, shape (2, B, K), or (2, S, B, K)."""
         return self._loss.metaparameter_derivatives()
 
 

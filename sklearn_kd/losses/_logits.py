@@ -25,10 +25,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from sklearn_kd.tasks._cross_entropy import labels_rows
+from sklearn_kd.tasks._cross_entropy import hard_rows, labels_rows
 from sklearn_kd.tasks._targets import Targets, mean_rows, share_of_rows
 
 # s(T) and its derivative, by name.
@@ -59,27 +58,29 @@ class TrainingLoss:
         ∂L_train/∂z.
     """
 
-    @torch.no_grad()
     def __init__(
         self, logits: Tensor, targets: Targets, lambda1: Any, temperature: Any, *, scaling: str
     ) -> None:
+        # Nothing here has a gradient, so that no_grad, which takes its time, would change nothing.
         z, (y, f, weight) = logits.detach(), targets
         self._z, self._f, self._weight, self._scaling = z, f, weight, scaling
         self._metaparameters = lambda1, temperature
-        log_p_y, self._A = labels_rows(z, y)
         if f is None:
+            log_p_y, self._A = labels_rows(z, y)
             rows, r = -log_p_y, self._A
         else:
             T, s = temperature, TEMPERATURE_SCALINGS[scaling][0](temperature)
-            log_q, self._t = F.log_softmax(z / T, dim=-1), F.softmax(f / T, dim=-1)
-            self._q = log_q.exp()
+            at_one = isinstance(T, float) and T == 1.0  # nothing to divide, and one softmax less
+            log_p = z.log_softmax(dim=-1)
+            log_q = log_p if at_one else (z / T).log_softmax(dim=-1)
+            self._q, self._t = log_q.exp(), (f if at_one else f / T).softmax(dim=-1)
+            log_p_y, self._A = hard_rows(log_p, self._q.clone() if at_one else log_p.exp(), y)
             self._D = self._q - self._t
             soft = (self._t * log_q).sum(dim=-1, keepdim=True)
             rows = -lambda1 * log_p_y - ((1 - lambda1) * s) * soft
             r = lambda1 * self._A + ((1 - lambda1) * s / T) * self._D
         self.value, self.r = mean_rows(rows, weight), share_of_rows(r, weight)
 
-    @torch.no_grad()
     def metaparameter_derivatives(self) -> Tensor:
         """Return ∂r/∂lambda1 and ∂r/∂T, shape (2, B, K)."""
         z, f = self._z, self._f

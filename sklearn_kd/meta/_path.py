@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from sklearn_kd.meta._space import CoordinateMap, MetaparameterSpace
-from sklearn_kd.runtime._devices import as_number, reading_is_free
+from sklearn_kd.runtime._devices import all_finite, reading_is_free
 from sklearn_kd.runtime._eager_optimizers import eager_method, make_optimizer
+from sklearn_kd.runtime._optimizers import plain_rate
 from sklearn_kd.runtime._snapshots import OptimizerSnapshot
 
 
@@ -92,8 +93,10 @@ class MetaparameterPath:
         theta = self._coordinates.to_theta(self._now)
         given = optimizers or {}
         self._groups = [
-            _Group(part, theta[part], given.get(name, MetaOptimizer())) for name, part in space.groups.items()
+            _Group(part, theta[part], self._coordinates, given.get(name, MetaOptimizer()))
+            for name, part in space.groups.items()
         ]
+        self._numbers: dict[str, float] | None = None  # those of now, until they move
         self._values = [self._now.clone()]
         self._val_losses: list[Tensor | float] = []
         self._predicted: list[bool] = []
@@ -112,10 +115,11 @@ class MetaparameterPath:
         """Return the values now, by name: numbers where reading them does not wait, and tensors."""
         if not reading_is_free(self._now):
             return self.space.split(self._now)
-        numbers = self.space.split_numbers(self._now.tolist())
-        if len(numbers) == len(self.space):
-            return numbers
-        return self.space.split(self._now) | numbers
+        if self._numbers is None:
+            self._numbers = self.space.split_numbers(self._now.tolist())
+        if len(self._numbers) == len(self.space):
+            return dict(self._numbers)
+        return self.space.split(self._now) | self._numbers
 
     def values_after(self, iteration: int) -> dict[str, np.ndarray]:
         """Return the values after so many recorded iterations, by name, on the host."""
@@ -166,10 +170,13 @@ class MetaparameterPath:
         with torch.no_grad():
             for group in self._groups:
                 group.step(h[group.part])
-                group.theta.clamp_(*(bound[group.part] for bound in self._coordinates.theta_bounds))
             value = self._coordinates.to_values(self._theta())
-            self._now.copy_(value)
+            self._move_to(value)
         return value
+
+    def _move_to(self, value: Tensor) -> None:
+        self._now.copy_(value)
+        self._numbers = None
 
     def record(self, value: Tensor, val_loss: Tensor) -> None:
         """Record an iteration of :meth:`descend` and the L_val after it."""
@@ -205,7 +212,7 @@ class MetaparameterPath:
         """Move to the next values of the schedule, and record them as predicted."""
         value = self._schedule.pop(0)
         with torch.no_grad():
-            self._now.copy_(value)
+            self._move_to(value)
             if not self._schedule:
                 theta = self._coordinates.to_theta(value)
                 for group in self._groups:
@@ -270,7 +277,7 @@ class MetaparameterPath:
         if shape != (n + 1, *self._values[0].shape) or (0 if losses is None else len(losses)) != n:
             raise ValueError(f"a path of {n} iterations with values of shape {shape}")
         with torch.no_grad():
-            self._now.copy_(state["now"])
+            self._move_to(state["now"])
         for group, own in zip(self._groups, state["steps"], strict=True):
             group.load_state_dict(own)
         self._values = list(state["values"].to(**self._make).unbind())
@@ -298,26 +305,34 @@ def path_dtype(space: MetaparameterSpace) -> np.dtype:
 class _Group:
     """The coordinates θ of one group, and the optimizer that moves them."""
 
-    def __init__(self, part: slice, theta: Tensor, how: MetaOptimizer):
+    def __init__(self, part: slice, theta: Tensor, coordinates: CoordinateMap, how: MetaOptimizer):
         self.part, self._clip = part, how.clip
+        self._bounds = [bound[part] for bound in coordinates.theta_bounds]
         self.theta = torch.nn.Parameter(theta.clone())
         self._optimizer = make_optimizer(how.make, [self.theta], **how.params)
+        self._rate = plain_rate(self._optimizer)
 
     def step(self, h: Tensor) -> None:
-        """Take a step by the hypergradient; none, not even by momentum, where h is not finite."""
+        """Take a step by the hypergradient, within the bounds.
+
+        Where it is not finite there is none, not even by momentum.
+        """
         if self._clip is not None:  # but an infinite one is no large one
             h = torch.where(torch.isfinite(h), h.clamp(-self._clip, self._clip), h)
-        finite = as_number(torch.isfinite(h).all())
-        if finite is False:
-            return
-        snapshot = OptimizerSnapshot(self._optimizer) if isinstance(finite, Tensor) else None
-        before = self.theta.detach().clone()
-        self.theta.grad = h.expand_as(before)
-        eager_method(self._optimizer, "step")()
-        if snapshot is not None:
-            snapshot.restore_where(~torch.as_tensor(finite))
-        # A step of any size can overflow.
-        self.theta.copy_(torch.where(torch.isfinite(self.theta), self.theta, before))
+        finite = all_finite(h)
+        if finite is not False:
+            snapshot = OptimizerSnapshot(self._optimizer) if isinstance(finite, Tensor) else None
+            before = self.theta.detach().clone()
+            if self._rate is not None:
+                self.theta.add_(h, alpha=-self._rate)
+            else:
+                self.theta.grad = h.expand_as(before)
+                eager_method(self._optimizer, "step")()
+            if snapshot is not None:
+                snapshot.restore_where(~torch.as_tensor(finite))
+            if all_finite(self.theta) is not True:  # a step of any size can overflow
+                self.theta.copy_(torch.where(torch.isfinite(self.theta), self.theta, before))
+        self.theta.clamp_(*self._bounds)
 
     def state_dict(self) -> dict[str, Any]:
         return {"theta": self.theta, "optimizer": eager_method(self._optimizer, "state_dict")()}

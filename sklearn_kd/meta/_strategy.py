@@ -256,6 +256,14 @@ class HypergradientStrategy(Strategy):
         return True
 
 
+def updates_metaparameters(strategy: Strategy) -> bool:
+    """Return whether the strategy may move the metaparameters, as far as is known before."""
+    kind = type(strategy)
+    return (
+        kind.takes_hypergradient is not Strategy.takes_hypergradient or kind.predict is not Strategy.predict
+    )
+
+
 def check_has_metaparameters(strategy: Strategy, space: MetaparameterSpace) -> None:
     """Raise ValueError if there is nothing that a strategy could learn."""
     if not space.size:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from numbers import Integral
@@ -94,7 +95,7 @@ def reading_is_free(tensor: Tensor) -> bool:
     On a CPU Python's numbers are the fastest to calculate with. On any other device reading a number
     waits until the device has finished all that was launched before.
     """
-    return tensor.device.type == "cpu"
+    return tensor.is_cpu
 
 
 def as_number(tensor: Tensor) -> float | Tensor:
@@ -102,9 +103,20 @@ def as_number(tensor: Tensor) -> float | Tensor:
     return tensor.item() if reading_is_free(tensor) else tensor
 
 
+def all_finite(vector: Tensor) -> bool | Tensor:
+    """Return whether all numbers of a short vector are finite; as a tensor where reading them is not free."""
+    if reading_is_free(vector):
+        return all(map(math.isfinite, vector.tolist()))
+    return torch.isfinite(vector).all()
+
+
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
     """Switch autocast and TF32 off inside: their errors exceed small differences of logits."""
+    as_it_is = device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
+    if as_it_is and not torch.is_autocast_enabled("cpu"):
+        yield  # the usual case, without the time that a stack takes
+        return
     with ExitStack() as stack:
         if torch.is_autocast_enabled(device.type):
             stack.enter_context(torch.autocast(device.type, enabled=False))

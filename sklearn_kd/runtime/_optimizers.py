@@ -22,6 +22,24 @@ def named_optimizers() -> dict[str, type[Optimizer]]:
     }
 
 
+def clear_gradients(optimizer: Optimizer) -> None:
+    """Set the gradients of an optimizer's weights to None, as ``zero_grad`` does, but in less time."""
+    if type(optimizer).zero_grad is not Optimizer.zero_grad:
+        optimizer.zero_grad()
+        return
+    for group in optimizer.param_groups:
+        for w in group["params"]:
+            w.grad = None
+
+
+def plain_rate(optimizer: Optimizer) -> float | None:
+    """Return the learning rate if a step is w − lr · g and no more, as of plain SGD; else None."""
+    group = optimizer.param_groups[0]
+    plain = type(optimizer) is torch.optim.SGD and len(optimizer.param_groups) == 1
+    more = any(group.get(name) for name in ("momentum", "weight_decay", "maximize"))
+    return group["lr"] if plain and not more and isinstance(group["lr"], float) else None
+
+
 def optimizer_class(optimizer: Any, *, of_metaparameters: bool = False) -> type[Optimizer]:
     """Return the optimizer class, given itself or its name in :mod:`torch.optim`, in whatever case.
 

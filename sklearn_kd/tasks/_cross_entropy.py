@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
@@ -19,15 +18,23 @@ _LOG_VAL_TEMPERATURE_RANGE = (-3.0, 3.0)
 
 def labels_rows(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Return log σ(z)_y by row, shape (..., B, 1), and σ(z) − onehot(y), shape (..., B, K)."""
-    log_p, y = F.log_softmax(z, dim=-1), y[..., None]
-    return log_p.gather(-1, y), log_p.exp().scatter_(-1, y, -1.0, reduce="add")
+    log_p = z.log_softmax(dim=-1)
+    return hard_rows(log_p, log_p.exp(), y)
+
+
+def hard_rows(log_p: Tensor, p: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the same of log σ(z) and of σ(z), which is overwritten."""
+    y = y.unsqueeze(-1)
+    return log_p.gather(-1, y), p.scatter_(-1, y, -1.0, reduce="add")
 
 
 @torch.no_grad()
 def validation_loss(logits: Tensor, targets: Targets, val_temperature: Any = 1.0) -> tuple[Tensor, Tensor]:
     """Return L_val = CE(σ(z/T_val), y), and ∂L_val/∂z of shape (B, K); the teacher plays no part."""
-    log_p_y, A = labels_rows(logits / val_temperature, targets.labels)
-    return -mean_rows(log_p_y, targets.weight), share_of_rows(A, targets.weight) / val_temperature
+    as_it_is = isinstance(val_temperature, float) and val_temperature == 1.0
+    log_p_y, A = labels_rows(logits if as_it_is else logits / val_temperature, targets.labels)
+    r = share_of_rows(A, targets.weight)
+    return -mean_rows(log_p_y, targets.weight), r if as_it_is else r / val_temperature
 
 
 def optimal_val_temperature(validated: Sequence[tuple[Tensor, Targets]]) -> float:

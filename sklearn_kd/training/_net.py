@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNetClassifier
-from skorch.callbacks import EpochScoring, GradientNormClipping
+from skorch.callbacks import EpochScoring
 from skorch.history import History
+from skorch.utils import TeeGenerator
 from torch import Tensor
 
 from sklearn_kd.bilevel._hypergradient import HypergradientEstimator
 from sklearn_kd.bilevel._optimizer_response import (
     Clipping,
     global_norm,
-    response_class,
     warn_if_response_unknown,
 )
 from sklearn_kd.checkpointing._protocols import EpochCheckpointer, Stateful
@@ -33,9 +33,10 @@ from sklearn_kd.losses._objective import Objective
 from sklearn_kd.meta import Strategy
 from sklearn_kd.meta._strategy import check_has_validation
 from sklearn_kd.runtime._backward import backward
-from sklearn_kd.runtime._devices import full_precision, reading_is_free
+from sklearn_kd.runtime._devices import all_finite, full_precision, reading_is_free
 from sklearn_kd.runtime._eager_optimizers import eager_method, make_optimizer
 from sklearn_kd.runtime._execution import Execution
+from sklearn_kd.runtime._optimizers import clear_gradients
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.runtime._snapshots import BufferSnapshot, OptimizerSnapshot
 from sklearn_kd.tasks._classification import Classification
@@ -45,7 +46,7 @@ from sklearn_kd.training._cuda_graph import CapturedIterations, why_not_captured
 from sklearn_kd.training._divergence import DivergenceGuard
 from sklearn_kd.training._interrupts import from_outside
 from sklearn_kd.training._label_scorers import show_labels_to_scorers
-from sklearn_kd.training._listeners import listeners
+from sklearn_kd.training._listeners import gradient_norm_limit, listeners
 from sklearn_kd.training._memory_errors import explain_memory_of_training
 from sklearn_kd.training._nonfinite import (
     GOOD,
@@ -54,10 +55,11 @@ from sklearn_kd.training._nonfinite import (
     Skips,
     StepSkipped,
     divergence_message,
-    is_finite,
+    judged,
     skips_message,
     with_hypergradient,
 )
+from sklearn_kd.training._turns import Turn, follow, turn_of
 
 log = logging.getLogger("sklearn_kd")
 
@@ -166,7 +168,7 @@ class TrainingNet(NeuralNetClassifier):
 
     def fit_loop(self, X: SplitData, y: Any = None, epochs: int | None = None, **params: Any) -> Any:
         """Train, from a checkpoint if there is one, with batches of D_val at hand as long as that takes."""
-        self.validation_batches_ = CyclicBatches(partial(self._shuffled_validation_batches, X.valid))
+        self.draw_validation_batches(X.valid)
         epochs = self.max_epochs if epochs is None else epochs
         try:
             if self.checkpointer_ is not None:
@@ -180,6 +182,10 @@ class TrainingNet(NeuralNetClassifier):
             self.validation_batches_ = None  # it holds D_val
             self.hypergradient_estimator_ = None  # and this a copy of the weights
             self.checkpointer_ = None
+
+    def draw_validation_batches(self, dataset: DistillationData | None) -> None:
+        """Have batches of D_val at hand, for hypergradients; none is made before one is taken."""
+        self.validation_batches_ = CyclicBatches(partial(self._shuffled_validation_batches, dataset))
 
     def _shuffled_validation_batches(self, dataset: DistillationData | None) -> Any:
         check_has_validation(self.strategy, dataset is not None)
@@ -222,12 +228,6 @@ class TrainingNet(NeuralNetClassifier):
         args, params = self.get_params_for_optimizer("optimizer", self.get_all_learnable_params())
         self.optimizer_ = make_optimizer(self.optimizer, *args, **params)
         return self
-
-    def _zero_grad_optimizer(self, set_to_none: bool | None = None) -> None:
-        eager_method(self.optimizer_, "zero_grad")()
-
-    def _step_optimizer(self, step_fn: Callable[[], Tensor]) -> None:
-        eager_method(self.optimizer_, "step")(step_fn)
 
     def initialize_callbacks(self) -> Any:
         """Initialize callbacks as skorch does, and give their scorers labels."""
@@ -397,24 +397,16 @@ class TrainingNet(NeuralNetClassifier):
     def train_step(self, batch: Batch, **params: Any) -> dict[str, Any]:
         """Take the optimizer's step, and let the strategy act on it."""
         path, strategy = self.metaparameters, self.strategy
-        learns = not path.has_schedule and strategy.takes_hypergradient(path.counted.iteration)
-        if learns and path.iteration < response_class(self.optimizer_).n_erratic_steps:
-            step = self._run(self._plain_iteration, batch)
-            path.wait()
-            return step
-        if learns:
+        turn = turn_of(path, strategy, self.optimizer_)
+        if turn is Turn.LEARN:
             step = self._run(self._bilevel_iteration, batch, next(self.validation_batches_))
             path.record(step.pop("metaparameters"), step.pop("val_loss"))
             return step
         step = self._run(self._plain_iteration, batch)
-        if not path.has_schedule:
-            theta = strategy.predict(path.counted)
-            if theta is not None:
-                path.schedule(theta)
-        if path.has_schedule:
-            path.apply_scheduled()
+        if turn is Turn.WAIT:
+            path.wait()
         else:
-            path.record_unchanged()
+            follow(path, strategy)
         return step
 
     def _run(self, iteration: Callable[..., dict[str, Any]], *batches: Batch) -> dict[str, Any]:
@@ -441,7 +433,7 @@ class TrainingNet(NeuralNetClassifier):
             )
         if step["outcome"] is not GOOD:  # not known yet: no hypergradient of a step not taken
             h = torch.where(step["outcome"] == SKIPPED, torch.nan, h)
-        step["outcome"] = with_hypergradient(step["outcome"], torch.isfinite(h).all(), record.directionless)
+        step["outcome"] = with_hypergradient(step["outcome"], all_finite(h), record.directionless)
         return step | {"metaparameters": path.descend(h), "val_loss": val_loss}
 
     def _make_hypergradient_estimator(self) -> HypergradientEstimator:
@@ -468,7 +460,7 @@ class TrainingNet(NeuralNetClassifier):
         buffers = BufferSnapshot(self.with_buffers_)
         kept = None if reading_is_free(batch[0]) else OptimizerSnapshot(self.optimizer_)
         try:
-            step = super().train_step(batch)
+            step = self._optimizer_step(batch)
         except StepSkipped as skipped:
             buffers.restore()
             return skipped.step
@@ -478,22 +470,20 @@ class TrainingNet(NeuralNetClassifier):
             buffers.restore_where(bad)
         return step
 
-    def judged(self, step: dict[str, Any]) -> dict[str, Any]:
-        """Return the result of :meth:`train_step_single` with its ``outcome``, after the backward pass.
+    def _optimizer_step(self, batch: Batch) -> dict[str, Any]:
+        """Take the step as skorch does, without asking its callbacks about what none of them hears."""
+        steps: list[dict[str, Any]] = []
 
-        Raises
-        ------
-        StepSkipped
-            Where loss or gradient is not finite, if that can be known without waiting.
-        """
-        groups = self.optimizer_.param_groups
-        gradients = [w.grad for group in groups for w in group["params"] if w.grad is not None]
-        finite = is_finite(step["loss"], gradients)
-        if isinstance(finite, torch.Tensor):
-            return step | {"outcome": torch.where(finite, GOOD, SKIPPED)}
-        if not finite:
-            raise StepSkipped(step | {"outcome": SKIPPED})
-        return step | {"outcome": GOOD}
+        def gradient() -> Tensor:
+            clear_gradients(self.optimizer_)
+            steps.append(self.train_step_single(batch))
+            if self._record is not None or self._listeners("on_grad_computed"):
+                named = TeeGenerator(self.get_all_learnable_params())
+                self.notify("on_grad_computed", named_parameters=named, batch=batch, training=True)
+            return steps[-1]["loss"]
+
+        eager_method(self.optimizer_, "step")(gradient)
+        return steps[0]  # some optimizers ask several times
 
     def train_step_single(self, batch: Batch, **params: Any) -> dict[str, Any]:
         """Run forward, compute the loss and its gradient by the outputs, and run backward."""
@@ -507,22 +497,15 @@ class TrainingNet(NeuralNetClassifier):
         if record is not None:
             record.after_forward(passed.inputs, objective.joined(passed), loss, passed.logits)
         backward(passed.tensors, loss.gradients)
-        return self.judged({"loss": loss.value, "y_pred": passed.logits.detach()})
+        return judged({"loss": loss.value, "y_pred": passed.logits.detach()}, self.optimizer_)
 
     def on_grad_computed(self, net: Any, named_parameters: Any, **kwargs: Any) -> None:
         """Read the gradient's norm before a clipping callback changes it."""
-        record, limit = self._record, self._gradient_norm_limit()
+        record, limit = self._record, gradient_norm_limit(self.callbacks_)
         if record is not None and limit is not None:
             weights = chain.from_iterable(module.parameters() for module in self.trained_modules())
             gradients = [w.grad for w in weights if w.grad is not None]
             record.clipping = Clipping(limit, global_norm(gradients))
-
-    def _gradient_norm_limit(self) -> float | None:
-        """Return the limit of a callback that clips the Euclidean norm, else None."""
-        for _, callback in self.callbacks_:
-            if isinstance(callback, GradientNormClipping) and callback.gradient_clip_norm_type == 2:
-                return callback.gradient_clip_value
-        return None
 
     # ----------------------------------------------------------------------------------
     # Validation

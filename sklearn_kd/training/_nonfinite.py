@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from sklearn_kd.runtime._devices import as_number
 
@@ -49,6 +50,23 @@ def is_finite(loss: Tensor, gradients: list[Tensor]) -> bool | Tensor:
     return torch.isfinite(torch.stack([*sizes, loss]).sum())
 
 
+def judged(step: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+    """Return the result of a training step with its ``outcome``, after the backward pass.
+
+    Raises
+    ------
+    StepSkipped
+        Where loss or gradient is not finite, if that can be known without waiting.
+    """
+    gradients = [w.grad for group in optimizer.param_groups for w in group["params"] if w.grad is not None]
+    finite = is_finite(step["loss"], gradients)
+    if isinstance(finite, Tensor):
+        return step | {"outcome": torch.where(finite, GOOD, SKIPPED)}
+    if not finite:
+        raise StepSkipped(step | {"outcome": SKIPPED})
+    return step | {"outcome": GOOD}
+
+
 def are_finite(losses: Tensor, gradients: list[Tensor]) -> Tensor:
     """Return whether they are finite for K students, shape (K,); gradients have shape (K, ...)."""
     return torch.isfinite(sum((g.flatten(1).sum(dim=1) for g in gradients), losses))
@@ -56,7 +74,6 @@ def are_finite(losses: Tensor, gradients: list[Tensor]) -> Tensor:
 
 def with_hypergradient(outcome: Any, known: Any, directionless: Any) -> Any:
     """Return an iteration's outcome, given its step's, and whether its hypergradient is finite or none."""
-    known = as_number(known)
     if not isinstance(known, torch.Tensor):
         return outcome if known else NO_DIRECTION if directionless else NO_HYPERGRADIENT
     unknown = torch.where(torch.as_tensor(directionless), NO_DIRECTION, NO_HYPERGRADIENT)
@@ -92,6 +109,11 @@ class Skips:
         if not isinstance(outcome, Tensor):
             self._count(outcome)
         return self.over
+
+    @property
+    def n_in_epoch(self) -> int:
+        """Number of iterations noted since the epoch began."""
+        return len(self._epoch)
 
     def end_epoch(self) -> tuple[int, int]:
         """Steps and hypergradients of this epoch that were not followed; read from the device once."""

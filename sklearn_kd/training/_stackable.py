@@ -4,7 +4,7 @@ A batched run pays (measured by ``examples/benchmarks/many_students.py``), and i
 asked for:
 
 - on a CPU, for at least ``FEWEST`` students whose forward pass on one batch takes at most
-  ``MOST_FLOPS`` floating-point operations;
+  ``MOST_FLOPS`` floating-point operations, all of which learn metaparameters, or none;
 - on any other device always. Such a device is bound by the number of operations long after a
   CPU is not; this has not been measured.
 """
@@ -19,8 +19,11 @@ from typing import Any
 
 import torch
 
+from sklearn_kd.bilevel._optimizer_response import response_class
+from sklearn_kd.bilevel._stacked_hypergradient import STACKED_METHODS, STACKED_RESPONSES
 from sklearn_kd.inputs._data import DistillationData, SplitData
-from sklearn_kd.meta import Strategy
+from sklearn_kd.meta._strategy import updates_metaparameters
+from sklearn_kd.runtime._devices import reading_is_free
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.training._memory_errors import explain_memory_of_stacked_training
 from sklearn_kd.training._net import TrainingNet
@@ -97,19 +100,13 @@ def _chunks(members: list[int]) -> list[list[int]]:
     return [members[start : start + _MOST] for start in range(0, len(members), _MOST)]
 
 
-def updates_metaparameters(strategy: Strategy) -> bool:
-    """Return whether the strategy may move the metaparameters, as far as is known before."""
-    kind = type(strategy)
-    return (
-        kind.takes_hypergradient is not Strategy.takes_hypergradient or kind.predict is not Strategy.predict
-    )
-
-
 def _why_alone(net: TrainingNet, data: Any) -> str | None:
     """Return why this student cannot be stacked with others, or None."""
     kind = type(net.optimizer_)
     if updates_metaparameters(net.strategy):
-        return f"{type(net.strategy).__name__} moves the metaparameters"
+        reason = _why_learns_alone(net, data)
+        if reason is not None:
+            return reason
     if net.callbacks:
         return "callbacks are to watch every step of a student of their own"
     if net.verbose:
@@ -131,6 +128,22 @@ def _why_alone(net: TrainingNet, data: Any) -> str | None:
         return "the rows are fetched from a Dataset"
     if data.train.augmentation is not None:
         return "augment draws anew for each student"
+    return None
+
+
+def _why_learns_alone(net: TrainingNet, data: Any) -> str | None:
+    """Return why this student, whose metaparameters move, cannot be stacked with others, or None."""
+    name, strategy = type(net.strategy).__name__, net.strategy
+    if strategy.hypergradient not in STACKED_METHODS:
+        return f"{name} takes hypergradients by {strategy.hypergradient!r}, which is for one student"
+    if strategy.hypergradient_rows is not None:
+        return f"{name} takes hypergradients on some rows of a batch, which is for one student"
+    if response_class(net.optimizer_) not in STACKED_RESPONSES:
+        return f"it is not known whether {type(net.optimizer_).__name__} responds weight by weight"
+    if not reading_is_free(data.train.samples):
+        return f"{name} moves the metaparameters, which several students do at once on a CPU only"
+    if type(data.valid) is not DistillationData:
+        return f"{name} has no D_val of tensors"
     return None
 
 
@@ -162,6 +175,8 @@ _ALIKE = {
     "device": lambda net, data: (str(net.device), str(data.train.device)),
     "max_epochs": lambda net, data: net.max_epochs,
     "loss": lambda net, data: net.objective.batch_key(),
+    # In one run those that only train would wait for the passes of those that learn.
+    "how the metaparameters move": lambda net, data: updates_metaparameters(net.strategy),
 }
 
 
@@ -210,6 +225,7 @@ def _why_vmap_fails(nets: Sequence[TrainingNet], data: Any) -> str | None:
         stacked = {name: torch.stack([own[name] for own in weights]) for name in weights[0]}
         try:
             together = stacked_forward(nets[0].module_)(stacked, x)
+            stacked_forward(nets[0].module_, validation=True)(stacked, x)
         except Exception as error:  # a module may raise anything where it is not given tensors
             return f"torch.func.vmap refuses the student: {str(error).strip().splitlines()[0]}"
     if not torch.allclose(together, apart, rtol=1e-3, atol=1e-4, equal_nan=True):

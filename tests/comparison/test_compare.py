@@ -140,7 +140,7 @@ def test_methods_are_paired_and_independent_of_each_other(make, digits):
 
 
 def test_arms_trained_together_score_as_one_by_one(make, digits, logits, monkeypatch):
-    """Fixed arms on the same rows; another size of student, and learning arms, are apart."""
+    """Fixed arms on the same rows; another size of student, and a single learning arm, are apart."""
     methods = {name: {"meta": name} for name in ("none", "naive", "random", "linear", "hyperopt")} | {
         "wider": {"meta": "fixed", "student__hidden": 40},
         "adam": {"meta": "naive", "optimizer": torch.optim.Adam, "lr": 1e-3},
@@ -157,6 +157,24 @@ def test_arms_trained_together_score_as_one_by_one(make, digits, logits, monkeyp
     for field in ("accuracy", "log_loss", "lambda1", "temperature"):
         np.testing.assert_allclose(together.results_[field], apart.results_[field], rtol=1e-4)
     assert together.results_["method"].tolist() == apart.results_["method"].tolist() == 2 * list(methods)
+
+
+def test_learning_arms_trained_together_score_as_one_by_one(make, digits, logits, monkeypatch):
+    exact = {"meta__hypergradient": "exact"}
+    methods = {
+        "gradient": {"meta": "gradient"} | exact,
+        "slow": {"meta": "gradient", "meta__lr": 0.1} | exact,
+        "linear": {"meta": "linear"} | exact,
+        "fixed": {"meta": "fixed"},
+    }
+    given = {"methods": methods, "baseline": "fixed", "cv": 2, "random_state": 0, "teacher_logits": logits}
+    together = compare_methods(make(), *digits, **given)
+    monkeypatch.setattr(_stackable, "FEWEST", np.inf)
+    apart = compare_methods(make(), *digits, **given)
+    for name, count in {"gradient": 3, "slow": 3, "linear": 3, "fixed": 1}.items():
+        assert set(runs(together, name)["models_in_batch"]) == {count}, name
+    for field in ("accuracy", "log_loss", "lambda1", "temperature"):
+        np.testing.assert_allclose(together.results_[field], apart.results_[field], rtol=1e-4)
 
 
 def test_the_time_of_a_run_is_shared_equally(make, digits, logits, monkeypatch):

@@ -16,7 +16,7 @@ from sklearn_kd import CNNStudent, MLPStudent
 from sklearn_kd.inputs._data import DistillationData, SplitData
 from sklearn_kd.losses import LogitDistillation
 from sklearn_kd.losses._objective import LogitObjective
-from sklearn_kd.meta import Fixed, Gradient, Strategy
+from sklearn_kd.meta import Fixed, Gradient
 from sklearn_kd.meta._path import MetaparameterPath
 from sklearn_kd.meta._space import MetaparameterSpace
 from sklearn_kd.runtime._execution import Execution
@@ -278,11 +278,6 @@ class Scaled(nn.Module):
         return self.factor * self.out(x)
 
 
-class Moving(Strategy):
-    def predict(self, metaparameters):
-        return None
-
-
 def mlp(*more):
     return nn.Sequential(nn.Linear(64, 8), *more, nn.ReLU(), nn.Linear(8, 10))
 
@@ -303,8 +298,6 @@ def mlp(*more):
         ([mlp()] * 2, {"execution": Execution(compile=True)}, "execution='compiled'"),
         ([mlp()] * 2, {"execution": Execution(autocast=True)}, "bfloat16 and CUDA graphs"),
         ([mlp()] * 2, {"execution": Execution(cuda_graph=True)}, "bfloat16 and CUDA graphs"),
-        ([mlp()] * 2, {"strategy": Gradient()}, "Gradient moves the metaparameters"),
-        ([mlp()] * 2, {"strategy": Moving()}, "Moving moves the metaparameters"),
     ],
     ids=lambda value: "" if isinstance(value, list) else str(value),
 )
@@ -358,13 +351,13 @@ def test_on_a_cpu_it_must_pay(rows, monkeypatch):
 def test_division_and_its_log(rows, digits, logits, caplog):
     fewer = made_rows(digits, logits, 0, n=150)
     nets = [made_net(MLPStudent(64, 10, 8), 0.5, 1.0) for _ in range(5)]
-    nets += [made_net(MLPStudent(64, 10, 8), 0.5, 1.0, strategy=Gradient())]
+    nets += [made_net(MLPStudent(64, 10, 8), 0.5, 1.0, strategy=Gradient(hypergradient="jvp"))]
     data = [rows[0], fewer, rows[1], fewer, rows[2], rows[0]]
     with caplog.at_level(logging.INFO, logger="sklearn_kd"):
         groups = _stackable.group_stackable(nets, data)
     assert sorted(groups) == [[0, 2, 4], [1, 3], [5]]
     assert "3 students are trained together" in caplog.text
-    assert "one by one, because Gradient moves the metaparameters" in caplog.text
+    assert "one by one, because Gradient takes hypergradients by" in caplog.text
 
 
 @pytest.mark.parametrize("n_jobs", [None, 2])
