@@ -14,6 +14,7 @@ from sklearn_kd.plotting._process_display import ProcessDisplay
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.students._architectures import CNNStudent, MLPStudent
 from sklearn_kd.students._resnet import CIFARResNet
+from sklearn_kd.students._standardize import StandardizedStudent
 from sklearn_kd.training._single_step import hypergradient
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "MethodComparison",
     "Pathway",
     "ProcessDisplay",
+    "StandardizedStudent",
     "__version__",
     "build_transforms",
     "compare_methods",

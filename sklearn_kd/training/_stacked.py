@@ -33,11 +33,9 @@ from sklearn_kd.training._nonfinite import GOOD, SKIPPED, are_finite
 def stacked_forward(
     module: Any, in_dims: tuple[int | None, int | None] = (0, 0)
 ) -> Callable[[Any, Any], Any]:
-    """(stacked weights, inputs) -> logits of shape (K, B, C), by a copy of ``module``."""
+    """(stacked weights and buffers, inputs) -> logits of shape (K, B, C), by a copy of ``module``."""
     module = copy.deepcopy(module).train()
-    return vmap(
-        lambda weights, x: functional_call(module, weights, (x,)), in_dims=in_dims, randomness="error"
-    )
+    return vmap(lambda state, x: functional_call(module, state, (x,)), in_dims=in_dims, randomness="error")
 
 
 def train_stacked(nets: Sequence[TrainingNet], data: Sequence[SplitData]) -> None:
@@ -77,8 +75,13 @@ class _BatchedRun:
         assert isinstance(objective, LogitObjective)  # no other has a batch_key
         self.objective = objective
         self.weights = _stacked_weights(nets)
+        buffers = [dict(net.module_.named_buffers()) for net in nets]  # none that a pass changes
+        self.buffers = {name: torch.stack([own[name] for own in buffers]) for name in buffers[0]}
         # The arguments that skorch would give the optimizer of one student.
-        args, kwargs = nets[0].get_params_for_optimizer("optimizer", self.weights.items())
+        named = zip(
+            (name for name, _ in nets[0].get_all_learnable_params()), self.weights.values(), strict=True
+        )
+        args, kwargs = nets[0].get_params_for_optimizer("optimizer", named)
         self.optimizer = nets[0].optimizer(*args, **kwargs)
         self.streams = _Streams(nets, data)
         self.forward = stacked_forward(nets[0].module_, in_dims=(0, None if self.streams.shared else 0))
@@ -128,7 +131,7 @@ class _BatchedRun:
 
         That of a student whose loss or gradient is not finite is not.
         """
-        logits = self.forward(self.weights, x)
+        logits = self.forward(self.weights | self.buffers, x)
         loss = self.objective.evaluate_logits(logits, targets, self.values, differentiable=False)
         self.optimizer.zero_grad()
         logits.backward(loss.gradients[0])
