@@ -105,7 +105,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         it when ``fit`` is not given ``X_val``.
     standardize : bool, default=True
         Whether the student starts with a fixed layer, fitted to D_train, that centres and scales each
-        column of a table and limits it to ±10, so that it takes columns as they come. ``student_`` is a
+        column of a table and limits it to ±5, so that it takes columns as they come. ``student_`` is a
         :class:`StandardizedStudent` then. X of more dimensions is left alone, and so is a student that
         makes whole numbers of its inputs, as to look them up in an embedding. Set False for a module
         that has learned from X as it is.

@@ -15,9 +15,9 @@ from sklearn_kd.runtime._eval_mode import isolated_eval_mode
 
 # Standardised values stay within ± this. Values so far out are outliers, or of a column that is nearly
 # constant; one of them would otherwise outweigh the rest of its batch.
-LIMIT = 10.0
+LIMIT = 5.0
 # Values more than so many times the distance of the quartiles outside of them are outliers.
-_OUTLYING = 5.0
+_OUTLYING = 2.0
 # Quartiles are those of evenly spaced rows, at most so many rows and, beyond _FEWEST, so many numbers.
 _MOST_ROWS, _FEWEST_ROWS, _MOST_NUMBERS = 10_000, 100, 2**22
 # The float32 nearest to a value may be half of this share of it away.
@@ -33,7 +33,7 @@ class Standardization(nn.Module):
     ----------
     n_features : int
         Number of columns.
-    limit : float, default=10.0
+    limit : float, default=5.0
 
     Attributes
     ----------
@@ -66,7 +66,7 @@ class Standardization(nn.Module):
 
 def _standardized(x: Tensor, center: Tensor, factor: Tensor, limit: float) -> Tensor:
     # The difference first: x · factor − center · factor would lose the digits of a column around 1e8.
-    return (x - center).mul_(factor).clamp_(-limit, limit)
+    return (x - center).mul_(factor).clamp(-limit, limit)  # vmap has no clamp_
 
 
 class StandardizedStudent(nn.Module):
@@ -80,7 +80,7 @@ class StandardizedStudent(nn.Module):
         Takes standardised rows.
     n_features : int
         Number of columns.
-    limit : float, default=10.0
+    limit : float, default=5.0
         Standardised values stay within ± ``limit``.
 
     Attributes
@@ -151,7 +151,7 @@ def fit_scaling(chunks: Iterable[Tensor], n_rows: int, n_features: int) -> Stand
     """Return the layer for rows that are read once, in chunks.
 
     A column is centred at its mean and scaled by its standard deviation. If it has outliers, both are
-    those of some rows, with outliers moved to the fences: five times the distance of the quartiles outside
+    those of some rows, with outliers moved to the fences: twice the distance of the quartiles outside
     of them. A constant column, or one that varies by rounding, is left out: factor 0. Rows with values that
     are not finite do not count.
 
