@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 from sklearn_kd.runtime._eval_mode import isolated_eval_mode
 
@@ -24,6 +24,9 @@ _MOST_ROWS, _FEWEST_ROWS, _MOST_NUMBERS = 10_000, 100, 2**22
 _ROUNDING = float(np.finfo(np.float32).eps)
 # The reciprocal of a smaller spread overflows float32.
 _SMALLEST_SPREAD = 1e-37
+# Functions that make indices of floating-point numbers, and TorchScript's names of modules that take them.
+_TO_INTEGERS = {"long", "int", "to", "type", "type_as", "bucketize", "searchsorted"}
+_LOOKUPS = {"Embedding", "EmbeddingBag"}
 
 
 class Standardization(nn.Module):
@@ -241,23 +244,26 @@ def takes_codes(student: nn.Module, samples: Tensor) -> bool:
     Standardising would change which entry is found. The student is tried on the samples; one that cannot
     take them is reported by the checks that follow.
     """
+    # Calls inside TorchScript are not seen.
+    if any(getattr(part, "original_name", None) in _LOOKUPS for part in student.modules()):
+        return True
     watch = _IntegerWatch()
     with suppress(Exception), isolated_eval_mode(student, samples.device), watch:
         student(samples)
     return watch.found
 
 
-class _IntegerWatch(TorchDispatchMode):
+class _IntegerWatch(TorchFunctionMode):
     """Notes whether a forward pass turns floating-point numbers into indices."""
 
     def __init__(self) -> None:
         super().__init__()
         self.found = False
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        name = func.overloadpacket.__name__
-        if name in ("_to_copy", "bucketize", "searchsorted", "copy_") and isinstance(out, Tensor):
-            given = [a for a in args if isinstance(a, Tensor) and a.is_floating_point()]
-            self.found |= bool(given) and out.dtype in (torch.int32, torch.int64)
+        if getattr(func, "__name__", "") in _TO_INTEGERS and isinstance(out, Tensor):
+            given = [value for value in (*args, *(kwargs or {}).values()) if isinstance(value, Tensor)]
+            from_float = any(value.is_floating_point() for value in given)
+            self.found |= from_float and out.dtype in (torch.int32, torch.int64)
         return out
