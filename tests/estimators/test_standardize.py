@@ -124,14 +124,6 @@ def test_one_file_takes_raw_rows(fitted, wine, tmp_path):
         torch.testing.assert_close(network(rows), logits)
 
 
-def test_onnx_takes_raw_rows(fitted, wine, tmp_path):
-    onnxruntime = pytest.importorskip("onnxruntime")
-    fitted.export_student(tmp_path / "wine.onnx")
-    session = onnxruntime.InferenceSession(str(tmp_path / "wine.onnx"))
-    (logits,) = session.run(None, {"X": wine[0]})
-    np.testing.assert_allclose(logits, fitted.student_(torch.tensor(wine[0])).detach(), rtol=1e-4, atol=1e-5)
-
-
 def test_a_dataset_is_read_once_for_it(fitted, wine):
     X, y = wine
     clf = DistilledClassifier(None, MLPStudent, **settings)
