@@ -81,7 +81,9 @@ def check_scaling(limit: Any, weights: Mapping[str, Tensor], sample_shape: tuple
         raise ContentError(f"a limit of standardised values of {limit}, which must be above 0")
     found = [tuple(weights[key].shape) for key in ("scaling.center", "scaling.factor") if key in weights]
     if found != [tuple(sample_shape)] * 2 or len(sample_shape) != 1:
-        raise ContentError(f"a layer that standardises of shapes {found} for samples of shape {sample_shape}")
+        raise ContentError(
+            f"standardize: center and factor of shapes {found}, samples of shape {sample_shape}"
+        )
 
 
 def load_weights(module: nn.Module, weights: dict[str, Tensor], name: str) -> nn.Module:

@@ -55,8 +55,8 @@ class Standardization(nn.Module):
     def __init__(self, n_features: int, limit: float = LIMIT):
         super().__init__()
         self.limit = limit
-        self.register_buffer("center", torch.zeros(n_features))
-        self.register_buffer("factor", torch.ones(n_features))
+        self.register_buffer("center", torch.zeros(n_features, dtype=torch.float32))
+        self.register_buffer("factor", torch.ones(n_features, dtype=torch.float32))
 
     def extra_repr(self) -> str:
         """Describe the layer."""
