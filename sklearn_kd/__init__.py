@@ -9,6 +9,7 @@ from sklearn_kd.estimators._classifier import DistilledClassifier
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.students._architectures import CNNStudent, MLPStudent
 from sklearn_kd.students._resnet import CIFARResNet
+from sklearn_kd.students._standardize import StandardizedStudent
 
 if TYPE_CHECKING:
     from sklearn_kd.comparison._compare import compare_methods
@@ -33,6 +34,7 @@ __all__ = [
     "MethodComparison",
     "Pathway",
     "ProcessDisplay",
+    "StandardizedStudent",
     "__version__",
     "build_transforms",
     "compare_methods",

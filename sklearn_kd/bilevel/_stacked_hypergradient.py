@@ -31,8 +31,8 @@ STACKED_METHODS = ("finite_difference", "central_difference", "exact")
 # Elementwise: that of a stacked weight is that of each student's.
 STACKED_RESPONSES = (OptimizerResponse, SGDResponse, AdamResponse)
 
-Weights = dict[str, Tensor]
-Forward = Callable[[Weights, Tensor], Tensor]
+State = dict[str, Tensor]
+Forward = Callable[[State, Tensor], Tensor]
 
 
 class StackedHypergradients:
@@ -44,11 +44,12 @@ class StackedHypergradients:
 
     Parameters
     ----------
-    weights : dict of str to Tensor of shape (K, ...)
+    state : dict of str to Tensor of shape (K, ...)
+        Weights and buffers, by name.
     optimizer : Optimizer
-        Of these weights, with one of ``STACKED_RESPONSES``.
+        Of some of these weights, with one of ``STACKED_RESPONSES``.
     forward, validation_forward : callable(dict, Tensor) -> Tensor
-        Map the weights of S students and their inputs to logits, shape (S, B, C): as in training, and as on
+        Map the state of S students and their inputs to logits, shape (S, B, C): as in training, and as on
         the validation batch.
     logit_change : float
         As of :class:`HypergradientEstimator`.
@@ -56,16 +57,16 @@ class StackedHypergradients:
 
     def __init__(
         self,
-        weights: Weights,
+        state: State,
         optimizer: Optimizer,
         forward: Forward,
         validation_forward: Forward,
         logit_change: float,
     ):
         moved = {w for group in optimizer.param_groups for w in group["params"]}
-        self._names = [name for name, w in weights.items() if w in moved and w.requires_grad]
-        self._moving = [weights[name] for name in self._names]
-        self._still = {name: w for name, w in weights.items() if name not in self._names}
+        self._names = [name for name, w in state.items() if w in moved and w.requires_grad]
+        self._moving = [state[name] for name in self._names]
+        self._still = {name: w for name, w in state.items() if name not in self._names}
         self._sizes = [w[0].numel() for w in self._moving]
         self._n_students = len(self._moving[0])
         self._response = response_class(optimizer)(optimizer, self._moving)
@@ -176,7 +177,7 @@ class StackedHypergradients:
         parts = matrix.split(self._sizes, dim=1)
         return [part.reshape(n_students, *w.shape[1:]) for part, w in zip(parts, self._moving, strict=True)]
 
-    def _named(self, moving: list[Tensor], places: Tensor | None) -> Weights:
+    def _named(self, moving: list[Tensor], places: Tensor | None) -> State:
         still = {name: _of(w.detach(), places) for name, w in self._still.items()}
         return dict(zip(self._names, moving, strict=True)) | still
 

@@ -249,7 +249,8 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         """Write the student to a file, by the suffix of its name.
 
         ``.safetensors`` holds the weights: ``safetensors.torch.load_model(module, path)``
-        puts them into a fresh module of the same architecture. ``.onnx`` holds the whole
+        puts them into a fresh module of the same architecture, for a table behind its layer
+        (:class:`StandardizedStudent`) as in the example. ``.onnx`` holds the whole
         network, for ONNX Runtime and the like: input ``X``, float32 of shape (n_samples, ...)
         with any number of rows, output ``logits`` of shape (n_samples, n_classes).
 
@@ -287,14 +288,14 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         >>> from safetensors import safe_open
         >>> from safetensors.torch import load_model
         >>> from sklearn.datasets import load_iris
-        >>> from sklearn_kd import DistilledClassifier, MLPStudent
+        >>> from sklearn_kd import DistilledClassifier, MLPStudent, StandardizedStudent
         >>> X, y = load_iris(return_X_y=True, as_frame=True)
         >>> names = np.array(["setosa", "versicolor", "virginica"])
         >>> clf = DistilledClassifier(None, MLPStudent, meta="none", max_epochs=5, device="cpu")
         >>> clf = clf.fit(X, names[y])
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     clf.export_student(f"{folder}/iris.safetensors")
-        ...     student = MLPStudent(in_features=4, n_classes=3).eval()
+        ...     student = StandardizedStudent(MLPStudent(in_features=4, n_classes=3), n_features=4).eval()
         ...     _ = load_model(student, f"{folder}/iris.safetensors")
         ...     with safe_open(f"{folder}/iris.safetensors", framework="pt") as file:
         ...         classes = np.array(json.loads(file.metadata()["classes"]))

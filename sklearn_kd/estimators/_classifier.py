@@ -104,6 +104,12 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     validation_fraction : float, default=0.1
         Share of the rows held out as D_val, stratified, by the strategies that learn from
         it when ``fit`` is not given ``X_val``.
+    standardize : bool, default=True
+        Whether the student starts with a fixed layer, fitted to D_train, that centres and scales each
+        column of a table and limits it to ±5, so that it takes columns as they come. ``student_`` is a
+        :class:`StandardizedStudent` then. X of more dimensions is left alone, and so is a student that
+        makes whole numbers of its inputs, as to look them up in an embedding. Set False for a module
+        that has learned from X as it is.
     augment : callable or None, default=None
         Maps a training batch of inputs, a float32 tensor on the device, to an augmented one of
         as many rows; labels stay. A network teacher is then asked about each augmented batch;
@@ -160,7 +166,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     val_temperature_ : float
         T_val at the end.
     student_ : nn.Module
-        The trained student, plain.
+        The trained student, behind its scaling if it has one (:class:`StandardizedStudent`), else plain.
     teacher_ : object
         The fitted teacher, with ``keep_teacher=True``; else None. None, too, where
         ``teacher_logits`` were given or no teacher was needed.
@@ -232,6 +238,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "standardize": ["boolean"],
         "augment": [callable, None],
         "callbacks": CALLBACK_KINDS,
         "warm_start": ["boolean"],
@@ -272,6 +279,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         max_epochs: int = 200,
         batch_size: int = 128,
         validation_fraction: float = 0.1,
+        standardize: bool = True,
         augment: Callable[[Tensor], Tensor] | None = None,
         callbacks: Sequence[Callback | tuple[str, Callback]] | Callback | None = None,
         warm_start: bool = False,
@@ -299,6 +307,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.validation_fraction = validation_fraction
+        self.standardize = standardize
         self.augment = augment
         self.callbacks = callbacks
         self.warm_start = warm_start

@@ -38,6 +38,7 @@ from sklearn_kd.estimators._preflight import (
     named_strategy,
 )
 from sklearn_kd.estimators._routed_parameters import loader_settings
+from sklearn_kd.estimators._standardization import scaling_for
 from sklearn_kd.estimators._unused_parameters import beside_strategy, warn_without_effect
 from sklearn_kd.inputs._data import DistillationData, SplitData, describe_allocations
 from sklearn_kd.inputs._large_arrays import shared_tensor
@@ -172,12 +173,14 @@ def _checked_student(
         samples,
         inputs.task.n_outputs,
         seed=seed,
+        make_scaling=scaling_for(estimator, data.train),
         trained=estimator.student_ if estimator._continues() else None,
     )
     batch_size = loader_settings(estimator, "iterator_train")["batch_size"]
     check_single_rows(student, samples, data.valid, batch_size)
     check_scale(student, data)
-    warn_of_scales(data.train, student, getattr(estimator, "feature_names_in_", None))
+    names = getattr(estimator, "feature_names_in_", None)
+    warn_of_scales(data.train, student, names, asked_for=estimator.standardize)
     check_rows_alone(student, samples, n_rows, batch_size)
     return student
 

@@ -138,6 +138,12 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
     batch_size : int, default=128
         Rows per batch; ``iterator_train__*`` and ``iterator_valid__*`` as for
         :class:`DistilledClassifier`.
+    standardize : bool, default=True
+        Whether the student starts with a fixed layer, fitted to D_train, that centres and scales each
+        column of a table and limits it to ±5, so that it takes columns as they come. ``student_`` is a
+        :class:`StandardizedStudent` then. X of more dimensions is left alone, and so is a student that
+        makes whole numbers of its inputs, as to look them up in an embedding. Set False for a module
+        that has learned from X as it is.
     augment : callable or None, default=None
         Maps a training batch of inputs to an augmented one; the teacher sees that too. D_val
         and prediction are not augmented.
@@ -176,7 +182,8 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         Of the retraining: losses by epoch, how many ``pathways`` ran per iteration, and with a
         learned logit term ``lambda1`` and ``temperature`` after the epoch.
     student_ : nn.Module
-        The trained student, plain: prediction runs neither the teacher nor the transforms.
+        The trained student, behind its scaling if it has one (:class:`StandardizedStudent`), else plain:
+        prediction runs neither the teacher nor the transforms.
     transforms_ : nn.ModuleList
         The trained transforms, one for each pathway. :func:`build_transforms` makes fresh ones
         of ``pathways_`` to load their ``state_dict()`` into.
@@ -257,6 +264,7 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         "lr": [Interval(Real, 0, 1e30, closed="both")],  # beyond, a step overflows float32
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "standardize": ["boolean"],
         "augment": [callable, None],
         "callbacks": CALLBACK_KINDS,
         "keep_teacher": ["boolean"],
@@ -309,6 +317,7 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         lr: float = 0.1,
         max_epochs: int = 200,
         batch_size: int = 128,
+        standardize: bool = True,
         augment: Callable[[Tensor], Tensor] | None = None,
         callbacks: Sequence[Callback | tuple[str, Callback]] | Callback | None = None,
         keep_teacher: bool = False,
@@ -346,6 +355,7 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         self.lr = lr
         self.max_epochs = max_epochs
         self.batch_size = batch_size
+        self.standardize = standardize
         self.augment = augment
         self.callbacks = callbacks
         self.keep_teacher = keep_teacher

@@ -21,6 +21,7 @@ from sklearn_kd.distpro._normalization import NORMALIZATIONS
 from sklearn_kd.distpro._objective import PathwayObjective
 from sklearn_kd.estimators._plan import Stage
 from sklearn_kd.estimators._preflight import initial_student
+from sklearn_kd.estimators._standardization import scaling_for
 from sklearn_kd.losses._logit_distillation import LogitDistillation
 from sklearn_kd.meta import Strategy
 from sklearn_kd.meta._path import MetaparameterPath, MetaparameterSchedule
@@ -131,4 +132,5 @@ def stage_student(estimator: DistProClassifier, stage: Stage, n_outputs: int) ->
         stage.data.train.samples,
         n_outputs,
         seed=stage.seeds.student,
+        make_scaling=scaling_for(estimator, stage.data.train),
     )

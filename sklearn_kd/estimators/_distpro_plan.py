@@ -56,6 +56,7 @@ from sklearn_kd.persistence._save_load import warn_not_in_file
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._optimizers import optimizer_class
 from sklearn_kd.runtime._processes import warn_if_distributed
+from sklearn_kd.students._standardize import own_student
 from sklearn_kd.teachers._features import FeatureTeacher
 from sklearn_kd.training._alone import train_alone
 from sklearn_kd.training._divergence import check_scale
@@ -409,7 +410,7 @@ def make_process(
         "meta": repr(plan.strategy),
         "optimizer": optimizer_class(estimator.optimizer).__name__,
         "teacher": type(plan.teacher.network).__name__,
-        "student": type(plan.student).__name__,
+        "student": type(own_student(plan.student)).__name__,
     }
     return DistillationProcess(
         found.raw,

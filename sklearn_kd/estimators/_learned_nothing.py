@@ -17,6 +17,7 @@ from sklearn_kd.inputs._batches import Batch
 from sklearn_kd.inputs._data import DistillationData, LoadedData
 from sklearn_kd.inputs._torch_datasets import make_loader
 from sklearn_kd.runtime._eval_mode import isolated_eval_mode
+from sklearn_kd.students._standardize import Standardization
 
 if TYPE_CHECKING:
     from sklearn_kd.training._net import TrainingNet
@@ -51,7 +52,12 @@ _SMALLER_STEPS = (
     "lower lr, clip the gradients (callbacks=[skorch.callbacks.GradientNormClipping(1)]) or train by Adam "
     "(optimizer=torch.optim.Adam, lr=1e-3)"
 )
-_SCALE = "Put a StandardScaler before the classifier in a pipeline"
+_SCALE = "Set standardize=True, or put a StandardScaler before the classifier in a pipeline"
+_SCALE_IMAGES = "Scale it, as to [0, 1]"
+_SCALE_BESIDE_CODES = (
+    "standardize=True leaves X alone, because the student makes whole numbers of it, as to look them up. "
+    "Scale the other columns inside the student or before it"
+)
 
 
 # --------------------------------------------------------------------------------------
@@ -97,10 +103,16 @@ def scales_of(train: DistillationData) -> Scales | None:
     return Scales(float(ranges[largest]), float(ranges[smallest]), (largest, smallest))
 
 
-def warn_of_scales(train: DistillationData, student: nn.Module, names: Sequence[str] | None = None) -> None:
+def warn_of_scales(
+    train: DistillationData,
+    student: nn.Module,
+    names: Sequence[str] | None = None,
+    *,
+    asked_for: bool = False,
+) -> None:
     """Warn where some columns of X are more than 1,000 times as wide as others.
 
-    Not where the student begins with a batch normalisation, which scales them itself.
+    Not where the student scales them itself: behind ``standardize=True``, or by a batch normalisation.
 
     Parameters
     ----------
@@ -109,25 +121,29 @@ def warn_of_scales(train: DistillationData, student: nn.Module, names: Sequence[
     student : nn.Module
     names : sequence of str or None, default=None
         Of the columns.
+    asked_for : bool, default=False
+        Whether ``standardize=True`` was given.
     """
+    if _scales_by_itself(student):
+        return
     scales = scales_of(train)
-    if scales is None or scales.ratio <= _MOST_APART or _scales_by_itself(student):
+    if scales is None or scales.ratio <= _MOST_APART:
         return
     wide, narrow = (f"column {j}" if names is None else repr(str(names[j])) for j in scales.columns)
     warnings.warn(
         f"X has features whose scales differ by a factor of {scales.ratio:.2g}: {wide} has a range of "
         f"{scales.largest:.2g}, {narrow} one of {scales.smallest:.2g}. A network hardly learns from the "
-        f"small ones, and may learn nothing at all. {_SCALE}.",
+        f"small ones, and may learn nothing at all. {_SCALE_BESIDE_CODES if asked_for else _SCALE}.",
         UserWarning,
         stacklevel=2,
     )
 
 
 def _scales_by_itself(student: nn.Module) -> bool:
-    """Return whether the first part that has weights or buffers is a batch normalisation."""
+    """Return whether the first part that has weights or buffers standardises, or normalises batches."""
     for part in student.modules():
         if next(part.children(), None) is None and [*part.parameters(), *part.buffers()]:
-            return isinstance(part, _NormBase)
+            return isinstance(part, (_NormBase, Standardization))
     return False
 
 
@@ -247,7 +263,8 @@ def convergence_message(
         return None
     if net.collapsed_:
         begun = _still_falls([row["train_loss"] for row in epochs if "train_loss" in row])
-        return f"{who} learned nothing: {_evidence(predictions, classes)} {_cause(predictions, train, begun)}"
+        cause = _cause(predictions, train, net.module_, begun)
+        return f"{who} learned nothing: {_evidence(predictions, classes)} {cause}"
     losses = [row[monitor] for row in epochs if monitor in row]
     stuck = stuck_message(losses, predictions, who)
     if stuck is not None:
@@ -362,14 +379,27 @@ def _evidence(predictions: Predictions, classes: np.ndarray) -> str:
     )
 
 
-def _cause(predictions: Predictions, train: DistillationData, begun: bool) -> str:
+def _largest(train: DistillationData) -> float:
+    """Return the largest absolute value of X; 0 where its rows are loaded batch by batch."""
+    if isinstance(train, LoadedData):
+        return 0.0
+    return max(float(x.abs().max()) for x in train.iter_inputs())
+
+
+def _cause(predictions: Predictions, train: DistillationData, student: nn.Module, begun: bool) -> str:
     """Name the likely cause, and a remedy; ``begun`` says whether the loss was falling all the time."""
-    scales, taught = scales_of(train), predictions.teacher
+    scaled, taught = _scales_by_itself(student), predictions.teacher
+    scales = None if scaled else scales_of(train)
     if scales is not None and scales.ratio > _MOST_APART:
         return f"The scales of its features differ by a factor of {scales.ratio:.2g}. {_SCALE}."
-    largest = 0.0 if isinstance(train, LoadedData) else max(float(x.abs().max()) for x in train.iter_inputs())
+    largest = (
+        0.0
+        if scaled or isinstance(train, LoadedData)
+        else max(float(x.abs().max()) for x in train.iter_inputs())
+    )
     if largest > _LARGE:
-        return f"X has values up to {largest:.2g}. {_SCALE}, or {_SMALLER_STEPS}."
+        scale = _SCALE if train.samples.ndim == 2 else _SCALE_IMAGES
+        return f"X has values up to {largest:.2g}. {scale}, or {_SMALLER_STEPS}."
     if taught is not None and float(predictions.shares(taught).max()) >= _NEARLY_ALL:
         return "Its teacher predicts one class too. Give one that tells classes apart, or set meta='none'."
     if begun:

@@ -24,6 +24,13 @@ from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.students._checks import check_student
 from sklearn_kd.students._factory import build_student, in_float32
+from sklearn_kd.students._standardize import (
+    Standardization,
+    StandardizedStudent,
+    behind_scaling,
+    own_student,
+    takes_codes,
+)
 from sklearn_kd.teachers._adapter import BatchTeacherAdapter, TeacherAdapter
 from sklearn_kd.teachers._class_alignment import checked_teacher_classes
 from sklearn_kd.teachers._given_logits import checked_logits
@@ -192,9 +199,12 @@ def initial_student(
     n_outputs: int,
     *,
     seed: int,
+    make_scaling: Callable[[], Standardization | None] | None = None,
     trained: nn.Module | None = None,
 ) -> nn.Module:
-    """Build the student, and check it on two samples.
+    """Build the student, check it on two samples, and put the layer of ``standardize=True`` in front.
+
+    A student that makes whole numbers of what it is given, and one that has such a layer, get none.
 
     Parameters
     ----------
@@ -207,6 +217,8 @@ def initial_student(
         Width of its output.
     seed : int
         Of the initial weights.
+    make_scaling : callable() -> Standardization or None, default=None
+        Fits the layer to D_train. None: there is to be none.
     trained : nn.Module or None, default=None
         The student of the last fit, to go on with in place of a new one.
     """
@@ -216,9 +228,15 @@ def initial_student(
             built = build_student(student, dict(params), tuple(samples.shape[1:]), n_outputs)
         else:
             built = trained
-        built = in_float32(built.to(samples.device), samples[:2])
-        check_student(built, samples[:2], n_outputs, None if isinstance(student, nn.Module) else student)
-    return built
+        built, rows = built.to(samples.device), samples[:2]
+        scaling = built.scaling if isinstance(built, StandardizedStudent) else None
+        own = own_student(built)
+        if scaling is None and trained is None and make_scaling is not None and not takes_codes(own, rows):
+            scaling = make_scaling()
+        rows = rows if scaling is None else scaling(rows)
+        own = in_float32(own, rows)
+        check_student(own, rows, n_outputs, None if isinstance(student, nn.Module) else student)
+    return built if own_student(built) is not built else behind_scaling(own, scaling)
 
 
 def check_single_rows(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sklearn_kd.layers._names import LayerName
+from sklearn_kd.layers._names import LayerName, named_network
 from sklearn_kd.layers._trace import Call, FeatureMap, ForwardFn, Size, Trace
 
 
@@ -66,10 +66,10 @@ def find_layers(
     check_not_compiled(network, name, runs_uncompiled=run is not None)
     if isinstance(layers, str):  # "auto"
         return _find_stages(Trace.of_trial(network, samples, run), samples, name)
-    modules = dict(network.named_modules())
+    modules = dict(named_network(network).named_modules())
     parsed = {layer: LayerName.parse(layer, modules) for layer in layers}
     for layer, meant in parsed.items():
-        _check_known(layer, meant, network, modules, name)
+        _check_known(layer, meant, named_network(network), modules, name)
     trace = Trace.of_trial(network, samples, run)
     return dict(_find_layer(layer, meant, trace, name) for layer, meant in parsed.items())
 
@@ -80,6 +80,7 @@ def check_not_compiled(network: nn.Module, name: str, *, runs_uncompiled: bool =
     ``name`` is the parameter in the message. ``runs_uncompiled`` says that ``torch.compile`` is
     switched off while the network runs.
     """
+    network = named_network(network)
     if isinstance(network, torch.jit.ScriptModule):
         raise ValueError(
             f"{name}: the network is a TorchScript module, whose layers run in compiled code, where their "
@@ -107,7 +108,7 @@ def _find_stages(trace: Trace, samples: Tensor, name: str) -> dict[str, FoundLay
         listed = f"{candidates[:20]}{' ...' if len(candidates) > 20 else ''}" if candidates else "none"
         raise ValueError(
             f"{name}='auto' finds {len(found)} stage(s) of different spatial size in "
-            f"{type(trace.network).__name__} for samples of shape {tuple(samples.shape[1:])}; it needs at "
+            f"{type(trace.named).__name__} for samples of shape {tuple(samples.shape[1:])}; it needs at "
             f"least two. Layers that give maps of shape (n, channels, height, width): {listed}. "
             f"Name some of them, {name}=[...]; {table_hint(name)}"
         )
@@ -170,7 +171,7 @@ def _find_layer(name: str, layer: LayerName, trace: Trace, argument: str) -> tup
     if found is None:
         got = "is given no tensor" if layer.of_input else f"gives {call.output_type}"
         raise ValueError(
-            f"{argument}: layer {name!r} of {type(trace.network).__name__} {got}, which has no spatial "
+            f"{argument}: layer {name!r} of {type(trace.named).__name__} {got}, which has no spatial "
             "extent. Pathways compare feature maps of shape (n, channels, height, width): name a "
             f"convolution, a stage, or what follows one before it is flattened; {table_hint(argument)}"
         )
@@ -185,10 +186,10 @@ def _call_of(name: str, layer: LayerName, trace: Trace, argument: str) -> Call:
     calls, number = trace.of(layer.path), layer.number
     if not calls:
         raise ValueError(
-            f"{argument}: layer {name!r} of {type(trace.network).__name__} was not run in a forward pass. "
+            f"{argument}: layer {name!r} of {type(trace.named).__name__} was not run in a forward pass. "
             "Name a layer that takes part in it."
         )
-    runs = f"{layer.path!r} of {type(trace.network).__name__} runs {len(calls)} time(s) in a forward pass"
+    runs = f"{layer.path!r} of {type(trace.named).__name__} runs {len(calls)} time(s) in a forward pass"
     if number is not None and number > len(calls):
         raise ValueError(f"{argument}: there is no {name!r}: {runs}: {_list_calls(calls, layer)}.")
     if number is None and len(calls) > 1:
@@ -212,7 +213,7 @@ def _list_calls(calls: Sequence[Call], layer: LayerName) -> str:
 def _unsure_message(layer: str, found: FeatureMap | None, trace: Trace, argument: str) -> str:
     shape = None if found is None else found.shape
     return (
-        f"layer {layer!r} of {type(trace.network).__name__} gives shape {shape}, of which it cannot be told "
+        f"layer {layer!r} of {type(trace.named).__name__} gives shape {shape}, of which it cannot be told "
         f"whether the channels come first or last. Say it in the name, {argument}=['{layer}:nchw', ...] for "
         f"(n, channels, height, width) or ':nhwc' for (n, height, width, channels), or name other layers; "
         f"{table_hint(argument)}"

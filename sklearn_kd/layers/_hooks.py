@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from sklearn_kd.layers._names import LayerName
+from sklearn_kd.layers._names import LayerName, named_network
 from sklearn_kd.layers._trace import first_map
 
 
@@ -44,7 +44,7 @@ def feature_hooks(network: nn.Module, layers: Sequence[str]) -> Iterator[dict[st
     dict of str to Tensor
         Maps by layer, filled while the network runs.
     """
-    modules, handles = dict(network.named_modules()), []
+    modules, handles = dict(named_network(network).named_modules()), []
     maps = _LayerMaps()
     try:
         for name in layers:

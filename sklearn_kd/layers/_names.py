@@ -12,7 +12,17 @@ import re
 from collections.abc import Container
 from typing import NamedTuple
 
+from torch import nn
+
 _SYNTAX = re.compile(r"(?P<path>.+?)(#(?P<number>0*[1-9]\d*))?(?P<input>:input)?(:(?P<order>nchw|nhwc))?")
+
+
+def named_network(network: nn.Module) -> nn.Module:
+    """Return the module by whose paths layers are named: the network, or the one that it names instead.
+
+    A network with something of the library around it has it as ``named_network``.
+    """
+    return getattr(network, "named_network", network)
 
 
 class LayerName(NamedTuple):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from sklearn_kd.layers._names import named_network
 from sklearn_kd.layers._outputs import shape_or_type, tensors_in
 from sklearn_kd.runtime._eval_mode import isolated_eval_mode
 
@@ -105,6 +106,8 @@ class Trace:
 
     Attributes
     ----------
+    named : nn.Module
+        The module by whose paths the layers are named.
     root : Call
         The call of the network itself.
     calls : list of Call
@@ -112,7 +115,7 @@ class Trace:
     """
 
     def __init__(self, network: nn.Module):
-        self.network = network
+        self.network, self.named = network, named_network(network)
         self.root, self.calls = Call("", network, 1), list[Call]()
 
     @classmethod
@@ -153,7 +156,7 @@ class Trace:
             self.calls.append(call)
 
         try:
-            for path, module in self.network.named_modules():
+            for path, module in self.named.named_modules():
                 if path and not isinstance(module, torch.jit.ScriptModule):
                     handles.append(module.register_forward_pre_hook(begins(path), with_kwargs=True))
                     handles.append(module.register_forward_hook(ends))
@@ -169,7 +172,7 @@ class Trace:
     def name(self, call: Call) -> str:
         """Return the layer name of a call's output: ``"layer1"``, ``"relu#2"``, ``"norm:nhwc"``."""
         name = call.path if len(self.of(call.path)) == 1 else f"{call.path}#{call.number}"
-        if name != call.path and name in dict(self.network.named_modules()):
+        if name != call.path and name in dict(self.named.named_modules()):
             name = f"{call.path}#0{call.number}"  # "relu#2" is a module's own name here
         return f"{name}:nhwc" if call.output is not None and call.output.order == "nhwc" else name
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sklearn_kd.layers._names import LayerName
+from sklearn_kd.layers._names import LayerName, named_network
 from sklearn_kd.layers._trace import Call, FeatureMap, Size, Trace
 from sklearn_kd.runtime._random_state import host_random_state, preserved_random_state, random_state
 
@@ -44,7 +44,7 @@ def check_training_mode(
     rows = (
         torch.cat([samples, samples]) if len(samples) == 1 else samples
     )  # batch normalisation needs two rows
-    modules = dict(network.named_modules())
+    modules = dict(named_network(network).named_modules())
     parsed = {layer: LayerName.parse(layer, modules) for layer in layers}
     with torch.no_grad(), preserved_random_state(samples.device):
         usual = _recorded(network, rows)

@@ -40,6 +40,7 @@ PAPER_SETTINGS: dict[str, Any] = {
     "loss__temperature_scaling": "none",
     "lambda1": "random",
     "temperature": "random",
+    "standardize": False,
 }
 
 __all__ = [

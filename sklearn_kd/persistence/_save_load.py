@@ -35,6 +35,7 @@ from sklearn_kd.persistence._container import SUFFIX, Content, packed, unpacked
 from sklearn_kd.persistence._requirements import checked_path
 from sklearn_kd.persistence._weights import (
     check_fits,
+    check_scaling,
     check_sizes,
     load_weights,
     module_tensors,
@@ -44,6 +45,7 @@ from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.runtime._torch_modes import ordinary_torch
 from sklearn_kd.students._checks import check_student_output
 from sklearn_kd.students._factory import build_student, in_float32, makes_students
+from sklearn_kd.students._standardize import Standardization, StandardizedStudent, behind_scaling, own_student
 
 # Attributes of the net that record how its training ended.
 _OUTCOMES = ("diverged_", "interrupted_", "collapsed_")
@@ -144,7 +146,7 @@ def _content_of(
 ) -> tuple[Content, list[str], set[str]]:
     """Return the content of the file, the parameters left out, and other losses in words."""
     params, left_out = _encoded_params(estimator)
-    student = type(estimator.student_)
+    student = type(own_student(estimator.student_))
     about: dict[str, Any] = {
         "sklearn_kd_version": library_version(),
         "sklearn_kd_code": code_digest(),
@@ -157,6 +159,8 @@ def _content_of(
         "n_iter": int(estimator.n_iter_),
         "outcome": [name for name in _OUTCOMES if getattr(estimator.net_, name)],
     }
+    if isinstance(estimator.student_, StandardizedStudent):
+        about["standardize_limit"] = estimator.student_.scaling.limit
     names = getattr(estimator, "feature_names_in_", None)
     if names is not None:
         about["feature_names"] = names.tolist()
@@ -261,7 +265,7 @@ def _restored(
     with _blaming(name, only_content=bool(params)):
         estimator._validate_params()
     vars(estimator).update(fitted, teacher_=None)
-    module = _student_of(estimator, weights, name)
+    module = _student_of(estimator, weights, about.get("standardize_limit"), name)
     judged = {param.partition("__")[0] for param in params} & _JUDGED_IN_READING
     with _blaming(name, only_content=bool(judged)):
         vars(estimator).update(state.from_content(estimator, Content(about, tensors), module, params))
@@ -406,14 +410,18 @@ def _shared_attributes(about: Mapping[str, Any]) -> dict[str, Any]:
     return fitted
 
 
-def _student_of(estimator: SavedEstimator, weights: dict[str, Tensor], name: str) -> nn.Module:
-    """Build the student from the estimator's parameters and fill it with the weights of the file."""
+def _student_of(estimator: SavedEstimator, weights: dict[str, Tensor], limit: Any, name: str) -> nn.Module:
+    """Build the student from the estimator's parameters and fill it with the weights of the file.
+
+    ``limit``: that of the layer which standardises; None if there is none in the file.
+    """
     params, shape, n_classes = estimator._routed("student"), estimator._sample_shape, len(estimator.classes_)
     of_library = estimator.student in STUDENTS.values()
     is_made = not isinstance(estimator.student, nn.Module) and makes_students(estimator.student)
 
     def build() -> nn.Module:
-        return build_student(estimator.student, params, shape, n_classes)
+        built = build_student(estimator.student, params, shape, n_classes)
+        return built if limit is None else behind_scaling(built, Standardization(*shape, limit=limit))
 
     def samples(device: str) -> Tensor:
         # Expanded from one number: a small file may state large samples.
@@ -422,6 +430,8 @@ def _student_of(estimator: SavedEstimator, weights: dict[str, Tensor], name: str
     # A class or function of the caller's that cannot take the parameters in the file is not what was saved.
     only_content = not (is_made and (of_library or bool(params)))
     with preserved_random_state(estimator._device()), _blaming(name, only_content):
+        if limit is not None:
+            check_scaling(limit, weights, shape)
         if of_library:  # first without memory, so that sizes that do not fit cost none
             check_sizes(params, weights, "student__ parameters")
             with torch.device("meta"):

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_kd.files._values import ContentError
-from sklearn_kd.persistence._codecs import STUDENTS
+from sklearn_kd.persistence._codecs import STUDENTS, finite_number
 from sklearn_kd.runtime._finite import has_finite_state
+from sklearn_kd.students._standardize import own_student
 
 
 def module_tensors(module: nn.Module, name: str) -> dict[str, Tensor]:
@@ -68,6 +69,23 @@ def check_sizes(params: Any, weights: Mapping[str, Tensor], name: str) -> None:
             waiting.extend((key, part) for part in parts)
 
 
+def check_scaling(limit: Any, weights: Mapping[str, Tensor], sample_shape: tuple[int, ...]) -> None:
+    """Refuse a layer that standardises other rows, before it takes memory.
+
+    Raises
+    ------
+    ContentError
+        If its limit is no number above 0, or it has not one number for each column.
+    """
+    if finite_number(limit) <= 0:
+        raise ContentError(f"a limit of standardised values of {limit}, which must be above 0")
+    found = [tuple(weights[key].shape) for key in ("scaling.center", "scaling.factor") if key in weights]
+    if found != [tuple(sample_shape)] * 2 or len(sample_shape) != 1:
+        raise ContentError(
+            f"standardize: center and factor of shapes {found}, samples of shape {sample_shape}"
+        )
+
+
 def load_weights(module: nn.Module, weights: dict[str, Tensor], name: str) -> nn.Module:
     """Load weights into a module, and return it in evaluation mode.
 
@@ -77,7 +95,7 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor], name: str) -> nn
         If names, shapes, types or values of the weights are wrong.
     """
     check_fits(module, weights, name)
-    if type(module) in STUDENTS.values():
+    if type(own_student(module)) in STUDENTS.values():
         # load_state_dict looks through all weights for each layer: minutes for thousands of layers.
         for key, value in module.state_dict().items():
             value.copy_(weights[key])
@@ -110,7 +128,7 @@ def check_fits(module: nn.Module, weights: Mapping[str, Tensor], name: str) -> N
     }
     said = "; ".join(f"{what}: {_some(keys)}" for what, keys in faults.items() if keys)
     if said:
-        raise ContentError(f"weights that do not fit the {name} {type(module).__name__}. {said}")
+        raise ContentError(f"weights that do not fit the {name} {type(own_student(module)).__name__}. {said}")
 
 
 def _kind(tensor: Tensor) -> str:

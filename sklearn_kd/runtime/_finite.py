@@ -11,8 +11,10 @@ from torch import Tensor, nn
 def has_finite_state(modules: Sequence[nn.Module]) -> bool:
     """Return whether all weights and buffers are finite."""
     state = [v for m in modules for v in m.state_dict().values() if isinstance(v, Tensor)]
-    # As for gradients, a sum is quick, and overflows only next to what overflows itself.
-    return not state or bool(torch.isfinite(torch.stack([v.sum(dtype=_sums(v)) for v in state])).all())
+    # As for gradients, a sum is quick. One of large numbers may overflow: then each is looked at.
+    if not state or bool(torch.isfinite(torch.stack([v.sum(dtype=_sums(v)) for v in state])).all()):
+        return True
+    return all(bool(torch.isfinite(v).all()) for v in state)
 
 
 def _sums(values: Tensor) -> torch.dtype:

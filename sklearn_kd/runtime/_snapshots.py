@@ -11,19 +11,25 @@ import torch
 from torch import Tensor, nn
 
 
+def has_constant_buffers(part: nn.Module) -> bool:
+    """Return whether no pass changes the module's own buffers: its class has a true ``constant_buffers``."""
+    return getattr(type(part), "constant_buffers", False)
+
+
 class BufferSnapshot:
     """Snapshot of the buffers of modules; as a context manager it restores them on leaving.
 
     Parameters
     ----------
     parts : sequence of nn.Module
-        Their own buffers are taken, not those of their submodules.
+        Their own buffers are taken, not those of their submodules, nor those that never change.
     """
 
     def __init__(self, parts: Sequence[nn.Module]):
         kept = [
             (part._buffers, name, buffer)
             for part in parts
+            if not has_constant_buffers(part)
             for name, buffer in part._buffers.items()
             if buffer is not None
         ]

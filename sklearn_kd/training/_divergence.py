@@ -148,8 +148,8 @@ def check_scale(student: nn.Module, data: SplitData) -> None:
         if not check.passed_by(student) or not _keeps_finite_state(student, check):
             raise ValueError(
                 f"{name} has values up to {check.largest:.2g}, for which the logits of the untrained "
-                f"student overflow float32. Scale {name}, for example by a StandardScaler before the "
-                "classifier in a pipeline."
+                f"student overflow float32. Scale {name}: by standardize=True if it is a table, or by a "
+                "StandardScaler before the classifier in a pipeline."
             )
 
 

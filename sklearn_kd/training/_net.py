@@ -29,6 +29,7 @@ from sklearn_kd.checkpointing._protocols import EpochCheckpointer, Stateful
 from sklearn_kd.files._columns import CompressedHistory
 from sklearn_kd.inputs._batches import Batch, CyclicBatches, evaluation_batches, training_batches
 from sklearn_kd.inputs._data import DistillationData, SplitData
+from sklearn_kd.layers._names import named_network
 from sklearn_kd.losses._objective import Objective
 from sklearn_kd.meta import Strategy
 from sklearn_kd.meta._strategy import check_has_validation
@@ -67,15 +68,13 @@ log = logging.getLogger("sklearn_kd")
 class TrainingNet(NeuralNetClassifier):
     """Trains a student under a strategy for the metaparameters.
 
-    It sees tensors and class codes only, as :class:`SplitData`; labels, teachers and the
-    validation of input are the estimator's. skorch's callbacks work on it unchanged.
+    It sees tensors and class codes only, as :class:`SplitData`; labels, teachers and the validation of
+    input are the estimator's. skorch's callbacks work on it unchanged. The ``objective`` gives the forward
+    pass, the training loss and its derivatives; the net is the same for all of them and is not subclassed.
 
-    The ``objective`` gives the forward pass, the training loss and its derivatives; the net is the
-    same for all of them and is not subclassed.
-
-    An iteration whose loss or gradient is not finite changes nothing. The columns
-    ``skipped_steps`` and ``skipped_hypergradients`` of the history count, by epoch, such
-    iterations and the hypergradients that were not finite or had no direction.
+    An iteration whose loss or gradient is not finite changes nothing. The columns ``skipped_steps`` and
+    ``skipped_hypergradients`` of the history count, by epoch, such iterations and the hypergradients that
+    were not finite or had no direction.
 
     Parameters
     ----------
@@ -108,8 +107,7 @@ class TrainingNet(NeuralNetClassifier):
     interrupted_ : bool
         Whether a user ended it, or the trials that it is the best of.
     collapsed_ : bool
-        Whether the student predicts one class for D_train, or is no better than chance there, as
-        found when the estimator's fit ended.
+        Whether the student was found, when ``fit`` ended, to predict one class, or to be at chance.
     """
 
     hypergradient_estimator_: HypergradientEstimator | None
@@ -240,6 +238,11 @@ class TrainingNet(NeuralNetClassifier):
         """Predict in ``classes_``: codes, but for scorers, which are given labels."""
         return self.classes_[super().predict(X)]
 
+    def get_all_learnable_params(self) -> Any:
+        """Yield names and parameters as skorch does, by the names that the user's own module has for them."""
+        own = {id(w): name for name, w in named_network(self.module_).named_parameters()}
+        return ((own.get(id(w), name), w) for name, w in super().get_all_learnable_params())
+
     @property
     def labels_of_columns(self) -> np.ndarray | None:
         """The label of each column of the logits, as the net's teacher role needs them."""
@@ -248,8 +251,8 @@ class TrainingNet(NeuralNetClassifier):
     @property
     def recorded(self) -> tuple[str, ...]:
         """Names of what the net itself records in the history by epoch, beside the losses."""
-        counted = "skipped_steps", "skipped_hypergradients"
-        return *counted, *self.objective.recorded, *self.metaparameters.space.numbers
+        numbers = self.metaparameters.space.numbers
+        return "skipped_steps", "skipped_hypergradients", *self.objective.recorded, *numbers
 
     @property
     def others(self) -> dict[str, torch.nn.Module]:
@@ -410,9 +413,7 @@ class TrainingNet(NeuralNetClassifier):
         return step
 
     def _run(self, iteration: Callable[..., dict[str, Any]], *batches: Batch) -> dict[str, Any]:
-        if self.captured_ is None:
-            return iteration(*batches)
-        return self.captured_(iteration, *batches)
+        return iteration(*batches) if self.captured_ is None else self.captured_(iteration, *batches)
 
     def _plain_iteration(self, batch: Batch) -> dict[str, Any]:
         return self._student_step(batch)

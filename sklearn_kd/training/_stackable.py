@@ -25,6 +25,7 @@ from sklearn_kd.inputs._data import DistillationData, SplitData
 from sklearn_kd.meta._strategy import updates_metaparameters
 from sklearn_kd.runtime._devices import reading_is_free
 from sklearn_kd.runtime._random_state import preserved_random_state
+from sklearn_kd.runtime._snapshots import has_constant_buffers
 from sklearn_kd.training._memory_errors import explain_memory_of_stacked_training
 from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._stacked import stacked_forward
@@ -121,7 +122,12 @@ def _why_alone(net: TrainingNet, data: Any) -> str | None:
         return f"it is not known whether {kind.__name__} takes its step weight by weight"
     if net.history:
         return "a student has been trained before"
-    buffers = [name for name, _ in net.module_.named_buffers()]
+    buffers = [
+        name
+        for path, part in net.module_.named_modules()
+        if not has_constant_buffers(part)
+        for name, _ in part.named_buffers(path, recurse=False)
+    ]
     if buffers:
         return f"the student has buffers, which a pass may change, such as {buffers[0]!r}"
     if type(data.train) is not DistillationData:
@@ -221,8 +227,8 @@ def _why_vmap_fails(nets: Sequence[TrainingNet], data: Any) -> str | None:
         apart = torch.stack(
             [copy.deepcopy(net.module_).train()(x_k) for net, x_k in zip(nets, x, strict=True)]
         )
-        weights = [dict(net.module_.named_parameters()) for net in nets]
-        stacked = {name: torch.stack([own[name] for own in weights]) for name in weights[0]}
+        state = [dict(net.module_.named_parameters()) | dict(net.module_.named_buffers()) for net in nets]
+        stacked = {name: torch.stack([own[name] for own in state]) for name in state[0]}
         try:
             together = stacked_forward(nets[0].module_)(stacked, x)
             stacked_forward(nets[0].module_, validation=True)(stacked, x)

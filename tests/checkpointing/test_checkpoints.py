@@ -892,7 +892,7 @@ def test_buffers(make, digits, logits, tmp_path):
     clf, _ = resumed(made, 30, tmp_path, *digits, teacher_logits=logits)
     expected = made().fit(*digits, teacher_logits=logits)
     assert_same_fit(clf, expected)
-    assert clf.student_.n_passes == expected.student_.n_passes
+    assert clf.student_.student.n_passes == expected.student_.student.n_passes
 
 
 # --------------------------------------------------------------------------------------
@@ -973,7 +973,7 @@ def test_modes_of_modules(make, digits, logits, tmp_path):
 
     clf, _ = resumed(made, 45, tmp_path, *digits, teacher_logits=logits)
     assert_same_fit(clf, made().fit(*digits, teacher_logits=logits))
-    assert clf.student_[1].num_batches_tracked == 26
+    assert clf.student_.student[1].num_batches_tracked == 26
 
 
 class Settles(Callback):
@@ -984,4 +984,4 @@ class Settles(Callback):
 
     def on_epoch_begin(self, net, **kwargs):
         if len(net.history) == 3:
-            net.module_[1].eval()
+            net.module_.student[1].eval()

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def fitted(digits, logits):
     quick = {"max_epochs": 1, "batch_size": 64, "random_state": 0, "device": "cpu"}
-    clf = DistilledClassifier(None, MLPStudent, student__hidden=(8, 6), **quick)
+    clf = DistilledClassifier(None, MLPStudent, student__hidden=(8, 6), standardize=False, **quick)
     return clf.fit(*digits, teacher_logits=logits)
 
 
@@ -377,6 +377,26 @@ def json_tensor(value):
 def test_tables_and_histories_that_are_none(name, tensor, message, saved, path):
     about, tensors = saved
     write(path, about, tensors | {name: tensor})
+    refuses_to_load(path, message)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a, t: a.update(standardize_limit=0), "must be above 0"),
+        (lambda a, t: a.update(standardize_limit="5"), "where a number should be"),
+        (lambda a, t: a.pop("standardize_limit"), "do not fit the student MLPStudent"),
+        (lambda a, t: a.update(input_shape=[10_000]), r"shapes \[\(64,\), \(64,\)\]"),
+        (lambda a, t: a.update(input_shape=[8, 8]), r"shapes \[\(64,\), \(64,\)\]"),
+        (lambda a, t: t.pop("student.scaling.factor"), r"shapes \[\(64,\)\]"),
+        (lambda a, t: t["student.scaling.factor"].fill_(np.nan), r"not finite: scaling\.factor"),
+    ],
+)
+def test_layers_that_standardise_something_else(change, message, digits, path):
+    quick = {"max_epochs": 1, "batch_size": 64, "random_state": 0, "device": "cpu", "meta": "none"}
+    about, tensors = content_of(DistilledClassifier(None, MLPStudent, **quick).fit(*digits), path)
+    change(about, tensors)
+    write(path, about, tensors)
     refuses_to_load(path, message)
 
 

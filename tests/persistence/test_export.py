@@ -12,7 +12,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV
 
-from sklearn_kd import CNNStudent, MLPStudent
+from sklearn_kd import CNNStudent, MLPStudent, StandardizedStudent
 
 NAMES = np.array([f"digit {i}" for i in range(10)])
 
@@ -66,7 +66,7 @@ def test_safetensors_reload_into_a_fresh_module(student, make, digits, tmp_path)
     clf.student_.train()
     clf.export_student(tmp_path / "student.safetensors")
     assert clf.student_.training  # left as it was
-    again = student(in_features=64, n_classes=10).eval()
+    again = StandardizedStudent(student(in_features=64, n_classes=10), n_features=64).eval()
     safetensors.load_model(again, tmp_path / "student.safetensors")
     with torch.no_grad():
         logits = again(torch.from_numpy(X))

@@ -461,7 +461,7 @@ class Casting(nn.Module):
 
 def test_a_student_that_casts_keeps_its_dtype(make, digits, logits):
     clf = make(student=Casting).fit(*digits, teacher_logits=logits)
-    assert clf.student_.layer.weight.dtype is torch.float64
+    assert clf.student_.student.layer.weight.dtype is torch.float64
     assert clf.predict_proba(digits[0]).dtype == np.float32
 
 
@@ -469,6 +469,6 @@ def test_lazy_weights_of_another_dtype(make, digits, logits):
     with default_dtype(torch.float64):
         given = nn.Sequential(nn.LazyLinear(16), nn.ReLU(), nn.LazyLinear(10))
     clf = make(student=given).fit(*digits, teacher_logits=logits)
-    assert clf.student_[0].weight.dtype is torch.float32
+    assert clf.student_.student[0].weight.dtype is torch.float32
     again = make(student=nn.Sequential(nn.LazyLinear(16), nn.ReLU(), nn.LazyLinear(10)))
     assert_equal(values_of(again.fit(*digits, teacher_logits=logits)), values_of(clf))

@@ -22,7 +22,7 @@ from sklearn_kd.meta import PAPER_SETTINGS
 
 GOLDEN = Path(__file__).with_name("golden.json")
 
-_COMMON = {"max_epochs": 4, "batch_size": 64, "random_state": 0, "device": "cpu"}
+_COMMON = {"max_epochs": 4, "batch_size": 64, "random_state": 0, "device": "cpu", "standardize": False}
 
 
 def machine() -> str:

@@ -52,7 +52,7 @@ def test_frozen_layers(method, frozen_until, make, digits, logits, once):
     clf = make(callbacks=callbacks, meta="gradient", meta__hypergradient=method, max_epochs=3)
     clf.fit(*digits, teacher_logits=logits)
     untrained = make(max_epochs=1, lr=1e-30, meta="none").fit(*digits).student_
-    equal = torch.equal(clf.student_.layers[1].weight, untrained.layers[1].weight)
+    equal = torch.equal(clf.student_.student.layers[1].weight, untrained.student.layers[1].weight)
     assert equal == (frozen_until is None)
     exact = make(callbacks=callbacks, meta="gradient", meta__hypergradient="exact", max_epochs=3)
     path = once(frozen_until, lambda: exact.fit(*digits, teacher_logits=logits).metaparameter_path_)[
