@@ -327,8 +327,9 @@ class HypergradientEstimator:
                 raise
             u = _by_central_difference(*arguments)  # if the error is another one, it comes again here
             self.method = "central_difference"
+            student = getattr(self.student, "named_network", self.student)
             warnings.warn(
-                f"hypergradient='jvp' cannot be computed for student {type(self.student).__name__}, an "
+                f"hypergradient='jvp' cannot be computed for student {type(student).__name__}, an "
                 f"operation of which has no forward-mode derivative ({str(error).splitlines()[0]:.200}). "
                 "'central_difference' takes its place in this training; set it to hear no more of this.",
                 UserWarning,

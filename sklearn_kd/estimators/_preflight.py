@@ -230,11 +230,10 @@ def initial_student(
             built = trained
         built, rows = built.to(samples.device), samples[:2]
         scaling = built.scaling if isinstance(built, StandardizedStudent) else None
-        own = own_student(built)
+        own = in_float32(own_student(built), rows)
         if scaling is None and trained is None and make_scaling is not None and not takes_codes(own, rows):
             scaling = make_scaling()
         rows = rows if scaling is None else scaling(rows)
-        own = in_float32(own, rows)
         check_student(own, rows, n_outputs, None if isinstance(student, nn.Module) else student)
     return built if own_student(built) is not built else behind_scaling(own, scaling)
 

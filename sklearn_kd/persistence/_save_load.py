@@ -421,7 +421,7 @@ def _student_of(estimator: SavedEstimator, weights: dict[str, Tensor], limit: An
 
     def build() -> nn.Module:
         built = build_student(estimator.student, params, shape, n_classes)
-        return built if limit is None else behind_scaling(built, Standardization(*shape, limit=limit))
+        return built if limit is None else behind_scaling(built, Standardization(shape[0], limit))
 
     def samples(device: str) -> Tensor:
         # Expanded from one number: a small file may state large samples.
