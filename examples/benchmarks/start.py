@@ -1,13 +1,15 @@
 """Measure what a process pays before it trains: imports, the first fit, the fixed cost of a fit; and sizes.
 
-  import          CPU seconds of ``import torch, sklearn``, and of ``import sklearn_kd`` after it, in new processes
+  import          CPU seconds of ``import torch, sklearn``, and of ``import sklearn_kd`` after it, each in a
+                  new process
   first, second   CPU seconds of the first and the second fit in each of these processes: an MLP 64-32-10, 256
                   rows, one epoch of two batches, teacher's logits given; "fixed" and "linear"
   fixed cost      the same fit later on, and the same two steps in a PyTorch loop written by hand, in turn
-  sizes           bytes of ``save``, ``save(history=False)`` and ``pickle`` after 200 epochs of digits, MLP 64-16-10,
-                  against those of its weights
+  sizes           bytes of ``save``, ``save(history=False)`` and ``pickle`` after 200 epochs of digits, an
+                  MLP 64-16-10, beside those of its weights
 
-The processes are started in turn, 10 of each kind; the medians are over processes and rounds. CPU time, one thread.
+The processes are started in turn, 10 of each kind; the medians are over processes and rounds. CPU time, one
+thread.
 
     python examples/benchmarks/start.py             # about 3 minutes
     python examples/benchmarks/start.py --quick     # a minute
@@ -52,7 +54,8 @@ f = rng.normal(size=({rows}, 10)).astype("float32")
 seconds = []
 for _ in range(2):
     began = time.process_time()
-    clf = DistilledClassifier(None, MLPStudent(64, 10, hidden=(32,)), meta={meta!r}, max_epochs=1, batch_size={batch})
+    student = MLPStudent(64, 10, hidden=(32,))
+    clf = DistilledClassifier(None, student, meta={meta!r}, max_epochs=1, batch_size={batch})
     clf.fit(X, y, teacher_logits=f)
     seconds.append(time.process_time() - began)
 print(json.dumps([imported - start, own - imported, *seconds]))
@@ -66,7 +69,9 @@ def processes(n: int) -> dict:
     for turn in range(n):
         for meta in METAS[1:] if turn % 2 else METAS[:0:-1]:
             code = PROCESS.format(meta=meta, seed=SEED, rows=ROWS, batch=BATCH)
-            done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, check=True)
+            done = subprocess.run(
+                [sys.executable, "-W", "ignore", "-c", code], capture_output=True, check=True
+            )
             for name, seconds in zip(names, json.loads(done.stdout), strict=True):
                 found[meta][name].append(seconds)
     return found
@@ -93,7 +98,9 @@ def fixed_cost(rounds: int) -> dict:
             x, labels, logits = (tensor[rows] for tensor in tensors)
             optimizer.zero_grad()
             z = student(x)
-            loss = F.cross_entropy(z, labels) if meta == "none" else distillation(z, labels, logits, LAMBDA1, T)
+            loss = (
+                F.cross_entropy(z, labels) if meta == "none" else distillation(z, labels, logits, LAMBDA1, T)
+            )
             loss.backward()
             optimizer.step()
 
@@ -108,7 +115,13 @@ def sizes(epochs: int) -> dict:
     f, found = np.eye(10, dtype=np.float32)[y] * 4, {}
     for meta in METAS:
         clf = DistilledClassifier(
-            None, MLPStudent, student__hidden=16, meta=meta, max_epochs=epochs, random_state=SEED, device="cpu"
+            None,
+            MLPStudent,
+            student__hidden=16,
+            meta=meta,
+            max_epochs=epochs,
+            random_state=SEED,
+            device="cpu",
         ).fit(X / 16, y, teacher_logits=f)
         found[meta] = {
             "weights": sum(w.nbytes for w in clf.student_.parameters()),

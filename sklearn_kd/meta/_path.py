@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -301,7 +302,12 @@ class _Group:
     def __init__(self, part: slice, theta: Tensor, how: MetaOptimizer):
         self.part, self._clip = part, how.clip
         self.theta = torch.nn.Parameter(theta.clone())
-        self._optimizer = make_optimizer(how.make, [self.theta], **how.params)
+        self._how = how
+
+    @functools.cached_property
+    def _optimizer(self) -> torch.optim.Optimizer:
+        """Made when it is first needed: metaparameters that stay need none."""
+        return make_optimizer(self._how.make, [self.theta], **self._how.params)
 
     def step(self, h: Tensor) -> None:
         """Take a step by the hypergradient; none, not even by momentum, where h is not finite."""
