@@ -1,13 +1,15 @@
 """Measure what a process pays before it trains: imports, the first fit, the fixed cost of a fit; and sizes.
 
-  import          CPU seconds of ``import torch, sklearn``, and of ``import sklearn_kd`` after it, in new processes
+  import          CPU seconds of ``import torch, sklearn``, and of ``import sklearn_kd`` after it, each in a
+                  new process
   first, second   CPU seconds of the first and the second fit in each of these processes: an MLP 64-32-10, 256
                   rows, one epoch of two batches, teacher's logits given; "fixed" and "linear"
   fixed cost      the same fit later on, and the same two steps in a PyTorch loop written by hand, in turn
-  sizes           bytes of ``save``, ``save(history=False)`` and ``pickle`` after 200 epochs of digits, MLP 64-16-10,
-                  against those of its weights
+  sizes           bytes of ``save``, ``save(history=False)`` and ``pickle`` after 200 epochs of digits, an
+                  MLP 64-16-10, beside those of its weights
 
-The processes are started in turn, 10 of each kind; the medians are over processes and rounds. CPU time, one thread.
+The processes are started in turn, 10 of each kind; the medians are over processes and rounds. CPU time, one
+thread.
 
     python examples/benchmarks/start.py             # about 3 minutes
     python examples/benchmarks/start.py --quick     # a minute
@@ -52,7 +54,8 @@ f = rng.normal(size=({rows}, 10)).astype("float32")
 seconds = []
 for _ in range(2):
     began = time.process_time()
-    clf = DistilledClassifier(None, MLPStudent(64, 10, hidden=(32,)), meta={meta!r}, max_epochs=1, batch_size={batch})
+    student = MLPStudent(64, 10, hidden=(32,))
+    clf = DistilledClassifier(None, student, meta={meta!r}, max_epochs=1, batch_size={batch})
     clf.fit(X, y, teacher_logits=f)
     seconds.append(time.process_time() - began)
 print(json.dumps([imported - start, own - imported, *seconds]))

@@ -14,6 +14,7 @@ from sklearn_kd.distpro._pathways import Pathway, PathwayPass, build_transforms
 from sklearn_kd.distpro._transforms import TransformFactory
 from sklearn_kd.losses._logits import TrainingLoss
 from sklearn_kd.losses._objective import ForwardPass
+from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.tasks._targets import Targets
 from sklearn_kd.teachers._features import FeatureTeacher
 
@@ -116,9 +117,10 @@ class PathwayObjective:
         """The training forward pass, to be called with the modules."""
         return PathwayPass(self.pathways, self.distance)
 
-    def make_modules(self) -> dict[str, nn.Module]:
+    def make_modules(self, device: torch.device, seed: int) -> dict[str, nn.Module]:
         """Return fresh transforms."""
-        return {"transforms": build_transforms(self.pathways, self.transforms)}
+        with preserved_random_state(device, seed):
+            return {"transforms": build_transforms(self.pathways, self.transforms)}
 
     # ----------------------------------------------------------------------------------
     # One iteration

@@ -143,7 +143,8 @@ def net_to_train(estimator: DistilledClassifier, plan: DistillationPlan) -> Trai
         start = space.completed(start, chosen)
     report_epochs = plan.report.epochs(lambda net: estimator._fitted_attributes(net, plan))
     callbacks = [*listed_callbacks(estimator.callbacks), *report_epochs]
-    return make_net(estimator, plan.net_settings, plan.student, plan.strategy, start, callbacks)
+    student = copy.deepcopy(plan.student)
+    return make_net(estimator, plan.net_settings, student, plan.strategy, start, callbacks)
 
 
 def _trial_net(estimator: DistilledClassifier, plan: DistillationPlan, values: dict[str, Any]) -> TrainingNet:
@@ -153,7 +154,8 @@ def _trial_net(estimator: DistilledClassifier, plan: DistillationPlan, values: d
         changes["callbacks__valid_acc"] = None  # which nobody reads
     callbacks = clone(listed_callbacks(estimator.callbacks), safe=False)
     fixed = Fixed(val_temperature=plan.strategy.val_temperature)
-    return make_net(estimator, plan.net_settings, plan.student, fixed, values, callbacks, **changes)
+    student = copy.deepcopy(plan.student)
+    return make_net(estimator, plan.net_settings, student, fixed, values, callbacks, **changes)
 
 
 def make_net(
@@ -165,7 +167,7 @@ def make_net(
     callbacks: Any,
     **changes: Any,
 ) -> TrainingNet:
-    """Make an initialised net around a copy of ``student``."""
+    """Make an initialised net around ``student``, which it trains in place."""
     device, (task, loss, space, execution) = estimator._device(), settings
     if strategy.coordinates == "raw":
         space = space.in_raw_coordinates()
@@ -179,7 +181,7 @@ def make_net(
         "verbose": estimator.verbose,
     }
     return TrainingNet(
-        copy.deepcopy(student),
+        student,
         objective=LogitObjective(loss),
         metaparameters=MetaparameterPath(space, start, steps, device=device),
         strategy=strategy,

@@ -6,9 +6,11 @@ such as ``e1`` beside ``meta="fixed"``: nobody is misled by them.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sklearn_kd.losses import DistillationLoss, LogitDistillation
@@ -114,4 +116,9 @@ def beside_process(estimator: Any, process: DistillationProcess | None) -> list[
 
 def _is_changed(estimator: Any, name: str) -> bool:
     """Return whether a parameter has another value than its default."""
-    return getattr(estimator, name) != inspect.signature(type(estimator)).parameters[name].default
+    return getattr(estimator, name) != _parameters_of(type(estimator))[name].default
+
+
+@functools.cache
+def _parameters_of(kind: Any) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(kind).parameters

@@ -328,6 +328,9 @@ def check_batches_state(state: dict[str, Any]) -> None:
         torch.Generator().set_state(part["generator"])
 
 
+_ARGUMENTS = tuple(name for name in inspect.signature(TensorBatches).parameters if name != "dataset")
+
+
 def iterator_arguments(loaded: bool) -> list[str]:
     """Return the names that ``iterator_train__*`` and ``iterator_valid__*`` may set.
 
@@ -338,4 +341,4 @@ def iterator_arguments(loaded: bool) -> list[str]:
     """
     if loaded:
         return loader_arguments()
-    return [name for name in inspect.signature(TensorBatches).parameters if name != "dataset"]
+    return list(_ARGUMENTS)

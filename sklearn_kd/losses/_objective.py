@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from sklearn_kd.losses._distillation_loss import DistillationLoss, Evaluation
@@ -54,8 +55,8 @@ class Objective(Protocol):
     def watch(self) -> Any:
         """The watch over a teacher that answers while the student trains, or None."""
 
-    def make_modules(self) -> dict[str, nn.Module]:
-        """Return fresh modules that learn beside the student, by name."""
+    def make_modules(self, device: torch.device, seed: int) -> dict[str, nn.Module]:
+        """Return fresh modules that learn beside the student, by name; ``seed`` is of their weights."""
 
     def forward(
         self, student: nn.Module, run: Callable[[Tensor], Tensor], others: Mapping[str, nn.Module],
@@ -100,7 +101,7 @@ class LogitObjective:
     def __init__(self, loss: DistillationLoss):
         self.loss = loss
 
-    def make_modules(self) -> dict[str, nn.Module]:
+    def make_modules(self, device: torch.device, seed: int) -> dict[str, nn.Module]:
         """Return none: the student learns alone."""
         return {}
 

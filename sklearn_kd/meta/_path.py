@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -309,8 +310,17 @@ class _Group:
         self.part, self._clip = part, how.clip
         self._bounds = [bound[part] for bound in coordinates.theta_bounds]
         self.theta = torch.nn.Parameter(theta.clone())
-        self._optimizer = make_optimizer(how.make, [self.theta], **how.params)
-        self._rate = plain_rate(self._optimizer)
+        self._how = how
+
+    @functools.cached_property
+    def _optimizer(self) -> torch.optim.Optimizer:
+        """Made when it is first needed: metaparameters that stay need none."""
+        return make_optimizer(self._how.make, [self.theta], **self._how.params)
+
+    @functools.cached_property
+    def _rate(self) -> float | None:
+        """The learning rate where a step is that of plain SGD, which needs no optimizer's calls."""
+        return plain_rate(self._optimizer)
 
     def step(self, h: Tensor) -> None:
         """Take a step by the hypergradient, within the bounds.

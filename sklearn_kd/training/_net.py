@@ -214,8 +214,7 @@ class TrainingNet(NeuralNetClassifier):
     def initialize_module(self) -> Any:
         """Initialize the student, and the modules that learn with it and are no part of it."""
         super().initialize_module()
-        with preserved_random_state(torch.device(self.device), self.modules_seed):
-            made = self.objective.make_modules()
+        made = self.objective.make_modules(torch.device(self.device), self.modules_seed)
         self.beside_ = tuple(made)
         for name, module in made.items():
             setattr(self, f"{name}_", module)  # by which skorch trains it and moves it to the device
