@@ -41,8 +41,11 @@ PROCESS = {
 # Process and environment
 
 
-def options(description: str) -> argparse.Namespace:
-    """Parse the command line; restart the script if its environment differs from ``PROCESS``."""
+def options(description: str, **flags: str) -> argparse.Namespace:
+    """Parse the command line; restart the script if its environment differs from ``PROCESS``.
+
+    ``flags`` are further options by name, with their help.
+    """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -56,6 +59,8 @@ def options(description: str) -> argparse.Namespace:
     )
     parser.add_argument("--out", help="name of the JSON file, in place of the script's")
     parser.add_argument("--device", default="cpu")
+    for name, text in flags.items():
+        parser.add_argument(f"--{name}", action="store_true", help=text)
     chosen = parser.parse_args()
     if any(os.environ.get(name) != value for name, value in PROCESS.items()):
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | PROCESS)

@@ -14,7 +14,8 @@ Median ratio and quartiles over the rounds.
     python examples/benchmarks/scaling.py --quick     # half a minute, without the largest
     python examples/benchmarks/scaling.py --table     # the tables into docs/guide/speed.rst
 
-writes scaling.json, and the picture scaling.png, beside this file; scaling_before.json: see step.py.
+large.py has the cost of an epoch by rows, columns and classes. This script writes scaling.json, and the
+picture scaling.png, beside this file; scaling_before.json: see step.py.
 """
 
 from pathlib import Path
