@@ -340,6 +340,7 @@ class _Group:
         with torch.no_grad():
             self.theta.copy_(state["theta"])
         self._optimizer.load_state_dict(state["optimizer"])
+        self._rate = plain_rate(self._optimizer)
 
 
 class CountedPath:
