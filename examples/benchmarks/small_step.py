@@ -137,13 +137,19 @@ def cells(record):
     return found
 
 
+def tables(record, before):
+    """Return the table of docs/guide/speed.rst: before → now of the library, for each student."""
+    now, then = cells(record), cells(before)
+    rows = [[what, *(text for s in STUDENTS for text in (then[what][s], now[what][s]))] for what in now]
+    header = ["ratio", *(f"{s}, {when}" for s in STUDENTS for when in ("before", "now"))]
+    return [rst_table(header, rows)]
+
+
 def main():
     chosen = options(__doc__)
     if chosen.table:
-        now, then = (cells(read(__file__, name)) for name in (None, "small_step_before.json"))
-        rows = [[what, *(text for s in STUDENTS for text in (then[what][s], now[what][s]))] for what in now]
-        header = ["ratio", *(f"{s}, {when}" for s in STUDENTS for when in ("before", "now"))]
-        return put_into_page(__file__, [rst_table(header, rows)])
+        before = read(__file__, "small_step_before.json")
+        return put_into_page(__file__, tables(read(__file__), before))
     warnings.simplefilter("ignore", ConvergenceWarning)
     warnings.filterwarnings("ignore", "Without effect")
     record = {

@@ -155,10 +155,10 @@ def compare_methods(
     Methods do not depend on each other: leaving one out changes no number of another, but for
     those same last digits, and the seconds. Methods that train on the same rows are trained in
     one batched run where that pays, those with fixed metaparameters apart from those that
-    learn them: on a CPU, at least three small students; ``models_in_batch`` in the results
-    says how many, and the logger "sklearn_kd", at level INFO, why not. The time of such a run
-    is shared equally by the methods in it, so
-    that ``fit_seconds`` adds up to the time spent, and is less than ``fit`` alone would take;
+    learn them: on a CPU, at least three small students; ``models_in_batch`` in the results says
+    how many, and the logger "sklearn_kd", at level INFO, why not. The time of such a run is
+    shared equally by the methods in it, so that ``fit_seconds`` adds up to the time spent, and
+    is less than ``fit`` alone would take;
     compare the cost of methods where ``models_in_batch`` is 1 for all.
 
     Examples

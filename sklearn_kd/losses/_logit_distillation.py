@@ -141,7 +141,8 @@ class LabelEvaluation:
     """
 
     def __init__(self, logits: Tensor, targets: Targets, values: Mapping[str, Any]):
-        loss = TrainingLoss(logits, targets._replace(teacher_logits=None), 1.0, 1.0, scaling="none")
+        of_labels = Targets(targets.labels, None, targets.weight)
+        loss = TrainingLoss(logits, of_labels, 1.0, 1.0, scaling="none")
         self.value, self.gradients = loss.value, [loss.r]
         self._values = values
 

@@ -351,6 +351,7 @@ class _Group:
         with torch.no_grad():
             self.theta.copy_(state["theta"])
         eager_method(self._optimizer, "load_state_dict")(state["optimizer"])
+        self.__dict__.pop("_rate", None)  # the state has one too
 
 
 class CountedPath:

@@ -373,13 +373,13 @@ class TrainingNet(NeuralNetClassifier):
         if self.checkpointer_ is not None:
             self.checkpointer_.track(prefix, iterator)
         at_once = any(not isinstance(c, EpochScoring) for c in self._listeners("on_batch_end"))
-        rows, losses, name = [], [], f"{prefix}_loss"
+        rows, losses, name, size = [], [], f"{prefix}_loss", f"{prefix}_batch_size"
         try:
             for batch in iterator:
                 self.notify("on_batch_begin", batch=batch, training=training)
                 step = step_fn(batch, **params)
                 row = self.history[-1]["batches"][-1]
-                row[f"{prefix}_batch_size"] = len(batch[0])
+                row[size] = len(batch[0])
                 rows.append(row)
                 losses.append(step["loss"])
                 if at_once:
@@ -477,7 +477,7 @@ class TrainingNet(NeuralNetClassifier):
         def gradient() -> Tensor:
             clear_gradients(self.optimizer_)
             steps.append(self.train_step_single(batch))
-            if self._record is not None or self._listeners("on_grad_computed"):
+            if self._listeners("on_grad_computed"):  # one that clips is among them
                 named = TeeGenerator(self.get_all_learnable_params())
                 self.notify("on_grad_computed", named_parameters=named, batch=batch, training=True)
             return steps[-1]["loss"]

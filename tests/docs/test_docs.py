@@ -317,7 +317,17 @@ def test_what_training_together_saves_is_that_of_the_benchmark():
     assert checked == 4 * len([row for row in table if ";" in row])
 
 
-@pytest.mark.parametrize("script", ["step", "loop", "scaling"])
+def test_what_learning_together_saves_is_that_of_the_benchmark():
+    record = json.loads((ROOT / "examples" / "benchmarks" / "many_students.json").read_text())
+    table, found = rows_of(GUIDE / "many_runs.rst"), record["learning"]["runs"]
+    for run in found:
+        mflop, *ratios = table[f"{run['student']}, {run['batch_size']}"]
+        assert mflop == f"{run['forward_flops'] / 1e6:.1f}"
+        assert ratios[(2, 3, 4, 8).index(run["students"])] == f"{run['ratio']:.2f}"
+    assert len(found) == 24
+
+
+@pytest.mark.parametrize("script", ["step", "small_step", "loop", "scaling"])
 def test_timings_are_those_of_the_benchmarks(script, monkeypatch):
     folder = ROOT / "examples" / "benchmarks"
     monkeypatch.syspath_prepend(folder)
