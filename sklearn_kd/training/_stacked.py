@@ -28,6 +28,7 @@ from sklearn_kd.training._interrupts import from_outside
 from sklearn_kd.training._memory_errors import explain_memory_of_stacked_training
 from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._nonfinite import GOOD, SKIPPED, are_finite
+from sklearn_kd.training._work import threads_of_training
 
 
 def stacked_forward(
@@ -52,7 +53,8 @@ def train_stacked(nets: Sequence[TrainingNet], data: Sequence[SplitData]) -> Non
         For which :func:`why_not_stackable` gives no reason but that it does not pay.
     data : sequence of K SplitData
     """
-    with torch_state_lock(), explain_memory_of_stacked_training(nets, data):
+    threads = threads_of_training(nets, data[0])
+    with threads, torch_state_lock(), explain_memory_of_stacked_training(nets, data):
         for net, split in zip(nets, data, strict=True):
             net.notify("on_train_begin", X=split, y=None)
         run = _BatchedRun(nets, data)
