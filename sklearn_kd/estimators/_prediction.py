@@ -58,7 +58,7 @@ def iter_logits(
 
 
 def _set_evaluation_mode(student: nn.Module) -> None:
-    # A fit ends in it. To look takes a third of the time of ``eval()``. A frozen TorchScript module has no mode.
+    # A fit ends in it; to look takes a third of the time of ``eval()``. A frozen TorchScript module has none.
     if any(getattr(part, "training", False) for part in student.modules()):
         student.eval()
 

@@ -23,8 +23,8 @@ import torch
 
 # Multiply-adds of the largest operation that each thread must have, and what an element of a tensor counts.
 # Measured by examples/benchmarks/threads.py; docs/guide/speed.rst has the table.
-PER_THREAD = 8_000_000
-PER_ELEMENT = 16
+PER_THREAD = 2_000_000
+PER_ELEMENT = 8
 
 
 class threads_for:
