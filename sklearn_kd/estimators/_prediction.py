@@ -64,14 +64,14 @@ def _set_evaluation_mode(student: nn.Module) -> None:
 
 
 def _logits_of_batch(net: TrainingNet, x: Tensor, n_rows: int, batch_size: int) -> Tensor:
-    """Return the student's logits of a batch, float32, on the CPU; the first one shows its operations.
+    """Return the student's logits of a batch, float32, on the CPU.
 
     ``n_rows``, the rows of a full batch, and ``batch_size`` are for the message where memory runs out.
     """
     try:
         x = x.to(net.device, torch.float32)
         if net.row_operations_ is None:
-            return _first_logits(net, x)
+            net.row_operations_ = _row_operations(net.module_, x[:1])
         with threads_for(net.row_operations_ * len(x)), torch.inference_mode():
             return net.module_(x).to("cpu", torch.float32)
     except (RuntimeError, MemoryError):
@@ -79,11 +79,18 @@ def _logits_of_batch(net: TrainingNet, x: Tensor, n_rows: int, batch_size: int) 
             raise
 
 
-def _first_logits(net: TrainingNet, x: Tensor) -> Tensor:
-    with torch.no_grad():
-        logits, operations = largest_operation(lambda: net.module_(x), net.module_.modules())
-    net.row_operations_ = operations / len(x) if x.device.type == "cpu" else math.inf
-    return logits.to("cpu", torch.float32)
+def _row_operations(student: nn.Module, row: Tensor) -> float:
+    """Return the size of the student's largest operation for a row, found by a pass of its own.
+
+    So all predictions for the same rows run on the same number of threads, and agree to the bit.
+    """
+    if row.device.type != "cpu":
+        return math.inf
+    try:
+        with torch.no_grad():
+            return largest_operation(lambda: student(row), student.modules())[1]
+    except Exception:  # the prediction itself says what is wrong, if it meets it too
+        return math.inf
 
 
 def _explain_out_of_memory(net: TrainingNet, n_rows: int, batch_size: int) -> AbstractContextManager[None]:
