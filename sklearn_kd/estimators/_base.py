@@ -307,8 +307,9 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
 
     def _logits(self, X: Any) -> Tensor:
         """Return the student's logits of all rows, on the CPU."""
-        check_is_fitted(self, "net_")
-        return student_logits(self, X, loader_settings(self, "iterator_valid"))
+        if "net_" not in self.__dict__:  # the check alone takes as long as a small student
+            check_is_fitted(self, "net_")
+        return student_logits(self, X)
 
     @ordinary_torch()
     def predict(self, X: ArrayLike | Dataset) -> np.ndarray:

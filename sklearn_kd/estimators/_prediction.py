@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.inputs._data import as_tensor
 from sklearn_kd.inputs._torch_datasets import DatasetRows, is_dataset, make_ordered_loader
 from sklearn_kd.inputs._validation import check_sample_shape, validate_predict_inputs
 from sklearn_kd.runtime._memory import explain_out_of_memory, format_weights_size, memory_advice
+from sklearn_kd.runtime._operations import largest_operation
+from sklearn_kd.runtime._threads import threads_for
 from sklearn_kd.teachers._cached import PREDICTION_BATCH
 from sklearn_kd.training._divergence import refuse_overflow
 
@@ -21,7 +25,7 @@ if TYPE_CHECKING:
     from sklearn_kd.training._net import TrainingNet
 
 
-def student_logits(estimator: BaseDistiller, X: Any, loader: Mapping[str, Any]) -> Tensor:
+def student_logits(estimator: BaseDistiller, X: Any) -> Tensor:
     """Return the logits of all rows, shape (n, n_outputs), on the CPU.
 
     Parameters
@@ -29,17 +33,17 @@ def student_logits(estimator: BaseDistiller, X: Any, loader: Mapping[str, Any]) 
     estimator : BaseDistiller
         Fitted.
     X : array-like or Dataset
-    loader : mapping
-        Settings of the DataLoader that reads a Dataset.
     """
     if is_dataset(X):
+        loader = loader_settings(estimator, "iterator_valid")
         return torch.cat([logits for logits, _ in iter_logits(estimator, X, loader)])
     rows = as_tensor(validate_predict_inputs(estimator, X, estimator._sample_shape))
     net, n_rows = estimator.net_, max(estimator.batch_size, PREDICTION_BATCH)
-    net.module_.eval()
-    with _explain_out_of_memory(net, n_rows, estimator.batch_size), torch.inference_mode():
-        logits = torch.cat([net.module_(x.to(net.device)) for x in rows.split(n_rows)]).float().cpu()
-    return refuse_overflow(logits)
+    _set_evaluation_mode(net.module_)
+    if len(rows) <= n_rows:
+        return refuse_overflow(_logits_of_batch(net, rows, n_rows, estimator.batch_size))
+    batches = [_logits_of_batch(net, x, n_rows, estimator.batch_size) for x in rows.split(n_rows)]
+    return refuse_overflow(torch.cat(batches))
 
 
 def iter_logits(
@@ -48,12 +52,45 @@ def iter_logits(
     """Yield (logits, labels or None) of a Dataset, a batch at a time."""
     rows, net = DatasetRows(dataset, loader.get("collate_fn")), estimator.net_
     check_sample_shape(rows, estimator._sample_shape, "X", estimator)
-    net.module_.eval()
+    _set_evaluation_mode(net.module_)
     for x, labels, _ in make_ordered_loader(rows, labelled=labelled, **loader):
-        # Not around the loader: a Dataset may keep what it makes, to be trained on later.
-        with _explain_out_of_memory(net, len(x), estimator.batch_size), torch.inference_mode():
-            logits = net.module_(x.to(net.device).float()).float().cpu()
-        yield refuse_overflow(logits), labels
+        yield refuse_overflow(_logits_of_batch(net, x, len(x), estimator.batch_size)), labels
+
+
+def _set_evaluation_mode(student: nn.Module) -> None:
+    # A fit ends in it; to look takes a third of the time of ``eval()``. A frozen TorchScript module has none.
+    if any(getattr(part, "training", False) for part in student.modules()):
+        student.eval()
+
+
+def _logits_of_batch(net: TrainingNet, x: Tensor, n_rows: int, batch_size: int) -> Tensor:
+    """Return the student's logits of a batch, float32, on the CPU.
+
+    ``n_rows``, the rows of a full batch, and ``batch_size`` are for the message where memory runs out.
+    """
+    try:
+        x = x.to(net.device, torch.float32)
+        if net.row_operations_ is None:
+            net.row_operations_ = _row_operations(net.module_, x[:1])
+        with threads_for(net.row_operations_ * len(x)), torch.inference_mode():
+            return net.module_(x).to("cpu", torch.float32)
+    except (RuntimeError, MemoryError):
+        with _explain_out_of_memory(net, n_rows, batch_size):
+            raise
+
+
+def _row_operations(student: nn.Module, row: Tensor) -> float:
+    """Return the size of the student's largest operation for a row, found by a pass of its own.
+
+    So all predictions for the same rows run on the same number of threads, and agree to the bit.
+    """
+    if row.device.type != "cpu":
+        return math.inf
+    try:
+        with torch.no_grad():
+            return largest_operation(lambda: student(row), student.modules())[1]
+    except Exception:  # the prediction itself says what is wrong, if it meets it too
+        return math.inf
 
 
 def _explain_out_of_memory(net: TrainingNet, n_rows: int, batch_size: int) -> AbstractContextManager[None]:

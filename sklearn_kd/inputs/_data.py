@@ -20,7 +20,9 @@ from sklearn_kd.tasks._targets import Targets
 
 def as_tensor(values: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
     """Return an array as a tensor; copy it only if it is read-only, strided, or for another device."""
-    return torch.as_tensor(np.require(values, requirements=["C", "W"])).to(device)
+    if not values.flags.carray:  # asked first, in less time than it takes to require it
+        values = np.require(values, requirements=["C", "W"])
+    return torch.as_tensor(values, device=device)
 
 
 def as_input(x: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ContextDecorator, ExitStack, contextmanager
+from types import TracebackType
 
 import torch
 
@@ -25,8 +26,7 @@ import torch
 _AUTOCAST_DEVICES = ("cpu", "cuda", "mps")
 
 
-@contextmanager
-def ordinary_torch() -> Iterator[None]:
+class ordinary_torch(ContextDecorator):
     """Set float32, the CPU and gradients as defaults inside, without autocast; also a decorator.
 
     Raises
@@ -34,18 +34,27 @@ def ordinary_torch() -> Iterator[None]:
     RuntimeError
         If called inside a transform of ``torch.func``, or where torch makes tensors without numbers.
     """
-    _float32.take()
-    try:
-        contexts = list(_undoing())
-        if contexts:
-            with ExitStack() as stack:
-                for context in contexts:
-                    stack.enter_context(context)
-                yield
-        else:  # the usual case: an ExitStack would slow down the prediction of one row
-            yield
-    finally:
-        _float32.give_back()
+
+    def _recreate_cm(self) -> ordinary_torch:
+        return ordinary_torch()  # for each call of a decorated function
+
+    def __enter__(self) -> None:
+        _float32.take()
+        self._stack = ExitStack()
+        try:
+            for context in _undoing():
+                self._stack.enter_context(context)
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        try:
+            self._stack.__exit__(kind, error, where)
+        finally:
+            _float32.give_back()
 
 
 def _undoing() -> Iterator[AbstractContextManager]:

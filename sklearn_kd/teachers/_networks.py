@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,8 @@ from sklearn_kd.runtime._devices import check_has_numbers
 from sklearn_kd.runtime._eval_mode import eval_mode
 from sklearn_kd.runtime._global_lock import torch_state_lock
 from sklearn_kd.runtime._memory import is_out_of_memory
+from sklearn_kd.runtime._operations import largest_operation
+from sklearn_kd.runtime._threads import threads_for
 from sklearn_kd.teachers._adapter import BatchTeacherAdapter
 from sklearn_kd.teachers._conversion import BatchLogits, LogitConversion
 from sklearn_kd.teachers._logit_checks import (
@@ -82,6 +86,7 @@ class EvaluatedNetwork:
         tensors = dict((*self.module.named_parameters(), *self.module.named_buffers()))
         self._weight = next((t for t in tensors.values() if t.is_floating_point()), None)
         self._state: dict[str, Tensor] | None = None
+        self._row_operations: float | None = None
         if isinstance(self.module, torch.jit.ScriptModule):
             # Its constants move only with a copy of the whole module.
             if device.type != "cpu" or any(t.device != device for t in tensors.values()):
@@ -98,15 +103,28 @@ class EvaluatedNetwork:
             If it cannot take such samples.
         """
         given = x if self._weight is None else x.to(self._weight.dtype)
-        with eval_mode(self.module.modules()), torch.no_grad():
+        with self._threads(given), eval_mode(self.module.modules()), torch.no_grad():
             try:
-                if self._state is None:
-                    return self.module(given)
-                return torch.func.functional_call(self.module, self._state, (given,))
+                if self._row_operations is None:
+                    answer, operations = largest_operation(partial(self._run, given), self.module.modules())
+                    self._row_operations = operations / max(1, len(given))
+                    return answer
+                return self._run(given)
             except _FAILURES as error:
                 if is_out_of_memory(error):
                     raise
                 raise cannot_take(self.who, x, error) from error
+
+    def _threads(self, x: Tensor) -> threads_for:
+        """Return a context with as many threads as a batch pays for; the first one shows its operations."""
+        if self._row_operations is None or x.device.type != "cpu":
+            return threads_for(math.inf)
+        return threads_for(self._row_operations * len(x))
+
+    def _run(self, x: Tensor) -> Any:
+        if self._state is None:
+            return self.module(x)
+        return torch.func.functional_call(self.module, self._state, (x,))
 
 
 def cannot_take(who: str, x: Tensor, error: Exception) -> ValueError:
@@ -163,6 +181,8 @@ class SkorchTeacher(BatchTeacherAdapter):
     for two classes.
     """
 
+    _row_operations: float | None = None
+
     def check(self) -> None:
         require_fitted_net(self.teacher)
 
@@ -172,8 +192,9 @@ class SkorchTeacher(BatchTeacherAdapter):
         def ask(x: Tensor) -> Tensor:
             with (
                 torch_state_lock(),
-                torch.random.fork_rng(),
-            ):  # skorch's DataLoader draws a seed even to predict
+                torch.random.fork_rng(),  # skorch's DataLoader draws a seed even to predict
+                self._threads(x),
+            ):
                 return torch.as_tensor(self._logits_of(x, widths)).to(device)
 
         def convert(values: Tensor) -> LogitConversion:
@@ -189,6 +210,19 @@ class SkorchTeacher(BatchTeacherAdapter):
             )
 
         return BatchLogits(ask, convert, self.name)
+
+    def _threads(self, x: Tensor) -> threads_for:
+        """Return a context with as many threads as a batch of the net pays for, by the first rows asked."""
+        net = self.teacher
+        if self._row_operations is None:
+            rows = x[:2].cpu().numpy()
+            try:
+                _, operations = largest_operation(partial(net.forward, rows), net.module_.modules())
+            except Exception:  # the query itself says what is wrong
+                operations = math.inf
+            self._row_operations = operations / max(1, len(rows))
+        n_rows = len(x) if net.batch_size == -1 else min(net.batch_size, len(x))
+        return threads_for(self._row_operations * n_rows)
 
     def _logits_of(self, x: Tensor, widths: list[int]) -> Tensor | np.ndarray:
         who, X = self.name, x.cpu().numpy()

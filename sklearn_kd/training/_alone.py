@@ -5,9 +5,10 @@ from __future__ import annotations
 from sklearn_kd.inputs._data import SplitData
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.training._net import TrainingNet
+from sklearn_kd.training._work import threads_of_training
 
 
 def train_alone(net: TrainingNet, data: SplitData, seed: int) -> TrainingNet:
     """Train one initialised net under a seed; torch's generators are put back."""
-    with preserved_random_state(data.train.device, seed):
+    with threads_of_training([net], data), preserved_random_state(data.train.device, seed):
         return net.partial_fit(data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -119,7 +120,7 @@ def refuse_overflow(logits: Tensor) -> Tensor:
         Naming X.
     """
     # A sum, which is finite only where all logits are, takes little time beside a softmax.
-    if bool(torch.isfinite(logits.sum())) or bool(_known_and_small(logits)[0]):
+    if math.isfinite(logits.sum().item()) or bool(_known_and_small(logits)[0]):
         return logits
     rows = torch.softmax(logits.float(), dim=1).isnan().any(dim=1).nonzero().flatten()
     raise ValueError(

@@ -112,6 +112,7 @@ class TrainingNet(NeuralNetClassifier):
 
     hypergradient_estimator_: HypergradientEstimator | None
     checkpointer_: EpochCheckpointer | None
+    row_operations_: float | None = None  # of the student's largest operation, once it has predicted
     validation_batches_: Any  # CyclicBatches while a fit lasts
 
     def __init__(

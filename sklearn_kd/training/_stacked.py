@@ -34,6 +34,7 @@ from sklearn_kd.training._memory_errors import explain_memory_of_stacked_trainin
 from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._nonfinite import GOOD, SKIPPED, are_finite
 from sklearn_kd.training._stacked_metaparameters import StackedMetaparameters
+from sklearn_kd.training._work import threads_of_training
 
 
 def stacked_forward(
@@ -76,7 +77,8 @@ def train_stacked(nets: Sequence[TrainingNet], data: Sequence[SplitData]) -> Non
         For which :func:`why_not_stackable` gives no reason but that it does not pay.
     data : sequence of K SplitData
     """
-    with torch_state_lock(), explain_memory_of_stacked_training(nets, data):
+    threads = threads_of_training(nets, data[0])
+    with threads, torch_state_lock(), explain_memory_of_stacked_training(nets, data):
         for net, split in zip(nets, data, strict=True):
             net.notify("on_train_begin", X=split, y=None)
             net.draw_validation_batches(split.valid)

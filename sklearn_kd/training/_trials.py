@@ -18,6 +18,7 @@ from sklearn_kd.training._alone import train_alone
 from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._stackable import group_stackable
 from sklearn_kd.training._stacked import train_stacked
+from sklearn_kd.training._work import threads_of_training
 
 
 class TrialsInterrupted(KeyboardInterrupt):
@@ -134,7 +135,8 @@ def trial_losses(
     for members in groups:
         if len(members) > 1:
             train_stacked([nets[k] for k in members], [data] * len(members))
-            found = {k: nets[k].validation_loss(data.valid) for k in members}
+            with threads_of_training([nets[members[0]]], data):
+                found = {k: nets[k].validation_loss(data.valid) for k in members}
             _note(note, found, nets[members[0]].interrupted_, losses, nets)
     n_processes = count_processes(n_jobs, max(len(alone), 1))
     if n_processes == 1:
@@ -151,7 +153,7 @@ def trial_losses(
 
 
 def _trained(net: TrainingNet, data: SplitData, seed: int) -> tuple[float, bool]:
-    with torch_state_lock():
+    with threads_of_training([net], data), torch_state_lock():
         net = train_alone(net, data, seed)
         return net.validation_loss(data.valid), net.interrupted_
 

@@ -1,0 +1,107 @@
+"""The size of the largest operation of a forward pass, by which the number of threads is chosen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+from torch.jit import ScriptModule
+from torch.nn.parameter import UninitializedParameter
+from torch.overrides import TorchFunctionMode
+
+from sklearn_kd.runtime._threads import PER_ELEMENT
+
+Result = TypeVar("Result")
+
+# Functions that multiply rows by matrices. Any other counts by the elements that it makes.
+_PRODUCTS = {
+    "linear",
+    "matmul",
+    "__matmul__",
+    "__rmatmul__",
+    "mm",
+    "addmm",
+    "bmm",
+    "baddbmm",
+    "einsum",
+    "bilinear",
+    "scaled_dot_product_attention",
+    "multi_head_attention_forward",
+    "_native_multi_head_attention",
+    "_transformer_encoder_layer_fwd",
+}
+
+
+def largest_operation(run: Callable[[], Result], modules: Iterable[nn.Module]) -> tuple[Result, float]:
+    """Return the result of ``run()``, and the multiply-adds of its largest operation.
+
+    An element that an operation makes counts as ``PER_ELEMENT`` multiply-adds. Operations of TorchScript, of
+    compiled and of recurrent modules are not seen: they count as infinitely large.
+
+    Parameters
+    ----------
+    run : callable() -> object
+        A forward pass without gradient, not in inference mode.
+    modules : iterable of nn.Module
+        All modules that take part.
+    """
+    if any(_is_opaque(module) for module in modules):
+        return run(), math.inf
+    try:
+        with _Counter() as counter:
+            return run(), counter.largest
+    except Exception:  # such as of torch.cond, which compiles; what fails by itself fails again
+        return run(), math.inf
+
+
+def largest_weight(modules: Iterable[nn.Module]) -> float:
+    """Return the size of the largest weight, which a step of the optimizer changes element by element."""
+    weights = (w for module in modules for w in module.parameters())
+    sizes = (w.numel() for w in weights if not isinstance(w, UninitializedParameter))
+    return float(PER_ELEMENT * max(sizes, default=0))
+
+
+def _is_opaque(module: nn.Module) -> bool:
+    compiled = getattr(module, "_compiled_call_impl", None) is not None or hasattr(module, "_orig_mod")
+    return compiled or isinstance(module, (ScriptModule, nn.RNNBase))
+
+
+class _Counter(TorchFunctionMode):
+    """Sees the calls of torch's functions inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest = 0.0
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = function(*args, **kwargs)
+        made = next(_tensors((result,)), None)
+        if made is not None:
+            name = getattr(function, "__name__", "")
+            size = _multiply_adds(name, list(_tensors((*args, *kwargs.values()))), made)
+            self.largest = max(self.largest, size)
+        return result
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """Yield the tensors among the values, and in their tuples and lists."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (tuple, list)):
+            yield from _tensors(value)
+
+
+def _multiply_adds(name: str, given: list[Tensor], made: Tensor) -> float:
+    if name.startswith("conv") and len(given) > 1:
+        positions = given[0] if name.startswith("conv_transpose") else made
+        return float(positions.numel() * math.prod(given[1].shape[1:]))
+    if name in _PRODUCTS and given:
+        x, *others = given
+        n_rows = x.numel() // max(1, x.shape[-1])
+        matrices = [n_rows * math.prod(other.shape[-2:]) for other in others if other.ndim > 1]
+        return float(max(matrices, default=0))
+    return 0.0 if made._is_view() else float(PER_ELEMENT * made.numel())
