@@ -15,7 +15,6 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNetClassifier
 from skorch.callbacks import EpochScoring
-from skorch.history import History
 from skorch.utils import TeeGenerator
 from torch import Tensor
 
@@ -26,7 +25,6 @@ from sklearn_kd.bilevel._optimizer_response import (
     warn_if_response_unknown,
 )
 from sklearn_kd.checkpointing._protocols import EpochCheckpointer, Stateful
-from sklearn_kd.files._columns import CompressedHistory
 from sklearn_kd.inputs._batches import Batch, CyclicBatches, evaluation_batches, training_batches
 from sklearn_kd.inputs._data import DistillationData, SplitData
 from sklearn_kd.layers._names import named_network
@@ -60,6 +58,7 @@ from sklearn_kd.training._nonfinite import (
     skips_message,
     with_hypergradient,
 )
+from sklearn_kd.training._pickling import complete_unpickled, state_to_pickle
 from sklearn_kd.training._turns import Turn, follow, turn_of
 
 log = logging.getLogger("sklearn_kd")
@@ -297,30 +296,11 @@ class TrainingNet(NeuralNetClassifier):
         return frozen
 
     def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
-        if type(self.history_) is History:
-            state["history_"] = CompressedHistory(self.history_)
-        if vars(self).get("module_") is self.module:  # else the student is in a pickle twice
-            state["module"] = None
-        # Made when needed: none belongs into a pickle, and some cannot be in one.
-        return state | {
-            "captured_": None,
-            "compiled_forward_": None,
-            "listeners_": {},
-            "validation_batches_": None,
-            "checkpointer_": None,
-            "hypergradient_estimator_": None,
-            "guard_": None,
-            "watch_": None,
-        }
+        return state_to_pickle(vars(self), super().__getstate__())
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        history = vars(self)["history_"]
-        if isinstance(history, CompressedHistory):
-            self.history_ = history.history()
-        if vars(self)["module"] is None:
-            self.module = self.module_
+        complete_unpickled(vars(self))
 
     # ----------------------------------------------------------------------------------
     # The loop

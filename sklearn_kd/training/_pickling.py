@@ -1,0 +1,39 @@
+"""The state of a net in a pickle: without copies or what is made when needed, its history compressed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from skorch.history import History
+
+from sklearn_kd.files._columns import CompressedHistory
+
+# Made when needed: none belongs into a pickle, and some cannot be in one.
+_MADE_WHEN_NEEDED: dict[str, Any] = {
+    "captured_": None,
+    "compiled_forward_": None,
+    "listeners_": {},
+    "validation_batches_": None,
+    "checkpointer_": None,
+    "hypergradient_estimator_": None,
+    "guard_": None,
+    "watch_": None,
+}
+
+
+def state_to_pickle(attributes: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
+    """Return the state that skorch has made of a net's attributes, as a pickle holds it."""
+    state = state | _MADE_WHEN_NEEDED
+    if type(attributes["history_"]) is History:
+        state["history_"] = CompressedHistory(attributes["history_"])
+    if attributes.get("module_") is attributes["module"]:  # else the student is in a pickle twice
+        state["module"] = None
+    return state
+
+
+def complete_unpickled(attributes: dict[str, Any]) -> None:
+    """Put back, among the attributes of a net just unpickled, what :func:`state_to_pickle` has changed."""
+    if isinstance(attributes["history_"], CompressedHistory):
+        attributes["history_"] = attributes["history_"].history()
+    if attributes["module"] is None:
+        attributes["module"] = attributes["module_"]
