@@ -657,7 +657,7 @@ WRONG = {
     "no training": lambda c: c["state"].pop("training"),
     "no weights": lambda c: c["state"]["training"]["modules"].clear(),
     "weights of another shape": lambda c: c["state"]["training"]["modules"][0]["weights"].update(
-        {"layers.1.weight": torch.zeros(3, 7)}),
+        {"student.layers.1.weight": torch.zeros(3, 7)}),
     "a history of strings": lambda c: c["state"]["training"].update(history=["a", "b", "c"]),
     "a history without epochs": lambda c: c["state"]["training"].update(history=[{"batches": []}] * 3),
     "an optimizer of another kind": lambda c: c["state"]["training"].update(optimizer={"state": 3}),
