@@ -56,7 +56,7 @@ def test_run_is_that_on_augmented_rows(make, digits, network):
     """Step and hypergradient see what augment made: as if X had been that, D_val being given."""
     X, y = digits
     flip = lambda x: x.flip(1) * 2  # noqa: E731
-    settings = {"meta": "linear", "e1": 3, "e2": 2, "max_epochs": 3}
+    settings = {"meta": "linear", "e1": 3, "e2": 2, "max_epochs": 3, "standardize": False}
     online = make(network, augment=flip, **settings).fit(X[:300], y[:300], X_val=X[300:], y_val=y[300:])
     cached = make(network, **settings).fit(flip(torch.tensor(X[:300])), y[:300], X_val=X[300:], y_val=y[300:])
     for name in ("lambda1", "temperature", "val_loss"):

@@ -80,9 +80,9 @@ def test_teacher_is_asked_once_about_each_row(make, digits, network):
     data = Items(X, y)
     make(network, meta="naive", max_epochs=5).fit(data)
     assert sorted(asked) == sorted(X.tolist())
-    # Two items to learn the shape, a pass for the labels, one for the teacher, the epochs, and up to
-    # 512 rows to see what was learned.
-    assert data.n_read == 2 + 400 * (1 + 1 + 5 + 1)
+    # Two items to learn the shape, a pass for the labels, one for the layer that standardises, one for the
+    # teacher, the epochs, and up to 512 rows to see what was learned.
+    assert data.n_read == 2 + 400 * (1 + 1 + 1 + 5 + 1)
 
 
 @pytest.mark.parametrize("settings", [{}, {"num_workers": 2}], ids=str)

@@ -30,7 +30,7 @@ def quick(meta, **params):
         LogisticRegression(),
         MLPStudent,
         meta=meta,
-        **({"max_epochs": 8, "lr": 0.3, "batch_size": 16, "device": "cpu"} | params),
+        **({"max_epochs": 8, "lr": 0.3, "standardize": False, "batch_size": 16, "device": "cpu"} | params),
     )
 
 
