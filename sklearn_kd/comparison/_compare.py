@@ -157,8 +157,8 @@ def compare_methods(
     one batched run where that pays, those with fixed metaparameters apart from those that
     learn them: on a CPU, at least three small students; ``models_in_batch`` in the results says
     how many, and the logger "sklearn_kd", at level INFO, why not. The time of such a run is
-    shared equally by the methods in it, so that ``fit_seconds`` adds up to the time spent, and is less than ``fit`` alone would take;
-    compare the cost of methods where ``models_in_batch`` is 1 for all.
+    shared equally by the methods in it, so that ``fit_seconds`` adds up to the time spent, and
+    is less than ``fit`` alone would take; compare the cost of methods where ``models_in_batch`` is 1 for all.
 
     Examples
     --------
