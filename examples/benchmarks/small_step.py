@@ -10,9 +10,6 @@ of 128 on 3,200:
 Each trains for 1 and for 9 epochs (MLPClassifier as well), all in turn in one process, CPU time, one thread,
 7 rounds. A step's time is the difference divided by the number of steps. The ratio is to the loop by hand.
 
-An iteration with a hypergradient is ``train_step`` alone, as in step.py, and its ratio is to one of
-``meta="fixed"`` at the same T: both soften the same logits.
-
     python examples/benchmarks/small_step.py             # about 2 minutes
     python examples/benchmarks/small_step.py --quick     # half a minute
     python examples/benchmarks/small_step.py --table     # the table into docs/guide/speed.rst
@@ -31,7 +28,6 @@ from _measure import (
     START,
     interleaved,
     options,
-    ours,
     problem,
     put_into_page,
     quartiles,
@@ -112,14 +108,12 @@ def measure(name, chosen):
     rounds = 3 if chosen.quick else 7
     torch.manual_seed(SEED)
     data = problem(MLPStudent(64, 10, hidden=hidden), (64,), batch_size=batch_size, n_batches=N_BATCHES)
-    iterations = {meta: ours(data, meta=meta) for meta in ("fixed", "gradient")}
     return {
         "hidden": hidden,
         "batch size": batch_size,
         "seconds per step": {
             optimizer: steps_of_fits(hidden, data, optimizer, rounds) for optimizer in RATES
         },
-        "seconds per iteration": interleaved(iterations, 2 * rounds, 50),
     }
 
 
@@ -132,8 +126,6 @@ def cells(record):
                 if name != BY_HAND:
                     what = f"{optimizer}, a step of {name} by the loop by hand"
                     found.setdefault(what, {})[student] = shown(*ratio(times, name, BY_HAND))
-        gradient = ratio(of_student["seconds per iteration"], "gradient", "fixed")
-        found.setdefault("SGD, a gradient iteration by one of fixed", {})[student] = shown(*gradient)
     return found
 
 

@@ -144,7 +144,12 @@ class StackedHypergradients:
         with torch.enable_grad():
             logits = self._validation_forward(self._named(moving, places), x)
         loss, r = validation_loss(logits)
-        return self._gradient(logits, moving, r), r, loss
+        v = self._gradient(logits, moving, r)
+        if any(w.grad is None for w in self._moving):
+            # A weight without gradient took no step that lambda could have changed.
+            parts = zip(v.split(self._sizes, dim=1), self._moving, strict=True)
+            v = torch.cat([torch.zeros_like(p) if w.grad is None else p for p, w in parts], dim=1)
+        return v, r, loss
 
     def _gradient(self, logits: Tensor, weights: list[Tensor], r: Tensor) -> Tensor:
         """Return Jᵀ r by student, shape (S, n); 0 where the outputs do not depend on a weight."""

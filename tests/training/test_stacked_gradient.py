@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.exceptions import ConvergenceWarning
-from test_stacked import made_net, made_students
+from test_stacked import Tied, made_net, made_students
 
 from sklearn_kd import MLPStudent
 from sklearn_kd.bilevel._optimizer_response import OptimizerResponse
@@ -101,6 +101,38 @@ def test_each_follows_its_own_path(params, method):
     assert_equal_within(1e-12 if method == "exact" else 1e-6, apart, together)
     moves = [np.ptp(net.metaparameters.table()["temperature"]) for net in together]
     assert min(moves) > 1e-4 and len(set(moves)) == 3
+
+
+@pytest.mark.parametrize("method", ["central_difference", "exact"])
+def test_shared_frozen_and_unused_weights(method):
+    data = [made_rows(seed) for seed in range(3)]
+    students = made_students(Tied)
+    params = {"optimizer": torch.optim.Adam, "lr": 1e-2, "max_epochs": 4}
+    apart, together = (made_nets(made_strategies(method), students=students, **params) for _ in range(2))
+    for net, split in zip(apart, data, strict=True):
+        train_alone(net, split, seed=0)
+    train_stacked(together, data)
+    assert_equal_within(1e-12 if method == "exact" else 1e-6, apart, together)
+
+
+class Switches(torch.nn.Module):
+    """Has a bias in evaluation alone, which no step moves."""
+
+    def __init__(self):
+        super().__init__()
+        self.out, self.late = torch.nn.Linear(64, 10), torch.nn.Parameter(torch.ones(10))
+
+    def forward(self, x):
+        return self.out(x) if self.training else self.out(x) + self.late
+
+
+def test_l_val_is_that_of_the_validation_mode():
+    data, students = [made_rows(seed) for seed in range(3)], made_students(Switches)
+    apart, together = (made_nets(made_strategies("finite_difference"), students=students) for _ in range(2))
+    for net, split in zip(apart, data, strict=True):
+        train_alone(net, split, seed=0)
+    train_stacked(together, data)
+    assert_equal_within(1e-6, apart, together)
 
 
 def test_in_float32_differences_agree_as_far_as_they_are_right():
