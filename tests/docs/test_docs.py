@@ -317,7 +317,7 @@ def test_what_training_together_saves_is_that_of_the_benchmark():
     assert checked == 4 * len([row for row in table if ";" in row])
 
 
-@pytest.mark.parametrize("script", ["step", "loop", "scaling"])
+@pytest.mark.parametrize("script", ["step", "loop", "scaling", "start"])
 def test_timings_are_those_of_the_benchmarks(script, monkeypatch):
     folder = ROOT / "examples" / "benchmarks"
     monkeypatch.syspath_prepend(folder)
