@@ -8,7 +8,7 @@
   sizes           bytes of ``save``, ``save(history=False)`` and ``pickle`` after 200 epochs of digits, an
                   MLP 64-16-10, beside those of its weights
 
-The processes are started in turn, 10 of each kind; the medians are over processes and rounds. CPU time, one
+The processes are started in turn, 5 of each kind; the medians are over processes and rounds. CPU time, one
 thread.
 
     python examples/benchmarks/start.py             # about 3 minutes
@@ -69,9 +69,8 @@ def processes(n: int) -> dict:
     for turn in range(n):
         for meta in METAS[1:] if turn % 2 else METAS[:0:-1]:
             code = PROCESS.format(meta=meta, seed=SEED, rows=ROWS, batch=BATCH)
-            done = subprocess.run(
-                [sys.executable, "-W", "ignore", "-c", code], capture_output=True, check=True
-            )
+            command = [sys.executable, "-W", "ignore", "-c", code]
+            done = subprocess.run(command, capture_output=True, check=True, cwd=Path(__file__).parent)
             for name, seconds in zip(names, json.loads(done.stdout), strict=True):
                 found[meta][name].append(seconds)
     return found
@@ -184,8 +183,8 @@ def main():
     settings = {"rows": ROWS, "batch size": BATCH, "lambda1, T": (LAMBDA1, T), "lr": LR, "seed": SEED}
     record = {
         "settings": settings | {"epochs of digits": EPOCHS},
-        "processes": processes(2 if chosen.quick else 10),
-        "fixed cost": fixed_cost(3 if chosen.quick else 20),
+        "processes": processes(2 if chosen.quick else 5),
+        "fixed cost": fixed_cost(3 if chosen.quick else 15),
         "sizes": sizes(EPOCHS // 10 if chosen.quick else EPOCHS),
     }
     for what, cell in cells(record).items():

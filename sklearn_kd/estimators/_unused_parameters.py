@@ -116,9 +116,9 @@ def beside_process(estimator: Any, process: DistillationProcess | None) -> list[
 
 def _is_changed(estimator: Any, name: str) -> bool:
     """Return whether a parameter has another value than its default."""
-    return getattr(estimator, name) != _parameters_of(type(estimator))[name].default
+    return getattr(estimator, name) != _parameters_of(estimator.__class__)[name].default
 
 
 @functools.cache
-def _parameters_of(kind: Any) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(kind).parameters
+def _parameters_of(estimator_class: Any) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(estimator_class).parameters

@@ -327,7 +327,7 @@ def test_what_learning_together_saves_is_that_of_the_benchmark():
     assert len(found) == 12
 
 
-@pytest.mark.parametrize("script", ["step", "small_step", "loop", "scaling"])
+@pytest.mark.parametrize("script", ["step", "small_step", "loop", "scaling", "start"])
 def test_timings_are_those_of_the_benchmarks(script, monkeypatch):
     folder = ROOT / "examples" / "benchmarks"
     monkeypatch.syspath_prepend(folder)
