@@ -169,9 +169,8 @@ def memory_of(form, n_rows):
 
 
 def row_of(value, found):
-    per_row = [
-        1e9 * np.median(found["seconds"][name]) / found["sizes"][0] for name in (BY_HAND, FIXED, LINEAR)
-    ]
+    seconds, n_rows = found["seconds"], found["sizes"][0]
+    per_row = [1e9 * np.median(seconds[name]) / n_rows for name in (BY_HAND, FIXED, LINEAR)]
     ratios = [shown(*ratio(seconds, name, BY_HAND)) for name in (FIXED, LINEAR)]
     return [f"{int(value):,}", *ratios, *(f"{ns:,.0f}" for ns in per_row)]
 
