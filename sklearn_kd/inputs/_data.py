@@ -281,7 +281,7 @@ def describe_allocations(parts: Iterable[DistillationData | None]) -> str:
         Such as :class:`SplitData`; None where nothing is held out.
     """
     found = [part for part in parts if part is not None]
-    held = {id(tensor): tensor for part in found for tensor in part.held}
+    held = {tensor.data_ptr(): tensor for part in found for tensor in part.held}
     rows, logits = nbytes(held.values()), nbytes(part._targets.teacher_logits for part in found)
     data = f"data of {format_mebibytes(rows)}" if rows else "data that are loaded batch by batch"
     return f"{data} and cached teacher logits of {format_mebibytes(logits)} on {found[0].device}"

@@ -261,6 +261,7 @@ REFUSED = {
     "a student that is wrapped for several processes": lambda X, y: ({"student": wrapped()}, {}),
     "too large a learning rate": lambda X, y: ({"lr": 1e31}, {}),
     "a file as the folder of checkpoints": lambda X, y: ({"checkpoint_dir": __file__}, {}),
+    "a missing folder for the teacher's logits": lambda X, y: ({"teacher_logits_dir": "missing"}, {}),
 }
 
 

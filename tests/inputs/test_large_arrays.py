@@ -1,0 +1,160 @@
+"""Large data: what is shared with the user, what is converted, and where the teacher's logits are."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedShuffleSplit
+from skorch.callbacks import Callback
+from torch import nn
+
+from sklearn_kd import MLPStudent
+from sklearn_kd.inputs import _large_arrays
+from sklearn_kd.inputs._large_arrays import kept_or_float32, parts, shared_tensor
+from sklearn_kd.tasks._stratified_split import split_rows
+from sklearn_kd.teachers import _logit_store
+from sklearn_kd.teachers._logit_store import LogitStorage, LogitStore, as_float16
+
+
+class Shares(Callback):
+    """Notes whether the tensors of a fit are the given arrays' own memory."""
+
+    def __init__(self, X, logits=None):
+        self.given = X, logits
+
+    def on_train_begin(self, net, X=None, y=None, **kwargs):
+        (x,), logits = X.train.held, X.train._targets.teacher_logits
+        shared.clear()
+        shared.append(np.shares_memory(x.numpy(), self.given[0]))
+        shared.append(X.valid is None or X.valid.held[0].data_ptr() == x.data_ptr())
+        shared.append(self.given[1] is None or np.shares_memory(logits.numpy(), self.given[1]))
+
+
+shared = []
+
+
+@pytest.fixture
+def kept(monkeypatch):
+    """Keep arrays of any size, and read few rows at a time."""
+    monkeypatch.setattr(_large_arrays, "_KEPT_FROM", 0)
+    monkeypatch.setattr(_large_arrays, "_PART", 2**12)
+
+
+def weights(clf):
+    return torch.cat([w.detach().flatten() for w in clf.student_.parameters()])
+
+
+@pytest.mark.parametrize("meta", ["linear", "naive"])
+def test_float32_is_not_copied(meta, make, digits, logits):
+    X, y = digits
+    clf = make(meta=meta, callbacks=[Shares(X, logits)])
+    clf.fit(X, y, teacher_logits=logits)
+    assert shared == [True, True, True]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "int32", "uint8"])
+@pytest.mark.parametrize("meta", ["linear", "none"])
+def test_other_numbers_are_converted_batch_by_batch(dtype, meta, make, digits, logits, kept):
+    X, y = (16 * digits[0]).round().astype(dtype), digits[1]
+    clf = make(meta=meta, callbacks=[Shares(X)], lr=1e-3).fit(X, y, teacher_logits=logits)
+    assert shared == [True, True, True]
+    plain = make(meta=meta, lr=1e-3).fit(X.astype(np.float32), y, teacher_logits=logits)
+    assert torch.equal(weights(clf), weights(plain))
+
+
+def test_memory_mapped_read_only(make, digits, logits, tmp_path, kept):
+    for name, array in (("X", digits[0].astype(np.float64)), ("logits", logits.astype(np.float16))):
+        np.save(tmp_path / name, array)
+    X, mapped = (np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in ("X", "logits"))
+    clf = make(callbacks=[Shares(X, mapped)]).fit(X, digits[1], teacher_logits=mapped)
+    assert shared == [True, True, True]
+    plain = make().fit(*digits, teacher_logits=logits.astype(np.float16).astype(np.float32))
+    assert torch.equal(weights(clf), weights(plain))
+
+
+def test_what_torch_cannot_gather_is_copied():
+    X = np.arange(12.0).reshape(4, 3)
+    for given in (np.asfortranarray(X), X[:, ::-1], X.astype(">f4"), X.astype(np.uint16), X.astype("g")):
+        copy = kept_or_float32(given)
+        assert copy.dtype == np.float32 and copy.flags.c_contiguous and (copy == given).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e300])
+def test_numbers_that_are_not_finite_are_found_in_any_part(bad, make, digits, kept, no_training):
+    X = digits[0].astype(np.float64)
+    X[399, 3] = bad
+    with pytest.raises(ValueError, match=r"^Input X contains (NaN|infinity or a value too large)"):
+        make(meta="none").fit(X, digits[1])
+
+
+def test_students_that_write_into_their_batches_leave_the_data(make, digits):
+    X, y = digits[0] - 0.5, digits[1]
+    before, student = X.copy(), nn.Sequential(nn.ReLU(inplace=True), nn.Linear(64, 10))
+    make(meta="none", student=student, max_epochs=1).fit(X, y, X_val=X, y_val=y)
+    np.testing.assert_array_equal(X, before)
+
+
+def test_parts_are_all_rows():
+    assert [*parts(5, 2**20)] == [slice(i, i + 1) for i in range(5)]
+    assert [*parts(5, 0)] == [slice(0, 5)] and not [*parts(0, 8)]
+
+
+def test_read_only_memory_is_shared():
+    array = np.arange(3.0)
+    array.flags.writeable = False
+    assert np.shares_memory(shared_tensor(array).numpy(), array)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_split_as_by_scikit_learn(seed):
+    codes = np.random.default_rng(seed).integers(0, 6, 200)
+    codes[codes == 3] = 7  # some classes have no rows
+    theirs = StratifiedShuffleSplit(n_splits=1, test_size=40, random_state=seed).split(codes, codes)
+    ours = split_rows(codes, 0.2, np.random.RandomState(seed))
+    for found, expected in zip(ours, next(theirs), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+# --------------------------------------------------------------------------------------
+# The teacher's logits
+
+
+@pytest.mark.parametrize("teacher", ["network", "classifier"])
+def test_logits_in_a_file_are_those_in_memory(teacher, make, digits, trained, tmp_path):
+    teacher = trained if teacher == "network" else LogisticRegression(max_iter=20)
+    settings = {"meta": "fixed", "temperature": 2.0, "max_epochs": 1}
+    plain = make(teacher, **settings).fit(*digits)
+    stored = make(teacher, **settings, teacher_logits_dir=tmp_path).fit(*digits)
+    assert torch.equal(weights(plain), weights(stored)) and not [*tmp_path.iterdir()]
+    half = make(teacher, **settings, teacher_logits_dir=tmp_path, teacher_logits_dtype="float16").fit(*digits)
+    assert not torch.equal(weights(half), weights(plain))
+    torch.testing.assert_close(weights(half), weights(plain), rtol=0, atol=1e-3)
+
+
+def test_float16_keeps_the_softmax():
+    logits = torch.tensor([[1.0, 2.0, -torch.inf], [1e6, 1e6 - 3, 0.0], [-1e30, -1e30, 7.0]])
+    half = as_float16(logits)
+    assert half.dtype == torch.float16 and not half.isnan().any()
+    torch.testing.assert_close(half.double().softmax(1), logits.double().softmax(1), rtol=1e-3, atol=0)
+
+
+def test_full_disk_is_named(tmp_path, monkeypatch):
+    class Full:
+        def write(self, data):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(_logit_store.tempfile, "TemporaryFile", lambda dir: Full())
+    store = LogitStore(4, LogitStorage("float32", tmp_path), "teacher")
+    with pytest.raises(OSError, match=r"^teacher_logits_dir=.*0\.0 MiB as float32.*No space left.*float16"):
+        store.append(torch.zeros(2, 3))
+
+
+def test_wrong_numbers_are_named_by_their_row(make, digits):
+    class Breaks(MLPStudent):
+        def forward(self, x):
+            return super().forward(x) / (x[:, :1] != 5)
+
+    X = np.tile(digits[0], (3, 1))
+    X[1100, 0] = 5
+    with pytest.raises(ValueError, match=r"row 1100 of X has"):
+        make(Breaks(64, 10), meta="fixed").fit(X, np.tile(digits[1], 3))
