@@ -24,7 +24,7 @@ from unittest import mock
 
 import numpy as np
 import torch
-from _measure import put_into_page, read, rst_table, write
+from _measure import environment, put_into_page, read, rst_table, write
 from sklearn.datasets import load_digits
 from torch import nn
 
@@ -59,6 +59,8 @@ def main() -> None:
     chosen = options()
     if not chosen.table:
         record = {
+            "environment": environment("cpu")
+            | {"clock": "wall time; CPU and wall time of fits", "OMP_NUM_THREADS": None},
             "seconds_per_size": chosen.seconds,
             "load_average_before": os.getloadavg()[0],
             "PER_THREAD": _threads.PER_THREAD,
