@@ -337,12 +337,14 @@ def test_timings_are_those_of_the_benchmarks(script, monkeypatch):
         assert table in page, f"run examples/benchmarks/{script}.py --table"
 
 
-def test_the_two_versions_are_those_of_the_benchmark(monkeypatch):
+@pytest.mark.parametrize("script", ["before_after", "threads", "predict"])
+def test_tables_are_those_of_the_benchmarks(script, monkeypatch):
     folder = ROOT / "examples" / "benchmarks"
     monkeypatch.syspath_prepend(folder)
-    record = json.loads((folder / "before_after.json").read_text())
-    (table,) = importlib.import_module("before_after").tables(record)
-    assert table in (GUIDE / "speed.rst").read_text(encoding="utf-8")
+    record = json.loads((folder / f"{script}.json").read_text())
+    page = (GUIDE / "speed.rst").read_text(encoding="utf-8")
+    for table in importlib.import_module(script).tables(record):
+        assert table in page, f"run examples/benchmarks/{script}.py --table"
 
 
 def test_readme_has_the_costs_of_the_benchmark(monkeypatch):
