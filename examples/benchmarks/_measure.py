@@ -251,7 +251,7 @@ def ours(problem: Problem, val_batch_size: int | None = None, **params):
     size, valid_size = problem.batch_size, val_batch_size or problem.batch_size
     lambda1, temperature = START
     clf = DistilledClassifier(
-        None, problem.student, lambda1=lambda1, temperature=temperature, lr=LR, max_epochs=1,
+        None, problem.student, lambda1=lambda1, temperature=temperature, optimizer="SGD", lr=LR, max_epochs=1,
         batch_size=size, iterator_valid__batch_size=valid_size, device=problem.device,
         random_state=SEED, **params,
     )  # fmt: skip
