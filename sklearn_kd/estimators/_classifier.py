@@ -95,8 +95,9 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         Learning rate of the student.
     max_epochs : int, default=200
         Passes over D_train.
-    batch_size : int, default=128
-        Rows per batch, of D_train and of D_val. ``iterator_train__*`` and
+    batch_size : int or "auto", default=128
+        Rows per batch, of D_train and of D_val. "auto": an eighth of the rows given to ``fit``, as the
+        nearest power of two from 32 to 256. ``iterator_train__*`` and
         ``iterator_valid__*`` take ``batch_size``, ``shuffle`` and ``drop_last`` apart, and
         where X is a Dataset also the DataLoader's ``num_workers``, ``collate_fn``,
         ``pin_memory`` and so on. A Dataset is predicted for as ``iterator_valid__*`` say.
@@ -222,7 +223,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         "optimizer": OPTIMIZER_KINDS,
         "lr": [Interval(Real, 0, 1e30, closed="both")],  # beyond, a step overflows float32
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "augment": [callable, None],
         "callbacks": CALLBACK_KINDS,
@@ -260,7 +261,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         optimizer: type[torch.optim.Optimizer] | str = torch.optim.SGD,
         lr: float = 0.1,
         max_epochs: int = 200,
-        batch_size: int = 128,
+        batch_size: int | Literal["auto"] = 128,
         validation_fraction: float = 0.1,
         augment: Callable[[Tensor], Tensor] | None = None,
         callbacks: Sequence[Callback | tuple[str, Callback]] | Callback | None = None,

@@ -35,9 +35,10 @@ def student_logits(estimator: BaseDistiller, X: Any, loader: Mapping[str, Any]) 
     if is_dataset(X):
         return torch.cat([logits for logits, _ in iter_logits(estimator, X, loader)])
     rows = as_tensor(validate_predict_inputs(estimator, X, estimator._sample_shape))
-    net, n_rows = estimator.net_, max(estimator.batch_size, PREDICTION_BATCH)
+    net = estimator.net_
+    n_rows = max(net.batch_size, PREDICTION_BATCH)
     net.module_.eval()
-    with _explain_out_of_memory(net, n_rows, estimator.batch_size), torch.inference_mode():
+    with _explain_out_of_memory(net, n_rows), torch.inference_mode():
         logits = torch.cat([net.module_(x.to(net.device)) for x in rows.split(n_rows)]).float().cpu()
     return refuse_overflow(logits)
 
@@ -51,20 +52,19 @@ def iter_logits(
     net.module_.eval()
     for x, labels, _ in make_ordered_loader(rows, labelled=labelled, **loader):
         # Not around the loader: a Dataset may keep what it makes, to be trained on later.
-        with _explain_out_of_memory(net, len(x), estimator.batch_size), torch.inference_mode():
+        with _explain_out_of_memory(net, len(x)), torch.inference_mode():
             logits = net.module_(x.to(net.device).float()).float().cpu()
         yield refuse_overflow(logits), labels
 
 
-def _explain_out_of_memory(net: TrainingNet, n_rows: int, batch_size: int) -> AbstractContextManager[None]:
+def _explain_out_of_memory(net: TrainingNet, n_rows: int) -> AbstractContextManager[None]:
     """Name batches of ``n_rows`` rows where memory runs out inside."""
     ways = f"X as a Dataset with iterator_valid__batch_size below {n_rows}", "fewer rows at a time"
 
     def situation() -> str:
         weights = format_weights_size([net.module_])
-        return (
-            f"batch_size={batch_size} and weights of {weights} on {net.device}; no teacher logits are cached"
-        )
+        held = f"batch_size={net.batch_size} and weights of {weights} on {net.device}"
+        return f"{held}; no teacher logits are cached"
 
     advice = memory_advice(torch.device(net.device), *ways)
     return explain_out_of_memory(f"predicting in batches of {n_rows} rows", situation, advice)
