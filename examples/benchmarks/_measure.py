@@ -57,10 +57,15 @@ def options(description: str) -> argparse.Namespace:
     parser.add_argument("--out", help="name of the JSON file, in place of the script's")
     parser.add_argument("--device", default="cpu")
     chosen = parser.parse_args()
+    use_process_settings()
+    return chosen
+
+
+def use_process_settings() -> None:
+    """Use one thread; restart the script if its environment differs from ``PROCESS``."""
     if any(os.environ.get(name) != value for name, value in PROCESS.items()):
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | PROCESS)
     torch.set_num_threads(1)
-    return chosen
 
 
 def environment(device: str) -> dict:
