@@ -87,15 +87,15 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         The class of each column of a network's answers, or of ``teacher_logits``, where they do not say
         so themselves (by ``classes_``, or the columns of a DataFrame). None: the labels must be exactly
         0 … K−1, and column j is class j. There may be more classes than y has.
-    optimizer : class of torch.optim.Optimizer or its name, default=torch.optim.SGD
-        Trains the student ("adam", "AdamW", ...); ``optimizer__*`` are its further arguments. The
+    optimizer : class of torch.optim.Optimizer or its name, default=torch.optim.Adam
+        Trains the student ("SGD", "AdamW", ...); ``optimizer__*`` are its further arguments. The
         hypergradient follows SGD (momentum and Nesterov too), Adam and AdamW exactly; others are
         treated as plain SGD, with a warning.
-    lr : float, default=0.1
-        Learning rate of the student.
-    max_epochs : int, default=200
+    lr : float, default=0.003
+        Learning rate of the student. It suits Adam; SGD needs another, often 0.1.
+    max_epochs : int, default=30
         Passes over D_train.
-    batch_size : int or "auto", default=128
+    batch_size : int or "auto", default="auto"
         Rows per batch, of D_train and of D_val. "auto": an eighth of the rows given to ``fit``, as the
         nearest power of two from 32 to 256. ``iterator_train__*`` and
         ``iterator_valid__*`` take ``batch_size``, ``shuffle`` and ``drop_last`` apart, and
@@ -258,10 +258,10 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         temperature: float | Literal["random"] = 1.0,
         loss: str | DistillationLoss = "kd",
         teacher_classes: ArrayLike | None = None,
-        optimizer: type[torch.optim.Optimizer] | str = torch.optim.SGD,
-        lr: float = 0.1,
-        max_epochs: int = 200,
-        batch_size: int | Literal["auto"] = 128,
+        optimizer: type[torch.optim.Optimizer] | str = torch.optim.Adam,
+        lr: float = 0.003,
+        max_epochs: int = 30,
+        batch_size: int | Literal["auto"] = "auto",
         validation_fraction: float = 0.1,
         augment: Callable[[Tensor], Tensor] | None = None,
         callbacks: Sequence[Callback | tuple[str, Callback]] | Callback | None = None,
