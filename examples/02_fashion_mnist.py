@@ -52,10 +52,12 @@ def network(seed, epochs, **params):
     return DistilledClassifier(
         params.pop("teacher", None),
         CNNStudent,
+        optimizer="SGD",
         lr=0.02,
         optimizer__momentum=0.9,
         optimizer__weight_decay=5e-4,
         max_epochs=epochs,
+        batch_size=128,
         callbacks=[LRScheduler(CosineAnnealingLR, T_max=epochs)],
         random_state=seed,
         **params,

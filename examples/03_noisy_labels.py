@@ -55,7 +55,8 @@ for seed in range(5):
     teacher, (X, y), (X_val, y_val), test = divide(seed)
     for method, params in METHODS.items():
         student = DistilledClassifier(
-            teacher, MLPStudent, max_epochs=60, batch_size=32, lr=0.1, optimizer__momentum=0.9,
+            teacher, MLPStudent, max_epochs=60, batch_size=32, optimizer="SGD", lr=0.1,
+            optimizer__momentum=0.9, student__hidden=32,
             random_state=seed, **params,
         )  # fmt: skip
         began = time.process_time()

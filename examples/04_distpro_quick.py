@@ -39,7 +39,9 @@ def students(teacher, args):
     """Return the unfitted students by method."""
     training = {
         "student__depth": 8,
+        "optimizer": "SGD",
         "lr": 0.1,
+        "batch_size": 128,
         "optimizer__momentum": 0.9,
         "optimizer__weight_decay": 5e-4,
         "max_epochs": args.epochs,

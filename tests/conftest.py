@@ -77,10 +77,13 @@ def logits(digits):
 
 @pytest.fixture
 def make():
-    """A classifier that trains in a blink."""
+    """A classifier that trains in a blink, by SGD."""
 
     def make(teacher=None, student=MLPStudent, **params):
-        quick = {"max_epochs": 2, "batch_size": 32, "random_state": 0, "device": "cpu"}
+        quick = {"optimizer": torch.optim.SGD, "lr": 0.1, "max_epochs": 2, "batch_size": 32}
+        quick |= {"random_state": 0, "device": "cpu"}
+        if student is MLPStudent:
+            quick["student__hidden"] = 32
         return DistilledClassifier(teacher, student, **(quick | params))
 
     return make

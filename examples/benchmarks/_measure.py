@@ -62,10 +62,15 @@ def options(description: str, **flags: str) -> argparse.Namespace:
     for name, text in flags.items():
         parser.add_argument(f"--{name}", action="store_true", help=text)
     chosen = parser.parse_args()
+    use_process_settings()
+    return chosen
+
+
+def use_process_settings() -> None:
+    """Use one thread; restart the script if its environment differs from ``PROCESS``."""
     if any(os.environ.get(name) != value for name, value in PROCESS.items()):
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | PROCESS)
     torch.set_num_threads(1)
-    return chosen
 
 
 def environment(device: str) -> dict:
@@ -256,7 +261,7 @@ def ours(problem: Problem, val_batch_size: int | None = None, **params):
     size, valid_size = problem.batch_size, val_batch_size or problem.batch_size
     lambda1, temperature = START
     clf = DistilledClassifier(
-        None, problem.student, lambda1=lambda1, temperature=temperature, lr=LR, max_epochs=1,
+        None, problem.student, lambda1=lambda1, temperature=temperature, optimizer="SGD", lr=LR, max_epochs=1,
         batch_size=size, iterator_valid__batch_size=valid_size, device=problem.device,
         random_state=SEED, **params,
     )  # fmt: skip

@@ -173,7 +173,10 @@ def show(run):
 
 def comparisons():
     X, y = load_digits(return_X_y=True)
-    clf = DistilledClassifier(RandomForestClassifier(100), MLPStudent, max_epochs=60, device="cpu")
+    clf = DistilledClassifier(
+        RandomForestClassifier(100), MLPStudent, student__hidden=32, optimizer="SGD", lr=0.1, max_epochs=60,
+        batch_size=128, device="cpu",
+    )  # fmt: skip
     seconds = {1: [], 2: []}
     for _ in range(max(1, PAIRS // 2)):
         for n_jobs, found in seconds.items():

@@ -52,6 +52,8 @@ def student(meta, seed, **params):
         meta=meta,
         max_epochs=EPOCHS,
         batch_size=32,
+        student__hidden=32,
+        optimizer="SGD",
         lr=0.1,
         optimizer__momentum=0.9,
         optimizer__weight_decay=1e-4,

@@ -28,7 +28,13 @@ from sklearn_kd import CIFARResNet, DistillationProcess, DistilledClassifier, Di
 # The library's own function, to bring arms to the same sum of weights.
 from sklearn_kd.distpro._process import retraining_weights
 
-TRAINING = {"lr": 0.1, "optimizer__momentum": 0.9, "optimizer__weight_decay": 5e-4, "batch_size": 128}
+TRAINING = {
+    "optimizer": "SGD",
+    "lr": 0.1,
+    "optimizer__momentum": 0.9,
+    "optimizer__weight_decay": 5e-4,
+    "batch_size": 128,
+}
 LAYERS = ("layer1", "layer2", "layer3")
 TEMPERATURE, TAU, N_ROWS = 4.0, 0.5, 64
 TUNING_SEED = 10_000

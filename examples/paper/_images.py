@@ -125,7 +125,13 @@ def student_of(name: str, **params) -> DistilledClassifier:
     """Return an unfitted student for a set."""
     mean, sd = MEAN_SD[name]
     return DistilledClassifier(
-        None, PaperStudent, student__channels=CHANNELS[name], student__mean=mean, student__sd=sd, **params
+        None,
+        PaperStudent,
+        student__channels=CHANNELS[name],
+        student__mean=mean,
+        student__sd=sd,
+        optimizer="SGD",
+        **params,
     )
 
 

@@ -20,6 +20,9 @@ ROWS = {
     "breast cancer": (200, 100, 50, 110),
     "Fashion-MNIST": (0, 2000, 500, 3000),  # its teacher is trained already
 }
+# The training of the students, whatever the library's defaults are.
+TRAINING = {"optimizer": "SGD", "lr": 0.1, "batch_size": 128}
+WIDTH = {"student__hidden": 32}  # of MLPStudent
 STUDENTS = dict.fromkeys(ROWS, MLPStudent) | {"Fashion-MNIST": CNNStudent}
 
 

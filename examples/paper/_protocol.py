@@ -200,6 +200,10 @@ class Runs:
             self.write()
         return [self._done[_key(setting)] for setting in wanted]
 
+    def all(self) -> list[dict]:
+        """Return all finished runs, also those that this call of the script did not ask for."""
+        return list(self._done.values())
+
     def write(self, **found: Any) -> None:
         """Write everything to the file atomically; ``found`` are results of the runs."""
         self._record |= _as_json(found)

@@ -99,6 +99,7 @@ def train(
         batch_size=len(train_rows[0]),
         iterator_train__shuffle=False,
         iterator_valid__batch_size=len(valid_rows[0]),
+        optimizer="SGD",
         device="cpu",
         random_state=seed,
         **params,

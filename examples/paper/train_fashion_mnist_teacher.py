@@ -34,7 +34,10 @@ sys.path.append(str(Path(__file__).parents[1]))
 from _provenance import provenance
 
 NETWORK = {"channels": (32, 64, 128), "hidden": 128}
-TRAINING = {"lr": 0.02, "optimizer__momentum": 0.9, "optimizer__weight_decay": 5e-4, "batch_size": 128}
+TRAINING = {
+    "optimizer": "SGD", "lr": 0.02, "optimizer__momentum": 0.9, "optimizer__weight_decay": 5e-4,
+    "batch_size": 128,
+}  # fmt: skip
 MEAN, STD = 0.286, 0.353  # of the training images' pixels in [0, 1]
 HELD_OUT = 6_000
 

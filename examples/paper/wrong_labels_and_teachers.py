@@ -21,7 +21,7 @@ from collections import defaultdict
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
-from _problems import draw
+from _problems import TRAINING, WIDTH, draw
 from _protocol import COLOURS, METHODS, Runs, arguments, band, interval, list_table, mean_sd, paired
 
 from sklearn_kd import DistilledClassifier, MLPStudent
@@ -43,7 +43,7 @@ def one_run(what, share, arm, seed, epochs):
     problem = draw("digits", seed, **{what: share})
     (X, y), (X_val, y_val), logits = problem.train, problem.valid, problem.logits
     student = DistilledClassifier(
-        None, MLPStudent, max_epochs=epochs, random_state=seed, device="cpu", **ARMS[arm]
+        None, MLPStudent, max_epochs=epochs, random_state=seed, device="cpu", **(TRAINING | WIDTH | ARMS[arm])
     )
     if arm == TOO:
         X, y = np.concatenate([X, X_val]), np.concatenate([y, y_val])

@@ -88,16 +88,17 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         The class of each column of a network's answers, or of ``teacher_logits``, where they do not say
         so themselves (by ``classes_``, or the columns of a DataFrame). None: the labels must be exactly
         0 … K−1, and column j is class j. There may be more classes than y has.
-    optimizer : class of torch.optim.Optimizer or its name, default=torch.optim.SGD
-        Trains the student ("adam", "AdamW", ...); ``optimizer__*`` are its further arguments. The
+    optimizer : class of torch.optim.Optimizer or its name, default=torch.optim.Adam
+        Trains the student ("SGD", "AdamW", ...); ``optimizer__*`` are its further arguments. The
         hypergradient follows SGD (momentum and Nesterov too), Adam and AdamW exactly; others are
         treated as plain SGD, with a warning.
-    lr : float, default=0.1
-        Learning rate of the student.
-    max_epochs : int, default=200
+    lr : float, default=0.003
+        Learning rate of the student. It suits Adam; SGD needs another, often 0.1.
+    max_epochs : int, default=30
         Passes over D_train.
-    batch_size : int, default=128
-        Rows per batch, of D_train and of D_val. ``iterator_train__*`` and
+    batch_size : int or "auto", default="auto"
+        Rows per batch, of D_train and of D_val. "auto": an eighth of the rows given to ``fit``, as the
+        nearest power of two from 32 to 256. ``iterator_train__*`` and
         ``iterator_valid__*`` take ``batch_size``, ``shuffle`` and ``drop_last`` apart, and
         where X is a Dataset also the DataLoader's ``num_workers``, ``collate_fn``,
         ``pin_memory`` and so on. A Dataset is predicted for as ``iterator_valid__*`` say.
@@ -236,7 +237,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         "optimizer": OPTIMIZER_KINDS,
         "lr": [Interval(Real, 0, 1e30, closed="both")],  # beyond, a step overflows float32
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "standardize": ["boolean"],
         "augment": [callable, None],
@@ -274,10 +275,10 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         temperature: float | Literal["random"] = 1.0,
         loss: str | DistillationLoss = "kd",
         teacher_classes: ArrayLike | None = None,
-        optimizer: type[torch.optim.Optimizer] | str = torch.optim.SGD,
-        lr: float = 0.1,
-        max_epochs: int = 200,
-        batch_size: int = 128,
+        optimizer: type[torch.optim.Optimizer] | str = torch.optim.Adam,
+        lr: float = 0.003,
+        max_epochs: int = 30,
+        batch_size: int | Literal["auto"] = "auto",
         validation_fraction: float = 0.1,
         standardize: bool = True,
         augment: Callable[[Tensor], Tensor] | None = None,

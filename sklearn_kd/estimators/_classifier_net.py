@@ -43,12 +43,14 @@ class NetSettings(NamedTuple):
     space : MetaparameterSpace
         The metaparameters of the loss.
     execution : Execution
+    batch_size : int
     """
 
     task: Task
     loss: DistillationLoss
     space: MetaparameterSpace
     execution: Execution
+    batch_size: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +170,7 @@ def make_net(
     **changes: Any,
 ) -> TrainingNet:
     """Make an initialised net around ``student``, which it trains in place."""
-    device, (task, loss, space, execution) = estimator._device(), settings
+    device, (task, loss, space, execution, batch_size) = estimator._device(), settings
     if strategy.coordinates == "raw":
         space = space.in_raw_coordinates()
     steps = {group: strategy.steps() for group in space.groups}
@@ -177,7 +179,7 @@ def make_net(
         "optimizer": optimizer_class(estimator.optimizer),
         "lr": estimator.lr,
         "max_epochs": estimator.max_epochs,
-        "batch_size": estimator.batch_size,
+        "batch_size": batch_size,
         "verbose": estimator.verbose,
     }
     return TrainingNet(

@@ -40,6 +40,7 @@ from sklearn_kd.estimators._preflight import (
 from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.estimators._standardization import scaling_for
 from sklearn_kd.estimators._unused_parameters import beside_strategy, warn_without_effect
+from sklearn_kd.inputs._batches import rows_per_batch
 from sklearn_kd.inputs._data import DistillationData, SplitData, describe_allocations
 from sklearn_kd.inputs._large_arrays import shared_tensor
 from sklearn_kd.inputs._splitting import HoldOut, at
@@ -99,7 +100,8 @@ def plan_distillation(
     space = loss_space(loss, inputs.task.n_outputs)
     warn_without_effect(beside_strategy(estimator, strategy, loss, space))
     warn_if_distributed()
-    net_settings = NetSettings(inputs.task, loss, space, execution)
+    batch_size = rows_per_batch(estimator.batch_size, len(inputs.rows))
+    net_settings = NetSettings(inputs.task, loss, space, execution, batch_size)
     start = _checked_start(estimator, strategy, net_settings, inputs)
     teacher = checked_teacher(estimator.teacher, inputs, strategy, loss, estimator.augment)
     before = [estimator.student_, estimator.n_iter_] if estimator._continues() else None
@@ -176,7 +178,7 @@ def _checked_student(
         make_scaling=scaling_for(estimator, data.train),
         trained=estimator.student_ if estimator._continues() else None,
     )
-    batch_size = loader_settings(estimator, "iterator_train")["batch_size"]
+    batch_size = loader_settings(estimator, "iterator_train", len(inputs.rows))["batch_size"]
     check_single_rows(student, samples, data.valid, batch_size)
     check_scale(student, data)
     names = getattr(estimator, "feature_names_in_", None)
@@ -197,8 +199,10 @@ def _ask_once(
     """Return the teacher's logits of D_train, whose rows are at ``places`` in X; it is fitted first."""
     ways = "teacher_logits_dir or teacher_logits_dtype='float16'", "a smaller batch_size with X as a Dataset"
 
+    loader = loader_settings(estimator, "iterator_train", len(inputs.rows))
+
     def situation() -> str:
-        return f"batch_size={estimator.batch_size} and {describe_allocations([train])}"
+        return f"batch_size={loader['batch_size']} and {describe_allocations([train])}"
 
     advice = memory_advice(estimator._device(), *ways)
     X = None if teacher.takes_batches() else inputs.given_rows(places)  # a copy, which the teacher needs
@@ -211,7 +215,7 @@ def _ask_once(
             at(inputs.weight, places),
             output_labels=inputs.task.output_labels,
             seed=seed,
-            loader=loader_settings(estimator, "iterator_train"),
+            loader=loader,
             who=name_of(estimator.teacher),
             places=places,
             storage=storage,

@@ -17,6 +17,7 @@ from sklearn_kd.checkpointing._file import prepare_checkpoint_dir
 from sklearn_kd.checkpointing._fingerprint import fingerprint, relevant_parameters, sample_rows
 from sklearn_kd.estimators._learned_nothing import convergence_message, warn_of_convergence
 from sklearn_kd.estimators._routed_parameters import loader_settings
+from sklearn_kd.inputs._batches import rows_per_batch
 from sklearn_kd.inputs._data import SplitData
 from sklearn_kd.inputs._splitting import HoldOut, split_data
 from sklearn_kd.inputs._torch_datasets import DatasetRows
@@ -167,7 +168,7 @@ def stage_data(
         train_seed=seeds.train_batches,
         valid_seed=seeds.valid_batches,
         device=estimator._device(),
-        batch_size=estimator.batch_size,
+        batch_size=rows_per_batch(estimator.batch_size, len(inputs.rows)),
     )
 
 

@@ -38,12 +38,12 @@ def student_logits(estimator: BaseDistiller, X: Any) -> Tensor:
         loader = loader_settings(estimator, "iterator_valid")
         return torch.cat([logits for logits, _ in iter_logits(estimator, X, loader)])
     rows = as_tensor(validate_predict_inputs(estimator, X, estimator._sample_shape))
-    net, n_rows = estimator.net_, max(estimator.batch_size, PREDICTION_BATCH)
+    net = estimator.net_
+    n_rows = max(net.batch_size, PREDICTION_BATCH)
     _set_evaluation_mode(net.module_)
     if len(rows) <= n_rows:
-        return refuse_overflow(_logits_of_batch(net, rows, n_rows, estimator.batch_size))
-    batches = [_logits_of_batch(net, x, n_rows, estimator.batch_size) for x in rows.split(n_rows)]
-    return refuse_overflow(torch.cat(batches))
+        return refuse_overflow(_logits_of_batch(net, rows, n_rows))
+    return refuse_overflow(torch.cat([_logits_of_batch(net, x, n_rows) for x in rows.split(n_rows)]))
 
 
 def iter_logits(
@@ -54,7 +54,7 @@ def iter_logits(
     check_sample_shape(rows, estimator._sample_shape, "X", estimator)
     _set_evaluation_mode(net.module_)
     for x, labels, _ in make_ordered_loader(rows, labelled=labelled, **loader):
-        yield refuse_overflow(_logits_of_batch(net, x, len(x), estimator.batch_size)), labels
+        yield refuse_overflow(_logits_of_batch(net, x, len(x))), labels
 
 
 def _set_evaluation_mode(student: nn.Module) -> None:
@@ -63,10 +63,10 @@ def _set_evaluation_mode(student: nn.Module) -> None:
         student.eval()
 
 
-def _logits_of_batch(net: TrainingNet, x: Tensor, n_rows: int, batch_size: int) -> Tensor:
+def _logits_of_batch(net: TrainingNet, x: Tensor, n_rows: int) -> Tensor:
     """Return the student's logits of a batch, float32, on the CPU.
 
-    ``n_rows``, the rows of a full batch, and ``batch_size`` are for the message where memory runs out.
+    ``n_rows``, the rows of a full batch, are for the message where memory runs out.
     """
     try:
         x = x.to(net.device, torch.float32)
@@ -75,7 +75,7 @@ def _logits_of_batch(net: TrainingNet, x: Tensor, n_rows: int, batch_size: int) 
         with threads_for(net.row_operations_ * len(x)), torch.inference_mode():
             return net.module_(x).to("cpu", torch.float32)
     except (RuntimeError, MemoryError):
-        with _explain_out_of_memory(net, n_rows, batch_size):
+        with _explain_out_of_memory(net, n_rows):
             raise
 
 
@@ -93,15 +93,14 @@ def _row_operations(student: nn.Module, row: Tensor) -> float:
         return math.inf
 
 
-def _explain_out_of_memory(net: TrainingNet, n_rows: int, batch_size: int) -> AbstractContextManager[None]:
+def _explain_out_of_memory(net: TrainingNet, n_rows: int) -> AbstractContextManager[None]:
     """Name batches of ``n_rows`` rows where memory runs out inside."""
     ways = f"X as a Dataset with iterator_valid__batch_size below {n_rows}", "fewer rows at a time"
 
     def situation() -> str:
         weights = format_weights_size([net.module_])
-        return (
-            f"batch_size={batch_size} and weights of {weights} on {net.device}; no teacher logits are cached"
-        )
+        held = f"batch_size={net.batch_size} and weights of {weights} on {net.device}"
+        return f"{held}; no teacher logits are cached"
 
     advice = memory_advice(torch.device(net.device), *ways)
     return explain_out_of_memory(f"predicting in batches of {n_rows} rows", situation, advice)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sklearn_kd.inputs._batches import rows_per_batch
 from sklearn_kd.meta import Fixed
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def prediction_params(estimator: DistilledClassifier | DistProClassifier) -> dic
     """
     return {
         "strategy": Fixed(),
-        "batch_size": estimator.batch_size,
+        "batch_size": rows_per_batch(estimator.batch_size),
         "verbose": 0,
         "labels": estimator.classes_,
         "device": str(estimator._device()),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sklearn.base import BaseEstimator
 
 from sklearn_kd.errors._did_you_mean import closest, did_you_mean
-from sklearn_kd.inputs._batches import iterator_arguments
+from sklearn_kd.inputs._batches import iterator_arguments, rows_per_batch
 from sklearn_kd.losses._named import LOSSES
 from sklearn_kd.meta import STRATEGIES
 from sklearn_kd.meta._strategy import check_positive_ints
@@ -50,7 +50,7 @@ class RoutedParameters(BaseEstimator):
 
     optimizer: Any
     student: Any
-    batch_size: int
+    batch_size: int | str
     _strategies: tuple[str, ...]
 
     # What may stand before the double underscore, beside nested estimators.
@@ -260,9 +260,12 @@ def _named_parameters(estimator_class: Any) -> frozenset[str]:
     return frozenset(estimator_class._get_param_names())
 
 
-def loader_settings(estimator: RoutedParameters, part: str) -> dict[str, Any]:
-    """Return the DataLoader's settings of an estimator for "iterator_train" or "iterator_valid"."""
-    return {"batch_size": estimator.batch_size} | estimator._routed(part)
+def loader_settings(estimator: RoutedParameters, part: str, n_rows: int | None = None) -> dict[str, Any]:
+    """Return the DataLoader's settings of an estimator for "iterator_train" or "iterator_valid".
+
+    ``n_rows`` are those given to ``fit``; None outside a fit.
+    """
+    return {"batch_size": rows_per_batch(estimator.batch_size, n_rows)} | estimator._routed(part)
 
 
 def _has_parameters(value: Any) -> bool:

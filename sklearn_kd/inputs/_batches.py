@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
@@ -60,6 +61,28 @@ class LoadedSource(BatchSource, Protocol):
 
     def batch(self, x: Tensor, rows: Tensor, /) -> Batch:
         """Return the batch of these inputs, which belong to the rows at these indices."""
+
+
+# batch_size="auto": every epoch has about so many batches, of sizes within the bounds.
+_BATCHES_PER_EPOCH, _SMALLEST, _LARGEST = 8, 32, 256
+
+
+def rows_per_batch(batch_size: int | str, n_rows: int | None = None) -> int:
+    """Return the number of rows per batch.
+
+    Parameters
+    ----------
+    batch_size : int or "auto"
+        "auto": an eighth of the rows, as the nearest power of two from 32 to 256.
+    n_rows : int or None, default=None
+        Rows given to ``fit``. None: not known, as where a student predicts; "auto" is 256 then.
+    """
+    if not isinstance(batch_size, str):
+        return batch_size
+    if n_rows is None:
+        return _LARGEST
+    size = 2 ** round(math.log2(max(1.0, n_rows / _BATCHES_PER_EPOCH)))
+    return min(max(size, _SMALLEST), _LARGEST)
 
 
 class BatchOrder:

@@ -17,7 +17,7 @@ class MLPStudent(nn.Module):
         Inputs per sample; filled in by :class:`DistilledClassifier`.
     n_classes : int
         Width of the output; filled in by :class:`DistilledClassifier`.
-    hidden : int or sequence of int, default=32
+    hidden : int or sequence of int, default=256
         Width of the hidden layer, or of each of several.
 
     Examples
@@ -28,7 +28,7 @@ class MLPStudent(nn.Module):
     torch.Size([5, 10])
     """
 
-    def __init__(self, in_features: int, n_classes: int, hidden: int | Sequence[int] = 32):
+    def __init__(self, in_features: int, n_classes: int, hidden: int | Sequence[int] = 256):
         super().__init__()
         widths = [in_features, *(hidden if isinstance(hidden, Iterable) else [hidden])]
         layers: list[nn.Module] = [nn.Flatten()]

@@ -265,8 +265,8 @@ def test_a_constant_path_is_the_loss_of_the_first_system(joint, make_distpro, im
     process = DistillationProcess(joint.raw, joint.pathways, logit_term=np.tile([0.25, 4.0], (8, 1)))
     clf = make_distpro(process=process, logit_weight="learned", distill_weight=0.0, lr=0.08).fit(*images)
     first = DistilledClassifier(
-        conv_teacher, type(clf.student_), meta="fixed", lambda1=0.25, temperature=4.0, lr=0.08, max_epochs=2,
-        batch_size=32, random_state=0, device="cpu",
+        conv_teacher, type(clf.student_), meta="fixed", lambda1=0.25, temperature=4.0, optimizer="SGD", lr=0.08,
+        max_epochs=2, batch_size=32, random_state=0, device="cpu",
     ).fit(*images)  # fmt: skip
     np.testing.assert_allclose(clf.predict_proba(images[0]), first.predict_proba(images[0]), atol=1e-5)
 
@@ -275,8 +275,9 @@ def test_they_are_followed_where_no_pathway_runs(joint, make_distpro, images, co
     clf = make_distpro(process=joint, logit_weight="learned", pathway_threshold=100.0)
     with_term = clf.fit(*images).predict_proba(images[0])
     plain = DistilledClassifier(
-        None, type(clf.student_), meta="none", max_epochs=2, batch_size=32, random_state=0, device="cpu"
-    )
+        None, type(clf.student_), meta="none", optimizer="SGD", lr=0.1, max_epochs=2, batch_size=32,
+        random_state=0, device="cpu",
+    )  # fmt: skip
     assert clf.history_[-1, "pathways"] == 0
     assert np.abs(with_term - plain.fit(*images).predict_proba(images[0])).max() > 1e-4
 

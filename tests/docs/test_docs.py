@@ -347,6 +347,15 @@ def test_tables_are_those_of_the_benchmarks(script, monkeypatch):
         assert table in page, f"run examples/benchmarks/{script}.py --table"
 
 
+def test_the_defaults_of_training_are_those_of_the_benchmark(monkeypatch):
+    folder = ROOT / "examples" / "benchmarks"
+    monkeypatch.syspath_prepend(folder)
+    record = json.loads((folder / "training_defaults.json").read_text())
+    page = (GUIDE / "defaults.rst").read_text(encoding="utf-8")
+    for table in importlib.import_module("training_defaults").tables(record).values():
+        assert table in page, "run examples/benchmarks/training_defaults.py --table"
+
+
 def test_readme_has_the_costs_of_the_benchmark(monkeypatch):
     folder = ROOT / "examples" / "benchmarks"
     monkeypatch.syspath_prepend(folder)

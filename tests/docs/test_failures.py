@@ -563,7 +563,7 @@ def test_loaded(what, make, digits, tmp_path):
 @pytest.mark.parametrize("what", OUT_OF_MEMORY)
 def test_out_of_memory(what, make, digits, logits, monkeypatch):
     with pytest.raises(MemoryError, match=messages()[what]):
-        OUT_OF_MEMORY[what](make(), monkeypatch, *digits, teacher_logits=logits)
+        OUT_OF_MEMORY[what](make(student=nn.Linear(64, 10)), monkeypatch, *digits, teacher_logits=logits)
 
 
 def test_rows_that_overflow(make, digits):

@@ -226,8 +226,9 @@ def test_without_distillation_it_is_plain_training(make_distpro, images):
     """Initial weights and batches are paired with those of DistilledClassifier."""
     clf = make_distpro(weights="equal", distill_weight=0.0).fit(*images)
     plain = DistilledClassifier(
-        None, ConvNet, meta="none", max_epochs=2, batch_size=32, random_state=0, device="cpu"
-    ).fit(*images)
+        None, ConvNet, meta="none", optimizer="SGD", lr=0.1, max_epochs=2, batch_size=32, random_state=0,
+        device="cpu",
+    ).fit(*images)  # fmt: skip
     np.testing.assert_allclose(clf.predict_proba(images[0]), plain.predict_proba(images[0]), atol=1e-5)
 
 
@@ -235,8 +236,8 @@ def test_the_logit_term_is_the_loss_of_the_first_system(make_distpro, images, co
     """CE + w · T² soft CE is (1 + w) times that of lambda1 = 1/(1 + w)."""
     clf = make_distpro(weights="equal", distill_weight=0.0, logit_weight=3.0, lr=0.02).fit(*images)
     first = DistilledClassifier(
-        conv_teacher, ConvNet, meta="fixed", lambda1=0.25, temperature=4.0, lr=0.08, max_epochs=2, batch_size=32,
-        random_state=0, device="cpu",
+        conv_teacher, ConvNet, meta="fixed", lambda1=0.25, temperature=4.0, optimizer="SGD", lr=0.08, max_epochs=2,
+        batch_size=32, random_state=0, device="cpu",
     ).fit(*images)  # fmt: skip
     np.testing.assert_allclose(clf.predict_proba(images[0]), first.predict_proba(images[0]), atol=1e-5)
     assert clf.history_[-1, "train_loss"] == pytest.approx(4 * first.history_[-1, "train_loss"], rel=1e-4)

@@ -13,6 +13,7 @@ from sklearn_kd.inputs._batches import (
     LoadedBatches,
     TensorBatches,
     check_batches_state,
+    rows_per_batch,
 )
 from sklearn_kd.inputs._data import DistillationData, LoadedData
 from sklearn_kd.inputs._torch_datasets import DatasetRows
@@ -79,3 +80,14 @@ def test_a_single_last_row_joins_the_batch_before_it():
     assert list(islice(order, 3)) == [[0, 1, 2, 3], [4, 5, 6, 7, 8]]
     assert list(BatchOrder(9, batch_size=4, drop_last=True)) == [[0, 1, 2, 3], [4, 5, 6, 7]]
     assert list(BatchOrder(9, batch_size=-1)) == [list(range(9))]
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "size"), [(3, 32), (150, 32), (569, 64), (1257, 128), (1797, 256), (10**6, 256), (None, 256)]
+)
+def test_auto_takes_an_eighth_of_the_rows_within_bounds(n_rows, size):
+    assert rows_per_batch("auto", n_rows) == size
+
+
+def test_a_given_batch_size_stays():
+    assert rows_per_batch(7, 10**6) == 7

@@ -22,7 +22,10 @@ from sklearn_kd.meta import PAPER_SETTINGS
 
 GOLDEN = Path(__file__).with_name("golden.json")
 
-_COMMON = {"max_epochs": 4, "batch_size": 64, "random_state": 0, "device": "cpu", "standardize": False}
+_COMMON = {
+    "optimizer": torch.optim.SGD, "lr": 0.1, "max_epochs": 4, "batch_size": 64, "random_state": 0, "device": "cpu",
+    "standardize": False,
+}  # fmt: skip
 
 
 def machine() -> str:
@@ -48,7 +51,8 @@ def _network(make, *args, **params):
 
 
 def _distilled(teacher, student=MLPStudent, **params):
-    return DistilledClassifier(teacher, student, **(_COMMON | params))
+    width = {"student__hidden": 32} if student is MLPStudent else {}
+    return DistilledClassifier(teacher, student, **(_COMMON | width | params))
 
 
 def _distpro(**params):

@@ -59,7 +59,8 @@ def cancer():
 @pytest.fixture
 def clf():
     """The default method, trained for about 0.05 s."""
-    quick = {"max_epochs": 8, "optimizer__momentum": 0.9, "batch_size": 32}
+    quick = {"max_epochs": 8, "optimizer": "SGD", "lr": 0.1, "optimizer__momentum": 0.9, "batch_size": 32}
+    quick["student__hidden"] = 32
     return DistilledClassifier(LogisticRegression(), MLPStudent, random_state=0, device="cpu", **quick)
 
 

@@ -27,7 +27,8 @@ def teacher_logits():
 
 
 def distilled(loss, **params):
-    params = {"max_epochs": 3, "batch_size": 50, "random_state": 0, "device": "cpu"} | params
+    sgd = {"optimizer": "SGD", "lr": 0.1, "max_epochs": 3, "batch_size": 50}
+    params = sgd | {"random_state": 0, "device": "cpu"} | params
     return DistilledClassifier(None, MLPStudent, student__hidden=16, loss=loss, **params)
 
 

@@ -26,11 +26,13 @@ EXPECTED_FAILURES = {
 
 
 def quick(meta, **params):
+    settings = {"student__hidden": 32, "optimizer": "SGD", "lr": 0.3, "max_epochs": 8, "batch_size": 16}
+    settings |= {"standardize": False, "device": "cpu"}
     return DistilledClassifier(
         LogisticRegression(),
         MLPStudent,
         meta=meta,
-        **({"max_epochs": 8, "lr": 0.3, "standardize": False, "batch_size": 16, "device": "cpu"} | params),
+        **(settings | params),
     )
 
 
