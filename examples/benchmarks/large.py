@@ -179,17 +179,18 @@ def tables(record):
     """Return the tables of docs/guide/speed.rst: one for each series, and memory."""
     units = ("by hand, ns per row", "fixed, ns per row", "linear, ns per row")
     found = [
-        rst_table(
+        [
             [what, "fixed / by hand", "linear / by hand", *units],
-            [row_of(value, point) for value, point in points.items()],
-        )
+            *(row_of(value, p) for value, p in points.items()),
+        ]
         for what, points in record["series"].items()
     ]
+    header = ["X of 1,000,000 rows", "MB", "peak of fit above it, MB", "share"]
     rows = [
         [form, f"{m['X'] / 1e6:,.0f}", f"{m['above'] / 1e6:,.0f}", f"{m['above'] / m['X']:.2f}"]
         for form, m in record["memory"].items()
     ]
-    return [*found, rst_table(["X", "MB of X", "MB above it", "share"], rows)]
+    return [rst_table(header, rows) if rows else "" for header, *rows in [*found, [header, *rows]]]
 
 
 def main():
