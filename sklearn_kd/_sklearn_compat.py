@@ -10,7 +10,6 @@ from sklearn.metrics._scorer import _BaseScorer
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import _safe_indexing as safe_indexing
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
-from sklearn.utils.extmath import _approximate_mode as approximate_mode
 from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 
 try:
@@ -91,7 +90,6 @@ __all__ = [
     "Interval",
     "StrOptions",
     "VisualBlock",
-    "approximate_mode",
     "callback_context",
     "check_sample_weight",
     "clone_by_parameters",

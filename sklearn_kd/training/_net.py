@@ -296,11 +296,11 @@ class TrainingNet(NeuralNetClassifier):
         return frozen
 
     def __getstate__(self) -> dict[str, Any]:
-        return state_to_pickle(vars(self), super().__getstate__())
+        return state_to_pickle(self.__dict__, super().__getstate__())
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        complete_unpickled(vars(self))
+        complete_unpickled(self.__dict__)
 
     # ----------------------------------------------------------------------------------
     # The loop

@@ -4,14 +4,12 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedShuffleSplit
 from skorch.callbacks import Callback
 from torch import nn
 
 from sklearn_kd import MLPStudent
 from sklearn_kd.inputs import _large_arrays
 from sklearn_kd.inputs._large_arrays import kept_or_float32, parts, shared_tensor
-from sklearn_kd.tasks._stratified_split import split_rows
 from sklearn_kd.teachers import _logit_store
 from sklearn_kd.teachers._logit_store import LogitStorage, LogitStore, as_float16
 
@@ -103,16 +101,6 @@ def test_read_only_memory_is_shared():
     array = np.arange(3.0)
     array.flags.writeable = False
     assert np.shares_memory(shared_tensor(array).numpy(), array)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_split_as_by_scikit_learn(seed):
-    codes = np.random.default_rng(seed).integers(0, 6, 200)
-    codes[codes == 3] = 7  # some classes have no rows
-    theirs = StratifiedShuffleSplit(n_splits=1, test_size=40, random_state=seed).split(codes, codes)
-    ours = split_rows(codes, 0.2, np.random.RandomState(seed))
-    for found, expected in zip(ours, next(theirs), strict=True):
-        np.testing.assert_array_equal(found, expected)
 
 
 # --------------------------------------------------------------------------------------
