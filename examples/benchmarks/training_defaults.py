@@ -22,7 +22,6 @@ was stopped resumes. ``--table`` writes the tables into docs/guide/defaults.rst.
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 import warnings
@@ -33,7 +32,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _measure import PROCESS, use_process_settings
+from _measure import PROCESS, replace_tables, use_process_settings
 from _tasks import IMAGES, Folders, Task, draw
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.neural_network import MLPClassifier
@@ -244,17 +243,6 @@ def tables(record):
     return {"selection": selection(record["runs"]), "comparison": comparison(record["runs"])}
 
 
-def put_into_page(made):
-    """Replace the tables after ``.. selection`` and ``.. comparison`` in the page on the defaults."""
-    text = PAGE.read_text(encoding="utf-8")
-    for mark, table in made.items():
-        above, found, below = text.partition(f".. {mark}\n\n")
-        assert found, mark
-        below = re.sub(r"\A\.\. list-table::\n(?:   .*\n|\n(?=   ))*", "", below)
-        text = above + found + table + "\n" + below.lstrip("\n")
-    PAGE.write_text(text, encoding="utf-8")
-
-
 def main():
     options = arguments(
         __doc__, __file__, runs=5, length=("epochs", None), quick=(1, 2),
@@ -276,7 +264,7 @@ def main():
     made = tables({"runs": runs.all()})
     print(*made.values(), sep="\n")
     if options.table:
-        put_into_page(made)
+        replace_tables(PAGE, made)
 
 
 if __name__ == "__main__":
