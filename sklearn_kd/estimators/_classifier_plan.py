@@ -182,7 +182,8 @@ def _checked_student(
     check_single_rows(student, samples, data.valid, batch_size)
     check_scale(student, data)
     names = getattr(estimator, "feature_names_in_", None)
-    warn_of_scales(data.train, student, names, asked_for=estimator.standardize)
+    asked_for, continued = estimator.standardize, estimator._continues()
+    warn_of_scales(data.train, student, names, asked_for=asked_for, continued=continued)
     check_rows_alone(student, samples, n_rows, batch_size)
     return student
 

@@ -47,6 +47,7 @@ class Standardization(nn.Module):
     """
 
     constant_buffers = True  # no pass and no step changes them: nobody needs to copy them
+    __jit_unused_properties__ = ("is_filled",)  # TorchScript would compile it
 
     if TYPE_CHECKING:  # TorchScript would read annotations
         center: Tensor
@@ -57,6 +58,16 @@ class Standardization(nn.Module):
         self.limit = limit
         self.register_buffer("center", torch.zeros(n_features, dtype=torch.float32))
         self.register_buffer("factor", torch.ones(n_features, dtype=torch.float32))
+
+    @property
+    def is_filled(self) -> bool:
+        """Whether the layer has been fitted to rows, or holds numbers that the user chose."""
+        return bool((self.center != 0).any() or (self.factor != 1).any())
+
+    def fill(self, other: Standardization) -> None:
+        """Take over the columns' centers and factors of another layer, but not its limit."""
+        self.center.copy_(other.center)
+        self.factor.copy_(other.factor)
 
     def extra_repr(self) -> str:
         """Describe the layer."""
@@ -75,7 +86,9 @@ def _standardized(x: Tensor, center: Tensor, factor: Tensor, limit: float) -> Te
 class StandardizedStudent(nn.Module):
     """A student behind a fixed affine layer, so that it takes the columns of a table as they come.
 
-    ``student_`` of an estimator that was fitted on a table with ``standardize=True``.
+    ``student_`` of an estimator that was fitted on a table with ``standardize=True``. Given as ``student``,
+    it keeps the layer that it has. If the layer is as it was made, with center 0 and factor 1,
+    ``standardize=True`` fits it.
 
     Parameters
     ----------
