@@ -500,6 +500,8 @@ def test_the_page_has_all_that_is_tried_here():
         "no checkpoint that can be used",
         "another teacher",
         "the same fit in another thread",  # in test_threads_at_one_fit
+        "a folder for the teacher's logits that cannot be written to",  # in test_large_arrays
+        "a full disk of the teacher's logits",  # in test_large_arrays
     }
     assert messages().keys() - headings == tried | apart | {"a callback with an open file", "a full disk"}
 

@@ -129,12 +129,32 @@ def test_float16_keeps_the_softmax():
 def test_full_disk_is_named(tmp_path, monkeypatch):
     class Full:
         def write(self, data):
+            pass
+
+        def flush(self):
             raise OSError(28, "No space left on device")
+
+        close = flush  # a file writes then what it still holds
 
     monkeypatch.setattr(_logit_store.tempfile, "TemporaryFile", lambda dir: Full())
     store = LogitStore(4, LogitStorage("float32", tmp_path), "teacher")
     with pytest.raises(OSError, match=r"^teacher_logits_dir=.*0\.0 MiB as float32.*No space left.*float16"):
         store.append(torch.zeros(2, 3))
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_the_teacher_is_trained(
+    make, digits, monkeypatch, tmp_path
+):
+    def no_file(dir):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(_logit_store.tempfile, "TemporaryFile", no_file)
+    teacher = LogisticRegression(max_iter=20)
+    monkeypatch.setattr(LogisticRegression, "fit", lambda *args, **kwargs: pytest.fail("was trained"))
+    with pytest.raises(
+        PermissionError, match=r"^teacher_logits_dir=.*no file can be made there \(Permission"
+    ):
+        make(teacher, teacher_logits_dir=tmp_path).fit(*digits)
 
 
 def test_wrong_numbers_are_named_by_their_row(make, digits):
