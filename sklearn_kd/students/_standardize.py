@@ -25,7 +25,11 @@ _ROUNDING = float(np.finfo(np.float32).eps)
 # The reciprocal of a smaller spread overflows float32.
 _SMALLEST_SPREAD = 1e-37
 # Functions that make indices of floating-point numbers, and TorchScript's names of modules that take them.
-_TO_INTEGERS = {"long", "int", "to", "type", "type_as", "bucketize", "searchsorted"}
+_TO_INTEGERS = {
+    "long", "int", "short", "char", "byte", "to", "type", "type_as", "copy_", "tensor", "as_tensor",
+    "asarray", "bucketize", "searchsorted",
+}  # fmt: skip
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _LOOKUPS = {"Embedding", "EmbeddingBag"}
 
 
@@ -262,7 +266,7 @@ def takes_codes(student: nn.Module, samples: Tensor) -> bool:
         return True
     watch = _IntegerWatch()
     with suppress(Exception), isolated_eval_mode(student, samples.device), watch:
-        student(samples)
+        student(samples.clone())  # which it may change
     return watch.found
 
 
@@ -278,5 +282,5 @@ class _IntegerWatch(TorchFunctionMode):
         if getattr(func, "__name__", "") in _TO_INTEGERS and isinstance(out, Tensor):
             given = [value for value in (*args, *(kwargs or {}).values()) if isinstance(value, Tensor)]
             from_float = any(value.is_floating_point() for value in given)
-            self.found |= from_float and out.dtype in (torch.int32, torch.int64)
+            self.found |= from_float and out.dtype in _INTEGERS
         return out

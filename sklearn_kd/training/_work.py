@@ -41,7 +41,7 @@ def _row_operations(net: TrainingNet, train: DistillationData) -> float:
 
     The pass is one over D_train's samples in evaluation mode, which leaves no trace.
     """
-    samples, modules = train.samples, nn.ModuleList(net.trained_modules())
+    samples, modules = train.samples.clone(), nn.ModuleList(net.trained_modules())
     targets = Targets._make(None if t is None else t[: len(samples)] for t in train.targets)
     batch, values = Batch(samples, targets), net.metaparameters.named()
 

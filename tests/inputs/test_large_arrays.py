@@ -88,8 +88,22 @@ def test_numbers_that_are_not_finite_are_found_in_any_part(bad, make, digits, ke
 def test_students_that_write_into_their_batches_leave_the_data(make, digits):
     X, y = digits[0] - 0.5, digits[1]
     before, student = X.copy(), nn.Sequential(nn.ReLU(inplace=True), nn.Linear(64, 10))
-    make(meta="none", student=student, max_epochs=1).fit(X, y, X_val=X, y_val=y)
+    clf = make(meta="none", student=student, standardize=False, max_epochs=1)
+    clf.fit(X, y, X_val=X, y_val=y)
     np.testing.assert_array_equal(X, before)
+    clf.predict(X)
+    clf.predict(X[:1])
+    np.testing.assert_array_equal(X, before)
+
+
+def test_the_first_prediction_is_that_of_a_student_that_writes_into_its_batch(make, digits):
+    class Shifts(MLPStudent):
+        def forward(self, x):
+            return super().forward(x.add_(1))
+
+    clf = make(meta="none", student=Shifts, standardize=False, max_epochs=1).fit(*digits)
+    first = clf.predict_proba(digits[0][:5])
+    np.testing.assert_array_equal(first, clf.predict_proba(digits[0][:5]))
 
 
 def test_parts_are_all_rows():
