@@ -10,6 +10,7 @@ from torch import nn
 from sklearn_kd import MLPStudent
 from sklearn_kd.inputs import _large_arrays
 from sklearn_kd.inputs._large_arrays import kept_or_float32, parts, shared_tensor
+from sklearn_kd.inputs._validation import validate_predict_inputs
 from sklearn_kd.teachers import _logit_store
 from sklearn_kd.teachers._logit_store import LogitStorage, LogitStore, as_float16
 
@@ -68,6 +69,11 @@ def test_memory_mapped_read_only(make, digits, logits, tmp_path, kept):
     assert shared == [True, True, True]
     plain = make().fit(*digits, teacher_logits=logits.astype(np.float16).astype(np.float32))
     assert torch.equal(weights(clf), weights(plain))
+    rows = validate_predict_inputs(clf, X, (64,))
+    assert np.shares_memory(rows, X) and rows.dtype == np.float64
+    np.testing.assert_array_equal(clf.predict_proba(X), plain.predict_proba(digits[0]))
+    with pytest.raises(ValueError, match="Input X contains NaN"):
+        clf.predict(np.where(X == 1, np.nan, X))
 
 
 def test_what_torch_cannot_gather_is_copied():
