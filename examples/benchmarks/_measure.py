@@ -296,9 +296,15 @@ def rst_table(header: list[str], rows: list[list[str]]) -> str:
 
 def put_into_page(script: str, tables: list[str]) -> None:
     """Replace the tables after ``.. NAME 0``, ``.. NAME 1`` … in the page on speed."""
-    text = PAGE.read_text(encoding="utf-8")
-    for i, table in enumerate(tables):
-        above, mark, below = text.partition(f".. {Path(script).stem} {i}\n\n")
+    replace_tables(PAGE, {f"{Path(script).stem} {i}": table for i, table in enumerate(tables)})
+
+
+def replace_tables(page: Path, tables: dict[str, str]) -> None:
+    """Replace the table after each mark, a comment of reStructuredText, in a page of the documentation."""
+    text = page.read_text(encoding="utf-8")
+    for mark, table in tables.items():
+        above, found, below = text.partition(f".. {mark}\n\n")
+        assert found, f"{page.name} has no comment '.. {mark}'"
         below = re.sub(r"\A\.\. list-table::\n(?:   .*\n|\n(?=   ))*", "", below)
-        text = above + mark + table + "\n" + below.lstrip("\n")
-    PAGE.write_text(text, encoding="utf-8")
+        text = above + found + table + "\n" + below.lstrip("\n")
+    page.write_text(text, encoding="utf-8")

@@ -140,7 +140,10 @@ def memory(form, n_rows):
         if mapped:
             for name, array in (("X", X), ("logits", logits)):
                 np.save(Path(folder, name), array)
-            X, logits = (np.load(Path(folder, f"{name}.npy"), mmap_mode="r") for name in ("X", "logits"))
+            X, logits = (
+                np.load(Path(folder, f"{name}.npy"), mmap_mode="r", allow_pickle=False)
+                for name in ("X", "logits")
+            )
         by_fit(MLPStudent, X[:3000], y[:3000], logits[:3000], meta)
         before, peak, over = own_pages(), 0, threading.Event()
 

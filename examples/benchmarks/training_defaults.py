@@ -2,8 +2,8 @@
 
 The tasks: tables of scikit-learn and of R's package mlbench, two made ones, and docstrings of installed
 packages, 105 to 40,600 training rows, and 2,800 images (``_tasks.py``); some with the columns as they come
-("raw"), some with 20 or 30 % of the training labels wrong. Where the columns come raw, the library's
-students get them scaled by RobustScaler, fitted on the training rows, and MLPClassifier gets them raw.
+("raw"), some with 20 or 30 % of the training labels wrong. The library's students scale the columns by
+themselves (``standardize=True``), but for the former defaults; MLPClassifier gets them as they come.
 
 ``--judge valid`` trains the candidates on four fifths of the training rows and judges by the last fifth;
 the test rows are not read. ``--judge test`` trains the chosen defaults and MLPClassifier on all training
@@ -22,7 +22,6 @@ was stopped resumes. ``--table`` writes the tables into docs/guide/defaults.rst.
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 import warnings
@@ -33,11 +32,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _measure import PROCESS, use_process_settings
+from _measure import PROCESS, replace_tables, use_process_settings
 from _tasks import IMAGES, Folders, Task, draw
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.neural_network import MLPClassifier
-from sklearn.preprocessing import RobustScaler
 
 from sklearn_kd import CNNStudent, DistilledClassifier, MLPStudent
 
@@ -72,6 +70,7 @@ MLP, STOPPED, CHOSEN = "MLPClassifier", "MLPClassifier, early stopping", "the de
 # The defaults until version 0.1, for comparison.
 FORMER = {
     "optimizer": torch.optim.SGD, "lr": 0.1, "max_epochs": 200, "batch_size": 128, "student__hidden": 32,
+    "standardize": False,
 }  # fmt: skip
 NONE = {"meta": "none"}
 CANDIDATES = {
@@ -108,9 +107,6 @@ def one_run(task, arm, seed, judge, mlbench, images):
         X, X_judge = X.reshape(len(X), -1), X_judge.reshape(len(X_judge), -1)
         model = MLPClassifier(random_state=seed, **_SCIKIT[arm])
     else:
-        if not task.scaled:
-            scaler = RobustScaler().fit(X)
-            X, X_judge = scaler.transform(X), scaler.transform(X_judge)
         student, params = MLPStudent, dict((COMPARED | CANDIDATES)[arm])
         if task.source == IMAGES:
             student = CNNStudent
@@ -247,17 +243,6 @@ def tables(record):
     return {"selection": selection(record["runs"]), "comparison": comparison(record["runs"])}
 
 
-def put_into_page(made):
-    """Replace the tables after ``.. selection`` and ``.. comparison`` in the page on the defaults."""
-    text = PAGE.read_text(encoding="utf-8")
-    for mark, table in made.items():
-        above, found, below = text.partition(f".. {mark}\n\n")
-        assert found, mark
-        below = re.sub(r"\A\.\. list-table::\n(?:   .*\n|\n(?=   ))*", "", below)
-        text = above + found + table + "\n" + below.lstrip("\n")
-    PAGE.write_text(text, encoding="utf-8")
-
-
 def main():
     options = arguments(
         __doc__, __file__, runs=5, length=("epochs", None), quick=(1, 2),
@@ -279,7 +264,7 @@ def main():
     made = tables({"runs": runs.all()})
     print(*made.values(), sep="\n")
     if options.table:
-        put_into_page(made)
+        replace_tables(PAGE, made)
 
 
 if __name__ == "__main__":

@@ -130,8 +130,7 @@ def student_of(name: str, **params) -> DistilledClassifier:
         student__channels=CHANNELS[name],
         student__mean=mean,
         student__sd=sd,
-        optimizer="SGD",
-        **params,
+        **({"optimizer": "SGD"} | params),
     )
 
 

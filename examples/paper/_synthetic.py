@@ -99,10 +99,9 @@ def train(
         batch_size=len(train_rows[0]),
         iterator_train__shuffle=False,
         iterator_valid__batch_size=len(valid_rows[0]),
-        optimizer="SGD",
         device="cpu",
         random_state=seed,
-        **params,
+        **({"optimizer": "SGD"} | params),
     )
     return student.fit(X, y, teacher_logits=answers, X_val=valid_rows[0], y_val=valid_rows[1])
 

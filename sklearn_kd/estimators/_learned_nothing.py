@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from sklearn_kd.inputs._batches import Batch
-from sklearn_kd.inputs._data import DistillationData, LoadedData, SplitData
+from sklearn_kd.inputs._data import DistillationData, LoadedData
 from sklearn_kd.inputs._torch_datasets import make_loader
 from sklearn_kd.runtime._eval_mode import isolated_eval_mode
 from sklearn_kd.students._standardize import Standardization
-from sklearn_kd.training._work import threads_of_training
+from sklearn_kd.training._work import threads_of_prediction
 
 if TYPE_CHECKING:
     from sklearn_kd.training._net import TrainingNet
@@ -214,10 +214,10 @@ class Predictions(NamedTuple):
 def predictions_of(net: TrainingNet, train: DistillationData) -> Predictions:
     """Predict rows of D_train with the student of a trained net: one pass over some thousand at most."""
     logits_by_batch, targets = [], []
-    threads = threads_of_training([net], SplitData(train, None))
-    with threads, isolated_eval_mode(net.module_, train.device):
+    with isolated_eval_mode(net.module_, train.device):
         for batch in _some_batches(net, train):
-            logits_by_batch.append(net.module_(batch[0]).float())
+            with threads_of_prediction(net, batch[0]):
+                logits_by_batch.append(net.module_(batch[0]).float())
             targets.append(batch.targets)
     probabilities = torch.softmax(torch.cat(logits_by_batch), dim=1).cpu().double()
     labels, logits, weight = (

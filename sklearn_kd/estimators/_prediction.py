@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -16,10 +15,9 @@ from sklearn_kd.inputs._large_arrays import shared_tensor
 from sklearn_kd.inputs._torch_datasets import DatasetRows, is_dataset, make_ordered_loader
 from sklearn_kd.inputs._validation import check_sample_shape, validate_predict_inputs
 from sklearn_kd.runtime._memory import explain_out_of_memory, format_weights_size, memory_advice
-from sklearn_kd.runtime._operations import largest_operation
-from sklearn_kd.runtime._threads import threads_for
 from sklearn_kd.teachers._cached import PREDICTION_BATCH
 from sklearn_kd.training._divergence import refuse_overflow
+from sklearn_kd.training._work import threads_of_prediction
 
 if TYPE_CHECKING:
     from sklearn_kd.estimators._base import BaseDistiller
@@ -72,27 +70,11 @@ def _logits_of_batch(net: TrainingNet, x: Tensor, n_rows: int) -> Tensor:
     try:
         # A copy: a student may change its batch, but never the user's X.
         x = x.to(net.device, torch.float32, copy=True)
-        if net.row_operations_ is None:
-            net.row_operations_ = _row_operations(net.module_, x[:1].clone())
-        with threads_for(net.row_operations_ * len(x)), torch.inference_mode():
+        with threads_of_prediction(net, x), torch.inference_mode():
             return net.module_(x).to("cpu", torch.float32)
     except (RuntimeError, MemoryError):
         with _explain_out_of_memory(net, n_rows):
             raise
-
-
-def _row_operations(student: nn.Module, row: Tensor) -> float:
-    """Return the size of the student's largest operation for a row, found by a pass of its own.
-
-    So all predictions for the same rows run on the same number of threads, and agree to the bit.
-    """
-    if row.device.type != "cpu":
-        return math.inf
-    try:
-        with torch.no_grad():
-            return largest_operation(lambda: student(row), student.modules())[1]
-    except Exception:  # the prediction itself says what is wrong, if it meets it too
-        return math.inf
 
 
 def _explain_out_of_memory(net: TrainingNet, n_rows: int) -> AbstractContextManager[None]:

@@ -18,6 +18,8 @@ from sklearn_kd.runtime._eval_mode import isolated_eval_mode
 LIMIT = 5.0
 # Values more than so many times the distance of the quartiles outside of them are outliers.
 _OUTLYING = 2.0
+# Distance of the quartiles of a normal distribution of standard deviation 1.
+_NORMAL_IQR = 1.349
 # Quartiles are those of evenly spaced rows, at most so many rows and, beyond _FEWEST, so many numbers.
 _MOST_ROWS, _FEWEST_ROWS, _MOST_NUMBERS = 10_000, 100, 2**22
 # The float32 nearest to a value may be half of this share of it away.
@@ -170,10 +172,12 @@ def own_student(student: nn.Module) -> nn.Module:
 def fit_scaling(chunks: Iterable[Tensor], n_rows: int, n_features: int) -> Standardization:
     """Return the layer for rows that are read once, in chunks.
 
-    A column is centred at its mean and scaled by its standard deviation. If it has outliers, both are
-    those of some rows, with outliers moved to the fences: twice the distance of the quartiles outside
-    of them. A constant column, or one that varies by rounding, is left out: factor 0. Rows with values that
-    are not finite do not count.
+    A column is centred at its mean and scaled by its standard deviation. One with outliers, values further
+    outside the quartiles than twice their distance, is centred at its median and scaled by that distance. A
+    column of mostly one value, such as 0, is centred there and scaled by the median distance of the other
+    values: rare values stay of the order of 1, and 0 and 1 stay as they are. A constant column, or one that
+    varies by rounding, is left out: factor 0. Rows with values that are not finite do not count. Median and
+    quartiles are those of some rows.
 
     Parameters
     ----------
@@ -232,15 +236,32 @@ def _center_and_factor(moments: _Moments, some: np.ndarray) -> tuple[np.ndarray,
     center, spread = moments.mean.copy(), np.sqrt(moments.squares / moments.n)
     if len(some):
         lower, upper = _quartiles(some)
-        low, high = lower - _OUTLYING * (upper - lower), upper + _OUTLYING * (upper - lower)
-        # Equal quartiles say nothing: more than half of the values are the same.
-        outlying = np.flatnonzero((upper > lower) & ((moments.low < low) | (moments.high > high)))
-        moved = some[:, outlying].astype(np.float64).clip(low[outlying], high[outlying])
-        center[outlying], spread[outlying] = moved.mean(axis=0), moved.std(axis=0)
+        distance = upper - lower
+        low, high = lower - _OUTLYING * distance, upper + _OUTLYING * distance
+        outlying = np.flatnonzero((distance > 0) & ((moments.low < low) | (moments.high > high)))
+        center[outlying] = np.median(some[:, outlying].astype(np.float64), axis=0)
+        spread[outlying] = distance[outlying] / _NORMAL_IQR
+        mostly_one = np.flatnonzero(distance == 0)
+        center[mostly_one] = lower[mostly_one]
+        reach = np.maximum(moments.high - center, center - moments.low)[mostly_one]
+        spread[mostly_one] = _distance_of_others(some[:, mostly_one], center[mostly_one], reach)
     size = np.maximum(np.abs(moments.low), np.abs(moments.high))
     varies = (moments.high - moments.low > 2 * _ROUNDING * size) & (spread > _SMALLEST_SPREAD)
     factor = np.divide(1.0, spread, out=np.zeros_like(spread), where=varies)
     return np.where(varies, center, moments.low), factor
+
+
+def _distance_of_others(rows: np.ndarray, center: np.ndarray, reach: np.ndarray) -> np.ndarray:
+    """Return the median distance from ``center`` of the values of each column that are not there.
+
+    ``reach``, the largest distance, where all values of these rows are there.
+    """
+    found = reach.copy()
+    for j, column in enumerate(rows.T):
+        distances = np.abs(column[column != center[j]].astype(np.float64) - center[j])
+        if len(distances):
+            found[j] = np.median(distances)
+    return found
 
 
 def _quartiles(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

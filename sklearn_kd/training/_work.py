@@ -1,4 +1,4 @@
-"""The threads that the trainings of students pay for."""
+"""The threads that the trainings and the predictions of students pay for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from sklearn_kd.inputs._batches import Batch
 from sklearn_kd.inputs._data import DistillationData, SplitData
@@ -34,6 +35,30 @@ def threads_of_training(nets: Sequence[TrainingNet], data: SplitData) -> threads
         return threads_for(math.inf)
     of_rows = _row_operations(net, data.train) * _most_rows(net, data)
     return threads_for(len(nets) * max(of_rows, largest_weight(net.trained_modules())))
+
+
+def threads_of_prediction(net: TrainingNet, x: Tensor) -> threads_for:
+    """Return a context with as many threads as the student's pass over a batch pays for.
+
+    Its operations are counted by a pass of their own over the first row, once for a net. So all predictions
+    for the same rows run on the same number of threads, and agree to the bit. A student that draws random
+    numbers of torch's draws none of the predictions' there.
+    """
+    if x.device.type != "cpu":
+        return threads_for(math.inf)
+    if net.row_operations_ is None:
+        # A copy: the pass may write into its row.
+        net.row_operations_ = _prediction_operations(net.module_, x[:1].clone())
+    return threads_for(net.row_operations_ * len(x))
+
+
+def _prediction_operations(student: nn.Module, row: Tensor) -> float:
+    """Return the size of the student's largest operation for a row."""
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            return largest_operation(lambda: student(row), student.modules())[1]
+    except Exception:  # the prediction itself says what is wrong, if it meets it too
+        return math.inf
 
 
 def _row_operations(net: TrainingNet, train: DistillationData) -> float:

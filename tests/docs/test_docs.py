@@ -347,13 +347,16 @@ def test_tables_are_those_of_the_benchmarks(script, monkeypatch):
         assert table in page, f"run examples/benchmarks/{script}.py --table"
 
 
-def test_the_defaults_of_training_are_those_of_the_benchmark(monkeypatch):
+@pytest.mark.parametrize(
+    "script, page", [("training_defaults", "defaults"), ("scaling_of_columns", "students")]
+)
+def test_tables_of_choices_are_those_of_the_benchmarks(script, page, monkeypatch):
     folder = ROOT / "examples" / "benchmarks"
     monkeypatch.syspath_prepend(folder)
-    record = json.loads((folder / "training_defaults.json").read_text())
-    page = (GUIDE / "defaults.rst").read_text(encoding="utf-8")
-    for table in importlib.import_module("training_defaults").tables(record).values():
-        assert table in page, "run examples/benchmarks/training_defaults.py --table"
+    record = json.loads((folder / f"{script}.json").read_text())
+    text = (GUIDE / f"{page}.rst").read_text(encoding="utf-8")
+    for table in importlib.import_module(script).tables(record).values():
+        assert table in text, f"run examples/benchmarks/{script}.py --table"
 
 
 def test_readme_has_the_costs_of_the_benchmark(monkeypatch):

@@ -24,7 +24,15 @@ from sklearn_kd.estimators._preflight import validate
 from sklearn_kd.training._stackable import why_not_stackable
 from sklearn_kd.training._stacked import train_stacked
 
-settings = {"meta": "none", "max_epochs": 2, "batch_size": 32, "random_state": 0, "device": "cpu"}
+settings = {
+    "optimizer": "SGD",
+    "lr": 0.1,
+    "meta": "none",
+    "max_epochs": 2,
+    "batch_size": 32,
+    "random_state": 0,
+    "device": "cpu",
+}
 
 
 @pytest.fixture(scope="module")

@@ -95,7 +95,7 @@ def test_what_counts_is_named_and_the_mend(name, make, digits):
         {"meta": Hyperopt(n_trials=2, log10_temperature=(0, 1)), "loss__temperature_bounds": (1.0, 10.0)},
         {"meta": "linear", "loss__temperature_bounds": (1.0, 20.0), "temperature": 15.0, "e1": 3},
         {"meta": "fixed", "lr": 0.01, "optimizer__lr": 0.01},
-        {"meta": "fixed", "optimizer__lr": 0.01},
+        {"meta": "fixed", "lr": 0.003, "optimizer__lr": 0.01},
     ],
     ids=str,
 )

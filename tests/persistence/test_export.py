@@ -66,7 +66,8 @@ def test_safetensors_reload_into_a_fresh_module(student, make, digits, tmp_path)
     clf.student_.train()
     clf.export_student(tmp_path / "student.safetensors")
     assert clf.student_.training  # left as it was
-    again = StandardizedStudent(student(in_features=64, n_classes=10), n_features=64).eval()
+    width = {"hidden": 32} if student is MLPStudent else {}
+    again = StandardizedStudent(student(in_features=64, n_classes=10, **width), n_features=64).eval()
     safetensors.load_model(again, tmp_path / "student.safetensors")
     with torch.no_grad():
         logits = again(torch.from_numpy(X))

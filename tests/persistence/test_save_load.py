@@ -652,13 +652,13 @@ def test_files_and_pickles_of_a_small_student(path):
     """200 epochs of digits: what the training recorded is compressed, or left out."""
     X, y = load_digits(return_X_y=True)
     X, y = X[:400] / 16, y[:400]
-    clf = DistilledClassifier(None, MLPStudent, student__hidden=16, meta="none", device="cpu", random_state=0)
-    clf.fit(X, y)
+    settings = {"max_epochs": 200, "batch_size": 128, "device": "cpu", "random_state": 0}
+    clf = DistilledClassifier(None, MLPStudent, student__hidden=16, meta="none", **settings).fit(X, y)
     weights = sum(w.nbytes for w in clf.student_.parameters())
     records = clf.metaparameter_path_.nbytes + len(json.dumps(clf.history_.to_list()))
     clf.save(path)
     assert path.stat().st_size < 2 * weights + 0.15 * records
-    assert len(pickle.dumps(clf)) < 5 * weights + 0.15 * records
+    assert len(pickle.dumps(clf)) < 6 * weights + 0.15 * records
     clf.save(path, history=False)
     assert path.stat().st_size < 2 * weights
 

@@ -184,7 +184,8 @@ def test_batched_run_counts_its_students(make, digits, logits, monkeypatch):
     asked = []
     monkeypatch.setattr("sklearn_kd.training._work.threads_for", lambda n: asked.append(n) or threads_for(n))
     make(meta="random", meta__n_trials=10).fit(*digits, teacher_logits=logits)
-    assert max(asked) == 10 * min(n for n in asked if n)
+    of_run, of_one, *_ = sorted(set(asked), reverse=True)
+    assert of_run == 10 * of_one
 
 
 @pytest.mark.usefixtures("many_threads")
@@ -217,7 +218,7 @@ def test_teacher_and_prediction_have_their_own_rule(make, digits):
     assert {n for rows, n in seen["teacher"] if rows == 32} == {MANY}
     seen["student"].clear()
     clf.predict(digits[0])
-    assert seen["student"][1:] == [(400, 1)]  # behind a row, which shows the operations
+    assert seen["student"] == [(400, 1)]
 
 
 # --------------------------------------------------------------------------------------
