@@ -52,6 +52,7 @@ from sklearn_kd.persistence._save_load import warn_not_in_file
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._memory import explain_out_of_memory, memory_advice
 from sklearn_kd.runtime._processes import warn_if_distributed
+from sklearn_kd.students._standardize import StandardizedStudent
 from sklearn_kd.teachers._adapter import TeacherAdapter
 from sklearn_kd.teachers._cached import fit_and_ask
 from sklearn_kd.teachers._class_alignment import warn_if_out_of_order
@@ -180,9 +181,10 @@ def _checked_student(
     )
     batch_size = loader_settings(estimator, "iterator_train", len(inputs.rows))["batch_size"]
     check_single_rows(student, samples, data.valid, batch_size)
-    check_scale(student, data)
+    check_scale(student, data, standardized=isinstance(student, StandardizedStudent))
     names = getattr(estimator, "feature_names_in_", None)
-    warn_of_scales(data.train, student, names, asked_for=estimator.standardize)
+    asked_for, continued = estimator.standardize, estimator._continues()
+    warn_of_scales(data.train, student, names, asked_for=asked_for, continued=continued)
     check_rows_alone(student, samples, n_rows, batch_size)
     return student
 

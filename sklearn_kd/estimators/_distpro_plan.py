@@ -56,7 +56,7 @@ from sklearn_kd.persistence._save_load import warn_not_in_file
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._optimizers import optimizer_class
 from sklearn_kd.runtime._processes import warn_if_distributed
-from sklearn_kd.students._standardize import own_student
+from sklearn_kd.students._standardize import StandardizedStudent, own_student
 from sklearn_kd.teachers._features import FeatureTeacher
 from sklearn_kd.training._alone import train_alone
 from sklearn_kd.training._divergence import check_scale
@@ -326,7 +326,8 @@ def _checked_student(
     batch_size = loader_settings(estimator, "iterator_train")["batch_size"]
     for train, valid in (stage.data for stage in reversed(stages)):
         check_single_rows(student, samples, valid, batch_size)
-        check_scale(student, SplitData(train, valid))
+        standardized = isinstance(student, StandardizedStudent)
+        check_scale(student, SplitData(train, valid), standardized=standardized)
         train.augmentation = checked_augmentation(estimator.augment, None, samples, student, labels)
     return student
 

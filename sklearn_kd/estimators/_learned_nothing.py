@@ -55,6 +55,10 @@ _SMALLER_STEPS = (
 )
 _SCALE = "Set standardize=True, or put a StandardScaler before the classifier in a pipeline"
 _SCALE_IMAGES = "Scale it, as to [0, 1]"
+_SCALE_CONTINUED = (
+    "warm_start=True goes on with a student that has no layer for that. Set warm_start=False and "
+    "standardize=True, or scale X as in the last fit"
+)
 _SCALE_BESIDE_CODES = (
     "standardize=True leaves X alone, because the student makes whole numbers of it, as to look them up. "
     "Scale the other columns inside the student or before it"
@@ -110,6 +114,7 @@ def warn_of_scales(
     names: Sequence[str] | None = None,
     *,
     asked_for: bool = False,
+    continued: bool = False,
 ) -> None:
     """Warn where some columns of X are more than 1,000 times as wide as others.
 
@@ -124,6 +129,8 @@ def warn_of_scales(
         Of the columns.
     asked_for : bool, default=False
         Whether ``standardize=True`` was given.
+    continued : bool, default=False
+        Whether the student is that of the last fit, by ``warm_start=True``.
     """
     if _scales_by_itself(student):
         return
@@ -131,10 +138,11 @@ def warn_of_scales(
     if scales is None or scales.ratio <= _MOST_APART:
         return
     wide, narrow = (f"column {j}" if names is None else repr(str(names[j])) for j in scales.columns)
+    remedy = _SCALE_CONTINUED if continued else _SCALE_BESIDE_CODES if asked_for else _SCALE
     warnings.warn(
         f"X has features whose scales differ by a factor of {scales.ratio:.2g}: {wide} has a range of "
         f"{scales.largest:.2g}, {narrow} one of {scales.smallest:.2g}. A network hardly learns from the "
-        f"small ones, and may learn nothing at all. {_SCALE_BESIDE_CODES if asked_for else _SCALE}.",
+        f"small ones, and may learn nothing at all. {remedy}.",
         UserWarning,
         stacklevel=2,
     )
@@ -144,7 +152,7 @@ def _scales_by_itself(student: nn.Module) -> bool:
     """Return whether the first part that has weights or buffers standardises, or normalises batches."""
     for part in student.modules():
         if next(part.children(), None) is None and [*part.parameters(), *part.buffers()]:
-            return isinstance(part, (_NormBase, Standardization))
+            return part.is_filled if isinstance(part, Standardization) else isinstance(part, _NormBase)
     return False
 
 

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sklearn_kd.estimators._routed_parameters import loader_settings
-from sklearn_kd.inputs._data import as_tensor
+from sklearn_kd.inputs._large_arrays import shared_tensor
 from sklearn_kd.inputs._torch_datasets import DatasetRows, is_dataset, make_ordered_loader
 from sklearn_kd.inputs._validation import check_sample_shape, validate_predict_inputs
 from sklearn_kd.runtime._memory import explain_out_of_memory, format_weights_size, memory_advice
@@ -35,7 +36,7 @@ def student_logits(estimator: BaseDistiller, X: Any) -> Tensor:
     if is_dataset(X):
         loader = loader_settings(estimator, "iterator_valid")
         return torch.cat([logits for logits, _ in iter_logits(estimator, X, loader)])
-    rows = as_tensor(validate_predict_inputs(estimator, X, estimator._sample_shape))
+    rows = shared_tensor(np.ascontiguousarray(validate_predict_inputs(estimator, X, estimator._sample_shape)))
     net = estimator.net_
     n_rows = max(net.batch_size, PREDICTION_BATCH)
     _set_evaluation_mode(net.module_)
@@ -67,7 +68,8 @@ def _logits_of_batch(net: TrainingNet, x: Tensor, n_rows: int) -> Tensor:
     ``n_rows``, the rows of a full batch, are for the message where memory runs out.
     """
     try:
-        x = x.to(net.device, torch.float32)
+        # A copy: a student may change its batch, but never the user's X.
+        x = x.to(net.device, torch.float32, copy=True)
         with threads_of_prediction(net, x), torch.inference_mode():
             return net.module_(x).to("cpu", torch.float32)
     except (RuntimeError, MemoryError):

@@ -35,7 +35,7 @@ from sklearn_kd.teachers._adapter import BatchTeacherAdapter, TeacherAdapter
 from sklearn_kd.teachers._class_alignment import checked_teacher_classes
 from sklearn_kd.teachers._given_logits import checked_logits
 from sklearn_kd.teachers._logit_checks import name_of
-from sklearn_kd.teachers._registry import make_teacher
+from sklearn_kd.teachers._registry import advice_for, make_teacher
 
 if TYPE_CHECKING:
     from sklearn_kd.estimators._base import BaseDistiller
@@ -175,7 +175,7 @@ def checked_teacher(
     if teacher is None:
         raise ValueError(
             "teacher=None leaves nothing to distil. Give a teacher, give teacher_logits to "
-            "fit, or set meta='none' to train on the labels alone."
+            f"fit, or set meta='none' to train on the labels alone.{advice_for(teacher)}"
         )
     wrapped = make_teacher(teacher, inputs.teacher_columns)
     if (inputs.is_loaded or augment is not None) and not isinstance(wrapped, BatchTeacherAdapter):
@@ -204,7 +204,8 @@ def initial_student(
 ) -> nn.Module:
     """Build the student, check it on two samples, and put the layer of ``standardize=True`` in front.
 
-    A student that makes whole numbers of what it is given, and one that has such a layer, get none.
+    A student that makes whole numbers of what it is given gets none. One that has such a layer keeps it,
+    fitted where it is as it was made.
 
     Parameters
     ----------
@@ -231,11 +232,53 @@ def initial_student(
         built, rows = built.to(samples.device), samples[:2]
         scaling = built.scaling if isinstance(built, StandardizedStudent) else None
         own = in_float32(own_student(built), rows)
-        if scaling is None and trained is None and make_scaling is not None and not takes_codes(own, rows):
-            scaling = make_scaling()
-        rows = rows if scaling is None else scaling(rows)
-        check_student(own, rows, n_outputs, None if isinstance(student, nn.Module) else student)
+        if scaling is not None:
+            _check_columns(scaling, rows)
+        is_open = trained is None and (scaling is None or not scaling.is_filled)
+        if is_open and make_scaling is not None and not takes_codes(own, rows):
+            scaling = _fitted(scaling, make_scaling())
+        made_by = None if isinstance(student, nn.Module) else student
+        _check_behind(scaling, own, rows, n_outputs, made_by)
     return built if own_student(built) is not built else behind_scaling(own, scaling)
+
+
+def _check_columns(scaling: Standardization, rows: Tensor) -> None:
+    """Refuse a student whose layer is for other columns."""
+    n_features = len(scaling.center)
+    if rows.shape[-1] != n_features:
+        raise ValueError(
+            f"student StandardizedStudent cannot take samples of shape {tuple(rows.shape[1:])}: its layer "
+            f"has n_features={n_features}. Make it with n_features={rows.shape[-1]}, or give the module "
+            "inside it."
+        )
+
+
+def _check_behind(
+    scaling: Standardization | None, student: nn.Module, rows: Tensor, n_outputs: int, made_by: Any
+) -> None:
+    """Check a student that may be behind a layer; say so where it could be trained without."""
+    if scaling is None:
+        check_student(student, rows, n_outputs, made_by)
+        return
+    try:
+        check_student(student, scaling(rows), n_outputs, made_by)
+    except ValueError as error:
+        try:
+            check_student(student, rows, n_outputs, made_by)
+        except ValueError:
+            raise error from error.__cause__
+        raise ValueError(
+            f"{str(error).rstrip('.')}. It was given standardised rows, and takes those of X as they are: "
+            "set standardize=False."
+        ) from error
+
+
+def _fitted(own: Standardization | None, made: Standardization | None) -> Standardization | None:
+    """Return the layer to use: the student's own, filled with what was made, or what was made."""
+    if own is None or made is None:
+        return made if own is None else own
+    own.fill(made)
+    return own
 
 
 def check_single_rows(

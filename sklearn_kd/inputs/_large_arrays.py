@@ -32,6 +32,11 @@ def parts_of(array: np.ndarray | Tensor) -> Iterator[Any]:
         yield array[part]
 
 
+def is_large(X: object) -> bool:
+    """Return whether X is an array so large that it is kept as it is given."""
+    return isinstance(X, np.ndarray) and X.nbytes >= _KEPT_FROM
+
+
 def kept_or_float32(array: np.ndarray) -> np.ndarray:
     """Return an array that torch can pick rows of: the given one if it is large or float32, else a copy.
 
@@ -43,7 +48,7 @@ def kept_or_float32(array: np.ndarray) -> np.ndarray:
     array : ndarray of numbers
     """
     is_known = array.flags.c_contiguous and array.dtype in _KNOWN
-    if is_known and (array.dtype == np.float32 or array.nbytes >= _KEPT_FROM):
+    if is_known and (array.dtype == np.float32 or is_large(array)):
         return array
     copy = np.empty(array.shape, dtype=np.float32)
     with np.errstate(over="ignore"):  # what overflows is not finite, which is checked

@@ -15,7 +15,7 @@ from sklearn.utils.validation import validate_data
 from sklearn_kd._sklearn_compat import check_sample_weight, safe_indexing
 from sklearn_kd.errors._context import error_context
 from sklearn_kd.inputs._arrays import from_torch
-from sklearn_kd.inputs._large_arrays import all_finite, kept_or_float32
+from sklearn_kd.inputs._large_arrays import all_finite, is_large, kept_or_float32
 from sklearn_kd.inputs._torch_datasets import DatasetRows, is_dataset, labelled_rows
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.tasks._task import Task
@@ -266,7 +266,7 @@ def _checked_validation_rows(
 def validate_predict_inputs(
     estimator: BaseEstimator, X: Any, sample_shape: tuple[int, ...], name: str = "X"
 ) -> np.ndarray:
-    """Return X as float32, checked to have features and samples as ``fit`` saw them.
+    """Return X, checked to have features and samples as ``fit`` saw them; float32, or as given if large.
 
     Parameters
     ----------
@@ -283,11 +283,11 @@ def validate_predict_inputs(
     ValueError
         If X has other features, another shape, or values that are not finite.
     """
-    plain = _plain_rows(estimator, X, sample_shape)
+    plain = None if is_large(X) else _plain_rows(estimator, X, sample_shape)
     if plain is not None:
         return plain
     with error_context(name):
-        rows = validate_data(estimator, from_torch(X, name), dtype=np.float32, allow_nd=True, reset=False)
+        rows = _numeric_rows(estimator, from_torch(X, name), reset=False)
     check_sample_shape(rows, sample_shape, name, estimator)
     return rows
 

@@ -27,6 +27,11 @@ KIND = "sklearn_kd.estimator"
 FORMAT_VERSION = 2
 _READ_VERSIONS = ("1", "2")
 
+# Defaults of when format 1 was written that have changed since, for estimators and for an MLPStudent: a file
+# holds only what was set, and what the estimator of its time had.
+_FORMAT_1_DEFAULTS = {"standardize": False}
+_FORMAT_1_MLP_DEFAULTS = {"student__hidden": 32}
+
 # A file begins with the length of its header, in as many bytes; safetensors has the same limit.
 _LENGTH_BYTES, _LONGEST_HEADER = 8, 100_000_000
 
@@ -124,7 +129,16 @@ def unpacked(data: bytes, name: str) -> Content:
         raise ValueError(f"{name} is refused: {error}. {_MEND}") from error
     except ContentError as error:
         raise ValueError(f"{name} cannot be loaded: it has {error}.") from error
-    return Content(about, tensors)
+    return Content(_in_present_terms(about, metadata["format_version"]), tensors)
+
+
+def _in_present_terms(about: dict[str, Any], version: str) -> dict[str, Any]:
+    """Return the values of a file as the present version writes them."""
+    params = about.get("params")
+    if version != "1" or not isinstance(params, dict):
+        return about
+    is_mlp = params.get("student") == {"student": "MLPStudent"}
+    return about | {"params": _FORMAT_1_DEFAULTS | (_FORMAT_1_MLP_DEFAULTS if is_mlp else {}) | params}
 
 
 def _safetensors(purpose: str) -> ModuleType:

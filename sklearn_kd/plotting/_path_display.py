@@ -115,14 +115,19 @@ class MetaparameterPathDisplay:
         Raises
         ------
         ValueError
-            If several paths differ in length or in their metaparameters, if they have none, or if there
-            are more or fewer axes than metaparameters.
+            If several paths differ in length or in their metaparameters, if they have none, if they have no
+            iterations, or if there are more or fewer axes than metaparameters.
         """
         paths = [path] if isinstance(path, np.ndarray) else list(path)
         if len({len(path) for path in paths}) != 1:
             raise ValueError(
                 f"path must be one path or several of equal length; got {len(paths)} of lengths "
                 f"{[len(path) for path in paths]}."
+            )
+        if not len(paths[0]):
+            raise ValueError(
+                "path has no iterations: nothing can be drawn. Files of save(history=False) do not hold it; "
+                "save with history=True."
             )
         return cls(paths, name=name).plot(axes, **line_kw)
 

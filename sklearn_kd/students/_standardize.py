@@ -27,7 +27,11 @@ _ROUNDING = float(np.finfo(np.float32).eps)
 # The reciprocal of a smaller spread overflows float32.
 _SMALLEST_SPREAD = 1e-37
 # Functions that make indices of floating-point numbers, and TorchScript's names of modules that take them.
-_TO_INTEGERS = {"long", "int", "to", "type", "type_as", "bucketize", "searchsorted"}
+_TO_INTEGERS = {
+    "long", "int", "short", "char", "byte", "to", "type", "type_as", "copy_", "tensor", "as_tensor",
+    "asarray", "bucketize", "searchsorted",
+}  # fmt: skip
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _LOOKUPS = {"Embedding", "EmbeddingBag"}
 
 
@@ -49,6 +53,7 @@ class Standardization(nn.Module):
     """
 
     constant_buffers = True  # no pass and no step changes them: nobody needs to copy them
+    __jit_unused_properties__ = ("is_filled",)  # TorchScript would compile it
 
     if TYPE_CHECKING:  # TorchScript would read annotations
         center: Tensor
@@ -59,6 +64,16 @@ class Standardization(nn.Module):
         self.limit = limit
         self.register_buffer("center", torch.zeros(n_features, dtype=torch.float32))
         self.register_buffer("factor", torch.ones(n_features, dtype=torch.float32))
+
+    @property
+    def is_filled(self) -> bool:
+        """Whether the layer has been fitted to rows, or holds numbers that the user chose."""
+        return bool((self.center != 0).any() or (self.factor != 1).any())
+
+    def fill(self, other: Standardization) -> None:
+        """Take over the columns' centers and factors of another layer, but not its limit."""
+        self.center.copy_(other.center)
+        self.factor.copy_(other.factor)
 
     def extra_repr(self) -> str:
         """Describe the layer."""
@@ -77,7 +92,9 @@ def _standardized(x: Tensor, center: Tensor, factor: Tensor, limit: float) -> Te
 class StandardizedStudent(nn.Module):
     """A student behind a fixed affine layer, so that it takes the columns of a table as they come.
 
-    ``student_`` of an estimator that was fitted on a table with ``standardize=True``.
+    ``student_`` of an estimator that was fitted on a table with ``standardize=True``. Given as ``student``,
+    it keeps the layer that it has. If the layer is as it was made, with center 0 and factor 1,
+    ``standardize=True`` fits it.
 
     Parameters
     ----------
@@ -270,7 +287,7 @@ def takes_codes(student: nn.Module, samples: Tensor) -> bool:
         return True
     watch = _IntegerWatch()
     with suppress(Exception), isolated_eval_mode(student, samples.device), watch:
-        student(samples)
+        student(samples.clone())  # which it may change
     return watch.found
 
 
@@ -286,5 +303,5 @@ class _IntegerWatch(TorchFunctionMode):
         if getattr(func, "__name__", "") in _TO_INTEGERS and isinstance(out, Tensor):
             given = [value for value in (*args, *(kwargs or {}).values()) if isinstance(value, Tensor)]
             from_float = any(value.is_floating_point() for value in given)
-            self.found |= from_float and out.dtype in (torch.int32, torch.int64)
+            self.found |= from_float and out.dtype in _INTEGERS
         return out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,12 +34,25 @@ class LogitStorage(NamedTuple):
     folder: str | PathLike[str] | None = None
 
     def check(self) -> None:
-        """Raise ValueError unless the folder is there."""
-        if self.folder is not None and not Path(self.folder).is_dir():
+        """Raise ValueError unless the folder is there, OSError unless it can be written to."""
+        if self.folder is None:
+            return
+        if not Path(self.folder).is_dir():
             raise ValueError(
                 f"teacher_logits_dir={self.folder!r} is no folder. Give one that is there, with room "
                 "for the teacher's logits."
             )
+        self.new_file().close()
+
+    def new_file(self) -> Any:
+        """Return a new file in the folder, which goes when it is closed."""
+        try:
+            return tempfile.TemporaryFile(dir=self.folder)
+        except OSError as error:
+            raise type(error)(
+                f"teacher_logits_dir={self.folder!r}: no file can be made there ({error.strerror}). Give a "
+                "folder that can be written to."
+            ) from error
 
 
 class LogitStore:
@@ -57,7 +71,7 @@ class LogitStore:
         self._n_rows, self._storage, self._who, self._n_stored = n_rows, storage, who, 0
         self._file: Any = None
         if storage.folder is not None:
-            self._file = tempfile.TemporaryFile(dir=storage.folder)  # noqa: SIM115, which finish closes
+            self._file = storage.new_file()  # which finish closes
         self._tensor: Tensor | None = None
         self._n_columns = 0
 
@@ -88,7 +102,6 @@ class LogitStore:
         if self._file is None:
             assert self._tensor is not None
             return self._tensor
-        self._file.flush()
         shape = self._n_rows, self._n_columns
         logits: np.ndarray = np.memmap(self._file, dtype=self._storage.dtype, mode="r", shape=shape)
         self._file.close()  # the map keeps the file, which has no name
@@ -97,7 +110,10 @@ class LogitStore:
     def _write(self, logits: np.ndarray) -> None:
         try:
             self._file.write(np.ascontiguousarray(logits).data)
+            self._file.flush()  # a few rows would wait for ``finish``
         except OSError as error:
+            with suppress(OSError):  # of the rows that wait
+                self._file.close()
             size = format_mebibytes(self._n_rows * self._n_columns * logits.itemsize)
             raise OSError(
                 f"teacher_logits_dir={self._storage.folder!r}: the teacher's logits, {size} as "

@@ -250,6 +250,8 @@ def short_repr(value: Any, n_max: int = 200) -> str:
 
 def advice_for(teacher: Any) -> str:
     """Return advice about an object that is no teacher, or an empty string."""
+    if teacher is None:
+        return " Pickles and copies of a fitted estimator hold no trained teacher without keep_teacher=True."
     if isinstance(teacher, type):
         return " Give an instance, not the class."
     if isinstance(teacher, Mapping):

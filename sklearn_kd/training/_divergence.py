@@ -129,8 +129,10 @@ def refuse_overflow(logits: Tensor) -> Tensor:
     )
 
 
-def check_scale(student: nn.Module, data: SplitData) -> None:
+def check_scale(student: nn.Module, data: SplitData, *, standardized: bool = False) -> None:
     """Refuse values for which a student has no probabilities before it has learned anything.
+
+    ``standardized``: whether it has a layer in front that standardises the rows.
 
     Raises
     ------
@@ -147,10 +149,16 @@ def check_scale(student: nn.Module, data: SplitData) -> None:
             continue
         check = OverflowCheck(SplitData(part, None))
         if not check.passed_by(student) or not _keeps_finite_state(student, check):
+            remedy = (
+                f"The student is given standardised rows; if it needs {name} as it is, as for a logarithm, "
+                "set standardize=False"
+                if standardized
+                else f"Scale {name}: by standardize=True if it is a table, or by a StandardScaler before the "
+                "classifier in a pipeline"
+            )
             raise ValueError(
                 f"{name} has values up to {check.largest:.2g}, for which the logits of the untrained "
-                f"student overflow float32. Scale {name}: by standardize=True if it is a table, or by a "
-                "StandardScaler before the classifier in a pipeline."
+                f"student are not finite in float32. {remedy}."
             )
 
 

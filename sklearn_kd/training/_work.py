@@ -47,7 +47,8 @@ def threads_of_prediction(net: TrainingNet, x: Tensor) -> threads_for:
     if x.device.type != "cpu":
         return threads_for(math.inf)
     if net.row_operations_ is None:
-        net.row_operations_ = _prediction_operations(net.module_, x[:1])
+        # A copy: the pass may write into its row.
+        net.row_operations_ = _prediction_operations(net.module_, x[:1].clone())
     return threads_for(net.row_operations_ * len(x))
 
 
@@ -65,7 +66,7 @@ def _row_operations(net: TrainingNet, train: DistillationData) -> float:
 
     The pass is one over D_train's samples in evaluation mode, which leaves no trace.
     """
-    samples, modules = train.samples, nn.ModuleList(net.trained_modules())
+    samples, modules = train.samples.clone(), nn.ModuleList(net.trained_modules())
     targets = Targets._make(None if t is None else t[: len(samples)] for t in train.targets)
     batch, values = Batch(samples, targets), net.metaparameters.named()
 

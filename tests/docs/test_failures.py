@@ -75,6 +75,16 @@ def wrapped():
     return student
 
 
+def taking(of_inputs):
+    """The parameters of a student of ``of_inputs(x)``."""
+
+    class Takes(MLPStudent):
+        def forward(self, x):
+            return super().forward(of_inputs(x))
+
+    return {"student": Takes}
+
+
 def returning(answer):
     """The parameters of a student that returns ``answer(logits, training)``."""
 
@@ -136,6 +146,11 @@ def asked(teacher, **given):
 
 # What is done, as f(X, y) -> (parameters, arguments of fit).
 REFUSED = {
+    "a student that needs X as it is": lambda X, y: (taking(torch.log1p), {}),
+    "a student that fails on standardised rows": lambda X, y: (
+        taking(lambda x: x / torch.bincount(torch.tensor([round(n) for n in x[0].tolist()])).sum()),
+        {},
+    ),
     "values too large for the student": lambda X, y: (
         {"student": steep_student(), "standardize": False},
         {"X": X * 1e38},
@@ -500,6 +515,8 @@ def test_the_page_has_all_that_is_tried_here():
         "no checkpoint that can be used",
         "another teacher",
         "the same fit in another thread",  # in test_threads_at_one_fit
+        "a folder for the teacher's logits that cannot be written to",  # in test_large_arrays
+        "a full disk of the teacher's logits",  # in test_large_arrays
     }
     assert messages().keys() - headings == tried | apart | {"a callback with an open file", "a full disk"}
 

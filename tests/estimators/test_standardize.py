@@ -58,7 +58,7 @@ def test_tables_as_they_come_are_learned():
         warnings.simplefilter("error")
         clf.fit(X[::2], y[::2])
     assert clf.score(X[1::2], y[1::2]) > 0.94
-    raw = clf.set_params(standardize=False)
+    raw = clf.set_params(standardize=False, optimizer="SGD", lr=0.1)
     with pytest.warns(UserWarning):
         assert raw.fit(X[::2], y[::2]).score(X[1::2], y[1::2]) < 0.7
     assert type(raw.student_) is MLPStudent
@@ -152,6 +152,8 @@ def test_warm_start_keeps_the_layer(wine):
     X = X / X.std(axis=0)
     plain.fit(X, y).set_params(standardize=True).fit(X, y)
     assert type(plain.student_) is MLPStudent
+    with pytest.warns(UserWarning, match="warm_start=True goes on with a student that has no layer"):
+        plain.fit(X * np.r_[1e6, np.ones(12)], y)
 
 
 def test_a_student_of_another_fit_keeps_its_layer(fitted, wine):
@@ -159,6 +161,24 @@ def test_a_student_of_another_fit_keeps_its_layer(fitted, wine):
     clf = DistilledClassifier(None, fitted.student_, **settings).fit(X * 2, y)
     assert type(clf.student_.student) is MLPStudent
     assert all(np.array_equal(*pair) for pair in zip(layer_of(clf), layer_of(fitted), strict=True))
+
+
+def test_a_new_standardized_student_has_its_layer_fitted(fitted, wine):
+    """One that is as it was made is fitted to D_train, and keeps its own limit."""
+
+    def student(in_features, n_classes, n_columns=13):
+        return StandardizedStudent(MLPStudent(in_features, n_classes), n_columns, limit=3.0)
+
+    for given in (student, student(13, 3)):
+        clf = DistilledClassifier(None, given, **settings).fit(*wine)
+        assert all(np.array_equal(*pair) for pair in zip(layer_of(clf), layer_of(fitted), strict=True))
+        assert clf.student_.scaling.limit == 3 and type(clf.student_.student) is MLPStudent
+    assert not given.scaling.is_filled  # the user's own stays as it is
+    with pytest.warns(UserWarning, match="Set standardize=True"):
+        plain = DistilledClassifier(None, student, standardize=False, **settings).fit(*wine)
+    assert not plain.student_.scaling.is_filled
+    with pytest.raises(ValueError, match=r"its layer has n_features=12. Make it with n_features=13"):
+        DistilledClassifier(None, student, student__n_columns=12, **settings).fit(*wine)
 
 
 class Codes(nn.Module):
@@ -186,7 +206,7 @@ def test_codes_are_left_alone(cast):
     rng = np.random.default_rng(0)
     X = np.c_[rng.integers(0, 20, 200), rng.normal(size=200)]
     y = (X[:, 0] % 2).astype(int)
-    clf = DistilledClassifier(None, Codes, student__cast=cast, **settings | {"max_epochs": 40})
+    clf = DistilledClassifier(None, Codes, student__cast=cast, lr=0.03, **settings | {"max_epochs": 40})
     assert clf.fit(X, y).score(X, y) == 1 and type(clf.student_) is Codes
     with pytest.warns(UserWarning, match="standardize=True leaves X alone"):
         clf.set_params(max_epochs=1).fit(X * [1, 1e6], y)

@@ -10,6 +10,7 @@ from torch import nn
 from sklearn_kd import MLPStudent
 from sklearn_kd.inputs import _large_arrays
 from sklearn_kd.inputs._large_arrays import kept_or_float32, parts, shared_tensor
+from sklearn_kd.inputs._validation import validate_predict_inputs
 from sklearn_kd.teachers import _logit_store
 from sklearn_kd.teachers._logit_store import LogitStorage, LogitStore, as_float16
 
@@ -68,6 +69,11 @@ def test_memory_mapped_read_only(make, digits, logits, tmp_path, kept):
     assert shared == [True, True, True]
     plain = make().fit(*digits, teacher_logits=logits.astype(np.float16).astype(np.float32))
     assert torch.equal(weights(clf), weights(plain))
+    rows = validate_predict_inputs(clf, X, (64,))
+    assert np.shares_memory(rows, X) and rows.dtype == np.float64
+    np.testing.assert_array_equal(clf.predict_proba(X), plain.predict_proba(digits[0]))
+    with pytest.raises(ValueError, match="Input X contains NaN"):
+        clf.predict(np.where(X == 1, np.nan, X))
 
 
 def test_what_torch_cannot_gather_is_copied():
@@ -88,8 +94,22 @@ def test_numbers_that_are_not_finite_are_found_in_any_part(bad, make, digits, ke
 def test_students_that_write_into_their_batches_leave_the_data(make, digits):
     X, y = digits[0] - 0.5, digits[1]
     before, student = X.copy(), nn.Sequential(nn.ReLU(inplace=True), nn.Linear(64, 10))
-    make(meta="none", student=student, max_epochs=1).fit(X, y, X_val=X, y_val=y)
+    clf = make(meta="none", student=student, standardize=False, max_epochs=1)
+    clf.fit(X, y, X_val=X, y_val=y)
     np.testing.assert_array_equal(X, before)
+    clf.predict(X)
+    clf.predict(X[:1])
+    np.testing.assert_array_equal(X, before)
+
+
+def test_the_first_prediction_is_that_of_a_student_that_writes_into_its_batch(make, digits):
+    class Shifts(MLPStudent):
+        def forward(self, x):
+            return super().forward(x.add_(1))
+
+    clf = make(meta="none", student=Shifts, standardize=False, max_epochs=1).fit(*digits)
+    first = clf.predict_proba(digits[0][:5])
+    np.testing.assert_array_equal(first, clf.predict_proba(digits[0][:5]))
 
 
 def test_parts_are_all_rows():
@@ -129,12 +149,32 @@ def test_float16_keeps_the_softmax():
 def test_full_disk_is_named(tmp_path, monkeypatch):
     class Full:
         def write(self, data):
+            pass
+
+        def flush(self):
             raise OSError(28, "No space left on device")
+
+        close = flush  # a file writes then what it still holds
 
     monkeypatch.setattr(_logit_store.tempfile, "TemporaryFile", lambda dir: Full())
     store = LogitStore(4, LogitStorage("float32", tmp_path), "teacher")
     with pytest.raises(OSError, match=r"^teacher_logits_dir=.*0\.0 MiB as float32.*No space left.*float16"):
         store.append(torch.zeros(2, 3))
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_the_teacher_is_trained(
+    make, digits, monkeypatch, tmp_path
+):
+    def no_file(dir):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(_logit_store.tempfile, "TemporaryFile", no_file)
+    teacher = LogisticRegression(max_iter=20)
+    monkeypatch.setattr(LogisticRegression, "fit", lambda *args, **kwargs: pytest.fail("was trained"))
+    with pytest.raises(
+        PermissionError, match=r"^teacher_logits_dir=.*no file can be made there \(Permission"
+    ):
+        make(teacher, teacher_logits_dir=tmp_path).fit(*digits)
 
 
 def test_wrong_numbers_are_named_by_their_row(make, digits):

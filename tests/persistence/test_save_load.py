@@ -627,6 +627,23 @@ def test_metadata_are_json(fitted, path):
     assert "teacher" not in about["params"]
 
 
+def test_a_file_of_format_1_has_the_defaults_of_its_time(path, digits, monkeypatch):
+    """An MLPStudent was 32 wide, and nothing was standardised: the file does not say so."""
+    settings = {"meta": "none", "max_epochs": 1, "device": "cpu", "student__hidden": 32}
+    clf = DistilledClassifier(None, MLPStudent, standardize=False, **settings).fit(*digits)
+    about, tensors = content_of(clf, path)
+    for name in ("student__hidden", "standardize", "teacher_logits_dtype"):
+        del about["params"][name]
+    monkeypatch.setattr(_container, "FORMAT_VERSION", 1)
+    write(path, about, tensors)
+    monkeypatch.undo()
+    loaded = DistilledClassifier.load(path)
+    np.testing.assert_array_equal(loaded.predict_proba(digits[0]), clf.predict_proba(digits[0]))
+    again = clone(loaded).fit(*digits).student_
+    assert type(again) is MLPStudent and again.layers[1].out_features == 32
+    assert DistilledClassifier.load(path, standardize=True).standardize
+
+
 # --------------------------------------------------------------------------------------
 # Small files
 

@@ -37,6 +37,12 @@ def test_predicted_stretches_are_shaded():
     assert "predicted" not in MetaparameterPathDisplay.from_path(path()).axes_[1].get_xlabel()
 
 
+def test_a_path_without_iterations_is_refused():
+    """As that of an estimator whose file was saved with history=False."""
+    with pytest.raises(ValueError, match=r"path has no iterations: .*save\(history=False\)"):
+        MetaparameterPathDisplay.from_path(path(0))
+
+
 def test_several_runs_and_their_mean():
     display = MetaparameterPathDisplay.from_path([path(lambda1=0.2), path(lambda1=0.6)], name="both")
     assert len(display.axes_[0].lines) == 3

@@ -117,6 +117,13 @@ def test_what_takes_codes():
 
     assert takes_codes(Lookup(lambda x: x[:, 0].long()), rows)
     assert takes_codes(Lookup(lambda x: torch.bucketize(x[:, 0].contiguous(), torch.arange(4.0))), rows)
+    for cast in (
+        lambda x: x.short().long(),
+        lambda x: torch.as_tensor(x, dtype=torch.long),
+        lambda x: torch.empty_like(x, dtype=torch.long).copy_(x),
+    ):
+        assert takes_codes(Lookup(lambda x, cast=cast: cast(x[:, 0])), rows)
+    assert not takes_codes(Lookup(lambda x: (x[:, 0] > 2).long()), rows)
     assert takes_codes(torch.jit.script(nn.Sequential(nn.Identity(), nn.Embedding(5, 2))), rows)
     assert not takes_codes(Lookup(lambda x: torch.arange(len(x))), rows)  # positions, not codes
     assert not takes_codes(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), rows)
