@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,8 +14,11 @@ from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.inputs._data import as_tensor
 from sklearn_kd.inputs._torch_datasets import DatasetRows, is_dataset, make_ordered_loader
 from sklearn_kd.inputs._validation import check_sample_shape, validate_predict_inputs
+from sklearn_kd.runtime._global_lock import torch_state_lock
 from sklearn_kd.runtime._memory import explain_out_of_memory, format_weights_size, memory_advice
-from sklearn_kd.runtime._operations import largest_operation
+from sklearn_kd.runtime._operations import operations_of
+from sklearn_kd.runtime._random_state import preserved_random_state
+from sklearn_kd.runtime._snapshots import BufferSnapshot
 from sklearn_kd.runtime._threads import threads_for
 from sklearn_kd.teachers._cached import PREDICTION_BATCH
 from sklearn_kd.training._divergence import refuse_overflow
@@ -82,15 +85,21 @@ def _logits_of_batch(net: TrainingNet, x: Tensor, n_rows: int) -> Tensor:
 def _row_operations(student: nn.Module, row: Tensor) -> float:
     """Return the size of the student's largest operation for a row, found by a pass of its own.
 
-    So all predictions for the same rows run on the same number of threads, and agree to the bit.
+    So all predictions for the same rows run on the same number of threads, and agree to the bit. The pass
+    leaves no trace in the student's buffers. Nor does it in the random generators, but where another thread
+    fits: that has seeded them, and they are not to be restored under it.
     """
     if row.device.type != "cpu":
         return math.inf
+    lock = torch_state_lock()
+    free = lock.acquire(blocking=False)  # a prediction never waits for a fit
     try:
-        with torch.no_grad():
-            return largest_operation(lambda: student(row), student.modules())[1]
-    except Exception:  # the prediction itself says what is wrong, if it meets it too
-        return math.inf
+        generators = preserved_random_state(row.device) if free else nullcontext()
+        with generators, BufferSnapshot(list(student.modules())), torch.no_grad():
+            return operations_of(lambda: student(row), student.modules())
+    finally:
+        if free:
+            lock.release()
 
 
 def _explain_out_of_memory(net: TrainingNet, n_rows: int) -> AbstractContextManager[None]:

@@ -11,7 +11,7 @@ from torch import nn
 from sklearn_kd.inputs._batches import Batch
 from sklearn_kd.inputs._data import DistillationData, SplitData
 from sklearn_kd.runtime._eval_mode import isolated_eval_mode
-from sklearn_kd.runtime._operations import largest_operation, largest_weight
+from sklearn_kd.runtime._operations import largest_weight, operations_of
 from sklearn_kd.runtime._threads import threads_for
 from sklearn_kd.tasks._targets import Targets
 
@@ -48,12 +48,8 @@ def _row_operations(net: TrainingNet, train: DistillationData) -> float:
     def forward() -> object:
         return net.objective.forward(net.module_, net.module_, net.others, batch, values)
 
-    try:
-        with isolated_eval_mode(modules, samples.device):
-            _, operations = largest_operation(forward, modules.modules())
-    except Exception:  # the training itself says what is wrong, if it meets it too
-        return math.inf
-    return operations / len(samples)
+    with isolated_eval_mode(modules, samples.device):
+        return operations_of(forward, modules.modules()) / len(samples)
 
 
 def _most_rows(net: TrainingNet, data: SplitData) -> int:

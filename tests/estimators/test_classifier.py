@@ -186,6 +186,25 @@ def test_images(make, digits, logits):
         clf.predict(X.reshape(-1, 1, 4, 16))
 
 
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (np.array(3.0), "X: Expected 2D array, got scalar array"),
+        (np.zeros(64), "X: Expected 2D array, got 1D array"),
+        (np.zeros((2, 63)), "X has 63 features, but DistilledClassifier is expecting 64"),
+        (np.full((2, 64), [[np.inf] * 63 + [-np.inf]]), "Input X contains infinity"),
+        (np.full((2, 64), 1e300), "too large for dtype"),
+        (np.full((2, 64), np.nan), "Input X contains NaN"),
+        (np.zeros((0, 64)), "0 sample"),
+    ],
+    ids=["scalar", "1-D", "narrow", "infinities", "large", "NaN", "no rows"],
+)
+def test_arrays_that_predict_refuses(once, make, digits, X, message):
+    clf = once("linear", lambda: make(LogisticRegression(max_iter=5), max_epochs=1, meta="none").fit(*digits))
+    with np.errstate(all="ignore"), pytest.raises(ValueError, match=message):
+        clf.predict(X)
+
+
 def test_sample_weight(make, digits, logits):
     """Rows of weight 0 are as good as absent; the scale does not matter; weights act."""
     X, y = digits
