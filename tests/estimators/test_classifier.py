@@ -443,9 +443,9 @@ def test_autocast_leaves_the_meta_passes_alone(make, digits, logits):
     clf = make(student=Watched(64, 10), execution="bfloat16", e1=3, e2=3, max_epochs=1, batch_size=60)
     Watched.seen.clear()
     clf.fit(*digits, teacher_logits=logits)
-    at_first = Watched.seen[5:]  # the first are checks of the student
-    # The last are checks of the trained one: whether it overflows, and what it has learned.
-    at_first, checks = at_first[: -1 - 6], at_first[-1 - 6 :]
+    at_first = Watched.seen[6:]  # the first are checks of the student
+    # The last are checks of the trained one: whether it overflows, its operations, and what it has learned.
+    at_first, checks = at_first[: -2 - 6], at_first[-2 - 6 :]
     assert set(checks) == {(False, torch.float32)}
     half, full = torch.bfloat16, torch.float32
     # Three gradient iterations of three passes each, D_val's in the middle; then three plain ones.
