@@ -298,11 +298,13 @@ def _plain_rows(estimator: BaseEstimator, X: Any, sample_shape: tuple[int, ...])
     That is for an array of floats of the shape that ``fit`` saw, without names of features, all of it finite.
     ``validate_data`` asks what else X might be, which takes longer than a small student's answer for a row.
     """
-    if type(X) is not np.ndarray or X.dtype not in _PLAIN_FLOATS or not len(X):
+    if type(X) is not np.ndarray or X.dtype not in _PLAIN_FLOATS or not X.size:
         return None
     if X.shape[1:] != sample_shape or "feature_names_in_" in vars(estimator):
         return None
-    with np.errstate(over="ignore"):  # what overflows float32 is not finite
+    with np.errstate(
+        all="ignore"
+    ):  # what overflows float32 is not finite; infinities of both signs sum to NaN
         rows = X.astype(np.float32, copy=False)
         # A sum is finite only where all of its terms are.
         return rows if math.isfinite(rows.sum()) else None

@@ -56,6 +56,27 @@ def largest_operation(run: Callable[[], Result], modules: Iterable[nn.Module]) -
         return run(), math.inf
 
 
+def operations_of(run: Callable[[], object], modules: Iterable[nn.Module]) -> float:
+    """Return the multiply-adds of the largest operation of a forward pass that serves nothing else.
+
+    Infinity where the operations are not seen, for which nothing is run, and where the pass fails: what is
+    run afterwards says what is wrong, if it meets it too.
+
+    Parameters
+    ----------
+    run, modules
+        As of :func:`largest_operation`.
+    """
+    if any(_is_opaque(module) for module in modules):
+        return math.inf
+    try:
+        with _Counter() as counter:
+            run()
+    except Exception:
+        return math.inf
+    return counter.largest
+
+
 def largest_weight(modules: Iterable[nn.Module]) -> float:
     """Return the size of the largest weight, which a step of the optimizer changes element by element."""
     weights = (w for module in modules for w in module.parameters())

@@ -11,6 +11,7 @@ from sklearn.metrics import accuracy_score
 from torch import Tensor
 
 from sklearn_kd.errors._context import error_context
+from sklearn_kd.runtime._threads import PER_ELEMENT, threads_for
 from sklearn_kd.tasks._cross_entropy import optimal_val_temperature, validation_loss
 from sklearn_kd.tasks._labels import checked_labels, sorted_classes
 from sklearn_kd.tasks._stratified_split import split_rows
@@ -145,11 +146,13 @@ class Classification:
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return class probabilities, shape (n, K): the softmax at temperature 1."""
-        return torch.softmax(logits, dim=1)
+        with _threads_for_softmax(logits):
+            return torch.softmax(logits, dim=1)
 
     def log_probabilities(self, logits: Tensor) -> Tensor:
         """Return logarithms of the class probabilities, shape (n, K)."""
-        return torch.log_softmax(logits, dim=1)
+        with _threads_for_softmax(logits):
+            return torch.log_softmax(logits, dim=1)
 
     def predictions(self, logits: Tensor) -> np.ndarray:
         """Return the label of the largest probability of each row, shape (n,)."""
@@ -160,3 +163,8 @@ class Classification:
     ) -> float:
         """Return the accuracy, a share from 0 to 1."""
         return float(accuracy_score(targets, predictions, sample_weight=sample_weight))
+
+
+def _threads_for_softmax(logits: Tensor) -> threads_for:
+    # Torch divides even two rows among all threads.
+    return threads_for(PER_ELEMENT * logits.numel())

@@ -18,7 +18,7 @@ from sklearn_kd.runtime._devices import check_has_numbers
 from sklearn_kd.runtime._eval_mode import eval_mode
 from sklearn_kd.runtime._global_lock import torch_state_lock
 from sklearn_kd.runtime._memory import is_out_of_memory
-from sklearn_kd.runtime._operations import largest_operation
+from sklearn_kd.runtime._operations import largest_operation, operations_of
 from sklearn_kd.runtime._threads import threads_for
 from sklearn_kd.teachers._adapter import BatchTeacherAdapter
 from sklearn_kd.teachers._conversion import BatchLogits, LogitConversion
@@ -216,10 +216,7 @@ class SkorchTeacher(BatchTeacherAdapter):
         net = self.teacher
         if self._row_operations is None:
             rows = x[:2].cpu().numpy()
-            try:
-                _, operations = largest_operation(partial(net.forward, rows), net.module_.modules())
-            except Exception:  # the query itself says what is wrong
-                operations = math.inf
+            operations = operations_of(partial(net.forward, rows), net.module_.modules())
             self._row_operations = operations / max(1, len(rows))
         n_rows = len(x) if net.batch_size == -1 else min(net.batch_size, len(x))
         return threads_for(self._row_operations * n_rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,7 +13,10 @@ from torch import Tensor, nn
 from sklearn_kd.inputs._batches import Batch
 from sklearn_kd.inputs._data import DistillationData, SplitData
 from sklearn_kd.runtime._eval_mode import isolated_eval_mode
-from sklearn_kd.runtime._operations import largest_operation, largest_weight
+from sklearn_kd.runtime._global_lock import torch_state_lock
+from sklearn_kd.runtime._operations import largest_weight, operations_of
+from sklearn_kd.runtime._random_state import preserved_random_state
+from sklearn_kd.runtime._snapshots import BufferSnapshot
 from sklearn_kd.runtime._threads import threads_for
 from sklearn_kd.tasks._targets import Targets
 
@@ -41,24 +45,30 @@ def threads_of_prediction(net: TrainingNet, x: Tensor) -> threads_for:
     """Return a context with as many threads as the student's pass over a batch pays for.
 
     Its operations are counted by a pass of their own over the first row, once for a net. So all predictions
-    for the same rows run on the same number of threads, and agree to the bit. A student that draws random
-    numbers of torch's draws none of the predictions' there.
+    for the same rows run on the same number of threads, and agree to the bit.
     """
     if x.device.type != "cpu":
         return threads_for(math.inf)
     if net.row_operations_ is None:
-        # A copy: the pass may write into its row.
-        net.row_operations_ = _prediction_operations(net.module_, x[:1].clone())
+        net.row_operations_ = _prediction_operations(net.module_, x[:1])
     return threads_for(net.row_operations_ * len(x))
 
 
 def _prediction_operations(student: nn.Module, row: Tensor) -> float:
-    """Return the size of the student's largest operation for a row."""
+    """Return the multiply-adds of the student's largest operation for a row.
+
+    The pass leaves no trace in the student's buffers. Nor does it in the random generators, but where
+    another thread fits: that has seeded them, and they are not to be restored under it.
+    """
+    lock = torch_state_lock()
+    free = lock.acquire(blocking=False)  # a prediction never waits for a fit
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            return largest_operation(lambda: student(row), student.modules())[1]
-    except Exception:  # the prediction itself says what is wrong, if it meets it too
-        return math.inf
+        generators = preserved_random_state(row.device) if free else nullcontext()
+        with generators, BufferSnapshot(list(student.modules())), torch.no_grad():
+            return operations_of(lambda: student(row), student.modules())
+    finally:
+        if free:
+            lock.release()
 
 
 def _row_operations(net: TrainingNet, train: DistillationData) -> float:
@@ -73,12 +83,8 @@ def _row_operations(net: TrainingNet, train: DistillationData) -> float:
     def forward() -> object:
         return net.objective.forward(net.module_, net.module_, net.others, batch, values)
 
-    try:
-        with isolated_eval_mode(modules, samples.device):
-            _, operations = largest_operation(forward, modules.modules())
-    except Exception:  # the training itself says what is wrong, if it meets it too
-        return math.inf
-    return operations / len(samples)
+    with isolated_eval_mode(modules, samples.device):
+        return operations_of(forward, modules.modules()) / len(samples)
 
 
 def _most_rows(net: TrainingNet, data: SplitData) -> int:

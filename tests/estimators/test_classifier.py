@@ -186,6 +186,25 @@ def test_images(make, digits, logits):
         clf.predict(X.reshape(-1, 1, 4, 16))
 
 
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (np.array(3.0), "X: Expected 2D array, got scalar array"),
+        (np.zeros(64), "X: Expected 2D array, got 1D array"),
+        (np.zeros((2, 63)), "X has 63 features, but DistilledClassifier is expecting 64"),
+        (np.full((2, 64), [[np.inf] * 63 + [-np.inf]]), "Input X contains infinity"),
+        (np.full((2, 64), 1e300), "too large for dtype"),
+        (np.full((2, 64), np.nan), "Input X contains NaN"),
+        (np.zeros((0, 64)), "0 sample"),
+    ],
+    ids=["scalar", "1-D", "narrow", "infinities", "large", "NaN", "no rows"],
+)
+def test_arrays_that_predict_refuses(once, make, digits, X, message):
+    clf = once("linear", lambda: make(LogisticRegression(max_iter=5), max_epochs=1, meta="none").fit(*digits))
+    with np.errstate(all="ignore"), pytest.raises(ValueError, match=message):
+        clf.predict(X)
+
+
 def test_sample_weight(make, digits, logits):
     """Rows of weight 0 are as good as absent; the scale does not matter; weights act."""
     X, y = digits
@@ -424,8 +443,8 @@ def test_autocast_leaves_the_meta_passes_alone(make, digits, logits):
     clf = make(student=Watched(64, 10), execution="bfloat16", e1=3, e2=3, max_epochs=1, batch_size=60)
     Watched.seen.clear()
     clf.fit(*digits, teacher_logits=logits)
-    at_first = Watched.seen[6:]  # the first are checks of the student, and count its operations
-    # The last are checks of the trained one: whether it overflows, the count again, what it has learned.
+    at_first = Watched.seen[6:]  # the first are checks of the student
+    # The last are checks of the trained one: whether it overflows, its operations, and what it has learned.
     at_first, checks = at_first[: -2 - 6], at_first[-2 - 6 :]
     assert set(checks) == {(False, torch.float32)}
     half, full = torch.bfloat16, torch.float32

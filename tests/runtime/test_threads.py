@@ -12,7 +12,7 @@ from torch import nn
 
 from sklearn_kd import CIFARResNet
 from sklearn_kd.runtime import _threads
-from sklearn_kd.runtime._operations import largest_operation
+from sklearn_kd.runtime._operations import largest_operation, operations_of
 from sklearn_kd.runtime._threads import PER_ELEMENT, PER_THREAD, threads_for
 
 MANY = 4  # more than the machine need have
@@ -221,6 +221,47 @@ def test_teacher_and_prediction_have_their_own_rule(make, digits):
     assert seen["student"] == [(400, 1)]
 
 
+@pytest.mark.usefixtures("many_threads")
+@pytest.mark.parametrize(
+    ("method", "function"), [("predict", "softmax"), ("predict_log_proba", "log_softmax")]
+)
+def test_softmax_of_a_few_rows_takes_one_thread(make, digits, logits, monkeypatch, method, function):
+    """Torch divides even two rows among all threads."""
+    X, y = digits
+    clf = make(meta="none", max_epochs=1).fit(X, y, teacher_logits=logits)
+    seen, original = [], getattr(torch, function)
+
+    def noting(*args, **kwargs):
+        seen.append(torch.get_num_threads())
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(torch, function, noting)
+    getattr(clf, method)(X[:3])
+    assert seen == [1]
+    assert torch.get_num_threads() == MANY
+
+
+def test_pass_before_the_first_prediction_leaves_no_trace(make, digits, logits):
+    class Drawing(nn.Linear):
+        def __init__(self):
+            super().__init__(64, 10)
+            self.register_buffer("n_passes", torch.zeros((), dtype=torch.int64))
+
+        def forward(self, x):
+            self.n_passes += 1
+            return super().forward(x + torch.randn_like(x))
+
+    X, y = digits
+    clf = make(student=Drawing(), meta="none", standardize=False).fit(X, y, teacher_logits=logits)
+    before = clf.student_.n_passes.item()
+    found = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        found.append(clf.predict_proba(X[:5]))
+    assert (found[0] == found[1]).all()
+    assert clf.student_.n_passes == before + 2
+
+
 # --------------------------------------------------------------------------------------
 # The size
 
@@ -262,3 +303,13 @@ def test_what_cannot_be_counted_runs_all_the_same():
         return "done"
 
     assert largest_operation(run, []) == ("done", math.inf)
+
+
+def test_pass_for_nothing_but_its_operations():
+    calls = []
+    script = torch.jit.script(nn.Linear(4, 3))
+    assert operations_of(lambda: calls.append("not seen"), [script]) == math.inf
+    assert calls == []
+    assert operations_of(lambda: 1 / 0, []) == math.inf
+    layer, x = nn.Linear(40, 30), torch.zeros(2, 40)
+    assert operations_of(lambda: layer(x), [layer]) == 2 * 40 * 30
