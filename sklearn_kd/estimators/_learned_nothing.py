@@ -48,11 +48,9 @@ _ROUNDING = 1e-10
 # Inputs larger than this make steps too large for learning rates that suit scaled inputs.
 _LARGE = 100.0
 
-_LARGER_STEPS = "more epochs (max_epochs), a larger lr, or Adam (optimizer=torch.optim.Adam, lr=1e-3)"
-_SMALLER_STEPS = (
-    "lower lr, clip the gradients (callbacks=[skorch.callbacks.GradientNormClipping(1)]) or train by Adam "
-    "(optimizer=torch.optim.Adam, lr=1e-3)"
-)
+_CLIPPING = "clip the gradients (callbacks=[skorch.callbacks.GradientNormClipping(1)])"
+_BY_ADAM = "(optimizer=torch.optim.Adam, lr=1e-3)"
+_ADAMS = (torch.optim.Adam, torch.optim.AdamW, torch.optim.Adamax, torch.optim.NAdam, torch.optim.RAdam)
 _SCALE = "Set standardize=True, or put a StandardScaler before the classifier in a pipeline"
 _SCALE_IMAGES = "Scale it, as to [0, 1]"
 _SCALE_CONTINUED = (
@@ -160,6 +158,35 @@ def _scales_by_itself(student: nn.Module) -> bool:
 # After training
 
 
+class Remedies(NamedTuple):
+    """What to change about the steps, as parts of sentences.
+
+    Attributes
+    ----------
+    larger : str
+        Where too little was learned.
+    smaller : str
+        Where the steps broke the student.
+    others : str
+        Where either may be the case.
+    """
+
+    larger: str
+    smaller: str
+    others: str
+
+
+def remedies_for(optimizer: torch.optim.Optimizer | None = None) -> Remedies:
+    """Return remedies for a fit by this optimizer: Adam is none where it is what was used."""
+    if isinstance(optimizer, _ADAMS):
+        return Remedies("more epochs (max_epochs) or a larger lr", f"lower lr or {_CLIPPING}", "another lr")
+    return Remedies(
+        f"more epochs (max_epochs), a larger lr, or Adam {_BY_ADAM}",
+        f"lower lr, {_CLIPPING} or train by Adam {_BY_ADAM}",
+        f"another lr, or train by Adam {_BY_ADAM}",
+    )
+
+
 class Predictions(NamedTuple):
     """A student's predictions for some rows of D_train, with their labels and the teacher's predictions.
 
@@ -219,7 +246,7 @@ def predictions_of(net: TrainingNet, train: DistillationData) -> Predictions:
             with threads_of_prediction(net, batch[0]):
                 logits_by_batch.append(net.module_(batch[0]).float())
             targets.append(batch.targets)
-    probabilities = torch.softmax(torch.cat(logits_by_batch), dim=1).cpu().double()
+        probabilities = torch.softmax(torch.cat(logits_by_batch), dim=1).cpu().double()
     labels, logits, weight = (
         torch.cat(parts).cpu() if parts[0] is not None else None for parts in zip(*targets, strict=True)
     )
@@ -267,24 +294,26 @@ def convergence_message(
     epochs = [row for row in net.history if "train_batch_count" in row]
     if not epochs:
         return None
-    predictions = predictions_of(net, train)
+    predictions, remedies = predictions_of(net, train), remedies_for(net.optimizer_)
     net.collapsed_ = learned_nothing(predictions)
     if _is_rehearsal(epochs) or net.diverged_ or net.interrupted_:
         return None
     if net.collapsed_:
         begun = _still_falls([row["train_loss"] for row in epochs if "train_loss" in row])
-        cause = _cause(predictions, train, net.module_, begun)
+        cause = _cause(predictions, train, net.module_, begun, remedies)
         return f"{who} learned nothing: {_evidence(predictions, classes)} {cause}"
     losses = [row[monitor] for row in epochs if monitor in row]
-    stuck = stuck_message(losses, predictions, who)
+    stuck = stuck_message(losses, predictions, remedies, who)
     if stuck is not None:
         return stuck
     if len(losses) < net.max_epochs or _is_annealed(net.optimizer_) or len(train) < _FEWEST_ROWS:
         return None  # ended by a callback or by its schedule, or too few rows
-    return unfinished_message(losses, who)
+    return unfinished_message(losses, remedies, who)
 
 
-def stuck_message(losses: Sequence[float], predictions: Predictions, who: str = "The student") -> str | None:
+def stuck_message(
+    losses: Sequence[float], predictions: Predictions, remedies: Remedies, who: str = "The student"
+) -> str | None:
     """Return the message about losses that did not fall; None for others.
 
     A student that predicts well has no need of a fall, as where ``warm_start`` goes on from a good one.
@@ -298,13 +327,12 @@ def stuck_message(losses: Sequence[float], predictions: Predictions, who: str = 
         return None
     return (
         f"{who} hardly learned: in {len(losses)} epochs its loss went from {first:.4g} to {last:.4g}, and it "
-        f"is right about {_percent(right)} of D_train. Set another lr, or train by Adam "
-        "(optimizer=torch.optim.Adam, lr=1e-3), and see whether the teacher's answers and the labels vary "
-        "with X."
+        f"is right about {_percent(right)} of D_train. Set {remedies.others}, and see whether the teacher's "
+        "answers and the labels vary with X."
     )
 
 
-def unfinished_message(losses: Sequence[float], who: str = "The student") -> str | None:
+def unfinished_message(losses: Sequence[float], remedies: Remedies, who: str = "The student") -> str | None:
     """Return the message about losses that still fell steeply at the end; None for others.
 
     Such as :func:`_still_falls` finds, of 15 epochs or more.
@@ -316,21 +344,22 @@ def unfinished_message(losses: Sequence[float], who: str = "The student") -> str
     return (
         f"{who} was still learning fast when its {len(losses)} epochs were over: the last fifth of them "
         f"brought {_percent(share)} of the fall of its loss, from {losses[0]:.3g} to {parts[-1]:.3g}. Give "
-        f"it {_LARGER_STEPS}."
+        f"it {remedies.larger}."
     )
 
 
 def _still_falls(losses: Sequence[float]) -> bool:
     """Return whether a loss falls at the end at least as steeply as in a straight line.
 
-    The epochs are parted in five. The loss must have fallen from each part to the next, and from the
-    last but one to the last by 18 % or more of its whole fall since the first epoch.
+    The epochs are parted in five. The loss must have fallen from the first epoch on, from each part to
+    the next, and from the last but one to the last by 18 % or more of its whole fall.
     """
     if len(losses) < _FEW_EPOCHS:
         return False
     parts = _means_of_fifths(losses)
     falls = -np.diff(parts)
-    return bool((falls > 0).all() and falls[-1] >= _STEEP * (losses[0] - parts[-1]))
+    fell = losses[0] >= parts[0] and (falls > 0).all()
+    return bool(fell and falls[-1] >= _STEEP * (losses[0] - parts[-1]))
 
 
 def _means_of_fifths(losses: Sequence[float]) -> list[float]:
@@ -396,7 +425,9 @@ def _largest(train: DistillationData) -> float:
     return max(float(x.abs().max()) for x in train.iter_inputs())
 
 
-def _cause(predictions: Predictions, train: DistillationData, student: nn.Module, begun: bool) -> str:
+def _cause(
+    predictions: Predictions, train: DistillationData, student: nn.Module, begun: bool, remedies: Remedies
+) -> str:
     """Name the likely cause, and a remedy; ``begun`` says whether the loss was falling all the time."""
     scaled, taught = _scales_by_itself(student), predictions.teacher
     scales = None if scaled else scales_of(train)
@@ -409,12 +440,12 @@ def _cause(predictions: Predictions, train: DistillationData, student: nn.Module
     )
     if largest > _LARGE:
         scale = _SCALE if train.samples.ndim == 2 else _SCALE_IMAGES
-        return f"X has values up to {largest:.2g}. {scale}, or {_SMALLER_STEPS}."
+        return f"X has values up to {largest:.2g}. {scale}, or {remedies.smaller}."
     if taught is not None and float(predictions.shares(taught).max()) >= _NEARLY_ALL:
         return "Its teacher predicts one class too. Give one that tells classes apart, or set meta='none'."
     if begun:
-        return f"It had only begun to learn: give it {_LARGER_STEPS}."
-    return f"Its steps were too large, or X does not tell the classes apart: {_SMALLER_STEPS}."
+        return f"It had only begun to learn: give it {remedies.larger}."
+    return f"Its steps were too large, or X does not tell the classes apart: {remedies.smaller}."
 
 
 def _name(classes: np.ndarray, code: int) -> str:

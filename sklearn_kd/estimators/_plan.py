@@ -271,6 +271,7 @@ def publish(estimator: BaseDistiller, result: TrainingResult) -> None:
         estimator.__dict__.pop(name, None)  # of an earlier fit
     estimator.__dict__.update(fitted)
     net.metaparameters.forget_path()  # or every pickle would hold it twice
+    net.optimizer_.state.clear()  # a later fit begins anew; of Adam, twice the size of the student
     warn_of_convergence(message)
     plan.report.finish()
     plan.checkpoints.close(net.interrupted_)

@@ -33,12 +33,18 @@ _OTHER_NAMES = {
     "alpha": "lambda1",
     "T": "temperature",
     "tau": "temperature",
+    "solver": "optimizer",
+    "scale": "standardize",
+    "scaler": "standardize",
+    "normalize": "standardize",
 }
 _REMEDIES = {
     "class_weight": (
         "Give fit sample_weight, such as sklearn.utils.class_weight.compute_sample_weight('balanced', y)."
     ),
     "sample_weight": "Give it to fit.",
+    "hidden_layer_sizes": "Give the student's own as student__NAME, such as student__hidden of MLPStudent.",
+    "early_stopping": "Give callbacks=[skorch.callbacks.EarlyStopping()].",
     "teacher_logits": "Give them to fit.",
 }
 # Parameters that may be a name, or an object with parameters of its own.

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sklearn_kd.meta._space import Metaparameter
 from sklearn_kd.runtime._random_state import preserved_random_state
+from sklearn_kd.runtime._threads import threads_for
 from sklearn_kd.tasks._targets import Targets
 
 
@@ -286,7 +287,7 @@ def check_loss(
             f"loss={name} could not be called with the metaparameters {list(start)}: {error}. Its method "
             "loss takes (logits, teacher_logits, labels) and each metaparameter as a keyword argument."
         ) from error
-    with torch.enable_grad(), preserved_random_state(logits.device, seed=0):
+    with threads_for(0), torch.enable_grad(), preserved_random_state(logits.device, seed=0):
         losses = call_on_copies(loss, logits.requires_grad_(), targets, given)
     if not isinstance(losses, Tensor) or not losses.is_floating_point():
         got = f"a tensor of {losses.dtype}" if isinstance(losses, Tensor) else type(losses).__name__

@@ -10,6 +10,7 @@ from torch import nn
 from torch.jit import ScriptModule
 
 from sklearn_kd.runtime._global_lock import torch_state_lock
+from sklearn_kd.runtime._operations import threads_of_trial
 from sklearn_kd.runtime._random_state import preserved_random_state
 
 
@@ -43,8 +44,16 @@ def eval_mode(
 
 @contextmanager
 def isolated_eval_mode(network: nn.Module, device: torch.device) -> Iterator[None]:
-    """Set evaluation mode without gradients inside; restore the random generators on leaving."""
-    with eval_mode(network.modules()), torch.no_grad(), preserved_random_state(device):
+    """Set evaluation mode without gradients inside; restore the random generators on leaving.
+
+    The passes inside are over a few rows and get the threads for that, unless the caller sets others inside.
+    """
+    with (
+        threads_of_trial(network),
+        eval_mode(network.modules()),
+        torch.no_grad(),
+        preserved_random_state(device),
+    ):
         yield
 
 

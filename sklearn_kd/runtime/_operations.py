@@ -11,7 +11,7 @@ from torch.jit import ScriptModule
 from torch.nn.parameter import UninitializedParameter
 from torch.overrides import TorchFunctionMode
 
-from sklearn_kd.runtime._threads import PER_ELEMENT
+from sklearn_kd.runtime._threads import PER_ELEMENT, threads_for
 
 Result = TypeVar("Result")
 
@@ -82,6 +82,14 @@ def largest_weight(modules: Iterable[nn.Module]) -> float:
     weights = (w for module in modules for w in module.parameters())
     sizes = (w.numel() for w in weights if not isinstance(w, UninitializedParameter))
     return float(PER_ELEMENT * max(sizes, default=0))
+
+
+def threads_of_trial(network: nn.Module) -> threads_for:
+    """Return a context with as many threads as a pass of a few rows pays for, by the largest weight.
+
+    Such as the checks before a training, which are made before operations are counted.
+    """
+    return threads_for(largest_weight([network]))
 
 
 def _is_opaque(module: nn.Module) -> bool:

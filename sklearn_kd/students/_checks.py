@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sklearn_kd.layers._outputs import are_probabilities, shape_or_type
 from sklearn_kd.runtime._eval_mode import isolated_eval_mode
 from sklearn_kd.runtime._memory import is_out_of_memory
+from sklearn_kd.runtime._operations import threads_of_trial
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.students._factory import student_name, student_signature
 
@@ -43,7 +44,7 @@ def check_student(student: nn.Module, samples: Tensor, n_classes: int, made_by: 
             f"student {type(student).__name__} has no weights (parameters) to train. Give one that has "
             "layers."
         )
-    with preserved_random_state(samples.device, seed=0), torch.enable_grad():
+    with threads_of_trial(student), preserved_random_state(samples.device, seed=0), torch.enable_grad():
         student = copy.deepcopy(student)
         _check_no_probabilities(student.eval(), samples, logits)
         if len(samples) == 1:

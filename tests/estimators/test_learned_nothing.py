@@ -22,7 +22,13 @@ from torch.utils.data import TensorDataset
 
 from helpers.networks import ConvNet, lucky_student
 from sklearn_kd import DistilledClassifier, MLPStudent, compare_methods
-from sklearn_kd.estimators._learned_nothing import Predictions, learned_nothing, scales_of, unfinished_message
+from sklearn_kd.estimators._learned_nothing import (
+    Predictions,
+    learned_nothing,
+    remedies_for,
+    scales_of,
+    unfinished_message,
+)
 from sklearn_kd.inputs._data import DistillationData
 from sklearn_kd.meta import Random
 
@@ -174,6 +180,20 @@ def test_too_small_a_rate_is_another_cause(tables):
     X, y = tables["breast cancer scaled"]
     (message,) = messages_of(lambda: made(meta="none", lr=1e-4).fit(X, y))
     assert "It had only begun to learn: give it more epochs (max_epochs), a larger lr, or Adam" in message
+
+
+@pytest.mark.parametrize(
+    "optimizer", [torch.optim.SGD, torch.optim.RMSprop, torch.optim.Adam, torch.optim.NAdam]
+)
+def test_adam_is_no_remedy_for_a_fit_by_adam(optimizer, tables):
+    X, y = tables["iris scaled"]
+    by_adam = optimizer in (torch.optim.Adam, torch.optim.NAdam)
+    (message,) = messages_of(lambda: made(meta="none", student=dead(4, 3), optimizer=optimizer).fit(X, y))
+    assert "GradientNormClipping(1)" in message and ("Adam" in message) != by_adam
+    (message,) = messages_of(lambda: made(meta="none", lr=1e-6, optimizer=optimizer).fit(X, y))
+    assert ("Adam" in message) != by_adam
+    for remedy in remedies_for(optimizer([torch.zeros(1, requires_grad=True)])):
+        assert "lr" in remedy and ("Adam" in remedy) != by_adam
 
 
 def test_a_teacher_that_knows_one_class(tables):
@@ -373,13 +393,14 @@ def test_schedules_and_early_stops_are_ends(callback, tables):
         (False, 1 / np.sqrt(1 + np.arange(100))),
         (False, np.full(30, 0.7)),
         (False, np.linspace(1, 2, 30)),
+        (False, [0.1, *np.linspace(2, 0.05, 29)]),  # the steps were too large at first
         (False, 1 + 0.3 * np.sin(np.arange(30))),
         (False, [2.0, *(0.5 - 0.001 * np.arange(29))]),
         (False, [np.nan] * 30),
     ],
 )
 def test_which_losses_still_fall_steeply(told, losses):
-    assert (unfinished_message(list(losses)) is not None) == told
+    assert (unfinished_message(list(losses), remedies_for()) is not None) == told
 
 
 # --------------------------------------------------------------------------------------

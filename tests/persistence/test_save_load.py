@@ -649,7 +649,7 @@ def test_a_file_of_format_1_has_the_defaults_of_its_time(path, digits, monkeypat
 
 
 def test_files_and_pickles_of_a_small_student(path):
-    """200 epochs of digits: what the training recorded is compressed, or left out."""
+    """What the training recorded is compressed, or left out."""
     X, y = load_digits(return_X_y=True)
     X, y = X[:400] / 16, y[:400]
     settings = {"max_epochs": 200, "batch_size": 128, "device": "cpu", "random_state": 0}
@@ -661,6 +661,24 @@ def test_files_and_pickles_of_a_small_student(path):
     assert len(pickle.dumps(clf)) < 6 * weights + 0.15 * records
     clf.save(path, history=False)
     assert path.stat().st_size < 2 * weights
+
+
+@pytest.mark.parametrize(
+    "params", [{}, {"optimizer": "SGD", "optimizer__momentum": 0.9}, {"meta": Random(n_trials=3)}]
+)
+def test_pickles_hold_the_weights_once_and_no_moments_of_them(params, digits):
+    """Those of Adam are twice the weights. A fit that goes on from the student begins without them."""
+    X, y = digits
+    logits = 4.0 * np.eye(10)[y]
+    clf = DistilledClassifier(
+        None, MLPStudent, **{"meta": "fixed", "max_epochs": 2, "device": "cpu", "random_state": 0} | params
+    ).fit(X, y, teacher_logits=logits)
+    weights = sum(w.nbytes for w in clf.student_.parameters())
+    assert len(pickle.dumps(clf)) < 1.4 * weights
+    goes_on = pickle.loads(pickle.dumps(clf)).set_params(warm_start=True)
+    clf.set_params(warm_start=True).fit(X, y, teacher_logits=logits)
+    goes_on.fit(X, y, teacher_logits=logits)
+    np.testing.assert_array_equal(goes_on.predict_proba(X), clf.predict_proba(X))
 
 
 def test_without_history(fitted, path, digits):

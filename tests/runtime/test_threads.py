@@ -9,6 +9,7 @@ import pytest
 import torch
 from skorch.callbacks import Callback
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from sklearn_kd import CIFARResNet
 from sklearn_kd.runtime import _threads
@@ -41,6 +42,20 @@ def seen_by_new_thread():
     """The number of threads that torch has in a thread that has not used it yet."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(torch.get_num_threads).result()
+
+
+class SeesOperations(TorchFunctionMode):
+    """Notes the numbers of threads of the operations that torch may share among threads."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = {}
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        name = getattr(function, "__name__", "")
+        if name in ("linear", "softmax", "log_softmax", "cross_entropy"):
+            self.seen.setdefault(name, set()).add(torch.get_num_threads())
+        return function(*args, **(kwargs or {}))
 
 
 class Sees(Callback):
@@ -170,6 +185,15 @@ def test_no_thread_is_woken():
 def test_small_student_trains_on_one_thread(make, digits):
     assert seen_in_fit(make, *digits) == ({1}, MANY)
     assert torch.get_num_threads() == MANY
+
+
+@pytest.mark.usefixtures("many_threads")
+@pytest.mark.parametrize("meta", ["none", "linear"])
+def test_checks_of_a_small_student_take_one_thread(meta, make, digits, logits):
+    """Those before the training and after it too: a thread that waits costs more than they do."""
+    with SeesOperations() as operations:
+        make(meta=meta, max_epochs=2).fit(*digits, teacher_logits=None if meta == "none" else logits)
+    assert operations.seen and {n for seen in operations.seen.values() for n in seen} == {1}
 
 
 @pytest.mark.usefixtures("many_threads")
