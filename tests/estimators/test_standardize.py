@@ -206,7 +206,9 @@ def test_codes_are_left_alone(cast):
     rng = np.random.default_rng(0)
     X = np.c_[rng.integers(0, 20, 200), rng.normal(size=200)]
     y = (X[:, 0] % 2).astype(int)
-    clf = DistilledClassifier(None, Codes, student__cast=cast, lr=0.03, **settings | {"max_epochs": 40})
+    clf = DistilledClassifier(
+        None, Codes, student__cast=cast, **settings | {"lr": 0.03, "optimizer": "Adam", "max_epochs": 40}
+    )
     assert clf.fit(X, y).score(X, y) == 1 and type(clf.student_) is Codes
     with pytest.warns(UserWarning, match="standardize=True leaves X alone"):
         clf.set_params(max_epochs=1).fit(X * [1, 1e6], y)
