@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from sklearn_kd.estimators._classifier import DistilledClassifier
 
 # Labels of metaparameters whose names say too little.
+# T is drawn at least so far to both sides.
+_LEAST_OF_T = 0.25
 _LABELS = {"lambda1": "lambda1\n(weight of the labels)", "temperature": "temperature T"}
 
 
@@ -183,6 +185,10 @@ class MetaparameterPathDisplay:
         ax.set_ylabel(_LABELS.get(name, name))
         if name == "lambda1" and (lines >= 0).all() and (lines <= 1).all():
             ax.set_ylim(-0.03, 1.03)
+        if name == "temperature":  # else a T that hardly moves would seem to move much
+            middle = (float(lines.min()) + float(lines.max())) / 2
+            ax.update_datalim([(iteration[0], middle - _LEAST_OF_T), (iteration[0], middle + _LEAST_OF_T)])
+            ax.autoscale_view()
         return line
 
 

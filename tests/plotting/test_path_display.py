@@ -66,6 +66,17 @@ def test_lambda1_and_temperature_keep_their_labels():
     assert display.axes_[0].get_ylim() == (-0.03, 1.03) != display.axes_[1].get_ylim()
 
 
+def test_a_temperature_that_hardly_moves_is_drawn_so():
+    """Its axis still grows with a run that moves far."""
+    still, moved = path(), path()
+    still["temperature"], moved["temperature"] = np.linspace(1, 1.01, 10), np.linspace(1, 8, 10)
+    display = MetaparameterPathDisplay.from_path(still)
+    low, high = display.axes_[1].get_ylim()
+    assert low <= 0.755 and high >= 1.255
+    display = MetaparameterPathDisplay.from_path(moved, axes=display.axes_)
+    assert display.axes_[1].get_ylim()[1] > 8
+
+
 class ThreeNumbers(DistillationLoss):
     """A softened term, the labels, and a pull towards even probabilities."""
 
