@@ -165,8 +165,8 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         NotFittedError
             If the estimator has not been fitted.
         ValueError
-            If the suffix is another one, or the file could not be loaded again, for example because
-            ``student`` has been changed since the fit.
+            If the suffix is another one, ``history`` is neither True nor False, or the file could not be
+            loaded again, for example because ``student`` has been changed since the fit.
         TypeError
             If JSON has no form for the labels, such as dates, or a part of the student's state is no
             tensor.

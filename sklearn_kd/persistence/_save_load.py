@@ -125,6 +125,8 @@ def save_estimator(
     NotFittedError, ValueError, TypeError, ImportError, OSError
         As documented at the estimators' ``save``.
     """
+    if not isinstance(history, (bool, np.bool_)):
+        raise ValueError(f"history={history!r} must be True or False.")
     check_is_fitted(estimator, "net_")
     path = checked_path(path, [SUFFIX], " export_student writes the student alone, also as '.onnx'.")
     content, left_out, lost = _content_of(estimator, state, history)

@@ -539,6 +539,11 @@ def test_unknown_suffix(name, fitted, tmp_path):
         fitted.save(tmp_path / name)
 
 
+def test_history_is_true_or_false(fitted, path):
+    with pytest.raises(ValueError, match="history='no' must be True or False"):
+        fitted.save(path, history="no")
+
+
 def test_folder_that_is_not_there(fitted, tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder"):
         fitted.save(tmp_path / "nowhere" / "model.safetensors")
