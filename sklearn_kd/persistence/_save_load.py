@@ -423,7 +423,11 @@ def _student_of(estimator: SavedEstimator, weights: dict[str, Tensor], limit: An
 
     def build() -> nn.Module:
         built = build_student(estimator.student, params, shape, n_classes)
-        return built if limit is None else behind_scaling(built, Standardization(shape[0], limit))
+        if limit is None:
+            return built
+        scaling = Standardization(shape[0], limit)
+        scaling.has_fit = True  # its numbers come with the weights
+        return behind_scaling(built, scaling)
 
     def samples(device: str) -> Tensor:
         # Expanded from one number: a small file may state large samples.

@@ -62,18 +62,20 @@ class Standardization(nn.Module):
     def __init__(self, n_features: int, limit: float = LIMIT):
         super().__init__()
         self.limit = limit
+        self.has_fit = False  # the numbers of a layer that was fitted may be those of one that was just made
         self.register_buffer("center", torch.zeros(n_features, dtype=torch.float32))
         self.register_buffer("factor", torch.ones(n_features, dtype=torch.float32))
 
     @property
     def is_filled(self) -> bool:
         """Whether the layer has been fitted to rows, or holds numbers that the user chose."""
-        return bool((self.center != 0).any() or (self.factor != 1).any())
+        return self.has_fit or bool((self.center != 0).any() or (self.factor != 1).any())
 
     def fill(self, other: Standardization) -> None:
         """Take over the columns' centers and factors of another layer, but not its limit."""
         self.center.copy_(other.center)
         self.factor.copy_(other.factor)
+        self.has_fit = other.has_fit
 
     def extra_repr(self) -> str:
         """Describe the layer."""
@@ -199,6 +201,7 @@ def fit_scaling(chunks: Iterable[Tensor], n_rows: int, n_features: int) -> Stand
         center, factor = _center_and_factor(moments, np.concatenate(some))
         scaling.center.copy_(torch.from_numpy(center))
         scaling.factor.copy_(torch.from_numpy(factor))
+    scaling.has_fit = True
     return scaling
 
 

@@ -18,6 +18,8 @@ from sklearn_kd.teachers._logit_checks import refuse_wrong_numbers
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16}
 LOGIT_DTYPES = tuple(_DTYPES)
+# float16 has steps of 0.25 and more beyond.
+_FAR = 256
 
 
 class LogitStorage(NamedTuple):
@@ -125,12 +127,10 @@ class LogitStore:
 def as_float16(logits: Tensor) -> Tensor:
     """Return logits as float16.
 
-    Rows with numbers beyond its range, 65,504, are moved so that their largest is 0, which changes no
-    softmax. What then lies below the range becomes −inf, a probability of 0.
+    Rows with numbers beyond ±256, where float16 has steps of 0.25 and more, are moved so that their largest
+    is 0, which changes no softmax. What then lies below the range becomes −inf, a probability of 0.
     """
-    half = logits.half()
-    over = (torch.isinf(half) & torch.isfinite(logits)).any(dim=1)
-    if not bool(over.any()):
-        return half
-    moved = torch.where(over[:, None], logits - logits.amax(dim=1, keepdim=True), logits)
-    return moved.half()
+    far = ((logits.abs() > _FAR) & torch.isfinite(logits)).any(dim=1)
+    if bool(far.any()):
+        logits = torch.where(far[:, None], logits - logits.amax(dim=1, keepdim=True), logits)
+    return logits.half()

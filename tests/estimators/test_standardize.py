@@ -58,7 +58,7 @@ def test_tables_as_they_come_are_learned():
         warnings.simplefilter("error")
         clf.fit(X[::2], y[::2])
     assert clf.score(X[1::2], y[1::2]) > 0.94
-    raw = clf.set_params(standardize=False, optimizer="SGD", lr=0.1)
+    raw = clf.set_params(standardize=False)
     with pytest.warns(UserWarning):
         assert raw.fit(X[::2], y[::2]).score(X[1::2], y[1::2]) < 0.7
     assert type(raw.student_) is MLPStudent
@@ -161,6 +161,18 @@ def test_a_student_of_another_fit_keeps_its_layer(fitted, wine):
     clf = DistilledClassifier(None, fitted.student_, **settings).fit(X * 2, y)
     assert type(clf.student_.student) is MLPStudent
     assert all(np.array_equal(*pair) for pair in zip(layer_of(clf), layer_of(fitted), strict=True))
+
+
+def test_a_fitted_layer_that_changes_nothing_is_kept(tmp_path):
+    """As that of a table of rare ones: its numbers are those of a layer that was just made."""
+    X = np.eye(40, 8) + np.eye(40, 8, -8)
+    clf = DistilledClassifier(None, MLPStudent, **settings).fit(X, np.arange(40) % 2)
+    assert np.array_equal(layer_of(clf), [np.zeros(8), np.ones(8)])
+    clf.save(tmp_path / "it.safetensors")
+    loaded = DistilledClassifier.load(tmp_path / "it.safetensors")
+    for one in (clf, pickle.loads(pickle.dumps(clf)), loaded):
+        again = DistilledClassifier(None, one.student_, **settings).fit(7 + 10 * X, np.arange(40) % 2)
+        assert np.array_equal(layer_of(again), layer_of(clf))
 
 
 def test_a_new_standardized_student_has_its_layer_fitted(fitted, wine):

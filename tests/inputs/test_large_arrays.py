@@ -140,7 +140,8 @@ def test_logits_in_a_file_are_those_in_memory(teacher, make, digits, trained, tm
 
 
 def test_float16_keeps_the_softmax():
-    logits = torch.tensor([[1.0, 2.0, -torch.inf], [1e6, 1e6 - 3, 0.0], [-1e30, -1e30, 7.0]])
+    far = [[1e6, 1e6 - 3, 0.0], [-1e30, -1e30, 7.0], [30000.0, 29999.0, 29998.0], [-900.0, -901.0, -902.0]]
+    logits = torch.tensor([[1.0, 2.0, -torch.inf], *far])
     half = as_float16(logits)
     assert half.dtype == torch.float16 and not half.isnan().any()
     torch.testing.assert_close(half.double().softmax(1), logits.double().softmax(1), rtol=1e-3, atol=0)
