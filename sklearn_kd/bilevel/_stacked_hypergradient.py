@@ -189,7 +189,7 @@ class StackedHypergradients:
 
 def _matrix(tensors: Sequence[Tensor]) -> Tensor:
     """Return tensors of shape (S, ...) as one of shape (S, n)."""
-    return torch.cat([t.flatten(1) for t in tensors], dim=1)
+    return torch.cat([t.reshape(len(t), t[0].numel()) for t in tensors], dim=1)
 
 
 def _of(tensor: Tensor, places: Tensor | None) -> Tensor:

@@ -69,7 +69,7 @@ def judged(step: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
 
 def are_finite(losses: Tensor, gradients: list[Tensor]) -> Tensor:
     """Return whether they are finite for K students, shape (K,); gradients have shape (K, ...)."""
-    return torch.isfinite(sum((g.flatten(1).sum(dim=1) for g in gradients), losses))
+    return torch.isfinite(sum((g.reshape(len(g), g[0].numel()).sum(dim=1) for g in gradients), losses))
 
 
 def with_hypergradient(outcome: Any, known: Any, directionless: Any) -> Any:

@@ -165,7 +165,7 @@ def test_in_the_search_of_a_process(make_distpro, images, ctrl_c):
 
 
 def test_in_the_retraining_along_a_process(make_distpro, images, ctrl_c):
-    ctrl_c.set(22)
+    ctrl_c.set(24)
     with said():
         clf = make_distpro(student=InterruptedConvNet, max_epochs=50).fit(*images)
     assert_usable(clf, images[0])

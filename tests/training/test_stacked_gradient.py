@@ -118,10 +118,22 @@ def test_each_follows_its_own_path(params, method):
     assert min(moves) > 1e-4 and len(set(moves)) == 3
 
 
+class Scaled(nn.Linear):
+    """Has a weight that is a number, and one without any."""
+
+    def __init__(self):
+        super().__init__(64, 10)
+        self.scale, self.none = nn.Parameter(torch.tensor(2.0)), nn.Parameter(torch.zeros(0))
+
+    def forward(self, x):
+        return super().forward(x) * self.scale + self.none.sum()
+
+
 @pytest.mark.parametrize("method", ["central_difference", "exact"])
-def test_shared_frozen_and_unused_weights(method):
+@pytest.mark.parametrize("make", [Tied, Scaled])
+def test_shared_frozen_unused_and_single_weights(make, method):
     data = [made_rows(seed) for seed in range(3)]
-    students = made_students(Tied)
+    students = made_students(make)
     params = {"optimizer": torch.optim.Adam, "lr": 1e-2, "max_epochs": 4}
     apart, together = (made_nets(made_strategies(method), students=students, **params) for _ in range(2))
     for net, split in zip(apart, data, strict=True):
