@@ -159,7 +159,7 @@ def _scales_by_itself(student: nn.Module) -> bool:
 
 
 class Remedies(NamedTuple):
-    """What to change about the steps, as parts of sentences.
+    """Advice about the steps, as parts of sentences.
 
     Attributes
     ----------

@@ -68,7 +68,7 @@ class Standardization(nn.Module):
 
     @property
     def is_filled(self) -> bool:
-        """Whether the layer has been fitted to rows, or holds numbers that the user chose."""
+        """True if the layer has been fitted to rows, or holds numbers that the user chose."""
         return self.has_fit or bool((self.center != 0).any() or (self.factor != 1).any())
 
     def fill(self, other: Standardization) -> None:

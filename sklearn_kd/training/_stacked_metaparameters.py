@@ -95,7 +95,7 @@ class StackedMetaparameters:
     def _learn(
         self, members: list[int], method: str, train: Any, batches: list[Batch], outcomes: dict[int, int]
     ) -> dict[int, int]:
-        """Let the members' metaparameters descend; return what became of the iteration, by member."""
+        """Take a step of the members' metaparameters; return the outcome of the iteration by member."""
         labels, weights = zip(*((b.targets.labels, b.targets.weight) for b in batches), strict=True)
         targets = Targets(torch.stack(labels), None, None if weights[0] is None else torch.stack(weights))
         first = self._nets[members[0]]

@@ -1,4 +1,4 @@
-"""What becomes of the metaparameters in an iteration of training."""
+"""The part of the metaparameters in an iteration of training: they learn, wait or follow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sklearn_kd.meta import Strategy
 
 
 class Turn(Enum):
-    """What an iteration does with the metaparameters."""
+    """The part of the metaparameters in an iteration."""
 
     LEARN = "they take a step by the hypergradient"
     WAIT = "they would, but the optimizer is not ready for it"
@@ -20,7 +20,7 @@ class Turn(Enum):
 
 
 def turn_of(path: Any, strategy: Strategy, optimizer: Optimizer) -> Turn:
-    """Return what the iteration that begins does with the metaparameters."""
+    """Return the part of the metaparameters in the iteration that begins."""
     if path.has_schedule or not strategy.takes_hypergradient(path.counted.iteration):
         return Turn.FOLLOW
     waits = path.iteration < response_class(optimizer).n_erratic_steps
