@@ -239,8 +239,10 @@ def geometric(values):
 
 
 def tables(record):
-    """Return the tables of the documentation by the mark above them."""
-    return {"selection": selection(record["runs"]), "comparison": comparison(record["runs"])}
+    """Return the tables of the documentation by the mark above them, of the judges that have been asked."""
+    asked = {run["setting"]["judge"] for run in record["runs"]}
+    made = {"valid": ("selection", selection), "test": ("comparison", comparison)}
+    return {mark: table(record["runs"]) for judge, (mark, table) in made.items() if judge in asked}
 
 
 def main():
