@@ -154,9 +154,9 @@ def _cnn() -> nn.Module:
 
 # How they are made, the shape of a sample, the number of rows and of epochs.
 STUDENTS = {
-    "MLP": (lambda: MLPStudent(64, 10), (64,), 1797, 4),
-    "CNN": (_cnn, (8, 8), 600, 1),
-    "ResNet-8": (lambda: CIFARResNet(8, mean=(0.0,), std=(1.0,)), (1, 8, 8), 300, 1),
+    "MLP": (lambda: MLPStudent(64, 10), (64,), 1797, 20),
+    "CNN": (_cnn, (8, 8), 1200, 1),
+    "ResNet-8": (lambda: CIFARResNet(8, mean=(0.0,), std=(1.0,)), (1, 8, 8), 600, 1),
 }
 
 
