@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from sklearn_kd.estimators._classifier import DistilledClassifier
     from sklearn_kd.estimators._distpro import DistProClassifier
 
-# Numbers that are read at a time, 8 MiB of them as float64.
-_CHUNK = 2**20
+# Numbers that are read at a time, 1 MiB of them as float64.
+_CHUNK = 2**17
 
 
 def scaling_for(

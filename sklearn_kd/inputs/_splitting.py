@@ -76,14 +76,15 @@ def split_data(
 
 def _split_places(inputs: ValidatedInputs, hold_out: HoldOut | None) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the places of D_train's rows in X, and of D_val's where it is held out, else None."""
-    weight = inputs.weight
-    places = np.arange(len(inputs.codes)) if weight is None else np.flatnonzero(weight)
+    weight, codes = inputs.weight, inputs.codes
+    counting = None if weight is None else np.flatnonzero(weight)
     if inputs.valid is not None or hold_out is None:
-        return places, None
+        return np.arange(len(codes)) if counting is None else counting, None
+    if counting is not None:
+        codes = codes[counting]
     rng = check_random_state(hold_out.seed)
-    codes = inputs.codes[places]
     train, held_out = inputs.task.split(codes, hold_out.fraction, rng, hold_out.otherwise)
-    return places[train], places[held_out]
+    return (train, held_out) if counting is None else (counting[train], counting[held_out])
 
 
 def make_data(

@@ -7,6 +7,9 @@ import math
 import numpy as np
 from sklearn.model_selection import StratifiedShuffleSplit
 
+# From so many rows on StratifiedShuffleSplit's lists take more memory than the fit.
+_MANY = 2**18
+
 
 def split_rows(
     codes: np.ndarray,
@@ -32,6 +35,8 @@ def split_rows(
     # At least two where possible: batch normalisation cannot take a batch of one row.
     n_val = max(math.ceil(n * fraction), min(2, n - len(counts)))
     if counts.min() >= 2 and len(counts) <= min(n_val, n - n_val):
+        if n >= _MANY and n_val <= n // 2:
+            return _split_of_many(codes, n_val, rng)
         splitter = StratifiedShuffleSplit(n_splits=1, test_size=n_val, random_state=rng)
         return next(splitter.split(codes, codes))
     order = rng.permutation(n)
@@ -44,3 +49,15 @@ def split_rows(
         )
     val = spare[:n_val]
     return np.setdiff1d(order, val), np.sort(val)
+
+
+def _split_of_many(
+    codes: np.ndarray, n_val: int, rng: np.random.RandomState
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a stratified split by evenly spaced places among the rows in random order, sorted by class."""
+    n, order = len(codes), rng.permutation(len(codes))
+    # Small integers take less memory, and are sorted by a radix sort.
+    drawn = codes.astype(np.min_scalar_type(int(codes.max())))[order]
+    is_val = np.zeros(n, dtype=bool)
+    is_val[np.argsort(drawn, kind="stable")[np.arange(n_val) * n // n_val]] = True
+    return order[~is_val], order[is_val]

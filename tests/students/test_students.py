@@ -1,5 +1,6 @@
 """Students: what they may return, what makes them, and how they are rehearsed before any training."""
 
+import math
 import pickle
 from collections import namedtuple
 from functools import partial
@@ -298,3 +299,17 @@ def test_two_rows_are_held_out_where_there_are_two(counts, fraction, n_val):
     train, valid = split_rows(codes, fraction, np.random.RandomState(0))
     assert len(valid) == n_val and sorted([*train, *valid]) == list(range(len(codes)))
     assert set(codes[train]) == set(codes)
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.37, 0.5])
+def test_many_rows_are_split_by_class_too(fraction, monkeypatch):
+    """Each class has its share of D_val, but for one row, and some rows are in it by chance."""
+    monkeypatch.setattr("sklearn_kd.tasks._stratified_split._MANY", 100)
+    codes = np.random.default_rng(0).choice(5, 1000, p=[0.6, 0.3, 0.09, 0.008, 0.002])
+    train, valid = split_rows(codes, fraction, np.random.RandomState(0))
+    assert sorted([*train, *valid]) == list(range(1000)) and len(valid) == math.ceil(1000 * fraction)
+    shares = fraction * np.bincount(codes)
+    assert np.abs(np.bincount(codes[valid], minlength=5) - shares).max() < 1
+    assert set(codes[train]) == set(codes)
+    _, other = split_rows(codes, fraction, np.random.RandomState(1))
+    assert len(np.intersect1d(valid, other)) < 0.7 * len(valid)
