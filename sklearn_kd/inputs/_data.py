@@ -125,6 +125,11 @@ class DistillationData(Dataset):
         return inputs.float()
 
     @property
+    def sample_batch(self) -> Batch:
+        """The samples with their targets; a copy, which a student may change."""
+        return Batch(self.samples.clone(), self._targets_of(slice(len(self.samples))))
+
+    @property
     def targets(self) -> Targets:
         """The targets of all rows; may be a copy."""
         return self._targets_of(slice(None))

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from sklearn_kd.inputs._batches import Batch
 from sklearn_kd.inputs._data import DistillationData, SplitData
 from sklearn_kd.runtime._eval_mode import isolated_eval_mode
 from sklearn_kd.runtime._global_lock import torch_state_lock
@@ -18,7 +17,6 @@ from sklearn_kd.runtime._operations import largest_weight, operations_of
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.runtime._snapshots import BufferSnapshot
 from sklearn_kd.runtime._threads import threads_for
-from sklearn_kd.tasks._targets import Targets
 
 if TYPE_CHECKING:
     from sklearn_kd.training._net import TrainingNet
@@ -76,15 +74,14 @@ def _row_operations(net: TrainingNet, train: DistillationData) -> float:
 
     The pass is one over D_train's samples in evaluation mode, which leaves no trace.
     """
-    samples, modules = train.samples.clone(), nn.ModuleList(net.trained_modules())
-    targets = Targets._make(None if t is None else t[: len(samples)] for t in train.targets)
-    batch, values = Batch(samples, targets), net.metaparameters.named()
+    batch, modules = train.sample_batch, nn.ModuleList(net.trained_modules())
+    values = net.metaparameters.named()
 
     def forward() -> object:
         return net.objective.forward(net.module_, net.module_, net.others, batch, values)
 
-    with isolated_eval_mode(modules, samples.device):
-        return operations_of(forward, modules.modules()) / len(samples)
+    with isolated_eval_mode(modules, train.device):
+        return operations_of(forward, modules.modules()) / len(batch[0])
 
 
 def _most_rows(net: TrainingNet, data: SplitData) -> int:
