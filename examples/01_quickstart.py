@@ -28,11 +28,7 @@ folds = StratifiedKFold(5, shuffle=True, random_state=0)
 
 def distilled(meta):
     """Scale, then distil the forest (fitted in each fold, on D_train only) into an MLP."""
-    student = DistilledClassifier(
-        forest, MLPStudent, student__hidden=64, meta=meta,
-        meta__val_temperature="auto",  # ignore the overall confidence in the validation loss
-        random_state=0,
-    )  # fmt: skip
+    student = DistilledClassifier(forest, MLPStudent, student__hidden=64, meta=meta, random_state=0)
     return make_pipeline(StandardScaler(), student)
 
 
