@@ -35,7 +35,7 @@ def threads_of_training(nets: Sequence[TrainingNet], data: SplitData) -> threads
     net = nets[0]
     if data.train.device.type != "cpu":
         return threads_for(math.inf)
-    of_rows = _row_operations(net, data.train) * _most_rows(net, data)
+    of_rows = _training_operations(net, data.train) * _most_rows(net, data)
     return threads_for(len(nets) * max(of_rows, largest_weight(net.trained_modules())))
 
 
@@ -69,7 +69,7 @@ def _prediction_operations(student: nn.Module, row: Tensor) -> float:
             lock.release()
 
 
-def _row_operations(net: TrainingNet, train: DistillationData) -> float:
+def _training_operations(net: TrainingNet, train: DistillationData) -> float:
     """Return the multiply-adds of the largest operation of a forward pass, for each row.
 
     The pass is one over D_train's samples in evaluation mode, which leaves no trace.
