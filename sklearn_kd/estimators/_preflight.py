@@ -16,6 +16,7 @@ from sklearn_kd.errors._context import error_context
 from sklearn_kd.estimators._callback_checks import check_callback_names, check_monitors, check_schedules
 from sklearn_kd.estimators._named_objects import named_object
 from sklearn_kd.estimators._routed_parameters import loader_settings
+from sklearn_kd.estimators._unlabeled import check_given_together
 from sklearn_kd.inputs._data import DistillationData, SplitData
 from sklearn_kd.inputs._validation import Continued, Loading, ValidatedInputs, validate_fit_inputs
 from sklearn_kd.losses import DistillationLoss
@@ -90,6 +91,8 @@ def validate(
     X_val: Any = None,
     y_val: Any = None,
     teacher_logits: Any = None,
+    X_unlabeled: Any = None,
+    teacher_logits_unlabeled: Any = None,
     *,
     continued: Continued | None = None,
 ) -> ValidatedInputs:
@@ -98,11 +101,12 @@ def validate(
     Parameters
     ----------
     estimator : BaseDistiller
-    X, y, sample_weight, X_val, y_val, teacher_logits
+    X, y, sample_weight, X_val, y_val, teacher_logits, X_unlabeled, teacher_logits_unlabeled
         As ``fit`` was given them.
     continued : Continued or None, default=None
         The fit that this one goes on with.
     """
+    check_given_together(teacher_logits, X_unlabeled, teacher_logits_unlabeled)
     loading = Loading(
         estimator._device(),
         loader_settings(estimator, "iterator_train"),
@@ -115,13 +119,33 @@ def validate(
         sample_weight,
         X_val,
         y_val,
+        X_unlabeled,
         task_type=estimator._task_type,
         loading=loading,
         continued=continued,
     )
     estimator.__dict__.update(inputs.task.fitted_attributes(), _sample_shape=inputs.sample_shape)
     named_rows = X if hasattr(X, "index") else y
-    return with_teacher(inputs, teacher_logits, estimator.teacher_classes, named_rows)
+    inputs = with_teacher(inputs, teacher_logits, estimator.teacher_classes, named_rows)
+    return _with_unlabeled_logits(inputs, teacher_logits_unlabeled, X_unlabeled)
+
+
+def _with_unlabeled_logits(
+    inputs: ValidatedInputs, teacher_logits_unlabeled: Any, X_unlabeled: Any
+) -> ValidatedInputs:
+    """Add the checked ``teacher_logits_unlabeled``; an index of ``X_unlabeled`` names rows."""
+    if inputs.unlabeled is None or teacher_logits_unlabeled is None:
+        return inputs
+    logits = checked_logits(
+        teacher_logits_unlabeled,
+        len(inputs.unlabeled),
+        inputs.task.output_labels,
+        stated=inputs.teacher_columns,
+        names=X_unlabeled,
+        name="teacher_logits_unlabeled",
+        of="X_unlabeled",
+    )
+    return dataclasses.replace(inputs, unlabeled=dataclasses.replace(inputs.unlabeled, teacher_logits=logits))
 
 
 def with_teacher(

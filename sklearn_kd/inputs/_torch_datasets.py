@@ -7,13 +7,13 @@ anything.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, default_collate
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, default_collate
 
 from sklearn_kd.inputs._arrays import from_torch
 
@@ -97,6 +97,18 @@ class DatasetRows(Dataset):
         some.dataset, some.name = Subset(self.dataset, rows.tolist()), self.name
         some.samples, some.sample_shape = self.samples, self.sample_shape
         return some
+
+
+def concatenated_rows(parts: Sequence[DatasetRows]) -> DatasetRows:
+    """Return the rows of several Datasets, one after another, under the name of the first.
+
+    Their items may be of several forms, x and ``(x, anything)``: batches are made of x alone, but by a
+    ``collate_fn`` of the user's, which is given items as they are.
+    """
+    first, all_rows = parts[0], object.__new__(DatasetRows)
+    all_rows.dataset, all_rows.name = ConcatDataset([part.dataset for part in parts]), first.name
+    all_rows.samples, all_rows.sample_shape = first.samples, first.sample_shape
+    return all_rows
 
 
 class BatchFetcher(Dataset):

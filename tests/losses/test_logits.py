@@ -19,7 +19,7 @@ def draw(seed, weighted):
 
 def reference_loss(z, targets, lambda1, temperature, scaling):
     """L_train as the paper writes it, for autograd to differentiate."""
-    y, f, weight = targets
+    y, f, weight, _ = targets
     t = F.softmax(f / temperature, dim=1)
     soft = -(t * F.log_softmax(z / temperature, dim=1)).sum(dim=1)
     s = temperature**2 if scaling == "hinton" else 1.0
@@ -66,7 +66,7 @@ def test_paper_form_of_the_temperature_derivative():
 @pytest.mark.parametrize("weighted", [False, True])
 def test_minus_infinity_is_the_limit(weighted, dtype, temperature, scaling):
     """A masked class has probability 0: value, r and its derivatives are those without a NaN in it."""
-    z, (y, f, weight) = draw(2, weighted)
+    z, (y, f, weight, _) = draw(2, weighted)
     masked = torch.tensor([True, False, False, True, False])
     rows = torch.arange(7)[:, None] % 3 != 0  # not in all rows
     losses = [
@@ -102,7 +102,7 @@ def test_minus_infinity_is_the_limit(weighted, dtype, temperature, scaling):
 
 
 def test_minus_infinity_in_stacked_students():
-    z, (y, f, _) = draw(4, weighted=False)
+    z, (y, f, *_) = draw(4, weighted=False)
     f = f.index_fill(1, torch.tensor([1]), float("-inf"))
     knobs = [
         torch.tensor(values, dtype=torch.float64).reshape(-1, 1, 1) for values in ([0.2, 0.8], [1.0, 4.0])
