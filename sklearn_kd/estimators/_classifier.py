@@ -18,6 +18,7 @@ from sklearn_kd.estimators._classifier_plan import checked_parameters, plan_dist
 from sklearn_kd.estimators._classifier_state import CLASSIFIER_STATE
 from sklearn_kd.estimators._plan import publish, restore_on_failure, run_plan
 from sklearn_kd.estimators._preflight import validate
+from sklearn_kd.inputs._munge import Munge
 from sklearn_kd.inputs._validation import Continued
 from sklearn_kd.losses._distillation_loss import DistillationLoss
 from sklearn_kd.meta import Strategy
@@ -112,6 +113,9 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     soft_validation : bool, default=False
         Whether D_val's rows, without their labels, are among the rows of D_train that have no label, so that
         the student learns the teacher's answers to them.
+    synthesize : float, Munge or None, default=None
+        Rows made up for the teacher, so many for each row of D_train: mixtures of near rows of a table
+        (:class:`~sklearn_kd.Munge`). The teacher is asked about them once; they are rows without labels.
     standardize : bool, default=True
         Whether the student starts with a fixed layer, fitted to D_train, that centres and scales each
         column of a table and limits it to ±5, so that it takes columns as they come. ``student_`` is a
@@ -196,7 +200,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     n_iter_ : int
         Training iterations in the path.
     n_unlabeled_ : int
-        Rows without labels in D_train.
+        Rows without labels in D_train, made-up ones included.
 
     See Also
     --------
@@ -250,6 +254,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "unlabeled_share": [Interval(Real, 0, 1, closed="neither"), StrOptions({"auto"})],
         "soft_validation": ["boolean"],
+        "synthesize": [Interval(Real, 0, None, closed="neither"), Munge, None],
         "standardize": ["boolean"],
         "augment": [callable, None],
         "callbacks": CALLBACK_KINDS,
@@ -294,6 +299,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         validation_fraction: float = 0.1,
         unlabeled_share: float | Literal["auto"] = "auto",
         soft_validation: bool = False,
+        synthesize: float | Munge | None = None,
         standardize: bool = True,
         augment: Callable[[Tensor], Tensor] | None = None,
         callbacks: Sequence[Callback | tuple[str, Callback]] | Callback | None = None,
@@ -324,6 +330,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         self.validation_fraction = validation_fraction
         self.unlabeled_share = unlabeled_share
         self.soft_validation = soft_validation
+        self.synthesize = synthesize
         self.standardize = standardize
         self.augment = augment
         self.callbacks = callbacks

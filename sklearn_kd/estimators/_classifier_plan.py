@@ -39,7 +39,7 @@ from sklearn_kd.estimators._preflight import (
 )
 from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.estimators._standardization import scaling_for
-from sklearn_kd.estimators._unlabeled import add_unlabeled, has_unlabeled, usable_unlabeled
+from sklearn_kd.estimators._unlabeled import add_unlabeled, has_unlabeled, munge_of, usable_unlabeled
 from sklearn_kd.estimators._unused_parameters import beside_strategy, warn_without_effect
 from sklearn_kd.inputs._batches import rows_per_batch
 from sklearn_kd.inputs._data import DistillationData, SplitData, describe_allocations
@@ -92,6 +92,7 @@ def checked_parameters(
     loss = loss_of(estimator)
     with error_context("loss"):
         loss.check()
+    munge_of(estimator)
     storage = LogitStorage(estimator.teacher_logits_dtype, estimator.teacher_logits_dir)
     storage.check()
     return Settings(named_strategy(estimator), loss, named_execution(estimator), storage)
@@ -117,7 +118,7 @@ def plan_distillation(
     if strategy.learns_from_validation:
         hold_out = HoldOut(estimator.validation_fraction, seeds.split, NEEDS_NO_VALIDATION)
     data, places = stage_data(estimator, inputs, hold_out, seeds)
-    data, further = add_unlabeled(estimator, strategy, inputs, data, places)
+    data, further = add_unlabeled(estimator, strategy, inputs, data, places, seeds.teacher)
 
     student = _checked_student(estimator, inputs, data, seeds.student, strategy.hypergradient_rows)
     with naming_rows(places):

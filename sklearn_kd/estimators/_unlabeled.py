@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sklearn_kd.errors._context import error_context
 from sklearn_kd.inputs._data import DistillationData, SplitData
+from sklearn_kd.inputs._munge import Munge, joined
 from sklearn_kd.inputs._splitting import at
 from sklearn_kd.inputs._unlabeled import UnlabeledRows, with_unlabeled
-from sklearn_kd.inputs._validation import ValidatedInputs
+from sklearn_kd.inputs._validation import ValidatedInputs, validate_predict_inputs
 from sklearn_kd.meta import Strategy
 
 if TYPE_CHECKING:
     from sklearn_kd.estimators._classifier import DistilledClassifier
+
+_MADE_UP, _MADE_UP_NAME = 1, "the rows that synthesize made"
 
 
 def check_given_together(teacher_logits: Any, X_unlabeled: Any, teacher_logits_unlabeled: Any) -> None:
@@ -57,6 +61,8 @@ def usable_unlabeled(
         reasons = [] if inputs.unlabeled is None else [f"X_unlabeled {beside}, which asks no teacher"]
         if estimator.soft_validation:
             reasons.append(f"soft_validation=True {beside}, which asks no teacher")
+        if estimator.synthesize is not None:
+            reasons.append(f"synthesize={estimator.synthesize!r} {beside}, which asks no teacher")
         return dataclasses.replace(inputs, unlabeled=None), reasons
     if not has_unlabeled(estimator, strategy, inputs):
         reasons = []
@@ -66,6 +72,8 @@ def usable_unlabeled(
             share = estimator.unlabeled_share
             reasons.append(f"unlabeled_share={share!r} without rows that have no labels (give X_unlabeled)")
         return inputs, reasons
+    if estimator.synthesize is not None:
+        _check_can_synthesize(inputs)
     if estimator.soft_validation and inputs.valid is not None and inputs.teacher_logits is not None:
         raise ValueError(
             "soft_validation=True needs the teacher's logits of the rows of X_val, and teacher_logits are of "
@@ -80,7 +88,33 @@ def has_unlabeled(estimator: DistilledClassifier, strategy: Strategy, inputs: Va
     if not strategy.needs_teacher:
         return False
     has_validation = strategy.learns_from_validation or inputs.valid is not None
-    return inputs.unlabeled is not None or (estimator.soft_validation and has_validation)
+    of_validation = estimator.soft_validation and has_validation
+    return inputs.unlabeled is not None or of_validation or estimator.synthesize is not None
+
+
+def munge_of(estimator: DistilledClassifier) -> Munge | None:
+    """Return what ``synthesize`` means, checked; None for None."""
+    given = estimator.synthesize
+    munge = given if given is None or isinstance(given, Munge) else Munge(given)
+    if munge is not None:
+        with error_context("synthesize"):
+            munge.check()
+    return munge
+
+
+def _check_can_synthesize(inputs: ValidatedInputs) -> None:
+    """Raise ValueError if there is no table to make rows of, or nobody to ask about them."""
+    if inputs.is_loaded or len(inputs.sample_shape) != 1:
+        what = "a Dataset" if inputs.is_loaded else f"of samples of shape {inputs.sample_shape}"
+        raise ValueError(
+            f"synthesize makes up rows of tables, and X is {what}. Set synthesize=None; augment changes the "
+            "rows of other inputs batch by batch."
+        )
+    if inputs.teacher_logits is not None:
+        raise ValueError(
+            "synthesize makes up rows that teacher_logits have no answers to. Give a teacher to be asked, "
+            "or set synthesize=None."
+        )
 
 
 def add_unlabeled(
@@ -89,6 +123,7 @@ def add_unlabeled(
     inputs: ValidatedInputs,
     data: SplitData,
     places: np.ndarray,
+    seed: int,
 ) -> tuple[SplitData, list[UnlabeledRows]]:
     """Return D_train with its rows without labels, and these by source; as it is where there are none.
 
@@ -100,14 +135,33 @@ def add_unlabeled(
     data : SplitData
     places : ndarray
         Places in X of D_train's rows.
+    seed : int
+        Of rows that are made up.
     """
     if not has_unlabeled(estimator, strategy, inputs):
         return data, []
     further = [] if inputs.unlabeled is None else [inputs.unlabeled]
     if estimator.soft_validation and data.valid is not None:
         further.append(_validation_rows(inputs, places))
+    munge = munge_of(estimator)
+    if munge is not None:
+        further.append(_made_up_rows(estimator, munge, inputs, places, seed))
     train: DistillationData = with_unlabeled(data.train, further, estimator.unlabeled_share)
     return data._replace(train=train), further
+
+
+def _made_up_rows(
+    estimator: DistilledClassifier, munge: Munge, inputs: ValidatedInputs, places: np.ndarray, seed: int
+) -> UnlabeledRows:
+    """Return rows made up from those of D_train, D_val's excepted."""
+    own = inputs.given_rows(places)
+    if inputs.unlabeled is not None:
+        own = joined(own, inputs.unlabeled.given)
+    with error_context("synthesize"):
+        # Apart from what the teacher draws, which has this seed too.
+        made = munge.rows(own, np.random.default_rng([seed, _MADE_UP]))
+    rows = validate_predict_inputs(estimator, made, inputs.sample_shape, _MADE_UP_NAME)
+    return UnlabeledRows(_MADE_UP_NAME, made, rows)
 
 
 def _validation_rows(inputs: ValidatedInputs, places: np.ndarray) -> UnlabeledRows:

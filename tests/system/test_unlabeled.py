@@ -18,7 +18,7 @@ from torch.utils.data import TensorDataset
 
 from helpers.callbacks import Watch
 from helpers.own_losses import Decoupled
-from sklearn_kd import DistilledClassifier
+from sklearn_kd import DistilledClassifier, Munge
 from sklearn_kd.losses import DistillationLoss, LogitDistillation, Metaparameter
 from sklearn_kd.training._stackable import why_not_stackable
 
@@ -414,3 +414,72 @@ def test_fits_repeat_go_on_and_are_saved(make, given, tmp_path):
     np.testing.assert_array_equal(loaded.predict_proba(given["X"]), clf.predict_proba(given["X"]))
     n_iter = clf.n_iter_
     assert clf.fit(**given).n_iter_ == 2 * n_iter
+
+
+# --------------------------------------------------------------------------------------
+# Rows that are made up
+
+
+@pytest.mark.parametrize("container", [np.asarray, pd.DataFrame])
+def test_the_teacher_is_asked_once_about_made_up_rows(container, make, digits):
+    X = container(digits[0])
+    given = {"X": X[:N], "y": digits[1][:N], "X_unlabeled": X[N:]}
+    clf = make(Recorder(), synthesize=0.5).fit(**given)
+    (_, _, made) = Recorder.asked
+    assert type(made) is type(X) and made.shape == (round(0.5 * (135 + 250)), 64)
+    assert clf.n_unlabeled_ == 250 + len(made)
+    rows = np.asarray(made).copy()
+    make(Recorder(), synthesize=Munge(0.5)).fit(**given)
+    np.testing.assert_array_equal(Recorder.asked[2], rows)  # by the same random_state
+
+
+def test_made_up_rows_are_not_of_d_val(make, digits, monkeypatch):
+    """D_val's rows are far from the others, and so would be a mixture with one of them."""
+    X = digits[0][:N].copy()
+    clf = make(Recorder(), synthesize=3.0, standardize=False)
+    made_of = []
+    rows = Munge.rows
+    monkeypatch.setattr(Munge, "rows", lambda munge, X, rng: made_of.append(X) or rows(munge, X, rng))
+    clf.fit(X, digits[1][:N])
+    np.testing.assert_array_equal(made_of[0], Recorder.fitted[0])
+    assert len(made_of[0]) == 135
+
+
+@pytest.mark.parametrize(
+    ("params", "change", "match"),
+    [
+        ({"synthesize": 1.0}, {}, "synthesize makes up rows that teacher_logits have no answers to"),
+        ({"synthesize": 0.0}, {}, "synthesize"),
+        ({"synthesize": Munge(p=2)}, {}, "synthesize: p=2 must be a probability"),
+        (
+            {"synthesize": 1.0, "teacher": torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))},
+            {"X": lambda X: X.reshape(-1, 8, 8), "teacher_logits": lambda logits: None},
+            r"synthesize makes up rows of tables, and X is of samples of shape \(8, 8\)",
+        ),
+    ],
+    ids=["logits", "none", "probability", "images"],
+)
+def test_rows_cannot_be_made_up(params, change, match, make, digits, logits):
+    given = labelled(digits) | {"teacher_logits": logits[:N]}
+    given |= {name: how(given[name]) for name, how in change.items()}
+    with pytest.raises(ValueError, match=match):
+        make(**params).fit(**given)
+
+
+def test_rows_are_not_made_up_of_datasets_or_without_teacher(make, digits, network):
+    data = TensorDataset(*(torch.as_tensor(values) for values in labelled(digits).values()))
+    with pytest.raises(ValueError, match="X is a Dataset"):
+        make(network, synthesize=1.0).fit(data)
+    with pytest.warns(UserWarning, match=r"synthesize=1.0 beside meta='none'"):
+        assert make(meta="none", synthesize=1.0, max_epochs=1).fit(**labelled(digits)).n_unlabeled_ == 0
+
+
+def test_parameters_of_munge_are_searched_and_saved(make, digits, tmp_path):
+    clf = make(Recorder(), meta="naive", max_epochs=1, synthesize=Munge())
+    search = GridSearchCV(clf, {"synthesize__p": [0.1, 0.9]}, cv=2, error_score="raise").fit(
+        *labelled(digits).values()
+    )
+    assert search.best_params_["synthesize__p"] in (0.1, 0.9)
+    clf = make(Recorder(), meta="naive", max_epochs=1, synthesize=0.5).fit(*labelled(digits).values())
+    clf.save(tmp_path / "it.safetensors")
+    assert DistilledClassifier.load(tmp_path / "it.safetensors").synthesize == 0.5
