@@ -239,6 +239,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "student_preprocessing": "no_validation",  # check_preprocessing says more
         "standardize": ["boolean"],
         "augment": [callable, None],
         "callbacks": CALLBACK_KINDS,
@@ -280,6 +281,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         max_epochs: int = 30,
         batch_size: int | Literal["auto"] = "auto",
         validation_fraction: float = 0.1,
+        student_preprocessing: Any = None,
         standardize: bool = True,
         augment: Callable[[Tensor], Tensor] | None = None,
         callbacks: Sequence[Callback | tuple[str, Callback]] | Callback | None = None,
@@ -308,6 +310,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.validation_fraction = validation_fraction
+        self.student_preprocessing = student_preprocessing
         self.standardize = standardize
         self.augment = augment
         self.callbacks = callbacks
