@@ -325,6 +325,13 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         self.random_state = random_state
         self._keep_routed(routed)
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        inputs = tags.input_tags
+        inputs.sparse = True
+        inputs.allow_nan = inputs.string = inputs.categorical = self.student_preprocessing is not None
+        return tags
+
     # ----------------------------------------------------------------------------------
     # Fitting
 

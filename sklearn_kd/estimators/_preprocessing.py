@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import joblib
 import numpy as np
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
+from sklearn.utils.validation import check_is_fitted
 
 from sklearn_kd.errors._did_you_mean import did_you_mean
+from sklearn_kd.files._values import ContentError
 from sklearn_kd.inputs._raw_rows import RawRows, fit_preprocessing, transformed
 from sklearn_kd.inputs._validation import ValidatedInputs, check_sample_shape
+from sklearn_kd.preprocessing._form import form_of, table_of
 from sklearn_kd.preprocessing._table import TablePreprocessing
 
 if TYPE_CHECKING:
@@ -108,3 +112,83 @@ def names_of_columns(estimator: BaseDistiller) -> Sequence[str] | None:
     with suppress(Exception):  # a transformer of the user's need not have them
         return list(preprocessing.get_feature_names_out())
     return None
+
+
+# --------------------------------------------------------------------------------------
+# In a file
+
+_IN_FILE, _NOT_IN_FILE = "student_preprocessing_state", "student_preprocessing_class"
+
+
+def preprocessing_content(estimator: BaseDistiller) -> dict[str, Any]:
+    """Return what a file holds of the fitted ``student_preprocessing_``: all of it, or its class alone."""
+    preprocessing = vars(estimator).get("student_preprocessing_")
+    if preprocessing is None:
+        return {}
+    about: dict[str, Any] = {"n_features": getattr(estimator, "n_features_in_", None)}
+    if type(preprocessing) is TablePreprocessing:
+        return about | {_IN_FILE: form_of(preprocessing)}
+    cls = type(preprocessing)
+    return about | {_NOT_IN_FILE: f"{cls.__module__}.{cls.__qualname__}", "needed": ["student_preprocessing"]}
+
+
+def preprocessing_of_content(
+    estimator: BaseDistiller, about: Mapping[str, Any], given: Mapping[str, Any]
+) -> Any:
+    """Return the fitted ``student_preprocessing_`` of a loaded estimator.
+
+    Parameters
+    ----------
+    estimator : BaseDistiller
+        Has its shared fitted attributes.
+    about : mapping
+        Of the file.
+    given : mapping
+        The parameters that the caller of ``load`` gave.
+
+    Raises
+    ------
+    ContentError
+        If the file is wrong, or holds no transformer and none that fits is given.
+    """
+    names, n_outputs = getattr(estimator, "feature_names_in_", None), estimator._sample_shape[0]
+    if _IN_FILE in about:
+        return table_of(about[_IN_FILE], estimator.n_features_in_, names, n_outputs)
+    if _NOT_IN_FILE not in about:
+        return None
+    what = (
+        "no student_preprocessing in it: that of the saved estimator, a "
+        f"{str(about[_NOT_IN_FILE])[:200]}, has no form in a file"
+    )
+    preprocessing = given.get("student_preprocessing")
+    if preprocessing is None or isinstance(preprocessing, str):
+        raise ContentError(
+            f"{what}. Give load the fitted one, student_preprocessing=clf.student_preprocessing_, which "
+            "joblib can keep in a file of its own"
+        )
+    check_preprocessing(preprocessing)
+    try:
+        check_is_fitted(preprocessing)
+    except NotFittedError:
+        raise ContentError(
+            f"{what}, and the {type(preprocessing).__name__} that load was given is not fitted. Give it "
+            "student_preprocessing=clf.student_preprocessing_"
+        ) from None
+    _check_takes(preprocessing, estimator, what)
+    return preprocessing
+
+
+def _check_takes(preprocessing: Any, estimator: BaseDistiller, what: str) -> None:
+    """Refuse a transformer for other columns than those of X, or that makes others than the student takes."""
+    for attribute in ("n_features_in_", "feature_names_in_"):
+        its, needed = getattr(preprocessing, attribute, None), getattr(estimator, attribute, None)
+        if its is not None and needed is not None and not np.array_equal(its, needed):
+            raise ContentError(f"{what}. The given one has {attribute}={its}, and X had {needed}")
+    try:
+        n_made = len(preprocessing.get_feature_names_out())
+    except Exception:  # not every transformer knows its columns; the first prediction shows them
+        return
+    if n_made != estimator._sample_shape[0]:
+        raise ContentError(
+            f"{what}. The given one makes {n_made} columns; the student takes {estimator._sample_shape[0]}"
+        )

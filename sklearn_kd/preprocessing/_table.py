@@ -132,7 +132,7 @@ class TablePreprocessing(TransformerMixin, BaseEstimator):
             learn_column(read_column(column, str(name)), str(name), self.max_categories, self.min_rows)
             for name, column in zip(names, iter_columns(table), strict=True)
         ]
-        self._warn_of_omitted()
+        self._warn_of_omitted(table.shape[0])
         return self
 
     def transform(self, X: ArrayLike) -> np.ndarray:
@@ -228,11 +228,11 @@ class TablePreprocessing(TransformerMixin, BaseEstimator):
         validate_data(self, X, reset=reset, skip_check_array=True)
         return X
 
-    def _warn_of_omitted(self) -> None:
+    def _warn_of_omitted(self, n_rows: int) -> None:
         omitted = [column for column in self.columns_ if isinstance(column, OmittedColumn)]
         said = "; ".join(f"{column.name!r} {column.why}" for column in omitted)
         if len(omitted) == len(self.columns_):
-            raise ValueError(f"X has no column that says anything: {said}.")
+            raise ValueError(f"X has no column that says anything in its n_samples={n_rows} rows: {said}.")
         if omitted:
             warnings.warn(f"Columns are left out: {said}.", UserWarning, stacklevel=3)
 
