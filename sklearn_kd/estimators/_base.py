@@ -51,6 +51,7 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
     e1: int
     e2: int
     teacher_classes: Any
+    student_preprocessing: Any = None
     checkpoint_dir: Any
     keep_teacher: bool
     execution: str | Execution
@@ -59,6 +60,7 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
 
     net_: TrainingNet
     teacher_: Any
+    student_preprocessing_: Any
     n_iter_: int
     n_features_in_: int
     feature_names_in_: np.ndarray
@@ -79,6 +81,10 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
     def _task(self) -> Classification:
         """The kind of target that y was."""
         return self._task_type.of_fitted(self)
+
+    def _continues(self) -> bool:
+        """Return whether this fit continues the last one."""
+        return False
 
     def _device(self) -> torch.device:
         """Return ``device``, where "auto" is CUDA, then MPS, then the CPU."""

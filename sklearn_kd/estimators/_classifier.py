@@ -255,6 +255,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         "unlabeled_share": [Interval(Real, 0, 1, closed="neither"), StrOptions({"auto"})],
         "soft_validation": ["boolean"],
         "synthesize": [Interval(Real, 0, None, closed="neither"), Munge, None],
+        "student_preprocessing": "no_validation",  # check_preprocessing says more
         "standardize": ["boolean"],
         "augment": [callable, None],
         "callbacks": CALLBACK_KINDS,
@@ -300,6 +301,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         unlabeled_share: float | Literal["auto"] = "auto",
         soft_validation: bool = False,
         synthesize: float | Munge | None = None,
+        student_preprocessing: Any = None,
         standardize: bool = True,
         augment: Callable[[Tensor], Tensor] | None = None,
         callbacks: Sequence[Callback | tuple[str, Callback]] | Callback | None = None,
@@ -331,6 +333,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         self.unlabeled_share = unlabeled_share
         self.soft_validation = soft_validation
         self.synthesize = synthesize
+        self.student_preprocessing = student_preprocessing
         self.standardize = standardize
         self.augment = augment
         self.callbacks = callbacks
@@ -344,6 +347,13 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         self.verbose = verbose
         self.random_state = random_state
         self._keep_routed(routed)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        inputs = tags.input_tags
+        inputs.sparse = True
+        inputs.allow_nan = inputs.string = inputs.categorical = self.student_preprocessing is not None
+        return tags
 
     # ----------------------------------------------------------------------------------
     # Fitting

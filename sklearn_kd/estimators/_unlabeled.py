@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import sparse
 
 from sklearn_kd.errors._context import error_context
 from sklearn_kd.inputs._data import DistillationData, SplitData
@@ -104,8 +105,13 @@ def munge_of(estimator: DistilledClassifier) -> Munge | None:
 
 def _check_can_synthesize(inputs: ValidatedInputs) -> None:
     """Raise ValueError if there is no table to make rows of, or nobody to ask about them."""
-    if inputs.is_loaded or len(inputs.sample_shape) != 1:
-        what = "a Dataset" if inputs.is_loaded else f"of samples of shape {inputs.sample_shape}"
+    shape = () if inputs.is_loaded else tuple(inputs.X_given.shape)
+    if len(shape) != 2 or sparse.issparse(inputs.X_given):
+        what = f"of samples of shape {shape[1:]}"
+        if len(shape) == 2:
+            what = "sparse"
+        elif inputs.is_loaded:
+            what = "a Dataset"
         raise ValueError(
             f"synthesize makes up rows of tables, and X is {what}. Set synthesize=None; augment changes the "
             "rows of other inputs batch by batch."
@@ -167,8 +173,7 @@ def _made_up_rows(
 def _validation_rows(inputs: ValidatedInputs, places: np.ndarray) -> UnlabeledRows:
     """Return D_val's rows, without their labels."""
     if inputs.valid is not None:
-        rows, given = inputs.valid.rows, inputs.X_val_given
-        return UnlabeledRows("X_val", given if hasattr(given, "shape") else rows, rows)
+        return UnlabeledRows("X_val", inputs.X_val_given, inputs.valid.rows)
     counting = np.arange(len(inputs.rows)) if inputs.weight is None else np.flatnonzero(inputs.weight)
     held_out = np.setdiff1d(counting, places)
     return UnlabeledRows(

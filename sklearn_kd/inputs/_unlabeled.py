@@ -13,10 +13,13 @@ from torch import Tensor
 from sklearn_kd.inputs._data import DistillationData, LoadedData, as_tensor, take
 from sklearn_kd.inputs._large_arrays import shared_tensor
 from sklearn_kd.inputs._mixed_order import MixedOrder, share_in_batches
+from sklearn_kd.inputs._raw_rows import RawRows
+from sklearn_kd.inputs._sparse_data import SparseData
+from sklearn_kd.inputs._sparse_rows import SparseRows, stacked_rows
 from sklearn_kd.inputs._torch_datasets import DatasetRows, concatenated_rows
 from sklearn_kd.tasks._targets import Targets, label_weights
 
-Rows = np.ndarray | DatasetRows
+Rows = np.ndarray | SparseRows | DatasetRows | RawRows
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +32,7 @@ class UnlabeledRows:
         What messages call the source.
     given : object
         The rows in the user's container, for a teacher that is asked about it.
-    rows : ndarray of shape (n, ...), or DatasetRows
+    rows : ndarray of shape (n, ...), SparseRows, DatasetRows, or RawRows
         The same, as the student takes them.
     teacher_logits : ndarray of shape (n, n_outputs) or None, default=None
         Given logits.
@@ -87,6 +90,22 @@ class _Mixed:
         targets = super()._targets_of(rows)  # type: ignore[misc]
         return targets._replace(label_weight=label_weights(targets.labels))
 
+    @property
+    def labelled(self) -> DistillationData:
+        """The rows that have labels, as a data set without a copy."""
+        return self._part(slice(0, self.n_labelled))
+
+    def parts(self, sizes: Sequence[int]) -> Iterator[DistillationData]:
+        """Yield data sets of so many rows each, one after another, without a copy."""
+        start = 0
+        for size in sizes:
+            yield self._part(slice(start, start + size))
+            start += size
+
+    def _part(self, rows: slice) -> DistillationData:
+        """Return some rows as a data set."""
+        raise NotImplementedError
+
     def _first_targets(self, rows: slice) -> Targets:
         return Targets(*(None if t is None else t[rows] for t in self._targets))  # type: ignore[arg-type]
 
@@ -110,24 +129,39 @@ class MixedData(_Mixed, DistillationData):
         self.n_labelled, self.unlabeled_share = n_labelled, unlabeled_share
 
     @property
-    def labelled(self) -> DistillationData:
-        """The rows that have labels, as a data set without a copy."""
-        return self._part(slice(0, self.n_labelled))
-
-    @property
     def X(self) -> Tensor:
         """The inputs of the rows that have labels, under the name that skorch's callbacks read."""
         return self._inputs[: self.n_labelled].float()
 
-    def parts(self, sizes: Sequence[int]) -> Iterator[DistillationData]:
-        """Yield data sets of so many rows each, one after another, without a copy."""
-        start = 0
-        for size in sizes:
-            yield self._part(slice(start, start + size))
-            start += size
-
     def _part(self, rows: slice) -> DistillationData:
         return DistillationData(self._inputs[rows], self._first_targets(rows), self.seed)
+
+
+class MixedSparseData(_Mixed, SparseData):
+    """D_train as sparse rows: rows with labels, followed by rows without.
+
+    Parameters
+    ----------
+    rows : SparseRows
+    targets : Targets
+    seed : int
+    n_labelled : int
+    unlabeled_share : float or "auto"
+    """
+
+    def __init__(
+        self, rows: SparseRows, targets: Targets, seed: int, n_labelled: int, unlabeled_share: float | str
+    ) -> None:
+        super().__init__(rows, targets, seed)
+        self.n_labelled, self.unlabeled_share = n_labelled, unlabeled_share
+
+    @property
+    def X(self) -> DistillationData:
+        """The rows that have labels, which skorch's scoring callbacks give the net to predict."""
+        return self.labelled
+
+    def _part(self, rows: slice) -> SparseData:
+        return SparseData(self.rows[rows], self._first_targets(rows), self.seed)
 
 
 class MixedLoadedData(_Mixed, LoadedData):
@@ -149,15 +183,13 @@ class MixedLoadedData(_Mixed, LoadedData):
         self.n_labelled, self.unlabeled_share = n_labelled, unlabeled_share
 
     @property
-    def labelled(self) -> LoadedData:
-        """The rows that have labels."""
-        rows = slice(0, self.n_labelled)
-        return LoadedData(self.rows[np.arange(self.n_labelled)], self._first_targets(rows), self.seed)
-
-    @property
-    def X(self) -> LoadedData:
+    def X(self) -> DistillationData:
         """The rows that have labels, which skorch's scoring callbacks give the net to predict."""
         return self.labelled
+
+    def _part(self, rows: slice) -> LoadedData:
+        places = np.arange(rows.start, rows.stop)
+        return LoadedData(self.rows[places], self._first_targets(rows), self.seed)
 
 
 def with_unlabeled(
@@ -179,13 +211,14 @@ def with_unlabeled(
     device, own = train.device, train.targets
     labels = torch.cat([own.labels, own.labels.new_full((n_unlabeled,), -1)])
     weight = None if own.weight is None else torch.cat([own.weight, own.weight.new_ones(n_unlabeled)])
-    targets = Targets(labels, None, weight)
+    mixed = Targets(labels, None, weight), train.seed, n_labelled, unlabeled_share
+    rows: Any = [part.rows for part in further]
     if isinstance(train, LoadedData):
-        loaded = [train.rows, *(cast(DatasetRows, part.rows) for part in further)]
-        return MixedLoadedData(concatenated_rows(loaded), targets, train.seed, n_labelled, unlabeled_share)
+        return MixedLoadedData(concatenated_rows([train.rows, *rows]), *mixed)
+    if isinstance(train, SparseData):
+        return MixedSparseData(stacked_rows([train.rows, *rows]), *mixed)
     inputs = train._inputs if train.places is None else take(train._inputs, train.places)
-    tensors = [shared_tensor(cast(np.ndarray, part.rows)).to(device) for part in further]
-    return MixedData(torch.cat([inputs, *tensors]), targets, train.seed, n_labelled, unlabeled_share)
+    return MixedData(torch.cat([inputs, *(shared_tensor(part).to(device) for part in rows)]), *mixed)
 
 
 def given_logits(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sklearn_kd.inputs._data import DistillationData, LoadedData
 from sklearn_kd.inputs._torch_datasets import make_ordered_loader
-from sklearn_kd.inputs._unlabeled import MixedData, UnlabeledRows
+from sklearn_kd.inputs._unlabeled import UnlabeledRows
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.teachers._adapter import TeacherAdapter
 from sklearn_kd.teachers._logit_checks import counting_rows_from, naming_rows
@@ -73,7 +73,7 @@ def ask_teacher(
         If a row has NaN or +inf.
     """
     with teacher.drawing_from(seed, data.device):
-        if isinstance(data, MixedData) and not teacher.takes_batches():
+        if further and not teacher.takes_batches():
             logits = _ask_in_parts(teacher, X, data, output_labels, further)
         else:
             logits = teacher.iter_logits(X, data, output_labels, PREDICTION_BATCH)
@@ -83,7 +83,7 @@ def ask_teacher(
 def _ask_in_parts(
     teacher: TeacherAdapter,
     X: Any,
-    data: MixedData,
+    data: Any,  # MixedData or MixedSparseData
     output_labels: np.ndarray,
     further: Sequence[UnlabeledRows],
 ) -> Iterator[Tensor]:
