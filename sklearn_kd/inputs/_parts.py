@@ -43,11 +43,8 @@ class RowShape:
     def __repr__(self) -> str:
         if self.keys is None:
             return str(self.parts[0])
-        return (
-            "{"
-            + ", ".join(f"{key!r}: {part}" for key, part in zip(self.names, self.parts, strict=True))
-            + "}"
-        )
+        said = [f"{key!r}: {part}" for key, part in zip(self.names, self.parts, strict=True)]
+        return f"{{{', '.join(said)}}}"
 
     @property
     def names(self) -> list[str | int]:

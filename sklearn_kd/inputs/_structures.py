@@ -118,11 +118,8 @@ def _what_is_wrong(given: Any, values: np.ndarray) -> str:
     """Say why a part is no array of numbers, and how to mend it."""
     if isinstance(given, (str, bytes)):
         return f"is the string {given!r:.60}, where one number or array a row is required."
-    lengths = (
-        {len(row) for row in given if isinstance(row, (list, tuple, np.ndarray))}
-        if _iterates(given)
-        else set()
-    )
+    rows = given if hasattr(given, "__iter__") else []
+    lengths = {len(row) for row in rows if isinstance(row, (list, tuple, np.ndarray)) and np.ndim(row)}
     if len(lengths) > 1:
         return (
             f"has rows of {min(lengths)} to {max(lengths)} numbers, where all rows must have one shape. Pad "

@@ -94,15 +94,9 @@ def _write_onnx(
     onnx = import_package("onnx", "Writing .onnx")
     import_package("onnxscript", "Writing .onnx")
     # Two rows: a dimension of size 1 may be taken for a constant.
-    parts = row_shape_of(sample_shape)
-    example = (Parts(None, [torch.zeros(2, *sample_shape)]) if parts is None else parts.zeros(2)).map(
-        _own_memory
-    )
-    args, kwargs = example.arguments()
-    dynamic = [{0: torch.export.Dim("batch")} for _ in example.values]
-    names = (
-        list(kwargs) or ["X"] if len(dynamic) == 1 else [*kwargs] or [f"X{k}" for k in range(len(dynamic))]
-    )
+    args, kwargs = _example(sample_shape, n_rows=2)
+    dynamic = [{0: torch.export.Dim("batch")} for _ in (*args, *kwargs)]
+    names = [*kwargs] or (["X"] if len(args) == 1 else [f"X{k}" for k in range(len(args))])
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "student.onnx"
         with _errors_only("torch.onnx"):

@@ -45,7 +45,7 @@ class StructuredStudent(nn.Module):
 
 
 def for_rows(student: nn.Module, rows: Any) -> nn.Module:
-    """Return the student as the library calls it with such rows: inside a module that hands it their parts."""
+    """Return the student as the library calls it: inside a module that hands it the parts of such rows."""
     return StructuredStudent(student) if isinstance(rows, Parts) else student
 
 
