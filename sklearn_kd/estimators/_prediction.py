@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_kd.estimators._routed_parameters import loader_settings
-from sklearn_kd.inputs._parts import Parts
+from sklearn_kd.inputs._parts import Parts, are_integers
 from sklearn_kd.inputs._splitting import shared_rows
 from sklearn_kd.inputs._torch_datasets import DatasetRows, is_dataset, make_ordered_loader
 from sklearn_kd.inputs._validation import check_sample_shape, validate_predict_inputs
@@ -52,6 +52,8 @@ def iter_logits(
 ) -> Iterator[tuple[Tensor, Any]]:
     """Yield (logits, labels or None) of a Dataset, a batch at a time."""
     rows, net = DatasetRows(dataset, loader.get("collate_fn")), estimator.net_
+    if are_integers(estimator._sample_shape):
+        rows = rows.with_integers()
     check_sample_shape(rows, estimator._sample_shape, "X", estimator)
     _set_evaluation_mode(net.module_)
     for x, labels, _ in make_ordered_loader(rows, labelled=labelled, **loader):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from sklearn.utils.validation import validate_data
+from torch import Tensor
 
 from sklearn_kd.errors._context import error_context
 from sklearn_kd.inputs._arrays import from_torch
@@ -22,6 +24,11 @@ class KeepsIntegers(Protocol):
 
     def __call__(self, rows: Parts, n_outputs: int, /) -> bool:
         """Return whether, tried on one or two rows; ``Parts`` of tensors, with integers alone."""
+
+
+def is_wide(samples: object) -> bool:
+    """Return whether rows of a Dataset are a tensor of int64 or int32."""
+    return isinstance(samples, Tensor) and samples.dtype in (torch.int64, torch.int32)
 
 
 def wide_integers(X: Any) -> np.ndarray | None:

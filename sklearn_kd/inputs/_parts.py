@@ -9,6 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+# Keys of a Dataset's items, and columns of a ``datasets.Dataset``, that hold the label.
+LABEL_KEYS = ("labels", "label")
+
 
 class PartShape(NamedTuple):
     """The shape of a row in one part, and the type of its numbers: "float32", "int64" or "bool"."""
@@ -71,6 +74,12 @@ class RowShape:
 def row_shape_of(sample_shape: tuple[Any, ...]) -> RowShape | None:
     """Return the shape of rows in parts; None for that of rows of one float array."""
     return sample_shape[0] if sample_shape and type(sample_shape[0]) is RowShape else None
+
+
+def are_integers(sample_shape: tuple[Any, ...]) -> bool:
+    """Return whether rows are one tensor of integers that keeps its type."""
+    shape = row_shape_of(sample_shape)
+    return shape is not None and shape.keys is None
 
 
 def plain_sizes(sample_shape: tuple[Any, ...]) -> tuple[int, ...]:

@@ -11,10 +11,8 @@ from torch import Tensor
 from sklearn_kd._sklearn_compat import is_instance, safe_indexing
 from sklearn_kd.inputs._arrays import from_torch
 from sklearn_kd.inputs._large_arrays import all_finite
-from sklearn_kd.inputs._parts import Parts, RowShape
+from sklearn_kd.inputs._parts import LABEL_KEYS, Parts, RowShape
 
-# Columns of a ``datasets.Dataset``, and keys of a Dataset's items, that hold the label.
-LABEL_KEYS = ("labels", "label")
 # Each type may be given where a later one is known.
 _WIDTHS = ("bool", "int64", "float32")
 

@@ -15,9 +15,15 @@ from sklearn.utils.validation import validate_data
 from sklearn_kd._sklearn_compat import check_sample_weight
 from sklearn_kd.errors._context import error_context
 from sklearn_kd.inputs._arrays import from_torch
-from sklearn_kd.inputs._integers import KeepsIntegers, further_integers, integers_alone, wide_integers
+from sklearn_kd.inputs._integers import (
+    KeepsIntegers,
+    further_integers,
+    integers_alone,
+    is_wide,
+    wide_integers,
+)
 from sklearn_kd.inputs._large_arrays import all_finite, is_large, kept_or_float32, shared_tensor
-from sklearn_kd.inputs._parts import Parts, row_shape_of
+from sklearn_kd.inputs._parts import Parts, are_integers, row_shape_of
 from sklearn_kd.inputs._structures import (
     check_row_shape,
     is_structure,
@@ -226,16 +232,21 @@ def _with_integers(
     rows: Rows, X: Any, task: Task, continued: Continued | None, keeps_integers: KeepsIntegers | None
 ) -> Rows:
     """Return rows of integers as such if the student is to have them, other rows as they are."""
-    if keeps_integers is None or not isinstance(rows, np.ndarray):
+    kept: Rows
+    if keeps_integers is None or isinstance(rows, Parts):
         return rows
-    values = wide_integers(X)
-    if values is None:
-        return rows
-    kept = integers_alone(values)
+    if isinstance(rows, DatasetRows):
+        if not is_wide(rows.samples):
+            return rows
+        kept, codes = rows.with_integers(), rows.with_integers().samples
+    else:
+        values = wide_integers(X)
+        if values is None:
+            return rows
+        kept, codes = integers_alone(values), integers_alone(values).map(shared_tensor)
     if continued is not None:
-        before = row_shape_of(continued.sample_shape)
-        return kept if before is not None and before.keys is None else rows
-    return kept if keeps_integers(kept.map(shared_tensor), task.n_outputs) else rows
+        return kept if are_integers(continued.sample_shape) else rows
+    return kept if keeps_integers(codes, task.n_outputs) else rows
 
 
 def _numeric_rows(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
@@ -294,7 +305,8 @@ def _checked_validation_rows(
     if is_dataset(X_val):
         with preserved_random_state(loading.device, seed=0):
             y_val = from_torch(y_val, "y_val")
-            rows, targets = labelled_rows(X_val, task.check_targets, y_val, "X_val", **loading.valid)
+            loaded, targets = labelled_rows(X_val, task.check_targets, y_val, "X_val", **loading.valid)
+        rows = loaded.with_integers() if are_integers(sample_shape) else loaded
         check_sample_shape(rows, sample_shape, "X_val", estimator)
     elif not is_structure(X_val) and len(X_val) == 0:
         raise ValueError("D_val is empty: X_val has 0 rows. Give at least one, better 100.")

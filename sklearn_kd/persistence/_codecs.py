@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -30,9 +31,10 @@ from sklearn_kd.persistence._container import Content
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.students._architectures import CNNStudent, MLPStudent
 from sklearn_kd.students._resnet import CIFARResNet
+from sklearn_kd.students._tabular import TabularStudent
 
 STUDENTS: dict[str, type[nn.Module]] = {
-    student.__name__: student for student in (MLPStudent, CNNStudent, CIFARResNet)
+    student.__name__: student for student in (MLPStudent, CNNStudent, CIFARResNet, TabularStudent)
 }
 # The kind of objects that each of these parameters may be, and the classes of this kind.
 _OBJECTS: dict[str, tuple[str, Collection[type[BaseEstimator]]]] = {
@@ -116,6 +118,20 @@ def _decode_optimizer(form: Any, decode: Callable[[Any], Any]) -> type[torch.opt
     return optimizer
 
 
+def _decode_pairs(form: Any, decode: Callable[[Any], Any]) -> dict[int, Any]:
+    if not isinstance(form, list) or not all(type(pair) is list and type(pair[0]) is int for pair in form):
+        raise unknown(form)
+    return {column: decode(value) for column, value in form}
+
+
+# Such as the cardinalities of a TabularStudent; JSON has no keys but strings.
+_COLUMNS = Kind(
+    "by column",
+    includes=lambda value: type(value) is dict and value and all(isinstance(key, Integral) for key in value),
+    encode=lambda value, encode: [[int(key), encode(part)] for key, part in value.items()],
+    decode=_decode_pairs,
+)
+
 PARAMETER_VALUES = JSON_VALUES.with_kinds(
     *(_object_kind(kind, classes) for kind, classes in _OBJECTS.values()),
     Kind(
@@ -124,6 +140,7 @@ PARAMETER_VALUES = JSON_VALUES.with_kinds(
         encode=lambda value, encode: value.__name__,
         decode=_decode_student,
     ),
+    _COLUMNS,
     Kind("optimizer", _is_optimizer, lambda value, encode: value.__name__, _decode_optimizer),
 )
 

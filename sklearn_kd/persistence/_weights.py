@@ -58,7 +58,7 @@ def check_sizes(params: Any, weights: Mapping[str, Tensor], name: str) -> None:
         parts = list(value.values()) if isinstance(value, dict) else value
         is_list = isinstance(parts, (list, tuple))
         size = len(parts) if isinstance(parts, (list, tuple, str)) else parts
-        is_depth = is_list or key == "depth"
+        is_depth = (is_list and not isinstance(value, dict)) or key == "depth"
         if isinstance(size, int) and abs(size) > max(most if is_depth else largest, 100):
             known = (
                 f"the file has {most:,} tensors"

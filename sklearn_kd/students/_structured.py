@@ -108,5 +108,6 @@ def _check_exact(codes: Tensor, student: Any) -> None:
 
 def _runs(student: nn.Module, samples: Tensor) -> bool:
     with suppress(Exception), isolated_eval_mode(student, samples.device):
-        return isinstance(student(samples.clone()), Tensor)
+        student(samples.clone())  # which it may change
+        return True
     return False
