@@ -176,7 +176,8 @@ class BatchFetcher(Dataset):
                 got = f"shape {tuple(part.shape)}" if isinstance(part, Tensor) else type(part).__name__
                 raise ValueError(
                     f"{n_rows} items of {self.name} must make a batch whose parts are tensors of {n_rows} "
-                    f"rows; {self.name}[{key!r}] made {got}. Leave it out of the items, or make numbers of it."
+                    f"rows; {self.name}[{key!r}] made {got}. Leave it out of the items, or make numbers of "
+                    "it."
                 )
         keys = tuple(map(str, given)) if isinstance(x, Mapping) else len(given)
         return Parts(keys, [in_batch_type(part) for part in given.values()])
