@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_kd.estimators._routed_parameters import loader_settings
-from sklearn_kd.inputs._large_arrays import shared_tensor
+from sklearn_kd.inputs._parts import Parts, are_integers, shared_rows
 from sklearn_kd.inputs._sparse_rows import SparseRows
 from sklearn_kd.inputs._torch_datasets import DatasetRows, is_dataset, make_ordered_loader
 from sklearn_kd.inputs._validation import check_sample_shape, validate_predict_inputs
@@ -32,7 +32,7 @@ def student_logits(estimator: BaseDistiller, X: Any) -> Tensor:
     ----------
     estimator : BaseDistiller
         Fitted.
-    X : array-like or Dataset
+    X : array-like, mapping or tuple of arrays, or Dataset
     """
     if is_dataset(X):
         loader = loader_settings(estimator, "iterator_valid")
@@ -44,7 +44,7 @@ def student_logits(estimator: BaseDistiller, X: Any) -> Tensor:
     if isinstance(found, SparseRows):
         parts = (found.dense(slice(start, start + n_rows)) for start in range(0, len(found), n_rows))
         return refuse_overflow(torch.cat([_logits_of_batch(net, x, n_rows) for x in parts]))
-    rows = shared_tensor(np.ascontiguousarray(found))
+    rows = shared_rows(found if isinstance(found, Parts) else np.ascontiguousarray(found))
     if len(rows) <= n_rows:
         return refuse_overflow(_logits_of_batch(net, rows, n_rows))
     return refuse_overflow(torch.cat([_logits_of_batch(net, x, n_rows) for x in rows.split(n_rows)]))
@@ -55,6 +55,8 @@ def iter_logits(
 ) -> Iterator[tuple[Tensor, Any]]:
     """Yield (logits, labels or None) of a Dataset, a batch at a time."""
     rows, net = DatasetRows(dataset, loader.get("collate_fn")), estimator.net_
+    if are_integers(estimator._sample_shape):
+        rows = rows.with_integers()
     check_sample_shape(rows, estimator._sample_shape, "X", estimator)
     _set_evaluation_mode(net.module_)
     for x, labels, _ in make_ordered_loader(rows, labelled=labelled, **loader):
@@ -67,7 +69,7 @@ def _set_evaluation_mode(student: nn.Module) -> None:
         student.eval()
 
 
-def _logits_of_batch(net: TrainingNet, x: Tensor, n_rows: int) -> Tensor:
+def _logits_of_batch(net: TrainingNet, x: Any, n_rows: int) -> Tensor:
     """Return the student's logits of a batch, float32, on the CPU.
 
     ``n_rows``, the rows of a full batch, are for the message where memory runs out.

@@ -43,7 +43,7 @@ def scaling_of(train: DistillationData, loader: Mapping[str, Any]) -> Standardiz
     loader : mapping
         Settings of the DataLoader that reads a Dataset.
     """
-    if train.samples.ndim != 2:
+    if not isinstance(train.samples, Tensor) or train.samples.ndim != 2:
         return None
     if isinstance(train, SparseData):
         return fit_sparse_scaling(train.rows.matrix).to(train.device)

@@ -10,7 +10,8 @@ from sklearn.utils import check_random_state
 from torch import Tensor
 
 from sklearn_kd.inputs._data import DistillationData, LoadedData, SplitData, as_tensor, take
-from sklearn_kd.inputs._large_arrays import parts, shared_tensor
+from sklearn_kd.inputs._large_arrays import parts
+from sklearn_kd.inputs._parts import Parts, shared_rows
 from sklearn_kd.inputs._raw_rows import RawRows
 from sklearn_kd.inputs._sparse_data import SparseData
 from sklearn_kd.inputs._sparse_rows import SparseRows
@@ -130,8 +131,8 @@ def make_data(
         mean = weight.mean() if places is None else weight[places].mean()
         scaled = as_tensor((weight / mean).astype(np.float32))
     labels, index = as_tensor(codes), None if places is None else torch.from_numpy(places)
-    if isinstance(rows, np.ndarray) and device.type == "cpu":
-        return DistillationData(shared_tensor(rows), Targets(labels, None, scaled), seed, index)
+    if isinstance(rows, np.ndarray | Parts) and device.type == "cpu":
+        return DistillationData(shared_rows(rows), Targets(labels, None, scaled), seed, index)
     if index is not None:
         labels = take(labels, index)
         scaled = None if scaled is None else take(scaled, index)
@@ -140,11 +141,13 @@ def make_data(
         return LoadedData(rows if places is None else rows[places], targets, seed)
     if isinstance(rows, SparseRows):
         return SparseData(rows if places is None else rows[places], targets, seed)
-    return DistillationData(_copied_to(device, shared_tensor(rows), index), targets, seed)
+    return DistillationData(_copied_to(device, shared_rows(rows), index), targets, seed)
 
 
-def _copied_to(device: torch.device, rows: Tensor, index: Tensor | None) -> Tensor:
+def _copied_to(device: torch.device, rows: Any, index: Tensor | None) -> Any:
     """Return a float32 copy of some rows on a device, made in parts."""
+    if isinstance(rows, Parts):
+        return (rows if index is None else take(rows, index)).to(device)
     n_rows = len(rows) if index is None else len(index)
     copy = torch.empty((n_rows, *rows.shape[1:]), dtype=torch.float32, device=device)
     for part in parts(n_rows, rows[0].nbytes):

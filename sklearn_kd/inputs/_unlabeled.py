@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from sklearn_kd.inputs._data import DistillationData, LoadedData, as_tensor, take
-from sklearn_kd.inputs._large_arrays import shared_tensor
 from sklearn_kd.inputs._mixed_order import MixedOrder, share_in_batches
+from sklearn_kd.inputs._parts import Parts, concatenated_tensors, shared_rows
 from sklearn_kd.inputs._raw_rows import RawRows
 from sklearn_kd.inputs._sparse_data import SparseData
 from sklearn_kd.inputs._sparse_rows import SparseRows, stacked_rows
 from sklearn_kd.inputs._torch_datasets import DatasetRows, concatenated_rows
 from sklearn_kd.tasks._targets import Targets, label_weights
 
-Rows = np.ndarray | SparseRows | DatasetRows | RawRows
+Rows = np.ndarray | SparseRows | DatasetRows | RawRows | Parts
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,7 +218,7 @@ def with_unlabeled(
     if isinstance(train, SparseData):
         return MixedSparseData(stacked_rows([train.rows, *rows]), *mixed)
     inputs = train._inputs if train.places is None else take(train._inputs, train.places)
-    return MixedData(torch.cat([inputs, *(shared_tensor(part).to(device) for part in rows)]), *mixed)
+    return MixedData(concatenated_tensors([inputs, *(shared_rows(part).to(device) for part in rows)]), *mixed)
 
 
 def given_logits(

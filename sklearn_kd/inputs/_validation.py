@@ -13,18 +13,33 @@ from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
-from sklearn_kd._sklearn_compat import check_sample_weight, safe_indexing
+from sklearn_kd._sklearn_compat import check_sample_weight
 from sklearn_kd.errors._context import error_context
 from sklearn_kd.inputs._arrays import from_torch
-from sklearn_kd.inputs._large_arrays import all_finite, is_large, kept_or_float32
+from sklearn_kd.inputs._integers import (
+    KeepsIntegers,
+    further_integers,
+    integers_alone,
+    is_wide,
+    wide_integers,
+)
+from sklearn_kd.inputs._large_arrays import all_finite, is_large, kept_or_float32, shared_tensor
+from sklearn_kd.inputs._parts import Parts, are_integers, row_shape_of
 from sklearn_kd.inputs._raw_rows import RawRows, checked_raw_rows, transformed
 from sklearn_kd.inputs._sparse_rows import SparseRows, sparse_rows
+from sklearn_kd.inputs._structures import (
+    check_row_shape,
+    is_structure,
+    own_labels,
+    read_structure,
+    some_rows,
+)
 from sklearn_kd.inputs._torch_datasets import DatasetRows, is_dataset, labelled_rows
 from sklearn_kd.inputs._unlabeled import UnlabeledRows
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.tasks._task import Task
 
-Rows = np.ndarray | SparseRows | DatasetRows | RawRows
+Rows = np.ndarray | SparseRows | DatasetRows | RawRows | Parts
 
 _PLAIN_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -49,7 +64,7 @@ class Continued(NamedTuple):
     """A fit that ``warm_start=True`` goes on with: its task, and the shape of its samples."""
 
     task: Task
-    sample_shape: tuple[int, ...]
+    sample_shape: tuple[Any, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +75,9 @@ class ValidatedInputs:
     ----------
     X_given : object
         X as given, for a teacher that is fitted on it and for callbacks.
-    rows : ndarray of shape (n, ...), SparseRows, DatasetRows, or RawRows
-        Float32, or other numbers if they are many. RawRows: ``student_preprocessing``, fitted when D_train
-        is known, has yet to make numbers of them.
+    rows : ndarray of shape (n, ...), SparseRows, DatasetRows, RawRows, or Parts of arrays
+        Float32, or other numbers if they are many; parts keep integers and booleans. RawRows:
+        ``student_preprocessing``, fitted when D_train is known, has yet to make numbers of them.
     codes : ndarray of shape (n,)
         Encoded targets.
     weight : ndarray of shape (n,) or None
@@ -103,13 +118,13 @@ class ValidatedInputs:
         return isinstance(self.rows, DatasetRows)
 
     @property
-    def sample_shape(self) -> tuple[int, ...]:
-        """Shape of a sample."""
+    def sample_shape(self) -> tuple[Any, ...]:
+        """Shape of a sample; of parts, their :class:`RowShape` alone."""
         return tuple(self.rows.shape[1:])
 
     def given_rows(self, places: np.ndarray) -> Any:
         """Return some rows of X in the form in which it was given."""
-        return self.rows[places] if self.is_loaded else safe_indexing(self.X_given, places)
+        return self.rows[places] if self.is_loaded else some_rows(self.X_given, places)
 
     def with_numbers(self, transform: Callable[[RawRows], np.ndarray | SparseRows]) -> ValidatedInputs:
         """Return the inputs with numbers in place of all raw rows."""
@@ -165,6 +180,7 @@ def validate_fit_inputs(
     loading: Loading,
     continued: Continued | None = None,
     raw: bool = False,
+    keeps_integers: KeepsIntegers | None = None,
 ) -> ValidatedInputs:
     """Check the data of a fit.
 
@@ -185,6 +201,8 @@ def validate_fit_inputs(
         The fit that this one goes on with.
     raw : bool, default=False
         Whether rows stay as given, for ``student_preprocessing`` to make numbers of them.
+    keeps_integers : callable or None, default=None
+        Says whether a table of integers keeps its type. None: it becomes float32.
 
     Raises
     ------
@@ -197,12 +215,13 @@ def validate_fit_inputs(
     task, codes = task_type.from_targets(targets)
     weight = _checked_weight(sample_weight, targets)
     task.check_learnable(codes, weight)
+    rows = _with_integers(rows, X_given, task, continued, keeps_integers)
     sample_shape = continued.sample_shape if raw and continued else tuple(rows.shape[1:])
     if continued is not None:
         _check_continues(continued, task, sample_shape)
     valid = _checked_validation_rows(estimator, X_val, y_val, task, sample_shape, loading, raw)
     unlabeled = _checked_unlabeled_rows(estimator, X_unlabeled, sample_shape, loading, raw)
-    X_val = None if valid is None else _as_given(from_torch(X_val, "X_val"), valid.rows)
+    X_val = None if valid is None else _as_given(X_val, valid.rows)
     return ValidatedInputs(X_given, rows, codes, weight, valid, task, X_val_given=X_val, unlabeled=unlabeled)
 
 
@@ -210,6 +229,8 @@ def _checked_rows(
     estimator: Any, X: Any, y: Any, task_type: type[Task], loading: Loading, raw: bool
 ) -> tuple[Any, Rows, np.ndarray]:
     """Return X as given, its rows, and the targets."""
+    if is_structure(X):
+        return _checked_parts(estimator, X, y, task_type)
     X_given, y = from_torch(X, "X"), from_torch(y, "y")
     if is_dataset(X):
         if raw:
@@ -219,8 +240,10 @@ def _checked_rows(
             )
         with preserved_random_state(loading.device, seed=0):
             rows, targets = labelled_rows(X, task_type.check_targets, y, **loading.train)
-        estimator.n_features_in_ = rows.shape[1]
         vars(estimator).pop("feature_names_in_", None)  # of an earlier fit
+        vars(estimator).pop("n_features_in_", None)
+        if row_shape_of(rows.shape[1:]) is None:
+            estimator.n_features_in_ = rows.shape[1]
         return X_given, rows, targets
     X_rows: Rows
     if raw:
@@ -228,13 +251,48 @@ def _checked_rows(
     else:
         with error_context("X"):
             X_rows = _numeric_rows(estimator, X_given, reset=True)
+    _require_targets(estimator, y)
+    targets = task_type.check_targets(y, len(X_rows))
+    return _as_given(X_given, X_rows), X_rows, targets
+
+
+def _require_targets(estimator: Any, y: Any) -> None:
     if y is None:
         raise ValueError(
             f"This {type(estimator).__name__} estimator requires y to be passed, but the target y is "
             "None. Give one label per row of X, or X as a Dataset of pairs (x, label)."
         )
-    targets = task_type.check_targets(y, len(X_rows))
-    return _as_given(X_given, X_rows), X_rows, targets
+
+
+def _checked_parts(estimator: Any, X: Any, y: Any, task_type: type[Task]) -> tuple[Any, Parts, np.ndarray]:
+    """Return X with several parts as given, its rows, and the targets; it has no number of features."""
+    rows = read_structure(X)
+    y = own_labels(X) if y is None else from_torch(y, "y")
+    _require_targets(estimator, y)
+    for name in ("n_features_in_", "feature_names_in_"):
+        vars(estimator).pop(name, None)  # of an earlier fit
+    return X, rows, task_type.check_targets(y, len(rows))
+
+
+def _with_integers(
+    rows: Rows, X: Any, task: Task, continued: Continued | None, keeps_integers: KeepsIntegers | None
+) -> Rows:
+    """Return rows of integers as such if the student is to have them, other rows as they are."""
+    kept: Rows
+    if keeps_integers is None or isinstance(rows, Parts | RawRows | SparseRows):
+        return rows
+    if isinstance(rows, DatasetRows):
+        if not is_wide(rows.samples):
+            return rows
+        kept, codes = rows.with_integers(), rows.with_integers().samples
+    else:
+        values = wide_integers(X)
+        if values is None:
+            return rows
+        kept, codes = integers_alone(values), integers_alone(values).map(shared_tensor)
+    if continued is not None:
+        return kept if are_integers(continued.sample_shape) else rows
+    return kept if keeps_integers(codes, task.n_outputs) else rows
 
 
 def _numeric_rows(estimator: Any, X: Any, *, reset: bool) -> np.ndarray | SparseRows:
@@ -282,26 +340,28 @@ def _checked_validation_rows(
     X_val: Any,
     y_val: Any,
     task: Task,
-    sample_shape: tuple[int, ...],
+    sample_shape: tuple[Any, ...],
     loading: Loading,
     raw: bool,
 ) -> ValidationRows | None:
     """Return the given D_val, or None."""
     if X_val is None and y_val is None:
         return None
-    if X_val is None or (y_val is None and not is_dataset(X_val)):
+    if X_val is None or (y_val is None and not is_dataset(X_val) and own_labels(X_val) is None):
         missing = "X_val" if X_val is None else "y_val"
         raise ValueError(f"X_val and y_val belong together; {missing} is missing.")
     rows: Rows
     if is_dataset(X_val):
         with preserved_random_state(loading.device, seed=0):
             y_val = from_torch(y_val, "y_val")
-            rows, targets = labelled_rows(X_val, task.check_targets, y_val, "X_val", **loading.valid)
+            loaded, targets = labelled_rows(X_val, task.check_targets, y_val, "X_val", **loading.valid)
+        rows = loaded.with_integers() if are_integers(sample_shape) else loaded
         check_sample_shape(rows, sample_shape, "X_val", estimator)
-    elif (X_val.shape[0] if sparse.issparse(X_val) else len(X_val)) == 0:
+    elif not is_structure(X_val) and (X_val.shape[0] if sparse.issparse(X_val) else len(X_val)) == 0:
         raise ValueError("D_val is empty: X_val has 0 rows. Give at least one, better 100.")
     else:
         rows = validate_further_rows(estimator, X_val, sample_shape, "X_val", raw=raw)
+        y_val = own_labels(X_val) if y_val is None else y_val
         targets = task.check_targets(from_torch(y_val, "y_val"), len(rows), "y_val", "X_val")
     return ValidationRows(rows, task.encode(targets, "y_val"), None)
 
@@ -317,7 +377,7 @@ def _checked_unlabeled_rows(
             loaded = DatasetRows(X_unlabeled, loading.train.get("collate_fn"), "X_unlabeled")
         check_sample_shape(loaded, sample_shape, "X_unlabeled", estimator)
         return UnlabeledRows("X_unlabeled", X_unlabeled, loaded)
-    given = from_torch(X_unlabeled, "X_unlabeled")
+    given = X_unlabeled if is_structure(X_unlabeled) else from_torch(X_unlabeled, "X_unlabeled")
     if getattr(given, "shape", (1,))[:1] == (0,) or (isinstance(given, list) and not given):
         raise ValueError("X_unlabeled has 0 rows. Give at least one, or leave X_unlabeled out.")
     rows = validate_further_rows(estimator, given, sample_shape, "X_unlabeled", raw=raw)
@@ -328,6 +388,9 @@ def _as_given(X: Any, rows: Rows) -> Any:
     """Return X in a container whose rows can be picked."""
     if isinstance(rows, RawRows):
         return rows.X
+    if is_structure(X):
+        return X
+    X = from_torch(X, "X")
     if sparse.issparse(X):
         return X.tocsr()
     return X if hasattr(X, "shape") else rows
@@ -338,16 +401,16 @@ def _as_given(X: Any, rows: Rows) -> Any:
 
 
 def validate_further_rows(
-    estimator: BaseEstimator, X: Any, sample_shape: tuple[int, ...], name: str, *, raw: bool
-) -> np.ndarray | SparseRows | RawRows:
+    estimator: BaseEstimator, X: Any, sample_shape: tuple[Any, ...], name: str, *, raw: bool
+) -> np.ndarray | SparseRows | RawRows | Parts:
     """Return rows given beside those of ``fit``, checked to have the same features and samples.
 
     Parameters
     ----------
     estimator : BaseEstimator
         Its ``n_features_in_`` and ``feature_names_in_`` are compared.
-    X : array-like, sparse matrix, or DataFrame
-    sample_shape : tuple of int
+    X : array-like, sparse matrix, DataFrame, mapping or tuple of arrays
+    sample_shape : tuple of int, or of a RowShape
         Shape of the samples that ``fit`` saw; not compared if ``raw``.
     name : str
         What messages call X.
@@ -361,6 +424,17 @@ def validate_further_rows(
     """
     if raw:
         return checked_raw_rows(estimator, X, name, reset=False)
+    parts, has_parts = row_shape_of(sample_shape), is_structure(X)
+    if parts is not None and parts.keys is None and not has_parts:
+        return further_integers(estimator, X, parts.parts[0].sizes, name)
+    if has_parts != (parts is not None):
+        before = f"samples of shape {sample_shape}" if parts is None else f"the parts {parts!r}"
+        raise ValueError(
+            f"{name} is a {type(X).__name__} of {'parts' if has_parts else 'rows'}, but "
+            f"{type(estimator).__name__} was fitted on {before}. Give {name} as X was given to fit."
+        )
+    if parts is not None:
+        return check_row_shape(read_structure(X, name), parts, name, estimator)
     with error_context(name):
         rows = _numeric_rows(estimator, from_torch(X, name), reset=False)
     check_sample_shape(rows, sample_shape, name, estimator)
@@ -368,18 +442,19 @@ def validate_further_rows(
 
 
 def validate_predict_inputs(
-    estimator: BaseEstimator, X: Any, sample_shape: tuple[int, ...], name: str = "X"
-) -> np.ndarray | SparseRows:
+    estimator: BaseEstimator, X: Any, sample_shape: tuple[Any, ...], name: str = "X"
+) -> np.ndarray | SparseRows | Parts:
     """Return X, checked to have features and samples as ``fit`` saw them; float32, or as given if large.
 
-    The fitted ``student_preprocessing_``, if there is one, makes numbers of it.
+    The fitted ``student_preprocessing_``, if there is one, makes numbers of it. Parts of X, and integers
+    that the student looks up, are returned as :class:`Parts` of arrays.
 
     Parameters
     ----------
     estimator : BaseEstimator
         Its ``n_features_in_`` and ``feature_names_in_`` are compared.
-    X : array-like
-    sample_shape : tuple of int
+    X : array-like, mapping or tuple of arrays
+    sample_shape : tuple of int, or of a RowShape
         Shape of the samples that ``fit`` saw.
     name : str, default="X"
         What messages call X.
@@ -402,7 +477,7 @@ def validate_predict_inputs(
     return numbers
 
 
-def _plain_rows(estimator: BaseEstimator, X: Any, sample_shape: tuple[int, ...]) -> np.ndarray | None:
+def _plain_rows(estimator: BaseEstimator, X: Any, sample_shape: tuple[Any, ...]) -> np.ndarray | None:
     """Return what ``validate_data`` would where it would find nothing to say, else None.
 
     That is for an array of floats of the shape that ``fit`` saw, without names of features, all of it finite.
@@ -420,7 +495,7 @@ def _plain_rows(estimator: BaseEstimator, X: Any, sample_shape: tuple[int, ...])
         return rows if math.isfinite(rows.sum()) else None
 
 
-def check_sample_shape(rows: Rows, sample_shape: tuple[int, ...], name: str, estimator: object) -> None:
+def check_sample_shape(rows: Rows, sample_shape: tuple[Any, ...], name: str, estimator: object) -> None:
     """Raise ValueError unless the rows have samples of the shape that ``fit`` saw."""
     if rows.shape[1:] != sample_shape:
         raise ValueError(

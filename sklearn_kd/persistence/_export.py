@@ -11,19 +11,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sklearn_kd._version import library_version
 from sklearn_kd.files._atomic import replacing
-from sklearn_kd.persistence._codecs import encode_labels
+from sklearn_kd.inputs._parts import row_shape_of
+from sklearn_kd.persistence._codecs import encode_labels, encode_sample_shape
 from sklearn_kd.persistence._requirements import checked_path, import_package
 
 
 def export_student(
-    student: nn.Module, path: str | PathLike[str], classes: np.ndarray, sample_shape: tuple[int, ...]
+    student: nn.Module, path: str | PathLike[str], classes: np.ndarray, sample_shape: tuple[Any, ...]
 ) -> None:
     """Write a student to a file, in the format that the suffix of its name states.
 
@@ -58,14 +60,14 @@ def _metadata(classes: np.ndarray, sample_shape: tuple[int, ...]) -> dict[str, s
     """Return the information that a reader of the file needs beside the weights; every value is JSON."""
     values = {
         "classes": encode_labels(classes)["values"],
-        "input_shape": list(sample_shape),
+        "input_shape": encode_sample_shape(sample_shape),
         "sklearn_kd_version": library_version(),
     }
     return {name: json.dumps(value) for name, value in values.items()}
 
 
 def _write_safetensors(
-    student: nn.Module, path: Path, metadata: dict[str, str], sample_shape: tuple[int, ...]
+    student: nn.Module, path: Path, metadata: dict[str, str], sample_shape: tuple[Any, ...]
 ) -> None:
     safetensors = import_package("safetensors.torch", "Writing .safetensors")
     safetensors.save_model(student, str(path), metadata=metadata)  # tied weights are written once
@@ -87,22 +89,25 @@ def _errors_only(name: str) -> Iterator[None]:
 
 
 def _write_onnx(
-    student: nn.Module, path: Path, metadata: dict[str, str], sample_shape: tuple[int, ...]
+    student: nn.Module, path: Path, metadata: dict[str, str], sample_shape: tuple[Any, ...]
 ) -> None:
     onnx = import_package("onnx", "Writing .onnx")
     import_package("onnxscript", "Writing .onnx")
     # Two rows: a dimension of size 1 may be taken for a constant.
-    example = torch.zeros(2, *sample_shape)
+    args, kwargs = _example(sample_shape, n_rows=2)
+    dynamic = [{0: torch.export.Dim("batch")} for _ in (*args, *kwargs)]
+    names = [*kwargs] or (["X"] if len(args) == 1 else [f"X{k}" for k in range(len(args))])
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "student.onnx"
         with _errors_only("torch.onnx"):
             torch.onnx.export(
                 student,
-                (example,),
+                args,
                 str(raw),
-                input_names=["X"],
+                kwargs=kwargs,
+                input_names=names,
                 output_names=["logits"],
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                dynamic_shapes=dict(zip(kwargs, dynamic, strict=True)) if kwargs else tuple(dynamic),
                 verbose=False,
             )
         model = onnx.load(str(raw))  # with the weights, where torch has put them into a second file
@@ -110,7 +115,15 @@ def _write_onnx(
     onnx.save(model, str(path))
 
 
-WRITERS: dict[str, Callable[[nn.Module, Path, dict[str, str], tuple[int, ...]], None]] = {
+def _example(sample_shape: tuple[Any, ...], n_rows: int) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+    """Return the arguments of a student's call for some rows of zeros."""
+    parts = row_shape_of(sample_shape)
+    if parts is None:
+        return (torch.zeros(n_rows, *sample_shape),), {}
+    return parts.zeros(n_rows).map(lambda zeros: zeros.contiguous()).arguments()
+
+
+WRITERS: dict[str, Callable[[nn.Module, Path, dict[str, str], tuple[Any, ...]], None]] = {
     ".safetensors": _write_safetensors,
     ".onnx": _write_onnx,
 }
