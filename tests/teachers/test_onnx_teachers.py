@@ -194,7 +194,7 @@ def test_what_sklearn_onnx_writes(make, digits, model, tmp_path):
 
 def test_a_file_without_answers_or_with_several(digits, model, tmp_path):
     made = onnx.load(written(tmp_path / "m.onnx", model, labels=NAMES.tolist()))
-    label, probabilities = made.graph.output
+    _, probabilities = made.graph.output
     made.graph.output.remove(probabilities)
     with pytest.raises(ValueError, match="none may be the logits or the probabilities"):
         make_teacher(OnnxTeacher(made.SerializeToString()))
