@@ -197,7 +197,7 @@ def compare_methods(
     logits = checked_logits(teacher_logits, len(y), labels, stated=columns, names=named_rows)
     teacher = None
     if logits is None and kind is DistilledMethods:
-        teacher = shared_teacher(given_teacher, columns, checked)
+        teacher = shared_teacher(given_teacher, columns, checked, classifier._routed("teacher__fit"))
 
     rng = check_random_state(random_state)
     with torch_state_lock():  # another thread that holds the turn may have seeded NumPy's global generator

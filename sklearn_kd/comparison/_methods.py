@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from sklearn.base import clone
@@ -175,7 +175,9 @@ def _as_dict(methods: Any, kind: Kind) -> dict[str, dict[str, Any]]:
     return {name: kind.named[name] for name in methods}
 
 
-def shared_teacher(teacher: Any, columns: list | None, methods: Sequence[Method]) -> TeacherAdapter | None:
+def shared_teacher(
+    teacher: Any, columns: list | None, methods: Sequence[Method], fit_parameters: Mapping[str, Any]
+) -> TeacherAdapter | None:
     """Return the wrapped teacher of all methods of a DistilledClassifier; None where none needs one.
 
     Raises
@@ -192,4 +194,4 @@ def shared_teacher(teacher: Any, columns: list | None, methods: Sequence[Method]
             f"teacher=None leaves nothing to distil by {needing}. Give the estimator a teacher, or "
             "give teacher_logits."
         )
-    return make_teacher(teacher, columns)
+    return make_teacher(teacher, columns, fit_parameters)

@@ -31,8 +31,8 @@ from sklearn_kd.students._structured import without_structure
 from sklearn_kd.tasks._classification import Classification
 from sklearn_kd.teachers._registry import (
     carry_registration,
-    comes_trained,
-    registration_of,
+    registrations_of,
+    shared_copy,
     without_training,
 )
 
@@ -73,7 +73,6 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
     _strategies = tuple(STRATEGIES)  # the names that ``meta`` may have
     _executions = tuple(EXECUTIONS)  # the names that ``execution`` may have
     _takes_parts = True  # False: X is one array, or a Dataset of tensors
-    _teacher_is_trained = False  # True: the teacher comes trained, of whatever kind it is
 
     def _fitted_attributes(self, net: Any, plan: Any) -> dict[str, Any]:
         """Return the fitted attributes of a fit that ends with this net."""
@@ -98,12 +97,10 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
     def __sklearn_clone__(self) -> BaseDistiller:
         # Clones share a teacher that comes trained: a copy costs memory in every fold, and
         # a skorch net would be cloned into an unfitted one.
-        if not (self._teacher_is_trained or comes_trained(self.teacher)):
-            return clone_by_parameters(self)
         without_teacher = copy.copy(self)
         without_teacher.teacher = None
         clone = clone_by_parameters(without_teacher)
-        clone.teacher = self.teacher
+        clone.teacher = self.teacher if self._teacher_is_trained else shared_copy(self.teacher)
         return clone
 
     def __getstate__(self) -> dict[str, Any]:
@@ -115,12 +112,11 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         if not self.keep_teacher and hasattr(self, "net_"):
             teacher = None if self._teacher_is_trained else without_training(self.teacher)
             return state | {"teacher": teacher}
-        registration = None if hasattr(self, "net_") else registration_of(self.teacher)
-        return state if registration is None else state | {"_registration": registration}
+        registrations = [] if hasattr(self, "net_") else registrations_of(self.teacher)
+        return state | {"_registrations": registrations} if registrations else state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        registration = state.pop("_registration", None)
-        if registration is not None:  # this may be another process
+        for registration in state.pop("_registrations", ()):  # this may be another process
             carry_registration(*registration)
         path = state.get("metaparameter_path_")
         if isinstance(path, CompressedArray):

@@ -48,11 +48,14 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
 
     Parameters
     ----------
-    teacher : estimator, nn.Module, skorch net or None
-        One of: a scikit-learn classifier with ``predict_proba``, of which a clone is fitted
-        on D_train, the rows that the student trains on; a fitted one inside
-        :class:`sklearn.frozen.FrozenEstimator`; a trained ``nn.Module`` that returns
-        logits; a fitted skorch net; an object of a class that
+    teacher : estimator, trained object, nn.Module, skorch net, function, path, list or None
+        One of: a classifier with ``fit``, of which a clone is fitted on D_train, the rows that
+        the student trains on; a fitted one inside :class:`sklearn.frozen.FrozenEstimator`; a
+        trained object with ``predict_proba`` or ``decision_function``, without ``fit``; a trained
+        ``nn.Module`` that returns logits; a fitted skorch net; a function of X that returns logits
+        or probabilities (:class:`~sklearn_kd.teachers.FunctionTeacher`); an ONNX file
+        (:class:`~sklearn_kd.teachers.OnnxTeacher`); a list of teachers
+        (:class:`~sklearn_kd.teachers.TeacherEnsemble`); an object of a class that
         :func:`~sklearn_kd.teachers.register_teacher` was given. None where ``fit`` is given
         ``teacher_logits``, or with ``meta="none"``. Clones share a teacher that comes trained.
     student : nn.Module class or instance, or function that returns a module
@@ -162,7 +165,8 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         The global generators are left as they were; None draws from NumPy's.
     **routed
         ``student__*``, ``meta__*``, ``loss__*``, ``execution__*``, ``optimizer__*``,
-        ``iterator_train__*``, ``iterator_valid__*``, ``callbacks__*``.
+        ``iterator_train__*``, ``iterator_valid__*``, ``callbacks__*``; and ``teacher__fit__*``, arguments
+        of the teacher's own ``fit``, such as ``teacher__fit__eval_set``.
 
     Attributes
     ----------

@@ -112,7 +112,8 @@ def plan_distillation(
     batch_size = rows_per_batch(estimator.batch_size, inputs.n_rows)
     net_settings = NetSettings(inputs.task, loss, space, execution, batch_size)
     start = _checked_start(estimator, strategy, net_settings, inputs)
-    teacher = checked_teacher(estimator.teacher, inputs, strategy, loss, estimator.augment)
+    fit_parameters = estimator._routed("teacher__fit")
+    teacher = checked_teacher(estimator.teacher, inputs, strategy, loss, estimator.augment, fit_parameters)
     before = [estimator.student_, estimator.n_iter_] if estimator._continues() else None
     checkpoints = open_checkpoints(estimator, inputs, [Seeds.draw(estimator.random_state)], before)
     seeds = Seeds(*checkpoints.seeds[0])

@@ -39,7 +39,7 @@ from sklearn_kd.students._standardize import (
     takes_codes,
 )
 from sklearn_kd.students._structured import for_rows, needs_integers
-from sklearn_kd.teachers._adapter import BatchTeacherAdapter, TeacherAdapter
+from sklearn_kd.teachers._adapter import TeacherAdapter
 from sklearn_kd.teachers._class_alignment import checked_teacher_classes
 from sklearn_kd.teachers._given_logits import checked_logits
 from sklearn_kd.teachers._logit_checks import name_of
@@ -188,8 +188,9 @@ def checked_teacher(
     strategy: Strategy,
     loss: DistillationLoss,
     augment: Callable[[Tensor], Tensor] | None,
+    fit_parameters: Mapping[str, Any],
 ) -> TeacherAdapter | None:
-    """Wrap the teacher; None where none is needed.
+    """Wrap the teacher, with the parameters of its own fit; None where none is needed.
 
     Raises
     ------
@@ -221,13 +222,13 @@ def checked_teacher(
             "teacher=None leaves nothing to distil. Give a teacher, give teacher_logits to "
             f"fit, or set meta='none' to train on the labels alone.{advice_for(teacher)}"
         )
-    wrapped = make_teacher(teacher, inputs.teacher_columns)
-    if (inputs.is_loaded or augment is not None) and not isinstance(wrapped, BatchTeacherAdapter):
+    wrapped = make_teacher(teacher, inputs.teacher_columns, fit_parameters)
+    if (inputs.is_loaded or augment is not None) and not wrapped.takes_batches():
         mend = "give fit arrays, or teacher_logits." if augment is None else "set augment=None."
         raise ValueError(
             f"teacher {type(teacher).__name__} takes arrays, and cannot be asked batch by batch, "
             f"as {'X is a Dataset' if augment is None else 'augment'} requires. Give a network as "
-            f"teacher (nn.Module, skorch), or {mend}"
+            f"teacher (nn.Module, skorch), FunctionTeacher(function of tensors, takes='tensor'), or {mend}"
         )
     return wrapped
 

@@ -52,6 +52,8 @@ _REACHABLE = {
     "teacher": " Give teacher as an estimator first.",
     "student_preprocessing": " Give student_preprocessing=sklearn_kd.TablePreprocessing() first.",
 }
+# Parameters of the teacher's own ``fit``, beside teacher__NAME, which reaches into the teacher.
+_TEACHER_FIT = "teacher__fit__"
 # Parameters that may be a name, or an object with parameters of its own.
 _NAMES_OR_OBJECTS = ("meta", "loss", "execution")
 
@@ -63,6 +65,7 @@ class RoutedParameters(BaseEstimator):
     student: Any
     batch_size: int | str
     _strategies: tuple[str, ...]
+    _teacher_is_trained = False  # True: the teacher comes trained, of whatever kind it is
 
     # What may stand before the double underscore, beside nested estimators.
     _routed_prefixes: tuple[str, ...] = (
@@ -120,8 +123,8 @@ class RoutedParameters(BaseEstimator):
         **params : dict
             ``teacher__*``, ``meta__*``, ``loss__*`` and ``execution__*`` reach into objects; beside a
             name, such as ``meta="linear"``, the latter three are kept for ``fit``, as are
-            ``student__*``, ``optimizer__*``, ``iterator_train__*``, ``iterator_valid__*`` and
-            ``callbacks__*``.
+            ``teacher__fit__*``, ``student__*``, ``optimizer__*``, ``iterator_train__*``,
+            ``iterator_valid__*`` and ``callbacks__*``.
 
         Returns
         -------
@@ -152,6 +155,8 @@ class RoutedParameters(BaseEstimator):
         value = params.get(prefix, getattr(self, prefix, None))
         if rest and not _has_parameters(value):
             mend = _REACHABLE.get(prefix, "")
+            if prefix == "teacher" and isinstance(value, (list, tuple)):
+                mend = " Give teacher=sklearn_kd.teachers.TeacherEnsemble([...]), which reaches its teachers."
             raise ValueError(f"{name}: {prefix}={value!r} has no parameters to set.{mend}")
 
     def _nests(self, name: str, params: dict[str, Any]) -> bool:
@@ -163,7 +168,7 @@ class RoutedParameters(BaseEstimator):
     def _forget_replaced(self, params: dict[str, Any]) -> None:
         """Forget kept parameters that stood beside a name, where ``params`` give an object its own."""
         for name in self._routed_names():
-            given = params.get(name.partition("__")[0])
+            given = None if name.startswith(_TEACHER_FIT) else params.get(name.partition("__")[0])
             if _has_parameters(given) or (name in params and self._nests(name, params)):
                 del self.__dict__[name]
 
@@ -195,6 +200,8 @@ class RoutedParameters(BaseEstimator):
     @classmethod
     def _is_routed(cls, name: str) -> bool:
         prefix, _, rest = name.partition("__")
+        if name.startswith(_TEACHER_FIT):
+            return name != _TEACHER_FIT and not cls._teacher_is_trained
         return bool(rest) and prefix in cls._routed_prefixes
 
     def _meant(self, name: str) -> str:

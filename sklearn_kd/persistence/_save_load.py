@@ -73,11 +73,13 @@ class SavedEstimator(Protocol):
     n_iter_: int
     classes_: np.ndarray
     _sample_shape: tuple[Any, ...]
-    _routed_prefixes: tuple[str, ...]
     _not_in_file: dict[str, Any]
 
     @classmethod
     def _get_param_names(cls) -> list[str]: ...
+
+    @classmethod
+    def _is_routed(cls, name: str) -> bool: ...
 
     def get_params(self, deep: bool = True) -> dict[str, Any]: ...
 
@@ -198,7 +200,7 @@ def _encoded_params(estimator: SavedEstimator) -> tuple[dict[str, Any], list[str
     for name, value in estimator.get_params(deep=False).items():
         if name in missing or (is_machine_setting(name) and value):
             left_out.append(name)
-        elif name != "teacher" and not is_machine_setting(name):
+        elif not _is_of_teacher(name) and not is_machine_setting(name):
             try:
                 params[name] = PARAMETER_VALUES.encode(value)
             except Unserializable:
@@ -369,7 +371,7 @@ def _saved_params(cls: type[SavedEstimator], about: Mapping[str, Any]) -> dict[s
     saved = {
         name: decode_parameter(name, value)
         for name, value in about["params"].items()
-        if name != "teacher" and not is_machine_setting(name)
+        if not _is_of_teacher(name) and not is_machine_setting(name)
     }
     unknown = [name for name in saved if not _is_parameter(cls, name)]
     if unknown:
@@ -390,8 +392,12 @@ def _check_given(cls: type[SavedEstimator], params: Mapping[str, Any]) -> None:
 
 
 def _is_parameter(cls: type[SavedEstimator], name: str) -> bool:
-    prefix, _, rest = name.partition("__")
-    return name in cls._get_param_names() or (bool(rest) and prefix in cls._routed_prefixes)
+    return name in cls._get_param_names() or cls._is_routed(name)
+
+
+def _is_of_teacher(name: str) -> bool:
+    """Return whether a parameter is the teacher, or one of its own fit, which files do not hold."""
+    return name.partition("__")[0] == "teacher"
 
 
 def _chosen_params(

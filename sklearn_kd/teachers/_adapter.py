@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -84,6 +84,12 @@ class TeacherAdapter:
     >>> clf.teacher_.means.shape
     (3, 4)
     """
+
+    # True for kinds that know the classes of their columns, which nobody needs to state.
+    knows_classes: ClassVar[bool] = False
+    # What gives the answers, in messages; and the advice where these are probabilities, None: they may be.
+    _source: ClassVar[str] = "predict_logits of its adapter"
+    _no_probabilities: ClassVar[str | None] = "Let predict_logits of its adapter return logits"
 
     def __init__(self, teacher: Any, teacher_classes: list[Any] | None = None):
         self.fitted, self.teacher_classes = teacher, teacher_classes
@@ -171,14 +177,40 @@ class TeacherAdapter:
     # Called by the estimators
 
     @classmethod
-    def trains(cls) -> bool:
-        """Return True if this kind of teacher is trained on D_train, False if it comes trained."""
+    def trains(cls, teacher: Any) -> bool:
+        """Return True if a teacher of this kind is trained on D_train, False if it comes trained."""
         return cls.fit is not TeacherAdapter.fit
 
     @classmethod
-    def takes_batches(cls) -> bool:
-        """Return True if this kind of teacher is asked about batches of tensors, False if about X."""
+    def members(cls, teacher: Any) -> Sequence[Any]:
+        """Return the teachers that a teacher consists of."""
+        return ()
+
+    @classmethod
+    def trains_all(cls, teacher: Any) -> bool:
+        """Return True if no part of the teacher comes trained."""
+        return cls.trains(teacher)
+
+    def takes_batches(self) -> bool:
+        """Return True if the teacher is asked about batches of tensors, False if about X."""
         return False
+
+    def take_fit_parameters(self, parameters: Mapping[str, Any]) -> None:
+        """Keep further parameters of the teacher's own ``fit``, given as ``teacher__fit__NAME``.
+
+        Raises
+        ------
+        TypeError
+            If the teacher's ``fit`` takes none, or not one of these names.
+        ValueError
+            If one that the teacher needs is missing.
+        """
+        if parameters:
+            why = "is trained by an adapter" if self.trains(self.fitted) else "comes trained"
+            raise TypeError(
+                f"teacher__fit__{next(iter(parameters))}: {self.name} {why}, and takes no parameters of fit. "
+                "Leave it out."
+            )
 
     def iter_logits(
         self, X: Any, data: DistillationData, classes: np.ndarray, batch_size: int
@@ -195,7 +227,7 @@ class TeacherAdapter:
         batch_size : int
             Rows to ask about at a time, if the teacher takes batches.
         """
-        values = _checked_shape(self.predict_logits(X), len(data), self.name)
+        values = self._checked_shape(self.predict_logits(X), len(data))
         yield self._conversion(values, classes)(values).to(data.device)
 
     @contextmanager
@@ -214,8 +246,27 @@ class TeacherAdapter:
             stated=self.teacher_classes,
             classes=classes,
             who=self.name,
-            remedy="Let predict_logits of its adapter return logits",
+            remedy=self._no_probabilities,
         )
+
+    def _checked_shape(self, output: Any, n_rows: int) -> Tensor:
+        """Convert the teacher's answers to a float32 tensor of shape (n_rows, n_columns)."""
+        if isinstance(output, Tensor):
+            values, shape = output.detach(), f"shape {tuple(output.shape)}"
+        else:
+            try:
+                array: np.ndarray = np.asarray(from_torch(output, "predict_logits"), dtype=np.float32)
+                shape = f"shape {array.shape}"
+            except (TypeError, ValueError):  # ragged, or no numbers
+                array = np.empty(0, dtype=np.float32)
+                shape = f"a {type(output).__name__} that is no table of numbers"
+            values = torch.as_tensor(np.require(array, requirements=["C", "W"]))
+        if values.ndim != 2 or len(values) != n_rows:
+            raise ValueError(
+                f"{self.name}: {self._source} must return one row of logits for each row of X, shape "
+                f"({n_rows}, n_columns); it returned {shape}."
+            )
+        return values.float()
 
 
 class BatchTeacherAdapter(TeacherAdapter):
@@ -275,7 +326,7 @@ class BatchTeacherAdapter(TeacherAdapter):
         def ask(x: Any) -> Tensor:
             with torch.no_grad():
                 rows = x.given() if isinstance(x, Parts) else x
-                return _checked_shape(self.predict_logits(rows), len(x), self.name).to(device)
+                return self._checked_shape(self.predict_logits(rows), len(x)).to(device)
 
         return BatchLogits(ask, lambda values: self._conversion(values, classes), self.name)
 
@@ -285,8 +336,7 @@ class BatchTeacherAdapter(TeacherAdapter):
         with preserved_random_state(device, seed):
             yield
 
-    @classmethod
-    def takes_batches(cls) -> bool:
+    def takes_batches(self) -> bool:
         """Return True."""
         return True
 
@@ -298,21 +348,26 @@ class BatchTeacherAdapter(TeacherAdapter):
         yield from map(ask, data.iter_batches(batch_size))
 
 
-def _checked_shape(output: Any, n_rows: int, who: str) -> Tensor:
-    """Convert the output of ``predict_logits`` to a float32 tensor of shape (n_rows, n_columns)."""
-    if isinstance(output, Tensor):
-        values, shape = output.detach(), f"shape {tuple(output.shape)}"
-    else:
-        try:
-            array: np.ndarray = np.asarray(from_torch(output, "predict_logits"), dtype=np.float32)
-            shape = f"shape {array.shape}"
-        except (TypeError, ValueError):  # ragged, or no numbers
-            array = np.empty(0, dtype=np.float32)
-            shape = f"a {type(output).__name__} that is no table of numbers"
-        values = torch.as_tensor(np.require(array, requirements=["C", "W"]))
-    if values.ndim != 2 or len(values) != n_rows:
-        raise ValueError(
-            f"{who}: predict_logits of its adapter must return one row of logits for each row of X, shape "
-            f"({n_rows}, n_columns); it returned {shape}."
-        )
-    return values.float()
+class EitherWayAdapter(BatchTeacherAdapter):
+    """Base class of the adapters of teachers of which some are asked batch by batch, others about all X.
+
+    A subclass overrides :meth:`takes_batches`. ``predict_logits`` is given a batch, or X.
+    """
+
+    def takes_batches(self) -> bool:
+        """Return True if this teacher is asked about batches of tensors."""
+        raise NotImplementedError
+
+    @contextmanager
+    def drawing_from(self, seed: int, device: torch.device) -> Iterator[None]:
+        """Seed the generators while the teacher is asked, and restore them."""
+        kind = BatchTeacherAdapter if self.takes_batches() else TeacherAdapter
+        with kind.drawing_from(self, seed, device):
+            yield
+
+    def iter_logits(
+        self, X: Any, data: DistillationData, classes: np.ndarray, batch_size: int
+    ) -> Iterator[Tensor]:
+        """Yield logits of shape (., K)."""
+        kind = BatchTeacherAdapter if self.takes_batches() else TeacherAdapter
+        yield from kind.iter_logits(self, X, data, classes, batch_size)

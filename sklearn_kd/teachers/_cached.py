@@ -149,7 +149,7 @@ def fit_and_ask(
             with preserved_random_state(train.device, seed):
                 logits = _ask_by_batch(teacher, train, output_labels, loader)
                 return _stored(logits, len(train), storage, who)
-        if teacher.trains():
+        if teacher.trains(teacher.fitted):
             fit_teacher(teacher, X, y, weight, seed=seed, device=train.device)
         return ask_teacher(
             teacher, X, train, output_labels, seed=seed, who=who, storage=storage, further=further

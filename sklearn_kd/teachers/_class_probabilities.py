@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.base import clone
@@ -12,17 +12,24 @@ from sklearn.pipeline import Pipeline
 from sklearn_kd._sklearn_compat import BaseSearchCV, is_instance
 from sklearn_kd.inputs._arrays import column_names, from_torch
 from sklearn_kd.runtime._memory import is_out_of_memory
-from sklearn_kd.teachers._logit_checks import checked_probabilities, name_of, thawed
+from sklearn_kd.teachers._fit_parameters import UncodedLabelsError
+from sklearn_kd.teachers._logit_checks import (
+    checked_probabilities,
+    log_probabilities,
+    name_of,
+    thawed,
+)
+from sklearn_kd.teachers._margins import gives_margins, margins_of, refuse_pairwise_margins
 
 # --------------------------------------------------------------------------------------
 # Classifiers without probabilities
 
 
-def require_probabilities(classifier: Any) -> None:
-    """Raise if a classifier, fitted or not, will never have ``predict_proba``.
+def require_scores(classifier: Any) -> None:
+    """Raise if a classifier, fitted or not, will never have ``predict_proba`` nor a ``decision_function``.
 
     Judge an unfitted classifier by its parts, since many have the method only when they are fitted. If the
-    parts do not tell, accept it; :func:`probabilities_of` raises once it has been fitted.
+    parts do not tell, accept it; :func:`answers_of` raises once it has been fitted.
 
     Raises
     ------
@@ -30,8 +37,11 @@ def require_probabilities(classifier: Any) -> None:
         The message names the part without ``predict_proba`` and a remedy.
     """
     part = _part_without_probabilities(classifier)
-    if part is not None:
+    if part is None:
+        return
+    if not gives_margins(classifier):
         raise ValueError(_no_probabilities(classifier, part))
+    refuse_pairwise_margins(classifier)
 
 
 def _part_without_probabilities(classifier: Any) -> Any | None:
@@ -95,7 +105,7 @@ def _no_probabilities(classifier: Any, part: Any) -> str:
 
 
 def fitted_classifier(
-    classifier: Any, fit: Callable[[Any, np.ndarray], None], y: np.ndarray
+    classifier: Any, fit: Callable[[Any, np.ndarray, np.ndarray | None], None], y: np.ndarray
 ) -> tuple[Any, np.ndarray]:
     """Fit a classifier on labels or, if it refuses them, on the codes 0 to K−1 of the labels in y.
 
@@ -103,7 +113,8 @@ def fitted_classifier(
     ----------
     classifier : estimator
         Unfitted.
-    fit : callable(classifier, y)
+    fit : callable(classifier, y, coded)
+        ``coded`` are the labels whose codes y holds, or None.
     y : ndarray of shape (n_samples,)
         Labels.
 
@@ -118,10 +129,12 @@ def fitted_classifier(
     ------
     Exception
         The error of the fit on labels, if the fit on codes fails too.
+    UncodedLabelsError
+        If a parameter of the fit has labels that y lacks.
     """
     labels, codes = np.unique(y, return_inverse=True)
     try:
-        fit(classifier, y)
+        fit(classifier, y, None)
         return classifier, _known_classes(classifier, labels)
     except Exception as error:
         if is_out_of_memory(error) or np.array_equal(labels, np.arange(len(labels))):
@@ -129,8 +142,10 @@ def fitted_classifier(
         refused = error
     try:
         again = clone(classifier)
-        fit(again, codes)
+        fit(again, codes, labels)
         return again, labels[_known_classes(again, np.arange(len(labels)))]
+    except UncodedLabelsError:
+        raise
     except Exception:
         raise refused from None
 
@@ -165,7 +180,39 @@ def _known_classes(classifier: Any, labels: np.ndarray) -> np.ndarray:
 
 
 # --------------------------------------------------------------------------------------
-# Probabilities
+# Answers
+
+
+class Answers(NamedTuple):
+    """Probabilities or margins of a fitted classifier, columns in the order of its ``classes_``."""
+
+    values: np.ndarray
+    are_probabilities: bool
+
+    def logits(self, columns: np.ndarray) -> np.ndarray:
+        """Return the logits of some columns."""
+        return (log_probabilities(self.values) if self.are_probabilities else self.values)[:, columns]
+
+    def spread_logits(self, columns: np.ndarray, n_classes: int) -> np.ndarray:
+        """Return logits of ``n_classes`` classes; those beside ``columns`` have probability 0."""
+        spread = np.full((len(self.values), n_classes), 0.0 if self.are_probabilities else -np.inf)
+        spread[:, columns] = self.values
+        return log_probabilities(spread) if self.are_probabilities else spread.astype(np.float32)
+
+
+def answers_of(classifier: Any, X: Any, n_samples: int) -> Answers:
+    """Ask a fitted classifier for probabilities, or for margins where it has none.
+
+    Raises
+    ------
+    ValueError
+        If it has neither, or its answers are not one number per class.
+    """
+    inner = thawed(classifier)
+    if hasattr(inner, "predict_proba") or not gives_margins(inner):
+        return Answers(probabilities_of(classifier, X, n_samples), are_probabilities=True)
+    margins = margins_of(classifier, X, n_samples, len(np.asarray(inner.classes_)))
+    return Answers(margins, are_probabilities=False)
 
 
 def probabilities_of(classifier: Any, X: Any, n_samples: int) -> np.ndarray:
@@ -187,7 +234,7 @@ def probabilities_of(classifier: Any, X: Any, n_samples: int) -> np.ndarray:
         values = np.asarray(values)
         shape = f"shape {values.shape}"
         if values.shape == (n_samples, len(classes)):
-            columns = _named_columns(found, classes, who)
+            columns = in_order_of_names(found, classes, who)
             return checked_probabilities(values[:, columns], who)
     raise ValueError(
         f"{who}: predict_proba must return an array of shape (n_samples, n_classes) = ({n_samples}, "
@@ -196,7 +243,7 @@ def probabilities_of(classifier: Any, X: Any, n_samples: int) -> np.ndarray:
     )
 
 
-def _named_columns(found: Any, classes: np.ndarray, who: str) -> np.ndarray:
+def in_order_of_names(found: Any, classes: np.ndarray, who: str) -> np.ndarray:
     """Return the column of each class, by name if the columns have names."""
     in_order = np.arange(len(classes))
     names = column_names(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
+from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
@@ -19,29 +20,30 @@ from sklearn_kd.inputs._data import DistillationData
 from sklearn_kd.teachers._adapter import TeacherAdapter
 from sklearn_kd.teachers._class_alignment import refuse_stated_classes, select_columns
 from sklearn_kd.teachers._class_probabilities import (
+    answers_of,
     fitted_classifier,
-    probabilities_of,
     require_classes,
-    require_probabilities,
+    require_scores,
 )
-from sklearn_kd.teachers._logit_checks import WrongAnswerError, log_probabilities, name_of
+from sklearn_kd.teachers._fit_parameters import FitParameters
+from sklearn_kd.teachers._logit_checks import WrongAnswerError, name_of
 from sklearn_kd.teachers._registry import register_teacher
 from sklearn_kd.teachers._weighted_fit import WeightedFit
 
 
 @register_teacher(FrozenEstimator)
 class FrozenTeacher(TeacherAdapter):
-    """Adapter of a classifier that was fitted before; its logits are log-probabilities."""
+    """Adapter of a classifier that was fitted before; its logits are log-probabilities or margins."""
+
+    knows_classes = True
 
     def check(self) -> None:
-        try:
-            check_is_fitted(self.teacher)
-        except NotFittedError:
+        if not _is_fitted(self.teacher, otherwise=True):
             raise ValueError(
                 f"teacher={self.fitted!r} is frozen but not fitted. Fit it before freezing, or "
                 "give it unfrozen to have it fitted on D_train."
-            ) from None
-        require_probabilities(self.teacher)
+            )
+        require_scores(self.teacher)
         require_classes(self.teacher)
         refuse_stated_classes(self.teacher_classes, self.teacher)
 
@@ -51,29 +53,32 @@ class FrozenTeacher(TeacherAdapter):
         advice = "Train it on the classes of y, not on codes of them"
         columns = select_columns(self.column_classes(), classes, advice)
         with _shape_explained(self.teacher, X):
-            probabilities = probabilities_of(self.fitted, X, len(data))
-        yield torch.as_tensor(log_probabilities(probabilities)[:, columns]).to(data.device)
+            answers = answers_of(self.fitted, X, len(data))
+        yield torch.as_tensor(answers.logits(columns)).to(data.device)
 
 
 @register_teacher(object)  # classifiers need no base class of scikit-learn's
 class ClassifierTeacher(TeacherAdapter):
-    """Adapter of a classifier, a clone of which is fitted on D_train; its logits are log-probabilities."""
+    """Adapter of a classifier, a clone of which is fitted on D_train.
+
+    Its logits are log-probabilities, or margins where it gives no probabilities.
+    """
+
+    knows_classes = True
 
     @classmethod
     def accepts(cls, teacher: Any) -> bool:
         if isinstance(teacher, type) or not hasattr(teacher, "fit"):
             return False
-        try:
-            return is_classifier(teacher)
-        except AttributeError:  # an object with a fit that is no estimator of scikit-learn
-            return False
+        if hasattr(teacher, "__sklearn_tags__") and is_classifier(teacher):
+            return True
+        return _is_like_a_classifier(teacher)
 
     def check(self) -> None:
-        require_probabilities(self.teacher)
+        self._fit_parameters = FitParameters({})
+        require_scores(self.teacher)
         refuse_stated_classes(self.teacher_classes, clone(self.teacher))
-        try:
-            check_is_fitted(self.teacher)
-        except (NotFittedError, TypeError):
+        if not _is_fitted(self.teacher, otherwise=False):
             return
         warnings.warn(
             "teacher is already fitted, but a clone of it will be fitted anew on D_train. Wrap "
@@ -86,11 +91,13 @@ class ClassifierTeacher(TeacherAdapter):
         self, X: Any, y: np.ndarray, *, sample_weight: np.ndarray | None, rng: np.random.RandomState
     ) -> None:
         teacher = set_open_seeds(clone(self.teacher), rng)
-        weighted = WeightedFit(teacher, sample_weight)
+        weighted, parameters = WeightedFit(teacher, sample_weight), self._fit_parameters
         with _shape_explained(teacher, X):
             try:
                 self.teacher, self._classes = fitted_classifier(
-                    teacher, lambda part, y: weighted.fit(part, X, y), y
+                    teacher,
+                    lambda part, y, coded: weighted.fit(part, X, y, parameters.for_labels(coded)),
+                    y,
                 )
             except NotFittedError as error:
                 raise ValueError(
@@ -103,10 +110,33 @@ class ClassifierTeacher(TeacherAdapter):
         self, X: Any, data: DistillationData, classes: np.ndarray, batch_size: int
     ) -> Iterator[Tensor]:
         # If all rows of a class have weight 0, the teacher was fitted without that class.
-        probabilities = np.zeros((len(data), len(classes)))
-        found = probabilities_of(self.teacher, X, len(data))
-        probabilities[:, select_columns(classes, self._classes)] = found
-        yield torch.as_tensor(log_probabilities(probabilities)).to(data.device)
+        answers = answers_of(self.teacher, X, len(data))
+        logits = answers.spread_logits(select_columns(classes, self._classes), len(classes))
+        yield torch.as_tensor(logits).to(data.device)
+
+    def take_fit_parameters(self, parameters: Mapping[str, Any]) -> None:
+        self._fit_parameters = FitParameters(parameters)
+        self._fit_parameters.check(self.teacher)
+
+
+def _is_like_a_classifier(teacher: Any) -> bool:
+    """Return True for what can be cloned and gives scores, and is nothing else of scikit-learn's."""
+    if not (hasattr(teacher, "get_params") and hasattr(teacher, "set_params")):
+        return False
+    if hasattr(teacher, "__sklearn_tags__") and get_tags(teacher).estimator_type is not None:
+        return False
+    return hasattr(teacher, "predict_proba") or hasattr(teacher, "decision_function")
+
+
+def _is_fitted(classifier: Any, otherwise: bool) -> bool:
+    """Return whether a classifier has been fitted; ``otherwise`` where scikit-learn cannot tell."""
+    try:
+        check_is_fitted(classifier)
+    except NotFittedError:
+        return False
+    except (TypeError, AttributeError):  # no fit, or no base class of scikit-learn's
+        return otherwise
+    return True
 
 
 @contextmanager

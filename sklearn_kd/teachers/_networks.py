@@ -24,6 +24,7 @@ from sklearn_kd.runtime._operations import largest_operation, operations_of
 from sklearn_kd.runtime._threads import threads_for
 from sklearn_kd.teachers._adapter import BatchTeacherAdapter
 from sklearn_kd.teachers._conversion import BatchLogits, LogitConversion
+from sklearn_kd.teachers._known_classes import named_classes
 from sklearn_kd.teachers._logit_checks import (
     checked_probabilities,
     log_probabilities,
@@ -185,6 +186,8 @@ class ModuleTeacher(BatchTeacherAdapter):
 
         def convert(values: Tensor) -> LogitConversion:
             own = own_classes(self.teacher, values.shape[1], self.teacher_classes)
+            if own is None:
+                own = named_classes(without_parallel(self.teacher), self.teacher_classes, classes)
             return LogitConversion.of(
                 values,
                 own=own,

@@ -1,13 +1,21 @@
 """The registry of teachers: which adapter is used for the teachers of a class.
 
-| teacher                             | trained here          | sees                       |
-|-------------------------------------|-----------------------|----------------------------|
-| scikit-learn classifier             | a clone, on D_train   | X as the user gave it      |
-| ``FrozenEstimator(fitted)``         | no                    | X as the user gave it      |
-| ``nn.Module`` that returns logits   | no                    | float32 tensor             |
-| fitted skorch net                   | no                    | float32 array              |
-| registered by the user              | as its adapter says   | as its adapter says        |
-| None, with ``teacher_logits``       | no                    |                            |
+An object has the adapter of the most specific of its classes. Objects of other classes are told by what
+they can do; :func:`tell_by_abilities` registers such an adapter.
+
+| teacher                               | trained here          | sees                          |
+|---------------------------------------|-----------------------|-------------------------------|
+| classifier with a ``fit``             | a clone, on D_train   | X as the user gave it         |
+| ``FrozenEstimator(fitted)``           | no                    | X as the user gave it         |
+| trained classifier without ``fit``    | no                    | X as the user gave it         |
+| function                              | no                    | X as given, or float32 tensor |
+| ONNX file or session                  | no                    | X as given, or float32 tensor |
+| pipeline of transformers              | no                    | the texts of X                |
+| ``nn.Module`` that returns logits     | no                    | float32 tensor                |
+| fitted skorch net                     | no                    | float32 array                 |
+| list of teachers                      | as its teachers       | as its teachers               |
+| registered by the user                | as its adapter says   | as its adapter says           |
+| None, with ``teacher_logits``         | no                    |                               |
 """
 
 from __future__ import annotations
@@ -24,6 +32,8 @@ from sklearn_kd.teachers._logit_checks import thawed
 Adapter = TypeVar("Adapter", bound=type[TeacherAdapter])
 
 _ADAPTERS: dict[type, type[TeacherAdapter]] = {}
+# Adapters of objects without one by their class, tried in this order.
+_BY_ABILITIES: list[type[TeacherAdapter]] = []
 # Classes whose adapter came with an estimator from another process.
 _CARRIED: set[type] = set()
 
@@ -136,6 +146,12 @@ def register_teacher(kind: type, adapter: Any = None) -> Any:
     return adapter
 
 
+def tell_by_abilities(adapter: Adapter) -> Adapter:
+    """Register an adapter of objects of any class, which it accepts by what they can do."""
+    _BY_ABILITIES.append(adapter)
+    return adapter
+
+
 def _is_of_library(adapter: type[TeacherAdapter]) -> bool:
     return adapter.__module__.startswith("sklearn_kd.")
 
@@ -153,7 +169,7 @@ def _check_adapter(adapter: Any) -> None:
             f"register_teacher: {adapter.__name__} has no predict_logits, the method that returns the "
             "logits of rows. Define it."
         )
-    if issubclass(adapter, BatchTeacherAdapter) and adapter.trains():
+    if base is BatchTeacherAdapter and adapter.fit is not TeacherAdapter.fit and not _is_of_library(adapter):
         raise TypeError(
             f"register_teacher: {adapter.__name__} has a fit, but a BatchTeacherAdapter is for teachers that "
             "come trained. Make it a subclass of TeacherAdapter, or leave fit out."
@@ -171,15 +187,20 @@ def adapter_class(teacher: Any) -> type[TeacherAdapter] | None:
     """
     content = thawed(teacher)
     found = None if content is teacher else _most_specific(content)
-    return _most_specific(teacher) if found is None or found.trains() else found
+    return _most_specific(teacher) if found is None or found.trains(content) else found
 
 
 def _most_specific(teacher: Any) -> type[TeacherAdapter] | None:
-    adapters = (_ADAPTERS.get(kind) for kind in type(teacher).__mro__)
-    return next((adapter for adapter in adapters if adapter is not None and adapter.accepts(teacher)), None)
+    by_class = (_ADAPTERS.get(kind) for kind in type(teacher).__mro__)
+    adapters = [*(adapter for adapter in by_class if adapter is not None), *_BY_ABILITIES]
+    return next((adapter for adapter in adapters if adapter.accepts(teacher)), None)
 
 
-def make_teacher(teacher: Any, teacher_classes: list[Any] | None = None) -> TeacherAdapter:
+def make_teacher(
+    teacher: Any,
+    teacher_classes: list[Any] | None = None,
+    fit_parameters: Mapping[str, Any] | None = None,
+) -> TeacherAdapter:
     """Wrap a teacher in its adapter, which checks it.
 
     Parameters
@@ -187,48 +208,70 @@ def make_teacher(teacher: Any, teacher_classes: list[Any] | None = None) -> Teac
     teacher : object
     teacher_classes : list or None, default=None
         The class of each column, if the user states it.
+    fit_parameters : mapping or None, default=None
+        Further parameters of the teacher's own ``fit``.
 
     Raises
     ------
     TypeError
-        If no adapter is registered for its class.
+        If no adapter is registered for its class, or its ``fit`` takes no such parameters.
     ValueError
         If the adapter refuses it.
     """
+    wrapped = wrap_teacher(teacher, teacher_classes)
+    wrapped.take_fit_parameters(fit_parameters or {})
+    return wrapped
+
+
+def wrap_teacher(teacher: Any, teacher_classes: list[Any] | None) -> TeacherAdapter:
+    """Wrap a teacher as :func:`make_teacher` does, which is yet to be given the parameters of its fit."""
     adapter = adapter_class(teacher)
     if adapter is not None:
         return adapter(teacher, teacher_classes)
     raise TypeError(
-        f"teacher={short_repr(teacher)} is none of: a scikit-learn classifier, "
-        "FrozenEstimator(fitted classifier), a trained torch.nn.Module that returns logits, a "
-        "fitted skorch net, an object of a class that was given to register_teacher in this process, or "
-        f"None with teacher_logits given to fit.{advice_for(teacher)}"
+        f"teacher={short_repr(teacher)} is none of: a scikit-learn classifier, or another classifier with "
+        "fit and get_params, FrozenEstimator(fitted classifier), a trained object with predict_proba or "
+        "decision_function and without fit, a function of X that returns logits or probabilities, an ONNX "
+        "file or session, a text-classification pipeline of transformers, a trained torch.nn.Module that "
+        "returns logits, a fitted skorch net, a list of teachers, an object of a class that was given to "
+        f"register_teacher in this process, or None with teacher_logits given to fit.{advice_for(teacher)}"
     )
 
 
 def comes_trained(teacher: Any) -> bool:
     """Return True if a teacher is used as it is, False if it is trained here or is none."""
     adapter = adapter_class(teacher)
-    return adapter is not None and not adapter.trains()
+    return adapter is not None and not adapter.trains(teacher)
+
+
+def shared_copy(teacher: Any) -> Any:
+    """Return the teacher of a clone of its estimator: itself if it comes trained, else an unfitted clone."""
+    if type(teacher) in (list, tuple):
+        return type(teacher)([shared_copy(member) for member in teacher])
+    return teacher if comes_trained(teacher) else clone(teacher, safe=False)
 
 
 def without_training(teacher: Any) -> Any:
-    """Return an unfitted clone of a teacher that is trained here, else None."""
+    """Return an unfitted clone of a teacher that is trained here, all of it, else None."""
     adapter = adapter_class(teacher)
-    return None if adapter is None or not adapter.trains() else clone(teacher, safe=False)
+    if adapter is None or not adapter.trains(teacher):
+        return None
+    return shared_copy(teacher) if adapter.trains_all(teacher) else None
 
 
 # --------------------------------------------------------------------------------------
 # Other processes
 
 
-def registration_of(teacher: Any) -> tuple[type, type[TeacherAdapter]] | None:
-    """Return the class and the adapter that a user has registered for a teacher, or None."""
+def registrations_of(teacher: Any) -> list[tuple[type, type[TeacherAdapter]]]:
+    """Return the classes and the adapters that a user has registered for a teacher and its members."""
     adapter = adapter_class(teacher)
-    if adapter is None or _is_of_library(adapter):
-        return None
+    if adapter is None:
+        return []
+    if _is_of_library(adapter):
+        return [found for member in adapter.members(teacher) for found in registrations_of(member)]
     kinds = type(thawed(teacher)).__mro__
-    return next((kind, adapter) for kind in kinds if _ADAPTERS.get(kind) is adapter)
+    return [next((kind, adapter) for kind in kinds if _ADAPTERS.get(kind) is adapter)]
 
 
 def carry_registration(kind: type, adapter: type[TeacherAdapter]) -> None:
@@ -258,4 +301,12 @@ def advice_for(teacher: Any) -> str:
         return " Load weights into their network by load_state_dict, and give the network."
     if isinstance(teacher, (str, PathLike)):
         return " Load the file, and give what is in it."
+    if isinstance(teacher, (list, tuple)) and not teacher:
+        return " The list is empty."
+    if hasattr(teacher, "fit") and not hasattr(teacher, "get_params"):
+        return (
+            f" {type(teacher).__name__} has a fit but no get_params, so that no clone of it can be fitted on "
+            "D_train. If it is trained, give FrozenEstimator(it), or a function that asks it; else derive "
+            "its class from sklearn.base.BaseEstimator."
+        )
     return ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -61,17 +61,20 @@ class WeightedFit:
         if not self._names:
             self._routes = None
 
-    def fit(self, classifier: Any, X: Any, y: np.ndarray) -> None:
-        """Fit the classifier given to the constructor, or a clone of it."""
+    def fit(
+        self, classifier: Any, X: Any, y: np.ndarray, parameters: Mapping[str, Any] | None = None
+    ) -> None:
+        """Fit the classifier given to the constructor, or a clone; ``parameters`` are further ones of fit."""
+        given = dict(parameters or {})
         missed, reason = self._missed, ""
         with config_context(enable_metadata_routing=self._routes):
             try:
-                classifier.fit(X, y, **dict.fromkeys(self._names, self._weight))
+                classifier.fit(X, y, **dict.fromkeys(self._names, self._weight), **given)
             except (TypeError, ValueError, NotImplementedError) as error:
                 if not self._routes:
                     raise
                 # A part makes its own estimators, or passes weights on to estimators that take none.
-                classifier.fit(X, y)
+                classifier.fit(X, y, **given)
                 missed, reason = [type(classifier).__name__], f" ({str(error).splitlines()[0]})"
         if missed and self._differ:
             message = _missed_message(missed, type(classifier).__name__, reason)

@@ -17,11 +17,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
+from sklearn.multiclass import OutputCodeClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from torch import nn
@@ -32,6 +32,7 @@ from helpers.layered_networks import UNUSABLE_LAYERS
 from helpers.networks import lucky_student
 from helpers.own_losses import Decoupled
 from helpers.pages import FAILURES, ROOT, messages
+from helpers.unusable_teachers import UNUSABLE_TEACHERS
 from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent, Munge, TabularStudent
 from sklearn_kd.bilevel._hypergradient import HypergradientEstimator
 from sklearn_kd.checkpointing._file import read, write
@@ -281,7 +282,9 @@ REFUSED = {
     "an adapter that returns no logits": lambda X, y: asked(Mute()),
     "a teacher that returns no logits": lambda X, y: ({"teacher": nn.Flatten(0)}, {"teacher_logits": None}),
     "invalid probabilities": lambda X, y: ({"teacher": Percent()}, {"teacher_logits": None}),
-    "a teacher without probabilities": lambda X, y: asked(make_pipeline(StandardScaler(), LinearSVC())),
+    "a teacher without probabilities and margins": lambda X, y: asked(
+        make_pipeline(StandardScaler(), OutputCodeClassifier(GaussianNB()))
+    ),
     "a vote without probabilities": lambda X, y: asked(VotingClassifier([("a", GaussianNB())])),
     "a search that keeps no best teacher": lambda X, y: asked(GridSearchCV(GaussianNB(), {}, refit=False)),
     "a frozen teacher that was fitted on codes": lambda X, y: (
@@ -573,7 +576,7 @@ def test_the_page_has_all_that_is_tried_here():
         "Layer",
     }
     tried = REFUSED.keys() | REPORTED.keys() | OUT_OF_MEMORY.keys() | LOADED.keys() | DAMAGED.keys()
-    tried |= UNUSABLE_LAYERS.keys() | SAID.keys()
+    tried |= UNUSABLE_LAYERS.keys() | UNUSABLE_TEACHERS.keys() | SAID.keys()
     apart = {"several calls of one module", "a student's layer that training skips"}
     apart |= {
         "weights that the teacher cannot take",
@@ -583,6 +586,11 @@ def test_the_page_has_all_that_is_tried_here():
         "the same fit in another thread",  # in test_threads_at_one_fit
         "a folder for the teacher's logits that cannot be written to",  # in test_large_arrays
         "a full disk of the teacher's logits",  # in test_large_arrays
+        "a teacher with margins in the place of probabilities",  # in test_margins
+        "a file that is no ONNX model",  # these in test_onnx_teachers
+        "an ONNX file of other samples",
+        "an ONNX file with an input for each column",
+        "an ONNX file without answers",
     }
     assert messages().keys() - headings == tried | apart | {"a callback with an open file", "a full disk"}
 
@@ -593,6 +601,13 @@ def test_refused(what, make, digits, logits):
     params, given = REFUSED[what](*digits)
     with pytest.raises((ValueError, TypeError), match=messages()[what]):
         make(**params).fit(**({"X": digits[0], "y": digits[1], "teacher_logits": logits} | given))
+
+
+@pytest.mark.parametrize("what", UNUSABLE_TEACHERS)
+def test_teachers(what, make, digits):
+    params, given = UNUSABLE_TEACHERS[what](*digits)
+    with pytest.raises((ValueError, TypeError, OSError), match=messages()[what]):
+        make(**params).fit(**({"X": digits[0], "y": digits[1]} | given))
 
 
 @pytest.mark.parametrize("what", UNUSABLE_LAYERS)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import RandomForestClassifier, VotingClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import cross_val_score
@@ -194,8 +194,9 @@ def test_fitted_but_not_frozen_is_said(make, digits):
         (RandomForestClassifier, TypeError, "not the class"),
         ("forest.pt", TypeError, "is none of.*Load the file"),
         (Path("forest.pt"), TypeError, "Load the file"),
-        (nn.Linear(64, 10).state_dict(), TypeError, r"^teacher=OrderedDict.{,520}load_state_dict"),
-        (LinearSVC(), ValueError, "CalibratedClassifierCV"),
+        (nn.Linear(64, 10).state_dict(), TypeError, r"^teacher=OrderedDict.{,900}load_state_dict"),
+        (VotingClassifier([("a", LinearSVC())]), ValueError, "CalibratedClassifierCV"),
+        ([], TypeError, "is none of.*The list is empty"),
         (FrozenEstimator(LogisticRegression()), ValueError, "not fitted"),
         (NeuralNetClassifier(MLPStudent), ValueError, "has not been fitted.* or give its module_"),
     ],

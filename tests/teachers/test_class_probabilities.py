@@ -20,12 +20,12 @@ from sklearn.feature_selection import RFE
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, Perceptron, SGDClassifier
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
-from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier, OutputCodeClassifier
+from sklearn.multiclass import OneVsRestClassifier, OutputCodeClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.semi_supervised import SelfTrainingClassifier
-from sklearn.svm import SVC, LinearSVC
+from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.metaestimators import available_if
 
@@ -132,29 +132,19 @@ def test_judged_by_what_it_will_be(name, rows):
 
 
 NEVER = {
-    "LinearSVC": (LinearSVC(), "LinearSVC has no predict_proba. Wrap it in"),
-    "Perceptron": (Perceptron(), "Wrap it in"),
-    "SVC": (SVC(), "SVC has no predict_proba. Wrap it in sklearn.calibration"),
-    "hinge": (SGDClassifier(), "Wrap it in"),
     "hard vote": (VotingClassifier([("a", GaussianNB())]), "Set voting='soft' in VotingClassifier"),
     "soft vote of what has none": (
         VotingClassifier([("a", GaussianNB()), ("b", LinearSVC())], voting="soft"),
         "for want of one in its LinearSVC. Wrap LinearSVC in",
     ),
-    "pipeline": (make_pipeline(StandardScaler(), LinearSVC()), "Pipeline has no predict_proba, for want of"),
     "hard vote in a pipeline": (
         make_pipeline(VotingClassifier([("a", GaussianNB())])),
         "Set voting='soft' in VotingClassifier",
     ),
-    "search": (GridSearchCV(LinearSVC(), {"C": [0.1, 1.0]}), "for want of one in its LinearSVC"),
-    "search of an SVC": (GridSearchCV(SVC(), {"C": np.logspace(-2, 2, 5)}), "for want of one in its SVC"),
     "search that fits no best": (
         GridSearchCV(GaussianNB(), {}, refit=False),
         "Set refit=True in GridSearchCV",
     ),
-    "stack": (StackingClassifier([("a", GaussianNB())], LinearSVC()), "for want of one in its LinearSVC"),
-    "one against the rest": (OneVsRestClassifier(LinearSVC()), "Wrap LinearSVC in"),
-    "one against one": (OneVsOneClassifier(GaussianNB()), "OneVsOneClassifier has no predict_proba. Wrap it"),
     "output code": (OutputCodeClassifier(GaussianNB()), "OutputCodeClassifier has no predict_proba. Wrap it"),
     "self-training": (SelfTrainingClassifier(LinearSVC()), "for want of one in its LinearSVC"),
 }
@@ -167,7 +157,7 @@ def test_refused_before_it_is_fitted(name, make, rows, monkeypatch):
     def fit(*args, **kwargs):
         raise AssertionError("was fitted")
 
-    for kind in (GaussianNB, LinearSVC, SVC, SGDClassifier, Perceptron):
+    for kind in (GaussianNB, LinearSVC):
         monkeypatch.setattr(kind, "fit", fit)
     with pytest.raises(ValueError, match=re.escape(match)) as refused:
         make(teacher).fit(*rows)
@@ -179,7 +169,7 @@ def test_refused_once_it_is_known(make, rows):
     with pytest.raises(ValueError, match="HasThemOnceFitted has no predict_proba"):
         make(HasThemOnceFitted(has=False)).fit(*rows)
     with pytest.raises(ValueError, match="Delegates has no predict_proba"):
-        make(Delegates(LinearSVC())).fit(*rows)
+        make(Delegates(OutputCodeClassifier(GaussianNB()))).fit(*rows)
 
 
 def test_stack_as_teacher_in_a_fit(make, rows):

@@ -327,7 +327,7 @@ def test_an_unfitted_estimator_takes_the_adapter_to_other_processes(make, digits
         register()
         there = pickle.loads(unfitted)
         assert registry.adapter_class(there.teacher) is expected
-        assert not hasattr(there, "_registration")
+        assert not hasattr(there, "_registrations")
     del registry._ADAPTERS[Means]
     for adapter in (MeansTeacher, Later):  # from a worker's point of view: another definition
         registry.carry_registration(Means, adapter)

@@ -1,0 +1,120 @@
+"""Teachers that are functions of X."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+from sklearn.base import BaseEstimator
+
+from sklearn_kd.teachers._adapter import EitherWayAdapter
+from sklearn_kd.teachers._registry import register_teacher, tell_by_abilities
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+_TAKES = ("array", "tensor")
+
+
+class FunctionTeacher(BaseEstimator):
+    """A function of X that returns logits or probabilities, as a teacher that comes trained.
+
+    A function alone is a teacher too: ``teacher=function`` means ``FunctionTeacher(function)``, with the
+    classes in its attribute ``classes``, if it has one.
+
+    Parameters
+    ----------
+    function : callable
+        Maps rows to an array, tensor or nested list of shape (n_rows, n_columns). If all rows of it are
+        probabilities, their logarithms are the logits.
+    classes : array-like of shape (n_columns,) or None, default=None
+        The class of each column. None: as ``teacher_classes`` of the estimator states them; without these
+        the labels must be exactly 0 … K−1, and column j is class j.
+    takes : {"array", "tensor"}, default="array"
+        "array": the function is called once, with all rows of D_train in the container that ``fit`` got.
+        "tensor": it is called with float32 tensors on the device of the student, batch by batch, so that
+        it can teach with ``augment`` and a ``Dataset``.
+
+    See Also
+    --------
+    register_teacher : For teachers with more than a function.
+
+    Notes
+    -----
+    A fit in other processes pickles the function with the estimator, which a ``lambda`` does not allow:
+    define it at the top level of a module.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn_kd import DistilledClassifier, MLPStudent
+    >>> from sklearn_kd.teachers import FunctionTeacher
+    >>> X, y = load_iris(return_X_y=True)
+    >>> names = np.array(["setosa", "versicolor", "virginica"])
+    >>> def rules(X):  # short petals; narrow ones
+    ...     return np.c_[3 * (2.5 - X[:, 2]), np.full(len(X), 0.5), 4 * (X[:, 3] - 1.6)]
+    >>> clf = DistilledClassifier(
+    ...     FunctionTeacher(rules, classes=names), MLPStudent, meta="fixed", lambda1=0.0,
+    ...     max_epochs=60, random_state=0)
+    >>> clf.fit(X, names[y]).score(X, names[y]) > 0.8
+    True
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Any], Any],
+        classes: ArrayLike | None = None,
+        takes: Literal["array", "tensor"] = "array",
+    ):
+        self.function = function
+        self.classes = classes
+        self.takes = takes
+
+
+@register_teacher(FunctionTeacher)
+class FunctionTeacherAdapter(EitherWayAdapter):
+    """Adapter of a FunctionTeacher."""
+
+    _source = "the function"
+    _no_probabilities = None
+
+    @property
+    def _stated(self) -> FunctionTeacher:
+        return self.teacher
+
+    def check(self) -> None:
+        teacher = self._stated
+        if not callable(teacher.function) or isinstance(teacher.function, type):
+            raise TypeError(
+                f"FunctionTeacher: function={teacher.function!r} must be a function of X that returns logits "
+                "or probabilities."
+            )
+        if teacher.takes not in _TAKES:
+            raise ValueError(
+                f"FunctionTeacher: takes={teacher.takes!r} must be one of {list(_TAKES)}: X in the container "
+                "that fit got, or batches as float32 tensors."
+            )
+
+    def takes_batches(self) -> bool:
+        return self._stated.takes == "tensor"
+
+    def column_classes(self) -> Any:
+        return self._stated.classes
+
+    def predict_logits(self, X: Any) -> Any:
+        return self._stated.function(X)
+
+
+@tell_by_abilities
+class PlainFunctionAdapter(FunctionTeacherAdapter):
+    """Adapter of a function that is given as it is."""
+
+    @classmethod
+    def accepts(cls, teacher: Any) -> bool:
+        # What has a fit, such as a network of Keras, may have to be trained first.
+        return callable(teacher) and not isinstance(teacher, type) and not hasattr(teacher, "fit")
+
+    @property
+    def _stated(self) -> FunctionTeacher:
+        return FunctionTeacher(self.teacher, classes=getattr(self.teacher, "classes", None))

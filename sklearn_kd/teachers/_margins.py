@@ -1,0 +1,89 @@
+"""Margins of ``decision_function`` as logits, for classifiers without ``predict_proba``."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from sklearn_kd._sklearn_compat import is_instance
+from sklearn_kd.inputs._arrays import from_torch
+from sklearn_kd.teachers._logit_checks import name_of, thawed
+
+
+def gives_margins(classifier: Any) -> bool:
+    """Return True if a classifier, fitted or not, has a ``decision_function`` that can be used."""
+    # Its fit needs probabilities all the same.
+    trains_by_probabilities = is_instance(classifier, "sklearn.semi_supervised", "SelfTrainingClassifier")
+    return hasattr(classifier, "decision_function") and not trains_by_probabilities
+
+
+def refuse_pairwise_margins(classifier: Any) -> None:
+    """Raise ValueError for an SVC whose margins are those of pairs of classes.
+
+    With three classes there are three pairs, so that the shape does not tell.
+    """
+    best = getattr(classifier, "best_estimator_", None)  # of a search
+    for part in (classifier, *([] if best is None else [best])):
+        params = part.get_params() if hasattr(part, "get_params") else {}
+        for name, value in params.items():
+            if name.endswith("decision_function_shape") and value == "ovo":
+                raise ValueError(
+                    f"{name_of(classifier)} has {name}='ovo': its decision_function returns margins of "
+                    "pairs of classes, and a logit belongs to one class. Set decision_function_shape='ovr', "
+                    "or wrap it in sklearn.calibration.CalibratedClassifierCV."
+                )
+
+
+def margins_of(classifier: Any, X: Any, n_samples: int, n_classes: int | None = None) -> np.ndarray:
+    """Return a fitted classifier's margins as logits, one column per class; say once that they are margins.
+
+    The margin m of the second of two classes becomes the logits 0 and m.
+
+    Parameters
+    ----------
+    classifier : estimator
+        Fitted; it has ``decision_function``.
+    X : array-like
+    n_samples : int
+        Number of rows of X.
+    n_classes : int or None, default=None
+        None: as many as there are columns.
+
+    Raises
+    ------
+    ValueError
+        If there is not one margin per class.
+    """
+    who = name_of(classifier)
+    refuse_pairwise_margins(thawed(classifier))
+    margins = np.asarray(from_torch(classifier.decision_function(X), "decision_function"))
+    logits = margins.reshape(len(margins), -1) if margins.ndim in (1, 2) else margins
+    if logits.ndim == 2 and logits.shape[1] == 1 and n_classes in (2, None):
+        logits = np.hstack([np.zeros_like(logits), logits])
+    wanted = logits.shape[-1] if n_classes is None else n_classes
+    if logits.ndim != 2 or logits.shape != (n_samples, wanted):
+        raise ValueError(
+            f"{who}: decision_function must return one margin for each class, shape ({n_samples}, "
+            f"{'n_classes' if n_classes is None else n_classes}), or one margin for two classes, shape "
+            f"({n_samples},); it returned shape {margins.shape}. Wrap it in "
+            "sklearn.calibration.CalibratedClassifierCV."
+        )
+    _say_once(
+        f"{who} has no predict_proba: the margins of its decision_function are used as logits. Margins are "
+        "not calibrated: a learned temperature scales them, a fixed one should be chosen for them. For "
+        "probabilities wrap it in sklearn.calibration.CalibratedClassifierCV."
+    )
+    return logits.astype(np.float32)
+
+
+# In a search with many fits one warning is enough.
+_SAID: set[str] = set()
+
+
+def _say_once(message: str) -> None:
+    """Warn, once in a process."""
+    if message not in _SAID:
+        _SAID.add(message)
+        warnings.warn(message, UserWarning, stacklevel=3)

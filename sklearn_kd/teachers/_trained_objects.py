@@ -1,0 +1,103 @@
+"""Trained teachers told by what they can do: ``predict_proba``, ``decision_function`` or a call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sklearn_kd.inputs._arrays import column_names, from_torch
+from sklearn_kd.inputs._data import DistillationData
+from sklearn_kd.teachers._adapter import TeacherAdapter
+from sklearn_kd.teachers._class_alignment import align_columns
+from sklearn_kd.teachers._class_probabilities import in_order_of_names
+from sklearn_kd.teachers._known_classes import named_classes, names_by_column
+from sklearn_kd.teachers._logit_checks import checked_probabilities, log_probabilities
+from sklearn_kd.teachers._margins import margins_of, refuse_pairwise_margins
+from sklearn_kd.teachers._registry import tell_by_abilities
+
+
+@tell_by_abilities
+class TrainedObjectTeacher(TeacherAdapter):
+    """Adapter of an object with ``predict_proba`` or ``decision_function`` that has no ``fit``."""
+
+    @classmethod
+    def accepts(cls, teacher: Any) -> bool:
+        if isinstance(teacher, type) or hasattr(teacher, "fit"):
+            return False
+        return any(callable(getattr(teacher, name, None)) for name in ("predict_proba", "decision_function"))
+
+    def check(self) -> None:
+        if not hasattr(self.teacher, "predict_proba"):
+            refuse_pairwise_margins(self.teacher)
+
+    def iter_logits(
+        self, X: Any, data: DistillationData, classes: np.ndarray, batch_size: int
+    ) -> Iterator[Tensor]:
+        own = named_classes(self.teacher, self.teacher_classes, classes)
+        logits = self._logits(X, len(data), own)
+        columns = align_columns(
+            logits.shape[1], own=own, stated=self.teacher_classes, classes=classes, who=self.name
+        )
+        yield torch.as_tensor(logits[:, columns]).to(data.device)
+
+    def _logits(self, X: Any, n_samples: int, own: Any) -> np.ndarray:
+        if not hasattr(self.teacher, "predict_proba"):
+            return margins_of(self.teacher, X, n_samples)
+        found = self.teacher.predict_proba(X)
+        probabilities = checked_probabilities(from_torch(found, "predict_proba"), self.name)
+        if len(probabilities) != n_samples:
+            raise ValueError(
+                f"{self.name}: predict_proba must return one row for each row of X, shape ({n_samples}, "
+                f"n_classes); it returned shape {probabilities.shape}."
+            )
+        known = self.teacher_classes if own is None else own
+        if known is not None and column_names(found) is not None and len(known) == probabilities.shape[1]:
+            probabilities = probabilities[:, in_order_of_names(found, np.asarray(known), self.name)]
+        return log_probabilities(probabilities)
+
+
+@tell_by_abilities
+class TextPipelineTeacher(TeacherAdapter):
+    """Adapter of a text-classification pipeline of transformers, which answers with names and scores."""
+
+    @classmethod
+    def accepts(cls, teacher: Any) -> bool:
+        is_pipeline = callable(teacher) and not isinstance(teacher, type) and hasattr(teacher, "task")
+        return is_pipeline and names_by_column(teacher) is not None
+
+    def check(self) -> None:
+        if self.teacher.task not in ("text-classification", "sentiment-analysis"):
+            raise ValueError(
+                f"{self.name} is a pipeline of the task {self.teacher.task!r}. Give one of "
+                "'text-classification', or its model, a network that returns logits."
+            )
+
+    def iter_logits(
+        self, X: Any, data: DistillationData, classes: np.ndarray, batch_size: int
+    ) -> Iterator[Tensor]:
+        names: Any = names_by_column(self.teacher)
+        scores = [self._scores(text, names) for text in self._answers(X)]
+        own = named_classes(self.teacher, self.teacher_classes, classes)
+        columns = align_columns(
+            len(names), own=own, stated=self.teacher_classes, classes=classes, who=self.name
+        )
+        logits = log_probabilities(checked_probabilities(np.array(scores), self.name))
+        yield torch.as_tensor(logits[:, columns]).to(data.device)
+
+    def _answers(self, X: Any) -> Any:
+        texts = np.asarray(X).reshape(len(X), -1)
+        if texts.shape[1] != 1 or not all(isinstance(text, str) for text in texts[:, 0].tolist()):
+            raise ValueError(
+                f"{self.name} reads texts, and X has rows of another form: shape {np.shape(X)}. Give fit an "
+                "X of one text per row."
+            )
+        return self.teacher(texts[:, 0].tolist(), top_k=None)
+
+    @staticmethod
+    def _scores(answer: Any, names: list[Any]) -> list[float]:
+        by_name = {found["label"]: found["score"] for found in answer}
+        return [by_name[name] for name in names]
