@@ -39,7 +39,7 @@ from sklearn_kd.estimators._preflight import (
 )
 from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.estimators._standardization import scaling_for
-from sklearn_kd.estimators._unused_parameters import beside_strategy, warn_without_effect
+from sklearn_kd.estimators._unused_parameters import beside_split, beside_strategy, warn_without_effect
 from sklearn_kd.inputs._batches import rows_per_batch
 from sklearn_kd.inputs._data import DistillationData, SplitData, describe_allocations
 from sklearn_kd.inputs._large_arrays import shared_tensor
@@ -99,7 +99,9 @@ def plan_distillation(
     """Check and prepare everything that a training needs; ask the teacher."""
     strategy, loss, execution, storage = settings
     space = loss_space(loss, inputs.task.n_outputs)
-    warn_without_effect(beside_strategy(estimator, strategy, loss, space))
+    holds_out = strategy.learns_from_validation
+    reasons = beside_strategy(estimator, strategy, loss, space)
+    warn_without_effect(reasons + beside_split(inputs, f"meta={estimator.meta!r}", holds_out=holds_out))
     warn_if_distributed()
     batch_size = rows_per_batch(estimator.batch_size, len(inputs.rows))
     net_settings = NetSettings(inputs.task, loss, space, execution, batch_size)
@@ -109,7 +111,7 @@ def plan_distillation(
     checkpoints = open_checkpoints(estimator, inputs, [Seeds.draw(estimator.random_state)], before)
     seeds = Seeds(*checkpoints.seeds[0])
     hold_out = None
-    if strategy.learns_from_validation:
+    if holds_out:
         hold_out = HoldOut(estimator.validation_fraction, seeds.split, NEEDS_NO_VALIDATION)
     data, places = stage_data(estimator, inputs, hold_out, seeds)
 
@@ -125,7 +127,7 @@ def plan_distillation(
     # Else the teacher is asked while the student trains, or not at all.
     asked = teacher if estimator.augment is None else None
     n_tasks = (asked is not None) + estimator.max_epochs
-    report = FitReport(estimator, inputs.X_given, inputs.targets(), inputs.weight, n_tasks)
+    report = FitReport(estimator, inputs.X_given, inputs.targets(), inputs.sample_weight, n_tasks)
     if asked is not None:
         with report.teacher():
             logits = _ask_once(estimator, asked, data.train, inputs, places, seeds.teacher, storage)
@@ -214,7 +216,7 @@ def _ask_once(
             train,
             X,
             inputs.targets(places),
-            at(inputs.weight, places),
+            at(inputs.sample_weight, places),
             output_labels=inputs.task.output_labels,
             seed=seed,
             loader=loader,

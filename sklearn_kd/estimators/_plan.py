@@ -205,7 +205,8 @@ def open_checkpoints(
         n_rows=len(inputs.rows),
         codes=[inputs.codes, None if valid is None else valid.codes],
         classes=inputs.task.output_labels,
-        weight=inputs.weight,
+        weight=[inputs.weight, None if valid is None else valid.weight],
+        groups=inputs.groups,
         logits=inputs.teacher_logits,
         before=before,
     )

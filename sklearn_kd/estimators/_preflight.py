@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sklearn_kd.errors._context import error_context
 from sklearn_kd.estimators._callback_checks import check_callback_names, check_monitors, check_schedules
+from sklearn_kd.estimators._class_weight import with_class_weight
 from sklearn_kd.estimators._named_objects import named_object
 from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.inputs._data import DistillationData, SplitData
@@ -91,6 +92,8 @@ def validate(
     y_val: Any = None,
     teacher_logits: Any = None,
     *,
+    sample_weight_val: Any = None,
+    groups: Any = None,
     continued: Continued | None = None,
 ) -> ValidatedInputs:
     """Check everything that ``fit`` was given; set the fitted attributes that describe it.
@@ -98,7 +101,7 @@ def validate(
     Parameters
     ----------
     estimator : BaseDistiller
-    X, y, sample_weight, X_val, y_val, teacher_logits
+    X, y, sample_weight, X_val, y_val, teacher_logits, sample_weight_val, groups
         As ``fit`` was given them.
     continued : Continued or None, default=None
         The fit that this one goes on with.
@@ -115,10 +118,13 @@ def validate(
         sample_weight,
         X_val,
         y_val,
+        sample_weight_val=sample_weight_val,
+        groups=groups,
         task_type=estimator._task_type,
         loading=loading,
         continued=continued,
     )
+    inputs = with_class_weight(inputs, estimator.class_weight)
     estimator.__dict__.update(inputs.task.fitted_attributes(), _sample_shape=inputs.sample_shape)
     named_rows = X if hasattr(X, "index") else y
     return with_teacher(inputs, teacher_logits, estimator.teacher_classes, named_rows)

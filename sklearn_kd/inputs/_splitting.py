@@ -71,7 +71,10 @@ def split_data(
         train = make_data(given, train_seed, device, places)
         if held_out is not None:
             return SplitData(train, make_data(given, valid_seed, device, held_out)), places
-        return SplitData(train, None if valid is None else make_data(valid, valid_seed, device)), places
+        if valid is None:
+            return SplitData(train, None), places
+        counting = None if valid.weight is None else np.flatnonzero(valid.weight)
+        return SplitData(train, make_data(valid, valid_seed, device, counting)), places
 
 
 def _split_places(inputs: ValidatedInputs, hold_out: HoldOut | None) -> tuple[np.ndarray, np.ndarray | None]:
@@ -83,7 +86,8 @@ def _split_places(inputs: ValidatedInputs, hold_out: HoldOut | None) -> tuple[np
     if counting is not None:
         codes = codes[counting]
     rng = check_random_state(hold_out.seed)
-    train, held_out = inputs.task.split(codes, hold_out.fraction, rng, hold_out.otherwise)
+    groups = None if inputs.groups is None else inputs.groups if counting is None else inputs.groups[counting]
+    train, held_out = inputs.task.split(codes, hold_out.fraction, rng, hold_out.otherwise, groups)
     return (train, held_out) if counting is None else (counting[train], counting[held_out])
 
 
