@@ -53,6 +53,7 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
     e2: int
     teacher_classes: Any
     student_preprocessing: Any = None
+    class_weight: Any
     checkpoint_dir: Any
     keep_teacher: bool
     execution: str | Execution
@@ -143,6 +144,20 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         """skorch's history of the net."""
         check_is_fitted(self, "net_")
         return self.net_.history
+
+    @property
+    def loss_curve_(self) -> list[float]:
+        """The training loss of each epoch, as scikit-learn's ``MLPClassifier`` has it."""
+        return self._by_epoch("train_loss")
+
+    @property
+    def validation_scores_(self) -> list[float] | None:
+        """The accuracy on D_val after each epoch, each row counted once; None where there was no D_val."""
+        return self._by_epoch("valid_acc") or None
+
+    def _by_epoch(self, name: str) -> list[float]:
+        """Return a column of the history, without the epochs that do not have it."""
+        return [row[name] for row in self.history_ if name in row]
 
     def save(self, path: str | PathLike[str], *, history: bool = True) -> None:
         """Write the fitted estimator to a file of tensors and JSON, which holds no code.
@@ -352,6 +367,43 @@ class ClassifierMethods(ClassifierMixin):
     _logits: Any
     _task: Any
     _score: Any
+
+    @ordinary_torch()
+    def decision_function(self, X: ArrayLike | Dataset) -> np.ndarray:
+        """Return the student's logits, in the shape that scikit-learn's classifiers have.
+
+        The largest logit, or the sign with two classes, is that of :meth:`predict`, but for differences
+        that float32 rounds away in the probabilities.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, ...), or Dataset
+            As in :meth:`predict_proba`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes) or (n_samples,), float32
+            Columns in the order of ``classes_``. With two classes the logit of ``classes_[1]`` minus that of
+            ``classes_[0]``: the log of the odds of ``classes_[1]``.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_breast_cancer
+        >>> from sklearn.metrics import roc_auc_score
+        >>> from sklearn_kd import DistilledClassifier, MLPStudent
+        >>> X, y = load_breast_cancer(return_X_y=True)
+        >>> clf = DistilledClassifier(
+        ...     None, MLPStudent, meta="none", max_epochs=10, random_state=0, device="cpu").fit(X, y)
+        >>> decision = clf.decision_function(X)
+        >>> decision.shape
+        (569,)
+        >>> bool(((decision > 0) == (clf.predict(X) == 1)).all())
+        True
+        >>> roc_auc_score(y, decision) > 0.98
+        True
+        """
+        logits = self._logits(X).numpy()
+        return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
 
     @ordinary_torch()
     def predict_proba(self, X: ArrayLike | Dataset) -> np.ndarray:

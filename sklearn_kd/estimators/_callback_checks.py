@@ -156,6 +156,10 @@ def _check_schedule(net: NeuralNet, callback: LRScheduler, n_steps: int, n_batch
                 raise ValueError(f"it has total_steps={total}")
     except Exception as error:
         policy = getattr(callback.policy_, "__name__", repr(callback.policy_))
+        if isinstance(error, TypeError) and taken == 0:
+            raise TypeError(
+                f"callback LRScheduler: {policy} cannot be made with {sorted(callback.kwargs)}: {error}."
+            ) from error
         steps = f"max_epochs = {net.max_epochs}"
         if callback.step_every != "epoch":
             steps += f" × {n_batches} batches"

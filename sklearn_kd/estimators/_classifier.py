@@ -92,6 +92,12 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         The class of each column of a network's answers, or of ``teacher_logits``, where they do not say
         so themselves (by ``classes_``, or the columns of a DataFrame). None: the labels must be exactly
         0 … K−1, and column j is class j. There may be more classes than y has.
+    class_weight : dict, "balanced" or None, default=None
+        Weight of each class, 1 for those that a dict leaves out. It is multiplied with ``sample_weight``: in
+        the terms of labels and of the teacher alike, and in the loss on D_val, so that the metaparameters
+        serve the same end. "balanced": every class counts alike, by n_samples / (n_classes · rows of the
+        class). Rows of weight 0 are left out. The teacher is fitted with ``sample_weight`` alone; where it
+        has a ``class_weight`` of its own, set that.
     optimizer : class of torch.optim.Optimizer or its name, default=torch.optim.Adam
         Trains the student ("SGD", "AdamW", ...); ``optimizer__*`` are its further arguments. The
         hypergradient follows SGD (momentum and Nesterov too), Adam and AdamW exactly; others are
@@ -251,6 +257,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         "temperature": [Interval(Real, 0, None, closed="neither"), StrOptions({"random"})],
         "loss": [str, DistillationLoss],
         "teacher_classes": ["array-like", None],
+        "class_weight": [dict, StrOptions({"balanced"}), None],
         "optimizer": OPTIMIZER_KINDS,
         "lr": [Interval(Real, 0, 1e30, closed="both")],  # beyond, a step overflows float32
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
@@ -297,6 +304,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         temperature: float | Literal["random"] = 1.0,
         loss: str | DistillationLoss = "kd",
         teacher_classes: ArrayLike | None = None,
+        class_weight: dict[Any, float] | Literal["balanced"] | None = None,
         optimizer: type[torch.optim.Optimizer] | str = torch.optim.Adam,
         lr: float = 0.003,
         max_epochs: int = 30,
@@ -329,6 +337,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         self.temperature = temperature
         self.loss = loss
         self.teacher_classes = teacher_classes
+        self.class_weight = class_weight
         self.optimizer = optimizer
         self.lr = lr
         self.max_epochs = max_epochs
@@ -376,6 +385,8 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         y_val: ArrayLike | None = None,
         X_unlabeled: ArrayLike | Dataset | None = None,
         teacher_logits_unlabeled: ArrayLike | None = None,
+        sample_weight_val: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
     ) -> Self:
         """Train the student, and the metaparameters with it.
 
@@ -411,6 +422,13 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         teacher_logits_unlabeled : array-like of shape (n_unlabeled, n_classes), default=None
             The teacher's logits for the rows of X_unlabeled, as ``teacher_logits``, beside which they must
             be given.
+        sample_weight_val : array-like of shape (n_samples_val,), default=None
+            Weights of the rows of X_val in the validation loss, and so in ``valid_loss``; ``valid_acc``
+            counts each row once. Rows of weight 0 are left out.
+        groups : array-like of shape (n_samples,), default=None
+            The group of each row, such as the person it was measured on. D_val is drawn so that
+            no group has rows in D_train and in D_val, with shares of rows and of classes as near to
+            ``validation_fraction`` as the groups allow. Without effect where no D_val is held out.
 
         Returns
         -------
@@ -437,6 +455,8 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
             teacher_logits,
             X_unlabeled,
             teacher_logits_unlabeled,
+            sample_weight_val=sample_weight_val,
+            groups=groups,
             continued=last,
         )
         plan = plan_distillation(self, settings, inputs)

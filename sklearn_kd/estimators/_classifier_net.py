@@ -71,7 +71,7 @@ ESTIMATOR_STARTS = ("lambda1", "temperature")
 
 def loss_of(estimator: DistilledClassifier) -> DistillationLoss:
     """Return the loss that ``loss`` names, or a copy of the one it is."""
-    otherwise = "a sklearn_kd.losses.DistillationLoss of your own"
+    otherwise = "a sklearn_kd.losses.DistillationLoss of your own, as the guide's page on losses shows"
     return named_object("loss", estimator.loss, LOSSES, estimator._routed("loss"), otherwise)
 
 

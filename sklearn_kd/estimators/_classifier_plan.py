@@ -41,7 +41,7 @@ from sklearn_kd.estimators._preprocessing import check_preprocessing, names_of_c
 from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.estimators._standardization import scaling_for
 from sklearn_kd.estimators._unlabeled import add_unlabeled, has_unlabeled, munge_of, usable_unlabeled
-from sklearn_kd.estimators._unused_parameters import beside_strategy, warn_without_effect
+from sklearn_kd.estimators._unused_parameters import beside_split, beside_strategy, warn_without_effect
 from sklearn_kd.inputs._batches import rows_per_batch
 from sklearn_kd.inputs._data import DistillationData, SplitData, describe_allocations
 from sklearn_kd.inputs._large_arrays import shared_tensor
@@ -106,8 +106,11 @@ def plan_distillation(
     """Check and prepare everything that a training needs; ask the teacher."""
     strategy, loss, execution, storage = settings
     space = loss_space(loss, inputs.task.n_outputs)
-    inputs, unused = usable_unlabeled(estimator, strategy, inputs)
-    warn_without_effect(beside_strategy(estimator, strategy, loss, space) + unused)
+    inputs, reasons = usable_unlabeled(estimator, strategy, inputs)
+    holds_out = strategy.learns_from_validation
+    reasons += beside_strategy(estimator, strategy, loss, space)
+    reasons += beside_split(inputs, f"meta={estimator.meta!r}", holds_out=holds_out)
+    warn_without_effect(reasons)
     warn_if_distributed()
     batch_size = rows_per_batch(estimator.batch_size, inputs.n_rows)
     net_settings = NetSettings(inputs.task, loss, space, execution, batch_size)
@@ -118,7 +121,7 @@ def plan_distillation(
     checkpoints = open_checkpoints(estimator, inputs, [Seeds.draw(estimator.random_state)], before)
     seeds = Seeds(*checkpoints.seeds[0])
     hold_out = None
-    if strategy.learns_from_validation:
+    if holds_out:
         hold_out = HoldOut(estimator.validation_fraction, seeds.split, NEEDS_NO_VALIDATION)
     data, places, inputs = stage_data(estimator, inputs, hold_out, seeds)
     data, further = add_unlabeled(estimator, strategy, inputs, data, places, seeds.teacher)
@@ -135,7 +138,7 @@ def plan_distillation(
     # Else the teacher is asked while the student trains, or not at all.
     asked = teacher if estimator.augment is None else None
     n_tasks = (asked is not None) + estimator.max_epochs
-    report = FitReport(estimator, inputs.X_given, inputs.targets(), inputs.weight, n_tasks)
+    report = FitReport(estimator, inputs.X_given, inputs.targets(), inputs.sample_weight, n_tasks)
     if asked is not None:
         with report.teacher():
             logits = _ask_once(estimator, asked, data.train, inputs, places, further, seeds.teacher, storage)
@@ -233,7 +236,7 @@ def _ask_once(
             train,
             X,
             inputs.targets(places),
-            at(inputs.weight, places),
+            at(inputs.sample_weight, places),
             output_labels=inputs.task.output_labels,
             seed=seed,
             loader=loader,

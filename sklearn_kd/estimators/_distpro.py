@@ -128,6 +128,11 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         The class of each column of the teacher's logits, where it has no ``classes_``; of use with
         ``logit_weight`` alone. None: the labels must be exactly 0 … K−1, and column j is class j. There
         may be more classes than y has.
+    class_weight : dict, "balanced" or None, default=None
+        Weight of each class, 1 for those that a dict leaves out. It is multiplied with ``sample_weight``: in
+        the loss of the labels, and in the loss on D_val, so that the factors serve the same end. "balanced":
+        every class counts alike, by n_samples / (n_classes · rows of the class). Rows of weight 0 are left
+        out.
     optimizer : class of torch.optim.Optimizer or its name, default=torch.optim.SGD
         Trains student and transforms; ``optimizer__*`` are its further arguments. The
         hypergradient follows SGD, Adam and AdamW exactly.
@@ -260,6 +265,7 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         "importance_lr": [Interval(Real, 0, None, closed="left")],
         "pathway_threshold": [Interval(Real, None, None, closed="neither"), StrOptions({"auto"}), None],
         "teacher_classes": ["array-like", None],
+        "class_weight": [dict, StrOptions({"balanced"}), None],
         "optimizer": OPTIMIZER_KINDS,
         "lr": [Interval(Real, 0, 1e30, closed="both")],  # beyond, a step overflows float32
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
@@ -314,6 +320,7 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         importance_lr: float = 0.05,
         pathway_threshold: float | Literal["auto"] | None = "auto",
         teacher_classes: ArrayLike | None = None,
+        class_weight: dict[Any, float] | Literal["balanced"] | None = None,
         optimizer: type[torch.optim.Optimizer] | str = torch.optim.SGD,
         lr: float = 0.1,
         max_epochs: int = 200,
@@ -352,6 +359,7 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         self.importance_lr = importance_lr
         self.pathway_threshold = pathway_threshold
         self.teacher_classes = teacher_classes
+        self.class_weight = class_weight
         self.optimizer = optimizer
         self.lr = lr
         self.max_epochs = max_epochs
@@ -381,6 +389,8 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         sample_weight: ArrayLike | None = None,
         X_val: ArrayLike | Dataset | None = None,
         y_val: ArrayLike | None = None,
+        sample_weight_val: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
     ) -> Self:
         """Search a process where none is given, then train the student along it.
 
@@ -397,6 +407,13 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         X_val, y_val : array-like, default=None
             D_val of the search, where it is not to be held out of X. The retraining uses it
             for skorch's ``valid_loss`` and ``valid_acc`` alone.
+        sample_weight_val : array-like of shape (n_samples_val,), default=None
+            Weights of the rows of X_val in the validation loss, and so in ``valid_loss``; ``valid_acc``
+            counts each row once. Rows of weight 0 are left out.
+        groups : array-like of shape (n_samples,), default=None
+            The group of each row, such as the person it was measured on. The search's D_val is drawn so that
+            no group has rows in D_train and in D_val, with shares of rows and of classes as near to
+            ``validation_fraction`` as the groups allow. Without effect where no D_val is held out.
 
         Returns
         -------
@@ -411,7 +428,9 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
             If the teacher is no network, or a parameter is misspelt.
         """
         settings = checked_parameters(self, X, X_val)
-        inputs = validate(self, X, y, sample_weight, X_val, y_val)
+        inputs = validate(
+            self, X, y, sample_weight, X_val, y_val, sample_weight_val=sample_weight_val, groups=groups
+        )
         plan = plan_distpro(self, settings, inputs)
         result = run_plan(plan)
         publish(self, result)

@@ -47,7 +47,12 @@ from sklearn_kd.estimators._preflight import (
     named_strategy,
 )
 from sklearn_kd.estimators._routed_parameters import loader_settings
-from sklearn_kd.estimators._unused_parameters import beside_own_cycle, beside_process, warn_without_effect
+from sklearn_kd.estimators._unused_parameters import (
+    beside_own_cycle,
+    beside_process,
+    beside_split,
+    warn_without_effect,
+)
 from sklearn_kd.inputs._data import SplitData
 from sklearn_kd.inputs._splitting import HoldOut
 from sklearn_kd.inputs._validation import ValidatedInputs, check_same_form
@@ -251,12 +256,14 @@ def _check_followed(process: DistillationProcess, logit_weight: float | str, lea
 
 def plan_distpro(estimator: DistProClassifier, settings: Settings, inputs: ValidatedInputs) -> DistProPlan:
     """Check and prepare everything that both trainings need."""
+    searches = settings.process is None and estimator.weights != "equal"
     warn_without_effect(
-        beside_own_cycle(estimator, settings.strategy) + beside_process(estimator, settings.process)
+        beside_own_cycle(estimator, settings.strategy)
+        + beside_process(estimator, settings.process)
+        + beside_split(inputs, "a retraining without a search", holds_out=searches)
     )
     warn_if_distributed()
     teacher, labels = settings.teacher, inputs.task.output_labels
-    searches = settings.process is None and estimator.weights != "equal"
     checkpoints = open_checkpoints(estimator, inputs, _drawn_seeds(estimator.random_state, searches))
     stages = _stages(estimator, inputs, [Seeds(*seeds) for seeds in checkpoints.seeds])
     samples = stages[-1].data.train.samples
@@ -278,7 +285,7 @@ def plan_distpro(estimator: DistProClassifier, settings: Settings, inputs: Valid
             settings.strategy.check(search_space(estimator, len(pathways), inputs.task.n_outputs))
     process = None if settings.process is None else settings.process.fitted_to(pathways)
     n_epochs = estimator.max_epochs + (estimator.search_epochs if searches else 0)
-    report = FitReport(estimator, inputs.X_given, inputs.targets(), inputs.weight, n_epochs)
+    report = FitReport(estimator, inputs.X_given, inputs.targets(), inputs.sample_weight, n_epochs)
     plan = DistProPlan(
         inputs.task,
         stages,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sklearn_kd.errors._context import error_context
 from sklearn_kd.estimators._callback_checks import check_callback_names, check_monitors, check_schedules
+from sklearn_kd.estimators._class_weight import with_class_weight
 from sklearn_kd.estimators._named_objects import named_object
 from sklearn_kd.estimators._preprocessing import takes_raw_rows
 from sklearn_kd.estimators._routed_parameters import loader_settings
@@ -101,6 +102,8 @@ def validate(
     X_unlabeled: Any = None,
     teacher_logits_unlabeled: Any = None,
     *,
+    sample_weight_val: Any = None,
+    groups: Any = None,
     continued: Continued | None = None,
 ) -> ValidatedInputs:
     """Check everything that ``fit`` was given; set the fitted attributes that describe it.
@@ -108,7 +111,8 @@ def validate(
     Parameters
     ----------
     estimator : BaseDistiller
-    X, y, sample_weight, X_val, y_val, teacher_logits, X_unlabeled, teacher_logits_unlabeled
+    X, y, sample_weight, X_val, y_val, teacher_logits, X_unlabeled, teacher_logits_unlabeled, \
+            sample_weight_val, groups
         As ``fit`` was given them.
     continued : Continued or None, default=None
         The fit that this one goes on with.
@@ -132,12 +136,15 @@ def validate(
         X_val,
         y_val,
         X_unlabeled,
+        sample_weight_val=sample_weight_val,
+        groups=groups,
         task_type=estimator._task_type,
         loading=loading,
         continued=continued,
         raw=takes_raw_rows(estimator),
         keeps_integers=_keeps_integers_of(estimator) if estimator._takes_parts else None,
     )
+    inputs = with_class_weight(inputs, estimator.class_weight)
     estimator.__dict__.update(inputs.task.fitted_attributes())
     if not isinstance(inputs.rows, RawRows):  # whose samples have no shape yet
         estimator._sample_shape = inputs.sample_shape

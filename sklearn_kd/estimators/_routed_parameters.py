@@ -11,7 +11,8 @@ from sklearn.base import BaseEstimator
 
 from sklearn_kd.errors._did_you_mean import closest, did_you_mean
 from sklearn_kd.inputs._batches import iterator_arguments, rows_per_batch
-from sklearn_kd.losses._named import LOSSES
+from sklearn_kd.losses._distillation_loss import DistillationLoss
+from sklearn_kd.losses._named import LOSSES, OWN_LOSS
 from sklearn_kd.meta import STRATEGIES
 from sklearn_kd.meta._strategy import check_positive_ints
 from sklearn_kd.runtime._execution import Execution
@@ -34,17 +35,28 @@ _OTHER_NAMES = {
     "T": "temperature",
     "tau": "temperature",
     "solver": "optimizer",
+    "class_weights": "class_weight",
     "scale": "standardize",
     "scaler": "standardize",
     "normalize": "standardize",
 }
+_EARLY_STOPPING = "Give callbacks=[skorch.callbacks.EarlyStopping()]."
 _REMEDIES = {
-    "class_weight": (
-        "Give fit sample_weight, such as sklearn.utils.class_weight.compute_sample_weight('balanced', y)."
-    ),
     "sample_weight": "Give it to fit.",
+    "sample_weight_val": "Give it to fit.",
+    "groups": "Give them to fit.",
+    "X_val": "Give X_val and y_val to fit.",
+    "y_val": "Give X_val and y_val to fit.",
+    "eval_set": "Give X_val and y_val to fit.",
+    "train_split": "Set validation_fraction, or give X_val and y_val to fit.",
+    "module": "Give the network as student.",
     "hidden_layer_sizes": "Give the student's own as student__NAME, such as student__hidden of MLPStudent.",
-    "early_stopping": "Give callbacks=[skorch.callbacks.EarlyStopping()].",
+    "activation": "It is part of the student: give a module of your own, or a function that returns one.",
+    "dropout": "It is part of the student: give a module of your own, or a function that returns one.",
+    "early_stopping": _EARLY_STOPPING,
+    "patience": _EARLY_STOPPING,
+    "n_iter_no_change": _EARLY_STOPPING,
+    "tol": _EARLY_STOPPING,
     "teacher_logits": "Give them to fit.",
 }
 # What has parameters to set, by the prefix that reaches for them.
@@ -174,6 +186,7 @@ class RoutedParameters(BaseEstimator):
 
     def _validate_params(self) -> None:
         """Check the parameters as scikit-learn does, and classes in place of objects before that."""
+        _refuse_criterion(getattr(self, "loss", "kd"))
         for name in ("meta", "loss", "execution"):
             value = getattr(self, name, None)
             if isinstance(value, type):
@@ -210,6 +223,8 @@ class RoutedParameters(BaseEstimator):
         prefix, _, rest = name.partition("__")
         if rest and prefix in known and _has_parameters(getattr(self, prefix)):
             return f" Set it on the {prefix} itself, or by set_params({name}=...)."
+        if "loss" in known and (prefix == "criterion" or name == "label_smoothing"):
+            return f" {OWN_LOSS}"
         if name in _REMEDIES:
             return f" {_REMEDIES[name]}"
         if _OTHER_NAMES.get(name) in known:
@@ -265,7 +280,7 @@ class RoutedParameters(BaseEstimator):
             if known and rest.partition("__")[0] not in known:
                 raise TypeError(
                     f"{name!r}: {prefix} takes no {rest!r}."
-                    f"{did_you_mean(name, [f'{prefix}__{k}' for k in known])} It takes {known}."
+                    f"{_meant_argument(prefix, rest, known)} It takes {known}."
                 )
             # -1 stands for all rows, as in skorch. A DataLoader judges its own.
             if rest == "batch_size" and getattr(self, name) != -1 and not loaded:
@@ -286,8 +301,26 @@ def loader_settings(estimator: RoutedParameters, part: str, n_rows: int | None =
     return {"batch_size": rows_per_batch(estimator.batch_size, n_rows)} | estimator._routed(part)
 
 
+def _refuse_criterion(loss: Any) -> None:
+    """Raise TypeError for a loss of torch, or a function, in place of a DistillationLoss."""
+    if isinstance(loss, DistillationLoss) or not callable(loss):
+        return
+    kind = loss if isinstance(loss, type) else type(loss)
+    if issubclass(kind, DistillationLoss):
+        return  # refused as a class
+    raise TypeError(
+        f"loss={loss!r:.200} is no DistillationLoss: it knows neither a teacher nor lambda1. {OWN_LOSS}"
+    )
+
+
 def _has_parameters(value: Any) -> bool:
     return hasattr(value, "get_params") and not isinstance(value, type)
+
+
+def _meant_argument(prefix: str, name: str, known: list[str]) -> str:
+    """Suggest the argument that is nearest to an unknown one, by its whole name."""
+    match = closest(name, known)
+    return "" if match is None else f" Did you mean {f'{prefix}__{match}'!r}?"
 
 
 def _arguments(function: Callable) -> list[str]:

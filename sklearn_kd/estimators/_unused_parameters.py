@@ -18,6 +18,7 @@ from sklearn_kd.meta import Hyperopt, MetaparameterSpace, Naive, Random, Strateg
 
 if TYPE_CHECKING:
     from sklearn_kd.distpro._process import DistillationProcess
+    from sklearn_kd.inputs._validation import ValidatedInputs
 
 _DEFAULT_BOUNDS = LogitDistillation().temperature_bounds
 
@@ -112,6 +113,15 @@ def beside_process(estimator: Any, process: DistillationProcess | None) -> list[
             "rate of the factors is importance_lr)"
         )
     return reasons
+
+
+def beside_split(inputs: ValidatedInputs, what: str, *, holds_out: bool) -> list[str]:
+    """List ``groups`` of a fit that draws no D_val from X; ``what`` is what holds no rows out."""
+    if inputs.groups is None or (holds_out and inputs.valid is None):
+        return []
+    if inputs.valid is not None:
+        return ["groups beside X_val, which is D_val (leave one of them out)"]
+    return [f"groups beside {what}, which trains on all rows and holds none out (leave groups out)"]
 
 
 def _is_changed(estimator: Any, name: str) -> bool:

@@ -202,6 +202,13 @@ _DICT = Kind(
     decode=_decode_dict,
 )
 
+
+def _pairs(mapping: Any) -> list[list[Any]]:
+    return [[key, value] for key, value in mapping.items()]
+
+
+_MAPPING = _by_type("dict of any keys", dict, _pairs, dict)
+
 # --------------------------------------------------------------------------------------
 # JSON
 
@@ -222,7 +229,7 @@ _COLUMN = Kind(
     decode=lambda form, decode: _from_list(np.asarray)(decode(form)),
 )
 
-JSON_VALUES = ValueCodec([_TUPLE, _DICT, _COLUMN], simplify=simplified)
+JSON_VALUES = ValueCodec([_TUPLE, _DICT, _MAPPING, _COLUMN], simplify=simplified)
 
 # --------------------------------------------------------------------------------------
 # States
@@ -231,10 +238,6 @@ JSON_VALUES = ValueCodec([_TUPLE, _DICT, _COLUMN], simplify=simplified)
 def _detached(value: Any) -> Any:
     """Return a copy of a tensor on the CPU, and any other value as it is."""
     return value.detach().to("cpu", copy=True) if type(value) in (Tensor, torch.nn.Parameter) else value
-
-
-def _pairs(mapping: Any) -> list[list[Any]]:
-    return [[key, value] for key, value in mapping.items()]
 
 
 def _array_parts(array: np.ndarray) -> list[Any]:
@@ -287,7 +290,7 @@ STATE_VALUES = ValueCodec(
     [
         _TUPLE,
         _DICT,
-        _by_type("dict of any keys", dict, _pairs, dict),
+        _MAPPING,
         _by_type("OrderedDict", OrderedDict, _pairs, OrderedDict),
         _by_type("Counter", Counter, _pairs, lambda pairs: Counter(dict(pairs))),
         _by_type("deque", deque, lambda value: [list(value), value.maxlen], lambda parts: deque(*parts)),

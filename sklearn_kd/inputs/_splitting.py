@@ -80,7 +80,10 @@ def split_data(
         train = make_data(given, train_seed, device, places.train)
         if places.valid is not None:
             return SplitData(train, make_data(given, valid_seed, device, places.valid))
-        return SplitData(train, None if valid is None else make_data(valid, valid_seed, device))
+        if valid is None:
+            return SplitData(train, None)
+        counting = None if valid.weight is None else np.flatnonzero(valid.weight)
+        return SplitData(train, make_data(valid, valid_seed, device, counting))
 
 
 def split_places(inputs: ValidatedInputs, hold_out: HoldOut | None) -> Places:
@@ -101,7 +104,8 @@ def split_places(inputs: ValidatedInputs, hold_out: HoldOut | None) -> Places:
     if counting is not None:
         codes = codes[counting]
     rng = check_random_state(hold_out.seed)
-    train, held_out = inputs.task.split(codes, hold_out.fraction, rng, hold_out.otherwise)
+    groups = None if inputs.groups is None else inputs.groups if counting is None else inputs.groups[counting]
+    train, held_out = inputs.task.split(codes, hold_out.fraction, rng, hold_out.otherwise, groups)
     return Places(train, held_out) if counting is None else Places(counting[train], counting[held_out])
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from scipy import sparse
 from sklearn.base import BaseEstimator
+from sklearn.utils import column_or_1d
 from sklearn.utils.validation import validate_data
 
 from sklearn_kd._sklearn_compat import check_sample_weight
@@ -37,6 +38,7 @@ from sklearn_kd.inputs._structures import (
 from sklearn_kd.inputs._torch_datasets import DatasetRows, is_dataset, labelled_rows
 from sklearn_kd.inputs._unlabeled import UnlabeledRows
 from sklearn_kd.runtime._random_state import preserved_random_state
+from sklearn_kd.tasks._labels import missing_among
 from sklearn_kd.tasks._task import Task
 
 Rows = np.ndarray | SparseRows | DatasetRows | RawRows | Parts
@@ -81,7 +83,7 @@ class ValidatedInputs:
     codes : ndarray of shape (n,)
         Encoded targets.
     weight : ndarray of shape (n,) or None
-        ``sample_weight``, as given.
+        Of the rows in training and in D_val: ``sample_weight`` times the weights of classes.
     valid : ValidationRows or None
         The given D_val.
     task : Task
@@ -94,6 +96,10 @@ class ValidatedInputs:
         X_val as given.
     unlabeled : UnlabeledRows or None, default=None
         ``X_unlabeled``, with the given logits of its rows.
+    sample_weight : ndarray of shape (n,) or None
+        As given, for the teacher and for callbacks.
+    groups : ndarray of shape (n,) or None
+        Code of the group of each row, for the split of D_val.
     """
 
     X_given: Any
@@ -106,6 +112,8 @@ class ValidatedInputs:
     teacher_logits: np.ndarray | None = None
     X_val_given: Any = None
     unlabeled: UnlabeledRows | None = None
+    sample_weight: np.ndarray | None = None
+    groups: np.ndarray | None = None
 
     @property
     def n_rows(self) -> int:
@@ -176,6 +184,8 @@ def validate_fit_inputs(
     y_val: Any = None,
     X_unlabeled: Any = None,
     *,
+    sample_weight_val: Any = None,
+    groups: Any = None,
     task_type: type[Task],
     loading: Loading,
     continued: Continued | None = None,
@@ -191,7 +201,7 @@ def validate_fit_inputs(
     ----------
     estimator : BaseEstimator
         Named in messages.
-    X, y, sample_weight, X_val, y_val, X_unlabeled
+    X, y, sample_weight, X_val, y_val, X_unlabeled, sample_weight_val, groups
         As ``fit`` was given them.
     task_type : class
         Makes the task from y.
@@ -220,9 +230,19 @@ def validate_fit_inputs(
     if continued is not None:
         _check_continues(continued, task, sample_shape)
     valid = _checked_validation_rows(estimator, X_val, y_val, task, sample_shape, loading, raw)
-    unlabeled = _checked_unlabeled_rows(estimator, X_unlabeled, sample_shape, loading, raw)
-    X_val = None if valid is None else _as_given(X_val, valid.rows)
-    return ValidatedInputs(X_given, rows, codes, weight, valid, task, X_val_given=X_val, unlabeled=unlabeled)
+    valid = _weighted_validation_rows(valid, sample_weight_val)
+    return ValidatedInputs(
+        X_given,
+        rows,
+        codes,
+        weight,
+        valid,
+        task,
+        X_val_given=None if valid is None else _as_given(X_val, valid.rows),
+        unlabeled=_checked_unlabeled_rows(estimator, X_unlabeled, sample_shape, loading, raw),
+        sample_weight=weight,
+        groups=_checked_groups(groups, len(codes)),
+    )
 
 
 def _checked_rows(
@@ -311,17 +331,66 @@ def _numeric_rows(estimator: Any, X: Any, *, reset: bool) -> np.ndarray | Sparse
     return validate_data(estimator, X, dtype=np.float32, allow_nd=True, reset=reset)
 
 
-def _checked_weight(sample_weight: Any, targets: np.ndarray) -> np.ndarray | None:
-    """Return the weights of the rows, float64, or None."""
+def _checked_weight(
+    sample_weight: Any, targets: np.ndarray, name: str = "sample_weight"
+) -> np.ndarray | None:
+    """Return the weights of the rows, float64, or None; ``name`` is what messages call them."""
     if sample_weight is None:
         return None
-    with error_context("sample_weight"):
-        weight = check_sample_weight(from_torch(sample_weight, "sample_weight"), targets, dtype=np.float64)
+    with error_context(name):
+        weight = check_sample_weight(from_torch(sample_weight, name), targets, dtype=np.float64)
     if weight.min() < 0:
-        raise ValueError("sample_weight must not be negative.")
+        raise ValueError(f"{name} must not be negative.")
     if not weight.any():
-        raise ValueError("sample_weight is zero for every row: none is non-zero.")
+        raise ValueError(f"{name} is zero for every row: none is non-zero.")
     return weight
+
+
+def _weighted_validation_rows(valid: ValidationRows | None, sample_weight_val: Any) -> ValidationRows | None:
+    """Return the given D_val with its weights, or None.
+
+    Raises
+    ------
+    ValueError
+        If there are weights and no rows to be weighted, or the weights cannot be used.
+    """
+    if sample_weight_val is None:
+        return valid
+    if valid is None:
+        raise ValueError(
+            "sample_weight_val are the weights of X_val, which is missing. Give X_val and y_val; rows that "
+            "are held out of X have the weights in sample_weight."
+        )
+    return valid._replace(weight=_checked_weight(sample_weight_val, valid.codes, "sample_weight_val"))
+
+
+def _checked_groups(groups: Any, n_rows: int) -> np.ndarray | None:
+    """Return the code of the group of each row, or None.
+
+    Raises
+    ------
+    ValueError
+        If there is not one group for each row.
+    TypeError
+        If the groups are of several types, which cannot be sorted.
+    """
+    if groups is None:
+        return None
+    with error_context("groups"):
+        found = column_or_1d(from_torch(groups, "groups"))
+    if len(found) != n_rows:
+        raise ValueError(
+            f"groups has {len(found)} entries and X {n_rows} rows; they must be as many. Give the group of "
+            "each row."
+        )
+    if missing_among(found).any():
+        raise ValueError("groups contains NaN or None. Give every row a group, its own if it has no other.")
+    try:
+        return np.unique(found, return_inverse=True)[1]
+    except TypeError as error:
+        raise TypeError(
+            f"groups are of several types, which cannot be sorted: {error}. Give names of one type."
+        ) from error
 
 
 def _check_continues(continued: Continued, task: Task, sample_shape: tuple[int, ...]) -> None:

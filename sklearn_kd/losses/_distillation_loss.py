@@ -243,7 +243,7 @@ def mean_loss(losses: Tensor, targets: Targets) -> Tensor:
     if losses.ndim == 0 and targets.weight is None:
         return losses
     if losses.shape != (n_rows,):
-        beside = " beside sample_weight" if losses.ndim == 0 else ""
+        beside = " beside weights of rows (sample_weight, class_weight)" if losses.ndim == 0 else ""
         raise ValueError(
             f"loss returned shape {tuple(losses.shape)}{beside}; it must return one loss for each row, shape "
             f"({n_rows},)."

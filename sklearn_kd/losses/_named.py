@@ -13,6 +13,12 @@ from sklearn_kd.losses._logit_distillation import LogitDistillation
 # The names that ``DistilledClassifier(loss=...)`` takes for the losses' defaults.
 LOSSES: dict[str, type[DistillationLoss]] = {"kd": LogitDistillation}
 
+# What to give in place of a loss of torch: what messages say.
+OWN_LOSS = (
+    "Write a subclass of sklearn_kd.losses.DistillationLoss and give an object of it as loss: the guide's "
+    "page 'A loss of your own' has label smoothing and focal loss. Weights of classes are class_weight."
+)
+
 
 def named_loss(loss: Any) -> DistillationLoss:
     """Return the loss of this name, or a copy of the object.

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from sklearn_kd.errors._did_you_mean import closest
 from sklearn_kd.inputs._parts import plain_sizes
 from sklearn_kd.runtime._devices import check_has_numbers
 from sklearn_kd.runtime._eval_mode import isolated_eval_mode
@@ -80,9 +81,9 @@ def build_student(
     except TypeError as error:
         raise TypeError(
             f"student {name}{signature} cannot be built from "
-            f"{_list_parameters(params) or 'no student__ parameters'}: {error}. Sizes named "
-            f"{', '.join((*_IN_FEATURES, *_IN_CHANNELS, *_INPUT_SHAPE, *_N_CLASSES))} are filled in; give "
-            "the rest as student__NAME=..."
+            f"{_list_parameters(params) or 'no student__ parameters'}: {error}.{_meant(params, signature)} "
+            f"Sizes named {', '.join((*_IN_FEATURES, *_IN_CHANNELS, *_INPUT_SHAPE, *_N_CLASSES))} are filled "
+            "in; give the rest as student__NAME=..."
         ) from None
     try:
         made = student(**filled)
@@ -96,6 +97,13 @@ def build_student(
         raise TypeError(f"student {name} must return a torch.nn.Module; it returned {made!r:.200}. {hint}.")
     # A function may return the same module each time; that module must stay untrained.
     return made if is_class else copy.deepcopy(made)
+
+
+def _meant(params: dict[str, Any], signature: inspect.Signature) -> str:
+    """Suggest the argument that is nearest to the first unknown one, after a space; "" if none is near."""
+    unknown = next((name for name in params if name not in signature.parameters), None)
+    match = None if unknown is None else closest(unknown, signature.parameters)
+    return "" if match is None else f" Did you mean {f'student__{match}'!r}?"
 
 
 def makes_students(student: Any) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor
 from sklearn_kd.errors._context import error_context
 from sklearn_kd.runtime._threads import PER_ELEMENT, threads_for
 from sklearn_kd.tasks._cross_entropy import optimal_val_temperature, validation_loss
+from sklearn_kd.tasks._grouped_split import split_groups
 from sklearn_kd.tasks._labels import checked_labels, sorted_classes
 from sklearn_kd.tasks._stratified_split import split_rows
 from sklearn_kd.tasks._targets import Targets
@@ -115,15 +116,22 @@ class Classification:
         return {"classes_": self.classes}
 
     def split(
-        self, codes: np.ndarray, fraction: float, rng: np.random.RandomState, otherwise: str
+        self,
+        codes: np.ndarray,
+        fraction: float,
+        rng: np.random.RandomState,
+        otherwise: str,
+        groups: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the indices of D_train and D_val, stratified by class where the classes allow it.
+        """Return the indices of D_train and D_val, stratified by class where classes and groups allow it.
 
         Raises
         ------
         ValueError
             If no row can be spared for D_val; ``otherwise`` is a remedy that the message names.
         """
+        if groups is not None:
+            return split_groups(codes, groups, fraction, rng, otherwise)
         return split_rows(codes, fraction, rng, otherwise)
 
     # ----------------------------------------------------------------------------------

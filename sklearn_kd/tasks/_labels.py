@@ -68,12 +68,16 @@ def _several_for_each(labels: np.ndarray, name: str, of: str) -> str:
     return f"{message} Give one label per row of {of}; several outputs need a classifier each."
 
 
+def missing_among(labels: np.ndarray) -> np.ndarray:
+    """Return which labels are NaN, NaT, None or pandas.NA, shape (n_rows,)."""
+    if labels.dtype.kind == "O":
+        return np.array([_is_missing(label) for label in labels.tolist()], dtype=bool)
+    return labels != labels
+
+
 def _check_present(labels: np.ndarray, name: str, of: str) -> None:
     """Refuse NaN, None and infinity among the labels."""
-    if labels.dtype.kind == "O":
-        missing = np.array([_is_missing(label) for label in labels.tolist()], dtype=bool)
-    else:
-        missing = labels != labels  # NaN, and NaT
+    missing = missing_among(labels)
     if missing.any():
         rows = np.flatnonzero(missing)
         raise ValueError(

@@ -56,11 +56,17 @@ class Task(Protocol):
         """Return the public fitted attributes that :meth:`of_fitted` reads."""
 
     def split(
-        self, codes: np.ndarray, fraction: float, rng: np.random.RandomState, otherwise: str
+        self,
+        codes: np.ndarray,
+        fraction: float,
+        rng: np.random.RandomState,
+        otherwise: str,
+        groups: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the indices of D_train and of D_val, ``fraction`` of the rows.
 
-        ``otherwise`` is the remedy in the message where no row can be spared.
+        ``otherwise`` is the remedy in the message where no row can be spared. ``groups`` has the code of each
+        row's group; no group may be in both.
         """
 
     # ----------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ def three_stages():
         ({"optimizer": "adm"}, ValueError, "optimizer='adm' is not known. Did you mean 'adam'"),
         ({"device": "gpu"}, ValueError, "Did you mean 'cuda'"),
         ({"width": 3}, TypeError, "Did you mean 'student__width'"),
-        ({"class_weight": "balanced"}, TypeError, "Give fit sample_weight"),
+        ({"class_weight": {10: 2.0}}, ValueError, "class_weight has 10, which is no class of y"),
         ({"epochs": 3}, TypeError, "Did you mean 'max_epochs'"),
         ({"callbacks": EarlyStopping()}, ValueError, "but the retraining trains on all rows"),
         ({"search_callbacks": (3,)}, TypeError, "search_callbacks has 3, which is no callback"),

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
-from skorch.callbacks import EarlyStopping
+from skorch.callbacks import EarlyStopping, LRScheduler
 from torch import nn
 
 from sklearn_kd import CNNStudent, MLPStudent, meta
@@ -87,7 +87,32 @@ pytestmark = pytest.mark.usefixtures("no_training")
         ({"iterator_valid__batch_size": 0}, ValueError, "^iterator_valid__batch_size=0 must be an integer"),
         ({"execution__compile": 3}, ValueError, "^execution: compile=3 must be True or False"),
         ({"momentum": 0.9}, TypeError, "Did you mean 'optimizer__momentum'"),
-        ({"class_weight": "balanced"}, TypeError, "'class_weight'. Give fit sample_weight"),
+        (
+            {"class_weight": {3: 2.0, "4": 1.0}},
+            ValueError,
+            r"class_weight has '4', which is no class of y\. The",
+        ),
+        ({"class_weight": {3: -1.0}}, ValueError, r"class_weight\[3\]=-1.0 must be a finite number"),
+        ({"class_weight": {3: "2"}}, ValueError, r"class_weight\[3\]='2' must be a finite number"),
+        ({"class_weight": dict.fromkeys(range(9), 0)}, ValueError, "y has 1 class .* of positive weight"),
+        ({"class_weight": "balance"}, ValueError, "'class_weight' parameter"),
+        ({"class_weights": "balanced"}, TypeError, "Did you mean 'class_weight'"),
+        (
+            {"criterion": nn.CrossEntropyLoss},
+            TypeError,
+            "'criterion'. Write a subclass of .*DistillationLoss",
+        ),
+        ({"criterion__label_smoothing": 0.1}, TypeError, "page 'A loss of your own' has label smoothing"),
+        (
+            {"loss": nn.CrossEntropyLoss(label_smoothing=0.1)},
+            TypeError,
+            "no DistillationLoss.* Write a subclass",
+        ),
+        ({"loss": nn.CrossEntropyLoss}, TypeError, "is no DistillationLoss"),
+        ({"loss": nn.functional.cross_entropy}, TypeError, "is no DistillationLoss"),
+        ({"loss": LogitDistillation}, TypeError, r"Give an object: LogitDistillation\(\)"),
+        ({"dropout": 0.1}, TypeError, "'dropout'. It is part of the student"),
+        ({"tol": 1e-4}, TypeError, "EarlyStopping"),
         ({"epochs": 3}, TypeError, "Did you mean 'max_epochs'"),
         ({"learning_rate": 3}, TypeError, "Did you mean 'lr'"),
         ({"teacher__C": 3}, TypeError, r"Set it on the teacher itself, or by set_params\(teacher__C=...\)"),
@@ -99,7 +124,12 @@ pytestmark = pytest.mark.usefixtures("no_training")
         ),
         ({"callbacks": nn.ReLU()}, ValueError, "'callbacks' parameter"),
         ({"callbacks": nn.ReLU}, TypeError, "which is no callback"),
-        ({"student__hddn": 3}, TypeError, "hddn"),
+        ({"student__hiden": 3}, TypeError, "Did you mean 'student__hidden'"),
+        (
+            {"callbacks": LRScheduler("StepLR", stepsize=3)},
+            TypeError,
+            r"StepLR cannot be made with \['stepsize'\]",
+        ),
         ({"studnet__hidden": 3}, TypeError, "Did you mean 'student__hidden'"),
         ({"optimizer__momentun": 0.9}, TypeError, "Did you mean 'optimizer__momentum'"),
         (
@@ -137,6 +167,10 @@ def weird(X, value):
     return X
 
 
+def val(X, y, **given):
+    return {"X_val": X[:5], "y_val": y[:5]} | given
+
+
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")
 @pytest.mark.parametrize(
     ("change", "match"),
@@ -157,6 +191,16 @@ def weird(X, value):
         (lambda X, y: {"sample_weight": np.zeros(400)}, "non-zero"),
         (lambda X, y: {"sample_weight": np.ones(399)}, "sample_weight"),
         (lambda X, y: {"sample_weight": np.where(y == 1, 1.0, 0.0)}, "1 class"),
+        (lambda X, y: {"sample_weight_val": np.ones(5)}, "weights of X_val, which is missing"),
+        (lambda X, y: val(X, y, sample_weight_val=np.ones(4)), "sample_weight_val"),
+        (lambda X, y: val(X, y, sample_weight_val=-np.ones(5)), "^sample_weight_val must not be negative"),
+        (lambda X, y: val(X, y, sample_weight_val=np.zeros(5)), "^sample_weight_val.* non-zero"),
+        (lambda X, y: val(X, y, sample_weight_val=np.full(5, np.nan)), "^sample_weight_val: .* NaN"),
+        (lambda X, y: {"groups": np.zeros(399)}, "groups has 399 entries and X 400 rows"),
+        (lambda X, y: {"groups": np.zeros((400, 2))}, "^groups: "),
+        (lambda X, y: {"groups": np.full(400, np.nan)}, "groups contains NaN"),
+        (lambda X, y: {"groups": np.zeros(400)}, "none of the 1 groups can be held out"),
+        (lambda X, y: {"groups": y}, "none of the 10 groups can be held out"),
         (lambda X, y: {"X_val": X[:5]}, "y_val is missing"),
         (lambda X, y: {"y_val": y[:5]}, "X_val is missing"),
         (lambda X, y: {"X_val": X[:0], "y_val": y[:0]}, "D_val is empty"),
@@ -178,7 +222,8 @@ def test_data(change, match, make, digits):
         ("hidden", "Did you mean 'student__hidden'"),
         ("hidn", "Invalid parameter 'hidn'"),
         ("weight_decay", "Did you mean 'optimizer__weight_decay'"),
-        ("class_weight", "Give fit sample_weight"),
+        ("groups", "Give them to fit"),
+        ("eval_set", "Give X_val and y_val to fit"),
         ("lambda_1", "Did you mean 'lambda1'"),
         ("studnet__hidden", "Did you mean 'student__hidden'"),
         ("seed", "Did you mean 'random_state'"),
@@ -202,10 +247,10 @@ def test_set_params_names_the_nearest(name, mend, make):
 
 def test_constructor_takes_what_fit_refuses(make, digits):
     """As scikit-learn's convention has it; nothing that was given is hidden."""
-    clf = make(LogisticRegression(), hidden=3, class_weight="balanced")
+    clf = make(LogisticRegression(), hidden=3, patience=2)
     params = clone(clf).get_params()
-    assert params["hidden"] == 3 and params["class_weight"] == "balanced"
-    with pytest.raises(TypeError, match="unexpected parameter 'class_weight'"):
+    assert params["hidden"] == 3 and params["patience"] == 2
+    with pytest.raises(TypeError, match="unexpected parameter 'hidden'"):
         clf.fit(*digits)
 
 

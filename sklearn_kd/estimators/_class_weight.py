@@ -1,0 +1,87 @@
+"""``class_weight``: the weight of each class, multiplied with the weights of the rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from sklearn_kd.errors._did_you_mean import did_you_mean
+from sklearn_kd.inputs._validation import ValidatedInputs
+
+# Number of classes that a message shows.
+_N_SHOWN = 10
+
+
+def with_class_weight(inputs: ValidatedInputs, class_weight: Mapping | str | None) -> ValidatedInputs:
+    """Multiply the weights of D_train's and D_val's rows by those of their classes.
+
+    ``sample_weight`` stays as given: the teacher has a ``class_weight`` of its own.
+
+    Parameters
+    ----------
+    inputs : ValidatedInputs
+    class_weight : mapping, "balanced" or None
+        "balanced": every class counts alike, in the rows of X and in a given D_val.
+
+    Raises
+    ------
+    ValueError
+        If y has no class that the mapping names, a weight cannot be used, or the weights leave one class.
+    """
+    if class_weight is None:
+        return inputs
+    classes = inputs.task.output_labels
+    given = None if isinstance(class_weight, str) else _weights_of_classes(class_weight, classes)
+    weight = _row_weights(inputs.codes, inputs.weight, given, len(classes))
+    inputs.task.check_learnable(inputs.codes, weight)
+    valid = inputs.valid
+    if valid is not None:
+        weight_val = _row_weights(valid.codes, valid.weight, given, len(classes))
+        if not weight_val.any():
+            raise ValueError(f"class_weight={class_weight!r} gives every row of X_val the weight 0.")
+        valid = valid._replace(weight=weight_val)
+    return dataclasses.replace(inputs, weight=weight, valid=valid)
+
+
+def _weights_of_classes(class_weight: Mapping, classes: np.ndarray) -> np.ndarray:
+    """Return the weight of each class, shape (K,); 1 where none is given."""
+    labels = classes.tolist()
+    places = {label: place for place, label in enumerate(labels)}
+    weights = np.ones(len(labels))
+    for label, weight in class_weight.items():
+        if label not in places:
+            raise ValueError(
+                f"class_weight has {label!r}, which is no class of y.{_meant(label, labels)} The classes "
+                f"of y are {labels[:_N_SHOWN]}."
+            )
+        if not _is_weight(weight):
+            raise ValueError(f"class_weight[{label!r}]={weight!r} must be a finite number of at least 0.")
+        weights[places[label]] = weight
+    return weights
+
+
+def _is_weight(value: Any) -> bool:
+    is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    return is_number and 0 <= value < math.inf
+
+
+def _meant(label: Any, labels: list) -> str:
+    """Suggest the nearest class; nothing for a label of another type, which reads the same."""
+    return did_you_mean(label, [known for known in labels if type(known) is type(label)])
+
+
+def _row_weights(
+    codes: np.ndarray, weight: np.ndarray | None, given: np.ndarray | None, n_classes: int
+) -> np.ndarray:
+    """Return the weights of rows, those of their classes included; ``given`` is None for "balanced"."""
+    own = np.ones(len(codes)) if weight is None else weight
+    if given is None:
+        # compute_class_weight takes sample_weight in scikit-learn's newest versions only.
+        totals = np.bincount(codes, weights=own, minlength=n_classes)
+        seen = totals > 0
+        given = np.divide(totals.sum() / seen.sum(), totals, out=np.ones(n_classes), where=seen)
+    return own * given[codes]

@@ -1,0 +1,72 @@
+"""Hold whole groups of rows out as D_val."""
+
+from __future__ import annotations
+
+import numpy as np
+
+# Orders in which the groups are tried. With many groups one is as good as another.
+_N_ORDERS, _MANY = 10, 1000
+
+
+def split_groups(
+    codes: np.ndarray,
+    groups: np.ndarray,
+    fraction: float,
+    rng: np.random.RandomState,
+    otherwise: str = "a method that needs none",
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices of D_train and D_val, where no group is in both.
+
+    Every class is in D_train. D_val gets groups in random order as long as each brings the number of its rows
+    of every class nearer to ``fraction`` of all; of several orders the nearest counts.
+
+    Parameters
+    ----------
+    codes : ndarray of shape (n,)
+        Class codes.
+    groups : ndarray of shape (n,)
+        Codes of the groups.
+    fraction : float
+        Share of the rows.
+    rng : RandomState
+    otherwise : str
+        What a message says needs no D_val.
+
+    Raises
+    ------
+    ValueError
+        If no group can be spared for D_val.
+    """
+    _, places = np.unique(groups, return_inverse=True)
+    counts = np.zeros((places.max() + 1, codes.max() + 1))  # rows of each class in each group
+    np.add.at(counts, (places, codes), 1)
+    counts = counts[:, counts.any(axis=0)]
+    spared = np.flatnonzero((counts < counts.sum(axis=0)).all(axis=1))
+    if len(spared) == 0:
+        raise ValueError(
+            f"D_val is empty: none of the {len(counts)} groups can be held out, since each has all rows of a "
+            f"class, and every class needs rows to train on. Give X_val and y_val, rows of more groups, or "
+            f"{otherwise}."
+        )
+    orders = (rng.permutation(spared) for _ in range(_N_ORDERS if len(counts) < _MANY else 1))
+    _, held_out = min((_chosen(counts, order, fraction) for order in orders), key=lambda found: found[0])
+    is_val = np.isin(places, held_out)
+    return np.flatnonzero(~is_val), np.flatnonzero(is_val)
+
+
+def _chosen(counts: np.ndarray, order: np.ndarray, fraction: float) -> tuple[float, list[int]]:
+    """Return how far the chosen groups are from ``fraction`` of every class, and these groups."""
+    totals = counts.sum(axis=0)
+    # A small class counts as much as a large one; the last column counts all rows.
+    scaled = np.column_stack([counts / totals, counts.sum(axis=1) / totals.sum()])
+    # D_val is never empty: the group nearest to what is wanted comes first.
+    distances = ((scaled[order] - fraction) ** 2).sum(axis=1)
+    order = np.concatenate([[first := order[distances.argmin()]], order[order != first]])
+    chosen, held, distance = [], np.zeros(scaled.shape[1]), np.inf
+    for group in order.tolist():
+        more = held + scaled[group]
+        moved = float(((more - fraction) ** 2).sum())
+        if moved < distance and more.max() < 1 - 1e-9:  # else a class, or D_train, would be gone
+            chosen.append(group)
+            held, distance = more, moved
+    return distance, chosen
