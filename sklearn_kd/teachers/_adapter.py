@@ -84,6 +84,8 @@ class TeacherAdapter:
     (3, 4)
     """
 
+    seconds: float | None = None  # of the teacher's training, where it has been trained here
+
     def __init__(self, teacher: Any, teacher_classes: list[Any] | None = None):
         self.fitted, self.teacher_classes = teacher, teacher_classes
         self.check()
