@@ -181,6 +181,7 @@ def logits_model(logits: Any, X: Any, n_rows: int, distilled: Distilled) -> Mode
     classes = distilled.classes
     stated = checked_teacher_classes(distilled.classifier.teacher_classes, classes)
     checked = checked_logits(logits, n_rows, classes, stated=stated, names=X)
+    assert checked is not None
     return Model("teacher_logits", lambda _: _softmax(checked), None, Size(None, ""), None)
 
 

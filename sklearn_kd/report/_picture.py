@@ -70,8 +70,8 @@ def _draw_costs(ax: Axes, models: dict[str, dict[str, Any]]) -> None:
 def _draw_reliability(ax: Axes, bins: dict[str, Bins]) -> None:
     ax.plot([0, 1], [0, 1], color="0.7", linewidth=1)
     for role, found in bins.items():
-        shares = found.count / found.count.sum()
-        clear = (found.count >= _FEW_ROWS) & (shares >= _SMALL_SHARE)
+        shares = found.n_rows / found.n_rows.sum()
+        clear = (found.n_rows >= _FEW_ROWS) & (shares >= _SMALL_SHARE)
         label = f"{role} (ECE {found.calibration_error:.3f})"
         color, marker = _COLORS[role], _MARKERS[role]
         ax.plot(
@@ -82,7 +82,7 @@ def _draw_reliability(ax: Axes, bins: dict[str, Bins]) -> None:
             markersize=4,
             label=label,
         )
-        for part, alpha in ((clear, 0.5), (~clear & (found.count > 0), 0.2)):
+        for part, alpha in ((clear, 0.5), (~clear & (found.n_rows > 0), 0.2)):
             area = np.maximum(160 * shares[part], 6)
             ax.scatter(
                 found.confidence[part], found.accuracy[part], s=area, color=color, alpha=alpha, linewidth=0

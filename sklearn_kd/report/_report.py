@@ -146,26 +146,29 @@ def distillation_report(
     else:
         models["teacher"] = taught
     models["student"] = student_model(distilled)
+    # Asked before a student alone is trained, so that rows that cannot be used are refused first.
+    scores = {role: _scores(model, X, codes) for role, model in models.items()}
     if student_alone is not None:
         alone = student_alone
         if isinstance(student_alone, str):
             alone = train_alone(distilled, X_train, y_train, fit_params or {})
         models["student alone"] = classifier_model(alone, distilled.classes, "student_alone")
-    return _report(models, distilled, X, codes, notes, timing)
+        scores["student alone"] = _scores(models["student alone"], X, codes)
+    return _report(models, scores, distilled, X, notes, timing)
 
 
 def _report(
     models: dict[str, Model],
+    scores: dict[str, Scores],
     distilled: Distilled,
     X: Any,
-    codes: np.ndarray,
     notes: list[str],
     timing: bool,
 ) -> DistillationReport:
-    """Ask, score and time the models."""
-    scores = {role: _scores(model, X, codes) for role, model in models.items()}
+    """Time the models, and put all numbers together."""
     calls = {role: model.call for role, model in models.items() if model.call is not None}
-    times: dict[str, Latency] = latencies(calls, X, len(codes)) if timing else {}
+    n_rows = len(scores["student"].right)
+    times: dict[str, Latency] = latencies(calls, X, n_rows) if timing else {}
     numbers = {
         role: numbers_of(
             model.kind,
@@ -181,7 +184,7 @@ def _report(
         role: difference_between(scores["student"], scores[role]) for role in models if role != "student"
     }
     device = distilled.classifier._device()
-    where = f"{device}, {torch.get_num_threads()} threads at most" if device.type == "cpu" else str(device)
+    where = f"the CPU (torch: {torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
     sizes = {role: model.size for role, model in models.items()}
     return DistillationReport(
         numbers,
@@ -226,7 +229,8 @@ def _check_arguments(
         missing = "X_train" if X_train is None else "y_train"
         raise ValueError(
             f'student_alone="train" trains the student on the labels alone, but {missing} is missing. Give '
-            "X_train and y_train, the labeled rows that the estimator was fitted on, or give a fitted student_alone."
+            "X_train and y_train, the labeled rows that the estimator was fitted on, or give a fitted "
+            "student_alone."
         )
     given = {"X_train": X_train, "y_train": y_train, "fit_params": fit_params}
     unused = [name for name, value in given.items() if value is not None]

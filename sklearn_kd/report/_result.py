@@ -53,7 +53,7 @@ class DistillationReport:
         notes: list[str],
     ):
         self._models, self._differences, self._bins, self._notes = models, differences, bins, notes
-        self.n_samples, self._n_classes = int(next(iter(bins.values())).count.sum()), len(classes)
+        self.n_samples, self._n_classes = int(next(iter(bins.values())).n_rows.sum()), len(classes)
         self.verdict = verdict_of(models, differences, self.n_samples)
 
     # ----------------------------------------------------------------------------------

@@ -19,21 +19,22 @@ class Bins(NamedTuple):
 
     Attributes
     ----------
-    count : ndarray of shape (N_BINS,)
+    n_rows : ndarray of shape (N_BINS,)
+        Rows in the bin.
     confidence, accuracy : ndarray of shape (N_BINS,)
         Means in the bin; NaN in an empty one.
     """
 
-    count: np.ndarray
+    n_rows: np.ndarray
     confidence: np.ndarray
     accuracy: np.ndarray
 
     @property
     def calibration_error(self) -> float:
         """The mean distance of confidence and accuracy, weighted by the rows of the bins."""
-        filled = self.count > 0
+        filled = self.n_rows > 0
         distance = np.abs(self.accuracy - self.confidence)[filled]
-        return float(np.average(distance, weights=self.count[filled]))
+        return float(np.average(distance, weights=self.n_rows[filled]))
 
 
 def binned_confidence(probabilities: np.ndarray, codes: np.ndarray) -> Bins:

@@ -505,6 +505,7 @@ def test_the_page_has_all_that_is_tried_here():
         "File",
         "Problem",
         "Layer",
+        "Argument",
     }
     tried = REFUSED.keys() | REPORTED.keys() | OUT_OF_MEMORY.keys() | LOADED.keys() | DAMAGED.keys()
     tried |= UNUSABLE_LAYERS.keys() | SAID.keys()
@@ -517,6 +518,17 @@ def test_the_page_has_all_that_is_tried_here():
         "the same fit in another thread",  # in test_threads_at_one_fit
         "a folder for the teacher's logits that cannot be written to",  # in test_large_arrays
         "a full disk of the teacher's logits",  # in test_large_arrays
+    }
+    apart |= {  # in test_report
+        "no labels for the report",
+        "no rows for the report",
+        "a student alone without training data",
+        "training data of which nothing is trained",
+        "a student alone of no known kind",
+        "a misspelt student alone",
+        "a student alone of other classes",
+        "a teacher and its logits",
+        "a teacher that is not fitted",
     }
     assert messages().keys() - headings == tried | apart | {"a callback with an open file", "a full disk"}
 
