@@ -15,7 +15,8 @@ from sklearn_kd.report._models import Distilled
 # What belongs to the teacher, or to the learning of metaparameters.
 _LEFT_OUT = (
     "teacher", "teacher_classes", "loss", "lambda1", "temperature", "meta", "e1", "e2", "keep_teacher",
-    "teacher_logits_dtype", "teacher_logits_dir", "checkpoint_dir", "warm_start", "synthesize",
+    "teacher_logits_dtype", "teacher_logits_dir", "checkpoint_dir", "warm_start",
+    "unlabeled_share", "soft_validation", "synthesize",
 )  # fmt: skip
 
 

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import is_classifier
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet
 
-from sklearn_kd._sklearn_compat import BaseSearchCV
+from sklearn_kd._sklearn_compat import BaseSearchCV, num_samples
 from sklearn_kd.comparison._methods import taken_apart
 from sklearn_kd.inputs._data import DistillationData, as_tensor
 from sklearn_kd.inputs._validation import validate_predict_inputs
@@ -25,6 +24,7 @@ from sklearn_kd.teachers._adapter import TeacherAdapter
 from sklearn_kd.teachers._cached import ask_teacher
 from sklearn_kd.teachers._class_alignment import checked_teacher_classes, select_columns
 from sklearn_kd.teachers._class_probabilities import probabilities_of
+from sklearn_kd.teachers._classifiers import ClassifierTeacher
 from sklearn_kd.teachers._given_logits import checked_logits
 from sklearn_kd.teachers._logit_checks import thawed
 from sklearn_kd.teachers._registry import adapter_class, comes_trained, make_teacher, short_repr
@@ -213,7 +213,7 @@ def teacher_model(teacher: Any, distilled: Distilled) -> Model:
 def _asked_as_it_is(teacher: Any, stated: list[Any] | None) -> TeacherAdapter:
     """Return the adapter that asks a trained teacher and trains none."""
     found = adapter_class(teacher)
-    if found is not None and found.trains() and is_classifier(teacher):
+    if found is not None and issubclass(found, ClassifierTeacher):
         try:
             check_is_fitted(teacher)
         except NotFittedError:
@@ -221,6 +221,8 @@ def _asked_as_it_is(teacher: Any, stated: list[Any] | None) -> TeacherAdapter:
                 f"teacher={short_repr(teacher)} has not been fitted, and the report trains no teacher. Give "
                 "the one that the student learned from, or fit with keep_teacher=True and leave teacher out."
             ) from None
+        except (TypeError, AttributeError):  # a classifier without scikit-learn's base
+            pass
         return make_teacher(FrozenEstimator(teacher), stated)
     return make_teacher(teacher, stated)
 
@@ -247,7 +249,7 @@ def _answers(
         columns = select_columns(_labels_of(inner, classes), classes, "Give the teacher of this student")
 
         def ask_classifier(X: Any) -> np.ndarray:
-            found = probabilities_of(inner, X, len(X) if hasattr(X, "__len__") else X.shape[0])[:, columns]
+            found = probabilities_of(inner, X, num_samples(X))[:, columns]
             return found / np.maximum(found.sum(axis=1, keepdims=True), np.finfo(found.dtype).tiny)
 
         return ask_classifier, inner.predict_proba
@@ -256,7 +258,8 @@ def _answers(
         data = DistillationData(rows_of(X))
         return _softmax(ask_teacher(adapter, X, data, classes, seed=0, who=who).cpu().numpy())
 
-    return ask_adapter, adapter.predict_logits
+    own = type(adapter).predict_logits is not TeacherAdapter.predict_logits
+    return ask_adapter, adapter.predict_logits if own else ask_adapter
 
 
 def _labels_of(teacher: Any, classes: np.ndarray) -> np.ndarray:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from sklearn.utils.validation import _num_samples
 
+from sklearn_kd._sklearn_compat import num_samples
 from sklearn_kd.errors._context import error_context
 from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.inputs._arrays import from_torch
@@ -252,7 +252,7 @@ def _checked_rows(distilled: Distilled, X: Any, y: Any) -> tuple[Any, np.ndarray
         )
     X, y = from_torch(X, "X_test"), from_torch(y, "y_test")
     with error_context("X_test"):
-        n_rows = _num_samples(X)
+        n_rows = num_samples(X)
     if n_rows == 0:
         raise ValueError("X_test has 0 rows: there is nothing to report on. Give at least one, better 1,000.")
     if not hasattr(X, "shape"):  # a list of rows cannot be indexed by many

@@ -23,6 +23,7 @@ from torch.utils.data import TensorDataset
 from helpers.pages import messages
 from sklearn_kd import DistillationReport, DistilledClassifier, distillation_report
 from sklearn_kd.report import _report
+from sklearn_kd.teachers import TeacherAdapter, register_teacher
 from sklearn_kd.training._net import TrainingNet
 
 matplotlib.use("Agg")
@@ -255,3 +256,33 @@ def test_refused_with_the_argument_named(fitted, split, make, monkeypatch):
         quick(RandomForestClassifier(), X_test, y_test)
     with pytest.raises(ValueError, match="does not know the class"):
         quick(fitted, X_test, y_test, teacher=GaussianNB().fit(X[y < 5], y[y < 5]))
+
+
+class Prototypes:
+    """A teacher of a registered kind, which is trained on D_train."""
+
+    def fit_means(self, X, y):
+        self.labels = np.unique(y)
+        self.means = np.stack([X[y == label].mean(axis=0) for label in self.labels])
+        return self
+
+
+@register_teacher(Prototypes)
+class PrototypesTeacher(TeacherAdapter):
+    def fit(self, X, y, *, sample_weight, rng):
+        self.teacher = Prototypes().fit_means(X, y)
+
+    def column_classes(self):
+        return self.teacher.labels
+
+    def predict_logits(self, X):
+        return -((np.asarray(X)[:, None] - self.teacher.means) ** 2).sum(axis=2)
+
+
+def test_a_registered_teacher_is_asked_by_its_adapter(make, split):
+    X, y, X_test, y_test = split
+    clf = make(Prototypes(), keep_teacher=True).fit(X, y)
+    report = distillation_report(clf, X_test, y_test)
+    nearest = ((X_test[:, None] - clf.teacher_.means) ** 2).sum(axis=2).argmin(axis=1)
+    assert numbers(report, "teacher")["accuracy"] == (nearest == y_test).mean()
+    assert numbers(report, "teacher")["us_batch"] > 0
