@@ -17,7 +17,7 @@ _MARKERS = {"teacher": "D", "student": "o", "student alone": "s"}
 # Students that cost the same would hide each other: these are shifted by so many points.
 _SHIFT = {"student alone": 7.0}
 # Bins of fewer rows, or of a smaller share of them, are faint and no line goes through them.
-_FEW_ROWS, _SMALL_SHARE = 5, 0.01
+_FEW_ROWS, _SMALL_SHARE = 10, 0.01
 _COSTS = {"us_single": "µs for a single row", "n_bytes": "bytes"}
 
 
@@ -46,6 +46,7 @@ def draw(models: dict[str, dict[str, Any]], bins: dict[str, Bins]) -> Figure:
 
 
 def _draw_costs(ax: Axes, models: dict[str, dict[str, Any]]) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
     from matplotlib.transforms import ScaledTranslation
 
     cost = next((c for c in _COSTS if models["student"][c] is not None), "n_bytes")
@@ -62,6 +63,9 @@ def _draw_costs(ax: Axes, models: dict[str, dict[str, Any]]) -> None:
     ax.autoscale_view()
     low, high = ax.get_xlim()
     ax.set_xlim(low / 1.5, high * 1.5)
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter("{x:,.0f}")
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel(_COSTS[cost])
     ax.locator_params(axis="y", nbins=6)
     ax.set_ylabel("accuracy, ± standard error")
@@ -82,8 +86,8 @@ def _draw_reliability(ax: Axes, bins: dict[str, Bins]) -> None:
             markersize=4,
             label=label,
         )
-        for part, alpha in ((clear, 0.5), (~clear & (found.n_rows > 0), 0.2)):
-            area = np.maximum(160 * shares[part], 6)
+        for part, alpha in ((clear, 0.5), (~clear & (found.n_rows > 0), 0.35)):
+            area = np.maximum(160 * shares[part], 8)
             ax.scatter(
                 found.confidence[part], found.accuracy[part], s=area, color=color, alpha=alpha, linewidth=0
             )

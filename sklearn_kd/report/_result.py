@@ -112,7 +112,7 @@ class DistillationReport:
 
         The left panel has the accuracy, with its standard error, over the microseconds of a single row
         or, without timing, over the bytes. A dot in the right panel is the accuracy of the rows whose
-        confidence is in one bin; its area grows with their number, and lines leave out bins of fewer than 5
+        confidence is in one bin; its area grows with their number, and lines leave out bins of fewer than 10
         rows or 1 % of them. On the diagonal confidence is accuracy.
 
         Returns
