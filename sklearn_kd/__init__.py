@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from sklearn_kd.estimators._distpro import DistProClassifier
     from sklearn_kd.plotting._path_display import MetaparameterPathDisplay
     from sklearn_kd.plotting._process_display import ProcessDisplay
+    from sklearn_kd.report._report import distillation_report
+    from sklearn_kd.report._result import DistillationReport
     from sklearn_kd.training._single_step import hypergradient
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "CNNStudent",
     "DistProClassifier",
     "DistillationProcess",
+    "DistillationReport",
     "DistilledClassifier",
     "Execution",
     "MLPStudent",
@@ -43,6 +46,7 @@ __all__ = [
     "__version__",
     "build_transforms",
     "compare_methods",
+    "distillation_report",
     "hypergradient",
     "layer_table",
     "losses",
@@ -54,6 +58,7 @@ __all__ = [
 _MODULES = {
     "DistProClassifier": "estimators._distpro",
     "DistillationProcess": "distpro._process",
+    "DistillationReport": "report._result",
     "MetaparameterPathDisplay": "plotting._path_display",
     "MethodComparison": "comparison._result",
     "Munge": "inputs._munge",
@@ -61,6 +66,7 @@ _MODULES = {
     "ProcessDisplay": "plotting._process_display",
     "build_transforms": "distpro._pathways",
     "compare_methods": "comparison._compare",
+    "distillation_report": "report._report",
     "hypergradient": "training._single_step",
     "layer_table": "distpro._layer_table",
 }

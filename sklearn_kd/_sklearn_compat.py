@@ -11,6 +11,7 @@ from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import _safe_indexing as safe_indexing
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 from sklearn.utils.validation import _check_sample_weight as check_sample_weight
+from sklearn.utils.validation import _num_samples as num_samples
 
 try:
     from sklearn.utils._repr_html.estimator import _VisualBlock as VisualBlock
@@ -98,6 +99,7 @@ __all__ = [
     "is_instance",
     "leaves_weights_open",
     "metric_of_scorer",
+    "num_samples",
     "safe_indexing",
     "validate_params",
     "with_arguments",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import html
-import textwrap
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import stats
 
+from sklearn_kd.comparison._tables import html_table, text_table
 from sklearn_kd.errors._did_you_mean import did_you_mean
 
 if TYPE_CHECKING:
@@ -218,38 +217,12 @@ class MethodComparison:
 
     def __repr__(self) -> str:
         header, *rows = self._table()
-        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-        lines = [
-            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
-            for row in (header, *rows)
-        ]
-        width = max(map(len, lines))
-        rule, notes = "-" * width, textwrap.wrap(self._footnote(), max(width, 40))
-        return "\n".join([self._caption(), rule, lines[0], rule, *lines[1:], rule, *notes])
+        return text_table(self._caption(), header, rows, [self._footnote()])
 
     def _repr_html_(self) -> str:
         header, *rows = self._table()
-        style = "text-align:{}; padding:.25em .7em; white-space:nowrap"
-
-        def line(tag: str, cells: tuple[str, ...], row_style: str) -> str:
-            aligned = zip(cells, ("left", *("right",) * (len(cells) - 1)), strict=True)
-            content = "".join(
-                f'<{tag} style="{style.format(a)}">{html.escape(c)}</{tag}>' for c, a in aligned
-            )
-            return f'<tr style="{row_style}">{content}</tr>'
-
-        edge = "border-bottom:1px solid currentColor"
-        body = "".join(
-            line("td", row, "font-style:italic" if method == self.baseline else "")
-            for row, method in zip(rows, self.methods_, strict=True)
-        )
-        return (
-            '<table style="border-collapse:collapse; font-variant-numeric:tabular-nums">'
-            f'<caption style="text-align:left; padding:.3em .7em">{html.escape(self._caption())}</caption>'
-            f"<thead>{line('th', header, edge)}</thead><tbody>{body}</tbody></table>"
-            '<p style="font-size:.85em; opacity:.75; max-width:52em; padding:0 .8em">'
-            f"{html.escape(self._footnote())}</p>"
-        )
+        baseline = self.methods_.index(self.baseline)
+        return html_table(self._caption(), header, rows, [self._footnote()], emphasised=[baseline])
 
     def _caption(self) -> str:
         n_folds = len(np.unique(self.results_["fold"]))

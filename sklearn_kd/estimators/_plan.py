@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
@@ -150,11 +151,12 @@ class FitPlan:
 
 
 class TrainingResult(NamedTuple):
-    """Result of a fit: the plan as it was followed, the last net, and a warning or None."""
+    """Result of a fit: the plan as it was followed, the last net, a warning or None, seconds of training."""
 
     plan: FitPlan
     net: TrainingNet
     message: str | None
+    seconds: float | None = None
 
 
 # --------------------------------------------------------------------------------------
@@ -246,13 +248,13 @@ def _described_rows(estimator: BaseDistiller, rows: Rows, part: str) -> Any:
 
 def run_plan(plan: FitPlan) -> TrainingResult:
     """Train the stages of a plan one after another; an interrupt ends it with the stage it meets."""
-    message = None
+    message, began = None, time.perf_counter()
     for stage in plan.stages:
         plan, net = stage.train(plan, stage)
         message = stage_message(plan, stage, net) or message
         if net.interrupted_:
             break
-    return TrainingResult(plan, net, message)
+    return TrainingResult(plan, net, message, time.perf_counter() - began)
 
 
 def stage_message(plan: FitPlan, stage: Stage, net: TrainingNet) -> str | None:
@@ -286,8 +288,9 @@ _NOT_OF_EVERY_FIT = ("trials_", "lambda1_", "temperature_")
 
 def publish(estimator: BaseDistiller, result: TrainingResult) -> None:
     """Set the fitted attributes, warn of what went wrong, and end the fit."""
-    plan, net, message = result
+    plan, net, message, seconds = result
     fitted = estimator._fitted_attributes(net, plan)
+    fitted |= {"_student_seconds": seconds, "_teacher_seconds": getattr(plan.teacher, "seconds", None)}
     for name in _NOT_OF_EVERY_FIT:
         estimator.__dict__.pop(name, None)  # of an earlier fit
     estimator.__dict__.update(fitted)

@@ -90,6 +90,7 @@ class TeacherAdapter:
     # What gives the answers, in messages; and the advice where these are probabilities, None: they may be.
     _source: ClassVar[str] = "predict_logits of its adapter"
     _no_probabilities: ClassVar[str | None] = "Let predict_logits of its adapter return logits"
+    seconds: float | None = None  # of the teacher's training, where it has been trained here
 
     def __init__(self, teacher: Any, teacher_classes: list[Any] | None = None):
         self.fitted, self.teacher_classes = teacher, teacher_classes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -33,7 +34,9 @@ def fit_teacher(
 ) -> None:
     """Train a teacher on D_train, in the user's container and targets; a trained one stays as it is."""
     with teacher.drawing_from(seed, device):
+        began = time.perf_counter()
         teacher.fit(X, y, sample_weight=weight, rng=check_random_state(seed))
+        teacher.seconds = time.perf_counter() - began
 
 
 def ask_teacher(

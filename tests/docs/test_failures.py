@@ -590,6 +590,7 @@ def test_the_page_has_all_that_is_tried_here():
         "File",
         "Problem",
         "Layer",
+        "Argument",
     }
     tried = REFUSED.keys() | REPORTED.keys() | OUT_OF_MEMORY.keys() | LOADED.keys() | DAMAGED.keys()
     tried |= UNUSABLE_LAYERS.keys() | UNUSABLE_TEACHERS.keys() | SAID.keys()
@@ -607,6 +608,17 @@ def test_the_page_has_all_that_is_tried_here():
         "an ONNX file of other samples",
         "an ONNX file with an input for each column",
         "an ONNX file without answers",
+    }
+    apart |= {  # in test_report
+        "no labels for the report",
+        "no rows for the report",
+        "a student alone without training data",
+        "training data of which nothing is trained",
+        "a student alone of no known kind",
+        "a misspelt student alone",
+        "a student alone of other classes",
+        "a teacher and its logits",
+        "a teacher that is not fitted",
     }
     assert messages().keys() - headings == tried | apart | {"a callback with an open file", "a full disk"}
 

@@ -1,0 +1,293 @@
+"""The models of a report: what answers about rows, what is timed, and what is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
+from skorch import NeuralNet
+
+from sklearn_kd._sklearn_compat import BaseSearchCV, num_samples
+from sklearn_kd.comparison._methods import taken_apart
+from sklearn_kd.inputs._data import DistillationData, as_tensor
+from sklearn_kd.inputs._validation import validate_predict_inputs
+from sklearn_kd.report._sizes import Size, size_of
+from sklearn_kd.students._standardize import own_student
+from sklearn_kd.teachers._adapter import TeacherAdapter
+from sklearn_kd.teachers._cached import ask_teacher
+from sklearn_kd.teachers._class_alignment import checked_teacher_classes, select_columns
+from sklearn_kd.teachers._class_probabilities import probabilities_of
+from sklearn_kd.teachers._classifiers import ClassifierTeacher
+from sklearn_kd.teachers._given_logits import checked_logits
+from sklearn_kd.teachers._logit_checks import thawed
+from sklearn_kd.teachers._registry import adapter_class, comes_trained, make_teacher, short_repr
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """One row of a report.
+
+    Attributes
+    ----------
+    kind : str
+        Name of its class, for the table.
+    probabilities : callable(X) -> ndarray of shape (n, K)
+        Columns in the order of the student's classes.
+    call : callable(X) or None
+        What is timed; None where the answers were given.
+    size : Size
+    seconds : float or None
+        Of its training, if known.
+    """
+
+    kind: str
+    probabilities: Callable[[Any], np.ndarray]
+    call: Callable[[Any], Any] | None
+    size: Size
+    seconds: float | None
+
+
+# --------------------------------------------------------------------------------------
+# The student
+
+
+@dataclass(frozen=True, eq=False)
+class Distilled:
+    """A fitted estimator of the library, taken apart.
+
+    Attributes
+    ----------
+    whole : estimator
+        What predicts: a Pipeline, or the classifier.
+    transformers : Pipeline or None
+        What stands before the classifier.
+    classifier : DistilledClassifier or DistProClassifier
+        Fitted.
+    """
+
+    whole: Any
+    transformers: Pipeline | None
+    classifier: Any
+
+    @property
+    def classes(self) -> np.ndarray:
+        """The labels, in the order of the student's outputs."""
+        return self.classifier.classes_
+
+    def transformed(self, X: Any) -> Any:
+        """Return rows as the classifier sees them."""
+        return X if self.transformers is None else self.transformers.transform(X)
+
+    def before_the_student(self) -> list[Any]:
+        """Return the fitted transformers that prediction by the student needs."""
+        own = getattr(self.classifier, "student_preprocessing_", None)
+        return [part for part in (self.transformers, own) if part is not None]
+
+
+def taken_apart_fitted(estimator: Any) -> Distilled:
+    """Take a fitted estimator apart; a search gives its best one.
+
+    Raises
+    ------
+    TypeError
+        If it ends in no estimator of this library.
+    NotFittedError
+        If it has not been fitted.
+    """
+    if isinstance(estimator, BaseSearchCV):
+        check_is_fitted(estimator, "best_estimator_")
+        estimator = estimator.best_estimator_
+    transformers, classifier, _ = taken_apart(estimator)
+    check_is_fitted(classifier, "net_")
+    return Distilled(estimator, transformers, classifier)
+
+
+def student_model(distilled: Distilled) -> Model:
+    """Return the student as a row of the report."""
+    whole, classifier = distilled.whole, distilled.classifier
+    return Model(
+        type(own_student(classifier.student_)).__name__,
+        whole.predict_proba,
+        whole.predict_proba,
+        size_of([*distilled.before_the_student(), classifier.student_]),
+        training_seconds(classifier),
+    )
+
+
+def classifier_model(classifier: Any, classes: np.ndarray, name: str) -> Model:
+    """Return the student alone, trained here or given: a classifier with the classes of the other models.
+
+    Raises
+    ------
+    NotFittedError
+        If it has not been fitted.
+    TypeError
+        If it has no ``predict_proba``.
+    ValueError
+        If it knows other classes.
+    """
+    try:
+        distilled = taken_apart_fitted(classifier)
+    except TypeError:  # another classifier
+        distilled = None
+    if distilled is not None:
+        _check_classes(distilled.classes, classes, name)
+        return student_model(distilled)
+    if not hasattr(classifier, "predict_proba"):
+        raise TypeError(
+            f'{name}={short_repr(classifier)} must be None, "train", or a fitted classifier that has '
+            "predict_proba."
+        )
+    check_is_fitted(classifier)
+    _check_classes(classifier.classes_, classes, name)
+    kind = type(classifier).__name__
+    call = classifier.predict_proba
+    return Model(kind, call, call, size_of([classifier]), training_seconds(classifier))
+
+
+def _check_classes(own: Any, classes: np.ndarray, name: str) -> None:
+    if not np.array_equal(own, classes):
+        raise ValueError(
+            f"{name}: it was trained on the classes {np.asarray(own).tolist()[:10]}, and the distilled "
+            f"student on {classes.tolist()[:10]}. Train both on rows of the same classes."
+        )
+
+
+# --------------------------------------------------------------------------------------
+# The teacher
+
+
+def teacher_of(classifier: Any, given: Any) -> Any:
+    """Return the trained teacher: the given one, the one kept, the one that came trained, or None."""
+    if given is not None:
+        return given
+    kept = getattr(classifier, "teacher_", None)
+    if kept is not None:
+        return kept
+    own = classifier.teacher
+    trained = own is not None and (classifier._teacher_is_trained or comes_trained(own))
+    return own if trained else None
+
+
+def logits_model(logits: Any, X: Any, n_rows: int, distilled: Distilled) -> Model:
+    """Return a teacher of which only the logits of the test rows are known."""
+    classes = distilled.classes
+    stated = checked_teacher_classes(distilled.classifier.teacher_classes, classes)
+    checked = checked_logits(logits, n_rows, classes, stated=stated, names=X)
+    assert checked is not None
+    return Model("teacher_logits", lambda _: _softmax(checked), None, Size(None, ""), None)
+
+
+def teacher_model(teacher: Any, distilled: Distilled) -> Model:
+    """Return a trained teacher as a row of the report; it sees rows as the classifier does.
+
+    Raises
+    ------
+    NotFittedError
+        If it has not been fitted.
+    TypeError, ValueError
+        If it can be no teacher, or does not know the student's classes.
+    """
+    classifier = distilled.classifier
+    adapter = _asked_as_it_is(teacher, checked_teacher_classes(classifier.teacher_classes, distilled.classes))
+    ask, call = _answers(adapter, classifier)
+    before = [] if distilled.transformers is None else [distilled.transformers]
+    seconds = getattr(classifier, "_teacher_seconds", None)
+    is_own = teacher is getattr(classifier, "teacher_", None)
+    return Model(
+        type(thawed(teacher)).__name__,
+        lambda X: ask(distilled.transformed(X)),
+        lambda X: call(distilled.transformed(X)),
+        size_of([*before, adapter.teacher]),
+        seconds if is_own and seconds is not None else training_seconds(thawed(teacher)),
+    )
+
+
+def _asked_as_it_is(teacher: Any, stated: list[Any] | None) -> TeacherAdapter:
+    """Return the adapter that asks a trained teacher and trains none."""
+    found = adapter_class(teacher)
+    if found is not None and issubclass(found, ClassifierTeacher):
+        try:
+            check_is_fitted(teacher)
+        except NotFittedError:
+            raise NotFittedError(
+                f"teacher={short_repr(teacher)} has not been fitted, and the report trains no teacher. Give "
+                "the one that the student learned from, or fit with keep_teacher=True and leave teacher out."
+            ) from None
+        except (TypeError, AttributeError):  # a classifier without scikit-learn's base
+            pass
+        return make_teacher(FrozenEstimator(teacher), stated)
+    return make_teacher(teacher, stated)
+
+
+def _answers(
+    adapter: TeacherAdapter, classifier: Any
+) -> tuple[Callable[[Any], np.ndarray], Callable[[Any], Any]]:
+    """Return functions of rows: the teacher's probabilities, and the call that is timed."""
+    classes, device, who = classifier.classes_, classifier._device(), adapter.name
+
+    def rows_of(X: Any) -> torch.Tensor:
+        return as_tensor(validate_predict_inputs(classifier, X, classifier._sample_shape, "X_test"), device)
+
+    if adapter.takes_batches():
+        on_batch = adapter.on(device, classes)  # type: ignore[attr-defined]
+
+        def ask_batch(X: Any) -> np.ndarray:
+            parts = rows_of(X).split(1024)
+            return _softmax(torch.cat([on_batch(part.float()) for part in parts]).cpu().numpy())
+
+        return ask_batch, ask_batch
+    inner = adapter.teacher
+    if hasattr(inner, "predict_proba"):
+        columns = select_columns(_labels_of(inner, classes), classes, "Give the teacher of this student")
+
+        def ask_classifier(X: Any) -> np.ndarray:
+            found = probabilities_of(inner, X, num_samples(X))[:, columns]
+            return found / np.maximum(found.sum(axis=1, keepdims=True), np.finfo(found.dtype).tiny)
+
+        return ask_classifier, inner.predict_proba
+
+    def ask_adapter(X: Any) -> np.ndarray:
+        data = DistillationData(rows_of(X))
+        return _softmax(ask_teacher(adapter, X, data, classes, seed=0, who=who).cpu().numpy())
+
+    own = type(adapter).predict_logits is not TeacherAdapter.predict_logits
+    return ask_adapter, adapter.predict_logits if own else ask_adapter
+
+
+def _labels_of(teacher: Any, classes: np.ndarray) -> np.ndarray:
+    """Return the label of each column of a classifier, which may have been trained on codes of the labels."""
+    own = np.asarray(teacher.classes_)
+    codes = np.arange(len(classes))
+    if not set(classes.tolist()) <= set(own.tolist()) and np.array_equal(own, codes):
+        return classes
+    return own
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    return torch.softmax(torch.as_tensor(logits), dim=1).numpy()
+
+
+# --------------------------------------------------------------------------------------
+# Seconds
+
+
+def training_seconds(model: Any) -> float | None:
+    """Return the seconds of a model's training if it has a record of them, else None."""
+    recorded = getattr(model, "_student_seconds", None)
+    if recorded is not None:
+        return recorded
+    if isinstance(model, BaseSearchCV):
+        return getattr(model, "refit_time_", None)
+    history = getattr(model, "history_" if hasattr(model, "net_") else "history", None)
+    if isinstance(model, NeuralNet) or hasattr(model, "net_"):
+        epochs = [epoch.get("dur") for epoch in history or []]
+        return sum(epochs) if epochs and None not in epochs else None
+    return None

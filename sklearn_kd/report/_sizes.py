@@ -1,0 +1,59 @@
+"""The size of models in bytes: weights of networks, pickles of everything else."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any, NamedTuple
+
+from skorch import NeuralNet
+from torch import nn
+
+from sklearn_kd.teachers._logit_checks import thawed
+
+
+class Size(NamedTuple):
+    """Bytes, and what was counted, such as "weights"."""
+
+    n_bytes: int | None
+    counted: str
+
+
+def size_of(parts: Sequence[Any]) -> Size:
+    """Return the size of what a prediction needs, such as transformers and a student's network.
+
+    Parameters
+    ----------
+    parts : sequence of objects
+        Of a network the bytes of its parameters and buffers count, of anything else those of its pickle.
+    """
+    sizes = [_size_of_part(thawed(part)) for part in parts]
+    counted = " + ".join(dict.fromkeys(size.counted for size in sizes))
+    known = [size.n_bytes for size in sizes if size.n_bytes is not None]
+    return Size(sum(known) if len(known) == len(sizes) else None, counted)
+
+
+def _size_of_part(part: Any) -> Size:
+    network = part.module_ if isinstance(part, NeuralNet) else part
+    if isinstance(network, nn.Module):
+        tensors = chain(network.parameters(), network.buffers())
+        return Size(sum(tensor.numel() * tensor.element_size() for tensor in tensors), "weights")
+    counter = _ByteCounter()
+    try:
+        pickle.dump(part, counter, protocol=pickle.HIGHEST_PROTOCOL)
+    except (pickle.PicklingError, TypeError, AttributeError, ValueError, NotImplementedError):
+        return Size(None, "no pickle")
+    return Size(counter.n_bytes, "pickle")
+
+
+class _ByteCounter:
+    """A file that counts what is written, and keeps nothing."""
+
+    def __init__(self) -> None:
+        self.n_bytes = 0
+
+    def write(self, data: Any) -> int:
+        size = memoryview(data).nbytes
+        self.n_bytes += size
+        return size

@@ -1,0 +1,85 @@
+"""The time that models take for a row: rows one by one, and many at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sklearn_kd._sklearn_compat import safe_indexing
+
+# Rows of a batch.
+BATCH = 1000
+# Different rows that are asked about one by one.
+_N_SINGLE = 50
+# Calls of each model, at least and at most, and the seconds after which no more than the least are made.
+_CALLS_SINGLE, _CALLS_BATCH = (10, 300), (3, 30)
+_SECONDS = 0.15
+
+
+class Latency(NamedTuple):
+    """Microseconds per row.
+
+    Attributes
+    ----------
+    single, single_p99 : float
+        Median and 99th percentile of calls with one row.
+    batch : float
+        Median of calls with 1,000 rows, divided by 1,000.
+    n_single, n_batch : int
+        Calls that were timed.
+    """
+
+    single: float
+    single_p99: float
+    batch: float
+    n_single: int
+    n_batch: int
+
+
+def latencies(calls: Mapping[str, Callable[[Any], Any]], X: Any, n_rows: int) -> dict[str, Latency]:
+    """Time models in turn, so that what slows the machine down meets all of them alike.
+
+    Parameters
+    ----------
+    calls : mapping of str to callable
+        What predicts for rows of the form of X.
+    X : array-like
+    n_rows : int
+        Rows of X.
+    """
+    places = np.unique(np.linspace(0, n_rows - 1, min(n_rows, _N_SINGLE)).astype(int))
+    singles = [safe_indexing(X, [int(place)]) for place in places]
+    batches = [safe_indexing(X, np.arange(BATCH) % n_rows)]
+    single = _timed_in_turn(calls, singles, *_CALLS_SINGLE)
+    batch = _timed_in_turn(calls, batches, *_CALLS_BATCH)
+    return {
+        name: Latency(
+            float(np.median(single[name])),
+            float(np.percentile(single[name], 99)),
+            float(np.median(batch[name])) / BATCH,
+            len(single[name]),
+            len(batch[name]),
+        )
+        for name in calls
+    }
+
+
+def _timed_in_turn(
+    calls: Mapping[str, Callable[[Any], Any]], inputs: list[Any], least: int, most: int
+) -> dict[str, np.ndarray]:
+    """Return the microseconds of each call of each model."""
+    for call in calls.values():  # the first calls import, allocate and fill caches
+        call(inputs[0])
+        call(inputs[-1])
+    spent: dict[str, list[float]] = {name: [] for name in calls}
+    for k in range(most):
+        for name, call in calls.items():
+            if k < least or sum(spent[name]) < _SECONDS:
+                rows = inputs[k % len(inputs)]
+                began = time.perf_counter()
+                call(rows)
+                spent[name].append(time.perf_counter() - began)
+    return {name: 1e6 * np.array(seconds) for name, seconds in spent.items()}

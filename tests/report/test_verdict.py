@@ -1,0 +1,98 @@
+"""The verdict, for models of which it is known who is better."""
+
+import re
+
+import numpy as np
+import pytest
+
+from sklearn_kd.report._result import DistillationReport, difference_between, numbers_of
+from sklearn_kd.report._scores import scores_of
+from sklearn_kd.report._sizes import Size
+from sklearn_kd.report._timing import Latency
+
+N = 1000
+
+
+def probabilities(n_right, confidence=0.9, first=0):
+    """Two classes, label 0: ``n_right`` rows from row ``first`` on are right, and so sure."""
+    right = np.zeros(N, dtype=bool)
+    right[np.arange(first, first + n_right) % N] = True
+    own = np.where(right, confidence, 1 - confidence)
+    return np.c_[own, 1 - own]
+
+
+def report(models, latency=None, n_bytes=None):
+    scores = {role: scores_of(P, np.zeros(N, dtype=int)) for role, P in models.items()}
+    numbers = {
+        role: numbers_of(
+            "<b>Net</b>",
+            found,
+            None if role == "teacher" else scores.get("teacher"),
+            Size((n_bytes or {}).get(role), "weights"),
+            (latency or {}).get(role),
+            None,
+        )
+        for role, found in scores.items()
+    }
+    differences = {role: difference_between(scores["student"], scores[role]) for role in models}
+    del differences["student"]
+    bins = {role: found.bins for role, found in scores.items()}
+    return DistillationReport(numbers, differences, bins, np.array([0, 1]), [])
+
+
+@pytest.mark.parametrize(
+    ("student", "alone", "says"),
+    [
+        ((950,), (900,), "Distillation helped here: the student is more accurate"),
+        ((900,), (950,), "Distillation did harm here: the student is less accurate"),
+        ((900,), (900,), "Distillation did not help here: on 1,000 test rows no difference"),
+        # 15 rows gained, 10 lost: within the error.
+        ((905, 0.9, 10), (900,), "Distillation did not help here"),
+        ((900, 0.9), (900, 0.6), "Distillation helped the probabilities here, not the accuracy"),
+        ((900, 0.6), (900, 0.9), r"Distillation did not help here.+Its log loss is worse"),
+    ],
+)
+def test_beside_the_student_alone(student, alone, says):
+    made = report({"student": probabilities(*student), "student alone": probabilities(*alone)})
+    assert re.search(says, made.verdict), made.verdict
+    assert (".900 against .900" in made.verdict) == (student[0] == alone[0] == 900)
+
+
+def test_the_numbers_of_a_difference():
+    verdict = report({"student": probabilities(905, 0.9, 10), "student alone": probabilities(900)}).verdict
+    error = np.r_[np.ones(15), -np.ones(10), np.zeros(N - 25)].std(ddof=1) / np.sqrt(N)
+    assert f"(.905 against .900, +.005 ± {error:.3f}, p = .424)".replace("± 0", "± ") in verdict
+    assert f"One below ±{2 * error:.3f} could not show".replace("±0", "±") in verdict
+
+
+def test_without_the_student_alone_nothing_is_claimed():
+    verdict = report({"student": probabilities(900)}).verdict
+    assert verdict == "Whether distillation helped is not judged: the student alone was not trained."
+
+
+def test_beside_the_teacher():
+    models = {"teacher": probabilities(960), "student": probabilities(912)}
+    fast, slow = Latency(10, 12, 1, 300, 30), Latency(2500, 3000, 2, 60, 10)
+    verdict = report(
+        models, {"teacher": slow, "student": fast}, {"teacher": 1_000_000, "student": 20_000}
+    ).verdict
+    assert (
+        "keeps 95.0% of the teacher's accuracy (.912 against .960), at 250 × its speed for single rows, 2 × "
+        "in batches, 0.02 × its size." in verdict
+    )
+
+
+def test_a_teacher_worse_than_the_student():
+    verdict = report({"teacher": probabilities(800), "student": probabilities(912)}).verdict
+    assert "The teacher is worse than the student: the student's accuracy is .912 against .800." in verdict
+
+
+def test_html_escapes_names():
+    found = report({"student": probabilities(900)})._repr_html_()
+    assert "student (&lt;b&gt;Net&lt;/b&gt;)" in found and "<b>" not in found
+
+
+def test_a_column_that_nobody_has_is_left_out():
+    lines = str(report({"student": probabilities(900)})).splitlines()
+    header = next(line for line in lines if line.startswith("model "))
+    assert "accuracy" in header and not {"agreement", "size", "p99"} & set(header.split())
