@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from sklearn_kd.distpro._pathways import Pathway, build_transforms
     from sklearn_kd.distpro._process import DistillationProcess
     from sklearn_kd.estimators._distpro import DistProClassifier
+    from sklearn_kd.export._export_model import export_student
+    from sklearn_kd.export._onnx_converter import register_onnx_converter
     from sklearn_kd.plotting._path_display import MetaparameterPathDisplay
     from sklearn_kd.plotting._process_display import ProcessDisplay
     from sklearn_kd.training._single_step import hypergradient
@@ -38,10 +40,12 @@ __all__ = [
     "__version__",
     "build_transforms",
     "compare_methods",
+    "export_student",
     "hypergradient",
     "layer_table",
     "losses",
     "meta",
+    "register_onnx_converter",
     "teachers",
 ]
 
@@ -55,8 +59,10 @@ _MODULES = {
     "ProcessDisplay": "plotting._process_display",
     "build_transforms": "distpro._pathways",
     "compare_methods": "comparison._compare",
+    "export_student": "export._export_model",
     "hypergradient": "training._single_step",
     "layer_table": "distpro._layer_table",
+    "register_onnx_converter": "export._onnx_converter",
 }
 
 

@@ -22,7 +22,7 @@ from sklearn_kd.files._compression import CompressedArray
 from sklearn_kd.inputs._arrays import from_torch
 from sklearn_kd.inputs._torch_datasets import is_dataset
 from sklearn_kd.meta import STRATEGIES, Strategy
-from sklearn_kd.persistence._export import export_student
+from sklearn_kd.persistence._export import write_student
 from sklearn_kd.persistence._save_load import StateFunctions, load_estimator, save_estimator
 from sklearn_kd.runtime._devices import checked_device
 from sklearn_kd.runtime._execution import EXECUTIONS, Execution
@@ -303,7 +303,7 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         >>> bool((classes[logits.argmax(1)] == clf.predict(X)).all())
         True
         """
-        export_student(self.student_, path, self.classes_, self._sample_shape)
+        write_student(self.student_, path, self.classes_, self._sample_shape)
 
     def _logits(self, X: Any) -> Tensor:
         """Return the student's logits of all rows, on the CPU."""

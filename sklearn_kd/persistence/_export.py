@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
-import tempfile
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import nn
 
 from sklearn_kd._version import library_version
 from sklearn_kd.files._atomic import replacing
 from sklearn_kd.persistence._codecs import encode_labels
 from sklearn_kd.persistence._requirements import checked_path, import_package
+from sklearn_kd.persistence._student_graph import student_graph
 
 
-def export_student(
+def write_student(
     student: nn.Module, path: str | PathLike[str], classes: np.ndarray, sample_shape: tuple[int, ...]
 ) -> None:
     """Write a student to a file, in the format that the suffix of its name states.
@@ -71,41 +67,11 @@ def _write_safetensors(
     safetensors.save_model(student, str(path), metadata=metadata)  # tied weights are written once
 
 
-@contextmanager
-def _errors_only(name: str) -> Iterator[None]:
-    """Silence a logger of torch but for errors, and warnings about torch's future versions."""
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            warnings.simplefilter("ignore", DeprecationWarning)
-            yield
-    finally:
-        logger.setLevel(level)
-
-
 def _write_onnx(
     student: nn.Module, path: Path, metadata: dict[str, str], sample_shape: tuple[int, ...]
 ) -> None:
     onnx = import_package("onnx", "Writing .onnx")
-    import_package("onnxscript", "Writing .onnx")
-    # Two rows: a dimension of size 1 may be taken for a constant.
-    example = torch.zeros(2, *sample_shape)
-    with tempfile.TemporaryDirectory() as folder:
-        raw = Path(folder) / "student.onnx"
-        with _errors_only("torch.onnx"):
-            torch.onnx.export(
-                student,
-                (example,),
-                str(raw),
-                input_names=["X"],
-                output_names=["logits"],
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
-                verbose=False,
-            )
-        model = onnx.load(str(raw))  # with the weights, where torch has put them into a second file
+    model = student_graph(student, sample_shape)
     onnx.helper.set_model_props(model, metadata)
     onnx.save(model, str(path))
 
