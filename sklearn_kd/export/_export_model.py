@@ -41,9 +41,9 @@ def export_student(
 ) -> None:
     """Write a fitted model to one file, which predicts without this library, scikit-learn and torch.
 
-    The file holds all that is between the rows and the answer: the steps of a Pipeline, converted by skl2onnx,
-    the standardization, the student and the softmax. Before it replaces an older file, ONNX Runtime runs
-    it on rows: its probabilities must be those of ``predict_proba``.
+    The file holds all that is between the rows and the answer: the steps of a Pipeline, converted by
+    skl2onnx, the standardization, the student and the softmax. Before it replaces an older file, ONNX Runtime
+    predicts some rows with it: its probabilities must be those of ``predict_proba``.
 
     Parameters
     ----------
@@ -96,8 +96,12 @@ def export_student(
     **Outputs.** ``label`` of shape (n_samples,), int64 or string; ``probabilities``, float32 of shape
     (n_samples, n_classes), in the order of the labels in the metadata, ``classes``. Booleans become 0 and 1.
 
-    **Metadata**, each value JSON: ``classes``, ``columns`` (None for an array), ``input_shape`` of the student,
-    ``versions``. Values that are not finite are not refused as ``predict`` does; they give NaN.
+    **Metadata**, each value JSON: ``classes``; ``columns``, null for an array; ``input_shape``, that of a
+    sample of the student; ``versions``.
+
+    **Unlike** ``predict``, a graph refuses no values: NaN in gives NaN out, or what the steps make of it. A
+    missing string is the empty string. Arithmetic is that of float64 for inputs of float64 as far as
+    ONNX Runtime's operators have it, and of float32 where they have not; the student's is float32.
 
     Examples
     --------
@@ -120,6 +124,8 @@ def export_student(
     True
     """
     path = checked_path(path, [".onnx", ".safetensors"])
+    if not tolerance > 0:
+        raise ValueError(f"tolerance={tolerance!r} must be above 0.")
     steps, clf = _parts(model)
     if path.suffix.lower() == ".safetensors":
         _write_weights(steps, clf, path)
@@ -192,8 +198,8 @@ def _parts(model: Any) -> tuple[list[tuple[str, Any]], BaseDistiller]:
     clf = steps[-1][1] if steps else None
     if not isinstance(clf, BaseDistiller):
         raise TypeError(
-            f"model={type(model).__name__} must be a DistilledClassifier or DistProClassifier, a Pipeline that "
-            f"ends in one, or a search with such a best_estimator_; it ends in {type(clf).__name__}."
+            f"model={type(model).__name__} must be a DistilledClassifier or DistProClassifier, a Pipeline "
+            f"that ends in one, or a search with such a best_estimator_; it ends in {type(clf).__name__}."
         )
     check_is_fitted(clf, "net_")
     return steps, clf
@@ -215,8 +221,8 @@ def _write_weights(steps: list[tuple[str, Any]], clf: BaseDistiller, path: Path)
         before.append("student_preprocessing_")
     if before:
         raise ValueError(
-            f"path={str(path)!r}: a file of weights has no form for {', '.join(before)}. End it in '.onnx', or write "
-            "the student alone by the method export_student of the classifier."
+            f"path={str(path)!r}: a file of weights has no form for {', '.join(before)}. End it in "
+            "'.onnx', or write the student alone by the method export_student of the classifier."
         )
     clf.export_student(path)
 
@@ -235,8 +241,8 @@ def _made_up_rows(steps: list[tuple[str, Any]], clf: BaseDistiller) -> np.ndarra
     of_frame = hasattr(first, "feature_names_in_")
     if own or of_frame or shape[0] is None or (first is not clf and len(clf._sample_shape) > 1):
         raise ValueError(
-            "X is needed: some rows like those that the file is to predict, since the types of the columns that the "
-            "model was fitted on are not known. Give export_student(model, path, X[:100])."
+            "X is needed: some rows like those that the file is to predict, since the types of the columns "
+            "that the model was fitted on are not known. Give export_student(model, path, X[:100])."
         )
     rows = np.random.default_rng(0).normal(size=(_MADE_UP, *shape))
     scaling = getattr(clf.student_, "scaling", None)
@@ -285,9 +291,9 @@ def _not_converted(model: Any, error: Exception) -> str:
         if str(type(step)) in said or said.startswith(type(step).__name__):
             return (
                 f"Step {name!r}, {type(step).__name__}, has no form in ONNX: skl2onnx cannot convert it "
-                f"({said[:200]}). Use one of scikit-learn's other transformers in its place, register a converter "
-                "by skl2onnx.update_registered_converter, or export the model without this step and transform "
-                "the rows before."
+                f"({said[:200]}). Use one of scikit-learn's other transformers in its place, register a "
+                "converter by skl2onnx.update_registered_converter, or export the model without this step "
+                "and transform the rows before."
             )
     return f"skl2onnx cannot convert {type(model).__name__}: {type(error).__name__}: {said[:300]}"
 
@@ -370,8 +376,8 @@ def _expected(model: Any, rows: Any, made_up: bool) -> np.ndarray:
         if not made_up:
             raise
         raise ValueError(
-            f"X is needed: the model does not take rows made up for the check, normal numbers of float32 ({error}). "
-            "Give export_student(model, path, X[:100])."
+            f"X is needed: the model does not take rows made up for the check, normal numbers of float32 "
+            f"({error}). Give export_student(model, path, X[:100])."
         ) from error
 
 
@@ -387,10 +393,10 @@ def _compare(label: np.ndarray, probabilities: np.ndarray, goal: _Goal) -> None:
     worst = int(difference.argmax())
     if not difference[worst] <= tolerance:
         raise NotConvertedError(
-            f"{path} was not written: for row {worst} of X the graph gives {_shown(probabilities[worst])} and "
-            f"predict_proba {_shown(expected[worst])}, which differ by {difference[worst]:.2g}, by more than "
-            f"tolerance={tolerance:g}. Give X in float64, if it is in float32; else leave out the steps of the "
-            "Pipeline one by one to find the one that skl2onnx converts otherwise."
+            f"{path} was not written: for row {worst} of X the graph gives {_shown(probabilities[worst])} "
+            f"and predict_proba {_shown(expected[worst])}, which differ by {difference[worst]:.2g}, by more "
+            f"than tolerance={tolerance:g}. Give X in float64, if it is in float32; else leave out the steps "
+            "of the Pipeline one by one to find the one that skl2onnx converts otherwise."
         )
     first, second = np.sort(expected, axis=1)[:, [-1, -2]].T
     clear = first - second > 2 * tolerance  # the order of nearly equal ones is not compared

@@ -1,8 +1,7 @@
-"""The converter by which skl2onnx makes a graph of a fitted estimator, alone or as the last step of a Pipeline."""
+"""The converter by which skl2onnx makes a graph of a fitted estimator, alone or at the end of a Pipeline."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -105,8 +104,8 @@ def _set_output_types(operator: Any) -> None:
     shape = list(operator.inputs[0].type.shape[1:])
     if len(shape) == len(model._sample_shape) and None not in shape and tuple(shape) != model._sample_shape:
         raise ValueError(
-            f"{type(model).__name__} is given samples of shape {tuple(shape)}, and was fitted on samples of shape "
-            f"{model._sample_shape}."
+            f"{type(model).__name__} is given samples of shape {tuple(shape)}, and was fitted on samples of "
+            f"shape {model._sample_shape}."
         )
     n_rows = operator.inputs[0].get_first_dimension()
     labels = output_labels(operator.scope_inst, model)
@@ -133,15 +132,19 @@ def onnx_labels(classes: np.ndarray) -> np.ndarray:
     values = classes.tolist()
     if all(type(value) is str for value in values):
         return np.array(values, dtype=object)
-    whole = [type(value) in (bool, int) or (type(value) is float and value.is_integer()) for value in values]
-    if not all(whole) or any(not -(2**63) <= value < 2**63 for value in values):
-        shown = next((v for v, is_whole in zip(values, whole, strict=True) if not is_whole), max(values, key=abs))
+    other = [value for value in values if not _is_int64(value)]
+    if other:
         raise TypeError(
-            f"y had the label {shown!r}, of {type(shown).__name__}: a file of ONNX gives labels that are strings or "
-            "whole numbers. Fit with y.astype(str), or write the student alone by the method export_student, "
-            "which gives logits."
+            f"y had the label {other[0]!r}, of {type(other[0]).__name__}: a file of ONNX gives labels that "
+            "are strings or whole numbers below 2**63. Fit with y.astype(str), or write the student alone by "
+            "the method export_student, which gives logits."
         )
     return np.array([int(value) for value in values], dtype=np.int64)
+
+
+def _is_int64(value: Any) -> bool:
+    whole = type(value) in (bool, int) or (type(value) is float and value.is_integer())
+    return whole and -(2**63) <= value < 2**63
 
 
 def _convert(scope: Any, operator: Any, container: Any) -> None:
@@ -173,7 +176,6 @@ def _add(container: Any, scope: Any, kind: str, inputs: list[str], output: str, 
 
 def _add_student(scope: Any, rows: str, container: Any, model: BaseDistiller) -> str:
     """Add the student's own graph; return the name of its logits."""
-    onnx = import_package("onnx", _PURPOSE)
     compose = import_package("onnx.compose", _PURPOSE)
     graph = student_graph(model.student_, model._sample_shape, container.target_opset)
     if graph.functions:

@@ -106,14 +106,15 @@ def _input(name: str, values: np.ndarray, called: str) -> Input:
     kind, size = values.dtype.kind, values.dtype.itemsize
     known = _FLOATS.get(size, _DOUBLES) if kind == "f" else _KINDS.get(kind)
     if known is None:
-        raise TypeError(f"{called} has values of {values.dtype}, for which ONNX has no type. Give numbers or strings.")
+        raise TypeError(
+            f"{called} has values of {values.dtype}, for which ONNX has no type. Give numbers or strings."
+        )
     return Input(name, known[0], [None, *values.shape[1:]], values.astype(known[1]))
 
 
 def _strings(values: np.ndarray, called: str) -> np.ndarray:
     """Return an array of strings, "" where one is missing, or of booleans, that came as objects."""
-    missing = values != values  # NaN
-    missing |= np.vectorize(_is_none, otypes=[bool])(values)
+    missing = np.vectorize(_is_missing, otypes=[bool])(values)
     kinds = {type(value) for value in values[~missing]}
     if kinds and all(issubclass(kind, str) for kind in kinds):
         return np.where(missing, "", values).astype(str)
@@ -121,10 +122,12 @@ def _strings(values: np.ndarray, called: str) -> np.ndarray:
         return values.astype(bool)
     named = ", ".join(sorted(kind.__name__ for kind in kinds)) or "missing values"
     raise TypeError(
-        f"{called} has a dtype of objects and holds {named}. ONNX takes tensors of one type: give numbers of one "
-        "dtype, such as float64, or strings; a table of both as a DataFrame."
+        f"{called} has a dtype of objects and holds {named}. ONNX takes tensors of one type: give numbers of "
+        "one dtype, such as float64, or strings; a table of both as a DataFrame."
     )
 
 
-def _is_none(value: Any) -> bool:
-    return value is None or type(value).__name__ in ("NAType", "NaTType")
+def _is_missing(value: Any) -> bool:
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, (float, np.floating)) and value != value

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from sklearn_kd.persistence._requirements import import_package
+from sklearn_kd.students._standardize import own_student
 
 # Warnings of these packages are about their own future versions. copyreg: torch copies its own objects by it.
 _ABOUT_THEMSELVES = r"(torch|onnxscript|onnx_ir|copyreg)(\.|$)"
@@ -39,8 +40,8 @@ def student_graph(student: nn.Module, sample_shape: tuple[int, ...], opset: int 
     Returns
     -------
     onnx.ModelProto
-        Input ``X``, float32 of shape (n_samples, \\*sample_shape) with any number of rows; output ``logits`` of
-        shape (n_samples, n_outputs). The weights are inside.
+        Input ``X``, float32 of shape (n_samples, ...) with any number of rows; output ``logits`` of shape
+        (n_samples, n_outputs). The weights are inside.
 
     Raises
     ------
@@ -57,7 +58,7 @@ def student_graph(student: nn.Module, sample_shape: tuple[int, ...], opset: int 
     example = torch.zeros(2, *sample_shape)
     try:
         with _quiet():
-            program = torch.onnx.export(
+            program: Any = torch.onnx.export(
                 student,
                 (example,),
                 input_names=["X"],
@@ -71,10 +72,14 @@ def student_graph(student: nn.Module, sample_shape: tuple[int, ...], opset: int 
     model = program.model_proto
     if opset is not None and _main_opset(model) != opset:
         raise StudentGraphError(
-            f"{type(student).__name__} cannot be written with operators of version {opset} (target_opset); torch "
-            f"writes version {_main_opset(model)}. Set target_opset={_main_opset(model)}."
+            f"Student {_name(student)} cannot be written with operators of version {opset}; torch writes "
+            f"version {_main_opset(model)}. Set target_opset={_main_opset(model)}."
         )
     return model
+
+
+def _name(student: nn.Module) -> str:
+    return type(own_student(student)).__name__
 
 
 def _main_opset(model: Any) -> int:
@@ -88,9 +93,9 @@ def _reason(student: nn.Module, error: BaseException) -> str:
         cause = cause.__cause__
     said = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
     return (
-        f"Student {type(student).__name__} cannot be written as ONNX, a fixed graph of operators: {said} "
-        f"({type(cause).__name__}). A forward pass must do the same for all values of X: use torch.where in "
-        "place of if, and operators that torch.onnx knows; or write the weights alone, to '.safetensors'."
+        f"Student {_name(student)} cannot be written as ONNX, a fixed graph of operators: {said} "
+        f"({type(cause).__name__}). A forward pass must do the same for all values of X: use torch.where "
+        "in place of if, and operators that torch.onnx knows; or write the weights alone, to '.safetensors'."
     )
 
 
