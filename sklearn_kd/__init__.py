@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from sklearn_kd.distpro._pathways import Pathway, build_transforms
     from sklearn_kd.distpro._process import DistillationProcess
     from sklearn_kd.estimators._distpro import DistProClassifier
+    from sklearn_kd.export._export_model import export_student
+    from sklearn_kd.export._onnx_converter import register_onnx_converter
     from sklearn_kd.plotting._path_display import MetaparameterPathDisplay
     from sklearn_kd.plotting._process_display import ProcessDisplay
     from sklearn_kd.report._report import distillation_report
@@ -47,10 +49,12 @@ __all__ = [
     "build_transforms",
     "compare_methods",
     "distillation_report",
+    "export_student",
     "hypergradient",
     "layer_table",
     "losses",
     "meta",
+    "register_onnx_converter",
     "teachers",
 ]
 
@@ -67,8 +71,10 @@ _MODULES = {
     "build_transforms": "distpro._pathways",
     "compare_methods": "comparison._compare",
     "distillation_report": "report._report",
+    "export_student": "export._export_model",
     "hypergradient": "training._single_step",
     "layer_table": "distpro._layer_table",
+    "register_onnx_converter": "export._onnx_converter",
 }
 
 

@@ -22,8 +22,15 @@ from sklearn_kd.files._compression import CompressedArray
 from sklearn_kd.inputs._arrays import from_torch
 from sklearn_kd.inputs._torch_datasets import is_dataset
 from sklearn_kd.meta import STRATEGIES, Strategy
-from sklearn_kd.persistence._export import export_student
-from sklearn_kd.persistence._save_load import StateFunctions, load_estimator, save_estimator
+from sklearn_kd.persistence._export import write_student
+from sklearn_kd.persistence._save_load import (
+    StateFunctions,
+    load_estimator,
+    restored_net,
+    save_estimator,
+    skops_content,
+)
+from sklearn_kd.persistence._skops_form import NetForm
 from sklearn_kd.runtime._devices import checked_device
 from sklearn_kd.runtime._execution import EXECUTIONS, Execution
 from sklearn_kd.runtime._torch_modes import ordinary_torch
@@ -110,6 +117,9 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         if isinstance(path, np.ndarray):
             state = state | {"metaparameter_path_": CompressedArray(path)}
         # Only once fitted: a search sends unfitted clones, which need it, to its workers.
+        if "net_" in state:  # first: skops is told of what it cannot write before it tries
+            form = NetForm(b"", state["net_"], lambda: skops_content(self, self._state_functions))
+            state = {"net_": form} | {name: value for name, value in state.items() if name != "net_"}
         if not self.keep_teacher and hasattr(self, "net_"):
             teacher = None if self._teacher_is_trained else without_training(self.teacher)
             return state | {"teacher": teacher}
@@ -122,7 +132,12 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         path = state.get("metaparameter_path_")
         if isinstance(path, CompressedArray):
             state = state | {"metaparameter_path_": path.array()}
+        form = state.get("net_")
+        if isinstance(form, NetForm):
+            state = state | {"net_": form.net}
         super().__setstate__(state)
+        if isinstance(form, NetForm) and form.net is None:  # of skops
+            self.net_ = restored_net(self, form.data, self._state_functions)
 
     def _sk_visual_block_(self) -> VisualBlock:
         # What has been fitted says more than the parameter it was made from.
@@ -294,11 +309,13 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         TypeError
             If JSON has no form for the labels, as for dates.
 
+        See Also
+        --------
+        sklearn_kd.export_student : A function that writes a whole Pipeline, with labels and probabilities.
+
         Notes
         -----
-        Neither file runs code when it is read, as a pickle can. A skops file of the whole
-        estimator, which would not either, cannot be had: skops has no form for torch's
-        tensors, and its ``dump`` or, by version, its ``load`` fails.
+        Neither file runs code when it is read, as a pickle can.
 
         Examples
         --------
@@ -322,7 +339,7 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         >>> bool((classes[logits.argmax(1)] == clf.predict(X)).all())
         True
         """
-        export_student(self.student_, path, self.classes_, self._sample_shape)
+        write_student(self.student_, path, self.classes_, self._sample_shape)
 
     def _logits(self, X: Any) -> Tensor:
         """Return the student's logits of all rows, on the CPU."""

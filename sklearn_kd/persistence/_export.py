@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
-import tempfile
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sklearn_kd._version import library_version
 from sklearn_kd.files._atomic import replacing
-from sklearn_kd.inputs._parts import row_shape_of
 from sklearn_kd.persistence._codecs import encode_labels, encode_sample_shape
 from sklearn_kd.persistence._requirements import checked_path, import_package
+from sklearn_kd.persistence._student_graph import student_graph
 
 
-def export_student(
+def write_student(
     student: nn.Module, path: str | PathLike[str], classes: np.ndarray, sample_shape: tuple[Any, ...]
 ) -> None:
     """Write a student to a file, in the format that the suffix of its name states.
@@ -73,54 +68,13 @@ def _write_safetensors(
     safetensors.save_model(student, str(path), metadata=metadata)  # tied weights are written once
 
 
-@contextmanager
-def _errors_only(name: str) -> Iterator[None]:
-    """Silence a logger of torch but for errors, and warnings about torch's future versions."""
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            warnings.simplefilter("ignore", DeprecationWarning)
-            yield
-    finally:
-        logger.setLevel(level)
-
-
 def _write_onnx(
     student: nn.Module, path: Path, metadata: dict[str, str], sample_shape: tuple[Any, ...]
 ) -> None:
     onnx = import_package("onnx", "Writing .onnx")
-    import_package("onnxscript", "Writing .onnx")
-    # Two rows: a dimension of size 1 may be taken for a constant.
-    args, kwargs = _example(sample_shape, n_rows=2)
-    dynamic = [{0: torch.export.Dim("batch")} for _ in (*args, *kwargs)]
-    names = [*kwargs] or (["X"] if len(args) == 1 else [f"X{k}" for k in range(len(args))])
-    with tempfile.TemporaryDirectory() as folder:
-        raw = Path(folder) / "student.onnx"
-        with _errors_only("torch.onnx"):
-            torch.onnx.export(
-                student,
-                args,
-                str(raw),
-                kwargs=kwargs,
-                input_names=names,
-                output_names=["logits"],
-                dynamic_shapes=dict(zip(kwargs, dynamic, strict=True)) if kwargs else tuple(dynamic),
-                verbose=False,
-            )
-        model = onnx.load(str(raw))  # with the weights, where torch has put them into a second file
+    model = student_graph(student, sample_shape)
     onnx.helper.set_model_props(model, metadata)
     onnx.save(model, str(path))
-
-
-def _example(sample_shape: tuple[Any, ...], n_rows: int) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
-    """Return the arguments of a student's call for some rows of zeros."""
-    parts = row_shape_of(sample_shape)
-    if parts is None:
-        return (torch.zeros(n_rows, *sample_shape),), {}
-    return parts.zeros(n_rows).map(lambda zeros: zeros.contiguous()).arguments()
 
 
 WRITERS: dict[str, Callable[[nn.Module, Path, dict[str, str], tuple[Any, ...]], None]] = {

@@ -163,6 +163,26 @@ def save_estimator(
     write_file(path, [data])
 
 
+def skops_content(estimator: SavedEstimator, state: StateFunctions) -> bytes:
+    """Return what a file of a fitted estimator would hold, for a file of skops.
+
+    Raises
+    ------
+    TypeError
+        If ``student`` is a module, which skops cannot write beside it.
+    ImportError
+        If safetensors is not installed.
+    """
+    if isinstance(estimator.student, nn.Module):
+        raise TypeError(
+            f"skops has no form for tensors, and student={type(estimator.student).__name__}(...) holds some. "
+            "Fit with a class or a function as student, with student__NAME for its arguments; or use save, "
+            "which takes any student."
+        )
+    content, _, _ = _content_of(estimator, state, True)
+    return packed(content)
+
+
 def _content_of(
     estimator: SavedEstimator, state: StateFunctions, history: bool
 ) -> tuple[Content, list[str], set[str]]:
@@ -265,6 +285,20 @@ def load_estimator(
     """
     name = str(Path(path))
     return _restored(cls, unpacked(Path(path).read_bytes(), name), name, state, student, params)
+
+
+def restored_net(estimator: SavedEstimator, data: bytes, state: StateFunctions) -> Any:
+    """Return the net of an estimator, which has its parameters, from the content of a file.
+
+    Raises
+    ------
+    ValueError
+        If the content is wrong, or is that of another estimator.
+    """
+    name, cls = "The net in the file of skops", type(estimator)
+    content = unpacked(data, name)
+    given = {name: getattr(estimator, name) for name in content.about["left_out"]}
+    return _restored(cls, content, name, state, estimator.student, given).net_
 
 
 def _restored(

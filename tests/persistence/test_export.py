@@ -156,16 +156,6 @@ def test_labels_that_json_cannot_hold(fitted, tmp_path):
         fitted.export_student(tmp_path / "student.safetensors")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="skops has no form for torch's tensors: the writing or the reading fails, by version"
-)
-def test_skops_round_trip(fitted, digits):
-    skops = pytest.importorskip("skops.io", reason="needs skops")
-    written = skops.dumps(fitted)
-    again = skops.loads(written, trusted=skops.get_untrusted_types(data=written))
-    np.testing.assert_array_equal(again.predict(digits[0]), fitted.predict(digits[0]))
-
-
 # --------------------------------------------------------------------------------------
 # Without the teacher
 

@@ -1,0 +1,1 @@
+"""Whole models in one file of ONNX: preprocessing, student, probabilities and labels."""

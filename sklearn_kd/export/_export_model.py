@@ -1,0 +1,419 @@
+"""Writes a fitted model, with the preprocessing before its student, as one file for ONNX Runtime."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import sklearn
+import torch
+from sklearn.pipeline import FeatureUnion, Pipeline
+from sklearn.utils.validation import check_is_fitted
+
+from sklearn_kd._version import library_version
+from sklearn_kd.estimators._base import BaseDistiller
+from sklearn_kd.export._onnx_converter import onnx_labels, register_class
+from sklearn_kd.export._onnx_inputs import FLOAT32, Input, feeds, inputs_of, rows_of, take_float64
+from sklearn_kd.files._atomic import write_file
+from sklearn_kd.inputs._parts import row_shape_of
+from sklearn_kd.inputs._torch_datasets import is_dataset
+from sklearn_kd.persistence._requirements import checked_path, import_package
+from sklearn_kd.persistence._student_graph import StudentGraphError
+from sklearn_kd.runtime._torch_modes import ordinary_torch
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+# Versions of the operators: what onnxruntime 1.17 and later runs.
+_OPSETS = {"": 20, "ai.onnx.ml": 3}
+# At most so many of the given rows are predicted as a check, and so many are made up where none are given.
+_MOST_ROWS, _MADE_UP = 1000, 100
+_PURPOSE = "Writing a whole model as ONNX"
+
+
+@ordinary_torch()
+def export_student(
+    model: Any, path: str | PathLike[str], X: ArrayLike | None = None, *, tolerance: float = 1e-5
+) -> None:
+    """Write a fitted model to one file, which predicts without this library, scikit-learn and torch.
+
+    The file holds all that is between the rows and the answer: the steps of a Pipeline, converted by
+    skl2onnx, the standardization, the student and the softmax. Before it replaces an older file, ONNX Runtime
+    predicts some rows with it: its probabilities must be those of ``predict_proba``.
+
+    Parameters
+    ----------
+    model : DistilledClassifier, DistProClassifier, Pipeline or search
+        Fitted. A Pipeline ends in one of the first two. Of a search, such as ``GridSearchCV``, the
+        ``best_estimator_`` is written.
+    path : str or path-like
+        Ends in ``.onnx``. An existing file is replaced, at once or not at all. ``.safetensors`` holds the
+        weights of a classifier's student alone, as :meth:`DistilledClassifier.export_student` writes them.
+    X : DataFrame or array-like of shape (n_samples, ...), default=None
+        Rows like those that the file is to predict. They give the types of the inputs, and the first
+        1,000 are the rows of the check. None: the input is a matrix of float32, and the check has 100
+        made-up rows. Needed for a model that was fitted on a frame in which columns have types of their own.
+    tolerance : float, default=1e-5
+        Largest difference between a probability of the file and that of ``predict_proba``.
+
+    Raises
+    ------
+    NotFittedError
+        If the model has not been fitted.
+    TypeError
+        If it is another kind of model, X is a Dataset or has a type that ONNX has not, or labels are
+        neither strings nor whole numbers.
+    ValueError
+        If the suffix is another one, X is needed, a step or the student has no form in ONNX, or the file
+        predicts otherwise than the model. Then no file is written, and an older one stays.
+    ImportError
+        If a package is missing; ``pip install sklearn-kd[export]`` installs all of them.
+    OSError
+        If the file cannot be written.
+
+    Warns
+    -----
+    UserWarning
+        If onnxruntime is not installed, so that the file was not checked.
+
+    See Also
+    --------
+    register_onnx_converter : For ``skl2onnx.to_onnx``, with its options.
+    DistilledClassifier.export_student : The student alone; its graph gives logits.
+    DistilledClassifier.save : The whole estimator, to be loaded by this library.
+
+    Notes
+    -----
+    **Inputs.** For a frame, one input for each column, of shape (n_samples, 1), in the order of the
+    columns; for an array, one input ``X``. Integers are int64, floats float32 or float64 as in X, strings are
+    strings. skl2onnx replaces characters in names that ONNX does not allow, as in ``"petal width (cm)"``;
+    the metadata has the names of the columns as ``columns``. The number of rows is free.
+
+    **Outputs.** ``label`` of shape (n_samples,), int64 or string; ``probabilities``, float32 of shape
+    (n_samples, n_classes), in the order of the labels in the metadata, ``classes``. Booleans become 0 and 1.
+
+    **Metadata**, each value JSON: ``classes``; ``columns``, null for an array; ``input_shape``, that of a
+    sample of the student; ``versions``.
+
+    **Unlike** ``predict``, a graph refuses no values: NaN in gives NaN out, or what the steps make of it. A
+    missing string is the empty string. Arithmetic is that of float64 for inputs of float64 as far as
+    ONNX Runtime's operators have it, and of float32 where they have not; the student's is float32.
+
+    Examples
+    --------
+    >>> import json, tempfile
+    >>> import onnxruntime, sklearn_kd
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from sklearn_kd import DistilledClassifier, MLPStudent
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = DistilledClassifier(None, MLPStudent, meta="none", max_epochs=40, device="cpu")
+    >>> pipe = make_pipeline(StandardScaler(), clf).fit(X, y)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     sklearn_kd.export_student(pipe, f"{folder}/iris.onnx", X)
+    ...     session = onnxruntime.InferenceSession(f"{folder}/iris.onnx")
+    >>> label, probabilities = session.run(["label", "probabilities"], {"X": X})
+    >>> bool((label == pipe.predict(X)).all())
+    True
+    >>> float(abs(probabilities - pipe.predict_proba(X)).max()) < 1e-5
+    True
+    """
+    path = checked_path(path, [".onnx", ".safetensors"])
+    if not tolerance > 0:
+        raise ValueError(f"tolerance={tolerance!r} must be above 0.")
+    steps, clf = _parts(model)
+    if path.suffix.lower() == ".safetensors":
+        _write_weights(steps, clf, path)
+        return
+    if X is not None and is_dataset(X):
+        raise TypeError("X is a Dataset; give rows as an array, such as those of its first items stacked.")
+    if row_shape_of(clf._sample_shape) is not None:
+        raise ValueError(
+            f"The model was fitted on {row_shape_of(clf._sample_shape)!r}, which is not one matrix of "
+            "numbers. Write its student alone by the method export_student, whose file has one input for each part."
+        )
+    labels = onnx_labels(clf.classes_)
+    converted: Any = Pipeline(steps) if len(steps) > 1 else clf  # without steps that do nothing
+    rows = _made_up_rows(steps, clf) if X is None else rows_of(X, _MOST_ROWS)
+    inputs = inputs_of(rows)
+    columns = [given.name for given in inputs] if X is not None and hasattr(X, "columns") else None
+    metadata = _metadata(clf, labels, columns)
+    expected = _expected(converted, rows, made_up=X is None)
+    goal = _Goal(path, clf, metadata, expected, tolerance)
+    write_file(path, [_checked_file(converted, inputs, goal)])
+
+
+class _Goal(NamedTuple):
+    """What the file is to hold and to predict."""
+
+    path: Path
+    clf: BaseDistiller
+    metadata: dict[str, str]
+    expected: np.ndarray
+    tolerance: float
+
+
+def _checked_file(model: Any, inputs: list[Input], goal: _Goal) -> bytes:
+    """Return the content of the file, checked; computed in float32 where float64 is not possible.
+
+    Operators of ONNX Runtime, such as that of ``SimpleImputer``, take float32 alone.
+    """
+    try:
+        return _file(model, inputs, goal)
+    except NotConvertedError:
+        if not any(given.is_double for given in inputs):
+            raise
+    return _file(model, [given.computed_in_float32() for given in inputs], goal)
+
+
+def _file(model: Any, inputs: list[Input], goal: _Goal) -> bytes:
+    graph = _converted(model, goal.clf, inputs)
+    for number, given in enumerate(inputs):
+        if given.is_double and given.type_name == FLOAT32:
+            take_float64(graph, number)
+    import_package("onnx", _PURPOSE).helper.set_model_props(graph, goal.metadata)
+    data: bytes = graph.SerializeToString()
+    _check(data, inputs, goal)
+    return data
+
+
+# --------------------------------------------------------------------------------------
+# What is given
+
+
+def _parts(model: Any) -> tuple[list[tuple[str, Any]], BaseDistiller]:
+    """Return the steps of a fitted model, the classifier among them, and the classifier.
+
+    Raises
+    ------
+    TypeError
+        If it does not end in one of this library's.
+    NotFittedError
+        If it is not fitted.
+    """
+    if hasattr(model, "estimator") and hasattr(type(model), "fit") and hasattr(model, "param_distributions"):
+        check_is_fitted(model, "best_estimator_")
+    model = getattr(model, "best_estimator_", model)
+    steps = [step for step in _steps("model", model) if step[1] is not None and step[1] != "passthrough"]
+    clf = steps[-1][1] if steps else None
+    if not isinstance(clf, BaseDistiller):
+        raise TypeError(
+            f"model={type(model).__name__} must be a DistilledClassifier or DistProClassifier, a Pipeline "
+            f"that ends in one, or a search with such a best_estimator_; it ends in {type(clf).__name__}."
+        )
+    check_is_fitted(clf, "net_")
+    return steps, clf
+
+
+def _steps(name: str, model: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the steps of a Pipeline, those of Pipelines in it too, by name."""
+    if not isinstance(model, Pipeline):
+        yield name, model
+        return
+    for inner, step in model.steps:
+        yield from _steps(inner if name == "model" else f"{name}-{inner}", step)
+
+
+def _write_weights(steps: list[tuple[str, Any]], clf: BaseDistiller, path: Path) -> None:
+    """Write the student's weights, where nothing comes before the student."""
+    before = [name for name, _ in steps[:-1]]
+    if getattr(clf, "student_preprocessing_", None) is not None:
+        before.append("student_preprocessing_")
+    if before:
+        raise ValueError(
+            f"path={str(path)!r}: a file of weights has no form for {', '.join(before)}. End it in "
+            "'.onnx', or write the student alone by the method export_student of the classifier."
+        )
+    clf.export_student(path)
+
+
+def _made_up_rows(steps: list[tuple[str, Any]], clf: BaseDistiller) -> np.ndarray:
+    """Return rows for the check of a model for which none are given.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be known what its rows look like.
+    """
+    first = steps[0][1]
+    shape = clf._sample_shape if first is clf else (getattr(first, "n_features_in_", None),)
+    own = getattr(clf, "student_preprocessing_", None) is not None
+    of_frame = hasattr(first, "feature_names_in_")
+    if own or of_frame or shape[0] is None or (first is not clf and len(clf._sample_shape) > 1):
+        raise ValueError(
+            "X is needed: some rows like those that the file is to predict, since the types of the columns "
+            "that the model was fitted on are not known. Give export_student(model, path, X[:100])."
+        )
+    rows = np.random.default_rng(0).normal(size=(_MADE_UP, *shape))
+    scaling = getattr(clf.student_, "scaling", None)
+    if first is clf and scaling is not None:  # near the rows that the student was trained on
+        factor = scaling.factor.cpu().numpy().astype(np.float64)
+        rows = scaling.center.cpu().numpy() + rows / np.where(factor == 0, 1, factor)
+    return rows.astype(np.float32)
+
+
+# --------------------------------------------------------------------------------------
+# The graph
+
+
+class NotConvertedError(ValueError):
+    """A model that has no graph, or whose graph predicts otherwise."""
+
+
+def _converted(model: Any, clf: BaseDistiller, inputs: list[Input]) -> Any:
+    """Return the model as a graph.
+
+    Raises
+    ------
+    NotConvertedError, StudentGraphError
+        If a step or the student has no form in ONNX.
+    """
+    skl2onnx = import_package("skl2onnx", _PURPOSE)
+    register_class(type(clf))
+    try:
+        return skl2onnx.to_onnx(
+            model,
+            initial_types=[given.declared() for given in inputs],
+            options={id(clf): {"zipmap": False}},
+            target_opset=_OPSETS,
+            name="sklearn_kd",
+        )
+    except (StudentGraphError, ImportError):
+        raise
+    except Exception as error:  # skl2onnx raises any of Python's where it cannot convert
+        raise NotConvertedError(_not_converted(model, error)) from error
+
+
+def _not_converted(model: Any, error: Exception) -> str:
+    """Say which step has no form in ONNX, and what can be done."""
+    said = " ".join(str(error).split())
+    for name, step in _leaves(model):
+        if str(type(step)) in said or said.startswith(type(step).__name__):
+            return (
+                f"Step {name!r}, {type(step).__name__}, has no form in ONNX: skl2onnx cannot convert it "
+                f"({said[:200]}). Use one of scikit-learn's other transformers in its place, register a "
+                "converter by skl2onnx.update_registered_converter, or export the model without this step "
+                "and transform the rows before."
+            )
+    return f"skl2onnx cannot convert {type(model).__name__}: {type(error).__name__}: {said[:300]}"
+
+
+def _leaves(model: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the steps of a model that have no steps themselves, with their names as parameters have them."""
+    inner = []
+    if isinstance(model, Pipeline):
+        inner = model.steps
+    elif isinstance(model, FeatureUnion):
+        inner = model.transformer_list
+    elif hasattr(model, "transformers_"):
+        inner = [(part[0], part[1]) for part in model.transformers_]
+    for part, step in inner:
+        yield from _leaves(step, f"{name}__{part}" if name else part)
+    if not inner:
+        yield name, model
+        preprocessing = getattr(model, "student_preprocessing_", None)
+        if preprocessing is not None:
+            yield from _leaves(preprocessing, "student_preprocessing_")
+
+
+def _metadata(clf: BaseDistiller, labels: np.ndarray, columns: list[str] | None) -> dict[str, str]:
+    """Return what a reader of the file needs beside the graph; every value is JSON."""
+    versions = {
+        "sklearn_kd": library_version(),
+        "sklearn": sklearn.__version__,
+        "torch": torch.__version__,
+        "skl2onnx": import_package("skl2onnx", _PURPOSE).__version__,
+    }
+    values = {
+        "classes": labels.tolist(),
+        "columns": columns,
+        "input_shape": list(clf._sample_shape),
+        "versions": versions,
+    }
+    return {name: json.dumps(value) for name, value in values.items()}
+
+
+# --------------------------------------------------------------------------------------
+# The check
+
+
+def _check(data: bytes, inputs: list[Input], goal: _Goal) -> None:
+    """Refuse a graph that predicts otherwise than the model, for all rows at once and for one.
+
+    Raises
+    ------
+    NotConvertedError
+        If it does, or cannot be run.
+    """
+    try:
+        onnxruntime = import_package("onnxruntime", "Checking the file")
+    except ImportError as error:
+        message = f"{goal.path} was written without a check. {error}"
+        warnings.warn(message, UserWarning, stacklevel=6)  # the caller of export_student
+        return
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # of an error the exception says the same
+    try:
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        names = [given.name for given in session.get_inputs()]
+        found = [
+            session.run(["label", "probabilities"], feeds(inputs, names, n)) for n in (len(goal.expected), 1)
+        ]
+    except Exception as error:  # onnxruntime has a class for each status
+        said = " ".join(str(error).split())[:300]
+        raise NotConvertedError(
+            f"{goal.path} was not written: ONNX Runtime cannot run the graph. {said}"
+        ) from error
+    for label, probabilities in found:
+        _compare(label, probabilities, goal)
+
+
+def _expected(model: Any, rows: Any, made_up: bool) -> np.ndarray:
+    try:
+        return np.asarray(model.predict_proba(rows))
+    except Exception as error:
+        if not made_up:
+            raise
+        raise ValueError(
+            f"X is needed: the model does not take rows made up for the check, normal numbers of float32 "
+            f"({error}). Give export_student(model, path, X[:100])."
+        ) from error
+
+
+def _compare(label: np.ndarray, probabilities: np.ndarray, goal: _Goal) -> None:
+    """Raise NotConvertedError where labels or probabilities are not those of the model."""
+    expected, path, tolerance = goal.expected[: len(label)], goal.path, goal.tolerance
+    if probabilities.shape != expected.shape:
+        raise NotConvertedError(
+            f"{path} was not written: the graph gives probabilities of shape {probabilities.shape} where "
+            f"predict_proba gives {expected.shape}. A forward pass must take any number of rows."
+        )
+    difference = np.abs(probabilities - expected).max(axis=1)
+    worst = int(difference.argmax())
+    if not difference[worst] <= tolerance:
+        raise NotConvertedError(
+            f"{path} was not written: for row {worst} of X the graph gives {_shown(probabilities[worst])} "
+            f"and predict_proba {_shown(expected[worst])}, which differ by {difference[worst]:.2g}, by more "
+            f"than tolerance={tolerance:g}. Give X in float64, if it is in float32; else leave out the steps "
+            "of the Pipeline one by one to find the one that skl2onnx converts otherwise."
+        )
+    first, second = np.sort(expected, axis=1)[:, [-1, -2]].T
+    clear = first - second > 2 * tolerance  # the order of nearly equal ones is not compared
+    wrong = np.flatnonzero(clear & (label != onnx_labels(goal.clf.classes_)[expected.argmax(axis=1)]))
+    if len(wrong):
+        raise NotConvertedError(
+            f"{path} was not written: row {wrong[0]} has the label {label[wrong[0]]!r} in the graph."
+        )
+
+
+def _shown(probabilities: np.ndarray) -> str:
+    """Return the first probabilities of a row, in few digits."""
+    more = ", ..." if len(probabilities) > 5 else ""
+    return f"[{', '.join(f'{value:.6g}' for value in probabilities[:5])}{more}]"

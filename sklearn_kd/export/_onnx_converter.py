@@ -1,0 +1,189 @@
+"""The converter by which skl2onnx makes a graph of a fitted estimator, alone or at the end of a Pipeline."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from sklearn_kd.estimators._base import BaseDistiller
+from sklearn_kd.estimators._classifier import DistilledClassifier
+from sklearn_kd.estimators._distpro import DistProClassifier
+from sklearn_kd.persistence._requirements import import_package
+from sklearn_kd.persistence._student_graph import student_graph
+
+_ALIAS = "SklearnKD"
+# As those of scikit-learn's classifiers.
+_OPTIONS = {
+    "zipmap": [True, False, "columns"],
+    "nocl": [True, False],
+    "output_class_labels": [False, True],
+    "raw_scores": [True, False],
+}
+_PURPOSE = "Writing a whole model as ONNX"
+
+
+def register_onnx_converter() -> None:
+    """Teach skl2onnx to convert the estimators of this library.
+
+    After the call ``skl2onnx.to_onnx`` takes a fitted :class:`DistilledClassifier` or
+    :class:`DistProClassifier`, and a Pipeline that ends in one. :func:`export_student` calls it by itself. To
+    call it again changes nothing.
+
+    The graph has the outputs of other classifiers: ``label``, int64 or string of shape (n_samples,), and
+    ``probabilities``, float32 of shape (n_samples, n_classes). It takes their options too: ``zipmap``,
+    ``nocl`` (label is the number of the class), ``output_class_labels`` and ``raw_scores`` (logits in place
+    of probabilities).
+
+    Raises
+    ------
+    ImportError
+        If skl2onnx is not installed; ``pip install sklearn-kd[export]`` installs it.
+
+    See Also
+    --------
+    export_student : Converts, checks the graph and writes it to a file.
+
+    Examples
+    --------
+    >>> import skl2onnx, sklearn_kd
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from sklearn_kd import DistilledClassifier, MLPStudent
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = DistilledClassifier(None, MLPStudent, meta="none", max_epochs=5, device="cpu")
+    >>> pipe = make_pipeline(StandardScaler(), clf).fit(X, y)
+    >>> sklearn_kd.register_onnx_converter()
+    >>> model = skl2onnx.to_onnx(pipe, X[:1], options={"zipmap": False})
+    >>> [output.name for output in model.graph.output]
+    ['label', 'probabilities']
+    """
+    for cls in (DistilledClassifier, DistProClassifier):
+        register_class(cls)
+
+
+def register_class(cls: type[BaseDistiller]) -> None:
+    """Register one class of estimators: skl2onnx looks classes up, not their bases."""
+    skl2onnx = import_package("skl2onnx", _PURPOSE)
+    alias = f"{_ALIAS}{cls.__name__}"
+    skl2onnx.update_registered_converter(
+        cls, alias, _set_output_types, _convert, parser=_parse, options=_OPTIONS
+    )
+
+
+def _parse(scope: Any, model: BaseDistiller, inputs: list[Any], custom_parsers: Any = None) -> list[Any]:
+    """Declare the operators of a model: what is done before the student, and the student."""
+    parse = import_package("skl2onnx._parse", _PURPOSE)
+    check_is_fitted(model, "net_")
+    preprocessing = getattr(model, "student_preprocessing_", None)
+    if preprocessing is not None:
+        inputs = parse._parse_sklearn(scope, preprocessing, inputs, custom_parsers=custom_parsers)
+    # The student takes float32, whatever the steps before it give; and the columns of a frame as one matrix.
+    inputs = [_operator(scope, "SklearnCast", [given], "rows_float32") for given in inputs]
+    if len(inputs) > 1:
+        inputs = [_operator(scope, "SklearnConcat", inputs, "rows_joined")]
+    return parse._parse_sklearn_classifier(scope, model, inputs, custom_parsers=custom_parsers)
+
+
+def _operator(scope: Any, kind: str, inputs: list[Any], name: str) -> Any:
+    """Declare an operator of skl2onnx with one output, of float32; return that."""
+    types = import_package("skl2onnx.common.data_types", _PURPOSE)
+    operator = scope.declare_local_operator(kind)
+    operator.inputs = inputs
+    output = scope.declare_local_variable(name, types.FloatTensorType())
+    operator.outputs.append(output)
+    return output
+
+
+def _set_output_types(operator: Any) -> None:
+    """Set the types and shapes of label and probabilities, and check the shape of what comes in."""
+    types = import_package("skl2onnx.common.data_types", _PURPOSE)
+    model = operator.raw_operator
+    shape = list(operator.inputs[0].type.shape[1:])
+    if len(shape) == len(model._sample_shape) and None not in shape and tuple(shape) != model._sample_shape:
+        raise ValueError(
+            f"{type(model).__name__} is given samples of shape {tuple(shape)}, and was fitted on samples of "
+            f"shape {model._sample_shape}."
+        )
+    n_rows = operator.inputs[0].get_first_dimension()
+    labels = output_labels(operator.scope_inst, model)
+    kind = types.StringTensorType if labels.dtype == object else types.Int64TensorType
+    operator.outputs[0].set_type(kind([n_rows]))
+    operator.outputs[1].set_type(types.FloatTensorType([n_rows, len(labels)]))
+
+
+def output_labels(scope: Any, model: BaseDistiller) -> np.ndarray:
+    """Return the labels as the graph gives them: int64, or strings of dtype object."""
+    if scope.get_options(model, {"nocl": False}, fail=False)["nocl"]:
+        return np.arange(len(model.classes_))
+    return onnx_labels(model.classes_)
+
+
+def onnx_labels(classes: np.ndarray) -> np.ndarray:
+    """Return labels as ONNX holds them: int64, or strings of dtype object.
+
+    Raises
+    ------
+    TypeError
+        Naming y, if they are neither strings nor whole numbers.
+    """
+    values = classes.tolist()
+    if all(type(value) is str for value in values):
+        return np.array(values, dtype=object)
+    other = [value for value in values if not _is_int64(value)]
+    if other:
+        raise TypeError(
+            f"y had the label {other[0]!r}, of {type(other[0]).__name__}: a file of ONNX gives labels that "
+            "are strings or whole numbers below 2**63. Fit with y.astype(str), or write the student alone by "
+            "the method export_student, which gives logits."
+        )
+    return np.array([int(value) for value in values], dtype=np.int64)
+
+
+def _is_int64(value: Any) -> bool:
+    whole = type(value) in (bool, int) or (type(value) is float and value.is_integer())
+    return whole and -(2**63) <= value < 2**63
+
+
+def _convert(scope: Any, operator: Any, container: Any) -> None:
+    """Add the student's operators to the graph, with the softmax and the labels behind them."""
+    model = operator.raw_operator
+    label, scores = (output.full_name for output in operator.outputs)
+    logits = _add_student(scope, operator.inputs[0].full_name, container, model)
+    if scope.get_options(model, {"raw_scores": False}, fail=False)["raw_scores"]:
+        _add(container, scope, "Identity", [logits], scores)
+    else:
+        _add(container, scope, "Softmax", [logits], scores, axis=1)
+    code = scope.get_unique_variable_name("code")
+    _add(container, scope, "ArgMax", [scores], code, axis=1, keepdims=0)
+    labels, names = output_labels(scope, model), scope.get_unique_variable_name("labels")
+    proto = import_package("onnx", _PURPOSE).TensorProto
+    if labels.dtype == object:
+        encoded = [value.encode("utf-8") for value in labels]
+        container.add_initializer(names, proto.STRING, [len(labels)], encoded)
+    else:
+        container.add_initializer(names, proto.INT64, [len(labels)], labels.tolist())
+    _add(container, scope, "Gather", [names, code], label, axis=0)
+
+
+def _add(container: Any, scope: Any, kind: str, inputs: list[str], output: str, **attributes: Any) -> None:
+    """Add an operator, of the version that the whole graph has."""
+    name = scope.get_unique_operator_name(kind)
+    container.add_node(kind, inputs, [output], op_version=container.target_opset, name=name, **attributes)
+
+
+def _add_student(scope: Any, rows: str, container: Any, model: BaseDistiller) -> str:
+    """Add the student's own graph; return the name of its logits."""
+    compose = import_package("onnx.compose", _PURPOSE)
+    graph = student_graph(model.student_, model._sample_shape, container.target_opset)
+    if graph.functions:
+        graph = import_package("onnx.inliner", _PURPOSE).inline_local_functions(graph)
+    prefix = scope.get_unique_operator_name("student") + "/"
+    graph = compose.add_prefix(graph, prefix)
+    _add(container, scope, "Identity", [rows], graph.graph.input[0].name)
+    container.initializers.extend(graph.graph.initializer)
+    container.nodes.extend(graph.graph.node)
+    container.node_domain_version_pair_sets |= {(entry.domain, entry.version) for entry in graph.opset_import}
+    return graph.graph.output[0].name
