@@ -127,10 +127,10 @@ for model in models.values():
 # The 8,000 rows of the test are new to all models. Times are for one row of the table, preprocessing
 # included.
 #
-# The student is well ahead of the same network without the teacher, and as good as boosting on these 800 rows,
-# which is slower. It is far from its teacher, which has seen 15 times as many labels. ``lambda1=0.1`` says that
-# the teacher knows more. Learned metaparameters have to find that out, from a D_val of 80 rows, and are behind:
-# the last line has where lambda1 ended.
+# The student is well ahead of the same network without the teacher, and as good as boosting on these 800
+# rows, which is slower. It is far from its teacher, which has seen 15 times as many labels. ``lambda1=0.1``
+# says that the teacher knows more. Learned metaparameters have to find that out, from a D_val of 80 rows, and
+# are behind: the last line has where lambda1 ended.
 
 
 def microseconds_per_row(model, row):
