@@ -201,6 +201,10 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         The private net, on tensors and class codes.
     history_ : skorch.history.History
         Of the net: losses, callbacks' scores and metaparameters by epoch.
+    loss_curve_ : list of float
+        The training loss of each epoch, out of ``history_``.
+    validation_scores_ : list of float or None
+        The accuracy on D_val after each epoch; None where there was none.
     classes_ : ndarray of shape (n_classes,)
         The labels, in the order of the student's outputs.
     n_features_in_ : int

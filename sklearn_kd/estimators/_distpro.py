@@ -186,6 +186,10 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
     history_ : skorch.history.History
         Of the retraining: losses by epoch, how many ``pathways`` ran per iteration, and with a
         learned logit term ``lambda1`` and ``temperature`` after the epoch.
+    loss_curve_ : list of float
+        The training loss of each epoch of the retraining, out of ``history_``.
+    validation_scores_ : list of float or None
+        The accuracy on a given ``X_val`` after each of these epochs; None where none was given.
     student_ : nn.Module
         The trained student, behind its scaling if it has one (:class:`StandardizedStudent`), else plain:
         prediction runs neither the teacher nor the transforms.

@@ -12,7 +12,7 @@ from torch.utils.data import TensorDataset
 from sklearn_kd import DistilledClassifier
 from sklearn_kd.estimators._preflight import validate
 
-METHODS = ["none", "naive", "gradient", "hyperopt"]
+METHODS = ["none", "naive", "gradient"]
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def test_it_is_saved_with_labels_that_are_no_strings(make, digits, tmp_path):
 
 
 def test_of_a_distpro_classifier(make_distpro, digits):
-    X, y = digits[0][:120].reshape(-1, 1, 8, 8), digits[1][:120]
+    X, y = digits[0][:60].reshape(-1, 1, 8, 8), digits[1][:60]
     by_class = make_distpro(class_weight="balanced", max_epochs=1).fit(X, y)
     by_row = make_distpro(max_epochs=1).fit(X, y, sample_weight=compute_sample_weight("balanced", y))
     np.testing.assert_array_equal(by_class.predict_proba(X), by_row.predict_proba(X))
@@ -136,7 +136,7 @@ def test_of_a_distpro_classifier(make_distpro, digits):
 # sample_weight_val
 
 
-@pytest.mark.parametrize("meta", METHODS)
+@pytest.mark.parametrize("meta", ["none", "gradient", "hyperopt"])
 def test_rows_of_d_val_without_weight_do_not_count(meta, make, digits, logits):
     """Wrong labels among them change nothing: neither what is learned nor ``valid_loss``."""
     X, y = digits
