@@ -136,7 +136,7 @@ def export_student(
     if row_shape_of(clf._sample_shape) is not None:
         raise ValueError(
             f"The model was fitted on {row_shape_of(clf._sample_shape)!r}, which is not one matrix of "
-            "numbers. Write its student alone by the method export_student, whose file has one input for each part."
+            "numbers. Write its student alone by the method export_student, whose file has an input for each."
         )
     labels = onnx_labels(clf.classes_)
     converted: Any = Pipeline(steps) if len(steps) > 1 else clf  # without steps that do nothing

@@ -17,6 +17,8 @@ from skorch import NeuralNet
 from sklearn_kd._sklearn_compat import BaseSearchCV, num_samples
 from sklearn_kd.comparison._methods import taken_apart
 from sklearn_kd.inputs._data import DistillationData
+from sklearn_kd.inputs._parts import shared_rows
+from sklearn_kd.inputs._sparse_rows import SparseRows
 from sklearn_kd.inputs._validation import validate_predict_inputs
 from sklearn_kd.report._sizes import Size, size_of
 from sklearn_kd.students._standardize import own_student
