@@ -176,6 +176,11 @@ def teacher_of(classifier: Any, given: Any) -> Any:
     return own if trained else None
 
 
+def learns_from_maps_alone(classifier: Any) -> bool:
+    """Return True for a DistProClassifier without a logit term, whose teacher may be no classifier."""
+    return classifier._teacher_is_trained and classifier.logit_weight == 0
+
+
 def logits_model(logits: Any, X: Any, n_rows: int, distilled: Distilled) -> Model:
     """Return a teacher of which only the logits of the test rows are known."""
     classes = distilled.classes

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from sklearn_kd._sklearn_compat import num_samples
+from sklearn_kd._sklearn_compat import num_samples, safe_indexing
 from sklearn_kd.errors._context import error_context
 from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.inputs._arrays import from_torch
@@ -18,6 +18,7 @@ from sklearn_kd.report._models import (
     Distilled,
     Model,
     classifier_model,
+    learns_from_maps_alone,
     logits_model,
     student_model,
     taken_apart_fitted,
@@ -139,11 +140,9 @@ def distillation_report(
     distilled = taken_apart_fitted(estimator)
     _check_arguments(teacher, teacher_logits, student_alone, X_train, y_train, fit_params)
     X, codes = _checked_rows(distilled, X_test, y_test)
-    models, notes = {}, []
-    taught = _teacher(distilled, teacher, teacher_logits, X, len(codes))
-    if taught is None:
-        notes.append(_NO_TEACHER)
-    else:
+    models: dict[str, Model] = {}
+    taught, notes = _teacher(distilled, teacher, teacher_logits, X, len(codes))
+    if taught is not None:
         models["teacher"] = taught
     models["student"] = student_model(distilled)
     # Asked before a student alone is trained, so that rows that cannot be used are refused first.
@@ -184,7 +183,9 @@ def _report(
         role: difference_between(scores["student"], scores[role]) for role in models if role != "student"
     }
     device = distilled.classifier._device()
-    where = f"the CPU (torch: {torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
+    n_threads = torch.get_num_threads()
+    threads = f"{n_threads} thread{'s' * (n_threads != 1)}"
+    where = f"the CPU (torch: {threads})" if device.type == "cpu" else str(device)
     sizes = {role: model.size for role, model in models.items()}
     return DistillationReport(
         numbers,
@@ -200,12 +201,23 @@ def _scores(model: Model, X: Any, codes: np.ndarray) -> Scores:
         return scores_of(np.asarray(model.probabilities(X)), codes)
 
 
-def _teacher(distilled: Distilled, teacher: Any, logits: Any, X: Any, n_rows: int) -> Model | None:
-    """Return the teacher's row, or None where none can be asked."""
+def _teacher(
+    distilled: Distilled, teacher: Any, logits: Any, X: Any, n_rows: int
+) -> tuple[Model | None, list[str]]:
+    """Return the teacher's row, or None and a note that says why there is none."""
     if logits is not None:
-        return logits_model(logits, X, n_rows, distilled)
+        return logits_model(logits, X, n_rows, distilled), []
     found = teacher_of(distilled.classifier, teacher)
-    return None if found is None else teacher_model(found, distilled)
+    if found is None:
+        return None, [_NO_TEACHER]
+    if teacher is not None or not learns_from_maps_alone(distilled.classifier):
+        return teacher_model(found, distilled), []
+    try:
+        model = teacher_model(found, distilled)
+        model.probabilities(safe_indexing(X, [0]))
+    except ValueError as error:  # a network may have no answers, only feature maps
+        return None, [f"No row for the teacher, of which only feature maps were used: {error}"]
+    return model, []
 
 
 # --------------------------------------------------------------------------------------
