@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from sklearn_kd.inputs._validation import validate_predict_inputs
 from sklearn_kd.report._sizes import Size, size_of
 from sklearn_kd.students._standardize import own_student
 from sklearn_kd.teachers._adapter import TeacherAdapter
-from sklearn_kd.teachers._cached import ask_teacher
+from sklearn_kd.teachers._cached import PREDICTION_BATCH, ask_teacher
 from sklearn_kd.teachers._class_alignment import checked_teacher_classes, select_columns
 from sklearn_kd.teachers._class_probabilities import probabilities_of
 from sklearn_kd.teachers._classifiers import ClassifierTeacher
@@ -238,15 +238,12 @@ def _answers(
     """Return functions of rows: the teacher's probabilities, and the call that is timed."""
     classes, device, who = classifier.classes_, classifier._device(), adapter.name
 
-    def rows_of(X: Any) -> torch.Tensor:
-        return as_tensor(validate_predict_inputs(classifier, X, classifier._sample_shape, "X_test"), device)
-
     if adapter.takes_batches():
         on_batch = adapter.on(device, classes)  # type: ignore[attr-defined]
 
         def ask_batch(X: Any) -> np.ndarray:
-            parts = rows_of(X).split(1024)
-            return _softmax(torch.cat([on_batch(part.float()) for part in parts]).cpu().numpy())
+            parts = [on_batch(batch).cpu() for batch in _batches(classifier, X, device)]
+            return _softmax(torch.cat(parts).numpy())
 
         return ask_batch, ask_batch
     inner = adapter.teacher
@@ -260,11 +257,18 @@ def _answers(
         return ask_classifier, inner.predict_proba
 
     def ask_adapter(X: Any) -> np.ndarray:
-        data = DistillationData(rows_of(X))
+        data = DistillationData(torch.zeros((num_samples(X), 1), device=device))  # counted, not read
         return _softmax(ask_teacher(adapter, X, data, classes, seed=0, who=who).cpu().numpy())
 
     own = type(adapter).predict_logits is not TeacherAdapter.predict_logits
     return ask_adapter, adapter.predict_logits if own else ask_adapter
+
+
+def _batches(classifier: Any, X: Any, device: torch.device) -> Iterator[torch.Tensor]:
+    """Yield the student's inputs, float32 on the device, as a network teacher is given them in ``fit``."""
+    rows = validate_predict_inputs(classifier, X, classifier._sample_shape, "X_test")
+    for start in range(0, len(rows), PREDICTION_BATCH):
+        yield as_tensor(rows[start : start + PREDICTION_BATCH], device).float()
 
 
 def _labels_of(teacher: Any, classes: np.ndarray) -> np.ndarray:
