@@ -20,7 +20,7 @@ from sklearn_kd.inputs._data import DistillationData, as_tensor
 from sklearn_kd.inputs._validation import validate_predict_inputs
 from sklearn_kd.report._sizes import Size, size_of
 from sklearn_kd.students._standardize import own_student
-from sklearn_kd.teachers._adapter import TeacherAdapter
+from sklearn_kd.teachers._adapter import BatchTeacherAdapter, TeacherAdapter
 from sklearn_kd.teachers._cached import PREDICTION_BATCH, ask_teacher
 from sklearn_kd.teachers._class_alignment import checked_teacher_classes, select_columns
 from sklearn_kd.teachers._class_probabilities import probabilities_of
@@ -260,8 +260,9 @@ def _answers(
         data = DistillationData(torch.zeros((num_samples(X), 1), device=device))  # counted, not read
         return _softmax(ask_teacher(adapter, X, data, classes, seed=0, who=who).cpu().numpy())
 
-    own = type(adapter).predict_logits is not TeacherAdapter.predict_logits
-    return ask_adapter, adapter.predict_logits if own else ask_adapter
+    inherited = (TeacherAdapter.predict_logits, BatchTeacherAdapter.predict_logits)
+    is_own = type(adapter).predict_logits not in inherited
+    return ask_adapter, adapter.predict_logits if is_own else ask_adapter
 
 
 def _batches(classifier: Any, X: Any, device: torch.device) -> Iterator[torch.Tensor]:
