@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +14,14 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet
 
-from sklearn_kd._sklearn_compat import BaseSearchCV, num_samples
+from sklearn_kd._sklearn_compat import BaseSearchCV
 from sklearn_kd.comparison._methods import taken_apart
-from sklearn_kd.inputs._data import DistillationData, as_tensor
-from sklearn_kd.inputs._validation import validate_predict_inputs
+from sklearn_kd.inputs._data import DistillationData
+from sklearn_kd.report._rows import count_rows, input_batches
 from sklearn_kd.report._sizes import Size, size_of
 from sklearn_kd.students._standardize import own_student
 from sklearn_kd.teachers._adapter import BatchTeacherAdapter, TeacherAdapter
-from sklearn_kd.teachers._cached import PREDICTION_BATCH, ask_teacher
+from sklearn_kd.teachers._cached import ask_teacher
 from sklearn_kd.teachers._class_alignment import checked_teacher_classes, select_columns
 from sklearn_kd.teachers._class_probabilities import probabilities_of
 from sklearn_kd.teachers._classifiers import ClassifierTeacher
@@ -242,7 +242,7 @@ def _answers(
         on_batch = adapter.on(device, classes)  # type: ignore[attr-defined]
 
         def ask_batch(X: Any) -> np.ndarray:
-            parts = [on_batch(batch).cpu() for batch in _batches(classifier, X, device)]
+            parts = [on_batch(batch).cpu() for batch in input_batches(classifier, X, device)]
             return _softmax(torch.cat(parts).numpy())
 
         return ask_batch, ask_batch
@@ -251,25 +251,18 @@ def _answers(
         columns = select_columns(_labels_of(inner, classes), classes, "Give the teacher of this student")
 
         def ask_classifier(X: Any) -> np.ndarray:
-            found = probabilities_of(inner, X, num_samples(X))[:, columns]
+            found = probabilities_of(inner, X, count_rows(X))[:, columns]
             return found / np.maximum(found.sum(axis=1, keepdims=True), np.finfo(found.dtype).tiny)
 
         return ask_classifier, inner.predict_proba
 
     def ask_adapter(X: Any) -> np.ndarray:
-        data = DistillationData(torch.zeros((num_samples(X), 1), device=device))  # counted, not read
+        data = DistillationData(torch.zeros((count_rows(X), 1), device=device))  # counted, not read
         return _softmax(ask_teacher(adapter, X, data, classes, seed=0, who=who).cpu().numpy())
 
     inherited = (TeacherAdapter.predict_logits, BatchTeacherAdapter.predict_logits)
     is_own = type(adapter).predict_logits not in inherited
     return ask_adapter, adapter.predict_logits if is_own else ask_adapter
-
-
-def _batches(classifier: Any, X: Any, device: torch.device) -> Iterator[torch.Tensor]:
-    """Yield the student's inputs, float32 on the device, as a network teacher is given them in ``fit``."""
-    rows = validate_predict_inputs(classifier, X, classifier._sample_shape, "X_test")
-    for start in range(0, len(rows), PREDICTION_BATCH):
-        yield as_tensor(rows[start : start + PREDICTION_BATCH], device).float()
 
 
 def _labels_of(teacher: Any, classes: np.ndarray) -> np.ndarray:
