@@ -24,6 +24,7 @@ from sklearn_kd import DistilledClassifier, MLPStudent, distillation_report
 
 matplotlib.use("Agg")
 N_SEEDS, N_CLASSES = 5, 10
+N_ROWS = np.round(50 * 25 ** (-np.arange(N_CLASSES) / 9)).astype(int)  # from 50 to 2
 
 # %%
 # The data
@@ -39,8 +40,7 @@ def divide(seed):
     earlier, test, rest = np.split(rng.permutation(len(X)), [600, 1200])
     teacher = MLPClassifier((128,), max_iter=1000, random_state=seed).fit(X[earlier], y[earlier])
     by_frequency = rng.permutation(N_CLASSES)
-    n_kept = np.round(50 * 25 ** (-np.arange(N_CLASSES) / 9)).astype(int)
-    kept = [rest[y[rest] == c][:n] for c, n in zip(by_frequency, n_kept, strict=True)]
+    kept = [rest[y[rest] == c][:n] for c, n in zip(by_frequency, N_ROWS, strict=True)]
     rows = rng.permutation(np.concatenate(kept))
     return FrozenEstimator(teacher), (X[rows], y[rows]), (X[test], y[test]), by_frequency
 
@@ -88,10 +88,8 @@ print(f"{'':22}balanced accuracy   difference to labels   recall of the 3 rarest
 for name, values in balanced.items():
     change = values - balanced["labels"]
     error = change.std(ddof=1) / np.sqrt(N_SEEDS)
-    rarest = recalls[name][:, -3:].mean()
-    print(
-        f"{name:22}{values.mean():.3f}               {change.mean():+.3f} ± {error:.3f}         {rarest:.3f}"
-    )
+    rarest = f"{recalls[name][:, -3:].mean():.3f}"
+    print(f"{name:22}{values.mean():<20.3f}{change.mean():+.3f} ± {error:<14.3f}{rarest}")
 
 # %%
 # Class by class
@@ -105,7 +103,7 @@ styles = {"the teacher": ("0.6", ":"), "labels": ("C0", "--"), "labels, weighted
           "distilled": ("C1", "--"), "distilled, weighted": ("C1", "-")}  # fmt: skip
 for name, (color, line) in styles.items():
     ax.plot(recalls[name].mean(axis=0), line, color=color, label=name, marker="o", markersize=4)
-ax.set_xticks(range(N_CLASSES), [f"{n:.0f}" for n in np.round(50 * 25 ** (-np.arange(N_CLASSES) / 9))])
+ax.set_xticks(range(N_CLASSES), N_ROWS)
 ax.set_xlabel("training rows of the class")
 ax.set_ylabel("recall on the test rows")
 ax.spines[["top", "right"]].set_visible(False)

@@ -14,15 +14,17 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet
 
-from sklearn_kd._sklearn_compat import BaseSearchCV, num_samples
+from sklearn_kd._sklearn_compat import BaseSearchCV
 from sklearn_kd.comparison._methods import taken_apart
 from sklearn_kd.inputs._data import DistillationData
-from sklearn_kd.inputs._parts import shared_rows
-from sklearn_kd.inputs._sparse_rows import SparseRows
+<<<<<<< HEAD
 from sklearn_kd.inputs._validation import validate_predict_inputs
+=======
+from sklearn_kd.report._rows import count_rows, input_batches
+>>>>>>> report
 from sklearn_kd.report._sizes import Size, size_of
 from sklearn_kd.students._standardize import own_student
-from sklearn_kd.teachers._adapter import TeacherAdapter
+from sklearn_kd.teachers._adapter import BatchTeacherAdapter, TeacherAdapter
 from sklearn_kd.teachers._cached import ask_teacher
 from sklearn_kd.teachers._class_alignment import checked_teacher_classes, select_columns
 from sklearn_kd.teachers._class_probabilities import probabilities_of
@@ -178,6 +180,11 @@ def teacher_of(classifier: Any, given: Any) -> Any:
     return own if trained else None
 
 
+def learns_from_maps_alone(classifier: Any) -> bool:
+    """Return True for a DistProClassifier without a logit term, whose teacher may be no classifier."""
+    return classifier._teacher_is_trained and classifier.logit_weight == 0
+
+
 def logits_model(logits: Any, X: Any, n_rows: int, distilled: Distilled) -> Model:
     """Return a teacher of which only the logits of the test rows are known."""
     classes = distilled.classes
@@ -235,17 +242,20 @@ def _answers(
     """Return functions of rows: the teacher's probabilities, and the call that is timed."""
     classes, device, who = classifier.classes_, classifier._device(), adapter.name
 
+<<<<<<< HEAD
     def rows_of(X: Any) -> Any:
         rows = validate_predict_inputs(classifier, X, classifier._sample_shape, "X_test")
         tensors = rows.dense() if isinstance(rows, SparseRows) else shared_rows(rows)
         return tensors.to(device)
 
+=======
+>>>>>>> report
     if adapter.takes_batches():
         on_batch = adapter.on(device, classes)  # type: ignore[attr-defined]
 
         def ask_batch(X: Any) -> np.ndarray:
-            parts = rows_of(X).split(1024)
-            return _softmax(torch.cat([on_batch(part.float()) for part in parts]).cpu().numpy())
+            parts = [on_batch(batch).cpu() for batch in input_batches(classifier, X, device)]
+            return _softmax(torch.cat(parts).numpy())
 
         return ask_batch, ask_batch
     inner = adapter.teacher
@@ -253,17 +263,18 @@ def _answers(
         columns = select_columns(_labels_of(inner, classes), classes, "Give the teacher of this student")
 
         def ask_classifier(X: Any) -> np.ndarray:
-            found = probabilities_of(inner, X, num_samples(X))[:, columns]
+            found = probabilities_of(inner, X, count_rows(X))[:, columns]
             return found / np.maximum(found.sum(axis=1, keepdims=True), np.finfo(found.dtype).tiny)
 
         return ask_classifier, inner.predict_proba
 
     def ask_adapter(X: Any) -> np.ndarray:
-        data = DistillationData(rows_of(X))
+        data = DistillationData(torch.zeros((count_rows(X), 1), device=device))  # counted, not read
         return _softmax(ask_teacher(adapter, X, data, classes, seed=0, who=who).cpu().numpy())
 
-    own = type(adapter).predict_logits is not TeacherAdapter.predict_logits
-    return ask_adapter, adapter.predict_logits if own else ask_adapter
+    inherited = (TeacherAdapter.predict_logits, BatchTeacherAdapter.predict_logits)
+    is_own = type(adapter).predict_logits not in inherited
+    return ask_adapter, adapter.predict_logits if is_own else ask_adapter
 
 
 def _labels_of(teacher: Any, classes: np.ndarray) -> np.ndarray:

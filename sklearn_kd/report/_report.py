@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from sklearn_kd._sklearn_compat import num_samples
 from sklearn_kd.errors._context import error_context
 from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.inputs._arrays import from_torch
-from sklearn_kd.inputs._torch_datasets import DatasetRows, is_dataset, make_ordered_loader
+from sklearn_kd.inputs._torch_datasets import is_dataset
 from sklearn_kd.report._alone import student_alone as train_alone
 from sklearn_kd.report._models import (
     Distilled,
     Model,
     classifier_model,
+    learns_from_maps_alone,
     logits_model,
     student_model,
     taken_apart_fitted,
@@ -25,6 +25,7 @@ from sklearn_kd.report._models import (
     teacher_of,
 )
 from sklearn_kd.report._result import DistillationReport, difference_between, notes_on, numbers_of
+from sklearn_kd.report._rows import count_rows, indexable, read_dataset, rows_at
 from sklearn_kd.report._scores import Scores, scores_of
 from sklearn_kd.report._timing import Latency, latencies
 from sklearn_kd.runtime._torch_modes import ordinary_torch
@@ -139,11 +140,9 @@ def distillation_report(
     distilled = taken_apart_fitted(estimator)
     _check_arguments(teacher, teacher_logits, student_alone, X_train, y_train, fit_params)
     X, codes = _checked_rows(distilled, X_test, y_test)
-    models, notes = {}, []
-    taught = _teacher(distilled, teacher, teacher_logits, X, len(codes))
-    if taught is None:
-        notes.append(_NO_TEACHER)
-    else:
+    models: dict[str, Model] = {}
+    taught, notes = _teacher(distilled, teacher, teacher_logits, X, len(codes))
+    if taught is not None:
         models["teacher"] = taught
     models["student"] = student_model(distilled)
     # Asked before a student alone is trained, so that rows that cannot be used are refused first.
@@ -184,7 +183,9 @@ def _report(
         role: difference_between(scores["student"], scores[role]) for role in models if role != "student"
     }
     device = distilled.classifier._device()
-    where = f"the CPU (torch: {torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
+    n_threads = torch.get_num_threads()
+    threads = f"{n_threads} thread{'s' * (n_threads != 1)}"
+    where = f"the CPU (torch: {threads})" if device.type == "cpu" else str(device)
     sizes = {role: model.size for role, model in models.items()}
     return DistillationReport(
         numbers,
@@ -200,12 +201,23 @@ def _scores(model: Model, X: Any, codes: np.ndarray) -> Scores:
         return scores_of(np.asarray(model.probabilities(X)), codes)
 
 
-def _teacher(distilled: Distilled, teacher: Any, logits: Any, X: Any, n_rows: int) -> Model | None:
-    """Return the teacher's row, or None where none can be asked."""
+def _teacher(
+    distilled: Distilled, teacher: Any, logits: Any, X: Any, n_rows: int
+) -> tuple[Model | None, list[str]]:
+    """Return the teacher's row, or None and a note that says why there is none."""
     if logits is not None:
-        return logits_model(logits, X, n_rows, distilled)
+        return logits_model(logits, X, n_rows, distilled), []
     found = teacher_of(distilled.classifier, teacher)
-    return None if found is None else teacher_model(found, distilled)
+    if found is None:
+        return None, [_NO_TEACHER]
+    if teacher is not None or not learns_from_maps_alone(distilled.classifier):
+        return teacher_model(found, distilled), []
+    try:
+        model = teacher_model(found, distilled)
+        model.probabilities(rows_at(X, np.array([0])))
+    except ValueError as error:  # a network may have no answers, only feature maps
+        return None, [f"No row for the teacher, of which only feature maps were used: {error}"]
+    return model, []
 
 
 # --------------------------------------------------------------------------------------
@@ -245,27 +257,17 @@ def _checked_rows(distilled: Distilled, X: Any, y: Any) -> tuple[Any, np.ndarray
     """Return the test rows as an array or as given, and the column of each row's label."""
     task = distilled.classifier._task
     if is_dataset(X):
-        X, y = _read(X, y, loader_settings(distilled.classifier, "iterator_valid"))
+        settings = loader_settings(distilled.classifier, "iterator_valid")
+        X, labels = read_dataset(X, settings, labelled=y is None)
+        if y is None:
+            y = np.concatenate([np.asarray(from_torch(part, "The labels in X_test")) for part in labels])
     elif y is None:
         raise ValueError(
             "y_test is missing: give one label per row of X_test, or a Dataset of pairs (x, label)."
         )
     X, y = from_torch(X, "X_test"), from_torch(y, "y_test")
     with error_context("X_test"):
-        n_rows = num_samples(X)
+        n_rows = count_rows(X)
     if n_rows == 0:
         raise ValueError("X_test has 0 rows: there is nothing to report on. Give at least one, better 1,000.")
-    if not hasattr(X, "shape"):  # a list of rows cannot be indexed by many
-        X = np.asarray(X)
-    return X, task.encode(task.check_targets(y, n_rows, "y_test", "X_test"), "y_test")
-
-
-def _read(dataset: Any, y: Any, settings: dict[str, Any]) -> tuple[np.ndarray, Any]:
-    """Return the rows of a Dataset, and y or the labels in the items."""
-    rows = DatasetRows(dataset, settings.get("collate_fn"), "X_test")
-    batches = list(make_ordered_loader(rows, labelled=y is None, **settings))
-    X = torch.cat([x for x, _, _ in batches]).numpy()
-    if y is None:
-        labels = [np.asarray(from_torch(part, "The labels in X_test")) for _, part, _ in batches]
-        y = np.concatenate(labels)
-    return X, y
+    return indexable(X), task.encode(task.check_targets(y, n_rows, "y_test", "X_test"), "y_test")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
+from functools import partial
+from inspect import isroutine
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -39,11 +41,13 @@ def _size_of_part(part: Any) -> Size:
     if isinstance(network, nn.Module):
         tensors = chain(network.parameters(), network.buffers())
         return Size(sum(tensor.numel() * tensor.element_size() for tensor in tensors), "weights")
+    if isroutine(part) or isinstance(part, partial):  # a pickle has its name alone
+        return Size(None, "unknown size")
     counter = _ByteCounter()
     try:
         pickle.dump(part, counter, protocol=pickle.HIGHEST_PROTOCOL)
     except (pickle.PicklingError, TypeError, AttributeError, ValueError, NotImplementedError):
-        return Size(None, "no pickle")
+        return Size(None, "unknown size")
     return Size(counter.n_bytes, "pickle")
 
 

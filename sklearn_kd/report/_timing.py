@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sklearn_kd._sklearn_compat import safe_indexing
+from sklearn_kd.report._rows import rows_at
 
 # Rows of a batch.
 BATCH = 1000
@@ -51,8 +51,8 @@ def latencies(calls: Mapping[str, Callable[[Any], Any]], X: Any, n_rows: int) ->
         Rows of X.
     """
     places = np.unique(np.linspace(0, n_rows - 1, min(n_rows, _N_SINGLE)).astype(int))
-    singles = [safe_indexing(X, [int(place)]) for place in places]
-    batches = [safe_indexing(X, np.arange(BATCH) % n_rows)]
+    singles = [rows_at(X, np.array([place])) for place in places]
+    batches = [rows_at(X, np.arange(BATCH) % n_rows)]
     single = _timed_in_turn(calls, singles, *_CALLS_SINGLE)
     batch = _timed_in_turn(calls, batches, *_CALLS_BATCH)
     return {

@@ -48,11 +48,11 @@ def _beside_the_student_alone(models: dict[str, dict[str, Any]], difference: dic
     else:
         did = "helped the probabilities here, not the accuracy" if log_loss < 0 else "did not help here"
         said = (
-            f"Distillation {did}: on {n:,} test rows no difference in accuracy shows to the same student "
+            f"Distillation {did}: the {n:,} test rows show no difference in accuracy to the same student "
             f"trained on the labels alone ({numbers})."
         )
         if error > 0:
-            said += f" One below ±{share(N_ERRORS * error)} could not show."
+            said += f" A difference below ±{share(N_ERRORS * error)} could not show."
     return said + _of_the_log_loss(models, difference, log_loss)
 
 
@@ -79,11 +79,11 @@ def _beside_the_teacher(
     pair = f"{share(student['accuracy'])} against {share(teacher['accuracy'])}"
     if difference["p_value"] < P_VALUE and difference["accuracy"] > 0:
         kept = f"The teacher is worse than the student: the student's accuracy is {pair}"
-    elif teacher["accuracy"] > 0:
+    elif student["accuracy"] >= teacher["accuracy"]:
+        kept = f"The student is no less accurate than the teacher ({pair})"
+    else:
         kept_share = student["accuracy"] / teacher["accuracy"]
         kept = f"The student keeps {kept_share:.1%} of the teacher's accuracy ({pair})"
-    else:
-        kept = "The teacher is right about no row"
     costs = _costs(student, teacher)
     return f"{kept}{costs and ', ' + costs}."
 

@@ -20,6 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from torch.utils.data import TensorDataset
 
+from helpers.networks import ConvNet
 from helpers.pages import messages
 from sklearn_kd import DistillationReport, DistilledClassifier, distillation_report
 from sklearn_kd.report import _report
@@ -286,3 +287,11 @@ def test_a_registered_teacher_is_asked_by_its_adapter(make, split):
     nearest = ((X_test[:, None] - clf.teacher_.means) ** 2).sum(axis=2).argmin(axis=1)
     assert numbers(report, "teacher")["accuracy"] == (nearest == y_test).mean()
     assert numbers(report, "teacher")["us_batch"] > 0
+
+
+def test_a_teacher_of_maps_alone_has_no_row(make_distpro, images):
+    X, y = images
+    clf = make_distpro(ConvNet(width=6, n_classes=3), weights="equal", max_epochs=1).fit(X[:120], y[:120])
+    report = quick(clf, X[120:], y[120:])
+    assert list(report.to_dict()["models"]) == ["student"]
+    assert "No row for the teacher, of which only feature maps were used" in " ".join(str(report).split())

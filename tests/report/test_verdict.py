@@ -45,7 +45,7 @@ def report(models, latency=None, n_bytes=None):
     [
         ((950,), (900,), "Distillation helped here: the student is more accurate"),
         ((900,), (950,), "Distillation did harm here: the student is less accurate"),
-        ((900,), (900,), "Distillation did not help here: on 1,000 test rows no difference"),
+        ((900,), (900,), "Distillation did not help here: the 1,000 test rows show no difference"),
         # 15 rows gained, 10 lost: within the error.
         ((905, 0.9, 10), (900,), "Distillation did not help here"),
         ((900, 0.9), (900, 0.6), "Distillation helped the probabilities here, not the accuracy"),
@@ -62,7 +62,7 @@ def test_the_numbers_of_a_difference():
     verdict = report({"student": probabilities(905, 0.9, 10), "student alone": probabilities(900)}).verdict
     error = np.r_[np.ones(15), -np.ones(10), np.zeros(N - 25)].std(ddof=1) / np.sqrt(N)
     assert f"(.905 against .900, +.005 ± {error:.3f}, p = .424)".replace("± 0", "± ") in verdict
-    assert f"One below ±{2 * error:.3f} could not show".replace("±0", "±") in verdict
+    assert f"A difference below ±{2 * error:.3f} could not show".replace("±0", "±") in verdict
 
 
 def test_without_the_student_alone_nothing_is_claimed():
@@ -80,6 +80,12 @@ def test_beside_the_teacher():
         "keeps 95.0% of the teacher's accuracy (.912 against .960), at 250 × its speed for single rows, 2 × "
         "in batches, 0.02 × its size." in verdict
     )
+
+
+@pytest.mark.parametrize("teacher", [912, 911])
+def test_a_teacher_that_is_as_good(teacher):
+    verdict = report({"teacher": probabilities(teacher), "student": probabilities(912)}).verdict
+    assert f"The student is no less accurate than the teacher (.912 against .{teacher})." in verdict
 
 
 def test_a_teacher_worse_than_the_student():
