@@ -17,11 +17,7 @@ from skorch import NeuralNet
 from sklearn_kd._sklearn_compat import BaseSearchCV
 from sklearn_kd.comparison._methods import taken_apart
 from sklearn_kd.inputs._data import DistillationData
-<<<<<<< HEAD
-from sklearn_kd.inputs._validation import validate_predict_inputs
-=======
 from sklearn_kd.report._rows import count_rows, input_batches
->>>>>>> report
 from sklearn_kd.report._sizes import Size, size_of
 from sklearn_kd.students._standardize import own_student
 from sklearn_kd.teachers._adapter import BatchTeacherAdapter, TeacherAdapter
@@ -242,14 +238,6 @@ def _answers(
     """Return functions of rows: the teacher's probabilities, and the call that is timed."""
     classes, device, who = classifier.classes_, classifier._device(), adapter.name
 
-<<<<<<< HEAD
-    def rows_of(X: Any) -> Any:
-        rows = validate_predict_inputs(classifier, X, classifier._sample_shape, "X_test")
-        tensors = rows.dense() if isinstance(rows, SparseRows) else shared_rows(rows)
-        return tensors.to(device)
-
-=======
->>>>>>> report
     if adapter.takes_batches():
         on_batch = adapter.on(device, classes)  # type: ignore[attr-defined]
 

@@ -26,7 +26,7 @@ from sklearn_kd.teachers._class_probabilities import (
     require_scores,
 )
 from sklearn_kd.teachers._fit_parameters import FitParameters
-from sklearn_kd.teachers._logit_checks import WrongAnswerError, name_of
+from sklearn_kd.teachers._logit_checks import WrongAnswerError, name_of, thawed
 from sklearn_kd.teachers._registry import register_teacher
 from sklearn_kd.teachers._weighted_fit import WeightedFit
 
@@ -36,6 +36,11 @@ class FrozenTeacher(TeacherAdapter):
     """Adapter of a classifier that was fitted before; its logits are log-probabilities or margins."""
 
     knows_classes = True
+
+    @classmethod
+    def accepts(cls, teacher: Any) -> bool:
+        # Others name their classes in other ways.
+        return hasattr(thawed(teacher), "classes_") or hasattr(thawed(teacher), "get_params")
 
     def check(self) -> None:
         if not _is_fitted(self.teacher, otherwise=True):
@@ -68,7 +73,7 @@ class ClassifierTeacher(TeacherAdapter):
 
     @classmethod
     def accepts(cls, teacher: Any) -> bool:
-        if isinstance(teacher, type) or not hasattr(teacher, "fit"):
+        if isinstance(teacher, (type, FrozenEstimator)) or not hasattr(teacher, "fit"):
             return False
         if hasattr(teacher, "__sklearn_tags__") and is_classifier(teacher):
             return True

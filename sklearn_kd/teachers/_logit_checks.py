@@ -199,7 +199,7 @@ def _looks_like(values: np.ndarray, row: int) -> str:
 
 def log_probabilities(probabilities: np.ndarray) -> np.ndarray:
     """Return logarithms, float32, with zeros replaced as ``FLOOR_BOUNDS`` says."""
-    given = torch.as_tensor(np.asarray(probabilities))
+    given = torch.as_tensor(np.ascontiguousarray(probabilities))
     floor = _floor(torch.stack([_smallest(part) for part in parts_of(given)] or [given.new_tensor(1)]))
     logits = np.empty(given.shape, dtype=np.float32)
     for part in parts(len(given), given[:1].nbytes):

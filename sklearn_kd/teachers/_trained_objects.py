@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.frozen import FrozenEstimator
 from torch import Tensor
 
 from sklearn_kd.inputs._arrays import column_names, from_torch
@@ -15,20 +16,22 @@ from sklearn_kd.teachers._adapter import TeacherAdapter
 from sklearn_kd.teachers._class_alignment import align_columns
 from sklearn_kd.teachers._class_probabilities import in_order_of_names
 from sklearn_kd.teachers._known_classes import named_classes, names_by_column
-from sklearn_kd.teachers._logit_checks import checked_probabilities, log_probabilities
+from sklearn_kd.teachers._logit_checks import checked_probabilities, log_probabilities, thawed
 from sklearn_kd.teachers._margins import margins_of, refuse_pairwise_margins
 from sklearn_kd.teachers._registry import tell_by_abilities
 
 
 @tell_by_abilities
 class TrainedObjectTeacher(TeacherAdapter):
-    """Adapter of an object with ``predict_proba`` or ``decision_function`` that has no ``fit``."""
+    """Adapter of an object with ``predict_proba`` or ``decision_function``, without ``fit`` or frozen."""
 
     @classmethod
     def accepts(cls, teacher: Any) -> bool:
-        if isinstance(teacher, type) or hasattr(teacher, "fit"):
+        is_frozen = isinstance(teacher, FrozenEstimator)
+        if isinstance(teacher, type) or (hasattr(teacher, "fit") and not is_frozen):
             return False
-        return any(callable(getattr(teacher, name, None)) for name in ("predict_proba", "decision_function"))
+        methods = ("predict_proba", "decision_function")
+        return any(callable(getattr(thawed(teacher), name, None)) for name in methods)
 
     def check(self) -> None:
         if not hasattr(self.teacher, "predict_proba"):
@@ -37,16 +40,17 @@ class TrainedObjectTeacher(TeacherAdapter):
     def iter_logits(
         self, X: Any, data: DistillationData, classes: np.ndarray, batch_size: int
     ) -> Iterator[Tensor]:
-        own = named_classes(self.teacher, self.teacher_classes, classes)
-        logits = self._logits(X, len(data), own)
+        logits, own = self._logits(X, len(data), classes)
         columns = align_columns(
             logits.shape[1], own=own, stated=self.teacher_classes, classes=classes, who=self.name
         )
         yield torch.as_tensor(logits[:, columns]).to(data.device)
 
-    def _logits(self, X: Any, n_samples: int, own: Any) -> np.ndarray:
+    def _logits(self, X: Any, n_samples: int, classes: np.ndarray) -> tuple[np.ndarray, Any]:
+        """Return the logits, and the classes of their columns if the teacher knows them."""
+        own = named_classes(self.teacher, self.teacher_classes, classes)
         if not hasattr(self.teacher, "predict_proba"):
-            return margins_of(self.teacher, X, n_samples)
+            return margins_of(self.teacher, X, n_samples), own
         found = self.teacher.predict_proba(X)
         probabilities = checked_probabilities(from_torch(found, "predict_proba"), self.name)
         if len(probabilities) != n_samples:
@@ -55,9 +59,11 @@ class TrainedObjectTeacher(TeacherAdapter):
                 f"n_classes); it returned shape {probabilities.shape}."
             )
         known = self.teacher_classes if own is None else own
-        if known is not None and column_names(found) is not None and len(known) == probabilities.shape[1]:
+        if known is None:
+            own = column_names(found)
+        elif column_names(found) is not None and len(known) == probabilities.shape[1]:
             probabilities = probabilities[:, in_order_of_names(found, np.asarray(known), self.name)]
-        return log_probabilities(probabilities)
+        return log_probabilities(probabilities), own
 
 
 @tell_by_abilities

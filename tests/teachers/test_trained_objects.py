@@ -152,6 +152,36 @@ def test_with_fit_and_without_parameters_it_must_be_frozen(make, digits):
     assert make(FrozenEstimator(trained), **FOLLOWS).fit(X, y).score(X, y) > 0.9
 
 
+class Automatic:
+    """Has a fit of its own, and names its classes by the columns of its answers, as AutoGluon does."""
+
+    def __init__(self, model, **names):
+        self.model = model
+        self.__dict__.update(names)
+
+    def fit(self, train_data, label): ...
+
+    def predict_proba(self, X):
+        found = self.model.predict_proba(X)
+        return (
+            found
+            if hasattr(self, "labels")
+            else pd.DataFrame(found, columns=self.model.classes_).iloc[:, ::-1]
+        )
+
+
+def test_a_frozen_object_names_its_classes_in_its_own_way(make, digits, fitted):
+    X, y = digits
+    some = NAMES[[7, 2]]
+    expected = fitted.predict_log_proba(X)[:, [7, 2]]
+    for teacher in (Automatic(fitted), Automatic(fitted, labels=NAMES.tolist())):
+        np.testing.assert_allclose(logits_of(FrozenEstimator(teacher), X, some), expected, atol=1e-2)
+    frozen = FrozenEstimator(Automatic(fitted))
+    clf = make(frozen, **FOLLOWS).fit(X, NAMES[y])
+    assert clf.score(X, NAMES[y]) > 0.9 and clone(clf).teacher is frozen
+    pickle.loads(pickle.dumps(clone(clf)))
+
+
 def test_what_is_no_classifier_is_none(make, digits):
     with pytest.raises(TypeError, match="is none of"):
         make(GaussianMixture()).fit(*digits)
