@@ -119,7 +119,7 @@ def test_augment_gets_the_dict(texts, teacher):
     before = X["mask"].copy()
     make(teacher, augment=drop_words).fit(X, y)
     assert set(seen) == {dict} and (X["mask"] == before).all()
-    with pytest.raises(ValueError, match="augment must map a batch .* to one of the same parts"):
+    with pytest.raises(ValueError, match=r"augment must map a batch .* to one of the same parts"):
         make(teacher, augment=lambda batch: batch["tokens"]).fit(X, y)
 
 
@@ -233,7 +233,7 @@ def test_other_parts_at_predict_are_named(texts, once):
 def test_one_array_and_parts_are_not_exchanged(texts):
     X, y = texts
     clf = make(student=MLPStudent).fit(X["numbers"], y)
-    with pytest.raises(ValueError, match="X is a dict of parts, but .* fitted on samples of shape"):
+    with pytest.raises(ValueError, match=r"X is a dict of parts, but .* fitted on samples of shape"):
         clf.predict(X)
     with pytest.raises(TypeError, match="X is a dict of several parts, and DistProClassifier"):
         DistProClassifier(Reader(), Reader).fit(X, y)
