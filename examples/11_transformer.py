@@ -149,9 +149,9 @@ teacher = DistilledClassifier(
     None, bert, student__width=48, student__depth=2, meta="none", max_epochs=6, lr=0.001, **common
 )
 evaluate("BERT, all labels", teacher, X, X_test, y[train], of_network)
-alone = DistilledClassifier(None, bert, meta="none", max_epochs=30, **small)
+alone = DistilledClassifier(None, bert, meta="none", max_epochs=40, **small)
 evaluate("small BERT, 300 labels", alone, X_few, X_test, y[few], of_network)
-taught = DistilledClassifier(teacher.student_, bert, meta="naive", max_epochs=30, **small)
+taught = DistilledClassifier(teacher.student_, bert, meta="naive", max_epochs=40, **small)
 evaluate("and the teacher on these", taught, X_few, X_test, y[few], of_network)
 # lambda1 = 0 leaves the labels out of the loss. What stands in their place is the teacher's own.
 all_rows = DistilledClassifier(teacher.student_, bert, meta="fixed", lambda1=0.0, max_epochs=8, **small)
@@ -162,7 +162,9 @@ for name, some in (
     ("TF-IDF + MLPClassifier, all labels", train),
 ):
     perceptron = make_pipeline(words, MLPClassifier(16, max_iter=400, random_state=0))
-    evaluate(name, perceptron, texts[some], texts[test], y[some], of_perceptron)
+    evaluate(
+        f"TF-IDF + MLPClassifier, {labels_seen}", perceptron, texts[some], texts[test], y[some], of_perceptron
+    )
 
 table = pd.DataFrame(rows).set_index("")
 print(table.to_string(float_format=lambda x: f"{x:.3f}" if x < 10 else f"{x:.1f}"))
