@@ -157,14 +157,9 @@ evaluate("and the teacher on these", taught, X_few, X_test, y[few], of_network)
 all_rows = DistilledClassifier(teacher.student_, bert, meta="fixed", lambda1=0.0, max_epochs=8, **small)
 evaluate("the teacher on all, no labels", all_rows, X, X_test, teacher.predict(X), of_network)
 words = TfidfVectorizer(max_features=N_WORDS)
-for name, some in (
-    ("TF-IDF + MLPClassifier, 300 labels", few),
-    ("TF-IDF + MLPClassifier, all labels", train),
-):
-    perceptron = make_pipeline(words, MLPClassifier(16, max_iter=400, random_state=0))
-    evaluate(
-        f"TF-IDF + MLPClassifier, {labels_seen}", perceptron, texts[some], texts[test], y[some], of_perceptron
-    )
+for seen, some in (("300 labels", few), ("all labels", train)):
+    model = make_pipeline(words, MLPClassifier(16, max_iter=400, random_state=0))
+    evaluate(f"TF-IDF + MLPClassifier, {seen}", model, texts[some], texts[test], y[some], of_perceptron)
 
 table = pd.DataFrame(rows).set_index("")
 print(table.to_string(float_format=lambda x: f"{x:.3f}" if x < 10 else f"{x:.1f}"))

@@ -115,7 +115,8 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         Maps a training batch of inputs, a float32 tensor on the device, to an augmented one of
         as many rows; labels stay. Of an X with several parts it maps the dict or the tuple of tensors. A
         network teacher is then asked about each augmented batch; other teachers and ``teacher_logits``
-        cannot be used with it. D_val and prediction are not augmented. Draws from torch's, NumPy's and Python's generators repeat with ``random_state``.
+        cannot be used with it. D_val and prediction are not augmented. Draws from torch's, NumPy's and
+        Python's generators repeat with ``random_state``.
     callbacks : list of skorch callbacks, one alone, or None, default=None
         ``callbacks__NAME__*`` set their parameters.
     warm_start : bool, default=False
