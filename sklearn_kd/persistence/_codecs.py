@@ -127,7 +127,9 @@ def _decode_pairs(form: Any, decode: Callable[[Any], Any]) -> dict[int, Any]:
 # Such as the cardinalities of a TabularStudent; JSON has no keys but strings.
 _COLUMNS = Kind(
     "by column",
-    includes=lambda value: type(value) is dict and value and all(isinstance(key, Integral) for key in value),
+    includes=lambda value: (
+        type(value) is dict and len(value) > 0 and all(isinstance(key, Integral) for key in value)
+    ),
     encode=lambda value, encode: [[int(key), encode(part)] for key, part in value.items()],
     decode=_decode_pairs,
 )
