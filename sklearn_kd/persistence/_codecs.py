@@ -11,7 +11,6 @@ import json
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -120,22 +119,6 @@ def _decode_optimizer(form: Any, decode: Callable[[Any], Any]) -> type[torch.opt
     return optimizer
 
 
-def _decode_pairs(form: Any, decode: Callable[[Any], Any]) -> dict[int, Any]:
-    if not isinstance(form, list) or not all(type(pair) is list and type(pair[0]) is int for pair in form):
-        raise unknown(form)
-    return {column: decode(value) for column, value in form}
-
-
-# Such as the cardinalities of a TabularStudent; JSON has no keys but strings.
-_COLUMNS = Kind(
-    "by column",
-    includes=lambda value: (
-        type(value) is dict and bool(value) and all(isinstance(key, Integral) for key in value)
-    ),
-    encode=lambda value, encode: [[int(key), encode(part)] for key, part in value.items()],
-    decode=_decode_pairs,
-)
-
 PARAMETER_VALUES = JSON_VALUES.with_kinds(
     *(_object_kind(kind, classes) for kind, classes in _OBJECTS.values()),
     Kind(
@@ -144,7 +127,6 @@ PARAMETER_VALUES = JSON_VALUES.with_kinds(
         encode=lambda value, encode: value.__name__,
         decode=_decode_student,
     ),
-    _COLUMNS,
     Kind("optimizer", _is_optimizer, lambda value, encode: value.__name__, _decode_optimizer),
 )
 

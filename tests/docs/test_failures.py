@@ -168,7 +168,7 @@ class Rounding(TwoParts):
         return super().forward(x, x[:, :1].long())
 
 
-def in_parts(X, **given):
+def in_parts(X, /, **given):
     return {"student": TwoParts}, {"X": {"a": X, "b": X}} | given
 
 
