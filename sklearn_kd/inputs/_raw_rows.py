@@ -142,7 +142,7 @@ def fit_preprocessing(transformer: Any, rows: RawRows, y: np.ndarray) -> Preproc
 
 @contextmanager
 def _naming_parameter() -> Iterator[None]:
-    """Name ``student_preprocessing`` in errors of a transformer; those of any other type become ValueErrors."""
+    """Name ``student_preprocessing`` in errors of a transformer; others become ValueErrors."""
     try:
         with error_context(PARAMETER):
             yield
