@@ -37,7 +37,7 @@ from sklearn_kd.estimators._preflight import (
     named_execution,
     named_strategy,
 )
-from sklearn_kd.estimators._preprocessing import check_preprocessing, names_of_columns
+from sklearn_kd.estimators._preprocessing import check_preprocessing, names_of_columns, with_preprocessing
 from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.estimators._standardization import scaling_for
 from sklearn_kd.estimators._unused_parameters import beside_strategy, warn_without_effect
@@ -113,6 +113,7 @@ def plan_distillation(
     hold_out = None
     if strategy.learns_from_validation:
         hold_out = HoldOut(estimator.validation_fraction, seeds.split, NEEDS_NO_VALIDATION)
+    inputs = with_preprocessing(estimator, inputs, hold_out)
     data, places = stage_data(estimator, inputs, hold_out, seeds)
 
     student = _checked_student(estimator, inputs, data, seeds.student, strategy.hypergradient_rows)

@@ -20,13 +20,14 @@ from sklearn_kd.files._values import ContentError
 from sklearn_kd.inputs._data import DistillationData
 from sklearn_kd.inputs._raw_rows import Preprocessing, RawRows, fit_preprocessing, transformed
 from sklearn_kd.inputs._sparse_rows import SparseRows, sparse_rows
-from sklearn_kd.inputs._splitting import make_data
+from sklearn_kd.inputs._splitting import HoldOut, make_data, split_places
 from sklearn_kd.inputs._validation import ValidatedInputs, ValidationRows, check_sample_shape
 from sklearn_kd.preprocessing._form import form_of, table_of
 from sklearn_kd.preprocessing._table import TablePreprocessing
 
 if TYPE_CHECKING:
     from sklearn_kd.estimators._base import BaseDistiller
+    from sklearn_kd.estimators._classifier import DistilledClassifier
 
 AUTO = "auto"
 
@@ -72,7 +73,7 @@ def takes_raw_rows(estimator: BaseDistiller) -> bool:
 
 
 def with_preprocessing(
-    estimator: BaseDistiller, inputs: ValidatedInputs, places: np.ndarray
+    estimator: DistilledClassifier, inputs: ValidatedInputs, hold_out: HoldOut | None
 ) -> ValidatedInputs:
     """Return the inputs with numbers as rows; set ``student_preprocessing_``, fitted on the rows of D_train.
 
@@ -81,8 +82,8 @@ def with_preprocessing(
     estimator : BaseDistiller
     inputs : ValidatedInputs
         As they are where their rows are numbers already.
-    places : ndarray of shape (n,)
-        Indices of the rows of D_train.
+    hold_out : HoldOut or None
+        By which D_train is split off.
     """
     if not isinstance(inputs.rows, RawRows):
         estimator.student_preprocessing_ = None
@@ -90,6 +91,7 @@ def with_preprocessing(
     if estimator._continues():  # that of the first fit, to which the student is used
         preprocessing = estimator.student_preprocessing_
     else:
+        places, _ = split_places(inputs, hold_out)
         preprocessing = _fitted(estimator, inputs.rows[places], inputs.targets(places))
     found = inputs.with_numbers(lambda rows: transformed(preprocessing, rows))
     if found.valid is not None:

@@ -40,15 +40,14 @@ class RawRows:
 
     def __init__(self, X: Any, name: str = "X") -> None:
         self.X, self.name = X, name
-        self._n_rows = int(X.shape[0])
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(n,): the samples have no shape of numbers yet."""
-        return (self._n_rows,)
+        """The shape (n, ...) of X as given."""
+        return tuple(self.X.shape)
 
     def __len__(self) -> int:
-        return self._n_rows
+        return int(self.X.shape[0])
 
     def __getitem__(self, places: np.ndarray) -> RawRows:
         """Return the rows at these places, in this order."""

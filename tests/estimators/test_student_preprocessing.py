@@ -217,7 +217,8 @@ def test_a_failed_fit_leaves_the_last_one():
 
 
 def test_frames_of_polars_and_pandas_are_one():
-    frame = pl.from_pandas(X)
+    values = {name: [None if pd.isna(v) else v for v in X[name]] for name in X}
+    frame = pl.DataFrame(values).with_columns(pl.col("job").cast(pl.Categorical))
     teacher = make_pipeline(
         make_column_transformer((OneHotEncoder(handle_unknown="ignore"), ["job"])), LogisticRegression()
     )
