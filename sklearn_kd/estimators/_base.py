@@ -178,7 +178,9 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         """Write the fitted estimator to a file of tensors and JSON, which holds no code.
 
         The file has the student's weights, the labels, the names of the features, the path, the history
-        and the parameters. It does not have the teacher, the optimizer's state, parameters that are
+        and the parameters, and what a :class:`TablePreprocessing` has learned. Another transformer in
+        ``student_preprocessing`` is not in it: a warning says that ``load`` needs the fitted one. It does
+        not have the teacher, the optimizer's state, parameters that are
         objects or functions, such as ``augment`` and ``callbacks``, nor those that belong to the
         machine, ``checkpoint_dir`` and ``num_workers``. A warning names the parameters that were set
         and are not saved.
@@ -253,7 +255,8 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
             instance is copied. The weights come from the file.
         **params
             Parameters that replace those in the file, such as ``device="cpu"``, and those that are not
-            in it: ``teacher``, ``augment``, ``callbacks``.
+            in it: ``teacher``, ``augment``, ``callbacks``. A ``student_preprocessing`` that is not in the
+            file must be given fitted.
 
         Returns
         -------
@@ -287,6 +290,8 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         (:class:`StandardizedStudent`) as in the example. ``.onnx`` holds the whole
         network, for ONNX Runtime and the like: input ``X``, float32 of shape (n_samples, ...)
         with any number of rows, output ``logits`` of shape (n_samples, n_classes).
+
+        Where the estimator has a ``student_preprocessing_``, both take the rows that it makes of X.
 
         Both give logits; the labels are ``classes_[logits.argmax(1)]``, the probabilities
         the softmax of the logits. ``classes_`` is in the file's metadata, as JSON, beside
@@ -353,7 +358,8 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features) or (n_samples, ...), or Dataset
+        X : array-like or sparse matrix of shape (n_samples, n_features) or (n_samples, ...), or Dataset
+            In the form in which ``fit`` was given it.
 
         Returns
         -------

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
 from torch import nn
 
 from sklearn_kd._sklearn_compat import Interval, StrOptions, with_callbacks
@@ -125,6 +126,12 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     synthesize : float, Munge or None, default=None
         Rows made up for the teacher, so many for each row of D_train: mixtures of near rows of a table
         (:class:`~sklearn_kd.Munge`). The teacher is asked about them once; they are rows without labels.
+    student_preprocessing : transformer, "auto" or None, default=None
+        Makes numbers of X for the student; the teacher gets X as it is, such as a DataFrame with words and
+        missing values. A clone of it is fitted on the rows of D_train and their labels, and is part of
+        ``predict``. "auto" is :class:`TablePreprocessing` with its defaults. A transformer inside
+        :class:`sklearn.frozen.FrozenEstimator` stays as it was fitted; ``warm_start=True`` keeps that of the
+        first fit. None: X must be numbers.
     standardize : bool, default=True
         Whether the student starts with a fixed layer, fitted to D_train, that centres and scales each
         column of a table and limits it to ±5, so that it takes columns as they come. ``student_`` is a
@@ -193,6 +200,8 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     teacher_ : object
         The fitted teacher, with ``keep_teacher=True``; else None. None, too, where
         ``teacher_logits`` were given or no teacher was needed.
+    student_preprocessing_ : transformer or None
+        The fitted ``student_preprocessing``.
     strategy_ : Strategy
         The strategy that ran.
     trials_ : structured array
@@ -224,8 +233,9 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
 
     Notes
     -----
-    A teacher given prefitted sees what the student sees: inside a Pipeline that is the
-    transformed X. Where it was fitted on the raw X, give its answers as ``teacher_logits``.
+    A teacher given prefitted sees the X that ``fit`` is given: inside a Pipeline that is the
+    transformed X. Where it was fitted on the raw X, give the steps as ``student_preprocessing``. A
+    network, which is asked about tensors, sees the student's rows.
 
     With scikit-learn 1.9 or later, ``set_callbacks`` takes its callbacks, such as
     ``sklearn.callback.ProgressBar()``, beside skorch's in ``callbacks``. The sub-tasks of a
@@ -318,7 +328,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         unlabeled_share: float | Literal["auto"] = "auto",
         soft_validation: bool = False,
         synthesize: float | Munge | None = None,
-        student_preprocessing: Any = None,
+        student_preprocessing: BaseEstimator | Literal["auto"] | None = None,
         standardize: bool = True,
         augment: Callable[[Tensor], Tensor] | None = None,
         callbacks: Sequence[Callback | tuple[str, Callback]] | Callback | None = None,
@@ -397,11 +407,14 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features) or (n_samples, ...), or Dataset
-            Made float32 for the student; a scikit-learn teacher sees it as given. Or a mapping or a tuple of
-            arrays with the same rows, or a ``datasets.Dataset``: the student is called with its parts as
-            arguments, floats as float32, integers as int64. Integers alone stay int64 for a student that
-            looks them up.
+        X : array-like or sparse matrix of shape (n_samples, n_features) or (n_samples, ...), or Dataset
+            Made float32 for the student; a scikit-learn teacher sees it as given. A sparse matrix stays
+            sparse, and each batch of it is made dense. With ``student_preprocessing`` X may be a DataFrame of
+            pandas or polars, an array of objects, or a list of texts.
+
+            Or a mapping or a tuple of arrays with the same rows, or a ``datasets.Dataset``: the student is
+            called with its parts as arguments, floats as float32, integers as int64. Integers alone stay
+            int64 for a student that looks them up.
 
             A map-style :class:`torch.utils.data.Dataset` is read batch by batch by a DataLoader.
             Its items are ``(x, label)``; where y is given, x or ``(x, anything)``. That its

@@ -37,7 +37,7 @@ from sklearn_kd.estimators._preflight import (
     named_execution,
     named_strategy,
 )
-from sklearn_kd.estimators._preprocessing import check_preprocessing, names_of_columns
+from sklearn_kd.estimators._preprocessing import check_preprocessing, names_of_columns, with_preprocessing
 from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.estimators._standardization import scaling_for
 from sklearn_kd.estimators._unlabeled import add_unlabeled, has_unlabeled, munge_of, usable_unlabeled
@@ -123,7 +123,8 @@ def plan_distillation(
     hold_out = None
     if holds_out:
         hold_out = HoldOut(estimator.validation_fraction, seeds.split, NEEDS_NO_VALIDATION)
-    data, places, inputs = stage_data(estimator, inputs, hold_out, seeds)
+    inputs = with_preprocessing(estimator, inputs, hold_out)
+    data, places = stage_data(estimator, inputs, hold_out, seeds)
     data, further = add_unlabeled(estimator, strategy, inputs, data, places, seeds.teacher)
 
     student = _checked_student(estimator, inputs, data, seeds.student, strategy.hypergradient_rows)

@@ -311,13 +311,13 @@ def _drawn_seeds(random_state: int | np.random.RandomState | None, searches: boo
 
 def _stages(estimator: DistProClassifier, inputs: ValidatedInputs, seeds: list[Seeds]) -> tuple[Stage, ...]:
     """Return the search, if there are seeds for one, and the retraining, which is on all rows."""
-    data, _, _ = stage_data(estimator, inputs, None, seeds[0])
+    data, _ = stage_data(estimator, inputs, None, seeds[0])
     retraining_net = partial(_retraining_net, estimator)
     retraining = Stage("retraining", data, seeds[0], retraining_net, _retrain, _MONITOR)
     if len(seeds) == 1:
         return (retraining,)
     hold_out = HoldOut(estimator.validation_fraction, seeds[1].split, NEEDS_NO_VALIDATION)
-    data, _, _ = stage_data(estimator, inputs, hold_out, seeds[1])
+    data, _ = stage_data(estimator, inputs, hold_out, seeds[1])
     who = "The student that searched the process"
     search_net, train = partial(_search_net, estimator), partial(_search, estimator)
     return Stage("search", data, seeds[1], search_net, train, _MONITOR, who), retraining

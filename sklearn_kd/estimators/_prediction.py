@@ -42,8 +42,9 @@ def student_logits(estimator: BaseDistiller, X: Any) -> Tensor:
     n_rows = max(net.batch_size, PREDICTION_BATCH)
     _set_evaluation_mode(net.module_)
     if isinstance(found, SparseRows):
-        parts = (found.dense(slice(start, start + n_rows)) for start in range(0, len(found), n_rows))
-        return refuse_overflow(torch.cat([_logits_of_batch(net, x, n_rows) for x in parts]))
+        return refuse_overflow(
+            torch.cat([_logits_of_batch(net, x, n_rows) for x in found.dense_parts(n_rows)])
+        )
     rows = shared_rows(found if isinstance(found, Parts) else np.ascontiguousarray(found))
     if len(rows) <= n_rows:
         return refuse_overflow(_logits_of_batch(net, rows, n_rows))

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import joblib
 import numpy as np
+import torch
+from scipy import sparse
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
+from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_kd.errors._did_you_mean import did_you_mean
 from sklearn_kd.files._values import ContentError
-from sklearn_kd.inputs._raw_rows import RawRows, fit_preprocessing, transformed
-from sklearn_kd.inputs._validation import ValidatedInputs, check_sample_shape
+from sklearn_kd.inputs._data import DistillationData
+from sklearn_kd.inputs._raw_rows import Preprocessing, RawRows, fit_preprocessing, transformed
+from sklearn_kd.inputs._sparse_rows import SparseRows, sparse_rows
+from sklearn_kd.inputs._splitting import HoldOut, make_data, split_places
+from sklearn_kd.inputs._validation import ValidatedInputs, ValidationRows, check_sample_shape
 from sklearn_kd.preprocessing._form import form_of, table_of
 from sklearn_kd.preprocessing._table import TablePreprocessing
 
 if TYPE_CHECKING:
     from sklearn_kd.estimators._base import BaseDistiller
+    from sklearn_kd.estimators._classifier import DistilledClassifier
 
 AUTO = "auto"
 
@@ -66,7 +73,7 @@ def takes_raw_rows(estimator: BaseDistiller) -> bool:
 
 
 def with_preprocessing(
-    estimator: BaseDistiller, inputs: ValidatedInputs, places: np.ndarray
+    estimator: DistilledClassifier, inputs: ValidatedInputs, hold_out: HoldOut | None
 ) -> ValidatedInputs:
     """Return the inputs with numbers as rows; set ``student_preprocessing_``, fitted on the rows of D_train.
 
@@ -75,8 +82,8 @@ def with_preprocessing(
     estimator : BaseDistiller
     inputs : ValidatedInputs
         As they are where their rows are numbers already.
-    places : ndarray of shape (n,)
-        Indices of the rows of D_train.
+    hold_out : HoldOut or None
+        By which D_train is split off.
     """
     if not isinstance(inputs.rows, RawRows):
         estimator.student_preprocessing_ = None
@@ -84,9 +91,8 @@ def with_preprocessing(
     if estimator._continues():  # that of the first fit, to which the student is used
         preprocessing = estimator.student_preprocessing_
     else:
-        given = estimator.student_preprocessing
-        transformer = TablePreprocessing() if isinstance(given, str) else given
-        preprocessing = fit_preprocessing(transformer, inputs.rows[places], inputs.targets(places))
+        places, _ = split_places(inputs, hold_out)
+        preprocessing = _fitted(estimator, inputs.rows[places], inputs.targets(places))
     found = inputs.with_numbers(lambda rows: transformed(preprocessing, rows))
     if found.valid is not None:
         check_sample_shape(
@@ -96,6 +102,41 @@ def with_preprocessing(
         check_sample_shape(found.rows, estimator._sample_shape, "X behind student_preprocessing", estimator)
     estimator.__dict__.update(student_preprocessing_=preprocessing, _sample_shape=found.sample_shape)
     return found
+
+
+def _fitted(estimator: BaseDistiller, rows: RawRows, y: np.ndarray) -> Preprocessing:
+    """Return a clone of ``student_preprocessing``, fitted on the rows of D_train and their labels."""
+    given = estimator.student_preprocessing
+    return fit_preprocessing(TablePreprocessing() if isinstance(given, str) else given, rows, y)
+
+
+def student_data_of(
+    estimator: BaseDistiller, X: Any, y: np.ndarray, device: torch.device
+) -> Callable[[Any], DistillationData]:
+    """Return what makes of further rows the data set that a student, or a network teacher, is given.
+
+    Parameters
+    ----------
+    estimator : BaseDistiller
+        Of which only ``student_preprocessing`` counts.
+    X, y
+        Rows of D_train in the user's container, and their labels.
+    device : torch.device
+    """
+    raw = estimator.student_preprocessing is not None
+    preprocessing = _fitted(estimator, RawRows(X), y) if raw else None
+
+    def data(rows: Any) -> DistillationData:
+        found: np.ndarray | SparseRows
+        if preprocessing is not None:
+            found = transformed(preprocessing, RawRows(rows))
+        elif sparse.issparse(rows):
+            found = sparse_rows(rows)
+        else:
+            found = check_array(rows, dtype=np.float32, allow_nd=True)
+        return make_data(ValidationRows(found, np.zeros(len(found), dtype=np.int64), None), 0, device)
+
+    return data
 
 
 def described_preprocessing(estimator: BaseDistiller) -> str | None:

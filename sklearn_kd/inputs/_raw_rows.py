@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 import numpy as np
@@ -38,15 +40,14 @@ class RawRows:
 
     def __init__(self, X: Any, name: str = "X") -> None:
         self.X, self.name = X, name
-        self._n_rows = int(X.shape[0])
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(n,): the samples have no shape of numbers yet."""
-        return (self._n_rows,)
+        """The shape (n, ...) of X as given."""
+        return tuple(self.X.shape)
 
     def __len__(self) -> int:
-        return self._n_rows
+        return int(self.X.shape[0])
 
     def __getitem__(self, places: np.ndarray) -> RawRows:
         """Return the rows at these places, in this order."""
@@ -132,10 +133,22 @@ def fit_preprocessing(transformer: Any, rows: RawRows, y: np.ndarray) -> Preproc
     y : ndarray of shape (n,)
         Labels, as the user gave them.
     """
-    with error_context(PARAMETER):
+    with _naming_parameter():
         preprocessing = clone(transformer)
         preprocessing.fit(rows.X, y)
     return preprocessing
+
+
+@contextmanager
+def _naming_parameter() -> Iterator[None]:
+    """Name ``student_preprocessing`` in errors of a transformer; others become ValueErrors."""
+    try:
+        with error_context(PARAMETER):
+            yield
+    except (ValueError, TypeError, MemoryError):
+        raise
+    except Exception as error:
+        raise ValueError(f"{PARAMETER}: {type(error).__name__}: {error}") from error
 
 
 def transformed(preprocessing: Preprocessing, rows: RawRows) -> np.ndarray | SparseRows:
@@ -153,7 +166,7 @@ def transformed(preprocessing: Preprocessing, rows: RawRows) -> np.ndarray | Spa
         If the transformer fails, or makes other rows, or what are no finite numbers; the message begins
         with ``student_preprocessing``.
     """
-    with error_context(PARAMETER):
+    with _naming_parameter():
         made = preprocessing.transform(rows.X)
     if sparse.issparse(made):
         found: np.ndarray | SparseRows = sparse_rows(made)
@@ -180,12 +193,12 @@ def transformed(preprocessing: Preprocessing, rows: RawRows) -> np.ndarray | Spa
 def _numbers(made: Any, name: str) -> np.ndarray:
     """Return what a transformer made as an array that torch can pick rows of."""
     array = np.asarray(from_torch(made, PARAMETER))
-    if array.dtype.kind not in "fiub":
-        try:
+    if array.dtype == object and array.ndim > 1:  # as of a frame with columns of several types
+        with suppress(ValueError, TypeError):
             array = array.astype(np.float32)
-        except (ValueError, TypeError) as error:
-            raise ValueError(
-                f"{PARAMETER} must make numbers of {name}; it made {array.dtype} ({error}). Encode words as "
-                "numbers, as 'auto' does."
-            ) from error
+    if array.dtype.kind not in "fiub":
+        raise ValueError(
+            f"{PARAMETER} must make numbers of {name}; it made {array.dtype}. Encode words as numbers, as "
+            "'auto' does."
+        )
     return kept_or_float32(array) if array.ndim > 1 else array

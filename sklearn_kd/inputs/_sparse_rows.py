@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
+
+# Bytes of dense rows that are predicted for at a time.
+_PART = 2**25
 
 
 class SparseRows:
@@ -54,6 +57,12 @@ class SparseRows:
     def dense(self, places: slice | np.ndarray = slice(None)) -> Tensor:
         """Return some rows as a dense float32 tensor, which is the caller's own."""
         return torch.from_numpy(self.matrix[places].toarray())
+
+    def dense_parts(self, most: int) -> Iterator[Tensor]:
+        """Yield all rows dense, in order, at most so many and about 32 MiB at a time."""
+        n_rows = max(1, min(most, _PART // (4 * self.shape[1])))
+        for start in range(0, len(self), n_rows):
+            yield self.dense(slice(start, start + n_rows))
 
 
 def sparse_rows(matrix: Any) -> SparseRows:

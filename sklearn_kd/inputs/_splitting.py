@@ -39,55 +39,16 @@ class HoldOut(NamedTuple):
     otherwise: str
 
 
-class Places(NamedTuple):
-    """The places in X of D_train's rows, and of D_val's where it is held out, else None."""
-
-    train: np.ndarray
-    valid: np.ndarray | None
-
-
 def split_data(
     inputs: ValidatedInputs,
-    places: Places,
+    hold_out: HoldOut | None,
     *,
     train_seed: int,
     valid_seed: int,
     device: torch.device,
     batch_size: int,
-) -> SplitData:
-    """Return D_train and D_val.
-
-    Parameters
-    ----------
-    inputs : ValidatedInputs
-        Its rows are numbers, or those of a Dataset.
-    places : Places
-        Of :func:`split_places`.
-    train_seed, valid_seed : int
-        Of the order in which batches are drawn.
-    device : torch.device
-    batch_size : int
-        For messages where memory runs out.
-    """
-    valid = inputs.valid
-
-    def situation() -> str:
-        return f"batch_size={batch_size} and {_rows_to_copy(inputs, device)}"
-
-    advice = memory_advice(device, "X as a Dataset, whose rows are copied batch by batch")
-    with explain_out_of_memory("copying the data", situation, advice):
-        given = ValidationRows(inputs.rows, inputs.codes, inputs.weight)
-        train = make_data(given, train_seed, device, places.train)
-        if places.valid is not None:
-            return SplitData(train, make_data(given, valid_seed, device, places.valid))
-        if valid is None:
-            return SplitData(train, None)
-        counting = None if valid.weight is None else np.flatnonzero(valid.weight)
-        return SplitData(train, make_data(valid, valid_seed, device, counting))
-
-
-def split_places(inputs: ValidatedInputs, hold_out: HoldOut | None) -> Places:
-    """Return the places of D_train's rows in X, and of D_val's where it is held out.
+) -> tuple[SplitData, np.ndarray]:
+    """Return D_train and D_val, and the places in X of D_train's rows.
 
     Rows of weight 0 are left out.
 
@@ -96,17 +57,42 @@ def split_places(inputs: ValidatedInputs, hold_out: HoldOut | None) -> Places:
     inputs : ValidatedInputs
     hold_out : HoldOut or None
         None: D_val is the given one, or there is none. A given one is always used.
+    train_seed, valid_seed : int
+        Of the order in which batches are drawn.
+    device : torch.device
+    batch_size : int
+        For messages where memory runs out.
     """
+    places, held_out = split_places(inputs, hold_out)
+    valid = inputs.valid
+
+    def situation() -> str:
+        return f"batch_size={batch_size} and {_rows_to_copy(inputs, device)}"
+
+    advice = memory_advice(device, "X as a Dataset, whose rows are copied batch by batch")
+    with explain_out_of_memory("copying the data", situation, advice):
+        given = ValidationRows(inputs.rows, inputs.codes, inputs.weight)
+        train = make_data(given, train_seed, device, places)
+        if held_out is not None:
+            return SplitData(train, make_data(given, valid_seed, device, held_out)), places
+        if valid is None:
+            return SplitData(train, None), places
+        counting = None if valid.weight is None else np.flatnonzero(valid.weight)
+        return SplitData(train, make_data(valid, valid_seed, device, counting)), places
+
+
+def split_places(inputs: ValidatedInputs, hold_out: HoldOut | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the places of D_train's rows in X, and of D_val's where it is held out, else None."""
     weight, codes = inputs.weight, inputs.codes
     counting = None if weight is None else np.flatnonzero(weight)
     if inputs.valid is not None or hold_out is None:
-        return Places(np.arange(len(codes)) if counting is None else counting, None)
+        return np.arange(len(codes)) if counting is None else counting, None
     if counting is not None:
         codes = codes[counting]
     rng = check_random_state(hold_out.seed)
     groups = None if inputs.groups is None else inputs.groups if counting is None else inputs.groups[counting]
     train, held_out = inputs.task.split(codes, hold_out.fraction, rng, hold_out.otherwise, groups)
-    return Places(train, held_out) if counting is None else Places(counting[train], counting[held_out])
+    return (train, held_out) if counting is None else (counting[train], counting[held_out])
 
 
 def make_data(
@@ -127,7 +113,7 @@ def make_data(
         Indices of the rows to take. None: all.
     """
     rows, codes, weight = given
-    assert not isinstance(rows, RawRows)
+    assert not isinstance(rows, RawRows)  # student_preprocessing has made numbers of them
     if places is not None and len(places) == len(codes) and (np.diff(places) == 1).all():
         places = None
     scaled = None
