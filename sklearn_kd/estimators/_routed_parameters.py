@@ -58,6 +58,7 @@ _REMEDIES = {
     "n_iter_no_change": _EARLY_STOPPING,
     "tol": _EARLY_STOPPING,
     "teacher_logits": "Give them to fit.",
+    "X_unlabeled": "Give it to fit.",
 }
 # What has parameters to set, by the prefix that reaches for them.
 _REACHABLE = {

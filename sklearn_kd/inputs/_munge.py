@@ -109,9 +109,16 @@ class Munge(BaseEstimator):
 
         Raises
         ------
+        TypeError
+            If X is no array and no data frame of pandas or polars.
         ValueError
             If there are fewer than two rows, or no row is to be made.
         """
+        if not isinstance(X, np.ndarray) and not hasattr(X, "columns"):
+            raise TypeError(
+                f"rows are made up of arrays and of data frames of pandas or polars, and X is a "
+                f"{type(X).__name__}. Give X as one of these."
+            )
         n, n_made = len(X), round(self.size * len(X))
         if n < 2 or n_made < 1:
             raise ValueError(

@@ -183,7 +183,7 @@ def test_against_double_backward(optimizer, batch_norm, scaling):
 
 @pytest.mark.parametrize("scaling", ["hinton", "none"])
 def test_against_double_backward_where_some_rows_have_no_label(scaling):
-    for seed in range(5):
+    for seed in range(2):
         problem = partial(copy.deepcopy, PartlyLabelled(seed, "adam", scaling=scaling))
         expected = problem().reference()
         for method in METHODS:

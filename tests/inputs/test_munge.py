@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 
 from sklearn_kd import Munge
 from sklearn_kd.inputs._munge import joined
@@ -139,6 +140,8 @@ def test_wrong_columns_and_too_few_rows(frame):
         made(Munge(categorical_features=[True, False]), frame)
     with pytest.raises(ValueError, match="no rows can be made up: D_train has 1 rows"):
         made(Munge(), frame[:1])
+    with pytest.raises(TypeError, match="X is a csr_array"):
+        made(Munge(), sparse.csr_array(np.eye(3)))
 
 
 def test_categories_of_the_second_table_are_those_of_the_first(frame):

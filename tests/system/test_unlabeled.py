@@ -18,7 +18,7 @@ from torch.utils.data import TensorDataset
 
 from helpers.callbacks import Watch
 from helpers.own_losses import Decoupled
-from sklearn_kd import DistilledClassifier, Munge
+from sklearn_kd import DistilledClassifier, Munge, compare_methods
 from sklearn_kd.losses import DistillationLoss, LogitDistillation, Metaparameter
 from sklearn_kd.training._stackable import why_not_stackable
 
@@ -472,6 +472,13 @@ def test_rows_are_not_made_up_of_datasets_or_without_teacher(make, digits, netwo
         make(network, synthesize=1.0).fit(data)
     with pytest.warns(UserWarning, match=r"synthesize=1.0 beside meta='none'"):
         assert make(meta="none", synthesize=1.0, max_epochs=1).fit(**labelled(digits)).n_unlabeled_ == 0
+
+
+@pytest.mark.parametrize("params", [{"synthesize": 1.0}, {"soft_validation": True}])
+def test_a_comparison_asks_about_rows_with_labels_alone(params, make, digits):
+    clf = make(Recorder(), **params)
+    with pytest.raises(ValueError, match="method 'linear' has synthesize or soft_validation"):
+        compare_methods(clf, *digits, methods=["none", "linear"], baseline="none", cv=2)
 
 
 def test_parameters_of_munge_are_searched_and_saved(make, digits, tmp_path):
