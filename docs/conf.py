@@ -57,7 +57,7 @@ for script in sorted((HERE.parent / "examples").glob("[0-9_]*.py")):
 sphinx_gallery_conf = {
     "examples_dirs": "_gallery",
     "gallery_dirs": "auto_examples",
-    "filename_pattern": r"(01_quickstart|03_noisy_labels)\.py",  # the others need data
+    "filename_pattern": r"(01_quickstart|03_noisy_labels|13_export)\.py",  # the others need data
     "ignore_pattern": r"_provenance\.py",  # it is imported
     "within_subsection_order": "FileNameSortKey",
     "backreferences_dir": None,

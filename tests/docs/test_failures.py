@@ -497,6 +497,21 @@ DAMAGED = {
 }
 
 
+# Tried in tests/export, the last one in tests/persistence.
+EXPORTED = {
+    "a model that ends in another estimator",
+    "columns of unknown types",
+    "a step without a converter",
+    "a student that depends on values",
+    "a graph that predicts otherwise",
+    "a column of mixed types",
+    "labels without a form in ONNX",
+    "weights of a Pipeline",
+    "no ONNX Runtime",
+    "a module as student, in skops",
+}
+
+
 def test_the_page_has_all_that_is_tried_here():
     headings = {
         "In training",
@@ -504,6 +519,7 @@ def test_the_page_has_all_that_is_tried_here():
         "Input",
         "File",
         "Problem",
+        "Model",
         "Layer",
     }
     tried = REFUSED.keys() | REPORTED.keys() | OUT_OF_MEMORY.keys() | LOADED.keys() | DAMAGED.keys()
@@ -518,6 +534,7 @@ def test_the_page_has_all_that_is_tried_here():
         "a folder for the teacher's logits that cannot be written to",  # in test_large_arrays
         "a full disk of the teacher's logits",  # in test_large_arrays
     }
+    apart |= EXPORTED
     assert messages().keys() - headings == tried | apart | {"a callback with an open file", "a full disk"}
 
 
