@@ -1,8 +1,8 @@
 """Export: a forest distilled into a file that answers without Python's packages
 ==============================================================================
 
-A forest of 300 trees is accurate and slow to ask for a single row. A student distilled from it is written with
-its preprocessing as one file of ONNX, checked, and timed beside the forest.
+A forest of 300 trees is accurate and slow to ask for a single row. A student distilled from it is written
+with its preprocessing as one file of ONNX, checked, and timed beside the forest.
 """
 
 import json
@@ -47,8 +47,8 @@ whole_forest = make_pipeline(pipe[0], pipe[-1].teacher_)
 # %%
 # Export
 # ------
-# The rows say which type the input has, float32 here, and are what ONNX Runtime predicts as a check before the
-# file is written. Scaling, network, softmax and labels are all in it.
+# The rows say which type the input has, float32 here, and are what ONNX Runtime predicts as a check before
+# the file is written. Scaling, network, softmax and labels are all in it.
 
 folder = tempfile.TemporaryDirectory()
 path = Path(folder.name) / "digits.onnx"
