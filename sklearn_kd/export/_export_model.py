@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import sklearn
 import torch
+from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_kd._version import library_version
 from sklearn_kd.estimators._base import BaseDistiller
 from sklearn_kd.export._onnx_converter import onnx_labels, register_class
-from sklearn_kd.export._onnx_inputs import FLOAT32, Input, feeds, inputs_of, rows_of, take_float64
+from sklearn_kd.export._onnx_inputs import Input, feeds, inputs_of, rows_of, take_given_types, ways_to_compute
 from sklearn_kd.files._atomic import write_file
 from sklearn_kd.inputs._parts import row_shape_of
 from sklearn_kd.inputs._torch_datasets import is_dataset
@@ -160,23 +161,19 @@ class _Goal(NamedTuple):
 
 
 def _checked_file(model: Any, inputs: list[Input], goal: _Goal) -> bytes:
-    """Return the content of the file, checked; computed in float32 where float64 is not possible.
-
-    Operators of ONNX Runtime, such as that of ``SimpleImputer``, take float32 alone.
-    """
-    try:
-        return _file(model, inputs, goal)
-    except NotConvertedError:
-        if not any(given.is_double for given in inputs):
-            raise
-    return _file(model, [given.computed_in_float32() for given in inputs], goal)
+    """Return the content of the file, checked: of the first way to compute that predicts as the model."""
+    errors: list[NotConvertedError] = []
+    for way in ways_to_compute(inputs):
+        try:
+            return _file(model, way, goal)
+        except NotConvertedError as error:
+            errors.append(error)
+    raise errors[0]
 
 
 def _file(model: Any, inputs: list[Input], goal: _Goal) -> bytes:
     graph = _converted(model, goal.clf, inputs)
-    for number, given in enumerate(inputs):
-        if given.is_double and given.type_name == FLOAT32:
-            take_float64(graph, number)
+    take_given_types(graph, inputs)
     import_package("onnx", _PURPOSE).helper.set_model_props(graph, goal.metadata)
     data: bytes = graph.SerializeToString()
     _check(data, inputs, goal)
@@ -212,7 +209,9 @@ def _parts(model: Any) -> tuple[list[tuple[str, Any]], BaseDistiller]:
 
 
 def _steps(name: str, model: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the steps of a Pipeline, those of Pipelines in it too, by name."""
+    """Yield the steps of a Pipeline by name, with those of Pipelines in it, and frozen ones without frame."""
+    if isinstance(model, FrozenEstimator):
+        model = model.estimator
     if not isinstance(model, Pipeline):
         yield name, model
         return

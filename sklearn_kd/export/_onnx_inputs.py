@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from sklearn_kd.persistence._requirements import import_package
 
+INT64, FLOAT32, FLOAT64, BOOL = (f"{name}TensorType" for name in ("Int64", "Float", "Double", "Boolean"))
+_STRING = "StringTensorType"
 # The type in skl2onnx, and NumPy's, for each kind of NumPy's dtypes.
-_KINDS = {"b": ("BooleanTensorType", np.bool_), "i": ("Int64TensorType", np.int64)}
-_KINDS |= {"u": _KINDS["i"], "U": ("StringTensorType", np.object_), "T": ("StringTensorType", np.object_)}
-FLOAT32 = "FloatTensorType"
+_KINDS = {"b": (BOOL, np.bool_), "i": (INT64, np.int64), "u": (INT64, np.int64)}
+_KINDS |= {"U": (_STRING, np.object_), "T": (_STRING, np.object_)}
 _FLOATS = {2: (FLOAT32, np.float32), 4: (FLOAT32, np.float32)}
-_DOUBLES = ("DoubleTensorType", np.float64)
+_DOUBLES = (FLOAT64, np.float64)
+# Types to compute in, where it is not possible in those of the inputs: skl2onnx joins columns of one type,
+# and some of ONNX Runtime's operators, such as that of SimpleImputer, take float32 alone.
+_OTHERWISE = (
+    {INT64: FLOAT64, BOOL: FLOAT64},
+    {FLOAT64: FLOAT32},
+    {INT64: FLOAT32, BOOL: FLOAT32, FLOAT64: FLOAT32},
+)
 
 
-class Input(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Input:
     """An input of the graph.
 
     Attributes
@@ -34,15 +44,6 @@ class Input(NamedTuple):
     type_name: str
     shape: list[int | None]
     values: np.ndarray
-
-    @property
-    def is_double(self) -> bool:
-        """True if the rows are float64."""
-        return self.values.dtype == np.float64
-
-    def computed_in_float32(self) -> Input:
-        """Return the input of a graph that computes in float32, if this is one of float64; else itself."""
-        return self._replace(type_name=FLOAT32) if self.is_double else self
 
     def declared(self) -> tuple[str, Any]:
         """Return name and type as skl2onnx takes them."""
@@ -68,7 +69,7 @@ def inputs_of(X: Any) -> list[Input]:
     columns = getattr(X, "columns", None)
     if columns is not None and not callable(columns):
         found = [_input(str(name), np.asarray(X[name]), f"column {name!r}") for name in columns]
-        return [given._replace(shape=[None, 1], values=given.values.reshape(-1, 1)) for given in found]
+        return [replace(given, shape=[None, 1], values=given.values.reshape(-1, 1)) for given in found]
     if hasattr(X, "tocsr"):
         raise TypeError("X is a sparse matrix, and ONNX takes dense ones. Give some rows, X[:100].toarray().")
     return [_input("X", np.asarray(X), "X")]
@@ -84,18 +85,39 @@ def feeds(inputs: Sequence[Input], names: Sequence[str], n_rows: int) -> dict[st
     return {name: given.values[:n_rows] for name, given in zip(names, inputs, strict=True)}
 
 
-def take_float64(model: Any, number: int) -> None:
-    """Let an input of float32 of a graph take float64, which it makes float32 at once."""
+def ways_to_compute(inputs: Sequence[Input]) -> list[list[Input]]:
+    """Return the inputs with the types that a graph may compute in, the most precise first."""
+    ways = [list(inputs)]
+    for types in _OTHERWISE:
+        way = [replace(given, type_name=types.get(given.type_name, given.type_name)) for given in inputs]
+        if [given.type_name for given in way] not in [[given.type_name for given in w] for w in ways]:
+            ways.append(way)
+    return ways
+
+
+def take_given_types(model: Any, inputs: Sequence[Input]) -> None:
+    """Let a graph take the types that were given, and make them those that it computes in at once."""
     onnx = import_package("onnx", "Writing a whole model as ONNX")
-    given = model.graph.input[number]
-    inside = f"{given.name}/float32"
-    for node in model.graph.node:
+    casts = []
+    for entry, given in zip(model.graph.input, inputs, strict=True):
+        computed, taken = entry.type.tensor_type.elem_type, onnx.TensorProto.STRING
+        if given.type_name != _STRING:
+            taken = onnx.helper.np_dtype_to_tensor_dtype(given.values.dtype)
+        if taken != computed:
+            inside = f"{entry.name}/computed"
+            _rename(model.graph, entry.name, inside)
+            entry.type.tensor_type.elem_type = taken
+            casts.append(onnx.helper.make_node("Cast", [entry.name], [inside], inside, to=computed))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def _rename(graph: Any, old: str, new: str) -> None:
+    for node in graph.node:
         for place, name in enumerate(node.input):
-            if name == given.name:
-                node.input[place] = inside
-    given.type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
-    cast = onnx.helper.make_node("Cast", [given.name], [inside], inside, to=onnx.TensorProto.FLOAT)
-    model.graph.node.insert(0, cast)
+            if name == old:
+                node.input[place] = new
 
 
 def _input(name: str, values: np.ndarray, called: str) -> Input:

@@ -297,7 +297,9 @@ def restored_net(estimator: SavedEstimator, data: bytes, state: StateFunctions) 
     """
     name, cls = "The net in the file of skops", type(estimator)
     content = unpacked(data, name)
-    given = {name: getattr(estimator, name) for name in content.about["left_out"]}
+    # What has been fitted, where a parameter is fitted.
+    left_out = content.about["left_out"]
+    given = {name: vars(estimator).get(f"{name}_", getattr(estimator, name)) for name in left_out}
     return _restored(cls, content, name, state, estimator.student, given).net_
 
 

@@ -638,6 +638,21 @@ DAMAGED = {
 }
 
 
+# Tried in tests/export, the last one in tests/persistence.
+EXPORTED = {
+    "a model that ends in another estimator",
+    "columns of unknown types",
+    "a step without a converter",
+    "a student that depends on values",
+    "a graph that predicts otherwise",
+    "a column of mixed types",
+    "labels without a form in ONNX",
+    "weights of a Pipeline",
+    "no ONNX Runtime",
+    "a module as student, in skops",
+}
+
+
 def test_the_page_has_all_that_is_tried_here():
     headings = {
         "In training",
@@ -645,6 +660,7 @@ def test_the_page_has_all_that_is_tried_here():
         "Input",
         "File",
         "Problem",
+        "Model",
         "Layer",
         "Argument",
     }
@@ -676,6 +692,7 @@ def test_the_page_has_all_that_is_tried_here():
         "a teacher and its logits",
         "a teacher that is not fitted",
     }
+    apart |= EXPORTED
     assert messages().keys() - headings == tried | apart | {"a callback with an open file", "a full disk"}
 
 

@@ -9,6 +9,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from helpers.pages import messages
 from sklearn_kd import MLPStudent
 
 
@@ -60,7 +61,7 @@ def test_damaged_bytes_are_refused(make, digits, skops, monkeypatch):
 
 def test_student_that_is_a_module(make, digits, skops):
     clf = make(student=MLPStudent(64, 10), meta="none", max_epochs=1).fit(*digits)
-    with pytest.raises(TypeError, match=r"student=MLPStudent\(\.\.\.\) holds some.*save"):
+    with pytest.raises(TypeError, match=messages()["a module as student, in skops"]):
         skops.dumps(clf)
 
 
