@@ -25,6 +25,7 @@ from sklearn_kd.teachers._cached import ask_teacher
 from sklearn_kd.teachers._class_alignment import checked_teacher_classes, select_columns
 from sklearn_kd.teachers._class_probabilities import probabilities_of
 from sklearn_kd.teachers._classifiers import ClassifierTeacher
+from sklearn_kd.teachers._ensembles import TeacherEnsemble
 from sklearn_kd.teachers._given_logits import checked_logits
 from sklearn_kd.teachers._logit_checks import thawed
 from sklearn_kd.teachers._registry import adapter_class, comes_trained, make_teacher, short_repr
@@ -201,7 +202,8 @@ def teacher_model(teacher: Any, distilled: Distilled) -> Model:
         If it can be no teacher, or does not know the student's classes.
     """
     classifier = distilled.classifier
-    adapter = _asked_as_it_is(teacher, checked_teacher_classes(classifier.teacher_classes, distilled.classes))
+    stated = checked_teacher_classes(classifier.teacher_classes, distilled.classes)
+    adapter = make_teacher(_frozen(teacher), stated)
     ask, call = _answers(adapter, classifier)
     before = [] if distilled.transformers is None else [distilled.transformers]
     seconds = getattr(classifier, "_teacher_seconds", None)
@@ -215,21 +217,24 @@ def teacher_model(teacher: Any, distilled: Distilled) -> Model:
     )
 
 
-def _asked_as_it_is(teacher: Any, stated: list[Any] | None) -> TeacherAdapter:
-    """Return the adapter that asks a trained teacher and trains none."""
+def _frozen(teacher: Any) -> Any:
+    """Return a teacher that is asked as it is and not trained; of several, each of them."""
     found = adapter_class(teacher)
-    if found is not None and issubclass(found, ClassifierTeacher):
-        try:
-            check_is_fitted(teacher)
-        except NotFittedError:
-            raise NotFittedError(
-                f"teacher={short_repr(teacher)} has not been fitted, and the report trains no teacher. Give "
-                "the one that the student learned from, or fit with keep_teacher=True and leave teacher out."
-            ) from None
-        except (TypeError, AttributeError):  # a classifier without scikit-learn's base
-            pass
-        return make_teacher(FrozenEstimator(teacher), stated)
-    return make_teacher(teacher, stated)
+    members = () if found is None else found.members(teacher)
+    if members:
+        return TeacherEnsemble([_frozen(member) for member in members], getattr(teacher, "weights", None))
+    if found is None or not issubclass(found, ClassifierTeacher):
+        return teacher
+    try:
+        check_is_fitted(teacher)
+    except NotFittedError:
+        raise NotFittedError(
+            f"teacher={short_repr(teacher)} has not been fitted, and the report trains no teacher. Give "
+            "the one that the student learned from, or fit with keep_teacher=True and leave teacher out."
+        ) from None
+    except (TypeError, AttributeError):  # a classifier without scikit-learn's base
+        pass
+    return FrozenEstimator(teacher)
 
 
 def _answers(
