@@ -123,6 +123,11 @@ class OnnxAdapter(EitherWayAdapter):
             self._found = known
         return found
 
+    def __copy__(self) -> OnnxAdapter:
+        copied = object.__new__(type(self))  # the state of a pickle would load the file again
+        copied.__dict__.update(self.__dict__)
+        return copied
+
     def __getstate__(self) -> dict[str, Any]:
         return {"fitted": self.fitted, "teacher_classes": self.teacher_classes}  # a session cannot be pickled
 
