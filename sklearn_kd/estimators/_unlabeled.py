@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,6 +74,7 @@ def usable_unlabeled(
             share = estimator.unlabeled_share
             reasons.append(f"unlabeled_share={share!r} without rows that have no labels (give X_unlabeled)")
         return inputs, reasons
+    _warn_if_split(estimator, inputs)
     if estimator.synthesize is not None:
         _check_can_synthesize(inputs)
     if estimator.soft_validation and inputs.valid is not None and inputs.teacher_logits is not None:
@@ -91,6 +93,23 @@ def has_unlabeled(estimator: DistilledClassifier, strategy: Strategy, inputs: Va
     has_validation = strategy.learns_from_validation or inputs.valid is not None
     of_validation = estimator.soft_validation and has_validation
     return inputs.unlabeled is not None or of_validation or estimator.synthesize is not None
+
+
+def _warn_if_split(estimator: DistilledClassifier, inputs: ValidatedInputs) -> None:
+    """Warn where a cross-validation may have taken a part of X_unlabeled, as it does of y.
+
+    scikit-learn splits a parameter that has as many rows as X. That is seen only where it is routed.
+    """
+    if inputs.unlabeled is None or len(inputs.unlabeled) != len(inputs.rows):
+        return
+    if estimator.get_metadata_routing().fit.requests.get("X_unlabeled"):
+        warnings.warn(
+            f"X_unlabeled is requested by set_fit_request, and has as many rows as X, {len(inputs.rows)}. If "
+            "this fit is one of a cross-validation or a search, scikit-learn has given it a part of "
+            "X_unlabeled, as of y. Leave one row of X_unlabeled out to have it whole in each fold.",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def munge_of(estimator: DistilledClassifier) -> Munge | None:

@@ -1,5 +1,7 @@
 """``fit`` with rows that have no labels."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -375,6 +377,17 @@ def test_rows_without_labels_are_whole_in_every_fold(make, digits):
             clf, given["X"], given["y"], cv=3, params={"X_unlabeled": digits[0][N:]}, error_score="raise"
         )
     assert len(scores) == 3 and seen == [100, 250] * 3
+
+
+def test_rows_without_labels_that_are_split_by_chance_are_reported(make, digits):
+    given, clf = labelled(digits), make(Recorder(), meta="naive", max_epochs=1)
+    with config_context(enable_metadata_routing=True):
+        clf.set_fit_request(X_unlabeled=True)
+        for n, warned in ((N, True), (N - 1, False)):
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                cross_val_score(clf, *given.values(), cv=2, params={"X_unlabeled": digits[0][-n:]})
+            assert any("as many rows as X, 75" in str(one.message) for one in caught) == warned
 
 
 def test_a_pipeline_transforms_rows_without_labels(make, digits):
