@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 from torch import Tensor
 
 from sklearn_kd._sklearn_compat import is_instance, safe_indexing
@@ -19,7 +20,7 @@ _WIDTHS = ("bool", "int64", "float32")
 
 def is_hub_dataset(X: Any) -> bool:
     """Return whether X is a ``datasets.Dataset``, without importing that package."""
-    return is_instance(X, "datasets", "Dataset")
+    return is_instance(X, "datasets.arrow_dataset", "Dataset")
 
 
 def is_structure(X: Any) -> bool:
@@ -27,7 +28,9 @@ def is_structure(X: Any) -> bool:
 
     A tuple is one if all that it holds are arrays or tensors, and not all of one dimension: those are rows.
     """
-    if isinstance(X, Mapping) or is_hub_dataset(X):
+    if isinstance(X, Mapping):
+        return not sparse.issparse(X)  # a matrix as a dict of keys is one
+    if is_hub_dataset(X):
         return True
     if type(X) is not tuple or not X or not all(isinstance(v, (np.ndarray, Tensor)) for v in X):
         return False

@@ -299,7 +299,7 @@ def _with_integers(
 ) -> Rows:
     """Return rows of integers as such if the student is to have them, other rows as they are."""
     kept: Rows
-    if keeps_integers is None or isinstance(rows, Parts | RawRows | SparseRows):
+    if keeps_integers is None or not isinstance(rows, (np.ndarray, DatasetRows)):
         return rows
     if isinstance(rows, DatasetRows):
         if not is_wide(rows.samples):
