@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Remedies for messages that state none, by a part of the message.
-_REMEDIES = {
+# Remedies for messages that state none, by a part of the message. These are for X, X_val and other rows:
+_REMEDIES_OF_ROWS = {
     "could not convert string": (
         ". student_preprocessing='auto' of DistilledClassifier encodes words as numbers for the student, and "
         "gives the teacher X as it is."
@@ -20,6 +20,8 @@ _REMEDIES = {
         "\nstudent_preprocessing='auto' of DistilledClassifier fills in missing values for the student, and "
         "gives the teacher X as it is."
     ),
+}
+_REMEDIES_OF_WEIGHTS = {
     "sample_weight contains NaN": " Give 0 for rows to leave out.",
     "sample_weight contains infinity": " Give finite weights; they are scaled to mean 1.",
     "sample_weight.shape ==": " Give one weight per row of X.",
@@ -41,7 +43,8 @@ def error_context(name: str) -> Iterator[None]:
         yield
     except (ValueError, TypeError) as error:
         named = re.search(rf"\b{name}\b", str(error)) is not None
-        remedy = next((own for text, own in _REMEDIES.items() if text in str(error)), "")
+        remedies = _REMEDIES_OF_ROWS if name.startswith("X") else _REMEDIES_OF_WEIGHTS
+        remedy = next((own for text, own in remedies.items() if text in str(error)), "")
         if named and not remedy:
             raise
         kind = TypeError if isinstance(error, TypeError) else ValueError

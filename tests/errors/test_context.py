@@ -15,8 +15,7 @@ from sklearn_kd.errors._did_you_mean import did_you_mean
         (ValueError("my contains NaN."), "y: my contains NaN."),
         (
             ValueError("y: could not convert string to float: 'a'"),
-            "y: could not convert string to float: 'a'. Encode words as numbers, as by "
-            "sklearn.preprocessing.OneHotEncoder in a pipeline.",
+            "y: could not convert string to float: 'a'",
         ),
     ],
 )
@@ -24,6 +23,11 @@ def test_the_argument_is_named_once(raised, message):
     with pytest.raises(type(raised)) as caught, error_context("y"):
         raise raised
     assert str(caught.value) == message
+
+
+def test_rows_have_a_remedy():
+    with pytest.raises(ValueError, match=r"'a'.*student_preprocessing='auto'"), error_context("X_val"):
+        raise ValueError("could not convert string to float: 'a'")
 
 
 def test_other_errors_pass():

@@ -82,7 +82,6 @@ def one_cycle(total_steps):
         (one_cycle(10), r"OneCycleLR fails at step 11 of the n_steps = 36 steps .*\(max_epochs = 3 × 12 batches\)"
                         r".*total_steps=36"),
         (LRScheduler(LambdaLR, lr_lambda=[1.0, 0.5].__getitem__), r"LambdaLR fails at step 2 of the n_steps = 3 "),
-        (LRScheduler(StepLR), "StepLR fails at step 1 of .*step_size"),
     ],
 )  # fmt: skip
 def test_schedules_with_too_few_steps(schedule, match, make, digits):
