@@ -37,6 +37,7 @@ from sklearn_kd.estimators._preflight import (
     named_execution,
     named_strategy,
 )
+from sklearn_kd.estimators._preprocessing import check_preprocessing, names_of_columns
 from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.estimators._standardization import scaling_for
 from sklearn_kd.estimators._unused_parameters import beside_strategy, warn_without_effect
@@ -84,6 +85,7 @@ def checked_parameters(estimator: DistilledClassifier, X: Any = None, X_val: Any
     loaded = check_same_form(X, X_val)
     estimator._validate_params()
     estimator._check_routed(loaded)
+    check_preprocessing(estimator.student_preprocessing)
     warn_not_in_file(estimator)
     loss = loss_of(estimator)
     with error_context("loss"):
@@ -182,7 +184,7 @@ def _checked_student(
     batch_size = loader_settings(estimator, "iterator_train", len(inputs.rows))["batch_size"]
     check_single_rows(student, samples, data.valid, batch_size)
     check_scale(student, data, standardized=isinstance(student, StandardizedStudent))
-    names = getattr(estimator, "feature_names_in_", None)
+    names = names_of_columns(estimator)
     asked_for, continued = estimator.standardize, estimator._continues()
     warn_of_scales(data.train, student, names, asked_for=asked_for, continued=continued)
     check_rows_alone(student, samples, n_rows, batch_size)

@@ -16,10 +16,13 @@ from sklearn_kd.checkpointing._checkpoints import Checkpoints
 from sklearn_kd.checkpointing._file import prepare_checkpoint_dir
 from sklearn_kd.checkpointing._fingerprint import fingerprint, relevant_parameters, sample_rows
 from sklearn_kd.estimators._learned_nothing import convergence_message, warn_of_convergence
+from sklearn_kd.estimators._preprocessing import described_preprocessing, with_preprocessing
 from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.inputs._batches import rows_per_batch
 from sklearn_kd.inputs._data import SplitData
-from sklearn_kd.inputs._splitting import HoldOut, split_data
+from sklearn_kd.inputs._raw_rows import RawRows
+from sklearn_kd.inputs._sparse_rows import SparseRows
+from sklearn_kd.inputs._splitting import HoldOut, split_data, split_places
 from sklearn_kd.inputs._torch_datasets import DatasetRows
 from sklearn_kd.inputs._validation import Rows, ValidatedInputs
 from sklearn_kd.meta import Strategy
@@ -161,15 +164,20 @@ class TrainingResult(NamedTuple):
 def stage_data(
     estimator: BaseDistiller, inputs: ValidatedInputs, hold_out: HoldOut | None, seeds: Seeds
 ) -> tuple[SplitData, np.ndarray]:
-    """Return D_train and D_val of a stage, and the places in X of D_train's rows."""
-    return split_data(
-        inputs,
-        hold_out,
+    """Return D_train and D_val of a stage, and the places in X of D_train's rows.
+
+    ``student_preprocessing`` is fitted on D_train here, and makes numbers of all rows.
+    """
+    places = split_places(inputs, hold_out)
+    data = split_data(
+        with_preprocessing(estimator, inputs, places.train),
+        places,
         train_seed=seeds.train_batches,
         valid_seed=seeds.valid_batches,
         device=estimator._device(),
         batch_size=rows_per_batch(estimator.batch_size, len(inputs.rows)),
     )
+    return data, places.train
 
 
 def open_checkpoints(
@@ -208,6 +216,7 @@ def open_checkpoints(
         weight=inputs.weight,
         logits=inputs.teacher_logits,
         before=before,
+        preprocessing=described_preprocessing(estimator),
     )
     return Checkpoints(folder, digest, seeds, is_open)
 
@@ -216,7 +225,7 @@ def _described_rows(estimator: BaseDistiller, rows: Rows, part: str) -> Any:
     """Return what stands for rows in the digest of a fit."""
     if isinstance(rows, DatasetRows):
         return sample_rows(rows, loader_settings(estimator, part).get("collate_fn"))
-    return rows
+    return rows.described() if isinstance(rows, (RawRows, SparseRows)) else rows
 
 
 # --------------------------------------------------------------------------------------

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from sklearn_kd.errors._context import error_context
 from sklearn_kd.estimators._callback_checks import check_callback_names, check_monitors, check_schedules
 from sklearn_kd.estimators._named_objects import named_object
+from sklearn_kd.estimators._preprocessing import takes_raw_rows
 from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.inputs._data import DistillationData, SplitData
+from sklearn_kd.inputs._raw_rows import RawRows
 from sklearn_kd.inputs._validation import Continued, Loading, ValidatedInputs, validate_fit_inputs
 from sklearn_kd.losses import DistillationLoss
 from sklearn_kd.meta import STRATEGIES, Linear, Strategy
@@ -118,8 +120,11 @@ def validate(
         task_type=estimator._task_type,
         loading=loading,
         continued=continued,
+        raw=takes_raw_rows(estimator),
     )
-    estimator.__dict__.update(inputs.task.fitted_attributes(), _sample_shape=inputs.sample_shape)
+    estimator.__dict__.update(inputs.task.fitted_attributes())
+    if not isinstance(inputs.rows, RawRows):  # whose samples have no shape yet
+        estimator._sample_shape = inputs.sample_shape
     named_rows = X if hasattr(X, "index") else y
     return with_teacher(inputs, teacher_logits, estimator.teacher_classes, named_rows)
 

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from sklearn_kd.inputs._data import DistillationData, LoadedData, SplitData, as_tensor, take
 from sklearn_kd.inputs._large_arrays import parts, shared_tensor
+from sklearn_kd.inputs._raw_rows import RawRows
+from sklearn_kd.inputs._sparse_data import SparseData
+from sklearn_kd.inputs._sparse_rows import SparseRows
 from sklearn_kd.inputs._torch_datasets import DatasetRows
 from sklearn_kd.inputs._validation import ValidatedInputs, ValidationRows
 from sklearn_kd.runtime._memory import explain_out_of_memory, format_mebibytes, memory_advice
@@ -35,31 +38,36 @@ class HoldOut(NamedTuple):
     otherwise: str
 
 
+class Places(NamedTuple):
+    """The places in X of D_train's rows, and of D_val's where it is held out, else None."""
+
+    train: np.ndarray
+    valid: np.ndarray | None
+
+
 def split_data(
     inputs: ValidatedInputs,
-    hold_out: HoldOut | None,
+    places: Places,
     *,
     train_seed: int,
     valid_seed: int,
     device: torch.device,
     batch_size: int,
-) -> tuple[SplitData, np.ndarray]:
-    """Return D_train and D_val, and the places in X of D_train's rows.
-
-    Rows of weight 0 are left out.
+) -> SplitData:
+    """Return D_train and D_val.
 
     Parameters
     ----------
     inputs : ValidatedInputs
-    hold_out : HoldOut or None
-        None: D_val is the given one, or there is none. A given one is always used.
+        Its rows are numbers, or those of a Dataset.
+    places : Places
+        Of :func:`split_places`.
     train_seed, valid_seed : int
         Of the order in which batches are drawn.
     device : torch.device
     batch_size : int
         For messages where memory runs out.
     """
-    places, held_out = _split_places(inputs, hold_out)
     valid = inputs.valid
 
     def situation() -> str:
@@ -68,23 +76,32 @@ def split_data(
     advice = memory_advice(device, "X as a Dataset, whose rows are copied batch by batch")
     with explain_out_of_memory("copying the data", situation, advice):
         given = ValidationRows(inputs.rows, inputs.codes, inputs.weight)
-        train = make_data(given, train_seed, device, places)
-        if held_out is not None:
-            return SplitData(train, make_data(given, valid_seed, device, held_out)), places
-        return SplitData(train, None if valid is None else make_data(valid, valid_seed, device)), places
+        train = make_data(given, train_seed, device, places.train)
+        if places.valid is not None:
+            return SplitData(train, make_data(given, valid_seed, device, places.valid))
+        return SplitData(train, None if valid is None else make_data(valid, valid_seed, device))
 
 
-def _split_places(inputs: ValidatedInputs, hold_out: HoldOut | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the places of D_train's rows in X, and of D_val's where it is held out, else None."""
+def split_places(inputs: ValidatedInputs, hold_out: HoldOut | None) -> Places:
+    """Return the places of D_train's rows in X, and of D_val's where it is held out.
+
+    Rows of weight 0 are left out.
+
+    Parameters
+    ----------
+    inputs : ValidatedInputs
+    hold_out : HoldOut or None
+        None: D_val is the given one, or there is none. A given one is always used.
+    """
     weight, codes = inputs.weight, inputs.codes
     counting = None if weight is None else np.flatnonzero(weight)
     if inputs.valid is not None or hold_out is None:
-        return np.arange(len(codes)) if counting is None else counting, None
+        return Places(np.arange(len(codes)) if counting is None else counting, None)
     if counting is not None:
         codes = codes[counting]
     rng = check_random_state(hold_out.seed)
     train, held_out = inputs.task.split(codes, hold_out.fraction, rng, hold_out.otherwise)
-    return (train, held_out) if counting is None else (counting[train], counting[held_out])
+    return Places(train, held_out) if counting is None else Places(counting[train], counting[held_out])
 
 
 def make_data(
@@ -105,6 +122,7 @@ def make_data(
         Indices of the rows to take. None: all.
     """
     rows, codes, weight = given
+    assert not isinstance(rows, RawRows)
     if places is not None and len(places) == len(codes) and (np.diff(places) == 1).all():
         places = None
     scaled = None
@@ -112,7 +130,7 @@ def make_data(
         mean = weight.mean() if places is None else weight[places].mean()
         scaled = as_tensor((weight / mean).astype(np.float32))
     labels, index = as_tensor(codes), None if places is None else torch.from_numpy(places)
-    if not isinstance(rows, DatasetRows) and device.type == "cpu":
+    if isinstance(rows, np.ndarray) and device.type == "cpu":
         return DistillationData(shared_tensor(rows), Targets(labels, None, scaled), seed, index)
     if index is not None:
         labels = take(labels, index)
@@ -120,6 +138,8 @@ def make_data(
     targets = Targets(labels.to(device), None, None if scaled is None else scaled.to(device))
     if isinstance(rows, DatasetRows):
         return LoadedData(rows if places is None else rows[places], targets, seed)
+    if isinstance(rows, SparseRows):
+        return SparseData(rows if places is None else rows[places], targets, seed)
     return DistillationData(_copied_to(device, shared_tensor(rows), index), targets, seed)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
@@ -16,11 +17,13 @@ from sklearn_kd._sklearn_compat import check_sample_weight, safe_indexing
 from sklearn_kd.errors._context import error_context
 from sklearn_kd.inputs._arrays import from_torch
 from sklearn_kd.inputs._large_arrays import all_finite, is_large, kept_or_float32
+from sklearn_kd.inputs._raw_rows import RawRows, checked_raw_rows, transformed
+from sklearn_kd.inputs._sparse_rows import SparseRows, sparse_rows
 from sklearn_kd.inputs._torch_datasets import DatasetRows, is_dataset, labelled_rows
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.tasks._task import Task
 
-Rows = np.ndarray | DatasetRows
+Rows = np.ndarray | SparseRows | DatasetRows | RawRows
 
 _PLAIN_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -56,8 +59,9 @@ class ValidatedInputs:
     ----------
     X_given : object
         X as given, for a teacher that is fitted on it and for callbacks.
-    rows : ndarray of shape (n, ...), or DatasetRows
-        Float32, or other numbers if they are many.
+    rows : ndarray of shape (n, ...), SparseRows, DatasetRows, or RawRows
+        Float32, or other numbers if they are many. RawRows: ``student_preprocessing``, fitted when D_train
+        is known, has yet to make numbers of them.
     codes : ndarray of shape (n,)
         Encoded targets.
     weight : ndarray of shape (n,) or None
@@ -94,6 +98,15 @@ class ValidatedInputs:
     def given_rows(self, places: np.ndarray) -> Any:
         """Return some rows of X in the form in which it was given."""
         return self.rows[places] if self.is_loaded else safe_indexing(self.X_given, places)
+
+    def with_numbers(self, transform: Callable[[RawRows], np.ndarray | SparseRows]) -> ValidatedInputs:
+        """Return the inputs with numbers in place of all raw rows."""
+
+        def numbers(rows: Rows) -> Rows:
+            return transform(rows) if isinstance(rows, RawRows) else rows
+
+        valid = None if self.valid is None else self.valid._replace(rows=numbers(self.valid.rows))
+        return replace(self, rows=numbers(self.rows), valid=valid)
 
     def targets(self, places: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Return the targets of some rows, in the user's terms."""
@@ -132,6 +145,7 @@ def validate_fit_inputs(
     task_type: type[Task],
     loading: Loading,
     continued: Continued | None = None,
+    raw: bool = False,
 ) -> ValidatedInputs:
     """Check the data of a fit.
 
@@ -150,38 +164,52 @@ def validate_fit_inputs(
         For Datasets.
     continued : Continued or None, default=None
         The fit that this one goes on with.
+    raw : bool, default=False
+        Whether rows stay as given, for ``student_preprocessing`` to make numbers of them.
 
     Raises
     ------
     ValueError, TypeError
         If any of it cannot be used; the message names the argument.
     """
-    X_given, rows, targets = _checked_rows(estimator, X, y, task_type, loading)
+    X_given, rows, targets = _checked_rows(estimator, X, y, task_type, loading, raw)
     if 0 in rows.shape[1:]:
         raise ValueError(f"X has samples of shape {rows.shape[1:]}, without a number in them.")
     task, codes = task_type.from_targets(targets)
     weight = _checked_weight(sample_weight, targets)
     task.check_learnable(codes, weight)
-    sample_shape = tuple(rows.shape[1:])
+    sample_shape = continued.sample_shape if raw and continued else tuple(rows.shape[1:])
     if continued is not None:
         _check_continues(continued, task, sample_shape)
-    valid = _checked_validation_rows(estimator, X_val, y_val, task, sample_shape, loading)
+    valid = _checked_validation_rows(estimator, X_val, y_val, task, sample_shape, loading, raw)
     return ValidatedInputs(X_given, rows, codes, weight, valid, task)
 
 
 def _checked_rows(
-    estimator: Any, X: Any, y: Any, task_type: type[Task], loading: Loading
+    estimator: Any, X: Any, y: Any, task_type: type[Task], loading: Loading, raw: bool
 ) -> tuple[Any, Rows, np.ndarray]:
     """Return X as given, its rows, and the targets."""
     X_given, y = from_torch(X, "X"), from_torch(y, "y")
     if is_dataset(X):
+        if raw:
+            raise TypeError(
+                "X is a Dataset, whose items are numbers: student_preprocessing has nothing to work on. Set "
+                "student_preprocessing=None, or give X as a table or an array."
+            )
         with preserved_random_state(loading.device, seed=0):
             rows, targets = labelled_rows(X, task_type.check_targets, y, **loading.train)
         estimator.n_features_in_ = rows.shape[1]
         vars(estimator).pop("feature_names_in_", None)  # of an earlier fit
         return X_given, rows, targets
-    with error_context("X"):
-        X_rows = _numeric_rows(estimator, X_given, reset=True)
+    X_rows: Rows
+    if raw:
+        X_rows = checked_raw_rows(estimator, X_given, "X", reset=True)
+        X_given = X_rows.X
+    else:
+        with error_context("X"):
+            X_rows = _numeric_rows(estimator, X_given, reset=True)
+        if sparse.issparse(X_given):
+            X_given = X_given.tocsr()  # whose rows can be picked
     if y is None:
         raise ValueError(
             f"This {type(estimator).__name__} estimator requires y to be passed, but the target y is "
@@ -191,11 +219,13 @@ def _checked_rows(
     return X_given if hasattr(X_given, "shape") else X_rows, X_rows, targets
 
 
-def _numeric_rows(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
+def _numeric_rows(estimator: Any, X: Any, *, reset: bool) -> np.ndarray | SparseRows:
     """Return rows of finite numbers, checked by scikit-learn: large arrays themselves, else float32.
 
     ``reset`` sets the features that the estimator is fitted with; else they are compared.
     """
+    if sparse.issparse(X):
+        return sparse_rows(validate_data(estimator, X, accept_sparse="csr", dtype=np.float32, reset=reset))
     rows = validate_data(estimator, X, dtype=None, ensure_all_finite=False, allow_nd=True, reset=reset)
     if isinstance(rows, np.ndarray) and rows.dtype.kind in "fiub" and rows.ndim > 1:
         rows = kept_or_float32(rows)
@@ -236,6 +266,7 @@ def _checked_validation_rows(
     task: Task,
     sample_shape: tuple[int, ...],
     loading: Loading,
+    raw: bool,
 ) -> ValidationRows | None:
     """Return the given D_val, or None."""
     if X_val is None and y_val is None:
@@ -249,24 +280,54 @@ def _checked_validation_rows(
             y_val = from_torch(y_val, "y_val")
             rows, targets = labelled_rows(X_val, task.check_targets, y_val, "X_val", **loading.valid)
         check_sample_shape(rows, sample_shape, "X_val", estimator)
-    elif len(X_val) == 0:
+    elif (X_val.shape[0] if sparse.issparse(X_val) else len(X_val)) == 0:
         raise ValueError("D_val is empty: X_val has 0 rows. Give at least one, better 100.")
     else:
-        with error_context("X_val"):
-            rows = _numeric_rows(estimator, from_torch(X_val, "X_val"), reset=False)
-        check_sample_shape(rows, sample_shape, "X_val", estimator)
+        rows = validate_further_rows(estimator, X_val, sample_shape, "X_val", raw=raw)
         targets = task.check_targets(from_torch(y_val, "y_val"), len(rows), "y_val", "X_val")
     return ValidationRows(rows, task.encode(targets, "y_val"), None)
 
 
 # --------------------------------------------------------------------------------------
-# After a fit
+# Further rows
+
+
+def validate_further_rows(
+    estimator: BaseEstimator, X: Any, sample_shape: tuple[int, ...], name: str, *, raw: bool
+) -> np.ndarray | SparseRows | RawRows:
+    """Return rows given beside those of ``fit``, checked to have the same features and samples.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        Its ``n_features_in_`` and ``feature_names_in_`` are compared.
+    X : array-like, sparse matrix, or DataFrame
+    sample_shape : tuple of int
+        Shape of the samples that ``fit`` saw; not compared if ``raw``.
+    name : str
+        What messages call X.
+    raw : bool
+        Whether they stay as given, for ``student_preprocessing`` to make numbers of them.
+
+    Raises
+    ------
+    ValueError
+        If X has other features, another shape, or values that are not finite.
+    """
+    if raw:
+        return checked_raw_rows(estimator, X, name, reset=False)
+    with error_context(name):
+        rows = _numeric_rows(estimator, from_torch(X, name), reset=False)
+    check_sample_shape(rows, sample_shape, name, estimator)
+    return rows
 
 
 def validate_predict_inputs(
     estimator: BaseEstimator, X: Any, sample_shape: tuple[int, ...], name: str = "X"
-) -> np.ndarray:
+) -> np.ndarray | SparseRows:
     """Return X, checked to have features and samples as ``fit`` saw them; float32, or as given if large.
+
+    The fitted ``student_preprocessing_``, if there is one, makes numbers of it.
 
     Parameters
     ----------
@@ -283,13 +344,17 @@ def validate_predict_inputs(
     ValueError
         If X has other features, another shape, or values that are not finite.
     """
-    plain = None if is_large(X) else _plain_rows(estimator, X, sample_shape)
-    if plain is not None:
-        return plain
-    with error_context(name):
-        rows = _numeric_rows(estimator, from_torch(X, name), reset=False)
-    check_sample_shape(rows, sample_shape, name, estimator)
-    return rows
+    preprocessing = vars(estimator).get("student_preprocessing_")
+    if preprocessing is None:
+        plain = None if is_large(X) else _plain_rows(estimator, X, sample_shape)
+        if plain is not None:
+            return plain
+    rows = validate_further_rows(estimator, X, sample_shape, name, raw=preprocessing is not None)
+    if not isinstance(rows, RawRows):
+        return rows
+    numbers = transformed(preprocessing, rows)
+    check_sample_shape(numbers, sample_shape, f"{name} behind student_preprocessing", estimator)
+    return numbers
 
 
 def _plain_rows(estimator: BaseEstimator, X: Any, sample_shape: tuple[int, ...]) -> np.ndarray | None:

@@ -26,6 +26,7 @@ from sklearn_kd.files._values import JSON_VALUES, ContentError, Kind, unknown
 from sklearn_kd.losses._named import LOSSES
 from sklearn_kd.meta import STRATEGIES
 from sklearn_kd.persistence._container import Content
+from sklearn_kd.preprocessing._table import TablePreprocessing
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.students._architectures import CNNStudent, MLPStudent
 from sklearn_kd.students._resnet import CIFARResNet
@@ -38,6 +39,7 @@ _OBJECTS: dict[str, tuple[str, Collection[type[BaseEstimator]]]] = {
     "meta": ("strategy", STRATEGIES.values()),
     "loss": ("loss", LOSSES.values()),
     "execution": ("execution", [Execution]),
+    "student_preprocessing": ("preprocessing", [TablePreprocessing]),
 }
 
 # A sample with more numbers is refused: the file wants to exhaust the memory.

@@ -52,7 +52,7 @@ _OUTCOMES = ("diverged_", "interrupted_", "collapsed_")
 # The student is first tried on the device "meta", at milliseconds per layer, if a sample has more numbers.
 _LARGE_SAMPLE = 100_000
 # Parameters whose values, if the caller gives them, are judged while the rest of the file is read.
-_JUDGED_IN_READING = {"meta", "loss", "execution", "transforms"}
+_JUDGED_IN_READING = {"meta", "loss", "execution", "transforms", "student_preprocessing"}
 
 
 class SavedEstimator(Protocol):
@@ -132,10 +132,19 @@ def save_estimator(
     content, left_out, lost = _content_of(estimator, state, history)
     data = packed(content)
     _check_loads(estimator, data, left_out, path, state)
-    if left_out or lost:
+    needed = content.about.get("needed", [])
+    if needed:
+        warnings.warn(
+            f"The file does not hold {', '.join(needed)}, for which JSON has no form. Predictions need the "
+            f"fitted one: load(path, {', '.join(f'{name}=clf.{name}_' for name in needed)}).",
+            UserWarning,
+            stacklevel=4,
+        )
+    unsaved = [*(name for name in left_out if name not in needed), *sorted(lost)]
+    if unsaved:
         warnings.warn(
             "Not saved, because JSON has no form for them or they belong to this machine: "
-            f"{', '.join([*left_out, *sorted(lost)])}. Predictions do not need them. To continue training, "
+            f"{', '.join(unsaved)}. Predictions do not need them. To continue training, "
             "pass them to load().",
             UserWarning,
             stacklevel=4,  # between here and the caller of save are the decorator and save
@@ -214,7 +223,9 @@ def _check_loads(
 ) -> None:
     """Refuse to write a file that could not be loaded again."""
     own = [name for name in left_out if name not in _still_missing(estimator)]
-    given = {name: getattr(estimator, name) for name in own} | {"device": "cpu"}
+    # What has been fitted, where a parameter is fitted: load is to be given that.
+    given = {name: vars(estimator).get(f"{name}_", getattr(estimator, name)) for name in own}
+    given["device"] = "cpu"
     try:
         content = unpacked(data, "The content")
         _restored(type(estimator), content, "The content", state, estimator.student, given)
@@ -436,14 +447,18 @@ def _shared_attributes(about: Mapping[str, Any]) -> dict[str, Any]:
     fitted = {
         "classes_": decode_labels(about["labels"]),
         "_sample_shape": shape,
-        "n_features_in_": shape[0],
         "n_iter_": n_iter,
     }
+    n_features = about.get("n_features", shape[0])  # others where numbers are made of X
+    if n_features is not None:
+        if type(n_features) is not int or n_features < 1:
+            raise ContentError(f"{str(n_features)[:100]!r} as a number of features")
+        fitted["n_features_in_"] = n_features
     if "feature_names" in about:
         names = about["feature_names"]
         are_names = isinstance(names, list) and all(isinstance(name, str) for name in names)
-        if not are_names or len(names) != shape[0]:
-            raise ContentError(f"names of features that are not {shape[0]} strings")
+        if not are_names or len(names) != n_features:
+            raise ContentError(f"names of features that are not {n_features} strings")
         fitted["feature_names_in_"] = np.array(names, dtype=object)
     return fitted
 
