@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import sklearn
 import torch
+from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.utils.validation import check_is_fitted
 
@@ -202,7 +203,9 @@ def _parts(model: Any) -> tuple[list[tuple[str, Any]], BaseDistiller]:
 
 
 def _steps(name: str, model: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the steps of a Pipeline, those of Pipelines in it too, by name."""
+    """Yield the steps of a Pipeline, those of Pipelines in it too, by name; frozen ones as they were before."""
+    if isinstance(model, FrozenEstimator):
+        model = model.estimator
     if not isinstance(model, Pipeline):
         yield name, model
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_kd.estimators._base import BaseDistiller
@@ -80,6 +81,8 @@ def _parse(scope: Any, model: BaseDistiller, inputs: list[Any], custom_parsers: 
     parse = import_package("skl2onnx._parse", _PURPOSE)
     check_is_fitted(model, "net_")
     preprocessing = getattr(model, "student_preprocessing_", None)
+    if isinstance(preprocessing, FrozenEstimator):  # of which skl2onnx knows nothing
+        preprocessing = preprocessing.estimator
     if preprocessing is not None:
         inputs = parse._parse_sklearn(scope, preprocessing, inputs, custom_parsers=custom_parsers)
     # The student takes float32, whatever the steps before it give; and the columns of a frame as one matrix.

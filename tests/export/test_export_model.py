@@ -10,6 +10,7 @@ import torch
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.compose import make_column_transformer
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.impute import SimpleImputer
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -303,7 +304,7 @@ def test_inputs():
         inputs_of(np.zeros((0, 3)))
 
 
-def test_steps_without_names_that_end_in_a_pipeline(scaled):
-    steps, clf = _export_model._parts(Pipeline([("outer", scaled)]))
+def test_steps_of_a_pipeline_in_a_pipeline(scaled):
+    steps, clf = _export_model._parts(Pipeline([("outer", FrozenEstimator(scaled))]))
     assert [name for name, _ in steps] == ["outer-standardscaler", "outer-distilledclassifier"]
     assert isinstance(clf, DistilledClassifier)
