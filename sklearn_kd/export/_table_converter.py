@@ -37,7 +37,9 @@ def _convert(scope: Any, operator: Any, container: Any) -> None:
     names = [given.full_name for given in operator.inputs]
     strings = [type(given.type).__name__ == "StringTensorType" for given in operator.inputs]
     if len(names) == 1 and len(table.columns_) > 1:  # one matrix
-        names = [graph.add("Gather", [names[0], graph.integers([j])], axis=1) for j in range(len(table.columns_))]
+        names = [
+            graph.add("Gather", [names[0], graph.integers([j])], axis=1) for j in range(len(table.columns_))
+        ]
         strings = strings * len(names)
     parts: list[str] = []
     for column, name, is_string in zip(table.columns_, names, strings, strict=True):
