@@ -203,7 +203,7 @@ def _parts(model: Any) -> tuple[list[tuple[str, Any]], BaseDistiller]:
 
 
 def _steps(name: str, model: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the steps of a Pipeline by name, those of Pipelines in it too; frozen ones without their frame."""
+    """Yield the steps of a Pipeline by name, with those of Pipelines in it, and frozen ones without frame."""
     if isinstance(model, FrozenEstimator):
         model = model.estimator
     if not isinstance(model, Pipeline):
