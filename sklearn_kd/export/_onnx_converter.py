@@ -67,7 +67,7 @@ def register_onnx_converter() -> None:
 
 
 def register_class(cls: type[BaseDistiller]) -> None:
-    """Register one class of estimators, and what they preprocess with: skl2onnx looks classes up, not bases."""
+    """Register a class of estimators, and what they preprocess with: skl2onnx looks classes up, not bases."""
     register_table()
     skl2onnx = import_package("skl2onnx", _PURPOSE)
     alias = f"{_ALIAS}{cls.__name__}"

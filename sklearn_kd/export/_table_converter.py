@@ -66,8 +66,8 @@ def _of_categories(
     if is_string:
         if MISSING in column.categories and column.has_missing:
             raise ValueError(
-                f"column {column.name!r} has missing values and the empty string as a category, and in ONNX the "
-                "empty string is a missing one. Name one of them otherwise before fit."
+                f"column {column.name!r} has missing values and the empty string as a category, and in ONNX "
+                "the empty string is a missing one. Name one of them otherwise before fit."
             )
         found = {str(category): code for code, category in enumerate(column.categories, start=1)}
         found.setdefault(MISSING, n_known + 1)
