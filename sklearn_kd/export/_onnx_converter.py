@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_kd.estimators._base import BaseDistiller
 from sklearn_kd.estimators._classifier import DistilledClassifier
 from sklearn_kd.estimators._distpro import DistProClassifier
+from sklearn_kd.export._table_converter import register_table
 from sklearn_kd.persistence._requirements import import_package
 from sklearn_kd.persistence._student_graph import student_graph
 
@@ -66,7 +67,8 @@ def register_onnx_converter() -> None:
 
 
 def register_class(cls: type[BaseDistiller]) -> None:
-    """Register one class of estimators: skl2onnx looks classes up, not their bases."""
+    """Register a class of estimators, and what they preprocess with: skl2onnx looks classes up, not bases."""
+    register_table()
     skl2onnx = import_package("skl2onnx", _PURPOSE)
     alias = f"{_ALIAS}{cls.__name__}"
     skl2onnx.update_registered_converter(
