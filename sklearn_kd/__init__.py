@@ -10,6 +10,7 @@ from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.students._architectures import CNNStudent, MLPStudent
 from sklearn_kd.students._resnet import CIFARResNet
 from sklearn_kd.students._standardize import StandardizedStudent
+from sklearn_kd.students._tabular import TabularStudent
 
 if TYPE_CHECKING:
     from sklearn_kd.comparison._compare import compare_methods
@@ -37,6 +38,7 @@ __all__ = [
     "Pathway",
     "ProcessDisplay",
     "StandardizedStudent",
+    "TabularStudent",
     "__version__",
     "build_transforms",
     "compare_methods",

@@ -34,6 +34,7 @@ from sklearn_kd.persistence._skops_form import NetForm
 from sklearn_kd.runtime._devices import checked_device
 from sklearn_kd.runtime._execution import EXECUTIONS, Execution
 from sklearn_kd.runtime._torch_modes import ordinary_torch
+from sklearn_kd.students._structured import without_structure
 from sklearn_kd.tasks._classification import Classification
 from sklearn_kd.teachers._registry import (
     carry_registration,
@@ -70,12 +71,13 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
     n_features_in_: int
     feature_names_in_: np.ndarray
     classes_: np.ndarray
-    _sample_shape: tuple[int, ...]
+    _sample_shape: tuple[Any, ...]
 
     _state_functions: StateFunctions  # for save and load
     _task_type = Classification  # what kind of target y is
     _strategies = tuple(STRATEGIES)  # the names that ``meta`` may have
     _executions = tuple(EXECUTIONS)  # the names that ``execution`` may have
+    _takes_parts = True  # False: X is one array, or a Dataset of tensors
     _teacher_is_trained = False  # True: the teacher comes trained, of whatever kind it is
 
     def _fitted_attributes(self, net: Any, plan: Any) -> dict[str, Any]:
@@ -147,7 +149,7 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
     def student_(self) -> torch.nn.Module:
         """The trained student."""
         check_is_fitted(self, "net_")
-        return self.net_.module_
+        return without_structure(self.net_.module_)
 
     @property
     def history_(self) -> History:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
@@ -113,9 +113,10 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         that has learned from X as it is.
     augment : callable or None, default=None
         Maps a training batch of inputs, a float32 tensor on the device, to an augmented one of
-        as many rows; labels stay. A network teacher is then asked about each augmented batch;
-        other teachers and ``teacher_logits`` cannot be used with it. D_val and prediction are
-        not augmented. Draws from torch's, NumPy's and Python's generators repeat with ``random_state``.
+        as many rows; labels stay. Of an X with several parts it maps the dict or the tuple of tensors. A
+        network teacher is then asked about each augmented batch; other teachers and ``teacher_logits``
+        cannot be used with it. D_val and prediction are not augmented. Draws from torch's, NumPy's and
+        Python's generators repeat with ``random_state``.
     callbacks : list of skorch callbacks, one alone, or None, default=None
         ``callbacks__NAME__*`` set their parameters.
     warm_start : bool, default=False
@@ -183,7 +184,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     classes_ : ndarray of shape (n_classes,)
         The labels, in the order of the student's outputs.
     n_features_in_ : int
-        Size of the second dimension of X.
+        Size of the second dimension of X. Not there where X has several parts.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Column names, where X has names that are all strings.
     n_iter_ : int
@@ -330,7 +331,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     @with_callbacks
     def fit(
         self,
-        X: ArrayLike | Dataset,
+        X: ArrayLike | Mapping[str, ArrayLike] | Dataset,
         y: ArrayLike | None = None,
         *,
         sample_weight: ArrayLike | None = None,
@@ -343,7 +344,10 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features) or (n_samples, ...), or Dataset
-            Made float32 for the student; a scikit-learn teacher sees it as given.
+            Made float32 for the student; a scikit-learn teacher sees it as given. Or a mapping or a tuple of
+            arrays with the same rows, or a ``datasets.Dataset``: the student is called with its parts as
+            arguments, floats as float32, integers as int64. Integers alone stay int64 for a student that
+            looks them up.
 
             A map-style :class:`torch.utils.data.Dataset` is read batch by batch by a DataLoader.
             Its items are ``(x, label)``; where y is given, x or ``(x, anything)``. That its

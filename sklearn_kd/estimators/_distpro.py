@@ -276,6 +276,7 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
     }
 
     _executions = ("eager", "bfloat16")  # the others are not made for layers that are looked into
+    _takes_parts = False
     _state_functions = DISTPRO_STATE
     _routed_prefixes = (
         "student", "meta", "execution", "optimizer", "iterator_train", "iterator_valid", "callbacks",

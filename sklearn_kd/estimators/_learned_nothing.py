@@ -82,13 +82,17 @@ class Scales(NamedTuple):
 
 def bounds_of(train: DistillationData) -> tuple[Tensor, Tensor] | None:
     """Return the smallest and the largest value of each column of a table; None for other inputs."""
-    if isinstance(train, LoadedData) or len(train.shape) != 2:
+    if isinstance(train, LoadedData) or not _is_table(train):
         return None
     low = high = train.samples[0].cpu().numpy()
     for part in train.iter_inputs():
         X = part.cpu().numpy()  # whose extremes take a fifth of the time of torch's
         low, high = np.minimum(low, X.min(axis=0)), np.maximum(high, X.max(axis=0))
     return torch.as_tensor(low), torch.as_tensor(high)
+
+
+def _is_table(train: DistillationData) -> bool:
+    return isinstance(train.samples, Tensor) and train.samples.ndim == 2
 
 
 def scales_of(train: DistillationData) -> Scales | None:
@@ -435,11 +439,11 @@ def _cause(
         return f"The scales of its features differ by a factor of {scales.ratio:.2g}. {_SCALE}."
     largest = (
         0.0
-        if scaled or isinstance(train, LoadedData)
+        if scaled or isinstance(train, LoadedData) or not isinstance(train.samples, Tensor)
         else max(float(x.abs().max()) for x in train.iter_inputs())
     )
     if largest > _LARGE:
-        scale = _SCALE if train.samples.ndim == 2 else _SCALE_IMAGES
+        scale = _SCALE if _is_table(train) else _SCALE_IMAGES
         return f"X has values up to {largest:.2g}. {scale}, or {remedies.smaller}."
     if taught is not None and float(predictions.shares(taught).max()) >= _NEARLY_ALL:
         return "Its teacher predicts one class too. Give one that tells classes apart, or set meta='none'."

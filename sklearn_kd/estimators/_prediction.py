@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_kd.estimators._routed_parameters import loader_settings
-from sklearn_kd.inputs._large_arrays import shared_tensor
+from sklearn_kd.inputs._parts import Parts, are_integers
+from sklearn_kd.inputs._splitting import shared_rows
 from sklearn_kd.inputs._torch_datasets import DatasetRows, is_dataset, make_ordered_loader
 from sklearn_kd.inputs._validation import check_sample_shape, validate_predict_inputs
 from sklearn_kd.runtime._memory import explain_out_of_memory, format_weights_size, memory_advice
@@ -31,12 +32,13 @@ def student_logits(estimator: BaseDistiller, X: Any) -> Tensor:
     ----------
     estimator : BaseDistiller
         Fitted.
-    X : array-like or Dataset
+    X : array-like, mapping or tuple of arrays, or Dataset
     """
     if is_dataset(X):
         loader = loader_settings(estimator, "iterator_valid")
         return torch.cat([logits for logits, _ in iter_logits(estimator, X, loader)])
-    rows = shared_tensor(np.ascontiguousarray(validate_predict_inputs(estimator, X, estimator._sample_shape)))
+    given = validate_predict_inputs(estimator, X, estimator._sample_shape)
+    rows = shared_rows(given if isinstance(given, Parts) else np.ascontiguousarray(given))
     net = estimator.net_
     n_rows = max(net.batch_size, PREDICTION_BATCH)
     _set_evaluation_mode(net.module_)
@@ -50,6 +52,8 @@ def iter_logits(
 ) -> Iterator[tuple[Tensor, Any]]:
     """Yield (logits, labels or None) of a Dataset, a batch at a time."""
     rows, net = DatasetRows(dataset, loader.get("collate_fn")), estimator.net_
+    if are_integers(estimator._sample_shape):
+        rows = rows.with_integers()
     check_sample_shape(rows, estimator._sample_shape, "X", estimator)
     _set_evaluation_mode(net.module_)
     for x, labels, _ in make_ordered_loader(rows, labelled=labelled, **loader):
@@ -62,7 +66,7 @@ def _set_evaluation_mode(student: nn.Module) -> None:
         student.eval()
 
 
-def _logits_of_batch(net: TrainingNet, x: Tensor, n_rows: int) -> Tensor:
+def _logits_of_batch(net: TrainingNet, x: Any, n_rows: int) -> Tensor:
     """Return the student's logits of a batch, float32, on the CPU.
 
     ``n_rows``, the rows of a full batch, are for the message where memory runs out.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,9 @@ from sklearn_kd.estimators._callback_checks import check_callback_names, check_m
 from sklearn_kd.estimators._named_objects import named_object
 from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.inputs._data import DistillationData, SplitData
+from sklearn_kd.inputs._integers import KeepsIntegers
+from sklearn_kd.inputs._parts import varied_rows
+from sklearn_kd.inputs._structures import is_structure
 from sklearn_kd.inputs._validation import Continued, Loading, ValidatedInputs, validate_fit_inputs
 from sklearn_kd.losses import DistillationLoss
 from sklearn_kd.meta import STRATEGIES, Linear, Strategy
@@ -28,9 +31,11 @@ from sklearn_kd.students._standardize import (
     Standardization,
     StandardizedStudent,
     behind_scaling,
+    code_columns,
     own_student,
     takes_codes,
 )
+from sklearn_kd.students._structured import for_rows, needs_integers
 from sklearn_kd.teachers._adapter import BatchTeacherAdapter, TeacherAdapter
 from sklearn_kd.teachers._class_alignment import checked_teacher_classes
 from sklearn_kd.teachers._given_logits import checked_logits
@@ -103,6 +108,11 @@ def validate(
     continued : Continued or None, default=None
         The fit that this one goes on with.
     """
+    if is_structure(X) and not estimator._takes_parts:
+        raise TypeError(
+            f"X is a {type(X).__name__} of several parts, and {type(estimator).__name__} compares layers of "
+            "networks that take one tensor. Give one array, or use DistilledClassifier."
+        )
     loading = Loading(
         estimator._device(),
         loader_settings(estimator, "iterator_train"),
@@ -118,10 +128,15 @@ def validate(
         task_type=estimator._task_type,
         loading=loading,
         continued=continued,
+        keeps_integers=_keeps_integers_of(estimator) if estimator._takes_parts else None,
     )
     estimator.__dict__.update(inputs.task.fitted_attributes(), _sample_shape=inputs.sample_shape)
     named_rows = X if hasattr(X, "index") else y
     return with_teacher(inputs, teacher_logits, estimator.teacher_classes, named_rows)
+
+
+def _keeps_integers_of(estimator: BaseDistiller) -> KeepsIntegers:
+    return partial(needs_integers, estimator.student, estimator._routed("student"))
 
 
 def with_teacher(
@@ -212,7 +227,7 @@ def initial_student(
     student : nn.Module class, instance or function
     params : mapping
         The ``student__*`` parameters by their short names.
-    samples : Tensor of shape (n, ...)
+    samples : Tensor of shape (n, ...) or Parts
         On the device of the fit; the first two are tried.
     n_outputs : int
         Width of its output.
@@ -229,14 +244,15 @@ def initial_student(
             built = build_student(student, dict(params), tuple(samples.shape[1:]), n_outputs)
         else:
             built = trained
-        built, rows = built.to(samples.device), samples[:2]
+        built, rows = for_rows(built.to(samples.device), samples), samples[:2]
         scaling = built.scaling if isinstance(built, StandardizedStudent) else None
         own = in_float32(own_student(built), rows)
         if scaling is not None:
             _check_columns(scaling, rows)
         is_open = trained is None and (scaling is None or not scaling.is_filled)
-        if is_open and make_scaling is not None and not takes_codes(own, rows):
-            scaling = _fitted(scaling, make_scaling())
+        codes = code_columns(own)  # known, or there are none or the whole table is codes
+        if is_open and make_scaling is not None and (codes or not takes_codes(own, rows)):
+            scaling = _fitted(scaling, make_scaling(), codes)
         made_by = None if isinstance(student, nn.Module) else student
         _check_behind(scaling, own, rows, n_outputs, made_by)
     return built if own_student(built) is not built else behind_scaling(own, scaling)
@@ -273,8 +289,12 @@ def _check_behind(
         ) from error
 
 
-def _fitted(own: Standardization | None, made: Standardization | None) -> Standardization | None:
+def _fitted(
+    own: Standardization | None, made: Standardization | None, codes: Sequence[int]
+) -> Standardization | None:
     """Return the layer to use: the student's own, filled with what was made, or what was made."""
+    if made is not None:
+        made.leave_as_they_are(codes)
     if own is None or made is None:
         return made if own is None else own
     own.fill(made)
@@ -310,11 +330,10 @@ def check_rows_alone(
     if hypergradient_rows is None:
         return
     # A batch of rows that all differ, made of a few.
-    batch = samples.repeat(batch_size, *[1] * (samples.ndim - 1))[:batch_size]
-    batch *= torch.linspace(0.5, 1.5, batch_size, device=batch.device).reshape(-1, *[1] * (samples.ndim - 1))
+    batch = varied_rows(samples, torch.linspace(0.5, 1.5, batch_size, device=samples.device))
     student, some = copy.deepcopy(student).train(), slice(hypergradient_rows)
 
-    def logits(rows: Tensor) -> Tensor:
+    def logits(rows: Any) -> Tensor:
         with preserved_random_state(batch.device, seed=0), torch.no_grad():
             return student(rows)[some]
 

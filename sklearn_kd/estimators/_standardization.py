@@ -41,7 +41,7 @@ def scaling_of(train: DistillationData, loader: Mapping[str, Any]) -> Standardiz
     loader : mapping
         Settings of the DataLoader that reads a Dataset.
     """
-    if train.samples.ndim != 2:
+    if not isinstance(train.samples, Tensor) or train.samples.ndim != 2:
         return None
     n_rows, n_features = len(train), train.samples.shape[1]
     with preserved_random_state(train.device, seed=0):  # a Dataset may draw random numbers

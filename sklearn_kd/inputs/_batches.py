@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from sklearn_kd.inputs._parts import Parts, parts_of_output
 from sklearn_kd.inputs._torch_datasets import DatasetRows, loader_arguments, make_loader
 from sklearn_kd.tasks._targets import Targets
 
@@ -19,14 +20,15 @@ class Batch(tuple):
 
     targets: Targets
 
-    def __new__(cls, X: Tensor, targets: Targets) -> Batch:
+    def __new__(cls, X: Tensor | Parts, targets: Targets) -> Batch:
         batch = super().__new__(cls, (X, targets.labels))
         batch.targets = targets
         return batch
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
         """Return the batch with ``function`` applied to each of its tensors."""
-        return Batch(function(self[0]), Targets._make(t if t is None else function(t) for t in self.targets))
+        X = self[0].map(function) if isinstance(self[0], Parts) else function(self[0])
+        return Batch(X, Targets._make(t if t is None else function(t) for t in self.targets))
 
     def copy_(self, other: Batch) -> None:
         """Copy another batch of the same shapes into this one."""
@@ -59,7 +61,7 @@ class LoadedSource(BatchSource, Protocol):
 
     rows: DatasetRows
 
-    def batch(self, x: Tensor, rows: Tensor, /) -> Batch:
+    def batch(self, x: Tensor | Parts, rows: Tensor, /) -> Batch:
         """Return the batch of these inputs, which belong to the rows at these indices."""
 
 
@@ -234,6 +236,7 @@ class AugmentedBatches:
     ----------
     batches : TensorBatches or LoadedBatches
     augment : callable(Tensor) -> Tensor
+        Of :class:`Parts` it is given the dict or the tuple of tensors, and makes one of the same parts.
     ask : callable(Tensor) -> Tensor, or None
         Returns the teacher's logits of a batch. None: the batch keeps its targets.
     """
@@ -265,16 +268,18 @@ class AugmentedBatches:
             yield Batch(X, targets)
 
 
-def augmented(augment: Callable[[Tensor], Tensor], X: Tensor) -> Tensor:
+def augmented(augment: Callable[[Any], Any], X: Any) -> Any:
     """Return ``augment`` of a copy of X, because X may be a view of the data.
 
     Raises
     ------
     ValueError
-        If the result is not a tensor with as many rows.
+        If the result is not a tensor with as many rows, or has not the parts of X.
     """
     with torch.no_grad():
-        made = augment(X.clone())
+        made = augment(X.clone().given() if isinstance(X, Parts) else X.clone())
+    if isinstance(X, Parts):
+        return _augmented_parts(made, X)
     if not isinstance(made, Tensor) or made.ndim == 0 or len(made) != len(X):
         got = f"shape {tuple(made.shape)}" if isinstance(made, Tensor) else type(made).__name__
         raise ValueError(
@@ -282,6 +287,16 @@ def augmented(augment: Callable[[Tensor], Tensor], X: Tensor) -> Tensor:
             f"{tuple(X.shape)} it made {got}."
         )
     return made
+
+
+def _augmented_parts(made: Any, X: Parts) -> Parts:
+    parts = parts_of_output(made, X)
+    if parts is None:
+        raise ValueError(
+            f"augment must map a batch of inputs to one of the same parts, each a tensor of {len(X)} rows; "
+            f"from a {type(X.given()).__name__} of {X.row_shape!r} it made a {type(made).__name__}."
+        )
+    return parts
 
 
 def evaluation_batches(dataset: Any, **settings: Any) -> TensorBatches | LoadedBatches:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sklearn_kd.inputs._batches import Batch, LoadedBatches, TensorBatches
 from sklearn_kd.inputs._large_arrays import parts
+from sklearn_kd.inputs._parts import Parts
 from sklearn_kd.inputs._torch_datasets import DatasetRows
 from sklearn_kd.runtime._memory import format_mebibytes, nbytes
 from sklearn_kd.tasks._targets import Targets
@@ -25,8 +26,13 @@ def as_tensor(values: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
     return torch.as_tensor(values, device=device)
 
 
-def as_input(x: Tensor) -> Tensor:
-    """Return an item of a user's Dataset as float32 without gradient history, ready for training."""
+def as_input(x: Any) -> Any:
+    """Return an item of a user's Dataset as float32 without gradient history, ready for training.
+
+    The parts of one that has several keep integers and booleans.
+    """
+    if isinstance(x, Parts):
+        return x.usable()
     x = x.detach().float()
     return x.clone() if x.is_inference() else x
 
@@ -39,7 +45,7 @@ class DistillationData(Dataset):
 
     Parameters
     ----------
-    X : Tensor of shape (m, ...)
+    X : Tensor of shape (m, ...) or Parts of m rows
         Any numbers.
     targets : Targets or None, default=None
         Of the m rows; None: zeros as labels, for a data set that is only predicted.
@@ -50,7 +56,7 @@ class DistillationData(Dataset):
 
     Attributes
     ----------
-    samples : Tensor of shape (2, ...)
+    samples : Tensor of shape (2, ...) or Parts of 2 rows
         The first two rows, or the only one, on the device: samples for checks of networks.
     augmentation : tuple or None
         ``augment`` and ``ask`` of :class:`AugmentedBatches`, used in training only.
@@ -62,7 +68,7 @@ class DistillationData(Dataset):
     _logits_at_places = True
 
     def __init__(
-        self, X: Tensor, targets: Targets | None = None, seed: int = 0, places: Tensor | None = None
+        self, X: Any, targets: Targets | None = None, seed: int = 0, places: Tensor | None = None
     ) -> None:
         self._inputs, self.seed, self.places = X, seed, places
         self._targets = targets or Targets(torch.zeros(len(X), dtype=torch.long, device=X.device))
@@ -119,7 +125,7 @@ class DistillationData(Dataset):
         return self.samples.device
 
     @property
-    def X(self) -> Tensor:
+    def X(self) -> Any:
         """The inputs of all rows, float32, under the name that skorch's callbacks read; may be a copy."""
         inputs = self._inputs if self.places is None else take(self._inputs, self.places)
         return inputs.float()
@@ -146,19 +152,19 @@ class DistillationData(Dataset):
         return None if weight is None else take(weight, self._at(slice(None)))
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape (n, ...) of the inputs."""
+    def shape(self) -> tuple[Any, ...]:
+        """The shape (n, ...) of the inputs; (n, RowShape) of parts."""
         return len(self), *self.samples.shape[1:]
 
     @property
     def held(self) -> list[Tensor]:
         """The tensors of the inputs that the data set holds."""
-        return [self._inputs]
+        return [*self._inputs.values] if isinstance(self._inputs, Parts) else [self._inputs]
 
     def __len__(self) -> int:
         return len(self._targets.labels) if self.places is None else len(self.places)
 
-    def __getitem__(self, rows: Any) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, rows: Any) -> tuple[Any, Tensor]:
         places = rows if self.places is None else self.places[rows]
         return self._inputs[places].float(), self._targets.labels[places]
 
@@ -167,7 +173,7 @@ class DistillationData(Dataset):
         return Batch(self._inputs_of(self._at(rows)), self._targets_of(rows))
 
     def iter_inputs(self) -> Iterator[Tensor]:
-        """Yield the inputs of all rows, in order, float32, about a mebibyte at a time.
+        """Yield the inputs of all rows, in order, float32, about a mebibyte at a time; not those of parts.
 
         Only to be read, and before the next are taken: they may be the user's own, or share one buffer.
         """
@@ -181,7 +187,7 @@ class DistillationData(Dataset):
                 out = buffer[: part.stop - part.start]
                 yield torch.index_select(self._inputs, 0, self.places[part], out=out).float()
 
-    def iter_batches(self, n_rows: int) -> Iterator[Tensor]:
+    def iter_batches(self, n_rows: int) -> Iterator[Any]:
         """Yield copies of the inputs of all rows, in order, float32, ``n_rows`` at a time."""
         for start in range(0, len(self), n_rows):
             yield self._inputs_of(self._at(slice(start, start + n_rows)))
@@ -190,7 +196,7 @@ class DistillationData(Dataset):
         """Return whether the inputs are those of another data set."""
         if _equal(self._inputs, other._inputs):
             return _equal(self.places, other.places)
-        return self.shape == other.shape and torch.equal(self.X, other.X)
+        return self.shape == other.shape and _equal(self.X, other.X)
 
     def share_inputs_of(self, other: DistillationData) -> bool:
         """Hold the tensor of another data set if it is equal; return whether it is."""
@@ -203,9 +209,11 @@ class DistillationData(Dataset):
         """Return the places of some rows in the tensors."""
         return rows if self.places is None else take(self.places, rows)
 
-    def _inputs_of(self, places: slice | Tensor) -> Tensor:
+    def _inputs_of(self, places: slice | Tensor) -> Any:
         """Return a copy: a student may change its batch, but never the user's X."""
         inputs = take(self._inputs, places)
+        if isinstance(inputs, Parts):
+            return inputs.clone() if isinstance(places, slice) else inputs
         if inputs.dtype != torch.float32:
             return inputs.float()
         return inputs.clone() if isinstance(places, slice) else inputs
@@ -220,14 +228,16 @@ class DistillationData(Dataset):
         )
 
 
-def take(values: Tensor, rows: slice | Tensor) -> Tensor:
+def take(values: Any, rows: slice | Tensor) -> Any:
     """Return ``values[rows]``; ``index_select`` takes a third of the time of indexing by a tensor."""
     return values[rows] if isinstance(rows, slice) else values.index_select(0, rows)
 
 
-def _equal(a: Tensor | None, b: Tensor | None) -> bool:
+def _equal(a: Any, b: Any) -> bool:
     if a is None or b is None or a is b:
         return a is b
+    if isinstance(a, Parts) or isinstance(b, Parts):
+        return isinstance(a, Parts) and isinstance(b, Parts) and a.equals(b)
     alike = a.shape == b.shape and a.dtype == b.dtype and a.device == b.device
     return alike and (a.data_ptr() == b.data_ptr() or torch.equal(a, b))
 
@@ -263,7 +273,7 @@ class LoadedData(DistillationData):
     def __getitem__(self, rows: Any) -> NoReturn:
         raise TypeError("The rows of a Dataset come in batches: iterate over net.get_iterator(dataset).")
 
-    def batch(self, x: Tensor, rows: Tensor) -> Batch:  # type: ignore[override]
+    def batch(self, x: Any, rows: Tensor) -> Batch:  # type: ignore[override]
         """Return the batch of these inputs, which belong to the rows at these indices."""
         # Moved before the conversion to float: bytes are fewer than floats.
         x, rows = (t.to(self.device, non_blocking=self.device.type == "cuda") for t in (x, rows))

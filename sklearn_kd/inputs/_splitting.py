@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sklearn_kd.inputs._data import DistillationData, LoadedData, SplitData, as_tensor, take
 from sklearn_kd.inputs._large_arrays import parts, shared_tensor
+from sklearn_kd.inputs._parts import Parts
 from sklearn_kd.inputs._torch_datasets import DatasetRows
 from sklearn_kd.inputs._validation import ValidatedInputs, ValidationRows
 from sklearn_kd.runtime._memory import explain_out_of_memory, format_mebibytes, memory_advice
@@ -113,18 +114,25 @@ def make_data(
         scaled = as_tensor((weight / mean).astype(np.float32))
     labels, index = as_tensor(codes), None if places is None else torch.from_numpy(places)
     if not isinstance(rows, DatasetRows) and device.type == "cpu":
-        return DistillationData(shared_tensor(rows), Targets(labels, None, scaled), seed, index)
+        return DistillationData(shared_rows(rows), Targets(labels, None, scaled), seed, index)
     if index is not None:
         labels = take(labels, index)
         scaled = None if scaled is None else take(scaled, index)
     targets = Targets(labels.to(device), None, None if scaled is None else scaled.to(device))
     if isinstance(rows, DatasetRows):
         return LoadedData(rows if places is None else rows[places], targets, seed)
-    return DistillationData(_copied_to(device, shared_tensor(rows), index), targets, seed)
+    return DistillationData(_copied_to(device, shared_rows(rows), index), targets, seed)
 
 
-def _copied_to(device: torch.device, rows: Tensor, index: Tensor | None) -> Tensor:
+def shared_rows(rows: np.ndarray | Parts) -> Tensor | Parts:
+    """Return rows as tensors of their own memory, which nothing may write into."""
+    return rows.map(shared_tensor) if isinstance(rows, Parts) else shared_tensor(rows)
+
+
+def _copied_to(device: torch.device, rows: Any, index: Tensor | None) -> Any:
     """Return a float32 copy of some rows on a device, made in parts."""
+    if isinstance(rows, Parts):
+        return (rows if index is None else take(rows, index)).to(device)
     n_rows = len(rows) if index is None else len(index)
     copy = torch.empty((n_rows, *rows.shape[1:]), dtype=torch.float32, device=device)
     for part in parts(n_rows, rows[0].nbytes):

@@ -1,13 +1,15 @@
 """Load the rows of a user's ``torch.utils.data.Dataset`` by a DataLoader.
 
-The items are ``(x, label)``. If the labels are given separately, they may also be x alone, or x followed by
-anything.
+The items are ``(x, label)``, or a dict with the label as "labels" or "label". If the labels are given
+separately, they may also be x alone, or x followed by anything. x is a tensor, or a dict or a tuple of
+tensors.
 """
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, default_collate
 
 from sklearn_kd.inputs._arrays import from_torch
+from sklearn_kd.inputs._parts import LABEL_KEYS, Parts, in_batch_type
 
 # Arguments of a DataLoader that make_loader sets itself: random_state seeds the order of the rows.
 _SET_HERE = {"dataset", "sampler", "batch_sampler", "generator"}
@@ -45,8 +48,10 @@ class DatasetRows(Dataset):
 
     Attributes
     ----------
-    samples : Tensor of shape (2, ...)
+    samples : Tensor of shape (2, ...) or Parts of 2 rows
         The first two rows, or the only one.
+    keeps_integers : bool
+        True: items that are one tensor of integers keep their type.
 
     Raises
     ------
@@ -56,8 +61,9 @@ class DatasetRows(Dataset):
         If it is empty, or its items cannot be made a batch.
     """
 
-    samples: Tensor
-    sample_shape: torch.Size | None = None  # None until the first items have been read
+    samples: Any
+    sample_shape: tuple[Any, ...] | None = None  # None until the first items have been read
+    keeps_integers = False
 
     def __init__(self, dataset: Dataset, collate_fn: Callable | None = None, name: str = "X") -> None:
         if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
@@ -70,7 +76,9 @@ class DatasetRows(Dataset):
             raise ValueError(f"{name} is empty: {type(dataset).__name__} has 0 samples (items).")
         self.dataset, self.name = dataset, name
         self.samples, _, _ = BatchFetcher(self, collate_fn)[list(range(min(2, len(dataset))))]
-        self.sample_shape = self.samples.shape[1:]
+        self.sample_shape = tuple(self.samples.shape[1:])
+        if isinstance(self.samples, Parts):
+            return
         if self.samples.is_meta:
             raise ValueError(
                 f"{name} has items on the device 'meta', which hold no numbers. Let it make them on a CPU, "
@@ -83,7 +91,7 @@ class DatasetRows(Dataset):
             )
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> tuple[Any, ...]:
         """The shape (n, ...) of an array with these rows."""
         return len(self), *self.samples.shape[1:]
 
@@ -92,11 +100,16 @@ class DatasetRows(Dataset):
 
     def __getitem__(self, rows: np.ndarray) -> DatasetRows:
         """Return the rows at these indices, in this order."""
-        some = object.__new__(DatasetRows)
-        # Plain integers: not every Dataset takes NumPy's.
-        some.dataset, some.name = Subset(self.dataset, rows.tolist()), self.name
-        some.samples, some.sample_shape = self.samples, self.sample_shape
+        some = copy.copy(self)
+        some.dataset = Subset(self.dataset, rows.tolist())  # plain: not every Dataset takes NumPy's integers
         return some
+
+    def with_integers(self) -> DatasetRows:
+        """Return the same rows, of one tensor of integers, as rows that keep their type."""
+        kept = copy.copy(self)
+        kept.samples = Parts(None, [in_batch_type(self.samples)])
+        kept.sample_shape, kept.keeps_integers = tuple(kept.samples.shape[1:]), True
+        return kept
 
 
 class BatchFetcher(Dataset):
@@ -116,13 +129,19 @@ class BatchFetcher(Dataset):
 
     def __init__(self, rows: DatasetRows, collate_fn: Callable | None = None, labelled: bool = False) -> None:
         self.collate_fn, self.labelled, self.name = collate_fn, labelled, rows.name
-        self.sample_shape = rows.sample_shape
+        self.sample_shape, self.keeps_integers = rows.sample_shape, rows.keeps_integers
         self.items = Subset(rows.dataset, range(len(rows)))
 
-    def __getitem__(self, indices: list[int]) -> tuple[Tensor, Any, Tensor]:
+    def __getitem__(self, indices: list[int]) -> tuple[Any, Any, Tensor]:
         batch = self._collated(self.items.__getitems__(indices))
+        if isinstance(batch, Mapping):
+            batch = _without_label(batch)
         x, *rest = batch if isinstance(batch, (tuple, list)) else (batch,)
-        if not isinstance(x, Tensor) or x.ndim < 2 or len(x) != len(indices):
+        if isinstance(x, (Mapping, tuple, list)):
+            x = self._parts_of(x, len(indices))
+        elif self.keeps_integers and isinstance(x, Tensor):
+            x = Parts(None, [in_batch_type(x)])
+        elif not isinstance(x, Tensor) or x.ndim < 2 or len(x) != len(indices):
             got = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
             raise ValueError(
                 f"{len(indices)} items of {self.name} must make a batch of inputs, a tensor of shape "
@@ -130,10 +149,10 @@ class BatchFetcher(Dataset):
                 "(x, label) or x, with x a tensor or an array, or give iterator_train__collate_fn "
                 "and iterator_valid__collate_fn."
             )
-        if self.sample_shape is not None and x.shape[1:] != self.sample_shape:
+        if self.sample_shape is not None and tuple(x.shape[1:]) != self.sample_shape:
             raise ValueError(
                 f"{self.name} has samples of shape {tuple(x.shape[1:])}, and of shape "
-                f"{tuple(self.sample_shape)}, its first ones. They must have one shape: resize or crop them "
+                f"{self.sample_shape}, its first ones. They must have one shape: resize or crop them "
                 "in the Dataset or in a collate_fn."
             )
         if self.labelled and len(rest) != 1:
@@ -149,6 +168,20 @@ class BatchFetcher(Dataset):
             )
         return x, labels, torch.tensor(indices)
 
+    def _parts_of(self, x: Any, n_rows: int) -> Parts:
+        """Return the parts of a batch as tensors in the types of a batch."""
+        given = dict(x) if isinstance(x, Mapping) else dict(enumerate(x))
+        for key, part in given.items():
+            if not isinstance(part, Tensor) or part.ndim == 0 or len(part) != n_rows:
+                got = f"shape {tuple(part.shape)}" if isinstance(part, Tensor) else type(part).__name__
+                raise ValueError(
+                    f"{n_rows} items of {self.name} must make a batch whose parts are tensors of {n_rows} "
+                    f"rows; {self.name}[{key!r}] made {got}. Leave it out of the items, or make numbers of "
+                    "it."
+                )
+        keys = tuple(map(str, given)) if isinstance(x, Mapping) else len(given)
+        return Parts(keys, [in_batch_type(part) for part in given.values()])
+
     def _collated(self, items: list) -> Any:
         if self.collate_fn is not None:
             return self.collate_fn(items)
@@ -162,6 +195,12 @@ class BatchFetcher(Dataset):
                 "shape? Give iterator_train__collate_fn and iterator_valid__collate_fn, which "
                 "make a list of items into a batch."
             ) from error
+
+
+def _without_label(batch: Mapping[str, Any]) -> list[Any]:
+    """Return the inputs in a batch of dicts, and the labels if they are in it."""
+    labels = [batch[key] for key in LABEL_KEYS if key in batch]
+    return [{key: part for key, part in batch.items() if key not in LABEL_KEYS}, *labels[:1]]
 
 
 def make_loader(

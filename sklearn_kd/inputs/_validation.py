@@ -12,15 +12,30 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
-from sklearn_kd._sklearn_compat import check_sample_weight, safe_indexing
+from sklearn_kd._sklearn_compat import check_sample_weight
 from sklearn_kd.errors._context import error_context
 from sklearn_kd.inputs._arrays import from_torch
-from sklearn_kd.inputs._large_arrays import all_finite, is_large, kept_or_float32
+from sklearn_kd.inputs._integers import (
+    KeepsIntegers,
+    further_integers,
+    integers_alone,
+    is_wide,
+    wide_integers,
+)
+from sklearn_kd.inputs._large_arrays import all_finite, is_large, kept_or_float32, shared_tensor
+from sklearn_kd.inputs._parts import Parts, are_integers, row_shape_of
+from sklearn_kd.inputs._structures import (
+    check_row_shape,
+    is_structure,
+    own_labels,
+    read_structure,
+    some_rows,
+)
 from sklearn_kd.inputs._torch_datasets import DatasetRows, is_dataset, labelled_rows
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.tasks._task import Task
 
-Rows = np.ndarray | DatasetRows
+Rows = np.ndarray | DatasetRows | Parts
 
 _PLAIN_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -45,7 +60,7 @@ class Continued(NamedTuple):
     """A fit that ``warm_start=True`` goes on with: its task, and the shape of its samples."""
 
     task: Task
-    sample_shape: tuple[int, ...]
+    sample_shape: tuple[Any, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +71,8 @@ class ValidatedInputs:
     ----------
     X_given : object
         X as given, for a teacher that is fitted on it and for callbacks.
-    rows : ndarray of shape (n, ...), or DatasetRows
-        Float32, or other numbers if they are many.
+    rows : ndarray of shape (n, ...), DatasetRows, or Parts of arrays
+        Float32, or other numbers if they are many; parts keep integers and booleans.
     codes : ndarray of shape (n,)
         Encoded targets.
     weight : ndarray of shape (n,) or None
@@ -87,13 +102,13 @@ class ValidatedInputs:
         return isinstance(self.rows, DatasetRows)
 
     @property
-    def sample_shape(self) -> tuple[int, ...]:
-        """Shape of a sample."""
+    def sample_shape(self) -> tuple[Any, ...]:
+        """Shape of a sample; of parts, their :class:`RowShape` alone."""
         return tuple(self.rows.shape[1:])
 
     def given_rows(self, places: np.ndarray) -> Any:
         """Return some rows of X in the form in which it was given."""
-        return self.rows[places] if self.is_loaded else safe_indexing(self.X_given, places)
+        return self.rows[places] if self.is_loaded else some_rows(self.X_given, places)
 
     def targets(self, places: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Return the targets of some rows, in the user's terms."""
@@ -132,6 +147,7 @@ def validate_fit_inputs(
     task_type: type[Task],
     loading: Loading,
     continued: Continued | None = None,
+    keeps_integers: KeepsIntegers | None = None,
 ) -> ValidatedInputs:
     """Check the data of a fit.
 
@@ -150,6 +166,8 @@ def validate_fit_inputs(
         For Datasets.
     continued : Continued or None, default=None
         The fit that this one goes on with.
+    keeps_integers : callable or None, default=None
+        Says whether a table of integers keeps its type. None: it becomes float32.
 
     Raises
     ------
@@ -162,6 +180,7 @@ def validate_fit_inputs(
     task, codes = task_type.from_targets(targets)
     weight = _checked_weight(sample_weight, targets)
     task.check_learnable(codes, weight)
+    rows = _with_integers(rows, X_given, task, continued, keeps_integers)
     sample_shape = tuple(rows.shape[1:])
     if continued is not None:
         _check_continues(continued, task, sample_shape)
@@ -173,22 +192,61 @@ def _checked_rows(
     estimator: Any, X: Any, y: Any, task_type: type[Task], loading: Loading
 ) -> tuple[Any, Rows, np.ndarray]:
     """Return X as given, its rows, and the targets."""
+    if is_structure(X):
+        return _checked_parts(estimator, X, y, task_type)
     X_given, y = from_torch(X, "X"), from_torch(y, "y")
     if is_dataset(X):
         with preserved_random_state(loading.device, seed=0):
             rows, targets = labelled_rows(X, task_type.check_targets, y, **loading.train)
-        estimator.n_features_in_ = rows.shape[1]
         vars(estimator).pop("feature_names_in_", None)  # of an earlier fit
+        vars(estimator).pop("n_features_in_", None)
+        if row_shape_of(rows.shape[1:]) is None:
+            estimator.n_features_in_ = rows.shape[1]
         return X_given, rows, targets
     with error_context("X"):
         X_rows = _numeric_rows(estimator, X_given, reset=True)
+    _require_targets(estimator, y)
+    targets = task_type.check_targets(y, len(X_rows))
+    return X_given if hasattr(X_given, "shape") else X_rows, X_rows, targets
+
+
+def _require_targets(estimator: Any, y: Any) -> None:
     if y is None:
         raise ValueError(
             f"This {type(estimator).__name__} estimator requires y to be passed, but the target y is "
             "None. Give one label per row of X, or X as a Dataset of pairs (x, label)."
         )
-    targets = task_type.check_targets(y, len(X_rows))
-    return X_given if hasattr(X_given, "shape") else X_rows, X_rows, targets
+
+
+def _checked_parts(estimator: Any, X: Any, y: Any, task_type: type[Task]) -> tuple[Any, Parts, np.ndarray]:
+    """Return X with several parts as given, its rows, and the targets; it has no number of features."""
+    rows = read_structure(X)
+    y = own_labels(X) if y is None else from_torch(y, "y")
+    _require_targets(estimator, y)
+    for name in ("n_features_in_", "feature_names_in_"):
+        vars(estimator).pop(name, None)  # of an earlier fit
+    return X, rows, task_type.check_targets(y, len(rows))
+
+
+def _with_integers(
+    rows: Rows, X: Any, task: Task, continued: Continued | None, keeps_integers: KeepsIntegers | None
+) -> Rows:
+    """Return rows of integers as such if the student is to have them, other rows as they are."""
+    kept: Rows
+    if keeps_integers is None or isinstance(rows, Parts):
+        return rows
+    if isinstance(rows, DatasetRows):
+        if not is_wide(rows.samples):
+            return rows
+        kept, codes = rows.with_integers(), rows.with_integers().samples
+    else:
+        values = wide_integers(X)
+        if values is None:
+            return rows
+        kept, codes = integers_alone(values), integers_alone(values).map(shared_tensor)
+    if continued is not None:
+        return kept if are_integers(continued.sample_shape) else rows
+    return kept if keeps_integers(codes, task.n_outputs) else rows
 
 
 def _numeric_rows(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
@@ -234,27 +292,27 @@ def _checked_validation_rows(
     X_val: Any,
     y_val: Any,
     task: Task,
-    sample_shape: tuple[int, ...],
+    sample_shape: tuple[Any, ...],
     loading: Loading,
 ) -> ValidationRows | None:
     """Return the given D_val, or None."""
     if X_val is None and y_val is None:
         return None
-    if X_val is None or (y_val is None and not is_dataset(X_val)):
+    if X_val is None or (y_val is None and not is_dataset(X_val) and own_labels(X_val) is None):
         missing = "X_val" if X_val is None else "y_val"
         raise ValueError(f"X_val and y_val belong together; {missing} is missing.")
     rows: Rows
     if is_dataset(X_val):
         with preserved_random_state(loading.device, seed=0):
             y_val = from_torch(y_val, "y_val")
-            rows, targets = labelled_rows(X_val, task.check_targets, y_val, "X_val", **loading.valid)
+            loaded, targets = labelled_rows(X_val, task.check_targets, y_val, "X_val", **loading.valid)
+        rows = loaded.with_integers() if are_integers(sample_shape) else loaded
         check_sample_shape(rows, sample_shape, "X_val", estimator)
-    elif len(X_val) == 0:
+    elif not is_structure(X_val) and len(X_val) == 0:
         raise ValueError("D_val is empty: X_val has 0 rows. Give at least one, better 100.")
     else:
-        with error_context("X_val"):
-            rows = _numeric_rows(estimator, from_torch(X_val, "X_val"), reset=False)
-        check_sample_shape(rows, sample_shape, "X_val", estimator)
+        rows = _further_rows(estimator, X_val, sample_shape, "X_val")
+        y_val = own_labels(X_val) if y_val is None else y_val
         targets = task.check_targets(from_torch(y_val, "y_val"), len(rows), "y_val", "X_val")
     return ValidationRows(rows, task.encode(targets, "y_val"), None)
 
@@ -264,16 +322,18 @@ def _checked_validation_rows(
 
 
 def validate_predict_inputs(
-    estimator: BaseEstimator, X: Any, sample_shape: tuple[int, ...], name: str = "X"
-) -> np.ndarray:
+    estimator: BaseEstimator, X: Any, sample_shape: tuple[Any, ...], name: str = "X"
+) -> np.ndarray | Parts:
     """Return X, checked to have features and samples as ``fit`` saw them; float32, or as given if large.
+
+    Parts of X, and integers that the student looks up, are returned as :class:`Parts` of arrays.
 
     Parameters
     ----------
     estimator : BaseEstimator
         Its ``n_features_in_`` and ``feature_names_in_`` are compared.
-    X : array-like
-    sample_shape : tuple of int
+    X : array-like, mapping or tuple of arrays
+    sample_shape : tuple of int, or of a RowShape
         Shape of the samples that ``fit`` saw.
     name : str, default="X"
         What messages call X.
@@ -286,13 +346,31 @@ def validate_predict_inputs(
     plain = None if is_large(X) else _plain_rows(estimator, X, sample_shape)
     if plain is not None:
         return plain
+    return _further_rows(estimator, X, sample_shape, name)
+
+
+def _further_rows(
+    estimator: BaseEstimator, X: Any, sample_shape: tuple[Any, ...], name: str
+) -> np.ndarray | Parts:
+    """Return rows in the user's container, checked to be as those of the fit."""
+    parts, has_parts = row_shape_of(sample_shape), is_structure(X)
+    if parts is not None and parts.keys is None and not has_parts:
+        return further_integers(estimator, X, parts.parts[0].sizes, name)
+    if has_parts != (parts is not None):
+        before = f"samples of shape {sample_shape}" if parts is None else f"the parts {parts!r}"
+        raise ValueError(
+            f"{name} is a {type(X).__name__} of {'parts' if has_parts else 'rows'}, but "
+            f"{type(estimator).__name__} was fitted on {before}. Give {name} as X was given to fit."
+        )
+    if parts is not None:
+        return check_row_shape(read_structure(X, name), parts, name, estimator)
     with error_context(name):
         rows = _numeric_rows(estimator, from_torch(X, name), reset=False)
     check_sample_shape(rows, sample_shape, name, estimator)
     return rows
 
 
-def _plain_rows(estimator: BaseEstimator, X: Any, sample_shape: tuple[int, ...]) -> np.ndarray | None:
+def _plain_rows(estimator: BaseEstimator, X: Any, sample_shape: tuple[Any, ...]) -> np.ndarray | None:
     """Return what ``validate_data`` would where it would find nothing to say, else None.
 
     That is for an array of floats of the shape that ``fit`` saw, without names of features, all of it finite.
@@ -310,7 +388,7 @@ def _plain_rows(estimator: BaseEstimator, X: Any, sample_shape: tuple[int, ...])
         return rows if math.isfinite(rows.sum()) else None
 
 
-def check_sample_shape(rows: Rows, sample_shape: tuple[int, ...], name: str, estimator: object) -> None:
+def check_sample_shape(rows: Rows, sample_shape: tuple[Any, ...], name: str, estimator: object) -> None:
     """Raise ValueError unless the rows have samples of the shape that ``fit`` saw."""
     if rows.shape[1:] != sample_shape:
         raise ValueError(

@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -23,15 +24,17 @@ from sklearn_kd.files._columns import Columns, join_batches, join_rows, split_ba
 from sklearn_kd.files._history import decode_history, encode_history
 from sklearn_kd.files._limits import TooLargeError, check_asked, parsed_json
 from sklearn_kd.files._values import JSON_VALUES, ContentError, Kind, unknown
+from sklearn_kd.inputs._parts import PartShape, RowShape, row_shape_of
 from sklearn_kd.losses._named import LOSSES
 from sklearn_kd.meta import STRATEGIES
 from sklearn_kd.persistence._container import Content
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.students._architectures import CNNStudent, MLPStudent
 from sklearn_kd.students._resnet import CIFARResNet
+from sklearn_kd.students._tabular import TabularStudent
 
 STUDENTS: dict[str, type[nn.Module]] = {
-    student.__name__: student for student in (MLPStudent, CNNStudent, CIFARResNet)
+    student.__name__: student for student in (MLPStudent, CNNStudent, CIFARResNet, TabularStudent)
 }
 # The kind of objects that each of these parameters may be, and the classes of this kind.
 _OBJECTS: dict[str, tuple[str, Collection[type[BaseEstimator]]]] = {
@@ -40,6 +43,8 @@ _OBJECTS: dict[str, tuple[str, Collection[type[BaseEstimator]]]] = {
     "execution": ("execution", [Execution]),
 }
 
+# The types that parts of a sample may have.
+_PART_TYPES = ("float32", "int64", "bool")
 # A sample with more numbers is refused: the file wants to exhaust the memory.
 _LARGEST_SAMPLE = 100_000_000
 # Labels are restored with the stated width up to this one: each row of a prediction is padded to it.
@@ -113,6 +118,22 @@ def _decode_optimizer(form: Any, decode: Callable[[Any], Any]) -> type[torch.opt
     return optimizer
 
 
+def _decode_pairs(form: Any, decode: Callable[[Any], Any]) -> dict[int, Any]:
+    if not isinstance(form, list) or not all(type(pair) is list and type(pair[0]) is int for pair in form):
+        raise unknown(form)
+    return {column: decode(value) for column, value in form}
+
+
+# Such as the cardinalities of a TabularStudent; JSON has no keys but strings.
+_COLUMNS = Kind(
+    "by column",
+    includes=lambda value: (
+        type(value) is dict and len(value) > 0 and all(isinstance(key, Integral) for key in value)
+    ),
+    encode=lambda value, encode: [[int(key), encode(part)] for key, part in value.items()],
+    decode=_decode_pairs,
+)
+
 PARAMETER_VALUES = JSON_VALUES.with_kinds(
     *(_object_kind(kind, classes) for kind, classes in _OBJECTS.values()),
     Kind(
@@ -121,6 +142,7 @@ PARAMETER_VALUES = JSON_VALUES.with_kinds(
         encode=lambda value, encode: value.__name__,
         decode=_decode_student,
     ),
+    _COLUMNS,
     Kind("optimizer", _is_optimizer, lambda value, encode: value.__name__, _decode_optimizer),
 )
 
@@ -228,19 +250,45 @@ def _width(stated: int, labels: list[Any]) -> int:
     return width
 
 
-def check_sample_shape(given: Any) -> tuple[int, ...]:
-    """Return the shape of a sample.
+def encode_sample_shape(shape: tuple[Any, ...]) -> Any:
+    """Return the shape of a sample as JSON: the list of its sizes, or its parts."""
+    parts = row_shape_of(shape)
+    if parts is None:
+        return [int(size) for size in shape]
+    keys = list(parts.keys) if isinstance(parts.keys, tuple) else parts.keys
+    return {"keys": keys, "parts": [[list(map(int, part.sizes)), part.dtype] for part in parts.parts]}
+
+
+def check_sample_shape(given: Any) -> tuple[Any, ...]:
+    """Return the shape of a sample from the form of :func:`encode_sample_shape`.
 
     Raises
     ------
     ContentError
         If it is no shape, or so large that it can only be there to exhaust the memory.
     """
+    if isinstance(given, dict):
+        return (_checked_parts(given),)
     if not isinstance(given, list) or not given or not all(type(size) is int and size > 0 for size in given):
         raise ContentError(f"samples of shape {str(given)[:100]}")
     if math.prod(given) > _LARGEST_SAMPLE:
         raise ContentError(f"samples of shape {given}, beyond the limit of {_LARGEST_SAMPLE:,} numbers")
     return tuple(given)
+
+
+def _checked_parts(given: dict[str, Any]) -> RowShape:
+    """Return the shape of samples in parts."""
+    keys, parts = given.get("keys"), given.get("parts")
+    are_names = isinstance(keys, list) and all(type(key) is str for key in keys) and len({*keys}) == len(keys)
+    n_parts = len(keys) if isinstance(keys, list) and are_names else 1 if keys is None else keys
+    if type(n_parts) is not int or not isinstance(parts, list) or not parts or n_parts != len(parts):
+        raise ContentError(f"samples of parts {str(given)[:100]}")
+    found = []
+    for part in parts:
+        if not isinstance(part, list) or len(part) != 2 or part[1] not in _PART_TYPES:
+            raise ContentError(f"samples with a part {str(part)[:100]}")
+        found.append(PartShape(check_sample_shape(part[0]) if part[0] else (), part[1]))
+    return RowShape(tuple(keys) if isinstance(keys, list) else keys, tuple(found))
 
 
 # --------------------------------------------------------------------------------------

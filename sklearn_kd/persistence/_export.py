@@ -7,19 +7,20 @@ import json
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import nn
 
 from sklearn_kd._version import library_version
 from sklearn_kd.files._atomic import replacing
-from sklearn_kd.persistence._codecs import encode_labels
+from sklearn_kd.persistence._codecs import encode_labels, encode_sample_shape
 from sklearn_kd.persistence._requirements import checked_path, import_package
 from sklearn_kd.persistence._student_graph import student_graph
 
 
 def write_student(
-    student: nn.Module, path: str | PathLike[str], classes: np.ndarray, sample_shape: tuple[int, ...]
+    student: nn.Module, path: str | PathLike[str], classes: np.ndarray, sample_shape: tuple[Any, ...]
 ) -> None:
     """Write a student to a file, in the format that the suffix of its name states.
 
@@ -54,21 +55,21 @@ def _metadata(classes: np.ndarray, sample_shape: tuple[int, ...]) -> dict[str, s
     """Return the information that a reader of the file needs beside the weights; every value is JSON."""
     values = {
         "classes": encode_labels(classes)["values"],
-        "input_shape": list(sample_shape),
+        "input_shape": encode_sample_shape(sample_shape),
         "sklearn_kd_version": library_version(),
     }
     return {name: json.dumps(value) for name, value in values.items()}
 
 
 def _write_safetensors(
-    student: nn.Module, path: Path, metadata: dict[str, str], sample_shape: tuple[int, ...]
+    student: nn.Module, path: Path, metadata: dict[str, str], sample_shape: tuple[Any, ...]
 ) -> None:
     safetensors = import_package("safetensors.torch", "Writing .safetensors")
     safetensors.save_model(student, str(path), metadata=metadata)  # tied weights are written once
 
 
 def _write_onnx(
-    student: nn.Module, path: Path, metadata: dict[str, str], sample_shape: tuple[int, ...]
+    student: nn.Module, path: Path, metadata: dict[str, str], sample_shape: tuple[Any, ...]
 ) -> None:
     onnx = import_package("onnx", "Writing .onnx")
     model = student_graph(student, sample_shape)
@@ -76,7 +77,7 @@ def _write_onnx(
     onnx.save(model, str(path))
 
 
-WRITERS: dict[str, Callable[[nn.Module, Path, dict[str, str], tuple[int, ...]], None]] = {
+WRITERS: dict[str, Callable[[nn.Module, Path, dict[str, str], tuple[Any, ...]], None]] = {
     ".safetensors": _write_safetensors,
     ".onnx": _write_onnx,
 }

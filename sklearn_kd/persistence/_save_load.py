@@ -20,6 +20,7 @@ from sklearn_kd._version import code_digest, library_version
 from sklearn_kd.errors._did_you_mean import did_you_mean
 from sklearn_kd.files._atomic import write_file
 from sklearn_kd.files._values import ContentError, Unserializable
+from sklearn_kd.inputs._parts import plain_sizes, row_shape_of
 from sklearn_kd.persistence._codecs import (
     PARAMETER_VALUES,
     STUDENTS,
@@ -27,6 +28,7 @@ from sklearn_kd.persistence._codecs import (
     decode_labels,
     decode_parameter,
     encode_labels,
+    encode_sample_shape,
     history_tensors,
     is_machine_setting,
     take_history,
@@ -45,7 +47,14 @@ from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.runtime._torch_modes import ordinary_torch
 from sklearn_kd.students._checks import check_student_output
 from sklearn_kd.students._factory import build_student, in_float32, makes_students
-from sklearn_kd.students._standardize import Standardization, StandardizedStudent, behind_scaling, own_student
+from sklearn_kd.students._standardize import (
+    Standardization,
+    StandardizedStudent,
+    behind_scaling,
+    code_columns,
+    own_student,
+)
+from sklearn_kd.students._structured import for_rows, without_structure
 
 # Attributes of the net that record how its training ended.
 _OUTCOMES = ("diverged_", "interrupted_", "collapsed_")
@@ -63,7 +72,7 @@ class SavedEstimator(Protocol):
     net_: Any
     n_iter_: int
     classes_: np.ndarray
-    _sample_shape: tuple[int, ...]
+    _sample_shape: tuple[Any, ...]
     _routed_prefixes: tuple[str, ...]
     _not_in_file: dict[str, Any]
 
@@ -177,7 +186,7 @@ def _content_of(
         "params": params,
         "left_out": left_out,
         "labels": encode_labels(estimator.classes_),
-        "input_shape": [int(size) for size in estimator._sample_shape],
+        "input_shape": encode_sample_shape(estimator._sample_shape),
         "n_iter": int(estimator.n_iter_),
         "outcome": [name for name in _OUTCOMES if getattr(estimator.net_, name)],
     }
@@ -436,14 +445,16 @@ def _shared_attributes(about: Mapping[str, Any]) -> dict[str, Any]:
     fitted = {
         "classes_": decode_labels(about["labels"]),
         "_sample_shape": shape,
-        "n_features_in_": shape[0],
         "n_iter_": n_iter,
     }
+    sizes = plain_sizes(shape)
+    if sizes:
+        fitted["n_features_in_"] = sizes[0]
     if "feature_names" in about:
         names = about["feature_names"]
         are_names = isinstance(names, list) and all(isinstance(name, str) for name in names)
-        if not are_names or len(names) != shape[0]:
-            raise ContentError(f"names of features that are not {shape[0]} strings")
+        if not are_names or len(names) != fitted.get("n_features_in_"):
+            raise ContentError(f"names of features that are not {fitted.get('n_features_in_')} strings")
         fitted["feature_names_in_"] = np.array(names, dtype=object)
     return fitted
 
@@ -463,10 +474,15 @@ def _student_of(estimator: SavedEstimator, weights: dict[str, Tensor], limit: An
             return built
         scaling = Standardization(shape[0], limit)
         scaling.has_fit = True  # its numbers come with the weights
+        scaling.leave_as_they_are(code_columns(built))
         return behind_scaling(built, scaling)
 
-    def samples(device: str) -> Tensor:
+    parts = row_shape_of(shape)
+
+    def samples(device: str) -> Any:
         # Expanded from one number: a small file may state large samples.
+        if parts is not None:
+            return parts.zeros(2, device)
         return torch.zeros((), device=device).expand(2, *shape)
 
     # A class or function of the caller's that cannot take the parameters in the file is not what was saved.
@@ -479,9 +495,10 @@ def _student_of(estimator: SavedEstimator, weights: dict[str, Tensor], limit: An
             with torch.device("meta"):
                 sketch = build()
             check_fits(sketch, weights, "student")
-            if math.prod(shape) > _LARGE_SAMPLE:
-                check_student_output(sketch, samples("meta"), n_classes)
-                return load_weights(build().cpu(), weights, "student")
-        student = in_float32(build(), samples("cpu"))
-        check_student_output(student, samples("cpu"), n_classes)
-        return load_weights(student.cpu(), weights, "student")
+            if math.prod(plain_sizes(shape)) > _LARGE_SAMPLE:
+                check_student_output(for_rows(sketch, samples("meta")), samples("meta"), n_classes)
+                return for_rows(load_weights(build().cpu(), weights, "student"), samples("cpu"))
+        rows = samples("cpu")
+        student = in_float32(for_rows(build(), rows), rows)
+        check_student_output(student, rows, n_classes)
+        return for_rows(load_weights(without_structure(student).cpu(), weights, "student"), rows)

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from sklearn_kd.inputs._parts import row_shape_of
 from sklearn_kd.persistence._requirements import import_package
 from sklearn_kd.students._standardize import own_student
 
@@ -26,22 +27,24 @@ class StudentGraphError(ValueError):
     """A student that cannot be written as a graph."""
 
 
-def student_graph(student: nn.Module, sample_shape: tuple[int, ...], opset: int | None = None) -> Any:
+def student_graph(student: nn.Module, sample_shape: tuple[Any, ...], opset: int | None = None) -> Any:
     """Return the whole network as a model of ONNX.
 
     Parameters
     ----------
     student : nn.Module
         Stays as it is.
-    sample_shape : tuple of int
+    sample_shape : tuple
+        Sizes of a sample, or the shape of rows in parts.
     opset : int or None, default=None
         Version of the operators; None: that of torch.
 
     Returns
     -------
     onnx.ModelProto
-        Input ``X``, float32 of shape (n_samples, ...) with any number of rows; output ``logits`` of shape
-        (n_samples, n_outputs). The weights are inside.
+        Input ``X``, of shape (n_samples, ...) with any number of rows; for parts one input each, by their
+        names, or ``X0``, ``X1``, ...; output ``logits`` of shape (n_samples, n_outputs). The weights are
+        inside.
 
     Raises
     ------
@@ -55,15 +58,18 @@ def student_graph(student: nn.Module, sample_shape: tuple[int, ...], opset: int 
     # A copy, in evaluation mode and on the CPU: the user's own module stays as it is.
     student = copy.deepcopy(student).cpu().eval()
     # Two rows: a dimension of size 1 may be taken for a constant.
-    example = torch.zeros(2, *sample_shape)
+    args, kwargs = _example(sample_shape, n_rows=2)
+    batch = torch.export.Dim("batch")
+    dynamic = [{0: batch} for _ in (*args, *kwargs)]
     try:
         with _quiet():
             program: Any = torch.onnx.export(
                 student,
-                (example,),
-                input_names=["X"],
+                args,
+                kwargs=kwargs,
+                input_names=[*kwargs] or (["X"] if len(args) == 1 else [f"X{k}" for k in range(len(args))]),
                 output_names=["logits"],
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                dynamic_shapes=dict(zip(kwargs, dynamic, strict=True)) if kwargs else tuple(dynamic),
                 opset_version=opset,
                 verbose=False,
             )
@@ -76,6 +82,14 @@ def student_graph(student: nn.Module, sample_shape: tuple[int, ...], opset: int 
             f"version {_main_opset(model)}. Set target_opset={_main_opset(model)}."
         )
     return model
+
+
+def _example(sample_shape: tuple[Any, ...], n_rows: int) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+    """Return the arguments of a student's call for some rows of zeros."""
+    parts = row_shape_of(sample_shape)
+    if parts is None:
+        return (torch.zeros(n_rows, *sample_shape),), {}
+    return parts.zeros(n_rows).map(lambda zeros: zeros.contiguous()).arguments()
 
 
 def _name(student: nn.Module) -> str:
@@ -110,6 +124,8 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             for category in (FutureWarning, DeprecationWarning):
                 warnings.filterwarnings("ignore", category=category, module=_ABOUT_THEMSELVES)
+            # Of several inputs: they have as many rows.
+            warnings.filterwarnings("ignore", "# The axis name: batch will not be used", UserWarning)
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_kd.files._values import ContentError
+from sklearn_kd.inputs._parts import row_shape_of
 from sklearn_kd.persistence._codecs import STUDENTS, finite_number
 from sklearn_kd.runtime._finite import has_finite_state
 from sklearn_kd.students._standardize import own_student
@@ -57,7 +58,7 @@ def check_sizes(params: Any, weights: Mapping[str, Tensor], name: str) -> None:
         parts = list(value.values()) if isinstance(value, dict) else value
         is_list = isinstance(parts, (list, tuple))
         size = len(parts) if isinstance(parts, (list, tuple, str)) else parts
-        is_depth = is_list or key == "depth"
+        is_depth = (is_list and not isinstance(value, dict)) or key == "depth"
         if isinstance(size, int) and abs(size) > max(most if is_depth else largest, 100):
             known = (
                 f"the file has {most:,} tensors"
@@ -69,7 +70,7 @@ def check_sizes(params: Any, weights: Mapping[str, Tensor], name: str) -> None:
             waiting.extend((key, part) for part in parts)
 
 
-def check_scaling(limit: Any, weights: Mapping[str, Tensor], sample_shape: tuple[int, ...]) -> None:
+def check_scaling(limit: Any, weights: Mapping[str, Tensor], sample_shape: tuple[Any, ...]) -> None:
     """Refuse a layer that standardises other rows, before it takes memory.
 
     Raises
@@ -80,7 +81,7 @@ def check_scaling(limit: Any, weights: Mapping[str, Tensor], sample_shape: tuple
     if finite_number(limit) <= 0:
         raise ContentError(f"a limit of standardised values of {limit}, which must be above 0")
     found = [tuple(weights[key].shape) for key in ("scaling.center", "scaling.factor") if key in weights]
-    if found != [tuple(sample_shape)] * 2 or len(sample_shape) != 1:
+    if found != [tuple(sample_shape)] * 2 or len(sample_shape) != 1 or row_shape_of(sample_shape) is not None:
         raise ContentError(
             f"standardize: center and factor of shapes {found}, samples of shape {sample_shape}"
         )

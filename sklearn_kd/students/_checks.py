@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sklearn_kd.inputs._parts import RowShape, row_shape_of, varied_rows
 from sklearn_kd.layers._outputs import are_probabilities, shape_or_type
 from sklearn_kd.runtime._eval_mode import isolated_eval_mode
 from sklearn_kd.runtime._memory import is_out_of_memory
@@ -18,7 +19,7 @@ from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.students._factory import student_name, student_signature
 
 
-def check_student(student: nn.Module, samples: Tensor, n_classes: int, made_by: Any = None) -> None:
+def check_student(student: nn.Module, samples: Any, n_classes: int, made_by: Any = None) -> None:
     """Check that a student can be trained on samples and predicts one logit per class.
 
     Run the student in evaluation mode, and a copy of it in training mode. Neither weights nor the
@@ -27,7 +28,7 @@ def check_student(student: nn.Module, samples: Tensor, n_classes: int, made_by: 
     Parameters
     ----------
     student : nn.Module
-    samples : Tensor of shape (n, ...)
+    samples : Tensor of shape (n, ...) or Parts
         One or two rows of X.
     n_classes : int
     made_by : class, callable or None, default=None
@@ -56,7 +57,7 @@ def check_student(student: nn.Module, samples: Tensor, n_classes: int, made_by: 
         _check_no_probabilities(student, samples, logits)
 
 
-def check_student_output(student: nn.Module, samples: Tensor, n_classes: int, made_by: Any = None) -> Tensor:
+def check_student_output(student: nn.Module, samples: Any, n_classes: int, made_by: Any = None) -> Tensor:
     """Compute the logits of ``samples`` in evaluation mode.
 
     Raises
@@ -70,16 +71,28 @@ def check_student_output(student: nn.Module, samples: Tensor, n_classes: int, ma
     return logits
 
 
-def _run(student: nn.Module, samples: Tensor, mode: str) -> Any:
+def _run(student: nn.Module, samples: Any, mode: str) -> Any:
     try:
         return student(samples)
     except Exception as error:  # a module may raise any error
         if is_out_of_memory(error):
             raise
+        parts = row_shape_of(tuple(samples.shape[1:]))
+        of_samples = f"samples of shape {tuple(samples.shape[1:])}" if parts is None else _called_with(parts)
         raise ValueError(
-            f"student {type(student).__name__} cannot take samples of shape "
-            f"{tuple(samples.shape[1:])}{mode}: {_error_text(error)}"
+            f"student {_name(student)} cannot take {of_samples}{mode}: {_error_text(error)}"
         ) from error
+
+
+def _name(student: nn.Module) -> str:
+    return type(getattr(student, "named_network", student)).__name__
+
+
+def _called_with(parts: RowShape) -> str:
+    if parts.keys is None:
+        return f"samples of {parts!r}"
+    how = "forward(**X)" if isinstance(parts.keys, tuple) else "forward(*X)"
+    return f"the parts {parts!r}, with which it is called as {how}"
 
 
 def _error_text(error: Exception) -> str:
@@ -174,14 +187,13 @@ def _check_gradient(student: nn.Module, logits: Tensor) -> None:
     )
 
 
-def _check_no_probabilities(student: nn.Module, samples: Tensor, logits: Tensor) -> None:
+def _check_no_probabilities(student: nn.Module, samples: Any, logits: Tensor) -> None:
     """Raise ValueError if the student ends in a softmax in its present mode."""
     if not are_probabilities(logits.detach().float()):
         return
     with torch.no_grad():
         # Two rows might look like probabilities by accident: try more rows, between zero and these.
-        shares = torch.linspace(0, 1, 16, device=samples.device).reshape(-1, *[1] * (samples.ndim - 1))
-        more = samples.repeat(16, *[1] * (samples.ndim - 1))[:16] * shares
+        more = varied_rows(samples, torch.linspace(0, 1, 16, device=samples.device))
         try:
             confirmed = are_probabilities(student(more).float())
         except Exception:  # a student may fail for rows unlike the data

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from sklearn_kd.inputs._parts import plain_sizes
 from sklearn_kd.runtime._devices import check_has_numbers
 from sklearn_kd.runtime._eval_mode import isolated_eval_mode
 
@@ -28,7 +29,7 @@ _INPUT_SHAPE = ("input_shape",)
 def build_student(
     student: nn.Module | Callable[..., nn.Module],
     params: dict[str, Any],
-    sample_shape: tuple[int, ...],
+    sample_shape: tuple[Any, ...],
     n_classes: int,
 ) -> nn.Module:
     """Build an untrained student for samples of ``sample_shape`` and ``n_classes`` classes.
@@ -43,8 +44,8 @@ def build_student(
     student : nn.Module, class of modules or callable that returns a module
     params : dict
         The ``student__*`` parameters.
-    sample_shape : tuple of int
-        Shape of one sample.
+    sample_shape : tuple of int, or of a RowShape
+        Shape of one sample. Of one with several parts no size but the number of classes is known.
     n_classes : int
 
     Returns
@@ -129,15 +130,14 @@ def _sizes_for(
     student: Callable[..., Any],
     signature: inspect.Signature,
     params: dict[str, Any],
-    sample_shape: tuple[int, ...],
+    sample_shape: tuple[Any, ...],
     n_classes: int,
 ) -> dict[str, Any]:
     """Return the sizes that follow from the data, under the names in the signature."""
-    sizes: dict[tuple[str, ...], Any] = {
-        _IN_FEATURES: math.prod(sample_shape),
-        _IN_CHANNELS: sample_shape[0],
-        _INPUT_SHAPE: tuple(sample_shape),
-    }
+    plain = plain_sizes(sample_shape)
+    sizes: dict[tuple[str, ...], Any] = {}
+    if plain:
+        sizes = {_IN_FEATURES: math.prod(plain), _IN_CHANNELS: plain[0], _INPUT_SHAPE: tuple(plain)}
     present = {names: [name for name in names if name in signature.parameters] for names in sizes}
     usual = [names[0] for names in sizes if names[0] in present[names]]
     # Beside a usual name, a rare one means another size: d_in beside input_shape.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +50,8 @@ class Standardization(nn.Module):
         A buffer; 0 until it is filled.
     factor : Tensor of shape (n_features,), float32
         A buffer; 1 until it is filled. 0 leaves a column out.
+    bounds : float or Tensor of shape (n_features,)
+        ``limit``; a buffer, infinite for columns that are left as they are, where there are any.
     """
 
     constant_buffers = True  # no pass and no step changes them: nobody needs to copy them
@@ -62,6 +64,7 @@ class Standardization(nn.Module):
     def __init__(self, n_features: int, limit: float = LIMIT):
         super().__init__()
         self.limit = limit
+        self.bounds = limit
         self.has_fit = False  # the numbers of a layer that was fitted may be those of one that was just made
         self.register_buffer("center", torch.zeros(n_features, dtype=torch.float32))
         self.register_buffer("factor", torch.ones(n_features, dtype=torch.float32))
@@ -77,18 +80,29 @@ class Standardization(nn.Module):
         self.factor.copy_(other.factor)
         self.has_fit = other.has_fit
 
+    def leave_as_they_are(self, columns: Sequence[int]) -> None:
+        """Pass some columns on unchanged, as codes that the student looks up."""
+        if not columns:
+            return
+        index = torch.as_tensor(columns, device=self.center.device)
+        self.center[index], self.factor[index] = 0.0, 1.0
+        bounds = torch.full_like(self.center, self.limit)
+        bounds[index] = torch.inf
+        del self.bounds  # a number, or those of other columns
+        self.register_buffer("bounds", bounds, persistent=False)
+
     def extra_repr(self) -> str:
         """Describe the layer."""
         return f"n_features={len(self.center)}, limit={self.limit:g}"
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the standardised rows."""
-        return _standardized(x, self.center, self.factor, self.limit)
+        return _standardized(x, self.center, self.factor, self.bounds)
 
 
-def _standardized(x: Tensor, center: Tensor, factor: Tensor, limit: float) -> Tensor:
+def _standardized(x: Tensor, center: Tensor, factor: Tensor, bounds: float) -> Tensor:
     # The difference first: x · factor − center · factor would lose the digits of a column around 1e8.
-    return (x - center).mul_(factor).clamp(-limit, limit)  # vmap has no clamp_
+    return (x - center).mul_(factor).clamp(-bounds, bounds)  # vmap has no clamp_
 
 
 class StandardizedStudent(nn.Module):
@@ -140,6 +154,7 @@ class StandardizedStudent(nn.Module):
     def __init__(self, student: nn.Module, n_features: int, limit: float = LIMIT):
         super().__init__()
         self.scaling = Standardization(n_features, limit)
+        self.scaling.leave_as_they_are(code_columns(student))
         self.student = student
 
     @property
@@ -150,7 +165,7 @@ class StandardizedStudent(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits of shape (B, n_classes)."""
         scaling = self.scaling  # not called: the call of a module takes as long as an operation
-        return self.student(_standardized(x, scaling.center, scaling.factor, scaling.limit))
+        return self.student(_standardized(x, scaling.center, scaling.factor, scaling.bounds))
 
 
 def behind_scaling(student: nn.Module, scaling: Standardization | None) -> nn.Module:
@@ -277,6 +292,11 @@ def _quartiles(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 # --------------------------------------------------------------------------------------
 # Students that take codes
+
+
+def code_columns(student: nn.Module) -> tuple[int, ...]:
+    """Return the columns of a table that a student says it looks codes up in, by ``code_columns``."""
+    return tuple(getattr(student, "code_columns", ()))
 
 
 def takes_codes(student: nn.Module, samples: Tensor) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sklearn_kd.inputs._arrays import from_torch
 from sklearn_kd.inputs._data import DistillationData
+from sklearn_kd.inputs._parts import Parts
 from sklearn_kd.runtime._random_state import preserved_random_state, seeded_without_lock
 from sklearn_kd.runtime._torch_modes import default_dtype_of_caller
 from sklearn_kd.teachers._conversion import BatchLogits, LogitConversion
@@ -259,7 +260,7 @@ class BatchTeacherAdapter(TeacherAdapter):
         Parameters
         ----------
         X : Tensor of shape (n, ...), float32
-            On the device that the student trains on.
+            On the device that the student trains on. A dict or a tuple of tensors where X is one.
 
         Returns
         -------
@@ -271,9 +272,10 @@ class BatchTeacherAdapter(TeacherAdapter):
     def on(self, device: torch.device, classes: np.ndarray) -> Callable[[Tensor], Tensor]:
         """Return a function of a float32 batch on ``device``: its logits, columns as in ``classes``."""
 
-        def ask(x: Tensor) -> Tensor:
+        def ask(x: Any) -> Tensor:
             with torch.no_grad():
-                return _checked_shape(self.predict_logits(x), len(x), self.name).to(device)
+                rows = x.given() if isinstance(x, Parts) else x
+                return _checked_shape(self.predict_logits(rows), len(x), self.name).to(device)
 
         return BatchLogits(ask, lambda values: self._conversion(values, classes), self.name)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from skorch import NeuralNet, NeuralNetClassifier
 from torch import Tensor, nn
 
 from sklearn_kd.inputs._data import DistillationData
+from sklearn_kd.inputs._parts import Parts
 from sklearn_kd.runtime._devices import check_has_numbers
 from sklearn_kd.runtime._eval_mode import eval_mode
 from sklearn_kd.runtime._global_lock import torch_state_lock
@@ -71,7 +73,8 @@ class EvaluatedNetwork:
     """A trained module on a device, in evaluation mode, without gradient.
 
     Copies of its tensors are moved, once; the user's module stays as it is. Batches are cast to the
-    type of its weights.
+    type of its weights. It is called with the parts of those that have several; integers alone become
+    floats where it cannot take them.
 
     Parameters
     ----------
@@ -87,6 +90,7 @@ class EvaluatedNetwork:
         self._weight = next((t for t in tensors.values() if t.is_floating_point()), None)
         self._state: dict[str, Tensor] | None = None
         self._row_operations: float | None = None
+        self._takes_integers: bool | None = None  # known once it has been asked about integers
         if isinstance(self.module, torch.jit.ScriptModule):
             # Its constants move only with a copy of the whole module.
             if device.type != "cpu" or any(t.device != device for t in tensors.values()):
@@ -94,7 +98,7 @@ class EvaluatedNetwork:
         elif any(t.device != device for t in tensors.values()):
             self._state = {name: t.detach().to(device) for name, t in tensors.items()}
 
-    def __call__(self, x: Tensor) -> Any:
+    def __call__(self, x: Any) -> Any:
         """Run the module on a batch.
 
         Raises
@@ -102,7 +106,7 @@ class EvaluatedNetwork:
         ValueError
             If it cannot take such samples.
         """
-        given = x if self._weight is None else x.to(self._weight.dtype)
+        given = x if self._weight is None else self._cast(x, self._weight.dtype)
         with self._threads(given), eval_mode(self.module.modules()), torch.no_grad():
             try:
                 if self._row_operations is None:
@@ -115,24 +119,45 @@ class EvaluatedNetwork:
                     raise
                 raise cannot_take(self.who, x, error) from error
 
-    def _threads(self, x: Tensor) -> threads_for:
+    def _cast(self, x: Any, dtype: torch.dtype) -> Any:
+        if not isinstance(x, Parts):
+            return x.to(dtype)
+        if x.keys is not None:
+            return x.with_floats_as(dtype)
+        if self._takes_integers is None:
+            self._takes_integers = self._runs(x)
+        return x if self._takes_integers else x.values[0].to(dtype)
+
+    def _runs(self, x: Any) -> bool:
+        with eval_mode(self.module.modules()), torch.no_grad(), suppress(*_FAILURES):
+            self._run(x[:1])
+            return True
+        return False
+
+    def _threads(self, x: Any) -> threads_for:
         """Return a context with as many threads as a batch pays for; the first one shows its operations."""
         if self._row_operations is None or x.device.type != "cpu":
             return threads_for(math.inf)
         return threads_for(self._row_operations * len(x))
 
-    def _run(self, x: Tensor) -> Any:
+    def _run(self, x: Any) -> Any:
+        args, kwargs = x.arguments() if isinstance(x, Parts) else ((x,), {})
         if self._state is None:
-            return self.module(x)
-        return torch.func.functional_call(self.module, self._state, (x,))
+            return self.module(*args, **kwargs)
+        return torch.func.functional_call(self.module, self._state, args, kwargs)
 
 
-def cannot_take(who: str, x: Tensor, error: Exception) -> ValueError:
+def cannot_take(who: str, x: Any, error: Exception) -> ValueError:
     """Return the error for a batch that makes a teacher fail."""
     return ValueError(
         f"{who} cannot take samples of shape {tuple(x.shape[1:])}: {error}. Give fit an X of the shape that "
         "the teacher was trained on, or wrap its network in a module that makes that shape of X."
     )
+
+
+def _as_arrays(x: Any) -> Any:
+    """Return a batch as an array, or as the dict or tuple of arrays that skorch takes."""
+    return x.map(_as_arrays).given() if isinstance(x, Parts) else x.cpu().numpy()
 
 
 def _script_on(module: torch.jit.ScriptModule, device: torch.device) -> Any:
@@ -211,18 +236,18 @@ class SkorchTeacher(BatchTeacherAdapter):
 
         return BatchLogits(ask, convert, self.name)
 
-    def _threads(self, x: Tensor) -> threads_for:
+    def _threads(self, x: Any) -> threads_for:
         """Return a context with as many threads as a batch of the net pays for, by the first rows asked."""
         net = self.teacher
         if self._row_operations is None:
-            rows = x[:2].cpu().numpy()
+            rows = _as_arrays(x[:2])
             operations = operations_of(partial(net.forward, rows), net.module_.modules())
             self._row_operations = operations / max(1, len(rows))
         n_rows = len(x) if net.batch_size == -1 else min(net.batch_size, len(x))
         return threads_for(self._row_operations * n_rows)
 
-    def _logits_of(self, x: Tensor, widths: list[int]) -> Tensor | np.ndarray:
-        who, X = self.name, x.cpu().numpy()
+    def _logits_of(self, x: Any, widths: list[int]) -> Tensor | np.ndarray:
+        who, X = self.name, _as_arrays(x)
         try:
             output, probabilities = self._output_or_probabilities(X)
         except _FAILURES as error:
@@ -230,10 +255,10 @@ class SkorchTeacher(BatchTeacherAdapter):
                 raise
             raise cannot_take(who, x, error) from error
         if probabilities is None:
-            return logits_in(output, len(X), widths, who)
+            return logits_in(output, len(x), widths, who)
         return log_probabilities(checked_probabilities(probabilities, who))
 
-    def _output_or_probabilities(self, X: np.ndarray) -> tuple[Any, Any]:
+    def _output_or_probabilities(self, X: Any) -> tuple[Any, Any]:
         """Return (output of the module, None) or (None, probabilities)."""
         net = self.teacher
         if not self._declares_probabilities:

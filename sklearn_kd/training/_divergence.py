@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_kd.inputs._data import DistillationData, LoadedData, SplitData
+from sklearn_kd.inputs._parts import Parts
 from sklearn_kd.runtime._eval_mode import isolated_eval_mode
 from sklearn_kd.runtime._finite import has_finite_state
 from sklearn_kd.runtime._random_state import preserved_random_state
@@ -27,22 +28,30 @@ class OverflowCheck:
     """Checks whether a student's probabilities of the rows of a fit are numbers.
 
     Asked about the rows of the largest values, and about all where their logits are so large that
-    they cannot speak for the others. Of a user's Dataset it is asked about two rows.
+    they cannot speak for the others. Of a user's Dataset, and of rows in parts, it is asked about two rows.
 
     Parameters
     ----------
     data : SplitData
     """
 
+    rows: Any  # a tensor, or Parts
+
     def __init__(self, data: SplitData):
         sets = [part for part in data if part is not None]
-        self._all = [part for part in sets if not isinstance(part, LoadedData)]
-        self.rows = torch.cat([_largest(part) for part in self._all] or [part.samples for part in sets])
+        # Parts of rows have no common size: those are asked about two rows, too.
+        are_tensors = isinstance(sets[0].samples, Tensor)
+        self._all = [part for part in sets if are_tensors and not isinstance(part, LoadedData)]
+        if are_tensors:
+            self.rows = torch.cat([_largest(part) for part in self._all] or [part.samples for part in sets])
+        else:
+            self.rows = sets[0].samples
 
     @property
     def largest(self) -> float:
         """The largest absolute value that there is."""
-        return float(self.rows.abs().max())
+        parts = self.rows.floats if isinstance(self.rows, Parts) else [self.rows]
+        return max((float(part.abs().max()) for part in parts), default=0.0)
 
     def passed_by(self, student: nn.Module) -> bool:
         """Return whether no probability is NaN in evaluation mode."""

@@ -27,6 +27,7 @@ from sklearn_kd.bilevel._optimizer_response import (
 from sklearn_kd.checkpointing._protocols import EpochCheckpointer, Stateful
 from sklearn_kd.inputs._batches import Batch, CyclicBatches, evaluation_batches, training_batches
 from sklearn_kd.inputs._data import DistillationData, SplitData
+from sklearn_kd.inputs._parts import Parts
 from sklearn_kd.layers._names import named_network
 from sklearn_kd.losses._objective import Objective
 from sklearn_kd.meta import Strategy
@@ -158,6 +159,8 @@ class TrainingNet(NeuralNetClassifier):
         """Wrap inputs that scoring callbacks predict for."""
         if isinstance(X, DistillationData):
             return X
+        if isinstance(X, Parts):
+            return DistillationData(X.to(self.device))
         return DistillationData(torch.as_tensor(X).to(self.device))
 
     def get_split_datasets(self, X: SplitData, y: Any = None, **params: Any) -> Any:

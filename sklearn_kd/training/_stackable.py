@@ -132,6 +132,8 @@ def _why_alone(net: TrainingNet, data: Any) -> str | None:
         return f"the student has buffers, which a pass may change, such as {buffers[0]!r}"
     if type(data.train) is not DistillationData:
         return "the rows are fetched from a Dataset"
+    if not isinstance(data.train.samples, torch.Tensor):
+        return "the rows have several parts, or are integers"
     if data.train.augmentation is not None:
         return "augment draws anew for each student"
     return None

@@ -31,7 +31,7 @@ from torch.utils.data import TensorDataset
 from helpers.layered_networks import UNUSABLE_LAYERS
 from helpers.networks import lucky_student
 from helpers.pages import FAILURES, ROOT, messages
-from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent
+from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent, TabularStudent
 from sklearn_kd.bilevel._hypergradient import HypergradientEstimator
 from sklearn_kd.checkpointing._file import read, write
 from sklearn_kd.inputs import _splitting
@@ -144,6 +144,27 @@ def asked(teacher, **given):
     return {"teacher": teacher}, {"teacher_logits": None} | given
 
 
+class TwoParts(nn.Linear):
+    """Takes the parts a and b."""
+
+    def __init__(self, n_classes):
+        super().__init__(64, n_classes)
+
+    def forward(self, a, b):
+        return super().forward(a + b)
+
+
+class Rounding(TwoParts):
+    """Looks codes up in one column and multiplies all of them."""
+
+    def forward(self, x):
+        return super().forward(x, x[:, :1].long())
+
+
+def in_parts(X, /, **given):
+    return {"student": TwoParts}, {"X": {"a": X, "b": X}} | given
+
+
 # What is done, as f(X, y) -> (parameters, arguments of fit).
 REFUSED = {
     "a student that needs X as it is": lambda X, y: (taking(torch.log1p), {}),
@@ -158,6 +179,24 @@ REFUSED = {
     "values too large for float32": lambda X, y: ({}, {"X": X.astype(float) * 1e100}),
     "missing values": lambda X, y: ({}, {"X": np.where(X > 0.5, np.nan, X)}),
     "strings in X": lambda X, y: ({}, {"X": changed(X, "many")}),
+    "parts of different lengths": lambda X, y: in_parts(X, X={"a": X, "b": X[1:]}),
+    "strings in a part": lambda X, y: in_parts(X, X={"a": X, "b": ["few"] * len(X)}),
+    "a part with rows of differing lengths": lambda X, y: in_parts(X, X={"a": X, "b": [[1], [1, 2]]}),
+    "a part with missing values": lambda X, y: in_parts(X, X={"a": X, "b": np.full(len(X), np.nan)}),
+    "names of parts that are no strings": lambda X, y: in_parts(X, X={"a": X, 1: X}),
+    "a student that cannot take the parts": lambda X, y: in_parts(X, X={"a": X, "c": X}),
+    "a part that X_val lacks": lambda X, y: in_parts(X, X_val={"a": X}, y_val=y),
+    "a part that X had not": lambda X, y: in_parts(X, X_val={"a": X, "b": X, "c": X}, y_val=y),
+    "a part of another shape": lambda X, y: in_parts(X, X_val={"a": X, "b": X[:, :9]}, y_val=y),
+    "a part of another type": lambda X, y: in_parts(
+        X, X={"a": X, "b": X.astype(int)}, X_val={"a": X, "b": X}, y_val=y
+    ),
+    "rows where X has parts": lambda X, y: in_parts(X, X_val=X, y_val=y),
+    "codes that float32 rounds": lambda X, y: ({"student": Rounding}, {"X": X.astype(int) + 2**24 + 1}),
+    "a wrong column of codes": lambda X, y: (
+        {"student": TabularStudent, "student__categorical": {64: 2}},
+        {},
+    ),
     "complex numbers": lambda X, y: ({}, {"X": X + 1j}),
     "a sparse matrix": lambda X, y: ({}, {"X": sparse.csr_matrix(X)}),
     "a sparse tensor": lambda X, y: ({}, {"X": torch.tensor(X).to_sparse()}),

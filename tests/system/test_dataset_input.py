@@ -274,7 +274,7 @@ class BrokenCollation:
         (lambda X, y: {"X": Items(X, y, lambda x, label: (x[: 60 + label], label))}, ValueError, "shape"),
         (lambda X, y: {"X": Items(X, y, lambda x, label: x)}, ValueError, "pairs.*Give y"),
         (lambda X, y: {"X": Items(X, y, lambda x, label: (x, label, 3))}, ValueError, "3 part"),
-        (lambda X, y: {"X": Items(X, y, lambda x, label: {"x": x})}, ValueError, "got dict"),
+        (lambda X, y: {"X": Items(X, y, lambda x, label: {"x": x})}, ValueError, "1 part.*Give y"),
         (lambda X, y: {"X": Items(X, y, lambda x, label: (x[0], label))}, ValueError, "two dimensions"),
         (lambda X, y: {"X": Items(X, y, lambda x, label: (None, label))}, ValueError, "NoneType"),
         (

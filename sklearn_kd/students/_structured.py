@@ -1,0 +1,113 @@
+"""Students whose input is not one float tensor: dicts and tuples of tensors, and integers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from torch import Tensor, nn
+
+from sklearn_kd.inputs._integers import EXACT
+from sklearn_kd.inputs._parts import Parts
+from sklearn_kd.runtime._eval_mode import isolated_eval_mode
+from sklearn_kd.runtime._random_state import preserved_random_state
+from sklearn_kd.students._factory import build_student, in_float32, student_name
+from sklearn_kd.students._standardize import code_columns, takes_codes
+
+
+class StructuredStudent(nn.Module):
+    """A student that is called with the parts of its input, and whose output may name its logits.
+
+    Parameters
+    ----------
+    student : nn.Module
+        Called as ``student(**parts)``, ``student(*parts)`` or ``student(part)``. Returns logits, or an object
+        or a mapping with ``logits``, as the models of transformers do.
+    """
+
+    def __init__(self, student: nn.Module):
+        super().__init__()
+        self.student = student
+
+    @property
+    def named_network(self) -> nn.Module:
+        """The module by whose paths layers are named."""
+        return self.student
+
+    def forward(self, rows: Parts) -> Any:
+        """Return logits of shape (B, n_classes)."""
+        output = rows.feed(self.student)
+        if isinstance(output, Tensor):
+            return output
+        named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+        return output if named is None else named
+
+
+def for_rows(student: nn.Module, rows: Any) -> nn.Module:
+    """Return the student as the library calls it: inside a module that hands it the parts of such rows."""
+    return StructuredStudent(student) if isinstance(rows, Parts) else student
+
+
+def without_structure(student: nn.Module) -> nn.Module:
+    """Return the student as its user calls it."""
+    return student.student if isinstance(student, StructuredStudent) else student
+
+
+def needs_integers(
+    student: nn.Module | Callable[..., nn.Module], params: dict[str, Any], rows: Parts, n_classes: int
+) -> bool:
+    """Return whether a student is to be given a table of integers as int64, not as float32.
+
+    It is if it runs on integers, and either cannot take float32 or looks codes up. The student is tried on
+    two rows. One that cannot be built is reported by the checks that follow.
+
+    Parameters
+    ----------
+    student, params
+        As of :func:`build_student`.
+    rows : Parts
+        All rows, as tensors: integers alone.
+    n_classes : int
+
+    Raises
+    ------
+    ValueError
+        If it looks codes up, cannot be given integers, and float32 does not have the codes.
+    """
+    (codes,) = rows.values
+    samples = codes[:2]
+    with preserved_random_state(samples.device, seed=0):
+        try:
+            made = build_student(student, params, tuple(samples.shape[1:]), n_classes)
+        except Exception:  # any error that a user's function may raise
+            return False
+        made = in_float32(made, samples.float())
+        if code_columns(made):
+            return False
+        takes_floats = _runs(made, samples.float())
+        looks_up = takes_floats and takes_codes(made, samples.float())
+        if takes_floats and not looks_up:
+            return False
+        if _runs(made, samples):
+            return True
+    if looks_up:
+        _check_exact(codes, student)
+    return False
+
+
+def _check_exact(codes: Tensor, student: Any) -> None:
+    if bool((codes.float().long() == codes).all()):
+        return
+    name = type(student).__name__ if isinstance(student, nn.Module) else student_name(student)
+    raise ValueError(
+        f"X has codes beyond {EXACT:,}, which float32 rounds, and student {name} cannot take X as int64. Let "
+        "its forward take integers, or give numbers and codes apart: X={'numbers': ..., 'codes': ...}."
+    )
+
+
+def _runs(student: nn.Module, samples: Tensor) -> bool:
+    with suppress(Exception), isolated_eval_mode(student, samples.device):
+        student(samples.clone())  # which it may change
+        return True
+    return False
