@@ -110,10 +110,11 @@ def test_frame_with_words_and_missing_numbers(make, predicted):
     assert json.loads(about["columns"]) == X.columns.tolist()
 
 
-def test_images_without_rows(make, digits, predicted):
-    X, y = digits[0].reshape(-1, 1, 8, 8), NAMES[digits[1]]
-    clf = make(meta="none", student=CNNStudent).fit(X, y)
-    label, probabilities, _ = predicted(clf, X)
+@pytest.mark.parametrize("distpro", [False, True])
+def test_images_without_rows(distpro, make, make_distpro, images, predicted):
+    X, y = images[0], NAMES[images[1]]
+    clf = make_distpro(max_epochs=1) if distpro else make(meta="none", student=CNNStudent)
+    label, probabilities, _ = predicted(clf.fit(X, y), X)
     agree(label, probabilities, clf, X)
 
 

@@ -16,6 +16,7 @@ from sklearn_kd import MLPStudent
 @pytest.fixture
 def skops():
     pytest.importorskip("safetensors", reason="needs safetensors")
+    pytest.importorskip("skops", minversion="0.13", reason="needs skops")
     return pytest.importorskip("skops.io", reason="needs skops")
 
 
