@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from sklearn_kd import losses, meta, teachers
 from sklearn_kd._version import __version__
 from sklearn_kd.estimators._classifier import DistilledClassifier
+from sklearn_kd.preprocessing._table import TablePreprocessing
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.students._architectures import CNNStudent, MLPStudent
 from sklearn_kd.students._resnet import CIFARResNet
@@ -36,6 +37,7 @@ __all__ = [
     "Pathway",
     "ProcessDisplay",
     "StandardizedStudent",
+    "TablePreprocessing",
     "TabularStudent",
     "__version__",
     "build_transforms",

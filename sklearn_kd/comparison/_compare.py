@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy import sparse
 from sklearn.base import clone
 from sklearn.model_selection import StratifiedKFold, check_cv
 from sklearn.pipeline import Pipeline
-from sklearn.utils import check_array, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils.parallel import Parallel, delayed
 
 from sklearn_kd._sklearn_compat import safe_indexing
@@ -37,8 +38,8 @@ from sklearn_kd.comparison._methods import (
 )
 from sklearn_kd.comparison._result import MethodComparison
 from sklearn_kd.estimators._plan import Seeds
+from sklearn_kd.estimators._preprocessing import student_data_of
 from sklearn_kd.inputs._arrays import from_torch
-from sklearn_kd.inputs._data import DistillationData, as_tensor
 from sklearn_kd.inputs._torch_datasets import is_dataset
 from sklearn_kd.runtime._devices import checked_device
 from sklearn_kd.runtime._global_lock import torch_state_lock
@@ -217,9 +218,10 @@ def _checked_data(X: Any, y: Any) -> tuple[Any, np.ndarray, Any]:
     named_rows = X if hasattr(X, "index") else y
     X = from_torch(X, "X")
     X = X if hasattr(X, "shape") else np.asarray(X)
+    X = X.tocsr() if sparse.issparse(X) else X  # folds are rows
     if not X.shape:
         raise ValueError(f"X={X!s:.100} has no rows. Give an array of shape (n_samples, n_features) or more.")
-    return X, Classification.check_targets(from_torch(y, "y"), len(X)), named_rows
+    return X, Classification.check_targets(from_torch(y, "y"), X.shape[0]), named_rows
 
 
 def _run_all(shared: _Shared, cells: list[_FoldSeed], n_jobs: int | None, verbose: int) -> list[tuple]:
@@ -349,14 +351,15 @@ def _teacher_logits(
     teacher, labels, device = copy.copy(shared.teacher), np.unique(y), _device(shared)
     assert teacher is not None
     train, _ = rows
-    fit_teacher(teacher, safe_indexing(X, train), y[train], None, seed=seed, device=device)
+    X_train = safe_indexing(X, train)
+    student_data = student_data_of(shared.classifier, X_train, y[train], device)
+    fit_teacher(teacher, X_train, y[train], None, seed=seed, device=device)
     logits = np.empty((len(y), len(labels)), dtype=np.float32)
     # D_train apart, so that these logits are what ``fit`` would have computed.
     for part in rows:
         X_part = safe_indexing(X, part)
-        tensor = as_tensor(check_array(X_part, dtype=np.float32, allow_nd=True), device)
+        data = student_data(X_part)
         with naming_rows(cell.train[part]):
-            data = DistillationData(tensor)
             found = ask_teacher(teacher, X_part, data, labels, seed=seed, who=name_of(teacher.fitted))
         logits[part] = found.cpu().numpy()
     return logits

@@ -9,7 +9,16 @@ from contextlib import contextmanager
 # Remedies for messages that state none, by a part of the message.
 _REMEDIES = {
     "could not convert string": (
-        ". Encode words as numbers, as by sklearn.preprocessing.OneHotEncoder in a pipeline."
+        ". student_preprocessing='auto' of DistilledClassifier encodes words as numbers for the student, and "
+        "gives the teacher X as it is."
+    ),
+    "'NAType'": (
+        ". student_preprocessing='auto' of DistilledClassifier fills in missing values for the student, and "
+        "gives the teacher X as it is."
+    ),
+    "Input X contains NaN": (
+        "\nstudent_preprocessing='auto' of DistilledClassifier fills in missing values for the student, and "
+        "gives the teacher X as it is."
     ),
     "sample_weight contains NaN": " Give 0 for rows to leave out.",
     "sample_weight contains infinity": " Give finite weights; they are scaled to mean 1.",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from os import PathLike
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,6 +53,7 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
     e1: int
     e2: int
     teacher_classes: Any
+    student_preprocessing: Any = None
     checkpoint_dir: Any
     keep_teacher: bool
     execution: str | Execution
@@ -60,6 +62,7 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
 
     net_: TrainingNet
     teacher_: Any
+    student_preprocessing_: Any
     n_iter_: int
     n_features_in_: int
     feature_names_in_: np.ndarray
@@ -70,6 +73,7 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
     _task_type = Classification  # what kind of target y is
     _strategies = tuple(STRATEGIES)  # the names that ``meta`` may have
     _executions = tuple(EXECUTIONS)  # the names that ``execution`` may have
+    _codes: Mapping[str, Any] = MappingProxyType({})  # what the student was told of student_preprocessing_
     _takes_parts = True  # False: X is one array, or a Dataset of tensors
     _teacher_is_trained = False  # True: the teacher comes trained, of whatever kind it is
 
@@ -81,6 +85,14 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
     def _task(self) -> Classification:
         """The kind of target that y was."""
         return self._task_type.of_fitted(self)
+
+    def _continues(self) -> bool:
+        """Return whether this fit continues the last one."""
+        return False
+
+    def _student_params(self) -> dict[str, Any]:
+        """Return ``student__*``, and what the fitted preprocessing knows of columns of codes."""
+        return {**self._codes, **self._routed("student")}
 
     def _device(self) -> torch.device:
         """Return ``device``, where "auto" is CUDA, then MPS, then the CPU."""
@@ -146,7 +158,9 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         """Write the fitted estimator to a file of tensors and JSON, which holds no code.
 
         The file has the student's weights, the labels, the names of the features, the path, the history
-        and the parameters. It does not have the teacher, the optimizer's state, parameters that are
+        and the parameters, and what a :class:`TablePreprocessing` has learned. Another transformer in
+        ``student_preprocessing`` is not in it: a warning says that ``load`` needs the fitted one. It does
+        not have the teacher, the optimizer's state, parameters that are
         objects or functions, such as ``augment`` and ``callbacks``, nor those that belong to the
         machine, ``checkpoint_dir`` and ``num_workers``. A warning names the parameters that were set
         and are not saved.
@@ -221,7 +235,8 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
             instance is copied. The weights come from the file.
         **params
             Parameters that replace those in the file, such as ``device="cpu"``, and those that are not
-            in it: ``teacher``, ``augment``, ``callbacks``.
+            in it: ``teacher``, ``augment``, ``callbacks``. A ``student_preprocessing`` that is not in the
+            file must be given fitted.
 
         Returns
         -------
@@ -255,6 +270,8 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         (:class:`StandardizedStudent`) as in the example. ``.onnx`` holds the whole
         network, for ONNX Runtime and the like: input ``X``, float32 of shape (n_samples, ...)
         with any number of rows, output ``logits`` of shape (n_samples, n_classes).
+
+        Where the estimator has a ``student_preprocessing_``, both take the rows that it makes of X.
 
         Both give logits; the labels are ``classes_[logits.argmax(1)]``, the probabilities
         the softmax of the logits. ``classes_`` is in the file's metadata, as JSON, beside
@@ -319,7 +336,8 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features) or (n_samples, ...), or Dataset
+        X : array-like or sparse matrix of shape (n_samples, n_features) or (n_samples, ...), or Dataset
+            In the form in which ``fit`` was given it.
 
         Returns
         -------

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
 from torch import nn
 
 from sklearn_kd._sklearn_compat import Interval, StrOptions, with_callbacks
@@ -105,6 +106,12 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     validation_fraction : float, default=0.1
         Share of the rows held out as D_val, stratified, by the strategies that learn from
         it when ``fit`` is not given ``X_val``.
+    student_preprocessing : transformer, "auto" or None, default=None
+        Makes numbers of X for the student; the teacher gets X as it is, such as a DataFrame with words and
+        missing values. A clone of it is fitted on the rows of D_train and their labels, and is part of
+        ``predict``. "auto" is :class:`TablePreprocessing` with its defaults. A transformer inside
+        :class:`sklearn.frozen.FrozenEstimator` stays as it was fitted; ``warm_start=True`` keeps that of the
+        first fit. None: X must be numbers.
     standardize : bool, default=True
         Whether the student starts with a fixed layer, fitted to D_train, that centres and scales each
         column of a table and limits it to ±5, so that it takes columns as they come. ``student_`` is a
@@ -172,6 +179,8 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     teacher_ : object
         The fitted teacher, with ``keep_teacher=True``; else None. None, too, where
         ``teacher_logits`` were given or no teacher was needed.
+    student_preprocessing_ : transformer or None
+        The fitted ``student_preprocessing``.
     strategy_ : Strategy
         The strategy that ran.
     trials_ : structured array
@@ -197,8 +206,9 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
 
     Notes
     -----
-    A teacher given prefitted sees what the student sees: inside a Pipeline that is the
-    transformed X. Where it was fitted on the raw X, give its answers as ``teacher_logits``.
+    A teacher given prefitted sees the X that ``fit`` is given: inside a Pipeline that is the
+    transformed X. Where it was fitted on the raw X, give the steps as ``student_preprocessing``. A
+    network, which is asked about tensors, sees the student's rows.
 
     With scikit-learn 1.9 or later, ``set_callbacks`` takes its callbacks, such as
     ``sklearn.callback.ProgressBar()``, beside skorch's in ``callbacks``. The sub-tasks of a
@@ -240,6 +250,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "student_preprocessing": "no_validation",  # check_preprocessing says more
         "standardize": ["boolean"],
         "augment": [callable, None],
         "callbacks": CALLBACK_KINDS,
@@ -281,6 +292,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         max_epochs: int = 30,
         batch_size: int | Literal["auto"] = "auto",
         validation_fraction: float = 0.1,
+        student_preprocessing: BaseEstimator | Literal["auto"] | None = None,
         standardize: bool = True,
         augment: Callable[[Tensor], Tensor] | None = None,
         callbacks: Sequence[Callback | tuple[str, Callback]] | Callback | None = None,
@@ -309,6 +321,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.validation_fraction = validation_fraction
+        self.student_preprocessing = student_preprocessing
         self.standardize = standardize
         self.augment = augment
         self.callbacks = callbacks
@@ -322,6 +335,13 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         self.verbose = verbose
         self.random_state = random_state
         self._keep_routed(routed)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        inputs = tags.input_tags
+        inputs.sparse = True
+        inputs.allow_nan = inputs.string = inputs.categorical = self.student_preprocessing is not None
+        return tags
 
     # ----------------------------------------------------------------------------------
     # Fitting
@@ -343,11 +363,14 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features) or (n_samples, ...), or Dataset
-            Made float32 for the student; a scikit-learn teacher sees it as given. Or a mapping or a tuple of
-            arrays with the same rows, or a ``datasets.Dataset``: the student is called with its parts as
-            arguments, floats as float32, integers as int64. Integers alone stay int64 for a student that
-            looks them up.
+        X : array-like or sparse matrix of shape (n_samples, n_features) or (n_samples, ...), or Dataset
+            Made float32 for the student; a scikit-learn teacher sees it as given. A sparse matrix stays
+            sparse, and each batch of it is made dense. With ``student_preprocessing`` X may be a DataFrame of
+            pandas or polars, an array of objects, or a list of texts.
+
+            A mapping or a tuple of arrays with the same rows, or a ``datasets.Dataset``: the student is
+            called with its parts as arguments, floats as float32, integers as int64. Integers alone stay
+            int64 for a student that looks them up.
 
             A map-style :class:`torch.utils.data.Dataset` is read batch by batch by a DataLoader.
             Its items are ``(x, label)``; where y is given, x or ``(x, anything)``. That its

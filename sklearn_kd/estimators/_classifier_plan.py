@@ -20,6 +20,7 @@ from sklearn_kd.estimators._classifier_net import (
     net_to_train,
     start_of,
 )
+from sklearn_kd.estimators._codes import known_codes
 from sklearn_kd.estimators._learned_nothing import warn_of_scales
 from sklearn_kd.estimators._plan import (
     Seeds,
@@ -37,6 +38,7 @@ from sklearn_kd.estimators._preflight import (
     named_execution,
     named_strategy,
 )
+from sklearn_kd.estimators._preprocessing import check_preprocessing, names_of_columns, with_preprocessing
 from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.estimators._standardization import scaling_for
 from sklearn_kd.estimators._unused_parameters import beside_strategy, warn_without_effect
@@ -84,6 +86,7 @@ def checked_parameters(estimator: DistilledClassifier, X: Any = None, X_val: Any
     loaded = check_same_form(X, X_val)
     estimator._validate_params()
     estimator._check_routed(loaded)
+    check_preprocessing(estimator.student_preprocessing)
     warn_not_in_file(estimator)
     loss = loss_of(estimator)
     with error_context("loss"):
@@ -111,6 +114,7 @@ def plan_distillation(
     hold_out = None
     if strategy.learns_from_validation:
         hold_out = HoldOut(estimator.validation_fraction, seeds.split, NEEDS_NO_VALIDATION)
+    inputs = with_preprocessing(estimator, inputs, hold_out)
     data, places = stage_data(estimator, inputs, hold_out, seeds)
 
     student = _checked_student(estimator, inputs, data, seeds.student, strategy.hypergradient_rows)
@@ -170,9 +174,10 @@ def _checked_student(
 ) -> nn.Module:
     """Return the student before training: a new one, or that of the last fit where this one goes on."""
     samples = data.train.samples
+    estimator._codes = known_codes(estimator)
     student = initial_student(
         estimator.student,
-        estimator._routed("student"),
+        estimator._student_params(),
         samples,
         inputs.task.n_outputs,
         seed=seed,
@@ -182,7 +187,7 @@ def _checked_student(
     batch_size = loader_settings(estimator, "iterator_train", len(inputs.rows))["batch_size"]
     check_single_rows(student, samples, data.valid, batch_size)
     check_scale(student, data, standardized=isinstance(student, StandardizedStudent))
-    names = getattr(estimator, "feature_names_in_", None)
+    names = names_of_columns(estimator)
     asked_for, continued = estimator.standardize, estimator._continues()
     warn_of_scales(data.train, student, names, asked_for=asked_for, continued=continued)
     check_rows_alone(student, samples, n_rows, batch_size)

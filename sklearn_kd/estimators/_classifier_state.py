@@ -13,6 +13,7 @@ from torch import nn
 from sklearn_kd.estimators._classifier_net import loss_of, loss_space
 from sklearn_kd.estimators._prediction_net import prediction_params
 from sklearn_kd.estimators._preflight import named_strategy
+from sklearn_kd.estimators._preprocessing import preprocessing_content, preprocessing_of_content
 from sklearn_kd.files._values import ContentError
 from sklearn_kd.losses._distillation_loss import DistillationLoss
 from sklearn_kd.losses._logit_distillation import LAMBDA1_BOUNDS, LogitDistillation
@@ -61,6 +62,7 @@ def to_content(estimator: DistilledClassifier, lost: set[str], history: bool = T
     if hasattr(estimator, "trials_"):
         tables.append(table_content(estimator.trials_, "trials"))
     content = Content(about, {})
+    content.about.update(preprocessing_content(estimator))
     for table in tables:
         content.about.update(table.about)
         content.tensors.update(table.tensors)
@@ -93,13 +95,16 @@ def from_content(
         If the content is wrong.
     """
     about = content.about
+    fitted: dict[str, Any] = {
+        "student_preprocessing_": preprocessing_of_content(estimator, about, given),
+    }
     is_in_file = "loss" not in about["left_out"] and about.get("loss_is_known", True)
     loss_is_known = is_in_file or "loss" in given
     loss = loss_of(estimator) if loss_is_known else LogitDistillation()
     space = loss_space(loss, len(estimator.classes_)) if loss_is_known else None
     values = _values(about["metaparameters"], space)
     val_temperature = _above_0(about["val_temperature"])
-    fitted: dict[str, Any] = {"metaparameters_": values, "val_temperature_": val_temperature}
+    fitted |= {"metaparameters_": values, "val_temperature_": val_temperature}
     numbers = {name: value for name, value in values.items() if np.ndim(value) == 0}
     fitted |= {f"{name}_": numbers[name] for name in ("lambda1", "temperature") if name in numbers}
     path = fitted["metaparameter_path_"] = _table(content, "metaparameter_path", space)

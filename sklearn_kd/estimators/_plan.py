@@ -16,9 +16,12 @@ from sklearn_kd.checkpointing._checkpoints import Checkpoints
 from sklearn_kd.checkpointing._file import prepare_checkpoint_dir
 from sklearn_kd.checkpointing._fingerprint import fingerprint, relevant_parameters, sample_rows
 from sklearn_kd.estimators._learned_nothing import convergence_message, warn_of_convergence
+from sklearn_kd.estimators._preprocessing import described_preprocessing
 from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.inputs._batches import rows_per_batch
 from sklearn_kd.inputs._data import SplitData
+from sklearn_kd.inputs._raw_rows import RawRows
+from sklearn_kd.inputs._sparse_rows import SparseRows
 from sklearn_kd.inputs._splitting import HoldOut, split_data
 from sklearn_kd.inputs._torch_datasets import DatasetRows
 from sklearn_kd.inputs._validation import Rows, ValidatedInputs
@@ -208,6 +211,7 @@ def open_checkpoints(
         weight=inputs.weight,
         logits=inputs.teacher_logits,
         before=before,
+        preprocessing=described_preprocessing(estimator),
     )
     return Checkpoints(folder, digest, seeds, is_open)
 
@@ -216,7 +220,7 @@ def _described_rows(estimator: BaseDistiller, rows: Rows, part: str) -> Any:
     """Return what stands for rows in the digest of a fit."""
     if isinstance(rows, DatasetRows):
         return sample_rows(rows, loader_settings(estimator, part).get("collate_fn"))
-    return rows
+    return rows.described() if isinstance(rows, (RawRows, SparseRows)) else rows
 
 
 # --------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.inputs._parts import Parts, are_integers
+from sklearn_kd.inputs._sparse_rows import SparseRows
 from sklearn_kd.inputs._splitting import shared_rows
 from sklearn_kd.inputs._torch_datasets import DatasetRows, is_dataset, make_ordered_loader
 from sklearn_kd.inputs._validation import check_sample_shape, validate_predict_inputs
@@ -37,11 +38,15 @@ def student_logits(estimator: BaseDistiller, X: Any) -> Tensor:
     if is_dataset(X):
         loader = loader_settings(estimator, "iterator_valid")
         return torch.cat([logits for logits, _ in iter_logits(estimator, X, loader)])
-    given = validate_predict_inputs(estimator, X, estimator._sample_shape)
-    rows = shared_rows(given if isinstance(given, Parts) else np.ascontiguousarray(given))
+    found = validate_predict_inputs(estimator, X, estimator._sample_shape)
     net = estimator.net_
     n_rows = max(net.batch_size, PREDICTION_BATCH)
     _set_evaluation_mode(net.module_)
+    if isinstance(found, SparseRows):
+        return refuse_overflow(
+            torch.cat([_logits_of_batch(net, x, n_rows) for x in found.dense_parts(n_rows)])
+        )
+    rows = shared_rows(found if isinstance(found, Parts) else np.ascontiguousarray(found))
     if len(rows) <= n_rows:
         return refuse_overflow(_logits_of_batch(net, rows, n_rows))
     return refuse_overflow(torch.cat([_logits_of_batch(net, x, n_rows) for x in rows.split(n_rows)]))

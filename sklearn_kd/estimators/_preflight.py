@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from sklearn_kd.errors._context import error_context
 from sklearn_kd.estimators._callback_checks import check_callback_names, check_monitors, check_schedules
 from sklearn_kd.estimators._named_objects import named_object
+from sklearn_kd.estimators._preprocessing import takes_raw_rows
 from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.inputs._data import DistillationData, SplitData
 from sklearn_kd.inputs._integers import KeepsIntegers
 from sklearn_kd.inputs._parts import varied_rows
+from sklearn_kd.inputs._raw_rows import RawRows
 from sklearn_kd.inputs._structures import is_structure
 from sklearn_kd.inputs._validation import Continued, Loading, ValidatedInputs, validate_fit_inputs
 from sklearn_kd.losses import DistillationLoss
@@ -129,8 +131,11 @@ def validate(
         loading=loading,
         continued=continued,
         keeps_integers=_keeps_integers_of(estimator) if estimator._takes_parts else None,
+        raw=takes_raw_rows(estimator),
     )
-    estimator.__dict__.update(inputs.task.fitted_attributes(), _sample_shape=inputs.sample_shape)
+    estimator.__dict__.update(inputs.task.fitted_attributes())
+    if not isinstance(inputs.rows, RawRows):  # whose samples have no shape yet
+        estimator._sample_shape = inputs.sample_shape
     named_rows = X if hasattr(X, "index") else y
     return with_teacher(inputs, teacher_logits, estimator.teacher_classes, named_rows)
 

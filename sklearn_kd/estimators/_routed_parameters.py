@@ -47,6 +47,11 @@ _REMEDIES = {
     "early_stopping": "Give callbacks=[skorch.callbacks.EarlyStopping()].",
     "teacher_logits": "Give them to fit.",
 }
+# What has parameters to set, by the prefix that reaches for them.
+_REACHABLE = {
+    "teacher": " Give teacher as an estimator first.",
+    "student_preprocessing": " Give student_preprocessing=sklearn_kd.TablePreprocessing() first.",
+}
 # Parameters that may be a name, or an object with parameters of its own.
 _NAMES_OR_OBJECTS = ("meta", "loss", "execution")
 
@@ -146,7 +151,7 @@ class RoutedParameters(BaseEstimator):
         prefix, _, rest = name.partition("__")
         value = params.get(prefix, getattr(self, prefix, None))
         if rest and not _has_parameters(value):
-            mend = " Give teacher as an estimator first." if prefix == "teacher" else ""
+            mend = _REACHABLE.get(prefix, "")
             raise ValueError(f"{name}: {prefix}={value!r} has no parameters to set.{mend}")
 
     def _nests(self, name: str, params: dict[str, Any]) -> bool:

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.inputs._data import DistillationData, LoadedData
+from sklearn_kd.inputs._sparse_data import SparseData
 from sklearn_kd.inputs._torch_datasets import make_ordered_loader
 from sklearn_kd.runtime._random_state import preserved_random_state
-from sklearn_kd.students._standardize import Standardization, fit_scaling
+from sklearn_kd.students._standardize import Standardization, fit_scaling, stride_of
+from sklearn_kd.students._standardize_sparse import fit_sparse_scaling
 
 if TYPE_CHECKING:
     from sklearn_kd.estimators._classifier import DistilledClassifier
@@ -43,9 +45,11 @@ def scaling_of(train: DistillationData, loader: Mapping[str, Any]) -> Standardiz
     """
     if not isinstance(train.samples, Tensor) or train.samples.ndim != 2:
         return None
+    if isinstance(train, SparseData):
+        return fit_sparse_scaling(train.rows.matrix).to(train.device)
     n_rows, n_features = len(train), train.samples.shape[1]
     with preserved_random_state(train.device, seed=0):  # a Dataset may draw random numbers
-        return fit_scaling(_chunks(train, loader), n_rows, n_features).to(train.device)
+        return fit_scaling(_chunks(train, loader), stride_of(n_rows, n_features), n_features).to(train.device)
 
 
 def _chunks(train: DistillationData, loader: Mapping[str, Any]) -> Iterator[Tensor]:

@@ -12,6 +12,9 @@ from torch import Tensor
 from sklearn_kd.inputs._data import DistillationData, LoadedData, SplitData, as_tensor, take
 from sklearn_kd.inputs._large_arrays import parts, shared_tensor
 from sklearn_kd.inputs._parts import Parts
+from sklearn_kd.inputs._raw_rows import RawRows
+from sklearn_kd.inputs._sparse_data import SparseData
+from sklearn_kd.inputs._sparse_rows import SparseRows
 from sklearn_kd.inputs._torch_datasets import DatasetRows
 from sklearn_kd.inputs._validation import ValidatedInputs, ValidationRows
 from sklearn_kd.runtime._memory import explain_out_of_memory, format_mebibytes, memory_advice
@@ -60,7 +63,7 @@ def split_data(
     batch_size : int
         For messages where memory runs out.
     """
-    places, held_out = _split_places(inputs, hold_out)
+    places, held_out = split_places(inputs, hold_out)
     valid = inputs.valid
 
     def situation() -> str:
@@ -75,7 +78,7 @@ def split_data(
         return SplitData(train, None if valid is None else make_data(valid, valid_seed, device)), places
 
 
-def _split_places(inputs: ValidatedInputs, hold_out: HoldOut | None) -> tuple[np.ndarray, np.ndarray | None]:
+def split_places(inputs: ValidatedInputs, hold_out: HoldOut | None) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the places of D_train's rows in X, and of D_val's where it is held out, else None."""
     weight, codes = inputs.weight, inputs.codes
     counting = None if weight is None else np.flatnonzero(weight)
@@ -106,6 +109,7 @@ def make_data(
         Indices of the rows to take. None: all.
     """
     rows, codes, weight = given
+    assert not isinstance(rows, RawRows)  # student_preprocessing has made numbers of them
     if places is not None and len(places) == len(codes) and (np.diff(places) == 1).all():
         places = None
     scaled = None
@@ -113,7 +117,7 @@ def make_data(
         mean = weight.mean() if places is None else weight[places].mean()
         scaled = as_tensor((weight / mean).astype(np.float32))
     labels, index = as_tensor(codes), None if places is None else torch.from_numpy(places)
-    if not isinstance(rows, DatasetRows) and device.type == "cpu":
+    if isinstance(rows, (np.ndarray, Parts)) and device.type == "cpu":
         return DistillationData(shared_rows(rows), Targets(labels, None, scaled), seed, index)
     if index is not None:
         labels = take(labels, index)
@@ -121,6 +125,8 @@ def make_data(
     targets = Targets(labels.to(device), None, None if scaled is None else scaled.to(device))
     if isinstance(rows, DatasetRows):
         return LoadedData(rows if places is None else rows[places], targets, seed)
+    if isinstance(rows, SparseRows):
+        return SparseData(rows if places is None else rows[places], targets, seed)
     return DistillationData(_copied_to(device, shared_rows(rows), index), targets, seed)
 
 

@@ -20,7 +20,7 @@ _WIDTHS = ("bool", "int64", "float32")
 
 def is_hub_dataset(X: Any) -> bool:
     """Return whether X is a ``datasets.Dataset``, without importing that package."""
-    return is_instance(X, "datasets", "Dataset")
+    return is_instance(X, "datasets.arrow_dataset", "Dataset")
 
 
 def is_structure(X: Any) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
@@ -24,6 +25,8 @@ from sklearn_kd.inputs._integers import (
 )
 from sklearn_kd.inputs._large_arrays import all_finite, is_large, kept_or_float32, shared_tensor
 from sklearn_kd.inputs._parts import Parts, are_integers, row_shape_of
+from sklearn_kd.inputs._raw_rows import RawRows, checked_raw_rows, transformed
+from sklearn_kd.inputs._sparse_rows import SparseRows, sparse_rows
 from sklearn_kd.inputs._structures import (
     check_row_shape,
     is_structure,
@@ -35,7 +38,7 @@ from sklearn_kd.inputs._torch_datasets import DatasetRows, is_dataset, labelled_
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.tasks._task import Task
 
-Rows = np.ndarray | DatasetRows | Parts
+Rows = np.ndarray | SparseRows | DatasetRows | RawRows | Parts
 
 _PLAIN_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -71,8 +74,9 @@ class ValidatedInputs:
     ----------
     X_given : object
         X as given, for a teacher that is fitted on it and for callbacks.
-    rows : ndarray of shape (n, ...), DatasetRows, or Parts of arrays
-        Float32, or other numbers if they are many; parts keep integers and booleans.
+    rows : ndarray of shape (n, ...), SparseRows, DatasetRows, RawRows, or Parts of arrays
+        Float32, or other numbers if they are many; parts keep integers and booleans. RawRows:
+        ``student_preprocessing``, fitted when D_train is known, has yet to make numbers of them.
     codes : ndarray of shape (n,)
         Encoded targets.
     weight : ndarray of shape (n,) or None
@@ -109,6 +113,15 @@ class ValidatedInputs:
     def given_rows(self, places: np.ndarray) -> Any:
         """Return some rows of X in the form in which it was given."""
         return self.rows[places] if self.is_loaded else some_rows(self.X_given, places)
+
+    def with_numbers(self, transform: Callable[[RawRows], np.ndarray | SparseRows]) -> ValidatedInputs:
+        """Return the inputs with numbers in place of all raw rows."""
+
+        def numbers(rows: Rows) -> Rows:
+            return transform(rows) if isinstance(rows, RawRows) else rows
+
+        valid = None if self.valid is None else self.valid._replace(rows=numbers(self.valid.rows))
+        return replace(self, rows=numbers(self.rows), valid=valid)
 
     def targets(self, places: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Return the targets of some rows, in the user's terms."""
@@ -148,6 +161,7 @@ def validate_fit_inputs(
     loading: Loading,
     continued: Continued | None = None,
     keeps_integers: KeepsIntegers | None = None,
+    raw: bool = False,
 ) -> ValidatedInputs:
     """Check the data of a fit.
 
@@ -168,34 +182,46 @@ def validate_fit_inputs(
         The fit that this one goes on with.
     keeps_integers : callable or None, default=None
         Says whether a table of integers keeps its type. None: it becomes float32.
+    raw : bool, default=False
+        Whether rows stay as given, for ``student_preprocessing`` to make numbers of them.
 
     Raises
     ------
     ValueError, TypeError
         If any of it cannot be used; the message names the argument.
     """
-    X_given, rows, targets = _checked_rows(estimator, X, y, task_type, loading)
+    X_given, rows, targets = _checked_rows(estimator, X, y, task_type, loading, raw)
     if 0 in rows.shape[1:]:
         raise ValueError(f"X has samples of shape {rows.shape[1:]}, without a number in them.")
     task, codes = task_type.from_targets(targets)
     weight = _checked_weight(sample_weight, targets)
     task.check_learnable(codes, weight)
     rows = _with_integers(rows, X_given, task, continued, keeps_integers)
-    sample_shape = tuple(rows.shape[1:])
+    sample_shape = continued.sample_shape if raw and continued else tuple(rows.shape[1:])
     if continued is not None:
         _check_continues(continued, task, sample_shape)
-    valid = _checked_validation_rows(estimator, X_val, y_val, task, sample_shape, loading)
+    valid = _checked_validation_rows(estimator, X_val, y_val, task, sample_shape, loading, raw)
     return ValidatedInputs(X_given, rows, codes, weight, valid, task)
 
 
 def _checked_rows(
-    estimator: Any, X: Any, y: Any, task_type: type[Task], loading: Loading
+    estimator: Any, X: Any, y: Any, task_type: type[Task], loading: Loading, raw: bool
 ) -> tuple[Any, Rows, np.ndarray]:
     """Return X as given, its rows, and the targets."""
     if is_structure(X):
+        if raw:
+            raise TypeError(
+                f"X is a {type(X).__name__} of several parts, and student_preprocessing makes numbers of one "
+                "table. Set student_preprocessing=None, or give X as a table."
+            )
         return _checked_parts(estimator, X, y, task_type)
     X_given, y = from_torch(X, "X"), from_torch(y, "y")
     if is_dataset(X):
+        if raw:
+            raise TypeError(
+                "X is a Dataset, whose items are numbers: student_preprocessing has nothing to work on. Set "
+                "student_preprocessing=None, or give X as a table or an array."
+            )
         with preserved_random_state(loading.device, seed=0):
             rows, targets = labelled_rows(X, task_type.check_targets, y, **loading.train)
         vars(estimator).pop("feature_names_in_", None)  # of an earlier fit
@@ -203,8 +229,15 @@ def _checked_rows(
         if row_shape_of(rows.shape[1:]) is None:
             estimator.n_features_in_ = rows.shape[1]
         return X_given, rows, targets
-    with error_context("X"):
-        X_rows = _numeric_rows(estimator, X_given, reset=True)
+    X_rows: Rows
+    if raw:
+        X_rows = checked_raw_rows(estimator, X_given, "X", reset=True)
+        X_given = X_rows.X
+    else:
+        with error_context("X"):
+            X_rows = _numeric_rows(estimator, X_given, reset=True)
+        if sparse.issparse(X_given):
+            X_given = X_given.tocsr()  # whose rows can be picked
     _require_targets(estimator, y)
     targets = task_type.check_targets(y, len(X_rows))
     return X_given if hasattr(X_given, "shape") else X_rows, X_rows, targets
@@ -233,7 +266,7 @@ def _with_integers(
 ) -> Rows:
     """Return rows of integers as such if the student is to have them, other rows as they are."""
     kept: Rows
-    if keeps_integers is None or isinstance(rows, Parts):
+    if keeps_integers is None or not isinstance(rows, (np.ndarray, DatasetRows)):
         return rows
     if isinstance(rows, DatasetRows):
         if not is_wide(rows.samples):
@@ -249,11 +282,13 @@ def _with_integers(
     return kept if keeps_integers(codes, task.n_outputs) else rows
 
 
-def _numeric_rows(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
+def _numeric_rows(estimator: Any, X: Any, *, reset: bool) -> np.ndarray | SparseRows:
     """Return rows of finite numbers, checked by scikit-learn: large arrays themselves, else float32.
 
     ``reset`` sets the features that the estimator is fitted with; else they are compared.
     """
+    if sparse.issparse(X):
+        return sparse_rows(validate_data(estimator, X, accept_sparse="csr", dtype=np.float32, reset=reset))
     rows = validate_data(estimator, X, dtype=None, ensure_all_finite=False, allow_nd=True, reset=reset)
     if isinstance(rows, np.ndarray) and rows.dtype.kind in "fiub" and rows.ndim > 1:
         rows = kept_or_float32(rows)
@@ -294,6 +329,7 @@ def _checked_validation_rows(
     task: Task,
     sample_shape: tuple[Any, ...],
     loading: Loading,
+    raw: bool,
 ) -> ValidationRows | None:
     """Return the given D_val, or None."""
     if X_val is None and y_val is None:
@@ -308,25 +344,67 @@ def _checked_validation_rows(
             loaded, targets = labelled_rows(X_val, task.check_targets, y_val, "X_val", **loading.valid)
         rows = loaded.with_integers() if are_integers(sample_shape) else loaded
         check_sample_shape(rows, sample_shape, "X_val", estimator)
-    elif not is_structure(X_val) and len(X_val) == 0:
+    elif not is_structure(X_val) and (X_val.shape[0] if sparse.issparse(X_val) else len(X_val)) == 0:
         raise ValueError("D_val is empty: X_val has 0 rows. Give at least one, better 100.")
     else:
-        rows = _further_rows(estimator, X_val, sample_shape, "X_val")
+        rows = validate_further_rows(estimator, X_val, sample_shape, "X_val", raw=raw)
         y_val = own_labels(X_val) if y_val is None else y_val
         targets = task.check_targets(from_torch(y_val, "y_val"), len(rows), "y_val", "X_val")
     return ValidationRows(rows, task.encode(targets, "y_val"), None)
 
 
 # --------------------------------------------------------------------------------------
-# After a fit
+# Further rows
+
+
+def validate_further_rows(
+    estimator: BaseEstimator, X: Any, sample_shape: tuple[Any, ...], name: str, *, raw: bool
+) -> np.ndarray | SparseRows | RawRows | Parts:
+    """Return rows given beside those of ``fit``, checked to have the same features and samples.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        Its ``n_features_in_`` and ``feature_names_in_`` are compared.
+    X : array-like, sparse matrix, or DataFrame
+    sample_shape : tuple of int
+        Shape of the samples that ``fit`` saw; not compared if ``raw``.
+    name : str
+        What messages call X.
+    raw : bool
+        Whether they stay as given, for ``student_preprocessing`` to make numbers of them.
+
+    Raises
+    ------
+    ValueError
+        If X has other features, another shape, or values that are not finite.
+    """
+    if raw:
+        return checked_raw_rows(estimator, X, name, reset=False)
+    parts, has_parts = row_shape_of(sample_shape), is_structure(X)
+    if parts is not None and parts.keys is None and not has_parts:
+        return further_integers(estimator, X, parts.parts[0].sizes, name)
+    if has_parts != (parts is not None):
+        before = f"samples of shape {sample_shape}" if parts is None else f"the parts {parts!r}"
+        raise ValueError(
+            f"{name} is a {type(X).__name__} of {'parts' if has_parts else 'rows'}, but "
+            f"{type(estimator).__name__} was fitted on {before}. Give {name} as X was given to fit."
+        )
+    if parts is not None:
+        return check_row_shape(read_structure(X, name), parts, name, estimator)
+    with error_context(name):
+        rows = _numeric_rows(estimator, from_torch(X, name), reset=False)
+    check_sample_shape(rows, sample_shape, name, estimator)
+    return rows
 
 
 def validate_predict_inputs(
     estimator: BaseEstimator, X: Any, sample_shape: tuple[Any, ...], name: str = "X"
-) -> np.ndarray | Parts:
+) -> np.ndarray | SparseRows | Parts:
     """Return X, checked to have features and samples as ``fit`` saw them; float32, or as given if large.
 
-    Parts of X, and integers that the student looks up, are returned as :class:`Parts` of arrays.
+    Parts of X, and integers that the student looks up, are returned as :class:`Parts` of arrays. The fitted
+    ``student_preprocessing_``, if there is one, makes numbers of X.
 
     Parameters
     ----------
@@ -343,31 +421,17 @@ def validate_predict_inputs(
     ValueError
         If X has other features, another shape, or values that are not finite.
     """
-    plain = None if is_large(X) else _plain_rows(estimator, X, sample_shape)
-    if plain is not None:
-        return plain
-    return _further_rows(estimator, X, sample_shape, name)
-
-
-def _further_rows(
-    estimator: BaseEstimator, X: Any, sample_shape: tuple[Any, ...], name: str
-) -> np.ndarray | Parts:
-    """Return rows in the user's container, checked to be as those of the fit."""
-    parts, has_parts = row_shape_of(sample_shape), is_structure(X)
-    if parts is not None and parts.keys is None and not has_parts:
-        return further_integers(estimator, X, parts.parts[0].sizes, name)
-    if has_parts != (parts is not None):
-        before = f"samples of shape {sample_shape}" if parts is None else f"the parts {parts!r}"
-        raise ValueError(
-            f"{name} is a {type(X).__name__} of {'parts' if has_parts else 'rows'}, but "
-            f"{type(estimator).__name__} was fitted on {before}. Give {name} as X was given to fit."
-        )
-    if parts is not None:
-        return check_row_shape(read_structure(X, name), parts, name, estimator)
-    with error_context(name):
-        rows = _numeric_rows(estimator, from_torch(X, name), reset=False)
-    check_sample_shape(rows, sample_shape, name, estimator)
-    return rows
+    preprocessing = vars(estimator).get("student_preprocessing_")
+    if preprocessing is None:
+        plain = None if is_large(X) else _plain_rows(estimator, X, sample_shape)
+        if plain is not None:
+            return plain
+    rows = validate_further_rows(estimator, X, sample_shape, name, raw=preprocessing is not None)
+    if not isinstance(rows, RawRows):
+        return rows
+    numbers = transformed(preprocessing, rows)
+    check_sample_shape(numbers, sample_shape, f"{name} behind student_preprocessing", estimator)
+    return numbers
 
 
 def _plain_rows(estimator: BaseEstimator, X: Any, sample_shape: tuple[Any, ...]) -> np.ndarray | None:

@@ -28,6 +28,7 @@ from sklearn_kd.inputs._parts import PartShape, RowShape, row_shape_of
 from sklearn_kd.losses._named import LOSSES
 from sklearn_kd.meta import STRATEGIES
 from sklearn_kd.persistence._container import Content
+from sklearn_kd.preprocessing._table import TablePreprocessing
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.students._architectures import CNNStudent, MLPStudent
 from sklearn_kd.students._resnet import CIFARResNet
@@ -41,6 +42,7 @@ _OBJECTS: dict[str, tuple[str, Collection[type[BaseEstimator]]]] = {
     "meta": ("strategy", STRATEGIES.values()),
     "loss": ("loss", LOSSES.values()),
     "execution": ("execution", [Execution]),
+    "student_preprocessing": ("preprocessing", [TablePreprocessing]),
 }
 
 # The types that parts of a sample may have.

@@ -61,7 +61,7 @@ _OUTCOMES = ("diverged_", "interrupted_", "collapsed_")
 # The student is first tried on the device "meta", at milliseconds per layer, if a sample has more numbers.
 _LARGE_SAMPLE = 100_000
 # Parameters whose values, if the caller gives them, are judged while the rest of the file is read.
-_JUDGED_IN_READING = {"meta", "loss", "execution", "transforms"}
+_JUDGED_IN_READING = {"meta", "loss", "execution", "transforms", "student_preprocessing"}
 
 
 class SavedEstimator(Protocol):
@@ -75,6 +75,7 @@ class SavedEstimator(Protocol):
     _sample_shape: tuple[Any, ...]
     _routed_prefixes: tuple[str, ...]
     _not_in_file: dict[str, Any]
+    _codes: Mapping[str, Any]
 
     @classmethod
     def _get_param_names(cls) -> list[str]: ...
@@ -84,6 +85,8 @@ class SavedEstimator(Protocol):
     def _validate_params(self) -> None: ...
 
     def _routed(self, prefix: str) -> dict[str, Any]: ...
+
+    def _student_params(self) -> dict[str, Any]: ...
 
     def _device(self) -> torch.device: ...
 
@@ -141,10 +144,19 @@ def save_estimator(
     content, left_out, lost = _content_of(estimator, state, history)
     data = packed(content)
     _check_loads(estimator, data, left_out, path, state)
-    if left_out or lost:
+    needed = content.about.get("needed", [])
+    if needed:
+        warnings.warn(
+            f"The file does not hold {', '.join(needed)}, for which JSON has no form. Predictions need the "
+            f"fitted one: load(path, {', '.join(f'{name}=clf.{name}_' for name in needed)}).",
+            UserWarning,
+            stacklevel=4,
+        )
+    unsaved = [*(name for name in left_out if name not in needed), *sorted(lost)]
+    if unsaved:
         warnings.warn(
             "Not saved, because JSON has no form for them or they belong to this machine: "
-            f"{', '.join([*left_out, *sorted(lost)])}. Predictions do not need them. To continue training, "
+            f"{', '.join(unsaved)}. Predictions do not need them. To continue training, "
             "pass them to load().",
             UserWarning,
             stacklevel=4,  # between here and the caller of save are the decorator and save
@@ -172,6 +184,8 @@ def _content_of(
     }
     if isinstance(estimator.student_, StandardizedStudent):
         about["standardize_limit"] = estimator.student_.scaling.limit
+    if estimator._codes:
+        about["codes"] = PARAMETER_VALUES.encode(dict(estimator._codes))
     names = getattr(estimator, "feature_names_in_", None)
     if names is not None:
         about["feature_names"] = names.tolist()
@@ -203,7 +217,9 @@ def _check_loads(
 ) -> None:
     """Refuse to write a file that could not be loaded again."""
     own = [name for name in left_out if name not in _still_missing(estimator)]
-    given = {name: getattr(estimator, name) for name in own} | {"device": "cpu"}
+    # What has been fitted, where a parameter is fitted: load is to be given that.
+    given = {name: vars(estimator).get(f"{name}_", getattr(estimator, name)) for name in own}
+    given["device"] = "cpu"
     try:
         content = unpacked(data, "The content")
         _restored(type(estimator), content, "The content", state, estimator.student, given)
@@ -412,13 +428,20 @@ def _shared_attributes(about: Mapping[str, Any]) -> dict[str, Any]:
         "n_iter_": n_iter,
     }
     sizes = plain_sizes(shape)
-    if sizes:
-        fitted["n_features_in_"] = sizes[0]
+    n_features = about.get("n_features", sizes[0] if sizes else None)  # others where numbers are made of X
+    if n_features is not None:
+        if type(n_features) is not int or n_features < 1:
+            raise ContentError(f"{str(n_features)[:100]!r} as a number of features")
+        fitted["n_features_in_"] = n_features
+    if "codes" in about:
+        fitted["_codes"] = decode_parameter("codes", about["codes"])
+        if not isinstance(fitted["_codes"], dict):
+            raise ContentError(f"columns of codes {str(about['codes'])[:100]}")
     if "feature_names" in about:
         names = about["feature_names"]
         are_names = isinstance(names, list) and all(isinstance(name, str) for name in names)
-        if not are_names or len(names) != fitted.get("n_features_in_"):
-            raise ContentError(f"names of features that are not {fitted.get('n_features_in_')} strings")
+        if not are_names or len(names) != n_features:
+            raise ContentError(f"names of features that are not {n_features} strings")
         fitted["feature_names_in_"] = np.array(names, dtype=object)
     return fitted
 
@@ -428,7 +451,7 @@ def _student_of(estimator: SavedEstimator, weights: dict[str, Tensor], limit: An
 
     ``limit``: that of the layer which standardises; None if there is none in the file.
     """
-    params, shape, n_classes = estimator._routed("student"), estimator._sample_shape, len(estimator.classes_)
+    params, shape, n_classes = estimator._student_params(), estimator._sample_shape, len(estimator.classes_)
     of_library = estimator.student in STUDENTS.values()
     is_made = not isinstance(estimator.student, nn.Module) and makes_students(estimator.student)
 

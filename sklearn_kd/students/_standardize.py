@@ -186,7 +186,13 @@ def own_student(student: nn.Module) -> nn.Module:
 # Fitting the layer
 
 
-def fit_scaling(chunks: Iterable[Tensor], n_rows: int, n_features: int) -> Standardization:
+def stride_of(n_rows: int, n_features: int) -> int:
+    """Return which rows, one in so many, medians and quartiles are of."""
+    most = min(_MOST_ROWS, max(_FEWEST_ROWS, _MOST_NUMBERS // n_features))
+    return -(-n_rows // most)
+
+
+def fit_scaling(chunks: Iterable[Tensor], stride: int, n_features: int) -> Standardization:
     """Return the layer for rows that are read once, in chunks.
 
     A column is centred at its mean and scaled by its standard deviation. One with outliers, values further
@@ -199,13 +205,12 @@ def fit_scaling(chunks: Iterable[Tensor], n_rows: int, n_features: int) -> Stand
     Parameters
     ----------
     chunks : iterable of Tensor of shape (m, n_features)
-    n_rows : int
-        Of all chunks together.
+    stride : int
+        Of :func:`stride_of`.
     n_features : int
     """
     moments = _Moments(n_features)
-    most = min(_MOST_ROWS, max(_FEWEST_ROWS, _MOST_NUMBERS // n_features))
-    stride, start, some = -(-n_rows // most), 0, []
+    start, some = 0, []
     for chunk in chunks:
         rows = chunk.detach().cpu().numpy()
         some.append(_finite_rows(rows[-start % stride :: stride]).astype(np.float32))
@@ -263,10 +268,15 @@ def _center_and_factor(moments: _Moments, some: np.ndarray) -> tuple[np.ndarray,
         center[mostly_one] = lower[mostly_one]
         reach = np.maximum(moments.high - center, center - moments.low)[mostly_one]
         spread[mostly_one] = _distance_of_others(some[:, mostly_one], center[mostly_one], reach)
-    size = np.maximum(np.abs(moments.low), np.abs(moments.high))
-    varies = (moments.high - moments.low > 2 * _ROUNDING * size) & (spread > _SMALLEST_SPREAD)
-    factor = np.divide(1.0, spread, out=np.zeros_like(spread), where=varies)
-    return np.where(varies, center, moments.low), factor
+    factor = factor_of(spread, moments.low, moments.high)
+    return np.where(factor > 0, center, moments.low), factor
+
+
+def factor_of(spread: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Return 1 / spread; 0 for columns that are constant, or vary by rounding from ``low`` to ``high``."""
+    size = np.maximum(np.abs(low), np.abs(high))
+    varies = (high - low > 2 * _ROUNDING * size) & (spread > _SMALLEST_SPREAD)
+    return np.divide(1.0, spread, out=np.zeros_like(spread), where=varies)
 
 
 def _distance_of_others(rows: np.ndarray, center: np.ndarray, reach: np.ndarray) -> np.ndarray:

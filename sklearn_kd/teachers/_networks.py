@@ -278,5 +278,8 @@ class SkorchTeacher(BatchTeacherAdapter):
     def iter_logits(
         self, X: Any, data: DistillationData, classes: np.ndarray, batch_size: int
     ) -> Iterator[Tensor]:
+        if not isinstance(data.X, Tensor):  # sparse rows
+            yield from super().iter_logits(X, data, classes, batch_size)
+            return
         # skorch makes its own batches; zeros of all rows share one floor.
         yield self.on(data.device, classes)(data.X)

@@ -20,7 +20,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 from skorch.callbacks import Callback, EarlyStopping, LRScheduler
@@ -31,7 +31,7 @@ from torch.utils.data import TensorDataset
 from helpers.layered_networks import UNUSABLE_LAYERS
 from helpers.networks import lucky_student
 from helpers.pages import FAILURES, ROOT, messages
-from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent, TabularStudent
+from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent, TablePreprocessing, TabularStudent
 from sklearn_kd.bilevel._hypergradient import HypergradientEstimator
 from sklearn_kd.checkpointing._file import read, write
 from sklearn_kd.inputs import _splitting
@@ -107,6 +107,17 @@ def changed(X, value):
     X = X.astype(object)
     X[3, 4] = value
     return X
+
+
+def transforming(function):
+    """A student_preprocessing of ``function(X)``."""
+    return {"student_preprocessing": FunctionTransformer(function)}, {}
+
+
+def in_column(X, *values):
+    """A table with one more column, of some objects in turn, for student_preprocessing="auto"."""
+    column = pd.Series([values[j % len(values)] for j in range(len(X))])
+    return {"student_preprocessing": "auto"}, {"X": pd.DataFrame(X).add_prefix("p").assign(more=column)}
 
 
 class Percent(DecisionTreeClassifier):
@@ -198,7 +209,35 @@ REFUSED = {
         {},
     ),
     "complex numbers": lambda X, y: ({}, {"X": X + 1j}),
-    "a sparse matrix": lambda X, y: ({}, {"X": sparse.csr_matrix(X)}),
+    "an unknown student_preprocessing": lambda X, y: ({"student_preprocessing": "autos"}, {}),
+    "a class as student_preprocessing": lambda X, y: ({"student_preprocessing": StandardScaler}, {}),
+    "no transformer as student_preprocessing": lambda X, y: ({"student_preprocessing": GaussianNB()}, {}),
+    "a Dataset with student_preprocessing": lambda X, y: (
+        {"student_preprocessing": "auto"},
+        {"X": TensorDataset(torch.tensor(X))},
+    ),
+    "a student_preprocessing that fails": lambda X, y: transforming(lambda X: X["job"]),
+    "a student_preprocessing that loses rows": lambda X, y: transforming(lambda X: X[1:]),
+    "a student_preprocessing that loses all columns": lambda X, y: transforming(lambda X: X[:, :0]),
+    "a student_preprocessing that leaves missing values": lambda X, y: transforming(lambda X: X * np.nan),
+    "a student_preprocessing that leaves words": lambda X, y: transforming(lambda X: X.astype(str)),
+    "dates in a column": lambda X, y: in_column(X, pd.Timestamp("2020-01-01")),
+    "strings beside numbers in a column": lambda X, y: in_column(X, *[3, "b"]),
+    "other objects in a column": lambda X, y: in_column(X, {3}),
+    "infinite numbers in a column": lambda X, y: in_column(X, np.inf),
+    "columns that all say nothing": lambda X, y: ({"student_preprocessing": "auto"}, {"X": 0 * X}),
+    "strings in D_val's column of numbers": lambda X, y: (
+        {"student_preprocessing": "auto"},
+        {"X": X[:, 2:8], "X_val": X[:, 2:8].astype(str), "y_val": y},
+    ),
+    'a sparse matrix with student_preprocessing="auto"': lambda X, y: (
+        {"student_preprocessing": "auto"},
+        {"X": sparse.csr_matrix(X)},
+    ),
+    "D_val of other columns": lambda X, y: (
+        {"student_preprocessing": "auto"},
+        {"X": pd.DataFrame(X).add_prefix("p"), "X_val": pd.DataFrame(X).add_prefix("q"), "y_val": y},
+    ),
     "a sparse tensor": lambda X, y: ({}, {"X": torch.tensor(X).to_sparse()}),
     "a tensor on the meta device": lambda X, y: ({}, {"X": torch.empty(X.shape, device="meta")}),
     "a Dataset of complex numbers": lambda X, y: ({}, {"X": TensorDataset(torch.tensor(X + 0j))}),
@@ -387,6 +426,16 @@ LOADED = {
     ),
     "a file with additional layers": lambda clf, path: signed(
         clf, path, lambda about: about["params"].update(student__hidden=[1] * 20_000)
+    ),
+    "a file without its student_preprocessing": lambda clf, path: signed(
+        clf, path, lambda about: about.update(student_preprocessing_class="own.Transformer", n_features=64)
+    ),
+    "a file with a student_preprocessing of other columns": lambda clf, path: signed(
+        clf,
+        path,
+        lambda about: about.update(
+            student_preprocessing_state={"params": TablePreprocessing().get_params(), "columns": []}
+        ),
     ),
     "a file with metaparameters out of bounds": lambda clf, path: signed(
         clf, path, lambda about: about["metaparameters"].update(lambda1=7)

@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch import nn
 
-from sklearn_kd.students._standardize import LIMIT, fit_scaling, takes_codes
+from sklearn_kd.students._standardize import LIMIT, fit_scaling, stride_of, takes_codes
 
 
 def fit(X, n_chunks=3):
     X = np.asarray(X, dtype=np.float32)
-    return fit_scaling(map(torch.tensor, np.array_split(X, n_chunks)), len(X), X.shape[1])
+    return fit_scaling(map(torch.tensor, np.array_split(X, n_chunks)), stride_of(*X.shape), X.shape[1])
 
 
 def applied(X, Z=None):

@@ -1,0 +1,241 @@
+"""``student_preprocessing``: the transformer that makes numbers of the rows of a table, for the student."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import joblib
+import numpy as np
+import torch
+from scipy import sparse
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils import check_array
+from sklearn.utils.validation import check_is_fitted
+
+from sklearn_kd.errors._did_you_mean import did_you_mean
+from sklearn_kd.estimators._codes import wants_codes
+from sklearn_kd.files._values import ContentError
+from sklearn_kd.inputs._data import DistillationData
+from sklearn_kd.inputs._raw_rows import Preprocessing, RawRows, fit_preprocessing, transformed
+from sklearn_kd.inputs._sparse_rows import SparseRows, sparse_rows
+from sklearn_kd.inputs._splitting import HoldOut, make_data, split_places
+from sklearn_kd.inputs._validation import ValidatedInputs, ValidationRows, check_sample_shape
+from sklearn_kd.preprocessing._form import form_of, table_of
+from sklearn_kd.preprocessing._table import TablePreprocessing
+
+if TYPE_CHECKING:
+    from sklearn_kd.estimators._base import BaseDistiller
+    from sklearn_kd.estimators._classifier import DistilledClassifier
+
+AUTO = "auto"
+
+
+def check_preprocessing(preprocessing: Any) -> None:
+    """Raise ValueError or TypeError unless a ``student_preprocessing`` can be one, or is None."""
+    if preprocessing is None or preprocessing == AUTO:
+        return
+    if isinstance(preprocessing, str):
+        raise ValueError(
+            f"student_preprocessing={preprocessing!r} is not known.{did_you_mean(preprocessing, [AUTO])} "
+            "Give 'auto', a transformer, or None."
+        )
+    if isinstance(preprocessing, type):
+        name = preprocessing.__name__
+        raise TypeError(f"student_preprocessing={name} is a class. Give an object: {name}().")
+    if not hasattr(preprocessing, "fit") or not hasattr(preprocessing, "transform"):
+        raise TypeError(
+            f"student_preprocessing={preprocessing!r} is no transformer: it has not both fit and transform. "
+            "Give 'auto', a transformer of scikit-learn, or None."
+        )
+
+
+def takes_raw_rows(estimator: BaseDistiller) -> bool:
+    """Return whether a fit leaves the rows of X as given, for ``student_preprocessing``.
+
+    Raises
+    ------
+    ValueError
+        If ``warm_start=True`` goes on with a fit that had one where this one has none, or the other way
+        round.
+    """
+    is_asked_for = getattr(estimator, "student_preprocessing", None) is not None
+    if estimator._continues():
+        had = vars(estimator).get("student_preprocessing_") is not None
+        if had != is_asked_for:
+            raise ValueError(
+                f"warm_start=True goes on with a student that was fitted {'with' if had else 'without'} "
+                f"student_preprocessing; got student_preprocessing={estimator.student_preprocessing!r}. Set "
+                "it as it was, or set warm_start=False."
+            )
+    return is_asked_for
+
+
+def with_preprocessing(
+    estimator: DistilledClassifier, inputs: ValidatedInputs, hold_out: HoldOut | None
+) -> ValidatedInputs:
+    """Return the inputs with numbers as rows; set ``student_preprocessing_``, fitted on the rows of D_train.
+
+    Parameters
+    ----------
+    estimator : BaseDistiller
+    inputs : ValidatedInputs
+        As they are where their rows are numbers already.
+    hold_out : HoldOut or None
+        By which D_train is split off.
+    """
+    if not isinstance(inputs.rows, RawRows):
+        estimator.student_preprocessing_ = None
+        return inputs
+    if estimator._continues():  # that of the first fit, to which the student is used
+        preprocessing = estimator.student_preprocessing_
+    else:
+        places, _ = split_places(inputs, hold_out)
+        preprocessing = _fitted(estimator, inputs.rows[places], inputs.targets(places))
+    found = inputs.with_numbers(lambda rows: transformed(preprocessing, rows))
+    if found.valid is not None:
+        check_sample_shape(
+            found.valid.rows, found.sample_shape, "X_val behind student_preprocessing", estimator
+        )
+    if estimator._continues():
+        check_sample_shape(found.rows, estimator._sample_shape, "X behind student_preprocessing", estimator)
+    estimator.__dict__.update(student_preprocessing_=preprocessing, _sample_shape=found.sample_shape)
+    return found
+
+
+def _fitted(estimator: BaseDistiller, rows: RawRows, y: np.ndarray) -> Preprocessing:
+    """Return a clone of ``student_preprocessing``, fitted on the rows of D_train and their labels."""
+    given = estimator.student_preprocessing
+    return fit_preprocessing(_automatic(estimator) if isinstance(given, str) else given, rows, y)
+
+
+def student_data_of(
+    estimator: BaseDistiller, X: Any, y: np.ndarray, device: torch.device
+) -> Callable[[Any], DistillationData]:
+    """Return what makes of further rows the data set that a student, or a network teacher, is given.
+
+    Parameters
+    ----------
+    estimator : BaseDistiller
+        Of which only ``student_preprocessing`` counts.
+    X, y
+        Rows of D_train in the user's container, and their labels.
+    device : torch.device
+    """
+    raw = estimator.student_preprocessing is not None
+    preprocessing = _fitted(estimator, RawRows(X), y) if raw else None
+
+    def data(rows: Any) -> DistillationData:
+        found: np.ndarray | SparseRows
+        if preprocessing is not None:
+            found = transformed(preprocessing, RawRows(rows))
+        elif sparse.issparse(rows):
+            found = sparse_rows(rows)
+        else:
+            found = check_array(rows, dtype=np.float32, allow_nd=True)
+        return make_data(ValidationRows(found, np.zeros(len(found), dtype=np.int64), None), 0, device)
+
+    return data
+
+
+def _automatic(estimator: BaseDistiller) -> TablePreprocessing:
+    """Return the transformer that "auto" is: with codes for a student that looks them up."""
+    return TablePreprocessing(categories="ordinal") if wants_codes(estimator) else TablePreprocessing()
+
+
+def described_preprocessing(estimator: BaseDistiller) -> str | None:
+    """Return a hash of what a frozen transformer has learned, by which a checkpoint recognises it."""
+    given = getattr(estimator, "student_preprocessing", None)
+    return joblib.hash(given.estimator) if isinstance(given, FrozenEstimator) else None
+
+
+def names_of_columns(estimator: BaseDistiller) -> Sequence[str] | None:
+    """Return the names of the columns that the student is given, where they have names."""
+    preprocessing = vars(estimator).get("student_preprocessing_")
+    if preprocessing is None:
+        return getattr(estimator, "feature_names_in_", None)
+    with suppress(Exception):  # a transformer of the user's need not have them
+        return list(preprocessing.get_feature_names_out())
+    return None
+
+
+# --------------------------------------------------------------------------------------
+# In a file
+
+_IN_FILE, _NOT_IN_FILE = "student_preprocessing_state", "student_preprocessing_class"
+
+
+def preprocessing_content(estimator: BaseDistiller) -> dict[str, Any]:
+    """Return what a file holds of the fitted ``student_preprocessing_``: all of it, or its class alone."""
+    preprocessing = vars(estimator).get("student_preprocessing_")
+    if preprocessing is None:
+        return {}
+    about: dict[str, Any] = {"n_features": getattr(estimator, "n_features_in_", None)}
+    if type(preprocessing) is TablePreprocessing:
+        return about | {_IN_FILE: form_of(preprocessing)}
+    cls = type(preprocessing)
+    return about | {_NOT_IN_FILE: f"{cls.__module__}.{cls.__qualname__}", "needed": ["student_preprocessing"]}
+
+
+def preprocessing_of_content(
+    estimator: BaseDistiller, about: Mapping[str, Any], given: Mapping[str, Any]
+) -> Any:
+    """Return the fitted ``student_preprocessing_`` of a loaded estimator.
+
+    Parameters
+    ----------
+    estimator : BaseDistiller
+        Has its shared fitted attributes.
+    about : mapping
+        Of the file.
+    given : mapping
+        The parameters that the caller of ``load`` gave.
+
+    Raises
+    ------
+    ContentError
+        If the file is wrong, or holds no transformer and none that fits is given.
+    """
+    names, n_outputs = getattr(estimator, "feature_names_in_", None), estimator._sample_shape[0]
+    if _IN_FILE in about:
+        return table_of(about[_IN_FILE], estimator.n_features_in_, names, n_outputs)
+    if _NOT_IN_FILE not in about:
+        return None
+    what = (
+        "no student_preprocessing in it: that of the saved estimator, a "
+        f"{str(about[_NOT_IN_FILE])[:200]}, has no form in a file"
+    )
+    preprocessing = given.get("student_preprocessing")
+    if preprocessing is None or isinstance(preprocessing, str):
+        raise ContentError(
+            f"{what}. Give load the fitted one, student_preprocessing=clf.student_preprocessing_, which "
+            "joblib can keep in a file of its own"
+        )
+    check_preprocessing(preprocessing)
+    try:
+        check_is_fitted(preprocessing)
+    except NotFittedError:
+        raise ContentError(
+            f"{what}, and the {type(preprocessing).__name__} that load was given is not fitted. Give it "
+            "student_preprocessing=clf.student_preprocessing_"
+        ) from None
+    _check_takes(preprocessing, estimator, what)
+    return preprocessing
+
+
+def _check_takes(preprocessing: Any, estimator: BaseDistiller, what: str) -> None:
+    """Refuse a transformer for other columns than those of X, or that makes others than the student takes."""
+    for attribute in ("n_features_in_", "feature_names_in_"):
+        its, needed = getattr(preprocessing, attribute, None), getattr(estimator, attribute, None)
+        if its is not None and needed is not None and not np.array_equal(its, needed):
+            raise ContentError(f"{what}. The given one has {attribute}={its}, and X had {needed}")
+    try:
+        n_made = len(preprocessing.get_feature_names_out())
+    except Exception:  # not every transformer knows its columns; the first prediction shows them
+        return
+    if n_made != estimator._sample_shape[0]:
+        raise ContentError(
+            f"{what}. The given one makes {n_made} columns; the student takes {estimator._sample_shape[0]}"
+        )

@@ -1,0 +1,1 @@
+"""Tables with words and missing values, turned into numbers for a student."""
