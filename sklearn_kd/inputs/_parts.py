@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -245,12 +244,3 @@ def varied_rows(rows: Any, factors: Tensor) -> Any:
     n_rows = len(factors)
     more = rows.repeat(n_rows, *[1] * (rows.ndim - 1))[:n_rows]
     return more * factors.reshape(-1, *[1] * (rows.ndim - 1)) if rows.is_floating_point() else more
-
-
-def concatenated(rows: Sequence[Any]) -> Any:
-    """Return the rows of several arrays, or of several :class:`Parts` of arrays, one after another."""
-    first = rows[0]
-    if not isinstance(first, Parts):
-        return np.concatenate(rows)
-    values = zip(*(given.values for given in rows), strict=True)
-    return Parts(first.keys, [np.concatenate(parts) for parts in values])
