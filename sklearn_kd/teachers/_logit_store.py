@@ -101,6 +101,9 @@ class LogitStore:
 
     def finish(self) -> Tensor:
         """Return all logits, shape (n_rows, n_columns); of a file, which ends with them."""
+        assert self._n_stored == self._n_rows, (
+            f"{self._who}: logits of {self._n_stored} of {self._n_rows} rows"
+        )
         if self._file is None:
             assert self._tensor is not None
             return self._tensor

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from sklearn_kd.inputs._data import DistillationData
 from sklearn_kd.inputs._parts import Parts
+from sklearn_kd.inputs._sparse_data import SparseData
 from sklearn_kd.runtime._devices import check_has_numbers
 from sklearn_kd.runtime._eval_mode import eval_mode
 from sklearn_kd.runtime._global_lock import torch_state_lock
@@ -278,8 +279,8 @@ class SkorchTeacher(BatchTeacherAdapter):
     def iter_logits(
         self, X: Any, data: DistillationData, classes: np.ndarray, batch_size: int
     ) -> Iterator[Tensor]:
-        if not isinstance(data.X, Tensor):  # sparse rows
+        if isinstance(data, SparseData):
             yield from super().iter_logits(X, data, classes, batch_size)
             return
         # skorch makes its own batches; zeros of all rows share one floor.
-        yield self.on(data.device, classes)(data.X)
+        yield from map(self.on(data.device, classes), data.iter_batches(len(data)))

@@ -106,14 +106,14 @@ def test_unfitted_teacher_sees_neither_d_val_nor_the_test_fold(meta, make, monke
     Recorder.seen.clear()
     held_out = []
 
-    split = _splitting._split_places
+    split = _splitting.split_places
 
     def noted(*args):
         rows, val = split(*args)
         held_out.append(val)
         return rows, val
 
-    monkeypatch.setattr(_splitting, "_split_places", noted)
+    monkeypatch.setattr(_splitting, "split_places", noted)
     clf = make(Recorder(), meta=meta, max_epochs=1, lr=1e-6, validation_fraction=0.2)
     folds = [(np.arange(0, 150), np.arange(150, 200)), (np.arange(50, 200), np.arange(0, 50))]
     cross_val_score(clf, X, y, cv=folds)
