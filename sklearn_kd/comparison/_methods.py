@@ -59,13 +59,19 @@ class DistilledMethods:
         Raises
         ------
         ValueError
-            If one cannot be used, or the teacher would have to be asked about augmented rows.
+            If one cannot be used, or the teacher would have to be asked about other rows than those of X.
         """
         strategy, loss, *_ = _classifier_plan.checked_parameters(estimator)
         if estimator.augment is not None and strategy.needs_teacher:
             raise ValueError(
                 f"method {name!r} has an augment, but here the teacher is asked once, for all methods, "
                 "and never about augmented rows. Set augment=None, or fit the methods yourself."
+            )
+        if strategy.needs_teacher and (estimator.synthesize is not None or estimator.soft_validation):
+            raise ValueError(
+                f"method {name!r} has synthesize or soft_validation, but here the teacher is asked once, for "
+                "all methods, and only about the rows that the students train on with labels. Set "
+                "synthesize=None and soft_validation=False, or fit the methods yourself."
             )
         learns = strategy.learns_from_validation
         return Method(name, estimator, strategy.needs_teacher, learns, not loss.needs_teacher)

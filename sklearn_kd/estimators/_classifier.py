@@ -18,6 +18,7 @@ from sklearn_kd.estimators._classifier_plan import checked_parameters, plan_dist
 from sklearn_kd.estimators._classifier_state import CLASSIFIER_STATE
 from sklearn_kd.estimators._plan import publish, restore_on_failure, run_plan
 from sklearn_kd.estimators._preflight import validate
+from sklearn_kd.inputs._munge import Munge
 from sklearn_kd.inputs._validation import Continued
 from sklearn_kd.losses._distillation_loss import DistillationLoss
 from sklearn_kd.meta import Strategy
@@ -95,16 +96,26 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     lr : float, default=0.003
         Learning rate of the student. It suits Adam; SGD needs another, often 0.1.
     max_epochs : int, default=30
-        Passes over D_train.
+        Passes over D_train. With rows without labels a pass ends when every row has been seen, and the kind
+        that is run through first begins again.
     batch_size : int or "auto", default="auto"
-        Rows per batch, of D_train and of D_val. "auto": an eighth of the rows given to ``fit``, as the
-        nearest power of two from 32 to 256. ``iterator_train__*`` and
+        Rows per batch, of D_train and of D_val. "auto": an eighth of the rows given to ``fit``, those
+        without labels included, as the nearest power of two from 32 to 256. ``iterator_train__*`` and
         ``iterator_valid__*`` take ``batch_size``, ``shuffle`` and ``drop_last`` apart, and
         where X is a Dataset also the DataLoader's ``num_workers``, ``collate_fn``,
         ``pin_memory`` and so on. A Dataset is predicted for as ``iterator_valid__*`` say.
     validation_fraction : float, default=0.1
         Share of the rows held out as D_val, stratified, by the strategies that learn from
         it when ``fit`` is not given ``X_val``.
+    unlabeled_share : float or "auto", default="auto"
+        Share of rows without labels in a training batch, in (0, 1), where there are such rows
+        (``X_unlabeled``). "auto": their share of all rows, at most 0.8.
+    soft_validation : bool, default=False
+        Whether D_val's rows, without their labels, are among the rows of D_train that have no label, so that
+        the student learns the teacher's answers to them.
+    synthesize : float, Munge or None, default=None
+        Rows made up for the teacher, so many for each row of D_train: mixtures of near rows of a table
+        (:class:`~sklearn_kd.Munge`). The teacher is asked about them once; they are rows without labels.
     standardize : bool, default=True
         Whether the student starts with a fixed layer, fitted to D_train, that centres and scales each
         column of a table and limits it to ±5, so that it takes columns as they come. ``student_`` is a
@@ -189,6 +200,8 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         Column names, where X has names that are all strings.
     n_iter_ : int
         Training iterations in the path.
+    n_unlabeled_ : int
+        Rows without labels in D_train, made-up ones included.
 
     See Also
     --------
@@ -240,6 +253,9 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "unlabeled_share": [Interval(Real, 0, 1, closed="neither"), StrOptions({"auto"})],
+        "soft_validation": ["boolean"],
+        "synthesize": [Interval(Real, 0, None, closed="neither"), Munge, None],
         "standardize": ["boolean"],
         "augment": [callable, None],
         "callbacks": CALLBACK_KINDS,
@@ -263,6 +279,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     temperature_: float
     val_temperature_: float
     trials_: np.ndarray
+    n_unlabeled_: int
 
     def __init__(
         self,
@@ -281,6 +298,9 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         max_epochs: int = 30,
         batch_size: int | Literal["auto"] = "auto",
         validation_fraction: float = 0.1,
+        unlabeled_share: float | Literal["auto"] = "auto",
+        soft_validation: bool = False,
+        synthesize: float | Munge | None = None,
         standardize: bool = True,
         augment: Callable[[Tensor], Tensor] | None = None,
         callbacks: Sequence[Callback | tuple[str, Callback]] | Callback | None = None,
@@ -309,6 +329,9 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.validation_fraction = validation_fraction
+        self.unlabeled_share = unlabeled_share
+        self.soft_validation = soft_validation
+        self.synthesize = synthesize
         self.standardize = standardize
         self.augment = augment
         self.callbacks = callbacks
@@ -338,6 +361,8 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         teacher_logits: ArrayLike | None = None,
         X_val: ArrayLike | Dataset | None = None,
         y_val: ArrayLike | None = None,
+        X_unlabeled: ArrayLike | Dataset | None = None,
+        teacher_logits_unlabeled: ArrayLike | None = None,
     ) -> Self:
         """Train the student, and the metaparameters with it.
 
@@ -367,6 +392,15 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
             D_val, where it is not to be held out of X; a Dataset if X is one, with its labels in
             it or in y_val. Strategies that do not learn from it use it for skorch's
             ``valid_loss`` and ``valid_acc`` alone.
+        X_unlabeled : array-like of shape (n_unlabeled, n_features) or (n_unlabeled, ...), or Dataset, \
+                default=None
+            Rows without labels, in the container of X. The teacher is trained without them and asked about
+            them too; the student learns its answers. A Dataset's items are x or ``(x, anything)``; a
+            ``collate_fn`` is given them as they are. Of as many rows as X, a cross-validation would take a
+            part of them for each fold: give one fewer.
+        teacher_logits_unlabeled : array-like of shape (n_unlabeled, n_classes), default=None
+            The teacher's logits for the rows of X_unlabeled, as ``teacher_logits``, beside which they must
+            be given.
 
         Returns
         -------
@@ -381,9 +415,20 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
             If a parameter is misspelt, the teacher or the student is of no known kind, or a
             Dataset cannot be counted and indexed.
         """
-        settings = checked_parameters(self, X, X_val)
+        settings = checked_parameters(self, X, X_val, X_unlabeled)
         last = Continued(self._task, self._sample_shape) if self._continues() else None
-        inputs = validate(self, X, y, sample_weight, X_val, y_val, teacher_logits, continued=last)
+        inputs = validate(
+            self,
+            X,
+            y,
+            sample_weight,
+            X_val,
+            y_val,
+            teacher_logits,
+            X_unlabeled,
+            teacher_logits_unlabeled,
+            continued=last,
+        )
         plan = plan_distillation(self, settings, inputs)
         result = run_plan(plan)
         publish(self, result)
@@ -414,6 +459,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
             "n_iter_": n_iter,
             "metaparameters_": {n: _on_host(value) for n, value in values.items()},
             "val_temperature_": float(net.val_temperature_),
+            "n_unlabeled_": len(plan.data.train) - len(plan.data.train.labelled),
             **{f"{n}_": float(values[n]) for n in ("lambda1", "temperature") if n in numbers},
         } | ({"trials_": strategy.trials_} if hasattr(strategy, "trials_") else {})
 

@@ -39,11 +39,13 @@ from sklearn_kd.estimators._preflight import (
 )
 from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.estimators._standardization import scaling_for
+from sklearn_kd.estimators._unlabeled import add_unlabeled, has_unlabeled, munge_of, usable_unlabeled
 from sklearn_kd.estimators._unused_parameters import beside_strategy, warn_without_effect
 from sklearn_kd.inputs._batches import rows_per_batch
 from sklearn_kd.inputs._data import DistillationData, SplitData, describe_allocations
 from sklearn_kd.inputs._large_arrays import shared_tensor
 from sklearn_kd.inputs._splitting import HoldOut, at
+from sklearn_kd.inputs._unlabeled import UnlabeledRows, given_logits
 from sklearn_kd.inputs._validation import ValidatedInputs, check_same_form
 from sklearn_kd.losses._distillation_loss import DistillationLoss, check_loss
 from sklearn_kd.meta import Strategy
@@ -76,18 +78,21 @@ class Settings(NamedTuple):
     storage: LogitStorage
 
 
-def checked_parameters(estimator: DistilledClassifier, X: Any = None, X_val: Any = None) -> Settings:
+def checked_parameters(
+    estimator: DistilledClassifier, X: Any = None, X_val: Any = None, X_unlabeled: Any = None
+) -> Settings:
     """Check the parameters, and make objects of them.
 
-    ``X`` and ``X_val`` are those of ``fit``, of which only the form counts here.
+    ``X``, ``X_val`` and ``X_unlabeled`` are those of ``fit``, of which only the form counts here.
     """
-    loaded = check_same_form(X, X_val)
+    loaded = check_same_form(X, X_val, X_unlabeled)
     estimator._validate_params()
     estimator._check_routed(loaded)
     warn_not_in_file(estimator)
     loss = loss_of(estimator)
     with error_context("loss"):
         loss.check()
+    munge_of(estimator)
     storage = LogitStorage(estimator.teacher_logits_dtype, estimator.teacher_logits_dir)
     storage.check()
     return Settings(named_strategy(estimator), loss, named_execution(estimator), storage)
@@ -99,9 +104,10 @@ def plan_distillation(
     """Check and prepare everything that a training needs; ask the teacher."""
     strategy, loss, execution, storage = settings
     space = loss_space(loss, inputs.task.n_outputs)
-    warn_without_effect(beside_strategy(estimator, strategy, loss, space))
+    inputs, unused = usable_unlabeled(estimator, strategy, inputs)
+    warn_without_effect(beside_strategy(estimator, strategy, loss, space) + unused)
     warn_if_distributed()
-    batch_size = rows_per_batch(estimator.batch_size, len(inputs.rows))
+    batch_size = rows_per_batch(estimator.batch_size, inputs.n_rows)
     net_settings = NetSettings(inputs.task, loss, space, execution, batch_size)
     start = _checked_start(estimator, strategy, net_settings, inputs)
     teacher = checked_teacher(estimator.teacher, inputs, strategy, loss, estimator.augment)
@@ -112,6 +118,7 @@ def plan_distillation(
     if strategy.learns_from_validation:
         hold_out = HoldOut(estimator.validation_fraction, seeds.split, NEEDS_NO_VALIDATION)
     data, places = stage_data(estimator, inputs, hold_out, seeds)
+    data, further = add_unlabeled(estimator, strategy, inputs, data, places, seeds.teacher)
 
     student = _checked_student(estimator, inputs, data, seeds.student, strategy.hypergradient_rows)
     with naming_rows(places):
@@ -128,13 +135,17 @@ def plan_distillation(
     report = FitReport(estimator, inputs.X_given, inputs.targets(), inputs.weight, n_tasks)
     if asked is not None:
         with report.teacher():
-            logits = _ask_once(estimator, asked, data.train, inputs, places, seeds.teacher, storage)
+            logits = _ask_once(estimator, asked, data.train, inputs, places, further, seeds.teacher, storage)
         data.train.set_teacher_logits(logits)
     elif inputs.teacher_logits is not None and strategy.needs_teacher:
-        data.train.set_given_logits(shared_tensor(inputs.teacher_logits), places)
+        if further:
+            logits = given_logits(inputs.teacher_logits, places, further, data.train.device)
+            data.train.set_teacher_logits(logits)
+        else:
+            data.train.set_given_logits(shared_tensor(inputs.teacher_logits), places)
     if data.train.has_teacher_logits:
         who = name_of(estimator.teacher) if inputs.teacher_logits is None else "teacher_logits"
-        warn_if_out_of_order(data.train, inputs.task.output_labels, who)
+        warn_if_out_of_order(data.train.labelled, inputs.task.output_labels, who)
     monitor = "valid_loss" if updates_metaparameters(strategy) else "train_loss"  # it depends on lambda1, T
     net_maker = partial(net_to_train, estimator)
     stage = Stage("training", data, seeds, net_maker, train_to_the_end, monitor)
@@ -161,6 +172,7 @@ def _checked_start(
         settings.task.n_outputs,
         weighted=inputs.weight is not None,
         has_teacher=has_teacher,
+        unlabeled=has_unlabeled(estimator, strategy, inputs),
     )
     return start
 
@@ -179,7 +191,7 @@ def _checked_student(
         make_scaling=scaling_for(estimator, data.train),
         trained=estimator.student_ if estimator._continues() else None,
     )
-    batch_size = loader_settings(estimator, "iterator_train", len(inputs.rows))["batch_size"]
+    batch_size = loader_settings(estimator, "iterator_train", inputs.n_rows)["batch_size"]
     check_single_rows(student, samples, data.valid, batch_size)
     check_scale(student, data, standardized=isinstance(student, StandardizedStudent))
     names = getattr(estimator, "feature_names_in_", None)
@@ -195,13 +207,17 @@ def _ask_once(
     train: DistillationData,
     inputs: ValidatedInputs,
     places: np.ndarray,
+    further: list[UnlabeledRows],
     seed: int,
     storage: LogitStorage,
 ) -> Tensor:
-    """Return the teacher's logits of D_train, whose rows are at ``places`` in X; it is fitted first."""
+    """Return the teacher's logits of D_train; it is fitted first, on the rows that have labels.
+
+    These are at ``places`` in X; ``further`` are the others.
+    """
     ways = "teacher_logits_dir or teacher_logits_dtype='float16'", "a smaller batch_size with X as a Dataset"
 
-    loader = loader_settings(estimator, "iterator_train", len(inputs.rows))
+    loader = loader_settings(estimator, "iterator_train", inputs.n_rows)
 
     def situation() -> str:
         return f"batch_size={loader['batch_size']} and {describe_allocations([train])}"
@@ -221,4 +237,5 @@ def _ask_once(
             who=name_of(estimator.teacher),
             places=places,
             storage=storage,
+            further=further,
         )

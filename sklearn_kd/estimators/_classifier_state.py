@@ -48,7 +48,10 @@ def to_content(estimator: DistilledClassifier, lost: set[str], history: bool = T
     -------
     Content
     """
-    about: dict[str, Any] = {"val_temperature": float(estimator.val_temperature_)}
+    about: dict[str, Any] = {
+        "val_temperature": float(estimator.val_temperature_),
+        "n_unlabeled": int(estimator.n_unlabeled_),
+    }
     # Not after set_params(loss=...): the path is that of the loss before.
     space = loss_space(loss_of(estimator), len(estimator.classes_))
     about["loss_is_known"] = path_dtype(space) == estimator.metaparameter_path_.dtype
@@ -99,7 +102,11 @@ def from_content(
     space = loss_space(loss, len(estimator.classes_)) if loss_is_known else None
     values = _values(about["metaparameters"], space)
     val_temperature = _above_0(about["val_temperature"])
-    fitted: dict[str, Any] = {"metaparameters_": values, "val_temperature_": val_temperature}
+    fitted: dict[str, Any] = {
+        "metaparameters_": values,
+        "val_temperature_": val_temperature,
+        "n_unlabeled_": _count(about.get("n_unlabeled", 0)),
+    }
     numbers = {name: value for name, value in values.items() if np.ndim(value) == 0}
     fitted |= {f"{name}_": numbers[name] for name in ("lambda1", "temperature") if name in numbers}
     path = fitted["metaparameter_path_"] = _table(content, "metaparameter_path", space)
@@ -161,6 +168,12 @@ def _check_values(values: Mapping[str, Any], space: MetaparameterSpace, where: s
             wrong = np.append(wrong, found[found == 0])
         if wrong.size:
             raise ContentError(f"{name}={wrong.flat[0]} in its {where}, which no training can have found")
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ContentError(f"{str(value)[:100]!r} as a number of rows without labels")
+    return value
 
 
 def _above_0(value: Any) -> float:

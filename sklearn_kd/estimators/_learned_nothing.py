@@ -251,7 +251,7 @@ def predictions_of(net: TrainingNet, train: DistillationData) -> Predictions:
                 logits_by_batch.append(net.module_(batch[0]).float())
             targets.append(batch.targets)
         probabilities = torch.softmax(torch.cat(logits_by_batch), dim=1).cpu().double()
-    labels, logits, weight = (
+    labels, logits, weight, _ = (
         torch.cat(parts).cpu() if parts[0] is not None else None for parts in zip(*targets, strict=True)
     )
     assert labels is not None

@@ -168,7 +168,7 @@ def stage_data(
         train_seed=seeds.train_batches,
         valid_seed=seeds.valid_batches,
         device=estimator._device(),
-        batch_size=rows_per_batch(estimator.batch_size, len(inputs.rows)),
+        batch_size=rows_per_batch(estimator.batch_size, inputs.n_rows),
     )
 
 
@@ -193,6 +193,7 @@ def open_checkpoints(
     # each of its states.
     is_open = estimator.random_state is None
     valid = inputs.valid
+    further = {} if inputs.unlabeled is None else {"unlabeled": _described_unlabeled(estimator, inputs)}
     digest = fingerprint(
         estimator=type(estimator),
         parameters=relevant_parameters(estimator),
@@ -208,8 +209,17 @@ def open_checkpoints(
         weight=inputs.weight,
         logits=inputs.teacher_logits,
         before=before,
+        **further,
     )
     return Checkpoints(folder, digest, seeds, is_open)
+
+
+def _described_unlabeled(estimator: BaseDistiller, inputs: ValidatedInputs) -> list[Any]:
+    """Return what stands for the rows without labels, and for their logits, in the digest of a fit."""
+    unlabeled = inputs.unlabeled
+    assert unlabeled is not None
+    rows = _described_rows(estimator, unlabeled.rows, "iterator_train")
+    return [rows, len(unlabeled), unlabeled.teacher_logits]
 
 
 def _described_rows(estimator: BaseDistiller, rows: Rows, part: str) -> Any:
@@ -237,7 +247,7 @@ def run_plan(plan: FitPlan) -> TrainingResult:
 def stage_message(plan: FitPlan, stage: Stage, net: TrainingNet) -> str | None:
     """Return a message about a trained net that learned nothing, or was still learning."""
     labels = plan.task.output_labels
-    return convergence_message(net, stage.data.train, labels, stage.monitor, stage.who)
+    return convergence_message(net, stage.data.train.labelled, labels, stage.monitor, stage.who)
 
 
 def train_to_the_end(plan: FitPlan, stage: Stage) -> tuple[FitPlan, TrainingNet]:

@@ -16,6 +16,7 @@ from sklearn_kd.errors._context import error_context
 from sklearn_kd.estimators._callback_checks import check_callback_names, check_monitors, check_schedules
 from sklearn_kd.estimators._named_objects import named_object
 from sklearn_kd.estimators._routed_parameters import loader_settings
+from sklearn_kd.estimators._unlabeled import check_given_together
 from sklearn_kd.inputs._data import DistillationData, SplitData
 from sklearn_kd.inputs._integers import KeepsIntegers
 from sklearn_kd.inputs._parts import varied_rows
@@ -95,6 +96,8 @@ def validate(
     X_val: Any = None,
     y_val: Any = None,
     teacher_logits: Any = None,
+    X_unlabeled: Any = None,
+    teacher_logits_unlabeled: Any = None,
     *,
     continued: Continued | None = None,
 ) -> ValidatedInputs:
@@ -103,7 +106,7 @@ def validate(
     Parameters
     ----------
     estimator : BaseDistiller
-    X, y, sample_weight, X_val, y_val, teacher_logits
+    X, y, sample_weight, X_val, y_val, teacher_logits, X_unlabeled, teacher_logits_unlabeled
         As ``fit`` was given them.
     continued : Continued or None, default=None
         The fit that this one goes on with.
@@ -113,6 +116,7 @@ def validate(
             f"X is a {type(X).__name__} of several parts, and {type(estimator).__name__} compares layers of "
             "networks that take one tensor. Give one array, or use DistilledClassifier."
         )
+    check_given_together(teacher_logits, X_unlabeled, teacher_logits_unlabeled)
     loading = Loading(
         estimator._device(),
         loader_settings(estimator, "iterator_train"),
@@ -125,6 +129,7 @@ def validate(
         sample_weight,
         X_val,
         y_val,
+        X_unlabeled,
         task_type=estimator._task_type,
         loading=loading,
         continued=continued,
@@ -132,7 +137,26 @@ def validate(
     )
     estimator.__dict__.update(inputs.task.fitted_attributes(), _sample_shape=inputs.sample_shape)
     named_rows = X if hasattr(X, "index") else y
-    return with_teacher(inputs, teacher_logits, estimator.teacher_classes, named_rows)
+    inputs = with_teacher(inputs, teacher_logits, estimator.teacher_classes, named_rows)
+    return _with_unlabeled_logits(inputs, teacher_logits_unlabeled, X_unlabeled)
+
+
+def _with_unlabeled_logits(
+    inputs: ValidatedInputs, teacher_logits_unlabeled: Any, X_unlabeled: Any
+) -> ValidatedInputs:
+    """Add the checked ``teacher_logits_unlabeled``; an index of ``X_unlabeled`` names rows."""
+    if inputs.unlabeled is None or teacher_logits_unlabeled is None:
+        return inputs
+    logits = checked_logits(
+        teacher_logits_unlabeled,
+        len(inputs.unlabeled),
+        inputs.task.output_labels,
+        stated=inputs.teacher_columns,
+        names=X_unlabeled,
+        name="teacher_logits_unlabeled",
+        of="X_unlabeled",
+    )
+    return dataclasses.replace(inputs, unlabeled=dataclasses.replace(inputs.unlabeled, teacher_logits=logits))
 
 
 def _keeps_integers_of(estimator: BaseDistiller) -> KeepsIntegers:

@@ -46,6 +46,7 @@ _REMEDIES = {
     "hidden_layer_sizes": "Give the student's own as student__NAME, such as student__hidden of MLPStudent.",
     "early_stopping": "Give callbacks=[skorch.callbacks.EarlyStopping()].",
     "teacher_logits": "Give them to fit.",
+    "X_unlabeled": "Give it to fit.",
 }
 # Parameters that may be a name, or an object with parameters of its own.
 _NAMES_OR_OBJECTS = ("meta", "loss", "execution")

@@ -160,13 +160,21 @@ class TensorBatches:
         Its ``seed`` seeds the order.
     batch_size, shuffle, drop_last
         As in :class:`BatchOrder`.
+    order : BatchOrder or None, default=None
+        Takes the place of these.
     """
 
     def __init__(
-        self, dataset: TensorSource, batch_size: int = 128, shuffle: bool = False, drop_last: bool = False
+        self,
+        dataset: TensorSource,
+        batch_size: int = 128,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        *,
+        order: BatchOrder | None = None,
     ) -> None:
         self.dataset = dataset
-        self.order = BatchOrder(len(dataset), batch_size, shuffle, drop_last, dataset.seed)
+        self.order = order or BatchOrder(len(dataset), batch_size, shuffle, drop_last, dataset.seed)
 
     def __len__(self) -> int:
         return len(self.order)
@@ -195,6 +203,8 @@ class LoadedBatches:
         Its ``seed`` seeds the order and the workers.
     batch_size, shuffle, drop_last
         As in :class:`BatchOrder`.
+    order : BatchOrder or None, default=None
+        Takes the place of these.
     **loader
         As in :func:`make_loader`.
     """
@@ -205,10 +215,12 @@ class LoadedBatches:
         batch_size: int = 128,
         shuffle: bool = False,
         drop_last: bool = False,
+        *,
+        order: BatchOrder | None = None,
         **loader: Any,
     ) -> None:
         self.dataset = dataset
-        self.order = BatchOrder(len(dataset), batch_size, shuffle, drop_last, dataset.seed)
+        self.order = order or BatchOrder(len(dataset), batch_size, shuffle, drop_last, dataset.seed)
         self._loader = make_loader(dataset.rows, self.order, seed=dataset.seed, **loader)
 
     def __len__(self) -> int:
@@ -306,7 +318,8 @@ def evaluation_batches(dataset: Any, **settings: Any) -> TensorBatches | LoadedB
 
 def training_batches(dataset: Any, **settings: Any) -> Iterable[Batch]:
     """Return batches of a :class:`DistillationData`, with its augmentation: skorch's ``iterator_train``."""
-    batches = evaluation_batches(dataset, **settings)
+    order = dataset.training_order(settings)
+    batches = evaluation_batches(dataset, **settings, order=order)
     return batches if dataset.augmentation is None else AugmentedBatches(batches, *dataset.augmentation)
 
 
@@ -366,7 +379,9 @@ def check_batches_state(state: dict[str, Any]) -> None:
         torch.Generator().set_state(part["generator"])
 
 
-_ARGUMENTS = tuple(name for name in inspect.signature(TensorBatches).parameters if name != "dataset")
+_ARGUMENTS = tuple(
+    name for name in inspect.signature(TensorBatches).parameters if name not in ("dataset", "order")
+)
 
 
 def iterator_arguments(loaded: bool) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from skorch.dataset import Dataset
 from torch import Tensor
 
-from sklearn_kd.inputs._batches import Batch, LoadedBatches, TensorBatches
+from sklearn_kd.inputs._batches import Batch, BatchOrder, LoadedBatches, TensorBatches
 from sklearn_kd.inputs._large_arrays import parts
 from sklearn_kd.inputs._parts import Parts
 from sklearn_kd.inputs._torch_datasets import DatasetRows
@@ -157,6 +157,15 @@ class DistillationData(Dataset):
         return len(self), *self.samples.shape[1:]
 
     @property
+    def labelled(self) -> DistillationData:
+        """The rows that have labels: here all of them, the data set itself."""
+        return self
+
+    def training_order(self, settings: Mapping[str, Any]) -> BatchOrder | None:
+        """Return the order of training batches made with these settings, where it is not the ordinary one."""
+        return None
+
+    @property
     def held(self) -> list[Tensor]:
         """The tensors of the inputs that the data set holds."""
         return [*self._inputs.values] if isinstance(self._inputs, Parts) else [self._inputs]
@@ -219,7 +228,7 @@ class DistillationData(Dataset):
         return inputs.clone() if isinstance(places, slice) else inputs
 
     def _targets_of(self, rows: slice | Tensor) -> Targets:
-        labels, logits, weight = self._targets
+        labels, logits, weight, _ = self._targets
         places = self._at(rows)
         return Targets(
             take(labels, places),

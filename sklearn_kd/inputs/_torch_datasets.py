@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, default_collate
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, default_collate
 
 from sklearn_kd.inputs._arrays import from_torch
 from sklearn_kd.inputs._parts import LABEL_KEYS, Parts, in_batch_type
@@ -110,6 +110,17 @@ class DatasetRows(Dataset):
         kept.samples = Parts(None, [in_batch_type(self.samples)])
         kept.sample_shape, kept.keeps_integers = tuple(kept.samples.shape[1:]), True
         return kept
+
+
+def concatenated_rows(parts: Sequence[DatasetRows]) -> DatasetRows:
+    """Return the rows of several Datasets, one after another, under the name of the first.
+
+    Their items may be of several forms, x and ``(x, anything)``: batches are made of x alone, but by a
+    ``collate_fn`` of the user's, which is given items as they are.
+    """
+    all_rows = copy.copy(parts[0])
+    all_rows.dataset = ConcatDataset([part.dataset for part in parts])
+    return all_rows
 
 
 class BatchFetcher(Dataset):

@@ -32,6 +32,7 @@ from sklearn_kd.inputs._structures import (
     some_rows,
 )
 from sklearn_kd.inputs._torch_datasets import DatasetRows, is_dataset, labelled_rows
+from sklearn_kd.inputs._unlabeled import UnlabeledRows
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.tasks._task import Task
 
@@ -85,6 +86,10 @@ class ValidatedInputs:
         ``teacher_classes``, if given: the class of each column of the teacher's logits.
     teacher_logits : ndarray of shape (n, n_outputs), float32, or None
         Given logits, aligned with rows and outputs.
+    X_val_given : object, default=None
+        X_val as given.
+    unlabeled : UnlabeledRows or None, default=None
+        ``X_unlabeled``, with the given logits of its rows.
     """
 
     X_given: Any
@@ -95,6 +100,13 @@ class ValidatedInputs:
     task: Task
     teacher_columns: list | None = None
     teacher_logits: np.ndarray | None = None
+    X_val_given: Any = None
+    unlabeled: UnlabeledRows | None = None
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows given to ``fit``, those without labels included, those of a given D_val not."""
+        return len(self.rows) + (0 if self.unlabeled is None else len(self.unlabeled))
 
     @property
     def is_loaded(self) -> bool:
@@ -119,20 +131,21 @@ class ValidatedInputs:
 # Before a fit
 
 
-def check_same_form(X: Any, X_val: Any) -> bool:
+def check_same_form(X: Any, X_val: Any, X_unlabeled: Any = None) -> bool:
     """Return True if X is a Dataset.
 
     Raises
     ------
     TypeError
-        If X_val is given in another form.
+        If X_val or X_unlabeled is given in another form.
     """
     loaded = is_dataset(X)
-    if X_val is not None and is_dataset(X_val) != loaded:
-        raise TypeError(
-            f"X is {'a' if loaded else 'no'} Dataset and X_val is {'no' if loaded else 'a'} Dataset; "
-            "give both in one form. torch.utils.data.TensorDataset makes arrays a Dataset."
-        )
+    for name, given in (("X_val", X_val), ("X_unlabeled", X_unlabeled)):
+        if given is not None and is_dataset(given) != loaded:
+            raise TypeError(
+                f"X is {'a' if loaded else 'no'} Dataset and {name} is {'no' if loaded else 'a'} Dataset; "
+                "give both in one form. torch.utils.data.TensorDataset makes arrays a Dataset."
+            )
     return loaded
 
 
@@ -143,6 +156,7 @@ def validate_fit_inputs(
     sample_weight: Any = None,
     X_val: Any = None,
     y_val: Any = None,
+    X_unlabeled: Any = None,
     *,
     task_type: type[Task],
     loading: Loading,
@@ -158,7 +172,7 @@ def validate_fit_inputs(
     ----------
     estimator : BaseEstimator
         Named in messages.
-    X, y, sample_weight, X_val, y_val
+    X, y, sample_weight, X_val, y_val, X_unlabeled
         As ``fit`` was given them.
     task_type : class
         Makes the task from y.
@@ -185,7 +199,17 @@ def validate_fit_inputs(
     if continued is not None:
         _check_continues(continued, task, sample_shape)
     valid = _checked_validation_rows(estimator, X_val, y_val, task, sample_shape, loading)
-    return ValidatedInputs(X_given, rows, codes, weight, valid, task)
+    unlabeled = _checked_unlabeled_rows(estimator, X_unlabeled, sample_shape, loading)
+    return ValidatedInputs(
+        X_given,
+        rows,
+        codes,
+        weight,
+        valid,
+        task,
+        X_val_given=X_val if is_structure(X_val) else from_torch(X_val, "X_val"),
+        unlabeled=unlabeled,
+    )
 
 
 def _checked_rows(
@@ -315,6 +339,28 @@ def _checked_validation_rows(
         y_val = own_labels(X_val) if y_val is None else y_val
         targets = task.check_targets(from_torch(y_val, "y_val"), len(rows), "y_val", "X_val")
     return ValidationRows(rows, task.encode(targets, "y_val"), None)
+
+
+def _checked_unlabeled_rows(
+    estimator: BaseEstimator, X_unlabeled: Any, sample_shape: tuple[Any, ...], loading: Loading
+) -> UnlabeledRows | None:
+    """Return the given rows without labels, or None."""
+    if X_unlabeled is None:
+        return None
+    if is_dataset(X_unlabeled):
+        with preserved_random_state(loading.device, seed=0):
+            loaded = DatasetRows(X_unlabeled, loading.train.get("collate_fn"), "X_unlabeled")
+        loaded = loaded.with_integers() if are_integers(sample_shape) else loaded
+        check_sample_shape(loaded, sample_shape, "X_unlabeled", estimator)
+        return UnlabeledRows("X_unlabeled", X_unlabeled, loaded)
+    if is_structure(X_unlabeled):
+        parts = validate_predict_inputs(estimator, X_unlabeled, sample_shape, "X_unlabeled")
+        return UnlabeledRows("X_unlabeled", X_unlabeled, parts)
+    given = from_torch(X_unlabeled, "X_unlabeled")
+    if getattr(given, "shape", (1,))[:1] == (0,) or (isinstance(given, list) and not given):
+        raise ValueError("X_unlabeled has 0 rows. Give at least one, or leave X_unlabeled out.")
+    rows = validate_predict_inputs(estimator, given, sample_shape, "X_unlabeled")
+    return UnlabeledRows("X_unlabeled", given if hasattr(given, "shape") else rows, rows)
 
 
 # --------------------------------------------------------------------------------------

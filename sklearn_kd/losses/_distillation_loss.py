@@ -13,7 +13,7 @@ from torch import Tensor
 from sklearn_kd.meta._space import Metaparameter
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.runtime._threads import threads_for
-from sklearn_kd.tasks._targets import Targets
+from sklearn_kd.tasks._targets import Targets, label_weights
 
 
 class Evaluation(Protocol):
@@ -49,6 +49,10 @@ class DistillationLoss(BaseEstimator):
     needs_teacher : bool, default=True
         False: the loss can be computed without a teacher. With ``teacher=None``, and no
         ``teacher_logits``, its ``teacher_logits`` are None.
+    accepts_unlabeled : bool, default=False
+        True, where the class that defines :meth:`loss` says so: ``fit`` takes ``X_unlabeled`` with this loss.
+        ``labels`` is −1 then for the rows of a batch that have no label, and :meth:`loss` leaves these out of
+        what it does with labels.
 
     Examples
     --------
@@ -86,6 +90,7 @@ class DistillationLoss(BaseEstimator):
     """
 
     needs_teacher = True
+    accepts_unlabeled = False
 
     def check(self) -> None:
         """Raise ValueError or TypeError if the loss's own parameters cannot be used."""
@@ -118,7 +123,8 @@ class DistillationLoss(BaseEstimator):
             A logit of −inf is a probability of 0. None where there is no teacher and ``needs_teacher`` is
             False.
         labels : Tensor of shape (B,), int64
-            Class codes: places in ``classes_``.
+            Class codes: places in ``classes_``. −1 for a row without a label, which only losses with
+            ``accepts_unlabeled = True`` are given.
         **metaparameters : Tensor
             By name, each of its shape, of the type of ``logits``.
 
@@ -245,6 +251,28 @@ def mean_loss(losses: Tensor, targets: Targets) -> Tensor:
     return (losses if targets.weight is None else targets.weight.to(losses) * losses).mean()
 
 
+def accepts_unlabeled(loss: DistillationLoss) -> bool:
+    """Return whether the class that defines ``loss``, or one derived from it, accepts rows without labels.
+
+    A class that changes the loss of an accepting one has to say so again.
+    """
+    for kind in type(loss).__mro__:
+        if "accepts_unlabeled" in vars(kind):
+            return bool(vars(kind)["accepts_unlabeled"])
+        if "loss" in vars(kind):
+            return False
+    return False
+
+
+def _unlabeled_refused(loss: DistillationLoss) -> str:
+    name = type(loss).__name__
+    return (
+        f"loss={name} does not say that it can be computed for rows without labels, as X_unlabeled, "
+        f"soft_validation and synthesize have them. Set accepts_unlabeled = True in class {name} if its "
+        "method loss leaves rows with labels == -1 out of what it does with labels; or leave these rows out."
+    )
+
+
 def check_loss(
     loss: DistillationLoss,
     start: Mapping[str, Any],
@@ -252,6 +280,7 @@ def check_loss(
     *,
     weighted: bool,
     has_teacher: bool = True,
+    unlabeled: bool = False,
 ) -> None:
     """Try a loss on two rows before any training; its own errors are passed on as they are.
 
@@ -265,6 +294,8 @@ def check_loss(
         Whether the rows will have weights.
     has_teacher : bool, default=True
         Whether there will be a teacher's logits.
+    unlabeled : bool, default=False
+        Whether there will be rows without labels; one of the two rows has none then.
 
     Raises
     ------
@@ -273,12 +304,21 @@ def check_loss(
         floating point numbers.
     ValueError
         If it returns another shape, a number that is not finite, or nothing that depends on the logits;
-        or if its own ``evaluate`` gives another loss.
+        if its own ``evaluate`` gives another loss; or if it does not accept rows without labels that there
+        will be.
     """
+    if unlabeled and not accepts_unlabeled(loss):
+        raise ValueError(_unlabeled_refused(loss))
     name = type(loss).__name__
     logits = torch.linspace(-1, 1, 2 * n_classes).reshape(2, n_classes)
     teacher_logits = logits.flip(1) if has_teacher or loss.needs_teacher else None
-    targets = Targets(torch.tensor([0, n_classes - 1]), teacher_logits, torch.ones(2) if weighted else None)
+    labels = torch.tensor([0, -1 if unlabeled else n_classes - 1])
+    targets = Targets(
+        labels,
+        teacher_logits,
+        torch.ones(2) if weighted else None,
+        label_weights(labels) if unlabeled else None,
+    )
     given = {key: torch.as_tensor(value, dtype=logits.dtype) for key, value in start.items()}
     try:
         inspect.signature(loss.loss).bind(logits, teacher_logits, targets.labels, **given)

@@ -14,7 +14,7 @@ from torch import Tensor
 from sklearn_kd.losses._distillation_loss import DistillationLoss, Evaluation
 from sklearn_kd.losses._logits import TEMPERATURE_SCALINGS, TrainingLoss
 from sklearn_kd.meta._space import Metaparameter
-from sklearn_kd.tasks._targets import Targets
+from sklearn_kd.tasks._targets import Targets, label_weights
 
 LAMBDA1_BOUNDS = (0.0, 1.0)
 
@@ -45,6 +45,8 @@ class LogitDistillation(DistillationLoss):
     >>> space["temperature"].bounds, space["temperature"].coordinate
     ((1, 20), 'log')
     """
+
+    accepts_unlabeled = True
 
     def __init__(
         self,
@@ -85,7 +87,9 @@ class LogitDistillation(DistillationLoss):
     ) -> Tensor:
         """Return the losses of the rows; the form that :meth:`evaluate` has the derivatives of."""
         scale = TEMPERATURE_SCALINGS[self.temperature_scaling][0](temperature)
-        hard = F.cross_entropy(logits, labels, reduction="none")
+        hard = label_weights(labels).to(logits) * F.cross_entropy(
+            logits, labels, reduction="none", ignore_index=-1
+        )
         log_q = torch.log_softmax(logits / temperature, dim=1)
         soft = -(torch.softmax(teacher_logits / temperature, dim=1) * log_q).sum(dim=1)
         return lambda1 * hard + (1 - lambda1) * scale * soft
@@ -141,7 +145,7 @@ class LabelEvaluation:
     """
 
     def __init__(self, logits: Tensor, targets: Targets, values: Mapping[str, Any]):
-        of_labels = Targets(targets.labels, None, targets.weight)
+        of_labels = targets._replace(teacher_logits=None)
         loss = TrainingLoss(logits, of_labels, 1.0, 1.0, scaling="none")
         self.value, self.gradients = loss.value, [loss.r]
         self._values = values

@@ -16,6 +16,9 @@ With p = σ(z), q = σ(z/T), t = σ(f/T) and B rows in the batch:
 For s = 1 the last line is the paper's (lambda1 − 1)/(TB) · [D/T + E/T²], and for
 s = T² it is (1 − lambda1) · [D − E/T] / B. Row weights multiply each row.
 
+Where some rows have no label, CE(σ(z), y) and A of each row are multiplied by its ``label_weight``: the label
+term is then the mean over the rows that have labels, and the soft term stays the mean over all rows.
+
 A teacher's logit of −inf is a probability of 0, such as that of a masked class: t and t⊙f are 0 there,
 as they are in the limit f → −inf.
 """
@@ -62,11 +65,13 @@ class TrainingLoss:
         self, logits: Tensor, targets: Targets, lambda1: Any, temperature: Any, *, scaling: str
     ) -> None:
         # Nothing here has a gradient, so that no_grad, which takes its time, would change nothing.
-        z, (y, f, weight) = logits.detach(), targets
+        z, (y, f, weight, label_weight) = logits.detach(), targets
+        if label_weight is not None:
+            y = y.clamp(min=0)  # any class will do: the label term of a row without a label counts 0
         self._z, self._f, self._weight, self._scaling = z, f, weight, scaling
         self._metaparameters = lambda1, temperature
         if f is None:
-            log_p_y, self._A = labels_rows(z, y)
+            log_p_y, self._A = _weighted(labels_rows(z, y), label_weight)
             rows, r = -log_p_y, self._A
         else:
             T, s = temperature, TEMPERATURE_SCALINGS[scaling][0](temperature)
@@ -74,7 +79,8 @@ class TrainingLoss:
             log_p = z.log_softmax(dim=-1)
             log_q = log_p if at_one else (z / T).log_softmax(dim=-1)
             self._q, self._t = log_q.exp(), (f if at_one else f / T).softmax(dim=-1)
-            log_p_y, self._A = hard_rows(log_p, self._q.clone() if at_one else log_p.exp(), y)
+            hard = hard_rows(log_p, self._q.clone() if at_one else log_p.exp(), y)
+            log_p_y, self._A = _weighted(hard, label_weight)
             self._D = self._q - self._t
             soft = (self._t * log_q).sum(dim=-1, keepdim=True)
             rows = -lambda1 * log_p_y - ((1 - lambda1) * s) * soft
@@ -94,3 +100,11 @@ class TrainingLoss:
         r1 = self._A - (s / T) * D
         r2 = ((1 - lambda1) * (ds / T - s / T**2)) * D - ((1 - lambda1) * s / T**3) * E
         return share_of_rows(torch.stack([r1, r2]), self._weight)
+
+
+def _weighted(hard: tuple[Tensor, Tensor], label_weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return the label term of each row and its gradient, multiplied by the weights where there are any."""
+    if label_weight is None:
+        return hard
+    log_p_y, A = hard
+    return label_weight[..., None] * log_p_y, label_weight[..., None] * A

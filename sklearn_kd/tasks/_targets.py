@@ -13,16 +13,26 @@ class Targets(NamedTuple):
     Attributes
     ----------
     labels : Tensor of shape (B,), int64
-        Class codes.
+        Class codes; −1 for a row without a label.
     teacher_logits : Tensor of shape (B, K) or None
         −inf is a probability of 0. None: there is no teacher, and the labels are all there is.
     weight : Tensor of shape (B,) or None
         Row weights with mean 1 over the training set. None: all ones.
+    label_weight : Tensor of shape (B,) or None
+        Further weights of the label term alone: 0 for rows without a label and, for the others, the number
+        that makes their mean over the batch 1. None: all rows have labels.
     """
 
     labels: Tensor
     teacher_logits: Tensor | None = None
     weight: Tensor | None = None
+    label_weight: Tensor | None = None
+
+
+def label_weights(labels: Tensor) -> Tensor:
+    """Return the ``label_weight`` of the rows of a batch, float32, without waiting for the device."""
+    known = (labels >= 0).float()
+    return known * (len(labels) / known.sum().clamp(min=1))
 
 
 def mean_rows(rows: Tensor, weight: Tensor | None) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,10 @@ from torch import Tensor
 
 from sklearn_kd.inputs._data import DistillationData, LoadedData
 from sklearn_kd.inputs._torch_datasets import make_ordered_loader
+from sklearn_kd.inputs._unlabeled import MixedData, UnlabeledRows
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.teachers._adapter import TeacherAdapter
-from sklearn_kd.teachers._logit_checks import naming_rows
+from sklearn_kd.teachers._logit_checks import counting_rows_from, naming_rows
 from sklearn_kd.teachers._logit_store import LogitStorage, LogitStore
 
 # Rows per forward pass where nothing is learned.
@@ -44,6 +45,7 @@ def ask_teacher(
     seed: int,
     who: str,
     storage: LogitStorage | None = None,
+    further: Sequence[UnlabeledRows] = (),
 ) -> Tensor:
     """Return a fitted teacher's logits of some rows, shape (n, n_outputs).
 
@@ -62,6 +64,8 @@ def ask_teacher(
         What messages call the teacher.
     storage : LogitStorage or None, default=None
         None: float32, on the device of ``data``.
+    further : sequence of UnlabeledRows, default=()
+        Rows of ``data`` that follow those of X.
 
     Raises
     ------
@@ -69,8 +73,28 @@ def ask_teacher(
         If a row has NaN or +inf.
     """
     with teacher.drawing_from(seed, data.device):
-        logits = teacher.iter_logits(X, data, output_labels, PREDICTION_BATCH)
+        if isinstance(data, MixedData) and not teacher.takes_batches():
+            logits = _ask_in_parts(teacher, X, data, output_labels, further)
+        else:
+            logits = teacher.iter_logits(X, data, output_labels, PREDICTION_BATCH)
         return _stored(logits, len(data), storage, who)
+
+
+def _ask_in_parts(
+    teacher: TeacherAdapter,
+    X: Any,
+    data: MixedData,
+    output_labels: np.ndarray,
+    further: Sequence[UnlabeledRows],
+) -> Iterator[Tensor]:
+    """Yield the logits of X and of each further source, which is asked about in its own container."""
+    n_before = 0
+    containers = [X, *(rows.given for rows in further)]
+    for given, part in zip(containers, data.parts([data.n_labelled, *map(len, further)]), strict=True):
+        with counting_rows_from(n_before):
+            answers = [*teacher.iter_logits(given, part, output_labels, PREDICTION_BATCH)]
+        yield from answers
+        n_before += len(part)
 
 
 def _ask_by_batch(
@@ -102,23 +126,24 @@ def fit_and_ask(
     who: str,
     places: np.ndarray,
     storage: LogitStorage | None = None,
+    further: Sequence[UnlabeledRows] = (),
 ) -> Tensor:
-    """Return the logits of all rows of D_train, of a teacher that is fitted on them first.
+    """Return the logits of all rows of D_train, of a teacher that is fitted on those with labels first.
 
     Parameters
     ----------
     teacher : TeacherAdapter
     train : DistillationData
     X, y, weight
-        D_train as the user gave it, for the teacher's ``fit``.
-    output_labels, seed, who, storage
+        The rows of D_train that have labels, as the user gave them, for the teacher's ``fit``.
+    output_labels, seed, who, storage, further
         As for :func:`ask_teacher`.
     loader : mapping
         Settings of the DataLoader that reads a Dataset.
     places : ndarray of shape (n,)
         The rows' places in the whole X, for messages.
     """
-    with naming_rows(places):
+    with naming_rows(places, [rows.names for rows in further]):
         if isinstance(train, LoadedData):
             # A Dataset may draw from the global generators.
             with preserved_random_state(train.device, seed):
@@ -126,4 +151,6 @@ def fit_and_ask(
                 return _stored(logits, len(train), storage, who)
         if teacher.trains():
             fit_teacher(teacher, X, y, weight, seed=seed, device=train.device)
-        return ask_teacher(teacher, X, train, output_labels, seed=seed, who=who, storage=storage)
+        return ask_teacher(
+            teacher, X, train, output_labels, seed=seed, who=who, storage=storage, further=further
+        )

@@ -5,7 +5,7 @@ Align columns and rows that have names by their names; refuse names that do not 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.utils import check_array
@@ -19,7 +19,12 @@ from sklearn_kd.teachers._class_alignment import column_labels, select_columns
 from sklearn_kd.teachers._conversion import warn_of_probabilities
 from sklearn_kd.teachers._logit_checks import logarithms, refuse_wrong_numbers
 
-_WHO = "teacher_logits"
+
+class _Given(NamedTuple):
+    """What messages call given logits, and the rows that they are of."""
+
+    name: str
+    of: str
 
 
 def checked_logits(
@@ -29,6 +34,8 @@ def checked_logits(
     *,
     stated: list[Any] | None = None,
     names: Any = None,
+    name: str = "teacher_logits",
+    of: str = "X",
 ) -> np.ndarray | None:
     """Return checked and aligned logits, shape (n_samples, n_classes); None for None.
 
@@ -46,6 +53,8 @@ def checked_logits(
         Classes of the columns, if the user states them.
     names : object, default=None
         X or y, whose pandas index, if it has one, names the rows.
+    name, of : str
+        What messages call the logits, and the rows that they are of.
 
     Raises
     ------
@@ -54,40 +63,42 @@ def checked_logits(
     """
     if teacher_logits is None:
         return None
+    called = _Given(name, of)
     columns, index = column_names(teacher_logits), getattr(names, "index", None)
-    given = _in_order(teacher_logits, index) if hasattr(index, "equals") else teacher_logits
-    values = _numbers(given)
+    given = _in_order(teacher_logits, index, called) if hasattr(index, "equals") else teacher_logits
+    values = _numbers(given, name)
     if values.ndim != 2 or len(values) != n_samples or (values.shape[1] == 1 and len(classes) == 2):
         one_each = values.numel() == n_samples and len(classes) == 2
         remedy = " Of one number z for each row, such as a decision function's, make np.c_[0 * z, z]."
         raise ValueError(
-            f"{_shape_wanted(n_samples, classes)}; got {tuple(values.shape)}.{remedy if one_each else ''}"
+            f"{_shape_wanted(called, n_samples, classes)}; got {tuple(values.shape)}."
+            f"{remedy if one_each else ''}"
         )
-    places = _columns(columns, values.shape[1], n_samples, classes, stated)
+    places = _columns(called, columns, values.shape[1], n_samples, classes, stated)
     columns_of = None if np.array_equal(places, np.arange(values.shape[1])) else places
-    if _check_numbers(values, columns_of):
-        warn_of_probabilities(_WHO, "Give what the network returns before its softmax")
+    if _check_numbers(values, columns_of, called):
+        warn_of_probabilities(name, "Give what the network returns before its softmax")
         values = logarithms(values.float())
     return (values if columns_of is None else values[:, columns_of].float()).numpy()
 
 
-def _check_numbers(values: Tensor, columns: np.ndarray | None) -> bool:
+def _check_numbers(values: Tensor, columns: np.ndarray | None, called: _Given) -> bool:
     """Refuse wrong numbers in the columns in use; return whether the values are probabilities."""
     probabilities, n_checked = True, 0
     for part in parts_of(values):
         part = part.float()
-        refuse_wrong_numbers(part if columns is None else part[:, columns], _WHO, n_checked)
+        refuse_wrong_numbers(part if columns is None else part[:, columns], called.name, n_checked, called.of)
         probabilities = probabilities and are_probabilities(part)
         n_checked += len(part)
     return probabilities
 
 
-def _numbers(given: Any) -> Tensor:
-    with error_context(_WHO):
+def _numbers(given: Any, name: str) -> Tensor:
+    with error_context(name):
         array = check_array(
-            from_torch(given, _WHO),
+            from_torch(given, name),
             dtype=[np.float32, np.float16],
-            input_name=_WHO,
+            input_name=name,
             ensure_all_finite=False,
             ensure_2d=False,  # scikit-learn advises a reshape, which would not make logits of labels
             allow_nd=True,
@@ -95,10 +106,10 @@ def _numbers(given: Any) -> Tensor:
     return shared_tensor(np.ascontiguousarray(array))
 
 
-def _shape_wanted(n_samples: int, classes: np.ndarray) -> str:
+def _shape_wanted(called: _Given, n_samples: int, classes: np.ndarray) -> str:
     return (
-        f"teacher_logits must have shape (n_samples, n_classes) = ({n_samples}, {len(classes)}), "
-        f"one row per row of X and one column per class in the order {classes.tolist()[:10]}"
+        f"{called.name} must have shape (n_samples, n_classes) = ({n_samples}, {len(classes)}), "
+        f"one row per row of {called.of} and one column per class in the order {classes.tolist()[:10]}"
     )
 
 
@@ -107,6 +118,7 @@ def _shape_wanted(n_samples: int, classes: np.ndarray) -> str:
 
 
 def _columns(
+    called: _Given,
     names: list[Any] | None,
     n_columns: int,
     n_samples: int,
@@ -114,24 +126,26 @@ def _columns(
     stated: list[Any] | None,
 ) -> np.ndarray:
     """Return the column of each class: by name, by ``teacher_classes``, or in order."""
-    known = None if names is None else _classes_named(names, classes, stated)
+    known = None if names is None else _classes_named(called, names, classes, stated)
     known = stated if known is None else known
-    known = column_labels(n_columns, known, stated, _WHO)
+    known = column_labels(n_columns, known, stated, called.name)
     if known is not None:
         return select_columns(known, classes)
     if n_columns != len(classes):
         raise ValueError(
-            f"{_shape_wanted(n_samples, classes)}; got {(n_samples, n_columns)}. Columns of other classes "
-            "are accepted where all are named: by teacher_classes, or as the columns of a DataFrame."
+            f"{_shape_wanted(called, n_samples, classes)}; got {(n_samples, n_columns)}. Columns of other "
+            "classes are accepted where all are named: by teacher_classes, or as the columns of a DataFrame."
         )
     return np.arange(n_columns)
 
 
-def _classes_named(names: list[Any], classes: np.ndarray, stated: list[Any] | None) -> list[Any] | None:
+def _classes_named(
+    called: _Given, names: list[Any], classes: np.ndarray, stated: list[Any] | None
+) -> list[Any] | None:
     """Return the class of each named column; None if no name is a class and the classes are stated."""
     labels = classes.tolist()
     if len(set(names)) < len(names):
-        raise ValueError(f"teacher_logits has several columns of one name: {names[:10]}.")
+        raise ValueError(f"{called.name} has several columns of one name: {names[:10]}.")
     if set(labels) <= set(names):
         return names
     by_text = {str(label): label for label in (labels if stated is None else stated)}
@@ -140,8 +154,8 @@ def _classes_named(names: list[Any], classes: np.ndarray, stated: list[Any] | No
     if stated is not None and not set(by_text) & {str(name) for name in names}:
         return None
     raise ValueError(
-        f"teacher_logits has the columns {names[:10]}, but y the classes {labels[:10]}. Name every column by "
-        "its label, or give teacher_logits.to_numpy() if they are in sorted order of the labels."
+        f"{called.name} has the columns {names[:10]}, but y the classes {labels[:10]}. Name every column by "
+        f"its label, or give {called.name}.to_numpy() if they are in sorted order of the labels."
     )
 
 
@@ -149,8 +163,8 @@ def _classes_named(names: list[Any], classes: np.ndarray, stated: list[Any] | No
 # Rows
 
 
-def _in_order(given: Any, index: Any) -> Any:
-    """Return the rows in the order of X's index, if they have an index of their own."""
+def _in_order(given: Any, index: Any, called: _Given) -> Any:
+    """Return the rows in the order of the index of X, if they have an index of their own."""
     own: Any = getattr(given, "index", None)
     if not hasattr(own, "equals") or not hasattr(given, "loc") or own.equals(index) or len(own) != len(index):
         return given
@@ -163,8 +177,13 @@ def _in_order(given: Any, index: Any) -> Any:
     positions = own.dtype.kind in "iu" and own.is_monotonic_increasing and own.is_unique
     if positions and index.dtype.kind not in "iu":
         return given  # a part of a default index, as in a fold
-    what = "the default index, and X the same numbers in another order" if same else "another index than X"
+    name, of = called
+    what = (
+        f"the default index, and {of} the same numbers in another order"
+        if same
+        else f"another index than {of}"
+    )
     raise ValueError(
-        f"teacher_logits has {what}: {own[:5].tolist()} … and {index[:5].tolist()} …. Give it the index of "
-        "X, or teacher_logits.to_numpy() if row i belongs to row i of X."
+        f"{name} has {what}: {own[:5].tolist()} … and {index[:5].tolist()} …. Give it the index of "
+        f"{of}, or {name}.to_numpy() if row i belongs to row i of {of}."
     )

@@ -39,12 +39,30 @@ class WrongAnswerError(ValueError):
 
 
 @contextmanager
-def naming_rows(rows: np.ndarray) -> Iterator[None]:
-    """Renumber the row in a WrongAnswerError raised inside: row i becomes ``rows[i]``."""
+def naming_rows(rows: np.ndarray, further: Sequence[tuple[str, np.ndarray]] = ()) -> Iterator[None]:
+    """Renumber the row in a WrongAnswerError raised inside: row i becomes ``rows[i]``.
+
+    The rows after these are those of ``further`` sources: the name of each, and its rows.
+    """
     try:
         yield
     except WrongAnswerError as error:
-        raise WrongAnswerError(error.before, int(rows[error.row]), error.after) from None
+        row, after = error.row, error.after
+        for name, more in further:
+            if row < len(rows):
+                break
+            row, rows = row - len(rows), more
+            after = error.after.replace(" of X ", f" of {name} ", 1)
+        raise WrongAnswerError(error.before, int(rows[row]), after) from None
+
+
+@contextmanager
+def counting_rows_from(n_before: int) -> Iterator[None]:
+    """Count the row in a WrongAnswerError raised inside after so many others."""
+    try:
+        yield
+    except WrongAnswerError as error:
+        raise WrongAnswerError(error.before, n_before + error.row, error.after) from None
 
 
 def name_of(teacher: Any, name: str = "teacher") -> str:
@@ -61,7 +79,7 @@ def thawed(teacher: Any) -> Any:
 # Numbers
 
 
-def refuse_wrong_numbers(logits: Tensor, who: str, n_before: int = 0) -> None:
+def refuse_wrong_numbers(logits: Tensor, who: str, n_before: int = 0, of: str = "X") -> None:
     """Raise if a row of logits has NaN, +inf or nothing but −inf.
 
     A single −inf is allowed: a class of probability 0.
@@ -82,7 +100,7 @@ def refuse_wrong_numbers(logits: Tensor, who: str, n_before: int = 0) -> None:
     raise WrongAnswerError(
         f"{who}:",
         n_before + row,
-        f" of X has {found} among its logits; a logit is a number, or −inf for a class that is switched "
+        f" of {of} has {found} among its logits; a logit is a number, or −inf for a class that is switched "
         "off. See whether that row is all numbers, scaled as for the teacher, ask the teacher in float32, or "
         "leave such rows out.",
     )

@@ -39,6 +39,16 @@ def _in_labels(scoring: Any, labels: np.ndarray) -> Any:
     return LabelScorer(scoring, labels)
 
 
+def rows_with_labels(callback: Any, told: dict[str, Any]) -> dict[str, Any]:
+    """Return what a scorer is told at the end of a training batch: its rows that have labels."""
+    targets = getattr(told.get("batch"), "targets", None)
+    if targets is None or targets.label_weight is None or callback.on_train != told.get("training"):
+        return told
+    rows = (targets.labels >= 0).nonzero()[:, 0]
+    batch = told["batch"].map(lambda values: values[rows])
+    return told | {"batch": batch, "y_pred": told["y_pred"][rows]}
+
+
 class LabelScorer:
     """A scorer that sees labels, for a net that is trained on class codes.
 

@@ -15,6 +15,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNetClassifier
 from skorch.callbacks import EpochScoring
+from skorch.callbacks.scoring import ScoringBase
 from skorch.utils import TeeGenerator
 from torch import Tensor
 
@@ -45,7 +46,7 @@ from sklearn_kd.teachers._logit_checks import AnswersWatch
 from sklearn_kd.training._cuda_graph import CapturedIterations, why_not_captured
 from sklearn_kd.training._divergence import DivergenceGuard
 from sklearn_kd.training._interrupts import from_outside
-from sklearn_kd.training._label_scorers import show_labels_to_scorers
+from sklearn_kd.training._label_scorers import rows_with_labels, show_labels_to_scorers
 from sklearn_kd.training._listeners import gradient_norm_limit, listeners
 from sklearn_kd.training._memory_errors import explain_memory_of_training
 from sklearn_kd.training._nonfinite import (
@@ -312,7 +313,9 @@ class TrainingNet(NeuralNetClassifier):
         """Notify as skorch does, but skip calls that would do nothing."""
         getattr(self, method_name)(self, **cb_kwargs)
         for callback in self._listeners(method_name):
-            getattr(callback, method_name)(self, **cb_kwargs)
+            is_score = method_name == "on_batch_end" and isinstance(callback, ScoringBase)
+            told = rows_with_labels(callback, cb_kwargs) if is_score else cb_kwargs
+            getattr(callback, method_name)(self, **told)
 
     def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Find out who listens."""

@@ -273,7 +273,7 @@ class _Streams:
         if self.shared:
             of_all = batches[0].targets
             return Targets._make(None if t is None else t.expand(self._n_students, *t.shape) for t in of_all)
-        labels, logits, weights = zip(*(batch.targets for batch in batches), strict=True)
+        labels, logits, weights, _ = zip(*(batch.targets for batch in batches), strict=True)
         return Targets(torch.stack(labels), _filled(logits, 0.0), _filled(weights, 1.0))
 
 
@@ -291,7 +291,7 @@ def _same_rows(a: DistillationData, b: DistillationData) -> bool:
         return True
     if a.seed != b.seed or not a.has_inputs_of(b):
         return False
-    (labels, teacher, weight), of_b = a.targets, b.targets
+    (labels, teacher, weight, _), of_b = a.targets, b.targets
     return (
         _equal(labels, of_b.labels)
         and _equal(weight, of_b.weight)

@@ -222,6 +222,31 @@ def test_dataset(workers, make, digits, logits, tmp_path):
     assert n_batches == 12 - 6
 
 
+@pytest.mark.parametrize("loaded", [False, True])
+def test_rows_without_labels(loaded, make, digits, logits, tmp_path):
+    """The order of both kinds goes on where it was; of other rows without labels the fit begins anew."""
+    X, y = digits[0][:150], digits[1][:150]
+    given, rest = (
+        (TensorDataset(*map(torch.as_tensor, (X, y))),),
+        TensorDataset(torch.as_tensor(digits[0][150:])),
+    )
+    if not loaded:
+        given, rest = (X, y), digits[0][150:]
+    named = {"X_unlabeled": rest, "teacher_logits": logits[:150], "teacher_logits_unlabeled": logits[150:]}
+
+    def made(**params):
+        return make(**{"callbacks": [Kill()], "max_epochs": 3, "e1": 2, "e2": 3} | params)
+
+    clf, n_batches = resumed(made, 30, tmp_path, *given, **named)
+    assert_same_fit(clf, made().fit(*given, **named))
+    per_epoch = clf.n_iter_ // 3
+    assert n_batches < 3 * per_epoch
+    killed_after(30, made(checkpoint_dir=tmp_path), *given, **named)
+    Kill.made = 0
+    made(checkpoint_dir=tmp_path).fit(*given, **named | {"teacher_logits_unlabeled": -logits[150:]})
+    assert Kill.made > n_batches
+
+
 def test_sample_weight_and_a_teacher_that_is_fitted(make, digits, tmp_path):
     def made(**params):
         return make(LogisticRegression(C=0.01), callbacks=[Kill()], max_epochs=3, keep_teacher=True, **params)

@@ -424,6 +424,25 @@ def test_memory_is_that_of_the_evidence():
             assert first == last, name
 
 
+def test_accuracies_with_rows_without_labels_are_those_of_the_evidence():
+    runs = json.loads((ROOT / "examples" / "evidence" / "unlabeled.json").read_text())["runs"]
+    table = rows_of(GUIDE / "unlabeled.rst")
+    of = defaultdict(list)
+    for run in runs:
+        of[run["table"], run["teacher"], run["method"]].append(run["accuracy"])
+    for name in ("letter", "satellite"):
+        for teacher, words_for in (("more", "knows more"), ("the same", "knows the same")):
+            naive = np.array(of[name, teacher, "naive"])
+            means = [of[name, teacher, "teacher"], of[name, "", "none"], naive]
+            cells = [f"{np.mean(found):.3f}" for found in means]
+            for method in ("unlabeled", "synthesize", "both"):
+                gain = np.array(of[name, teacher, method]) - naive
+                cells.append(f"{gain.mean():+.3f} ± {gain.std(ddof=1) / np.sqrt(len(gain)):.3f}")
+            expected = [cell.replace("0.", ".", 1) for cell in cells]
+            expected = [cell.replace("± 0.", "± .").replace("-", "−") for cell in expected]
+            assert table[f"{name}, {words_for}"] == expected
+
+
 def test_what_is_lost_by_kills_is_that_of_the_runs():
     found = json.loads((ROOT / "examples" / "evidence" / "kill_and_resume.json").read_text())
     table = rows_of(GUIDE / "resuming.rst")

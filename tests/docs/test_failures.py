@@ -30,8 +30,9 @@ from torch.utils.data import TensorDataset
 
 from helpers.layered_networks import UNUSABLE_LAYERS
 from helpers.networks import lucky_student
+from helpers.own_losses import Decoupled
 from helpers.pages import FAILURES, ROOT, messages
-from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent, TabularStudent
+from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent, Munge, TabularStudent
 from sklearn_kd.bilevel._hypergradient import HypergradientEstimator
 from sklearn_kd.checkpointing._file import read, write
 from sklearn_kd.inputs import _splitting
@@ -140,6 +141,11 @@ class MuteTeacher(TeacherAdapter):
         return []
 
 
+def unlabeled(rows):
+    """The arguments of fit for these rows without labels."""
+    return {"X_unlabeled": rows, "teacher_logits_unlabeled": np.zeros((len(rows), 10))}
+
+
 def asked(teacher, **given):
     return {"teacher": teacher}, {"teacher_logits": None} | given
 
@@ -234,6 +240,27 @@ REFUSED = {
         {},
         {"X": pd.DataFrame(X), "teacher_logits": pd.DataFrame(np.zeros((len(y), 10)), index=y)},
     ),
+    "rows without labels that have other columns": lambda X, y: ({}, unlabeled(X[:, :9])),
+    "no rows without labels": lambda X, y: ({}, unlabeled(X[:0])),
+    "rows without labels in another form": lambda X, y: ({}, unlabeled(TensorDataset(torch.tensor(X)))),
+    "logits of the rows with labels alone": lambda X, y: (
+        {},
+        unlabeled(X) | {"teacher_logits_unlabeled": None},
+    ),
+    "logits of the rows without labels alone": lambda X, y: ({}, unlabeled(X) | {"teacher_logits": None}),
+    "logits of rows that are not given": lambda X, y: ({}, unlabeled(X) | {"X_unlabeled": None}),
+    "logits of the rows of X_val that are wanted": lambda X, y: (
+        {"soft_validation": True},
+        {"X_val": X[:9], "y_val": y[:9]},
+    ),
+    "a loss that does not accept rows without labels": lambda X, y: ({"loss": Decoupled()}, unlabeled(X)),
+    "batches of one row beside rows without labels": lambda X, y: ({"batch_size": 1}, unlabeled(X)),
+    "made-up rows beside teacher_logits": lambda X, y: ({"synthesize": 1.0}, {}),
+    "made-up rows of images": lambda X, y: (
+        {"synthesize": 1.0, "teacher": nn.Sequential(nn.Flatten(), nn.Linear(64, 10))},
+        {"X": X.reshape(-1, 8, 8), "teacher_logits": None},
+    ),
+    "a probability of made-up rows above 1": lambda X, y: ({"synthesize": Munge(p=2)}, {}),
     "a teacher with unnamed columns": lambda X, y: (
         {"teacher": nn.Linear(64, 10)},
         {"y": y + 1, "teacher_logits": None},
@@ -553,6 +580,7 @@ def test_the_page_has_all_that_is_tried_here():
         "rows to predict overflow",
         "no checkpoint that can be used",
         "another teacher",
+        "rows without labels that may have been split",  # in test_unlabeled
         "the same fit in another thread",  # in test_threads_at_one_fit
         "a folder for the teacher's logits that cannot be written to",  # in test_large_arrays
         "a full disk of the teacher's logits",  # in test_large_arrays

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from sklearn_kd.losses._logits import TrainingLoss
 from sklearn_kd.tasks._cross_entropy import validation_loss
-from sklearn_kd.tasks._targets import Targets
+from sklearn_kd.tasks._targets import Targets, label_weights
 
 
 def draw(seed, weighted):
@@ -19,7 +19,7 @@ def draw(seed, weighted):
 
 def reference_loss(z, targets, lambda1, temperature, scaling):
     """L_train as the paper writes it, for autograd to differentiate."""
-    y, f, weight = targets
+    y, f, weight, _ = targets
     t = F.softmax(f / temperature, dim=1)
     soft = -(t * F.log_softmax(z / temperature, dim=1)).sum(dim=1)
     s = temperature**2 if scaling == "hinton" else 1.0
@@ -48,6 +48,34 @@ def test_closed_forms_equal_autograd(seed, weighted, scaling):
     torch.testing.assert_close(derivatives, by_knob.permute(2, 0, 1), rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_closed_forms_where_some_rows_have_no_label(weighted):
+    z, targets = draw(1, weighted)
+    labels = targets.labels.masked_fill(torch.tensor([0, 1, 0, 1, 1, 0, 1]).bool(), -1)
+    targets = targets._replace(labels=labels, label_weight=label_weights(labels).double())
+    torch.testing.assert_close(label_weights(labels), torch.tensor([7, 0, 7, 0, 0, 7, 0]) / 3.0)
+
+    def reference(z, lambda1, T):
+        weight = torch.ones(7).double() if targets.weight is None else targets.weight
+        known = labels >= 0
+        hard = (weight[known] * F.cross_entropy(z[known], labels[known], reduction="none")).mean()
+        t = F.softmax(targets.teacher_logits / T, dim=1)
+        soft = -(weight * (t * F.log_softmax(z / T, dim=1)).sum(dim=1)).mean()
+        return lambda1 * hard + (1 - lambda1) * T**2 * soft
+
+    z.requires_grad_()
+    knobs = torch.tensor([0.3, 2.5], dtype=torch.float64)
+    (r,) = torch.autograd.grad(reference(z, *knobs), z)
+    by_knob = torch.autograd.functional.jacobian(
+        lambda k: torch.autograd.grad(reference(z, *k), z, create_graph=True)[0], knobs
+    )
+    loss = TrainingLoss(z, targets, *knobs, scaling="hinton")
+    close = {"rtol": 1e-6, "atol": 1e-7}  # the weights are float32
+    torch.testing.assert_close(loss.value, reference(z, *knobs).detach(), **close)
+    torch.testing.assert_close(loss.r, r, **close)
+    torch.testing.assert_close(loss.metaparameter_derivatives(), by_knob.permute(2, 0, 1), **close)
+
+
 def test_paper_form_of_the_temperature_derivative():
     """r2 = (lambda1 − 1)/(T B) · [D/T + E/T²] for s = 1, as design and paper have it."""
     z, targets = draw(3, weighted=False)
@@ -66,7 +94,7 @@ def test_paper_form_of_the_temperature_derivative():
 @pytest.mark.parametrize("weighted", [False, True])
 def test_minus_infinity_is_the_limit(weighted, dtype, temperature, scaling):
     """A masked class has probability 0: value, r and its derivatives are those without a NaN in it."""
-    z, (y, f, weight) = draw(2, weighted)
+    z, (y, f, weight, _) = draw(2, weighted)
     masked = torch.tensor([True, False, False, True, False])
     rows = torch.arange(7)[:, None] % 3 != 0  # not in all rows
     losses = [
@@ -102,7 +130,7 @@ def test_minus_infinity_is_the_limit(weighted, dtype, temperature, scaling):
 
 
 def test_minus_infinity_in_stacked_students():
-    z, (y, f, _) = draw(4, weighted=False)
+    z, (y, f, *_) = draw(4, weighted=False)
     f = f.index_fill(1, torch.tensor([1]), float("-inf"))
     knobs = [
         torch.tensor(values, dtype=torch.float64).reshape(-1, 1, 1) for values in ([0.2, 0.8], [1.0, 4.0])

@@ -1,0 +1,195 @@
+"""Rows without labels of a fit: which of them are used, where they come from, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sklearn_kd.errors._context import error_context
+from sklearn_kd.inputs._data import DistillationData, SplitData
+from sklearn_kd.inputs._munge import Munge, joined
+from sklearn_kd.inputs._splitting import at
+from sklearn_kd.inputs._unlabeled import UnlabeledRows, with_unlabeled
+from sklearn_kd.inputs._validation import ValidatedInputs, validate_predict_inputs
+from sklearn_kd.meta import Strategy
+
+if TYPE_CHECKING:
+    from sklearn_kd.estimators._classifier import DistilledClassifier
+
+_MADE_UP, _MADE_UP_NAME = 1, "the rows that synthesize made"
+
+
+def check_given_together(teacher_logits: Any, X_unlabeled: Any, teacher_logits_unlabeled: Any) -> None:
+    """Refuse arguments of ``fit`` that leave some rows without the teacher's logits.
+
+    Raises
+    ------
+    ValueError
+        If logits are given for rows that are not, or for a part of the rows.
+    """
+    if teacher_logits_unlabeled is not None and X_unlabeled is None:
+        raise ValueError(
+            "teacher_logits_unlabeled are given without X_unlabeled, the rows that they are of. Give both, "
+            "or neither."
+        )
+    if teacher_logits_unlabeled is not None and teacher_logits is None:
+        raise ValueError(
+            "teacher_logits_unlabeled are given without teacher_logits. Give the logits of the rows of X "
+            "too, or leave teacher_logits_unlabeled out to have the teacher asked about all rows."
+        )
+    if X_unlabeled is not None and teacher_logits is not None and teacher_logits_unlabeled is None:
+        raise ValueError(
+            "teacher_logits are given without teacher_logits_unlabeled, so that the rows of X_unlabeled have "
+            "none. Give both, or leave teacher_logits out to have the teacher asked about all rows."
+        )
+
+
+def usable_unlabeled(
+    estimator: DistilledClassifier, strategy: Strategy, inputs: ValidatedInputs
+) -> tuple[ValidatedInputs, list[str]]:
+    """Return the inputs without the rows that the strategy does not use, and what is without effect.
+
+    Raises
+    ------
+    ValueError
+        If ``soft_validation=True`` asks for logits of D_val's rows that ``teacher_logits`` do not have.
+    """
+    beside = f"beside meta={estimator.meta!r}"
+    if not strategy.needs_teacher:
+        reasons = [] if inputs.unlabeled is None else [f"X_unlabeled {beside}, which asks no teacher"]
+        if estimator.soft_validation:
+            reasons.append(f"soft_validation=True {beside}, which asks no teacher")
+        if estimator.synthesize is not None:
+            reasons.append(f"synthesize={estimator.synthesize!r} {beside}, which asks no teacher")
+        return dataclasses.replace(inputs, unlabeled=None), reasons
+    if not has_unlabeled(estimator, strategy, inputs):
+        reasons = []
+        if estimator.soft_validation:
+            reasons.append(f"soft_validation=True {beside}, which has no D_val (give X_val and y_val)")
+        if estimator.unlabeled_share != "auto":
+            share = estimator.unlabeled_share
+            reasons.append(f"unlabeled_share={share!r} without rows that have no labels (give X_unlabeled)")
+        return inputs, reasons
+    _warn_if_split(estimator, inputs)
+    if estimator.synthesize is not None:
+        _check_can_synthesize(inputs)
+    if estimator.soft_validation and inputs.valid is not None and inputs.teacher_logits is not None:
+        raise ValueError(
+            "soft_validation=True needs the teacher's logits of the rows of X_val, and teacher_logits are of "
+            "the rows of X. Give X_val as a part of X_unlabeled, with its logits in "
+            "teacher_logits_unlabeled, and set soft_validation=False."
+        )
+    return inputs, []
+
+
+def has_unlabeled(estimator: DistilledClassifier, strategy: Strategy, inputs: ValidatedInputs) -> bool:
+    """Return whether there will be rows without labels in D_train."""
+    if not strategy.needs_teacher:
+        return False
+    has_validation = strategy.learns_from_validation or inputs.valid is not None
+    of_validation = estimator.soft_validation and has_validation
+    return inputs.unlabeled is not None or of_validation or estimator.synthesize is not None
+
+
+def _warn_if_split(estimator: DistilledClassifier, inputs: ValidatedInputs) -> None:
+    """Warn where a cross-validation may have taken a part of X_unlabeled, as it does of y.
+
+    scikit-learn splits a parameter that has as many rows as X. That is seen only where it is routed.
+    """
+    if inputs.unlabeled is None or len(inputs.unlabeled) != len(inputs.rows):
+        return
+    if estimator.get_metadata_routing().fit.requests.get("X_unlabeled"):
+        warnings.warn(
+            f"X_unlabeled is requested by set_fit_request, and has as many rows as X, {len(inputs.rows)}. If "
+            "this fit is one of a cross-validation or a search, scikit-learn has given it a part of "
+            "X_unlabeled, as of y. Leave one row of X_unlabeled out to have it whole in each fold.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def munge_of(estimator: DistilledClassifier) -> Munge | None:
+    """Return what ``synthesize`` means, checked; None for None."""
+    given = estimator.synthesize
+    munge = given if given is None or isinstance(given, Munge) else Munge(given)
+    if munge is not None:
+        with error_context("synthesize"):
+            munge.check()
+    return munge
+
+
+def _check_can_synthesize(inputs: ValidatedInputs) -> None:
+    """Raise ValueError if there is no table to make rows of, or nobody to ask about them."""
+    if inputs.is_loaded or len(inputs.sample_shape) != 1:
+        what = "a Dataset" if inputs.is_loaded else f"of samples of shape {inputs.sample_shape}"
+        raise ValueError(
+            f"synthesize makes up rows of tables, and X is {what}. Set synthesize=None; augment changes the "
+            "rows of other inputs batch by batch."
+        )
+    if inputs.teacher_logits is not None:
+        raise ValueError(
+            "synthesize makes up rows that teacher_logits have no answers to. Give a teacher to be asked, "
+            "or set synthesize=None."
+        )
+
+
+def add_unlabeled(
+    estimator: DistilledClassifier,
+    strategy: Strategy,
+    inputs: ValidatedInputs,
+    data: SplitData,
+    places: np.ndarray,
+    seed: int,
+) -> tuple[SplitData, list[UnlabeledRows]]:
+    """Return D_train with its rows without labels, and these by source; as it is where there are none.
+
+    Parameters
+    ----------
+    estimator : DistilledClassifier
+    strategy : Strategy
+    inputs : ValidatedInputs
+    data : SplitData
+    places : ndarray
+        Places in X of D_train's rows.
+    seed : int
+        Of rows that are made up.
+    """
+    if not has_unlabeled(estimator, strategy, inputs):
+        return data, []
+    further = [] if inputs.unlabeled is None else [inputs.unlabeled]
+    if estimator.soft_validation and data.valid is not None:
+        further.append(_validation_rows(inputs, places))
+    munge = munge_of(estimator)
+    if munge is not None:
+        further.append(_made_up_rows(estimator, munge, inputs, places, seed))
+    train: DistillationData = with_unlabeled(data.train, further, estimator.unlabeled_share)
+    return data._replace(train=train), further
+
+
+def _made_up_rows(
+    estimator: DistilledClassifier, munge: Munge, inputs: ValidatedInputs, places: np.ndarray, seed: int
+) -> UnlabeledRows:
+    """Return rows made up from those of D_train, D_val's excepted."""
+    own = inputs.given_rows(places)
+    if inputs.unlabeled is not None:
+        own = joined(own, inputs.unlabeled.given)
+    with error_context("synthesize"):
+        # Apart from what the teacher draws, which has this seed too.
+        made = munge.rows(own, np.random.default_rng([seed, _MADE_UP]))
+    rows = validate_predict_inputs(estimator, made, inputs.sample_shape, _MADE_UP_NAME)
+    return UnlabeledRows(_MADE_UP_NAME, made, rows)
+
+
+def _validation_rows(inputs: ValidatedInputs, places: np.ndarray) -> UnlabeledRows:
+    """Return D_val's rows, without their labels."""
+    if inputs.valid is not None:
+        rows, given = inputs.valid.rows, inputs.X_val_given
+        return UnlabeledRows("X_val", given if hasattr(given, "shape") else rows, rows)
+    counting = np.arange(len(inputs.rows)) if inputs.weight is None else np.flatnonzero(inputs.weight)
+    held_out = np.setdiff1d(counting, places)
+    return UnlabeledRows(
+        "X", inputs.given_rows(held_out), inputs.rows[held_out], at(inputs.teacher_logits, held_out), held_out
+    )

@@ -1,0 +1,85 @@
+"""The order of training batches that mix rows with labels and rows without."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from sklearn_kd.inputs._batches import BatchOrder
+
+# unlabeled_share="auto": at least a fifth of each batch has labels.
+_LARGEST_SHARE = 0.8
+
+
+def share_in_batches(unlabeled_share: float | str, n_labelled: int, n_unlabeled: int) -> float:
+    """Return the share of rows without labels in a batch; "auto" is their share of all rows, at most 0.8."""
+    if isinstance(unlabeled_share, str):
+        return min(_LARGEST_SHARE, n_unlabeled / (n_labelled + n_unlabeled))
+    return unlabeled_share
+
+
+class MixedOrder(BatchOrder):
+    """Divides rows with labels, followed by rows without, into batches of both kinds in a fixed ratio.
+
+    A pass ends when every row has been seen once. The kind that is run through first begins again, in a new
+    order, so that all batches are full. The two kinds are spread evenly over the places of a batch, so that
+    some first rows of a batch, too, have about the same ratio.
+
+    Parameters
+    ----------
+    n_labelled, n_unlabeled : int
+    share : float
+        Of rows without labels in a batch, which has at least one row of each kind.
+    batch_size : int, default=128
+        Of both kinds together. −1, or more than there are rows: as many as there are.
+    shuffle : bool, default=False
+        Draw a new order for each pass.
+    seed : int, default=0
+        As in :class:`BatchOrder`.
+
+    Raises
+    ------
+    ValueError
+        If a batch has no room for a row of each kind.
+    """
+
+    def __init__(
+        self,
+        n_labelled: int,
+        n_unlabeled: int,
+        share: float,
+        batch_size: int = 128,
+        shuffle: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.n, self.shuffle = n_labelled + n_unlabeled, shuffle
+        size = self.n if batch_size == -1 else min(batch_size, self.n)
+        if size < 2:
+            raise ValueError(
+                "batch_size=1 has no room for a row with a label and a row without one. Set batch_size to 2 "
+                "or more, or leave X_unlabeled out."
+            )
+        n_without = min(max(round(share * size), 1), size - 1)
+        self._kinds = ((n_labelled, size - n_without), (n_unlabeled, n_without))
+        n_batches = max(math.ceil(n / count) for n, count in self._kinds)
+        self.slices = [slice(k * size, (k + 1) * size) for k in range(n_batches)]
+        places = [(torch.arange(count) + 0.5) / count for _, count in self._kinds]
+        self._spread = torch.argsort(torch.cat(places), stable=True)
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def draw(self) -> Tensor:
+        """Draw the order of the next pass, shape (number of batches · batch size,)."""
+        (n_labelled, _), _ = self._kinds
+        with_labels, without = (self._rows(n, len(self) * count) for n, count in self._kinds)
+        batches = [with_labels.reshape(len(self), -1), n_labelled + without.reshape(len(self), -1)]
+        return torch.cat(batches, dim=1)[:, self._spread].reshape(-1)
+
+    def _rows(self, n: int, n_wanted: int) -> Tensor:
+        """Return rows of one kind, as often as they are wanted."""
+        passes = [
+            torch.randperm(n, generator=self._generator) if self.shuffle else torch.arange(n)
+            for _ in range(math.ceil(n_wanted / n))
+        ]
+        return torch.cat(passes)[:n_wanted]

@@ -1,0 +1,309 @@
+"""Rows made up for a teacher: mixtures of near rows of a table, column by column."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+
+from sklearn_kd.inputs._arrays import column_names
+
+# "auto": integers with more values than this are numbers.
+_MOST_CATEGORIES = 20
+# In distances the most frequent categories count, the others as one.
+_MOST_TOLD_APART = 32
+# Neighbours are sought among at most so many rows, drawn at random.
+_MOST_CANDIDATES = 10_000
+
+
+class Munge(BaseEstimator):
+    """Makes up rows of a table for the teacher to answer, by the algorithm MUNGE [1]_.
+
+    A made-up row is a row of D_train, each column of which is mixed with the probability ``p`` with that of
+    its nearest neighbour. Of a number that means a draw from a normal distribution around the neighbour's
+    number, whose standard deviation is their difference divided by ``s``; of a category, the neighbour's.
+
+    Give it as ``DistilledClassifier(synthesize=Munge(...))``; ``synthesize=1.0`` is ``Munge(1.0)``.
+
+    Parameters
+    ----------
+    size : float, default=1.0
+        Made-up rows for each row of D_train, rows without labels included. Above 1 some rows are used more
+        than once; below, some are not, drawn at random.
+    p : float, default=0.5
+        Probability with which each column is mixed, in [0, 1]. AutoGluon's too. Smaller: nearer to the rows.
+    s : float, default=1.0
+        Divides the standard deviation. Larger: less noise.
+    categorical_features : "auto" or array-like, default="auto"
+        Columns of categories: their names or places, or a mask. "auto": all that are not numbers (strings,
+        pandas' categories, booleans, dates), and integers with at most 20 different values. Other integers
+        stay integers, between the smallest and the largest of their column. Of an array of objects all
+        columns are categories.
+
+    Notes
+    -----
+    The nearest neighbour is sought by Euclidean distance, with numbers scaled to unit variance; another
+    category counts as one standard deviation. A missing number counts as the mean, a missing category as a
+    category; the rare categories of a column beyond 32 count as one. Of more than 10,000 rows so many, drawn
+    at random, are candidates. A value that is missing in the row or in its neighbour is taken from the
+    neighbour.
+
+    The paper changes both rows of a pair. Here each row is changed in its own turn, so that the size is what
+    is asked for.
+
+    References
+    ----------
+    .. [1] Buciluǎ, Caruana, Niculescu-Mizil. "Model compression", KDD 2006, Algorithm 1.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> from sklearn_kd import DistilledClassifier, MLPStudent, Munge
+    >>> X, y = load_iris(return_X_y=True)
+    >>> teacher = RandomForestClassifier(random_state=0)
+    >>> clf = DistilledClassifier(
+    ...     teacher, MLPStudent, meta="naive", synthesize=Munge(2.0, p=0.3), max_epochs=5, random_state=0)
+    >>> clf.fit(X, y).n_unlabeled_
+    300
+    """
+
+    def __init__(
+        self,
+        size: float = 1.0,
+        *,
+        p: float = 0.5,
+        s: float = 1.0,
+        categorical_features: Any = "auto",
+    ):
+        self.size = size
+        self.p = p
+        self.s = s
+        self.categorical_features = categorical_features
+
+    def check(self) -> None:
+        """Raise ValueError unless the parameters can be used."""
+        for name in ("size", "s"):
+            value = getattr(self, name)
+            if not _is_number(value) or not 0 < value < np.inf:
+                raise ValueError(f"{name}={value!r} must be a number above 0.")
+        if not _is_number(self.p) or not 0 <= self.p <= 1:
+            raise ValueError(f"p={self.p!r} must be a probability, from 0 to 1.")
+
+    def rows(self, X: Any, rng: np.random.Generator) -> Any:
+        """Make rows up.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, n_features), or data frame
+        rng : numpy.random.Generator
+
+        Returns
+        -------
+        array of shape (round(size · n_samples), n_features), or data frame
+            In the container of X, with its types.
+
+        Raises
+        ------
+        TypeError
+            If X is no array and no data frame of pandas or polars.
+        ValueError
+            If there are fewer than two rows, or no row is to be made.
+        """
+        if not isinstance(X, np.ndarray) and not hasattr(X, "columns"):
+            raise TypeError(
+                f"rows are made up of arrays and of data frames of pandas or polars, and X is a "
+                f"{type(X).__name__}. Give X as one of these."
+            )
+        n, n_made = len(X), round(self.size * len(X))
+        if n < 2 or n_made < 1:
+            raise ValueError(
+                f"no rows can be made up: D_train has {n} rows and size={self.size}. At least two rows and "
+                "one to be made are needed."
+            )
+        columns, whole = _columns_of(X)
+        categories = self._are_categories(X, columns, whole)
+        all_rows = np.tile(np.arange(n), n_made // n)
+        base = np.concatenate([all_rows, np.sort(rng.choice(n, n_made % n, replace=False))])
+        near = _nearest(columns, categories, rng)[base]
+        made = []
+        for column, is_whole, is_category in zip(columns, whole, categories, strict=True):
+            mixed = rng.random(n_made) < self.p
+            if is_category:
+                made.append(np.where(mixed, near, base))  # the rows that the values are taken from
+                continue
+            own, other = column[base], column[near]
+            drawn = rng.normal(other, np.abs(np.nan_to_num(own - other)) / self.s)
+            drawn = np.where(np.isnan(own), other, drawn)
+            if is_whole:
+                drawn = np.clip(np.rint(drawn), np.nanmin(column), np.nanmax(column))
+            made.append(np.where(mixed, drawn, own))
+        return _in_container(X, made, categories, base)
+
+    def _are_categories(self, X: Any, columns: Sequence[np.ndarray], whole: Sequence[bool]) -> list[bool]:
+        """Return whether each column is of categories.
+
+        Raises
+        ------
+        ValueError
+            If ``categorical_features`` names a column that is not there.
+        """
+        given = self.categorical_features
+        if isinstance(given, str) and given == "auto":
+            return [_looks_categorical(*column) for column in zip(columns, whole, strict=True)]
+        asked = np.asarray(given)
+        if asked.dtype == bool and asked.shape == (len(columns),):
+            chosen = set(np.flatnonzero(asked).tolist())
+        else:
+            names = column_names(X) or []
+            places = {name: j for j, name in enumerate(names)} | {
+                j: j for j in range(len(columns)) if j not in names
+            }
+            unknown = [name for name in asked.ravel().tolist() if name not in places]
+            if unknown or asked.dtype == bool:
+                raise ValueError(
+                    f"categorical_features={given!r} must be names or places of the {len(columns)} columns "
+                    f"of X, or a mask of them{f'; there is no column {unknown[0]!r}' if unknown else ''}."
+                )
+            chosen = {places[name] for name in asked.ravel().tolist()}
+        return [j in chosen or column.dtype.kind not in "iuf" for j, column in enumerate(columns)]
+
+
+# --------------------------------------------------------------------------------------
+# Columns
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _columns_of(X: Any) -> tuple[list[np.ndarray], list[bool]]:
+    """Return the columns as arrays, numbers as floats with NaN, and which are of integers."""
+    if isinstance(X, np.ndarray):
+        series = list(X.T)
+    elif hasattr(X, "iloc"):
+        series = [X.iloc[:, j] for j in range(X.shape[1])]
+    else:
+        series = list(X.iter_columns())
+    return [_numbers_or_values(values) for values in series], [_kind(values) in "iu" for values in series]
+
+
+def _numbers_or_values(values: Any) -> np.ndarray:
+    kind = _kind(values)
+    if kind in "iuf":
+        to_numpy = getattr(values, "to_numpy", None)
+        if to_numpy is None:
+            return np.asarray(values, dtype=np.float64)
+        if hasattr(values, "iloc"):
+            return to_numpy(dtype=np.float64, na_value=np.nan)
+        return np.asarray(to_numpy(), dtype=np.float64)
+    return np.asarray(values, dtype=object)
+
+
+def _kind(values: Any) -> str:
+    """Return NumPy's kind of the values of a column: "i", "u" or "f" for numbers, "O" for others."""
+    dtype = values.dtype
+    if hasattr(dtype, "is_integer"):  # polars
+        return "i" if dtype.is_integer() else "f" if dtype.is_float() else "O"
+    return dtype.kind if getattr(dtype, "kind", "O") in "iuf" else "O"
+
+
+def _looks_categorical(column: np.ndarray, is_whole: bool) -> bool:
+    if column.dtype.kind not in "iuf":
+        return True
+    return is_whole and len(np.unique(column[~np.isnan(column)])) <= _MOST_CATEGORIES
+
+
+def _in_container(X: Any, made: list[np.ndarray], categories: list[bool], base: np.ndarray) -> Any:
+    """Return made-up columns, of numbers or of rows that values are taken from, in the container of X."""
+    if isinstance(X, np.ndarray):
+        columns = [X[rows, j] if by_row else rows for j, (rows, by_row) in _numbered(made, categories)]
+        return np.stack(columns, axis=1).astype(X.dtype)
+    if hasattr(X, "iloc"):
+        frame = X.iloc[base].reset_index(drop=True)
+        for j, (values, by_row) in _numbered(made, categories):
+            own = X.iloc[:, j]
+            if by_row:
+                frame.isetitem(j, own.iloc[values].array)
+            else:
+                frame.isetitem(j, type(own)(values).astype(own.dtype))
+        return frame
+    series = []
+    for j, (values, by_row) in _numbered(made, categories):
+        own = X.to_series(j)
+        if by_row:
+            series.append(own.gather(values))
+            continue
+        column = type(own)(own.name, values)
+        series.append((column.fill_nan(None) if own.null_count() else column).cast(own.dtype))
+    return type(X)(series)
+
+
+def _numbered(made: list[np.ndarray], categories: list[bool]) -> Any:
+    return enumerate(zip(made, categories, strict=True))
+
+
+def joined(X: Any, more: Any) -> Any:
+    """Return the rows of two tables in one, in the container of the first."""
+    if isinstance(X, np.ndarray):
+        return np.concatenate([X, np.asarray(more)])
+    module: Any = sys.modules[type(X).__module__.partition(".")[0]]  # pandas or polars
+    if isinstance(more, np.ndarray):
+        names = {"columns" if hasattr(X, "iloc") else "schema": list(X.columns)}
+        more = type(X)(more, **names)
+    if hasattr(X, "iloc"):
+        known = {name: kind for name, kind in X.dtypes.items() if hasattr(kind, "categories")}
+        # Categories that X lacks are missing values, as a teacher that is fitted on X sees them.
+        in_order = {name: _in_categories(more[name], kind) for name, kind in known.items()}
+        return module.concat([X, more.assign(**in_order)], ignore_index=True)
+    return module.concat([X, more], how="vertical_relaxed")
+
+
+def _in_categories(values: Any, kind: Any) -> Any:
+    """Return pandas' values as of these categories, others as missing."""
+    return values.astype(object).where(values.isin(kind.categories)).astype(kind)
+
+
+# --------------------------------------------------------------------------------------
+# Neighbours
+
+
+def _nearest(
+    columns: Sequence[np.ndarray], categories: Sequence[bool], rng: np.random.Generator
+) -> np.ndarray:
+    """Return the nearest other row of each row, shape (n,)."""
+    from sklearn.neighbors import NearestNeighbors  # slow to import
+
+    encoded = np.concatenate(
+        [_encoded(column, kind) for column, kind in zip(columns, categories, strict=True)], axis=1
+    )
+    n = len(encoded)
+    candidates = np.arange(n)
+    if n > _MOST_CANDIDATES:
+        candidates = np.sort(rng.choice(n, _MOST_CANDIDATES, replace=False))
+    finder = NearestNeighbors(n_neighbors=2).fit(encoded[candidates])
+    near = candidates[finder.kneighbors(encoded, return_distance=False)]
+    return np.where(near[:, 0] == np.arange(n), near[:, 1], near[:, 0])
+
+
+def _encoded(column: np.ndarray, is_category: bool) -> np.ndarray:
+    """Return a column for distances, shape (n, .), float32."""
+    if not is_category:
+        known = np.isfinite(column)
+        if not known.any():
+            return np.zeros((len(column), 1), dtype=np.float32)
+        mean, spread = column[known].mean(), column[known].std()
+        scaled = np.where(known, column - mean, 0.0) / (spread or 1.0)
+        return scaled[:, None].astype(np.float32)
+    values = column if column.dtype.kind == "f" else np.array([str(value) for value in column])
+    names, codes, counts = np.unique(values, return_inverse=True, return_counts=True)
+    codes = codes.ravel()
+    if len(names) > _MOST_TOLD_APART:
+        rank = np.argsort(np.argsort(-counts, kind="stable"), kind="stable")
+        codes = np.minimum(rank, _MOST_TOLD_APART)[codes]
+    one_hot: np.ndarray = np.eye(codes.max() + 1, dtype=np.float32)[codes]
+    return one_hot * np.float32(np.sqrt(0.5))  # two that differ are at distance 1

@@ -1,0 +1,201 @@
+"""Rows without labels: their place in D_train, behind the rows that have labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sklearn_kd.inputs._data import DistillationData, LoadedData, as_tensor, take
+from sklearn_kd.inputs._large_arrays import shared_tensor
+from sklearn_kd.inputs._mixed_order import MixedOrder, share_in_batches
+from sklearn_kd.inputs._parts import Parts, concatenated
+from sklearn_kd.inputs._torch_datasets import DatasetRows, concatenated_rows
+from sklearn_kd.tasks._targets import Targets, label_weights
+
+Rows = np.ndarray | DatasetRows | Parts
+
+
+@dataclass(frozen=True, eq=False)
+class UnlabeledRows:
+    """Rows without labels, from one source.
+
+    Attributes
+    ----------
+    name : str
+        What messages call the source.
+    given : object
+        The rows in the user's container, for a teacher that is asked about it.
+    rows : ndarray of shape (n, ...), DatasetRows, or Parts of arrays
+        The same, as the student takes them.
+    teacher_logits : ndarray of shape (n, n_outputs) or None, default=None
+        Given logits.
+    places : ndarray of shape (n,) or None, default=None
+        Where each row is in the source, for messages. None: in order.
+    """
+
+    name: str
+    given: Any
+    rows: Rows
+    teacher_logits: np.ndarray | None = None
+    places: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def names(self) -> tuple[str, np.ndarray]:
+        """The source, and the place of each row in it."""
+        return self.name, np.arange(len(self)) if self.places is None else self.places
+
+
+class _Mixed:
+    """Overrides of a data set whose first ``n_labelled`` rows have labels; those of the others are −1."""
+
+    n_labelled: int
+    unlabeled_share: float | str
+    seed: int
+    _targets: Targets
+
+    def training_order(self, settings: Mapping[str, Any]) -> MixedOrder:
+        """Return the order that mixes both kinds of rows."""
+        n_labelled, n_rows = self.n_labelled, len(self._targets.labels)
+        return MixedOrder(
+            n_labelled,
+            n_rows - n_labelled,
+            share_in_batches(self.unlabeled_share, n_labelled, n_rows - n_labelled),
+            settings.get("batch_size", 128),
+            settings.get("shuffle", False),
+            self.seed,
+        )
+
+    @property
+    def y(self) -> Tensor:
+        """The labels of the rows that have them, under the name that skorch's callbacks read."""
+        return self._targets.labels[: self.n_labelled]
+
+    @property
+    def weight(self) -> Tensor | None:
+        """The weights of the rows that have labels, or None."""
+        weight = self._targets.weight
+        return None if weight is None else weight[: self.n_labelled]
+
+    def _targets_of(self, rows: slice | Tensor) -> Targets:
+        targets = super()._targets_of(rows)  # type: ignore[misc]
+        return targets._replace(label_weight=label_weights(targets.labels))
+
+    def _first_targets(self, rows: slice) -> Targets:
+        return Targets(*(None if t is None else t[rows] for t in self._targets))  # type: ignore[arg-type]
+
+
+class MixedData(_Mixed, DistillationData):
+    """D_train as tensors: rows with labels, followed by rows without.
+
+    Parameters
+    ----------
+    X : Tensor of shape (n, ...)
+    targets : Targets
+    seed : int
+    n_labelled : int
+    unlabeled_share : float or "auto"
+    """
+
+    def __init__(
+        self, X: Any, targets: Targets, seed: int, n_labelled: int, unlabeled_share: float | str
+    ) -> None:
+        super().__init__(X, targets, seed)
+        self.n_labelled, self.unlabeled_share = n_labelled, unlabeled_share
+
+    @property
+    def labelled(self) -> DistillationData:
+        """The rows that have labels, as a data set without a copy."""
+        return self._part(slice(0, self.n_labelled))
+
+    @property
+    def X(self) -> Any:
+        """The inputs of the rows that have labels, under the name that skorch's callbacks read."""
+        return self._inputs[: self.n_labelled].float()
+
+    def parts(self, sizes: Sequence[int]) -> Iterator[DistillationData]:
+        """Yield data sets of so many rows each, one after another, without a copy."""
+        start = 0
+        for size in sizes:
+            yield self._part(slice(start, start + size))
+            start += size
+
+    def _part(self, rows: slice) -> DistillationData:
+        return DistillationData(self._inputs[rows], self._first_targets(rows), self.seed)
+
+
+class MixedLoadedData(_Mixed, LoadedData):
+    """D_train as the rows of Datasets: rows with labels, followed by rows without.
+
+    Parameters
+    ----------
+    rows : DatasetRows
+    targets : Targets
+    seed : int
+    n_labelled : int
+    unlabeled_share : float or "auto"
+    """
+
+    def __init__(
+        self, rows: DatasetRows, targets: Targets, seed: int, n_labelled: int, unlabeled_share: float | str
+    ) -> None:
+        super().__init__(rows, targets, seed)
+        self.n_labelled, self.unlabeled_share = n_labelled, unlabeled_share
+
+    @property
+    def labelled(self) -> LoadedData:
+        """The rows that have labels."""
+        rows = slice(0, self.n_labelled)
+        return LoadedData(self.rows[np.arange(self.n_labelled)], self._first_targets(rows), self.seed)
+
+    @property
+    def X(self) -> LoadedData:
+        """The rows that have labels, which skorch's scoring callbacks give the net to predict."""
+        return self.labelled
+
+
+def with_unlabeled(
+    train: DistillationData, further: Sequence[UnlabeledRows], unlabeled_share: float | str
+) -> DistillationData:
+    """Return D_train with further rows behind its own; the one given where there are none.
+
+    Parameters
+    ----------
+    train : DistillationData
+        Without a teacher's logits.
+    further : sequence of UnlabeledRows
+    unlabeled_share : float or "auto"
+        The share of rows without labels in a batch.
+    """
+    if not further:
+        return train
+    n_labelled, n_unlabeled = len(train), sum(map(len, further))
+    device, own = train.device, train.targets
+    labels = torch.cat([own.labels, own.labels.new_full((n_unlabeled,), -1)])
+    weight = None if own.weight is None else torch.cat([own.weight, own.weight.new_ones(n_unlabeled)])
+    targets = Targets(labels, None, weight)
+    if isinstance(train, LoadedData):
+        loaded = [train.rows, *(cast(DatasetRows, part.rows) for part in further)]
+        return MixedLoadedData(concatenated_rows(loaded), targets, train.seed, n_labelled, unlabeled_share)
+    inputs = train._inputs if train.places is None else take(train._inputs, train.places)
+    tensors = [_tensors(part.rows).to(device) for part in further]
+    return MixedData(concatenated([inputs, *tensors]), targets, train.seed, n_labelled, unlabeled_share)
+
+
+def _tensors(rows: Rows) -> Any:
+    return rows.map(shared_tensor) if isinstance(rows, Parts) else shared_tensor(cast(np.ndarray, rows))
+
+
+def given_logits(
+    own: np.ndarray, places: np.ndarray, further: Sequence[UnlabeledRows], device: torch.device
+) -> Tensor:
+    """Return given logits of D_train's rows, which are at ``places`` in X, and of further rows."""
+    parts = [own[places], *(cast(np.ndarray, part.teacher_logits) for part in further)]
+    return as_tensor(np.concatenate(parts)).to(device)
