@@ -342,7 +342,9 @@ def test_rows_without_labels_have_the_same_parts(texts, teacher, form):
 
     def agreement(**given):
         given = {"X_val": rows(slice(30)), "y_val": y[:30]} | given
-        clf = make(teacher, meta="naive", max_epochs=20, lr=0.02).fit(rows(slice(60)), y[:60], **given)
+        clf = make(teacher, meta="fixed", lambda1=0.0, max_epochs=40, lr=0.03).fit(
+            rows(slice(60)), y[:60], **given
+        )
         return np.mean(clf.predict(rows(slice(None))) == told)
 
     assert agreement(X_unlabeled=rows(slice(60, N))) > agreement() + 0.05
