@@ -10,7 +10,7 @@ from skorch.helper import SliceDict
 from torch import nn
 from torch.utils.data import Dataset
 
-from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent
+from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent, compare_methods
 
 N, LENGTH, WORDS = 240, 6, 40
 
@@ -237,6 +237,8 @@ def test_one_array_and_parts_are_not_exchanged(texts):
         clf.predict(X)
     with pytest.raises(TypeError, match="X is a dict of several parts, and DistProClassifier"):
         DistProClassifier(Reader(), Reader).fit(X, y)
+    with pytest.raises(TypeError, match=r"X is a SliceDict of several parts; compare_methods"):
+        compare_methods(make(teacher=Reader()), SliceDict(**X), y)
     with pytest.raises(TypeError, match="mapping with the key 0"):
         make().fit({0: X["tokens"]}, y)  # a name that no argument has
 
