@@ -17,7 +17,7 @@ from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.runtime._snapshots import BufferSnapshot
 from sklearn_kd.runtime._torch_modes import ordinary_torch
 from sklearn_kd.tasks._cross_entropy import validation_loss
-from sklearn_kd.tasks._targets import Targets
+from sklearn_kd.tasks._targets import Targets, label_weights
 
 # Of metaparameters that start where an estimator says: those of DistilledClassifier.
 _STARTS = {"lambda1": 0.5, "temperature": 1.0}
@@ -47,7 +47,8 @@ def hypergradient(
         Maps inputs to logits of shape (B, K). Left as it is: weights, buffers, gradients,
         mode and random state.
     train_batch, val_batch : tuple of (Tensor, Tensor)
-        Inputs of shape (B, ...) and class codes of shape (B,).
+        Inputs of shape (B, ...) and class codes of shape (B,); −1 for a row of the training batch that has no
+        label.
     teacher_logits : Tensor of shape (B, K) or None
         The teacher's logits on the training batch. None for a loss that needs no teacher.
     loss : DistillationLoss or str, default="kd"
@@ -123,11 +124,17 @@ def hypergradient(
             record.begin()
             with torch.enable_grad():
                 logits = student(x)
-            targets = Targets(y, None if teacher_logits is None else teacher_logits.detach().to(logits))
+            unlabeled = bool((y < 0).any())
+            targets = Targets(
+                y,
+                None if teacher_logits is None else teacher_logits.detach().to(logits),
+                label_weight=label_weights(y).to(logits) if unlabeled else None,
+            )
             entries = loss.metaparameters(logits.shape[1])
             space = MetaparameterSpace(entries)
             values = _values(loss, space, metaparameters)
-            check_loss(loss, values, logits.shape[1], weighted=False, has_teacher=teacher_logits is not None)
+            taught = teacher_logits is not None
+            check_loss(loss, values, logits.shape[1], weighted=False, has_teacher=taught, unlabeled=unlabeled)
             values = space.split(torch.as_tensor(space.join(values), device=logits.device))
             found = loss.evaluate(logits, targets, values)
             record.after_forward((x,), logits, found, logits)

@@ -190,6 +190,23 @@ def test_against_double_backward_where_some_rows_have_no_label(scaling):
             assert relative_error(problem().hypergradient(method), expected) < 1e-5, (seed, method)
 
 
+def test_public_function_takes_rows_without_labels():
+    problem = PartlyLabelled(3, "sgd")
+    found = hypergradient(
+        problem.student,
+        (problem.x, problem.targets.labels),
+        (problem.x_val, problem.y_val),
+        problem.f,
+        lr=0.1,
+        method="exact",
+        val_temperature=1.3,
+        lambda1=problem.lambda1,
+        temperature=problem.T,
+    )
+    # The weights of the rows are float32.
+    np.testing.assert_allclose(found, problem.reference().numpy(), rtol=1e-5)
+
+
 def test_central_difference_in_float32():
     errors = [
         relative_error(
