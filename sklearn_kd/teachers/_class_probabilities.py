@@ -105,7 +105,10 @@ def _no_probabilities(classifier: Any, part: Any) -> str:
 
 
 def fitted_classifier(
-    classifier: Any, fit: Callable[[Any, np.ndarray, np.ndarray | None], None], y: np.ndarray
+    classifier: Any,
+    fit: Callable[[Any, np.ndarray, np.ndarray | None], None],
+    y: np.ndarray,
+    needs_codes: bool = False,
 ) -> tuple[Any, np.ndarray]:
     """Fit a classifier on labels or, if it refuses them, on the codes 0 to K−1 of the labels in y.
 
@@ -117,6 +120,8 @@ def fitted_classifier(
         ``coded`` are the labels whose codes y holds, or None.
     y : ndarray of shape (n_samples,)
         Labels.
+    needs_codes : bool, default=False
+        Whether to fit on codes alone.
 
     Returns
     -------
@@ -128,26 +133,44 @@ def fitted_classifier(
     Raises
     ------
     Exception
-        The error of the fit on labels, if the fit on codes fails too.
+        The error of the fit on labels, if the fit on codes fails too; that error is its cause, if it differs.
     UncodedLabelsError
         If a parameter of the fit has labels that y lacks.
     """
     labels, codes = np.unique(y, return_inverse=True)
+    are_codes = np.array_equal(labels, np.arange(len(labels)))
+
+    def fitted_on_codes() -> tuple[Any, np.ndarray]:
+        again = _with_coded_weights(clone(classifier), labels)
+        fit(again, codes, labels)
+        return again, labels[_known_classes(again, np.arange(len(labels)))]
+
+    if needs_codes and not are_codes:
+        return fitted_on_codes()
     try:
         fit(classifier, y, None)
         return classifier, _known_classes(classifier, labels)
     except Exception as error:
-        if is_out_of_memory(error) or np.array_equal(labels, np.arange(len(labels))):
+        if is_out_of_memory(error) or are_codes:
             raise
         refused = error
     try:
-        again = clone(classifier)
-        fit(again, codes, labels)
-        return again, labels[_known_classes(again, np.arange(len(labels)))]
+        return fitted_on_codes()
     except UncodedLabelsError:
         raise
-    except Exception:
-        raise refused from None
+    except Exception as error:
+        raise refused from (None if str(error) == str(refused) else error)
+
+
+def _with_coded_weights(classifier: Any, labels: np.ndarray) -> Any:
+    """Set each ``class_weight`` that is a dict to one of the codes of the labels."""
+    codes = {label: code for code, label in enumerate(labels.tolist())}
+    coded = {
+        name: {codes[label]: weight for label, weight in value.items() if label in codes}
+        for name, value in classifier.get_params().items()
+        if name.rpartition("__")[2] == "class_weight" and isinstance(value, dict)
+    }
+    return classifier.set_params(**coded)
 
 
 def require_classes(classifier: Any) -> None:

@@ -103,6 +103,7 @@ class ClassifierTeacher(TeacherAdapter):
                     teacher,
                     lambda part, y, coded: weighted.fit(part, X, y, parameters.for_labels(coded)),
                     y,
+                    parameters.need_codes,
                 )
             except NotFittedError as error:
                 raise ValueError(
