@@ -266,7 +266,7 @@ def probabilities_of(classifier: Any, X: Any, n_samples: int) -> np.ndarray:
     )
 
 
-def in_order_of_names(found: Any, classes: np.ndarray, who: str) -> np.ndarray:
+def in_order_of_names(found: Any, classes: np.ndarray, who: str, source: str = "predict_proba") -> np.ndarray:
     """Return the column of each class, by name if the columns have names."""
     in_order = np.arange(len(classes))
     names = column_names(found)
@@ -275,7 +275,7 @@ def in_order_of_names(found: Any, classes: np.ndarray, who: str) -> np.ndarray:
     place = {str(name): column for column, name in enumerate(names)}
     if set(place) != {str(label) for label in classes.tolist()}:
         raise ValueError(
-            f"{who}: predict_proba returned columns named {names[:10]}, but its classes_ are "
+            f"{who}: {source} returned columns named {names[:10]}, but its classes_ are "
             f"{classes.tolist()[:10]}. Let it name them as the classes, or return an array."
         )
     return np.array([place[str(label)] for label in classes.tolist()])

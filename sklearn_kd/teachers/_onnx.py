@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sklearn_kd.inputs._arrays import column_names, from_torch
 from sklearn_kd.teachers._adapter import EitherWayAdapter
+from sklearn_kd.teachers._class_alignment import ordered_classes
 from sklearn_kd.teachers._registry import register_teacher, tell_by_abilities
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class OnnxAdapter(EitherWayAdapter):
         return self.teacher
 
     def check(self) -> None:
+        ordered_classes(self._stated.classes, "OnnxTeacher: classes")
         self._session = _session_of(self._stated)
         self._inputs = self._session.get_inputs()
         outputs = self._session.get_outputs()
