@@ -20,6 +20,7 @@ from sklearn_kd.estimators._classifier_net import (
     net_to_train,
     start_of,
 )
+from sklearn_kd.estimators._codes import known_codes
 from sklearn_kd.estimators._learned_nothing import warn_of_scales
 from sklearn_kd.estimators._plan import (
     Seeds,
@@ -189,9 +190,10 @@ def _checked_student(
 ) -> nn.Module:
     """Return the student before training: a new one, or that of the last fit where this one goes on."""
     samples = data.train.samples
+    estimator._codes = known_codes(estimator)
     student = initial_student(
         estimator.student,
-        estimator._routed("student"),
+        estimator._student_params(),
         samples,
         inputs.task.n_outputs,
         seed=seed,

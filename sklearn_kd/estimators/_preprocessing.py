@@ -16,6 +16,7 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_kd.errors._did_you_mean import did_you_mean
+from sklearn_kd.estimators._codes import wants_codes
 from sklearn_kd.files._values import ContentError
 from sklearn_kd.inputs._data import DistillationData
 from sklearn_kd.inputs._raw_rows import Preprocessing, RawRows, fit_preprocessing, transformed
@@ -107,7 +108,7 @@ def with_preprocessing(
 def _fitted(estimator: BaseDistiller, rows: RawRows, y: np.ndarray) -> Preprocessing:
     """Return a clone of ``student_preprocessing``, fitted on the rows of D_train and their labels."""
     given = estimator.student_preprocessing
-    return fit_preprocessing(TablePreprocessing() if isinstance(given, str) else given, rows, y)
+    return fit_preprocessing(_automatic(estimator) if isinstance(given, str) else given, rows, y)
 
 
 def student_data_of(
@@ -137,6 +138,11 @@ def student_data_of(
         return make_data(ValidationRows(found, np.zeros(len(found), dtype=np.int64), None), 0, device)
 
     return data
+
+
+def _automatic(estimator: BaseDistiller) -> TablePreprocessing:
+    """Return the transformer that "auto" is: with codes for a student that looks them up."""
+    return TablePreprocessing(categories="ordinal") if wants_codes(estimator) else TablePreprocessing()
 
 
 def described_preprocessing(estimator: BaseDistiller) -> str | None:

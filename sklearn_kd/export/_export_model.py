@@ -23,6 +23,7 @@ from sklearn_kd.export._onnx_inputs import Input, feeds, inputs_of, rows_of, tak
 from sklearn_kd.files._atomic import write_file
 from sklearn_kd.inputs._parts import row_shape_of
 from sklearn_kd.inputs._torch_datasets import is_dataset
+from sklearn_kd.persistence._codecs import encode_sample_shape
 from sklearn_kd.persistence._requirements import checked_path, import_package
 from sklearn_kd.persistence._student_graph import StudentGraphError
 from sklearn_kd.runtime._torch_modes import ordinary_torch
@@ -55,7 +56,7 @@ def export_student(
     path : str or path-like
         Ends in ``.onnx``. An existing file is replaced, at once or not at all. ``.safetensors`` holds the
         weights of a classifier's student alone, as :meth:`DistilledClassifier.export_student` writes them.
-    X : DataFrame or array-like of shape (n_samples, ...), default=None
+    X : DataFrame, array-like of shape (n_samples, ...), mapping or tuple of arrays, default=None
         Rows like those that the file is to predict. They give the types of the inputs, and the first
         1,000 are the rows of the check. None: the input is a matrix of float32, and the check has 100
         made-up rows. Needed for a model that was fitted on a frame in which columns have types of their own.
@@ -91,7 +92,8 @@ def export_student(
     Notes
     -----
     **Inputs.** For a frame, one input for each column, of shape (n_samples, 1), in the order of the
-    columns; for an array, one input ``X``. Integers are int64, floats float32 or float64 as in X, strings are
+    columns; for an array, one input ``X``; for a mapping one for each part, by its name, for a tuple ``X0``,
+    ``X1``, .... Integers are int64, floats float32 or float64 as in X, strings are
     strings. skl2onnx replaces characters in names that ONNX does not allow, as in ``"petal width (cm)"``;
     the metadata has the names of the columns as ``columns``. The number of rows is free.
 
@@ -134,11 +136,6 @@ def export_student(
         return
     if X is not None and is_dataset(X):
         raise TypeError("X is a Dataset; give rows as an array, such as those of its first items stacked.")
-    if row_shape_of(clf._sample_shape) is not None:
-        raise ValueError(
-            f"The model was fitted on {row_shape_of(clf._sample_shape)!r}, which is not one matrix of "
-            "numbers. Write its student alone by the method export_student, whose file has an input for each."
-        )
     labels = onnx_labels(clf.classes_)
     converted: Any = Pipeline(steps) if len(steps) > 1 else clf  # without steps that do nothing
     rows = _made_up_rows(steps, clf) if X is None else rows_of(X, _MOST_ROWS)
@@ -241,10 +238,12 @@ def _made_up_rows(steps: list[tuple[str, Any]], clf: BaseDistiller) -> np.ndarra
         If it cannot be known what its rows look like.
     """
     first = steps[0][1]
+    shape: tuple[Any, ...]
     shape = clf._sample_shape if first is clf else (getattr(first, "n_features_in_", None),)
     own = getattr(clf, "student_preprocessing_", None) is not None
     of_frame = hasattr(first, "feature_names_in_")
-    if own or of_frame or shape[0] is None or (first is not clf and len(clf._sample_shape) > 1):
+    in_parts = row_shape_of(clf._sample_shape) is not None
+    if own or of_frame or in_parts or shape[0] is None or (first is not clf and len(clf._sample_shape) > 1):
         raise ValueError(
             "X is needed: some rows like those that the file is to predict, since the types of the columns "
             "that the model was fitted on are not known. Give export_student(model, path, X[:100])."
@@ -332,7 +331,7 @@ def _metadata(clf: BaseDistiller, labels: np.ndarray, columns: list[str] | None)
     values = {
         "classes": labels.tolist(),
         "columns": columns,
-        "input_shape": list(clf._sample_shape),
+        "input_shape": encode_sample_shape(clf._sample_shape),
         "versions": versions,
     }
     return {name: json.dumps(value) for name, value in values.items()}

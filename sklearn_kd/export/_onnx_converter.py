@@ -11,6 +11,8 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_kd.estimators._base import BaseDistiller
 from sklearn_kd.estimators._classifier import DistilledClassifier
 from sklearn_kd.estimators._distpro import DistProClassifier
+from sklearn_kd.export._table_converter import register_table
+from sklearn_kd.inputs._parts import RowShape, row_shape_of
 from sklearn_kd.persistence._requirements import import_package
 from sklearn_kd.persistence._student_graph import student_graph
 
@@ -22,6 +24,7 @@ _OPTIONS = {
     "output_class_labels": [False, True],
     "raw_scores": [True, False],
 }
+_TYPES_OF_PARTS = {"float32": "FloatTensorType", "int64": "Int64TensorType", "bool": "BooleanTensorType"}
 _PURPOSE = "Writing a whole model as ONNX"
 
 
@@ -66,7 +69,8 @@ def register_onnx_converter() -> None:
 
 
 def register_class(cls: type[BaseDistiller]) -> None:
-    """Register one class of estimators: skl2onnx looks classes up, not their bases."""
+    """Register a class of estimators, and what they preprocess with: skl2onnx looks classes up, not bases."""
+    register_table()
     skl2onnx = import_package("skl2onnx", _PURPOSE)
     alias = f"{_ALIAS}{cls.__name__}"
     skl2onnx.update_registered_converter(
@@ -83,6 +87,10 @@ def _parse(scope: Any, model: BaseDistiller, inputs: list[Any], custom_parsers: 
         preprocessing = preprocessing.estimator
     if preprocessing is not None:
         inputs = parse._parse_sklearn(scope, preprocessing, inputs, custom_parsers=custom_parsers)
+    parts = row_shape_of(model._sample_shape)
+    if parts is not None:
+        inputs = _in_parts(scope, inputs, parts)
+        return parse._parse_sklearn_classifier(scope, model, inputs, custom_parsers=custom_parsers)
     # The student takes float32, whatever the steps before it give; and the columns of a frame as one matrix.
     inputs = [_operator(scope, "SklearnCast", [given], "rows_float32") for given in inputs]
     if len(inputs) > 1:
@@ -90,12 +98,28 @@ def _parse(scope: Any, model: BaseDistiller, inputs: list[Any], custom_parsers: 
     return parse._parse_sklearn_classifier(scope, model, inputs, custom_parsers=custom_parsers)
 
 
-def _operator(scope: Any, kind: str, inputs: list[Any], name: str) -> Any:
-    """Declare an operator of skl2onnx with one output, of float32; return that."""
+def _in_parts(scope: Any, inputs: list[Any], parts: RowShape) -> list[Any]:
+    """Return the inputs in the order in which the student takes its parts, each of the type of its part."""
+    if len(inputs) != len(parts.parts):
+        raise ValueError(
+            f"The student takes {len(parts.parts)} parts, {parts}, and is given {len(inputs)} inputs. Give X "
+            "as fit had it."
+        )
+    if isinstance(parts.keys, tuple):
+        by_name = {given.raw_name: given for given in inputs}
+        inputs = [by_name[key] for key in parts.keys]
+    return [
+        _operator(scope, "SklearnCast", [given], f"part_{k}", _TYPES_OF_PARTS[part.dtype])
+        for k, (given, part) in enumerate(zip(inputs, parts.parts, strict=True))
+    ]
+
+
+def _operator(scope: Any, kind: str, inputs: list[Any], name: str, type_name: str = "FloatTensorType") -> Any:
+    """Declare an operator of skl2onnx with one output, of this type; return that."""
     types = import_package("skl2onnx.common.data_types", _PURPOSE)
     operator = scope.declare_local_operator(kind)
     operator.inputs = inputs
-    output = scope.declare_local_variable(name, types.FloatTensorType())
+    output = scope.declare_local_variable(name, getattr(types, type_name)())
     operator.outputs.append(output)
     return output
 
@@ -105,7 +129,13 @@ def _set_output_types(operator: Any) -> None:
     types = import_package("skl2onnx.common.data_types", _PURPOSE)
     model = operator.raw_operator
     shape = list(operator.inputs[0].type.shape[1:])
-    if len(shape) == len(model._sample_shape) and None not in shape and tuple(shape) != model._sample_shape:
+    in_parts = row_shape_of(model._sample_shape) is not None
+    if (
+        not in_parts
+        and len(shape) == len(model._sample_shape)
+        and None not in shape
+        and tuple(shape) != model._sample_shape
+    ):
         raise ValueError(
             f"{type(model).__name__} is given samples of shape {tuple(shape)}, and was fitted on samples of "
             f"shape {model._sample_shape}."
@@ -154,7 +184,7 @@ def _convert(scope: Any, operator: Any, container: Any) -> None:
     """Add the student's operators to the graph, with the softmax and the labels behind them."""
     model = operator.raw_operator
     label, scores = (output.full_name for output in operator.outputs)
-    logits = _add_student(scope, operator.inputs[0].full_name, container, model)
+    logits = _add_student(scope, [given.full_name for given in operator.inputs], container, model)
     if scope.get_options(model, {"raw_scores": False}, fail=False)["raw_scores"]:
         _add(container, scope, "Identity", [logits], scores)
     else:
@@ -177,7 +207,7 @@ def _add(container: Any, scope: Any, kind: str, inputs: list[str], output: str, 
     container.add_node(kind, inputs, [output], op_version=container.target_opset, name=name, **attributes)
 
 
-def _add_student(scope: Any, rows: str, container: Any, model: BaseDistiller) -> str:
+def _add_student(scope: Any, rows: list[str], container: Any, model: BaseDistiller) -> str:
     """Add the student's own graph; return the name of its logits."""
     compose = import_package("onnx.compose", _PURPOSE)
     graph = student_graph(model.student_, model._sample_shape, container.target_opset)
@@ -185,7 +215,8 @@ def _add_student(scope: Any, rows: str, container: Any, model: BaseDistiller) ->
         graph = import_package("onnx.inliner", _PURPOSE).inline_local_functions(graph)
     prefix = scope.get_unique_operator_name("student") + "/"
     graph = compose.add_prefix(graph, prefix)
-    _add(container, scope, "Identity", [rows], graph.graph.input[0].name)
+    for name, entry in zip(rows, graph.graph.input, strict=True):
+        _add(container, scope, "Identity", [name], entry.name)
     container.initializers.extend(graph.graph.initializer)
     container.nodes.extend(graph.graph.node)
     container.node_domain_version_pair_sets |= {(entry.domain, entry.version) for entry in graph.opset_import}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -56,8 +56,9 @@ def inputs_of(X: Any) -> list[Input]:
 
     Parameters
     ----------
-    X : DataFrame, array-like of shape (n_samples, ...), or sequence of str
-        A frame: one input for each column, of shape (n_samples, 1). Else one input, ``X``.
+    X : DataFrame, array-like of shape (n_samples, ...), mapping or tuple of arrays
+        A frame: one input for each column, of shape (n_samples, 1). A mapping: one for each part, by its
+        name; a tuple: ``X0``, ``X1``, .... Else one input, ``X``.
 
     Raises
     ------
@@ -70,6 +71,9 @@ def inputs_of(X: Any) -> list[Input]:
     if columns is not None and not callable(columns):
         found = [_input(str(name), np.asarray(X[name]), f"column {name!r}") for name in columns]
         return [replace(given, shape=[None, 1], values=given.values.reshape(-1, 1)) for given in found]
+    parts = _parts(X)
+    if parts is not None:
+        return [_input(name, np.asarray(part), f"X[{name!r}]") for name, part in parts.items()]
     if hasattr(X, "tocsr"):
         raise TypeError("X is a sparse matrix, and ONNX takes dense ones. Give some rows, X[:100].toarray().")
     return [_input("X", np.asarray(X), "X")]
@@ -77,7 +81,18 @@ def inputs_of(X: Any) -> list[Input]:
 
 def rows_of(X: Any, n_rows: int) -> Any:
     """Return the first rows of what :func:`inputs_of` takes."""
+    if isinstance(X, tuple):
+        return tuple(part[:n_rows] for part in X)
+    if isinstance(X, Mapping):
+        return {name: part[:n_rows] for name, part in X.items()}
     return X.iloc[:n_rows] if hasattr(X, "iloc") else X[:n_rows]
+
+
+def _parts(X: Any) -> dict[str, Any] | None:
+    """Return the parts of X by the names of their inputs; None if X is one array."""
+    if isinstance(X, Mapping):
+        return {str(name): part for name, part in X.items()}
+    return {f"X{k}": part for k, part in enumerate(X)} if isinstance(X, tuple) else None
 
 
 def feeds(inputs: Sequence[Input], names: Sequence[str], n_rows: int) -> dict[str, np.ndarray]:

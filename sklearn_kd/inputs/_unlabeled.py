@@ -123,7 +123,7 @@ class MixedData(_Mixed, DistillationData):
     """
 
     def __init__(
-        self, X: Tensor, targets: Targets, seed: int, n_labelled: int, unlabeled_share: float | str
+        self, X: Any, targets: Targets, seed: int, n_labelled: int, unlabeled_share: float | str
     ) -> None:
         super().__init__(X, targets, seed)
         self.n_labelled, self.unlabeled_share = n_labelled, unlabeled_share

@@ -250,6 +250,11 @@ def _checked_rows(
 ) -> tuple[Any, Rows, np.ndarray]:
     """Return X as given, its rows, and the targets."""
     if is_structure(X):
+        if raw:
+            raise TypeError(
+                f"X is a {type(X).__name__} of several parts, and student_preprocessing makes numbers of one "
+                "table. Set student_preprocessing=None, or give X as a table."
+            )
         return _checked_parts(estimator, X, y, task_type)
     X_given, y = from_torch(X, "X"), from_torch(y, "y")
     if is_dataset(X):
@@ -436,7 +441,7 @@ def _checked_validation_rows(
 
 
 def _checked_unlabeled_rows(
-    estimator: BaseEstimator, X_unlabeled: Any, sample_shape: tuple[int, ...], loading: Loading, raw: bool
+    estimator: BaseEstimator, X_unlabeled: Any, sample_shape: tuple[Any, ...], loading: Loading, raw: bool
 ) -> UnlabeledRows | None:
     """Return the given rows without labels, or None."""
     if X_unlabeled is None:
@@ -444,6 +449,7 @@ def _checked_unlabeled_rows(
     if is_dataset(X_unlabeled):
         with preserved_random_state(loading.device, seed=0):
             loaded = DatasetRows(X_unlabeled, loading.train.get("collate_fn"), "X_unlabeled")
+        loaded = loaded.with_integers() if are_integers(sample_shape) else loaded
         check_sample_shape(loaded, sample_shape, "X_unlabeled", estimator)
         return UnlabeledRows("X_unlabeled", X_unlabeled, loaded)
     given = X_unlabeled if is_structure(X_unlabeled) else from_torch(X_unlabeled, "X_unlabeled")

@@ -74,6 +74,7 @@ class SavedEstimator(Protocol):
     classes_: np.ndarray
     _sample_shape: tuple[Any, ...]
     _not_in_file: dict[str, Any]
+    _codes: Mapping[str, Any]
 
     @classmethod
     def _get_param_names(cls) -> list[str]: ...
@@ -86,6 +87,8 @@ class SavedEstimator(Protocol):
     def _validate_params(self) -> None: ...
 
     def _routed(self, prefix: str) -> dict[str, Any]: ...
+
+    def _student_params(self) -> dict[str, Any]: ...
 
     def _device(self) -> torch.device: ...
 
@@ -203,6 +206,8 @@ def _content_of(
     }
     if isinstance(estimator.student_, StandardizedStudent):
         about["standardize_limit"] = estimator.student_.scaling.limit
+    if estimator._codes:
+        about["codes"] = PARAMETER_VALUES.encode(dict(estimator._codes))
     names = getattr(estimator, "feature_names_in_", None)
     if names is not None:
         about["feature_names"] = names.tolist()
@@ -469,6 +474,10 @@ def _shared_attributes(about: Mapping[str, Any]) -> dict[str, Any]:
         if type(n_features) is not int or n_features < 1:
             raise ContentError(f"{str(n_features)[:100]!r} as a number of features")
         fitted["n_features_in_"] = n_features
+    if "codes" in about:
+        fitted["_codes"] = decode_parameter("codes", about["codes"])
+        if not isinstance(fitted["_codes"], dict):
+            raise ContentError(f"columns of codes {str(about['codes'])[:100]}")
     if "feature_names" in about:
         names = about["feature_names"]
         are_names = isinstance(names, list) and all(isinstance(name, str) for name in names)
@@ -483,7 +492,7 @@ def _student_of(estimator: SavedEstimator, weights: dict[str, Tensor], limit: An
 
     ``limit``: that of the layer which standardises; None if there is none in the file.
     """
-    params, shape, n_classes = estimator._routed("student"), estimator._sample_shape, len(estimator.classes_)
+    params, shape, n_classes = estimator._student_params(), estimator._sample_shape, len(estimator.classes_)
     of_library = estimator.student in STUDENTS.values()
     is_made = not isinstance(estimator.student, nn.Module) and makes_students(estimator.student)
 

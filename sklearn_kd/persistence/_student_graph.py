@@ -34,15 +34,17 @@ def student_graph(student: nn.Module, sample_shape: tuple[Any, ...], opset: int 
     ----------
     student : nn.Module
         Stays as it is.
-    sample_shape : tuple of int, or of a RowShape
+    sample_shape : tuple
+        Sizes of a sample, or the shape of rows in parts.
     opset : int or None, default=None
         Version of the operators; None: that of torch.
 
     Returns
     -------
     onnx.ModelProto
-        Input ``X``, float32 of shape (n_samples, ...) with any number of rows; of parts, one input for each,
-        by its name. Output ``logits`` of shape (n_samples, n_outputs). The weights are inside.
+        Input ``X``, of shape (n_samples, ...) with any number of rows; for parts one input each, by their
+        names, or ``X0``, ``X1``, ...; output ``logits`` of shape (n_samples, n_outputs). The weights are
+        inside.
 
     Raises
     ------
@@ -57,7 +59,8 @@ def student_graph(student: nn.Module, sample_shape: tuple[Any, ...], opset: int 
     student = copy.deepcopy(student).cpu().eval()
     # Two rows: a dimension of size 1 may be taken for a constant.
     args, kwargs = _example(sample_shape, n_rows=2)
-    dynamic = [{0: torch.export.Dim("batch")} for _ in (*args, *kwargs)]
+    batch = torch.export.Dim("batch")
+    dynamic = [{0: batch} for _ in (*args, *kwargs)]
     try:
         with _quiet():
             program: Any = torch.onnx.export(
@@ -121,6 +124,8 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             for category in (FutureWarning, DeprecationWarning):
                 warnings.filterwarnings("ignore", category=category, module=_ABOUT_THEMSELVES)
+            # Of several inputs: they have as many rows.
+            warnings.filterwarnings("ignore", "# The axis name: batch will not be used", UserWarning)
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

@@ -1,0 +1,61 @@
+"""A table with words, categories and missing values, in one file with its student."""
+
+import numpy as np
+import pytest
+
+from sklearn_kd import TablePreprocessing, export_student
+from sklearn_kd.export._onnx_inputs import inputs_of
+
+pd = pytest.importorskip("pandas", reason="needs pandas")
+for package in ("onnx", "onnxscript", "skl2onnx"):
+    pytest.importorskip(package, reason=f"needs {package}")
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+
+
+def table(n=200):
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({
+        "size (m)": rng.normal(size=n), "rooms": rng.integers(0, 5, n), "old": rng.random(n) < 0.5,
+        "word": rng.choice(["x", "y", "r1", "r2"], n, p=[0.5, 0.48, 0.01, 0.01]),
+        "number": pd.Categorical(rng.choice([1, 2, 30], n)), "same": 1,
+    })  # fmt: skip
+    y = np.where((X["size (m)"] > 0) ^ (X["word"] == "x"), "yes", "no")
+    X.loc[::7, "size (m)"] = np.nan
+    X.loc[::9, "word"] = None
+    return X, y
+
+
+@pytest.mark.filterwarnings("ignore:Columns are left out")
+@pytest.mark.parametrize("categories", ["onehot", "ordinal"])
+def test_table(categories, make, tmp_path):
+    X, y = table()
+    prepared = TablePreprocessing(categories=categories)
+    clf = make(meta="none", student_preprocessing=prepared, max_epochs=10).fit(X, y)
+    export_student(clf, tmp_path / "model.onnx", X)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    unseen = X.assign(word=np.where(X["old"], "unseen", X["word"]))
+    for given in (X, unseen):
+        names = [entry.name for entry in session.get_inputs()]
+        feed = {name: entry.values for name, entry in zip(names, inputs_of(given), strict=True)}
+        label, probabilities = session.run(["label", "probabilities"], feed)
+        np.testing.assert_allclose(probabilities, clf.predict_proba(given), atol=1e-5)
+        np.testing.assert_array_equal(label, clf.predict(given))
+
+
+def test_empty_string_beside_missing_ones(make, tmp_path):
+    X, y = table()
+    X["word"] = X["word"].replace("y", "")
+    clf = make(meta="none", student_preprocessing=TablePreprocessing(min_rows=1), max_epochs=1)
+    with pytest.warns(UserWarning, match="left out"):
+        clf.fit(X, y)
+    with pytest.raises(ValueError, match="the empty string is a missing one"):
+        export_student(clf, tmp_path / "model.onnx", X)
+
+
+def test_rows_are_needed(make, tmp_path):
+    X, y = table()
+    clf = make(meta="none", student_preprocessing="auto", max_epochs=1)
+    with pytest.warns(UserWarning, match="left out"):
+        clf.fit(X, y)
+    with pytest.raises(ValueError, match="X is needed"):
+        export_student(clf, tmp_path / "model.onnx")
