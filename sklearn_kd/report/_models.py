@@ -204,6 +204,8 @@ def teacher_model(teacher: Any, distilled: Distilled) -> Model:
     classifier = distilled.classifier
     stated = checked_teacher_classes(classifier.teacher_classes, distilled.classes)
     adapter = make_teacher(_frozen(teacher), stated)
+    if getattr(classifier, "student_preprocessing_", None) is not None and classifier.augment is None:
+        adapter.ask_about_given_rows()
     ask, call = _answers(adapter, classifier)
     before = [] if distilled.transformers is None else [distilled.transformers]
     seconds = getattr(classifier, "_teacher_seconds", None)

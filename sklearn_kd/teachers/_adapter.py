@@ -198,6 +198,9 @@ class TeacherAdapter:
         """Return True if the teacher is asked about batches of tensors, False if about X."""
         return False
 
+    def ask_about_given_rows(self) -> None:
+        """Be told that ``student_preprocessing`` makes the student's rows; some are asked about X then."""
+
     def take_fit_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Keep further parameters of the teacher's own ``fit``, given as ``teacher__fit__NAME``.
 

@@ -176,6 +176,10 @@ class EnsembleAdapter(EitherWayAdapter):
         for adapter, own in zip(self._adapters, by_place.values(), strict=True):
             adapter.take_fit_parameters(own)
 
+    def ask_about_given_rows(self) -> None:
+        for adapter in self._adapters:
+            adapter.ask_about_given_rows()
+
     def takes_batches(self) -> bool:
         return all(adapter.takes_batches() for adapter in self._adapters)
 

@@ -307,6 +307,10 @@ def advice_for(teacher: Any, name: str = "teacher") -> str:
         return " Load weights into their network by load_state_dict, and give the network."
     if isinstance(teacher, (str, PathLike)):
         return " Load the file, and give what is in it."
+    if isinstance(teacher, bytes):
+        return " Give the bytes of an ONNX file as sklearn_kd.teachers.OnnxTeacher(bytes)."
+    if hasattr(teacher, "SerializeToString"):
+        return " Give an ONNX model as sklearn_kd.teachers.OnnxTeacher(model.SerializeToString())."
     if isinstance(teacher, (list, tuple)) and not teacher:
         return " The list is empty."
     if hasattr(teacher, "fit") and not hasattr(teacher, "get_params"):
