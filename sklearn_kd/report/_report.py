@@ -110,7 +110,7 @@ def distillation_report(
 
     Predictions are timed by the clock, by the public ``predict_proba`` (of a whole Pipeline where there is
     one), the models in turn, on one machine with whatever else it does. Bytes are those of the parameters and
-    buffers of networks, and of pickles of anything else. ``train_seconds`` are those of the student's
+    buffers of networks, of the files of ONNX teachers, and of pickles of anything else. ``train_seconds`` are those of the student's
     training, without the teacher's, and of the teacher's where it was trained in the same ``fit`` or has a
     record of them.
 

@@ -92,6 +92,7 @@ class TeacherAdapter:
     _source: ClassVar[str] = "predict_logits of its adapter"
     _no_probabilities: ClassVar[str | None] = "Let predict_logits of its adapter return logits"
     _named: list[Any] | None = None  # the names of the columns, where nothing else says their classes
+    known_columns: Any = None  # the label of each column, for the report: what the teacher does not show
     seconds: float | None = None  # of the teacher's training, where it has been trained here
 
     def __init__(self, teacher: Any, teacher_classes: list[Any] | None = None):

@@ -123,6 +123,11 @@ class OnnxAdapter(EitherWayAdapter):
             return self._stated.classes
         return self._found if self._written is None else self._written
 
+    @property
+    def known_columns(self) -> Any:  # type: ignore[override]
+        """The label of each column, which a few rows may not show."""
+        return self.column_classes()
+
     def predict_logits(self, X: Any) -> Any:
         names = [self._output.name, *([] if self._labels is None else [self._labels.name])]
         found, *labels = self._session.run(names, self._feed(X))

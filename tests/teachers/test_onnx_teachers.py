@@ -241,3 +241,13 @@ def test_stated_classes_in_another_order_than_the_files(says, digits, model, tmp
         logits_of(OnnxTeacher(path, classes=set(names)), X, NAMES)
     with pytest.raises(TypeError, match=r"as sklearn_kd.teachers.OnnxTeacher\(bytes\)"):
         logits_of(Path(path).read_bytes(), X, NAMES)
+
+
+def test_a_report_on_few_rows_knows_the_labels_that_fit_has_found(make, digits, model, tmp_path):
+    X, y = digits
+    path = written(tmp_path / "model.onnx", model, labels=NAMES.tolist())
+    for keep_teacher in (False, True):
+        clf = make(path, keep_teacher=keep_teacher).fit(X, NAMES[y])
+        teacher = distillation_report(clf, X[:2], NAMES[y[:2]], timing=False).to_dict()["models"]["teacher"]
+        assert teacher["accuracy"] == 1 and teacher["model"] == "model.onnx"
+        assert teacher["n_bytes"] == Path(path).stat().st_size
