@@ -124,7 +124,7 @@ class OnnxAdapter(EitherWayAdapter):
         return self._found if self._written is None else self._written
 
     @property
-    def known_columns(self) -> Any:  # type: ignore[override]
+    def known_columns(self) -> Any:
         """The label of each column, which a few rows may not show."""
         return self.column_classes()
 
