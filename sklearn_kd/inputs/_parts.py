@@ -258,16 +258,6 @@ def varied_rows(rows: Any, factors: Tensor) -> Any:
     return more * factors.reshape(-1, *[1] * (rows.ndim - 1)) if rows.is_floating_point() else more
 
 
-def concatenated_tensors(rows: Sequence[Any]) -> Any:
-    """Return the rows of several tensors, or of several :class:`Parts` of tensors, one after another."""
-    first = rows[0]
-    if not isinstance(first, Parts):
-        return torch.cat(list(rows))
-    return Parts(
-        first.keys, [torch.cat(parts) for parts in zip(*(given.values for given in rows), strict=True)]
-    )
-
-
 def shared_rows(rows: np.ndarray | Parts) -> Tensor | Parts:
     """Return rows as tensors of their own memory, which nothing may write into."""
     return rows.map(shared_tensor) if isinstance(rows, Parts) else shared_tensor(rows)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sklearn_kd.inputs._data import DistillationData, LoadedData, as_tensor, take
 from sklearn_kd.inputs._mixed_order import MixedOrder, share_in_batches
-from sklearn_kd.inputs._parts import Parts, concatenated_tensors, shared_rows
+from sklearn_kd.inputs._parts import Parts, concatenated, shared_rows
 from sklearn_kd.inputs._raw_rows import RawRows
 from sklearn_kd.inputs._sparse_data import SparseData
 from sklearn_kd.inputs._sparse_rows import SparseRows, stacked_rows
@@ -218,7 +218,7 @@ def with_unlabeled(
     if isinstance(train, SparseData):
         return MixedSparseData(stacked_rows([train.rows, *rows]), *mixed)
     inputs = train._inputs if train.places is None else take(train._inputs, train.places)
-    return MixedData(concatenated_tensors([inputs, *(shared_rows(part).to(device) for part in rows)]), *mixed)
+    return MixedData(concatenated([inputs, *(shared_rows(part).to(device) for part in rows)]), *mixed)
 
 
 def given_logits(

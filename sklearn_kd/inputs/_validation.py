@@ -239,7 +239,7 @@ def validate_fit_inputs(
         valid,
         task,
         X_val_given=None if valid is None else _as_given(X_val, valid.rows),
-        unlabeled=_checked_unlabeled_rows(estimator, X_unlabeled, sample_shape, loading, raw),
+        unlabeled=_checked_unlabeled_rows(estimator, X_unlabeled, rows, sample_shape, loading, raw),
         sample_weight=weight,
         groups=_checked_groups(groups, len(codes)),
     )
@@ -446,7 +446,12 @@ def _checked_validation_rows(
 
 
 def _checked_unlabeled_rows(
-    estimator: BaseEstimator, X_unlabeled: Any, sample_shape: tuple[Any, ...], loading: Loading, raw: bool
+    estimator: BaseEstimator,
+    X_unlabeled: Any,
+    labelled: Rows,
+    sample_shape: tuple[Any, ...],
+    loading: Loading,
+    raw: bool,
 ) -> UnlabeledRows | None:
     """Return the given rows without labels, or None."""
     if X_unlabeled is None:
@@ -461,6 +466,9 @@ def _checked_unlabeled_rows(
     if getattr(given, "shape", (1,))[:1] == (0,) or (isinstance(given, list) and not given):
         raise ValueError("X_unlabeled has 0 rows. Give at least one, or leave X_unlabeled out.")
     rows = validate_further_rows(estimator, given, sample_shape, "X_unlabeled", raw=raw)
+    if isinstance(rows, SparseRows) != isinstance(labelled, SparseRows):
+        forms = ("dense", "sparse") if isinstance(rows, SparseRows) else ("sparse", "dense")
+        raise TypeError(f"X is {forms[0]} and X_unlabeled is {forms[1]}. Give both in one form.")
     return UnlabeledRows("X_unlabeled", _as_given(given, rows), rows)
 
 
