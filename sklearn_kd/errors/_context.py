@@ -43,6 +43,9 @@ _REMEDIES_OF_WEIGHTS = {
     "sample_weight contains infinity": " Give finite weights; they are scaled to mean 1.",
     "sample_weight.shape ==": " Give one weight per row of X.",
 }
+_REMEDIES_OF_WEIGHTS_OF_X_VAL = _REMEDIES_OF_WEIGHTS | {
+    "sample_weight.shape ==": " Give one weight per row of X_val."
+}
 
 
 @contextmanager
@@ -62,7 +65,8 @@ def error_context(name: str) -> Iterator[None]:
         if _TEXTS.search(str(error)):  # the texts themselves would hide what is wrong
             raise ValueError(f"{name}: Expected 2D array, got 1D array instead. {_REMEDY_OF_TEXTS}") from None
         named = re.search(rf"\b{name}\b", str(error)) is not None
-        remedies = _REMEDIES_OF_ROWS if name.startswith("X") else _REMEDIES_OF_WEIGHTS
+        weights = _REMEDIES_OF_WEIGHTS_OF_X_VAL if name.endswith("_val") else _REMEDIES_OF_WEIGHTS
+        remedies = _REMEDIES_OF_ROWS if name.startswith("X") else weights
         remedy = next((own for text, own in remedies.items() if text in str(error)), "")
         if named and not remedy:
             raise

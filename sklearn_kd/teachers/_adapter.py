@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_kd.inputs._arrays import from_torch
+from sklearn_kd.inputs._arrays import column_names, from_torch
 from sklearn_kd.inputs._data import DistillationData
 from sklearn_kd.inputs._parts import Parts
 from sklearn_kd.runtime._random_state import preserved_random_state, seeded_without_lock
 from sklearn_kd.runtime._torch_modes import default_dtype_of_caller
+from sklearn_kd.teachers._class_probabilities import in_order_of_names
 from sklearn_kd.teachers._conversion import BatchLogits, LogitConversion
 from sklearn_kd.teachers._logit_checks import name_of, thawed
 
@@ -90,6 +91,8 @@ class TeacherAdapter:
     # What gives the answers, in messages; and the advice where these are probabilities, None: they may be.
     _source: ClassVar[str] = "predict_logits of its adapter"
     _no_probabilities: ClassVar[str | None] = "Let predict_logits of its adapter return logits"
+    _named: list[Any] | None = None  # the names of the columns, where nothing else says their classes
+    known_columns: Any = None  # the label of each column, for the report: what the teacher does not show
     seconds: float | None = None  # of the teacher's training, where it has been trained here
 
     def __init__(self, teacher: Any, teacher_classes: list[Any] | None = None):
@@ -196,6 +199,9 @@ class TeacherAdapter:
         """Return True if the teacher is asked about batches of tensors, False if about X."""
         return False
 
+    def ask_about_given_rows(self) -> None:
+        """Be told that ``student_preprocessing`` makes the student's rows; some are asked about X then."""
+
     def take_fit_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Keep further parameters of the teacher's own ``fit``, given as ``teacher__fit__NAME``.
 
@@ -228,7 +234,7 @@ class TeacherAdapter:
         batch_size : int
             Rows to ask about at a time, if the teacher takes batches.
         """
-        values = self._checked_shape(self.predict_logits(X), len(data))
+        values = self._checked(self.predict_logits(X), len(data))
         yield self._conversion(values, classes)(values).to(data.device)
 
     @contextmanager
@@ -243,12 +249,28 @@ class TeacherAdapter:
     def _conversion(self, values: Tensor, classes: np.ndarray) -> LogitConversion:
         return LogitConversion.of(
             values,
-            own=self.column_classes(),
+            own=self._own_classes(),
             stated=self.teacher_classes,
             classes=classes,
             who=self.name,
             remedy=self._no_probabilities,
         )
+
+    def _own_classes(self) -> Any:
+        own = self.column_classes()
+        return self._named if own is None and self.teacher_classes is None else own
+
+    def _checked(self, output: Any, n_rows: int) -> Tensor:
+        """Convert the teacher's answers to a float32 tensor, its columns in one order if they have names."""
+        values, names = self._checked_shape(output, n_rows), column_names(output)
+        if names is None:
+            return values
+        if self._own_classes() is None and self.teacher_classes is None:
+            self._named = names
+        known = self._own_classes() if self.teacher_classes is None else self.teacher_classes
+        if len(known) != len(names):
+            return values  # refused with the classes of y
+        return values[:, in_order_of_names(output, np.asarray(known), self.name, self._source)]
 
     def _checked_shape(self, output: Any, n_rows: int) -> Tensor:
         """Convert the teacher's answers to a float32 tensor of shape (n_rows, n_columns)."""
@@ -265,9 +287,19 @@ class TeacherAdapter:
         if values.ndim != 2 or len(values) != n_rows:
             raise ValueError(
                 f"{self.name}: {self._source} must return one row of logits for each row of X, shape "
-                f"({n_rows}, n_columns); it returned {shape}."
+                f"({n_rows}, n_columns); it returned {shape}.{_columns_of_two(values, n_rows)}"
             )
         return values.float()
+
+
+def _columns_of_two(values: Tensor, n_rows: int) -> str:
+    """Return advice about one number for each row, or an empty string."""
+    if values.shape != (n_rows,):
+        return ""
+    return (
+        " Of one margin z for two classes make np.column_stack([0 * z, z]), of one probability p "
+        "np.column_stack([1 - p, p])."
+    )
 
 
 class BatchTeacherAdapter(TeacherAdapter):
@@ -327,7 +359,7 @@ class BatchTeacherAdapter(TeacherAdapter):
         def ask(x: Any) -> Tensor:
             with torch.no_grad():
                 rows = x.given() if isinstance(x, Parts) else x
-                return self._checked_shape(self.predict_logits(rows), len(x)).to(device)
+                return self._checked(self.predict_logits(rows), len(x)).to(device)
 
         return BatchLogits(ask, lambda values: self._conversion(values, classes), self.name)
 

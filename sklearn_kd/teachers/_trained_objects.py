@@ -40,17 +40,28 @@ class TrainedObjectTeacher(TeacherAdapter):
     def iter_logits(
         self, X: Any, data: DistillationData, classes: np.ndarray, batch_size: int
     ) -> Iterator[Tensor]:
-        logits, own = self._logits(X, len(data), classes)
-        columns = align_columns(
-            logits.shape[1], own=own, stated=self.teacher_classes, classes=classes, who=self.name
-        )
+        if hasattr(self.teacher, "predict_proba"):
+            probabilities, columns = self._probabilities(X, len(data), classes)
+            logits = log_probabilities(probabilities)
+        else:
+            logits = margins_of(self.teacher, X, len(data))
+            own = named_classes(self.teacher, self.teacher_classes, classes)
+            columns = self._columns(logits, own, classes)
         yield torch.as_tensor(logits[:, columns]).to(data.device)
 
-    def _logits(self, X: Any, n_samples: int, classes: np.ndarray) -> tuple[np.ndarray, Any]:
-        """Return the logits, and the classes of their columns if the teacher knows them."""
+    def probabilities(self, X: Any, n_samples: int, classes: np.ndarray) -> np.ndarray:
+        """Return the answers of ``predict_proba``, columns in the order of ``classes``."""
+        probabilities, columns = self._probabilities(X, n_samples, classes)
+        return probabilities[:, columns]
+
+    def _columns(self, values: np.ndarray, own: Any, classes: np.ndarray) -> np.ndarray:
+        return align_columns(
+            values.shape[1], own=own, stated=self.teacher_classes, classes=classes, who=self.name
+        )
+
+    def _probabilities(self, X: Any, n_samples: int, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the answers of ``predict_proba``, and the column of each class."""
         own = named_classes(self.teacher, self.teacher_classes, classes)
-        if not hasattr(self.teacher, "predict_proba"):
-            return margins_of(self.teacher, X, n_samples), own
         found = self.teacher.predict_proba(X)
         probabilities = checked_probabilities(from_torch(found, "predict_proba"), self.name)
         if len(probabilities) != n_samples:
@@ -63,7 +74,7 @@ class TrainedObjectTeacher(TeacherAdapter):
             own = column_names(found)
         elif column_names(found) is not None and len(known) == probabilities.shape[1]:
             probabilities = probabilities[:, in_order_of_names(found, np.asarray(known), self.name)]
-        return log_probabilities(probabilities), own
+        return probabilities, self._columns(probabilities, own, classes)
 
 
 @tell_by_abilities
