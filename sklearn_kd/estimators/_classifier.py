@@ -230,8 +230,6 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
 
     See Also
     --------
-    distillation_report : Compares the student with its teacher, and with the same student without one.
-    export_student : Writes the student, and the Pipeline around it, as one file for ONNX Runtime.
     hypergradient : The quantity that is descended, for one step of plain SGD.
     MetaparameterPathDisplay : Draws ``metaparameter_path_``.
 
