@@ -27,12 +27,15 @@ _REMEDY_OF_TEXTS = (
     "These are texts, not rows of a table. Put a vectorizer, such as TfidfVectorizer, in front of "
     "DistilledClassifier in a Pipeline; or give one as student_preprocessing, and a teacher that takes texts."
 )
+_REMEDY_OF_WORDS = (
+    ". The teacher gets X as it is. Encode the words in a Pipeline with the teacher as its last step, or "
+    "give a teacher that takes words, as HistGradientBoostingClassifier does in columns of the dtype "
+    "'category'."
+)
 _REMEDIES_OF_TEACHERS = {
-    "could not convert string": (
-        ". The teacher gets X as it is. Encode the words in a Pipeline with the teacher as its last step, or "
-        "give a teacher that takes words, as HistGradientBoostingClassifier does in columns of the dtype "
-        "'category'."
-    ),
+    "could not convert string": _REMEDY_OF_WORDS,
+    "pandas dtypes must be int": _REMEDY_OF_WORDS,
+    "DataFrame.dtypes for data must be int": _REMEDY_OF_WORDS,
     "X contains NaN": (
         "\nThe teacher gets X as it is. Fill in missing values in a Pipeline with the teacher as its last "
         "step, or give a teacher that takes them, such as HistGradientBoostingClassifier."

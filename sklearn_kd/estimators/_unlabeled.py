@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 _MADE_UP, _MADE_UP_NAME = 1, "the rows that synthesize made"
 
+# About so many rows of each kind are compared.
+_ROWS_OF_SCALE = 1000
+
 
 def check_given_together(teacher_logits: Any, X_unlabeled: Any, teacher_logits_unlabeled: Any) -> None:
     """Refuse arguments of ``fit`` that leave some rows without the teacher's logits.
@@ -75,6 +78,7 @@ def usable_unlabeled(
             reasons.append(f"unlabeled_share={share!r} without rows that have no labels (give X_unlabeled)")
         return inputs, reasons
     _warn_if_split(estimator, inputs)
+    _warn_of_another_scale(inputs)
     if estimator.synthesize is not None:
         _check_can_synthesize(inputs)
     if estimator.soft_validation and inputs.valid is not None and inputs.teacher_logits is not None:
@@ -110,6 +114,35 @@ def _warn_if_split(estimator: DistilledClassifier, inputs: ValidatedInputs) -> N
             UserWarning,
             stacklevel=2,
         )
+
+
+def _warn_of_another_scale(inputs: ValidatedInputs) -> None:
+    """Warn where X_unlabeled looks as if a step of a Pipeline had transformed X alone.
+
+    That is so where the mean of X_unlabeled lies beyond all rows of X in more than a quarter of the columns.
+    """
+    labelled = _some_of_a_table(inputs.rows)
+    unlabeled = None if inputs.unlabeled is None else _some_of_a_table(inputs.unlabeled.rows)
+    if labelled is None or unlabeled is None:
+        return
+    low, high, mean = labelled.min(axis=0), labelled.max(axis=0), unlabeled.mean(axis=0)
+    varies = low < high
+    n_beyond = int(((mean < low) | (mean > high))[varies].sum())
+    if 4 * n_beyond > varies.sum():
+        warnings.warn(
+            f"X_unlabeled is on another scale than X: in {n_beyond} of {varies.sum()} columns its mean lies "
+            "beyond all rows of X. A Pipeline transforms X_unlabeled only if it is given by metadata routing "
+            "with transform_input=['X_unlabeled'], not as stepname__X_unlabeled.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _some_of_a_table(rows: Any) -> np.ndarray | None:
+    """Return some rows of a dense table as float64; None for other rows, and for few."""
+    if not isinstance(rows, np.ndarray) or rows.ndim != 2 or len(rows) < 20:
+        return None
+    return np.asarray(rows[:: max(1, len(rows) // _ROWS_OF_SCALE)], dtype=np.float64)
 
 
 def munge_of(estimator: DistilledClassifier) -> Munge | None:

@@ -93,10 +93,10 @@ def _costs(student: dict[str, Any], teacher: dict[str, Any]) -> str:
     parts = []
     if student["us_single"] and teacher["us_single"]:
         single, batch = (teacher[key] / student[key] for key in ("us_single", "us_batch"))
-        parts.append(f"at {times(single)} × its speed for single rows, {times(batch)} × in batches")
+        parts.append(f"{times(single)} × its speed for single rows, {times(batch)} × in batches")
     if student["n_bytes"] and teacher["n_bytes"]:
         parts.append(f"{times(student['n_bytes'] / teacher['n_bytes'])} × its size")
-    return ", ".join(parts)
+    return f"at {', '.join(parts)}" if parts else ""
 
 
 def share(value: float) -> str:

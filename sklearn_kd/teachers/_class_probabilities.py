@@ -133,7 +133,8 @@ def fitted_classifier(
     Raises
     ------
     Exception
-        The error of the fit on labels, if the fit on codes fails too; that error is its cause, if it differs.
+        The error of the fit on labels, if the fit on codes fails too. If the latter has another message, the
+        error of the former has both, or, of a class of its own, has the latter as its cause.
     UncodedLabelsError
         If a parameter of the fit has labels that y lacks.
     """
@@ -159,7 +160,14 @@ def fitted_classifier(
     except UncodedLabelsError:
         raise
     except Exception as error:
-        raise refused from (None if str(error) == str(refused) else error)
+        if str(error) == str(refused):
+            raise refused from None
+        if type(refused) in (ValueError, TypeError):
+            raise type(refused)(
+                f"{str(refused).rstrip('.')}. Fitted on the codes 0 to {len(labels) - 1} of the labels, it "
+                f"fails too: {error}"
+            ) from error
+        raise refused from error
 
 
 def _with_coded_weights(classifier: Any, labels: np.ndarray) -> Any:

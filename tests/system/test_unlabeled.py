@@ -20,6 +20,7 @@ from torch.utils.data import TensorDataset
 
 from helpers.callbacks import Watch
 from helpers.own_losses import Decoupled
+from helpers.pages import messages
 from sklearn_kd import DistilledClassifier, Munge, compare_methods
 from sklearn_kd.losses import DistillationLoss, LogitDistillation, Metaparameter
 from sklearn_kd.training._stackable import why_not_stackable
@@ -503,3 +504,14 @@ def test_parameters_of_munge_are_searched_and_saved(make, digits, tmp_path):
     clf = make(Recorder(), meta="naive", max_epochs=1, synthesize=0.5).fit(*labelled(digits).values())
     clf.save(tmp_path / "it.safetensors")
     assert DistilledClassifier.load(tmp_path / "it.safetensors").synthesize == 0.5
+
+
+def test_rows_that_a_pipeline_did_not_scale_are_noticed(make, digits, recwarn):
+    X, y = digits
+    pipeline = make_pipeline(StandardScaler(), make(teacher=LogisticRegression(), meta="naive", max_epochs=1))
+    with pytest.warns(UserWarning, match=messages()["rows without labels that were not scaled with X"]):
+        pipeline.fit(X[:N], y[:N], distilledclassifier__X_unlabeled=100 + X[N:])
+    recwarn.clear()
+    scaled = StandardScaler().fit(X[:N]).transform(X[N:])
+    pipeline.fit(X[:N], y[:N], distilledclassifier__X_unlabeled=scaled)
+    assert not recwarn.list
