@@ -250,6 +250,11 @@ def _checked_rows(
 ) -> tuple[Any, Rows, np.ndarray]:
     """Return X as given, its rows, and the targets."""
     if is_structure(X):
+        if raw:
+            raise TypeError(
+                f"X is a {type(X).__name__} of parts, of which student_preprocessing cannot make rows of "
+                "numbers. Set student_preprocessing=None and give numbers in the parts, or give X as a table."
+            )
         return _checked_parts(estimator, X, y, task_type)
     X_given, y = from_torch(X, "X"), from_torch(y, "y")
     if is_dataset(X):
