@@ -70,6 +70,7 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
     net_: TrainingNet
     teacher_: Any
     student_preprocessing_: Any
+    _filled_in: dict[str, Any]
     n_iter_: int
     n_features_in_: int
     feature_names_in_: np.ndarray

@@ -37,7 +37,12 @@ from sklearn_kd.estimators._preflight import (
     named_execution,
     named_strategy,
 )
-from sklearn_kd.estimators._preprocessing import check_preprocessing, names_of_columns, with_preprocessing
+from sklearn_kd.estimators._preprocessing import (
+    check_preprocessing,
+    filled_in_parameters,
+    names_of_columns,
+    with_preprocessing,
+)
 from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.estimators._standardization import scaling_for
 from sklearn_kd.estimators._unlabeled import add_unlabeled, has_unlabeled, munge_of, usable_unlabeled
@@ -189,9 +194,11 @@ def _checked_student(
 ) -> nn.Module:
     """Return the student before training: a new one, or that of the last fit where this one goes on."""
     samples = data.train.samples
+    if not estimator._continues():
+        estimator._filled_in = filled_in_parameters(estimator)
     student = initial_student(
         estimator.student,
-        estimator._routed("student"),
+        estimator._filled_in | estimator._routed("student"),
         samples,
         inputs.task.n_outputs,
         seed=seed,

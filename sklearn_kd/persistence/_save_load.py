@@ -203,6 +203,9 @@ def _content_of(
     }
     if isinstance(estimator.student_, StandardizedStudent):
         about["standardize_limit"] = estimator.student_.scaling.limit
+    filled_in = vars(estimator).get("_filled_in")
+    if filled_in:
+        about["filled_in"] = PARAMETER_VALUES.encode(filled_in)
     names = getattr(estimator, "feature_names_in_", None)
     if names is not None:
         about["feature_names"] = names.tolist()
@@ -316,7 +319,7 @@ def _restored(
     with _blaming(name):
         _check_class(cls, about)
         saved = _saved_params(cls, about)
-        fitted = _shared_attributes(about)
+        fitted = _shared_attributes(about) | {"_filled_in": _filled_in(about)}
         tensors = dict(tensors)
         history, weights = take_history(tensors, "history"), take_weights(tensors, "student")
     _check_given(cls, params)
@@ -417,6 +420,16 @@ def _saved_params(cls: type[SavedEstimator], about: Mapping[str, Any]) -> dict[s
     return saved
 
 
+def _filled_in(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of the student that the fit filled in, by their short names."""
+    if "filled_in" not in about:
+        return {}
+    found = decode_parameter("student__", about["filled_in"])
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+        raise ContentError(f"{str(found)[:100]} as parameters of the student")
+    return found
+
+
 def _check_given(cls: type[SavedEstimator], params: Mapping[str, Any]) -> None:
     """Refuse misspelt parameters."""
     for name in params:
@@ -483,7 +496,8 @@ def _student_of(estimator: SavedEstimator, weights: dict[str, Tensor], limit: An
 
     ``limit``: that of the layer which standardises; None if there is none in the file.
     """
-    params, shape, n_classes = estimator._routed("student"), estimator._sample_shape, len(estimator.classes_)
+    params = vars(estimator)["_filled_in"] | estimator._routed("student")
+    shape, n_classes = estimator._sample_shape, len(estimator.classes_)
     of_library = estimator.student in STUDENTS.values()
     is_made = not isinstance(estimator.student, nn.Module) and makes_students(estimator.student)
 

@@ -231,6 +231,14 @@ REFUSED = {
         {"student_preprocessing": "auto"},
         {"X": TensorDataset(torch.tensor(X))},
     ),
+    "other codes than those of student_preprocessing": lambda X, y: (
+        {
+            "student": TabularStudent,
+            "student__categorical": {0: 3},
+            "student_preprocessing": TablePreprocessing(categories="ordinal"),
+        },
+        {"X": pd.DataFrame({"number": X[:, 20], "word": np.where(y > 4, "a", "b")})},
+    ),
     "a student_preprocessing that fails": lambda X, y: transforming(lambda X: X["job"]),
     "a student_preprocessing that loses rows": lambda X, y: transforming(lambda X: X[1:]),
     "a student_preprocessing that loses all columns": lambda X, y: transforming(lambda X: X[:, :0]),
