@@ -38,7 +38,11 @@ from sklearn_kd.estimators._preflight import (
     named_execution,
     named_strategy,
 )
-from sklearn_kd.estimators._preprocessing import check_preprocessing, names_of_columns, with_preprocessing
+from sklearn_kd.estimators._preprocessing import (
+    check_preprocessing,
+    names_of_columns,
+    with_preprocessing,
+)
 from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.estimators._standardization import scaling_for
 from sklearn_kd.estimators._unlabeled import add_unlabeled, has_unlabeled, munge_of, usable_unlabeled

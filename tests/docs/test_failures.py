@@ -226,9 +226,18 @@ REFUSED = {
     "an unknown student_preprocessing": lambda X, y: ({"student_preprocessing": "autos"}, {}),
     "a class as student_preprocessing": lambda X, y: ({"student_preprocessing": StandardScaler}, {}),
     "no transformer as student_preprocessing": lambda X, y: ({"student_preprocessing": GaussianNB()}, {}),
+    "parts with student_preprocessing": lambda X, y: ({"student_preprocessing": "auto"}, {"X": {"x": X}}),
     "a Dataset with student_preprocessing": lambda X, y: (
         {"student_preprocessing": "auto"},
         {"X": TensorDataset(torch.tensor(X))},
+    ),
+    "other codes than those of student_preprocessing": lambda X, y: (
+        {
+            "student": TabularStudent,
+            "student__categorical": {0: 3},
+            "student_preprocessing": TablePreprocessing(categories="ordinal"),
+        },
+        {"X": pd.DataFrame({"number": X[:, 20], "word": np.where(y > 4, "a", "b")})},
     ),
     "a student_preprocessing that fails": lambda X, y: transforming(lambda X: X["job"]),
     "a student_preprocessing that loses rows": lambda X, y: transforming(lambda X: X[1:]),
@@ -317,6 +326,7 @@ REFUSED = {
     "a loss that does not accept rows without labels": lambda X, y: ({"loss": Decoupled()}, unlabeled(X)),
     "batches of one row beside rows without labels": lambda X, y: ({"batch_size": 1}, unlabeled(X)),
     "made-up rows beside teacher_logits": lambda X, y: ({"synthesize": 1.0}, {}),
+    "made-up rows of parts": lambda X, y: ({"synthesize": 1.0}, {"X": {"x": X}}),
     "made-up rows of images": lambda X, y: (
         {"synthesize": 1.0, "teacher": nn.Sequential(nn.Flatten(), nn.Linear(64, 10))},
         {"X": X.reshape(-1, 8, 8), "teacher_logits": None},
