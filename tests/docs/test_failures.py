@@ -186,6 +186,17 @@ class Rounding(TwoParts):
         return super().forward(x, x[:, :1].long())
 
 
+class Lookup(nn.Module):
+    """Looks codes up in an embedding that is too small."""
+
+    def __init__(self, n_classes):
+        super().__init__()
+        self.embedding = nn.Embedding(40, n_classes)
+
+    def forward(self, x):
+        return self.embedding(x).mean(dim=1)
+
+
 def in_parts(X, /, **given):
     return {"student": TwoParts}, {"X": {"a": X, "b": X}} | given
 
@@ -218,6 +229,11 @@ REFUSED = {
     ),
     "rows where X has parts": lambda X, y: in_parts(X, X_val=X, y_val=y),
     "codes that float32 rounds": lambda X, y: ({"student": Rounding}, {"X": X.astype(int) + 2**24 + 1}),
+    "codes that have no place in an embedding": lambda X, y: (
+        {"student": Lookup},
+        {"X": 99 * (np.arange(len(X)) == 50)[:, None] * [1, 1]},
+    ),
+    "floats for an embedding": lambda X, y: ({"student": Lookup}, {}),
     "a wrong column of codes": lambda X, y: (
         {"student": TabularStudent, "student__categorical": {64: 2}},
         {},
