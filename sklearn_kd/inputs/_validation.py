@@ -225,7 +225,7 @@ def validate_fit_inputs(
     task, codes = task_type.from_targets(targets)
     weight = _checked_weight(sample_weight, targets)
     task.check_learnable(codes, weight)
-    rows = _with_integers(rows, X_given, task, continued, keeps_integers)
+    rows = _with_integers(rows, X if isinstance(X, list) else X_given, task, continued, keeps_integers)
     sample_shape = continued.sample_shape if raw and continued else tuple(rows.shape[1:])
     if continued is not None:
         _check_continues(continued, task, sample_shape)
