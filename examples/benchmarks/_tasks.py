@@ -19,6 +19,7 @@ from sklearn_kd.datasets import fetch_fashion_mnist
 
 # Packages whose docstrings are told apart: those that the library needs.
 PACKAGES = ("numpy", "scipy", "sklearn", "skorch")
+MORE_PACKAGES = ("numpy", "scipy", "sklearn", "torch", "sympy", "networkx")
 DOCSTRINGS = 400  # of each package at most
 IMAGES, N_IMAGES = "Fashion-MNIST", 4000
 
@@ -117,19 +118,19 @@ def _docstrings(package: str) -> Iterator[str]:
                     yield text
 
 
-def _text() -> tuple[np.ndarray, np.ndarray]:
-    """Return tf-idf of docstrings, 500 words, and the package that each is from."""
+def _text(packages: tuple[str, ...], most: int, n_words: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return tf-idf of docstrings, and the package that each is from."""
     rng = np.random.default_rng(0)
     texts: list[str] = []
     labels: list[int] = []
-    for label, package in enumerate(PACKAGES):
+    for label, package in enumerate(packages):
         found = sorted(set(_docstrings(package)))
-        chosen = rng.permutation(len(found))[:DOCSTRINGS]
+        chosen = rng.permutation(len(found))[:most]
         texts += [found[i] for i in chosen]
         labels += [label] * len(chosen)
-    names = "|".join(PACKAGES)
+    names = "|".join(packages)
     pattern = rf"\b(?!{names})[a-z]{{3,}}\b"  # words that do not begin with the name of a package
-    words = TfidfVectorizer(max_features=500, sublinear_tf=True, token_pattern=pattern)
+    words = TfidfVectorizer(max_features=n_words, sublinear_tf=True, token_pattern=pattern)
     return words.fit_transform(texts).toarray(), np.array(labels)
 
 
@@ -151,10 +152,12 @@ SOURCES = {
     "digits": lambda: load_digits(return_X_y=True),
     "made, 5,000": lambda: _made(5000),
     "made, 20,000": lambda: _made(20000),
-    "text": _text,
+    "text": lambda: _text(PACKAGES, DOCSTRINGS, 500),
+    "docstrings": lambda: _text(MORE_PACKAGES, 700, 1000),
 }
 # File and column of the labels.
 MLBENCH = {
+    "diabetes": ("PimaIndiansDiabetes", "diabetes"),
     "vehicle": ("Vehicle", "Class"),
     "vowel": ("Vowel", "Class"),
     "DNA": ("DNA", "Class"),

@@ -21,7 +21,7 @@ class ReversedLoss:
 
     @torch.no_grad()
     def __init__(self, logits, targets, lambda1, temperature, *, scaling):
-        z, (y, f, _) = logits.detach(), targets
+        z, (y, f, *_) = logits.detach(), targets
         self._z, self._f, self._knobs = z, f, (lambda1, temperature)
         log_p = F.log_softmax(z, dim=1)
         self._A = log_p.exp() - F.one_hot(y, z.shape[1])

@@ -40,6 +40,7 @@ from sklearn_kd.comparison._result import MethodComparison
 from sklearn_kd.estimators._plan import Seeds
 from sklearn_kd.estimators._preprocessing import student_data_of
 from sklearn_kd.inputs._arrays import from_torch
+from sklearn_kd.inputs._structures import is_structure
 from sklearn_kd.inputs._torch_datasets import is_dataset
 from sklearn_kd.runtime._devices import checked_device
 from sklearn_kd.runtime._global_lock import torch_state_lock
@@ -199,6 +200,8 @@ def compare_methods(
     teacher = None
     if logits is None and kind is DistilledMethods:
         teacher = shared_teacher(given_teacher, columns, checked, classifier._routed("teacher__fit"))
+        if teacher is not None and classifier.student_preprocessing is not None:
+            teacher.ask_about_given_rows()
 
     rng = check_random_state(random_state)
     with torch_state_lock():  # another thread that holds the turn may have seeded NumPy's global generator
@@ -214,6 +217,11 @@ def _checked_data(X: Any, y: Any) -> tuple[Any, np.ndarray, Any]:
         raise TypeError(
             f"X is a {type(X).__name__}; compare_methods cuts folds out of arrays. Give X and y as "
             "arrays or tensors, or fit the methods on torch.utils.data.Subset of the Dataset yourself."
+        )
+    if is_structure(X):
+        raise TypeError(
+            f"X is a {type(X).__name__} of several parts; compare_methods cuts folds out of one array. Give "
+            "one, or compare the methods by cross_val_score with skorch.helper.SliceDict(**X)."
         )
     named_rows = X if hasattr(X, "index") else y
     X = from_torch(X, "X")

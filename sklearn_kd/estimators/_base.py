@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from os import PathLike
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,7 +71,6 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
     net_: TrainingNet
     teacher_: Any
     student_preprocessing_: Any
-    _filled_in: dict[str, Any]
     n_iter_: int
     n_features_in_: int
     feature_names_in_: np.ndarray
@@ -81,6 +81,7 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
     _task_type = Classification  # what kind of target y is
     _strategies = tuple(STRATEGIES)  # the names that ``meta`` may have
     _executions = tuple(EXECUTIONS)  # the names that ``execution`` may have
+    _codes: Mapping[str, Any] = MappingProxyType({})  # what the student was told of student_preprocessing_
     _takes_parts = True  # False: X is one array, or a Dataset of tensors
 
     def _fitted_attributes(self, net: Any, plan: Any) -> dict[str, Any]:
@@ -95,6 +96,10 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
     def _continues(self) -> bool:
         """Return whether this fit continues the last one."""
         return False
+
+    def _student_params(self) -> dict[str, Any]:
+        """Return ``student__*``, and what the fitted preprocessing knows of columns of codes."""
+        return {**self._codes, **self._routed("student")}
 
     def _device(self) -> torch.device:
         """Return ``device``, where "auto" is CUDA, then MPS, then the CPU."""

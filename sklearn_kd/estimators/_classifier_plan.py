@@ -20,6 +20,7 @@ from sklearn_kd.estimators._classifier_net import (
     net_to_train,
     start_of,
 )
+from sklearn_kd.estimators._codes import known_codes
 from sklearn_kd.estimators._learned_nothing import warn_of_scales
 from sklearn_kd.estimators._plan import (
     Seeds,
@@ -39,7 +40,6 @@ from sklearn_kd.estimators._preflight import (
 )
 from sklearn_kd.estimators._preprocessing import (
     check_preprocessing,
-    filled_in_parameters,
     names_of_columns,
     with_preprocessing,
 )
@@ -196,11 +196,10 @@ def _checked_student(
 ) -> nn.Module:
     """Return the student before training: a new one, or that of the last fit where this one goes on."""
     samples = data.train.samples
-    if not estimator._continues():
-        estimator._filled_in = filled_in_parameters(estimator)
+    estimator._codes = known_codes(estimator)
     student = initial_student(
         estimator.student,
-        estimator._filled_in | estimator._routed("student"),
+        estimator._student_params(),
         samples,
         inputs.task.n_outputs,
         seed=seed,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import joblib
@@ -17,6 +16,7 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_kd.errors._did_you_mean import did_you_mean
+from sklearn_kd.estimators._codes import wants_codes
 from sklearn_kd.files._values import ContentError
 from sklearn_kd.inputs._data import DistillationData
 from sklearn_kd.inputs._raw_rows import Preprocessing, RawRows, fit_preprocessing, transformed
@@ -25,7 +25,6 @@ from sklearn_kd.inputs._splitting import HoldOut, make_data, split_places
 from sklearn_kd.inputs._validation import ValidatedInputs, ValidationRows, check_sample_shape
 from sklearn_kd.preprocessing._form import form_of, table_of
 from sklearn_kd.preprocessing._table import TablePreprocessing
-from sklearn_kd.students._tabular import TabularStudent
 
 if TYPE_CHECKING:
     from sklearn_kd.estimators._base import BaseDistiller
@@ -109,50 +108,7 @@ def with_preprocessing(
 def _fitted(estimator: BaseDistiller, rows: RawRows, y: np.ndarray) -> Preprocessing:
     """Return a clone of ``student_preprocessing``, fitted on the rows of D_train and their labels."""
     given = estimator.student_preprocessing
-    return fit_preprocessing(TablePreprocessing() if isinstance(given, str) else given, rows, y)
-
-
-def filled_in_parameters(estimator: BaseDistiller) -> dict[str, Any]:
-    """Return the parameters of the student that follow from a fitted ``student_preprocessing_``.
-
-    Which columns hold codes is known when it has been fitted on D_train: a :class:`TabularStudent` without
-    ``categorical`` is told by this.
-
-    Raises
-    ------
-    ValueError
-        If the student was told something else.
-    """
-    known, student = _codes_of(vars(estimator).get("student_preprocessing_")), estimator.student
-    made = student.func if isinstance(student, partial) else student
-    if not known or not (isinstance(made, TabularStudent) or _is_tabular(made)):
-        return {}
-    bound = student.keywords if isinstance(student, partial) else {}
-    given = made.categorical if isinstance(made, TabularStudent) else None
-    given = (bound | estimator._routed("student")).get("categorical", given)
-    if not isinstance(given, Mapping):  # what is no mapping is refused by the student
-        return {"categorical": known} if given is None and not isinstance(made, TabularStudent) else {}
-    missing, others = known.keys() - given.keys(), given.keys() - known.keys()
-    too_few = [column for column in known.keys() & given.keys() if given[column] < known[column]]
-    if too_few or (missing and others):
-        raise ValueError(
-            f"student__categorical={dict(given)} is not what student_preprocessing made of D_train: its "
-            f"columns of codes, each with their number, are {known}. Leave student__categorical out, to have "
-            "it filled in for each D_train."
-        )
-    return {}
-
-
-def _is_tabular(student: Any) -> bool:
-    return isinstance(student, type) and issubclass(student, TabularStudent)
-
-
-def _codes_of(preprocessing: Any) -> dict[int, int]:
-    """Return the number of codes of each column of codes that a fitted TablePreprocessing makes."""
-    table = preprocessing.estimator if isinstance(preprocessing, FrozenEstimator) else preprocessing
-    if not isinstance(table, TablePreprocessing):
-        return {}
-    return dict(zip(table.categorical_columns_, table.cardinalities_, strict=True))
+    return fit_preprocessing(_automatic(estimator) if isinstance(given, str) else given, rows, y)
 
 
 def student_data_of(
@@ -182,6 +138,11 @@ def student_data_of(
         return make_data(ValidationRows(found, np.zeros(len(found), dtype=np.int64), None), 0, device)
 
     return data
+
+
+def _automatic(estimator: BaseDistiller) -> TablePreprocessing:
+    """Return the transformer that "auto" is: with codes for a student that looks them up."""
+    return TablePreprocessing(categories="ordinal") if wants_codes(estimator) else TablePreprocessing()
 
 
 def described_preprocessing(estimator: BaseDistiller) -> str | None:

@@ -240,6 +240,15 @@ def parts_of_output(made: Any, like: Parts) -> Parts | None:
     return Parts(like.keys, [in_batch_type(v) for v in values])
 
 
+def concatenated(rows: Sequence[Any]) -> Any:
+    """Return the rows of several tensors, or of several :class:`Parts` of tensors, one after another."""
+    first = rows[0]
+    if not isinstance(first, Parts):
+        return torch.cat(list(rows))
+    values = zip(*(given.values for given in rows), strict=True)
+    return Parts(first.keys, [torch.cat(parts) for parts in values])
+
+
 def varied_rows(rows: Any, factors: Tensor) -> Any:
     """Return one row for each factor: those of ``rows`` in turn, their floats times the factor."""
     if isinstance(rows, Parts):
@@ -247,16 +256,6 @@ def varied_rows(rows: Any, factors: Tensor) -> Any:
     n_rows = len(factors)
     more = rows.repeat(n_rows, *[1] * (rows.ndim - 1))[:n_rows]
     return more * factors.reshape(-1, *[1] * (rows.ndim - 1)) if rows.is_floating_point() else more
-
-
-def concatenated_tensors(rows: Sequence[Any]) -> Any:
-    """Return the rows of several tensors, or of several :class:`Parts` of tensors, one after another."""
-    first = rows[0]
-    if not isinstance(first, Parts):
-        return torch.cat(list(rows))
-    return Parts(
-        first.keys, [torch.cat(parts) for parts in zip(*(given.values for given in rows), strict=True)]
-    )
 
 
 def shared_rows(rows: np.ndarray | Parts) -> Tensor | Parts:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sklearn_kd.inputs._data import DistillationData, LoadedData, as_tensor, take
 from sklearn_kd.inputs._mixed_order import MixedOrder, share_in_batches
-from sklearn_kd.inputs._parts import Parts, concatenated_tensors, shared_rows
+from sklearn_kd.inputs._parts import Parts, concatenated, shared_rows
 from sklearn_kd.inputs._raw_rows import RawRows
 from sklearn_kd.inputs._sparse_data import SparseData
 from sklearn_kd.inputs._sparse_rows import SparseRows, sparse_rows, stacked_rows
@@ -123,7 +123,7 @@ class MixedData(_Mixed, DistillationData):
     """
 
     def __init__(
-        self, X: Tensor, targets: Targets, seed: int, n_labelled: int, unlabeled_share: float | str
+        self, X: Any, targets: Targets, seed: int, n_labelled: int, unlabeled_share: float | str
     ) -> None:
         super().__init__(X, targets, seed)
         self.n_labelled, self.unlabeled_share = n_labelled, unlabeled_share
@@ -221,7 +221,7 @@ def with_unlabeled(
         return MixedSparseData(stacked_rows([train.rows, *sparse]), *mixed)
     inputs = train._inputs if train.places is None else take(train._inputs, train.places)
     dense = [part.dense() if isinstance(part, SparseRows) else shared_rows(part) for part in rows]
-    return MixedData(concatenated_tensors([inputs, *(part.to(device) for part in dense)]), *mixed)
+    return MixedData(concatenated([inputs, *(part.to(device) for part in dense)]), *mixed)
 
 
 def given_logits(

@@ -239,7 +239,7 @@ def validate_fit_inputs(
         valid,
         task,
         X_val_given=None if valid is None else _as_given(X_val, valid.rows),
-        unlabeled=_checked_unlabeled_rows(estimator, X_unlabeled, sample_shape, loading, raw),
+        unlabeled=_checked_unlabeled_rows(estimator, X_unlabeled, rows, sample_shape, loading, raw),
         sample_weight=weight,
         groups=_checked_groups(groups, len(codes)),
     )
@@ -252,8 +252,8 @@ def _checked_rows(
     if is_structure(X):
         if raw:
             raise TypeError(
-                f"X is a {type(X).__name__} of parts, of which student_preprocessing cannot make rows of "
-                "numbers. Set student_preprocessing=None and give numbers in the parts, or give X as a table."
+                f"X is a {type(X).__name__} of several parts, and student_preprocessing makes numbers of one "
+                "table. Set student_preprocessing=None, or give X as a table."
             )
         return _checked_parts(estimator, X, y, task_type)
     X_given, y = from_torch(X, "X"), from_torch(y, "y")
@@ -381,8 +381,13 @@ def _checked_groups(groups: Any, n_rows: int) -> np.ndarray | None:
     """
     if groups is None:
         return None
+    found = from_torch(groups, "groups")
+    if np.ndim(found) != 1 and np.shape(found)[1:] != (1,):
+        raise ValueError(
+            f"groups must be one entry for each row of X, shape ({n_rows},); got shape {np.shape(found)}."
+        )
     with error_context("groups"):
-        found = column_or_1d(from_torch(groups, "groups"))
+        found = column_or_1d(found)
     if len(found) != n_rows:
         raise ValueError(
             f"groups has {len(found)} entries and X {n_rows} rows; they must be as many. Give the group of "
@@ -441,7 +446,12 @@ def _checked_validation_rows(
 
 
 def _checked_unlabeled_rows(
-    estimator: BaseEstimator, X_unlabeled: Any, sample_shape: tuple[int, ...], loading: Loading, raw: bool
+    estimator: BaseEstimator,
+    X_unlabeled: Any,
+    labelled: Rows,
+    sample_shape: tuple[Any, ...],
+    loading: Loading,
+    raw: bool,
 ) -> UnlabeledRows | None:
     """Return the given rows without labels, or None."""
     if X_unlabeled is None:
@@ -449,12 +459,16 @@ def _checked_unlabeled_rows(
     if is_dataset(X_unlabeled):
         with preserved_random_state(loading.device, seed=0):
             loaded = DatasetRows(X_unlabeled, loading.train.get("collate_fn"), "X_unlabeled")
+        loaded = loaded.with_integers() if are_integers(sample_shape) else loaded
         check_sample_shape(loaded, sample_shape, "X_unlabeled", estimator)
         return UnlabeledRows("X_unlabeled", X_unlabeled, loaded)
     given = X_unlabeled if is_structure(X_unlabeled) else from_torch(X_unlabeled, "X_unlabeled")
     if getattr(given, "shape", (1,))[:1] == (0,) or (isinstance(given, list) and not given):
         raise ValueError("X_unlabeled has 0 rows. Give at least one, or leave X_unlabeled out.")
     rows = validate_further_rows(estimator, given, sample_shape, "X_unlabeled", raw=raw)
+    if isinstance(rows, SparseRows) != isinstance(labelled, SparseRows):
+        forms = ("dense", "sparse") if isinstance(rows, SparseRows) else ("sparse", "dense")
+        raise TypeError(f"X is {forms[0]} and X_unlabeled is {forms[1]}. Give both in one form.")
     return UnlabeledRows("X_unlabeled", _as_given(given, rows), rows)
 
 

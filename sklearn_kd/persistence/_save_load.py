@@ -74,6 +74,7 @@ class SavedEstimator(Protocol):
     classes_: np.ndarray
     _sample_shape: tuple[Any, ...]
     _not_in_file: dict[str, Any]
+    _codes: Mapping[str, Any]
 
     @classmethod
     def _get_param_names(cls) -> list[str]: ...
@@ -86,6 +87,8 @@ class SavedEstimator(Protocol):
     def _validate_params(self) -> None: ...
 
     def _routed(self, prefix: str) -> dict[str, Any]: ...
+
+    def _student_params(self) -> dict[str, Any]: ...
 
     def _device(self) -> torch.device: ...
 
@@ -203,9 +206,8 @@ def _content_of(
     }
     if isinstance(estimator.student_, StandardizedStudent):
         about["standardize_limit"] = estimator.student_.scaling.limit
-    filled_in = vars(estimator).get("_filled_in")
-    if filled_in:
-        about["filled_in"] = PARAMETER_VALUES.encode(filled_in)
+    if estimator._codes:
+        about["codes"] = PARAMETER_VALUES.encode(dict(estimator._codes))
     names = getattr(estimator, "feature_names_in_", None)
     if names is not None:
         about["feature_names"] = names.tolist()
@@ -319,7 +321,7 @@ def _restored(
     with _blaming(name):
         _check_class(cls, about)
         saved = _saved_params(cls, about)
-        fitted = _shared_attributes(about) | {"_filled_in": _filled_in(about)}
+        fitted = _shared_attributes(about)
         tensors = dict(tensors)
         history, weights = take_history(tensors, "history"), take_weights(tensors, "student")
     _check_given(cls, params)
@@ -420,16 +422,6 @@ def _saved_params(cls: type[SavedEstimator], about: Mapping[str, Any]) -> dict[s
     return saved
 
 
-def _filled_in(about: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters of the student that the fit filled in, by their short names."""
-    if "filled_in" not in about:
-        return {}
-    found = decode_parameter("student__", about["filled_in"])
-    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
-        raise ContentError(f"{str(found)[:100]} as parameters of the student")
-    return found
-
-
 def _check_given(cls: type[SavedEstimator], params: Mapping[str, Any]) -> None:
     """Refuse misspelt parameters."""
     for name in params:
@@ -482,6 +474,10 @@ def _shared_attributes(about: Mapping[str, Any]) -> dict[str, Any]:
         if type(n_features) is not int or n_features < 1:
             raise ContentError(f"{str(n_features)[:100]!r} as a number of features")
         fitted["n_features_in_"] = n_features
+    if "codes" in about:
+        fitted["_codes"] = decode_parameter("codes", about["codes"])
+        if not isinstance(fitted["_codes"], dict):
+            raise ContentError(f"columns of codes {str(about['codes'])[:100]}")
     if "feature_names" in about:
         names = about["feature_names"]
         are_names = isinstance(names, list) and all(isinstance(name, str) for name in names)
@@ -496,8 +492,7 @@ def _student_of(estimator: SavedEstimator, weights: dict[str, Tensor], limit: An
 
     ``limit``: that of the layer which standardises; None if there is none in the file.
     """
-    params = vars(estimator)["_filled_in"] | estimator._routed("student")
-    shape, n_classes = estimator._sample_shape, len(estimator.classes_)
+    params, shape, n_classes = estimator._student_params(), estimator._sample_shape, len(estimator.classes_)
     of_library = estimator.student in STUDENTS.values()
     is_made = not isinstance(estimator.student, nn.Module) and makes_students(estimator.student)
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from sklearn_kd._sklearn_compat import num_samples
-from sklearn_kd.inputs._parts import Parts, concatenated_tensors, shared_rows
+from sklearn_kd.inputs._parts import Parts, concatenated, shared_rows
 from sklearn_kd.inputs._sparse_rows import SparseRows
 from sklearn_kd.inputs._structures import is_structure, read_structure, some_rows
 from sklearn_kd.inputs._torch_datasets import DatasetRows, make_ordered_loader
@@ -53,6 +53,6 @@ def read_dataset(dataset: Any, settings: dict[str, Any], labelled: bool) -> tupl
     """
     rows = DatasetRows(dataset, settings.get("collate_fn"), "X_test")
     batches = list(make_ordered_loader(rows, labelled=labelled, **settings))
-    read = concatenated_tensors([x for x, _, _ in batches])
+    read = concatenated([x for x, _, _ in batches])
     rows_read = read.map(torch.Tensor.numpy).given() if isinstance(read, Parts) else read.numpy()
     return rows_read, [labels for _, labels, _ in batches]

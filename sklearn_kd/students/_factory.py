@@ -111,6 +111,14 @@ def makes_students(student: Any) -> bool:
     return issubclass(student, nn.Module) if inspect.isclass(student) else callable(student)
 
 
+def takes_argument(student: Any, name: str) -> bool:
+    """Return whether a class or a function that makes students has an argument of this name."""
+    if isinstance(student, nn.Module) or not makes_students(student):
+        return False
+    bound = student.keywords if isinstance(student, partial) else {}
+    return name in student_signature(student).parameters and name not in bound
+
+
 def student_name(student: Any) -> str:
     """Return the name of a class, a function or a ``functools.partial`` for messages and diagrams."""
     inner = student.func if isinstance(student, partial) else student

@@ -175,6 +175,18 @@ def test_what_a_fit_on_tiny_networks_costs_is_that_of_the_evidence():
     assert f"linear took {said} as many seconds as naive" in words(GUIDE / "choosing.rst")
 
 
+def test_readme_has_the_table_of_the_quickstart():
+    record = json.loads((ROOT / "examples" / "01_quickstart.json").read_text())
+    accuracy, cost = record["accuracy by seed"], record["accuracy, µs, kB"]
+    found = readme_rows(accuracy)
+    for name, (_, us, kilobytes) in cost.items():
+        mean = f"{np.mean(accuracy[name]):.3f} ± {stats.sem(accuracy[name]):.3f}".replace("0.", ".")
+        assert found[name] == [mean, f"{us:,.0f}", f"{kilobytes:,.0f}"], name
+    (teacher, us, kilobytes), (student, its_us, its_kilobytes), (alone, *_) = list(cost.values())[:3]
+    assert teacher > student > alone
+    assert us / its_us > 100 and kilobytes / its_kilobytes > 100  # "less than a hundredth"
+
+
 def test_readme_has_the_accuracies_of_fashion_mnist():
     runs = json.loads((ROOT / "examples" / "02_fashion_mnist.json").read_text())["runs"]
     methods = (
@@ -348,7 +360,12 @@ def test_tables_are_those_of_the_benchmarks(script, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "script, page", [("training_defaults", "defaults"), ("scaling_of_columns", "students")]
+    "script, page",
+    [
+        ("training_defaults", "defaults"),
+        ("scaling_of_columns", "students"),
+        ("side_by_side", "side_by_side"),
+    ],
 )
 def test_tables_of_choices_are_those_of_the_benchmarks(script, page, monkeypatch):
     folder = ROOT / "examples" / "benchmarks"

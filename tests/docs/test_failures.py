@@ -215,6 +215,7 @@ REFUSED = {
     "values too large for float32": lambda X, y: ({}, {"X": X.astype(float) * 1e100}),
     "missing values": lambda X, y: ({}, {"X": np.where(X > 0.5, np.nan, X)}),
     "strings in X": lambda X, y: ({}, {"X": changed(X, "many")}),
+    "texts as X": lambda X, y: ({}, {"X": [f"text {label}" for label in y]}),
     "parts of different lengths": lambda X, y: in_parts(X, X={"a": X, "b": X[1:]}),
     "strings in a part": lambda X, y: in_parts(X, X={"a": X, "b": ["few"] * len(X)}),
     "a part with rows of differing lengths": lambda X, y: in_parts(X, X={"a": X, "b": [[1], [1, 2]]}),
@@ -378,6 +379,13 @@ REFUSED = {
     "invalid probabilities": lambda X, y: ({"teacher": Percent()}, {"teacher_logits": None}),
     "a teacher without probabilities and margins": lambda X, y: asked(
         make_pipeline(StandardScaler(), OutputCodeClassifier(GaussianNB()))
+    ),
+    "words for a teacher that takes numbers": lambda X, y: (
+        {"teacher": GaussianNB(), "student_preprocessing": "auto"},
+        {
+            "X": pd.DataFrame({"a": X[:, 10], "b": np.where(X[:, 2] > 0.5, "many", "few")}),
+            "teacher_logits": None,
+        },
     ),
     "a vote without probabilities": lambda X, y: asked(VotingClassifier([("a", GaussianNB())])),
     "a search that keeps no best teacher": lambda X, y: asked(GridSearchCV(GaussianNB(), {}, refit=False)),

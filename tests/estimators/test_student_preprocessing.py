@@ -381,4 +381,4 @@ def test_stated_columns_of_codes_must_have_room():
     assert roomy.student_.student.categorical == {2: 9}
     with pytest.raises(ValueError, match="is not what student_preprocessing made of D_train"):
         make(None, ORDINAL, **given, student__categorical={2: 4}).fit(X, y)
-    assert make(None, "auto", **given).fit(X, y).student_.student.categorical == {}
+    assert make(None, "auto", **given).fit(X, y).student_.student.categorical == {2: 5}

@@ -115,6 +115,8 @@ pytestmark = pytest.mark.usefixtures("no_training")
         ({"tol": 1e-4}, TypeError, "EarlyStopping"),
         ({"epochs": 3}, TypeError, "Did you mean 'max_epochs'"),
         ({"learning_rate": 3}, TypeError, "Did you mean 'lr'"),
+        ({"teacher__fit_eval_set": 3}, TypeError, "Did you mean 'teacher__fit__eval_set'"),
+        ({"teacher_fit__eval_set": 3}, TypeError, "Did you mean 'teacher__fit__eval_set'"),
         ({"teacher__C": 3}, TypeError, r"Set it on the teacher itself, or by set_params\(teacher__C=...\)"),
         ({"callbacks": [3]}, TypeError, "callbacks has 3, which is no callback"),
         (

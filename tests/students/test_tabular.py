@@ -3,11 +3,12 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 
-from sklearn_kd import DistilledClassifier, StandardizedStudent, TabularStudent
+from sklearn_kd import DistilledClassifier, StandardizedStudent, TablePreprocessing, TabularStudent
 
 CATEGORICAL = {1: 12, 3: 3}
 
@@ -127,3 +128,22 @@ def test_a_student_of_ones_own_names_its_codes(table):
 
     clf = DistilledClassifier(None, Own, meta="none", max_epochs=2, random_state=0, device="cpu").fit(*table)
     assert clf.student_.scaling.bounds.tolist() == [5, np.inf, 5, np.inf]
+
+
+@pytest.mark.parametrize("preprocessing", ["auto", TablePreprocessing(categories="ordinal")])
+def test_preprocessing_tells_it_the_codes(preprocessing, tmp_path):
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"number": rng.normal(size=400), "word": rng.choice(list("abcdefgh"), 400)})
+    y = (X["number"] > 0) == X["word"].isin(list("aceg"))
+    X.loc[::9, "word"] = None
+    params = {"student_preprocessing": preprocessing, "lr": 0.01, "random_state": 0, "device": "cpu"}
+    clf = DistilledClassifier(None, TabularStudent, meta="none", max_epochs=20, **params).fit(
+        X[:300], y[:300]
+    )
+    own = clf.student_.student
+    assert own.code_columns == (1,) and own.embedding.num_embeddings == 8 + 2 + 1  # rare, missing; unknown
+    assert clf.score(X[300:], y[300:]) > 0.8
+    clf.save(tmp_path / "clf.safetensors")
+    again = DistilledClassifier.load(tmp_path / "clf.safetensors")
+    np.testing.assert_array_equal(again.predict_proba(X), clf.predict_proba(X))
+    assert "student__categorical" not in again.get_params()

@@ -11,7 +11,7 @@ from skorch.helper import SliceDict
 from torch import nn
 from torch.utils.data import Dataset
 
-from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent
+from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent, compare_methods
 
 N, LENGTH, WORDS = 240, 6, 40
 
@@ -238,6 +238,8 @@ def test_one_array_and_parts_are_not_exchanged(texts):
         clf.predict(X)
     with pytest.raises(TypeError, match="X is a dict of several parts, and DistProClassifier"):
         DistProClassifier(Reader(), Reader).fit(X, y)
+    with pytest.raises(TypeError, match=r"X is a SliceDict of several parts; compare_methods"):
+        compare_methods(make(teacher=Reader()), SliceDict(**X), y)
     with pytest.raises(TypeError, match="mapping with the key 0"):
         make().fit({0: X["tokens"]}, y)  # a name that no argument has
 
@@ -359,3 +361,25 @@ def test_a_table_of_the_hub_is_read_by_columns(texts, teacher):
     np.testing.assert_array_equal(clf.predict_proba(given), again.predict_proba(X))
     with pytest.raises(ValueError, match=r"X\['text'\] holds strings"):
         make().fit(given.add_column("text", ["a"] * N))
+
+
+@pytest.mark.parametrize("form", [dict, tuple])
+def test_rows_without_labels_have_the_same_parts(texts, teacher, form):
+    X, y = texts
+    tensors = [torch.as_tensor(X["tokens"]).long(), torch.as_tensor(X["mask"])]
+    with torch.no_grad():
+        told = teacher(*tensors, torch.as_tensor(X["numbers"]).float()).argmax(1).numpy()
+
+    def rows(some):
+        return taken(X, some) if form is dict else tuple(part[some] for part in X.values())
+
+    def agreement(**given):
+        given = {"X_val": rows(slice(30)), "y_val": y[:30]} | given
+        clf = make(teacher, meta="fixed", lambda1=0.0, max_epochs=40, lr=0.03).fit(
+            rows(slice(60)), y[:60], **given
+        )
+        return np.mean(clf.predict(rows(slice(None))) == told)
+
+    assert agreement(X_unlabeled=rows(slice(60, N))) > agreement() + 0.05
+    with pytest.raises(ValueError, match="X_unlabeled is a ndarray of rows, but"):
+        agreement(X_unlabeled=X["tokens"])

@@ -3,9 +3,9 @@
 
 A small BERT is trained on the words of docstrings, to tell which library a paragraph comes from. Then a
 smaller one, of a fourth of the weights, is trained three times: on 300 labels; on the same labels with the
-teacher's answers for these rows; and on the teacher's answers for all paragraphs, whose labels it does not
-see. The last is where distillation pays. Both networks are built from their configuration: nothing is
-downloaded.
+teacher's answers for these rows; and with the teacher's answers for all other paragraphs too, whose labels it
+does not see. The last is where distillation pays. Both networks are built from their configuration: nothing
+is downloaded.
 
 X is a dict, as a tokenizer makes it: a student is called as ``forward(input_ids=..., attention_mask=...)``.
 """
@@ -15,6 +15,7 @@ import re
 import time
 from collections import Counter
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import scipy.signal
@@ -77,7 +78,7 @@ order = np.random.default_rng(0).permutation(len(texts))
 texts, y = [texts[k] for k in order], np.array(labels)[order]
 n_test = len(texts) // 4
 train, test = slice(n_test, None), slice(0, n_test)
-few = slice(n_test, n_test + N_LABELS)
+few, unseen = slice(n_test, n_test + N_LABELS), slice(n_test + N_LABELS, None)
 print(f"{len(texts)} paragraphs of {', '.join(LIBRARIES)}; {n_test} for the test")
 print(f"The first: {texts[0][:80]} ...")
 
@@ -153,9 +154,9 @@ alone = DistilledClassifier(None, bert, meta="none", max_epochs=40, **small)
 evaluate("small BERT, 300 labels", alone, X_few, X_test, y[few], of_network)
 taught = DistilledClassifier(teacher.student_, bert, meta="naive", max_epochs=40, **small)
 evaluate("and the teacher on these", taught, X_few, X_test, y[few], of_network)
-# lambda1 = 0 leaves the labels out of the loss. What stands in their place is the teacher's own.
-all_rows = DistilledClassifier(teacher.student_, bert, meta="fixed", lambda1=0.0, max_epochs=8, **small)
-evaluate("the teacher on all, no labels", all_rows, X, X_test, teacher.predict(X), of_network)
+X_unlabeled = tokens(texts[unseen])
+all_rows = DistilledClassifier(teacher.student_, bert, meta="naive", max_epochs=8, **small)
+evaluate("and the teacher on all", all_rows, X_few, X_test, y[few], of_network, X_unlabeled=X_unlabeled)
 words = TfidfVectorizer(max_features=N_WORDS)
 for seen, some in (("300 labels", few), ("all labels", train)):
     model = make_pipeline(words, MLPClassifier(16, max_iter=400, random_state=0))
@@ -163,3 +164,15 @@ for seen, some in (("300 labels", few), ("all labels", train)):
 
 table = pd.DataFrame(rows).set_index("")
 print(table.to_string(float_format=lambda x: f"{x:.3f}" if x < 10 else f"{x:.1f}"))
+
+# %%
+# In orange the small BERTs that have the teacher. On 300 rows it does not lift them above a plain
+# perceptron; asked about all rows, it nearly makes up for the labels that are missing.
+
+figure, axes = plt.subplots(figsize=(7, 2.6), layout="constrained")
+colors = ["C1" if name.startswith("and") else "C0" if "BERT" in name else "0.7" for name in table.index]
+axes.bar_label(axes.barh(table.index, table["accuracy"], color=colors), fmt="{:.3f}", padding=3)
+axes.set(xlim=(0, 0.9), xlabel="accuracy on new paragraphs, 0.2 is chance")
+axes.invert_yaxis()
+axes.spines[["top", "right"]].set_visible(False)
+plt.show()
