@@ -32,7 +32,7 @@ from sklearn_kd.teachers._registry import register_teacher
 from sklearn_kd.teachers._weighted_fit import WeightedFit
 
 # In what a classifier says about words and missing values: that of NumPy, pandas and scikit-learn.
-_NO_NUMBERS = ("could not convert string", "Cannot cast str", "contains NaN")
+_NO_NUMBERS = ("could not convert string", "Cannot cast str", "Cannot cast object", "contains NaN")
 
 
 @register_teacher(FrozenEstimator)
