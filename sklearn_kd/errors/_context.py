@@ -14,6 +14,7 @@ _WORDS = (
 _REMEDIES_OF_ROWS = {
     "could not convert string": _WORDS,
     "Cannot cast str": _WORDS,  # pandas, from version 3
+    "Cannot cast object": _WORDS,  # before
     "'NAType'": (
         ". student_preprocessing='auto' of DistilledClassifier fills in missing values for the student, and "
         "gives the teacher X as it is."
