@@ -200,6 +200,8 @@ def compare_methods(
     teacher = None
     if logits is None and kind is DistilledMethods:
         teacher = shared_teacher(given_teacher, columns, checked, classifier._routed("teacher__fit"))
+        if teacher is not None and classifier.student_preprocessing is not None:
+            teacher.ask_about_given_rows()
 
     rng = check_random_state(random_state)
     with torch_state_lock():  # another thread that holds the turn may have seeded NumPy's global generator

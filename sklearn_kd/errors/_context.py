@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 # Remedies for messages that state none, by a part of the message. These are for X, X_val and other rows:
+_WORDS = (
+    ". student_preprocessing='auto' of DistilledClassifier encodes words as numbers for the student, and "
+    "gives the teacher X as it is."
+)
 _REMEDIES_OF_ROWS = {
-    "could not convert string": (
-        ". student_preprocessing='auto' of DistilledClassifier encodes words as numbers for the student, and "
-        "gives the teacher X as it is."
-    ),
+    "could not convert string": _WORDS,
+    "Cannot cast str": _WORDS,  # pandas, from version 3
     "'NAType'": (
         ". student_preprocessing='auto' of DistilledClassifier fills in missing values for the student, and "
         "gives the teacher X as it is."
@@ -21,10 +23,30 @@ _REMEDIES_OF_ROWS = {
         "gives the teacher X as it is."
     ),
 }
+# X of one dimension, whose first entry is a string.
+_TEXTS = re.compile(r"Expected 2D array, got 1D array instead:\narray=\[(np\.str_\()?['\"]")
+_REMEDY_OF_TEXTS = (
+    "These are texts, not rows of a table. Put a vectorizer, such as TfidfVectorizer, in front of "
+    "DistilledClassifier in a Pipeline; or give one as student_preprocessing, and a teacher that takes texts."
+)
+_REMEDIES_OF_TEACHERS = {
+    "could not convert string": (
+        ". The teacher gets X as it is. Encode the words in a Pipeline with the teacher as its last step, or "
+        "give a teacher that takes words, as HistGradientBoostingClassifier does in columns of the dtype "
+        "'category'."
+    ),
+    "X contains NaN": (
+        "\nThe teacher gets X as it is. Fill in missing values in a Pipeline with the teacher as its last "
+        "step, or give a teacher that takes them, such as HistGradientBoostingClassifier."
+    ),
+}
 _REMEDIES_OF_WEIGHTS = {
     "sample_weight contains NaN": " Give 0 for rows to leave out.",
     "sample_weight contains infinity": " Give finite weights; they are scaled to mean 1.",
     "sample_weight.shape ==": " Give one weight per row of X.",
+}
+_REMEDIES_OF_WEIGHTS_OF_X_VAL = _REMEDIES_OF_WEIGHTS | {
+    "sample_weight.shape ==": " Give one weight per row of X_val."
 }
 
 
@@ -42,10 +64,33 @@ def error_context(name: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError) as error:
+        if _TEXTS.search(str(error)):  # the texts themselves would hide what is wrong
+            raise ValueError(f"{name}: Expected 2D array, got 1D array instead. {_REMEDY_OF_TEXTS}") from None
         named = re.search(rf"\b{name}\b", str(error)) is not None
-        remedies = _REMEDIES_OF_ROWS if name.startswith("X") else _REMEDIES_OF_WEIGHTS
+        weights = _REMEDIES_OF_WEIGHTS_OF_X_VAL if name.endswith("_val") else _REMEDIES_OF_WEIGHTS
+        remedies = _REMEDIES_OF_ROWS if name.startswith("X") else weights
         remedy = next((own for text, own in remedies.items() if text in str(error)), "")
         if named and not remedy:
             raise
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"{'' if named else f'{name}: '}{error}{remedy}") from error
+
+
+@contextmanager
+def teacher_context(who: str) -> Iterator[None]:
+    """Say that a ValueError or TypeError that is raised inside comes from the teacher, unless it says so.
+
+    Errors of more special classes pass as they are.
+
+    Parameters
+    ----------
+    who : str
+        What messages call the teacher.
+    """
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        if type(error) not in (ValueError, TypeError) or "teacher" in str(error):
+            raise
+        remedy = next((own for text, own in _REMEDIES_OF_TEACHERS.items() if text in str(error)), "")
+        raise type(error)(f"{who}: {error}{remedy}") from error

@@ -37,6 +37,8 @@ def with_class_weight(inputs: ValidatedInputs, class_weight: Mapping | str | Non
     classes = inputs.task.output_labels
     given = None if isinstance(class_weight, str) else _weights_of_classes(class_weight, classes)
     weight = _row_weights(inputs.codes, inputs.weight, given, len(classes))
+    if not weight.any():
+        raise ValueError(f"class_weight={class_weight!r} gives every row of X the weight 0.")
     inputs.task.check_learnable(inputs.codes, weight)
     valid = inputs.valid
     if valid is not None:

@@ -285,6 +285,7 @@ def publish(estimator: BaseDistiller, result: TrainingResult) -> None:
     plan, net, message, seconds = result
     fitted = estimator._fitted_attributes(net, plan)
     fitted |= {"_student_seconds": seconds, "_teacher_seconds": getattr(plan.teacher, "seconds", None)}
+    fitted["_teacher_columns"] = getattr(plan.teacher, "known_columns", None)
     for name in _NOT_OF_EVERY_FIT:
         estimator.__dict__.pop(name, None)  # of an earlier fit
     estimator.__dict__.update(fitted)

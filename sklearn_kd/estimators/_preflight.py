@@ -230,6 +230,8 @@ def checked_teacher(
             f"fit, or set meta='none' to train on the labels alone.{advice_for(teacher)}"
         )
     wrapped = make_teacher(teacher, inputs.teacher_columns, fit_parameters)
+    if isinstance(inputs.rows, RawRows) and augment is None:
+        wrapped.ask_about_given_rows()
     if (inputs.is_loaded or augment is not None) and not wrapped.takes_batches():
         mend = "give fit arrays, or teacher_logits." if augment is None else "set augment=None."
         raise ValueError(

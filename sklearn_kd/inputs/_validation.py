@@ -225,7 +225,7 @@ def validate_fit_inputs(
     task, codes = task_type.from_targets(targets)
     weight = _checked_weight(sample_weight, targets)
     task.check_learnable(codes, weight)
-    rows = _with_integers(rows, X_given, task, continued, keeps_integers)
+    rows = _with_integers(rows, X if isinstance(X, list) else X_given, task, continued, keeps_integers)
     sample_shape = continued.sample_shape if raw and continued else tuple(rows.shape[1:])
     if continued is not None:
         _check_continues(continued, task, sample_shape)
@@ -381,8 +381,13 @@ def _checked_groups(groups: Any, n_rows: int) -> np.ndarray | None:
     """
     if groups is None:
         return None
+    found = from_torch(groups, "groups")
+    if np.ndim(found) != 1 and np.shape(found)[1:] != (1,):
+        raise ValueError(
+            f"groups must be one entry for each row of X, shape ({n_rows},); got shape {np.shape(found)}."
+        )
     with error_context("groups"):
-        found = column_or_1d(from_torch(groups, "groups"))
+        found = column_or_1d(found)
     if len(found) != n_rows:
         raise ValueError(
             f"groups has {len(found)} entries and X {n_rows} rows; they must be as many. Give the group of "

@@ -29,6 +29,7 @@ from sklearn_kd.teachers._ensembles import TeacherEnsemble
 from sklearn_kd.teachers._given_logits import checked_logits
 from sklearn_kd.teachers._logit_checks import thawed
 from sklearn_kd.teachers._registry import adapter_class, comes_trained, make_teacher, short_repr
+from sklearn_kd.teachers._trained_objects import TrainedObjectTeacher
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,18 +204,30 @@ def teacher_model(teacher: Any, distilled: Distilled) -> Model:
     """
     classifier = distilled.classifier
     stated = checked_teacher_classes(classifier.teacher_classes, distilled.classes)
-    adapter = make_teacher(_frozen(teacher), stated)
-    ask, call = _answers(adapter, classifier)
+    is_own = teacher is getattr(classifier, "teacher_", None)
+    columns = _columns_found_in_fit(teacher, classifier)
+    frozen = _frozen(teacher)
+    knows = getattr(adapter_class(frozen), "knows_classes", False)
+    adapter = make_teacher(frozen, columns if stated is None and not knows else stated)
+    if getattr(classifier, "student_preprocessing_", None) is not None and classifier.augment is None:
+        adapter.ask_about_given_rows()
+    ask, call = _answers(adapter, classifier, columns)
     before = [] if distilled.transformers is None else [distilled.transformers]
     seconds = getattr(classifier, "_teacher_seconds", None)
-    is_own = teacher is getattr(classifier, "teacher_", None)
     return Model(
-        type(thawed(teacher)).__name__,
+        adapter.name.removeprefix("teacher "),
         lambda X: ask(distilled.transformed(X)),
         lambda X: call(distilled.transformed(X)),
         size_of([*before, adapter.teacher]),
         seconds if is_own and seconds is not None else training_seconds(thawed(teacher)),
     )
+
+
+def _columns_found_in_fit(teacher: Any, classifier: Any) -> Any:
+    """Return the labels of the columns, as ``fit`` found them, if it asked this teacher; else None."""
+    kept = getattr(classifier, "teacher_", None)
+    own = classifier.teacher if kept is None and comes_trained(classifier.teacher) else kept
+    return getattr(classifier, "_teacher_columns", None) if teacher is own else None
 
 
 def _frozen(teacher: Any) -> Any:
@@ -238,9 +251,12 @@ def _frozen(teacher: Any) -> Any:
 
 
 def _answers(
-    adapter: TeacherAdapter, classifier: Any
+    adapter: TeacherAdapter, classifier: Any, known: Any
 ) -> tuple[Callable[[Any], np.ndarray], Callable[[Any], Any]]:
-    """Return functions of rows: the teacher's probabilities, and the call that is timed."""
+    """Return functions of rows: the teacher's probabilities, and the call that is timed.
+
+    ``known`` are the labels of its columns, some of the student's, where ``fit`` has found them; or None.
+    """
     classes, device, who = classifier.classes_, classifier._device(), adapter.name
 
     if adapter.takes_batches():
@@ -252,12 +268,22 @@ def _answers(
 
         return ask_batch, ask_batch
     inner = adapter.teacher
+    if isinstance(adapter, TrainedObjectTeacher) and hasattr(inner, "predict_proba"):
+        return lambda X: _with_sum_1(adapter.probabilities(X, count_rows(X), classes)), inner.predict_proba
     if hasattr(inner, "predict_proba"):
-        columns = select_columns(_labels_of(inner, classes), classes, "Give the teacher of this student")
+        if known is None:
+            columns = select_columns(_labels_of(inner, classes), classes, "Give the teacher of this student")
+            return (
+                lambda X: _with_sum_1(probabilities_of(inner, X, count_rows(X))[:, columns]),
+                inner.predict_proba,
+            )
+        places = select_columns(classes, np.asarray(known))
 
         def ask_classifier(X: Any) -> np.ndarray:
-            found = probabilities_of(inner, X, count_rows(X))[:, columns]
-            return found / np.maximum(found.sum(axis=1, keepdims=True), np.finfo(found.dtype).tiny)
+            found = probabilities_of(inner, X, count_rows(X))
+            spread = np.zeros((len(found), len(classes)), dtype=found.dtype)
+            spread[:, places] = found
+            return _with_sum_1(spread)
 
         return ask_classifier, inner.predict_proba
 
@@ -268,6 +294,11 @@ def _answers(
     inherited = (TeacherAdapter.predict_logits, BatchTeacherAdapter.predict_logits)
     is_own = type(adapter).predict_logits not in inherited
     return ask_adapter, adapter.predict_logits if is_own else ask_adapter
+
+
+def _with_sum_1(probabilities: np.ndarray) -> np.ndarray:
+    sums = probabilities.sum(axis=1, keepdims=True)
+    return probabilities / np.maximum(sums, np.finfo(probabilities.dtype).tiny)
 
 
 def _labels_of(teacher: Any, classes: np.ndarray) -> np.ndarray:

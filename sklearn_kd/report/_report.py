@@ -110,9 +110,9 @@ def distillation_report(
 
     Predictions are timed by the clock, by the public ``predict_proba`` (of a whole Pipeline where there is
     one), the models in turn, on one machine with whatever else it does. Bytes are those of the parameters and
-    buffers of networks, and of pickles of anything else. ``train_seconds`` are those of the student's
-    training, without the teacher's, and of the teacher's where it was trained in the same ``fit`` or has a
-    record of them.
+    buffers of networks, of the files of ONNX teachers, and of pickles of anything else. ``train_seconds`` are
+    those of the student's training, without the teacher's, and of the teacher's where it was trained in the
+    same ``fit`` or has a record of them.
 
     The verdict says that accuracies differ if McNemar's exact test on the test rows has p < .05, and that log
     losses differ beyond two paired standard errors. Both hold for this one fit of each model: another seed

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _UNKNOWN = "—"
+# Share of the processor below which times are not those of the models.
+_BUSY = 0.8
 
 
 class DistillationReport:
@@ -205,6 +207,12 @@ def notes_on(latency: Mapping[str, Latency], sizes: Mapping[str, Size], where: s
             f"µs per row on {where}: median and 99th percentile of calls with one row, median of calls with "
             f"{BATCH:,} rows. Calls: {calls}."
         )
+        waited = min(found.processor_share for found in latency.values())
+        if where.startswith("the CPU") and waited < _BUSY:
+            notes.append(
+                "The machine was busy with other programs: the calls of a model had a processor for only "
+                f"{waited:.0%} of their time. Do not trust the times; repeat the report on an idle machine."
+            )
     counted = ", ".join(f"{role}: {size.counted}" for role, size in sizes.items() if size.counted)
     return [*notes, f"Size of {counted}."]
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from inspect import isroutine
 from itertools import chain
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 from skorch import NeuralNet
 from torch import nn
 
+from sklearn_kd.teachers import FunctionTeacher, OnnxTeacher, TeacherEnsemble
 from sklearn_kd.teachers._logit_checks import thawed
 
 
@@ -28,15 +30,33 @@ def size_of(parts: Sequence[Any]) -> Size:
     Parameters
     ----------
     parts : sequence of objects
-        Of a network the bytes of its parameters and buffers count, of anything else those of its pickle.
+        Of a network the bytes of its parameters and buffers count, of an ONNX file its own, of anything else
+        those of its pickle; of several teachers their sum.
     """
-    sizes = [_size_of_part(thawed(part)) for part in parts]
+    sizes = [_size_of_part(own) for part in parts for own in _content(part)]
     counted = " + ".join(dict.fromkeys(size.counted for size in sizes))
     known = [size.n_bytes for size in sizes if size.n_bytes is not None]
     return Size(sum(known) if len(known) == len(sizes) else None, counted)
 
 
+def _content(part: Any) -> Iterator[Any]:
+    """Yield what a part consists of: teachers of a list, and a function or a file that stands for itself."""
+    part = thawed(part)
+    if isinstance(part, (list, tuple, TeacherEnsemble)):
+        for member in part.teachers if isinstance(part, TeacherEnsemble) else part:
+            yield from _content(member)
+    elif isinstance(part, FunctionTeacher):
+        yield part.function
+    else:
+        yield part.model if isinstance(part, OnnxTeacher) else part
+
+
 def _size_of_part(part: Any) -> Size:
+    if isinstance(part, bytes):
+        return Size(len(part), "file")
+    if isinstance(part, (str, PurePath)):
+        files = [Path(part), Path(f"{part}.data")]  # torch writes large weights beside the file
+        return Size(sum(file.stat().st_size for file in files if file.is_file()) or None, "file")
     network = part.module_ if isinstance(part, NeuralNet) else part
     if isinstance(network, nn.Module):
         tensors = chain(network.parameters(), network.buffers())

@@ -30,6 +30,9 @@ class Latency(NamedTuple):
         Median of calls with 1,000 rows, divided by 1,000.
     n_single, n_batch : int
         Calls that were timed.
+    processor_share : float, default=1.0
+        Time of the processor that the calls had, of their time by the clock; above 1 with several threads.
+        On a CPU, less means that the calls waited for other programs.
     """
 
     single: float
@@ -37,10 +40,11 @@ class Latency(NamedTuple):
     batch: float
     n_single: int
     n_batch: int
+    processor_share: float = 1.0
 
 
 def latencies(calls: Mapping[str, Callable[[Any], Any]], X: Any, n_rows: int) -> dict[str, Latency]:
-    """Time models in turn, so that what slows the machine down meets all of them alike.
+    """Time models in turn, in random order, so that what slows the machine down meets all of them alike.
 
     Parameters
     ----------
@@ -55,31 +59,37 @@ def latencies(calls: Mapping[str, Callable[[Any], Any]], X: Any, n_rows: int) ->
     batches = [rows_at(X, np.arange(BATCH) % n_rows)]
     single = _timed_in_turn(calls, singles, *_CALLS_SINGLE)
     batch = _timed_in_turn(calls, batches, *_CALLS_BATCH)
-    return {
-        name: Latency(
-            float(np.median(single[name])),
-            float(np.percentile(single[name], 99)),
-            float(np.median(batch[name])) / BATCH,
+    found = {}
+    for name in calls:
+        clock, processor = np.concatenate([single[name], batch[name]]).T
+        found[name] = Latency(
+            float(np.median(single[name][:, 0])),
+            float(np.percentile(single[name][:, 0], 99)),
+            float(np.median(batch[name][:, 0])) / BATCH,
             len(single[name]),
             len(batch[name]),
+            float(processor.sum() / clock.sum()),
         )
-        for name in calls
-    }
+    return found
 
 
 def _timed_in_turn(
     calls: Mapping[str, Callable[[Any], Any]], inputs: list[Any], least: int, most: int
 ) -> dict[str, np.ndarray]:
-    """Return the microseconds of each call of each model."""
+    """Return the microseconds of each call of each model: by the clock, and of the processor."""
     for call in calls.values():  # the first calls import, allocate and fill caches
         call(inputs[0])
         call(inputs[-1])
-    spent: dict[str, list[float]] = {name: [] for name in calls}
+    spent: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
+    names, rng = list(calls), np.random.default_rng(0)
     for k in range(most):
-        for name, call in calls.items():
-            if k < least or sum(spent[name]) < _SECONDS:
+        # After a long call of one model the system lets other programs run, at the cost of the next model.
+        rng.shuffle(names)
+        for name in names:
+            if k < least or sum(clock for clock, _ in spent[name]) < _SECONDS:
                 rows = inputs[k % len(inputs)]
-                began = time.perf_counter()
-                call(rows)
-                spent[name].append(time.perf_counter() - began)
+                began, processor_began = time.perf_counter(), time.process_time()
+                calls[name](rows)
+                processor = time.process_time() - processor_began
+                spent[name].append((time.perf_counter() - began, processor))
     return {name: 1e6 * np.array(seconds) for name, seconds in spent.items()}

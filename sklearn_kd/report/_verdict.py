@@ -48,11 +48,11 @@ def _beside_the_student_alone(models: dict[str, dict[str, Any]], difference: dic
     else:
         did = "helped the probabilities here, not the accuracy" if log_loss < 0 else "did not help here"
         said = (
-            f"Distillation {did}: the {n:,} test rows show no difference in accuracy to the same student "
+            f"Distillation {did}: the {n:,} test rows show no difference in accuracy from the same student "
             f"trained on the labels alone ({numbers})."
         )
         if error > 0:
-            said += f" A difference below ±{share(N_ERRORS * error)} could not show."
+            said += f" A difference of less than {share(N_ERRORS * error)} cannot be seen on these rows."
     return said + _of_the_log_loss(models, difference, log_loss)
 
 

@@ -16,7 +16,8 @@ from sklearn_kd.inputs._parts import Parts
 from sklearn_kd.runtime._random_state import preserved_random_state, seeded_without_lock
 from sklearn_kd.runtime._torch_modes import default_dtype_of_caller
 from sklearn_kd.teachers._conversion import BatchLogits, LogitConversion
-from sklearn_kd.teachers._logit_checks import name_of, thawed
+from sklearn_kd.teachers._known_classes import named_columns
+from sklearn_kd.teachers._logit_checks import columns_of_two, name_of, thawed
 
 
 class TeacherAdapter:
@@ -90,6 +91,8 @@ class TeacherAdapter:
     # What gives the answers, in messages; and the advice where these are probabilities, None: they may be.
     _source: ClassVar[str] = "predict_logits of its adapter"
     _no_probabilities: ClassVar[str | None] = "Let predict_logits of its adapter return logits"
+    _named: list[Any] | None = None  # the names of the columns, where nothing else says their classes
+    known_columns: Any = None  # the label of each column, for the report: what the teacher does not show
     seconds: float | None = None  # of the teacher's training, where it has been trained here
 
     def __init__(self, teacher: Any, teacher_classes: list[Any] | None = None):
@@ -196,6 +199,9 @@ class TeacherAdapter:
         """Return True if the teacher is asked about batches of tensors, False if about X."""
         return False
 
+    def ask_about_given_rows(self) -> None:
+        """Be told that ``student_preprocessing`` makes the student's rows; some are asked about X then."""
+
     def take_fit_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Keep further parameters of the teacher's own ``fit``, given as ``teacher__fit__NAME``.
 
@@ -228,7 +234,7 @@ class TeacherAdapter:
         batch_size : int
             Rows to ask about at a time, if the teacher takes batches.
         """
-        values = self._checked_shape(self.predict_logits(X), len(data))
+        values = self._checked(self.predict_logits(X), len(data))
         yield self._conversion(values, classes)(values).to(data.device)
 
     @contextmanager
@@ -243,12 +249,23 @@ class TeacherAdapter:
     def _conversion(self, values: Tensor, classes: np.ndarray) -> LogitConversion:
         return LogitConversion.of(
             values,
-            own=self.column_classes(),
+            own=self._own_classes(),
             stated=self.teacher_classes,
             classes=classes,
             who=self.name,
             remedy=self._no_probabilities,
         )
+
+    def _own_classes(self) -> Any:
+        own = self.column_classes()
+        return self._named if own is None and self.teacher_classes is None else own
+
+    def _checked(self, output: Any, n_rows: int) -> Tensor:
+        """Convert the teacher's answers to a float32 tensor, its columns in one order if they have names."""
+        values = self._checked_shape(output, n_rows)
+        known = self._own_classes() if self.teacher_classes is None else self.teacher_classes
+        values, self._named = named_columns(output, values, known, self.name, self._source)
+        return values
 
     def _checked_shape(self, output: Any, n_rows: int) -> Tensor:
         """Convert the teacher's answers to a float32 tensor of shape (n_rows, n_columns)."""
@@ -265,7 +282,7 @@ class TeacherAdapter:
         if values.ndim != 2 or len(values) != n_rows:
             raise ValueError(
                 f"{self.name}: {self._source} must return one row of logits for each row of X, shape "
-                f"({n_rows}, n_columns); it returned {shape}."
+                f"({n_rows}, n_columns); it returned {shape}.{columns_of_two(values)}"
             )
         return values.float()
 
@@ -327,7 +344,7 @@ class BatchTeacherAdapter(TeacherAdapter):
         def ask(x: Any) -> Tensor:
             with torch.no_grad():
                 rows = x.given() if isinstance(x, Parts) else x
-                return self._checked_shape(self.predict_logits(rows), len(x)).to(device)
+                return self._checked(self.predict_logits(rows), len(x)).to(device)
 
         return BatchLogits(ask, lambda values: self._conversion(values, classes), self.name)
 

@@ -11,6 +11,7 @@ import torch
 from sklearn.utils import check_random_state
 from torch import Tensor
 
+from sklearn_kd.errors._context import teacher_context
 from sklearn_kd.inputs._data import DistillationData, LoadedData
 from sklearn_kd.inputs._torch_datasets import make_ordered_loader
 from sklearn_kd.inputs._unlabeled import UnlabeledRows
@@ -35,7 +36,8 @@ def fit_teacher(
     """Train a teacher on D_train, in the user's container and targets; a trained one stays as it is."""
     with teacher.drawing_from(seed, device):
         began = time.perf_counter()
-        teacher.fit(X, y, sample_weight=weight, rng=check_random_state(seed))
+        with teacher_context(teacher.name):
+            teacher.fit(X, y, sample_weight=weight, rng=check_random_state(seed))
         teacher.seconds = time.perf_counter() - began
 
 
@@ -75,7 +77,7 @@ def ask_teacher(
     WrongAnswerError
         If a row has NaN or +inf.
     """
-    with teacher.drawing_from(seed, data.device):
+    with teacher.drawing_from(seed, data.device), teacher_context(who):
         if further and not teacher.takes_batches():
             logits = _ask_in_parts(teacher, X, data, output_labels, further)
         else:

@@ -8,6 +8,7 @@ class j. Refuse anything else.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -35,25 +36,51 @@ def checked_teacher_classes(teacher_classes: Any, classes: np.ndarray) -> list[A
     TypeError
         If they have no order, as a set has none.
     """
-    if teacher_classes is None:
+    stated = ordered_classes(teacher_classes, "teacher_classes")
+    if stated is None:
         return None
-    if isinstance(teacher_classes, (set, frozenset, dict)):
-        raise TypeError(
-            f"teacher_classes is a {type(teacher_classes).__name__}, which has no order. Give a list with "
-            "the class of each column of the teacher's answers."
-        )
-    stated = _as_list(teacher_classes)
-    if any(isinstance(label, (list, tuple, set, dict)) for label in stated):
-        raise ValueError("teacher_classes must be one list of labels, one per column, not lists of lists.")
-    twice = sorted({str(label) for label in stated if stated.count(label) > 1})
-    if twice:
-        raise ValueError(f"teacher_classes has the class(es) {', '.join(twice[:5])} more than once.")
     missing = [label for label in classes.tolist() if label not in set(stated)]
     if missing:
         raise ValueError(
             f"teacher_classes lacks the class(es) {missing[:5]} of y; it has {_some(stated)}"
             f"{_types(stated, missing)}. State the label of every column, as y has it."
         )
+    return stated
+
+
+def ordered_classes(given: Any, name: str) -> list[Any] | None:
+    """Return the classes of columns as a list; None for None.
+
+    Parameters
+    ----------
+    given : array-like or None
+    name : str
+        Name of the argument in messages.
+
+    Raises
+    ------
+    ValueError
+        If there is more than one list, or a class is stated twice.
+    TypeError
+        If they are no list, or have no order, as a set has none.
+    """
+    if given is None:
+        return None
+    if isinstance(given, (str, bytes)) or not hasattr(given, "__len__"):
+        raise TypeError(
+            f"{name}={given!r} must be a list with the class of each column of the teacher's answers."
+        )
+    if isinstance(given, (set, frozenset, Mapping)):
+        raise TypeError(
+            f"{name} is a {type(given).__name__}, which has no order. Give a list with the class of each "
+            "column of the teacher's answers."
+        )
+    stated = _as_list(given)
+    if any(isinstance(label, (list, tuple, set, dict)) for label in stated):
+        raise ValueError(f"{name} must be one list of labels, one per column, not lists of lists.")
+    twice = sorted({str(label) for label in stated if stated.count(label) > 1})
+    if twice:
+        raise ValueError(f"{name} has the class(es) {', '.join(twice[:5])} more than once.")
     return stated
 
 
@@ -75,7 +102,7 @@ def column_labels(n_columns: int, own: Any, stated: list[Any] | None, who: str) 
     ValueError
         If the two contradict each other, or their number is not that of the columns.
     """
-    own = None if own is None else _as_list(own)
+    own = ordered_classes(own, f"classes_ of {who}")
     if own is not None and stated is not None and own != stated:
         raise ValueError(
             f"teacher_classes={_some(stated)} contradicts {who}, whose classes_ are {_some(own)}. Leave "
@@ -122,7 +149,8 @@ def align_columns(
     if n_columns == 1:
         raise ValueError(
             f"{who} gives 1 column, but a class needs a column of its own. Wrap a network with one output z "
-            "for two classes in a module that returns torch.cat([torch.zeros_like(z), z], dim=1)."
+            "for two classes in a module that returns torch.cat([torch.zeros_like(z), z], dim=1). Of a "
+            "function return np.hstack([0 * z, z]), for probabilities p np.hstack([1 - p, p])."
         )
     if n_columns < len(labels):
         raise ValueError(
@@ -133,7 +161,8 @@ def align_columns(
         f"{who} gives {n_columns} columns, and y has {len(labels)} classes, {_some(labels)}: which column is "
         "which class is not known. Only where the labels are exactly 0 to K−1 and there are K columns is "
         "column j class j. State the class of each column by teacher_classes, "
-        f"{_example(labels, n_columns)}, or by an attribute classes_ of the network."
+        f"{_example(labels, n_columns)}, or by an attribute of the teacher: "
+        "classes_ of a network, classes of a function."
     )
 
 

@@ -10,9 +10,10 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
 from sklearn_kd._sklearn_compat import BaseSearchCV, is_instance
-from sklearn_kd.inputs._arrays import column_names, from_torch
+from sklearn_kd.inputs._arrays import from_torch
 from sklearn_kd.runtime._memory import is_out_of_memory
 from sklearn_kd.teachers._fit_parameters import UncodedLabelsError
+from sklearn_kd.teachers._known_classes import in_order_of_names
 from sklearn_kd.teachers._logit_checks import (
     checked_probabilities,
     log_probabilities,
@@ -105,7 +106,10 @@ def _no_probabilities(classifier: Any, part: Any) -> str:
 
 
 def fitted_classifier(
-    classifier: Any, fit: Callable[[Any, np.ndarray, np.ndarray | None], None], y: np.ndarray
+    classifier: Any,
+    fit: Callable[[Any, np.ndarray, np.ndarray | None], None],
+    y: np.ndarray,
+    needs_codes: bool = False,
 ) -> tuple[Any, np.ndarray]:
     """Fit a classifier on labels or, if it refuses them, on the codes 0 to K−1 of the labels in y.
 
@@ -117,6 +121,8 @@ def fitted_classifier(
         ``coded`` are the labels whose codes y holds, or None.
     y : ndarray of shape (n_samples,)
         Labels.
+    needs_codes : bool, default=False
+        Whether to fit on codes alone.
 
     Returns
     -------
@@ -128,26 +134,44 @@ def fitted_classifier(
     Raises
     ------
     Exception
-        The error of the fit on labels, if the fit on codes fails too.
+        The error of the fit on labels, if the fit on codes fails too; that error is its cause, if it differs.
     UncodedLabelsError
         If a parameter of the fit has labels that y lacks.
     """
     labels, codes = np.unique(y, return_inverse=True)
+    are_codes = np.array_equal(labels, np.arange(len(labels)))
+
+    def fitted_on_codes() -> tuple[Any, np.ndarray]:
+        again = _with_coded_weights(clone(classifier), labels)
+        fit(again, codes, labels)
+        return again, labels[_known_classes(again, np.arange(len(labels)))]
+
+    if needs_codes and not are_codes:
+        return fitted_on_codes()
     try:
         fit(classifier, y, None)
         return classifier, _known_classes(classifier, labels)
     except Exception as error:
-        if is_out_of_memory(error) or np.array_equal(labels, np.arange(len(labels))):
+        if is_out_of_memory(error) or are_codes:
             raise
         refused = error
     try:
-        again = clone(classifier)
-        fit(again, codes, labels)
-        return again, labels[_known_classes(again, np.arange(len(labels)))]
+        return fitted_on_codes()
     except UncodedLabelsError:
         raise
-    except Exception:
-        raise refused from None
+    except Exception as error:
+        raise refused from (None if str(error) == str(refused) else error)
+
+
+def _with_coded_weights(classifier: Any, labels: np.ndarray) -> Any:
+    """Set each ``class_weight`` that is a dict to one of the codes of the labels."""
+    codes = {label: code for code, label in enumerate(labels.tolist())}
+    coded = {
+        name: {codes[label]: weight for label, weight in value.items() if label in codes}
+        for name, value in classifier.get_params().items()
+        if name.rpartition("__")[2] == "class_weight" and isinstance(value, dict)
+    }
+    return classifier.set_params(**coded)
 
 
 def require_classes(classifier: Any) -> None:
@@ -211,7 +235,7 @@ def answers_of(classifier: Any, X: Any, n_samples: int) -> Answers:
     inner = thawed(classifier)
     if hasattr(inner, "predict_proba") or not gives_margins(inner):
         return Answers(probabilities_of(classifier, X, n_samples), are_probabilities=True)
-    margins = margins_of(classifier, X, n_samples, len(np.asarray(inner.classes_)))
+    margins, _ = margins_of(classifier, X, n_samples, np.asarray(inner.classes_))
     return Answers(margins, are_probabilities=False)
 
 
@@ -241,18 +265,3 @@ def probabilities_of(classifier: Any, X: Any, n_samples: int) -> np.ndarray:
         f"{len(classes)}), one column for each of its classes_; it returned {shape}. Wrap it in a classifier "
         "whose predict_proba does, or give its answers to fit as teacher_logits."
     )
-
-
-def in_order_of_names(found: Any, classes: np.ndarray, who: str) -> np.ndarray:
-    """Return the column of each class, by name if the columns have names."""
-    in_order = np.arange(len(classes))
-    names = column_names(found)
-    if names is None or names == in_order.tolist():
-        return in_order
-    place = {str(name): column for column, name in enumerate(names)}
-    if set(place) != {str(label) for label in classes.tolist()}:
-        raise ValueError(
-            f"{who}: predict_proba returned columns named {names[:10]}, but its classes_ are "
-            f"{classes.tolist()[:10]}. Let it name them as the classes, or return an array."
-        )
-    return np.array([place[str(label)] for label in classes.tolist()])

@@ -99,10 +99,11 @@ class ClassifierTeacher(TeacherAdapter):
         weighted, parameters = WeightedFit(teacher, sample_weight), self._fit_parameters
         with _shape_explained(teacher, X):
             try:
-                self.teacher, self._classes = fitted_classifier(
+                self.teacher, self.known_columns = fitted_classifier(
                     teacher,
                     lambda part, y, coded: weighted.fit(part, X, y, parameters.for_labels(coded)),
                     y,
+                    parameters.need_codes,
                 )
             except NotFittedError as error:
                 raise ValueError(
@@ -116,7 +117,7 @@ class ClassifierTeacher(TeacherAdapter):
     ) -> Iterator[Tensor]:
         # If all rows of a class have weight 0, the teacher was fitted without that class.
         answers = answers_of(self.teacher, X, len(data))
-        logits = answers.spread_logits(select_columns(classes, self._classes), len(classes))
+        logits = answers.spread_logits(select_columns(classes, self.known_columns), len(classes))
         yield torch.as_tensor(logits).to(data.device)
 
     def take_fit_parameters(self, parameters: Mapping[str, Any]) -> None:

@@ -106,7 +106,10 @@ class TeacherEnsemble(BaseEstimator):
         -------
         self
         """
-        super().set_params(**{name: value for name, value in params.items() if not name.isdigit()})
+        # The teachers before their parameters, as scikit-learn does it.
+        super().set_params(
+            **{name: value for name, value in params.items() if name in ("teachers", "weights")}
+        )
         for name in filter(str.isdigit, params):
             if name not in self.get_params():
                 raise ValueError(
@@ -115,6 +118,8 @@ class TeacherEnsemble(BaseEstimator):
             teachers = list(self.teachers)
             teachers[int(name)] = params[name]
             self.teachers = teachers
+        own = {name for name in params if name in ("teachers", "weights") or name.isdigit()}
+        super().set_params(**{name: value for name, value in params.items() if name not in own})
         return self
 
     def __sklearn_clone__(self) -> TeacherEnsemble:
@@ -154,10 +159,9 @@ class EnsembleAdapter(EitherWayAdapter):
         self._given_weights = getattr(self.teacher, "weights", None)
         self._weights = _checked_weights(self._given_weights, len(teachers))
         self._adapters = []
-        for teacher in teachers:
-            kind = adapter_class(teacher)
-            knows = kind is not None and kind.knows_classes and not kind.members(teacher)
-            self._adapters.append(wrap_teacher(teacher, None if knows else self.teacher_classes))
+        for place, teacher in enumerate(teachers):
+            stated = None if _knows_its_classes(teacher) else self.teacher_classes
+            self._adapters.append(wrap_teacher(teacher, stated, f"teacher[{place}]"))
 
     def take_fit_parameters(self, parameters: Mapping[str, Any]) -> None:
         by_place: dict[str, dict[str, Any]] = {str(place): {} for place in range(len(self._adapters))}
@@ -171,6 +175,10 @@ class EnsembleAdapter(EitherWayAdapter):
             by_place[place][rest] = value
         for adapter, own in zip(self._adapters, by_place.values(), strict=True):
             adapter.take_fit_parameters(own)
+
+    def ask_about_given_rows(self) -> None:
+        for adapter in self._adapters:
+            adapter.ask_about_given_rows()
 
     def takes_batches(self) -> bool:
         return all(adapter.takes_batches() for adapter in self._adapters)
@@ -226,6 +234,16 @@ class EnsembleAdapter(EitherWayAdapter):
             (weight * found.float().log_softmax(dim=1))
             for weight, found in zip(self._weights, logits, strict=True)
         )  # type: ignore[return-value]
+
+
+def _knows_its_classes(teacher: Any) -> bool:
+    """Return True if nobody needs to state the classes of a member's columns."""
+    kind = adapter_class(teacher)
+    if kind is None or kind.members(teacher):
+        return False
+    return kind.knows_classes or (
+        not kind.trains(teacher) and kind(teacher, None).column_classes() is not None
+    )
 
 
 def _checked_weights(weights: Any, n_teachers: int) -> list[float]:

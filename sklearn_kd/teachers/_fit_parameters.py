@@ -20,9 +20,11 @@ _PASSED_ON = ("X", "y", "sample_weight")
 # Boosters whose early stopping fails without rows to stop by, and the parameter that asks for it.
 _STOP_EARLY = {
     "xgboost": ("early_stopping_rounds",),
-    "lightgbm": ("early_stopping_round", "early_stopping_rounds"),
+    "lightgbm": ("early_stopping_round", "early_stopping_rounds", "early_stopping", "n_iter_no_change"),
 }
 _ROWS_TO_STOP_BY = ("eval_set", "eval_X")
+# Parameters that hold labels: of rows in pairs with them, and alone.
+_PAIRS, _LABELS = "eval_set", "eval_y"
 
 
 class UncodedLabelsError(ValueError):
@@ -60,12 +62,19 @@ class FitParameters:
             _check_taken(classifier, name, f"teacher__fit__{name}", name_of(classifier))
         self._check_early_stopping(classifier)
 
+    @property
+    def need_codes(self) -> bool:
+        """True if the classifier may take labels in a parameter for codes, though it codes those of y."""
+        # LightGBM 4.7 codes the labels of eval_set, and not those of eval_y.
+        return any(name.endswith(_LABELS) for name in self.given)
+
     def for_labels(self, coded: np.ndarray | None) -> dict[str, Any]:
         """Return the parameters for a fit on labels or, if ``coded`` are given, on the codes of these."""
         if coded is None:
             return self.given
+        ways = {_PAIRS: _with_codes, _LABELS: _codes_of_each}
         return {
-            name: _with_codes(value, coded, name) if name.endswith("eval_set") else value
+            name: ways.get(name.rpartition("__")[2], _as_given)(value, coded, name)
             for name, value in self.given.items()
         }
 
@@ -119,18 +128,44 @@ def _arguments_of_fit(classifier: Any) -> list[str] | None:
     return [name for name in arguments if name not in _PASSED_ON]
 
 
+def _as_given(value: Any, labels: np.ndarray, name: str) -> Any:
+    return value
+
+
 def _with_codes(value: Any, labels: np.ndarray, name: str) -> Any:
     """Return ``(X, y)``, or a list of such pairs, with codes in place of labels; anything else as it is."""
-    if isinstance(value, tuple) and len(value) == 2 and not isinstance(value[0], tuple):
-        X, y = value
-        y = np.asarray(from_torch(y, name))
-        unknown = sorted(set(y.tolist()) - set(labels.tolist()), key=str)
-        if unknown:
-            raise UncodedLabelsError(
-                f"teacher__fit__{name} has the label(s) {unknown[:5]}, which D_train lacks: the teacher is "
-                "fitted on codes of the labels, and they have none. Leave their rows out."
-            )
-        return X, np.searchsorted(labels, y)
-    if isinstance(value, (list, tuple)):
-        return type(value)([_with_codes(pair, labels, name) for pair in value])
-    return value
+    if not isinstance(value, (list, tuple)):
+        return value
+    if _is_pair(value):
+        return type(value)((value[0], _codes(value[1], labels, name)))
+    return type(value)([_with_codes(pair, labels, name) for pair in value])
+
+
+def _codes_of_each(value: Any, labels: np.ndarray, name: str) -> Any:
+    """Return the codes of labels, or of each of several lists of labels."""
+    if isinstance(value, (list, tuple)) and value and np.ndim(value[0]) > 0:
+        return type(value)([_codes(own, labels, name) for own in value])
+    return _codes(value, labels, name)
+
+
+def _is_pair(value: list | tuple) -> bool:
+    """Return True for rows and their labels, False for a list of such pairs."""
+    inner = (part for part in value if isinstance(part, (list, tuple)) and len(part) > 0)
+    return len(value) == 2 and not any(_is_table(part[0]) for part in inner)
+
+
+def _is_table(value: Any) -> bool:
+    return len(getattr(value, "shape", None) or np.shape(value)) > 1
+
+
+def _codes(own: Any, labels: np.ndarray, name: str) -> np.ndarray:
+    own = np.asarray(from_torch(own, name))
+    if own.ndim == 2 and own.shape[1] == 1:
+        own = own.ravel()
+    unknown = sorted(set(own.tolist()) - set(labels.tolist()), key=str)
+    if unknown:
+        raise UncodedLabelsError(
+            f"teacher__fit__{name} has the label(s) {unknown[:5]}, which D_train lacks: the teacher is "
+            "fitted on codes of the labels, and they have none. Leave their rows out."
+        )
+    return np.searchsorted(labels, own)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sklearn.base import BaseEstimator
 
 from sklearn_kd.teachers._adapter import EitherWayAdapter
+from sklearn_kd.teachers._class_alignment import ordered_classes
 from sklearn_kd.teachers._registry import register_teacher, tell_by_abilities
 
 if TYPE_CHECKING:
@@ -28,8 +29,9 @@ class FunctionTeacher(BaseEstimator):
         Maps rows to an array, tensor or nested list of shape (n_rows, n_columns). If all rows of it are
         probabilities, their logarithms are the logits.
     classes : array-like of shape (n_columns,) or None, default=None
-        The class of each column. None: as ``teacher_classes`` of the estimator states them; without these
-        the labels must be exactly 0 … K−1, and column j is class j.
+        The class of each column. None: as ``teacher_classes`` of the estimator states them, else as the
+        columns of a data frame are named that the function returns; without these the labels must be
+        exactly 0 … K−1, and column j is class j.
     takes : {"array", "tensor"}, default="array"
         "array": the function is called once, with all rows of D_train in the container that ``fit`` got.
         "tensor": it is called with float32 tensors on the device of the student, batch by batch, so that
@@ -95,6 +97,7 @@ class FunctionTeacherAdapter(EitherWayAdapter):
                 f"FunctionTeacher: takes={teacher.takes!r} must be one of {list(_TAKES)}: X in the container "
                 "that fit got, or batches as float32 tensors."
             )
+        ordered_classes(teacher.classes, "FunctionTeacher: classes")
 
     def takes_batches(self) -> bool:
         return self._stated.takes == "tensor"

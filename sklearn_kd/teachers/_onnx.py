@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sklearn_kd.inputs._arrays import column_names, from_torch
 from sklearn_kd.teachers._adapter import EitherWayAdapter
+from sklearn_kd.teachers._class_alignment import ordered_classes
 from sklearn_kd.teachers._registry import register_teacher, tell_by_abilities
 
 if TYPE_CHECKING:
@@ -55,8 +56,9 @@ class OnnxTeacher(BaseEstimator):
     Notes
     -----
     A file with one input of floats is asked batch by batch, so that it can teach with ``augment`` and a
-    ``Dataset``. A file with several inputs, one for each column, as sklearn-onnx makes for data frames, is
-    given the columns of these names.
+    ``Dataset``. With ``student_preprocessing`` it is asked about X as given, and about the student's rows
+    only where ``augment`` changes these. A file with several inputs, one for each column, as sklearn-onnx
+    makes for data frames, is given the columns of these names.
 
     ONNX Runtime must be installed: ``pip install onnxruntime``.
 
@@ -80,12 +82,18 @@ class OnnxAdapter(EitherWayAdapter):
 
     _source = "its output"
     _no_probabilities = None
+    _asks_given = False
 
     @property
     def _stated(self) -> OnnxTeacher:
         return self.teacher
 
     def check(self) -> None:
+        if isinstance(self._stated.providers, str):
+            raise TypeError(
+                f"OnnxTeacher: providers={self._stated.providers!r} must be a list of names: "
+                f"[{self._stated.providers!r}]."
+            )
         self._session = _session_of(self._stated)
         self._inputs = self._session.get_inputs()
         outputs = self._session.get_outputs()
@@ -98,16 +106,27 @@ class OnnxAdapter(EitherWayAdapter):
                     "numbers or strings, or a function that runs it."
                 )
         self._found: list[Any] | None = None
+        written = self._session.get_modelmeta().custom_metadata_map.get("classes")
+        self._written = None if written is None else json.loads(written)
+        self._refuse_another_order(self._written)
 
     def takes_batches(self) -> bool:
-        return len(self._inputs) == 1 and self._inputs[0].type in _FLOATS
+        return not self._asks_given and len(self._inputs) == 1 and self._inputs[0].type in _FLOATS
+
+    def ask_about_given_rows(self) -> None:
+        # The file was made for the columns of X, not for what the student's preprocessing makes of them.
+        self._asks_given = True
 
     def column_classes(self) -> Any:
         """Return the classes that the user states, or the file, or its labels so far."""
         if self._stated.classes is not None:
             return self._stated.classes
-        written = self._session.get_modelmeta().custom_metadata_map.get("classes")
-        return self._found if written is None else json.loads(written)
+        return self._found if self._written is None else self._written
+
+    @property
+    def known_columns(self) -> Any:
+        """The label of each column, which a few rows may not show."""
+        return self.column_classes()
 
     def predict_logits(self, X: Any) -> Any:
         names = [self._output.name, *([] if self._labels is None else [self._labels.name])]
@@ -118,10 +137,20 @@ class OnnxAdapter(EitherWayAdapter):
             found = np.array([[row[label] for label in known] for row in found], np.float32)
         elif labels:
             known = _labels_of_columns(np.asarray(labels[0]), found)
+        self._refuse_another_order(known)
         # Codes of labels are no labels where the user states these.
         if self._found is None and not (self.teacher_classes and known == list(range(len(known or ())))):
             self._found = known
         return found
+
+    def _refuse_another_order(self, known: list[Any] | None) -> None:
+        """Raise ValueError if the user states the classes that the file has in another order."""
+        stated = ordered_classes(self._stated.classes, "OnnxTeacher: classes")
+        if known and stated and known != stated and set(known) == set(stated):
+            raise ValueError(
+                f"OnnxTeacher: classes={stated[:10]} are in another order than those of the file's columns, "
+                f"{known[:10]}. Leave classes=None."
+            )
 
     def __copy__(self) -> OnnxAdapter:
         copied = object.__new__(type(self))  # the state of a pickle would load the file again
@@ -129,7 +158,8 @@ class OnnxAdapter(EitherWayAdapter):
         return copied
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"fitted": self.fitted, "teacher_classes": self.teacher_classes}  # a session cannot be pickled
+        kept = ("fitted", "teacher_classes", "_asks_given")  # a session cannot be pickled
+        return {name: getattr(self, name) for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

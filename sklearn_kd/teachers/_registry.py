@@ -223,18 +223,22 @@ def make_teacher(
     return wrapped
 
 
-def wrap_teacher(teacher: Any, teacher_classes: list[Any] | None) -> TeacherAdapter:
-    """Wrap a teacher as :func:`make_teacher` does, which is yet to be given the parameters of its fit."""
+def wrap_teacher(teacher: Any, teacher_classes: list[Any] | None, name: str = "teacher") -> TeacherAdapter:
+    """Wrap a teacher as :func:`make_teacher` does, which is yet to be given the parameters of its fit.
+
+    ``name`` is that of the argument in messages, such as "teacher[0]" in a list.
+    """
     adapter = adapter_class(teacher)
     if adapter is not None:
         return adapter(teacher, teacher_classes)
     raise TypeError(
-        f"teacher={short_repr(teacher)} is none of: a scikit-learn classifier, or another classifier with "
+        f"{name}={short_repr(teacher)} is none of: a scikit-learn classifier, or another classifier with "
         "fit and get_params, FrozenEstimator(fitted classifier), a trained object with predict_proba or "
         "decision_function and without fit, a function of X that returns logits or probabilities, an ONNX "
         "file or session, a text-classification pipeline of transformers, a trained torch.nn.Module that "
         "returns logits, a fitted skorch net, a list of teachers, an object of a class that was given to "
-        f"register_teacher in this process, or None with teacher_logits given to fit.{advice_for(teacher)}"
+        "register_teacher in this process, or None with teacher_logits given to fit."
+        f"{advice_for(teacher, name)}"
     )
 
 
@@ -291,8 +295,10 @@ def short_repr(value: Any, n_max: int = 200) -> str:
     return text if len(text) <= n_max else f"{text[:n_max]}..."
 
 
-def advice_for(teacher: Any) -> str:
+def advice_for(teacher: Any, name: str = "teacher") -> str:
     """Return advice about an object that is no teacher, or an empty string."""
+    if name != "teacher" and (teacher is None or isinstance(teacher, str)):
+        return " A list of teachers holds teachers alone, without names and without None."
     if teacher is None:
         return " Pickles and copies of a fitted estimator hold no trained teacher without keep_teacher=True."
     if isinstance(teacher, type):
@@ -301,6 +307,10 @@ def advice_for(teacher: Any) -> str:
         return " Load weights into their network by load_state_dict, and give the network."
     if isinstance(teacher, (str, PathLike)):
         return " Load the file, and give what is in it."
+    if isinstance(teacher, bytes):
+        return " Give the bytes of an ONNX file as sklearn_kd.teachers.OnnxTeacher(bytes)."
+    if hasattr(teacher, "SerializeToString"):
+        return " Give an ONNX model as sklearn_kd.teachers.OnnxTeacher(model.SerializeToString())."
     if isinstance(teacher, (list, tuple)) and not teacher:
         return " The list is empty."
     if hasattr(teacher, "fit") and not hasattr(teacher, "get_params"):

@@ -186,6 +186,17 @@ class Rounding(TwoParts):
         return super().forward(x, x[:, :1].long())
 
 
+class Lookup(nn.Module):
+    """Looks codes up in an embedding that is too small."""
+
+    def __init__(self, n_classes):
+        super().__init__()
+        self.embedding = nn.Embedding(40, n_classes)
+
+    def forward(self, x):
+        return self.embedding(x).mean(dim=1)
+
+
 def in_parts(X, /, **given):
     return {"student": TwoParts}, {"X": {"a": X, "b": X}} | given
 
@@ -204,6 +215,7 @@ REFUSED = {
     "values too large for float32": lambda X, y: ({}, {"X": X.astype(float) * 1e100}),
     "missing values": lambda X, y: ({}, {"X": np.where(X > 0.5, np.nan, X)}),
     "strings in X": lambda X, y: ({}, {"X": changed(X, "many")}),
+    "texts as X": lambda X, y: ({}, {"X": [f"text {label}" for label in y]}),
     "parts of different lengths": lambda X, y: in_parts(X, X={"a": X, "b": X[1:]}),
     "strings in a part": lambda X, y: in_parts(X, X={"a": X, "b": ["few"] * len(X)}),
     "a part with rows of differing lengths": lambda X, y: in_parts(X, X={"a": X, "b": [[1], [1, 2]]}),
@@ -218,6 +230,11 @@ REFUSED = {
     ),
     "rows where X has parts": lambda X, y: in_parts(X, X_val=X, y_val=y),
     "codes that float32 rounds": lambda X, y: ({"student": Rounding}, {"X": X.astype(int) + 2**24 + 1}),
+    "codes that have no place in an embedding": lambda X, y: (
+        {"student": Lookup},
+        {"X": 99 * (np.arange(len(X)) == 50)[:, None] * [1, 1]},
+    ),
+    "floats for an embedding": lambda X, y: ({"student": Lookup}, {}),
     "a wrong column of codes": lambda X, y: (
         {"student": TabularStudent, "student__categorical": {64: 2}},
         {},
@@ -226,9 +243,18 @@ REFUSED = {
     "an unknown student_preprocessing": lambda X, y: ({"student_preprocessing": "autos"}, {}),
     "a class as student_preprocessing": lambda X, y: ({"student_preprocessing": StandardScaler}, {}),
     "no transformer as student_preprocessing": lambda X, y: ({"student_preprocessing": GaussianNB()}, {}),
+    "parts with student_preprocessing": lambda X, y: ({"student_preprocessing": "auto"}, {"X": {"x": X}}),
     "a Dataset with student_preprocessing": lambda X, y: (
         {"student_preprocessing": "auto"},
         {"X": TensorDataset(torch.tensor(X))},
+    ),
+    "other codes than those of student_preprocessing": lambda X, y: (
+        {
+            "student": TabularStudent,
+            "student__categorical": {0: 3},
+            "student_preprocessing": TablePreprocessing(categories="ordinal"),
+        },
+        {"X": pd.DataFrame({"number": X[:, 20], "word": np.where(y > 4, "a", "b")})},
     ),
     "a student_preprocessing that fails": lambda X, y: transforming(lambda X: X["job"]),
     "a student_preprocessing that loses rows": lambda X, y: transforming(lambda X: X[1:]),
@@ -317,6 +343,7 @@ REFUSED = {
     "a loss that does not accept rows without labels": lambda X, y: ({"loss": Decoupled()}, unlabeled(X)),
     "batches of one row beside rows without labels": lambda X, y: ({"batch_size": 1}, unlabeled(X)),
     "made-up rows beside teacher_logits": lambda X, y: ({"synthesize": 1.0}, {}),
+    "made-up rows of parts": lambda X, y: ({"synthesize": 1.0}, {"X": {"x": X}}),
     "made-up rows of images": lambda X, y: (
         {"synthesize": 1.0, "teacher": nn.Sequential(nn.Flatten(), nn.Linear(64, 10))},
         {"X": X.reshape(-1, 8, 8), "teacher_logits": None},
@@ -344,6 +371,13 @@ REFUSED = {
     "invalid probabilities": lambda X, y: ({"teacher": Percent()}, {"teacher_logits": None}),
     "a teacher without probabilities and margins": lambda X, y: asked(
         make_pipeline(StandardScaler(), OutputCodeClassifier(GaussianNB()))
+    ),
+    "words for a teacher that takes numbers": lambda X, y: (
+        {"teacher": GaussianNB(), "student_preprocessing": "auto"},
+        {
+            "X": pd.DataFrame({"a": X[:, 10], "b": np.where(X[:, 2] > 0.5, "many", "few")}),
+            "teacher_logits": None,
+        },
     ),
     "a vote without probabilities": lambda X, y: asked(VotingClassifier([("a", GaussianNB())])),
     "a search that keeps no best teacher": lambda X, y: asked(GridSearchCV(GaussianNB(), {}, refit=False)),

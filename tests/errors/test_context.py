@@ -1,8 +1,12 @@
 """Messages of scikit-learn and NumPy name the argument and a remedy."""
 
+import numpy as np
 import pytest
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.utils import check_array
 
-from sklearn_kd.errors._context import error_context
+from sklearn_kd.errors._context import error_context, teacher_context
 from sklearn_kd.errors._did_you_mean import did_you_mean
 
 
@@ -28,6 +32,27 @@ def test_the_argument_is_named_once(raised, message):
 def test_rows_have_a_remedy():
     with pytest.raises(ValueError, match=r"'a'.*student_preprocessing='auto'"), error_context("X_val"):
         raise ValueError("could not convert string to float: 'a'")
+
+
+def test_texts_are_told_from_tables():
+    with pytest.raises(ValueError) as caught, error_context("X"):
+        check_array(np.array(["a text", "another"]), dtype=None)
+    assert str(caught.value).startswith("X: Expected 2D array, got 1D array instead. These are texts")
+    assert "another" not in str(caught.value)
+
+
+def test_the_teacher_is_named():
+    with (
+        pytest.raises(
+            ValueError, match=r"^teacher LogisticRegression: could not .*'a'\. The teacher gets X as it is"
+        ),
+        teacher_context("teacher LogisticRegression"),
+    ):
+        LogisticRegression().fit([["a"], ["b"]], [0, 1])
+    for error in (ValueError("the teacher is wrong"), NotFittedError("not fitted"), KeyError("a")):
+        with pytest.raises(type(error)) as caught, teacher_context("teacher LogisticRegression"):
+            raise error
+        assert caught.value is error
 
 
 def test_other_errors_pass():

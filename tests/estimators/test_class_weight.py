@@ -160,3 +160,14 @@ def test_weights_of_d_val_are_repetitions(make, digits):
     repeated = X[300:].repeat(weight, axis=0), y[300:].repeat(weight)
     again = clone(clf).fit(X[:300], y[:300], X_val=repeated[0], y_val=repeated[1])
     np.testing.assert_allclose(weighted.history_[:, "valid_loss"], again.history_[:, "valid_loss"], rtol=1e-5)
+
+
+def test_weights_of_d_val_are_counted_by_its_rows(make, digits):
+    X, y = digits
+    with pytest.raises(ValueError, match=r"sample_weight_val: .*Give one weight per row of X_val\."):
+        make().fit(X[:300], y[:300], X_val=X[300:], y_val=y[300:], sample_weight_val=np.ones(5))
+
+
+def test_no_weight_at_all(make, digits):
+    with pytest.raises(ValueError, match="gives every row of X the weight 0"):
+        make(class_weight=dict.fromkeys(range(10), 0)).fit(*digits)

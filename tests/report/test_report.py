@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import warnings
 
 import matplotlib
 import numpy as np
@@ -295,3 +296,41 @@ def test_a_teacher_of_maps_alone_has_no_row(make_distpro, images):
     report = quick(clf, X[120:], y[120:])
     assert list(report.to_dict()["models"]) == ["student"]
     assert "No row for the teacher, of which only feature maps were used" in " ".join(str(report).split())
+
+
+class Answers:
+    """A trained object that says its classes in no attribute."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def predict_proba(self, X):
+        return self.model.predict_proba(X)
+
+
+@pytest.mark.parametrize("says", ["teacher_classes", "labels", "columns"])
+def test_a_trained_object_without_classes_(says, make, split):
+    X, y, X_test, y_test = split
+    names = np.array(list("zyxwvutsrq"))
+    teacher = Answers(GaussianNB().fit(X, names[y]))
+    own = teacher.model.classes_
+    if says == "labels":
+        teacher.labels = own.tolist()
+    if says == "columns":
+        teacher.predict_proba = lambda rows: pd.DataFrame(teacher.model.predict_proba(rows), columns=own)
+    clf = make(teacher, teacher_classes=own if says == "teacher_classes" else None).fit(X, names[y])
+    found = numbers(quick(clf, X_test, names[y_test]), "teacher")
+    assert found["accuracy"] == teacher.model.score(X_test, names[y_test])
+
+
+def test_a_kept_teacher_that_has_not_seen_a_class(make, split):
+    """All its rows have weight 0; on codes, the teacher itself cannot say which class that is."""
+    X, y, X_test, y_test = split
+    names = np.array(list("zyxwvutsrq"))
+    weight = (names[y] != "q").astype(float)
+    plain = GaussianNB().fit(X[weight > 0], names[y[weight > 0]]).score(X_test, names[y_test])
+    for teacher in (GaussianNB(), OnCodes()):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # OnCodes takes no weights
+            clf = make(teacher, meta="fixed", keep_teacher=True).fit(X, names[y], sample_weight=weight)
+        assert numbers(quick(clf, X_test, names[y_test]), "teacher")["accuracy"] == pytest.approx(plain)

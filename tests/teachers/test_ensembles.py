@@ -17,7 +17,7 @@ from torch import nn
 
 from sklearn_kd import compare_methods
 from sklearn_kd.inputs._data import DistillationData
-from sklearn_kd.teachers import TeacherAdapter, TeacherEnsemble, register_teacher
+from sklearn_kd.teachers import FunctionTeacher, TeacherAdapter, TeacherEnsemble, register_teacher
 from sklearn_kd.teachers import _registry as registry
 from sklearn_kd.teachers._registry import make_teacher
 
@@ -128,7 +128,7 @@ def test_parameters_of_members(make, digits):
         (TeacherEnsemble([GaussianNB()], [1, 2]), ValueError, "must be one number above 0 for each of the 1"),
         (TeacherEnsemble([GaussianNB()], [0]), ValueError, "must be one number above 0"),
         (TeacherEnsemble([GaussianNB()], ["much"]), ValueError, "must be one number above 0"),
-        ([GaussianNB(), 3], TypeError, "teacher=3 is none of"),
+        ([GaussianNB(), 3], TypeError, r"teacher\[1\]=3 is none of"),
         ([nn.Linear(64, 3)], ValueError, "3 columns and does not know all of the 10 classes"),
     ],
 )
@@ -153,3 +153,29 @@ def test_members_are_compared_and_carried_to_other_processes(make, digits, monke
     assert registry.registrations_of(clf.teacher) == [(Means, MeansTeacher)]
     found = compare_methods(clf, X, y, methods=("none", "naive"), cv=2, random_state=0)
     assert found.results_.shape == (4,)
+
+
+def test_teachers_are_set_before_their_parameters():
+    """As a search sets both at once; the parameters are those of the new teacher."""
+    old, new = LogisticRegression(C=1.0), LogisticRegression(C=2.0)
+    both = TeacherEnsemble([old, GaussianNB()]).set_params(**{"0__C": 7.0, "0": new, "1__priors": [1.0]})
+    assert both.teachers[0] is new and new.C == 7.0 and old.C == 1.0
+    both.set_params(**{"2__C": 3.0, "teachers": [old, old, new], "weights": [1, 1, 2]})
+    assert new.C == 3.0 and both.weights == [1, 1, 2]
+
+
+def test_classes_are_stated_for_those_alone_that_do_not_know_them(make, digits, trained):
+    X, y = digits
+    fitted = LogisticRegression(max_iter=200).fit(X, NAMES[y])
+    knows = FunctionTeacher(fitted.decision_function, classes=NAMES)
+    stated = NAMES.tolist()[::-1]
+    both = logits_of([knows, trained], X, NAMES[y], stated)
+    columns = trained(torch.as_tensor(X)).detach().numpy()[:, ::-1]
+    expected = (log_softmax(fitted.decision_function(X), axis=1) + log_softmax(columns, axis=1)) / 2
+    np.testing.assert_allclose(both, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("members", [[("forest", GaussianNB())], [GaussianNB(), None]])
+def test_what_is_no_teacher_is_named_by_its_place(members, make, digits):
+    with pytest.raises(TypeError, match=r"teacher\[\d\]=.*A list of teachers holds teachers alone"):
+        make(members).fit(*digits)

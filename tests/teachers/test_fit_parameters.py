@@ -1,5 +1,6 @@
 """Parameters of the teacher's own fit: teacher__fit__NAME."""
 
+import inspect
 import pickle
 
 import numpy as np
@@ -14,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent, compare_methods
 from sklearn_kd.teachers import TeacherEnsemble
+from sklearn_kd.teachers._fit_parameters import FitParameters
 
 NAMES = np.array([f"digit {i}" for i in range(10)])
 
@@ -34,6 +36,12 @@ class Booster(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X):
         return self.model_.predict_proba(X)
+
+
+class WeightedBooster(Booster):
+    def __init__(self, rounds=1, class_weight=None):
+        super().__init__(rounds)
+        self.class_weight = class_weight
 
 
 def test_they_reach_the_fit_of_the_teacher(make, digits):
@@ -134,3 +142,41 @@ def test_early_stopping_needs_rows_to_stop_by(package, kind, make, digits, no_tr
             ValueError, match=rf"has {name}=2, and no rows to stop by.*teacher__fit__eval_set=\["
         ):
             make(given).fit(X, y)
+
+
+@pytest.mark.parametrize("form", ["pairs", "lists", "column", "alone", "rows as lists"])
+def test_all_forms_of_an_eval_set_become_codes(form, digits):
+    X, y = digits
+    named, rows = NAMES[y[:9]], X[:9]
+    pair = {"column": (rows, named[:, None]), "rows as lists": (rows.tolist(), named.tolist())}.get(
+        form, (rows, named)
+    )
+    given = {"pairs": [pair, pair], "lists": [list(pair)], "alone": pair}.get(form, [pair])
+    coded = FitParameters({"step__eval_set": given}).for_labels(NAMES)["step__eval_set"]
+    for own in [coded] if form == "alone" else coded:
+        np.testing.assert_array_equal(own[1], y[:9])
+        assert own[0] is pair[0]
+
+
+@pytest.mark.parametrize("labels", [np.arange(10) + 1, NAMES])
+def test_lightgbm_stops_by_the_codes_of_eval_y(labels, make, digits):
+    """By itself LightGBM takes labels in eval_y for codes, and stops after one round."""
+    LGBMClassifier = pytest.importorskip("lightgbm").LGBMClassifier
+    if "eval_y" not in inspect.signature(LGBMClassifier.fit).parameters:
+        pytest.skip("this version has no eval_y")
+    X, y = digits
+    teacher = LGBMClassifier(
+        n_estimators=9, early_stopping_round=2, min_child_samples=2, num_leaves=4, n_jobs=1, verbose=-1
+    )
+    X_stop, stop = X[::3], labels[y[::3]]
+    clf = make(teacher, keep_teacher=True, teacher__fit__eval_X=X_stop, teacher__fit__eval_y=stop)
+    fitted = clf.fit(X, labels[y]).teacher_
+    assert fitted.best_iteration_ > 5 and fitted.score(X, y) > 0.8
+
+
+def test_a_class_weight_follows_the_labels_to_their_codes(make, digits):
+    X, y = digits
+    weight = {label: 1.0 + k for k, label in enumerate(NAMES[::-1])}
+    teacher = make_pipeline(StandardScaler(), WeightedBooster(class_weight=weight))
+    fitted = make(teacher, keep_teacher=True).fit(X, NAMES[y]).teacher_
+    assert fitted[-1].class_weight == {k: 10.0 - k for k in range(10)}

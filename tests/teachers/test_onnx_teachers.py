@@ -1,6 +1,7 @@
 """Teachers in ONNX files, as torch and sklearn-onnx write them."""
 
 import builtins
+import json
 import pickle
 import sys
 from pathlib import Path
@@ -11,8 +12,9 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 
-from sklearn_kd import compare_methods
+from sklearn_kd import compare_methods, distillation_report
 from sklearn_kd.inputs._data import DistillationData
 from sklearn_kd.teachers import OnnxTeacher
 from sklearn_kd.teachers._registry import make_teacher
@@ -207,3 +209,45 @@ def test_a_file_without_answers_or_with_several(digits, model, tmp_path):
     made.graph.output.remove(probabilities)
     with pytest.raises(ValueError, match="more than one may be the logits"):
         make_teacher(OnnxTeacher(made.SerializeToString()))
+
+
+def test_it_sees_x_and_not_what_student_preprocessing_makes(make, digits, model, tmp_path):
+    """Alone and in a list; by the scaled rows its logits would be others."""
+    X, y = digits
+    path = written(tmp_path / "model.onnx", model)
+    settings = {"student_preprocessing": StandardScaler(), "meta": "fixed", "lambda1": 0.0}
+    expected = make(None, **settings).fit(X, y, teacher_logits=model.decision_function(X)).predict_proba(X)
+    for teacher in (path, [path], [path, lambda X: model.decision_function(X)]):
+        clf = make(teacher, **settings).fit(X, y)
+        np.testing.assert_allclose(clf.predict_proba(X), expected, atol=1e-3)
+    compared = compare_methods(
+        make(path, **settings), X, y, methods=["fixed"], baseline="fixed", cv=2, n_seeds=1
+    )
+    assert compared.results_["accuracy"].mean() > 0.5
+    row = distillation_report(make(path, **settings).fit(X, y), X, y, timing=False).to_dict()
+    assert row["models"]["teacher"]["accuracy"] == model.score(X, y)
+
+
+@pytest.mark.parametrize("says", ["labels", "metadata"])
+def test_stated_classes_in_another_order_than_the_files(says, digits, model, tmp_path):
+    X, names = digits[0], NAMES.tolist()
+    own = {"labels": names} if says == "labels" else {"metadata": {"classes": json.dumps(names)}}
+    path = written(tmp_path / "model.onnx", model, **own)
+    with pytest.raises(ValueError, match="are in another order than those of the file's columns"):
+        logits_of(OnnxTeacher(path, classes=names[::-1]), X, NAMES)
+    with pytest.raises(TypeError, match=r"providers='CPU' must be a list of names: \['CPU'\]"):
+        logits_of(OnnxTeacher(path, providers="CPU"), X, NAMES)
+    with pytest.raises(TypeError, match="OnnxTeacher: classes is a set"):
+        logits_of(OnnxTeacher(path, classes=set(names)), X, NAMES)
+    with pytest.raises(TypeError, match=r"as sklearn_kd.teachers.OnnxTeacher\(bytes\)"):
+        logits_of(Path(path).read_bytes(), X, NAMES)
+
+
+def test_a_report_on_few_rows_knows_the_labels_that_fit_has_found(make, digits, model, tmp_path):
+    X, y = digits
+    path = written(tmp_path / "model.onnx", model, labels=NAMES.tolist())
+    for keep_teacher in (False, True):
+        clf = make(path, keep_teacher=keep_teacher).fit(X, NAMES[y])
+        teacher = distillation_report(clf, X[:2], NAMES[y[:2]], timing=False).to_dict()["models"]["teacher"]
+        assert teacher["accuracy"] == 1 and teacher["model"] == "model.onnx"
+        assert teacher["n_bytes"] == Path(path).stat().st_size

@@ -234,6 +234,25 @@ def test_a_function_gives_probabilities_without_a_warning(make, digits, fitted):
     make(with_classes).fit(X[y != 3], NAMES[y[y != 3]])
 
 
+@pytest.mark.parametrize("stated", [None, NAMES])
+def test_the_columns_of_a_function_that_returns_a_frame_are_named(stated, make, digits, fitted):
+    X, y = digits
+    order = np.arange(10)[::-1]
+
+    def frame(X):
+        return pd.DataFrame(fitted.decision_function(np.asarray(X))[:, order], columns=NAMES[order])
+
+    settings = {"meta": "fixed", "lambda1": 0.0, "teacher_classes": stated}
+    expected = make(None, **{**settings, "teacher_classes": None}).fit(
+        X, NAMES[y], teacher_logits=fitted.decision_function(X)
+    )
+    for teacher in (frame, FunctionTeacher(frame, takes="tensor")):
+        clf = make(teacher, **settings).fit(X, NAMES[y])
+        np.testing.assert_allclose(clf.predict_proba(X), expected.predict_proba(X), atol=1e-4)
+    with pytest.raises(ValueError, match="the function returned columns named"):
+        make(FunctionTeacher(lambda X: frame(X).add_suffix("?"), classes=NAMES)).fit(X, NAMES[y])
+
+
 def test_a_function_of_tensors_is_asked_about_batches(make, digits, trained):
     X, y = digits
     teacher = FunctionTeacher(lambda x: trained(x).softmax(dim=1), takes="tensor")
@@ -257,6 +276,10 @@ def test_a_function_of_tensors_is_asked_about_batches(make, digits, trained):
             ValueError,
             r"the function must return one row of logits for each row of X.*it returned shape \(\)",
         ),
+        (lambda X: X[:, 0], ValueError, r"Of one margin z for two classes make np.column_stack\(\[0 \* z, z"),
+        (FunctionTeacher(len, classes={0, 1}), TypeError, "FunctionTeacher: classes is a set, which has no"),
+        (FunctionTeacher(len, classes=10), TypeError, "FunctionTeacher: classes=10 must be a list"),
+        (FunctionTeacher(len, classes=[0, 0]), ValueError, r"classes has the class\(es\) 0 more than once"),
     ],
 )
 def test_wrong_functions(teacher, error, match, make, digits):
