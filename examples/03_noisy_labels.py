@@ -6,9 +6,9 @@ trained earlier on other rows, and a few rows with reliable labels, passed to ``
 as ``X_val`` and ``y_val``. The learned lambda1, the weight of the labels, falls.
 
 Digits: 400 rows for the teacher (an MLP of 128), 800 noisy rows, 150 trusted rows, the
-other 447 for the test; five random divisions, two where the gallery is built. "naive, all rows" and "fixed (.5, 4), all rows"
-train on the trusted rows as well. The latter is the baseline to beat if you know that the
-teacher is good.
+other 447 for the test; five random divisions, two where the gallery is built. "naive, all
+rows" and "fixed (.5, 4), all rows" train on the trusted rows as well. The latter is the
+baseline to beat if you know that the teacher is good.
 """
 
 import json

@@ -27,16 +27,22 @@ from sklearn_kd import DistilledClassifier, MLPStudent
 PACKAGES = ("networkx", "numpy", "scipy", "sklearn", "sympy", "torch")
 
 
+def definitions(node):
+    """Yield the functions and classes in the body of a module, class or function."""
+    for child in node.body:
+        if isinstance(child, (ast.FunctionDef, ast.ClassDef)):
+            yield child
+            yield from definitions(child)
+
+
 def docstrings(package):
     """Return the docstrings of 200 characters or more of a package's functions and classes."""
     found = set()
-    for path in sorted(Path(importlib.util.find_spec(package).origin).parent.rglob("*.py"))[:150]:
+    for path in sorted(Path(importlib.util.find_spec(package).origin).parent.rglob("*.py"))[:320]:
         text = path.read_text(encoding="utf-8")
         if "tests" in path.parts or len(text) > 200_000:
             continue
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-                found.add(ast.get_docstring(node) or "")
+        found.update(ast.get_docstring(node) or "" for node in definitions(ast.parse(text)))
     return sorted(text for text in found if len(text) >= 200)
 
 
