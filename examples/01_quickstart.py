@@ -96,6 +96,7 @@ for axis, title, limit, values in zip(axes, titles, limits, zip(*cost.values(), 
     bars = axis.barh(list(cost), values, color=colours)
     axis.bar_label(bars, fmt="{:,.0f}" if log else "{:.3f}", padding=3)
     axis.spines[["top", "right"]].set_visible(False)
+axes[0].set_xticks([0, 0.25, 0.5, 0.75, 1])
 axes[0].invert_yaxis()
 picture = Path(sys.argv[0]).with_suffix(".png")
 figure.savefig(picture, dpi=120)

@@ -44,6 +44,10 @@ _OPSETS = {"": 20, "ai.onnx.ml": 3}
 # At most so many of the given rows are predicted as a check, and so many are made up where none are given.
 _MOST_ROWS, _MADE_UP = 1000, 100
 _PURPOSE = "Writing a whole model as ONNX"
+_OF_THE_LOCALE = (
+    ". It lowers the letters of texts by the system's locale en_US.UTF-8. Install that, here and where the "
+    "file is run; or set lowercase=False in the vectorizer, and lower the letters before."
+)
 
 
 @ordinary_torch()
@@ -379,8 +383,9 @@ def _check(data: bytes, inputs: list[Input], goal: _Goal) -> None:
         ]
     except Exception as error:  # onnxruntime has a class for each status
         said = " ".join(str(error).split())[:300]
+        remedy = _OF_THE_LOCALE if "locale" in said else ""
         raise NotConvertedError(
-            f"{goal.path} was not written: ONNX Runtime cannot run the graph. {said}"
+            f"{goal.path} was not written: ONNX Runtime cannot run the graph. {said}{remedy}"
         ) from error
     lacks_words = lacking_words(inputs, len(goal.expected))
     for label, probabilities in found:
