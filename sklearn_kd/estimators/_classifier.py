@@ -232,6 +232,10 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     --------
     hypergradient : The quantity that is descended, for one step of plain SGD.
     MetaparameterPathDisplay : Draws ``metaparameter_path_``.
+    distillation_report : What the student costs, and whether the teacher was worth it.
+    export_student : A fitted Pipeline or classifier as one file of ONNX.
+    Munge : The rows that ``synthesize`` makes up, with its settings.
+    TablePreprocessing : What ``student_preprocessing="auto"`` is.
 
     Notes
     -----

@@ -38,7 +38,11 @@ from sklearn_kd.estimators._preflight import (
     named_execution,
     named_strategy,
 )
-from sklearn_kd.estimators._preprocessing import check_preprocessing, names_of_columns, with_preprocessing
+from sklearn_kd.estimators._preprocessing import (
+    check_preprocessing,
+    names_of_columns,
+    with_preprocessing,
+)
 from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.estimators._standardization import scaling_for
 from sklearn_kd.estimators._unlabeled import add_unlabeled, has_unlabeled, munge_of, usable_unlabeled
@@ -46,6 +50,7 @@ from sklearn_kd.estimators._unused_parameters import beside_split, beside_strate
 from sklearn_kd.inputs._batches import rows_per_batch
 from sklearn_kd.inputs._data import DistillationData, SplitData, describe_allocations
 from sklearn_kd.inputs._large_arrays import shared_tensor
+from sklearn_kd.inputs._parts import Parts
 from sklearn_kd.inputs._splitting import HoldOut, at
 from sklearn_kd.inputs._unlabeled import UnlabeledRows, given_logits
 from sklearn_kd.inputs._validation import ValidatedInputs, check_same_form
@@ -56,6 +61,7 @@ from sklearn_kd.persistence._save_load import warn_not_in_file
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._memory import explain_out_of_memory, memory_advice
 from sklearn_kd.runtime._processes import warn_if_distributed
+from sklearn_kd.students._checks import check_codes
 from sklearn_kd.students._standardize import StandardizedStudent
 from sklearn_kd.teachers._adapter import TeacherAdapter
 from sklearn_kd.teachers._cached import fit_and_ask
@@ -200,6 +206,7 @@ def _checked_student(
         make_scaling=scaling_for(estimator, data.train),
         trained=estimator.student_ if estimator._continues() else None,
     )
+    _check_codes(student, inputs)
     batch_size = loader_settings(estimator, "iterator_train", inputs.n_rows)["batch_size"]
     check_single_rows(student, samples, data.valid, batch_size)
     check_scale(student, data, standardized=isinstance(student, StandardizedStudent))
@@ -208,6 +215,18 @@ def _checked_student(
     warn_of_scales(data.train, student, names, asked_for=asked_for, continued=continued)
     check_rows_alone(student, samples, n_rows, batch_size)
     return student
+
+
+def _check_codes(student: nn.Module, inputs: ValidatedInputs) -> None:
+    """Refuse codes of any rows of the fit that have no place in the student's embedding."""
+    counting = slice(None) if inputs.weight is None else np.flatnonzero(inputs.weight)
+    of_valid = None if inputs.valid is None else inputs.valid.rows
+    of_unlabeled = None if inputs.unlabeled is None else inputs.unlabeled.rows
+    for name, rows in (("X_val", of_valid), ("X_unlabeled", of_unlabeled)):
+        if isinstance(rows, Parts):
+            check_codes(student, rows, name)
+    if isinstance(inputs.rows, Parts):
+        check_codes(student, inputs.rows[counting], "X")
 
 
 def _ask_once(

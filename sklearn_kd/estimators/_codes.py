@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from sklearn.frozen import FrozenEstimator
 
 from sklearn_kd.students._factory import takes_argument
 
@@ -19,9 +23,45 @@ def wants_codes(estimator: BaseDistiller) -> bool:
 
 
 def known_codes(estimator: BaseDistiller) -> dict[str, Any]:
-    """Return what the student is told of the columns of codes that the fitted preprocessing makes."""
-    table = vars(estimator).get("student_preprocessing_")
-    columns = getattr(table, "categorical_columns_", None)
-    if table is None or not columns or not wants_codes(estimator):
+    """Return what the student is told of the columns of codes that the fitted preprocessing makes.
+
+    Raises
+    ------
+    ValueError
+        If the user has told it something else.
+    """
+    known = _codes_of(vars(estimator).get("student_preprocessing_"))
+    if not known:
         return {}
-    return {_ARGUMENT: dict(zip(columns, table.cardinalities_, strict=True))}
+    if wants_codes(estimator):
+        return {_ARGUMENT: known}
+    told = _told(estimator)
+    if isinstance(told, Mapping):  # what is no mapping is refused by the student
+        _check_told(told, known)
+    return {}
+
+
+def _codes_of(preprocessing: Any) -> dict[int, int]:
+    """Return the number of codes of each column of codes that a fitted preprocessing makes."""
+    table = preprocessing.estimator if isinstance(preprocessing, FrozenEstimator) else preprocessing
+    columns = getattr(table, "categorical_columns_", None)
+    return dict(zip(columns, table.cardinalities_, strict=True)) if columns else {}
+
+
+def _told(estimator: BaseDistiller) -> Any:
+    """Return what the user has told the student of columns of codes; None for nothing."""
+    student = estimator.student
+    bound = student.keywords if isinstance(student, partial) else {}
+    own = None if isinstance(student, type) else getattr(student, _ARGUMENT, None)
+    return (bound | estimator._routed("student")).get(_ARGUMENT, own)
+
+
+def _check_told(told: Mapping[int, int], known: Mapping[int, int]) -> None:
+    missing, others = known.keys() - told.keys(), told.keys() - known.keys()
+    too_few = [column for column in known.keys() & told.keys() if told[column] < known[column]]
+    if too_few or (missing and others):
+        raise ValueError(
+            f"student__categorical={dict(told)} is not what student_preprocessing made of D_train: its "
+            f"columns of codes, each with their number, are {dict(known)}. Leave student__categorical out, "
+            "to have it filled in for each D_train."
+        )

@@ -15,7 +15,13 @@ from sklearn_kd.inputs._parts import Parts, are_integers, shared_rows
 from sklearn_kd.inputs._sparse_rows import SparseRows
 from sklearn_kd.inputs._torch_datasets import DatasetRows, is_dataset, make_ordered_loader
 from sklearn_kd.inputs._validation import check_sample_shape, validate_predict_inputs
-from sklearn_kd.runtime._memory import explain_out_of_memory, format_weights_size, memory_advice
+from sklearn_kd.runtime._memory import (
+    explain_out_of_memory,
+    format_weights_size,
+    is_out_of_memory,
+    memory_advice,
+)
+from sklearn_kd.students._checks import cannot_take_row
 from sklearn_kd.teachers._cached import PREDICTION_BATCH
 from sklearn_kd.training._divergence import refuse_overflow
 from sklearn_kd.training._work import threads_of_prediction
@@ -80,7 +86,9 @@ def _logits_of_batch(net: TrainingNet, x: Any, n_rows: int) -> Tensor:
         x = x.to(net.device, torch.float32, copy=True)
         with threads_of_prediction(net, x), torch.inference_mode():
             return net.module_(x).to("cpu", torch.float32)
-    except (RuntimeError, MemoryError):
+    except (RuntimeError, MemoryError, IndexError) as error:
+        if isinstance(x, Parts) and not is_out_of_memory(error):
+            raise cannot_take_row(net.module_, "X", error) from error
         with _explain_out_of_memory(net, n_rows):
             raise
 

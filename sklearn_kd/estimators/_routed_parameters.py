@@ -222,6 +222,9 @@ class RoutedParameters(BaseEstimator):
         """Suggest what to give in place of an unknown parameter, after a space; "" if nothing is near."""
         known = self._get_param_names()
         prefix, _, rest = name.partition("__")
+        for other in ("teacher__fit_", "teacher_fit__", "teacher_fit_"):
+            if name.startswith(other) and not name.startswith(_TEACHER_FIT) and not self._teacher_is_trained:
+                return f" Did you mean {_TEACHER_FIT + name.removeprefix(other).lstrip('_')!r}?"
         if rest and prefix in known and _has_parameters(getattr(self, prefix)):
             return f" Set it on the {prefix} itself, or by set_params({name}=...)."
         if "loss" in known and (prefix == "criterion" or name == "label_smoothing"):

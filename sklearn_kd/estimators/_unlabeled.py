@@ -13,6 +13,7 @@ from sklearn_kd.errors._context import error_context
 from sklearn_kd.inputs._data import DistillationData, SplitData
 from sklearn_kd.inputs._munge import Munge, joined
 from sklearn_kd.inputs._splitting import at
+from sklearn_kd.inputs._structures import is_structure
 from sklearn_kd.inputs._unlabeled import UnlabeledRows, with_unlabeled
 from sklearn_kd.inputs._validation import ValidatedInputs, validate_predict_inputs
 from sklearn_kd.meta import Strategy
@@ -157,13 +158,16 @@ def munge_of(estimator: DistilledClassifier) -> Munge | None:
 
 def _check_can_synthesize(inputs: ValidatedInputs) -> None:
     """Raise ValueError if there is no table to make rows of, or nobody to ask about them."""
-    shape = () if inputs.is_loaded else tuple(inputs.X_given.shape)
+    has_parts = is_structure(inputs.X_given)
+    shape = () if inputs.is_loaded or has_parts else tuple(inputs.X_given.shape)
     if len(shape) != 2 or sparse.issparse(inputs.X_given):
         what = f"of samples of shape {shape[1:]}"
         if len(shape) == 2:
             what = "sparse"
         elif inputs.is_loaded:
             what = "a Dataset"
+        elif has_parts:
+            what = f"a {type(inputs.X_given).__name__} of parts"
         raise ValueError(
             f"synthesize makes up rows of tables, and X is {what}. Set synthesize=None; augment changes the "
             "rows of other inputs batch by batch."

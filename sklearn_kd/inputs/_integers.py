@@ -41,7 +41,9 @@ def wide_integers(X: Any) -> np.ndarray | None:
     """
     try:
         values = np.asarray(X)
-    except (TypeError, ValueError):
+        if values.dtype == object and all(kind.kind in "iu" for kind in getattr(X, "dtypes", [])):
+            values = X.to_numpy(np.int64)  # pandas' own integers, none of them missing
+    except (AttributeError, TypeError, ValueError):
         return None
     if values.dtype not in _WIDE or values.ndim < 2:
         return None

@@ -8,9 +8,11 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 from sklearn.base import BaseEstimator
 
 from sklearn_kd.inputs._arrays import column_names
+from sklearn_kd.tasks._labels import missing_among
 
 # "auto": integers with more values than this are numbers.
 _MOST_CATEGORIES = 20
@@ -183,13 +185,17 @@ def _is_number(value: Any) -> bool:
 
 def _columns_of(X: Any) -> tuple[list[np.ndarray], list[bool]]:
     """Return the columns as arrays, numbers as floats with NaN, and which are of integers."""
-    if isinstance(X, np.ndarray):
-        series = list(X.T)
-    elif hasattr(X, "iloc"):
-        series = [X.iloc[:, j] for j in range(X.shape[1])]
-    else:
-        series = list(X.iter_columns())
+    series = _series_of(X)
     return [_numbers_or_values(values) for values in series], [_kind(values) in "iu" for values in series]
+
+
+def _series_of(X: Any) -> list[Any]:
+    """Return the columns of an array or of a data frame as they are."""
+    if isinstance(X, np.ndarray):
+        return list(X.T)
+    if hasattr(X, "iloc"):
+        return [X.iloc[:, j] for j in range(X.shape[1])]
+    return list(X.iter_columns())
 
 
 def _numbers_or_values(values: Any) -> np.ndarray:
@@ -248,19 +254,44 @@ def _numbered(made: list[np.ndarray], categories: list[bool]) -> Any:
 
 
 def joined(X: Any, more: Any) -> Any:
-    """Return the rows of two tables in one, in the container of the first."""
+    """Return the rows of two tables in one, in the container of the first.
+
+    Parameters
+    ----------
+    X : array of shape (n, n_features), or data frame
+    more : array, sparse matrix or data frame
+        With the same columns, in the same order.
+    """
     if isinstance(X, np.ndarray):
-        return np.concatenate([X, np.asarray(more)])
+        return np.concatenate([X, more.toarray() if sparse.issparse(more) else np.asarray(more)])
     module: Any = sys.modules[type(X).__module__.partition(".")[0]]  # pandas or polars
-    if isinstance(more, np.ndarray):
-        names = {"columns" if hasattr(X, "iloc") else "schema": list(X.columns)}
-        more = type(X)(more, **names)
+    if type(more) is not type(X):
+        more = _as_frame(more, X)
     if hasattr(X, "iloc"):
-        known = {name: kind for name, kind in X.dtypes.items() if hasattr(kind, "categories")}
-        # Categories that X lacks are missing values, as a teacher that is fitted on X sees them.
-        in_order = {name: _in_categories(more[name], kind) for name, kind in known.items()}
-        return module.concat([X, more.assign(**in_order)], ignore_index=True)
+        more = more.copy(deep=False)
+        for j, kind in enumerate(X.dtypes):
+            if hasattr(kind, "categories"):
+                # Categories that X lacks are missing values, as a teacher that is fitted on X sees them.
+                more.isetitem(j, _in_categories(more.iloc[:, j], kind))
+        return module.concat([X, more], ignore_index=True)
     return module.concat([X, more], how="vertical_relaxed")
+
+
+def _as_frame(more: Any, X: Any) -> Any:
+    """Return an array, a sparse matrix or another library's frame as a frame of the kind and names of X."""
+    series = _series_of(more.toarray() if sparse.issparse(more) else more)
+    columns = dict(zip(X.columns, map(_plain_values, series), strict=True))
+    frame = type(X)(columns)
+    return frame if hasattr(X, "iloc") else frame.cast(dict(X.schema), strict=False)
+
+
+def _plain_values(column: Any) -> Any:
+    """Return the values of a column; those of objects as a list, None where missing."""
+    if _kind(column) in "iuf" and isinstance(column, np.ndarray):
+        return column
+    values = np.array(column, dtype=object)
+    values[missing_among(values)] = None
+    return values.tolist()
 
 
 def _in_categories(values: Any, kind: Any) -> Any:

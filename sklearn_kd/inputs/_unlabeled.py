@@ -15,7 +15,7 @@ from sklearn_kd.inputs._mixed_order import MixedOrder, share_in_batches
 from sklearn_kd.inputs._parts import Parts, concatenated, shared_rows
 from sklearn_kd.inputs._raw_rows import RawRows
 from sklearn_kd.inputs._sparse_data import SparseData
-from sklearn_kd.inputs._sparse_rows import SparseRows, stacked_rows
+from sklearn_kd.inputs._sparse_rows import SparseRows, sparse_rows, stacked_rows
 from sklearn_kd.inputs._torch_datasets import DatasetRows, concatenated_rows
 from sklearn_kd.tasks._targets import Targets, label_weights
 
@@ -202,6 +202,7 @@ def with_unlabeled(
     train : DistillationData
         Without a teacher's logits.
     further : sequence of UnlabeledRows
+        Sparse or dense, as train or not.
     unlabeled_share : float or "auto"
         The share of rows without labels in a batch.
     """
@@ -216,9 +217,11 @@ def with_unlabeled(
     if isinstance(train, LoadedData):
         return MixedLoadedData(concatenated_rows([train.rows, *rows]), *mixed)
     if isinstance(train, SparseData):
-        return MixedSparseData(stacked_rows([train.rows, *rows]), *mixed)
+        sparse = [part if isinstance(part, SparseRows) else sparse_rows(part) for part in rows]
+        return MixedSparseData(stacked_rows([train.rows, *sparse]), *mixed)
     inputs = train._inputs if train.places is None else take(train._inputs, train.places)
-    return MixedData(concatenated([inputs, *(shared_rows(part).to(device) for part in rows)]), *mixed)
+    dense = [part.dense() if isinstance(part, SparseRows) else shared_rows(part) for part in rows]
+    return MixedData(concatenated([inputs, *(part.to(device) for part in dense)]), *mixed)
 
 
 def given_logits(

@@ -90,7 +90,7 @@ def preserved_random_state(device: torch.device, seed: int | None = None) -> Ite
 
 
 class _SharedSeed:
-    """Seeds torch's generators inside, without holding the lock, for code that waits for other threads.
+    """Seeds all generators inside, without holding the lock, for code that waits for other threads.
 
     The first thread to enter saves the states, and the last one to leave restores them. If another thread
     holds the lock, nothing is seeded.
@@ -99,6 +99,7 @@ class _SharedSeed:
     def __init__(self) -> None:
         self._n_inside = 0
         self._before: list[tuple[torch.device, dict[str, Tensor]]] = []
+        self._of_host: dict[str, Any] = {}
 
     @contextmanager
     def __call__(self, seed: int) -> Iterator[None]:
@@ -109,8 +110,11 @@ class _SharedSeed:
         try:
             if not self._n_inside:
                 self._before = [(device, random_state(device)) for device in _devices_in_use()]
+                self._of_host = host_random_state()
             self._n_inside += 1
             torch.manual_seed(seed)
+            np.random.seed(seed)  # noqa: NPY002 — a user's function draws from it
+            random.seed(seed)
         finally:
             lock.release()
         try:
@@ -121,6 +125,7 @@ class _SharedSeed:
                 if not self._n_inside:
                     for device, state in self._before:
                         set_random_state(state, device)
+                    set_host_random_state(self._of_host)
 
 
 def _devices_in_use() -> list[torch.device]:

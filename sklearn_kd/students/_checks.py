@@ -10,13 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sklearn_kd.inputs._parts import RowShape, row_shape_of, varied_rows
+from sklearn_kd.inputs._parts import Parts, RowShape, row_shape_of, varied_rows
 from sklearn_kd.layers._outputs import are_probabilities, shape_or_type
 from sklearn_kd.runtime._eval_mode import isolated_eval_mode
 from sklearn_kd.runtime._memory import is_out_of_memory
 from sklearn_kd.runtime._operations import threads_of_trial
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.students._factory import student_name, student_signature
+
+# Of a part with more columns the smallest and the largest integer are sought in all of them together.
+_MOST_COLUMNS = 16
 
 
 def check_student(student: nn.Module, samples: Any, n_classes: int, made_by: Any = None) -> None:
@@ -80,8 +83,76 @@ def _run(student: nn.Module, samples: Any, mode: str) -> Any:
         parts = row_shape_of(tuple(samples.shape[1:]))
         of_samples = f"samples of shape {tuple(samples.shape[1:])}" if parts is None else _called_with(parts)
         raise ValueError(
-            f"student {_name(student)} cannot take {of_samples}{mode}: {_error_text(error)}"
+            f"student {_name(student)} cannot take {of_samples}{mode}: {_error_text(error)}{_remedy(error)}"
         ) from error
+
+
+def check_codes(student: nn.Module, rows: Parts, name: str) -> None:
+    """Check that a student takes the rows with the smallest and the largest integers of each part.
+
+    So that a code without a place in an embedding is refused before any training. On a CPU, since such a code
+    ends the work of a GPU.
+
+    Parameters
+    ----------
+    student : nn.Module
+        Has taken some rows already.
+    rows : Parts
+        Of arrays or tensors.
+    name : str
+        What messages call them.
+
+    Raises
+    ------
+    ValueError
+        If it cannot take them.
+    """
+    tensors = rows.map(torch.as_tensor)
+    places = [_extremes(v.flatten(1) if v.ndim > 1 else v[:, None]) for v in tensors.values if _is_whole(v)]
+    if not places:
+        return
+    extreme = tensors[torch.cat(places).unique()]
+    if any(w.device.type != "cpu" for w in student.parameters()):
+        student = copy.deepcopy(student).cpu()
+    with preserved_random_state(extreme.device, seed=0), isolated_eval_mode(student, extreme.device):
+        try:
+            student(extreme)
+        except Exception as error:  # a module may raise any error
+            raise cannot_take_row(student, name, error) from error
+
+
+def _is_whole(values: Tensor) -> bool:
+    return not values.is_floating_point() and values.dtype is not torch.bool
+
+
+def _extremes(values: Tensor) -> Tensor:
+    """Return places of rows, shape (n, d), with the smallest and largest number; of few columns, of each."""
+    if values.shape[1] > _MOST_COLUMNS:
+        return torch.stack([values.amin(1).argmin(), values.amax(1).argmax()])
+    return torch.cat([values.argmin(0), values.argmax(0)])
+
+
+def cannot_take_row(student: nn.Module, name: str, error: Exception) -> ValueError:
+    """Return the error that says that a student failed on a row of X after it had taken others."""
+    return ValueError(
+        f"student {_name(student)} cannot take a row of {name}: {_error_text(error)}{_remedy(error)}"
+    )
+
+
+def _remedy(error: Exception) -> str:
+    """Say what to do about codes that a student looks up."""
+    text = str(error)
+    if "scalar types: Long, Int" in text:
+        return (
+            ". It was given float32. Give X as int64 or int32, which stays as it is for a student that looks "
+            "it up; behind student_preprocessing let its forward call x.long()."
+        )
+    if isinstance(error, IndexError) or "valid range" in text or "index_size" in text:
+        return (
+            ". Codes that it looks up must be from 0 on, and below the size of its embedding: make that "
+            "larger, or give such codes another number."
+        )
+    return ""
 
 
 def _name(student: nn.Module) -> str:

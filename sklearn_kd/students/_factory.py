@@ -90,7 +90,7 @@ def build_student(
     except TypeError as error:  # such as an unknown argument that **kwargs pass on
         raise TypeError(
             f"student {name} cannot be built from {', '.join(f'{k}={v!r}' for k, v in filled.items())}: "
-            f"{error}. Its arguments are given as student__NAME=..."
+            f"{str(error).rstrip('.')}. Its arguments are given as student__NAME=..."
         ) from error
     if not isinstance(made, nn.Module):
         hint = "Let it return an instance of it" if isinstance(made, type) else "Let it return one"

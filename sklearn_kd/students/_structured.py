@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any
 
 from torch import Tensor, nn
@@ -85,11 +84,13 @@ def needs_integers(
         made = in_float32(made, samples.float())
         if code_columns(made):
             return False
-        takes_floats = _runs(made, samples.float())
+        takes_floats = _error_on(made, samples.float()) is None
         looks_up = takes_floats and takes_codes(made, samples.float())
         if takes_floats and not looks_up:
             return False
-        if _runs(made, samples):
+        error = _error_on(made, samples)
+        # Codes that have no place in its embedding are refused later, as what they are.
+        if error is None or (isinstance(error, IndexError) and not takes_floats):
             return True
     if looks_up:
         _check_exact(codes, student)
@@ -106,8 +107,11 @@ def _check_exact(codes: Tensor, student: Any) -> None:
     )
 
 
-def _runs(student: nn.Module, samples: Tensor) -> bool:
-    with suppress(Exception), isolated_eval_mode(student, samples.device):
-        student(samples.clone())  # which it may change
-        return True
-    return False
+def _error_on(student: nn.Module, samples: Tensor) -> Exception | None:
+    """Return the error that a student raises on samples, or None."""
+    try:
+        with isolated_eval_mode(student, samples.device):
+            student(samples.clone())  # which it may change
+    except Exception as error:  # a module may raise any error
+        return error
+    return None

@@ -31,7 +31,8 @@ class TabularStudent(nn.Module):
         Width of the output; filled in by :class:`DistilledClassifier`.
     categorical : mapping of int to int, or None, default=None
         The number of codes of each column that holds codes: ``{column: cardinality}``, with columns counted
-        from 0 and codes below the cardinality. None: there are none.
+        from 0 and codes below the cardinality. None: there are none, or, behind a
+        ``student_preprocessing=TablePreprocessing(categories="ordinal")``, those that it makes.
     hidden : int or sequence of int, default=256
         Width of the hidden layer, or of each of several.
     embedding_dim : int, default=8
@@ -101,6 +102,11 @@ class TabularStudent(nn.Module):
                 self.embedding.weight.mul_(embedding_dim**-0.5)
                 self.embedding.weight[self._starts + self._cardinalities] = 0.0
         self.perceptron = MLPStudent(len(numbers) + embedding_dim * len(columns), n_classes, hidden)
+
+    @property
+    def categorical(self) -> dict[int, int]:
+        """The number of codes of each column that holds codes."""
+        return dict(zip(self.code_columns, self._cardinalities.tolist(), strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits of shape (B, n_classes) of rows of shape (B, in_features)."""

@@ -85,7 +85,7 @@ class Classification:
         seen = np.flatnonzero(np.bincount(codes if weight is None else codes[weight > 0]))
         if len(seen) < 2:
             raise ValueError(
-                f"y has 1 class ({self.classes[seen[0]]!r}) in n_samples = {len(codes)} rows"
+                f"y has 1 class ({self.classes.tolist()[seen[0]]!r}) in n_samples = {len(codes)} rows"
                 f"{'' if weight is None else ' of positive weight'}; a classifier needs at "
                 "least two classes."
             )

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_kd.inputs._arrays import column_names, from_torch
+from sklearn_kd.inputs._arrays import from_torch
 from sklearn_kd.inputs._data import DistillationData
 from sklearn_kd.inputs._parts import Parts
 from sklearn_kd.runtime._random_state import preserved_random_state, seeded_without_lock
 from sklearn_kd.runtime._torch_modes import default_dtype_of_caller
-from sklearn_kd.teachers._class_probabilities import in_order_of_names
 from sklearn_kd.teachers._conversion import BatchLogits, LogitConversion
-from sklearn_kd.teachers._logit_checks import name_of, thawed
+from sklearn_kd.teachers._known_classes import named_columns
+from sklearn_kd.teachers._logit_checks import columns_of_two, name_of, thawed
 
 
 class TeacherAdapter:
@@ -262,15 +262,10 @@ class TeacherAdapter:
 
     def _checked(self, output: Any, n_rows: int) -> Tensor:
         """Convert the teacher's answers to a float32 tensor, its columns in one order if they have names."""
-        values, names = self._checked_shape(output, n_rows), column_names(output)
-        if names is None:
-            return values
-        if self._own_classes() is None and self.teacher_classes is None:
-            self._named = names
+        values = self._checked_shape(output, n_rows)
         known = self._own_classes() if self.teacher_classes is None else self.teacher_classes
-        if len(known) != len(names):
-            return values  # refused with the classes of y
-        return values[:, in_order_of_names(output, np.asarray(known), self.name, self._source)]
+        values, self._named = named_columns(output, values, known, self.name, self._source)
+        return values
 
     def _checked_shape(self, output: Any, n_rows: int) -> Tensor:
         """Convert the teacher's answers to a float32 tensor of shape (n_rows, n_columns)."""
@@ -287,19 +282,9 @@ class TeacherAdapter:
         if values.ndim != 2 or len(values) != n_rows:
             raise ValueError(
                 f"{self.name}: {self._source} must return one row of logits for each row of X, shape "
-                f"({n_rows}, n_columns); it returned {shape}.{_columns_of_two(values, n_rows)}"
+                f"({n_rows}, n_columns); it returned {shape}.{columns_of_two(values)}"
             )
         return values.float()
-
-
-def _columns_of_two(values: Tensor, n_rows: int) -> str:
-    """Return advice about one number for each row, or an empty string."""
-    if values.shape != (n_rows,):
-        return ""
-    return (
-        " Of one margin z for two classes make np.column_stack([0 * z, z]), of one probability p "
-        "np.column_stack([1 - p, p])."
-    )
 
 
 class BatchTeacherAdapter(TeacherAdapter):

@@ -10,9 +10,10 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
 from sklearn_kd._sklearn_compat import BaseSearchCV, is_instance
-from sklearn_kd.inputs._arrays import column_names, from_torch
+from sklearn_kd.inputs._arrays import from_torch
 from sklearn_kd.runtime._memory import is_out_of_memory
 from sklearn_kd.teachers._fit_parameters import UncodedLabelsError
+from sklearn_kd.teachers._known_classes import in_order_of_names
 from sklearn_kd.teachers._logit_checks import (
     checked_probabilities,
     log_probabilities,
@@ -139,7 +140,8 @@ def fitted_classifier(
         If a parameter of the fit has labels that y lacks.
     """
     labels, codes = np.unique(y, return_inverse=True)
-    are_codes = np.array_equal(labels, np.arange(len(labels)))
+    # Older versions of NumPy warn where strings are compared with numbers.
+    are_codes = labels.dtype.kind in "biuf" and np.array_equal(labels, np.arange(len(labels)))
 
     def fitted_on_codes() -> tuple[Any, np.ndarray]:
         again = _with_coded_weights(clone(classifier), labels)
@@ -242,7 +244,7 @@ def answers_of(classifier: Any, X: Any, n_samples: int) -> Answers:
     inner = thawed(classifier)
     if hasattr(inner, "predict_proba") or not gives_margins(inner):
         return Answers(probabilities_of(classifier, X, n_samples), are_probabilities=True)
-    margins = margins_of(classifier, X, n_samples, len(np.asarray(inner.classes_)))
+    margins, _ = margins_of(classifier, X, n_samples, np.asarray(inner.classes_))
     return Answers(margins, are_probabilities=False)
 
 
@@ -272,18 +274,3 @@ def probabilities_of(classifier: Any, X: Any, n_samples: int) -> np.ndarray:
         f"{len(classes)}), one column for each of its classes_; it returned {shape}. Wrap it in a classifier "
         "whose predict_proba does, or give its answers to fit as teacher_logits."
     )
-
-
-def in_order_of_names(found: Any, classes: np.ndarray, who: str, source: str = "predict_proba") -> np.ndarray:
-    """Return the column of each class, by name if the columns have names."""
-    in_order = np.arange(len(classes))
-    names = column_names(found)
-    if names is None or names == in_order.tolist():
-        return in_order
-    place = {str(name): column for column, name in enumerate(names)}
-    if set(place) != {str(label) for label in classes.tolist()}:
-        raise ValueError(
-            f"{who}: {source} returned columns named {names[:10]}, but its classes_ are "
-            f"{classes.tolist()[:10]}. Let it name them as the classes, or return an array."
-        )
-    return np.array([place[str(label)] for label in classes.tolist()])

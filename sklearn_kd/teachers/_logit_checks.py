@@ -158,7 +158,7 @@ def checked_probabilities(probabilities: Any, who: str) -> np.ndarray:
     if probabilities.ndim != 2:
         raise ValueError(
             f"{who}: predict_proba must return an array of shape (n_samples, n_classes), one label per row; "
-            f"it returned shape {probabilities.shape}."
+            f"it returned shape {probabilities.shape}.{columns_of_two(probabilities)}"
         )
     sums = probabilities.sum(axis=1)
     # Written so that NaN fails too.
@@ -175,6 +175,16 @@ def checked_probabilities(probabilities: Any, who: str) -> np.ndarray:
         row,
         f" of X has {_looks_like(probabilities, row)}. Give a teacher whose predict_proba does, or its "
         "logits as teacher_logits.",
+    )
+
+
+def columns_of_two(values: Any) -> str:
+    """Return advice about an answer of one number for each row, or an empty string."""
+    if values.ndim != 1 or not len(values):
+        return ""
+    return (
+        " Of one margin z for two classes make np.column_stack([0 * z, z]), of one probability p "
+        "np.column_stack([1 - p, p])."
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from sklearn_kd._sklearn_compat import is_instance
 from sklearn_kd.inputs._arrays import from_torch
+from sklearn_kd.teachers._known_classes import named_columns
 from sklearn_kd.teachers._logit_checks import name_of, thawed
 
 
@@ -36,8 +37,10 @@ def refuse_pairwise_margins(classifier: Any) -> None:
                 )
 
 
-def margins_of(classifier: Any, X: Any, n_samples: int, n_classes: int | None = None) -> np.ndarray:
-    """Return a fitted classifier's margins as logits, one column per class; say once that they are margins.
+def margins_of(classifier: Any, X: Any, n_samples: int, known: Any) -> tuple[np.ndarray, Any]:
+    """Return a fitted classifier's margins as logits, and the classes of their columns, if they are known.
+
+    Say once that they are margins.
 
     The margin m of the second of two classes becomes the logits 0 and m.
 
@@ -48,8 +51,8 @@ def margins_of(classifier: Any, X: Any, n_samples: int, n_classes: int | None = 
     X : array-like
     n_samples : int
         Number of rows of X.
-    n_classes : int or None, default=None
-        None: as many as there are columns.
+    known : array-like of shape (n_classes,) or None
+        Its classes, in the order of the columns unless these have names.
 
     Raises
     ------
@@ -58,7 +61,9 @@ def margins_of(classifier: Any, X: Any, n_samples: int, n_classes: int | None = 
     """
     who = name_of(classifier)
     refuse_pairwise_margins(thawed(classifier))
-    margins = np.asarray(from_torch(classifier.decision_function(X), "decision_function"))
+    n_classes = None if known is None else len(known)
+    found = classifier.decision_function(X)
+    margins = np.asarray(from_torch(found, "decision_function"))
     logits = margins.reshape(len(margins), -1) if margins.ndim in (1, 2) else margins
     if logits.ndim == 2 and logits.shape[1] == 1 and n_classes in (2, None):
         logits = np.hstack([np.zeros_like(logits), logits])
@@ -70,12 +75,13 @@ def margins_of(classifier: Any, X: Any, n_samples: int, n_classes: int | None = 
             f"({n_samples},); it returned shape {margins.shape}. Wrap it in "
             "sklearn.calibration.CalibratedClassifierCV."
         )
+    logits, known = named_columns(found, logits, known, who, "decision_function")
     _say_once(
         f"{who} has no predict_proba: the margins of its decision_function are used as logits. Margins are "
         "not calibrated: a learned temperature scales them, a fixed one should be chosen for them. For "
         "probabilities wrap it in sklearn.calibration.CalibratedClassifierCV."
     )
-    return logits.astype(np.float32)
+    return logits.astype(np.float32), known
 
 
 # In a search with many fits one warning is enough.

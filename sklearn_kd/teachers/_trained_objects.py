@@ -10,12 +10,11 @@ import torch
 from sklearn.frozen import FrozenEstimator
 from torch import Tensor
 
-from sklearn_kd.inputs._arrays import column_names, from_torch
+from sklearn_kd.inputs._arrays import from_torch
 from sklearn_kd.inputs._data import DistillationData
 from sklearn_kd.teachers._adapter import TeacherAdapter
 from sklearn_kd.teachers._class_alignment import align_columns
-from sklearn_kd.teachers._class_probabilities import in_order_of_names
-from sklearn_kd.teachers._known_classes import named_classes, names_by_column
+from sklearn_kd.teachers._known_classes import named_classes, named_columns, names_by_column
 from sklearn_kd.teachers._logit_checks import checked_probabilities, log_probabilities, thawed
 from sklearn_kd.teachers._margins import margins_of, refuse_pairwise_margins
 from sklearn_kd.teachers._registry import tell_by_abilities
@@ -44,9 +43,8 @@ class TrainedObjectTeacher(TeacherAdapter):
             probabilities, columns = self._probabilities(X, len(data), classes)
             logits = log_probabilities(probabilities)
         else:
-            logits = margins_of(self.teacher, X, len(data))
-            own = named_classes(self.teacher, self.teacher_classes, classes)
-            columns = self._columns(logits, own, classes)
+            logits, known = margins_of(self.teacher, X, len(data), self._known(classes))
+            columns = self._columns(logits, known, classes)
         yield torch.as_tensor(logits[:, columns]).to(data.device)
 
     def probabilities(self, X: Any, n_samples: int, classes: np.ndarray) -> np.ndarray:
@@ -54,14 +52,17 @@ class TrainedObjectTeacher(TeacherAdapter):
         probabilities, columns = self._probabilities(X, n_samples, classes)
         return probabilities[:, columns]
 
-    def _columns(self, values: np.ndarray, own: Any, classes: np.ndarray) -> np.ndarray:
+    def _known(self, classes: np.ndarray) -> Any:
+        own = named_classes(self.teacher, self.teacher_classes, classes)
+        return self.teacher_classes if own is None else own
+
+    def _columns(self, values: np.ndarray, known: Any, classes: np.ndarray) -> np.ndarray:
         return align_columns(
-            values.shape[1], own=own, stated=self.teacher_classes, classes=classes, who=self.name
+            values.shape[1], own=known, stated=self.teacher_classes, classes=classes, who=self.name
         )
 
     def _probabilities(self, X: Any, n_samples: int, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the answers of ``predict_proba``, and the column of each class."""
-        own = named_classes(self.teacher, self.teacher_classes, classes)
         found = self.teacher.predict_proba(X)
         probabilities = checked_probabilities(from_torch(found, "predict_proba"), self.name)
         if len(probabilities) != n_samples:
@@ -69,12 +70,8 @@ class TrainedObjectTeacher(TeacherAdapter):
                 f"{self.name}: predict_proba must return one row for each row of X, shape ({n_samples}, "
                 f"n_classes); it returned shape {probabilities.shape}."
             )
-        known = self.teacher_classes if own is None else own
-        if known is None:
-            own = column_names(found)
-        elif column_names(found) is not None and len(known) == probabilities.shape[1]:
-            probabilities = probabilities[:, in_order_of_names(found, np.asarray(known), self.name)]
-        return probabilities, self._columns(probabilities, own, classes)
+        probabilities, known = named_columns(found, probabilities, self._known(classes), self.name)
+        return probabilities, self._columns(probabilities, known, classes)
 
 
 @tell_by_abilities

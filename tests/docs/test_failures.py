@@ -186,6 +186,17 @@ class Rounding(TwoParts):
         return super().forward(x, x[:, :1].long())
 
 
+class Lookup(nn.Module):
+    """Looks codes up in an embedding that is too small."""
+
+    def __init__(self, n_classes):
+        super().__init__()
+        self.embedding = nn.Embedding(40, n_classes)
+
+    def forward(self, x):
+        return self.embedding(x).mean(dim=1)
+
+
 def in_parts(X, /, **given):
     return {"student": TwoParts}, {"X": {"a": X, "b": X}} | given
 
@@ -219,6 +230,11 @@ REFUSED = {
     ),
     "rows where X has parts": lambda X, y: in_parts(X, X_val=X, y_val=y),
     "codes that float32 rounds": lambda X, y: ({"student": Rounding}, {"X": X.astype(int) + 2**24 + 1}),
+    "codes that have no place in an embedding": lambda X, y: (
+        {"student": Lookup},
+        {"X": 99 * (np.arange(len(X)) == 50)[:, None] * [1, 1]},
+    ),
+    "floats for an embedding": lambda X, y: ({"student": Lookup}, {}),
     "a wrong column of codes": lambda X, y: (
         {"student": TabularStudent, "student__categorical": {64: 2}},
         {},
@@ -227,9 +243,18 @@ REFUSED = {
     "an unknown student_preprocessing": lambda X, y: ({"student_preprocessing": "autos"}, {}),
     "a class as student_preprocessing": lambda X, y: ({"student_preprocessing": StandardScaler}, {}),
     "no transformer as student_preprocessing": lambda X, y: ({"student_preprocessing": GaussianNB()}, {}),
+    "parts with student_preprocessing": lambda X, y: ({"student_preprocessing": "auto"}, {"X": {"x": X}}),
     "a Dataset with student_preprocessing": lambda X, y: (
         {"student_preprocessing": "auto"},
         {"X": TensorDataset(torch.tensor(X))},
+    ),
+    "other codes than those of student_preprocessing": lambda X, y: (
+        {
+            "student": TabularStudent,
+            "student__categorical": {0: 3},
+            "student_preprocessing": TablePreprocessing(categories="ordinal"),
+        },
+        {"X": pd.DataFrame({"number": X[:, 20], "word": np.where(y > 4, "a", "b")})},
     ),
     "a student_preprocessing that fails": lambda X, y: transforming(lambda X: X["job"]),
     "a student_preprocessing that loses rows": lambda X, y: transforming(lambda X: X[1:]),
@@ -318,6 +343,7 @@ REFUSED = {
     "a loss that does not accept rows without labels": lambda X, y: ({"loss": Decoupled()}, unlabeled(X)),
     "batches of one row beside rows without labels": lambda X, y: ({"batch_size": 1}, unlabeled(X)),
     "made-up rows beside teacher_logits": lambda X, y: ({"synthesize": 1.0}, {}),
+    "made-up rows of parts": lambda X, y: ({"synthesize": 1.0}, {"X": {"x": X}}),
     "made-up rows of images": lambda X, y: (
         {"synthesize": 1.0, "teacher": nn.Sequential(nn.Flatten(), nn.Linear(64, 10))},
         {"X": X.reshape(-1, 8, 8), "teacher_logits": None},
@@ -337,6 +363,14 @@ REFUSED = {
         {"teacher_logits": None},
     ),
     "a teacher with NaN": lambda X, y: ({"teacher": broken_student()}, {"teacher_logits": None}),
+    "words for a teacher of numbers": lambda X, y: (
+        {"teacher": GaussianNB(), "student_preprocessing": "auto"},
+        {"X": pd.DataFrame({"number": X[:, 20], "word": np.where(y > 4, "a", "b")}), "teacher_logits": None},
+    ),
+    "parts for a teacher of tables": lambda X, y: (
+        {"teacher": GaussianNB(), "student": TwoParts},
+        {"X": {"a": X, "b": X}, "teacher_logits": None},
+    ),
     "images for a teacher of tables": lambda X, y: asked(GaussianNB(), X=X.reshape(-1, 8, 8)),
     "a teacher of other samples": lambda X, y: ({"teacher": nn.Linear(9, 10)}, {"teacher_logits": None}),
     "a teacher of no known kind": lambda X, y: asked(object()),

@@ -1,6 +1,7 @@
 """``student_preprocessing``: the teacher gets X as it is, the student numbers made of it by D_train."""
 
 import pickle
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_sco
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
-from sklearn_kd import DistilledClassifier, MLPStudent, TablePreprocessing, compare_methods
+from sklearn_kd import DistilledClassifier, MLPStudent, TablePreprocessing, TabularStudent, compare_methods
 from sklearn_kd.estimators._plan import Seeds, open_checkpoints
 from sklearn_kd.estimators._preflight import validate
 
@@ -57,9 +58,8 @@ def make(teacher=None, preprocessing="auto", **params):
             max_iter=10, min_samples_leaf=5, categorical_features="from_dtype", random_state=0
         )
     settings = {"max_epochs": 4, "random_state": 0, "device": "cpu", "student__hidden": 8}
-    return DistilledClassifier(
-        teacher, MLPStudent, student_preprocessing=preprocessing, **(settings | params)
-    )
+    settings |= {"student": MLPStudent, "student_preprocessing": preprocessing}
+    return DistilledClassifier(teacher, **(settings | params))
 
 
 class Notes(TransformerMixin, BaseEstimator):
@@ -340,3 +340,45 @@ def test_a_transformer_that_makes_other_columns_later_is_refused():
     clf.student_preprocessing_.func = lambda X: X[["owns", "owns"]] * 1.0
     with pytest.raises(ValueError, match="X behind student_preprocessing has samples of shape"):
         clf.predict(X)
+
+
+# --------------------------------------------------------------------------------------
+# Columns of codes for a TabularStudent
+
+
+ORDINAL = TablePreprocessing(categories="ordinal")
+
+
+@pytest.mark.parametrize("student", [TabularStudent, partial(TabularStudent, embedding_dim=4)])
+def test_columns_of_codes_are_filled_in_from_d_train(student, tmp_path):
+    """A missing age in D_val alone: of D_train no column says so, and the codes have another place."""
+    table = X.assign(age=X["age"].fillna(40.0))
+    settings = {"student": student, "max_epochs": 2}
+    clf = make(None, ORDINAL, **settings).fit(table, y)
+    assert clf.student_.student.categorical == {1: 5}  # rare, three jobs, missing
+    Notes.seen.clear()
+    make(None, Notes(), max_epochs=1).fit(table, y)
+    held_out = np.setdiff1d(table.index, Notes.seen[0][0])
+    table.loc[held_out[0], "age"] = np.nan
+    assert make(None, ORDINAL, **settings).fit(table, y).student_.student.categorical == {1: 5}
+    if student is TabularStudent:
+        clf.save(tmp_path / "it.safetensors")
+        again = DistilledClassifier.load(tmp_path / "it.safetensors")
+        np.testing.assert_array_equal(again.predict_proba(table), clf.predict_proba(table))
+        again.save(tmp_path / "it.safetensors")
+        again = DistilledClassifier.load(tmp_path / "it.safetensors", teacher=clf.teacher, warm_start=True)
+        assert again.fit(table, y).student_.student.categorical == {1: 5}
+    whole = clone(ORDINAL).fit(table)
+    assert whole.categorical_columns_ == [2]
+    wrong = dict(zip(whole.categorical_columns_, whole.cardinalities_, strict=True))
+    with pytest.raises(ValueError, match=r"columns of codes, each with their number, are {1: 5}"):
+        make(None, ORDINAL, **settings, student__categorical=wrong).fit(table, y)
+
+
+def test_stated_columns_of_codes_must_have_room():
+    given = {"student": TabularStudent, "max_epochs": 1}
+    roomy = make(None, ORDINAL, **given, student__categorical={2: 9}).fit(X, y)
+    assert roomy.student_.student.categorical == {2: 9}
+    with pytest.raises(ValueError, match="is not what student_preprocessing made of D_train"):
+        make(None, ORDINAL, **given, student__categorical={2: 4}).fit(X, y)
+    assert make(None, "auto", **given).fit(X, y).student_.student.categorical == {2: 5}

@@ -115,6 +115,8 @@ pytestmark = pytest.mark.usefixtures("no_training")
         ({"tol": 1e-4}, TypeError, "EarlyStopping"),
         ({"epochs": 3}, TypeError, "Did you mean 'max_epochs'"),
         ({"learning_rate": 3}, TypeError, "Did you mean 'lr'"),
+        ({"teacher__fit_eval_set": 3}, TypeError, "Did you mean 'teacher__fit__eval_set'"),
+        ({"teacher_fit__eval_set": 3}, TypeError, "Did you mean 'teacher__fit__eval_set'"),
         ({"teacher__C": 3}, TypeError, r"Set it on the teacher itself, or by set_params\(teacher__C=...\)"),
         ({"callbacks": [3]}, TypeError, "callbacks has 3, which is no callback"),
         (
@@ -197,7 +199,7 @@ def val(X, y, **given):
         (lambda X, y: val(X, y, sample_weight_val=np.zeros(5)), "^sample_weight_val.* non-zero"),
         (lambda X, y: val(X, y, sample_weight_val=np.full(5, np.nan)), "^sample_weight_val: .* NaN"),
         (lambda X, y: {"groups": np.zeros(399)}, "groups has 399 entries and X 400 rows"),
-        (lambda X, y: {"groups": np.zeros((400, 2))}, "^groups: "),
+        (lambda X, y: {"groups": np.zeros((400, 2))}, "^groups must be one entry for each row"),
         (lambda X, y: {"groups": np.full(400, np.nan)}, "groups contains NaN"),
         (lambda X, y: {"groups": np.zeros(400)}, "none of the 1 groups can be held out"),
         (lambda X, y: {"groups": y}, "none of the 10 groups can be held out"),

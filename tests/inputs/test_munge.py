@@ -148,3 +148,27 @@ def test_categories_of_the_second_table_are_those_of_the_first(frame):
     more = frame.assign(kind=pd.Categorical(["r"] * 60 + ["new"] * 60))
     both = joined(frame, more)
     assert both["kind"].dtype == frame["kind"].dtype and both["kind"].isna().sum() == 60
+
+
+def test_a_second_table_takes_the_form_of_the_first(frame):
+    pl = pytest.importorskip("polars")
+    frame = frame[["number", "count", "text", "kind", "flag", "gaps"]]
+    frame.loc[frame.index[:3], "kind"] = np.nan
+    values = {name: [None if pd.isna(v) else v for v in frame[name]] for name in frame}
+    tables = {"pandas": frame, "polars": pl.DataFrame(values), "array": frame.to_numpy()}
+    for first in tables.values():
+        for second in tables.values():
+            both = joined(first, second)
+            assert type(both) is type(first) and both.shape == (240, 6)
+            if first is frame:
+                same = frame.dtypes != np.int16  # another table's integers may be wider
+                assert both.dtypes[same].equals(frame.dtypes[same])
+                own = pd.concat([frame, frame], ignore_index=True)
+                pd.testing.assert_frame_equal(both, own, check_dtype=False)
+            elif first is not tables["array"]:
+                assert both.schema == first.schema and both.null_count().equals(first.null_count() * 2)
+
+
+def test_names_of_columns_may_be_numbers(frame):
+    frame.columns = range(len(frame.columns))
+    assert joined(frame, frame).dtypes.equals(frame.dtypes)

@@ -360,3 +360,23 @@ def test_students_and_teachers_on_a_gpu(augment, make, digits):
     clf = make(noisy_teacher(), Noisy, augment=augment, max_epochs=1, device="cuda")
     assert_repeats(lambda: weights_of(clf.fit(*digits)))
     assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_function_as_teacher_draws_the_same_and_leaves_the_generators(others, make, digits, trained):
+    """Alone and in a list; it is asked about arrays, without torch's lock."""
+    X, y = digits
+    seen = []
+
+    def drawing(X):
+        seen.append((np.random.rand(), random.random(), float(torch.rand(()))))
+        return trained(torch.as_tensor(X)).detach() + np.random.rand()
+
+    teacher = [drawing, trained] if others else drawing
+    for seed in (1, 2):
+        np.random.seed(seed)
+        random.seed(seed)
+        before = np.random.get_state()[2], random.getstate()
+        make(teacher, random_state=0, max_epochs=1).fit(X, y)
+        assert (np.random.get_state()[2], random.getstate()) == before
+    assert seen[0] == seen[1]

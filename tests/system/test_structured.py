@@ -1,6 +1,7 @@
 """``fit``, ``predict`` and files where X is a dict, a tuple, tokens, or a table of integers."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -256,6 +257,36 @@ def test_integers_reach_a_student_that_looks_them_up(texts):
         clf.predict(tokens + 0.5)
     with pytest.raises(ValueError, match="X has 3 features"):
         clf.predict(tokens[:, :3])
+
+
+@pytest.mark.parametrize("form", [lambda X: X.tolist(), lambda X: pd.DataFrame(X).astype("Int64")])
+def test_lists_and_nullable_columns_of_integers_stay_integers(texts, form):
+    tokens, y = texts[0]["tokens"].astype(np.int64), texts[1]
+    expected = make(student=Lookup).fit(tokens, y).predict_proba(tokens)
+    np.testing.assert_array_equal(make(student=Lookup).fit(form(tokens), y).predict_proba(tokens), expected)
+
+
+@pytest.mark.parametrize("row", [0, 200])
+@pytest.mark.parametrize("code", [WORDS, -1])
+def test_codes_without_a_place_are_refused_before_the_teacher_is_fitted(texts, row, code):
+    tokens, y = texts[0]["tokens"], texts[1]
+    wrong = tokens.copy()
+    wrong[row, 3] = code
+    teacher = LogisticRegression()
+    teacher.fit = None  # which would raise a TypeError
+    with pytest.raises(ValueError, match=r"student Lookup cannot take .*from 0 on, and below the size"):
+        make(teacher, Lookup).fit(wrong, y)
+    for name, more in (("X_val", {"y_val": y}), ("X_unlabeled", {})):
+        with pytest.raises(ValueError, match=f"Lookup cannot take a row of {name}: .*below the size"):
+            make(teacher, Lookup).fit(tokens, y, **{name: wrong}, **more)
+    clf = make(student=Lookup).fit(tokens, y, sample_weight=np.arange(N) != row)  # others may be left out
+    with pytest.raises(ValueError, match=r"Lookup cannot take a row of X: .*below the size"):
+        clf.predict(wrong)
+
+
+def test_floats_for_an_embedding_are_refused_with_a_remedy(texts):
+    with pytest.raises(ValueError, match=r"Give X as int64 or int32.*x\.long\(\)"):
+        make(student=Lookup).fit(texts[0]["tokens"].astype(float), texts[1])
 
 
 def test_integers_are_numbers_to_any_other_student(texts):

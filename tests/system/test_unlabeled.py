@@ -257,16 +257,25 @@ def with_nan(X):
         (lambda X: X[:0], "X_unlabeled has 0 rows"),
         (lambda X: [], "X_unlabeled has 0 rows"),
         (lambda X: X[:, 0], "X_unlabeled.* 1D array"),
-        (lambda X: sparse.csr_matrix(X), "(?i)X_unlabeled.* sparse"),
         (lambda X: pd.DataFrame(X).add_prefix("x"), "X_unlabeled.* feature names"),
         (lambda X: X.reshape(-1, 8, 8), "X_unlabeled.*(8|features)"),
     ],
-    ids=["nan", "columns", "no rows", "an empty list", "one dimension", "sparse", "names", "images"],
+    ids=["nan", "columns", "no rows", "an empty list", "one dimension", "names", "images"],
 )
 def test_wrong_rows_are_refused_by_name(rows, match, make, digits):
     X = pd.DataFrame(digits[0][:N]).add_prefix("p") if "names" in match else digits[0][:N]
     with pytest.raises((ValueError, TypeError), match=match):
         make(Recorder()).fit(X, digits[1][:N], X_unlabeled=rows(digits[0][N:]))
+
+
+@pytest.mark.parametrize("form", [lambda X: X, sparse.csr_matrix])
+@pytest.mark.parametrize("further", [lambda X: X, sparse.csr_array])
+def test_sparse_rows_beside_dense_ones(form, further, make, given):
+    """Either may be sparse: the fit is that of dense rows."""
+    settings = {"standardize": False, "meta": "naive", "max_epochs": 1}
+    expected = make(**settings).fit(**given).predict_proba(given["X"])
+    given |= {"X": form(given["X"]), "X_unlabeled": further(given["X_unlabeled"])}
+    np.testing.assert_allclose(make(**settings).fit(**given).predict_proba(given["X"]), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -484,6 +493,8 @@ def test_rows_are_not_made_up_of_datasets_or_without_teacher(make, digits, netwo
     data = TensorDataset(*(torch.as_tensor(values) for values in labelled(digits).values()))
     with pytest.raises(ValueError, match="X is a Dataset"):
         make(network, synthesize=1.0).fit(data)
+    with pytest.raises(ValueError, match="X is a dict of parts"):
+        make(network, synthesize=1.0).fit({"input": labelled(digits)["X"]}, labelled(digits)["y"])
     with pytest.warns(UserWarning, match=r"synthesize=1.0 beside meta='none'"):
         assert make(meta="none", synthesize=1.0, max_epochs=1).fit(**labelled(digits)).n_unlabeled_ == 0
 

@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.ensemble import StackingClassifier
@@ -121,3 +122,26 @@ def test_wrong_margins(margins, make, rows):
         ValueError, match=r"decision_function must return one margin for each class.*it returned shape \("
     ):
         make(Scores(margins)).fit(*rows)
+
+
+class Framed:
+    """A trained object whose margins are a data frame, in another order than its classes."""
+
+    def __init__(self, classifier):
+        self.classifier, self.known = classifier, classifier.classes_
+
+    def decision_function(self, X):
+        return pd.DataFrame(self.classifier.decision_function(X), columns=self.known).iloc[:, ::-1]
+
+
+@pytest.mark.parametrize("says", ["classes_", "names alone"])
+@pytest.mark.filterwarnings("ignore:.*has no predict_proba")
+def test_columns_of_a_data_frame_are_named(says, rows):
+    X, y = rows
+    names = np.array(["zero", "one", "two"])[y]
+    teacher = Framed(LinearSVC().fit(X, names))
+    if says == "classes_":
+        teacher.classes_ = teacher.known
+    data = DistillationData(torch.as_tensor(X))
+    found = torch.cat([*make_teacher(teacher).iter_logits(X, data, teacher.known, 64)])
+    np.testing.assert_allclose(found, teacher.classifier.decision_function(X), rtol=1e-5)

@@ -7,12 +7,10 @@ with its preprocessing as one file of ONNX, checked, and timed beside the forest
 
 import json
 import pickle
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import onnxruntime
 import pandas as pd
@@ -24,8 +22,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_kd import DistilledClassifier, MLPStudent, export_student
-
-matplotlib.use("Agg")
 
 # %%
 # Train
@@ -106,5 +102,5 @@ for name, row in table.iterrows():
     axes.plot(row["kB"], row["µs, one row"], "o", label=f"{name}: {row['accuracy']:.3f}")
 axes.set(xscale="log", yscale="log", xlabel="kB on the disk", ylabel="µs for one row")
 axes.legend(title="accuracy on new rows")
-figure.savefig(Path(sys.argv[0]).with_suffix(".png"), dpi=120)
+plt.show()
 folder.cleanup()

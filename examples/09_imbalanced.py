@@ -8,10 +8,6 @@ the number of rows, and a teacher that was trained earlier, on other rows, in wh
 rare.
 """
 
-import sys
-from pathlib import Path
-
-import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
@@ -22,7 +18,6 @@ from sklearn.utils.class_weight import compute_sample_weight
 
 from sklearn_kd import DistilledClassifier, MLPStudent, distillation_report
 
-matplotlib.use("Agg")
 N_SEEDS, N_CLASSES = 5, 10
 N_ROWS = np.round(50 * 25 ** (-np.arange(N_CLASSES) / 9)).astype(int)  # from 50 to 2
 
@@ -108,7 +103,7 @@ ax.set_xlabel("training rows of the class")
 ax.set_ylabel("recall on the test rows")
 ax.spines[["top", "right"]].set_visible(False)
 ax.legend(frameon=False)
-figure.savefig(Path(sys.argv[0]).with_suffix(".png"), dpi=110)
+plt.show()
 
 # %%
 # The report
