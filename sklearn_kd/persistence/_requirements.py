@@ -22,11 +22,15 @@ def checked_path(path: str | PathLike[str], suffixes: Sequence[str], hint: str =
 
     Raises
     ------
+    TypeError
+        If it is no path.
     ValueError
         If the suffix is another one.
     FileNotFoundError
         If there is no such folder.
     """
+    if not isinstance(path, (str, PathLike)):
+        raise TypeError(f"path={path!r} must be a str or a path.")
     path = Path(path)
     if path.suffix.lower() not in suffixes:
         raise ValueError(

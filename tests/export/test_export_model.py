@@ -229,6 +229,8 @@ def test_wrong_arguments(scaled, make, digits, tmp_path):
         export_student(make_pipeline(StandardScaler(), make()), path)
     with pytest.raises(TypeError, match=messages()["a model that ends in another estimator"]):
         export_student(StandardScaler().fit(X), path)
+    with pytest.raises(TypeError, match=r"^path=DistilledClassifier"):
+        export_student(path, make())
     with pytest.raises(ValueError, match=r"'\.onnx' or '\.safetensors'"):
         export_student(scaled, tmp_path / "model.pt")
     with pytest.raises(FileNotFoundError, match="no folder"):
