@@ -30,15 +30,17 @@ _REMEDY_OF_TEXTS = (
     "These are texts, not rows of a table. Put a vectorizer, such as TfidfVectorizer, in front of "
     "DistilledClassifier in a Pipeline; or give one as student_preprocessing, and a teacher that takes texts."
 )
-_REMEDY_OF_WORDS = (
+_WORDS_OF_TEACHERS = (
     ". The teacher gets X as it is. Encode the words in a Pipeline with the teacher as its last step, or "
     "give a teacher that takes words, as HistGradientBoostingClassifier does in columns of the dtype "
     "'category'."
 )
 _REMEDIES_OF_TEACHERS = {
-    "could not convert string": _REMEDY_OF_WORDS,
-    "pandas dtypes must be int": _REMEDY_OF_WORDS,
-    "DataFrame.dtypes for data must be int": _REMEDY_OF_WORDS,
+    "could not convert string": _WORDS_OF_TEACHERS,
+    "Cannot cast str": _WORDS_OF_TEACHERS,
+    "Cannot cast object": _WORDS_OF_TEACHERS,
+    "pandas dtypes must be int": _WORDS_OF_TEACHERS,  # LightGBM
+    "DataFrame.dtypes for data must be int": _WORDS_OF_TEACHERS,  # XGBoost
     "X contains NaN": (
         "\nThe teacher gets X as it is. Fill in missing values in a Pipeline with the teacher as its last "
         "step, or give a teacher that takes them, such as HistGradientBoostingClassifier."

@@ -31,9 +31,6 @@ from sklearn_kd.teachers._logit_checks import WrongAnswerError, name_of, thawed
 from sklearn_kd.teachers._registry import register_teacher
 from sklearn_kd.teachers._weighted_fit import WeightedFit
 
-# In what a classifier says about words and missing values: that of NumPy, pandas and scikit-learn.
-_NO_NUMBERS = ("could not convert string", "Cannot cast str", "Cannot cast object", "contains NaN")
-
 
 @register_teacher(FrozenEstimator)
 class FrozenTeacher(TeacherAdapter):
@@ -151,7 +148,7 @@ def _is_fitted(classifier: Any, otherwise: bool) -> bool:
 
 @contextmanager
 def _data_explained(classifier: Any, X: Any) -> Iterator[None]:
-    """Name the teacher in a classifier's error about X, and add a remedy."""
+    """Add a remedy to a classifier's error about X that is no table."""
     try:
         yield
     except WrongAnswerError:
@@ -170,11 +167,6 @@ def _data_explained(classifier: Any, X: Any) -> Iterator[None]:
                 f"{name_of(classifier)} was given samples of shape {tuple(np.shape(X)[1:])}: {error} Where "
                 "it takes tables only, flatten X before it, by a FunctionTransformer in a pipeline, or give "
                 "its answers about the flattened X to fit as teacher_logits."
-            ) from error
-        if any(text in str(error) for text in _NO_NUMBERS):
-            raise kind(
-                f"{name_of(classifier)} was given X as it is: {said}. Where "
-                "it takes numbers only, make them in a pipeline before it, as by TablePreprocessing()."
             ) from error
         raise
 

@@ -363,10 +363,6 @@ REFUSED = {
         {"teacher_logits": None},
     ),
     "a teacher with NaN": lambda X, y: ({"teacher": broken_student()}, {"teacher_logits": None}),
-    "words for a teacher of numbers": lambda X, y: (
-        {"teacher": GaussianNB(), "student_preprocessing": "auto"},
-        {"X": pd.DataFrame({"number": X[:, 20], "word": np.where(y > 4, "a", "b")}), "teacher_logits": None},
-    ),
     "parts for a teacher of tables": lambda X, y: (
         {"teacher": GaussianNB(), "student": TwoParts},
         {"X": {"a": X, "b": X}, "teacher_logits": None},

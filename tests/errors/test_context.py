@@ -76,3 +76,8 @@ def test_words_in_a_frame_have_a_remedy(dtype):
         error_context("X_val"),
     ):
         raise ValueError(f"Cannot cast {dtype} dtype to float32")
+    with (
+        pytest.raises(ValueError, match=r"teacher Tree: .*Encode the words"),
+        teacher_context("teacher Tree"),
+    ):
+        raise ValueError(f"Cannot cast {dtype} dtype to float32")
