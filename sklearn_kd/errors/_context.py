@@ -14,6 +14,7 @@ _WORDS = (
 _REMEDIES_OF_ROWS = {
     "could not convert string": _WORDS,
     "Cannot cast str": _WORDS,  # pandas, from version 3
+    "Cannot cast object": _WORDS,  # before
     "'NAType'": (
         ". student_preprocessing='auto' of DistilledClassifier fills in missing values for the student, and "
         "gives the teacher X as it is."
@@ -29,12 +30,15 @@ _REMEDY_OF_TEXTS = (
     "These are texts, not rows of a table. Put a vectorizer, such as TfidfVectorizer, in front of "
     "DistilledClassifier in a Pipeline; or give one as student_preprocessing, and a teacher that takes texts."
 )
+_WORDS_OF_TEACHERS = (
+    ". The teacher gets X as it is. Encode the words in a Pipeline with the teacher as its last step, or "
+    "give a teacher that takes words, as HistGradientBoostingClassifier does in columns of the dtype "
+    "'category'."
+)
 _REMEDIES_OF_TEACHERS = {
-    "could not convert string": (
-        ". The teacher gets X as it is. Encode the words in a Pipeline with the teacher as its last step, or "
-        "give a teacher that takes words, as HistGradientBoostingClassifier does in columns of the dtype "
-        "'category'."
-    ),
+    "could not convert string": _WORDS_OF_TEACHERS,
+    "Cannot cast str": _WORDS_OF_TEACHERS,
+    "Cannot cast object": _WORDS_OF_TEACHERS,
     "X contains NaN": (
         "\nThe teacher gets X as it is. Fill in missing values in a Pipeline with the teacher as its last "
         "step, or give a teacher that takes them, such as HistGradientBoostingClassifier."

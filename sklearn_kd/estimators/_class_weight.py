@@ -54,15 +54,17 @@ def _weights_of_classes(class_weight: Mapping, classes: np.ndarray) -> np.ndarra
     labels = classes.tolist()
     places = {label: place for place, label in enumerate(labels)}
     weights = np.ones(len(labels))
+    all_given = all(label in class_weight for label in labels)
     for label, weight in class_weight.items():
-        if label not in places:
+        if not _is_weight(weight):
+            raise ValueError(f"class_weight[{label!r}]={weight!r} must be a finite number of at least 0.")
+        if label in places:
+            weights[places[label]] = weight
+        elif not all_given:  # else a fold of a cross-validation may lack the class
             raise ValueError(
                 f"class_weight has {label!r}, which is no class of y.{_meant(label, labels)} The classes "
                 f"of y are {labels[:_N_SHOWN]}."
             )
-        if not _is_weight(weight):
-            raise ValueError(f"class_weight[{label!r}]={weight!r} must be a finite number of at least 0.")
-        weights[places[label]] = weight
     return weights
 
 

@@ -45,7 +45,8 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     The student minimises lambda1 · CE(labels) + (1 − lambda1) · s(T) · CE(teacher at T,
     student at T). The two metaparameters, lambda1 and the temperature T, are learned
     while it trains, by the hypergradient of the loss on held-out rows, and predicted along
-    a line in between (``meta="linear"``) [1]_; or they are fixed, as usual.
+    a line in between (``meta="linear"``) [1]_; or they are fixed, as usual. Rows without labels, given
+    to ``fit`` as ``X_unlabeled``, teach the student what the teacher knows beyond the labels.
 
     Parameters
     ----------
@@ -121,11 +122,12 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         Share of rows without labels in a training batch, in (0, 1), where there are such rows
         (``X_unlabeled``). "auto": their share of all rows, at most 0.8.
     soft_validation : bool, default=False
-        Whether D_val's rows, without their labels, are among the rows of D_train that have no label, so that
-        the student learns the teacher's answers to them.
+        Whether the rows of D_val, without their labels, are added to those without labels, so that the
+        student learns the teacher's answers to them.
     synthesize : float, Munge or None, default=None
-        Rows made up for the teacher, so many for each row of D_train: mixtures of near rows of a table
-        (:class:`~sklearn_kd.Munge`). The teacher is asked about them once; they are rows without labels.
+        How many rows to make up for each row of D_train, as mixtures of near rows of a table
+        (:class:`~sklearn_kd.Munge` has more settings). They are rows without labels: the teacher is asked
+        about them once. None: no rows are made up.
     student_preprocessing : transformer, "auto" or None, default=None
         Makes numbers of X for the student; the teacher gets X as it is, such as a DataFrame with words and
         missing values. A clone of it is fitted on the rows of D_train and their labels, and is part of
@@ -255,14 +257,18 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
 
     Examples
     --------
-    >>> from sklearn.datasets import load_iris
-    >>> from sklearn.ensemble import RandomForestClassifier
+    A forest that was fitted on 1,200 labels teaches a student that has 150, and other rows without labels:
+
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.ensemble import ExtraTreesClassifier
+    >>> from sklearn.frozen import FrozenEstimator
     >>> from sklearn_kd import DistilledClassifier, MLPStudent
-    >>> X, y = load_iris(return_X_y=True)
-    >>> clf = DistilledClassifier(
-    ...     RandomForestClassifier(), MLPStudent, student__hidden=16, max_epochs=40,
-    ...     batch_size=32, random_state=0)
-    >>> clf.fit(X, y).score(X, y) > 0.9
+    >>> X, y = load_digits(return_X_y=True)
+    >>> forest = ExtraTreesClassifier(100, random_state=0).fit(X[:1200], y[:1200])
+    >>> clf = DistilledClassifier(FrozenEstimator(forest), MLPStudent, max_epochs=15, random_state=0)
+    >>> clf = clf.fit(X[:150], y[:150], X_unlabeled=X[150:1200])
+    >>> alone = DistilledClassifier(None, MLPStudent, meta="none", random_state=0).fit(X[:150], y[:150])
+    >>> clf.score(X[1200:], y[1200:]) > alone.score(X[1200:], y[1200:]) + 0.03
     True
     >>> clf.metaparameter_path_.shape == (clf.n_iter_,)
     True

@@ -19,7 +19,15 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_kd._version import library_version
 from sklearn_kd.estimators._base import BaseDistiller
 from sklearn_kd.export._onnx_converter import onnx_labels, register_class
-from sklearn_kd.export._onnx_inputs import Input, feeds, inputs_of, rows_of, take_given_types, ways_to_compute
+from sklearn_kd.export._onnx_inputs import (
+    Input,
+    feeds,
+    inputs_of,
+    lacking_words,
+    rows_of,
+    take_given_types,
+    ways_to_compute,
+)
 from sklearn_kd.files._atomic import write_file
 from sklearn_kd.inputs._parts import row_shape_of
 from sklearn_kd.inputs._torch_datasets import is_dataset
@@ -36,6 +44,10 @@ _OPSETS = {"": 20, "ai.onnx.ml": 3}
 # At most so many of the given rows are predicted as a check, and so many are made up where none are given.
 _MOST_ROWS, _MADE_UP = 1000, 100
 _PURPOSE = "Writing a whole model as ONNX"
+_OF_THE_LOCALE = (
+    ". It lowers the letters of texts by the system's locale en_US.UTF-8. Install that, here and where the "
+    "file is run; or set lowercase=False in the vectorizer, and lower the letters before."
+)
 
 
 @ordinary_torch()
@@ -165,7 +177,8 @@ def _checked_file(model: Any, inputs: list[Input], goal: _Goal) -> bytes:
             return _file(model, way, goal)
         except NotConvertedError as error:
             errors.append(error)
-    raise errors[0]
+    # A graph that runs says more about the model than one that needs another type.
+    raise next((error for error in errors if isinstance(error, PredictsOtherwiseError)), errors[0])
 
 
 def _file(model: Any, inputs: list[Input], goal: _Goal) -> bytes:
@@ -262,6 +275,10 @@ def _made_up_rows(steps: list[tuple[str, Any]], clf: BaseDistiller) -> np.ndarra
 
 class NotConvertedError(ValueError):
     """A model that has no graph, or whose graph predicts otherwise."""
+
+
+class PredictsOtherwiseError(NotConvertedError):
+    """A graph that runs, and does not predict as the model."""
 
 
 def _converted(model: Any, clf: BaseDistiller, inputs: list[Input]) -> Any:
@@ -366,11 +383,13 @@ def _check(data: bytes, inputs: list[Input], goal: _Goal) -> None:
         ]
     except Exception as error:  # onnxruntime has a class for each status
         said = " ".join(str(error).split())[:300]
+        remedy = _OF_THE_LOCALE if "locale" in said else ""
         raise NotConvertedError(
-            f"{goal.path} was not written: ONNX Runtime cannot run the graph. {said}"
+            f"{goal.path} was not written: ONNX Runtime cannot run the graph. {said}{remedy}"
         ) from error
+    lacks_words = lacking_words(inputs, len(goal.expected))
     for label, probabilities in found:
-        _compare(label, probabilities, goal)
+        _compare(label, probabilities, goal, lacks_words)
 
 
 def _expected(model: Any, rows: Any, made_up: bool) -> np.ndarray:
@@ -385,28 +404,40 @@ def _expected(model: Any, rows: Any, made_up: bool) -> np.ndarray:
         ) from error
 
 
-def _compare(label: np.ndarray, probabilities: np.ndarray, goal: _Goal) -> None:
-    """Raise NotConvertedError where labels or probabilities are not those of the model."""
+def _compare(label: np.ndarray, probabilities: np.ndarray, goal: _Goal, lacks_words: np.ndarray) -> None:
+    """Raise an error where labels or probabilities are not those of the model.
+
+    ``lacks_words``: which rows have a missing word, which is "" in the graph.
+    """
     expected, path, tolerance = goal.expected[: len(label)], goal.path, goal.tolerance
     if probabilities.shape != expected.shape:
-        raise NotConvertedError(
+        raise PredictsOtherwiseError(
             f"{path} was not written: the graph gives probabilities of shape {probabilities.shape} where "
             f"predict_proba gives {expected.shape}. A forward pass must take any number of rows."
         )
     difference = np.abs(probabilities - expected).max(axis=1)
     worst = int(difference.argmax())
     if not difference[worst] <= tolerance:
-        raise NotConvertedError(
+        remedy = (
+            "Give X in float64, if it is in float32; else leave out the steps of the Pipeline one by one to "
+            "find the one that skl2onnx converts otherwise."
+        )
+        if lacks_words[worst]:
+            remedy = (
+                "The row lacks a word, which is the empty string in the graph, and a category of its own for "
+                "a step such as OneHotEncoder. Give words in place of missing ones to fit and to the graph, "
+                "or let TablePreprocessing make the numbers."
+            )
+        raise PredictsOtherwiseError(
             f"{path} was not written: for row {worst} of X the graph gives {_shown(probabilities[worst])} "
             f"and predict_proba {_shown(expected[worst])}, which differ by {difference[worst]:.2g}, by more "
-            f"than tolerance={tolerance:g}. Give X in float64, if it is in float32; else leave out the steps "
-            "of the Pipeline one by one to find the one that skl2onnx converts otherwise."
+            f"than tolerance={tolerance:g}. {remedy}"
         )
     first, second = np.sort(expected, axis=1)[:, [-1, -2]].T
     clear = first - second > 2 * tolerance  # the order of nearly equal ones is not compared
     wrong = np.flatnonzero(clear & (label != onnx_labels(goal.clf.classes_)[expected.argmax(axis=1)]))
     if len(wrong):
-        raise NotConvertedError(
+        raise PredictsOtherwiseError(
             f"{path} was not written: row {wrong[0]} has the label {label[wrong[0]]!r} in the graph."
         )
 

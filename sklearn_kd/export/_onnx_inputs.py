@@ -76,7 +76,19 @@ def inputs_of(X: Any) -> list[Input]:
         return [_input(name, np.asarray(part), f"X[{name!r}]") for name, part in parts.items()]
     if hasattr(X, "tocsr"):
         raise TypeError("X is a sparse matrix, and ONNX takes dense ones. Give some rows, X[:100].toarray().")
-    return [_input("X", np.asarray(X), "X")]
+    values = np.asarray(X)
+    if values.dtype.kind == "U" and not hasattr(X, "dtype"):
+        values = np.asarray(X, dtype=object)  # numbers beside words in a list are no words
+    return [_input("X", values, "X")]
+
+
+def lacking_words(inputs: Sequence[Input], n_rows: int) -> np.ndarray:
+    """Return which rows have a missing word, which is "" in the graph, shape (n_rows,)."""
+    lacking = np.zeros(n_rows, dtype=bool)
+    for given in inputs:
+        if given.type_name == _STRING:
+            lacking |= (given.values == "").reshape(n_rows, -1).any(axis=1)
+    return lacking
 
 
 def rows_of(X: Any, n_rows: int) -> Any:

@@ -406,7 +406,7 @@ def _checked_groups(groups: Any, n_rows: int) -> np.ndarray | None:
 def _check_continues(continued: Continued, task: Task, sample_shape: tuple[int, ...]) -> None:
     """Refuse to go on with a student of other data."""
     before, labels = continued.task.output_labels, task.output_labels
-    if not np.array_equal(labels, before) or sample_shape != continued.sample_shape:
+    if labels.tolist() != before.tolist() or sample_shape != continued.sample_shape:
         raise ValueError(
             f"warm_start=True goes on with a student for classes {before} and samples "
             f"of shape {continued.sample_shape}; got {labels} and {sample_shape}. Fit on the "

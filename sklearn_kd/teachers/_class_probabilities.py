@@ -139,7 +139,8 @@ def fitted_classifier(
         If a parameter of the fit has labels that y lacks.
     """
     labels, codes = np.unique(y, return_inverse=True)
-    are_codes = np.array_equal(labels, np.arange(len(labels)))
+    # Older versions of NumPy warn where strings are compared with numbers.
+    are_codes = labels.dtype.kind in "biuf" and np.array_equal(labels, np.arange(len(labels)))
 
     def fitted_on_codes() -> tuple[Any, np.ndarray]:
         again = _with_coded_weights(clone(classifier), labels)

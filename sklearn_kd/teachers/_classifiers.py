@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from sklearn_kd.inputs._data import DistillationData
+from sklearn_kd.inputs._structures import is_structure
 from sklearn_kd.teachers._adapter import TeacherAdapter
 from sklearn_kd.teachers._class_alignment import refuse_stated_classes, select_columns
 from sklearn_kd.teachers._class_probabilities import (
@@ -57,7 +58,7 @@ class FrozenTeacher(TeacherAdapter):
     ) -> Iterator[Tensor]:
         advice = "Train it on the classes of y, not on codes of them"
         columns = select_columns(self.column_classes(), classes, advice)
-        with _shape_explained(self.teacher, X):
+        with _data_explained(self.teacher, X):
             answers = answers_of(self.fitted, X, len(data))
         yield torch.as_tensor(answers.logits(columns)).to(data.device)
 
@@ -97,7 +98,7 @@ class ClassifierTeacher(TeacherAdapter):
     ) -> None:
         teacher = set_open_seeds(clone(self.teacher), rng)
         weighted, parameters = WeightedFit(teacher, sample_weight), self._fit_parameters
-        with _shape_explained(teacher, X):
+        with _data_explained(teacher, X):
             try:
                 self.teacher, self.known_columns = fitted_classifier(
                     teacher,
@@ -146,20 +147,28 @@ def _is_fitted(classifier: Any, otherwise: bool) -> bool:
 
 
 @contextmanager
-def _shape_explained(classifier: Any, X: Any) -> Iterator[None]:
-    """Add a remedy to a classifier's error about samples that are not rows of a table."""
+def _data_explained(classifier: Any, X: Any) -> Iterator[None]:
+    """Add a remedy to a classifier's error about X that is no table."""
     try:
         yield
     except WrongAnswerError:
         raise
-    except ValueError as error:
-        if np.ndim(X) <= 2:
-            raise
-        raise ValueError(
-            f"{name_of(classifier)} was given samples of shape {tuple(np.shape(X)[1:])}: {error} Where "
-            "it takes tables only, flatten X before it, by a FunctionTransformer in a pipeline, or give its "
-            "answers about the flattened X to fit as teacher_logits."
-        ) from error
+    except (ValueError, TypeError, KeyError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        said = (str(error).splitlines() or [""])[0].rstrip(".:")
+        if is_structure(X):
+            raise kind(
+                f"{name_of(classifier)} cannot take the parts of X: {type(error).__name__}: {said}. Where it "
+                "takes tables only, begin a pipeline with a transformer of your own that returns one of the "
+                "parts, or give its answers to fit as teacher_logits."
+            ) from error
+        if np.ndim(X) > 2 and kind is ValueError:
+            raise ValueError(
+                f"{name_of(classifier)} was given samples of shape {tuple(np.shape(X)[1:])}: {error} Where "
+                "it takes tables only, flatten X before it, by a FunctionTransformer in a pipeline, or give "
+                "its answers about the flattened X to fit as teacher_logits."
+            ) from error
+        raise
 
 
 def set_open_seeds(estimator: Any, rng: np.random.RandomState) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import sparse
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
@@ -28,6 +29,8 @@ _NUMBERS = {
     "tensor(int32)": np.int32,
     "tensor(bool)": np.bool_,
 }
+# Sparse rows that are made dense at a time.
+_DENSE_ROWS = 1024
 _FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)")
 
 
@@ -129,6 +132,9 @@ class OnnxAdapter(EitherWayAdapter):
         return self.column_classes()
 
     def predict_logits(self, X: Any) -> Any:
+        if sparse.issparse(X):  # never dense as a whole
+            X, starts = X.tocsr(), range(0, X.shape[0], _DENSE_ROWS)
+            return np.vstack([self.predict_logits(X[i : i + _DENSE_ROWS].toarray()) for i in starts])
         names = [self._output.name, *([] if self._labels is None else [self._labels.name])]
         found, *labels = self._session.run(names, self._feed(X))
         known = None

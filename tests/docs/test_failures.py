@@ -363,6 +363,10 @@ REFUSED = {
         {"teacher_logits": None},
     ),
     "a teacher with NaN": lambda X, y: ({"teacher": broken_student()}, {"teacher_logits": None}),
+    "parts for a teacher of tables": lambda X, y: (
+        {"teacher": GaussianNB(), "student": TwoParts},
+        {"X": {"a": X, "b": X}, "teacher_logits": None},
+    ),
     "images for a teacher of tables": lambda X, y: asked(GaussianNB(), X=X.reshape(-1, 8, 8)),
     "a teacher of other samples": lambda X, y: ({"teacher": nn.Linear(9, 10)}, {"teacher_logits": None}),
     "a teacher of no known kind": lambda X, y: asked(object()),

@@ -65,3 +65,19 @@ def test_other_errors_pass():
 def test_a_close_name_is_suggested():
     assert did_you_mean("naiv", ["naive", "none"]) == " Did you mean 'naive'?"
     assert did_you_mean("xyz", ["naive", "none"]) == did_you_mean("a", []) == ""
+
+
+@pytest.mark.parametrize(
+    "dtype", ["str", "object"]
+)  # of columns of words, in newer and older versions of pandas
+def test_words_in_a_frame_have_a_remedy(dtype):
+    with (
+        pytest.raises(ValueError, match=r"^X_val: Cannot cast .* student_preprocessing='auto'"),
+        error_context("X_val"),
+    ):
+        raise ValueError(f"Cannot cast {dtype} dtype to float32")
+    with (
+        pytest.raises(ValueError, match=r"teacher Tree: .*Encode the words"),
+        teacher_context("teacher Tree"),
+    ):
+        raise ValueError(f"Cannot cast {dtype} dtype to float32")

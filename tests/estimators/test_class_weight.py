@@ -171,3 +171,12 @@ def test_weights_of_d_val_are_counted_by_its_rows(make, digits):
 def test_no_weight_at_all(make, digits):
     with pytest.raises(ValueError, match="gives every row of X the weight 0"):
         make(class_weight=dict.fromkeys(range(10), 0)).fit(*digits)
+
+
+def test_a_class_that_a_fold_lacks_may_have_a_weight(make, digits):
+    X, y = digits
+    few = y < 3
+    weights = {0: 1.0, 1: 2.0, 2: 3.0}
+    fit = make(LogisticRegression(), max_epochs=1, class_weight=weights | {3: 4.0}).fit(X[few], y[few])
+    same = make(LogisticRegression(), max_epochs=1, class_weight=weights).fit(X[few], y[few])
+    np.testing.assert_array_equal(fit.predict_proba(X), same.predict_proba(X))

@@ -305,6 +305,37 @@ def test_inputs():
         inputs_of(np.zeros((0, 3)))
 
 
+def test_numbers_beside_words_in_a_list_are_no_words():
+    with pytest.raises(TypeError, match="X has a dtype of objects and holds float, str"):
+        inputs_of([[1.0, "a"], [2.0, "b"]])
+    assert inputs_of([["b", "a"]])[0].type_name == "StringTensorType"
+
+
+def test_missing_words_are_named_where_a_graph_predicts_otherwise(make, digits, onnxruntime, tmp_path):
+    """Such a graph says more than the ways to compute that ONNX Runtime does not know."""
+    X, y = np.array([["a", "b", None, "c"] * 30], dtype=object).T, np.tile([0, 1, 0, 1], 30)
+    clf = make(meta="none", student_preprocessing=OneHotEncoder(handle_unknown="ignore"), max_epochs=5).fit(
+        X, y
+    )
+    with pytest.raises(ValueError, match=r"for row \d+ of X .*lacks a word, which is the empty string"):
+        export_student(clf, tmp_path / "it.onnx", X)
+
+
+def test_a_graph_that_predicts_otherwise_is_reported_first(scaled, digits, tmp_path, monkeypatch):
+    errors = [
+        _export_model.NotConvertedError("runs not"),
+        _export_model.PredictsOtherwiseError("other numbers"),
+    ]
+    monkeypatch.setattr(_export_model, "ways_to_compute", lambda inputs: errors)
+
+    def fail(model, error, goal):
+        raise error
+
+    monkeypatch.setattr(_export_model, "_file", fail)
+    with pytest.raises(ValueError, match="other numbers"):
+        export_student(scaled, tmp_path / "it.onnx", digits[0])
+
+
 def test_steps_of_a_pipeline_in_a_pipeline(scaled):
     steps, clf = _export_model._parts(Pipeline([("outer", FrozenEstimator(scaled))]))
     assert [name for name, _ in steps] == ["outer-standardscaler", "outer-distilledclassifier"]

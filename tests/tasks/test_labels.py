@@ -95,7 +95,7 @@ def test_compare_methods_names_them(kind, make):
         ({"sample_weight": np.ones((N, 2))}, ValueError, "^sample_weight: Sample weights must be 1D"),
         ({"teacher_logits": np.full((N, 3), np.nan)}, ValueError, "teacher_logits: row 0 of X has NaN"),
         ({"X": pd.DataFrame(X, columns=list("abcd")).assign(e="no")}, ValueError,
-         "^X: (could not convert string to float: 'no'|Cannot cast str).*student_preprocessing='auto'"),
+         "^X: (could not convert string to float: 'no'|Cannot cast (str|object) dtype).*student_preprocessing='auto'"),
         ({"X": X[:, 0]}, ValueError, "^X: Expected 2D array, got 1D array"),
         ({"X": X[:0], "y": Y[:0]}, ValueError, r"^X: Found array with 0 sample\(s\)"),
         ({"X": [[1], [1, 2]] * 15}, ValueError, "^X: setting an array element with a sequence"),

@@ -1,6 +1,7 @@
 """Which classifiers can be teachers, on which labels they are fitted, and what their answers mean."""
 
 import re
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -30,6 +31,7 @@ from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.metaestimators import available_if
 
 from sklearn_kd.inputs._data import DistillationData
+from sklearn_kd.teachers._class_probabilities import fitted_classifier
 from sklearn_kd.teachers._registry import make_teacher
 
 
@@ -446,3 +448,12 @@ def test_classes_left_out_get_the_floor(rows):
         AdaBoostClassifier(n_estimators=2), X[kept], truth[kept], np.array(["one", "two", "zero"])
     )
     assert (found[:, 1] == found.min()).all()
+
+
+def test_labels_that_are_strings_are_not_compared_with_numbers():
+    """Of which NumPy warned before version 1.25, in each fit."""
+    X, y = np.eye(4), np.array(["a", "b", "a", "b"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _, classes = fitted_classifier(GaussianNB(), lambda part, y, coded: part.fit(X, y), y)
+    assert classes.tolist() == ["a", "b"]

@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.sparse import csr_matrix
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 
 from sklearn_kd import compare_methods, distillation_report
 from sklearn_kd.inputs._data import DistillationData
-from sklearn_kd.teachers import OnnxTeacher
+from sklearn_kd.teachers import OnnxTeacher, _onnx
 from sklearn_kd.teachers._registry import make_teacher
 
 onnx = pytest.importorskip("onnx")
@@ -211,7 +212,7 @@ def test_a_file_without_answers_or_with_several(digits, model, tmp_path):
         make_teacher(OnnxTeacher(made.SerializeToString()))
 
 
-def test_it_sees_x_and_not_what_student_preprocessing_makes(make, digits, model, tmp_path):
+def test_it_sees_x_and_not_what_student_preprocessing_makes(make, digits, model, tmp_path, monkeypatch):
     """Alone and in a list; by the scaled rows its logits would be others."""
     X, y = digits
     path = written(tmp_path / "model.onnx", model)
@@ -224,6 +225,11 @@ def test_it_sees_x_and_not_what_student_preprocessing_makes(make, digits, model,
         make(path, **settings), X, y, methods=["fixed"], baseline="fixed", cv=2, n_seeds=1
     )
     assert compared.results_["accuracy"].mean() > 0.5
+    scaled = {**settings, "student_preprocessing": MaxAbsScaler()}
+    expected = make(None, **scaled).fit(X, y, teacher_logits=model.decision_function(X)).predict_proba(X)
+    monkeypatch.setattr(_onnx, "_DENSE_ROWS", 150)
+    clf = make(path, **scaled).fit(csr_matrix(X), y)
+    np.testing.assert_allclose(clf.predict_proba(csr_matrix(X)), expected, atol=1e-3)
     row = distillation_report(make(path, **settings).fit(X, y), X, y, timing=False).to_dict()
     assert row["models"]["teacher"]["accuracy"] == model.score(X, y)
 

@@ -1,0 +1,139 @@
+"""What the page on other libraries says in words is so, by the committed runs."""
+
+import importlib
+import json
+
+import numpy as np
+import pytest
+
+from helpers.pages import GUIDE, README, ROOT, words
+
+PAGE = GUIDE / "side_by_side.rst"
+FOLDER = ROOT / "examples" / "benchmarks"
+WITH, WITHOUT = True, False
+HARD, LABELS = "MLPClassifier 256, hard labels", "MLPClassifier 256, labels"
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module("side_by_side")
+
+
+def runs_of(part):
+    runs = json.loads((FOLDER / "side_by_side.json").read_text(encoding="utf-8"))["runs"]
+    return [run for run in runs if run["setting"].get("part") == part]
+
+
+@pytest.fixture
+def runs():
+    """Those that measured accuracy."""
+    return runs_of(None)
+
+
+@pytest.fixture
+def means(script, runs):
+    """Mean over the data sets of a measure."""
+
+    def means(taught, arm, measure):
+        by_task = script.found_by(runs, taught)[arm]
+        return np.mean([np.mean([run[measure] for run in of]) for of in by_task.values()])
+
+    return means
+
+
+@pytest.fixture
+def difference(script, runs):
+    """Such as "+.059 ± .018", and the numbers of data sets ahead and behind."""
+
+    def difference(taught, one, other):
+        found = script.found_by(runs, taught)
+        text, counts = script.difference(found[one], found[other])
+        return text, [int(part) for part in counts.partition(" of")[0].split(", ")] if "," in counts else None
+
+    return difference
+
+
+def test_every_cell_has_five_seeds(script, runs):
+    for taught in script.TEACHERS:
+        found = script.found_by(runs, taught)
+        for arm in script.ROWS:
+            if arm[0] not in (script.AUTOGLUON, script.DEEPBRIDGE):
+                assert [len(found[arm][task]) for task in script.TASKS] == [5] * len(script.TASKS), arm
+
+
+def test_what_is_said_of_rows_without_labels_is_so(difference):
+    page = words(PAGE)
+    for meta, said in (("naive", '``meta="naive"`` {} against'), ("linear", '``meta="linear"`` {}')):
+        text, (ahead, behind) = difference("more rows", (meta, WITH), ("none", WITHOUT))
+        assert said.format(text) in page and (ahead, behind) == (8, 0), meta
+    assert "on eight of the ten data sets, and behind on none" in page
+    for meta in ("naive", "linear"):
+        text, _ = difference("more rows", (meta, WITHOUT), ("none", WITHOUT))
+        assert f"{meta} {text}" in page
+        text, _ = difference("same rows", (meta, WITH), ("none", WITHOUT))
+        assert f"{meta} {text}" in page
+
+
+def test_what_is_said_of_hard_labels_is_so(difference, means, script, runs):
+    page = words(PAGE)
+    for meta in ("naive", "linear"):
+        text, (ahead, behind) = difference("more rows", (meta, WITH), (HARD, WITH))
+        assert f"{meta} is {text.replace('−', '').replace('+', '')} behind" in page and text.startswith("−")
+        assert f"behind on {behind} data sets and ahead on {ahead}" in page
+    loss = [f"{means('more rows', arm, 'log loss'):.3f}".removeprefix("0")
+            for arm in (("naive", WITH), ("linear", WITH), (HARD, WITH))]  # fmt: skip
+    assert "log loss is {} and {} against {}".format(*loss) in page
+    loss = [f"{means('same rows', arm, 'log loss'):.3f}".removeprefix("0")
+            for arm in (("naive", WITH), ("linear", WITH), (HARD, WITH))]  # fmt: skip
+    assert "{} and {} against {} with a teacher of the same rows".format(*loss) in page
+    found = {arm: script.found_by(runs, "more rows")[arm] for arm in (("naive", WITH), (HARD, WITH))}
+    per_task = np.array([
+        [np.mean([run["log loss"] for run in by_task[task]]) for task in script.TASKS] for by_task in found.values()
+    ])  # fmt: skip
+    assert (per_task[0] < per_task[1]).sum() == 6 and "lower on six data sets of ten" in page
+    seconds = [
+        f"{means('more rows', arm, 'cpu'):.1f}" for arm in (("naive", WITH), ("linear", WITH), (HARD, WITH))
+    ]
+    assert "{} and {} s of CPU time against {}".format(*seconds) in page
+
+
+def test_what_readme_says_of_hard_labels_is_so(difference, means):
+    text, _ = difference("more rows", ("naive", WITH), (HARD, WITH))
+    losses = [means("more rows", arm, "log loss") for arm in ((HARD, WITH), ("naive", WITH))]
+    hard, naive = (f"{loss:.3f}".removeprefix("0") for loss in losses)
+    said = f"it is {text.removeprefix('−')} ahead in accuracy, and behind in log loss, {hard} against {naive}"
+    assert text.startswith("−") and said in " ".join(README.split())
+
+
+def test_what_is_said_of_compiled_forests_is_so():
+    page, speeds = words(PAGE), runs_of("speed")
+    assert len(speeds) == 6 and "the median over six of the tables" in page
+
+    def median(name, rows):
+        return np.median([run["us"][str(rows)][name] for run in speeds])
+
+    student, forest = "linear + unlabeled", "the teacher"
+    one = [median(name, 1) for name in (f"{forest}, ONNX", f"{student}, Python", f"{student}, ONNX")]
+    many = [
+        median(name, 1000) / 1000 for name in (f"{forest}, ONNX", f"{student}, Python", f"{student}, ONNX")
+    ]
+    assert (
+        "one row in {:.0f} µs, the student in {:.0f} µs in Python and {:.0f} µs in ONNX".format(*one) in page
+    )
+    assert "{:.0f}, {:.1f} and {:.1f} µs a row".format(*many) in page
+
+
+def test_what_is_said_of_autogluon_is_so(difference, script, runs):
+    found = script.found_by(runs, "more rows")[script.AUTOGLUON, WITH]
+    own = [run for of_task in found.values() for run in of_task]
+    naive, linear = (
+        difference("more rows", (meta, WITH), (script.AUTOGLUON, WITH))[0] for meta in ("naive", "linear")
+    )
+    seconds = np.mean([run["cpu"] for run in own])
+    one_row = np.median([run["us"]["1"] for run in own]) / 1000
+    said = (
+        f"on {sum(map(bool, found.values()))} data sets: naive {naive} and linear {linear} against its best student, whose training takes "
+        f"{seconds:.0f} s of CPU time in the mean and whose answer about one row {one_row:.0f} ms"
+    )
+    assert said in words(PAGE)
