@@ -61,14 +61,14 @@ def models(seed):
     }, test
 
 
-def microseconds(model, some, calls):
-    """Return the median CPU time of a call of predict_proba, for each of its rows."""
+def microseconds(model, row, calls):
+    """Return the median CPU time of a call of predict_proba about one row."""
     times = []
     for _ in range(calls):
         began = time.process_time()
-        model.predict_proba(some)
+        model.predict_proba(row)
         times.append(time.process_time() - began)
-    return 1e6 * np.median(times) / len(some)
+    return 1e6 * np.median(times)
 
 
 found = defaultdict(list)
@@ -76,14 +76,14 @@ for seed in range(5):
     fitted, test = models(seed)
     for name, model in fitted.items():
         found[name].append(model.score(X[test], y[test]))
-print(f"{'':38}accuracy       µs: one row   one of 400   bytes")
+print(f"{'':38}accuracy      µs for one row        bytes")
 cost = {}
 for name, model in fitted.items():
     accuracy, error = np.mean(found[name]), np.std(found[name], ddof=1) / len(found[name]) ** 0.5
-    one, of_many = microseconds(model, X[:1], 30), microseconds(model, X[test], 10)
+    one = microseconds(model, X[:1], calls=30)
     size = len(pickle.dumps(getattr(model, "student_", model)))  # what predicts
     cost[name] = accuracy, one, size / 1000
-    print(f"{name:38}{accuracy:.3f} ± {error:.3f} {one:13,.0f} {of_many:12,.1f} {size:12,}")
+    print(f"{name:38}{accuracy:.3f} ± {error:.3f} {one:15,.0f} {size:12,}")
 
 figure, axes = plt.subplots(1, 3, figsize=(11, 2.6), sharey=True, layout="constrained")
 titles, limits = (
