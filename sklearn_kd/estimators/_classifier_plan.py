@@ -45,7 +45,13 @@ from sklearn_kd.estimators._preprocessing import (
 )
 from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.estimators._standardization import scaling_for
-from sklearn_kd.estimators._unlabeled import add_unlabeled, has_unlabeled, munge_of, usable_unlabeled
+from sklearn_kd.estimators._unlabeled import (
+    add_unlabeled,
+    has_unlabeled,
+    munge_of,
+    usable_unlabeled,
+    warn_of_another_scale,
+)
 from sklearn_kd.estimators._unused_parameters import beside_split, beside_strategy, warn_without_effect
 from sklearn_kd.inputs._batches import rows_per_batch
 from sklearn_kd.inputs._data import DistillationData, SplitData, describe_allocations
@@ -114,6 +120,7 @@ def plan_distillation(
     strategy, loss, execution, storage = settings
     space = loss_space(loss, inputs.task.n_outputs)
     inputs, reasons = usable_unlabeled(estimator, strategy, inputs)
+    warn_of_another_scale(inputs)
     holds_out = strategy.learns_from_validation
     reasons += beside_strategy(estimator, strategy, loss, space)
     reasons += beside_split(inputs, f"meta={estimator.meta!r}", holds_out=holds_out)

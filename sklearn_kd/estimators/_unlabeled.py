@@ -79,7 +79,6 @@ def usable_unlabeled(
             reasons.append(f"unlabeled_share={share!r} without rows that have no labels (give X_unlabeled)")
         return inputs, reasons
     _warn_if_split(estimator, inputs)
-    _warn_of_another_scale(inputs)
     if estimator.synthesize is not None:
         _check_can_synthesize(inputs)
     if estimator.soft_validation and inputs.valid is not None and inputs.teacher_logits is not None:
@@ -117,26 +116,28 @@ def _warn_if_split(estimator: DistilledClassifier, inputs: ValidatedInputs) -> N
         )
 
 
-def _warn_of_another_scale(inputs: ValidatedInputs) -> None:
-    """Warn where X_unlabeled looks as if a step of a Pipeline had transformed X alone.
+def warn_of_another_scale(inputs: ValidatedInputs) -> None:
+    """Warn where rows given beside X look as if a step of a Pipeline had transformed X alone.
 
-    That is so where the mean of X_unlabeled lies beyond all rows of X in more than a quarter of the columns.
+    That is so where their mean lies beyond all rows of X in more than a quarter of the columns.
     """
-    labelled = _some_of_a_table(inputs.rows)
-    unlabeled = None if inputs.unlabeled is None else _some_of_a_table(inputs.unlabeled.rows)
-    if labelled is None or unlabeled is None:
-        return
-    low, high, mean = labelled.min(axis=0), labelled.max(axis=0), unlabeled.mean(axis=0)
-    varies = low < high
-    n_beyond = int(((mean < low) | (mean > high))[varies].sum())
-    if 4 * n_beyond > varies.sum():
-        warnings.warn(
-            f"X_unlabeled is on another scale than X: in {n_beyond} of {varies.sum()} columns its mean lies "
-            "beyond all rows of X. A Pipeline transforms X_unlabeled only if it is given by metadata routing "
-            "with transform_input=['X_unlabeled'], not as stepname__X_unlabeled.",
-            UserWarning,
-            stacklevel=2,
-        )
+    own = _some_of_a_table(inputs.rows)
+    given = {"X_unlabeled": inputs.unlabeled, "X_val": inputs.valid}
+    for name, beside in given.items():
+        further = None if beside is None else _some_of_a_table(beside.rows)
+        if own is None or further is None:
+            continue
+        low, high, mean = own.min(axis=0), own.max(axis=0), further.mean(axis=0)
+        varies = low < high
+        n_beyond = int(((mean < low) | (mean > high))[varies].sum())
+        if 4 * n_beyond > varies.sum():
+            warnings.warn(
+                f"{name} is on another scale than X: in {n_beyond} of {varies.sum()} columns its mean lies "
+                f"beyond all rows of X. A Pipeline transforms {name} only if it is given by metadata routing "
+                f"with transform_input=['{name}'], not as stepname__{name}.",
+                UserWarning,
+                stacklevel=2,
+            )
 
 
 def _some_of_a_table(rows: Any) -> np.ndarray | None:

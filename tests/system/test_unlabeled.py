@@ -528,3 +528,6 @@ def test_rows_that_a_pipeline_did_not_scale_are_noticed(make, digits, recwarn):
     scaled = StandardScaler().fit(X[:N]).transform(X[N:])
     pipeline.fit(X[:N], y[:N], distilledclassifier__X_unlabeled=scaled)
     assert not recwarn.list
+    beside = {"distilledclassifier__X_val": 100 + X[N:], "distilledclassifier__y_val": y[N:]}
+    with pytest.warns(UserWarning, match="X_val is on another scale than X"):
+        pipeline.fit(X[:N], y[:N], **beside)
