@@ -53,6 +53,7 @@ def student(meta, seed, **params):
         max_epochs=EPOCHS,
         batch_size=32,
         student__hidden=32,
+        standardize=False,
         optimizer="SGD",
         lr=0.1,
         optimizer__momentum=0.9,
