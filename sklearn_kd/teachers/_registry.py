@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping
 from os import PathLike
 from typing import Any, TypeVar, overload
 
-from sklearn.base import clone
+from sklearn.base import clone, is_regressor
 
 from sklearn_kd.teachers._adapter import BatchTeacherAdapter, TeacherAdapter
 from sklearn_kd.teachers._logit_checks import thawed
@@ -302,7 +302,9 @@ def advice_for(teacher: Any, name: str = "teacher") -> str:
     if teacher is None:
         return " Pickles and copies of a fitted estimator hold no trained teacher without keep_teacher=True."
     if isinstance(teacher, type):
-        return " Give an instance, not the class."
+        return " Give an instance, not the class. The teacher comes before the student."
+    if hasattr(teacher, "fit") and hasattr(teacher, "get_params") and is_regressor(teacher):
+        return f" {type(teacher).__name__} is a regressor: give a classifier."
     if isinstance(teacher, Mapping):
         return " Load weights into their network by load_state_dict, and give the network."
     if isinstance(teacher, (str, PathLike)):
