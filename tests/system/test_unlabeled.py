@@ -15,13 +15,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from skorch import NeuralNetClassifier
 from skorch.callbacks import EpochScoring
 from torch.utils.data import TensorDataset
 
 from helpers.callbacks import Watch
 from helpers.own_losses import Decoupled
 from helpers.pages import messages
-from sklearn_kd import DistilledClassifier, Munge, compare_methods
+from sklearn_kd import DistilledClassifier, MLPStudent, Munge, compare_methods
 from sklearn_kd.losses import DistillationLoss, LogitDistillation, Metaparameter
 from sklearn_kd.training._stackable import why_not_stackable
 
@@ -136,6 +137,13 @@ def test_given_logits_are_those_of_the_teacher(make, digits):
         teacher_logits_unlabeled=teacher.predict_log_proba(digits[0][N:]),
     )
     same_path(asked, given, rtol=1e-4)
+
+
+def test_a_skorch_net_is_asked_about_all_rows(make, digits):
+    net = NeuralNetClassifier(MLPStudent(64, 10), criterion=torch.nn.CrossEntropyLoss, train_split=None)
+    net = net.set_params(max_epochs=5, lr=0.1, verbose=0).fit(digits[0], digits[1].astype(np.int64))
+    rows = labelled(digits) | {"X_unlabeled": digits[0][N:]}
+    same_path(make(net).fit(**rows), make(net.module_).fit(**rows), rtol=1e-4)
 
 
 def test_logits_are_aligned_by_the_index_of_x_unlabeled(make, digits, given):
