@@ -64,6 +64,7 @@ def test_tables_as_they_come_are_learned():
     assert type(raw.student_) is MLPStudent
 
 
+@pytest.mark.filterwarnings("ignore:X_val is on another scale")  # it is, here
 def test_only_d_train_is_looked_at(wine):
     """Rows of D_val, held out or given, leave the layer alone; so do rows of weight 0."""
     X, y = wine
