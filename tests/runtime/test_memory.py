@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import sys
+import time
 import traceback
 import warnings
 import weakref
@@ -287,6 +288,9 @@ def test_searches_free_their_networks(make, digits, alive):
     del search
     with parallel_config("threading"):
         cross_val_score(clf, *digits, cv=3, n_jobs=2)
+    for _ in range(100):  # a thread that ends holds its last result for a moment
+        if alive():
+            time.sleep(0.05)
     assert not alive()
 
 
