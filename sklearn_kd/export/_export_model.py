@@ -160,7 +160,7 @@ def export_student(
 
 
 class _Goal(NamedTuple):
-    """What the file is to hold and to predict."""
+    """The content of the file, and the predictions that it must give."""
 
     path: Path
     clf: BaseDistiller

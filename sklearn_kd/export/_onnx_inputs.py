@@ -123,7 +123,7 @@ def ways_to_compute(inputs: Sequence[Input]) -> list[list[Input]]:
 
 
 def take_given_types(model: Any, inputs: Sequence[Input]) -> None:
-    """Let a graph take the types that were given, and make them those that it computes in at once."""
+    """Add casts to a graph: it takes the types that were given, and computes in its own."""
     onnx = import_package("onnx", "Writing a whole model as ONNX")
     casts = []
     for entry, given in zip(model.graph.input, inputs, strict=True):

@@ -26,7 +26,7 @@ class PartShape(NamedTuple):
 
 
 class RowShape:
-    """What a row of :class:`Parts` looks like, in place of the shape of a sample.
+    """The shape of a row of :class:`Parts`, in place of the shape of a sample.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class RowShape:
 
     @property
     def names(self) -> list[str | int]:
-        """What messages call the parts."""
+        """The names of the parts in messages."""
         if isinstance(self.keys, tuple):
             return list(self.keys)
         return list(range(len(self.parts)))
@@ -138,7 +138,7 @@ class Parts:
 
     @property
     def is_cpu(self) -> bool:
-        """Whether the tensors are on the CPU."""
+        """True if the tensors are on the CPU."""
         return self.values[0].is_cpu
 
     @property

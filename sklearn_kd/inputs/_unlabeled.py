@@ -56,12 +56,25 @@ class UnlabeledRows:
 
 
 class _Mixed:
-    """Overrides of a data set whose first ``n_labelled`` rows have labels; those of the others are −1."""
+    """Overrides of a data set whose first ``n_labelled`` rows have labels; those of the others are −1.
 
-    n_labelled: int
-    unlabeled_share: float | str
+    Parameters
+    ----------
+    rows : Tensor, Parts, SparseRows or DatasetRows of n rows
+    targets : Targets
+    seed : int
+    n_labelled : int
+    unlabeled_share : float or "auto"
+    """
+
     seed: int
     _targets: Targets
+
+    def __init__(
+        self, rows: Any, targets: Targets, seed: int, n_labelled: int, unlabeled_share: float | str
+    ) -> None:
+        super().__init__(rows, targets, seed)  # type: ignore[call-arg]
+        self.n_labelled, self.unlabeled_share = n_labelled, unlabeled_share
 
     def training_order(self, settings: Mapping[str, Any]) -> MixedOrder:
         """Return the order that mixes both kinds of rows."""
@@ -74,6 +87,11 @@ class _Mixed:
             settings.get("shuffle", False),
             self.seed,
         )
+
+    @property
+    def X(self) -> Any:
+        """The rows that have labels, which skorch's scoring callbacks give the net to predict."""
+        return self.labelled
 
     @property
     def y(self) -> Tensor:
@@ -111,22 +129,7 @@ class _Mixed:
 
 
 class MixedData(_Mixed, DistillationData):
-    """D_train as tensors: rows with labels, followed by rows without.
-
-    Parameters
-    ----------
-    X : Tensor of shape (n, ...)
-    targets : Targets
-    seed : int
-    n_labelled : int
-    unlabeled_share : float or "auto"
-    """
-
-    def __init__(
-        self, X: Any, targets: Targets, seed: int, n_labelled: int, unlabeled_share: float | str
-    ) -> None:
-        super().__init__(X, targets, seed)
-        self.n_labelled, self.unlabeled_share = n_labelled, unlabeled_share
+    """D_train as tensors: rows with labels, followed by rows without."""
 
     @property
     def X(self) -> Tensor:
@@ -138,54 +141,14 @@ class MixedData(_Mixed, DistillationData):
 
 
 class MixedSparseData(_Mixed, SparseData):
-    """D_train as sparse rows: rows with labels, followed by rows without.
-
-    Parameters
-    ----------
-    rows : SparseRows
-    targets : Targets
-    seed : int
-    n_labelled : int
-    unlabeled_share : float or "auto"
-    """
-
-    def __init__(
-        self, rows: SparseRows, targets: Targets, seed: int, n_labelled: int, unlabeled_share: float | str
-    ) -> None:
-        super().__init__(rows, targets, seed)
-        self.n_labelled, self.unlabeled_share = n_labelled, unlabeled_share
-
-    @property
-    def X(self) -> DistillationData:
-        """The rows that have labels, which skorch's scoring callbacks give the net to predict."""
-        return self.labelled
+    """D_train as sparse rows: rows with labels, followed by rows without."""
 
     def _part(self, rows: slice) -> SparseData:
         return SparseData(self.rows[rows], self._first_targets(rows), self.seed)
 
 
 class MixedLoadedData(_Mixed, LoadedData):
-    """D_train as the rows of Datasets: rows with labels, followed by rows without.
-
-    Parameters
-    ----------
-    rows : DatasetRows
-    targets : Targets
-    seed : int
-    n_labelled : int
-    unlabeled_share : float or "auto"
-    """
-
-    def __init__(
-        self, rows: DatasetRows, targets: Targets, seed: int, n_labelled: int, unlabeled_share: float | str
-    ) -> None:
-        super().__init__(rows, targets, seed)
-        self.n_labelled, self.unlabeled_share = n_labelled, unlabeled_share
-
-    @property
-    def X(self) -> DistillationData:
-        """The rows that have labels, which skorch's scoring callbacks give the net to predict."""
-        return self.labelled
+    """D_train as the rows of Datasets: rows with labels, followed by rows without."""
 
     def _part(self, rows: slice) -> LoadedData:
         places = np.arange(rows.start, rows.stop)

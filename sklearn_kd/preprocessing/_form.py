@@ -1,4 +1,4 @@
-"""What a TablePreprocessing has learned as plain values, for files."""
+"""The learned state of a TablePreprocessing as plain values, for files."""
 
 from __future__ import annotations
 

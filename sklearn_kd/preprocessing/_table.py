@@ -185,7 +185,7 @@ class TablePreprocessing(TransformerMixin, BaseEstimator):
 
     @property
     def categorical_columns_(self) -> list[int]:
-        """Which columns of the output are codes."""
+        """The columns of the output that are codes."""
         check_is_fitted(self)
         starts = np.cumsum([0, *map(self._width, self.columns_)]).tolist()
         pairs = [] if self._is_onehot else zip(self.columns_, starts, strict=False)

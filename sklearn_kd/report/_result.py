@@ -25,7 +25,7 @@ _BUSY = 0.8
 
 
 class DistillationReport:
-    """What a distilled student costs and gains beside its teacher and beside the same student without one.
+    """The costs and gains of a distilled student, beside its teacher and the same student without one.
 
     Made by :func:`distillation_report`. Printed, it is a table with a verdict; a notebook shows it as
     HTML. It holds numbers only, no model and no rows, so that it is small when it is pickled.
