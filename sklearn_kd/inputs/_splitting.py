@@ -90,7 +90,7 @@ def split_places(inputs: ValidatedInputs, hold_out: HoldOut | None) -> tuple[np.
     if counting is not None:
         codes = codes[counting]
     rng = check_random_state(hold_out.seed)
-    groups = None if inputs.groups is None else inputs.groups if counting is None else inputs.groups[counting]
+    groups = inputs.groups if counting is None else at(inputs.groups, counting)
     train, held_out = inputs.task.split(codes, hold_out.fraction, rng, hold_out.otherwise, groups)
     return (train, held_out) if counting is None else (counting[train], counting[held_out])
 

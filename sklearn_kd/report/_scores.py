@@ -101,7 +101,7 @@ def scores_of(probabilities: np.ndarray, codes: np.ndarray) -> Scores:
 
 
 class PairedDifference(NamedTuple):
-    """What one model scores more than another on the same rows.
+    """The difference between the scores of two models on the same rows.
 
     Attributes
     ----------

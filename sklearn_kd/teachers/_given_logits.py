@@ -21,7 +21,7 @@ from sklearn_kd.teachers._logit_checks import logarithms, refuse_wrong_numbers
 
 
 class _Given(NamedTuple):
-    """What messages call given logits, and the rows that they are of."""
+    """The names of given logits, and of their rows, in messages."""
 
     name: str
     of: str
