@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
@@ -245,7 +246,13 @@ def process_content(process: MetaparameterProcess) -> tuple[dict[str, Any], dict
     """
     about = {
         "metaparameters": [
-            [name, list(entry.shape), [float(bound) for bound in entry.bounds], entry.coordinate]
+            # JSON has no infinity.
+            [
+                name,
+                list(entry.shape),
+                [float(b) if math.isfinite(b) else None for b in entry.bounds],
+                entry.coordinate,
+            ]
             for name, entry in process.space.items()
         ],
         "settings": {name: JSON_VALUES.encode(value) for name, value in process.settings.items()},
@@ -266,10 +273,10 @@ def process_of_content(
     Exception
         Of any type, if the content is wrong.
     """
-    entries = {
-        name: Metaparameter(shape=tuple(shape), bounds=tuple(bounds), coordinate=coordinate)
-        for name, shape, bounds, coordinate in about["metaparameters"]
-    }
+    entries = {}
+    for name, shape, (low, high), coordinate in about["metaparameters"]:
+        bounds = -math.inf if low is None else low, math.inf if high is None else high
+        entries[name] = Metaparameter(shape=tuple(shape), bounds=bounds, coordinate=coordinate)
     values = {name: arrays[f"values.{name}"] for name in entries}
     settings = {name: JSON_VALUES.decode(form) for name, form in about["settings"].items()}
     return cls(values, entries, settings=settings, versions=about["versions"])
