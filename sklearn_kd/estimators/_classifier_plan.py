@@ -24,7 +24,12 @@ from sklearn_kd.estimators._classifier_net import (
     search_epochs_of,
     start_of,
 )
-from sklearn_kd.estimators._classifier_search import checked_process, retraining_net, search
+from sklearn_kd.estimators._classifier_search import (
+    checked_process,
+    conclude_search,
+    retraining_net,
+    search,
+)
 from sklearn_kd.estimators._codes import known_codes
 from sklearn_kd.estimators._learned_nothing import warn_of_scales
 from sklearn_kd.estimators._plan import (
@@ -261,9 +266,18 @@ def _stages(
     retraining = Stage(RETRAINING, data[-1], seeds[0], net_maker, train_to_the_end, monitor)
     if len(seeds) == 1:
         return (retraining,)
-    net_maker, train = partial(net_to_train, estimator), partial(search, estimator)
-    who = "The student of the search"
-    return Stage(SEARCH, data[0], seeds[1], net_maker, train, "valid_loss", who), retraining
+    searching = Stage(
+        SEARCH,
+        data[0],
+        seeds[1],
+        partial(net_to_train, estimator),
+        partial(search, estimator),
+        monitor="valid_loss",
+        who="The student of the search",
+        conclude=partial(conclude_search, estimator),
+        trains=moves,  # else its trials are the search, and one more student would show nothing
+    )
+    return searching, retraining
 
 
 def _dry_run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,6 @@ from sklearn_kd.estimators._plan import Stage, ready_net
 from sklearn_kd.estimators._search import RETRAINING, progress_callbacks, run_search
 from sklearn_kd.meta import Fixed, MetaparameterSpace, Strategy
 from sklearn_kd.meta._process import Following, MetaparameterProcess
-from sklearn_kd.meta._strategy import updates_metaparameters
 from sklearn_kd.runtime._optimizers import optimizer_class
 from sklearn_kd.students._standardize import own_student
 from sklearn_kd.training._trials import TrialsInterrupted
@@ -91,29 +91,37 @@ def checked_process(process: Any) -> MetaparameterProcess | None:
 def search(
     estimator: DistilledClassifier, plan: DistillationPlan, stage: Stage
 ) -> tuple[DistillationPlan, TrainingNet]:
-    """Search a process, or take what a checkpoint holds of it; return the plan with it, and the net.
+    """Search a process, or take what a checkpoint holds of it; return the plan with it, and the net."""
+    try:
+        if stage.trains:
+            check = partial(make_process, estimator, plan)
+            found, net = run_search(plan, stage, SearchRecord, check)
+            return _with_found(estimator, plan, net, found), net
+        net = ready_net(plan, stage)
+    except TrialsInterrupted as interrupted:
+        net = interrupted.net
+        net.interrupted_ = True
+    return conclude_search(estimator, plan, net), net
+
+
+def conclude_search(
+    estimator: DistilledClassifier, plan: DistillationPlan, net: TrainingNet
+) -> DistillationPlan:
+    """Return the plan with what the net of a search has found."""
+    return _with_found(estimator, plan, net, SearchRecord.of(net))
+
+
+def _with_found(
+    estimator: DistilledClassifier, plan: DistillationPlan, net: TrainingNet, found: SearchRecord
+) -> DistillationPlan:
+    """Return the plan with what a search has found.
 
     A search that a user ends early is the last stage of the plan: its student is kept.
     """
-    try:
-        found, net = _searched(estimator, plan, stage)
-    except TrialsInterrupted as interrupted:
-        net = interrupted.net
-        net.interrupted_, found = True, SearchRecord.of(net)
     process = make_process(estimator, plan, found)
     if net.interrupted_:
-        return dataclasses.replace(plan, stages=(stage,), process=process), net
-    return dataclasses.replace(plan, process=process, searched=found), net
-
-
-def _searched(
-    estimator: DistilledClassifier, plan: DistillationPlan, stage: Stage
-) -> tuple[SearchRecord, TrainingNet]:
-    if updates_metaparameters(plan.strategy):
-        return run_search(plan, stage, SearchRecord, lambda found: make_process(estimator, plan, found))
-    # Its trials were the search; a student at the best setting would teach nothing more.
-    net = ready_net(plan, stage)
-    return SearchRecord.of(net), net
+        return dataclasses.replace(plan, stages=plan.stages[:1], process=process)
+    return dataclasses.replace(plan, process=process, searched=found)
 
 
 def make_process(

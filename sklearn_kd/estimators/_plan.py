@@ -91,6 +91,11 @@ class Stage:
         Column of the history with a loss that means the same in all epochs, if there is one.
     who : str
         What messages call the student.
+    conclude : callable(plan, net) -> plan
+        Returns the plan with what the trained net has found; of a stage that is the only one, the plan as it
+        is. ``train`` has done so.
+    trains : bool
+        False: what the making of the net finds, such as the best of several trials, is all that is wanted.
     """
 
     name: str
@@ -100,6 +105,8 @@ class Stage:
     train: Callable[[Any, Stage], tuple[FitPlan, TrainingNet]]
     monitor: str = "train_loss"
     who: str = "The student"
+    conclude: Callable[[Any, TrainingNet], Any] = lambda plan, net: plan
+    trains: bool = True
 
 
 @dataclass(frozen=True, eq=False)
