@@ -17,7 +17,7 @@ from sklearn_kd.estimators._classifier_net import (
     make_net,
     own_callbacks,
 )
-from sklearn_kd.estimators._plan import Stage, ready_net
+from sklearn_kd.estimators._plan import Stage
 from sklearn_kd.estimators._search import RETRAINING, progress_callbacks, run_search
 from sklearn_kd.meta import Fixed, MetaparameterSpace, Strategy
 from sklearn_kd.meta._process import Following, MetaparameterProcess
@@ -97,7 +97,7 @@ def search(
             check = partial(make_process, estimator, plan)
             found, net = run_search(plan, stage, SearchRecord, check)
             return _with_found(estimator, plan, net, found), net
-        net = ready_net(plan, stage)
+        net = stage.make_net(plan)
     except TrialsInterrupted as interrupted:
         net = interrupted.net
         net.interrupted_ = True

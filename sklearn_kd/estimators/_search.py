@@ -91,6 +91,7 @@ def run_search(
     if checkpointer is not None:
         known = checkpointer.stage_result(lambda known: check(kind(**known)))
     if known is not None:
+        net.checkpointer_ = None  # which holds the net, and the lock of the checkpoints with it
         return kind(**known), net
     train_alone(net, stage.data, stage.seeds.training)
     if not net.metaparameters.iteration:

@@ -297,17 +297,18 @@ def _checked_values(values: Mapping[str, Any], space: MetaparameterSpace) -> dic
         )
     found: dict[str, np.ndarray] = {}
     for name, entry in space.items():
-        rows = values[name].detach().cpu() if isinstance(values[name], Tensor) else values[name]
+        rows = values[name].detach().cpu().numpy() if isinstance(values[name], Tensor) else values[name]
         try:
             found[name] = np.array(rows, dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise TypeError(f"values of {name} must be an array of numbers.") from error
-        n_steps = len(next(iter(found.values())).reshape(-1, *entry.shape)) if found[name].ndim else 0
+        first = next(iter(found.values()))
+        n_steps = len(first) if first.ndim else 0
         if found[name].shape != (n_steps, *entry.shape) or not n_steps:
+            wanted = ", ".join(map(str, ("n_steps", *entry.shape)))
             raise ValueError(
-                f"values of {name} have shape {found[name].shape}; they must have shape (n_steps, "
-                f"{', '.join(map(str, entry.shape))}), with at least one step and as many steps for each "
-                "metaparameter."
+                f"values of {name} have shape {found[name].shape}; they must have shape ({wanted}), with at "
+                "least one step and as many steps for each metaparameter."
             )
         if not np.isfinite(found[name]).all():
             raise ValueError(f"values of {name} must be finite.")

@@ -29,9 +29,9 @@ class MetaparameterPathDisplay:
     """The metaparameters of a loss over the training iterations, one panel for each.
 
     A number is a line. An array of K numbers, such as a lambda1 for each class, is K thin lines with
-    their mean as a thick one. Predicted stretches are shaded. A dashed line parts a search from the training on
-    all rows behind it. Several runs are overlaid as thin lines, with their mean as a thick one. Make a display
-    with :meth:`from_estimator`, :meth:`from_path` or :meth:`from_process`.
+    their mean as a thick one. Predicted stretches are shaded. A dashed line parts a search from the training
+    on all rows behind it. Several runs are overlaid as thin lines, with their mean as a thick one. Make a
+    display with :meth:`from_estimator`, :meth:`from_path` or :meth:`from_process`.
 
     Parameters
     ----------
