@@ -10,6 +10,7 @@ from sklearn_kd.meta._gradient import Gradient, Linear
 from sklearn_kd.meta._hyperopt import Hyperopt
 from sklearn_kd.meta._path import MetaparameterPath
 from sklearn_kd.meta._random import Random
+from sklearn_kd.meta._shortlist import Shortlist
 from sklearn_kd.meta._space import Metaparameter, MetaparameterSpace
 from sklearn_kd.meta._strategy import HypergradientStrategy, StartContext, Strategy
 
@@ -22,6 +23,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "gradient": Gradient,
     "linear": Linear,
     "hyperopt": Hyperopt,
+    "shortlist": Shortlist,
 }
 
 # Gorpinich, Bakhteev and Strijov's own settings, for ``DistilledClassifier(..., **PAPER_SETTINGS)``.
@@ -58,6 +60,7 @@ __all__ = [
     "NoDistillation",
     "OptimizerResponse",
     "Random",
+    "Shortlist",
     "StartContext",
     "Strategy",
     "register_response",

@@ -26,6 +26,11 @@ def check_trial_parameters(
             f"log10_temperature={log10_temperature!r} must be two finite numbers, low <= high, such as "
             "(0, 1) for T from 1 to 10."
         )
+    check_n_jobs(n_jobs)
+
+
+def check_n_jobs(n_jobs: int | None) -> None:
+    """Raise ValueError unless a number of processes is one that joblib reads."""
     is_number = isinstance(n_jobs, Integral) and not isinstance(n_jobs, bool) and n_jobs != 0
     if not (n_jobs is None or is_number):
         raise ValueError(f"n_jobs={n_jobs!r} must be None or an integer other than 0; -1 is every core.")
