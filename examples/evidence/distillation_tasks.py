@@ -31,8 +31,7 @@ from torch import nn
 from sklearn_kd import CIFARResNet, CNNStudent, MLPStudent
 from sklearn_kd.datasets import fetch_cifar10, fetch_fashion_mnist
 
-HERE = Path(__file__).resolve().parent
-sys.path += [str(HERE.parent / folder) for folder in ("benchmarks", "paper")]
+sys.path += [str(Path(__file__).parents[1] / "benchmarks"), str(Path(__file__).parents[1] / "paper")]
 from _networks import answers
 from _tasks import Folders, _text, source
 
@@ -107,7 +106,7 @@ class Recipe:
     params: dict[str, Any] = field(default_factory=dict)
 
 
-_CNN = {"max_epochs": 12, "batch_size": 64, "student__channels": (16, 32, 32), "student__hidden": 64}
+_CNN = {"max_epochs": 10, "batch_size": 64, "student__channels": (16, 32, 32), "student__hidden": 64}
 TASKS = {
     "letter, 1,000 rows": Recipe("letter", 1000),
     "letter, teacher of 4,000 others": Recipe("letter", 1000, n_others=4000),
@@ -233,7 +232,7 @@ def load_task(
         teacher = TEACHERS[recipe.teacher](seed)
     if recipe.n_others:
         teacher.fit(data.X[rows["others"]], data.y[rows["others"]])
-        logits = _spoilt(_logits(teacher, X_train), recipe.spoilt, rng)
+        logits = _spoilt(logits_of(teacher, X_train), recipe.spoilt, rng)
         accuracy, teacher = float(teacher.score(X_test, y_test)), None
     return Task(
         name,
@@ -266,10 +265,11 @@ def _with_flips(y: np.ndarray, share: float, n_classes: int, rng: np.random.Gene
     return np.where(rng.random(len(y)) < share, other, y)
 
 
-def _logits(teacher: ClassifierMixin, X: np.ndarray) -> np.ndarray:
+def logits_of(teacher: ClassifierMixin, X: np.ndarray) -> np.ndarray:
     """Return logarithms of probabilities, zeros replaced by half of the smallest, as the library does."""
     probabilities = teacher.predict_proba(X)
-    return np.log(np.maximum(probabilities, probabilities[probabilities > 0].min() / 2))
+    floor = np.clip(probabilities[probabilities > 0].min() / 2, 1e-7, 1e-2)
+    return np.log(np.maximum(probabilities, floor))
 
 
 def _spoilt(logits: np.ndarray, how: str | None, rng: np.random.Generator) -> np.ndarray:
