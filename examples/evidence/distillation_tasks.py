@@ -93,6 +93,8 @@ class Recipe:
     kept_back : bool, default=False
     params : dict
         Further parameters of ``DistilledClassifier``; the others have their defaults.
+    is_dear : bool, default=False
+        True where trainings are long, so that a script may leave some out.
     """
 
     source: str
@@ -104,6 +106,7 @@ class Recipe:
     spoilt: Literal["permuted", "shuffled"] | None = None
     kept_back: bool = False
     params: dict[str, Any] = field(default_factory=dict)
+    is_dear: bool = False
 
 
 _CNN = {"max_epochs": 10, "batch_size": 64, "student__channels": (16, 32, 32), "student__hidden": 64}
@@ -122,8 +125,10 @@ TASKS = {
     "digits, shuffled teacher": Recipe("digits", 300, n_others=600, spoilt="shuffled", kept_back=True),
     "digits, 30 % flips": Recipe("digits", 900, flipped=0.3),
     "docstrings, teacher of 1,500 others": Recipe(TEXT, 500, "linear", 1500, kept_back=True),
-    "Fashion-MNIST, teacher of 6,000 others": Recipe(FASHION, 2000, n_others=6000, kept_back=True),
-    "CIFAR-10, ResNet-20": Recipe(CIFAR, 2000, "network", kept_back=True, params=_CNN),
+    "Fashion-MNIST, teacher of 6,000 others": Recipe(
+        FASHION, 2000, n_others=6000, kept_back=True, is_dear=True
+    ),
+    "CIFAR-10, ResNet-20": Recipe(CIFAR, 2000, "network", kept_back=True, params=_CNN, is_dear=True),
     "made, 3,000 rows": Recipe(MADE, 3000),
     "made, weak forest": Recipe(MADE, 5000, "weak forest", kept_back=True, params={"max_epochs": 20}),
     "made, naive Bayes": Recipe(MADE, 5000, "naive Bayes", params={"max_epochs": 20}),

@@ -6,9 +6,10 @@ D_val, initial weights and, on the same rows, the same batches. No method sees t
 
 **grid**: each of 25 settings trains a student on D_train; the one with the smallest L_val, calibrated, on all
 of D_val trains a student on all rows. That costs 26 trainings. **grid or none** has the labels alone as a
-26th setting. **oracle**: the setting of the 25 that turns out best on the test rows. All settings are trained
-on all rows as well, so that ``none``, ``naive`` and the fixed settings come with it. The teacher of the
-student's own rows is fitted on D_train in the trials, and on all rows for the students on all rows.
+26th setting. **oracle**: the setting of the 25 that turns out best on the test rows. So all settings are
+trained on all rows, and ``none``, ``naive`` and the fixed settings come with the grid. Where trainings are
+long, only these and the grid's are, and there is no oracle. The teacher of the student's own rows is fitted
+on D_train in the trials, and on all rows for the students on all rows.
 
 The other methods are parameters of ``DistilledClassifier``, in ``METHODS``. Trainings are counted by passes:
 a step is a forward pass (1) and a backward pass (2); a hypergradient adds 3 on a batch of D_val and one more
@@ -142,20 +143,37 @@ def run_grid(task: Task, seed: int, common: dict[str, Any]) -> dict[str, Any]:
     if task.teacher_logits is None:
         teacher = clone(task.teacher).fit(task.X_train, task.y_train)
         given["teacher_logits"] = logits_of(teacher, task.X_train)
+    settings = [
+        {"lambda1": lambda1, "temperature": temperature, "val_loss": float(loss)}
+        for (lambda1, temperature), loss in zip(SETTINGS, losses, strict=True)
+    ]
+    retrained = settings
+    if TASKS[task.name].is_dear:
+        by_validation = [best_of(settings[:-1]), best_of(settings)]
+        retrained = [of for of in settings if of in by_validation or place_of(of) in FIXED.values()]
     fits = []
-    for lambda1, temperature in SETTINGS:
-        clf = student_of(task, seed, meta="fixed", lambda1=lambda1, temperature=temperature, **common)
-        fits.append(MethodFit(f"{lambda1} {temperature}", clf.set_params(teacher=None), given))
+    for of in retrained:
+        values = dict(zip(("lambda1", "temperature"), place_of(of), strict=True))
+        clf = student_of(task, seed, meta="fixed", **values, **common).set_params(teacher=None)
+        fits.append(MethodFit(str(values), clf, given))
     fit_all(fits)
-    columns = ("lambda1", "temperature", "val_loss")
+    for of, fit in zip(retrained, fits, strict=True):
+        of |= scores(fit.clf, task)
     return {
-        "settings": [
-            dict(zip(columns, (*setting, loss), strict=True)) | scores(fit.clf, task)
-            for setting, loss, fit in zip(SETTINGS, map(float, losses), fits, strict=True)
-        ],
+        "settings": settings,
         "cpu_seconds_of_trials": round(seconds_of_trials, 3),
         "cpu_seconds": round(time.process_time() - began, 3),
     }
+
+
+def place_of(setting: dict[str, Any]) -> tuple[float, float]:
+    """Return lambda1 and T of a setting."""
+    return setting["lambda1"], setting["temperature"]
+
+
+def best_of(settings: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the setting of the smallest L_val."""
+    return min(settings, key=lambda of: of["val_loss"])
 
 
 def run_method(task: Task, seed: int, method: Method, common: dict[str, Any]) -> dict[str, Any]:
@@ -276,17 +294,18 @@ def as_methods(runs: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         settings = run["settings"]
         place = {"task": run["task"], "seed": run["seed"]}
         of_trials = run["cpu_seconds_of_trials"]
-        of_one = (run["cpu_seconds"] - of_trials) / len(settings)
-        by_setting = {(found["lambda1"], found["temperature"]): found for found in settings}
+        retrained = [found for found in settings if "accuracy" in found]
+        of_one = (run["cpu_seconds"] - of_trials) / len(retrained)
+        by_setting = {place_of(found): found for found in retrained}
         for name, setting in FIXED.items():
             yield place | by_setting[setting] | {"method": name, "trainings": 1, "cpu_seconds": of_one}
         among = {GRID: settings[:-1], "grid or none": settings}
         for name, tried in among.items():
-            best = min(tried, key=lambda found: found["val_loss"])
             paid = {"trainings": len(tried) + 1, "cpu_seconds": of_trials + of_one}
-            yield place | best | {"method": name} | paid
-        best = max(among[GRID], key=lambda found: found["accuracy"])
-        yield place | best | {"method": "oracle", "trainings": np.nan, "cpu_seconds": np.nan}
+            yield place | best_of(tried) | {"method": name} | paid
+        if len(retrained) == len(settings):
+            best = max(among[GRID], key=lambda found: found["accuracy"])
+            yield place | best | {"method": "oracle", "trainings": np.nan, "cpu_seconds": np.nan}
 
 
 class Comparison:
