@@ -93,6 +93,10 @@ METHODS = {
     "half, tail, calibrated": Method(_SEARCH | _AUTO | {"weights": "tail"}),
     "third, mean": Method(_THIRD),
     "gradient third, mean": Method(_THIRD | {"meta": "gradient"}),
+    "twins": Method(_SEARCH | {"meta": "twins"}, cost=2.0),
+    "halving": Method(_SEARCH | {"meta": "halving", "search_epochs": 0.4, "weights": "final"}, cost=2.4),
+    # A step and two tangents, and a pass over D_val for each over D_train.
+    "forward third": Method(_THIRD | _AUTO | {"meta": "forward"}, cost=3.2),
 }
 
 
@@ -256,29 +260,37 @@ class RunFile:
             file.write(json.dumps(run) + "\n")
 
 
-def run_all(options: argparse.Namespace, names: list[str], places: Places) -> None:
-    """Make the runs that are not there yet."""
-    file, code = RunFile(options.runs), code_of(__file__)
-    for name, seed in product(names, options.seeds):
+def run_all(options: argparse.Namespace, names: list[str], places: Places) -> int:
+    """Make the runs that are not there yet, seed by seed; return how many failed."""
+    file, code, n_failed = RunFile(options.runs), code_of(__file__), 0
+    for seed, name in product(options.seeds, names):
         wanted = []
         for method in options.methods or (GRID, *METHODS):
             params = {} if method == GRID else METHODS[method].params
             of = {"task": name, "seed": seed, "method": method, "params": repr(options.common | params)}
             if not file.has(of):
                 wanted.append(of)
-        if not wanted:
-            continue
-        task = load_task(name, seed, **places._asdict())
+        task = load_task(name, seed, **places._asdict()) if wanted else None
         for of in wanted:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                if of["method"] == GRID:
-                    found = run_grid(task, seed, options.common)
-                else:
-                    found = run_method(task, seed, METHODS[of["method"]], options.common)
+            what = f"{name}, seed {seed}, {of['method']}"
+            try:
+                found = one_run(task, seed, of["method"], options.common)
+            except Exception as error:  # the others go on; this one has no line in the file
+                print(f"{what}: FAILED: {error!r}", flush=True)
+                n_failed += 1
+                continue
             file.add(of | found | {"code": code})
-            accuracy = "" if of["method"] == GRID else f"{found['accuracy']:.4f}"
-            print(f"{name}, seed {seed}, {of['method']}: {accuracy} {found['cpu_seconds']:.1f} s", flush=True)
+            print(f"{what}: {found.get('accuracy', '')} {found['cpu_seconds']:.1f} s", flush=True)
+    return n_failed
+
+
+def one_run(task: Task, seed: int, method: str, common: dict[str, Any]) -> dict[str, Any]:
+    """Make a run of a method or of the grid."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if method == GRID:
+            return run_grid(task, seed, common)
+        return run_method(task, seed, METHODS[method], common)
 
 
 # --------------------------------------------------------------------------------------
@@ -447,10 +459,10 @@ def chosen_tasks(wanted: list[str] | None, places: Places) -> list[str]:
 
 def main() -> None:
     """Make runs, or print the tables."""
-    options = arguments()
+    options, n_failed = arguments(), 0
     if not (options.table or options.record):
         places = Places(options.tables, options.fashion_mnist, options.cifar, options.resnet)
-        run_all(options, chosen_tasks(options.tasks, places), places)
+        n_failed = run_all(options, chosen_tasks(options.tasks, places), places)
     runs = RunFile(options.runs).runs
     print(tables(Comparison(runs, options.methods)))
     if options.record:
@@ -467,6 +479,8 @@ def main() -> None:
             "runs": [run | {"code": codes.index(run["code"])} for run in runs],
         }
         Path(__file__).with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+    if n_failed:
+        sys.exit(f"{n_failed} runs failed; see above.")
 
 
 if __name__ == "__main__":
