@@ -1,0 +1,497 @@
+"""Search on D_train, then retrain on all rows: methods that cost two trainings against a grid of 25 settings.
+
+The tasks are those of ``distillation_tasks.py``; the students have the library's defaults. D_val is 15 % of
+the student's rows, or the task's own. All methods of a task and a seed have the same rows, wrong labels,
+D_val, initial weights and, on the same rows, the same batches. No method sees the test rows.
+
+**grid**: each of 25 settings trains a student on D_train; the one with the smallest L_val, calibrated, on all
+of D_val trains a student on all rows. That costs 26 trainings. **grid or none** has the labels alone as a
+26th setting. **oracle**: the setting of the 25 that turns out best on the test rows. So all settings are
+trained on all rows, and ``none``, ``naive`` and the fixed settings come with the grid. Where trainings are
+long, only these and the grid's are, and there is no oracle. The teacher of the student's own rows is fitted
+on D_train in the trials, and on all rows for the students on all rows.
+
+The other methods are parameters of ``DistilledClassifier``, in ``METHODS``. Trainings are counted by passes:
+a step is a forward pass (1) and a backward pass (2); a hypergradient adds 3 on a batch of D_val and one more
+forward pass. ::
+
+    OMP_NUM_THREADS=1 python examples/evidence/search_then_retrain.py --runs RUNS.jsonl \
+        --tables FOLDER --fashion-mnist FOLDER --cifar FOLDER --resnet FILE
+    python examples/evidence/search_then_retrain.py --runs RUNS.jsonl --table
+
+The first adds each run to RUNS.jsonl at once, and goes on from there where it was stopped; ``--tasks``,
+``--methods`` and ``--seeds`` choose some. The second prints the tables; ``--record`` also writes all runs,
+with settings and versions, to search_then_retrain.json beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from distillation_tasks import TASKS, Places, Task, available, load_task, logits_of
+from sklearn.base import clone
+from sklearn.metrics import log_loss
+
+from sklearn_kd import DistilledClassifier, meta
+from sklearn_kd.comparison._fits import MethodFit, fit_all
+
+sys.path.append(str(Path(__file__).parents[1]))
+from _provenance import code_of, provenance
+
+VALIDATION_FRACTION = 0.15
+LAMBDA1S, TEMPERATURES = (0.1, 0.3, 0.5, 0.7, 0.9), (1.0, 2.0, 4.0, 7.0, 10.0)
+LABELS_ALONE = (1.0, 1.0)
+SETTINGS = [*product(LAMBDA1S, TEMPERATURES), LABELS_ALONE]
+# Settings of the grid that are methods by themselves.
+FIXED = {"none": LABELS_ALONE, "naive": (0.5, 1.0), "fixed .5 4": (0.5, 4.0), "fixed .9 4": (0.9, 4.0)}
+GRID = "grid"
+MEANS = {"accuracy": 4, "log_loss": 4, "trainings": 2, "cpu_seconds": 2}  # and their decimals
+PLAIN, HYPERGRADIENT = 3, 7  # passes of an iteration
+DIVERGED = 1e9  # L_val of a student that has none
+
+
+_WITH_GRID = (*FIXED, GRID, "grid or none", "oracle")
+
+
+class Method(NamedTuple):
+    """A way to choose the metaparameters.
+
+    Attributes
+    ----------
+    params : dict
+        Parameters of ``DistilledClassifier``.
+    cost : float or None, default=None
+        Cost of an iteration of the search, or of the single training, in plain steps. None: by its passes.
+    teacher_anew : bool, default=False
+        For the training on all rows an unfitted teacher is fitted again, on all of them. False: it remains
+        the one of D_train, which has not seen the labels of D_val.
+    """
+
+    params: dict[str, Any]
+    cost: float | None = None
+    teacher_anew: bool = False
+
+
+_SEARCH = {"meta": "linear", "search_epochs": 0.5, "temperature": 4.0}
+_THIRD = _SEARCH | {"search_epochs": 1 / 3}
+_AUTO = {"meta__val_temperature": "auto"}
+METHODS = {
+    "linear": Method({"meta": "linear"}),
+    "linear from 4": Method({"meta": "linear", "temperature": 4.0}),
+    "half, mean": Method(_SEARCH),
+    "half, mean, teacher anew": Method(_SEARCH, teacher_anew=True),
+    "half, tail": Method(_SEARCH | {"weights": "tail"}),
+    "half, final": Method(_SEARCH | {"weights": "final"}),
+    "half, process": Method(_SEARCH | {"weights": "process"}),
+    "half, mean, from 1": Method(_SEARCH | {"temperature": 1.0}),
+    "half, mean, calibrated": Method(_SEARCH | _AUTO),
+    "half, tail, calibrated": Method(_SEARCH | _AUTO | {"weights": "tail"}),
+    "third, mean": Method(_THIRD),
+    "gradient third, mean": Method(_THIRD | {"meta": "gradient"}),
+    "twins": Method(_SEARCH | {"meta": "twins"}, cost=2.0),
+    "halving": Method(_SEARCH | {"meta": "halving", "search_epochs": 0.4, "weights": "final"}, cost=2.4),
+    # A step and two tangents, and a pass over D_val for each over D_train.
+    "forward third": Method(_THIRD | _AUTO | {"meta": "forward"}, cost=3.2),
+}
+
+
+class Grid(meta.Strategy):
+    """The best of ``SETTINGS`` by L_val."""
+
+    learns_from_validation = True
+
+    def start(self, context: meta.StartContext) -> dict[str, float]:
+        settings = [{"lambda1": lambda1, "temperature": temperature} for lambda1, temperature in SETTINGS]
+        self.losses_ = np.nan_to_num(context.evaluate_all(settings), nan=np.inf).clip(max=DIVERGED)
+        return settings[int(np.argmin(self.losses_))]
+
+
+# --------------------------------------------------------------------------------------
+# The runs of a task and a seed
+
+
+def student_of(task: Task, seed: int, **params: Any) -> DistilledClassifier:
+    """Return an unfitted student."""
+    teacher = task.teacher if task.teacher_logits is None else None
+    return DistilledClassifier(
+        teacher,
+        task.student,
+        **{"validation_fraction": VALIDATION_FRACTION, "random_state": seed, "device": "cpu"}
+        | task.params
+        | params,
+    )
+
+
+def rows_of(task: Task, *, with_validation: bool = True) -> dict[str, Any]:
+    """Return the arguments of ``fit``."""
+    given: dict[str, Any] = {"X": task.X_train, "y": task.y_train}
+    if task.teacher_logits is not None:
+        given["teacher_logits"] = task.teacher_logits
+    if task.X_val is not None and with_validation:
+        given |= {"X_val": task.X_val, "y_val": task.y_val}
+    return given
+
+
+def run_grid(task: Task, seed: int, common: dict[str, Any]) -> dict[str, Any]:
+    """Train all settings on D_train, and all on all rows."""
+    began = time.process_time()
+    chosen = student_of(task, seed, meta=Grid(val_temperature="auto"), **common)
+    losses = chosen.fit(**rows_of(task)).strategy_.losses_
+    seconds_of_trials = time.process_time() - began
+    given = rows_of(task, with_validation=False)
+    if task.teacher_logits is None:
+        teacher = clone(task.teacher).fit(task.X_train, task.y_train)
+        given["teacher_logits"] = logits_of(teacher, task.X_train)
+    settings = [
+        {"lambda1": lambda1, "temperature": temperature, "val_loss": float(loss)}
+        for (lambda1, temperature), loss in zip(SETTINGS, losses, strict=True)
+    ]
+    retrained = settings
+    if TASKS[task.name].is_dear:
+        by_validation = [best_of(settings[:-1]), best_of(settings)]
+        retrained = [of for of in settings if of in by_validation or place_of(of) in FIXED.values()]
+    fits = []
+    for of in retrained:
+        values = dict(zip(("lambda1", "temperature"), place_of(of), strict=True))
+        clf = student_of(task, seed, meta="fixed", **values, **common).set_params(teacher=None)
+        fits.append(MethodFit(str(values), clf, given))
+    fit_all(fits)
+    for of, fit in zip(retrained, fits, strict=True):
+        of |= scores(fit.clf, task)
+    return {
+        "settings": settings,
+        "cpu_seconds_of_trials": round(seconds_of_trials, 3),
+        "cpu_seconds": round(time.process_time() - began, 3),
+    }
+
+
+def place_of(setting: dict[str, Any]) -> tuple[float, float]:
+    """Return lambda1 and T of a setting."""
+    return setting["lambda1"], setting["temperature"]
+
+
+def best_of(settings: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the setting of the smallest L_val."""
+    return min(settings, key=lambda of: of["val_loss"])
+
+
+def run_method(task: Task, seed: int, method: Method, common: dict[str, Any]) -> dict[str, Any]:
+    """Fit a student as users do."""
+    began = time.process_time()
+    clf = student_of(task, seed, **common | method.params).fit(**rows_of(task))
+    cost = trainings(clf, task, method.cost)
+    if method.teacher_anew:
+        params = {name: value for name, value in method.params.items() if name == "weights"}
+        clf = student_of(task, seed, process=clf.process_, **common | params)
+        clf.fit(**rows_of(task, with_validation=False))
+    seconds = time.process_time() - began
+    return {
+        **{name: round(float(value), 4) for name, value in clf.metaparameters_.items()},
+        **scores(clf, task),
+        "trainings": round(cost, 3),
+        "cpu_seconds": round(seconds, 3),
+    }
+
+
+def scores(clf: DistilledClassifier, task: Task) -> dict[str, Any]:
+    """Judge a student by the test rows."""
+    probabilities = clf.predict_proba(task.X_test).astype(float)
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    predicted = clf.classes_[probabilities.argmax(axis=1)]
+    return {
+        "accuracy": float(np.mean(predicted == task.y_test)),
+        "log_loss": float(log_loss(task.y_test, probabilities, labels=clf.classes_)),
+        "constant": len(np.unique(predicted)) == 1,
+        "diverged": bool(clf.net_.diverged_),
+    }
+
+
+def trainings(clf: DistilledClassifier, task: Task, cost: float | None) -> float:
+    """Return the cost of a fit, in plain trainings on all rows."""
+    path = clf.metaparameter_path_
+    searched = path["search"] if "search" in path.dtype.names else np.zeros(len(path), dtype=bool)
+    if not searched.any():  # a single training, in which the metaparameters were learned
+        searched = ~searched
+    retraining = np.count_nonzero(~searched)
+    if cost is None:
+        learned = np.count_nonzero(np.isfinite(path["val_loss"][searched]))
+        cost = 1 + (HYPERGRADIENT / PLAIN - 1) * learned / max(1, searched.sum())
+    of_one = -(-task.n_rows // clf.net_.batch_size) * clf.max_epochs
+    return (cost * np.count_nonzero(searched) + retraining) / of_one
+
+
+# --------------------------------------------------------------------------------------
+# All runs, on disk
+
+
+class RunFile:
+    """Runs in a file of JSON lines, which are added one by one.
+
+    Parameters
+    ----------
+    path : Path
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        lines = path.read_text().splitlines() if path.exists() else []
+        self.runs: list[dict[str, Any]] = [json.loads(line) for line in lines]
+        self._params = {self._key(run): run["params"] for run in self.runs}
+
+    @staticmethod
+    def _key(run: dict[str, Any]) -> tuple[str, int, str]:
+        return run["task"], run["seed"], run["method"]
+
+    def has(self, of: dict[str, Any]) -> bool:
+        """Return whether a run is there; refuse one of the same name with other parameters."""
+        known = self._params.get(self._key(of))
+        if known not in (None, of["params"]):
+            raise ValueError(
+                f"{self.path} has a run {self._key(of)} with {known}, not with {of['params']}. Rename the "
+                "method, or give another file."
+            )
+        return known is not None
+
+    def add(self, run: dict[str, Any]) -> None:
+        """Keep a run, on disk too."""
+        self.runs.append(run)
+        self._params[self._key(run)] = run["params"]
+        with self.path.open("a") as file:
+            file.write(json.dumps(run) + "\n")
+
+
+def run_all(options: argparse.Namespace, names: list[str], places: Places) -> int:
+    """Make the runs that are not there yet, seed by seed; return how many failed."""
+    file, code, n_failed = RunFile(options.runs), code_of(__file__), 0
+    for seed, name in product(options.seeds, names):
+        wanted = []
+        for method in options.methods or (GRID, *METHODS):
+            params = {} if method == GRID else METHODS[method].params
+            of = {"task": name, "seed": seed, "method": method, "params": repr(options.common | params)}
+            if not file.has(of):
+                wanted.append(of)
+        task = load_task(name, seed, **places._asdict()) if wanted else None
+        for of in wanted:
+            what = f"{name}, seed {seed}, {of['method']}"
+            try:
+                found = one_run(task, seed, of["method"], options.common)
+            except Exception as error:  # the others go on; this one has no line in the file
+                print(f"{what}: FAILED: {error!r}", flush=True)
+                n_failed += 1
+                continue
+            file.add(of | found | {"code": code})
+            print(f"{what}: {found.get('accuracy', '')} {found['cpu_seconds']:.1f} s", flush=True)
+    return n_failed
+
+
+def one_run(task: Task, seed: int, method: str, common: dict[str, Any]) -> dict[str, Any]:
+    """Make a run of a method or of the grid."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if method == GRID:
+            return run_grid(task, seed, common)
+        return run_method(task, seed, METHODS[method], common)
+
+
+# --------------------------------------------------------------------------------------
+# The tables
+
+
+def as_methods(runs: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the runs of methods, those that come with the grid among them."""
+    for run in runs:
+        if run["method"] != GRID:
+            yield run
+            continue
+        settings = run["settings"]
+        place = {"task": run["task"], "seed": run["seed"]}
+        of_trials = run["cpu_seconds_of_trials"]
+        retrained = [found for found in settings if "accuracy" in found]
+        of_one = (run["cpu_seconds"] - of_trials) / len(retrained)
+        by_setting = {place_of(found): found for found in retrained}
+        for name, setting in FIXED.items():
+            yield place | by_setting[setting] | {"method": name, "trainings": 1, "cpu_seconds": of_one}
+        among = {GRID: settings[:-1], "grid or none": settings}
+        for name, tried in among.items():
+            paid = {"trainings": len(tried) + 1, "cpu_seconds": of_trials + of_one}
+            yield place | best_of(tried) | {"method": name} | paid
+        if len(retrained) == len(settings):
+            best = max(among[GRID], key=lambda found: found["accuracy"])
+            yield place | best | {"method": "oracle", "trainings": np.nan, "cpu_seconds": np.nan}
+
+
+class Comparison:
+    """Paired differences of the methods, by task.
+
+    Parameters
+    ----------
+    runs : iterable of dict
+    shown : list of str or None, default=None
+        The methods to show, beside those that come with the grid. None: all.
+    """
+
+    def __init__(self, runs: Iterable[dict[str, Any]], shown: list[str] | None = None):
+        self._runs = {(r["method"], r["task"], r["seed"]): r for r in as_methods(runs)}
+        found = dict.fromkeys(method for method, _, _ in self._runs)
+        wanted = [*_WITH_GRID, *(METHODS if shown is None else shown)]
+        self.methods = sorted(found.keys() & set(wanted), key=wanted.index)
+        found = {task for _, task, _ in self._runs}
+        self.tasks = sorted(found, key=lambda name: (TASKS[name].kept_back, list(TASKS).index(name)))
+
+    def values(self, method: str, task: str, column: str) -> dict[int, float]:
+        """Return a column by seed."""
+        return {s: r[column] for (m, t, s), r in self._runs.items() if (m, t) == (method, task)}
+
+    def difference(
+        self, method: str, task: str, to: str = GRID, column: str = "accuracy"
+    ) -> tuple[float, float]:
+        """Return the mean over the seeds that both have, and its standard error."""
+        own, other = self.values(method, task, column), self.values(to, task, column)
+        return mean_and_error([own[seed] - other[seed] for seed in own.keys() & other.keys()])
+
+    def over(
+        self, method: str, tasks: Iterable[str], to: str = GRID, column: str = "accuracy"
+    ) -> tuple[float, float]:
+        """Return the mean of the differences over tasks, and its standard error."""
+        found = (self.difference(method, task, to, column)[0] for task in tasks)
+        return mean_and_error(mean for mean in found if not np.isnan(mean))
+
+    def below(self, method: str, to: str) -> str:
+        """Say in how many tasks a method is below another by more than one standard error."""
+        found = [self.difference(method, task, to) for task in self.tasks]
+        found = [(mean, error) for mean, error in found if not np.isnan(mean)]
+        return f"{sum(mean < -error for mean, error in found)} of {len(found)}"
+
+    def mean(self, method: str, column: str) -> float:
+        """Return the mean over the tasks of the mean over the seeds."""
+        found = (list(self.values(method, task, column).values()) for task in self.tasks)
+        return mean_and_error(np.mean(values) for values in found if values)[0]
+
+    def count(self, method: str, column: str) -> int:
+        """Return the number of runs in which a column is true."""
+        return sum(r[column] for (m, _, _), r in self._runs.items() if m == method)
+
+
+def mean_and_error(values: Iterable[float]) -> tuple[float, float]:
+    """Return the mean and its standard error; NaN where there are too few."""
+    found = np.array(list(values), dtype=float)
+    if not len(found):
+        return np.nan, np.nan
+    return float(found.mean()), float(found.std(ddof=1) / np.sqrt(len(found))) if len(found) > 1 else np.nan
+
+
+def tables(comparison: Comparison) -> str:
+    """Return the differences to the grid by task, and a summary by method."""
+    return "\n".join([*_by_task(comparison), "", *_by_method(comparison)])
+
+
+def _by_task(comparison: Comparison) -> Iterator[str]:
+    tasks, methods = comparison.tasks, [method for method in comparison.methods if method != GRID]
+    yield "Accuracy minus the grid's, in thousandths, mean ± standard error over the seeds. * kept back"
+    yield from (f"  {k:2} {method}" for k, method in enumerate(methods, 1))
+    yield f"{'task':44}{'grid':>6}" + "".join(f"{k:>12}" for k in range(1, len(methods) + 1))
+    for task in tasks:
+        level = np.mean(list(comparison.values(GRID, task, "accuracy").values()) or [np.nan])
+        cells = "".join(_thousandths(*comparison.difference(method, task)) for method in methods)
+        yield f"{task + ' *' * TASKS[task].kept_back:44}{level:6.3f}{cells}"
+    for title, kinds in (("development", (False,)), ("kept back", (True,)), ("all", (False, True))):
+        of_kind = [task for task in tasks if TASKS[task].kept_back in kinds]
+        cells = "".join(_thousandths(*comparison.over(method, of_kind)) for method in methods)
+        yield f"{f'mean of {title} tasks ± SE over tasks':50}{cells}"
+
+
+def _by_method(comparison: Comparison) -> Iterator[str]:
+    yield "Means over the tasks; differences of accuracy and log loss in thousandths."
+    yield "Below: the tasks in which the difference is below zero by more than one standard error."
+    head = ("accuracy", "log loss", "trainings", "CPU s", "- grid", "- none", "log l. - grid")
+    head += ("below grid", "below none", "constant", "diverged")
+    yield f"{'method':26}" + "".join(f"{title:>14}" for title in head)
+    for method in comparison.methods:
+        means = [comparison.mean(method, column) for column in MEANS]
+        numbers = [f"{mean:.{digits}f}" for mean, digits in zip(means, MEANS.values(), strict=True)]
+        of = ((GRID, "accuracy"), ("none", "accuracy"), (GRID, "log_loss"))
+        numbers += [_thousandths(*comparison.over(method, comparison.tasks, *to)) for to in of]
+        numbers += [comparison.below(method, to) for to in (GRID, "none")]
+        numbers += [str(comparison.count(method, column)) for column in ("constant", "diverged")]
+        yield f"{method:26}" + "".join(f"{number:>14}" for number in numbers)
+
+
+def _thousandths(mean: float, error: float) -> str:
+    if np.isnan(mean):
+        return f"{'':12}"
+    spread = "" if np.isnan(error) else f" ±{1000 * error:.1f}"
+    return f"{1000 * mean:+6.1f}{spread:6}"
+
+
+# --------------------------------------------------------------------------------------
+# The command line
+
+
+def arguments() -> argparse.Namespace:
+    """Parse the options."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", type=Path, required=True, help="file of JSON lines")
+    parser.add_argument("--tasks", nargs="+", help="names, 'development', or 'kept back'; default: all")
+    parser.add_argument("--methods", nargs="+", choices=[GRID, *METHODS], help="default: all")
+    parser.add_argument("--seeds", nargs="+", type=int, default=range(5))
+    parser.add_argument(
+        "--common", type=json.loads, default={}, help="JSON: further parameters of all students"
+    )
+    parser.add_argument("--tables", metavar="FOLDER", help="folder of mlbench's .rda files")
+    parser.add_argument("--fashion-mnist", metavar="FOLDER", help="folder of fashion-mnist/")
+    parser.add_argument("--cifar", metavar="FOLDER", help="folder of cifar-10-batches-py/")
+    parser.add_argument("--resnet", metavar="FILE", help="state dict of a ResNet-20 for CIFAR-10")
+    parser.add_argument("--table", action="store_true", help="print the tables and train nothing")
+    parser.add_argument("--record", action="store_true", help="write search_then_retrain.json")
+    return parser.parse_args()
+
+
+def chosen_tasks(wanted: list[str] | None, places: Places) -> list[str]:
+    """Return the names of the tasks that are asked for and can be loaded."""
+    names = available(places)
+    if wanted is None:
+        return names
+    kinds = {"development": False, "kept back": True}
+    return [name for name in names if name in wanted or TASKS[name].kept_back in map(kinds.get, wanted)]
+
+
+def main() -> None:
+    """Make runs, or print the tables."""
+    options, n_failed = arguments(), 0
+    if not (options.table or options.record):
+        places = Places(options.tables, options.fashion_mnist, options.cifar, options.resnet)
+        n_failed = run_all(options, chosen_tasks(options.tasks, places), places)
+    runs = RunFile(options.runs).runs
+    print(tables(Comparison(runs, options.methods)))
+    if options.record:
+        codes = list({json.dumps(run["code"]): run["code"] for run in runs}.values())
+        record = {
+            **provenance(__file__),
+            "codes": codes,
+            "settings": {
+                "validation_fraction": VALIDATION_FRACTION,
+                "grid": {"lambda1": LAMBDA1S, "temperature": TEMPERATURES},
+                "tasks": {name: recipe.__dict__ for name, recipe in TASKS.items()},
+            },
+            "threads": torch.get_num_threads(),
+            "runs": [run | {"code": codes.index(run["code"])} for run in runs],
+        }
+        Path(__file__).with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+    if n_failed:
+        sys.exit(f"{n_failed} runs failed; see above.")
+
+
+if __name__ == "__main__":
+    main()
