@@ -5,15 +5,22 @@ zero. A training step w' = U(w, state, g(w, a)) maps them to
 
     dg_j = H Z_j + ∂g/∂a_j,      Z_j' = ∂U/∂w Z_j + ∂U/∂state dstate_j + ∂U/∂g dg_j,
 
-where H is the Hessian of the batch's training loss. The last line is the optimizer's own derivative
-(:mod:`sklearn_kd.bilevel._optimizer_tangent`). At any time h_j = ⟨∇L_val(w), Z_j⟩ is the hypergradient over all
-the steps since then. The metaparameters act through the outputs s of the training pass alone, so that with
-J = ∂s/∂w, r = ∂F/∂s and r_j = ∂²F/∂s ∂a_j
+where H is the curvature of the batch's training loss. The last line is the optimizer's own derivative
+(:mod:`sklearn_kd.bilevel._optimizer_tangent`). At any time h_j = ⟨∇L_val(w), Z_j⟩ is the hypergradient over
+all the steps since then. With Z_j = 0 before the step h_j is the greedy hypergradient of
+:mod:`sklearn_kd.bilevel._hypergradient`.
 
-    dg_j = d/dε [J(w + ε Z_j)ᵀ (r(s(w + ε Z_j)) + ε r_j)] at ε = 0:
+The metaparameters act through the outputs s of the training pass alone. With J = ∂s/∂w, r = ∂F/∂s and
+r_j = ∂²F/∂s ∂a_j:
 
-one more forward and backward pass for each component, by a finite difference. With Z_j = 0 before the step h_j is
-the greedy hypergradient of :mod:`sklearn_kd.bilevel._hypergradient`.
+- "hessian": dg_j = d/dε [J(w + ε Z_j)ᵀ (r(s(w + ε Z_j)) + ε r_j)] at ε = 0, by a finite difference of
+  gradients. It is exact. Its product over many steps has no bound: a tangent grows wherever the loss curves
+  downwards, or upwards by more than 2 / lr, as the distance of two trainings from neighbouring weights does.
+- "gauss_newton": dg_j = Jᵀ (∂²F/∂s² J Z_j + r_j). This is H without the curvature of the network itself. The
+  tangents are those of a student that is linear in its weights at each step. There is no negative curvature,
+  and the tangents stay bounded over many epochs.
+
+Either takes one more forward and one backward pass for each component.
 """
 
 from __future__ import annotations
@@ -32,22 +39,33 @@ from sklearn_kd.bilevel._hypergradient import (
     moved_along,
     weights_exchanged,
 )
-from sklearn_kd.bilevel._long_horizon import BatchLoss, LongHorizonEstimator, step_along
+from sklearn_kd.bilevel._long_horizon import (
+    BatchLoss,
+    LongHorizonEstimator,
+    LossGradient,
+    curvature_product,
+    step_along,
+    zeros_for_none,
+)
 from sklearn_kd.bilevel._optimizer_response import global_norm
 from sklearn_kd.bilevel._optimizer_tangent import optimizer_tangent
 from sklearn_kd.runtime._devices import as_number
 from sklearn_kd.runtime._random_state import preserved_torch_state, set_random_state
 from sklearn_kd.runtime._snapshots import BufferSnapshot, undo_where
 
-LossGradient = Callable[[Tensor], Tensor]
+FORWARD_METHODS = {
+    "gauss_newton": ("finite_difference", "central_difference", "jvp"),
+    "hessian": ("finite_difference", "central_difference"),
+}
 
 
 class ForwardHypergradient(LongHorizonEstimator):
     """Carries ∂w/∂a through training steps, and takes hypergradients over all of them.
 
-    In each iteration: :meth:`begin`, the training forward pass, :meth:`after_forward`, the optimizer's step,
-    :meth:`advance`. At any time between two iterations: :meth:`over_steps`. For m components it holds m + 2
-    copies of the weights, and m copies of each tensor of the optimizer's state that is as large.
+    In each iteration: :meth:`begin`, the training forward pass, :meth:`after_forward`, the optimizer's
+    step, :meth:`advance`. At any time between two iterations: :meth:`over_steps`. For m components it holds
+    m + 2 copies of the weights, m more in an iteration, and m copies of each tensor of the optimizer's
+    state that is as large.
 
     Parameters
     ----------
@@ -59,8 +77,9 @@ class ForwardHypergradient(LongHorizonEstimator):
         iteration.
     decay : float, default=1.0
         The tangents are multiplied by it before each step. 0 is the greedy hypergradient of one step.
-    method : {"finite_difference", "central_difference"}, default="finite_difference"
-        One forward and backward pass for each component, or two.
+    curvature : {"gauss_newton", "hessian"}, default="gauss_newton"
+    method : str, default="finite_difference"
+        One of ``FORWARD_METHODS[curvature]``. How J Z_j is computed, or the difference of gradients.
     forward : callable or None, default=None
         The student's forward pass where it is not the student itself but, say, compiled.
     """
@@ -72,13 +91,19 @@ class ForwardHypergradient(LongHorizonEstimator):
         *,
         loss_gradient: LossGradient,
         decay: float = 1.0,
+        curvature: str = "gauss_newton",
         method: str = "finite_difference",
         forward: Callable[[Tensor], Tensor] | None = None,
     ):
         super().__init__(student, optimizer, method=method, forward=forward)
-        self.loss_gradient, self.decay = loss_gradient, decay
+        self.loss_gradient, self.decay, self.curvature = loss_gradient, decay, curvature
         self.tangent = optimizer_tangent(optimizer, self.weights)
         self.Z: list[Tensor] = []
+
+    @property
+    def retains_graph(self) -> bool:
+        """True if the training pass is backpropagated through more than once."""
+        return self.curvature == "gauss_newton"
 
     def begin(self) -> None:
         super().begin()
@@ -93,6 +118,9 @@ class ForwardHypergradient(LongHorizonEstimator):
     ) -> None:
         super().after_forward(inputs, outputs, evaluation, logits)
         self.derivatives = evaluation.derivatives()
+        if self.curvature == "gauss_newton":
+            with preserved_torch_state(self.device), BufferSnapshot(self.with_buffers), torch.no_grad():
+                self._tangents_of_gradient = self._gauss_newton_tangents(outputs)
 
     def advance(self, skipped: Tensor | None = None) -> None:
         """Carry the tangents through the step that was just taken.
@@ -107,19 +135,21 @@ class ForwardHypergradient(LongHorizonEstimator):
             m = len(self.derivatives)
             self.Z = [torch.zeros((m, *w.shape), dtype=w.dtype, device=w.device) for w in self.weights]
             self.tangent.begin(m)
-        before = [t.clone() for t in self._tangents()] if skipped is not None else None
-        with preserved_torch_state(self.device), BufferSnapshot(self.with_buffers), torch.no_grad():
-            if self.decay != 1.0:
-                torch._foreach_mul_(self.Z, self.decay)
-                self.tangent.damp(self.decay)
-            dg = self._gradient_tangents()
-            self.tangent.advance(self.Z, dg, self.w)
-        self.evaluation = None  # it holds the batch
+        before = None if skipped is None else [t.clone() for t in self._tangents()]
+        with torch.no_grad():
+            torch._foreach_mul_(self.Z, self.decay)
+            self.tangent.damp(self.decay)
+            if self.curvature == "hessian":
+                self._tangents_of_gradient = self._hessian_tangents()
+            self.tangent.advance(self.Z, self._stacked_and_clipped(), self.w)
+        self.evaluation, self._tangents_of_gradient = None, []
         if skipped is not None and before is not None:
             undo_where(skipped, self._tangents(), before)
 
     def over_steps(self, batches: Iterable[Any], validation_loss: BatchLoss) -> tuple[Tensor, Tensor]:
         """Return h_j = ⟨∇L_val(w), Z_j⟩, shape (m,), and L_val; both over all rows of the batches.
+
+        h is NaN where the gradient vanishes.
 
         Parameters
         ----------
@@ -132,7 +162,8 @@ class ForwardHypergradient(LongHorizonEstimator):
             v, val_loss = self.mean_validation_gradient(batches, validation_loss)
             self.directionless = is_directionless(as_number(global_norm(v)))
             parts = [Z_w.flatten(1) @ v_w.flatten() for Z_w, v_w in zip(self.Z, v, strict=True)]
-            return torch.stack(parts).sum(dim=0), val_loss
+            h = torch.stack(parts).sum(dim=0)
+            return torch.where(torch.as_tensor(self.directionless), torch.nan, h), val_loss
 
     def state_dict(self) -> dict[str, Any]:
         """Return the tangents; to be called between two iterations."""
@@ -151,17 +182,41 @@ class ForwardHypergradient(LongHorizonEstimator):
     def _tangents(self) -> list[Tensor]:
         return [*self.Z, *(t for tangents in self.tangent.tangents.values() for t in tangents)]
 
-    def _gradient_tangents(self) -> list[Tensor]:
-        """Return dg_j of each weight, shape (m, *w.shape); of the clipped gradient where it was clipped."""
-        gradients = [gradient_or_zeros(w) for w in self.weights]
-        base = gradients if self.clipping is None else self.clipping.undone(gradients)
-        of_each = []
-        for j, r_j in enumerate(self.derivatives):
-            dg = self._gradient_tangent([Z[j] for Z in self.Z], r_j, base)
-            of_each.append(dg if self.clipping is None else self.clipping.response(gradients, dg))
+    def _stacked_and_clipped(self) -> list[Tensor]:
+        """Return dg of each weight, shape (m, *w.shape); of the clipped gradient where it was clipped."""
+        of_each = self._tangents_of_gradient
+        if self.clipping is not None:
+            clipped = [gradient_or_zeros(w) for w in self.weights]
+            of_each = [self.clipping.response(clipped, dg) for dg in of_each]
         return [torch.stack(of_weight) for of_weight in zip(*of_each, strict=True)]
 
-    def _gradient_tangent(self, Z_j: list[Tensor], r_j: Tensor, base: list[Tensor]) -> list[Tensor]:
+    # ----------------------------------------------------------------------------------
+    # dg_j by the Gauss-Newton matrix, on the graph of the training pass
+
+    def _gauss_newton_tangents(self, outputs: Tensor) -> list[list[Tensor]]:
+        of_each = []
+        for j, r_j in enumerate(self.derivatives):
+            dr = r_j
+            if self.Z and self.decay:
+                Z_j = [Z[j] for Z in self.Z]
+                u = self._directional_derivative(Z_j, step_along(self.w, Z_j))
+                dr = r_j + self.decay * curvature_product(self.loss_gradient, self.outputs, u)
+            of_each.append(zeros_for_none(self._gradient_of(outputs, dr, retain_graph=True), self.w))
+        return of_each
+
+    # ----------------------------------------------------------------------------------
+    # dg_j by the Hessian, by differences of gradients
+
+    def _hessian_tangents(self) -> list[list[Tensor]]:
+        gradients = [gradient_or_zeros(w) for w in self.weights]
+        base = gradients if self.clipping is None else self.clipping.undone(gradients)
+        with preserved_torch_state(self.device), BufferSnapshot(self.with_buffers):
+            return [
+                self._gradient_difference([Z[j] for Z in self.Z], r_j, base)
+                for j, r_j in enumerate(self.derivatives)
+            ]
+
+    def _gradient_difference(self, Z_j: list[Tensor], r_j: Tensor, base: list[Tensor]) -> list[Tensor]:
         step = step_along(self.w, Z_j)
         ahead = self._gradient_at(Z_j, r_j, step)
         if self.method == "finite_difference":
@@ -174,9 +229,8 @@ class ForwardHypergradient(LongHorizonEstimator):
         set_random_state(self.random_state, self.device)
         with weights_exchanged(self.weights, moved_along(self.w, Z_j, step)), torch.enable_grad():
             outputs = self.outputs_of(*self.inputs)
-            r = self.loss_gradient(outputs) + step * r_j
-            found = self._gradient_of(outputs, r)
-        return [torch.zeros_like(w) if g is None else g for g, w in zip(found, self.weights, strict=True)]
+            found = self._gradient_of(outputs, self.loss_gradient(outputs) + step * r_j)
+        return zeros_for_none(found, self.weights)
 
 
 def _divided(tensors: Sequence[Tensor], step: Any) -> list[Tensor]:

@@ -235,6 +235,11 @@ class HypergradientEstimator:
         self.begun = False
         self.directionless: bool | Tensor | None = None
 
+    @property
+    def retains_graph(self) -> bool:
+        """True if the training pass is backpropagated through more than once."""
+        return self.method == "exact"
+
     def begin(self) -> None:
         """Copy the state before the training forward pass."""
         with torch.no_grad():

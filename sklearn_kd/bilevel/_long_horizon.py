@@ -1,8 +1,8 @@
-"""What hypergradients over many steps share: passes over all of D_val, and steps of finite differences."""
+"""What hypergradients over many steps share: passes over D_val, products with the loss's curvature."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,11 +14,15 @@ from sklearn_kd.runtime._devices import as_number
 from sklearn_kd.runtime._random_state import preserved_torch_state
 from sklearn_kd.runtime._snapshots import BufferSnapshot
 
-# A finite difference of gradients moves the weights by this share of their size, in units of √epsilon, and
-# never by more than the direction itself, in which the metaparameters move too.
-WEIGHT_CHANGE = 1.0
+CURVATURES = ("gauss_newton", "hessian")
+
+# A finite difference along a direction moves the weights, or the logits, by this share of their size, in
+# units of √epsilon, and never by more than the direction itself, in which the metaparameters move too.
+SHARE = 1.0
 LARGEST_STEP = 1.0
 
+# Maps outputs s of the student to ∂F/∂s of the training loss.
+LossGradient = Callable[[Tensor], Tensor]
 # Maps the student's logits on a batch of D_val, and the batch, to L_val, shape (), and ∂L_val/∂logits.
 BatchLoss = Callable[[Tensor, Any], tuple[Tensor, Tensor]]
 
@@ -56,10 +60,21 @@ class LongHorizonEstimator(HypergradientEstimator):
         return v, total / n_rows
 
 
-def step_along(w: list[Tensor], direction: list[Tensor]) -> Any:
-    """Return the ε by which a finite difference of gradients moves w along a direction."""
-    size = as_number(global_norm(direction))
-    step = WEIGHT_CHANGE * torch.finfo(w[0].dtype).eps ** 0.5 * as_number(global_norm(w))
+def step_along(start: Sequence[Tensor], direction: Sequence[Tensor]) -> Any:
+    """Return the ε by which a finite difference moves weights, or logits, along a direction."""
+    size = as_number(global_norm(list(direction)))
+    step = SHARE * torch.finfo(start[0].dtype).eps ** 0.5 * as_number(global_norm(list(start)))
     if isinstance(size, Tensor):
         return torch.clamp(step / size, max=LARGEST_STEP)
     return min(step / size, LARGEST_STEP) if size > 0 else LARGEST_STEP
+
+
+def curvature_product(loss_gradient: LossGradient, outputs: Tensor, u: Tensor) -> Tensor:
+    """Return ∂²F/∂s² u at the outputs s, by a central difference, which runs no network."""
+    step = step_along([outputs], [u])
+    return (loss_gradient(outputs + step * u) - loss_gradient(outputs - step * u)) / (2 * step)
+
+
+def zeros_for_none(found: Sequence[Tensor | None], weights: Sequence[Tensor]) -> list[Tensor]:
+    """Return gradients by weight, zeros where there is none."""
+    return [torch.zeros_like(w) if g is None else g for g, w in zip(found, weights, strict=True)]

@@ -153,9 +153,10 @@ _TANGENTS: dict[type[Optimizer], type[OptimizerTangent]] = {
 
 
 def why_no_tangent(optimizer: Optimizer) -> str | None:
-    """Return what of the optimizer has no forward derivative here, or None."""
-    kind = _TANGENTS.get(type(optimizer))
-    return f"{type(optimizer).__name__}" if kind is None else kind.why_unsuitable(optimizer)
+    """Return the optimizer's name, and its option, if it has no forward derivative here, else None."""
+    name, kind = type(optimizer).__name__, _TANGENTS.get(type(optimizer))
+    option = None if kind is None else kind.why_unsuitable(optimizer)
+    return name if kind is None else None if option is None else f"{name} with {option}"
 
 
 def optimizer_tangent(optimizer: Optimizer, weights: list[Tensor]) -> OptimizerTangent:

@@ -9,13 +9,12 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from sklearn_kd.bilevel._forward_mode import ForwardHypergradient
+from sklearn_kd.bilevel._forward_mode import FORWARD_METHODS, ForwardHypergradient
 from sklearn_kd.bilevel._implicit import SOLVE, ImplicitHypergradient
+from sklearn_kd.bilevel._long_horizon import CURVATURES
 from sklearn_kd.bilevel._optimizer_tangent import why_no_tangent
 from sklearn_kd.meta._space import MetaparameterSpace
 from sklearn_kd.meta._strategy import HypergradientStrategy, check_positive_ints, check_real
-
-FORWARD_METHODS = ("finite_difference", "central_difference")
 
 
 class FarStrategy(HypergradientStrategy):
@@ -55,37 +54,41 @@ class FarStrategy(HypergradientStrategy):
 class ForwardGradient(FarStrategy):
     """Moves the metaparameters by hypergradients over many steps, which forward mode carries along.
 
-    Beside the student its derivatives by the metaparameters are trained: Z_j = ∂w/∂a_j for each of m components,
-    through the steps of SGD (with momentum, Nesterov, weight decay), Adam or AdamW, their moments included. At a
-    move the hypergradient is ⟨∇L_val(w), Z_j⟩: what a change of a_j that had been held since Z began would have done
-    to L_val. One iteration costs 1 + m forward and backward passes. A move takes as many batches of D_val as there
-    were iterations since the last one; if these are more than D_val has, all of D_val once.
-
-    ``ForwardGradient(every="epoch", decay=1.0, carry=False)`` averages nothing and forgets nothing: the
-    metaparameters stay for an epoch, and its end is what counts. ``decay=0.0, every=1`` is :class:`Gradient`.
+    Beside the student its derivatives by the metaparameters are trained: Z_j = ∂w/∂a_j for each of m
+    components, through the steps of SGD (with momentum, Nesterov, weight decay), Adam or AdamW, their
+    moments included. At a move the hypergradient is ⟨∇L_val(w), Z_j⟩: what a change of a_j that had been
+    held since Z began would have done to L_val. An iteration costs 1 + m forward and backward passes. A
+    move takes as many batches of D_val as there were iterations since the last one; if these are more than
+    D_val has, all of D_val once.
 
     Parameters
     ----------
     every : int or "epoch", default="epoch"
         How many iterations are between two moves. "epoch": they move at the end of each epoch.
     decay : float, default=0.99
-        Z is multiplied by it in each iteration, so that 1 / (1 − decay) iterations count. 1: all.
+        Z is multiplied by it in each iteration, so that about 1 / (1 − decay) iterations count. 1: all. 0:
+        the last one alone, as in :class:`Gradient`.
     carry : bool, default=True
-        Whether Z goes on over a move. False: it begins at zero after each, so that it is the derivative by values that
-        were held.
+        Whether Z goes on over a move. False: it begins at zero after each, so that it is the derivative by
+        values that have been held since.
+    curvature : {"gauss_newton", "hessian"}, default="gauss_newton"
+        The curvature of the training loss that Z is carried by. "gauss_newton" leaves out that of the student
+        itself. Then Z stays bounded over many epochs. "hessian" is exact; over more than an epoch Z may grow
+        without end, and its sign says nothing then.
     lr : float, default=1.0
         Learning rate of the metaparameters, in their coordinates.
-    hypergradient : {"finite_difference", "central_difference"}, default="finite_difference"
-        How ∂g/∂a_j + H Z_j is computed: with one more forward and backward pass for each component, or with two.
+    hypergradient : {"finite_difference", "central_difference", "jvp"}, default="finite_difference"
+        How J Z_j is computed: with one more forward pass, with two, or by forward-mode differentiation. With
+        ``curvature="hessian"`` one of the first two: a difference of gradients.
     clip, optimizer, optimizer_params, coordinates, val_temperature
-        As in :class:`HypergradientStrategy`. With ``val_temperature="auto"`` and all of D_val, T_val is refitted at
-        each move.
+        As in :class:`HypergradientStrategy`. With ``val_temperature="auto"`` and all of D_val, T_val is
+        refitted at each move.
 
     Notes
     -----
-    With Adam and AdamW Z begins after ten steps, as hypergradients do: the first steps divide by a second moment that
-    one or two batches decide. Dropout masks are those of the step. Where Z has become infinite, nothing moves and Z
-    begins anew.
+    With Adam and AdamW Z begins after ten steps, as hypergradients do: the first steps divide by a second
+    moment that one or two batches decide. Dropout masks are those of the step. Where Z has become infinite,
+    nothing moves and Z begins anew.
 
     Franceschi et al., "Forward and reverse gradient-based hyperparameter optimization", 2017.
 
@@ -109,18 +112,20 @@ class ForwardGradient(FarStrategy):
         every: int | Literal["epoch"] = "epoch",
         decay: float = 0.99,
         carry: bool = True,
+        curvature: Literal["gauss_newton", "hessian"] = "gauss_newton",
         *,
         lr: float = 1.0,
         clip: float | None = None,
         optimizer: type[torch.optim.Optimizer] | str = torch.optim.SGD,
         optimizer_params: dict[str, Any] | None = None,
         coordinates: Literal["own", "raw"] = "own",
-        hypergradient: Literal["finite_difference", "central_difference"] = "finite_difference",
+        hypergradient: Literal["finite_difference", "central_difference", "jvp"] = "finite_difference",
         val_temperature: float | Literal["auto"] = 1.0,
     ):
         self.every = every
         self.decay = decay
         self.carry = carry
+        self.curvature = curvature
         self.lr = lr
         self.clip = clip
         self.optimizer = optimizer
@@ -130,12 +135,14 @@ class ForwardGradient(FarStrategy):
         self.val_temperature = val_temperature
 
     def check(self, space: MetaparameterSpace) -> None:
-        if self.hypergradient in ("jvp", "exact"):
-            raise ValueError(
-                f"hypergradient={self.hypergradient!r} is for one step; ForwardGradient takes differences of "
-                f"gradients: give one of {list(FORWARD_METHODS)}."
-            )
         super().check(space)
+        _check_curvature(self.curvature)
+        known = FORWARD_METHODS[self.curvature]
+        if self.hypergradient not in known:
+            raise ValueError(
+                f"hypergradient={self.hypergradient!r} cannot be used by ForwardGradient with "
+                f"curvature={self.curvature!r}. Give one of {list(known)}."
+            )
         check_real("decay", self.decay, least=0.0)
         if self.decay > 1.0:
             raise ValueError(f"decay={self.decay!r} must be between 0 and 1: above 1, Z grows without end.")
@@ -147,27 +154,26 @@ class ForwardGradient(FarStrategy):
         if reason is None:
             return None
         return (
-            f"carries derivatives through the steps of SGD, Adam and AdamW, without amsgrad and maximize; the "
-            f"student's optimizer is {type(optimizer).__name__}"
-            f"{'' if reason == type(optimizer).__name__ else f' with {reason}'}. Give one of these, or "
-            "meta=ImplicitGradient(), for which any optimizer will do"
+            "carries derivatives through the steps of SGD, Adam and AdamW, without amsgrad and maximize; "
+            f"the student's optimizer is {reason}. Give one of these, or meta='implicit', for which any "
+            "optimizer will do"
         )
 
     def make_estimator(
         self, student: nn.Module, optimizer: torch.optim.Optimizer, **passes: Any
     ) -> ForwardHypergradient:
-        return ForwardHypergradient(
-            student, optimizer, decay=float(self.decay), method=self.hypergradient, **passes
-        )
+        how = {"decay": float(self.decay), "curvature": self.curvature, "method": self.hypergradient}
+        return ForwardHypergradient(student, optimizer, **how, **passes)
 
 
 class ImplicitGradient(FarStrategy):
     """Moves the metaparameters by hypergradients of training to the end, by the implicit function theorem.
 
-    The hypergradient is −⟨∂g/∂a_j, (H + damping)⁻¹ ∇L_val(w)⟩ with the Hessian H of the training loss, as if the student
-    were trained to the end on the present quadratic model of its loss. It is exact where training has come to rest and
-    the student is deterministic. Iterations between two moves cost what plain ones do. A move costs 2 · n_terms + 3
-    passes through ``n_batches`` batches of D_train, the last ones of the epoch, and one through D_val.
+    The hypergradient is −⟨∂g/∂a_j, (H + damping)⁻¹ ∇L_val(w)⟩ with the curvature H of the training loss, as
+    if the student were trained to the end on the present quadratic model of its loss. It is exact where
+    training has come to rest and the student is deterministic. Iterations between two moves cost what plain
+    ones do. A move costs about n_terms + 2 passes through ``n_batches`` batches of D_train, the last ones
+    of the epoch, and one through D_val.
 
     Parameters
     ----------
@@ -177,10 +183,13 @@ class ImplicitGradient(FarStrategy):
         Steps of conjugate gradients, or terms of the Neumann series behind the first.
     solver : {"cg", "neumann"}, default="cg"
         How the system is solved.
-    damping : float, default=0.01
-        Is added to H. Larger ones look less far.
+    damping : float, default=0.1
+        Is added to H. The larger it is, the less far the hypergradient looks.
+    curvature : {"gauss_newton", "hessian"}, default="gauss_newton"
+        "gauss_newton" leaves out the curvature of the student itself, and is never negative. "hessian" is
+        exact and may be negative, where conjugate gradients end.
     n_batches : int, default=8
-        How many batches of D_train H and ∂g/∂a_j are taken on; those of the epoch at most.
+        How many batches of D_train H and ∂g/∂a_j are taken on; those of the epoch so far at most.
     lr : float, default=1.0
         Learning rate of the metaparameters, in their coordinates.
     clip, optimizer, optimizer_params, coordinates, val_temperature
@@ -213,7 +222,8 @@ class ImplicitGradient(FarStrategy):
         every: int | Literal["epoch"] = "epoch",
         n_terms: int = 5,
         solver: Literal["cg", "neumann"] = "cg",
-        damping: float = 0.01,
+        damping: float = 0.1,
+        curvature: Literal["gauss_newton", "hessian"] = "gauss_newton",
         n_batches: int = 8,
         *,
         lr: float = 1.0,
@@ -227,6 +237,7 @@ class ImplicitGradient(FarStrategy):
         self.n_terms = n_terms
         self.solver = solver
         self.damping = damping
+        self.curvature = curvature
         self.n_batches = n_batches
         self.lr = lr
         self.clip = clip
@@ -237,6 +248,7 @@ class ImplicitGradient(FarStrategy):
 
     def check(self, space: MetaparameterSpace) -> None:
         super().check(space)
+        _check_curvature(self.curvature)
         check_positive_ints(n_terms=self.n_terms, n_batches=self.n_batches)
         check_real("damping", self.damping, least=0.0)
         if self.solver not in SOLVE:
@@ -248,5 +260,16 @@ class ImplicitGradient(FarStrategy):
     def make_estimator(
         self, student: nn.Module, optimizer: torch.optim.Optimizer, **passes: Any
     ) -> ImplicitHypergradient:
-        how = {"n_terms": int(self.n_terms), "solver": self.solver, "damping": float(self.damping)}
+        how: dict[str, Any] = {
+            "n_terms": int(self.n_terms),
+            "solver": self.solver,
+            "damping": float(self.damping),
+            "curvature": self.curvature,
+        }
         return ImplicitHypergradient(student, optimizer, forward=passes["forward"], **how)
+
+
+def _check_curvature(curvature: Any) -> None:
+    """Raise ValueError if the name is not known."""
+    if curvature not in CURVATURES:
+        raise ValueError(f"curvature={curvature!r} is not one of {list(CURVATURES)}.")

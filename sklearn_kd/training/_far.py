@@ -1,7 +1,7 @@
 """Training iterations with hypergradients that look further ahead than one step.
 
-The metaparameters stay for many iterations and then move once. In forward mode each iteration carries the tangents
-of the weights along; for the implicit hypergradient an iteration is a plain one.
+The metaparameters stay for many iterations and then move once. In forward mode each iteration carries the
+tangents of the weights along; for the implicit hypergradient an iteration is a plain one.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def far_iterations(net: TrainingNet, data: SplitData) -> FarIterations | None:
     check_has_validation(strategy, data.valid is not None)
     if not isinstance(net.objective, LogitObjective):
         raise ValueError(
-            f"meta: {name} is for DistilledClassifier. A search of pathways takes hypergradients of one step: "
-            "give meta='gradient' or 'linear'."
+            f"meta: {name} is for DistilledClassifier. A search of pathways takes hypergradients of one "
+            "step: give meta='gradient' or 'linear'."
         )
     if net.execution.cuda_graph:
         raise ValueError(
@@ -78,7 +78,7 @@ class FarIterations:
         self.estimator: Any = None
 
     def begin_epoch(self, n_batches: int) -> None:
-        """Learn how many iterations the epoch that begins has."""
+        """Note how many iterations the epoch that begins has."""
         self.n_batches = n_batches
         self._make_estimator()
         self.net.hypergradient_estimator_ = self.estimator
@@ -91,11 +91,12 @@ class FarIterations:
             path.wait()
             return step
         ends_epoch = net.skips_.n_in_epoch + 1 == self.n_batches
+        step = self._student_step(batch)
+        is_time = self.strategy.moves_after(path.counted.iteration, ends_epoch=ends_epoch)
+        if not is_time or step["outcome"] is SKIPPED:
+            follow(path, self.strategy)
+            return step
         with full_precision(torch.device(net.device)):
-            step = self._student_step(batch)
-            if not self.strategy.moves_after(path.counted.iteration, ends_epoch=ends_epoch):
-                follow(path, self.strategy)
-                return step
             h, val_loss = self._hypergradient()
         outcome = with_hypergradient(step["outcome"], all_finite(h), self.estimator.directionless)
         path.record(path.descend(h), val_loss)
@@ -183,12 +184,13 @@ class _ForwardIterations(FarIterations):
     def _student_step(self, batch: Batch) -> dict[str, Any]:
         estimator, net = self.estimator, self.net
         self._batch, self._values = batch, net.metaparameters.named()
-        estimator.begin()
-        step = net._student_step(batch)
-        if step["outcome"] is SKIPPED:
-            estimator.begun = False
-        else:
-            estimator.advance(None if step["outcome"] is GOOD else step["outcome"] == SKIPPED)
+        with full_precision(estimator.device):
+            estimator.begin()
+            step = net._student_step(batch)
+            if step["outcome"] is SKIPPED:
+                estimator.begun = False
+            else:
+                estimator.advance(None if step["outcome"] is GOOD else step["outcome"] == SKIPPED)
         return step
 
     def _hypergradient(self) -> tuple[Tensor, Tensor]:
@@ -221,7 +223,8 @@ class _ImplicitIterations(FarIterations):
         objective, values = cast(LogitObjective, self.net.objective), self.net.metaparameters.named()
         training = [
             TrainingBatch(
-                (batch[0],), partial(objective.evaluate_logits, targets=batch.targets, values=values, differentiable=True)
+                (batch[0],),
+                partial(objective.evaluate_logits, targets=batch.targets, values=values, differentiable=True),
             )
             for batch in self._batches
         ]

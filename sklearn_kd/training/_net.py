@@ -282,7 +282,7 @@ class TrainingNet(NeuralNetClassifier):
         """Return the logits of a batch, float32; computed in bfloat16 where autocast is asked for."""
         record = self._record
         if record is not None:  # a compiled pass can be taken back once only
-            return self.module_(x) if record.method == "exact" else self._forward(x)
+            return self.module_(x) if record.retains_graph else self._forward(x)
         if not self.execution.autocast:
             return self._forward(x)
         with self.execution.precision(x.device):
