@@ -113,7 +113,7 @@ class SGDResponse(OptimizerResponse):
     @classmethod
     def suits(cls, optimizer: Optimizer) -> bool:
         """Return False where the gradient is ascended."""
-        return not _ascends(optimizer)
+        return not ascends(optimizer)
 
     def before_step(self) -> None:
         self.factors = [
@@ -142,7 +142,7 @@ class AdamResponse(OptimizerResponse):
     @classmethod
     def suits(cls, optimizer: Optimizer) -> bool:
         """Return False where the gradient is ascended or the largest moment counts."""
-        return not _ascends(optimizer) and not any(g.get("amsgrad") for g in optimizer.param_groups)
+        return not ascends(optimizer) and not any(g.get("amsgrad") for g in optimizer.param_groups)
 
     def __init__(self, optimizer: Optimizer, weights: list[Tensor]) -> None:
         super().__init__(optimizer, weights)
@@ -169,7 +169,8 @@ class AdamResponse(OptimizerResponse):
         return torch.where(root_s > 0, -group["lr"] * slope * v, 0.0)
 
 
-def _ascends(optimizer: Optimizer) -> bool:
+def ascends(optimizer: Optimizer) -> bool:
+    """Return whether a group of weights ascends the gradient."""
     return any(group.get("maximize") for group in optimizer.param_groups)
 
 
@@ -253,3 +254,7 @@ class Clipping(NamedTuple):
         along = sum((g * d_w).sum() for g, d_w in zip(clipped, d, strict=True)) / k
         along = torch.where(k < 1, along / (n * (n + 1e-6) * k), 0.0)
         return [k * (d_w - g * along) for g, d_w in zip(clipped, d, strict=True)]
+
+    def undone(self, clipped: list[Tensor]) -> list[Tensor]:
+        """Return the gradient before it was clipped."""
+        return [g / torch.clamp(self.limit / (self.norm + 1e-6), max=1.0) for g in clipped]

@@ -45,6 +45,7 @@ from sklearn_kd.teachers._class_alignment import checked_teacher_classes
 from sklearn_kd.teachers._given_logits import checked_logits
 from sklearn_kd.teachers._logit_checks import name_of
 from sklearn_kd.teachers._registry import advice_for, make_teacher
+from sklearn_kd.training._far import far_iterations
 
 if TYPE_CHECKING:
     from sklearn_kd.estimators._base import BaseDistiller
@@ -409,12 +410,14 @@ def dry_run(net: TrainingNet, data: SplitData, who: str, callback_params: Iterab
     Raises
     ------
     ValueError
-        If a callback watches what is not recorded, or a schedule ends too early.
+        If a callback watches what is not recorded, a schedule ends too early, or the strategy cannot be used
+        with the net's optimizer, execution or objective.
     TypeError
         If there is no callback of a name in ``callback_params``.
     """
     if callback_params is not None:
         check_callback_names(net, callback_params)
+    far_iterations(net, data)
     if data.valid is not None:
         net.get_iterator(data.valid)
     n_batches = len(net.get_iterator(data.train, training=True))

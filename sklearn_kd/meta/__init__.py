@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from sklearn_kd.bilevel._optimizer_response import OptimizerResponse, register_response
+from sklearn_kd.meta._far import ForwardGradient, ImplicitGradient
 from sklearn_kd.meta._fixed import Fixed, Naive, NoDistillation
 from sklearn_kd.meta._gradient import Gradient, Linear
 from sklearn_kd.meta._hyperopt import Hyperopt
@@ -22,6 +23,8 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "fixed": Fixed,
     "gradient": Gradient,
     "linear": Linear,
+    "forward": ForwardGradient,
+    "implicit": ImplicitGradient,
     "hyperopt": Hyperopt,
     "shortlist": Shortlist,
 }
@@ -49,9 +52,11 @@ __all__ = [
     "PAPER_SETTINGS",
     "STRATEGIES",
     "Fixed",
+    "ForwardGradient",
     "Gradient",
     "HypergradientStrategy",
     "Hyperopt",
+    "ImplicitGradient",
     "Linear",
     "Metaparameter",
     "MetaparameterPath",

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from sklearn_kd.inputs._data import SplitData, describe_allocations
-from sklearn_kd.meta import HypergradientStrategy
 from sklearn_kd.runtime._memory import explain_out_of_memory, format_weights_size, memory_advice
 
 if TYPE_CHECKING:
@@ -38,7 +37,8 @@ def explain_memory_of_training(net: TrainingNet, data: SplitData) -> AbstractCon
     if not net.execution.autocast:
         ways.append("execution='bfloat16'")
     ways.append("X as a Dataset, whose rows are loaded batch by batch")
-    if isinstance(net.strategy, HypergradientStrategy) and net.others == {}:  # pathways need whole batches
+    takes_rows = "hypergradient_rows" in net.strategy.get_params()
+    if takes_rows and net.others == {}:  # pathways need whole batches
         ways.append("meta__hypergradient_rows")
     advice = memory_advice(torch.device(net.device), *ways)
     return explain_out_of_memory("training the student", situation, advice)

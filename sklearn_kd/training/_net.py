@@ -45,6 +45,8 @@ from sklearn_kd.tasks._targets import Targets
 from sklearn_kd.teachers._logit_checks import AnswersWatch
 from sklearn_kd.training._cuda_graph import CapturedIterations, why_not_captured
 from sklearn_kd.training._divergence import DivergenceGuard
+from sklearn_kd.training._far import FarIterations, far_iterations
+from sklearn_kd.training._greedy import greedy_estimator
 from sklearn_kd.training._interrupts import from_outside
 from sklearn_kd.training._label_scorers import rows_with_labels, show_labels_to_scorers
 from sklearn_kd.training._listeners import gradient_norm_limit, listeners
@@ -212,6 +214,7 @@ class TrainingNet(NeuralNetClassifier):
         self.diverged_ = self.interrupted_ = self.collapsed_ = False
         self.skips_ = Skips()
         self.guard_: DivergenceGuard | None = None
+        self.far_: FarIterations | None = None
         self.watch_: AnswersWatch | None = None  # of a teacher that answers while the student trains
         return self
 
@@ -268,17 +271,18 @@ class TrainingNet(NeuralNetClassifier):
 
     def stateful_parts(self) -> dict[str, Stateful]:
         """Return what a checkpoint holds beside modules, optimizer, callbacks and history, by name."""
-        return {
+        parts: dict[str, Stateful] = {
             "metaparameters": self.metaparameters,
             "validation_batches": self.validation_batches_,
             "skips": self.skips_,
         }
+        return parts if self.far_ is None else parts | {"far": self.far_}
 
     def infer(self, x: Tensor, **params: Any) -> Tensor:
         """Return the logits of a batch, float32; computed in bfloat16 where autocast is asked for."""
         record = self._record
         if record is not None:  # a compiled pass can be taken back once only
-            return self.module_(x) if record.method == "exact" else self._forward(x)
+            return self.module_(x) if record.retains_graph else self._forward(x)
         if not self.execution.autocast:
             return self._forward(x)
         with self.execution.precision(x.device):
@@ -323,6 +327,7 @@ class TrainingNet(NeuralNetClassifier):
         self.listeners_ = {}
         self.captured_ = self._capturing() if self.execution.cuda_graph else None
         self.skips_, self.guard_ = Skips(), DivergenceGuard(X)
+        self.far_ = far_iterations(self, X)
         self.diverged_ = self.interrupted_ = self.collapsed_ = False
         self.with_buffers_ = [part for m in self.trained_modules() for part in m.modules() if part._buffers]
 
@@ -359,6 +364,8 @@ class TrainingNet(NeuralNetClassifier):
             return
         if self.checkpointer_ is not None:
             self.checkpointer_.track(prefix, iterator)
+        if training and self.far_ is not None:
+            self.far_.begin_epoch(len(iterator))
         at_once = any(not isinstance(c, EpochScoring) for c in self._listeners("on_batch_end"))
         rows, losses, name, size = [], [], f"{prefix}_loss", f"{prefix}_batch_size"
         try:
@@ -385,6 +392,8 @@ class TrainingNet(NeuralNetClassifier):
 
     def train_step(self, batch: Batch, **params: Any) -> dict[str, Any]:
         """Take the optimizer's step, and let the strategy act on it."""
+        if self.far_ is not None:
+            return self.far_.train_step(batch)
         path, strategy = self.metaparameters, self.strategy
         turn = turn_of(path, strategy, self.optimizer_)
         if turn is Turn.LEARN:
@@ -406,7 +415,7 @@ class TrainingNet(NeuralNetClassifier):
 
     def _bilevel_iteration(self, batch: Batch, val_batch: Batch) -> dict[str, Any]:
         if self.hypergradient_estimator_ is None:
-            self.hypergradient_estimator_ = self._make_hypergradient_estimator()
+            self.hypergradient_estimator_ = greedy_estimator(self)
         record, path = self.hypergradient_estimator_, self.metaparameters
         with full_precision(record.device):
             record.begin()
@@ -422,19 +431,6 @@ class TrainingNet(NeuralNetClassifier):
             h = torch.where(step["outcome"] == SKIPPED, torch.nan, h)
         step["outcome"] = with_hypergradient(step["outcome"], all_finite(h), record.directionless)
         return step | {"metaparameters": path.descend(h), "val_loss": val_loss}
-
-    def _make_hypergradient_estimator(self) -> HypergradientEstimator:
-        """Make the estimator of the hypergradients of this net's steps."""
-        return HypergradientEstimator(
-            self.module_,
-            self.optimizer_,
-            method=self.strategy.hypergradient,
-            rows=self.strategy.hypergradient_rows,
-            forward=self._forward,
-            others=list(self.others.values()),
-            outputs=self.objective.outputs(self.module_, self._forward, self.others),
-            logit_change=self.objective.logit_change,
-        )
 
     @property
     def _record(self) -> HypergradientEstimator | None:
@@ -566,7 +562,7 @@ class TrainingNet(NeuralNetClassifier):
         if not self.diverged_ and self.skips_.first is not None:
             message = skips_message(self.skips_, self.metaparameters.describe, self._mend())
             warnings.warn(message, ConvergenceWarning, stacklevel=2)
-        self.captured_ = self.guard_ = self.watch_ = None
+        self.captured_ = self.guard_ = self.watch_ = self.far_ = None
         self.validated_ = []
         self._set_training(False)  # for good: no thread that predicts finds it otherwise
 

@@ -17,6 +17,7 @@ _MADE_WHEN_NEEDED: dict[str, Any] = {
     "checkpointer_": None,
     "hypergradient_estimator_": None,
     "guard_": None,
+    "far_": None,
     "watch_": None,
 }
 

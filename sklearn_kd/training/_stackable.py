@@ -22,6 +22,7 @@ import torch
 from sklearn_kd.bilevel._optimizer_response import response_class
 from sklearn_kd.bilevel._stacked_hypergradient import STACKED_METHODS, STACKED_RESPONSES
 from sklearn_kd.inputs._data import DistillationData, SplitData
+from sklearn_kd.meta._far import FarStrategy
 from sklearn_kd.meta._strategy import updates_metaparameters
 from sklearn_kd.runtime._devices import reading_is_free
 from sklearn_kd.runtime._random_state import preserved_random_state
@@ -144,6 +145,8 @@ def _why_alone(net: TrainingNet, data: Any) -> str | None:
 def _why_learns_alone(net: TrainingNet, data: Any) -> str | None:
     """Return why this student, whose metaparameters move, cannot be stacked with others, or None."""
     name, strategy = type(net.strategy).__name__, net.strategy
+    if isinstance(strategy, FarStrategy):
+        return f"{name} looks further than one step, which is for one student"
     if strategy.hypergradient not in STACKED_METHODS:
         return f"{name} takes hypergradients by {strategy.hypergradient!r}, which is for one student"
     if strategy.hypergradient_rows is not None:

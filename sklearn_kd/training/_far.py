@@ -1,0 +1,231 @@
+"""Training iterations with hypergradients that look further ahead than one step.
+
+The metaparameters stay for many iterations and then move once. In forward mode each iteration carries the
+tangents of the weights along; for the implicit hypergradient an iteration is a plain one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+
+from sklearn_kd.bilevel._forward_mode import ForwardHypergradient
+from sklearn_kd.bilevel._implicit import ImplicitHypergradient, TrainingBatch
+from sklearn_kd.bilevel._long_horizon import BatchLoss
+from sklearn_kd.bilevel._optimizer_response import response_class
+from sklearn_kd.inputs._batches import Batch
+from sklearn_kd.inputs._data import SplitData
+from sklearn_kd.losses._objective import LogitObjective
+from sklearn_kd.meta._far import FarStrategy, ForwardGradient, ImplicitGradient
+from sklearn_kd.meta._strategy import check_has_validation
+from sklearn_kd.runtime._devices import all_finite, full_precision
+from sklearn_kd.training._listeners import gradient_norm_limit
+from sklearn_kd.training._nonfinite import GOOD, SKIPPED, with_hypergradient
+from sklearn_kd.training._turns import follow
+
+if TYPE_CHECKING:
+    from sklearn_kd.training._net import TrainingNet
+
+
+def far_iterations(net: TrainingNet, data: SplitData) -> FarIterations | None:
+    """Return the iterations of a net whose strategy looks far ahead; None for other strategies.
+
+    Raises
+    ------
+    ValueError
+        If the strategy cannot be used with the net's optimizer, execution or objective, or there is no D_val.
+    """
+    strategy = net.strategy
+    if not isinstance(strategy, FarStrategy):
+        return None
+    name = type(strategy).__name__
+    check_has_validation(strategy, data.valid is not None)
+    if not isinstance(net.objective, LogitObjective):
+        raise ValueError(
+            f"meta: {name} is for DistilledClassifier. A search of pathways takes hypergradients of one "
+            "step: give meta='gradient' or 'linear'."
+        )
+    if net.execution.cuda_graph:
+        raise ValueError(
+            f"meta: {name} cannot be captured in a CUDA graph. Set execution='eager', or meta='gradient'."
+        )
+    reason = strategy.why_unsuitable(net.optimizer_)
+    if reason is not None:
+        raise ValueError(f"meta: {name} {reason}.")
+    kind = _ForwardIterations if isinstance(strategy, ForwardGradient) else _ImplicitIterations
+    return kind(net, data)
+
+
+class FarIterations:
+    """The iterations of one training, and the moves of the metaparameters between them.
+
+    Parameters
+    ----------
+    net : TrainingNet
+        Initialised.
+    data : SplitData
+    """
+
+    def __init__(self, net: TrainingNet, data: SplitData):
+        self.net, self.valid = net, data.valid
+        self.strategy: Any = net.strategy
+        self.n_batches = 0
+        self.estimator: Any = None
+
+    def begin_epoch(self, n_batches: int) -> None:
+        """Note how many iterations the epoch that begins has."""
+        self.n_batches = n_batches
+        self._make_estimator()
+        self.net.hypergradient_estimator_ = self.estimator
+
+    def train_step(self, batch: Batch) -> dict[str, Any]:
+        """Take the optimizer's step, and let the metaparameters move if it is time."""
+        net, path = self.net, self.net.metaparameters
+        if self._waits():
+            step = net._plain_iteration(batch)
+            path.wait()
+            return step
+        ends_epoch = net.skips_.n_in_epoch + 1 == self.n_batches
+        step = self._student_step(batch)
+        is_time = self.strategy.moves_after(path.counted.iteration, ends_epoch=ends_epoch)
+        if not is_time or step["outcome"] is SKIPPED:
+            follow(path, self.strategy)
+            return step
+        with full_precision(torch.device(net.device)):
+            h, val_loss = self._hypergradient()
+        outcome = with_hypergradient(step["outcome"], all_finite(h), self.estimator.directionless)
+        path.record(path.descend(h), val_loss)
+        self._moved(h)
+        return step | {"outcome": outcome}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the next epoch depends on."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Restore a state of :meth:`state_dict`."""
+
+    def _make_estimator(self) -> None:
+        if self.estimator is None:
+            self.estimator = self._made(self.net._forward)
+
+    def _made(self, forward: Any) -> Any:
+        raise NotImplementedError
+
+    def _waits(self) -> bool:
+        return False
+
+    def _student_step(self, batch: Batch) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _hypergradient(self) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+    def _moved(self, h: Tensor) -> None:
+        """Begin anew after a move."""
+
+    def _validation(self, n_most: int | None = None) -> tuple[Iterable[Batch], BatchLoss]:
+        """Return ``n_most`` batches of D_val, or all if there are no more, and their loss."""
+        net = self.net
+        batches: Any = net.get_iterator(self.valid)
+        T_val: Any = net.val_temperature_
+        if n_most is not None and n_most < len(batches):
+            batches = [next(net.validation_batches_) for _ in range(n_most)]
+        elif net.val_temperature == "auto":
+            logits = self.estimator.validation_logits(batches)
+            targets = [batch.targets for batch in batches]
+            T_val = net.task.optimal_val_temperature(list(zip(logits, targets, strict=True)))
+        return batches, lambda logits, batch: net.task.validation_loss(logits, batch.targets, T_val)
+
+
+class _ForwardIterations(FarIterations):
+    """Each iteration carries the tangents through the step that it takes."""
+
+    strategy: ForwardGradient
+    estimator: ForwardHypergradient
+
+    def state_dict(self) -> dict[str, Any]:
+        return {} if self.estimator is None else self.estimator.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        self._make_estimator()
+        if state:
+            self.estimator.load_state_dict(state)
+
+    def _made(self, forward: Any) -> ForwardHypergradient:
+        net = self.net
+        made = self.strategy.make_estimator(
+            net.module_, net.optimizer_, forward=forward, loss_gradient=self._loss_gradient
+        )
+        if self._others_change_gradients():
+            made.method = "central_difference"  # it does not need the gradient that they have changed
+        return made
+
+    def _others_change_gradients(self) -> bool:
+        """Return whether a callback may change gradients in another way than clipping their norm."""
+        return any(
+            gradient_norm_limit([("", callback)]) is None
+            for callback in self.net._listeners("on_grad_computed")
+        )
+
+    def _loss_gradient(self, outputs: Tensor) -> Tensor:
+        """Return ∂L_train/∂outputs of this iteration's batch, at its metaparameters."""
+        objective, targets = cast(LogitObjective, self.net.objective), self._batch.targets
+        return objective.evaluate_logits(outputs, targets, self._values, differentiable=False).gradients[0]
+
+    def _waits(self) -> bool:
+        return self.net.metaparameters.iteration < response_class(self.net.optimizer_).n_erratic_steps
+
+    def _student_step(self, batch: Batch) -> dict[str, Any]:
+        estimator, net = self.estimator, self.net
+        self._batch, self._values = batch, net.metaparameters.named()
+        with full_precision(estimator.device):
+            estimator.begin()
+            step = net._student_step(batch)
+            if step["outcome"] is SKIPPED:
+                estimator.begun = False
+            else:
+                estimator.advance(None if step["outcome"] is GOOD else step["outcome"] == SKIPPED)
+        return step
+
+    def _hypergradient(self) -> tuple[Tensor, Tensor]:
+        every = self.strategy.every
+        return self.estimator.over_steps(*self._validation(None if every == "epoch" else every))
+
+    def _moved(self, h: Tensor) -> None:
+        if not self.strategy.carry or not bool(torch.isfinite(h).all()):
+            self.estimator.restart()
+
+
+class _ImplicitIterations(FarIterations):
+    """Iterations are plain ones; a move solves a system on the last batches of the epoch."""
+
+    strategy: ImplicitGradient
+    estimator: ImplicitHypergradient
+
+    def begin_epoch(self, n_batches: int) -> None:
+        super().begin_epoch(n_batches)
+        self._batches: deque[Batch] = deque(maxlen=self.strategy.n_batches)
+
+    def _made(self, forward: Any) -> ImplicitHypergradient:
+        return self.strategy.make_estimator(self.net.module_, self.net.optimizer_, forward=forward)
+
+    def _student_step(self, batch: Batch) -> dict[str, Any]:
+        self._batches.append(batch)
+        return self.net._plain_iteration(batch)
+
+    def _hypergradient(self) -> tuple[Tensor, Tensor]:
+        objective, values = cast(LogitObjective, self.net.objective), self.net.metaparameters.named()
+        training = [
+            TrainingBatch(
+                (batch[0],),
+                partial(objective.evaluate_logits, targets=batch.targets, values=values, differentiable=True),
+            )
+            for batch in self._batches
+        ]
+        return self.estimator.to_the_end(training, *self._validation())

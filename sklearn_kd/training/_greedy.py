@@ -1,0 +1,24 @@
+"""The estimator of hypergradients of one step, for a net."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sklearn_kd.bilevel._hypergradient import HypergradientEstimator
+
+if TYPE_CHECKING:
+    from sklearn_kd.training._net import TrainingNet
+
+
+def greedy_estimator(net: TrainingNet) -> HypergradientEstimator:
+    """Make the estimator of the hypergradients of this net's steps, each of one step."""
+    return HypergradientEstimator(
+        net.module_,
+        net.optimizer_,
+        method=net.strategy.hypergradient,
+        rows=net.strategy.hypergradient_rows,
+        forward=net._forward,
+        others=list(net.others.values()),
+        outputs=net.objective.outputs(net.module_, net._forward, net.others),
+        logit_change=net.objective.logit_change,
+    )
