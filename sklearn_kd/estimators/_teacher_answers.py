@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -48,20 +49,6 @@ class StageRows(NamedTuple):
         return self.data.train
 
 
-def places_for_teacher(stages: Sequence[StageRows]) -> np.ndarray:
-    """Return the places in X of the rows that a teacher with ``fit`` is fitted on.
-
-    Those of D_train of the first stage. A teacher that was fitted on D_val's rows would answer them in a
-    search as it answers no row that it has not seen, and what is learned would be learned from these answers.
-
-    Parameters
-    ----------
-    stages : sequence of StageRows
-        In the order of training: the search, if there is one, comes first.
-    """
-    return stages[0].places
-
-
 def answer_rows(
     estimator: DistilledClassifier,
     teacher: TeacherAdapter,
@@ -70,13 +57,24 @@ def answer_rows(
     seed: int,
     storage: LogitStorage,
 ) -> None:
-    """Fit a teacher that has to be, ask it once, and give each stage its part of the answers.
+    """Give each stage a teacher's answers to its D_train.
 
-    It is asked about D_train of the last stage, which has the rows of the others.
+    A teacher that is fitted here is fitted anew for each stage, on its D_train. One that was fitted on D_val's
+    rows would answer D_train of a search by what it has seen of D_val, and would seem to be right on D_val.
+    A teacher that comes trained is asked once, about D_train of the last stage, which has the rows of the others.
     """
     whole = stages[-1]
-    logits = _ask_once(estimator, teacher, whole, inputs, places_for_teacher(stages), seed, storage)
+    seconds = 0.0
+    if teacher.trains(teacher.fitted):
+        for part in stages[:-1]:
+            own = copy.copy(teacher)  # the other stays untrained
+            part.train.set_teacher_logits(_ask(estimator, own, part, inputs, seed, storage))
+            seconds += own.seconds or 0.0
+    logits = _ask(estimator, teacher, whole, inputs, seed, storage)
     whole.train.set_teacher_logits(logits)
+    if teacher.trains(teacher.fitted):
+        teacher.seconds = seconds + (teacher.seconds or 0.0)
+        return
     for part in stages[:-1]:
         _share_logits(logits, whole, part, len(inputs.rows))
 
@@ -124,41 +122,33 @@ def _rows_among(whole: StageRows, part: StageRows) -> np.ndarray:
     return np.concatenate(found)
 
 
-def _ask_once(
+def _ask(
     estimator: DistilledClassifier,
     teacher: TeacherAdapter,
-    whole: StageRows,
+    stage: StageRows,
     inputs: ValidatedInputs,
-    fitted_on: np.ndarray,
     seed: int,
     storage: LogitStorage,
 ) -> Tensor:
-    """Return the teacher's logits of D_train; it is fitted first, on rows that have labels.
-
-    These are at ``fitted_on`` in X.
-    """
+    """Return the teacher's logits of D_train of a stage; it is fitted first, on the rows that have labels."""
     ways = "teacher_logits_dir or teacher_logits_dtype='float16'", "a smaller batch_size with X as a Dataset"
     loader = loader_settings(estimator, "iterator_train", inputs.n_rows)
 
     def situation() -> str:
-        return f"batch_size={loader['batch_size']} and {describe_allocations([whole.train])}"
+        return f"batch_size={loader['batch_size']} and {describe_allocations([stage.train])}"
 
-    def rows_at(places: np.ndarray) -> TeacherRows:
-        X = None if teacher.takes_batches() else inputs.given_rows(places)  # a copy, which the teacher needs
-        return TeacherRows(X, inputs.targets(places), at(inputs.sample_weight, places), places)
-
-    asked_about = rows_at(whole.places)
-    own = None if np.array_equal(fitted_on, whole.places) else rows_at(fitted_on)
+    places = stage.places
+    X = None if teacher.takes_batches() else inputs.given_rows(places)  # a copy, which the teacher needs
+    rows = TeacherRows(X, inputs.targets(places), at(inputs.sample_weight, places), places)
     with explain_out_of_memory("asking the teacher", situation, memory_advice(estimator._device(), *ways)):
         return fit_and_ask(
             teacher,
-            whole.train,
-            asked_about,
+            stage.train,
+            rows,
             output_labels=inputs.task.output_labels,
             seed=seed,
             loader=loader,
             who=name_of(estimator.teacher),
-            fitted_on=own,
             storage=storage,
-            further=whole.further,
+            further=stage.further,
         )

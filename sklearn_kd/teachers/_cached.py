@@ -146,7 +146,6 @@ def fit_and_ask(
     seed: int,
     loader: Mapping[str, Any],
     who: str,
-    fitted_on: TeacherRows | None = None,
     storage: LogitStorage | None = None,
     further: Sequence[UnlabeledRows] = (),
 ) -> Tensor:
@@ -162,8 +161,6 @@ def fit_and_ask(
         As for :func:`ask_teacher`.
     loader : mapping
         Settings of the DataLoader that reads a Dataset.
-    fitted_on : TeacherRows or None, default=None
-        What the teacher is fitted on. None: ``rows``.
     """
     names = [part.names for part in further]
     if isinstance(train, LoadedData):
@@ -172,9 +169,8 @@ def fit_and_ask(
             logits = _ask_by_batch(teacher, train, output_labels, loader)
             return _stored(logits, len(train), storage, who)
     if teacher.trains(teacher.fitted):
-        own = rows if fitted_on is None else fitted_on
-        with naming_rows(own.places):
-            fit_teacher(teacher, own.X, own.y, own.weight, seed=seed, device=train.device)
+        with naming_rows(rows.places):
+            fit_teacher(teacher, rows.X, rows.y, rows.weight, seed=seed, device=train.device)
     with naming_rows(rows.places, names):
         return ask_teacher(
             teacher, rows.X, train, output_labels, seed=seed, who=who, storage=storage, further=further
