@@ -104,6 +104,7 @@ def test_a_process_is_followed_step_by_step(search, digits, logits):
     np.testing.assert_allclose(rows["lambda1"][:-1], expected[1:], rtol=1e-12)
     assert rows["lambda1"][-1] == pytest.approx(expected[-1]) and not rows["predicted"].any()
     assert clf.lambda1_ == rows["lambda1"][-1]
+    assert len(clf.net_.strategy.rows) == 1  # a pickle would hold them all
 
 
 def test_a_process_transfers(search, make, digits, logits, tmp_path):
