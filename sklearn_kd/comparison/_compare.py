@@ -141,8 +141,10 @@ def compare_methods(
     the test fold. Methods that learn from D_val train on that same part: their runs equal
     ``fit`` under the ``random_state`` in the table. The others train on the whole training
     fold, D_val included, as in the paper, with the same teacher's logits for all of it;
-    ``fit`` alone would have given them, and the retraining of a search, a teacher of slightly more rows. A
-    prefitted teacher is used as it is: it must not have been fitted on these rows.
+    ``fit`` alone would have given them a teacher of slightly more rows. Methods that search
+    (``search_epochs``) hold the same D_val out of the training fold, and retrain on the whole; ``fit``
+    alone would have fitted their teacher anew for that. A prefitted teacher is used as it is: it must not
+    have been fitted on these rows.
 
     Of a DistProClassifier the teacher is a trained network: it must not have been trained on
     these rows. All runs equal ``fit`` on the training fold under the ``random_state`` in the

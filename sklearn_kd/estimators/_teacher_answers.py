@@ -59,9 +59,10 @@ def answer_rows(
 ) -> None:
     """Give each stage a teacher's answers to its D_train.
 
-    A teacher that is fitted here is fitted anew for each stage, on its D_train. One that was fitted on D_val's
-    rows would answer D_train of a search by what it has seen of D_val, and would seem to be right on D_val.
-    A teacher that comes trained is asked once, about D_train of the last stage, which has the rows of the others.
+    A teacher that is fitted here is fitted anew for each stage, on its D_train. One that was fitted on
+    D_val's rows would answer D_train of a search by what it has seen of D_val, and would seem to be right
+    there. A teacher that comes trained is asked once, about D_train of the last stage, which has the rows
+    of the others.
     """
     whole = stages[-1]
     seconds = 0.0
