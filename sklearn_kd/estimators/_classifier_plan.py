@@ -20,6 +20,7 @@ from sklearn_kd.estimators._classifier_net import (
     net_to_train,
     start_of,
 )
+from sklearn_kd.estimators._classifier_population import train_population
 from sklearn_kd.estimators._codes import known_codes
 from sklearn_kd.estimators._learned_nothing import warn_of_scales
 from sklearn_kd.estimators._plan import (
@@ -169,7 +170,8 @@ def plan_distillation(
         warn_if_out_of_order(data.train.labelled, inputs.task.output_labels, who)
     monitor = "valid_loss" if updates_metaparameters(strategy) else "train_loss"  # it depends on lambda1, T
     net_maker = partial(net_to_train, estimator)
-    stage = Stage("training", data, seeds, net_maker, train_to_the_end, monitor)
+    train = partial(train_population, estimator) if strategy.trains_population else train_to_the_end
+    stage = Stage("training", data, seeds, net_maker, train, monitor)
     return DistillationPlan(
         inputs.task, (stage,), student, strategy, teacher, report, checkpoints, net_settings
     )

@@ -9,9 +9,11 @@ from sklearn_kd.meta._fixed import Fixed, Naive, NoDistillation
 from sklearn_kd.meta._gradient import Gradient, Linear
 from sklearn_kd.meta._hyperopt import Hyperopt
 from sklearn_kd.meta._path import MetaparameterPath
+from sklearn_kd.meta._population import Population, PopulationStrategy
 from sklearn_kd.meta._random import Random
 from sklearn_kd.meta._space import Metaparameter, MetaparameterSpace
 from sklearn_kd.meta._strategy import HypergradientStrategy, StartContext, Strategy
+from sklearn_kd.meta._twins import Twins
 
 # The names that ``DistilledClassifier(meta=...)`` takes for the strategies' defaults.
 STRATEGIES: dict[str, type[Strategy]] = {
@@ -22,6 +24,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "gradient": Gradient,
     "linear": Linear,
     "hyperopt": Hyperopt,
+    "twins": Twins,
 }
 
 # Gorpinich, Bakhteev and Strijov's own settings, for ``DistilledClassifier(..., **PAPER_SETTINGS)``.
@@ -57,8 +60,11 @@ __all__ = [
     "Naive",
     "NoDistillation",
     "OptimizerResponse",
+    "Population",
+    "PopulationStrategy",
     "Random",
     "StartContext",
     "Strategy",
+    "Twins",
     "register_response",
 ]
