@@ -209,6 +209,8 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     trials_ : structured array
         What ``meta="hyperopt"``, or :class:`~sklearn_kd.meta.Random` of several trials,
         tried; there only then.
+    moves_ : structured array
+        The comparisons of ``meta="twins"`` (:class:`~sklearn_kd.meta.Twins`); there only then.
     net_ : skorch.NeuralNetClassifier
         The private net, on tensors and class codes.
     history_ : skorch.history.History
@@ -315,6 +317,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     temperature_: float
     val_temperature_: float
     trials_: np.ndarray
+    moves_: np.ndarray
     n_unlabeled_: int
 
     def __init__(
@@ -522,7 +525,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
             "val_temperature_": float(net.val_temperature_),
             "n_unlabeled_": len(plan.data.train) - len(plan.data.train.labelled),
             **{f"{n}_": float(values[n]) for n in ("lambda1", "temperature") if n in numbers},
-        } | ({"trials_": strategy.trials_} if hasattr(strategy, "trials_") else {})
+        } | {name: getattr(strategy, name) for name in ("trials_", "moves_") if hasattr(strategy, name)}
 
 
 def _on_host(value: Any) -> float | np.ndarray:

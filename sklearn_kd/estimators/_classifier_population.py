@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.base import clone
 
+from sklearn_kd.checkpointing._checkpointer import Checkpointer
 from sklearn_kd.estimators._callback_checks import listed_callbacks
 from sklearn_kd.estimators._classifier_net import DistillationPlan, make_net, start_of
 from sklearn_kd.estimators._plan import Stage
 from sklearn_kd.meta import Fixed
 from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._population import StudentPopulation
+from sklearn_kd.training._population_state import PopulationState
 
 if TYPE_CHECKING:
     from sklearn_kd.estimators._classifier import DistilledClassifier
@@ -47,4 +49,7 @@ def train_population(
         n_epochs=estimator.max_epochs,
         verbose=estimator.verbose,
     )
+    if plan.checkpoints.active:
+        state = PopulationState(population)
+        population.checkpointer = Checkpointer(plan.checkpoints, stage.name, state, plan.teacher_signature())
     return plan, population.search(plan.strategy)

@@ -277,7 +277,7 @@ def ready_net(plan: FitPlan, stage: Stage) -> TrainingNet:
 
 
 # Fitted attributes that some strategies and some losses give.
-_NOT_OF_EVERY_FIT = ("trials_", "lambda1_", "temperature_")
+_NOT_OF_EVERY_FIT = ("trials_", "moves_", "lambda1_", "temperature_")
 
 
 def publish(estimator: BaseDistiller, result: TrainingResult) -> None:

@@ -7,6 +7,7 @@ import torch
 from sklearn_kd.bilevel._optimizer_response import OptimizerResponse, register_response
 from sklearn_kd.meta._fixed import Fixed, Naive, NoDistillation
 from sklearn_kd.meta._gradient import Gradient, Linear
+from sklearn_kd.meta._halving import SuccessiveHalving
 from sklearn_kd.meta._hyperopt import Hyperopt
 from sklearn_kd.meta._path import MetaparameterPath
 from sklearn_kd.meta._population import Population, PopulationStrategy
@@ -25,6 +26,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "linear": Linear,
     "hyperopt": Hyperopt,
     "twins": Twins,
+    "halving": SuccessiveHalving,
 }
 
 # Gorpinich, Bakhteev and Strijov's own settings, for ``DistilledClassifier(..., **PAPER_SETTINGS)``.
@@ -65,6 +67,7 @@ __all__ = [
     "Random",
     "StartContext",
     "Strategy",
+    "SuccessiveHalving",
     "Twins",
     "register_response",
 ]

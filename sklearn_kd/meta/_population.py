@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -181,6 +181,10 @@ class Difference(NamedTuple):
         error = rows.std(ddof=1) / np.sqrt(len(rows)) if len(rows) > 1 else np.inf
         return cls(float(rows.mean()), float(error))
 
+    def differs(self, z: float) -> bool:
+        """Return whether the mean is not 0, and ``z`` standard errors or more away from it."""
+        return self.mean != 0 and abs(self.mean) >= z * self.error
+
     def is_below_zero(self, z: float) -> bool:
         """Return whether the mean is below 0 by ``z`` standard errors or more."""
-        return self.mean < 0 and -self.mean >= z * self.error
+        return self.mean < 0 and self.differs(z)

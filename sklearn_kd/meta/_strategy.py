@@ -210,9 +210,9 @@ class HypergradientStrategy(Strategy):
     def check(self, space: MetaparameterSpace) -> None:
         super().check(space)
         check_has_metaparameters(self, space)
-        _check_real("lr", self.lr, least=0.0)
+        check_real("lr", self.lr, least=0.0)
         if self.clip is not None:
-            _check_real("clip", self.clip, above=0.0)
+            check_real("clip", self.clip, above=0.0)
         for name, known in (("coordinates", ("own", "raw")), ("hypergradient", METHODS)):
             value = getattr(self, name)
             if value not in known:
@@ -293,10 +293,10 @@ def check_positive_ints(**counts: Any) -> None:
 def check_val_temperature(value: Any) -> None:
     """Raise ValueError unless T_val is a number above 0 or "auto"."""
     if not (isinstance(value, str) and value == "auto"):
-        _check_real("val_temperature", value, above=0.0, otherwise=", or 'auto'")
+        check_real("val_temperature", value, above=0.0, otherwise=", or 'auto'")
 
 
-def _check_real(
+def check_real(
     name: str, value: Any, least: float | None = None, above: float | None = None, otherwise: str = ""
 ) -> None:
     """Raise ValueError unless a value is a finite number; ``otherwise`` is added to the message."""

@@ -15,6 +15,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_kd.checkpointing._modules import load_module_state, module_state
+from sklearn_kd.checkpointing._protocols import EpochCheckpointer
 from sklearn_kd.inputs._batches import Batch
 from sklearn_kd.inputs._data import SplitData
 from sklearn_kd.meta._path import MetaparameterPath
@@ -28,17 +29,15 @@ from sklearn_kd.runtime._random_state import (
     set_host_random_state,
     set_random_state,
 )
+from sklearn_kd.training import _stackable
 from sklearn_kd.training._interrupts import from_outside
 from sklearn_kd.training._memory_errors import explain_memory_of_stacked_training
 from sklearn_kd.training._net import TrainingNet
-from sklearn_kd.training._stackable import why_not_stackable
 from sklearn_kd.training._stacked import BatchedRun
+from sklearn_kd.training._trainer_state import TrainerState
 from sklearn_kd.training._work import threads_of_training
 
 log = logging.getLogger("sklearn_kd")
-
-# Members from which on a batched run pays on a CPU.
-FEWEST_MEMBERS = 2
 
 
 class StudentPopulation:
@@ -79,8 +78,12 @@ class StudentPopulation:
         self._make_net, self._data, self._seed = make_net, data, seed
         self._device = data.train.device
         self._n_done = 0
+        self.told: list[np.ndarray] = []  # what val_losses returned
+        self.checkpointer: EpochCheckpointer | None = None
+        self._resumed: _Resumed | None = None
         self._nets: list[TrainingNet] = []
         self._draws: list[_Draws] = []
+        self._trainer_states: list[TrainerState] = []
         self._run: BatchedRun | None = None
         self._stackable = False
         self._add(is_first=True)
@@ -136,11 +139,20 @@ class StudentPopulation:
             if centre is not None:
                 path.train_at(self.space.completed(self.start, own))
         for _ in range(n_epochs):
+            if self._resumed is not None and self._n_done < self._resumed.n_epochs:
+                self._n_done += 1  # trained by the fit that was killed
+                continue
+            self._before_epoch()
             self._epoch()
 
     def val_losses(self) -> np.ndarray:
         """Return the loss of each row of D_val by each member, shape (n_members, n_val)."""
-        return np.stack([self._val_losses_of(net) for net in self._nets])
+        if self._resumed is None:
+            losses = np.stack([self._val_losses_of(net) for net in self._nets])
+        else:
+            losses = self._resumed.next_losses(len(self.told))
+        self.told.append(losses)
+        return losses.copy()
 
     def record(self, values: Mapping[str, Any], val_loss: float | None = None) -> None:
         """Set the values after the last iteration in the paths of all members, and the L_val beside them."""
@@ -154,6 +166,9 @@ class StudentPopulation:
         """Let the strategy train the members; return the net of the one that is kept, trained to the end."""
         first = self._nets[0]
         with threads_of_training(self._nets, self._data), preserved_random_state(self._device):
+            if self.checkpointer is not None:
+                self.checkpointer.restore()
+                self.checkpointer.track("train", self._batches)
             try:
                 strategy.search(self)
                 self.select([0])
@@ -178,6 +193,36 @@ class StudentPopulation:
             first.notify("on_train_end", X=self._data, y=None)
 
     # ----------------------------------------------------------------------------------
+    # Checkpoints
+
+    def members_state(self) -> list[tuple[dict[str, Any], bool]]:
+        """Return the state of each member, and whether it has diverged."""
+        self._end_run()
+        states = []
+        for k, net in enumerate(self._nets):
+            with self._draws_of(k):
+                states.append((self._trainer_states[k].state_dict(), net.diverged_))
+        return states
+
+    def resume(
+        self, n_epochs: int, told: list[np.ndarray], members: list[tuple[dict[str, Any], bool]]
+    ) -> None:
+        """Go on from a state after so many epochs, when the strategy has been told the same losses."""
+        self._resumed = _Resumed(n_epochs, told, members)
+
+    def _before_epoch(self) -> None:
+        """Load the state that a resumed fit goes on from, or write a checkpoint."""
+        if self._resumed is not None:
+            resumed, self._resumed = self._resumed, None
+            resumed.check(len(self), len(self.told))
+            for k, (state, diverged) in enumerate(resumed.members):
+                with self._draws_of(k):
+                    self._trainer_states[k].load_state_dict(state)
+                self._nets[k].diverged_ = diverged
+        elif self.checkpointer is not None:
+            self.checkpointer.save()
+
+    # ----------------------------------------------------------------------------------
     # An epoch
 
     def _epoch(self) -> None:
@@ -194,7 +239,7 @@ class StudentPopulation:
 
     def _batched_run(self) -> BatchedRun | None:
         """Return the batched run of the members, or None where they are trained one after another."""
-        if not self._stackable or len(self) < FEWEST_MEMBERS:
+        if not self._stackable or len(self) < _stackable.FEWEST:
             return None
         if self._run is None:
             self._run = BatchedRun(self._nets, [self._data] * len(self), self._batches)
@@ -252,12 +297,12 @@ class StudentPopulation:
         for net in self._nets[n:]:
             net.validation_batches_ = None
             net.notify("on_train_end", X=self._data, y=None)
-        del self._nets[n:], self._draws[n:]
+        del self._nets[n:], self._draws[n:], self._trainer_states[n:]
         if n <= len(self):
             return
         while len(self) < n:
             self._add(is_first=False)
-        reason = why_not_stackable(self._nets, [self._data] * n, FEWEST_MEMBERS)
+        reason = _stackable.why_not_stackable(self._nets, [self._data] * n)
         log.info(
             "%d members: %s", n, "one batched run" if reason is None else f"one by one, because {reason}"
         )
@@ -273,6 +318,7 @@ class StudentPopulation:
         assert net.guard_ is not None
         net.guard_.silent = True
         self._nets.append(net)
+        self._trainer_states.append(TrainerState(net))
 
     @contextmanager
     def _draws_of(self, k: int) -> Iterator[None]:
@@ -320,6 +366,32 @@ class _Draws(NamedTuple):
     def resume(self, device: torch.device) -> None:
         set_random_state(self.of_torch, device)
         set_host_random_state(self.of_host)
+
+
+class _Resumed(NamedTuple):
+    """The state from which a resumed fit goes on."""
+
+    n_epochs: int
+    told: list[np.ndarray]
+    members: list[tuple[dict[str, Any], bool]]
+
+    def next_losses(self, n_told: int) -> np.ndarray:
+        """Return what the strategy was told after it had been told of so many comparisons."""
+        if n_told >= len(self.told):
+            raise ValueError(self._message())
+        return self.told[n_told]
+
+    def check(self, n_members: int, n_told: int) -> None:
+        """Raise ValueError unless the strategy has come to the state as it did before."""
+        if (n_members, n_told) != (len(self.members), len(self.told)):
+            raise ValueError(self._message())
+
+    def _message(self) -> str:
+        return (
+            "checkpoint_dir: the strategy did not do again what it had done before its fit was killed: "
+            f"{len(self.told)} calls of val_losses and {len(self.members)} members after {self.n_epochs} "
+            "epochs. Draw random numbers from population.rng alone, or remove the checkpoints to begin anew."
+        )
 
 
 class _MemberState(NamedTuple):

@@ -51,9 +51,7 @@ ELEMENTWISE_OPTIMIZERS = (
 )
 
 
-def why_not_stackable(
-    nets: Sequence[TrainingNet], data: Sequence[SplitData], fewest: int | None = None
-) -> str | None:
+def why_not_stackable(nets: Sequence[TrainingNet], data: Sequence[SplitData]) -> str | None:
     """Return why these students should or must be trained one by one, or None.
 
     Parameters
@@ -61,8 +59,6 @@ def why_not_stackable(
     nets : sequence of K TrainingNet
         Initialised and not yet trained.
     data : sequence of K SplitData
-    fewest : int or None, default=None
-        Number of students from which on it pays on a CPU. None: ``FEWEST``.
 
     Returns
     -------
@@ -73,7 +69,7 @@ def why_not_stackable(
     return (
         next(filter(None, map(_why_alone, nets, data)), None)
         or _how_they_differ(nets, data)
-        or _why_slower(nets, data, FEWEST if fewest is None else fewest)
+        or _why_slower(nets, data)
         or _why_vmap_fails(nets, data)
     )
 
@@ -202,12 +198,12 @@ def _how_they_differ(nets: Sequence[TrainingNet], data: Any) -> str | None:
     return None
 
 
-def _why_slower(nets: Sequence[TrainingNet], data: Any, fewest: int) -> str | None:
+def _why_slower(nets: Sequence[TrainingNet], data: Any) -> str | None:
     """Apply the rule in the module's docstring: return why stacking would be slower, or None."""
     if data[0].train.device.type != "cpu":
         return None
-    if len(nets) < fewest:
-        return f"it does not pay on a CPU for fewer than {fewest} students"
+    if len(nets) < FEWEST:
+        return f"it does not pay on a CPU for fewer than {FEWEST} students"
     batch = next(iter(nets[0].get_iterator(data[0].train, training=True)))
     from torch.utils.flop_counter import FlopCounterMode  # slow to import
 
