@@ -19,8 +19,8 @@ class SuccessiveHalving(PopulationStrategy):
     """Students at different fixed metaparameters train side by side; at each rung the worse half is dropped.
 
     The first student has the start. The others are drawn from a Latin hypercube between the bounds of the
-    metaparameters, uniformly in log T [1]_. All train on the same batches. After the share ``rungs[0]`` of the
-    epochs the better half goes on, and so on; after the last rung one, which is trained to the end.
+    metaparameters, uniformly in log T. All train on the same batches. After the share ``rungs[0]`` of the
+    epochs the better half goes on, and so on [1]_; after the last rung one, which is trained to the end.
 
     L_val on a small D_val is noisy. So the start is dropped only where it is worse than the best by ``z``
     standard errors of the difference of L_val, taken row by row.
@@ -59,7 +59,7 @@ class SuccessiveHalving(PopulationStrategy):
     >>> from sklearn_kd.meta import SuccessiveHalving
     >>> halving = SuccessiveHalving(n_members=8, rungs=(0.3, 0.5, 0.7))
     >>> halving.n_trainings()
-    4.1
+    3.9
     """
 
     trials_: np.ndarray
@@ -140,10 +140,7 @@ class SuccessiveHalving(PopulationStrategy):
         """
         ranked = losses.mean(axis=1).argsort(kind="stable").tolist()
         kept = ranked[: self._n_kept(len(ranked), rung)]
-        if (
-            start is None
-            or start in kept
-            or Difference.of(losses[ranked[0]], losses[start]).is_below_zero(self.z)
-        ):
+        if start is None or start in kept:
             return kept
-        return [*kept[:-1], start]
+        is_worse = Difference.of(losses[ranked[0]], losses[start]).is_below_zero(self.z)
+        return kept if is_worse else [*kept[:-1], start]

@@ -122,7 +122,7 @@ class PopulationStrategy(Strategy):
 
 
 class UnitCube:
-    """Metaparameters as numbers from 0 to 1, between their bounds: uniform in the logarithm if that is learned.
+    """Metaparameters as numbers from 0 to 1 between their bounds, or between the logarithms of these.
 
     Parameters
     ----------
@@ -154,7 +154,8 @@ class UnitCube:
         """Return the named values at a place, within the bounds."""
         found = self._low + place * (self._high - self._low)
         np.exp(found, where=self._is_log, out=found)
-        named = self.space.split(np.clip(found, *self._bounds))
+        low, high = self._bounds  # exactly, where exp(log(high)) is not
+        named = self.space.split(np.where(place <= 0, low, np.where(place >= 1, high, found)))
         return {name: part if self.space[name].shape else float(part) for name, part in named.items()}
 
 
@@ -173,7 +174,7 @@ class Difference(NamedTuple):
 
     @classmethod
     def of(cls, losses: np.ndarray, other: np.ndarray) -> Difference:
-        """Compare the losses of the rows, shape (n,) each; a student that has diverged is infinitely worse."""
+        """Compare the losses of the rows, shape (n,) each; who has diverged is infinitely worse."""
         if not (np.isfinite(losses).all() and np.isfinite(other).all()):
             worse = float(np.mean(losses)), float(np.mean(other))
             return cls(0.0 if worse[0] == worse[1] else worse[0] - worse[1], 0.0)

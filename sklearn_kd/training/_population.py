@@ -31,7 +31,10 @@ from sklearn_kd.runtime._random_state import (
 )
 from sklearn_kd.training import _stackable
 from sklearn_kd.training._interrupts import from_outside
-from sklearn_kd.training._memory_errors import explain_memory_of_stacked_training
+from sklearn_kd.training._memory_errors import (
+    explain_memory_of_stacked_training,
+    explain_memory_of_training,
+)
 from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._stacked import BatchedRun
 from sklearn_kd.training._trainer_state import TrainerState
@@ -176,6 +179,8 @@ class StudentPopulation:
                     self.train([first.metaparameters.values_now()], self.n_epochs_left)
             except KeyboardInterrupt as interrupt:
                 first.interrupted_ = from_outside(interrupt)
+            finally:
+                self.checkpointer = None  # it refers to this population, and holds the lock of its files
             self._finish()
         return first
 
@@ -258,7 +263,7 @@ class StudentPopulation:
             if net.diverged_:
                 continue
             self._batches.load_state_dict(before)  # all members see the same batches
-            with self._draws_of(k):
+            with self._draws_of(k), explain_memory_of_training(net, self._data):
                 net.notify("on_epoch_begin", **datasets)
                 net.run_single_epoch(self._batches, training=True, prefix="train", step_fn=net.train_step)
                 net.run_single_epoch(
@@ -402,6 +407,6 @@ class _MemberState(NamedTuple):
     skips: dict[str, Any]
     path: MetaparameterPath
     history: Any
-    val_temperature: float
+    val_temperature: Any
     diverged: bool
     draws: _Draws

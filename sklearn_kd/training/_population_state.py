@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class PopulationState:
     """Takes the states of all members, and the losses that the strategy has been told.
 
-    A resumed fit runs the strategy again from its beginning. It is told the same losses and nothing is trained,
-    until it comes to where the state was taken.
+    A resumed fit runs the strategy again from its beginning. It is told the same losses, and nothing is
+    trained, until it comes to where the state was taken.
 
     Parameters
     ----------
@@ -43,13 +43,11 @@ class PopulationState:
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that the next epoch depends on, in plain values and tensors."""
+        population = self._population
         return {
             "n_epochs": self.n_epochs,
-            "losses": [STATE_VALUES.encode(losses) for losses in self._population.told],
-            "members": [
-                {"training": state, "diverged": diverged}
-                for state, diverged in self._population.members_state()
-            ],
+            "losses": [STATE_VALUES.encode(losses) for losses in population.told],
+            "members": [{"training": state, "diverged": bad} for state, bad in population.members_state()],
         }
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:

@@ -146,7 +146,7 @@ class BatchedRun:
         of_nets = [dict(net.module_.named_parameters()) for net in self.nets]
         for name, stacked in self.weights.items():
             weights = [own[name] for own in of_nets]
-            states = [net.optimizer_.state.get(w) for net, w in zip(self.nets, weights, strict=True)]
+            states = [net.optimizer_.state.get(w, {}) for net, w in zip(self.nets, weights, strict=True)]
             if states[0]:
                 self.optimizer.state[stacked] = {
                     key: _whole(key, [own[key] for own in states], weights[0]) for key in states[0]
