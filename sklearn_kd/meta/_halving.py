@@ -91,7 +91,6 @@ class SuccessiveHalving(PopulationStrategy):
         UnitCube(space)
 
     def n_trainings(self) -> float:
-        """Return the cost in plain trainings, without that of the comparisons."""
         kept, done, cost = self.n_members, 0.0, 0.0
         for k, share in enumerate(self.rungs):
             cost += kept * (share - done)

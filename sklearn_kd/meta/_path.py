@@ -100,6 +100,7 @@ class MetaparameterPath:
         ]
         self._numbers: dict[str, float] | None = None  # those of now, until they move
         self._values = [self._now.clone()]
+        self._initial = self._values[0]  # also after a move before the first iteration
         self._val_losses: list[Tensor | float] = []
         self._predicted: list[bool] = []
         self._schedule: list[Tensor] = []
@@ -261,15 +262,15 @@ class MetaparameterPath:
         """Return one row per iteration, a structured array.
 
         Fields ``iteration``, one for each metaparameter (float64, of its shape), ``val_loss`` (L_val
-        after the iteration's step, NaN where it was not computed) and ``predicted`` (True where the
-        values were set by a schedule).
+        after the iteration's step, NaN where it was not computed), ``predicted`` (True where the
+        values were set by a schedule) and ``search`` (False: a path does not know what it is part of).
 
         Parameters
         ----------
         before : bool, default=False
             True: the values that the iteration trained with. False: the values after it.
         """
-        table = np.empty(self.iteration, dtype=path_dtype(self.space))
+        table = np.zeros(self.iteration, dtype=path_dtype(self.space))
         table["iteration"] = np.arange(self.iteration)
         if self.iteration:
             rows = self._values[:-1] if before else self._values[1:]
@@ -286,7 +287,7 @@ class MetaparameterPath:
 
     def initial_values(self) -> Tensor:
         """Return the values that the path began with, on the CPU: another training has another."""
-        return self._values[0].detach().cpu()
+        return self._initial.detach().cpu()
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that the next iteration, and the path, depend on."""
@@ -327,9 +328,8 @@ class MetaparameterPath:
 
 def path_dtype(space: MetaparameterSpace) -> np.dtype:
     """Return the fields of :meth:`MetaparameterPath.table`."""
-    return np.dtype(
-        [("iteration", np.int64), *space.columns(), ("val_loss", np.float64), ("predicted", np.bool_)]
-    )
+    flags = [(name, np.bool_) for name in ("predicted", "search")]
+    return np.dtype([("iteration", np.int64), *space.columns(), ("val_loss", np.float64), *flags])
 
 
 class _Group:

@@ -112,6 +112,10 @@ class PopulationStrategy(Strategy):
         super().check(space)
         check_has_metaparameters(self, space)
 
+    def n_trainings(self) -> float:
+        """Return the cost in plain trainings of as many epochs, for estimates of the time left."""
+        return 1.0
+
     def search(self, population: Population) -> None:
         """Train the population.
 

@@ -93,6 +93,9 @@ class Twins(PopulationStrategy):
         check_real("z", self.z, least=0.0)
         UnitCube(space)
 
+    def n_trainings(self) -> float:
+        return 2.0 * self.pairs
+
     def search(self, population: Population) -> None:
         cube, space = UnitCube(population.space), population.space
         centre, centre_values = cube.place(population.start), space.shaped(population.start)

@@ -15,7 +15,6 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_kd.checkpointing._modules import load_module_state, module_state
-from sklearn_kd.checkpointing._protocols import EpochCheckpointer
 from sklearn_kd.inputs._batches import Batch
 from sklearn_kd.inputs._data import SplitData
 from sklearn_kd.meta._path import MetaparameterPath
@@ -36,6 +35,7 @@ from sklearn_kd.training._memory_errors import (
     explain_memory_of_training,
 )
 from sklearn_kd.training._net import TrainingNet
+from sklearn_kd.training._population_state import PopulationState
 from sklearn_kd.training._stacked import BatchedRun
 from sklearn_kd.training._trainer_state import TrainerState
 from sklearn_kd.training._work import threads_of_training
@@ -46,12 +46,14 @@ log = logging.getLogger("sklearn_kd")
 class StudentPopulation:
     """The members of a :class:`~sklearn_kd.meta.Population`, and their training.
 
-    The first member has the user's callbacks, the others have clones of them.
-
     Parameters
     ----------
-    make_net : callable(values, is_first) -> TrainingNet
-        Makes an initialised net of the untrained student, whose metaparameters stay at these values.
+    first : TrainingNet
+        The first member, initialised: the only one of which a user's callbacks hear. If there are to be
+        checkpoints it has a checkpointer.
+    make_net : callable() -> TrainingNet
+        Makes the initialised net of another member: of the same untrained student, with clones of the
+        callbacks. Their strategies move no metaparameters.
     data : SplitData
         Of all members.
     space : MetaparameterSpace
@@ -60,36 +62,36 @@ class StudentPopulation:
         Of the strategy.
     seed : int
         Of the training.
-    n_epochs : int
     verbose : int, default=0
     """
 
     def __init__(
         self,
-        make_net: Callable[[dict[str, Any], bool], TrainingNet],
+        first: TrainingNet,
+        make_net: Callable[[], TrainingNet],
         data: SplitData,
         *,
         space: MetaparameterSpace,
         start: dict[str, Any],
         rng: np.random.Generator,
         seed: int,
-        n_epochs: int,
         verbose: int = 0,
     ):
         self.space, self.start, self.rng = space, start, rng
-        self.n_epochs, self.verbose = n_epochs, verbose
+        self.n_epochs, self.verbose = int(first.max_epochs), verbose
         self._make_net, self._data, self._seed = make_net, data, seed
         self._device = data.train.device
         self._n_done = 0
         self.told: list[np.ndarray] = []  # what val_losses returned
-        self.checkpointer: EpochCheckpointer | None = None
+        # Not kept by the net, whose own epochs would write them.
+        self._checkpointer, first.checkpointer_ = first.checkpointer_, None
         self._resumed: _Resumed | None = None
         self._nets: list[TrainingNet] = []
         self._draws: list[_Draws] = []
         self._trainer_states: list[TrainerState] = []
         self._run: BatchedRun | None = None
         self._stackable = False
-        self._add(is_first=True)
+        self._add(first)
         self._batches: Any = self._nets[0].get_iterator(data.train, training=True)
 
     # ----------------------------------------------------------------------------------
@@ -169,9 +171,10 @@ class StudentPopulation:
         """Let the strategy train the members; return the net of the one that is kept, trained to the end."""
         first = self._nets[0]
         with threads_of_training(self._nets, self._data), preserved_random_state(self._device):
-            if self.checkpointer is not None:
-                self.checkpointer.restore()
-                self.checkpointer.track("train", self._batches)
+            if self._checkpointer is not None:
+                self._checkpointer = self._checkpointer.of(PopulationState(self))
+                self._checkpointer.restore()
+                self._checkpointer.track("train", self._batches)
             try:
                 strategy.search(self)
                 self.select([0])
@@ -180,7 +183,7 @@ class StudentPopulation:
             except KeyboardInterrupt as interrupt:
                 first.interrupted_ = from_outside(interrupt)
             finally:
-                self.checkpointer = None  # it refers to this population, and holds the lock of its files
+                self._checkpointer = None  # it refers to this population, and holds the lock of its files
             self._finish()
         return first
 
@@ -224,8 +227,8 @@ class StudentPopulation:
                 with self._draws_of(k):
                     self._trainer_states[k].load_state_dict(state)
                 self._nets[k].diverged_ = diverged
-        elif self.checkpointer is not None:
-            self.checkpointer.save()
+        elif self._checkpointer is not None:
+            self._checkpointer.save()
 
     # ----------------------------------------------------------------------------------
     # An epoch
@@ -238,7 +241,6 @@ class StudentPopulation:
             with explain_memory_of_stacked_training(self._nets, [self._data] * len(self)):
                 run.epoch()
         self._n_done += 1
-        self._print_epoch()
         if all(net.diverged_ for net in self._nets):
             raise KeyboardInterrupt  # how callbacks end a fit early
 
@@ -274,13 +276,6 @@ class StudentPopulation:
     def _valid_batches(self, net: TrainingNet) -> Any:
         return net.get_iterator(self._data.valid, training=False)
 
-    def _print_epoch(self) -> None:
-        """Print the losses of the members, if that is wanted."""
-        if self.verbose > 0:
-            width = len(str(self.n_epochs))
-            losses = "  ".join(f"{net.history[-1].get('valid_loss', np.nan):.4f}" for net in self._nets)
-            print(f"epoch {self._n_done:>{width}}/{self.n_epochs}  valid_loss  {losses}")
-
     def _val_losses_of(self, net: TrainingNet) -> np.ndarray:
         assert self._data.valid is not None
         if net.diverged_:
@@ -306,16 +301,15 @@ class StudentPopulation:
         if n <= len(self):
             return
         while len(self) < n:
-            self._add(is_first=False)
+            self._add(self._make_net())
         reason = _stackable.why_not_stackable(self._nets, [self._data] * n)
         log.info(
             "%d members: %s", n, "one batched run" if reason is None else f"one by one, because {reason}"
         )
         self._stackable = reason is None
 
-    def _add(self, *, is_first: bool) -> None:
+    def _add(self, net: TrainingNet) -> None:
         """Add an untrained member."""
-        net = self._make_net(self.start, is_first)
         with preserved_random_state(self._device, self._seed):
             net.notify("on_train_begin", X=self._data, y=None)
             self._draws.append(_Draws.now(self._device))
