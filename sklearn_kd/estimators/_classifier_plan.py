@@ -154,7 +154,8 @@ def plan_distillation(
     warn_of_another_scale(inputs)
     holds_out = strategy.learns_from_validation
     reasons += beside_strategy(estimator, strategy, loss, space)
-    reasons += beside_split(inputs, f"meta={estimator.meta!r}", holds_out=holds_out)
+    who = f"meta={estimator.meta!r}" if process is None else "a given process"
+    reasons += beside_split(inputs, who, holds_out=holds_out)
     reasons += beside_search(estimator, searches=searches)
     warn_without_effect(reasons)
     warn_if_distributed()

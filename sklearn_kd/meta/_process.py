@@ -337,7 +337,7 @@ def resampled(rows: np.ndarray, t: np.ndarray, n_steps: int) -> np.ndarray:
 
 
 class Following(Strategy):
-    """Values that were set beforehand for each iteration, such as a process.
+    """Values that were set beforehand for each iteration, such as a process; for one training.
 
     Parameters
     ----------
@@ -352,8 +352,8 @@ class Following(Strategy):
         self.val_temperature = val_temperature
 
     def predict(self, metaparameters: MetaparameterPath) -> Tensor | None:
-        """Return all rows that are left, at once; behind the last nothing moves."""
-        left = self.rows[metaparameters.iteration + 1 :]
+        """Return all rows that are left, at once, and keep the last alone; behind it nothing moves."""
+        left, self.rows = self.rows[metaparameters.iteration + 1 :], self.rows[-1:]
         if not len(left):
             return None
         space = metaparameters.space

@@ -13,6 +13,7 @@ from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from helpers.callbacks import Recorder, Watch
+from helpers.own_losses import Classwise
 from sklearn_kd import DistilledClassifier, MetaparameterProcess, MLPStudent, compare_methods
 from sklearn_kd._sklearn_compat import CallbackSupportMixin
 from sklearn_kd.losses import LogitDistillation
@@ -103,6 +104,7 @@ def test_a_process_is_followed_step_by_step(search, digits, logits):
     np.testing.assert_allclose(rows["lambda1"][:-1], expected[1:], rtol=1e-12)
     assert rows["lambda1"][-1] == pytest.approx(expected[-1]) and not rows["predicted"].any()
     assert clf.lambda1_ == rows["lambda1"][-1]
+    assert len(clf.net_.strategy.rows) == 1  # a pickle would hold them all
 
 
 def test_a_process_transfers(search, make, digits, logits, tmp_path):
@@ -117,6 +119,16 @@ def test_a_process_transfers(search, make, digits, logits, tmp_path):
     assert same_students(*fits)
     assert fits[0].n_iter_ == 2 * 7 and not fits[0].metaparameter_path_["search"].any()
     assert fits[0].process_ is process and fits[0].search_history_ is None
+
+
+@pytest.mark.parametrize("weights", ["mean", "process"])
+def test_arrays_of_a_loss_of_ones_own(weights, search, digits, logits):
+    clf = search(loss=Classwise(), weights=weights, meta__lr=5.0).fit(*digits, teacher_logits=logits)
+    rows = clf.metaparameter_path_[~clf.metaparameter_path_["search"]]
+    expected = clf.process_.schedule(len(rows), weights)["trust"]
+    assert np.ptp(expected[0]) > 0 and expected.shape == (39, 10)
+    np.testing.assert_allclose(rows["trust"][:-1], expected[1:])
+    np.testing.assert_array_equal(clf.metaparameters_["trust"], rows["trust"][-1])
 
 
 @pytest.mark.parametrize(
@@ -204,10 +216,9 @@ def test_rows_without_labels_are_in_both_stages(search, digits, remembers):
     )  # fmt: skip
     clf.fit(X[:200], y[:200], X_unlabeled=X[200:])
     # D_val's rows are without labels in the search, and with theirs in the retraining.
-    n_made = 190 // 2 + (0 if clf.n_unlabeled_ == 200 + 95 else clf.n_unlabeled_ - 295)
-    assert clf.n_unlabeled_ == 200 + n_made
-    searched, retrained = (dict.fromkeys(rows_of(watch)) for watch in watches)
-    assert set(searched) == set(retrained)
+    n_made = clf.n_unlabeled_ - 200
+    searched, retrained = map(rows_of, watches)
+    assert n_made > 80 and searched == retrained
     assert sum(map(len, remembers.asked)) == 400 + n_made and len(remembers.fitted) == 1
 
 
