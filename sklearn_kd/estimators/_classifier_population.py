@@ -13,7 +13,6 @@ from sklearn_kd.estimators._classifier_net import (
     changes_for,
     make_net,
     own_callbacks,
-    start_of,
 )
 from sklearn_kd.estimators._plan import Stage
 from sklearn_kd.meta import Fixed, PopulationStrategy
@@ -31,8 +30,8 @@ def train_population(
     strategy, settings = plan.strategy, plan.net_settings
     assert isinstance(strategy, PopulationStrategy)
     fixed = Fixed(val_temperature=strategy.val_temperature)
-    rng = np.random.default_rng(stage.seeds.strategy)
-    start = start_of(estimator, settings.space, strategy, rng)
+    rng = np.random.default_rng([stage.seeds.strategy, 1])  # not the draws of a random start
+    start = settings.space.shaped(net.metaparameters.values_now())
     untrained = copy.deepcopy(net.module)
     net.strategy = fixed
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
-from sklearn_kd import DistilledClassifier, meta
+from sklearn_kd import DistilledClassifier, compare_methods, meta
 from sklearn_kd.losses import LogitDistillation
 from sklearn_kd.meta._population import Difference, UnitCube
 from sklearn_kd.meta._space import Metaparameter, MetaparameterSpace
@@ -128,6 +128,58 @@ def test_a_fit_goes_on_from_where_the_metaparameters_ended(make, digits, logits)
     end = clf.lambda1_
     clf.fit(*digits, teacher_logits=logits)
     assert clf.metaparameter_path_["lambda1"][24] == end and clf.n_iter_ == 48
+
+
+@pytest.mark.filterwarnings("ignore:.*agrees with the labels")
+@pytest.mark.parametrize("name", ["twins", "halving"])
+def test_they_search_a_process_for_all_rows(name, make, digits, permuted):
+    """The search is the single run of as many epochs; the retraining follows the mean of its path."""
+    given = {"X": digits[0], "y": digits[1], "teacher_logits": permuted}
+    clf = make(meta=name, search_epochs=4, max_epochs=5, temperature=4.0).fit(**given)
+    path = clf.metaparameter_path_
+    found = path[path["search"]]
+    assert len(found) == 4 * 12 and len(path) == 4 * 12 + 5 * 13
+    assert clf.process_.values["lambda1"].tolist() == found["lambda1"].tolist()
+    assert clf.lambda1_ == pytest.approx(found["lambda1"].mean()) and clf.lambda1_ > 0.5
+    assert clf.temperature_ == pytest.approx(np.exp(np.log(found["temperature"]).mean()))
+    assert len(clf.search_history_) == 4 and len(clf.moves_ if name == "twins" else clf.trials_) == 4
+
+
+def test_a_killed_search_is_not_begun_anew(make, digits, logits, tmp_path, monkeypatch):
+    params = {"meta": "halving", "search_epochs": 4, "max_epochs": 2}
+    whole = make(**params).fit(*digits, teacher_logits=logits)
+    train, n_trained = TrainingNet.train_step, []
+
+    def killed(net, batch):
+        n_trained.append(1)
+        if len(n_trained) == n_until:
+            raise MemoryError
+        return train(net, batch)
+
+    monkeypatch.setattr("sklearn_kd.training._stackable.FEWEST", 99)
+    monkeypatch.setattr(TrainingNet, "train_step", killed)
+    for n_until in (4 * 12 * 2 - 5, 10_000):  # in the fourth member's second epoch
+        n_trained.clear()
+        if n_until == 10_000:
+            clf = make(checkpoint_dir=tmp_path, **params).fit(*digits, teacher_logits=logits)
+        else:
+            with pytest.raises(MemoryError):
+                make(checkpoint_dir=tmp_path, **params).fit(*digits, teacher_logits=logits)
+    # Two of four epochs with four members, one with two, one with one; the first was not done again.
+    assert len(n_trained) == (4 + 2 + 1) * 12 + 2 * 13
+    np.testing.assert_allclose(clf.trials_["val_loss"], whole.trials_["val_loss"], rtol=1e-3)
+    assert clf.lambda1_ == whole.lambda1_
+
+
+def test_a_comparison_fits_them_as_users_do(make, digits, logits):
+    """Beside methods that are trained together they train their own students."""
+    clf, (X, y) = make(None, max_epochs=3), (digits[0][:150], digits[1][:150])
+    methods = {name: {"meta": name} for name in ("gradient", "twins")}
+    given = {"methods": methods, "baseline": "gradient", "cv": 2, "random_state": 0}
+    results = compare_methods(clf, X, y, teacher_logits=logits[:150], **given).results_
+    found = results[results["method"] == "twins"]
+    assert set(found["models_in_batch"]) == {1}
+    assert 0.5 not in found["lambda1"]  # which an odd number of moves leaves
 
 
 @pytest.mark.parametrize(
