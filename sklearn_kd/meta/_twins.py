@@ -23,14 +23,14 @@ class Twins(PopulationStrategy):
 
     Parameters
     ----------
-    delta : float, default=0.1
+    delta : float, default=0.2
         Size of the steps, as a share of each metaparameter's range between its bounds: for the loss "kd"
         of lambda1 from 0 to 1, and of log T.
     epochs_per_move : int, default=1
         Epochs before each comparison. The effect of a change within an epoch often has the wrong sign.
     pairs : int, default=1
         Pairs of twins, each with signs of its own. The best of all students goes on.
-    z : float, default=0.0
+    z : float, default=1.0
         The centre moves only if the difference of L_val to the twin is ``z`` standard errors or more, taken
         row by row of D_val. 0: always.
     val_temperature : float or "auto", default="auto"
@@ -73,10 +73,10 @@ class Twins(PopulationStrategy):
 
     def __init__(
         self,
-        delta: float = 0.1,
+        delta: float = 0.2,
         epochs_per_move: int = 1,
         pairs: int = 1,
-        z: float = 0.0,
+        z: float = 1.0,
         *,
         val_temperature: float | Literal["auto"] = "auto",
     ):

@@ -68,7 +68,9 @@ def test_twins_trust_the_labels_where_the_teacher_is_wrong(pairs, make, digits, 
 
 
 def test_twins_stay_where_no_difference_is_sure(make, digits, logits):
-    clf = make(meta=meta.Twins(z=50.0, epochs_per_move=2), max_epochs=3).fit(*digits, teacher_logits=logits)
+    clf = make(meta=meta.Twins(delta=0.1, z=50.0, epochs_per_move=2), max_epochs=3).fit(
+        *digits, teacher_logits=logits
+    )
     assert set(clf.metaparameter_path_["lambda1"]) == {0.5} and not clf.moves_["taken"].any()
     assert clf.moves_["epoch"].tolist() == [2, 3]
     assert abs(clf.moves_["lambda1_up"] - 0.5) == pytest.approx(0.1)
