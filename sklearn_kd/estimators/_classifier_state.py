@@ -49,7 +49,7 @@ def to_content(estimator: DistilledClassifier, lost: set[str], history: bool = T
     lost : set of str
         Columns of the history of the search that cannot be saved are added.
     history : bool, default=True
-        Whether the path and the history of the search are to be in the file.
+        Whether the path, the process and the history of the search are to be in the file.
 
     Returns
     -------
@@ -75,7 +75,7 @@ def to_content(estimator: DistilledClassifier, lost: set[str], history: bool = T
     ]
     content = Content(about, history_tensors(estimator.search_history_ if history else None, _HISTORY, lost))
     content.about.update(preprocessing_content(estimator))
-    if estimator.process_ is not None:
+    if history and estimator.process_ is not None:
         about["process"], arrays = process_content(estimator.process_)
         content.tensors.update({f"process.{name}": tensor_of(array) for name, array in arrays.items()})
     for table in tables:

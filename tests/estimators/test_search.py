@@ -16,6 +16,7 @@ from helpers.callbacks import Recorder, Watch
 from helpers.own_losses import Classwise
 from sklearn_kd import DistilledClassifier, MetaparameterProcess, MLPStudent, compare_methods
 from sklearn_kd._sklearn_compat import CallbackSupportMixin
+from sklearn_kd.estimators._search import count_epochs
 from sklearn_kd.losses import LogitDistillation
 from sklearn_kd.meta import Hyperopt, Linear
 
@@ -132,11 +133,11 @@ def test_arrays_of_a_loss_of_ones_own(weights, search, digits, logits):
 
 
 @pytest.mark.parametrize(
-    "share, n_epochs", [(0.5, 2), (0.01, 1), (1.0, 3), (1, 1), (0.34, 2), (np.float64(2 / 3), 2)]
+    ("given", "max_epochs", "n_epochs"),
+    [(0.5, 3, 2), (0.01, 3, 1), (1.0, 3, 3), (1, 3, 1), (7, 3, 7), (0.07, 100, 7), (np.float64(2 / 3), 3, 2)],
 )
-def test_a_share_of_the_epochs_is_rounded_up(share, n_epochs, search, digits, logits):
-    clf = search(search_epochs=share).fit(digits[0][:60], digits[1][:60], teacher_logits=logits[:60])
-    assert len(clf.search_history_) == n_epochs and len(clf.history_) == 3
+def test_a_share_of_the_epochs_is_rounded_up(given, max_epochs, n_epochs):
+    assert count_epochs(given, max_epochs) == n_epochs
 
 
 def test_trials_are_the_search(make, digits, logits):
@@ -179,8 +180,9 @@ def test_a_teacher_is_fitted_once_on_d_train_of_the_search_and_asked_once(search
     np.testing.assert_array_equal(asked, X)
 
 
-@pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix])
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    ("form", "weighted"), [(np.asarray, False), (np.asarray, True), (sparse.csr_matrix, True)]
+)
 def test_both_stages_have_the_same_answers_to_each_row(form, weighted, search, digits, logits):
     """As the logits of each row say, in whatever order and place it comes."""
     X, y = digits
@@ -395,7 +397,7 @@ def test_a_grid_over_searches(search, digits, logits):
     X, y = digits[0][:90], digits[1][:90]
     grid = GridSearchCV(
         search(max_epochs=2),
-        {"search_epochs": [1, 0.5], "weights": ["mean", "process"]},
+        {"search_epochs": [1], "weights": ["mean", "process"]},
         cv=2,
         error_score="raise",
     )
