@@ -46,6 +46,10 @@ class Checkpointer:
         self._restored_iterators: dict[str, Any] = {}
         self._n_restored = 0
 
+    def of(self, training: TrainingState) -> Checkpointer:
+        """Return the checkpoints of the same stage with another state."""
+        return Checkpointer(self._checkpoints, self._stage, training, self._signature)
+
     # ----------------------------------------------------------------------------------
     # In the training loop
 

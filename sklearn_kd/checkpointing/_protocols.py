@@ -20,6 +20,9 @@ class Stateful(Protocol):
 class EpochCheckpointer(Protocol):
     """All that a training loop knows of checkpoints."""
 
+    def of(self, training: TrainingState, /) -> EpochCheckpointer:
+        """Return the checkpoints of the same stage with another state."""
+
     def restore(self) -> int:
         """Load the latest checkpoint, if there is one; return the number of epochs it has behind it."""
 

@@ -28,7 +28,6 @@ from sklearn_kd.estimators._plan import (
 )
 from sklearn_kd.estimators._preflight import validate
 from sklearn_kd.students._architectures import MLPStudent
-from sklearn_kd.training._alone import train_alone
 from sklearn_kd.training._stackable import group_stackable
 from sklearn_kd.training._stacked import share_inputs, train_stacked
 
@@ -96,7 +95,7 @@ class MethodFit:
 
     def train(self) -> None:
         """Train the prepared net."""
-        self.net = train_alone(self.net, self.stage.data, self.stage.seeds.training)
+        self.stage.train_net(self.plan, self.stage, self.net)
 
     def go_on(self) -> bool:
         """Do what comes after a training: make the net of the next one, or finish the fit.

@@ -78,11 +78,13 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         - ``"fixed"``: ``lambda1`` and ``temperature`` as given;
         - ``"naive"``: (0.5, 1); ``"random"``: a random draw; ``"none"``: labels alone;
         - ``"hyperopt"``: the best of 5 trials of the tree-structured Parzen estimator;
+        - ``"twins"``: two students at values moved up and down, of which the better one goes on;
+        - ``"halving"``: four students at fixed values, of which the worse are dropped;
 
         or an object from :mod:`sklearn_kd.meta`. ``meta__*`` set parameters of either, such as
         ``meta__lr=0.1``, the learning rate of the metaparameters. Strategies that learn from held-out
-        rows ("linear", "gradient", "hyperopt") train on D_train, the others on all rows, as in the
-        paper.
+        rows ("linear", "gradient", "hyperopt", "twins", "halving") train on D_train, the others on all
+        rows, as in the paper.
     e1, e2 : int, default=10
         Gradient and predicted iterations per cycle of ``meta="linear"``.
     lambda1 : float or "random", default=0.5
@@ -236,8 +238,10 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     strategy_ : Strategy
         The strategy that ran.
     trials_ : structured array
-        What ``meta="hyperopt"``, or :class:`~sklearn_kd.meta.Random` of several trials,
+        What ``meta="hyperopt"`` or ``"halving"``, or :class:`~sklearn_kd.meta.Random` of several trials,
         tried; there only then.
+    moves_ : structured array
+        The comparisons of ``meta="twins"`` (:class:`~sklearn_kd.meta.Twins`); there only then.
     net_ : skorch.NeuralNetClassifier
         The private net, on tensors and class codes.
     history_ : skorch.history.History
@@ -354,6 +358,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     temperature_: float
     val_temperature_: float
     trials_: np.ndarray
+    moves_: np.ndarray
     n_unlabeled_: int
     process_: MetaparameterProcess | None
     search_history_: History | None
@@ -573,7 +578,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
             "val_temperature_": float(net.val_temperature_),
             "n_unlabeled_": len(plan.data.train) - len(plan.data.train.labelled),
             **{f"{n}_": float(values[n]) for n in ("lambda1", "temperature") if n in numbers},
-        } | ({"trials_": strategy.trials_} if hasattr(strategy, "trials_") else {})
+        } | {name: getattr(strategy, name) for name in ("trials_", "moves_") if hasattr(strategy, name)}
 
 
 def _on_host(value: Any) -> float | np.ndarray:

@@ -119,7 +119,7 @@ def start_of(
     """
     if estimator._continues():
         _check_same_metaparameters(estimator, space)
-        if strategy.takes_hypergradient(0):
+        if strategy.trains_population or strategy.takes_hypergradient(0):
             return space.completed({}, estimator.metaparameters_)
     start = {name: _one_start(estimator, name, entry, rng) for name, entry in space.items()}
     loss = loss_of(estimator)

@@ -24,6 +24,7 @@ from sklearn_kd.estimators._classifier_net import (
     search_epochs_of,
     start_of,
 )
+from sklearn_kd.estimators._classifier_population import train_population
 from sklearn_kd.estimators._classifier_search import (
     checked_process,
     conclude_search,
@@ -38,6 +39,7 @@ from sklearn_kd.estimators._plan import (
     Stage,
     open_checkpoints,
     stage_data,
+    train_one,
     train_to_the_end,
 )
 from sklearn_kd.estimators._preflight import (
@@ -258,10 +260,12 @@ def _stages(
     """Return the single training, the retraining along a given process, or the search and the retraining."""
     # The training loss depends on lambda1 and T.
     moves = updates_metaparameters(strategy)
+    train_net = partial(train_population, estimator) if strategy.trains_population else train_one
     if process is None and len(seeds) == 1:
         monitor = "valid_loss" if moves else "train_loss"
         net_maker = partial(net_to_train, estimator)
-        return (Stage(TRAINING, data[0], seeds[0], net_maker, train_to_the_end, monitor),)
+        given = TRAINING, data[0], seeds[0], net_maker, train_to_the_end, monitor
+        return (Stage(*given, train_net=train_net),)
     monitor = "valid_loss" if estimator.weights == "process" else "train_loss"
     net_maker = partial(retraining_net, estimator)
     retraining = Stage(RETRAINING, data[-1], seeds[0], net_maker, train_to_the_end, monitor)
@@ -277,6 +281,7 @@ def _stages(
         who="The student of the search",
         conclude=partial(conclude_search, estimator),
         trains=moves,  # else its trials are the search, and one more student would show nothing
+        train_net=train_net,
     )
     return searching, retraining
 

@@ -22,6 +22,7 @@ from sklearn_kd.meta._path import MetaparameterPath, path_dtype
 from sklearn_kd.meta._process import MetaparameterProcess, process_content, process_of_content
 from sklearn_kd.meta._space import MetaparameterSpace
 from sklearn_kd.meta._trials import trials_dtype
+from sklearn_kd.meta._twins import moves_dtype
 from sklearn_kd.persistence._codecs import (
     finite_number,
     history_tensors,
@@ -67,8 +68,11 @@ def to_content(estimator: DistilledClassifier, lost: set[str], history: bool = T
     path = estimator.metaparameter_path_ if history else estimator.metaparameter_path_[:0]
     about["path_is_whole"] = len(path) == estimator.n_iter_
     tables = [table_content(path, "metaparameter_path")]
-    if hasattr(estimator, "trials_"):
-        tables.append(table_content(estimator.trials_, "trials"))
+    tables += [
+        table_content(getattr(estimator, f"{name}_"), name)
+        for name in ("trials", "moves")
+        if hasattr(estimator, f"{name}_")
+    ]
     content = Content(about, history_tensors(estimator.search_history_ if history else None, _HISTORY, lost))
     content.about.update(preprocessing_content(estimator))
     if history and estimator.process_ is not None:
@@ -131,6 +135,10 @@ def from_content(
         trials = fitted["trials_"] = _table(content, "trials", space)
         if "strategy_" in fitted:
             fitted["strategy_"].trials_ = trials
+    if "moves_columns" in about:
+        moves = fitted["moves_"] = take_table(content, "moves", None if space is None else moves_dtype(space))
+        if "strategy_" in fitted:
+            fitted["strategy_"].moves_ = moves
     fitted["process_"] = _process(content)
     # Files of a version without searches have none.
     fitted["search_history_"] = (

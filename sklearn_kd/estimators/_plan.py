@@ -94,6 +94,9 @@ class Stage:
     conclude : callable(plan, net) -> plan
         Returns the plan with what the trained net has found; of a stage that is the only one, the plan as it
         is. ``train`` has done so.
+    train_net : callable(plan, stage, net)
+        Trains a net of the stage, which :func:`ready_net` has made: :func:`train_one`, or
+        ``_classifier_population.train_population``.
     trains : bool
         False: what the making of the net finds, such as the best of several trials, is all that is wanted.
     """
@@ -107,6 +110,7 @@ class Stage:
     who: str = "The student"
     conclude: Callable[[Any, TrainingNet], Any] = lambda plan, net: plan
     trains: bool = True
+    train_net: Callable[[Any, Stage, Any], None] = lambda plan, stage, net: train_one(plan, stage, net)
 
 
 @dataclass(frozen=True, eq=False)
@@ -274,7 +278,13 @@ def train_to_the_end(plan: FitPlan, stage: Stage) -> tuple[FitPlan, TrainingNet]
     except TrialsInterrupted as interrupted:
         interrupted.net.interrupted_ = True
         return plan, interrupted.net
-    return plan, train_alone(net, stage.data, stage.seeds.training)
+    stage.train_net(plan, stage, net)
+    return plan, net
+
+
+def train_one(plan: FitPlan, stage: Stage, net: TrainingNet) -> None:
+    """Train a net by itself."""
+    train_alone(net, stage.data, stage.seeds.training)
 
 
 def ready_net(plan: FitPlan, stage: Stage) -> TrainingNet:
@@ -287,7 +297,7 @@ def ready_net(plan: FitPlan, stage: Stage) -> TrainingNet:
 
 
 # Fitted attributes that some strategies and some losses give.
-_NOT_OF_EVERY_FIT = ("trials_", "lambda1_", "temperature_")
+_NOT_OF_EVERY_FIT = ("trials_", "moves_", "lambda1_", "temperature_")
 
 
 def publish(estimator: BaseDistiller, result: TrainingResult) -> None:

@@ -11,8 +11,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from sklearn_kd.estimators._plan import FitPlan, Seeds, Stage, ready_net
-from sklearn_kd.meta import Strategy
-from sklearn_kd.training._alone import train_alone
+from sklearn_kd.meta import PopulationStrategy, Strategy
 from sklearn_kd.training._progress import Progress
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ def run_search(
     if known is not None:
         net.checkpointer_ = None  # which holds the net, and the lock of the checkpoints with it
         return kind(**known), net
-    train_alone(net, stage.data, stage.seeds.training)
+    stage.train_net(plan, stage, net)
     if not net.metaparameters.iteration:
         raise KeyboardInterrupt  # by a user or a callback; nothing has been learned
     found = kind.of(net)
@@ -104,6 +103,8 @@ def run_search(
 
 def share_of_a_search_step(strategy: Strategy) -> float:
     """Return the time of a retraining iteration as a share of a search iteration's, on average."""
+    if isinstance(strategy, PopulationStrategy):
+        return 1 / strategy.n_trainings()
     taken = np.mean([strategy.takes_hypergradient(iteration) for iteration in range(1000)])
     return float(_PLAIN / (_PLAIN + taken * (_WITH_HYPERGRADIENT - _PLAIN)))
 

@@ -8,12 +8,15 @@ from sklearn_kd.bilevel._optimizer_response import OptimizerResponse, register_r
 from sklearn_kd.meta._far import ForwardGradient, ImplicitGradient
 from sklearn_kd.meta._fixed import Fixed, Naive, NoDistillation
 from sklearn_kd.meta._gradient import Gradient, Linear
+from sklearn_kd.meta._halving import SuccessiveHalving
 from sklearn_kd.meta._hyperopt import Hyperopt
 from sklearn_kd.meta._path import MetaparameterPath
+from sklearn_kd.meta._population import Population, PopulationStrategy
 from sklearn_kd.meta._random import Random
 from sklearn_kd.meta._shortlist import Shortlist
 from sklearn_kd.meta._space import Metaparameter, MetaparameterSpace
 from sklearn_kd.meta._strategy import HypergradientStrategy, StartContext, Strategy
+from sklearn_kd.meta._twins import Twins
 
 # The names that ``DistilledClassifier(meta=...)`` takes for the strategies' defaults.
 STRATEGIES: dict[str, type[Strategy]] = {
@@ -27,6 +30,8 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "implicit": ImplicitGradient,
     "hyperopt": Hyperopt,
     "shortlist": Shortlist,
+    "twins": Twins,
+    "halving": SuccessiveHalving,
 }
 
 # Gorpinich, Bakhteev and Strijov's own settings, for ``DistilledClassifier(..., **PAPER_SETTINGS)``.
@@ -64,9 +69,13 @@ __all__ = [
     "Naive",
     "NoDistillation",
     "OptimizerResponse",
+    "Population",
+    "PopulationStrategy",
     "Random",
     "Shortlist",
     "StartContext",
     "Strategy",
+    "SuccessiveHalving",
+    "Twins",
     "register_response",
 ]

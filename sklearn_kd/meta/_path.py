@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 from collections.abc import Callable, Mapping
@@ -99,6 +100,7 @@ class MetaparameterPath:
         ]
         self._numbers: dict[str, float] | None = None  # those of now, until they move
         self._values = [self._now.clone()]
+        self._initial = self._values[0]  # also after a move before the first iteration
         self._val_losses: list[Tensor | float] = []
         self._predicted: list[bool] = []
         self._schedule: list[Tensor] = []
@@ -121,6 +123,10 @@ class MetaparameterPath:
         if len(self._numbers) == len(self.space):
             return dict(self._numbers)
         return self.space.split(self._now) | self._numbers
+
+    def values_now(self) -> dict[str, np.ndarray]:
+        """Return the values now, by name, on the host."""
+        return self.space.split(self._now.cpu().numpy())
 
     def values_after(self, iteration: int) -> dict[str, np.ndarray]:
         """Return the values after so many recorded iterations, by name, on the host."""
@@ -183,6 +189,30 @@ class MetaparameterPath:
         """Record an iteration of :meth:`descend` and the L_val after it."""
         self._values.append(value)
         self._annotate(val_loss)
+
+    def move_to(self, values: Mapping[str, Any], val_loss: float | None = None) -> None:
+        """Set the values, and record them, and L_val if it is given, as those after the last iteration."""
+        value = torch.tensor(self.space.join(values), **self._make)
+        self._move_to(value)
+        theta = self._coordinates.to_theta(value)
+        with torch.no_grad():
+            for group in self._groups:
+                group.theta.copy_(theta[group.part])
+        self._values[-1] = value
+        if val_loss is not None and self._val_losses:
+            self._val_losses[-1] = val_loss
+
+    def train_at(self, values: Mapping[str, Any]) -> None:
+        """Set the values of the next iterations; the record stays where it is until :meth:`move_to`."""
+        self._move_to(torch.tensor(self.space.join(values), **self._make))
+
+    def copy(self) -> MetaparameterPath:
+        """Return a path with the same record, that goes on by itself."""
+        made = copy.copy(self)
+        made._now, made._groups = self._now.clone(), copy.deepcopy(self._groups)
+        for name in ("_values", "_val_losses", "_predicted", "_schedule", "_waited"):
+            setattr(made, name, list(getattr(self, name)))
+        return made
 
     def schedule(self, theta: Tensor) -> None:
         """Set where the next k iterations lead, θ of shape (k, m) or (m,), projected.
@@ -257,7 +287,7 @@ class MetaparameterPath:
 
     def initial_values(self) -> Tensor:
         """Return the values that the path began with, on the CPU: another training has another."""
-        return self._values[0].detach().cpu()
+        return self._initial.detach().cpu()
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that the next iteration, and the path, depend on."""

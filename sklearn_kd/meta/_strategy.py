@@ -106,6 +106,7 @@ class Strategy(BaseEstimator):
 
     needs_teacher = True
     learns_from_validation = False
+    trains_population = False  # of a PopulationStrategy
     val_temperature: float | Literal["auto"] = 1.0  # of subclasses that do not take it
     # How hypergradients are taken and followed; HypergradientStrategy makes parameters of them.
     coordinates: Literal["own", "raw"] = "own"
@@ -259,7 +260,7 @@ class HypergradientStrategy(Strategy):
 def updates_metaparameters(strategy: Strategy) -> bool:
     """Return whether the strategy may move the metaparameters, as far as is known before."""
     kind = type(strategy)
-    return (
+    return strategy.trains_population or (
         kind.takes_hypergradient is not Strategy.takes_hypergradient or kind.predict is not Strategy.predict
     )
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sklearn_kd.errors._context import error_context
 from sklearn_kd.runtime._threads import PER_ELEMENT, threads_for
-from sklearn_kd.tasks._cross_entropy import optimal_val_temperature, validation_loss
+from sklearn_kd.tasks._cross_entropy import optimal_val_temperature, validation_loss, validation_losses
 from sklearn_kd.tasks._grouped_split import split_groups
 from sklearn_kd.tasks._labels import checked_labels, sorted_classes
 from sklearn_kd.tasks._stratified_split import split_rows
@@ -143,6 +143,11 @@ class Classification:
     ) -> tuple[Tensor, Tensor]:
         """Return the cross-entropy of softmax(logits / T_val), and its gradient by the logits."""
         return validation_loss(logits, targets, val_temperature)
+
+    @staticmethod
+    def validation_losses(logits: Tensor, targets: Targets, val_temperature: float = 1.0) -> Tensor:
+        """Return the share of each row in the validation loss, shape (n,): their mean is the loss."""
+        return validation_losses(logits, targets, val_temperature)
 
     @staticmethod
     def optimal_val_temperature(validated: Sequence[tuple[Tensor, Targets]]) -> float:

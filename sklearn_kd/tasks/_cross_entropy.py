@@ -37,6 +37,13 @@ def validation_loss(logits: Tensor, targets: Targets, val_temperature: Any = 1.0
     return -mean_rows(log_p_y, targets.weight), r if as_it_is else r / val_temperature
 
 
+@torch.no_grad()
+def validation_losses(logits: Tensor, targets: Targets, val_temperature: Any = 1.0) -> Tensor:
+    """Return the share of each row in L_val, shape (B,): their mean is L_val."""
+    rows = -labels_rows(logits / val_temperature, targets.labels)[0].squeeze(-1)
+    return rows if targets.weight is None else targets.weight * rows
+
+
 def optimal_val_temperature(validated: Sequence[tuple[Tensor, Targets]]) -> float:
     """Return the T_val that minimises L_val on batches of logits and targets."""
     logits = torch.cat([logits for logits, _ in validated]).cpu().double()

@@ -79,6 +79,10 @@ class Task(Protocol):
         """Return the loss on D_val that hypergradients descend, shape (), and its gradient by the outputs."""
 
     @staticmethod
+    def validation_losses(logits: Tensor, targets: Targets, val_temperature: float = 1.0) -> Tensor:
+        """Return the share of each row in the loss on D_val, shape (n,): their mean is the loss."""
+
+    @staticmethod
     def optimal_val_temperature(validated: Sequence[tuple[Tensor, Targets]]) -> float:
         """Return the T_val at which batches of outputs and targets have the smallest validation loss."""
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
 from sklearn_kd.inputs._data import DistillationData, LoadedData, SplitData
@@ -71,7 +73,17 @@ class DivergenceGuard:
     ----------
     data : SplitData
         Rows that a student must be able to predict for.
+
+    Attributes
+    ----------
+    message : str or None
+        Why training was given up.
+    silent : bool
+        Whether the message is kept from the user: others train beside this student, and may be kept.
     """
+
+    message: str | None = None
+    silent = False
 
     def __init__(self, data: SplitData):
         self._check = OverflowCheck(data)
@@ -87,6 +99,12 @@ class DivergenceGuard:
             }
             for module in modules
         ]
+
+    def give_up(self, message: str) -> None:
+        """Note why training is given up, and warn of it."""
+        self.message = message
+        if not self.silent:
+            warnings.warn(message, ConvergenceWarning, stacklevel=3)
 
     def is_new(self, iteration: int) -> bool:
         """Return True at the first call of an iteration; nothing can have changed since otherwise."""

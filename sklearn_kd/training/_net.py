@@ -578,7 +578,7 @@ class TrainingNet(NeuralNetClassifier):
         self.diverged_ = True
         described, n_epochs = self.metaparameters.describe, len(self.history)
         message = divergence_message(skips, not restored, iteration, n_epochs, described, self._mend())
-        warnings.warn(message, ConvergenceWarning, stacklevel=2)
+        self.guard_.give_up(message)
 
     def _mend(self) -> str:
         """Return the remedy for steps that were skipped."""

@@ -105,6 +105,8 @@ def _chunks(members: list[int]) -> list[list[int]]:
 def _why_alone(net: TrainingNet, data: Any) -> str | None:
     """Return why this student cannot be stacked with others, or None."""
     kind = type(net.optimizer_)
+    if net.strategy.trains_population:
+        return f"{type(net.strategy).__name__} trains several students by itself"
     if updates_metaparameters(net.strategy):
         reason = _why_learns_alone(net, data)
         if reason is not None:

@@ -9,7 +9,7 @@ longer than carrying them out.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -82,7 +82,7 @@ def train_stacked(nets: Sequence[TrainingNet], data: Sequence[SplitData]) -> Non
         for net, split in zip(nets, data, strict=True):
             net.notify("on_train_begin", X=split, y=None)
             net.draw_validation_batches(split.valid)
-        run = _BatchedRun(nets, data)
+        run = BatchedRun(nets, data)
         try:
             for _ in range(nets[0].max_epochs):
                 if not run.epoch():
@@ -98,10 +98,22 @@ def train_stacked(nets: Sequence[TrainingNet], data: Sequence[SplitData]) -> Non
             net.notify("on_train_end", X=split, y=None)
 
 
-class _BatchedRun:
-    """K students in training. While it lasts, their weights are views of the stacked ones."""
+class BatchedRun:
+    """K students in training. While it lasts, their weights are views of the stacked ones.
 
-    def __init__(self, nets: Sequence[TrainingNet], data: Any) -> None:
+    Students that have been trained before go on, with the states of their optimizers.
+
+    Parameters
+    ----------
+    nets : sequence of K TrainingNet
+    data : sequence of K SplitData
+    batches : iterable of Batch or None, default=None
+        The batches of an epoch, of all students. None: made anew of the rows of each.
+    """
+
+    def __init__(
+        self, nets: Sequence[TrainingNet], data: Sequence[SplitData], batches: Iterable[Batch] | None = None
+    ) -> None:
         self.nets, self.data = nets, data
         objective = nets[0].objective
         assert isinstance(objective, LogitObjective)  # no other has a batch_key
@@ -115,18 +127,30 @@ class _BatchedRun:
         )
         args, kwargs = nets[0].get_params_for_optimizer("optimizer", named)
         self.optimizer = make_optimizer(nets[0].optimizer, *args, **kwargs)
-        self.streams = _Streams(nets, data)
+        self._take_states()
+        self.streams = _Streams(nets, data, batches)
         self.forward = stacked_forward(nets[0].module_, in_dims=(0, None if self.streams.shared else 0))
         validation_forward = stacked_forward(nets[0].module_, validation=True)
         hypergradients = StackedHypergradients(
             self.state, self.optimizer, self.forward, validation_forward, objective.logit_change
         )
         self.metaparameters = StackedMetaparameters(nets, self.streams.taught, self.optimizer, hypergradients)
-        self.values = self._columns()
+        self.values: dict[str, Tensor] = {}
         self.valid_batches = [
             None if split.valid is None else net.get_iterator(split.valid, training=False)
             for net, split in zip(nets, data, strict=True)
         ]
+
+    def _take_states(self) -> None:
+        """Stack the states of the students' optimizers: none, if they have not been trained."""
+        of_nets = [dict(net.module_.named_parameters()) for net in self.nets]
+        for name, stacked in self.weights.items():
+            weights = [own[name] for own in of_nets]
+            states = [net.optimizer_.state.get(w, {}) for net, w in zip(self.nets, weights, strict=True)]
+            if states[0]:
+                self.optimizer.state[stacked] = {
+                    key: _whole(key, [own[key] for own in states], weights[0]) for key in states[0]
+                }
 
     def _columns(self) -> dict[str, Tensor]:
         """Return the metaparameters of all students, each of shape (K, 1, 1)."""
@@ -142,6 +166,7 @@ class _BatchedRun:
 
     def epoch(self) -> bool:
         """Run one pass over D_train and one over D_val; return False where no student is left to train."""
+        self.values = self._columns()
         going = [k for k, net in enumerate(self.nets) if not net.diverged_]
         for k in going:
             self.nets[k].notify("on_epoch_begin", **self._datasets(k))
@@ -228,6 +253,19 @@ def _part(value: Any, k: int, stacked: Tensor) -> Any:
     return (value[k] if value.shape == stacked.shape else value).clone()
 
 
+def _whole(key: str, values: Sequence[Any], w: Tensor) -> Any:
+    """Return K students' entries of the optimizer's state as the one of which each is a :func:`_part`."""
+    first = values[0]
+    if not isinstance(first, Tensor):
+        return copy.copy(first)
+    of_weight = first.shape == w.shape and key not in _COMMON_STATE
+    return torch.stack([*values]) if of_weight else first.clone()
+
+
+# Entries of an optimizer's state that count its steps, and so are those of all students.
+_COMMON_STATE = ("step", "mu_product")
+
+
 def _note_epoch(net: TrainingNet, losses: Any, finite: Any, sizes: list[int], *, moved: bool) -> None:
     """Record the iterations of an epoch in the history; and in the path, unless it ``moved`` with each."""
     n_noted = net.skips_.n_in_epoch if moved else len(sizes)
@@ -250,7 +288,9 @@ class _Streams:
     inputs, of shape (B, ...), are not stacked.
     """
 
-    def __init__(self, nets: Sequence[TrainingNet], data: Any) -> None:
+    def __init__(
+        self, nets: Sequence[TrainingNet], data: Sequence[SplitData], batches: Iterable[Batch] | None = None
+    ) -> None:
         sets = [split.train for split in data]
         self.taught = [s.has_teacher_logits for s in sets]
         self._n_students = len(sets)
@@ -258,9 +298,13 @@ class _Streams:
         first = sets[self.taught.index(True)] if any(self.taught) else sets[0]
         self.shared = all(_same_rows(first, other) for other in sets)
         streams = [first] if self.shared else sets
-        self._iterators = [
-            net.get_iterator(dataset, training=True) for net, dataset in zip(nets, streams, strict=False)
-        ]
+        self._iterators: list[Iterable[Batch]] = (
+            [batches]
+            if batches is not None
+            else [
+                net.get_iterator(dataset, training=True) for net, dataset in zip(nets, streams, strict=False)
+            ]
+        )
 
     def __iter__(self) -> Iterator[tuple[Tensor, Targets]]:
         for batches in zip(*self._iterators, strict=True):

@@ -454,7 +454,7 @@ def test_wrong_input_is_refused_before_any_training(change, error, match, make, 
         raise AssertionError("trained before the input was refused")
 
     monkeypatch.setattr(_net.TrainingNet, "train_step", train)
-    monkeypatch.setattr(_stacked._BatchedRun, "step", train)
+    monkeypatch.setattr(_stacked.BatchedRun, "step", train)
     monkeypatch.setattr(LogisticRegression, "fit", train)
     given = {"estimator": make(LogisticRegression()), "X": digits[0], "y": digits[1], "n_jobs": 1}
     with pytest.raises(error, match=match):

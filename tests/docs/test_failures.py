@@ -52,7 +52,7 @@ from sklearn_kd.persistence import _container
 from sklearn_kd.persistence._compressed_tensors import compress_tensors
 from sklearn_kd.persistence._container import Content, packed, unpacked
 from sklearn_kd.teachers import TeacherAdapter, register_teacher
-from sklearn_kd.training._stacked import _BatchedRun
+from sklearn_kd.training._stacked import BatchedRun
 
 DIGITS = load_digits()
 
@@ -655,7 +655,7 @@ OUT_OF_MEMORY = {
         student=full("training"), meta="none"
     ).fit(X, y),
     "hypergradients": patched(HypergradientEstimator, "hypergradient", meta="gradient"),
-    "several students at once": patched(_BatchedRun, "step", meta=Random(n_trials=4)),
+    "several students at once": patched(BatchedRun, "step", meta=Random(n_trials=4)),
     "prediction": in_prediction,
 }
 

@@ -29,7 +29,7 @@ from sklearn_kd.meta import Hyperopt, Random
 from sklearn_kd.runtime._memory import is_out_of_memory
 from sklearn_kd.students._standardize import own_student
 from sklearn_kd.training._net import TrainingNet
-from sklearn_kd.training._stacked import _BatchedRun
+from sklearn_kd.training._stacked import BatchedRun
 
 
 def numpys_error():
@@ -104,7 +104,7 @@ def together(make, digits, error, monkeypatch):
     def raising(*args):
         raise error
 
-    monkeypatch.setattr(_BatchedRun, "step", raising)
+    monkeypatch.setattr(BatchedRun, "step", raising)
     make(LogisticRegression(), meta=Random(n_trials=4)).fit(*digits)
 
 

@@ -137,7 +137,7 @@ def test_in_a_trial_the_best_so_far_is_kept(strategy, make, digits, logits, ctrl
 
 
 def test_trials_that_are_trained_together(make, digits, logits, monkeypatch):
-    taken, step = [], _stacked._BatchedRun.step
+    taken, step = [], _stacked.BatchedRun.step
 
     def interrupted(run, *args):
         taken.append(1)
@@ -145,7 +145,7 @@ def test_trials_that_are_trained_together(make, digits, logits, monkeypatch):
             signal.raise_signal(signal.SIGINT)
         return step(run, *args)
 
-    monkeypatch.setattr(_stacked._BatchedRun, "step", interrupted)
+    monkeypatch.setattr(_stacked.BatchedRun, "step", interrupted)
     clf = make(student=MLPStudent, meta=Random(n_trials=4), max_epochs=50)
     with said():
         clf.fit(*digits, teacher_logits=logits)

@@ -235,7 +235,7 @@ def test_one_that_diverges_keeps_finite_weights_and_disturbs_nobody(rows):
 
 
 def test_an_interrupt_ends_all_and_keeps_what_was_learned(rows, monkeypatch):
-    steps, step = [], _stacked._BatchedRun.step
+    steps, step = [], _stacked.BatchedRun.step
 
     def interrupted(run, *args):
         steps.append(1)
@@ -243,7 +243,7 @@ def test_an_interrupt_ends_all_and_keeps_what_was_learned(rows, monkeypatch):
             raise KeyboardInterrupt
         return step(run, *args)
 
-    monkeypatch.setattr(_stacked._BatchedRun, "step", interrupted)
+    monkeypatch.setattr(_stacked.BatchedRun, "step", interrupted)
     students = made_students()
     nets = [made_net(student, *start) for student, start in zip(students, STARTS, strict=True)]
     train_stacked(nets, rows)
@@ -389,7 +389,7 @@ def test_equal_inputs_are_held_once(rows):
 )
 def test_a_skipped_step_is_skipped_for_one_student_alone(rows, monkeypatch, settings):
     """The third and the first step of the second student, which goes on afterwards."""
-    seen, moved, find, step = [], [], _stacked.are_finite, _stacked._BatchedRun.step
+    seen, moved, find, step = [], [], _stacked.are_finite, _stacked.BatchedRun.step
 
     def spoilt(losses, gradients):
         seen.append(1)
@@ -410,7 +410,7 @@ def test_a_skipped_step_is_skipped_for_one_student_alone(rows, monkeypatch, sett
         return result
 
     monkeypatch.setattr(_stacked, "are_finite", spoilt)
-    monkeypatch.setattr(_stacked._BatchedRun, "step", watched)
+    monkeypatch.setattr(_stacked.BatchedRun, "step", watched)
     nets = [
         made_net(student, *start, **settings) for student, start in zip(made_students(), STARTS, strict=False)
     ][:3]

@@ -239,7 +239,7 @@ def test_training_can_go_on_one_by_one():
 
 
 def test_an_interrupt_keeps_what_was_learned(monkeypatch):
-    steps, step = [], _stacked._BatchedRun.step
+    steps, step = [], _stacked.BatchedRun.step
 
     def interrupted(run, *args):
         steps.append(1)
@@ -247,7 +247,7 @@ def test_an_interrupt_keeps_what_was_learned(monkeypatch):
             raise KeyboardInterrupt
         return step(run, *args)
 
-    monkeypatch.setattr(_stacked._BatchedRun, "step", interrupted)
+    monkeypatch.setattr(_stacked.BatchedRun, "step", interrupted)
     nets, data = made_nets(made_strategies()), [made_rows(seed) for seed in range(3)]
     train_stacked(nets, data)
     for net in nets:

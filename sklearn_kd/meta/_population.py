@@ -1,0 +1,195 @@
+"""The base of strategies that train several students side by side, and what they are given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from sklearn_kd.meta._space import MetaparameterSpace
+from sklearn_kd.meta._strategy import Strategy, Values, check_has_metaparameters
+
+
+class Population(Protocol):
+    """Students that train side by side on the same batches, each at metaparameters of its own.
+
+    What :meth:`PopulationStrategy.search` is given. At first there is one member, the untrained student.
+    All members have the same initial weights, batches and random draws, so that they differ by their
+    metaparameters alone. Small students are trained in one batched run, others one after another.
+
+    Attributes
+    ----------
+    space : mapping of str to Metaparameter
+        Bounds, shapes and coordinates by name.
+    start : dict of str to float or ndarray
+        The start of each metaparameter that the estimator and its loss give.
+    rng : numpy.random.Generator
+        The only source of randomness to use: then a fit that was killed goes on from its checkpoint.
+    n_epochs : int
+        Number of epochs that a member trains in all.
+    n_epochs_left : int
+        Those that are not trained yet.
+    verbose : int
+        The estimator's.
+    """
+
+    space: MetaparameterSpace
+    start: dict[str, Any]
+    rng: np.random.Generator
+    n_epochs: int
+    verbose: int
+
+    @property
+    def n_epochs_left(self) -> int:
+        """Number of epochs that a member has still to train."""
+
+    def __len__(self) -> int:
+        """Return the number of members."""
+
+    def select(self, sources: Sequence[int]) -> None:
+        """Replace the members: member j goes on as a copy of the present member ``sources[j]``.
+
+        Weights, buffers, the optimizer's state, random draws, history and path are copied; callbacks keep
+        their state. So ``select([0] * 4)`` makes four members of the first, ``select([1, 1])`` lets the
+        second take the place of the first, and ``select([2])`` keeps the third alone.
+        """
+
+    def train(self, values: Sequence[Values], n_epochs: int = 1, *, centre: Values | None = None) -> None:
+        """Train each member for some epochs, member k at ``values[k]``.
+
+        The path of a member records its own values; with ``centre`` it records these in their place. A
+        metaparameter that a mapping does not name has its start. A member that diverges is left behind.
+        """
+
+    def val_losses(self) -> np.ndarray:
+        """Return the loss of each row of D_val by each member, shape (n_members, n_val).
+
+        With ``val_temperature="auto"`` each member's logits are divided by its own best T_val. Weights of
+        rows are multiplied in. A member that has diverged has infinite losses.
+        """
+
+    def record(self, values: Values, val_loss: float | None = None) -> None:
+        """Set the values after the last iteration in the path, and the L_val beside them."""
+
+
+class PopulationStrategy(Strategy):
+    """Base of strategies that train several students side by side and keep one.
+
+    Override :meth:`search`. No hypergradient is taken, so any optimizer, loss and student will do. The cost
+    is that of plain training times the members.
+
+    Parameters
+    ----------
+    val_temperature : float or "auto", default="auto"
+        T_val of the validation loss, as in :class:`Strategy`.
+
+    Examples
+    --------
+    Two students, one at T = 1 and one at T = 4; after half of the epochs the better one goes on alone:
+
+    >>> from sklearn_kd import DistilledClassifier, MLPStudent, meta
+    >>> class Duel(meta.PopulationStrategy):
+    ...     def search(self, population):
+    ...         population.select([0, 0])
+    ...         values = [{"temperature": 1.0}, {"temperature": 4.0}]
+    ...         population.train(values, population.n_epochs // 2)
+    ...         population.select([population.val_losses().mean(axis=1).argmin()])
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> clf = DistilledClassifier(RandomForestClassifier(10), MLPStudent, meta=Duel(), max_epochs=4)
+    >>> clf.fit(*load_iris(return_X_y=True)).temperature_ in (1.0, 4.0)
+    True
+    """
+
+    learns_from_validation = True
+    trains_population = True
+
+    def __init__(self, *, val_temperature: Any = "auto"):
+        self.val_temperature = val_temperature
+
+    def check(self, space: MetaparameterSpace) -> None:
+        super().check(space)
+        check_has_metaparameters(self, space)
+
+    def n_trainings(self) -> float:
+        """Return the cost in plain trainings of as many epochs, for estimates of the time left."""
+        return 1.0
+
+    def search(self, population: Population) -> None:
+        """Train the population.
+
+        When it returns, the first member is the student. What is left of its epochs it trains at the values
+        that its path ends with.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must override search(population).")
+
+
+class UnitCube:
+    """Metaparameters as numbers from 0 to 1 between their bounds, or between the logarithms of these.
+
+    Parameters
+    ----------
+    space : MetaparameterSpace
+
+    Raises
+    ------
+    ValueError
+        If a metaparameter has no finite bounds.
+    """
+
+    def __init__(self, space: MetaparameterSpace):
+        for name, entry in space.items():
+            entry.range_to_draw_from(name)
+        kinds = [entry.coordinate for entry in space.values() for _ in range(entry.size)]
+        self.space, self._is_log = space, np.array([kind == "log" for kind in kinds], dtype=bool)
+        self._bounds = space.bounds()
+        self._low, self._high = map(self._coordinates, self._bounds)
+
+    def _coordinates(self, values: np.ndarray) -> np.ndarray:
+        return np.log(values, where=self._is_log, out=values.copy())
+
+    def place(self, values: Values) -> np.ndarray:
+        """Return the place of named values, shape (m,), each in [0, 1]."""
+        span = np.where(self._high > self._low, self._high - self._low, 1.0)
+        return np.clip((self._coordinates(self.space.join(values)) - self._low) / span, 0.0, 1.0)
+
+    def values(self, place: np.ndarray) -> dict[str, Any]:
+        """Return the named values at a place, within the bounds."""
+        found = self._low + place * (self._high - self._low)
+        np.exp(found, where=self._is_log, out=found)
+        low, high = self._bounds  # exactly, where exp(log(high)) is not
+        named = self.space.split(np.where(place <= 0, low, np.where(place >= 1, high, found)))
+        return {name: part if self.space[name].shape else float(part) for name, part in named.items()}
+
+
+class Difference(NamedTuple):
+    """The difference of two students' L_val, by the same rows of D_val.
+
+    Attributes
+    ----------
+    mean : float
+    error : float
+        Its standard error.
+    """
+
+    mean: float
+    error: float
+
+    @classmethod
+    def of(cls, losses: np.ndarray, other: np.ndarray) -> Difference:
+        """Compare the losses of the rows, shape (n,) each; who has diverged is infinitely worse."""
+        if not (np.isfinite(losses).all() and np.isfinite(other).all()):
+            worse = float(np.mean(losses)), float(np.mean(other))
+            return cls(0.0 if worse[0] == worse[1] else worse[0] - worse[1], 0.0)
+        rows = losses - other
+        error = rows.std(ddof=1) / np.sqrt(len(rows)) if len(rows) > 1 else np.inf
+        return cls(float(rows.mean()), float(error))
+
+    def differs(self, z: float) -> bool:
+        """Return whether the mean is not 0, and ``z`` standard errors or more away from it."""
+        return self.mean != 0 and abs(self.mean) >= z * self.error
+
+    def is_below_zero(self, z: float) -> bool:
+        """Return whether the mean is below 0 by ``z`` standard errors or more."""
+        return self.mean < 0 and self.differs(z)

@@ -1,0 +1,62 @@
+"""Take and load the state of a population between two epochs, for a checkpoint."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sklearn_kd.files._values import STATE_VALUES
+
+if TYPE_CHECKING:
+    from sklearn_kd.training._population import StudentPopulation
+
+
+class PopulationState:
+    """Takes the states of all members, and the losses that the strategy has been told.
+
+    A resumed fit runs the strategy again from its beginning. It is told the same losses, and nothing is
+    trained, until it comes to where the state was taken.
+
+    Parameters
+    ----------
+    population : StudentPopulation
+    """
+
+    def __init__(self, population: StudentPopulation) -> None:
+        self._population = population
+
+    def begin(self) -> None:
+        """Note nothing: members are made later."""
+
+    @property
+    def n_epochs(self) -> int:
+        """Number of epochs trained."""
+        return self._population.n_epochs - self._population.n_epochs_left
+
+    @property
+    def initial_values(self) -> Tensor:
+        """The metaparameters' start."""
+        return torch.from_numpy(self._population.space.join(self._population.start))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that the next epoch depends on, in plain values and tensors."""
+        population = self._population
+        return {
+            "n_epochs": self.n_epochs,
+            "losses": [STATE_VALUES.encode(losses) for losses in population.told],
+            "members": [{"training": state, "diverged": bad} for state, bad in population.members_state()],
+        }
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Let the population go on from a state of :meth:`state_dict` when its strategy comes to it."""
+        losses = [STATE_VALUES.decode(told) for told in state["losses"]]
+        members = [(member["training"], bool(member["diverged"])) for member in state["members"]]
+        if not all(isinstance(told, np.ndarray) and told.ndim == 2 for told in losses) or not members:
+            raise ValueError("losses of a population that are no table of members and rows")
+        self._population.resume(int(state["n_epochs"]), losses, members)
+
+    def on_unserializable(self, name: str, type_name: str) -> None:
+        """Do nothing: members warn of their own parts."""
