@@ -51,7 +51,7 @@ from sklearn_kd.bilevel._optimizer_response import global_norm
 from sklearn_kd.bilevel._optimizer_tangent import optimizer_tangent
 from sklearn_kd.runtime._devices import as_number
 from sklearn_kd.runtime._random_state import preserved_torch_state, set_random_state
-from sklearn_kd.runtime._snapshots import BufferSnapshot, undo_where
+from sklearn_kd.runtime._snapshots import BufferCopies, BufferSnapshot, undo_where
 
 FORWARD_METHODS = {
     "gauss_newton": ("finite_difference", "central_difference", "jvp"),
@@ -119,8 +119,10 @@ class ForwardHypergradient(LongHorizonEstimator):
         super().after_forward(inputs, outputs, evaluation, logits)
         self.derivatives = evaluation.derivatives()
         if self.curvature == "gauss_newton":
-            with preserved_torch_state(self.device), BufferSnapshot(self.with_buffers), torch.no_grad():
+            before = self.buffers
+            with preserved_torch_state(self.device), BufferCopies(before) as self.buffers, torch.no_grad():
                 self._tangents_of_gradient = self._gauss_newton_tangents(outputs)
+            self.buffers = before
 
     def advance(self, skipped: Tensor | None = None) -> None:
         """Carry the tangents through the step that was just taken.

@@ -38,7 +38,7 @@ from sklearn_kd.runtime._random_state import (
     random_state,
     set_random_state,
 )
-from sklearn_kd.runtime._snapshots import BufferSnapshot
+from sklearn_kd.runtime._snapshots import BufferCopies, BufferSnapshot
 
 # Below this norm of v the direction is rounding noise, as on separable data.
 SMALLEST_NORM = 1e-12
@@ -244,7 +244,7 @@ class HypergradientEstimator:
         """Copy the state before the training forward pass."""
         with torch.no_grad():
             torch._foreach_copy_(self.w, self.weights)
-        self.buffers = BufferSnapshot(self.with_buffers)
+        self.buffers: BufferSnapshot | BufferCopies = BufferSnapshot(self.with_buffers)
         self.random_state = random_state(self.device)
         self.response.before_step()
         self.clipping: Clipping | None = None
