@@ -28,7 +28,12 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp
 from torch.optim import Optimizer
 
-from sklearn_kd.bilevel._optimizer_response import Clipping, global_norm, response_class
+from sklearn_kd.bilevel._optimizer_response import (
+    Clipping,
+    global_norm,
+    gradient_or_zeros,
+    response_class,
+)
 from sklearn_kd.runtime._backward import gradient_by
 from sklearn_kd.runtime._devices import as_number
 from sklearn_kd.runtime._eval_mode import eval_mode
@@ -367,10 +372,6 @@ class HypergradientEstimator:
         live = [w for w in self.weights if w.requires_grad]
         found = iter(gradient_by(live, outputs, r, retain_graph))
         return [next(found) if w.requires_grad else None for w in self.weights]
-
-
-def gradient_or_zeros(w: Tensor) -> Tensor:
-    return torch.zeros_like(w) if w.grad is None else w.grad
 
 
 class _Whole(nn.ModuleList):
