@@ -141,7 +141,9 @@ def compare_methods(
     the test fold. Methods that learn from D_val train on that same part: their runs equal
     ``fit`` under the ``random_state`` in the table. The others train on the whole training
     fold, D_val included, as in the paper, with the same teacher's logits for all of it;
-    ``fit`` alone would have given them a teacher of slightly more rows. A prefitted teacher
+    ``fit`` alone would have given them a teacher of slightly more rows. Methods that search
+    (``search_epochs``) hold the same D_val out of the training fold, and retrain on the whole: their
+    runs equal ``fit`` too. A prefitted teacher
     is used as it is: it must not have been fitted on these rows.
 
     Of a DistProClassifier the teacher is a trained network: it must not have been trained on

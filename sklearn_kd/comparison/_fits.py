@@ -20,6 +20,7 @@ from sklearn_kd.estimators._classifier_plan import checked_parameters, plan_dist
 from sklearn_kd.estimators._distpro import DistProClassifier
 from sklearn_kd.estimators._plan import (
     FitPlan,
+    Stage,
     TrainingResult,
     publish,
     ready_net,
@@ -49,6 +50,8 @@ class MethodFit:
     given: dict[str, Any]
     plan: FitPlan | None = None
     net: Any = None
+    n_trained: int = 0
+    message: str | None = None
     seconds: float = 0.0
     models_in_batch: int = 1
 
@@ -64,7 +67,8 @@ class MethodFit:
         clf = self.clf
         if type(clf).fit is not DistilledClassifier.fit:
             return False
-        return not (clf.callbacks or clf.verbose or has_callbacks(clf) or clf.checkpoint_dir is not None)
+        watched = clf.callbacks or clf.search_callbacks or clf.verbose or has_callbacks(clf)
+        return not (watched or clf.checkpoint_dir is not None)
 
     @contextmanager
     def timed(self) -> Iterator[None]:
@@ -78,25 +82,42 @@ class MethodFit:
         with self.timed():
             self.clf.fit(**self.given)
 
+    @property
+    def stage(self) -> Stage:
+        """The stage whose net is ready to be trained."""
+        assert self.plan is not None
+        return self.plan.stages[self.n_trained]
+
     def prepare(self) -> None:
-        """Do all of ``fit`` that comes before the training."""
+        """Do all of ``fit`` that comes before the first training."""
         with self.timed():
             self.plan = plan_of(self.clf, **self.given)
-            self.net = ready_net(self.plan, self.plan.stages[0])
+            self.net = ready_net(self.plan, self.stage)
 
     def train(self) -> None:
         """Train the prepared net."""
-        assert self.plan is not None
-        stage = self.plan.stages[0]
-        self.net = train_alone(self.net, stage.data, stage.seeds.training)
+        self.net = train_alone(self.net, self.stage.data, self.stage.seeds.training)
 
-    def finish(self) -> None:
-        """Do all of ``fit`` that comes after the training."""
+    def go_on(self) -> bool:
+        """Do what comes after a training: make the net of the next one, or finish the fit.
+
+        Returns
+        -------
+        bool
+            Whether there is another training.
+        """
         assert self.plan is not None
         with self.timed():
-            message = stage_message(self.plan, self.plan.stages[0], self.net)
-            publish(self.clf, TrainingResult(self.plan, self.net, message))
+            stage = self.stage
+            self.plan = stage.conclude(self.plan, self.net)
+            self.message = stage_message(self.plan, stage, self.net) or self.message
+            self.n_trained += 1
+            if self.n_trained < len(self.plan.stages):
+                self.net = ready_net(self.plan, self.stage)
+                return True
+            publish(self.clf, TrainingResult(self.plan, self.net, self.message))
         self.plan = self.net = None  # they hold the rows
+        return False
 
 
 def plan_of(clf: Any, X: Any, y: Any, **given: Any) -> FitPlan:
@@ -118,15 +139,16 @@ def _learned(clf: Any) -> tuple[float, float]:
 def distilled_fits(
     methods: Sequence[Method], random_state: int, X: Any, y: np.ndarray, rows: tuple[np.ndarray, np.ndarray]
 ) -> list[MethodFit]:
-    """Make the fits: on D_train with D_val where the method learns from it, else on all rows.
+    """Make the fits: on D_train with D_val where the method holds it out, else on all rows.
 
-    ``rows`` are the places of D_train and D_val in X.
+    A method that searches is given all rows, and splits them in the same way. ``rows`` are the places of
+    D_train and D_val in X.
     """
     (X_train, y_train), (X_val, y_val) = ((safe_indexing(X, part), y[part]) for part in rows)
     on_all = {"X": X, "y": y}
     on_train = {"X": X_train, "y": y_train, "X_val": X_val, "y_val": y_val}
     return [
-        MethodFit(m.name, _seeded(m, random_state), dict(on_train if m.learns_from_validation else on_all))
+        MethodFit(m.name, _seeded(m, random_state), dict(on_train if m.holds_out else on_all))
         for m in methods
     ]
 
@@ -137,7 +159,7 @@ def give_logits(
     """Give the fits of methods that need a teacher its logits, of all rows; ``train``: D_train's places."""
     for fit, method in zip(fits, methods, strict=True):
         if method.needs_teacher:
-            fit.given["teacher_logits"] = logits[train] if method.learns_from_validation else logits
+            fit.given["teacher_logits"] = logits[train] if method.holds_out else logits
 
 
 def distpro_fits(methods: Sequence[Method], random_state: int, X: Any, y: np.ndarray) -> list[MethodFit]:
@@ -169,11 +191,18 @@ def fit_all(fits: Sequence[MethodFit]) -> None:
             fit.fit()
     for fit in candidates:
         fit.prepare()
-        share_inputs([other.plan.data for other in candidates if other.plan is not None])
-    nets = [fit.net for fit in candidates]
-    data = [fit.plan.data for fit in candidates if fit.plan is not None]
+        plans = [other.plan for other in candidates if other.plan is not None]
+        share_inputs([stage.data for plan in plans for stage in plan.stages])
+    while candidates:
+        _train_all([fit for fit in candidates if fit.stage.trains])
+        candidates = [fit for fit in candidates if fit.go_on()]
+
+
+def _train_all(fits: Sequence[MethodFit]) -> None:
+    """Train the prepared nets, those together that can be and gain by it."""
+    nets, data = [fit.net for fit in fits], [fit.stage.data for fit in fits]
     for members in group_stackable(nets, data):
-        group = [candidates[k] for k in members]
+        group = [fits[k] for k in members]
         began = time.perf_counter()
         if len(group) == 1:
             group[0].train()
@@ -182,7 +211,6 @@ def fit_all(fits: Sequence[MethodFit]) -> None:
         seconds = (time.perf_counter() - began) / len(group)
         for fit in group:
             fit.seconds, fit.models_in_batch = fit.seconds + seconds, len(group)
-            fit.finish()
 
 
 def warm_up(device: Any) -> None:

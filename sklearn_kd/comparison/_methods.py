@@ -31,7 +31,8 @@ class Method(NamedTuple):
     estimator : DistilledClassifier or DistProClassifier
     needs_teacher : bool
         The strategy learns from a teacher if there is one.
-    learns_from_validation : bool
+    holds_out : bool
+        The student never trains on the rows of D_val: it is given them apart.
     can_do_without : bool
         The loss can be computed without a teacher.
     """
@@ -39,7 +40,7 @@ class Method(NamedTuple):
     name: str
     estimator: Any
     needs_teacher: bool
-    learns_from_validation: bool
+    holds_out: bool
     can_do_without: bool = False
 
 
@@ -73,8 +74,11 @@ class DistilledMethods:
                 "all methods, and only about the rows that the students train on with labels. Set "
                 "synthesize=None and soft_validation=False, or fit the methods yourself."
             )
-        learns = strategy.learns_from_validation
-        return Method(name, estimator, strategy.needs_teacher, learns, not loss.needs_teacher)
+        searches = _classifier_plan.searches_first(estimator, strategy)
+        if not searches and estimator.process is None:  # no need to say that of each method and fold
+            estimator.set_params(search_epochs=None, search_callbacks=None, weights="mean")
+        holds_out = strategy.learns_from_validation and not searches
+        return Method(name, estimator, strategy.needs_teacher, holds_out, not loss.needs_teacher)
 
 
 class DistProMethods:
@@ -99,9 +103,8 @@ class DistProMethods:
         TypeError
             If the teacher is no network.
         """
-        settings = _distpro_plan.checked_parameters(estimator)
-        searches = settings.process is None and estimator.weights != "equal"
-        return Method(name, estimator, True, searches)
+        _distpro_plan.checked_parameters(estimator)
+        return Method(name, estimator, needs_teacher=True, holds_out=False)
 
 
 Kind = type[DistilledMethods] | type[DistProMethods]

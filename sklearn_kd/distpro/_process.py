@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
-import platform
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 
-from sklearn_kd._version import running_versions
 from sklearn_kd.distpro._normalization import NORMALIZATIONS
 from sklearn_kd.distpro._pathways import Pathway
-from sklearn_kd.files._arrays import dump_arrays, load_arrays
-from sklearn_kd.files._atomic import write_file
-from sklearn_kd.files._limits import parsed_json
+from sklearn_kd.files._described_arrays import read_described, versions_for_the_record, write_described
 from sklearn_kd.files._values import JSON_VALUES, ContentError, simplified
 from sklearn_kd.inputs._arrays import from_torch
+from sklearn_kd.meta._process import resampled
 from sklearn_kd.runtime._torch_modes import ordinary_torch
 
 if TYPE_CHECKING:
@@ -111,7 +106,7 @@ class DistillationProcess:
                 "default."
             )
         self.settings = {name: simplified(value) for name, value in (settings or {}).items()}
-        self.versions = _running_versions() if versions is None else dict(versions)
+        self.versions = versions_for_the_record() if versions is None else dict(versions)
         if self.raw.ndim != 2 or self.raw.size == 0 or self.raw.shape[1] != len(self.pathways):
             raise ValueError(
                 f"raw has shape {self.raw.shape}; it must be (n_steps, {len(self.pathways)}), at least one "
@@ -177,7 +172,7 @@ class DistillationProcess:
         -------
         ndarray of shape (len(t), L)
         """
-        return self._interpolated(self.raw, t, n_steps)
+        return resampled(self.raw, t, n_steps)
 
     def logit_term_at(self, t: np.ndarray, n_steps: int) -> np.ndarray | None:
         """Return (lambda1, T) at several steps of a training of ``n_steps`` steps.
@@ -195,11 +190,7 @@ class DistillationProcess:
         """
         if self.logit_term is None:
             return None
-        return _from_log(self._interpolated(_to_log(self.logit_term), t, n_steps))
-
-    def _interpolated(self, rows: np.ndarray, t: np.ndarray, n_steps: int) -> np.ndarray:
-        place = np.asarray(t) * ((len(self) - 1) / max(1, n_steps - 1))
-        return np.stack([np.interp(place, np.arange(len(self)), column) for column in rows.T], axis=1)
+        return _from_log(resampled(_to_log(self.logit_term), t, n_steps))
 
     @ordinary_torch()
     def _normalized(self, raw: np.ndarray) -> np.ndarray:
@@ -262,8 +253,7 @@ class DistillationProcess:
             If the file cannot be written, as on a full disk. An existing file then stays.
         """
         about, arrays = process_content(self)
-        about = {"format": 1 if self.logit_term is None else 2} | about
-        write_file(path, [dump_arrays(arrays | {"about": np.array(json.dumps(about))})])
+        write_described(path, 1 if self.logit_term is None else 2, about, arrays)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:
@@ -284,19 +274,13 @@ class DistillationProcess:
         ValueError
             If the file holds no process, or asks for more memory than its length allows.
         """
-        try:
-            arrays = load_arrays(Path(path).read_bytes())
-            about = parsed_json(str(arrays.pop("about")))
-            if about.pop("format") not in _FORMATS:
-                raise ValueError("it is of a later version of this library")
-            return process_of_content(about, arrays, cls)
-        except OSError:
-            raise
-        except Exception as error:  # the reader may raise any error for an arbitrary file
-            raise ValueError(
-                f"{path} holds no distillation process ({type(error).__name__}: {error}). Give a file that "
-                "DistillationProcess.save has written."
-            ) from error
+        return read_described(
+            path,
+            _FORMATS,
+            lambda about, arrays: process_of_content(about, arrays, cls),
+            what="distillation process",
+            writer="DistillationProcess.save",
+        )
 
 
 def process_content(process: DistillationProcess) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -371,10 +355,6 @@ def _to_log(logit_term: np.ndarray) -> np.ndarray:
 
 def _from_log(logit_term: np.ndarray) -> np.ndarray:
     return np.stack([logit_term[:, 0], np.exp(logit_term[:, 1])], axis=1)
-
-
-def _running_versions() -> dict[str, str]:
-    return running_versions() | {"numpy": np.__version__, "python": platform.python_version()}
 
 
 def retraining_weights(

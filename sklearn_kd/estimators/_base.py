@@ -199,8 +199,8 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
             Must end in ``.safetensors``. An existing file is replaced, at once or not at all.
         history : bool, default=True
             Whether the file holds the records of the training, compressed. False: no ``history_`` and no
-            ``metaparameter_path_``, which are then empty in a loaded estimator; a file of a small student is
-            about as large as its weights.
+            ``metaparameter_path_``, which are then empty in a loaded estimator, and no ``process_`` of a
+            DistilledClassifier; a file of a small student is about as large as its weights.
 
         Raises
         ------

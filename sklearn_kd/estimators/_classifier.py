@@ -16,6 +16,7 @@ from sklearn_kd._sklearn_compat import Interval, StrOptions, with_callbacks
 from sklearn_kd.estimators._base import BaseDistiller, ClassifierMethods
 from sklearn_kd.estimators._callback_checks import CALLBACK_KINDS
 from sklearn_kd.estimators._classifier_plan import checked_parameters, plan_distillation
+from sklearn_kd.estimators._classifier_search import path_and_process
 from sklearn_kd.estimators._classifier_state import CLASSIFIER_STATE
 from sklearn_kd.estimators._plan import publish, restore_on_failure, run_plan
 from sklearn_kd.estimators._preflight import validate
@@ -23,6 +24,7 @@ from sklearn_kd.inputs._munge import Munge
 from sklearn_kd.inputs._validation import Continued
 from sklearn_kd.losses._distillation_loss import DistillationLoss
 from sklearn_kd.meta import Strategy
+from sklearn_kd.meta._process import FOLLOWED, MetaparameterProcess
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._optimizers import OPTIMIZER_KINDS
 from sklearn_kd.runtime._torch_modes import ordinary_torch
@@ -32,11 +34,12 @@ from sklearn_kd.training._net import TrainingNet
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from skorch.callbacks import Callback
+    from skorch.history import History
     from torch import Tensor
     from torch.utils.data import Dataset
     from typing_extensions import Self
 
-    from sklearn_kd.estimators._plan import FitPlan
+    from sklearn_kd.estimators._classifier_net import DistillationPlan
 
 
 class DistilledClassifier(ClassifierMethods, BaseDistiller):
@@ -51,8 +54,9 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     Parameters
     ----------
     teacher : estimator, trained object, nn.Module, skorch net, function, path, list or None
-        One of: a classifier with ``fit``, of which a clone is fitted on D_train, the rows that
-        the student trains on; a fitted one inside :class:`sklearn.frozen.FrozenEstimator`; a
+        One of: a classifier with ``fit``, of which a clone is fitted once on D_train, the rows that
+        the student trains on (with ``search_epochs`` on D_train of the search); a fitted one inside
+        :class:`sklearn.frozen.FrozenEstimator`; a
         trained object with ``predict_proba`` or ``decision_function``, without ``fit``; a trained
         ``nn.Module`` that returns logits; a fitted skorch net; a function of X that returns logits
         or probabilities (:class:`~sklearn_kd.teachers.FunctionTeacher`); an ONNX file
@@ -118,6 +122,23 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     validation_fraction : float, default=0.1
         Share of the rows held out as D_val, stratified, by the strategies that learn from
         it when ``fit`` is not given ``X_val``.
+    search_epochs : int, float or None, default=None
+        Epochs in which a strategy that learns from held-out rows searches the metaparameters: a student of
+        its own trains on D_train, and the strategy learns against D_val. Then a fresh student trains on all
+        rows along what was found, for ``max_epochs``. A float in (0, 1] is a share of ``max_epochs``, rounded
+        up. None: a single training on D_train, in which the metaparameters are learned, as in the paper.
+        Without effect on strategies that learn nothing from D_val, such as "fixed". A strategy that chooses
+        by trials, such as "hyperopt", gives each trial so many epochs.
+    weights : {"mean", "tail", "final", "process"}, default="mean"
+        What the training on all rows follows: the mean of the path of the search, in the coordinates in which
+        it was learned, geometric for T; the mean of the path's second half; the path's end; or the path
+        itself, stretched to the iterations of this training.
+    process : MetaparameterProcess, str, path-like or None, default=None
+        A process, or the file of one, to follow as ``weights`` say, on all rows and without a search. Its
+        metaparameters must be those of the loss.
+    search_callbacks : list of skorch callbacks, one alone, or None, default=None
+        For the search, such as a schedule of the learning rate; ``callbacks`` are for the training on all
+        rows.
     unlabeled_share : float or "auto", default="auto"
         Share of rows without labels in a training batch, in (0, 1), where there are such rows
         (``X_unlabeled``). "auto": their share of all rows, at most 0.8.
@@ -130,8 +151,9 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         about them once. None: no rows are made up.
     student_preprocessing : transformer, "auto" or None, default=None
         Makes numbers of X for the student; the teacher gets X as it is, such as a DataFrame with words and
-        missing values. A clone of it is fitted on the rows of D_train and their labels, and is part of
-        ``predict``. "auto" is :class:`TablePreprocessing` with its defaults. A transformer inside
+        missing values. A clone of it is fitted on the rows of D_train and their labels (with
+        ``search_epochs`` once, on D_train of the search), and is part of ``predict``. "auto" is
+        :class:`TablePreprocessing` with its defaults. A transformer inside
         :class:`sklearn.frozen.FrozenEstimator` stays as it was fitted; ``warm_start=True`` keeps that of the
         first fit. None: X must be numbers.
     standardize : bool, default=True
@@ -150,7 +172,8 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         ``callbacks__NAME__*`` set their parameters.
     warm_start : bool, default=False
         Start from the student of the last ``fit``, and from its metaparameters where they
-        are learned; the path goes on.
+        are learned; the path goes on. A search begins with a fresh student, since the last one may have
+        trained on D_val.
     keep_teacher : bool, default=False
         Whether the fitted estimator keeps the fitted teacher, as ``teacher_``, which a pickle of it
         then holds too. False: ``teacher_`` is None, and pickles and copies of the fitted estimator hold
@@ -175,7 +198,8 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         where no hypergradient is taken; each iteration as one "cuda_graph"; or an
         :class:`~sklearn_kd.Execution` with several of these.
     verbose : int, default=0
-        1 prints skorch's table of epochs.
+        1 prints skorch's table of epochs; with ``search_epochs`` or ``process`` a line for each epoch of each
+        phase, with an estimate of the time left.
     random_state : int, RandomState or None, default=None
         Split, initialisation, batches, draws, and the seeds that the teacher leaves open.
         The global generators are left as they were; None draws from NumPy's.
@@ -189,14 +213,19 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     metaparameter_path_ : structured array of shape (`n_iter_`,)
         One row per training iteration, as things stood after it: ``iteration``, one column for each
         metaparameter of the loss (``lambda1`` and ``temperature`` of "kd"), ``val_loss`` (NaN where it was
-        not computed) and ``predicted`` (by the line). ``pandas.DataFrame(path)`` works where all
+        not computed), ``predicted`` (by the line) and ``search`` (True in the search of ``search_epochs``;
+        the rows behind it are of the training on all rows). ``pandas.DataFrame(path)`` works where all
         metaparameters are numbers.
     metaparameters_ : dict of str to float or ndarray
         The metaparameters at the end: the last row of the path.
     lambda1_, temperature_ : float
         Two of them, where the loss has them.
     val_temperature_ : float
-        T_val at the end.
+        T_val at the end; of the search, where the training on all rows has no D_val.
+    process_ : MetaparameterProcess or None
+        What was searched, or was given. None for a single training.
+    search_history_ : skorch.history.History or None
+        Of the search: losses and metaparameters by epoch. None where none was trained.
     student_ : nn.Module
         The trained student, behind its scaling if it has one (:class:`StandardizedStudent`), else plain.
     teacher_ : object
@@ -212,7 +241,8 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     net_ : skorch.NeuralNetClassifier
         The private net, on tensors and class codes.
     history_ : skorch.history.History
-        Of the net: losses, callbacks' scores and metaparameters by epoch.
+        Of the net: losses, callbacks' scores and metaparameters by epoch; of the training on all rows, where
+        there was a search before it.
     loss_curve_ : list of float
         The training loss of each epoch, out of ``history_``.
     validation_scores_ : list of float or None
@@ -224,12 +254,13 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Column names, where X has names that are all strings.
     n_iter_ : int
-        Training iterations in the path.
+        Training iterations in the path, those of a search included.
     n_unlabeled_ : int
         Rows without labels in D_train, made-up ones included.
 
     See Also
     --------
+    MetaparameterProcess : What is searched with ``search_epochs``.
     hypergradient : The quantity that is descended, for one step of plain SGD.
     MetaparameterPathDisplay : Draws ``metaparameter_path_``.
     distillation_report : What the student costs, and whether the teacher was worth it.
@@ -289,6 +320,14 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "unlabeled_share": [Interval(Real, 0, 1, closed="neither"), StrOptions({"auto"})],
+        "search_epochs": [
+            Interval(Integral, 1, None, closed="left"),
+            Interval(Real, 0, 1, closed="right"),
+            None,
+        ],
+        "weights": [StrOptions(set(FOLLOWED))],
+        "process": [MetaparameterProcess, str, PathLike, None],
+        "search_callbacks": CALLBACK_KINDS,
         "soft_validation": ["boolean"],
         "synthesize": [Interval(Real, 0, None, closed="neither"), Munge, None],
         "student_preprocessing": "no_validation",  # check_preprocessing says more
@@ -316,6 +355,8 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     val_temperature_: float
     trials_: np.ndarray
     n_unlabeled_: int
+    process_: MetaparameterProcess | None
+    search_history_: History | None
 
     def __init__(
         self,
@@ -335,6 +376,10 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         max_epochs: int = 30,
         batch_size: int | Literal["auto"] = "auto",
         validation_fraction: float = 0.1,
+        search_epochs: int | float | None = None,
+        weights: Literal["mean", "tail", "final", "process"] = "mean",
+        process: MetaparameterProcess | str | PathLike[str] | None = None,
+        search_callbacks: Sequence[Callback | tuple[str, Callback]] | Callback | None = None,
         unlabeled_share: float | Literal["auto"] = "auto",
         soft_validation: bool = False,
         synthesize: float | Munge | None = None,
@@ -368,6 +413,10 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.validation_fraction = validation_fraction
+        self.search_epochs = search_epochs
+        self.weights = weights
+        self.process = process
+        self.search_callbacks = search_callbacks
         self.unlabeled_share = unlabeled_share
         self.soft_validation = soft_validation
         self.synthesize = synthesize
@@ -502,11 +551,11 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     # ----------------------------------------------------------------------------------
     # What is fitted
 
-    def _fitted_attributes(self, net: TrainingNet, plan: FitPlan) -> dict:
+    def _fitted_attributes(self, net: TrainingNet, plan: DistillationPlan) -> dict:
         """Return the fitted attributes of a fit that ends with this net."""
         strategy, teacher = plan.strategy, plan.teacher
-        path, values = net.metaparameters.table(), net.metaparameters.named()
-        numbers = net.metaparameters.space.numbers
+        path, process, search_history = path_and_process(self, net, plan)
+        values, numbers = net.metaparameters.named(), net.metaparameters.space.numbers
         n_iter = len(path)
         if self._continues():
             n_iter += self.n_iter_  # after a load the path may be a part of them
@@ -517,6 +566,8 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
             "strategy_": strategy,
             "teacher_": teacher.fitted if teacher is not None and self.keep_teacher else None,
             "metaparameter_path_": path,
+            "process_": process,
+            "search_history_": search_history,
             "n_iter_": n_iter,
             "metaparameters_": {n: _on_host(value) for n, value in values.items()},
             "val_temperature_": float(net.val_temperature_),

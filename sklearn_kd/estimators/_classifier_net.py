@@ -16,12 +16,20 @@ from sklearn_kd.checkpointing._trial_cache import TrialCache
 from sklearn_kd.errors._context import error_context
 from sklearn_kd.estimators._callback_checks import listed_callbacks
 from sklearn_kd.estimators._named_objects import named_object
-from sklearn_kd.estimators._plan import FitPlan
+from sklearn_kd.estimators._plan import FitPlan, Stage
+from sklearn_kd.estimators._search import (
+    RETRAINING,
+    SEARCH,
+    count_epochs,
+    progress_callbacks,
+    share_of_a_search_step,
+)
 from sklearn_kd.losses._distillation_loss import DistillationLoss
 from sklearn_kd.losses._named import LOSSES
 from sklearn_kd.losses._objective import LogitObjective
 from sklearn_kd.meta import Fixed, Metaparameter, StartContext, Strategy
 from sklearn_kd.meta._path import MetaparameterPath, path_dtype
+from sklearn_kd.meta._process import MetaparameterProcess
 from sklearn_kd.meta._space import MetaparameterSpace
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._optimizers import optimizer_class
@@ -31,6 +39,7 @@ from sklearn_kd.training._trials import Trials
 
 if TYPE_CHECKING:
     from sklearn_kd.estimators._classifier import DistilledClassifier
+    from sklearn_kd.estimators._classifier_search import SearchRecord
 
 
 class NetSettings(NamedTuple):
@@ -60,9 +69,26 @@ class DistillationPlan(FitPlan):
     Attributes
     ----------
     net_settings : NetSettings
+    search_student : nn.Module or None
+        Copied by the nets of the search; None where there is none.
+    process : MetaparameterProcess or None
+        What the retraining follows: given, or found by the search when it is over.
+    searched : SearchRecord or None
+        Of the search, when it is over.
+    n_steps : int
+        Iterations of the retraining.
     """
 
     net_settings: NetSettings
+    search_student: nn.Module | None = None
+    process: MetaparameterProcess | None = None
+    searched: SearchRecord | None = None
+    n_steps: int = 0
+
+    @property
+    def search(self) -> Stage | None:
+        """The search, if there is one."""
+        return self.stages[0] if self.stages[0].name == SEARCH else None
 
 
 # Parameters of the estimator at which metaparameters of these names start, if they have no start.
@@ -134,29 +160,67 @@ def _check_same_metaparameters(estimator: DistilledClassifier, space: Metaparame
 
 def net_to_train(estimator: DistilledClassifier, plan: DistillationPlan) -> TrainingNet:
     """Return the net about to be trained, its metaparameters where the strategy starts them."""
-    rng = np.random.default_rng(plan.seeds.strategy)
+    stage = plan.stages[0]
+    rng = np.random.default_rng(stage.seeds.strategy)
     space = plan.net_settings.space
     start = start_of(estimator, space, plan.strategy, rng)
     make_trial, cache = partial(_trial_net, estimator, plan), TrialCache(plan.checkpoints)
-    trials = Trials(make_trial, space, start, plan.data, plan.seeds.training, cache)
+    trials = Trials(make_trial, space, start, stage.data, stage.seeds.training, cache)
     context = StartContext(start, space, rng, trials.losses, estimator.verbose)
     chosen = plan.strategy.start(context)
     with error_context(f"{type(plan.strategy).__name__}.start"):
         start = space.completed(start, chosen)
-    report_epochs = plan.report.epochs(lambda net: estimator._fitted_attributes(net, plan))
-    callbacks = [*listed_callbacks(estimator.callbacks), *report_epochs]
-    student = copy.deepcopy(plan.student)
-    return make_net(estimator, plan.net_settings, student, plan.strategy, start, callbacks)
+    callbacks = [*own_callbacks(estimator, stage.name), *_epoch_callbacks(estimator, plan)]
+    student = copy.deepcopy(plan.student if plan.search_student is None else plan.search_student)
+    changes = changes_for(estimator, stage.name)
+    return make_net(estimator, plan.net_settings, student, plan.strategy, start, callbacks, **changes)
+
+
+def _epoch_callbacks(estimator: DistilledClassifier, plan: DistillationPlan) -> list[Any]:
+    """Return the callbacks of the library in the first stage of a plan."""
+
+    def fitted(net: TrainingNet) -> dict[str, Any]:
+        return estimator._fitted_attributes(net, plan)
+
+    if plan.search is None:
+        return plan.report.epochs(fitted)
+    n_epochs = search_epochs_of(estimator)
+    n_train, n_all = (len(stage.data.train) for stage in plan.stages)
+    later = estimator.max_epochs * share_of_a_search_step(plan.strategy) * n_all / n_train
+    progress = progress_callbacks(estimator.verbose, SEARCH, n_epochs, later)
+    return [*progress, *plan.report.epochs(fitted, "search epoch")]
+
+
+def own_callbacks(estimator: DistilledClassifier, stage: str) -> list[Any]:
+    """Return the callbacks that the user gave for a stage."""
+    if stage == SEARCH:
+        return listed_callbacks(estimator.search_callbacks, "search_callbacks")
+    return listed_callbacks(estimator.callbacks)
+
+
+def search_epochs_of(estimator: DistilledClassifier) -> int:
+    """Return the epochs of the search of an estimator that has one."""
+    assert estimator.search_epochs is not None
+    return count_epochs(estimator.search_epochs, estimator.max_epochs)
+
+
+def changes_for(estimator: DistilledClassifier, stage: str) -> dict[str, Any]:
+    """Return the settings of a net by which a stage differs from a single training."""
+    if stage == SEARCH:
+        return {"max_epochs": search_epochs_of(estimator), "verbose": 0, "routes_callbacks": False}
+    return {"verbose": 0} if stage == RETRAINING else {}
 
 
 def _trial_net(estimator: DistilledClassifier, plan: DistillationPlan, values: dict[str, Any]) -> TrainingNet:
     """Return the net of a trial, of which only L_val at the end is kept."""
-    changes: dict[str, Any] = {"verbose": 0}
-    if not estimator.callbacks and not estimator._routed("callbacks"):
+    stage = plan.stages[0].name
+    changes = changes_for(estimator, stage) | {"verbose": 0}
+    given = own_callbacks(estimator, stage)
+    if not given and (stage == SEARCH or not estimator._routed("callbacks")):
         changes["callbacks__valid_acc"] = None  # which nobody reads
-    callbacks = clone(listed_callbacks(estimator.callbacks), safe=False)
+    callbacks = clone(given, safe=False)
     fixed = Fixed(val_temperature=plan.strategy.val_temperature)
-    student = copy.deepcopy(plan.student)
+    student = copy.deepcopy(plan.student if plan.search_student is None else plan.search_student)
     return make_net(estimator, plan.net_settings, student, fixed, values, callbacks, **changes)
 
 
@@ -167,14 +231,19 @@ def make_net(
     strategy: Strategy,
     start: dict[str, Any],
     callbacks: Any,
+    routes_callbacks: bool = True,
     **changes: Any,
 ) -> TrainingNet:
-    """Make an initialised net around ``student``, which it trains in place."""
+    """Make an initialised net around ``student``, which it trains in place.
+
+    ``routes_callbacks``: whether it has the ``callbacks__*`` parameters of the estimator.
+    """
     device, (task, loss, space, execution, batch_size) = estimator._device(), settings
     if strategy.coordinates == "raw":
         space = space.in_raw_coordinates()
     steps = {group: strategy.steps() for group in space.groups}
-    routed = estimator._passed_on("optimizer", "iterator_train", "iterator_valid", "callbacks")
+    routed = estimator._passed_on("optimizer", "iterator_train", "iterator_valid")
+    routed |= estimator._passed_on("callbacks") if routes_callbacks else {}
     params: dict[str, Any] = {
         "optimizer": optimizer_class(estimator.optimizer),
         "lr": estimator.lr,

@@ -1,28 +1,39 @@
-"""The plan of a DistilledClassifier's fit: one stage."""
+"""The plan of a DistilledClassifier's fit: one training, or a search and a retraining."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
+from sklearn_kd.checkpointing._checkpoints import Checkpoints
 from sklearn_kd.errors._context import error_context
 from sklearn_kd.estimators._augmentation import checked_augmentation
-from sklearn_kd.estimators._callback_checks import listed_callbacks
 from sklearn_kd.estimators._classifier_net import (
     DistillationPlan,
     NetSettings,
+    changes_for,
     loss_of,
     loss_space,
     make_net,
     net_to_train,
+    own_callbacks,
+    search_epochs_of,
     start_of,
+)
+from sklearn_kd.estimators._classifier_search import (
+    checked_process,
+    conclude_search,
+    retraining_net,
+    search,
 )
 from sklearn_kd.estimators._codes import known_codes
 from sklearn_kd.estimators._learned_nothing import warn_of_scales
 from sklearn_kd.estimators._plan import (
+    TRAINING,
     Seeds,
     Stage,
     open_checkpoints,
@@ -44,7 +55,9 @@ from sklearn_kd.estimators._preprocessing import (
     with_preprocessing,
 )
 from sklearn_kd.estimators._routed_parameters import loader_settings
+from sklearn_kd.estimators._search import RETRAINING, SEARCH, drawn_seeds
 from sklearn_kd.estimators._standardization import scaling_for
+from sklearn_kd.estimators._teacher_answers import StageRows, answer_rows, give_logits, warn_of_order
 from sklearn_kd.estimators._unlabeled import (
     add_unlabeled,
     has_unlabeled,
@@ -52,27 +65,32 @@ from sklearn_kd.estimators._unlabeled import (
     usable_unlabeled,
     warn_of_another_scale,
 )
-from sklearn_kd.estimators._unused_parameters import beside_split, beside_strategy, warn_without_effect
+from sklearn_kd.estimators._unused_parameters import (
+    beside_search,
+    beside_split,
+    beside_strategy,
+    warn_without_effect,
+)
 from sklearn_kd.inputs._batches import rows_per_batch
-from sklearn_kd.inputs._data import DistillationData, SplitData, describe_allocations
-from sklearn_kd.inputs._large_arrays import shared_tensor
+from sklearn_kd.inputs._data import SplitData
 from sklearn_kd.inputs._parts import Parts
-from sklearn_kd.inputs._splitting import HoldOut, at
-from sklearn_kd.inputs._unlabeled import UnlabeledRows, given_logits
+from sklearn_kd.inputs._splitting import HoldOut
+from sklearn_kd.inputs._unlabeled import with_unlabeled
 from sklearn_kd.inputs._validation import ValidatedInputs, check_same_form
 from sklearn_kd.losses._distillation_loss import DistillationLoss, check_loss
-from sklearn_kd.meta import Strategy
-from sklearn_kd.meta._strategy import check_has_validation, updates_metaparameters
+from sklearn_kd.meta import Fixed, Strategy
+from sklearn_kd.meta._process import MetaparameterProcess
+from sklearn_kd.meta._strategy import (
+    check_has_metaparameters,
+    check_has_validation,
+    updates_metaparameters,
+)
 from sklearn_kd.persistence._save_load import warn_not_in_file
 from sklearn_kd.runtime._execution import Execution
-from sklearn_kd.runtime._memory import explain_out_of_memory, memory_advice
 from sklearn_kd.runtime._processes import warn_if_distributed
 from sklearn_kd.students._checks import check_codes
 from sklearn_kd.students._standardize import StandardizedStudent
-from sklearn_kd.teachers._adapter import TeacherAdapter
-from sklearn_kd.teachers._cached import fit_and_ask
-from sklearn_kd.teachers._class_alignment import warn_if_out_of_order
-from sklearn_kd.teachers._logit_checks import name_of, naming_rows
+from sklearn_kd.teachers._logit_checks import naming_rows
 from sklearn_kd.teachers._logit_store import LogitStorage
 from sklearn_kd.training._divergence import check_scale
 from sklearn_kd.training._sklearn_callbacks import FitReport
@@ -90,6 +108,7 @@ class Settings(NamedTuple):
     loss: DistillationLoss
     execution: Execution
     storage: LogitStorage
+    process: MetaparameterProcess | None
 
 
 def checked_parameters(
@@ -110,20 +129,32 @@ def checked_parameters(
     munge_of(estimator)
     storage = LogitStorage(estimator.teacher_logits_dtype, estimator.teacher_logits_dir)
     storage.check()
-    return Settings(named_strategy(estimator), loss, named_execution(estimator), storage)
+    strategy, execution = named_strategy(estimator), named_execution(estimator)
+    process = checked_process(estimator.process)
+    if process is not None:  # which says where the metaparameters go; of the strategy T_val remains
+        strategy = Fixed(val_temperature=strategy.val_temperature)
+    return Settings(strategy, loss, execution, storage, process)
 
 
 def plan_distillation(
     estimator: DistilledClassifier, settings: Settings, inputs: ValidatedInputs
 ) -> DistillationPlan:
-    """Check and prepare everything that a training needs; ask the teacher."""
-    strategy, loss, execution, storage = settings
+    """Check and prepare everything that the trainings need; ask the teacher."""
+    strategy, loss, execution, storage, process = settings
     space = loss_space(loss, inputs.task.n_outputs)
+    if process is not None:
+        process.check_fits(space)
+    searches = searches_first(estimator, strategy)
+    if searches:
+        with error_context("meta"):
+            check_has_metaparameters(strategy, space)
     inputs, reasons = usable_unlabeled(estimator, strategy, inputs)
     warn_of_another_scale(inputs)
     holds_out = strategy.learns_from_validation
     reasons += beside_strategy(estimator, strategy, loss, space)
-    reasons += beside_split(inputs, f"meta={estimator.meta!r}", holds_out=holds_out)
+    who = f"meta={estimator.meta!r}" if process is None else "a given process"
+    reasons += beside_split(inputs, who, holds_out=holds_out)
+    reasons += beside_search(estimator, searches=searches)
     warn_without_effect(reasons)
     warn_if_distributed()
     batch_size = rows_per_batch(estimator.batch_size, inputs.n_rows)
@@ -131,48 +162,142 @@ def plan_distillation(
     start = _checked_start(estimator, strategy, net_settings, inputs)
     fit_parameters = estimator._routed("teacher__fit")
     teacher = checked_teacher(estimator.teacher, inputs, strategy, loss, estimator.augment, fit_parameters)
-    before = [estimator.student_, estimator.n_iter_] if estimator._continues() else None
-    checkpoints = open_checkpoints(estimator, inputs, [Seeds.draw(estimator.random_state)], before)
-    seeds = Seeds(*checkpoints.seeds[0])
+    checkpoints = _opened_checkpoints(estimator, inputs, process, searches=searches)
+    seeds = [Seeds(*own) for own in checkpoints.seeds]
     hold_out = None
     if holds_out:
-        hold_out = HoldOut(estimator.validation_fraction, seeds.split, NEEDS_NO_VALIDATION)
+        hold_out = HoldOut(estimator.validation_fraction, seeds[0].split, NEEDS_NO_VALIDATION)
     inputs = with_preprocessing(estimator, inputs, hold_out)
-    data, places = stage_data(estimator, inputs, hold_out, seeds)
-    data, further = add_unlabeled(estimator, strategy, inputs, data, places, seeds.teacher)
+    rows = _rows_of_stages(estimator, strategy, inputs, hold_out, seeds)
+    stages = _stages(estimator, strategy, process, [own.data for own in rows], seeds)
 
-    student = _checked_student(estimator, inputs, data, seeds.student, strategy.hypergradient_rows)
-    with naming_rows(places):
-        data.train.augmentation = checked_augmentation(
-            estimator.augment, teacher, data.train.samples, student, inputs.task.output_labels
-        )
+    students = [_checked_student(estimator, inputs, stage, strategy.hypergradient_rows) for stage in stages]
+    for own, student in zip(rows, students, strict=True):
+        with naming_rows(own.places):
+            own.train.augmentation = checked_augmentation(
+                estimator.augment, teacher, own.train.samples, student, inputs.task.output_labels
+            )
     # What only skorch and torch can judge fails here, before the teacher is trained.
-    net = make_net(estimator, net_settings, student, strategy, start, listed_callbacks(estimator.callbacks))
-    dry_run(net, data, f"meta={estimator.meta!r}", estimator._routed("callbacks"))
+    n_steps = _dry_run(estimator, net_settings, stages, students, strategy, start)
 
     # Else the teacher is asked while the student trains, or not at all.
     asked = teacher if estimator.augment is None else None
-    n_tasks = (asked is not None) + estimator.max_epochs
+    n_tasks = (asked is not None) + estimator.max_epochs + (search_epochs_of(estimator) if searches else 0)
     report = FitReport(estimator, inputs.X_given, inputs.targets(), inputs.sample_weight, n_tasks)
     if asked is not None:
         with report.teacher():
-            logits = _ask_once(estimator, asked, data.train, inputs, places, further, seeds.teacher, storage)
-        data.train.set_teacher_logits(logits)
+            answer_rows(estimator, asked, inputs, rows, seeds[0].teacher, storage)
     elif inputs.teacher_logits is not None and strategy.needs_teacher:
-        if further:
-            logits = given_logits(inputs.teacher_logits, places, further, data.train.device)
-            data.train.set_teacher_logits(logits)
-        else:
-            data.train.set_given_logits(shared_tensor(inputs.teacher_logits), places)
-    if data.train.has_teacher_logits:
-        who = name_of(estimator.teacher) if inputs.teacher_logits is None else "teacher_logits"
-        warn_if_out_of_order(data.train.labelled, inputs.task.output_labels, who)
-    monitor = "valid_loss" if updates_metaparameters(strategy) else "train_loss"  # it depends on lambda1, T
-    net_maker = partial(net_to_train, estimator)
-    stage = Stage("training", data, seeds, net_maker, train_to_the_end, monitor)
+        give_logits(inputs.teacher_logits, rows)
+    warn_of_order(estimator, inputs, rows[0].train)
     return DistillationPlan(
-        inputs.task, (stage,), student, strategy, teacher, report, checkpoints, net_settings
+        inputs.task,
+        stages,
+        students[-1],
+        strategy,
+        teacher,
+        report,
+        checkpoints,
+        net_settings,
+        search_student=students[0] if searches else None,
+        process=process,
+        n_steps=n_steps,
     )
+
+
+def searches_first(estimator: DistilledClassifier, strategy: Strategy) -> bool:
+    """Return whether the strategy learns in a search, before a retraining on all rows."""
+    return estimator.search_epochs is not None and strategy.learns_from_validation
+
+
+def _opened_checkpoints(
+    estimator: DistilledClassifier,
+    inputs: ValidatedInputs,
+    process: MetaparameterProcess | None,
+    *,
+    searches: bool,
+) -> Checkpoints:
+    """Open the checkpoints of the fit; their seeds are those of the last stage, and of the search."""
+    before: list[Any] = [estimator.student_, estimator.n_iter_] if estimator._continues() else []
+    if process is not None:  # which may be given as the path of a file
+        before.append(process.values)
+    drawn = drawn_seeds(estimator.random_state, searches=searches)
+    return open_checkpoints(estimator, inputs, drawn, before or None)
+
+
+def _rows_of_stages(
+    estimator: DistilledClassifier,
+    strategy: Strategy,
+    inputs: ValidatedInputs,
+    hold_out: HoldOut | None,
+    seeds: Sequence[Seeds],
+) -> list[StageRows]:
+    """Return the rows of each stage: of a single training, or of the search and of the retraining.
+
+    Rows that are made up are those of the search in both, so that the teacher is asked about one set. The
+    retraining has D_val's rows with their labels, and does not need them without.
+    """
+    data, places = stage_data(estimator, inputs, hold_out, seeds[-1])
+    data, further = add_unlabeled(estimator, strategy, inputs, data, places, seeds[0].teacher)
+    first = StageRows(data, places, further)
+    if len(seeds) == 1:
+        return [first]
+    data, places = stage_data(estimator, inputs, None, seeds[0])
+    others = [rows for rows in further if rows.places is None]
+    train = with_unlabeled(data.train, others, estimator.unlabeled_share)
+    return [first, StageRows(data._replace(train=train), places, others)]
+
+
+def _stages(
+    estimator: DistilledClassifier,
+    strategy: Strategy,
+    process: MetaparameterProcess | None,
+    data: Sequence[SplitData],
+    seeds: Sequence[Seeds],
+) -> tuple[Stage, ...]:
+    """Return the single training, the retraining along a given process, or the search and the retraining."""
+    # The training loss depends on lambda1 and T.
+    moves = updates_metaparameters(strategy)
+    if process is None and len(seeds) == 1:
+        monitor = "valid_loss" if moves else "train_loss"
+        net_maker = partial(net_to_train, estimator)
+        return (Stage(TRAINING, data[0], seeds[0], net_maker, train_to_the_end, monitor),)
+    monitor = "valid_loss" if estimator.weights == "process" else "train_loss"
+    net_maker = partial(retraining_net, estimator)
+    retraining = Stage(RETRAINING, data[-1], seeds[0], net_maker, train_to_the_end, monitor)
+    if len(seeds) == 1:
+        return (retraining,)
+    searching = Stage(
+        SEARCH,
+        data[0],
+        seeds[1],
+        partial(net_to_train, estimator),
+        partial(search, estimator),
+        monitor="valid_loss",
+        who="The student of the search",
+        conclude=partial(conclude_search, estimator),
+        trains=moves,  # else its trials are the search, and one more student would show nothing
+    )
+    return searching, retraining
+
+
+def _dry_run(
+    estimator: DistilledClassifier,
+    settings: NetSettings,
+    stages: Sequence[Stage],
+    students: Sequence[nn.Module],
+    strategy: Strategy,
+    start: dict[str, Any],
+) -> int:
+    """Try what only skorch and torch can judge; return the iterations of the last stage."""
+    n_batches = 0
+    for stage, student in zip(stages, students, strict=True):
+        callbacks, changes = own_callbacks(estimator, stage.name), changes_for(estimator, stage.name)
+        net = make_net(estimator, settings, student, strategy, start, callbacks, **changes)
+        who = f"meta={estimator.meta!r}" if stage.name == TRAINING else f"the {stage.name}"
+        params = None if stage.name == SEARCH else estimator._routed("callbacks")
+        n_batches = dry_run(net, stage.data, who, params)
+    return n_batches * estimator.max_epochs
 
 
 def _checked_start(
@@ -199,27 +324,31 @@ def _checked_start(
 
 
 def _checked_student(
-    estimator: DistilledClassifier, inputs: ValidatedInputs, data: SplitData, seed: int, n_rows: int | None
+    estimator: DistilledClassifier, inputs: ValidatedInputs, stage: Stage, n_rows: int | None
 ) -> nn.Module:
-    """Return the student before training: a new one, or that of the last fit where this one goes on."""
-    samples = data.train.samples
+    """Return the student of a stage before training: a new one, or the last fit's where this fit goes on.
+
+    A search has a new one in either case: the last student may have trained on D_val.
+    """
+    data, samples = stage.data, stage.data.train.samples
     estimator._codes = known_codes(estimator)
+    continues = estimator._continues() and stage.name != SEARCH
     student = initial_student(
         estimator.student,
         estimator._student_params(),
         samples,
         inputs.task.n_outputs,
-        seed=seed,
+        seed=stage.seeds.student,
         make_scaling=scaling_for(estimator, data.train),
-        trained=estimator.student_ if estimator._continues() else None,
+        trained=estimator.student_ if continues else None,
     )
     _check_codes(student, inputs)
     batch_size = loader_settings(estimator, "iterator_train", inputs.n_rows)["batch_size"]
     check_single_rows(student, samples, data.valid, batch_size)
     check_scale(student, data, standardized=isinstance(student, StandardizedStudent))
-    names = names_of_columns(estimator)
-    asked_for, continued = estimator.standardize, estimator._continues()
-    warn_of_scales(data.train, student, names, asked_for=asked_for, continued=continued)
+    if stage.name != SEARCH:  # all of whose rows the retraining has
+        names = names_of_columns(estimator)
+        warn_of_scales(data.train, student, names, asked_for=estimator.standardize, continued=continues)
     check_rows_alone(student, samples, n_rows, batch_size)
     return student
 
@@ -234,43 +363,3 @@ def _check_codes(student: nn.Module, inputs: ValidatedInputs) -> None:
             check_codes(student, rows, name)
     if isinstance(inputs.rows, Parts):
         check_codes(student, inputs.rows[counting], "X")
-
-
-def _ask_once(
-    estimator: DistilledClassifier,
-    teacher: TeacherAdapter,
-    train: DistillationData,
-    inputs: ValidatedInputs,
-    places: np.ndarray,
-    further: list[UnlabeledRows],
-    seed: int,
-    storage: LogitStorage,
-) -> Tensor:
-    """Return the teacher's logits of D_train; it is fitted first, on the rows that have labels.
-
-    These are at ``places`` in X; ``further`` are the others.
-    """
-    ways = "teacher_logits_dir or teacher_logits_dtype='float16'", "a smaller batch_size with X as a Dataset"
-
-    loader = loader_settings(estimator, "iterator_train", inputs.n_rows)
-
-    def situation() -> str:
-        return f"batch_size={loader['batch_size']} and {describe_allocations([train])}"
-
-    advice = memory_advice(estimator._device(), *ways)
-    X = None if teacher.takes_batches() else inputs.given_rows(places)  # a copy, which the teacher needs
-    with explain_out_of_memory("asking the teacher", situation, advice):
-        return fit_and_ask(
-            teacher,
-            train,
-            X,
-            inputs.targets(places),
-            at(inputs.sample_weight, places),
-            output_labels=inputs.task.output_labels,
-            seed=seed,
-            loader=loader,
-            who=name_of(estimator.teacher),
-            places=places,
-            storage=storage,
-            further=further,
-        )

@@ -19,12 +19,17 @@ from sklearn_kd.losses._distillation_loss import DistillationLoss
 from sklearn_kd.losses._logit_distillation import LAMBDA1_BOUNDS, LogitDistillation
 from sklearn_kd.losses._objective import LogitObjective
 from sklearn_kd.meta._path import MetaparameterPath, path_dtype
+from sklearn_kd.meta._process import MetaparameterProcess, process_content, process_of_content
 from sklearn_kd.meta._space import MetaparameterSpace
 from sklearn_kd.meta._trials import trials_dtype
 from sklearn_kd.persistence._codecs import (
     finite_number,
+    history_tensors,
     table_content,
+    take_array,
+    take_history,
     take_table,
+    tensor_of,
 )
 from sklearn_kd.persistence._container import Content
 from sklearn_kd.persistence._save_load import StateFunctions
@@ -41,9 +46,9 @@ def to_content(estimator: DistilledClassifier, lost: set[str], history: bool = T
     ----------
     estimator : DistilledClassifier
     lost : set of str
-        Stays as it is: all of this can be saved.
+        Columns of the history of the search that cannot be saved are added.
     history : bool, default=True
-        Whether the path is to be in the file.
+        Whether the path, the process and the history of the search are to be in the file.
 
     Returns
     -------
@@ -64,8 +69,11 @@ def to_content(estimator: DistilledClassifier, lost: set[str], history: bool = T
     tables = [table_content(path, "metaparameter_path")]
     if hasattr(estimator, "trials_"):
         tables.append(table_content(estimator.trials_, "trials"))
-    content = Content(about, {})
+    content = Content(about, history_tensors(estimator.search_history_ if history else None, _HISTORY, lost))
     content.about.update(preprocessing_content(estimator))
+    if history and estimator.process_ is not None:
+        about["process"], arrays = process_content(estimator.process_)
+        content.tensors.update({f"process.{name}": tensor_of(array) for name, array in arrays.items()})
     for table in tables:
         content.about.update(table.about)
         content.tensors.update(table.tensors)
@@ -114,7 +122,7 @@ def from_content(
     }
     numbers = {name: value for name, value in values.items() if np.ndim(value) == 0}
     fitted |= {f"{name}_": numbers[name] for name in ("lambda1", "temperature") if name in numbers}
-    path = fitted["metaparameter_path_"] = _table(content, "metaparameter_path", space)
+    path = fitted["metaparameter_path_"] = _path(content, space)
     if about.get("path_is_whole", True) and len(path) != estimator.n_iter_:
         raise ContentError(f"a path of {len(path)} iterations of {estimator.n_iter_}")
     if "meta" not in about["left_out"] or "meta" in given:  # else the strategy is unknown
@@ -123,9 +131,17 @@ def from_content(
         trials = fitted["trials_"] = _table(content, "trials", space)
         if "strategy_" in fitted:
             fitted["strategy_"].trials_ = trials
+    fitted["process_"] = _process(content)
+    # Files of a version without searches have none.
+    fitted["search_history_"] = (
+        take_history(content.tensors, _HISTORY) if _HISTORY in content.tensors else None
+    )
     fitted["net_"] = _prediction_net(estimator, student, loss, val_temperature)
     return fitted
 
+
+# Of the tensors of the search's history.
+_HISTORY = "search_history"
 
 CLASSIFIER_STATE = StateFunctions(to_content, from_content)
 
@@ -144,6 +160,27 @@ def _values(about: Any, space: MetaparameterSpace | None) -> dict[str, Any]:
             if np.shape(values[name]) != tuple(entry.shape):
                 raise ContentError(f"{name} of shape {np.shape(values[name])} in its metaparameters")
     return values
+
+
+def _process(content: Content) -> MetaparameterProcess | None:
+    """Decode the process, if there is one, and remove its tensors from the content."""
+    about = content.about.get("process")
+    if about is None:
+        return None
+    names = [f"values.{name}" for name, *_ in about["metaparameters"]]
+    arrays = {name: take_array(content.tensors, f"process.{name}", np.float64) for name in names}
+    process: MetaparameterProcess = process_of_content(about, arrays)
+    return process
+
+
+def _path(content: Content, space: MetaparameterSpace | None) -> np.ndarray:
+    """Return the path; that of a version without searches gets their column."""
+    names = content.about.get("metaparameter_path_columns")
+    if isinstance(names, list) and "search" not in names:
+        names.append("search")
+        n_rows = len(content.tensors.get("metaparameter_path.iteration", ()))
+        content.tensors["metaparameter_path.search"] = torch.zeros(n_rows, dtype=torch.bool)
+    return _table(content, "metaparameter_path", space)
 
 
 def _table(content: Content, name: str, space: MetaparameterSpace | None) -> np.ndarray:

@@ -9,11 +9,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from sklearn.utils import check_random_state
 from skorch.history import History
 from torch import Tensor, nn
 
-from sklearn_kd.checkpointing._checkpointer import Checkpointer
 from sklearn_kd.distpro._distances import Distance, checked_distance
 from sklearn_kd.distpro._importance import IMPORTANCE
 from sklearn_kd.distpro._normalization import checked_threshold
@@ -36,7 +34,6 @@ from sklearn_kd.estimators._plan import (
     Seeds,
     Stage,
     open_checkpoints,
-    ready_net,
     stage_data,
     train_to_the_end,
 )
@@ -47,6 +44,14 @@ from sklearn_kd.estimators._preflight import (
     named_strategy,
 )
 from sklearn_kd.estimators._routed_parameters import loader_settings
+from sklearn_kd.estimators._search import (
+    RETRAINING,
+    SEARCH,
+    drawn_seeds,
+    progress_callbacks,
+    run_search,
+    share_of_a_search_step,
+)
 from sklearn_kd.estimators._unused_parameters import (
     beside_own_cycle,
     beside_process,
@@ -63,20 +68,14 @@ from sklearn_kd.runtime._optimizers import optimizer_class
 from sklearn_kd.runtime._processes import warn_if_distributed
 from sklearn_kd.students._standardize import StandardizedStudent, own_student
 from sklearn_kd.teachers._features import FeatureTeacher
-from sklearn_kd.training._alone import train_alone
 from sklearn_kd.training._divergence import check_scale
 from sklearn_kd.training._net import TrainingNet
-from sklearn_kd.training._progress import Progress
 from sklearn_kd.training._sklearn_callbacks import FitReport
 
 if TYPE_CHECKING:
     from sklearn_kd.estimators._distpro import DistProClassifier
 
 NEEDS_NO_VALIDATION = "a process to follow"
-
-# For the estimate of the time left: an iteration has one forward and one backward pass of the student,
-# one with a hypergradient three and two, and a backward pass counts as two.
-_PLAIN, _WITH_HYPERGRADIENT = 3, 7
 
 # Parameters that a process keeps for the record.
 _RECORDED = (
@@ -264,7 +263,7 @@ def plan_distpro(estimator: DistProClassifier, settings: Settings, inputs: Valid
     )
     warn_if_distributed()
     teacher, labels = settings.teacher, inputs.task.output_labels
-    checkpoints = open_checkpoints(estimator, inputs, _drawn_seeds(estimator.random_state, searches))
+    checkpoints = open_checkpoints(estimator, inputs, drawn_seeds(estimator.random_state, searches=searches))
     stages = _stages(estimator, inputs, [Seeds(*seeds) for seeds in checkpoints.seeds])
     samples = stages[-1].data.train.samples
     student = _checked_student(estimator, inputs, stages)
@@ -302,25 +301,18 @@ def plan_distpro(estimator: DistProClassifier, settings: Settings, inputs: Valid
     return dataclasses.replace(plan, n_steps=_dry_run(estimator, plan))
 
 
-def _drawn_seeds(random_state: int | np.random.RandomState | None, searches: bool) -> list[Seeds]:
-    """Draw the seeds of the retraining and, if there is to be one, of the search."""
-    rng = check_random_state(random_state)
-    seeds = Seeds.draw(rng)
-    return [seeds, Seeds.draw(rng)._replace(split=seeds.split)] if searches else [seeds]
-
-
 def _stages(estimator: DistProClassifier, inputs: ValidatedInputs, seeds: list[Seeds]) -> tuple[Stage, ...]:
     """Return the search, if there are seeds for one, and the retraining, which is on all rows."""
     data, _ = stage_data(estimator, inputs, None, seeds[0])
     retraining_net = partial(_retraining_net, estimator)
-    retraining = Stage("retraining", data, seeds[0], retraining_net, _retrain, _MONITOR)
+    retraining = Stage(RETRAINING, data, seeds[0], retraining_net, _retrain, _MONITOR)
     if len(seeds) == 1:
         return (retraining,)
     hold_out = HoldOut(estimator.validation_fraction, seeds[1].split, NEEDS_NO_VALIDATION)
     data, _ = stage_data(estimator, inputs, hold_out, seeds[1])
     who = "The student that searched the process"
     search_net, train = partial(_search_net, estimator), partial(_search, estimator)
-    return Stage("search", data, seeds[1], search_net, train, _MONITOR, who), retraining
+    return Stage(SEARCH, data, seeds[1], search_net, train, _MONITOR, who), retraining
 
 
 def _checked_student(
@@ -342,10 +334,10 @@ def _checked_student(
 def _dry_run(estimator: DistProClassifier, plan: DistProPlan) -> int:
     """Try what only skorch and torch can judge; return the number of steps of the retraining."""
     callbacks = {
-        "retraining": listed_callbacks(estimator.callbacks),
-        "search": listed_callbacks(estimator.search_callbacks, "search_callbacks"),
+        RETRAINING: listed_callbacks(estimator.callbacks),
+        SEARCH: listed_callbacks(estimator.search_callbacks, "search_callbacks"),
     }
-    max_epochs = {"retraining": estimator.max_epochs, "search": estimator.search_epochs}
+    max_epochs = {RETRAINING: estimator.max_epochs, SEARCH: estimator.search_epochs}
     n_batches = {}
     for stage in reversed(plan.stages):
         net = make_net(
@@ -359,7 +351,7 @@ def _dry_run(estimator: DistProClassifier, plan: DistProPlan) -> int:
         )
         params = estimator._routed("callbacks") if stage is plan.retraining else None
         n_batches[stage.name] = dry_run(net, stage.data, "the retraining", params)
-    return n_batches["retraining"] * estimator.max_epochs
+    return n_batches[RETRAINING] * estimator.max_epochs
 
 
 # --------------------------------------------------------------------------------------
@@ -369,12 +361,10 @@ def _dry_run(estimator: DistProClassifier, plan: DistProPlan) -> int:
 def _search_net(estimator: DistProClassifier, plan: DistProPlan) -> TrainingNet:
     """Make the net of the search."""
     assert plan.search is not None
-    later = (
-        estimator.max_epochs * _share_of_a_search_step(plan.strategy) / (1 - estimator.validation_fraction)
-    )
+    later = estimator.max_epochs * share_of_a_search_step(plan.strategy) / (1 - estimator.validation_fraction)
     callbacks = [
         *listed_callbacks(estimator.search_callbacks, "search_callbacks"),
-        *_progress(estimator, "search", estimator.search_epochs, later),
+        *progress_callbacks(estimator.verbose, SEARCH, estimator.search_epochs, later),
     ]
     callbacks += plan.report.epochs(lambda net: estimator._fitted_attributes(net, plan), "search epoch")
     return make_net(
@@ -390,20 +380,8 @@ def _search_net(estimator: DistProClassifier, plan: DistProPlan) -> TrainingNet:
 
 def _search(estimator: DistProClassifier, plan: DistProPlan, stage: Stage) -> tuple[DistProPlan, TrainingNet]:
     """Search a process, or take what a checkpoint holds of it; return the plan with it, and the net."""
-    net: Any = ready_net(plan, stage)
-    checkpointer: Checkpointer | None = net.checkpointer_
-    known = None
-    if checkpointer is not None:
-        known = checkpointer.stage_result(lambda known: make_process(estimator, SearchOutcome(**known), plan))
-    if known is not None:
-        found = SearchOutcome(**known)
-    else:
-        train_alone(net, stage.data, stage.seeds.training)
-        if not net.metaparameters.iteration:
-            raise KeyboardInterrupt  # by a user or a callback; nothing has been learned
-        found = SearchOutcome.of(net)
-        if checkpointer is not None and not net.interrupted_:
-            checkpointer.finish_stage(found._asdict())
+    net: Any
+    found, net = run_search(plan, stage, SearchOutcome, lambda found: make_process(estimator, found, plan))
     net.objective.forget()
     process = make_process(estimator, found, plan)
     return dataclasses.replace(plan, process=process, search_history=found.history), net
@@ -430,17 +408,6 @@ def make_process(
     )
 
 
-def _share_of_a_search_step(strategy: Strategy) -> float:
-    """Return the time of a retraining iteration as a share of a search iteration's, on average."""
-    taken = np.mean([strategy.takes_hypergradient(iteration) for iteration in range(1000)])
-    return float(_PLAIN / (_PLAIN + taken * (_WITH_HYPERGRADIENT - _PLAIN)))
-
-
-def _progress(estimator: DistProClassifier, stage: str, n_epochs: int, later: float = 0.0) -> list:
-    """Return the callback that prints epochs with the time left, if it is wanted."""
-    return [("progress", Progress(stage, n_epochs, later))] if estimator.verbose else []
-
-
 # --------------------------------------------------------------------------------------
 # The retraining
 
@@ -456,7 +423,7 @@ def _retraining_net(estimator: DistProClassifier, plan: DistProPlan) -> Training
     scheduled = schedule_of(schedule, logit_term)
     callbacks = [
         *listed_callbacks(estimator.callbacks),
-        *_progress(estimator, "retraining", estimator.max_epochs),
+        *progress_callbacks(estimator.verbose, RETRAINING, estimator.max_epochs),
     ]
     callbacks += plan.report.epochs(lambda net: estimator._fitted_attributes(net, plan))
     return make_net(estimator, plan, plan.retraining, scheduled, Fixed(), callbacks)

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 Fit = TypeVar("Fit", bound=Callable[..., Any])
 
+TRAINING = "training"  # the stage of a fit that has only one
+
 
 class Seeds(NamedTuple):
     """One seed per use, so that methods compared under one ``random_state`` are paired."""
@@ -75,19 +77,25 @@ class Stage:
     Attributes
     ----------
     name : str
-        Names its checkpoints: "training"; "search" and "retraining" of a DistProClassifier.
+        Names its checkpoints: "training"; "search" and "retraining" where there are two.
     data : SplitData
     seeds : Seeds
     make_net : callable(plan) -> TrainingNet
-        Makes the net about to be trained: ``_classifier_net.net_to_train``, or ``_search_net`` and
-        ``_retraining_net`` of ``_distpro_plan``.
+        Makes the net about to be trained: ``_classifier_net.net_to_train``, ``retraining_net`` of
+        ``_classifier_search``, or ``_search_net`` and ``_retraining_net`` of ``_distpro_plan``.
     train : callable(plan, stage) -> (plan, net)
-        Trains it: :func:`train_to_the_end`, or ``_search`` and ``_retrain`` of ``_distpro_plan``. The plan
-        that it returns has what later stages need. Each iteration is ``TrainingNet.train_step``.
+        Trains it: :func:`train_to_the_end`, ``search`` of ``_classifier_search``, or ``_search`` and
+        ``_retrain`` of ``_distpro_plan``. The plan that it returns has what later stages need. Each
+        iteration is ``TrainingNet.train_step``.
     monitor : str
         Column of the history with a loss that means the same in all epochs, if there is one.
     who : str
         What messages call the student.
+    conclude : callable(plan, net) -> plan
+        Returns the plan with what the trained net has found; of a stage that is the only one, the plan as it
+        is. ``train`` has done so.
+    trains : bool
+        False: what the making of the net finds, such as the best of several trials, is all that is wanted.
     """
 
     name: str
@@ -97,6 +105,8 @@ class Stage:
     train: Callable[[Any, Stage], tuple[FitPlan, TrainingNet]]
     monitor: str = "train_loss"
     who: str = "The student"
+    conclude: Callable[[Any, TrainingNet], Any] = lambda plan, net: plan
+    trains: bool = True
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sklearn_kd.distpro._process import DistillationProcess
     from sklearn_kd.inputs._validation import ValidatedInputs
 
+_STARTS = ("lambda1", "temperature")
 _DEFAULT_BOUNDS = LogitDistillation().temperature_bounds
 
 
@@ -113,6 +114,35 @@ def beside_process(estimator: Any, process: DistillationProcess | None) -> list[
             "rate of the factors is importance_lr)"
         )
     return reasons
+
+
+def beside_search(estimator: Any, *, searches: bool) -> list[str]:
+    """List changed parameters of a DistilledClassifier that only a search or a given process uses, or spares.
+
+    One that was set to None is passed over: it asks for nothing.
+    """
+    given = estimator.process is not None
+    beside = "a given process, which is followed without a search (leave one of them out)"
+    reasons = []
+    if not searches and _is_set(estimator, "search_epochs"):
+        why = beside if given else f"meta={estimator.meta!r}, which learns nothing from D_val"
+        reasons.append(f"search_epochs={estimator.search_epochs!r} beside {why}")
+    if not searches and not given and _is_set(estimator, "weights"):
+        reasons.append(f"weights={estimator.weights!r} without a process to follow (set search_epochs)")
+    if not searches and _is_set(estimator, "search_callbacks"):
+        reasons.append("search_callbacks without a search (give them as callbacks)")
+    if given:
+        reasons += [
+            f"{name}={getattr(estimator, name)!r} beside a given process, whose values count (leave it out)"
+            for name in ("meta", *_STARTS)
+            if _is_changed(estimator, name)
+        ]
+    return reasons
+
+
+def _is_set(estimator: Any, name: str) -> bool:
+    """Return whether a parameter has another value than its default and than None."""
+    return getattr(estimator, name) is not None and _is_changed(estimator, name)
 
 
 def beside_split(inputs: ValidatedInputs, what: str, *, holds_out: bool) -> list[str]:

@@ -232,15 +232,15 @@ class MetaparameterPath:
         """Return one row per iteration, a structured array.
 
         Fields ``iteration``, one for each metaparameter (float64, of its shape), ``val_loss`` (L_val
-        after the iteration's step, NaN where it was not computed) and ``predicted`` (True where the
-        values were set by a schedule).
+        after the iteration's step, NaN where it was not computed), ``predicted`` (True where the
+        values were set by a schedule) and ``search`` (False: a path does not know what it is part of).
 
         Parameters
         ----------
         before : bool, default=False
             True: the values that the iteration trained with. False: the values after it.
         """
-        table = np.empty(self.iteration, dtype=path_dtype(self.space))
+        table = np.zeros(self.iteration, dtype=path_dtype(self.space))
         table["iteration"] = np.arange(self.iteration)
         if self.iteration:
             rows = self._values[:-1] if before else self._values[1:]
@@ -298,9 +298,8 @@ class MetaparameterPath:
 
 def path_dtype(space: MetaparameterSpace) -> np.dtype:
     """Return the fields of :meth:`MetaparameterPath.table`."""
-    return np.dtype(
-        [("iteration", np.int64), *space.columns(), ("val_loss", np.float64), ("predicted", np.bool_)]
-    )
+    flags = [(name, np.bool_) for name in ("predicted", "search")]
+    return np.dtype([("iteration", np.int64), *space.columns(), ("val_loss", np.float64), *flags])
 
 
 class _Group:

@@ -16,7 +16,7 @@ Coordinate = Literal["identity", "log", "logit"]
 COORDINATES: tuple[Coordinate, ...] = ("identity", "log", "logit")
 
 # Columns that stand beside the metaparameters in a path or a table of trials.
-RESERVED_COLUMNS = ("iteration", "val_loss", "predicted", "seconds")
+RESERVED_COLUMNS = ("iteration", "val_loss", "predicted", "search", "seconds")
 # By what they are: names that a metaparameter cannot have.
 _RESERVED_NAMES = {
     "columns of the path": RESERVED_COLUMNS,
@@ -368,11 +368,15 @@ class CoordinateMap:
 
     def to_values(self, theta: Tensor) -> Tensor:
         """Return the values of θ of shape (..., m), projected onto the bounds."""
+        return self.unprojected_values(theta).clamp(*self.bounds)
+
+    def unprojected_values(self, theta: Tensor) -> Tensor:
+        """Return the values of θ of shape (..., m), which may lie beyond the bounds."""
         values = torch.where(self._is_log, theta.exp(), theta)
         if self._has_logit:
             low, high = self.bounds
             values = torch.where(self._is_logit, low + (high - low) * torch.sigmoid(theta), values)
-        return values.clamp(*self.bounds)
+        return values
 
     def predicted_values(self, theta: Tensor, now: Tensor) -> Tensor:
         """Return :meth:`to_values`, within the predicted bounds too, unless ``now`` is beyond them."""

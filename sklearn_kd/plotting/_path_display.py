@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_kd.meta._path import path_dtype
 from sklearn_kd.meta._space import RESERVED_COLUMNS
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from sklearn_kd.estimators._classifier import DistilledClassifier
+    from sklearn_kd.meta._process import MetaparameterProcess
 
 # Labels of metaparameters whose names say too little.
 # T is drawn at least so far to both sides.
@@ -27,8 +29,9 @@ class MetaparameterPathDisplay:
     """The metaparameters of a loss over the training iterations, one panel for each.
 
     A number is a line. An array of K numbers, such as a lambda1 for each class, is K thin lines with
-    their mean as a thick one. Predicted stretches are shaded. Several runs are overlaid as thin lines,
-    with their mean as a thick one. Make a display with :meth:`from_estimator` or :meth:`from_path`.
+    their mean as a thick one. Predicted stretches are shaded. A dashed line parts a search from the training
+    on all rows behind it. Several runs are overlaid as thin lines, with their mean as a thick one. Make a
+    display with :meth:`from_estimator`, :meth:`from_path` or :meth:`from_process`.
 
     Parameters
     ----------
@@ -133,6 +136,39 @@ class MetaparameterPathDisplay:
             )
         return cls(paths, name=name).plot(axes, **line_kw)
 
+    @classmethod
+    def from_process(
+        cls,
+        process: MetaparameterProcess | list[MetaparameterProcess],
+        *,
+        name: str | None = None,
+        axes: Sequence[Axes] | None = None,
+        **line_kw: Any,
+    ) -> Self:
+        """Draw the process of a search, or several and their mean.
+
+        Parameters
+        ----------
+        process : MetaparameterProcess, or list of them
+        name : str or None, default=None
+            Label of the line, or of the mean.
+        axes : sequence of matplotlib Axes or None, default=None
+            One for each metaparameter. None makes a new figure.
+        **line_kw
+            For matplotlib's ``plot``.
+
+        Returns
+        -------
+        MetaparameterPathDisplay
+
+        Raises
+        ------
+        ValueError
+            As :meth:`from_path`.
+        """
+        processes = process if isinstance(process, list) else [process]
+        return cls.from_path([_path_of(own) for own in processes], name=name, axes=axes, **line_kw)
+
     def plot(self, axes: Sequence[Axes] | None = None, **line_kw: Any) -> Self:
         """Draw.
 
@@ -164,8 +200,9 @@ class MetaparameterPathDisplay:
         predicted = self.paths[0]["predicted"]
         for ax, name in zip(self.axes_, names, strict=True):
             self.lines_.append(self._draw(ax, name, line_kw))
-        shaded = " (shaded: predicted)" if predicted.any() else ""
-        self.axes_[-1].set_xlabel(f"training iteration{shaded}")
+        notes = ["shaded: predicted"] if predicted.any() else []
+        notes += ["left of the dashed line: search"] if _first_after_search(self.paths[0]) else []
+        self.axes_[-1].set_xlabel("training iteration" + (f" ({'; '.join(notes)})" if notes else ""))
         if self.name is not None:
             self.axes_[0].legend()
         return self
@@ -182,6 +219,9 @@ class MetaparameterPathDisplay:
         for first, last in _stretches(self.paths[0]["predicted"]):
             ends = iteration[first] - 0.5, iteration[last] + 0.5
             ax.axvspan(*ends, color="0.93", linewidth=0, zorder=0)
+        begun = _first_after_search(self.paths[0])
+        if begun is not None:
+            ax.axvline(iteration[begun] - 0.5, color="0.4", linestyle="--", linewidth=1)
         ax.set_ylabel(_LABELS.get(name, name))
         if name == "lambda1" and (lines >= 0).all() and (lines <= 1).all():
             ax.set_ylim(-0.03, 1.03)
@@ -190,6 +230,22 @@ class MetaparameterPathDisplay:
             ax.update_datalim([(iteration[0], middle - _LEAST_OF_T), (iteration[0], middle + _LEAST_OF_T)])
             ax.autoscale_view()
         return line
+
+
+def _path_of(process: MetaparameterProcess) -> np.ndarray:
+    """Return the values of a process as the path of its search."""
+    path = np.zeros(len(process), dtype=path_dtype(process.space))
+    path["iteration"], path["val_loss"], path["search"] = np.arange(len(process)), np.nan, True
+    for name, rows in process.values.items():
+        path[name] = rows
+    return path
+
+
+def _first_after_search(path: np.ndarray) -> int | None:
+    """Return the row with which the training on all rows begins, where a search comes before it."""
+    searching = path["search"] if "search" in (path.dtype.names or ()) else np.zeros(len(path), bool)
+    behind = np.flatnonzero(searching[:-1] & ~searching[1:])
+    return int(behind[0]) + 1 if len(behind) else None
 
 
 def _metaparameter_names(paths: list[np.ndarray]) -> list[str]:

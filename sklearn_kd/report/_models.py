@@ -326,6 +326,8 @@ def training_seconds(model: Any) -> float | None:
     if isinstance(model, BaseSearchCV):
         return getattr(model, "refit_time_", None)
     history = getattr(model, "history_" if hasattr(model, "net_") else "history", None)
+    searched = getattr(model, "search_history_", None)
+    history = history if searched is None else [*searched, *(history or [])]
     if isinstance(model, NeuralNet) or hasattr(model, "net_"):
         epochs = [epoch.get("dur") for epoch in history or []]
         return sum(epochs) if epochs and None not in epochs else None

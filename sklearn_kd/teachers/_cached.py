@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -118,44 +118,64 @@ def _stored(logits: Iterable[Tensor], n_rows: int, storage: LogitStorage | None,
     return store.finish()
 
 
+class TeacherRows(NamedTuple):
+    """Rows that have labels, as the user gave them.
+
+    Attributes
+    ----------
+    X : array-like or None
+        None for a teacher that takes batches.
+    y : ndarray of shape (n,)
+    weight : ndarray of shape (n,) or None
+    places : ndarray of shape (n,)
+        The rows' places in the whole X, for messages.
+    """
+
+    X: Any
+    y: np.ndarray
+    weight: np.ndarray | None
+    places: np.ndarray
+
+
 def fit_and_ask(
     teacher: TeacherAdapter,
     train: DistillationData,
-    X: Any,
-    y: np.ndarray,
-    weight: np.ndarray | None,
+    rows: TeacherRows,
     *,
     output_labels: np.ndarray,
     seed: int,
     loader: Mapping[str, Any],
     who: str,
-    places: np.ndarray,
+    fitted_on: TeacherRows | None = None,
     storage: LogitStorage | None = None,
     further: Sequence[UnlabeledRows] = (),
 ) -> Tensor:
-    """Return the logits of all rows of D_train, of a teacher that is fitted on those with labels first.
+    """Return the logits of all rows of D_train, of a teacher that is fitted first.
 
     Parameters
     ----------
     teacher : TeacherAdapter
     train : DistillationData
-    X, y, weight
-        The rows of D_train that have labels, as the user gave them, for the teacher's ``fit``.
+    rows : TeacherRows
+        The rows of D_train that have labels.
     output_labels, seed, who, storage, further
         As for :func:`ask_teacher`.
     loader : mapping
         Settings of the DataLoader that reads a Dataset.
-    places : ndarray of shape (n,)
-        The rows' places in the whole X, for messages.
+    fitted_on : TeacherRows or None, default=None
+        What the teacher is fitted on. None: ``rows``.
     """
-    with naming_rows(places, [rows.names for rows in further]):
-        if isinstance(train, LoadedData):
-            # A Dataset may draw from the global generators.
-            with preserved_random_state(train.device, seed):
-                logits = _ask_by_batch(teacher, train, output_labels, loader)
-                return _stored(logits, len(train), storage, who)
-        if teacher.trains(teacher.fitted):
-            fit_teacher(teacher, X, y, weight, seed=seed, device=train.device)
+    names = [part.names for part in further]
+    if isinstance(train, LoadedData):
+        # A Dataset may draw from the global generators.
+        with naming_rows(rows.places, names), preserved_random_state(train.device, seed):
+            logits = _ask_by_batch(teacher, train, output_labels, loader)
+            return _stored(logits, len(train), storage, who)
+    if teacher.trains(teacher.fitted):
+        own = rows if fitted_on is None else fitted_on
+        with naming_rows(own.places):
+            fit_teacher(teacher, own.X, own.y, own.weight, seed=seed, device=train.device)
+    with naming_rows(rows.places, names):
         return ask_teacher(
-            teacher, X, train, output_labels, seed=seed, who=who, storage=storage, further=further
+            teacher, rows.X, train, output_labels, seed=seed, who=who, storage=storage, further=further
         )

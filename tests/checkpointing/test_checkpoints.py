@@ -31,11 +31,11 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPl
 from torch.utils.data import TensorDataset
 
 from helpers.networks import ConvNet
-from sklearn_kd import DistilledClassifier, MLPStudent, meta
+from sklearn_kd import DistilledClassifier, MetaparameterProcess, MLPStudent, meta
 from sklearn_kd.checkpointing._file import Refused, read, write
 from sklearn_kd.checkpointing._fingerprint import fingerprint
 from sklearn_kd.checkpointing._fit_lock import FitLock
-from sklearn_kd.losses import DistillationLoss
+from sklearn_kd.losses import DistillationLoss, LogitDistillation
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "evidence" / "kill_and_resume.py"
 linux = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
@@ -327,6 +327,48 @@ def test_distpro(learned, n, make_distpro, images, once, tmp_path):
     assert n_batches == 27 - (n // 4 * 4 if n < 12 else 12 + (n - 12) // 5 * 5)
     if learned:
         assert clf.process_.logit_term.tobytes() == expected.process_.logit_term.tobytes()
+
+
+@pytest.mark.parametrize("n", [3, 14, 25, 40])
+@pytest.mark.parametrize("weights", ["mean", "process"])
+def test_a_search_of_a_distilled_classifier(weights, n, make, digits, logits, once, tmp_path):
+    """A search of 2 epochs of 12 batches, and a retraining of 2 of 13."""
+
+    def made(**params):
+        known = {"search_epochs": 2, "meta": "linear", "e1": 3, "e2": 7, "meta__lr": 20.0, "weights": weights}
+        known |= {"search_callbacks": [Kill()], "callbacks": [Kill()], "meta__val_temperature": "auto"}
+        return make(**known | params)
+
+    expected = once(("search", weights), lambda: made().fit(*digits, teacher_logits=logits))
+    clf, n_batches = resumed(made, n, tmp_path, *digits, teacher_logits=logits)
+    assert_same_fit(clf, expected)
+    assert repr(without_durations(clf.search_history_)) == repr(without_durations(expected.search_history_))
+    assert n_batches == 50 - (n // 12 * 12 if n < 24 else 24 + (n - 24) // 13 * 13)
+
+
+def test_trials_that_are_the_search_are_not_tried_again(make, digits, logits, tmp_path):
+    def made(**params):
+        known = {"meta": meta.Random(n_trials=3), "search_epochs": 1, "search_callbacks": [Kill()]}
+        return make(callbacks=[Kill()], **known | params)
+
+    expected = made().fit(*digits, teacher_logits=logits)
+    clf, n_batches = resumed(made, 3 * 12 + 14, tmp_path, *digits, teacher_logits=logits)
+    assert_same_fit(clf, expected)
+    assert n_batches == 13
+
+
+def test_a_checkpoint_is_of_one_process(make, digits, logits, tmp_path):
+    """Given as a file, which another one has replaced."""
+    entries = LogitDistillation().metaparameters(10)
+
+    def made():
+        return make(process=tmp_path / "p.npz", callbacks=[Kill()], checkpoint_dir=tmp_path / "c")
+
+    for temperature in (2.0, 3.0):
+        process = MetaparameterProcess({"lambda1": [0.5, 0.5], "temperature": [1.0, temperature]}, entries)
+        process.save(tmp_path / "p.npz")
+        killed_after(15, made(), *digits, teacher_logits=logits)
+    assert len(files(tmp_path / "c", "retraining")) == 2
 
 
 def test_a_damaged_process_is_searched_from_the_epoch_before(make_distpro, images, tmp_path):

@@ -36,6 +36,7 @@ from helpers.unusable_teachers import UNUSABLE_TEACHERS
 from sklearn_kd import (
     DistilledClassifier,
     DistProClassifier,
+    MetaparameterProcess,
     MLPStudent,
     Munge,
     TablePreprocessing,
@@ -45,6 +46,7 @@ from sklearn_kd.bilevel._hypergradient import HypergradientEstimator
 from sklearn_kd.checkpointing._file import read, write
 from sklearn_kd.inputs import _splitting
 from sklearn_kd.layers._find import find_layers
+from sklearn_kd.losses import LogitDistillation
 from sklearn_kd.meta import Linear, Random
 from sklearn_kd.persistence import _container
 from sklearn_kd.persistence._compressed_tensors import compress_tensors
@@ -202,7 +204,25 @@ def in_parts(X, /, **given):
 
 
 # What is done, as f(X, y) -> (parameters, arguments of fit).
+def following(bounds=None, **values):
+    """A process of these values to follow, by a loss with other bounds of T where they are given."""
+    entries = LogitDistillation().metaparameters(10)
+    process = MetaparameterProcess(values, {name: entries[name] for name in values})
+    return (
+        {"process": process} if bounds is None else {"process": process, "loss__temperature_bounds": bounds}
+    ), {}
+
+
 REFUSED = {
+    "a process of other metaparameters": lambda X, y: following(temperature=[2.0]),
+    "a process beyond the bounds of the loss": lambda X, y: following(
+        (1.0, 3.0), lambda1=[0.5], temperature=[4.0]
+    ),
+    "a file that holds no process of metaparameters": lambda X, y: ({"process": __file__}, {}),
+    "a callback of the retraining that watches D_val": lambda X, y: (
+        {"search_epochs": 1, "callbacks": [EarlyStopping()]},
+        {},
+    ),
     "a student that needs X as it is": lambda X, y: (taking(torch.log1p), {}),
     "a student that fails on standardised rows": lambda X, y: (
         taking(lambda x: x / torch.bincount(torch.tensor([round(n) for n in x[0].tolist()])).sum()),

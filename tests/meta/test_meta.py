@@ -96,7 +96,7 @@ def test_linear_without_predictions_is_gradient(make, digits, logits):
 def test_two_phases(make, digits, logits):
     clf = make(meta="linear", e1=3, e2=2, meta__val_temperature=1.5).fit(*digits, teacher_logits=logits)
     path = clf.metaparameter_path_
-    assert path.dtype.names == ("iteration", "lambda1", "temperature", "val_loss", "predicted")
+    assert path.dtype.names == ("iteration", "lambda1", "temperature", "val_loss", "predicted", "search")
     np.testing.assert_array_equal(path["iteration"], np.arange(clf.n_iter_))
     np.testing.assert_array_equal(path["predicted"], np.arange(clf.n_iter_) % 5 >= 3)
     np.testing.assert_array_equal(np.isnan(path["val_loss"]), path["predicted"])

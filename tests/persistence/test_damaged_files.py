@@ -429,6 +429,25 @@ def test_nothing_named_by_a_file_is_imported(saved, path, tmp_path, monkeypatch)
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a, t: t.pop("process.values.lambda1"), "no tensor 'process.values.lambda1'"),
+        (lambda a, t: t["process.values.lambda1"].fill_(torch.nan), "values of lambda1 must be finite"),
+        (lambda a, t: a["process"]["metaparameters"].pop(), r"nothing here takes: \['process\.values\.temp"),
+        (lambda a, t: a["process"]["metaparameters"][0].pop(), "cannot be loaded"),
+        (lambda a, t: a["process"].update(metaparameters=[]), "cannot be loaded|at least one metaparameter"),
+        (lambda a, t: t.pop("search_history.epochs"), "no tensor 'search_history.epochs'"),
+    ],
+)
+def test_process_of_a_search_that_is_wrong(change, message, make, digits, logits, once, path):
+    fitted = once("search", lambda: make(search_epochs=1).fit(*digits, teacher_logits=logits))
+    about, tensors = content_of(fitted, path)
+    change(about, tensors)
+    write(path, about, tensors)
+    refuses_to_load(path, message)
+
+
 # --------------------------------------------------------------------------------------
 # DistPro
 

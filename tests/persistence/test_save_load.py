@@ -452,6 +452,38 @@ def test_device_that_is_not_here(fitted, path):
 
 
 # --------------------------------------------------------------------------------------
+# A search and its process
+
+
+def test_a_search(make, digits, logits, path):
+    clf = make(search_epochs=1).fit(*digits, teacher_logits=logits)
+    clf.save(path)
+    again = DistilledClassifier.load(path)
+    assert_same(again, clf, *digits)
+    assert again.metaparameter_path_.tobytes() == clf.metaparameter_path_.tobytes()
+    assert list(again.search_history_) == list(clf.search_history_)
+    process, saved = again.process_, clf.process_
+    assert dict(process.space) == dict(saved.space) and process.settings == saved.settings
+    assert all(process.values[name].tobytes() == rows.tobytes() for name, rows in saved.values.items())
+    clf.save(path, history=False)
+    again = DistilledClassifier.load(path)
+    assert len(again.metaparameter_path_) == 0 and again.n_iter_ == clf.n_iter_
+    assert again.search_history_ is None and again.process_ is None
+
+
+def test_a_file_of_a_version_without_searches(make, digits, logits, path):
+    clf = make().fit(*digits, teacher_logits=logits)
+    about, tensors = content_of(clf, path)
+    about["metaparameter_path_columns"].remove("search")
+    for name in ("metaparameter_path.search", "search_history"):
+        del tensors[name]
+    write(path, about, tensors)
+    again = DistilledClassifier.load(path)
+    assert again.metaparameter_path_.tobytes() == clf.metaparameter_path_.tobytes()
+    assert again.process_ is None and again.search_history_ is None
+
+
+# --------------------------------------------------------------------------------------
 # DistPro
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch.nn.functional as F
 
-from sklearn_kd import MetaparameterPathDisplay
+from sklearn_kd import MetaparameterPathDisplay, MetaparameterProcess
 from sklearn_kd.losses import DistillationLoss, LogitDistillation, Metaparameter
 from sklearn_kd.meta._path import path_dtype
 from sklearn_kd.meta._space import MetaparameterSpace
@@ -35,6 +35,26 @@ def test_predicted_stretches_are_shaded():
         assert shaded(ax) == [(2.5, 4.5), (7.5, 9.5)]
     assert "predicted" in display.axes_[1].get_xlabel()
     assert "predicted" not in MetaparameterPathDisplay.from_path(path()).axes_[1].get_xlabel()
+
+
+def test_a_line_parts_the_search_from_the_retraining():
+    searched = path()
+    searched["search"][:4] = True
+    display = MetaparameterPathDisplay.from_path(searched)
+    for ax in display.axes_:
+        assert list(ax.lines[-1].get_xdata()) == [3.5, 3.5]
+    assert "search" in display.axes_[1].get_xlabel()
+    assert len(MetaparameterPathDisplay.from_path(path()).axes_[0].lines) == 1
+
+
+def test_from_process():
+    entries = LogitDistillation().metaparameters(n_classes=10)
+    process = MetaparameterProcess({"lambda1": [0.2, 0.4], "temperature": [2.0, 3.0]}, entries)
+    display = MetaparameterPathDisplay.from_process(process)
+    np.testing.assert_array_equal(display.lines_[0].get_ydata(), [0.2, 0.4])
+    assert len(display.axes_[0].lines) == 1
+    again = MetaparameterPathDisplay.from_process([process, process], axes=display.axes_)
+    assert len(again.axes_[0].lines) == 4
 
 
 def test_a_path_without_iterations_is_refused():

@@ -200,6 +200,19 @@ def test_what_the_student_alone_is_given(fitted, split, monkeypatch):
     )
 
 
+def test_the_student_alone_of_a_search_searches_nothing(make, split, recwarn):
+    X, y, X_test, y_test = split
+    clf = make(GaussianNB(), search_epochs=1, search_callbacks=[], weights="tail").fit(X, y)
+    train = {"student_alone": "train", "X_train": X, "y_train": y}
+    report = quick(clf, X_test, y_test, **train)
+    alone = make(meta="none").fit(X, y)
+    assert (
+        report.to_dict()["differences"]
+        == quick(clf, X_test, y_test, student_alone=alone).to_dict()["differences"]
+    )
+    assert not [w for w in recwarn if "Without effect" in str(w.message)]
+
+
 def test_without_a_teacher_there_is_a_note(make, split):
     X, y, X_test, y_test = split
     report = quick(make(GaussianNB()).fit(X, y), X_test, y_test)

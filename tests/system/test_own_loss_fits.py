@@ -45,7 +45,7 @@ def test_every_strategy_takes_every_loss(name, strategy, teacher_logits):
     entries = loss.metaparameters(10)
     clf = distilled(loss, meta=strategy, e1=4, e2=4).fit(X, y, teacher_logits=teacher_logits)
     path = clf.metaparameter_path_
-    assert path.dtype.names == ("iteration", *entries, "val_loss", "predicted")
+    assert path.dtype.names == ("iteration", *entries, "val_loss", "predicted", "search")
     for key, entry in entries.items():
         assert path[key].shape == (clf.n_iter_, *entry.shape)
         np.testing.assert_array_equal(path[key][-1], clf.metaparameters_[key])

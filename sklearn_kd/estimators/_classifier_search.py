@@ -1,0 +1,203 @@
+"""The search of a DistilledClassifier and its retraining along the process that was found or given."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from skorch.history import History
+
+from sklearn_kd.estimators._classifier_net import (
+    DistillationPlan,
+    changes_for,
+    make_net,
+    own_callbacks,
+)
+from sklearn_kd.estimators._plan import Stage
+from sklearn_kd.estimators._search import RETRAINING, progress_callbacks, run_search
+from sklearn_kd.meta import Fixed, MetaparameterSpace, Strategy
+from sklearn_kd.meta._process import Following, MetaparameterProcess
+from sklearn_kd.runtime._optimizers import optimizer_class
+from sklearn_kd.students._standardize import own_student
+from sklearn_kd.training._trials import TrialsInterrupted
+
+if TYPE_CHECKING:
+    from sklearn_kd.estimators._classifier import DistilledClassifier
+    from sklearn_kd.training._net import TrainingNet
+
+# Parameters that a process keeps for the record.
+_RECORDED = ("search_epochs", "max_epochs", "validation_fraction", "e1", "e2", "lr", "batch_size")
+
+
+class SearchRecord(NamedTuple):
+    """Result of a search.
+
+    Attributes
+    ----------
+    path : dict of str to ndarray
+        The columns of the path.
+    start : dict of str to ndarray
+        Where the metaparameters were before the first iteration.
+    val_temperature : float
+        T_val at the end.
+    history : History
+    """
+
+    path: dict[str, np.ndarray]
+    start: dict[str, np.ndarray]
+    val_temperature: float
+    history: History
+
+    @classmethod
+    def of(cls, net: TrainingNet) -> SearchRecord:
+        """Read the result from a net in its present state."""
+        table = net.metaparameters.table()
+        path = {name: table[name].copy() for name in table.dtype.names or ()}
+        start = {name: np.array(value) for name, value in net.metaparameters.values_after(0).items()}
+        return cls(
+            path | {"search": np.ones(len(table), bool)}, start, float(net.val_temperature_), net.history
+        )
+
+    @property
+    def values(self) -> dict[str, np.ndarray]:
+        """The metaparameters after each iteration; where there was none, the start as the only row."""
+        if len(self.path["iteration"]):
+            return {name: self.path[name] for name in self.start}
+        return {name: value[None] for name, value in self.start.items()}
+
+    def table(self, dtype: np.dtype) -> np.ndarray:
+        """Return the path as a structured array."""
+        table = np.empty(len(self.path["iteration"]), dtype)
+        for name in dtype.names or ():
+            table[name] = self.path[name]
+        return table
+
+
+def checked_process(process: Any) -> MetaparameterProcess | None:
+    """Return the process to follow, which may be given as the path of a file."""
+    if process is None or isinstance(process, MetaparameterProcess):
+        return process
+    return MetaparameterProcess.load(process)
+
+
+# --------------------------------------------------------------------------------------
+# The search
+
+
+def search(
+    estimator: DistilledClassifier, plan: DistillationPlan, stage: Stage
+) -> tuple[DistillationPlan, TrainingNet]:
+    """Search a process, or take what a checkpoint holds of it; return the plan with it, and the net."""
+    try:
+        if stage.trains:
+            check = partial(make_process, estimator, plan)
+            found, net = run_search(plan, stage, SearchRecord, check)
+            return _with_found(estimator, plan, net, found), net
+        net = stage.make_net(plan)
+    except TrialsInterrupted as interrupted:
+        net = interrupted.net
+        net.interrupted_ = True
+    return conclude_search(estimator, plan, net), net
+
+
+def conclude_search(
+    estimator: DistilledClassifier, plan: DistillationPlan, net: TrainingNet
+) -> DistillationPlan:
+    """Return the plan with what the net of a search has found."""
+    return _with_found(estimator, plan, net, SearchRecord.of(net))
+
+
+def _with_found(
+    estimator: DistilledClassifier, plan: DistillationPlan, net: TrainingNet, found: SearchRecord
+) -> DistillationPlan:
+    """Return the plan with what a search has found.
+
+    A search that a user ends early is the last stage of the plan: its student is kept.
+    """
+    process = make_process(estimator, plan, found)
+    if net.interrupted_:
+        return dataclasses.replace(plan, stages=plan.stages[:1], process=process)
+    return dataclasses.replace(plan, process=process, searched=found)
+
+
+def make_process(
+    estimator: DistilledClassifier, plan: DistillationPlan, found: SearchRecord
+) -> MetaparameterProcess:
+    """Make the process that a search has found."""
+    settings = {name: getattr(estimator, name) for name in _RECORDED} | {
+        "meta": repr(plan.strategy),
+        "loss": repr(plan.net_settings.loss),
+        "optimizer": optimizer_class(estimator.optimizer).__name__,
+        "student": type(own_student(plan.student)).__name__,
+    }
+    return MetaparameterProcess(found.values, plan.net_settings.space, settings=settings)
+
+
+def path_and_process(
+    estimator: DistilledClassifier, net: TrainingNet, plan: DistillationPlan
+) -> tuple[np.ndarray, MetaparameterProcess | None, History | None]:
+    """Return the path of both stages, the process and the history of the search, as they are with a net.
+
+    The path of a retraining holds the values that were followed, none of which is a prediction.
+    """
+    path: np.ndarray = net.metaparameters.table()
+    if plan.search is not None and plan.searched is None:  # the net is that of the search
+        found = SearchRecord.of(net)
+        path["search"] = True
+        return path, make_process(estimator, plan, found), found.history or None
+    if plan.process is None:
+        return path, None, None
+    path["predicted"] = False
+    if plan.searched is None:
+        return path, plan.process, None
+    before = plan.searched.table(path.dtype)
+    path["iteration"] += len(before)
+    return np.concatenate([before, path]), plan.process, plan.searched.history or None
+
+
+# --------------------------------------------------------------------------------------
+# The retraining
+
+
+def retraining_net(estimator: DistilledClassifier, plan: DistillationPlan) -> TrainingNet:
+    """Make the net that follows a process, given or found."""
+    process, settings = plan.process, plan.net_settings
+    assert process is not None
+    # Values that are followed are no predictions of the path.
+    space = MetaparameterSpace(
+        {name: replace(entry, predicted_bounds=None) for name, entry in settings.space.items()}
+    )
+    schedule = process.schedule(plan.n_steps, estimator.weights)
+    rows = np.concatenate([schedule[name].reshape(plan.n_steps, -1) for name in space], axis=1)
+    callbacks = [
+        *own_callbacks(estimator, RETRAINING),
+        *progress_callbacks(estimator.verbose, RETRAINING, estimator.max_epochs),
+        *plan.report.epochs(lambda net: estimator._fitted_attributes(net, plan)),
+    ]
+    return make_net(
+        estimator,
+        settings._replace(space=space),
+        copy.deepcopy(plan.student),
+        _following(rows, _val_temperature(plan)),
+        space.shaped(space.split(rows[0])),
+        callbacks,
+        **changes_for(estimator, RETRAINING),
+    )
+
+
+def _following(rows: np.ndarray, val_temperature: Any) -> Strategy:
+    """Return the strategy of a training whose values are these rows; Fixed where they are all the same."""
+    if (rows == rows[0]).all():
+        return Fixed(val_temperature=val_temperature)
+    return Following(rows, val_temperature)
+
+
+def _val_temperature(plan: DistillationPlan) -> Any:
+    """Return T_val of the retraining: where it has no D_val to refit it on, that of the search."""
+    if plan.data.valid is None and plan.searched is not None:
+        return plan.searched.val_temperature
+    return plan.strategy.val_temperature

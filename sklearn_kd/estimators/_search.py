@@ -1,0 +1,116 @@
+"""A search and the retraining along what it found: what both estimators need for these two stages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import numpy as np
+from sklearn.utils import check_random_state
+
+from sklearn_kd.estimators._plan import FitPlan, Seeds, Stage, ready_net
+from sklearn_kd.meta import Strategy
+from sklearn_kd.training._alone import train_alone
+from sklearn_kd.training._progress import Progress
+
+if TYPE_CHECKING:
+    from skorch.history import History
+    from typing_extensions import Self
+
+    from sklearn_kd.training._net import TrainingNet
+
+SEARCH, RETRAINING = "search", "retraining"
+
+# For the estimate of the time left: an iteration has one forward and one backward pass of the student,
+# one with a hypergradient three and two, and a backward pass counts as two.
+_PLAIN, _WITH_HYPERGRADIENT = 3, 7
+
+
+class SearchOutcome(Protocol):
+    """Result of a search: plain values and arrays that a checkpoint can hold, and the history."""
+
+    @property
+    def history(self) -> History:
+        """The history of the net."""
+
+    @classmethod
+    def of(cls, net: TrainingNet) -> Self:
+        """Read the result from a net in its present state."""
+
+    def _asdict(self) -> dict[str, Any]:
+        """Return the fields by name, of which ``cls(**fields)`` makes the same outcome."""
+
+
+OutcomeT = TypeVar("OutcomeT", bound=SearchOutcome)
+
+
+def drawn_seeds(random_state: int | np.random.RandomState | None, *, searches: bool) -> list[Seeds]:
+    """Draw the seeds of the retraining and, if there is to be one, of the search.
+
+    Those of the retraining come first: it is paired with single trainings of the same ``random_state``. The
+    search splits as a single training does.
+    """
+    rng = check_random_state(random_state)
+    seeds = Seeds.draw(rng)
+    return [seeds, Seeds.draw(rng)._replace(split=seeds.split)] if searches else [seeds]
+
+
+def count_epochs(search_epochs: int | float, max_epochs: int) -> int:
+    """Return the epochs of a search: an int is their number, a float the share of ``max_epochs``."""
+    if isinstance(search_epochs, Integral):
+        return int(search_epochs)
+    # 0.07 * 100 is 7.000000000000001.
+    return max(1, math.ceil(round(search_epochs * max_epochs, 9)))
+
+
+def run_search(
+    plan: FitPlan, stage: Stage, kind: type[OutcomeT], check: Callable[[OutcomeT], Any]
+) -> tuple[OutcomeT, TrainingNet]:
+    """Train the net of a search, or take what a checkpoint holds of it; return the outcome, and the net.
+
+    Parameters
+    ----------
+    plan : FitPlan
+    stage : Stage
+        The search.
+    kind : type
+        Of the outcome.
+    check : callable(outcome)
+        Raises an error if an outcome of a checkpoint cannot be used.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        By a user or a callback, if nothing has been learned yet.
+    """
+    net: Any = ready_net(plan, stage)
+    checkpointer = net.checkpointer_
+    known = None
+    if checkpointer is not None:
+        known = checkpointer.stage_result(lambda known: check(kind(**known)))
+    if known is not None:
+        net.checkpointer_ = None  # which holds the net, and the lock of the checkpoints with it
+        return kind(**known), net
+    train_alone(net, stage.data, stage.seeds.training)
+    if not net.metaparameters.iteration:
+        raise KeyboardInterrupt  # by a user or a callback; nothing has been learned
+    found = kind.of(net)
+    if checkpointer is not None and not net.interrupted_:
+        checkpointer.finish_stage(found._asdict())
+    return found, net
+
+
+def share_of_a_search_step(strategy: Strategy) -> float:
+    """Return the time of a retraining iteration as a share of a search iteration's, on average."""
+    taken = np.mean([strategy.takes_hypergradient(iteration) for iteration in range(1000)])
+    return float(_PLAIN / (_PLAIN + taken * (_WITH_HYPERGRADIENT - _PLAIN)))
+
+
+def progress_callbacks(verbose: Any, stage: str, n_epochs: int, later: float = 0.0) -> list[Any]:
+    """Return the callback that prints the epochs of a stage with the time left, if it is wanted.
+
+    ``later`` is what comes after the stage, in epochs of the stage.
+    """
+    return [("progress", Progress(stage, n_epochs, later))] if verbose else []
