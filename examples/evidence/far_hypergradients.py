@@ -1,9 +1,10 @@
 """Compare hypergradients of one step and of many with what a whole training makes of a change.
 
-Digits, 30 % of the labels flipped in D_train and D_val, the answers of a forest fitted on the same noisy rows, the
-library's MLPStudent for 20 epochs of 25 batches; lambda1 = .5, T = 1 and T = 4, which stay. The truth is the
-difference of L_val (all of D_val, at its best T_val) after the whole training between trainings with other
-metaparameters: log T by +.2, lambda1 by ±.1. Beside it are the hypergradients at the end of the training by
+Digits, 30 % of the labels flipped in D_train and D_val, the answers of a forest fitted on the same noisy
+rows, the library's MLPStudent for 20 epochs of 25 batches; lambda1 = .5, T = 1 and T = 4, which stay. The
+truth is the difference of L_val (all of D_val, at its best T_val) after the whole training between
+trainings with other metaparameters: log T by +.2, lambda1 by ±.1. Beside it are the hypergradients at the
+end of the training by
 
   gradient            of one step, summed over the last epoch
   forward             carried along from the first step on, Gauss-Newton, decay 1
@@ -47,7 +48,7 @@ OPTIMIZERS = {
 class Recorder(torch.optim.SGD):
     """Moves nothing and notes the hypergradients, by (lambda1, log T)."""
 
-    seen: list = []  # noqa: RUF012 — of the fit that runs
+    seen: list = []
 
     def step(self, closure=None):
         self.seen.append(self.param_groups[0]["params"][0].grad.tolist())
