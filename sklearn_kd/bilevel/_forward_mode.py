@@ -34,7 +34,6 @@ from torch.optim import Optimizer
 
 from sklearn_kd.bilevel._hypergradient import (
     Contraction,
-    gradient_or_zeros,
     is_directionless,
     moved_along,
     weights_exchanged,
@@ -47,11 +46,11 @@ from sklearn_kd.bilevel._long_horizon import (
     step_along,
     zeros_for_none,
 )
-from sklearn_kd.bilevel._optimizer_response import global_norm
+from sklearn_kd.bilevel._optimizer_response import global_norm, gradient_or_zeros
 from sklearn_kd.bilevel._optimizer_tangent import optimizer_tangent
 from sklearn_kd.runtime._devices import as_number
 from sklearn_kd.runtime._random_state import preserved_torch_state, set_random_state
-from sklearn_kd.runtime._snapshots import BufferSnapshot, undo_where
+from sklearn_kd.runtime._snapshots import BufferCopies, BufferSnapshot, undo_where
 
 FORWARD_METHODS = {
     "gauss_newton": ("finite_difference", "central_difference", "jvp"),
@@ -107,6 +106,7 @@ class ForwardHypergradient(LongHorizonEstimator):
 
     def begin(self) -> None:
         super().begin()
+        self.buffers = self.buffers_before = BufferSnapshot(self.with_buffers)
         self.tangent.before_step()
 
     def restart(self) -> None:
@@ -119,8 +119,10 @@ class ForwardHypergradient(LongHorizonEstimator):
         super().after_forward(inputs, outputs, evaluation, logits)
         self.derivatives = evaluation.derivatives()
         if self.curvature == "gauss_newton":
-            with preserved_torch_state(self.device), BufferSnapshot(self.with_buffers), torch.no_grad():
+            copies = BufferCopies(self.buffers_before)
+            with preserved_torch_state(self.device), copies as self.buffers, torch.no_grad():
                 self._tangents_of_gradient = self._gauss_newton_tangents(outputs)
+            self.buffers = self.buffers_before
 
     def advance(self, skipped: Tensor | None = None) -> None:
         """Carry the tangents through the step that was just taken.
@@ -234,4 +236,4 @@ class ForwardHypergradient(LongHorizonEstimator):
 
 
 def _divided(tensors: Sequence[Tensor], step: Any) -> list[Tensor]:
-    return [t / step for t in tensors] if isinstance(step, Tensor) else torch._foreach_div(tensors, step)
+    return [t / step for t in tensors]

@@ -28,7 +28,12 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp
 from torch.optim import Optimizer
 
-from sklearn_kd.bilevel._optimizer_response import Clipping, global_norm, response_class
+from sklearn_kd.bilevel._optimizer_response import (
+    Clipping,
+    global_norm,
+    gradient_or_zeros,
+    response_class,
+)
 from sklearn_kd.runtime._backward import gradient_by
 from sklearn_kd.runtime._devices import as_number
 from sklearn_kd.runtime._eval_mode import eval_mode
@@ -38,7 +43,7 @@ from sklearn_kd.runtime._random_state import (
     random_state,
     set_random_state,
 )
-from sklearn_kd.runtime._snapshots import BufferSnapshot
+from sklearn_kd.runtime._snapshots import BufferCopies, BufferSnapshot
 
 # Below this norm of v the direction is rounding noise, as on separable data.
 SMALLEST_NORM = 1e-12
@@ -244,7 +249,7 @@ class HypergradientEstimator:
         """Copy the state before the training forward pass."""
         with torch.no_grad():
             torch._foreach_copy_(self.w, self.weights)
-        self.buffers = BufferSnapshot(self.with_buffers)
+        self.buffers: BufferSnapshot | BufferCopies = BufferSnapshot(self.with_buffers)
         self.random_state = random_state(self.device)
         self.response.before_step()
         self.clipping: Clipping | None = None
@@ -367,10 +372,6 @@ class HypergradientEstimator:
         live = [w for w in self.weights if w.requires_grad]
         found = iter(gradient_by(live, outputs, r, retain_graph))
         return [next(found) if w.requires_grad else None for w in self.weights]
-
-
-def gradient_or_zeros(w: Tensor) -> Tensor:
-    return torch.zeros_like(w) if w.grad is None else w.grad
 
 
 class _Whole(nn.ModuleList):

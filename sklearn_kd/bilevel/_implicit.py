@@ -40,7 +40,7 @@ from sklearn_kd.bilevel._long_horizon import (
 )
 from sklearn_kd.bilevel._optimizer_response import global_norm
 from sklearn_kd.runtime._random_state import preserved_torch_state, random_state, set_random_state
-from sklearn_kd.runtime._snapshots import BufferSnapshot
+from sklearn_kd.runtime._snapshots import BufferCopies, BufferSnapshot
 
 # Products of the power iteration that finds the scale of the Neumann series.
 _N_POWER = 4
@@ -112,8 +112,9 @@ class ImplicitHypergradient(LongHorizonEstimator):
         validation_loss : callable(Tensor, batch) -> (Tensor, Tensor)
             Maps the student's logits on a batch to L_val, shape (), and ∂L_val/∂logits.
         """
-        self.buffers = BufferSnapshot(self.with_buffers)
-        with preserved_torch_state(self.device), self.buffers, torch.no_grad():
+        copies = BufferCopies(BufferSnapshot(self.with_buffers))
+        with preserved_torch_state(self.device), copies as self.buffers, torch.no_grad():
+            self.buffers.restore()
             torch._foreach_copy_(self.w, self.weights)
             v, val_loss = self.mean_validation_gradient(validation, validation_loss)
             self.directionless = is_directionless(float(global_norm(v)))
@@ -124,10 +125,14 @@ class ImplicitHypergradient(LongHorizonEstimator):
 
             def product(p: Vector) -> Vector:
                 Hp = PRODUCTS[self.curvature](self, training, n_rows, p)
-                return torch._foreach_add(Hp, p, alpha=self.damping)
+                return list(torch._foreach_add(Hp, p, alpha=self.damping))
 
             q = SOLVE[self.solver](product, v, self.n_terms)
-            h = sum(-len(batch.inputs[0]) / n_rows * self._contracted(batch, q) for batch in training)
+            shares = [len(batch.inputs[0]) / n_rows for batch in training]
+            parts = [
+                share * self._contracted(batch, q) for share, batch in zip(shares, training, strict=True)
+            ]
+            h = -torch.stack(parts).sum(dim=0)
         return h, val_loss
 
     def _mean_gradient(
@@ -153,7 +158,7 @@ class ImplicitHypergradient(LongHorizonEstimator):
         ahead, behind = (
             self._mean_gradient(training, n_rows, moved_along(self.w, p, e), r) for e in (step, -step)
         )
-        return torch._foreach_div(torch._foreach_sub(ahead, behind), 2 * step)
+        return [(a - b) / (2 * step) for a, b in zip(ahead, behind, strict=True)]
 
     def gauss_newton_product(self, training: Sequence[TrainingBatch], n_rows: int, p: Vector) -> Vector:
         """Return Jᵀ ∂²F/∂s² J p, J p by a finite difference of outputs."""

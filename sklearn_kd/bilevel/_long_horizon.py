@@ -51,13 +51,15 @@ class LongHorizonEstimator(HypergradientEstimator):
         total, n_rows = torch.zeros((), device=self.device), 0
         for batch in batches:
             n = len(batch[0])
-            own, _, loss = self._validation_gradient(
-                batch[0], lambda logits, batch=batch: validation_loss(logits, batch)
-            )
+            own, _, loss = self._validation_gradient(batch[0], _of_batch(validation_loss, batch))
             torch._foreach_add_(v, own, alpha=n)
             total, n_rows = total + n * loss, n_rows + n
         torch._foreach_div_(v, n_rows)
         return v, total / n_rows
+
+
+def _of_batch(validation_loss: BatchLoss, batch: Any) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    return lambda logits: validation_loss(logits, batch)
 
 
 def step_along(start: Sequence[Tensor], direction: Sequence[Tensor]) -> Any:

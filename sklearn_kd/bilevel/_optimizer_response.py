@@ -21,6 +21,11 @@ def global_norm(tensors: list[Tensor]) -> Tensor:
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
 
 
+def gradient_or_zeros(w: Tensor) -> Tensor:
+    """Return a weight's gradient; zeros where it has none."""
+    return torch.zeros_like(w) if w.grad is None else w.grad
+
+
 class OptimizerResponse:
     """Response of an optimizer's step to the gradient; here that of plain SGD, d = −lr · v.
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from sklearn_kd.bilevel._optimizer_response import ascends
+from sklearn_kd.bilevel._optimizer_response import ascends, gradient_or_zeros
 
 
 class OptimizerTangent:
@@ -125,7 +125,8 @@ class AdamTangent(OptimizerTangent):
         return super().why_unsuitable(optimizer)
 
     def _advance_weight(self, i: int, w: Tensor, Z: Tensor, dg: Tensor, w_before: Tensor) -> None:
-        group, state, g = self.groups[i], self.optimizer.state[w], w.grad
+        group, state = self.groups[i], self.optimizer.state[w]
+        g = gradient_or_zeros(w)
         if group["weight_decay"]:
             if group.get("decoupled_weight_decay", self._adamw):
                 Z.mul_(1 - group["lr"] * group["weight_decay"])

@@ -417,8 +417,8 @@ def dry_run(net: TrainingNet, data: SplitData, who: str, callback_params: Iterab
     """
     if callback_params is not None:
         check_callback_names(net, callback_params)
-    far_iterations(net, data)
-    if data.valid is not None:
+    if data.valid is not None:  # else nothing is learned from it
+        far_iterations(net, data)
         net.get_iterator(data.valid)
     n_batches = len(net.get_iterator(data.train, training=True))
     check_monitors(net, net.recorded, data.valid is not None, who)

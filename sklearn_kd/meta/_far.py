@@ -162,7 +162,11 @@ class ForwardGradient(FarStrategy):
     def make_estimator(
         self, student: nn.Module, optimizer: torch.optim.Optimizer, **passes: Any
     ) -> ForwardHypergradient:
-        how = {"decay": float(self.decay), "curvature": self.curvature, "method": self.hypergradient}
+        how: dict[str, Any] = {
+            "decay": float(self.decay),
+            "curvature": self.curvature,
+            "method": self.hypergradient,
+        }
         return ForwardHypergradient(student, optimizer, **how, **passes)
 
 

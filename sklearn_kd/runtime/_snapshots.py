@@ -63,6 +63,30 @@ class BufferSnapshot:
         self.restore()
 
 
+class BufferCopies:
+    """Lets passes inside work on copies of buffers, which a graph that is still to be followed may need.
+
+    Parameters
+    ----------
+    snapshot : BufferSnapshot
+        Of the buffers, with the values that :meth:`restore` gives to the copies.
+    """
+
+    def __init__(self, snapshot: BufferSnapshot):
+        self._snapshot = snapshot
+
+    def restore(self) -> None:
+        """Put new copies in the buffers' place."""
+        for (owner, name, _), value in zip(self._snapshot._kept, self._snapshot._values, strict=True):
+            owner[name] = value.clone()
+
+    def __enter__(self) -> BufferCopies:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._snapshot._own()
+
+
 class OptimizerSnapshot:
     """Snapshot of an optimizer's weights and state, taken before a step that may have to be undone.
 

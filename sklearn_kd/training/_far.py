@@ -216,8 +216,10 @@ class _ImplicitIterations(FarIterations):
         return self.strategy.make_estimator(self.net.module_, self.net.optimizer_, forward=forward)
 
     def _student_step(self, batch: Batch) -> dict[str, Any]:
-        self._batches.append(batch)
-        return self.net._plain_iteration(batch)
+        step = self.net._plain_iteration(batch)
+        if step["outcome"] is not SKIPPED:
+            self._batches.append(batch)
+        return step
 
     def _hypergradient(self) -> tuple[Tensor, Tensor]:
         objective, values = cast(LogitObjective, self.net.objective), self.net.metaparameters.named()

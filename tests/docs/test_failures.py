@@ -441,6 +441,14 @@ REFUSED = {
     "an unknown parameter": lambda X, y: ({"hidden": 3}, {}),
     "an unknown optimizer": lambda X, y: ({"optimizer": "adm"}, {}),
     "an optimizer that cannot take steps here": lambda X, y: ({"optimizer": "SparseAdam"}, {}),
+    "an optimizer that forward mode does not know": lambda X, y: (
+        {"meta": "forward", "optimizer": "RMSprop"},
+        {},
+    ),
+    "a CUDA graph of a strategy that looks far": lambda X, y: (
+        {"meta": "implicit", "execution": "cuda_graph"},
+        {},
+    ),
     "an optimizer instance": lambda X, y: ({"optimizer": torch.optim.SGD([torch.zeros(1)])}, {}),
     "an unknown device": lambda X, y: ({"device": "gpu"}, {}),
     "a missing device": lambda X, y: ({"device": "cuda:99"}, {}),
