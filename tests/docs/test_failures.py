@@ -23,7 +23,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
-from skorch.callbacks import Callback, EarlyStopping, LRScheduler
+from skorch.callbacks import Callback, EarlyStopping, GradientNormClipping, LRScheduler
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import TensorDataset
@@ -434,6 +434,10 @@ REFUSED = {
     "an unknown monitor": lambda X, y: ({"callbacks": [EarlyStopping("valid_los")]}, {}),
     "a schedule of too few steps": lambda X, y: (
         {"callbacks": [LRScheduler(OneCycleLR, max_lr=0.1, total_steps=1)], "optimizer__momentum": 0.9},
+        {},
+    ),
+    "gradients clipped twice": lambda X, y: (
+        {"callbacks": [GradientNormClipping(1.0)], "max_grad_norm": 1.0},
         {},
     ),
     "a schedule that cannot be made": lambda X, y: ({"callbacks": [LRScheduler("StepLR", steps=1)]}, {}),
