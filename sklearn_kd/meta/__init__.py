@@ -9,6 +9,7 @@ from sklearn_kd.meta._fixed import Fixed, Naive, NoDistillation
 from sklearn_kd.meta._gradient import Gradient, Linear
 from sklearn_kd.meta._hyperopt import Hyperopt
 from sklearn_kd.meta._path import MetaparameterPath
+from sklearn_kd.meta._predicted import PredictedPath
 from sklearn_kd.meta._random import Random
 from sklearn_kd.meta._space import Metaparameter, MetaparameterSpace
 from sklearn_kd.meta._strategy import HypergradientStrategy, StartContext, Strategy
@@ -57,6 +58,7 @@ __all__ = [
     "Naive",
     "NoDistillation",
     "OptimizerResponse",
+    "PredictedPath",
     "Random",
     "StartContext",
     "Strategy",

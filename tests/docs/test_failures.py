@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.multiclass import OutputCodeClassifier
 from sklearn.naive_bayes import GaussianNB
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
@@ -45,7 +45,7 @@ from sklearn_kd.bilevel._hypergradient import HypergradientEstimator
 from sklearn_kd.checkpointing._file import read, write
 from sklearn_kd.inputs import _splitting
 from sklearn_kd.layers._find import find_layers
-from sklearn_kd.meta import Linear, Random
+from sklearn_kd.meta import Linear, PredictedPath, Random
 from sklearn_kd.persistence import _container
 from sklearn_kd.persistence._compressed_tensors import compress_tensors
 from sklearn_kd.persistence._container import Content, packed, unpacked
@@ -434,6 +434,10 @@ REFUSED = {
     "an unknown monitor": lambda X, y: ({"callbacks": [EarlyStopping("valid_los")]}, {}),
     "a schedule of too few steps": lambda X, y: (
         {"callbacks": [LRScheduler(OneCycleLR, max_lr=0.1, total_steps=1)], "optimizer__momentum": 0.9},
+        {},
+    ),
+    "a regressor that needs more points than a cycle has": lambda X, y: (
+        {"meta": PredictedPath(KNeighborsRegressor(12), e1=10)},
         {},
     ),
     "gradients clipped twice": lambda X, y: (
