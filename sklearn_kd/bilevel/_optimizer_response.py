@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from sklearn_kd.runtime._devices import as_number
+
 
 def global_norm(tensors: list[Tensor]) -> Tensor:
     """Euclidean norm of all entries together, shape ()."""
@@ -245,18 +247,24 @@ class Clipping(NamedTuple):
     ----------
     limit : float
         c.
-    norm : Tensor
-        n, read before clipping.
+    norm : Tensor of shape () or (K, 1)
+        n, read before clipping; of K students, whose gradients then have shape (K, n).
     """
 
     limit: float
     norm: Tensor
 
+    def factor(self) -> Tensor:
+        """Return k, 1 where clipping is not active, of the shape of ``norm``."""
+        return torch.clamp(self.limit / (self.norm + 1e-6), max=1.0)  # as torch.nn.utils.clip_grad_norm_
+
     def response(self, clipped: list[Tensor], d: list[Tensor]) -> list[Tensor]:
         """d ← k (d − g ⟨g, d⟩ / (n (n + 1e-6))) where clipping was active."""
-        n = self.norm
-        k = torch.clamp(self.limit / (n + 1e-6), max=1.0)
-        along = sum((g * d_w).sum() for g, d_w in zip(clipped, d, strict=True)) / k
+        n, k = self.norm, self.factor()
+        if as_number((k == 1).all()) is True:
+            return [*d]
+        of_each: dict[str, Any] = {"dim": 1, "keepdim": True} if n.ndim else {}
+        along: Any = sum((g * d_w).sum(**of_each) for g, d_w in zip(clipped, d, strict=True)) / k
         along = torch.where(k < 1, along / (n * (n + 1e-6) * k), 0.0)
         return [k * (d_w - g * along) for g, d_w in zip(clipped, d, strict=True)]
 

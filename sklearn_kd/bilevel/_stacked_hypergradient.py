@@ -22,6 +22,7 @@ from sklearn_kd.bilevel._hypergradient import (
 )
 from sklearn_kd.bilevel._optimizer_response import (
     AdamResponse,
+    Clipping,
     OptimizerResponse,
     SGDResponse,
     response_class,
@@ -53,6 +54,11 @@ class StackedHypergradients:
         the validation batch.
     logit_change : float
         As of :class:`HypergradientEstimator`.
+
+    Attributes
+    ----------
+    clipping : Clipping or None
+        Of the step just taken: set between :meth:`begin` and :meth:`of`.
     """
 
     def __init__(
@@ -73,13 +79,14 @@ class StackedHypergradients:
         self._forward, self._validation_forward = forward, validation_forward
         self._logit_change = logit_change
         self._pulled_back: list[Tensor] = []
+        self.clipping: Clipping | None = None
 
     def begin(self) -> None:
         """Copy the state before the training forward pass."""
         with torch.no_grad():
             self._before = _matrix(self._moving)
         self._response.before_step()
-        self._pulled_back = []
+        self._pulled_back, self.clipping = [], None
 
     def pull_back(self, logits: Tensor, evaluation: Contraction) -> None:
         """Keep Jᵀ r_j of each metaparameter, for "exact", while the training pass's graph is there."""
@@ -161,6 +168,10 @@ class StackedHypergradients:
         whole = v if places is None else torch.zeros_like(self._before).index_copy_(0, places, v)
         of_weights = self._split(whole, self._n_students)
         c, d = self._response(of_weights, self._split(self._before, self._n_students))
+        if self.clipping is not None:
+            gradients = [torch.zeros_like(w) if w.grad is None else w.grad for w in self._moving]
+            through = self.clipping.response([_matrix(gradients)], [whole if d is of_weights else _matrix(d)])
+            return c, _of(through[0], places)
         return c, v if d is of_weights else _of(_matrix(d), places)
 
     def _directional_derivatives(

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import Callback, EpochScoring, LRScheduler, PassthroughScoring
+from skorch.callbacks import Callback, EpochScoring, GradientNormClipping, LRScheduler, PassthroughScoring
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from sklearn_kd.errors._did_you_mean import did_you_mean
@@ -120,6 +120,17 @@ def _refuse_monitor(callback: Callback, monitor: str, known: set[str], missing: 
         f"{did_you_mean(monitor, known)} It may monitor {sorted(known)}; an EpochScoring in front of it "
         "adds its name."
     )
+
+
+def check_clipping(net: NeuralNet) -> None:
+    """Raise ValueError if a callback clips the gradients, and ``max_grad_norm`` does too."""
+    for name, callback in net.callbacks_:
+        limit = getattr(callback, "gradient_clip_value", None)
+        if isinstance(callback, GradientNormClipping) and limit is not None and net.max_grad_norm is not None:
+            raise ValueError(
+                f"max_grad_norm={net.max_grad_norm!r} beside the callback {name!r}, "
+                f"GradientNormClipping({limit!r}): the gradients would be clipped twice. Give one of them."
+            )
 
 
 def check_schedules(net: NeuralNet, n_batches: int) -> None:

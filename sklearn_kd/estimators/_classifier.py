@@ -112,6 +112,11 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         treated as plain SGD, with a warning.
     lr : float, default=0.003
         Learning rate of the student. It suits Adam; SGD needs another, often 0.1.
+    max_grad_norm : float or None, default=None
+        Largest Euclidean norm of the gradient of all weights together: a longer gradient is shortened to it
+        before each step. The hypergradient follows the clipping. 1 keeps steps from growing with T where a
+        sharp teacher is softened. None: gradients are not clipped. skorch's ``GradientNormClipping`` among
+        ``callbacks`` does the same more slowly; only one of the two may be given.
     max_epochs : int, default=30
         Passes over D_train. With rows without labels a pass ends when every row has been seen, and the kind
         that is run through first begins again.
@@ -320,6 +325,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         "class_weight": [dict, StrOptions({"balanced"}), None],
         "optimizer": OPTIMIZER_KINDS,
         "lr": [Interval(Real, 0, 1e30, closed="both")],  # beyond, a step overflows float32
+        "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
@@ -378,6 +384,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         class_weight: dict[Any, float] | Literal["balanced"] | None = None,
         optimizer: type[torch.optim.Optimizer] | str = torch.optim.Adam,
         lr: float = 0.003,
+        max_grad_norm: float | None = None,
         max_epochs: int = 30,
         batch_size: int | Literal["auto"] = "auto",
         validation_fraction: float = 0.1,
@@ -415,6 +422,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         self.class_weight = class_weight
         self.optimizer = optimizer
         self.lr = lr
+        self.max_grad_norm = max_grad_norm
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.validation_fraction = validation_fraction

@@ -247,6 +247,7 @@ def make_net(
     params: dict[str, Any] = {
         "optimizer": optimizer_class(estimator.optimizer),
         "lr": estimator.lr,
+        "max_grad_norm": estimator.max_grad_norm,
         "max_epochs": estimator.max_epochs,
         "batch_size": batch_size,
         "verbose": estimator.verbose,

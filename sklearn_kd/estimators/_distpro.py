@@ -138,6 +138,10 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         hypergradient follows SGD, Adam and AdamW exactly.
     lr : float, default=0.1
         Learning rate.
+    max_grad_norm : float or None, default=None
+        Largest Euclidean norm of the gradient of all weights together, those of the transforms included, in
+        the search and in the retraining; as for :class:`DistilledClassifier`. None: gradients are not
+        clipped.
     max_epochs : int, default=200
         Passes over the rows in the retraining.
     batch_size : int, default=128
@@ -272,6 +276,7 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         "class_weight": [dict, StrOptions({"balanced"}), None],
         "optimizer": OPTIMIZER_KINDS,
         "lr": [Interval(Real, 0, 1e30, closed="both")],  # beyond, a step overflows float32
+        "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "standardize": ["boolean"],
@@ -327,6 +332,7 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         class_weight: dict[Any, float] | Literal["balanced"] | None = None,
         optimizer: type[torch.optim.Optimizer] | str = torch.optim.SGD,
         lr: float = 0.1,
+        max_grad_norm: float | None = None,
         max_epochs: int = 200,
         batch_size: int = 128,
         standardize: bool = True,
@@ -366,6 +372,7 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         self.class_weight = class_weight
         self.optimizer = optimizer
         self.lr = lr
+        self.max_grad_norm = max_grad_norm
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.standardize = standardize

@@ -102,6 +102,7 @@ def make_net(
     params: dict[str, Any] = {
         "optimizer": optimizer_class(estimator.optimizer),
         "lr": estimator.lr,
+        "max_grad_norm": estimator.max_grad_norm,
         "max_epochs": estimator.max_epochs,
         "batch_size": estimator.batch_size,
         "verbose": 0,

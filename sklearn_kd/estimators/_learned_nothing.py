@@ -48,7 +48,7 @@ _ROUNDING = 1e-10
 # Inputs larger than this make steps too large for learning rates that suit scaled inputs.
 _LARGE = 100.0
 
-_CLIPPING = "clip the gradients (callbacks=[skorch.callbacks.GradientNormClipping(1)])"
+_CLIPPING = "clip the gradients (max_grad_norm=1)"
 _BY_ADAM = "(optimizer=torch.optim.Adam, lr=1e-3)"
 _ADAMS = (torch.optim.Adam, torch.optim.AdamW, torch.optim.Adamax, torch.optim.NAdam, torch.optim.RAdam)
 _SCALE = "Set standardize=True, or put a StandardScaler before the classifier in a pipeline"

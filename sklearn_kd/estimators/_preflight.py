@@ -13,7 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_kd.errors._context import error_context
-from sklearn_kd.estimators._callback_checks import check_callback_names, check_monitors, check_schedules
+from sklearn_kd.estimators._callback_checks import (
+    check_callback_names,
+    check_clipping,
+    check_monitors,
+    check_schedules,
+)
 from sklearn_kd.estimators._class_weight import with_class_weight
 from sklearn_kd.estimators._named_objects import named_object
 from sklearn_kd.estimators._preprocessing import takes_raw_rows
@@ -410,8 +415,8 @@ def dry_run(net: TrainingNet, data: SplitData, who: str, callback_params: Iterab
     Raises
     ------
     ValueError
-        If a callback watches what is not recorded, a schedule ends too early, or the strategy cannot be used
-        with the net's optimizer, execution or objective.
+        If a callback watches what is not recorded or clips what is clipped already, a schedule ends too
+        early, or the strategy cannot be used with the net's optimizer, execution or objective.
     TypeError
         If there is no callback of a name in ``callback_params``.
     """
@@ -421,6 +426,7 @@ def dry_run(net: TrainingNet, data: SplitData, who: str, callback_params: Iterab
         far_iterations(net, data)
         net.get_iterator(data.valid)
     n_batches = len(net.get_iterator(data.train, training=True))
+    check_clipping(net)
     check_monitors(net, net.recorded, data.valid is not None, who)
     check_schedules(net, n_batches)
     return n_batches

@@ -12,6 +12,7 @@ from sklearn_kd.meta._halving import SuccessiveHalving
 from sklearn_kd.meta._hyperopt import Hyperopt
 from sklearn_kd.meta._path import MetaparameterPath
 from sklearn_kd.meta._population import Population, PopulationStrategy
+from sklearn_kd.meta._predicted import PredictedPath
 from sklearn_kd.meta._random import Random
 from sklearn_kd.meta._shortlist import Shortlist
 from sklearn_kd.meta._space import Metaparameter, MetaparameterSpace
@@ -71,6 +72,7 @@ __all__ = [
     "OptimizerResponse",
     "Population",
     "PopulationStrategy",
+    "PredictedPath",
     "Random",
     "Shortlist",
     "StartContext",

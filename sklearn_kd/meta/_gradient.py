@@ -93,9 +93,7 @@ class Linear(HypergradientStrategy):
 
     def check(self, space: MetaparameterSpace) -> None:
         super().check(space)
-        for name, value, least in (("e1", self.e1, 1), ("e2", self.e2, 0)):
-            if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name}={value!r} must be an integer of at least {least}.")
+        check_cycle(self.e1, self.e2)
         if self.e2 > 0 and self.e1 < 2:
             raise ValueError(
                 f"e1={self.e1} with e2={self.e2}: a line needs at least two points. Take "
@@ -112,6 +110,13 @@ class Linear(HypergradientStrategy):
         window = metaparameters.trajectory(now - self.e1, now)
         ahead = torch.arange(1, self.e2 + 1, dtype=window.dtype, device=window.device)
         return _FORMS[self.form](window, ahead[:, None])
+
+
+def check_cycle(e1: Any, e2: Any) -> None:
+    """Raise ValueError unless e1 and e2 can be numbers of iterations of a cycle."""
+    for name, value, least in (("e1", e1, 1), ("e2", e2, 0)):
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{name}={value!r} must be an integer of at least {least}.")
 
 
 def _line(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -142,6 +142,14 @@ class MetaparameterPath:
         """Return θ after ``first`` … ``last`` iterations, both included, shape (last − first + 1, m)."""
         return self._coordinates.to_theta(torch.stack(self._values[first : last + 1]))
 
+    def was_predicted(self, iteration: int) -> bool:
+        """Return whether a schedule set the values of an iteration (0, 1, …) that is recorded."""
+        return self._predicted[iteration]
+
+    def within_bounds(self, theta: Tensor) -> Tensor:
+        """Return θ of shape (k, m) as a schedule of it would be followed: within the bounds."""
+        return self._coordinates.to_theta(self._coordinates.predicted_values(theta, self._now))
+
     # ----------------------------------------------------------------------------------
     # Moves
 
@@ -412,6 +420,10 @@ class CountedPath:
         """Return θ after ``first`` … ``last`` counted iterations, both included."""
         rows = [self._path.trajectory(place, place) for place in map(self._index, range(first, last + 1))]
         return torch.cat(rows)
+
+    def was_predicted(self, iteration: int) -> bool:
+        """Return whether a schedule set the values of a counted iteration."""
+        return self._path.was_predicted(self._index(iteration + 1) - 1)
 
     def _index(self, iteration: int) -> int:
         """Convert a number of counted iterations to that of all iterations."""

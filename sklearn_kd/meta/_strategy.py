@@ -137,6 +137,14 @@ class Strategy(BaseEstimator):
         """
         return False
 
+    def takes_next_hypergradient(self, metaparameters: MetaparameterPath) -> bool:
+        """Return whether the next iteration takes a hypergradient, by the path so far.
+
+        For strategies whose cycles depend on where the metaparameters have been, beside
+        :meth:`takes_hypergradient` for cycles as they usually are. Others override that alone.
+        """
+        return self.takes_hypergradient(metaparameters.iteration)
+
     def predict(self, metaparameters: MetaparameterPath) -> Tensor | None:
         """Return θ after an iteration without hypergradient; None: stay.
 

@@ -65,7 +65,7 @@ def best_trial(trials: np.ndarray, space: MetaparameterSpace) -> Values:
     if not np.isfinite(losses).any():
         raise ValueError(
             f"None of {len(trials)} trials has a finite validation loss. Lower lr, clip the gradients "
-            "(skorch.callbacks.GradientNormClipping) or scale X."
+            "(a small max_grad_norm, such as 1) or scale X."
         )
     best = trials[losses.argmin()]
     return {name: best[name] if entry.shape else float(best[name]) for name, entry in space.items()}

@@ -1,10 +1,10 @@
-"""The callbacks for which a call does something, and what they do to gradients."""
+"""The callbacks for which a call does something."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from skorch.callbacks import Callback, GradientNormClipping, PrintLog
+from skorch.callbacks import Callback, PrintLog
 
 
 def listeners(callbacks: Iterable[Callback], method_name: str, *, verbose: bool) -> list[Callback]:
@@ -21,11 +21,3 @@ def _listens(callback: Callback, method_name: str, verbose: bool) -> bool:
     own = getattr(type(callback), method_name, None)
     inherited = own is not None and own is getattr(Callback, method_name, None)
     return not inherited or method_name in vars(callback)
-
-
-def gradient_norm_limit(callbacks: Iterable[tuple[str, Callback]]) -> float | None:
-    """Return the limit of a callback that clips the Euclidean norm of the gradient, else None."""
-    for _, callback in callbacks:
-        if isinstance(callback, GradientNormClipping) and callback.gradient_clip_norm_type == 2:
-            return callback.gradient_clip_value
-    return None

@@ -7,7 +7,6 @@ import logging
 import warnings
 from collections.abc import Callable
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -20,11 +19,7 @@ from skorch.utils import TeeGenerator
 from torch import Tensor
 
 from sklearn_kd.bilevel._hypergradient import HypergradientEstimator
-from sklearn_kd.bilevel._optimizer_response import (
-    Clipping,
-    global_norm,
-    warn_if_response_unknown,
-)
+from sklearn_kd.bilevel._optimizer_response import warn_if_response_unknown
 from sklearn_kd.checkpointing._protocols import EpochCheckpointer, Stateful
 from sklearn_kd.inputs._batches import Batch, CyclicBatches, evaluation_batches, training_batches
 from sklearn_kd.inputs._data import DistillationData, SplitData
@@ -43,13 +38,14 @@ from sklearn_kd.runtime._snapshots import BufferSnapshot, OptimizerSnapshot
 from sklearn_kd.tasks._classification import Classification
 from sklearn_kd.tasks._targets import Targets
 from sklearn_kd.teachers._logit_checks import AnswersWatch
+from sklearn_kd.training._clipping import clip_gradients, clipping_of_callbacks
 from sklearn_kd.training._cuda_graph import CapturedIterations, why_not_captured
 from sklearn_kd.training._divergence import DivergenceGuard
 from sklearn_kd.training._far import FarIterations, far_iterations
 from sklearn_kd.training._greedy import greedy_estimator
 from sklearn_kd.training._interrupts import from_outside
 from sklearn_kd.training._label_scorers import rows_with_labels, show_labels_to_scorers
-from sklearn_kd.training._listeners import gradient_norm_limit, listeners
+from sklearn_kd.training._listeners import listeners
 from sklearn_kd.training._memory_errors import explain_memory_of_training
 from sklearn_kd.training._nonfinite import (
     GOOD,
@@ -98,6 +94,8 @@ class TrainingNet(NeuralNetClassifier):
         The label of each class code, which the scorers of callbacks see. None: they see codes.
     execution : Execution or None, default=None
         How the student's passes are executed. None: eagerly, in float32.
+    max_grad_norm : float or None, default=None
+        Limit of the norm of all gradients together, those of the modules beside the student included.
     **params
         Of skorch's ``NeuralNetClassifier``.
 
@@ -130,6 +128,7 @@ class TrainingNet(NeuralNetClassifier):
         task: Any = Classification,
         labels: np.ndarray | None = None,
         execution: Execution | None = None,
+        max_grad_norm: float | None = None,
         **params: Any,
     ):
         if labels is not None:
@@ -151,6 +150,7 @@ class TrainingNet(NeuralNetClassifier):
         self.task = task
         self.labels = labels
         self.execution = execution or Execution()
+        self.max_grad_norm = max_grad_norm
 
     # ----------------------------------------------------------------------------------
     # The data
@@ -343,7 +343,7 @@ class TrainingNet(NeuralNetClassifier):
 
     def _constants_of_an_iteration(self) -> tuple[Any, ...]:
         groups = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer_.param_groups]
-        return groups, self.val_temperature_, self.strategy.hypergradient
+        return groups, self.val_temperature_, self.strategy.hypergradient, self.max_grad_norm
 
     def _listeners(self, method_name: str) -> list[Any]:
         """Return the callbacks for which a call of this method does something."""
@@ -460,6 +460,10 @@ class TrainingNet(NeuralNetClassifier):
         def gradient() -> Tensor:
             clear_gradients(self.optimizer_)
             steps.append(self.train_step_single(batch))
+            if self.max_grad_norm is not None:
+                clipping = clip_gradients(self.trained_modules(), self.max_grad_norm)
+                if self._record is not None:
+                    self._record.clipping = clipping
             if self._listeners("on_grad_computed"):  # one that clips is among them
                 named = TeeGenerator(self.get_all_learnable_params())
                 self.notify("on_grad_computed", named_parameters=named, batch=batch, training=True)
@@ -484,11 +488,8 @@ class TrainingNet(NeuralNetClassifier):
 
     def on_grad_computed(self, net: Any, named_parameters: Any, **kwargs: Any) -> None:
         """Read the gradient's norm before a clipping callback changes it."""
-        record, limit = self._record, gradient_norm_limit(self.callbacks_)
-        if record is not None and limit is not None:
-            weights = chain.from_iterable(module.parameters() for module in self.trained_modules())
-            gradients = [w.grad for w in weights if w.grad is not None]
-            record.clipping = Clipping(limit, global_norm(gradients))
+        if self._record is not None and self.max_grad_norm is None:
+            self._record.clipping = clipping_of_callbacks(self.callbacks_, self.trained_modules())
 
     # ----------------------------------------------------------------------------------
     # Validation

@@ -155,7 +155,7 @@ class Skips:
         self._iteration += 1
 
 
-MEND = "Lower lr, clip the gradients (skorch.callbacks.GradientNormClipping) or scale X."
+MEND = "Lower lr, clip the gradients (a small max_grad_norm, such as 1) or scale X."
 
 
 def divergence_message(

@@ -190,6 +190,7 @@ _ALIKE = {
     "device": lambda net, data: (str(net.device), str(data.train.device)),
     "max_epochs": lambda net, data: net.max_epochs,
     "loss": lambda net, data: net.objective.batch_key(),
+    "max_grad_norm": lambda net, data: net.max_grad_norm,
     # In one run those that only train would wait for the passes of those that learn.
     "how the metaparameters move": lambda net, data: updates_metaparameters(net.strategy),
 }

@@ -29,6 +29,7 @@ from sklearn_kd.runtime._global_lock import torch_state_lock
 from sklearn_kd.runtime._optimizers import clear_gradients
 from sklearn_kd.runtime._snapshots import OptimizerSnapshot
 from sklearn_kd.tasks._targets import Targets
+from sklearn_kd.training._clipping import clip_stacked_gradients
 from sklearn_kd.training._interrupts import from_outside
 from sklearn_kd.training._memory_errors import explain_memory_of_stacked_training
 from sklearn_kd.training._net import TrainingNet
@@ -205,6 +206,9 @@ class BatchedRun:
         backward([logits], loss.gradients[:1])
         gradients = [w.grad for w in self.weights.values() if w.grad is not None]
         finite = are_finite(loss.value, gradients)
+        limit = self.nets[0].max_grad_norm  # of all of them
+        if limit is not None:
+            moving.note_clipping(clip_stacked_gradients(gradients, limit))
         # Where a number is free to read, nothing is kept as long as all is well.
         kept = None if as_number(finite.all()) is True else OptimizerSnapshot(self.optimizer)
         eager_method(self.optimizer, "step")()

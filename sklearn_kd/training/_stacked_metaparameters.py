@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sklearn_kd.bilevel._hypergradient import SMALLEST_NORM, Contraction
+from sklearn_kd.bilevel._optimizer_response import Clipping
 from sklearn_kd.bilevel._stacked_hypergradient import StackedHypergradients
 from sklearn_kd.inputs._batches import Batch
 from sklearn_kd.meta._strategy import updates_metaparameters
@@ -64,6 +65,10 @@ class StackedMetaparameters:
         """Keep what a hypergradient needs of the training pass while its graph is there."""
         if any(self._nets[k].strategy.hypergradient == "exact" for k in self._learners):
             self._hypergradients.pull_back(logits, evaluation)
+
+    def note_clipping(self, clipping: Clipping) -> None:
+        """Note that the gradients were clipped before the optimizer's step."""
+        self._hypergradients.clipping = clipping
 
     def move(self, x: Tensor, shared: bool, logits: Tensor, evaluation: Contraction, finite: Tensor) -> None:
         """Move and record each path after the optimizer's step; ``finite`` says whose step was taken."""

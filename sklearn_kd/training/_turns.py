@@ -21,7 +21,7 @@ class Turn(Enum):
 
 def turn_of(path: Any, strategy: Strategy, optimizer: Optimizer) -> Turn:
     """Return the part of the metaparameters in the iteration that begins."""
-    if path.has_schedule or not strategy.takes_hypergradient(path.counted.iteration):
+    if path.has_schedule or not strategy.takes_next_hypergradient(path.counted):
         return Turn.FOLLOW
     waits = path.iteration < response_class(optimizer).n_erratic_steps
     return Turn.WAIT if waits else Turn.LEARN

@@ -113,7 +113,7 @@ def files(folder, stage="training"):
 adam = {"optimizer": torch.optim.Adam, "lr": 0.01}
 stop = {"monitor": "valid_loss", "patience": 3, "threshold": 0.05, "sink": lambda _: None}
 CONFIGURATIONS = {
-    "gradient": lambda: {"meta": "gradient"},
+    "gradient, clipped": lambda: {"meta": "gradient", "max_grad_norm": 0.5},
     # The second epoch ends in the prediction, the third in the hypergradients of a cycle.
     "linear": lambda: {"meta": "linear", "e1": 5, "e2": 11},
     "naive": lambda: {"meta": "naive"},

@@ -19,11 +19,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.multiclass import OutputCodeClassifier
 from sklearn.naive_bayes import GaussianNB
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
-from skorch.callbacks import Callback, EarlyStopping, LRScheduler
+from skorch.callbacks import Callback, EarlyStopping, GradientNormClipping, LRScheduler
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import TensorDataset
@@ -47,7 +47,7 @@ from sklearn_kd.checkpointing._file import read, write
 from sklearn_kd.inputs import _splitting
 from sklearn_kd.layers._find import find_layers
 from sklearn_kd.losses import LogitDistillation
-from sklearn_kd.meta import Linear, Random
+from sklearn_kd.meta import Linear, PredictedPath, Random
 from sklearn_kd.persistence import _container
 from sklearn_kd.persistence._compressed_tensors import compress_tensors
 from sklearn_kd.persistence._container import Content, packed, unpacked
@@ -462,6 +462,14 @@ REFUSED = {
     "an unknown monitor": lambda X, y: ({"callbacks": [EarlyStopping("valid_los")]}, {}),
     "a schedule of too few steps": lambda X, y: (
         {"callbacks": [LRScheduler(OneCycleLR, max_lr=0.1, total_steps=1)], "optimizer__momentum": 0.9},
+        {},
+    ),
+    "a regressor that needs more points than a cycle has": lambda X, y: (
+        {"meta": PredictedPath(KNeighborsRegressor(12), e1=10)},
+        {},
+    ),
+    "gradients clipped twice": lambda X, y: (
+        {"callbacks": [GradientNormClipping(1.0)], "max_grad_norm": 1.0},
         {},
     ),
     "a schedule that cannot be made": lambda X, y: ({"callbacks": [LRScheduler("StepLR", steps=1)]}, {}),

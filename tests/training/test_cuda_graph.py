@@ -88,7 +88,9 @@ STUDENTS = {
 
 
 @pytest.mark.parametrize("student", STUDENTS)
-@pytest.mark.parametrize("optimizer", [{}, {"optimizer__momentum": 0.9, "optimizer__nesterov": True}])
+@pytest.mark.parametrize(
+    "optimizer", [{"max_grad_norm": 0.5}, {"optimizer__momentum": 0.9, "optimizer__nesterov": True}]
+)
 def test_captured_fits_equal_plain_ones(make, digits, logits, captured, student, optimizer):
     """To rounding: the same iterations, the last batch of 40 rows among them."""
     with torch.random.fork_rng():
