@@ -1,29 +1,31 @@
 """What other metaparameters do to L_val after 1, 5, 20, ... iterations, and what one iteration can see of it.
 
 From one state of a training, at 10, 40 and 70 % of it, branches go on with other metaparameters, on the
-same batches. After k iterations a branch is compared with the training whose metaparameters stayed: by the
-loss on all of D_val, each student at its own best T_val ("loss"), by the same at T_val = 1 ("loss at 1"), and
-by test accuracy. Beside it is what the greedy hypergradient h promises, in first order ("greedy"): the sum over
-the k iterations of h · change, where h is the library's, on all of D_val, along the training that stayed,
-interpolated between the iterations at which it is taken. The change is that of (lambda1, log T), or of the
-weight of the features. "greedy, exact" is h of the first iteration integrated along the change (Gauss-Legendre,
-3 points): it has to agree with what is measured after one iteration.
+same batches. After k iterations a branch is compared with the training whose metaparameters stayed: by
+the loss on all of D_val, each student at its own best T_val ("loss"), by the same at T_val = 1 ("loss at
+1"), and by test accuracy. Beside it is what the greedy hypergradient h promises, in first order
+("greedy"): the sum over the k iterations of h · change, where h is the library's, on all of D_val, along
+the training that stayed, interpolated between the iterations at which it is taken. The change is that of
+(lambda1, log T), or of the weight of the features. "greedy, exact" is h of the first iteration
+integrated along the change (Gauss-Legendre, 3 points): it has to agree with what is measured after one
+iteration.
 
-The tasks, with 1,700 rows of D_train and 300 of D_val (CIFAR-10: 768 and 384 images), five seeds, which differ
-in rows, flips, initial weights and batches:
+The tasks, with 1,700 rows of D_train and 300 of D_val (CIFAR-10: 768 and 384 images), five seeds, which
+differ in rows, flips, initial weights and batches:
 
   letter, 30 % flipped   the labels of D_train and D_val; the test's are right; teacher: a forest on D_train
   satellite              as it is; teacher: a forest on D_train
   Fashion-MNIST          50 principal components; teacher: a forest on the 14×14 pixels of 4,000 other images
   CIFAR-10               16×16 pixels, ResNet-8, feature maps of a trained ResNet-20 (_horizon_images.py)
 
-The students: "Adam" is the library's default, MLPStudent of width 256, rate 0.003, 30 epochs, its batch size.
-"SGD" has rate 0.1 and momentum 0.9, an MLP of 48-48, 40 epochs of 32 batches. On CIFAR-10 it is SGD of rate
-0.1, momentum 0.9, weight decay 5e-4, cosine, 8 epochs of 12 batches, without a branch at 70 %.
+The students: "Adam" is the library's default, MLPStudent of width 256, rate 0.003, 30 epochs, its batch
+size. "SGD" has rate 0.1 and momentum 0.9, an MLP of 48-48, 40 epochs of 32 batches. On CIFAR-10 it is
+SGD of rate 0.1, momentum 0.9, weight decay 5e-4, cosine, 8 epochs of 12 batches, without a branch at 70
+%.
 
-Two more branches ask whether the size of the gradient is what matters. "T = 4, gradient of T = 1" multiplies
-the loss by the number that makes the gradient of the first iteration as large as at T = 1. "T = 1, gradient of
-T = 4" does the reverse.
+Two more branches ask whether the size of the gradient is what matters. "T = 4, gradient of T = 1"
+multiplies the loss by the number that makes the gradient of the first iteration as large as at T = 1. "T
+= 1, gradient of T = 4" does the reverse.
 
     OMP_NUM_THREADS=1 python examples/evidence/horizon.py --mlbench FOLDER --fashion FOLDER \\
         --cifar FOLDER --teacher resnet20-cifar10.pt
@@ -224,7 +226,8 @@ def branched(stack: Stack, groups: list[tuple], point: int) -> tuple[Stack, list
 def first_step(stack: Stack, groups: list[tuple], rows: Rows, batch: Any, point: int) -> dict[tuple, dict]:
     """Take the first step of the branches; return by group its gradient and length, and what h says.
 
-    Gradient and length are ratios to those of the training that stays. "greedy, exact" is the integral of h from the start to the branch's metaparameters.
+    Gradient and length are ratios to those of the training that stays. "greedy, exact" is the integral of h
+    from the start to the branch's metaparameters.
     """
     stack.gradient(*batch)
     norms = stack.gradient_norms()
@@ -323,7 +326,7 @@ def run_all(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield the record after each task, with the runs so far."""
     torch.set_num_threads(1)
     settings = {
-        "seeds": options.seeds, "points": POINTS, "points of CIFAR-10": POINTS_OF_IMAGES, 
+        "seeds": options.seeds, "points": POINTS, "points of CIFAR-10": POINTS_OF_IMAGES,
         "horizons": HORIZONS,
         "rows": {"D_train": N_TRAIN, "D_val": N_VALID, "test, at most": N_TEST}, "CIFAR-10": OF_IMAGES,
         "trainings": {
