@@ -2,8 +2,8 @@
 
 From one state of a training, at 10, 40 and 70 % of it, branches go on with other metaparameters, on the
 same batches. After k iterations a branch is compared with the training whose metaparameters stayed: by
-the loss on all of D_val, each student at its own best T_val ("loss"), by the same at T_val = 1 ("loss at
-1"), and by test accuracy. Beside it is what the greedy hypergradient h promises, in first order
+the loss on all of D_val, each student at its own best T_val ("loss"), by the same at T_val = 1
+("loss at 1"), and by test accuracy. Beside it is what the greedy hypergradient h promises, in first order
 ("greedy"): the sum over the k iterations of h · change, where h is the library's, on all of D_val, along
 the training that stayed, interpolated between the iterations at which it is taken. The change is that of
 (lambda1, log T), or of the weight of the features. "greedy, exact" is h of the first iteration
@@ -20,12 +20,12 @@ differ in rows, flips, initial weights and batches:
 
 The students: "Adam" is the library's default, MLPStudent of width 256, rate 0.003, 30 epochs, its batch
 size. "SGD" has rate 0.1 and momentum 0.9, an MLP of 48-48, 40 epochs of 32 batches. On CIFAR-10 it is
-SGD of rate 0.1, momentum 0.9, weight decay 5e-4, cosine, 8 epochs of 12 batches, without a branch at 70
-%.
+SGD of rate 0.1, momentum 0.9, weight decay 5e-4, cosine, 8 epochs of 12 batches, and there is no branch
+at 70 %.
 
 Two more branches ask whether the size of the gradient is what matters. "T = 4, gradient of T = 1"
-multiplies the loss by the number that makes the gradient of the first iteration as large as at T = 1. "T
-= 1, gradient of T = 4" does the reverse.
+multiplies the loss by the number that makes the gradient of the first iteration as large as at T = 1.
+"T = 1, gradient of T = 4" does the reverse.
 
     OMP_NUM_THREADS=1 python examples/evidence/horizon.py --mlbench FOLDER --fashion FOLDER \\
         --cifar FOLDER --teacher resnet20-cifar10.pt
