@@ -49,6 +49,8 @@ from sklearn_kd.tasks._targets import Targets
 from sklearn_kd.teachers._logit_checks import log_probabilities
 
 sys.path.append(str(Path(__file__).parents[1]))
+sys.path.append(str(Path(__file__).parents[1] / "paper"))
+from _protocol import list_table, number
 from _provenance import provenance
 
 ROWS, FLIPPED, PENALTY, RATE = 600, 0.3, 1e-3, 0.1
@@ -202,6 +204,24 @@ def check(inner: Inner, values: tuple[float, float]) -> dict[str, Any]:
     }
 
 
+def tables(record: dict) -> list[str]:
+    """Return the table of docs/guide/horizon.rst, means over the seeds."""
+    rows = []
+    for name, values in product(STUDENTS, VALUES):
+        runs = [r for r in record["runs"] if r["student"] == name and r["lambda1, T"] == list(values)]
+        for j, of in enumerate(NAMES):
+            implicit = np.array([run["implicit"][j] for run in runs])
+            by_step = {
+                k: np.array([run["after k steps"][k][j] for run in runs]) for k in runs[0]["after k steps"]
+            }
+            right = [k for k, h in by_step.items() if (np.sign(h) == np.sign(implicit)).all()]
+            shown = [np.mean(h) for h in (*by_step.values(), implicit)]
+            cells = [f"{value:+.4f}".replace("-", "−").replace("0.", ".") for value in shown]
+            rows.append([f"{name}, {number(values[0]).rstrip('0')}, T = {values[1]:g}", of, *cells, right[0]])
+    steps = [f"{int(k):,}" for k in record["runs"][0]["after k steps"]]
+    return [list_table(["", "by", *steps, "implicit", "right from"], rows)]
+
+
 def main() -> None:
     torch.set_num_threads(1)
     began, found = time.process_time(), []
@@ -221,6 +241,8 @@ def main() -> None:
     record = {**provenance(__file__), "settings": settings, "CPU seconds": round(time.process_time() - began)}
     record["runs"] = found
     Path(__file__).with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+    for table in tables(json.loads(json.dumps(record))):
+        print(f"\n{table}")
 
 
 if __name__ == "__main__":
