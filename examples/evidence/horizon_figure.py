@@ -177,6 +177,12 @@ def disagreements(record: dict) -> tuple[list[str], int]:
     return found, n
 
 
+def sentences(record: dict) -> list[str]:
+    """Return what the guide says in words."""
+    found, n = disagreements(record)
+    return [f"correlation {number(exactness(record))}", f"in {len(found)} of {n} branches"]
+
+
 def print_all(record: dict) -> None:
     """Print a line for each branch, with what greedy promises below it."""
     for run in record["runs"]:

@@ -222,6 +222,26 @@ def tables(record: dict) -> list[str]:
     return [list_table(["", "by", *steps, "implicit", "right from"], rows)]
 
 
+def sentences(record: dict) -> list[str]:
+    """Return what the guide says in words."""
+
+    def largest_error(of: str, reference: str) -> float:
+        pairs = ((np.array(run[of]), np.array(run[reference])) for run in record["runs"])
+        return max(float(np.abs(a / b - 1).max()) for a, b in pairs)
+
+    errors = (
+        largest_error("greedy", "greedy, by hand"),
+        largest_error("differences", "implicit"),
+    )
+    low, high = (pick(value for run in record["runs"] for value in run["eigenvalues"]) for pick in (min, max))
+    cosines = [run["cosine"] for run in record["runs"]]
+    return [
+        f"largest relative errors {errors[0]:.0e} and {errors[1]:.0e}",
+        f"between {low:.1g} and {high:.1g}",
+        f"cosine of the two is between {number(min(cosines))} and {number(max(cosines))}",
+    ]
+
+
 def main() -> None:
     torch.set_num_threads(1)
     began, found = time.process_time(), []
@@ -243,6 +263,7 @@ def main() -> None:
     Path(__file__).with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
     for table in tables(json.loads(json.dumps(record))):
         print(f"\n{table}")
+    print(*sentences(record), sep="\n")
 
 
 if __name__ == "__main__":
