@@ -248,7 +248,7 @@ def panel(ax: Any, runs: Sequence[dict], title: str) -> None:
     ax.axhline(0, color="0.4", linewidth=0.8)
     ax.axvline(runs[0]["per epoch"], color="0.7", linewidth=0.8, linestyle=":")
     ax.set_xscale("log")
-    ax.set_title(f"{title}: {change_of(runs[0])}", loc="left", fontsize=9)
+    ax.set_title(f"{title}: {change_of(runs[0])}", loc="left", fontsize=8.5)
 
 
 def draw_signs(ax: Any, record: dict) -> None:
@@ -261,9 +261,9 @@ def draw_signs(ax: Any, record: dict) -> None:
             ax.plot(range(len(names)), share[:-1], style, color=colour, marker="o", ms=3, label=label)
     ax.axhline(0.5, color="0.4", linewidth=0.8)
     ax.set_ylim(0, 1.02)
-    ax.set_xticks(range(len(names)), names, fontsize=8)
+    ax.set_xticks(range(len(names)), names, fontsize=7)
     ax.set_title("share with the sign of the end", loc="left", fontsize=9)
-    ax.legend(fontsize=8, loc="lower right")
+    ax.legend(fontsize=8, loc="lower left")
 
 
 def main() -> None:
