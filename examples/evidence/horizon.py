@@ -30,7 +30,7 @@ multiplies the loss by the number that makes the gradient of the first iteration
     OMP_NUM_THREADS=1 python examples/evidence/horizon.py --mlbench FOLDER --fashion FOLDER \\
         --cifar FOLDER --teacher resnet20-cifar10.pt
 
-writes horizon.json beside this file (some six minutes of one core). horizon_figure.py prints its tables and
+writes horizon.json beside this file (some five minutes of one core). horizon_figure.py prints its tables and
 draws horizon.png. The folder of --mlbench has the .rda files of R's package mlbench, which pyreadr reads;
 --fashion and --cifar are those of the data sets' own files.
 """
@@ -149,10 +149,11 @@ def entry(settings: dict[str, Any], measured: Sequence[dict], stays: Sequence[di
 
 
 def rounded(values: Any) -> Any:
-    """Return five digits of numbers, None for NaN."""
+    """Return four digits of numbers, None for NaN."""
     if np.ndim(values):
         return [rounded(value) for value in values]
-    return None if np.isnan(values) else float(f"{values:.4g}")
+    value = float(values)
+    return None if np.isnan(value) else float(f"{value:.4g}")
 
 
 # --------------------------------------------------------------------------------------
