@@ -470,3 +470,16 @@ def test_what_is_lost_by_kills_is_that_of_the_runs():
         identical = sum(kill["identical"] for kill in kills)
         assert table[name] == [str(len(kills)), str(identical), made_again], name
         assert all(kill["files_left"] == 0 for kill in kills), name
+
+
+@pytest.mark.parametrize(("record", "script"), [("horizon", "horizon_figure"), ("theorem_1", "theorem_1")])
+def test_how_far_ahead_to_look_is_that_of_the_evidence(record, script, monkeypatch):
+    folder = ROOT / "examples" / "evidence"
+    monkeypatch.syspath_prepend(folder)
+    found = json.loads((folder / f"{record}.json").read_text())
+    page = (GUIDE / "horizon.rst").read_text(encoding="utf-8")
+    module = importlib.import_module(script)
+    for table in module.tables(found):
+        assert table in page, f"put the tables that examples/evidence/{script}.py prints into the page"
+    for said in module.sentences(found):
+        assert said in words(GUIDE / "horizon.rst"), said
