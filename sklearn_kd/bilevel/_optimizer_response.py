@@ -270,4 +270,5 @@ class Clipping(NamedTuple):
 
     def undone(self, clipped: list[Tensor]) -> list[Tensor]:
         """Return the gradient before it was clipped."""
-        return [g / torch.clamp(self.limit / (self.norm + 1e-6), max=1.0) for g in clipped]
+        factor = self.factor()
+        return [g / factor for g in clipped]

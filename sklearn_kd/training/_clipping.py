@@ -43,10 +43,15 @@ def clipping_of_callbacks(
     callbacks: Iterable[tuple[str, Callback]], modules: Iterable[nn.Module]
 ) -> Clipping | None:
     """Return the clipping of the Euclidean norm that a callback is about to do, or None."""
-    for _, callback in callbacks:
-        if isinstance(callback, GradientNormClipping) and callback.gradient_clip_norm_type == 2:
-            limit = callback.gradient_clip_value
-            return None if limit is None else Clipping(limit, global_norm(_gradients(modules)))
+    limits = (norm_limit(callback) for _, callback in callbacks)
+    limit = next((limit for limit in limits if limit is not None), None)
+    return None if limit is None else Clipping(limit, global_norm(_gradients(modules)))
+
+
+def norm_limit(callback: Callback) -> float | None:
+    """Return the Euclidean norm that a callback clips gradients to, or None where it does something else."""
+    if isinstance(callback, GradientNormClipping) and callback.gradient_clip_norm_type == 2:
+        return callback.gradient_clip_value
     return None
 
 

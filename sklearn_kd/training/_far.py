@@ -24,7 +24,7 @@ from sklearn_kd.losses._objective import LogitObjective
 from sklearn_kd.meta._far import FarStrategy, ForwardGradient, ImplicitGradient
 from sklearn_kd.meta._strategy import check_has_validation
 from sklearn_kd.runtime._devices import all_finite, full_precision
-from sklearn_kd.training._listeners import gradient_norm_limit
+from sklearn_kd.training._clipping import norm_limit
 from sklearn_kd.training._nonfinite import GOOD, SKIPPED, with_hypergradient
 from sklearn_kd.training._turns import follow
 
@@ -168,10 +168,7 @@ class _ForwardIterations(FarIterations):
 
     def _others_change_gradients(self) -> bool:
         """Return whether a callback may change gradients in another way than clipping their norm."""
-        return any(
-            gradient_norm_limit([("", callback)]) is None
-            for callback in self.net._listeners("on_grad_computed")
-        )
+        return any(norm_limit(callback) is None for callback in self.net._listeners("on_grad_computed"))
 
     def _loss_gradient(self, outputs: Tensor) -> Tensor:
         """Return ∂L_train/∂outputs of this iteration's batch, at its metaparameters."""

@@ -301,7 +301,8 @@ def test_strategies_clone_and_name_themselves():
     strategy = clone(meta.Linear(e1=7, e2=1, form="values"))
     assert (strategy.e1, strategy.e2, strategy.form) == (7, 1, "values")
     assert set(meta.STRATEGIES) == {
-        "none", "naive", "random", "fixed", "gradient", "linear", "forward", "implicit", "hyperopt",
+        "none", "naive", "random", "fixed", "gradient", "linear", "forward", "implicit", "shortlist",
+        "hyperopt", "twins", "halving",
     }  # fmt: skip
 
 
