@@ -5,7 +5,7 @@ teachers depend on the seed alone. No test row is among the rows of the student,
 Half of the tasks are ``kept_back``: methods are developed on the others.
 
 Tables come from scikit-learn and from R's package mlbench (Debian's ``r-cran-mlbench``, unpacked by
-``dpkg -x``; pyreadr reads it). The texts are docstrings of installed packages, as tf-idf of 1,000 words;
+``dpkg -x``; pyreadr reads it). The texts are docstrings of installed packages, as tf-idf of 500 words;
 the class is the package. The images are Fashion-MNIST, and CIFAR-10 with each 2 × 2 pixels averaged for
 the student, while a published ResNet-20 answers about the original images. That network was trained on the
 whole training split, and so on the student's rows too; the test images are of the test split.
@@ -37,7 +37,7 @@ from _tasks import Folders, _text, source
 
 FASHION, CIFAR, MADE, TEXT = "Fashion-MNIST", "CIFAR-10", "made", "docstrings"
 # Packages that the library brings along, and whose files are read in seconds.
-PACKAGES, N_TEXTS, N_WORDS = ("networkx", "numpy", "scipy", "sklearn"), 1100, 1000
+PACKAGES, N_TEXTS, N_WORDS = ("networkx", "numpy", "scipy", "sklearn"), 1100, 500
 MOST_TEST_ROWS = 4000
 TEACHERS: dict[str, Callable[[int], ClassifierMixin]] = {
     "forest": lambda seed: RandomForestClassifier(100, random_state=seed),

@@ -17,11 +17,12 @@ forward pass. ::
 
     OMP_NUM_THREADS=1 python examples/evidence/search_then_retrain.py --runs RUNS.jsonl \
         --tables FOLDER --fashion-mnist FOLDER --cifar FOLDER --resnet FILE
-    python examples/evidence/search_then_retrain.py --runs RUNS.jsonl --table
+    python examples/evidence/search_then_retrain.py --runs RUNS.jsonl --record
+    python examples/evidence/search_then_retrain.py --table
 
-The first adds each run to RUNS.jsonl at once, and goes on from there where it was stopped; ``--tasks``,
-``--methods`` and ``--seeds`` choose some. The second prints the tables; ``--record`` also writes all runs,
-with settings and versions, to search_then_retrain.json beside this file.
+The first adds each run to RUNS.jsonl at once, goes on from there where it was stopped, and prints the tables;
+``--tasks``, ``--methods`` and ``--seeds`` choose some. The second writes all runs, with settings and
+versions, to search_then_retrain.json beside this file. The third prints the tables of that file.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,6 +50,7 @@ from sklearn_kd.comparison._fits import MethodFit, fit_all
 sys.path.append(str(Path(__file__).parents[1]))
 from _provenance import code_of, provenance
 
+RECORD = Path(__file__).with_suffix(".json")
 VALIDATION_FRACTION = 0.15
 LAMBDA1S, TEMPERATURES = (0.1, 0.3, 0.5, 0.7, 0.9), (1.0, 2.0, 4.0, 7.0, 10.0)
 LABELS_ALONE = (1.0, 1.0)
@@ -153,7 +156,7 @@ def run_grid(task: Task, seed: int, common: dict[str, Any]) -> dict[str, Any]:
         teacher = clone(task.teacher).fit(task.X_train, task.y_train)
         given["teacher_logits"] = logits_of(teacher, task.X_train)
     settings = [
-        {"lambda1": lambda1, "temperature": temperature, "val_loss": float(loss)}
+        {"lambda1": lambda1, "temperature": temperature, "val_loss": round(float(loss), 6)}
         for (lambda1, temperature), loss in zip(SETTINGS, losses, strict=True)
     ]
     retrained = settings
@@ -198,7 +201,7 @@ def run_method(task: Task, seed: int, method: Method, common: dict[str, Any]) ->
     return {
         **{name: round(float(value), 4) for name, value in clf.metaparameters_.items()},
         **scores(clf, task),
-        "trainings": round(cost, 3),
+        "trainings": round(float(cost), 3),
         "cpu_seconds": round(seconds, 3),
     }
 
@@ -209,8 +212,8 @@ def scores(clf: DistilledClassifier, task: Task) -> dict[str, Any]:
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     predicted = clf.classes_[probabilities.argmax(axis=1)]
     return {
-        "accuracy": float(np.mean(predicted == task.y_test)),
-        "log_loss": float(log_loss(task.y_test, probabilities, labels=clf.classes_)),
+        "accuracy": round(float(np.mean(predicted == task.y_test)), 5),
+        "log_loss": round(float(log_loss(task.y_test, probabilities, labels=clf.classes_)), 5),
         "constant": len(np.unique(predicted)) == 1,
         "diverged": bool(clf.net_.diverged_),
     }
@@ -399,7 +402,7 @@ def _by_task(comparison: Comparison) -> Iterator[str]:
     tasks, methods = comparison.tasks, [method for method in comparison.methods if method != GRID]
     yield "Accuracy minus the grid's, in thousandths, mean ± standard error over the seeds. * kept back"
     yield from (f"  {k:2} {method}" for k, method in enumerate(methods, 1))
-    yield f"{'task':44}{'grid':>6}" + "".join(f"{k:>12}" for k in range(1, len(methods) + 1))
+    yield f"{'task':44}{'grid':>6}" + "".join(f"{k:>14}" for k in range(1, len(methods) + 1))
     for task in tasks:
         level = np.mean(list(comparison.values(GRID, task, "accuracy").values()) or [np.nan])
         cells = "".join(_thousandths(*comparison.difference(method, task)) for method in methods)
@@ -428,9 +431,9 @@ def _by_method(comparison: Comparison) -> Iterator[str]:
 
 def _thousandths(mean: float, error: float) -> str:
     if np.isnan(mean):
-        return f"{'':12}"
+        return f"{'':14}"
     spread = "" if np.isnan(error) else f" ±{1000 * error:.1f}"
-    return f"{1000 * mean:+6.1f}{spread:6}"
+    return f"{1000 * mean:+8.1f}{spread:6}"
 
 
 # --------------------------------------------------------------------------------------
@@ -442,7 +445,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--runs", type=Path, required=True, help="file of JSON lines")
+    parser.add_argument("--runs", type=Path, metavar="FILE", help="file of JSON lines")
     parser.add_argument("--tasks", nargs="+", help="names, 'development', or 'kept back'; default: all")
     parser.add_argument("--methods", nargs="+", choices=[GRID, *METHODS], help="default: all")
     parser.add_argument("--seeds", nargs="+", type=int, default=range(5))
@@ -455,7 +458,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--resnet", metavar="FILE", help="state dict of a ResNet-20 for CIFAR-10")
     parser.add_argument("--table", action="store_true", help="print the tables and train nothing")
     parser.add_argument("--record", action="store_true", help="write search_then_retrain.json")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.runs is None and not options.table:
+        parser.error("give --runs FILE, or --table")
+    return options
 
 
 def chosen_tasks(wanted: list[str] | None, places: Places) -> list[str]:
@@ -467,28 +473,37 @@ def chosen_tasks(wanted: list[str] | None, places: Places) -> list[str]:
     return [name for name in names if name in wanted or TASKS[name].kept_back in map(kinds.get, wanted)]
 
 
+def write_record(runs: list[dict[str, Any]]) -> None:
+    """Write all runs, one a line, with settings and versions, beside this file."""
+    codes = list({json.dumps(run["code"]): run["code"] for run in runs}.values())
+    record = {
+        **provenance(__file__),
+        "codes": codes,  # which made the runs
+        "settings": {
+            "validation_fraction": VALIDATION_FRACTION,
+            "grid": {"lambda1": LAMBDA1S, "temperature": TEMPERATURES},
+            "tasks": {name: asdict(recipe) for name, recipe in TASKS.items()},
+        },
+        "threads": torch.get_num_threads(),
+    }
+    lines = [json.dumps(run | {"code": codes.index(run["code"])}) for run in runs]
+    head = json.dumps(record, indent=1).removesuffix("\n}")
+    RECORD.write_text(f'{head},\n "runs": [\n  ' + ",\n  ".join(lines) + "\n ]\n}\n")
+
+
 def main() -> None:
-    """Make runs, or print the tables."""
+    """Make runs, print the tables, or write the record."""
     options, n_failed = arguments(), 0
-    if not (options.table or options.record):
-        places = Places(options.tables, options.fashion_mnist, options.cifar, options.resnet)
-        n_failed = run_all(options, chosen_tasks(options.tasks, places), places)
-    runs = RunFile(options.runs).runs
+    if options.table and options.runs is None:
+        runs = json.loads(RECORD.read_text())["runs"]
+    else:
+        if not (options.table or options.record):
+            places = Places(options.tables, options.fashion_mnist, options.cifar, options.resnet)
+            n_failed = run_all(options, chosen_tasks(options.tasks, places), places)
+        runs = RunFile(options.runs).runs
     print(tables(Comparison(runs, options.methods)))
     if options.record:
-        codes = list({json.dumps(run["code"]): run["code"] for run in runs}.values())
-        record = {
-            **provenance(__file__),
-            "codes": codes,
-            "settings": {
-                "validation_fraction": VALIDATION_FRACTION,
-                "grid": {"lambda1": LAMBDA1S, "temperature": TEMPERATURES},
-                "tasks": {name: recipe.__dict__ for name, recipe in TASKS.items()},
-            },
-            "threads": torch.get_num_threads(),
-            "runs": [run | {"code": codes.index(run["code"])} for run in runs],
-        }
-        Path(__file__).with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+        write_record(runs)
     if n_failed:
         sys.exit(f"{n_failed} runs failed; see above.")
 
