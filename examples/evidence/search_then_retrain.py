@@ -42,6 +42,7 @@ import numpy as np
 import torch
 from distillation_tasks import TASKS, Places, Task, available, load_task, logits_of
 from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import log_loss
 
 from sklearn_kd import DistilledClassifier, meta
@@ -75,36 +76,39 @@ class Method(NamedTuple):
         Parameters of ``DistilledClassifier``.
     cost : float or None, default=None
         Cost of an iteration of the search, or of the single training, in plain steps. None: by its passes.
-    teacher_anew : bool, default=False
-        For the training on all rows an unfitted teacher is fitted again, on all of them. False: it remains
-        the one of D_train, which has not seen the labels of D_val.
+    teacher_saw_all : bool, default=False
+        Whether the teacher of the student's own rows is fitted beforehand, on D_val's too, as users do who
+        have one already.
     """
 
     params: dict[str, Any]
     cost: float | None = None
-    teacher_anew: bool = False
+    teacher_saw_all: bool = False
 
 
 _SEARCH = {"meta": "linear", "search_epochs": 0.5, "temperature": 4.0}
 _THIRD = _SEARCH | {"search_epochs": 1 / 3}
 _AUTO = {"meta__val_temperature": "auto"}
+_SHORTLIST = {"meta": "shortlist", "search_epochs": 1 / 3}
 METHODS = {
     "linear": Method({"meta": "linear"}),
     "linear from 4": Method({"meta": "linear", "temperature": 4.0}),
     "half, mean": Method(_SEARCH),
-    "half, mean, teacher anew": Method(_SEARCH, teacher_anew=True),
     "half, tail": Method(_SEARCH | {"weights": "tail"}),
     "half, final": Method(_SEARCH | {"weights": "final"}),
     "half, process": Method(_SEARCH | {"weights": "process"}),
     "half, mean, from 1": Method(_SEARCH | {"temperature": 1.0}),
     "half, mean, calibrated": Method(_SEARCH | _AUTO),
-    "half, tail, calibrated": Method(_SEARCH | _AUTO | {"weights": "tail"}),
     "third, mean": Method(_THIRD),
-    "gradient third, mean": Method(_THIRD | {"meta": "gradient"}),
+    "shortlist": Method(_SHORTLIST),
+    "shortlist, half": Method(_SHORTLIST | {"search_epochs": 0.5}),
+    "shortlist, T_val 1": Method(_SHORTLIST | {"meta__val_temperature": 1.0}),
+    "shortlist, teacher saw all": Method(_SHORTLIST, teacher_saw_all=True),
     "twins": Method(_SEARCH | {"meta": "twins"}, cost=2.0),
     "halving": Method(_SEARCH | {"meta": "halving", "search_epochs": 0.4, "weights": "final"}, cost=2.4),
     # A step and two tangents, and a pass over D_val for each over D_train.
     "forward third": Method(_THIRD | _AUTO | {"meta": "forward"}, cost=3.2),
+    "implicit half": Method(_SEARCH | _AUTO | {"meta": "implicit"}, cost=1.6),
 }
 
 
@@ -191,12 +195,11 @@ def best_of(settings: list[dict[str, Any]]) -> dict[str, Any]:
 def run_method(task: Task, seed: int, method: Method, common: dict[str, Any]) -> dict[str, Any]:
     """Fit a student as users do."""
     began = time.process_time()
-    clf = student_of(task, seed, **common | method.params).fit(**rows_of(task))
+    clf = student_of(task, seed, **common | method.params)
+    if method.teacher_saw_all and task.teacher_logits is None:
+        clf.set_params(teacher=FrozenEstimator(clone(task.teacher).fit(task.X_train, task.y_train)))
+    clf.fit(**rows_of(task))
     cost = trainings(clf, task, method.cost)
-    if method.teacher_anew:
-        params = {name: value for name, value in method.params.items() if name == "weights"}
-        clf = student_of(task, seed, process=clf.process_, **common | params)
-        clf.fit(**rows_of(task, with_validation=False))
     seconds = time.process_time() - began
     return {
         **{name: round(float(value), 4) for name, value in clf.metaparameters_.items()},
@@ -222,15 +225,21 @@ def scores(clf: DistilledClassifier, task: Task) -> dict[str, Any]:
 def trainings(clf: DistilledClassifier, task: Task, cost: float | None) -> float:
     """Return the cost of a fit, in plain trainings on all rows."""
     path = clf.metaparameter_path_
-    searched = path["search"] if "search" in path.dtype.names else np.zeros(len(path), dtype=bool)
-    if not searched.any():  # a single training, in which the metaparameters were learned
-        searched = ~searched
-    retraining = np.count_nonzero(~searched)
-    if cost is None:
-        learned = np.count_nonzero(np.isfinite(path["val_loss"][searched]))
-        cost = 1 + (HYPERGRADIENT / PLAIN - 1) * learned / max(1, searched.sum())
+    searched, retraining = path[path["search"]], np.count_nonzero(~path["search"])
     of_one = -(-task.n_rows // clf.net_.batch_size) * clf.max_epochs
-    return (cost * np.count_nonzero(searched) + retraining) / of_one
+    if clf.search_epochs is not None and not len(searched):  # its trials were the search
+        return len(clf.trials_) * clf.search_epochs * share_of_d_train(task) + retraining / of_one
+    if not len(searched):  # a single training, in which the metaparameters were learned
+        searched, retraining = path, 0
+    if cost is None:
+        learned = np.count_nonzero(np.isfinite(searched["val_loss"]))
+        cost = 1 + (HYPERGRADIENT / PLAIN - 1) * learned / len(searched)
+    return (cost * len(searched) + retraining) / of_one
+
+
+def share_of_d_train(task: Task) -> float:
+    """Return the share of the student's rows that a search trains on."""
+    return 1.0 if task.X_val is not None else 1 - VALIDATION_FRACTION
 
 
 # --------------------------------------------------------------------------------------
