@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sklearn_kd.losses import DistillationLoss, LogitDistillation
-from sklearn_kd.meta import Hyperopt, MetaparameterSpace, Naive, Random, Strategy
+from sklearn_kd.meta import Hyperopt, MetaparameterSpace, Naive, Random, Shortlist, Strategy
 
 if TYPE_CHECKING:
     from sklearn_kd.distpro._process import DistillationProcess
@@ -39,8 +39,15 @@ def beside_strategy(
         reasons += [
             f"{name}={getattr(estimator, name)!r} beside meta={estimator.meta!r}, which is lambda1=0.5 and "
             "T=1 (set meta='fixed')"
-            for name in ("lambda1", "temperature")
+            for name in _STARTS
             if _is_changed(estimator, name) and getattr(estimator, name) != "random"
+        ]
+    if isinstance(strategy, Shortlist):
+        reasons += [
+            f"{name}={getattr(estimator, name)!r} beside meta={estimator.meta!r}, whose candidates have their "
+            "own (set meta='fixed', or give it candidates)"
+            for name in _STARTS
+            if _is_changed(estimator, name) and strategy.sets(name)
         ]
     bounds = getattr(loss, "temperature_bounds", _DEFAULT_BOUNDS)
     if isinstance(strategy, (Random, Hyperopt)) and tuple(bounds) != _DEFAULT_BOUNDS:

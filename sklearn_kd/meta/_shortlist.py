@@ -116,6 +116,11 @@ class Shortlist(Strategy):
                 )
         return given
 
+    def sets(self, name: str) -> bool:
+        """Return whether all candidates have a value of their own for a metaparameter."""
+        candidates = CANDIDATES if self.candidates is None else self.candidates
+        return all(name in candidate for candidate in candidates)
+
     def start(self, context: StartContext) -> Values:
         settings = [
             context.space.completed(context.start, candidate) for candidate in self._listed(context.space)

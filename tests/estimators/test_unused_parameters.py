@@ -51,6 +51,13 @@ CASES = {
             r"e2=30 beside meta=Linear\(e1=3\), whose own e2=10 counts \(set meta__e2=30\)",
         ],
     ),
+    "lambda1 beside a shortlist": (
+        {"meta": "shortlist", "lambda1": 0.3},
+        [
+            r"lambda1=0.3 beside meta='shortlist', whose candidates have their own \(set meta='fixed', or "
+            r"give it candidates\)",
+        ],
+    ),
     "lambda1 and T beside naive": (
         {"meta": "naive", "temperature": 4.0, "lambda1": 0.3},
         [
