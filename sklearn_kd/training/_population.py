@@ -82,7 +82,8 @@ class StudentPopulation:
         self._make_net, self._data, self._seed = make_net, data, seed
         self._device = data.train.device
         self._n_done = 0
-        self.told: list[np.ndarray] = []  # what val_losses returned
+        self.told: list[np.ndarray] = []  # what val_losses returned, if there are checkpoints
+        self._n_told = 0
         # Not kept by the net, whose own epochs would write them.
         self._checkpointer, first.checkpointer_ = first.checkpointer_, None
         self._resumed: _Resumed | None = None
@@ -155,9 +156,11 @@ class StudentPopulation:
         if self._resumed is None:
             losses = np.stack([self._val_losses_of(net) for net in self._nets])
         else:
-            losses = self._resumed.next_losses(len(self.told))
-        self.told.append(losses)
-        return losses.copy()
+            losses = self._resumed.next_losses(self._n_told)
+        self._n_told += 1
+        if self._checkpointer is not None:
+            self.told.append(losses)
+        return losses.astype(np.float64)
 
     def record(self, values: Mapping[str, Any], val_loss: float | None = None) -> None:
         """Set the values after the last iteration in the paths of all members, and the L_val beside them."""
@@ -222,7 +225,7 @@ class StudentPopulation:
         """Load the state that a resumed fit goes on from, or write a checkpoint."""
         if self._resumed is not None:
             resumed, self._resumed = self._resumed, None
-            resumed.check(len(self), len(self.told))
+            resumed.check(len(self), self._n_told)
             for k, (state, diverged) in enumerate(resumed.members):
                 with self._draws_of(k):
                     self._trainer_states[k].load_state_dict(state)
@@ -279,11 +282,11 @@ class StudentPopulation:
     def _val_losses_of(self, net: TrainingNet) -> np.ndarray:
         assert self._data.valid is not None
         if net.diverged_:
-            return np.full(len(self._data.valid), np.inf)
+            return np.full(len(self._data.valid), np.inf, np.float32)
         with preserved_random_state(self._device, seed=0):
             losses = torch.cat([self._batch_losses(net, batch) for batch in self._valid_batches(net)])
-        found = losses.double().cpu().numpy()
-        return found if np.isfinite(found).all() else np.full(len(found), np.inf)
+        found = losses.float().cpu().numpy()
+        return found if np.isfinite(found).all() else np.full_like(found, np.inf)
 
     def _batch_losses(self, net: TrainingNet, batch: Batch) -> torch.Tensor:
         logits = net.validation_step(batch)["y_pred"]
