@@ -318,6 +318,14 @@ def test_ctrl_c_in_the_retraining_keeps_the_process(search, digits, logits, sigi
     assert clf.n_iter_ == 24 + 5 and len(clf.process_) == 24
 
 
+def test_ctrl_c_in_a_trial_keeps_the_best_student_so_far(make, digits, logits, sigint_heard):
+    clf = make(meta=Hyperopt(n_trials=2), search_epochs=2, search_callbacks=[InterruptsAt(15)])
+    with pytest.warns(UserWarning, match="Interrupted in epoch 2 of 2, after 15 iterations"):
+        clf.fit(*digits, teacher_logits=logits)
+    assert clf.n_iter_ == 15 and clf.metaparameter_path_["search"].all()
+    assert set(clf.process_.values["lambda1"]) == {clf.lambda1_} and len(clf.search_history_) == 2
+
+
 def test_verbose_names_the_phases(search, digits, logits, capsys):
     search(verbose=1, search_epochs=1, max_epochs=1).fit(*digits, teacher_logits=logits)
     lines = capsys.readouterr().out.splitlines()
