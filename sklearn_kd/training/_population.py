@@ -82,7 +82,8 @@ class StudentPopulation:
         self._make_net, self._data, self._seed = make_net, data, seed
         self._device = data.train.device
         self._n_done = 0
-        self.told: list[np.ndarray] = []  # what val_losses returned
+        self.told: list[np.ndarray] = []  # what val_losses returned, if there are checkpoints
+        self._n_told = 0
         # Not kept by the net, whose own epochs would write them.
         self._checkpointer, first.checkpointer_ = first.checkpointer_, None
         self._resumed: _Resumed | None = None
@@ -92,7 +93,9 @@ class StudentPopulation:
         self._run: BatchedRun | None = None
         self._stackable = False
         self._add(first)
-        self._batches: Any = self._nets[0].get_iterator(data.train, training=True)
+        self._batches: Any = first.get_iterator(data.train, training=True)
+        valid = None if data.valid is None else first.get_iterator(data.valid, training=False)
+        self._valid_batches: Any = valid
 
     # ----------------------------------------------------------------------------------
     # What a strategy uses
@@ -153,11 +156,13 @@ class StudentPopulation:
     def val_losses(self) -> np.ndarray:
         """Return the loss of each row of D_val by each member, shape (n_members, n_val)."""
         if self._resumed is None:
-            losses = np.stack([self._val_losses_of(net) for net in self._nets])
+            losses = self._val_losses_of_members()
         else:
-            losses = self._resumed.next_losses(len(self.told))
-        self.told.append(losses)
-        return losses.copy()
+            losses = self._resumed.next_losses(self._n_told)
+        self._n_told += 1
+        if self._checkpointer is not None:
+            self.told.append(losses)
+        return losses.astype(np.float64)
 
     def record(self, values: Mapping[str, Any], val_loss: float | None = None) -> None:
         """Set the values after the last iteration in the paths of all members, and the L_val beside them."""
@@ -175,6 +180,8 @@ class StudentPopulation:
                 self._checkpointer = self._checkpointer.of(PopulationState(self))
                 self._checkpointer.restore()
                 self._checkpointer.track("train", self._batches)
+                if self._valid_batches is not None:
+                    self._checkpointer.track("valid", self._valid_batches)
             try:
                 strategy.search(self)
                 self.select([0])
@@ -222,7 +229,7 @@ class StudentPopulation:
         """Load the state that a resumed fit goes on from, or write a checkpoint."""
         if self._resumed is not None:
             resumed, self._resumed = self._resumed, None
-            resumed.check(len(self), len(self.told))
+            resumed.check(len(self), self._n_told)
             for k, (state, diverged) in enumerate(resumed.members):
                 with self._draws_of(k):
                     self._trainer_states[k].load_state_dict(state)
@@ -259,31 +266,44 @@ class StudentPopulation:
             self._run = None
 
     def _epoch_one_by_one(self) -> None:
-        before = self._batches.state_dict()
         datasets = {"dataset_train": self._data.train, "dataset_valid": self._data.valid}
+        train, valid = self._batches, self._valid_batches
+        rewind = _rewinding(train), _rewinding(valid)
         for k, net in enumerate(self._nets):
             if net.diverged_:
                 continue
-            self._batches.load_state_dict(before)  # all members see the same batches
+            for back in rewind:
+                back()
             with self._draws_of(k), explain_memory_of_training(net, self._data):
                 net.notify("on_epoch_begin", **datasets)
-                net.run_single_epoch(self._batches, training=True, prefix="train", step_fn=net.train_step)
-                net.run_single_epoch(
-                    self._valid_batches(net), training=False, prefix="valid", step_fn=net.validation_step
-                )
+                net.run_single_epoch(train, training=True, prefix="train", step_fn=net.train_step)
+                net.run_single_epoch(valid, training=False, prefix="valid", step_fn=net.validation_step)
                 net.notify("on_epoch_end", **datasets)
 
-    def _valid_batches(self, net: TrainingNet) -> Any:
-        return net.get_iterator(self._data.valid, training=False)
+    def _val_losses_of_members(self) -> np.ndarray:
+        """Return the losses of the rows of D_val; of members that have diverged they are infinite."""
+        if self._data.valid is None:
+            raise ValueError(
+                "val_losses needs D_val. Set learns_from_validation = True in the strategy's class, or "
+                "give fit X_val and y_val."
+            )
+        back = _rewinding(self._valid_batches)
+        found = {}
+        for k, net in enumerate(self._nets):
+            if not net.diverged_:
+                found[k] = self._row_losses(net)
+                back()  # all members are asked about the same rows, in the same order
+        n_rows = max(map(len, found.values()), default=len(self._data.valid))
+        losses = np.full((len(self), n_rows), np.inf, np.float32)
+        for k, rows in found.items():
+            if np.isfinite(rows).all():
+                losses[k] = rows
+        return losses
 
-    def _val_losses_of(self, net: TrainingNet) -> np.ndarray:
-        assert self._data.valid is not None
-        if net.diverged_:
-            return np.full(len(self._data.valid), np.inf)
+    def _row_losses(self, net: TrainingNet) -> np.ndarray:
         with preserved_random_state(self._device, seed=0):
-            losses = torch.cat([self._batch_losses(net, batch) for batch in self._valid_batches(net)])
-        found = losses.double().cpu().numpy()
-        return found if np.isfinite(found).all() else np.full(len(found), np.inf)
+            losses = torch.cat([self._batch_losses(net, batch) for batch in self._valid_batches])
+        return losses.float().cpu().numpy()
 
     def _batch_losses(self, net: TrainingNet, batch: Batch) -> torch.Tensor:
         logits = net.validation_step(batch)["y_pred"]
@@ -350,6 +370,14 @@ class StudentPopulation:
         net.history_ = copy.copy(state.history)
         net.val_temperature_, net.diverged_ = state.val_temperature, state.diverged
         self._draws[k] = state.draws
+
+
+def _rewinding(batches: Any) -> Callable[[], None]:
+    """Return a function that puts batches back to their present state, so that the same ones come again."""
+    if batches is None:
+        return lambda: None
+    state = batches.state_dict()
+    return lambda: batches.load_state_dict(state)
 
 
 class _Draws(NamedTuple):

@@ -118,6 +118,21 @@ def test_in_any_pass_of_a_training(make, digits, logits, ctrl_c):
         assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.parametrize("at", [3, 14, 17, 32, 40])
+def test_in_a_population_the_first_student_is_kept(at, make, digits, logits, ctrl_c, monkeypatch):
+    """In its epoch, in that of its twin, where they are compared."""
+    monkeypatch.setattr(_stackable, "FEWEST", 99)  # one after the other
+    ctrl_c.set(at)
+    with said() as warned:
+        clf = make(student=Interrupted, meta="twins", max_epochs=50).fit(*digits, teacher_logits=logits)
+    assert_usable(clf, digits[0])
+    assert len(warned) == 1 and f"after {clf.n_iter_} iterations" in str(warned[0].message)
+    path = clf.metaparameter_path_
+    assert len(path) == clf.n_iter_ and clf.net_.validation_batches_ is None
+    if clf.n_iter_:
+        assert clf.lambda1_ == path["lambda1"][-1]
+
+
 @pytest.mark.parametrize("strategy", [Hyperopt(n_trials=4, n_startup_trials=1), Random(n_trials=4)])
 def test_in_a_trial_the_best_so_far_is_kept(strategy, make, digits, logits, ctrl_c, monkeypatch):
     """Every student is at hand, whether it was trained to the end or not."""

@@ -75,10 +75,15 @@ CONFIGURATIONS = {
     ),
     "augmentation": ("arrays", {"augment": lambda x: x + 0.1 * torch.randn_like(x)}),
     "rows without labels": ("unlabelled", {}),
+    "D_val shuffled, without its last batch": (
+        "arrays",
+        {"iterator_valid__shuffle": True, "iterator_valid__drop_last": True},
+    ),
     "a Dataset": ("dataset", {}),
 }
 
 
+@pytest.mark.filterwarnings("ignore:You set iterator_valid__shuffle")
 @pytest.mark.parametrize("what", CONFIGURATIONS)
 def test_one_after_another_members_equal_plain_fits_to_the_bit(what, make, digits, logits, monkeypatch):
     monkeypatch.setattr(_stackable, "FEWEST", 99)
