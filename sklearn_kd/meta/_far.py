@@ -193,7 +193,8 @@ class ImplicitGradient(FarStrategy):
         "gauss_newton" leaves out the curvature of the student itself, and is never negative. "hessian" is
         exact and may be negative, where conjugate gradients end.
     n_batches : int, default=8
-        How many batches of D_train H and ∂g/∂a_j are taken on; those of the epoch so far at most.
+        How many batches of D_train H and ∂g/∂a_j are taken on, joined to one; those of the epoch so far at
+        most.
     lr : float, default=1.0
         Learning rate of the metaparameters, in their coordinates.
     clip, optimizer, optimizer_params, coordinates, val_temperature
