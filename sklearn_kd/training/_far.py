@@ -235,8 +235,8 @@ class _ImplicitIterations(FarIterations):
 
 
 def _joined(batches: list[Batch]) -> list[Batch]:
-    """Return one batch of all rows, which small students run in the time of a few; parts of rows stay apart."""
-    if not all(isinstance(batch[0], Tensor) for batch in batches):
+    """Return one batch of all rows, for which small students take little more time than for one batch."""
+    if not all(isinstance(batch[0], Tensor) for batch in batches):  # rows in parts stay as they are
         return batches
     columns = zip(*(batch.targets for batch in batches), strict=True)
     targets = Targets._make(None if any(t is None for t in of) else torch.cat(of) for of in columns)
