@@ -129,8 +129,8 @@ def main():
                 h, seconds = hypergradient(data, strategy, seed, 0.5, T, **params)
                 rows.append({**where, "method": name, "h": h, "time": seconds / plain})
         show(optimizer, T, rows)
-    record = {**provenance(__file__), "rows": rows}
-    Path(__file__).with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+        record = {**provenance(__file__), "rows": rows}
+        Path(__file__).with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
 
 
 def show(optimizer, T, rows):

@@ -103,7 +103,7 @@ class ForwardGradient(FarStrategy):
     ...     RandomForestClassifier(20, random_state=0), MLPStudent, meta=meta.ForwardGradient(),
     ...     max_epochs=4, batch_size=32, random_state=0, device="cpu").fit(X, y)
     >>> lambda1 = clf.metaparameter_path_["lambda1"]  # 5 batches in each epoch
-    >>> (np.flatnonzero(np.diff(lambda1)) + 1).tolist()  # it moves after the last, from Adam's eleventh step on
+    >>> (np.flatnonzero(np.diff(lambda1)) + 1).tolist()  # moves begin after Adam's tenth step
     [14, 19]
     """
 
