@@ -103,8 +103,8 @@ class ForwardGradient(FarStrategy):
     ...     RandomForestClassifier(20, random_state=0), MLPStudent, meta=meta.ForwardGradient(),
     ...     max_epochs=4, batch_size=32, random_state=0, device="cpu").fit(X, y)
     >>> lambda1 = clf.metaparameter_path_["lambda1"]  # 5 batches in each epoch
-    >>> (np.flatnonzero(np.diff(lambda1)) + 1).tolist()  # it moves after the last one of each
-    [9, 14, 19]
+    >>> (np.flatnonzero(np.diff(lambda1)) + 1).tolist()  # moves begin after Adam's tenth step
+    [14, 19]
     """
 
     def __init__(
@@ -193,7 +193,8 @@ class ImplicitGradient(FarStrategy):
         "gauss_newton" leaves out the curvature of the student itself, and is never negative. "hessian" is
         exact and may be negative, where conjugate gradients end.
     n_batches : int, default=8
-        How many batches of D_train H and ∂g/∂a_j are taken on; those of the epoch so far at most.
+        How many batches of D_train H and ∂g/∂a_j are taken on, joined to one; those of the epoch so far at
+        most.
     lr : float, default=1.0
         Learning rate of the metaparameters, in their coordinates.
     clip, optimizer, optimizer_params, coordinates, val_temperature

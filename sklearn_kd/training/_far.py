@@ -24,6 +24,7 @@ from sklearn_kd.losses._objective import LogitObjective
 from sklearn_kd.meta._far import FarStrategy, ForwardGradient, ImplicitGradient
 from sklearn_kd.meta._strategy import check_has_validation
 from sklearn_kd.runtime._devices import all_finite, full_precision
+from sklearn_kd.tasks._targets import Targets
 from sklearn_kd.training._clipping import norm_limit
 from sklearn_kd.training._nonfinite import GOOD, SKIPPED, with_hypergradient
 from sklearn_kd.training._turns import follow
@@ -225,6 +226,15 @@ class _ImplicitIterations(FarIterations):
                 (batch[0],),
                 partial(objective.evaluate_logits, targets=batch.targets, values=values, differentiable=True),
             )
-            for batch in self._batches
+            for batch in _joined(list(self._batches))
         ]
         return self.estimator.to_the_end(training, *self._validation())
+
+
+def _joined(batches: list[Batch]) -> list[Batch]:
+    """Return one batch of all rows, for which small students take little more time than for one batch."""
+    if not all(isinstance(batch[0], Tensor) for batch in batches):  # rows in parts stay as they are
+        return batches
+    columns = zip(*(batch.targets for batch in batches), strict=True)
+    targets = Targets._make(None if any(t is None for t in of) else torch.cat(of) for of in columns)
+    return [Batch(torch.cat([batch[0] for batch in batches]), targets)]
