@@ -6,23 +6,24 @@ The tables, all scaled by standardize=True:
   letter         1,200 of the 20,000 rows of LetterRecognition, labels as they are
   made           1,200 rows × 30 of make_classification, 3 classes, labels as they are
 
-40 % of the rows are the test, 15 % of the others D_val. A random forest teaches that was fitted on the rows that
-the student has. The student is an MLP 48-48: 20 epochs, batches of 32, SGD 0.05 with momentum 0.9,
+40 % of the rows are the test, 15 % of the others D_val. The teacher is a random forest fitted on the rows
+that the student has. The student is an MLP 48-48: 20 epochs, batches of 32, SGD 0.05 with momentum 0.9,
 max_grad_norm=1, lambda1 from .5, T from 4: 380 iterations. Metaparameters move by the library's defaults.
 
 Errors. A fit with meta="gradient" gives a path. Every 5 iterations each predictor is fitted to the last
 e1 = 10 and predicts the next 10, or 40, within the bounds. The error is the root mean square of the distance
-from where the hypergradients led, over these iterations, relative to that of holding the last values: below 1 a
-predictor is better than none. By metaparameter, over all predictions of a fit and over those of its first 100
-iterations; then mean and standard error over the fits.
+from where the hypergradients led, over these iterations, relative to that of holding the last values: below
+1 a predictor is better than none. By metaparameter, over all predictions of a fit and over those of its first
+100 iterations; then mean and standard error over the fits.
 
 Accuracy. A fit with each predictor, e1 = e2 = 10, and with cycles that grow up to max_e2 = 80.
 "share" is the share of iterations that take a hypergradient. One thread.
 
     python examples/evidence/predictors.py --mlbench FOLDER --seeds 5      # some 3 minutes
 
-FOLDER has LetterRecognition.rda of the R package mlbench (GPL-2; the data are of the UCI repository), which is
-read by the package pyreadr. Writes predictors.json beside this file: settings, versions, every fit.
+FOLDER has LetterRecognition.rda of the R package mlbench (the data are of the UCI repository), which is read
+by the package pyreadr. Writes predictors.json beside this file, after each seed: settings, versions, every
+fit.
 """
 
 import argparse
@@ -120,7 +121,7 @@ def fitted(meta, seed, X, y, logits):
 
 
 def prediction_errors(path):
-    """Return by predictor, iterations ahead and part of the fit the error by metaparameter, and over hold's."""
+    """Return by predictor, iterations ahead and part of the fit the errors, and their ratios to hold's."""
     space = MetaparameterSpace(LogitDistillation().metaparameters(n_classes=10))
     theta = np.column_stack([path["lambda1"], np.log(path["temperature"])])
     parts = {"all": len(path), "early": EARLY}
@@ -209,22 +210,23 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", ConvergenceWarning)
+    code = provenance(__file__)
     began, errors, fits = time.process_time(), [], []
-    for name in TABLES:
-        for seed in range(args.seeds):
+    for seed in range(args.seeds):
+        for name in TABLES:
             of_run = run(name, seed, args.mlbench)
             errors += of_run[0]
             fits += of_run[1]
+        settings = {"seeds": seed + 1, "e1": E1, "ahead": AHEAD, "every": EVERY, "early": EARLY}
+        record = {
+            "settings": settings | {"max_e2": MAX_E2, "student": STUDENT, "tables": TABLES},
+            **code,
+            "CPU seconds": round(time.process_time() - began),
+            "errors": errors,
+            "fits": fits,
+        }
+        Path(__file__).with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
     report(errors, fits)
-    record = {
-        "settings": {"seeds": args.seeds, "e1": E1, "ahead": AHEAD, "every": EVERY, "max_e2": MAX_E2}
-        | {"student": {key: value for key, value in STUDENT.items()}, "tables": TABLES},
-        **provenance(__file__),
-        "CPU seconds": round(time.process_time() - began),
-        "errors": errors,
-        "fits": fits,
-    }
-    Path(__file__).with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -44,8 +44,8 @@ def beside_strategy(
         ]
     if isinstance(strategy, Shortlist):
         reasons += [
-            f"{name}={getattr(estimator, name)!r} beside meta={estimator.meta!r}, whose candidates have their "
-            "own (set meta='fixed', or give it candidates)"
+            f"{name}={getattr(estimator, name)!r} beside meta={estimator.meta!r}, whose candidates have "
+            "their own (set meta='fixed', or give it candidates)"
             for name in _STARTS
             if _is_changed(estimator, name) and strategy.sets(name)
         ]
