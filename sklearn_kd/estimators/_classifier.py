@@ -54,8 +54,8 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     Parameters
     ----------
     teacher : estimator, trained object, nn.Module, skorch net, function, path, list or None
-        One of: a classifier with ``fit``, of which a clone is fitted once on D_train, the rows that
-        the student trains on (with ``search_epochs`` on D_train of the search); a fitted one inside
+        One of: a classifier with ``fit``, of which a clone is fitted on D_train, the rows that the
+        student trains on (with ``search_epochs`` one for each of the two trainings); a fitted one inside
         :class:`sklearn.frozen.FrozenEstimator`; a
         trained object with ``predict_proba`` or ``decision_function``, without ``fit``; a trained
         ``nn.Module`` that returns logits; a fitted skorch net; a function of X that returns logits
