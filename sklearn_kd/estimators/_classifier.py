@@ -77,14 +77,15 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         - ``"gradient"``: a hypergradient in every iteration;
         - ``"fixed"``: ``lambda1`` and ``temperature`` as given;
         - ``"naive"``: (0.5, 1); ``"random"``: a random draw; ``"none"``: labels alone;
+        - ``"forward"``, ``"implicit"``: hypergradients that look further ahead than one iteration;
+        - ``"shortlist"``: the best of three settings, which trust the teacher, both, or the labels;
         - ``"hyperopt"``: the best of 5 trials of the tree-structured Parzen estimator;
         - ``"twins"``: two students at values moved up and down, of which the better one goes on;
         - ``"halving"``: four students at fixed values, of which the worse are dropped;
 
         or an object from :mod:`sklearn_kd.meta`. ``meta__*`` set parameters of either, such as
-        ``meta__lr=0.1``, the learning rate of the metaparameters. Strategies that learn from held-out
-        rows ("linear", "gradient", "hyperopt", "twins", "halving") train on D_train, the others on all
-        rows, as in the paper.
+        ``meta__lr=0.1``, the learning rate of the metaparameters. "fixed", "naive", "random" and "none"
+        train on all rows; the others learn from held-out rows, and train on D_train, as in the paper.
     e1, e2 : int, default=10
         Gradient and predicted iterations per cycle of ``meta="linear"``.
     lambda1 : float or "random", default=0.5
@@ -243,8 +244,8 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     strategy_ : Strategy
         The strategy that ran.
     trials_ : structured array
-        What ``meta="hyperopt"`` or ``"halving"``, or :class:`~sklearn_kd.meta.Random` of several trials,
-        tried; there only then.
+        What ``meta="shortlist"``, ``"hyperopt"`` or ``"halving"``, or :class:`~sklearn_kd.meta.Random` of
+        several trials, tried; there only then.
     moves_ : structured array
         The comparisons of ``meta="twins"`` (:class:`~sklearn_kd.meta.Twins`); there only then.
     net_ : skorch.NeuralNetClassifier
@@ -287,7 +288,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     ``sklearn.callback.ProgressBar()``, beside skorch's in ``callbacks``. The sub-tasks of a
     fit are the teacher, where one is to be asked, and each epoch of the student. A callback
     may end the training after any epoch, and predict with the student as it is then. They are
-    not passed on to the teacher, and hear nothing of the trials of ``meta="hyperopt"``.
+    not passed on to the teacher, and hear nothing of trials, such as those of ``meta="hyperopt"``.
 
     References
     ----------
