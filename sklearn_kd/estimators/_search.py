@@ -99,17 +99,23 @@ def run_search(
     if not net.metaparameters.iteration:
         raise KeyboardInterrupt  # by a user or a callback; nothing has been learned
     found = kind.of(net)
-    _warn_if_nothing_moved(net)
+    warn_if_nothing_moved(net)
     if checkpointer is not None and not net.interrupted_:
         checkpointer.finish_stage(found._asdict())
     return found, net
 
 
-def _warn_if_nothing_moved(net: TrainingNet) -> None:
+def warn_if_nothing_moved(net: TrainingNet) -> None:
     """Warn where a search that goes by hypergradients was too short to take one."""
     table = net.metaparameters.table()
     skipped = sum(epoch.get("skipped_hypergradients", 0) for epoch in net.history)
-    if net.interrupted_ or net.diverged_ or skipped or not updates_metaparameters(net.strategy):
+    if (
+        not len(table)
+        or net.interrupted_
+        or net.diverged_
+        or skipped
+        or not updates_metaparameters(net.strategy)
+    ):
         return
     moved = any((table[name] != table[name][0]).any() for name in net.metaparameters.space)
     if moved or np.isfinite(table["val_loss"]).any():

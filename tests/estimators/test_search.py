@@ -8,6 +8,7 @@ import torch
 from scipy import sparse
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback, EarlyStopping, LRScheduler
@@ -435,6 +436,14 @@ def test_a_grid_over_searches(search, digits, logits):
     )
     grid.fit(X, y, teacher_logits=logits[:90])
     assert grid.best_estimator_.process_ is not None
+
+
+def test_a_comparison_says_that_a_search_was_too_short(search, digits):
+    X, y = digits[0][:60], digits[1][:60] % 2
+    clf = search(RandomForestClassifier(2, random_state=0), optimizer="Adam", max_epochs=1, search_epochs=1)
+    with pytest.warns(ConvergenceWarning, match="no hypergradient was taken in its 1 iterations") as said:
+        compare_methods(clf, X, y, methods={"mean": {}}, baseline="mean", cv=2, n_jobs=1)
+    assert len(said) == 2
 
 
 def test_a_search_in_a_comparison_is_what_fit_does_alone(search, digits):
