@@ -81,5 +81,5 @@ def test_candidates_that_cannot_be_are_refused(candidates, message, make, digits
 
 
 def test_the_usual_candidates_need_a_loss_with_lambda1_and_temperature(make, digits, logits):
-    with pytest.raises(ValueError, match=r"no \['temperature'\].*Give candidates"):
+    with pytest.raises(ValueError, match=r"no \['temperature'\].*Set meta='linear'"):
         make(meta="shortlist", loss=WithoutTemperature()).fit(*digits, teacher_logits=logits)
