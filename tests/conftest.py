@@ -81,7 +81,12 @@ def make():
     """A classifier that trains in a blink, by SGD, in a single run."""
 
     def make(teacher=None, student=MLPStudent, **params):
-        quick = single_run(params) | {"optimizer": torch.optim.SGD, "lr": 0.1, "max_epochs": 2, "batch_size": 32}
+        quick = single_run(params) | {
+            "optimizer": torch.optim.SGD,
+            "lr": 0.1,
+            "max_epochs": 2,
+            "batch_size": 32,
+        }
         quick |= {"random_state": 0, "device": "cpu"}
         if student is MLPStudent:
             quick["student__hidden"] = 32

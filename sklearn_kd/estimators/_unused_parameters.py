@@ -78,8 +78,8 @@ def beside_shortlist(estimator: Any, strategy: Shortlist, space: MetaparameterSp
     others = [name for name in space if name not in CANDIDATES[0]]
     if strategy.candidates is None and others:
         reasons.append(
-            f"meta={estimator.meta!r} on the metaparameters {others} of the loss, which keep their start (set "
-            "meta='linear', which learns them, or give it candidates)"
+            f"meta={estimator.meta!r} on the metaparameters {others} of the loss, which keep their start "
+            "(set meta='linear', which learns them, or give it candidates)"
         )
     return reasons
 

@@ -102,8 +102,8 @@ class Shortlist(Strategy):
             if missing:
                 raise ValueError(
                     f"{self!r}, the default, has candidates for lambda1 and T alone, but the loss has no "
-                    f"{missing}; its metaparameters are {list(space)}. Set meta='linear', which learns any, or "
-                    "give candidates, a list of dicts of values by name."
+                    f"{missing}; its metaparameters are {list(space)}. Set meta='linear', which learns any, "
+                    "or give candidates, a list of dicts of values by name."
                 )
             return [
                 {name: float(np.clip(value, *space[name].bounds)) for name, value in candidate.items()}
