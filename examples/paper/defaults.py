@@ -70,7 +70,6 @@ CANDIDATES = (
     }
 )
 SINGLE_RUN = {"meta": "linear", "search_epochs": None, "validation_fraction": 0.1}
-CANDIDATES = {name: SINGLE_RUN | changed for name, changed in CANDIDATES.items()}
 BASELINE = "fixed (.5, 4), lr 0.1"
 
 
