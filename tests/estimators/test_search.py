@@ -299,7 +299,7 @@ def test_each_stage_has_its_own_callbacks(search, digits, logits):
 
 @pytest.mark.usefixtures("no_training")
 def test_what_the_retraining_cannot_watch_is_refused(search, digits, logits):
-    with pytest.raises(ValueError, match="'valid_loss', but the retraining trains on all rows"):
+    with pytest.raises(ValueError, match="'valid_loss', but the retraining, which search_epochs=None"):
         search(callbacks=[EarlyStopping()]).fit(*digits, teacher_logits=logits)
     with pytest.raises(TypeError, match="search_callbacks has 3, which is no callback"):
         search(search_callbacks=[3]).fit(*digits, teacher_logits=logits)
