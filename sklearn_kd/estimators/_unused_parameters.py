@@ -76,7 +76,7 @@ def beside_shortlist(estimator: Any, strategy: Shortlist, space: MetaparameterSp
             for name, value in given.items()
         ]
     others = [name for name in space if name not in CANDIDATES[0]]
-    if strategy.candidates is None and others:
+    if strategy.candidates is None and others and len(space) > len(others):  # else it refuses the loss
         reasons.append(
             f"meta={estimator.meta!r} on the metaparameters {others} of the loss, which keep their start "
             "(set meta='linear', which learns them, or give it candidates)"
