@@ -182,6 +182,13 @@ def test_a_teacher_is_fitted_on_d_train_of_the_search_and_then_on_all_rows(searc
     assert [len(rows) for rows in asked] == [len(first), len(X)]
 
 
+def test_a_teacher_is_fitted_once_where_both_stages_have_the_same_rows(search, digits, remembers):
+    X, y = digits
+    clf = search(Remembers(), soft_validation=True).fit(X[:300], y[:300], X_val=X[300:], y_val=y[300:])
+    assert [len(rows) for rows in remembers.fitted] == [300] and clf._teacher_seconds > 0
+    assert [len(rows) for rows in remembers.asked] == [300, 100]
+
+
 def test_a_trained_teacher_is_asked_once(search, digits, remembers):
     X, y = digits
     search(FrozenEstimator(Remembers().fit(X, y))).fit(X, y)
