@@ -81,6 +81,8 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         - ``"gradient"``: a hypergradient in every iteration;
         - ``"fixed"``: ``lambda1`` and ``temperature`` as given;
         - ``"naive"``: (0.5, 1); ``"random"``: a random draw; ``"none"``: labels alone;
+        - ``"forward"``, ``"implicit"``: hypergradients that look further ahead than one iteration;
+        - ``"shortlist"``: the best of three settings, which trust the teacher, both, or the labels;
         - ``"hyperopt"``: the best of 5 trials of the tree-structured Parzen estimator;
         - ``"twins"``: two students at values moved up and down, of which the better one goes on;
         - ``"halving"``: four students at fixed values, of which the worse are dropped;
@@ -291,7 +293,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     ``sklearn.callback.ProgressBar()``, beside skorch's in ``callbacks``. The sub-tasks of a
     fit are the teacher, where one is to be asked, and each epoch of the student. A callback
     may end the training after any epoch, and predict with the student as it is then. They are
-    not passed on to the teacher, and hear nothing of the trials of ``meta="hyperopt"``.
+    not passed on to the teacher, and hear nothing of trials, such as those of ``meta="hyperopt"``.
 
     References
     ----------

@@ -605,6 +605,17 @@ def processes(monkeypatch):
 
 # What is said of a fit that goes on: parameters, and what is made of X, with a student taught by the labels.
 SAID = {
+    "a search without a hypergradient": (
+        {
+            "meta": "gradient",
+            "optimizer": "Adam",
+            "lr": 0.003,
+            "batch_size": 64,
+            "max_epochs": 1,
+            "search_epochs": 1,
+        },
+        None,
+    ),
     "the student predicts one class": ({"student": constant(), "lr": 0.0, "max_epochs": 5}, None),
     "the student is no better than chance": (
         {"lr": 1e-6, "max_epochs": 5},

@@ -406,10 +406,17 @@ def test_a_given_process_takes_the_place_of_the_search(search, digits, logits):
     process = MetaparameterProcess(
         {"lambda1": [0.3], "temperature": [2.0]}, LogitDistillation().metaparameters(10)
     )
-    clf = search(process=process, meta=Linear(e1=3, e2=2), e1=10, e2=10, lambda1=0.2, max_epochs=1)
-    with pytest.warns(
-        UserWarning, match="search_epochs=2 beside a given process.*lambda1=0.2 beside a given"
-    ):
+    clf = search(
+        process=process,
+        meta=Linear(e1=3, e2=2),
+        e1=10,
+        e2=10,
+        lambda1=0.2,
+        max_epochs=1,
+        soft_validation=True,
+    )
+    said = "soft_validation=True beside a given.*search_epochs=2 beside a given process.*lambda1=0.2 beside a given"
+    with pytest.warns(UserWarning, match=said):
         clf.fit(digits[0][:60], digits[1][:60], teacher_logits=logits[:60])
     assert (clf.lambda1_, clf.temperature_) == (0.3, 2.0)
 
