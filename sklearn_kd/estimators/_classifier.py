@@ -74,15 +74,13 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     meta : str or Strategy, default="shortlist"
         How the metaparameters are chosen:
 
-        - ``"shortlist"``: the best of three settings, which trust the teacher, both, or the labels; for a
-          loss with other metaparameters than these two give another strategy, or
-          :class:`~sklearn_kd.meta.Shortlist` with candidates;
+        - ``"shortlist"``: the best of three settings, which trust the teacher, both, or the labels; a loss
+          with other metaparameters needs another strategy, or a :class:`~sklearn_kd.meta.Shortlist` of its own;
         - ``"linear"``: e1 gradient iterations, then e2 predicted by a line, and so on;
         - ``"gradient"``: a hypergradient in every iteration;
         - ``"fixed"``: ``lambda1`` and ``temperature`` as given;
         - ``"naive"``: (0.5, 1); ``"random"``: a random draw; ``"none"``: labels alone;
         - ``"forward"``, ``"implicit"``: hypergradients that look further ahead than one iteration;
-        - ``"shortlist"``: the best of three settings, which trust the teacher, both, or the labels;
         - ``"hyperopt"``: the best of 5 trials of the tree-structured Parzen estimator;
         - ``"twins"``: two students at values moved up and down, of which the better one goes on;
         - ``"halving"``: four students at fixed values, of which the worse are dropped;
