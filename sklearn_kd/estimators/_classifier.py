@@ -74,8 +74,8 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     meta : str or Strategy, default="shortlist"
         How the metaparameters are chosen:
 
-        - ``"shortlist"``: the best of three settings, which trust the teacher, both, or the labels; a loss
-          with other metaparameters needs another strategy, or a :class:`~sklearn_kd.meta.Shortlist` of its own;
+        - ``"shortlist"``: the best of three settings, which trust the teacher, both, or the labels (for
+          a loss with other metaparameters, give a :class:`~sklearn_kd.meta.Shortlist` of your own);
         - ``"linear"``: e1 gradient iterations, then e2 predicted by a line, and so on;
         - ``"gradient"``: a hypergradient in every iteration;
         - ``"fixed"``: ``lambda1`` and ``temperature`` as given;
