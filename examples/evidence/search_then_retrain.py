@@ -134,7 +134,8 @@ def student_of(task: Task, seed: int, **params: Any) -> DistilledClassifier:
     return DistilledClassifier(
         teacher,
         task.student,
-        **{"validation_fraction": VALIDATION_FRACTION, "random_state": seed, "device": "cpu"}
+        **{"validation_fraction": VALIDATION_FRACTION, "search_epochs": None}
+        | {"random_state": seed, "device": "cpu"}
         | task.params
         | params,
     )
@@ -446,6 +447,45 @@ def _thousandths(mean: float, error: float) -> str:
     return f"{1000 * mean:+8.1f}{spread:6}"
 
 
+# The methods that the guide's page shows by task.
+SHOWN = ("none", "naive", "fixed .5 4", "linear", "half, mean", "half, process", "shortlist", "oracle")
+
+
+def page_tables(comparison: Comparison) -> list[str]:
+    """Return the two tables of docs/guide/which_method.rst: by method, and by task."""
+    methods = [method for method in comparison.methods if method != GRID]
+    by_method = [["", "trainings", "CPU s", "accuracy − grid", "log loss − grid", "below grid", "below none"]]
+    for method in methods:
+        cost = [comparison.mean(method, "trainings"), comparison.mean(method, "cpu_seconds")]
+        counts = [comparison.below(method, to) for to in (GRID, "none")]
+        differences = [
+            _signed(*comparison.over(method, comparison.tasks, GRID, column))
+            for column in ("accuracy", "log_loss")
+        ]
+        paid = ["" if np.isnan(mean) else f"{mean:.1f}" for mean in cost]
+        by_method.append([method, *paid, *differences, *counts])
+    shown = [method for method in SHOWN if method in methods]
+    by_task = [["", "grid", *shown]]
+    for task in comparison.tasks:
+        level = np.mean([*comparison.values(GRID, task, "accuracy").values()])
+        cells = [_signed(*comparison.difference(method, task)) for method in shown]
+        by_task.append([task + " *" * TASKS[task].kept_back, f"{level:.3f}", *cells])
+    return [_list_table(by_method), _list_table(by_task)]
+
+
+def _signed(mean: float, error: float) -> str:
+    if np.isnan(mean):
+        return ""
+    return f"{mean:+.3f}".replace("-", "−") + ("" if np.isnan(error) else f" ± {error:.3f}")
+
+
+def _list_table(rows: list[list[str]]) -> str:
+    lines = [".. list-table::", "   :header-rows: 1", "   :class: numbers", ""]
+    for row in rows:
+        lines += [f"   {'*' if k == 0 else ' '} - {cell}".rstrip() for k, cell in enumerate(row)]
+    return "\n".join(lines) + "\n"
+
+
 # --------------------------------------------------------------------------------------
 # The command line
 
@@ -467,10 +507,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cifar", metavar="FOLDER", help="folder of cifar-10-batches-py/")
     parser.add_argument("--resnet", metavar="FILE", help="state dict of a ResNet-20 for CIFAR-10")
     parser.add_argument("--table", action="store_true", help="print the tables and train nothing")
+    parser.add_argument("--page", action="store_true", help="print the tables of the guide's page, too")
     parser.add_argument("--record", action="store_true", help="write search_then_retrain.json")
     options = parser.parse_args()
-    if options.runs is None and not options.table:
-        parser.error("give --runs FILE, or --table")
+    if options.runs is None and not (options.table or options.page):
+        parser.error("give --runs FILE, --table or --page")
     return options
 
 
@@ -504,14 +545,16 @@ def write_record(runs: list[dict[str, Any]]) -> None:
 def main() -> None:
     """Make runs, print the tables, or write the record."""
     options, n_failed = arguments(), 0
-    if options.table and options.runs is None:
+    if options.runs is None:
         runs = json.loads(RECORD.read_text())["runs"]
     else:
-        if not (options.table or options.record):
+        if not (options.table or options.record or options.page):
             places = Places(options.tables, options.fashion_mnist, options.cifar, options.resnet)
             n_failed = run_all(options, chosen_tasks(options.tasks, places), places)
         runs = RunFile(options.runs).runs
     print(tables(Comparison(runs, options.methods)))
+    if options.page:
+        print("\n".join(page_tables(Comparison(runs, options.methods))))
     if options.record:
         write_record(runs)
     if n_failed:

@@ -223,6 +223,10 @@ REFUSED = {
         {"search_epochs": 1, "callbacks": [EarlyStopping()]},
         {},
     ),
+    "a loss of other metaparameters beside the shortlist": lambda X, y: (
+        {"meta": "shortlist", "loss": Decoupled()},
+        {},
+    ),
     "a student that needs X as it is": lambda X, y: (taking(torch.log1p), {}),
     "a student that fails on standardised rows": lambda X, y: (
         taking(lambda x: x / torch.bincount(torch.tensor([round(n) for n in x[0].tolist()])).sum()),

@@ -307,7 +307,7 @@ def test_each_stage_has_its_own_callbacks(search, digits, logits):
 
 @pytest.mark.usefixtures("no_training")
 def test_what_the_retraining_cannot_watch_is_refused(search, digits, logits):
-    with pytest.raises(ValueError, match="'valid_loss', but the retraining trains on all rows"):
+    with pytest.raises(ValueError, match="'valid_loss', but the retraining, which search_epochs=None"):
         search(callbacks=[EarlyStopping()]).fit(*digits, teacher_logits=logits)
     with pytest.raises(TypeError, match="search_callbacks has 3, which is no callback"):
         search(search_callbacks=[3]).fit(*digits, teacher_logits=logits)
@@ -468,6 +468,22 @@ def test_a_search_in_a_comparison_is_what_fit_does_alone(search, digits):
     )
 
 
-def test_defaults_are_a_single_run():
+def test_a_third_of_the_epochs_is_searched_by_default():
     clf = DistilledClassifier(None, MLPStudent)
-    assert (clf.search_epochs, clf.weights, clf.process, clf.search_callbacks) == (None, "mean", None, None)
+    assert (clf.meta, clf.search_epochs, clf.weights, clf.process) == ("shortlist", 1 / 3, "mean", None)
+    assert (clf.validation_fraction, clf.search_callbacks) == (0.15, None)
+
+
+def test_the_default_is_a_shortlist_and_a_training_on_all_rows(digits, logits):
+    """To the last bit the fit at the setting that the trials of a third of the epochs prefer."""
+    X, y = digits
+    params = {"student__hidden": 16, "max_epochs": 6, "random_state": 0, "device": "cpu"}
+    clf = DistilledClassifier(None, MLPStudent, **params).fit(X, y, teacher_logits=logits)
+    assert len(clf.history_) == 6 and not clf.metaparameter_path_["search"].any()
+    best = clf.trials_[clf.trials_["val_loss"].argmin()]
+    values = {"lambda1": clf.lambda1_, "temperature": clf.temperature_}
+    assert values == {name: best[name] for name in values}
+    fixed = DistilledClassifier(None, MLPStudent, meta="fixed", **params, **values)
+    np.testing.assert_array_equal(
+        fixed.fit(X, y, teacher_logits=logits).predict_proba(X), clf.predict_proba(X)
+    )
