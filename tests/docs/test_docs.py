@@ -493,3 +493,7 @@ def test_the_tables_of_methods_are_those_of_the_record(monkeypatch):
     page = (GUIDE / "which_method.rst").read_text(encoding="utf-8")
     for table in script.page_tables(script.Comparison(runs)):
         assert table in page, "put the tables that search_then_retrain.py --page prints into the page"
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (row,) = re.findall(r"^\| default \| linear, single run .*\n.*\n\| (.*) \|$", readme, flags=re.M)
+    comparison, shown = script.Comparison(runs), ("shortlist", "linear", "none", "fixed .5 4", "oracle")
+    assert row.split(" | ") == [script._signed(*comparison.over(m, comparison.tasks)) for m in shown]
