@@ -16,7 +16,7 @@ from sklearn_kd._sklearn_compat import Interval, StrOptions, with_callbacks
 from sklearn_kd.estimators._base import BaseDistiller, ClassifierMethods
 from sklearn_kd.estimators._callback_checks import CALLBACK_KINDS
 from sklearn_kd.estimators._classifier_plan import checked_parameters, plan_distillation
-from sklearn_kd.estimators._classifier_search import path_and_process
+from sklearn_kd.estimators._classifier_search import path_and_process, tables_of
 from sklearn_kd.estimators._classifier_state import CLASSIFIER_STATE
 from sklearn_kd.estimators._plan import publish, restore_on_failure, run_plan
 from sklearn_kd.estimators._preflight import validate
@@ -590,7 +590,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
             "val_temperature_": float(net.val_temperature_),
             "n_unlabeled_": len(plan.data.train) - len(plan.data.train.labelled),
             **{f"{n}_": float(values[n]) for n in ("lambda1", "temperature") if n in numbers},
-        } | {name: getattr(strategy, name) for name in ("trials_", "moves_") if hasattr(strategy, name)}
+        } | tables_of(strategy)
 
 
 def _on_host(value: Any) -> float | np.ndarray:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from sklearn_kd.estimators._classifier import DistilledClassifier
     from sklearn_kd.training._net import TrainingNet
 
+# Tables that strategies leave of their searches.
+STRATEGY_TABLES = ("trials_", "moves_")
 # Parameters that a process keeps for the record.
 _RECORDED = ("search_epochs", "max_epochs", "validation_fraction", "e1", "e2", "lr", "batch_size")
 
@@ -45,22 +47,24 @@ class SearchRecord(NamedTuple):
     val_temperature : float
         T_val at the end.
     history : History
+    tables : dict of str to dict of str to ndarray
+        The columns of each of the strategy's tables.
     """
 
     path: dict[str, np.ndarray]
     start: dict[str, np.ndarray]
     val_temperature: float
     history: History
+    tables: dict[str, dict[str, np.ndarray]]
 
     @classmethod
-    def of(cls, net: TrainingNet) -> SearchRecord:
-        """Read the result from a net in its present state."""
-        table = net.metaparameters.table()
-        path = {name: table[name].copy() for name in table.dtype.names or ()}
+    def of(cls, net: TrainingNet, strategy: Strategy) -> SearchRecord:
+        """Read the result from a net in its present state, and from the strategy."""
+        path = _columns(net.metaparameters.table())
+        path["search"] = np.ones(len(path["search"]), bool)
         start = {name: np.array(value) for name, value in net.metaparameters.values_after(0).items()}
-        return cls(
-            path | {"search": np.ones(len(table), bool)}, start, float(net.val_temperature_), net.history
-        )
+        tables = {name: _columns(table) for name, table in tables_of(strategy).items()}
+        return cls(path, start, float(net.val_temperature_), net.history, tables)
 
     @property
     def values(self) -> dict[str, np.ndarray]:
@@ -69,12 +73,23 @@ class SearchRecord(NamedTuple):
             return {name: self.path[name] for name in self.start}
         return {name: value[None] for name, value in self.start.items()}
 
-    def table(self, dtype: np.dtype) -> np.ndarray:
-        """Return the path as a structured array."""
-        table = np.empty(len(self.path["iteration"]), dtype)
-        for name in dtype.names or ():
-            table[name] = self.path[name]
-        return table
+
+def tables_of(strategy: Strategy) -> dict[str, np.ndarray]:
+    """Return the tables of a strategy, by the name of the attribute."""
+    return {name: getattr(strategy, name) for name in STRATEGY_TABLES if hasattr(strategy, name)}
+
+
+def _columns(table: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: table[name].copy() for name in table.dtype.names or ()}
+
+
+def _table(columns: dict[str, np.ndarray]) -> np.ndarray:
+    """Return the structured array of these columns, one at least."""
+    of_each = [(name, column.dtype, column.shape[1:]) for name, column in columns.items()]
+    table = np.empty(len(next(iter(columns.values()))), np.dtype(of_each))
+    for name, column in columns.items():
+        table[name] = column
+    return table
 
 
 def checked_process(process: Any) -> MetaparameterProcess | None:
@@ -95,7 +110,10 @@ def search(
     try:
         if stage.trains:
             check = partial(make_process, estimator, plan)
-            found, net = run_search(plan, stage, SearchRecord, check)
+            read = partial(SearchRecord.of, strategy=plan.strategy)
+            found, net = run_search(plan, stage, SearchRecord, read, check)
+            for name, columns in found.tables.items():  # which a killed fit has left
+                setattr(plan.strategy, name, _table(columns))
             return _with_found(estimator, plan, net, found), net
         net = stage.make_net(plan)
     except TrialsInterrupted as interrupted:
@@ -108,7 +126,7 @@ def conclude_search(
     estimator: DistilledClassifier, plan: DistillationPlan, net: TrainingNet
 ) -> DistillationPlan:
     """Return the plan with what the net of a search has found."""
-    return _with_found(estimator, plan, net, SearchRecord.of(net))
+    return _with_found(estimator, plan, net, SearchRecord.of(net, plan.strategy))
 
 
 def _with_found(
@@ -146,7 +164,7 @@ def path_and_process(
     """
     path: np.ndarray = net.metaparameters.table()
     if plan.search is not None and plan.searched is None:  # the net is that of the search
-        found = SearchRecord.of(net)
+        found = SearchRecord.of(net, plan.strategy)
         path["search"] = True
         return path, make_process(estimator, plan, found), found.history or None
     if plan.process is None:
@@ -154,7 +172,7 @@ def path_and_process(
     path["predicted"] = False
     if plan.searched is None:
         return path, plan.process, None
-    before = plan.searched.table(path.dtype)
+    before = _table(plan.searched.path)
     path["iteration"] += len(before)
     return np.concatenate([before, path]), plan.process, plan.searched.history or None
 

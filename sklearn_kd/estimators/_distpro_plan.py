@@ -381,7 +381,13 @@ def _search_net(estimator: DistProClassifier, plan: DistProPlan) -> TrainingNet:
 def _search(estimator: DistProClassifier, plan: DistProPlan, stage: Stage) -> tuple[DistProPlan, TrainingNet]:
     """Search a process, or take what a checkpoint holds of it; return the plan with it, and the net."""
     net: Any
-    found, net = run_search(plan, stage, SearchOutcome, lambda found: make_process(estimator, found, plan))
+    found, net = run_search(
+        plan,
+        stage,
+        SearchOutcome,
+        SearchOutcome.of,
+        check=lambda found: make_process(estimator, found, plan),
+    )
     net.objective.forget()
     process = make_process(estimator, found, plan)
     return dataclasses.replace(plan, process=process, search_history=found.history), net

@@ -19,7 +19,6 @@ from sklearn_kd.training._progress import Progress
 
 if TYPE_CHECKING:
     from skorch.history import History
-    from typing_extensions import Self
 
     from sklearn_kd.training._net import TrainingNet
 
@@ -36,10 +35,6 @@ class SearchOutcome(Protocol):
     @property
     def history(self) -> History:
         """The history of the net."""
-
-    @classmethod
-    def of(cls, net: TrainingNet) -> Self:
-        """Read the result from a net in its present state."""
 
     def _asdict(self) -> dict[str, Any]:
         """Return the fields by name, of which ``cls(**fields)`` makes the same outcome."""
@@ -68,7 +63,11 @@ def count_epochs(search_epochs: int | float, max_epochs: int) -> int:
 
 
 def run_search(
-    plan: FitPlan, stage: Stage, kind: type[OutcomeT], check: Callable[[OutcomeT], Any]
+    plan: FitPlan,
+    stage: Stage,
+    kind: type[OutcomeT],
+    read: Callable[[TrainingNet], OutcomeT],
+    check: Callable[[OutcomeT], Any],
 ) -> tuple[OutcomeT, TrainingNet]:
     """Train the net of a search, or take what a checkpoint holds of it; return the outcome, and the net.
 
@@ -79,6 +78,8 @@ def run_search(
         The search.
     kind : type
         Of the outcome.
+    read : callable(net)
+        Reads the outcome from a net in its present state.
     check : callable(outcome)
         Raises an error if an outcome of a checkpoint cannot be used.
 
@@ -98,7 +99,7 @@ def run_search(
     stage.train_net(plan, stage, net)
     if not net.metaparameters.iteration:
         raise KeyboardInterrupt  # by a user or a callback; nothing has been learned
-    found = kind.of(net)
+    found = read(net)
     warn_if_nothing_moved(net)
     if checkpointer is not None and not net.interrupted_:
         checkpointer.finish_stage(found._asdict())

@@ -188,7 +188,8 @@ class ImplicitGradient(FarStrategy):
     solver : {"cg", "neumann"}, default="cg"
         How the system is solved.
     damping : float, default=0.1
-        Is added to H. The larger it is, the less far the hypergradient looks.
+        Is added to H. The larger it is, the less far the hypergradient looks. H is that of the loss alone:
+        ``weight_decay`` of the optimizer SGD counts as damping, and is to be part of this number.
     curvature : {"gauss_newton", "hessian"}, default="gauss_newton"
         "gauss_newton" leaves out the curvature of the student itself, and is never negative. "hessian" is
         exact and may be negative, where conjugate gradients end.

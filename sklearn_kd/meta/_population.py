@@ -59,7 +59,8 @@ class Population(Protocol):
         """Train each member for some epochs, member k at ``values[k]``.
 
         The path of a member records its own values; with ``centre`` it records these in their place. A
-        metaparameter that a mapping does not name has its start. A member that diverges is left behind.
+        metaparameter that a mapping does not name has its start. Values beyond the bounds are taken as they
+        are. A member that diverges is left behind.
         """
 
     def val_losses(self) -> np.ndarray:
@@ -187,8 +188,11 @@ class Difference(NamedTuple):
         return cls(float(rows.mean()), float(error))
 
     def differs(self, z: float) -> bool:
-        """Return whether the mean is not 0, and ``z`` standard errors or more away from it."""
-        return self.mean != 0 and abs(self.mean) >= z * self.error
+        """Return whether the mean is not 0, and ``z`` standard errors or more away from it.
+
+        The error by a single row is infinite: with ``z`` of 0 alone they differ.
+        """
+        return self.mean != 0 and (z == 0 or abs(self.mean) >= z * self.error)
 
     def is_below_zero(self, z: float) -> bool:
         """Return whether the mean is below 0 by ``z`` standard errors or more."""

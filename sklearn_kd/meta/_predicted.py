@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any, Literal
 
 import numpy as np
@@ -110,7 +111,7 @@ class PredictedPath(HypergradientStrategy):
         self.max_e2 = max_e2
 
     def check(self, space: MetaparameterSpace) -> None:
-        """Check the parameters, and try the regressor on a path that somebody could have taken.
+        """Check the parameters, and try the regressor on a path that is a line, and on one that stands still.
 
         Raises
         ------
@@ -126,11 +127,12 @@ class PredictedPath(HypergradientStrategy):
         if self.regressor is None:
             return
         _check_regressor(self.regressor)
-        tried = torch.linspace(0, 1, self.e1, dtype=torch.float64)[:, None].expand(-1, space.size)
+        line = torch.linspace(0, 1, self.e1, dtype=torch.float64)[:, None].expand(-1, space.size)
         lengths = [self.e1] if self.max_e2 is None else [self.e1, self.e1 // 2]
-        for n in lengths if self.e2 else ():
+        # Metaparameters at a bound stand still.
+        for path, n in product((line, torch.zeros_like(line)), lengths if self.e2 else ()):
             try:
-                predicted = self._beyond(tried[:n], 0, self.e2)
+                predicted = self._beyond(path[:n], 0, self.e2)
             except Exception as error:  # a regressor may raise anything
                 half = "" if n == self.e1 else f"half of e1={self.e1} iterations, by which max_e2 judges it: "
                 raise ValueError(

@@ -42,10 +42,12 @@ def clip_stacked_gradients(gradients: Sequence[Tensor], limit: float) -> Clippin
 def clipping_of_callbacks(
     callbacks: Iterable[tuple[str, Callback]], modules: Iterable[nn.Module]
 ) -> Clipping | None:
-    """Return the clipping of the Euclidean norm that a callback is about to do, or None."""
-    limits = (norm_limit(callback) for _, callback in callbacks)
-    limit = next((limit for limit in limits if limit is not None), None)
-    return None if limit is None else Clipping(limit, global_norm(_gradients(modules)))
+    """Return the clipping of the Euclidean norm that callbacks are about to do, or None.
+
+    Several clip as the one with the smallest limit does.
+    """
+    limits = [limit for _, callback in callbacks if (limit := norm_limit(callback)) is not None]
+    return Clipping(min(limits), global_norm(_gradients(modules))) if limits else None
 
 
 def norm_limit(callback: Callback) -> float | None:

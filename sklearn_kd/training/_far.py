@@ -94,7 +94,7 @@ class FarIterations:
         ends_epoch = net.skips_.n_in_epoch + 1 == self.n_batches
         step = self._student_step(batch)
         is_time = self.strategy.moves_after(path.counted.iteration, ends_epoch=ends_epoch)
-        if not is_time or step["outcome"] is SKIPPED:
+        if not is_time or bool(step["outcome"] == SKIPPED):
             follow(path, self.strategy)
             return step
         with full_precision(torch.device(net.device)):

@@ -110,10 +110,11 @@ class StudentPopulation:
 
     def select(self, sources: Sequence[int]) -> None:
         """Replace the members: member j goes on as a copy of the present member ``sources[j]``."""
-        sources = [int(source) for source in sources]
-        if not sources or not all(0 <= source < len(self) for source in sources):
+        right = isinstance(sources, (Sequence, np.ndarray)) and len(sources) > 0
+        if not right or not all(_is_integer(source, 0, len(self) - 1) for source in sources):
             raise ValueError(
-                f"select: sources={sources} must be indices of the {len(self)} members, at least one."
+                f"select: sources={sources!r} must be a list of indices of the {len(self)} members, at least "
+                "one."
             )
         moves = {j: source for j, source in enumerate(sources) if j != source}
         if not moves and len(sources) == len(self):
@@ -136,7 +137,7 @@ class StudentPopulation:
             raise ValueError(
                 f"train: {len(values)} values for {len(self)} members; select changes their number."
             )
-        if not isinstance(n_epochs, Integral) or not 1 <= n_epochs <= self.n_epochs_left:
+        if not _is_integer(n_epochs, 1, self.n_epochs_left):
             raise ValueError(
                 f"train: n_epochs={n_epochs!r} must be an integer from 1 to the {self.n_epochs_left} epochs "
                 "that are left (n_epochs_left)."
@@ -370,6 +371,10 @@ class StudentPopulation:
         net.history_ = copy.copy(state.history)
         net.val_temperature_, net.diverged_ = state.val_temperature, state.diverged
         self._draws[k] = state.draws
+
+
+def _is_integer(value: Any, least: int, most: int) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) <= most
 
 
 def _rewinding(batches: Any) -> Callable[[], None]:

@@ -125,6 +125,13 @@ def test_open_seeds_are_fixed(make, digits, logits):
     assert strategy.regressor.random_state is None
 
 
+class NotConstant(LinearRegression):
+    def fit(self, X, y):
+        if not np.ptp(y):
+            raise ValueError("y is constant")
+        return super().fit(X, y)
+
+
 class NotFinite(LinearRegression):
     def predict(self, X):
         return super().predict(X) * np.nan
@@ -139,6 +146,7 @@ class NotFinite(LinearRegression):
         ({"regressor": KNeighborsRegressor(20)}, ValueError, "a path of 10 iterations of 2 metaparameters"),
         ({"regressor": KNeighborsRegressor(6), "max_e2": 20}, ValueError, "half of e1=10 iterations"),
         ({"regressor": NotFinite()}, ValueError, "predicts values that are not finite"),
+        ({"regressor": NotConstant()}, ValueError, r"10 iterations of 2 metaparameters \(y is constant\)"),
         ({"e1": 0}, ValueError, "e1=0 must be an integer of at least 1"),
         ({"max_e2": 5}, ValueError, "max_e2=5 must be at least e2=10"),
         ({"max_e2": 2.5}, ValueError, "max_e2=2.5 must be an integer"),

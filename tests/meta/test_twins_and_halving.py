@@ -48,6 +48,8 @@ def test_the_difference_is_the_paired_t_test():
     lost = np.full(50, np.inf)
     assert Difference.of(a, lost).is_below_zero(100.0) and not Difference.of(lost, a).is_below_zero(0.0)
     assert not Difference.of(lost, lost).differs(0.0)
+    by_one_row = Difference.of(a[:1], b[:1])
+    assert by_one_row.differs(0.0) and not by_one_row.differs(1e-9)
 
 
 @pytest.mark.parametrize("pairs", [1, 2])
@@ -160,15 +162,18 @@ def test_a_killed_search_is_not_begun_anew(make, digits, logits, tmp_path, monke
 
     monkeypatch.setattr("sklearn_kd.training._stackable.FEWEST", 99)
     monkeypatch.setattr(TrainingNet, "train_step", killed)
-    for n_until in (4 * 12 * 2 - 5, 10_000):  # in the fourth member's second epoch
+    # In the fourth member's second epoch. Then in the retraining, after two of four epochs with four members,
+    # one with two and one with one: the first was not done again.
+    for step in (4 * 12 * 2 - 5, (4 + 2 + 1) * 12 + 5):
+        n_until = step
         n_trained.clear()
-        if n_until == 10_000:
-            clf = make(checkpoint_dir=tmp_path, **params).fit(*digits, teacher_logits=logits)
-        else:
-            with pytest.raises(MemoryError):
-                make(checkpoint_dir=tmp_path, **params).fit(*digits, teacher_logits=logits)
-    # Two of four epochs with four members, one with two, one with one; the first was not done again.
-    assert len(n_trained) == (4 + 2 + 1) * 12 + 2 * 13
+        with pytest.raises(MemoryError):
+            make(checkpoint_dir=tmp_path, **params).fit(*digits, teacher_logits=logits)
+    n_trained.clear()
+    n_until = None
+    clf = make(checkpoint_dir=tmp_path, **params).fit(*digits, teacher_logits=logits)
+    assert len(n_trained) == 2 * 13  # of the retraining alone
+    assert clf.trials_.dtype == whole.trials_.dtype
     np.testing.assert_allclose(clf.trials_["val_loss"], whole.trials_["val_loss"], rtol=1e-3)
     assert clf.lambda1_ == whole.lambda1_
 

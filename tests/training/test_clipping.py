@@ -6,7 +6,7 @@ import torch
 from skorch.callbacks import Callback, GradientNormClipping
 from torch import nn
 
-from sklearn_kd.training._clipping import clip_gradients, clip_stacked_gradients
+from sklearn_kd.training._clipping import clip_gradients, clip_stacked_gradients, clipping_of_callbacks
 from sklearn_kd.training._net import TrainingNet
 
 
@@ -107,6 +107,13 @@ def test_trials_stay_in_one_batched_run(make, digits, logits, monkeypatch):
     settings = {"meta": "hyperopt", "meta__n_trials": 4, "meta__n_startup_trials": 4, "max_epochs": 1}
     clf = make(max_grad_norm=0.5, **settings).fit(*digits, teacher_logits=logits)
     assert len(alone) == clf.n_iter_
+
+
+def test_several_callbacks_clip_as_the_tightest_does():
+    """For the hypergradient, which knows one clipping."""
+    callbacks = [(str(limit), GradientNormClipping(limit)) for limit in (3.0, 1.0, 2.0)]
+    assert clipping_of_callbacks(callbacks, [with_gradients((2, 3))]).limit == 1.0
+    assert clipping_of_callbacks([("other", GradientNormClipping(1.0, float("inf")))], []) is None
 
 
 @pytest.mark.parametrize("where", ["callbacks", "search_callbacks"])
