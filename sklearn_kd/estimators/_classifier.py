@@ -210,7 +210,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         :class:`~sklearn_kd.Execution` with several of these.
     verbose : int, default=0
         1 prints skorch's table of epochs; with ``search_epochs`` or ``process`` a line for each epoch of each
-        phase, with an estimate of the time left.
+        phase but of trials, with an estimate of the time left.
     random_state : int, RandomState or None, default=None
         Split, initialisation, batches, draws, and the seeds that the teacher leaves open.
         The global generators are left as they were; None draws from NumPy's.

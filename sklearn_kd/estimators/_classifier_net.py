@@ -27,7 +27,7 @@ from sklearn_kd.estimators._search import (
 from sklearn_kd.losses._distillation_loss import DistillationLoss
 from sklearn_kd.losses._named import LOSSES
 from sklearn_kd.losses._objective import LogitObjective
-from sklearn_kd.meta import Fixed, Metaparameter, StartContext, Strategy
+from sklearn_kd.meta import Fixed, Metaparameter, Shortlist, StartContext, Strategy
 from sklearn_kd.meta._path import MetaparameterPath, path_dtype
 from sklearn_kd.meta._process import MetaparameterProcess
 from sklearn_kd.meta._space import MetaparameterSpace
@@ -122,6 +122,8 @@ def start_of(
         if strategy.trains_population or strategy.takes_hypergradient(0):
             return space.completed({}, estimator.metaparameters_)
     start = {name: _one_start(estimator, name, entry, rng) for name, entry in space.items()}
+    if isinstance(strategy, Shortlist):  # whose candidates are in the bounds, wherever these are
+        start |= {name: np.clip(start[name], *space[name].bounds) for name in space if strategy.sets(name)}
     loss = loss_of(estimator)
     widened = {name: f"loss__{name}_bounds" for name in space if hasattr(loss, f"{name}_bounds")}
     space.check_within_bounds(start, widened)
