@@ -43,7 +43,7 @@ def models(seed):
     many, few, unlabeled, test = np.split(rows, [700, 800, 1397])
     teacher = ExtraTreesClassifier(300, random_state=seed).fit(X[many], y[many])
 
-    student = DistilledClassifier(FrozenEstimator(teacher), MLPStudent, meta="naive", random_state=seed)
+    student = DistilledClassifier(FrozenEstimator(teacher), MLPStudent, random_state=seed)
     student.fit(X[few], y[few], X_unlabeled=X[unlabeled])
 
     alone = DistilledClassifier(None, MLPStudent, meta="none", random_state=seed).fit(X[few], y[few])

@@ -58,6 +58,8 @@ def network(seed, epochs, **params):
         optimizer__weight_decay=5e-4,
         max_epochs=epochs,
         batch_size=128,
+        validation_fraction=0.1,
+        search_epochs=None,
         callbacks=[LRScheduler(CosineAnnealingLR, T_max=epochs)],
         random_state=seed,
         **params,

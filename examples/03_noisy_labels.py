@@ -58,7 +58,7 @@ for seed in range(DIVISIONS):
         student = DistilledClassifier(
             teacher, MLPStudent, max_epochs=60, batch_size=32, optimizer="SGD", lr=0.1,
             optimizer__momentum=0.9, student__hidden=32, standardize=False,
-            random_state=seed, **params,
+            search_epochs=None, random_state=seed, **params,
         )  # fmt: skip
         began = time.process_time()
         if method.endswith("all rows"):

@@ -69,7 +69,7 @@ METHODS = {
     "fixed, lambda1 = 0.9": {"meta": "fixed", "lambda1": 0.9, "temperature": 4.0},
     "learned": {"meta": "linear", "lambda1": 0.5, "temperature": 4.0},
 }
-NETWORK = {"student__hidden": 32, "max_epochs": 30, "batch_size": 32}
+NETWORK = {"student__hidden": 32, "max_epochs": 30, "batch_size": 32, "search_epochs": None}
 FIXED = [name for name in METHODS if name.startswith("fixed")]
 MIXED, SEEDS = (0, 5), range(3)
 

@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 
 from helpers.networks import ConvNet
+from helpers.settings import single_run
 from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent
 from sklearn_kd.training._net import TrainingNet
 
@@ -77,10 +78,15 @@ def logits(digits):
 
 @pytest.fixture
 def make():
-    """A classifier that trains in a blink, by SGD."""
+    """A classifier that trains in a blink, by SGD, in a single run."""
 
     def make(teacher=None, student=MLPStudent, **params):
-        quick = {"optimizer": torch.optim.SGD, "lr": 0.1, "max_epochs": 2, "batch_size": 32}
+        quick = single_run(params) | {
+            "optimizer": torch.optim.SGD,
+            "lr": 0.1,
+            "max_epochs": 2,
+            "batch_size": 32,
+        }
         quick |= {"random_state": 0, "device": "cpu"}
         if student is MLPStudent:
             quick["student__hidden"] = 32

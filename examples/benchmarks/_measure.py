@@ -263,7 +263,7 @@ def ours(problem: Problem, val_batch_size: int | None = None, **params):
     clf = DistilledClassifier(
         None, problem.student, lambda1=lambda1, temperature=temperature, optimizer="SGD", lr=LR, max_epochs=1,
         batch_size=size, iterator_valid__batch_size=valid_size, device=problem.device,
-        random_state=SEED, **params,
+        search_epochs=None, random_state=SEED, **params,
     )  # fmt: skip
     X, y, f, X_val, y_val = (t.cpu().numpy() for t in problem[1:6])
     net = clf.fit(X, y, teacher_logits=f, X_val=X_val, y_val=y_val).net_

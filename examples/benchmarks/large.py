@@ -102,7 +102,7 @@ def by_hand(student, X, y, logits):
 def by_fit(student, X, y, logits, meta):
     DistilledClassifier(
         None, student, meta=meta, lambda1=LAMBDA1, temperature=T, lr=LR, max_epochs=1, batch_size=BATCH,
-        device="cpu", random_state=SEED,
+        validation_fraction=0.1, search_epochs=None, device="cpu", random_state=SEED,
     ).fit(X, y, teacher_logits=logits)  # fmt: skip
 
 

@@ -117,7 +117,8 @@ def by_skorch(data, arrays, epochs):
 def by_fit(data, arrays, epochs, scored=False, **params):
     clf = DistilledClassifier(
         None, data.student, lambda1=LAMBDA1, temperature=T, optimizer="SGD", lr=LR, max_epochs=epochs,
-        batch_size=BATCH, device=data.device, random_state=SEED, **({"meta": "naive"} | params),
+        batch_size=BATCH, search_epochs=None, device=data.device, random_state=SEED,
+        **({"meta": "naive"} | params),
     )  # fmt: skip
     valid = {"X_val": arrays["X_val"], "y_val": arrays["y_val"]} if scored else {}
     return clf.fit(arrays["X"], arrays["y"], teacher_logits=arrays["f"], **valid)

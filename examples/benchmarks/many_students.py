@@ -175,7 +175,7 @@ def comparisons():
     X, y = load_digits(return_X_y=True)
     clf = DistilledClassifier(
         RandomForestClassifier(100), MLPStudent, student__hidden=32, optimizer="SGD", lr=0.1, max_epochs=60,
-        batch_size=128, device="cpu",
+        batch_size=128, validation_fraction=0.1, search_epochs=None, device="cpu",
     )  # fmt: skip
     seconds = {1: [], 2: []}
     for _ in range(max(1, PAIRS // 2)):

@@ -127,8 +127,9 @@ def fitted(of: Cell, method: str, unlabeled: bool, seed: int):
     """Return a fitted model of this library or of scikit-learn."""
     if method in OURS:
         student = DistilledClassifier(
-            FrozenEstimator(of.teacher), MLPStudent, meta=method, device="cpu", random_state=seed
-        )
+            FrozenEstimator(of.teacher), MLPStudent, meta=method, validation_fraction=0.1, search_epochs=None,
+            device="cpu", random_state=seed,
+        )  # fmt: skip
         return student.fit(of.X, of.y, **({"X_unlabeled": of.X_unlabeled} if unlabeled else {}))
     X, y = of.X, of.y
     width = next(width for width in WIDTHS if str(width) in method)

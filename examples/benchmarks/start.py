@@ -55,7 +55,8 @@ seconds = []
 for _ in range(2):
     began = time.process_time()
     student = MLPStudent(64, 10, hidden=(32,))
-    clf = DistilledClassifier(None, student, meta={meta!r}, max_epochs=1, batch_size={batch})
+    clf = DistilledClassifier(None, student, meta={meta!r}, max_epochs=1, batch_size={batch},
+        validation_fraction=0.1, search_epochs=None)
     clf.fit(X, y, teacher_logits=f)
     seconds.append(time.process_time() - began)
 print(json.dumps([imported - start, own - imported, *seconds]))
@@ -119,6 +120,8 @@ def sizes(epochs: int) -> dict:
             student__hidden=16,
             meta=meta,
             max_epochs=epochs,
+            validation_fraction=0.1,
+            search_epochs=None,
             random_state=SEED,
             device="cpu",
         ).fit(X / 16, y, teacher_logits=f)

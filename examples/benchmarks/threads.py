@@ -167,7 +167,15 @@ def fit(name: str) -> tuple[float, float]:
     logits = 4 * np.eye(10)[y] + np.random.default_rng(0).normal(size=(len(y), 10))
     torch.manual_seed(0)
     clf = DistilledClassifier(
-        None, make(), meta="linear", max_epochs=n_epochs, batch_size=64, device="cpu", random_state=0
+        None,
+        make(),
+        meta="linear",
+        max_epochs=n_epochs,
+        batch_size=64,
+        validation_fraction=0.1,
+        search_epochs=None,
+        device="cpu",
+        random_state=0,
     )
     X = (X / 16).astype(np.float32).reshape(-1, *shape)
     began, cpu = time.perf_counter(), time.process_time()

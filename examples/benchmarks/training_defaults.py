@@ -87,7 +87,7 @@ COMPARED = {
     CHOSEN: NONE,
     "former defaults": NONE | FORMER,
     "fixed (.5, 4)": {"meta": "fixed", "temperature": 4.0},
-    "linear": {},
+    "linear": {"meta": "linear", "search_epochs": None, "validation_fraction": 0.1},
 }
 TAUGHT = ("fixed (.5, 4)", "linear")
 # The former defaults take long, and so do the largest tasks: few seeds of them.

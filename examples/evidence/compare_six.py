@@ -40,7 +40,7 @@ from _provenance import provenance
 DATA = {"digits": (load_digits, 64), "breast cancer": (load_breast_cancer, 32)}
 STUDENT = {
     "student__hidden": 32, "max_epochs": 40, "optimizer": "SGD", "lr": 0.1, "optimizer__momentum": 0.9,
-    "device": "cpu",
+    "validation_fraction": 0.1, "search_epochs": None, "device": "cpu",
 }  # fmt: skip
 METHODS = ("none", "naive", "random", "gradient", "linear", "hyperopt")
 

@@ -83,7 +83,7 @@ def fitted(data, strategy, seed, lambda1, temperature, **params):
     train, valid, logits = data
     clf = DistilledClassifier(
         None, MLPStudent, meta=strategy, lambda1=lambda1, temperature=temperature, max_epochs=N_EPOCHS,
-        batch_size=32, random_state=seed, device="cpu", **params,
+        batch_size=32, search_epochs=None, random_state=seed, device="cpu", **params,
     )  # fmt: skip
     start = time.process_time()
     clf.fit(*train, X_val=valid[0], y_val=valid[1], teacher_logits=logits)

@@ -88,10 +88,11 @@ def seeded(make):
 
 
 COMMON = {"batch_size": 32, "random_state": 0, "device": "cpu"}
+SINGLE_RUN = {"meta": "linear", "search_epochs": None, "validation_fraction": 0.1}
 
 
 def distilled(teacher=None, student=MLPStudent, callbacks=(), **params):
-    known = COMMON | {"max_epochs": 6} | params
+    known = COMMON | SINGLE_RUN | {"max_epochs": 6} | params
     return DistilledClassifier(teacher, student, callbacks=[Count(), *callbacks], **known)
 
 

@@ -58,7 +58,8 @@ class TwoStages(torch.nn.Module):
 
 
 def distilled(seed, teacher=None, **params):
-    settings = {"max_epochs": EPOCHS, "batch_size": BATCH, "device": "cpu", "random_state": seed} | params
+    settings = {"max_epochs": EPOCHS, "batch_size": BATCH, "device": "cpu", "random_state": seed}
+    settings |= {"validation_fraction": 0.1, "search_epochs": None} | params
     return DistilledClassifier(teacher or LogisticRegression(max_iter=50), MLPStudent, **settings)
 
 

@@ -59,6 +59,7 @@ TABLES = ("digits", "letter", "made")
 E1, AHEAD, EVERY, EARLY, MAX_E2 = 10, (10, 40), 5, 100, 80
 STUDENT = {"student__hidden": (48, 48), "max_epochs": 20, "batch_size": 32, "optimizer": "SGD", "lr": 0.05}
 STUDENT |= {"optimizer__momentum": 0.9, "max_grad_norm": 1.0, "temperature": 4.0, "validation_fraction": 0.15}
+STUDENT["search_epochs"] = None
 
 
 def before_last(t):

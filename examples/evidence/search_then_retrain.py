@@ -134,7 +134,8 @@ def student_of(task: Task, seed: int, **params: Any) -> DistilledClassifier:
     return DistilledClassifier(
         teacher,
         task.student,
-        **{"validation_fraction": VALIDATION_FRACTION, "random_state": seed, "device": "cpu"}
+        **{"validation_fraction": VALIDATION_FRACTION, "search_epochs": None}
+        | {"random_state": seed, "device": "cpu"}
         | task.params
         | params,
     )

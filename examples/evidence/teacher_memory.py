@@ -44,8 +44,9 @@ class LargeTeacher(torch.nn.Module):
 
 def classifier(**params):
     return DistilledClassifier(
-        LargeTeacher(), MLPStudent, max_epochs=2, batch_size=32, device="cpu", random_state=0, **params
-    )
+        LargeTeacher(), MLPStudent, meta="linear", validation_fraction=0.1, search_epochs=None, max_epochs=2,
+        batch_size=32, device="cpu", random_state=0, **params,
+    )  # fmt: skip
 
 
 def rows():

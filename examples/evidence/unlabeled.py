@@ -48,6 +48,8 @@ def fit(meta, teacher, X, y, n_per_epoch, seed, rows=None, **params):
         student__hidden=N_HIDDEN,
         batch_size=BATCH_SIZE,
         max_epochs=max(1, round(N_ITERATIONS / n_per_epoch)),
+        validation_fraction=0.1,
+        search_epochs=None,
         random_state=seed,
         device="cpu",
         **params,

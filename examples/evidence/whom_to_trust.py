@@ -59,6 +59,7 @@ def student(meta, seed, **params):
         optimizer__momentum=0.9,
         optimizer__weight_decay=1e-4,
         callbacks=[LRScheduler(CosineAnnealingLR, T_max=EPOCHS)],
+        search_epochs=None,
         random_state=seed,
         **params,
     )

@@ -69,6 +69,7 @@ CANDIDATES = (
         "T from 4, T_val auto": FROM_4 | {"meta__val_temperature": "auto"},
     }
 )
+SINGLE_RUN = {"meta": "linear", "search_epochs": None, "validation_fraction": 0.1}
 BASELINE = "fixed (.5, 4), lr 0.1"
 
 
@@ -83,7 +84,12 @@ def one_run(situation, candidate, seed, epochs, **where):
         max_epochs=epochs or EPOCHS.get(situation, 200),
         random_state=seed,
         device="cpu",
-        **(TRAINING | (WIDTH if STUDENTS[of["name"]] is MLPStudent else {}) | CANDIDATES[candidate]),
+        **(
+            SINGLE_RUN
+            | TRAINING
+            | (WIDTH if STUDENTS[of["name"]] is MLPStudent else {})
+            | CANDIDATES[candidate]
+        ),
     )
     X, y = problem.train
     if len(of) > 1:

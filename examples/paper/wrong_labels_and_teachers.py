@@ -43,7 +43,13 @@ def one_run(what, share, arm, seed, epochs):
     problem = draw("digits", seed, **{what: share})
     (X, y), (X_val, y_val), logits = problem.train, problem.valid, problem.logits
     student = DistilledClassifier(
-        None, MLPStudent, max_epochs=epochs, random_state=seed, device="cpu", **(TRAINING | WIDTH | ARMS[arm])
+        None,
+        MLPStudent,
+        max_epochs=epochs,
+        search_epochs=None,
+        random_state=seed,
+        device="cpu",
+        **(TRAINING | WIDTH | ARMS[arm]),
     )
     if arm == TOO:
         X, y = np.concatenate([X, X_val]), np.concatenate([y, y_val])

@@ -27,6 +27,7 @@ from sklearn_kd.estimators._plan import (
     stage_message,
 )
 from sklearn_kd.estimators._preflight import validate
+from sklearn_kd.estimators._search import SEARCH, warn_if_nothing_moved
 from sklearn_kd.students._architectures import MLPStudent
 from sklearn_kd.training._stackable import group_stackable
 from sklearn_kd.training._stacked import share_inputs, train_stacked
@@ -109,6 +110,8 @@ class MethodFit:
         with self.timed():
             stage = self.stage
             self.plan = stage.conclude(self.plan, self.net)
+            if stage.name == SEARCH:
+                warn_if_nothing_moved(self.net)
             self.message = stage_message(self.plan, stage, self.net) or self.message
             self.n_trained += 1
             if self.n_trained < len(self.plan.stages):

@@ -46,20 +46,21 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     """A small neural network trained on labels and a big model's answers together.
 
     The student minimises lambda1 · CE(labels) + (1 − lambda1) · s(T) · CE(teacher at T,
-    student at T). The two metaparameters, lambda1 and the temperature T, are learned
-    while it trains, by the hypergradient of the loss on held-out rows, and predicted along
-    a line in between (``meta="linear"``) [1]_; or they are fixed, as usual. Rows without labels, given
-    to ``fit`` as ``X_unlabeled``, teach the student what the teacher knows beyond the labels.
+    student at T). The two metaparameters, lambda1 and the temperature T, are chosen on held-out rows in
+    a search of a third of the epochs; then a fresh student trains on all rows. They are the best of a
+    few settings; or learned by the hypergradient of the loss on the held-out rows, and predicted along a
+    line in between (``meta="linear"``) [1]_; or fixed, as usual. Rows without labels, given to ``fit`` as
+    ``X_unlabeled``, teach the student what the teacher knows beyond the labels.
 
     Parameters
     ----------
     teacher : estimator, trained object, nn.Module, skorch net, function, path, list or None
-        One of: a classifier with ``fit``, of which a clone is fitted once on D_train, the rows that
-        the student trains on (with ``search_epochs`` on D_train of the search); a fitted one inside
-        :class:`sklearn.frozen.FrozenEstimator`; a
-        trained object with ``predict_proba`` or ``decision_function``, without ``fit``; a trained
-        ``nn.Module`` that returns logits; a fitted skorch net; a function of X that returns logits
-        or probabilities (:class:`~sklearn_kd.teachers.FunctionTeacher`); an ONNX file
+        One of: a classifier with ``fit``, of which a clone is fitted on D_train, the rows that the
+        student trains on (with a search twice: on its D_train, then on all rows); a fitted one inside
+        :class:`sklearn.frozen.FrozenEstimator`; a trained object with ``predict_proba`` or
+        ``decision_function``, without ``fit``; a trained ``nn.Module`` that returns logits; a fitted
+        skorch net; a function of X that returns logits or probabilities
+        (:class:`~sklearn_kd.teachers.FunctionTeacher`); an ONNX file
         (:class:`~sklearn_kd.teachers.OnnxTeacher`); a list of teachers
         (:class:`~sklearn_kd.teachers.TeacherEnsemble`); an object of a class that
         :func:`~sklearn_kd.teachers.register_teacher` was given. None where ``fit`` is given
@@ -70,25 +71,28 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         ``in_channels``, ``input_shape`` and ``n_classes``, or ``num_classes`` and other usual names
         of these. An instance is copied, and made float32 where its weights are of another type and
         it cannot take float32.
-    meta : str or Strategy, default="linear"
+    meta : str or Strategy, default="shortlist"
         How the metaparameters are chosen:
 
+        - ``"shortlist"``: the best of three settings, which trust the teacher, both, or the labels (for
+          a loss with other metaparameters, give a :class:`~sklearn_kd.meta.Shortlist` of your own);
         - ``"linear"``: e1 gradient iterations, then e2 predicted by a line, and so on;
         - ``"gradient"``: a hypergradient in every iteration;
         - ``"fixed"``: ``lambda1`` and ``temperature`` as given;
         - ``"naive"``: (0.5, 1); ``"random"``: a random draw; ``"none"``: labels alone;
+        - ``"forward"``, ``"implicit"``: hypergradients that look further ahead than one iteration;
         - ``"hyperopt"``: the best of 5 trials of the tree-structured Parzen estimator;
         - ``"twins"``: two students at values moved up and down, of which the better one goes on;
         - ``"halving"``: four students at fixed values, of which the worse are dropped;
 
         or an object from :mod:`sklearn_kd.meta`. ``meta__*`` set parameters of either, such as
-        ``meta__lr=0.1``, the learning rate of the metaparameters. Strategies that learn from held-out
-        rows ("linear", "gradient", "hyperopt", "twins", "halving") train on D_train, the others on all
-        rows, as in the paper.
+        ``meta__lr=0.1``, the learning rate of the metaparameters of "linear". Strategies that learn from
+        held-out rows (all but "fixed", "naive", "random", "none") search on D_train before the student
+        trains on all rows (``search_epochs``); the others train on all rows.
     e1, e2 : int, default=10
         Gradient and predicted iterations per cycle of ``meta="linear"``.
     lambda1 : float or "random", default=0.5
-        Weight of the labels, in [0, 1]: where it starts, or stays (``meta="fixed"``).
+        Weight of the labels, in [0, 1]: where it starts (``meta="linear"``), or stays (``meta="fixed"``).
         "random" draws the start from U(0, 1).
     temperature : float or "random", default=1.0
         T: where it starts, or stays. "random" draws log T uniformly within the bounds.
@@ -126,16 +130,16 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         ``iterator_valid__*`` take ``batch_size``, ``shuffle`` and ``drop_last`` apart, and
         where X is a Dataset also the DataLoader's ``num_workers``, ``collate_fn``,
         ``pin_memory`` and so on. A Dataset is predicted for as ``iterator_valid__*`` say.
-    validation_fraction : float, default=0.1
+    validation_fraction : float, default=0.15
         Share of the rows held out as D_val, stratified, by the strategies that learn from
         it when ``fit`` is not given ``X_val``.
-    search_epochs : int, float or None, default=None
+    search_epochs : int, float or None, default=1/3
         Epochs in which a strategy that learns from held-out rows searches the metaparameters: a student of
         its own trains on D_train, and the strategy learns against D_val. Then a fresh student trains on all
         rows along what was found, for ``max_epochs``. A float in (0, 1] is a share of ``max_epochs``, rounded
         up. None: a single training on D_train, in which the metaparameters are learned, as in the paper.
         Without effect on strategies that learn nothing from D_val, such as "fixed". A strategy that chooses
-        by trials, such as "hyperopt", gives each trial so many epochs.
+        by trials, such as "shortlist" or "hyperopt", gives each trial so many epochs.
     weights : {"mean", "tail", "final", "process"}, default="mean"
         What the training on all rows follows: the mean of the path of the search, in the coordinates in which
         it was learned, geometric for T; the mean of the path's second half; the path's end; or the path
@@ -243,8 +247,8 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     strategy_ : Strategy
         The strategy that ran.
     trials_ : structured array
-        What ``meta="hyperopt"`` or ``"halving"``, or :class:`~sklearn_kd.meta.Random` of several trials,
-        tried; there only then.
+        What ``meta="shortlist"``, ``"hyperopt"`` or ``"halving"``, or :class:`~sklearn_kd.meta.Random` of
+        several trials, tried; there only then.
     moves_ : structured array
         The comparisons of ``meta="twins"`` (:class:`~sklearn_kd.meta.Twins`); there only then.
     net_ : skorch.NeuralNetClassifier
@@ -287,7 +291,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     ``sklearn.callback.ProgressBar()``, beside skorch's in ``callbacks``. The sub-tasks of a
     fit are the teacher, where one is to be asked, and each epoch of the student. A callback
     may end the training after any epoch, and predict with the student as it is then. They are
-    not passed on to the teacher, and hear nothing of the trials of ``meta="hyperopt"``.
+    not passed on to the teacher, and hear nothing of trials, such as those of ``meta="hyperopt"``.
 
     References
     ----------
@@ -310,7 +314,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     >>> alone = DistilledClassifier(None, MLPStudent, meta="none", random_state=0).fit(X[:150], y[:150])
     >>> clf.score(X[1200:], y[1200:]) > alone.score(X[1200:], y[1200:]) + 0.03
     True
-    >>> clf.metaparameter_path_.shape == (clf.n_iter_,)
+    >>> clf.lambda1_ == clf.trials_["lambda1"][clf.trials_["val_loss"].argmin()]
     True
     """
 
@@ -374,7 +378,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         teacher: Any,
         student: nn.Module | Callable[..., nn.Module],
         *,
-        meta: str | Strategy = "linear",
+        meta: str | Strategy = "shortlist",
         e1: int = 10,
         e2: int = 10,
         lambda1: float | Literal["random"] = 0.5,
@@ -387,8 +391,8 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         max_grad_norm: float | None = None,
         max_epochs: int = 30,
         batch_size: int | Literal["auto"] = "auto",
-        validation_fraction: float = 0.1,
-        search_epochs: int | float | None = None,
+        validation_fraction: float = 0.15,
+        search_epochs: int | float | None = 1 / 3,
         weights: Literal["mean", "tail", "final", "process"] = "mean",
         process: MetaparameterProcess | str | PathLike[str] | None = None,
         search_callbacks: Sequence[Callback | tuple[str, Callback]] | Callback | None = None,

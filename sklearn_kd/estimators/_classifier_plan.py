@@ -300,6 +300,8 @@ def _dry_run(
         callbacks, changes = own_callbacks(estimator, stage.name), changes_for(estimator, stage.name)
         net = make_net(estimator, settings, student, strategy, start, callbacks, **changes)
         who = f"meta={estimator.meta!r}" if stage.name == TRAINING else f"the {stage.name}"
+        if stage.name == RETRAINING and len(stages) > 1:
+            who += ", which search_epochs=None leaves out,"
         params = None if stage.name == SEARCH else estimator._routed("callbacks")
         n_batches = dry_run(net, stage.data, who, params)
     return n_batches * estimator.max_epochs

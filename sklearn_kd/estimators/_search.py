@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from sklearn_kd.estimators._plan import FitPlan, Seeds, Stage, ready_net
 from sklearn_kd.meta import PopulationStrategy, Strategy
+from sklearn_kd.meta._strategy import updates_metaparameters
 from sklearn_kd.training._progress import Progress
 
 if TYPE_CHECKING:
@@ -97,9 +100,34 @@ def run_search(
     if not net.metaparameters.iteration:
         raise KeyboardInterrupt  # by a user or a callback; nothing has been learned
     found = read(net)
+    warn_if_nothing_moved(net)
     if checkpointer is not None and not net.interrupted_:
         checkpointer.finish_stage(found._asdict())
     return found, net
+
+
+def warn_if_nothing_moved(net: TrainingNet) -> None:
+    """Warn where a search that goes by hypergradients was too short to take one."""
+    table = net.metaparameters.table()
+    skipped = sum(epoch.get("skipped_hypergradients", 0) for epoch in net.history)
+    if (
+        not len(table)
+        or net.interrupted_
+        or net.diverged_
+        or skipped
+        or not updates_metaparameters(net.strategy)
+    ):
+        return
+    moved = any((table[name] != table[name][0]).any() for name in net.metaparameters.space)
+    if moved or np.isfinite(table["val_loss"]).any():
+        return
+    warnings.warn(
+        f"The search learned nothing: no hypergradient was taken in its {len(table)} iterations, so that the "
+        "retraining follows the values at the start. Adam and AdamW take none in their first ten. Set a "
+        "larger search_epochs or a smaller batch_size.",
+        ConvergenceWarning,
+        stacklevel=2,
+    )
 
 
 def share_of_a_search_step(strategy: Strategy) -> float:

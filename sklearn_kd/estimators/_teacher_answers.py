@@ -59,24 +59,26 @@ def answer_rows(
 ) -> None:
     """Give each stage a teacher's answers to its D_train.
 
-    A teacher that is fitted here is fitted anew for each stage, on its D_train. One that was fitted on
-    D_val's rows would answer D_train of a search by what it has seen of D_val, and would seem to be right
-    there. A teacher that comes trained is asked once, about D_train of the last stage, which has the rows
-    of the others.
+    A teacher that is fitted here is fitted anew for each stage that holds rows out, on its D_train. One that
+    was fitted on D_val's rows would answer D_train of a search by what it has seen of D_val, and would seem
+    to be right there. Else it is asked once, about D_train of the last stage, which has the rows of the
+    others.
     """
     whole = stages[-1]
     seconds = 0.0
-    if teacher.trains(teacher.fitted):
-        for part in stages[:-1]:
-            own = copy.copy(teacher)  # the other stays untrained
-            part.train.set_teacher_logits(_ask(estimator, own, part, inputs, seed, storage))
-            seconds += own.seconds or 0.0
+    shared = []
+    for part in stages[:-1]:
+        if not teacher.trains(teacher.fitted) or len(part.places) == len(whole.places):
+            shared.append(part)
+            continue
+        own = copy.copy(teacher)  # the other stays untrained
+        part.train.set_teacher_logits(_ask(estimator, own, part, inputs, seed, storage))
+        seconds += own.seconds or 0.0
     logits = _ask(estimator, teacher, whole, inputs, seed, storage)
     whole.train.set_teacher_logits(logits)
-    if teacher.trains(teacher.fitted):
-        teacher.seconds = seconds + (teacher.seconds or 0.0)
-        return
-    for part in stages[:-1]:
+    if teacher.seconds is not None:
+        teacher.seconds += seconds
+    for part in shared:
         _share_logits(logits, whole, part, len(inputs.rows))
 
 

@@ -62,7 +62,8 @@ def usable_unlabeled(
     ValueError
         If ``soft_validation=True`` asks for logits of D_val's rows that ``teacher_logits`` do not have.
     """
-    beside = f"beside meta={estimator.meta!r}"
+    who = f"meta={estimator.meta!r}" if estimator.process is None else "a given process"
+    beside = f"beside {who}"
     if not strategy.needs_teacher:
         reasons = [] if inputs.unlabeled is None else [f"X_unlabeled {beside}, which asks no teacher"]
         if estimator.soft_validation:

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from sklearn_kd.losses import DistillationLoss, LogitDistillation
 from sklearn_kd.meta import Hyperopt, MetaparameterSpace, Naive, Random, Shortlist, Strategy
+from sklearn_kd.meta._shortlist import CANDIDATES
 
 if TYPE_CHECKING:
     from sklearn_kd.distpro._process import DistillationProcess
     from sklearn_kd.inputs._validation import ValidatedInputs
 
 _STARTS = ("lambda1", "temperature")
+_CYCLE = ("e1", "e2")
 _DEFAULT_BOUNDS = LogitDistillation().temperature_bounds
 
 
@@ -43,12 +45,7 @@ def beside_strategy(
             if _is_changed(estimator, name) and getattr(estimator, name) != "random"
         ]
     if isinstance(strategy, Shortlist):
-        reasons += [
-            f"{name}={getattr(estimator, name)!r} beside meta={estimator.meta!r}, whose candidates have "
-            "their own (set meta='fixed', or give it candidates)"
-            for name in _STARTS
-            if _is_changed(estimator, name) and strategy.sets(name)
-        ]
+        reasons += beside_shortlist(estimator, strategy, space)
     bounds = getattr(loss, "temperature_bounds", _DEFAULT_BOUNDS)
     if isinstance(strategy, (Random, Hyperopt)) and tuple(bounds) != _DEFAULT_BOUNDS:
         low, high = (10**end for end in strategy.log10_temperature)
@@ -62,12 +59,37 @@ def beside_strategy(
     return reasons + beside_loss(estimator, loss, space)
 
 
+def beside_shortlist(estimator: Any, strategy: Shortlist, space: MetaparameterSpace) -> list[str]:
+    """List changed parameters of a DistilledClassifier, and metaparameters of its loss, that have no use."""
+    reasons = [
+        f"{name}={getattr(estimator, name)!r} beside meta={estimator.meta!r}, whose candidates have "
+        "their own (set meta='fixed', or give it candidates)"
+        for name in _STARTS
+        if _is_changed(estimator, name) and strategy.sets(name)
+    ]
+    if isinstance(estimator.meta, str):  # the default: whoever sets these may have meant another
+        own = strategy.get_params(deep=False)
+        given = {name: getattr(estimator, name) for name in _CYCLE if _is_changed(estimator, name)}
+        given |= {f"meta__{name}": v for name, v in estimator._routed("meta").items() if name not in own}
+        reasons += [
+            f"{name}={value!r} beside meta={estimator.meta!r}, which takes no steps (set meta='linear')"
+            for name, value in given.items()
+        ]
+    others = [name for name in space if name not in CANDIDATES[0]]
+    if strategy.candidates is None and others and len(space) > len(others):  # else it refuses the loss
+        reasons.append(
+            f"meta={estimator.meta!r} on the metaparameters {others} of the loss, which keep their start "
+            "(set meta='linear', which learns them, or give it candidates)"
+        )
+    return reasons
+
+
 def beside_loss(estimator: Any, loss: DistillationLoss, space: MetaparameterSpace) -> list[str]:
     """List changed lambda1 and temperature of an estimator whose loss does not start at them."""
     return [
         f"{name}={getattr(estimator, name)!r} beside loss={loss!r}, whose metaparameters "
         f"{'start elsewhere' if name in space else f'are {list(space)}'} (give the loss its own start)"
-        for name in ("lambda1", "temperature")
+        for name in _STARTS
         if _is_changed(estimator, name) and (name not in space or space[name].start is not None)
     ]
 
@@ -76,7 +98,7 @@ def beside_own_cycle(estimator: Any, strategy: Strategy) -> list[str]:
     """List e1 and e2 of an estimator whose ``meta`` is an object with its own."""
     if not isinstance(estimator.meta, Strategy):
         return []
-    own = {name: getattr(strategy, name) for name in ("e1", "e2") if hasattr(strategy, name)}
+    own = {name: getattr(strategy, name) for name in _CYCLE if hasattr(strategy, name)}
     return [
         f"{name}={getattr(estimator, name)!r} beside meta={strategy!r}, whose own {name}={counts!r} counts "
         f"(set meta__{name}={getattr(estimator, name)!r})"

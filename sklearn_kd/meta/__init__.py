@@ -52,6 +52,8 @@ PAPER_SETTINGS: dict[str, Any] = {
     "lambda1": "random",
     "temperature": "random",
     "standardize": False,
+    "search_epochs": None,
+    "validation_fraction": 0.1,
 }
 
 __all__ = [

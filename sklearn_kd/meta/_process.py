@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from numbers import Integral
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -133,8 +134,10 @@ class MetaparameterProcess:
         ValueError
             If ``n_steps`` or ``weights`` is none of these.
         """
-        if n_steps < 1:
-            raise ValueError(f"n_steps={n_steps!r} must be at least 1, the iterations of a training.")
+        if not isinstance(n_steps, Integral) or isinstance(n_steps, bool) or n_steps < 1:
+            raise ValueError(
+                f"n_steps={n_steps!r} must be an integer of at least 1, the iterations of a training."
+            )
         if weights not in FOLLOWED:
             raise ValueError(f"weights={weights!r} is not one of {list(FOLLOWED)}.")
         rows = self._joined()

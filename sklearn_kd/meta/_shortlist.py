@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
+
 from sklearn_kd.errors._context import error_context
 from sklearn_kd.meta._space import MetaparameterSpace
 from sklearn_kd.meta._strategy import StartContext, Strategy, Values, check_has_metaparameters
@@ -24,15 +26,16 @@ class Shortlist(Strategy):
 
     Each candidate trains a fresh student on D_train, and is judged by L_val on all of D_val. The students
     share initialisation and batches; small ones are trained in one batched run. Few candidates that differ
-    much are told apart by a small D_val, and by a part of the training: with ``search_epochs=1/3`` of the
-    estimator three candidates cost one training, and the retraining on all rows another.
+    much are told apart by a small D_val, and by a part of the training: with ``search_epochs=1/3``, the
+    default of the estimator, three candidates cost one training, and the retraining on all rows another.
 
     Parameters
     ----------
     candidates : sequence of dict of str to float, or None, default=None
         Values by the metaparameters' names; one that is left out has its start. None, for losses with
         lambda1 and T: (0.05, 2), which trusts the teacher; (0.6, 1), which trusts both; (0.95, 2), which
-        trusts the labels.
+        trusts the labels; each value is moved into the bounds of the loss. Other metaparameters of the loss
+        keep their start then, with a warning.
     n_jobs : int or None, default=None
         Processes for students that are not trained in one run, as joblib reads the number.
     val_temperature : float or "auto", default="auto"
@@ -57,7 +60,7 @@ class Shortlist(Strategy):
     >>> X, y = load_digits(return_X_y=True)
     >>> same = np.tile(np.arange(10.0), (500, 1))
     >>> clf = DistilledClassifier(
-    ...     None, MLPStudent, meta="shortlist", search_epochs=1 / 3, max_epochs=12, random_state=0)
+    ...     None, MLPStudent, meta="shortlist", max_epochs=12, random_state=0)
     >>> clf.fit(X[:500], y[:500], teacher_logits=same).lambda1_
     0.95
     >>> clf.trials_["lambda1"]
@@ -98,10 +101,14 @@ class Shortlist(Strategy):
             missing = sorted(set(CANDIDATES[0]) - set(space))
             if missing:
                 raise ValueError(
-                    f"{self!r} has candidates for lambda1 and T alone, but the loss has no {missing}; its "
-                    f"metaparameters are {list(space)}. Give candidates, a list of dicts of values by name."
+                    f"{self!r}, the default, has candidates for lambda1 and T alone, but the loss has no "
+                    f"{missing}; its metaparameters are {list(space)}. Set meta='linear', which learns any, "
+                    "or give candidates, a list of dicts of values by name."
                 )
-            return CANDIDATES
+            return [
+                {name: float(np.clip(value, *space[name].bounds)) for name, value in candidate.items()}
+                for candidate in CANDIDATES
+            ]
         given = self.candidates
         if isinstance(given, (str, Mapping)) or not isinstance(given, Sequence) or not given:
             raise ValueError(

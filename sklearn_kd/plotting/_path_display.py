@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_kd.errors._context import error_context
 from sklearn_kd.meta._path import path_dtype
+from sklearn_kd.meta._process import MetaparameterProcess
 from sklearn_kd.meta._space import RESERVED_COLUMNS
 
 if TYPE_CHECKING:
@@ -17,11 +19,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from sklearn_kd.estimators._classifier import DistilledClassifier
-    from sklearn_kd.meta._process import MetaparameterProcess
 
-# Labels of metaparameters whose names say too little.
 # T is drawn at least so far to both sides.
 _LEAST_OF_T = 0.25
+# Labels of metaparameters whose names say too little.
 _LABELS = {"lambda1": "lambda1\n(weight of the labels)", "temperature": "temperature T"}
 
 
@@ -122,8 +123,15 @@ class MetaparameterPathDisplay:
         ValueError
             If several paths differ in length or in their metaparameters, if they have none, if they have no
             iterations, or if there are more or fewer axes than metaparameters.
+        TypeError
+            If a path is no structured array.
         """
-        paths = [path] if isinstance(path, np.ndarray) else list(path)
+        paths = list(path) if isinstance(path, (list, tuple)) else [path]
+        if not all(isinstance(own, np.ndarray) and own.dtype.names for own in paths):
+            raise TypeError(
+                "path must be metaparameter_path_ of a fitted estimator, or a list of several; got "
+                f"{[type(own).__name__ for own in paths]}. from_process draws a MetaparameterProcess."
+            )
         if len({len(path) for path in paths}) != 1:
             raise ValueError(
                 f"path must be one path or several of equal length; got {len(paths)} of lengths "
@@ -139,7 +147,7 @@ class MetaparameterPathDisplay:
     @classmethod
     def from_process(
         cls,
-        process: MetaparameterProcess | list[MetaparameterProcess],
+        process: MetaparameterProcess | Sequence[MetaparameterProcess],
         *,
         name: str | None = None,
         axes: Sequence[Axes] | None = None,
@@ -149,7 +157,7 @@ class MetaparameterPathDisplay:
 
         Parameters
         ----------
-        process : MetaparameterProcess, or list of them
+        process : MetaparameterProcess, or sequence of them
         name : str or None, default=None
             Label of the line, or of the mean.
         axes : sequence of matplotlib Axes or None, default=None
@@ -165,9 +173,21 @@ class MetaparameterPathDisplay:
         ------
         ValueError
             As :meth:`from_path`.
+        TypeError
+            If ``process`` is of another kind.
         """
-        processes = process if isinstance(process, list) else [process]
-        return cls.from_path([_path_of(own) for own in processes], name=name, axes=axes, **line_kw)
+        processes = [process] if isinstance(process, MetaparameterProcess) else process
+        if (
+            isinstance(processes, str)
+            or not isinstance(processes, Sequence)
+            or not all(isinstance(own, MetaparameterProcess) for own in processes)
+        ):
+            raise TypeError(
+                f"process={str(process)[:100]} must be a MetaparameterProcess or a list of them. "
+                "ProcessDisplay draws a DistillationProcess, and MetaparameterProcess.load reads a file."
+            )
+        with error_context("process"):
+            return cls.from_path([_path_of(own) for own in processes], name=name, axes=axes, **line_kw)
 
     def plot(self, axes: Sequence[Axes] | None = None, **line_kw: Any) -> Self:
         """Draw.

@@ -100,6 +100,11 @@ class ProcessDisplay:
         -------
         ProcessDisplay
         """
+        if not isinstance(process, DistillationProcess):
+            raise TypeError(
+                f"process={str(process)[:100]} must be a DistillationProcess. MetaparameterPathDisplay draws "
+                "a MetaparameterProcess, and DistillationProcess.load reads a file."
+            )
         return cls(process).plot(axes, **line_kw)
 
     def plot(self, axes: Sequence[Axes] | None = None, **line_kw: Any) -> Self:

@@ -330,5 +330,12 @@ def training_seconds(model: Any) -> float | None:
     history = history if searched is None else [*searched, *(history or [])]
     if isinstance(model, NeuralNet) or hasattr(model, "net_"):
         epochs = [epoch.get("dur") for epoch in history or []]
-        return sum(epochs) if epochs and None not in epochs else None
+        return sum(epochs, _seconds_of_trials(model)) if epochs and None not in epochs else None
     return None
+
+
+def _seconds_of_trials(model: Any) -> float:
+    """Return the seconds of trials before the training; those of a population are its epochs'."""
+    strategy = getattr(model, "strategy_", None)  # loaded files may not know it
+    before = hasattr(model, "trials_") and not getattr(strategy, "trains_population", True)
+    return float(model.trials_["seconds"].sum()) if before else 0.0

@@ -31,6 +31,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPl
 from torch.utils.data import TensorDataset
 
 from helpers.networks import ConvNet
+from helpers.settings import SINGLE_RUN
 from sklearn_kd import DistilledClassifier, MetaparameterProcess, MLPStudent, meta
 from sklearn_kd.checkpointing._file import Refused, read, write
 from sklearn_kd.checkpointing._fingerprint import fingerprint
@@ -429,7 +430,7 @@ class KillsProcess(Callback):
 def fitted_to_digits(folder):
     X, y = load_digits(return_X_y=True)
     X, y = (X[:400] / 16).astype(np.float32), y[:400]
-    quick = {"max_epochs": 3, "batch_size": 32, "random_state": 0, "device": "cpu"}
+    quick = SINGLE_RUN | {"max_epochs": 3, "batch_size": 32, "random_state": 0, "device": "cpu"}
     clf = DistilledClassifier(None, MLPStudent, callbacks=[KillsProcess()], checkpoint_dir=folder, **quick)
     return clf.fit(X, y, teacher_logits=4 * np.eye(10)[y])
 

@@ -483,3 +483,13 @@ def test_how_far_ahead_to_look_is_that_of_the_evidence(record, script, monkeypat
         assert table in page, f"put the tables that examples/evidence/{script}.py prints into the page"
     for said in module.sentences(found):
         assert said in words(GUIDE / "horizon.rst"), said
+
+
+def test_the_tables_of_methods_are_those_of_the_record(monkeypatch):
+    folder = ROOT / "examples" / "evidence"
+    monkeypatch.syspath_prepend(folder)
+    script = importlib.import_module("search_then_retrain")
+    runs = json.loads((folder / "search_then_retrain.json").read_text())["runs"]
+    page = (GUIDE / "which_method.rst").read_text(encoding="utf-8")
+    for table in script.page_tables(script.Comparison(runs)):
+        assert table in page, "put the tables that search_then_retrain.py --page prints into the page"

@@ -223,6 +223,10 @@ REFUSED = {
         {"search_epochs": 1, "callbacks": [EarlyStopping()]},
         {},
     ),
+    "a loss of other metaparameters beside the shortlist": lambda X, y: (
+        {"meta": "shortlist", "loss": Decoupled()},
+        {},
+    ),
     "a student that needs X as it is": lambda X, y: (taking(torch.log1p), {}),
     "a student that fails on standardised rows": lambda X, y: (
         taking(lambda x: x / torch.bincount(torch.tensor([round(n) for n in x[0].tolist()])).sum()),
@@ -601,6 +605,17 @@ def processes(monkeypatch):
 
 # What is said of a fit that goes on: parameters, and what is made of X, with a student taught by the labels.
 SAID = {
+    "a search without a hypergradient": (
+        {
+            "meta": "gradient",
+            "optimizer": "Adam",
+            "lr": 0.003,
+            "batch_size": 64,
+            "max_epochs": 1,
+            "search_epochs": 1,
+        },
+        None,
+    ),
     "the student predicts one class": ({"student": constant(), "lr": 0.0, "max_epochs": 5}, None),
     "the student is no better than chance": (
         {"lr": 1e-6, "max_epochs": 5},

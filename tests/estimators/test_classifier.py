@@ -164,7 +164,7 @@ def test_string_labels_pandas_and_feature_names(make, digits):
     assert clf.classes_[3] == "digit 3" and clf.score(X, y) > 0.8
     np.testing.assert_array_equal(clf.feature_names_in_, X.columns)
     np.testing.assert_array_equal(clf.teacher_.feature_names_in_, X.columns)
-    assert pd.DataFrame(clf.metaparameter_path_).shape == (clf.n_iter_, 5)
+    assert pd.DataFrame(clf.metaparameter_path_).shape == (clf.n_iter_, 6)
     with pytest.raises(ValueError, match="feature names"):
         clf.predict(X.rename(columns={"pixel 0": "other"}))
 

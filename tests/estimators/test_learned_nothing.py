@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 from torch.utils.data import TensorDataset
 
 from helpers.networks import ConvNet, lucky_student
+from helpers.settings import SINGLE_RUN
 from sklearn_kd import DistilledClassifier, MLPStudent, compare_methods
 from sklearn_kd.estimators._learned_nothing import (
     Predictions,
@@ -40,7 +41,9 @@ def made(teacher=None, student=MLPStudent, **params):
     sgd = {"optimizer": torch.optim.SGD, "lr": 0.1, "max_epochs": 40, "batch_size": 128}
     width = {"student__hidden": 32} if student is MLPStudent else {}
     return DistilledClassifier(
-        teacher, student, **{"random_state": 0, "device": "cpu", "standardize": False} | sgd | width | params
+        teacher,
+        student,
+        **{"random_state": 0, "device": "cpu", "standardize": False} | SINGLE_RUN | sgd | width | params,
     )
 
 

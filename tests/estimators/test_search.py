@@ -8,6 +8,7 @@ import torch
 from scipy import sparse
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback, EarlyStopping, LRScheduler
@@ -182,6 +183,13 @@ def test_a_teacher_is_fitted_on_d_train_of_the_search_and_then_on_all_rows(searc
     assert [len(rows) for rows in asked] == [len(first), len(X)]
 
 
+def test_a_teacher_is_fitted_once_where_both_stages_have_the_same_rows(search, digits, remembers):
+    X, y = digits
+    clf = search(Remembers(), soft_validation=True).fit(X[:300], y[:300], X_val=X[300:], y_val=y[300:])
+    assert [len(rows) for rows in remembers.fitted] == [300] and clf._teacher_seconds > 0
+    assert [len(rows) for rows in remembers.asked] == [300, 100]
+
+
 def test_a_trained_teacher_is_asked_once(search, digits, remembers):
     X, y = digits
     search(FrozenEstimator(Remembers().fit(X, y))).fit(X, y)
@@ -299,7 +307,7 @@ def test_each_stage_has_its_own_callbacks(search, digits, logits):
 
 @pytest.mark.usefixtures("no_training")
 def test_what_the_retraining_cannot_watch_is_refused(search, digits, logits):
-    with pytest.raises(ValueError, match="'valid_loss', but the retraining trains on all rows"):
+    with pytest.raises(ValueError, match="'valid_loss', but the retraining, which search_epochs=None"):
         search(callbacks=[EarlyStopping()]).fit(*digits, teacher_logits=logits)
     with pytest.raises(TypeError, match="search_callbacks has 3, which is no callback"):
         search(search_callbacks=[3]).fit(*digits, teacher_logits=logits)
@@ -399,10 +407,17 @@ def test_a_given_process_takes_the_place_of_the_search(search, digits, logits):
     process = MetaparameterProcess(
         {"lambda1": [0.3], "temperature": [2.0]}, LogitDistillation().metaparameters(10)
     )
-    clf = search(process=process, meta=Linear(e1=3, e2=2), e1=10, e2=10, lambda1=0.2, max_epochs=1)
-    with pytest.warns(
-        UserWarning, match="search_epochs=2 beside a given process.*lambda1=0.2 beside a given"
-    ):
+    clf = search(
+        process=process,
+        meta=Linear(e1=3, e2=2),
+        e1=10,
+        e2=10,
+        lambda1=0.2,
+        max_epochs=1,
+        soft_validation=True,
+    )
+    said = "soft_validation=True beside a given.*search_epochs=2 beside a given process.*lambda1=0.2 beside a given"
+    with pytest.warns(UserWarning, match=said):
         clf.fit(digits[0][:60], digits[1][:60], teacher_logits=logits[:60])
     assert (clf.lambda1_, clf.temperature_) == (0.3, 2.0)
 
@@ -421,6 +436,14 @@ def test_a_grid_over_searches(search, digits, logits):
     )
     grid.fit(X, y, teacher_logits=logits[:90])
     assert grid.best_estimator_.process_ is not None
+
+
+def test_a_comparison_says_that_a_search_was_too_short(search, digits):
+    X, y = digits[0][:60], digits[1][:60] % 2
+    clf = search(RandomForestClassifier(2, random_state=0), optimizer="Adam", max_epochs=1, search_epochs=1)
+    with pytest.warns(ConvergenceWarning, match="no hypergradient was taken in its 1 iterations") as said:
+        compare_methods(clf, X, y, methods={"mean": {}}, baseline="mean", cv=2, n_jobs=1)
+    assert len(said) == 2
 
 
 def test_a_search_in_a_comparison_is_what_fit_does_alone(search, digits):
@@ -445,6 +468,22 @@ def test_a_search_in_a_comparison_is_what_fit_does_alone(search, digits):
     )
 
 
-def test_defaults_are_a_single_run():
+def test_a_third_of_the_epochs_is_searched_by_default():
     clf = DistilledClassifier(None, MLPStudent)
-    assert (clf.search_epochs, clf.weights, clf.process, clf.search_callbacks) == (None, "mean", None, None)
+    assert (clf.meta, clf.search_epochs, clf.weights, clf.process) == ("shortlist", 1 / 3, "mean", None)
+    assert (clf.validation_fraction, clf.search_callbacks) == (0.15, None)
+
+
+def test_the_default_is_a_shortlist_and_a_training_on_all_rows(digits, logits):
+    """To the last bit the fit at the setting that the trials of a third of the epochs prefer."""
+    X, y = digits
+    params = {"student__hidden": 16, "max_epochs": 6, "random_state": 0, "device": "cpu"}
+    clf = DistilledClassifier(None, MLPStudent, **params).fit(X, y, teacher_logits=logits)
+    assert len(clf.history_) == 6 and not clf.metaparameter_path_["search"].any()
+    best = clf.trials_[clf.trials_["val_loss"].argmin()]
+    values = {"lambda1": clf.lambda1_, "temperature": clf.temperature_}
+    assert values == {name: best[name] for name in values}
+    fixed = DistilledClassifier(None, MLPStudent, meta="fixed", **params, **values)
+    np.testing.assert_array_equal(
+        fixed.fit(X, y, teacher_logits=logits).predict_proba(X), clf.predict_proba(X)
+    )

@@ -11,6 +11,7 @@ from sklearn.datasets import load_breast_cancer, load_wine
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from helpers.settings import SINGLE_RUN
 from sklearn_kd import (
     DistilledClassifier,
     DistProClassifier,
@@ -24,7 +25,7 @@ from sklearn_kd.estimators._preflight import validate
 from sklearn_kd.training._stackable import why_not_stackable
 from sklearn_kd.training._stacked import train_stacked
 
-settings = {
+settings = SINGLE_RUN | {
     "optimizer": "SGD",
     "lr": 0.1,
     "meta": "none",

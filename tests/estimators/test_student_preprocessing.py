@@ -19,6 +19,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_sco
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
+from helpers.settings import SINGLE_RUN
 from sklearn_kd import DistilledClassifier, MLPStudent, TablePreprocessing, TabularStudent, compare_methods
 from sklearn_kd.estimators._plan import Seeds, open_checkpoints
 from sklearn_kd.estimators._preflight import validate
@@ -59,7 +60,7 @@ def make(teacher=None, preprocessing="auto", **params):
         )
     settings = {"max_epochs": 4, "random_state": 0, "device": "cpu", "student__hidden": 8}
     settings |= {"student": MLPStudent, "student_preprocessing": preprocessing}
-    return DistilledClassifier(teacher, **(settings | params))
+    return DistilledClassifier(teacher, **(SINGLE_RUN | settings | params))
 
 
 class Notes(TransformerMixin, BaseEstimator):

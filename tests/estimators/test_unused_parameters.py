@@ -58,6 +58,13 @@ CASES = {
             r"give it candidates\)",
         ],
     ),
+    "parameters of another meta beside the default": (
+        {"meta": "shortlist", "e1": 5, "e2": 20, "meta__lr": 0.1, "meta__val_temperature": 1.0},
+        [
+            rf"{given} beside meta='shortlist', which takes no steps \(set meta='linear'\)"
+            for given in ("e1=5", "e2=20", "meta__lr=0.1")
+        ],
+    ),
     "lambda1 and T beside naive": (
         {"meta": "naive", "temperature": 4.0, "lambda1": 0.3},
         [
@@ -93,6 +100,8 @@ def test_what_counts_is_named_and_the_mend(name, make, digits):
         {"meta": Linear(e1=3, e2=4)},
         {"meta": Linear(e1=3, e2=4), "e1": 3, "e2": 4},
         {"meta": Gradient(), "e1": 20},
+        {"meta": "shortlist", "search_epochs": 1 / 3, "meta__n_jobs": 1},
+        {"meta": "fixed", "search_epochs": 1 / 3},
         {"meta": "fixed", "e1": 20, "e2": 5, "meta__lr": 0.1, "meta__hypergradient": "exact"},
         {"meta": "none", "temperature": 4.0, "lambda1": 0.2},
         {"meta": "naive", "temperature": 1.0, "lambda1": 0.5},

@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import MultinomialNB
 from torch import nn
 
+from helpers.settings import SINGLE_RUN
 from sklearn_kd import DistilledClassifier, MLPStudent, compare_methods
 from sklearn_kd.inputs._sparse_data import SparseData
 from sklearn_kd.inputs._sparse_rows import SparseRows, sparse_rows
@@ -25,7 +26,9 @@ def made(n=200, d=30, density=0.2, seed=0):
 
 def make(teacher=None, **params):
     settings = {"max_epochs": 3, "random_state": 0, "device": "cpu", "student__hidden": 8, "batch_size": 32}
-    return DistilledClassifier(teacher or LogisticRegression(), MLPStudent, **(settings | params))
+    return DistilledClassifier(
+        teacher or LogisticRegression(), MLPStudent, **(SINGLE_RUN | settings | params)
+    )
 
 
 FORMATS = [sparse.csr_matrix, sparse.csr_array, sparse.csc_array, sparse.coo_matrix, sparse.lil_matrix]

@@ -10,6 +10,7 @@ from sklearn.datasets import load_iris
 from skorch.callbacks import Callback
 from torch import nn
 
+from helpers.settings import SINGLE_RUN
 from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent, meta
 from sklearn_kd.training._far import far_iterations
 from sklearn_kd.training._stackable import _why_alone
@@ -36,7 +37,9 @@ def distilled(strategy, **params):
     settings |= {"optimizer": "SGD", "optimizer__momentum": 0.5, "temperature": 2.0}
     if "optimizer" in params:
         settings.pop("optimizer__momentum")
-    return DistilledClassifier(None, meta=strategy, **(settings | {"student": Small} | params))
+    return DistilledClassifier(
+        None, **(SINGLE_RUN | settings | {"student": Small, "meta": strategy} | params)
+    )
 
 
 def fitted(strategy, **params):

@@ -131,5 +131,6 @@ def test_tensors_are_taken_and_words_are_not():
         process(VALUES | {"lambda1": ["half"] * 4})
     with pytest.raises(ValueError, match="weights='last' is not one of"):
         process().schedule(2, "last")
-    with pytest.raises(ValueError, match="n_steps=0 must be at least 1"):
-        process().schedule(0)
+    for n_steps in (0, 2.5, "3", True):
+        with pytest.raises(ValueError, match=f"n_steps={n_steps!r} must be an integer of at least 1"):
+            process().schedule(n_steps)

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from sklearn.base import clone
 
-from sklearn_kd.losses import LogitDistillation
+from sklearn_kd.losses import LogitDistillation, Metaparameter
 from sklearn_kd.meta import Shortlist
 from sklearn_kd.meta._shortlist import CANDIDATES
 
@@ -81,5 +82,31 @@ def test_candidates_that_cannot_be_are_refused(candidates, message, make, digits
 
 
 def test_the_usual_candidates_need_a_loss_with_lambda1_and_temperature(make, digits, logits):
-    with pytest.raises(ValueError, match=r"no \['temperature'\].*Give candidates"):
+    with pytest.raises(ValueError, match=r"no \['temperature'\].*Set meta='linear'"):
         make(meta="shortlist", loss=WithoutTemperature()).fit(*digits, teacher_logits=logits)
+
+
+class WithBeta(LogitDistillation):
+    """One metaparameter more, that nothing follows."""
+
+    def metaparameters(self, n_classes):
+        return super().metaparameters(n_classes) | {"beta": Metaparameter(0.5, bounds=(0.0, 1.0))}
+
+    def loss(self, logits, teacher_logits, labels, *, lambda1, temperature, beta):
+        return F.cross_entropy(logits, labels, reduction="none") * (lambda1 + temperature + beta)
+
+
+def test_other_metaparameters_keep_their_start_and_that_is_said(make, digits, logits):
+    clf = make(meta="shortlist", max_epochs=1, loss=WithBeta())
+    with pytest.warns(
+        UserWarning, match=r"\['beta'\] of the loss, which keep their start \(set meta='linear'"
+    ):
+        clf.fit(*digits, teacher_logits=logits)
+    assert set(clf.trials_["beta"]) == {0.5}
+
+
+def test_the_usual_candidates_are_moved_into_the_bounds(make, digits, logits):
+    clf = make(meta="shortlist", max_epochs=1, temperature=1.7, loss__temperature_bounds=(1.5, 1.8))
+    with pytest.warns(UserWarning, match="temperature=1.7 beside"):
+        clf.fit(*digits, teacher_logits=logits)
+    assert clf.trials_["temperature"].tolist() == [1.8, 1.5, 1.8]

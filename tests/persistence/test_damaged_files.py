@@ -16,6 +16,7 @@ from torch import nn
 
 from helpers.networks import ConvNet
 from helpers.saved_files import content_of, write
+from helpers.settings import SINGLE_RUN
 from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent
 from sklearn_kd.files._compression import bytes_of, compress_rows
 from sklearn_kd.persistence import _container
@@ -28,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def fitted(digits, logits):
-    quick = {"max_epochs": 1, "batch_size": 64, "random_state": 0, "device": "cpu"}
+    quick = SINGLE_RUN | {"max_epochs": 1, "batch_size": 64, "random_state": 0, "device": "cpu"}
     clf = DistilledClassifier(None, MLPStudent, student__hidden=(8, 6), standardize=False, **quick)
     return clf.fit(*digits, teacher_logits=logits)
 

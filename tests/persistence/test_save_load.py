@@ -17,6 +17,7 @@ from torch import nn
 
 from helpers.networks import ConvNet, stage
 from helpers.saved_files import content_of, write
+from helpers.settings import SINGLE_RUN
 from sklearn_kd import CIFARResNet, CNNStudent, DistilledClassifier, DistProClassifier, Execution, MLPStudent
 from sklearn_kd.files._history import encode_history
 from sklearn_kd.files._values import JSON_VALUES
@@ -81,7 +82,7 @@ def path(tmp_path):
 @pytest.fixture(scope="module")
 def fitted(digits, logits):
     """Distilled along a learned path; tests change copies of what it is saved as."""
-    quick = {"max_epochs": 2, "batch_size": 32, "random_state": 0, "device": "cpu"}
+    quick = SINGLE_RUN | {"max_epochs": 2, "batch_size": 32, "random_state": 0, "device": "cpu"}
     clf = DistilledClassifier(None, MLPStudent, student__hidden=(8, 6), **quick)
     return clf.fit(*digits, teacher_logits=logits)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch.nn.functional as F
 
-from sklearn_kd import MetaparameterPathDisplay, MetaparameterProcess
+from sklearn_kd import MetaparameterPathDisplay, MetaparameterProcess, ProcessDisplay
 from sklearn_kd.losses import DistillationLoss, LogitDistillation, Metaparameter
 from sklearn_kd.meta._path import path_dtype
 from sklearn_kd.meta._space import MetaparameterSpace
@@ -156,6 +156,15 @@ def test_what_cannot_be_drawn():
         MetaparameterPathDisplay.from_path([one, other])
     with pytest.raises(ValueError, match="nothing to draw"):
         MetaparameterPathDisplay.from_path(empty_path(5))
+    for given in ("process.npz", [path()], None):
+        with pytest.raises(TypeError, match=r"must be a MetaparameterProcess or a list of them"):
+            MetaparameterPathDisplay.from_process(given)
+    with pytest.raises(ValueError, match="process: path must be one path or several"):
+        MetaparameterPathDisplay.from_process([])
+    with pytest.raises(TypeError, match=r"got \['str'\]"):
+        MetaparameterPathDisplay.from_path("process.npz")
+    with pytest.raises(TypeError, match="must be a DistillationProcess"):
+        ProcessDisplay.from_process("process.npz")
     axes = MetaparameterPathDisplay.from_path(path()).axes_
     with pytest.raises(ValueError, match=r"axes has 2 axes; the path has the metaparameters \['alpha'\]"):
         MetaparameterPathDisplay.from_path(one, axes=axes)

@@ -25,6 +25,7 @@ from helpers.networks import ConvNet
 from helpers.pages import messages
 from sklearn_kd import DistillationReport, DistilledClassifier, distillation_report
 from sklearn_kd.report import _report
+from sklearn_kd.report._models import training_seconds
 from sklearn_kd.teachers import TeacherAdapter, register_teacher
 from sklearn_kd.training._net import TrainingNet
 
@@ -227,6 +228,15 @@ def test_seconds_after_a_save_are_those_of_the_history(fitted, split, tmp_path):
     loaded = DistilledClassifier.load(tmp_path / "m.safetensors")
     seconds = numbers(quick(loaded, *split[2:]), "student")["train_seconds"]
     assert seconds == pytest.approx(sum(fitted.history_[:, "dur"]))
+
+
+def test_seconds_after_a_save_have_those_of_trials(make, split, tmp_path):
+    pytest.importorskip("safetensors", reason="needs safetensors")
+    clf = make(GaussianNB(), meta="shortlist", search_epochs=1).fit(*split[:2])
+    clf.save(tmp_path / "m.safetensors")
+    loaded = DistilledClassifier.load(tmp_path / "m.safetensors")
+    seconds = clf.trials_["seconds"].sum() + sum(clf.history_[:, "dur"])
+    assert training_seconds(loaded) == pytest.approx(seconds)
 
 
 TRAIN = {"student_alone": "train"}

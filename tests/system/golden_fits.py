@@ -1,6 +1,6 @@
 """Small fits of both systems, and the numbers that they must keep giving.
 
-``python tests/system/golden_fits.py`` writes ``golden.json`` anew; a commit that does so says why.
+``PYTHONPATH=tests python tests/system/golden_fits.py`` writes ``golden.json`` anew; a commit that does so says why.
 """
 
 import functools
@@ -17,6 +17,7 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.ensemble import RandomForestClassifier
 
+from helpers.settings import SINGLE_RUN
 from sklearn_kd import CNNStudent, DistilledClassifier, DistProClassifier, MLPStudent
 from sklearn_kd.meta import PAPER_SETTINGS
 
@@ -52,7 +53,7 @@ def _network(make, *args, **params):
 
 def _distilled(teacher, student=MLPStudent, **params):
     width = {"student__hidden": 32} if student is MLPStudent else {}
-    return DistilledClassifier(teacher, student, **(_COMMON | width | params))
+    return DistilledClassifier(teacher, student, **(SINGLE_RUN | _COMMON | width | params))
 
 
 def _distpro(**params):

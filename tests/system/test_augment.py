@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from helpers.callbacks import Watch
+from helpers.settings import SINGLE_RUN
 from sklearn_kd import DistilledClassifier, MLPStudent, compare_methods
 from sklearn_kd.training import _net
 
@@ -200,7 +201,7 @@ def test_a_length_that_changes_later(make, digits, network):
 
 
 def test_comparison_refuses_it(digits, network):
-    clf = DistilledClassifier(network, MLPStudent, augment=noisy, max_epochs=1)
+    clf = DistilledClassifier(network, MLPStudent, augment=noisy, max_epochs=1, **SINGLE_RUN)
     with pytest.raises(ValueError, match="never about augmented rows"):
         compare_methods(clf, *digits, cv=2)
     comparison = compare_methods(clf, *digits, cv=2, methods=("none",), baseline="none")

@@ -20,6 +20,7 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from helpers.networks import ConvNet
+from helpers.settings import SINGLE_RUN
 from sklearn_kd import DistilledClassifier, MLPStudent, compare_methods
 from sklearn_kd.runtime._global_lock import torch_state_lock
 from sklearn_kd.runtime._random_state import preserved_random_state
@@ -370,7 +371,13 @@ def test_callbacks_may_fit_and_search_in_their_own_thread(make, digits):
 def test_threads_on_a_gpu(params, digits, logits):
     def fit(seed):
         clf = DistilledClassifier(
-            None, Drawing, max_epochs=2, batch_size=32, random_state=seed, device="cuda", **params
+            None,
+            Drawing,
+            max_epochs=2,
+            batch_size=32,
+            random_state=seed,
+            device="cuda",
+            **(SINGLE_RUN | params),
         )
         return clf.fit(*digits, teacher_logits=logits).predict_proba(digits[0])
 
@@ -383,7 +390,9 @@ def test_a_teacher_on_the_host_shared_by_threads_that_train_on_a_gpu(digits, net
     """Its tensors are moved for each of them, and it stays where it is."""
 
     def fit(seed):
-        clf = DistilledClassifier(network, MLPStudent, max_epochs=1, random_state=seed, device="cuda")
+        clf = DistilledClassifier(
+            network, MLPStudent, max_epochs=1, random_state=seed, device="cuda", **SINGLE_RUN
+        )
         return clf.fit(*digits).predict_proba(digits[0])
 
     expected = [fit(seed) for seed in range(3)]

@@ -35,6 +35,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.semi_supervised import SelfTrainingClassifier
 from sklearn.tree import DecisionTreeClassifier
 
+from helpers.settings import SINGLE_RUN
 from sklearn_kd import DistilledClassifier, MLPStudent
 
 
@@ -60,7 +61,7 @@ def cancer():
 def clf():
     """The default method, trained for about 0.05 s."""
     quick = {"max_epochs": 8, "optimizer": "SGD", "lr": 0.1, "optimizer__momentum": 0.9, "batch_size": 32}
-    quick["student__hidden"] = 32
+    quick |= SINGLE_RUN | {"student__hidden": 32}
     return DistilledClassifier(LogisticRegression(), MLPStudent, random_state=0, device="cpu", **quick)
 
 

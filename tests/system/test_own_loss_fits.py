@@ -14,6 +14,7 @@ from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback
 
 from helpers.own_losses import LOSSES, Classwise, Decoupled, Smoothed
+from helpers.settings import SINGLE_RUN
 from sklearn_kd import DistilledClassifier, MetaparameterPathDisplay, MLPStudent, compare_methods, meta
 from sklearn_kd.losses import DistillationLoss, Metaparameter
 
@@ -28,7 +29,7 @@ def teacher_logits():
 
 def distilled(loss, **params):
     sgd = {"optimizer": "SGD", "lr": 0.1, "max_epochs": 3, "batch_size": 50}
-    params = sgd | {"random_state": 0, "device": "cpu"} | params
+    params = SINGLE_RUN | sgd | {"random_state": 0, "device": "cpu"} | params
     return DistilledClassifier(None, MLPStudent, student__hidden=16, loss=loss, **params)
 
 
@@ -177,7 +178,7 @@ def test_a_loss_that_can_do_without_a_teacher_takes_a_given_one(teacher_logits):
 
 
 def test_comparisons_take_a_loss_without_a_teacher():
-    clf = DistilledClassifier(None, MLPStudent, loss=Smoothed(), max_epochs=2, device="cpu")
+    clf = DistilledClassifier(None, MLPStudent, loss=Smoothed(), max_epochs=2, device="cpu", **SINGLE_RUN)
     compared = {"cv": 2, "random_state": 0, "n_jobs": 1, "baseline": "none"}
     found = compare_methods(clf, X, y, methods=("none", "gradient"), **compared)
     assert np.isfinite(found.results_["accuracy"]).all()
@@ -198,7 +199,7 @@ def test_parameters_of_the_loss_are_searched():
 
 def test_comparisons_take_a_loss():
     clf = DistilledClassifier(
-        LogisticRegression(C=10), MLPStudent, loss=Decoupled(), max_epochs=2, device="cpu"
+        LogisticRegression(C=10), MLPStudent, loss=Decoupled(), max_epochs=2, device="cpu", **SINGLE_RUN
     )
     methods = {"kd": {"loss": "kd", "meta": "fixed"}, "own": {"meta": "gradient"}}
     found = compare_methods(clf, X, y, methods=methods, baseline="kd", cv=2, random_state=0, n_jobs=1)

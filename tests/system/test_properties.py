@@ -16,6 +16,7 @@ from sklearn.model_selection import KFold
 from sklearn.naive_bayes import GaussianNB
 from torch import nn
 
+from helpers.settings import SINGLE_RUN
 from sklearn_kd import CNNStudent, DistilledClassifier, DistProClassifier, MLPStudent
 from sklearn_kd.training._net import TrainingNet
 
@@ -56,7 +57,7 @@ def fits_or_refuses(steps, X, y, *, X_test=None, **params):
     """The fitted classifier, or None where the input was refused as it should be."""
     given = {k: params.pop(k) for k in ("sample_weight", "teacher_logits", "X_val", "y_val") if k in params}
     quick = {"max_epochs": 1, "batch_size": 16, "random_state": 0, "device": "cpu", "student": MLPStudent}
-    clf = DistilledClassifier(**({"teacher": None} | quick | params))
+    clf = DistilledClassifier(**({"teacher": None} | SINGLE_RUN | quick | params))
     if not is_fitted_or_refuses(steps, clf, X, y, X if X_test is None else X_test, **given):
         return None
     bounds = clf.get_params().get("loss__temperature_bounds", (1.0, 10.0))

@@ -10,6 +10,7 @@ from sklearn.utils.estimator_checks import (
 )
 from torch import nn
 
+from helpers.settings import SINGLE_RUN
 from sklearn_kd import DistilledClassifier, MLPStudent
 
 METHODS = ("none", "naive", "gradient", "linear")
@@ -34,8 +35,7 @@ def quick(meta, **params):
     return DistilledClassifier(
         LogisticRegression(),
         MLPStudent,
-        meta=meta,
-        **(settings | params),
+        **(SINGLE_RUN | settings | params | {"meta": meta}),
     )
 
 

@@ -11,6 +11,7 @@ from skorch.helper import SliceDict
 from torch import nn
 from torch.utils.data import Dataset
 
+from helpers.settings import SINGLE_RUN
 from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent, compare_methods
 
 N, LENGTH, WORDS = 240, 6, 40
@@ -59,7 +60,7 @@ def teacher():
 
 def make(teacher=None, student=Reader, **params):
     meta = {"meta": "none"} if teacher is None else {}
-    settings = {"max_epochs": 4, "random_state": 0, "device": "cpu"} | meta | params
+    settings = SINGLE_RUN | {"max_epochs": 4, "random_state": 0, "device": "cpu"} | meta | params
     return DistilledClassifier(teacher, student, **settings)
 
 

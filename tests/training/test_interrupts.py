@@ -23,6 +23,7 @@ from skorch.callbacks import Callback, EarlyStopping
 from torch import nn
 
 from helpers.networks import ConvNet
+from helpers.settings import SINGLE_RUN
 from sklearn_kd import DistilledClassifier, MLPStudent, compare_methods
 from sklearn_kd.meta import Hyperopt, Random
 from sklearn_kd.training import _stackable, _stacked
@@ -321,7 +322,8 @@ def fit_without_end(digits, logits, begun, told):
     """In a process of its own: the fit's iterations and accuracy, once it was interrupted."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which the background ignores
     warnings.simplefilter("ignore")  # a fit that is interrupted says so
-    clf = DistilledClassifier(None, MLPStudent, max_epochs=100_000, callbacks=[Tells(begun)], device="cpu")
+    params = SINGLE_RUN | {"max_epochs": 100_000, "device": "cpu"}
+    clf = DistilledClassifier(None, MLPStudent, callbacks=[Tells(begun)], **params)
     clf.fit(*digits, teacher_logits=logits)
     os.write(told, f"{clf.n_iter_} {clf.score(*digits)}".encode())
 
