@@ -27,6 +27,7 @@ from sklearn_kd.meta._strategy import updates_metaparameters
 from sklearn_kd.runtime._devices import reading_is_free
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.runtime._snapshots import has_constant_buffers
+from sklearn_kd.training._flops import FlopCounter
 from sklearn_kd.training._memory_errors import explain_memory_of_stacked_training
 from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._stacked import stacked_forward
@@ -211,21 +212,17 @@ def _why_slower(nets: Sequence[TrainingNet], data: Any) -> str | None:
     if len(nets) < FEWEST:
         return f"it does not pay on a CPU for fewer than {FEWEST} students"
     batch = next(iter(nets[0].get_iterator(data[0].train, training=True)))
-    from torch.utils.flop_counter import FlopCounterMode  # slow to import
-
-    counter = FlopCounterMode(display=False)
     with (
         explain_memory_of_stacked_training(nets, data),
-        counter,
+        FlopCounter() as counter,
         torch.no_grad(),
         preserved_random_state(batch[0].device),
     ):
         copy.deepcopy(nets[0].module_)(batch[0])
-    flops = counter.get_total_flops()
-    if flops > MOST_FLOPS:
+    if counter.total > MOST_FLOPS:
         return (
             f"it pays on a CPU up to {MOST_FLOPS:.2g} floating-point operations per forward pass, and "
-            f"this student's takes {flops:.2g}"
+            f"this student's takes {counter.total:.2g}"
         )
     return None
 
