@@ -80,8 +80,8 @@ class DistillationLoss(BaseEstimator):
     >>> from sklearn.ensemble import RandomForestClassifier
     >>> from sklearn_kd import DistilledClassifier, MLPStudent
     >>> clf = DistilledClassifier(
-    ...     RandomForestClassifier(random_state=0), MLPStudent, loss=Decoupled(), max_epochs=40,
-    ...     batch_size=32, random_state=0)
+    ...     RandomForestClassifier(random_state=0), MLPStudent, loss=Decoupled(), meta="linear",
+    ...     max_epochs=40, batch_size=32, random_state=0)
     >>> clf = clf.fit(*load_iris(return_X_y=True))
     >>> sorted(clf.metaparameters_)
     ['alpha', 'beta']

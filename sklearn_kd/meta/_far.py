@@ -101,10 +101,10 @@ class ForwardGradient(FarStrategy):
     >>> X, y = load_iris(return_X_y=True)
     >>> clf = DistilledClassifier(
     ...     RandomForestClassifier(20, random_state=0), MLPStudent, meta=meta.ForwardGradient(),
-    ...     max_epochs=4, batch_size=32, random_state=0, device="cpu").fit(X, y)
-    >>> lambda1 = clf.metaparameter_path_["lambda1"]  # 5 batches in each epoch
+    ...     max_epochs=4, batch_size=32, search_epochs=None, random_state=0, device="cpu").fit(X, y)
+    >>> lambda1 = clf.metaparameter_path_["lambda1"]  # 4 batches in each epoch
     >>> (np.flatnonzero(np.diff(lambda1)) + 1).tolist()  # moves begin after Adam's tenth step
-    [14, 19]
+    [11, 15]
     """
 
     def __init__(
@@ -217,7 +217,7 @@ class ImplicitGradient(FarStrategy):
     >>> X, y = load_iris(return_X_y=True)
     >>> clf = DistilledClassifier(
     ...     RandomForestClassifier(20, random_state=0), MLPStudent, meta=meta.ImplicitGradient(every=8),
-    ...     max_epochs=4, batch_size=32, random_state=0, device="cpu").fit(X, y)
+    ...     max_epochs=4, batch_size=32, search_epochs=None, random_state=0, device="cpu").fit(X, y)
     >>> lambda1 = clf.metaparameter_path_["lambda1"]
     >>> (np.flatnonzero(np.diff(lambda1)) + 1).tolist()
     [7, 15]

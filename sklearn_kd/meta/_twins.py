@@ -61,7 +61,8 @@ class Twins(PopulationStrategy):
     >>> from sklearn_kd import DistilledClassifier, MLPStudent
     >>> X, y = load_digits(return_X_y=True)
     >>> same = np.tile(np.arange(10.0), (500, 1))
-    >>> clf = DistilledClassifier(None, MLPStudent, meta="twins", max_epochs=10, random_state=0)
+    >>> clf = DistilledClassifier(
+    ...     None, MLPStudent, meta="twins", search_epochs=10, max_epochs=10, random_state=0)
     >>> clf = clf.fit(X[:500], y[:500], teacher_logits=same)
     >>> clf.lambda1_ > 0.8
     True
