@@ -57,7 +57,7 @@ from sklearn_kd.estimators._preprocessing import (
     with_preprocessing,
 )
 from sklearn_kd.estimators._routed_parameters import loader_settings
-from sklearn_kd.estimators._search import RETRAINING, SEARCH, drawn_seeds
+from sklearn_kd.estimators._search import RETRAINING, SEARCH, check_search_epochs, drawn_seeds
 from sklearn_kd.estimators._standardization import scaling_for
 from sklearn_kd.estimators._teacher_answers import StageRows, answer_rows, give_logits, warn_of_order
 from sklearn_kd.estimators._unlabeled import (
@@ -122,6 +122,7 @@ def checked_parameters(
     """
     loaded = check_same_form(X, X_val, X_unlabeled)
     estimator._validate_params()
+    check_search_epochs(estimator.search_epochs)
     estimator._check_routed(loaded)
     check_preprocessing(estimator.student_preprocessing)
     warn_not_in_file(estimator)
@@ -301,7 +302,7 @@ def _dry_run(
         net = make_net(estimator, settings, student, strategy, start, callbacks, **changes)
         who = f"meta={estimator.meta!r}" if stage.name == TRAINING else f"the {stage.name}"
         if stage.name == RETRAINING and len(stages) > 1:
-            who += ", which search_epochs=None leaves out,"
+            who += " (there is none with search_epochs=None)"
         params = None if stage.name == SEARCH else estimator._routed("callbacks")
         n_batches = dry_run(net, stage.data, who, params)
     return n_batches * estimator.max_epochs

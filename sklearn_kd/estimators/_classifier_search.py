@@ -96,7 +96,13 @@ def checked_process(process: Any) -> MetaparameterProcess | None:
     """Return the process to follow, which may be given as the path of a file."""
     if process is None or isinstance(process, MetaparameterProcess):
         return process
-    return MetaparameterProcess.load(process)
+    try:
+        return MetaparameterProcess.load(process)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"process={process!r}: there is no such file. Give a file that MetaparameterProcess.save has "
+            "written."
+        ) from error
 
 
 # --------------------------------------------------------------------------------------

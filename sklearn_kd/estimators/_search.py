@@ -54,6 +54,15 @@ def drawn_seeds(random_state: int | np.random.RandomState | None, *, searches: b
     return [seeds, Seeds.draw(rng)._replace(split=seeds.split)] if searches else [seeds]
 
 
+def check_search_epochs(search_epochs: Any) -> None:
+    """Raise ValueError for True, which would be a search of one epoch in silence."""
+    if search_epochs is True:
+        raise ValueError(
+            "search_epochs=True must be a number of epochs (an int), a share of max_epochs (a float), or "
+            "None for no search. Give 1/3, the default, for a third of the epochs."
+        )
+
+
 def count_epochs(search_epochs: int | float, max_epochs: int) -> int:
     """Return the epochs of a search: an int is their number, a float the share of ``max_epochs``."""
     if isinstance(search_epochs, Integral):

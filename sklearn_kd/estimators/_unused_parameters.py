@@ -152,12 +152,14 @@ def beside_search(estimator: Any, *, searches: bool) -> list[str]:
     """
     given = estimator.process is not None
     beside = "a given process, which is followed without a search (leave one of them out)"
+    untaught = f"meta={estimator.meta!r}, which learns nothing from D_val"
     reasons = []
     if not searches and _is_set(estimator, "search_epochs"):
-        why = beside if given else f"meta={estimator.meta!r}, which learns nothing from D_val"
-        reasons.append(f"search_epochs={estimator.search_epochs!r} beside {why}")
+        reasons.append(f"search_epochs={estimator.search_epochs!r} beside {beside if given else untaught}")
     if not searches and not given and _is_set(estimator, "weights"):
-        reasons.append(f"weights={estimator.weights!r} without a process to follow (set search_epochs)")
+        single = estimator.search_epochs is None
+        why = "without a process to follow (set search_epochs)" if single else f"beside {untaught}"
+        reasons.append(f"weights={estimator.weights!r} {why}")
     if not searches and _is_set(estimator, "search_callbacks"):
         reasons.append("search_callbacks without a search (give them as callbacks)")
     if given:

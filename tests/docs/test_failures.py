@@ -219,6 +219,8 @@ REFUSED = {
         (1.0, 3.0), lambda1=[0.5], temperature=[4.0]
     ),
     "a file that holds no process of metaparameters": lambda X, y: ({"process": __file__}, {}),
+    "``search_epochs=True``": lambda X, y: ({"search_epochs": True}, {}),
+    "a process in a file that does not exist": lambda X, y: ({"process": "missing.npz"}, {}),
     "a callback of the retraining that watches D_val": lambda X, y: (
         {"search_epochs": 1, "callbacks": [EarlyStopping()]},
         {},
@@ -791,7 +793,7 @@ def test_the_page_has_all_that_is_tried_here():
 @pytest.mark.parametrize("what", REFUSED)
 def test_refused(what, make, digits, logits):
     params, given = REFUSED[what](*digits)
-    with pytest.raises((ValueError, TypeError), match=messages()[what]):
+    with pytest.raises((ValueError, TypeError, FileNotFoundError), match=messages()[what]):
         make(**params).fit(**({"X": digits[0], "y": digits[1], "teacher_logits": logits} | given))
 
 

@@ -307,7 +307,7 @@ def test_each_stage_has_its_own_callbacks(search, digits, logits):
 
 @pytest.mark.usefixtures("no_training")
 def test_what_the_retraining_cannot_watch_is_refused(search, digits, logits):
-    with pytest.raises(ValueError, match="'valid_loss', but the retraining, which search_epochs=None"):
+    with pytest.raises(ValueError, match="'valid_loss', but the retraining"):
         search(callbacks=[EarlyStopping()]).fit(*digits, teacher_logits=logits)
     with pytest.raises(TypeError, match="search_callbacks has 3, which is no callback"):
         search(search_callbacks=[3]).fit(*digits, teacher_logits=logits)
@@ -388,11 +388,25 @@ def test_a_process_of_other_metaparameters_is_refused(make, digits, logits):
         make(process=process).fit(*digits, teacher_logits=logits)
 
 
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize(
+    "params, kind, message",
+    [
+        ({"search_epochs": True}, ValueError, "search_epochs=True must be a number of epochs"),
+        ({"process": "missing.npz"}, FileNotFoundError, "process='missing.npz': there is no such file"),
+    ],
+)
+def test_what_names_no_search_or_process_is_refused(params, kind, message, make, digits, logits):
+    with pytest.raises(kind, match=message):
+        make(**params).fit(*digits, teacher_logits=logits)
+
+
 @pytest.mark.parametrize(
     "params, message",
     [
         ({"meta": "fixed"}, r"search_epochs=2 beside meta='fixed', which learns nothing from D_val\.$"),
         ({"search_epochs": None, "weights": "tail"}, "weights='tail' without a process to follow"),
+        ({"meta": "fixed", "weights": "tail"}, "weights='tail' beside meta='fixed', which learns nothing"),
         ({"search_epochs": None, "search_callbacks": [Watch()]}, "search_callbacks without a search"),
     ],
 )
