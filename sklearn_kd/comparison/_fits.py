@@ -219,8 +219,9 @@ def warm_up(device: Any) -> None:
     """Train toys, so that what torch does once per process is not timed as the first method's."""
     X, y = np.eye(4), np.array([0, 1, 0, 1])
     rows = {"teacher_logits": X[:, :2], "X_val": X, "y_val": y}
-    single_run = {"meta": "linear", "search_epochs": None, "max_epochs": 1}
-    toy = DistilledClassifier(None, MLPStudent, **single_run, device=device, random_state=0)
+    toy = DistilledClassifier(
+        None, MLPStudent, meta="linear", search_epochs=None, max_epochs=1, device=device, random_state=0
+    )
     toy.fit(X, y, **rows)
     toy.set_params(meta="fixed")
     plans = [plan_of(toy, X, y, **rows) for _ in range(2)]
