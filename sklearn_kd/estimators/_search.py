@@ -118,7 +118,8 @@ def run_search(
 def warn_if_nothing_moved(net: TrainingNet) -> None:
     """Warn where a search that goes by hypergradients was too short to take one."""
     table = net.metaparameters.table()
-    skipped = sum(epoch.get("skipped_hypergradients", 0) for epoch in net.history)
+    counts = ("skipped_steps", "skipped_hypergradients")  # of which other warnings speak
+    skipped = sum(epoch.get(count, 0) for epoch in net.history for count in counts)
     if (
         not len(table)
         or net.interrupted_

@@ -141,7 +141,7 @@ def test_optimizers_by_name(name, kind, make, make_distpro, digits, logits, imag
     fits[0].save(tmp_path / "clf.safetensors")
     assert type(fits[0]).load(tmp_path / "clf.safetensors").optimizer == name
     if kind == "Adam":
-        process = make_distpro(optimizer=name, lr=0.01).fit(*images).process_
+        process = make_distpro(optimizer=name, lr=0.01, search_epochs=6).fit(*images).process_
         assert process.settings["optimizer"] == "Adam"
 
 

@@ -330,7 +330,7 @@ MANY = 10**12
         (lambda a: a["metaparameter_path_columns"].append("lambda1"), "as the columns of metaparameter_path"),
         (lambda a: a["metaparameter_path_columns"].append("x.y"), "as the columns of metaparameter_path"),
         (lambda a: a["metaparameter_path_columns"].append("x"), "no tensor 'metaparameter_path.x'"),
-        (lambda a: a["metaparameter_path_columns"].pop(), "with the columns .*, not .*predicted"),
+        (lambda a: a["metaparameter_path_columns"].remove("predicted"), "with the columns .*, not .*predicted"),
         (lambda a: a.update(trials_columns=["lambda1"]), "no tensor 'trials.lambda1'"),
     ],
 )  # fmt: skip

@@ -193,7 +193,7 @@ def test_what_the_student_alone_is_given(fitted, split, monkeypatch):
     assert n_rows == 300 and given["sample_weight"] is weight
     own = fitted.get_params(deep=False)
     changed = {name for name in own if params[name] is not own[name] and params[name] != own[name]}
-    assert changed == {"teacher", "meta", "keep_teacher"}
+    assert changed == {"teacher", "meta", "keep_teacher", "search_epochs"}
     alone = fit(clone(fitted).set_params(meta="none", teacher=None), X, y, sample_weight=weight)
     assert (
         quick(fitted, X_test, y_test, student_alone=alone).to_dict()["differences"]

@@ -189,9 +189,8 @@ def test_comparisons_take_a_loss_without_a_teacher():
 
 def test_parameters_of_the_loss_are_searched():
     grid = {"loss__beta": [0.5, 2.0], "meta__lr": [0.1]}
-    clf = DistilledClassifier(
-        LogisticRegression(C=10), MLPStudent, loss=Decoupled(), meta="gradient", max_epochs=2, device="cpu"
-    )
+    params = SINGLE_RUN | {"meta": "gradient", "max_epochs": 2, "device": "cpu"}
+    clf = DistilledClassifier(LogisticRegression(C=10), MLPStudent, loss=Decoupled(), **params)
     search = GridSearchCV(clf, grid, cv=2).fit(X, y)
     assert search.best_estimator_.loss.beta in (0.5, 2.0) and clf.loss.beta == 2.0
     assert clone(clf).set_params(loss__beta=0.25).loss.beta == 0.25
