@@ -110,7 +110,7 @@ class ForwardHypergradient(LongHorizonEstimator):
         self.tangent.before_step()
 
     def restart(self) -> None:
-        """Let the tangents begin at zero with the next step."""
+        """Set the tangents to zero before the next step."""
         self.Z = []
 
     def after_forward(

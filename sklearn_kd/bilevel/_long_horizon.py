@@ -1,4 +1,4 @@
-"""What hypergradients over many steps share: passes over D_val, products with the loss's curvature."""
+"""Shared parts of hypergradients over many steps: passes over D_val, products with the loss's curvature."""
 
 from __future__ import annotations
 
