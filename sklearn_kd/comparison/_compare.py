@@ -171,7 +171,7 @@ def compare_methods(
     >>> from sklearn.ensemble import RandomForestClassifier
     >>> from sklearn_kd import DistilledClassifier, MLPStudent, compare_methods
     >>> clf = DistilledClassifier(
-    ...     RandomForestClassifier(10), MLPStudent, max_epochs=5, batch_size=32)
+    ...     RandomForestClassifier(10), MLPStudent, max_epochs=15, batch_size=32)
     >>> comparison = compare_methods(
     ...     clf, *load_iris(return_X_y=True), methods=("naive", "linear"), cv=3, random_state=0,
     ...     n_jobs=1)
