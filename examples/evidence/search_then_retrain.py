@@ -67,6 +67,17 @@ DIVERGED = 1e9  # L_val of a student that has none
 _WITH_GRID = (*FIXED, GRID, "grid or none", "oracle")
 
 
+class Grid(meta.Strategy):
+    """The best of ``SETTINGS`` by L_val."""
+
+    learns_from_validation = True
+
+    def start(self, context: meta.StartContext) -> dict[str, float]:
+        settings = [{"lambda1": lambda1, "temperature": temperature} for lambda1, temperature in SETTINGS]
+        self.losses_ = np.nan_to_num(context.evaluate_all(settings), nan=np.inf).clip(max=DIVERGED)
+        return settings[int(np.argmin(self.losses_))]
+
+
 class Method(NamedTuple):
     """A way to choose the metaparameters.
 
@@ -79,30 +90,39 @@ class Method(NamedTuple):
     teacher_saw_all : bool, default=False
         Whether the teacher of the student's own rows is fitted beforehand, on D_val's too, as users do who
         have one already.
+    epochs : int, default=1
+        How many times as many epochs as the task says.
     """
 
     params: dict[str, Any]
     cost: float | None = None
     teacher_saw_all: bool = False
+    epochs: int = 1
 
 
-_SEARCH = {"meta": "linear", "search_epochs": 0.5, "temperature": 4.0}
+_FRESH = {"retrain": "fresh"}  # as in the runs of commits that knew no other way
+_SEARCH = _FRESH | {"meta": "linear", "search_epochs": 0.5, "temperature": 4.0}
 _THIRD = _SEARCH | {"search_epochs": 1 / 3}
 _AUTO = {"meta__val_temperature": "auto"}
 _SHORTLIST = {"meta": "shortlist", "search_epochs": 1 / 3}
 METHODS = {
+    "none, average": Method({"meta": "none", "retrain": "average"}),
+    "none, twice the epochs": Method({"meta": "none"}, epochs=2),
+    "grid or none, auto": Method({"meta": Grid(val_temperature="auto"), "search_epochs": 1.0}),
     "linear": Method({"meta": "linear"}),
     "linear from 4": Method({"meta": "linear", "temperature": 4.0}),
     "half, mean": Method(_SEARCH),
     "half, tail": Method(_SEARCH | {"weights": "tail"}),
     "half, final": Method(_SEARCH | {"weights": "final"}),
     "half, process": Method(_SEARCH | {"weights": "process"}),
+    "half, process, auto": Method(_SEARCH | {"weights": "process", "retrain": "auto"}),
     "half, mean, from 1": Method(_SEARCH | {"temperature": 1.0}),
     "half, mean, calibrated": Method(_SEARCH | _AUTO),
     "third, mean": Method(_THIRD),
     "shortlist": Method(_SHORTLIST),
-    "shortlist, half": Method(_SHORTLIST | {"search_epochs": 0.5}),
-    "shortlist, T_val 1": Method(_SHORTLIST | {"meta__val_temperature": 1.0}),
+    "shortlist, fresh": Method(_SHORTLIST | _FRESH),
+    "shortlist, continue": Method(_SHORTLIST | {"retrain": "continue"}),
+    "shortlist, average": Method(_SHORTLIST | {"retrain": "average"}),
     "shortlist, teacher saw all": Method(_SHORTLIST, teacher_saw_all=True),
     "twins": Method(_SEARCH | {"meta": "twins"}, cost=2.0),
     "halving": Method(_SEARCH | {"meta": "halving", "search_epochs": 0.4, "weights": "final"}, cost=2.4),
@@ -111,17 +131,6 @@ METHODS = {
     # Once in an epoch of some 7 batches, 5 products with the curvature of 2 of them.
     "implicit third": Method(_THIRD | _AUTO | {"meta": "implicit", "meta__n_batches": 2}, cost=3.2),
 }
-
-
-class Grid(meta.Strategy):
-    """The best of ``SETTINGS`` by L_val."""
-
-    learns_from_validation = True
-
-    def start(self, context: meta.StartContext) -> dict[str, float]:
-        settings = [{"lambda1": lambda1, "temperature": temperature} for lambda1, temperature in SETTINGS]
-        self.losses_ = np.nan_to_num(context.evaluate_all(settings), nan=np.inf).clip(max=DIVERGED)
-        return settings[int(np.argmin(self.losses_))]
 
 
 # --------------------------------------------------------------------------------------
@@ -200,8 +209,9 @@ def run_method(task: Task, seed: int, method: Method, common: dict[str, Any]) ->
     clf = student_of(task, seed, **common | method.params)
     if method.teacher_saw_all and task.teacher_logits is None:
         clf.set_params(teacher=FrozenEstimator(clone(task.teacher).fit(task.X_train, task.y_train)))
+    clf.set_params(max_epochs=clf.max_epochs * method.epochs)
     clf.fit(**rows_of(task))
-    cost = trainings(clf, task, method.cost)
+    cost = method.epochs * trainings(clf, task, method.cost)
     seconds = time.process_time() - began
     return {
         **{name: round(float(value), 4) for name, value in clf.metaparameters_.items()},
@@ -230,7 +240,8 @@ def trainings(clf: DistilledClassifier, task: Task, cost: float | None) -> float
     searched, retraining = path[path["search"]], np.count_nonzero(~path["search"])
     of_one = -(-task.n_rows // clf.net_.batch_size) * clf.max_epochs
     if clf.search_epochs is not None and not len(searched):  # its trials were the search
-        return len(clf.trials_) * clf.search_epochs * share_of_d_train(task) + retraining / of_one
+        n_trials = len(getattr(clf, "trials_", SETTINGS))
+        return n_trials * clf.search_epochs * share_of_d_train(task) + retraining / of_one
     if not len(searched):  # a single training, in which the metaparameters were learned
         searched, retraining = path, 0
     if cost is None:

@@ -15,6 +15,11 @@ class TrialCache:
     ----------
     checkpoints : Checkpoints
         The losses that an earlier, killed fit has written are read from them.
+
+    Attributes
+    ----------
+    best : dict or None
+        Plain values and tensors that describe the best trial of the losses, as they were recorded.
     """
 
     def __init__(self, checkpoints: Checkpoints) -> None:
@@ -22,11 +27,12 @@ class TrialCache:
         content = checkpoints.latest("trials", use=_check_calls)
         # One list per call of lookup, with a row [*values, loss or None] per trial.
         self._calls: list[list[list[Any]]] = [] if content is None else content["state"]["calls"]
+        self.best: dict[str, Any] | None = None if content is None else content["state"]["best"]
         self._n_calls = 0
 
     def lookup(
         self, settings: Sequence[Sequence[float]]
-    ) -> tuple[dict[int, float], Callable[[dict[int, float], bool], None]]:
+    ) -> tuple[dict[int, float], Callable[[dict[int, float], bool, dict[str, Any] | None], None]]:
         """Return the known losses of the next batch of trials, and a callback that records new ones.
 
         Losses that were recorded under other settings are dropped, with those of all later calls.
@@ -40,29 +46,35 @@ class TrialCache:
         -------
         losses : dict of int to float
             The known losses by the index of their trial.
-        record : callable(losses, interrupted)
-            Records losses by the index of their trial. ``interrupted`` says that a user has cut these
-            trials short: they, and all that follows from them, are not written.
+        record : callable(losses, interrupted, best)
+            Records losses by the index of their trial, and the best trial of all. ``interrupted`` says that a
+            user has cut these trials short: they, and all that follows from them, are not written.
         """
         wanted = [[float(value) for value in setting] for setting in settings]
         k, self._n_calls = self._n_calls, self._n_calls + 1
         if k >= len(self._calls) or [row[:-1] for row in self._calls[k]] != wanted:
+            if any(row[-1] is not None for call in self._calls[k:] for row in call):
+                self.best = None  # it may be one of those
             self._calls[k:] = [[[*row, None] for row in wanted]]
         rows = self._calls[k]
 
-        def record(losses: dict[int, float], interrupted: bool) -> None:
+        def record(losses: dict[int, float], interrupted: bool, best: dict[str, Any] | None) -> None:
+            self.best = best
             if interrupted:
                 self._checkpoints.release()
             for index, loss in losses.items():
                 rows[index][-1] = loss
             n_known = sum(row[-1] is not None for call in self._calls for row in call)
-            self._checkpoints.write("trials", n_known, {"calls": self._calls})
+            self._checkpoints.write("trials", n_known, {"calls": self._calls, "best": best})
 
         return {index: row[-1] for index, row in enumerate(rows) if row[-1] is not None}, record
 
 
 def _check_calls(state: dict[str, Any]) -> None:
     """Raise ValueError unless this is a state that a :class:`TrialCache` wrote."""
+    best = state["best"]
+    if not (best is None or set(best) == {"setting", "loss", "averaged", "weights"}):
+        raise ValueError(f"a best trial {str(best)[:100]}")
     for rows in state["calls"]:
         for row in rows:
             *values, loss = row

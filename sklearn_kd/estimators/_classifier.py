@@ -16,7 +16,7 @@ from sklearn_kd._sklearn_compat import Interval, StrOptions, with_callbacks
 from sklearn_kd.estimators._base import BaseDistiller, ClassifierMethods
 from sklearn_kd.estimators._callback_checks import CALLBACK_KINDS
 from sklearn_kd.estimators._classifier_plan import checked_parameters, plan_distillation
-from sklearn_kd.estimators._classifier_search import path_and_process, tables_of
+from sklearn_kd.estimators._classifier_search import WAYS_TO_RETRAIN, path_and_process, tables_of
 from sklearn_kd.estimators._classifier_state import CLASSIFIER_STATE
 from sklearn_kd.estimators._plan import publish, restore_on_failure, run_plan
 from sklearn_kd.estimators._preflight import validate
@@ -47,10 +47,10 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
 
     The student minimises lambda1 · CE(labels) + (1 − lambda1) · s(T) · CE(teacher at T,
     student at T). The two metaparameters, lambda1 and the temperature T, are chosen on held-out rows in
-    a search of a third of the epochs; then a fresh student trains on all rows. They are the best of a
-    few settings; or learned by the hypergradient of the loss on the held-out rows, and predicted along a
-    line in between (``meta="linear"``) [1]_; or fixed, as usual. Rows without labels, given to ``fit`` as
-    ``X_unlabeled``, teach the student what the teacher knows beyond the labels.
+    a search of a third of the epochs; then the student trains on all rows. They are the best of a few
+    settings; or learned by the hypergradient of the loss on held-out rows, and predicted along a line in
+    between (``meta="linear"``) [1]_; or fixed. Rows without labels, given to ``fit`` as ``X_unlabeled``,
+    teach the student what the teacher knows beyond the labels.
 
     Parameters
     ----------
@@ -69,8 +69,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         Maps float32 inputs to one logit per class, no softmax. A class or a function is called with
         the ``student__*`` parameters and, where its signature has them, ``in_features``,
         ``in_channels``, ``input_shape`` and ``n_classes``, or ``num_classes`` and other usual names
-        of these. An instance is copied, and made float32 where its weights are of another type and
-        it cannot take float32.
+        of these. An instance is copied, and made float32 where it cannot take float32.
     meta : str or Strategy, default="shortlist"
         How the metaparameters are chosen:
 
@@ -119,8 +118,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     max_grad_norm : float or None, default=None
         Largest Euclidean norm of the gradient of all weights together: a longer gradient is shortened to it
         before each step. The hypergradient follows the clipping. 1 keeps steps from growing with T where a
-        sharp teacher is softened. None: gradients are not clipped. skorch's ``GradientNormClipping`` among
-        ``callbacks`` does the same more slowly; only one of the two may be given.
+        sharp teacher is softened. None: gradients are not clipped.
     max_epochs : int, default=30
         Passes over D_train. With rows without labels a pass ends when every row has been seen, and the kind
         that is run through first begins again.
@@ -135,8 +133,8 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         it when ``fit`` is not given ``X_val``.
     search_epochs : int, float or None, default=1/3
         Epochs in which a strategy that learns from held-out rows searches the metaparameters: a student of
-        its own trains on D_train, and the strategy learns against D_val. Then a fresh student trains on all
-        rows along what was found, for ``max_epochs``. A float in (0, 1] is a share of ``max_epochs``, rounded
+        its own trains on D_train, and the strategy learns against D_val. Then a student (``retrain``) trains
+        on all rows along what was found, for ``max_epochs``. A float in (0, 1] is a share of these, rounded
         up. None: a single training on D_train, in which the metaparameters are learned, as in the paper.
         Without effect on strategies that learn nothing from D_val, such as "fixed". A strategy that chooses
         by trials, such as "shortlist" or "hyperopt", gives each trial so many epochs.
@@ -144,6 +142,13 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         What the training on all rows follows: the mean of the path of the search, in the coordinates in which
         it was learned, geometric for T; the mean of the path's second half; the path's end; or the path
         itself, stretched to the iterations of this training.
+    retrain : {"auto", "continue", "average", "fresh"}, default="auto"
+        Which student trains on all rows. "continue": that of the search trains on, and its weights are
+        averaged over about the last tenth of the epochs. "average": a fresh one, whose weights are averaged
+        over about the last half; so is that of a single training. "fresh": a fresh one, with its last
+        weights. "auto": "continue" where the student of the search still learns: its last weights are better
+        on D_val than their average; else "average". After strategies that train several students side by
+        side, such as "twins", "fresh".
     process : MetaparameterProcess, str, path-like or None, default=None
         A process, or the file of one, to follow as ``weights`` say, on all rows and without a search. Its
         metaparameters must be those of the loss.
@@ -177,24 +182,20 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         Maps a training batch of inputs, a float32 tensor on the device, to an augmented one of
         as many rows; labels stay. Of an X with several parts it maps the dict or the tuple of tensors. A
         network teacher is then asked about each augmented batch; other teachers and ``teacher_logits``
-        cannot be used with it. D_val and prediction are not augmented. Draws from torch's, NumPy's and
-        Python's generators repeat with ``random_state``.
+        cannot be used with it. D_val and prediction are not augmented. Draws repeat with ``random_state``.
     callbacks : list of skorch callbacks, one alone, or None, default=None
         ``callbacks__NAME__*`` set their parameters.
     warm_start : bool, default=False
-        Start from the student of the last ``fit``, and from its metaparameters where they
-        are learned; the path goes on. A search begins with a fresh student, since the last one may have
-        trained on D_val.
+        Start from the student of the last ``fit``, and from its metaparameters where they are learned; the
+        path goes on. A search has a fresh student, since the last one may have trained on D_val.
     keep_teacher : bool, default=False
         Whether the fitted estimator keeps the fitted teacher, as ``teacher_``, which a pickle of it
-        then holds too. False: ``teacher_`` is None, and pickles and copies of the fitted estimator hold
-        no trained teacher: ``teacher`` is an unfitted clone in them, or None where it was given trained.
-        They predict; to be fitted again they need ``set_params(teacher=...)`` in the latter case. The
-        estimator itself, and its clones, can be fitted again as they are.
+        then holds too. False: ``teacher_`` is None, and pickles and copies hold no trained teacher:
+        ``teacher`` is an unfitted clone in them, or None where it was given trained. Then they need
+        ``set_params(teacher=...)`` to be fitted again, unlike the estimator itself and its clones.
     teacher_logits_dtype : {"float32", "float16"}, default="float32"
         Type of the teacher's logits of D_train, which are computed once and stored: 4 or 2 bytes for each
-        row and class. float16 keeps three digits: a logit between 8 and 16 moves by at most 0.004. Ignored
-        where none are stored: with ``augment``, ``teacher_logits`` and ``meta="none"``.
+        row and class. float16 keeps three digits: a logit between 8 and 16 moves by at most 0.004.
     teacher_logits_dir : str, path-like or None, default=None
         A folder, in which these logits are stored in a file while ``fit`` runs; batches read what they
         need. None: in memory.
@@ -203,7 +204,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         ``fit`` goes on from the last one; made if it is missing. Fits on other data or with other
         parameters may share it. When ``fit`` returns its checkpoints are removed, but for Ctrl-C.
     device : str, torch.device or int, default="auto"
-        "auto": CUDA, then MPS, then the CPU. A number is that of a CUDA device.
+        "auto": CUDA, then MPS, then the CPU. A number is a CUDA device's.
     execution : str or Execution, default="eager"
         How the student's passes are executed: "eager"; "compiled" by ``torch.compile``; in "bfloat16"
         where no hypergradient is taken; each iteration as one "cuda_graph"; or an
@@ -234,7 +235,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     val_temperature_ : float
         T_val at the end; of the search, where the training on all rows has no D_val.
     process_ : MetaparameterProcess or None
-        What was searched, or was given. None for a single training.
+        What was searched, or given; its ``settings["retrain"]`` says how the retraining began and ended.
     search_history_ : skorch.history.History or None
         Of the search: losses and metaparameters by epoch. None where none was trained.
     student_ : nn.Module
@@ -250,20 +251,19 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         What ``meta="shortlist"``, ``"hyperopt"`` or ``"halving"``, or :class:`~sklearn_kd.meta.Random` of
         several trials, tried; there only then.
     moves_ : structured array
-        The comparisons of ``meta="twins"`` (:class:`~sklearn_kd.meta.Twins`); there only then.
+        The comparisons of ``meta="twins"``; there only then.
     net_ : skorch.NeuralNetClassifier
         The private net, on tensors and class codes.
     history_ : skorch.history.History
-        Of the net: losses, callbacks' scores and metaparameters by epoch; of the training on all rows, where
-        there was a search before it.
+        Of the net: losses, callbacks' scores and metaparameters by epoch; after a search, of the retraining.
     loss_curve_ : list of float
-        The training loss of each epoch, out of ``history_``.
+        The training loss of each epoch.
     validation_scores_ : list of float or None
-        The accuracy on D_val after each epoch; None where there was none.
+        The accuracy on D_val after each epoch; None without D_val.
     classes_ : ndarray of shape (n_classes,)
-        The labels, in the order of the student's outputs.
+        The labels, in the order of the outputs.
     n_features_in_ : int
-        Size of the second dimension of X. Not there where X has several parts.
+        Size of the second dimension of X; not there where X has several parts.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Column names, where X has names that are all strings.
     n_iter_ : int
@@ -278,8 +278,6 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     MetaparameterPathDisplay : Draws ``metaparameter_path_``.
     distillation_report : What the student costs, and whether the teacher was worth it.
     export_student : A fitted Pipeline or classifier as one file of ONNX.
-    Munge : The rows that ``synthesize`` makes up, with its settings.
-    TablePreprocessing : What ``student_preprocessing="auto"`` is.
 
     Notes
     -----
@@ -340,6 +338,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
             None,
         ],
         "weights": [StrOptions(set(FOLLOWED))],
+        "retrain": [StrOptions(set(WAYS_TO_RETRAIN))],
         "process": [MetaparameterProcess, str, PathLike, None],
         "search_callbacks": CALLBACK_KINDS,
         "soft_validation": ["boolean"],
@@ -394,6 +393,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         validation_fraction: float = 0.15,
         search_epochs: int | float | None = 1 / 3,
         weights: Literal["mean", "tail", "final", "process"] = "mean",
+        retrain: Literal["auto", "continue", "average", "fresh"] = "auto",
         process: MetaparameterProcess | str | PathLike[str] | None = None,
         search_callbacks: Sequence[Callback | tuple[str, Callback]] | Callback | None = None,
         unlabeled_share: float | Literal["auto"] = "auto",
@@ -432,6 +432,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         self.validation_fraction = validation_fraction
         self.search_epochs = search_epochs
         self.weights = weights
+        self.retrain = retrain
         self.process = process
         self.search_callbacks = search_callbacks
         self.unlabeled_share = unlabeled_share

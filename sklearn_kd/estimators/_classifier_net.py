@@ -36,6 +36,7 @@ from sklearn_kd.runtime._optimizers import optimizer_class
 from sklearn_kd.tasks._task import Task
 from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._trials import Trials
+from sklearn_kd.training._weight_average import LONG
 
 if TYPE_CHECKING:
     from sklearn_kd.estimators._classifier import DistilledClassifier
@@ -175,7 +176,11 @@ def net_to_train(estimator: DistilledClassifier, plan: DistillationPlan) -> Trai
     callbacks = [*own_callbacks(estimator, stage.name), *_epoch_callbacks(estimator, plan)]
     student = copy.deepcopy(plan.student if plan.search_student is None else plan.search_student)
     changes = changes_for(estimator, stage.name)
-    return make_net(estimator, plan.net_settings, student, plan.strategy, start, callbacks, **changes)
+    net = make_net(estimator, plan.net_settings, student, plan.strategy, start, callbacks, **changes)
+    best = trials.best
+    if best is not None and best.setting == space.join(start).tolist():  # else the strategy went by its own
+        net.ending_ = best.ending
+    return net
 
 
 def _epoch_callbacks(estimator: DistilledClassifier, plan: DistillationPlan) -> list[Any]:
@@ -207,10 +212,13 @@ def search_epochs_of(estimator: DistilledClassifier) -> int:
 
 
 def changes_for(estimator: DistilledClassifier, stage: str) -> dict[str, Any]:
-    """Return the settings of a net by which a stage differs from a single training."""
+    """Return the settings of a net by which a stage differs from a training without average."""
+    averages = ("average", "auto") if stage == SEARCH else ("average",)
+    average = {"average_decay": LONG if estimator.retrain in averages else None}
     if stage == SEARCH:
-        return {"max_epochs": search_epochs_of(estimator), "verbose": 0, "routes_callbacks": False}
-    return {"verbose": 0} if stage == RETRAINING else {}
+        epochs = search_epochs_of(estimator)
+        return average | {"max_epochs": epochs, "verbose": 0, "routes_callbacks": False}
+    return average | ({"verbose": 0} if stage == RETRAINING else {})
 
 
 def _trial_net(estimator: DistilledClassifier, plan: DistillationPlan, values: dict[str, Any]) -> TrainingNet:

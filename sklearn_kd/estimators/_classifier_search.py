@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from skorch.history import History
+from torch import Tensor, nn
 
 from sklearn_kd.estimators._classifier_net import (
     DistillationPlan,
@@ -23,7 +25,9 @@ from sklearn_kd.meta import Fixed, MetaparameterSpace, Strategy
 from sklearn_kd.meta._process import Following, MetaparameterProcess
 from sklearn_kd.runtime._optimizers import optimizer_class
 from sklearn_kd.students._standardize import own_student
+from sklearn_kd.training._ending import ending_of
 from sklearn_kd.training._trials import TrialsInterrupted
+from sklearn_kd.training._weight_average import LONG, SHORT, load_weights, weights_of
 
 if TYPE_CHECKING:
     from sklearn_kd.estimators._classifier import DistilledClassifier
@@ -31,6 +35,10 @@ if TYPE_CHECKING:
 
 # Tables that strategies leave of their searches.
 STRATEGY_TABLES = ("trials_", "moves_")
+# Decay of the average of the weights that is kept. That of a student that still learns lasts few epochs,
+# and only smooths its last steps.
+_AVERAGE_DECAY = {"fresh": None, "continue": SHORT, "average": LONG}
+WAYS_TO_RETRAIN = ("auto", *_AVERAGE_DECAY)
 # Parameters that a process keeps for the record.
 _RECORDED = ("search_epochs", "max_epochs", "validation_fraction", "e1", "e2", "lr", "batch_size")
 
@@ -49,6 +57,10 @@ class SearchRecord(NamedTuple):
     history : History
     tables : dict of str to dict of str to ndarray
         The columns of each of the strategy's tables.
+    weights : dict of str to Tensor or None
+        Those of the student that it ends with. None: no student was trained at the values that it found.
+    averaged : bool or None
+        Whether the average of these weights is better on D_val than the last. None: there is no average.
     """
 
     path: dict[str, np.ndarray]
@@ -56,6 +68,8 @@ class SearchRecord(NamedTuple):
     val_temperature: float
     history: History
     tables: dict[str, dict[str, np.ndarray]]
+    weights: dict[str, Tensor] | None = None
+    averaged: bool | None = None
 
     @classmethod
     def of(cls, net: TrainingNet, strategy: Strategy) -> SearchRecord:
@@ -64,7 +78,11 @@ class SearchRecord(NamedTuple):
         path["search"] = np.ones(len(path["search"]), bool)
         start = {name: np.array(value) for name, value in net.metaparameters.values_after(0).items()}
         tables = {name: _columns(table) for name, table in tables_of(strategy).items()}
-        return cls(path, start, float(net.val_temperature_), net.history, tables)
+        record = cls(path, start, float(net.val_temperature_), net.history, tables)
+        if net.ending_ is None:
+            return record
+        averaged = None if net.average_decay is None else net.ending_.averaged
+        return record._replace(weights=net.ending_.weights, averaged=averaged)
 
     @property
     def values(self) -> dict[str, np.ndarray]:
@@ -116,7 +134,7 @@ def search(
     try:
         if stage.trains:
             check = partial(make_process, estimator, plan)
-            read = partial(SearchRecord.of, strategy=plan.strategy)
+            read = partial(_judged, estimator, plan)
             found, net = run_search(plan, stage, SearchRecord, read, check)
             for name, columns in found.tables.items():  # which a killed fit has left
                 setattr(plan.strategy, name, _table(columns))
@@ -132,7 +150,16 @@ def conclude_search(
     estimator: DistilledClassifier, plan: DistillationPlan, net: TrainingNet
 ) -> DistillationPlan:
     """Return the plan with what the net of a search has found."""
-    return _with_found(estimator, plan, net, SearchRecord.of(net, plan.strategy))
+    return _with_found(estimator, plan, net, _judged(estimator, plan, net))
+
+
+def _judged(estimator: DistilledClassifier, plan: DistillationPlan, net: TrainingNet) -> SearchRecord:
+    """Read the result of a search, how D_val judges its student included where that decides something."""
+    valid = plan.stages[0].data.valid
+    if plan.stages[0].trains and not net.interrupted_ and estimator.retrain != "fresh":
+        assert valid is not None
+        net.ending_ = ending_of(net, valid)
+    return SearchRecord.of(net, plan.strategy)
 
 
 def _with_found(
@@ -157,6 +184,7 @@ def make_process(
         "loss": repr(plan.net_settings.loss),
         "optimizer": optimizer_class(estimator.optimizer).__name__,
         "student": type(own_student(plan.student)).__name__,
+        "retrain": way_to_retrain(estimator, found),
     }
     return MetaparameterProcess(found.values, plan.net_settings.space, settings=settings)
 
@@ -187,6 +215,36 @@ def path_and_process(
 # The retraining
 
 
+def way_to_retrain(estimator: DistilledClassifier, found: SearchRecord | None) -> str:
+    """Return how the student of the retraining begins and ends, as ``retrain`` names it, but for "auto"."""
+    if estimator.retrain != "auto":
+        return estimator.retrain
+    if found is None or found.averaged is None:
+        return "fresh"
+    return "average" if found.averaged else "continue"
+
+
+def check_same_networks(estimator: DistilledClassifier, students: Sequence[nn.Module]) -> None:
+    """Raise ValueError if the student of the retraining cannot go on with the weights of the search's."""
+    if estimator.retrain not in ("auto", "continue") or len(students) == 1 or estimator._continues():
+        return
+    first, last = ({k: w.shape for k, w in weights_of(own_student(s)).items()} for s in students)
+    if first != last:
+        raise ValueError(
+            "student makes another network for the retraining than for the search, whose weights retrain="
+            f"{estimator.retrain!r} may go on with. Let it make networks of the same layers, or set "
+            "retrain='fresh'."
+        )
+
+
+def _student_to_retrain(estimator: DistilledClassifier, plan: DistillationPlan, way: str) -> nn.Module:
+    """Return a copy of the retraining's student, with the weights of the search if it goes on with them."""
+    student, found = copy.deepcopy(plan.student), plan.searched
+    if way == "continue" and found is not None and found.weights is not None and not estimator._continues():
+        load_weights(own_student(student), found.weights)
+    return student
+
+
 def retraining_net(estimator: DistilledClassifier, plan: DistillationPlan) -> TrainingNet:
     """Make the net that follows a process, given or found."""
     process, settings = plan.process, plan.net_settings
@@ -202,14 +260,15 @@ def retraining_net(estimator: DistilledClassifier, plan: DistillationPlan) -> Tr
         *progress_callbacks(estimator.verbose, RETRAINING, estimator.max_epochs),
         *plan.report.epochs(lambda net: estimator._fitted_attributes(net, plan)),
     ]
+    way = way_to_retrain(estimator, plan.searched)
     return make_net(
         estimator,
         settings._replace(space=space),
-        copy.deepcopy(plan.student),
+        _student_to_retrain(estimator, plan, way),
         _following(rows, _val_temperature(plan)),
         space.shaped(space.split(rows[0])),
         callbacks,
-        **changes_for(estimator, RETRAINING),
+        **(changes_for(estimator, RETRAINING) | {"average_decay": _AVERAGE_DECAY[way]}),
     )
 
 

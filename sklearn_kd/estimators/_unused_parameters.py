@@ -160,6 +160,8 @@ def beside_search(estimator: Any, *, searches: bool) -> list[str]:
         single = estimator.search_epochs is None
         why = "without a process to follow (set search_epochs)" if single else f"beside {untaught}"
         reasons.append(f"weights={estimator.weights!r} {why}")
+    if not searches and estimator.retrain == "continue":
+        reasons.append("retrain='continue' without a search whose student could go on (set search_epochs)")
     if not searches and _is_set(estimator, "search_callbacks"):
         reasons.append("search_callbacks without a search (give them as callbacks)")
     if given:

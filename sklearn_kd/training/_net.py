@@ -33,7 +33,6 @@ from sklearn_kd.runtime._devices import all_finite, full_precision, reading_is_f
 from sklearn_kd.runtime._eager_optimizers import eager_method, make_optimizer
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._optimizers import clear_gradients
-from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.runtime._snapshots import BufferSnapshot, OptimizerSnapshot
 from sklearn_kd.tasks._classification import Classification
 from sklearn_kd.tasks._targets import Targets
@@ -60,6 +59,7 @@ from sklearn_kd.training._nonfinite import (
 )
 from sklearn_kd.training._pickling import complete_unpickled, state_to_pickle
 from sklearn_kd.training._turns import Turn, follow, turn_of
+from sklearn_kd.training._weight_average import WeightAverage
 
 log = logging.getLogger("sklearn_kd")
 
@@ -96,6 +96,8 @@ class TrainingNet(NeuralNetClassifier):
         How the student's passes are executed. None: eagerly, in float32.
     max_grad_norm : float or None, default=None
         Limit of the norm of all gradients together, those of the modules beside the student included.
+    average_decay : float or None, default=None
+        Of the average of the student's weights that is kept beside them. None: no average.
     **params
         Of skorch's ``NeuralNetClassifier``.
 
@@ -129,6 +131,7 @@ class TrainingNet(NeuralNetClassifier):
         labels: np.ndarray | None = None,
         execution: Execution | None = None,
         max_grad_norm: float | None = None,
+        average_decay: float | None = None,
         **params: Any,
     ):
         if labels is not None:
@@ -151,6 +154,7 @@ class TrainingNet(NeuralNetClassifier):
         self.labels = labels
         self.execution = execution or Execution()
         self.max_grad_norm = max_grad_norm
+        self.average_decay = average_decay
 
     # ----------------------------------------------------------------------------------
     # The data
@@ -215,6 +219,8 @@ class TrainingNet(NeuralNetClassifier):
         self.skips_ = Skips()
         self.guard_: DivergenceGuard | None = None
         self.far_: FarIterations | None = None
+        self.average_: WeightAverage | None = None
+        self.ending_: Any = None  # of a search, as D_val sees it
         self.watch_: AnswersWatch | None = None  # of a teacher that answers while the student trains
         return self
 
@@ -276,7 +282,8 @@ class TrainingNet(NeuralNetClassifier):
             "validation_batches": self.validation_batches_,
             "skips": self.skips_,
         }
-        return parts if self.far_ is None else parts | {"far": self.far_}
+        further = {"far": self.far_, "average": self.average_}
+        return parts | {name: part for name, part in further.items() if part is not None}
 
     def infer(self, x: Tensor, **params: Any) -> Tensor:
         """Return the logits of a batch, float32; computed in bfloat16 where autocast is asked for."""
@@ -328,6 +335,8 @@ class TrainingNet(NeuralNetClassifier):
         self.captured_ = self._capturing() if self.execution.cuda_graph else None
         self.skips_, self.guard_ = Skips(), DivergenceGuard(X)
         self.far_ = far_iterations(self, X)
+        decay = self.average_decay
+        self.average_ = None if decay is None else WeightAverage(self.module_, decay)
         self.diverged_ = self.interrupted_ = self.collapsed_ = False
         self.with_buffers_ = [part for m in self.trained_modules() for part in m.modules() if part._buffers]
 
@@ -547,6 +556,8 @@ class TrainingNet(NeuralNetClassifier):
         if self.validated_ and not self.diverged_:
             self.val_temperature_ = self.task.optimal_val_temperature(self.validated_)
             self.validated_ = []
+        if self.average_ is not None and not self.diverged_:
+            self.average_.update()
         for name, value in (self.objective.epoch_record() | self._numbers()).items():
             self.history.record(name, value)
 
@@ -584,12 +595,3 @@ class TrainingNet(NeuralNetClassifier):
     def _mend(self) -> str:
         """Return the remedy for steps that were skipped."""
         return (None if self.watch_ is None else self.watch_.fault()) or MEND
-
-    def validation_loss(self, dataset: Any) -> float:
-        """Compute L_val on all rows of ``dataset``; draws of the student leave the generators unchanged."""
-        with preserved_random_state(torch.device(self.device), seed=0):
-            losses = [
-                (len(batch[0]), float(self.validation_step(batch)["loss"]))
-                for batch in self.get_iterator(dataset)
-            ]
-        return sum(n * loss for n, loss in losses) / len(dataset)

@@ -18,6 +18,8 @@ _MADE_WHEN_NEEDED: dict[str, Any] = {
     "hypergradient_estimator_": None,
     "guard_": None,
     "far_": None,
+    "average_": None,
+    "ending_": None,
     "watch_": None,
 }
 

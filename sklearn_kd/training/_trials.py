@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.utils.parallel import Parallel, delayed
@@ -15,6 +15,7 @@ from sklearn_kd.meta._space import MetaparameterSpace
 from sklearn_kd.runtime._global_lock import torch_state_lock
 from sklearn_kd.runtime._processes import count_processes, one_thread_per_process, streaming_return_as
 from sklearn_kd.training._alone import train_alone
+from sklearn_kd.training._ending import Ending, ending_of
 from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._stackable import group_stackable
 from sklearn_kd.training._stacked import train_stacked
@@ -36,6 +37,28 @@ class TrialsInterrupted(KeyboardInterrupt):
         self.val_loss, self.net = val_loss, net
 
 
+class BestTrial(NamedTuple):
+    """The trial of the smallest L_val.
+
+    Attributes
+    ----------
+    setting : list of float
+        The components of its metaparameters.
+    loss, averaged, weights : float, bool, dict of str to Tensor
+        As in :class:`Ending`.
+    """
+
+    setting: list[float]
+    loss: float
+    averaged: bool
+    weights: dict[str, Any]
+
+    @property
+    def ending(self) -> Ending:
+        """How its training ended."""
+        return Ending(*self[1:])
+
+
 class Trials:
     """Fresh students trained at fixed metaparameters, all on the same data under the same seed.
 
@@ -51,6 +74,11 @@ class Trials:
         Of each training.
     cache : TrialCache
         The losses that are known already.
+
+    Attributes
+    ----------
+    best : BestTrial or None
+        Of all so far.
     """
 
     def __init__(
@@ -65,6 +93,7 @@ class Trials:
         self._make_net, self._data, self._seed, self._cache = make_net, data, seed, cache
         self._space, self._start = space, start
         self._best: list[tuple[float, TrainingNet]] = []
+        self.best = None if cache.best is None else BestTrial(**cache.best)
 
     def losses(self, settings: Sequence[Mapping[str, Any]], n_jobs: int | None = None) -> list[float]:
         """Return L_val of a student trained at each setting; a missing metaparameter has its start.
@@ -83,9 +112,20 @@ class Trials:
             )
         complete = [self._space.completed(self._start, setting) for setting in settings]
         nets = [self._make_net(setting) for setting in complete]
-        known = self._cache.lookup([self._space.join(setting).tolist() for setting in complete])
+        rows = [self._space.join(setting).tolist() for setting in complete]
+        known, record = self._cache.lookup(rows)
+        if self._cache.best is None:  # nor is it where earlier losses have been dropped
+            self.best = None
+
+        def note(endings: dict[int, Ending], interrupted: bool) -> None:
+            for k, ending in endings.items():
+                if np.isfinite(ending.loss) and (self.best is None or ending.loss < self.best.loss):
+                    self.best = BestTrial(rows[k], *ending)
+            best = None if self.best is None else self.best._asdict()
+            record({k: ending.loss for k, ending in endings.items()}, interrupted, best)
+
         try:
-            losses = trial_losses(nets, self._data, self._seed, n_jobs, *known)
+            losses = trial_losses(nets, self._data, self._seed, n_jobs, known, note)
         except TrialsInterrupted as interrupted:
             self._best.append((interrupted.val_loss, interrupted.net))
             raise TrialsInterrupted(*min(self._best, key=_ranked)) from None
@@ -100,7 +140,7 @@ def trial_losses(
     seed: int,
     n_jobs: int | None = None,
     known: Mapping[int, float] = MappingProxyType({}),
-    note: Callable[[dict[int, float], bool], None] = lambda losses, interrupted: None,
+    note: Callable[[dict[int, Ending], bool], None] = lambda endings, interrupted: None,
 ) -> list[float]:
     """Train nets and return their L_val.
 
@@ -118,8 +158,8 @@ def trial_losses(
         Processes, as joblib reads it.
     known : mapping of int to float, default={}
         The losses of nets that need not be trained any more.
-    note : callable(losses, interrupted), default=nothing
-        Hears of losses as soon as they are known, and whether a user cut their trainings short.
+    note : callable(endings, interrupted), default=nothing
+        Hears how trainings ended as soon as that is known, and whether a user cut them short.
 
     Raises
     ------
@@ -136,38 +176,39 @@ def trial_losses(
         if len(members) > 1:
             train_stacked([nets[k] for k in members], [data] * len(members))
             with threads_of_training([nets[members[0]]], data):
-                found = {k: nets[k].validation_loss(data.valid) for k in members}
+                found = {k: ending_of(nets[k], data.valid) for k in members}
             _note(note, found, nets[members[0]].interrupted_, losses, nets)
     n_processes = count_processes(n_jobs, max(len(alone), 1))
     if n_processes == 1:
         for k in alone:
-            loss, interrupted = _trained(nets[k], data, seed)
-            _note(note, {k: loss}, interrupted, losses, nets)
+            ending, interrupted = _trained(nets[k], data, seed)
+            _note(note, {k: ending}, interrupted, losses, nets)
     else:
         with one_thread_per_process():
             parallel = Parallel(n_jobs=n_processes, return_as=streaming_return_as())
             trials = parallel(delayed(_trained)(nets[k], data, seed) for k in alone)
-            for k, (loss, interrupted) in zip(alone, trials, strict=True):
-                _note(note, {k: loss}, interrupted, losses, nets)
+            for k, (ending, interrupted) in zip(alone, trials, strict=True):
+                _note(note, {k: ending}, interrupted, losses, nets)
     return [losses[k] for k in range(len(nets))]
 
 
-def _trained(net: TrainingNet, data: SplitData, seed: int) -> tuple[float, bool]:
+def _trained(net: TrainingNet, data: SplitData, seed: int) -> tuple[Ending, bool]:
     with threads_of_training([net], data), torch_state_lock():
         net = train_alone(net, data, seed)
-        return net.validation_loss(data.valid), net.interrupted_
+        assert data.valid is not None
+        return ending_of(net, data.valid), net.interrupted_
 
 
 def _note(
-    note: Callable[[dict[int, float], bool], None],
-    found: dict[int, float],
+    note: Callable[[dict[int, Ending], bool], None],
+    found: dict[int, Ending],
     interrupted: bool,
     losses: dict[int, float],
     nets: Sequence[TrainingNet],
 ) -> None:
     """Add what has been found to the losses, and stop if a user wants that."""
     note(found, interrupted)
-    losses |= found
+    losses |= {k: ending.loss for k, ending in found.items()}
     if interrupted:
         trained = _trained_here(losses, nets)
         raise TrialsInterrupted(*min(trained, key=_ranked)) if trained else KeyboardInterrupt

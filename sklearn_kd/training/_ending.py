@@ -1,0 +1,70 @@
+"""The end of a training on D_train: its loss on D_val, at the last weights or at their average."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sklearn_kd.inputs._data import DistillationData
+from sklearn_kd.layers._names import named_network
+from sklearn_kd.runtime._random_state import preserved_random_state
+from sklearn_kd.training._net import TrainingNet
+from sklearn_kd.training._weight_average import weights_of
+
+
+class Ending(NamedTuple):
+    """The end of a training on D_train, as D_val sees it.
+
+    Attributes
+    ----------
+    loss : float
+        L_val of the last weights, or of their average where it is smaller.
+    averaged : bool
+        Whether it is that of the average: the student has trained past its best.
+    weights : dict of str to Tensor
+        The last weights of the user's own module.
+    """
+
+    loss: float
+    averaged: bool
+    weights: dict[str, Tensor]
+
+
+def ending_of(net: TrainingNet, valid: DistillationData) -> Ending:
+    """Judge a net that has been trained; its T_val becomes that of the better weights.
+
+    Without an average the last weights are all there is.
+    """
+    loss, val_temperature = validation_loss(net, valid), net.val_temperature_
+    ending = Ending(loss, False, weights_of(named_network(net.module_)))
+    average = net.average_
+    if average is None or net.diverged_:
+        return ending
+    average.swap()
+    try:
+        of_average = validation_loss(net, valid, refit=True)
+    finally:
+        average.swap()
+    if of_average < loss:
+        return ending._replace(loss=of_average, averaged=True)
+    net.val_temperature_ = val_temperature
+    return ending
+
+
+def validation_loss(net: TrainingNet, dataset: DistillationData, *, refit: bool = False) -> float:
+    """Compute L_val on all rows of ``dataset``; draws of the student leave the generators unchanged.
+
+    ``refit``: at a new T_val, if the net refits it.
+    """
+    with preserved_random_state(torch.device(net.device), seed=0):
+        batches = net.get_iterator(dataset)
+        validated = [(net.validation_step(batch)["y_pred"], batch.targets) for batch in batches]
+    if refit and net.val_temperature == "auto":
+        net.val_temperature_ = net.task.optimal_val_temperature(validated)
+    losses = [
+        len(z) * float(net.task.validation_loss(z, targets, net.val_temperature_)[0])
+        for z, targets in validated
+    ]
+    return sum(losses) / len(dataset)
