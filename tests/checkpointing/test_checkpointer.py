@@ -156,17 +156,19 @@ def test_trials_are_looked_up(tmp_path):
     cache = TrialCache(checkpoints)
     known, record = cache.lookup(settings)
     assert known == {}
-    record({1: 0.25}, False)
+    best = {"setting": [0.5, 2.0], "loss": 0.25, "averaged": True, "weights": {"w": torch.ones(2)}}
+    record({1: 0.25}, False, best)
     _, record_later = cache.lookup(later)
-    record_later({0: 0.75}, False)
+    record_later({0: 0.75}, False, best)
     checkpoints.release()
 
     cache = TrialCache(opened_again := opened())
+    assert repr(cache.best) == repr(best)
     assert [cache.lookup(given)[0] for given in (settings, later)] == [{1: 0.25}, {0: 0.75}]
     opened_again.release()
     cache = TrialCache(opened_again := opened())
     known, record = cache.lookup([(0.5, 1.0), (0.5, 3.0)])  # other settings, and all that followed them
-    assert known == cache.lookup(later)[0] == {}
-    record({0: 0.5}, True)  # cut short by a user: not written
+    assert known == cache.lookup(later)[0] == {} and cache.best is None
+    record({0: 0.5}, True, None)  # cut short by a user: not written
     cache = TrialCache(opened())
     assert cache.lookup(settings)[0] == {1: 0.25}

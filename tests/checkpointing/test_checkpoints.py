@@ -331,12 +331,13 @@ def test_distpro(learned, n, make_distpro, images, once, tmp_path):
 
 
 @pytest.mark.parametrize("n", [3, 14, 25, 40])
-@pytest.mark.parametrize("weights", ["mean", "process"])
-def test_a_search_of_a_distilled_classifier(weights, n, make, digits, logits, once, tmp_path):
+@pytest.mark.parametrize(("weights", "retrain"), [("mean", "continue"), ("process", "average")])
+def test_a_search_of_a_distilled_classifier(weights, retrain, n, make, digits, logits, once, tmp_path):
     """A search of 2 epochs of 12 batches, and a retraining of 2 of 13."""
 
     def made(**params):
         known = {"search_epochs": 2, "meta": "linear", "e1": 3, "e2": 7, "meta__lr": 20.0, "weights": weights}
+        known["retrain"] = retrain
         known |= {"search_callbacks": [Kill()], "callbacks": [Kill()], "meta__val_temperature": "auto"}
         return make(**known | params)
 
@@ -350,7 +351,7 @@ def test_a_search_of_a_distilled_classifier(weights, n, make, digits, logits, on
 def test_trials_that_are_the_search_are_not_tried_again(make, digits, logits, tmp_path):
     def made(**params):
         known = {"meta": meta.Random(n_trials=3), "search_epochs": 1, "search_callbacks": [Kill()]}
-        return make(callbacks=[Kill()], **known | params)
+        return make(callbacks=[Kill()], retrain="continue", **known | params)  # the best student of a trial
 
     expected = made().fit(*digits, teacher_logits=logits)
     clf, n_batches = resumed(made, 3 * 12 + 14, tmp_path, *digits, teacher_logits=logits)

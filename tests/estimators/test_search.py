@@ -49,9 +49,8 @@ def remembers():
 @pytest.fixture
 def search(make):
     def search(*args, **params):
-        return make(
-            *args, **{"meta": "linear", "e1": 3, "e2": 2, "max_epochs": 3, "search_epochs": 2} | params
-        )
+        known = {"meta": "linear", "e1": 3, "e2": 2, "max_epochs": 3, "search_epochs": 2, "retrain": "fresh"}
+        return make(*args, **known | params)
 
     return search
 
@@ -465,12 +464,12 @@ def test_a_search_in_a_comparison_is_what_fit_does_alone(search, digits):
     X, y = digits[0][:160], digits[1][:160]
     folds = [(np.arange(100), np.arange(100, 160))]
     forest = RandomForestClassifier(3, random_state=0).fit(X[100:], y[100:])
-    clf = search(FrozenEstimator(forest), max_epochs=2, search_epochs=1)
+    clf = search(FrozenEstimator(forest), max_epochs=2, search_epochs=2, retrain="auto")
     methods = {
         "none": {"meta": "none"},
         "mean": {},
         "tail": {"weights": "tail"},
-        "final": {"weights": "final"},
+        "final": {"weights": "final", "retrain": "fresh"},
     }
     found = compare_methods(clf, X, y, methods=methods, baseline="none", cv=folds, n_seeds=1).results_
     assert found["models_in_batch"].tolist() == [1, 3, 3, 3]
@@ -485,13 +484,13 @@ def test_a_search_in_a_comparison_is_what_fit_does_alone(search, digits):
 def test_a_third_of_the_epochs_is_searched_by_default():
     clf = DistilledClassifier(None, MLPStudent)
     assert (clf.meta, clf.search_epochs, clf.weights, clf.process) == ("shortlist", 1 / 3, "mean", None)
-    assert (clf.validation_fraction, clf.search_callbacks) == (0.15, None)
+    assert (clf.validation_fraction, clf.search_callbacks, clf.retrain) == (0.15, None, "auto")
 
 
 def test_the_default_is_a_shortlist_and_a_training_on_all_rows(digits, logits):
     """To the last bit the fit at the setting that the trials of a third of the epochs prefer."""
     X, y = digits
-    params = {"student__hidden": 16, "max_epochs": 6, "random_state": 0, "device": "cpu"}
+    params = {"retrain": "fresh", "student__hidden": 16, "max_epochs": 6, "random_state": 0, "device": "cpu"}
     clf = DistilledClassifier(None, MLPStudent, **params).fit(X, y, teacher_logits=logits)
     assert len(clf.history_) == 6 and not clf.metaparameter_path_["search"].any()
     best = clf.trials_[clf.trials_["val_loss"].argmin()]

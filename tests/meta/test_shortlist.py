@@ -33,7 +33,9 @@ def test_each_candidate_has_the_loss_of_a_student_trained_at_it(make, digits, lo
 
 def test_in_a_search_it_is_retrained_on_all_rows(make, digits, logits):
     """To the last bit what a fit at the chosen setting is."""
-    clf = make(meta="shortlist", max_epochs=3, search_epochs=1).fit(*digits, teacher_logits=logits)
+    clf = make(meta="shortlist", max_epochs=3, search_epochs=1, retrain="fresh").fit(
+        *digits, teacher_logits=logits
+    )
     values = {"lambda1": clf.lambda1_, "temperature": clf.temperature_}
     assert values in CANDIDATES and len(clf.trials_) == len(CANDIDATES)
     alone = make(meta="fixed", max_epochs=3, **values).fit(*digits, teacher_logits=logits)
