@@ -67,6 +67,11 @@ def beside_shortlist(estimator: Any, strategy: Shortlist, space: MetaparameterSp
         for name in _STARTS
         if _is_changed(estimator, name) and strategy.sets(name)
     ]
+    if estimator.search_epochs is not None and _is_changed(estimator, "weights"):
+        reasons.append(
+            f"weights={estimator.weights!r} beside meta={estimator.meta!r}, whose setting stays as it is "
+            "(set meta='linear', which learns a path)"
+        )
     if isinstance(estimator.meta, str):  # the default: whoever sets these may have meant another
         own = strategy.get_params(deep=False)
         given = {name: getattr(estimator, name) for name in _CYCLE if _is_changed(estimator, name)}

@@ -17,7 +17,7 @@ _LEFT_OUT = (
     "teacher", "teacher_classes", "loss", "lambda1", "temperature", "meta", "e1", "e2", "keep_teacher",
     "teacher_logits_dtype", "teacher_logits_dir", "checkpoint_dir", "warm_start",
     "unlabeled_share", "soft_validation", "synthesize",
-    "search_epochs", "weights", "process", "search_callbacks",
+    "search_epochs", "weights", "retrain", "process", "search_callbacks",
 )  # fmt: skip
 
 

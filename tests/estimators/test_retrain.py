@@ -68,19 +68,19 @@ def test_how_a_retraining_begins_and_ends(meta, retrain, make, digits, logits):
     assert clf.predict(digits[0]).shape == (400,)
 
 
-@pytest.mark.parametrize(("student", "n_jobs"), [(MLPStudent, None), (Dropped, None), (Dropped, 2)])
-def test_the_student_of_the_best_trial_goes_on(student, n_jobs, make, digits, logits):
-    """Trained with others, one after another, or in another process: its weights are the single trial's."""
+@pytest.mark.parametrize("student", [MLPStudent, Dropped])
+def test_the_student_of_the_best_trial_goes_on(student, make, digits, logits):
+    """Trained with others, or one after another: its weights are the single trial's."""
     settings = [{"lambda1": 1.0, "temperature": 1.0}, {"lambda1": 0.2, "temperature": 2.0}]
 
-    def start_of_retraining(candidates, n_jobs=None):
-        strategy = Shortlist(candidates, n_jobs=n_jobs)
+    def start_of_retraining(candidates):
+        strategy = Shortlist(candidates)
         clf = make(
             None, student, meta=strategy, search_epochs=2, retrain="continue", lr=0.3, callbacks=[Weights()]
         ).fit(*digits, teacher_logits=logits)
         return clf.net_.callbacks_[-2][1].after_[0], settings[clf.trials_["val_loss"].argmin()]
 
-    found, best = start_of_retraining(settings, n_jobs)
+    found, best = start_of_retraining(settings)
     np.testing.assert_allclose(found, start_of_retraining([best])[0], rtol=1e-4, atol=1e-5)
 
 
@@ -91,7 +91,7 @@ def test_d_val_decides(make, digits, noisy, logits):
     assert short.process_.settings["retrain"] == "continue"
     scores = {}
     for retrain in ("auto", "fresh"):
-        clf = make(meta="linear", search_epochs=20, max_epochs=40, lr=0.5, lambda1=0.9, retrain=retrain)
+        clf = make(meta="linear", search_epochs=15, max_epochs=25, lr=0.5, lambda1=0.9, retrain=retrain)
         clf.set_params(loss__temperature_bounds=(0.9, 1.1)).fit(
             X[:200], noisy[1][:200], teacher_logits=logits[:200]
         )

@@ -51,6 +51,10 @@ CASES = {
             r"e2=30 beside meta=Linear\(e1=3\), whose own e2=10 counts \(set meta__e2=30\)",
         ],
     ),
+    "weights beside a shortlist": (
+        {"meta": "shortlist", "search_epochs": 1, "weights": "tail"},
+        [r"weights='tail' beside meta='shortlist', whose setting stays as it is \(set meta='linear', which"],
+    ),
     "lambda1 beside a shortlist": (
         {"meta": "shortlist", "lambda1": 0.3},
         [

@@ -366,11 +366,17 @@ def test_trial_losses_however_they_are_computed(n_jobs, rows, monkeypatch):
         student = made_students()[0]
         return [made_net(student, *start) for start in STARTS]
 
-    together = trial_losses(nets(), rows[0], 0)
+    found = [{}, {}]
+    together = trial_losses(nets(), rows[0], 0, note=lambda endings, _: found[0].update(endings))
     monkeypatch.setattr(_stackable, "why_not_stackable", lambda nets, data: "of the test")
-    apart = trial_losses(nets(), rows[0], 0, n_jobs)
+    apart = trial_losses(nets(), rows[0], 0, n_jobs, note=lambda endings, _: found[1].update(endings))
     np.testing.assert_allclose(together, apart, rtol=1e-5)
     assert len(set(apart)) == 3
+    for k, loss in enumerate(apart):  # weights come back from other processes
+        ours, theirs = (endings[k] for endings in found)
+        assert theirs.loss == loss and ours.averaged == theirs.averaged
+        for name, weights in ours.weights.items():
+            np.testing.assert_allclose(weights, theirs.weights[name], rtol=1e-4, atol=1e-5)
 
 
 def test_equal_inputs_are_held_once(rows):
