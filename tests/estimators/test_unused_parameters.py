@@ -53,7 +53,10 @@ CASES = {
     ),
     "weights beside a shortlist": (
         {"meta": "shortlist", "search_epochs": 1, "weights": "tail"},
-        [r"weights='tail' beside meta='shortlist', whose setting stays as it is \(set meta='linear', which"],
+        [
+            r"weights='tail' beside meta='shortlist', whose setting stays as it is \(set meta='linear', which "
+            r"learns a path\)"
+        ],
     ),
     "lambda1 beside a shortlist": (
         {"meta": "shortlist", "lambda1": 0.3},
