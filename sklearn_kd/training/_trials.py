@@ -166,6 +166,7 @@ def trial_losses(
     TrialsInterrupted
         Where a user ended one of them.
     """
+    assert data.valid is not None
     losses: dict[int, float] = dict(known)
     # Divided as if none were known: a net trained by itself rounds otherwise than one of several.
     groups = [
