@@ -5,8 +5,8 @@ student's rows a fifth has labels. "more rows": the teacher is fitted on its own
 fitted on the student's labelled rows. The teacher is a random forest of 300 trees, on the text set a
 logistic regression. Nothing is chosen by test rows, and all settings are defaults, but for those named here:
 
-- this library: ``DistilledClassifier(FrozenEstimator(teacher), MLPStudent, meta=...)``, fitted on the
-  labelled rows, and with ``X_unlabeled``;
+- this library: ``DistilledClassifier(FrozenEstimator(teacher), MLPStudent)``, the default, fitted on the
+  labelled rows, and with ``X_unlabeled``; and with ``meta`` "linear", "naive" and "none" in a single run;
 - MLPClassifier behind a StandardScaler, with its own width of 100 and with the student's 256, fitted on the
   labels, and on the labels and the teacher's hard labels of the rows without one;
 - AutoGluon: ``TabularPredictor.distill`` into LightGBM and its neural network; its best student by its own
@@ -82,6 +82,7 @@ TEACHERS = ("more rows", "same rows")
 SMALLEST = 1e-6  # probability, in the log loss
 SEEDS_OF_AUTOGLUON = 1
 
+DEFAULT = "shortlist"
 OURS, WIDTHS = ("linear", "naive", "none"), (100, 256)
 LABELS, HARD = "MLPClassifier {}, labels", "MLPClassifier {}, hard labels"
 AUTOGLUON, DEEPBRIDGE = "AutoGluon", "deepbridge"
@@ -125,6 +126,11 @@ def cell(task: str, taught: str, seed: int, folders: Folders) -> Cell:
 
 def fitted(of: Cell, method: str, unlabeled: bool, seed: int):
     """Return a fitted model of this library or of scikit-learn."""
+    if method == DEFAULT:
+        student = DistilledClassifier(
+            FrozenEstimator(of.teacher), MLPStudent, device="cpu", random_state=seed
+        )
+        return student.fit(of.X, of.y, **({"X_unlabeled": of.X_unlabeled} if unlabeled else {}))
     if method in OURS:
         student = DistilledClassifier(
             FrozenEstimator(of.teacher), MLPStudent, meta=method, validation_fraction=0.1, search_epochs=None,
@@ -195,6 +201,7 @@ def wanted(options):
     arms = [(TEACHER, False), *((meta, False) for meta in OURS)]
     arms += [(LABELS.format(width), False) for width in WIDTHS]
     arms += [(meta, True) for meta in OURS[:2]] + [(HARD.format(width), True) for width in WIDTHS]
+    arms += [(DEFAULT, False), (DEFAULT, True)]
     arms += [(DEEPBRIDGE, False)] if options.deepbridge else []
     yield from in_cells(options, range(options.runs), arms)
     if options.autogluon:
@@ -220,12 +227,14 @@ MEASURES = {"accuracy": "accuracy", "log loss": "log loss", "agreement": "agreem
 ROWS = [
     (TEACHER, False),
     ("none", False),
+    (DEFAULT, False),
     ("linear", False),
     ("naive", False),
     (LABELS.format(100), False),
     (LABELS.format(256), False),
     (DEEPBRIDGE, False),
     (AUTOGLUON, False),
+    (DEFAULT, True),
     ("linear", True),
     ("naive", True),
     (HARD.format(100), True),
@@ -233,6 +242,11 @@ ROWS = [
     (AUTOGLUON, True),
 ]
 PAIRS = [
+    ((DEFAULT, True), ("none", False)),
+    ((DEFAULT, True), (HARD.format(256), True)),
+    ((DEFAULT, True), (AUTOGLUON, True)),
+    ((DEFAULT, False), ("none", False)),
+    ((DEFAULT, False), (LABELS.format(256), False)),
     (("linear", True), ("none", False)),
     (("naive", True), ("none", False)),
     (("linear", True), (HARD.format(256), True)),

@@ -77,6 +77,8 @@ class DistilledMethods:
         searches = _classifier_plan.searches_first(estimator, strategy)
         if not searches and estimator.process is None:  # no need to say that of each method and fold
             estimator.set_params(search_epochs=None, search_callbacks=None, weights="mean")
+            if estimator.retrain == "continue":  # of a search
+                estimator.set_params(retrain="fresh")
         holds_out = strategy.learns_from_validation and not searches
         return Method(name, estimator, strategy.needs_teacher, holds_out, not loss.needs_teacher)
 
