@@ -122,7 +122,7 @@ def test_a_stopped_script_goes_on_to_the_same_records(name, run, tmp_path):
     assert resumed["runs"][:-3] == stopped["runs"]
 
 
-@pytest.mark.filterwarnings("ignore:The student was still learning fast")
+@pytest.mark.filterwarnings("ignore:The student (hardly learned|was still learning)")
 @pytest.mark.usefixtures("small_images")
 def test_passes_are_counted(run, module, monkeypatch):
     """A plain iteration goes forward and backward once; a hypergradient takes two and one more."""
