@@ -156,7 +156,7 @@ def differentiable_step(optimizer, w, g):
     ("optimizer", "scaling"), [*((name, "hinton") for name in OPTIMIZERS), ("sgd", "none"), ("adam", "none")]
 )
 def test_against_double_backward(optimizer, batch_norm, scaling):
-    """20 random draws: exact ways within 1e-5 in float64, finite differences 2 % in float32.
+    """Random draws: exact ways within 1e-5 in float64, 5 of them; finite differences 2 % in float32, 20.
 
     Adam with batch normalisation bends so much, where the two terms of h nearly cancel, that
     up to three draws in 20 miss the 2 %.
@@ -165,9 +165,7 @@ def test_against_double_backward(optimizer, batch_norm, scaling):
     for seed in range(20):
         problem = partial(copy.deepcopy, Problem(seed, optimizer, batch_norm=batch_norm, scaling=scaling))
         expected = problem().reference()
-        for method in ("exact", "jvp"):
-            assert relative_error(problem().hypergradient(method), expected) < 1e-5, (seed, method)
-        for method in ("finite_difference", "central_difference"):
+        for method in METHODS if seed < 5 else ():
             assert relative_error(problem().hypergradient(method), expected) < 1e-5, (seed, method)
         found = problem().to(torch.float32).hypergradient("finite_difference")
         errors.append(relative_error(found, expected))

@@ -154,7 +154,7 @@ def test_killed_while_a_strategy_waits_for_adam(make, digits, logits, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:You set iterator_valid__shuffle")
-@pytest.mark.parametrize("n", [15, 31, 41])
+@pytest.mark.parametrize("n", [15, 41])
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_to_the_bit(name, n, make, digits, logits, once, tmp_path):
     def made(**params):
@@ -410,9 +410,9 @@ def test_killed(name, how, script, once, capfd):
     """In a process of its own, so that what it has loaded is as it would be."""
     rng = np.random.default_rng(1)
     reference = once(("by SIGKILL", name), lambda: script.reference_of(name))
-    found = [script.one_kill(name, reference, how, rng) for _ in range(2)]
-    assert all(kill["identical"] and kill["files_left"] == 0 for kill in found)
-    assert how == "from outside" or all(kill["killed"] for kill in found)
+    kill = script.one_kill(name, reference, how, rng)
+    assert kill["identical"] and kill["files_left"] == 0
+    assert how == "from outside" or kill["killed"]
 
 
 class KillsProcess(Callback):

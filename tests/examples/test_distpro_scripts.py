@@ -75,14 +75,23 @@ def without_times(record):
     return [{k: v for k, v in run.items() if k not in ("seconds", "cost")} for run in runs]
 
 
+@pytest.fixture
+def whole_run(run, once, capsys):
+    """whole_run(name): the record of a script and what it printed, made once."""
+
+    def whole_run(name):
+        return once(name, lambda: (run(name), capsys.readouterr().out))
+
+    return whole_run
+
+
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_a_stopped_script_goes_on_to_the_same_records(name, run, module, tmp_path, capsys):
-    whole = run(name)
+def test_a_stopped_script_goes_on_to_the_same_records(name, run, whole_run, module, tmp_path):
+    whole, printed = whole_run(name)
     transferred = name == "distpro_cifar100"
     arms = {r["setting"]["of"] for r in whole["runs"] if r["setting"]["what"] == "training"}
     shared = module("_distpro")
     assert arms == {*shared.ARMS, *([shared.TRANSFERRED] if transferred else [])}
-    printed = capsys.readouterr().out
     assert all(table in printed for table in shared.tables(whole))
     stopped = whole | {"runs": whole["runs"][:-12]}
     (tmp_path / f"{name}.json").write_text(json.dumps(stopped))
@@ -98,10 +107,10 @@ def test_a_stopped_script_goes_on_to_the_same_records(name, run, module, tmp_pat
     assert {(r["cost"]["forward"], r["cost"]["backward"]) for r in trainings} == {(3, 3)}
 
 
-def test_processes_are_taken_to_other_data(run, module, tmp_path, capsys):
-    searched = run("distpro_cifar10")
-    capsys.readouterr()
-    record = run("distpro_transfer", "--searched", str(tmp_path / "distpro_cifar10.json"))
+def test_processes_are_taken_to_other_data(run, whole_run, module, tmp_path, capsys):
+    searched, _ = whole_run("distpro_cifar10")
+    (tmp_path / "searched.json").write_text(json.dumps(searched))
+    record = run("distpro_transfer", "--searched", str(tmp_path / "searched.json"))
     transfer, shared = module("distpro_transfer"), module("_distpro")
     printed = capsys.readouterr().out
     assert all(table in printed for table in transfer.tables(record))

@@ -3,12 +3,14 @@
 import importlib
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
 
 from sklearn_kd.meta import PAPER_SETTINGS
 from sklearn_kd.tasks._targets import Targets
@@ -17,7 +19,28 @@ FOLDER = Path(__file__).parents[2] / "examples" / "paper"
 
 
 WITH_PICTURES = {"figures_synthetic", "table2_images", "wrong_labels_and_teachers"}
-LENGTHS = dict.fromkeys(("table2_synthetic", "synthetic_honest", "figures_synthetic"), ("--iterations", "10"))
+OPTIONS = dict.fromkeys(("table2_synthetic", "synthetic_honest", "figures_synthetic"), ("--iterations", "10"))
+OPTIONS |= dict.fromkeys(("table2_images", "wrong_labels_and_teachers", "defaults"), ("--epochs", "1"))
+# Every arm of each script on few of its other settings: all that its tables and figures ask for.
+FEW = {
+    "synthetic_honest": {
+        "COLUMNS": ("text",),
+        "RATES": (0.1, 1.0),
+        "GRID": [{"lambda1": lambda1, "temperature": 1.0} for lambda1 in (0.0, 0.5)],
+    },
+    "figures_synthetic": {"EQUAL": (5, 10), "AHEAD": (1, 10)},
+    "images_honest": {
+        "N_IMAGES": 100,
+        "LAMBDA1": (0.0, 1.0),
+        "TEMPERATURES": (1.0, 10.0),
+        "RATES": (0.01, 0.1),
+        "NAMES": {"reduced CIFAR-10": "CIFAR-10"},
+    },
+    "wrong_labels_and_teachers": {"SHARES": {"flipped": (0.0, 0.4), "wrong": (0.0, 1.0)}},
+    "defaults": {
+        "SITUATIONS": {"breast cancer": {"name": "breast cancer"}, "wrong": {"name": "digits", "wrong": 1.0}}
+    },
+}
 
 
 @pytest.fixture
@@ -25,6 +48,18 @@ def module(monkeypatch):
     """Import by name from the folder of the scripts."""
     monkeypatch.syspath_prepend(FOLDER)
     return importlib.import_module
+
+
+@pytest.fixture(autouse=True)
+def quick_teachers(module, monkeypatch):
+    """Teachers that are fitted in a blink."""
+    problems, synthetic = module("_problems"), module("_synthetic")
+    for name in problems.TEACHERS:
+        monkeypatch.setitem(problems.TEACHERS, name, partial(LogisticRegression, C=1e-3, max_iter=1000))
+    monkeypatch.setitem(synthetic.TEACHER, "iterations", 200)
+    yield
+    for made in (problems._clean, synthetic.paper_teacher):
+        made.cache_clear()
 
 
 @pytest.fixture
@@ -35,7 +70,9 @@ def run(module, monkeypatch, tmp_path):
         if name in WITH_PICTURES:
             pytest.importorskip("matplotlib")
         script = module(name)
-        command = [f"{name}.py", "--quick", "--out", str(tmp_path), *LENGTHS.get(name, ()), *options]
+        for setting, few in FEW.get(name, {}).items():
+            monkeypatch.setattr(script, setting, few)
+        command = [f"{name}.py", "--quick", "--out", str(tmp_path), *OPTIONS.get(name, ()), *options]
         monkeypatch.setattr(sys, "argv", command)
         script.main()
         return json.loads((tmp_path / f"{name}.json").read_text())
@@ -50,20 +87,16 @@ def without_seconds(record):
 
 @pytest.fixture
 def small_images(module, monkeypatch):
-    """200 images that are noise in place of each set, and grids of two by two."""
+    """100 images that are noise in place of each set: a batch an epoch."""
 
     def images_of(name, where):
         rng = np.random.default_rng(0)
         shape = (1, 28, 28) if name == "Fashion-MNIST" else (3, 32, 32)
-        X, y = rng.random((200, *shape), dtype=np.float32), np.arange(200) % 10
-        return X, y, rng.normal(size=(200, 10)).astype(np.float32), X[:50], y[:50]
+        X, y = rng.random((100, *shape), dtype=np.float32), np.arange(100) % 10
+        return X, y, rng.normal(size=(100, 10)).astype(np.float32), X[:50], y[:50]
 
-    honest = module("images_honest")
-    for script in (honest, *map(module, ("_images", "table2_images", "table1_cost"))):
+    for script in map(module, ("_images", "images_honest", "table2_images", "table1_cost")):
         monkeypatch.setattr(script, "images_of", images_of)
-    monkeypatch.setattr(honest, "N_IMAGES", 200)
-    monkeypatch.setattr(honest, "LAMBDA1", (0.0, 1.0))
-    monkeypatch.setattr(honest, "TEMPERATURES", (1.0, 10.0))
 
 
 @pytest.mark.parametrize(
@@ -89,13 +122,14 @@ def test_a_stopped_script_goes_on_to_the_same_records(name, run, tmp_path):
     assert resumed["runs"][:-3] == stopped["runs"]
 
 
+@pytest.mark.filterwarnings("ignore:The student (hardly learned|was still learning)")
 @pytest.mark.usefixtures("small_images")
 def test_passes_are_counted(run, module, monkeypatch):
     """A plain iteration goes forward and backward once; a hypergradient takes two and one more."""
     script = module("table1_cost")
     quick = {arm: meta for arm, meta in script.ARMS.items() if "10 trials" not in arm}
     monkeypatch.setattr(script, "ARMS", quick)
-    arms = run("table1_cost", "--epochs", "10")["runs"][0]["arms"]
+    arms = run("table1_cost", "--epochs", "20")["runs"][0]["arms"]
     n = arms["none"]["iterations"]
     validation = arms["none"]["forward"] - n  # D_val after each epoch, and the checks before the first
     passes = {arm: (of["forward"] - validation, of["backward"]) for arm, of in arms.items()}

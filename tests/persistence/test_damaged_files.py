@@ -516,7 +516,7 @@ def test_damage_is_noticed_or_does_none(fitted, digits, path):
     fitted.save(path)
     data, rng, harmless = path.read_bytes(), np.random.default_rng(0), 0
     expected = fitted.predict_proba(digits[0])
-    for _ in range(600):
+    for _ in range(300):
         changed = damaged(data, rng)
         path.write_bytes(changed)
         try:
@@ -527,7 +527,7 @@ def test_damage_is_noticed_or_does_none(fitted, digits, path):
         harmless += 1
         np.testing.assert_array_equal(again.predict_proba(digits[0]), expected)
         assert again.classes_.tolist() == fitted.classes_.tolist()
-    assert harmless < 60  # the few that changed nothing, or a space
+    assert harmless < 30  # the few that changed nothing, or a space
 
 
 def places(value, before=()):
@@ -574,7 +574,7 @@ def test_damage_under_a_digest_that_is_right(estimator, request, digits, images,
     about, tensors = request.getfixturevalue("saved_distpro" if distpro else "saved")
     X, given = (images[0], {"student": ConvNet}) if distpro else (digits[0], {})
     rng, loaded = random.Random(0), 0
-    for _ in range(200):
+    for _ in range(100):
         write(path, *corrupted(about, tensors, rng))
         try:
             again = estimator.load(path, **given)
@@ -582,7 +582,7 @@ def test_damage_under_a_digest_that_is_right(estimator, request, digits, images,
             continue
         loaded += 1
         assert again.predict(X[:3]).shape == (3,)
-    assert 0 < loaded < 100
+    assert 0 < loaded < 50
 
 
 # --------------------------------------------------------------------------------------

@@ -327,10 +327,10 @@ def after(n_fits, fit):
 
 
 @pytest.mark.parametrize("meta", ["linear", "hyperopt"])
-def test_thirty_fits_leave_no_more_than_one(meta, make, digits, logits):
+def test_ten_fits_leave_no_more_than_one(meta, make, digits, logits):
     clf = make(meta=meta, max_epochs=1)
     rows, of_rows = (digits[0][:100], digits[1][:100]), logits[:100]
-    assert after(30, lambda: clf.fit(*rows, teacher_logits=of_rows)) == live()
+    assert after(10, lambda: clf.fit(*rows, teacher_logits=of_rows)) == live()
 
 
 def test_fits_of_distpro_leave_no_more_than_one(make_distpro, images):

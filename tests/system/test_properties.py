@@ -209,7 +209,7 @@ def test_X(steps, drawn, values, container, meta):
     fits_or_refuses(steps, X, y, meta=meta, teacher_logits=logits)
 
 
-@many(400)
+@many(250)
 @given(draws(), st.sampled_from(list(LABELS)), st.sampled_from(METHODS), st.booleans())
 def test_y(steps, drawn, kind, meta, given_logits):
     rng, n, n_features, n_classes = drawn
@@ -223,7 +223,7 @@ def test_y(steps, drawn, kind, meta, given_logits):
         fits_or_refuses(steps, X, y, meta=meta, teacher=GaussianNB())
 
 
-@many(400)
+@many(250)
 @given(
     draws(),
     st.sampled_from(METHODS),
@@ -334,7 +334,7 @@ def test_images(steps, shape, meta, values, student, dtype):
     )
 
 
-@many(100)
+@many(30)
 @given(st.integers(2, 1000), st.sampled_from(METHODS))
 def test_numbers_of_classes(steps, n_classes, meta):
     rng = np.random.default_rng(0)
@@ -410,7 +410,7 @@ def test_batch_normalisation(steps, drawn, meta, values, batch_size, lr, optimiz
 IMAGE_SHAPES = [(1, 8, 8), (3, 4, 6), (2, 4, 4), (1, 4, 8), (3, 8, 8), (2, 1, 1), (1, 0, 4), (5,)]
 
 
-@many(100)
+@many(60)
 @given(
     st.integers(0, 2**32 - 1),
     st.integers(1, 24),

@@ -13,9 +13,10 @@ from torch import nn
 from helpers.settings import SINGLE_RUN
 from sklearn_kd import DistilledClassifier, MLPStudent
 
-METHODS = ("none", "naive", "linear", "shortlist")
+# With and without a teacher, with and without D_val, and with a search.
+METHODS = ("none", "linear", "shortlist")
 # Half of this loss is the teacher's, who has no class_weight, and on noise the two nearly cancel: smaller steps.
-FOR_METHOD = {"naive": {"lr": 0.1}, "shortlist": {"lr": 0.1, "search_epochs": 1 / 3}}
+FOR_METHOD = {"shortlist": {"lr": 0.1, "search_epochs": 1 / 3}}
 
 # Every check that must fail, and why. Strict (``xfail_strict`` in pyproject.toml, which every
 # scikit-learn heeds): one that passes after all fails the suite, and its line goes.

@@ -9,7 +9,8 @@ import pytest
 import sklearn_kd
 
 
-def test_slow_modules_are_not_imported():
+def test_slow_modules_are_not_imported_and_all_kinds_of_teachers_are_known():
+    """In one process: what the kinds of teachers are is known before an estimator is imported."""
     script = """
         import sys
 
@@ -27,6 +28,9 @@ def test_slow_modules_are_not_imported():
         assert "DistProClassifier" in dir(sklearn_kd)
         assert "sklearn_kd.estimators._distpro" not in sys.modules
         assert "sklearn_kd.comparison._compare" not in sys.modules
+        from sklearn_kd.teachers._registry import adapter_class
+
+        assert adapter_class(torch.nn.Linear(2, 2)).__name__ == "ModuleTeacher"
         rng = np.random.default_rng(0)
         X, y, f = rng.normal(size=(64, 4)), np.arange(64) % 2, rng.normal(size=(64, 2))
         for params in ({"meta": "none"}, {"meta": "fixed"}, {"meta": "linear"}, {"optimizer": "adam"}):
