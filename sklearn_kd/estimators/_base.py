@@ -19,6 +19,7 @@ from sklearn_kd._sklearn_compat import CallbackSupportMixin, VisualBlock, clone_
 from sklearn_kd.estimators._html import parts_block
 from sklearn_kd.estimators._prediction import iter_logits, student_logits
 from sklearn_kd.estimators._routed_parameters import RoutedParameters, loader_settings
+from sklearn_kd.estimators._several_labels import has_several_labels
 from sklearn_kd.files._compression import CompressedArray
 from sklearn_kd.inputs._arrays import from_torch
 from sklearn_kd.inputs._torch_datasets import is_dataset
@@ -78,7 +79,7 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
     _sample_shape: tuple[Any, ...]
 
     _state_functions: StateFunctions  # for save and load
-    _task_type = Classification  # what kind of target y is
+    _task_type: Any = Classification  # what kind of target y is
     _strategies = tuple(STRATEGIES)  # the names that ``meta`` may have
     _executions = tuple(EXECUTIONS)  # the names that ``execution`` may have
     _codes: Mapping[str, Any] = MappingProxyType({})  # what the student was told of student_preprocessing_
@@ -89,7 +90,7 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         raise NotImplementedError
 
     @property
-    def _task(self) -> Classification:
+    def _task(self) -> Any:
         """The kind of target that y was."""
         return self._task_type.of_fitted(self)
 
@@ -432,7 +433,9 @@ class ClassifierMethods(ClassifierMixin):
         True
         """
         logits = self._logits(X).numpy()
-        return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
+        if logits.shape[1] != 2 or has_several_labels(self._task):
+            return logits
+        return logits[:, 1] - logits[:, 0]
 
     @ordinary_torch()
     def predict_proba(self, X: ArrayLike | Dataset) -> np.ndarray:

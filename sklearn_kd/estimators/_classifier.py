@@ -28,6 +28,7 @@ from sklearn_kd.meta._process import FOLLOWED, MetaparameterProcess
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._optimizers import OPTIMIZER_KINDS
 from sklearn_kd.runtime._torch_modes import ordinary_torch
+from sklearn_kd.tasks._label_kinds import Labels
 from sklearn_kd.teachers._logit_store import LOGIT_DTYPES
 from sklearn_kd.training._net import TrainingNet
 
@@ -360,6 +361,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     }
 
     _state_functions = CLASSIFIER_STATE
+    _task_type = Labels
 
     net_: TrainingNet
     strategy_: Strategy
@@ -454,7 +456,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        inputs = tags.input_tags
+        inputs, tags.classifier_tags.multi_label = tags.input_tags, True
         inputs.sparse = True
         inputs.allow_nan = inputs.string = inputs.categorical = self.student_preprocessing is not None
         return tags

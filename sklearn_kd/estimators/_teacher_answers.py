@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sklearn_kd.estimators._routed_parameters import loader_settings
+from sklearn_kd.estimators._several_labels import has_several_labels
 from sklearn_kd.inputs._data import DistillationData, SplitData, describe_allocations, take
 from sklearn_kd.inputs._large_arrays import shared_tensor
 from sklearn_kd.inputs._splitting import at
@@ -94,7 +95,7 @@ def give_logits(logits: np.ndarray, stages: Sequence[StageRows]) -> None:
 
 def warn_of_order(estimator: DistilledClassifier, inputs: ValidatedInputs, train: DistillationData) -> None:
     """Warn where the columns of the logits seem to be in another order than the labels."""
-    if train.has_teacher_logits:
+    if train.has_teacher_logits and not has_several_labels(inputs.task):
         who = name_of(estimator.teacher) if inputs.teacher_logits is None else "teacher_logits"
         warn_if_out_of_order(train.labelled, inputs.task.output_labels, who)
 
