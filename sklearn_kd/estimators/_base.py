@@ -361,7 +361,7 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
 
     @ordinary_torch()
     def predict(self, X: ArrayLike | Dataset) -> np.ndarray:
-        """Predict the label of the largest logit.
+        """Predict the label of the largest logit; of several labels those with a probability above 1/2.
 
         Parameters
         ----------
@@ -370,7 +370,7 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
 
         Returns
         -------
-        ndarray of shape (n_samples,)
+        ndarray of shape (n_samples,), or (n_samples, k) for several labels
         """
         logits = self._logits(X)
         return self._task.predictions(logits)
@@ -414,7 +414,8 @@ class ClassifierMethods(ClassifierMixin):
         -------
         ndarray of shape (n_samples, n_classes) or (n_samples,), float32
             Columns in the order of ``classes_``. With two classes the logit of ``classes_[1]`` minus that of
-            ``classes_[0]``: the log of the odds of ``classes_[1]``.
+            ``classes_[0]``: the log of the odds of ``classes_[1]``. Of several labels a column for each, of
+            two as well: the log of its odds.
 
         Examples
         --------
@@ -440,6 +441,8 @@ class ClassifierMethods(ClassifierMixin):
     @ordinary_torch()
     def predict_proba(self, X: ArrayLike | Dataset) -> np.ndarray:
         """Predict class probabilities: the softmax of the student's logits at temperature 1.
+
+        Of several labels each has a probability of its own, the sigmoid of its logit.
 
         Parameters
         ----------
@@ -474,7 +477,7 @@ class ClassifierMethods(ClassifierMixin):
     def score(
         self, X: ArrayLike | Dataset, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None
     ) -> float:
-        """Return the accuracy.
+        """Return the accuracy; of several labels the share of rows of which all are right.
 
         Parameters
         ----------

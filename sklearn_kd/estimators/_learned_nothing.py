@@ -319,7 +319,7 @@ def is_not_judged(net: TrainingNet, epochs: Sequence[dict[str, Any]]) -> bool:
 
 
 def was_ended(net: TrainingNet, losses: Sequence[float], train: DistillationData) -> bool:
-    """Return whether a callback or a schedule ended the training, or there are too few rows to judge it by."""
+    """Return whether a callback or a schedule ended the training, or there are too few rows to judge by."""
     return len(losses) < net.max_epochs or _is_annealed(net.optimizer_) or len(train) < _FEWEST_ROWS
 
 

@@ -49,9 +49,9 @@ from sklearn_kd.students._structured import for_rows, needs_integers
 from sklearn_kd.teachers._adapter import TeacherAdapter
 from sklearn_kd.teachers._class_alignment import checked_teacher_classes
 from sklearn_kd.teachers._given_logits import checked_logits
-from sklearn_kd.teachers._logit_checks import name_of
 from sklearn_kd.teachers._label_logits import checked_label_logits
 from sklearn_kd.teachers._label_teachers import make_label_teacher
+from sklearn_kd.teachers._logit_checks import name_of
 from sklearn_kd.teachers._registry import advice_for, make_teacher
 from sklearn_kd.training._far import far_iterations
 
@@ -156,7 +156,7 @@ def validate(
     if has_several_labels(inputs.task):
         refuse_classes(estimator.class_weight, estimator.teacher_classes)
     inputs = with_class_weight(inputs, estimator.class_weight)
-    vars(estimator).pop("label_dtype_", None)  # of an earlier fit on several labels
+    estimator.__dict__.pop("label_dtype_", None)  # of an earlier fit on several labels
     estimator.__dict__.update(inputs.task.fitted_attributes())
     if not isinstance(inputs.rows, RawRows):  # whose samples have no shape yet
         estimator._sample_shape = inputs.sample_shape

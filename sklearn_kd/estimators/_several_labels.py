@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from sklearn.base import is_classifier
+from sklearn.utils import get_tags
 from torch import nn
 
 from sklearn_kd.estimators._learned_nothing import (
@@ -40,6 +42,14 @@ def output_params(task: Task) -> dict[str, Any]:
     return {"predict_nonlinearity": torch.sigmoid} if has_several_labels(task) else {}
 
 
+def takes_several_labels(teacher: Any) -> bool:
+    """Return whether a teacher may learn several labels: False where its own tags say no."""
+    if not hasattr(teacher, "__sklearn_tags__") or not is_classifier(teacher):
+        return True
+    tags = get_tags(teacher)
+    return tags.classifier_tags.multi_label or tags.target_tags.multi_output
+
+
 def refuse_classes(class_weight: Any, teacher_classes: Any) -> None:
     """Refuse parameters that are about classes, of which each row has one.
 
@@ -50,8 +60,8 @@ def refuse_classes(class_weight: Any, teacher_classes: Any) -> None:
     """
     if class_weight is not None:
         raise ValueError(
-            f"class_weight={class_weight!r} weighs classes that exclude each other, and y has several labels. "
-            "Set class_weight=None, and give the rows weights by fit's sample_weight."
+            f"class_weight={class_weight!r} weighs classes that exclude each other, and y has several "
+            "labels. Set class_weight=None, and give the rows weights by fit's sample_weight."
         )
     if teacher_classes is not None:
         raise ValueError(
@@ -75,13 +85,13 @@ def check_gives_logits(student: nn.Module, samples: Any) -> None:
         outputs = student(samples)
     if bool(((outputs >= 0) & (outputs <= 1)).all()):
         raise ValueError(
-            f"student {type(own_student(student)).__name__} ends in a sigmoid, and gives probabilities. Leave "
-            "the sigmoid out: the losses and predict_proba make it of the logits."
+            f"student {type(own_student(student)).__name__} ends in a sigmoid, and gives probabilities. "
+            "Leave the sigmoid out: the losses and predict_proba make it of the logits."
         )
 
 
 def message_of_labels(net: TrainingNet, train: DistillationData, monitor: str, who: str) -> str | None:
-    """Return a message about a loss that did not fall, or was still falling; None where nothing is to be said.
+    """Return a message about a loss that did not fall, or still fell; None where nothing is to be said.
 
     Parameters
     ----------
@@ -102,7 +112,7 @@ def message_of_labels(net: TrainingNet, train: DistillationData, monitor: str, w
     if has_not_fallen(losses):
         return (
             f"{who} hardly learned: in {len(losses)} epochs its loss went from {losses[0]:.4g} to "
-            f"{losses[-1]:.4g}. Set {remedies.others}, and see whether the teacher's answers and the labels vary "
-            "with X."
+            f"{losses[-1]:.4g}. Set {remedies.others}, and see whether the teacher's answers and the labels "
+            "vary with X."
         )
     return unfinished_message(losses, remedies, who)

@@ -1,7 +1,7 @@
 """The training loss of several labels, and its closed-form derivatives.
 
-Student logits z, teacher logits f, labels y of 0 and 1, all of shape (B, k); metaparameters lambda1 and T, each
-one number or one for each label. With the sigmoid σ, p = σ(z), q = σ(z/T), t = σ(f/T):
+Student logits z, teacher logits f, labels y of 0 and 1, all of shape (B, k); metaparameters lambda1 and T,
+each one number or one for each label. With the sigmoid σ, p = σ(z), q = σ(z/T), t = σ(f/T):
 
     L_train = mean over rows and labels of  lambda1 · BCE(p, y) + (1 − lambda1) · s(T) · KL(t ‖ q)
     BCE(p, y) = −y log p − (1 − y) log(1 − p)
@@ -130,7 +130,7 @@ class BinaryTrainingLoss:
 
 
 def _is_by_label(value: Any) -> bool:
-    """Return whether a metaparameter has one number for each label; one of stacked students has 3 dimensions."""
+    """Return whether a metaparameter has a number for each label; those of stacked students have 3 axes."""
     return isinstance(value, Tensor) and value.ndim == 1
 
 

@@ -1,4 +1,4 @@
-"""The loss "kd" of several labels: binary cross-entropy, and the divergence from the teacher's probabilities."""
+"""The loss "kd" of several labels: binary cross-entropy, and divergence from the teacher's probabilities."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ PER_LABEL = (False, True, "lambda1", "temperature")
 class MultilabelDistillation(DistillationLoss):
     """lambda1 · BCE(labels) + (1 − lambda1) · s(T) · KL(teacher at T, student at T), averaged over labels.
 
-    What ``loss="kd"`` is where y has several labels. Each label of a row is there or not, with the probability
-    σ(z) of its logit z; BCE is the binary cross-entropy, and KL the divergence of the student's σ(z/T) from the
-    teacher's σ(f/T). The metaparameters are lambda1, in [0, 1], and the temperature T, in its logarithm. They
-    start where ``DistilledClassifier(lambda1=..., temperature=...)`` says. Their derivatives are closed forms.
+    What ``loss="kd"`` is where y has several labels. Each label of a row is there or not, with the
+    probability σ(z) of its logit z; BCE is the binary cross-entropy, and KL the divergence of the student's
+    σ(z/T) from the teacher's σ(f/T). The metaparameters are lambda1, in [0, 1], and the temperature T, in its
+    logarithm. They start where ``DistilledClassifier(lambda1=..., temperature=...)`` says. Their derivatives
+    are closed forms.
 
     Parameters
     ----------
@@ -33,8 +34,8 @@ class MultilabelDistillation(DistillationLoss):
     temperature_scaling : {"hinton", "none"}, default="hinton"
         s(T): T², which keeps the soft gradients' size as T grows [1]_, or 1.
     per_label : bool, "lambda1" or "temperature", default=False
-        Which metaparameters are an array with a number for each label, shape (k,): True both, False none, or the
-        one that is named. A teacher may know some labels better than others.
+        Which metaparameters are an array with a number for each label, shape (k,): True both, False none, or
+        the one that is named. A teacher may know some labels better than others.
 
     See Also
     --------

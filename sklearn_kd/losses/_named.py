@@ -66,12 +66,12 @@ def loss_for_labels(loss: DistillationLoss, several: bool, *, by_name: bool) -> 
         if by_name:
             return MultilabelDistillation(**loss.get_params(deep=False))
         raise ValueError(
-            f"loss={loss!r} is for one label per row, and y has several. Give loss='kd', which chooses by y, or "
-            "sklearn_kd.losses.MultilabelDistillation."
+            f"loss={loss!r} is for one label per row, and y has several. Give loss='kd', which chooses by y, "
+            "or sklearn_kd.losses.MultilabelDistillation."
         )
     if not several and isinstance(loss, MultilabelDistillation):
         raise ValueError(
-            f"loss={loss!r} is for several labels, and y has one label per row. Give loss='kd', which chooses "
-            "by y, or sklearn_kd.losses.LogitDistillation."
+            f"loss={loss!r} is for several labels, and y has one label per row. Give loss='kd', which "
+            "chooses by y, or sklearn_kd.losses.LogitDistillation."
         )
     return loss

@@ -16,7 +16,7 @@ _BINARIZER = "Make a matrix of 0 and 1 of lists of labels by sklearn.preprocessi
 
 
 def has_several_labels(y: Any) -> bool:
-    """Return whether y means several labels for each row: a matrix of two columns or more, or lists of labels.
+    """Return whether y means several labels for each row: a matrix of two columns or more, or lists.
 
     Rows that sum to 1 are no such matrix: they are probabilities of classes, or one-hot, which means classes
     that exclude each other. Their refusal says what to give.
@@ -53,10 +53,16 @@ def checked_indicators(y: Any, n_rows: int, name: str = "y", of: str = "X") -> n
     if found is not None:
         raise ValueError(f"{name} has {found}. {_BINARIZER}.")
     shape, values = _shape_and_values(y)
+    if len(shape) == 1:
+        raise ValueError(
+            f"{name} has shape {shape}, one label per row, and y has several: {name} must be a matrix of 0 "
+            f"and 1."
+        )
     if len(shape) != 2 or shape[1] < 2:
         raise ValueError(
-            f"{name} should be a 1d array, got an array of shape {shape} instead. Give one label per row of {of}, "
-            f"in a dense array; or of several labels a matrix of 0 and 1 of shape ({n_rows}, k), k of 2 or more."
+            f"{name} should be a 1d array, got an array of shape {shape} instead. Give one label per row of "
+            f"{of}, in a dense array; or of several labels a matrix of 0 and 1 of shape ({n_rows}, k), k of "
+            f"2 or more."
         )
     if shape[0] != n_rows:
         raise ValueError(
@@ -72,23 +78,25 @@ def refuse_one_hot(codes: np.ndarray) -> None:
     """Raise ValueError where every row has exactly one label, as classes that exclude each other have."""
     if len(codes) and (codes.sum(axis=1) == 1).all():
         raise ValueError(
-            f"Every row of y has exactly one of {codes.shape[1]} labels: it is one-hot, and the labels are classes "
-            "that exclude each other. Give the class of each row, np.asarray(y.argmax(axis=1)).ravel()."
+            f"Every row of y has exactly one of {codes.shape[1]} labels: it is one-hot, and the labels are "
+            "classes that exclude each other. Give the class of each row, "
+            "np.asarray(y.argmax(axis=1)).ravel()."
         )
 
 
 def _lists_of_labels(y: Any) -> str | None:
     """Return what the rows of y are, where they name their labels; None for other y."""
-    rows: list[Any]
-    if isinstance(y, Sequence) and not isinstance(y, (str, bytes)):
-        rows = list(y)
-    elif np.ndim(y) == 1 and getattr(y, "dtype", None) == object:
-        rows = list(y)
-    else:
+    is_sequence = isinstance(y, Sequence) and not isinstance(y, (str, bytes))
+    is_of_objects = (
+        len(getattr(y, "shape", ())) == 1 and getattr(getattr(y, "dtype", None), "kind", None) == "O"
+    )
+    first = next(iter(y), None) if is_sequence or is_of_objects else None
+    if not isinstance(first, (set, frozenset, list, tuple)):
         return None
+    rows = list(y)
     if any(isinstance(row, (set, frozenset)) for row in rows):
         return "sets of labels as rows"
-    if not rows or not all(isinstance(row, (list, tuple)) for row in rows):
+    if not all(isinstance(row, (list, tuple)) for row in rows):
         return None
     lengths = {len(row) for row in rows}
     has_names = any(isinstance(label, str) for row in rows for label in row)
@@ -121,8 +129,8 @@ def _numbers(values: Any, name: str, of: str) -> np.ndarray:
     if missing.any():
         rows = np.flatnonzero(missing)
         raise ValueError(
-            f"Input {name} contains NaN or None: labels are missing in {len(rows)} of {len(matrix)} rows, such "
-            f"as row {rows[0]}. Leave these rows out of {of} and {name}, or give them all their labels."
+            f"Input {name} contains NaN or None: labels are missing in {len(rows)} of {len(matrix)} rows, "
+            f"such as row {rows[0]}. Leave these rows out of {of} and {name}, or give them all their labels."
         )
     if matrix.dtype.kind == "O":  # a frame with columns of several types
         try:
@@ -134,13 +142,14 @@ def _numbers(values: Any, name: str, of: str) -> np.ndarray:
 
 
 def _check_zeros_and_ones(matrix: np.ndarray, name: str, of: str) -> None:
+    matrix = matrix if matrix.dtype.kind != "O" else matrix.astype(str)
     wrong = np.ones(matrix.shape, bool) if matrix.dtype.kind not in "biuf" else (matrix != 0) & (matrix != 1)
     if not wrong.any():
         return
     row, column = (int(place) for place in np.argwhere(wrong)[0])
     raise ValueError(
-        f"{name} should be a 1d array, got an array of shape {matrix.shape} instead. Give one label per row of "
-        f"{of}; or of several labels a matrix of 0 and 1, one column for each: row {row} has "
-        f"{matrix[row, column]!r} in column {column}. {_BINARIZER}. Several outputs of more classes than two need "
-        "a classifier each."
+        f"{name} should be a 1d array, got an array of shape {matrix.shape} instead. Give one label per row "
+        f"of {of}; or of several labels a matrix of 0 and 1, one column for each: row {row} has "
+        f"{matrix[row, column].item()!r} in column {column}. {_BINARIZER}. Several outputs of more classes "
+        "than two need a classifier each."
     )

@@ -87,8 +87,8 @@ class Multilabel:
         if (counting == counting[:1]).all():
             raise ValueError(
                 f"y has the same labels in all {len(counting)} rows"
-                f"{'' if weight is None else ' of positive weight'}, {counting[0].tolist()[:10]}; one label at "
-                "least must be there in some rows and not in others."
+                f"{'' if weight is None else ' of positive weight'}, {counting[0].tolist()[:10]}; one label "
+                "at least must be there in some rows and not in others."
             )
 
     def encode(self, targets: np.ndarray, name: str = "y") -> np.ndarray:
@@ -101,8 +101,8 @@ class Multilabel:
         """
         if targets.ndim != 2 or targets.shape[1] != self.n_labels:
             raise ValueError(
-                f"{name} has shape {targets.shape}, and y has {self.n_labels} labels: {name} must be a matrix "
-                f"of 0 and 1 of shape (n_rows, {self.n_labels})."
+                f"{name} has shape {targets.shape}, and y has {self.n_labels} labels: {name} must be a "
+                f"matrix of 0 and 1 of shape (n_rows, {self.n_labels})."
             )
         return targets.astype(CODE_TYPE)
 
@@ -168,8 +168,6 @@ class Multilabel:
         """Return 1 for labels of a probability above one half, else 0, shape (n, k), in the type of y."""
         return (self.probabilities(logits).numpy() > 0.5).astype(self.dtype)
 
-    def score(
-        self, targets: Any, predictions: np.ndarray, sample_weight: np.ndarray | None = None
-    ) -> float:
+    def score(self, targets: Any, predictions: np.ndarray, sample_weight: np.ndarray | None = None) -> float:
         """Return the share of rows of which all labels are right, as scikit-learn's classifiers do."""
         return float(accuracy_score(targets, predictions, sample_weight=sample_weight))

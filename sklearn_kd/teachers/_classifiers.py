@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -74,7 +74,8 @@ class ClassifierTeacher(TeacherAdapter):
     """
 
     knows_classes = True
-    _trained = staticmethod(fitted_classifier)  # returns the fitted classifier, and the classes of its columns
+    # Returns the fitted classifier, and the classes of its columns.
+    _trained: Callable[..., tuple[Any, Any]] = staticmethod(fitted_classifier)
 
     @classmethod
     def accepts(cls, teacher: Any) -> bool:

@@ -49,8 +49,9 @@ def check_n_labels(n_columns: int, n_labels: int, who: str) -> None:
 def warn_of_label_probabilities(who: str, remedy: str) -> None:
     """Warn that probabilities came in the place of logits."""
     warnings.warn(
-        f"{who} gives probabilities where logits are expected: all numbers lie between 0 and 1. The logarithms "
-        f"of their odds are used, which lack what the sigmoid rounded. {remedy}, or take log(p / (1 - p)).",
+        f"{who} gives probabilities where logits are expected: all numbers lie between 0 and 1. The "
+        f"logarithms of their odds are used, which lack what the sigmoid rounded. {remedy}, or take "
+        "log(p / (1 - p)).",
         UserWarning,
         stacklevel=2,
     )

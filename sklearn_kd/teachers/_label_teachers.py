@@ -60,9 +60,9 @@ def _for_labels(adapter: type[TeacherAdapter], teacher: Any) -> type[TeacherAdap
     if is_of_library(adapter) or not _leaves_conversion(adapter):
         raise ValueError(
             f"{name_of(teacher)} cannot be asked about several labels. Teachers of several labels are "
-            "scikit-learn classifiers that are fitted on a matrix of 0 and 1, networks and skorch nets with a "
-            "logit for each label, and functions of X that return such logits. Give a function that asks it, or "
-            "its answers as fit's teacher_logits."
+            "scikit-learn classifiers that are fitted on a matrix of 0 and 1, networks and skorch nets with "
+            "a logit for each label, and functions of X that return such logits. Give a function that asks "
+            "it, or its answers as fit's teacher_logits."
         )
     made: type[TeacherAdapter] = type(f"{adapter.__name__}OfLabels", (_ConvertsLabels, adapter), {})
     return made
@@ -86,21 +86,21 @@ class _ConvertsLabels:
 
     name: str
     _own_classes: Callable[[], Any]
-    _no_probabilities: str | None
 
     def _conversion(self, values: Tensor, classes: np.ndarray) -> Any:
         own = self._own_classes()
         if own is not None and [str(label) for label in own] != [str(label) for label in classes]:
             raise ValueError(
-                f"{self.name} states classes of its columns, {list(own)[:10]}, and y has several labels, which "
-                "have no names here. Leave them out, and let it answer with a column for each label, in the "
-                "order of the columns of y."
+                f"{self.name} states classes of its columns, {list(own)[:10]}, and y has several labels, "
+                "which have no names here. Leave them out, and let it answer with a column for each label, "
+                "in the order of the columns of y."
             )
         return LabelConversion.of(values, len(classes), self.name, self._remedy())
 
     def _remedy(self) -> str | None:
         """Return the advice of the warning where the answers are probabilities; None: do not warn."""
-        return self._no_probabilities
+        advice: str | None = getattr(self, "_no_probabilities")  # noqa: B009
+        return advice
 
 
 class LabelModuleTeacher(_ConvertsLabels, ModuleTeacher):
@@ -113,7 +113,7 @@ class LabelModuleTeacher(_ConvertsLabels, ModuleTeacher):
 class LabelSkorchTeacher(_ConvertsLabels, SkorchTeacher):
     """Adapter of a fitted skorch net, whose module returns a logit for each label."""
 
-    def _own_classes(self) -> None:  # type: ignore[override]
+    def _own_classes(self) -> None:
         """Return None: the ``classes_`` of a net that was fitted on a matrix are 0 and 1."""
 
     def _remedy(self) -> str | None:
@@ -136,7 +136,7 @@ class LabelClassifierTeacher(ClassifierTeacher):
     """Adapter of a classifier, a clone of which is fitted on the matrix of labels of D_train."""
 
     @staticmethod
-    def _trained(classifier: Any, fit: Any, y: np.ndarray, needs_codes: bool = False) -> tuple[Any, None]:
+    def _trained(classifier: Any, fit: Any, y: np.ndarray, needs_codes: bool = False) -> tuple[Any, Any]:
         fit(classifier, y, None)
         return classifier, None
 
@@ -174,7 +174,8 @@ def label_logits_of(classifier: Any, X: Any, n_samples: int, n_labels: int) -> T
     Parameters
     ----------
     classifier : estimator
-        ``predict_proba`` gives an array of shape (n_samples, k), or a list of k arrays of shape (n_samples, 2).
+        ``predict_proba`` gives an array of shape (n_samples, k), or a list of k arrays of shape (n_samples,
+        2).
     X : array-like
     n_samples, n_labels : int
         Rows of X, and k.
@@ -200,7 +201,7 @@ def label_logits_of(classifier: Any, X: Any, n_samples: int, n_labels: int) -> T
 
 
 def _of_each_label(found: Any, classes: Any, n_labels: int, who: str) -> np.ndarray:
-    """Return the probability of 1 of each label, shape (n, k), of a list of arrays of probabilities of 0 and 1."""
+    """Return the probability of 1 of each label, shape (n, k), of a list with an array for each."""
     check_n_labels(len(found), n_labels, who)
     known = classes if isinstance(classes, (list, tuple)) and len(classes) == n_labels else [None] * n_labels
     return np.column_stack([_of_one(part, own, who) for part, own in zip(found, known, strict=True)])
@@ -212,9 +213,9 @@ def _of_one(part: Any, classes: Any, who: str) -> np.ndarray:
     own = [0, 1] if classes is None else [int(label) for label in np.asarray(classes).tolist()]
     if values.ndim != 2 or values.shape[1] != len(own) or not set(own) <= {0, 1}:
         raise ValueError(
-            f"{who}: predict_proba gives a list with an array of shape {values.shape} for the classes {own} of a "
-            "label; each label must have the classes 0 and 1, and a column for each. Fit it on a matrix of 0 "
-            "and 1."
+            f"{who}: predict_proba gives a list with an array of shape {values.shape} for the classes {own} "
+            "of a label; each label must have the classes 0 and 1, and a column for each. Fit it on a matrix "
+            "of 0 and 1."
         )
     if 1 not in own:
         return np.zeros(len(values))
@@ -228,8 +229,8 @@ def _check_shape(values: np.ndarray, n_samples: int, n_labels: int, who: str, so
         return
     raise ValueError(
         f"{who}: {source} must return an array with a column for each label of y, shape ({n_samples}, "
-        f"{n_labels}), or a list with an array for each label; it returned shape {values.shape}. Give its answers "
-        "to fit as teacher_logits."
+        f"{n_labels}), or a list with an array for each label; it returned shape {values.shape}. Give its "
+        "answers to fit as teacher_logits."
     )
 
 
@@ -237,8 +238,8 @@ def _checked_probabilities(probabilities: Any, n_labels: int, who: str) -> np.nd
     values = np.asarray(probabilities, dtype=np.float64)
     if not are_label_probabilities(torch.as_tensor(values)):
         raise ValueError(
-            f"{who}: predict_proba must give the probability of each of {n_labels} labels, between 0 and 1; it "
-            f"gives numbers from {values.min():.3g} to {values.max():.3g}."
+            f"{who}: predict_proba must give the probability of each of {n_labels} labels, between 0 and 1; "
+            f"it gives numbers from {values.min():.3g} to {values.max():.3g}."
         )
     return values
 
@@ -249,7 +250,7 @@ def _check_predicts_labels(classifier: Any, X: Any, n_labels: int) -> None:
     shape = tuple(getattr(predicted, "shape", np.shape(predicted)))
     if len(shape) != 2:
         raise ValueError(
-            f"{name_of(classifier)} predicts one label per row, and y has {n_labels} labels. Give one that was "
-            "fitted on a matrix of 0 and 1 with the labels of y."
+            f"{name_of(classifier)} predicts one label per row, and y has {n_labels} labels. Give one that "
+            "was fitted on a matrix of 0 and 1 with the labels of y."
         )
     check_n_labels(shape[1], n_labels, name_of(classifier))
