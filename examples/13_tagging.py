@@ -128,5 +128,5 @@ plt.show()
 # What it shows
 # -------------
 # The teacher's answers about the 800 tagged pictures bring .05 of average precision. Its answers about
-# pictures that nobody has tagged bring .17, two thirds of what lies between the student alone and the
+# pictures that nobody has tagged bring .17, seven tenths of what lies between the student alone and the
 # teacher: they show the student which digits the teacher sees in 3,000 further pictures.
