@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sklearn_kd.inputs._arrays import column_names
 from sklearn_kd.inputs._large_arrays import parts_of
 from sklearn_kd.teachers._given_logits import Given, numbers_in_order
 from sklearn_kd.teachers._logit_checks import FLOOR_BOUNDS, refuse_wrong_numbers
@@ -126,6 +127,12 @@ def checked_label_logits(
     """
     if teacher_logits is None:
         return None
+    columns = column_names(teacher_logits)
+    if columns is not None and columns != labels.tolist():
+        raise ValueError(
+            f"{name} has the columns {columns[:10]}, and labels have no names here. Give {name}.to_numpy() "
+            "with a column for each label, in the order of the columns of y."
+        )
     values = numbers_in_order(teacher_logits, names, Given(name, of))
     if values.shape != (n_samples, len(labels)):
         raise ValueError(

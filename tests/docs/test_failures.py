@@ -336,6 +336,10 @@ REFUSED = {
         {"y": several(y), "X_val": X, "y_val": y},
     ),
     "logits of other labels": lambda X, y: ({}, {"y": several(y)[:, 1:]}),
+    "logits of several labels whose columns have names": lambda X, y: (
+        {},
+        {"y": several(y), "teacher_logits": pd.DataFrame(np.zeros((len(y), 10))).add_prefix("tag ")},
+    ),
     "``class_weight`` beside several labels": lambda X, y: ({"class_weight": "balanced"}, {"y": several(y)}),
     "``teacher_classes`` beside several labels": lambda X, y: (
         {"teacher_classes": range(10)},

@@ -159,3 +159,18 @@ def test_refused_before_the_student_is_trained(kind, make, monkeypatch):
     y = np.c_[Y[:, :2], np.zeros(N, int)] if "constant" in kind else Y
     with pytest.raises(ValueError, match=match):
         make(teacher, meta="fixed").fit(X, y)
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_columns_in_another_order_are_warned_of(shift, make):
+    rng = np.random.default_rng(0)
+    y = (rng.random((150, 4)) < 0.4).astype(int)
+    logits = np.roll(4.0 * y + rng.normal(size=y.shape), shift, axis=1)
+    clf, rows = make(meta="fixed", max_epochs=1), rng.normal(size=(150, 4))
+    if not shift:
+        clf.fit(rows, y, teacher_logits=logits)  # no warning, which would be an error
+        return
+    with pytest.warns(
+        UserWarning, match=r"teacher_logits: its columns hardly go .* take the columns \[1, 2, 3, 0\]"
+    ):
+        clf.fit(rows, y, teacher_logits=logits)
