@@ -52,6 +52,7 @@ from sklearn_kd.runtime._processes import (
 )
 from sklearn_kd.runtime._torch_modes import ordinary_torch
 from sklearn_kd.tasks._classification import Classification
+from sklearn_kd.tasks._indicators import checked_indicators, has_several_labels
 from sklearn_kd.teachers._adapter import TeacherAdapter
 from sklearn_kd.teachers._cached import ask_teacher, fit_teacher
 from sklearn_kd.teachers._class_alignment import checked_teacher_classes
@@ -231,7 +232,15 @@ def _checked_data(X: Any, y: Any) -> tuple[Any, np.ndarray, Any]:
     X = X.tocsr() if sparse.issparse(X) else X  # folds are rows
     if not X.shape:
         raise ValueError(f"X={X!s:.100} has no rows. Give an array of shape (n_samples, n_features) or more.")
-    return X, Classification.check_targets(from_torch(y, "y"), X.shape[0]), named_rows
+    y = from_torch(y, "y")
+    if has_several_labels(y):
+        checked_indicators(y, X.shape[0])
+        raise ValueError(
+            "y has several labels for each row; compare_methods compares classifiers of one label per row. "
+            "Compare methods on several labels by sklearn.model_selection.cross_validate, with the same "
+            "random_state for each."
+        )
+    return X, Classification.check_targets(y, X.shape[0]), named_rows
 
 
 def _run_all(shared: _Shared, cells: list[_FoldSeed], n_jobs: int | None, verbose: int) -> list[tuple]:

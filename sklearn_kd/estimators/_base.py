@@ -19,6 +19,7 @@ from sklearn_kd._sklearn_compat import CallbackSupportMixin, VisualBlock, clone_
 from sklearn_kd.estimators._html import parts_block
 from sklearn_kd.estimators._prediction import iter_logits, student_logits
 from sklearn_kd.estimators._routed_parameters import RoutedParameters, loader_settings
+from sklearn_kd.estimators._several_labels import has_several_labels
 from sklearn_kd.files._compression import CompressedArray
 from sklearn_kd.inputs._arrays import from_torch
 from sklearn_kd.inputs._torch_datasets import is_dataset
@@ -78,7 +79,7 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
     _sample_shape: tuple[Any, ...]
 
     _state_functions: StateFunctions  # for save and load
-    _task_type = Classification  # what kind of target y is
+    _task_type: Any = Classification  # what kind of target y is
     _strategies = tuple(STRATEGIES)  # the names that ``meta`` may have
     _executions = tuple(EXECUTIONS)  # the names that ``execution`` may have
     _codes: Mapping[str, Any] = MappingProxyType({})  # what the student was told of student_preprocessing_
@@ -89,7 +90,7 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         raise NotImplementedError
 
     @property
-    def _task(self) -> Classification:
+    def _task(self) -> Any:
         """The kind of target that y was."""
         return self._task_type.of_fitted(self)
 
@@ -360,7 +361,7 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
 
     @ordinary_torch()
     def predict(self, X: ArrayLike | Dataset) -> np.ndarray:
-        """Predict the label of the largest logit.
+        """Predict the label of the largest logit; of several labels those with a probability above 1/2.
 
         Parameters
         ----------
@@ -369,7 +370,7 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
 
         Returns
         -------
-        ndarray of shape (n_samples,)
+        ndarray of shape (n_samples,), or (n_samples, k) for several labels
         """
         logits = self._logits(X)
         return self._task.predictions(logits)
@@ -413,7 +414,8 @@ class ClassifierMethods(ClassifierMixin):
         -------
         ndarray of shape (n_samples, n_classes) or (n_samples,), float32
             Columns in the order of ``classes_``. With two classes the logit of ``classes_[1]`` minus that of
-            ``classes_[0]``: the log of the odds of ``classes_[1]``.
+            ``classes_[0]``: the log of the odds of ``classes_[1]``. Of several labels a column for each, of
+            two as well: the log of its odds.
 
         Examples
         --------
@@ -432,11 +434,15 @@ class ClassifierMethods(ClassifierMixin):
         True
         """
         logits = self._logits(X).numpy()
-        return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
+        if logits.shape[1] != 2 or has_several_labels(self._task):
+            return logits
+        return logits[:, 1] - logits[:, 0]
 
     @ordinary_torch()
     def predict_proba(self, X: ArrayLike | Dataset) -> np.ndarray:
         """Predict class probabilities: the softmax of the student's logits at temperature 1.
+
+        Of several labels each has a probability of its own, the sigmoid of its logit.
 
         Parameters
         ----------
@@ -471,7 +477,7 @@ class ClassifierMethods(ClassifierMixin):
     def score(
         self, X: ArrayLike | Dataset, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None
     ) -> float:
-        """Return the accuracy.
+        """Return the accuracy; of several labels the share of rows of which all are right.
 
         Parameters
         ----------

@@ -20,6 +20,7 @@ from sklearn_kd.estimators._classifier_search import WAYS_TO_RETRAIN, path_and_p
 from sklearn_kd.estimators._classifier_state import CLASSIFIER_STATE
 from sklearn_kd.estimators._plan import publish, restore_on_failure, run_plan
 from sklearn_kd.estimators._preflight import validate
+from sklearn_kd.estimators._several_labels import takes_several_labels
 from sklearn_kd.inputs._munge import Munge
 from sklearn_kd.inputs._validation import Continued
 from sklearn_kd.losses._distillation_loss import DistillationLoss
@@ -28,6 +29,7 @@ from sklearn_kd.meta._process import FOLLOWED, MetaparameterProcess
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._optimizers import OPTIMIZER_KINDS
 from sklearn_kd.runtime._torch_modes import ordinary_torch
+from sklearn_kd.tasks._label_kinds import Labels
 from sklearn_kd.teachers._logit_store import LOGIT_DTYPES
 from sklearn_kd.training._net import TrainingNet
 
@@ -66,10 +68,10 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         :func:`~sklearn_kd.teachers.register_teacher` was given. None where ``fit`` is given
         ``teacher_logits``, or with ``meta="none"``. Clones share a teacher that comes trained.
     student : nn.Module class or instance, or function that returns a module
-        Maps float32 inputs to one logit per class, no softmax. A class or a function is called with
-        the ``student__*`` parameters and, where its signature has them, ``in_features``,
-        ``in_channels``, ``input_shape`` and ``n_classes``, or ``num_classes`` and other usual names
-        of these. An instance is copied, and made float32 where it cannot take float32.
+        Maps float32 inputs to one logit per class, or per label of several, no softmax. A class or a
+        function is called with the ``student__*`` parameters and, where its signature has them,
+        ``in_features``, ``in_channels``, ``input_shape`` and ``n_classes``, or ``num_classes`` and other
+        usual names of these. An instance is copied, and made float32 where it cannot take float32.
     meta : str or Strategy, default="shortlist"
         How the metaparameters are chosen:
 
@@ -96,9 +98,10 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     temperature : float or "random", default=1.0
         T: where it starts, or stays. "random" draws log T uniformly within the bounds.
     loss : str or DistillationLoss, default="kd"
-        The training loss. "kd" is :class:`~sklearn_kd.losses.LogitDistillation`, whose parameters are
-        ``loss__temperature_bounds`` and ``loss__temperature_scaling``; or an object, also of a class of
-        your own (:class:`~sklearn_kd.losses.DistillationLoss`), whose metaparameters are learned.
+        The training loss. "kd" is :class:`~sklearn_kd.losses.LogitDistillation`, for several labels
+        :class:`~sklearn_kd.losses.MultilabelDistillation`; ``loss__temperature_bounds`` and
+        ``loss__temperature_scaling`` are its parameters. Or an object, also of a class of your own
+        (:class:`~sklearn_kd.losses.DistillationLoss`), whose metaparameters are learned.
     teacher_classes : array-like of shape (n_columns,) or None, default=None
         The class of each column of a network's answers, or of ``teacher_logits``, where they do not say
         so themselves (by ``classes_``, or the columns of a DataFrame). None: the labels must be exactly
@@ -260,7 +263,9 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     validation_scores_ : list of float or None
         The accuracy on D_val after each epoch; None without D_val.
     classes_ : ndarray of shape (n_classes,)
-        The labels, in the order of the outputs.
+        The labels, in the order of the outputs; of several labels 0 … k−1.
+    label_dtype_ : dtype
+        Of several labels the type of y, which ``predict`` returns; there only then.
     n_features_in_ : int
         Size of the second dimension of X; not there where X has several parts.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -358,6 +363,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     }
 
     _state_functions = CLASSIFIER_STATE
+    _task_type = Labels
 
     net_: TrainingNet
     strategy_: Strategy
@@ -454,7 +460,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        inputs = tags.input_tags
+        inputs, tags.classifier_tags.multi_label = tags.input_tags, takes_several_labels(self.teacher)
         inputs.sparse = True
         inputs.allow_nan = inputs.string = inputs.categorical = self.student_preprocessing is not None
         return tags
@@ -497,15 +503,18 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
             numbers are finite is not checked. Random augmentation does not belong into it but
             into ``augment``, since the teacher is asked once about each row. Only networks can be
             teachers then.
-        y : array-like of shape (n_samples,), default=None
-            Labels: at least two classes. None: a Dataset is read once for its labels.
+        y : array-like of shape (n_samples,), or array-like or sparse matrix of shape (n_samples, k), \
+                default=None
+            Labels: at least two classes. A matrix of 0 and 1 for several labels, of which a row may have any
+            number. None: a Dataset is read once for its labels.
         sample_weight : array-like of shape (n_samples,), default=None
             Scaled to mean 1. Rows of weight 0 are left out. Passed to the classifiers in
             a scikit-learn teacher that take it; a warning names those that do not.
         teacher_logits : array-like of shape (n_samples, n_classes), default=None
-            The teacher's logits for the rows of X, columns in sorted order of the labels, or as
-            ``teacher_classes`` say. A DataFrame whose columns are the labels is aligned by them, and by
-            its index where X has the same in another order. They take the place of ``teacher``.
+            The teacher's logits for the rows of X, columns in sorted order of the labels (of several in that
+            of y's columns), or as ``teacher_classes`` say. A DataFrame whose columns are the labels is
+            aligned by them, and by its index where X has the same in another order. They take the place of
+            ``teacher``.
         X_val, y_val : array-like, default=None
             D_val, where it is not to be held out of X; a Dataset if X is one, with its labels in
             it or in y_val. Strategies that do not learn from it use it for skorch's
@@ -542,20 +551,9 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         """
         settings = checked_parameters(self, X, X_val, X_unlabeled)
         last = Continued(self._task, self._sample_shape) if self._continues() else None
-        inputs = validate(
-            self,
-            X,
-            y,
-            sample_weight,
-            X_val,
-            y_val,
-            teacher_logits,
-            X_unlabeled,
-            teacher_logits_unlabeled,
-            sample_weight_val=sample_weight_val,
-            groups=groups,
-            continued=last,
-        )
+        data = X, y, sample_weight, X_val, y_val, teacher_logits, X_unlabeled, teacher_logits_unlabeled
+        further = {"sample_weight_val": sample_weight_val, "groups": groups}
+        inputs = validate(self, *data, **further, continued=last)
         plan = plan_distillation(self, settings, inputs)
         result = run_plan(plan)
         publish(self, result)

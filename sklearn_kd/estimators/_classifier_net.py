@@ -24,6 +24,7 @@ from sklearn_kd.estimators._search import (
     progress_callbacks,
     share_of_a_search_step,
 )
+from sklearn_kd.estimators._several_labels import output_params
 from sklearn_kd.losses._distillation_loss import DistillationLoss
 from sklearn_kd.losses._named import LOSSES
 from sklearn_kd.losses._objective import LogitObjective
@@ -274,5 +275,5 @@ def make_net(
         task=task,
         labels=task.output_labels,
         device=str(device),
-        **(params | routed | changes),
+        **(params | output_params(task) | routed | changes),
     ).initialize()

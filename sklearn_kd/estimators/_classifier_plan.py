@@ -58,6 +58,7 @@ from sklearn_kd.estimators._preprocessing import (
 )
 from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.estimators._search import RETRAINING, SEARCH, check_search_epochs, drawn_seeds
+from sklearn_kd.estimators._several_labels import check_gives_logits, has_several_labels, loss_of_task
 from sklearn_kd.estimators._standardization import scaling_for
 from sklearn_kd.estimators._teacher_answers import StageRows, answer_rows, give_logits, warn_of_order
 from sklearn_kd.estimators._unlabeled import (
@@ -144,6 +145,7 @@ def plan_distillation(
 ) -> DistillationPlan:
     """Check and prepare everything that the trainings need; ask the teacher."""
     strategy, loss, execution, storage, process = settings
+    loss = loss_of_task(loss, inputs.task, estimator.loss)
     space = loss_space(loss, inputs.task.n_outputs)
     if process is not None:
         process.check_fits(space)
@@ -327,6 +329,7 @@ def _checked_start(
         weighted=inputs.weight is not None,
         has_teacher=has_teacher,
         unlabeled=has_unlabeled(estimator, strategy, inputs),
+        several=has_several_labels(settings.task),
     )
     return start
 
@@ -351,6 +354,8 @@ def _checked_student(
         trained=estimator.student_ if continues else None,
     )
     _check_codes(student, inputs)
+    if has_several_labels(inputs.task):
+        check_gives_logits(student, samples)
     batch_size = loader_settings(estimator, "iterator_train", inputs.n_rows)["batch_size"]
     check_single_rows(student, samples, data.valid, batch_size)
     check_scale(student, data, standardized=isinstance(student, StandardizedStudent))

@@ -300,7 +300,7 @@ def convergence_message(
         return None
     predictions, remedies = predictions_of(net, train), remedies_for(net.optimizer_)
     net.collapsed_ = learned_nothing(predictions)
-    if _is_rehearsal(epochs) or net.diverged_ or net.interrupted_:
+    if is_not_judged(net, epochs):
         return None
     if net.collapsed_:
         begun = _still_falls([row["train_loss"] for row in epochs if "train_loss" in row])
@@ -310,9 +310,22 @@ def convergence_message(
     stuck = stuck_message(losses, predictions, remedies, who)
     if stuck is not None:
         return stuck
-    if len(losses) < net.max_epochs or _is_annealed(net.optimizer_) or len(train) < _FEWEST_ROWS:
-        return None  # ended by a callback or by its schedule, or too few rows
-    return unfinished_message(losses, remedies, who)
+    return None if was_ended(net, losses, train) else unfinished_message(losses, remedies, who)
+
+
+def is_not_judged(net: TrainingNet, epochs: Sequence[dict[str, Any]]) -> bool:
+    """Return whether there is nothing to say of a fit: a rehearsal, or one that was ended or diverged."""
+    return _is_rehearsal(epochs) or net.diverged_ or net.interrupted_
+
+
+def was_ended(net: TrainingNet, losses: Sequence[float], train: DistillationData) -> bool:
+    """Return whether a callback or a schedule ended the training, or there are too few rows to judge by."""
+    return len(losses) < net.max_epochs or _is_annealed(net.optimizer_) or len(train) < _FEWEST_ROWS
+
+
+def has_not_fallen(losses: Sequence[float]) -> bool:
+    """Return whether a loss of several epochs has not fallen by a thousandth of itself."""
+    return len(losses) >= _FEW_EPOCHS and _means_of_fifths(losses)[-1] >= (1 - _NO_FALL) * losses[0]
 
 
 def stuck_message(
@@ -324,11 +337,9 @@ def stuck_message(
     """
     most = float(predictions.shares(predictions.labels).max())
     right = predictions.share_right(predictions.labels)
-    if len(losses) < _FEW_EPOCHS or len(predictions.labels) < _FEWEST_ROWS or right > (1 + most) / 2:
+    if len(predictions.labels) < _FEWEST_ROWS or right > (1 + most) / 2 or not has_not_fallen(losses):
         return None
     first, last = losses[0], _means_of_fifths(losses)[-1]
-    if last < (1 - _NO_FALL) * first:
-        return None
     return (
         f"{who} hardly learned: in {len(losses)} epochs its loss went from {first:.4g} to {last:.4g}, and it "
         f"is right about {_percent(right)} of D_train. Set {remedies.others}, and see whether the teacher's "

@@ -19,6 +19,7 @@ from sklearn_kd.checkpointing._fingerprint import fingerprint, relevant_paramete
 from sklearn_kd.estimators._learned_nothing import convergence_message, warn_of_convergence
 from sklearn_kd.estimators._preprocessing import described_preprocessing
 from sklearn_kd.estimators._routed_parameters import loader_settings
+from sklearn_kd.estimators._several_labels import has_several_labels, message_of_labels
 from sklearn_kd.inputs._batches import rows_per_batch
 from sklearn_kd.inputs._data import SplitData
 from sklearn_kd.inputs._raw_rows import RawRows
@@ -267,6 +268,8 @@ def run_plan(plan: FitPlan) -> TrainingResult:
 
 def stage_message(plan: FitPlan, stage: Stage, net: TrainingNet) -> str | None:
     """Return a message about a trained net that learned nothing, or was still learning."""
+    if has_several_labels(plan.task):
+        return message_of_labels(net, stage.data.train.labelled, stage.monitor, stage.who)
     labels = plan.task.output_labels
     return convergence_message(net, stage.data.train.labelled, labels, stage.monitor, stage.who)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sklearn_kd.estimators._several_labels import output_params
 from sklearn_kd.inputs._batches import rows_per_batch
 from sklearn_kd.meta import Fixed
 
@@ -29,6 +30,7 @@ def prediction_params(estimator: DistilledClassifier | DistProClassifier) -> dic
         "strategy": Fixed(),
         "batch_size": rows_per_batch(estimator.batch_size),
         "verbose": 0,
+        "task": estimator._task,
         "labels": estimator.classes_,
         "device": str(estimator._device()),
-    }
+    } | output_params(estimator._task)

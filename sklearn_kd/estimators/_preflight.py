@@ -23,6 +23,7 @@ from sklearn_kd.estimators._class_weight import with_class_weight
 from sklearn_kd.estimators._named_objects import named_object
 from sklearn_kd.estimators._preprocessing import takes_raw_rows
 from sklearn_kd.estimators._routed_parameters import loader_settings
+from sklearn_kd.estimators._several_labels import has_several_labels, refuse_classes
 from sklearn_kd.estimators._unlabeled import check_given_together
 from sklearn_kd.inputs._data import DistillationData, SplitData
 from sklearn_kd.inputs._integers import KeepsIntegers
@@ -48,6 +49,8 @@ from sklearn_kd.students._structured import for_rows, needs_integers
 from sklearn_kd.teachers._adapter import TeacherAdapter
 from sklearn_kd.teachers._class_alignment import checked_teacher_classes
 from sklearn_kd.teachers._given_logits import checked_logits
+from sklearn_kd.teachers._label_logits import checked_label_logits
+from sklearn_kd.teachers._label_teachers import make_label_teacher
 from sklearn_kd.teachers._logit_checks import name_of
 from sklearn_kd.teachers._registry import advice_for, make_teacher
 from sklearn_kd.training._far import far_iterations
@@ -150,7 +153,10 @@ def validate(
         raw=takes_raw_rows(estimator),
         keeps_integers=_keeps_integers_of(estimator) if estimator._takes_parts else None,
     )
+    if has_several_labels(inputs.task):
+        refuse_classes(estimator.class_weight, estimator.teacher_classes)
     inputs = with_class_weight(inputs, estimator.class_weight)
+    estimator.__dict__.pop("label_dtype_", None)  # of an earlier fit on several labels
     estimator.__dict__.update(inputs.task.fitted_attributes())
     if not isinstance(inputs.rows, RawRows):  # whose samples have no shape yet
         estimator._sample_shape = inputs.sample_shape
@@ -165,7 +171,8 @@ def _with_unlabeled_logits(
     """Add the checked ``teacher_logits_unlabeled``; an index of ``X_unlabeled`` names rows."""
     if inputs.unlabeled is None or teacher_logits_unlabeled is None:
         return inputs
-    logits = checked_logits(
+    check = checked_label_logits if has_several_labels(inputs.task) else checked_logits
+    logits = check(
         teacher_logits_unlabeled,
         len(inputs.unlabeled),
         inputs.task.output_labels,
@@ -187,7 +194,8 @@ def with_teacher(
     """Add the checked ``teacher_logits`` and ``teacher_classes``; an index of ``named_rows`` names rows."""
     labels = inputs.task.output_labels
     columns = checked_teacher_classes(teacher_classes, labels)
-    logits = checked_logits(teacher_logits, len(inputs.rows), labels, stated=columns, names=named_rows)
+    check = checked_label_logits if has_several_labels(inputs.task) else checked_logits
+    logits = check(teacher_logits, len(inputs.rows), labels, stated=columns, names=named_rows)
     return dataclasses.replace(inputs, teacher_columns=columns, teacher_logits=logits)
 
 
@@ -235,7 +243,8 @@ def checked_teacher(
             "teacher=None leaves nothing to distil. Give a teacher, give teacher_logits to "
             f"fit, or set meta='none' to train on the labels alone.{advice_for(teacher)}"
         )
-    wrapped = make_teacher(teacher, inputs.teacher_columns, fit_parameters)
+    make = make_label_teacher if has_several_labels(inputs.task) else make_teacher
+    wrapped = make(teacher, inputs.teacher_columns, fit_parameters)
     if isinstance(inputs.rows, RawRows) and augment is None:
         wrapped.ask_about_given_rows()
     if (inputs.is_loaded or augment is not None) and not wrapped.takes_batches():

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sklearn_kd.estimators._routed_parameters import loader_settings
+from sklearn_kd.estimators._several_labels import has_several_labels
 from sklearn_kd.inputs._data import DistillationData, SplitData, describe_allocations, take
 from sklearn_kd.inputs._large_arrays import shared_tensor
 from sklearn_kd.inputs._splitting import at
@@ -20,6 +21,7 @@ from sklearn_kd.runtime._memory import explain_out_of_memory, memory_advice
 from sklearn_kd.teachers._adapter import TeacherAdapter
 from sklearn_kd.teachers._cached import TeacherRows, fit_and_ask
 from sklearn_kd.teachers._class_alignment import warn_if_out_of_order
+from sklearn_kd.teachers._label_order import warn_if_labels_out_of_order
 from sklearn_kd.teachers._logit_checks import name_of
 from sklearn_kd.teachers._logit_store import LogitStorage
 
@@ -94,8 +96,12 @@ def give_logits(logits: np.ndarray, stages: Sequence[StageRows]) -> None:
 
 def warn_of_order(estimator: DistilledClassifier, inputs: ValidatedInputs, train: DistillationData) -> None:
     """Warn where the columns of the logits seem to be in another order than the labels."""
-    if train.has_teacher_logits:
-        who = name_of(estimator.teacher) if inputs.teacher_logits is None else "teacher_logits"
+    if not train.has_teacher_logits:
+        return
+    who = name_of(estimator.teacher) if inputs.teacher_logits is None else "teacher_logits"
+    if has_several_labels(inputs.task):
+        warn_if_labels_out_of_order(train.labelled, who)
+    else:
         warn_if_out_of_order(train.labelled, inputs.task.output_labels, who)
 
 

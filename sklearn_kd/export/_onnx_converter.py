@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_kd.estimators._base import BaseDistiller
 from sklearn_kd.estimators._classifier import DistilledClassifier
 from sklearn_kd.estimators._distpro import DistProClassifier
+from sklearn_kd.estimators._several_labels import has_several_labels
 from sklearn_kd.export._table_converter import register_table
 from sklearn_kd.inputs._parts import RowShape, row_shape_of
 from sklearn_kd.persistence._requirements import import_package
@@ -141,6 +142,11 @@ def _set_output_types(operator: Any) -> None:
             f"shape {model._sample_shape}."
         )
     n_rows = operator.inputs[0].get_first_dimension()
+    if has_several_labels(model._task):
+        n_labels = len(model.classes_)
+        operator.outputs[0].set_type(types.Int64TensorType([n_rows, n_labels]))
+        operator.outputs[1].set_type(types.FloatTensorType([n_rows, n_labels]))
+        return
     labels = output_labels(operator.scope_inst, model)
     kind = types.StringTensorType if labels.dtype == object else types.Int64TensorType
     operator.outputs[0].set_type(kind([n_rows]))
@@ -185,10 +191,16 @@ def _convert(scope: Any, operator: Any, container: Any) -> None:
     model = operator.raw_operator
     label, scores = (output.full_name for output in operator.outputs)
     logits = _add_student(scope, [given.full_name for given in operator.inputs], container, model)
+    several = has_several_labels(model._task)
     if scope.get_options(model, {"raw_scores": False}, fail=False)["raw_scores"]:
         _add(container, scope, "Identity", [logits], scores)
+    elif several:
+        _add(container, scope, "Sigmoid", [logits], scores)
     else:
         _add(container, scope, "Softmax", [logits], scores, axis=1)
+    if several:
+        _add_labels_that_are_there(scope, container, logits, label)
+        return
     code = scope.get_unique_variable_name("code")
     _add(container, scope, "ArgMax", [scores], code, axis=1, keepdims=0)
     labels, names = output_labels(scope, model), scope.get_unique_variable_name("labels")
@@ -199,6 +211,15 @@ def _convert(scope: Any, operator: Any, container: Any) -> None:
     else:
         container.add_initializer(names, proto.INT64, [len(labels)], labels.tolist())
     _add(container, scope, "Gather", [names, code], label, axis=0)
+
+
+def _add_labels_that_are_there(scope: Any, container: Any, logits: str, label: str) -> None:
+    """Add 1 for each label whose logit is above 0, else 0: its probability is above one half then."""
+    proto = import_package("onnx", _PURPOSE).TensorProto
+    zero, above = scope.get_unique_variable_name("zero"), scope.get_unique_variable_name("above")
+    container.add_initializer(zero, proto.FLOAT, [], [0.0])
+    _add(container, scope, "Greater", [logits, zero], above)
+    _add(container, scope, "Cast", [above], label, to=proto.INT64)
 
 
 def _add(container: Any, scope: Any, kind: str, inputs: list[str], output: str, **attributes: Any) -> None:

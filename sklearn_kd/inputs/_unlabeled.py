@@ -173,7 +173,7 @@ def with_unlabeled(
         return train
     n_labelled, n_unlabeled = len(train), sum(map(len, further))
     device, own = train.device, train.targets
-    labels = torch.cat([own.labels, own.labels.new_full((n_unlabeled,), -1)])
+    labels = torch.cat([own.labels, own.labels.new_full((n_unlabeled, *own.labels.shape[1:]), -1)])
     weight = None if own.weight is None else torch.cat([own.weight, own.weight.new_ones(n_unlabeled)])
     mixed = Targets(labels, None, weight), train.seed, n_labelled, unlabeled_share
     rows: Any = [part.rows for part in further]

@@ -406,7 +406,8 @@ def _checked_groups(groups: Any, n_rows: int) -> np.ndarray | None:
 def _check_continues(continued: Continued, task: Task, sample_shape: tuple[int, ...]) -> None:
     """Refuse to go on with a student of other data."""
     before, labels = continued.task.output_labels, task.output_labels
-    if labels.tolist() != before.tolist() or sample_shape != continued.sample_shape:
+    same = type(task) is type(continued.task) and labels.tolist() == before.tolist()
+    if not same or sample_shape != continued.sample_shape:
         raise ValueError(
             f"warm_start=True goes on with a student for classes {before} and samples "
             f"of shape {continued.sample_shape}; got {labels} and {sample_shape}. Fit on the "

@@ -2,7 +2,8 @@
 
 from sklearn_kd.losses._distillation_loss import DistillationLoss
 from sklearn_kd.losses._logit_distillation import LogitDistillation
+from sklearn_kd.losses._multilabel_distillation import MultilabelDistillation
 from sklearn_kd.losses._named import LOSSES
 from sklearn_kd.meta._space import Metaparameter
 
-__all__ = ["LOSSES", "DistillationLoss", "LogitDistillation", "Metaparameter"]
+__all__ = ["LOSSES", "DistillationLoss", "LogitDistillation", "Metaparameter", "MultilabelDistillation"]

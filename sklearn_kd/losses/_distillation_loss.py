@@ -122,8 +122,9 @@ class DistillationLoss(BaseEstimator):
         teacher_logits : Tensor of shape (B, K)
             A logit of −inf is a probability of 0. None where there is no teacher and ``needs_teacher`` is
             False.
-        labels : Tensor of shape (B,), int64
-            Class codes: places in ``classes_``. −1 for a row without a label, which only losses with
+        labels : Tensor of shape (B,), int64, or of shape (B, K), int8
+            Class codes: places in ``classes_``. Where y has several labels, 1 for those that the row has and
+            0 for the others. −1 for a row without a label, which only losses with
             ``accepts_unlabeled = True`` are given.
         **metaparameters : Tensor
             By name, each of its shape, of the type of ``logits``.
@@ -281,6 +282,7 @@ def check_loss(
     weighted: bool,
     has_teacher: bool = True,
     unlabeled: bool = False,
+    several: bool = False,
 ) -> None:
     """Try a loss on two rows before any training; its own errors are passed on as they are.
 
@@ -296,6 +298,8 @@ def check_loss(
         Whether there will be a teacher's logits.
     unlabeled : bool, default=False
         Whether there will be rows without labels; one of the two rows has none then.
+    several : bool, default=False
+        Whether y has several labels.
 
     Raises
     ------
@@ -312,7 +316,11 @@ def check_loss(
     name = type(loss).__name__
     logits = torch.linspace(-1, 1, 2 * n_classes).reshape(2, n_classes)
     teacher_logits = logits.flip(1) if has_teacher or loss.needs_teacher else None
-    labels = torch.tensor([0, -1 if unlabeled else n_classes - 1])
+    labels = torch.tensor([0, n_classes - 1])
+    if several:
+        labels = torch.eye(n_classes, dtype=torch.int8)[labels]
+    if unlabeled:
+        labels[1] = -1
     targets = Targets(
         labels,
         teacher_logits,

@@ -19,6 +19,16 @@ from sklearn_kd.tasks._targets import Targets, label_weights
 LAMBDA1_BOUNDS = (0.0, 1.0)
 
 
+def check_temperature(bounds: Any, scaling: Any) -> None:
+    """Raise ValueError unless the bounds of T are an interval above 0 and the scaling s(T) is known."""
+    valid = isinstance(bounds, tuple | list) and len(bounds) == 2
+    valid = valid and all(isinstance(b, Real) for b in bounds)
+    if not valid or not 0 < bounds[0] <= bounds[1] < math.inf:
+        raise ValueError(f"temperature_bounds={bounds!r} must be two numbers, 0 < low <= high.")
+    if scaling not in TEMPERATURE_SCALINGS:
+        raise ValueError(f"temperature_scaling={scaling!r} is not one of {sorted(TEMPERATURE_SCALINGS)}.")
+
+
 class LogitDistillation(DistillationLoss):
     """lambda1 · CE(labels) + (1 − lambda1) · s(T) · CE(teacher at T, student at T).
 
@@ -58,16 +68,7 @@ class LogitDistillation(DistillationLoss):
 
     def check(self) -> None:
         """Raise ValueError unless the bounds are an interval above 0 and the scaling is known."""
-        bounds = self.temperature_bounds
-        valid = isinstance(bounds, tuple | list) and len(bounds) == 2
-        valid = valid and all(isinstance(b, Real) for b in bounds)
-        if not valid or not 0 < bounds[0] <= bounds[1] < math.inf:
-            raise ValueError(f"temperature_bounds={bounds!r} must be two numbers, 0 < low <= high.")
-        if self.temperature_scaling not in TEMPERATURE_SCALINGS:
-            raise ValueError(
-                f"temperature_scaling={self.temperature_scaling!r} is not one of "
-                f"{sorted(TEMPERATURE_SCALINGS)}."
-            )
+        check_temperature(self.temperature_bounds, self.temperature_scaling)
 
     def metaparameters(self, n_classes: int) -> dict[str, Metaparameter]:
         """Return lambda1 and temperature; the estimator says where they start."""

@@ -9,6 +9,7 @@ from sklearn.base import clone
 from sklearn_kd.errors._did_you_mean import did_you_mean
 from sklearn_kd.losses._distillation_loss import DistillationLoss
 from sklearn_kd.losses._logit_distillation import LogitDistillation
+from sklearn_kd.losses._multilabel_distillation import MultilabelDistillation
 
 # The names that ``DistilledClassifier(loss=...)`` takes for the losses' defaults.
 LOSSES: dict[str, type[DistillationLoss]] = {"kd": LogitDistillation}
@@ -43,3 +44,34 @@ def named_loss(loss: Any) -> DistillationLoss:
     raise TypeError(
         f"loss={str(loss)[:200]} must be one of {list(LOSSES)} or a sklearn_kd.losses.DistillationLoss.{hint}"
     )
+
+
+def loss_for_labels(loss: DistillationLoss, several: bool, *, by_name: bool) -> DistillationLoss:
+    """Return the loss for one label per row, or for several; "kd" has a form for each.
+
+    Parameters
+    ----------
+    loss : DistillationLoss
+    several : bool
+        Whether y has several labels.
+    by_name : bool
+        Whether the loss was given by its name, and the library chooses the form.
+
+    Raises
+    ------
+    ValueError
+        If an object was given that is of the other form.
+    """
+    if several and isinstance(loss, LogitDistillation):
+        if by_name:
+            return MultilabelDistillation(**loss.get_params(deep=False))
+        raise ValueError(
+            f"loss={loss!r} is for one label per row, and y has several. Give loss='kd', which chooses by y, "
+            "or sklearn_kd.losses.MultilabelDistillation."
+        )
+    if not several and isinstance(loss, MultilabelDistillation):
+        raise ValueError(
+            f"loss={loss!r} is for several labels, and y has one label per row. Give loss='kd', which "
+            "chooses by y, or sklearn_kd.losses.LogitDistillation."
+        )
+    return loss

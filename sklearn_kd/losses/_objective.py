@@ -8,8 +8,10 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from sklearn_kd.losses._binary_logits import BinaryTrainingLoss
 from sklearn_kd.losses._distillation_loss import DistillationLoss, Evaluation
 from sklearn_kd.losses._logit_distillation import LabelEvaluation, LogitDistillation
+from sklearn_kd.losses._multilabel_distillation import MultilabelDistillation
 from sklearn_kd.tasks._targets import Targets
 
 # A finite difference moves the logits by this share of their size, in units of √epsilon: where rounding
@@ -126,7 +128,8 @@ class LogitObjective:
     ) -> Evaluation:
         """Return the loss of logits: of one student, or of several where :meth:`batch_key` is not None."""
         if targets.teacher_logits is None and self.loss.needs_teacher:
-            return LabelEvaluation(logits, targets, values)
+            several = targets.labels.ndim == logits.ndim
+            return (BinaryTrainingLoss if several else LabelEvaluation)(logits, targets, values)
         return self.loss.evaluate(logits, targets, values, differentiable=differentiable)
 
     def joined(self, passed: ForwardPass) -> Tensor:
@@ -151,6 +154,8 @@ class LogitObjective:
 
     def batch_key(self) -> Hashable | None:
         """Return the parameters of the loss "kd"; other losses are evaluated one student at a time."""
+        if type(self.loss) is MultilabelDistillation and not self.loss.per_label:
+            return "several labels", self.loss.temperature_scaling
         if type(self.loss) is not LogitDistillation:
             return None
         return self.loss.temperature_scaling

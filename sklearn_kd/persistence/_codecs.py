@@ -24,6 +24,7 @@ from sklearn_kd.files._history import decode_history, encode_history
 from sklearn_kd.files._limits import TooLargeError, check_asked, parsed_json
 from sklearn_kd.files._values import JSON_VALUES, ContentError, Kind, unknown
 from sklearn_kd.inputs._parts import PartShape, RowShape, row_shape_of
+from sklearn_kd.losses._multilabel_distillation import MultilabelDistillation
 from sklearn_kd.losses._named import LOSSES
 from sklearn_kd.meta import STRATEGIES
 from sklearn_kd.persistence._container import Content
@@ -39,7 +40,7 @@ STUDENTS: dict[str, type[nn.Module]] = {
 # The kind of objects that each of these parameters may be, and the classes of this kind.
 _OBJECTS: dict[str, tuple[str, Collection[type[BaseEstimator]]]] = {
     "meta": ("strategy", STRATEGIES.values()),
-    "loss": ("loss", LOSSES.values()),
+    "loss": ("loss", [*LOSSES.values(), MultilabelDistillation]),
     "execution": ("execution", [Execution]),
     "student_preprocessing": ("preprocessing", [TablePreprocessing]),
 }

@@ -208,6 +208,9 @@ def _content_of(
         about["standardize_limit"] = estimator.student_.scaling.limit
     if estimator._codes:
         about["codes"] = PARAMETER_VALUES.encode(dict(estimator._codes))
+    label_dtype = vars(estimator).get("label_dtype_")
+    if label_dtype is not None:
+        about["label_dtype"] = label_dtype.newbyteorder("=").str
     names = getattr(estimator, "feature_names_in_", None)
     if names is not None:
         about["feature_names"] = names.tolist()
@@ -469,6 +472,8 @@ def _shared_attributes(about: Mapping[str, Any]) -> dict[str, Any]:
         "_sample_shape": shape,
         "n_iter_": n_iter,
     }
+    if "label_dtype" in about:
+        fitted["label_dtype_"] = _label_dtype(about["label_dtype"], decode_labels(about["labels"]))
     n_features = about.get("n_features", (plain_sizes(shape) or [None])[0])  # others behind preprocessing
     if n_features is not None:
         if type(n_features) is not int or n_features < 1:
@@ -485,6 +490,14 @@ def _shared_attributes(about: Mapping[str, Any]) -> dict[str, Any]:
             raise ContentError(f"names of features that are not {n_features} strings")
         fitted["feature_names_in_"] = np.array(names, dtype=object)
     return fitted
+
+
+def _label_dtype(about: Any, classes: np.ndarray) -> np.dtype:
+    """Return the type of several labels, which are numbered; refuse any other than those of 0 and 1."""
+    known = {np.dtype(kind).str for kind in "?bBhHiIlLqQefd"}
+    if about not in known or classes.tolist() != list(range(len(classes))):
+        raise ContentError(f"several labels of type {str(about)[:100]!r}")
+    return np.dtype(about)
 
 
 def _student_of(estimator: SavedEstimator, weights: dict[str, Tensor], limit: Any, name: str) -> nn.Module:

@@ -16,6 +16,7 @@ from skorch import NeuralNet
 
 from sklearn_kd._sklearn_compat import BaseSearchCV
 from sklearn_kd.comparison._methods import taken_apart
+from sklearn_kd.estimators._several_labels import has_several_labels
 from sklearn_kd.inputs._data import DistillationData
 from sklearn_kd.report._rows import count_rows, input_batches
 from sklearn_kd.report._sizes import Size, size_of
@@ -108,6 +109,12 @@ def taken_apart_fitted(estimator: Any) -> Distilled:
         estimator = estimator.best_estimator_
     transformers, classifier, _ = taken_apart(estimator)
     check_is_fitted(classifier, "net_")
+    if has_several_labels(classifier._task):
+        raise ValueError(
+            f"estimator={type(classifier).__name__} was fitted on several labels for each row, and the "
+            "report compares predictions of one. Score it by sklearn.metrics, such as "
+            "classification_report(y_test, estimator.predict(X_test)), beside the teacher."
+        )
     return Distilled(estimator, transformers, classifier)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from sklearn_kd.tasks._targets import Targets, mean_rows, share_of_rows
 
 # log T_val is sought between these: a student that knows nothing has no finite optimum.
-_LOG_VAL_TEMPERATURE_RANGE = (-3.0, 3.0)
+LOG_VAL_TEMPERATURE_RANGE = (-3.0, 3.0)
 
 
 def labels_rows(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,7 +52,7 @@ def optimal_val_temperature(validated: Sequence[tuple[Tensor, Targets]]) -> floa
     targets = Targets(labels, None, torch.cat(weights).cpu() if weights else None)
     found = minimize_scalar(
         lambda log_t: float(validation_loss(logits, targets, np.exp(log_t))[0]),
-        bounds=_LOG_VAL_TEMPERATURE_RANGE,
+        bounds=LOG_VAL_TEMPERATURE_RANGE,
         method="bounded",
     )
     return float(np.exp(found.x))

@@ -40,25 +40,54 @@ def split_groups(
     _, places = np.unique(groups, return_inverse=True)
     counts = np.zeros((places.max() + 1, codes.max() + 1))  # rows of each class in each group
     np.add.at(counts, (places, codes), 1)
+    return split_counts(counts, counts.sum(axis=1), places, fraction, rng, otherwise, "class")
+
+
+def split_counts(
+    counts: np.ndarray,
+    n_rows: np.ndarray,
+    places: np.ndarray,
+    fraction: float,
+    rng: np.random.RandomState,
+    otherwise: str,
+    kind: str,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices of D_train and D_val, as :func:`split_groups`, by counts of anything in the groups.
+
+    Parameters
+    ----------
+    counts : ndarray of shape (n_groups, m)
+        Rows of each kind in each group; a row may be of several kinds.
+    n_rows : ndarray of shape (n_groups,)
+        Rows of each group.
+    places : ndarray of shape (n,)
+        The group of each row.
+    fraction, rng, otherwise
+        As for :func:`split_groups`.
+    kind : str
+        What messages call a kind of rows, such as "class".
+    """
     counts = counts[:, counts.any(axis=0)]
     spared = np.flatnonzero((counts < counts.sum(axis=0)).all(axis=1))
     if len(spared) == 0:
         raise ValueError(
             f"D_val is empty: none of the {len(counts)} groups can be held out, since each has all rows of a "
-            f"class, and every class needs rows to train on. Give X_val and y_val, rows of more groups, or "
+            f"{kind}, and every {kind} needs rows to train on. Give X_val and y_val, rows of more groups, or "
             f"{otherwise}."
         )
+    # A small class counts as much as a large one; the last column counts all rows.
+    shares = np.column_stack([counts / counts.sum(axis=0), n_rows / n_rows.sum()])
     orders = (rng.permutation(spared) for _ in range(_N_ORDERS if len(counts) < _MANY else 1))
-    _, held_out = min((_chosen(counts, order, fraction) for order in orders), key=lambda found: found[0])
+    _, held_out = min((_chosen(shares, order, fraction) for order in orders), key=lambda found: found[0])
     is_val = np.isin(places, held_out)
     return np.flatnonzero(~is_val), np.flatnonzero(is_val)
 
 
-def _chosen(counts: np.ndarray, order: np.ndarray, fraction: float) -> tuple[float, list[int]]:
-    """Return how far the chosen groups are from ``fraction`` of every class, and these groups."""
-    totals = counts.sum(axis=0)
-    # A small class counts as much as a large one; the last column counts all rows.
-    scaled = np.column_stack([counts / totals, counts.sum(axis=1) / totals.sum()])
+def _chosen(scaled: np.ndarray, order: np.ndarray, fraction: float) -> tuple[float, list[int]]:
+    """Return how far the chosen groups are from ``fraction`` of every class, and these groups.
+
+    ``scaled`` has the share of each group in the rows of each class, and of all.
+    """
     # D_val is never empty: the group nearest to what is wanted comes first.
     distances = ((scaled[order] - fraction) ** 2).sum(axis=1)
     order = np.concatenate([[first := order[distances.argmin()]], order[order != first]])

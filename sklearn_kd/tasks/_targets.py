@@ -12,8 +12,8 @@ class Targets(NamedTuple):
 
     Attributes
     ----------
-    labels : Tensor of shape (B,), int64
-        Class codes; −1 for a row without a label.
+    labels : Tensor of shape (B,), int64, or of shape (B, k), int8
+        Class codes; of several labels, whether each is there (1) or not (0). −1 for a row without a label.
     teacher_logits : Tensor of shape (B, K) or None
         −inf is a probability of 0. None: there is no teacher, and the labels are all there is.
     weight : Tensor of shape (B,) or None
@@ -29,9 +29,14 @@ class Targets(NamedTuple):
     label_weight: Tensor | None = None
 
 
+def are_labelled(labels: Tensor) -> Tensor:
+    """Return which rows of a batch have a label, shape (B,)."""
+    return (labels if labels.ndim == 1 else labels[:, 0]) >= 0
+
+
 def label_weights(labels: Tensor) -> Tensor:
     """Return the ``label_weight`` of the rows of a batch, float32, without waiting for the device."""
-    known = (labels >= 0).float()
+    known = are_labelled(labels).float()
     return known * (len(labels) / known.sum().clamp(min=1))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -50,6 +50,9 @@ class FrozenTeacher(TeacherAdapter):
                 "give it unfrozen to have it fitted on D_train."
             )
         require_scores(self.teacher)
+        self._check_classes()
+
+    def _check_classes(self) -> None:
         require_classes(self.teacher)
         refuse_stated_classes(self.teacher_classes, self.teacher)
 
@@ -71,6 +74,8 @@ class ClassifierTeacher(TeacherAdapter):
     """
 
     knows_classes = True
+    # Returns the fitted classifier, and the classes of its columns.
+    _trained: Callable[..., tuple[Any, Any]] = staticmethod(fitted_classifier)
 
     @classmethod
     def accepts(cls, teacher: Any) -> bool:
@@ -100,7 +105,7 @@ class ClassifierTeacher(TeacherAdapter):
         weighted, parameters = WeightedFit(teacher, sample_weight), self._fit_parameters
         with _data_explained(teacher, X):
             try:
-                self.teacher, self.known_columns = fitted_classifier(
+                self.teacher, self.known_columns = self._trained(
                     teacher,
                     lambda part, y, coded: weighted.fit(part, X, y, parameters.for_labels(coded)),
                     y,

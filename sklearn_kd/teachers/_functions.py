@@ -83,7 +83,10 @@ class FunctionTeacherAdapter(EitherWayAdapter):
 
     @property
     def _stated(self) -> FunctionTeacher:
-        return self.teacher
+        own = self.teacher
+        if isinstance(own, FunctionTeacher):
+            return own
+        return FunctionTeacher(own, classes=getattr(own, "classes", None))  # a function given as it is
 
     def check(self) -> None:
         teacher = self._stated
@@ -117,7 +120,3 @@ class PlainFunctionAdapter(FunctionTeacherAdapter):
     def accepts(cls, teacher: Any) -> bool:
         # What has a fit, such as a network of Keras, may have to be trained first.
         return callable(teacher) and not isinstance(teacher, type) and not hasattr(teacher, "fit")
-
-    @property
-    def _stated(self) -> FunctionTeacher:
-        return FunctionTeacher(self.teacher, classes=getattr(self.teacher, "classes", None))

@@ -76,12 +76,17 @@ def margins_of(classifier: Any, X: Any, n_samples: int, known: Any) -> tuple[np.
             "sklearn.calibration.CalibratedClassifierCV."
         )
     logits, known = named_columns(found, logits, known, who, "decision_function")
+    say_that_margins_are_used(who)
+    return logits.astype(np.float32), known
+
+
+def say_that_margins_are_used(who: str) -> None:
+    """Warn, once for each teacher, that margins are not calibrated."""
     _say_once(
         f"{who} has no predict_proba: the margins of its decision_function are used as logits. Margins are "
         "not calibrated: a learned temperature scales them, a fixed one should be chosen for them. For "
         "probabilities wrap it in sklearn.calibration.CalibratedClassifierCV."
     )
-    return logits.astype(np.float32), known
 
 
 # In a search with many fits one warning is enough.

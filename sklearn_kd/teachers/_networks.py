@@ -185,20 +185,20 @@ class ModuleTeacher(BatchTeacherAdapter):
         def ask(x: Tensor) -> Tensor:
             return logits_in(network(x), len(x), widths, who)
 
-        def convert(values: Tensor) -> LogitConversion:
-            own = own_classes(self.teacher, values.shape[1], self.teacher_classes)
-            if own is None:
-                own = named_classes(without_parallel(self.teacher), self.teacher_classes, classes)
-            return LogitConversion.of(
-                values,
-                own=own,
-                stated=self.teacher_classes,
-                classes=classes,
-                who=who,
-                remedy=LEAVE_SOFTMAX_OUT,
-            )
+        return BatchLogits(ask, lambda values: self._conversion(values, classes), who)
 
-        return BatchLogits(ask, convert, who)
+    def _conversion(self, values: Tensor, classes: np.ndarray) -> LogitConversion:
+        own = own_classes(self.teacher, values.shape[1], self.teacher_classes)
+        if own is None:
+            own = named_classes(without_parallel(self.teacher), self.teacher_classes, classes)
+        return LogitConversion.of(
+            values,
+            own=own,
+            stated=self.teacher_classes,
+            classes=classes,
+            who=self.name,
+            remedy=LEAVE_SOFTMAX_OUT,
+        )
 
 
 @register_teacher(NeuralNet)
@@ -226,19 +226,19 @@ class SkorchTeacher(BatchTeacherAdapter):
             ):
                 return torch.as_tensor(self._logits_of(x, widths)).to(device)
 
-        def convert(values: Tensor) -> LogitConversion:
-            # Only this loss has a softmax of its own; with another one the module may end in a softmax.
-            criterion = getattr(self.teacher, "criterion_", None)
-            return LogitConversion.of(
-                values,
-                own=own_classes(self.teacher, values.shape[1], self.teacher_classes),
-                stated=self.teacher_classes,
-                classes=classes,
-                who=self.name,
-                remedy=LEAVE_SOFTMAX_OUT if isinstance(criterion, nn.CrossEntropyLoss) else None,
-            )
+        return BatchLogits(ask, lambda values: self._conversion(values, classes), self.name)
 
-        return BatchLogits(ask, convert, self.name)
+    def _conversion(self, values: Tensor, classes: np.ndarray) -> LogitConversion:
+        # Only this loss has a softmax of its own; with another one the module may end in a softmax.
+        criterion = getattr(self.teacher, "criterion_", None)
+        return LogitConversion.of(
+            values,
+            own=own_classes(self.teacher, values.shape[1], self.teacher_classes),
+            stated=self.teacher_classes,
+            classes=classes,
+            who=self.name,
+            remedy=LEAVE_SOFTMAX_OUT if isinstance(criterion, nn.CrossEntropyLoss) else None,
+        )
 
     def _threads(self, x: Any) -> threads_for:
         """Return a context with as many threads as a batch of the net pays for, by the first rows asked."""
@@ -260,7 +260,10 @@ class SkorchTeacher(BatchTeacherAdapter):
             raise cannot_take(who, x, error) from error
         if probabilities is None:
             return logits_in(output, len(x), widths, who)
-        return log_probabilities(checked_probabilities(probabilities, who))
+        return self._of_probabilities(probabilities)
+
+    def _of_probabilities(self, probabilities: Any) -> Tensor | np.ndarray:
+        return log_probabilities(checked_probabilities(probabilities, self.name))
 
     def _output_or_probabilities(self, X: Any) -> tuple[Any, Any]:
         """Return (output of the module, None) or (None, probabilities)."""

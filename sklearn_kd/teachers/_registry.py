@@ -136,7 +136,7 @@ def register_teacher(kind: type, adapter: Any = None) -> Any:
         return lambda decorated: register_teacher(kind, decorated)
     _check_adapter(adapter)
     registered = _ADAPTERS.get(kind)
-    if registered is not None and _is_of_library(registered):
+    if registered is not None and is_of_library(registered):
         raise ValueError(
             f"register_teacher: {kind.__name__} already has an adapter in this library, "
             f"{registered.__name__}. Register a subclass of it, and give instances of that as teachers."
@@ -152,7 +152,8 @@ def tell_by_abilities(adapter: Adapter) -> Adapter:
     return adapter
 
 
-def _is_of_library(adapter: type[TeacherAdapter]) -> bool:
+def is_of_library(adapter: type[TeacherAdapter]) -> bool:
+    """Return whether an adapter comes with this library."""
     return adapter.__module__.startswith("sklearn_kd.")
 
 
@@ -169,7 +170,7 @@ def _check_adapter(adapter: Any) -> None:
             f"register_teacher: {adapter.__name__} has no predict_logits, the method that returns the "
             "logits of rows. Define it."
         )
-    if base is BatchTeacherAdapter and adapter.fit is not TeacherAdapter.fit and not _is_of_library(adapter):
+    if base is BatchTeacherAdapter and adapter.fit is not TeacherAdapter.fit and not is_of_library(adapter):
         raise TypeError(
             f"register_teacher: {adapter.__name__} has a fit, but a BatchTeacherAdapter is for teachers that "
             "come trained. Make it a subclass of TeacherAdapter, or leave fit out."
@@ -272,7 +273,7 @@ def registrations_of(teacher: Any) -> list[tuple[type, type[TeacherAdapter]]]:
     adapter = adapter_class(teacher)
     if adapter is None:
         return []
-    if _is_of_library(adapter):
+    if is_of_library(adapter):
         return [found for member in adapter.members(teacher) for found in registrations_of(member)]
     kinds = type(thawed(teacher)).__mro__
     return [next((kind, adapter) for kind in kinds if _ADAPTERS.get(kind) is adapter)]

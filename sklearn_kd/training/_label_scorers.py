@@ -12,6 +12,8 @@ from skorch.callbacks import Callback
 from skorch.callbacks.scoring import ScoringBase
 
 from sklearn_kd._sklearn_compat import metric_of_scorer, with_arguments
+from sklearn_kd.tasks._multilabel import Multilabel
+from sklearn_kd.tasks._targets import are_labelled
 
 
 def show_labels_to_scorers(callbacks: Iterable[Callback], labels: np.ndarray) -> None:
@@ -44,9 +46,18 @@ def rows_with_labels(callback: Any, told: dict[str, Any]) -> dict[str, Any]:
     targets = getattr(told.get("batch"), "targets", None)
     if targets is None or targets.label_weight is None or callback.on_train != told.get("training"):
         return told
-    rows = (targets.labels >= 0).nonzero()[:, 0]
+    rows = are_labelled(targets.labels).nonzero()[:, 0]
     batch = told["batch"].map(lambda values: values[rows])
     return told | {"batch": batch, "y_pred": told["y_pred"][rows]}
+
+
+def predicted_labels(net: Any, X: Any) -> np.ndarray:
+    """Predict in ``net.classes_``, codes or labels; of several labels, whether each is there."""
+    probabilities = net.predict_proba(X)
+    if isinstance(net.task, Multilabel):
+        return (probabilities > 0.5).astype(np.int8)
+    predicted: np.ndarray = net.classes_[probabilities.argmax(axis=1)]
+    return predicted
 
 
 class LabelScorer:

@@ -43,7 +43,7 @@ from sklearn_kd.training._divergence import DivergenceGuard
 from sklearn_kd.training._far import FarIterations, far_iterations
 from sklearn_kd.training._greedy import greedy_estimator
 from sklearn_kd.training._interrupts import from_outside
-from sklearn_kd.training._label_scorers import rows_with_labels, show_labels_to_scorers
+from sklearn_kd.training._label_scorers import predicted_labels, rows_with_labels, show_labels_to_scorers
 from sklearn_kd.training._listeners import listeners
 from sklearn_kd.training._memory_errors import explain_memory_of_training
 from sklearn_kd.training._nonfinite import (
@@ -248,7 +248,7 @@ class TrainingNet(NeuralNetClassifier):
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict in ``classes_``: codes, but for scorers, which are given labels."""
-        return self.classes_[super().predict(X)]
+        return predicted_labels(self, X)
 
     def get_all_learnable_params(self) -> Any:
         """Yield names and parameters as skorch does, by the names that the user's own module has for them."""

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from sklearn_kd.bilevel._hypergradient import METHODS, HypergradientEstimator
 from sklearn_kd.losses._distillation_loss import DistillationLoss, check_loss
-from sklearn_kd.losses._named import named_loss
+from sklearn_kd.losses._named import loss_for_labels, named_loss
 from sklearn_kd.meta._space import MetaparameterSpace
 from sklearn_kd.runtime._devices import full_precision
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.runtime._snapshots import BufferSnapshot
 from sklearn_kd.runtime._torch_modes import ordinary_torch
-from sklearn_kd.tasks._cross_entropy import validation_loss
+from sklearn_kd.tasks._classification import Classification
+from sklearn_kd.tasks._multilabel import Multilabel
 from sklearn_kd.tasks._targets import Targets, label_weights
 
 # Of metaparameters that start where an estimator says: those of DistilledClassifier.
@@ -47,8 +48,8 @@ def hypergradient(
         Maps inputs to logits of shape (B, K). Left as it is: weights, buffers, gradients,
         mode and random state.
     train_batch, val_batch : tuple of (Tensor, Tensor)
-        Inputs of shape (B, ...) and class codes of shape (B,); −1 for a row of the training batch that has no
-        label.
+        Inputs of shape (B, ...) and class codes of shape (B,), or 0 and 1 of shape (B, K) for several labels;
+        −1 for a row of the training batch that has no label.
     teacher_logits : Tensor of shape (B, K) or None
         The teacher's logits on the training batch. None for a loss that needs no teacher.
     loss : DistillationLoss or str, default="kd"
@@ -100,7 +101,8 @@ def hypergradient(
     """
     if method not in METHODS:
         raise ValueError(f"method={method!r} is not one of {sorted(METHODS)}.")
-    loss = named_loss(loss)
+    several = train_batch[1].ndim == 2
+    loss = loss_for_labels(named_loss(loss), several, by_name=isinstance(loss, str))
     loss.check()
     if teacher_logits is None and loss.needs_teacher:
         raise ValueError(f"teacher_logits=None, but loss={type(loss).__name__} needs a teacher's logits.")
@@ -134,15 +136,24 @@ def hypergradient(
             space = MetaparameterSpace(entries)
             values = _values(loss, space, metaparameters)
             taught = teacher_logits is not None
-            check_loss(loss, values, logits.shape[1], weighted=False, has_teacher=taught, unlabeled=unlabeled)
+            check_loss(
+                loss,
+                values,
+                logits.shape[1],
+                weighted=False,
+                has_teacher=taught,
+                unlabeled=unlabeled,
+                several=several,
+            )
             values = space.split(torch.as_tensor(space.join(values), device=logits.device))
             found = loss.evaluate(logits, targets, values)
             record.after_forward((x,), logits, found, logits)
             optimizer.zero_grad()
             logits.backward(found.gradients[0])
             optimizer.step()
+            task = Multilabel if several else Classification
             h, _ = record.hypergradient(
-                x_val, lambda logits: validation_loss(logits, Targets(y_val), val_temperature)
+                x_val, lambda logits: task.validation_loss(logits, Targets(y_val), val_temperature)
             )
     finally:
         with torch.no_grad():

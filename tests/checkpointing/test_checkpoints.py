@@ -36,7 +36,7 @@ from sklearn_kd import DistilledClassifier, MetaparameterProcess, MLPStudent, me
 from sklearn_kd.checkpointing._file import Refused, read, write
 from sklearn_kd.checkpointing._fingerprint import fingerprint
 from sklearn_kd.checkpointing._fit_lock import FitLock
-from sklearn_kd.losses import DistillationLoss, LogitDistillation
+from sklearn_kd.losses import DistillationLoss, LogitDistillation, MultilabelDistillation
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "evidence" / "kill_and_resume.py"
 linux = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
@@ -256,6 +256,23 @@ def test_sample_weight_and_a_teacher_that_is_fitted(make, digits, tmp_path):
     clf, _ = resumed(made, 29, tmp_path, *digits, sample_weight=weight)
     assert_same_fit(clf, made().fit(*digits, sample_weight=weight))
     assert clf.teacher_.coef_.shape == (10, 64)
+
+
+@pytest.mark.parametrize("strategy", ["linear", "shortlist"])
+def test_several_labels(strategy, make, digits, logits, tmp_path):
+    """A fit of three questions about each digit, killed in its search and in its retraining."""
+    X, y = digits
+    labels = np.c_[y % 2, y > 4, y % 3 == 0].astype(int)
+    loss = MultilabelDistillation(per_label=True)
+
+    def made(**params):
+        known = {"meta": strategy, "search_epochs": 2, "search_callbacks": [Kill()], "callbacks": [Kill()]}
+        return make(loss=loss, **known | params)
+
+    expected = made().fit(X, labels, teacher_logits=logits[:, :3])
+    for n in (14, 40):
+        clf, _ = resumed(made, n, tmp_path, X, labels, teacher_logits=logits[:, :3])
+        assert_same_fit(clf, expected)
 
 
 @pytest.mark.parametrize("n", [8, 60, 90, 110])

@@ -46,12 +46,12 @@ from sklearn_kd.bilevel._hypergradient import HypergradientEstimator
 from sklearn_kd.checkpointing._file import read, write
 from sklearn_kd.inputs import _splitting
 from sklearn_kd.layers._find import find_layers
-from sklearn_kd.losses import LogitDistillation
+from sklearn_kd.losses import LogitDistillation, MultilabelDistillation
 from sklearn_kd.meta import Linear, PredictedPath, Random
 from sklearn_kd.persistence import _container
 from sklearn_kd.persistence._compressed_tensors import compress_tensors
 from sklearn_kd.persistence._container import Content, packed, unpacked
-from sklearn_kd.teachers import TeacherAdapter, register_teacher
+from sklearn_kd.teachers import FunctionTeacher, TeacherAdapter, register_teacher
 from sklearn_kd.training._stacked import BatchedRun
 
 DIGITS = load_digits()
@@ -165,6 +165,11 @@ class MuteTeacher(TeacherAdapter):
 def unlabeled(rows):
     """The arguments of fit for these rows without labels."""
     return {"X_unlabeled": rows, "teacher_logits_unlabeled": np.zeros((len(rows), 10))}
+
+
+def several(y):
+    """Ten labels for each row."""
+    return np.stack([(y + k) % 3 == 0 for k in range(10)], axis=1).astype(int)
 
 
 def asked(teacher, **given):
@@ -317,6 +322,43 @@ REFUSED = {
     "one-hot labels": lambda X, y: ({}, {"y": np.eye(10)[y]}),
     "probabilities as labels": lambda X, y: ({}, {"y": np.full((len(y), 10), 0.1)}),
     "several labels for a row": lambda X, y: ({}, {"y": np.c_[y, y]}),
+    "sets of labels": lambda X, y: ({}, {"y": [{label} for label in y.tolist()]}),
+    "some of several labels missing": lambda X, y: ({}, {"y": np.where(several(y) == 1, np.nan, 0.0)}),
+    "three dimensions of labels": lambda X, y: ({}, {"y": several(y)[:, :, None]}),
+    "a sparse matrix of one-hot labels": lambda X, y: ({}, {"y": sparse.csr_matrix(np.eye(10)[y])}),
+    "several labels that are the same in all rows": lambda X, y: ({}, {"y": 0 * several(y)}),
+    "D_val with another number of labels": lambda X, y: (
+        {},
+        {"y": several(y), "X_val": X, "y_val": several(y)[:, 1:]},
+    ),
+    "one label for each row of D_val, and several for those of X": lambda X, y: (
+        {},
+        {"y": several(y), "X_val": X, "y_val": y},
+    ),
+    "logits of other labels": lambda X, y: ({}, {"y": several(y)[:, 1:]}),
+    "logits of several labels whose columns have names": lambda X, y: (
+        {},
+        {"y": several(y), "teacher_logits": pd.DataFrame(np.zeros((len(y), 10))).add_prefix("tag ")},
+    ),
+    "``class_weight`` beside several labels": lambda X, y: ({"class_weight": "balanced"}, {"y": several(y)}),
+    "``teacher_classes`` beside several labels": lambda X, y: (
+        {"teacher_classes": range(10)},
+        {"y": several(y)},
+    ),
+    "a loss of one label beside several": lambda X, y: ({"loss": LogitDistillation()}, {"y": several(y)}),
+    "a loss of several labels beside one": lambda X, y: ({"loss": MultilabelDistillation()}, {}),
+    "a student of several labels that ends in a sigmoid": lambda X, y: (
+        {"student": nn.Sequential(nn.Linear(64, 10), nn.Sigmoid())},
+        {"y": several(y)},
+    ),
+    "a teacher of other labels": lambda X, y: asked(nn.Linear(64, 9), y=several(y)),
+    "a teacher of one label per row beside several": lambda X, y: asked(
+        FrozenEstimator(GaussianNB().fit(X, y)), y=several(y)
+    ),
+    "a list of teachers beside several labels": lambda X, y: asked([nn.Linear(64, 10)] * 2, y=several(y)),
+    "classes of the columns of a function beside several labels": lambda X, y: asked(
+        FunctionTeacher(lambda X: X[:, :10], classes=list("abcdefghij")), y=several(y)
+    ),
     "fewer labels than rows": lambda X, y: ({}, {"y": y[1:]}),
     "labels of differing lengths": lambda X, y: ({}, {"y": [[1], [1, 2]] + [[1]] * (len(y) - 2)}),
     "no labels": lambda X, y: ({}, {"y": None}),

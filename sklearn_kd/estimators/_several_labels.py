@@ -1,0 +1,118 @@
+"""What is different in a fit whose y has several labels: its loss, its teacher, and what is refused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from sklearn.base import is_classifier
+from sklearn.utils import get_tags
+from torch import nn
+
+from sklearn_kd.estimators._learned_nothing import (
+    has_not_fallen,
+    is_not_judged,
+    remedies_for,
+    unfinished_message,
+    was_ended,
+)
+from sklearn_kd.losses._distillation_loss import DistillationLoss
+from sklearn_kd.losses._named import loss_for_labels
+from sklearn_kd.students._standardize import own_student
+from sklearn_kd.tasks._multilabel import Multilabel
+from sklearn_kd.tasks._task import Task
+
+if TYPE_CHECKING:
+    from sklearn_kd.inputs._data import DistillationData
+    from sklearn_kd.training._net import TrainingNet
+
+
+def has_several_labels(task: Task) -> bool:
+    """Return whether y has several labels."""
+    return isinstance(task, Multilabel)
+
+
+def loss_of_task(loss: DistillationLoss, task: Task, given: Any) -> DistillationLoss:
+    """Return the form of the loss for this kind of y; ``given`` is the parameter of the estimator."""
+    return loss_for_labels(loss, has_several_labels(task), by_name=isinstance(given, str))
+
+
+def output_params(task: Task) -> dict[str, Any]:
+    """Return the parameters of a net that say how its logits become probabilities, for skorch's scorers."""
+    return {"predict_nonlinearity": torch.sigmoid} if has_several_labels(task) else {}
+
+
+def takes_several_labels(teacher: Any) -> bool:
+    """Return whether a teacher may learn several labels: False where its own tags say no."""
+    if not hasattr(teacher, "__sklearn_tags__") or not is_classifier(teacher):
+        return True
+    tags = get_tags(teacher)
+    return tags.classifier_tags.multi_label or tags.target_tags.multi_output
+
+
+def refuse_classes(class_weight: Any, teacher_classes: Any) -> None:
+    """Refuse parameters that are about classes, of which each row has one.
+
+    Raises
+    ------
+    ValueError
+        Naming the parameter.
+    """
+    if class_weight is not None:
+        raise ValueError(
+            f"class_weight={class_weight!r} weighs classes that exclude each other, and y has several "
+            "labels. Set class_weight=None, and give the rows weights by fit's sample_weight."
+        )
+    if teacher_classes is not None:
+        raise ValueError(
+            "teacher_classes are the classes of columns, and y has several labels. Set teacher_classes=None, "
+            "and give the teacher's answers with a column for each label, in the order of the columns of y."
+        )
+
+
+def check_gives_logits(student: nn.Module, samples: Any) -> None:
+    """Refuse a student that ends in a sigmoid.
+
+    Raises
+    ------
+    ValueError
+        If its last module is a sigmoid and its outputs lie between 0 and 1.
+    """
+    last = [*own_student(student).modules()][-1]
+    if not isinstance(last, (nn.Sigmoid, nn.Hardsigmoid)):
+        return
+    with torch.no_grad():
+        outputs = student(samples)
+    if bool(((outputs >= 0) & (outputs <= 1)).all()):
+        raise ValueError(
+            f"student {type(own_student(student)).__name__} ends in a sigmoid, and gives probabilities. "
+            "Leave the sigmoid out: the losses and predict_proba make it of the logits."
+        )
+
+
+def message_of_labels(net: TrainingNet, train: DistillationData, monitor: str, who: str) -> str | None:
+    """Return a message about a loss that did not fall, or still fell; None where nothing is to be said.
+
+    Parameters
+    ----------
+    net : TrainingNet
+        Trained.
+    train : DistillationData
+        What it was trained on.
+    monitor : str
+        The column of the history with a loss that means the same in all epochs.
+    who : str
+        What the message calls the student.
+    """
+    epochs = [row for row in net.history if "train_batch_count" in row]
+    losses = [row[monitor] for row in epochs if monitor in row]
+    if not losses or is_not_judged(net, epochs) or was_ended(net, losses, train):
+        return None
+    remedies = remedies_for(net.optimizer_)
+    if has_not_fallen(losses):
+        return (
+            f"{who} hardly learned: in {len(losses)} epochs its loss went from {losses[0]:.4g} to "
+            f"{losses[-1]:.4g}. Set {remedies.others}, and see whether the teacher's answers and the labels "
+            "vary with X."
+        )
+    return unfinished_message(losses, remedies, who)

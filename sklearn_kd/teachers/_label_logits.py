@@ -1,0 +1,149 @@
+"""Answers about several labels: a column for each label of y, in its order, as logits or as probabilities."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sklearn_kd.inputs._arrays import column_names
+from sklearn_kd.inputs._large_arrays import parts_of
+from sklearn_kd.teachers._given_logits import Given, numbers_in_order
+from sklearn_kd.teachers._logit_checks import FLOOR_BOUNDS, refuse_wrong_numbers
+
+# Probabilities may be above 1 by rounding.
+_ROUNDING = 1e-3
+
+
+def are_label_probabilities(values: Tensor) -> bool:
+    """Return whether all numbers lie between 0 and 1, as those behind a sigmoid do."""
+    return len(values) > 0 and all(
+        bool(part.amin() >= 0) and bool(part.amax() <= 1 + _ROUNDING) for part in parts_of(values)
+    )
+
+
+def log_odds(probabilities: Any) -> Tensor:
+    """Return log(p/(1 − p)), float32.
+
+    0 and 1 are replaced by half of the smallest distance from them that the teacher gives, within
+    ``FLOOR_BOUNDS``, as zeros are among probabilities of classes.
+    """
+    p = torch.as_tensor(probabilities).double()
+    distance = torch.minimum(p, 1 - p)
+    smallest = torch.where(distance > 0, distance, torch.inf).amin()
+    floor = float((smallest / 2).clamp(*FLOOR_BOUNDS))
+    return torch.logit(p.clamp(floor, 1 - floor)).float()
+
+
+def check_n_labels(n_columns: int, n_labels: int, who: str) -> None:
+    """Raise ValueError unless there is one column for each label."""
+    if n_columns != n_labels:
+        raise ValueError(
+            f"{who} gives {n_columns} columns, and y has {n_labels} labels. Give one that answers about the "
+            "labels of y, with a column for each, in the order of the columns of y."
+        )
+
+
+def warn_of_label_probabilities(who: str, remedy: str) -> None:
+    """Warn that probabilities came in the place of logits."""
+    warnings.warn(
+        f"{who} gives probabilities where logits are expected: all numbers lie between 0 and 1. The "
+        f"logarithms of their odds are used, which lack what the sigmoid rounded. {remedy}, or take "
+        "log(p / (1 - p)).",
+        UserWarning,
+        stacklevel=2,
+    )
+
+
+class LabelConversion(NamedTuple):
+    """Conversion of a teacher's output into one logit for each label.
+
+    Attributes
+    ----------
+    probabilities : bool
+        True if the output is probabilities, of which the log odds are taken.
+    """
+
+    probabilities: bool
+
+    @classmethod
+    def of(cls, values: Tensor, n_labels: int, who: str, remedy: str | None) -> LabelConversion:
+        """Derive the conversion from the first batch of outputs, whose numbers are checked.
+
+        ``remedy`` is the advice of the warning if the output is probabilities; None: do not warn.
+
+        Raises
+        ------
+        WrongAnswerError
+            If a row has NaN or +inf, or nothing but −inf.
+        ValueError
+            If there is not one column for each label.
+        """
+        check_n_labels(values.shape[1], n_labels, who)
+        refuse_wrong_numbers(values, who)
+        probabilities = are_label_probabilities(values)
+        if probabilities and remedy is not None:
+            warn_of_label_probabilities(who, remedy)
+        return cls(probabilities)
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """Return logits of shape (n, k)."""
+        return log_odds(values) if self.probabilities else values
+
+
+def checked_label_logits(
+    teacher_logits: Any,
+    n_samples: int,
+    labels: np.ndarray,
+    *,
+    stated: list[Any] | None = None,
+    names: Any = None,
+    name: str = "teacher_logits",
+    of: str = "X",
+) -> np.ndarray | None:
+    """Return checked logits of several labels, shape (n_samples, k); None for None.
+
+    Parameters
+    ----------
+    teacher_logits : array-like, DataFrame, Tensor or None
+    n_samples : int
+        Number of rows of X.
+    labels : ndarray of shape (k,)
+        The numbers of the columns of y.
+    stated : None
+        There are no classes to be stated.
+    names : object, default=None
+        X or y, whose pandas index, if it has one, names the rows.
+    name, of : str
+        What messages call the logits, and the rows that they are of.
+
+    Raises
+    ------
+    ValueError
+        If the shape is wrong, names do not match, or a row has NaN or +inf.
+    """
+    if teacher_logits is None:
+        return None
+    columns = column_names(teacher_logits)
+    if columns is not None and columns != labels.tolist():
+        raise ValueError(
+            f"{name} has the columns {columns[:10]}, and labels have no names here. Give {name}.to_numpy() "
+            "with a column for each label, in the order of the columns of y."
+        )
+    values = numbers_in_order(teacher_logits, names, Given(name, of))
+    if values.shape != (n_samples, len(labels)):
+        raise ValueError(
+            f"{name} must have one row per row of {of} and one column per label of y, shape "
+            f"({n_samples}, {len(labels)}); got {tuple(values.shape)}."
+        )
+    n_checked = 0
+    for part in parts_of(values):
+        refuse_wrong_numbers(part.float(), name, n_checked, of)
+        n_checked += len(part)
+    if not are_label_probabilities(values):
+        return values.numpy()
+    warn_of_label_probabilities(name, "Give what the network returns before its sigmoid")
+    return log_odds(values).numpy()
