@@ -29,6 +29,7 @@ def prediction_params(estimator: DistilledClassifier | DistProClassifier) -> dic
         "strategy": Fixed(),
         "batch_size": rows_per_batch(estimator.batch_size),
         "verbose": 0,
-        "labels": estimator.classes_,
+        "task": estimator._task,
+        "labels": getattr(estimator, "classes_", None),
         "device": str(estimator._device()),
     }

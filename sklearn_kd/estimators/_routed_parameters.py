@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator
 from sklearn_kd.errors._did_you_mean import closest, did_you_mean
 from sklearn_kd.inputs._batches import iterator_arguments, rows_per_batch
 from sklearn_kd.losses._distillation_loss import DistillationLoss
-from sklearn_kd.losses._named import LOSSES, OWN_LOSS
+from sklearn_kd.losses._named import OWN_LOSS
 from sklearn_kd.meta import STRATEGIES
 from sklearn_kd.meta._strategy import check_positive_ints
 from sklearn_kd.runtime._execution import Execution
@@ -82,6 +82,7 @@ class RoutedParameters(BaseEstimator):
     student: Any
     batch_size: int | str
     _strategies: tuple[str, ...]
+    _losses: Mapping[str, type[DistillationLoss]]
     _teacher_is_trained = False  # True: the teacher comes trained, of whatever kind it is
 
     # What may stand before the double underscore, beside nested estimators.
@@ -248,7 +249,7 @@ class RoutedParameters(BaseEstimator):
             "student": [self.student],
             "optimizer": [self.optimizer],
             "meta": [STRATEGIES[name] for name in self._strategies],
-            "loss": [*LOSSES.values()],
+            "loss": [*self._losses.values()],
             "execution": [Execution],
         }
         return {

@@ -3,6 +3,27 @@
 from sklearn_kd.losses._distillation_loss import DistillationLoss
 from sklearn_kd.losses._logit_distillation import LogitDistillation
 from sklearn_kd.losses._named import LOSSES
+from sklearn_kd.losses._regression import (
+    REGRESSION_LOSSES,
+    AbsoluteError,
+    GaussianNLL,
+    HuberLoss,
+    QuantileLoss,
+    RegressionLoss,
+    SquaredError,
+)
 from sklearn_kd.meta._space import Metaparameter
 
-__all__ = ["LOSSES", "DistillationLoss", "LogitDistillation", "Metaparameter"]
+__all__ = [
+    "LOSSES",
+    "REGRESSION_LOSSES",
+    "AbsoluteError",
+    "DistillationLoss",
+    "GaussianNLL",
+    "HuberLoss",
+    "LogitDistillation",
+    "Metaparameter",
+    "QuantileLoss",
+    "RegressionLoss",
+    "SquaredError",
+]

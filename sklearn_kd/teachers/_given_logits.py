@@ -20,7 +20,7 @@ from sklearn_kd.teachers._conversion import warn_of_probabilities
 from sklearn_kd.teachers._logit_checks import logarithms, refuse_wrong_numbers
 
 
-class _Given(NamedTuple):
+class Given(NamedTuple):
     """The names of given logits, and of their rows, in messages."""
 
     name: str
@@ -63,9 +63,9 @@ def checked_logits(
     """
     if teacher_logits is None:
         return None
-    called = _Given(name, of)
+    called = Given(name, of)
     columns, index = column_names(teacher_logits), getattr(names, "index", None)
-    given = _in_order(teacher_logits, index, called) if hasattr(index, "equals") else teacher_logits
+    given = in_order(teacher_logits, index, called) if hasattr(index, "equals") else teacher_logits
     values = _numbers(given, name)
     if values.ndim != 2 or len(values) != n_samples or (values.shape[1] == 1 and len(classes) == 2):
         one_each = values.numel() == n_samples and len(classes) == 2
@@ -82,7 +82,7 @@ def checked_logits(
     return (values if columns_of is None else values[:, columns_of].float()).numpy()
 
 
-def _check_numbers(values: Tensor, columns: np.ndarray | None, called: _Given) -> bool:
+def _check_numbers(values: Tensor, columns: np.ndarray | None, called: Given) -> bool:
     """Refuse wrong numbers in the columns in use; return whether the values are probabilities."""
     probabilities, n_checked = True, 0
     for part in parts_of(values):
@@ -106,7 +106,7 @@ def _numbers(given: Any, name: str) -> Tensor:
     return shared_tensor(np.ascontiguousarray(array))
 
 
-def _shape_wanted(called: _Given, n_samples: int, classes: np.ndarray) -> str:
+def _shape_wanted(called: Given, n_samples: int, classes: np.ndarray) -> str:
     return (
         f"{called.name} must have shape (n_samples, n_classes) = ({n_samples}, {len(classes)}), "
         f"one row per row of {called.of} and one column per class in the order {classes.tolist()[:10]}"
@@ -118,7 +118,7 @@ def _shape_wanted(called: _Given, n_samples: int, classes: np.ndarray) -> str:
 
 
 def _columns(
-    called: _Given,
+    called: Given,
     names: list[Any] | None,
     n_columns: int,
     n_samples: int,
@@ -140,7 +140,7 @@ def _columns(
 
 
 def _classes_named(
-    called: _Given, names: list[Any], classes: np.ndarray, stated: list[Any] | None
+    called: Given, names: list[Any], classes: np.ndarray, stated: list[Any] | None
 ) -> list[Any] | None:
     """Return the class of each named column; None if no name is a class and the classes are stated."""
     labels = classes.tolist()
@@ -163,7 +163,7 @@ def _classes_named(
 # Rows
 
 
-def _in_order(given: Any, index: Any, called: _Given) -> Any:
+def in_order(given: Any, index: Any, called: Given) -> Any:
     """Return the rows in the order of the index of X, if they have an index of their own."""
     own: Any = getattr(given, "index", None)
     if not hasattr(own, "equals") or not hasattr(given, "loc") or own.equals(index) or len(own) != len(index):

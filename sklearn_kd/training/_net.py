@@ -236,12 +236,13 @@ class TrainingNet(NeuralNetClassifier):
     def initialize_callbacks(self) -> Any:
         """Initialize callbacks as skorch does, and give their scorers labels."""
         super().initialize_callbacks()
-        if self.labels is not None:
-            show_labels_to_scorers([callback for _, callback in self.callbacks_], self.labels)
+        show_labels_to_scorers([callback for _, callback in self.callbacks_], self.labels, self.task)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """Predict in ``classes_``: codes, but for scorers, which are given labels."""
+        """Predict in ``classes_``: codes, but for scorers, which are given labels; or in the units of y."""
+        if self.task.numeric:
+            return self.task.predictions(self.forward(X))
         return self.classes_[super().predict(X)]
 
     def get_all_learnable_params(self) -> Any:
