@@ -363,6 +363,7 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         >>> bool((classes[logits.argmax(1)] == clf.predict(X)).all())
         True
         """
+        check_is_fitted(self, "net_")
         about = {"classes": encode_labels(self.classes_)["values"]}
         write_student(self.student_, path, about, self._sample_shape)
 

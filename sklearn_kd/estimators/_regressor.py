@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sklearn_kd._sklearn_compat import Interval, StrOptions, with_callbacks
@@ -510,6 +511,7 @@ class DistilledRegressor(RegressorMixin, BaseDistiller):
         >>> round(mean[0]) == round(y.mean())
         True
         """
+        check_is_fitted(self, "net_")
         write_regressor(self.student_, path, self._task, self._sample_shape)
 
     # ----------------------------------------------------------------------------------

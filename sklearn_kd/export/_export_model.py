@@ -218,8 +218,8 @@ def _parts(model: Any) -> tuple[list[tuple[str, Any]], BaseDistiller]:
     check_is_fitted(clf, "net_")
     if is_regressor(clf):
         raise TypeError(
-            f"model={type(model).__name__} ends in a {type(clf).__name__}, and the file would have labels and "
-            "probabilities. Write its student alone by its own method export_student(path)."
+            f"model={type(model).__name__} ends in a {type(clf).__name__}, and the file would have labels "
+            "and probabilities. Write its student alone by its own method export_student(path)."
         )
     return steps, clf
 
