@@ -27,6 +27,7 @@ from sklearn_kd.estimators._regressor_targets import target_attributes, targets_
 from sklearn_kd.inputs._munge import Munge
 from sklearn_kd.inputs._validation import Continued
 from sklearn_kd.losses import REGRESSION_LOSSES, RegressionLoss
+from sklearn_kd.losses._named import OWN_REGRESSION_LOSS
 from sklearn_kd.meta import Strategy
 from sklearn_kd.meta._process import FOLLOWED, MetaparameterProcess
 from sklearn_kd.runtime._execution import Execution
@@ -264,6 +265,7 @@ class DistilledRegressor(RegressorMixin, BaseDistiller):
     _state_functions = CLASSIFIER_STATE
     _losses = REGRESSION_LOSSES
     _answers = "teacher_predictions"
+    _own_loss = OWN_REGRESSION_LOSS
 
     net_: TrainingNet
     strategy_: Strategy
