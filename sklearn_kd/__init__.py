@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sklearn_kd.distpro._pathways import Pathway, build_transforms
     from sklearn_kd.distpro._process import DistillationProcess
     from sklearn_kd.estimators._distpro import DistProClassifier
+    from sklearn_kd.estimators._regressor import DistilledRegressor
     from sklearn_kd.export._export_model import export_student
     from sklearn_kd.export._onnx_converter import register_onnx_converter
     from sklearn_kd.plotting._path_display import MetaparameterPathDisplay
@@ -36,6 +37,7 @@ __all__ = [
     "DistillationProcess",
     "DistillationReport",
     "DistilledClassifier",
+    "DistilledRegressor",
     "Execution",
     "MLPStudent",
     "MetaparameterPathDisplay",
@@ -64,6 +66,7 @@ __all__ = [
 _MODULES = {
     "DistProClassifier": "estimators._distpro",
     "DistillationProcess": "distpro._process",
+    "DistilledRegressor": "estimators._regressor",
     "DistillationReport": "report._result",
     "MetaparameterPathDisplay": "plotting._path_display",
     "MethodComparison": "comparison._result",

@@ -23,7 +23,9 @@ from sklearn_kd.estimators._several_labels import has_several_labels
 from sklearn_kd.files._compression import CompressedArray
 from sklearn_kd.inputs._arrays import from_torch
 from sklearn_kd.inputs._torch_datasets import is_dataset
+from sklearn_kd.losses import LOSSES, DistillationLoss
 from sklearn_kd.meta import STRATEGIES, Strategy
+from sklearn_kd.persistence._codecs import encode_labels, label_attributes, labels_content
 from sklearn_kd.persistence._export import write_student
 from sklearn_kd.persistence._save_load import (
     StateFunctions,
@@ -81,6 +83,8 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
     _state_functions: StateFunctions  # for save and load
     _task_type: Any = Classification  # what kind of target y is
     _strategies = tuple(STRATEGIES)  # the names that ``meta`` may have
+    _losses: Mapping[str, type[DistillationLoss]] = LOSSES  # the names that ``loss`` may have
+    _answers = "teacher_logits"  # the argument of fit with a teacher's answers
     _executions = tuple(EXECUTIONS)  # the names that ``execution`` may have
     _codes: Mapping[str, Any] = MappingProxyType({})  # what the student was told of student_preprocessing_
     _takes_parts = True  # False: X is one array, or a Dataset of tensors
@@ -93,6 +97,15 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
     def _task(self) -> Any:
         """The kind of target that y was."""
         return self._task_type.of_fitted(self)
+
+    def _targets_content(self) -> dict[str, Any]:
+        """Return what a file has of the task."""
+        return labels_content(self.classes_, vars(self).get("label_dtype_"))
+
+    @classmethod
+    def _targets_of_content(cls, about: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fitted attributes of the task from a file."""
+        return label_attributes(about)
 
     def _continues(self) -> bool:
         """Return whether this fit continues the last one."""
@@ -351,7 +364,9 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         >>> bool((classes[logits.argmax(1)] == clf.predict(X)).all())
         True
         """
-        write_student(self.student_, path, self.classes_, self._sample_shape)
+        check_is_fitted(self, "net_")
+        about = {"classes": encode_labels(self.classes_)["values"]}
+        write_student(self.student_, path, about, self._sample_shape)
 
     def _logits(self, X: Any) -> Tensor:
         """Return the student's logits of all rows, on the CPU."""

@@ -16,8 +16,9 @@ from sklearn_kd._sklearn_compat import Interval, StrOptions, with_callbacks
 from sklearn_kd.estimators._base import BaseDistiller, ClassifierMethods
 from sklearn_kd.estimators._callback_checks import CALLBACK_KINDS
 from sklearn_kd.estimators._classifier_plan import checked_parameters, plan_distillation
-from sklearn_kd.estimators._classifier_search import WAYS_TO_RETRAIN, path_and_process, tables_of
+from sklearn_kd.estimators._classifier_search import WAYS_TO_RETRAIN
 from sklearn_kd.estimators._classifier_state import CLASSIFIER_STATE
+from sklearn_kd.estimators._distilled_attributes import distilled_attributes
 from sklearn_kd.estimators._plan import publish, restore_on_failure, run_plan
 from sklearn_kd.estimators._preflight import validate
 from sklearn_kd.estimators._several_labels import takes_several_labels
@@ -566,33 +567,6 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     # ----------------------------------------------------------------------------------
     # What is fitted
 
-    def _fitted_attributes(self, net: TrainingNet, plan: DistillationPlan) -> dict:
+    def _fitted_attributes(self, net: TrainingNet, plan: DistillationPlan) -> dict[str, Any]:
         """Return the fitted attributes of a fit that ends with this net."""
-        strategy, teacher = plan.strategy, plan.teacher
-        path, process, search_history = path_and_process(self, net, plan)
-        values, numbers = net.metaparameters.named(), net.metaparameters.space.numbers
-        n_iter = len(path)
-        if self._continues():
-            n_iter += self.n_iter_  # after a load the path may be a part of them
-            path["iteration"] += self.n_iter_
-            path = np.concatenate([self.metaparameter_path_, path])
-        return {
-            "net_": net,
-            "strategy_": strategy,
-            "teacher_": teacher.fitted if teacher is not None and self.keep_teacher else None,
-            "metaparameter_path_": path,
-            "process_": process,
-            "search_history_": search_history,
-            "n_iter_": n_iter,
-            "metaparameters_": {n: _on_host(value) for n, value in values.items()},
-            "val_temperature_": float(net.val_temperature_),
-            "n_unlabeled_": len(plan.data.train) - len(plan.data.train.labelled),
-            **{f"{n}_": float(values[n]) for n in ("lambda1", "temperature") if n in numbers},
-        } | tables_of(strategy)
-
-
-def _on_host(value: Any) -> float | np.ndarray:
-    """Return a metaparameter as a float, or as an array of its own."""
-    if isinstance(value, torch.Tensor):
-        value = value.cpu().numpy().copy()
-    return value if np.ndim(value) else float(value)
+        return distilled_attributes(self, net, plan)

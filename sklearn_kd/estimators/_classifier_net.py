@@ -28,6 +28,7 @@ from sklearn_kd.estimators._several_labels import output_params
 from sklearn_kd.losses._distillation_loss import DistillationLoss
 from sklearn_kd.losses._named import LOSSES
 from sklearn_kd.losses._objective import LogitObjective
+from sklearn_kd.losses._regression import RegressionLoss
 from sklearn_kd.meta import Fixed, Metaparameter, Shortlist, StartContext, Strategy
 from sklearn_kd.meta._path import MetaparameterPath, path_dtype
 from sklearn_kd.meta._process import MetaparameterProcess
@@ -35,6 +36,7 @@ from sklearn_kd.meta._space import MetaparameterSpace
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._optimizers import optimizer_class
 from sklearn_kd.tasks._task import Task
+from sklearn_kd.training._label_scorers import r2_scoring
 from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._trials import Trials
 from sklearn_kd.training._weight_average import LONG, Averaging
@@ -100,7 +102,15 @@ ESTIMATOR_STARTS = ("lambda1", "temperature")
 def loss_of(estimator: DistilledClassifier) -> DistillationLoss:
     """Return the loss that ``loss`` names, or a copy of the one it is."""
     otherwise = "a sklearn_kd.losses.DistillationLoss of your own, as the guide's page on losses shows"
-    return named_object("loss", estimator.loss, LOSSES, estimator._routed("loss"), otherwise)
+    makers = estimator._losses
+    loss = named_object("loss", estimator.loss, makers, estimator._routed("loss"), otherwise)
+    if isinstance(loss, RegressionLoss) != (makers is not LOSSES):
+        wanted = "a DistillationLoss of classes" if makers is LOSSES else "a RegressionLoss"
+        raise TypeError(
+            f"loss={loss!r} is not for {type(estimator).__name__}. Give one of {list(makers)}, or {wanted} "
+            "of your own."
+        )
+    return loss
 
 
 def loss_space(loss: DistillationLoss, n_outputs: int) -> MetaparameterSpace:
@@ -136,10 +146,11 @@ def _one_start(
     estimator: DistilledClassifier, name: str, entry: Metaparameter, rng: np.random.Generator
 ) -> Any:
     """Return the start of a metaparameter: its own, the estimator's, or a draw within its bounds."""
-    if entry.start is None and name not in ESTIMATOR_STARTS:
+    starts = [own for own in ESTIMATOR_STARTS if hasattr(estimator, own)]
+    if entry.start is None and name not in starts:
         raise ValueError(
             f"Metaparameter {name!r} of the loss has no start, and {type(estimator).__name__} no start for "
-            f"this name, as it has for {list(ESTIMATOR_STARTS)}. Give it one: Metaparameter(start, ...)."
+            f"this name, as it has for {starts}. Give it one: Metaparameter(start, ...)."
         )
     start = getattr(estimator, name) if entry.start is None else entry.start
     if not isinstance(start, str):
@@ -264,6 +275,9 @@ def make_net(
         "batch_size": batch_size,
         "verbose": estimator.verbose,
     }
+    if task.numeric:  # which has no share of right answers
+        scored = [] if "callbacks__valid_acc" in changes else [r2_scoring()]
+        callbacks, changes = [*scored, *callbacks], changes | {"callbacks__valid_acc": None}
     return TrainingNet(
         student,
         objective=LogitObjective(loss),
@@ -273,7 +287,7 @@ def make_net(
         execution=execution,
         callbacks=callbacks,
         task=task,
-        labels=task.output_labels,
+        labels=None if task.numeric else task.output_labels,
         device=str(device),
         **(params | output_params(task) | routed | changes),
     ).initialize()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -43,11 +43,13 @@ from sklearn_kd.estimators._plan import (
     train_to_the_end,
 )
 from sklearn_kd.estimators._preflight import (
+    MakeTeacher,
     check_rows_alone,
     check_single_rows,
     checked_teacher,
     dry_run,
     initial_student,
+    make_class_teacher,
     named_execution,
     named_strategy,
 )
@@ -75,7 +77,7 @@ from sklearn_kd.estimators._unused_parameters import (
     warn_without_effect,
 )
 from sklearn_kd.inputs._batches import rows_per_batch
-from sklearn_kd.inputs._data import SplitData
+from sklearn_kd.inputs._data import DistillationData, SplitData
 from sklearn_kd.inputs._parts import Parts
 from sklearn_kd.inputs._splitting import HoldOut
 from sklearn_kd.inputs._unlabeled import with_unlabeled
@@ -115,11 +117,16 @@ class Settings(NamedTuple):
 
 
 def checked_parameters(
-    estimator: DistilledClassifier, X: Any = None, X_val: Any = None, X_unlabeled: Any = None
+    estimator: DistilledClassifier,
+    X: Any = None,
+    X_val: Any = None,
+    X_unlabeled: Any = None,
+    storage: LogitStorage | None = None,
 ) -> Settings:
     """Check the parameters, and make objects of them.
 
-    ``X``, ``X_val`` and ``X_unlabeled`` are those of ``fit``, of which only the form counts here.
+    ``X``, ``X_val`` and ``X_unlabeled`` are those of ``fit``, of which only the form counts here. ``storage``
+    is that of the teacher's answers; None: as the parameters of the estimator say.
     """
     loaded = check_same_form(X, X_val, X_unlabeled)
     estimator._validate_params()
@@ -131,7 +138,8 @@ def checked_parameters(
     with error_context("loss"):
         loss.check()
     munge_of(estimator)
-    storage = LogitStorage(estimator.teacher_logits_dtype, estimator.teacher_logits_dir)
+    if storage is None:
+        storage = LogitStorage(estimator.teacher_logits_dtype, estimator.teacher_logits_dir)
     storage.check()
     strategy, execution = named_strategy(estimator), named_execution(estimator)
     process = checked_process(estimator.process)
@@ -141,9 +149,25 @@ def checked_parameters(
 
 
 def plan_distillation(
-    estimator: DistilledClassifier, settings: Settings, inputs: ValidatedInputs
+    estimator: DistilledClassifier,
+    settings: Settings,
+    inputs: ValidatedInputs,
+    *,
+    make: MakeTeacher = make_class_teacher,
+    warn_of_answers: Callable[[Any, ValidatedInputs, DistillationData], None] = warn_of_order,
 ) -> DistillationPlan:
-    """Check and prepare everything that the trainings need; ask the teacher."""
+    """Check and prepare everything that the trainings need; ask the teacher.
+
+    Parameters
+    ----------
+    estimator : DistilledClassifier or DistilledRegressor
+    settings : Settings
+    inputs : ValidatedInputs
+    make : callable
+        Wraps the teacher, as :func:`checked_teacher` takes it.
+    warn_of_answers : callable(estimator, inputs, train)
+        Warns where the teacher's answers to D_train look wrong.
+    """
     strategy, loss, execution, storage, process = settings
     loss = loss_of_task(loss, inputs.task, estimator.loss)
     space = loss_space(loss, inputs.task.n_outputs)
@@ -166,7 +190,16 @@ def plan_distillation(
     net_settings = NetSettings(inputs.task, loss, space, execution, batch_size)
     start = _checked_start(estimator, strategy, net_settings, inputs)
     fit_parameters = estimator._routed("teacher__fit")
-    teacher = checked_teacher(estimator.teacher, inputs, strategy, loss, estimator.augment, fit_parameters)
+    teacher = checked_teacher(
+        estimator.teacher,
+        inputs,
+        strategy,
+        loss,
+        estimator.augment,
+        fit_parameters,
+        answers=estimator._answers,
+        make=make,
+    )
     checkpoints = _opened_checkpoints(estimator, inputs, process, searches=searches)
     seeds = [Seeds(*own) for own in checkpoints.seeds]
     hold_out = None
@@ -194,7 +227,7 @@ def plan_distillation(
             answer_rows(estimator, asked, inputs, rows, seeds[0].teacher, storage)
     elif inputs.teacher_logits is not None and strategy.needs_teacher:
         give_logits(inputs.teacher_logits, rows)
-    warn_of_order(estimator, inputs, rows[0].train)
+    warn_of_answers(estimator, inputs, rows[0].train)
     return DistillationPlan(
         inputs.task,
         stages,
@@ -328,8 +361,8 @@ def _checked_start(
         settings.task.n_outputs,
         weighted=inputs.weight is not None,
         has_teacher=has_teacher,
-        unlabeled=has_unlabeled(estimator, strategy, inputs),
-        several=has_several_labels(settings.task),
+        unlabeled=(unlabeled := has_unlabeled(estimator, strategy, inputs)),
+        labels=settings.task.example_targets(unlabeled),
     )
     return start
 

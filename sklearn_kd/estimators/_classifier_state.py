@@ -56,11 +56,11 @@ def to_content(estimator: DistilledClassifier, lost: set[str], history: bool = T
     Content
     """
     about: dict[str, Any] = {
-        "val_temperature": float(estimator.val_temperature_),
+        "val_temperature": float(getattr(estimator, "val_temperature_", 1.0)),
         "n_unlabeled": int(estimator.n_unlabeled_),
     }
     # Not after set_params(loss=...): the path is that of the loss before.
-    space = loss_space(loss_of(estimator), len(estimator.classes_))
+    space = loss_space(loss_of(estimator), estimator._task.n_outputs)
     about["loss_is_known"] = path_dtype(space) == estimator.metaparameter_path_.dtype
     about["metaparameters"] = {
         name: np.asarray(value).tolist() for name, value in estimator.metaparameters_.items()
@@ -116,7 +116,7 @@ def from_content(
     is_in_file = "loss" not in about["left_out"] and about.get("loss_is_known", True)
     loss_is_known = is_in_file or "loss" in given
     loss = loss_of(estimator) if loss_is_known else LogitDistillation()
-    space = loss_space(loss, len(estimator.classes_)) if loss_is_known else None
+    space = loss_space(loss, estimator._task.n_outputs) if loss_is_known else None
     values = _values(about["metaparameters"], space)
     val_temperature = _above_0(about["val_temperature"])
     fitted |= {

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 # Rows of D_train that the student predicts; fewer of a Dataset, whose rows have to be fetched.
 _N_ROWS, _N_FETCHED = 4096, 512
 # With fewer rows only a student that predicts one class for all of them counts: the rest may be chance.
-_FEWEST_ROWS = 50
+FEWEST_ROWS = 50
 # A class predicted for at least this share of the rows counts as predicted for all.
 _NEARLY_ALL = 0.99
 # Fits with fewer iterations, and short ones with fewer epochs, get no warning: they are trial runs.
-_FEWEST_ITERATIONS, _FEW_ITERATIONS, _FEW_EPOCHS = 20, 200, 5
+_FEWEST_ITERATIONS, _FEW_ITERATIONS, FEW_EPOCHS = 20, 200, 5
 # If a class has more of the rows than this, a good student may predict that class alone.
 _IMBALANCED = 2 / 3
 # Standard errors by which the covariance of probabilities and labels must exceed 0.
@@ -40,7 +40,7 @@ _MOST_APART = 1000.0
 # Fits with fewer epochs get no warning about how their loss falls: the first epochs tell too little.
 _FEWEST_EPOCHS = 15
 # A loss that falls by less than this share of itself has not fallen.
-_NO_FALL = 1e-3
+NO_FALL = 1e-3
 # A loss that falls in a straight line falls by 22 % of its fall in the last of five parts.
 _STEEP = 0.18
 # A range below this share of the largest value is rounding: the column is constant.
@@ -246,7 +246,7 @@ def predictions_of(net: TrainingNet, train: DistillationData) -> Predictions:
     """Predict rows of D_train with the student of a trained net: one pass over some thousand at most."""
     logits_by_batch, targets = [], []
     with isolated_eval_mode(net.module_, train.device):
-        for batch in _some_batches(net, train):
+        for batch in some_batches(net, train):
             with threads_of_prediction(net, batch[0]):
                 logits_by_batch.append(net.module_(batch[0]).float())
             targets.append(batch.targets)
@@ -260,7 +260,7 @@ def predictions_of(net: TrainingNet, train: DistillationData) -> Predictions:
     return Predictions(probabilities, labels, weight / weight.sum(), teacher)
 
 
-def _some_batches(net: TrainingNet, train: DistillationData) -> Iterator[Batch]:
+def some_batches(net: TrainingNet, train: DistillationData) -> Iterator[Batch]:
     """Yield batches of rows drawn at random: those of a file are often sorted by class."""
     generator = torch.Generator().manual_seed(0)
     n_rows = _N_FETCHED if isinstance(train, LoadedData) else _N_ROWS
@@ -303,7 +303,7 @@ def convergence_message(
     if is_not_judged(net, epochs):
         return None
     if net.collapsed_:
-        begun = _still_falls([row["train_loss"] for row in epochs if "train_loss" in row])
+        begun = still_falls([row["train_loss"] for row in epochs if "train_loss" in row])
         cause = _cause(predictions, train, net.module_, begun, remedies)
         return f"{who} learned nothing: {_evidence(predictions, classes)} {cause}"
     losses = [row[monitor] for row in epochs if monitor in row]
@@ -315,17 +315,17 @@ def convergence_message(
 
 def is_not_judged(net: TrainingNet, epochs: Sequence[dict[str, Any]]) -> bool:
     """Return whether there is nothing to say of a fit: a rehearsal, or one that was ended or diverged."""
-    return _is_rehearsal(epochs) or net.diverged_ or net.interrupted_
+    return is_rehearsal(epochs) or net.diverged_ or net.interrupted_
 
 
 def was_ended(net: TrainingNet, losses: Sequence[float], train: DistillationData) -> bool:
     """Return whether a callback or a schedule ended the training, or there are too few rows to judge by."""
-    return len(losses) < net.max_epochs or _is_annealed(net.optimizer_) or len(train) < _FEWEST_ROWS
+    return len(losses) < net.max_epochs or is_annealed(net.optimizer_) or len(train) < FEWEST_ROWS
 
 
 def has_not_fallen(losses: Sequence[float]) -> bool:
     """Return whether a loss of several epochs has not fallen by a thousandth of itself."""
-    return len(losses) >= _FEW_EPOCHS and _means_of_fifths(losses)[-1] >= (1 - _NO_FALL) * losses[0]
+    return len(losses) >= FEW_EPOCHS and means_of_fifths(losses)[-1] >= (1 - NO_FALL) * losses[0]
 
 
 def stuck_message(
@@ -337,12 +337,12 @@ def stuck_message(
     """
     most = float(predictions.shares(predictions.labels).max())
     right = predictions.share_right(predictions.labels)
-    if len(predictions.labels) < _FEWEST_ROWS or right > (1 + most) / 2 or not has_not_fallen(losses):
+    if len(predictions.labels) < FEWEST_ROWS or right > (1 + most) / 2 or not has_not_fallen(losses):
         return None
-    first, last = losses[0], _means_of_fifths(losses)[-1]
+    first, last = losses[0], means_of_fifths(losses)[-1]
     return (
         f"{who} hardly learned: in {len(losses)} epochs its loss went from {first:.4g} to {last:.4g}, and it "
-        f"is right about {_percent(right)} of D_train. Set {remedies.others}, and see whether the teacher's "
+        f"is right about {percent(right)} of D_train. Set {remedies.others}, and see whether the teacher's "
         "answers and the labels vary with X."
     )
 
@@ -350,43 +350,43 @@ def stuck_message(
 def unfinished_message(losses: Sequence[float], remedies: Remedies, who: str = "The student") -> str | None:
     """Return the message about losses that still fell steeply at the end; None for others.
 
-    Such as :func:`_still_falls` finds, of 15 epochs or more.
+    Such as :func:`still_falls` finds, of 15 epochs or more.
     """
-    if len(losses) < _FEWEST_EPOCHS or not _still_falls(losses):
+    if len(losses) < _FEWEST_EPOCHS or not still_falls(losses):
         return None
-    parts = _means_of_fifths(losses)
+    parts = means_of_fifths(losses)
     share = (parts[-2] - parts[-1]) / (losses[0] - parts[-1])
     return (
         f"{who} was still learning fast when its {len(losses)} epochs were over: the last fifth of them "
-        f"brought {_percent(share)} of the fall of its loss, from {losses[0]:.3g} to {parts[-1]:.3g}. Give "
+        f"brought {percent(share)} of the fall of its loss, from {losses[0]:.3g} to {parts[-1]:.3g}. Give "
         f"it {remedies.larger}."
     )
 
 
-def _still_falls(losses: Sequence[float]) -> bool:
+def still_falls(losses: Sequence[float]) -> bool:
     """Return whether a loss falls at the end at least as steeply as in a straight line.
 
     The epochs are parted in five. The loss must have fallen from the first epoch on, from each part to
     the next, and from the last but one to the last by 18 % or more of its whole fall.
     """
-    if len(losses) < _FEW_EPOCHS:
+    if len(losses) < FEW_EPOCHS:
         return False
-    parts = _means_of_fifths(losses)
+    parts = means_of_fifths(losses)
     falls = -np.diff(parts)
     fell = losses[0] >= parts[0] and (falls > 0).all()
     return bool(fell and falls[-1] >= _STEEP * (losses[0] - parts[-1]))
 
 
-def _means_of_fifths(losses: Sequence[float]) -> list[float]:
+def means_of_fifths(losses: Sequence[float]) -> list[float]:
     return [float(part.mean()) for part in np.array_split(np.asarray(losses, dtype=float), 5)]
 
 
-def _is_rehearsal(epochs: Sequence[dict[str, Any]]) -> bool:
+def is_rehearsal(epochs: Sequence[dict[str, Any]]) -> bool:
     n_iterations = sum(row["train_batch_count"] for row in epochs)
-    return n_iterations < (_FEWEST_ITERATIONS if len(epochs) >= _FEW_EPOCHS else _FEW_ITERATIONS)
+    return n_iterations < (_FEWEST_ITERATIONS if len(epochs) >= FEW_EPOCHS else _FEW_ITERATIONS)
 
 
-def _is_annealed(optimizer: torch.optim.Optimizer) -> bool:
+def is_annealed(optimizer: torch.optim.Optimizer) -> bool:
     """Return whether a schedule has lowered the rate to less than half of what was given."""
     given = optimizer.defaults.get("lr", 0.0)
     return any(float(group.get("lr", given)) < 0.5 * float(given) for group in optimizer.param_groups)
@@ -411,7 +411,7 @@ def learned_nothing(predictions: Predictions) -> bool:
         return False
     if most >= _IMBALANCED and predictions.knows_of(labels):
         return False
-    if len(labels) < _FEWEST_ROWS and not predictions.name_one_class:
+    if len(labels) < FEWEST_ROWS and not predictions.name_one_class:
         return False
     return teacher is None or predictions.is_at_chance(teacher)
 
@@ -424,12 +424,12 @@ def _evidence(predictions: Predictions, classes: np.ndarray) -> str:
     if predictions.name_one_class:
         return (
             f"it predicts class {_name(classes, top)} for "
-            f"{_percent(predicted[top])} of D_train, {_percent(shares[top])} of which are of that class."
+            f"{percent(predicted[top])} of D_train, {percent(shares[top])} of which are of that class."
         )
     right = predictions.share_right(predictions.labels)
     return (
-        f"it is right about {_percent(right)} of D_train ({n} rows asked), and "
-        f"class {_name(classes, most)} alone has {_percent(shares[most])}."
+        f"it is right about {percent(right)} of D_train ({n} rows asked), and "
+        f"class {_name(classes, most)} alone has {percent(shares[most])}."
     )
 
 
@@ -467,5 +467,5 @@ def _name(classes: np.ndarray, code: int) -> str:
     return repr(classes[code].item() if hasattr(classes[code], "item") else classes[code])
 
 
-def _percent(share: float | Tensor) -> str:
+def percent(share: float | Tensor) -> str:
     return f"{100 * float(share):.3g} %"

@@ -16,6 +16,7 @@ from sklearn_kd.checkpointing._checkpointer import Checkpointer, teacher_signatu
 from sklearn_kd.checkpointing._checkpoints import Checkpoints
 from sklearn_kd.checkpointing._file import prepare_checkpoint_dir
 from sklearn_kd.checkpointing._fingerprint import fingerprint, relevant_parameters, sample_rows
+from sklearn_kd.estimators._learned_no_numbers import regression_message
 from sklearn_kd.estimators._learned_nothing import convergence_message, warn_of_convergence
 from sklearn_kd.estimators._preprocessing import described_preprocessing
 from sklearn_kd.estimators._routed_parameters import loader_settings
@@ -30,6 +31,7 @@ from sklearn_kd.inputs._validation import Rows, ValidatedInputs
 from sklearn_kd.meta import Strategy
 from sklearn_kd.runtime._global_lock import torch_state_lock
 from sklearn_kd.runtime._random_state import preserved_random_state
+from sklearn_kd.tasks._regression import Regression
 from sklearn_kd.tasks._task import Task
 from sklearn_kd.training._alone import train_alone
 from sklearn_kd.training._interrupts import end_interrupted
@@ -270,6 +272,8 @@ def stage_message(plan: FitPlan, stage: Stage, net: TrainingNet) -> str | None:
     """Return a message about a trained net that learned nothing, or was still learning."""
     if has_several_labels(plan.task):
         return message_of_labels(net, stage.data.train.labelled, stage.monitor, stage.who)
+    if isinstance(plan.task, Regression):
+        return regression_message(net, stage.data.train.labelled, plan.task, stage.monitor, stage.who)
     labels = plan.task.output_labels
     return convergence_message(net, stage.data.train.labelled, labels, stage.monitor, stage.who)
 

@@ -31,6 +31,6 @@ def prediction_params(estimator: DistilledClassifier | DistProClassifier) -> dic
         "batch_size": rows_per_batch(estimator.batch_size),
         "verbose": 0,
         "task": estimator._task,
-        "labels": estimator.classes_,
+        "labels": getattr(estimator, "classes_", None),
         "device": str(estimator._device()),
     } | output_params(estimator._task)

@@ -46,6 +46,7 @@ from sklearn_kd.students._standardize import (
     takes_codes,
 )
 from sklearn_kd.students._structured import for_rows, needs_integers
+from sklearn_kd.tasks._task import TaskMaker
 from sklearn_kd.teachers._adapter import TeacherAdapter
 from sklearn_kd.teachers._class_alignment import checked_teacher_classes
 from sklearn_kd.teachers._given_logits import checked_logits
@@ -127,6 +128,43 @@ def validate(
         The fit that this one goes on with.
     """
     check_given_together(teacher_logits, X_unlabeled, teacher_logits_unlabeled)
+    given = X, y, sample_weight, X_val, y_val, X_unlabeled
+    inputs = validate_data(
+        estimator,
+        *given,
+        sample_weight_val=sample_weight_val,
+        groups=groups,
+        continued=continued,
+        task_type=estimator._task_type,
+    )
+    if has_several_labels(inputs.task):
+        refuse_classes(estimator.class_weight, estimator.teacher_classes)
+    inputs = with_class_weight(inputs, estimator.class_weight)
+    estimator.__dict__.pop("label_dtype_", None)  # of an earlier fit on several labels
+    keep_described(estimator, inputs)
+    named_rows = X if hasattr(X, "index") else y
+    inputs = with_teacher(inputs, teacher_logits, estimator.teacher_classes, named_rows)
+    return _with_unlabeled_logits(inputs, teacher_logits_unlabeled, X_unlabeled)
+
+
+def validate_data(
+    estimator: BaseDistiller,
+    X: Any,
+    y: Any,
+    sample_weight: Any,
+    X_val: Any,
+    y_val: Any,
+    X_unlabeled: Any,
+    *,
+    sample_weight_val: Any,
+    groups: Any,
+    continued: Continued | None,
+    task_type: TaskMaker,
+) -> ValidatedInputs:
+    """Check what ``fit`` was given but for the teacher's answers, as :func:`validate` does.
+
+    ``task_type`` makes the task from y.
+    """
     if is_structure(X) and not estimator._takes_parts:
         raise TypeError(
             f"X is a {type(X).__name__} of several parts, and {type(estimator).__name__} compares layers of "
@@ -137,7 +175,7 @@ def validate(
         loader_settings(estimator, "iterator_train"),
         loader_settings(estimator, "iterator_valid"),
     )
-    inputs = validate_fit_inputs(
+    return validate_fit_inputs(
         estimator,
         X,
         y,
@@ -147,22 +185,19 @@ def validate(
         X_unlabeled,
         sample_weight_val=sample_weight_val,
         groups=groups,
-        task_type=estimator._task_type,
+        task_type=task_type,
         loading=loading,
         continued=continued,
         raw=takes_raw_rows(estimator),
         keeps_integers=_keeps_integers_of(estimator) if estimator._takes_parts else None,
     )
-    if has_several_labels(inputs.task):
-        refuse_classes(estimator.class_weight, estimator.teacher_classes)
-    inputs = with_class_weight(inputs, estimator.class_weight)
-    estimator.__dict__.pop("label_dtype_", None)  # of an earlier fit on several labels
+
+
+def keep_described(estimator: BaseDistiller, inputs: ValidatedInputs) -> None:
+    """Set the fitted attributes of the task, and the shape of a sample."""
     estimator.__dict__.update(inputs.task.fitted_attributes())
     if not isinstance(inputs.rows, RawRows):  # whose samples have no shape yet
         estimator._sample_shape = inputs.sample_shape
-    named_rows = X if hasattr(X, "index") else y
-    inputs = with_teacher(inputs, teacher_logits, estimator.teacher_classes, named_rows)
-    return _with_unlabeled_logits(inputs, teacher_logits_unlabeled, X_unlabeled)
 
 
 def _with_unlabeled_logits(
@@ -203,6 +238,18 @@ def with_teacher(
 # TeacherAdapter
 
 
+# Wraps a teacher: callable(teacher, inputs, parameters of the teacher's own fit).
+MakeTeacher = Callable[[Any, ValidatedInputs, Mapping[str, Any]], TeacherAdapter]
+
+
+def make_class_teacher(
+    teacher: Any, inputs: ValidatedInputs, fit_parameters: Mapping[str, Any]
+) -> TeacherAdapter:
+    """Wrap a teacher of a classifier."""
+    make = make_label_teacher if has_several_labels(inputs.task) else make_teacher
+    return make(teacher, inputs.teacher_columns, fit_parameters)
+
+
 def checked_teacher(
     teacher: Any,
     inputs: ValidatedInputs,
@@ -210,8 +257,12 @@ def checked_teacher(
     loss: DistillationLoss,
     augment: Callable[[Tensor], Tensor] | None,
     fit_parameters: Mapping[str, Any],
+    answers: str = "teacher_logits",
+    make: MakeTeacher = make_class_teacher,
 ) -> TeacherAdapter | None:
     """Wrap the teacher, with the parameters of its own fit; None where none is needed.
+
+    ``answers`` is the argument of ``fit`` that takes its place; ``make`` wraps a teacher.
 
     Raises
     ------
@@ -223,15 +274,15 @@ def checked_teacher(
     given = inputs.teacher_logits is not None
     if given and augment is not None:
         raise ValueError(
-            "teacher_logits are of the rows as they are, not of what augment makes of them. Give a "
+            f"{answers} are of the rows as they are, not of what augment makes of them. Give a "
             "network as teacher (nn.Module, skorch), which is asked about each augmented batch, "
             "or set augment=None."
         )
     if given:
         if teacher is not None:
             warnings.warn(
-                f"teacher_logits take the place of {name_of(teacher)}, which is not used. Set "
-                "teacher=None, or leave teacher_logits out to have it asked.",
+                f"{answers} take the place of {name_of(teacher)}, which is not used. Set "
+                f"teacher=None, or leave {answers} out to have it asked.",
                 UserWarning,
                 stacklevel=2,
             )
@@ -240,15 +291,14 @@ def checked_teacher(
         return None
     if teacher is None:
         raise ValueError(
-            "teacher=None leaves nothing to distil. Give a teacher, give teacher_logits to "
+            f"teacher=None leaves nothing to distil. Give a teacher, give {answers} to "
             f"fit, or set meta='none' to train on the labels alone.{advice_for(teacher)}"
         )
-    make = make_label_teacher if has_several_labels(inputs.task) else make_teacher
-    wrapped = make(teacher, inputs.teacher_columns, fit_parameters)
+    wrapped = make(teacher, inputs, fit_parameters)
     if isinstance(inputs.rows, RawRows) and augment is None:
         wrapped.ask_about_given_rows()
     if (inputs.is_loaded or augment is not None) and not wrapped.takes_batches():
-        mend = "give fit arrays, or teacher_logits." if augment is None else "set augment=None."
+        mend = f"give fit arrays, or {answers}." if augment is None else "set augment=None."
         raise ValueError(
             f"teacher {type(teacher).__name__} takes arrays, and cannot be asked batch by batch, "
             f"as {'X is a Dataset' if augment is None else 'augment'} requires. Give a network as "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator
 from sklearn_kd.errors._did_you_mean import closest, did_you_mean
 from sklearn_kd.inputs._batches import iterator_arguments, rows_per_batch
 from sklearn_kd.losses._distillation_loss import DistillationLoss
-from sklearn_kd.losses._named import LOSSES, OWN_LOSS
+from sklearn_kd.losses._named import OWN_LOSS
 from sklearn_kd.meta import STRATEGIES
 from sklearn_kd.meta._strategy import check_positive_ints
 from sklearn_kd.runtime._execution import Execution
@@ -82,6 +82,8 @@ class RoutedParameters(BaseEstimator):
     student: Any
     batch_size: int | str
     _strategies: tuple[str, ...]
+    _losses: Mapping[str, type[DistillationLoss]]
+    _own_loss = OWN_LOSS  # what messages advise in place of a loss of torch
     _teacher_is_trained = False  # True: the teacher comes trained, of whatever kind it is
 
     # What may stand before the double underscore, beside nested estimators.
@@ -191,7 +193,7 @@ class RoutedParameters(BaseEstimator):
 
     def _validate_params(self) -> None:
         """Check the parameters as scikit-learn does, and classes in place of objects before that."""
-        _refuse_criterion(getattr(self, "loss", "kd"))
+        _refuse_criterion(getattr(self, "loss", "kd"), self._own_loss)
         for name in ("meta", "loss", "execution"):
             value = getattr(self, name, None)
             if isinstance(value, type):
@@ -232,7 +234,7 @@ class RoutedParameters(BaseEstimator):
         if rest and prefix in known and _has_parameters(getattr(self, prefix)):
             return f" Set it on the {prefix} itself, or by set_params({name}=...)."
         if "loss" in known and (prefix == "criterion" or name == "label_smoothing"):
-            return f" {OWN_LOSS}"
+            return f" {self._own_loss}"
         if name in _REMEDIES:
             return f" {_REMEDIES[name]}"
         if _OTHER_NAMES.get(name) in known:
@@ -248,7 +250,7 @@ class RoutedParameters(BaseEstimator):
             "student": [self.student],
             "optimizer": [self.optimizer],
             "meta": [STRATEGIES[name] for name in self._strategies],
-            "loss": [*LOSSES.values()],
+            "loss": [*self._losses.values()],
             "execution": [Execution],
         }
         return {
@@ -309,15 +311,15 @@ def loader_settings(estimator: RoutedParameters, part: str, n_rows: int | None =
     return {"batch_size": rows_per_batch(estimator.batch_size, n_rows)} | estimator._routed(part)
 
 
-def _refuse_criterion(loss: Any) -> None:
-    """Raise TypeError for a loss of torch, or a function, in place of a DistillationLoss."""
+def _refuse_criterion(loss: Any, mend: str) -> None:
+    """Raise TypeError for a loss of torch, or a function, in place of a DistillationLoss, with advice."""
     if isinstance(loss, DistillationLoss) or not callable(loss):
         return
     kind = loss if isinstance(loss, type) else type(loss)
     if issubclass(kind, DistillationLoss):
         return  # refused as a class
     raise TypeError(
-        f"loss={loss!r:.200} is no DistillationLoss: it knows neither a teacher nor lambda1. {OWN_LOSS}"
+        f"loss={loss!r:.200} is no DistillationLoss: it knows neither a teacher nor lambda1. {mend}"
     )
 
 

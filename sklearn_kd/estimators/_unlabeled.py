@@ -27,28 +27,32 @@ _MADE_UP, _MADE_UP_NAME = 1, "the rows that synthesize made"
 _ROWS_OF_SCALE = 1000
 
 
-def check_given_together(teacher_logits: Any, X_unlabeled: Any, teacher_logits_unlabeled: Any) -> None:
-    """Refuse arguments of ``fit`` that leave some rows without the teacher's logits.
+def check_given_together(
+    teacher_logits: Any, X_unlabeled: Any, teacher_logits_unlabeled: Any, answers: str = "teacher_logits"
+) -> None:
+    """Refuse arguments of ``fit`` that leave some rows without the teacher's answers.
+
+    ``answers`` is the name of the first argument; that of the last has ``_unlabeled`` behind it.
 
     Raises
     ------
     ValueError
-        If logits are given for rows that are not, or for a part of the rows.
+        If answers are given for rows that are not, or for a part of the rows.
     """
     if teacher_logits_unlabeled is not None and X_unlabeled is None:
         raise ValueError(
-            "teacher_logits_unlabeled are given without X_unlabeled, the rows that they are of. Give both, "
+            f"{answers}_unlabeled are given without X_unlabeled, the rows that they are of. Give both, "
             "or neither."
         )
     if teacher_logits_unlabeled is not None and teacher_logits is None:
         raise ValueError(
-            "teacher_logits_unlabeled are given without teacher_logits. Give the logits of the rows of X "
-            "too, or leave teacher_logits_unlabeled out to have the teacher asked about all rows."
+            f"{answers}_unlabeled are given without {answers}. Give the {answers.partition('_')[2]} of the "
+            f"rows of X too, or leave {answers}_unlabeled out to have the teacher asked about all rows."
         )
     if X_unlabeled is not None and teacher_logits is not None and teacher_logits_unlabeled is None:
         raise ValueError(
-            "teacher_logits are given without teacher_logits_unlabeled, so that the rows of X_unlabeled have "
-            "none. Give both, or leave teacher_logits out to have the teacher asked about all rows."
+            f"{answers} are given without {answers}_unlabeled, so that the rows of X_unlabeled have "
+            f"none. Give both, or leave {answers} out to have the teacher asked about all rows."
         )
 
 
@@ -81,12 +85,13 @@ def usable_unlabeled(
         return inputs, reasons
     _warn_if_split(estimator, inputs)
     if estimator.synthesize is not None:
-        _check_can_synthesize(inputs)
+        _check_can_synthesize(inputs, estimator._answers)
+    answers, said = estimator._answers, estimator._answers.partition("_")[2]
     if estimator.soft_validation and inputs.valid is not None and inputs.teacher_logits is not None:
         raise ValueError(
-            "soft_validation=True needs the teacher's logits of the rows of X_val, and teacher_logits are of "
-            "the rows of X. Give X_val as a part of X_unlabeled, with its logits in "
-            "teacher_logits_unlabeled, and set soft_validation=False."
+            f"soft_validation=True needs the teacher's {said} of the rows of X_val, and {answers} are of "
+            f"the rows of X. Give X_val as a part of X_unlabeled, with its {said} in "
+            f"{answers}_unlabeled, and set soft_validation=False."
         )
     return inputs, []
 
@@ -158,7 +163,7 @@ def munge_of(estimator: DistilledClassifier) -> Munge | None:
     return munge
 
 
-def _check_can_synthesize(inputs: ValidatedInputs) -> None:
+def _check_can_synthesize(inputs: ValidatedInputs, answers: str) -> None:
     """Raise ValueError if there is no table to make rows of, or nobody to ask about them."""
     has_parts = is_structure(inputs.X_given)
     shape = () if inputs.is_loaded or has_parts else tuple(inputs.X_given.shape)
@@ -176,7 +181,7 @@ def _check_can_synthesize(inputs: ValidatedInputs) -> None:
         )
     if inputs.teacher_logits is not None:
         raise ValueError(
-            "synthesize makes up rows that teacher_logits have no answers to. Give a teacher to be asked, "
+            f"synthesize makes up rows that {answers} have no answers to. Give a teacher to be asked, "
             "or set synthesize=None."
         )
 

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from sklearn_kd.losses import DistillationLoss, LogitDistillation
+from sklearn_kd.losses import DistillationLoss, LogitDistillation, RegressionLoss
 from sklearn_kd.meta import Hyperopt, MetaparameterSpace, Naive, Random, Shortlist, Strategy
 from sklearn_kd.meta._shortlist import CANDIDATES
 
@@ -45,7 +45,7 @@ def beside_strategy(
             if _is_changed(estimator, name) and getattr(estimator, name) != "random"
         ]
     if isinstance(strategy, Shortlist):
-        reasons += beside_shortlist(estimator, strategy, space)
+        reasons += beside_shortlist(estimator, strategy, space, fixed=isinstance(loss, RegressionLoss))
     bounds = getattr(loss, "temperature_bounds", _DEFAULT_BOUNDS)
     if isinstance(strategy, (Random, Hyperopt)) and tuple(bounds) != _DEFAULT_BOUNDS:
         low, high = (10**end for end in strategy.log10_temperature)
@@ -64,8 +64,13 @@ def beside_strategy(
     return reasons + beside_loss(estimator, loss, space)
 
 
-def beside_shortlist(estimator: Any, strategy: Shortlist, space: MetaparameterSpace) -> list[str]:
-    """List changed parameters of a DistilledClassifier, and metaparameters of its loss, that have no use."""
+def beside_shortlist(
+    estimator: Any, strategy: Shortlist, space: MetaparameterSpace, *, fixed: bool = False
+) -> list[str]:
+    """List changed parameters of an estimator, and metaparameters of its loss, that have no use.
+
+    ``fixed``: whether metaparameters that no candidate has may as well stay as given.
+    """
     reasons = [
         f"{name}={getattr(estimator, name)!r} beside meta={estimator.meta!r}, whose candidates have "
         "their own (set meta='fixed', or give it candidates)"
@@ -86,7 +91,9 @@ def beside_shortlist(estimator: Any, strategy: Shortlist, space: MetaparameterSp
             for name, value in given.items()
         ]
     others = [name for name in space if name not in CANDIDATES[0]]
-    if strategy.candidates is None and others and len(space) > len(others):  # else it refuses the loss
+    if (
+        strategy.candidates is None and others and not fixed and len(space) > len(others)
+    ):  # else it refuses the loss
         reasons.append(
             f"meta={estimator.meta!r} on the metaparameters {others} of the loss, which keep their start "
             "(set meta='linear', which learns them, or give it candidates)"
@@ -199,7 +206,8 @@ def beside_split(inputs: ValidatedInputs, what: str, *, holds_out: bool) -> list
 
 def _is_changed(estimator: Any, name: str) -> bool:
     """Return whether a parameter has another value than its default."""
-    return getattr(estimator, name) != _parameters_of(estimator.__class__)[name].default
+    parameters = _parameters_of(estimator.__class__)
+    return name in parameters and getattr(estimator, name) != parameters[name].default
 
 
 @functools.cache

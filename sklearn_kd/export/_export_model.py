@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import sklearn
 import torch
+from sklearn.base import is_regressor
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.utils.validation import check_is_fitted
@@ -217,6 +218,11 @@ def _parts(model: Any) -> tuple[list[tuple[str, Any]], BaseDistiller]:
             f"that ends in one, or a search with such a best_estimator_; it ends in {type(clf).__name__}."
         )
     check_is_fitted(clf, "net_")
+    if is_regressor(clf):
+        raise TypeError(
+            f"model={type(model).__name__} ends in a {type(clf).__name__}, and the file would have labels "
+            "and probabilities. Write its student alone by its own method export_student(path)."
+        )
     return steps, clf
 
 

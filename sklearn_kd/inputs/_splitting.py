@@ -120,7 +120,7 @@ def make_data(
     if weight is not None:
         mean = weight.mean() if places is None else weight[places].mean()
         scaled = as_tensor((weight / mean).astype(np.float32))
-    labels, index = as_tensor(codes), None if places is None else torch.from_numpy(places)
+    labels, index = as_tensor(_in_student_type(codes)), None if places is None else torch.from_numpy(places)
     if isinstance(rows, np.ndarray | Parts) and device.type == "cpu":
         return DistillationData(shared_rows(rows), Targets(labels, None, scaled), seed, index)
     if index is not None:
@@ -132,6 +132,11 @@ def make_data(
     if isinstance(rows, SparseRows):
         return SparseData(rows if places is None else rows[places], targets, seed)
     return DistillationData(_copied_to(device, shared_rows(rows), index), targets, seed)
+
+
+def _in_student_type(codes: np.ndarray) -> np.ndarray:
+    """Return encoded targets as the student learns them: numbers as float32, class codes as they are."""
+    return codes.astype(np.float32) if codes.dtype.kind == "f" else codes
 
 
 def _copied_to(device: torch.device, rows: Any, index: Tensor | None) -> Any:

@@ -17,7 +17,7 @@ from sklearn_kd.inputs._raw_rows import RawRows
 from sklearn_kd.inputs._sparse_data import SparseData
 from sklearn_kd.inputs._sparse_rows import SparseRows, sparse_rows, stacked_rows
 from sklearn_kd.inputs._torch_datasets import DatasetRows, concatenated_rows
-from sklearn_kd.tasks._targets import Targets, label_weights
+from sklearn_kd.tasks._targets import Targets, label_weights, unknown_like
 
 Rows = np.ndarray | SparseRows | DatasetRows | RawRows | Parts
 
@@ -173,7 +173,7 @@ def with_unlabeled(
         return train
     n_labelled, n_unlabeled = len(train), sum(map(len, further))
     device, own = train.device, train.targets
-    labels = torch.cat([own.labels, own.labels.new_full((n_unlabeled, *own.labels.shape[1:]), -1)])
+    labels = torch.cat([own.labels, unknown_like(own.labels, n_unlabeled)])
     weight = None if own.weight is None else torch.cat([own.weight, own.weight.new_ones(n_unlabeled)])
     mixed = Targets(labels, None, weight), train.seed, n_labelled, unlabeled_share
     rows: Any = [part.rows for part in further]

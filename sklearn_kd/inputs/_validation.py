@@ -39,7 +39,7 @@ from sklearn_kd.inputs._torch_datasets import DatasetRows, is_dataset, labelled_
 from sklearn_kd.inputs._unlabeled import UnlabeledRows
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.tasks._labels import missing_among
-from sklearn_kd.tasks._task import Task
+from sklearn_kd.tasks._task import Task, TaskMaker
 
 Rows = np.ndarray | SparseRows | DatasetRows | RawRows | Parts
 
@@ -80,7 +80,7 @@ class ValidatedInputs:
     rows : ndarray of shape (n, ...), SparseRows, DatasetRows, RawRows, or Parts of arrays
         Float32, or other numbers if they are many; parts keep integers and booleans. RawRows:
         ``student_preprocessing``, fitted when D_train is known, has yet to make numbers of them.
-    codes : ndarray of shape (n,)
+    codes : ndarray of shape (n,) or (n, n_targets)
         Encoded targets.
     weight : ndarray of shape (n,) or None
         Of the rows in training and in D_val: ``sample_weight`` times the weights of classes.
@@ -186,7 +186,7 @@ def validate_fit_inputs(
     *,
     sample_weight_val: Any = None,
     groups: Any = None,
-    task_type: type[Task],
+    task_type: TaskMaker,
     loading: Loading,
     continued: Continued | None = None,
     raw: bool = False,
@@ -203,7 +203,7 @@ def validate_fit_inputs(
         Named in messages.
     X, y, sample_weight, X_val, y_val, X_unlabeled, sample_weight_val, groups
         As ``fit`` was given them.
-    task_type : class
+    task_type : TaskMaker
         Makes the task from y.
     loading : Loading
         For Datasets.
@@ -222,8 +222,8 @@ def validate_fit_inputs(
     X_given, rows, targets = _checked_rows(estimator, X, y, task_type, loading, raw)
     if 0 in rows.shape[1:]:
         raise ValueError(f"X has samples of shape {rows.shape[1:]}, without a number in them.")
-    task, codes = task_type.from_targets(targets)
     weight = _checked_weight(sample_weight, targets)
+    task, codes = task_type.from_targets(targets, weight)
     task.check_learnable(codes, weight)
     rows = _with_integers(rows, X if isinstance(X, list) else X_given, task, continued, keeps_integers)
     sample_shape = continued.sample_shape if raw and continued else tuple(rows.shape[1:])
@@ -246,7 +246,7 @@ def validate_fit_inputs(
 
 
 def _checked_rows(
-    estimator: Any, X: Any, y: Any, task_type: type[Task], loading: Loading, raw: bool
+    estimator: Any, X: Any, y: Any, task_type: TaskMaker, loading: Loading, raw: bool
 ) -> tuple[Any, Rows, np.ndarray]:
     """Return X as given, its rows, and the targets."""
     if is_structure(X):
@@ -289,7 +289,7 @@ def _require_targets(estimator: Any, y: Any) -> None:
         )
 
 
-def _checked_parts(estimator: Any, X: Any, y: Any, task_type: type[Task]) -> tuple[Any, Parts, np.ndarray]:
+def _checked_parts(estimator: Any, X: Any, y: Any, task_type: TaskMaker) -> tuple[Any, Parts, np.ndarray]:
     """Return X with several parts as given, its rows, and the targets; it has no number of features."""
     rows = read_structure(X)
     y = own_labels(X) if y is None else from_torch(y, "y")

@@ -53,6 +53,9 @@ class DistillationLoss(BaseEstimator):
         True, where the class that defines :meth:`loss` says so: ``fit`` takes ``X_unlabeled`` with this loss.
         ``labels`` is −1 then for the rows of a batch that have no label, and :meth:`loss` leaves these out of
         what it does with labels.
+    has_label_loss : bool, default=False
+        True: without a teacher, as with ``meta="none"``, :meth:`loss` is given None as ``teacher_logits`` and
+        returns the loss of the labels. False: the cross-entropy of the labels takes its place.
 
     Examples
     --------
@@ -91,6 +94,7 @@ class DistillationLoss(BaseEstimator):
 
     needs_teacher = True
     accepts_unlabeled = False
+    has_label_loss = False
 
     def check(self) -> None:
         """Raise ValueError or TypeError if the loss's own parameters cannot be used."""
@@ -282,7 +286,7 @@ def check_loss(
     weighted: bool,
     has_teacher: bool = True,
     unlabeled: bool = False,
-    several: bool = False,
+    labels: Tensor | None = None,
 ) -> None:
     """Try a loss on two rows before any training; its own errors are passed on as they are.
 
@@ -298,8 +302,8 @@ def check_loss(
         Whether there will be a teacher's logits.
     unlabeled : bool, default=False
         Whether there will be rows without labels; one of the two rows has none then.
-    several : bool, default=False
-        Whether y has several labels.
+    labels : Tensor of shape (2,) or (2, m) or None, default=None
+        Labels of the two rows. None: codes of the first and the last class.
 
     Raises
     ------
@@ -315,12 +319,10 @@ def check_loss(
         raise ValueError(_unlabeled_refused(loss))
     name = type(loss).__name__
     logits = torch.linspace(-1, 1, 2 * n_classes).reshape(2, n_classes)
-    teacher_logits = logits.flip(1) if has_teacher or loss.needs_teacher else None
-    labels = torch.tensor([0, n_classes - 1])
-    if several:
-        labels = torch.eye(n_classes, dtype=torch.int8)[labels]
-    if unlabeled:
-        labels[1] = -1
+    if labels is None:
+        labels = torch.tensor([0, -1 if unlabeled else n_classes - 1])
+    n_columns = labels.shape[1] if labels.ndim == 2 else n_classes
+    teacher_logits = logits.flip(1)[:, :n_columns] if has_teacher or loss.needs_teacher else None
     targets = Targets(
         labels,
         teacher_logits,

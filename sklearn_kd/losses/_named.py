@@ -20,6 +20,11 @@ OWN_LOSS = (
     "page 'A loss of your own' has label smoothing and focal loss. Weights of classes are class_weight."
 )
 
+OWN_REGRESSION_LOSS = (
+    "Give loss one of the names that it takes, or write a subclass of sklearn_kd.losses.RegressionLoss and "
+    "give an object of it."
+)
+
 
 def named_loss(loss: Any) -> DistillationLoss:
     """Return the loss of this name, or a copy of the object.

@@ -127,7 +127,7 @@ class LogitObjective:
         self, logits: Tensor, targets: Targets, values: Mapping[str, Any], *, differentiable: bool
     ) -> Evaluation:
         """Return the loss of logits: of one student, or of several where :meth:`batch_key` is not None."""
-        if targets.teacher_logits is None and self.loss.needs_teacher:
+        if targets.teacher_logits is None and self.loss.needs_teacher and not self.loss.has_label_loss:
             several = targets.labels.ndim == logits.ndim
             return (BinaryTrainingLoss if several else LabelEvaluation)(logits, targets, values)
         return self.loss.evaluate(logits, targets, values, differentiable=differentiable)

@@ -33,9 +33,9 @@ class Shortlist(Strategy):
     ----------
     candidates : sequence of dict of str to float, or None, default=None
         Values by the metaparameters' names; one that is left out has its start. None, for losses with
-        lambda1 and T: (0.05, 2), which trusts the teacher; (0.6, 1), which trusts both; (0.95, 2), which
-        trusts the labels; each value is moved into the bounds of the loss. Other metaparameters of the loss
-        keep their start then, with a warning.
+        lambda1, with T or without: (0.05, 2), which trusts the teacher; (0.6, 1), which trusts both;
+        (0.95, 2), which trusts the labels; each value is moved into the bounds of the loss. Other
+        metaparameters of the loss keep their start then.
     n_jobs : int or None, default=None
         Processes for students that are not trained in one run, as joblib reads the number.
     val_temperature : float or "auto", default="auto"
@@ -98,7 +98,7 @@ class Shortlist(Strategy):
     def _listed(self, space: MetaparameterSpace) -> Sequence[Mapping[str, Any]]:
         """Return the candidates as given, or those for lambda1 and T."""
         if self.candidates is None:
-            missing = sorted(set(CANDIDATES[0]) - set(space))
+            missing = sorted({"lambda1"} - set(space))
             if missing:
                 raise ValueError(
                     f"{self!r}, the default, has candidates for lambda1 and T alone, but the loss has no "
@@ -106,7 +106,7 @@ class Shortlist(Strategy):
                     "or give candidates, a list of dicts of values by name."
                 )
             return [
-                {name: float(np.clip(value, *space[name].bounds)) for name, value in candidate.items()}
+                {n: float(np.clip(value, *space[n].bounds)) for n, value in candidate.items() if n in space}
                 for candidate in CANDIDATES
             ]
         given = self.candidates

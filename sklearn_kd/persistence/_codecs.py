@@ -197,6 +197,28 @@ def encode_labels(classes: np.ndarray) -> dict[str, Any]:
     return {"dtype": "O" if kind == "O" else classes.dtype.str, "values": labels}
 
 
+def labels_content(classes: np.ndarray, dtype: np.dtype | None) -> dict[str, Any]:
+    """Return what a file has of a classifier's labels; ``dtype`` is that of several labels, else None."""
+    several = {} if dtype is None else {"label_dtype": dtype.newbyteorder("=").str}
+    return {"labels": encode_labels(classes)} | several
+
+
+def label_attributes(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fitted attributes of labels from a file."""
+    classes = decode_labels(about["labels"])
+    if "label_dtype" not in about:
+        return {"classes_": classes}
+    return {"classes_": classes, "label_dtype_": _label_dtype(about["label_dtype"], classes)}
+
+
+def _label_dtype(about: Any, classes: np.ndarray) -> np.dtype:
+    """Return the type of several labels, which are numbered; refuse any other than those of 0 and 1."""
+    known = {np.dtype(kind).str for kind in "?bBhHiIlLqQefd"}
+    if about not in known or classes.tolist() != list(range(len(classes))):
+        raise ContentError(f"several labels of type {str(about)[:100]!r}")
+    return np.dtype(about)
+
+
 def decode_labels(given: Mapping[str, Any]) -> np.ndarray:
     """Decode labels.
 

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from sklearn_kd._version import library_version
 from sklearn_kd.files._atomic import replacing
-from sklearn_kd.persistence._codecs import encode_labels, encode_sample_shape
+from sklearn_kd.persistence._codecs import encode_sample_shape
 from sklearn_kd.persistence._requirements import checked_path, import_package
 from sklearn_kd.persistence._student_graph import student_graph
 
 
 def write_student(
-    student: nn.Module, path: str | PathLike[str], classes: np.ndarray, sample_shape: tuple[Any, ...]
+    student: nn.Module,
+    path: str | PathLike[str],
+    about: Mapping[str, Any],
+    sample_shape: tuple[Any, ...],
+    output: str = "logits",
 ) -> None:
     """Write a student to a file, in the format that the suffix of its name states.
 
@@ -30,9 +33,11 @@ def write_student(
         Stays as it is.
     path : str or path-like
         Ends in one of ``WRITERS``.
-    classes : ndarray of shape (n_classes,)
-        Labels in the order of the logits; kept in the file with the shape of a sample.
+    about : mapping
+        What the file keeps of the targets beside the shape of a sample, such as the classes: values of JSON.
     sample_shape : tuple of int
+    output : str, default="logits"
+        Name of the output of a graph.
 
     Raises
     ------
@@ -46,15 +51,15 @@ def write_student(
     path = checked_path(path, list(WRITERS))
     # A copy, in evaluation mode and on the CPU: the user's own module stays as it is.
     student = copy.deepcopy(student).cpu().eval()
-    write, metadata = WRITERS[path.suffix.lower()], _metadata(classes, sample_shape)
+    write, metadata = WRITERS[path.suffix.lower()], _metadata(about, sample_shape)
     with replacing(path) as temporary:
-        write(student, temporary, metadata, sample_shape)
+        write(student, temporary, metadata, sample_shape, output)
 
 
-def _metadata(classes: np.ndarray, sample_shape: tuple[int, ...]) -> dict[str, str]:
+def _metadata(about: Mapping[str, Any], sample_shape: tuple[int, ...]) -> dict[str, str]:
     """Return the information that a reader of the file needs beside the weights; every value is JSON."""
     values = {
-        "classes": encode_labels(classes)["values"],
+        **about,
         "input_shape": encode_sample_shape(sample_shape),
         "sklearn_kd_version": library_version(),
     }
@@ -62,22 +67,22 @@ def _metadata(classes: np.ndarray, sample_shape: tuple[int, ...]) -> dict[str, s
 
 
 def _write_safetensors(
-    student: nn.Module, path: Path, metadata: dict[str, str], sample_shape: tuple[Any, ...]
+    student: nn.Module, path: Path, metadata: dict[str, str], sample_shape: tuple[Any, ...], output: str
 ) -> None:
     safetensors = import_package("safetensors.torch", "Writing .safetensors")
     safetensors.save_model(student, str(path), metadata=metadata)  # tied weights are written once
 
 
 def _write_onnx(
-    student: nn.Module, path: Path, metadata: dict[str, str], sample_shape: tuple[Any, ...]
+    student: nn.Module, path: Path, metadata: dict[str, str], sample_shape: tuple[Any, ...], output: str
 ) -> None:
     onnx = import_package("onnx", "Writing .onnx")
-    model = student_graph(student, sample_shape)
+    model = student_graph(student, sample_shape, output=output)
     onnx.helper.set_model_props(model, metadata)
     onnx.save(model, str(path))
 
 
-WRITERS: dict[str, Callable[[nn.Module, Path, dict[str, str], tuple[Any, ...]], None]] = {
+WRITERS: dict[str, Callable[[nn.Module, Path, dict[str, str], tuple[Any, ...], str], None]] = {
     ".safetensors": _write_safetensors,
     ".onnx": _write_onnx,
 }

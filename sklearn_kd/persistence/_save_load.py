@@ -25,9 +25,7 @@ from sklearn_kd.persistence._codecs import (
     PARAMETER_VALUES,
     STUDENTS,
     check_sample_shape,
-    decode_labels,
     decode_parameter,
-    encode_labels,
     encode_sample_shape,
     history_tensors,
     is_machine_setting,
@@ -71,7 +69,6 @@ class SavedEstimator(Protocol):
     student_: Any
     net_: Any
     n_iter_: int
-    classes_: np.ndarray
     _sample_shape: tuple[Any, ...]
     _not_in_file: dict[str, Any]
     _codes: Mapping[str, Any]
@@ -91,6 +88,14 @@ class SavedEstimator(Protocol):
     def _student_params(self) -> dict[str, Any]: ...
 
     def _device(self) -> torch.device: ...
+
+    @property
+    def _task(self) -> Any: ...
+
+    def _targets_content(self) -> dict[str, Any]: ...
+
+    @classmethod
+    def _targets_of_content(cls, about: Mapping[str, Any]) -> dict[str, Any]: ...
 
 
 class StateFunctions(NamedTuple):
@@ -199,7 +204,7 @@ def _content_of(
         "student_class": f"{student.__module__}.{student.__qualname__}",
         "params": params,
         "left_out": left_out,
-        "labels": encode_labels(estimator.classes_),
+        **estimator._targets_content(),
         "input_shape": encode_sample_shape(estimator._sample_shape),
         "n_iter": int(estimator.n_iter_),
         "outcome": [name for name in _OUTCOMES if getattr(estimator.net_, name)],
@@ -208,9 +213,6 @@ def _content_of(
         about["standardize_limit"] = estimator.student_.scaling.limit
     if estimator._codes:
         about["codes"] = PARAMETER_VALUES.encode(dict(estimator._codes))
-    label_dtype = vars(estimator).get("label_dtype_")
-    if label_dtype is not None:
-        about["label_dtype"] = label_dtype.newbyteorder("=").str
     names = getattr(estimator, "feature_names_in_", None)
     if names is not None:
         about["feature_names"] = names.tolist()
@@ -324,7 +326,7 @@ def _restored(
     with _blaming(name):
         _check_class(cls, about)
         saved = _saved_params(cls, about)
-        fitted = _shared_attributes(about)
+        fitted = _shared_attributes(cls, about)
         tensors = dict(tensors)
         history, weights = take_history(tensors, "history"), take_weights(tensors, "student")
     _check_given(cls, params)
@@ -462,18 +464,16 @@ def _chosen_params(
     return chosen
 
 
-def _shared_attributes(about: Mapping[str, Any]) -> dict[str, Any]:
+def _shared_attributes(cls: type[SavedEstimator], about: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fitted attributes that all estimators have."""
     shape, n_iter = check_sample_shape(about["input_shape"]), about["n_iter"]
     if type(n_iter) is not int or n_iter < 0:
         raise ContentError(f"{str(n_iter)[:100]!r} as a number of iterations")
     fitted = {
-        "classes_": decode_labels(about["labels"]),
+        **cls._targets_of_content(about),
         "_sample_shape": shape,
         "n_iter_": n_iter,
     }
-    if "label_dtype" in about:
-        fitted["label_dtype_"] = _label_dtype(about["label_dtype"], decode_labels(about["labels"]))
     n_features = about.get("n_features", (plain_sizes(shape) or [None])[0])  # others behind preprocessing
     if n_features is not None:
         if type(n_features) is not int or n_features < 1:
@@ -492,20 +492,12 @@ def _shared_attributes(about: Mapping[str, Any]) -> dict[str, Any]:
     return fitted
 
 
-def _label_dtype(about: Any, classes: np.ndarray) -> np.dtype:
-    """Return the type of several labels, which are numbered; refuse any other than those of 0 and 1."""
-    known = {np.dtype(kind).str for kind in "?bBhHiIlLqQefd"}
-    if about not in known or classes.tolist() != list(range(len(classes))):
-        raise ContentError(f"several labels of type {str(about)[:100]!r}")
-    return np.dtype(about)
-
-
 def _student_of(estimator: SavedEstimator, weights: dict[str, Tensor], limit: Any, name: str) -> nn.Module:
     """Build the student from the estimator's parameters and fill it with the weights of the file.
 
     ``limit``: that of the layer which standardises; None if there is none in the file.
     """
-    params, shape, n_classes = estimator._student_params(), estimator._sample_shape, len(estimator.classes_)
+    params, shape, n_classes = estimator._student_params(), estimator._sample_shape, estimator._task.n_outputs
     of_library = estimator.student in STUDENTS.values()
     is_made = not isinstance(estimator.student, nn.Module) and makes_students(estimator.student)
 

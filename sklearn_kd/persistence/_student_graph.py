@@ -27,7 +27,9 @@ class StudentGraphError(ValueError):
     """A student that cannot be written as a graph."""
 
 
-def student_graph(student: nn.Module, sample_shape: tuple[Any, ...], opset: int | None = None) -> Any:
+def student_graph(
+    student: nn.Module, sample_shape: tuple[Any, ...], opset: int | None = None, output: str = "logits"
+) -> Any:
     """Return the whole network as a model of ONNX.
 
     Parameters
@@ -38,12 +40,14 @@ def student_graph(student: nn.Module, sample_shape: tuple[Any, ...], opset: int 
         Sizes of a sample, or the shape of rows in parts.
     opset : int or None, default=None
         Version of the operators; None: that of torch.
+    output : str, default="logits"
+        Name of the output.
 
     Returns
     -------
     onnx.ModelProto
         Input ``X``, of shape (n_samples, ...) with any number of rows; for parts one input each, by their
-        names, or ``X0``, ``X1``, ...; output ``logits`` of shape (n_samples, n_outputs). The weights are
+        names, or ``X0``, ``X1``, ...; one output of shape (n_samples, n_outputs). The weights are
         inside.
 
     Raises
@@ -68,7 +72,7 @@ def student_graph(student: nn.Module, sample_shape: tuple[Any, ...], opset: int 
                 args,
                 kwargs=kwargs,
                 input_names=[*kwargs] or (["X"] if len(args) == 1 else [f"X{k}" for k in range(len(args))]),
-                output_names=["logits"],
+                output_names=[output],
                 dynamic_shapes=dict(zip(kwargs, dynamic, strict=True)) if kwargs else tuple(dynamic),
                 opset_version=opset,
                 verbose=False,

@@ -181,9 +181,11 @@ def _check_logits(student: nn.Module, logits: Any, shape: tuple[int, int], mode:
     else:
         got, remedy = _describe_wrong_output(logits, shape, mode, made_by)
     n_rows, n_classes = shape
+    # Only a regressor has one output.
+    wanted, unit = ("one logit per class", "classes") if n_classes > 1 else ("one output", "target")
     raise ValueError(
-        f"student {type(student).__name__} must give one logit per class, shape {shape} for {n_rows} "
-        f"samples of {n_classes} classes; {mode.strip()}{' ' if mode else ''}it gave {got}. {remedy}."
+        f"student {type(student).__name__} must give {wanted}, shape {shape} for {n_rows} "
+        f"samples of {n_classes} {unit}; {mode.strip()}{' ' if mode else ''}it gave {got}. {remedy}."
     )
 
 
@@ -192,6 +194,8 @@ def _describe_wrong_output(given: Any, shape: tuple[int, int], mode: str, made_b
     n_rows, n_classes = shape
     if isinstance(given, Tensor):
         got = str(tuple(given.shape))
+        if n_classes == 1 and given.shape == (n_rows,):
+            return got, "Keep the last dimension of its output: leave squeeze out"
         if len(given.shape) > 2 and given.numel() == n_rows * n_classes and len(given) == n_rows:
             return got, "Flatten it, as by a last layer nn.Flatten()"
         if len(given.shape) > 2:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -34,12 +34,19 @@ class Classification:
         The labels, sorted.
     """
 
+    numeric: ClassVar[bool] = False
+
     def __init__(self, classes: np.ndarray):
         self.classes = classes
 
     @property
     def n_outputs(self) -> int:
         """Number of classes."""
+        return len(self.classes)
+
+    @property
+    def n_targets(self) -> int:
+        """Number of classes, of a teacher's columns too."""
         return len(self.classes)
 
     @property
@@ -62,8 +69,8 @@ class Classification:
         return checked_labels(y, n_rows, name, of)
 
     @classmethod
-    def from_targets(cls, targets: np.ndarray) -> tuple[Self, np.ndarray]:
-        """Find the classes of labels; return the task and the class code of each row.
+    def from_targets(cls, targets: np.ndarray, weight: np.ndarray | None = None) -> tuple[Self, np.ndarray]:
+        """Find the classes of labels; return the task and the class code of each row. Weights play no part.
 
         Raises
         ------
@@ -133,6 +140,10 @@ class Classification:
         if groups is not None:
             return split_groups(codes, groups, fraction, rng, otherwise)
         return split_rows(codes, fraction, rng, otherwise)
+
+    def example_targets(self, unlabeled: bool) -> Tensor:
+        """Return the codes of two rows, of which the second has none if ``unlabeled``."""
+        return torch.tensor([0, -1 if unlabeled else self.n_outputs - 1])
 
     # ----------------------------------------------------------------------------------
     # Validation

@@ -21,9 +21,9 @@ class Labels:
         return kind.check_targets(y, n_rows, name, of)
 
     @classmethod
-    def from_targets(cls, targets: np.ndarray) -> tuple[Any, np.ndarray]:
+    def from_targets(cls, targets: np.ndarray, weight: np.ndarray | None = None) -> tuple[Any, np.ndarray]:
         """Make the task from checked labels; return it and the encoded labels."""
-        return (Multilabel if targets.ndim == 2 else Classification).from_targets(targets)
+        return (Multilabel if targets.ndim == 2 else Classification).from_targets(targets, weight)
 
     @classmethod
     def of_fitted(cls, estimator: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -36,12 +36,19 @@ class Multilabel:
         Type of the numbers in y, and of those that are predicted.
     """
 
+    numeric: ClassVar[bool] = False
+
     def __init__(self, n_labels: int, dtype: Any):
         self.n_labels, self.dtype = n_labels, np.dtype(dtype)
 
     @property
     def n_outputs(self) -> int:
         """Number of labels."""
+        return self.n_labels
+
+    @property
+    def n_targets(self) -> int:
+        """Number of labels, of a teacher's columns too."""
         return self.n_labels
 
     @property
@@ -64,8 +71,8 @@ class Multilabel:
         return checked_indicators(y, n_rows, name, of)
 
     @classmethod
-    def from_targets(cls, targets: np.ndarray) -> tuple[Self, np.ndarray]:
-        """Return the task, and the labels as int8.
+    def from_targets(cls, targets: np.ndarray, weight: np.ndarray | None = None) -> tuple[Self, np.ndarray]:
+        """Return the task, and the labels as int8. Weights play no part.
 
         Raises
         ------
@@ -109,6 +116,13 @@ class Multilabel:
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Return labels in the type of y."""
         return codes.astype(self.dtype)
+
+    def example_targets(self, unlabeled: bool) -> Tensor:
+        """Return the labels of two rows, the first and the last; the second has none if ``unlabeled``."""
+        labels = torch.eye(self.n_labels, dtype=torch.int8)[[0, -1]]
+        if unlabeled:
+            labels[1] = -1
+        return labels
 
     def fitted_attributes(self) -> dict[str, Any]:
         """Return ``classes_`` and ``label_dtype_``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -14,8 +14,20 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+class TaskMaker(Protocol):
+    """Checks the targets of a ``fit``, and makes its :class:`Task`: the class of a task, or an object."""
+
+    def check_targets(self, y: Any, n_rows: int, name: str = "y", of: str = "X") -> np.ndarray:
+        """Check the form of targets as given, as :meth:`Task.check_targets`."""
+
+    def from_targets(self, targets: np.ndarray, weight: np.ndarray | None = None) -> tuple[Task, np.ndarray]:
+        """Make the task from checked targets and the rows' weights; return it and the encoded targets."""
+
+
 class Task(Protocol):
     """Everything that estimators and plans ask about y. Made from the targets of ``fit``."""
+
+    numeric: ClassVar[bool]  # True: targets are numbers, and scorers see them in the user's units
 
     @property
     def n_outputs(self) -> int:
@@ -34,10 +46,6 @@ class Task(Protocol):
 
         ``name`` and ``of`` are what messages call the targets and the rows they belong to.
         """
-
-    @classmethod
-    def from_targets(cls, targets: np.ndarray) -> tuple[Self, np.ndarray]:
-        """Make the task of a ``fit`` from its checked targets; return it and the encoded targets."""
 
     @classmethod
     def of_fitted(cls, estimator: Any) -> Self:
@@ -69,21 +77,25 @@ class Task(Protocol):
         row's group; no group may be in both.
         """
 
+    def example_targets(self, unlabeled: bool) -> Tensor:
+        """Return encoded targets of two rows, to try a loss on; the second has none if ``unlabeled``."""
+
+    @property
+    def n_targets(self) -> int:
+        """Number of columns of a teacher's answers."""
+
     # ----------------------------------------------------------------------------------
     # Validation
 
-    @staticmethod
     def validation_loss(
-        logits: Tensor, targets: Targets, val_temperature: float = 1.0
+        self, logits: Tensor, targets: Targets, val_temperature: float = 1.0
     ) -> tuple[Tensor, Tensor]:
         """Return the loss on D_val that hypergradients descend, shape (), and its gradient by the outputs."""
 
-    @staticmethod
-    def validation_losses(logits: Tensor, targets: Targets, val_temperature: float = 1.0) -> Tensor:
+    def validation_losses(self, logits: Tensor, targets: Targets, val_temperature: float = 1.0) -> Tensor:
         """Return the share of each row in the loss on D_val, shape (n,): their mean is the loss."""
 
-    @staticmethod
-    def optimal_val_temperature(validated: Sequence[tuple[Tensor, Targets]]) -> float:
+    def optimal_val_temperature(self, validated: Sequence[tuple[Tensor, Targets]]) -> float:
         """Return the T_val at which batches of outputs and targets have the smallest validation loss."""
 
     # ----------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from sklearn_kd.teachers import _classifiers, _networks, _trained_objects  # noq
 from sklearn_kd.teachers._onnx import OnnxTeacher  # isort:skip
 from sklearn_kd.teachers._ensembles import TeacherEnsemble  # isort:skip
 from sklearn_kd.teachers._functions import FunctionTeacher  # isort:skip
+from sklearn_kd.teachers import _regressors  # noqa: F401 isort:skip
 
 __all__ = [
     "BatchTeacherAdapter",

@@ -88,6 +88,10 @@ class TeacherAdapter:
 
     # True for kinds that know the classes of their columns, which nobody needs to state.
     knows_classes: ClassVar[bool] = False
+    # Whether a teacher of this kind can teach a classifier; and whether predict_logits may be asked for the
+    # numbers that a regressor learns.
+    gives_classes: ClassVar[bool] = True
+    gives_numbers: ClassVar[bool] = True
     # What gives the answers, in messages; and the advice where these are probabilities, None: they may be.
     _source: ClassVar[str] = "predict_logits of its adapter"
     _no_probabilities: ClassVar[str | None] = "Let predict_logits of its adapter return logits"

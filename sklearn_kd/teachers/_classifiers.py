@@ -36,7 +36,7 @@ from sklearn_kd.teachers._weighted_fit import WeightedFit
 class FrozenTeacher(TeacherAdapter):
     """Adapter of a classifier that was fitted before; its logits are log-probabilities or margins."""
 
-    knows_classes = True
+    knows_classes, gives_numbers = True, False
 
     @classmethod
     def accepts(cls, teacher: Any) -> bool:
@@ -61,7 +61,7 @@ class FrozenTeacher(TeacherAdapter):
     ) -> Iterator[Tensor]:
         advice = "Train it on the classes of y, not on codes of them"
         columns = select_columns(self.column_classes(), classes, advice)
-        with _data_explained(self.teacher, X):
+        with data_explained(self.teacher, X):
             answers = answers_of(self.fitted, X, len(data))
         yield torch.as_tensor(answers.logits(columns)).to(data.device)
 
@@ -73,7 +73,7 @@ class ClassifierTeacher(TeacherAdapter):
     Its logits are log-probabilities, or margins where it gives no probabilities.
     """
 
-    knows_classes = True
+    knows_classes, gives_numbers = True, False
     # Returns the fitted classifier, and the classes of its columns.
     _trained: Callable[..., tuple[Any, Any]] = staticmethod(fitted_classifier)
 
@@ -103,7 +103,7 @@ class ClassifierTeacher(TeacherAdapter):
     ) -> None:
         teacher = set_open_seeds(clone(self.teacher), rng)
         weighted, parameters = WeightedFit(teacher, sample_weight), self._fit_parameters
-        with _data_explained(teacher, X):
+        with data_explained(teacher, X):
             try:
                 self.teacher, self.known_columns = self._trained(
                     teacher,
@@ -152,7 +152,7 @@ def _is_fitted(classifier: Any, otherwise: bool) -> bool:
 
 
 @contextmanager
-def _data_explained(classifier: Any, X: Any) -> Iterator[None]:
+def data_explained(classifier: Any, X: Any) -> Iterator[None]:
     """Add a remedy to a classifier's error about X that is no table."""
     try:
         yield

@@ -157,7 +157,7 @@ class EnsembleAdapter(EitherWayAdapter):
         if not (isinstance(teachers, (list, tuple)) and teachers):
             raise ValueError(f"TeacherEnsemble: teachers={teachers!r} must be a list of one teacher or more.")
         self._given_weights = getattr(self.teacher, "weights", None)
-        self._weights = _checked_weights(self._given_weights, len(teachers))
+        self._weights = checked_weights(self._given_weights, len(teachers))
         self._adapters = []
         for place, teacher in enumerate(teachers):
             stated = None if _knows_its_classes(teacher) else self.teacher_classes
@@ -246,7 +246,7 @@ def _knows_its_classes(teacher: Any) -> bool:
     )
 
 
-def _checked_weights(weights: Any, n_teachers: int) -> list[float]:
+def checked_weights(weights: Any, n_teachers: int) -> list[float]:
     """Return weights with sum 1.
 
     Raises

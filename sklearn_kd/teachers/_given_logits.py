@@ -94,8 +94,8 @@ def _check_numbers(values: Tensor, columns: np.ndarray | None, called: Given) ->
 def numbers_in_order(given: Any, names: Any, called: Given) -> Tensor:
     """Return given logits as a tensor, in the order of the index of ``names`` if both have one."""
     index = getattr(names, "index", None)
-    in_order = _in_order(given, index, called) if hasattr(index, "equals") else given
-    return _numbers(in_order, called.name)
+    rows = in_order(given, index, called) if hasattr(index, "equals") else given
+    return _numbers(rows, called.name)
 
 
 def _numbers(given: Any, name: str) -> Tensor:
@@ -168,7 +168,7 @@ def _classes_named(
 # Rows
 
 
-def _in_order(given: Any, index: Any, called: Given) -> Any:
+def in_order(given: Any, index: Any, called: Given) -> Any:
     """Return the rows in the order of the index of X, if they have an index of their own."""
     own: Any = getattr(given, "index", None)
     if not hasattr(own, "equals") or not hasattr(given, "loc") or own.equals(index) or len(own) != len(index):

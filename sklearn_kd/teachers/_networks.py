@@ -157,9 +157,9 @@ def cannot_take(who: str, x: Any, error: Exception) -> ValueError:
     )
 
 
-def _as_arrays(x: Any) -> Any:
+def as_arrays(x: Any) -> Any:
     """Return a batch as an array, or as the dict or tuple of arrays that skorch takes."""
-    return x.map(_as_arrays).given() if isinstance(x, Parts) else x.cpu().numpy()
+    return x.map(as_arrays).given() if isinstance(x, Parts) else x.cpu().numpy()
 
 
 def _script_on(module: torch.jit.ScriptModule, device: torch.device) -> Any:
@@ -244,14 +244,14 @@ class SkorchTeacher(BatchTeacherAdapter):
         """Return a context with as many threads as a batch of the net pays for, by the first rows asked."""
         net = self.teacher
         if self._row_operations is None:
-            rows = _as_arrays(x[:2])
+            rows = as_arrays(x[:2])
             operations = operations_of(partial(net.forward, rows), net.module_.modules())
             self._row_operations = operations / max(1, len(rows))
         n_rows = len(x) if net.batch_size == -1 else min(net.batch_size, len(x))
         return threads_for(self._row_operations * n_rows)
 
     def _logits_of(self, x: Any, widths: list[int]) -> Tensor | np.ndarray:
-        who, X = self.name, _as_arrays(x)
+        who, X = self.name, as_arrays(x)
         try:
             output, probabilities = self._output_or_probabilities(X)
         except _FAILURES as error:

@@ -230,7 +230,7 @@ def wrap_teacher(teacher: Any, teacher_classes: list[Any] | None, name: str = "t
     ``name`` is that of the argument in messages, such as "teacher[0]" in a list.
     """
     adapter = adapter_class(teacher)
-    if adapter is not None:
+    if adapter is not None and adapter.gives_classes:
         return adapter(teacher, teacher_classes)
     raise TypeError(
         f"{name}={short_repr(teacher)} is none of: a scikit-learn classifier, or another classifier with "
@@ -296,8 +296,8 @@ def short_repr(value: Any, n_max: int = 200) -> str:
     return text if len(text) <= n_max else f"{text[:n_max]}..."
 
 
-def advice_for(teacher: Any, name: str = "teacher") -> str:
-    """Return advice about an object that is no teacher, or an empty string."""
+def advice_for(teacher: Any, name: str = "teacher", wanted: str = "a classifier") -> str:
+    """Return advice about an object that is no teacher, or an empty string; ``wanted`` is what to give."""
     if name != "teacher" and (teacher is None or isinstance(teacher, str)):
         return " A list of teachers holds teachers alone, without names and without None."
     if teacher is None:
@@ -305,7 +305,7 @@ def advice_for(teacher: Any, name: str = "teacher") -> str:
     if isinstance(teacher, type):
         return " Give an instance, not the class. The teacher comes before the student."
     if hasattr(teacher, "fit") and hasattr(teacher, "get_params") and is_regressor(teacher):
-        return f" {type(teacher).__name__} is a regressor: give a classifier."
+        return f" {type(teacher).__name__} is a regressor: give {wanted}, or use DistilledRegressor."
     if isinstance(teacher, Mapping):
         return " Load weights into their network by load_state_dict, and give the network."
     if isinstance(teacher, (str, PathLike)):

@@ -24,6 +24,8 @@ from sklearn_kd.teachers._registry import tell_by_abilities
 class TrainedObjectTeacher(TeacherAdapter):
     """Adapter of an object with ``predict_proba`` or ``decision_function``, without ``fit`` or frozen."""
 
+    gives_numbers = False
+
     @classmethod
     def accepts(cls, teacher: Any) -> bool:
         is_frozen = isinstance(teacher, FrozenEstimator)
@@ -77,6 +79,8 @@ class TrainedObjectTeacher(TeacherAdapter):
 @tell_by_abilities
 class TextPipelineTeacher(TeacherAdapter):
     """Adapter of a text-classification pipeline of transformers, which answers with names and scores."""
+
+    gives_numbers = False
 
     @classmethod
     def accepts(cls, teacher: Any) -> bool:

@@ -61,6 +61,11 @@ class WeightedFit:
         if not self._names:
             self._routes = None
 
+    @property
+    def reaches_any(self) -> bool:
+        """True if weights are an argument of ``fit`` or are routed."""
+        return bool(self._names or self._routes)
+
     def fit(
         self, classifier: Any, X: Any, y: np.ndarray, parameters: Mapping[str, Any] | None = None
     ) -> None:

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.metrics import check_scoring
-from skorch.callbacks import Callback
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.metrics import check_scoring, r2_score
+from skorch.callbacks import Callback, EpochScoring
 from skorch.callbacks.scoring import ScoringBase
 
 from sklearn_kd._sklearn_compat import metric_of_scorer, with_arguments
 from sklearn_kd.tasks._multilabel import Multilabel
-from sklearn_kd.tasks._targets import are_labelled
+from sklearn_kd.tasks._targets import is_known
 
 
-def show_labels_to_scorers(callbacks: Iterable[Callback], labels: np.ndarray) -> None:
-    """Give the scorers of initialised callbacks ``labels`` in place of the codes the net is trained on."""
+def show_labels_to_scorers(callbacks: Iterable[Callback], labels: np.ndarray | None, task: Any) -> None:
+    """Give the scorers of initialised callbacks targets as the user has them, not the net's codes.
+
+    ``labels``: those of the codes; None: scorers see codes, but for numbers, which the task decodes.
+    """
     for callback in callbacks:
-        if isinstance(callback, ScoringBase):
+        if isinstance(callback, ScoringBase) and task.numeric:
+            callback.scoring_ = NumberScorer(callback.scoring_, task)
+        elif isinstance(callback, ScoringBase) and labels is not None:
             callback.scoring_ = _in_labels(callback.scoring_, labels)
 
 
@@ -41,12 +48,22 @@ def _in_labels(scoring: Any, labels: np.ndarray) -> Any:
     return LabelScorer(scoring, labels)
 
 
+def r2_scoring() -> tuple[str, EpochScoring]:
+    """Return the callback that records R² on D_val as ``valid_r2``."""
+    return "valid_r2", EpochScoring(_r2, lower_is_better=False, name="valid_r2")
+
+
+def _r2(net: Any, X: Any, y: np.ndarray) -> float:
+    """Return R² of a net's predictions; NaN for one row, of which it is not defined."""
+    return float(r2_score(y, net.predict(X))) if len(y) > 1 else math.nan
+
+
 def rows_with_labels(callback: Any, told: dict[str, Any]) -> dict[str, Any]:
     """Return what a scorer is told at the end of a training batch: its rows that have labels."""
     targets = getattr(told.get("batch"), "targets", None)
     if targets is None or targets.label_weight is None or callback.on_train != told.get("training"):
         return told
-    rows = are_labelled(targets.labels).nonzero()[:, 0]
+    rows = is_known(targets.labels).nonzero()[:, 0]
     batch = told["batch"].map(lambda values: values[rows])
     return told | {"batch": batch, "y_pred": told["y_pred"][rows]}
 
@@ -58,6 +75,47 @@ def predicted_labels(net: Any, X: Any) -> np.ndarray:
         return (probabilities > 0.5).astype(np.int8)
     predicted: np.ndarray = net.classes_[probabilities.argmax(axis=1)]
     return predicted
+
+
+class NumberScorer:
+    """A scorer that sees numbers in the units of y, for a net that is trained on standardised ones.
+
+    Parameters
+    ----------
+    scoring : str, callable or None
+        What skorch made of a callback's ``scoring``.
+    task : Task
+    """
+
+    def __init__(self, scoring: Any, task: Any):
+        self.scoring = scoring
+        self.task = task
+
+    def __call__(self, net: Any, X: Any, y: Any) -> Any:
+        """Score the net, which predicts in the units of y."""
+        y = self.task.decode(y.cpu().numpy() if isinstance(y, torch.Tensor) else np.asarray(y))
+        by_name = self.scoring is None or isinstance(self.scoring, str)
+        # A scorer of scikit-learn would ask a net, which is one of classes, for its classes.
+        asked = _NumberNet(net) if by_name or metric_of_scorer(self.scoring)[0] is not None else net
+        return check_scoring(asked, self.scoring)(asked, X, y)
+
+
+class _NumberNet(RegressorMixin, BaseEstimator):
+    """A net of numbers as scikit-learn's scorers see it: a fitted regressor."""
+
+    def __init__(self, net: Any):
+        self.net = net
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def fit(self, X: Any, y: Any = None) -> _NumberNet:
+        """Do nothing: check_scoring wants a method ``fit``."""
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predict in the units of y."""
+        return self.net.predict(X)
 
 
 class LabelScorer:

@@ -242,13 +242,12 @@ class TrainingNet(NeuralNetClassifier):
     def initialize_callbacks(self) -> Any:
         """Initialize callbacks as skorch does, and give their scorers labels."""
         super().initialize_callbacks()
-        if self.labels is not None:
-            show_labels_to_scorers([callback for _, callback in self.callbacks_], self.labels)
+        show_labels_to_scorers([callback for _, callback in self.callbacks_], self.labels, self.task)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """Predict in ``classes_``: codes, but for scorers, which are given labels."""
-        return predicted_labels(self, X)
+        """Predict in ``classes_``: codes, but for scorers, which are given labels; or in the units of y."""
+        return self.task.predictions(self.forward(X)) if self.task.numeric else predicted_labels(self, X)
 
     def get_all_learnable_params(self) -> Any:
         """Yield names and parameters as skorch does, by the names that the user's own module has for them."""

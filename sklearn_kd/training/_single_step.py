@@ -136,6 +136,7 @@ def hypergradient(
             space = MetaparameterSpace(entries)
             values = _values(loss, space, metaparameters)
             taught = teacher_logits is not None
+            example = Multilabel(logits.shape[1], "int8").example_targets(unlabeled) if several else None
             check_loss(
                 loss,
                 values,
@@ -143,7 +144,7 @@ def hypergradient(
                 weighted=False,
                 has_teacher=taught,
                 unlabeled=unlabeled,
-                several=several,
+                labels=example,
             )
             values = space.split(torch.as_tensor(space.join(values), device=logits.device))
             found = loss.evaluate(logits, targets, values)

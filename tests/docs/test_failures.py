@@ -32,6 +32,7 @@ from helpers.layered_networks import UNUSABLE_LAYERS
 from helpers.networks import lucky_student
 from helpers.own_losses import Decoupled
 from helpers.pages import FAILURES, ROOT, messages
+from helpers.refused_numbers import N_ROWS, refused_numbers
 from helpers.unusable_teachers import UNUSABLE_TEACHERS
 from sklearn_kd import (
     DistilledClassifier,
@@ -796,6 +797,7 @@ def test_the_page_has_all_that_is_tried_here():
         "Model",
         "Layer",
         "Argument",
+        "Regressor",
     }
     tried = REFUSED.keys() | REPORTED.keys() | OUT_OF_MEMORY.keys() | LOADED.keys() | DAMAGED.keys()
     tried |= UNUSABLE_LAYERS.keys() | UNUSABLE_TEACHERS.keys() | SAID.keys()
@@ -828,6 +830,7 @@ def test_the_page_has_all_that_is_tried_here():
         "a teacher and its logits",
         "a teacher that is not fitted",
     }
+    apart |= refused_numbers(np.empty((N_ROWS, 10)), np.arange(N_ROWS)).keys()  # in test_regressor
     apart |= EXPORTED
     assert messages().keys() - headings == tried | apart | {"a callback with an open file", "a full disk"}
 

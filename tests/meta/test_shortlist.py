@@ -61,9 +61,9 @@ def test_it_is_cloned_and_shared(make, digits, logits):
     assert not hasattr(strategy, "trials_")
 
 
-class WithoutTemperature(LogitDistillation):
+class WithoutLambda1(LogitDistillation):
     def metaparameters(self, n_classes):
-        return {"lambda1": super().metaparameters(n_classes)["lambda1"]}
+        return {"temperature": super().metaparameters(n_classes)["temperature"]}
 
 
 @pytest.mark.parametrize(
@@ -83,9 +83,9 @@ def test_candidates_that_cannot_be_are_refused(candidates, message, make, digits
         make(meta=Shortlist(candidates)).fit(*digits, teacher_logits=logits)
 
 
-def test_the_usual_candidates_need_a_loss_with_lambda1_and_temperature(make, digits, logits):
-    with pytest.raises(ValueError, match=r"no \['temperature'\].*Set meta='linear'"):
-        make(meta="shortlist", loss=WithoutTemperature()).fit(*digits, teacher_logits=logits)
+def test_the_usual_candidates_need_a_loss_with_lambda1(make, digits, logits):
+    with pytest.raises(ValueError, match=r"no \['lambda1'\].*Set meta='linear'"):
+        make(meta="shortlist", loss=WithoutLambda1()).fit(*digits, teacher_logits=logits)
 
 
 class WithBeta(LogitDistillation):

@@ -44,8 +44,8 @@ class Backwards(Classification):
     """Encodes the labels from the last to the first."""
 
     @classmethod
-    def from_targets(cls, targets):
-        task, codes = super().from_targets(targets)
+    def from_targets(cls, targets, weight=None):
+        task, codes = super().from_targets(targets, weight)
         return cls(task.classes[::-1].copy()), task.n_outputs - 1 - codes
 
     def encode(self, targets, name="y"):

@@ -1,0 +1,140 @@
+"""Warnings about regressions that learned nothing, and about teachers that are of no use to them."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from sklearn_kd.estimators._learned_nothing import (
+    FEW_EPOCHS,
+    FEWEST_ROWS,
+    NO_FALL,
+    Remedies,
+    is_annealed,
+    is_rehearsal,
+    means_of_fifths,
+    remedies_for,
+    some_batches,
+    still_falls,
+    unfinished_message,
+)
+from sklearn_kd.inputs._data import DistillationData
+from sklearn_kd.inputs._validation import ValidatedInputs
+from sklearn_kd.runtime._eval_mode import isolated_eval_mode
+from sklearn_kd.tasks._regression import Regression
+from sklearn_kd.teachers._logit_checks import name_of
+from sklearn_kd.training._work import threads_of_prediction
+
+if TYPE_CHECKING:
+    from sklearn_kd.training._net import TrainingNet
+
+# A student whose predictions have less than this share of y's deviation predicts one number.
+_NEARLY_CONSTANT = 1e-3
+# Predictions whose mean squared error is beyond so many variances of y are hardly in its units.
+_MOST_VARIANCES = 2.0
+
+
+def regression_message(
+    net: TrainingNet, train: DistillationData, task: Regression, monitor: str, who: str = "The student"
+) -> str | None:
+    """Set ``net.collapsed_``; return a message about a fit that learned nothing, or was still learning.
+
+    None where there is nothing to say, as of a rehearsal, and of a fit that a user ended or that diverged.
+
+    Parameters
+    ----------
+    net : TrainingNet
+        Trained.
+    train : DistillationData
+        The rows of D_train that have targets.
+    task : Regression
+    monitor : str
+        The column of the history with a loss that means the same in all epochs, if there is one.
+    who : str, default="The student"
+        What the message calls it.
+    """
+    epochs = [row for row in net.history if "train_batch_count" in row]
+    if not epochs:
+        return None
+    predicted, y, weight = _predictions_of(net, train, task)
+    remedies = remedies_for(net.optimizer_)
+    net.collapsed_ = bool((predicted.std(axis=0) < _NEARLY_CONSTANT).all()) and len(y) > 1
+    if is_rehearsal(epochs) or net.diverged_ or net.interrupted_:
+        return None
+    begun = still_falls([row["train_loss"] for row in epochs if "train_loss" in row])
+    if net.collapsed_:
+        cause = f"It had only begun to learn: give it {remedies.larger}" if begun else _other_cause(remedies)
+        return f"{who} learned nothing: it predicts one number for all rows of D_train. {cause}."
+    losses = [row[monitor] for row in epochs if monitor in row]
+    r2 = _r2(predicted, y, weight)
+    last = means_of_fifths(losses)[-1] if len(losses) >= FEW_EPOCHS else 0.0
+    can_tell = len(losses) >= FEW_EPOCHS and len(y) >= FEWEST_ROWS
+    if can_tell and last >= losses[0] - NO_FALL * abs(losses[0]) and r2 < 0.5:
+        return (
+            f"{who} hardly learned: in {len(losses)} epochs its loss went from {losses[0]:.4g} to "
+            f"{last:.4g}, and R² on D_train is {r2:.2g}. Set {remedies.others}, and see whether the "
+            "teacher's predictions and y vary with X."
+        )
+    if len(losses) < net.max_epochs or is_annealed(net.optimizer_) or len(train) < FEWEST_ROWS:
+        return None  # ended by a callback or by its schedule, or too few rows
+    return unfinished_message(losses, remedies, who)
+
+
+def _other_cause(remedies: Remedies) -> str:
+    return f"Its steps were too large, or X does not tell the targets apart: {remedies.smaller}"
+
+
+def _predictions_of(
+    net: TrainingNet, train: DistillationData, task: Regression
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return standardised predictions and targets of some rows of D_train, shape (n, m), and weights (n,)."""
+    predicted, targets, weights = [], [], []
+    with isolated_eval_mode(net.module_, train.device):
+        for batch in some_batches(net, train):
+            with threads_of_prediction(net, batch[0]):
+                outputs = net.module_(batch[0])[:, : task.n_targets]
+            predicted.append(outputs.double().cpu())
+            targets.append(batch.targets.labels.double().cpu())
+            weight = batch.targets.weight
+            weights.append(torch.ones(len(outputs)) if weight is None else weight.cpu())
+    return torch.cat(predicted).numpy(), torch.cat(targets).numpy(), torch.cat(weights).double().numpy()
+
+
+def _r2(predicted: np.ndarray, y: np.ndarray, weight: np.ndarray) -> float:
+    """Return 1 − the mean squared error over the variance, the mean over the targets."""
+    error = np.average((y - predicted) ** 2, axis=0, weights=weight)
+    centred = y - np.average(y, axis=0, weights=weight)
+    variance = np.average(centred**2, axis=0, weights=weight)
+    return float(np.mean(1 - error / np.maximum(variance, np.finfo(float).tiny)))
+
+
+def warn_of_units(estimator: Any, inputs: ValidatedInputs, train: DistillationData) -> None:
+    """Warn where a teacher's predictions of D_train are farther from y than numbers in its units would be.
+
+    Parameters
+    ----------
+    estimator : DistilledRegressor
+    inputs : ValidatedInputs
+    train : DistillationData
+        D_train, with the teacher's predictions if it was asked.
+    """
+    own = train.labelled
+    if not own.has_teacher_logits:
+        return
+    said = torch.cat([part.cpu() for part in own.iter_teacher_logits()]).double().numpy()
+    errors = ((said - own.y.cpu().double().numpy()) ** 2).mean(axis=0)
+    worst = int(errors.argmax())
+    if errors[worst] <= _MOST_VARIANCES:
+        return
+    who = name_of(estimator.teacher) if inputs.teacher_logits is None else estimator._answers
+    which = "y" if len(errors) == 1 else f"column {worst} of y"
+    warnings.warn(
+        f"{who} predicts {which} with a mean squared error of {errors[worst]:.3g} times its variance in "
+        "D_train; the mean of y alone would have 1. Are the predictions in the units of y? A network that "
+        "was trained on standardised targets needs a layer that undoes that.",
+        UserWarning,
+        stacklevel=2,
+    )

@@ -1,0 +1,588 @@
+"""The regressor: a small network trained on numbers and on a big model's predictions of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral, Real
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from sklearn_kd._sklearn_compat import Interval, StrOptions, with_callbacks
+from sklearn_kd.estimators._base import BaseDistiller
+from sklearn_kd.estimators._callback_checks import CALLBACK_KINDS
+from sklearn_kd.estimators._classifier_net import loss_of
+from sklearn_kd.estimators._classifier_plan import checked_parameters, plan_distillation
+from sklearn_kd.estimators._classifier_state import CLASSIFIER_STATE
+from sklearn_kd.estimators._distilled_attributes import distilled_attributes
+from sklearn_kd.estimators._learned_no_numbers import warn_of_units
+from sklearn_kd.estimators._plan import publish, restore_on_failure, run_plan
+from sklearn_kd.estimators._regressor_inputs import make_regression_teacher, validate_regression
+from sklearn_kd.estimators._regressor_targets import target_attributes, targets_content, write_regressor
+from sklearn_kd.inputs._munge import Munge
+from sklearn_kd.inputs._validation import Continued
+from sklearn_kd.losses import REGRESSION_LOSSES, RegressionLoss
+from sklearn_kd.losses._named import OWN_REGRESSION_LOSS
+from sklearn_kd.meta import Strategy
+from sklearn_kd.meta._process import FOLLOWED, MetaparameterProcess
+from sklearn_kd.runtime._execution import Execution
+from sklearn_kd.runtime._optimizers import OPTIMIZER_KINDS
+from sklearn_kd.runtime._torch_modes import ordinary_torch
+from sklearn_kd.tasks._regression import Regression, RegressionTargets
+from sklearn_kd.teachers._logit_store import LogitStorage
+from sklearn_kd.training._net import TrainingNet
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+    from skorch.callbacks import Callback
+    from skorch.history import History
+    from torch import Tensor
+    from torch.utils.data import Dataset
+    from typing_extensions import Self
+
+    from sklearn_kd.estimators._classifier_net import DistillationPlan
+
+
+class DistilledRegressor(RegressorMixin, BaseDistiller):
+    """A small neural network trained on numbers and on a big model's predictions of them together.
+
+    The student minimises lambda1 · L(y, student) + (1 − lambda1) · L(teacher, student), where L is the
+    squared error or another ``loss``. y is standardised inside, so that a deviation is 1, and predictions
+    are in its units. lambda1, and what else the loss has, is chosen on held-out rows in a search of a third
+    of the epochs; then a fresh student trains on all rows. Rows without targets, given to ``fit`` as
+    ``X_unlabeled`` or made up by ``synthesize``, teach the student what the teacher predicts for them.
+
+    Parameters
+    ----------
+    teacher : estimator, trained object, nn.Module, skorch net, function, path, list or None
+        One of: a regressor, of which a clone is fitted on D_train, the rows that the student trains on (with
+        a search twice: on its D_train, then on all rows); a fitted one inside
+        :class:`sklearn.frozen.FrozenEstimator`; a trained object with ``predict``, without ``fit``; a trained
+        ``nn.Module`` or fitted skorch net with one output per target; a function of X that returns numbers
+        (:class:`~sklearn_kd.teachers.FunctionTeacher`); an ONNX file
+        (:class:`~sklearn_kd.teachers.OnnxTeacher`); a list of teachers, or a
+        :class:`~sklearn_kd.teachers.TeacherEnsemble`, whose prediction is their (weighted) mean; an object
+        of a class that :func:`~sklearn_kd.teachers.register_teacher` was given. All predict in the units of
+        y. None where ``fit`` is given ``teacher_predictions``, or with ``meta="none"``. Clones share a
+        teacher that comes trained.
+    student : nn.Module class or instance, or function that returns a module
+        Maps float32 inputs to one output per target (two with ``loss="gaussian_nll"``), shape
+        (n_samples, n_outputs), of standardised targets. A class or a function is called with the
+        ``student__*`` parameters and, where its signature has them, ``in_features``, ``in_channels``,
+        ``input_shape``, and the number of outputs as ``n_classes``, ``out_features``, ``n_outputs`` or
+        another usual name. An instance is copied.
+    meta : str or Strategy, default="shortlist"
+        How the metaparameters are chosen, as for :class:`DistilledClassifier`: ``"shortlist"``, the best of
+        three values of lambda1; ``"linear"``, ``"gradient"``, ``"forward"`` and ``"implicit"`` by
+        hypergradients; ``"hyperopt"``, ``"twins"`` and ``"halving"`` by comparison; ``"fixed"``, ``"naive"``
+        (lambda1 = 0.5) and ``"random"``; ``"none"``, y alone; or an object from :mod:`sklearn_kd.meta`.
+        ``meta__*`` set parameters of either.
+    e1, e2 : int, default=10
+        Gradient and predicted iterations per cycle of ``meta="linear"``.
+    lambda1 : float or "random", default=0.5
+        Weight of y, in [0, 1]: where it starts (``meta="linear"``), or stays (``meta="fixed"``).
+        "random" draws the start from U(0, 1).
+    loss : str or RegressionLoss, default="squared_error"
+        L: "squared_error", "absolute_error", "huber", "quantile" or "gaussian_nll"; ``loss__*`` set its
+        parameters: ``loss__per_output``, a lambda1 for each target; ``loss__teacher_bound``, the error
+        beyond which the teacher is not followed; ``loss__quantile``, ``loss__width``. Or an object of
+        :mod:`sklearn_kd.losses`, also of a class of your own (:class:`~sklearn_kd.losses.RegressionLoss`).
+    optimizer : class of torch.optim.Optimizer or its name, default=torch.optim.Adam
+        Trains the student; ``optimizer__*`` are its further arguments.
+    lr : float, default=0.003
+        Learning rate of the student. It suits Adam.
+    max_grad_norm : float or None, default=None
+        Largest Euclidean norm of the gradient of all weights together. None: gradients are not clipped.
+    max_epochs : int, default=30
+        Passes over D_train.
+    batch_size : int or "auto", default="auto"
+        Rows per batch, of D_train and of D_val. "auto": an eighth of the rows given to ``fit``, as the
+        nearest power of two from 32 to 256. ``iterator_train__*`` and ``iterator_valid__*`` are further
+        settings, of the DataLoader where X is a Dataset.
+    validation_fraction : float, default=0.15
+        Share of the rows held out as D_val, drawn at random, by the strategies that learn from it when
+        ``fit`` is not given ``X_val``.
+    search_epochs : int, float or None, default=1/3
+        Epochs in which a strategy that learns from held-out rows searches; a float is a share of
+        ``max_epochs``. None: a single training on D_train, in which the metaparameters are learned.
+    weights : {"mean", "tail", "final", "process"}, default="mean"
+        What the training on all rows follows of the path of the search.
+    process : MetaparameterProcess, str, path-like or None, default=None
+        A process, or the file of one, to follow on all rows and without a search.
+    search_callbacks : list of skorch callbacks, one alone, or None, default=None
+        For the search; ``callbacks`` are for the training on all rows.
+    unlabeled_share : float or "auto", default="auto"
+        Share of rows without targets in a training batch, in (0, 1), where there are such rows. "auto":
+        their share of all rows, at most 0.8.
+    soft_validation : bool, default=False
+        Whether the rows of D_val, without their targets, are added to those without targets.
+    synthesize : float, Munge or None, default=None
+        How many rows to make up for each row of D_train, as mixtures of near rows of a table
+        (:class:`~sklearn_kd.Munge`), for the teacher to predict. None: no rows are made up.
+    student_preprocessing : transformer, "auto" or None, default=None
+        Makes numbers of X for the student; the teacher gets X as it is. "auto" is
+        :class:`TablePreprocessing`. None: X must be numbers.
+    standardize : bool, default=True
+        Whether the student starts with a fixed layer, fitted to D_train, that standardises the columns of a
+        table (:class:`StandardizedStudent`). y is standardised in either case.
+    augment : callable or None, default=None
+        Maps a training batch of inputs to an augmented one of as many rows; targets stay. A network teacher
+        is then asked about each augmented batch; other teachers cannot be used with it.
+    callbacks : list of skorch callbacks, one alone, or None, default=None
+        ``callbacks__NAME__*`` set their parameters. Scorers see targets in the units of y.
+    warm_start : bool, default=False
+        Start from the student of the last ``fit``, in the units that it has learned, and from its
+        metaparameters where they are learned.
+    keep_teacher : bool, default=False
+        Whether the fitted estimator keeps the fitted teacher, as ``teacher_``, and pickles of it do.
+    checkpoint_dir : str, path-like or None, default=None
+        A folder in which ``fit`` keeps a checkpoint after each epoch, from which the same ``fit`` goes on
+        after a crash.
+    device : str, torch.device or int, default="auto"
+        "auto": CUDA, then MPS, then the CPU.
+    execution : str or Execution, default="eager"
+        How the student's passes are executed, as for :class:`DistilledClassifier`.
+    verbose : int, default=0
+        1 prints skorch's table of epochs, or a line for each epoch of each phase.
+    random_state : int, RandomState or None, default=None
+        Split, initialisation, batches, draws, and the seeds that the teacher leaves open.
+    **routed
+        ``student__*``, ``meta__*``, ``loss__*``, ``execution__*``, ``optimizer__*``,
+        ``iterator_train__*``, ``iterator_valid__*``, ``callbacks__*``, ``teacher__fit__*``.
+
+    Attributes
+    ----------
+    target_mean_, target_scale_ : ndarray of shape (n_outputs,)
+        Mean and standard deviation of y in the rows given to ``fit``, weighted by ``sample_weight``.
+    n_outputs_ : int
+        Number of targets.
+    metaparameter_path_ : structured array of shape (`n_iter_`,)
+        One row per training iteration: ``iteration``, one column for each metaparameter of the loss,
+        ``val_loss``, ``predicted`` and ``search``, as of :class:`DistilledClassifier`.
+    metaparameters_ : dict of str to float or ndarray
+        The metaparameters at the end.
+    lambda1_ : float
+        One of them; not there with ``loss__per_output=True``.
+    process_ : MetaparameterProcess or None
+        What was searched, or was given. None for a single training.
+    search_history_ : skorch.history.History or None
+        Of the search. None where none was trained.
+    student_ : nn.Module
+        The trained student, of standardised outputs.
+    teacher_ : object
+        The fitted teacher, with ``keep_teacher=True``; else None.
+    student_preprocessing_ : transformer or None
+        The fitted ``student_preprocessing``.
+    strategy_ : Strategy
+        The strategy that ran.
+    trials_, moves_ : structured array
+        What some strategies tried, as of :class:`DistilledClassifier`; there only then.
+    net_ : skorch.NeuralNet
+        The private net, on tensors and standardised targets.
+    history_ : skorch.history.History
+        Of the net: losses, callbacks' scores and metaparameters by epoch.
+    loss_curve_ : list of float
+        The training loss of each epoch.
+    validation_scores_ : list of float or None
+        R² on D_val after each epoch; None where there was none.
+    n_features_in_ : int
+        Size of the second dimension of X. Not there where X has several parts.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Column names, where X has names that are all strings.
+    n_iter_ : int
+        Training iterations in the path, those of a search included.
+    n_unlabeled_ : int
+        Rows without targets in D_train, made-up ones included.
+
+    See Also
+    --------
+    DistilledClassifier : For classes; its pages of the guide hold for both.
+    sklearn_kd.losses.RegressionLoss : The form of all losses.
+
+    Notes
+    -----
+    The parameters that both have are described in full at :class:`DistilledClassifier`. A regressor has no
+    temperature, no ``class_weight`` and no ``teacher_classes``; D_val is not stratified.
+
+    Examples
+    --------
+    Boosted trees teach a network, also about rows that are made up between those of X:
+
+    >>> from sklearn.datasets import make_friedman1
+    >>> from sklearn.ensemble import HistGradientBoostingRegressor
+    >>> from sklearn_kd import DistilledRegressor, MLPStudent
+    >>> X, y = make_friedman1(1200, noise=1.0, random_state=0)
+    >>> reg = DistilledRegressor(
+    ...     HistGradientBoostingRegressor(), MLPStudent, synthesize=2, random_state=0)
+    >>> reg = reg.fit(X[:400], y[:400])
+    >>> reg.score(X[400:], y[400:]) > 0.8
+    True
+    >>> 0 <= reg.lambda1_ <= 1
+    True
+    """
+
+    _parameter_constraints = {
+        "meta": [str, Strategy],
+        "e1": [Interval(Integral, 1, None, closed="left")],
+        "e2": [Interval(Integral, 0, None, closed="left")],
+        "lambda1": [Interval(Real, 0, 1, closed="both"), StrOptions({"random"})],
+        "loss": [str, RegressionLoss],
+        "optimizer": OPTIMIZER_KINDS,
+        "lr": [Interval(Real, 0, 1e30, closed="both")],  # beyond, a step overflows float32
+        "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
+        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "unlabeled_share": [Interval(Real, 0, 1, closed="neither"), StrOptions({"auto"})],
+        "search_epochs": [
+            Interval(Integral, 1, None, closed="left"),
+            Interval(Real, 0, 1, closed="right"),
+            None,
+        ],
+        "weights": [StrOptions(set(FOLLOWED))],
+        "process": [MetaparameterProcess, str, PathLike, None],
+        "search_callbacks": CALLBACK_KINDS,
+        "soft_validation": ["boolean"],
+        "synthesize": [Interval(Real, 0, None, closed="neither"), Munge, None],
+        "student_preprocessing": "no_validation",  # check_preprocessing says more
+        "standardize": ["boolean"],
+        "augment": [callable, None],
+        "callbacks": CALLBACK_KINDS,
+        "warm_start": ["boolean"],
+        "keep_teacher": ["boolean"],
+        "checkpoint_dir": [str, PathLike, None],
+        "device": [str, torch.device, Integral],
+        "execution": [str, Execution],
+        "verbose": ["verbose"],
+        "random_state": ["random_state"],
+    }
+
+    _state_functions = CLASSIFIER_STATE
+    _losses = REGRESSION_LOSSES
+    _answers = "teacher_predictions"
+    _own_loss = OWN_REGRESSION_LOSS
+
+    net_: TrainingNet
+    strategy_: Strategy
+    metaparameter_path_: np.ndarray
+    lambda1_: float
+    target_mean_: np.ndarray
+    target_scale_: np.ndarray
+    n_outputs_: int
+    n_unlabeled_: int
+    process_: MetaparameterProcess | None
+    search_history_: History | None
+
+    def __init__(
+        self,
+        teacher: Any,
+        student: nn.Module | Callable[..., nn.Module],
+        *,
+        meta: str | Strategy = "shortlist",
+        e1: int = 10,
+        e2: int = 10,
+        lambda1: float | Literal["random"] = 0.5,
+        loss: str | RegressionLoss = "squared_error",
+        optimizer: type[torch.optim.Optimizer] | str = torch.optim.Adam,
+        lr: float = 0.003,
+        max_grad_norm: float | None = None,
+        max_epochs: int = 30,
+        batch_size: int | Literal["auto"] = "auto",
+        validation_fraction: float = 0.15,
+        search_epochs: int | float | None = 1 / 3,
+        weights: Literal["mean", "tail", "final", "process"] = "mean",
+        process: MetaparameterProcess | str | PathLike[str] | None = None,
+        search_callbacks: Sequence[Callback | tuple[str, Callback]] | Callback | None = None,
+        unlabeled_share: float | Literal["auto"] = "auto",
+        soft_validation: bool = False,
+        synthesize: float | Munge | None = None,
+        student_preprocessing: BaseEstimator | Literal["auto"] | None = None,
+        standardize: bool = True,
+        augment: Callable[[Tensor], Tensor] | None = None,
+        callbacks: Sequence[Callback | tuple[str, Callback]] | Callback | None = None,
+        warm_start: bool = False,
+        keep_teacher: bool = False,
+        checkpoint_dir: str | PathLike[str] | None = None,
+        device: str | torch.device | int = "auto",
+        execution: str | Execution = "eager",
+        verbose: int = 0,
+        random_state: int | np.random.RandomState | None = None,
+        **routed: Any,
+    ):
+        self.teacher = teacher
+        self.student = student
+        self.meta = meta
+        self.e1 = e1
+        self.e2 = e2
+        self.lambda1 = lambda1
+        self.loss = loss
+        self.optimizer = optimizer
+        self.lr = lr
+        self.max_grad_norm = max_grad_norm
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.validation_fraction = validation_fraction
+        self.search_epochs = search_epochs
+        self.weights = weights
+        self.process = process
+        self.search_callbacks = search_callbacks
+        self.unlabeled_share = unlabeled_share
+        self.soft_validation = soft_validation
+        self.synthesize = synthesize
+        self.student_preprocessing = student_preprocessing
+        self.standardize = standardize
+        self.augment = augment
+        self.callbacks = callbacks
+        self.warm_start = warm_start
+        self.keep_teacher = keep_teacher
+        self.checkpoint_dir = checkpoint_dir
+        self.device = device
+        self.execution = execution
+        self.verbose = verbose
+        self.random_state = random_state
+        self._keep_routed(routed)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        inputs = tags.input_tags
+        inputs.sparse = True
+        inputs.allow_nan = inputs.string = inputs.categorical = self.student_preprocessing is not None
+        return tags
+
+    # ----------------------------------------------------------------------------------
+    # Fitting
+
+    @ordinary_torch()
+    @restore_on_failure
+    @with_callbacks
+    def fit(
+        self,
+        X: ArrayLike | Mapping[str, ArrayLike] | Dataset,
+        y: ArrayLike | None = None,
+        *,
+        sample_weight: ArrayLike | None = None,
+        teacher_predictions: ArrayLike | None = None,
+        X_val: ArrayLike | Dataset | None = None,
+        y_val: ArrayLike | None = None,
+        X_unlabeled: ArrayLike | Dataset | None = None,
+        teacher_predictions_unlabeled: ArrayLike | None = None,
+        sample_weight_val: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+    ) -> Self:
+        """Train the student, and the metaparameters with it.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features) or (n_samples, ...), or Dataset
+            As in :meth:`DistilledClassifier.fit`. The items of a Dataset are ``(x, target)``; where y is
+            given, x or ``(x, anything)``.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            Real finite numbers, each target not the same in all rows. None: a Dataset is read once for its
+            targets.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Scaled to mean 1. Rows of weight 0 are left out. Passed to the regressors in a scikit-learn
+            teacher that take it; a warning names a teacher that does not.
+        teacher_predictions : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            The teacher's predictions for the rows of X, in the units of y. A Series or DataFrame is aligned
+            by its index where X has the same in another order. They take the place of ``teacher``.
+        X_val, y_val : array-like, default=None
+            D_val, where it is not to be held out of X; a Dataset if X is one.
+        X_unlabeled : array-like of shape (n_unlabeled, n_features) or (n_unlabeled, ...), or Dataset, \
+                default=None
+            Rows without targets, in the container of X: the student learns the teacher's predictions.
+        teacher_predictions_unlabeled : array-like of shape (n_unlabeled,) or (n_unlabeled, n_outputs), \
+                default=None
+            The teacher's predictions for the rows of X_unlabeled, beside ``teacher_predictions``.
+        sample_weight_val : array-like of shape (n_samples_val,), default=None
+            Weights of the rows of X_val in the validation loss.
+        groups : array-like of shape (n_samples,), default=None
+            The group of each row. No group has rows in D_train and in D_val.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If data or parameters cannot be used; before any training where that can be known without it.
+        TypeError
+            If a parameter is misspelt, the teacher or the student is of no known kind or the teacher is a
+            classifier, or a Dataset cannot be counted and indexed.
+        """
+        settings = checked_parameters(self, X, X_val, X_unlabeled, LogitStorage())
+        last = Continued(self._task, self._sample_shape) if self._continues() else None
+        inputs = validate_regression(
+            self,
+            X,
+            y,
+            sample_weight,
+            X_val,
+            y_val,
+            teacher_predictions,
+            X_unlabeled,
+            teacher_predictions_unlabeled,
+            sample_weight_val=sample_weight_val,
+            groups=groups,
+            continued=last,
+        )
+        plan = plan_distillation(
+            self, settings, inputs, make=make_regression_teacher, warn_of_answers=warn_of_units
+        )
+        result = run_plan(plan)
+        publish(self, result)
+        return self
+
+    def _continues(self) -> bool:
+        """Return whether this fit continues the last one."""
+        return self.warm_start and hasattr(self, "net_")
+
+    @property
+    def _task_type(self) -> RegressionTargets:
+        """What makes the task of a fit from y."""
+        return RegressionTargets(loss_of(self).criterion(), self._task if self._continues() else None)
+
+    @property
+    def _task(self) -> Regression:
+        """The kind of target that y was."""
+        return Regression.of_fitted(self)
+
+    # ----------------------------------------------------------------------------------
+    # What is fitted
+
+    def _fitted_attributes(self, net: TrainingNet, plan: DistillationPlan) -> dict[str, Any]:
+        """Return the fitted attributes of a fit that ends with this net."""
+        return distilled_attributes(self, net, plan)
+
+    def _targets_content(self) -> dict[str, Any]:
+        return targets_content(self._task)
+
+    @classmethod
+    def _targets_of_content(cls, about: Mapping[str, Any]) -> dict[str, Any]:
+        return target_attributes(about)
+
+    @property
+    def validation_scores_(self) -> list[float] | None:
+        """R² on D_val after each epoch, each row counted once; None where there was no D_val."""
+        return self._by_epoch("valid_r2") or None
+
+    @ordinary_torch()
+    def export_student(self, path: str | PathLike[str]) -> None:
+        """Write the student to a file, by the suffix of its name.
+
+        ``.onnx`` holds the whole network: input ``X``, float32 of shape (n_samples, ...) with any number of
+        rows; output ``predictions`` of shape (n_samples, n_outputs), in the units of y; with
+        ``loss="gaussian_nll"`` the means. ``.safetensors`` holds the weights of the student alone, whose
+        outputs are standardised; ``target_mean`` and ``target_scale``, as JSON in the metadata of both
+        files, undo that.
+
+        Where the estimator has a ``student_preprocessing_``, both take the rows that it makes of X.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Ends in ``.safetensors`` or ``.onnx``. A file that is there is replaced.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator has not been fitted.
+        ValueError
+            If the suffix is another one.
+        ImportError
+            If a package is missing; ``sklearn-kd[export]`` brings all of them.
+
+        Examples
+        --------
+        >>> import json, tempfile
+        >>> from safetensors import safe_open
+        >>> from sklearn.datasets import load_diabetes
+        >>> from sklearn_kd import DistilledRegressor, MLPStudent
+        >>> X, y = load_diabetes(return_X_y=True)
+        >>> reg = DistilledRegressor(None, MLPStudent, meta="none", max_epochs=2).fit(X, y)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     reg.export_student(f"{folder}/diabetes.safetensors")
+        ...     with safe_open(f"{folder}/diabetes.safetensors", framework="pt") as file:
+        ...         mean = json.loads(file.metadata()["target_mean"])
+        >>> round(mean[0]) == round(y.mean())
+        True
+        """
+        check_is_fitted(self, "net_")
+        write_regressor(self.student_, path, self._task, self._sample_shape)
+
+    # ----------------------------------------------------------------------------------
+    # Prediction
+
+    @ordinary_torch()
+    def predict(  # type: ignore[override]
+        self, X: ArrayLike | Dataset, return_std: bool = False
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """Predict the targets, in the units of y.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features) or (n_samples, ...), or Dataset
+            In the form in which ``fit`` was given it.
+        return_std : bool, default=False
+            Whether to return the standard deviation of each target too, which ``loss="gaussian_nll"`` learns.
+
+        Returns
+        -------
+        y_pred : ndarray of shape (n_samples,) or (n_samples, n_outputs), float64
+            Shaped as y was.
+        y_std : ndarray of the same shape
+            Only with ``return_std=True``.
+
+        Raises
+        ------
+        ValueError
+            If ``return_std=True`` and the loss has no variance.
+
+        Examples
+        --------
+        Noise that grows with x:
+
+        >>> import numpy as np
+        >>> from sklearn_kd import DistilledRegressor, MLPStudent
+        >>> rng = np.random.default_rng(0)
+        >>> X = rng.uniform(0, 1, size=(1000, 1))
+        >>> y = X[:, 0] + X[:, 0] * rng.normal(size=1000)
+        >>> reg = DistilledRegressor(
+        ...     None, MLPStudent, meta="none", loss="gaussian_nll", random_state=0).fit(X, y)
+        >>> _, std = reg.predict([[0.1], [0.9]], return_std=True)
+        >>> bool(std[0] < std[1] / 2)
+        True
+        """
+        outputs = self._logits(X)
+        task = self._task
+        if not return_std:
+            return task.predictions(outputs)
+        if task.criterion.name != "gaussian_nll":
+            raise ValueError(
+                f"return_std=True, but loss={self.loss!r} learns no variance. Fit with loss='gaussian_nll'."
+            )
+        return task.predictions(outputs), task.deviations(outputs)
+
+    def score(
+        self, X: ArrayLike | Dataset, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None
+    ) -> float:
+        """Return R², the coefficient of determination; of several targets the mean.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, ...), or Dataset
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            Targets. None: those of a Dataset, whose items are ``(x, target)`` then.
+        sample_weight : array-like of shape (n_samples,), default=None
+
+        Returns
+        -------
+        float
+        """
+        return self._score(X, y, sample_weight)

@@ -1,0 +1,123 @@
+"""The targets of a fitted regressor in files: what is needed to undo the standardisation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sklearn_kd.files._values import ContentError
+from sklearn_kd.inputs._parts import row_shape_of
+from sklearn_kd.persistence._codecs import finite_number
+from sklearn_kd.persistence._export import write_student
+from sklearn_kd.tasks._criterion import CRITERIA, Criterion
+from sklearn_kd.tasks._regression import Regression
+
+# More targets than any table has: a file that states more is there to exhaust the memory.
+_MOST_TARGETS = 10_000_000
+
+
+def targets_content(task: Regression) -> dict[str, Any]:
+    """Return what a file has of the targets, as JSON."""
+    targets = {
+        "mean": task.mean.tolist(),
+        "scale": task.scale.tolist(),
+        "single": task.single,
+        "criterion": [task.criterion.name, task.criterion.parameter],
+    }
+    return {"targets": targets}
+
+
+def target_attributes(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fitted attributes of the targets from a file.
+
+    Raises
+    ------
+    ContentError
+        If they are not what :func:`targets_content` writes.
+    """
+    targets = about.get("targets")
+    if not isinstance(targets, dict):
+        raise ContentError(f"{str(targets)[:100]} as its targets")
+    mean, scale = (_numbers(targets.get(name), name) for name in ("mean", "scale"))
+    single = targets.get("single")
+    if len(mean) != len(scale) or not (scale > 0).all() or type(single) is not bool:
+        raise ContentError(f"targets of mean {mean[:5]}, scale {scale[:5]} and single={str(single)[:20]}")
+    if single and len(mean) != 1:
+        raise ContentError(f"{len(mean)} targets in a single column")
+    return Regression(mean, scale, single, _criterion(targets.get("criterion"))).fitted_attributes()
+
+
+def _numbers(values: Any, name: str) -> np.ndarray:
+    if not isinstance(values, list) or not 0 < len(values) <= _MOST_TARGETS:
+        raise ContentError(f"{str(values)[:100]} as the {name} of its targets")
+    return np.array([finite_number(value) for value in values], dtype=np.float64)
+
+
+def _criterion(form: Any) -> Criterion:
+    is_pair = isinstance(form, list) and len(form) == 2
+    if not is_pair or not isinstance(form[0], str) or form[0] not in CRITERIA:
+        raise ContentError(f"{str(form)[:100]} as the loss on y")
+    name, parameter = form
+    needs = {"huber": math.inf, "quantile": 1.0}.get(name)
+    if needs is None:
+        return Criterion(name)
+    if not 0 < finite_number(parameter) < needs:
+        raise ContentError(f"{parameter} as the parameter of {name}")
+    return Criterion(name, finite_number(parameter))
+
+
+# --------------------------------------------------------------------------------------
+# Export
+
+
+class InUnits(nn.Module):
+    """A student whose outputs are the predictions in the units of y.
+
+    Parameters
+    ----------
+    student : nn.Module
+    task : Regression
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, student: nn.Module, task: Regression):
+        super().__init__()
+        self.student = student
+        self.register_buffer("mean", torch.as_tensor(task.mean, dtype=torch.float32))
+        self.register_buffer("scale", torch.as_tensor(task.scale, dtype=torch.float32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the predictions, shape (n, m)."""
+        outputs: Tensor = self.student(x)
+        return outputs[:, : self.mean.shape[0]] * self.scale + self.mean
+
+
+def write_regressor(
+    student: nn.Module, path: str | PathLike[str], task: Regression, sample_shape: tuple[Any, ...]
+) -> None:
+    """Write a student: its weights as they are, or its graph with outputs in the units of y.
+
+    Raises
+    ------
+    ValueError
+        If a graph is asked for of a student that takes several parts, or the suffix is not known.
+    ImportError
+        If a package is missing.
+    """
+    about = {"target_mean": task.mean.tolist(), "target_scale": task.scale.tolist()}
+    is_graph = str(path).lower().endswith(".onnx")
+    if is_graph and row_shape_of(sample_shape) is not None:
+        raise ValueError(
+            "The student of a regressor that takes X in several parts is not written as ONNX. Write its "
+            "weights, to '.safetensors'."
+        )
+    whole = InUnits(student, task) if is_graph else student
+    write_student(whole, path, about, sample_shape, output="predictions")

@@ -1,0 +1,323 @@
+"""Losses of a regressor: the error on y and the distance from the teacher's predictions, with a weight."""
+
+from __future__ import annotations
+
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sklearn_kd.losses._distillation_loss import DistillationLoss
+from sklearn_kd.losses._logit_distillation import LAMBDA1_BOUNDS
+from sklearn_kd.meta._space import Metaparameter
+from sklearn_kd.tasks._criterion import Criterion, huber_errors
+from sklearn_kd.tasks._targets import is_known, label_weights
+
+# The bound, in standard deviations of y: beyond 4 nearly every row follows the teacher.
+TEACHER_BOUND_RANGE = (0.0, 4.0)
+WIDTH_RANGE = (0.05, 20.0)
+# In standard deviations of y: over about so much error the teacher's weight goes from 1 to 0. A step would
+# have no derivative by the bound.
+_SOFTNESS = 0.1
+
+
+class RegressionLoss(DistillationLoss):
+    """Base class of the losses of :class:`~sklearn_kd.DistilledRegressor`.
+
+    The loss of a row is the mean over its targets of
+
+        lambda1 · L(y, f) + (1 − lambda1) · g · L(t, f)
+
+    with y the target, t the teacher's prediction and f the student's output, all standardised: of mean 0 and
+    standard deviation 1 in the rows given to ``fit``. L is the :meth:`criterion`, which is the loss on D_val
+    too. Rows without a target have the second term alone.
+
+    g is 1, or with ``teacher_bound`` a weight between 0 and 1: teacher-bounded regression, after [1]_. The
+    teacher counts only where the student's error on y plus the bound exceeds the teacher's error,
+    abs(y − f) + bound > abs(y − t): where the student is better by more than the bound, it is left alone.
+    So that the bound can be learned, g is the logistic function of the excess, in tenths of a standard
+    deviation. No gradient flows through g into the student.
+
+    Write a loss of your own as a subclass with :meth:`criterion`, or with :meth:`errors` too where L has
+    metaparameters of its own.
+
+    Parameters
+    ----------
+    per_output : bool, default=False
+        Whether each target has a ``lambda1`` of its own, shape (n_outputs,), which trusts the teacher more in
+        some targets than in others.
+    teacher_bound : float or None, default=None
+        Where the metaparameter ``teacher_bound`` starts, from 0 to 4 standard deviations of y. None: there
+        is none, and the teacher counts everywhere.
+
+    References
+    ----------
+    .. [1] Chen, Choi, Yu, Han, Chandraker. "Learning efficient object detection models with knowledge
+       distillation", NeurIPS 2017, Eq. 5. There the second term is the error on y.
+
+    Examples
+    --------
+    The logarithm of cosh, whose errors are squared near 0 and absolute beyond:
+
+    >>> import torch
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sklearn.linear_model import RidgeCV
+    >>> from sklearn_kd import DistilledRegressor, MLPStudent
+    >>> from sklearn_kd.losses import RegressionLoss
+    >>> class LogCosh(RegressionLoss):
+    ...     def errors(self, outputs, targets):
+    ...         return torch.log(torch.cosh(outputs - targets))
+    >>> reg = DistilledRegressor(RidgeCV(), MLPStudent, loss=LogCosh(), random_state=0)
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> reg.fit(X, y).score(X, y) > 0.4
+    True
+    """
+
+    accepts_unlabeled = True
+    has_label_loss = True
+
+    def __init__(self, per_output: bool = False, teacher_bound: float | None = None):
+        self.per_output = per_output
+        self.teacher_bound = teacher_bound
+
+    def check(self) -> None:
+        """Raise ValueError unless the parameters can be used."""
+        if not isinstance(self.per_output, bool):
+            raise ValueError(f"per_output={self.per_output!r} must be True or False.")
+        if self.teacher_bound is not None:
+            _check_number("teacher_bound", self.teacher_bound, TEACHER_BOUND_RANGE, " or None")
+
+    def criterion(self) -> Criterion:
+        """Return the loss on y, by which D_val is judged: the squared error."""
+        return Criterion("squared_error")
+
+    def metaparameters(self, n_classes: int) -> dict[str, Metaparameter]:
+        """Return lambda1, of which the estimator has the start, and teacher_bound if there is one.
+
+        Parameters
+        ----------
+        n_classes : int
+            Number of the student's outputs.
+        """
+        n_targets = n_classes // self.criterion().outputs_per_target
+        found = {
+            "lambda1": Metaparameter(shape=(n_targets,) if self.per_output else (), bounds=LAMBDA1_BOUNDS)
+        }
+        if self.teacher_bound is not None:
+            found["teacher_bound"] = Metaparameter(self.teacher_bound, bounds=TEACHER_BOUND_RANGE)
+        return found
+
+    def errors(self, outputs: Tensor, targets: Tensor, **metaparameters: Tensor) -> Tensor:
+        """Return L of each target, shape (B, m): the :meth:`criterion`.
+
+        Parameters
+        ----------
+        outputs : Tensor of shape (B, K)
+            The student's: K is m, or 2m where the criterion is "gaussian_nll".
+        targets : Tensor of shape (B, m)
+            Standardised: y, or the teacher's predictions.
+        **metaparameters : Tensor
+            Those that a subclass adds.
+        """
+        return self.criterion().errors(outputs, targets)
+
+    def loss(
+        self,
+        logits: Tensor,
+        teacher_logits: Tensor | None,
+        labels: Tensor,
+        *,
+        lambda1: Tensor,
+        teacher_bound: Tensor | None = None,
+        **metaparameters: Tensor,
+    ) -> Tensor:
+        """Return the losses of the rows of a batch.
+
+        Parameters
+        ----------
+        logits : Tensor of shape (B, K)
+            The student's outputs.
+        teacher_logits : Tensor of shape (B, m) or None
+            The teacher's predictions, standardised. None: there is no teacher, and y is all there is.
+        labels : Tensor of shape (B, m)
+            Standardised targets; NaN in rows that have none.
+        lambda1 : Tensor of shape () or (m,)
+        teacher_bound : Tensor of shape () or None, default=None
+        **metaparameters : Tensor
+            Those that a subclass adds, for :meth:`errors`.
+
+        Returns
+        -------
+        Tensor of shape (B,)
+        """
+        y, known = labels.nan_to_num(), is_known(labels)[:, None]
+        of_y = self.errors(logits, y, **metaparameters) * label_weights(labels).to(logits)[:, None]
+        if teacher_logits is None:
+            return of_y.mean(dim=1)
+        of_teacher = self.errors(logits, teacher_logits, **metaparameters)
+        if teacher_bound is not None:
+            mean = logits[:, : y.shape[1]].detach()
+            excess = (mean - y).abs() + teacher_bound - (teacher_logits - y).abs()
+            of_teacher = torch.where(known, torch.sigmoid(excess / _SOFTNESS), 1.0) * of_teacher
+        return (lambda1 * of_y + (1 - lambda1) * of_teacher).mean(dim=1)
+
+
+class SquaredError(RegressionLoss):
+    """The squared error, on y and against the teacher: ``loss="squared_error"``.
+
+    Parameters
+    ----------
+    per_output, teacher_bound
+        As in :class:`RegressionLoss`.
+
+    Examples
+    --------
+    >>> from sklearn_kd.losses import SquaredError
+    >>> sorted(SquaredError(teacher_bound=0.5).metaparameters(1))
+    ['lambda1', 'teacher_bound']
+    """
+
+
+class AbsoluteError(RegressionLoss):
+    """The absolute error, which estimates the median: ``loss="absolute_error"``.
+
+    Parameters
+    ----------
+    per_output, teacher_bound
+        As in :class:`RegressionLoss`.
+
+    Examples
+    --------
+    >>> from sklearn_kd.losses import AbsoluteError
+    >>> AbsoluteError(per_output=True).metaparameters(3)["lambda1"].shape
+    (3,)
+    """
+
+    def criterion(self) -> Criterion:
+        """Return the absolute error."""
+        return Criterion("absolute_error")
+
+
+class HuberLoss(RegressionLoss):
+    """Huber's loss, on y and against the teacher, with a width that is learned: ``loss="huber"``.
+
+    An error e costs e²/2 up to the width w, and w (e − w/2) beyond, where far targets pull no harder. The
+    metaparameter ``width`` moves in its logarithm, from 0.05 to 20 standard deviations of y. D_val is judged
+    at the width that is given here: else the smallest would seem to be the best.
+
+    Parameters
+    ----------
+    width : float, default=1.35
+        Where the width starts, in standard deviations of y.
+    per_output, teacher_bound
+        As in :class:`RegressionLoss`.
+
+    Examples
+    --------
+    >>> from sklearn_kd.losses import HuberLoss
+    >>> HuberLoss(width=0.5).metaparameters(1)["width"].start
+    0.5
+    """
+
+    def __init__(self, width: float = 1.35, per_output: bool = False, teacher_bound: float | None = None):
+        super().__init__(per_output, teacher_bound)
+        self.width = width
+
+    def check(self) -> None:
+        """Raise ValueError unless the parameters can be used."""
+        super().check()
+        _check_number("width", self.width, WIDTH_RANGE)
+
+    def criterion(self) -> Criterion:
+        """Return Huber's loss of the given width."""
+        return Criterion("huber", float(self.width))
+
+    def metaparameters(self, n_classes: int) -> dict[str, Metaparameter]:
+        """Return those of :class:`RegressionLoss`, and width."""
+        width = Metaparameter(float(self.width), bounds=WIDTH_RANGE, coordinate="log")
+        return super().metaparameters(n_classes) | {"width": width}
+
+    def errors(self, outputs: Tensor, targets: Tensor, **metaparameters: Tensor) -> Tensor:
+        """Return Huber's loss of each target, at the present ``width``."""
+        return huber_errors(outputs, targets, metaparameters["width"])
+
+
+class QuantileLoss(RegressionLoss):
+    """The pinball loss, which estimates a quantile: ``loss="quantile"``.
+
+    Parameters
+    ----------
+    quantile : float, default=0.5
+        Above 0 and below 1. The teacher should predict the same quantile.
+    per_output, teacher_bound
+        As in :class:`RegressionLoss`.
+
+    Examples
+    --------
+    Nine in ten targets lie below:
+
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sklearn.ensemble import HistGradientBoostingRegressor
+    >>> from sklearn_kd import DistilledRegressor, MLPStudent
+    >>> teacher = HistGradientBoostingRegressor(loss="quantile", quantile=0.9, max_iter=50)
+    >>> reg = DistilledRegressor(
+    ...     teacher, MLPStudent, loss="quantile", loss__quantile=0.9, random_state=0)
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> bool(0.8 < (y <= reg.fit(X, y).predict(X)).mean() < 1)
+    True
+    """
+
+    def __init__(self, quantile: float = 0.5, per_output: bool = False, teacher_bound: float | None = None):
+        super().__init__(per_output, teacher_bound)
+        self.quantile = quantile
+
+    def check(self) -> None:
+        """Raise ValueError unless the parameters can be used."""
+        super().check()
+        if not isinstance(self.quantile, Real) or not 0 < self.quantile < 1:
+            raise ValueError(f"quantile={self.quantile!r} must be a number above 0 and below 1.")
+
+    def criterion(self) -> Criterion:
+        """Return the pinball loss of the quantile."""
+        return Criterion("quantile", float(self.quantile))
+
+
+class GaussianNLL(RegressionLoss):
+    """The negative log-likelihood of a normal distribution: ``loss="gaussian_nll"``.
+
+    The student has two outputs for each target: the mean, which is its prediction, and the logarithm of the
+    variance, for ``predict(X, return_std=True)``. All means come first. Against the teacher the same
+    likelihood is taken of its prediction.
+
+    Parameters
+    ----------
+    per_output, teacher_bound
+        As in :class:`RegressionLoss`.
+
+    Examples
+    --------
+    >>> from sklearn_kd.losses import GaussianNLL
+    >>> GaussianNLL().criterion().outputs_per_target
+    2
+    """
+
+    def criterion(self) -> Criterion:
+        """Return the negative log-likelihood."""
+        return Criterion("gaussian_nll")
+
+
+def _check_number(name: str, value: Any, bounds: tuple[float, float], otherwise: str = "") -> None:
+    low, high = bounds
+    if not isinstance(value, Real) or isinstance(value, bool) or not low <= float(value) <= high:
+        raise ValueError(f"{name}={value!r} must be a number from {low:g} to {high:g}{otherwise}.")
+
+
+# The names that ``DistilledRegressor(loss=...)`` takes for the losses' defaults.
+REGRESSION_LOSSES: dict[str, type[DistillationLoss]] = {
+    "squared_error": SquaredError,
+    "absolute_error": AbsoluteError,
+    "huber": HuberLoss,
+    "quantile": QuantileLoss,
+    "gaussian_nll": GaussianNLL,
+}

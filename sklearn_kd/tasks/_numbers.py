@@ -1,0 +1,70 @@
+"""Targets that are numbers, as they are given to ``fit``; refusals name the argument."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils import assert_all_finite
+
+from sklearn_kd.errors._context import error_context
+
+
+def checked_numbers(y: Any, n_rows: int, name: str = "y", of: str = "X") -> np.ndarray:
+    """Check targets, and return them as float64, of shape (n_rows,) or (n_rows, n_targets).
+
+    Parameters
+    ----------
+    y : array-like
+    n_rows : int
+        Rows that they are the targets of.
+    name, of : str
+        What messages call the targets, and the rows.
+
+    Raises
+    ------
+    ValueError
+        If they are no real finite numbers, have another shape, or are more or fewer than there are rows.
+    """
+    try:
+        given = np.asarray(y)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} has rows of differing lengths ({error}). Give as many numbers for each row of {of}."
+        ) from error
+    values = _as_floats(given, name)
+    if values.ndim not in (1, 2) or values.shape[1:] == (0,):
+        raise ValueError(
+            f"{name} has shape {values.shape}; a regressor takes one number for each row of {of}, shape "
+            f"({n_rows},), or several, shape ({n_rows}, n_targets)."
+        )
+    if len(values) != n_rows:
+        raise ValueError(
+            f"Found input variables with inconsistent numbers of samples: {[n_rows, len(values)]}. {of} has "
+            f"{n_rows} rows and {name} {len(values)} targets; they must be as many. Give one target per row."
+        )
+    with error_context(name):
+        assert_all_finite(values, input_name=name)
+    return values
+
+
+def _as_floats(given: np.ndarray, name: str) -> np.ndarray:
+    """Return numbers as float64; refuse complex numbers, words and dates."""
+    if given.dtype.kind == "c":
+        raise ValueError(f"{name} is complex. Complex data not supported: give real numbers.")
+    if given.dtype.kind in "biuf":
+        return given.astype(np.float64)
+    words = given.dtype.kind in "SU" or (
+        given.dtype.kind == "O" and any(isinstance(value, (str, bytes)) for value in given.ravel()[:1000])
+    )
+    if words:
+        raise ValueError(
+            f"{name} has words, such as {str(given.ravel()[0])!r}: Unknown label type for a regressor. Make "
+            "numbers of them, or use DistilledClassifier where they name classes."
+        )
+    try:
+        if given.dtype.kind != "O":
+            raise TypeError(f"it is of dtype {given.dtype}")
+        return given.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} is not of numbers: {error}. Give real numbers.") from error

@@ -1,0 +1,247 @@
+"""Regression: y has one number or several per row, standardised for the student."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.metrics import r2_score
+from torch import Tensor
+
+from sklearn_kd.tasks._criterion import Criterion, gaussian_parameters
+from sklearn_kd.tasks._grouped_split import split_groups
+from sklearn_kd.tasks._numbers import checked_numbers
+from sklearn_kd.tasks._targets import Targets
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Regression:
+    """m numbers per row, encoded to mean 0 and standard deviation 1 each.
+
+    The student has one output for each target, or two (mean and logarithm of the variance) where the
+    criterion is "gaussian_nll": the m means first.
+
+    Parameters
+    ----------
+    mean, scale : ndarray of shape (m,), float64
+        Of y: what is subtracted, and what is divided by.
+    single : bool
+        Whether y has shape (n,), and so have predictions.
+    criterion : Criterion
+        The loss on y.
+    """
+
+    numeric: ClassVar[bool] = True
+
+    def __init__(self, mean: np.ndarray, scale: np.ndarray, single: bool, criterion: Criterion):
+        self.mean, self.scale, self.single, self.criterion = mean, scale, single, criterion
+
+    @property
+    def n_targets(self) -> int:
+        """Number of targets m, of a teacher's columns too."""
+        return len(self.mean)
+
+    @property
+    def n_outputs(self) -> int:
+        """Number of the student's outputs."""
+        return self.n_targets * self.criterion.outputs_per_target
+
+    @property
+    def output_labels(self) -> np.ndarray:
+        """The numbers of the outputs: they have no labels."""
+        return np.arange(self.n_outputs)
+
+    # ----------------------------------------------------------------------------------
+    # From the targets
+
+    @staticmethod
+    def check_targets(y: Any, n_rows: int, name: str = "y", of: str = "X") -> np.ndarray:
+        """Check that y is real finite numbers; return them, shape (n_rows,) or (n_rows, m), float64."""
+        return checked_numbers(y, n_rows, name, of)
+
+    @classmethod
+    def of_targets(
+        cls, targets: np.ndarray, weight: np.ndarray | None, criterion: Criterion
+    ) -> tuple[Self, np.ndarray]:
+        """Make the task of checked targets; return it and the encoded targets.
+
+        Raises
+        ------
+        ValueError
+            If numbers are so large that their variance overflows.
+        """
+        columns = targets.reshape(len(targets), -1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = np.average(columns, axis=0, weights=weight)
+            scale = np.sqrt(np.average((columns - mean) ** 2, axis=0, weights=weight))
+        if not np.isfinite(scale).all():
+            raise ValueError(
+                f"y has numbers up to {np.abs(columns).max():.2g}, whose variance overflows. Divide y by a "
+                "constant."
+            )
+        task = cls(mean, np.where(scale > 0, scale, 1.0), targets.ndim == 1, criterion)
+        return task, task.encode(targets)
+
+    @classmethod
+    def of_fitted(cls, estimator: Any) -> Self:
+        """Read the task of a fitted estimator."""
+        return cls(estimator.target_mean_, estimator.target_scale_, estimator._single, estimator._criterion)
+
+    def check_learnable(self, codes: np.ndarray, weight: np.ndarray | None) -> None:
+        """Raise ValueError unless each target varies among the rows of positive weight."""
+        seen = codes if weight is None else codes[weight > 0]
+        constant = np.flatnonzero(np.ptp(seen, axis=0) == 0)
+        if len(constant):
+            which = "y" if self.single else f"column {constant[0]} of y"
+            value = self.decode(seen[:1]).ravel()[constant[0]]
+            raise ValueError(
+                f"{which} is one number, {value:.6g}, in all n_samples = {len(seen)} rows"
+                f"{'' if weight is None else ' of positive weight'}: there is nothing to learn. Give rows "
+                "whose targets differ."
+            )
+
+    def encode(self, targets: np.ndarray, name: str = "y") -> np.ndarray:
+        """Standardise checked targets; return shape (n, m), float64.
+
+        Raises
+        ------
+        ValueError
+            If they are more or fewer for each row than y had in ``fit``.
+        """
+        n_columns = 1 if targets.ndim == 1 else targets.shape[1]
+        if n_columns != self.n_targets:
+            raise ValueError(
+                f"{name} has {n_columns} number(s) for each row, and y {self.n_targets}. Give as many "
+                "targets in both."
+            )
+        return (targets.reshape(len(targets), -1) - self.mean) / self.scale
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        """Return encoded targets in the units of y, shape (n,) or (n, m), float64."""
+        values = np.asarray(codes, dtype=np.float64) * self.scale + self.mean
+        return values[:, 0] if self.single else values
+
+    def fitted_attributes(self) -> dict[str, Any]:
+        """Return what :meth:`of_fitted` reads."""
+        return {
+            "target_mean_": self.mean,
+            "target_scale_": self.scale,
+            "n_outputs_": self.n_targets,
+            "_single": self.single,
+            "_criterion": self.criterion,
+        }
+
+    def split(
+        self,
+        codes: np.ndarray,
+        fraction: float,
+        rng: np.random.RandomState,
+        otherwise: str,
+        groups: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the indices of D_train and D_val, drawn at random; no group is in both.
+
+        Raises
+        ------
+        ValueError
+            If no row can be spared for D_val.
+        """
+        n = len(codes)
+        if groups is not None:
+            return split_groups(np.zeros(n, dtype=np.int64), groups, fraction, rng, otherwise)
+        if n < 2:
+            raise ValueError(
+                f"D_val is empty: of n_samples = {n} rows none can be held out. Give X_val and y_val, more "
+                f"rows, or {otherwise}."
+            )
+        # At least two where possible: batch normalisation cannot take a batch of one row.
+        n_val = min(max(math.ceil(n * fraction), min(2, n - 1)), n - 1)
+        order = rng.permutation(n)
+        return np.sort(order[n_val:]), np.sort(order[:n_val])
+
+    def example_targets(self, unlabeled: bool) -> Tensor:
+        """Return encoded targets of two rows, of which the second has none if ``unlabeled``."""
+        targets = torch.linspace(-0.7, 0.9, 2 * self.n_targets).reshape(2, self.n_targets)
+        if unlabeled:
+            targets[1] = torch.nan
+        return targets
+
+    # ----------------------------------------------------------------------------------
+    # Validation
+
+    def validation_loss(
+        self, logits: Tensor, targets: Targets, val_temperature: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Return the criterion on y, the mean over targets and rows, and its gradient by the outputs."""
+        outputs = logits.detach().requires_grad_()
+        with torch.enable_grad():
+            value = self._row_losses(outputs, targets).mean()
+            (gradient,) = torch.autograd.grad(value, [outputs])
+        return value.detach(), gradient
+
+    @torch.no_grad()
+    def validation_losses(self, logits: Tensor, targets: Targets, val_temperature: float = 1.0) -> Tensor:
+        """Return the share of each row in the validation loss, shape (n,): their mean is the loss."""
+        return self._row_losses(logits, targets)
+
+    def _row_losses(self, outputs: Tensor, targets: Targets) -> Tensor:
+        losses = self.criterion.errors(outputs, targets.labels.to(outputs)).mean(dim=-1)
+        return losses if targets.weight is None else targets.weight.to(losses) * losses
+
+    @staticmethod
+    def optimal_val_temperature(validated: Sequence[tuple[Tensor, Targets]]) -> float:
+        """Return 1: numbers have no temperature."""
+        return 1.0
+
+    # ----------------------------------------------------------------------------------
+    # From the student's outputs
+
+    def predictions(self, logits: Tensor) -> np.ndarray:
+        """Return the predicted targets in the units of y, shape (n,) or (n, m), float64."""
+        return self.decode(logits[:, : self.n_targets].double().cpu().numpy())
+
+    def deviations(self, logits: Tensor) -> np.ndarray:
+        """Return the standard deviations of Gaussian outputs in the units of y, shaped as predictions."""
+        _, log_variance = gaussian_parameters(logits.double())
+        found = np.exp(log_variance.cpu().numpy() / 2) * self.scale
+        return found[:, 0] if self.single else found
+
+    def score(
+        self, targets: np.ndarray, predictions: np.ndarray, sample_weight: np.ndarray | None = None
+    ) -> float:
+        """Return R², the mean over the targets."""
+        return float(r2_score(targets, predictions, sample_weight=sample_weight))
+
+
+class RegressionTargets(NamedTuple):
+    """Makes the task of a fit from its targets, for a loss.
+
+    Attributes
+    ----------
+    criterion : Criterion
+    last : Regression or None
+        The task of the fit that this one goes on with, whose units the student has learned.
+    """
+
+    criterion: Criterion
+    last: Regression | None = None
+
+    @staticmethod
+    def check_targets(y: Any, n_rows: int, name: str = "y", of: str = "X") -> np.ndarray:
+        """Check the targets, as :meth:`Regression.check_targets`."""
+        return checked_numbers(y, n_rows, name, of)
+
+    def from_targets(
+        self, targets: np.ndarray, weight: np.ndarray | None = None
+    ) -> tuple[Regression, np.ndarray]:
+        """Return the task and the encoded targets; in the units of the last fit, if there is one."""
+        if self.last is None:
+            return Regression.of_targets(targets, weight, self.criterion)
+        last = self.last
+        task = Regression(last.mean, last.scale, targets.ndim == 1, self.criterion)
+        return task, task.encode(targets)
