@@ -64,7 +64,7 @@ class SearchRecord(NamedTuple):
     weights : dict of str to Tensor or None
         Those of the student that it ends with. None: no student was trained at the values that it found.
     averaged : bool or None
-        Whether the average of these weights is better on D_val than the last. None: there is no average.
+        As of :class:`Ending`.
     """
 
     path: dict[str, np.ndarray]
@@ -85,8 +85,7 @@ class SearchRecord(NamedTuple):
         record = cls(path, start, float(net.val_temperature_), net.history, tables)
         if net.ending_ is None:
             return record
-        averaged = None if net.averaging is None else net.ending_.averaged
-        return record._replace(weights=net.ending_.weights, averaged=averaged)
+        return record._replace(weights=net.ending_.weights, averaged=net.ending_.averaged)
 
     @property
     def values(self) -> dict[str, np.ndarray]:

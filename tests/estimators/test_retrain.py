@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from skorch.callbacks import Callback, EarlyStopping
 from torch import nn
 
@@ -105,6 +106,19 @@ def test_d_val_decides(make, digits, noisy, logits):
 
 def test_auto_after_several_students_side_by_side_is_fresh(make, digits, logits):
     clf = make(meta="twins", search_epochs=2).fit(*digits, teacher_logits=logits)
+    assert clf.process_.settings["retrain"] == "fresh"
+
+
+@pytest.mark.parametrize("meta", ["linear", "shortlist"])
+def test_auto_after_a_search_that_diverged_is_fresh(meta, make, digits, logits):
+    class Spoils(Callback):
+        def on_batch_end(self, net, training, **kwargs):
+            if training and len(net.history) == 2:
+                nn.init.constant_(next(net.module_.parameters()), torch.nan)
+
+    clf = make(meta=meta, search_epochs=2, search_callbacks=[Spoils()])
+    with pytest.warns(ConvergenceWarning, match="diverged"):
+        clf.fit(*digits, teacher_logits=logits)
     assert clf.process_.settings["retrain"] == "fresh"
 
 
