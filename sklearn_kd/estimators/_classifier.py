@@ -235,7 +235,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     val_temperature_ : float
         T_val at the end; of the search, where the training on all rows has no D_val.
     process_ : MetaparameterProcess or None
-        What was searched, or given; its ``settings["retrain"]`` says how the retraining began and ended.
+        What was searched, or given. ``settings["retrain"]`` says how the retraining after the search went.
     search_history_ : skorch.history.History or None
         Of the search: losses and metaparameters by epoch. None where none was trained.
     student_ : nn.Module

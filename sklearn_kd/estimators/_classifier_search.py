@@ -220,6 +220,8 @@ def path_and_process(
 
 def way_to_retrain(estimator: DistilledClassifier, found: SearchRecord | None) -> str:
     """Return how the student of the retraining begins and ends, as ``retrain`` names it, but for "auto"."""
+    if estimator.retrain == "continue" and (found is None or found.weights is None):
+        return "fresh"  # there is no student to go on with
     if estimator.retrain != "auto":
         return estimator.retrain
     if found is None or found.averaged is None or estimator._continues():

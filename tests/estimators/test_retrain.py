@@ -9,9 +9,10 @@ from sklearn.exceptions import ConvergenceWarning
 from skorch.callbacks import Callback, EarlyStopping
 from torch import nn
 
-from sklearn_kd import DistilledClassifier, MLPStudent
+from sklearn_kd import DistilledClassifier, MetaparameterProcess, MLPStudent
 from sklearn_kd.layers._names import named_network
-from sklearn_kd.meta import Hyperopt, Shortlist
+from sklearn_kd.losses import LogitDistillation
+from sklearn_kd.meta import Hyperopt, MetaparameterSpace, Shortlist
 
 
 class Weights(Callback):
@@ -228,9 +229,32 @@ def test_wrong_ways(make, digits, logits, no_training):
         make(retrain="again").fit(*digits, teacher_logits=logits)
 
 
-def test_continue_without_a_search_is_said(make, digits, logits):
+@pytest.mark.parametrize("follows", [False, True])
+def test_continue_without_a_search_is_said(follows, make, digits, logits):
+    """And does nothing."""
+    clf = make(meta="fixed", retrain="continue", callbacks=[Weights()])
+    if follows:
+        space = MetaparameterSpace(LogitDistillation().metaparameters(10))
+        values = {"lambda1": np.full(2, 0.3), "temperature": np.full(2, 2.0)}
+        clf.set_params(meta="shortlist", process=MetaparameterProcess(values, space))
     with pytest.warns(UserWarning, match="retrain='continue' without a search whose student could go on"):
-        make(meta="fixed", retrain="continue").fit(*digits, teacher_logits=logits)
+        clf.fit(*digits, teacher_logits=logits)
+    np.testing.assert_array_equal(flat(clf), clf.net_.callbacks_[-2][1].after_[-1])
+
+
+def test_continue_without_a_student_at_the_values_is_fresh(make, digits, logits):
+    class BetweenTrials(Shortlist):
+        def start(self, context):
+            super().start(context)
+            return {"lambda1": 0.5}
+
+    clf = make(meta=BetweenTrials([{"lambda1": 0.3}]), search_epochs=1, retrain="continue")
+    assert clf.fit(*digits, teacher_logits=logits).process_.settings["retrain"] == "fresh"
+
+
+def test_the_average_of_exchanged_students_is_refused_a_place(make, digits, logits):
+    with pytest.warns(UserWarning, match="retrain='average' beside meta='twins' in a single run"):
+        make(meta="twins", retrain="average").fit(*digits, teacher_logits=logits)
 
 
 def test_it_is_saved(make, digits, logits, tmp_path):
