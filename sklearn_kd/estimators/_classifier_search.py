@@ -20,11 +20,11 @@ from sklearn_kd.estimators._classifier_net import (
 )
 from sklearn_kd.estimators._plan import Stage
 from sklearn_kd.estimators._search import RETRAINING, progress_callbacks, run_search
-from sklearn_kd.layers._names import named_network
 from sklearn_kd.meta import Fixed, MetaparameterSpace, Strategy
 from sklearn_kd.meta._process import Following, MetaparameterProcess
 from sklearn_kd.runtime._optimizers import optimizer_class
 from sklearn_kd.students._standardize import StandardizedStudent, own_student
+from sklearn_kd.students._structured import without_structure
 from sklearn_kd.training._ending import ending_of
 from sklearn_kd.training._trials import TrialsInterrupted
 from sklearn_kd.training._weight_average import LONG, SHORT, Averaging, load_weights
@@ -239,7 +239,7 @@ def _student_to_retrain(estimator: DistilledClassifier, plan: DistillationPlan, 
         return student
     assert plan.search_student is not None
     trained = copy.deepcopy(own_student(plan.search_student))
-    load_weights(named_network(trained), found.weights)
+    load_weights(without_structure(trained), found.weights)
     if not isinstance(student, StandardizedStudent):
         return trained
     student.student = trained
