@@ -124,8 +124,19 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
     """Set the weights and buffers of a module to those of one that was made alike, and has been trained.
 
     Buffers that training makes, or gives another shape, are made.
+
+    Raises
+    ------
+    ValueError
+        If it had other weights.
     """
     own = dict(module.named_parameters())
+    missing = sorted(own.keys() - weights.keys())
+    if missing:
+        raise ValueError(
+            f"The student of the search lost its weights {missing} while it trained, as by a callback that "
+            "prunes: the retraining cannot go on with it. Set retrain='average' or 'fresh'."
+        )
     for name, value in weights.items():
         if name in own:
             own[name].copy_(value)

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.utils.prune
 from torch import nn
 
-from sklearn_kd.training._weight_average import WeightAverage
+from sklearn_kd.training._weight_average import WeightAverage, load_weights, weights_of
 
 
 def moved(module, rng):
@@ -59,6 +60,15 @@ def test_what_is_no_statistic_stays_the_last():
     average.swap()
     for name, buffer in module.named_buffers():
         assert torch.equal(buffer, last[name]), name
+
+
+def test_weights_of_a_pruned_student_are_refused():
+    module, made = nn.Linear(2, 2), nn.Linear(2, 2)
+    nn.utils.prune.identity(module, "weight")
+    with pytest.raises(
+        ValueError, match=r"lost its weights \['weight'\] .* Set retrain='average' or 'fresh'"
+    ):
+        load_weights(made, weights_of(module))
 
 
 def test_small_steps_of_bfloat16_count():
