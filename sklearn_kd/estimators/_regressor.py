@@ -18,6 +18,7 @@ from sklearn_kd.estimators._base import BaseDistiller
 from sklearn_kd.estimators._callback_checks import CALLBACK_KINDS
 from sklearn_kd.estimators._classifier_net import loss_of
 from sklearn_kd.estimators._classifier_plan import checked_parameters, plan_distillation
+from sklearn_kd.estimators._classifier_search import WAYS_TO_RETRAIN
 from sklearn_kd.estimators._classifier_state import CLASSIFIER_STATE
 from sklearn_kd.estimators._distilled_attributes import distilled_attributes
 from sklearn_kd.estimators._learned_no_numbers import warn_of_units
@@ -54,7 +55,7 @@ class DistilledRegressor(RegressorMixin, BaseDistiller):
     The student minimises lambda1 · L(y, student) + (1 − lambda1) · L(teacher, student), where L is the
     squared error or another ``loss``. y is standardised inside, so that a deviation is 1, and predictions
     are in its units. lambda1, and what else the loss has, is chosen on held-out rows in a search of a third
-    of the epochs; then a fresh student trains on all rows. Rows without targets, given to ``fit`` as
+    of the epochs; then the student trains on all rows. Rows without targets, given to ``fit`` as
     ``X_unlabeled`` or made up by ``synthesize``, teach the student what the teacher predicts for them.
 
     Parameters
@@ -112,6 +113,9 @@ class DistilledRegressor(RegressorMixin, BaseDistiller):
         ``max_epochs``. None: a single training on D_train, in which the metaparameters are learned.
     weights : {"mean", "tail", "final", "process"}, default="mean"
         What the training on all rows follows of the path of the search.
+    retrain : {"auto", "continue", "average", "fresh"}, default="auto"
+        Which student trains on all rows: that of the search, a fresh one whose weights are averaged, a fresh
+        one; "auto": one of the first two, as D_val says.
     process : MetaparameterProcess, str, path-like or None, default=None
         A process, or the file of one, to follow on all rows and without a search.
     search_callbacks : list of skorch callbacks, one alone, or None, default=None
@@ -245,6 +249,7 @@ class DistilledRegressor(RegressorMixin, BaseDistiller):
             None,
         ],
         "weights": [StrOptions(set(FOLLOWED))],
+        "retrain": [StrOptions(set(WAYS_TO_RETRAIN))],
         "process": [MetaparameterProcess, str, PathLike, None],
         "search_callbacks": CALLBACK_KINDS,
         "soft_validation": ["boolean"],
@@ -296,6 +301,7 @@ class DistilledRegressor(RegressorMixin, BaseDistiller):
         validation_fraction: float = 0.15,
         search_epochs: int | float | None = 1 / 3,
         weights: Literal["mean", "tail", "final", "process"] = "mean",
+        retrain: Literal["auto", "continue", "average", "fresh"] = "auto",
         process: MetaparameterProcess | str | PathLike[str] | None = None,
         search_callbacks: Sequence[Callback | tuple[str, Callback]] | Callback | None = None,
         unlabeled_share: float | Literal["auto"] = "auto",
@@ -329,6 +335,7 @@ class DistilledRegressor(RegressorMixin, BaseDistiller):
         self.validation_fraction = validation_fraction
         self.search_epochs = search_epochs
         self.weights = weights
+        self.retrain = retrain
         self.process = process
         self.search_callbacks = search_callbacks
         self.unlabeled_share = unlabeled_share
