@@ -98,7 +98,7 @@ BY_STRATEGY = [(name, True) for name in STRATEGIES] + [("shortlist", False), ("g
 def test_every_strategy_learns(strategy, per_label, make):
     search_epochs = None if strategy in ("random", "none") else 2
     loss = MultilabelDistillation(per_label=per_label)
-    clf = make(meta=strategy, loss=loss, search_epochs=search_epochs, max_epochs=6)
+    clf = make(meta=strategy, loss=loss, search_epochs=search_epochs, max_epochs=6, retrain="fresh")
     clf = clf.fit(X, Y, teacher_logits=Z)
     for name in ("lambda1", "temperature"):
         assert np.shape(clf.metaparameters_[name]) == ((3,) if per_label else ())
