@@ -9,9 +9,9 @@ of D_val trains a student on all rows. That costs 26 trainings. **grid or none**
 26th setting. **oracle**: the setting of the 25 that turns out best on the test rows. So all settings are
 trained on all rows, and ``none``, ``naive`` and the fixed settings come with the grid. Where trainings are
 long, only these and the grid's are, and there is no oracle. The teacher of the student's own rows is fitted
-on D_train in the trials, and on all rows for the students on all rows. The grid's student is a fresh one, with
-its last weights; that of **grid or none, auto** begins and ends as ``retrain="auto"`` says, as the default's.
-Runs of commits before there was ``retrain`` are of fresh students: ``retrain="fresh"``.
+on D_train in the trials, and on all rows for the students on all rows. The grid's student is a fresh one,
+with its last weights; that of **grid or none, auto** begins and ends as ``retrain="auto"`` says, as the
+default's. Runs of commits before there was ``retrain`` are of fresh students: ``retrain="fresh"``.
 
 The other methods are parameters of ``DistilledClassifier``, in ``METHODS``. Trainings are counted by passes:
 a step is a forward pass (1) and a backward pass (2); a hypergradient adds 3 on a batch of D_val and one more
