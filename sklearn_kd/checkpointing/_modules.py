@@ -37,7 +37,7 @@ def load_module_state(module: nn.Module, state: dict[str, Any]) -> None:
         parts = state["buffers"], state["extra"], state["training"]
         for own, buffers, extra, training in zip(module.modules(), *parts, strict=True):
             for name, value in buffers.items():
-                _load_buffer(own, name, value)
+                load_buffer(own, name, value)
             if extra is not None:
                 own.set_extra_state(STATE_VALUES.decode(extra))
             own.training = training
@@ -49,7 +49,8 @@ def _extra_state(module: nn.Module) -> Any:
     return STATE_VALUES.encode(module.get_extra_state())
 
 
-def _load_buffer(module: nn.Module, name: str, value: Tensor) -> None:
+def load_buffer(module: nn.Module, name: str, value: Tensor) -> None:
+    """Set a buffer of a module, which may lack it or have another."""
     buffer = module._buffers.get(name)
     if buffer is not None and buffer.shape == value.shape and buffer.dtype == value.dtype:
         buffer.copy_(value)

@@ -146,9 +146,8 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         Which student trains on all rows. "continue": that of the search trains on, and its weights are
         averaged over about the last tenth of the epochs. "average": a fresh one, whose weights are averaged
         over about the last half; so is that of a single training. "fresh": a fresh one, with its last
-        weights. "auto": "continue" where the student of the search still learns: its last weights are better
-        on D_val than their average; else "average". After strategies that train several students side by
-        side, such as "twins", "fresh".
+        weights. "auto": "continue" where the student of the search still learns, its last weights being
+        better on D_val than their average; else "average"; "fresh" after "twins" and other populations.
     process : MetaparameterProcess, str, path-like or None, default=None
         A process, or the file of one, to follow as ``weights`` say, on all rows and without a search. Its
         metaparameters must be those of the loss.
@@ -235,7 +234,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     val_temperature_ : float
         T_val at the end; of the search, where the training on all rows has no D_val.
     process_ : MetaparameterProcess or None
-        What was searched, or given; its ``settings["retrain"]`` says how the retraining began and ended.
+        What was searched, or given. ``settings["retrain"]`` says how the retraining after the search went.
     search_history_ : skorch.history.History or None
         Of the search: losses and metaparameters by epoch. None where none was trained.
     student_ : nn.Module

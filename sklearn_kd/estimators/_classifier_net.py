@@ -36,7 +36,7 @@ from sklearn_kd.runtime._optimizers import optimizer_class
 from sklearn_kd.tasks._task import Task
 from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._trials import Trials
-from sklearn_kd.training._weight_average import LONG
+from sklearn_kd.training._weight_average import LONG, Averaging
 
 if TYPE_CHECKING:
     from sklearn_kd.estimators._classifier import DistilledClassifier
@@ -211,20 +211,21 @@ def search_epochs_of(estimator: DistilledClassifier) -> int:
     return count_epochs(estimator.search_epochs, estimator.max_epochs)
 
 
-def changes_for(estimator: DistilledClassifier, stage: str) -> dict[str, Any]:
-    """Return the settings of a net by which a stage differs from a training without average."""
+def changes_for(estimator: DistilledClassifier, stage: str, *, of_trial: bool = False) -> dict[str, Any]:
+    """Return the settings of a net by which a stage, or a trial in it, differs from a plain training."""
     averages = ("average", "auto") if stage == SEARCH else ("average",)
-    average = {"average_decay": LONG if estimator.retrain in averages else None}
+    averaging = Averaging(LONG, is_result=not of_trial and stage != SEARCH)
+    changes: dict[str, Any] = {"averaging": averaging if estimator.retrain in averages else None}
     if stage == SEARCH:
         epochs = search_epochs_of(estimator)
-        return average | {"max_epochs": epochs, "verbose": 0, "routes_callbacks": False}
-    return average | ({"verbose": 0} if stage == RETRAINING else {})
+        return changes | {"max_epochs": epochs, "verbose": 0, "routes_callbacks": False}
+    return changes | ({"verbose": 0} if of_trial or stage == RETRAINING else {})
 
 
 def _trial_net(estimator: DistilledClassifier, plan: DistillationPlan, values: dict[str, Any]) -> TrainingNet:
     """Return the net of a trial, of which only L_val at the end is kept."""
     stage = plan.stages[0].name
-    changes = changes_for(estimator, stage) | {"verbose": 0}
+    changes = changes_for(estimator, stage, of_trial=True)
     given = own_callbacks(estimator, stage)
     if not given and (stage == SEARCH or not estimator._routed("callbacks")):
         changes["callbacks__valid_acc"] = None  # which nobody reads

@@ -26,7 +26,6 @@ from sklearn_kd.estimators._classifier_net import (
 )
 from sklearn_kd.estimators._classifier_population import train_population
 from sklearn_kd.estimators._classifier_search import (
-    check_same_networks,
     checked_process,
     conclude_search,
     retraining_net,
@@ -176,7 +175,6 @@ def plan_distillation(
     stages = _stages(estimator, strategy, process, [own.data for own in rows], seeds)
 
     students = [_checked_student(estimator, inputs, stage, strategy.hypergradient_rows) for stage in stages]
-    check_same_networks(estimator, students)
     for own, student in zip(rows, students, strict=True):
         with naming_rows(own.places):
             own.train.augmentation = checked_augmentation(

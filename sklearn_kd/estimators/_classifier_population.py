@@ -33,11 +33,11 @@ def train_population(
     rng = np.random.default_rng([stage.seeds.strategy, 1])  # not the draws of a random start
     start = settings.space.shaped(net.metaparameters.values_now())
     untrained = copy.deepcopy(net.module)
-    net.strategy, net.average_decay = fixed, None  # no student's weights are all of one training
+    net.strategy, net.averaging = fixed, None  # no student's weights are all of one training
 
     def make_member() -> TrainingNet:
         callbacks = clone(own_callbacks(estimator, stage.name), safe=False)
-        changes = changes_for(estimator, stage.name) | {"verbose": 0, "average_decay": None}
+        changes = changes_for(estimator, stage.name) | {"verbose": 0, "averaging": None}
         return make_net(estimator, settings, copy.deepcopy(untrained), fixed, start, callbacks, **changes)
 
     population = StudentPopulation(

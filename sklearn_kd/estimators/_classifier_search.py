@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,10 +23,11 @@ from sklearn_kd.estimators._search import RETRAINING, progress_callbacks, run_se
 from sklearn_kd.meta import Fixed, MetaparameterSpace, Strategy
 from sklearn_kd.meta._process import Following, MetaparameterProcess
 from sklearn_kd.runtime._optimizers import optimizer_class
-from sklearn_kd.students._standardize import own_student
+from sklearn_kd.students._standardize import StandardizedStudent, own_student
+from sklearn_kd.students._structured import without_structure
 from sklearn_kd.training._ending import ending_of
 from sklearn_kd.training._trials import TrialsInterrupted
-from sklearn_kd.training._weight_average import LONG, SHORT, load_weights, weights_of
+from sklearn_kd.training._weight_average import LONG, SHORT, Averaging, load_weights
 
 if TYPE_CHECKING:
     from sklearn_kd.estimators._classifier import DistilledClassifier
@@ -35,10 +35,14 @@ if TYPE_CHECKING:
 
 # Tables that strategies leave of their searches.
 STRATEGY_TABLES = ("trials_", "moves_")
-# Decay of the average of the weights that is kept. That of a student that still learns lasts few epochs,
-# and only smooths its last steps.
-_AVERAGE_DECAY = {"fresh": None, "continue": SHORT, "average": LONG}
-WAYS_TO_RETRAIN = ("auto", *_AVERAGE_DECAY)
+# The average that a retraining ends with. That of a student that still learns lasts few epochs, and only
+# smooths its last steps.
+_AVERAGING = {
+    "fresh": None,
+    "continue": Averaging(SHORT, is_result=True),
+    "average": Averaging(LONG, is_result=True),
+}
+WAYS_TO_RETRAIN = ("auto", *_AVERAGING)
 # Parameters that a process keeps for the record.
 _RECORDED = ("search_epochs", "max_epochs", "validation_fraction", "e1", "e2", "lr", "batch_size")
 
@@ -60,7 +64,7 @@ class SearchRecord(NamedTuple):
     weights : dict of str to Tensor or None
         Those of the student that it ends with. None: no student was trained at the values that it found.
     averaged : bool or None
-        Whether the average of these weights is better on D_val than the last. None: there is no average.
+        As of :class:`Ending`.
     """
 
     path: dict[str, np.ndarray]
@@ -81,8 +85,7 @@ class SearchRecord(NamedTuple):
         record = cls(path, start, float(net.val_temperature_), net.history, tables)
         if net.ending_ is None:
             return record
-        averaged = None if net.average_decay is None else net.ending_.averaged
-        return record._replace(weights=net.ending_.weights, averaged=averaged)
+        return record._replace(weights=net.ending_.weights, averaged=net.ending_.averaged)
 
     @property
     def values(self) -> dict[str, np.ndarray]:
@@ -217,31 +220,29 @@ def path_and_process(
 
 def way_to_retrain(estimator: DistilledClassifier, found: SearchRecord | None) -> str:
     """Return how the student of the retraining begins and ends, as ``retrain`` names it, but for "auto"."""
+    if estimator.retrain == "continue" and (found is None or found.weights is None):
+        return "fresh"  # there is no student to go on with
     if estimator.retrain != "auto":
         return estimator.retrain
-    if found is None or found.averaged is None:
+    if found is None or found.averaged is None or estimator._continues():
         return "fresh"
     return "average" if found.averaged else "continue"
 
 
-def check_same_networks(estimator: DistilledClassifier, students: Sequence[nn.Module]) -> None:
-    """Raise ValueError if the student of the retraining cannot go on with the weights of the search's."""
-    if estimator.retrain not in ("auto", "continue") or len(students) == 1 or estimator._continues():
-        return
-    first, last = ({k: w.shape for k, w in weights_of(own_student(s)).items()} for s in students)
-    if first != last:
-        raise ValueError(
-            "student makes another network for the retraining than for the search, whose weights retrain="
-            f"{estimator.retrain!r} may go on with. Let it make networks of the same layers, or set "
-            "retrain='fresh'."
-        )
-
-
 def _student_to_retrain(estimator: DistilledClassifier, plan: DistillationPlan, way: str) -> nn.Module:
-    """Return a copy of the retraining's student, with the weights of the search if it goes on with them."""
+    """Return a copy of the retraining's student, or that of the search with its weights, if it goes on.
+
+    The latter has drawn what no weight holds, such as the columns that it looks at, for these weights.
+    """
     student, found = copy.deepcopy(plan.student), plan.searched
-    if way == "continue" and found is not None and found.weights is not None and not estimator._continues():
-        load_weights(own_student(student), found.weights)
+    if way != "continue" or found is None or found.weights is None or estimator._continues():
+        return student
+    assert plan.search_student is not None
+    trained = copy.deepcopy(own_student(plan.search_student))
+    load_weights(without_structure(trained), found.weights)
+    if not isinstance(student, StandardizedStudent):
+        return trained
+    student.student = trained
     return student
 
 
@@ -268,7 +269,7 @@ def retraining_net(estimator: DistilledClassifier, plan: DistillationPlan) -> Tr
         _following(rows, _val_temperature(plan)),
         space.shaped(space.split(rows[0])),
         callbacks,
-        **(changes_for(estimator, RETRAINING) | {"average_decay": _AVERAGE_DECAY[way]}),
+        **(changes_for(estimator, RETRAINING) | {"averaging": _AVERAGING[way]}),
     )
 
 

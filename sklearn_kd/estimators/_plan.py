@@ -92,8 +92,8 @@ class Stage:
     who : str
         What messages call the student.
     conclude : callable(plan, net) -> plan
-        Returns the plan with what the trained net has found, of a search; else gives the student its average
-        weights, where these were kept. ``train`` has done so.
+        Returns the plan with what the trained net has found; of a stage that is the only one, the plan as it
+        is. ``train`` has done so.
     train_net : callable(plan, stage, net)
         Trains a net of the stage, which :func:`ready_net` has made: :func:`train_one`, or
         ``_classifier_population.train_population``.
@@ -108,7 +108,7 @@ class Stage:
     train: Callable[[Any, Stage], tuple[FitPlan, TrainingNet]]
     monitor: str = "train_loss"
     who: str = "The student"
-    conclude: Callable[[Any, TrainingNet], Any] = lambda plan, net: take_average(plan, net)
+    conclude: Callable[[Any, TrainingNet], Any] = lambda plan, net: plan
     trains: bool = True
     train_net: Callable[[Any, Stage, Any], None] = lambda plan, stage, net: train_one(plan, stage, net)
 
@@ -279,15 +279,7 @@ def train_to_the_end(plan: FitPlan, stage: Stage) -> tuple[FitPlan, TrainingNet]
         interrupted.net.interrupted_ = True
         return plan, interrupted.net
     stage.train_net(plan, stage, net)
-    return stage.conclude(plan, net), net
-
-
-def take_average(plan: FitPlan, net: TrainingNet) -> FitPlan:
-    """Give a trained student the average of its weights where one was kept; return the plan as it is."""
-    if net.average_ is not None and not net.diverged_:
-        net.average_.swap()
-        net.average_ = None
-    return plan
+    return plan, net
 
 
 def train_one(plan: FitPlan, stage: Stage, net: TrainingNet) -> None:
@@ -319,6 +311,7 @@ def publish(estimator: BaseDistiller, result: TrainingResult) -> None:
     estimator.__dict__.update(fitted)
     net.metaparameters.forget_path()  # or every pickle would hold it twice
     net.optimizer_.state.clear()  # a later fit begins anew; of Adam, twice the size of the student
+    net.average_ = net.ending_ = None  # each as large as the student
     warn_of_convergence(message)
     plan.report.finish()
     plan.checkpoints.close(net.interrupted_)

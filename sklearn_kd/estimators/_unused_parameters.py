@@ -56,6 +56,11 @@ def beside_strategy(
                 f"from {low:.3g} to {high:.3g} (set "
                 f"meta={type(strategy).__name__}(log10_temperature=({wanted})))"
             )
+    if estimator.retrain == "average" and estimator.search_epochs is None and strategy.trains_population:
+        reasons.append(
+            f"retrain='average' beside meta={estimator.meta!r} in a single run, whose students are exchanged "
+            "on the way (set search_epochs)"
+        )
     return reasons + beside_loss(estimator, loss, space)
 
 

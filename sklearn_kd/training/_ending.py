@@ -21,14 +21,15 @@ class Ending(NamedTuple):
     ----------
     loss : float
         L_val of the last weights, or of their average where it is smaller.
-    averaged : bool
-        Whether it is that of the average: the student has trained past its best.
+    averaged : bool or None
+        Whether it is that of the average: the student has trained past its best. None: there is no average,
+        or the training diverged, so that neither says how the student learns.
     weights : dict of str to Tensor
         The last weights of the user's own module.
     """
 
     loss: float
-    averaged: bool
+    averaged: bool | None
     weights: dict[str, Tensor]
 
 
@@ -38,7 +39,7 @@ def ending_of(net: TrainingNet, valid: DistillationData) -> Ending:
     Without an average the last weights are all there is.
     """
     loss, val_temperature = validation_loss(net, valid), net.val_temperature_
-    ending = Ending(loss, False, weights_of(named_network(net.module_)))
+    ending = Ending(loss, None, weights_of(named_network(net.module_)))
     average = net.average_
     if average is None or net.diverged_:
         return ending
@@ -50,7 +51,7 @@ def ending_of(net: TrainingNet, valid: DistillationData) -> Ending:
     if of_average < loss:
         return ending._replace(loss=of_average, averaged=True)
     net.val_temperature_ = val_temperature
-    return ending
+    return ending._replace(averaged=False)
 
 
 def validation_loss(net: TrainingNet, dataset: DistillationData, *, refit: bool = False) -> float:

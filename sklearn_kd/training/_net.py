@@ -59,7 +59,7 @@ from sklearn_kd.training._nonfinite import (
 )
 from sklearn_kd.training._pickling import complete_unpickled, state_to_pickle
 from sklearn_kd.training._turns import Turn, follow, turn_of
-from sklearn_kd.training._weight_average import WeightAverage
+from sklearn_kd.training._weight_average import Averaging, WeightAverage, average_for
 
 log = logging.getLogger("sklearn_kd")
 
@@ -96,8 +96,8 @@ class TrainingNet(NeuralNetClassifier):
         How the student's passes are executed. None: eagerly, in float32.
     max_grad_norm : float or None, default=None
         Limit of the norm of all gradients together, those of the modules beside the student included.
-    average_decay : float or None, default=None
-        Of the average of the student's weights that is kept beside them. None: no average.
+    averaging : Averaging or None, default=None
+        Of the student's weights, over epochs. None: no average.
     **params
         Of skorch's ``NeuralNetClassifier``.
 
@@ -131,7 +131,7 @@ class TrainingNet(NeuralNetClassifier):
         labels: np.ndarray | None = None,
         execution: Execution | None = None,
         max_grad_norm: float | None = None,
-        average_decay: float | None = None,
+        averaging: Averaging | None = None,
         **params: Any,
     ):
         if labels is not None:
@@ -154,7 +154,7 @@ class TrainingNet(NeuralNetClassifier):
         self.labels = labels
         self.execution = execution or Execution()
         self.max_grad_norm = max_grad_norm
-        self.average_decay = average_decay
+        self.averaging = averaging
 
     # ----------------------------------------------------------------------------------
     # The data
@@ -335,8 +335,7 @@ class TrainingNet(NeuralNetClassifier):
         self.captured_ = self._capturing() if self.execution.cuda_graph else None
         self.skips_, self.guard_ = Skips(), DivergenceGuard(X)
         self.far_ = far_iterations(self, X)
-        decay = self.average_decay
-        self.average_ = None if decay is None else WeightAverage(self.module_, decay)
+        self.average_ = average_for(self.averaging, self.module_, self.callbacks_)
         self.diverged_ = self.interrupted_ = self.collapsed_ = False
         self.with_buffers_ = [part for m in self.trained_modules() for part in m.modules() if part._buffers]
 
@@ -576,6 +575,9 @@ class TrainingNet(NeuralNetClassifier):
             warnings.warn(message, ConvergenceWarning, stacklevel=2)
         self.captured_ = self.guard_ = self.watch_ = self.far_ = None
         self.validated_ = []
+        if self.average_ is not None and self.average_.is_result and not self.diverged_:
+            self.average_.swap()  # before a callback loads weights of its own choice
+            self.average_ = None
         self._set_training(False)  # for good: no thread that predicts finds it otherwise
 
     def _give_up_what_diverged(self) -> None:

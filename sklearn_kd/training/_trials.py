@@ -44,13 +44,13 @@ class BestTrial(NamedTuple):
     ----------
     setting : list of float
         The components of its metaparameters.
-    loss, averaged, weights : float, bool, dict of str to Tensor
+    loss, averaged, weights : float, bool or None, dict of str to Tensor
         As in :class:`Ending`.
     """
 
     setting: list[float]
     loss: float
-    averaged: bool
+    averaged: bool | None
     weights: dict[str, Any]
 
     @property

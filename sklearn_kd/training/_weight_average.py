@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from sklearn_kd.checkpointing._modules import load_buffer
+
 # About the last tenth of the epochs, and about the last half of them.
 SHORT, LONG = 8.0, 1.0
+# How the buffers of batch normalisation begin, and by custom those of other layers that keep statistics.
+_STATISTICS = "running_"
+
+
+class Averaging(NamedTuple):
+    """How a net averages its student's weights.
+
+    Attributes
+    ----------
+    decay : float
+        Of :class:`WeightAverage`.
+    is_result : bool
+        True: the student ends with the average. False: with its last weights, beside which it is kept.
+    """
+
+    decay: float
+    is_result: bool
 
 
 class WeightAverage:
@@ -17,7 +37,9 @@ class WeightAverage:
 
     After epoch n the average moves towards the weights by the share (decay + 1) / (n + decay): all the way
     after the first epoch. So about the last 1 / (decay + 1) of the epochs count, however many there are.
-    Statistics of batches are averaged like weights; counts are those of the last epoch.
+    Buffers named ``running_...``, which hold statistics of batches, are averaged like weights. All
+    others stay as they are: counts, masks, and vectors that need the length 1. Weights of fewer bits than
+    float32 are averaged in it, or small steps would be rounded away.
 
     Parameters
     ----------
@@ -25,6 +47,8 @@ class WeightAverage:
         The student.
     decay : float
         0 is the plain mean; the larger, the fewer epochs count.
+    is_result : bool, default=False
+        As of :class:`Averaging`.
 
     References
     ----------
@@ -32,8 +56,8 @@ class WeightAverage:
     (polynomial-decay averaging).
     """
 
-    def __init__(self, module: nn.Module, decay: float):
-        self._module, self._decay = module, decay
+    def __init__(self, module: nn.Module, decay: float, is_result: bool = False):
+        self._module, self._decay, self.is_result = module, decay, is_result
         self._n_epochs = 0
         self._average: dict[str, Tensor] = {}
 
@@ -42,18 +66,25 @@ class WeightAverage:
         """Add the weights at the end of an epoch."""
         self._n_epochs += 1
         share = (self._decay + 1) / (self._n_epochs + self._decay)
-        for name, now in _named_tensors(self._module).items():
-            before = self._average.get(name)
-            if before is not None and now.is_floating_point():
-                before.lerp_(now, share)
+        averages, self._average = self._average, {}
+        for name, now in _averaged_tensors(self._module).items():
+            exact = torch.promote_types(now.dtype, torch.float32)
+            average = averages.get(name)
+            if average is None or average.shape != now.shape:  # training has made it
+                average = now.detach().to(exact, copy=True)
             else:
-                self._average[name] = now.detach().clone()
+                average.lerp_(now.to(exact), share)
+            self._average[name] = average
 
+    @torch.no_grad()
     def swap(self) -> None:
         """Exchange the student's weights with the average; before the first epoch is over, do nothing."""
-        now = weights_of(self._module)
-        load_weights(self._module, self._average)
-        self._average = now if self._average else {}
+        own = _averaged_tensors(self._module)
+        averages, self._average = self._average, {}
+        for name, average in averages.items():
+            if name in own and own[name].shape == average.shape:
+                self._average[name] = own[name].detach().clone()
+                own[name].copy_(average)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that the next update depends on."""
@@ -61,23 +92,63 @@ class WeightAverage:
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
         """Load a state of :meth:`state_dict`."""
-        now = _named_tensors(self._module)
+        now = _averaged_tensors(self._module)
         self._n_epochs = state["n_epochs"]
-        self._average = {name: w.to(now[name].device, copy=True) for name, w in state["average"].items()}
+        self._average = {
+            name: w.to(now[name].device, copy=True) for name, w in state["average"].items() if name in now
+        }
+
+
+def average_for(
+    averaging: Averaging | None, module: nn.Module, callbacks: Iterable[tuple[str, Any]]
+) -> WeightAverage | None:
+    """Return the average that is to be kept while a net trains, if any.
+
+    None takes the place of the weights that a callback, skorch's EarlyStopping or Checkpoint, is to load.
+    """
+    if averaging is None:
+        return None
+    if averaging.is_result and any(getattr(callback, "load_best", False) for _, callback in callbacks):
+        return None
+    return WeightAverage(module, *averaging)
 
 
 def weights_of(module: nn.Module) -> dict[str, Tensor]:
     """Return a copy of a module's weights and buffers by name."""
-    return {name: tensor.detach().clone() for name, tensor in _named_tensors(module).items()}
+    named = chain(module.named_parameters(), module.named_buffers())
+    return {name: tensor.detach().clone() for name, tensor in named}
 
 
 @torch.no_grad()
 def load_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Set the weights and buffers of a module that have these names."""
-    own = _named_tensors(module)
+    """Set the weights and buffers of a module to those of one that was made alike, and has been trained.
+
+    Buffers that training makes, or gives another shape, are made.
+
+    Raises
+    ------
+    ValueError
+        If it had other weights.
+    """
+    own = dict(module.named_parameters())
+    missing = sorted(own.keys() - weights.keys())
+    if missing:
+        raise ValueError(
+            f"The student of the search lost its weights {missing} while it trained, as by a callback that "
+            "prunes: the retraining cannot go on with it. Set retrain='average' or 'fresh'."
+        )
     for name, value in weights.items():
-        own[name].copy_(value)
+        if name in own:
+            own[name].copy_(value)
+        else:
+            path, _, last = name.rpartition(".")
+            load_buffer(module.get_submodule(path), last, value)
 
 
-def _named_tensors(module: nn.Module) -> dict[str, Tensor]:
-    return dict(chain(module.named_parameters(), module.named_buffers()))
+def _averaged_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Return what is averaged of a module by name: its weights, and statistics of batches."""
+    named = [
+        *module.named_parameters(),
+        *(own for own in module.named_buffers() if own[0].rpartition(".")[2].startswith(_STATISTICS)),
+    ]
+    return {name: tensor for name, tensor in named if tensor.is_floating_point()}

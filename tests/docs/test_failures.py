@@ -769,6 +769,7 @@ def test_the_page_has_all_that_is_tried_here():
         "a folder for the teacher's logits that cannot be written to",  # in test_large_arrays
         "a full disk of the teacher's logits",  # in test_large_arrays
         "a teacher with margins in the place of probabilities",  # in test_margins
+        "a callback that prunes the student of the search (known when the search is over)",  # in test_weight_average
         "a file that is no ONNX model",  # these in test_onnx_teachers
         "an ONNX file of other samples",
         "an ONNX file with an input for each column",

@@ -1,13 +1,18 @@
 """The student that trains on all rows: a fresh one, that of the search, or an average of weights."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
-from skorch.callbacks import Callback
+from sklearn.exceptions import ConvergenceWarning
+from skorch.callbacks import Callback, EarlyStopping
 from torch import nn
 
-from sklearn_kd import DistilledClassifier, MLPStudent
-from sklearn_kd.meta import Hyperopt, Shortlist
+from sklearn_kd import DistilledClassifier, MetaparameterProcess, MLPStudent
+from sklearn_kd.layers._names import named_network
+from sklearn_kd.losses import LogitDistillation
+from sklearn_kd.meta import Hyperopt, MetaparameterSpace, Shortlist
 
 
 class Weights(Callback):
@@ -105,6 +110,19 @@ def test_auto_after_several_students_side_by_side_is_fresh(make, digits, logits)
     assert clf.process_.settings["retrain"] == "fresh"
 
 
+@pytest.mark.parametrize("meta", ["linear", "shortlist"])
+def test_auto_after_a_search_that_diverged_is_fresh(meta, make, digits, logits):
+    class Spoils(Callback):
+        def on_batch_end(self, net, training, **kwargs):
+            if training and len(net.history) == 2:
+                nn.init.constant_(next(net.module_.parameters()), torch.nan)
+
+    clf = make(meta=meta, search_epochs=2, search_callbacks=[Spoils()])
+    with pytest.warns(ConvergenceWarning, match="diverged"):
+        clf.fit(*digits, teacher_logits=logits)
+    assert clf.process_.settings["retrain"] == "fresh"
+
+
 def test_a_single_training_is_averaged(make, digits, logits):
     clf = make(meta="fixed", retrain="average", max_epochs=3, callbacks=[Weights()])
     clf.fit(*digits, teacher_logits=logits)
@@ -123,20 +141,120 @@ def test_a_continued_fit_goes_on_with_its_own_student(make, digits, logits):
     last = flat(clf.fit(*digits, teacher_logits=logits))
     clf.fit(*digits, teacher_logits=logits)
     np.testing.assert_array_equal(clf.net_.callbacks_[-2][1].after_[0], last)
+    assert clf.process_.settings["retrain"] == "fresh"
+    np.testing.assert_array_equal(flat(clf), clf.net_.callbacks_[-2][1].after_[-1])
+
+
+class Remembering(nn.Module):
+    """A student with a buffer that training makes, and drawn columns that no weight holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.out, self.columns = nn.Linear(32, 10), torch.randperm(64)[:32]
+        self.register_buffer("mean", None)
+
+    def forward(self, x):
+        x = x[:, self.columns]
+        if self.training:
+            self.mean = x.detach().mean(0) if self.mean is None else self.mean.lerp(x.detach().mean(0), 0.1)
+        return self.out(x if self.mean is None else x - self.mean)
+
+
+class Coded(nn.Module):
+    """A student that looks up the codes in the first column."""
+
+    code_columns = (0,)
+
+    def __init__(self):
+        super().__init__()
+        self.codes, self.out = nn.Embedding(20, 4), nn.Linear(67, 10)
+
+    def forward(self, x):
+        return self.out(torch.cat([self.codes(x[:, 0].long()), x[:, 1:]], dim=1))
+
+
+class OfTwoParts(Coded):
+    def forward(self, numbers, codes):
+        return self.out(torch.cat([self.codes(codes), numbers], dim=1))
+
+
+def of_another_width(widths=iter(range(3, 99))):  # noqa: B008  # one for all calls
+    return MLPStudent(64, 10, hidden=next(widths))
+
+
+class Keeps(Callback):
+    """Keeps a copy of the student, as it begins or as it ends."""
+
+    def __init__(self, when):
+        self.when = when
+
+    def on_train_begin(self, net, **kwargs):
+        if self.when == "begin":
+            self.student_ = copy.deepcopy(named_network(net.module_))
+
+    def on_train_end(self, net, **kwargs):
+        if self.when == "end":
+            self.student_ = copy.deepcopy(named_network(net.module_))
+
+
+@pytest.mark.parametrize("student", [Remembering, Coded, OfTwoParts, of_another_width])
+def test_the_student_that_goes_on_is_that_of_the_search(student, make, digits, logits):
+    """With what no weight holds, and what training has made."""
+    X, y = digits
+    rows = {"numbers": X[:, 1:], "codes": X[:, 20].astype(int)} if student is OfTwoParts else X
+    end, begin = Keeps("end"), Keeps("begin")
+    clf = make(None, student, meta="linear", search_epochs=2, retrain="continue", search_callbacks=[end])
+    clf.set_params(callbacks=[begin], standardize=student is Coded).fit(rows, y, teacher_logits=logits)
+    before, after = ([*s.parameters(), *s.buffers()] for s in (end.student_, begin.student_))
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    if student is Remembering:
+        assert torch.equal(end.student_.columns, begin.student_.columns)
+    assert np.isfinite(clf.predict_proba(rows)).all()
+
+
+@pytest.mark.parametrize("retrain", ["continue", "average"])
+def test_the_best_weights_take_the_place_of_the_average(retrain, make, digits, logits):
+    stopping = EarlyStopping(load_best=True, patience=9)
+    clf = make(meta="linear", search_epochs=1, retrain=retrain, lr=0.3, max_epochs=4)
+    clf.set_params(callbacks=[Weights(), stopping]).fit(
+        *digits, teacher_logits=logits, X_val=digits[0][:100], y_val=digits[1][:100]
+    )
+    weights = next(c for _, c in clf.net_.callbacks_ if isinstance(c, Weights)).after_[1:]
+    best = np.argmin(clf.history_[:, "valid_loss"])
+    np.testing.assert_array_equal(flat(clf), weights[best])
 
 
 def test_wrong_ways(make, digits, logits, no_training):
     with pytest.raises(ValueError, match=r"'retrain' parameter .* must be a str among"):
         make(retrain="again").fit(*digits, teacher_logits=logits)
-    widths = iter(range(3, 9))
-    clf = make(None, lambda: MLPStudent(64, 10, hidden=next(widths)), search_epochs=1)
-    with pytest.raises(ValueError, match="another network for the retraining than for the search"):
-        clf.fit(*digits, teacher_logits=logits)
 
 
-def test_continue_without_a_search_is_said(make, digits, logits):
+@pytest.mark.parametrize("follows", [False, True])
+def test_continue_without_a_search_is_said(follows, make, digits, logits):
+    """And does nothing."""
+    clf = make(meta="fixed", retrain="continue", callbacks=[Weights()])
+    if follows:
+        space = MetaparameterSpace(LogitDistillation().metaparameters(10))
+        values = {"lambda1": np.full(2, 0.3), "temperature": np.full(2, 2.0)}
+        clf.set_params(meta="shortlist", process=MetaparameterProcess(values, space))
     with pytest.warns(UserWarning, match="retrain='continue' without a search whose student could go on"):
-        make(meta="fixed", retrain="continue").fit(*digits, teacher_logits=logits)
+        clf.fit(*digits, teacher_logits=logits)
+    np.testing.assert_array_equal(flat(clf), clf.net_.callbacks_[-2][1].after_[-1])
+
+
+def test_continue_without_a_student_at_the_values_is_fresh(make, digits, logits):
+    class BetweenTrials(Shortlist):
+        def start(self, context):
+            super().start(context)
+            return {"lambda1": 0.5}
+
+    clf = make(meta=BetweenTrials([{"lambda1": 0.3}]), search_epochs=1, retrain="continue")
+    assert clf.fit(*digits, teacher_logits=logits).process_.settings["retrain"] == "fresh"
+
+
+def test_the_average_of_exchanged_students_is_refused_a_place(make, digits, logits):
+    with pytest.warns(UserWarning, match="retrain='average' beside meta='twins' in a single run"):
+        make(meta="twins", retrain="average").fit(*digits, teacher_logits=logits)
 
 
 def test_it_is_saved(make, digits, logits, tmp_path):

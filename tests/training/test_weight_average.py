@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.utils.prune
 from torch import nn
 
-from sklearn_kd.training._weight_average import WeightAverage
+from sklearn_kd.training._weight_average import WeightAverage, load_weights, weights_of
 
 
 def moved(module, rng):
@@ -41,6 +42,43 @@ def test_the_average_is_that_of_its_definition(decay, n_epochs):
     assert int(module[1].num_batches_tracked) == count
     average.swap()
     assert torch.equal(module[0].weight, last)
+
+
+def test_what_is_no_statistic_stays_the_last():
+    """Such as infinite bounds, or vectors of length 1; a buffer that grows is not averaged either."""
+    module = nn.utils.parametrizations.spectral_norm(nn.Linear(3, 3))
+    module.register_buffer("bounds", torch.tensor([5.0, torch.inf]))
+    module.register_buffer("running_sum", torch.ones(1))
+    average, rng = WeightAverage(module, 1.0), np.random.default_rng(0)
+    for _ in range(3):
+        with torch.no_grad():
+            module.parametrizations.weight.original.copy_(torch.as_tensor(rng.normal(size=(3, 3))))
+        module(torch.ones(2, 3))
+        module.running_sum = torch.cat([module.running_sum, torch.ones(1)])
+        average.update()
+    last = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    average.swap()
+    for name, buffer in module.named_buffers():
+        assert torch.equal(buffer, last[name]), name
+
+
+def test_weights_of_a_pruned_student_are_refused():
+    module, made = nn.Linear(2, 2), nn.Linear(2, 2)
+    nn.utils.prune.identity(module, "weight")
+    with pytest.raises(
+        ValueError, match=r"lost its weights \['weight'\] .* Set retrain='average' or 'fresh'"
+    ):
+        load_weights(made, weights_of(module))
+
+
+def test_small_steps_of_bfloat16_count():
+    """In it, 1 + 2**-7 / 3 is 1."""
+    module = nn.Linear(1, 1, bias=False).bfloat16()
+    average = WeightAverage(module, 0.0)
+    for value in (1.0, 1.0, 1.0 + 2**-7):
+        nn.init.constant_(module.weight, value)
+        average.update()
+    assert float(average.state_dict()["average"]["weight"]) == pytest.approx(1 + 2**-7 / 3, rel=1e-6)
 
 
 def test_without_an_epoch_there_is_nothing_to_exchange():
