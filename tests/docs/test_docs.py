@@ -494,6 +494,12 @@ def test_the_tables_of_methods_are_those_of_the_record(monkeypatch):
     for table in script.page_tables(script.Comparison(runs)):
         assert table in page, "put the tables that search_then_retrain.py --page prints into the page"
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (row,) = re.findall(r"^\| default \| linear, single run .*\n.*\n\| (.*) \|$", readme, flags=re.M)
-    comparison, shown = script.Comparison(runs), ("shortlist", "linear", "none", "fixed .5 4", "oracle")
+    (row,) = re.findall(r"^\| default \| default, fresh student .*\n.*\n\| (.*) \|$", readme, flags=re.M)
+    comparison = script.Comparison(runs)
+    shown = "shortlist", "shortlist, fresh", "linear", "none", "fixed .5 4", "grid or none, auto"
     assert row.split(" | ") == [script._signed(*comparison.over(m, comparison.tasks)) for m in shown]
+    kept_back = [task for task in comparison.tasks if script.TASKS[task].kept_back]
+    assert f"the default is at {script._signed(*comparison.over('shortlist', kept_back))}" in readme
+    assert comparison.below("shortlist", "none") == "0 of 19"
+    others = [task for task in comparison.tasks if "CIFAR" not in task]
+    assert f"without that task all are at {script._signed(*comparison.over('shortlist', others))}" in readme

@@ -64,46 +64,46 @@ def test_every_cell_has_five_seeds(script, runs):
 
 def test_what_is_said_of_rows_without_labels_is_so(difference):
     page = words(PAGE)
-    for meta, said in (("naive", '``meta="naive"`` {} against'), ("linear", '``meta="linear"`` {}')):
+    for meta, said in (
+        ("shortlist", "The default is at {} against"),
+        ("naive", '``meta="naive"`` at {}'),
+        ("linear", '``meta="linear"`` at {}'),
+    ):
         text, (ahead, behind) = difference("more rows", (meta, WITH), ("none", WITHOUT))
         assert said.format(text) in page and (ahead, behind) == (8, 0), meta
     assert "on eight of the ten data sets, and behind on none" in page
-    for meta in ("naive", "linear"):
+    for meta, name in (("shortlist", "default"), ("naive", "naive"), ("linear", "linear")):
         text, _ = difference("more rows", (meta, WITHOUT), ("none", WITHOUT))
-        assert f"{meta} {text}" in page
+        assert f"{name} {'is ' if name == 'default' else ''}at {text}" in page
         text, _ = difference("same rows", (meta, WITH), ("none", WITHOUT))
-        assert f"{meta} {text}" in page
+        assert f"{name} {text}" in page
 
 
-def test_what_is_said_of_hard_labels_is_so(difference, means, script, runs):
+def test_what_is_said_of_hard_labels_is_so(difference, means):
     page = words(PAGE)
+    text, (ahead, behind) = difference("more rows", ("shortlist", WITH), (HARD, WITH))
+    assert f"it is at {text}, ahead on {ahead} data sets and behind on {behind}" in page
     for meta in ("naive", "linear"):
-        text, (ahead, behind) = difference("more rows", (meta, WITH), (HARD, WITH))
-        assert f"{meta} is {text.replace('−', '').replace('+', '')} behind" in page and text.startswith("−")
-        assert f"behind on {behind} data sets and ahead on {ahead}" in page
-    loss = [f"{means('more rows', arm, 'log loss'):.3f}".removeprefix("0")
-            for arm in (("naive", WITH), ("linear", WITH), (HARD, WITH))]  # fmt: skip
-    assert "log loss is {} and {} against {}".format(*loss) in page
-    loss = [f"{means('same rows', arm, 'log loss'):.3f}".removeprefix("0")
-            for arm in (("naive", WITH), ("linear", WITH), (HARD, WITH))]  # fmt: skip
-    assert "{} and {} against {} with a teacher of the same rows".format(*loss) in page
-    found = {arm: script.found_by(runs, "more rows")[arm] for arm in (("naive", WITH), (HARD, WITH))}
-    per_task = np.array([
-        [np.mean([run["log loss"] for run in by_task[task]]) for task in script.TASKS] for by_task in found.values()
-    ])  # fmt: skip
-    assert (per_task[0] < per_task[1]).sum() == 6 and "lower on six data sets of ten" in page
-    seconds = [
-        f"{means('more rows', arm, 'cpu'):.1f}" for arm in (("naive", WITH), ("linear", WITH), (HARD, WITH))
+        text, _ = difference("more rows", (meta, WITH), (HARD, WITH))
+        assert f"{meta} by {text.removeprefix('−')}" in page and text.startswith("−")
+    arms = [(name, WITH) for name in ("shortlist", HARD, "naive", "linear")]
+    losses = [
+        [f"{means(taught, arm, 'log loss'):.3f}".removeprefix("0") for arm in arms]
+        for taught in ("more rows", "same rows")
     ]
-    assert "{} and {} s of CPU time against {}".format(*seconds) in page
+    assert "log loss is {} against {} (naive {}, linear {})".format(*losses[0]) in page
+    assert "{} against {} with a teacher of the same rows ({}, {})".format(*losses[1]) in page
+    seconds = [f"{means('more rows', arm, 'cpu'):.1f}" for arm in arms]
+    assert "A fit takes {} s of CPU time against {} (".format(*seconds) in page
+    assert "({2}, {3})".format(*seconds) in page
 
 
 def test_what_readme_says_of_hard_labels_is_so(difference, means):
-    text, _ = difference("more rows", ("naive", WITH), (HARD, WITH))
-    losses = [means("more rows", arm, "log loss") for arm in ((HARD, WITH), ("naive", WITH))]
-    hard, naive = (f"{loss:.3f}".removeprefix("0") for loss in losses)
-    said = f"it is {text.removeprefix('−')} ahead in accuracy, and behind in log loss, {hard} against {naive}"
-    assert text.startswith("−") and said in " ".join(README.split())
+    text, _ = difference("more rows", ("shortlist", WITH), (HARD, WITH))
+    losses = [means("more rows", arm, "log loss") for arm in (("shortlist", WITH), (HARD, WITH))]
+    own, hard = (f"{loss:.3f}".removeprefix("0") for loss in losses)
+    said = f"level in accuracy (student {text}), and the student's log loss is better, {own} against {hard}"
+    assert said in " ".join(README.split())
 
 
 def test_what_is_said_of_compiled_forests_is_so():
@@ -127,13 +127,15 @@ def test_what_is_said_of_compiled_forests_is_so():
 def test_what_is_said_of_autogluon_is_so(difference, script, runs):
     found = script.found_by(runs, "more rows")[script.AUTOGLUON, WITH]
     own = [run for of_task in found.values() for run in of_task]
-    naive, linear = (
-        difference("more rows", (meta, WITH), (script.AUTOGLUON, WITH))[0] for meta in ("naive", "linear")
+    default, naive, linear = (
+        difference("more rows", (meta, WITH), (script.AUTOGLUON, WITH))[0]
+        for meta in ("shortlist", "naive", "linear")
     )
     seconds = np.mean([run["cpu"] for run in own])
     one_row = np.median([run["us"]["1"] for run in own]) / 1000
     said = (
-        f"on {sum(map(bool, found.values()))} data sets: naive {naive} and linear {linear} against its best student, whose training takes "
+        f"on {sum(map(bool, found.values()))} data sets: the default {default}, naive {naive} and linear "
+        f"{linear} against its best student, whose training takes "
         f"{seconds:.0f} s of CPU time in the mean and whose answer about one row {one_row:.0f} ms"
     )
     assert said in words(PAGE)
