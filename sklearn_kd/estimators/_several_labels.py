@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from sklearn.base import is_classifier
 from sklearn.utils import get_tags
 from torch import nn
 
@@ -44,10 +43,14 @@ def output_params(task: Task) -> dict[str, Any]:
 
 def takes_several_labels(teacher: Any) -> bool:
     """Return whether a teacher may learn several labels: False where its own tags say no."""
-    if not hasattr(teacher, "__sklearn_tags__") or not is_classifier(teacher):
+    if isinstance(teacher, type) or not hasattr(teacher, "__sklearn_tags__"):
         return True
-    tags = get_tags(teacher)
-    return tags.classifier_tags.multi_label or tags.target_tags.multi_output
+    try:
+        tags = get_tags(teacher)
+    except AttributeError:  # a network inside of a FrozenEstimator has none
+        return True
+    own = tags.classifier_tags
+    return own is None or own.multi_label or tags.target_tags.multi_output
 
 
 def refuse_classes(class_weight: Any, teacher_classes: Any) -> None:
