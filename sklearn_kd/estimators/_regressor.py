@@ -549,7 +549,8 @@ class DistilledRegressor(RegressorMixin, BaseDistiller):
         Raises
         ------
         ValueError
-            If ``return_std=True`` and the loss has no variance.
+            If ``return_std=True`` and the loss has no variance, or rows of X are so large that the outputs
+            overflow.
 
         Examples
         --------
@@ -567,6 +568,12 @@ class DistilledRegressor(RegressorMixin, BaseDistiller):
         True
         """
         outputs = self._logits(X)
+        wrong = ~torch.isfinite(outputs).all(dim=1)
+        if bool(wrong.any()):
+            raise ValueError(
+                f"X has {int(wrong.sum())} rows, such as row {int(wrong.nonzero()[0])}, for which the "
+                "student's outputs overflow float32. Are they scaled as the rows given to fit?"
+            )
         task = self._task
         if not return_std:
             return task.predictions(outputs)

@@ -151,7 +151,7 @@ class RegressionLoss(DistillationLoss):
         -------
         Tensor of shape (B,)
         """
-        y, known = labels.nan_to_num(), is_known(labels)[:, None]
+        y = labels.nan_to_num()
         of_y = self.errors(logits, y, **metaparameters) * label_weights(labels).to(logits)[:, None]
         if teacher_logits is None:
             return of_y.mean(dim=1)
@@ -159,7 +159,8 @@ class RegressionLoss(DistillationLoss):
         if teacher_bound is not None:
             mean = logits[:, : y.shape[1]].detach()
             excess = (mean - y).abs() + teacher_bound - (teacher_logits - y).abs()
-            of_teacher = torch.where(known, torch.sigmoid(excess / _SOFTNESS), 1.0) * of_teacher
+            followed = torch.sigmoid(excess / _SOFTNESS)
+            of_teacher = torch.where(is_known(labels)[:, None], followed, 1.0) * of_teacher
         return (lambda1 * of_y + (1 - lambda1) * of_teacher).mean(dim=1)
 
 

@@ -21,7 +21,10 @@ from sklearn_kd.runtime._eval_mode import isolated_eval_mode
 
 # Argument names for sizes that follow from the data, the most usual first. If a signature has several names
 # for one size, only the first is filled in: the others may mean something else.
-_N_CLASSES = ("n_classes", "num_classes", "num_labels", "d_out", "output_dim", "out_dim", "out_features")
+_N_CLASSES = (
+    "n_classes", "num_classes", "num_labels", "d_out", "output_dim", "out_dim", "out_features", "n_outputs",
+    "n_targets",
+)  # fmt: skip
 _IN_FEATURES = ("in_features", "d_in", "input_dim", "in_dim")
 _IN_CHANNELS = ("in_channels", "in_chans")
 _INPUT_SHAPE = ("input_shape",)

@@ -85,7 +85,7 @@ def test_units_of_y_do_not_matter():
 
 
 def test_several_targets_have_a_lambda1_each():
-    reg = regressor(RandomForestRegressor(5), meta="linear", loss__per_output=True, e1=2, e2=2).fit(X, Y)
+    reg = regressor(RandomForestRegressor(5), meta="linear", loss__per_output=True, search_epochs=4).fit(X, Y)
     assert reg.predict(X).shape == Y.shape and reg.n_outputs_ == 2
     assert reg.metaparameters_["lambda1"].shape == (2,) and not hasattr(reg, "lambda1_")
     assert regressor(Ridge()).fit(X, y[:, None]).predict(X).shape == (200, 1)
@@ -108,7 +108,8 @@ def test_several_targets_have_a_lambda1_each():
 )
 def test_every_strategy_runs(meta):
     teacher = None if meta == "none" else FrozenEstimator(RIDGE)
-    reg = regressor(teacher, meta=meta).fit(X, y)
+    params = {"search_epochs": 4} if meta in ("gradient", "forward") else {}
+    reg = regressor(teacher, meta=meta, **params).fit(X, y)
     assert np.isfinite(reg.predict(X)).all() and 0 <= reg.lambda1_ <= 1
     assert MetaparameterPathDisplay.from_estimator(reg).figure_ is not None
     if meta == "shortlist":
@@ -200,7 +201,7 @@ def test_in_pipelines_and_searches():
 
 @pytest.mark.parametrize("loss", [{"loss": "gaussian_nll"}, {"loss": HuberLoss(0.7)}])
 def test_files_predict_the_same(loss, tmp_path):
-    reg = regressor(Ridge(), meta="linear", **loss).fit(X, Y)
+    reg = regressor(Ridge(), meta="linear", search_epochs=4, **loss).fit(X, Y)
     reg.save(tmp_path / "reg.safetensors")
     loaded = DistilledRegressor.load(tmp_path / "reg.safetensors")
     for again in (loaded, pickle.loads(pickle.dumps(reg))):
@@ -303,6 +304,26 @@ def test_losses_and_teachers_of_the_other_kind_are_refused():
         DistilledClassifier(None, MLPStudent, loss=SquaredError(), meta="none").fit(X, y > y.mean())
     with pytest.raises(TypeError, match="Ridge is a regressor: give a classifier, or use DistilledRegressor"):
         DistilledClassifier(Ridge(), MLPStudent).fit(X, y > y.mean())
+
+
+def test_a_function_is_told_the_number_of_outputs():
+    def made(in_features, n_outputs):
+        return nn.Linear(in_features, n_outputs)
+
+    reg = regressor(Ridge(), made, loss="gaussian_nll", max_epochs=1).fit(X, Y)
+    assert reg.predict(X).shape == Y.shape and reg._task.n_outputs == 4
+
+
+def test_rows_that_overflow_are_refused():
+    reg = regressor(None, nn.Linear(10, 2), meta="none", standardize=False).fit(X, Y)
+    with torch.no_grad():
+        reg.student_.weight[:] = torch.tensor([[-10.0], [0.0]])
+    rows = X.copy()
+    rows[7] = 3e38
+    with pytest.raises(
+        ValueError, match="X has 1 rows, such as row 7, for which the student's outputs overflow"
+    ):
+        reg.predict(rows)
 
 
 def test_a_loss_of_ones_own():
