@@ -6,11 +6,12 @@ boosting (HistGradientBoostingRegressor) and a forest of 100 trees, both with sc
 student is an MLP of 64 hidden units; all students have about 800 iterations of 32 rows, so that more rows
 do not mean more steps, and the library's defaults besides. Nothing is tuned.
 
-Methods: y alone (meta="none"); the default, a shortlist of lambda1; the same with twice as many made-up rows
-(synthesize=2.0); hypergradients of lambda1 and of a bound beyond which the teacher is not followed
-(meta="linear", loss__teacher_bound=0.5). Beside them MLPRegressor of as many hidden units on standardised X
-and y: with the students' iterations, batches and rate ("MLPRegressor"), and with its own defaults and early
-stopping ("MLPRegressor, stopped").
+Methods: y alone (meta="none"); the default, a shortlist of lambda1, whose student goes on after the search
+or is averaged; the same with a fresh student; the default with twice as many made-up rows (synthesize=2.0);
+hypergradients of lambda1 and of a bound beyond which the teacher is not followed (meta="linear",
+loss__teacher_bound=0.5). Beside them MLPRegressor of as many hidden units on standardised X and y: with the
+students' iterations, batches and rate ("MLPRegressor"), and with its own defaults and early stopping
+("MLPRegressor, stopped").
 
     OMP_NUM_THREADS=1 python examples/evidence/regression_tables.py --diamonds FILE
 
@@ -55,6 +56,7 @@ TEACHERS = {"boosting": HistGradientBoostingRegressor, "forest": RandomForestReg
 OF_TEACHER = {"forest": {"n_estimators": 100}}
 METHODS = {
     "shortlist": {},
+    "shortlist, fresh": {"retrain": "fresh"},
     "made-up rows": {"synthesize": SIZE},
     "linear, bounded": {"meta": "linear", "loss__teacher_bound": 0.5},
 }
