@@ -174,7 +174,8 @@ class BatchFetcher(Dataset):
         labels = rest[0] if self.labelled else None
         if labels is not None and len(labels) != len(indices):
             raise ValueError(
-                f"The items of {self.name} must be pairs (x, label) with one number or string as label; "
+                f"The items of {self.name} must be pairs (x, label) with one number or string as label, "
+                "or of several labels a tensor of 0 and 1; "
                 f"{len(indices)} items made a batch of {len(labels)} labels."
             )
         return x, labels, torch.tensor(indices)

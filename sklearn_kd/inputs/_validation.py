@@ -405,12 +405,12 @@ def _checked_groups(groups: Any, n_rows: int) -> np.ndarray | None:
 
 def _check_continues(continued: Continued, task: Task, sample_shape: tuple[int, ...]) -> None:
     """Refuse to go on with a student of other data."""
-    before, labels = continued.task.output_labels, task.output_labels
-    same = type(task) is type(continued.task) and labels.tolist() == before.tolist()
+    before, now = ((each.outputs_noun, each.output_labels) for each in (continued.task, task))
+    same = type(task) is type(continued.task) and now[1].tolist() == before[1].tolist()
     if not same or sample_shape != continued.sample_shape:
         raise ValueError(
-            f"warm_start=True goes on with a student for classes {before} and samples "
-            f"of shape {continued.sample_shape}; got {labels} and {sample_shape}. Fit on the "
+            f"warm_start=True goes on with a student for {' '.join(map(str, before))} and samples of shape "
+            f"{continued.sample_shape}; got {' '.join(map(str, now))} and {sample_shape}. Fit on the "
             "same kind of data, or set warm_start=False."
         )
 

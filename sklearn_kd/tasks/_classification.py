@@ -35,6 +35,7 @@ class Classification:
     """
 
     numeric: ClassVar[bool] = False
+    outputs_noun: ClassVar[str] = "classes"
 
     def __init__(self, classes: np.ndarray):
         self.classes = classes

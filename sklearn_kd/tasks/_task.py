@@ -29,6 +29,8 @@ class Task(Protocol):
 
     numeric: ClassVar[bool]  # True: targets are numbers, and scorers see them in the user's units
 
+    outputs_noun: ClassVar[str]  # what messages call the outputs
+
     @property
     def n_outputs(self) -> int:
         """Width of the student's output."""
