@@ -21,7 +21,6 @@ from sklearn_kd.estimators._classifier_state import CLASSIFIER_STATE
 from sklearn_kd.estimators._distilled_attributes import distilled_attributes
 from sklearn_kd.estimators._plan import publish, restore_on_failure, run_plan
 from sklearn_kd.estimators._preflight import validate
-from sklearn_kd.estimators._several_labels import takes_several_labels
 from sklearn_kd.inputs._munge import Munge
 from sklearn_kd.inputs._validation import Continued
 from sklearn_kd.losses._distillation_loss import DistillationLoss
@@ -31,6 +30,7 @@ from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._optimizers import OPTIMIZER_KINDS
 from sklearn_kd.runtime._torch_modes import ordinary_torch
 from sklearn_kd.tasks._label_kinds import Labels
+from sklearn_kd.teachers._label_teachers import takes_several_labels
 from sklearn_kd.teachers._logit_store import LOGIT_DTYPES
 from sklearn_kd.training._net import TrainingNet
 

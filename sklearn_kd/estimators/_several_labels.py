@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from sklearn.utils import get_tags
 from torch import nn
 
 from sklearn_kd.estimators._learned_nothing import (
@@ -17,6 +16,7 @@ from sklearn_kd.estimators._learned_nothing import (
 )
 from sklearn_kd.losses._distillation_loss import DistillationLoss
 from sklearn_kd.losses._named import loss_for_labels
+from sklearn_kd.runtime._eval_mode import isolated_eval_mode
 from sklearn_kd.students._standardize import own_student
 from sklearn_kd.tasks._multilabel import Multilabel
 from sklearn_kd.tasks._task import Task
@@ -41,18 +41,6 @@ def output_params(task: Task) -> dict[str, Any]:
     return {"predict_nonlinearity": torch.sigmoid} if has_several_labels(task) else {}
 
 
-def takes_several_labels(teacher: Any) -> bool:
-    """Return whether a teacher may learn several labels: False where its own tags say no."""
-    if isinstance(teacher, type) or not hasattr(teacher, "__sklearn_tags__"):
-        return True
-    try:
-        tags = get_tags(teacher)
-    except AttributeError:  # a network inside of a FrozenEstimator has none
-        return True
-    own = tags.classifier_tags
-    return own is None or own.multi_label or tags.target_tags.multi_output
-
-
 def refuse_classes(class_weight: Any, teacher_classes: Any) -> None:
     """Refuse parameters that are about classes, of which each row has one.
 
@@ -74,18 +62,19 @@ def refuse_classes(class_weight: Any, teacher_classes: Any) -> None:
 
 
 def check_gives_logits(student: nn.Module, samples: Any) -> None:
-    """Refuse a student that ends in a sigmoid.
+    """Refuse a student that ends in a sigmoid, a module or a function of torch.
 
     Raises
     ------
     ValueError
-        If its last module is a sigmoid and its outputs lie between 0 and 1.
+        If its last module or operation is a sigmoid, and its outputs lie between 0 and 1.
     """
-    last = [*own_student(student).modules()][-1]
-    if not isinstance(last, (nn.Sigmoid, nn.Hardsigmoid)):
-        return
-    with torch.no_grad():
+    with isolated_eval_mode(student, samples.device), torch.enable_grad():
         outputs = student(samples)
+    last = [*own_student(student).modules()][-1]
+    operation = type(outputs.grad_fn).__name__
+    if not (isinstance(last, (nn.Sigmoid, nn.Hardsigmoid)) or "igmoidBackward" in operation):
+        return
     if bool(((outputs >= 0) & (outputs <= 1)).all()):
         raise ValueError(
             f"student {type(own_student(student)).__name__} ends in a sigmoid, and gives probabilities. "

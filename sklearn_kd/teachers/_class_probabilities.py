@@ -184,12 +184,17 @@ def _with_coded_weights(classifier: Any, labels: np.ndarray) -> Any:
 
 
 def require_classes(classifier: Any) -> None:
-    """Raise ValueError if a fitted classifier has no ``classes_``."""
+    """Raise ValueError if a fitted classifier has no ``classes_``, or those of several labels."""
     if not hasattr(classifier, "classes_"):
         raise ValueError(
             f"{name_of(classifier)} has no classes_ though it is fitted, so that nobody knows which column "
             "of its predict_proba is which class. Let its fit set classes_, the labels in the order of the "
             "columns, or give its answers to fit as teacher_logits."
+        )
+    if isinstance(classifier.classes_, (list, tuple)) and any(map(np.ndim, classifier.classes_)):
+        raise ValueError(
+            f"{name_of(classifier)} was fitted on {len(classifier.classes_)} labels for each row, and y "
+            "has one. Give a teacher that was fitted on one label for each row."
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,10 @@ from sklearn_kd.teachers._logit_checks import FLOOR_BOUNDS, refuse_wrong_numbers
 
 # Probabilities may be above 1 by rounding.
 _ROUNDING = 1e-3
+_A_LOGIT_IS = (
+    "a logit of a label is a number; log(p / (1 - p)) is infinite where p is 0 or 1, so clip p before, as by "
+    "np.clip(p, 0.01, 0.99)"
+)
 
 
 def are_label_probabilities(values: Tensor) -> bool:
@@ -47,6 +52,16 @@ def check_n_labels(n_columns: int, n_labels: int, who: str) -> None:
         )
 
 
+def advice_about_lists(shape: Sequence[int], n_rows: int) -> str:
+    """Return advice about a list with an array of two columns for each label, as forests answer, or ""."""
+    if len(shape) != 3 or tuple(shape[1:]) != (n_rows, 2):
+        return ""
+    return (
+        " Of the list that predict_proba gives, with an array for each label, make np.column_stack([p[:, 1] "
+        "for p in answers])."
+    )
+
+
 def warn_of_label_probabilities(who: str, remedy: str) -> None:
     """Warn that probabilities came in the place of logits."""
     warnings.warn(
@@ -65,9 +80,12 @@ class LabelConversion(NamedTuple):
     ----------
     probabilities : bool
         True if the output is probabilities, of which the log odds are taken.
+    who : str
+        Name of the teacher in messages.
     """
 
     probabilities: bool
+    who: str
 
     @classmethod
     def of(cls, values: Tensor, n_labels: int, who: str, remedy: str | None) -> LabelConversion:
@@ -83,15 +101,29 @@ class LabelConversion(NamedTuple):
             If there is not one column for each label.
         """
         check_n_labels(values.shape[1], n_labels, who)
-        refuse_wrong_numbers(values, who)
+        refuse_wrong_numbers(values, who, logit_is=_A_LOGIT_IS)
         probabilities = are_label_probabilities(values)
         if probabilities and remedy is not None:
             warn_of_label_probabilities(who, remedy)
-        return cls(probabilities)
+        return cls(probabilities, who)
 
     def __call__(self, values: Tensor) -> Tensor:
-        """Return logits of shape (n, k)."""
-        return log_odds(values) if self.probabilities else values
+        """Return logits of shape (n, k).
+
+        Raises
+        ------
+        ValueError
+            If the first batch was probabilities, and this one is not.
+        """
+        if not self.probabilities:
+            return values
+        if len(values) and not are_label_probabilities(values):
+            raise ValueError(
+                f"{self.who} gave numbers between 0 and 1 for the first rows, as probabilities are, and for "
+                f"later ones numbers from {float(values.min()):.3g} to {float(values.max()):.3g}. Let it "
+                "return logits of all rows, or give its answers to fit as teacher_logits."
+            )
+        return log_odds(values)
 
 
 def checked_label_logits(
@@ -138,10 +170,11 @@ def checked_label_logits(
         raise ValueError(
             f"{name} must have one row per row of {of} and one column per label of y, shape "
             f"({n_samples}, {len(labels)}); got {tuple(values.shape)}."
+            f"{advice_about_lists(values.shape, n_samples)}"
         )
     n_checked = 0
     for part in parts_of(values):
-        refuse_wrong_numbers(part.float(), name, n_checked, of)
+        refuse_wrong_numbers(part.float(), name, n_checked, of, _A_LOGIT_IS)
         n_checked += len(part)
     if not are_label_probabilities(values):
         return values.numpy()

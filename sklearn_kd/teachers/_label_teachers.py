@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.utils import get_tags
 from torch import Tensor, nn
 
 from sklearn_kd.inputs._arrays import from_torch
@@ -18,6 +19,7 @@ from sklearn_kd.teachers._classifiers import ClassifierTeacher, FrozenTeacher
 from sklearn_kd.teachers._functions import FunctionTeacherAdapter
 from sklearn_kd.teachers._label_logits import (
     LabelConversion,
+    advice_about_lists,
     are_label_probabilities,
     check_n_labels,
     log_odds,
@@ -28,6 +30,18 @@ from sklearn_kd.teachers._networks import ModuleTeacher, SkorchTeacher
 from sklearn_kd.teachers._registry import adapter_class, is_of_library, wrap_teacher
 
 _LEAVE_SIGMOID_OUT = "Let the network return logits: leave its sigmoid out"
+
+
+def takes_several_labels(teacher: Any) -> bool:
+    """Return whether a teacher may learn several labels: False where its own tags say no."""
+    if isinstance(teacher, type) or not hasattr(teacher, "__sklearn_tags__"):
+        return True
+    try:
+        tags = get_tags(teacher)
+    except AttributeError:  # a network inside of a FrozenEstimator has none
+        return True
+    own = tags.classifier_tags
+    return own is None or own.multi_label or tags.target_tags.multi_output
 
 
 def make_label_teacher(
@@ -127,6 +141,12 @@ class LabelSkorchTeacher(_ConvertsLabels, SkorchTeacher):
 class LabelFunctionTeacher(_ConvertsLabels, FunctionTeacherAdapter):
     """Adapter of a function of X that returns logits or probabilities of labels."""
 
+    def _checked_shape(self, output: Any, n_rows: int) -> Tensor:
+        shape = (len(output), *np.shape(output[0])) if isinstance(output, list) and output else ()
+        if advice := advice_about_lists(shape, n_rows):
+            raise ValueError(f"{self.name} returns a list of arrays.{advice}")
+        return super()._checked_shape(output, n_rows)
+
 
 # --------------------------------------------------------------------------------------
 # Classifiers of scikit-learn
@@ -134,6 +154,27 @@ class LabelFunctionTeacher(_ConvertsLabels, FunctionTeacherAdapter):
 
 class LabelClassifierTeacher(ClassifierTeacher):
     """Adapter of a classifier, a clone of which is fitted on the matrix of labels of D_train."""
+
+    def fit(
+        self, X: Any, y: np.ndarray, *, sample_weight: np.ndarray | None, rng: np.random.RandomState
+    ) -> None:
+        try:
+            super().fit(X, y, sample_weight=sample_weight, rng=rng)
+        except (ValueError, TypeError, NotImplementedError) as error:
+            if not takes_several_labels(self.teacher):
+                raise ValueError(
+                    f"{self.name} learns one label per row, and y has {y.shape[1]} labels. Give "
+                    "sklearn.multioutput.MultiOutputClassifier of it, which trains one for each label, or a "
+                    f"classifier that can be fitted on a matrix of 0 and 1. It said: {error}"
+                ) from error
+            constant = np.flatnonzero((y == y[:1]).all(axis=0))
+            if not len(constant):
+                raise
+            raise ValueError(
+                f"{self.name} cannot be fitted on D_train, in which label {constant[0]} of y is the same in "
+                "all rows. Leave such labels out of y, or give a teacher that takes them, such as a forest. "
+                f"It said: {error}"
+            ) from error
 
     @staticmethod
     def _trained(classifier: Any, fit: Any, y: np.ndarray, needs_codes: bool = False) -> tuple[Any, Any]:
@@ -210,8 +251,9 @@ def _of_each_label(found: Any, classes: Any, n_labels: int, who: str) -> np.ndar
 def _of_one(part: Any, classes: Any, who: str) -> np.ndarray:
     """Return the probability of 1, of the classes of one label: both, or one that was constant."""
     values = np.asarray(from_torch(part, "predict_proba"))
-    own = [0, 1] if classes is None else [int(label) for label in np.asarray(classes).tolist()]
-    if values.ndim != 2 or values.shape[1] != len(own) or not set(own) <= {0, 1}:
+    own = [0, 1] if classes is None else np.asarray(classes).ravel().tolist()
+    are_codes = all(isinstance(label, (bool, int, float)) and label in (0, 1) for label in own)
+    if values.ndim != 2 or values.shape[1] != len(own) or not are_codes:
         raise ValueError(
             f"{who}: predict_proba gives a list with an array of shape {values.shape} for the classes {own} "
             "of a label; each label must have the classes 0 and 1, and a column for each. Fit it on a matrix "

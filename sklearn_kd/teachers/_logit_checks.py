@@ -79,10 +79,15 @@ def thawed(teacher: Any) -> Any:
 # Numbers
 
 
-def refuse_wrong_numbers(logits: Tensor, who: str, n_before: int = 0, of: str = "X") -> None:
+_A_LOGIT_IS = "a logit is a number, or −inf for a class that is switched off"
+
+
+def refuse_wrong_numbers(
+    logits: Tensor, who: str, n_before: int = 0, of: str = "X", logit_is: str = _A_LOGIT_IS
+) -> None:
     """Raise if a row of logits has NaN, +inf or nothing but −inf.
 
-    A single −inf is allowed: a class of probability 0.
+    A single −inf is allowed: a class of probability 0. ``logit_is`` says in the message what a logit is.
 
     Raises
     ------
@@ -100,9 +105,8 @@ def refuse_wrong_numbers(logits: Tensor, who: str, n_before: int = 0, of: str = 
     raise WrongAnswerError(
         f"{who}:",
         n_before + row,
-        f" of {of} has {found} among its logits; a logit is a number, or −inf for a class that is switched "
-        "off. See whether that row is all numbers, scaled as for the teacher, ask the teacher in float32, or "
-        "leave such rows out.",
+        f" of {of} has {found} among its logits; {logit_is}. See whether that row is all numbers, scaled as "
+        "for the teacher, ask the teacher in float32, or leave such rows out.",
     )
 
 

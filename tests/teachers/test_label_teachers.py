@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.dummy import DummyClassifier
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import RandomForestClassifier, VotingClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.multiclass import OneVsRestClassifier
@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from skorch import NeuralNet
 
 from sklearn_kd.teachers import BatchTeacherAdapter, FunctionTeacher, register_teacher
-from sklearn_kd.teachers._label_logits import log_odds
+from sklearn_kd.teachers._label_logits import LabelConversion, log_odds
 from sklearn_kd.teachers._label_teachers import label_logits_of
 
 N = 60
@@ -146,9 +146,17 @@ WRONG = {
     "a label of other classes": (
         FrozenEstimator(KNeighborsClassifier().fit(X, 1 + Y)), "each label must have the classes 0 and 1",
     ),
-    "a label that is constant to it": (
-        MultiOutputClassifier(LOGISTIC), "teacher MultiOutputClassifier: .*needs samples of at least 2 classes",
+    "a label of words": (
+        FrozenEstimator(KNeighborsClassifier().fit(X, np.where(Y == 1, "a", "b"))), "for the classes .'a', 'b'. of a label",
     ),
+    "a label that is constant to it": (
+        MultiOutputClassifier(LOGISTIC), "label 2 of y is the same in all rows.*needs samples of at least 2 classes",
+    ),
+    "a classifier of one label": (
+        make_pipeline(StandardScaler(), LogisticRegression()), "learns one label per row, and y has 3 labels. Give sklearn.multioutput",
+    ),
+    "a vote of one label": (VotingClassifier([("k", KNeighborsClassifier())], voting="soft"), "learns one label per row, and y has 3 labels"),
+    "a function of lists": (KNeighborsClassifier().fit(X, Y).predict_proba, r"a list of arrays. .*np.column_stack"),
 }  # fmt: skip
 
 
@@ -159,6 +167,19 @@ def test_refused_before_the_student_is_trained(kind, make, monkeypatch):
     y = np.c_[Y[:, :2], np.zeros(N, int)] if "constant" in kind else Y
     with pytest.raises(ValueError, match=match):
         make(teacher, meta="fixed").fit(X, y)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_teacher_of_several_labels_is_refused_beside_one(make):
+    with pytest.raises(ValueError, match="was fitted on 3 labels for each row, and y has one"):
+        make(FrozenEstimator(KNeighborsClassifier().fit(X, Y))).fit(X, Y[:, 0])
+
+
+def test_logits_after_probabilities_are_not_cut_in_silence():
+    convert = LabelConversion.of(torch.tensor([[0.5, 1.0]]), 2, "teacher f", None)
+    torch.testing.assert_close(convert(torch.tensor([[0.5, 0.25]])), torch.tensor([[0.0, -1.0986123]]))
+    with pytest.raises(ValueError, match=r"teacher f gave .* for the first rows.* numbers from -3 to 0.5"):
+        convert(torch.tensor([[0.5, -3.0]]))
 
 
 @pytest.mark.parametrize("shift", [0, 1])
