@@ -91,18 +91,24 @@ def _lists_of_labels(y: Any) -> str | None:
         len(getattr(y, "shape", ())) == 1 and getattr(getattr(y, "dtype", None), "kind", None) == "O"
     )
     first = next(iter(y), None) if is_sequence or is_of_objects else None
-    if not isinstance(first, (set, frozenset, list, tuple)):
+    if not (isinstance(first, (set, frozenset)) or _is_list(first)):
         return None
     rows = list(y)
     if any(isinstance(row, (set, frozenset)) for row in rows):
         return "sets of labels as rows"
-    if not all(isinstance(row, (list, tuple)) for row in rows):
+    if not all(map(_is_list, rows)):
         return None
     lengths = {len(row) for row in rows}
     has_names = any(isinstance(label, str) for row in rows for label in row)
     if len(lengths) > 1:
         return "rows of differing lengths, as lists of labels have"
+    if is_of_objects:  # a column of a frame: lists in it are no matrix, whatever they hold
+        return "lists as rows (of lists of 0 and 1 make np.array(list(y)))"
     return "lists of labels as rows" if has_names and lengths != {1} else None
+
+
+def _is_list(row: Any) -> bool:
+    return isinstance(row, (list, tuple)) or (isinstance(row, np.ndarray) and row.ndim == 1)
 
 
 def _shape_and_values(y: Any) -> tuple[tuple[int, ...], Any]:

@@ -37,6 +37,7 @@ class Multilabel:
     """
 
     numeric: ClassVar[bool] = False
+    outputs_noun: ClassVar[str] = "labels"
 
     def __init__(self, n_labels: int, dtype: Any):
         self.n_labels, self.dtype = n_labels, np.dtype(dtype)
@@ -183,5 +184,13 @@ class Multilabel:
         return (self.probabilities(logits).numpy() > 0.5).astype(self.dtype)
 
     def score(self, targets: Any, predictions: np.ndarray, sample_weight: np.ndarray | None = None) -> float:
-        """Return the share of rows of which all labels are right, as scikit-learn's classifiers do."""
-        return float(accuracy_score(targets, predictions, sample_weight=sample_weight))
+        """Return the share of rows of which all labels are right, as scikit-learn's classifiers do.
+
+        Raises
+        ------
+        ValueError
+            If the targets are no matrix of 0 and 1 with these labels: scikit-learn would count rows of other
+            numbers as wrong.
+        """
+        codes = self.encode(checked_indicators(targets, len(predictions), "score's y"), "score's y")
+        return float(accuracy_score(codes, predictions.astype(CODE_TYPE), sample_weight=sample_weight))

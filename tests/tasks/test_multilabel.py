@@ -53,6 +53,8 @@ BAD = {
     "an array of sets": (np.array([{1}, {2}] * 15, dtype=object), "y has sets of labels as rows"),
     "lists": ([["a"], ["a", "b"]] * 15, f"y has rows of differing lengths, as lists of labels have. {BINARIZER}"),
     "lists of words": ([["a", "b"], ["b", "c"]] * 15, "y has lists of labels as rows"),
+    "a column of lists": (pd.Series([[0, 1], [1, 1]] * 15), r"y has lists as rows \(of lists of 0 and 1 make np.array"),
+    "a column of arrays": (pd.Series([np.array(["a", "b"]), np.array(["a"])] * 15), "y has rows of differing lengths"),
     "fewer rows": (Y[1:], r"inconsistent numbers of samples: \[30, 29\]"),
     "one-hot": (sparse.csr_matrix(np.eye(3)[Y[:, 0]]), "exactly one of 3 labels: it is one-hot"),
     "the same in all rows": (np.tile([1, 0], (N, 1))[:, [0, 0, 1]], r"the same labels in all 30 rows, \[1, 1, 0\]"),
@@ -67,6 +69,13 @@ def test_other_matrices_are_refused(kind, make):
         make(None, meta="none").fit(X, y)
 
 
+class Squashed(torch.nn.Linear):
+    """Its sigmoid is no module."""
+
+    def forward(self, x):
+        return super().forward(x).sigmoid()
+
+
 @pytest.mark.usefixtures("no_training")
 @pytest.mark.parametrize(
     ("given", "params", "match"),
@@ -76,9 +85,12 @@ def test_other_matrices_are_refused(kind, make):
         ({"X_val": X, "y_val": 2 * Y}, {}, "y_val should be a 1d array.*row 0 has 2"),
         ({"teacher_logits": np.zeros((N, 2))}, {}, r"one column per label of y, shape \(30, 3\); got \(30, 2\)"),
         ({"teacher_logits": np.full((N, 3), np.nan)}, {}, "teacher_logits: row 0 of X has NaN"),
+        ({"teacher_logits": np.full((N, 3), np.inf)}, {}, r"row 0 of X has \+inf.*infinite where p is 0 or 1"),
+        ({"teacher_logits": np.zeros((3, N, 2))}, {}, r"make np.column_stack\(\[p\[:, 1\] for p in answers\]\)"),
         ({}, {"class_weight": "balanced"}, "class_weight='balanced' weighs classes that exclude each other"),
         ({}, {"teacher_classes": [0, 1, 2]}, "teacher_classes are the classes of columns, and y has several"),
         ({}, {"student": torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Sigmoid())}, "ends in a sigmoid"),
+        ({}, {"student": Squashed(4, 3)}, "student Squashed ends in a sigmoid"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_several_labels_is_refused(given, params, match, make):
