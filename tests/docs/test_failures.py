@@ -337,6 +337,14 @@ REFUSED = {
         {"y": several(y), "X_val": X, "y_val": y},
     ),
     "logits of other labels": lambda X, y: ({}, {"y": several(y)[:, 1:]}),
+    "the list of a forest's probabilities as logits of several labels": lambda X, y: (
+        {"teacher": None},
+        {"y": several(y), "teacher_logits": np.zeros((10, len(y), 2))},
+    ),
+    "infinite logits of several labels": lambda X, y: (
+        {"teacher": None},
+        {"y": several(y), "teacher_logits": np.full((len(y), 10), np.inf)},
+    ),
     "logits of several labels whose columns have names": lambda X, y: (
         {},
         {"y": several(y), "teacher_logits": pd.DataFrame(np.zeros((len(y), 10))).add_prefix("tag ")},
@@ -355,6 +363,9 @@ REFUSED = {
     "a teacher of other labels": lambda X, y: asked(nn.Linear(64, 9), y=several(y)),
     "a teacher of one label per row beside several": lambda X, y: asked(
         FrozenEstimator(GaussianNB().fit(X, y)), y=several(y)
+    ),
+    "a teacher that learns one label per row, to be fitted on several": lambda X, y: asked(
+        GaussianNB(), y=several(y)
     ),
     "a list of teachers beside several labels": lambda X, y: asked([nn.Linear(64, 10)] * 2, y=several(y)),
     "classes of the columns of a function beside several labels": lambda X, y: asked(
