@@ -62,17 +62,24 @@ def refuse_classes(class_weight: Any, teacher_classes: Any) -> None:
 
 
 def check_gives_logits(student: nn.Module, samples: Any) -> None:
-    """Refuse a student that ends in a sigmoid, a module or a function of torch.
+    """Refuse a student that ends in a sigmoid, or in logarithms of probabilities: a module or a function.
 
     Raises
     ------
     ValueError
-        If its last module or operation is a sigmoid, and its outputs lie between 0 and 1.
+        If its last module or operation is a sigmoid, and its outputs lie between 0 and 1; or if the last
+        operation is log_softmax or logsigmoid, so that no label can have a probability above one half.
     """
     with isolated_eval_mode(student, samples.device), torch.enable_grad():
         outputs = student(samples)
     last = [*own_student(student).modules()][-1]
     operation = type(outputs.grad_fn).__name__
+    if operation.startswith(("LogSoftmaxBackward", "LogSigmoidBackward")):
+        raise ValueError(
+            f"student {type(own_student(student)).__name__} ends in a log_softmax or logsigmoid, whose "
+            "numbers are never above 0: no label could have a probability above one half. Leave it out: the "
+            "losses and predict_proba take logits."
+        )
     if not (isinstance(last, (nn.Sigmoid, nn.Hardsigmoid)) or "igmoidBackward" in operation):
         return
     if bool(((outputs >= 0) & (outputs <= 1)).all()):

@@ -15,6 +15,8 @@ from sklearn_kd.inputs._large_arrays import parts_of
 from sklearn_kd.teachers._given_logits import Given, numbers_in_order
 from sklearn_kd.teachers._logit_checks import FLOOR_BOUNDS, refuse_wrong_numbers
 
+# Rows that are looked at for sums of 1, which fewer may have by chance.
+_FEWEST_ROWS, _MOST_ROWS = 8, 1000
 # Probabilities may be above 1 by rounding.
 _ROUNDING = 1e-3
 _A_LOGIT_IS = (
@@ -73,6 +75,22 @@ def warn_of_label_probabilities(who: str, remedy: str) -> None:
     )
 
 
+def warn_if_they_exclude_each_other(values: Tensor, who: str) -> None:
+    """Warn of probabilities, or their logarithms, whose sum is 1 in every row, as behind a softmax."""
+    if len(values) < _FEWEST_ROWS:
+        return
+    part = values[:_MOST_ROWS].double()
+    sums = part.sum(dim=1) if bool((part >= 0).all()) else part.exp().sum(dim=1)
+    if bool(((sums - 1).abs() <= _ROUNDING).all()):
+        warnings.warn(
+            f"{who}: in every row the probabilities sum to 1, as those of a softmax do, whose classes "
+            "exclude each other. A teacher of several labels has a sigmoid for each: give one that was "
+            "trained so.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
 class LabelConversion(NamedTuple):
     """Conversion of a teacher's output into one logit for each label.
 
@@ -102,6 +120,7 @@ class LabelConversion(NamedTuple):
         """
         check_n_labels(values.shape[1], n_labels, who)
         refuse_wrong_numbers(values, who, logit_is=_A_LOGIT_IS)
+        warn_if_they_exclude_each_other(values, who)
         probabilities = are_label_probabilities(values)
         if probabilities and remedy is not None:
             warn_of_label_probabilities(who, remedy)
@@ -176,6 +195,7 @@ def checked_label_logits(
     for part in parts_of(values):
         refuse_wrong_numbers(part.float(), name, n_checked, of, _A_LOGIT_IS)
         n_checked += len(part)
+    warn_if_they_exclude_each_other(values, name)
     if not are_label_probabilities(values):
         return values.numpy()
     warn_of_label_probabilities(name, "Give what the network returns before its sigmoid")

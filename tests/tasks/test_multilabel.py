@@ -91,6 +91,7 @@ class Squashed(torch.nn.Linear):
         ({}, {"teacher_classes": [0, 1, 2]}, "teacher_classes are the classes of columns, and y has several"),
         ({}, {"student": torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Sigmoid())}, "ends in a sigmoid"),
         ({}, {"student": Squashed(4, 3)}, "student Squashed ends in a sigmoid"),
+        ({}, {"student": torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.LogSoftmax(1))}, "Sequential ends in a log_softmax"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_several_labels_is_refused(given, params, match, make):

@@ -175,6 +175,14 @@ def test_a_teacher_of_several_labels_is_refused_beside_one(make):
         make(FrozenEstimator(KNeighborsClassifier().fit(X, Y))).fit(X, Y[:, 0])
 
 
+@pytest.mark.parametrize("last", [torch.log_softmax, torch.softmax])
+def test_a_softmax_is_warned_of(last):
+    values = last(torch.as_tensor(ANSWERS), 1)
+    with pytest.warns(UserWarning, match="teacher f: in every row the probabilities sum to 1"):
+        LabelConversion.of(values, 3, "teacher f", None)
+    LabelConversion.of(values / 2, 3, "teacher f", None)  # no warning, which would be an error
+
+
 def test_logits_after_probabilities_are_not_cut_in_silence():
     convert = LabelConversion.of(torch.tensor([[0.5, 1.0]]), 2, "teacher f", None)
     torch.testing.assert_close(convert(torch.tensor([[0.5, 0.25]])), torch.tensor([[0.0, -1.0986123]]))
