@@ -24,7 +24,9 @@ CANDIDATES: tuple[dict[str, float], ...] = (
 class Shortlist(Strategy):
     """The best of a few settings by L_val, then fixed throughout.
 
-    Each candidate trains a fresh student on D_train, and is judged by L_val on all of D_val. The students
+    Each candidate trains a fresh student on D_train, and is judged by L_val on all of D_val. Losses below
+    0.1 / n_val count as equal, and of equal candidates the first is taken: where n_val rows are all right,
+    they cannot say whom to trust, and the default trusts the teacher. The students
     share initialisation and batches; small ones are trained in one batched run. Few candidates that differ
     much are told apart by a small D_val, and by a part of the training: with ``search_epochs=1/3``, the
     default of the estimator, three candidates cost one training, and the retraining on all rows another.

@@ -13,6 +13,10 @@ from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._weight_average import weights_of
 
+# Smallest loss of classes that a D_val of one row can show. Below it all rows are right with ease, and
+# candidates differ by how sure they are: by rounding.
+_SMALLEST = 0.1
+
 
 class Ending(NamedTuple):
     """The end of a training on D_train, as D_val sees it.
@@ -20,7 +24,8 @@ class Ending(NamedTuple):
     Attributes
     ----------
     loss : float
-        L_val of the last weights, or of their average where it is smaller.
+        L_val of the last weights, or of their average where it is smaller. Of classes it is 0.1 / n_val at
+        least: n_val rows tell no smaller losses apart.
     averaged : bool or None
         Whether it is that of the average: the student has trained past its best. None: there is no average,
         or the training diverged, so that neither says how the student learns.
@@ -38,14 +43,15 @@ def ending_of(net: TrainingNet, valid: DistillationData) -> Ending:
 
     Without an average the last weights are all there is.
     """
-    loss, val_temperature = validation_loss(net, valid), net.val_temperature_
+    floor = 0.0 if net.task.numeric else _SMALLEST / len(valid)
+    loss, val_temperature = max(floor, validation_loss(net, valid)), net.val_temperature_
     ending = Ending(loss, None, weights_of(named_network(net.module_)))
     average = net.average_
     if average is None or net.diverged_:
         return ending
     average.swap()
     try:
-        of_average = validation_loss(net, valid, refit=True)
+        of_average = max(floor, validation_loss(net, valid, refit=True))
     finally:
         average.swap()
     if of_average < loss:

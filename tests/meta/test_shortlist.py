@@ -112,3 +112,16 @@ def test_the_usual_candidates_are_moved_into_the_bounds(make, digits, logits):
     clf = make(meta="shortlist", max_epochs=1, loss__temperature_bounds=(1.5, 1.8))
     clf.fit(*digits, teacher_logits=logits)
     assert clf.trials_["temperature"].tolist() == [1.8, 1.5, 1.8]
+
+
+def test_where_all_rows_of_d_val_are_right_the_first_is_taken(make, digits):
+    """Losses that differ by rounding are equal."""
+    X, y = digits[0], (digits[1] > 0).astype(int)
+    X = np.c_[X, 5 * y].astype(np.float32)  # a column tells the class
+    sure = np.c_[-8.0 * y, 8.0 * y].astype(np.float32)
+    candidates = [{"lambda1": 0.5}, {"lambda1": 1.0}]
+    for given in (candidates, candidates[::-1]):
+        clf = make(meta=Shortlist(given), search_epochs=10, max_epochs=1, lr=0.5, batch_size=16)
+        clf.fit(X, y, teacher_logits=sure)
+        assert clf.lambda1_ == given[0]["lambda1"]
+        assert (clf.trials_["val_loss"] == 0.1 / 40).all()  # a tenth of 400 rows is D_val
