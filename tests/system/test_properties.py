@@ -84,8 +84,12 @@ def is_fitted_or_refuses(steps, clf, X, y, X_test, **given):
         predicted = clf.predict(X_test)
     event("fitted")
     assert np.isfinite(proba).all()
-    np.testing.assert_allclose(proba.sum(axis=1), 1, rtol=1e-4)
-    assert set(predicted.tolist()) <= set(clf.classes_.tolist())
+    if np.ndim(y) == 2 and np.shape(y)[1] > 1:  # several labels
+        assert predicted.shape == proba.shape == np.shape(X_test)[:1] + np.shape(y)[1:]
+        assert ((predicted == 1) == (proba > 0.5)).all() and ((proba >= 0) & (proba <= 1)).all()
+    else:
+        np.testing.assert_allclose(proba.sum(axis=1), 1, rtol=1e-4)
+        assert set(predicted.tolist()) <= set(clf.classes_.tolist())
     assert all(torch.isfinite(w).all() for w in clf.student_.state_dict().values())
     reported = sum(issubclass(w.category, ConvergenceWarning) for w in said)
     wrong = [history for history in trainings(clf) if any(history[:, "skipped_steps"])]
