@@ -116,12 +116,13 @@ for place, row in enumerate(shown):
         p = fitted[name].predict_proba(X_test[row : row + 1])[0]
         bars.bar(np.arange(10) + side, p, 0.4, color=color, label=name.replace("the same", "distilled"))
     for tag in np.flatnonzero(y_test[row]):
-        bars.axvspan(tag - 0.5, tag + 0.5, color="0.9", zorder=0)
+        bars.axvspan(tag - 0.5, tag + 0.5, color="0.9", zorder=0, label="the true tags")
     bars.axhline(0.5, color="0.5", linewidth=0.8)
     bars.set(xticks=range(10), ylim=(0, 1), yticks=(0, 0.5, 1))
     bars.spines[["top", "right"]].set_visible(False)
 handles, texts = axes[1, 0].get_legend_handles_labels()
-figure.legend(handles, texts, loc="outside lower center", ncols=2, frameon=False)
+by_text = dict(zip(texts, handles, strict=True))  # the true tags once
+figure.legend(by_text.values(), by_text, loc="outside lower center", ncols=3, frameon=False)
 plt.show()
 
 # %%

@@ -30,12 +30,12 @@ warnings.simplefilter("ignore", ConvergenceWarning)  # with so few rows the loss
 # The same network of 64 hidden units, with about as many steps: of y alone, of y and the teacher, and of
 # both and the rows without y. The weight of y, lambda1, is the best of three on held-out rows.
 
-METHODS = ("y alone", "y and the teacher", "and rows without y")
+METHODS = ("y alone", "y and the teacher", "y, teacher, rows without y")
 
 
 def fitted(name, teacher, X, y, X_unmeasured, seed):
     """Return a fitted student."""
-    further = X_unmeasured if name == "and rows without y" else None
+    further = X_unmeasured if name == "y, teacher, rows without y" else None
     n_rows = len(X) + (0 if further is None else len(further))
     student = DistilledRegressor(
         None if name == "y alone" else teacher, MLPStudent, student__hidden=64,
@@ -60,13 +60,14 @@ for seed in range(N_SEEDS):
             rows = X_all[own[:n]], y_all[own[:n]]
             student = fitted(name, FrozenEstimator(trees), *rows, X_all[unmeasured], seed)
             scores[name][seed, k] = student.score(X_all[test], y_all[test])
+    print(f"seed {seed} of {N_SEEDS} is done", flush=True)
 
 # %%
 # R² on the test
 # --------------
 # Mean over three seeds, and the paired difference to the student of y alone with its standard error.
 
-print(f"{'rows':>5}" + "".join(f"{name:>26}" for name in scores))
+print(f"{'rows':>5}" + "".join(f"{name:>28}" for name in scores))
 for k, n in enumerate(SIZES):
     line = f"{n:5d}"
     for values in scores.values():
@@ -83,7 +84,7 @@ for k, n in enumerate(SIZES):
 
 figure, ax = plt.subplots(figsize=(7, 4), layout="constrained")
 styles = {"the teacher": ("0.6", ":"), "y alone": ("C0", "--"), "y and the teacher": ("C1", "--"),
-          "and rows without y": ("C1", "-")}  # fmt: skip
+          "y, teacher, rows without y": ("C1", "-")}  # fmt: skip
 for name, (color, line) in styles.items():
     mean, error = scores[name].mean(axis=0), scores[name].std(axis=0, ddof=1) / np.sqrt(N_SEEDS)
     ax.errorbar(
