@@ -285,7 +285,7 @@ def _require_targets(estimator: Any, y: Any) -> None:
     if y is None:
         raise ValueError(
             f"This {type(estimator).__name__} estimator requires y to be passed, but the target y is "
-            "None. Give one label per row of X, or X as a Dataset of pairs (x, label)."
+            "None. Give one target per row of X, or X as a Dataset of pairs (x, target)."
         )
 
 
@@ -409,7 +409,8 @@ def _check_continues(continued: Continued, task: Task, sample_shape: tuple[int, 
     same = type(task) is type(continued.task) and labels.tolist() == before.tolist()
     if not same or sample_shape != continued.sample_shape:
         raise ValueError(
-            f"warm_start=True goes on with a student for classes {before} and samples "
+            f"warm_start=True goes on with a student for {'outputs' if task.numeric else 'classes'} "
+            f"{before} and samples "
             f"of shape {continued.sample_shape}; got {labels} and {sample_shape}. Fit on the "
             "same kind of data, or set warm_start=False."
         )
