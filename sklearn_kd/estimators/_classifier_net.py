@@ -101,8 +101,9 @@ ESTIMATOR_STARTS = ("lambda1", "temperature")
 
 def loss_of(estimator: DistilledClassifier) -> DistillationLoss:
     """Return the loss that ``loss`` names, or a copy of the one it is."""
-    otherwise = "a sklearn_kd.losses.DistillationLoss of your own, as the guide's page on losses shows"
     makers = estimator._losses
+    kind = DistillationLoss.__name__ if makers is LOSSES else RegressionLoss.__name__
+    otherwise = f"a sklearn_kd.losses.{kind} of your own, as the guide's page on losses shows"
     loss = named_object("loss", estimator.loss, makers, estimator._routed("loss"), otherwise)
     if isinstance(loss, RegressionLoss) != (makers is not LOSSES):
         wanted = "a DistillationLoss of classes" if makers is LOSSES else "a RegressionLoss"

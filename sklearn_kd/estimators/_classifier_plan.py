@@ -385,6 +385,7 @@ def _checked_student(
         seed=stage.seeds.student,
         make_scaling=scaling_for(estimator, data.train),
         trained=estimator.student_ if continues else None,
+        numeric=inputs.task.numeric,
     )
     _check_codes(student, inputs)
     if has_several_labels(inputs.task):

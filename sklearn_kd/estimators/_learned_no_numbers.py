@@ -125,7 +125,8 @@ def warn_of_units(estimator: Any, inputs: ValidatedInputs, train: DistillationDa
     if not own.has_teacher_logits:
         return
     said = torch.cat([part.cpu() for part in own.iter_teacher_logits()]).double().numpy()
-    errors = ((said - own.y.cpu().double().numpy()) ** 2).mean(axis=0)
+    weight = None if own.weight is None else own.weight.cpu().double().numpy()
+    errors = np.average((said - own.y.cpu().double().numpy()) ** 2, axis=0, weights=weight)
     worst = int(errors.argmax())
     if errors[worst] <= _MOST_VARIANCES:
         return

@@ -292,7 +292,7 @@ def checked_teacher(
     if teacher is None:
         raise ValueError(
             f"teacher=None leaves nothing to distil. Give a teacher, give {answers} to "
-            f"fit, or set meta='none' to train on the labels alone.{advice_for(teacher)}"
+            f"fit, or set meta='none' to train on y alone.{advice_for(teacher)}"
         )
     wrapped = make(teacher, inputs, fit_parameters)
     if isinstance(inputs.rows, RawRows) and augment is None:
@@ -320,6 +320,7 @@ def initial_student(
     seed: int,
     make_scaling: Callable[[], Standardization | None] | None = None,
     trained: nn.Module | None = None,
+    numeric: bool = False,
 ) -> nn.Module:
     """Build the student, check it on two samples, and put the layer of ``standardize=True`` in front.
 
@@ -341,6 +342,8 @@ def initial_student(
         Fits the layer to D_train. None: there is to be none.
     trained : nn.Module or None, default=None
         The student of the last fit, to go on with in place of a new one.
+    numeric : bool, default=False
+        Whether its outputs are numbers to predict, not logits.
     """
     # All inside, so that weights made in the first forward pass are drawn from the seed too.
     with preserved_random_state(samples.device, seed):
@@ -358,7 +361,7 @@ def initial_student(
         if is_open and make_scaling is not None and (codes or not takes_codes(own, rows)):
             scaling = _fitted(scaling, make_scaling(), codes)
         made_by = None if isinstance(student, nn.Module) else student
-        _check_behind(scaling, own, rows, n_outputs, made_by)
+        _check_behind(scaling, own, rows, n_outputs, made_by, numeric)
     return built if own_student(built) is not built else behind_scaling(own, scaling)
 
 
@@ -374,17 +377,22 @@ def _check_columns(scaling: Standardization, rows: Tensor) -> None:
 
 
 def _check_behind(
-    scaling: Standardization | None, student: nn.Module, rows: Tensor, n_outputs: int, made_by: Any
+    scaling: Standardization | None,
+    student: nn.Module,
+    rows: Tensor,
+    n_outputs: int,
+    made_by: Any,
+    numeric: bool,
 ) -> None:
     """Check a student that may be behind a layer; say so where it could be trained without."""
     if scaling is None:
-        check_student(student, rows, n_outputs, made_by)
+        check_student(student, rows, n_outputs, made_by, numeric=numeric)
         return
     try:
-        check_student(student, scaling(rows), n_outputs, made_by)
+        check_student(student, scaling(rows), n_outputs, made_by, numeric=numeric)
     except ValueError as error:
         try:
-            check_student(student, rows, n_outputs, made_by)
+            check_student(student, rows, n_outputs, made_by, numeric=numeric)
         except ValueError:
             raise error from error.__cause__
         raise ValueError(

@@ -460,9 +460,6 @@ class DistilledRegressor(RegressorMixin, BaseDistiller):
         """The kind of target that y was."""
         return Regression.of_fitted(self)
 
-    # ----------------------------------------------------------------------------------
-    # What is fitted
-
     def _fitted_attributes(self, net: TrainingNet, plan: DistillationPlan) -> dict[str, Any]:
         """Return the fitted attributes of a fit that ends with this net."""
         return distilled_attributes(self, net, plan)
@@ -484,7 +481,7 @@ class DistilledRegressor(RegressorMixin, BaseDistiller):
         """Write the student to a file, by the suffix of its name.
 
         ``.onnx`` holds the whole network: input ``X``, float32 of shape (n_samples, ...) with any number of
-        rows; output ``predictions`` of shape (n_samples, n_outputs), in the units of y; with
+        rows; output ``predictions``, float64 of shape (n_samples, n_outputs), in the units of y; with
         ``loss="gaussian_nll"`` the means. ``.safetensors`` holds the weights of the student alone, whose
         outputs are standardised; ``target_mean`` and ``target_scale``, as JSON in the metadata of both
         files, undo that.
@@ -579,7 +576,8 @@ class DistilledRegressor(RegressorMixin, BaseDistiller):
             return task.predictions(outputs)
         if task.criterion.name != "gaussian_nll":
             raise ValueError(
-                f"return_std=True, but loss={self.loss!r} learns no variance. Fit with loss='gaussian_nll'."
+                f"return_std=True, but {task.criterion.name!r}, the loss on y in fit, learns no variance. "
+                "Fit with loss='gaussian_nll'."
             )
         return task.predictions(outputs), task.deviations(outputs)
 

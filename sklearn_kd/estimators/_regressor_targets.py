@@ -91,13 +91,14 @@ class InUnits(nn.Module):
     def __init__(self, student: nn.Module, task: Regression):
         super().__init__()
         self.student = student
-        self.register_buffer("mean", torch.as_tensor(task.mean, dtype=torch.float32))
-        self.register_buffer("scale", torch.as_tensor(task.scale, dtype=torch.float32))
+        # float32 would round targets that are far from 0, and overflow for large ones.
+        self.register_buffer("mean", torch.as_tensor(task.mean, dtype=torch.float64))
+        self.register_buffer("scale", torch.as_tensor(task.scale, dtype=torch.float64))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the predictions, shape (n, m)."""
+        """Return the predictions, float64 of shape (n, m)."""
         outputs: Tensor = self.student(x)
-        return outputs[:, : self.mean.shape[0]] * self.scale + self.mean
+        return outputs[:, : self.mean.shape[0]].double() * self.scale + self.mean
 
 
 def write_regressor(

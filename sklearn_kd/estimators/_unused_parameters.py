@@ -61,6 +61,8 @@ def beside_strategy(
             f"retrain='average' beside meta={estimator.meta!r} in a single run, whose students are exchanged "
             "on the way (set search_epochs)"
         )
+    if isinstance(loss, RegressionLoss):
+        reasons += beside_default_loss(estimator, loss)
     return reasons + beside_loss(estimator, loss, space)
 
 
@@ -108,6 +110,19 @@ def beside_loss(estimator: Any, loss: DistillationLoss, space: MetaparameterSpac
         f"{'start elsewhere' if name in space else f'are {list(space)}'} (give the loss its own start)"
         for name in _STARTS
         if _is_changed(estimator, name) and (name not in space or space[name].start is not None)
+    ]
+
+
+def beside_default_loss(estimator: Any, loss: DistillationLoss) -> list[str]:
+    """List ``loss__*`` that other losses take, where the loss is the default: another may be meant."""
+    if _is_changed(estimator, "loss"):
+        return []
+    own = loss.get_params(deep=False)
+    return [
+        f"loss__{name}={value!r} beside loss={estimator.loss!r}, which has none (set loss to one of "
+        f"{[kind for kind, make in estimator._losses.items() if name in make().get_params(deep=False)]})"
+        for name, value in estimator._routed("loss").items()
+        if name not in own
     ]
 
 

@@ -285,7 +285,7 @@ def _require_targets(estimator: Any, y: Any) -> None:
     if y is None:
         raise ValueError(
             f"This {type(estimator).__name__} estimator requires y to be passed, but the target y is "
-            "None. Give one label per row of X, or X as a Dataset of pairs (x, label)."
+            "None. Give one target per row of X, or X as a Dataset of pairs (x, target)."
         )
 
 

@@ -20,9 +20,12 @@ from sklearn_kd.students._factory import student_name, student_signature
 
 # Of a part with more columns the smallest and the largest integer are sought in all of them together.
 _MOST_COLUMNS = 16
+_OF_CLASSES = " (two for two classes)"
 
 
-def check_student(student: nn.Module, samples: Any, n_classes: int, made_by: Any = None) -> None:
+def check_student(
+    student: nn.Module, samples: Any, n_classes: int, made_by: Any = None, *, numeric: bool = False
+) -> None:
     """Check that a student can be trained on samples and predicts one logit per class.
 
     Run the student in evaluation mode, and a copy of it in training mode. Neither weights nor the
@@ -36,13 +39,15 @@ def check_student(student: nn.Module, samples: Any, n_classes: int, made_by: Any
     n_classes : int
     made_by : class, callable or None, default=None
         The class or function that made the student.
+    numeric : bool, default=False
+        Whether the outputs are numbers to predict, not logits: they may be what probabilities are.
 
     Raises
     ------
     ValueError
         If the student cannot take the samples, returns anything but logits, or has nothing to train.
     """
-    logits = check_student_output(student, samples, n_classes, made_by)
+    logits = check_student_output(student, samples, n_classes, made_by, numeric=numeric)
     if not any(True for _ in student.parameters()):
         raise ValueError(
             f"student {type(student).__name__} has no weights (parameters) to train. Give one that has "
@@ -50,17 +55,21 @@ def check_student(student: nn.Module, samples: Any, n_classes: int, made_by: Any
         )
     with threads_of_trial(student), preserved_random_state(samples.device, seed=0), torch.enable_grad():
         student = copy.deepcopy(student)
-        _check_no_probabilities(student.eval(), samples, logits)
+        if not numeric:
+            _check_no_probabilities(student.eval(), samples, logits)
         if len(samples) == 1:
             return  # batch normalisation cannot train on one row
         mode = " in training mode"
         logits = _run(student.train(), samples, mode)
-        _check_logits(student, logits, (len(samples), n_classes), mode, made_by)
+        _check_logits(student, logits, (len(samples), n_classes), mode, made_by, numeric)
         _check_gradient(student, logits)
-        _check_no_probabilities(student, samples, logits)
+        if not numeric:
+            _check_no_probabilities(student, samples, logits)
 
 
-def check_student_output(student: nn.Module, samples: Any, n_classes: int, made_by: Any = None) -> Tensor:
+def check_student_output(
+    student: nn.Module, samples: Any, n_classes: int, made_by: Any = None, *, numeric: bool = False
+) -> Tensor:
     """Compute the logits of ``samples`` in evaluation mode.
 
     Raises
@@ -70,7 +79,7 @@ def check_student_output(student: nn.Module, samples: Any, n_classes: int, made_
     """
     with isolated_eval_mode(student, samples.device):
         logits = _run(student, samples, "")
-    _check_logits(student, logits, (len(samples), n_classes), "", made_by)
+    _check_logits(student, logits, (len(samples), n_classes), "", made_by, numeric)
     return logits
 
 
@@ -171,7 +180,9 @@ def _error_text(error: Exception) -> str:
     return str(error) if plain and str(error) else f"{type(error).__name__}: {error}"
 
 
-def _check_logits(student: nn.Module, logits: Any, shape: tuple[int, int], mode: str, made_by: Any) -> None:
+def _check_logits(
+    student: nn.Module, logits: Any, shape: tuple[int, int], mode: str, made_by: Any, numeric: bool
+) -> None:
     """Raise ValueError unless the output is a floating-point tensor of this shape."""
     if isinstance(logits, Tensor) and logits.shape == shape:
         if logits.is_floating_point():
@@ -181,8 +192,10 @@ def _check_logits(student: nn.Module, logits: Any, shape: tuple[int, int], mode:
     else:
         got, remedy = _describe_wrong_output(logits, shape, mode, made_by)
     n_rows, n_classes = shape
-    # Only a regressor has one output.
-    wanted, unit = ("one logit per class", "classes") if n_classes > 1 else ("one output", "target")
+    wanted, unit = ("one logit per class", "classes")
+    if numeric or n_classes == 1:
+        remedy = remedy.replace(_OF_CLASSES, "")
+        wanted, unit = ("one output", "target") if n_classes == 1 else (f"{n_classes} outputs", "outputs")
     raise ValueError(
         f"student {type(student).__name__} must give {wanted}, shape {shape} for {n_rows} "
         f"samples of {n_classes} {unit}; {mode.strip()}{' ' if mode else ''}it gave {got}. {remedy}."
@@ -205,7 +218,7 @@ def _describe_wrong_output(given: Any, shape: tuple[int, int], mode: str, made_b
             )
         if mode:
             return got, f"Let it return then what it returns in evaluation mode, shape {shape}"
-        remedy = f"Make its last layer {n_classes} wide (two for two classes)"
+        remedy = f"Make its last layer {n_classes} wide{_OF_CLASSES}"
         if made_by is not None and _takes_any_name(made_by):
             remedy += (
                 f"; the signature of {student_name(made_by)} has **kwargs, in which nothing can be filled "

@@ -65,6 +65,8 @@ def _as_floats(given: np.ndarray, name: str) -> np.ndarray:
     try:
         if given.dtype.kind != "O":
             raise TypeError(f"it is of dtype {given.dtype}")
+        if given.ndim == 0:
+            raise TypeError(f"it is a {type(given[()]).__name__}")
         return given.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} is not of numbers: {error}. Give real numbers.") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -18,6 +19,9 @@ from sklearn_kd.tasks._targets import Targets
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+# Targets farther from the mean, in standard deviations, have squares that overflow float32.
+MOST_DEVIATIONS = 1e15
 
 
 class Regression:
@@ -74,19 +78,25 @@ class Regression:
         Raises
         ------
         ValueError
-            If numbers are so large that their variance overflows.
+            If numbers are so large that their sum or their differences overflow.
         """
         columns = targets.reshape(len(targets), -1)
+        counts = np.ones(len(columns), bool) if weight is None else weight > 0
+        seen, share = columns[counts], None if weight is None else weight[counts]
         with np.errstate(over="ignore", invalid="ignore"):
-            mean = np.average(columns, axis=0, weights=weight)
-            scale = np.sqrt(np.average((columns - mean) ** 2, axis=0, weights=weight))
+            mean = np.average(seen, axis=0, weights=share)
+            apart = seen - mean
+            # By a power of two, which rounds nothing: squares neither overflow nor vanish.
+            power = np.frexp(np.abs(apart).max(axis=0))[1]
+            scale = np.sqrt(np.average(np.ldexp(apart, -power) ** 2, axis=0, weights=share))
+            scale = np.ldexp(scale, power)
         if not np.isfinite(scale).all():
             raise ValueError(
-                f"y has numbers up to {np.abs(columns).max():.2g}, whose variance overflows. Divide y by a "
-                "constant."
+                f"y has numbers up to {np.abs(seen).max():.2g}, whose sum or differences overflow. Divide y "
+                "by a constant."
             )
         task = cls(mean, np.where(scale > 0, scale, 1.0), targets.ndim == 1, criterion)
-        return task, task.encode(targets)
+        return task, task.standardised(targets)
 
     @classmethod
     def of_fitted(cls, estimator: Any) -> Self:
@@ -112,7 +122,8 @@ class Regression:
         Raises
         ------
         ValueError
-            If they are more or fewer for each row than y had in ``fit``.
+            If they are more or fewer for each row than y had in ``fit``, or so far from its mean that their
+            squares overflow float32.
         """
         n_columns = 1 if targets.ndim == 1 else targets.shape[1]
         if n_columns != self.n_targets:
@@ -120,7 +131,20 @@ class Regression:
                 f"{name} has {n_columns} number(s) for each row, and y {self.n_targets}. Give as many "
                 "targets in both."
             )
-        return (targets.reshape(len(targets), -1) - self.mean) / self.scale
+        codes = self.standardised(targets)
+        far = np.flatnonzero((np.abs(codes) > MOST_DEVIATIONS).any(axis=1))
+        if len(far):
+            raise ValueError(
+                f"{name} has {np.abs(targets[far[0]]).max():.3g} in row {far[0]}, more than "
+                f"{MOST_DEVIATIONS:g} standard deviations from the mean of y. Give both in the same units."
+            )
+        return codes
+
+    def standardised(self, targets: np.ndarray) -> np.ndarray:
+        """Return checked targets of as many columns standardised, however far they are from the mean."""
+        with np.errstate(over="ignore"):  # rows of weight 0 may have any targets
+            codes: np.ndarray = (targets.reshape(len(targets), -1) - self.mean) / self.scale
+        return codes
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Return encoded targets in the units of y, shape (n,) or (n, m), float64."""
@@ -153,6 +177,11 @@ class Regression:
             If no row can be spared for D_val.
         """
         n = len(codes)
+        if groups is not None and (groups == groups[0]).all():
+            raise ValueError(
+                "D_val is empty: all rows are of one group, which cannot be in both D_train and D_val. Give "
+                f"X_val and y_val, rows of more groups, or {otherwise}."
+            )
         if groups is not None:
             return split_groups(np.zeros(n, dtype=np.int64), groups, fraction, rng, otherwise)
         if n < 2:
@@ -245,4 +274,28 @@ class RegressionTargets(NamedTuple):
             return Regression.of_targets(targets, weight, self.criterion)
         last = self.last
         task = Regression(last.mean, last.scale, targets.ndim == 1, self.criterion)
-        return task, task.encode(targets)
+        if targets.size != len(targets) * task.n_targets:
+            raise ValueError(
+                f"warm_start=True goes on with a student for {task.n_targets} target(s), and y has "
+                f"{targets.shape[-1] if targets.ndim > 1 else 1} number(s) for each row. Give as many, or "
+                "set warm_start=False."
+            )
+        codes = task.encode(targets)
+        _warn_of_other_units(codes, weight)
+        return task, codes
+
+
+def _warn_of_other_units(codes: np.ndarray, weight: np.ndarray | None) -> None:
+    """Warn where targets, in the last fit's units, are far from what it had: mean 0, deviation 1."""
+    mean = np.average(codes, axis=0, weights=weight)
+    deviation = np.sqrt(np.average((codes - mean) ** 2, axis=0, weights=weight))
+    known = (np.abs(mean) <= 10) & (deviation <= 10) & ((deviation >= 0.01) | (deviation == 0))
+    if not known.all():
+        first = int(known.argmin())
+        warnings.warn(
+            "warm_start=True goes on in the units of the last fit, in which its targets had mean 0 and "
+            f"standard deviation 1; y has mean {mean[first]:.3g} and standard deviation "
+            f"{deviation[first]:.3g}. If y is in other units than before, set warm_start=False.",
+            UserWarning,
+            stacklevel=2,
+        )

@@ -22,7 +22,7 @@ from sklearn_kd.inputs._data import DistillationData
 from sklearn_kd.runtime._devices import check_has_numbers
 from sklearn_kd.runtime._global_lock import torch_state_lock
 from sklearn_kd.runtime._random_state import preserved_random_state
-from sklearn_kd.tasks._regression import Regression
+from sklearn_kd.tasks._regression import MOST_DEVIATIONS, Regression
 from sklearn_kd.teachers._adapter import BatchTeacherAdapter, EitherWayAdapter, TeacherAdapter
 from sklearn_kd.teachers._classifiers import data_explained, set_open_seeds
 from sklearn_kd.teachers._ensembles import TeacherEnsemble, checked_weights
@@ -48,12 +48,11 @@ class RegressorTeacher(TeacherAdapter):
     def accepts(cls, teacher: Any) -> bool:
         if isinstance(teacher, (type, FrozenEstimator)):
             return False
-        needed = ("fit", "predict", "get_params", "set_params")
-        if not all(hasattr(teacher, name) for name in needed):
+        if not all(hasattr(teacher, name) for name in ("fit", "get_params", "set_params")):
             return False
         if hasattr(teacher, "__sklearn_tags__") and get_tags(teacher).estimator_type is not None:
-            return is_regressor(teacher)
-        return not hasattr(teacher, "predict_proba")
+            return is_regressor(teacher)  # some, such as StackingRegressor, have predict once they are fitted
+        return hasattr(teacher, "predict") and not hasattr(teacher, "predict_proba")
 
     def check(self) -> None:
         self._fit_parameters = FitParameters({})
@@ -107,6 +106,8 @@ def _columns_explained(regressor: Any, n_columns: int) -> Iterator[None]:
 
 def _is_fitted(regressor: Any, otherwise: bool) -> bool:
     """Return whether a regressor has been fitted; ``otherwise`` where scikit-learn cannot tell."""
+    if hasattr(regressor, "__sklearn_tags__") and not get_tags(regressor).requires_fit:
+        return otherwise  # one that predicts before it is fitted, such as GaussianProcessRegressor
     try:
         check_is_fitted(regressor)
     except NotFittedError:
@@ -221,19 +222,22 @@ def standardised(output: Any, n_rows: int, task: Regression, who: str) -> Tensor
     Raises
     ------
     ValueError
-        If they have another shape.
+        If they have another shape, or are no real numbers.
     WrongAnswerError
-        If a row has NaN or infinity.
+        If a row has NaN, infinity or numbers whose squares overflow float32.
     """
     if isinstance(output, Tensor):
         values = output.detach().double().cpu()
     else:
         try:
-            values = torch.as_tensor(np.asarray(from_torch(output, "predict"), dtype=np.float64).copy())
+            given = np.asarray(from_torch(output, "predict"))
+            if given.dtype.kind == "c":
+                raise TypeError("complex numbers")
+            values = torch.as_tensor(given.astype(np.float64))
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"{who} must predict numbers, shape ({n_rows}, {task.n_targets}); it returned a "
-                f"{type(output).__name__} that is no table of numbers."
+                f"{type(output).__name__} that is no table of real numbers."
             ) from error
     shape = tuple(values.shape)
     if shape == (n_rows,):
@@ -244,7 +248,17 @@ def standardised(output: Any, n_rows: int, task: Regression, who: str) -> Tensor
             f"{task.n_targets}); it returned shape {shape}."
         )
     refuse_infinite(values, who)
-    return torch.as_tensor(task.encode(values.numpy())).float()
+    numbers = torch.as_tensor(task.standardised(values.numpy()))
+    far = (numbers.abs() > MOST_DEVIATIONS).any(dim=1)
+    if bool(far.any()):
+        row = int(far.nonzero()[0])
+        raise WrongAnswerError(
+            f"{who}:",
+            row,
+            f" of X has {values[row].abs().max():.3g} among its predictions, more than {MOST_DEVIATIONS:g} "
+            "standard deviations from the mean of y: no student learns that. Predict in the units of y.",
+        )
+    return numbers.float()
 
 
 def refuse_infinite(values: Tensor, who: str, of: str = "X") -> None:

@@ -1,14 +1,16 @@
 """DistilledRegressor: fits in the units of y, by every strategy, kept and resumed."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from sklearn.datasets import make_friedman1
-from sklearn.ensemble import RandomForestRegressor
+from sklearn.ensemble import RandomForestRegressor, StackingRegressor
 from sklearn.frozen import FrozenEstimator
+from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.neighbors import KNeighborsRegressor
@@ -30,7 +32,10 @@ from sklearn_kd import (
     distillation_report,
     export_student,
 )
+from sklearn_kd.estimators._regressor_targets import InUnits
 from sklearn_kd.losses import HuberLoss, RegressionLoss, SquaredError
+from sklearn_kd.tasks._criterion import Criterion
+from sklearn_kd.tasks._regression import Regression
 from sklearn_kd.training._net import TrainingNet
 
 X, y = make_friedman1(200, noise=1.0, random_state=0)
@@ -123,7 +128,7 @@ def test_gaussian_student_learns_where_the_noise_is():
     reg = regressor(None, meta="none", loss="gaussian_nll", max_epochs=30, lr=0.03).fit(x, z)
     mean, std = reg.predict([[0.1], [0.9]], return_std=True)
     assert 0.3 < std[0] < 3 < std[1] < 15 and mean[0] < mean[1]
-    with pytest.raises(ValueError, match="loss='squared_error' learns no variance"):
+    with pytest.raises(ValueError, match="'squared_error', the loss on y in fit, learns no variance"):
         regressor(Ridge()).fit(X, y).predict(X, return_std=True)
 
 
@@ -181,6 +186,33 @@ def test_predictions_are_aligned_by_their_index():
     np.testing.assert_array_equal(a, b)
 
 
+def test_teachers_that_look_unfitted_or_fitted_before_they_are():
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "teacher is already fitted")
+        for teacher in (StackingRegressor([("ridge", Ridge())], cv=2), GaussianProcessRegressor(alpha=1.0)):
+            assert np.isfinite(regressor(teacher, meta="fixed", max_epochs=1).fit(X, y).predict(X[:2])).all()
+
+
+def test_rows_of_no_weight_do_not_make_the_teachers_units_look_wrong():
+    far, weight = np.where(np.arange(200) < 20, 1e9, y), np.arange(200) >= 20
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*in the units of y")
+        given = {"teacher_predictions": y, "sample_weight": weight * 1e9 + 1e-9}
+        regressor(max_epochs=1, meta="fixed").fit(X, far, **given)
+
+
+def test_a_parameter_of_another_loss_is_said():
+    with pytest.warns(UserWarning, match=r"loss__quantile=0.9 beside loss='squared_error'.*\['quantile'\]"):
+        regressor(Ridge(), loss__quantile=0.9, max_epochs=1, meta="fixed").fit(X, y)
+
+
+def test_a_student_of_another_width_is_told_of_outputs():
+    with pytest.raises(ValueError, match=r"must give 2 outputs.* 2 outputs; .* Make its last layer 2 wide\."):
+        regressor(Ridge(), nn.Linear(10, 3)).fit(X, Y)
+    softmax = nn.Sequential(nn.Linear(10, 2), nn.Softmax(1))  # odd for numbers, but no probabilities
+    regressor(Ridge(), softmax, max_epochs=1, meta="fixed").fit(X, Y)
+
+
 def test_a_teacher_in_other_units_is_noticed():
     with pytest.warns(UserWarning, match="teacher_predictions predicts y .* in the units of y"):
         regressor(max_epochs=1).fit(X, y, teacher_predictions=(y - y.mean()) / y.std())
@@ -220,6 +252,13 @@ def test_onnx_predicts_in_the_units_of_y(tmp_path):
     session = runtime.InferenceSession(tmp_path / "reg.onnx")
     (found,) = session.run(["predictions"], {"X": X.astype(np.float32)})
     np.testing.assert_allclose(found, reg.predict(X), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("mean, scale", [(1e9, 1.0), (0.0, 1e60)])
+def test_exported_units_are_not_rounded_to_float32(mean, scale):
+    task = Regression(np.array([mean]), np.array([scale]), True, Criterion())
+    outputs = torch.tensor([[0.25], [-0.5]])
+    np.testing.assert_array_equal(InUnits(nn.Identity(), task)(outputs)[:, 0], task.predictions(outputs))
 
 
 class Killed(Callback):

@@ -30,11 +30,30 @@ def test_codes_have_mean_0_and_deviation_1_by_weight():
     np.testing.assert_allclose(task.scale, repeated.scale)
 
 
+def test_units_beyond_the_range_of_squares():
+    for factor in (2.0**-600, 2.0**600):  # whose squares vanish, and overflow
+        task, codes = RegressionTargets(Criterion()).from_targets(factor * Y)
+        np.testing.assert_array_equal(codes, RegressionTargets(Criterion()).from_targets(Y)[1])
+        np.testing.assert_allclose(task.decode(codes), factor * Y)
+    with_far = np.r_[Y, [[1e300, 1e300]]]
+    task, _ = RegressionTargets(Criterion()).from_targets(with_far, np.r_[np.ones(50), 0])
+    np.testing.assert_allclose(task.scale, Y.std(axis=0))
+
+
+def test_a_continued_fit_notices_other_units():
+    last, _ = RegressionTargets(Criterion()).from_targets(Y)
+    for other in (1000 * Y, Y + 1e6, Y / 1e3 + Y.mean(axis=0)):
+        with pytest.warns(UserWarning, match="y is in other units than before, set warm_start=False"):
+            RegressionTargets(Criterion(), last).from_targets(other)
+    with pytest.raises(ValueError, match=r"goes on with a student for 2 target\(s\), and y has 1 number"):
+        RegressionTargets(Criterion(), last).from_targets(Y[:, 0])
+
+
 def test_a_continued_fit_keeps_its_units():
     last, _ = RegressionTargets(Criterion()).from_targets(Y)
-    task, codes = RegressionTargets(Criterion(), last).from_targets(2 * Y)
+    task, codes = RegressionTargets(Criterion(), last).from_targets(Y + np.array([6, 200]))
     np.testing.assert_array_equal(task.scale, last.scale)
-    np.testing.assert_allclose(task.decode(codes), 2 * Y)
+    np.testing.assert_allclose(task.decode(codes), Y + np.array([6, 200]))
 
 
 @pytest.mark.parametrize("name", CRITERIA)
@@ -96,8 +115,8 @@ def test_constant_targets_are_refused_by_their_column():
     task, codes = RegressionTargets(Criterion()).from_targets(np.r_[1.0, np.full(9, 7.0)])
     with pytest.raises(ValueError, match=r"y is one number, 7, in all n_samples = 9 rows of positive weight"):
         task.check_learnable(codes, np.r_[0, np.ones(9)])
-    with pytest.raises(ValueError, match="whose variance overflows"):
-        RegressionTargets(Criterion()).from_targets(np.array([1e300, -1e300]))
+    with pytest.raises(ValueError, match="differences overflow"):
+        RegressionTargets(Criterion()).from_targets(np.array([1.7e308, 1.7e308, 0.0]))
     with pytest.raises(ValueError, match=r"y_val has 1 number\(s\) for each row, and y 2"):
         task = RegressionTargets(Criterion()).from_targets(Y)[0]
         task.encode(np.zeros(3), "y_val")
