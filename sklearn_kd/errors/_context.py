@@ -8,20 +8,20 @@ from contextlib import contextmanager
 
 # Remedies for messages that state none, by a part of the message. These are for X, X_val and other rows:
 _WORDS = (
-    ". student_preprocessing='auto' of DistilledClassifier encodes words as numbers for the student, and "
-    "gives the teacher X as it is."
+    ". student_preprocessing='auto' of DistilledClassifier and DistilledRegressor encodes words as numbers "
+    "for the student, and gives the teacher X as it is."
 )
 _REMEDIES_OF_ROWS = {
     "could not convert string": _WORDS,
     "Cannot cast str": _WORDS,  # pandas, from version 3
     "Cannot cast object": _WORDS,  # before
     "'NAType'": (
-        ". student_preprocessing='auto' of DistilledClassifier fills in missing values for the student, and "
-        "gives the teacher X as it is."
+        ". student_preprocessing='auto' of DistilledClassifier and DistilledRegressor fills in missing "
+        "values for the student, and gives the teacher X as it is."
     ),
     "Input X contains NaN": (
-        "\nstudent_preprocessing='auto' of DistilledClassifier fills in missing values for the student, and "
-        "gives the teacher X as it is."
+        "\nstudent_preprocessing='auto' of DistilledClassifier and DistilledRegressor fills in missing "
+        "values for the student, and gives the teacher X as it is."
     ),
 }
 # X of one dimension, whose first entry is a string.

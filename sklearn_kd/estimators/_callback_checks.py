@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from sklearn.metrics import get_scorer, get_scorer_names
 from skorch import NeuralNet
 from skorch.callbacks import Callback, EpochScoring, GradientNormClipping, LRScheduler, PassthroughScoring
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from sklearn_kd._sklearn_compat import metric_of_scorer
 from sklearn_kd.errors._did_you_mean import did_you_mean
 
 # Types that scikit-learn's check of parameters accepts.
@@ -120,6 +122,20 @@ def _refuse_monitor(callback: Callback, monitor: str, known: set[str], missing: 
         f"{did_you_mean(monitor, known)} It may monitor {sorted(known)}; an EpochScoring in front of it "
         "adds its name."
     )
+
+
+def check_scorers(net: NeuralNet) -> None:
+    """Raise ValueError if a callback scores numbers by one of scikit-learn's scorers of classes."""
+    for name, callback in net.callbacks_:
+        scoring = getattr(callback, "scoring", None)
+        if not isinstance(scoring, str) or scoring not in get_scorer_names():
+            continue
+        metric, _ = metric_of_scorer(get_scorer(scoring))
+        if not getattr(metric, "__module__", "").endswith("._regression"):
+            raise ValueError(
+                f"callback {name!r} scores by {scoring!r}, which is of classes. Give it a scorer of numbers, "
+                "such as 'neg_mean_absolute_error'."
+            )
 
 
 def check_clipping(net: NeuralNet) -> None:

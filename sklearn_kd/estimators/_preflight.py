@@ -18,6 +18,7 @@ from sklearn_kd.estimators._callback_checks import (
     check_clipping,
     check_monitors,
     check_schedules,
+    check_scorers,
 )
 from sklearn_kd.estimators._class_weight import with_class_weight
 from sklearn_kd.estimators._named_objects import named_object
@@ -482,7 +483,7 @@ def dry_run(net: TrainingNet, data: SplitData, who: str, callback_params: Iterab
     Raises
     ------
     ValueError
-        If a callback watches what is not recorded or clips what is clipped already, a schedule ends too
+        If a callback watches what is not recorded, scores classes or clips twice, a schedule ends too
         early, or the strategy cannot be used with the net's optimizer, execution or objective.
     TypeError
         If there is no callback of a name in ``callback_params``.
@@ -494,6 +495,8 @@ def dry_run(net: TrainingNet, data: SplitData, who: str, callback_params: Iterab
         net.get_iterator(data.valid)
     n_batches = len(net.get_iterator(data.train, training=True))
     check_clipping(net)
+    if net.task.numeric:
+        check_scorers(net)
     check_monitors(net, net.recorded, data.valid is not None, who)
     check_schedules(net, n_batches)
     return n_batches

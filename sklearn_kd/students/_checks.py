@@ -270,7 +270,7 @@ def _check_gradient(student: nn.Module, logits: Tensor) -> None:
             "requires_grad_(True) on those that are to learn."
         )
     raise ValueError(
-        f"student {name} returns logits without a gradient in training mode: none of its weights could "
+        f"student {name} returns outputs without a gradient in training mode: none of its weights could "
         "learn. Leave detach(), torch.no_grad() and NumPy out of its forward pass."
     )
 

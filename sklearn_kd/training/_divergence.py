@@ -181,10 +181,10 @@ def check_scale(student: nn.Module, data: SplitData, *, standardized: bool = Fal
                 "set standardize=False"
                 if standardized
                 else f"Scale {name}: by standardize=True if it is a table, or by a StandardScaler before the "
-                "classifier in a pipeline"
+                "estimator in a pipeline"
             )
             raise ValueError(
-                f"{name} has values up to {check.largest:.2g}, for which the logits of the untrained "
+                f"{name} has values up to {check.largest:.2g}, for which the outputs of the untrained "
                 f"student are not finite in float32. {remedy}."
             )
 

@@ -3,6 +3,7 @@
 import numpy as np
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, Ridge
+from skorch.callbacks import EpochScoring
 from torch import nn
 
 from sklearn_kd.losses import LogitDistillation
@@ -40,6 +41,7 @@ def refused_numbers(X, y):
         "predictions of other targets": ({}, {"teacher_predictions": two}),
         "predictions that are missing": ({}, {"teacher_predictions": missing}),
         "a student without a column": ({"student": nn.Sequential(nn.Linear(10, 1), nn.Flatten(0))}, {}),
+        "a scorer of classes": ({"callbacks": EpochScoring("neg_log_loss"), "meta": "fixed"}, {}),
         "a loss of classes": ({"loss": LogitDistillation()}, {}),
         "an unknown loss of numbers": ({"loss": "mse"}, {}),
         "a bound that is out of range": ({"loss__teacher_bound": -1}, {}),

@@ -60,7 +60,7 @@ REFUSED = {
     ),
     "three dimensions": (lambda a, b, training: a[:, :, None], r"gave \(2, 10, 1\)\. Flatten it"),
     "maps": (lambda a, b, training: a[:, :, None].expand(-1, -1, 4), r"\(2, 10, 4\)\. Pool its other"),
-    "no gradient": (lambda a, b, training: a.detach(), "returns logits without a gradient in training mode"),
+    "no gradient": (lambda a, b, training: a.detach(), "returns outputs without a gradient in training mode"),
     "raises in training": (
         lambda a, b, training: a.logits if training else a,
         r"cannot take samples of shape \(64,\) in training mode: AttributeError",

@@ -46,7 +46,7 @@ LABELS = {
     "too few": (Y[:-1], r"inconsistent numbers of samples: \[30, 29\]\. X has 30 rows and y 29 labels"),
     "ragged": ([[1], [1, 2]] + [[1]] * 28, "y has rows of differing lengths"),
     "a number": (3, r"y should be a 1d array, got an array of shape \(\) instead"),
-    "nothing": (None, "requires y to be passed, but the target y is None. Give one label per row"),
+    "nothing": (None, "requires y to be passed, but the target y is None. Give one target per row"),
     "on a scale": (Y + 0.5, r"y is not of classes \(0\.5, 1\.5.*Unknown label type: continuous.*Cut numbers"),
 }
 
