@@ -16,9 +16,9 @@ from sklearn_kd.checkpointing._checkpointer import Checkpointer, teacher_signatu
 from sklearn_kd.checkpointing._checkpoints import Checkpoints
 from sklearn_kd.checkpointing._file import prepare_checkpoint_dir
 from sklearn_kd.checkpointing._fingerprint import fingerprint, relevant_parameters, sample_rows
-from sklearn_kd.estimators._learned_no_numbers import regression_message
 from sklearn_kd.estimators._learned_nothing import convergence_message, warn_of_convergence
 from sklearn_kd.estimators._preprocessing import described_preprocessing
+from sklearn_kd.estimators._regression_warnings import regression_message
 from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.estimators._several_labels import has_several_labels, message_of_labels
 from sklearn_kd.inputs._batches import rows_per_batch

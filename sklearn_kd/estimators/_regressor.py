@@ -21,8 +21,8 @@ from sklearn_kd.estimators._classifier_plan import checked_parameters, plan_dist
 from sklearn_kd.estimators._classifier_search import WAYS_TO_RETRAIN
 from sklearn_kd.estimators._classifier_state import CLASSIFIER_STATE
 from sklearn_kd.estimators._distilled_attributes import distilled_attributes
-from sklearn_kd.estimators._learned_no_numbers import warn_of_units
 from sklearn_kd.estimators._plan import publish, restore_on_failure, run_plan
+from sklearn_kd.estimators._regression_warnings import warn_of_units
 from sklearn_kd.estimators._regressor_inputs import make_regression_teacher, validate_regression
 from sklearn_kd.estimators._regressor_targets import target_attributes, targets_content, write_regressor
 from sklearn_kd.inputs._munge import Munge
