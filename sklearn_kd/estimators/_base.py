@@ -394,7 +394,9 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
     def _score(self, X: Any, y: Any, sample_weight: Any) -> float:
         """Score the predictions for X; where y is None the targets are read from X, a Dataset."""
         y, sample_weight = from_torch(y, "y"), from_torch(sample_weight, "sample_weight")
-        if y is not None or not is_dataset(X):
+        if y is None and not is_dataset(X):
+            raise ValueError("score needs y, unless X is a Dataset of pairs (x, target). Give y.")
+        if y is not None:
             return self._task.score(y, self.predict(X), sample_weight)
         check_is_fitted(self, "net_")
         task, loader = self._task, loader_settings(self, "iterator_valid")

@@ -87,6 +87,11 @@ class RegressionLoss(DistillationLoss):
             raise ValueError(f"per_output={self.per_output!r} must be True or False.")
         if self.teacher_bound is not None:
             _check_number("teacher_bound", self.teacher_bound, TEACHER_BOUND_RANGE, " or None")
+        if not isinstance(self.criterion(), Criterion):
+            raise TypeError(
+                f"criterion of {type(self).__name__} returned {self.criterion()!r}. Return "
+                "SquaredError().criterion(), or that of another loss of sklearn_kd.losses."
+            )
 
     def criterion(self) -> Criterion:
         """Return the loss on y, by which D_val is judged: the squared error."""
@@ -152,16 +157,26 @@ class RegressionLoss(DistillationLoss):
         Tensor of shape (B,)
         """
         y = labels.nan_to_num()
-        of_y = self.errors(logits, y, **metaparameters) * label_weights(labels).to(logits)[:, None]
+        of_y = self._checked_errors(logits, y, metaparameters) * label_weights(labels).to(logits)[:, None]
         if teacher_logits is None:
             return of_y.mean(dim=1)
-        of_teacher = self.errors(logits, teacher_logits, **metaparameters)
+        of_teacher = self._checked_errors(logits, teacher_logits, metaparameters)
         if teacher_bound is not None:
             mean = logits[:, : y.shape[1]].detach()
             excess = (mean - y).abs() + teacher_bound - (teacher_logits - y).abs()
             followed = torch.sigmoid(excess / _SOFTNESS)
             of_teacher = torch.where(is_known(labels)[:, None], followed, 1.0) * of_teacher
         return (lambda1 * of_y + (1 - lambda1) * of_teacher).mean(dim=1)
+
+    def _checked_errors(self, outputs: Tensor, targets: Tensor, metaparameters: dict[str, Tensor]) -> Tensor:
+        """Return the errors, which of another shape would be broadcast to wrong ones."""
+        found = self.errors(outputs, targets, **metaparameters)
+        if found.shape != targets.shape:
+            raise ValueError(
+                f"errors of {type(self).__name__} returned shape {tuple(found.shape)} for targets of shape "
+                f"{tuple(targets.shape)}. Return one error for each target, not their mean."
+            )
+        return found
 
 
 class SquaredError(RegressionLoss):

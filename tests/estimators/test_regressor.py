@@ -353,6 +353,11 @@ def test_a_function_is_told_the_number_of_outputs():
     assert reg.predict(X).shape == Y.shape and reg._task.n_outputs == 4
 
 
+def test_a_score_needs_targets(fitted):
+    with pytest.raises(ValueError, match="score needs y, unless X is a Dataset"):
+        fitted.score(X)
+
+
 def test_rows_that_overflow_are_refused():
     reg = regressor(None, nn.Linear(10, 2), meta="none", standardize=False).fit(X, Y)
     with torch.no_grad():

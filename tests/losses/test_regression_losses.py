@@ -135,3 +135,27 @@ def test_every_loss_passes_the_trial_of_a_loss(name):
     labels = task.example_targets(unlabeled=True)
     check_loss(loss, values, task.n_outputs, weighted=True, unlabeled=True, labels=labels)
     assert not LogitDistillation().has_label_loss and loss.has_label_loss
+
+
+class Averaged(SquaredError):
+    """A loss whose errors are one for each row: broadcast, they would be those of all pairs of rows."""
+
+    def errors(self, outputs, targets):
+        return ((outputs - targets) ** 2).mean(dim=1)
+
+
+class Named(SquaredError):
+    """A loss whose criterion is a name."""
+
+    def criterion(self):
+        return "squared_error"
+
+
+def test_own_errors_of_another_shape_and_own_criteria_of_another_type_are_refused():
+    outputs, y = torch.zeros(3, 1), torch.ones(3, 1)
+    with pytest.raises(
+        ValueError, match=r"errors of Averaged returned shape \(3,\) for targets of shape \(3, 1\)"
+    ):
+        Averaged().loss(outputs, None, y, lambda1=torch.tensor(1.0))
+    with pytest.raises(TypeError, match="criterion of Named returned 'squared_error'"):
+        Named().check()
