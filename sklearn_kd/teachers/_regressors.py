@@ -226,7 +226,7 @@ def standardised(output: Any, n_rows: int, task: Regression, who: str) -> Tensor
     WrongAnswerError
         If a row has NaN, infinity or numbers whose squares overflow float32.
     """
-    if isinstance(output, Tensor):
+    if isinstance(output, Tensor) and not output.is_complex():
         values = output.detach().double().cpu()
     else:
         try:

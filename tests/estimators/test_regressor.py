@@ -213,6 +213,19 @@ def test_a_student_of_another_width_is_told_of_outputs():
     regressor(Ridge(), softmax, max_epochs=1, meta="fixed").fit(X, Y)
 
 
+def test_a_network_of_complex_numbers_is_refused():
+    teacher = nn.Sequential(nn.Linear(10, 1), ComplexNumbers())
+    with pytest.raises(
+        ValueError, match=r"teacher Sequential must predict numbers.* no table of real numbers"
+    ):
+        regressor(teacher).fit(X, y)
+
+
+class ComplexNumbers(nn.Module):
+    def forward(self, x):
+        return x + 1j
+
+
 def test_a_teacher_in_other_units_is_noticed():
     with pytest.warns(UserWarning, match="teacher_predictions predicts y .* in the units of y"):
         regressor(max_epochs=1).fit(X, y, teacher_predictions=(y - y.mean()) / y.std())
