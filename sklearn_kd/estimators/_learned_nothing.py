@@ -30,7 +30,7 @@ FEWEST_ROWS = 50
 # A class predicted for at least this share of the rows counts as predicted for all.
 _NEARLY_ALL = 0.99
 # Fits with fewer iterations, and short ones with fewer epochs, get no warning: they are trial runs.
-_FEWEST_ITERATIONS, _FEW_ITERATIONS, FEW_EPOCHS = 20, 200, 5
+_FEWEST_ITERATIONS, _FEW_ITERATIONS, _FEW_EPOCHS = 20, 200, 5
 # If a class has more of the rows than this, a good student may predict that class alone.
 _IMBALANCED = 2 / 3
 # Standard errors by which the covariance of probabilities and labels must exceed 0.
@@ -40,7 +40,7 @@ _MOST_APART = 1000.0
 # Fits with fewer epochs get no warning about how their loss falls: the first epochs tell too little.
 _FEWEST_EPOCHS = 15
 # A loss that falls by less than this share of itself has not fallen.
-NO_FALL = 1e-3
+_NO_FALL = 1e-3
 # A loss that falls in a straight line falls by 22 % of its fall in the last of five parts.
 _STEEP = 0.18
 # A range below this share of the largest value is rounding: the column is constant.
@@ -315,17 +315,20 @@ def convergence_message(
 
 def is_not_judged(net: TrainingNet, epochs: Sequence[dict[str, Any]]) -> bool:
     """Return whether there is nothing to say of a fit: a rehearsal, or one that was ended or diverged."""
-    return is_rehearsal(epochs) or net.diverged_ or net.interrupted_
+    return _is_rehearsal(epochs) or net.diverged_ or net.interrupted_
 
 
 def was_ended(net: TrainingNet, losses: Sequence[float], train: DistillationData) -> bool:
     """Return whether a callback or a schedule ended the training, or there are too few rows to judge by."""
-    return len(losses) < net.max_epochs or is_annealed(net.optimizer_) or len(train) < FEWEST_ROWS
+    return len(losses) < net.max_epochs or _is_annealed(net.optimizer_) or len(train) < FEWEST_ROWS
 
 
 def has_not_fallen(losses: Sequence[float]) -> bool:
     """Return whether a loss of several epochs has not fallen by a thousandth of itself."""
-    return len(losses) >= FEW_EPOCHS and means_of_fifths(losses)[-1] >= (1 - NO_FALL) * losses[0]
+    if len(losses) < _FEW_EPOCHS:
+        return False
+    least = _NO_FALL * abs(losses[0])  # of a likelihood it may be negative
+    return means_of_fifths(losses)[-1] >= losses[0] - least
 
 
 def stuck_message(
@@ -369,7 +372,7 @@ def still_falls(losses: Sequence[float]) -> bool:
     The epochs are parted in five. The loss must have fallen from the first epoch on, from each part to
     the next, and from the last but one to the last by 18 % or more of its whole fall.
     """
-    if len(losses) < FEW_EPOCHS:
+    if len(losses) < _FEW_EPOCHS:
         return False
     parts = means_of_fifths(losses)
     falls = -np.diff(parts)
@@ -381,12 +384,12 @@ def means_of_fifths(losses: Sequence[float]) -> list[float]:
     return [float(part.mean()) for part in np.array_split(np.asarray(losses, dtype=float), 5)]
 
 
-def is_rehearsal(epochs: Sequence[dict[str, Any]]) -> bool:
+def _is_rehearsal(epochs: Sequence[dict[str, Any]]) -> bool:
     n_iterations = sum(row["train_batch_count"] for row in epochs)
-    return n_iterations < (_FEWEST_ITERATIONS if len(epochs) >= FEW_EPOCHS else _FEW_ITERATIONS)
+    return n_iterations < (_FEWEST_ITERATIONS if len(epochs) >= _FEW_EPOCHS else _FEW_ITERATIONS)
 
 
-def is_annealed(optimizer: torch.optim.Optimizer) -> bool:
+def _is_annealed(optimizer: torch.optim.Optimizer) -> bool:
     """Return whether a schedule has lowered the rate to less than half of what was given."""
     given = optimizer.defaults.get("lr", 0.0)
     return any(float(group.get("lr", given)) < 0.5 * float(given) for group in optimizer.param_groups)

@@ -9,17 +9,16 @@ import numpy as np
 import torch
 
 from sklearn_kd.estimators._learned_nothing import (
-    FEW_EPOCHS,
     FEWEST_ROWS,
-    NO_FALL,
     Remedies,
-    is_annealed,
-    is_rehearsal,
+    has_not_fallen,
+    is_not_judged,
     means_of_fifths,
     remedies_for,
     some_batches,
     still_falls,
     unfinished_message,
+    was_ended,
 )
 from sklearn_kd.inputs._data import DistillationData
 from sklearn_kd.inputs._validation import ValidatedInputs
@@ -62,7 +61,7 @@ def regression_message(
     predicted, y, weight = _predictions_of(net, train, task)
     remedies = remedies_for(net.optimizer_)
     net.collapsed_ = bool((predicted.std(axis=0) < _NEARLY_CONSTANT).all()) and len(y) > 1
-    if is_rehearsal(epochs) or net.diverged_ or net.interrupted_:
+    if is_not_judged(net, epochs):
         return None
     begun = still_falls([row["train_loss"] for row in epochs if "train_loss" in row])
     if net.collapsed_:
@@ -70,17 +69,14 @@ def regression_message(
         return f"{who} learned nothing: it predicts one number for all rows of D_train. {cause}."
     losses = [row[monitor] for row in epochs if monitor in row]
     r2 = _r2(predicted, y, weight)
-    last = means_of_fifths(losses)[-1] if len(losses) >= FEW_EPOCHS else 0.0
-    can_tell = len(losses) >= FEW_EPOCHS and len(y) >= FEWEST_ROWS
-    if can_tell and last >= losses[0] - NO_FALL * abs(losses[0]) and r2 < 0.5:
+    if has_not_fallen(losses) and len(y) >= FEWEST_ROWS and r2 < 0.5:
+        first, last = losses[0], means_of_fifths(losses)[-1]
         return (
-            f"{who} hardly learned: in {len(losses)} epochs its loss went from {losses[0]:.4g} to "
-            f"{last:.4g}, and R² on D_train is {r2:.2g}. Set {remedies.others}, and see whether the "
-            "teacher's predictions and y vary with X."
+            f"{who} hardly learned: in {len(losses)} epochs its loss went from {first:.4g} to {last:.4g}, "
+            f"and R² on D_train is {r2:.2g}. Set {remedies.others}, and see whether the teacher's "
+            "predictions and y vary with X."
         )
-    if len(losses) < net.max_epochs or is_annealed(net.optimizer_) or len(train) < FEWEST_ROWS:
-        return None  # ended by a callback or by its schedule, or too few rows
-    return unfinished_message(losses, remedies, who)
+    return None if was_ended(net, losses, train) else unfinished_message(losses, remedies, who)
 
 
 def _other_cause(remedies: Remedies) -> str:

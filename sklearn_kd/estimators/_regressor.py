@@ -452,7 +452,7 @@ class DistilledRegressor(RegressorMixin, BaseDistiller):
 
     @property
     def _task_type(self) -> RegressionTargets:
-        """What makes the task of a fit from y."""
+        """The maker of a fit's task from y."""
         return RegressionTargets(loss_of(self).criterion(), self._task if self._continues() else None)
 
     @property

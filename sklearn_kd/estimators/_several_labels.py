@@ -1,4 +1,4 @@
-"""What is different in a fit whose y has several labels: its loss, its teacher, and what is refused."""
+"""Treat a y of several labels: its loss, its teacher, and what is refused."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class FrozenTeacher(TeacherAdapter):
         return hasattr(thawed(teacher), "classes_") or hasattr(thawed(teacher), "get_params")
 
     def check(self) -> None:
-        if not _is_fitted(self.teacher, otherwise=True):
+        if not is_fitted(self.teacher, otherwise=True):
             raise ValueError(
                 f"teacher={self.fitted!r} is frozen but not fitted. Fit it before freezing, or "
                 "give it unfrozen to have it fitted on D_train."
@@ -89,14 +89,7 @@ class ClassifierTeacher(TeacherAdapter):
         self._fit_parameters = FitParameters({})
         require_scores(self.teacher)
         refuse_stated_classes(self.teacher_classes, clone(self.teacher))
-        if not _is_fitted(self.teacher, otherwise=False):
-            return
-        warnings.warn(
-            "teacher is already fitted, but a clone of it will be fitted anew on D_train. Wrap "
-            "it in sklearn.frozen.FrozenEstimator to use it as it is.",
-            UserWarning,
-            stacklevel=2,
-        )
+        warn_if_fitted(self.teacher)
 
     def fit(
         self, X: Any, y: np.ndarray, *, sample_weight: np.ndarray | None, rng: np.random.RandomState
@@ -140,15 +133,28 @@ def _is_like_a_classifier(teacher: Any) -> bool:
     return hasattr(teacher, "predict_proba") or hasattr(teacher, "decision_function")
 
 
-def _is_fitted(classifier: Any, otherwise: bool) -> bool:
-    """Return whether a classifier has been fitted; ``otherwise`` where scikit-learn cannot tell."""
+def is_fitted(estimator: Any, otherwise: bool) -> bool:
+    """Return whether an estimator has been fitted; ``otherwise`` where scikit-learn cannot tell."""
+    if hasattr(estimator, "__sklearn_tags__") and not get_tags(estimator).requires_fit:
+        return otherwise  # one that predicts before it is fitted, such as GaussianProcessRegressor
     try:
-        check_is_fitted(classifier)
+        check_is_fitted(estimator)
     except NotFittedError:
         return False
     except (TypeError, AttributeError):  # no fit, or no base class of scikit-learn's
         return otherwise
     return True
+
+
+def warn_if_fitted(teacher: Any) -> None:
+    """Warn of a teacher that has been fitted, and of which a clone will be fitted anew."""
+    if is_fitted(teacher, otherwise=False):
+        warnings.warn(
+            "teacher is already fitted, but a clone of it will be fitted anew on D_train. Wrap "
+            "it in sklearn.frozen.FrozenEstimator to use it as it is.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 @contextmanager

@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import clone, is_classifier, is_regressor
-from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state, get_tags
-from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet
 from torch import Tensor, nn
 
@@ -24,7 +22,7 @@ from sklearn_kd.runtime._global_lock import torch_state_lock
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.tasks._regression import MOST_DEVIATIONS, Regression
 from sklearn_kd.teachers._adapter import BatchTeacherAdapter, EitherWayAdapter, TeacherAdapter
-from sklearn_kd.teachers._classifiers import data_explained, set_open_seeds
+from sklearn_kd.teachers._classifiers import data_explained, is_fitted, set_open_seeds, warn_if_fitted
 from sklearn_kd.teachers._ensembles import TeacherEnsemble, checked_weights
 from sklearn_kd.teachers._fit_parameters import FitParameters
 from sklearn_kd.teachers._logit_checks import AnswersWatch, WrongAnswerError, name_of, thawed
@@ -56,14 +54,7 @@ class RegressorTeacher(TeacherAdapter):
 
     def check(self) -> None:
         self._fit_parameters = FitParameters({})
-        if not _is_fitted(self.teacher, otherwise=False):
-            return
-        warnings.warn(
-            "teacher is already fitted, but a clone of it will be fitted anew on D_train. Wrap "
-            "it in sklearn.frozen.FrozenEstimator to use it as it is.",
-            UserWarning,
-            stacklevel=2,
-        )
+        warn_if_fitted(self.teacher)
 
     def fit(
         self, X: Any, y: np.ndarray, *, sample_weight: np.ndarray | None, rng: np.random.RandomState
@@ -102,19 +93,6 @@ def _columns_explained(regressor: Any, n_columns: int) -> Iterator[None]:
             f"{str(error).rstrip('.')}. y has {n_columns} columns, and {name} takes one: give "
             f"sklearn.multioutput.MultiOutputRegressor({name}(...))."
         ) from error
-
-
-def _is_fitted(regressor: Any, otherwise: bool) -> bool:
-    """Return whether a regressor has been fitted; ``otherwise`` where scikit-learn cannot tell."""
-    if hasattr(regressor, "__sklearn_tags__") and not get_tags(regressor).requires_fit:
-        return otherwise  # one that predicts before it is fitted, such as GaussianProcessRegressor
-    try:
-        check_is_fitted(regressor)
-    except NotFittedError:
-        return False
-    except (TypeError, AttributeError):  # no fit, or no base class of scikit-learn's
-        return otherwise
-    return True
 
 
 # --------------------------------------------------------------------------------------
@@ -426,7 +404,7 @@ def _wrapped(teacher: Any, task: Regression, name: str) -> NumbersTeacher:
         return NumbersTeacher(adapter(teacher), _predicted, task, by_batch=False)
     is_trained = isinstance(teacher, FrozenEstimator) or not hasattr(content, "fit")
     if is_trained and not isinstance(content, type) and callable(getattr(content, "predict", None)):
-        if not _is_fitted(content, otherwise=True):
+        if not is_fitted(content, otherwise=True):
             raise ValueError(
                 f"{name}={teacher!r} is frozen but not fitted. Fit it before freezing, or give it unfrozen "
                 "to have it fitted on D_train."
