@@ -464,7 +464,7 @@ def test_a_search_in_a_comparison_is_what_fit_does_alone(search, digits):
     X, y = digits[0][:160], digits[1][:160]
     folds = [(np.arange(100), np.arange(100, 160))]
     forest = RandomForestClassifier(3, random_state=0).fit(X[100:], y[100:])
-    clf = search(FrozenEstimator(forest), max_epochs=2, search_epochs=2, retrain="auto")
+    clf = search(FrozenEstimator(forest), max_epochs=2, search_epochs=1, retrain="auto")
     methods = {
         "none": {"meta": "none"},
         "mean": {},
