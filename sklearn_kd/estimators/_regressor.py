@@ -22,6 +22,7 @@ from sklearn_kd.estimators._classifier_search import WAYS_TO_RETRAIN
 from sklearn_kd.estimators._classifier_state import CLASSIFIER_STATE
 from sklearn_kd.estimators._distilled_attributes import distilled_attributes
 from sklearn_kd.estimators._plan import publish, restore_on_failure, run_plan
+from sklearn_kd.estimators._predicted_numbers import predicted_numbers
 from sklearn_kd.estimators._regression_warnings import warn_of_units
 from sklearn_kd.estimators._regressor_inputs import make_regression_teacher, validate_regression
 from sklearn_kd.estimators._regressor_targets import target_attributes, targets_content, write_regressor
@@ -34,7 +35,8 @@ from sklearn_kd.meta._process import FOLLOWED, MetaparameterProcess
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._optimizers import OPTIMIZER_KINDS
 from sklearn_kd.runtime._torch_modes import ordinary_torch
-from sklearn_kd.tasks._regression import Regression, RegressionTargets
+from sklearn_kd.tasks._number_kinds import Numbers, fitted_numbers
+from sklearn_kd.tasks._regression import Regression
 from sklearn_kd.teachers._logit_store import LogitStorage
 from sklearn_kd.training._net import TrainingNet
 
@@ -451,14 +453,14 @@ class DistilledRegressor(RegressorMixin, BaseDistiller):
         return self.warm_start and hasattr(self, "net_")
 
     @property
-    def _task_type(self) -> RegressionTargets:
+    def _task_type(self) -> Numbers:
         """The maker of a fit's task from y."""
-        return RegressionTargets(loss_of(self).criterion(), self._task if self._continues() else None)
+        return Numbers(loss_of(self).criterion(), self._task if self._continues() else None)
 
     @property
     def _task(self) -> Regression:
         """The kind of target that y was."""
-        return Regression.of_fitted(self)
+        return fitted_numbers(self)
 
     def _fitted_attributes(self, net: TrainingNet, plan: DistillationPlan) -> dict[str, Any]:
         """Return the fitted attributes of a fit that ends with this net."""
@@ -564,22 +566,7 @@ class DistilledRegressor(RegressorMixin, BaseDistiller):
         >>> bool(std[0] < std[1] / 2)
         True
         """
-        outputs = self._logits(X)
-        wrong = ~torch.isfinite(outputs).all(dim=1)
-        if bool(wrong.any()):
-            raise ValueError(
-                f"X has {int(wrong.sum())} rows, such as row {int(wrong.nonzero()[0])}, for which the "
-                "student's outputs overflow float32. Are they scaled as the rows given to fit?"
-            )
-        task = self._task
-        if not return_std:
-            return task.predictions(outputs)
-        if task.criterion.name != "gaussian_nll":
-            raise ValueError(
-                f"return_std=True, but {task.criterion.name!r}, the loss on y in fit, learns no variance. "
-                "Fit with loss='gaussian_nll'."
-            )
-        return task.predictions(outputs), task.deviations(outputs)
+        return predicted_numbers(self._task, self._logits(X), return_std)
 
     def score(
         self, X: ArrayLike | Dataset, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None
