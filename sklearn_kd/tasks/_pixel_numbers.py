@@ -136,9 +136,9 @@ class PixelRegression(Regression):
         return codes
 
     def decode(self, codes: Any) -> np.ndarray:
-        """Return encoded targets in the units of y, in their shape, float64."""
+        """Return encoded maps in the units of y, in their shape, float64; of pixels as rows, shape (n,)."""
         values: np.ndarray = np.asarray(codes, dtype=np.float64) * self.scale[0] + self.mean[0]
-        return values
+        return values[:, 0] if values.ndim == 2 else values
 
     def fitted_attributes(self) -> dict[str, Any]:
         """Return what :meth:`of_fitted` reads."""

@@ -5,11 +5,12 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import Ridge
 from sklearn.metrics import make_scorer, r2_score
 from sklearn.model_selection import GridSearchCV, cross_val_score
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, EpochScoring
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -94,7 +95,7 @@ def test_every_loss_learns_from_the_known_pixels_alone(loss):
     ["shortlist", "gradient", "forward", "implicit", "twins", "halving", "hyperopt", "random", "naive"],
 )
 def test_every_strategy_runs(meta):
-    params = {"search_epochs": 2} if meta in ("gradient", "forward") else {}
+    params = {"search_epochs": 2, "batch_size": 2} if meta in ("gradient", "forward") else {}
     params |= {"meta__n_trials": 2} if meta == "hyperopt" else {}
     reg = regressor(Truth(), meta=meta, max_epochs=2, **params).fit(X, Y)
     assert np.isfinite(reg.predict(X)).all() and 0 <= reg.lambda1_ <= 1
@@ -153,7 +154,7 @@ def test_a_teacher_is_fitted_on_the_maps_of_d_train():
 
 def test_a_distilled_regressor_teaches_another():
     large = regressor(None, meta="none", max_epochs=20)
-    for teacher in (large, FrozenEstimator(large.fit(X, Y))):
+    for teacher in (large, FrozenEstimator(clone(large).fit(X, Y))):
         assert regressor(teacher, meta="fixed", lambda1=0.0, max_epochs=20).fit(X, Y).score(X, TRUTH) > 0.9
 
 
@@ -214,6 +215,19 @@ def test_weights_of_images_and_searches():
     assert search.best_score_ > 0.8
 
 
+def test_scorers_of_callbacks_see_known_pixels_in_the_units_of_y():
+    masked = make_scorer(masked_root_mean_squared_error)
+    scorers = [
+        ("mae", EpochScoring("neg_mean_absolute_error", name="mae", lower_is_better=False)),
+        ("rmse", EpochScoring(masked, name="rmse")),
+        ("anew", EpochScoring(masked, name="anew", use_caching=False)),
+        ("train", EpochScoring("neg_mean_absolute_error", name="train", on_train=True)),
+    ]
+    row = regressor(Truth(), callbacks=scorers, search_epochs=None, meta="linear").fit(X, Y).history_[-1]
+    assert 0.5 < -row["mae"] / row["rmse"] < 1 and 5 < row["rmse"] < 70 and -70 < row["train"] < -5
+    assert row["anew"] == pytest.approx(row["rmse"], rel=1e-5) and "valid_r2" in row
+
+
 class Pairs(Dataset):
     """Images with their maps."""
 
@@ -232,7 +246,9 @@ def test_a_dataset_has_its_maps_in_its_items():
 
 @pytest.mark.parametrize("loss", ["gaussian_nll", BerHuLoss(0.3)])
 def test_files_predict_the_same(loss, tmp_path):
-    reg = regressor(Truth(), meta="linear", loss=loss, search_epochs=2, student__stride=2).fit(X, Y)
+    reg = regressor(Truth(), meta="linear", loss=loss, search_epochs=2, batch_size=2, student__stride=2).fit(
+        X, Y
+    )
     reg.save(tmp_path / "reg.safetensors")
     loaded = DistilledRegressor.load(tmp_path / "reg.safetensors")
     for again in (loaded, pickle.loads(pickle.dumps(reg))):
@@ -265,7 +281,15 @@ class Killed(Callback):
 
 @pytest.mark.parametrize("stage", ["search_callbacks", "callbacks"])
 def test_a_killed_fit_goes_on_to_the_bit(stage, tmp_path):
-    params = {"meta": "linear", "search_epochs": 3, "e1": 2, "e2": 2, "loss": "berhu", "student__stride": 2}
+    params = {
+        "meta": "linear",
+        "search_epochs": 3,
+        "e1": 2,
+        "e2": 2,
+        "loss": "berhu",
+        "batch_size": 4,
+        "student__stride": 2,
+    }
     whole = regressor(Truth(), **params, **{stage: [Killed()]}).fit(X, Y)
     killed = regressor(Truth(), **params, checkpoint_dir=tmp_path, **{stage: [Killed(2)]})
     with pytest.raises(MemoryError):
