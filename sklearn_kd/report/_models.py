@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import is_regressor
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
@@ -109,6 +110,8 @@ def taken_apart_fitted(estimator: Any) -> Distilled:
         estimator = estimator.best_estimator_
     transformers, classifier, _ = taken_apart(estimator)
     check_is_fitted(classifier, "net_")
+    if is_regressor(classifier):
+        raise TypeError(f"estimator is a {type(classifier).__name__}, and the report is about classes.")
     if has_several_labels(classifier._task):
         raise ValueError(
             f"estimator={type(classifier).__name__} was fitted on several labels for each row, and the "

@@ -28,7 +28,6 @@ from sklearn_kd import (
     MetaparameterPathDisplay,
     MetaparameterProcess,
     MLPStudent,
-    compare_methods,
     distillation_report,
     export_student,
 )
@@ -344,7 +343,6 @@ def test_refused(what, monkeypatch):
 def test_functions_for_classifiers_refuse_a_regressor(fitted, tmp_path):
     for call in (
         lambda: distillation_report(fitted, X, y),
-        lambda: compare_methods(fitted, X, y),
         lambda: export_student(fitted, tmp_path / "reg.onnx"),
     ):
         with pytest.raises(TypeError, match="DistilledRegressor"):
