@@ -156,7 +156,8 @@ def compare_methods(
     Set ``OMP_NUM_THREADS=1`` to have them equal.
 
     A DistilledRegressor standardises y by the training fold. Its methods hold D_val out of the fold
-    themselves, as ``fit`` does, and are trained one by one. ``lambda1`` is the mean where each output has its own.
+    themselves, as ``fit`` does, and are trained one by one. ``lambda1`` is the mean where each output
+    has its own.
 
     Methods do not depend on each other: leaving one out changes no number of another, but for
     those same last digits, and the seconds. Methods that train on the same rows are trained in
