@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Iterable, Sequence
 from numbers import Integral
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from scipy import sparse
 from sklearn.base import clone
-from sklearn.model_selection import StratifiedKFold, check_cv
+from sklearn.model_selection import KFold, StratifiedKFold, check_cv
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
 from sklearn.utils.parallel import Parallel, delayed
@@ -24,7 +23,7 @@ from sklearn_kd.comparison._fits import (
     distilled_fits,
     distpro_fits,
     fit_all,
-    give_logits,
+    give_answers,
     warm_up,
 )
 from sklearn_kd.comparison._methods import (
@@ -33,12 +32,13 @@ from sklearn_kd.comparison._methods import (
     Kind,
     Method,
     checked_methods,
-    shared_teacher,
+    refuse_maps,
     taken_apart,
 )
 from sklearn_kd.comparison._result import MethodComparison
+from sklearn_kd.comparison._teacher import Answers, answers_of_fold, shared_teacher
 from sklearn_kd.estimators._plan import Seeds
-from sklearn_kd.estimators._preprocessing import student_data_of
+from sklearn_kd.estimators._several_labels import has_several_labels, refuse_classes
 from sklearn_kd.inputs._arrays import from_torch
 from sklearn_kd.inputs._structures import is_structure
 from sklearn_kd.inputs._torch_datasets import is_dataset
@@ -51,16 +51,11 @@ from sklearn_kd.runtime._processes import (
     streaming_return_as,
 )
 from sklearn_kd.runtime._torch_modes import ordinary_torch
-from sklearn_kd.tasks._classification import Classification
-from sklearn_kd.tasks._indicators import checked_indicators, has_several_labels
+from sklearn_kd.tasks._measures import MEASURES
+from sklearn_kd.tasks._task import Task, TaskMaker
 from sklearn_kd.teachers._adapter import TeacherAdapter
-from sklearn_kd.teachers._cached import ask_teacher, fit_teacher
 from sklearn_kd.teachers._class_alignment import checked_teacher_classes
 from sklearn_kd.teachers._classifiers import set_open_seeds
-from sklearn_kd.teachers._given_logits import checked_logits
-from sklearn_kd.teachers._logit_checks import name_of, naming_rows
-
-Rows = tuple[np.ndarray, np.ndarray]
 
 
 @ordinary_torch()
@@ -74,6 +69,7 @@ def compare_methods(
     cv: Any = 5,
     n_seeds: int = 1,
     teacher_logits: Any = None,
+    teacher_predictions: Any = None,
     random_state: int | np.random.RandomState | None = None,
     n_jobs: int | None = None,
     verbose: int = 0,
@@ -85,29 +81,31 @@ def compare_methods(
 
     Parameters
     ----------
-    estimator : DistilledClassifier, DistProClassifier or Pipeline that ends in one
+    estimator : DistilledClassifier, DistilledRegressor, DistProClassifier or Pipeline that ends in one
         Cloned, not fitted. The transformers are fitted once per fold and seed, on the
         training fold.
     X : array-like of shape (n_samples, n_features) or (n_samples, ...)
-    y : array-like of shape (n_samples,)
-        Labels.
+    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        Labels, several of them in a matrix of 0 and 1, or numbers.
     methods : sequence of str, dict of {str: dict} or None, default=None
-        Values of ``meta`` of a :class:`DistilledClassifier`, values of ``weights`` or ``meta`` of a
-        :class:`DistProClassifier`; or names of your own, each with the parameters that the
-        classifier (not the Pipeline) is given, such as
-        ``{"fixed (.5, 4)": {"meta": "fixed", "temperature": 4.0}}``. None: all six values of
-        ``meta``; ``("equal", "process")`` of a DistProClassifier.
+        Values of ``meta`` of a :class:`DistilledClassifier` or :class:`DistilledRegressor`, values of
+        ``weights`` or ``meta`` of a :class:`DistProClassifier`; or names of your own, each with the
+        parameters that the estimator (not the Pipeline) is given, such as
+        ``{"fixed (.5, 4)": {"meta": "fixed", "temperature": 4.0}}``. None: "none", "naive", "shortlist",
+        "random", "gradient", "linear" and "hyperopt"; "equal" and "process" of a DistProClassifier.
     baseline : str or None, default=None
         The method that the others are compared with. None: "naive"; "equal" of a
         DistProClassifier.
     cv : int, splitter or iterable of (train, test), default=5
-        An int means that many stratified folds, shuffled. For repetitions give
-        ``RepeatedStratifiedKFold``.
+        An int means that many folds, shuffled; stratified where y has one label per row. For repetitions
+        give ``RepeatedStratifiedKFold`` or ``RepeatedKFold``.
     n_seeds : int, default=1
         Runs of every method in every fold, each with a seed and a teacher of its own.
     teacher_logits : array-like of shape (n_samples, n_classes), default=None
         The teacher's logits for the rows of X, in place of ``estimator``'s teacher. They
         should come from models that did not see these rows. A DistProClassifier takes none.
+    teacher_predictions : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+        The same for a DistilledRegressor: numbers in the units of y.
     random_state : int, RandomState or None, default=None
         Folds (where ``cv`` is an int) and the seeds of all runs.
     n_jobs : int or None, default=None
@@ -157,6 +155,10 @@ def compare_methods(
     the number of torch's threads: all cores with ``n_jobs=1``, one in each process of more.
     Set ``OMP_NUM_THREADS=1`` to have them equal.
 
+    A DistilledRegressor standardises y by the training fold. Its methods hold D_val out of the fold
+    themselves, as ``fit`` does, and are trained one by one. ``lambda1`` is the mean where each output
+    has its own.
+
     Methods do not depend on each other: leaving one out changes no number of another, but for
     those same last digits, and the seconds. Methods that train on the same rows are trained in
     one batched run where that pays, those with fixed metaparameters apart from those that
@@ -182,40 +184,59 @@ def compare_methods(
     ['naive', 'linear']
     """
     transformers, classifier, kind = taken_apart(estimator)
-    X, y, named_rows = _checked_data(X, y)
+    X, y, named_rows = _checked_data(X, y, classifier._task_type)
     methods = kind.default if methods is None else methods
     baseline = kind.baseline if baseline is None else baseline
-    labels = Classification.from_targets(y)[0].output_labels
+    task: Any = classifier._task_type.from_targets(y)[0]
+    refuse_maps(task, "compare_methods")
     classifier, given_teacher = clone(classifier), classifier.teacher
-    columns = checked_teacher_classes(classifier.teacher_classes, labels)
+    stated = getattr(classifier, "teacher_classes", None)
+    if has_several_labels(task):
+        refuse_classes(classifier.class_weight, stated)
+    answers = Answers(task, checked_teacher_classes(stated, task.output_labels))
     if kind is DistilledMethods:
-        # The teacher reaches the methods as logits; a big one is not carried along by each of them.
-        classifier.set_params(teacher=None, teacher_classes=None)
+        # The teacher reaches the methods as its answers; a big one is not carried along by each of them.
+        classifier.set_params(teacher=None, **({} if stated is None else {"teacher_classes": None}))
     checked = checked_methods(classifier, kind, methods, baseline)
     if not isinstance(n_seeds, Integral) or isinstance(n_seeds, bool) or n_seeds < 1:
         raise ValueError(f"n_seeds={n_seeds!r} must be an integer of at least 1.")
-    if teacher_logits is not None and kind is DistProMethods:
-        raise ValueError(
-            "teacher_logits have no feature maps, which a DistProClassifier learns from. Leave them out: "
-            "its teacher is a network, which is asked."
-        )
-    logits = checked_logits(teacher_logits, len(y), labels, stated=columns, names=named_rows)
+    given = _given_answers(classifier, kind, teacher_logits, teacher_predictions)
+    found = answers.checked(given, len(y), named_rows, classifier._answers)
     teacher = None
-    if logits is None and kind is DistilledMethods:
-        teacher = shared_teacher(given_teacher, columns, checked, classifier._routed("teacher__fit"))
+    if found is None and kind is DistilledMethods:
+        fit_parameters = classifier._routed("teacher__fit")
+        teacher = shared_teacher(given_teacher, answers, checked, fit_parameters, classifier._answers)
         if teacher is not None and classifier.student_preprocessing is not None:
             teacher.ask_about_given_rows()
 
     rng = check_random_state(random_state)
     with torch_state_lock():  # another thread that holds the turn may have seeded NumPy's global generator
-        cells = _fold_seeds(X, y, cv, int(n_seeds), rng)
-    shared = _Shared(X, y, logits, transformers, teacher, classifier, checked, kind)
+        cells = _fold_seeds(X, y, task, cv, int(n_seeds), rng)
+    shared = _Shared(X, y, answers, found, transformers, teacher, classifier, checked, kind)
     rows = _run_all(shared, cells, n_jobs, verbose)
-    return MethodComparison(np.array(rows, dtype=_results_dtype(checked)), baseline)
+    return MethodComparison(np.array(rows, dtype=_results_dtype(checked, task)), baseline)
 
 
-def _checked_data(X: Any, y: Any) -> tuple[Any, np.ndarray, Any]:
-    """Return X, the labels, and what may name the rows by its index: X or y."""
+def _given_answers(estimator: Any, kind: Kind, teacher_logits: Any, teacher_predictions: Any) -> Any:
+    """Return the teacher's answers that were given, under the name that they have for this estimator."""
+    given = {"teacher_logits": teacher_logits, "teacher_predictions": teacher_predictions}
+    own = given.pop(estimator._answers)
+    other = next(name for name in given)
+    if given[other] is not None:
+        raise ValueError(
+            f"{other} is given, and estimator is a {type(estimator).__name__}: give its teacher's answers as "
+            f"{estimator._answers}."
+        )
+    if own is not None and kind is DistProMethods:
+        raise ValueError(
+            "teacher_logits have no feature maps, which a DistProClassifier learns from. Leave them out: "
+            "its teacher is a network, which is asked."
+        )
+    return own
+
+
+def _checked_data(X: Any, y: Any, targets: TaskMaker) -> tuple[Any, np.ndarray, Any]:
+    """Return X, the targets, and what may name the rows by its index: X or y."""
     if is_dataset(X):
         raise TypeError(
             f"X is a {type(X).__name__}; compare_methods cuts folds out of arrays. Give X and y as "
@@ -232,15 +253,7 @@ def _checked_data(X: Any, y: Any) -> tuple[Any, np.ndarray, Any]:
     X = X.tocsr() if sparse.issparse(X) else X  # folds are rows
     if not X.shape:
         raise ValueError(f"X={X!s:.100} has no rows. Give an array of shape (n_samples, n_features) or more.")
-    y = from_torch(y, "y")
-    if has_several_labels(y):
-        checked_indicators(y, X.shape[0])
-        raise ValueError(
-            "y has several labels for each row; compare_methods compares classifiers of one label per row. "
-            "Compare methods on several labels by sklearn.model_selection.cross_validate, with the same "
-            "random_state for each."
-        )
-    return X, Classification.check_targets(y, X.shape[0]), named_rows
+    return X, targets.check_targets(from_torch(y, "y"), X.shape[0]), named_rows
 
 
 def _run_all(shared: _Shared, cells: list[_FoldSeed], n_jobs: int | None, verbose: int) -> list[tuple]:
@@ -281,7 +294,8 @@ class _Shared(NamedTuple):
 
     X: Any
     y: np.ndarray
-    logits: np.ndarray | None
+    answers: Answers
+    given: np.ndarray | None  # the teacher's answers about all rows
     transformers: Pipeline | None
     teacher: TeacherAdapter | None
     classifier: Any
@@ -300,15 +314,24 @@ class _FoldSeed(NamedTuple):
 
     @property
     def is_first(self) -> bool:
-        """True for the one in which a DistilledClassifier's methods are checked: small fits are as short."""
+        """True for the one in which methods that share a teacher are checked: small fits are as short."""
         return self.fold == self.seed == 0
 
 
-def _fold_seeds(X: Any, y: np.ndarray, cv: Any, n_seeds: int, rng: np.random.RandomState) -> list[_FoldSeed]:
+def _fold_seeds(
+    X: Any, y: np.ndarray, task: Task, cv: Any, n_seeds: int, rng: np.random.RandomState
+) -> list[_FoldSeed]:
+    by_class = y.ndim == 1 and not task.numeric
     if isinstance(cv, Integral):
-        cv = StratifiedKFold(int(cv), shuffle=True, random_state=rng.randint(np.iinfo(np.int32).max))
+        split = StratifiedKFold if by_class else KFold
+        cv = split(int(cv), shuffle=True, random_state=rng.randint(np.iinfo(np.int32).max))
     # Listed once: a splitter without a seed would split anew for every method.
-    folds = list(check_cv(cv, y, classifier=True).split(X, y))
+    folds = list(check_cv(cv, y, classifier=by_class).split(X, y))
+    if task.numeric and any(len(test) < 2 for _, test in folds):
+        raise ValueError(
+            f"cv={cv!r} has a test fold of one row, of which {MEASURES[task.measures[0]].title} is not "
+            "defined. Give folds of two rows or more, such as cv=5."
+        )
     seeds = rng.randint(np.iinfo(np.int32).max, size=(len(folds), n_seeds))
     return [
         _FoldSeed(fold, seed, int(seeds[fold, seed]), *(np.arange(len(y))[rows] for rows in folds[fold]))
@@ -331,26 +354,30 @@ def _run(shared: _Shared, cell: _FoldSeed) -> list[tuple]:
     if any(fit.clf.net_.interrupted_ for fit in fits):
         raise KeyboardInterrupt  # to compare with what is not fully trained would be unfair
     place = (cell.fold, cell.seed, cell.random_state, len(cell.train), len(cell.test))
-    return [(fit.name, *place, *_scores(fit.clf, X_test, y_test), *fit.outcome) for fit in fits]
+    task = shared.answers.task
+    return [(fit.name, *place, *_scores(fit.clf, X_test, y_test, task), *fit.outcome) for fit in fits]
 
 
 def _distilled_fits(shared: _Shared, cell: _FoldSeed, X: Any, y: np.ndarray) -> list[MethodFit]:
-    """Make the fits of a DistilledClassifier, with the logits of a teacher that they share."""
+    """Make the fits of a DistilledClassifier or -Regressor, with a teacher's answers that they share."""
     seeds = Seeds.draw(cell.random_state)
-    task, codes = Classification.from_targets(y)
+    answers, estimator = shared.answers, shared.classifier
+    task, codes = estimator._task_type.from_targets(y)
     # As ``fit`` splits under this random_state.
-    rng, fraction = check_random_state(seeds.split), shared.classifier.validation_fraction
+    rng, fraction = check_random_state(seeds.split), estimator.validation_fraction
     rows = task.split(codes, fraction, rng, "a method that needs none")
     fits = distilled_fits(shared.methods, cell.random_state, X, y, rows)
-    if shared.logits is not None:
-        logits = shared.logits[cell.train][:, np.isin(np.unique(shared.y), task.output_labels)]
-        give_logits(fits, shared.methods, logits, rows[0])
+    if shared.given is not None:
+        give_answers(fits, shared.methods, answers.of_fold(shared.given, cell.train, task), rows[0])
     elif shared.teacher is not None:  # for the check, before the teacher is asked
-        give_logits(fits, shared.methods, np.zeros((len(y), task.n_outputs), np.float32), rows[0])
+        give_answers(fits, shared.methods, answers.example(task, len(y)), rows[0])
     if cell.is_first:
         check_fits(fits)
     if shared.teacher is not None:
-        give_logits(fits, shared.methods, _teacher_logits(shared, cell, X, y, rows, seeds.teacher), rows[0])
+        found = answers_of_fold(
+            shared.teacher, estimator, task, X, y, rows, places=cell.train, seed=seeds.teacher
+        )
+        give_answers(fits, shared.methods, found, rows[0])
     return fits
 
 
@@ -363,48 +390,24 @@ def _transformed(shared: _Shared, cell: _FoldSeed) -> tuple[Any, Any]:
     return transformers.fit_transform(X_train, shared.y[cell.train]), transformers.transform(X_test)
 
 
-def _teacher_logits(
-    shared: _Shared, cell: _FoldSeed, X: Any, y: np.ndarray, rows: Rows, seed: int
-) -> np.ndarray:
-    """Return logits for all rows, shape (n, K), of a teacher fitted on D_train alone."""
-    teacher, labels, device = copy.copy(shared.teacher), np.unique(y), _device(shared)
-    assert teacher is not None
-    train, _ = rows
-    X_train = safe_indexing(X, train)
-    student_data = student_data_of(shared.classifier, X_train, y[train], device)
-    fit_teacher(teacher, X_train, y[train], None, seed=seed, device=device)
-    logits = np.empty((len(y), len(labels)), dtype=np.float32)
-    # D_train apart, so that these logits are what ``fit`` would have computed.
-    for part in rows:
-        X_part = safe_indexing(X, part)
-        data = student_data(X_part)
-        with naming_rows(cell.train[part]):
-            found = ask_teacher(teacher, X_part, data, labels, seed=seed, who=name_of(teacher.fitted))
-        logits[part] = found.cpu().numpy()
-    return logits
-
-
 def _device(shared: _Shared) -> torch.device:
     return checked_device(shared.classifier.device)
 
 
-def _scores(clf: Any, X: Any, y: np.ndarray) -> tuple[float, float]:
-    """Return accuracy and log loss; NaN probabilities make the log loss NaN, not an error."""
-    proba = clf.predict_proba(X)
-    known = np.isin(y, clf.classes_)
-    of_label = np.zeros(len(y), dtype=proba.dtype)
-    of_label[known] = proba[known, np.searchsorted(clf.classes_, y[known])]
-    log_loss = -np.log(np.maximum(of_label, np.finfo(proba.dtype).eps)).mean(dtype=np.float64)
-    return np.mean(clf.classes_[proba.argmax(axis=1)] == y), log_loss
+def _scores(clf: Any, X: Any, y: np.ndarray, task: Task) -> list[float]:
+    """Return the measures on the test fold; NaN probabilities make the log loss NaN, not an error."""
+    answers = np.asarray(getattr(clf, clf._task.answers_by)(X))
+    values = clf._task.row_scores(y, answers).values
+    return [values[name] for name in task.measures]
 
 
-def _results_dtype(methods: Sequence[Method]) -> list[tuple[str, Any]]:
+def _results_dtype(methods: Sequence[Method], task: Task) -> list[tuple[str, Any]]:
     longest = max(len(method.name) for method in methods)
     counts = ("fold", "seed", "random_state", "n_train", "n_test")
     return [
         ("method", f"U{longest}"),
         *((name, np.int64) for name in counts),
-        *((name, np.float64) for name in ("accuracy", "log_loss", "fit_seconds")),
+        *((name, np.float64) for name in (*task.measures, "fit_seconds")),
         ("models_in_batch", np.int64),
         *((name, np.float64) for name in ("lambda1", "temperature")),
         *((name, np.bool_) for name in ("diverged", "collapsed")),

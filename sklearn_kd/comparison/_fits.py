@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.base import clone
+from sklearn.base import clone, is_regressor
 
 from sklearn_kd._sklearn_compat import has_callbacks, safe_indexing, without_callbacks
-from sklearn_kd.comparison._methods import Method
+from sklearn_kd.comparison._methods import Method, checked_settings
 from sklearn_kd.estimators import _distpro_plan
 from sklearn_kd.estimators._classifier import DistilledClassifier
-from sklearn_kd.estimators._classifier_plan import checked_parameters, plan_distillation
+from sklearn_kd.estimators._classifier_plan import plan_distillation
 from sklearn_kd.estimators._distpro import DistProClassifier
 from sklearn_kd.estimators._plan import (
     FitPlan,
@@ -27,6 +27,8 @@ from sklearn_kd.estimators._plan import (
     stage_message,
 )
 from sklearn_kd.estimators._preflight import validate
+from sklearn_kd.estimators._regression_warnings import warn_of_units
+from sklearn_kd.estimators._regressor_inputs import make_regression_teacher, validate_regression
 from sklearn_kd.estimators._search import SEARCH, warn_if_nothing_moved
 from sklearn_kd.students._architectures import MLPStudent
 from sklearn_kd.training._stackable import group_stackable
@@ -40,7 +42,7 @@ class MethodFit:
     Attributes
     ----------
     name : str
-    clf : DistilledClassifier or DistProClassifier
+    clf : DistilledClassifier, DistilledRegressor or DistProClassifier
     given : dict
         The arguments of ``fit``.
     """
@@ -65,7 +67,7 @@ class MethodFit:
     def is_stackable(self) -> bool:
         """True if this fit may be trained together with others, and so is prepared apart."""
         clf = self.clf
-        if type(clf).fit is not DistilledClassifier.fit:
+        if type(clf).fit is not DistilledClassifier.fit:  # regressors score R² in each epoch, by a callback
             return False
         watched = clf.callbacks or clf.search_callbacks or clf.verbose or has_callbacks(clf)
         return not (watched or clf.checkpoint_dir is not None)
@@ -127,15 +129,22 @@ def plan_of(clf: Any, X: Any, y: Any, **given: Any) -> FitPlan:
     if isinstance(clf, DistProClassifier):
         settings = _distpro_plan.checked_parameters(clf)
         return _distpro_plan.plan_distpro(clf, settings, validate(clf, X, y, **given))
-    return plan_distillation(clf, checked_parameters(clf), validate(clf, X, y, **given))
+    if is_regressor(clf):
+        return plan_distillation(
+            clf,
+            checked_settings(clf),
+            validate_regression(clf, X, y, **given),
+            make=make_regression_teacher,
+            warn_of_answers=warn_of_units,
+        )
+    return plan_distillation(clf, checked_settings(clf), validate(clf, X, y, **given))
 
 
 def _learned(clf: Any) -> tuple[float, float]:
-    """Return lambda1 and T at the end of a fit, NaN where there are none."""
-    if isinstance(clf, DistilledClassifier):
-        return tuple(clf.metaparameters_.get(name, np.nan) for name in ("lambda1", "temperature"))
+    """Return lambda1 and T at the end of a fit, means where each output has its own; NaN: there are none."""
     last = clf.history_[-1] if len(clf.history_) else {}
-    return last.get("lambda1", np.nan), last.get("temperature", np.nan)
+    values = getattr(clf, "metaparameters_", last)  # a DistProClassifier has the weights of pathways besides
+    return float(np.mean(values.get("lambda1", np.nan))), float(np.mean(values.get("temperature", np.nan)))
 
 
 def distilled_fits(
@@ -155,13 +164,13 @@ def distilled_fits(
     ]
 
 
-def give_logits(
-    fits: Sequence[MethodFit], methods: Sequence[Method], logits: np.ndarray, train: np.ndarray
+def give_answers(
+    fits: Sequence[MethodFit], methods: Sequence[Method], answers: np.ndarray, train: np.ndarray
 ) -> None:
-    """Give the fits of methods that need a teacher its logits, of all rows; ``train``: D_train's places."""
+    """Give the fits of methods that need a teacher its answers, of all rows; ``train``: D_train's places."""
     for fit, method in zip(fits, methods, strict=True):
         if method.needs_teacher:
-            fit.given["teacher_logits"] = logits[train] if method.holds_out else logits
+            fit.given[fit.clf._answers] = answers[train] if method.holds_out else answers
 
 
 def distpro_fits(methods: Sequence[Method], random_state: int, X: Any, y: np.ndarray) -> list[MethodFit]:
@@ -176,7 +185,7 @@ def _seeded(method: Method, random_state: int) -> Any:
 def check_fits(fits: Sequence[MethodFit]) -> None:
     """Refuse what the fits would refuse, before the first of them is trained.
 
-    A DistilledClassifier that needs a teacher must have ``teacher_logits``; of these only the shape counts.
+    Where a teacher is needed its answers must be given; of these only the shape counts.
     """
     for fit in fits:
         clf = without_callbacks(clone(fit.clf).set_params(checkpoint_dir=None))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import Any, ClassVar, NamedTuple
 
-from sklearn.base import clone
+from sklearn.base import clone, is_regressor
 from sklearn.pipeline import Pipeline
 
 from sklearn_kd.comparison._result import check_baseline
@@ -14,9 +14,9 @@ from sklearn_kd.errors._did_you_mean import did_you_mean
 from sklearn_kd.estimators import _classifier_plan, _distpro_plan
 from sklearn_kd.estimators._classifier import DistilledClassifier
 from sklearn_kd.estimators._distpro import DistProClassifier
+from sklearn_kd.estimators._regressor import DistilledRegressor
 from sklearn_kd.meta import STRATEGIES
-from sklearn_kd.teachers._adapter import TeacherAdapter
-from sklearn_kd.teachers._registry import make_teacher
+from sklearn_kd.teachers._logit_store import LogitStorage
 
 # What all methods have in common, so that no method can have its own.
 _SHARED = ("teacher", "teacher_classes", "random_state", "validation_fraction")
@@ -28,7 +28,7 @@ class Method(NamedTuple):
     Attributes
     ----------
     name : str
-    estimator : DistilledClassifier or DistProClassifier
+    estimator : DistilledClassifier, DistilledRegressor or DistProClassifier
     needs_teacher : bool
         The strategy learns from a teacher if there is one.
     holds_out : bool
@@ -45,16 +45,18 @@ class Method(NamedTuple):
 
 
 class DistilledMethods:
-    """Methods of a DistilledClassifier: values of ``meta``, or parameters by names of one's own."""
+    """Methods of a DistilledClassifier or -Regressor: values of ``meta``, or parameters by other names."""
 
-    estimator_type: ClassVar[type] = DistilledClassifier
+    estimator_types: ClassVar[tuple[type, ...]] = (DistilledClassifier, DistilledRegressor)
     named: ClassVar[dict[str, dict[str, Any]]] = {name: {"meta": name} for name in STRATEGIES}
-    default: ClassVar[tuple[str, ...]] = ("none", "naive", "random", "gradient", "linear", "hyperopt")
+    default: ClassVar[tuple[str, ...]] = (
+        "none", "naive", "shortlist", "random", "gradient", "linear", "hyperopt",
+    )  # fmt: skip
     baseline: ClassVar[str] = "naive"
-    example: ClassVar[str] = '{"fixed (.5, 4)": {"meta": "fixed", "temperature": 4.0}}'
+    example: ClassVar[str] = '{"labels (.8)": {"meta": "fixed", "lambda1": 0.8}}'
 
     @staticmethod
-    def checked(name: str, estimator: DistilledClassifier) -> Method:
+    def checked(name: str, estimator: Any) -> Method:
         """Check a method's parameters.
 
         Raises
@@ -62,7 +64,7 @@ class DistilledMethods:
         ValueError
             If one cannot be used, or the teacher would have to be asked about other rows than those of X.
         """
-        strategy, loss, *_ = _classifier_plan.checked_parameters(estimator)
+        strategy, loss, *_ = checked_settings(estimator)
         if estimator.augment is not None and strategy.needs_teacher:
             raise ValueError(
                 f"method {name!r} has an augment, but here the teacher is asked once, for all methods, "
@@ -79,14 +81,15 @@ class DistilledMethods:
             estimator.set_params(search_epochs=None, search_callbacks=None, weights="mean")
             if estimator.retrain == "continue":  # of a search
                 estimator.set_params(retrain="fresh")
-        holds_out = strategy.learns_from_validation and not searches
+        # A regressor takes its units from all rows, those of D_val too, and holds D_val out itself.
+        holds_out = strategy.learns_from_validation and not searches and not is_regressor(estimator)
         return Method(name, estimator, strategy.needs_teacher, holds_out, not loss.needs_teacher)
 
 
 class DistProMethods:
     """Methods of a DistProClassifier: values of ``weights`` and ``meta``, or parameters by other names."""
 
-    estimator_type: ClassVar[type] = DistProClassifier
+    estimator_types: ClassVar[tuple[type, ...]] = (DistProClassifier,)
     named: ClassVar[dict[str, dict[str, Any]]] = {name: {"weights": name} for name in WEIGHTS} | {
         name: {"meta": name} for name in DistProClassifier._strategies
     }
@@ -113,8 +116,24 @@ Kind = type[DistilledMethods] | type[DistProMethods]
 _KINDS: tuple[Kind, ...] = (DistilledMethods, DistProMethods)
 
 
+def checked_settings(estimator: Any) -> _classifier_plan.Settings:
+    """Check the parameters of a DistilledClassifier or -Regressor, and make objects of them."""
+    storage = LogitStorage() if is_regressor(estimator) else None  # a regressor has no parameters of it
+    return _classifier_plan.checked_parameters(estimator, storage=storage)
+
+
+def refuse_maps(task: Any, who: str) -> None:
+    """Raise ValueError for targets that are maps, a class or a number for each pixel."""
+    if getattr(task, "map_shape", ()):
+        raise ValueError(
+            f"{who} takes one target for each row, or several, and y is maps of shape {task.map_shape}. "
+            "Compare students of maps by sklearn.model_selection.cross_validate, with the same random_state "
+            "for each, and by sklearn.metrics of their pixels."
+        )
+
+
 def taken_apart(estimator: Any) -> tuple[Pipeline | None, Any, Kind]:
-    """Split the estimator into its transformers, a Pipeline or None, and the classifier; return its kind.
+    """Split the estimator into its transformers, a Pipeline or None, and its last step; return its kind.
 
     Raises
     ------
@@ -125,12 +144,12 @@ def taken_apart(estimator: Any) -> tuple[Pipeline | None, Any, Kind]:
     if isinstance(estimator, Pipeline):
         classifier = estimator.steps[-1][1]
         transformers = estimator[:-1] if len(estimator.steps) > 1 else None
-    kind = next((kind for kind in _KINDS if isinstance(classifier, kind.estimator_type)), None)
+    kind = next((kind for kind in _KINDS if isinstance(classifier, kind.estimator_types)), None)
     if kind is None:
         hint = " Give an instance, not the class." if isinstance(estimator, type) else ""
         raise TypeError(
-            "estimator must be a DistilledClassifier, a DistProClassifier, or a Pipeline that ends in one of "
-            f"them; got {estimator!r}.{hint}"
+            "estimator must be a DistilledClassifier, a DistilledRegressor, a DistProClassifier, or a "
+            f"Pipeline that ends in one of them; got {estimator!r}.{hint}"
         )
     return transformers, classifier, kind
 
@@ -184,25 +203,3 @@ def _as_dict(methods: Any, kind: Kind) -> dict[str, dict[str, Any]]:
     if len(set(methods)) < len(methods):
         raise ValueError(f"methods={methods!r} names a method twice. Vary parameters by a dict.")
     return {name: kind.named[name] for name in methods}
-
-
-def shared_teacher(
-    teacher: Any, columns: list | None, methods: Sequence[Method], fit_parameters: Mapping[str, Any]
-) -> TeacherAdapter | None:
-    """Return the wrapped teacher of all methods of a DistilledClassifier; None where none needs one.
-
-    Raises
-    ------
-    ValueError
-        If there is none though a method needs one.
-    """
-    asking = [method for method in methods if method.needs_teacher]
-    needing = [method.name for method in asking if not method.can_do_without]
-    if not asking or (teacher is None and not needing):
-        return None
-    if teacher is None:
-        raise ValueError(
-            f"teacher=None leaves nothing to distil by {needing}. Give the estimator a teacher, or "
-            "give teacher_logits."
-        )
-    return make_teacher(teacher, columns, fit_parameters)

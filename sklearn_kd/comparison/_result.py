@@ -10,15 +10,16 @@ from scipy import stats
 
 from sklearn_kd.comparison._tables import html_table, text_table
 from sklearn_kd.errors._did_you_mean import did_you_mean
+from sklearn_kd.tasks._measures import MEASURES
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-METRICS = {"accuracy": "accuracy", "log_loss": "log loss", "fit_seconds": "fit seconds"}
 CONFIDENCE = 0.95
-_MORE_COLUMNS = {"log_loss": "log loss", "fit_seconds": "fit s", "lambda1": "lambda1", "temperature": "T"}
-_DECIMALS = {"accuracy": 4, "log_loss": 4, "fit_seconds": 2, "lambda1": 2, "temperature": 2}
+# Columns beside the measures, by their headings, and the decimals of each.
+_MORE_COLUMNS = {"fit_seconds": "fit s", "lambda1": "lambda1", "temperature": "T"}
+_DECIMALS = {"fit_seconds": 2, "lambda1": 2, "temperature": 2}
 
 
 class MethodComparison:
@@ -37,13 +38,17 @@ class MethodComparison:
     ----------
     results_ : structured array of shape (n_methods * n_folds * n_seeds,)
         One row per run: ``method``, ``fold``, ``seed`` (0, 1, … within the fold),
-        ``random_state`` (that the run was given), ``n_train``, ``n_test``, ``accuracy`` and
-        ``log_loss`` on the test fold, ``fit_seconds`` (the student's, without the teacher's
+        ``random_state`` (that the run was given), ``n_train``, ``n_test``, the measures on the test
+        fold (``metrics_``), ``fit_seconds`` (the student's, without the teacher's
         and the transformers'), ``models_in_batch`` (how many methods were trained in one batched run
         with this one, itself included, and shared its time equally), ``lambda1`` and
         ``temperature`` at the end (NaN where there are none), ``diverged`` (training was given up)
-        and ``collapsed`` (the student predicts one class for its training rows, or is no better
-        than chance there).
+        and ``collapsed`` (the student predicts one class for its training rows, or nearly one number, or is
+        no better than chance there).
+    metrics_ : list of str
+        The measures in ``results_``, the first of which differences are shown of by default: ``accuracy`` and
+        ``log_loss``; of several labels ``subset_accuracy``, ``macro_f1`` and ``log_loss``, the mean over
+        the labels; of numbers ``r2``, ``rmse`` and ``mae``, or ``d2`` and ``pinball_loss`` of a quantile.
     methods_ : list of str
         In the order in which they were given.
     baseline : str
@@ -70,6 +75,9 @@ class MethodComparison:
     def __init__(self, results: np.ndarray, baseline: str = "naive"):
         self.results_, self.baseline = results, baseline
         self.methods_ = list(dict.fromkeys(results["method"].tolist()))
+        self.metrics_ = [name for name in MEASURES if name in (results.dtype.names or ())]
+        if not self.metrics_:
+            raise ValueError(f"results must have a column of scores, one of {list(MEASURES)}.")
         check_baseline(baseline, self.methods_)
         places = {
             method: sorted(results[["fold", "seed"]][results["method"] == method].tolist())
@@ -83,12 +91,13 @@ class MethodComparison:
                     f"of {baseline!r}."
                 )
 
-    def summary(self, metric: str = "accuracy") -> np.ndarray:
+    def summary(self, metric: str | None = None) -> np.ndarray:
         """Return the mean of each method, and its paired difference to the baseline.
 
         Parameters
         ----------
-        metric : {"accuracy", "log_loss", "fit_seconds"}, default="accuracy"
+        metric : str or None, default=None
+            One of ``metrics_``, or "fit_seconds". None: the first of them.
 
         Returns
         -------
@@ -116,10 +125,7 @@ class MethodComparison:
         .. [1] Nadeau, Bengio. "Inference for the generalization error", Machine Learning 52,
            2003.
         """
-        if metric not in METRICS:
-            raise ValueError(
-                f"metric={metric!r} is not one of {list(METRICS)}.{did_you_mean(metric, METRICS)}"
-            )
+        metric = self._checked(metric)
         scores = self._by_fold(metric)
         rows = []
         for method, values in scores.items():
@@ -155,14 +161,15 @@ class MethodComparison:
             ) from None
         return pd.DataFrame(self.results_)
 
-    def plot(self, metric: str = "accuracy", ax: Axes | None = None) -> Axes:
+    def plot(self, metric: str | None = None, ax: Axes | None = None) -> Axes:
         """Draw the differences to the baseline with their 95 % intervals.
 
         Faint dots are folds. An interval that does not hold zero is drawn in colour.
 
         Parameters
         ----------
-        metric : {"accuracy", "log_loss", "fit_seconds"}, default="accuracy"
+        metric : str or None, default=None
+            One of ``metrics_``, or "fit_seconds". None: the first of them.
         ax : matplotlib Axes or None, default=None
             None makes a new figure.
 
@@ -172,6 +179,7 @@ class MethodComparison:
         """
         import matplotlib.pyplot as plt
 
+        metric = self._checked(metric)
         summary, scores = self.summary(metric), self._by_fold(metric)
         baseline = summary[summary["method"] == self.baseline][0]
         others = summary[summary["method"] != self.baseline]
@@ -195,8 +203,14 @@ class MethodComparison:
         ax.grid(axis="x", color="0.92")
         ax.set_axisbelow(True)
         mean = _number(metric, baseline["mean"])
-        ax.set_xlabel(f"difference in {METRICS[metric]} to {self.baseline} ({mean}), with 95 % interval")
+        ax.set_xlabel(f"difference in {_title(metric)} to {self.baseline} ({mean}), with 95 % interval")
         return ax
+
+    def _checked(self, metric: str | None) -> str:
+        known = [*self.metrics_, "fit_seconds"]
+        if metric is not None and metric not in known:
+            raise ValueError(f"metric={metric!r} is not one of {known}.{did_you_mean(metric, known)}")
+        return self.metrics_[0] if metric is None else metric
 
     def _by_fold(self, field: str) -> dict[str, np.ndarray]:
         """Return values of shape (n_folds,) by method, averaged over the seeds of each fold."""
@@ -236,8 +250,8 @@ class MethodComparison:
 
     def _footnote(self) -> str:
         return (
-            "Mean ± sd over folds. Difference in accuracy, 95 % interval and p by the corrected "
-            "resampled t-test; p is not corrected for the number of methods." + self._failures()
+            f"Mean ± sd over folds. Difference in {_title(self.metrics_[0])}, 95 % interval and p by the "
+            "corrected resampled t-test; p is not corrected for the number of methods." + self._failures()
         )
 
     def _failures(self) -> str:
@@ -251,19 +265,19 @@ class MethodComparison:
 
     def _table(self) -> list[tuple[str, ...]]:
         """Header and rows of strings."""
+        first, *others = self.metrics_
+        summary = self.summary(first)
         columns = {
             "method": self.methods_,
-            "accuracy": _with_spread("accuracy", self.summary("accuracy")),
-            f"difference to {self.baseline}": [*map(self._difference, self.summary("accuracy"))],
-            "p": [_p_value(p) for p in self.summary("accuracy")["p_value"]],
+            _title(first): _with_spread(first, summary),
+            f"difference to {self.baseline}": [*map(self._difference, summary)],
+            "p": [_p_value(p) for p in summary["p_value"]],
         }
+        for metric in others:
+            columns[_title(metric)] = _with_spread(metric, self.summary(metric))
         for field, head in _MORE_COLUMNS.items():
             if field in (self.results_.dtype.names or ()) and not np.isnan(self.results_[field]).all():
-                columns[head] = (
-                    _with_spread(field, self.summary(field))
-                    if field == "log_loss"
-                    else [_number(field, values.mean()) for values in self._by_fold(field).values()]
-                )
+                columns[head] = [_number(field, values.mean()) for values in self._by_fold(field).values()]
         return [tuple(columns), *zip(*columns.values(), strict=True)]
 
     def _difference(self, row: np.void) -> str:
@@ -308,8 +322,14 @@ def check_baseline(baseline: str, methods: Iterable[str]) -> None:
         )
 
 
+def _title(metric: str) -> str:
+    return MEASURES[metric].title if metric in MEASURES else metric.replace("_", " ")
+
+
 def _number(field: str, value: float) -> str:
-    return f"{value:.{_DECIMALS[field]}f}"
+    if field in MEASURES and MEASURES[field].in_units:
+        return f"{value:.4g}"
+    return f"{value:.{_DECIMALS.get(field, 4)}f}"
 
 
 def _with_spread(field: str, summary: np.ndarray) -> list[str]:

@@ -25,9 +25,9 @@ def validate_regression(
     sample_weight: Any = None,
     X_val: Any = None,
     y_val: Any = None,
-    predictions: Any = None,
+    teacher_predictions: Any = None,
     X_unlabeled: Any = None,
-    predictions_unlabeled: Any = None,
+    teacher_predictions_unlabeled: Any = None,
     *,
     sample_weight_val: Any = None,
     groups: Any = None,
@@ -38,7 +38,7 @@ def validate_regression(
     The arguments are those of ``fit``, and ``continued``, the fit that this one goes on with.
     """
     name = estimator._answers
-    check_given_together(predictions, X_unlabeled, predictions_unlabeled, name)
+    check_given_together(teacher_predictions, X_unlabeled, teacher_predictions_unlabeled, name)
     given = X, y, sample_weight, X_val, y_val, X_unlabeled
     inputs = validate_data(
         estimator,
@@ -51,12 +51,12 @@ def validate_regression(
     keep_described(estimator, inputs)
     task: Any = inputs.task
     named_rows = X if hasattr(X, "index") else y
-    found = checked_predictions(predictions, len(inputs.rows), task, names=named_rows, name=name)
+    found = checked_predictions(teacher_predictions, len(inputs.rows), task, names=named_rows, name=name)
     inputs = dataclasses.replace(inputs, teacher_logits=found)
-    if inputs.unlabeled is None or predictions_unlabeled is None:
+    if inputs.unlabeled is None or teacher_predictions_unlabeled is None:
         return inputs
     further = checked_predictions(
-        predictions_unlabeled,
+        teacher_predictions_unlabeled,
         len(inputs.unlabeled),
         task,
         names=X_unlabeled,

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from sklearn_kd.comparison._tables import html_table, text_table
+from sklearn_kd.report._panels import Panel
 from sklearn_kd.report._picture import draw
-from sklearn_kd.report._scores import N_BINS, Bins, PairedDifference, Scores
 from sklearn_kd.report._sizes import Size
 from sklearn_kd.report._timing import BATCH, Latency
 from sklearn_kd.report._verdict import share, verdict_of
+from sklearn_kd.report._words import Words
+from sklearn_kd.tasks._measures import MEASURES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,13 +50,14 @@ class DistillationReport:
         self,
         models: dict[str, dict[str, Any]],
         differences: dict[str, dict[str, float]],
-        bins: dict[str, Bins],
-        classes: np.ndarray,
+        panels: dict[str, Panel],
+        n_samples: int,
+        words: Words,
         notes: list[str],
     ):
-        self._models, self._differences, self._bins, self._notes = models, differences, bins, notes
-        self.n_samples, self._n_classes = int(next(iter(bins.values())).n_rows.sum()), len(classes)
-        self.verdict = verdict_of(models, differences, self.n_samples)
+        self._models, self._differences, self._panels, self._notes = models, differences, panels, notes
+        self.n_samples, self._words = n_samples, words
+        self.verdict = verdict_of(models, differences, n_samples, words)
 
     # ----------------------------------------------------------------------------------
     # Numbers
@@ -67,13 +68,15 @@ class DistillationReport:
         Returns
         -------
         dict
-            ``n_samples``; ``n_classes``; ``models``, by role ("teacher", "student", "student alone") the
-            numbers of the table: ``model``, ``accuracy``, ``accuracy_standard_error``, ``log_loss``,
-            ``ece``, ``agreement``, ``us_single``, ``us_single_p99``, ``us_batch`` (microseconds per row),
-            ``n_bytes``, ``bytes_of``, ``train_seconds``, None where a number is not known;
-            ``differences``, the student's to the others on the same rows: ``accuracy``,
-            ``standard_error``, ``p_value`` (McNemar's exact test), ``log_loss``,
-            ``log_loss_standard_error``; ``verdict``.
+            ``n_samples``; ``n_classes``, ``n_labels`` or ``n_targets``; ``models``, by role ("teacher",
+            "student", "student alone", "peer", "taught peer") the numbers of the table: ``model``,
+            ``accuracy``, ``accuracy_standard_error``, ``log_loss``, ``ece``, ``agreement``,
+            ``us_single``, ``us_single_p99``, ``us_batch`` (microseconds per row), ``n_bytes``,
+            ``bytes_of``, ``train_seconds``, None where a number is not known; ``differences``, the
+            student's to the others on the same rows: ``accuracy``, ``standard_error``, ``p_value``
+            (McNemar's exact test), ``log_loss``, ``log_loss_standard_error``; ``verdict``. Of several
+            labels there are ``subset_accuracy`` and ``macro_f1`` in place of ``accuracy``; of numbers
+            ``r2``, ``rmse``, ``mae`` and ``rmse_to_teacher``, and ``p_value`` is that of a paired t-test.
 
         Examples
         --------
@@ -81,7 +84,7 @@ class DistillationReport:
         """
         return {
             "n_samples": self.n_samples,
-            "n_classes": self._n_classes,
+            f"n_{self._words.counted}": self._words.n_counted,
             "models": {role: dict(numbers) for role, numbers in self._models.items()},
             "differences": {role: dict(numbers) for role, numbers in self._differences.items()},
             "verdict": self.verdict,
@@ -115,13 +118,17 @@ class DistillationReport:
         The left panel has the accuracy, with its standard error, over the microseconds of a single row
         or, without timing, over the bytes. A dot in the right panel is the accuracy of the rows whose
         confidence is in one bin; its area grows with their number, and lines leave out bins of fewer than 10
-        rows or 1 % of them. On the diagonal confidence is accuracy.
+        rows or 1 % of them. On the diagonal confidence is accuracy. Of several labels there is the subset
+        accuracy, and the bins hold the probabilities of all labels.
+
+        Of numbers the left panel has R², and the right one the share of the rows whose error is at most so
+        large: the higher the curve, the better the model.
 
         Returns
         -------
         matplotlib Figure
         """
-        return draw(self._models, self._bins)
+        return draw(self._models, self._panels, self._words)
 
     # ----------------------------------------------------------------------------------
     # Text and HTML
@@ -139,14 +146,16 @@ class DistillationReport:
         return verdict + html_table(self._counts(), header, rows, self._notes, emphasised)
 
     def _counts(self) -> str:
-        return f"{self.n_samples:,} test rows, {self._n_classes} classes"
+        n, counted = self._words.n_counted, self._words.counted
+        return f"{self.n_samples:,} test rows, {n} {counted if n > 1 else counted.rstrip('s')}"
 
     def _table(self) -> list[tuple[str, ...]]:
         """Header and rows of strings."""
-        columns: dict[str, list[str]] = {"model": [], **{head: [] for head in _COLUMNS}}
+        cells = _columns(self._words)
+        columns: dict[str, list[str]] = {"model": [], **{head: [] for head in cells}}
         for role, numbers in self._models.items():
             columns["model"].append(f"{role} ({numbers['model']})")
-            for head, cell in _COLUMNS.items():
+            for head, cell in cells.items():
                 columns[head].append(cell(numbers))
         shown = {head: cells for head, cells in columns.items() if set(cells) != {_UNKNOWN}}
         return [tuple(shown), *zip(*shown.values(), strict=True)]
@@ -154,24 +163,15 @@ class DistillationReport:
 
 def numbers_of(
     kind: str,
-    scores: Scores,
-    teacher: Scores | None,
+    measures: Mapping[str, float | None],
     size: Size,
     latency: Latency | None,
     seconds: float | None,
 ) -> dict[str, Any]:
-    """Return the numbers of a model, plain and None where they are not known.
-
-    ``teacher``, the scores of the teacher, is None where there is none and for the teacher itself.
-    """
-    agreement = None if teacher is None else float((scores.predicted == teacher.predicted).mean())
+    """Return the numbers of a model, plain and None where they are not known; ``measures`` come first."""
     return {
         "model": kind,
-        "accuracy": scores.accuracy,
-        "accuracy_standard_error": scores.accuracy_error,
-        "log_loss": scores.log_loss,
-        "ece": scores.bins.calibration_error,
-        "agreement": agreement,
+        **measures,
         "us_single": None if latency is None else latency.single,
         "us_single_p99": None if latency is None else latency.single_p99,
         "us_batch": None if latency is None else latency.batch,
@@ -181,26 +181,9 @@ def numbers_of(
     }
 
 
-def difference_between(one: Scores, other: Scores) -> dict[str, float]:
-    """Return the paired difference of two models as plain numbers."""
-    found = PairedDifference.between(one, other)
-    return {
-        "accuracy": found.accuracy,
-        "standard_error": found.accuracy_error,
-        "p_value": found.p_value,
-        "log_loss": found.log_loss,
-        "log_loss_standard_error": found.log_loss_error,
-    }
-
-
 def notes_on(latency: Mapping[str, Latency], sizes: Mapping[str, Size], where: str) -> list[str]:
-    """Return what the reader must know about the columns."""
-    notes = [
-        "Accuracy ± its standard error over the test rows: of this one fit, not over seeds "
-        "(compare_methods has these).",
-        f"ECE: expected calibration error of the top label, {N_BINS} bins of equal width. Agreement: share "
-        "of rows with the teacher's label.",
-    ]
+    """Return what the reader must know about the columns of costs."""
+    notes = []
     if latency:
         calls = ", ".join(f"{role} {found.n_single} and {found.n_batch}" for role, found in latency.items())
         notes.append(
@@ -220,46 +203,49 @@ def notes_on(latency: Mapping[str, Latency], sizes: Mapping[str, Size], where: s
 # --------------------------------------------------------------------------------------
 # Cells
 
-
-def _in_thousandths(key: str) -> Any:
-    return lambda numbers: _UNKNOWN if numbers[key] is None else share(numbers[key])
+Cell = Callable[[dict[str, Any]], str]
 
 
-def _microseconds(key: str) -> Any:
-    def cell(numbers: dict[str, Any]) -> str:
-        value = numbers[key]
-        return _UNKNOWN if value is None else f"{value:,.0f}" if value >= 9.95 else f"{value:.2g}"
-
-    return cell
+def _cell(key: str, shown: Callable[[Any], str]) -> Cell:
+    return lambda numbers: _UNKNOWN if numbers.get(key) is None else shown(numbers[key])
 
 
-def _accuracy(numbers: dict[str, Any]) -> str:
-    return f"{share(numbers['accuracy'])} ± {share(numbers['accuracy_standard_error'])}"
+def _significant(value: float) -> str:
+    return f"{value:.4g}"
 
 
-def _size(numbers: dict[str, Any]) -> str:
-    n_bytes = numbers["n_bytes"]
-    if n_bytes is None:
-        return _UNKNOWN
+def _microseconds(value: float) -> str:
+    return f"{value:,.0f}" if value >= 9.95 else f"{value:.2g}"
+
+
+def _size(n_bytes: float) -> str:
     unit = next((unit for unit in _UNITS if n_bytes >= unit), 1)
     return f"{n_bytes / unit:,.3g} {_UNITS.get(unit, 'B')}"
 
 
-def _seconds(numbers: dict[str, Any]) -> str:
-    seconds = numbers["train_seconds"]
-    return _UNKNOWN if seconds is None else f"{seconds:.3g}"
+def _with_error(key: str) -> Cell:
+    return lambda numbers: f"{share(numbers[key])} ± {share(numbers[f'{key}_standard_error'])}"
+
+
+def _measure(name: str) -> Cell:
+    return _cell(name, _significant if MEASURES[name].in_units else share)
 
 
 _UNITS = {1_000_000_000: "GB", 1_000_000: "MB", 1000: "kB"}
 
-_COLUMNS = {
-    "accuracy": _accuracy,
-    "log loss": _in_thousandths("log_loss"),
-    "ECE": _in_thousandths("ece"),
-    "agreement": _in_thousandths("agreement"),
-    "µs, 1 row": _microseconds("us_single"),
-    "p99": _microseconds("us_single_p99"),
-    f"µs, {BATCH:,} rows": _microseconds("us_batch"),
-    "size": _size,
-    "train s": _seconds,
-}
+
+def _columns(words: Words) -> dict[str, Cell]:
+    """Return how the cells of each column are made, by the column's heading."""
+    first, *others = words.measures
+    agreement, title = words.agreement
+    return {
+        MEASURES[first].title: _with_error(first),
+        **{MEASURES[name].title: _measure(name) for name in others},
+        "ECE": _cell("ece", share),
+        title: _cell(agreement, share if agreement == "agreement" else _significant),
+        "µs, 1 row": _cell("us_single", _microseconds),
+        "p99": _cell("us_single_p99", _microseconds),
+        f"µs, {BATCH:,} rows": _cell("us_batch", _microseconds),
+        "size": _cell("n_bytes", _size),
+        "train s": _cell("train_seconds", lambda seconds: f"{seconds:.3g}"),
+    }

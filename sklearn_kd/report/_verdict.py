@@ -4,88 +4,130 @@ from __future__ import annotations
 
 from typing import Any
 
-# A difference in accuracy counts below this p of McNemar's test, one in log loss beyond so many standard
-# errors.
+from sklearn_kd.report._words import Words
+from sklearn_kd.tasks._measures import MEASURES
+
+# A difference in the first measure counts below this p, one in log loss beyond so many standard errors.
 P_VALUE = 0.05
 N_ERRORS = 2.0
 
 
-def verdict_of(models: dict[str, dict[str, Any]], differences: dict[str, dict[str, float]], n: int) -> str:
+def verdict_of(
+    models: dict[str, dict[str, Any]], differences: dict[str, dict[str, float]], n: int, words: Words
+) -> str:
     """Return the sentences of the verdict.
 
     Parameters
     ----------
     models : dict of dict
-        Scores by the role of the model: "student", and perhaps "teacher" and "student alone".
+        Scores by the role of the model: "student", and perhaps "teacher", "student alone" and peers.
     differences : dict of dict
         Paired differences of the student to the others, by their role.
     n : int
         Test rows.
+    words : Words
     """
+    said = []
     if "student alone" in models:
-        first = _beside_the_student_alone(models, differences["student alone"], n)
+        said.append(_beside_the_student_alone(models, differences["student alone"], n, words))
     else:
-        first = "Whether distillation helped is not judged: the student alone was not trained."
-    second = ""
+        said.append("Whether distillation helped is not judged: the student alone was not trained.")
     if "teacher" in models:
-        second = " " + _beside_the_teacher(models["student"], models["teacher"], differences["teacher"])
-    return first + second
+        said.append(_beside_the_teacher(models["student"], models["teacher"], differences["teacher"], words))
+    peers = [role for role in models if role not in ("student", "student alone", "teacher")]
+    said += [_beside_a_peer(role, models, differences[role], words) for role in peers]
+    return " ".join(said)
 
 
-def _beside_the_student_alone(models: dict[str, dict[str, Any]], difference: dict[str, float], n: int) -> str:
-    student, alone = (models[role]["accuracy"] for role in ("student", "student alone"))
-    change, error, p_value = (difference[key] for key in ("accuracy", "standard_error", "p_value"))
-    p_shown = "p < .001" if p_value < 0.001 else f"p = {share(p_value)}"
-    numbers = f"{share(student)} against {share(alone)}, {signed(change)} ± {share(error)}, {p_shown}"
-    log_loss = _log_loss_change(difference)
+def _beside_the_student_alone(
+    models: dict[str, dict[str, Any]], difference: dict[str, float], n: int, words: Words
+) -> str:
+    measure, title = _first(words)
+    change, error, p_value = (difference[key] for key in (measure, "standard_error", "p_value"))
+    pair = _pair(models["student"], models["student alone"], words)
+    numbers = f"{pair}, {signed(change)} ± {share(error)}, {_p_shown(p_value)}"
+    probabilities = _change_of_probabilities(difference, words)
+    alone = f"the same student trained on {words.y} alone"
     if p_value < P_VALUE:
-        did = (
-            "helped here: the student is more accurate"
-            if change > 0
-            else "did harm here: the student is less accurate"
-        )
-        said = f"Distillation {did} than the same student trained on the labels alone ({numbers})."
+        did = f"helped here: {words.better}" if change > 0 else f"did harm here: {words.worse}"
+        said = f"Distillation {did} than {alone} ({numbers})."
     else:
-        did = "helped the probabilities here, not the accuracy" if log_loss < 0 else "did not help here"
+        did = f"helped the probabilities here, not the {title}" if probabilities < 0 else "did not help here"
         said = (
-            f"Distillation {did}: the {n:,} test rows show no difference in accuracy from the same student "
-            f"trained on the labels alone ({numbers})."
+            f"Distillation {did}: the {n:,} test rows show no difference in {title} from {alone} ({numbers})."
         )
         if error > 0:
             said += f" A difference of less than {share(N_ERRORS * error)} cannot be seen on these rows."
-    return said + _of_the_log_loss(models, difference, log_loss)
+    return said + _of_the_probabilities(models, difference, probabilities, words)
 
 
-def _log_loss_change(difference: dict[str, float]) -> float:
-    """Return the difference in log loss, 0 where it is within two standard errors."""
-    change, error = difference["log_loss"], difference["log_loss_standard_error"]
+def _first(words: Words) -> tuple[str, str]:
+    """Return the name and the title of the measure that the verdict goes by."""
+    return words.measures[0], MEASURES[words.measures[0]].title
+
+
+def _pair(student: dict[str, Any], other: dict[str, Any], words: Words) -> str:
+    """Return both values of the first measure, with its title where it is not plain."""
+    measure, title = _first(words)
+    pair = f"{share(student[measure])} against {share(other[measure])}"
+    return pair if measure == "accuracy" else f"{title} {pair}"
+
+
+def _p_shown(p_value: float) -> str:
+    return "p < .001" if p_value < 0.001 else f"p = {share(p_value)}"
+
+
+def _change_of_probabilities(difference: dict[str, float], words: Words) -> float:
+    """Return the difference in their measure, 0 where it is within two standard errors."""
+    if words.probabilities is None:
+        return 0.0
+    change, error = difference[words.probabilities], difference[f"{words.probabilities}_standard_error"]
     return change if abs(change) > N_ERRORS * error else 0.0  # an error of NaN too
 
 
-def _of_the_log_loss(models: dict[str, dict[str, Any]], difference: dict[str, float], change: float) -> str:
-    if change == 0:
+def _of_the_probabilities(
+    models: dict[str, dict[str, Any]], difference: dict[str, float], change: float, words: Words
+) -> str:
+    measure = words.probabilities
+    if measure is None or change == 0:
         return ""
-    student, alone = (models[role]["log_loss"] for role in ("student", "student alone"))
-    error = difference["log_loss_standard_error"]
+    student, alone = (models[role][measure] for role in ("student", "student alone"))
+    error = difference[f"{measure}_standard_error"]
     return (
-        f" Its log loss is {'better' if change < 0 else 'worse'} ({student:.3f} against {alone:.3f}, "
-        f"{signed(change)} ± {share(error)})."
+        f" Its {MEASURES[measure].title} is {'better' if change < 0 else 'worse'} ({student:.3f} against "
+        f"{alone:.3f}, {signed(change)} ± {share(error)})."
     )
 
 
 def _beside_the_teacher(
-    student: dict[str, Any], teacher: dict[str, Any], difference: dict[str, float]
+    student: dict[str, Any], teacher: dict[str, Any], difference: dict[str, float], words: Words
 ) -> str:
-    pair = f"{share(student['accuracy'])} against {share(teacher['accuracy'])}"
-    if difference["p_value"] < P_VALUE and difference["accuracy"] > 0:
-        kept = f"The teacher is worse than the student: the student's accuracy is {pair}"
-    elif student["accuracy"] >= teacher["accuracy"]:
-        kept = f"The student is no less accurate than the teacher ({pair})"
-    else:
-        kept_share = student["accuracy"] / teacher["accuracy"]
-        kept = f"The student keeps {kept_share:.1%} of the teacher's accuracy ({pair})"
+    measure, title = _first(words)
+    own, of_teacher = student[measure], teacher[measure]
+    pair = f"{share(own)} against {share(of_teacher)}"
+    if difference["p_value"] < P_VALUE and difference[measure] > 0:
+        kept = f"The teacher is worse than the student: the student's {title} is {pair}"
+    elif own >= of_teacher:
+        kept = f"The student is {words.as_good} the teacher ({_pair(student, teacher, words)})"
+    elif own > 0:
+        kept = f"The student keeps {own / of_teacher:.1%} of the teacher's {title} ({pair})"
+    else:  # R² may be negative
+        kept = f"The student keeps nothing of the teacher's {title} ({pair})"
     costs = _costs(student, teacher)
     return f"{kept}{costs and ', ' + costs}."
+
+
+def _beside_a_peer(
+    role: str, models: dict[str, dict[str, Any]], difference: dict[str, float], words: Words
+) -> str:
+    measure, title = _first(words)
+    numbers = f"{_pair(models['student'], models[role], words)}, {_p_shown(difference['p_value'])}"
+    who = f"the {role}, {models[role]['model']}"
+    if difference["p_value"] >= P_VALUE:
+        return f"The rows show no difference in {title} from {who} ({numbers})."
+    return (
+        f"{(words.better if difference[measure] > 0 else words.worse).capitalize()} than {who} ({numbers})."
+    )
 
 
 def _costs(student: dict[str, Any], teacher: dict[str, Any]) -> str:

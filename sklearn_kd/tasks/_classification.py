@@ -15,6 +15,7 @@ from sklearn_kd.runtime._threads import PER_ELEMENT, threads_for
 from sklearn_kd.tasks._cross_entropy import optimal_val_temperature, validation_loss, validation_losses
 from sklearn_kd.tasks._grouped_split import split_groups
 from sklearn_kd.tasks._labels import checked_labels, sorted_classes
+from sklearn_kd.tasks._measures import RowScores, class_scores
 from sklearn_kd.tasks._stratified_split import split_rows
 from sklearn_kd.tasks._targets import Targets
 
@@ -37,6 +38,8 @@ class Classification:
     numeric: ClassVar[bool] = False
     outputs_noun: ClassVar[str] = "classes"
     map_shape: tuple[int, ...] = ()
+    answers_by: ClassVar[str] = "predict_proba"
+    measures: ClassVar[tuple[str, ...]] = ("accuracy", "log_loss")
 
     def __init__(self, classes: np.ndarray):
         self.classes = classes
@@ -189,6 +192,13 @@ class Classification:
     ) -> float:
         """Return the accuracy, a share from 0 to 1."""
         return float(accuracy_score(targets, predictions, sample_weight=sample_weight))
+
+    def row_scores(self, targets: np.ndarray, answers: np.ndarray) -> RowScores:
+        """Score probabilities; a label that is none of the classes has probability 0."""
+        codes = np.full(len(targets), -1)
+        known = np.isin(targets, self.classes)
+        codes[known] = np.searchsorted(self.classes, targets[known])
+        return class_scores(codes, answers)
 
 
 def _threads_for_softmax(logits: Tensor) -> threads_for:

@@ -18,6 +18,7 @@ from sklearn_kd.tasks._binary_cross_entropy import (
     validation_losses,
 )
 from sklearn_kd.tasks._indicators import CODE_TYPE, checked_indicators, refuse_one_hot
+from sklearn_kd.tasks._measures import RowScores, label_scores
 from sklearn_kd.tasks._multilabel_split import split_labels
 from sklearn_kd.tasks._targets import Targets
 
@@ -39,6 +40,8 @@ class Multilabel:
     numeric: ClassVar[bool] = False
     outputs_noun: ClassVar[str] = "labels"
     map_shape: tuple[int, ...] = ()
+    answers_by: ClassVar[str] = "predict_proba"
+    measures: ClassVar[tuple[str, ...]] = ("subset_accuracy", "macro_f1", "log_loss")
 
     def __init__(self, n_labels: int, dtype: Any):
         self.n_labels, self.dtype = n_labels, np.dtype(dtype)
@@ -195,3 +198,7 @@ class Multilabel:
         """
         codes = self.encode(checked_indicators(targets, len(predictions), "score's y"), "score's y")
         return float(accuracy_score(codes, predictions.astype(CODE_TYPE), sample_weight=sample_weight))
+
+    def row_scores(self, targets: np.ndarray, answers: np.ndarray) -> RowScores:
+        """Score probabilities of the labels."""
+        return label_scores(targets.astype(CODE_TYPE), answers)

@@ -12,6 +12,7 @@ from sklearn.metrics import r2_score
 from torch import Tensor
 
 from sklearn_kd.tasks._criterion import Criterion, gaussian_parameters
+from sklearn_kd.tasks._measures import RowScores, number_scores, quantile_scores
 from sklearn_kd.tasks._numbers import checked_numbers
 from sklearn_kd.tasks._random_split import split_at_random
 from sklearn_kd.tasks._targets import Targets
@@ -42,6 +43,7 @@ class Regression:
     numeric: ClassVar[bool] = True
     outputs_noun: ClassVar[str] = "outputs"
     map_shape: tuple[int, ...] = ()
+    answers_by: ClassVar[str] = "predict"
 
     def __init__(self, mean: np.ndarray, scale: np.ndarray, single: bool, criterion: Criterion):
         self.mean, self.scale, self.single, self.criterion = mean, scale, single, criterion
@@ -230,6 +232,18 @@ class Regression:
     ) -> float:
         """Return R², the mean over the targets."""
         return float(r2_score(targets, predictions, sample_weight=sample_weight))
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """R², RMSE and the mean absolute error; of a quantile D² and the pinball loss."""
+        return ("d2", "pinball_loss") if self.criterion.name == "quantile" else ("r2", "rmse", "mae")
+
+    def row_scores(self, targets: np.ndarray, answers: np.ndarray) -> RowScores:
+        """Score predictions in the units of y."""
+        if self.criterion.name == "quantile":
+            assert self.criterion.parameter is not None
+            return quantile_scores(targets, answers, self.criterion.parameter)
+        return number_scores(targets, answers)
 
 
 class RegressionTargets(NamedTuple):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 from torch import Tensor
 
+from sklearn_kd.tasks._measures import RowScores
 from sklearn_kd.tasks._targets import Targets
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class Task(Protocol):
     numeric: ClassVar[bool]  # True: targets are numbers, and scorers see them in the user's units
 
     outputs_noun: ClassVar[str]  # what messages call the outputs
+
+    answers_by: ClassVar[str]  # the method of an estimator whose answers are scored
 
     @property
     def map_shape(self) -> tuple[int, ...]:
@@ -114,3 +117,13 @@ class Task(Protocol):
         self, targets: np.ndarray, predictions: np.ndarray, sample_weight: np.ndarray | None = None
     ) -> float:
         """Score predictions; the greater the better."""
+
+    # ----------------------------------------------------------------------------------
+    # In tables of results
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Names of the measures that :meth:`row_scores` takes; the first is the one to go by."""
+
+    def row_scores(self, targets: np.ndarray, answers: np.ndarray) -> RowScores:
+        """Score answers of ``answers_by`` to test rows with these targets, in the user's terms."""

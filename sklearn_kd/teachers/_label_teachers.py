@@ -196,7 +196,7 @@ class FrozenLabelTeacher(FrozenTeacher):
     def iter_logits(
         self, X: Any, data: DistillationData, classes: np.ndarray, batch_size: int
     ) -> Iterator[Tensor]:
-        _check_predicts_labels(self.fitted, X, len(classes))
+        check_predicts_labels(self.fitted, X, len(classes))
         yield label_logits_of(self.fitted, X, len(data), len(classes)).to(data.device)
 
 
@@ -229,16 +229,27 @@ def label_logits_of(classifier: Any, X: Any, n_samples: int, n_labels: int) -> T
     who, inner = name_of(classifier), thawed(classifier)
     require_scores(inner)
     if hasattr(inner, "predict_proba") or not gives_margins(inner):
-        found = classifier.predict_proba(X)
-        if isinstance(found, (list, tuple)):
-            found = _of_each_label(found, getattr(inner, "classes_", None), n_labels, who)
-        probabilities = np.asarray(from_torch(found, "predict_proba"), dtype=np.float64)
-        _check_shape(probabilities, n_samples, n_labels, who, "predict_proba")
-        return log_odds(_checked_probabilities(probabilities, n_labels, who))
+        return log_odds(label_probabilities_of(classifier, X, n_samples, n_labels))
     margins = np.asarray(from_torch(classifier.decision_function(X), "decision_function"), dtype=np.float32)
     _check_shape(margins, n_samples, n_labels, who, "decision_function")
     say_that_margins_are_used(who)
     return torch.as_tensor(margins)
+
+
+def label_probabilities_of(classifier: Any, X: Any, n_samples: int, n_labels: int) -> np.ndarray:
+    """Return a fitted classifier's probability of each label, float64 of shape (n_samples, k).
+
+    Raises
+    ------
+    ValueError
+        If ``predict_proba`` gives something else, or is of another number of labels.
+    """
+    who, found = name_of(classifier), classifier.predict_proba(X)
+    if isinstance(found, (list, tuple)):
+        found = _of_each_label(found, getattr(thawed(classifier), "classes_", None), n_labels, who)
+    probabilities = np.asarray(from_torch(found, "predict_proba"), dtype=np.float64)
+    _check_shape(probabilities, n_samples, n_labels, who, "predict_proba")
+    return _checked_probabilities(probabilities, n_labels, who)
 
 
 def _of_each_label(found: Any, classes: Any, n_labels: int, who: str) -> np.ndarray:
@@ -286,7 +297,7 @@ def _checked_probabilities(probabilities: Any, n_labels: int, who: str) -> np.nd
     return values
 
 
-def _check_predicts_labels(classifier: Any, X: Any, n_labels: int) -> None:
+def check_predicts_labels(classifier: Any, X: Any, n_labels: int) -> None:
     """Refuse a classifier that was fitted on one label per row: its probabilities may have k columns, too."""
     predicted = classifier.predict(some_rows(X, np.arange(1)))
     shape = tuple(getattr(predicted, "shape", np.shape(predicted)))

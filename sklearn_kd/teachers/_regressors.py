@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -171,6 +172,12 @@ class NumbersTeacher(EitherWayAdapter):
 
     def on(self, device: torch.device, classes: np.ndarray) -> Callable[[Tensor], Tensor]:
         return _BatchNumbers(self._inner, self._predictions_of, self._task, device)
+
+    def for_task(self, task: Regression) -> NumbersTeacher:
+        """Return a copy, which can be trained apart, that standardises as another task does."""
+        copied = copy.copy(self)
+        copied._task = task
+        return copied
 
     def __copy__(self) -> NumbersTeacher:
         copied = object.__new__(type(self))
@@ -343,6 +350,12 @@ class MeanTeacher(NumbersTeacher):
 
     def __init__(self, inner: _Mean, task: Regression):
         super().__init__(inner, lambda adapter, X: None, task, by_batch=True)
+
+    def for_task(self, task: Regression) -> NumbersTeacher:
+        copied = super().for_task(task)
+        assert isinstance(copied, MeanTeacher)
+        copied._inner._members = [member.for_task(task) for member in copied._inner._members]
+        return copied
 
     def iter_logits(
         self, X: Any, data: DistillationData, classes: np.ndarray, batch_size: int

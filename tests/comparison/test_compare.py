@@ -423,7 +423,7 @@ def test_progress_only_on_request(make, digits, logits, capsys):
 @pytest.mark.parametrize(
     ("change", "error", "match"),
     [
-        ({"estimator": LogisticRegression()}, TypeError, "must be a DistilledClassifier, a DistPro"),
+        ({"estimator": LogisticRegression()}, TypeError, "must be a DistilledClassifier, a DistilledR"),
         ({"estimator": make_pipeline(LogisticRegression())}, TypeError, "Pipeline that ends in one"),
         ({"methods": ("naive", "gradeint")}, ValueError, "Did you mean 'gradient'"),
         ({"methods": "naive"}, TypeError, "sequence of names"),

@@ -28,8 +28,6 @@ from sklearn_kd import (
     MetaparameterPathDisplay,
     MetaparameterProcess,
     MLPStudent,
-    compare_methods,
-    distillation_report,
     export_student,
 )
 from sklearn_kd.estimators._regressor_targets import InUnits
@@ -342,11 +340,7 @@ def test_refused(what, monkeypatch):
 
 
 def test_functions_for_classifiers_refuse_a_regressor(fitted, tmp_path):
-    for call in (
-        lambda: distillation_report(fitted, X, y),
-        lambda: compare_methods(fitted, X, y),
-        lambda: export_student(fitted, tmp_path / "reg.onnx"),
-    ):
+    for call in (lambda: export_student(fitted, tmp_path / "reg.onnx"),):
         with pytest.raises(TypeError, match="DistilledRegressor"):
             call()
 

@@ -201,16 +201,23 @@ def test_what_the_student_alone_is_given(fitted, split, monkeypatch):
     )
 
 
-def test_the_student_alone_of_a_search_searches_nothing(make, split, recwarn):
+@pytest.mark.parametrize(("retrain", "n_epochs"), [("continue", 3), ("average", 2), ("fresh", 2)])
+def test_the_student_alone_of_a_search_has_as_many_epochs(retrain, n_epochs, make, split, recwarn):
+    """It searches nothing, and has the epochs of a search after which the distilled student goes on."""
     X, y, X_test, y_test = split
-    clf = make(GaussianNB(), search_epochs=1, search_callbacks=[], weights="tail").fit(X, y)
+    clf = make(GaussianNB(), search_epochs=1, search_callbacks=[], weights="tail", retrain=retrain)
+    clf.fit(X, y)
     train = {"student_alone": "train", "X_train": X, "y_train": y}
     report = quick(clf, X_test, y_test, **train)
-    alone = make(meta="none").fit(X, y)
+    alone = make(meta="none", max_epochs=n_epochs).fit(X, y)
     assert (
         report.to_dict()["differences"]
         == quick(clf, X_test, y_test, student_alone=alone).to_dict()["differences"]
     )
+    said = " ".join(str(report).split())
+    assert f"The student alone trained for {n_epochs} epochs of all rows" in said
+    assert ("as the distilled student in its search (1) and after it" in said) == (retrain == "continue")
+    assert ("ends with its last weights" in said) == (retrain != "fresh")
     assert not [w for w in recwarn if "Without effect" in str(w.message)]
 
 

@@ -5,10 +5,15 @@ import re
 import numpy as np
 import pytest
 
-from sklearn_kd.report._result import DistillationReport, difference_between, numbers_of
-from sklearn_kd.report._scores import scores_of
+from sklearn_kd.report._forms import form_of
+from sklearn_kd.report._result import DistillationReport, numbers_of
+from sklearn_kd.report._scores import difference_between, error_of_mean
 from sklearn_kd.report._sizes import Size
 from sklearn_kd.report._timing import Latency
+from sklearn_kd.tasks._classification import Classification
+from sklearn_kd.tasks._criterion import Criterion
+from sklearn_kd.tasks._multilabel import Multilabel
+from sklearn_kd.tasks._regression import Regression
 
 N = 1000
 
@@ -21,13 +26,19 @@ def probabilities(n_right, confidence=0.9, first=0):
     return np.c_[own, 1 - own]
 
 
-def report(models, latency=None, n_bytes=None):
-    scores = {role: scores_of(P, np.zeros(N, dtype=int)) for role, P in models.items()}
+CLASSES = Classification(np.array([0, 1]))
+
+
+def report(models, latency=None, n_bytes=None, *, task=CLASSES, targets=None):
+    """A report of these answers; of classes the targets are 0."""
+    targets = np.zeros(N, dtype=int) if targets is None else targets
+    form = form_of(task)
+    first = form.words.measures[0]
+    scores = {role: task.row_scores(targets, answers) for role, answers in models.items()}
     numbers = {
         role: numbers_of(
             "<b>Net</b>",
-            found,
-            None if role == "teacher" else scores.get("teacher"),
+            found.values | {f"{first}_standard_error": error_of_mean(found.rows[first])},
             Size((n_bytes or {}).get(role), "weights"),
             (latency or {}).get(role),
             None,
@@ -36,8 +47,8 @@ def report(models, latency=None, n_bytes=None):
     }
     differences = {role: difference_between(scores["student"], scores[role]) for role in models}
     del differences["student"]
-    bins = {role: found.bins for role, found in scores.items()}
-    return DistillationReport(numbers, differences, bins, np.array([0, 1]), [])
+    panels = {role: form.panel(targets, answers) for role, answers in models.items()}
+    return DistillationReport(numbers, differences, panels, N, form.words, [])
 
 
 @pytest.mark.parametrize(
@@ -102,3 +113,57 @@ def test_a_column_that_nobody_has_is_left_out():
     lines = str(report({"student": probabilities(900)})).splitlines()
     header = next(line for line in lines if line.startswith("model "))
     assert "accuracy" in header and not {"agreement", "size", "p99"} & set(header.split())
+
+
+def test_peers_have_a_sentence_each():
+    models = {"student": probabilities(912), "peer": probabilities(800), "mine": probabilities(912)}
+    verdict = report(models).verdict
+    assert "The student is more accurate than the peer, <b>Net</b> (.912 against .800, p < .001)." in verdict
+    assert "The rows show no difference in accuracy from the mine, <b>Net</b>" in verdict
+
+
+RNG = np.random.default_rng(0)
+Y = RNG.normal(size=N)
+
+
+def numbers(noise):
+    return Y + noise * np.random.default_rng(1).normal(size=N)
+
+
+@pytest.mark.parametrize(
+    ("student", "alone", "says"),
+    [
+        (0.3, 0.5, r"helped here: the student predicts better than the same student trained on y alone \(R²"),
+        (0.5, 0.3, "did harm here: the student predicts worse"),
+        (0.5, 0.5001, "did not help here: the 1,000 test rows show no difference in R²"),
+    ],
+)
+def test_numbers(student, alone, says):
+    task = Regression(np.zeros(1), np.ones(1), True, Criterion())
+    # Other rows are off, by as much.
+    other = Y + alone * np.random.default_rng(2).normal(size=N)
+    made = report({"student": numbers(student), "student alone": other}, task=task, targets=Y)
+    assert re.search(says, made.verdict), made.verdict
+
+
+def test_a_teacher_of_numbers():
+    task = Regression(np.zeros(1), np.ones(1), True, Criterion())
+    for noise, says in (
+        (0.6, r"keeps \d\d\.\d% of the teacher's R²"),
+        (2, "keeps nothing of the teacher's R²"),
+    ):
+        models = {"teacher": numbers(0.1), "student": numbers(noise)}
+        assert re.search(says, report(models, task=task, targets=Y).verdict)
+    models = {"teacher": numbers(0.3), "student": numbers(0.3)}
+    assert "is no worse than the teacher (R² " in report(models, task=task, targets=Y).verdict
+
+
+def test_several_labels():
+    targets = RNG.integers(0, 2, (N, 3))
+    right = np.where(targets == 1, 0.9, 0.1)
+    worse = right.copy()
+    worse[:200, 0] = 1 - worse[:200, 0]
+    made = report({"student": right, "student alone": worse}, task=Multilabel(3, int), targets=targets)
+    assert "the student is more accurate than the same student" in made.verdict
+    assert "(subset accuracy 1.000 against .800, +.200" in made.verdict
+    assert "1,000 test rows, 3 labels" in str(made) and "macro F1" in str(made)

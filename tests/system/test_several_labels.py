@@ -23,7 +23,7 @@ from skorch.callbacks import EpochScoring
 from torch.utils.data import TensorDataset
 
 import sklearn_kd
-from sklearn_kd import DistilledClassifier, compare_methods, distillation_report
+from sklearn_kd import DistilledClassifier
 from sklearn_kd.losses import DistillationLoss, Metaparameter, MultilabelDistillation
 
 X, Y = make_multilabel_classification(200, 8, n_classes=3, random_state=0)
@@ -241,18 +241,6 @@ def test_a_loss_of_ones_own_is_given_the_matrix(make):
     clf = make(loss=Focal(), max_epochs=20).fit(X, Y)
     assert clf.score(X, Y) > 0.4
     assert clf.metaparameters_["gamma"] != 1.0
-
-
-@pytest.mark.usefixtures("no_training")
-def test_what_compares_classes_says_so(make):
-    with pytest.raises(ValueError, match="compare_methods compares classifiers of one label per row"):
-        compare_methods(make(KNeighborsClassifier()), X, Y)
-
-
-def test_the_report_says_so(make):
-    clf = make(meta="none", max_epochs=1).fit(X, Y)
-    with pytest.raises(ValueError, match="was fitted on several labels for each row, and the report"):
-        distillation_report(clf, X, Y)
 
 
 def test_a_student_that_does_not_learn_is_warned_of(make):

@@ -1,0 +1,105 @@
+"""The right panel of a report's picture: the reliability of probabilities, or the sizes of errors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Bins of equal width of the calibration error, as in its source.
+N_BINS = 15
+# Bins of fewer rows, or of a smaller share of them, are faint and no line goes through them.
+_FEW_ROWS, _SMALL_SHARE = 10, 0.01
+# Share of the rows whose errors the picture shows; the largest would leave little room for the others.
+_SHOWN = 0.98
+
+
+class Bins(NamedTuple):
+    """Answers binned by their probability.
+
+    Attributes
+    ----------
+    n_rows : ndarray of shape (N_BINS,)
+        Answers in the bin: rows, or rows × labels.
+    confidence, accuracy : ndarray of shape (N_BINS,)
+        Mean probability, and share of answers that are right; NaN in an empty bin.
+    """
+
+    n_rows: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+
+    @classmethod
+    def of(cls, probability: np.ndarray, right: np.ndarray) -> Bins:
+        """Bin answers: bin k of n has probabilities in (k / n, (k + 1) / n]."""
+        probability = probability.astype(np.float64)
+        place = np.clip(np.ceil(probability * N_BINS).astype(int) - 1, 0, N_BINS - 1)
+        count = np.bincount(place, minlength=N_BINS)
+        with np.errstate(invalid="ignore"):
+            means = [
+                np.bincount(place, weights=values, minlength=N_BINS) / count
+                for values in (probability, right)
+            ]
+        return cls(count, *means)
+
+    @property
+    def calibration_error(self) -> float:
+        """The mean distance of probability and share, weighted by the answers in the bins."""
+        filled = self.n_rows > 0
+        distance = np.abs(self.accuracy - self.confidence)[filled]
+        return float(np.average(distance, weights=self.n_rows[filled]))
+
+    @staticmethod
+    def draw_frame(ax: Axes, panels: dict[str, Any]) -> None:
+        """Draw the diagonal, on which probabilities are what they say."""
+        ax.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+        ax.set_xlim(0, 1.02)
+        ax.set_ylim(-0.02, 1.04)
+
+    def draw(self, ax: Axes, role: str, color: str, marker: str) -> None:
+        """Draw a dot for each bin, and a line through those of enough answers."""
+        shares = self.n_rows / self.n_rows.sum()
+        clear = (self.n_rows >= _FEW_ROWS) & (shares >= _SMALL_SHARE)
+        label = f"{role} (ECE {self.calibration_error:.3f})"
+        line = {"color": color, "marker": marker, "markersize": 4, "label": label}
+        ax.plot(self.confidence[clear], self.accuracy[clear], **line)
+        for part, alpha in ((clear, 0.5), (~clear & (self.n_rows > 0), 0.35)):
+            area = np.maximum(160 * shares[part], 8)
+            dots = {"s": area, "color": color, "alpha": alpha, "linewidth": 0}
+            ax.scatter(self.confidence[part], self.accuracy[part], **dots)
+
+
+class ErrorCurve(NamedTuple):
+    """Sizes of errors: the share of rows whose error is at most so large.
+
+    Attributes
+    ----------
+    errors : ndarray of shape (101,)
+        Quantiles of the errors' sizes, in steps of a hundredth.
+    """
+
+    errors: np.ndarray
+
+    @classmethod
+    def of(cls, sizes: np.ndarray) -> ErrorCurve:
+        """Make the curve of the sizes of errors, shape (n,)."""
+        return cls(np.quantile(sizes, np.linspace(0, 1, 101)))
+
+    @staticmethod
+    def draw_frame(ax: Axes, panels: dict[str, ErrorCurve]) -> None:
+        """Set the limits of the axes."""
+        largest = max(panel.errors[round(100 * _SHOWN)] for panel in panels.values())
+        ax.set_xlim(0, largest if largest > 0 else 1.0)
+        ax.set_ylim(0, 1.02)
+
+    def draw(self, ax: Axes, role: str, color: str, marker: str) -> None:
+        """Draw the curve: the higher, the more rows have small errors."""
+        label = f"{role} (median {self.errors[50]:.3g})"
+        line = {"color": color, "marker": marker, "markersize": 4, "markevery": 20, "linewidth": 1.2}
+        ax.plot(self.errors, np.linspace(0, 1, 101), label=label, **line)
+
+
+Panel = Bins | ErrorCurve

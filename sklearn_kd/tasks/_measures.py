@@ -1,0 +1,127 @@
+"""Measures of predictions on test rows: their names in tables, and the values of the rows behind them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.metrics import f1_score
+
+# Probabilities are raised to at least this, the resolution of float32, before the logarithm is taken.
+SMALLEST_PROBABILITY = float(np.finfo(np.float32).eps)
+
+
+class Measure(NamedTuple):
+    """How tables show a measure.
+
+    Attributes
+    ----------
+    title : str
+    in_units : bool, default=False
+        It has the units of y, so that its size is not known beforehand.
+    """
+
+    title: str
+    in_units: bool = False
+
+
+# All measures by their names in results, in the order of a table's columns.
+MEASURES = {
+    "accuracy": Measure("accuracy"),
+    "subset_accuracy": Measure("subset accuracy"),
+    "macro_f1": Measure("macro F1"),
+    "r2": Measure("R²"),
+    "d2": Measure("D²"),
+    "rmse": Measure("RMSE", in_units=True),
+    "mae": Measure("MAE", in_units=True),
+    "pinball_loss": Measure("pinball loss", in_units=True),
+    "log_loss": Measure("log loss"),
+}
+
+
+class RowScores(NamedTuple):
+    """Scores of one model on test rows.
+
+    Attributes
+    ----------
+    rows : dict of str to ndarray of shape (n,)
+        Values of the rows whose means are measures, by the measure's name. The first measure is the one that
+        a verdict goes by. Booleans: whether a row is right.
+    further : dict of str to float
+        Measures that are no means over rows.
+    """
+
+    rows: dict[str, np.ndarray]
+    further: dict[str, float]
+
+    @property
+    def values(self) -> dict[str, float]:
+        """All measures."""
+        means = {name: float(values.mean(dtype=np.float64)) for name, values in self.rows.items()}
+        known = means | self.further
+        return {name: known[name] for name in MEASURES if name in known}
+
+
+def class_scores(codes: np.ndarray, probabilities: np.ndarray) -> RowScores:
+    """Score probabilities of shape (n, K) by the column of each row's label; −1: a label without column."""
+    known = codes >= 0
+    own = np.zeros(len(codes))
+    own[known] = probabilities[known, codes[known]]
+    loss = -np.log(np.clip(own, SMALLEST_PROBABILITY, 1))
+    return RowScores({"accuracy": probabilities.argmax(axis=1) == codes, "log_loss": loss}, {})
+
+
+def label_scores(codes: np.ndarray, probabilities: np.ndarray) -> RowScores:
+    """Score probabilities of several labels by which of them each row has, both of shape (n, k).
+
+    The log loss is the mean over the labels. Macro F1 is the mean of the F1 of the labels; it is 0 for a
+    label that no row has and none is predicted to have.
+    """
+    said = probabilities > 0.5
+    right = (said == codes).all(axis=1)
+    own = np.where(codes == 1, probabilities, 1 - probabilities.astype(np.float64))
+    loss = -np.log(np.clip(own, SMALLEST_PROBABILITY, 1)).mean(axis=1)
+    f1 = f1_score(codes, said.astype(codes.dtype), average="macro", zero_division=0)
+    return RowScores({"subset_accuracy": right, "log_loss": loss}, {"macro_f1": float(f1)})
+
+
+def number_scores(targets: np.ndarray, predictions: np.ndarray) -> RowScores:
+    """Score predictions of numbers, both of shape (n,) or (n, m): R², RMSE and the mean absolute error.
+
+    Each is the mean over the targets, as scikit-learn's functions have it.
+    """
+    errors = _columns(predictions) - _columns(targets)
+    apart = _columns(targets) - _columns(targets).mean(axis=0)
+    shares = _explained(errors**2, apart**2)
+    rmse = float(np.sqrt((errors**2).mean(axis=0)).mean())
+    return RowScores({"r2": shares, "mae": np.abs(errors).mean(axis=1)}, {"rmse": rmse})
+
+
+def quantile_scores(targets: np.ndarray, predictions: np.ndarray, quantile: float) -> RowScores:
+    """Score predictions of a quantile: the pinball loss, and D², its R²: 1 − loss / loss of y's quantile."""
+    y = _columns(targets)
+    losses = _pinball(y - _columns(predictions), quantile)
+    of_constant = _pinball(y - np.percentile(y, 100 * quantile, axis=0), quantile)
+    return RowScores({"d2": _explained(losses, of_constant), "pinball_loss": losses.mean(axis=1)}, {})
+
+
+def _columns(values: np.ndarray) -> np.ndarray:
+    return np.asarray(values, dtype=np.float64).reshape(len(values), -1)
+
+
+def _pinball(below: np.ndarray, quantile: float) -> np.ndarray:
+    return np.maximum(quantile * below, (quantile - 1) * below)
+
+
+def _explained(losses: np.ndarray, of_constant: np.ndarray) -> np.ndarray:
+    """Return 1 − loss / mean loss of a constant prediction, shape (n,): the mean over the targets.
+
+    NaN for a single row. As in scikit-learn a target that is the same in all rows counts 1 where it is
+    predicted exactly, else 0.
+    """
+    if len(losses) < 2:
+        return np.full(len(losses), np.nan)
+    base = of_constant.mean(axis=0)
+    exact = np.where((losses == 0).all(axis=0), 1.0, 0.0)
+    shares = np.where(base > 0, 1 - losses / np.where(base > 0, base, 1), exact)
+    return shares.mean(axis=1)

@@ -1,0 +1,242 @@
+"""Reports on regressors and on students of several labels; peers beside them."""
+
+import json
+import pickle
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.datasets import make_friedman1, make_multilabel_classification
+from sklearn.ensemble import GradientBoostingRegressor, RandomForestClassifier, RandomForestRegressor
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.metrics import f1_score, log_loss, root_mean_squared_error
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neural_network import MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from helpers.settings import single_run
+from sklearn_kd import DistilledRegressor, MLPStudent, distillation_report
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture(scope="module")
+def numbers():
+    """X_train, y_train, X_test, y_test."""
+    X, y = make_friedman1(300, noise=0.5, random_state=0)
+    y = 1000 + 50 * y
+    return X[:200], y[:200], X[200:], y[200:]
+
+
+@pytest.fixture(scope="module")
+def tags():
+    X, y = make_multilabel_classification(300, 10, n_classes=4, random_state=0)
+    return X[:200], y[:200], X[200:], y[200:]
+
+
+def regressor(teacher=None, **params):
+    quick = {"student__hidden": 16, "max_epochs": 3, "batch_size": 32, "device": "cpu", "random_state": 0}
+    return DistilledRegressor(
+        teacher, MLPStudent, **(single_run(params) | {"meta": "fixed"} | quick | params)
+    )
+
+
+def quick(*args, **kwargs):
+    return distillation_report(*args, timing=False, **kwargs)
+
+
+def of(report, role):
+    return report.to_dict()["models"][role]
+
+
+def test_numbers_are_those_of_the_regressors(numbers, once):
+    X, y, X_test, y_test = numbers
+    reg = regressor(GradientBoostingRegressor(n_estimators=20), keep_teacher=True).fit(X, y)
+    report = distillation_report(reg, X_test, y_test, student_alone="train", X_train=X, y_train=y)
+    alone = clone(reg).set_params(meta="none", teacher=None).fit(X, y)
+    for role, model in {"teacher": reg.teacher_, "student": reg, "student alone": alone}.items():
+        found, said = of(report, role), model.predict(X_test)
+        assert found["r2"] == pytest.approx(model.score(X_test, y_test))
+        assert found["rmse"] == pytest.approx(root_mean_squared_error(y_test, said))
+        near = root_mean_squared_error(reg.teacher_.predict(X_test), said)
+        assert found["rmse_to_teacher"] == (None if role == "teacher" else pytest.approx(near, rel=1e-5))
+        assert found["us_single_p99"] >= found["us_single"] > 0
+    assert report.to_dict()["n_targets"] == 1 and "R² " in report.verdict
+    assert json.loads(json.dumps(report.to_dict())) == report.to_dict()
+    again = pickle.loads(pickle.dumps(report))
+    assert str(again) == str(report) and "RMSE to teacher" in str(again)
+    left, right = again.plot().axes
+    assert left.get_ylabel().startswith("R²") and right.get_xlabel() == "absolute error of a row"
+    assert "teacher (median" in right.get_legend_handles_labels()[1][0]
+
+
+def test_loss_of_the_student_alone_is_that_of_the_regressor(numbers):
+    """Of a quantile everything is about the quantile."""
+    X, y, X_test, y_test = numbers
+    reg = regressor(LinearRegression(), loss="quantile", loss__quantile=0.9, loss__teacher_bound=0.3)
+    report = quick(reg.fit(X, y), X_test, y_test, student_alone="train", X_train=X, y_train=y)
+    alone = regressor(loss="quantile", loss__quantile=0.9, meta="none").fit(X, y)
+    expected = quick(reg, X_test, y_test, student_alone=alone)
+    assert of(report, "student alone")["d2"] == of(expected, "student alone")["d2"]
+    assert "pinball loss" in str(report) and "(D² " in report.verdict
+    with pytest.raises(
+        ValueError, match="MLPRegressor estimates the mean of y, and the estimator a quantile"
+    ):
+        quick(reg, X_test, y_test, peers="train", X_train=X, y_train=y)
+
+
+TEACHERS = {
+    "a network": lambda X, y: _network(X, y),
+    "several": lambda X, y: [LinearRegression().fit(X, y), FrozenEstimator(LinearRegression().fit(X, 2 * y))],
+    "a function": lambda X, y: LinearRegression().fit(X, y).predict,
+}
+
+
+def _network(X, y):
+    net, fitted = nn.Linear(10, 1), LinearRegression().fit(X, y)
+    with torch.no_grad():
+        net.weight.copy_(torch.as_tensor(fitted.coef_)[None])
+        net.bias.fill_(float(fitted.intercept_))
+    return net
+
+
+@pytest.mark.parametrize("what", TEACHERS)
+def test_teachers_of_numbers(what, numbers):
+    X, y, X_test, y_test = numbers
+    teacher = TEACHERS[what](X, y)
+    said = LinearRegression().fit(X, y).predict(X_test) * (1.5 if what == "several" else 1)
+    reg = regressor(meta="none").fit(X, y)
+    report = quick(reg, X_test, y_test, teacher=teacher)
+    given = quick(reg, X_test, y_test, teacher_predictions=said)
+    for found in (report, given):
+        assert of(found, "teacher")["rmse"] == pytest.approx(root_mean_squared_error(y_test, said), rel=1e-4)
+    assert of(given, "teacher")["n_bytes"] is None
+
+
+def test_several_targets_in_a_pipeline_from_a_dataset(numbers):
+    X, y, X_test, y_test = numbers
+    Y, Y_test = np.c_[y, -2 * y], np.c_[y_test, -2 * y_test]
+    pipe = make_pipeline(MinMaxScaler(), regressor(RandomForestRegressor(5), keep_teacher=True))
+    pipe.fit(X, Y)
+    train = {"X_train": X, "y_train": Y}
+    report = quick(pipe, X_test, Y_test, student_alone="train", peers="train", **train)
+    said = pipe[-1].teacher_.predict(pipe[0].transform(X_test))
+    assert of(report, "teacher")["rmse"] == pytest.approx(root_mean_squared_error(Y_test, said))
+    assert of(report, "peer")["model"] == of(report, "taught peer")["model"] == "MLPRegressor"
+    assert report.to_dict()["n_targets"] == 2 and "2 targets" in str(report)
+    assert "standard deviations" in report.plot().axes[1].get_xlabel()
+    reg = regressor(meta="none").fit(X, Y)
+    dataset = TensorDataset(*(torch.as_tensor(part, dtype=torch.float32) for part in (X_test, Y_test)))
+    assert of(quick(reg, dataset), "student")["r2"] == pytest.approx(reg.score(X_test, Y_test), rel=1e-4)
+
+
+def test_peers_of_a_regressor_have_its_size_and_epochs(numbers):
+    X, y, X_test, y_test = numbers
+    teacher = RandomForestRegressor(5, random_state=0).fit(X, y)
+    reg = regressor(FrozenEstimator(teacher), student__hidden=(8, 4)).fit(X, y)
+    report = quick(reg, X_test, y_test, peers="train", X_train=X, y_train=y)
+    settings = {"hidden_layer_sizes": (8, 4), "batch_size": 32, "max_iter": 3, "alpha": 0.0}
+    net = MLPRegressor(learning_rate_init=0.003, n_iter_no_change=4, random_state=0, **settings)
+    scale, units = StandardScaler().fit(X), StandardScaler()
+    for role, targets in {"peer": y, "taught peer": teacher.predict(X)}.items():
+        with pytest.warns(UserWarning, match="Maximum iterations"):
+            fitted = clone(net).fit(scale.transform(X), units.fit_transform(targets[:, None])[:, 0])
+        said = units.inverse_transform(fitted.predict(scale.transform(X_test))[:, None])[:, 0]
+        assert of(report, role)["rmse"] == pytest.approx(root_mean_squared_error(y_test, said))
+    assert "peer, MLPRegressor" in report.verdict and "8, 4 hidden units" in " ".join(str(report).split())
+
+
+def test_several_labels(make, tags):
+    X, y, X_test, y_test = tags
+    clf = make(RandomForestClassifier(10, random_state=0), keep_teacher=True).fit(X, y)
+    train = {"X_train": X, "y_train": y}
+    report = quick(clf, X_test, y_test, student_alone="train", peers="train", **train)
+    roles = ["teacher", "student", "student alone", "peer", "taught peer"]
+    assert list(report.to_dict()["models"]) == roles
+    alone = clone(clf).set_params(meta="none", teacher=None).fit(X, y)
+    for role, model in {"teacher": clf.teacher_, "student": clf, "student alone": alone}.items():
+        found, said = of(report, role), model.predict(X_test)
+        assert found["subset_accuracy"] == model.score(X_test, y_test)
+        assert found["macro_f1"] == f1_score(y_test, said, average="macro", zero_division=0)
+        same = (said == clf.teacher_.predict(X_test)).all(axis=1).mean()
+        assert found["agreement"] == (None if role == "teacher" else same)
+    P = np.column_stack([p[:, 1] for p in clf.teacher_.predict_proba(X_test)])
+    expected = np.mean([log_loss(y_test[:, j], P[:, j]) for j in range(4)])
+    assert of(report, "teacher")["log_loss"] == pytest.approx(expected, rel=0.2)
+    assert of(report, "peer")["model"] == "MLPClassifier" and report.to_dict()["n_labels"] == 4
+    assert report.plot().axes[1].get_xlabel() == "probability of a label"
+    logits = np.log(np.clip(P, 0.01, 0.99) / np.clip(1 - P, 0.01, 0.99))
+    given = quick(clf, X_test, y_test, teacher_logits=logits)
+    assert of(given, "teacher")["subset_accuracy"] == of(report, "teacher")["subset_accuracy"]
+
+
+def test_peers_of_one_label_and_given_ones(make, digits):
+    X, y = digits
+    names = np.array(list("zyxwvutsrq"))[y]
+    clf = make(GaussianNB(), keep_teacher=True).fit(X[:300], names[:300])
+    train = {"X_train": X[:300], "y_train": names[:300]}
+    report = quick(clf, X[300:], names[300:], peers="train", **train)
+    assert list(report.to_dict()["models"]) == ["teacher", "student", "peer", "taught peer"]
+    bayes = GaussianNB().fit(X[:300], names[:300])
+    mine = quick(clf, X[300:], names[300:], peers={"naive Bayes": bayes})
+    assert of(mine, "naive Bayes")["accuracy"] == bayes.score(X[300:], names[300:])
+    mine.plot()
+
+
+def test_a_teacher_that_never_names_some_of_the_classes(make, digits):
+    X, y = digits
+    clf = make(meta="none").fit(X[:300], y[:300])
+    weights = torch.zeros(10, 64)
+    weights[:5] = torch.as_tensor(X[:5])
+    teacher = nn.Linear(64, 10)
+    with torch.no_grad():
+        teacher.weight.copy_(weights)
+        teacher.bias.copy_(torch.where(torch.arange(10) < 5, 0.0, -100.0))
+    train = {"X_train": X[:300], "y_train": y[:300]}
+    report = quick(clf, X[300:], y[300:], teacher=teacher, peers="train", **train)
+    assert of(report, "taught peer")["accuracy"] < 0.6
+
+
+def test_refused_with_the_remedy(make, numbers, tags):
+    X, y, X_test, y_test = numbers
+    reg = regressor(meta="none").fit(X, y)
+    train = {"X_train": X, "y_train": y}
+    with pytest.raises(ValueError, match="give its teacher's answers as teacher_predictions"):
+        quick(reg, X_test, y_test, teacher_logits=y_test)
+    with pytest.raises(ValueError, match="y_test has the same number in all of its 100 rows"):
+        quick(reg, X_test, np.ones(100))
+    with pytest.raises(ValueError, match=r"y_test has 2 number\(s\) for each row, and y 1"):
+        quick(reg, X_test, np.c_[y_test, y_test])
+    with pytest.raises(NotFittedError, match="the report trains no teacher"):
+        quick(reg, X_test, y_test, teacher=LinearRegression())
+    with pytest.raises(TypeError, match="is a classifier"):
+        quick(reg, X_test, y_test, teacher=LogisticRegression().fit(X, y > 1700))
+    with pytest.raises(TypeError, match="student_alone is a classifier"):
+        quick(reg, X_test, y_test, student_alone=LogisticRegression().fit(X, y > 1700))
+    clf = make(meta="none").fit(*tags[:2])
+    with pytest.raises(ValueError, match="it was fitted on 4 labels, and the distilled student on 1 outputs"):
+        quick(reg, X_test, y_test, student_alone=clf)
+    with pytest.raises(ValueError, match="peers='trained' must be"):
+        quick(reg, X_test, y_test, peers="trained", **train)
+    with pytest.raises(TypeError, match="peers=3 must be None"):
+        quick(reg, X_test, y_test, peers=3)
+    with pytest.raises(ValueError, match="peers has 'teacher', which is the name of another row"):
+        quick(reg, X_test, y_test, peers={"teacher": reg})
+    with pytest.raises(
+        ValueError, match='peers="train" trains scikit-learn\'s networks, but X_train is missing'
+    ):
+        quick(reg, X_test, y_test, peers="train")
+    with pytest.raises(ValueError, match="fit_params are given, but"):
+        quick(reg, X_test, y_test, peers="train", fit_params={}, **train)
+    with pytest.raises(TypeError, match="X_train is a TensorDataset"):
+        dataset = TensorDataset(torch.as_tensor(X), torch.as_tensor(y))
+        quick(reg, X_test, y_test, peers="train", X_train=dataset)
+    with pytest.raises(ValueError, match="LogisticRegression predicts one label per row, and y has 4 labels"):
+        quick(clf, *tags[2:], teacher=LogisticRegression().fit(X, y > 1700))
