@@ -260,9 +260,7 @@ def checked_number_maps(y: Any, n_rows: int, name: str = "y", of: str = "X") -> 
             "target."
         )
     if np.isnan(values).all():
-        raise ValueError(
-            f"{name} is NaN in all pixels: there is nothing to learn. Give numbers for some of them."
-        )
+        raise ValueError(f"{name} is NaN in all pixels: none has a target. Give numbers for some of them.")
     return values
 
 

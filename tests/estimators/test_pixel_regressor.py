@@ -200,7 +200,7 @@ class PixelTable(nn.Module):
 
 
 def test_images_without_maps_are_learned_from():
-    params = {"meta": "fixed", "lambda1": 0.1, "max_epochs": 40}
+    params = {"meta": "fixed", "lambda1": 0.1, "max_epochs": 25}
     reg = regressor(Truth(), **params).fit(X[:4], Y[:4], X_unlabeled=X[4:])
     assert reg.n_unlabeled_ == 20 and reg.score(X[4:], TRUTH[4:]) > 0.9
     given = {"teacher_predictions": TRUTH[:4], "teacher_predictions_unlabeled": TRUTH[4:]}
@@ -312,6 +312,8 @@ def test_onnx_predicts_maps_in_the_units_of_y(tmp_path):
     (found,) = session.run(["predictions"], {"X": X[:5]})
     assert found.dtype == np.float64
     np.testing.assert_allclose(found, reg.predict(X[:5]), rtol=1e-5)
+    taught = regressor(tmp_path / "reg.onnx", meta="fixed", lambda1=0.0, max_epochs=15).fit(X, Y)
+    assert taught.score(X, reg.predict(X)) > 0.5
 
 
 class Killed(Callback):

@@ -140,7 +140,7 @@ def test_types_that_float32_holds_stay_small():
     [
         ([np.zeros((4, 5)), np.zeros((4, 6))], "y has maps of differing shapes"),
         (np.where(KNOWN, Y, np.inf)[:2], "y contains infinity, in image 0. Give NaN where"),
-        (np.full((2, 4, 5), np.nan), "y is NaN in all pixels: there is nothing to learn"),
+        (np.full((2, 4, 5), np.nan), "y is NaN in all pixels: none has a target"),
         (np.zeros((2, 0, 5)), r"y has shape \(2, 0, 5\), without a pixel in it"),
         (Y[:3], r"inconsistent numbers of samples: \[2, 3\]. X has 2 images and y 3 maps"),
         (Y[:2] + 1j, "y is complex"),
