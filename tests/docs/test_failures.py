@@ -32,6 +32,8 @@ from helpers.layered_networks import UNUSABLE_LAYERS
 from helpers.networks import lucky_student
 from helpers.own_losses import Decoupled
 from helpers.pages import FAILURES, ROOT, messages
+from helpers.pixels import images_with_maps
+from helpers.refused_maps import refused_maps
 from helpers.refused_numbers import N_ROWS, refused_numbers
 from helpers.unusable_teachers import UNUSABLE_TEACHERS
 from sklearn_kd import (
@@ -325,7 +327,7 @@ REFUSED = {
     "several labels for a row": lambda X, y: ({}, {"y": np.c_[y, y]}),
     "sets of labels": lambda X, y: ({}, {"y": [{label} for label in y.tolist()]}),
     "some of several labels missing": lambda X, y: ({}, {"y": np.where(several(y) == 1, np.nan, 0.0)}),
-    "three dimensions of labels": lambda X, y: ({}, {"y": several(y)[:, :, None]}),
+    "four dimensions of labels": lambda X, y: ({}, {"y": several(y)[:, :, None, None]}),
     "a sparse matrix of one-hot labels": lambda X, y: ({}, {"y": sparse.csr_matrix(np.eye(10)[y])}),
     "several labels that are the same in all rows": lambda X, y: ({}, {"y": 0 * several(y)}),
     "D_val with another number of labels": lambda X, y: (
@@ -809,6 +811,7 @@ def test_the_page_has_all_that_is_tried_here():
         "Layer",
         "Argument",
         "Regressor",
+        "Maps",
     }
     tried = REFUSED.keys() | REPORTED.keys() | OUT_OF_MEMORY.keys() | LOADED.keys() | DAMAGED.keys()
     tried |= UNUSABLE_LAYERS.keys() | UNUSABLE_TEACHERS.keys() | SAID.keys()
@@ -842,6 +845,7 @@ def test_the_page_has_all_that_is_tried_here():
         "a teacher that is not fitted",
     }
     apart |= refused_numbers(np.empty((N_ROWS, 10)), np.arange(N_ROWS)).keys()  # in test_regressor
+    apart |= refused_maps(*images_with_maps()).keys()  # in test_pixel_classes
     apart |= EXPORTED
     assert messages().keys() - headings == tried | apart | {"a callback with an open file", "a full disk"}
 
