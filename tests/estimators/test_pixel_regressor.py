@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from helpers.pages import messages
-from helpers.refused_maps import refused_maps
+from helpers.refused_number_maps import refused_number_maps
 from sklearn_kd import DistilledRegressor, MetaparameterPathDisplay, ResizedStudent
 from sklearn_kd.losses import REGRESSION_LOSSES, BerHuLoss, SquaredError
 from sklearn_kd.metrics import masked_root_mean_squared_error
@@ -364,7 +364,7 @@ def test_rows_after_maps_leave_nothing_behind(fitted):
 # Refused
 
 
-REFUSED = refused_maps(X, Y)
+REFUSED = refused_number_maps(X, Y)
 
 
 @pytest.mark.parametrize("what", REFUSED)
