@@ -22,6 +22,7 @@ from sklearn_kd.estimators._classifier_search import WAYS_TO_RETRAIN
 from sklearn_kd.estimators._classifier_state import CLASSIFIER_STATE
 from sklearn_kd.estimators._distilled_attributes import distilled_attributes
 from sklearn_kd.estimators._plan import publish, restore_on_failure, run_plan
+from sklearn_kd.estimators._predicted_numbers import predicted_numbers
 from sklearn_kd.estimators._regression_warnings import warn_of_units
 from sklearn_kd.estimators._regressor_inputs import make_regression_teacher, validate_regression
 from sklearn_kd.estimators._regressor_targets import target_attributes, targets_content, write_regressor
@@ -34,7 +35,8 @@ from sklearn_kd.meta._process import FOLLOWED, MetaparameterProcess
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._optimizers import OPTIMIZER_KINDS
 from sklearn_kd.runtime._torch_modes import ordinary_torch
-from sklearn_kd.tasks._regression import Regression, RegressionTargets
+from sklearn_kd.tasks._number_kinds import Numbers, fitted_numbers
+from sklearn_kd.tasks._regression import Regression
 from sklearn_kd.teachers._logit_store import LogitStorage
 from sklearn_kd.training._net import TrainingNet
 
@@ -56,7 +58,8 @@ class DistilledRegressor(RegressorMixin, BaseDistiller):
     squared error or another ``loss``. y is standardised inside, so that a deviation is 1, and predictions
     are in its units. lambda1, and what else the loss has, is chosen on held-out rows in a search of a third
     of the epochs; then the student trains on all rows. Rows without targets, given to ``fit`` as
-    ``X_unlabeled`` or made up by ``synthesize``, teach the student what the teacher predicts for them.
+    ``X_unlabeled`` or made up by ``synthesize``, teach the student what the teacher predicts for them. Of
+    images y may be maps, a number for each pixel, such as its depth.
 
     Parameters
     ----------
@@ -73,7 +76,8 @@ class DistilledRegressor(RegressorMixin, BaseDistiller):
         teacher that comes trained.
     student : nn.Module class or instance, or function that returns a module
         Maps float32 inputs to one output per target (two with ``loss="gaussian_nll"``), shape
-        (n_samples, n_outputs), of standardised targets. A class or a function is called with the
+        (n_samples, n_outputs), of standardised targets; to maps of shape (n_samples, n_outputs, h, w), of any
+        size, where y has maps. A class or a function is called with the
         ``student__*`` parameters and, where its signature has them, ``in_features``, ``in_channels``,
         ``input_shape``, and the number of outputs as ``n_classes``, ``out_features``, ``n_outputs`` or
         another usual name. An instance is copied.
@@ -89,8 +93,8 @@ class DistilledRegressor(RegressorMixin, BaseDistiller):
         Weight of y, in [0, 1]: where it starts (``meta="linear"``), or stays (``meta="fixed"``).
         "random" draws the start from U(0, 1).
     loss : str or RegressionLoss, default="squared_error"
-        L: "squared_error", "absolute_error", "huber", "quantile" or "gaussian_nll"; ``loss__*`` set its
-        parameters: ``loss__per_output``, a lambda1 for each target; ``loss__teacher_bound``, the error
+        L: "squared_error", "absolute_error", "huber", "berhu", "quantile" or "gaussian_nll"; ``loss__*`` set
+        its parameters: ``loss__per_output``, a lambda1 for each target; ``loss__teacher_bound``, the error
         beyond which the teacher is not followed; ``loss__quantile``, ``loss__width``. Or an object of
         :mod:`sklearn_kd.losses`, also of a class of your own (:class:`~sklearn_kd.losses.RegressionLoss`).
     optimizer : class of torch.optim.Optimizer or its name, default=torch.optim.Adam
@@ -165,6 +169,8 @@ class DistilledRegressor(RegressorMixin, BaseDistiller):
         Mean and standard deviation of y in the rows given to ``fit``, weighted by ``sample_weight``.
     n_outputs_ : int
         Number of targets.
+    map_shape_ : tuple of int
+        Height and width of the maps in y. Not there for other targets.
     metaparameter_path_ : structured array of shape (`n_iter_`,)
         One row per training iteration: ``iteration``, one column for each metaparameter of the loss,
         ``val_loss``, ``predicted`` and ``search``, as of :class:`DistilledClassifier`.
@@ -207,6 +213,7 @@ class DistilledRegressor(RegressorMixin, BaseDistiller):
     --------
     DistilledClassifier : For classes; its pages of the guide hold for both.
     sklearn_kd.losses.RegressionLoss : The form of all losses.
+    sklearn_kd.metrics : Errors of maps.
 
     Notes
     -----
@@ -389,14 +396,15 @@ class DistilledRegressor(RegressorMixin, BaseDistiller):
         X : array-like or sparse matrix of shape (n_samples, n_features) or (n_samples, ...), or Dataset
             As in :meth:`DistilledClassifier.fit`. The items of a Dataset are ``(x, target)``; where y is
             given, x or ``(x, anything)``.
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            Real finite numbers, each target not the same in all rows. None: a Dataset is read once for its
-            targets.
+        y : array-like of shape (n_samples,), (n_samples, n_outputs) or (n_samples, H, W), default=None
+            Real finite numbers, each target not the same in all rows. Of images a map for each, with NaN
+            where a pixel has no target. None: a Dataset is read once for its targets.
         sample_weight : array-like of shape (n_samples,), default=None
             Scaled to mean 1. Rows of weight 0 are left out. Passed to the regressors in a scikit-learn
             teacher that take it; a warning names a teacher that does not.
         teacher_predictions : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            The teacher's predictions for the rows of X, in the units of y. A Series or DataFrame is aligned
+            The teacher's predictions for the rows of X, in the units of y; where y has maps, maps of shape
+            (n_samples, h, w). A Series or DataFrame is aligned
             by its index where X has the same in another order. They take the place of ``teacher``.
         X_val, y_val : array-like, default=None
             D_val, where it is not to be held out of X; a Dataset if X is one.
@@ -451,14 +459,14 @@ class DistilledRegressor(RegressorMixin, BaseDistiller):
         return self.warm_start and hasattr(self, "net_")
 
     @property
-    def _task_type(self) -> RegressionTargets:
+    def _task_type(self) -> Numbers:
         """The maker of a fit's task from y."""
-        return RegressionTargets(loss_of(self).criterion(), self._task if self._continues() else None)
+        return Numbers(loss_of(self).criterion(), self._task if self._continues() else None)
 
     @property
     def _task(self) -> Regression:
         """The kind of target that y was."""
-        return Regression.of_fitted(self)
+        return fitted_numbers(self)
 
     def _fitted_attributes(self, net: TrainingNet, plan: DistillationPlan) -> dict[str, Any]:
         """Return the fitted attributes of a fit that ends with this net."""
@@ -481,10 +489,10 @@ class DistilledRegressor(RegressorMixin, BaseDistiller):
         """Write the student to a file, by the suffix of its name.
 
         ``.onnx`` holds the whole network: input ``X``, float32 of shape (n_samples, ...) with any number of
-        rows; output ``predictions``, float64 of shape (n_samples, n_outputs), in the units of y; with
-        ``loss="gaussian_nll"`` the means. ``.safetensors`` holds the weights of the student alone, whose
-        outputs are standardised; ``target_mean`` and ``target_scale``, as JSON in the metadata of both
-        files, undo that.
+        rows; output ``predictions``, float64 of shape (n_samples, n_outputs), or (n_samples, H, W) of maps,
+        in the units of y; with ``loss="gaussian_nll"`` the means. ``.safetensors`` holds the weights of the
+        student alone, whose outputs are standardised; ``target_mean`` and ``target_scale``, as JSON in the
+        metadata of both files, undo that.
 
         Where the estimator has a ``student_preprocessing_``, both take the rows that it makes of X.
 
@@ -525,7 +533,11 @@ class DistilledRegressor(RegressorMixin, BaseDistiller):
 
     @ordinary_torch()
     def predict(  # type: ignore[override]
-        self, X: ArrayLike | Dataset, return_std: bool = False
+        self,
+        X: ArrayLike | Dataset,
+        return_std: bool = False,
+        tile: int | tuple[int, int] | None = None,
+        overlap: int | tuple[int, int] | None = None,
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Predict the targets, in the units of y.
 
@@ -535,19 +547,21 @@ class DistilledRegressor(RegressorMixin, BaseDistiller):
             In the form in which ``fit`` was given it.
         return_std : bool, default=False
             Whether to return the standard deviation of each target too, which ``loss="gaussian_nll"`` learns.
+        tile, overlap : int, tuple of (height, width) or None, default=None
+            Of large images, where y had maps: as in :meth:`DistilledClassifier.predict`.
 
         Returns
         -------
-        y_pred : ndarray of shape (n_samples,) or (n_samples, n_outputs), float64
-            Shaped as y was.
+        y_pred : ndarray of shape (n_samples,), (n_samples, n_outputs) or (n_samples, H, W), float64
+            Shaped as y was; the maps of larger images are larger by the same factor.
         y_std : ndarray of the same shape
             Only with ``return_std=True``.
 
         Raises
         ------
         ValueError
-            If ``return_std=True`` and the loss has no variance, or rows of X are so large that the outputs
-            overflow.
+            If ``return_std=True`` and the loss has no variance, rows of X are so large that the outputs
+            overflow, or tiles are asked for without maps.
 
         Examples
         --------
@@ -564,33 +578,18 @@ class DistilledRegressor(RegressorMixin, BaseDistiller):
         >>> bool(std[0] < std[1] / 2)
         True
         """
-        outputs = self._logits(X)
-        wrong = ~torch.isfinite(outputs).all(dim=1)
-        if bool(wrong.any()):
-            raise ValueError(
-                f"X has {int(wrong.sum())} rows, such as row {int(wrong.nonzero()[0])}, for which the "
-                "student's outputs overflow float32. Are they scaled as the rows given to fit?"
-            )
-        task = self._task
-        if not return_std:
-            return task.predictions(outputs)
-        if task.criterion.name != "gaussian_nll":
-            raise ValueError(
-                f"return_std=True, but {task.criterion.name!r}, the loss on y in fit, learns no variance. "
-                "Fit with loss='gaussian_nll'."
-            )
-        return task.predictions(outputs), task.deviations(outputs)
+        return predicted_numbers(self, X, return_std, tile, overlap)
 
     def score(
         self, X: ArrayLike | Dataset, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None
     ) -> float:
-        """Return R², the coefficient of determination; of several targets the mean.
+        """Return R², the coefficient of determination: of several targets the mean, of maps over all pixels.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features) or (n_samples, ...), or Dataset
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            Targets. None: those of a Dataset, whose items are ``(x, target)`` then.
+        y : array-like of shape (n_samples,), (n_samples, n_outputs) or (n_samples, H, W), default=None
+            Targets; pixels of NaN are left out. None: those of a Dataset of ``(x, target)``.
         sample_weight : array-like of shape (n_samples,), default=None
 
         Returns
