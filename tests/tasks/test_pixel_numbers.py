@@ -105,7 +105,7 @@ def test_both_parts_of_a_split_have_known_pixels():
         train, val = task.split(codes, 0.2, np.random.RandomState(seed), "none")
         assert len(val) == 1 and val[0] < 2 and sorted([*train, *val]) == list(range(12))
     groups = np.arange(12) // 2
-    with pytest.raises(ValueError, match=r"have no known pixel: y is NaN in all of them.*or none"):
+    with pytest.raises(ValueError, match=r"have no known pixel: y has no target in any of them.*or none"):
         task.split(codes, 0.2, np.random.RandomState(0), "none", groups)
     task, codes = made()
     train, val = task.split(codes, 0.2, np.random.RandomState(0), "none", groups)
