@@ -229,6 +229,15 @@ def test_augment_changes_images_and_maps_in_the_units_of_y():
     assert reg.score(X, Y + 100) > 0.9
 
 
+def test_several_teachers_answer_for_cropped_images():
+    def cropped(x, y):
+        return x[:, :, 2:, :6], y[:, 2:, :6]
+
+    teachers = [Truth(), Truth(stride=2)]
+    reg = regressor(teachers, augment=cropped, meta="fixed", lambda1=0.5, max_epochs=20).fit(X, Y)
+    assert reg.score(X, TRUTH) > 0.5
+
+
 def test_what_augment_must_not_do_is_refused_before_training(monkeypatch):
     monkeypatch.setattr(TrainingNet, "train_step", None)
     for augment, message in (
