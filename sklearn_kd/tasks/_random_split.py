@@ -83,7 +83,7 @@ def split_known(
     train, val = split_at_random(len(known), fraction, rng, otherwise, groups)
     if not (known[train].any() and known[val].any()):
         raise ValueError(
-            "The groups that were drawn for D_train or for D_val have no known pixel: y has no target in any of "
-            f"them. Leave images without a target out, give X_val and y_val, or {otherwise}."
+            "The groups that were drawn for D_train or for D_val have no known pixel: y has no target in any "
+            f"of them. Leave images without a target out, give X_val and y_val, or {otherwise}."
         )
     return train, val

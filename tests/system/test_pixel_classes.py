@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
-from sklearn.metrics import jaccard_score
+from sklearn.metrics import f1_score, jaccard_score
 from sklearn.model_selection import cross_val_score
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, EpochScoring
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -17,6 +17,7 @@ from helpers.pages import messages
 from helpers.pixels import IGNORED, PixelNet, images_with_maps, pixel_teacher
 from helpers.refused_maps import refused_maps
 from sklearn_kd import DistilledClassifier, ResizedStudent
+from sklearn_kd.losses import DistillationLoss, Metaparameter
 from sklearn_kd.teachers import FunctionTeacher, TeacherEnsemble
 
 X, y = images_with_maps()
@@ -79,6 +80,42 @@ def test_valid_acc_is_the_accuracy_of_known_pixels():
     known = y[:9] != IGNORED
     right = (clf.predict(X[:9]) == y[:9])[known].mean()
     assert clf.validation_scores_[-1] == pytest.approx(right)
+
+
+def test_scorers_of_callbacks_see_known_pixels_as_rows():
+    given = {"X_val": X[:9], "y_val": y[:9]}
+    clf = fitted(callbacks=[EpochScoring("f1_macro", name="f1")], fit=given)
+    known = y[:9] != IGNORED
+    expected = f1_score(y[:9][known], clf.predict(X[:9])[known], average="macro")
+    assert clf.history_[-1]["f1"] == pytest.approx(expected)
+    with pytest.raises(ValueError, match="has use_caching=False: it would predict maps"):
+        fitted(callbacks=[EpochScoring("f1_macro", use_caching=False)], fit=given)
+
+
+class OwnLoss(DistillationLoss):
+    """The cross-entropy of known pixels, and the distance to the teacher's logits."""
+
+    accepts_unlabeled = True
+
+    def metaparameters(self, n_classes):
+        return {"weight": Metaparameter(0.1, bounds=(0.0, 1.0))}
+
+    def loss(self, logits, teacher_logits, labels, *, weight):
+        hard = nn.functional.cross_entropy(logits, labels, ignore_index=-1, reduction="none")
+        return hard + weight * (logits - teacher_logits).square().sum(1)
+
+
+class Unaware(OwnLoss):
+    """One that does not say that it leaves unknown pixels out."""
+
+    accepts_unlabeled = False
+
+
+def test_losses_of_the_users_own_are_given_pixels():
+    clf = fitted(pixel_teacher(), meta="gradient", loss=OwnLoss())
+    assert clf.metaparameters_["weight"] != 0.1
+    with pytest.raises(ValueError, match=r"loss=Unaware does not say .* ignore_index have them"):
+        fitted(pixel_teacher(), meta="gradient", loss=Unaware())
 
 
 def test_labels_of_unknown_pixels_have_no_part():
