@@ -533,7 +533,11 @@ class DistilledRegressor(RegressorMixin, BaseDistiller):
 
     @ordinary_torch()
     def predict(  # type: ignore[override]
-        self, X: ArrayLike | Dataset, return_std: bool = False
+        self,
+        X: ArrayLike | Dataset,
+        return_std: bool = False,
+        tile: int | tuple[int, int] | None = None,
+        overlap: int | tuple[int, int] | None = None,
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Predict the targets, in the units of y.
 
@@ -543,6 +547,8 @@ class DistilledRegressor(RegressorMixin, BaseDistiller):
             In the form in which ``fit`` was given it.
         return_std : bool, default=False
             Whether to return the standard deviation of each target too, which ``loss="gaussian_nll"`` learns.
+        tile, overlap : int, tuple of (height, width) or None, default=None
+            Of large images, where y had maps: as in :meth:`DistilledClassifier.predict`.
 
         Returns
         -------
@@ -554,8 +560,8 @@ class DistilledRegressor(RegressorMixin, BaseDistiller):
         Raises
         ------
         ValueError
-            If ``return_std=True`` and the loss has no variance, or rows of X are so large that the outputs
-            overflow.
+            If ``return_std=True`` and the loss has no variance, rows of X are so large that the outputs
+            overflow, or tiles are asked for without maps.
 
         Examples
         --------
@@ -572,7 +578,7 @@ class DistilledRegressor(RegressorMixin, BaseDistiller):
         >>> bool(std[0] < std[1] / 2)
         True
         """
-        return predicted_numbers(self._task, self._logits(X), return_std)
+        return predicted_numbers(self, X, return_std, tile, overlap)
 
     def score(
         self, X: ArrayLike | Dataset, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None

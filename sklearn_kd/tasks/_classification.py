@@ -40,6 +40,7 @@ class Classification:
     map_shape: tuple[int, ...] = ()
     answers_by: ClassVar[str] = "predict_proba"
     measures: ClassVar[tuple[str, ...]] = ("accuracy", "log_loss")
+    has_unknown: bool = False
 
     def __init__(self, classes: np.ndarray):
         self.classes = classes

@@ -15,8 +15,10 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from helpers.pages import messages
-from helpers.refused_maps import refused_maps
+from helpers.refused_number_maps import refused_number_maps
 from sklearn_kd import DistilledRegressor, MetaparameterPathDisplay, ResizedStudent
+from sklearn_kd.estimators._regressor_targets import target_attributes, targets_content
+from sklearn_kd.files._values import ContentError
 from sklearn_kd.losses import REGRESSION_LOSSES, BerHuLoss, SquaredError
 from sklearn_kd.metrics import masked_root_mean_squared_error
 from sklearn_kd.training._net import TrainingNet
@@ -122,6 +124,20 @@ def test_maps_of_another_size_are_resized_to_that_of_y():
     assert halves.predict(larger).shape == (3, SIZE, SIZE // 2)
 
 
+def test_tiles_predict_as_the_whole():
+    """Far from the ends of a tile the student sees what it sees in the whole image."""
+    reg = regressor(None, meta="none", loss="gaussian_nll", student__stride=2).fit(X, Y)
+    large = np.tile(X[:2], (1, 1, 4, 3))
+    whole, tiled = (reg.predict(large, return_std=True, **tiles) for tiles in ({}, {"tile": 16}))
+    for a, b in zip(whole, tiled, strict=True):
+        assert a.shape == b.shape == (2, 32, 24)
+        np.testing.assert_allclose(a[:, :8, :8], b[:, :8, :8], rtol=1e-5)
+        assert np.abs(a - b).mean() < 0.1 * reg.target_scale_
+    rows = regressor(None, nn.Linear(2, 1), meta="none").fit(X[:, :, 0, 0], TRUTH[:, 0, 0])
+    with pytest.raises(ValueError, match="tile=16 cuts images into parts, and y had no maps"):
+        rows.predict(X[:, :, 0, 0], tile=16)
+
+
 # --------------------------------------------------------------------------------------
 # Teachers
 
@@ -186,12 +202,53 @@ class PixelTable(nn.Module):
 
 
 def test_images_without_maps_are_learned_from():
-    params = {"meta": "fixed", "lambda1": 0.1, "max_epochs": 40}
+    params = {"meta": "fixed", "lambda1": 0.1, "max_epochs": 25}
     reg = regressor(Truth(), **params).fit(X[:4], Y[:4], X_unlabeled=X[4:])
     assert reg.n_unlabeled_ == 20 and reg.score(X[4:], TRUTH[4:]) > 0.9
     given = {"teacher_predictions": TRUTH[:4], "teacher_predictions_unlabeled": TRUTH[4:]}
     again = regressor(**params).fit(X[:4], Y[:4], X_unlabeled=X[4:], **given)
     np.testing.assert_allclose(again.predict(X), reg.predict(X), rtol=1e-4)
+
+
+def flipped(x, y):
+    """Images and maps from right to left, every other time."""
+    if torch.rand(()) < 0.5:
+        return x, y
+    return x.flip(3), y.flip(2)
+
+
+def test_augment_changes_images_and_maps_in_the_units_of_y():
+    seen = []
+
+    def shifted(x, y):
+        seen.append((x.shape, y.shape, y.dtype, float(y.nanmean()), int(y.isnan().sum())))
+        return flipped(x, y + 100)  # the student learns what augment makes of y
+
+    reg = regressor(Truth(), augment=shifted, meta="fixed", lambda1=1.0, max_epochs=20).fit(X, Y)
+    image, map_, dtype, mean, n_unknown = seen[-1]
+    assert image[1:] == (2, SIZE, SIZE) and map_[1:] == (SIZE, SIZE) and dtype == torch.float32
+    assert abs(mean - 1000) < 50 and 0 < n_unknown < 64 * image[0]
+    assert reg.score(X, Y + 100) > 0.9
+
+
+def test_several_teachers_answer_for_cropped_images():
+    def cropped(x, y):
+        return x[:, :, 2:, :6], y[:, 2:, :6]
+
+    teachers = [Truth(), Truth(stride=2)]
+    reg = regressor(teachers, augment=cropped, meta="fixed", lambda1=0.5, max_epochs=20).fit(X, Y)
+    assert reg.score(X, TRUTH) > 0.5
+
+
+def test_what_augment_must_not_do_is_refused_before_training(monkeypatch):
+    monkeypatch.setattr(TrainingNet, "train_step", None)
+    for augment, message in (
+        (lambda x: x, "augment takes \\(X, y\\) and returns both"),
+        (lambda x, y: x, "must return both, as many; it returned one tensor"),
+        (lambda x, y: (x, y / 0), "augment returned maps with infinity. Fill in .* with NaN"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            regressor(Truth(), augment=augment).fit(X, Y)
 
 
 def test_a_teacher_in_other_units_is_noticed():
@@ -206,10 +263,10 @@ def test_a_teacher_in_other_units_is_noticed():
 def test_weights_of_images_and_searches():
     weight = np.r_[np.zeros(12), np.ones(12)]
     far = np.where(np.arange(N)[:, None, None] < 12, 1e9, Y)
-    reg = regressor(None, meta="none", max_epochs=20).fit(X, far, sample_weight=weight)
+    reg = regressor(None, meta="none", max_epochs=15).fit(X, far, sample_weight=weight)
     assert reg.score(X, Y) > 0.9 and reg.score(X, far, sample_weight=weight) > 0.9
     scorer = make_scorer(masked_root_mean_squared_error, greater_is_better=False)
-    few = regressor(None, meta="none", max_epochs=20)
+    few = regressor(None, meta="none", max_epochs=12)
     assert cross_val_score(few, X, Y, cv=2, scoring=scorer).min() > -30
     search = GridSearchCV(few, {"loss": ["berhu", SquaredError()]}, cv=2).fit(X, Y)
     assert search.best_score_ > 0.8
@@ -244,17 +301,30 @@ def test_a_dataset_has_its_maps_in_its_items():
     np.testing.assert_allclose(reg.predict(Pairs()), regressor(Truth()).fit(X, Y).predict(X), rtol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:Not saved, because JSON has no form for them")
 @pytest.mark.parametrize("loss", ["gaussian_nll", BerHuLoss(0.3)])
 def test_files_predict_the_same(loss, tmp_path):
     reg = regressor(Truth(), meta="linear", loss=loss, search_epochs=2, batch_size=2, student__stride=2).fit(
         X, Y
     )
     reg.save(tmp_path / "reg.safetensors")
-    loaded = DistilledRegressor.load(tmp_path / "reg.safetensors")
+    loaded = DistilledRegressor.load(tmp_path / "reg.safetensors", student=Student)
     for again in (loaded, pickle.loads(pickle.dumps(reg))):
         np.testing.assert_array_equal(again.predict(X), reg.predict(X))
         assert again.score(X, Y) == reg.score(X, Y) and again.map_shape_ == reg.map_shape_
         assert_equal_paths(again, reg)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"map_shape": [8]}, {"map_shape": [8, -1]}, {"map_shape": "88"}, {"map_shape": [2**40, 8]},
+     {"single": False}, {"criterion": ["berhu", 0]}, {"criterion": ["berhu", None]}],
+)  # fmt: skip
+def test_damaged_targets_of_a_file_are_refused(changed, fitted):
+    content = targets_content(fitted._task)
+    assert target_attributes(content)["map_shape_"] == (SIZE, SIZE)
+    with pytest.raises(ContentError):
+        target_attributes({"targets": content["targets"] | changed})
 
 
 def test_onnx_predicts_maps_in_the_units_of_y(tmp_path):
@@ -266,6 +336,8 @@ def test_onnx_predicts_maps_in_the_units_of_y(tmp_path):
     (found,) = session.run(["predictions"], {"X": X[:5]})
     assert found.dtype == np.float64
     np.testing.assert_allclose(found, reg.predict(X[:5]), rtol=1e-5)
+    taught = regressor(tmp_path / "reg.onnx", meta="fixed", lambda1=0.0, max_epochs=15).fit(X, Y)
+    assert taught.score(X, reg.predict(X)) > 0.5
 
 
 class Killed(Callback):
@@ -316,7 +388,7 @@ def test_rows_after_maps_leave_nothing_behind(fitted):
 # Refused
 
 
-REFUSED = refused_maps(X, Y)
+REFUSED = refused_number_maps(X, Y)
 
 
 @pytest.mark.parametrize("what", REFUSED)
