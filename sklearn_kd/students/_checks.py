@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +15,7 @@ from sklearn_kd.runtime._eval_mode import isolated_eval_mode
 from sklearn_kd.runtime._memory import is_out_of_memory
 from sklearn_kd.runtime._operations import threads_of_trial
 from sklearn_kd.runtime._random_state import preserved_random_state
+from sklearn_kd.runtime._recurrent import copied_module
 from sklearn_kd.students._factory import student_name, student_signature
 
 # Of a part with more columns the smallest and the largest integer are sought in all of them together.
@@ -54,7 +54,7 @@ def check_student(
             "layers."
         )
     with threads_of_trial(student), preserved_random_state(samples.device, seed=0), torch.enable_grad():
-        student = copy.deepcopy(student)
+        student = copied_module(student)
         if not numeric:
             _check_no_probabilities(student.eval(), samples, logits)
         if len(samples) == 1:
@@ -122,7 +122,7 @@ def check_codes(student: nn.Module, rows: Parts, name: str) -> None:
         return
     extreme = tensors[torch.cat(places).unique()]
     if any(w.device.type != "cpu" for w in student.parameters()):
-        student = copy.deepcopy(student).cpu()
+        student = copied_module(student).cpu()
     with preserved_random_state(extreme.device, seed=0), isolated_eval_mode(student, extreme.device):
         try:
             student(extreme)

@@ -33,6 +33,7 @@ from sklearn_kd.runtime._devices import all_finite, full_precision, reading_is_f
 from sklearn_kd.runtime._eager_optimizers import eager_method, make_optimizer
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._optimizers import clear_gradients
+from sklearn_kd.runtime._recurrent import copied_module
 from sklearn_kd.runtime._snapshots import BufferSnapshot, OptimizerSnapshot
 from sklearn_kd.tasks._classification import Classification
 from sklearn_kd.tasks._targets import Targets
@@ -305,7 +306,7 @@ class TrainingNet(NeuralNetClassifier):
     def snapshot(self) -> Any:
         """Return a net that predicts as this one does now, while this one trains on."""
         frozen = type(self).__new__(type(self))
-        changed = {"module_": copy.deepcopy(self.module_), "history_": copy.copy(self.history)}
+        changed = {"module_": copied_module(self.module_), "history_": copy.copy(self.history)}
         frozen.__dict__.update(self.__dict__ | changed)
         return frozen
 
