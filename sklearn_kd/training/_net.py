@@ -33,7 +33,6 @@ from sklearn_kd.runtime._devices import all_finite, full_precision, reading_is_f
 from sklearn_kd.runtime._eager_optimizers import eager_method, make_optimizer
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._optimizers import clear_gradients
-from sklearn_kd.runtime._recurrent import copied_module
 from sklearn_kd.runtime._snapshots import BufferSnapshot, OptimizerSnapshot
 from sklearn_kd.tasks._classification import Classification
 from sklearn_kd.tasks._targets import Targets
@@ -306,7 +305,7 @@ class TrainingNet(NeuralNetClassifier):
     def snapshot(self) -> Any:
         """Return a net that predicts as this one does now, while this one trains on."""
         frozen = type(self).__new__(type(self))
-        changed = {"module_": copied_module(self.module_), "history_": copy.copy(self.history)}
+        changed = {"module_": copy.deepcopy(self.module_), "history_": copy.copy(self.history)}
         frozen.__dict__.update(self.__dict__ | changed)
         return frozen
 
@@ -341,9 +340,9 @@ class TrainingNet(NeuralNetClassifier):
 
     def _capturing(self) -> CapturedIterations | None:
         """Iterations as CUDA graphs, or None, with the reason in the log."""
-        device = torch.device(self.device)
+        device, optimizers = torch.device(self.device), [self.optimizer_, *self.metaparameters.optimizers]
         watched = bool(self._listeners("on_grad_computed"))
-        reason = why_not_captured(device, self.optimizer_, watched=watched, compiled=self.execution.compile)
+        reason = why_not_captured(device, optimizers, watched=watched, compiled=self.execution.compile)
         if reason is not None:
             log.info("Not captured in a CUDA graph: %s.", reason)
             return None
