@@ -12,8 +12,11 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.metrics import check_scoring, r2_score
 from skorch.callbacks import Callback, EpochScoring
 from skorch.callbacks.scoring import ScoringBase
+from skorch.utils import to_numpy
 
 from sklearn_kd._sklearn_compat import metric_of_scorer, with_arguments
+from sklearn_kd.inputs._batches import Batch
+from sklearn_kd.runtime._devices import reading_is_free
 from sklearn_kd.tasks._multilabel import Multilabel
 from sklearn_kd.tasks._targets import is_known
 
@@ -59,13 +62,20 @@ def _r2(net: Any, X: Any, y: np.ndarray) -> float:
 
 
 def rows_with_labels(callback: Any, told: dict[str, Any]) -> dict[str, Any]:
-    """Return what a scorer is told at the end of a training batch: its rows that have labels."""
-    targets = getattr(told.get("batch"), "targets", None)
-    if targets is None or targets.label_weight is None or callback.on_train != told.get("training"):
+    """Return what a scorer is told at the end of a batch: its rows that have labels.
+
+    A ``target_extractor`` of a user's own is given labels on the host, where skorch itself has them.
+    """
+    if callback.on_train != told.get("training") or not isinstance(told.get("batch"), Batch):
         return told
-    rows = is_known(targets.labels).nonzero()[:, 0]
-    batch = told["batch"].map(lambda values: values[rows])
-    return told | {"batch": batch, "y_pred": told["y_pred"][rows]}
+    batch: Batch = told["batch"]
+    if batch.targets.label_weight is not None:
+        rows = is_known(batch.targets.labels).nonzero()[:, 0]
+        batch = batch.map(lambda values: values[rows])
+        told = told | {"batch": batch, "y_pred": told["y_pred"][rows]}
+    if callback.target_extractor is not to_numpy and not reading_is_free(batch[1]):
+        told = told | {"batch": (batch[0], batch[1].cpu())}
+    return told
 
 
 def predicted_labels(net: Any, X: Any) -> np.ndarray:
