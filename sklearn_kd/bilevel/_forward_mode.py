@@ -36,7 +36,6 @@ from sklearn_kd.bilevel._hypergradient import (
     Contraction,
     is_directionless,
     moved_along,
-    weights_exchanged,
 )
 from sklearn_kd.bilevel._long_horizon import (
     BatchLoss,
@@ -229,7 +228,7 @@ class ForwardHypergradient(LongHorizonEstimator):
         """Return the gradient of the training loss at w + step · Z_j and a + step · e_j."""
         self.buffers.restore()
         set_random_state(self.random_state, self.device)
-        with weights_exchanged(self.weights, moved_along(self.w, Z_j, step)), torch.enable_grad():
+        with self.weights_exchanged(moved_along(self.w, Z_j, step)), torch.enable_grad():
             outputs = self.outputs_of(*self.inputs)
             found = self._gradient_of(outputs, self.loss_gradient(outputs) + step * r_j)
         return zeros_for_none(found, self.weights)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any, Protocol
 
@@ -43,6 +43,7 @@ from sklearn_kd.runtime._random_state import (
     random_state,
     set_random_state,
 )
+from sklearn_kd.runtime._recurrent import recurrent_layers, without_dropout
 from sklearn_kd.runtime._snapshots import BufferCopies, BufferSnapshot
 
 # Below this norm of v the direction is rounding noise, as on separable data.
@@ -141,19 +142,24 @@ def logit_change_from(along: Any, weight: Any) -> Any:
 # Passes that leave no trace
 
 
-def validation_mode(parts: list[nn.Module]) -> Any:
-    """Dropout off, batch normalisation by the batch.
+# In evaluation mode the running statistics of the first steps make hypergradients up to three orders of
+# magnitude too small, and cuDNN takes no gradient of a recurrent layer.
+_KEEP_THEIR_MODE = (nn.modules.batchnorm._NormBase, nn.RNNBase)
 
-    In evaluation mode the running statistics of the first steps make hypergradients up to
-    three orders of magnitude too small.
-    """
-    return eval_mode(parts, but=nn.modules.batchnorm._NormBase)
+
+@contextmanager
+def validation_mode(parts: list[nn.Module]) -> Iterator[None]:
+    """Dropout off, batch normalisation by the batch."""
+    with eval_mode(parts, but=_KEEP_THEIR_MODE), without_dropout(recurrent_layers(parts)):
+        yield
 
 
 def set_validation_mode(module: nn.Module) -> None:
     """Set that mode for good, of a copy that is used for nothing else."""
     for part in module.modules():
-        part.training = part.training and isinstance(part, nn.modules.batchnorm._NormBase)
+        part.training = part.training and isinstance(part, _KEEP_THEIR_MODE)
+    for layer in recurrent_layers(module.modules()):
+        layer.dropout = 0.0
 
 
 def is_directionless(norm: Any) -> Any:
@@ -231,6 +237,7 @@ class HypergradientEstimator:
         self.whole = _Whole([student, *others], outputs or student)
         self.parts = list(self.whole.modules())
         self.with_buffers = [part for part in self.parts if part._buffers]
+        self.recurrent = recurrent_layers(self.parts)
         self.method, self.rows, self.logit_change = method, rows, logit_change
         self.names = [name for name, w in self.whole.named_parameters() if w in moved]
         self.weights: list[Tensor] = [w for w in self.whole.parameters() if w in moved]
@@ -322,6 +329,10 @@ class HypergradientEstimator:
             return torch.where(norm > SMALLEST_NORM, h, torch.nan), val_loss
         return h if norm > SMALLEST_NORM else torch.full_like(h, torch.nan), val_loss
 
+    def weights_exchanged(self, others: Sequence[Tensor]) -> AbstractContextManager[None]:
+        """Return a context in which the weights have other values."""
+        return weights_exchanged(self.weights, others, self.recurrent)
+
     def _contract(self, u: Tensor) -> Tensor:
         """Return h_j = ⟨r_j, u⟩; rows that u was not computed on count as much as those that it was."""
         assert self.evaluation is not None
@@ -387,8 +398,10 @@ class _Whole(nn.ModuleList):
 
 
 @contextmanager
-def weights_exchanged(weights: Sequence[Tensor], others: Sequence[Tensor]) -> Iterator[None]:
-    """Let weights have other values inside.
+def weights_exchanged(
+    weights: Sequence[Tensor], others: Sequence[Tensor], recurrent: Sequence[nn.RNNBase]
+) -> Iterator[None]:
+    """Let weights have other values inside, those of ``recurrent`` layers in chunks as cuDNN wants them.
 
     Exchanging what a parameter points to is what torch's functional_call does, but for a tenth of its time.
     """
@@ -396,6 +409,8 @@ def weights_exchanged(weights: Sequence[Tensor], others: Sequence[Tensor]) -> It
     try:
         for w, other in zip(weights, others, strict=True):
             w.data = other
+        for layer in recurrent:
+            layer.flatten_parameters()
         yield
     finally:
         for w, value in zip(weights, real, strict=True):
@@ -413,7 +428,7 @@ class _Replay:
         record = self._record
         record.buffers.restore()
         set_random_state(record.random_state, record.device)
-        with torch.no_grad(), weights_exchanged(record.weights, weights):
+        with torch.no_grad(), record.weights_exchanged(weights):
             return record.outputs_of(*record.inputs)
 
     def traced(self, weights: Any) -> Tensor:

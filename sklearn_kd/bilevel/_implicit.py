@@ -29,7 +29,6 @@ from sklearn_kd.bilevel._hypergradient import (
     inner_product,
     is_directionless,
     moved_along,
-    weights_exchanged,
 )
 from sklearn_kd.bilevel._long_horizon import (
     BatchLoss,
@@ -142,7 +141,7 @@ class ImplicitHypergradient(LongHorizonEstimator):
         g = [torch.zeros_like(w) for w in self.w]
         for batch in training:
             self._replay_from_start()
-            with weights_exchanged(self.weights, w), torch.enable_grad():
+            with self.weights_exchanged(w), torch.enable_grad():
                 outputs = self.forward(*batch.inputs)
                 own = self._gradient_of(outputs, r_of(batch, outputs))
             torch._foreach_add_(g, zeros_for_none(own, g), alpha=len(outputs) / n_rows)
@@ -168,7 +167,7 @@ class ImplicitHypergradient(LongHorizonEstimator):
         def r(batch: TrainingBatch, outputs: Tensor) -> Tensor:
             s = outputs.detach()
             self._replay_from_start()
-            with weights_exchanged(self.weights, moved), torch.no_grad():
+            with self.weights_exchanged(moved), torch.no_grad():
                 u = (self.forward(*batch.inputs) - s) / step
             return curvature_product(lambda s: batch.evaluate(s).gradients[0], s, u)
 
@@ -180,7 +179,7 @@ class ImplicitHypergradient(LongHorizonEstimator):
         logits = []
         for e in (step, 0.0, -step):
             self._replay_from_start()
-            with weights_exchanged(self.weights, moved_along(self.w, q, e)):
+            with self.weights_exchanged(moved_along(self.w, q, e)):
                 logits.append(self.forward(*batch.inputs))
         evaluation: Contraction = batch.evaluate(logits[1])
         return evaluation.contract((logits[0] - logits[2]) / (2 * step))

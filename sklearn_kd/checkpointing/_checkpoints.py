@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,27 @@ from sklearn_kd.files._atomic import remove_leftovers
 
 _N_KEPT = 2
 _NAME = re.compile(r"([a-z]+)-(\d{8})\.checkpoint")
+# Those that the fit of this thread has opened; None outside a fit.
+_OPENED: ContextVar[list[Checkpoints] | None] = ContextVar("opened", default=None)
+
+
+@contextmanager
+def released_on_failure() -> Iterator[None]:
+    """Release checkpoints that are opened inside if the block fails, so that the next fit can go on.
+
+    Waiting until they are freed is not enough: whoever keeps the error, as a notebook does, keeps the frames
+    of the fit with it.
+    """
+    opened: list[Checkpoints] = []
+    token = _OPENED.set(opened)
+    try:
+        yield
+    except BaseException:
+        for checkpoints in opened:
+            checkpoints.release()
+        raise
+    finally:
+        _OPENED.reset(token)
 
 
 class Checkpoints:
@@ -76,6 +99,9 @@ class Checkpoints:
             )
             self._folder = None
             return
+        of_fit = _OPENED.get()
+        if of_fit is not None:
+            of_fit.append(self)
         remove_leftovers(self._folder)
         for stage in sorted({stage for _, stage, _ in self._files()}):
             content = self.latest(stage)

@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state
 from torch import Tensor, nn
 
 from sklearn_kd.checkpointing._checkpointer import Checkpointer, teacher_signature
-from sklearn_kd.checkpointing._checkpoints import Checkpoints
+from sklearn_kd.checkpointing._checkpoints import Checkpoints, released_on_failure
 from sklearn_kd.checkpointing._file import prepare_checkpoint_dir
 from sklearn_kd.checkpointing._fingerprint import fingerprint, relevant_parameters, sample_rows
 from sklearn_kd.estimators._learned_nothing import convergence_message, warn_of_convergence
@@ -331,13 +331,17 @@ def publish(estimator: BaseDistiller, result: TrainingResult) -> None:
 
 
 def restore_on_failure(fit: Fit) -> Fit:
-    """Restore the estimator's attributes where ``fit`` fails, or is ended before it has trained."""
+    """Restore the estimator's attributes where ``fit`` fails, or is ended before it has trained.
+
+    Its checkpoints are then free for the next fit.
+    """
 
     @wraps(fit)
     def guarded(self: Any, *args: Any, **kwargs: Any) -> Any:
         before = self.__dict__.copy()
         try:
-            return fit(self, *args, **kwargs)
+            with released_on_failure():
+                return fit(self, *args, **kwargs)
         except BaseException:
             self.__dict__.clear()
             self.__dict__.update(before)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from sklearn_kd.layers._names import LayerName, named_network
 from sklearn_kd.layers._trace import Call, FeatureMap, Size, Trace
 from sklearn_kd.runtime._random_state import host_random_state, preserved_random_state, random_state
+from sklearn_kd.runtime._recurrent import copied_module
 
 # Number of forward passes in training mode for a student that draws random numbers.
 _TRIES = 8
@@ -40,7 +40,7 @@ def check_training_mode(
     ValueError
         If a layer does not run, runs another number of times, or gives other channels.
     """
-    network = copy.deepcopy(network).eval()
+    network = copied_module(network).eval()
     rows = (
         torch.cat([samples, samples]) if len(samples) == 1 else samples
     )  # batch normalisation needs two rows

@@ -164,6 +164,11 @@ class MetaparameterPath:
         self.record_unchanged()
 
     @property
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """The optimizers that move the metaparameters, one for each group."""
+        return [group._optimizer for group in self._groups]
+
+    @property
     def counted(self) -> Any:
         """The path as a strategy counts it, without the iterations of :meth:`wait`."""
         return CountedPath(self, self._waited) if self._waited else self
@@ -453,6 +458,11 @@ class MetaparameterSchedule:
     def has_schedule(self) -> bool:
         """False: the loop has nothing to apply."""
         return False
+
+    @property
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """Empty: the values are set beforehand."""
+        return []
 
     @property
     def counted(self) -> MetaparameterSchedule:

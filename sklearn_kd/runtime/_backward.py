@@ -28,6 +28,8 @@ def backward(outputs: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
         r, one of the same shape for each output.
     """
     engine = _engine() if _have_same_shapes(outputs, gradients) else None
+    if outputs[0].is_cuda:
+        _start_thread(outputs[0].device)
     if engine is None:
         torch.autograd.backward(outputs, gradients)
     else:
@@ -49,6 +51,8 @@ def gradient_by(
         Whether another pass through the same graph follows.
     """
     engine = _engine() if _have_same_shapes([output], [r]) else None
+    if output.is_cuda:
+        _start_thread(output.device)
     if engine is None:
         return torch.autograd.grad(output, inputs, r, retain_graph=retain_graph, allow_unused=True)
     return _derive(engine, tuple(inputs), output, r, retain_graph)
@@ -70,6 +74,22 @@ def _derive(
     engine: Any, inputs: tuple[Tensor, ...], output: Tensor, r: Tensor, retain_graph: bool
 ) -> tuple[Tensor | None, ...]:
     return engine((output,), (r,), retain_graph, False, inputs, allow_unreachable=True, accumulate_grad=False)
+
+
+@functools.cache
+def _start_thread(device: torch.device) -> None:
+    """Let torch's thread for the backward passes of a CUDA device launch a kernel, once per process.
+
+    The first kernel makes the device's context the thread's own. If the thread begins with a matrix product,
+    cuBLAS finds no context, and torch warns of it. A backward pass from a loss begins with the gradient of
+    the loss; from given gradients of logits it begins with the product of the last layer.
+    """
+    engine = _engine()
+    if engine is None:
+        return
+    with torch.enable_grad():
+        x = torch.ones(1, device=device, requires_grad=True)
+        _derive(engine, (x,), x * x, torch.ones_like(x), False)
 
 
 @functools.cache

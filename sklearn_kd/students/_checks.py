@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -11,11 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_kd.inputs._parts import Parts, RowShape, row_shape_of, varied_rows
+from sklearn_kd.layers._names import named_network
 from sklearn_kd.layers._outputs import are_probabilities, shape_or_type
 from sklearn_kd.runtime._eval_mode import isolated_eval_mode
 from sklearn_kd.runtime._memory import is_out_of_memory
 from sklearn_kd.runtime._operations import threads_of_trial
 from sklearn_kd.runtime._random_state import preserved_random_state
+from sklearn_kd.runtime._recurrent import copied_module
+from sklearn_kd.runtime._stray_tensors import is_of_two_devices, remedy_for_two_devices
 from sklearn_kd.students._factory import student_name, student_signature
 
 # Of a part with more columns the smallest and the largest integer are sought in all of them together.
@@ -62,7 +64,7 @@ def check_student(
             "layers."
         )
     with threads_of_trial(student), preserved_random_state(samples.device, seed=0), torch.enable_grad():
-        student = copy.deepcopy(student)
+        student = copied_module(student)
         if not numeric:
             _check_no_probabilities(student.eval(), samples, logits)
         if len(samples) == 1:
@@ -105,8 +107,10 @@ def _run(student: nn.Module, samples: Any, mode: str) -> Any:
             raise
         parts = row_shape_of(tuple(samples.shape[1:]))
         of_samples = f"samples of shape {tuple(samples.shape[1:])}" if parts is None else _called_with(parts)
+        of_devices = remedy_for_two_devices(named_network(student), samples.device, error)
+        remedy = _remedy(error) if of_devices is None else f". {of_devices}"
         raise ValueError(
-            f"student {_name(student)} cannot take {of_samples}{mode}: {_error_text(error)}{_remedy(error)}"
+            f"student {_name(student)} cannot take {of_samples}{mode}: {_error_text(error)}{remedy}"
         ) from error
 
 
@@ -136,11 +140,13 @@ def check_codes(student: nn.Module, rows: Parts, name: str) -> None:
         return
     extreme = tensors[torch.cat(places).unique()]
     if any(w.device.type != "cpu" for w in student.parameters()):
-        student = copy.deepcopy(student).cpu()
+        student = copied_module(student).cpu()
     with preserved_random_state(extreme.device, seed=0), isolated_eval_mode(student, extreme.device):
         try:
             student(extreme)
         except Exception as error:  # a module may raise any error
+            if is_of_two_devices(error):  # it has tensors that stay on a GPU: nothing is known of its codes
+                return
             raise cannot_take_row(student, name, error) from error
 
 
@@ -179,7 +185,7 @@ def _remedy(error: Exception) -> str:
 
 
 def _name(student: nn.Module) -> str:
-    return type(getattr(student, "named_network", student)).__name__
+    return type(named_network(student)).__name__
 
 
 def _called_with(parts: RowShape) -> str:

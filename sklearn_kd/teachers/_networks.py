@@ -22,6 +22,7 @@ from sklearn_kd.runtime._eval_mode import eval_mode
 from sklearn_kd.runtime._global_lock import torch_state_lock
 from sklearn_kd.runtime._memory import is_out_of_memory
 from sklearn_kd.runtime._operations import largest_operation, operations_of
+from sklearn_kd.runtime._stray_tensors import remedy_for_two_devices
 from sklearn_kd.runtime._threads import threads_for
 from sklearn_kd.teachers._adapter import BatchTeacherAdapter
 from sklearn_kd.teachers._conversion import BatchLogits, LogitConversion
@@ -94,8 +95,9 @@ class EvaluatedNetwork:
         self._row_operations: float | None = None
         self._takes_integers: bool | None = None  # known once it has been asked about integers
         if isinstance(self.module, torch.jit.ScriptModule):
-            # Its constants move only with a copy of the whole module.
-            if device.type != "cpu" or any(t.device != device for t in tensors.values()):
+            # Its constants move only with a copy of the whole module. A frozen one has no tensors that show
+            # where they are.
+            if device.type != "cpu" or not tensors or any(t.device != device for t in tensors.values()):
                 self.module = _script_on(self.module, device)
         elif any(t.device != device for t in tensors.values()):
             self._state = {name: t.detach().to(device) for name, t in tensors.items()}
@@ -119,7 +121,7 @@ class EvaluatedNetwork:
             except _FAILURES as error:
                 if is_out_of_memory(error):
                     raise
-                raise cannot_take(self.who, x, error) from error
+                raise cannot_take(self.who, x, error, self.module) from error
 
     def _cast(self, x: Any, dtype: torch.dtype) -> Any:
         if not isinstance(x, Parts):
@@ -149,12 +151,13 @@ class EvaluatedNetwork:
         return torch.func.functional_call(self.module, self._state, args, kwargs)
 
 
-def cannot_take(who: str, x: Any, error: Exception) -> ValueError:
-    """Return the error for a batch that makes a teacher fail."""
-    return ValueError(
-        f"{who} cannot take samples of shape {tuple(x.shape[1:])}: {error}. Give fit an X of the shape that "
-        "the teacher was trained on, or wrap its network in a module that makes that shape of X."
+def cannot_take(who: str, x: Any, error: Exception, module: nn.Module) -> ValueError:
+    """Return the error for a batch that makes a teacher's module fail."""
+    remedy = remedy_for_two_devices(module, x.device, error) or (
+        "Give fit an X of the shape that the teacher was trained on, or wrap its network in a module that "
+        "makes that shape of X."
     )
+    return ValueError(f"{who} cannot take samples of shape {tuple(x.shape[1:])}: {error}. {remedy}")
 
 
 def as_arrays(x: Any) -> Any:
@@ -257,7 +260,7 @@ class SkorchTeacher(BatchTeacherAdapter):
         except _FAILURES as error:
             if is_out_of_memory(error):
                 raise
-            raise cannot_take(who, x, error) from error
+            raise cannot_take(who, x, error, self.teacher.module_) from error
         if probabilities is None:
             return logits_in(output, len(x), widths, who, maps=self.gives_maps)
         return self._of_probabilities(probabilities)

@@ -9,7 +9,7 @@ was captured, so batches are copied in and results are copied out.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -28,14 +28,15 @@ WARM_UP = 3
 
 
 def why_not_captured(
-    device: torch.device, optimizer: torch.optim.Optimizer, *, watched: bool, compiled: bool
+    device: torch.device, optimizers: Sequence[torch.optim.Optimizer], *, watched: bool, compiled: bool
 ) -> str | None:
     """Return why the iterations of a fit cannot be captured, or None.
 
     Parameters
     ----------
     device : torch.device
-    optimizer : Optimizer
+    optimizers : sequence of Optimizer
+        That of the student first, then those of the metaparameters.
     watched : bool
         Whether a callback looks at the gradients within an iteration.
     compiled : bool
@@ -45,10 +46,13 @@ def why_not_captured(
         return "a callback looks at the gradients"
     if device.type != "cuda":
         return f"a CUDA graph needs a CUDA device, not {device.type}"
-    if not all(group.get("capturable", True) for group in optimizer.param_groups):
-        return f"{type(optimizer).__name__} needs optimizer__capturable=True"
-    if not isinstance(optimizer, torch.optim.SGD | torch.optim.Adam | torch.optim.AdamW):
-        return f"it is not known whether a step of {type(optimizer).__name__} can be captured"
+    for k, optimizer in enumerate(optimizers):
+        name = type(optimizer).__name__
+        if not all(group.get("capturable", True) for group in optimizer.param_groups):
+            remedy = "meta__optimizer_params={'capturable': True}" if k else "optimizer__capturable=True"
+            return f"{name} needs {remedy}"
+        if not isinstance(optimizer, torch.optim.SGD | torch.optim.Adam | torch.optim.AdamW):
+            return f"it is not known whether a step of {name} can be captured"
     return "a compiled pass has its own graphs" if compiled else None
 
 

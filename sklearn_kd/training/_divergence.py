@@ -17,6 +17,7 @@ from sklearn_kd.inputs._parts import Parts
 from sklearn_kd.runtime._eval_mode import isolated_eval_mode
 from sklearn_kd.runtime._finite import has_finite_state
 from sklearn_kd.runtime._random_state import preserved_random_state
+from sklearn_kd.runtime._recurrent import copied_module
 from sklearn_kd.tasks._pixels import images_at_a_time
 
 # Rows that are tried for all: those of the largest values.
@@ -200,7 +201,7 @@ def _keeps_finite_state(student: nn.Module, check: OverflowCheck) -> bool:
     """Return whether a training pass leaves buffers, such as running variances, finite."""
     if check.largest < _LARGE_SQUARES or len(check.rows) < 2 or not any(True for _ in student.buffers()):
         return True
-    student = copy.deepcopy(student).train()
+    student = copied_module(student).train()
     with preserved_random_state(check.rows.device), torch.no_grad():
         student(check.rows)
     return has_finite_state([student])

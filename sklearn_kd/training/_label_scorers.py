@@ -12,8 +12,11 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.metrics import check_scoring, r2_score
 from skorch.callbacks import Callback, EpochScoring
 from skorch.callbacks.scoring import ScoringBase
+from skorch.utils import to_numpy
 
 from sklearn_kd._sklearn_compat import metric_of_scorer, with_arguments
+from sklearn_kd.inputs._batches import Batch
+from sklearn_kd.runtime._devices import reading_is_free
 from sklearn_kd.tasks._multilabel import Multilabel
 from sklearn_kd.tasks._targets import is_known
 
@@ -59,15 +62,21 @@ def _r2(net: Any, X: Any, y: np.ndarray) -> float:
 
 
 def rows_with_labels(callback: Any, told: dict[str, Any]) -> dict[str, Any]:
-    """Return what a scorer is told at the end of a batch: its rows that have labels, of images the pixels."""
-    targets = getattr(told.get("batch"), "targets", None)
-    if targets is None or targets.label_weight is None or callback.on_train != told.get("training"):
+    """Return what a scorer is told at the end of a batch: its rows that have labels, of images the pixels.
+
+    A ``target_extractor`` of a user's own is given labels on the host, where skorch itself has them.
+    """
+    if callback.on_train != told.get("training") or not isinstance(told.get("batch"), Batch):
         return told
-    rows = is_known(targets.labels).nonzero()[:, 0]
-    x = told["batch"][0]
-    of_pixels = len(targets.labels) != len(x)  # whose images stay as they are
-    batch = told["batch"].map(lambda values: values if of_pixels and values is x else values[rows])
-    return told | {"batch": batch, "y_pred": told["y_pred"][rows]}
+    batch: Batch = told["batch"]
+    if batch.targets.label_weight is not None:
+        rows, x = is_known(batch.targets.labels).nonzero()[:, 0], batch[0]
+        of_pixels = len(batch.targets.labels) != len(x)  # whose images stay as they are
+        batch = batch.map(lambda values: values if of_pixels and values is x else values[rows])
+        told = told | {"batch": batch, "y_pred": told["y_pred"][rows]}
+    if callback.target_extractor is not to_numpy and not reading_is_free(batch[1]):
+        told = told | {"batch": (batch[0], batch[1].cpu())}
+    return told
 
 
 def predicted_labels(net: Any, X: Any) -> np.ndarray:

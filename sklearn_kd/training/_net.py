@@ -340,9 +340,9 @@ class TrainingNet(NeuralNetClassifier):
 
     def _capturing(self) -> CapturedIterations | None:
         """Iterations as CUDA graphs, or None, with the reason in the log."""
-        device = torch.device(self.device)
+        device, optimizers = torch.device(self.device), [self.optimizer_, *self.metaparameters.optimizers]
         watched = bool(self._listeners("on_grad_computed"))
-        reason = why_not_captured(device, self.optimizer_, watched=watched, compiled=self.execution.compile)
+        reason = why_not_captured(device, optimizers, watched=watched, compiled=self.execution.compile)
         if reason is not None:
             log.info("Not captured in a CUDA graph: %s.", reason)
             return None

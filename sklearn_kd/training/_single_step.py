@@ -12,6 +12,7 @@ from sklearn_kd.bilevel._hypergradient import METHODS, HypergradientEstimator
 from sklearn_kd.losses._distillation_loss import DistillationLoss, check_loss
 from sklearn_kd.losses._named import loss_for_labels, named_loss
 from sklearn_kd.meta._space import MetaparameterSpace
+from sklearn_kd.runtime._backward import backward
 from sklearn_kd.runtime._devices import full_precision
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.runtime._snapshots import BufferSnapshot
@@ -150,7 +151,7 @@ def hypergradient(
             found = loss.evaluate(logits, targets, values)
             record.after_forward((x,), logits, found, logits)
             optimizer.zero_grad()
-            logits.backward(found.gradients[0])
+            backward([logits], found.gradients[:1])
             optimizer.step()
             task = Multilabel if several else Classification
             h, _ = record.hypergradient(

@@ -27,6 +27,7 @@ from sklearn_kd.runtime._devices import as_number
 from sklearn_kd.runtime._eager_optimizers import eager_method, make_optimizer
 from sklearn_kd.runtime._global_lock import torch_state_lock
 from sklearn_kd.runtime._optimizers import clear_gradients
+from sklearn_kd.runtime._recurrent import copied_module
 from sklearn_kd.runtime._snapshots import OptimizerSnapshot
 from sklearn_kd.tasks._targets import Targets
 from sklearn_kd.training._clipping import clip_stacked_gradients
@@ -45,7 +46,7 @@ def stacked_forward(
 
     ``validation``: in the mode in which the gradient of the validation loss is taken.
     """
-    module = copy.deepcopy(module).train()
+    module = copied_module(module).train()
     if validation:
         set_validation_mode(module)
     names = {tensor: name for name, tensor in chain(module.named_parameters(), module.named_buffers())}

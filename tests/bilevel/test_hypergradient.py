@@ -1,6 +1,7 @@
 """Hypergradients against a double-backward reference in float64."""
 
 import copy
+import warnings
 from functools import partial
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch.func import functional_call
 
 from helpers.hypergradients import relative_error
 from sklearn_kd import hypergradient
-from sklearn_kd.bilevel._hypergradient import METHODS, HypergradientEstimator
+from sklearn_kd.bilevel._hypergradient import METHODS, HypergradientEstimator, validation_mode
 from sklearn_kd.bilevel._optimizer_response import response_class, warn_if_response_unknown
 from sklearn_kd.losses import LogitDistillation
 from sklearn_kd.losses._logit_distillation import ClosedFormEvaluation
@@ -449,6 +450,50 @@ def test_jvp_where_forward_mode_does_not_exist(kind, make, digits, logits):
     np.testing.assert_allclose(
         clf.metaparameter_path_["lambda1"], exact.metaparameter_path_["lambda1"], atol=1e-5
     )
+
+
+@pytest.mark.parametrize("method", ["finite_difference", "exact"])
+def test_recurrent_layers_have_no_dropout_and_keep_their_mode(method, digits, logits):
+    """CuDNN takes no gradient of them in evaluation mode."""
+    torch.manual_seed(0)
+    student, passes = Rows(10), []
+    student.body = nn.LSTM(8, 8, num_layers=2, dropout=0.5, batch_first=True)
+    student.body.register_forward_pre_hook(lambda layer, _: passes.append((layer.training, layer.dropout)))
+    X, y = torch.as_tensor(digits[0][:40]), torch.as_tensor(digits[1][:40])
+    given = (X[:20], y[:20]), (X[20:], y[20:]), torch.as_tensor(logits[:20])
+    found = hypergradient(student, *given, method=method)
+    replayed = [(True, 0.5)] if method == "finite_difference" else []
+    assert passes == [(True, 0.5), (True, 0.0), *replayed]
+    assert student.body.training and student.body.dropout == 0.5
+    student.body.dropout = 0.0
+    assert not np.allclose(found, hypergradient(student, *given, method=method), rtol=1e-3)
+
+
+def test_the_validation_gradient_of_a_recurrent_layer_is_that_in_evaluation_mode():
+    torch.manual_seed(0)
+    layer, x = nn.LSTM(8, 8, num_layers=2, dropout=0.5), torch.rand(4, 3, 8)
+
+    def gradient():
+        return torch.autograd.grad(layer(x)[0].square().sum(), [*layer.parameters()])
+
+    with validation_mode([layer]):
+        found = gradient()
+    layer.eval()
+    torch.testing.assert_close(found, gradient(), rtol=0, atol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("settings", [{}, {"meta": "implicit"}, {"meta__hypergradient": "exact"}], ids=str)
+def test_recurrent_students_on_a_gpu(settings, make, digits, logits):
+    """The same path as on the CPU, without a warning of weights that lie apart."""
+    params = {"student": Rows, "meta": "gradient", "lr": 0.5} | settings
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        cpu, gpu = (
+            make(device=device, **params).fit(*digits, teacher_logits=logits) for device in ("cpu", "cuda")
+        )
+    for name in ("lambda1", "temperature"):
+        np.testing.assert_allclose(gpu.metaparameter_path_[name], cpu.metaparameter_path_[name], atol=5e-3)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")

@@ -176,6 +176,17 @@ def test_killed_before_the_first_epoch_ends(make, digits, logits, tmp_path):
     assert n_batches == clf.n_iter_
 
 
+def test_an_error_that_is_kept_does_not_keep_the_checkpoints(make, digits, logits, tmp_path):
+    """As in a notebook, which keeps the last error, and with it the frames of the fit."""
+    Kill.last = 30
+    with pytest.raises(Killed) as kept:
+        make(callbacks=[Kill()], checkpoint_dir=tmp_path, max_epochs=3).fit(*digits, teacher_logits=logits)
+    Kill.made, Kill.last = 0, None
+    again = make(callbacks=[Kill()], checkpoint_dir=tmp_path, max_epochs=3)
+    again.fit(*digits, teacher_logits=logits)
+    assert kept.traceback and Kill.made == 36 - 24 and os.listdir(tmp_path) == []
+
+
 def test_killed_more_than_once(make, digits, logits, tmp_path):
     def made(**params):
         return make(callbacks=[Kill()], max_epochs=6, **params)

@@ -61,6 +61,17 @@ from sklearn_kd.training._stacked import BatchedRun
 DIGITS = load_digits()
 
 
+class WithMask(nn.Linear):
+    """A network with a constant that is no buffer, on another device than X."""
+
+    def __init__(self, in_features, out_features):
+        super().__init__(in_features, out_features)
+        self.mask = torch.ones(in_features, dtype=torch.bool, device="meta")
+
+    def forward(self, x):
+        return super().forward(torch.where(self.mask, x, 0.0))
+
+
 class Fills(Callback):
     """From the fifth batch on: ``n`` batches with NaN, or all weights with a number."""
 
@@ -452,6 +463,7 @@ REFUSED = {
     ),
     "images for a teacher of tables": lambda X, y: asked(GaussianNB(), X=X.reshape(-1, 8, 8)),
     "a teacher of other samples": lambda X, y: ({"teacher": nn.Linear(9, 10)}, {"teacher_logits": None}),
+    "a teacher with a tensor that stays on its device": lambda X, y: asked(WithMask(64, 10)),
     "a teacher of no known kind": lambda X, y: asked(object()),
     "an adapter that returns no logits": lambda X, y: asked(Mute()),
     "a teacher that returns no logits": lambda X, y: ({"teacher": nn.Flatten(0)}, {"teacher_logits": None}),
@@ -499,6 +511,7 @@ REFUSED = {
     "a frozen student": lambda X, y: ({"student": nn.Linear(64, 10).requires_grad_(False)}, {}),
     "a student without weights": lambda X, y: ({"student": nn.AdaptiveAvgPool1d(10)}, {}),
     "a student that fails": lambda X, y: (returning(lambda z, training: z.logits), {}),
+    "a student with a tensor that stays on its device": lambda X, y: ({"student": WithMask(64, 10)}, {}),
     "a function that returns no student": lambda X, y: ({"student": lambda: 3}, {}),
     "missing arguments of a student": lambda X, y: ({"student": nn.Bilinear}, {}),
     "an unknown parameter": lambda X, y: ({"hidden": 3}, {}),

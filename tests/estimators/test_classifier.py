@@ -416,6 +416,24 @@ def test_hypergradient_rows_refused_where_there_is_no_extra_pass(make, digits, l
         make(meta__hypergradient_rows=16, meta__hypergradient="exact").fit(*digits, teacher_logits=logits)
 
 
+def test_whether_rows_are_alone_is_seen_in_full_precision(make, digits, logits):
+    """TF32, or bfloat16 in products, would make rows look as if they depended on each other."""
+    seen = []
+
+    class Watched(nn.Linear):
+        def forward(self, x):
+            seen.append((self.training, torch.is_grad_enabled(), torch.get_float32_matmul_precision()))
+            return super().forward(x)
+
+    clf = make(student=Watched(64, 10), meta__hypergradient_rows=8, max_epochs=1)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        clf.fit(*digits, teacher_logits=logits)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert {precision for training, grad, precision in seen if training and not grad} == {"highest"}
+
+
 def test_hypergradient_rows(make, digits, logits):
     """Fewer rows give another path; as many as the batch has give the same."""
     paths = [

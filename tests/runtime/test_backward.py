@@ -1,5 +1,8 @@
 """Backward passes through the engine: the same numbers as torch's functions give."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -54,3 +57,22 @@ def test_an_engine_that_gives_other_numbers_is_not_used(monkeypatch):
     assert _backward._engine.__wrapped__() is None
     monkeypatch.delattr(torch.autograd.Variable, "_execution_engine")
     assert _backward._engine.__wrapped__() is None
+
+
+def test_the_pass_that_starts_the_thread_of_a_device_leaves_no_trace(monkeypatch):
+    passes = []
+    monkeypatch.setattr(_backward, "_derive", lambda engine, inputs, *rest: passes.append((inputs, *rest)))
+    _backward._start_thread.__wrapped__(torch.device("cpu"))
+    ((x,), output, r, _) = passes[0]
+    assert x.is_leaf and x.grad is None and output.requires_grad and r.device == x.device
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("call", ["backward([w @ w], [w.detach()])", "gradient_by([w], w @ w, w.detach())"])
+def test_no_warning_of_a_context_where_a_product_comes_first(call):
+    """Torch warns once per process, so that only a fresh one can tell."""
+    code = (
+        "import torch\nfrom sklearn_kd.runtime._backward import backward, gradient_by\n"
+        "w = torch.eye(8, device='cuda', requires_grad=True)\n" + call
+    )
+    subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", code], check=True, timeout=120)

@@ -1,7 +1,10 @@
 """``random_state`` reaches all that draws in a fit, and the global generators never move."""
 
 import contextlib
+import os
 import random
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -356,10 +359,48 @@ def test_a_fit_on_the_cpu_leaves_the_generator_of_a_gpu(make, digits, logits):
 @pytest.mark.gpu
 @pytest.mark.parametrize("augment", [None, torch.clone])
 def test_students_and_teachers_on_a_gpu(augment, make, digits):
-    before = torch.cuda.get_rng_state()
     clf = make(noisy_teacher(), Noisy, augment=augment, max_epochs=1, device="cuda")
     assert_repeats(lambda: weights_of(clf.fit(*digits)))
+    torch.cuda.manual_seed(3)
+    before = torch.cuda.get_rng_state()
+    clf.fit(*digits)
     assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
+REPEATED = """
+import numpy as np, torch
+from torch import nn
+from sklearn_kd import DistProClassifier
+
+torch.use_deterministic_algorithms(True)
+rng = np.random.default_rng(0)
+X, y = rng.normal(size=(96, 1, 8, 8)).astype(np.float32), rng.integers(0, 4, 96)
+
+
+class Net(nn.Module):
+    def __init__(self, n_classes=4, width=8):
+        super().__init__()
+        self.stage1, self.stage2 = nn.Conv2d(1, width, 3, padding=1), nn.Conv2d(width, width, 3, stride=2)
+        self.last = nn.Linear(width, n_classes)
+
+    def forward(self, x):
+        return self.last(self.stage2(self.stage1(x).relu()).relu().mean(dim=(2, 3)))
+
+
+clf = DistProClassifier(
+    Net(width=16), Net, teacher_layers=["stage1", "stage2"], student_layers=["stage1", "stage2"],
+    search_epochs=3, max_epochs=3, batch_size=16, random_state=0, device="cuda",
+)
+first, again = (clf.fit(X, y).process_.raw for _ in range(2))
+assert (first == again).all(), abs(first - again).max()
+"""
+
+
+@pytest.mark.gpu
+def test_a_fit_repeats_on_a_gpu_by_deterministic_algorithms():
+    """As docs/guide/reproducibility.rst says."""
+    env = os.environ | {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    subprocess.run([sys.executable, "-c", REPEATED], check=True, env=env, timeout=300)
 
 
 @pytest.mark.parametrize("others", [0, 1])

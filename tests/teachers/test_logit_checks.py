@@ -370,13 +370,23 @@ FORMS = {
     "float16": lambda net: in_bits(net, torch.float16),
     "bfloat16": lambda net: in_bits(net, torch.bfloat16),
     "float64": lambda net: in_bits(net, torch.float64),
-    "DataParallel": nn.DataParallel,
+    "DataParallel": lambda net: nn.DataParallel(copy.deepcopy(net)),  # which moves it to a GPU
     "script": torch.jit.script,
     "script in training mode": lambda net: torch.jit.script(dropping(net)),
     "frozen script": lambda net: torch.jit.freeze(torch.jit.script(copy.deepcopy(net).eval())),
     "trace": lambda net: torch.jit.trace(net, torch.zeros(2, 64)),
     "training mode": dropping,
 }
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.parametrize(("home", "device"), [("cuda", "cpu"), ("cpu", "cuda")])
+def test_a_frozen_script_on_another_device(home, device, trained, digits, taught):
+    """Its constants show no device of their own."""
+    net = copy.deepcopy(trained).eval().to(home)
+    clf = taught(torch.jit.freeze(torch.jit.script(net)), device=device).fit(*digits)
+    assert clf.score(*digits) > 0.8
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")

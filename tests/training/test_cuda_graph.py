@@ -6,6 +6,7 @@ capture, runs no Python, and cannot wait for a number.
 """
 
 import logging
+import warnings
 
 import numpy as np
 import pytest
@@ -150,12 +151,38 @@ def test_reasons_are_logged(make, digits, logits, caplog, settings, reason):
     assert reason in caplog.text
 
 
-def test_adam_must_be_capturable():
-    weights = [nn.Parameter(torch.zeros(2))]
-    reason = _capture.why_not_captured(
-        torch.device("cuda"), torch.optim.Adam(weights), watched=False, compiled=False
-    )
-    assert "optimizer__capturable=True" in reason
+@pytest.mark.parametrize(
+    ("makes", "reason"),
+    [
+        ([torch.optim.Adam], "optimizer__capturable=True"),
+        ([torch.optim.SGD, torch.optim.Adam], "meta__optimizer_params={'capturable': True}"),
+        ([torch.optim.SGD, torch.optim.Rprop], "meta__optimizer_params={'capturable': True}"),
+        ([torch.optim.SGD, torch.optim.Adagrad], "not known whether a step of Adagrad"),
+    ],
+    ids=str,
+)
+def test_adam_must_be_capturable(makes, reason):
+    """That of the student, and that of the metaparameters."""
+    optimizers = [make([nn.Parameter(torch.zeros(2))], lr=0.1) for make in makes]
+    found = _capture.why_not_captured(torch.device("cuda"), optimizers, watched=False, compiled=False)
+    assert reason in found
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("capturable", [False, True])
+def test_metaparameters_by_adam_on_a_gpu(capturable, make, digits, logits):
+    """Captured or not: the same path as without a graph."""
+    params = {"meta__optimizer": torch.optim.Adam, "meta__lr": 0.05}
+    params |= {"meta": "gradient", "device": "cuda", "meta__optimizer_params": {"capturable": capturable}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch's, of a capturable Adam in ordinary iterations
+        plain, graphed = (
+            make(execution=execution, **params).fit(*digits, teacher_logits=logits)
+            for execution in ("eager", "cuda_graph")
+        )
+    for name in ("lambda1", "temperature"):
+        found, expected = (clf.metaparameter_path_[name] for clf in (graphed, plain))
+        np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
 @pytest.mark.gpu

@@ -66,6 +66,10 @@ def everything(net):
     path = net.metaparameters
     (group,) = path._groups
     states = [copy.deepcopy(o.state_dict()["state"]) for o in (net.optimizer_, group._optimizer)]
+    if group.theta.is_cuda:  # Adam's count is on the host, and goes on, unless Adam is capturable
+        for state in (own for states_of in states for own in states_of.values()):
+            if "step" in state and not state["step"].is_cuda:
+                del state["step"]
     return weights, states[0], states[1], group.theta.detach().clone(), path._now.clone()
 
 
@@ -96,6 +100,20 @@ def student():
         return nn.Sequential(
             nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 10)
         )
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:.*capturable=True:UserWarning")
+def test_a_skipped_step_on_a_gpu_is_not_counted_by_a_capturable_adam(make, digits, logits):
+    watch = Spoils({0, 3, 4})
+    adam = {"optimizer": torch.optim.Adam, "optimizer__capturable": True, "lr": 1e-2}
+    clf = make(student=student(), meta="gradient", callbacks=[watch], device="cuda", max_epochs=1, **adam)
+    with pytest.warns(ConvergenceWarning, match="3 of 1[0-9] steps were skipped"):
+        clf.fit(*digits, teacher_logits=logits)
+    n_steps = [
+        max((int(state["step"]) for state in states[1].values()), default=0) for states in watch.states_
+    ]
+    assert n_steps[:7] == [0, 0, 1, 2, 2, 2, 3]
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 from sklearn.base import is_classifier
 from sklearn.metrics import (
     balanced_accuracy_score,
@@ -17,6 +18,10 @@ from skorch import NeuralNet
 from skorch.callbacks import BatchScoring, Callback, EpochScoring
 
 from sklearn_kd import DistilledClassifier
+from sklearn_kd.inputs._batches import Batch
+from sklearn_kd.tasks._targets import Targets
+from sklearn_kd.training import _label_scorers
+from sklearn_kd.training._label_scorers import rows_with_labels
 
 NAMES = np.array([f"digit {i}" for i in range(10)])
 
@@ -133,6 +138,19 @@ def test_default_score_and_extractor(make, binary):
     mean = lambda net, X, y: float(np.mean(y))  # noqa: E731
     clf = scored(make, X, y, mean, target_extractor=lambda y: y.numpy() + 0.5)
     assert clf.history_[-1]["s"] == pytest.approx(np.mean(y == "zero") + 0.5)
+
+
+def test_an_extractor_of_ones_own_is_given_labels_on_the_host(monkeypatch):
+    """A device's tensors are told apart by that their numbers are not read, as everywhere."""
+    monkeypatch.setattr(_label_scorers, "reading_is_free", lambda tensor: False)
+    batch = Batch(torch.zeros(2, 3), Targets(torch.tensor([0, 1])))
+    told = {"batch": batch, "training": False, "y_pred": None}
+    for callback, kind in (
+        (EpochScoring("accuracy"), Batch),
+        (EpochScoring(None, target_extractor=str), tuple),
+    ):
+        given = rows_with_labels(callback, told)["batch"]
+        assert type(given) is kind and given[1].tolist() == [0, 1]
 
 
 def test_net_and_built_in_accuracy_stay_on_codes(make, digits):

@@ -214,6 +214,27 @@ def test_the_optimizer_can_go_on(rows):
     assert_equal_within_rounding(apart, together)
 
 
+class Overflows(nn.Linear):
+    """Overflows to inf by itself and to NaN under vmap, as sums in another order do; notes the precision."""
+
+    seen: list = []
+
+    def forward(self, x):
+        self.seen.append(torch.get_float32_matmul_precision())
+        z = super().forward(x)
+        return z * (torch.nan if torch._C._functorch.is_batchedtensor(z) else torch.inf)
+
+
+def test_the_comparison_with_vmap_is_of_finite_numbers_in_full_precision(rows):
+    nets = [made_net(student, 1.0, 1.0) for student in made_students(lambda: Overflows(64, 10))]
+    torch.set_float32_matmul_precision("high")
+    try:
+        Overflows.seen.clear()
+        assert why_not_stackable(nets, rows) is None and Overflows.seen[-4:] == 4 * ["highest"]
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 def test_one_that_diverges_keeps_finite_weights_and_disturbs_nobody(rows):
     starts = [(1.0, 1.0), (1.0, 1.0), (0.5, 2.0)]
     students = made_students()

@@ -1,0 +1,41 @@
+"""Recurrent layers on CUDA, for which cuDNN wants all weights of a layer in one chunk of memory.
+
+Where a layer's weights lie apart, as in a deep copy, torch warns and copies them in each pass.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from torch import nn
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def recurrent_layers(parts: Iterable[nn.Module]) -> list[nn.RNNBase]:
+    """Return the recurrent layers among modules."""
+    return [part for part in parts if isinstance(part, nn.RNNBase)]
+
+
+def copied_module(module: Module) -> Module:
+    """Return a deep copy of a module, in which each recurrent layer has its weights in one chunk."""
+    copied = copy.deepcopy(module)
+    for layer in recurrent_layers(copied.modules()):
+        layer.flatten_parameters()
+    return copied
+
+
+@contextmanager
+def without_dropout(layers: Iterable[nn.RNNBase]) -> Iterator[None]:
+    """Switch the dropout between the stacked layers of recurrent modules off inside; their mode stays."""
+    before = [(layer, layer.dropout) for layer in layers]
+    try:
+        for layer, _ in before:
+            layer.dropout = 0.0
+        yield
+    finally:
+        for layer, dropout in before:
+            layer.dropout = dropout
