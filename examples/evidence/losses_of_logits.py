@@ -8,7 +8,7 @@ batches.
 
 Arms: the labels alone; each loss with what its authors take on CIFAR-100 ("paper"; "mkd", whose temperatures
 are learned there, has none); each loss with the weight of its labels, lambda1, the best of four on D_val, 15 %
-of the rows ("tuned"; of "mkd" the teacher's temperature, at the lambda1 of "kd"); each with all its
+of the rows ("tuned"; of "mkd" the teacher's temperature, at the lambda1 of "kd"); each loss with all its
 metaparameters learned on D_val by meta="linear" ("learned"). The last two start from "paper", search for 40
 epochs, and train a fresh student on all rows then.
 
