@@ -6,11 +6,11 @@ wrong; digits (10 classes) with a forest of 600 other rows, and with 30 % of the
 an MLP of 64 hidden units, trained for 40 epochs; every arm of a split has the same first weights and the same
 batches.
 
-Arms: the labels alone; each loss with what its authors take on CIFAR-100 ("paper"; "mkd", whose temperatures
-are learned there, has none); each loss with the weight of its labels, lambda1, the best of four on D_val, 15 %
-of the rows ("tuned"; of "mkd" the teacher's temperature, at the lambda1 of "kd"); each loss with all its
-metaparameters learned on D_val by meta="linear" ("learned"). The last two start from "paper", search for 40
-epochs, and train a fresh student on all rows then.
+Arms: the labels alone; each loss with what its authors take on CIFAR-100 ("paper"; "mkd", whose
+temperatures are learned there, has none); each loss with the weight of its labels, lambda1, the best of
+four on D_val, 15 % of the rows ("tuned"; of "mkd" the teacher's temperature, at the lambda1 of "kd"); each
+loss with all its metaparameters learned on D_val by meta="linear" ("learned"). The last two start from
+"paper", search for 40 epochs, and train a fresh student on all rows then.
 
     OMP_NUM_THREADS=1 python examples/evidence/losses_of_logits.py --tables FOLDER
 
