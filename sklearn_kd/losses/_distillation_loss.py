@@ -67,7 +67,7 @@ class DistillationLoss(BaseEstimator):
 
     Examples
     --------
-    Decoupled distillation (Zhao et al., 2022, Eq. 7), whose weights alpha and beta are learned:
+    Decoupled distillation (Zhao et al., 2022, Eq. 7), which is ``loss="dkd"`` too, as a class of one's own:
 
     >>> import torch
     >>> import torch.nn.functional as F
