@@ -100,8 +100,9 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     loss : str or DistillationLoss, default="kd"
         The training loss. "kd" is :class:`~sklearn_kd.losses.LogitDistillation`, for several labels
         :class:`~sklearn_kd.losses.MultilabelDistillation`; ``loss__temperature_bounds`` and
-        ``loss__temperature_scaling`` are its parameters. Or an object, also of a class of your own
-        (:class:`~sklearn_kd.losses.DistillationLoss`), whose metaparameters are learned.
+        ``loss__temperature_scaling`` are its parameters. Other names: "dkd", "nkd", "dist", "mkd",
+        "standardized_kd" and "smoothed_kd", whose classes :mod:`sklearn_kd.losses` has. Or an object, also of
+        a class of your own (:class:`~sklearn_kd.losses.DistillationLoss`), whose metaparameters are learned.
     teacher_classes : array-like of shape (n_columns,) or None, default=None
         The class of each column of a network's answers, or of ``teacher_logits``, where they do not say
         so themselves (by ``classes_``, or the columns of a DataFrame). None: the labels must be exactly

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from sklearn_kd.losses import DistillationLoss, LogitDistillation, RegressionLoss
+from sklearn_kd.losses import LOSSES, DistillationLoss, LogitDistillation, RegressionLoss
 from sklearn_kd.meta import Hyperopt, MetaparameterSpace, Naive, Random, Shortlist, Strategy
 from sklearn_kd.meta._shortlist import CANDIDATES
 
@@ -45,8 +45,10 @@ def beside_strategy(
             if _is_changed(estimator, name) and getattr(estimator, name) != "random"
         ]
     if isinstance(strategy, Shortlist):
-        reasons += beside_shortlist(estimator, strategy, space, fixed=isinstance(loss, RegressionLoss))
-    bounds = getattr(loss, "temperature_bounds", _DEFAULT_BOUNDS)
+        of_library = isinstance(loss, RegressionLoss) or type(loss) in LOSSES.values()
+        reasons += beside_shortlist(estimator, strategy, space, fixed=of_library)
+    draws = "temperature" in space and space["temperature"].start is None  # else from its own bounds
+    bounds = getattr(loss, "temperature_bounds", _DEFAULT_BOUNDS) if draws else _DEFAULT_BOUNDS
     if isinstance(strategy, (Random, Hyperopt)) and tuple(bounds) != _DEFAULT_BOUNDS:
         low, high = (10**end for end in strategy.log10_temperature)
         if not all(map(math.isclose, bounds, (low, high))):

@@ -1,5 +1,7 @@
 """Training losses with named metaparameters: the library's own, and the base of yours."""
 
+from sklearn_kd.losses._correlation import CorrelationDistillation
+from sklearn_kd.losses._decoupled import DecoupledDistillation, NormalizedDistillation
 from sklearn_kd.losses._distillation_loss import DistillationLoss
 from sklearn_kd.losses._logit_distillation import LogitDistillation
 from sklearn_kd.losses._multilabel_distillation import MultilabelDistillation
@@ -14,6 +16,9 @@ from sklearn_kd.losses._regression import (
     RegressionLoss,
     SquaredError,
 )
+from sklearn_kd.losses._smoothed import SmoothedDistillation
+from sklearn_kd.losses._standardized import StandardizedDistillation
+from sklearn_kd.losses._two_temperatures import TwoTemperatureDistillation
 from sklearn_kd.meta._space import Metaparameter
 
 __all__ = [
@@ -21,13 +26,19 @@ __all__ = [
     "REGRESSION_LOSSES",
     "AbsoluteError",
     "BerHuLoss",
+    "CorrelationDistillation",
+    "DecoupledDistillation",
     "DistillationLoss",
     "GaussianNLL",
     "HuberLoss",
     "LogitDistillation",
     "Metaparameter",
     "MultilabelDistillation",
+    "NormalizedDistillation",
     "QuantileLoss",
     "RegressionLoss",
+    "SmoothedDistillation",
     "SquaredError",
+    "StandardizedDistillation",
+    "TwoTemperatureDistillation",
 ]

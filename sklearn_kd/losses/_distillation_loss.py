@@ -56,10 +56,18 @@ class DistillationLoss(BaseEstimator):
     has_label_loss : bool, default=False
         True: without a teacher, as with ``meta="none"``, :meth:`loss` is given None as ``teacher_logits`` and
         returns the loss of the labels. False: the cross-entropy of the labels takes its place.
+    stackable : bool, default=False
+        True, where the class that defines :meth:`loss` says so: its operations can be mapped by
+        :func:`torch.vmap` (no branches by values, no ``item``), and all metaparameters are numbers. Small
+        students that are tried side by side are trained in one batched run then.
+    takes_row_weight : bool, default=False
+        True: :meth:`loss` is given a further keyword, ``row_weight``, shape (B,) or None: the weights of the
+        rows, for what it computes over the rows of a batch. The losses that it returns are weighted by them
+        as those of others are.
 
     Examples
     --------
-    Decoupled distillation (Zhao et al., 2022, Eq. 7), whose weights alpha and beta are learned:
+    Decoupled distillation (Zhao et al., 2022, Eq. 7), which is ``loss="dkd"`` too, as a class of one's own:
 
     >>> import torch
     >>> import torch.nn.functional as F
@@ -95,6 +103,8 @@ class DistillationLoss(BaseEstimator):
     needs_teacher = True
     accepts_unlabeled = False
     has_label_loss = False
+    stackable = False
+    takes_row_weight = False
 
     def check(self) -> None:
         """Raise ValueError or TypeError if the loss's own parameters cannot be used."""
@@ -159,6 +169,8 @@ class DistillationLoss(BaseEstimator):
         differentiable : bool, default=True
             False: the derivatives by the metaparameters are not asked for.
         """
+        if logits.ndim == 3:  # of several students, which only losses that are stackable are given
+            return StackedAutogradEvaluation(self, logits, targets, values, differentiable=differentiable)
         return AutogradEvaluation(self, logits, targets, values, differentiable=differentiable)
 
 
@@ -216,12 +228,67 @@ class AutogradEvaluation:
         with torch.enable_grad():
             u = torch.zeros_like(self._r).requires_grad_()
             contracted = self._contracted(u, create_graph=True)
+            by_component = self._by_component(contracted)
             if not contracted.requires_grad:
-                return self._r.new_zeros(len(contracted), *self._r.shape)
+                return self._r.new_zeros(len(by_component), *self._r.shape)
             rows = [
-                torch.autograd.grad(part, [u], retain_graph=True, allow_unused=True)[0] for part in contracted
+                torch.autograd.grad(part, [u], retain_graph=True, allow_unused=True)[0]
+                for part in by_component
             ]
         return torch.stack([torch.zeros_like(u) if row is None else row for row in rows]).detach()
+
+    def _by_component(self, contracted: Tensor) -> Tensor:
+        """Return the contraction of each component, shape (m,)."""
+        return contracted
+
+
+class StackedAutogradEvaluation(AutogradEvaluation):
+    """An :class:`AutogradEvaluation` of S students at once; the value has shape (S,).
+
+    No number of one student enters another's, so that a derivative of the sum of their losses has that of
+    each.
+
+    Parameters
+    ----------
+    loss : DistillationLoss
+        One that :func:`is_stackable`.
+    logits : Tensor of shape (S, B, K)
+    targets : Targets
+        Likewise stacked.
+    values : mapping of str to Tensor of shape (S, 1, 1)
+    differentiable : bool
+    """
+
+    def __init__(
+        self,
+        loss: DistillationLoss,
+        logits: Tensor,
+        targets: Targets,
+        values: Mapping[str, Any],
+        *,
+        differentiable: bool,
+    ):
+        z = logits.detach().requires_grad_()
+        self._values = {
+            name: value.detach().to(z).reshape(-1).requires_grad_(differentiable)
+            for name, value in values.items()
+        }
+
+        def of_one(z: Tensor, targets: Targets, values: dict[str, Tensor]) -> Tensor:
+            return mean_loss(call_on_copies(loss, z, targets, values), targets)
+
+        given = Targets(*(0 if part is not None else None for part in targets))
+        with torch.enable_grad():
+            of_each = torch.func.vmap(of_one, in_dims=(0, given, 0))(z, targets, self._values)
+            (self._r,) = torch.autograd.grad(of_each.sum(), [z], create_graph=differentiable)
+        self.value, self.gradients = of_each.detach(), [self._r.detach()]
+
+    def contract(self, u: Tensor) -> Tensor:
+        """Return ⟨∂r/∂a_j, u⟩ of every component and student, shape (m, S)."""
+        return super().contract(u).reshape(len(self._values), -1)
+
+    def _by_component(self, contracted: Tensor) -> Tensor:
+        return contracted.reshape(len(self._values), -1).sum(dim=1)
 
 
 def call_on_copies(
@@ -232,8 +299,13 @@ def call_on_copies(
     The teacher's logits and the labels may be views of the training set.
     """
     teacher_logits = None if targets.teacher_logits is None else targets.teacher_logits.clone()
-    copies = {name: value.clone() for name, value in values.items()}
-    return loss.loss(logits.clone(), teacher_logits, targets.labels.clone(), **copies)
+    given = {name: value.clone() for name, value in values.items()} | row_weight_of(loss, targets)
+    return loss.loss(logits.clone(), teacher_logits, targets.labels.clone(), **given)
+
+
+def row_weight_of(loss: DistillationLoss, targets: Targets) -> dict[str, Any]:
+    """Return the keyword with the weights of the rows for a loss that takes it, else nothing."""
+    return {"row_weight": targets.weight} if loss.takes_row_weight else {}
 
 
 def mean_loss(losses: Tensor, targets: Targets) -> Tensor:
@@ -261,9 +333,19 @@ def accepts_unlabeled(loss: DistillationLoss) -> bool:
 
     A class that changes the loss of an accepting one has to say so again.
     """
+    return _declares(loss, "accepts_unlabeled")
+
+
+def is_stackable(loss: DistillationLoss) -> bool:
+    """Return whether the class that defines ``loss``, or one derived from it, says that vmap can map it."""
+    return _declares(loss, "stackable")
+
+
+def _declares(loss: DistillationLoss, name: str) -> bool:
+    """Return an attribute of the class that defines ``loss``, or of one derived from it."""
     for kind in type(loss).__mro__:
-        if "accepts_unlabeled" in vars(kind):
-            return bool(vars(kind)["accepts_unlabeled"])
+        if name in vars(kind):
+            return bool(vars(kind)[name])
         if "loss" in vars(kind):
             return False
     return False
@@ -332,7 +414,9 @@ def check_loss(
     )
     given = {key: torch.as_tensor(value, dtype=logits.dtype) for key, value in start.items()}
     try:
-        inspect.signature(loss.loss).bind(logits, teacher_logits, targets.labels, **given)
+        inspect.signature(loss.loss).bind(
+            logits, teacher_logits, targets.labels, **given, **row_weight_of(loss, targets)
+        )
     except TypeError as error:
         raise TypeError(
             f"loss={name} could not be called with the metaparameters {list(start)}: {error}. Its method "

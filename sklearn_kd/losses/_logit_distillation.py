@@ -8,13 +8,13 @@ from numbers import Real
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sklearn_kd.losses._distillation_loss import DistillationLoss, Evaluation
+from sklearn_kd.losses._logit_terms import finite_logits, label_rows, soft_rows
 from sklearn_kd.losses._logits import TEMPERATURE_SCALINGS, TrainingLoss
 from sklearn_kd.meta._space import Metaparameter
-from sklearn_kd.tasks._targets import Targets, label_weights
+from sklearn_kd.tasks._targets import Targets
 
 LAMBDA1_BOUNDS = (0.0, 1.0)
 
@@ -27,6 +27,14 @@ def check_temperature(bounds: Any, scaling: Any) -> None:
         raise ValueError(f"temperature_bounds={bounds!r} must be two numbers, 0 < low <= high.")
     if scaling not in TEMPERATURE_SCALINGS:
         raise ValueError(f"temperature_scaling={scaling!r} is not one of {sorted(TEMPERATURE_SCALINGS)}.")
+
+
+def lambda1_and_temperature(temperature_bounds: tuple[float, float]) -> dict[str, Metaparameter]:
+    """Return both metaparameters; the estimator says where they start."""
+    return {
+        "lambda1": Metaparameter(bounds=LAMBDA1_BOUNDS),
+        "temperature": Metaparameter(bounds=temperature_bounds, coordinate="log"),
+    }
 
 
 class LogitDistillation(DistillationLoss):
@@ -72,10 +80,7 @@ class LogitDistillation(DistillationLoss):
 
     def metaparameters(self, n_classes: int) -> dict[str, Metaparameter]:
         """Return lambda1 and temperature; the estimator says where they start."""
-        return {
-            "lambda1": Metaparameter(bounds=LAMBDA1_BOUNDS),
-            "temperature": Metaparameter(bounds=self.temperature_bounds, coordinate="log"),
-        }
+        return lambda1_and_temperature(self.temperature_bounds)
 
     def loss(
         self,
@@ -88,12 +93,9 @@ class LogitDistillation(DistillationLoss):
     ) -> Tensor:
         """Return the losses of the rows; the form that :meth:`evaluate` has the derivatives of."""
         scale = TEMPERATURE_SCALINGS[self.temperature_scaling][0](temperature)
-        hard = label_weights(labels).to(logits) * F.cross_entropy(
-            logits, labels, reduction="none", ignore_index=-1
-        )
         log_q = torch.log_softmax(logits / temperature, dim=1)
-        soft = -(torch.softmax(teacher_logits / temperature, dim=1) * log_q).sum(dim=1)
-        return lambda1 * hard + (1 - lambda1) * scale * soft
+        soft = soft_rows(torch.softmax(finite_logits(teacher_logits) / temperature, dim=1), log_q)
+        return lambda1 * label_rows(logits, labels) + (1 - lambda1) * scale * soft
 
     def evaluate(
         self, logits: Tensor, targets: Targets, values: Mapping[str, Any], *, differentiable: bool = True

@@ -7,12 +7,25 @@ from typing import Any
 from sklearn.base import clone
 
 from sklearn_kd.errors._did_you_mean import did_you_mean
+from sklearn_kd.losses._correlation import CorrelationDistillation
+from sklearn_kd.losses._decoupled import DecoupledDistillation, NormalizedDistillation
 from sklearn_kd.losses._distillation_loss import DistillationLoss
 from sklearn_kd.losses._logit_distillation import LogitDistillation
 from sklearn_kd.losses._multilabel_distillation import MultilabelDistillation
+from sklearn_kd.losses._smoothed import SmoothedDistillation
+from sklearn_kd.losses._standardized import StandardizedDistillation
+from sklearn_kd.losses._two_temperatures import TwoTemperatureDistillation
 
 # The names that ``DistilledClassifier(loss=...)`` takes for the losses' defaults.
-LOSSES: dict[str, type[DistillationLoss]] = {"kd": LogitDistillation}
+LOSSES: dict[str, type[DistillationLoss]] = {
+    "kd": LogitDistillation,
+    "dkd": DecoupledDistillation,
+    "nkd": NormalizedDistillation,
+    "dist": CorrelationDistillation,
+    "standardized_kd": StandardizedDistillation,
+    "mkd": TwoTemperatureDistillation,
+    "smoothed_kd": SmoothedDistillation,
+}
 
 # What to give in place of a loss of torch: what messages say.
 OWN_LOSS = (
@@ -67,8 +80,8 @@ def loss_for_labels(loss: DistillationLoss, several: bool, *, by_name: bool) -> 
     ValueError
         If an object was given that is of the other form.
     """
-    if several and isinstance(loss, LogitDistillation):
-        if by_name:
+    if several and isinstance(loss, tuple(LOSSES.values())):
+        if by_name and type(loss) is LogitDistillation:
             return MultilabelDistillation(**loss.get_params(deep=False))
         raise ValueError(
             f"loss={loss!r} is for one label per row, and y has several. Give loss='kd', which chooses by y, "

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_kd.losses._binary_logits import BinaryTrainingLoss
-from sklearn_kd.losses._distillation_loss import DistillationLoss, Evaluation
+from sklearn_kd.losses._distillation_loss import DistillationLoss, Evaluation, is_stackable
 from sklearn_kd.losses._logit_distillation import LabelEvaluation, LogitDistillation
 from sklearn_kd.losses._multilabel_distillation import MultilabelDistillation
 from sklearn_kd.tasks._pixels import pixel_rows
@@ -154,9 +154,11 @@ class LogitObjective:
         """Keep all: there is nothing that only training needs."""
 
     def batch_key(self) -> Hashable | None:
-        """Return the parameters of the loss "kd"; other losses are evaluated one student at a time."""
+        """Return the parameters of a loss that takes several students; None of others."""
         if type(self.loss) is MultilabelDistillation and not self.loss.per_label:
             return "several labels", self.loss.temperature_scaling
-        if type(self.loss) is not LogitDistillation:
-            return None
-        return self.loss.temperature_scaling
+        if type(self.loss) is LogitDistillation:
+            return self.loss.temperature_scaling
+        if is_stackable(self.loss):
+            return type(self.loss), str(self.loss.get_params(deep=False))
+        return None

@@ -21,6 +21,7 @@ import torch
 from sklearn_kd.bilevel._optimizer_response import response_class
 from sklearn_kd.bilevel._stacked_hypergradient import STACKED_METHODS, STACKED_RESPONSES
 from sklearn_kd.inputs._data import DistillationData, SplitData
+from sklearn_kd.losses import LogitDistillation, MultilabelDistillation
 from sklearn_kd.meta._far import FarStrategy
 from sklearn_kd.meta._strategy import updates_metaparameters
 from sklearn_kd.runtime._devices import full_precision, reading_is_free
@@ -185,6 +186,11 @@ def _batches(net: TrainingNet, data: Any) -> tuple[Any, ...]:
     return data.train.shape, tuple(sorted(settings.items()))
 
 
+def _needs_teacher(net: TrainingNet) -> bool:
+    """Return whether the loss at lambda1 = 1 is not known to be that of the labels alone."""
+    return type(getattr(net.objective, "loss", None)) not in (LogitDistillation, MultilabelDistillation)
+
+
 # What must not differ, by name: f(net, data), hashable.
 _ALIKE = {
     "architecture": _architecture,
@@ -193,6 +199,7 @@ _ALIKE = {
     "device": lambda net, data: (str(net.device), str(data.train.device)),
     "max_epochs": lambda net, data: net.max_epochs,
     "loss": lambda net, data: net.objective.batch_key(),
+    "having a teacher": lambda net, data: _needs_teacher(net) and data.train.has_teacher_logits,
     "max_grad_norm": lambda net, data: net.max_grad_norm,
     # In one run those that only train would wait for the passes of those that learn.
     "how the metaparameters move": lambda net, data: updates_metaparameters(net.strategy),

@@ -201,7 +201,9 @@ class BatchedRun:
             moving.begin()
             self.values = self._columns()
         logits = self.forward(self.state, x)
-        loss = self.objective.evaluate_logits(logits, targets, self.values, differentiable=False)
+        loss = self.objective.evaluate_logits(
+            logits, targets, self.values, differentiable=bool(moving.movers)
+        )
         moving.after_forward(logits, loss)
         clear_gradients(self.optimizer)
         backward([logits], loss.gradients[:1])
