@@ -21,12 +21,12 @@ from sklearn_kd.estimators._base import BaseDistiller, ClassifierMethods
 from sklearn_kd.estimators._callback_checks import CALLBACK_KINDS
 from sklearn_kd.estimators._distpro_plan import (
     DistProPlan,
-    SearchOutcome,
     checked_parameters,
-    make_process,
+    fitted_attributes,
     plan_distpro,
 )
 from sklearn_kd.estimators._distpro_state import DISTPRO_STATE
+from sklearn_kd.estimators._distpro_terms import LogitTerm
 from sklearn_kd.estimators._plan import publish, restore_on_failure, run_plan
 from sklearn_kd.estimators._preflight import validate
 from sklearn_kd.meta import Strategy
@@ -450,18 +450,12 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
     # ----------------------------------------------------------------------------------
     # What is fitted
 
+    def _teacher_term(self) -> LogitTerm:
+        """Return the term of the teacher's logits beside the pathways."""
+        return LogitTerm(self.logit_weight, self.temperature)
+
     def _fitted_attributes(self, net: TrainingNet, plan: DistProPlan) -> dict[str, Any]:
-        process = plan.process
-        if process is None and plan.search is not None:  # as long as the search lasts
-            process = make_process(self, SearchOutcome.of(net), plan)
-        return {
-            "net_": net,
-            "process_": process,
-            "pathways_": plan.pathways,
-            "search_history_": plan.search_history,
-            "teacher_": self.teacher if self.keep_teacher else None,
-            "n_iter_": net.metaparameters.iteration,
-        }
+        return fitted_attributes(self, net, plan)
 
     @property
     def transforms_(self) -> nn.ModuleList:

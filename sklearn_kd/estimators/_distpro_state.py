@@ -39,6 +39,9 @@ from sklearn_kd.training._net import TrainingNet
 if TYPE_CHECKING:
     from sklearn_kd.estimators._distpro import DistProClassifier
 
+# Tensors of the process begin with this name.
+_PROCESS = "process."
+
 
 def to_content(estimator: DistProClassifier, lost: set[str], history: bool = True) -> Content:
     """Return what the file of a fitted estimator has beside the student.
@@ -65,7 +68,7 @@ def to_content(estimator: DistProClassifier, lost: set[str], history: bool = Tru
     if process is not None:
         about["process"], arrays = process_content(process)
         del about["process"]["pathways"]  # the estimator's
-        tensors |= {f"process.{name}": tensor_of(array) for name, array in arrays.items()}
+        tensors |= {f"{_PROCESS}{name}": tensor_of(array) for name, array in arrays.items()}
     return Content(about, tensors)
 
 
@@ -120,8 +123,12 @@ DISTPRO_STATE = StateFunctions(to_content, from_content)
 def _process(content: Content) -> DistillationProcess:
     """Decode the process, and remove its tensors from the content."""
     about, tensors = content
-    names = [name for name in ("raw", "logit_term") if name == "raw" or f"process.{name}" in tensors]
-    arrays = {name: take_array(tensors, f"process.{name}", np.float32) for name in names}
+    names: dict[str, Any] = {"raw": np.float32}
+    if f"{_PROCESS}logit_term" in tensors:
+        names["logit_term"] = np.float32
+    of_outputs = about["process"].get("output_term") or {"metaparameters": ()}
+    names |= {f"output_term.values.{entry[0]}": np.float64 for entry in of_outputs["metaparameters"]}
+    arrays = {name: take_array(tensors, f"{_PROCESS}{name}", dtype) for name, dtype in names.items()}
     fields = about["process"] | {
         "pathways": about["pathways"],
         "softmax_bias": finite_number(about["process"]["softmax_bias"]),
@@ -138,8 +145,7 @@ def _prediction_net(estimator: DistProClassifier, student: nn.Module, pathways: 
         teacher=None,
         weights=GivenWeights(),
         distill_weight=estimator.distill_weight,
-        logit_weight=0.0,
-        temperature=estimator.temperature,
+        output_loss=estimator._teacher_term().output_loss(estimator._task),
     )
     return TrainingNet(
         student,
