@@ -31,9 +31,7 @@ from sklearn_kd.training._label_scorers import r2_scoring
 from sklearn_kd.training._net import TrainingNet
 
 if TYPE_CHECKING:
-    from sklearn_kd.estimators._distpro import DistProClassifier
-    from sklearn_kd.estimators._distpro_plan import DistProPlan
-    from sklearn_kd.estimators._distpro_regressor import DistProRegressor
+    from sklearn_kd.estimators._distpro_plan import DistProEstimator, DistProPlan
 
 
 def search_space(term: TeacherTerm, n_pathways: int, task: Task) -> MetaparameterSpace:
@@ -44,9 +42,7 @@ def search_space(term: TeacherTerm, n_pathways: int, task: Task) -> Metaparamete
     return MetaparameterSpace(entries)
 
 
-def initial_path(
-    estimator: DistProClassifier | DistProRegressor, plan: DistProPlan, strategy: Strategy
-) -> MetaparameterPath:
+def initial_path(estimator: DistProEstimator, plan: DistProPlan, strategy: Strategy) -> MetaparameterPath:
     """Return the metaparameters of a search where they start."""
     space = search_space(plan.term, len(plan.pathways), plan.task)
     start = (plan.term.starts(plan.task) if is_learned(plan.term) else {}) | space.starts
@@ -64,7 +60,7 @@ def schedule_of(weights: Any, term: Columns) -> MetaparameterSchedule:
 
 
 def make_net(
-    estimator: DistProClassifier | DistProRegressor,
+    estimator: DistProEstimator,
     plan: DistProPlan,
     stage: Stage,
     metaparameters: MetaparameterPath | MetaparameterSchedule,
@@ -116,7 +112,7 @@ def make_net(
     ).initialize()
 
 
-def stage_student(estimator: DistProClassifier | DistProRegressor, stage: Stage, task: Task) -> nn.Module:
+def stage_student(estimator: DistProEstimator, stage: Stage, task: Task) -> nn.Module:
     """Build a student from the seeds of a stage."""
     return initial_student(
         estimator.student,

@@ -326,6 +326,8 @@ def _dry_run(estimator: DistProEstimator, plan: DistProPlan) -> int:
         )
         params = estimator._routed("callbacks") if stage is plan.retraining else None
         n_batches[stage.name] = dry_run(net, stage.data, "the retraining", params)
+        if stage is plan.retraining:  # which has the rows of both
+            plan.term.warn_of_answers(net, stage.data.train, plan.teacher)
     return n_batches[RETRAINING] * estimator.max_epochs
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -11,7 +11,9 @@ from torch import Tensor
 from sklearn_kd.distpro._output_loss import LearnedOutputLoss, OutputLoss, WeightedOutputLoss
 from sklearn_kd.distpro._process import DistillationProcess, retraining_logit_term
 from sklearn_kd.errors._context import error_context
+from sklearn_kd.estimators._regression_warnings import warn_of_units_in_batches
 from sklearn_kd.estimators._unused_parameters import beside_logit_term, beside_output_term
+from sklearn_kd.inputs._data import DistillationData
 from sklearn_kd.inputs._validation import ValidatedInputs
 from sklearn_kd.losses._distillation_loss import check_loss
 from sklearn_kd.losses._logit_distillation import LogitDistillation
@@ -20,6 +22,9 @@ from sklearn_kd.meta._process import MetaparameterProcess
 from sklearn_kd.meta._space import Metaparameter
 from sklearn_kd.tasks._task import Task
 from sklearn_kd.teachers._features import FeatureTeacher
+
+if TYPE_CHECKING:
+    from sklearn_kd.training._net import TrainingNet
 
 # Where lambda1 starts where it is learned, and the bounds of T, as DistilledClassifier has them.
 INITIAL_LAMBDA1 = 0.5
@@ -69,6 +74,9 @@ class TeacherTerm(Protocol):
 
     def ask(self, teacher: FeatureTeacher, samples: Tensor, inputs: ValidatedInputs) -> None:
         """Have the teacher return what the term compares the outputs with, beside its feature maps."""
+
+    def warn_of_answers(self, net: TrainingNet, train: DistillationData, teacher: FeatureTeacher) -> None:
+        """Warn where what the teacher returns for rows of D_train looks wrong; ``net`` is not trained yet."""
 
     def settings(self) -> dict[str, Any]:
         """Return the parameters that a process keeps for the record."""
@@ -194,6 +202,9 @@ class LogitTerm:
         """Have the teacher return logits of the classes of y."""
         teacher.align_logits(samples, inputs.task.output_labels, inputs.teacher_columns)
 
+    def warn_of_answers(self, net: TrainingNet, train: DistillationData, teacher: FeatureTeacher) -> None:
+        """Say nothing: logits have no units, and their columns are checked."""
+
     def settings(self) -> dict[str, Any]:
         """Return ``logit_weight`` and ``temperature``."""
         return {"logit_weight": self.weight, "temperature": self.temperature}
@@ -300,6 +311,11 @@ class PredictionTerm:
     def ask(self, teacher: FeatureTeacher, samples: Tensor, inputs: ValidatedInputs) -> None:
         """Have the teacher return its predictions, standardised as y is."""
         teacher.align_numbers(samples, inputs.task)
+
+    def warn_of_answers(self, net: TrainingNet, train: DistillationData, teacher: FeatureTeacher) -> None:
+        """Warn of predictions in other units than y's."""
+        if self.weight:
+            warn_of_units_in_batches(net, train, teacher)
 
     def settings(self) -> dict[str, Any]:
         """Return ``output_weight`` and ``loss``."""
