@@ -7,16 +7,17 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from sklearn.base import RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_kd.estimators._classifier_net import loss_of
+from sklearn_kd.estimators._predicted_numbers import predicted_numbers
 from sklearn_kd.estimators._regressor_targets import target_attributes, targets_content, write_regressor
 from sklearn_kd.losses import REGRESSION_LOSSES
 from sklearn_kd.losses._named import OWN_REGRESSION_LOSS
 from sklearn_kd.runtime._torch_modes import ordinary_torch
-from sklearn_kd.tasks._regression import Regression, RegressionTargets
+from sklearn_kd.tasks._number_kinds import Numbers, fitted_numbers
+from sklearn_kd.tasks._regression import Regression
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -46,14 +47,14 @@ class RegressorMethods(RegressorMixin):
         return tags
 
     @property
-    def _task_type(self) -> RegressionTargets:
+    def _task_type(self) -> Numbers:
         """The maker of a fit's task from y."""
-        return RegressionTargets(loss_of(self).criterion(), self._task if self._continues() else None)
+        return Numbers(loss_of(self).criterion(), self._task if self._continues() else None)
 
     @property
     def _task(self) -> Regression:
         """The kind of target that y was."""
-        return Regression.of_fitted(self)
+        return fitted_numbers(self)
 
     def _targets_content(self) -> dict[str, Any]:
         return targets_content(self._task)
@@ -155,22 +156,7 @@ class RegressorMethods(RegressorMixin):
         >>> bool(std[0] < std[1] / 2)
         True
         """
-        outputs = self._logits(X)
-        wrong = ~torch.isfinite(outputs).all(dim=1)
-        if bool(wrong.any()):
-            raise ValueError(
-                f"X has {int(wrong.sum())} rows, such as row {int(wrong.nonzero()[0])}, for which the "
-                "student's outputs overflow float32. Are they scaled as the rows given to fit?"
-            )
-        task = self._task
-        if not return_std:
-            return task.predictions(outputs)
-        if task.criterion.name != "gaussian_nll":
-            raise ValueError(
-                f"return_std=True, but {task.criterion.name!r}, the loss on y in fit, learns no variance. "
-                "Fit with loss='gaussian_nll'."
-            )
-        return task.predictions(outputs), task.deviations(outputs)
+        return predicted_numbers(self._task, self._logits(X), return_std)
 
     def score(
         self, X: ArrayLike | Dataset, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None

@@ -200,7 +200,7 @@ class FeatureTeacher:
                 f"output_weight needs a teacher that predicts y. {error} Or set output_weight=0 to use its "
                 "feature maps alone."
             ) from error
-        refuse_infinite(values, self.who)
+        refuse_infinite(values.flatten(1), self.who)
         self._read, self._convert = outputs.read, outputs.convert
 
     def signature(self, samples: Tensor, layers: Sequence[str]) -> Tensor:
