@@ -2,41 +2,55 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_kd.tasks._regression import Regression
+from sklearn_kd.estimators._prediction import iter_maps
+from sklearn_kd.estimators._tiles import checked_tiling
+
+if TYPE_CHECKING:
+    from sklearn_kd.estimators._regressor import DistilledRegressor
 
 
 def predicted_numbers(
-    task: Regression, outputs: Tensor, return_std: bool
+    estimator: DistilledRegressor, X: Any, return_std: bool, tile: Any, overlap: Any
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
     """Return the predictions in the units of y, and their standard deviations with ``return_std``.
 
-    Parameters
-    ----------
-    task : Regression
-    outputs : Tensor of shape (n, K) or (n, K, h, w)
-        The student's, on the CPU.
-    return_std : bool
+    The arguments are those of ``predict``. Maps are predicted some images at a time.
 
     Raises
     ------
+    NotFittedError
+        If the estimator has not been fitted.
     ValueError
-        If outputs are not finite, or the loss on y learns no variance.
+        If outputs are not finite, the loss on y learns no variance, or there are no such tiles.
     """
-    wrong = ~torch.isfinite(outputs).flatten(1).all(dim=1)
-    if bool(wrong.any()):
-        raise ValueError(
-            f"X has {int(wrong.sum())} rows, such as row {int(wrong.nonzero()[0])}, for which the "
-            "student's outputs overflow float32. Are they scaled as the rows given to fit?"
-        )
-    if not return_std:
-        return task.predictions(outputs)
-    if task.criterion.name != "gaussian_nll":
+    estimator._require_fit()
+    task, tiling = estimator._task, checked_tiling(estimator, tile, overlap)
+    outputs = iter_maps(estimator, X, tiling) if task.map_shape else [estimator._logits(X)]
+    if return_std and task.criterion.name != "gaussian_nll":
         raise ValueError(
             f"return_std=True, but {task.criterion.name!r}, the loss on y in fit, learns no variance. "
             "Fit with loss='gaussian_nll'."
         )
-    return task.predictions(outputs), task.deviations(outputs)
+    means, deviations, n_before = [], [], 0
+    for some in outputs:
+        _refuse_overflow(some, n_before)
+        n_before += len(some)
+        means.append(task.predictions(some))
+        if return_std:
+            deviations.append(task.deviations(some))
+    return (np.concatenate(means), np.concatenate(deviations)) if return_std else np.concatenate(means)
+
+
+def _refuse_overflow(outputs: Tensor, n_before: int) -> None:
+    wrong = ~torch.isfinite(outputs).flatten(1).all(dim=1)
+    if bool(wrong.any()):
+        raise ValueError(
+            f"X has {int(wrong.sum())} rows, such as row {n_before + int(wrong.nonzero()[0])}, for which the "
+            "student's outputs overflow float32. Are they scaled as the rows given to fit?"
+        )

@@ -48,7 +48,6 @@ def validate_regression(
         continued=continued,
         task_type=estimator._task_type,
     )
-    vars(estimator).pop("map_shape_", None)  # of an earlier fit
     keep_described(estimator, inputs)
     task: Any = inputs.task
     named_rows = X if hasattr(X, "index") else y

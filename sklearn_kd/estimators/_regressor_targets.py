@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sklearn_kd.files._values import ContentError
 from sklearn_kd.inputs._parts import row_shape_of
-from sklearn_kd.persistence._codecs import finite_number
+from sklearn_kd.persistence._codecs import decode_map_shape, finite_number
 from sklearn_kd.persistence._export import write_student
 from sklearn_kd.tasks._criterion import CRITERIA, Criterion
 from sklearn_kd.tasks._pixel_numbers import PixelRegression
@@ -58,23 +58,13 @@ def target_attributes(about: Mapping[str, Any]) -> dict[str, Any]:
         return Regression(mean, scale, single, criterion).fitted_attributes()
     if not single:
         raise ContentError("maps that are not single")
-    return PixelRegression(mean, scale, criterion, _map_shape(targets["map_shape"])).fitted_attributes()
+    return PixelRegression(mean, scale, criterion, decode_map_shape(targets["map_shape"])).fitted_attributes()
 
 
 def _numbers(values: Any, name: str) -> np.ndarray:
     if not isinstance(values, list) or not 0 < len(values) <= _MOST_TARGETS:
         raise ContentError(f"{str(values)[:100]} as the {name} of its targets")
     return np.array([finite_number(value) for value in values], dtype=np.float64)
-
-
-def _map_shape(form: Any) -> tuple[int, ...]:
-    if (
-        not isinstance(form, list)
-        or len(form) != 2
-        or not all(type(size) is int and size > 0 for size in form)
-    ):
-        raise ContentError(f"{str(form)[:100]} as the shape of its maps")
-    return tuple(form)
 
 
 def _criterion(form: Any) -> Criterion:

@@ -12,6 +12,7 @@ from sklearn.metrics import r2_score
 from torch import Tensor
 
 from sklearn_kd.tasks._criterion import Criterion, gaussian_parameters
+from sklearn_kd.tasks._number_tensors import NumberMaps
 from sklearn_kd.tasks._numbers import as_floats
 from sklearn_kd.tasks._pixel_codes import checked_shape
 from sklearn_kd.tasks._pixels import known_weight
@@ -136,9 +137,13 @@ class PixelRegression(Regression):
         return codes
 
     def decode(self, codes: Any) -> np.ndarray:
-        """Return encoded targets in the units of y, in their shape, float64."""
+        """Return encoded maps in the units of y, in their shape, float64; of pixels as rows, shape (n,)."""
         values: np.ndarray = np.asarray(codes, dtype=np.float64) * self.scale[0] + self.mean[0]
-        return values
+        return values[:, 0] if values.ndim == 2 else values
+
+    def form(self, device: torch.device) -> NumberMaps:
+        """Return what makes maps in the units of y of encoded ones, and the reverse, for ``augment``."""
+        return NumberMaps(self.mean, self.scale)
 
     def fitted_attributes(self) -> dict[str, Any]:
         """Return what :meth:`of_fitted` reads."""

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from sklearn_kd.layers._outputs import tensors_in
-from sklearn_kd.tasks._pixels import pixel_rows, resized
 from sklearn_kd.tasks._regression import Regression
 from sklearn_kd.teachers._logit_checks import thawed
 
@@ -78,7 +77,5 @@ class NumberOutputs:
         )
 
     def convert(self, numbers: Tensor) -> Tensor:
-        """Return the numbers standardised as y is, float32, shape (n, m); of maps the pixels are the rows."""
-        if self.task.map_shape:
-            numbers = pixel_rows(resized(numbers.float(), self.task.map_shape))
+        """Return the numbers standardised as y is, float32, in their shape."""
         return (numbers.to(self._factor) * self._factor + self._shift).float()

@@ -5,11 +5,12 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import Ridge
 from sklearn.metrics import make_scorer, r2_score
 from sklearn.model_selection import GridSearchCV, cross_val_score
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, EpochScoring
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -94,7 +95,7 @@ def test_every_loss_learns_from_the_known_pixels_alone(loss):
     ["shortlist", "gradient", "forward", "implicit", "twins", "halving", "hyperopt", "random", "naive"],
 )
 def test_every_strategy_runs(meta):
-    params = {"search_epochs": 2} if meta in ("gradient", "forward") else {}
+    params = {"search_epochs": 2, "batch_size": 2} if meta in ("gradient", "forward") else {}
     params |= {"meta__n_trials": 2} if meta == "hyperopt" else {}
     reg = regressor(Truth(), meta=meta, max_epochs=2, **params).fit(X, Y)
     assert np.isfinite(reg.predict(X)).all() and 0 <= reg.lambda1_ <= 1
@@ -119,6 +120,20 @@ def test_maps_of_another_size_are_resized_to_that_of_y():
     halves = regressor(None, meta="none").fit(X, Y[:, ::2, ::2])  # y of half the size
     assert halves.predict(X).shape == (N, SIZE // 2, SIZE // 2)
     assert halves.predict(larger).shape == (3, SIZE, SIZE // 2)
+
+
+def test_tiles_predict_as_the_whole():
+    """Far from the ends of a tile the student sees what it sees in the whole image."""
+    reg = regressor(None, meta="none", loss="gaussian_nll", student__stride=2).fit(X, Y)
+    large = np.tile(X[:2], (1, 1, 4, 3))
+    whole, tiled = (reg.predict(large, return_std=True, **tiles) for tiles in ({}, {"tile": 16}))
+    for a, b in zip(whole, tiled, strict=True):
+        assert a.shape == b.shape == (2, 32, 24)
+        np.testing.assert_allclose(a[:, :8, :8], b[:, :8, :8], rtol=1e-5)
+        assert np.abs(a - b).mean() < 0.1 * reg.target_scale_
+    rows = regressor(None, nn.Linear(2, 1), meta="none").fit(X[:, :, 0, 0], TRUTH[:, 0, 0])
+    with pytest.raises(ValueError, match="tile=16 cuts images into parts, and y had no maps"):
+        rows.predict(X[:, :, 0, 0], tile=16)
 
 
 # --------------------------------------------------------------------------------------
@@ -153,7 +168,7 @@ def test_a_teacher_is_fitted_on_the_maps_of_d_train():
 
 def test_a_distilled_regressor_teaches_another():
     large = regressor(None, meta="none", max_epochs=20)
-    for teacher in (large, FrozenEstimator(large.fit(X, Y))):
+    for teacher in (large, FrozenEstimator(clone(large).fit(X, Y))):
         assert regressor(teacher, meta="fixed", lambda1=0.0, max_epochs=20).fit(X, Y).score(X, TRUTH) > 0.9
 
 
@@ -193,6 +208,38 @@ def test_images_without_maps_are_learned_from():
     np.testing.assert_allclose(again.predict(X), reg.predict(X), rtol=1e-4)
 
 
+def flipped(x, y):
+    """Images and maps from right to left, every other time."""
+    if torch.rand(()) < 0.5:
+        return x, y
+    return x.flip(3), y.flip(2)
+
+
+def test_augment_changes_images_and_maps_in_the_units_of_y():
+    seen = []
+
+    def shifted(x, y):
+        seen.append((x.shape, y.shape, y.dtype, float(y.nanmean()), int(y.isnan().sum())))
+        return flipped(x, y + 100)  # the student learns what augment makes of y
+
+    reg = regressor(Truth(), augment=shifted, meta="fixed", lambda1=1.0, max_epochs=20).fit(X, Y)
+    image, map_, dtype, mean, n_unknown = seen[-1]
+    assert image[1:] == (2, SIZE, SIZE) and map_[1:] == (SIZE, SIZE) and dtype == torch.float32
+    assert abs(mean - 1000) < 50 and 0 < n_unknown < 64 * image[0]
+    assert reg.score(X, Y + 100) > 0.9
+
+
+def test_what_augment_must_not_do_is_refused_before_training(monkeypatch):
+    monkeypatch.setattr(TrainingNet, "train_step", None)
+    for augment, message in (
+        (lambda x: x, "augment takes \\(X, y\\) and returns both"),
+        (lambda x, y: x, "must return both, as many; it returned one tensor"),
+        (lambda x, y: (x, y / 0), "augment returned maps with infinity. Fill in .* with NaN"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            regressor(Truth(), augment=augment).fit(X, Y)
+
+
 def test_a_teacher_in_other_units_is_noticed():
     with pytest.warns(UserWarning, match="teacher_predictions predicts y .* in the units of y"):
         regressor(max_epochs=1).fit(X, Y, teacher_predictions=TRUTH / 1000)
@@ -205,13 +252,26 @@ def test_a_teacher_in_other_units_is_noticed():
 def test_weights_of_images_and_searches():
     weight = np.r_[np.zeros(12), np.ones(12)]
     far = np.where(np.arange(N)[:, None, None] < 12, 1e9, Y)
-    reg = regressor(None, meta="none", max_epochs=20).fit(X, far, sample_weight=weight)
+    reg = regressor(None, meta="none", max_epochs=15).fit(X, far, sample_weight=weight)
     assert reg.score(X, Y) > 0.9 and reg.score(X, far, sample_weight=weight) > 0.9
     scorer = make_scorer(masked_root_mean_squared_error, greater_is_better=False)
-    few = regressor(None, meta="none", max_epochs=20)
+    few = regressor(None, meta="none", max_epochs=12)
     assert cross_val_score(few, X, Y, cv=2, scoring=scorer).min() > -30
     search = GridSearchCV(few, {"loss": ["berhu", SquaredError()]}, cv=2).fit(X, Y)
     assert search.best_score_ > 0.8
+
+
+def test_scorers_of_callbacks_see_known_pixels_in_the_units_of_y():
+    masked = make_scorer(masked_root_mean_squared_error)
+    scorers = [
+        ("mae", EpochScoring("neg_mean_absolute_error", name="mae", lower_is_better=False)),
+        ("rmse", EpochScoring(masked, name="rmse")),
+        ("anew", EpochScoring(masked, name="anew", use_caching=False)),
+        ("train", EpochScoring("neg_mean_absolute_error", name="train", on_train=True)),
+    ]
+    row = regressor(Truth(), callbacks=scorers, search_epochs=None, meta="linear").fit(X, Y).history_[-1]
+    assert 0.5 < -row["mae"] / row["rmse"] < 1 and 5 < row["rmse"] < 70 and -70 < row["train"] < -5
+    assert row["anew"] == pytest.approx(row["rmse"], rel=1e-5) and "valid_r2" in row
 
 
 class Pairs(Dataset):
@@ -232,9 +292,11 @@ def test_a_dataset_has_its_maps_in_its_items():
 
 @pytest.mark.parametrize("loss", ["gaussian_nll", BerHuLoss(0.3)])
 def test_files_predict_the_same(loss, tmp_path):
-    reg = regressor(Truth(), meta="linear", loss=loss, search_epochs=2, student__stride=2).fit(X, Y)
+    reg = regressor(Truth(), meta="linear", loss=loss, search_epochs=2, batch_size=2, student__stride=2).fit(
+        X, Y
+    )
     reg.save(tmp_path / "reg.safetensors")
-    loaded = DistilledRegressor.load(tmp_path / "reg.safetensors")
+    loaded = DistilledRegressor.load(tmp_path / "reg.safetensors", student=Student)
     for again in (loaded, pickle.loads(pickle.dumps(reg))):
         np.testing.assert_array_equal(again.predict(X), reg.predict(X))
         assert again.score(X, Y) == reg.score(X, Y) and again.map_shape_ == reg.map_shape_
@@ -265,7 +327,15 @@ class Killed(Callback):
 
 @pytest.mark.parametrize("stage", ["search_callbacks", "callbacks"])
 def test_a_killed_fit_goes_on_to_the_bit(stage, tmp_path):
-    params = {"meta": "linear", "search_epochs": 3, "e1": 2, "e2": 2, "loss": "berhu", "student__stride": 2}
+    params = {
+        "meta": "linear",
+        "search_epochs": 3,
+        "e1": 2,
+        "e2": 2,
+        "loss": "berhu",
+        "batch_size": 4,
+        "student__stride": 2,
+    }
     whole = regressor(Truth(), **params, **{stage: [Killed()]}).fit(X, Y)
     killed = regressor(Truth(), **params, checkpoint_dir=tmp_path, **{stage: [Killed(2)]})
     with pytest.raises(MemoryError):
