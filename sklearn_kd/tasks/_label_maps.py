@@ -30,7 +30,7 @@ class LabelMaps:
 
     def codes(self, maps: Tensor) -> Tensor:
         """Return the codes of labels; −1 for what is no class."""
-        maps = maps.long()
+        maps = maps.long().contiguous()  # a crop is not, of which torch would warn
         places = torch.searchsorted(self.classes, maps).clamp(max=len(self.classes) - 1)
         return torch.where(self.classes[places] == maps, places, -1)
 

@@ -113,11 +113,15 @@ class FeatureTeacher:
         with _uncompiled(self._compiled), preserved_torch_state(self.device):
             return self._evaluated(x)
 
-    def layer_shapes(self, layers: str | Sequence[str], samples: Tensor) -> dict[str, tuple[int, ...]]:
+    def layer_shapes(
+        self, layers: str | Sequence[str], samples: Tensor, *, of_maps: bool = False
+    ) -> dict[str, tuple[int, ...]]:
         """Return the shape of one sample's map by layer, for names or "auto" as in :func:`find_layers`."""
         self.check(samples, "teacher_layers")
         return layer_shapes(
-            find_layers(self.network, layers, samples, name="teacher_layers", run=self.forward)
+            find_layers(
+                self.network, layers, samples, name="teacher_layers", run=self.forward, of_maps=of_maps
+            )
         )
 
     def check(self, samples: Tensor, name: str) -> None:
