@@ -284,7 +284,8 @@ class PredictionTerm:
             task.n_outputs,
             weighted=weighted,
             has_teacher=self.weight != 0,
-            labels=task.example_targets(False),
+            unlabeled=task.has_unknown,
+            labels=task.example_targets(task.has_unknown),
         )
 
     def unused(self, estimator: Any, process: DistillationProcess | None) -> list[str]:

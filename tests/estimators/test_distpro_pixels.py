@@ -366,7 +366,7 @@ def test_against_double_backward(kind, method, make, teachers, monkeypatch):
         ("classes", {"student": ConvNet}, {}, r"must give maps of shape \(2, 3, 12, 12\)"),
         ("numbers", {"student": ConvNet}, {}, r"must give maps of shape \(2, 1, 12, 12\)"),
         ("classes", {}, {"y": np.full_like(LABELS, IGNORED)}, "there is nothing to learn"),
-        ("numbers", {}, {"y": np.full_like(DEPTHS, np.nan)}, "nothing to learn"),
+        ("numbers", {}, {"y": np.full_like(DEPTHS, np.nan)}, "none has a target"),
         ("numbers", {}, {"y": np.ones_like(DEPTHS)}, "is one number"),
         ("classes", {}, {"y": LABELS[:5]}, "24"),
         ("numbers", {}, {"X": X.reshape(24, -1)}, "Give X as images"),
