@@ -179,7 +179,8 @@ class FeatureTeacher:
             who=self.who,
             remedy=LEAVE_SOFTMAX_OUT,
         )
-        self._read, self._convert, self._sizes = read, conversion, (samples.shape[2:], map_shape)
+        self._read, self._convert = read, conversion.__call__
+        self._sizes = samples.shape[2:], map_shape
 
     def align_numbers(self, samples: Tensor, task: Regression) -> None:
         """Return predictions too from now on, standardised as y is.
