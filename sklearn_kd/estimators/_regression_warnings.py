@@ -26,6 +26,7 @@ from sklearn_kd.inputs._validation import ValidatedInputs
 from sklearn_kd.runtime._eval_mode import isolated_eval_mode
 from sklearn_kd.tasks._pixels import images_at_a_time, known_rows, pixel_rows, some_known_rows
 from sklearn_kd.tasks._regression import Regression
+from sklearn_kd.teachers._features import FeatureTeacher
 from sklearn_kd.teachers._logit_checks import name_of
 from sklearn_kd.training._work import threads_of_prediction
 
@@ -144,12 +145,39 @@ def warn_of_units(estimator: Any, inputs: ValidatedInputs, train: DistillationDa
     own = train.labelled
     if not own.has_teacher_logits:
         return
-    said, y, weight = _pixels_said(own) if own.map_shape else _rows_said(own)
+    who = name_of(estimator.teacher) if inputs.teacher_logits is None else estimator._answers
+    _warn_of_far(who, *(_pixels_said(own) if own.map_shape else _rows_said(own)))
+
+
+def warn_of_units_in_batches(net: TrainingNet, train: DistillationData, teacher: FeatureTeacher) -> None:
+    """Warn as :func:`warn_of_units` of a teacher that is asked while the student trains, by some rows.
+
+    Parameters
+    ----------
+    net : TrainingNet
+        Initialised.
+    train : DistillationData
+    teacher : FeatureTeacher
+        Whose predictions are aligned with y.
+    """
+    said, y, weights = [], [], []
+    for batch in some_batches(net, train):
+        _, numbers = teacher(batch[0], [])
+        assert numbers is not None
+        found, (labels, _, weight, _) = some_known_rows(numbers, batch.targets)
+        said.append(found.double().cpu())
+        y.append(labels.double().cpu())
+        weights.append(torch.ones(len(found)) if weight is None else weight.cpu())
+    shares = torch.cat(weights).double().numpy()
+    _warn_of_far(teacher.who, torch.cat(said).numpy(), torch.cat(y).numpy(), shares)
+
+
+def _warn_of_far(who: str, said: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> None:
+    """Warn where predictions, standardised as y is, are farther from it than y's mean."""
     errors = np.average((said - y) ** 2, axis=0, weights=weight)
     worst = int(errors.argmax())
     if errors[worst] <= _MOST_VARIANCES:
         return
-    who = name_of(estimator.teacher) if inputs.teacher_logits is None else estimator._answers
     which = "y" if len(errors) == 1 else f"column {worst} of y"
     warnings.warn(
         f"{who} predicts {which} with a mean squared error of {errors[worst]:.3g} times its variance in "
