@@ -11,6 +11,7 @@ from sklearn_kd.preprocessing._table import TablePreprocessing
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.students._architectures import CNNStudent, MLPStudent
 from sklearn_kd.students._fcn import FCNStudent
+from sklearn_kd.students._resized import ResizedStudent
 from sklearn_kd.students._resnet import CIFARResNet
 from sklearn_kd.students._standardize import StandardizedStudent
 from sklearn_kd.students._tabular import TabularStudent
@@ -48,6 +49,7 @@ __all__ = [
     "Munge",
     "Pathway",
     "ProcessDisplay",
+    "ResizedStudent",
     "StandardizedStudent",
     "TablePreprocessing",
     "TabularStudent",

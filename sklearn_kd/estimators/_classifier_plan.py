@@ -386,6 +386,7 @@ def _checked_student(
         make_scaling=scaling_for(estimator, data.train),
         trained=estimator.student_ if continues else None,
         numeric=inputs.task.numeric,
+        map_shape=inputs.task.map_shape,
     )
     _check_codes(student, inputs)
     if has_several_labels(inputs.task):

@@ -22,6 +22,7 @@ from sklearn_kd.runtime._memory import (
     memory_advice,
 )
 from sklearn_kd.students._checks import cannot_take_row
+from sklearn_kd.tasks._pixels import images_at_a_time
 from sklearn_kd.teachers._cached import PREDICTION_BATCH
 from sklearn_kd.training._divergence import refuse_overflow
 from sklearn_kd.training._work import threads_of_prediction
@@ -43,9 +44,11 @@ def student_logits(estimator: BaseDistiller, X: Any) -> Tensor:
     if is_dataset(X):
         loader = loader_settings(estimator, "iterator_valid")
         return torch.cat([logits for logits, _ in iter_logits(estimator, X, loader)])
-    found = validate_predict_inputs(estimator, X, estimator._sample_shape)
+    found = validate_predict_inputs(estimator, X, sample_shape_for(estimator, X))
     net = estimator.net_
     n_rows = max(net.batch_size, PREDICTION_BATCH)
+    if len(found.shape) > 2 and estimator._task.map_shape:
+        n_rows = images_at_a_time(found.shape[1:], n_rows)
     _set_evaluation_mode(net.module_)
     if isinstance(found, SparseRows):
         return refuse_overflow(
@@ -57,6 +60,15 @@ def student_logits(estimator: BaseDistiller, X: Any) -> Tensor:
     return refuse_overflow(torch.cat([_logits_of_batch(net, x, n_rows) for x in rows.split(n_rows)]))
 
 
+def sample_shape_for(estimator: BaseDistiller, X: Any) -> tuple[Any, ...]:
+    """Return the shape that samples of X must have; of images for maps, any height and width."""
+    shape = estimator._sample_shape
+    own = np.shape(X) if not hasattr(X, "shape") else X.shape
+    if len(own) != 4 or not estimator._task.map_shape:
+        return shape
+    return (shape[0], *own[2:])
+
+
 def iter_logits(
     estimator: BaseDistiller, dataset: Any, loader: Mapping[str, Any], labelled: bool = False
 ) -> Iterator[tuple[Tensor, Any]]:
@@ -64,7 +76,7 @@ def iter_logits(
     rows, net = DatasetRows(dataset, loader.get("collate_fn")), estimator.net_
     if are_integers(estimator._sample_shape):
         rows = rows.with_integers()
-    check_sample_shape(rows, estimator._sample_shape, "X", estimator)
+    check_sample_shape(rows, sample_shape_for(estimator, rows), "X", estimator)
     _set_evaluation_mode(net.module_)
     for x, labels, _ in make_ordered_loader(rows, labelled=labelled, **loader):
         yield refuse_overflow(_logits_of_batch(net, x, len(x))), labels

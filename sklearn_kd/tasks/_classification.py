@@ -36,6 +36,7 @@ class Classification:
 
     numeric: ClassVar[bool] = False
     outputs_noun: ClassVar[str] = "classes"
+    map_shape: tuple[int, ...] = ()
 
     def __init__(self, classes: np.ndarray):
         self.classes = classes

@@ -38,6 +38,7 @@ class Multilabel:
 
     numeric: ClassVar[bool] = False
     outputs_noun: ClassVar[str] = "labels"
+    map_shape: tuple[int, ...] = ()
 
     def __init__(self, n_labels: int, dtype: Any):
         self.n_labels, self.dtype = n_labels, np.dtype(dtype)

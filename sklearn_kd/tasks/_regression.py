@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -13,8 +12,8 @@ from sklearn.metrics import r2_score
 from torch import Tensor
 
 from sklearn_kd.tasks._criterion import Criterion, gaussian_parameters
-from sklearn_kd.tasks._grouped_split import split_groups
 from sklearn_kd.tasks._numbers import checked_numbers
+from sklearn_kd.tasks._random_split import split_at_random
 from sklearn_kd.tasks._targets import Targets
 
 if TYPE_CHECKING:
@@ -42,6 +41,7 @@ class Regression:
 
     numeric: ClassVar[bool] = True
     outputs_noun: ClassVar[str] = "outputs"
+    map_shape: tuple[int, ...] = ()
 
     def __init__(self, mean: np.ndarray, scale: np.ndarray, single: bool, criterion: Criterion):
         self.mean, self.scale, self.single, self.criterion = mean, scale, single, criterion
@@ -176,23 +176,7 @@ class Regression:
         ValueError
             If no row can be spared for D_val.
         """
-        n = len(codes)
-        if groups is not None and (groups == groups[0]).all():
-            raise ValueError(
-                "D_val is empty: all rows are of one group, which cannot be in both D_train and D_val. Give "
-                f"X_val and y_val, rows of more groups, or {otherwise}."
-            )
-        if groups is not None:
-            return split_groups(np.zeros(n, dtype=np.int64), groups, fraction, rng, otherwise)
-        if n < 2:
-            raise ValueError(
-                f"D_val is empty: of n_samples = {n} rows none can be held out. Give X_val and y_val, more "
-                f"rows, or {otherwise}."
-            )
-        # At least two where possible: batch normalisation cannot take a batch of one row.
-        n_val = min(max(math.ceil(n * fraction), min(2, n - 1)), n - 1)
-        order = rng.permutation(n)
-        return np.sort(order[n_val:]), np.sort(order[:n_val])
+        return split_at_random(len(codes), fraction, rng, otherwise, groups)
 
     def example_targets(self, unlabeled: bool) -> Tensor:
         """Return encoded targets of two rows, of which the second has none if ``unlabeled``."""

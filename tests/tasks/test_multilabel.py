@@ -31,7 +31,7 @@ def changed(value, dtype=float):
 )  # fmt: skip
 def test_matrices_of_0_and_1_are_several_labels(y):
     targets = Labels.check_targets(y, N)
-    task, codes = Labels.from_targets(targets)
+    task, codes = Labels().from_targets(targets)
     assert isinstance(task, Multilabel)
     assert (codes == Y).all()
     assert codes.dtype == np.int8
