@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sklearn_kd.distpro._pathways import Pathway, build_transforms
     from sklearn_kd.distpro._process import DistillationProcess
     from sklearn_kd.estimators._distpro import DistProClassifier
+    from sklearn_kd.estimators._distpro_regressor import DistProRegressor
     from sklearn_kd.estimators._regressor import DistilledRegressor
     from sklearn_kd.export._export_model import export_student
     from sklearn_kd.export._onnx_converter import register_onnx_converter
@@ -36,6 +37,7 @@ __all__ = [
     "CIFARResNet",
     "CNNStudent",
     "DistProClassifier",
+    "DistProRegressor",
     "DistillationProcess",
     "DistillationReport",
     "DistilledClassifier",
@@ -69,6 +71,7 @@ __all__ = [
 # Imported when they are first asked for, since many programs never do.
 _MODULES = {
     "DistProClassifier": "estimators._distpro",
+    "DistProRegressor": "estimators._distpro_regressor",
     "DistillationProcess": "distpro._process",
     "DistilledRegressor": "estimators._regressor",
     "DistillationReport": "report._result",

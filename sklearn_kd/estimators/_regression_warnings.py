@@ -24,6 +24,7 @@ from sklearn_kd.inputs._data import DistillationData
 from sklearn_kd.inputs._validation import ValidatedInputs
 from sklearn_kd.runtime._eval_mode import isolated_eval_mode
 from sklearn_kd.tasks._regression import Regression
+from sklearn_kd.teachers._features import FeatureTeacher
 from sklearn_kd.teachers._logit_checks import name_of
 from sklearn_kd.training._work import threads_of_prediction
 
@@ -122,11 +123,39 @@ def warn_of_units(estimator: Any, inputs: ValidatedInputs, train: DistillationDa
         return
     said = torch.cat([part.cpu() for part in own.iter_teacher_logits()]).double().numpy()
     weight = None if own.weight is None else own.weight.cpu().double().numpy()
-    errors = np.average((said - own.y.cpu().double().numpy()) ** 2, axis=0, weights=weight)
+    who = name_of(estimator.teacher) if inputs.teacher_logits is None else estimator._answers
+    _warn_of_far(who, said, own.y.cpu().double().numpy(), weight)
+
+
+def warn_of_units_in_batches(net: TrainingNet, train: DistillationData, teacher: FeatureTeacher) -> None:
+    """Warn as :func:`warn_of_units` of a teacher that is asked while the student trains, by some rows.
+
+    Parameters
+    ----------
+    net : TrainingNet
+        Initialised.
+    train : DistillationData
+    teacher : FeatureTeacher
+        Whose predictions are aligned with y.
+    """
+    said, y, weights = [], [], []
+    for batch in some_batches(net, train):
+        _, numbers = teacher(batch[0], [])
+        assert numbers is not None
+        said.append(numbers.double().cpu())
+        y.append(batch.targets.labels.double().cpu())
+        weight = batch.targets.weight
+        weights.append(torch.ones(len(numbers)) if weight is None else weight.cpu())
+    found, shares = (torch.cat(parts).double().numpy() for parts in (said, weights))
+    _warn_of_far(teacher.who, found, torch.cat(y).numpy(), shares)
+
+
+def _warn_of_far(who: str, said: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> None:
+    """Warn where predictions, standardised as y is, are farther from it than y's mean."""
+    errors = np.average((said - y) ** 2, axis=0, weights=weight)
     worst = int(errors.argmax())
     if errors[worst] <= _MOST_VARIANCES:
         return
-    who = name_of(estimator.teacher) if inputs.teacher_logits is None else estimator._answers
     which = "y" if len(errors) == 1 else f"column {worst} of y"
     warnings.warn(
         f"{who} predicts {which} with a mean squared error of {errors[worst]:.3g} times its variance in "

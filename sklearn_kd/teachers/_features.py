@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,9 @@ from sklearn_kd.layers._hooks import feature_hooks
 from sklearn_kd.runtime._devices import check_has_numbers
 from sklearn_kd.runtime._global_lock import torch_state_lock
 from sklearn_kd.runtime._random_state import preserved_random_state, preserved_torch_state
+from sklearn_kd.tasks._regression import Regression
 from sklearn_kd.teachers._conversion import LogitConversion
+from sklearn_kd.teachers._feature_numbers import NumberOutputs
 from sklearn_kd.teachers._logit_checks import AnswersWatch, logits_in, name_of, refuse_wrong_numbers, thawed
 from sklearn_kd.teachers._networks import (
     LEAVE_SOFTMAX_OUT,
@@ -26,6 +28,7 @@ from sklearn_kd.teachers._networks import (
     require_fitted_net,
 )
 from sklearn_kd.teachers._registry import advice_for, short_repr
+from sklearn_kd.teachers._regressors import refuse_infinite
 from sklearn_kd.teachers._wrappers import without_wrappers
 
 
@@ -98,8 +101,8 @@ class FeatureTeacher:
         self._evaluated = EvaluatedNetwork(bare, device, self.who)
         self._compiled = [part for part in bare.modules() if part._compiled_call_impl is not None]
         self.watch = AnswersWatch(self.who)
-        self._conversion: LogitConversion | None = None
-        self._widths: list[int] = []
+        self._read: Callable[[Any, int], Tensor] | None = None  # finds the outputs in what is returned
+        self._convert: Callable[[Tensor], Tensor] | None = None  # makes of them what the loss compares
 
     def forward(self, x: Tensor) -> Any:
         """Run a forward pass on ``device`` and restore the random state."""
@@ -137,17 +140,21 @@ class FeatureTeacher:
         ValueError
             If the network returns no logits, or it is not known which column is which class.
         """
-        self._widths = possible_widths(self.fitted, stated, classes)
+        widths = possible_widths(self.fitted, stated, classes)
+
+        def read(output: Any, n_rows: int) -> Tensor:
+            return logits_in(output, n_rows, widths, self.who)
+
         output = self.forward(samples)
         try:
-            values = logits_in(output, len(samples), self._widths, self.who)
+            values = read(output, len(samples))
         except ValueError as error:
             raise ValueError(
                 f"logit_weight needs a teacher that returns logits. {error} Or set logit_weight=0 to use its "
                 "feature maps alone."
             ) from error
         own = own_classes(thawed(self.fitted), values.shape[1], stated)
-        self._conversion = LogitConversion.of(
+        self._convert = LogitConversion.of(
             values,
             own=own,
             stated=stated,
@@ -155,6 +162,34 @@ class FeatureTeacher:
             who=self.who,
             remedy=LEAVE_SOFTMAX_OUT,
         )
+        self._read = read
+
+    def align_numbers(self, samples: Tensor, task: Regression) -> None:
+        """Return predictions too from now on, standardised as y is.
+
+        Parameters
+        ----------
+        samples : Tensor
+            Rows to try the network on.
+        task : Regression
+
+        Raises
+        ------
+        ValueError
+            If the network does not return one number for each target.
+        WrongAnswerError
+            If a number is not finite.
+        """
+        outputs = NumberOutputs(self.fitted, task, self.who, self.device)
+        try:
+            values = outputs.read(self.forward(samples), len(samples))
+        except ValueError as error:
+            raise ValueError(
+                f"output_weight needs a teacher that predicts y. {error} Or set output_weight=0 to use its "
+                "feature maps alone."
+            ) from error
+        refuse_infinite(values, self.who)
+        self._read, self._convert = outputs.read, outputs.convert
 
     def signature(self, samples: Tensor, layers: Sequence[str]) -> Tensor:
         """Return the means of the feature maps of some samples, float64, to detect a changed teacher."""
@@ -163,17 +198,17 @@ class FeatureTeacher:
         return torch.cat([maps[layer].double().flatten(2).mean(dim=2).flatten() for layer in layers])
 
     def __call__(self, x: Tensor, layers: Sequence[str]) -> tuple[Mapping[str, Tensor], Tensor | None]:
-        """Return the feature maps of a batch by layer, and the logits after :meth:`align_logits`."""
+        """Return the feature maps of a batch by layer, and the outputs once they are aligned with y."""
         with torch_state_lock(), feature_hooks(self.network, layers) as maps:  # hooks see every forward pass
             output = self.forward(x)
         maps.update((name, found.to(x.dtype)) for name, found in maps.items() if isinstance(found, Tensor))
-        if self._conversion is None:
+        if self._read is None or self._convert is None:
             if _is_table(output):  # NaN in a map mostly shows in the logits
                 self.watch.note(output)
             return maps, None
-        values = logits_in(output, len(x), self._widths, self.who)
+        values = self._read(output, len(x))
         self.watch.note(values)
-        return maps, self._conversion(values)
+        return maps, self._convert(values)
 
 
 def _is_table(output: Any) -> bool:
