@@ -85,8 +85,8 @@ class DistilledRegressor(RegressorMethods, BaseDistiller):
         Weight of y, in [0, 1]: where it starts (``meta="linear"``), or stays (``meta="fixed"``).
         "random" draws the start from U(0, 1).
     loss : str or RegressionLoss, default="squared_error"
-        L: "squared_error", "absolute_error", "huber", "quantile" or "gaussian_nll"; ``loss__*`` set its
-        parameters: ``loss__per_output``, a lambda1 for each target; ``loss__teacher_bound``, the error
+        L: "squared_error", "absolute_error", "huber", "berhu", "quantile" or "gaussian_nll"; ``loss__*`` set
+        its parameters: ``loss__per_output``, a lambda1 for each target; ``loss__teacher_bound``, the error
         beyond which the teacher is not followed; ``loss__quantile``, ``loss__width``. Or an object of
         :mod:`sklearn_kd.losses`, also of a class of your own (:class:`~sklearn_kd.losses.RegressionLoss`).
     optimizer : class of torch.optim.Optimizer or its name, default=torch.optim.Adam

@@ -64,7 +64,7 @@ def _criterion(form: Any) -> Criterion:
     if not is_pair or not isinstance(form[0], str) or form[0] not in CRITERIA:
         raise ContentError(f"{str(form)[:100]} as the loss on y")
     name, parameter = form
-    needs = {"huber": math.inf, "quantile": 1.0}.get(name)
+    needs = {"huber": math.inf, "berhu": math.inf, "quantile": 1.0}.get(name)
     if needs is None:
         return Criterion(name)
     if not 0 < finite_number(parameter) < needs:

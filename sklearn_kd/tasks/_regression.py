@@ -265,14 +265,13 @@ class RegressionTargets(NamedTuple):
                 "set warm_start=False."
             )
         codes = task.encode(targets)
-        _warn_of_other_units(codes, weight)
+        mean = np.average(codes, axis=0, weights=weight)
+        warn_of_other_units(mean, np.sqrt(np.average((codes - mean) ** 2, axis=0, weights=weight)))
         return task, codes
 
 
-def _warn_of_other_units(codes: np.ndarray, weight: np.ndarray | None) -> None:
+def warn_of_other_units(mean: np.ndarray, deviation: np.ndarray) -> None:
     """Warn where targets, in the last fit's units, are far from what it had: mean 0, deviation 1."""
-    mean = np.average(codes, axis=0, weights=weight)
-    deviation = np.sqrt(np.average((codes - mean) ** 2, axis=0, weights=weight))
     known = (np.abs(mean) <= 10) & (deviation <= 10) & ((deviation >= 0.01) | (deviation == 0))
     if not known.all():
         first = int(known.argmin())

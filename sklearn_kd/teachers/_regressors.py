@@ -27,6 +27,7 @@ from sklearn_kd.teachers._ensembles import TeacherEnsemble, checked_weights
 from sklearn_kd.teachers._fit_parameters import FitParameters
 from sklearn_kd.teachers._logit_checks import AnswersWatch, WrongAnswerError, name_of, thawed
 from sklearn_kd.teachers._networks import EvaluatedNetwork, as_arrays, require_fitted_net
+from sklearn_kd.teachers._number_maps import standardised_maps
 from sklearn_kd.teachers._registry import (
     adapter_class,
     advice_for,
@@ -72,7 +73,7 @@ class RegressorTeacher(TeacherAdapter):
             )
         columns = y.shape[1] if y.ndim == 2 else 1
         with data_explained(teacher, X), _columns_explained(teacher, columns):
-            weighted.fit(teacher, X, y.ravel() if columns == 1 else y, self._fit_parameters.given)
+            weighted.fit(teacher, X, y.ravel() if y.shape[1:] == (1,) else y, self._fit_parameters.given)
         self.teacher = teacher
 
     def take_fit_parameters(self, parameters: Mapping[str, Any]) -> None:
@@ -197,6 +198,8 @@ class _BatchNumbers:
 def standardised(output: Any, n_rows: int, task: Regression, who: str) -> Tensor:
     """Return predictions, given in the units of y, standardised: float32, shape (n_rows, m).
 
+    Where y has maps, shape (n_rows, 1, h, w), of any height and width.
+
     Raises
     ------
     ValueError
@@ -204,20 +207,10 @@ def standardised(output: Any, n_rows: int, task: Regression, who: str) -> Tensor
     WrongAnswerError
         If a row has NaN, infinity or numbers whose squares overflow float32.
     """
-    if isinstance(output, Tensor) and not output.is_complex():
-        values = output.detach().double().cpu()
-    else:
-        try:
-            given = np.asarray(from_torch(output, "predict"))
-            if given.dtype.kind == "c":
-                raise TypeError("complex numbers")
-            values = torch.as_tensor(given.astype(np.float64))
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"{who} must predict numbers, shape ({n_rows}, {task.n_targets}); it returned a "
-                f"{type(output).__name__} that is no table of real numbers."
-            ) from error
-    shape = tuple(values.shape)
+    values = _real_numbers(output, n_rows, task, who)
+    if task.map_shape:
+        return standardised_maps(values, n_rows, task, who)
+    values, shape = values.double(), tuple(values.shape)
     if shape == (n_rows,):
         values = values[:, None]
     if tuple(values.shape) != (n_rows, task.n_targets):
@@ -237,6 +230,24 @@ def standardised(output: Any, n_rows: int, task: Regression, who: str) -> Tensor
             "standard deviations from the mean of y: no student learns that. Predict in the units of y.",
         )
     return numbers.float()
+
+
+def _real_numbers(output: Any, n_rows: int, task: Regression, who: str) -> Tensor:
+    """Return predictions as float32 or float64, on the CPU."""
+    if isinstance(output, Tensor) and not output.is_complex():
+        values = output.detach().cpu()
+        return values if values.dtype in (torch.float32, torch.float64) else values.double()
+    try:
+        given = np.asarray(from_torch(output, "predict"))
+        if given.dtype.kind == "c":
+            raise TypeError("complex numbers")
+        return torch.as_tensor(given.astype(np.float32 if given.dtype == np.float32 else np.float64))
+    except (TypeError, ValueError) as error:
+        wanted = f"({n_rows}, height, width)" if task.map_shape else f"({n_rows}, {task.n_targets})"
+        raise ValueError(
+            f"{who} must predict numbers, shape {wanted}; it returned a {type(output).__name__} that is no "
+            "table of real numbers."
+        ) from error
 
 
 def refuse_infinite(values: Tensor, who: str, of: str = "X") -> None:
