@@ -163,7 +163,13 @@ def make_segmentation_scenes(
 
 
 @validate_params(
-    _PARAMETERS | {"heights": ["array-like", Interval(Real, 0, None, closed="neither")]},
+    _PARAMETERS
+    | {
+        "heights": ["array-like", Interval(Real, 0, None, closed="neither")],
+        "camera_height": [tuple],
+        "horizon": [tuple],
+        "wall": [tuple],
+    },
     prefer_skip_nested_validation=True,
 )
 def make_depth_scenes(
@@ -174,17 +180,18 @@ def make_depth_scenes(
     *,
     size: int | tuple[int, int] = 64,
     n_objects: tuple[int, int] = (1, 4),
+    camera_height: tuple[float, float] = (1.4, 1.6),
+    horizon: tuple[float, float] = (0.35, 0.45),
+    wall: tuple[float, float] = (5.0, 10.0),
     foreground: float = 0.1,
     random_state: int | np.random.RandomState | None = None,
     return_X_y: bool = False,
 ) -> Bunch | tuple[np.ndarray, np.ndarray]:
     """Compose scenes with a distance for each pixel from images of single objects.
 
-    A pinhole camera looks along a floor at a wall. Objects stand upright on the floor. Of each scene are
-    drawn: the height of the camera, 1.2 to 1.8 m; the horizon, 0.3 to 0.5 of the scene's height below its
-    top; the distance of the wall, 5 to 10 m. Floor and wall are tiled with images of 1 m × 1 m and
-    2 m × 2 m. So the distance of an object follows from the place of its foot, from its size, if its kind is
-    known, and from the texture around it.
+    A pinhole camera looks along a floor at a wall. Objects stand upright on the floor, from 2 m on. Floor and
+    wall are tiled with images of 1 m × 1 m and 2 m × 2 m. So the distance of an object follows from the
+    place of its foot, from its size, if its kind is known, and from the texture around it.
 
     Parameters
     ----------
@@ -201,6 +208,13 @@ def make_depth_scenes(
         Height and width of the scenes, at least 8. The focal length is the height.
     n_objects : tuple of (int, int), default=(1, 4)
         Least and largest number of objects in a scene.
+    camera_height : tuple of (float, float), default=(1.4, 1.6)
+        Least and largest height of the camera above the floor, in metres. The wider it is, the less a row of
+        the scene tells.
+    horizon : tuple of (float, float), default=(0.35, 0.45)
+        Least and largest place of the horizon below the top of the scene, relative to its height.
+    wall : tuple of (float, float), default=(5.0, 10.0)
+        Least and largest distance of the wall, in metres, above 2.2.
     foreground : float, default=0.1
         A pixel of an image belongs to its object if it is brighter than this.
     random_state : int, RandomState instance or None, default=None
@@ -248,14 +262,18 @@ def make_depth_scenes(
     sprites, (rows, columns) = _check_objects(images, foreground), _check_size(size)
     tall = _check_heights(heights, len(sprites))
     paper, (least, most) = _check_backgrounds(backgrounds), _check_objects_per_scene(n_objects)
+    ranges = {"camera_height": camera_height, "horizon": horizon, "wall": wall}
+    seen = {name: _check_range(name, values) for name, values in ranges.items()}
+    if horizon[1] >= 1 or wall[0] <= 2.2:
+        raise ValueError(f"horizon={horizon!r} must be below 1, and wall={wall!r} above 2.2.")
     rng = check_random_state(random_state)
     where, n = {"size": (n_scenes, most)}, n_scenes
     draw = {
         "floor": rng.randint(len(paper), size=n),
         "wall": rng.randint(len(paper), size=n),
-        "camera": rng.uniform(1.2, 1.8, size=n),
-        "horizon": rng.uniform(0.3, 0.5, size=n) * rows,
-        "far": rng.uniform(5.0, 10.0, size=n),
+        "camera": rng.uniform(*seen["camera_height"], size=n),
+        "horizon": rng.uniform(*seen["horizon"], size=n) * rows,
+        "far": rng.uniform(*seen["wall"], size=n),
         "shift": rng.uniform(0.0, 2.0, size=(n, 2)),
         "shown": np.arange(most) < rng.randint(least, most + 1, size=n)[:, None],
         "image": rng.randint(len(sprites), **where),

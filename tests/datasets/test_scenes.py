@@ -53,7 +53,7 @@ def test_each_pixel_has_the_class_of_the_object_in_front():
 
 def test_the_floor_is_a_plane_before_a_wall():
     """Under perspective, 1 / distance of a plane is linear in the row."""
-    _, y = scenes_of("depth", shapes(), 1.0, BLACK, n_objects=(0, 0), size=(64, 48))
+    _, y = scenes_of("depth", shapes(), 1.0, BLACK, n_objects=(0, 0), size=(64, 48), camera_height=(1.2, 1.8))
     assert y.shape == (5, 64, 48) and y.dtype == np.float32
     np.testing.assert_array_equal(y, np.broadcast_to(y[:, :, :1], y.shape))
     for distance in y[:, :, 0]:
@@ -113,6 +113,11 @@ def test_seeds_bytes_and_parts(kind, monkeypatch):
         ("classes", {"size": (32, 7)}, r"size=\(32, 7\) must be one whole number or two, of 8 or more"),
         ("classes", {"n_objects": (3, 1)}, r"n_objects=\(3, 1\) must be two whole numbers"),
         ("classes", {"scale": (0, 1)}, r"scale=\(0, 1\) must be two numbers, 0 < least <= largest"),
+        (
+            "depth",
+            {"horizon": (0.5, 1.0)},
+            r"horizon=\(0.5, 1.0\) must be below 1, and wall=\(5.0, 10.0\) above",
+        ),
         ("depth", {"heights": [1.0, 2.0]}, r"heights must be one number, or of shape \(6,\)"),
         ("depth", {"heights": np.full(6, np.nan)}, "heights must be finite numbers above 0, in metres"),
         ("depth", {"backgrounds": np.full((6, 3, 8, 8), np.nan)}, r"backgrounds must be in \[0, 1\]; got"),
