@@ -17,6 +17,7 @@ from sklearn_kd.distpro._transforms import TransformFactory
 from sklearn_kd.losses._distillation_loss import Evaluation
 from sklearn_kd.losses._objective import ForwardPass
 from sklearn_kd.runtime._random_state import preserved_random_state
+from sklearn_kd.tasks._pixels import pixel_rows
 from sklearn_kd.teachers._features import FeatureTeacher
 
 # Of a finite difference (see HypergradientEstimator). A pathway's loss is one number that changes little, so
@@ -130,6 +131,7 @@ class PathwayObjective:
         x, active = batch[0], self.weights.active(values)
         maps, teacher_logits = self._ask(x, active)
         logits, losses = self.pathway_pass(student, _transforms(others), x, maps, active)
+        logits = pixel_rows(logits)
         if logits.dtype is torch.bfloat16:  # of autocast
             logits = logits.float()
         self._n_active.append(len(active))
@@ -169,7 +171,8 @@ class PathwayObjective:
         transforms, pathway_pass = _transforms(others), self.pathway_pass
 
         def outputs(x: Tensor, maps: Mapping[str, Tensor]) -> Tensor:
-            return self._joined(*pathway_pass(student, transforms, x, maps))
+            logits, losses = pathway_pass(student, transforms, x, maps)
+            return self._joined(pixel_rows(logits), losses)
 
         return outputs
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from numbers import Real
+from numbers import Integral, Real
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,6 +31,7 @@ from sklearn_kd.estimators._preflight import validate
 from sklearn_kd.meta import Strategy
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._torch_modes import ordinary_torch
+from sklearn_kd.tasks._label_kinds import Labels
 from sklearn_kd.training._net import TrainingNet
 
 if TYPE_CHECKING:
@@ -126,6 +127,9 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         The class of each column of the teacher's logits, where it has no ``classes_``; of use with
         ``logit_weight`` alone. None: the labels must be exactly 0 … K−1, and column j is class j. There
         may be more classes than y has.
+    ignore_index : int or None, default=None
+        The label of unknown pixels, where y has a map of labels for each image: they have no part in the
+        losses of labels nor in scores; the teacher is followed there too. None: every label is a class.
     class_weight : dict, "balanced" or None, default=None
         Weight of each class, 1 for those that a dict leaves out. It is multiplied with ``sample_weight``: in
         the loss of the labels, and in the loss on D_val, so that the factors serve the same end. "balanced":
@@ -253,6 +257,7 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         "logit_weight": TERM_WEIGHT,
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "teacher_classes": ["array-like", None],
+        "ignore_index": [Integral, None],
         "class_weight": [dict, StrOptions({"balanced"}), None],
     }
 
@@ -295,6 +300,7 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         importance_lr: float = 0.05,
         pathway_threshold: float | Literal["auto"] | None = "auto",
         teacher_classes: ArrayLike | None = None,
+        ignore_index: int | None = None,
         class_weight: dict[Any, float] | Literal["balanced"] | None = None,
         optimizer: type[torch.optim.Optimizer] | str = torch.optim.SGD,
         lr: float = 0.1,
@@ -335,6 +341,7 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         self.importance_lr = importance_lr
         self.pathway_threshold = pathway_threshold
         self.teacher_classes = teacher_classes
+        self.ignore_index = ignore_index
         self.class_weight = class_weight
         self.optimizer = optimizer
         self.lr = lr
@@ -415,6 +422,11 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
 
     # ----------------------------------------------------------------------------------
     # What is fitted
+
+    @property
+    def _task_type(self) -> Labels:
+        """The maker of a fit's task from y."""
+        return Labels(self.ignore_index, several=False)
 
     def _teacher_term(self) -> LogitTerm:
         """Return the term of the teacher's logits beside the pathways."""

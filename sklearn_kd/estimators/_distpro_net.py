@@ -18,6 +18,7 @@ from sklearn_kd.distpro._importance import (
 )
 from sklearn_kd.distpro._normalization import NORMALIZATIONS
 from sklearn_kd.distpro._objective import PathwayObjective
+from sklearn_kd.estimators._classifier_net import with_score_of_task
 from sklearn_kd.estimators._distpro_terms import Columns, TeacherTerm, is_learned
 from sklearn_kd.estimators._plan import Stage
 from sklearn_kd.estimators._preflight import initial_student
@@ -27,7 +28,6 @@ from sklearn_kd.meta._path import MetaparameterPath, MetaparameterSchedule
 from sklearn_kd.meta._space import Metaparameter, MetaparameterSpace
 from sklearn_kd.runtime._optimizers import optimizer_class
 from sklearn_kd.tasks._task import Task
-from sklearn_kd.training._label_scorers import r2_scoring
 from sklearn_kd.training._net import TrainingNet
 
 if TYPE_CHECKING:
@@ -95,8 +95,7 @@ def make_net(
     routed = estimator._passed_on("optimizer", "iterator_train", "iterator_valid")
     if not searching:
         routed |= estimator._passed_on("callbacks")
-    if task.numeric:  # which has no share of right answers
-        callbacks, params = [r2_scoring(), *callbacks], params | {"callbacks__valid_acc": None}
+    callbacks, params = with_score_of_task(task, callbacks, params)
     return TrainingNet(
         student,
         objective=objective,
@@ -122,4 +121,5 @@ def stage_student(estimator: DistProEstimator, stage: Stage, task: Task) -> nn.M
         seed=stage.seeds.student,
         make_scaling=scaling_for(estimator, stage.data.train),
         numeric=task.numeric,
+        map_shape=task.map_shape,
     )

@@ -200,7 +200,8 @@ class LogitTerm:
 
     def ask(self, teacher: FeatureTeacher, samples: Tensor, inputs: ValidatedInputs) -> None:
         """Have the teacher return logits of the classes of y."""
-        teacher.align_logits(samples, inputs.task.output_labels, inputs.teacher_columns)
+        task = inputs.task
+        teacher.align_logits(samples, task.output_labels, inputs.teacher_columns, task.map_shape)
 
     def warn_of_answers(self, net: TrainingNet, train: DistillationData, teacher: FeatureTeacher) -> None:
         """Say nothing: logits have no units, and their columns are checked."""

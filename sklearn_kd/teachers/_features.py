@@ -16,6 +16,7 @@ from sklearn_kd.layers._hooks import feature_hooks
 from sklearn_kd.runtime._devices import check_has_numbers
 from sklearn_kd.runtime._global_lock import torch_state_lock
 from sklearn_kd.runtime._random_state import preserved_random_state, preserved_torch_state
+from sklearn_kd.tasks._pixels import pixel_rows, resized
 from sklearn_kd.tasks._regression import Regression
 from sklearn_kd.teachers._conversion import LogitConversion
 from sklearn_kd.teachers._feature_numbers import NumberOutputs
@@ -123,7 +124,13 @@ class FeatureTeacher:
         if _is_table(output):
             refuse_wrong_numbers(output.float(), self.who)
 
-    def align_logits(self, samples: Tensor, classes: np.ndarray, stated: list | None = None) -> None:
+    def align_logits(
+        self,
+        samples: Tensor,
+        classes: np.ndarray,
+        stated: list | None = None,
+        map_shape: tuple[int, ...] = (),
+    ) -> None:
         """Return logits too from now on, with columns in the order of ``classes``.
 
         Parameters
@@ -134,6 +141,9 @@ class FeatureTeacher:
             Classes of y.
         stated : list or None, default=None
             Classes of the columns, if the user states them.
+        map_shape : tuple of int, default=()
+            (H, W) of the maps in y, to which maps of logits are resized, their pixels as rows; () where y
+            has none.
 
         Raises
         ------
@@ -143,7 +153,7 @@ class FeatureTeacher:
         widths = possible_widths(self.fitted, stated, classes)
 
         def read(output: Any, n_rows: int) -> Tensor:
-            return logits_in(output, n_rows, widths, self.who)
+            return logits_in(output, n_rows, widths, self.who, maps=bool(map_shape))
 
         output = self.forward(samples)
         try:
@@ -154,7 +164,7 @@ class FeatureTeacher:
                 "feature maps alone."
             ) from error
         own = own_classes(thawed(self.fitted), values.shape[1], stated)
-        self._convert = LogitConversion.of(
+        convert = LogitConversion.of(
             values,
             own=own,
             stated=stated,
@@ -162,7 +172,9 @@ class FeatureTeacher:
             who=self.who,
             remedy=LEAVE_SOFTMAX_OUT,
         )
-        self._read = read
+        self._read, self._convert = read, convert
+        if map_shape:
+            self._convert = lambda logits: pixel_rows(resized(convert(logits), map_shape))
 
     def align_numbers(self, samples: Tensor, task: Regression) -> None:
         """Return predictions too from now on, standardised as y is.
@@ -212,5 +224,5 @@ class FeatureTeacher:
 
 
 def _is_table(output: Any) -> bool:
-    """Return True if the output is a table of numbers, as logits are."""
-    return isinstance(output, Tensor) and output.ndim == 2 and output.is_floating_point()
+    """Return True if the output is a table of numbers, or maps of them, as logits are."""
+    return isinstance(output, Tensor) and output.ndim in (2, 4) and output.is_floating_point()
