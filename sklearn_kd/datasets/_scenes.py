@@ -169,6 +169,7 @@ def make_segmentation_scenes(
         "camera_height": [tuple],
         "horizon": [tuple],
         "wall": [tuple],
+        "lift": [tuple],
     },
     prefer_skip_nested_validation=True,
 )
@@ -183,6 +184,7 @@ def make_depth_scenes(
     camera_height: tuple[float, float] = (1.4, 1.6),
     horizon: tuple[float, float] = (0.35, 0.45),
     wall: tuple[float, float] = (5.0, 10.0),
+    lift: tuple[float, float] = (0.0, 0.0),
     foreground: float = 0.1,
     random_state: int | np.random.RandomState | None = None,
     return_X_y: bool = False,
@@ -215,6 +217,9 @@ def make_depth_scenes(
         Least and largest place of the horizon below the top of the scene, relative to its height.
     wall : tuple of (float, float), default=(5.0, 10.0)
         Least and largest distance of the wall, in metres, above 2.2.
+    lift : tuple of (float, float), default=(0.0, 0.0)
+        Least and largest height of an object's foot above the floor, in metres. The distance of an object
+        that hangs in the air follows from its size and its kind alone.
     foreground : float, default=0.1
         A pixel of an image belongs to its object if it is brighter than this.
     random_state : int, RandomState instance or None, default=None
@@ -263,6 +268,7 @@ def make_depth_scenes(
     tall = _check_heights(heights, len(sprites))
     paper, (least, most) = _check_backgrounds(backgrounds), _check_objects_per_scene(n_objects)
     ranges = {"camera_height": camera_height, "horizon": horizon, "wall": wall}
+    lowest, highest = _check_range("lift", lift, or_zero=True)
     seen = {name: _check_range(name, values) for name, values in ranges.items()}
     if horizon[1] >= 1 or wall[0] <= 2.2:
         raise ValueError(f"horizon={horizon!r} must be below 1, and wall={wall!r} above 2.2.")
@@ -283,6 +289,7 @@ def make_depth_scenes(
     }
     # From 2 m to just before the wall, as many near as far; the farthest first, since the nearer hide it.
     nearness = rng.uniform(**where)
+    draw["lift"] = rng.uniform(lowest, highest, **where)
     draw["distance"] = -np.sort(-2.0 * (0.475 * draw["far"][:, None]) ** nearness)
     first, last, middle = _extents(sprites)
     row, column = np.mgrid[0.5:rows, 0.5:columns]
@@ -305,7 +312,7 @@ def make_depth_scenes(
             zoom = (
                 rows * tall[image] / distance / (last - first)[image]
             )  # scene's pixels for one of the image
-            stands = of["horizon"] + rows * of["camera"] / distance
+            stands = of["horizon"] + rows * (of["camera"] - of["lift"][:, k]) / distance
             center = sprites.shape[1] / 2, sprites.shape[2] / 2
             up = (row - _wide(stands)) / _wide(zoom) + _wide(last[image]) - center[0]
             right = (column - _wide(of["column"][:, k])) / _wide(zoom) * _wide(of["mirror"][:, k])
@@ -500,11 +507,14 @@ def _check_objects_per_scene(n_objects: tuple[int, int]) -> tuple[int, int]:
     return n_objects
 
 
-def _check_range(name: str, values: tuple[float, float]) -> tuple[float, float]:
+def _check_range(name: str, values: tuple[float, float], or_zero: bool = False) -> tuple[float, float]:
     if (
         len(values) != 2
         or not all(isinstance(value, Real) for value in values)
-        or not 0 < values[0] <= values[1]
+        or not 0 <= values[0] <= values[1]
+        or (values[0] == 0 and not or_zero)
     ):
-        raise ValueError(f"{name}={values!r} must be two numbers, 0 < least <= largest.")
+        raise ValueError(
+            f"{name}={values!r} must be two numbers, 0 {'<=' if or_zero else '<'} least <= largest."
+        )
     return values

@@ -82,6 +82,22 @@ def test_objects_stand_on_the_floor_in_their_size():
     assert checked > 10
 
 
+def test_objects_in_the_air_are_higher_by_that():
+    params = {"n_scenes": 40, "n_objects": (1, 1), "size": 128, "horizon": (0.5, 0.5)}
+    one, other = (
+        scenes_of("depth", shapes()[:1], 0.4, BLACK, lift=(lift, lift), **params) for lift in (0.5, 1.0)
+    )
+    checked = 0
+    for low, high, y_low, y_high in zip(one[0], other[0], one[1], other[1], strict=True):
+        rows = [np.nonzero(X.all(axis=0))[0] for X in (low, high)]
+        if all(len(at) for at in rows) and rows[0].max() < 127:  # no border cuts it
+            own = y_high[high.all(axis=0)][0]
+            assert own == y_low[low.all(axis=0)][0]
+            assert rows[0].max() - rows[1].max() == pytest.approx(128 * 0.5 / own, abs=1.5)
+            checked += 1
+    assert checked > 10
+
+
 @pytest.mark.parametrize("kind", ["classes", "depth"])
 def test_seeds_bytes_and_parts(kind, monkeypatch):
     images, labels, backgrounds = noise()
