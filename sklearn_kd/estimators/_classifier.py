@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from skorch.callbacks import Callback
     from skorch.history import History
-    from torch import Tensor
     from torch.utils.data import Dataset
     from typing_extensions import Self
 
@@ -189,6 +188,8 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         as many rows; labels stay. Of an X with several parts it maps the dict or the tuple of tensors. A
         network teacher is then asked about each augmented batch; other teachers and ``teacher_logits``
         cannot be used with it. D_val and prediction are not augmented. Draws repeat with ``random_state``.
+        Where y has maps, it is called with images and maps, (X, y), and returns both: maps as in y, int64,
+        with ``ignore_index`` (else −1) in pixels without a label.
     callbacks : list of skorch callbacks, one alone, or None, default=None
         ``callbacks__NAME__*`` set their parameters.
     warm_start : bool, default=False
@@ -411,7 +412,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         synthesize: float | Munge | None = None,
         student_preprocessing: BaseEstimator | Literal["auto"] | None = None,
         standardize: bool = True,
-        augment: Callable[[Tensor], Tensor] | None = None,
+        augment: Callable[..., Any] | None = None,
         callbacks: Sequence[Callback | tuple[str, Callback]] | Callback | None = None,
         warm_start: bool = False,
         keep_teacher: bool = False,

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from sklearn_kd.inputs._image_sizes import scaled_size
 from sklearn_kd.runtime._eval_mode import isolated_eval_mode
 
 
@@ -62,18 +63,10 @@ class ResizedStudent(nn.Module):
         maps: Tensor = self.student(x)
         if not isinstance(maps, Tensor) or maps.ndim != 4:
             return maps  # which the check of a student reports
-        size = [
-            scaled(own, given, wanted)
-            for own, given, wanted in zip(x.shape[-2:], self.image_size, self.map_size, strict=True)
-        ]
+        size = scaled_size(x.shape[-2:], self.image_size, self.map_size)
         if list(maps.shape[-2:]) == size:
             return maps
         return interpolate(maps, size=size, mode="bilinear", align_corners=False)
-
-
-def scaled(size: int, given: int, wanted: int) -> int:
-    """Return the length of a map for an image of this length, as ``wanted`` is for one of ``given``."""
-    return size if given == wanted else max(1, (2 * size * wanted + given) // (2 * given))
 
 
 def with_map_size(student: nn.Module, samples: Any, map_shape: tuple[int, ...]) -> nn.Module:
@@ -99,3 +92,10 @@ def with_map_size(student: nn.Module, samples: Any, map_shape: tuple[int, ...]) 
         return student
     height, width = (int(size) for size in samples.shape[-2:])
     return ResizedStudent(student, (height, width), (map_shape[0], map_shape[1])).train(student.training)
+
+
+def resized_alike(student: nn.Module, other: nn.Module) -> nn.Module:
+    """Return a student inside a module that resizes its maps, if another one is inside of such a module."""
+    if not isinstance(other, ResizedStudent):
+        return student
+    return ResizedStudent(student, other.image_size, other.map_size)

@@ -13,6 +13,7 @@ from torch import Tensor
 from sklearn_kd.runtime._threads import PER_ELEMENT, threads_for
 from sklearn_kd.tasks._confusion import confusion_of, mean_iou
 from sklearn_kd.tasks._cross_entropy import optimal_val_temperature, validation_loss, validation_losses
+from sklearn_kd.tasks._label_maps import LabelMaps
 from sklearn_kd.tasks._pixel_codes import (
     UNKNOWN,
     checked_integers,
@@ -177,6 +178,10 @@ class PixelClassification:
                     f"(X_unlabeled takes them), give X_val and y_val, or {otherwise}."
                 )
         return train, val
+
+    def form(self, device: torch.device) -> LabelMaps:
+        """Return what makes codes on a device labels, and labels codes."""
+        return LabelMaps(self.classes, self.ignore_index, device)
 
     def example_targets(self, unlabeled: bool) -> Tensor:
         """Return the codes of two pixels, of which the second has none if ``unlabeled`` or ignored ones."""
