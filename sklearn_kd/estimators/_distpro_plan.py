@@ -294,15 +294,17 @@ def _checked_student(
     estimator: DistProEstimator, inputs: ValidatedInputs, stages: tuple[Stage, ...]
 ) -> nn.Module:
     """Return the student of the retraining, checked on the data of all stages; set ``augmentation``."""
-    retraining, labels = stages[-1], inputs.task.output_labels
+    retraining, task = stages[-1], inputs.task
     samples = retraining.data.train.samples
-    student = stage_student(estimator, retraining, inputs.task)
+    student = stage_student(estimator, retraining, task)
     batch_size = loader_settings(estimator, "iterator_train")["batch_size"]
     for train, valid in (stage.data for stage in reversed(stages)):
         check_single_rows(student, samples, valid, batch_size)
         standardized = isinstance(student, StandardizedStudent)
         check_scale(student, SplitData(train, valid), standardized=standardized)
-        train.augmentation = checked_augmentation(estimator.augment, None, samples, student, labels)
+        train.augmentation = checked_augmentation(
+            estimator.augment, None, samples, student, task.output_labels, maps_of=(train, task)
+        )
     return student
 
 

@@ -67,7 +67,7 @@ if TYPE_CHECKING:
 # Parameters and data
 
 
-# Fitted attributes of some kinds of labels.
+# Fitted attributes of some kinds of targets.
 _NOT_OF_EVERY_TASK = "label_dtype_", "map_shape_"
 
 
@@ -149,8 +149,6 @@ def validate(
     if inputs.task.map_shape:
         refuse_class_weight(estimator.class_weight)
     inputs = with_class_weight(inputs, estimator.class_weight)
-    for name in _NOT_OF_EVERY_TASK:
-        estimator.__dict__.pop(name, None)  # of an earlier fit
     keep_described(estimator, inputs)
     named_rows = X if hasattr(X, "index") else y
     inputs = with_teacher(inputs, teacher_logits, estimator.teacher_classes, named_rows)
@@ -208,6 +206,8 @@ def validate_data(
 
 def keep_described(estimator: BaseDistiller, inputs: ValidatedInputs) -> None:
     """Set the fitted attributes of the task, and the shape of a sample."""
+    for name in _NOT_OF_EVERY_TASK:
+        estimator.__dict__.pop(name, None)  # of an earlier fit
     estimator.__dict__.update(inputs.task.fitted_attributes())
     if not isinstance(inputs.rows, RawRows):  # whose samples have no shape yet
         estimator._sample_shape = inputs.sample_shape

@@ -52,7 +52,8 @@ class DistilledRegressor(RegressorMethods, BaseDistiller):
     squared error or another ``loss``. y is standardised inside, so that a deviation is 1, and predictions
     are in its units. lambda1, and what else the loss has, is chosen on held-out rows in a search of a third
     of the epochs; then the student trains on all rows. Rows without targets, given to ``fit`` as
-    ``X_unlabeled`` or made up by ``synthesize``, teach the student what the teacher predicts for them.
+    ``X_unlabeled`` or made up by ``synthesize``, teach the student what the teacher predicts for them. Of
+    images y may be maps, a number for each pixel, such as its depth.
 
     Parameters
     ----------
@@ -69,7 +70,8 @@ class DistilledRegressor(RegressorMethods, BaseDistiller):
         teacher that comes trained.
     student : nn.Module class or instance, or function that returns a module
         Maps float32 inputs to one output per target (two with ``loss="gaussian_nll"``), shape
-        (n_samples, n_outputs), of standardised targets. A class or a function is called with the
+        (n_samples, n_outputs), of standardised targets; to maps of shape (n_samples, n_outputs, h, w), of any
+        size, where y has maps. A class or a function is called with the
         ``student__*`` parameters and, where its signature has them, ``in_features``, ``in_channels``,
         ``input_shape``, and the number of outputs as ``n_classes``, ``out_features``, ``n_outputs`` or
         another usual name. An instance is copied.
@@ -161,6 +163,8 @@ class DistilledRegressor(RegressorMethods, BaseDistiller):
         Mean and standard deviation of y in the rows given to ``fit``, weighted by ``sample_weight``.
     n_outputs_ : int
         Number of targets.
+    map_shape_ : tuple of int
+        Height and width of the maps in y. Not there for other targets.
     metaparameter_path_ : structured array of shape (`n_iter_`,)
         One row per training iteration: ``iteration``, one column for each metaparameter of the loss,
         ``val_loss``, ``predicted`` and ``search``, as of :class:`DistilledClassifier`.
@@ -203,6 +207,7 @@ class DistilledRegressor(RegressorMethods, BaseDistiller):
     --------
     DistilledClassifier : For classes; its pages of the guide hold for both.
     sklearn_kd.losses.RegressionLoss : The form of all losses.
+    sklearn_kd.metrics : Errors of maps.
 
     Notes
     -----
@@ -378,14 +383,15 @@ class DistilledRegressor(RegressorMethods, BaseDistiller):
         X : array-like or sparse matrix of shape (n_samples, n_features) or (n_samples, ...), or Dataset
             As in :meth:`DistilledClassifier.fit`. The items of a Dataset are ``(x, target)``; where y is
             given, x or ``(x, anything)``.
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            Real finite numbers, each target not the same in all rows. None: a Dataset is read once for its
-            targets.
+        y : array-like of shape (n_samples,), (n_samples, n_outputs) or (n_samples, H, W), default=None
+            Real finite numbers, each target not the same in all rows. Of images a map for each, with NaN
+            where a pixel has no target. None: a Dataset is read once for its targets.
         sample_weight : array-like of shape (n_samples,), default=None
             Scaled to mean 1. Rows of weight 0 are left out. Passed to the regressors in a scikit-learn
             teacher that take it; a warning names a teacher that does not.
         teacher_predictions : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            The teacher's predictions for the rows of X, in the units of y. A Series or DataFrame is aligned
+            The teacher's predictions for the rows of X, in the units of y; where y has maps, maps of shape
+            (n_samples, h, w). A Series or DataFrame is aligned
             by its index where X has the same in another order. They take the place of ``teacher``.
         X_val, y_val : array-like, default=None
             D_val, where it is not to be held out of X; a Dataset if X is one.

@@ -7,16 +7,17 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from sklearn.base import RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_kd.estimators._classifier_net import loss_of
+from sklearn_kd.estimators._predicted_numbers import predicted_numbers
 from sklearn_kd.estimators._regressor_targets import target_attributes, targets_content, write_regressor
 from sklearn_kd.losses import REGRESSION_LOSSES
 from sklearn_kd.losses._named import OWN_REGRESSION_LOSS
 from sklearn_kd.runtime._torch_modes import ordinary_torch
-from sklearn_kd.tasks._regression import Regression, RegressionTargets
+from sklearn_kd.tasks._number_kinds import Numbers, fitted_numbers
+from sklearn_kd.tasks._regression import Regression
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -46,14 +47,14 @@ class RegressorMethods(RegressorMixin):
         return tags
 
     @property
-    def _task_type(self) -> RegressionTargets:
+    def _task_type(self) -> Numbers:
         """The maker of a fit's task from y."""
-        return RegressionTargets(loss_of(self).criterion(), self._task if self._continues() else None)
+        return Numbers(loss_of(self).criterion(), self._task if self._continues() else None)
 
     @property
     def _task(self) -> Regression:
         """The kind of target that y was."""
-        return Regression.of_fitted(self)
+        return fitted_numbers(self)
 
     def _targets_content(self) -> dict[str, Any]:
         return targets_content(self._task)
@@ -72,10 +73,10 @@ class RegressorMethods(RegressorMixin):
         """Write the student to a file, by the suffix of its name.
 
         ``.onnx`` holds the whole network: input ``X``, float32 of shape (n_samples, ...) with any number of
-        rows; output ``predictions``, float64 of shape (n_samples, n_outputs), in the units of y; with
-        ``loss="gaussian_nll"`` the means. ``.safetensors`` holds the weights of the student alone, whose
-        outputs are standardised; ``target_mean`` and ``target_scale``, as JSON in the metadata of both
-        files, undo that.
+        rows; output ``predictions``, float64 of shape (n_samples, n_outputs), or (n_samples, H, W) of maps,
+        in the units of y; with ``loss="gaussian_nll"`` the means. ``.safetensors`` holds the weights of the
+        student alone, whose outputs are standardised; ``target_mean`` and ``target_scale``, as JSON in the
+        metadata of both files, undo that.
 
         Where the estimator has a ``student_preprocessing_``, both take the rows that it makes of X.
 
@@ -116,7 +117,11 @@ class RegressorMethods(RegressorMixin):
 
     @ordinary_torch()
     def predict(  # type: ignore[override]
-        self, X: ArrayLike | Dataset, return_std: bool = False
+        self,
+        X: ArrayLike | Dataset,
+        return_std: bool = False,
+        tile: int | tuple[int, int] | None = None,
+        overlap: int | tuple[int, int] | None = None,
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Predict the targets, in the units of y.
 
@@ -126,19 +131,21 @@ class RegressorMethods(RegressorMixin):
             In the form in which ``fit`` was given it.
         return_std : bool, default=False
             Whether to return the standard deviation of each target too, which ``loss="gaussian_nll"`` learns.
+        tile, overlap : int, tuple of (height, width) or None, default=None
+            Of large images, where y had maps: as in :meth:`DistilledClassifier.predict`.
 
         Returns
         -------
-        y_pred : ndarray of shape (n_samples,) or (n_samples, n_outputs), float64
-            Shaped as y was.
+        y_pred : ndarray of shape (n_samples,), (n_samples, n_outputs) or (n_samples, H, W), float64
+            Shaped as y was; the maps of larger images are larger by the same factor.
         y_std : ndarray of the same shape
             Only with ``return_std=True``.
 
         Raises
         ------
         ValueError
-            If ``return_std=True`` and the loss has no variance, or rows of X are so large that the outputs
-            overflow.
+            If ``return_std=True`` and the loss has no variance, rows of X are so large that the outputs
+            overflow, or tiles are asked for without maps.
 
         Examples
         --------
@@ -155,33 +162,18 @@ class RegressorMethods(RegressorMixin):
         >>> bool(std[0] < std[1] / 2)
         True
         """
-        outputs = self._logits(X)
-        wrong = ~torch.isfinite(outputs).all(dim=1)
-        if bool(wrong.any()):
-            raise ValueError(
-                f"X has {int(wrong.sum())} rows, such as row {int(wrong.nonzero()[0])}, for which the "
-                "student's outputs overflow float32. Are they scaled as the rows given to fit?"
-            )
-        task = self._task
-        if not return_std:
-            return task.predictions(outputs)
-        if task.criterion.name != "gaussian_nll":
-            raise ValueError(
-                f"return_std=True, but {task.criterion.name!r}, the loss on y in fit, learns no variance. "
-                "Fit with loss='gaussian_nll'."
-            )
-        return task.predictions(outputs), task.deviations(outputs)
+        return predicted_numbers(self, X, return_std, tile, overlap)
 
     def score(
         self, X: ArrayLike | Dataset, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None
     ) -> float:
-        """Return R², the coefficient of determination; of several targets the mean.
+        """Return R², the coefficient of determination: of several targets the mean, of maps over all pixels.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features) or (n_samples, ...), or Dataset
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            Targets. None: those of a Dataset, whose items are ``(x, target)`` then.
+        y : array-like of shape (n_samples,), (n_samples, n_outputs) or (n_samples, H, W), default=None
+            Targets; pixels of NaN are left out. None: those of a Dataset of ``(x, target)``.
         sample_weight : array-like of shape (n_samples,), default=None
 
         Returns

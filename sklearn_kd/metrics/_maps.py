@@ -11,6 +11,8 @@ from sklearn.utils import check_consistent_length, column_or_1d
 def checked_maps(y_true: Any, y_pred: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return two arrays of one shape, (n, H, W) or another of n rows, and the weights of the rows.
 
+    One dimension will do: scorers of callbacks see the known pixels as rows.
+
     Raises
     ------
     ValueError

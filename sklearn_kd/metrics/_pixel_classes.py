@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from functools import reduce
+import math
 from typing import Any
 
 import numpy as np
 
 from sklearn_kd.metrics._maps import checked_maps, no_pixels
+from sklearn_kd.tasks._confusion import mean_iou_of_maps
+from sklearn_kd.tasks._pixel_codes import checked_integers
 
 _UNKNOWN = "all have the label ignore_index"
 
@@ -36,7 +38,7 @@ def mean_iou_score(y_true: Any, y_pred: Any, *, ignore_index: Any = None, sample
     Raises
     ------
     ValueError
-        If the maps differ in shape, or no pixel is known.
+        If the maps differ in shape or have no integers, or no pixel is known.
 
     See Also
     --------
@@ -55,9 +57,14 @@ def mean_iou_score(y_true: Any, y_pred: Any, *, ignore_index: Any = None, sample
     >>> from sklearn.metrics import make_scorer
     >>> scorer = make_scorer(mean_iou_score, ignore_index=255)
     """
-    counts = _confusion(y_true, y_pred, ignore_index, sample_weight)
-    hits, union = counts.diagonal(), counts.sum(axis=0) + counts.sum(axis=1) - counts.diagonal()
-    return float(np.mean(hits[union > 0] / union[union > 0]))
+    true, predicted, weight = checked_maps(y_true, y_pred, sample_weight)
+    true, predicted = checked_integers(true, "y_true"), checked_integers(predicted, "y_pred")
+    if true.ndim == 1 and sample_weight is None:  # pixels of one image: else each would be one
+        true, predicted, weight = true[None], predicted[None], weight[:1]
+    found = mean_iou_of_maps(true, predicted, ignore_index, weight)
+    if math.isnan(found):
+        raise no_pixels(_UNKNOWN)
+    return found
 
 
 def pixel_accuracy_score(
@@ -99,20 +106,3 @@ def pixel_accuracy_score(
     if total == 0:
         raise no_pixels(_UNKNOWN)
     return float(weight @ (known & (true == predicted)).sum(axis=axes) / total)
-
-
-def _confusion(y_true: Any, y_pred: Any, ignore_index: Any, sample_weight: Any) -> np.ndarray:
-    """Return the weight of the known pixels by true and predicted class, shape (K, K).
-
-    An image at a time: sklearn's ``confusion_matrix`` sorts all pixels and takes many times their memory.
-    """
-    true, predicted, weight = checked_maps(y_true, y_pred, sample_weight)
-    labels = reduce(np.union1d, [np.unique(one) for maps in (true, predicted) for one in maps])
-    counts = np.zeros(len(labels) ** 2)
-    for one, other, share in zip(true, predicted, weight.tolist(), strict=True):
-        known = np.ones(one.shape, bool) if ignore_index is None else one != ignore_index
-        pairs = np.searchsorted(labels, one[known]) * len(labels) + np.searchsorted(labels, other[known])
-        counts += share * np.bincount(pairs, minlength=len(counts))
-    if not counts.any():
-        raise no_pixels(_UNKNOWN)
-    return counts.reshape(len(labels), len(labels))

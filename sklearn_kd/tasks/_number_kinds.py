@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sklearn_kd.tasks._criterion import Criterion
-from sklearn_kd.tasks._pixel_numbers import PixelRegression, are_maps
+from sklearn_kd.tasks._pixel_codes import are_maps
+from sklearn_kd.tasks._pixel_numbers import PixelRegression
 from sklearn_kd.tasks._regression import Regression, RegressionTargets
 
 
@@ -49,5 +50,5 @@ class Numbers(NamedTuple):
 
 def fitted_numbers(estimator: Any) -> Regression:
     """Return the task of a fitted estimator."""
-    kind = Regression if vars(estimator).get("_map_shape") is None else PixelRegression
+    kind = Regression if vars(estimator).get("map_shape_") is None else PixelRegression
     return kind.of_fitted(estimator)

@@ -36,7 +36,8 @@ def checked_numbers(y: Any, n_rows: int, name: str = "y", of: str = "X") -> np.n
     if values.ndim not in (1, 2) or values.shape[1:] == (0,):
         raise ValueError(
             f"{name} has shape {values.shape}; a regressor takes one number for each row of {of}, shape "
-            f"({n_rows},), or several, shape ({n_rows}, n_targets)."
+            f"({n_rows},), several, shape ({n_rows}, n_targets), or a map of an image, shape ({n_rows}, "
+            "height, width)."
         )
     if len(values) != n_rows:
         raise ValueError(

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import torch
 from sklearn.metrics import r2_score
 from torch import Tensor
 
 from sklearn_kd.tasks._criterion import Criterion, gaussian_parameters
+from sklearn_kd.tasks._number_tensors import NumberMaps
 from sklearn_kd.tasks._numbers import as_floats
+from sklearn_kd.tasks._pixel_codes import checked_shape
+from sklearn_kd.tasks._pixels import known_weight
 from sklearn_kd.tasks._regression import MOST_DEVIATIONS, Regression, warn_of_other_units
-from sklearn_kd.tasks._targets import Targets, label_weights
+from sklearn_kd.tasks._targets import Targets
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -36,9 +41,11 @@ class PixelRegression(Regression):
         (H, W), the shape of a map in ``fit``.
     """
 
+    history_score: ClassVar[str] = "valid_r2"  # the column of the history with the score of pixels
+
     def __init__(self, mean: np.ndarray, scale: np.ndarray, criterion: Criterion, map_shape: tuple[int, ...]):
         super().__init__(mean, scale, True, criterion)
-        self.map_shape = map_shape
+        self.map_shape = tuple(map_shape)
 
     # ----------------------------------------------------------------------------------
     # From the targets
@@ -84,7 +91,7 @@ class PixelRegression(Regression):
     def of_fitted(cls, estimator: Any) -> Self:
         """Read the task of a fitted estimator."""
         return cls(
-            estimator.target_mean_, estimator.target_scale_, estimator._criterion, estimator._map_shape
+            estimator.target_mean_, estimator.target_scale_, estimator._criterion, estimator.map_shape_
         )
 
     def check_learnable(self, codes: np.ndarray, weight: np.ndarray | None) -> None:
@@ -130,13 +137,17 @@ class PixelRegression(Regression):
         return codes
 
     def decode(self, codes: Any) -> np.ndarray:
-        """Return encoded targets in the units of y, in their shape, float64."""
+        """Return encoded maps in the units of y, in their shape, float64; of pixels as rows, shape (n,)."""
         values: np.ndarray = np.asarray(codes, dtype=np.float64) * self.scale[0] + self.mean[0]
-        return values
+        return values[:, 0] if values.ndim == 2 else values
+
+    def form(self, device: torch.device) -> NumberMaps:
+        """Return what makes maps in the units of y of encoded ones, and the reverse, for ``augment``."""
+        return NumberMaps(self.mean, self.scale)
 
     def fitted_attributes(self) -> dict[str, Any]:
         """Return what :meth:`of_fitted` reads."""
-        return super().fitted_attributes() | {"_map_shape": self.map_shape}
+        return super().fitted_attributes() | {"map_shape_": self.map_shape}
 
     def split(
         self,
@@ -174,12 +185,24 @@ class PixelRegression(Regression):
 
     def _row_losses(self, outputs: Tensor, targets: Targets) -> Tensor:
         """Return the share of each pixel in the mean over those that have a target."""
-        labels = targets.labels.to(outputs)
+        labels, weight = targets.labels.to(outputs), known_weight(targets)
         losses = self.criterion.errors(outputs, labels.nan_to_num()).mean(dim=-1)
-        weights = (targets.weight, label_weights(labels))
-        for weight in weights:
-            losses = losses if weight is None else weight.to(losses) * losses
-        return losses
+        return losses if weight is None else weight.to(losses) * losses
+
+    def pixel_sums(self, logits: Tensor, targets: Targets) -> Tensor:
+        """Return n, Σ y, Σ y² and Σ (f − y)² over the known pixels of a batch, float64."""
+        y = targets.labels[:, 0].double()
+        known = ~y.isnan()
+        y = y.nan_to_num()
+        error = torch.where(known, logits[:, 0].double() - y, 0.0)
+        return torch.stack([known.sum(), y.sum(), (y**2).sum(), (error**2).sum()])
+
+    @staticmethod
+    def score_of_sums(sums: Sequence[float]) -> float:
+        """Return R² of the known pixels, from the sums of all batches; NaN where they do not vary."""
+        n, total, squares, errors = sums
+        variation = squares - total**2 / n if n else 0.0
+        return 1 - errors / variation if variation > 0 else math.nan
 
     # ----------------------------------------------------------------------------------
     # From the student's outputs
@@ -215,16 +238,6 @@ class PixelRegression(Regression):
 # Maps as given
 
 
-def are_maps(y: Any) -> bool:
-    """Return whether targets are maps, one for each image: a 3-D array, or a list of 2-D ones."""
-    if not isinstance(y, (list, tuple)):
-        return np.ndim(y) == 3
-    try:
-        return len(y) > 0 and np.ndim(y[0]) == 2
-    except ValueError:  # a list of lists of differing lengths
-        return False
-
-
 def checked_number_maps(y: Any, n_rows: int, name: str = "y", of: str = "X") -> np.ndarray:
     """Check maps, and return them as float32 or float64, shape (n_rows, H, W); NaN: no target.
 
@@ -234,23 +247,11 @@ def checked_number_maps(y: Any, n_rows: int, name: str = "y", of: str = "X") -> 
         If they are no real numbers, infinite, NaN in all pixels, of differing shapes, or more or fewer than
         there are images.
     """
-    try:
-        given = np.asarray(y)
-    except ValueError as error:
-        raise ValueError(
-            f"{name} has maps of differing shapes ({error}). Resize or crop all maps, and the images of "
-            f"{of}, to one shape."
-        ) from error
-    values = as_floats(given, name, keep_float32=True)
-    if values.ndim != 3 or 0 in values.shape[1:]:
+    values = as_floats(checked_shape(y, n_rows, name, of), name, keep_float32=True)
+    if values.ndim != 3:
         raise ValueError(
             f"{name} has shape {values.shape}; it must have a map for each image of {of}, shape ({n_rows}, "
             "height, width)."
-        )
-    if len(values) != n_rows:
-        raise ValueError(
-            f"Found input variables with inconsistent numbers of samples: {[n_rows, len(values)]}. {of} has "
-            f"{n_rows} images and {name} {len(values)} maps; they must be as many. Give one map per image."
         )
     infinite = np.isinf(values).any(axis=(1, 2))
     if infinite.any():

@@ -33,8 +33,12 @@ class NumberOutputs:
         self.task, self.who = task, who
         fitted = thawed(teacher)
         mean, scale = getattr(fitted, "target_mean_", 0.0), getattr(fitted, "target_scale_", 1.0)
-        self._check_targets(np.atleast_1d(mean), known=hasattr(fitted, "target_mean_"))
-        self._leading = hasattr(fitted, "target_mean_")  # of "gaussian_nll" the means come first
+        self._is_own = hasattr(fitted, "target_mean_")  # of "gaussian_nll" the means come first
+        if self._is_own and len(mean) != task.n_targets:
+            raise ValueError(
+                f"{who} was fitted on {len(mean)} target(s), and y has {task.n_targets}. Give a teacher of "
+                "the same targets, or set output_weight=0 to use its feature maps alone."
+            )
         # MPS has no float64.
         kind: Any = {"dtype": torch.float32 if device.type == "mps" else torch.float64, "device": device}
         # In one step: a mean far from 0 would cost digits.
@@ -42,35 +46,36 @@ class NumberOutputs:
         self._shift = torch.as_tensor((mean - task.mean) / task.scale, **kind)
 
     def read(self, output: Any, n_rows: int) -> Tensor:
-        """Return the numbers in an output, shape (n_rows, m), as the network returned them.
+        """Return the numbers in an output as the network returned them.
+
+        Shape (n_rows, m), or (n_rows, 1, h, w) where y has maps, of any height and width.
 
         Raises
         ------
         ValueError
             If there are none of this shape.
         """
-        n_targets = self.task.n_targets
+        n_targets, maps = self.task.n_targets, bool(self.task.map_shape)
         found = [tensor for _, tensor in tensors_in(output)][:1]
         for tensor in found:
-            if self._leading and tensor.ndim == 2 and tensor.shape[1] == 2 * n_targets:
-                tensor = tensor[:, :n_targets]
-            if n_targets == 1 and tuple(tensor.shape) == (n_rows,):
+            if n_targets == 1 and tensor.ndim == (3 if maps else 1):
                 tensor = tensor[:, None]
-            if tuple(tensor.shape) == (n_rows, n_targets) and not tensor.is_complex():
+            if self._is_own and tensor.ndim > 1 and tensor.shape[1] == 2 * n_targets:
+                tensor = tensor[:, :n_targets]
+            alike = tensor.ndim == (4 if maps else 2) and tuple(tensor.shape[:2]) == (n_rows, n_targets)
+            if alike and not tensor.is_complex():
                 return tensor
         got = f"a tensor of shape {tuple(found[0].shape)}" if found else type(output).__name__
+        if maps:
+            raise ValueError(
+                f"{self.who} must predict a map for each image, shape ({n_rows}, 1, height, width), of any "
+                f"height and width; it returned {got}."
+            )
         raise ValueError(
             f"{self.who} must predict {n_targets} number(s) for each row, shape ({n_rows}, {n_targets}); it "
             f"returned {got}."
         )
 
     def convert(self, numbers: Tensor) -> Tensor:
-        """Return the numbers standardised as y is, float32."""
+        """Return the numbers standardised as y is, float32, in their shape."""
         return (numbers.to(self._factor) * self._factor + self._shift).float()
-
-    def _check_targets(self, mean: np.ndarray, *, known: bool) -> None:
-        if known and len(mean) != self.task.n_targets:
-            raise ValueError(
-                f"{self.who} was fitted on {len(mean)} target(s), and y has {self.task.n_targets}. Give a "
-                "teacher of the same targets, or set output_weight=0 to use its feature maps alone."
-            )

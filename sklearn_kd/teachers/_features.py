@@ -11,6 +11,7 @@ import torch
 from skorch import NeuralNet
 from torch import Tensor, nn
 
+from sklearn_kd.inputs._image_sizes import scaled_size
 from sklearn_kd.layers._find import check_not_compiled, find_layers, layer_shapes
 from sklearn_kd.layers._hooks import feature_hooks
 from sklearn_kd.runtime._devices import check_has_numbers
@@ -104,6 +105,8 @@ class FeatureTeacher:
         self.watch = AnswersWatch(self.who)
         self._read: Callable[[Any, int], Tensor] | None = None  # finds the outputs in what is returned
         self._convert: Callable[[Tensor], Tensor] | None = None  # makes of them what the loss compares
+        # Height and width of the images and of the maps in y; of the latter () where y has none.
+        self._sizes: tuple[Sequence[int], Sequence[int]] = (), ()
 
     def forward(self, x: Tensor) -> Any:
         """Run a forward pass on ``device`` and restore the random state."""
@@ -164,7 +167,7 @@ class FeatureTeacher:
                 "feature maps alone."
             ) from error
         own = own_classes(thawed(self.fitted), values.shape[1], stated)
-        convert = LogitConversion.of(
+        conversion = LogitConversion.of(
             values,
             own=own,
             stated=stated,
@@ -172,9 +175,7 @@ class FeatureTeacher:
             who=self.who,
             remedy=LEAVE_SOFTMAX_OUT,
         )
-        self._read, self._convert = read, convert
-        if map_shape:
-            self._convert = lambda logits: pixel_rows(resized(convert(logits), map_shape))
+        self._read, self._convert, self._sizes = read, conversion, (samples.shape[2:], map_shape)
 
     def align_numbers(self, samples: Tensor, task: Regression) -> None:
         """Return predictions too from now on, standardised as y is.
@@ -200,8 +201,9 @@ class FeatureTeacher:
                 f"output_weight needs a teacher that predicts y. {error} Or set output_weight=0 to use its "
                 "feature maps alone."
             ) from error
-        refuse_infinite(values, self.who)
+        refuse_infinite(values.flatten(1), self.who)
         self._read, self._convert = outputs.read, outputs.convert
+        self._sizes = samples.shape[2:], task.map_shape
 
     def signature(self, samples: Tensor, layers: Sequence[str]) -> Tensor:
         """Return the means of the feature maps of some samples, float64, to detect a changed teacher."""
@@ -220,7 +222,14 @@ class FeatureTeacher:
             return maps, None
         values = self._read(output, len(x))
         self.watch.note(values)
-        return maps, self._convert(values)
+        return maps, self._as_rows(self._convert(values), x)
+
+    def _as_rows(self, outputs: Tensor, x: Tensor) -> Tensor:
+        """Return maps, where y has some, at the size that y has for x, their pixels as rows."""
+        image_size, map_size = self._sizes
+        if not map_size:
+            return outputs
+        return pixel_rows(resized(outputs, tuple(scaled_size(x.shape[2:], image_size, map_size))))
 
 
 def _is_table(output: Any) -> bool:

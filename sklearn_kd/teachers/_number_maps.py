@@ -5,8 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sklearn_kd.tasks._pixels import resized
 from sklearn_kd.tasks._regression import MOST_DEVIATIONS, Regression
 from sklearn_kd.teachers._logit_checks import WrongAnswerError
+
+
+def in_size_of(numbers: Tensor, task: Regression) -> Tensor:
+    """Return maps in the size of those in y, so that several can be averaged; rows as they are."""
+    return resized(numbers, task.map_shape) if task.map_shape else numbers
 
 
 def standardised_maps(values: Tensor, n_rows: int, task: Regression, who: str) -> Tensor:

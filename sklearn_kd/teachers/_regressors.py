@@ -27,7 +27,7 @@ from sklearn_kd.teachers._ensembles import TeacherEnsemble, checked_weights
 from sklearn_kd.teachers._fit_parameters import FitParameters
 from sklearn_kd.teachers._logit_checks import AnswersWatch, WrongAnswerError, name_of, thawed
 from sklearn_kd.teachers._networks import EvaluatedNetwork, as_arrays, require_fitted_net
-from sklearn_kd.teachers._number_maps import standardised_maps
+from sklearn_kd.teachers._number_maps import in_size_of, standardised_maps
 from sklearn_kd.teachers._registry import (
     adapter_class,
     advice_for,
@@ -147,6 +147,9 @@ class NumbersTeacher(EitherWayAdapter):
 
     def ask_about_given_rows(self) -> None:
         self._inner.ask_about_given_rows()
+
+    def ask_for_maps(self) -> None:
+        self.gives_maps = True  # which the task says, whatever kind of teacher it is
 
     def takes_batches(self) -> bool:
         return self._by_batch and self._inner.takes_batches()
@@ -350,15 +353,16 @@ class MeanTeacher(NumbersTeacher):
         of_each = zip(inner._members, inner._weights, inner._seeds.tolist(), strict=True)
         for member, weight, seed in of_each:
             with member.drawing_from(seed, data.device):
-                total = total + weight * torch.cat([*member.iter_logits(X, data, classes, batch_size)])
+                found = torch.cat([*member.iter_logits(X, data, classes, batch_size)])
+                total = total + weight * in_size_of(found, self._task)
         yield total
 
     def on(self, device: torch.device, classes: np.ndarray) -> Callable[[Tensor], Tensor]:
         members = [member.on(device, classes) for member in self._inner._members]
-        weights = self._inner._weights
+        weights, task = self._inner._weights, self._task
 
         def ask(x: Tensor) -> Tensor:
-            return sum(w * member(x) for w, member in zip(weights, members, strict=True))  # type: ignore
+            return sum(w * in_size_of(member(x), task) for w, member in zip(weights, members, strict=True))  # type: ignore
 
         return ask
 

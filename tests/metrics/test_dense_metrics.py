@@ -82,6 +82,7 @@ def test_metrics_make_scorers():
     ("metric", "y_true", "y_pred", "weight", "message"),
     [
         (mean_iou_score, CLASSES, OTHERS[:, :2], None, r"shape \(6, 5, 4\) and y_pred \(6, 2, 4\)"),
+        (mean_iou_score, 1.0 * CLASSES, OTHERS, None, "y_true has maps of type float64"),
         (mean_iou_score, CLASSES[:0], OTHERS[:0], None, "there are no pixels to compare"),
         (mean_iou_score, CLASSES, OTHERS, WEIGHT[:2], "inconsistent numbers of samples"),
         (mean_iou_score, CLASSES, OTHERS, -WEIGHT, "sample_weight has negative numbers or NaN"),
@@ -108,3 +109,17 @@ def test_metrics_make_scorers():
 def test_what_cannot_be_compared_is_refused(metric, y_true, y_pred, weight, message):
     with pytest.raises(ValueError, match=message):
         metric(y_true, y_pred, sample_weight=weight)
+
+
+def test_pixels_as_rows_have_the_metrics_of_their_map():
+    """As scorers of callbacks see the known pixels."""
+    true, predicted = CLASSES.ravel(), OTHERS.ravel()
+    assert mean_iou_score(true, predicted, ignore_index=255) == mean_iou_score(
+        CLASSES, OTHERS, ignore_index=255
+    )
+    weight = BY_PIXEL.ravel()
+    assert mean_iou_score(true, predicted, sample_weight=weight) == pytest.approx(
+        mean_iou_score(CLASSES, OTHERS, sample_weight=WEIGHT), rel=1e-12
+    )
+    error = masked_root_mean_squared_error(NUMBERS.ravel(), GUESSES.ravel())
+    assert error == pytest.approx(masked_root_mean_squared_error(NUMBERS, GUESSES), rel=1e-12)

@@ -10,7 +10,7 @@ from sklearn_kd.tasks._criterion import CRITERIA, Criterion
 from sklearn_kd.tasks._number_kinds import Numbers
 from sklearn_kd.tasks._pixel_numbers import PixelRegression, checked_number_maps
 from sklearn_kd.tasks._regression import Regression
-from sklearn_kd.tasks._targets import Targets
+from sklearn_kd.tasks._targets import Targets, label_weights
 
 RNG = np.random.default_rng(0)
 SHAPE = (12, 4, 5)
@@ -56,13 +56,25 @@ def test_validation_leaves_unknown_pixels_out(name):
     some = torch.tensor([0, 2, 3, 7, 11])
     unknown = torch.full_like(labels, torch.nan).index_copy(0, some, labels[some])
     for w in (None, weight):
-        value, gradient = task.validation_loss(outputs, Targets(unknown, None, w))
+        targets = Targets(unknown, None, w, label_weights(unknown).double())
+        value, gradient = task.validation_loss(outputs, targets)
         known = Targets(labels[some], None, None if w is None else w[some])
         wanted, wanted_gradient = plain.validation_loss(outputs[some], known)
         torch.testing.assert_close(value, wanted)
         torch.testing.assert_close(gradient[some], wanted_gradient)
         assert float(gradient.abs().sum(dim=1).ne(0).sum()) == 5
-        torch.testing.assert_close(task.validation_losses(outputs, Targets(unknown, None, w)).mean(), wanted)
+        torch.testing.assert_close(task.validation_losses(outputs, targets).mean(), wanted)
+
+
+def test_the_score_of_an_epoch_is_r2_of_all_its_known_pixels():
+    task, codes = made()
+    outputs = torch.as_tensor(RNG.normal(size=(240, 1)))
+    labels = torch.as_tensor(codes).reshape(-1, 1)
+    sums = [task.pixel_sums(outputs[i : i + 100], Targets(labels[i : i + 100])) for i in (0, 100, 200)]
+    known = KNOWN.ravel()
+    wanted = r2_score(labels[known], outputs[known])
+    assert task.score_of_sums(sum(sums).tolist()) == pytest.approx(wanted, rel=1e-9)
+    assert np.isnan(task.score_of_sums([0, 0, 0, 0]))
 
 
 def test_predictions_and_deviations_are_maps_in_the_units_of_y():
@@ -129,7 +141,7 @@ def test_types_that_float32_holds_stay_small():
         ([np.zeros((4, 5)), np.zeros((4, 6))], "y has maps of differing shapes"),
         (np.where(KNOWN, Y, np.inf)[:2], "y contains infinity, in image 0. Give NaN where"),
         (np.full((2, 4, 5), np.nan), "y is NaN in all pixels: there is nothing to learn"),
-        (np.zeros((2, 0, 5)), r"y has shape \(2, 0, 5\); it must have a map for each image of X"),
+        (np.zeros((2, 0, 5)), r"y has shape \(2, 0, 5\), without a pixel in it"),
         (Y[:3], r"inconsistent numbers of samples: \[2, 3\]. X has 2 images and y 3 maps"),
         (Y[:2] + 1j, "y is complex"),
         (Y[:2].astype(str), "y has words"),
