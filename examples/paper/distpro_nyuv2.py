@@ -5,10 +5,10 @@ optimization" (ECCV 2022), has NYU Depth V2 from a ResNet-50 to a ResNet-18: an 
 the student alone. The arms, the choice of their weights and the pairs are those of distpro_cityscapes.py;
 KD's teacher has predictions in place of logits. The loss is the squared error.
 
-With --quick the data are scenes of Fashion-MNIST's articles on a floor before a wall, both tiled with
-CIFAR-10's images, 48×48 pixels: 6,000 of the training images and 1,000 of the test images of both sets. The
-height of an article is that of its class. A wide network teaches a narrow one. The teacher is trained
-first. One GPU and 16 cores take minutes:
+With --quick the data are scenes of Fashion-MNIST's articles before a wall and up to 1.5 m above a floor,
+both tiled with CIFAR-10's images, 48×48 pixels: 6,000 of the training images and 1,000 of the test images of
+both sets. The height of an article is that of its class, so its distance follows from what it is and how
+large it is seen. A wide network teaches a narrow one. The teacher is trained first. One GPU and 16 cores take minutes:
 
     python examples/paper/distpro_nyuv2.py --quick --device cuda --jobs 12 --out FOLDER
 
@@ -34,7 +34,7 @@ HEIGHTS = np.array([1.1, 1.7, 1.1, 1.9, 1.4, 0.5, 1.2, 0.6, 0.7, 0.8])
 
 
 def compose(objects, labels, backgrounds, n, size, seed):
-    """Return scenes of two to five articles on a floor, and the distance of each pixel."""
+    """Return scenes of two to five articles, up to 1.5 m above a floor, and the distance of each pixel."""
     return make_depth_scenes(
         objects,
         HEIGHTS[labels],
@@ -42,6 +42,10 @@ def compose(objects, labels, backgrounds, n, size, seed):
         n,
         size=size,
         n_objects=(2, 5),
+        camera_height=(1.5, 1.5),
+        horizon=(0.4, 0.4),
+        wall=(5.0, 8.0),
+        lift=(0.0, 1.5),
         random_state=seed,
         return_X_y=True,
     )

@@ -47,7 +47,7 @@ def run(module, monkeypatch, tmp_path):
         tiny = script.STUDY._replace(small=plan, n_outputs=(outputs, 0), lengths=((2, 1, 1),) * 2)
         command = [f"{name}.py", "--quick", "--out", str(tmp_path), "--device", "cpu", "--images", "40"]
         command += ["--test-images", "9", "--size", "8", "8", "--sources", str(tmp_path / "sources.npz")]
-        monkeypatch.setattr(sys, "argv", [*command, "--seeds", "3", "4"])
+        monkeypatch.setattr(sys, "argv", [*command, "--seeds", "3"])
         study.scenes_in.cache_clear()
         study.carry_out("", script.__file__, tiny)
         return json.loads((tmp_path / f"{name}.json").read_text())
@@ -68,7 +68,7 @@ def test_a_stopped_script_goes_on_to_the_same_record(name, run, module, tmp_path
     assert all(table in printed for table in maps.tables(plan, whole)) and "the teacher: " in printed
     made = [r["setting"] for r in whole["runs"] if r["setting"]["what"] == "training"]
     final = {(s["of"], s["seed"]) for s in made if s["seed"] < 10}
-    assert final == {(arm, seed) for arm in maps.ARMS for seed in (3, 4)}
+    assert final == {(arm, 3) for arm in maps.ARMS}
     assert {s["of"] for s in made if s["seed"] > 10} == set(maps.TUNED)
     values = ("rmse", "rel") if plan.kind == "distances" else ("iou", "accuracy")
     assert all(np.isfinite(r[v]) for r in whole["runs"] for v in values if "score" in r)
