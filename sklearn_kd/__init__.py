@@ -10,6 +10,7 @@ from sklearn_kd.meta._process import MetaparameterProcess
 from sklearn_kd.preprocessing._table import TablePreprocessing
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.students._architectures import CNNStudent, MLPStudent
+from sklearn_kd.students._fcn import FCNStudent
 from sklearn_kd.students._resized import ResizedStudent
 from sklearn_kd.students._resnet import CIFARResNet
 from sklearn_kd.students._standardize import StandardizedStudent
@@ -42,6 +43,7 @@ __all__ = [
     "DistilledClassifier",
     "DistilledRegressor",
     "Execution",
+    "FCNStudent",
     "MLPStudent",
     "MetaparameterPathDisplay",
     "MetaparameterProcess",

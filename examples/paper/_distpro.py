@@ -201,7 +201,12 @@ def one_search(task: Task, plan: Plan, search: str, weight: float, seed: int, se
         **params,
         **SEARCHES[search],
     )
-    process = student.fit(*rows_of(task, seed)[0]).process_
+    return process_record(student.fit(*rows_of(task, seed)[0]), cost)
+
+
+def process_record(student: Any, cost: Cost) -> dict:
+    """Return some rows of a fitted student's process, and the cost of its search."""
+    process = student.process_
     n = min(N_ROWS, len(process))
     term = process.logit_term_at(np.arange(n), n)
     return {

@@ -31,11 +31,12 @@ from sklearn_kd.persistence._container import Content
 from sklearn_kd.preprocessing._table import TablePreprocessing
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.students._architectures import CNNStudent, MLPStudent
+from sklearn_kd.students._fcn import FCNStudent
 from sklearn_kd.students._resnet import CIFARResNet
 from sklearn_kd.students._tabular import TabularStudent
 
 STUDENTS: dict[str, type[nn.Module]] = {
-    student.__name__: student for student in (MLPStudent, CNNStudent, CIFARResNet, TabularStudent)
+    student.__name__: student for student in (MLPStudent, CNNStudent, CIFARResNet, FCNStudent, TabularStudent)
 }
 # The kind of objects that each of these parameters may be, and the classes of this kind.
 _OBJECTS: dict[str, tuple[str, Collection[type[BaseEstimator]]]] = {

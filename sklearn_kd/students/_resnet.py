@@ -257,11 +257,15 @@ def _stage(fan_in: int, fan_out: int, blocks: int) -> nn.Sequential:
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions and a shortcut; halves the image where it gets more channels."""
+    """Two convolutions and a shortcut without parameters.
 
-    def __init__(self, fan_in: int, fan_out: int):
+    By default it halves the image where it gets more channels.
+    """
+
+    def __init__(self, fan_in: int, fan_out: int, stride: int | None = None):
         super().__init__()
-        self.conv1 = _convolution(fan_in, fan_out, stride=1 if fan_in == fan_out else 2)
+        self.stride = stride or (1 if fan_in == fan_out else 2)
+        self.conv1 = _convolution(fan_in, fan_out, self.stride)
         self.bn1 = nn.BatchNorm2d(fan_out)
         self.conv2 = _convolution(fan_out, fan_out)
         self.bn2 = nn.BatchNorm2d(fan_out)
@@ -273,8 +277,10 @@ class ResidualBlock(nn.Module):
 
     def shortcut(self, x: Tensor) -> Tensor:
         """Return x in the shape of the block's output; it has no parameters."""
+        if self.stride > 1:
+            x = x[:, :, :: self.stride, :: self.stride]
         more = self.conv2.out_channels - self.conv1.in_channels
         if more == 0:
             return x
         # Published weights for CIFAR expect new channels on both sides of the old ones.
-        return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, more // 2, more // 2))
+        return F.pad(x, (0, 0, 0, 0, more // 2, more - more // 2))

@@ -1,0 +1,89 @@
+"""Segmentation: a class for each pixel, from few maps
+====================================================
+
+To draw the classes of all pixels of an image takes a person minutes. A large network was trained earlier on
+many images and their maps, which are gone. Here are 40 images with a map and 600 without. A small network
+learns from the 40 maps and from what the large one says about the pixels of all 640 images.
+
+The images are composed here, from scikit-learn's digits on pieces of its two photographs, so the maps are
+exact. Nothing is downloaded.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+from sklearn.datasets import load_digits, load_sample_images
+
+from sklearn_kd import DistilledClassifier, FCNStudent
+from sklearn_kd.datasets import make_segmentation_scenes
+from sklearn_kd.metrics import mean_iou_score
+
+SIZE, N_EARLIER, N_MAPS, N_IMAGES, N_TEST = 32, 1500, 40, 600, 200
+
+# %%
+# The scenes
+# ----------
+# One to three digits lie on a piece of a photograph, tinted, turned and mirrored. Class 0 is the photograph,
+# class k the digit k − 1.
+
+digits = load_digits()
+photographs = load_sample_images().images
+pieces = np.stack(
+    [
+        photograph[row : row + 64, column : column + 64].transpose(2, 0, 1)
+        for photograph in photographs
+        for row in range(0, 360, 40)
+        for column in range(0, 570, 40)
+    ]
+)
+X, y = make_segmentation_scenes(
+    digits.images / 16, digits.target, pieces, N_EARLIER + N_MAPS + N_IMAGES + N_TEST, size=SIZE,
+    scale=(0.5, 0.9), random_state=0, return_X_y=True,
+)  # fmt: skip
+earlier, own, unlabeled, test = np.split(np.arange(len(X)), np.cumsum([N_EARLIER, N_MAPS, N_IMAGES]))
+
+# %%
+# The teacher
+# -----------
+# A fully convolutional network of 285,000 weights. Its maps have half the size of the images; the estimator
+# enlarges them.
+
+common = {"optimizer": "SGD", "optimizer__momentum": 0.9, "random_state": 0, "device": "cpu"}
+large = DistilledClassifier(
+    None, FCNStudent, student__channels=(16, 32, 64), student__blocks=2, meta="none", lr=0.1,
+    batch_size=32, max_epochs=8, **common,
+)  # fmt: skip
+teacher = large.fit(X[earlier], y[earlier]).student_
+
+# %%
+# The students
+# ------------
+# A network of 8,000 weights, of the maps alone, and of the maps and the teacher, for as many steps.
+
+small = {"student": FCNStudent, "student__channels": (6, 12, 20), "lr": 0.1, "batch_size": 16} | common
+alone = DistilledClassifier(None, meta="none", max_epochs=200, **small).fit(X[own], y[own])
+distilled = DistilledClassifier(teacher, meta="fixed", lambda1=0.5, temperature=2.0, max_epochs=15, **small)
+distilled.fit(X[own], y[own], X_unlabeled=X[unlabeled])
+
+models = {"teacher": large, "student, maps alone": alone, "student, teacher": distilled}
+for name, model in models.items():
+    n_weights = sum(w.numel() for w in model.student_.parameters())
+    score = mean_iou_score(y[test], model.predict(X[test]))
+    print(f"{name:20} {n_weights:7,d} weights   mean IoU {score:.3f}")
+
+# %%
+# The picture
+# -----------
+
+columns = {"image": None, "truth": y[test]} | {name: model.predict(X[test]) for name, model in models.items()}
+figure, axes = plt.subplots(5, 5, figsize=(9, 9.4), layout="constrained")
+for row, i in zip(axes, range(5), strict=True):
+    for ax, (name, maps) in zip(row, columns.items(), strict=True):
+        if maps is None:
+            ax.imshow(X[test][i].transpose(1, 2, 0))
+        else:
+            ax.imshow(maps[i], cmap="tab20", vmin=0, vmax=19, interpolation="nearest")
+        ax.set_xticks([])
+        ax.set_yticks([])
+        if i == 0:
+            ax.set_title(name)
+plt.show()

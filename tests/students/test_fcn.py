@@ -1,0 +1,67 @@
+"""The fully convolutional student: shapes, sizes that are refused, and what each pixel depends on."""
+
+import numpy as np
+import pytest
+import torch
+
+from sklearn_kd import FCNStudent
+from sklearn_kd.layers._hooks import feature_hooks
+
+
+def pixels(*shape):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4])
+@pytest.mark.parametrize("size", [(32, 48), (33, 50)])
+def test_the_output_has_the_size_of_the_first_stage(stride, size):
+    network = FCNStudent(3, 5, channels=(4, 6, 9), blocks=2, output_stride=stride).eval()
+    stages = [f"layer{i}" for i in (1, 2, 3)]
+    with feature_hooks(network, stages) as maps:
+        out = network(pixels(2, 3, *size))
+    first = tuple(-(-n // stride) for n in size)
+    assert out.shape == (2, 5, *first)
+    halved = [tuple(-(-n // 2**k) for n in first) for k in range(3)]
+    assert [tuple(maps[stage].shape[1:]) for stage in stages] == [
+        (c, *at) for c, at in zip((4, 6, 9), halved, strict=True)
+    ]
+
+
+def test_every_stage_reaches_the_output():
+    network = FCNStudent(1, 2, channels=(4, 8, 8)).eval()
+    out = network(pixels(1, 1, 16, 16))
+    out.square().sum().backward()
+    assert all(w.grad is not None and w.grad.abs().sum() > 0 for w in network.parameters())
+
+
+def test_a_pixel_does_not_depend_on_the_size_of_the_image():
+    """Far from the borders, a crop has the same output."""
+    network = FCNStudent(1, 2, channels=(4, 8)).eval()
+    x = pixels(1, 1, 96, 96)
+    whole, part = network(x), network(x[:, :, 16:80, 16:80])
+    torch.testing.assert_close(whole[:, :, 20:28, 20:28], part[:, :, 12:20, 12:20])
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"channels": ()}, r"channels=\(\) must have one number for each stage"),
+        ({"channels": (8, 4)}, r"channels=\(8, 4\) .* none smaller than the one before"),
+        ({"channels": (0, 4)}, "must be whole numbers, 1 or more"),
+        ({"blocks": 1.5}, "blocks=1.5 .* must be whole numbers"),
+        ({"head_channels": 0}, "head_channels=0 must be whole numbers"),
+        ({"output_stride": 3}, r"output_stride=3 must be one of \(1, 2, 4\)"),
+    ],
+)
+def test_wrong_sizes_are_refused(params, message):
+    with pytest.raises(ValueError, match=message):
+        FCNStudent(3, 5, **params)
+
+
+def test_images_without_channel_are_refused():
+    with pytest.raises(ValueError, match=r"FCNStudent takes images .* got \(2, 16, 16\). .* X\[:, None\]"):
+        FCNStudent(1, 5)(torch.zeros(2, 16, 16))
+
+
+def test_numpy_sizes_are_taken():
+    assert FCNStudent(3, 5, channels=np.array([4, 8])).layer2[0].conv1.out_channels == 8
