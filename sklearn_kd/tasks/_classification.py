@@ -37,6 +37,7 @@ class Classification:
     numeric: ClassVar[bool] = False
     outputs_noun: ClassVar[str] = "classes"
     map_shape: tuple[int, ...] = ()
+    has_unknown: bool = False
 
     def __init__(self, classes: np.ndarray):
         self.classes = classes

@@ -39,6 +39,7 @@ class Multilabel:
     numeric: ClassVar[bool] = False
     outputs_noun: ClassVar[str] = "labels"
     map_shape: tuple[int, ...] = ()
+    has_unknown: bool = False
 
     def __init__(self, n_labels: int, dtype: Any):
         self.n_labels, self.dtype = n_labels, np.dtype(dtype)

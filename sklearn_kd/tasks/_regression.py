@@ -42,6 +42,7 @@ class Regression:
     numeric: ClassVar[bool] = True
     outputs_noun: ClassVar[str] = "outputs"
     map_shape: tuple[int, ...] = ()
+    has_unknown: bool = False
 
     def __init__(self, mean: np.ndarray, scale: np.ndarray, single: bool, criterion: Criterion):
         self.mean, self.scale, self.single, self.criterion = mean, scale, single, criterion
