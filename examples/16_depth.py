@@ -45,10 +45,7 @@ earlier, own, test = np.split(np.arange(len(X)), np.cumsum([N_EARLIER, N_OWN]))
 # --------------------
 # Maps of half the images' size, which the estimators enlarge.
 
-common = {
-    "optimizer": "SGD", "optimizer__momentum": 0.9, "lr": 0.05, "batch_size": 32, "random_state": 0,
-    "device": "cpu",
-}  # fmt: skip
+common = {"lr": 0.01, "batch_size": 32, "random_state": 0, "device": "cpu"}
 large = DistilledRegressor(
     None, FCNStudent, meta="none", student__channels=(16, 32, 64), student__blocks=2, max_epochs=8, **common
 ).fit(X[earlier], y[earlier])

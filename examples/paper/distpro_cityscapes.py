@@ -50,8 +50,8 @@ def load(data, size) -> Arrays:
 STUDY = Study(
     small=MapPlan(
         kind="classes",
-        student={"channels": (8, 16, 32)},
-        teacher={"channels": (32, 64, 128), "blocks": 2},
+        student={"channels": (12, 24, 48)},
+        teacher={"channels": (64, 128, 256), "blocks": 2},
         layers=STAGES[:3],
         transforms=("conv2",),
         training=SGD | {"lr": 0.1, "batch_size": 64},
@@ -68,7 +68,7 @@ STUDY = Study(
         ignored=255,
     ),
     n_outputs=(11, 19),
-    lengths=((24, 8, 40), (100, 30, 100)),
+    lengths=((20, 8, 30), (100, 30, 100)),
     compose=compose,
     load=load,
     size=((48, 48), (512, 1024)),

@@ -63,8 +63,8 @@ def load(data, size) -> Arrays:
 STUDY = Study(
     small=MapPlan(
         kind="distances",
-        student={"channels": (8, 16, 32)},
-        teacher={"channels": (32, 64, 128), "blocks": 2},
+        student={"channels": (12, 24, 48)},
+        teacher={"channels": (64, 128, 256), "blocks": 2},
         layers=STAGES[:3],
         transforms=("conv2",),
         training=SGD | {"lr": 0.05, "batch_size": 64},
@@ -80,7 +80,7 @@ STUDY = Study(
         warm_up=10,
     ),
     n_outputs=(1, 1),
-    lengths=((24, 8, 40), (100, 30, 100)),
+    lengths=((20, 8, 30), (100, 30, 100)),
     compose=compose,
     load=load,
     size=((48, 48), (240, 320)),
