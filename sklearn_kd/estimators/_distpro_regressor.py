@@ -199,19 +199,19 @@ class DistProRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]  
     How much ink an image of a digit has, taught by a network that was trained on it:
 
     >>> from sklearn.datasets import load_digits
-    >>> from sklearn_kd import CNNStudent, DistilledRegressor, DistProRegressor
+    >>> from sklearn_kd import CIFARResNet, DistilledRegressor, DistProRegressor
     >>> X, _ = load_digits(return_X_y=True)
-    >>> X = X[:300].reshape(-1, 1, 8, 8) / 16
+    >>> X = X[:200].reshape(-1, 1, 8, 8) / 16
     >>> y = X.mean(axis=(1, 2, 3))
-    >>> settings = {"batch_size": 50, "random_state": 0, "device": "cpu"}
-    >>> teacher = DistilledRegressor(
-    ...     None, CNNStudent, student__channels=(8, 8, 8), meta="none", max_epochs=10, **settings).fit(X, y)
+    >>> settings = {"student__mean": [0.3], "student__std": [0.4], "student__depth": 8, "batch_size": 32,
+    ...             "random_state": 0, "device": "cpu"}
+    >>> teacher = DistilledRegressor(None, CIFARResNet, meta="none", max_epochs=8, **settings).fit(X, y)
     >>> reg = DistProRegressor(
-    ...     teacher, CNNStudent, student__channels=(4, 4, 4), transforms=["conv1"], output_weight=1.0,
-    ...     search_epochs=2, max_epochs=10, lr=0.02, **settings).fit(X, y)
+    ...     teacher, CIFARResNet, transforms=["conv1"], connections="lower", output_weight=1.0,
+    ...     search_epochs=3, max_epochs=8, **settings).fit(X, y)
     >>> reg.process_
-    DistillationProcess(10 steps, 9 pathways, normalization='biased_softmax')
-    >>> reg.score(X, y) > 0.5
+    DistillationProcess(15 steps, 6 pathways, normalization='biased_softmax')
+    >>> reg.score(X, y) > 0.8
     True
     """
 
