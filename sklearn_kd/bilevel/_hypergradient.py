@@ -43,7 +43,7 @@ from sklearn_kd.runtime._random_state import (
     random_state,
     set_random_state,
 )
-from sklearn_kd.runtime._recurrent import recurrent_layers, without_dropout
+from sklearn_kd.runtime._recurrent import gather_weights, recurrent_layers, without_dropout
 from sklearn_kd.runtime._snapshots import BufferCopies, BufferSnapshot
 
 # Below this norm of v the direction is rounding noise, as on separable data.
@@ -409,8 +409,7 @@ def weights_exchanged(
     try:
         for w, other in zip(weights, others, strict=True):
             w.data = other
-        for layer in recurrent:
-            layer.flatten_parameters()
+        gather_weights(recurrent)
         yield
     finally:
         for w, value in zip(weights, real, strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from sklearn_kd.errors._did_you_mean import did_you_mean
@@ -30,6 +31,17 @@ def clear_gradients(optimizer: Optimizer) -> None:
     for group in optimizer.param_groups:
         for w in group["params"]:
             w.grad = None
+
+
+def uncount_steps(optimizer: Optimizer, n_undone: int) -> None:
+    """Take steps that the device has undone off the counts that are on the host.
+
+    Adam and its like count the steps of weights on CUDA there, unless they are ``capturable``.
+    """
+    for w, state in optimizer.state.items():
+        n_steps = state.get("step")
+        if isinstance(n_steps, Tensor) and n_steps.device != w.device and w.grad is not None:
+            n_steps.sub_(n_undone).clamp_(min=0)
 
 
 def plain_rate(optimizer: Optimizer) -> float | None:

@@ -23,9 +23,18 @@ def recurrent_layers(parts: Iterable[nn.Module]) -> list[nn.RNNBase]:
 def copied_module(module: Module) -> Module:
     """Return a deep copy of a module, in which each recurrent layer has its weights in one chunk."""
     copied = copy.deepcopy(module)
-    for layer in recurrent_layers(copied.modules()):
-        layer.flatten_parameters()
+    gather_weights(recurrent_layers(copied.modules()))
     return copied
+
+
+def gather_weights(layers: Iterable[nn.RNNBase]) -> None:
+    """Put the weights of each layer into one chunk, where they are on CUDA.
+
+    A layer keeps a list of its weights, which ``flatten_parameters`` goes by. After a ``functional_call`` it
+    holds the tensors of that call, until the list is made anew.
+    """
+    for layer in layers:
+        layer._init_flat_weights()
 
 
 @contextmanager

@@ -90,8 +90,8 @@ class BufferCopies:
 class OptimizerSnapshot:
     """Snapshot of an optimizer's weights and state, taken before a step that may have to be undone.
 
-    If Adam is not capturable, its count of steps is on the host: steps that are undone are counted too, as
-    they are for all students that share the optimizer.
+    If Adam is not capturable, its count of steps is on the host: steps that are undone are counted too, until
+    :func:`uncount_steps`; for students that share the optimizer they stay counted.
 
     Parameters
     ----------

@@ -22,6 +22,7 @@ from sklearn_kd.runtime._eval_mode import eval_mode
 from sklearn_kd.runtime._global_lock import torch_state_lock
 from sklearn_kd.runtime._memory import is_out_of_memory
 from sklearn_kd.runtime._operations import largest_operation, operations_of
+from sklearn_kd.runtime._recurrent import gather_weights, recurrent_layers
 from sklearn_kd.runtime._stray_tensors import remedy_for_two_devices
 from sklearn_kd.runtime._threads import threads_for
 from sklearn_kd.teachers._adapter import BatchTeacherAdapter
@@ -101,6 +102,7 @@ class EvaluatedNetwork:
                 self.module = _script_on(self.module, device)
         elif any(t.device != device for t in tensors.values()):
             self._state = {name: t.detach().to(device) for name, t in tensors.items()}
+        self._recurrent = recurrent_layers(self.module.modules())
 
     def __call__(self, x: Any) -> Any:
         """Run the module on a batch.
@@ -148,7 +150,10 @@ class EvaluatedNetwork:
         args, kwargs = x.arguments() if isinstance(x, Parts) else ((x,), {})
         if self._state is None:
             return self.module(*args, **kwargs)
-        return torch.func.functional_call(self.module, self._state, args, kwargs)
+        try:
+            return torch.func.functional_call(self.module, self._state, args, kwargs)
+        finally:
+            gather_weights(self._recurrent)  # else the user's layers would list the copies
 
 
 def cannot_take(who: str, x: Any, error: Exception, module: nn.Module) -> ValueError:

@@ -547,7 +547,7 @@ class TrainingNet(NeuralNetClassifier):
     ) -> None:
         """Count what was skipped, and give up what has diverged."""
         super().on_epoch_end(net, dataset_train, dataset_valid, **kwargs)
-        steps, hypergradients = self.skips_.end_epoch()
+        steps, hypergradients = self.skips_.end_epoch(self.optimizer_)
         self.history.record("skipped_steps", steps)
         self.history.record("skipped_hypergradients", hypergradients)
         self._give_up_what_diverged()
@@ -567,7 +567,7 @@ class TrainingNet(NeuralNetClassifier):
     def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Free training-only state, and put the student into evaluation mode; after an interrupt too."""
         super().on_train_end(net, X, y, **kwargs)
-        self.skips_.end_epoch()  # which an interrupt may have left open
+        self.skips_.end_epoch(self.optimizer_)  # which an interrupt may have left open
         self._give_up_what_diverged()
         if not self.diverged_ and self.skips_.first is not None:
             message = skips_message(self.skips_, self.metaparameters.describe, self._mend())

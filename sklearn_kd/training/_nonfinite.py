@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from sklearn_kd.runtime._devices import as_number
+from sklearn_kd.runtime._optimizers import uncount_steps
 
 # After so many skipped steps in a row a fit is over. A skipped step changes nothing, so that only
 # another batch can end such a run; ten batches that all cannot be learned from are no accident.
@@ -115,13 +116,18 @@ class Skips:
         """Number of iterations noted since the epoch began."""
         return len(self._epoch)
 
-    def end_epoch(self) -> tuple[int, int]:
-        """Steps and hypergradients of this epoch that were not followed; read from the device once."""
+    def end_epoch(self, optimizer: Optimizer) -> tuple[int, int]:
+        """Steps and hypergradients of this epoch that were not followed; read from the device once.
+
+        Steps that the device has undone are taken off the ``optimizer``'s own count.
+        """
         unread = [outcome for outcome in self._epoch if isinstance(outcome, Tensor)]
         outcomes = torch.stack(unread).tolist() if unread else self._epoch
         for outcome in outcomes if unread else ():
             self._count(outcome)
         self._epoch = []
+        if unread:
+            uncount_steps(optimizer, outcomes.count(SKIPPED))
         return outcomes.count(SKIPPED), outcomes.count(NO_DIRECTION) + outcomes.count(NO_HYPERGRADIENT)
 
     def state_dict(self) -> dict[str, Any]:

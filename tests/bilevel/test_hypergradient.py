@@ -20,6 +20,7 @@ from sklearn_kd.losses._logit_distillation import ClosedFormEvaluation
 from sklearn_kd.losses._logits import TrainingLoss
 from sklearn_kd.meta import Random
 from sklearn_kd.runtime._random_state import random_state
+from sklearn_kd.runtime._recurrent import gather_weights
 from sklearn_kd.tasks._cross_entropy import validation_loss
 from sklearn_kd.tasks._targets import Targets, label_weights
 from sklearn_kd.training._clipping import clip_gradients
@@ -480,6 +481,16 @@ def test_the_validation_gradient_of_a_recurrent_layer_is_that_in_evaluation_mode
         found = gradient()
     layer.eval()
     torch.testing.assert_close(found, gradient(), rtol=0, atol=0)
+
+
+def test_weights_that_are_gathered_are_the_layers_own():
+    """Not those of a functional_call before, which the layer still lists."""
+    layer = nn.LSTM(8, 8)
+    functional_call(layer, {n: w.detach() + 1 for n, w in layer.named_parameters()}, torch.rand(2, 3, 8))
+    own = {id(w) for w in layer.parameters()}
+    assert not own & {id(w) for w in layer._flat_weights}
+    gather_weights([layer])
+    assert own == {id(w) for w in layer._flat_weights}
 
 
 @pytest.mark.gpu

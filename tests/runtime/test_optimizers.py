@@ -3,9 +3,21 @@
 import pytest
 import torch
 
-from sklearn_kd.runtime._optimizers import named_optimizers, optimizer_class
+from sklearn_kd.runtime._optimizers import named_optimizers, optimizer_class, uncount_steps
 
 MUON = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch has no Muon")
+
+
+def test_undone_steps_are_taken_off_counts_on_the_host():
+    """Those on the weight's own device are undone there."""
+    weights = [torch.zeros(2, device=device, requires_grad=True) for device in ("meta", "meta", "cpu")]
+    optimizer = torch.optim.Adam(weights)
+    for w in weights:
+        optimizer.state[w]["step"] = torch.tensor(5.0)
+    for w in (weights[0], weights[2]):  # the other is frozen
+        w.grad = torch.zeros_like(w)
+    uncount_steps(optimizer, 3)
+    assert [optimizer.state[w]["step"].item() for w in weights] == [2.0, 5.0, 5.0]
 
 
 @pytest.mark.parametrize("name", ["SGD", "adamw", "RMSPROP"])

@@ -24,6 +24,7 @@ from sklearn_kd.teachers._logit_checks import (
     log_probabilities,
     logits_in,
 )
+from sklearn_kd.teachers._networks import EvaluatedNetwork
 from sklearn_kd.teachers._registry import make_teacher
 
 
@@ -377,6 +378,15 @@ FORMS = {
     "trace": lambda net: torch.jit.trace(net, torch.zeros(2, 64)),
     "training mode": dropping,
 }
+
+
+def test_a_recurrent_teacher_lists_its_own_weights_after_a_pass_elsewhere():
+    """Its layers list the weights of the last pass, by which copies on a GPU would stay there."""
+    layer, x = nn.LSTM(8, 8), torch.rand(3, 2, 8, device="meta")
+    network = EvaluatedNetwork(layer, x.device, "teacher LSTM")
+    assert network(x)[0].device == x.device and network(x)[0].shape == (3, 2, 8)
+    assert [id(w) for w in layer._flat_weights] == [id(w) for w in layer.parameters()]
+    assert all(w.device.type == "cpu" for w in layer._flat_weights)
 
 
 @pytest.mark.gpu

@@ -53,12 +53,13 @@ def test_skips_tell_their_counts():
     skips = Skips()
     for outcome in (GOOD, SKIPPED, NO_HYPERGRADIENT, SKIPPED, SKIPPED):
         skips.note(outcome)
-    assert skips.end_epoch() == (3, 1)
+    optimizer = torch.optim.SGD([torch.zeros(1)])
+    assert skips.end_epoch(optimizer) == (3, 1)
     again = Skips()
     again.load_state_dict(skips.state_dict())
     for one in (skips, again):
         one.note(SKIPPED)
-        one.end_epoch()
+        one.end_epoch(optimizer)
     assert vars(again) == vars(skips)
     assert (again.in_a_row, again.run, again.first) == (3, 3, 1)
     assert np.array_equal(again.counts, [1, 0, 1, 4])
