@@ -3,8 +3,8 @@
 Five tasks of distillation_tasks.py, five seeds of split, teacher and training: vehicles (4 classes, 590
 rows), vowels (11 classes, 690 rows, a quarter of the labels wrong) and letters (26 classes, 1,000 rows)
 with a forest that learns from the student's rows, digits (10 classes) with a forest of 600 other rows, and
-with 30 % of the labels wrong. The student is an MLP of 64 hidden units, trained for 30 epochs; every arm of
-a split has the same first weights and the same batches.
+with 30 % of the labels wrong. The student is an MLP of 64 hidden units, trained for 30 epochs of
+batches of 128 rows; every arm of a split has the same first weights and the same batches.
 
 Arms: the labels alone; each loss with what its authors take on CIFAR-100 ("paper"; of "mkd", whose
 temperatures they learn, meta="linear" from S = T = 4); each loss with the weight of its labels, lambda1,
@@ -47,7 +47,7 @@ NAMES = (
     "digits, 30 % flips",
     "letter, 1,000 rows",
 )
-TRAINING = {"max_epochs": 30, "student__hidden": 64, "device": "cpu"}
+TRAINING = {"max_epochs": 30, "batch_size": 128, "lr": 0.01, "student__hidden": 64, "device": "cpu"}
 LAMBDAS = (0.05, 0.3, 0.6, 0.9)
 SEARCH = {"search_epochs": TRAINING["max_epochs"], "retrain": "fresh", "validation_fraction": 0.15}
 # lambda1 = 1 / (1 + w) of CE + w · term, or the authors' two weights divided by their sum.
