@@ -54,7 +54,7 @@ SEARCH = {"search_epochs": TRAINING["max_epochs"], "retrain": "fresh", "validati
 PAPER = {
     "kd": {"lambda1": 0.1, "temperature": 4.0},
     "dkd": {"lambda1": 0.5, "temperature": 4.0, "loss__alpha": 1.0, "loss__beta": 8.0},
-    "nkd": {"lambda1": 0.5, "temperature": 1.0, "loss__gamma": 1.5},
+    "nkd": {"lambda1": 0.5, "temperature": 3.0, "loss__gamma": 3.5},
     "dist": {"lambda1": 0.5, "temperature": 4.0, "loss__beta": 2.0, "loss__gamma": 2.0},
     "standardized_kd": {"lambda1": 0.1 / 9.1, "temperature": 2.0},
     "mkd": {"lambda1": 0.1, "loss__student_temperature": 4.0, "loss__teacher_temperature": 4.0},
