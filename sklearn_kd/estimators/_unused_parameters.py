@@ -63,9 +63,7 @@ def beside_strategy(
             f"retrain='average' beside meta={estimator.meta!r} in a single run, whose students are exchanged "
             "on the way (set search_epochs)"
         )
-    if isinstance(loss, RegressionLoss):
-        reasons += beside_default_loss(estimator, loss)
-    return reasons + beside_loss(estimator, loss, space)
+    return reasons + beside_default_loss(estimator, loss) + beside_loss(estimator, loss, space)
 
 
 def beside_shortlist(

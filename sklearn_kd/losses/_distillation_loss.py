@@ -277,9 +277,9 @@ class StackedAutogradEvaluation(AutogradEvaluation):
         def of_one(z: Tensor, targets: Targets, values: dict[str, Tensor]) -> Tensor:
             return mean_loss(call_on_copies(loss, z, targets, values), targets)
 
-        given = Targets(*(0 if part is not None else None for part in targets))
+        in_dims: Any = Targets(*(None if part is None else 0 for part in targets))  # type: ignore[arg-type]
         with torch.enable_grad():
-            of_each = torch.func.vmap(of_one, in_dims=(0, given, 0))(z, targets, self._values)
+            of_each = torch.func.vmap(of_one, in_dims=(0, in_dims, 0))(z, targets, self._values)
             (self._r,) = torch.autograd.grad(of_each.sum(), [z], create_graph=differentiable)
         self.value, self.gradients = of_each.detach(), [self._r.detach()]
 

@@ -368,6 +368,10 @@ REFUSED = {
         {"teacher_classes": range(10)},
         {"y": several(y)},
     ),
+    "z-scores of the logits of two classes": lambda X, y: (
+        {"loss": "standardized_kd"},
+        {"y": y % 2, "teacher_logits": np.zeros((len(y), 2))},
+    ),
     "a loss of one label beside several": lambda X, y: ({"loss": LogitDistillation()}, {"y": several(y)}),
     "a loss of several labels beside one": lambda X, y: ({"loss": MultilabelDistillation()}, {}),
     "a student of several labels that ends in a sigmoid": lambda X, y: (

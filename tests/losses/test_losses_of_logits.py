@@ -273,6 +273,13 @@ def test_no_teacher_and_several_labels_are_refused(name):
         clf.fit(X, (np.eye(3, dtype=int)[y] + [1, 0, 0]).clip(max=1))
 
 
+def test_a_parameter_of_another_loss_beside_the_default_is_said_to_be_unused():
+    X, y = load_iris(return_X_y=True)
+    clf = DistilledClassifier(None, MLPStudent, loss__beta=2.0, meta="fixed", max_epochs=1)
+    with pytest.warns(UserWarning, match=r"loss__beta=2.0 beside loss='kd'.*one of \['dkd', 'dist'\]"):
+        clf.fit(X, y, teacher_logits=np.zeros((len(y), 3)))
+
+
 def test_z_scores_of_two_classes_are_refused():
     X, y = load_iris(return_X_y=True)
     clf = DistilledClassifier(LogisticRegression(), MLPStudent, loss="standardized_kd")
