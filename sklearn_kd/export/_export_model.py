@@ -236,7 +236,8 @@ def _parts(model: Any) -> tuple[list[tuple[str, Any]], BaseDistiller]:
     if getattr(clf._task, "map_shape", ()):
         raise ValueError(
             f"model={type(model).__name__} ends in a {type(clf).__name__} that predicts maps, and the "
-            "file would have one answer for each row. Write its student alone by its own method export_student(path)."
+            "file would have one answer for each row. Write its student alone by its own method "
+            "export_student(path)."
         )
     return steps, clf
 

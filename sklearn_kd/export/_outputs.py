@@ -67,7 +67,7 @@ def outputs_of(estimator: BaseDistiller) -> Outputs:
 class ClassOutputs:
     """``label`` and ``probabilities`` of one label per row."""
 
-    names = ("label", "probabilities")
+    names: tuple[str, ...] = ("label", "probabilities")
     method = "predict_proba"
     options: dict[str, Any] = {"zipmap": False}
 
@@ -92,7 +92,7 @@ class ClassOutputs:
 class LabelOutputs:
     """``label``, a matrix of 0 and 1, and ``probabilities`` of several labels."""
 
-    names = ("label", "probabilities")
+    names: tuple[str, ...] = ("label", "probabilities")
     method = "predict_proba"
     options: dict[str, Any] = {"zipmap": False}
 
@@ -118,7 +118,7 @@ class LabelOutputs:
 class NumberOutputs:
     """``predictions`` of a regressor, a column for each target, in the units of y."""
 
-    names = ("predictions",)
+    names: tuple[str, ...] = ("predictions",)
     method = "predict"
     options: dict[str, Any] = {}
 

@@ -52,7 +52,7 @@ def learns_from_maps_alone(classifier: Any) -> bool:
 def answers_model(answers: Any, X: Any, n_rows: int, distilled: Distilled, form: Form) -> Model:
     """Return a teacher of which only the answers to the test rows are known: logits, or predictions."""
     task, name = distilled.task, distilled.estimator._answers
-    checked = Answers(task, _stated_columns(distilled)).checked(answers, n_rows, X, name)
+    checked: Any = Answers(task, _stated_columns(distilled)).checked(answers, n_rows, X, name)
     found = checked if task.numeric else form.from_outputs(checked)
     return Model(name, lambda _: found, None, Size(None, ""), None)
 
