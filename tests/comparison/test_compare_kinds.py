@@ -13,6 +13,7 @@ from sklearn.model_selection import KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from helpers.pages import messages
 from helpers.settings import single_run
 from sklearn_kd import DistilledRegressor, MLPStudent, compare_methods
 from sklearn_kd.comparison._methods import refuse_maps
@@ -122,7 +123,7 @@ def test_refused_before_any_training(make, numbers, tags, no_training):
         compare_methods(regressor(), X, y, teacher_logits=y)
     with pytest.raises(ValueError, match=r"nothing to distil by .* give teacher_predictions"):
         compare_methods(regressor(), X, y)
-    with pytest.raises(ValueError, match="test fold of one row, of which R² is not defined"):
+    with pytest.raises(ValueError, match=messages()["folds of one number"]):
         compare_methods(regressor(LinearRegression()), X[:5], y[:5], cv=5)
     with pytest.raises(TypeError, match="is a classifier"):
         compare_methods(regressor(LogisticRegression()), X, y)
@@ -134,5 +135,5 @@ def test_maps_are_refused():
     class Maps:
         map_shape = (4, 4)
 
-    with pytest.raises(ValueError, match=r"compare_methods takes one target .* maps of shape \(4, 4\)"):
+    with pytest.raises(ValueError, match=messages()["a student of maps in a report"]):
         refuse_maps(Maps(), "compare_methods")
