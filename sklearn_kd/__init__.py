@@ -10,6 +10,7 @@ from sklearn_kd.meta._process import MetaparameterProcess
 from sklearn_kd.preprocessing._table import TablePreprocessing
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.students._architectures import CNNStudent, MLPStudent
+from sklearn_kd.students._resized import ResizedStudent
 from sklearn_kd.students._resnet import CIFARResNet
 from sklearn_kd.students._standardize import StandardizedStudent
 from sklearn_kd.students._tabular import TabularStudent
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from sklearn_kd.distpro._pathways import Pathway, build_transforms
     from sklearn_kd.distpro._process import DistillationProcess
     from sklearn_kd.estimators._distpro import DistProClassifier
+    from sklearn_kd.estimators._distpro_regressor import DistProRegressor
     from sklearn_kd.estimators._regressor import DistilledRegressor
     from sklearn_kd.export._export_model import export_student
     from sklearn_kd.export._onnx_converter import register_onnx_converter
@@ -34,6 +36,7 @@ __all__ = [
     "CIFARResNet",
     "CNNStudent",
     "DistProClassifier",
+    "DistProRegressor",
     "DistillationProcess",
     "DistillationReport",
     "DistilledClassifier",
@@ -46,6 +49,7 @@ __all__ = [
     "Munge",
     "Pathway",
     "ProcessDisplay",
+    "ResizedStudent",
     "StandardizedStudent",
     "TablePreprocessing",
     "TabularStudent",
@@ -65,6 +69,7 @@ __all__ = [
 # Imported when they are first asked for, since many programs never do.
 _MODULES = {
     "DistProClassifier": "estimators._distpro",
+    "DistProRegressor": "estimators._distpro_regressor",
     "DistillationProcess": "distpro._process",
     "DistilledRegressor": "estimators._regressor",
     "DistillationReport": "report._result",

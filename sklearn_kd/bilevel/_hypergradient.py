@@ -277,10 +277,10 @@ class HypergradientEstimator:
         self.share = 1.0
         self.n_outputs = len(outputs)
         if self.rows is not None and self.rows < len(inputs[0]):
-            # Some rows, taken for all of them.
+            # Some rows, taken for all of them; of images their pixels are the rows of the outputs.
             self.share = len(inputs[0]) / self.rows
-            inputs, outputs = (inputs[0][: self.rows], *inputs[1:]), outputs[: self.rows]
-            logits = logits[: self.rows]
+            some = slice(self.rows * (len(outputs) // len(inputs[0])))
+            inputs, outputs, logits = (inputs[0][: self.rows], *inputs[1:]), outputs[some], logits[some]
         self.inputs, self.outputs, self.logits = inputs, outputs.detach(), logits.detach()
         self.evaluation: Contraction | None = evaluation
 

@@ -6,16 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sklearn_kd.distpro._distances import Distance
 from sklearn_kd.distpro._importance import PathwayWeights
+from sklearn_kd.distpro._output_loss import OutputLoss
 from sklearn_kd.distpro._pathways import Pathway, PathwayPass, build_transforms
 from sklearn_kd.distpro._transforms import TransformFactory
-from sklearn_kd.losses._logits import TrainingLoss
+from sklearn_kd.losses._distillation_loss import Evaluation
 from sklearn_kd.losses._objective import ForwardPass
 from sklearn_kd.runtime._random_state import preserved_random_state
-from sklearn_kd.tasks._targets import Targets
+from sklearn_kd.tasks._pixels import pixel_rows
 from sklearn_kd.teachers._features import FeatureTeacher
 
 # Of a finite difference (see HypergradientEstimator). A pathway's loss is one number that changes little, so
@@ -33,15 +35,12 @@ class PathwayObjective:
 
     The training loss is
 
-        L_train = CE(labels) + distill_weight · Σ_p α_p · loss_p + logit_weight · T² · CE(teacher at T),
+        L_train = L_outputs + distill_weight · Σ_p α_p · loss_p,
 
-    or, where lambda1 and T are metaparameters too,
-
-        L_train = lambda1 · CE(labels) + (1 − lambda1) · T² · CE(teacher at T)
-                  + distill_weight · Σ_p α_p · loss_p.
-
-    Then the outputs that the hypergradient is taken through are the losses of the pathways and,
-    behind them, the logits.
+    where L_outputs is a loss of the student's outputs, y and the teacher's outputs, such as
+    CE(labels) + logit_weight · T² · CE(teacher at T). Where it has metaparameters that are learned, the
+    outputs that the hypergradient is taken through are the losses of the pathways and, behind them, the
+    student's outputs.
 
     Searching and retraining differ in the metaparameters, ``weights`` and the strategy alone. In a
     search an iteration with a hypergradient is: a real step with the weights α_t; the gradient v of
@@ -66,11 +65,10 @@ class PathwayObjective:
     teacher : FeatureTeacher or None
         Left out of pickles.
     weights : PathwayWeights
-    distill_weight, logit_weight, temperature : float
-        As in :class:`DistProClassifier`; beside metaparameters lambda1 and temperature the latter two
-        have no effect.
-    learns_logit_term : bool, default=False
-        Whether lambda1 and T are metaparameters.
+    distill_weight : float
+        As in :class:`DistProClassifier`.
+    output_loss : OutputLoss
+        L_outputs.
     """
 
     recorded: tuple[str, ...] = ("pathways",)
@@ -84,9 +82,7 @@ class PathwayObjective:
         teacher: FeatureTeacher | None,
         weights: PathwayWeights,
         distill_weight: float,
-        logit_weight: float,
-        temperature: float,
-        learns_logit_term: bool = False,
+        output_loss: OutputLoss,
     ):
         self.pathways = pathways
         self.transforms = transforms
@@ -94,9 +90,7 @@ class PathwayObjective:
         self.teacher = teacher
         self.weights = weights
         self.distill_weight = distill_weight
-        self.logit_weight = logit_weight
-        self.temperature = temperature
-        self.learns_logit_term = learns_logit_term
+        self.output_loss = output_loss
         self.begin_epoch()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -105,7 +99,7 @@ class PathwayObjective:
     @property
     def logit_change(self) -> float:
         """The share by which a finite difference moves the logits."""
-        return JOINT_LOGIT_CHANGE if self.learns_logit_term else LOGIT_CHANGE
+        return JOINT_LOGIT_CHANGE if self.output_loss.learned else LOGIT_CHANGE
 
     @property
     def watch(self) -> Any:
@@ -137,6 +131,7 @@ class PathwayObjective:
         x, active = batch[0], self.weights.active(values)
         maps, teacher_logits = self._ask(x, active)
         logits, losses = self.pathway_pass(student, _transforms(others), x, maps, active)
+        logits = pixel_rows(logits)
         if logits.dtype is torch.bfloat16:  # of autocast
             logits = logits.float()
         self._n_active.append(len(active))
@@ -146,7 +141,7 @@ class PathwayObjective:
 
     def _ask(self, x: Tensor, active: list[int]) -> tuple[Mapping[str, Tensor], Tensor | None]:
         """Ask the teacher for maps and logits, as far as they are used."""
-        if not active and not self.logit_weight and not self.learns_logit_term:
+        if not active and not self.output_loss.asks_teacher:
             return {}, None
         assert self.teacher is not None
         return self.teacher(x, self.pathway_pass.teacher_layers(active))
@@ -156,39 +151,28 @@ class PathwayObjective:
     ) -> PathwayEvaluation:
         """Return the loss with its derivatives, in closed form."""
         losses: Tensor = passed.context
-        labels, share = self._label_loss(passed.logits, passed.targets, values)
+        of_outputs = self.output_loss.evaluate(
+            passed.logits, passed.targets, values, differentiable=differentiable
+        )
         alpha = self.distill_weight * self.weights.alpha(values, losses)
-        value = share * labels.value + (alpha * losses.detach()).sum()
-        gradients = [share * labels.r, alpha][: len(passed.tensors)]
-        return PathwayEvaluation(value, gradients, self, labels, values, losses)
-
-    def _label_loss(
-        self, logits: Tensor, targets: Targets, values: Mapping[str, Any]
-    ) -> tuple[TrainingLoss, float]:
-        """Return the loss of the logits, and what it is multiplied by.
-
-        Of a fixed term that is (CE + logit_weight · T² · soft CE)/(1 + logit_weight).
-        """
-        if self.learns_logit_term:
-            lambda1, temperature, share = values["lambda1"], values["temperature"], 1.0
-        else:
-            share = 1 + self.logit_weight
-            lambda1, temperature = 1 / share, self.temperature
-        return TrainingLoss(logits, targets, lambda1, temperature, scaling="hinton"), share
+        value = of_outputs.value + (alpha * losses.detach()).sum()
+        gradients = [*of_outputs.gradients, alpha][: len(passed.tensors)]
+        return PathwayEvaluation(value, gradients, self, of_outputs, values, losses)
 
     def joined(self, passed: ForwardPass) -> Tensor:
-        """Return the losses, and behind them the logits where lambda1 and T are learned."""
+        """Return the losses, and behind them the outputs where their loss has learned metaparameters."""
         return self._joined(passed.logits, passed.context)
 
     def _joined(self, logits: Tensor, losses: Tensor) -> Tensor:
-        return torch.cat([losses, logits.flatten()]) if self.learns_logit_term else losses
+        return torch.cat([losses, logits.flatten()]) if self.output_loss.learned else losses
 
     def outputs(self, student: nn.Module, run: Any, others: Mapping[str, nn.Module]) -> Callable[..., Tensor]:
         """Return the function from inputs and the teacher's maps to the joined outputs."""
         transforms, pathway_pass = _transforms(others), self.pathway_pass
 
         def outputs(x: Tensor, maps: Mapping[str, Tensor]) -> Tensor:
-            return self._joined(*pathway_pass(student, transforms, x, maps))
+            logits, losses = pathway_pass(student, transforms, x, maps)
+            return self._joined(pixel_rows(logits), losses)
 
         return outputs
 
@@ -224,8 +208,8 @@ class PathwayEvaluation(NamedTuple):
     gradients : list of Tensor
         By the logits and, where pathways are active, by their losses.
     objective : PathwayObjective
-    labels : TrainingLoss
-        Of the logits.
+    of_outputs : Evaluation
+        Of the loss on the outputs.
     values : mapping of str to float or Tensor
         The metaparameters.
     losses : Tensor of shape (L,)
@@ -235,21 +219,30 @@ class PathwayEvaluation(NamedTuple):
     value: Tensor
     gradients: list[Tensor]
     objective: PathwayObjective
-    labels: TrainingLoss
+    of_outputs: Evaluation
     values: Mapping[str, Any]
     losses: Tensor
 
     def derivatives(self) -> Tensor:
         """Return ∂²L_train/∂s ∂a_j, shape (m, len(s)).
 
-        No factor changes what lambda1 and T do, nor they what it does.
+        No factor changes what the metaparameters of the outputs' loss do, nor they what it does.
         """
-        objective = self.objective
-        of_factors = objective.distill_weight * objective.weights.derivatives(self.values, self.losses)
-        if not objective.learns_logit_term:
-            return of_factors
-        return torch.block_diag(of_factors, self.labels.metaparameter_derivatives().flatten(start_dim=1))
+        if not self.objective.output_loss.learned:
+            return self._of_factors()
+        return torch.block_diag(self._of_factors(), self.of_outputs.derivatives().flatten(start_dim=1))
 
     def contract(self, u: Tensor) -> Tensor:
         """Return ⟨∂²L_train/∂s ∂a_j, u⟩, shape (m,)."""
-        return (self.derivatives() * u).sum(dim=1)
+        n_pathways, factors = len(self.losses), self._of_factors()
+        if not self.objective.output_loss.learned:
+            return (factors * u).sum(dim=1)
+        # Not (derivatives() * u): beside maps of outputs the zeros of the factors' rows would be many.
+        # Rounding is the same: contiguous rows, and zeros in the place of the pathways.
+        of_factors = (factors.contiguous() * u[:n_pathways]).sum(dim=1)
+        rows = F.pad(self.of_outputs.derivatives().flatten(start_dim=1), (n_pathways, 0))
+        return torch.cat([of_factors, (rows * u).sum(dim=1)])
+
+    def _of_factors(self) -> Tensor:
+        """Return ∂²L_train/∂s ∂a_j of the losses of the pathways and the raw factors, shape (L, L)."""
+        return self.objective.distill_weight * self.objective.weights.derivatives(self.values, self.losses)

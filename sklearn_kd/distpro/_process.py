@@ -15,7 +15,9 @@ from sklearn_kd.distpro._pathways import Pathway
 from sklearn_kd.files._described_arrays import read_described, versions_for_the_record, write_described
 from sklearn_kd.files._values import JSON_VALUES, ContentError, simplified
 from sklearn_kd.inputs._arrays import from_torch
-from sklearn_kd.meta._process import resampled
+from sklearn_kd.meta._process import MetaparameterProcess, resampled
+from sklearn_kd.meta._process import process_content as metaparameters_content
+from sklearn_kd.meta._process import process_of_content as metaparameters_of_content
 from sklearn_kd.runtime._torch_modes import ordinary_torch
 
 if TYPE_CHECKING:
@@ -26,8 +28,10 @@ ProcessT = TypeVar("ProcessT", bound="DistillationProcess")
 # What ``DistProClassifier(weights=...)`` takes.
 WEIGHTS = ("process", "equal", "final", "mean", "reversed")
 
-# Formats of the file. 2 has lambda1 and T, which a reader of format 1 would ignore.
-_FORMATS = (1, 2)
+# Formats of the file. 2 has lambda1 and T, which a reader of format 1 would ignore; 3 has the
+# metaparameters of a regressor's loss.
+_FORMATS = (1, 2, 3)
+_OF_OUTPUTS = "output_term"
 
 
 class DistillationProcess:
@@ -49,6 +53,9 @@ class DistillationProcess:
         Bias of "biased_softmax".
     logit_term : array-like of shape (n_steps, 2) or None, default=None
         (lambda1, T) in step t of the search, by row t, if they were learned with the factors.
+    output_term : MetaparameterProcess of n_steps rows or None, default=None
+        lambda1, and what else the loss of a :class:`DistProRegressor` has, in step t of the search, by row
+        t, if they were learned with the factors. A process has one of the two at most.
     settings : dict or None, default=None
         Settings of the search, for the record: plain numbers and strings.
     versions : dict or None, default=None
@@ -59,6 +66,7 @@ class DistillationProcess:
     raw : ndarray of shape (n_steps, L), float32
     pathways : list of Pathway
     logit_term : ndarray of shape (n_steps, 2), float32, or None
+    output_term : MetaparameterProcess or None
     normalization, softmax_bias, settings, versions
         As given.
 
@@ -94,6 +102,7 @@ class DistillationProcess:
         normalization: str = "biased_softmax",
         softmax_bias: float = 1.0,
         logit_term: Any = None,
+        output_term: MetaparameterProcess | None = None,
         settings: dict[str, Any] | None = None,
         versions: dict[str, str] | None = None,
     ):
@@ -117,10 +126,14 @@ class DistillationProcess:
         if normalization not in NORMALIZATIONS:
             raise ValueError(f"normalization={normalization!r} is not one of {list(NORMALIZATIONS)}.")
         self.logit_term = None if logit_term is None else _checked_logit_term(logit_term, len(self.raw))
+        self.output_term = output_term
+        if output_term is not None:
+            _check_output_term(output_term, len(self.raw), alone=logit_term is None)
 
     def __repr__(self) -> str:
         size = f"{self.raw.shape[0]} steps, {self.raw.shape[1]} pathways"
         size += "" if self.logit_term is None else ", lambda1 and T"
+        size += "" if self.output_term is None else f", {', '.join(self.output_term.space)}"
         return f"{type(self).__name__}({size}, normalization={self.normalization!r})"
 
     def __len__(self) -> int:
@@ -231,6 +244,7 @@ class DistillationProcess:
             normalization=self.normalization,
             softmax_bias=self.softmax_bias,
             logit_term=self.logit_term,
+            output_term=self.output_term,
             settings=self.settings,
             versions=self.versions,
         )
@@ -253,7 +267,7 @@ class DistillationProcess:
             If the file cannot be written, as on a full disk. An existing file then stays.
         """
         about, arrays = process_content(self)
-        write_described(path, 1 if self.logit_term is None else 2, about, arrays)
+        write_described(path, _format_of(self), about, arrays)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:
@@ -301,7 +315,16 @@ def process_content(process: DistillationProcess) -> tuple[dict[str, Any], dict[
     arrays = {"raw": process.raw}
     if process.logit_term is not None:
         arrays["logit_term"] = process.logit_term
+    if process.output_term is not None:
+        about[_OF_OUTPUTS], values = metaparameters_content(process.output_term)
+        arrays |= {f"{_OF_OUTPUTS}.{name}": rows for name, rows in values.items()}
     return about, arrays
+
+
+def _format_of(process: DistillationProcess) -> int:
+    if process.output_term is not None:
+        return 3
+    return 1 if process.logit_term is None else 2
 
 
 def process_of_content(
@@ -319,6 +342,10 @@ def process_of_content(
     about = dict(about)
     pathways = [pathway_of_content(fields) for fields in about.pop("pathways")]
     settings = {name: JSON_VALUES.decode(form) for name, form in about.pop("settings", {}).items()}
+    of_outputs, head = about.pop(_OF_OUTPUTS, None), f"{_OF_OUTPUTS}."
+    if of_outputs is not None:
+        values = {name.removeprefix(head): rows for name, rows in arrays.items() if name.startswith(head)}
+        about[_OF_OUTPUTS] = metaparameters_of_content(of_outputs, values)
     return cls(arrays["raw"], pathways, logit_term=arrays.get("logit_term"), settings=settings, **about)
 
 
@@ -347,6 +374,17 @@ def _checked_logit_term(logit_term: Any, n_steps: int) -> np.ndarray:
     if not (np.isfinite(rows).all() and ((lambda1 >= 0) & (lambda1 <= 1) & (temperature > 0)).all()):
         raise ValueError("logit_term must be finite, with 0 <= lambda1 <= 1 and T > 0.")
     return rows
+
+
+def _check_output_term(term: Any, n_steps: int, *, alone: bool) -> None:
+    if not isinstance(term, MetaparameterProcess):
+        raise TypeError(f"output_term={str(term)[:100]} must be a MetaparameterProcess.")
+    if len(term) != n_steps:
+        raise ValueError(f"output_term has {len(term)} steps, and raw {n_steps}. Give as many rows in both.")
+    if not alone:
+        raise ValueError(
+            "logit_term and output_term: the former is a classifier's, the latter a regressor's. Give one."
+        )
 
 
 def _to_log(logit_term: np.ndarray) -> np.ndarray:

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from sklearn_kd._sklearn_compat import CallbackSupportMixin, VisualBlock, clone_by_parameters
 from sklearn_kd.estimators._html import parts_block
-from sklearn_kd.estimators._prediction import iter_logits, student_logits
+from sklearn_kd.estimators._prediction import iter_logits, iter_maps, student_logits
 from sklearn_kd.estimators._routed_parameters import RoutedParameters, loader_settings
 from sklearn_kd.estimators._several_labels import has_several_labels
+from sklearn_kd.estimators._tiles import checked_tiling
 from sklearn_kd.files._compression import CompressedArray
 from sklearn_kd.inputs._arrays import from_torch
 from sklearn_kd.inputs._torch_datasets import is_dataset
@@ -100,7 +101,7 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
 
     def _targets_content(self) -> dict[str, Any]:
         """Return what a file has of the task."""
-        return labels_content(self.classes_, vars(self).get("label_dtype_"))
+        return labels_content(self.classes_, *map(vars(self).get, ("label_dtype_", "map_shape_")))
 
     @classmethod
     def _targets_of_content(cls, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -368,27 +369,51 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         about = {"classes": encode_labels(self.classes_)["values"]}
         write_student(self.student_, path, about, self._sample_shape)
 
-    def _logits(self, X: Any) -> Tensor:
-        """Return the student's logits of all rows, on the CPU."""
+    def _require_fit(self) -> None:
         if "net_" not in self.__dict__:  # the check alone takes as long as a small student
             check_is_fitted(self, "net_")
+
+    def _logits(self, X: Any) -> Tensor:
+        """Return the student's logits of all rows, on the CPU."""
+        self._require_fit()
         return student_logits(self, X)
 
     @ordinary_torch()
-    def predict(self, X: ArrayLike | Dataset) -> np.ndarray:
+    def predict(
+        self,
+        X: ArrayLike | Dataset,
+        tile: int | tuple[int, int] | None = None,
+        overlap: int | tuple[int, int] | None = None,
+    ) -> np.ndarray:
         """Predict the label of the largest logit; of several labels those with a probability above 1/2.
+
+        Where y had maps, images of any height and width are predicted at the ratio of maps to images in
+        ``fit``.
 
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features) or (n_samples, ...), or Dataset
             In the form in which ``fit`` was given it.
+        tile : int, tuple of (height, width) or None, default=None
+            Where y had maps: pixels of tiles into which larger images are cut. None: whole images.
+        overlap : int, tuple of (height, width) or None, default=None
+            Pixels that neighbouring tiles share: there the logits are their mean, weighted by the distance
+            to each tile's end. None: a quarter of the tile.
 
         Returns
         -------
-        ndarray of shape (n_samples,), or (n_samples, k) for several labels
+        ndarray of shape (n_samples,), (n_samples, k) for several labels, or (n_samples, height, width)
+
+        Raises
+        ------
+        ValueError
+            If X is not as ``fit`` was given it, or tiles are asked for without maps.
         """
-        logits = self._logits(X)
-        return self._task.predictions(logits)
+        self._require_fit()
+        task, tiling = self._task, checked_tiling(self, tile, overlap)
+        if task.map_shape:
+            return np.concatenate([task.predictions(maps) for maps in iter_maps(self, X, tiling)])
+        return task.predictions(self._logits(X))
 
     @ordinary_torch()
     def _score(self, X: Any, y: Any, sample_weight: Any) -> float:

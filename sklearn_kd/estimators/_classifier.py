@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from skorch.callbacks import Callback
     from skorch.history import History
-    from torch import Tensor
     from torch.utils.data import Dataset
     from typing_extensions import Self
 
@@ -107,6 +106,9 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         The class of each column of a network's answers, or of ``teacher_logits``, where they do not say
         so themselves (by ``classes_``, or the columns of a DataFrame). None: the labels must be exactly
         0 … K−1, and column j is class j. There may be more classes than y has.
+    ignore_index : int or None, default=None
+        The label of unknown pixels, where y has a map of labels for each image: they have no part in the
+        losses of labels nor in scores; the teacher is followed there too. None: every label is a class.
     class_weight : dict, "balanced" or None, default=None
         Weight of each class, 1 for those that a dict leaves out. It is multiplied with ``sample_weight``: in
         the terms of labels and of the teacher alike, and in the loss on D_val, so that the metaparameters
@@ -186,6 +188,8 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         as many rows; labels stay. Of an X with several parts it maps the dict or the tuple of tensors. A
         network teacher is then asked about each augmented batch; other teachers and ``teacher_logits``
         cannot be used with it. D_val and prediction are not augmented. Draws repeat with ``random_state``.
+        Where y has maps, it is called with images and maps, (X, y), and returns both: maps as in y, int64,
+        with ``ignore_index`` (else −1) in pixels without a label.
     callbacks : list of skorch callbacks, one alone, or None, default=None
         ``callbacks__NAME__*`` set their parameters.
     warm_start : bool, default=False
@@ -329,6 +333,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         "temperature": [Interval(Real, 0, None, closed="neither"), StrOptions({"random"})],
         "loss": [str, DistillationLoss],
         "teacher_classes": ["array-like", None],
+        "ignore_index": [Integral, None],
         "class_weight": [dict, StrOptions({"balanced"}), None],
         "optimizer": OPTIMIZER_KINDS,
         "lr": [Interval(Real, 0, 1e30, closed="both")],  # beyond, a step overflows float32
@@ -364,7 +369,6 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     }
 
     _state_functions = CLASSIFIER_STATE
-    _task_type = Labels
 
     net_: TrainingNet
     strategy_: Strategy
@@ -390,6 +394,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         temperature: float | Literal["random"] = 1.0,
         loss: str | DistillationLoss = "kd",
         teacher_classes: ArrayLike | None = None,
+        ignore_index: int | None = None,
         class_weight: dict[Any, float] | Literal["balanced"] | None = None,
         optimizer: type[torch.optim.Optimizer] | str = torch.optim.Adam,
         lr: float = 0.003,
@@ -407,7 +412,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         synthesize: float | Munge | None = None,
         student_preprocessing: BaseEstimator | Literal["auto"] | None = None,
         standardize: bool = True,
-        augment: Callable[[Tensor], Tensor] | None = None,
+        augment: Callable[..., Any] | None = None,
         callbacks: Sequence[Callback | tuple[str, Callback]] | Callback | None = None,
         warm_start: bool = False,
         keep_teacher: bool = False,
@@ -429,6 +434,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         self.temperature = temperature
         self.loss = loss
         self.teacher_classes = teacher_classes
+        self.ignore_index = ignore_index
         self.class_weight = class_weight
         self.optimizer = optimizer
         self.lr = lr
@@ -563,6 +569,11 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     def _continues(self) -> bool:
         """Return whether this fit continues the last one."""
         return self.warm_start and hasattr(self, "net_")
+
+    @property
+    def _task_type(self) -> Labels:
+        """The maker of a fit's task from y."""
+        return Labels(self.ignore_index)
 
     # ----------------------------------------------------------------------------------
     # What is fitted

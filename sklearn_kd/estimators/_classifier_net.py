@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -38,6 +39,7 @@ from sklearn_kd.runtime._optimizers import optimizer_class
 from sklearn_kd.tasks._task import Task
 from sklearn_kd.training._label_scorers import r2_scoring
 from sklearn_kd.training._net import TrainingNet
+from sklearn_kd.training._pixel_scoring import PixelScoring
 from sklearn_kd.training._trials import Trials
 from sklearn_kd.training._weight_average import LONG, Averaging
 
@@ -248,6 +250,21 @@ def _trial_net(estimator: DistilledClassifier, plan: DistillationPlan, values: d
     return make_net(estimator, plan.net_settings, student, fixed, values, callbacks, **changes)
 
 
+def with_score_of_task(
+    task: Task, callbacks: Sequence[Any], changes: dict[str, Any]
+) -> tuple[Sequence[Any], dict[str, Any]]:
+    """Return callbacks and settings of a net with the score that the history has of this task.
+
+    ``changes`` may switch skorch's ``valid_acc`` off, and with it any score.
+    """
+    if not task.numeric and not task.map_shape:
+        return callbacks, changes
+    scored: list[Any] = []
+    if "callbacks__valid_acc" not in changes:
+        scored = [("pixel_score", PixelScoring(task))] if task.map_shape else [r2_scoring()]
+    return [*scored, *callbacks], changes | {"callbacks__valid_acc": None}
+
+
 def make_net(
     estimator: DistilledClassifier,
     settings: NetSettings,
@@ -276,9 +293,7 @@ def make_net(
         "batch_size": batch_size,
         "verbose": estimator.verbose,
     }
-    if task.numeric:  # which has no share of right answers
-        scored = [] if "callbacks__valid_acc" in changes else [r2_scoring()]
-        callbacks, changes = [*scored, *callbacks], changes | {"callbacks__valid_acc": None}
+    callbacks, changes = with_score_of_task(task, callbacks, changes)
     return TrainingNet(
         student,
         objective=LogitObjective(loss),

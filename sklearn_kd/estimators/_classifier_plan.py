@@ -213,7 +213,12 @@ def plan_distillation(
     for own, student in zip(rows, students, strict=True):
         with naming_rows(own.places):
             own.train.augmentation = checked_augmentation(
-                estimator.augment, teacher, own.train.samples, student, inputs.task.output_labels
+                estimator.augment,
+                teacher,
+                own.train.samples,
+                student,
+                inputs.task.output_labels,
+                maps_of=(own.train, inputs.task),
             )
     # What only skorch and torch can judge fails here, before the teacher is trained.
     n_steps = _dry_run(estimator, net_settings, stages, students, strategy, start)
@@ -386,6 +391,7 @@ def _checked_student(
         make_scaling=scaling_for(estimator, data.train),
         trained=estimator.student_ if continues else None,
         numeric=inputs.task.numeric,
+        map_shape=inputs.task.map_shape,
     )
     _check_codes(student, inputs)
     if has_several_labels(inputs.task):

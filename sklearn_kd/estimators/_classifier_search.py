@@ -23,7 +23,7 @@ from sklearn_kd.estimators._search import RETRAINING, progress_callbacks, run_se
 from sklearn_kd.meta import Fixed, MetaparameterSpace, Strategy
 from sklearn_kd.meta._process import Following, MetaparameterProcess
 from sklearn_kd.runtime._optimizers import optimizer_class
-from sklearn_kd.students._standardize import StandardizedStudent, own_student
+from sklearn_kd.students._standardize import own_student
 from sklearn_kd.students._structured import without_structure
 from sklearn_kd.training._ending import ending_of
 from sklearn_kd.training._trials import TrialsInterrupted
@@ -240,9 +240,9 @@ def _student_to_retrain(estimator: DistilledClassifier, plan: DistillationPlan, 
     assert plan.search_student is not None
     trained = copy.deepcopy(own_student(plan.search_student))
     load_weights(without_structure(trained), found.weights)
-    if not isinstance(student, StandardizedStudent):
+    if own_student(student) is student:
         return trained
-    student.student = trained
+    student.student = trained  # behind its scaling, or before its resizing
     return student
 
 

@@ -14,25 +14,24 @@ from torch import nn
 
 from sklearn_kd._sklearn_compat import Interval, StrOptions, with_callbacks
 from sklearn_kd.distpro._distances import Distance
-from sklearn_kd.distpro._normalization import NORMALIZATIONS
 from sklearn_kd.distpro._pathways import Pathway
-from sklearn_kd.distpro._process import WEIGHTS, DistillationProcess
+from sklearn_kd.distpro._process import DistillationProcess
 from sklearn_kd.estimators._base import BaseDistiller, ClassifierMethods
-from sklearn_kd.estimators._callback_checks import CALLBACK_KINDS
+from sklearn_kd.estimators._distpro_parameters import DISTPRO_CONSTRAINTS, TERM_WEIGHT
 from sklearn_kd.estimators._distpro_plan import (
     DistProPlan,
-    SearchOutcome,
     checked_parameters,
-    make_process,
+    fitted_attributes,
     plan_distpro,
 )
 from sklearn_kd.estimators._distpro_state import DISTPRO_STATE
+from sklearn_kd.estimators._distpro_terms import LogitTerm
 from sklearn_kd.estimators._plan import publish, restore_on_failure, run_plan
 from sklearn_kd.estimators._preflight import validate
 from sklearn_kd.meta import Strategy
 from sklearn_kd.runtime._execution import Execution
-from sklearn_kd.runtime._optimizers import OPTIMIZER_KINDS
 from sklearn_kd.runtime._torch_modes import ordinary_torch
+from sklearn_kd.tasks._label_kinds import Labels
 from sklearn_kd.training._net import TrainingNet
 
 if TYPE_CHECKING:
@@ -128,6 +127,9 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         The class of each column of the teacher's logits, where it has no ``classes_``; of use with
         ``logit_weight`` alone. None: the labels must be exactly 0 … K−1, and column j is class j. There
         may be more classes than y has.
+    ignore_index : int or None, default=None
+        The label of unknown pixels, where y has a map of labels for each image: they have no part in the
+        losses of labels nor in scores; the teacher is followed there too. None: every label is a class.
     class_weight : dict, "balanced" or None, default=None
         Weight of each class, 1 for those that a dict leaves out. It is multiplied with ``sample_weight``: in
         the loss of the labels, and in the loss on D_val, so that the factors serve the same end. "balanced":
@@ -251,43 +253,12 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
     (200,)
     """
 
-    _parameter_constraints = {
-        "teacher_layers": [str, list, tuple],
-        "student_layers": [str, list, tuple],
-        "connections": [str, list, tuple],
-        "transforms": [str, list, tuple],
-        "distance": [str, callable],
-        "normalization": [StrOptions(set(NORMALIZATIONS))],
-        "softmax_bias": [Interval(Real, None, None, closed="neither")],
-        "distill_weight": [Interval(Real, 0, None, closed="left")],
-        "logit_weight": [Interval(Real, 0, None, closed="left"), StrOptions({"learned"})],
+    _parameter_constraints = DISTPRO_CONSTRAINTS | {
+        "logit_weight": TERM_WEIGHT,
         "temperature": [Interval(Real, 0, None, closed="neither")],
-        "process": [DistillationProcess, str, PathLike, None],
-        "weights": [StrOptions(set(WEIGHTS))],
-        "search_epochs": [Interval(Integral, 1, None, closed="left")],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "search_callbacks": CALLBACK_KINDS,
-        "meta": [str, Strategy],
-        "e1": [Interval(Integral, 1, None, closed="left")],
-        "e2": [Interval(Integral, 0, None, closed="left")],
-        "importance_lr": [Interval(Real, 0, None, closed="left")],
-        "pathway_threshold": [Interval(Real, None, None, closed="neither"), StrOptions({"auto"}), None],
         "teacher_classes": ["array-like", None],
+        "ignore_index": [Integral, None],
         "class_weight": [dict, StrOptions({"balanced"}), None],
-        "optimizer": OPTIMIZER_KINDS,
-        "lr": [Interval(Real, 0, 1e30, closed="both")],  # beyond, a step overflows float32
-        "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
-        "max_epochs": [Interval(Integral, 1, None, closed="left")],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "standardize": ["boolean"],
-        "augment": [callable, None],
-        "callbacks": CALLBACK_KINDS,
-        "keep_teacher": ["boolean"],
-        "checkpoint_dir": [str, PathLike, None],
-        "device": [str, torch.device, Integral],
-        "execution": [str, Execution],
-        "verbose": ["verbose"],
-        "random_state": ["random_state"],
     }
 
     _executions = ("eager", "bfloat16")  # the others are not made for layers that are looked into
@@ -329,6 +300,7 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         importance_lr: float = 0.05,
         pathway_threshold: float | Literal["auto"] | None = "auto",
         teacher_classes: ArrayLike | None = None,
+        ignore_index: int | None = None,
         class_weight: dict[Any, float] | Literal["balanced"] | None = None,
         optimizer: type[torch.optim.Optimizer] | str = torch.optim.SGD,
         lr: float = 0.1,
@@ -369,6 +341,7 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         self.importance_lr = importance_lr
         self.pathway_threshold = pathway_threshold
         self.teacher_classes = teacher_classes
+        self.ignore_index = ignore_index
         self.class_weight = class_weight
         self.optimizer = optimizer
         self.lr = lr
@@ -450,18 +423,17 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
     # ----------------------------------------------------------------------------------
     # What is fitted
 
+    @property
+    def _task_type(self) -> Labels:
+        """The maker of a fit's task from y."""
+        return Labels(self.ignore_index, several=False)
+
+    def _teacher_term(self) -> LogitTerm:
+        """Return the term of the teacher's logits beside the pathways."""
+        return LogitTerm(self.logit_weight, self.temperature)
+
     def _fitted_attributes(self, net: TrainingNet, plan: DistProPlan) -> dict[str, Any]:
-        process = plan.process
-        if process is None and plan.search is not None:  # as long as the search lasts
-            process = make_process(self, SearchOutcome.of(net), plan)
-        return {
-            "net_": net,
-            "process_": process,
-            "pathways_": plan.pathways,
-            "search_history_": plan.search_history,
-            "teacher_": self.teacher if self.keep_teacher else None,
-            "n_iter_": net.metaparameters.iteration,
-        }
+        return fitted_attributes(self, net, plan)
 
     @property
     def transforms_(self) -> nn.ModuleList:

@@ -1,11 +1,10 @@
-"""The nets of a DistProClassifier's search and retraining."""
+"""The nets of a search of pathway weights, and of the retraining along them."""
 
 from __future__ import annotations
 
 import copy
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from torch import nn
 
 from sklearn_kd.distpro._distances import checked_distance
@@ -19,60 +18,49 @@ from sklearn_kd.distpro._importance import (
 )
 from sklearn_kd.distpro._normalization import NORMALIZATIONS
 from sklearn_kd.distpro._objective import PathwayObjective
+from sklearn_kd.estimators._classifier_net import with_score_of_task
+from sklearn_kd.estimators._distpro_terms import Columns, TeacherTerm, is_learned
 from sklearn_kd.estimators._plan import Stage
 from sklearn_kd.estimators._preflight import initial_student
 from sklearn_kd.estimators._standardization import scaling_for
-from sklearn_kd.losses._logit_distillation import LogitDistillation
 from sklearn_kd.meta import Strategy
 from sklearn_kd.meta._path import MetaparameterPath, MetaparameterSchedule
 from sklearn_kd.meta._space import Metaparameter, MetaparameterSpace
 from sklearn_kd.runtime._optimizers import optimizer_class
+from sklearn_kd.tasks._task import Task
 from sklearn_kd.training._net import TrainingNet
 
 if TYPE_CHECKING:
-    from sklearn_kd.estimators._distpro import DistProClassifier
-    from sklearn_kd.estimators._distpro_plan import DistProPlan
-
-# Of a learned logit term, as DistilledClassifier has them.
-INITIAL_LAMBDA1 = 0.5
-TEMPERATURE_BOUNDS = (1.0, 10.0)
+    from sklearn_kd.estimators._distpro_plan import DistProEstimator, DistProPlan
 
 
-def learns_logit_term(estimator: DistProClassifier) -> bool:
-    """Return whether lambda1 and T are learned with the pathways."""
-    return isinstance(estimator.logit_weight, str)
-
-
-def search_space(estimator: DistProClassifier, n_pathways: int, n_outputs: int) -> MetaparameterSpace:
-    """Return the metaparameters of a search: raw factors, and lambda1 and T where they are learned."""
+def search_space(term: TeacherTerm, n_pathways: int, task: Task) -> MetaparameterSpace:
+    """Return the metaparameters of a search: raw factors, and those of a term that is learned."""
     entries = importance_factors(n_pathways)
-    if learns_logit_term(estimator):
-        entries |= LogitDistillation(TEMPERATURE_BOUNDS).metaparameters(n_outputs)
+    if is_learned(term):
+        entries |= term.metaparameters(task)
     return MetaparameterSpace(entries)
 
 
-def initial_path(estimator: DistProClassifier, plan: DistProPlan, strategy: Strategy) -> MetaparameterPath:
+def initial_path(estimator: DistProEstimator, plan: DistProPlan, strategy: Strategy) -> MetaparameterPath:
     """Return the metaparameters of a search where they start."""
-    space = search_space(estimator, len(plan.pathways), plan.task.n_outputs)
-    start = {"lambda1": INITIAL_LAMBDA1, "temperature": estimator.temperature} | space.starts
+    space = search_space(plan.term, len(plan.pathways), plan.task)
+    start = (plan.term.starts(plan.task) if is_learned(plan.term) else {}) | space.starts
     if strategy.coordinates == "raw":
         space = space.in_raw_coordinates()
     steps = {IMPORTANCE: importance_steps(estimator.importance_lr), "loss": strategy.steps()}
     return MetaparameterPath(space, start, steps, device=estimator._device())
 
 
-def schedule_of(weights: np.ndarray, logit_term: np.ndarray | None) -> MetaparameterSchedule:
-    """Return weights of shape (T, L), and (lambda1, T) of shape (T, 2) or None, as a schedule."""
-    columns = {PATHWAY_WEIGHTS: weights}
-    entries = {PATHWAY_WEIGHTS: Metaparameter(shape=weights.shape[1:])}
-    if logit_term is not None:
-        columns |= dict(zip(("lambda1", "temperature"), logit_term.astype(np.float64).T, strict=True))
-        entries |= {"lambda1": Metaparameter(), "temperature": Metaparameter()}
+def schedule_of(weights: Any, term: Columns) -> MetaparameterSchedule:
+    """Return weights of shape (T, L), and the columns of the teacher's term, as a schedule."""
+    columns = {PATHWAY_WEIGHTS: weights} | term
+    entries = {name: Metaparameter(shape=rows.shape[1:]) for name, rows in columns.items()}
     return MetaparameterSchedule(MetaparameterSpace(entries), columns)
 
 
 def make_net(
-    estimator: DistProClassifier,
+    estimator: DistProEstimator,
     plan: DistProPlan,
     stage: Stage,
     metaparameters: MetaparameterPath | MetaparameterSchedule,
@@ -81,13 +69,12 @@ def make_net(
     **changes: Any,
 ) -> TrainingNet:
     """Make an initialised net around a student and transforms of the stage's seeds."""
-    searching = stage is plan.search
+    searching, task = stage is plan.search, plan.task
     student = copy.deepcopy(plan.student)
     if searching:
-        student = stage_student(estimator, stage, plan.task.n_outputs)
+        student = stage_student(estimator, stage, task)
     learned = isinstance(metaparameters, MetaparameterPath)
     normalization = NORMALIZATIONS[estimator.normalization](estimator.softmax_bias)
-    logit_weight = 0.0 if isinstance(estimator.logit_weight, str) else estimator.logit_weight
     objective = PathwayObjective(
         pathways=plan.pathways,
         transforms=estimator.transforms,
@@ -95,9 +82,7 @@ def make_net(
         teacher=plan.teacher,
         weights=LearnedWeights(normalization) if learned else GivenWeights(),
         distill_weight=estimator.distill_weight,
-        logit_weight=logit_weight,
-        temperature=estimator.temperature,
-        learns_logit_term="temperature" in metaparameters.space,
+        output_loss=plan.term.output_loss(task),
     )
     params: dict[str, Any] = {
         "optimizer": optimizer_class(estimator.optimizer),
@@ -110,6 +95,7 @@ def make_net(
     routed = estimator._passed_on("optimizer", "iterator_train", "iterator_valid")
     if not searching:
         routed |= estimator._passed_on("callbacks")
+    callbacks, params = with_score_of_task(task, callbacks, params)
     return TrainingNet(
         student,
         objective=objective,
@@ -118,20 +104,22 @@ def make_net(
         modules_seed=stage.seeds.strategy,
         execution=plan.execution,
         callbacks=callbacks,
-        task=plan.task,
-        labels=plan.task.output_labels,
+        task=task,
+        labels=None if task.numeric else task.output_labels,
         device=str(estimator._device()),
         **(params | routed | changes),
     ).initialize()
 
 
-def stage_student(estimator: DistProClassifier, stage: Stage, n_outputs: int) -> nn.Module:
+def stage_student(estimator: DistProEstimator, stage: Stage, task: Task) -> nn.Module:
     """Build a student from the seeds of a stage."""
     return initial_student(
         estimator.student,
         estimator._routed("student"),
         stage.data.train.samples,
-        n_outputs,
+        task.n_outputs,
         seed=stage.seeds.student,
         make_scaling=scaling_for(estimator, stage.data.train),
+        numeric=task.numeric,
+        map_shape=task.map_shape,
     )

@@ -1,4 +1,4 @@
-"""The plan of a DistProClassifier's fit: a search where there is to be one, and the retraining."""
+"""The plan of a fit along pathways: a search where there is to be one, and the retraining."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copy
 import dataclasses
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from skorch.history import History
@@ -16,19 +16,18 @@ from sklearn_kd.distpro._distances import Distance, checked_distance
 from sklearn_kd.distpro._importance import IMPORTANCE
 from sklearn_kd.distpro._normalization import checked_threshold
 from sklearn_kd.distpro._pathways import Pathway, find_pathways, named_transforms
-from sklearn_kd.distpro._process import DistillationProcess, retraining_logit_term, retraining_weights
+from sklearn_kd.distpro._process import DistillationProcess, retraining_weights
 from sklearn_kd.errors._context import error_context
 from sklearn_kd.estimators._augmentation import checked_augmentation
 from sklearn_kd.estimators._callback_checks import listed_callbacks
 from sklearn_kd.estimators._distpro_net import (
-    TEMPERATURE_BOUNDS,
     initial_path,
-    learns_logit_term,
     make_net,
     schedule_of,
     search_space,
     stage_student,
 )
+from sklearn_kd.estimators._distpro_terms import TeacherTerm, check_followed
 from sklearn_kd.estimators._plan import (
     FitPlan,
     Seeds,
@@ -74,13 +73,16 @@ from sklearn_kd.training._sklearn_callbacks import FitReport
 
 if TYPE_CHECKING:
     from sklearn_kd.estimators._distpro import DistProClassifier
+    from sklearn_kd.estimators._distpro_regressor import DistProRegressor
+
+    DistProEstimator: TypeAlias = DistProClassifier | DistProRegressor
 
 NEEDS_NO_VALIDATION = "a process to follow"
 
 # Parameters that a process keeps for the record.
 _RECORDED = (
     "search_epochs", "validation_fraction", "e1", "e2", "importance_lr", "lr", "batch_size",
-    "distill_weight", "logit_weight", "temperature",
+    "distill_weight",
 )  # fmt: skip
 
 # The loss on D_train changes with the weights of the pathways.
@@ -88,7 +90,7 @@ _MONITOR = "valid_loss"
 
 
 class Settings(NamedTuple):
-    """Parameters of a DistProClassifier, checked and made objects."""
+    """Parameters of an estimator, checked and made objects."""
 
     strategy: Strategy
     distance: Distance
@@ -96,31 +98,30 @@ class Settings(NamedTuple):
     threshold: float | None
     teacher: FeatureTeacher
     execution: Execution
+    term: TeacherTerm
 
 
 class SearchOutcome(NamedTuple):
-    """Result of a search: the raw factors, and (lambda1, T) or None, by step; the history."""
+    """Result of a search: the raw factors by step, what the teacher's term has found, the history."""
 
     raw: np.ndarray
-    logit_term: np.ndarray | None
+    term: Any
     history: History
 
     @classmethod
-    def of(cls, net: TrainingNet) -> SearchOutcome:
+    def of(cls, net: TrainingNet, term: TeacherTerm) -> SearchOutcome:
         """Read the result from a net in its present state."""
         table = net.metaparameters.table(before=True)
-        logit_term = None
-        if "temperature" in net.metaparameters.space:
-            logit_term = np.stack([table["lambda1"], table["temperature"]], axis=1).astype(np.float32)
-        return cls(table[IMPORTANCE].astype(np.float32), logit_term, net.history)
+        return cls(table[IMPORTANCE].astype(np.float32), term.found(table), net.history)
 
 
 @dataclass(frozen=True, eq=False)
 class DistProPlan(FitPlan):
-    """One fit of a DistProClassifier.
+    """One fit of a DistProClassifier or DistProRegressor.
 
     Attributes
     ----------
+    term : TeacherTerm
     pathways : list of Pathway
     process : DistillationProcess or None
         Given, or found by the search when it is over.
@@ -133,6 +134,7 @@ class DistProPlan(FitPlan):
         Of the search, when it is over.
     """
 
+    term: TeacherTerm
     pathways: list[Pathway]
     process: DistillationProcess | None
     threshold: float | None
@@ -160,7 +162,7 @@ class DistProPlan(FitPlan):
 # Parameters
 
 
-def checked_parameters(estimator: DistProClassifier, X: Any = None, X_val: Any = None) -> Settings:
+def checked_parameters(estimator: DistProEstimator, X: Any = None, X_val: Any = None) -> Settings:
     """Check the parameters, and make objects of them.
 
     ``X`` and ``X_val`` are those of ``fit``, of which only the form counts here.
@@ -179,12 +181,14 @@ def checked_parameters(estimator: DistProClassifier, X: Any = None, X_val: Any =
     threshold = checked_threshold(
         estimator.pathway_threshold, (estimator if process is None else process).normalization
     )
-    _check_logit_term(estimator, process)
+    term = estimator._teacher_term()
+    term.check()
+    check_followed(term, process, estimator.weights)
     teacher = FeatureTeacher(estimator.teacher, estimator._device())
-    return Settings(strategy, distance, process, threshold, teacher, execution)
+    return Settings(strategy, distance, process, threshold, teacher, execution, term)
 
 
-def _checked_execution(estimator: DistProClassifier) -> Execution:
+def _checked_execution(estimator: DistProEstimator) -> Execution:
     """Return the execution; refuse passes whose layers cannot be looked into."""
     execution = named_execution(estimator)
     if execution.compile or execution.cuda_graph:
@@ -195,7 +199,7 @@ def _checked_execution(estimator: DistProClassifier) -> Execution:
     return execution
 
 
-def search_strategy(estimator: DistProClassifier) -> Strategy:
+def search_strategy(estimator: DistProEstimator) -> Strategy:
     """Return the strategy by which the factors move in the search; refuse one that moves nothing."""
     strategy = named_strategy(estimator)
     moves = type(strategy).takes_hypergradient is not Strategy.takes_hypergradient
@@ -204,7 +208,7 @@ def search_strategy(estimator: DistProClassifier) -> Strategy:
         if value != usual:
             raise ValueError(
                 f"meta__{name}={value!r}: a search takes hypergradients of whole batches, by the "
-                f"cross-entropy of D_val at T_val = 1. Set meta__{name}={usual!r}."
+                f"loss on D_val at T_val = 1. Set meta__{name}={usual!r}."
             )
     if not (moves and strategy.learns_from_validation):
         raise ValueError(
@@ -215,60 +219,28 @@ def search_strategy(estimator: DistProClassifier) -> Strategy:
     return strategy
 
 
-def _check_logit_term(estimator: DistProClassifier, process: DistillationProcess | None) -> None:
-    """Check that lambda1 and T can be learned, or are there to be followed, as logit_weight says."""
-    learned = learns_logit_term(estimator)
-    if estimator.weights != "equal" and process is not None:
-        _check_followed(process, estimator.logit_weight, learned)
-    elif learned and estimator.weights == "equal":
-        raise ValueError(
-            "logit_weight='learned' with weights='equal', for which nothing is searched, has no lambda1 "
-            "and T to follow. Give logit_weight as a number."
-        )
-    low, high = TEMPERATURE_BOUNDS
-    if learned and process is None and not low <= estimator.temperature <= high:
-        raise ValueError(
-            f"temperature={estimator.temperature!r} is where a learned T starts; it must be within [{low:g}, "
-            f"{high:g}], where T stays."
-        )
-
-
-def _check_followed(process: DistillationProcess, logit_weight: float | str, learned: bool) -> None:
-    """Refuse a process without the lambda1 and T that are asked for, or with some that would be lost."""
-    if learned == (process.logit_term is not None):
-        return
-    has = f"logit_weight={logit_weight!r}, but the given process has"
-    if learned:
-        raise ValueError(
-            f"{has} no path of lambda1 and T. Give logit_weight as a number, or search a process with "
-            "logit_weight='learned'."
-        )
-    raise ValueError(
-        f"{has} a path of lambda1 and T. Set logit_weight='learned' to follow them, or make a process "
-        "without logit_term of its raw and pathways."
-    )
-
-
 # --------------------------------------------------------------------------------------
 # The plan
 
 
-def plan_distpro(estimator: DistProClassifier, settings: Settings, inputs: ValidatedInputs) -> DistProPlan:
+def plan_distpro(estimator: DistProEstimator, settings: Settings, inputs: ValidatedInputs) -> DistProPlan:
     """Check and prepare everything that both trainings need."""
     searches = settings.process is None and estimator.weights != "equal"
     warn_without_effect(
         beside_own_cycle(estimator, settings.strategy)
         + beside_process(estimator, settings.process)
+        + settings.term.unused(estimator, settings.process)
         + beside_split(inputs, "a retraining without a search", holds_out=searches)
     )
     warn_if_distributed()
-    teacher, labels = settings.teacher, inputs.task.output_labels
+    teacher, term, task = settings.teacher, settings.term, inputs.task
+    term.check_task(task, weighted=inputs.weight is not None)
     checkpoints = open_checkpoints(estimator, inputs, drawn_seeds(estimator.random_state, searches=searches))
     stages = _stages(estimator, inputs, [Seeds(*seeds) for seeds in checkpoints.seeds])
     samples = stages[-1].data.train.samples
     student = _checked_student(estimator, inputs, stages)
-    if estimator.logit_weight:
-        teacher.align_logits(samples, labels, inputs.teacher_columns)
+    if term.weight:
+        term.ask(teacher, samples, inputs)
     pathways = find_pathways(
         teacher,
         student,
@@ -281,18 +253,21 @@ def plan_distpro(estimator: DistProClassifier, settings: Settings, inputs: Valid
     )
     if searches:
         with error_context("meta"):
-            settings.strategy.check(search_space(estimator, len(pathways), inputs.task.n_outputs))
+            settings.strategy.check(search_space(term, len(pathways), task))
     process = None if settings.process is None else settings.process.fitted_to(pathways)
+    if process is not None:
+        term.check_path(process, task)
     n_epochs = estimator.max_epochs + (estimator.search_epochs if searches else 0)
     report = FitReport(estimator, inputs.X_given, inputs.targets(), inputs.sample_weight, n_epochs)
     plan = DistProPlan(
-        inputs.task,
+        task,
         stages,
         student,
         settings.strategy,
         teacher,
         report,
         checkpoints,
+        term,
         pathways,
         process,
         settings.threshold,
@@ -301,7 +276,7 @@ def plan_distpro(estimator: DistProClassifier, settings: Settings, inputs: Valid
     return dataclasses.replace(plan, n_steps=_dry_run(estimator, plan))
 
 
-def _stages(estimator: DistProClassifier, inputs: ValidatedInputs, seeds: list[Seeds]) -> tuple[Stage, ...]:
+def _stages(estimator: DistProEstimator, inputs: ValidatedInputs, seeds: list[Seeds]) -> tuple[Stage, ...]:
     """Return the search, if there are seeds for one, and the retraining, which is on all rows."""
     data, _ = stage_data(estimator, inputs, None, seeds[0])
     retraining_net = partial(_retraining_net, estimator)
@@ -316,22 +291,24 @@ def _stages(estimator: DistProClassifier, inputs: ValidatedInputs, seeds: list[S
 
 
 def _checked_student(
-    estimator: DistProClassifier, inputs: ValidatedInputs, stages: tuple[Stage, ...]
+    estimator: DistProEstimator, inputs: ValidatedInputs, stages: tuple[Stage, ...]
 ) -> nn.Module:
     """Return the student of the retraining, checked on the data of all stages; set ``augmentation``."""
-    retraining, labels = stages[-1], inputs.task.output_labels
+    retraining, task = stages[-1], inputs.task
     samples = retraining.data.train.samples
-    student = stage_student(estimator, retraining, inputs.task.n_outputs)
+    student = stage_student(estimator, retraining, task)
     batch_size = loader_settings(estimator, "iterator_train")["batch_size"]
     for train, valid in (stage.data for stage in reversed(stages)):
         check_single_rows(student, samples, valid, batch_size)
         standardized = isinstance(student, StandardizedStudent)
         check_scale(student, SplitData(train, valid), standardized=standardized)
-        train.augmentation = checked_augmentation(estimator.augment, None, samples, student, labels)
+        train.augmentation = checked_augmentation(
+            estimator.augment, None, samples, student, task.output_labels, maps_of=(train, task)
+        )
     return student
 
 
-def _dry_run(estimator: DistProClassifier, plan: DistProPlan) -> int:
+def _dry_run(estimator: DistProEstimator, plan: DistProPlan) -> int:
     """Try what only skorch and torch can judge; return the number of steps of the retraining."""
     callbacks = {
         RETRAINING: listed_callbacks(estimator.callbacks),
@@ -351,6 +328,8 @@ def _dry_run(estimator: DistProClassifier, plan: DistProPlan) -> int:
         )
         params = estimator._routed("callbacks") if stage is plan.retraining else None
         n_batches[stage.name] = dry_run(net, stage.data, "the retraining", params)
+        if stage is plan.retraining:  # which has the rows of both
+            plan.term.warn_of_answers(net, stage.data.train, plan.teacher)
     return n_batches[RETRAINING] * estimator.max_epochs
 
 
@@ -358,7 +337,7 @@ def _dry_run(estimator: DistProClassifier, plan: DistProPlan) -> int:
 # The search
 
 
-def _search_net(estimator: DistProClassifier, plan: DistProPlan) -> TrainingNet:
+def _search_net(estimator: DistProEstimator, plan: DistProPlan) -> TrainingNet:
     """Make the net of the search."""
     assert plan.search is not None
     later = estimator.max_epochs * share_of_a_search_step(plan.strategy) / (1 - estimator.validation_fraction)
@@ -378,14 +357,14 @@ def _search_net(estimator: DistProClassifier, plan: DistProPlan) -> TrainingNet:
     )
 
 
-def _search(estimator: DistProClassifier, plan: DistProPlan, stage: Stage) -> tuple[DistProPlan, TrainingNet]:
+def _search(estimator: DistProEstimator, plan: DistProPlan, stage: Stage) -> tuple[DistProPlan, TrainingNet]:
     """Search a process, or take what a checkpoint holds of it; return the plan with it, and the net."""
     net: Any
     found, net = run_search(
         plan,
         stage,
         SearchOutcome,
-        SearchOutcome.of,
+        lambda net: SearchOutcome.of(net, plan.term),
         check=lambda found: make_process(estimator, found, plan),
     )
     net.objective.forget()
@@ -393,40 +372,56 @@ def _search(estimator: DistProClassifier, plan: DistProPlan, stage: Stage) -> tu
     return dataclasses.replace(plan, process=process, search_history=found.history), net
 
 
-def make_process(
-    estimator: DistProClassifier, found: SearchOutcome, plan: DistProPlan
-) -> DistillationProcess:
+def make_process(estimator: DistProEstimator, found: SearchOutcome, plan: DistProPlan) -> DistillationProcess:
     """Make the process that a search has found."""
-    settings = {name: getattr(estimator, name) for name in _RECORDED} | {
-        "distance": estimator.distance if isinstance(estimator.distance, str) else repr(estimator.distance),
-        "meta": repr(plan.strategy),
-        "optimizer": optimizer_class(estimator.optimizer).__name__,
-        "teacher": type(plan.teacher.network).__name__,
-        "student": type(own_student(plan.student)).__name__,
-    }
+    settings = (
+        {name: getattr(estimator, name) for name in _RECORDED}
+        | plan.term.settings()
+        | {
+            "distance": estimator.distance
+            if isinstance(estimator.distance, str)
+            else repr(estimator.distance),
+            "meta": repr(plan.strategy),
+            "optimizer": optimizer_class(estimator.optimizer).__name__,
+            "teacher": type(plan.teacher.network).__name__,
+            "student": type(own_student(plan.student)).__name__,
+        }
+    )
     return DistillationProcess(
         found.raw,
         plan.pathways,
         normalization=estimator.normalization,
         softmax_bias=estimator.softmax_bias,
-        logit_term=found.logit_term,
         settings=settings,
+        **plan.term.for_process(found.term, plan.task),
     )
+
+
+def fitted_attributes(estimator: DistProEstimator, net: TrainingNet, plan: DistProPlan) -> dict[str, Any]:
+    """Return the fitted attributes of a fit that ends with this net."""
+    process = plan.process
+    if process is None and plan.search is not None:  # as long as the search lasts
+        process = make_process(estimator, SearchOutcome.of(net, plan.term), plan)
+    return {
+        "net_": net,
+        "process_": process,
+        "pathways_": plan.pathways,
+        "search_history_": plan.search_history,
+        "teacher_": estimator.teacher if estimator.keep_teacher else None,
+        "n_iter_": net.metaparameters.iteration,
+    }
 
 
 # --------------------------------------------------------------------------------------
 # The retraining
 
 
-def _retraining_net(estimator: DistProClassifier, plan: DistProPlan) -> TrainingNet:
+def _retraining_net(estimator: DistProEstimator, plan: DistProPlan) -> TrainingNet:
     """Make the net that follows a process, given or found."""
     process, weights = plan.process, estimator.weights
     schedule = retraining_weights(process, plan.n_steps, weights, plan.threshold, len(plan.pathways))
-    logit_term = None
-    if learns_logit_term(estimator):
-        assert process is not None  # checked in _check_logit_term, or searched
-        logit_term = retraining_logit_term(process, plan.n_steps, weights)
-    scheduled = schedule_of(schedule, logit_term)
+    term = {} if process is None else plan.term.schedule(process, plan.n_steps, weights)
+    scheduled = schedule_of(schedule, term)
     callbacks = [
         *listed_callbacks(estimator.callbacks),
         *progress_callbacks(estimator.verbose, RETRAINING, estimator.max_epochs),

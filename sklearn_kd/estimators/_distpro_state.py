@@ -1,4 +1,4 @@
-"""The state of a DistProClassifier in its file: the pathways, the transforms and the process."""
+"""The state of an estimator with pathways in its file: the pathways, the transforms and the process."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import nn
 from sklearn_kd.distpro._distances import DISTANCES
 from sklearn_kd.distpro._importance import GivenWeights
 from sklearn_kd.distpro._objective import PathwayObjective
+from sklearn_kd.distpro._output_loss import WeightedOutputLoss
 from sklearn_kd.distpro._pathways import Pathway, build_transforms
 from sklearn_kd.distpro._process import (
     DistillationProcess,
@@ -22,6 +23,7 @@ from sklearn_kd.distpro._process import (
 from sklearn_kd.distpro._transforms import TRANSFORMS
 from sklearn_kd.estimators._prediction_net import prediction_params
 from sklearn_kd.files._values import ContentError
+from sklearn_kd.losses import LogitDistillation
 from sklearn_kd.meta._path import MetaparameterSchedule
 from sklearn_kd.meta._space import MetaparameterSpace
 from sklearn_kd.persistence._codecs import finite_number, history_tensors, take_array, take_history, tensor_of
@@ -37,15 +39,18 @@ from sklearn_kd.persistence._weights import (
 from sklearn_kd.training._net import TrainingNet
 
 if TYPE_CHECKING:
-    from sklearn_kd.estimators._distpro import DistProClassifier
+    from sklearn_kd.estimators._distpro_plan import DistProEstimator
+
+# Tensors of the process begin with this name.
+_PROCESS = "process."
 
 
-def to_content(estimator: DistProClassifier, lost: set[str], history: bool = True) -> Content:
+def to_content(estimator: DistProEstimator, lost: set[str], history: bool = True) -> Content:
     """Return what the file of a fitted estimator has beside the student.
 
     Parameters
     ----------
-    estimator : DistProClassifier
+    estimator : DistProClassifier or DistProRegressor
     lost : set of str
         Columns of the history of the search that cannot be saved are added.
     history : bool, default=True
@@ -65,19 +70,19 @@ def to_content(estimator: DistProClassifier, lost: set[str], history: bool = Tru
     if process is not None:
         about["process"], arrays = process_content(process)
         del about["process"]["pathways"]  # the estimator's
-        tensors |= {f"process.{name}": tensor_of(array) for name, array in arrays.items()}
+        tensors |= {f"{_PROCESS}{name}": tensor_of(array) for name, array in arrays.items()}
     return Content(about, tensors)
 
 
 def from_content(
-    estimator: DistProClassifier, content: Content, student: nn.Module, given: Mapping[str, Any]
+    estimator: DistProEstimator, content: Content, student: nn.Module, given: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the fitted attributes; remove the tensors that are used from the content.
 
     Parameters
     ----------
-    estimator : DistProClassifier
-        Has its parameters and ``classes_``.
+    estimator : DistProClassifier or DistProRegressor
+        Has its parameters, and the fitted attributes of its task.
     content : Content
     student : nn.Module
         The student with the weights of the file.
@@ -120,8 +125,12 @@ DISTPRO_STATE = StateFunctions(to_content, from_content)
 def _process(content: Content) -> DistillationProcess:
     """Decode the process, and remove its tensors from the content."""
     about, tensors = content
-    names = [name for name in ("raw", "logit_term") if name == "raw" or f"process.{name}" in tensors]
-    arrays = {name: take_array(tensors, f"process.{name}", np.float32) for name in names}
+    names: dict[str, Any] = {"raw": np.float32}
+    if f"{_PROCESS}logit_term" in tensors:
+        names["logit_term"] = np.float32
+    of_outputs = about["process"].get("output_term") or {"metaparameters": ()}
+    names |= {f"output_term.values.{entry[0]}": np.float64 for entry in of_outputs["metaparameters"]}
+    arrays = {name: take_array(tensors, f"{_PROCESS}{name}", dtype) for name, dtype in names.items()}
     fields = about["process"] | {
         "pathways": about["pathways"],
         "softmax_bias": finite_number(about["process"]["softmax_bias"]),
@@ -129,17 +138,16 @@ def _process(content: Content) -> DistillationProcess:
     return process_of_content(fields, arrays, DistillationProcess)
 
 
-def _prediction_net(estimator: DistProClassifier, student: nn.Module, pathways: list[Pathway]) -> TrainingNet:
+def _prediction_net(estimator: DistProEstimator, student: nn.Module, pathways: list[Pathway]) -> TrainingNet:
     """Make the net that an estimator predicts with; its transforms are not filled yet."""
     objective = PathwayObjective(
         pathways=pathways,
         transforms=estimator.transforms,
-        distance=DISTANCES["mse"],  # used in training alone
+        distance=DISTANCES["mse"],  # as output_loss, used in training alone
         teacher=None,
         weights=GivenWeights(),
         distill_weight=estimator.distill_weight,
-        logit_weight=0.0,
-        temperature=estimator.temperature,
+        output_loss=WeightedOutputLoss(LogitDistillation(), 0.0, {}),
     )
     return TrainingNet(
         student,

@@ -18,6 +18,7 @@ from sklearn_kd.inputs._data import DistillationData, LoadedData
 from sklearn_kd.inputs._torch_datasets import make_loader
 from sklearn_kd.runtime._eval_mode import isolated_eval_mode
 from sklearn_kd.students._standardize import Standardization
+from sklearn_kd.tasks._pixels import images_at_a_time, pixel_rows, some_known_rows
 from sklearn_kd.training._work import threads_of_prediction
 
 if TYPE_CHECKING:
@@ -243,13 +244,18 @@ class Predictions(NamedTuple):
 
 
 def predictions_of(net: TrainingNet, train: DistillationData) -> Predictions:
-    """Predict rows of D_train with the student of a trained net: one pass over some thousand at most."""
+    """Predict rows of D_train with the student of a trained net: one pass over some thousand at most.
+
+    Of images the rows are the pixels that have a label.
+    """
     logits_by_batch, targets = [], []
     with isolated_eval_mode(net.module_, train.device):
         for batch in some_batches(net, train):
             with threads_of_prediction(net, batch[0]):
-                logits_by_batch.append(net.module_(batch[0]).float())
-            targets.append(batch.targets)
+                outputs = pixel_rows(net.module_(batch[0]).float())
+            some = some_known_rows(outputs, batch.targets) if train.map_shape else (outputs, batch.targets)
+            logits_by_batch.append(some[0])
+            targets.append(some[1])
         probabilities = torch.softmax(torch.cat(logits_by_batch), dim=1).cpu().double()
     labels, logits, weight, _ = (
         torch.cat(parts).cpu() if parts[0] is not None else None for parts in zip(*targets, strict=True)
@@ -264,6 +270,8 @@ def some_batches(net: TrainingNet, train: DistillationData) -> Iterator[Batch]:
     """Yield batches of rows drawn at random: those of a file are often sorted by class."""
     generator = torch.Generator().manual_seed(0)
     n_rows = _N_FETCHED if isinstance(train, LoadedData) else _N_ROWS
+    if train.map_shape:
+        n_rows = images_at_a_time(train.shape[1:], n_rows)
     rows = torch.randperm(len(train), generator=generator)[:n_rows]
     parts = rows.sort().values.split(int(net.batch_size))
     if not isinstance(train, LoadedData):

@@ -159,12 +159,17 @@ class FitPlan:
         if train.augmentation is None:
             if not train.has_teacher_logits:
                 return None
-            return teacher_signature(train.iter_teacher_logits(), len(train))
+            return teacher_signature(map(_of_rows, train.iter_teacher_logits()), len(train))
         _, ask = train.augmentation
         if ask is None:
             return None
         with preserved_random_state(train.device, self.seeds.teacher):
-            return teacher_signature([ask(train.samples)], len(train.samples))
+            return teacher_signature([_of_rows(ask(train.samples))], len(train.samples))
+
+
+def _of_rows(logits: Tensor) -> Tensor:
+    """Return the logits of rows; of maps the mean over each."""
+    return logits if logits.ndim == 2 else logits.mean(dim=(2, 3))
 
 
 class TrainingResult(NamedTuple):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_kd.estimators._routed_parameters import loader_settings
+from sklearn_kd.estimators._tiles import Tiling, tiled
 from sklearn_kd.inputs._parts import Parts, are_integers, shared_rows
 from sklearn_kd.inputs._sparse_rows import SparseRows
 from sklearn_kd.inputs._torch_datasets import DatasetRows, is_dataset, make_ordered_loader
@@ -22,6 +23,7 @@ from sklearn_kd.runtime._memory import (
     memory_advice,
 )
 from sklearn_kd.students._checks import cannot_take_row
+from sklearn_kd.tasks._pixels import images_at_a_time
 from sklearn_kd.teachers._cached import PREDICTION_BATCH
 from sklearn_kd.training._divergence import refuse_overflow
 from sklearn_kd.training._work import threads_of_prediction
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def student_logits(estimator: BaseDistiller, X: Any) -> Tensor:
-    """Return the logits of all rows, shape (n, n_outputs), on the CPU.
+    """Return the logits of all rows, shape (n, n_outputs), or of maps, on the CPU.
 
     Parameters
     ----------
@@ -43,9 +45,9 @@ def student_logits(estimator: BaseDistiller, X: Any) -> Tensor:
     if is_dataset(X):
         loader = loader_settings(estimator, "iterator_valid")
         return torch.cat([logits for logits, _ in iter_logits(estimator, X, loader)])
-    found = validate_predict_inputs(estimator, X, estimator._sample_shape)
+    found = validate_predict_inputs(estimator, X, sample_shape_for(estimator, X))
     net = estimator.net_
-    n_rows = max(net.batch_size, PREDICTION_BATCH)
+    n_rows = _rows_at_a_time(estimator, found)
     _set_evaluation_mode(net.module_)
     if isinstance(found, SparseRows):
         return refuse_overflow(
@@ -57,17 +59,66 @@ def student_logits(estimator: BaseDistiller, X: Any) -> Tensor:
     return refuse_overflow(torch.cat([_logits_of_batch(net, x, n_rows) for x in rows.split(n_rows)]))
 
 
+def iter_maps(estimator: BaseDistiller, X: Any, tiling: Tiling | None = None) -> Iterator[Tensor]:
+    """Yield the maps of images, shape (B, n_outputs, H, W), a few images at a time.
+
+    Parameters
+    ----------
+    estimator : BaseDistiller
+        Fitted on maps.
+    X : array-like of shape (n, channels, height, width), or Dataset
+    tiling : Tiling or None, default=None
+        Tiles to predict. None: whole images.
+    """
+    if is_dataset(X):
+        loader = loader_settings(estimator, "iterator_valid")
+        yield from (maps for maps, _ in iter_logits(estimator, X, loader, tiling=tiling))
+        return
+    found = validate_predict_inputs(estimator, X, sample_shape_for(estimator, X))
+    _set_evaluation_mode(estimator.net_.module_)
+    for x in torch.split(shared_rows(np.ascontiguousarray(found)), _rows_at_a_time(estimator, found)):
+        yield refuse_overflow(_outputs_of_batch(estimator.net_, x, len(x), tiling))
+
+
+def _rows_at_a_time(estimator: BaseDistiller, rows: Any) -> int:
+    """Return the rows of a batch; fewer where y had maps of large images."""
+    n_rows = max(estimator.net_.batch_size, PREDICTION_BATCH)
+    if len(rows.shape) == 4 and estimator._task.map_shape:
+        return images_at_a_time(tuple(rows.shape[1:]), n_rows)
+    return n_rows
+
+
+def _outputs_of_batch(net: TrainingNet, x: Any, n_rows: int, tiling: Tiling | None) -> Tensor:
+    """Return the student's outputs of a batch, made of tiles if that was asked for."""
+    if tiling is None:
+        return _logits_of_batch(net, x, n_rows)
+    return tiled(lambda part: _logits_of_batch(net, part, n_rows), x, tiling)
+
+
+def sample_shape_for(estimator: BaseDistiller, X: Any) -> tuple[Any, ...]:
+    """Return the shape that samples of X must have; of images for maps, any height and width."""
+    shape = estimator._sample_shape
+    own = np.shape(X) if not hasattr(X, "shape") else X.shape
+    if len(own) != 4 or not estimator._task.map_shape:
+        return shape
+    return (shape[0], *own[2:])
+
+
 def iter_logits(
-    estimator: BaseDistiller, dataset: Any, loader: Mapping[str, Any], labelled: bool = False
+    estimator: BaseDistiller,
+    dataset: Any,
+    loader: Mapping[str, Any],
+    labelled: bool = False,
+    tiling: Tiling | None = None,
 ) -> Iterator[tuple[Tensor, Any]]:
     """Yield (logits, labels or None) of a Dataset, a batch at a time."""
     rows, net = DatasetRows(dataset, loader.get("collate_fn")), estimator.net_
     if are_integers(estimator._sample_shape):
         rows = rows.with_integers()
-    check_sample_shape(rows, estimator._sample_shape, "X", estimator)
+    check_sample_shape(rows, sample_shape_for(estimator, rows), "X", estimator)
     _set_evaluation_mode(net.module_)
     for x, labels, _ in make_ordered_loader(rows, labelled=labelled, **loader):
-        yield refuse_overflow(_logits_of_batch(net, x, len(x))), labels
+        yield refuse_overflow(_outputs_of_batch(net, x, len(x), tiling)), labels
 
 
 def _set_evaluation_mode(student: nn.Module) -> None:

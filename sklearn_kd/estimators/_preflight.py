@@ -21,6 +21,7 @@ from sklearn_kd.estimators._callback_checks import (
     check_scorers,
 )
 from sklearn_kd.estimators._class_weight import with_class_weight
+from sklearn_kd.estimators._images import check_images, refuse_class_weight
 from sklearn_kd.estimators._named_objects import named_object
 from sklearn_kd.estimators._preprocessing import takes_raw_rows
 from sklearn_kd.estimators._routed_parameters import loader_settings
@@ -38,6 +39,7 @@ from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.students._checks import check_student
 from sklearn_kd.students._factory import build_student, in_float32
+from sklearn_kd.students._resized import ResizedStudent, with_map_size
 from sklearn_kd.students._standardize import (
     Standardization,
     StandardizedStudent,
@@ -47,7 +49,7 @@ from sklearn_kd.students._standardize import (
     takes_codes,
 )
 from sklearn_kd.students._structured import for_rows, needs_integers
-from sklearn_kd.tasks._task import TaskMaker
+from sklearn_kd.tasks._task import Task, TaskMaker
 from sklearn_kd.teachers._adapter import TeacherAdapter
 from sklearn_kd.teachers._class_alignment import checked_teacher_classes
 from sklearn_kd.teachers._given_logits import checked_logits
@@ -63,6 +65,10 @@ if TYPE_CHECKING:
 
 # --------------------------------------------------------------------------------------
 # Parameters and data
+
+
+# Fitted attributes of some kinds of targets.
+_NOT_OF_EVERY_TASK = "label_dtype_", "map_shape_"
 
 
 def named_strategy(estimator: BaseDistiller) -> Strategy:
@@ -140,8 +146,9 @@ def validate(
     )
     if has_several_labels(inputs.task):
         refuse_classes(estimator.class_weight, estimator.teacher_classes)
+    if inputs.task.map_shape:
+        refuse_class_weight(estimator.class_weight)
     inputs = with_class_weight(inputs, estimator.class_weight)
-    estimator.__dict__.pop("label_dtype_", None)  # of an earlier fit on several labels
     keep_described(estimator, inputs)
     named_rows = X if hasattr(X, "index") else y
     inputs = with_teacher(inputs, teacher_logits, estimator.teacher_classes, named_rows)
@@ -176,7 +183,7 @@ def validate_data(
         loader_settings(estimator, "iterator_train"),
         loader_settings(estimator, "iterator_valid"),
     )
-    return validate_fit_inputs(
+    inputs = validate_fit_inputs(
         estimator,
         X,
         y,
@@ -192,10 +199,15 @@ def validate_data(
         raw=takes_raw_rows(estimator),
         keeps_integers=_keeps_integers_of(estimator) if estimator._takes_parts else None,
     )
+    if inputs.task.map_shape:
+        check_images(inputs.sample_shape, inputs.task.map_shape)
+    return inputs
 
 
 def keep_described(estimator: BaseDistiller, inputs: ValidatedInputs) -> None:
     """Set the fitted attributes of the task, and the shape of a sample."""
+    for name in _NOT_OF_EVERY_TASK:
+        estimator.__dict__.pop(name, None)  # of an earlier fit
     estimator.__dict__.update(inputs.task.fitted_attributes())
     if not isinstance(inputs.rows, RawRows):  # whose samples have no shape yet
         estimator._sample_shape = inputs.sample_shape
@@ -207,8 +219,7 @@ def _with_unlabeled_logits(
     """Add the checked ``teacher_logits_unlabeled``; an index of ``X_unlabeled`` names rows."""
     if inputs.unlabeled is None or teacher_logits_unlabeled is None:
         return inputs
-    check = checked_label_logits if has_several_labels(inputs.task) else checked_logits
-    logits = check(
+    logits = _check_of_logits(inputs.task)(
         teacher_logits_unlabeled,
         len(inputs.unlabeled),
         inputs.task.output_labels,
@@ -218,6 +229,13 @@ def _with_unlabeled_logits(
         of="X_unlabeled",
     )
     return dataclasses.replace(inputs, unlabeled=dataclasses.replace(inputs.unlabeled, teacher_logits=logits))
+
+
+def _check_of_logits(task: Task) -> Callable[..., Any]:
+    """Return what checks given logits of this kind of y."""
+    if has_several_labels(task):
+        return checked_label_logits
+    return partial(checked_logits, maps=bool(task.map_shape))
 
 
 def _keeps_integers_of(estimator: BaseDistiller) -> KeepsIntegers:
@@ -230,7 +248,7 @@ def with_teacher(
     """Add the checked ``teacher_logits`` and ``teacher_classes``; an index of ``named_rows`` names rows."""
     labels = inputs.task.output_labels
     columns = checked_teacher_classes(teacher_classes, labels)
-    check = checked_label_logits if has_several_labels(inputs.task) else checked_logits
+    check = _check_of_logits(inputs.task)
     logits = check(teacher_logits, len(inputs.rows), labels, stated=columns, names=named_rows)
     return dataclasses.replace(inputs, teacher_columns=columns, teacher_logits=logits)
 
@@ -296,6 +314,8 @@ def checked_teacher(
             f"fit, or set meta='none' to train on y alone.{advice_for(teacher)}"
         )
     wrapped = make(teacher, inputs, fit_parameters)
+    if inputs.task.map_shape:
+        wrapped.ask_for_maps()
     if isinstance(inputs.rows, RawRows) and augment is None:
         wrapped.ask_about_given_rows()
     if (inputs.is_loaded or augment is not None) and not wrapped.takes_batches():
@@ -322,6 +342,7 @@ def initial_student(
     make_scaling: Callable[[], Standardization | None] | None = None,
     trained: nn.Module | None = None,
     numeric: bool = False,
+    map_shape: tuple[int, ...] = (),
 ) -> nn.Module:
     """Build the student, check it on two samples, and put the layer of ``standardize=True`` in front.
 
@@ -345,6 +366,8 @@ def initial_student(
         The student of the last fit, to go on with in place of a new one.
     numeric : bool, default=False
         Whether its outputs are numbers to predict, not logits.
+    map_shape : tuple of int, default=()
+        (H, W) of the maps in y, to which the student's own are resized; () where y has none.
     """
     # All inside, so that weights made in the first forward pass are drawn from the seed too.
     with preserved_random_state(samples.device, seed):
@@ -362,7 +385,8 @@ def initial_student(
         if is_open and make_scaling is not None and (codes or not takes_codes(own, rows)):
             scaling = _fitted(scaling, make_scaling(), codes)
         made_by = None if isinstance(student, nn.Module) else student
-        _check_behind(scaling, own, rows, n_outputs, made_by, numeric)
+        own = built if isinstance(built, ResizedStudent) else with_map_size(own, rows, map_shape)
+        _check_behind(scaling, own, rows, n_outputs, made_by, numeric, map_shape)
     return built if own_student(built) is not built else behind_scaling(own, scaling)
 
 
@@ -384,10 +408,11 @@ def _check_behind(
     n_outputs: int,
     made_by: Any,
     numeric: bool,
+    map_shape: tuple[int, ...],
 ) -> None:
     """Check a student that may be behind a layer; say so where it could be trained without."""
     if scaling is None:
-        check_student(student, rows, n_outputs, made_by, numeric=numeric)
+        check_student(student, rows, n_outputs, made_by, numeric=numeric, map_shape=map_shape)
         return
     try:
         check_student(student, scaling(rows), n_outputs, made_by, numeric=numeric)

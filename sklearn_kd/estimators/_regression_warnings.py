@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from sklearn_kd.estimators._learned_nothing import (
     FEWEST_ROWS,
@@ -23,7 +24,9 @@ from sklearn_kd.estimators._learned_nothing import (
 from sklearn_kd.inputs._data import DistillationData
 from sklearn_kd.inputs._validation import ValidatedInputs
 from sklearn_kd.runtime._eval_mode import isolated_eval_mode
+from sklearn_kd.tasks._pixels import images_at_a_time, known_rows, pixel_rows, some_known_rows
 from sklearn_kd.tasks._regression import Regression
+from sklearn_kd.teachers._features import FeatureTeacher
 from sklearn_kd.teachers._logit_checks import name_of
 from sklearn_kd.training._work import threads_of_prediction
 
@@ -86,15 +89,19 @@ def _other_cause(remedies: Remedies) -> str:
 def _predictions_of(
     net: TrainingNet, train: DistillationData, task: Regression
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return standardised predictions and targets of some rows of D_train, shape (n, m), and weights (n,)."""
+    """Return standardised predictions and targets of some rows of D_train, shape (n, m), and weights (n,).
+
+    Of images the rows are pixels that have a target.
+    """
     predicted, targets, weights = [], [], []
     with isolated_eval_mode(net.module_, train.device):
         for batch in some_batches(net, train):
             with threads_of_prediction(net, batch[0]):
-                outputs = net.module_(batch[0])[:, : task.n_targets]
+                outputs = pixel_rows(net.module_(batch[0]))[:, : task.n_targets]
+            some = some_known_rows(outputs, batch.targets) if task.map_shape else (outputs, batch.targets)
+            outputs, (labels, _, weight, _) = some
             predicted.append(outputs.double().cpu())
-            targets.append(batch.targets.labels.double().cpu())
-            weight = batch.targets.weight
+            targets.append(labels.double().cpu())
             weights.append(torch.ones(len(outputs)) if weight is None else weight.cpu())
     return torch.cat(predicted).numpy(), torch.cat(targets).numpy(), torch.cat(weights).double().numpy()
 
@@ -105,6 +112,24 @@ def _r2(predicted: np.ndarray, y: np.ndarray, weight: np.ndarray) -> float:
     centred = y - np.average(y, axis=0, weights=weight)
     variance = np.average(centred**2, axis=0, weights=weight)
     return float(np.mean(1 - error / np.maximum(variance, np.finfo(float).tiny)))
+
+
+def _rows_said(train: DistillationData) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Return a teacher's predictions of all rows, their targets, shape (n, m), and their weights or None."""
+    said = torch.cat([part.cpu() for part in train.iter_teacher_logits()]).double().numpy()
+    return said, train.y.cpu().double().numpy(), _as_array(train.weight)
+
+
+def _pixels_said(train: DistillationData) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Return the same of the known pixels of some images."""
+    targets = train.first_targets(images_at_a_time(train.shape[1:], len(train)))
+    assert targets.teacher_logits is not None
+    said, (y, _, weight, _) = known_rows(targets.teacher_logits, targets)
+    return said.cpu().double().numpy(), y.cpu().double().numpy(), _as_array(weight)
+
+
+def _as_array(weight: Tensor | None) -> np.ndarray | None:
+    return None if weight is None else weight.cpu().double().numpy()
 
 
 def warn_of_units(estimator: Any, inputs: ValidatedInputs, train: DistillationData) -> None:
@@ -120,13 +145,39 @@ def warn_of_units(estimator: Any, inputs: ValidatedInputs, train: DistillationDa
     own = train.labelled
     if not own.has_teacher_logits:
         return
-    said = torch.cat([part.cpu() for part in own.iter_teacher_logits()]).double().numpy()
-    weight = None if own.weight is None else own.weight.cpu().double().numpy()
-    errors = np.average((said - own.y.cpu().double().numpy()) ** 2, axis=0, weights=weight)
+    who = name_of(estimator.teacher) if inputs.teacher_logits is None else estimator._answers
+    _warn_of_far(who, *(_pixels_said(own) if own.map_shape else _rows_said(own)))
+
+
+def warn_of_units_in_batches(net: TrainingNet, train: DistillationData, teacher: FeatureTeacher) -> None:
+    """Warn as :func:`warn_of_units` of a teacher that is asked while the student trains, by some rows.
+
+    Parameters
+    ----------
+    net : TrainingNet
+        Initialised.
+    train : DistillationData
+    teacher : FeatureTeacher
+        Whose predictions are aligned with y.
+    """
+    said, y, weights = [], [], []
+    for batch in some_batches(net, train):
+        _, numbers = teacher(batch[0], [])
+        assert numbers is not None
+        found, (labels, _, weight, _) = some_known_rows(numbers, batch.targets)
+        said.append(found.double().cpu())
+        y.append(labels.double().cpu())
+        weights.append(torch.ones(len(found)) if weight is None else weight.cpu())
+    shares = torch.cat(weights).double().numpy()
+    _warn_of_far(teacher.who, torch.cat(said).numpy(), torch.cat(y).numpy(), shares)
+
+
+def _warn_of_far(who: str, said: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> None:
+    """Warn where predictions, standardised as y is, are farther from it than y's mean."""
+    errors = np.average((said - y) ** 2, axis=0, weights=weight)
     worst = int(errors.argmax())
     if errors[worst] <= _MOST_VARIANCES:
         return
-    who = name_of(estimator.teacher) if inputs.teacher_logits is None else estimator._answers
     which = "y" if len(errors) == 1 else f"column {worst} of y"
     warnings.warn(
         f"{who} predicts {which} with a mean squared error of {errors[worst]:.3g} times its variance in "

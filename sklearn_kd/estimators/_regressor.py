@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils.validation import check_is_fitted
+from sklearn.base import BaseEstimator
 from torch import nn
 
 from sklearn_kd._sklearn_compat import Interval, StrOptions, with_callbacks
 from sklearn_kd.estimators._base import BaseDistiller
 from sklearn_kd.estimators._callback_checks import CALLBACK_KINDS
-from sklearn_kd.estimators._classifier_net import loss_of
 from sklearn_kd.estimators._classifier_plan import checked_parameters, plan_distillation
 from sklearn_kd.estimators._classifier_search import WAYS_TO_RETRAIN
 from sklearn_kd.estimators._classifier_state import CLASSIFIER_STATE
@@ -24,17 +22,15 @@ from sklearn_kd.estimators._distilled_attributes import distilled_attributes
 from sklearn_kd.estimators._plan import publish, restore_on_failure, run_plan
 from sklearn_kd.estimators._regression_warnings import warn_of_units
 from sklearn_kd.estimators._regressor_inputs import make_regression_teacher, validate_regression
-from sklearn_kd.estimators._regressor_targets import target_attributes, targets_content, write_regressor
+from sklearn_kd.estimators._regressor_methods import RegressorMethods
 from sklearn_kd.inputs._munge import Munge
 from sklearn_kd.inputs._validation import Continued
-from sklearn_kd.losses import REGRESSION_LOSSES, RegressionLoss
-from sklearn_kd.losses._named import OWN_REGRESSION_LOSS
+from sklearn_kd.losses import RegressionLoss
 from sklearn_kd.meta import Strategy
 from sklearn_kd.meta._process import FOLLOWED, MetaparameterProcess
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._optimizers import OPTIMIZER_KINDS
 from sklearn_kd.runtime._torch_modes import ordinary_torch
-from sklearn_kd.tasks._regression import Regression, RegressionTargets
 from sklearn_kd.teachers._logit_store import LogitStorage
 from sklearn_kd.training._net import TrainingNet
 
@@ -49,14 +45,15 @@ if TYPE_CHECKING:
     from sklearn_kd.estimators._classifier_net import DistillationPlan
 
 
-class DistilledRegressor(RegressorMixin, BaseDistiller):
+class DistilledRegressor(RegressorMethods, BaseDistiller):
     """A small neural network trained on numbers and on a big model's predictions of them together.
 
     The student minimises lambda1 · L(y, student) + (1 − lambda1) · L(teacher, student), where L is the
     squared error or another ``loss``. y is standardised inside, so that a deviation is 1, and predictions
     are in its units. lambda1, and what else the loss has, is chosen on held-out rows in a search of a third
     of the epochs; then the student trains on all rows. Rows without targets, given to ``fit`` as
-    ``X_unlabeled`` or made up by ``synthesize``, teach the student what the teacher predicts for them.
+    ``X_unlabeled`` or made up by ``synthesize``, teach the student what the teacher predicts for them. Of
+    images y may be maps, a number for each pixel, such as its depth.
 
     Parameters
     ----------
@@ -73,7 +70,8 @@ class DistilledRegressor(RegressorMixin, BaseDistiller):
         teacher that comes trained.
     student : nn.Module class or instance, or function that returns a module
         Maps float32 inputs to one output per target (two with ``loss="gaussian_nll"``), shape
-        (n_samples, n_outputs), of standardised targets. A class or a function is called with the
+        (n_samples, n_outputs), of standardised targets; to maps of shape (n_samples, n_outputs, h, w), of any
+        size, where y has maps. A class or a function is called with the
         ``student__*`` parameters and, where its signature has them, ``in_features``, ``in_channels``,
         ``input_shape``, and the number of outputs as ``n_classes``, ``out_features``, ``n_outputs`` or
         another usual name. An instance is copied.
@@ -89,8 +87,8 @@ class DistilledRegressor(RegressorMixin, BaseDistiller):
         Weight of y, in [0, 1]: where it starts (``meta="linear"``), or stays (``meta="fixed"``).
         "random" draws the start from U(0, 1).
     loss : str or RegressionLoss, default="squared_error"
-        L: "squared_error", "absolute_error", "huber", "quantile" or "gaussian_nll"; ``loss__*`` set its
-        parameters: ``loss__per_output``, a lambda1 for each target; ``loss__teacher_bound``, the error
+        L: "squared_error", "absolute_error", "huber", "berhu", "quantile" or "gaussian_nll"; ``loss__*`` set
+        its parameters: ``loss__per_output``, a lambda1 for each target; ``loss__teacher_bound``, the error
         beyond which the teacher is not followed; ``loss__quantile``, ``loss__width``. Or an object of
         :mod:`sklearn_kd.losses`, also of a class of your own (:class:`~sklearn_kd.losses.RegressionLoss`).
     optimizer : class of torch.optim.Optimizer or its name, default=torch.optim.Adam
@@ -165,6 +163,8 @@ class DistilledRegressor(RegressorMixin, BaseDistiller):
         Mean and standard deviation of y in the rows given to ``fit``, weighted by ``sample_weight``.
     n_outputs_ : int
         Number of targets.
+    map_shape_ : tuple of int
+        Height and width of the maps in y. Not there for other targets.
     metaparameter_path_ : structured array of shape (`n_iter_`,)
         One row per training iteration: ``iteration``, one column for each metaparameter of the loss,
         ``val_loss``, ``predicted`` and ``search``, as of :class:`DistilledClassifier`.
@@ -207,6 +207,7 @@ class DistilledRegressor(RegressorMixin, BaseDistiller):
     --------
     DistilledClassifier : For classes; its pages of the guide hold for both.
     sklearn_kd.losses.RegressionLoss : The form of all losses.
+    sklearn_kd.metrics : Errors of maps.
 
     Notes
     -----
@@ -268,17 +269,11 @@ class DistilledRegressor(RegressorMixin, BaseDistiller):
     }
 
     _state_functions = CLASSIFIER_STATE
-    _losses = REGRESSION_LOSSES
-    _answers = "teacher_predictions"
-    _own_loss = OWN_REGRESSION_LOSS
 
     net_: TrainingNet
     strategy_: Strategy
     metaparameter_path_: np.ndarray
     lambda1_: float
-    target_mean_: np.ndarray
-    target_scale_: np.ndarray
-    n_outputs_: int
     n_unlabeled_: int
     process_: MetaparameterProcess | None
     search_history_: History | None
@@ -356,7 +351,6 @@ class DistilledRegressor(RegressorMixin, BaseDistiller):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
         inputs = tags.input_tags
         inputs.sparse = True
         inputs.allow_nan = inputs.string = inputs.categorical = self.student_preprocessing is not None
@@ -389,14 +383,15 @@ class DistilledRegressor(RegressorMixin, BaseDistiller):
         X : array-like or sparse matrix of shape (n_samples, n_features) or (n_samples, ...), or Dataset
             As in :meth:`DistilledClassifier.fit`. The items of a Dataset are ``(x, target)``; where y is
             given, x or ``(x, anything)``.
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            Real finite numbers, each target not the same in all rows. None: a Dataset is read once for its
-            targets.
+        y : array-like of shape (n_samples,), (n_samples, n_outputs) or (n_samples, H, W), default=None
+            Real finite numbers, each target not the same in all rows. Of images a map for each, with NaN
+            where a pixel has no target. None: a Dataset is read once for its targets.
         sample_weight : array-like of shape (n_samples,), default=None
             Scaled to mean 1. Rows of weight 0 are left out. Passed to the regressors in a scikit-learn
             teacher that take it; a warning names a teacher that does not.
         teacher_predictions : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            The teacher's predictions for the rows of X, in the units of y. A Series or DataFrame is aligned
+            The teacher's predictions for the rows of X, in the units of y; where y has maps, maps of shape
+            (n_samples, h, w). A Series or DataFrame is aligned
             by its index where X has the same in another order. They take the place of ``teacher``.
         X_val, y_val : array-like, default=None
             D_val, where it is not to be held out of X; a Dataset if X is one.
@@ -450,151 +445,6 @@ class DistilledRegressor(RegressorMixin, BaseDistiller):
         """Return whether this fit continues the last one."""
         return self.warm_start and hasattr(self, "net_")
 
-    @property
-    def _task_type(self) -> RegressionTargets:
-        """The maker of a fit's task from y."""
-        return RegressionTargets(loss_of(self).criterion(), self._task if self._continues() else None)
-
-    @property
-    def _task(self) -> Regression:
-        """The kind of target that y was."""
-        return Regression.of_fitted(self)
-
     def _fitted_attributes(self, net: TrainingNet, plan: DistillationPlan) -> dict[str, Any]:
         """Return the fitted attributes of a fit that ends with this net."""
         return distilled_attributes(self, net, plan)
-
-    def _targets_content(self) -> dict[str, Any]:
-        return targets_content(self._task)
-
-    @classmethod
-    def _targets_of_content(cls, about: Mapping[str, Any]) -> dict[str, Any]:
-        return target_attributes(about)
-
-    @property
-    def validation_scores_(self) -> list[float] | None:
-        """R² on D_val after each epoch, each row counted once; None where there was no D_val."""
-        return self._by_epoch("valid_r2") or None
-
-    @ordinary_torch()
-    def export_student(self, path: str | PathLike[str]) -> None:
-        """Write the student to a file, by the suffix of its name.
-
-        ``.onnx`` holds the whole network: input ``X``, float32 of shape (n_samples, ...) with any number of
-        rows; output ``predictions``, float64 of shape (n_samples, n_outputs), in the units of y; with
-        ``loss="gaussian_nll"`` the means. ``.safetensors`` holds the weights of the student alone, whose
-        outputs are standardised; ``target_mean`` and ``target_scale``, as JSON in the metadata of both
-        files, undo that.
-
-        Where the estimator has a ``student_preprocessing_``, both take the rows that it makes of X.
-
-        Parameters
-        ----------
-        path : str or path-like
-            Ends in ``.safetensors`` or ``.onnx``. A file that is there is replaced.
-
-        Raises
-        ------
-        NotFittedError
-            If the estimator has not been fitted.
-        ValueError
-            If the suffix is another one.
-        ImportError
-            If a package is missing; ``sklearn-kd[export]`` brings all of them.
-
-        Examples
-        --------
-        >>> import json, tempfile
-        >>> from safetensors import safe_open
-        >>> from sklearn.datasets import load_diabetes
-        >>> from sklearn_kd import DistilledRegressor, MLPStudent
-        >>> X, y = load_diabetes(return_X_y=True)
-        >>> reg = DistilledRegressor(None, MLPStudent, meta="none", max_epochs=2).fit(X, y)
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     reg.export_student(f"{folder}/diabetes.safetensors")
-        ...     with safe_open(f"{folder}/diabetes.safetensors", framework="pt") as file:
-        ...         mean = json.loads(file.metadata()["target_mean"])
-        >>> round(mean[0]) == round(y.mean())
-        True
-        """
-        check_is_fitted(self, "net_")
-        write_regressor(self.student_, path, self._task, self._sample_shape)
-
-    # ----------------------------------------------------------------------------------
-    # Prediction
-
-    @ordinary_torch()
-    def predict(  # type: ignore[override]
-        self, X: ArrayLike | Dataset, return_std: bool = False
-    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-        """Predict the targets, in the units of y.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features) or (n_samples, ...), or Dataset
-            In the form in which ``fit`` was given it.
-        return_std : bool, default=False
-            Whether to return the standard deviation of each target too, which ``loss="gaussian_nll"`` learns.
-
-        Returns
-        -------
-        y_pred : ndarray of shape (n_samples,) or (n_samples, n_outputs), float64
-            Shaped as y was.
-        y_std : ndarray of the same shape
-            Only with ``return_std=True``.
-
-        Raises
-        ------
-        ValueError
-            If ``return_std=True`` and the loss has no variance, or rows of X are so large that the outputs
-            overflow.
-
-        Examples
-        --------
-        Noise that grows with x:
-
-        >>> import numpy as np
-        >>> from sklearn_kd import DistilledRegressor, MLPStudent
-        >>> rng = np.random.default_rng(0)
-        >>> X = rng.uniform(0, 1, size=(1000, 1))
-        >>> y = X[:, 0] + X[:, 0] * rng.normal(size=1000)
-        >>> reg = DistilledRegressor(
-        ...     None, MLPStudent, meta="none", loss="gaussian_nll", random_state=0).fit(X, y)
-        >>> _, std = reg.predict([[0.1], [0.9]], return_std=True)
-        >>> bool(std[0] < std[1] / 2)
-        True
-        """
-        outputs = self._logits(X)
-        wrong = ~torch.isfinite(outputs).all(dim=1)
-        if bool(wrong.any()):
-            raise ValueError(
-                f"X has {int(wrong.sum())} rows, such as row {int(wrong.nonzero()[0])}, for which the "
-                "student's outputs overflow float32. Are they scaled as the rows given to fit?"
-            )
-        task = self._task
-        if not return_std:
-            return task.predictions(outputs)
-        if task.criterion.name != "gaussian_nll":
-            raise ValueError(
-                f"return_std=True, but {task.criterion.name!r}, the loss on y in fit, learns no variance. "
-                "Fit with loss='gaussian_nll'."
-            )
-        return task.predictions(outputs), task.deviations(outputs)
-
-    def score(
-        self, X: ArrayLike | Dataset, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None
-    ) -> float:
-        """Return R², the coefficient of determination; of several targets the mean.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features) or (n_samples, ...), or Dataset
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            Targets. None: those of a Dataset, whose items are ``(x, target)`` then.
-        sample_weight : array-like of shape (n_samples,), default=None
-
-        Returns
-        -------
-        float
-        """
-        return self._score(X, y, sample_weight)

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from sklearn_kd.files._values import ContentError
 from sklearn_kd.inputs._parts import row_shape_of
-from sklearn_kd.persistence._codecs import finite_number
+from sklearn_kd.persistence._codecs import decode_map_shape, finite_number
 from sklearn_kd.persistence._export import write_student
 from sklearn_kd.tasks._criterion import CRITERIA, Criterion
+from sklearn_kd.tasks._pixel_numbers import PixelRegression
 from sklearn_kd.tasks._regression import Regression
 
 # More targets than any table has: a file that states more is there to exhaust the memory.
@@ -24,12 +25,14 @@ _MOST_TARGETS = 10_000_000
 
 def targets_content(task: Regression) -> dict[str, Any]:
     """Return what a file has of the targets, as JSON."""
-    targets = {
+    targets: dict[str, Any] = {
         "mean": task.mean.tolist(),
         "scale": task.scale.tolist(),
         "single": task.single,
         "criterion": [task.criterion.name, task.criterion.parameter],
     }
+    if task.map_shape:
+        targets["map_shape"] = list(task.map_shape)
     return {"targets": targets}
 
 
@@ -50,7 +53,12 @@ def target_attributes(about: Mapping[str, Any]) -> dict[str, Any]:
         raise ContentError(f"targets of mean {mean[:5]}, scale {scale[:5]} and single={str(single)[:20]}")
     if single and len(mean) != 1:
         raise ContentError(f"{len(mean)} targets in a single column")
-    return Regression(mean, scale, single, _criterion(targets.get("criterion"))).fitted_attributes()
+    criterion = _criterion(targets.get("criterion"))
+    if "map_shape" not in targets:
+        return Regression(mean, scale, single, criterion).fitted_attributes()
+    if not single:
+        raise ContentError("maps that are not single")
+    return PixelRegression(mean, scale, criterion, decode_map_shape(targets["map_shape"])).fitted_attributes()
 
 
 def _numbers(values: Any, name: str) -> np.ndarray:
@@ -64,7 +72,7 @@ def _criterion(form: Any) -> Criterion:
     if not is_pair or not isinstance(form[0], str) or form[0] not in CRITERIA:
         raise ContentError(f"{str(form)[:100]} as the loss on y")
     name, parameter = form
-    needs = {"huber": math.inf, "quantile": 1.0}.get(name)
+    needs = {"huber": math.inf, "berhu": math.inf, "quantile": 1.0}.get(name)
     if needs is None:
         return Criterion(name)
     if not 0 < finite_number(parameter) < needs:
@@ -77,7 +85,7 @@ def _criterion(form: Any) -> Criterion:
 
 
 class InUnits(nn.Module):
-    """A student whose outputs are the predictions in the units of y.
+    """A student whose outputs are the predictions in the units of y, shaped as those of the estimator.
 
     Parameters
     ----------
@@ -90,14 +98,16 @@ class InUnits(nn.Module):
 
     def __init__(self, student: nn.Module, task: Regression):
         super().__init__()
-        self.student = student
+        self.student, self.has_maps = student, bool(task.map_shape)
         # float32 would round targets that are far from 0, and overflow for large ones.
         self.register_buffer("mean", torch.as_tensor(task.mean, dtype=torch.float64))
         self.register_buffer("scale", torch.as_tensor(task.scale, dtype=torch.float64))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the predictions, float64 of shape (n, m)."""
+        """Return the predictions, float64 of shape (n, m), or (n, h, w) of maps."""
         outputs: Tensor = self.student(x)
+        if self.has_maps:
+            return outputs[:, 0].double() * self.scale + self.mean
         return outputs[:, : self.mean.shape[0]].double() * self.scale + self.mean
 
 

@@ -148,7 +148,7 @@ def beside_optimizer_lr(estimator: Any) -> list[str]:
 
 
 def beside_process(estimator: Any, process: DistillationProcess | None) -> list[str]:
-    """List changed parameters of a DistProClassifier that its process or its logit_weight leaves unused."""
+    """List changed parameters of an estimator with pathways that its process leaves unused."""
     reasons = beside_optimizer_lr(estimator)
     if process is not None:
         reasons += [
@@ -162,19 +162,54 @@ def beside_process(estimator: Any, process: DistillationProcess | None) -> list[
             f"softmax_bias={estimator.softmax_bias!r} beside normalization={estimator.normalization!r}, "
             "which has no bias (set normalization='biased_softmax')"
         )
-    weight = estimator.logit_weight
+    return reasons
+
+
+def beside_logit_term(estimator: Any, process: DistillationProcess | None) -> list[str]:
+    """List changed parameters of a DistProClassifier that its logit_weight leaves unused."""
+    reasons, weight = [], estimator.logit_weight
     if _is_changed(estimator, "temperature") and weight == 0:
         reasons.append(
             f"temperature={estimator.temperature!r} beside logit_weight={weight!r}, with which the teacher's "
             "logits are not distilled (set logit_weight)"
         )
-    lr = estimator.get_params(deep=False).get("meta__lr")
-    if process is None and lr is not None and not isinstance(weight, str):
-        reasons.append(
-            f"meta__lr={lr!r} beside logit_weight={weight!r}, with which lambda1 and T are not learned (the "
-            "rate of the factors is importance_lr)"
-        )
-    return reasons
+    return reasons + _beside_fixed_term(estimator, process, "logit_weight", "lambda1 and T are not")
+
+
+def beside_output_term(
+    estimator: Any, process: DistillationProcess | None, loss: DistillationLoss
+) -> list[str]:
+    """List parameters of a DistProRegressor that its output_weight or its loss leaves unused."""
+    weight = estimator.output_weight
+    reasons = beside_default_loss(estimator, loss)
+    if weight == 0:
+        reasons += [
+            f"loss__{name}={value!r} beside output_weight={weight!r}, with which the teacher's predictions "
+            "are not distilled (set output_weight)"
+            for name, value in estimator._routed("loss").items()
+            if name == "teacher_bound" and value is not None
+        ]
+    if not isinstance(weight, str):
+        reasons += [
+            f"loss__per_output={value!r} beside output_weight={weight!r}, with which no lambda1 is learned "
+            "(set output_weight='learned')"
+            for name, value in estimator._routed("loss").items()
+            if name == "per_output" and value
+        ]
+    return reasons + _beside_fixed_term(estimator, process, "output_weight", "nothing of the loss is")
+
+
+def _beside_fixed_term(
+    estimator: Any, process: DistillationProcess | None, name: str, unlearned: str
+) -> list[str]:
+    """List meta__lr of an estimator whose search learns the factors alone."""
+    lr, weight = estimator.get_params(deep=False).get("meta__lr"), getattr(estimator, name)
+    if process is not None or lr is None or isinstance(weight, str):
+        return []
+    return [
+        f"meta__lr={lr!r} beside {name}={weight!r}, with which {unlearned} learned (the rate of the "
+        "factors is importance_lr)"
+    ]
 
 
 def beside_search(estimator: Any, *, searches: bool) -> list[str]:

@@ -70,8 +70,8 @@ def export_student(
 
     Parameters
     ----------
-    model : DistilledClassifier, DistilledRegressor, DistProClassifier, Pipeline or search
-        Fitted. A Pipeline ends in one of the first three. Of a search, such as ``GridSearchCV``, the
+    model : DistilledClassifier, DistilledRegressor, DistProClassifier, DistProRegressor, Pipeline or search
+        Fitted. A Pipeline ends in one of the first four. Of a search, such as ``GridSearchCV``, the
         ``best_estimator_`` is written.
     path : str or path-like
         Ends in ``.onnx``. An existing file is replaced, at once or not at all. ``.safetensors`` holds the
@@ -228,12 +228,12 @@ def _parts(model: Any) -> tuple[list[tuple[str, Any]], BaseDistiller]:
     clf = steps[-1][1] if steps else None
     if not isinstance(clf, BaseDistiller):
         raise TypeError(
-            f"model={type(model).__name__} must be a DistilledClassifier, DistilledRegressor or "
-            "DistProClassifier, a Pipeline that ends in one, or a search with such a best_estimator_; it "
-            f"ends in {type(clf).__name__}."
+            f"model={type(model).__name__} must be a DistilledClassifier, DistilledRegressor, "
+            "DistProClassifier or DistProRegressor, a Pipeline that ends in one, or a search with such a "
+            f"best_estimator_; it ends in {type(clf).__name__}."
         )
     check_is_fitted(clf, "net_")
-    if getattr(clf._task, "map_shape", ()):
+    if clf._task.map_shape:
         raise ValueError(
             f"model={type(model).__name__} ends in a {type(clf).__name__} that predicts maps, and the "
             "file would have one answer for each row. Write its student alone by its own method "

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_kd.estimators._base import BaseDistiller
 from sklearn_kd.estimators._classifier import DistilledClassifier
 from sklearn_kd.estimators._distpro import DistProClassifier
+from sklearn_kd.estimators._distpro_regressor import DistProRegressor
 from sklearn_kd.estimators._regressor import DistilledRegressor
 from sklearn_kd.estimators._several_labels import has_several_labels
 from sklearn_kd.export._table_converter import register_table
@@ -35,8 +36,8 @@ def register_onnx_converter() -> None:
     """Teach skl2onnx to convert the estimators of this library.
 
     After the call ``skl2onnx.to_onnx`` takes a fitted :class:`DistilledClassifier`,
-    :class:`DistilledRegressor` or :class:`DistProClassifier`, and a Pipeline that ends in one.
-    :func:`export_student` calls it by itself. To call it again changes nothing.
+    :class:`DistilledRegressor`, :class:`DistProClassifier` or :class:`DistProRegressor`, and a Pipeline that
+    ends in one. :func:`export_student` calls it by itself. To call it again changes nothing.
 
     The graph has the outputs of other classifiers: ``label``, int64 or string of shape (n_samples,), and
     ``probabilities``, float32 of shape (n_samples, n_classes). It takes their options too: ``zipmap``,
@@ -68,7 +69,7 @@ def register_onnx_converter() -> None:
     >>> [output.name for output in model.graph.output]
     ['label', 'probabilities']
     """
-    for cls in (DistilledClassifier, DistilledRegressor, DistProClassifier):
+    for cls in (DistilledClassifier, DistilledRegressor, DistProClassifier, DistProRegressor):
         register_class(cls)
 
 

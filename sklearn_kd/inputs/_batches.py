@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from sklearn_kd.inputs._map_augmentation import MapAugmentation
 from sklearn_kd.inputs._parts import Parts, parts_of_output
 from sklearn_kd.inputs._torch_datasets import DatasetRows, loader_arguments, make_loader
 from sklearn_kd.tasks._targets import Targets
@@ -247,8 +248,9 @@ class AugmentedBatches:
     Parameters
     ----------
     batches : TensorBatches or LoadedBatches
-    augment : callable(Tensor) -> Tensor
-        Of :class:`Parts` it is given the dict or the tuple of tensors, and makes one of the same parts.
+    augment : callable(Tensor) -> Tensor, or MapAugmentation
+        Of :class:`Parts` it is given the dict or the tuple of tensors, and makes one of the same parts. Where
+        y has maps, it changes these too.
     ask : callable(Tensor) -> Tensor, or None
         Returns the teacher's logits of a batch. None: the batch keeps its targets.
     """
@@ -256,7 +258,7 @@ class AugmentedBatches:
     def __init__(
         self,
         batches: TensorBatches | LoadedBatches,
-        augment: Callable[[Tensor], Tensor],
+        augment: Callable[[Tensor], Tensor] | MapAugmentation,
         ask: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.batches, self.augment, self.ask = batches, augment, ask
@@ -273,6 +275,9 @@ class AugmentedBatches:
         self.batches.load_state_dict(state)
 
     def __iter__(self) -> Iterator[Batch]:
+        if isinstance(self.augment, MapAugmentation):
+            yield from (Batch(*self.augment(batch[0], batch.targets, self.ask)) for batch in self.batches)
+            return
         for batch in self.batches:
             X, targets = augmented(self.augment, batch[0]), batch.targets
             if self.ask is not None:

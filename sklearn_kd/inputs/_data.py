@@ -16,6 +16,7 @@ from sklearn_kd.inputs._large_arrays import parts
 from sklearn_kd.inputs._parts import Parts
 from sklearn_kd.inputs._torch_datasets import DatasetRows
 from sklearn_kd.runtime._memory import format_mebibytes, nbytes
+from sklearn_kd.tasks._pixels import map_shape_of, pixel_targets
 from sklearn_kd.tasks._targets import Targets
 
 
@@ -48,7 +49,8 @@ class DistillationData(Dataset):
     X : Tensor of shape (m, ...) or Parts of m rows
         Any numbers.
     targets : Targets or None, default=None
-        Of the m rows; None: zeros as labels, for a data set that is only predicted.
+        Of the m rows; None: zeros as labels, for a data set that is only predicted. Labels may be maps, of
+        shape (m, H, W), and logits too, of shape (n, K, h, w): targets of a batch are those of its pixels.
     seed : int, default=0
         Seeds the order of the batches.
     places : Tensor of shape (n,) or None, default=None
@@ -107,7 +109,7 @@ class DistillationData(Dataset):
         """Yield the stored logits of all rows, in order, float32, about a mebibyte at a time."""
         logits = self._targets.teacher_logits
         assert logits is not None
-        for part in parts(len(self), 4 * logits.shape[1]):
+        for part in parts(len(self), 4 * math.prod(logits.shape[1:])):
             yield self._logits_of(logits, part)
 
     def _logits_of(self, logits: Tensor, rows: slice | Tensor) -> Tensor:
@@ -140,6 +142,10 @@ class DistillationData(Dataset):
         """The targets of all rows; may be a copy."""
         return self._targets_of(slice(None))
 
+    def first_targets(self, n_rows: int) -> Targets:
+        """Return the targets of the first rows; may be a copy."""
+        return self._targets_of(slice(0, min(n_rows, len(self))))
+
     @property
     def y(self) -> Tensor:
         """The labels, under the name that skorch's callbacks read."""
@@ -155,6 +161,11 @@ class DistillationData(Dataset):
     def shape(self) -> tuple[Any, ...]:
         """The shape (n, ...) of the inputs; (n, RowShape) of parts."""
         return len(self), *self.samples.shape[1:]
+
+    @property
+    def map_shape(self) -> tuple[int, ...]:
+        """(H, W) of the labels where each row has a map of them; () for other labels."""
+        return map_shape_of(self._targets.labels)
 
     @property
     def labelled(self) -> DistillationData:
@@ -230,11 +241,12 @@ class DistillationData(Dataset):
     def _targets_of(self, rows: slice | Tensor) -> Targets:
         labels, logits, weight, _ = self._targets
         places = self._at(rows)
-        return Targets(
+        targets = Targets(
             take(labels, places),
             None if logits is None else self._logits_of(logits, rows),
             None if weight is None else take(weight, places),
         )
+        return pixel_targets(targets) if labels.ndim == 3 else targets
 
 
 def take(values: Any, rows: slice | Tensor) -> Any:

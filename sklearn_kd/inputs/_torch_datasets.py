@@ -175,7 +175,7 @@ class BatchFetcher(Dataset):
         if labels is not None and len(labels) != len(indices):
             raise ValueError(
                 f"The items of {self.name} must be pairs (x, label) with one number or string as label, "
-                "or of several labels a tensor of 0 and 1; "
+                "of several labels a tensor of 0 and 1, or a map of integers; "
                 f"{len(indices)} items made a batch of {len(labels)} labels."
             )
         return x, labels, torch.tensor(indices)
@@ -287,7 +287,12 @@ def labelled_rows(
     if y is None:
         read_labels = (labels for _, labels, _ in make_ordered_loader(rows, labelled=True, **settings))
         called = f"the label in the items of {name}"
-        y = np.concatenate(
-            [np.asarray(from_torch(labels, f"The labels in {name}")) for labels in read_labels]
-        )
+        parts = [np.asarray(from_torch(labels, f"The labels in {name}")) for labels in read_labels]
+        shapes = list(dict.fromkeys(part.shape[1:] for part in parts))
+        if len(shapes) > 1:
+            raise ValueError(
+                f"{name} has labels of differing shapes, such as {shapes[0]} and {shapes[1]}. Resize or crop "
+                "maps, and their images, to one shape in the Dataset or in a collate_fn."
+            )
+        y = np.concatenate(parts)
     return rows, check(y, len(rows), called, name)

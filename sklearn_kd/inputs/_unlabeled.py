@@ -172,9 +172,9 @@ def with_unlabeled(
     if not further:
         return train
     n_labelled, n_unlabeled = len(train), sum(map(len, further))
-    device, own = train.device, train.targets
-    labels = torch.cat([own.labels, unknown_like(own.labels, n_unlabeled)])
-    weight = None if own.weight is None else torch.cat([own.weight, own.weight.new_ones(n_unlabeled)])
+    device, labels, weight = train.device, train.y, train.weight
+    labels = torch.cat([labels, unknown_like(labels, n_unlabeled)])
+    weight = None if weight is None else torch.cat([weight, weight.new_ones(n_unlabeled)])
     mixed = Targets(labels, None, weight), train.seed, n_labelled, unlabeled_share
     rows: Any = [part.rows for part in further]
     if isinstance(train, LoadedData):

@@ -407,12 +407,16 @@ def _check_continues(continued: Continued, task: Task, sample_shape: tuple[int, 
     """Refuse to go on with a student of other data."""
     before, now = ((each.outputs_noun, each.output_labels) for each in (continued.task, task))
     same = type(task) is type(continued.task) and now[1].tolist() == before[1].tolist()
-    if not same or sample_shape != continued.sample_shape:
+    if not same or sample_shape != continued.sample_shape or task.map_shape != continued.task.map_shape:
         raise ValueError(
             f"warm_start=True goes on with a student for {' '.join(map(str, before))} and samples of shape "
-            f"{continued.sample_shape}; got {' '.join(map(str, now))} and {sample_shape}. Fit on the "
-            "same kind of data, or set warm_start=False."
+            f"{continued.sample_shape}{_with_maps(continued.task)}; got {' '.join(map(str, now))} and "
+            f"{sample_shape}{_with_maps(task)}. Fit on the same kind of data, or set warm_start=False."
         )
+
+
+def _with_maps(task: Task) -> str:
+    return f" with maps of shape {task.map_shape}" if task.map_shape else ""
 
 
 def _checked_validation_rows(

@@ -7,6 +7,7 @@ from sklearn_kd.losses._named import LOSSES
 from sklearn_kd.losses._regression import (
     REGRESSION_LOSSES,
     AbsoluteError,
+    BerHuLoss,
     GaussianNLL,
     HuberLoss,
     QuantileLoss,
@@ -19,6 +20,7 @@ __all__ = [
     "LOSSES",
     "REGRESSION_LOSSES",
     "AbsoluteError",
+    "BerHuLoss",
     "DistillationLoss",
     "GaussianNLL",
     "HuberLoss",

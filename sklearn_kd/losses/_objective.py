@@ -12,6 +12,7 @@ from sklearn_kd.losses._binary_logits import BinaryTrainingLoss
 from sklearn_kd.losses._distillation_loss import DistillationLoss, Evaluation
 from sklearn_kd.losses._logit_distillation import LabelEvaluation, LogitDistillation
 from sklearn_kd.losses._multilabel_distillation import MultilabelDistillation
+from sklearn_kd.tasks._pixels import pixel_rows
 from sklearn_kd.tasks._targets import Targets
 
 # A finite difference moves the logits by this share of their size, in units of √epsilon: where rounding
@@ -115,8 +116,8 @@ class LogitObjective:
         batch: Any,
         values: Mapping[str, Any],
     ) -> ForwardPass:
-        """Run the student on the batch."""
-        logits = run(batch[0])
+        """Run the student on the batch; of maps the pixels are the rows."""
+        logits = pixel_rows(run(batch[0]))
         return ForwardPass(logits, [logits], (batch[0],), batch.targets)
 
     def evaluate(self, passed: ForwardPass, values: Mapping[str, Any], *, differentiable: bool) -> Evaluation:
@@ -139,8 +140,8 @@ class LogitObjective:
     def outputs(
         self, student: nn.Module, run: Callable[[Tensor], Tensor], others: Mapping[str, nn.Module]
     ) -> Callable[..., Tensor]:
-        """Return the student's forward pass."""
-        return run
+        """Return the student's forward pass, of maps as rows of pixels."""
+        return lambda x: pixel_rows(run(x))
 
     def begin_epoch(self) -> None:
         """Count nothing."""

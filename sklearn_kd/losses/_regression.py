@@ -11,7 +11,7 @@ from torch import Tensor
 from sklearn_kd.losses._distillation_loss import DistillationLoss
 from sklearn_kd.losses._logit_distillation import LAMBDA1_BOUNDS
 from sklearn_kd.meta._space import Metaparameter
-from sklearn_kd.tasks._criterion import Criterion, huber_errors
+from sklearn_kd.tasks._criterion import Criterion, berhu_errors, huber_errors
 from sklearn_kd.tasks._targets import is_known, label_weights
 
 # The bound, in standard deviations of y: beyond 4 nearly every row follows the teacher.
@@ -251,12 +251,63 @@ class HuberLoss(RegressionLoss):
 
     def metaparameters(self, n_classes: int) -> dict[str, Metaparameter]:
         """Return those of :class:`RegressionLoss`, and width."""
-        width = Metaparameter(float(self.width), bounds=WIDTH_RANGE, coordinate="log")
-        return super().metaparameters(n_classes) | {"width": width}
+        return super().metaparameters(n_classes) | {"width": _width(self.width)}
 
     def errors(self, outputs: Tensor, targets: Tensor, **metaparameters: Tensor) -> Tensor:
         """Return Huber's loss of each target, at the present ``width``."""
         return huber_errors(outputs, targets, metaparameters["width"])
+
+
+class BerHuLoss(RegressionLoss):
+    """The reverse of Huber's loss, on y and against the teacher, with a learned width: ``loss="berhu"``.
+
+    An error e costs abs(e) up to the width w, and (e² + w²) / (2w) beyond, where far targets pull harder
+    than near ones [1]_. It is common for maps of depth, most of whose errors are small [2]_. The
+    metaparameter ``width`` moves in its logarithm, from 0.05 to 20 standard deviations of y. D_val is judged
+    at the width that is given here: else the largest would seem to be the best.
+
+    Parameters
+    ----------
+    width : float, default=0.2
+        Where the width starts, in standard deviations of y.
+    per_output, teacher_bound
+        As in :class:`RegressionLoss`.
+
+    References
+    ----------
+    .. [1] Owen. "A robust hybrid of lasso and ridge regression", Contemporary Mathematics 443, 2007.
+    .. [2] Laina, Rupprecht, Belagiannis, Tombari, Navab. "Deeper depth prediction with fully convolutional
+       residual networks", 3DV 2016, Eq. 1. There the width is a fifth of the largest error in the batch.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_kd.losses import BerHuLoss
+    >>> loss = BerHuLoss(width=0.5)
+    >>> loss.errors(torch.tensor([0.25, 1.5]), torch.zeros(2), width=torch.tensor(0.5)).tolist()
+    [0.25, 2.5]
+    """
+
+    def __init__(self, width: float = 0.2, per_output: bool = False, teacher_bound: float | None = None):
+        super().__init__(per_output, teacher_bound)
+        self.width = width
+
+    def check(self) -> None:
+        """Raise ValueError unless the parameters can be used."""
+        super().check()
+        _check_number("width", self.width, WIDTH_RANGE)
+
+    def criterion(self) -> Criterion:
+        """Return the reverse of Huber's loss, of the given width."""
+        return Criterion("berhu", float(self.width))
+
+    def metaparameters(self, n_classes: int) -> dict[str, Metaparameter]:
+        """Return those of :class:`RegressionLoss`, and width."""
+        return super().metaparameters(n_classes) | {"width": _width(self.width)}
+
+    def errors(self, outputs: Tensor, targets: Tensor, **metaparameters: Tensor) -> Tensor:
+        """Return the loss of each target, at the present ``width``."""
+        return berhu_errors(outputs, targets, metaparameters["width"])
 
 
 class QuantileLoss(RegressionLoss):
@@ -323,6 +374,11 @@ class GaussianNLL(RegressionLoss):
         return Criterion("gaussian_nll")
 
 
+def _width(start: float) -> Metaparameter:
+    """Return the width of a loss as a metaparameter."""
+    return Metaparameter(float(start), bounds=WIDTH_RANGE, coordinate="log")
+
+
 def _check_number(name: str, value: Any, bounds: tuple[float, float], otherwise: str = "") -> None:
     low, high = bounds
     if not isinstance(value, Real) or isinstance(value, bool) or not low <= float(value) <= high:
@@ -334,6 +390,7 @@ REGRESSION_LOSSES: dict[str, type[DistillationLoss]] = {
     "squared_error": SquaredError,
     "absolute_error": AbsoluteError,
     "huber": HuberLoss,
+    "berhu": BerHuLoss,
     "quantile": QuantileLoss,
     "gaussian_nll": GaussianNLL,
 }

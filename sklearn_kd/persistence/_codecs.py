@@ -197,15 +197,37 @@ def encode_labels(classes: np.ndarray) -> dict[str, Any]:
     return {"dtype": "O" if kind == "O" else classes.dtype.str, "values": labels}
 
 
-def labels_content(classes: np.ndarray, dtype: np.dtype | None) -> dict[str, Any]:
-    """Return what a file has of a classifier's labels; ``dtype`` is that of several labels, else None."""
+def labels_content(
+    classes: np.ndarray, dtype: np.dtype | None, map_shape: tuple[int, ...] | None = None
+) -> dict[str, Any]:
+    """Return what a file has of a classifier's labels.
+
+    ``dtype`` is that of several labels, ``map_shape`` is (H, W) of maps; None where y had no such labels.
+    """
     several = {} if dtype is None else {"label_dtype": dtype.newbyteorder("=").str}
-    return {"labels": encode_labels(classes)} | several
+    maps = {} if map_shape is None else {"map_shape": list(map_shape)}
+    return {"labels": encode_labels(classes)} | several | maps
+
+
+def decode_map_shape(given: Any) -> tuple[int, ...]:
+    """Return height and width of the maps in y from a file.
+
+    Raises
+    ------
+    ContentError
+        If they are no two sizes, or so large that they can only be there to exhaust the memory.
+    """
+    shape = check_sample_shape(given)
+    if len(shape) != 2 or not isinstance(given, list):
+        raise ContentError(f"maps of shape {str(given)[:100]}")
+    return shape
 
 
 def label_attributes(about: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fitted attributes of labels from a file."""
     classes = decode_labels(about["labels"])
+    if "map_shape" in about:
+        return {"classes_": classes, "map_shape_": decode_map_shape(about["map_shape"])}
     if "label_dtype" not in about:
         return {"classes_": classes}
     return {"classes_": classes, "label_dtype_": _label_dtype(about["label_dtype"], classes)}

@@ -45,6 +45,7 @@ from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.runtime._torch_modes import ordinary_torch
 from sklearn_kd.students._checks import check_student_output
 from sklearn_kd.students._factory import build_student, in_float32, makes_students
+from sklearn_kd.students._resized import resized_alike, with_map_size
 from sklearn_kd.students._standardize import (
     Standardization,
     StandardizedStudent,
@@ -500,6 +501,7 @@ def _student_of(estimator: SavedEstimator, weights: dict[str, Tensor], limit: An
     params, shape, n_classes = estimator._student_params(), estimator._sample_shape, estimator._task.n_outputs
     of_library = estimator.student in STUDENTS.values()
     is_made = not isinstance(estimator.student, nn.Module) and makes_students(estimator.student)
+    map_shape = estimator._task.map_shape
 
     def build() -> nn.Module:
         built = build_student(estimator.student, params, shape, n_classes)
@@ -518,6 +520,9 @@ def _student_of(estimator: SavedEstimator, weights: dict[str, Tensor], limit: An
             return parts.zeros(2, device)
         return torch.zeros((), device=device).expand(2, *shape)
 
+    def whole(student: nn.Module, rows: Any) -> nn.Module:
+        return with_map_size(for_rows(student, rows), rows, map_shape)
+
     # A class or function of the caller's that cannot take the parameters in the file is not what was saved.
     only_content = not (is_made and (of_library or bool(params)))
     with preserved_random_state(estimator._device()), _blaming(name, only_content):
@@ -527,11 +532,13 @@ def _student_of(estimator: SavedEstimator, weights: dict[str, Tensor], limit: An
             check_sizes(params, weights, "student__ parameters")
             with torch.device("meta"):
                 sketch = build()
-            check_fits(sketch, weights, "student")
+            check_fits(with_map_size(sketch, samples("meta"), map_shape), weights, "student")
             if math.prod(plain_sizes(shape)) > _LARGE_SAMPLE:
-                check_student_output(for_rows(sketch, samples("meta")), samples("meta"), n_classes)
-                return for_rows(load_weights(build().cpu(), weights, "student"), samples("cpu"))
+                sketch = whole(sketch, samples("meta"))
+                check_student_output(sketch, samples("meta"), n_classes, map_shape=map_shape)
+                built = resized_alike(build().cpu(), sketch)
+                return for_rows(load_weights(built, weights, "student"), samples("cpu"))
         rows = samples("cpu")
-        student = in_float32(for_rows(build(), rows), rows)
-        check_student_output(student, rows, n_classes)
+        student = whole(in_float32(for_rows(build(), rows), rows), rows)
+        check_student_output(student, rows, n_classes, map_shape=map_shape)
         return for_rows(load_weights(without_structure(student).cpu(), weights, "student"), rows)

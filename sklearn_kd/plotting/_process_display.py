@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from sklearn_kd.estimators._distpro import DistProClassifier
+    from sklearn_kd.estimators._distpro_regressor import DistProRegressor
 
 # By transform, in the order of their first appearance.
 _LINE_STYLES = ("-", "--", ":", "-.")
@@ -24,7 +25,7 @@ _LOGIT_TERM = ("lambda1", "temperature T")
 class ProcessDisplay:
     """The weight of each pathway over a search: one panel for each teacher stage.
 
-    Where lambda1 and T were learned too, each has a panel behind these.
+    Metaparameters that were learned too, such as lambda1 and T, have a panel each behind these.
 
     Colours are the student's stages, line styles the transforms (Deng et al., Fig. 6). Make a
     display with :meth:`from_estimator` or :meth:`from_process`.
@@ -36,7 +37,7 @@ class ProcessDisplay:
     Attributes
     ----------
     axes_ : ndarray of matplotlib Axes
-        One for each teacher stage, in their order; then those of lambda1 and T, if there are any.
+        One for each teacher stage, in their order; then those of what was learned beside.
     figure_ : matplotlib Figure
     lines_ : list of matplotlib Line2D
         One for each pathway, in their order.
@@ -55,13 +56,17 @@ class ProcessDisplay:
 
     @classmethod
     def from_estimator(
-        cls, estimator: DistProClassifier, *, axes: Sequence[Axes] | None = None, **line_kw: Any
+        cls,
+        estimator: DistProClassifier | DistProRegressor,
+        *,
+        axes: Sequence[Axes] | None = None,
+        **line_kw: Any,
     ) -> Self:
         """Draw the process of a fitted estimator.
 
         Parameters
         ----------
-        estimator : DistProClassifier
+        estimator : DistProClassifier or DistProRegressor
             Fitted, with a process.
         axes : sequence of matplotlib Axes or None, default=None
             One for each panel; None makes a new figure.
@@ -126,9 +131,9 @@ class ProcessDisplay:
         ValueError
             If there are not as many axes as panels.
         """
-        pathways, term = self.process.pathways, self.process.logit_term
+        pathways, further = self.process.pathways, _of_outputs(self.process)
         stages = sorted({pathway.teacher_stage for pathway in pathways})
-        self.axes_, self.lines_ = _panels(axes, len(stages), 0 if term is None else len(_LOGIT_TERM)), []
+        self.axes_, self.lines_ = _panels(axes, len(stages), list(further)), []
         self.figure_ = self.axes_[0].figure
         transforms = list(dict.fromkeys(pathway.transform for pathway in pathways))
         for pathway, weight in zip(pathways, self.process.weights.T, strict=True):
@@ -142,8 +147,7 @@ class ProcessDisplay:
             ax.set_title(f"teacher: {pathway.teacher_layer}")
         self.axes_[0].set_ylabel("weight of the pathway")
         self.axes_[len(stages) - 1].legend(fontsize="small", title="student")
-        columns = {} if term is None else dict(zip(_LOGIT_TERM, term.T, strict=True))
-        for ax, (title, values) in zip(self.axes_[len(stages) :], columns.items(), strict=True):
+        for ax, (title, values) in zip(self.axes_[len(stages) :], further.items(), strict=True):
             ax.plot(np.arange(len(values)), values, **{"color": "black"} | line_kw)
             ax.set_title(title)
         for ax in self.axes_:
@@ -151,11 +155,19 @@ class ProcessDisplay:
         return self
 
 
-def _panels(axes: Any, n_stages: int, n_more: int) -> np.ndarray:
+def _of_outputs(process: DistillationProcess) -> dict[str, np.ndarray]:
+    """Return what was learned of the loss on the outputs, by title: one row per step, a line per column."""
+    if process.output_term is not None:
+        return {name: rows.reshape(len(rows), -1) for name, rows in process.output_term.values.items()}
+    term = process.logit_term
+    return {} if term is None else dict(zip(_LOGIT_TERM, term.T, strict=True))
+
+
+def _panels(axes: Any, n_stages: int, further: Sequence[str]) -> np.ndarray:
     """Return the axes, new ones if None: those of the stages have one scale."""
     import matplotlib.pyplot as plt
 
-    n = n_stages + n_more
+    n = n_stages + len(further)
     if axes is None:
         _, axes = plt.subplots(1, n, squeeze=False, figsize=(3.2 * n + 1.5, 3), layout="constrained")
         for ax in axes[0, 1:n_stages]:
@@ -163,6 +175,6 @@ def _panels(axes: Any, n_stages: int, n_more: int) -> np.ndarray:
             ax.tick_params(labelleft=False)
     axes = np.asarray(axes).ravel()
     if len(axes) != n:
-        more = "" if not n_more else f", and {n_more} more are for {' and '.join(_LOGIT_TERM)}"
+        more = "" if not further else f", and {len(further)} more are for {' and '.join(further)}"
         raise ValueError(f"axes has {len(axes)} panels; the pathways have {n_stages} teacher stages{more}.")
     return axes

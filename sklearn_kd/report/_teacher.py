@@ -44,9 +44,9 @@ def teacher_of(classifier: Any, given: Any) -> Any:
     return own if trained else None
 
 
-def learns_from_maps_alone(classifier: Any) -> bool:
-    """Return True for a DistProClassifier without a logit term, whose teacher may be no classifier."""
-    return classifier._teacher_is_trained and classifier.logit_weight == 0
+def learns_from_maps_alone(estimator: Any) -> bool:
+    """Return True for pathways without a term of the teacher's answers: it may have others, or none."""
+    return estimator._teacher_is_trained and estimator._teacher_term().weight == 0
 
 
 def answers_model(answers: Any, X: Any, n_rows: int, distilled: Distilled, form: Form) -> Model:

@@ -24,7 +24,13 @@ _OF_CLASSES = " (two for two classes)"
 
 
 def check_student(
-    student: nn.Module, samples: Any, n_classes: int, made_by: Any = None, *, numeric: bool = False
+    student: nn.Module,
+    samples: Any,
+    n_classes: int,
+    made_by: Any = None,
+    *,
+    numeric: bool = False,
+    map_shape: tuple[int, ...] = (),
 ) -> None:
     """Check that a student can be trained on samples and predicts one logit per class.
 
@@ -41,13 +47,15 @@ def check_student(
         The class or function that made the student.
     numeric : bool, default=False
         Whether the outputs are numbers to predict, not logits: they may be what probabilities are.
+    map_shape : tuple of int, default=()
+        (H, W) of the maps that it must give, one per class; (): it gives one number per class.
 
     Raises
     ------
     ValueError
         If the student cannot take the samples, returns anything but logits, or has nothing to train.
     """
-    logits = check_student_output(student, samples, n_classes, made_by, numeric=numeric)
+    logits = check_student_output(student, samples, n_classes, made_by, numeric=numeric, map_shape=map_shape)
     if not any(True for _ in student.parameters()):
         raise ValueError(
             f"student {type(student).__name__} has no weights (parameters) to train. Give one that has "
@@ -61,14 +69,20 @@ def check_student(
             return  # batch normalisation cannot train on one row
         mode = " in training mode"
         logits = _run(student.train(), samples, mode)
-        _check_logits(student, logits, (len(samples), n_classes), mode, made_by, numeric)
+        _check_logits(student, logits, (len(samples), n_classes, *map_shape), mode, made_by, numeric)
         _check_gradient(student, logits)
         if not numeric:
             _check_no_probabilities(student, samples, logits)
 
 
 def check_student_output(
-    student: nn.Module, samples: Any, n_classes: int, made_by: Any = None, *, numeric: bool = False
+    student: nn.Module,
+    samples: Any,
+    n_classes: int,
+    made_by: Any = None,
+    *,
+    numeric: bool = False,
+    map_shape: tuple[int, ...] = (),
 ) -> Tensor:
     """Compute the logits of ``samples`` in evaluation mode.
 
@@ -79,7 +93,7 @@ def check_student_output(
     """
     with isolated_eval_mode(student, samples.device):
         logits = _run(student, samples, "")
-    _check_logits(student, logits, (len(samples), n_classes), "", made_by, numeric)
+    _check_logits(student, logits, (len(samples), n_classes, *map_shape), "", made_by, numeric)
     return logits
 
 
@@ -181,7 +195,7 @@ def _error_text(error: Exception) -> str:
 
 
 def _check_logits(
-    student: nn.Module, logits: Any, shape: tuple[int, int], mode: str, made_by: Any, numeric: bool
+    student: nn.Module, logits: Any, shape: tuple[int, ...], mode: str, made_by: Any, numeric: bool
 ) -> None:
     """Raise ValueError unless the output is a floating-point tensor of this shape."""
     if isinstance(logits, Tensor) and logits.shape == shape:
@@ -191,8 +205,14 @@ def _check_logits(
         remedy = "Let it return its last layer's output, not the classes made of it"
     else:
         got, remedy = _describe_wrong_output(logits, shape, mode, made_by)
-    n_rows, n_classes = shape
+    n_rows, n_classes = shape[:2]
     wanted, unit = ("one logit per class", "classes")
+    if len(shape) > 2:
+        raise ValueError(
+            f"student {type(student).__name__} must give maps of shape {shape}, or of another height and "
+            f"width, for {n_rows} samples, because y has a map for each; {mode.strip()}"
+            f"{' ' if mode else ''}it gave {got}. {remedy}."
+        )
     if numeric or n_classes == 1:
         remedy = remedy.replace(_OF_CLASSES, "")
         wanted, unit = ("one output", "target") if n_classes == 1 else (f"{n_classes} outputs", "outputs")
@@ -202,11 +222,13 @@ def _check_logits(
     )
 
 
-def _describe_wrong_output(given: Any, shape: tuple[int, int], mode: str, made_by: Any) -> tuple[str, str]:
+def _describe_wrong_output(given: Any, shape: tuple[int, ...], mode: str, made_by: Any) -> tuple[str, str]:
     """Describe an output that is not logits, and suggest a remedy."""
-    n_rows, n_classes = shape
+    n_rows, n_classes = shape[:2]
     if isinstance(given, Tensor):
         got = str(tuple(given.shape))
+        if len(shape) > 2:
+            return got, _remedy_for_maps(given, n_classes)
         if n_classes == 1 and given.shape == (n_rows,):
             return got, "Keep the last dimension of its output: leave squeeze out"
         if len(given.shape) > 2 and given.numel() == n_rows * n_classes and len(given) == n_rows:
@@ -234,6 +256,16 @@ def _describe_wrong_output(given: Any, shape: tuple[int, int], mode: str, made_b
     return got, f"Wrap it in a module that returns the logits alone: {_code_for_logits(given, shape)}"
 
 
+def _remedy_for_maps(given: Tensor, n_classes: int) -> str:
+    """Say how a student gives maps."""
+    if given.ndim == 4:
+        return f"Make its last layer nn.Conv2d(..., {n_classes}, kernel_size=1)"
+    return (
+        "Give a network that keeps height and width, without pooling them away or flattening them at the "
+        f"end, and whose last layer is nn.Conv2d(..., {n_classes}, kernel_size=1)"
+    )
+
+
 def _takes_any_name(factory: Any) -> bool:
     """Return True if the signature has ``**kwargs``, so that its argument names are not known."""
     kinds = {parameter.kind for parameter in student_signature(factory).parameters.values()}
@@ -251,13 +283,18 @@ def _as_list(given: Any) -> list[Any]:
     return list(given) if isinstance(given, (tuple, list)) else []
 
 
-def _code_for_logits(given: Any, shape: tuple[int, int]) -> str:
+def _code_for_logits(given: Any, shape: tuple[int, ...]) -> str:
     """Return a statement that takes the logits out of a student's output."""
     if isinstance(getattr(given, "logits", None), Tensor):
         return "return self.student(x).logits"
     parts = given.items() if isinstance(given, Mapping) else enumerate(_as_list(given))
-    keys = [key for key, value in parts if isinstance(value, Tensor) and value.shape == shape]
+    keys = [key for key, value in parts if isinstance(value, Tensor) and _is_alike(value, shape)]
     return f"return self.student(x)[{keys[0]!r}]" if keys else "return a tensor"
+
+
+def _is_alike(value: Tensor, shape: tuple[int, ...]) -> bool:
+    """Return whether a tensor has this shape; of maps height and width do not count."""
+    return value.ndim == len(shape) and value.shape[:2] == shape[:2]
 
 
 def _check_gradient(student: nn.Module, logits: Tensor) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from sklearn_kd.runtime._eval_mode import isolated_eval_mode
+from sklearn_kd.students._resized import ResizedStudent
 
 # Standardised values stay within ± this. Values so far out are outliers, or of a column that is nearly
 # constant; one of them would otherwise outweigh the rest of its batch.
@@ -178,8 +179,8 @@ def behind_scaling(student: nn.Module, scaling: Standardization | None) -> nn.Mo
 
 
 def own_student(student: nn.Module) -> nn.Module:
-    """Return the user's own module of a student that may be behind the layer."""
-    return student.student if isinstance(student, StandardizedStudent) else student
+    """Return the user's own module of a student that may have a layer of the library around it."""
+    return student.student if isinstance(student, (StandardizedStudent, ResizedStudent)) else student
 
 
 # --------------------------------------------------------------------------------------

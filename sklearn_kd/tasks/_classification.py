@@ -39,6 +39,7 @@ class Classification:
     outputs_noun: ClassVar[str] = "classes"
     answers_by: ClassVar[str] = "predict_proba"
     measures: ClassVar[tuple[str, ...]] = ("accuracy", "log_loss")
+    map_shape: tuple[int, ...] = ()
 
     def __init__(self, classes: np.ndarray):
         self.classes = classes

@@ -30,6 +30,14 @@ def huber_errors(outputs: Tensor, targets: Tensor, width: Any) -> Tensor:
     return inner * (error - inner / 2)
 
 
+def berhu_errors(outputs: Tensor, targets: Tensor, width: Any) -> Tensor:
+    """Return abs(e) for errors e up to the width w, and (e² + w²) / (2w) for larger ones, shape (..., m)."""
+    error = (outputs - targets).abs()
+    w = torch.as_tensor(width).to(error)
+    # abs(e) + max(abs(e) − w, 0)² / (2w) has the same values, and both derivatives.
+    return error + (error - w).clamp(min=0) ** 2 / (2 * w)
+
+
 def quantile_errors(outputs: Tensor, targets: Tensor, quantile: Any) -> Tensor:
     """Return the pinball loss: q (y − f) where y is above f, and (1 − q)(f − y) where it is below."""
     below = targets - outputs
@@ -58,6 +66,7 @@ _KINDS = {
     "squared_error": _Kind(squared_errors),
     "absolute_error": _Kind(absolute_errors),
     "huber": _Kind(huber_errors),
+    "berhu": _Kind(berhu_errors),
     "quantile": _Kind(quantile_errors),
     "gaussian_nll": _Kind(gaussian_errors, outputs_per_target=2),
 }
@@ -72,7 +81,7 @@ class Criterion(NamedTuple):
     name : str
         One of ``CRITERIA``.
     parameter : float or None
-        Width of "huber"; quantile of "quantile"; None for others.
+        Width of "huber" and "berhu"; quantile of "quantile"; None for others.
     """
 
     name: str = "squared_error"

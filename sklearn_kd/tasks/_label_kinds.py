@@ -1,4 +1,4 @@
-"""The two kinds of labels that a classifier takes: one for each row, or several."""
+"""The three kinds of labels that a classifier takes: one for each row, several, or a map of them."""
 
 from __future__ import annotations
 
@@ -9,24 +9,54 @@ import numpy as np
 from sklearn_kd.tasks._classification import Classification
 from sklearn_kd.tasks._indicators import has_several_labels
 from sklearn_kd.tasks._multilabel import Multilabel
+from sklearn_kd.tasks._pixel_classes import PixelClassification
+from sklearn_kd.tasks._pixel_codes import are_maps
 
 
 class Labels:
-    """Makes the :class:`Classification` or the :class:`Multilabel` that y stands for."""
+    """Makes the :class:`Classification`, :class:`Multilabel` or :class:`PixelClassification` of y.
 
-    @staticmethod
-    def check_targets(y: Any, n_rows: int, name: str = "y", of: str = "X") -> np.ndarray:
-        """Check labels as the kind that they are; return them in one dimension, or in two for several."""
-        kind = Multilabel if has_several_labels(y) else Classification
+    Parameters
+    ----------
+    ignore_index : int or None, default=None
+        The label of unknown pixels.
+    several : bool, default=True
+        Whether rows may have several labels.
+    """
+
+    def __init__(self, ignore_index: int | None = None, *, several: bool = True):
+        self.ignore_index, self.several = ignore_index, several
+
+    def check_targets(self, y: Any, n_rows: int, name: str = "y", of: str = "X") -> np.ndarray:
+        """Check labels as the kind that they are; return an array of one, two or three dimensions."""
+        if are_maps(y):
+            return PixelClassification.check_targets(y, n_rows, name, of)
+        kind = Multilabel if self.several and has_several_labels(y) else Classification
         return kind.check_targets(y, n_rows, name, of)
 
-    @classmethod
-    def from_targets(cls, targets: np.ndarray, weight: np.ndarray | None = None) -> tuple[Any, np.ndarray]:
-        """Make the task from checked labels; return it and the encoded labels."""
+    def from_targets(self, targets: np.ndarray, weight: np.ndarray | None = None) -> tuple[Any, np.ndarray]:
+        """Make the task from checked labels; return it and the encoded labels.
+
+        Raises
+        ------
+        ValueError
+            If there is an ``ignore_index`` and y has no maps, or y has no classes.
+        """
+        if targets.ndim == 3:
+            return PixelClassification.of_targets(targets, self.ignore_index)
+        if self.ignore_index is not None:
+            raise ValueError(
+                f"ignore_index={self.ignore_index} is the label of unknown pixels, and y has shape "
+                f"{targets.shape}, not (n_samples, height, width). Set ignore_index=None; rows without "
+                "labels are given to fit as X_unlabeled."
+            )
         return (Multilabel if targets.ndim == 2 else Classification).from_targets(targets, weight)
 
     @classmethod
     def of_fitted(cls, estimator: Any) -> Any:
         """Make the task of a fitted estimator."""
-        kind = Multilabel if vars(estimator).get("label_dtype_") is not None else Classification
+        fitted = vars(estimator)
+        if fitted.get("map_shape_") is not None:
+            return PixelClassification.of_fitted(estimator)
+        kind = Multilabel if fitted.get("label_dtype_") is not None else Classification
         return kind.of_fitted(estimator)

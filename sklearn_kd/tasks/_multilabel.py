@@ -41,6 +41,7 @@ class Multilabel:
     outputs_noun: ClassVar[str] = "labels"
     answers_by: ClassVar[str] = "predict_proba"
     measures: ClassVar[tuple[str, ...]] = ("subset_accuracy", "macro_f1", "log_loss")
+    map_shape: tuple[int, ...] = ()
 
     def __init__(self, n_labels: int, dtype: Any):
         self.n_labels, self.dtype = n_labels, np.dtype(dtype)

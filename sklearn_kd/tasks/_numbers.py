@@ -32,11 +32,12 @@ def checked_numbers(y: Any, n_rows: int, name: str = "y", of: str = "X") -> np.n
         raise ValueError(
             f"{name} has rows of differing lengths ({error}). Give as many numbers for each row of {of}."
         ) from error
-    values = _as_floats(given, name)
+    values = as_floats(given, name)
     if values.ndim not in (1, 2) or values.shape[1:] == (0,):
         raise ValueError(
             f"{name} has shape {values.shape}; a regressor takes one number for each row of {of}, shape "
-            f"({n_rows},), or several, shape ({n_rows}, n_targets)."
+            f"({n_rows},), several, shape ({n_rows}, n_targets), or a map of an image, shape ({n_rows}, "
+            "height, width)."
         )
     if len(values) != n_rows:
         raise ValueError(
@@ -48,12 +49,16 @@ def checked_numbers(y: Any, n_rows: int, name: str = "y", of: str = "X") -> np.n
     return values
 
 
-def _as_floats(given: np.ndarray, name: str) -> np.ndarray:
-    """Return numbers as float64; refuse complex numbers, words and dates."""
+def as_floats(given: np.ndarray, name: str, *, keep_float32: bool = False) -> np.ndarray:
+    """Return numbers as float64; refuse complex numbers, words and dates.
+
+    With ``keep_float32``, numbers that float32 holds exactly are of that type; an array may be the given one.
+    """
     if given.dtype.kind == "c":
         raise ValueError(f"{name} is complex. Complex data not supported: give real numbers.")
     if given.dtype.kind in "biuf":
-        return given.astype(np.float64)
+        exact = keep_float32 and np.can_cast(given.dtype, np.float32)
+        return given.astype(np.float32 if exact else np.float64, copy=not keep_float32)
     words = given.dtype.kind in "SU" or (
         given.dtype.kind == "O" and any(isinstance(value, (str, bytes)) for value in given.ravel()[:1000])
     )

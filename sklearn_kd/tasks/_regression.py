@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -13,9 +12,9 @@ from sklearn.metrics import r2_score
 from torch import Tensor
 
 from sklearn_kd.tasks._criterion import Criterion, gaussian_parameters
-from sklearn_kd.tasks._grouped_split import split_groups
 from sklearn_kd.tasks._measures import RowScores, number_scores, quantile_scores
 from sklearn_kd.tasks._numbers import checked_numbers
+from sklearn_kd.tasks._random_split import split_at_random
 from sklearn_kd.tasks._targets import Targets
 
 if TYPE_CHECKING:
@@ -44,6 +43,7 @@ class Regression:
     numeric: ClassVar[bool] = True
     outputs_noun: ClassVar[str] = "outputs"
     answers_by: ClassVar[str] = "predict"
+    map_shape: tuple[int, ...] = ()
 
     def __init__(self, mean: np.ndarray, scale: np.ndarray, single: bool, criterion: Criterion):
         self.mean, self.scale, self.single, self.criterion = mean, scale, single, criterion
@@ -178,23 +178,7 @@ class Regression:
         ValueError
             If no row can be spared for D_val.
         """
-        n = len(codes)
-        if groups is not None and (groups == groups[0]).all():
-            raise ValueError(
-                "D_val is empty: all rows are of one group, which cannot be in both D_train and D_val. Give "
-                f"X_val and y_val, rows of more groups, or {otherwise}."
-            )
-        if groups is not None:
-            return split_groups(np.zeros(n, dtype=np.int64), groups, fraction, rng, otherwise)
-        if n < 2:
-            raise ValueError(
-                f"D_val is empty: of n_samples = {n} rows none can be held out. Give X_val and y_val, more "
-                f"rows, or {otherwise}."
-            )
-        # At least two where possible: batch normalisation cannot take a batch of one row.
-        n_val = min(max(math.ceil(n * fraction), min(2, n - 1)), n - 1)
-        order = rng.permutation(n)
-        return np.sort(order[n_val:]), np.sort(order[:n_val])
+        return split_at_random(len(codes), fraction, rng, otherwise, groups)
 
     def example_targets(self, unlabeled: bool) -> Tensor:
         """Return encoded targets of two rows, of which the second has none if ``unlabeled``."""
@@ -295,14 +279,13 @@ class RegressionTargets(NamedTuple):
                 "set warm_start=False."
             )
         codes = task.encode(targets)
-        _warn_of_other_units(codes, weight)
+        mean = np.average(codes, axis=0, weights=weight)
+        warn_of_other_units(mean, np.sqrt(np.average((codes - mean) ** 2, axis=0, weights=weight)))
         return task, codes
 
 
-def _warn_of_other_units(codes: np.ndarray, weight: np.ndarray | None) -> None:
+def warn_of_other_units(mean: np.ndarray, deviation: np.ndarray) -> None:
     """Warn where targets, in the last fit's units, are far from what it had: mean 0, deviation 1."""
-    mean = np.average(codes, axis=0, weights=weight)
-    deviation = np.sqrt(np.average((codes - mean) ** 2, axis=0, weights=weight))
     known = (np.abs(mean) <= 10) & (deviation <= 10) & ((deviation >= 0.01) | (deviation == 0))
     if not known.all():
         first = int(known.argmin())

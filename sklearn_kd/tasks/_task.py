@@ -35,8 +35,12 @@ class Task(Protocol):
     answers_by: ClassVar[str]  # the method of an estimator whose answers are scored
 
     @property
+    def map_shape(self) -> tuple[int, ...]:
+        """(H, W) where y has a map for each row, whose pixels are the targets; () for other targets."""
+
+    @property
     def n_outputs(self) -> int:
-        """Width of the student's output."""
+        """Width of the student's output; its number of maps where y has maps."""
 
     @property
     def output_labels(self) -> np.ndarray:

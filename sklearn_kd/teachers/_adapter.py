@@ -92,6 +92,10 @@ class TeacherAdapter:
     # numbers that a regressor learns.
     gives_classes: ClassVar[bool] = True
     gives_numbers: ClassVar[bool] = True
+    # Whether a teacher of this kind may give maps, shape (n, K, h, w), for a y that has a map for each row;
+    # and whether it is asked for them.
+    takes_maps: ClassVar[bool] = False
+    gives_maps: bool = False
     # What gives the answers, in messages; and the advice where these are probabilities, None: they may be.
     _source: ClassVar[str] = "predict_logits of its adapter"
     _no_probabilities: ClassVar[str | None] = "Let predict_logits of its adapter return logits"
@@ -206,6 +210,23 @@ class TeacherAdapter:
     def ask_about_given_rows(self) -> None:
         """Be told that ``student_preprocessing`` makes the student's rows; some are asked about X then."""
 
+    def ask_for_maps(self) -> None:
+        """Be told that y has a map for each row: the teacher is to give maps of shape (n, n_columns, h, w).
+
+        Raises
+        ------
+        ValueError
+            If teachers of this kind give none.
+        """
+        if not self.takes_maps:
+            raise ValueError(
+                f"{self.name} predicts one target for each row, and y has a map for each. Give a network "
+                "that returns maps of shape (n, n_outputs, height, width) as teacher (nn.Module, skorch, "
+                "OnnxTeacher, FunctionTeacher), or give its maps to fit. Of a fitted estimator of this "
+                "library give student_."
+            )
+        self.gives_maps = True
+
     def take_fit_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Keep further parameters of the teacher's own ``fit``, given as ``teacher__fit__NAME``.
 
@@ -283,7 +304,12 @@ class TeacherAdapter:
                 array = np.empty(0, dtype=np.float32)
                 shape = f"a {type(output).__name__} that is no table of numbers"
             values = torch.as_tensor(np.require(array, requirements=["C", "W"]))
-        if values.ndim != 2 or len(values) != n_rows:
+        if self.gives_maps and (values.ndim != 4 or len(values) != n_rows):
+            raise ValueError(
+                f"{self.name}: {self._source} must return maps of logits for each image in X, shape "
+                f"({n_rows}, n_columns, height, width), of any height and width; it returned {shape}."
+            )
+        if not self.gives_maps and (values.ndim != 2 or len(values) != n_rows):
             raise ValueError(
                 f"{self.name}: {self._source} must return one row of logits for each row of X, shape "
                 f"({n_rows}, n_columns); it returned {shape}.{columns_of_two(values)}"
@@ -297,7 +323,8 @@ class BatchTeacherAdapter(TeacherAdapter):
     Such a teacher can be asked about rows of a ``Dataset`` and about the batches that ``augment``
     makes. Otherwise it is asked once about each row, in batches of 1,024.
 
-    The methods to override are those of :class:`TeacherAdapter`, but for ``fit``.
+    The methods to override are those of :class:`TeacherAdapter`, but for ``fit``. For a y that has a map for
+    each row ``predict_logits`` returns maps, of shape (n, n_columns, h, w) with any h and w.
 
     Parameters
     ----------
@@ -326,6 +353,8 @@ class BatchTeacherAdapter(TeacherAdapter):
     >>> clf = DistilledClassifier(teacher, MLPStudent, augment=noise, max_epochs=5, random_state=0)
     >>> clf = clf.fit(X, y)
     """
+
+    takes_maps = True
 
     def predict_logits(self, X: Tensor) -> Any:
         """Return the logits of a batch.

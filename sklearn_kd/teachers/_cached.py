@@ -16,12 +16,18 @@ from sklearn_kd.inputs._data import DistillationData, LoadedData
 from sklearn_kd.inputs._torch_datasets import make_ordered_loader
 from sklearn_kd.inputs._unlabeled import UnlabeledRows
 from sklearn_kd.runtime._random_state import preserved_random_state
+from sklearn_kd.tasks._pixels import images_at_a_time
 from sklearn_kd.teachers._adapter import TeacherAdapter
 from sklearn_kd.teachers._logit_checks import counting_rows_from, naming_rows
 from sklearn_kd.teachers._logit_store import LogitStorage, LogitStore
 
 # Rows per forward pass where nothing is learned.
 PREDICTION_BATCH = 1024
+
+
+def prediction_batch(data: DistillationData) -> int:
+    """Return the rows of a data set per forward pass where nothing is learned; fewer of large images."""
+    return images_at_a_time(data.shape[1:], PREDICTION_BATCH) if data.map_shape else PREDICTION_BATCH
 
 
 def fit_teacher(
@@ -81,7 +87,7 @@ def ask_teacher(
         if further and not teacher.takes_batches():
             logits = _ask_in_parts(teacher, X, data, output_labels, further)
         else:
-            logits = teacher.iter_logits(X, data, output_labels, PREDICTION_BATCH)
+            logits = teacher.iter_logits(X, data, output_labels, prediction_batch(data))
         return _stored(logits, len(data), storage, who)
 
 
@@ -97,7 +103,7 @@ def _ask_in_parts(
     containers = [X, *(rows.given for rows in further)]
     for given, part in zip(containers, data.parts([data.n_labelled, *map(len, further)]), strict=True):
         with counting_rows_from(n_before):
-            answers = [*teacher.iter_logits(given, part, output_labels, PREDICTION_BATCH)]
+            answers = [*teacher.iter_logits(given, part, output_labels, prediction_batch(part))]
         yield from answers
         n_before += len(part)
 

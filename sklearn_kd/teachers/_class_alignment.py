@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.special import gammaln, rel_entr
+from torch import Tensor
 
 from sklearn_kd.inputs._data import DistillationData
+from sklearn_kd.tasks._pixels import images_at_a_time, known_rows
 
 # Agreement of teacher and labels, from 0 at chance to 1. Warn if it is at most the first number in the
 # given order of columns and at least the second in the best order.
@@ -243,14 +245,17 @@ def warn_if_out_of_order(train: DistillationData, classes: np.ndarray, who: str)
     who : str
         Name of the teacher in the message.
     """
-    n_classes, codes = len(classes), train.y.cpu().numpy()
+    n_classes = len(classes)
     if n_classes > _MOST_CLASSES:
         return
-    # NumPy's argmax takes a tenth of the time of torch's.
-    said = [part.cpu().numpy().argmax(axis=1).astype(np.int16) for part in train.iter_teacher_logits()]
-    pairs, weight = codes * n_classes, train.weight
-    pairs += np.concatenate(said)
-    weights = None if weight is None else weight.cpu().numpy().astype(float)
+    if train.map_shape:
+        codes, said, weights = _of_some_pixels(train)
+    else:
+        codes, weight = train.y.cpu().numpy(), train.weight
+        said = np.concatenate([_columns_said(part) for part in train.iter_teacher_logits()])
+        weights = None if weight is None else weight.cpu().numpy().astype(float)
+    pairs = codes * n_classes
+    pairs += said
     joint = np.bincount(pairs, weights, minlength=n_classes**2).reshape(n_classes, n_classes)
     joint = joint / joint.sum()
     by_label, by_column = joint.sum(axis=1), joint.sum(axis=0)
@@ -260,11 +265,27 @@ def warn_if_out_of_order(train: DistillationData, classes: np.ndarray, who: str)
     labels, columns = linear_sum_assignment(joint, maximize=True)
     best, best_chance = joint[labels, columns].sum(), by_label[labels] @ by_column[columns]
     # The effective number of rows.
-    n_rows = len(train) if weights is None else weights.sum() ** 2 / (weights**2).sum()
+    n_rows = len(codes) if weights is None else weights.sum() ** 2 / (weights**2).sum()
     surprise = n_rows * _divergence(best, max(chance, best_chance))
     if _above(best, best_chance) >= _FAR_ABOVE and surprise > gammaln(n_classes + 1) + _LOG_ODDS:
         class_of = labels[np.argsort(columns)]
         warnings.warn(_order_message(now, chance, best, class_of, classes, who), UserWarning, stacklevel=2)
+
+
+def _columns_said(logits: Tensor) -> np.ndarray:
+    """Return the column of the largest logit of each row."""
+    # NumPy's argmax takes a tenth of the time of torch's.
+    said: np.ndarray = logits.cpu().numpy().argmax(axis=1).astype(np.int16)
+    return said
+
+
+def _of_some_pixels(train: DistillationData) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Return the codes of known pixels of some images, the teacher's columns for them, and their weights."""
+    targets = train.first_targets(images_at_a_time(train.shape[1:], len(train)))
+    assert targets.teacher_logits is not None
+    logits, (labels, _, weight, _) = known_rows(targets.teacher_logits, targets)
+    weights = None if weight is None else weight.cpu().numpy().astype(float)
+    return labels.cpu().numpy(), _columns_said(logits), weights
 
 
 def _above(agreement: float, chance: float) -> float:

@@ -14,6 +14,7 @@ from sklearn.utils import check_random_state
 from torch import Tensor
 
 from sklearn_kd.inputs._data import DistillationData
+from sklearn_kd.tasks._pixels import resized
 from sklearn_kd.teachers._adapter import EitherWayAdapter
 from sklearn_kd.teachers._conversion import BatchLogits, LogitConversion
 from sklearn_kd.teachers._registry import (
@@ -180,6 +181,11 @@ class EnsembleAdapter(EitherWayAdapter):
         for adapter in self._adapters:
             adapter.ask_about_given_rows()
 
+    def ask_for_maps(self) -> None:
+        super().ask_for_maps()
+        for adapter in self._adapters:
+            adapter.ask_for_maps()
+
     def takes_batches(self) -> bool:
         return all(adapter.takes_batches() for adapter in self._adapters)
 
@@ -229,11 +235,19 @@ class EnsembleAdapter(EitherWayAdapter):
                 yield torch.cat([*adapter.iter_logits(X, data, classes, batch_size)])
 
     def _mean(self, logits: Iterable[Tensor]) -> Tensor:
-        """Return the weighted mean of log-probabilities."""
+        """Return the weighted mean of log-probabilities; of maps at the size of the largest."""
+        if self.gives_maps:
+            logits = _of_one_size(list(logits))
         return sum(
             (weight * found.float().log_softmax(dim=1))
             for weight, found in zip(self._weights, logits, strict=True)
         )  # type: ignore[return-value]
+
+
+def _of_one_size(maps: list[Tensor]) -> list[Tensor]:
+    """Return maps resized to the largest height and width among them."""
+    size = tuple(max(sizes) for sizes in zip(*(found.shape[2:] for found in maps), strict=True))
+    return [resized(found.float(), size) for found in maps]
 
 
 def _knows_its_classes(teacher: Any) -> bool:

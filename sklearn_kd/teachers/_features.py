@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,12 +11,16 @@ import torch
 from skorch import NeuralNet
 from torch import Tensor, nn
 
+from sklearn_kd.inputs._image_sizes import scaled_size
 from sklearn_kd.layers._find import check_not_compiled, find_layers, layer_shapes
 from sklearn_kd.layers._hooks import feature_hooks
 from sklearn_kd.runtime._devices import check_has_numbers
 from sklearn_kd.runtime._global_lock import torch_state_lock
 from sklearn_kd.runtime._random_state import preserved_random_state, preserved_torch_state
+from sklearn_kd.tasks._pixels import pixel_rows, resized
+from sklearn_kd.tasks._regression import Regression
 from sklearn_kd.teachers._conversion import LogitConversion
+from sklearn_kd.teachers._feature_numbers import NumberOutputs
 from sklearn_kd.teachers._logit_checks import AnswersWatch, logits_in, name_of, refuse_wrong_numbers, thawed
 from sklearn_kd.teachers._networks import (
     LEAVE_SOFTMAX_OUT,
@@ -26,6 +30,7 @@ from sklearn_kd.teachers._networks import (
     require_fitted_net,
 )
 from sklearn_kd.teachers._registry import advice_for, short_repr
+from sklearn_kd.teachers._regressors import refuse_infinite
 from sklearn_kd.teachers._wrappers import without_wrappers
 
 
@@ -98,8 +103,10 @@ class FeatureTeacher:
         self._evaluated = EvaluatedNetwork(bare, device, self.who)
         self._compiled = [part for part in bare.modules() if part._compiled_call_impl is not None]
         self.watch = AnswersWatch(self.who)
-        self._conversion: LogitConversion | None = None
-        self._widths: list[int] = []
+        self._read: Callable[[Any, int], Tensor] | None = None  # finds the outputs in what is returned
+        self._convert: Callable[[Tensor], Tensor] | None = None  # makes of them what the loss compares
+        # Height and width of the images and of the maps in y; of the latter () where y has none.
+        self._sizes: tuple[Sequence[int], Sequence[int]] = (), ()
 
     def forward(self, x: Tensor) -> Any:
         """Run a forward pass on ``device`` and restore the random state."""
@@ -120,7 +127,13 @@ class FeatureTeacher:
         if _is_table(output):
             refuse_wrong_numbers(output.float(), self.who)
 
-    def align_logits(self, samples: Tensor, classes: np.ndarray, stated: list | None = None) -> None:
+    def align_logits(
+        self,
+        samples: Tensor,
+        classes: np.ndarray,
+        stated: list | None = None,
+        map_shape: tuple[int, ...] = (),
+    ) -> None:
         """Return logits too from now on, with columns in the order of ``classes``.
 
         Parameters
@@ -131,23 +144,30 @@ class FeatureTeacher:
             Classes of y.
         stated : list or None, default=None
             Classes of the columns, if the user states them.
+        map_shape : tuple of int, default=()
+            (H, W) of the maps in y, to which maps of logits are resized, their pixels as rows; () where y
+            has none.
 
         Raises
         ------
         ValueError
             If the network returns no logits, or it is not known which column is which class.
         """
-        self._widths = possible_widths(self.fitted, stated, classes)
+        widths = possible_widths(self.fitted, stated, classes)
+
+        def read(output: Any, n_rows: int) -> Tensor:
+            return logits_in(output, n_rows, widths, self.who, maps=bool(map_shape))
+
         output = self.forward(samples)
         try:
-            values = logits_in(output, len(samples), self._widths, self.who)
+            values = read(output, len(samples))
         except ValueError as error:
             raise ValueError(
                 f"logit_weight needs a teacher that returns logits. {error} Or set logit_weight=0 to use its "
                 "feature maps alone."
             ) from error
         own = own_classes(thawed(self.fitted), values.shape[1], stated)
-        self._conversion = LogitConversion.of(
+        conversion = LogitConversion.of(
             values,
             own=own,
             stated=stated,
@@ -155,6 +175,35 @@ class FeatureTeacher:
             who=self.who,
             remedy=LEAVE_SOFTMAX_OUT,
         )
+        self._read, self._convert, self._sizes = read, conversion, (samples.shape[2:], map_shape)
+
+    def align_numbers(self, samples: Tensor, task: Regression) -> None:
+        """Return predictions too from now on, standardised as y is.
+
+        Parameters
+        ----------
+        samples : Tensor
+            Rows to try the network on.
+        task : Regression
+
+        Raises
+        ------
+        ValueError
+            If the network does not return one number for each target.
+        WrongAnswerError
+            If a number is not finite.
+        """
+        outputs = NumberOutputs(self.fitted, task, self.who, self.device)
+        try:
+            values = outputs.read(self.forward(samples), len(samples))
+        except ValueError as error:
+            raise ValueError(
+                f"output_weight needs a teacher that predicts y. {error} Or set output_weight=0 to use its "
+                "feature maps alone."
+            ) from error
+        refuse_infinite(values.flatten(1), self.who)
+        self._read, self._convert = outputs.read, outputs.convert
+        self._sizes = samples.shape[2:], task.map_shape
 
     def signature(self, samples: Tensor, layers: Sequence[str]) -> Tensor:
         """Return the means of the feature maps of some samples, float64, to detect a changed teacher."""
@@ -163,19 +212,26 @@ class FeatureTeacher:
         return torch.cat([maps[layer].double().flatten(2).mean(dim=2).flatten() for layer in layers])
 
     def __call__(self, x: Tensor, layers: Sequence[str]) -> tuple[Mapping[str, Tensor], Tensor | None]:
-        """Return the feature maps of a batch by layer, and the logits after :meth:`align_logits`."""
+        """Return the feature maps of a batch by layer, and the outputs once they are aligned with y."""
         with torch_state_lock(), feature_hooks(self.network, layers) as maps:  # hooks see every forward pass
             output = self.forward(x)
         maps.update((name, found.to(x.dtype)) for name, found in maps.items() if isinstance(found, Tensor))
-        if self._conversion is None:
+        if self._read is None or self._convert is None:
             if _is_table(output):  # NaN in a map mostly shows in the logits
                 self.watch.note(output)
             return maps, None
-        values = logits_in(output, len(x), self._widths, self.who)
+        values = self._read(output, len(x))
         self.watch.note(values)
-        return maps, self._conversion(values)
+        return maps, self._as_rows(self._convert(values), x)
+
+    def _as_rows(self, outputs: Tensor, x: Tensor) -> Tensor:
+        """Return maps, where y has some, at the size that y has for x, their pixels as rows."""
+        image_size, map_size = self._sizes
+        if not map_size:
+            return outputs
+        return pixel_rows(resized(outputs, tuple(scaled_size(x.shape[2:], image_size, map_size))))
 
 
 def _is_table(output: Any) -> bool:
-    """Return True if the output is a table of numbers, as logits are."""
-    return isinstance(output, Tensor) and output.ndim == 2 and output.is_floating_point()
+    """Return True if the output is a table of numbers, or maps of them, as logits are."""
+    return isinstance(output, Tensor) and output.ndim in (2, 4) and output.is_floating_point()

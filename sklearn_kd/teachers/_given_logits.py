@@ -36,6 +36,7 @@ def checked_logits(
     names: Any = None,
     name: str = "teacher_logits",
     of: str = "X",
+    maps: bool = False,
 ) -> np.ndarray | None:
     """Return checked and aligned logits, shape (n_samples, n_classes); None for None.
 
@@ -55,6 +56,8 @@ def checked_logits(
         X or y, whose pandas index, if it has one, names the rows.
     name, of : str
         What messages call the logits, and the rows that they are of.
+    maps : bool, default=False
+        Whether they are maps, of shape (n_samples, n_classes, h, w).
 
     Raises
     ------
@@ -65,7 +68,15 @@ def checked_logits(
         return None
     called = Given(name, of)
     columns, values = column_names(teacher_logits), numbers_in_order(teacher_logits, names, called)
-    if values.ndim != 2 or len(values) != n_samples or (values.shape[1] == 1 and len(classes) == 2):
+    if maps and (values.ndim != 4 or len(values) != n_samples):
+        raise ValueError(
+            f"{name} must have shape (n_samples, n_classes, height, width) = ({n_samples}, {len(classes)}, "
+            f"height, width), of any height and width, because y has a map for each image; got "
+            f"{tuple(values.shape)}."
+        )
+    if not maps and (
+        values.ndim != 2 or len(values) != n_samples or (values.shape[1] == 1 and len(classes) == 2)
+    ):
         one_each = values.numel() == n_samples and len(classes) == 2
         remedy = " Of one number z for each row, such as a decision function's, make np.c_[0 * z, z]."
         raise ValueError(

@@ -23,6 +23,8 @@ def checked_predictions(
 ) -> np.ndarray | None:
     """Return checked, aligned and standardised predictions, float32, shape (n_samples, m); None for None.
 
+    Where y has maps, shape (n_samples, 1, h, w).
+
     Parameters
     ----------
     predictions : array-like, Series, DataFrame, Tensor or None
@@ -46,8 +48,8 @@ def checked_predictions(
     called = Given(name, of)
     given = in_order(predictions, index, called) if hasattr(index, "equals") else predictions
     if np.shape(given)[:1] != (n_samples,):
+        wanted = f"({n_samples}, height, width)" if task.map_shape else f"({n_samples}, {task.n_targets})"
         raise ValueError(
-            f"{name} must have one row for each row of {of}, shape ({n_samples}, {task.n_targets}); got "
-            f"shape {np.shape(given)}."
+            f"{name} must have one row for each row of {of}, shape {wanted}; got shape {np.shape(given)}."
         )
     return standardised(from_torch(given, name), n_samples, task, name).numpy()

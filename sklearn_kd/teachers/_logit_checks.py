@@ -97,7 +97,7 @@ def refuse_wrong_numbers(
     wrong = ~torch.isfinite(_peaks(logits))
     if not bool(wrong.any()):
         return
-    row = int(wrong.nonzero()[0])
+    row = int(wrong.nonzero()[0][0])
     values = logits[row]
     found = (
         "NaN" if bool(values.isnan().any()) else "+inf" if bool((values > 0).any()) else "nothing but −inf"
@@ -238,7 +238,7 @@ def _floor(smallest: Tensor) -> Tensor:
 # Logits in the output of a network
 
 
-def logits_in(output: Any, n_rows: int, widths: Sequence[int], who: str) -> Tensor:
+def logits_in(output: Any, n_rows: int, widths: Sequence[int], who: str, *, maps: bool = False) -> Tensor:
     """Return the logits in the output of a network, shape (n_rows, n_columns), float32.
 
     Parameters
@@ -251,29 +251,32 @@ def logits_in(output: Any, n_rows: int, widths: Sequence[int], who: str) -> Tens
         Possible numbers of columns.
     who : str
         Name of the network in messages.
+    maps : bool, default=False
+        Whether they are maps, of shape (n_rows, n_columns, h, w).
 
     Raises
     ------
     ValueError
         If no tensor, or none that is clearly the logits, is found.
     """
+    n_dims, shape = (4, "(n, n_classes, height, width)") if maps else (2, "(n, n_classes)")
     named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
     if isinstance(named, Tensor):
         output = named
     if isinstance(output, Tensor):
-        if output.ndim == 2 and len(output) == n_rows:
+        if output.ndim == n_dims and len(output) == n_rows:
             return output.float()
         raise ValueError(
-            f"{who} must return logits of shape (n, n_classes) for n rows; for {n_rows} it returned "
+            f"{who} must return logits of shape {shape} for n rows; for {n_rows} it returned "
             f"{tuple(output.shape)}. Wrap it in a module that returns such logits."
         )
     tensors = [tensor for _, tensor in tensors_in(output)]
-    rows = [t for t in tensors if t.ndim == 2 and len(t) == n_rows]
+    rows = [t for t in tensors if t.ndim == n_dims and len(t) == n_rows]
     fitting = [t for t in rows if t.shape[1] in widths] or (rows if len(rows) == 1 else [])
     if fitting:
         return fitting[0].float()
     raise ValueError(
-        f"{who} must return logits of shape (n, n_classes); it returned {type(output).__name__} with tensors "
+        f"{who} must return logits of shape {shape}; it returned {type(output).__name__} with tensors "
         f"of shape {[tuple(t.shape) for t in tensors[:8]]}, none of which is named logits or has "
         f"{' or '.join(map(str, widths))} columns. Wrap it in a module that returns the logits alone."
     )

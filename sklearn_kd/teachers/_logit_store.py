@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from contextlib import suppress
 from os import PathLike
@@ -75,7 +76,7 @@ class LogitStore:
         if storage.folder is not None:
             self._file = storage.new_file()  # which finish closes
         self._tensor: Tensor | None = None
-        self._n_columns = 0
+        self._row_shape: tuple[int, ...] = ()
 
     def append(self, logits: Tensor) -> None:
         """Check and store the logits of the next rows.
@@ -88,26 +89,26 @@ class LogitStore:
             If the disk is full.
         """
         refuse_wrong_numbers(logits, self._who, self._n_stored)
-        self._n_columns = logits.shape[1]
+        self._row_shape = tuple(logits.shape[1:])
         if self._storage.dtype == "float16":
             logits = as_float16(logits)
         if self._file is not None:
             self._write(logits.cpu().numpy())
         else:
             if self._tensor is None:
-                self._tensor = logits.new_empty(self._n_rows, self._n_columns)
+                self._tensor = logits.new_empty(self._n_rows, *self._row_shape)
             self._tensor[self._n_stored : self._n_stored + len(logits)] = logits
         self._n_stored += len(logits)
 
     def finish(self) -> Tensor:
-        """Return all logits, shape (n_rows, n_columns); of a file, which ends with them."""
+        """Return all logits, shape (n_rows, n_columns) or of maps; of a file, which ends with them."""
         assert self._n_stored == self._n_rows, (
             f"{self._who}: logits of {self._n_stored} of {self._n_rows} rows"
         )
         if self._file is None:
             assert self._tensor is not None
             return self._tensor
-        shape = self._n_rows, self._n_columns
+        shape = self._n_rows, *self._row_shape
         logits: np.ndarray = np.memmap(self._file, dtype=self._storage.dtype, mode="r", shape=shape)
         self._file.close()  # the map keeps the file, which has no name
         return shared_tensor(logits)
@@ -119,7 +120,7 @@ class LogitStore:
         except OSError as error:
             with suppress(OSError):  # of the rows that wait
                 self._file.close()
-            size = format_mebibytes(self._n_rows * self._n_columns * logits.itemsize)
+            size = format_mebibytes(self._n_rows * math.prod(self._row_shape) * logits.itemsize)
             raise OSError(
                 f"teacher_logits_dir={self._storage.folder!r}: the teacher's logits, {size} as "
                 f"{self._storage.dtype}, could not be written ({error.strerror}). Give a folder with "

@@ -183,7 +183,7 @@ class ModuleTeacher(BatchTeacherAdapter):
         network = EvaluatedNetwork(self.teacher, device, who)
 
         def ask(x: Tensor) -> Tensor:
-            return logits_in(network(x), len(x), widths, who)
+            return logits_in(network(x), len(x), widths, who, maps=self.gives_maps)
 
         return BatchLogits(ask, lambda values: self._conversion(values, classes), who)
 
@@ -259,7 +259,7 @@ class SkorchTeacher(BatchTeacherAdapter):
                 raise
             raise cannot_take(who, x, error) from error
         if probabilities is None:
-            return logits_in(output, len(x), widths, who)
+            return logits_in(output, len(x), widths, who, maps=self.gives_maps)
         return self._of_probabilities(probabilities)
 
     def _of_probabilities(self, probabilities: Any) -> Tensor | np.ndarray:
@@ -271,7 +271,7 @@ class SkorchTeacher(BatchTeacherAdapter):
         if not self._declares_probabilities:
             output = net.forward(X)
             output = output[0] if isinstance(output, tuple) else output  # as skorch itself
-            if not isinstance(output, Tensor) or (output.ndim == 2 and output.shape[1] > 1):
+            if not isinstance(output, Tensor) or (output.ndim in (2, 4) and output.shape[1] > 1):
                 return output, None
         return None, net.predict_proba(X)
 

@@ -28,6 +28,7 @@ from sklearn_kd.teachers._ensembles import TeacherEnsemble, checked_weights
 from sklearn_kd.teachers._fit_parameters import FitParameters
 from sklearn_kd.teachers._logit_checks import AnswersWatch, WrongAnswerError, name_of, thawed
 from sklearn_kd.teachers._networks import EvaluatedNetwork, as_arrays, require_fitted_net
+from sklearn_kd.teachers._number_maps import in_size_of, standardised_maps
 from sklearn_kd.teachers._registry import (
     adapter_class,
     advice_for,
@@ -73,7 +74,7 @@ class RegressorTeacher(TeacherAdapter):
             )
         columns = y.shape[1] if y.ndim == 2 else 1
         with data_explained(teacher, X), _columns_explained(teacher, columns):
-            weighted.fit(teacher, X, y.ravel() if columns == 1 else y, self._fit_parameters.given)
+            weighted.fit(teacher, X, y.ravel() if y.shape[1:] == (1,) else y, self._fit_parameters.given)
         self.teacher = teacher
 
     def take_fit_parameters(self, parameters: Mapping[str, Any]) -> None:
@@ -148,6 +149,9 @@ class NumbersTeacher(EitherWayAdapter):
     def ask_about_given_rows(self) -> None:
         self._inner.ask_about_given_rows()
 
+    def ask_for_maps(self) -> None:
+        self.gives_maps = True  # which the task says, whatever kind of teacher it is
+
     def takes_batches(self) -> bool:
         return self._by_batch and self._inner.takes_batches()
 
@@ -204,6 +208,8 @@ class _BatchNumbers:
 def standardised(output: Any, n_rows: int, task: Regression, who: str) -> Tensor:
     """Return predictions, given in the units of y, standardised: float32, shape (n_rows, m).
 
+    Where y has maps, shape (n_rows, 1, h, w), of any height and width.
+
     Raises
     ------
     ValueError
@@ -211,20 +217,10 @@ def standardised(output: Any, n_rows: int, task: Regression, who: str) -> Tensor
     WrongAnswerError
         If a row has NaN, infinity or numbers whose squares overflow float32.
     """
-    if isinstance(output, Tensor) and not output.is_complex():
-        values = output.detach().double().cpu()
-    else:
-        try:
-            given = np.asarray(from_torch(output, "predict"))
-            if given.dtype.kind == "c":
-                raise TypeError("complex numbers")
-            values = torch.as_tensor(given.astype(np.float64))
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"{who} must predict numbers, shape ({n_rows}, {task.n_targets}); it returned a "
-                f"{type(output).__name__} that is no table of real numbers."
-            ) from error
-    shape = tuple(values.shape)
+    values = _real_numbers(output, n_rows, task, who)
+    if task.map_shape:
+        return standardised_maps(values, n_rows, task, who)
+    values, shape = values.double(), tuple(values.shape)
     if shape == (n_rows,):
         values = values[:, None]
     if tuple(values.shape) != (n_rows, task.n_targets):
@@ -244,6 +240,24 @@ def standardised(output: Any, n_rows: int, task: Regression, who: str) -> Tensor
             "standard deviations from the mean of y: no student learns that. Predict in the units of y.",
         )
     return numbers.float()
+
+
+def _real_numbers(output: Any, n_rows: int, task: Regression, who: str) -> Tensor:
+    """Return predictions as float32 or float64, on the CPU."""
+    if isinstance(output, Tensor) and not output.is_complex():
+        values = output.detach().cpu()
+        return values if values.dtype in (torch.float32, torch.float64) else values.double()
+    try:
+        given = np.asarray(from_torch(output, "predict"))
+        if given.dtype.kind == "c":
+            raise TypeError("complex numbers")
+        return torch.as_tensor(given.astype(np.float32 if given.dtype == np.float32 else np.float64))
+    except (TypeError, ValueError) as error:
+        wanted = f"({n_rows}, height, width)" if task.map_shape else f"({n_rows}, {task.n_targets})"
+        raise ValueError(
+            f"{who} must predict numbers, shape {wanted}; it returned a {type(output).__name__} that is no "
+            "table of real numbers."
+        ) from error
 
 
 def refuse_infinite(values: Tensor, who: str, of: str = "X") -> None:
@@ -352,15 +366,16 @@ class MeanTeacher(NumbersTeacher):
         of_each = zip(inner._members, inner._weights, inner._seeds.tolist(), strict=True)
         for member, weight, seed in of_each:
             with member.drawing_from(seed, data.device):
-                total = total + weight * torch.cat([*member.iter_logits(X, data, classes, batch_size)])
+                found = torch.cat([*member.iter_logits(X, data, classes, batch_size)])
+                total = total + weight * in_size_of(found, self._task)
         yield total
 
     def on(self, device: torch.device, classes: np.ndarray) -> Callable[[Tensor], Tensor]:
         members = [member.on(device, classes) for member in self._inner._members]
-        weights = self._inner._weights
+        weights, task = self._inner._weights, self._task
 
         def ask(x: Tensor) -> Tensor:
-            return sum(w * member(x) for w, member in zip(weights, members, strict=True))  # type: ignore
+            return sum(w * in_size_of(member(x), task) for w, member in zip(weights, members, strict=True))  # type: ignore
 
         return ask
 

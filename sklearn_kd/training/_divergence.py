@@ -17,6 +17,7 @@ from sklearn_kd.inputs._parts import Parts
 from sklearn_kd.runtime._eval_mode import isolated_eval_mode
 from sklearn_kd.runtime._finite import has_finite_state
 from sklearn_kd.runtime._random_state import preserved_random_state
+from sklearn_kd.tasks._pixels import images_at_a_time
 
 # Rows that are tried for all: those of the largest values.
 _N_TRIED = 16
@@ -62,7 +63,7 @@ class OverflowCheck:
             if small or not known:
                 return known
             # The batch size of prediction; each row is answered apart from the others.
-            batches = (x for part in self._all for x in part.iter_batches(1024))
+            batches = (x for part in self._all for x in part.iter_batches(_rows_at_a_time(part, 1024)))
             return all(bool(_known_and_small(student(x))[0]) for x in batches)
 
 
@@ -124,18 +125,24 @@ def _known_and_small(logits: Tensor) -> tuple[Tensor, Tensor]:
     return ~torch.softmax(logits.float(), dim=1).isnan().any(), logits.abs().max() < _LARGE
 
 
+def _rows_at_a_time(data: DistillationData, most: int) -> int:
+    """Return the number of rows to predict at once; fewer where y has maps of large images."""
+    return max(2, images_at_a_time(data.shape[1:], most)) if data.map_shape else most
+
+
 def _largest(data: DistillationData) -> Tensor:
     """Return the inputs of the largest rows, the largest first."""
-    if len(data) <= _N_TRIED:
+    n_tried = _rows_at_a_time(data, _N_TRIED)
+    if len(data) <= n_tried:
         return data.batch(slice(None))[0]
     # By their length, for a fifth of the time that their maximum takes. One that overflows is the largest.
     lengths, rows, n = [], [], 0
     for x in data.iter_inputs():
-        longest = torch.linalg.vector_norm(x.flatten(1), dim=1).topk(min(_N_TRIED, len(x)))
+        longest = torch.linalg.vector_norm(x.flatten(1), dim=1).topk(min(n_tried, len(x)))
         lengths.append(longest.values)
         rows.append(longest.indices + n)
         n += len(x)
-    return data.batch(torch.cat(rows)[torch.cat(lengths).topk(_N_TRIED).indices])[0]
+    return data.batch(torch.cat(rows)[torch.cat(lengths).topk(n_tried).indices])[0]
 
 
 def refuse_overflow(logits: Tensor) -> Tensor:
@@ -149,7 +156,7 @@ def refuse_overflow(logits: Tensor) -> Tensor:
     # A sum, which is finite only where all logits are, takes little time beside a softmax.
     if math.isfinite(logits.sum().item()) or bool(_known_and_small(logits)[0]):
         return logits
-    rows = torch.softmax(logits.float(), dim=1).isnan().any(dim=1).nonzero().flatten()
+    rows = torch.softmax(logits.float(), dim=1).isnan().flatten(1).any(dim=1).nonzero().flatten()
     raise ValueError(
         f"X has {len(rows)} rows, such as row {int(rows[0])} of a batch, for which the "
         "student's logits overflow float32. Are they scaled as the rows given to fit?"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 from sklearn_kd.inputs._data import DistillationData
 from sklearn_kd.layers._names import named_network
 from sklearn_kd.runtime._random_state import preserved_random_state
+from sklearn_kd.tasks._pixels import n_known, some_known_rows
+from sklearn_kd.tasks._targets import Targets
 from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._weight_average import weights_of
 
@@ -63,8 +66,10 @@ def ending_of(net: TrainingNet, valid: DistillationData) -> Ending:
 def validation_loss(net: TrainingNet, dataset: DistillationData, *, refit: bool = False) -> float:
     """Compute L_val on all rows of ``dataset``; draws of the student leave the generators unchanged.
 
-    ``refit``: at a new T_val, if the net refits it.
+    ``refit``: at a new T_val, if the net refits it. Of pixels it is the mean over those that have a label.
     """
+    if dataset.map_shape:
+        return _loss_of_pixels(net, dataset, refit)
     with preserved_random_state(torch.device(net.device), seed=0):
         batches = net.get_iterator(dataset)
         validated = [(net.validation_step(batch)["y_pred"], batch.targets) for batch in batches]
@@ -75,3 +80,19 @@ def validation_loss(net: TrainingNet, dataset: DistillationData, *, refit: bool 
         for z, targets in validated
     ]
     return sum(losses) / len(dataset)
+
+
+def _loss_of_pixels(net: TrainingNet, dataset: DistillationData, refit: bool) -> float:
+    """Compute L_val where y has maps: batch by batch, because memory may not hold all outputs."""
+
+    def validated() -> Iterator[tuple[Tensor, Targets, Tensor]]:
+        with preserved_random_state(torch.device(net.device), seed=0):
+            for batch in net.get_iterator(dataset):
+                step = net.validation_step(batch)
+                yield step["y_pred"], batch.targets, step["loss"]
+
+    if refit and net.val_temperature == "auto":
+        some = [some_known_rows(outputs, targets) for outputs, targets, _ in validated()]
+        net.val_temperature_ = net.task.optimal_val_temperature(some)
+    found = [(n_known(targets), float(loss)) for _, targets, loss in validated()]
+    return sum(n * loss for n, loss in found) / max(1, sum(n for n, _ in found))

@@ -24,6 +24,7 @@ from sklearn_kd.losses._objective import LogitObjective
 from sklearn_kd.meta._far import FarStrategy, ForwardGradient, ImplicitGradient
 from sklearn_kd.meta._strategy import check_has_validation
 from sklearn_kd.runtime._devices import all_finite, full_precision
+from sklearn_kd.tasks._pixels import pixel_rows
 from sklearn_kd.tasks._targets import Targets
 from sklearn_kd.training._clipping import norm_limit
 from sklearn_kd.training._nonfinite import GOOD, SKIPPED, with_hypergradient
@@ -113,7 +114,7 @@ class FarIterations:
 
     def _make_estimator(self) -> None:
         if self.estimator is None:
-            self.estimator = self._made(self.net._forward)
+            self.estimator = self._made(lambda x: pixel_rows(self.net._forward(x)))
 
     def _made(self, forward: Any) -> Any:
         raise NotImplementedError

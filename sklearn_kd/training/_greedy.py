@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sklearn_kd.bilevel._hypergradient import HypergradientEstimator
+from sklearn_kd.tasks._pixels import pixel_rows
 
 if TYPE_CHECKING:
     from sklearn_kd.training._net import TrainingNet
@@ -17,7 +18,7 @@ def greedy_estimator(net: TrainingNet) -> HypergradientEstimator:
         net.optimizer_,
         method=net.strategy.hypergradient,
         rows=net.strategy.hypergradient_rows,
-        forward=net._forward,
+        forward=lambda x: pixel_rows(net._forward(x)),
         others=list(net.others.values()),
         outputs=net.objective.outputs(net.module_, net._forward, net.others),
         logit_change=net.objective.logit_change,

@@ -59,12 +59,14 @@ def _r2(net: Any, X: Any, y: np.ndarray) -> float:
 
 
 def rows_with_labels(callback: Any, told: dict[str, Any]) -> dict[str, Any]:
-    """Return what a scorer is told at the end of a training batch: its rows that have labels."""
+    """Return what a scorer is told at the end of a batch: its rows that have labels, of images the pixels."""
     targets = getattr(told.get("batch"), "targets", None)
     if targets is None or targets.label_weight is None or callback.on_train != told.get("training"):
         return told
     rows = is_known(targets.labels).nonzero()[:, 0]
-    batch = told["batch"].map(lambda values: values[rows])
+    x = told["batch"][0]
+    of_pixels = len(targets.labels) != len(x)  # whose images stay as they are
+    batch = told["batch"].map(lambda values: values if of_pixels and values is x else values[rows])
     return told | {"batch": batch, "y_pred": told["y_pred"][rows]}
 
 
@@ -95,16 +97,27 @@ class NumberScorer:
         """Score the net, which predicts in the units of y."""
         y = self.task.decode(y.cpu().numpy() if isinstance(y, torch.Tensor) else np.asarray(y))
         by_name = self.scoring is None or isinstance(self.scoring, str)
+        if not by_name and metric_of_scorer(self.scoring)[0] is None:
+            return check_scoring(net, self.scoring)(net, X, y)
         # A scorer of scikit-learn would ask a net, which is one of classes, for its classes.
-        asked = _NumberNet(net) if by_name or metric_of_scorer(self.scoring)[0] is not None else net
-        return check_scoring(asked, self.scoring)(asked, X, y)
+        known = ~np.isnan(y) if y.ndim == 3 else None  # of maps
+        asked = _NumberNet(net, known)
+        return check_scoring(asked, self.scoring)(asked, X, y if known is None else y[known])
 
 
 class _NumberNet(RegressorMixin, BaseEstimator):
-    """A net of numbers as scikit-learn's scorers see it: a fitted regressor."""
+    """A net of numbers as scikit-learn's scorers see it: a fitted regressor.
 
-    def __init__(self, net: Any):
+    Parameters
+    ----------
+    net : TrainingNet
+    known : ndarray of shape (n, H, W) or None, default=None
+        The pixels to predict, where it predicts maps.
+    """
+
+    def __init__(self, net: Any, known: np.ndarray | None = None):
         self.net = net
+        self.known = known
 
     def __sklearn_is_fitted__(self) -> bool:
         return True
@@ -114,8 +127,9 @@ class _NumberNet(RegressorMixin, BaseEstimator):
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """Predict in the units of y."""
-        return self.net.predict(X)
+        """Predict in the units of y, rows or known pixels."""
+        found: np.ndarray = self.net.predict(X)
+        return found if self.known is None else found[self.known]
 
 
 class LabelScorer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from skorch.callbacks import Callback, PrintLog
+from skorch.callbacks import Callback, EpochScoring, PrintLog
 
 
 def listeners(callbacks: Iterable[Callback], method_name: str, *, verbose: bool) -> list[Callback]:
@@ -21,3 +21,8 @@ def _listens(callback: Callback, method_name: str, verbose: bool) -> bool:
     own = getattr(type(callback), method_name, None)
     inherited = own is not None and own is getattr(Callback, method_name, None)
     return not inherited or method_name in vars(callback)
+
+
+def reads_losses(callback: Callback) -> bool:
+    """Return whether a callback may look at the losses of an epoch while it lasts."""
+    return not isinstance(callback, EpochScoring) and getattr(callback, "reads_losses", True)

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNetClassifier
-from skorch.callbacks import EpochScoring
 from skorch.callbacks.scoring import ScoringBase
 from skorch.utils import TeeGenerator
 from torch import Tensor
@@ -35,6 +34,7 @@ from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._optimizers import clear_gradients
 from sklearn_kd.runtime._snapshots import BufferSnapshot, OptimizerSnapshot
 from sklearn_kd.tasks._classification import Classification
+from sklearn_kd.tasks._pixels import pixel_rows, some_known_rows
 from sklearn_kd.tasks._targets import Targets
 from sklearn_kd.teachers._logit_checks import AnswersWatch
 from sklearn_kd.training._clipping import clip_gradients, clipping_of_callbacks
@@ -44,7 +44,7 @@ from sklearn_kd.training._far import FarIterations, far_iterations
 from sklearn_kd.training._greedy import greedy_estimator
 from sklearn_kd.training._interrupts import from_outside
 from sklearn_kd.training._label_scorers import predicted_labels, rows_with_labels, show_labels_to_scorers
-from sklearn_kd.training._listeners import listeners
+from sklearn_kd.training._listeners import listeners, reads_losses
 from sklearn_kd.training._memory_errors import explain_memory_of_training
 from sklearn_kd.training._nonfinite import (
     GOOD,
@@ -373,7 +373,7 @@ class TrainingNet(NeuralNetClassifier):
             self.checkpointer_.track(prefix, iterator)
         if training and self.far_ is not None:
             self.far_.begin_epoch(len(iterator))
-        at_once = any(not isinstance(c, EpochScoring) for c in self._listeners("on_batch_end"))
+        at_once = any(map(reads_losses, self._listeners("on_batch_end")))
         rows, losses, name, size = [], [], f"{prefix}_loss", f"{prefix}_batch_size"
         try:
             for batch in iterator:
@@ -505,7 +505,7 @@ class TrainingNet(NeuralNetClassifier):
         """Return the logits and L_val of a batch of D_val."""
         self._set_training(False)
         with torch.no_grad():
-            logits = self.infer(batch[0])
+            logits = pixel_rows(self.infer(batch[0]))
             loss, _ = self._validation_loss(logits, batch.targets)
         return {"loss": loss, "y_pred": logits}
 
@@ -516,7 +516,7 @@ class TrainingNet(NeuralNetClassifier):
         """Keep the logits of D_val for where T_val is refitted."""
         super().on_batch_end(net, batch, training, **step)
         if self.val_temperature == "auto" and not training:
-            self.validated_.append((step["y_pred"], batch.targets))
+            self.validated_.append(some_known_rows(step["y_pred"], batch.targets))
 
     def on_epoch_begin(
         self,

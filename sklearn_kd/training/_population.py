@@ -28,6 +28,7 @@ from sklearn_kd.runtime._random_state import (
     set_host_random_state,
     set_random_state,
 )
+from sklearn_kd.tasks._pixels import mean_of_images
 from sklearn_kd.training import _stackable
 from sklearn_kd.training._interrupts import from_outside
 from sklearn_kd.training._memory_errors import (
@@ -308,7 +309,8 @@ class StudentPopulation:
 
     def _batch_losses(self, net: TrainingNet, batch: Batch) -> torch.Tensor:
         logits = net.validation_step(batch)["y_pred"]
-        return net.task.validation_losses(logits, batch.targets, net.val_temperature_)
+        losses = net.task.validation_losses(logits, batch.targets, net.val_temperature_)
+        return losses if len(losses) == len(batch[0]) else mean_of_images(losses, len(batch[0]))
 
     # ----------------------------------------------------------------------------------
     # Members

@@ -32,7 +32,7 @@ from torch.utils.data import TensorDataset
 
 from helpers.networks import ConvNet
 from helpers.settings import SINGLE_RUN
-from sklearn_kd import DistilledClassifier, MetaparameterProcess, MLPStudent, meta
+from sklearn_kd import DistilledClassifier, DistProRegressor, MetaparameterProcess, MLPStudent, meta
 from sklearn_kd.checkpointing._file import Refused, read, write
 from sklearn_kd.checkpointing._fingerprint import fingerprint
 from sklearn_kd.checkpointing._fit_lock import FitLock
@@ -345,6 +345,29 @@ def test_distpro(learned, n, make_distpro, images, once, tmp_path):
     assert n_batches == 27 - (n // 4 * 4 if n < 12 else 12 + (n - 12) // 5 * 5)
     if learned:
         assert clf.process_.logit_term.tobytes() == expected.process_.logit_term.tobytes()
+
+
+@pytest.mark.parametrize("n", [6, 14])
+def test_distpro_of_numbers(n, images, tmp_path):
+    """A search of 3 epochs of 4 batches, with lambda1 and Huber's width, and a retraining of 2 of 5."""
+    X, ink = images[0], images[0].mean(axis=(1, 2, 3))
+    y = (ink - ink.mean()) / ink.std()  # the units of an untrained network
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        teacher = ConvNet(1, width=6)
+
+    def made(**params):
+        known = {"transforms": ["conv1"], "search_epochs": 3, "max_epochs": 2, "batch_size": 32, "lr": 0.05}
+        known |= {"loss": "huber", "output_weight": "learned", "optimizer": "sgd", "student__dropout": 0.2}
+        known |= {"search_callbacks": [Kill()], "callbacks": [Kill()], "random_state": 0, "device": "cpu"}
+        return DistProRegressor(teacher, ConvNet, **known | params)
+
+    expected = made().fit(X, y)
+    clf, n_batches = resumed(made, n, tmp_path, X, y)
+    assert_same_fit(clf, expected)
+    assert n_batches == (22 - 4 if n == 6 else 10)
+    for name, values in expected.process_.output_term.values.items():
+        np.testing.assert_array_equal(clf.process_.output_term.values[name], values)
 
 
 @pytest.mark.parametrize("n", [3, 14, 25, 40])

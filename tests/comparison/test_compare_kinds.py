@@ -16,7 +16,6 @@ from sklearn.preprocessing import StandardScaler
 from helpers.pages import messages
 from helpers.settings import single_run
 from sklearn_kd import DistilledRegressor, MLPStudent, compare_methods
-from sklearn_kd.comparison._methods import refuse_maps
 
 matplotlib.use("Agg")
 FOLDS = KFold(2)
@@ -129,11 +128,3 @@ def test_refused_before_any_training(make, numbers, tags, no_training):
         compare_methods(regressor(LogisticRegression()), X, y)
     with pytest.raises(ValueError, match="teacher_classes"):
         compare_methods(make(RandomForestClassifier(), teacher_classes=[0, 1, 2, 3]), *tags)
-
-
-def test_maps_are_refused():
-    class Maps:
-        map_shape = (4, 4)
-
-    with pytest.raises(ValueError, match=messages()["a student of maps in a report"]):
-        refuse_maps(Maps(), "compare_methods")

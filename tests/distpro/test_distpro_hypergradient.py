@@ -17,8 +17,10 @@ from sklearn_kd.distpro._distances import hcl
 from sklearn_kd.distpro._importance import IMPORTANCE, LearnedWeights
 from sklearn_kd.distpro._normalization import NORMALIZATIONS
 from sklearn_kd.distpro._objective import LOGIT_CHANGE, PathwayObjective
+from sklearn_kd.distpro._output_loss import WeightedOutputLoss
 from sklearn_kd.distpro._pathways import PathwayPass, build_transforms, connect
 from sklearn_kd.layers._hooks import feature_hooks
+from sklearn_kd.losses import LogitDistillation
 from sklearn_kd.losses._logits import Targets
 from sklearn_kd.losses._objective import ForwardPass
 from sklearn_kd.runtime._random_state import random_state
@@ -77,8 +79,7 @@ class Problem:
                 teacher=None,
                 weights=LearnedWeights(self.normalization),
                 distill_weight=DISTILL_WEIGHT,
-                logit_weight=0.0,
-                temperature=1.0,
+                output_loss=WeightedOutputLoss(LogitDistillation(), 0.0, {"temperature": 1.0}),
             )
             kind, params = OPTIMIZERS[optimizer]
             self.optimizer = kind(self.weights, **params)

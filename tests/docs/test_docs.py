@@ -11,9 +11,17 @@ from scipy import stats
 
 import sklearn_kd
 import sklearn_kd.datasets
+import sklearn_kd.metrics
 from helpers.pages import GUIDE, README, ROOT, rows_of, words
 
-PUBLIC = [sklearn_kd, sklearn_kd.losses, sklearn_kd.meta, sklearn_kd.teachers, sklearn_kd.datasets]
+PUBLIC = [
+    sklearn_kd,
+    sklearn_kd.losses,
+    sklearn_kd.meta,
+    sklearn_kd.metrics,
+    sklearn_kd.teachers,
+    sklearn_kd.datasets,
+]
 
 
 @pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)

@@ -32,6 +32,7 @@ from helpers.layered_networks import UNUSABLE_LAYERS
 from helpers.networks import lucky_student
 from helpers.own_losses import Decoupled
 from helpers.pages import FAILURES, ROOT, messages
+from helpers.refused_maps import refused_maps
 from helpers.refused_numbers import N_ROWS, refused_numbers
 from helpers.unusable_teachers import UNUSABLE_TEACHERS
 from sklearn_kd import (
@@ -851,10 +852,11 @@ def test_the_page_has_all_that_is_tried_here():
         "peers of a quantile",
         "weights for peers",
         "a peer with the name of another row",
-        "a student of maps in a report",  # in test_compare_kinds
-        "folds of one number",
+        "a student of maps in a report",  # in test_maps_and_pathways
+        "folds of one number",  # in test_compare_kinds
     }
     apart |= refused_numbers(np.empty((N_ROWS, 10)), np.arange(N_ROWS)).keys()  # in test_regressor
+    apart |= refused_maps(np.empty((9, 2, 4, 4)), np.ones((9, 4, 4))).keys()  # in test_pixel_regressor
     apart |= EXPORTED
     assert messages().keys() - headings == tried | apart | {"a callback with an open file", "a full disk"}
 

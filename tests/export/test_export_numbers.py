@@ -10,7 +10,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from helpers.pages import messages
 from helpers.settings import single_run
 from sklearn_kd import DistilledRegressor, MLPStudent, export_student, register_onnx_converter
 from sklearn_kd.export._outputs import Comparison, outputs_of
@@ -99,9 +98,3 @@ def test_other_predictions_are_refused_in_the_units_of_a_deviation(fitted):
         ValueError, match=r"gives predictions of shape \(442,\) where predict gives \(442, 1\)"
     ):
         outputs.compare([off[:, 0]], expected, Comparison(Path("it.onnx"), 0.01, words))
-
-
-def test_maps_are_refused(fitted, tmp_path, monkeypatch):
-    monkeypatch.setattr(type(fitted._task), "map_shape", (4, 4), raising=False)
-    with pytest.raises(ValueError, match=messages()["a student of maps in a file"]):
-        export_student(fitted, tmp_path / "it.onnx")

@@ -7,11 +7,12 @@ import numpy as np
 import torch
 from skorch.callbacks import GradientNormClipping
 
-from sklearn_kd import DistProClassifier
+from sklearn_kd import DistProClassifier, DistProRegressor
 from sklearn_kd.estimators._distpro_net import initial_path, make_net
 from sklearn_kd.estimators._distpro_plan import checked_parameters, plan_distpro
 from sklearn_kd.estimators._plan import Stage
 from sklearn_kd.estimators._preflight import validate
+from sklearn_kd.estimators._regressor_inputs import validate_regression
 from sklearn_kd.training._net import TrainingNet
 
 
@@ -21,20 +22,23 @@ def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def search_net(
-    clf: DistProClassifier,
+    clf: DistProClassifier | DistProRegressor,
     images: tuple[np.ndarray, np.ndarray],
     weight: np.ndarray | None = None,
     callbacks: list[Any] | None = None,
 ) -> tuple[TrainingNet, Stage]:
     """Return the net of a search, not trained, and its stage."""
-    plan = plan_distpro(clf, checked_parameters(clf), validate(clf, *images, weight))
+    check = validate_regression if isinstance(clf, DistProRegressor) else validate
+    plan = plan_distpro(clf, checked_parameters(clf), check(clf, *images, weight))
     assert plan.search is not None
     path = initial_path(clf, plan, plan.strategy)
     return make_net(clf, plan, plan.search, path, plan.strategy, callbacks or []), plan.search
 
 
 def ready_net(
-    clf: DistProClassifier, images: tuple[np.ndarray, np.ndarray], callbacks: list[Any] | None = None
+    clf: DistProClassifier | DistProRegressor,
+    images: tuple[np.ndarray, np.ndarray],
+    callbacks: list[Any] | None = None,
 ) -> tuple[TrainingNet, Any, Any]:
     """Return the search's net in float64 after three steps, and both batches of the fourth."""
     weight = np.linspace(0.5, 1.5, len(images[1]))

@@ -20,7 +20,7 @@ def refused_numbers(X, y):
         "complex targets": ({}, {"y": y + 1j}),
         "dates as targets": ({}, {"y": y.astype("datetime64[s]")}),
         "targets of differing lengths": ({}, {"y": [[1.0], *([[1.0, 2.0]] * (N_ROWS - 1))]}),
-        "targets of another shape": ({}, {"y": y[:, None, None]}),
+        "targets of another shape": ({}, {"y": y[:, None, None, None]}),
         "no target per row": ({}, {"y": y[:, None][:, :0]}),
         "missing targets": ({}, {"y": missing}),
         "a constant target": ({}, {"y": np.full(N_ROWS, 3.0)}),

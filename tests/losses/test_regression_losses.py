@@ -7,7 +7,14 @@ from torch.func import functional_call
 
 from sklearn_kd import MLPStudent
 from sklearn_kd.bilevel._hypergradient import HypergradientEstimator
-from sklearn_kd.losses import REGRESSION_LOSSES, HuberLoss, LogitDistillation, QuantileLoss, SquaredError
+from sklearn_kd.losses import (
+    REGRESSION_LOSSES,
+    BerHuLoss,
+    HuberLoss,
+    LogitDistillation,
+    QuantileLoss,
+    SquaredError,
+)
 from sklearn_kd.losses._distillation_loss import check_loss
 from sklearn_kd.meta import MetaparameterSpace
 from sklearn_kd.tasks._regression import Regression
@@ -87,6 +94,10 @@ def test_values():
     assert float(LOSSES["absolute_error"].loss(f, t, y, **half)) == 0.25 * 2 + 0.75 * 1
     width = {"width": torch.tensor(0.5)}
     assert float(LOSSES["huber"].loss(f, t, y, **half, **width)) == 0.25 * 0.5 * 1.75 + 0.75 * 0.5 * 0.75
+    beyond = (0.25 * (2**2 + 0.5**2) + 0.75 * (1 + 0.5**2)) / (2 * 0.5)
+    assert float(LOSSES["berhu"].loss(f, t, y, **half, **width)) == beyond
+    wide = {"width": torch.tensor(2.0)}
+    assert float(LOSSES["berhu"].loss(f, t, y, **half, **wide)) == 0.25 * 2 + 0.75 * 1
     nine = QuantileLoss(0.9)
     assert float(nine.loss(f, t, y, **half)) == pytest.approx(0.25 * 0.9 * 2 + 0.75 * 0.1)
     gaussian = LOSSES["gaussian_nll"].loss(torch.tensor([[1.0, 0.0]]), t, y, **half)
@@ -119,6 +130,7 @@ def test_rows_without_a_target_have_the_teachers_term_alone():
         (SquaredError(per_output=1), "per_output=1 must be True or False"),
         (SquaredError(teacher_bound=-1), "teacher_bound=-1 must be a number from 0 to 4 or None"),
         (HuberLoss(width=0), r"width=0 must be a number from 0.05 to 20"),
+        (BerHuLoss(width=21), r"width=21 must be a number from 0.05 to 20"),
         (QuantileLoss(1.0), "quantile=1.0 must be a number above 0 and below 1"),
     ],
 )

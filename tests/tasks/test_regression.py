@@ -11,7 +11,7 @@ from sklearn_kd.tasks._task import Task
 
 RNG = np.random.default_rng(0)
 Y = RNG.normal(size=(50, 2)) * [3, 100] + [5, 1e6]
-PARAMETERS = {"huber": 0.8, "quantile": 0.3}
+PARAMETERS = {"huber": 0.8, "berhu": 0.4, "quantile": 0.3}
 
 
 def test_nothing_that_a_task_is_asked_is_missing():

@@ -1,0 +1,383 @@
+"""The regressor with pathways: a small network taught numbers by a big one's feature maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from sklearn_kd._sklearn_compat import with_callbacks
+from sklearn_kd.distpro._distances import Distance
+from sklearn_kd.distpro._pathways import Pathway
+from sklearn_kd.distpro._process import DistillationProcess
+from sklearn_kd.estimators._base import BaseDistiller
+from sklearn_kd.estimators._classifier_net import loss_of
+from sklearn_kd.estimators._distpro_parameters import DISTPRO_CONSTRAINTS, TERM_WEIGHT
+from sklearn_kd.estimators._distpro_plan import (
+    DistProPlan,
+    checked_parameters,
+    fitted_attributes,
+    plan_distpro,
+)
+from sklearn_kd.estimators._distpro_state import DISTPRO_STATE
+from sklearn_kd.estimators._distpro_terms import PredictionTerm
+from sklearn_kd.estimators._plan import publish, restore_on_failure, run_plan
+from sklearn_kd.estimators._regressor_inputs import validate_regression
+from sklearn_kd.estimators._regressor_methods import RegressorMethods
+from sklearn_kd.losses import RegressionLoss
+from sklearn_kd.meta import Strategy
+from sklearn_kd.runtime._execution import Execution
+from sklearn_kd.runtime._torch_modes import ordinary_torch
+from sklearn_kd.training._net import TrainingNet
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+    from skorch.callbacks import Callback
+    from skorch.history import History
+    from torch import Tensor
+    from torch.utils.data import Dataset
+    from typing_extensions import Self
+
+    from sklearn_kd.distpro._transforms import TransformFactory
+
+
+class DistProRegressor(RegressorMethods, BaseDistiller):
+    """A small network taught numbers by a big one's feature maps, along a schedule that is searched.
+
+    What :class:`DistProClassifier` is for classes: the student minimises
+    L(y) + distill_weight · Σ_p α_p(t) · loss_p, where L is the squared error or another ``loss``, and what
+    each pathway p between layers of student and teacher weighs at each step t is searched, then followed by
+    a fresh student [1]_. y is standardised inside, and predictions are in its units.
+
+    Parameters
+    ----------
+    teacher : nn.Module, skorch net or estimator of this library
+        Trained, of any task: with ``output_weight=0`` its feature maps alone count. Of a fitted
+        :class:`DistilledRegressor` or :class:`DistProRegressor` the student is the teacher.
+    student : nn.Module class or instance, or function that returns a module
+        As for :class:`DistilledRegressor`, with one output per target (two with ``loss="gaussian_nll"``);
+        with layers that give feature maps of shape (n, channels, height, width).
+    teacher_layers, student_layers : "auto" or list of str, default="auto"
+        The layers that pathways connect, as for :class:`DistProClassifier`.
+    connections : "all", "lower" or list of (int, int), default="all"
+        Pairs of (teacher stage, student stage), as for :class:`DistProClassifier`.
+    transforms : list of str or callable, default=("conv1", "conv2", "conv3")
+        Each connection has one pathway for each, as for :class:`DistProClassifier`.
+    distance : {"hcl", "mse", "l1"} or callable, default="hcl"
+        Of the transformed student map and the teacher map.
+    normalization : {"biased_softmax", "softmax", "biased_l1", "l1", "sigmoid"}, \
+            default="biased_softmax"
+        From raw importance factors to weights ([1]_, Table 7).
+    softmax_bias : float, default=1.0
+        g of "biased_softmax", exp(α̃_p)/(Σ exp(α̃) + exp(g)).
+    distill_weight : float, default=1.0
+        Factor on the sum over pathways.
+    output_weight : float or "learned", default=0.0
+        Of L(teacher's predictions) beside the pathways: what ``logit_weight`` of
+        :class:`DistProClassifier` is for logits. The teacher must predict y then, in its units. "learned":
+        y weighs lambda1 and the teacher's predictions 1 − lambda1, as in :class:`DistilledRegressor`, and
+        lambda1, from 0.5, and what else the loss has are learned with the pathways by the same
+        hypergradient; the process has them, and a given one must.
+    loss : str or RegressionLoss, default="squared_error"
+        L, on y and against the teacher: "squared_error", "absolute_error", "huber", "quantile" or
+        "gaussian_nll", with its parameters as ``loss__*``, or an object, as for
+        :class:`DistilledRegressor`. Its metaparameters, such as Huber's width, stay where they start unless
+        ``output_weight="learned"``.
+    process : DistillationProcess, str, path-like or None, default=None
+        None: search, then retrain. A process, or the file of one: retrain along it. It may come from a
+        :class:`DistProClassifier`.
+    weights : {"process", "equal", "final", "mean", "reversed"}, default="process"
+        What the retraining follows, as for :class:`DistProClassifier`.
+    search_epochs : int, default=40
+        Passes over D_train in the search.
+    validation_fraction : float, default=0.2
+        Share of the rows held out as D_val in the search, at random, when ``fit`` is not given ``X_val``.
+    search_callbacks : list of skorch callbacks, one alone, or None, default=None
+        For the search, such as a schedule of the learning rate.
+    meta : {"gradient", "linear"} or Strategy, default="gradient"
+        How the search moves the factors, as for :class:`DistProClassifier`.
+    e1, e2 : int, default=10
+        Steps with a hypergradient and predicted steps per cycle of ``meta="linear"``.
+    importance_lr : float, default=0.05
+        Learning rate of the raw factors. Metaparameters of the loss, where they are learned, have
+        ``meta__lr``.
+    pathway_threshold : float, "auto" or None, default="auto"
+        The raw factor at which a pathway is no longer computed, as for :class:`DistProClassifier`.
+    optimizer : class of torch.optim.Optimizer or its name, default=torch.optim.Adam
+        Trains student and transforms; ``optimizer__*`` are its further arguments.
+    lr : float, default=0.003
+        Learning rate. It suits Adam.
+    max_grad_norm : float or None, default=None
+        Largest Euclidean norm of the gradient of all weights together. None: gradients are not clipped.
+    max_epochs : int, default=200
+        Passes over the rows in the retraining.
+    batch_size : int, default=128
+        Rows per batch; ``iterator_train__*`` and ``iterator_valid__*`` as for
+        :class:`DistilledRegressor`.
+    standardize : bool, default=True
+        Whether the student starts with a fixed layer that standardises the columns of a table, as for
+        :class:`DistilledRegressor`. y is standardised in either case.
+    augment : callable or None, default=None
+        Maps a training batch of inputs to an augmented one of as many rows; targets stay. The teacher sees
+        that too.
+    callbacks : list of skorch callbacks, one alone, or None, default=None
+        For the retraining. Scorers see targets in the units of y.
+    keep_teacher : bool, default=False
+        Whether the fitted estimator has the teacher as ``teacher_``, and a pickle of it holds the teacher.
+    checkpoint_dir : str, path-like or None, default=None
+        A folder in which ``fit`` keeps a checkpoint after each epoch, from which the same ``fit`` goes on
+        after a crash.
+    device : str, torch.device or int, default="auto"
+        "auto": CUDA, then MPS, then the CPU.
+    execution : str or Execution, default="eager"
+        "eager", or in "bfloat16" where no hypergradient is taken.
+    verbose : int, default=0
+        1 prints a line for each epoch of both phases, with an estimate of the time left.
+    random_state : int, RandomState or None, default=None
+        Split, initialisation and batches.
+    **routed
+        ``student__*``, ``meta__*``, ``loss__*``, ``execution__*``, ``optimizer__*``,
+        ``iterator_train__*``, ``iterator_valid__*``, ``callbacks__*``.
+
+    Attributes
+    ----------
+    target_mean_, target_scale_ : ndarray of shape (n_outputs,)
+        Mean and standard deviation of y in the rows given to ``fit``, weighted by ``sample_weight``.
+    n_outputs_ : int
+        Number of targets.
+    process_ : DistillationProcess or None
+        What was searched, or was given; None with ``weights="equal"`` and none given.
+    pathways_ : list of Pathway
+        Named tuples: ``teacher_layer``, ``student_layer``, ``transform``, the stages and the channels.
+    search_history_ : skorch.history.History or None
+        Of the search. None where nothing was searched.
+    history_ : skorch.history.History
+        Of the retraining: losses by epoch, how many ``pathways`` ran per iteration, and with
+        ``output_weight="learned"`` the metaparameters after the epoch.
+    loss_curve_ : list of float
+        The training loss of each epoch of the retraining.
+    validation_scores_ : list of float or None
+        R² on a given ``X_val`` after each of these epochs; None where none was given.
+    student_ : nn.Module
+        The trained student, of standardised outputs.
+    transforms_ : nn.ModuleList
+        The trained transforms, one for each pathway.
+    teacher_ : object
+        As given, with ``keep_teacher=True``; else None.
+    net_ : skorch.NeuralNet
+        The private net of the retraining, on tensors and standardised targets.
+    n_features_in_ : int
+        Size of the second dimension of X.
+    n_iter_ : int
+        Training iterations of the retraining.
+
+    See Also
+    --------
+    DistProClassifier : For classes; its page of the guide holds for both.
+    DistilledRegressor : Learns from the predictions of any regressor.
+    DistillationProcess : What is searched.
+
+    Notes
+    -----
+    The parameters that both have are described in full at :class:`DistProClassifier`. A regressor has no
+    temperature, no ``class_weight`` and no ``teacher_classes``; D_val is not stratified.
+
+    ``sample_weight`` weighs the rows in the loss on the outputs, and not in those of the pathways.
+
+    References
+    ----------
+    .. [1] Deng, Sun, Newsam, Wang. "DistPro: Searching a fast knowledge distillation process via meta
+       optimization", ECCV 2022.
+
+    Examples
+    --------
+    How much ink an image of a digit has, taught by a network that was trained on it:
+
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_kd import CNNStudent, DistilledRegressor, DistProRegressor
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> X = X[:300].reshape(-1, 1, 8, 8) / 16
+    >>> y = X.mean(axis=(1, 2, 3))
+    >>> settings = {"batch_size": 50, "random_state": 0, "device": "cpu"}
+    >>> teacher = DistilledRegressor(
+    ...     None, CNNStudent, student__channels=(8, 8, 8), meta="none", max_epochs=10, **settings).fit(X, y)
+    >>> reg = DistProRegressor(
+    ...     teacher, CNNStudent, student__channels=(4, 4, 4), transforms=["conv1"], output_weight=1.0,
+    ...     search_epochs=2, max_epochs=10, lr=0.02, **settings).fit(X, y)
+    >>> reg.process_
+    DistillationProcess(10 steps, 9 pathways, normalization='biased_softmax')
+    >>> reg.score(X, y) > 0.5
+    True
+    """
+
+    _parameter_constraints = DISTPRO_CONSTRAINTS | {
+        "output_weight": TERM_WEIGHT,
+        "loss": [str, RegressionLoss],
+    }
+
+    _executions = ("eager", "bfloat16")  # the others are not made for layers that are looked into
+    _takes_parts = False
+    _state_functions = DISTPRO_STATE
+    _strategies = ("gradient", "linear")  # the others choose lambda1 before the first step
+    _teacher_is_trained = True
+
+    process_: DistillationProcess | None
+    pathways_: list[Pathway]
+    search_history_: History | None
+
+    def __init__(
+        self,
+        teacher: Any,
+        student: nn.Module | Callable[..., nn.Module],
+        *,
+        teacher_layers: str | Sequence[str] = "auto",
+        student_layers: str | Sequence[str] = "auto",
+        connections: str | Sequence[tuple[int, int]] = "all",
+        transforms: Sequence[str | TransformFactory] = ("conv1", "conv2", "conv3"),
+        distance: str | Distance = "hcl",
+        normalization: str = "biased_softmax",
+        softmax_bias: float = 1.0,
+        distill_weight: float = 1.0,
+        output_weight: float | Literal["learned"] = 0.0,
+        loss: str | RegressionLoss = "squared_error",
+        process: DistillationProcess | str | PathLike[str] | None = None,
+        weights: Literal["process", "equal", "final", "mean", "reversed"] = "process",
+        search_epochs: int = 40,
+        validation_fraction: float = 0.2,
+        search_callbacks: Sequence[Callback | tuple[str, Callback]] | Callback | None = None,
+        meta: str | Strategy = "gradient",
+        e1: int = 10,
+        e2: int = 10,
+        importance_lr: float = 0.05,
+        pathway_threshold: float | Literal["auto"] | None = "auto",
+        optimizer: type[torch.optim.Optimizer] | str = torch.optim.Adam,
+        lr: float = 0.003,
+        max_grad_norm: float | None = None,
+        max_epochs: int = 200,
+        batch_size: int = 128,
+        standardize: bool = True,
+        augment: Callable[[Tensor], Tensor] | None = None,
+        callbacks: Sequence[Callback | tuple[str, Callback]] | Callback | None = None,
+        keep_teacher: bool = False,
+        checkpoint_dir: str | PathLike[str] | None = None,
+        device: str | torch.device | int = "auto",
+        execution: str | Execution = "eager",
+        verbose: int = 0,
+        random_state: int | np.random.RandomState | None = None,
+        **routed: Any,
+    ):
+        self.teacher = teacher
+        self.student = student
+        self.teacher_layers = teacher_layers
+        self.student_layers = student_layers
+        self.connections = connections
+        self.transforms = transforms
+        self.distance = distance
+        self.normalization = normalization
+        self.softmax_bias = softmax_bias
+        self.distill_weight = distill_weight
+        self.output_weight = output_weight
+        self.loss = loss
+        self.process = process
+        self.weights = weights
+        self.search_epochs = search_epochs
+        self.validation_fraction = validation_fraction
+        self.search_callbacks = search_callbacks
+        self.meta = meta
+        self.e1 = e1
+        self.e2 = e2
+        self.importance_lr = importance_lr
+        self.pathway_threshold = pathway_threshold
+        self.optimizer = optimizer
+        self.lr = lr
+        self.max_grad_norm = max_grad_norm
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.standardize = standardize
+        self.augment = augment
+        self.callbacks = callbacks
+        self.keep_teacher = keep_teacher
+        self.checkpoint_dir = checkpoint_dir
+        self.device = device
+        self.execution = execution
+        self.verbose = verbose
+        self.random_state = random_state
+        self._keep_routed(routed)
+
+    # ----------------------------------------------------------------------------------
+    # Fitting
+
+    @ordinary_torch()
+    @restore_on_failure
+    @with_callbacks
+    def fit(
+        self,
+        X: ArrayLike | Dataset,
+        y: ArrayLike | None = None,
+        *,
+        sample_weight: ArrayLike | None = None,
+        X_val: ArrayLike | Dataset | None = None,
+        y_val: ArrayLike | None = None,
+        sample_weight_val: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+    ) -> Self:
+        """Search a process where none is given, then train the student along it.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, channels, height, width), or Dataset
+            Made float32. A map-style :class:`torch.utils.data.Dataset` is read batch by batch; its items are
+            ``(x, target)`` or, where y is given, x or ``(x, anything)``.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            Real finite numbers, each target not the same in all rows. None: a Dataset is read once for its
+            targets.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Of the rows in the loss on the outputs, scaled to mean 1. Rows of weight 0 are left out.
+        X_val, y_val : array-like, default=None
+            D_val of the search, where it is not to be held out of X. The retraining uses it for skorch's
+            ``valid_loss`` and ``valid_r2`` alone.
+        sample_weight_val : array-like of shape (n_samples_val,), default=None
+            Weights of the rows of X_val in the validation loss; ``valid_r2`` counts each row once.
+        groups : array-like of shape (n_samples,), default=None
+            The group of each row. No group has rows in the D_train and the D_val of the search.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If data or parameters cannot be used; before any training where that can be known without it.
+        TypeError
+            If the teacher is no network, or a parameter is misspelt.
+        """
+        settings = checked_parameters(self, X, X_val)
+        inputs = validate_regression(
+            self, X, y, sample_weight, X_val, y_val, sample_weight_val=sample_weight_val, groups=groups
+        )
+        plan = plan_distpro(self, settings, inputs)
+        result = run_plan(plan)
+        publish(self, result)
+        return self
+
+    # ----------------------------------------------------------------------------------
+    # What is fitted
+
+    def _teacher_term(self) -> PredictionTerm:
+        """Return the term of the teacher's predictions beside the pathways."""
+        return PredictionTerm(self.output_weight, loss_of(self))
+
+    def _fitted_attributes(self, net: TrainingNet, plan: DistProPlan) -> dict[str, Any]:
+        return fitted_attributes(self, net, plan)
+
+    @property
+    def transforms_(self) -> nn.ModuleList:
+        """The trained transforms."""
+        check_is_fitted(self, "net_")
+        return self.net_.transforms_

@@ -1,0 +1,36 @@
+"""A y that has a map for each image: what is checked of the images, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def check_images(sample_shape: tuple[Any, ...], map_shape: tuple[int, ...]) -> None:
+    """Refuse an X that is no images, where y has maps.
+
+    Raises
+    ------
+    ValueError
+        If samples have not the shape (channels, height, width).
+    """
+    if len(sample_shape) == 3:
+        return
+    raise ValueError(
+        f"y has a map of shape {map_shape} for each row, and X has samples of shape {sample_shape}. Give X "
+        "as images of shape (n_samples, channels, height, width); of grey ones X[:, None]."
+    )
+
+
+def refuse_class_weight(class_weight: Any) -> None:
+    """Refuse ``class_weight``, which weighs rows by their one class.
+
+    Raises
+    ------
+    ValueError
+        If it is given.
+    """
+    if class_weight is not None:
+        raise ValueError(
+            f"class_weight={class_weight!r} weighs rows by their class, and y has a map of classes for each "
+            "row. Set class_weight=None; fit's sample_weight weighs images."
+        )

@@ -1,0 +1,108 @@
+"""Metrics of a class for every pixel."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from sklearn_kd.metrics._maps import checked_maps, no_pixels
+from sklearn_kd.tasks._confusion import mean_iou_of_maps
+from sklearn_kd.tasks._pixel_codes import checked_integers
+
+_UNKNOWN = "all have the label ignore_index"
+
+
+def mean_iou_score(y_true: Any, y_pred: Any, *, ignore_index: Any = None, sample_weight: Any = None) -> float:
+    """Return the mean intersection over union of the classes.
+
+    The pixels of all images count together: a class has the number of pixels that are of it and are predicted
+    to be, over the number of those that are of it or are predicted to be. The mean is over the classes that
+    occur among the targets or the predictions of known pixels, each of which counts alike.
+
+    Parameters
+    ----------
+    y_true, y_pred : array-like of shape (n_samples, H, W)
+        The class of each pixel.
+    ignore_index : int or None, default=None
+        The label of pixels whose class is not known; they are left out. None: all are known.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights of the images.
+
+    Returns
+    -------
+    float
+        From 0 to 1, the best.
+
+    Raises
+    ------
+    ValueError
+        If the maps differ in shape or have no integers, or no pixel is known.
+
+    See Also
+    --------
+    sklearn.metrics.jaccard_score : The same of labels in one dimension, with ``average="macro"``.
+
+    Examples
+    --------
+    >>> from sklearn_kd.metrics import mean_iou_score
+    >>> y_true = [[[0, 0], [1, 255]]]
+    >>> y_pred = [[[0, 1], [1, 1]]]
+    >>> mean_iou_score(y_true, y_pred, ignore_index=255)  # 1/2 of both classes
+    0.5
+
+    As a scorer of a search:
+
+    >>> from sklearn.metrics import make_scorer
+    >>> scorer = make_scorer(mean_iou_score, ignore_index=255)
+    """
+    true, predicted, weight = checked_maps(y_true, y_pred, sample_weight)
+    true, predicted = checked_integers(true, "y_true"), checked_integers(predicted, "y_pred")
+    if true.ndim == 1 and sample_weight is None:  # pixels of one image: else each would be one
+        true, predicted, weight = true[None], predicted[None], weight[:1]
+    found = mean_iou_of_maps(true, predicted, ignore_index, weight)
+    if math.isnan(found):
+        raise no_pixels(_UNKNOWN)
+    return found
+
+
+def pixel_accuracy_score(
+    y_true: Any, y_pred: Any, *, ignore_index: Any = None, sample_weight: Any = None
+) -> float:
+    """Return the share of the known pixels whose class is predicted.
+
+    Parameters
+    ----------
+    y_true, y_pred : array-like of shape (n_samples, H, W)
+        The class of each pixel.
+    ignore_index : int or None, default=None
+        The label of pixels whose class is not known; they are left out. None: all are known.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights of the images.
+
+    Returns
+    -------
+    float
+        From 0 to 1, the best.
+
+    Raises
+    ------
+    ValueError
+        If the maps differ in shape, or no pixel is known.
+
+    Examples
+    --------
+    >>> from sklearn_kd.metrics import pixel_accuracy_score
+    >>> y_true = [[[0, 0], [1, 255]]]
+    >>> y_pred = [[[0, 1], [1, 1]]]
+    >>> round(pixel_accuracy_score(y_true, y_pred, ignore_index=255), 3)  # 2 of 3
+    0.667
+    """
+    true, predicted, weight = checked_maps(y_true, y_pred, sample_weight)
+    axes = tuple(range(1, true.ndim))
+    known = np.ones(true.shape, bool) if ignore_index is None else true != ignore_index
+    total = weight @ known.sum(axis=axes)
+    if total == 0:
+        raise no_pixels(_UNKNOWN)
+    return float(weight @ (known & (true == predicted)).sum(axis=axes) / total)

@@ -1,0 +1,105 @@
+"""Metrics of a number for every pixel, such as its depth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils import assert_all_finite
+
+from sklearn_kd.metrics._maps import checked_maps, no_pixels
+
+
+def masked_root_mean_squared_error(y_true: Any, y_pred: Any, *, sample_weight: Any = None) -> float:
+    """Return the root of the mean squared error over the pixels that have a target.
+
+    The pixels of all images count together.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples, H, W)
+        The target of each pixel; NaN: it has none, and is left out.
+    y_pred : array-like of shape (n_samples, H, W)
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights of the images.
+
+    Returns
+    -------
+    float
+        0 is the best.
+
+    Raises
+    ------
+    ValueError
+        If the maps differ in shape, no pixel has a target, or predictions are not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_kd.metrics import masked_root_mean_squared_error
+    >>> y_true = [[[1.0, np.nan], [2.0, 4.0]]]
+    >>> y_pred = [[[1.0, 9.0], [2.0, 1.0]]]
+    >>> round(masked_root_mean_squared_error(y_true, y_pred), 3)  # of 0, 0 and 3
+    1.732
+
+    As a scorer of a search, which is greater the better:
+
+    >>> from sklearn.metrics import make_scorer
+    >>> scorer = make_scorer(masked_root_mean_squared_error, greater_is_better=False)
+    """
+    true, predicted, weight = _known_pixels(y_true, y_pred, sample_weight)
+    return float(np.sqrt(np.average((predicted - true) ** 2, weights=weight)))
+
+
+def masked_mean_relative_error(y_true: Any, y_pred: Any, *, sample_weight: Any = None) -> float:
+    """Return the mean of abs(y_pred − y_true) / abs(y_true) over the pixels that have a target.
+
+    Papers on depth call it REL or AbsRel. The pixels of all images count together.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples, H, W)
+        The target of each pixel, not 0; NaN: it has none, and is left out.
+    y_pred : array-like of shape (n_samples, H, W)
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights of the images.
+
+    Returns
+    -------
+    float
+        0 is the best.
+
+    Raises
+    ------
+    ValueError
+        If the maps differ in shape, no pixel has a target, a target is 0, or predictions are not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_kd.metrics import masked_mean_relative_error
+    >>> y_true = [[[1.0, np.nan], [2.0, 4.0]]]
+    >>> y_pred = [[[1.0, 9.0], [2.0, 1.0]]]
+    >>> masked_mean_relative_error(y_true, y_pred)  # of 0, 0 and 3/4
+    0.25
+    """
+    true, predicted, weight = _known_pixels(y_true, y_pred, sample_weight)
+    if not true.all():
+        raise ValueError(
+            f"y_true is 0 in {np.count_nonzero(true == 0)} pixels, of which there is no relative error. Give "
+            "NaN where the target is not known."
+        )
+    return float(np.average(np.abs(predicted - true) / np.abs(true), weights=weight))
+
+
+def _known_pixels(y_true: Any, y_pred: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return target, prediction and weight of the pixels that have a target and count, float64."""
+    true, predicted, weight = checked_maps(y_true, y_pred, sample_weight)
+    by_pixel = np.broadcast_to(weight.reshape(-1, *[1] * (true.ndim - 1)), true.shape)
+    known = ~np.isnan(true) & (by_pixel > 0)
+    if not known.any():
+        raise no_pixels("all are NaN")
+    true, predicted = true[known].astype(np.float64), predicted[known].astype(np.float64)
+    assert_all_finite(true, input_name="y_true")
+    assert_all_finite(predicted, input_name="y_pred")
+    return true, predicted, by_pixel[known]

@@ -1,0 +1,45 @@
+"""Maps of labels as tensors on the device: as the user has them, and as codes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class LabelMaps:
+    """Labels of pixels and their codes, as int64 tensors on a device.
+
+    Parameters
+    ----------
+    classes : ndarray of shape (K,)
+        Sorted.
+    ignore_index : int or None
+        The label of unknown pixels. None: −1.
+    device : device
+    """
+
+    def __init__(self, classes: np.ndarray, ignore_index: int | None, device: torch.device):
+        self.unknown = -1 if ignore_index is None else int(ignore_index)
+        self.classes = torch.as_tensor(classes.astype(np.int64), device=device)
+        self._labels = torch.cat([self.classes, self.classes.new_tensor([self.unknown])])
+
+    def given(self, codes: Tensor) -> Tensor:
+        """Return the labels of codes; −1, an unknown pixel, is the last entry."""
+        return self._labels[codes.long()]
+
+    def codes(self, maps: Tensor) -> Tensor:
+        """Return the codes of labels; −1 for what is no class."""
+        maps = maps.long()
+        places = torch.searchsorted(self.classes, maps).clamp(max=len(self.classes) - 1)
+        return torch.where(self.classes[places] == maps, places, -1)
+
+    def check(self, maps: Tensor) -> None:
+        """Raise ValueError if there are labels that y has not."""
+        maps = maps.long()
+        wrong = maps[(self.codes(maps) < 0) & (maps != self.unknown)].unique().tolist()
+        if wrong:
+            raise ValueError(
+                f"augment returned maps with labels that y has not: {wrong[:5]}. Fill in pixels without a "
+                f"label with {self.unknown}."
+            )

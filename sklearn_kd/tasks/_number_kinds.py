@@ -1,0 +1,54 @@
+"""The two kinds of numbers that a regressor takes: of each row, or of each pixel of an image."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sklearn_kd.tasks._criterion import Criterion
+from sklearn_kd.tasks._pixel_codes import are_maps
+from sklearn_kd.tasks._pixel_numbers import PixelRegression
+from sklearn_kd.tasks._regression import Regression, RegressionTargets
+
+
+class Numbers(NamedTuple):
+    """Makes the :class:`Regression` or the :class:`PixelRegression` that y stands for, for a loss.
+
+    Attributes
+    ----------
+    criterion : Criterion
+    last : Regression or None
+        The task of the fit that this one goes on with, whose units the student has learned.
+    """
+
+    criterion: Criterion
+    last: Regression | None = None
+
+    @staticmethod
+    def check_targets(y: Any, n_rows: int, name: str = "y", of: str = "X") -> np.ndarray:
+        """Check numbers as the kind that they are; return them in one or two dimensions, maps in three."""
+        kind = PixelRegression if are_maps(y) else Regression
+        return kind.check_targets(y, n_rows, name, of)
+
+    def from_targets(
+        self, targets: np.ndarray, weight: np.ndarray | None = None
+    ) -> tuple[Regression, np.ndarray]:
+        """Return the task and the encoded targets; in the units of the last fit, if there is one."""
+        if targets.ndim < 3 and not isinstance(self.last, PixelRegression):
+            return RegressionTargets(self.criterion, self.last).from_targets(targets, weight)
+        if self.last is None:
+            return PixelRegression.of_targets(targets, weight, self.criterion)
+        if targets.ndim < 3 or not isinstance(self.last, PixelRegression):
+            kinds = ("rows", "pixels") if targets.ndim == 3 else ("pixels", "rows")
+            raise ValueError(
+                f"warm_start=True goes on with a student for numbers of {kinds[0]}, and y has numbers of "
+                f"{kinds[1]}, shape {targets.shape}. Give the same kind of targets, or set warm_start=False."
+            )
+        return self.last.continued(targets, weight, self.criterion)
+
+
+def fitted_numbers(estimator: Any) -> Regression:
+    """Return the task of a fitted estimator."""
+    kind = Regression if vars(estimator).get("map_shape_") is None else PixelRegression
+    return kind.of_fitted(estimator)

@@ -1,0 +1,150 @@
+"""Maps of integer labels, their classes, and codes: 0 … K−1 in sorted order, −1 for an unknown pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+UNKNOWN = -1
+# Labels are looked up in a table where they lie within a range of so many.
+_WIDEST_TABLE = 2**20
+# Pixels that are encoded at a time.
+_AT_A_TIME = 2**22
+_N_SHOWN = 10
+
+
+def are_maps(y: Any) -> bool:
+    """Return whether targets are a map for each row: numbers of shape (n, H, W)."""
+    return np.ndim(y) == 3 if hasattr(y, "shape") else _depth(y) == 3
+
+
+def _depth(y: Any) -> int:
+    """Return the number of dimensions of a list of lists or of arrays, by its first items."""
+    depth = 0
+    while isinstance(y, (list, tuple)) and len(y):
+        y, depth = y[0], depth + 1
+    return depth + np.ndim(y)
+
+
+def checked_shape(y: Any, n_rows: int, name: str, of: str) -> np.ndarray:
+    """Check that targets are n_rows maps of one shape, and return them as an array.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_rows, H, W)
+    n_rows : int
+        Number of images.
+    name, of : str
+        What messages call the targets and the images.
+
+    Raises
+    ------
+    ValueError
+        If the maps are of differing shapes, empty, or more or fewer than the images.
+    """
+    if isinstance(y, (list, tuple)):
+        shapes = list(dict.fromkeys(np.shape(one) for one in y))
+        if len(shapes) > 1:
+            raise ValueError(
+                f"{name} has maps of differing shapes, such as {shapes[0]} and {shapes[1]}. Resize or crop "
+                f"them, and the images in {of}, to one shape."
+            )
+    maps = np.asarray(y)
+    if len(maps) != n_rows:
+        raise ValueError(
+            f"Found input variables with inconsistent numbers of samples: {[n_rows, len(maps)]}. {of} has "
+            f"{n_rows} images and {name} {len(maps)} maps; they must be as many."
+        )
+    if 0 in maps.shape:
+        raise ValueError(f"{name} has shape {maps.shape}, without a pixel in it.")
+    return maps
+
+
+def checked_integers(maps: np.ndarray, name: str) -> np.ndarray:
+    """Return maps of integers or booleans as they are.
+
+    Raises
+    ------
+    ValueError
+        If they are of another type.
+    """
+    if maps.dtype.kind in "iub":
+        return maps
+    numbers = " For numbers per pixel use DistilledRegressor." if maps.dtype.kind == "f" else ""
+    raise ValueError(
+        f"{name} has maps of type {maps.dtype}; classes of pixels must be integers or booleans. Give "
+        f"{name}.astype(int), or np.unique(y, return_inverse=True) of other labels.{numbers}"
+    )
+
+
+def classes_of_maps(maps: np.ndarray, ignore_index: int | None) -> np.ndarray:
+    """Return the sorted labels of maps without ``ignore_index``, in the type of the maps."""
+    low, high = int(maps.min()), int(maps.max())
+    if high - low >= _WIDEST_TABLE:
+        found = np.unique(maps)
+        return found if ignore_index is None else found[found != ignore_index]
+    seen = np.zeros(high - low + 1, dtype=bool)
+    for part in _parts(maps):
+        seen[part.astype(np.int64) - low] = True
+    labels = np.flatnonzero(seen) + low
+    if ignore_index is not None:
+        labels = labels[labels != ignore_index]
+    return labels.astype(maps.dtype)
+
+
+def codes_of_maps(
+    maps: np.ndarray, classes: np.ndarray, ignore_index: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the codes of maps, and the labels that are no classes: these have the code −1 too.
+
+    The codes have the smallest signed type that holds them.
+    """
+    dtype = np.min_scalar_type(-max(len(classes), 1))
+    codes = np.empty(maps.shape, dtype)
+    labels = classes.astype(np.int64)
+    unknown: list[np.ndarray] = []
+    for part, out in zip(_parts(maps), _parts(codes), strict=True):
+        given = part.astype(np.int64)
+        places = _places(given, labels)
+        wrong = places < 0
+        if ignore_index is not None:
+            wrong &= given != ignore_index
+        if wrong.any():
+            unknown.append(np.unique(given[wrong]))
+        out[...] = places
+    if not unknown:
+        return codes, labels[:0]
+    return codes, np.unique(np.concatenate(unknown))
+
+
+def _places(given: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the place of each given number among sorted labels, −1 where it is none of them."""
+    if not len(labels):
+        return np.full(given.shape, UNKNOWN)
+    low, width = int(labels[0]), int(labels[-1]) - int(labels[0]) + 1
+    if width >= _WIDEST_TABLE:
+        places = np.searchsorted(labels, given).clip(max=len(labels) - 1)
+        return np.where(labels[places] == given, places, UNKNOWN)
+    table = np.full(width + 2, UNKNOWN)  # an entry on either side for what lies outside
+    table[labels - low + 1] = np.arange(len(labels))
+    return table[(given - low + 1).clip(0, width + 1)]
+
+
+def labels_of_codes(codes: np.ndarray, classes: np.ndarray, unknown: int) -> np.ndarray:
+    """Return the labels of codes, in the type of the classes; ``unknown`` for pixels without a label."""
+    table = np.append(classes, np.asarray(unknown).astype(classes.dtype))
+    return table[codes]  # −1 is the last one
+
+
+def _parts(maps: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield views of some images after one another."""
+    step = max(1, _AT_A_TIME // max(1, maps[:1].size))
+    for start in range(0, len(maps), step):
+        yield maps[start : start + step]
+
+
+def shown(labels: np.ndarray) -> str:
+    """Return labels for a message, ten at most."""
+    return f"{labels.tolist()[:_N_SHOWN]}{' …' if len(labels) > _N_SHOWN else ''}"
