@@ -96,7 +96,8 @@ def layer_table(network: Any, samples: Any, layers: str | Sequence[str] = "auto"
     layers : "auto" or list of str, default="auto"
         A value for ``teacher_layers`` or ``student_layers``. "auto": list all layers and number the
         stages that :class:`DistProClassifier` would choose. A list: check it as
-        :class:`DistProClassifier` does, and list these layers only.
+        :class:`DistProClassifier` does, and list these layers only. Of a network that returns a map for each
+        image, as for classes of pixels, the layer that gives the map is no stage.
 
     Returns
     -------
@@ -135,7 +136,7 @@ def layer_table(network: Any, samples: Any, layers: str | Sequence[str] = "auto"
         found = find_layers(module, layers, rows, name="layers", run=teacher.forward)
         return LayerTable([_row(layer, *entry, stage) for stage, (layer, entry) in enumerate(found.items())])
     trace = Trace.of_trial(module, rows, teacher.forward)
-    stages = {id(call): stage for stage, call in enumerate(trace.stages())}
+    stages = {id(call): stage for stage, call in enumerate(trace.stages(of_maps=True))}
     return LayerTable(
         [
             _row(trace.name(call), call, call.output, stages.get(id(call)))

@@ -212,18 +212,22 @@ def find_pathways(
     connections: str | Sequence[tuple[int, int]],
     transforms: Sequence[str | TransformFactory],
     distance: Distance,
+    of_maps: bool = False,
 ) -> list[Pathway]:
     """Return the pathways between two networks, after a trial of each on some samples.
 
-    The trial changes neither network. The keyword parameters are those of :class:`DistProClassifier`.
+    The trial changes neither network. The keyword parameters are those of :class:`DistProClassifier`, and
+    ``of_maps``, whether y has a map for each image: maps that the networks return are no stages then.
 
     Raises
     ------
     ValueError
         If the parameters do not fit the networks.
     """
-    of_teacher = teacher.layer_shapes(teacher_layers, samples)
-    of_student = layer_shapes(find_layers(student, student_layers, samples, name="student_layers"))
+    of_teacher = teacher.layer_shapes(teacher_layers, samples, of_maps=of_maps)
+    of_student = layer_shapes(
+        find_layers(student, student_layers, samples, name="student_layers", of_maps=of_maps)
+    )
     if teacher_layers == student_layers == "auto" and len(of_teacher) != len(of_student):
         raise ValueError(
             f"'auto' finds {len(of_teacher)} stages in the teacher, {of_teacher}, and {len(of_student)} in "

@@ -10,6 +10,7 @@ import torch
 from sklearn.metrics import get_scorer, get_scorer_names
 from skorch import NeuralNet
 from skorch.callbacks import Callback, EpochScoring, GradientNormClipping, LRScheduler, PassthroughScoring
+from skorch.callbacks.scoring import ScoringBase
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from sklearn_kd._sklearn_compat import metric_of_scorer
@@ -135,6 +136,16 @@ def check_scorers(net: NeuralNet) -> None:
             raise ValueError(
                 f"callback {name!r} scores by {scoring!r}, which is of classes. Give it a scorer of numbers, "
                 "such as 'neg_mean_absolute_error'."
+            )
+
+
+def check_pixel_scorers(net: NeuralNet) -> None:
+    """Raise ValueError if a callback scores maps of classes by predictions of its own, which are no rows."""
+    for name, callback in net.callbacks_:
+        if isinstance(callback, ScoringBase) and not callback.use_caching:
+            raise ValueError(
+                f"callback {name!r} has use_caching=False: it would predict maps, and scorers of classes "
+                "take rows. Set use_caching=True, with which it is given the known pixels as rows."
             )
 
 

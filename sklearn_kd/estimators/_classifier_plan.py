@@ -360,13 +360,14 @@ def _checked_start(
     has_teacher = strategy.needs_teacher and (
         estimator.teacher is not None or inputs.teacher_logits is not None
     )
+    unlabeled = settings.task.has_unknown or has_unlabeled(estimator, strategy, inputs)
     check_loss(
         settings.loss,
         start,
         settings.task.n_outputs,
         weighted=inputs.weight is not None,
         has_teacher=has_teacher,
-        unlabeled=(unlabeled := has_unlabeled(estimator, strategy, inputs)),
+        unlabeled=unlabeled,
         labels=settings.task.example_targets(unlabeled),
     )
     return start

@@ -250,6 +250,7 @@ def plan_distpro(estimator: DistProEstimator, settings: Settings, inputs: Valida
         connections=estimator.connections,
         transforms=estimator.transforms,
         distance=settings.distance,
+        of_maps=bool(task.map_shape),
     )
     if searches:
         with error_context("meta"):

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from sklearn_kd.distpro._transforms import TransformFactory
 
 
-class DistProRegressor(RegressorMethods, BaseDistiller):
+class DistProRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]  # predict has return_std
     """A small network taught numbers by a big one's feature maps, along a schedule that is searched.
 
     What :class:`DistProClassifier` is for classes: the student minimises

@@ -20,6 +20,7 @@ from sklearn_kd.losses._logit_distillation import LogitDistillation
 from sklearn_kd.losses._regression import RegressionLoss
 from sklearn_kd.meta._process import MetaparameterProcess
 from sklearn_kd.meta._space import Metaparameter
+from sklearn_kd.tasks._regression import Regression
 from sklearn_kd.tasks._task import Task
 from sklearn_kd.teachers._features import FeatureTeacher
 
@@ -35,21 +36,19 @@ Columns = dict[str, np.ndarray]
 
 
 class TeacherTerm(Protocol):
-    """What the teacher's outputs count beside the pathways, and the loss on y with them.
+    """What the teacher's outputs count beside the pathways, and the loss on y with them."""
 
-    Attributes
-    ----------
-    name : str
-        The estimator's parameter.
-    weight : float or "learned"
-        Its value.
-    words : str
-        What messages call the metaparameters that are learned.
-    """
+    @property
+    def name(self) -> str:
+        """Name of the estimator's parameter."""
 
-    name: str
-    weight: float | str
-    words: str
+    @property
+    def weight(self) -> float | str:
+        """Its value: a number, or "learned"."""
+
+    @property
+    def words(self) -> str:
+        """What messages call the metaparameters that are learned."""
 
     def check(self) -> None:
         """Raise ValueError or TypeError if the parameters cannot be used."""
@@ -284,7 +283,8 @@ class PredictionTerm:
             task.n_outputs,
             weighted=weighted,
             has_teacher=self.weight != 0,
-            labels=task.example_targets(False),
+            unlabeled=task.has_unknown,
+            labels=task.example_targets(task.has_unknown),
         )
 
     def unused(self, estimator: Any, process: DistillationProcess | None) -> list[str]:
@@ -311,6 +311,7 @@ class PredictionTerm:
 
     def ask(self, teacher: FeatureTeacher, samples: Tensor, inputs: ValidatedInputs) -> None:
         """Have the teacher return its predictions, standardised as y is."""
+        assert isinstance(inputs.task, Regression)
         teacher.align_numbers(samples, inputs.task)
 
     def warn_of_answers(self, net: TrainingNet, train: DistillationData, teacher: FeatureTeacher) -> None:

@@ -76,7 +76,8 @@ def iter_maps(estimator: BaseDistiller, X: Any, tiling: Tiling | None = None) ->
         return
     found = validate_predict_inputs(estimator, X, sample_shape_for(estimator, X))
     _set_evaluation_mode(estimator.net_.module_)
-    for x in torch.split(shared_rows(np.ascontiguousarray(found)), _rows_at_a_time(estimator, found)):
+    images = shared_rows(np.ascontiguousarray(found))
+    for x in images.split(_rows_at_a_time(estimator, found)):
         yield refuse_overflow(_outputs_of_batch(estimator.net_, x, len(x), tiling))
 
 
@@ -98,10 +99,10 @@ def _outputs_of_batch(net: TrainingNet, x: Any, n_rows: int, tiling: Tiling | No
 def sample_shape_for(estimator: BaseDistiller, X: Any) -> tuple[Any, ...]:
     """Return the shape that samples of X must have; of images for maps, any height and width."""
     shape = estimator._sample_shape
-    own = np.shape(X) if not hasattr(X, "shape") else X.shape
-    if len(own) != 4 or not estimator._task.map_shape:
+    if "map_shape_" not in vars(estimator):  # asked in less time than the task
         return shape
-    return (shape[0], *own[2:])
+    own = X.shape if hasattr(X, "shape") else np.asarray(X).shape
+    return (shape[0], *own[2:]) if len(own) == 4 else shape
 
 
 def iter_logits(

@@ -17,6 +17,7 @@ from sklearn_kd.estimators._callback_checks import (
     check_callback_names,
     check_clipping,
     check_monitors,
+    check_pixel_scorers,
     check_schedules,
     check_scorers,
 )
@@ -522,6 +523,8 @@ def dry_run(net: TrainingNet, data: SplitData, who: str, callback_params: Iterab
     check_clipping(net)
     if net.task.numeric:
         check_scorers(net)
+    elif net.task.map_shape:
+        check_pixel_scorers(net)
     check_monitors(net, net.recorded, data.valid is not None, who)
     check_schedules(net, n_batches)
     return n_batches

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from sklearn_kd.estimators._classifier_net import DistillationPlan
 
 
-class DistilledRegressor(RegressorMethods, BaseDistiller):
+class DistilledRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]  # predict has return_std
     """A small neural network trained on numbers and on a big model's predictions of them together.
 
     The student minimises lambda1 · L(y, student) + (1 − lambda1) · L(teacher, student), where L is the

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_kd.estimators._classifier_net import loss_of
 from sklearn_kd.estimators._predicted_numbers import predicted_numbers
 from sklearn_kd.estimators._regressor_targets import target_attributes, targets_content, write_regressor
-from sklearn_kd.losses import REGRESSION_LOSSES
+from sklearn_kd.losses import REGRESSION_LOSSES, DistillationLoss
 from sklearn_kd.losses._named import OWN_REGRESSION_LOSS
 from sklearn_kd.runtime._torch_modes import ordinary_torch
 from sklearn_kd.tasks._number_kinds import Numbers, fitted_numbers
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class RegressorMethods(RegressorMixin):
     """Methods that a regressor has beside those of every estimator; stands in front of the base."""
 
-    _losses = REGRESSION_LOSSES
+    _losses: Mapping[str, type[DistillationLoss]] = REGRESSION_LOSSES
     _answers = "teacher_predictions"
     _own_loss = OWN_REGRESSION_LOSS
 
@@ -116,7 +116,7 @@ class RegressorMethods(RegressorMixin):
     # Prediction
 
     @ordinary_torch()
-    def predict(  # type: ignore[override]
+    def predict(
         self,
         X: ArrayLike | Dataset,
         return_std: bool = False,

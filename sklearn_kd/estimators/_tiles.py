@@ -101,7 +101,7 @@ def _pair(given: Any, name: str, least: int) -> tuple[int, int]:
     """Return height and width."""
     sizes = (given, given) if isinstance(given, Integral) else given
     fine = isinstance(sizes, (tuple, list)) and len(sizes) == 2
-    if not fine or not all(isinstance(size, Integral) and size >= least for size in sizes):
+    if not fine or not all(isinstance(size, Integral) and int(size) >= least for size in sizes):
         raise ValueError(
             f"{name}={given!r} must be a number of pixels of at least {least}, or a pair of them, height and "
             "width."

@@ -33,6 +33,7 @@ def find_layers(
     *,
     name: str,
     run: ForwardFn | None = None,
+    of_maps: bool = False,
 ) -> dict[str, FoundLayer]:
     """Find layers by name or automatically, in order, by one forward pass in evaluation mode.
 
@@ -47,6 +48,8 @@ def find_layers(
         Name of the parameter ``layers`` in messages.
     run : callable or None, default=None
         Runs the network; None: the network itself.
+    of_maps : bool, default=False
+        Whether a map that the network returns is its prediction, and so no stage of "auto".
 
     Returns
     -------
@@ -65,7 +68,7 @@ def find_layers(
         _check_names(layers, name)
     check_not_compiled(network, name, runs_uncompiled=run is not None)
     if isinstance(layers, str):  # "auto"
-        return _find_stages(Trace.of_trial(network, samples, run), samples, name)
+        return _find_stages(Trace.of_trial(network, samples, run), samples, name, of_maps=of_maps)
     modules = dict(named_network(network).named_modules())
     parsed = {layer: LayerName.parse(layer, modules) for layer in layers}
     for layer, meant in parsed.items():
@@ -94,12 +97,9 @@ def check_not_compiled(network: nn.Module, name: str, *, runs_uncompiled: bool =
         )
 
 
-def _stages_of(trace: Trace) -> dict[str, FoundLayer]:
-    return {trace.name(c): FoundLayer(c, c.output) for c in trace.stages() if c.output is not None}
-
-
-def _find_stages(trace: Trace, samples: Tensor, name: str) -> dict[str, FoundLayer]:
-    found = _stages_of(trace)
+def _find_stages(trace: Trace, samples: Tensor, name: str, *, of_maps: bool) -> dict[str, FoundLayer]:
+    stages = trace.stages(of_maps=of_maps)
+    found = {trace.name(call): FoundLayer(call, call.output) for call in stages if call.output is not None}
     if trace.unsure():
         call = trace.unsure()[0]
         raise ValueError(f"{name}='auto': {_unsure_message(trace.name(call), call.output, trace, name)}")

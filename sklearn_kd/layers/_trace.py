@@ -112,11 +112,13 @@ class Trace:
         The call of the network itself.
     calls : list of Call
         All other calls, in the order in which they ended.
+    returns_maps : bool
+        Whether the network returned maps of one size, and nothing else.
     """
 
     def __init__(self, network: nn.Module):
         self.network, self.named = network, named_network(network)
-        self.root, self.calls = Call("", network, 1), list[Call]()
+        self.root, self.calls, self.returns_maps = Call("", network, 1), list[Call](), False
 
     @classmethod
     def of_trial(cls, network: nn.Module, samples: Tensor, run: ForwardFn | None = None) -> Trace:
@@ -155,7 +157,12 @@ class Trace:
             call.returns_stages = not isinstance(output, Tensor) and _returns_stages(output, call)
             self.calls.append(call)
 
+        def returns(module: nn.Module, args: Any, output: Any) -> None:
+            self.returns_maps = _are_maps_alone(output)
+
         try:
+            if not isinstance(self.named, torch.jit.ScriptModule):
+                handles.append(self.named.register_forward_hook(returns))
             for path, module in self.named.named_modules():
                 if path and not isinstance(module, torch.jit.ScriptModule):
                     handles.append(module.register_forward_pre_hook(begins(path), with_kwargs=True))
@@ -180,13 +187,21 @@ class Trace:
         """Return the calls whose output is a tensor of four dimensions other than a map of 1×1."""
         return [call for call in self.calls if call.output is not None and not _is_one_pixel(call.output)]
 
-    def stages(self) -> list[Call]:
+    def stages(self, *, of_maps: bool = False) -> list[Call]:
         """Return, for each spatial size, the last call that ended before the next size began.
 
         A block that changes the size counts as a whole: its work at the old size belongs to the
         next stage. The order is that in which the sizes first occur.
+
+        Parameters
+        ----------
+        of_maps : bool, default=False
+            Whether a map that the network returns is its prediction: the last call with weights, which gives
+            it, is no stage then.
         """
         ended = _stage_candidates(self.root, set())
+        if of_maps and self.returns_maps:
+            ended = _without_head(ended)
         sizes = list(dict.fromkeys(call.size for call in ended))
         first = [next(place for place, call in enumerate(ended) if call.size == size) for size in sizes]
         return [
@@ -218,6 +233,12 @@ def _map_in(value: Any) -> FeatureMap | None:
     return None if found is None else FeatureMap(tuple(found[1].shape), found[0])
 
 
+def _are_maps_alone(value: Any) -> bool:
+    """Return True if an output has maps of one size, and nothing else."""
+    sizes = {tuple(tensor.shape[2:]) if tensor.ndim == 4 else None for _, tensor in tensors_in(value)}
+    return len(sizes) == 1 and None not in sizes
+
+
 def _returns_stages(value: Any, call: Call) -> bool:
     """Return True if a call returned the maps of several stages inside it."""
     sizes = {tuple(tensor.shape[2:]) for _, tensor in _maps_in(value)}
@@ -245,6 +266,12 @@ def _stage_candidates(call: Call, seen: set[Size]) -> list[Call]:
     if len(old) == 1 and old <= seen and _is_unit(call, inner):
         return [call]
     return [*inner, call]
+
+
+def _without_head(ended: Sequence[Call]) -> list[Call]:
+    """Leave out the last call with weights, and what follows it, such as an enlargement."""
+    heads = [place for place, call in enumerate(ended) if call.has_weights()]
+    return list(ended[: heads[-1]] if heads else ended)
 
 
 def _changes_to_one_pixel(call: Call, inner: Sequence[Call], seen: set[Size]) -> bool:

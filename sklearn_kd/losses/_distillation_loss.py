@@ -273,8 +273,9 @@ def _unlabeled_refused(loss: DistillationLoss) -> str:
     name = type(loss).__name__
     return (
         f"loss={name} does not say that it can be computed for rows without labels, as X_unlabeled, "
-        f"soft_validation and synthesize have them. Set accepts_unlabeled = True in class {name} if its "
-        "method loss leaves rows with labels == -1 out of what it does with labels; or leave these rows out."
+        f"soft_validation, synthesize and ignore_index have them. Set accepts_unlabeled = True in class "
+        f"{name} if its method loss leaves rows with labels == -1 out of what it does with labels; or leave "
+        "these rows out."
     )
 
 

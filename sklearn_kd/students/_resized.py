@@ -44,7 +44,7 @@ class ResizedStudent(nn.Module):
 
     __jit_unused_properties__ = ("named_network",)  # TorchScript would compile it
 
-    def __init__(self, student: nn.Module, image_size: tuple[int, int], map_size: tuple[int, int]):
+    def __init__(self, student: nn.Module, image_size: tuple[int, ...], map_size: tuple[int, ...]):
         super().__init__()
         self.student = student
         self.image_size, self.map_size = tuple(map(int, image_size)), tuple(map(int, map_size))
@@ -90,8 +90,7 @@ def with_map_size(student: nn.Module, samples: Any, map_shape: tuple[int, ...]) 
         return student
     if not isinstance(maps, Tensor) or maps.ndim != 4 or tuple(maps.shape[2:]) == tuple(map_shape):
         return student
-    height, width = (int(size) for size in samples.shape[-2:])
-    return ResizedStudent(student, (height, width), (map_shape[0], map_shape[1])).train(student.training)
+    return ResizedStudent(student, tuple(samples.shape[-2:]), map_shape).train(student.training)
 
 
 def resized_alike(student: nn.Module, other: nn.Module) -> nn.Module:

@@ -40,6 +40,7 @@ class Classification:
     answers_by: ClassVar[str] = "predict_proba"
     measures: ClassVar[tuple[str, ...]] = ("accuracy", "log_loss")
     map_shape: tuple[int, ...] = ()
+    has_unknown: bool = False
 
     def __init__(self, classes: np.ndarray):
         self.classes = classes

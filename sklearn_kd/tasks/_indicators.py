@@ -62,7 +62,7 @@ def checked_indicators(y: Any, n_rows: int, name: str = "y", of: str = "X") -> n
         raise ValueError(
             f"{name} should be a 1d array, got an array of shape {shape} instead. Give one label per row of "
             f"{of}, in a dense array; or of several labels a matrix of 0 and 1 of shape ({n_rows}, k), k of "
-            f"2 or more."
+            f"2 or more; or a map of integers for each image, shape ({n_rows}, height, width)."
         )
     if shape[0] != n_rows:
         raise ValueError(

@@ -30,13 +30,13 @@ class LabelMaps:
 
     def codes(self, maps: Tensor) -> Tensor:
         """Return the codes of labels; −1 for what is no class."""
-        maps = maps.long()
+        maps = maps.long().contiguous()
         places = torch.searchsorted(self.classes, maps).clamp(max=len(self.classes) - 1)
         return torch.where(self.classes[places] == maps, places, -1)
 
     def check(self, maps: Tensor) -> None:
         """Raise ValueError if there are labels that y has not."""
-        maps = maps.long()
+        maps = maps.long().contiguous()
         wrong = maps[(self.codes(maps) < 0) & (maps != self.unknown)].unique().tolist()
         if wrong:
             raise ValueError(

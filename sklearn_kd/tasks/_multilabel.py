@@ -42,6 +42,7 @@ class Multilabel:
     answers_by: ClassVar[str] = "predict_proba"
     measures: ClassVar[tuple[str, ...]] = ("subset_accuracy", "macro_f1", "log_loss")
     map_shape: tuple[int, ...] = ()
+    has_unknown: bool = False
 
     def __init__(self, n_labels: int, dtype: Any):
         self.n_labels, self.dtype = n_labels, np.dtype(dtype)

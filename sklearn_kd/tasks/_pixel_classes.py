@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sklearn_kd.runtime._threads import PER_ELEMENT, threads_for
-from sklearn_kd.tasks._confusion import confusion_of, mean_iou
+from sklearn_kd.tasks._confusion import mean_iou_of_maps
 from sklearn_kd.tasks._cross_entropy import optimal_val_temperature, validation_loss, validation_losses
 from sklearn_kd.tasks._label_maps import LabelMaps
 from sklearn_kd.tasks._pixel_codes import (
@@ -24,7 +24,7 @@ from sklearn_kd.tasks._pixel_codes import (
     shown,
 )
 from sklearn_kd.tasks._pixels import known_weight
-from sklearn_kd.tasks._random_split import split_at_random
+from sklearn_kd.tasks._random_split import split_known
 from sklearn_kd.tasks._targets import Targets
 
 if TYPE_CHECKING:
@@ -63,6 +63,11 @@ class PixelClassification:
     def n_targets(self) -> int:
         """Number of classes, of a teacher's maps too."""
         return len(self.classes)
+
+    @property
+    def has_unknown(self) -> bool:
+        """True if pixels of images that have maps may have no label."""
+        return self.ignore_index is not None
 
     @property
     def output_labels(self) -> np.ndarray:
@@ -163,30 +168,24 @@ class PixelClassification:
         otherwise: str,
         groups: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the indices of the images of D_train and D_val, drawn at random; no group is in both.
+        """Return the indices of D_train and D_val: images drawn at random, of which both have known pixels.
+
+        Images without a known pixel are in D_train; with ``groups``, they are where their group is.
 
         Raises
         ------
         ValueError
-            If no image can be spared for D_val, or D_train or D_val would have no pixel with a label.
+            If no image with a known pixel can be spared for D_val.
         """
-        train, val = split_at_random(len(codes), fraction, rng, otherwise, groups)
-        for name, rows in (("D_train", train), ("D_val", val)):
-            if not (codes[rows] >= 0).any():
-                raise ValueError(
-                    f"{name} has no pixel with a label, in {len(rows)} images. Leave images without any out "
-                    f"(X_unlabeled takes them), give X_val and y_val, or {otherwise}."
-                )
-        return train, val
+        return split_known((codes >= 0).any(axis=(1, 2)), fraction, rng, otherwise, groups)
 
     def form(self, device: torch.device) -> LabelMaps:
         """Return what makes codes on a device labels, and labels codes."""
         return LabelMaps(self.classes, self.ignore_index, device)
 
     def example_targets(self, unlabeled: bool) -> Tensor:
-        """Return the codes of two pixels, of which the second has none if ``unlabeled`` or ignored ones."""
-        has_unknown = unlabeled or self.ignore_index is not None
-        return torch.tensor([0, UNKNOWN if has_unknown else self.n_outputs - 1])
+        """Return the codes of two pixels, of which the second has none if ``unlabeled``."""
+        return torch.tensor([0, UNKNOWN if unlabeled else self.n_outputs - 1])
 
     # ----------------------------------------------------------------------------------
     # Validation
@@ -248,13 +247,8 @@ class PixelClassification:
                 f"score's y has maps of shape {targets.shape[1:]}, and the predictions for X are of shape "
                 f"{predictions.shape[1:]}. Give X and y at the sizes that they had in fit, or both scaled."
             )
-        # Labels that y of fit had not are classes that nothing is predicted for.
-        own = classes_of_maps(targets, self.ignore_index)
-        labels = np.union1d(self.classes.astype(np.int64), own.astype(np.int64))
-        codes, _ = codes_of_maps(targets, labels, self.ignore_index)
-        predicted, _ = codes_of_maps(predictions, labels, None)
         weight = None if sample_weight is None else np.asarray(sample_weight, dtype=float)
-        return mean_iou(confusion_of(codes, predicted, len(labels), weight))
+        return mean_iou_of_maps(targets, predictions, self.ignore_index, weight)
 
 
 def _of_known(targets: Targets) -> Targets:

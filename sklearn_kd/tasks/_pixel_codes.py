@@ -25,7 +25,7 @@ def _depth(y: Any) -> int:
     depth = 0
     while isinstance(y, (list, tuple)) and len(y):
         y, depth = y[0], depth + 1
-    return depth + np.ndim(y)
+    return depth + np.asarray(y).ndim  # of an object that has nothing of an array but its conversion, too
 
 
 def checked_shape(y: Any, n_rows: int, name: str, of: str) -> np.ndarray:

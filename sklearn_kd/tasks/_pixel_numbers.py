@@ -16,6 +16,7 @@ from sklearn_kd.tasks._number_tensors import NumberMaps
 from sklearn_kd.tasks._numbers import as_floats
 from sklearn_kd.tasks._pixel_codes import checked_shape
 from sklearn_kd.tasks._pixels import known_weight
+from sklearn_kd.tasks._random_split import split_known
 from sklearn_kd.tasks._regression import MOST_DEVIATIONS, Regression, warn_of_other_units
 from sklearn_kd.tasks._targets import Targets
 
@@ -167,18 +168,7 @@ class PixelRegression(Regression):
         ValueError
             If no image with a known pixel can be spared for D_val.
         """
-        known = ~np.isnan(codes).all(axis=(1, 2))
-        if groups is None:
-            of_known = np.flatnonzero(known)
-            _, val = super().split(of_known, fraction, rng, otherwise)
-            return np.setdiff1d(np.arange(len(codes)), of_known[val]), of_known[val]
-        train, val = super().split(codes, fraction, rng, otherwise, groups)
-        if not (known[train].any() and known[val].any()):
-            raise ValueError(
-                "The groups that were drawn for D_train or for D_val have no known pixel: y is NaN in all of "
-                f"them. Leave images without a target out, give X_val and y_val, or {otherwise}."
-            )
-        return train, val
+        return split_known(~np.isnan(codes).all(axis=(1, 2)), fraction, rng, otherwise, groups)
 
     # ----------------------------------------------------------------------------------
     # Validation, of the pixels as rows
@@ -260,9 +250,7 @@ def checked_number_maps(y: Any, n_rows: int, name: str = "y", of: str = "X") -> 
             "target."
         )
     if np.isnan(values).all():
-        raise ValueError(
-            f"{name} is NaN in all pixels: there is nothing to learn. Give numbers for some of them."
-        )
+        raise ValueError(f"{name} is NaN in all pixels: none has a target. Give numbers for some of them.")
     return values
 
 

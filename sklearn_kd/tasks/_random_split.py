@@ -50,3 +50,40 @@ def split_at_random(
     n_val = min(max(math.ceil(n_rows * fraction), min(2, n_rows - 1)), n_rows - 1)
     order = rng.permutation(n_rows)
     return np.sort(order[n_val:]), np.sort(order[:n_val])
+
+
+def split_known(
+    known: np.ndarray,
+    fraction: float,
+    rng: np.random.RandomState,
+    otherwise: str,
+    groups: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices of images of D_train and D_val, drawn at random, of which both have known pixels.
+
+    Images without a known pixel are in D_train, where a teacher may tell of them; with ``groups``, they are
+    where their group is.
+
+    Parameters
+    ----------
+    known : ndarray of shape (n,), bool
+        Whether each image has a known pixel.
+    fraction, rng, otherwise, groups
+        As for :func:`split_at_random`.
+
+    Raises
+    ------
+    ValueError
+        If no image with a known pixel can be spared for D_val.
+    """
+    if groups is None:
+        of_known = np.flatnonzero(known)
+        _, val = split_at_random(len(of_known), fraction, rng, otherwise)
+        return np.setdiff1d(np.arange(len(known)), of_known[val]), of_known[val]
+    train, val = split_at_random(len(known), fraction, rng, otherwise, groups)
+    if not (known[train].any() and known[val].any()):
+        raise ValueError(
+            "The groups that were drawn for D_train or for D_val have no known pixel: y has no target in any "
+            f"of them. Leave images without a target out, give X_val and y_val, or {otherwise}."
+        )
+    return train, val

@@ -44,6 +44,7 @@ class Regression:
     outputs_noun: ClassVar[str] = "outputs"
     answers_by: ClassVar[str] = "predict"
     map_shape: tuple[int, ...] = ()
+    has_unknown: bool = False
 
     def __init__(self, mean: np.ndarray, scale: np.ndarray, single: bool, criterion: Criterion):
         self.mean, self.scale, self.single, self.criterion = mean, scale, single, criterion

@@ -39,6 +39,10 @@ class Task(Protocol):
         """(H, W) where y has a map for each row, whose pixels are the targets; () for other targets."""
 
     @property
+    def has_unknown(self) -> bool:
+        """True if targets that are given may have parts without one, such as pixels of a map."""
+
+    @property
     def n_outputs(self) -> int:
         """Width of the student's output; its number of maps where y has maps."""
 

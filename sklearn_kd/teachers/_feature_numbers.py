@@ -32,7 +32,8 @@ class NumberOutputs:
     def __init__(self, teacher: Any, task: Regression, who: str, device: torch.device):
         self.task, self.who = task, who
         fitted = thawed(teacher)
-        mean, scale = getattr(fitted, "target_mean_", 0.0), getattr(fitted, "target_scale_", 1.0)
+        mean: Any = getattr(fitted, "target_mean_", 0.0)
+        scale: Any = getattr(fitted, "target_scale_", 1.0)
         self._is_own = hasattr(fitted, "target_mean_")  # of "gaussian_nll" the means come first
         if self._is_own and len(mean) != task.n_targets:
             raise ValueError(

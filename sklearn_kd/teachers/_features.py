@@ -113,11 +113,15 @@ class FeatureTeacher:
         with _uncompiled(self._compiled), preserved_torch_state(self.device):
             return self._evaluated(x)
 
-    def layer_shapes(self, layers: str | Sequence[str], samples: Tensor) -> dict[str, tuple[int, ...]]:
+    def layer_shapes(
+        self, layers: str | Sequence[str], samples: Tensor, *, of_maps: bool = False
+    ) -> dict[str, tuple[int, ...]]:
         """Return the shape of one sample's map by layer, for names or "auto" as in :func:`find_layers`."""
         self.check(samples, "teacher_layers")
         return layer_shapes(
-            find_layers(self.network, layers, samples, name="teacher_layers", run=self.forward)
+            find_layers(
+                self.network, layers, samples, name="teacher_layers", run=self.forward, of_maps=of_maps
+            )
         )
 
     def check(self, samples: Tensor, name: str) -> None:
@@ -175,7 +179,8 @@ class FeatureTeacher:
             who=self.who,
             remedy=LEAVE_SOFTMAX_OUT,
         )
-        self._read, self._convert, self._sizes = read, conversion, (samples.shape[2:], map_shape)
+        self._read, self._convert = read, conversion.__call__
+        self._sizes = samples.shape[2:], map_shape
 
     def align_numbers(self, samples: Tensor, task: Regression) -> None:
         """Return predictions too from now on, standardised as y is.

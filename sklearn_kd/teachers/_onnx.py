@@ -284,6 +284,7 @@ def _output_of_scores(outputs: Sequence[Any], who: str) -> Any:
         If there is none, or several that are not told apart by their names.
     """
     scores = [out for out in outputs if out.type.startswith("seq(map(") or _is_table_of_floats(out)]
+    scores = scores or [out for out in outputs if _is_map_of_floats(out)]
     for word in ("logit", "prob") if len(scores) > 1 else ():
         named = [out for out in scores if word in out.name.lower()]
         scores = named if len(named) == 1 else scores
@@ -301,6 +302,11 @@ def _output_of_scores(outputs: Sequence[Any], who: str) -> Any:
 
 def _is_table_of_floats(output: Any) -> bool:
     return output.type in _FLOATS and (not output.shape or len(output.shape) == 2)
+
+
+def _is_map_of_floats(output: Any) -> bool:
+    """Return whether an output has a map, or several, for each image."""
+    return output.type in _FLOATS and len(output.shape) in (3, 4)
 
 
 def _output_of_labels(outputs: Sequence[Any]) -> Any | None:

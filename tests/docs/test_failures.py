@@ -32,7 +32,9 @@ from helpers.layered_networks import UNUSABLE_LAYERS
 from helpers.networks import lucky_student
 from helpers.own_losses import Decoupled
 from helpers.pages import FAILURES, ROOT, messages
+from helpers.pixels import images_with_maps
 from helpers.refused_maps import refused_maps
+from helpers.refused_number_maps import refused_number_maps
 from helpers.refused_numbers import N_ROWS, refused_numbers
 from helpers.unusable_teachers import UNUSABLE_TEACHERS
 from sklearn_kd import (
@@ -326,7 +328,7 @@ REFUSED = {
     "several labels for a row": lambda X, y: ({}, {"y": np.c_[y, y]}),
     "sets of labels": lambda X, y: ({}, {"y": [{label} for label in y.tolist()]}),
     "some of several labels missing": lambda X, y: ({}, {"y": np.where(several(y) == 1, np.nan, 0.0)}),
-    "three dimensions of labels": lambda X, y: ({}, {"y": several(y)[:, :, None]}),
+    "four dimensions of labels": lambda X, y: ({}, {"y": several(y)[:, :, None, None]}),
     "a sparse matrix of one-hot labels": lambda X, y: ({}, {"y": sparse.csr_matrix(np.eye(10)[y])}),
     "several labels that are the same in all rows": lambda X, y: ({}, {"y": 0 * several(y)}),
     "D_val with another number of labels": lambda X, y: (
@@ -811,6 +813,7 @@ def test_the_page_has_all_that_is_tried_here():
         "Layer",
         "Argument",
         "Regressor",
+        "Maps",
     }
     tried = REFUSED.keys() | REPORTED.keys() | OUT_OF_MEMORY.keys() | LOADED.keys() | DAMAGED.keys()
     tried |= UNUSABLE_LAYERS.keys() | UNUSABLE_TEACHERS.keys() | SAID.keys()
@@ -856,7 +859,8 @@ def test_the_page_has_all_that_is_tried_here():
         "folds of one number",  # in test_compare_kinds
     }
     apart |= refused_numbers(np.empty((N_ROWS, 10)), np.arange(N_ROWS)).keys()  # in test_regressor
-    apart |= refused_maps(np.empty((9, 2, 4, 4)), np.ones((9, 4, 4))).keys()  # in test_pixel_regressor
+    apart |= refused_maps(*images_with_maps()).keys()  # in test_pixel_classes
+    apart |= refused_number_maps(np.empty((9, 2, 4, 4)), np.ones((9, 4, 4))).keys()  # in test_pixel_regressor
     apart |= EXPORTED
     assert messages().keys() - headings == tried | apart | {"a callback with an open file", "a full disk"}
 

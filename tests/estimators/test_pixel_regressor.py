@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from helpers.pages import messages
-from helpers.refused_maps import refused_maps
+from helpers.refused_number_maps import refused_number_maps
 from sklearn_kd import DistilledRegressor, MetaparameterPathDisplay, ResizedStudent
 from sklearn_kd.losses import REGRESSION_LOSSES, BerHuLoss, SquaredError
 from sklearn_kd.metrics import masked_root_mean_squared_error
@@ -200,7 +200,7 @@ class PixelTable(nn.Module):
 
 
 def test_images_without_maps_are_learned_from():
-    params = {"meta": "fixed", "lambda1": 0.1, "max_epochs": 40}
+    params = {"meta": "fixed", "lambda1": 0.1, "max_epochs": 25}
     reg = regressor(Truth(), **params).fit(X[:4], Y[:4], X_unlabeled=X[4:])
     assert reg.n_unlabeled_ == 20 and reg.score(X[4:], TRUTH[4:]) > 0.9
     given = {"teacher_predictions": TRUTH[:4], "teacher_predictions_unlabeled": TRUTH[4:]}
@@ -227,6 +227,15 @@ def test_augment_changes_images_and_maps_in_the_units_of_y():
     assert image[1:] == (2, SIZE, SIZE) and map_[1:] == (SIZE, SIZE) and dtype == torch.float32
     assert abs(mean - 1000) < 50 and 0 < n_unknown < 64 * image[0]
     assert reg.score(X, Y + 100) > 0.9
+
+
+def test_several_teachers_answer_for_cropped_images():
+    def cropped(x, y):
+        return x[:, :, 2:, :6], y[:, 2:, :6]
+
+    teachers = [Truth(), Truth(stride=2)]
+    reg = regressor(teachers, augment=cropped, meta="fixed", lambda1=0.5, max_epochs=20).fit(X, Y)
+    assert reg.score(X, TRUTH) > 0.5
 
 
 def test_what_augment_must_not_do_is_refused_before_training(monkeypatch):
@@ -312,6 +321,8 @@ def test_onnx_predicts_maps_in_the_units_of_y(tmp_path):
     (found,) = session.run(["predictions"], {"X": X[:5]})
     assert found.dtype == np.float64
     np.testing.assert_allclose(found, reg.predict(X[:5]), rtol=1e-5)
+    taught = regressor(tmp_path / "reg.onnx", meta="fixed", lambda1=0.0, max_epochs=15).fit(X, Y)
+    assert taught.score(X, reg.predict(X)) > 0.5
 
 
 class Killed(Callback):
@@ -362,7 +373,7 @@ def test_rows_after_maps_leave_nothing_behind(fitted):
 # Refused
 
 
-REFUSED = refused_maps(X, Y)
+REFUSED = refused_number_maps(X, Y)
 
 
 @pytest.mark.parametrize("what", REFUSED)

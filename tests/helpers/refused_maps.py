@@ -1,31 +1,39 @@
-"""What a DistilledRegressor refuses where y has maps of numbers, by its row in docs/guide/failures.rst."""
+"""What a classifier refuses of maps, by its row in docs/guide/failures.rst: parameters, and arguments of fit."""
 
 import numpy as np
+from sklearn.ensemble import RandomForestClassifier
 from torch import nn
 
+from helpers.pixels import IGNORED, PixelNet, pixel_teacher
 
-def refused_maps(X, Y):
-    """Return what is refused for images X, (n, 2, H, W), and maps Y, (n, H, W), of as many pixels."""
-    n = len(Y)
-    first = np.arange(n)[:, None, None] == 0
+
+def refused_maps(X, y):
+    """Return what is refused for images X and maps y of three classes and IGNORED."""
+    teacher, vectors = pixel_teacher(), nn.Sequential(nn.Flatten(), nn.Linear(X[0].size, 3))
+    nothing = np.full_like(y, IGNORED)
     return {
-        "maps of numbers of differing shapes": ({}, {"y": [Y[0, 1:], *Y[1:]]}),
-        "infinite pixels": ({}, {"y": np.where(first, np.inf, Y)}),
-        "maps without a number": ({}, {"y": np.full_like(Y, np.nan)}),
-        "maps without a number in images that count": (
+        "maps of differing shapes": ({}, {"y": [*y[:-1], y[0, 1:]]}),
+        "maps of other images": ({}, {"y": y[1:]}),
+        "maps of numbers, given to a classifier": ({}, {"y": y.astype(float)}),
+        "maps without a known pixel": ({}, {"y": nothing}),
+        "maps of one class": ({}, {"y": np.where(y == IGNORED, y, 1)}),
+        "maps for the rows of a table": ({}, {"X": X.reshape(len(X), -1)}),
+        "``ignore_index`` without maps": ({}, {"X": X.reshape(len(X), -1), "y": np.arange(len(X)) % 2}),
+        "labels in maps of D_val that y has not": ({}, {"X_val": X, "y_val": np.where(y == 2, 7, y)}),
+        "maps of D_val of another shape": ({}, {"X_val": X, "y_val": y[:, 1:]}),
+        "maps of D_val without a known pixel": ({}, {"X_val": X, "y_val": nothing}),
+        "``class_weight`` beside maps": ({"class_weight": "balanced"}, {}),
+        "a student that gives no maps": ({"student": vectors}, {}),
+        "a student of too few maps": ({"student": PixelNet(3, 2)}, {}),
+        "a teacher that predicts a label for each row": ({"teacher": RandomForestClassifier()}, {}),
+        "a network that gives no maps": ({"teacher": vectors}, {}),
+        "logits that are no maps": ({"meta": "naive"}, {"teacher_logits": np.zeros((len(X), 3))}),
+        "``augment`` of images alone": ({"teacher": teacher, "augment": lambda X: X}, {}),
+        "``augment`` that returns images alone": ({"teacher": teacher, "augment": lambda X, y: X}, {}),
+        "``augment`` to another size": ({"teacher": teacher, "augment": lambda X, y: (X, y[:, 1:])}, {}),
+        "``augment`` to labels that y has not": (
+            {"teacher": teacher, "augment": lambda X, y: (X, 0 * y + 9)},
             {},
-            {"y": np.where(first, Y, np.nan), "sample_weight": np.arange(n) > 0},
         ),
-        "maps of one number": ({}, {"y": np.where(np.isnan(Y), np.nan, 3.0)}),
-        "pixels that overflow": ({}, {"y": 1e305 * Y}),
-        "maps of another shape in D_val": ({}, {"X_val": X, "y_val": Y[:, 1:]}),
-        "pixels of D_val in other units": ({}, {"X_val": X, "y_val": 1e60 * Y}),
-        "groups of unknown pixels": (
-            {},
-            {"y": np.where(np.arange(n)[:, None, None] < n // 2, Y, np.nan), "groups": np.arange(n) < n // 2},
-        ),
-        "predicted maps of another number of images": ({}, {"teacher_predictions": np.nan_to_num(Y[:3])}),
-        "a teacher of numbers of rows for maps": ({"teacher": nn.Flatten()}, {}),
-        "predicted maps with missing pixels": ({}, {"teacher_predictions": Y}),
-        "predicted maps that are far off": ({}, {"teacher_predictions": np.nan_to_num(1e60 * Y)}),
+        "``augment`` to maps of another type": ({"teacher": teacher, "augment": lambda X, y: (X, y / 2)}, {}),
     }

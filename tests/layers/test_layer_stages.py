@@ -401,3 +401,24 @@ def test_attention_weights_are_no_stage(side):
     expected = {"stem": (4, side // 2, side // 2), "patches": (8, side // 8, side // 8)}
     found = find_layers(VisionTransformer(), "auto", torch.rand(2, 3, side, side), name="layers")
     assert layer_shapes(found) == expected
+
+
+class Enlarged(nn.Module):
+    """A map for each image, from the smaller of two sizes, and enlarged in one of two ways."""
+
+    def __init__(self, by_module):
+        super().__init__()
+        self.a, self.b, self.head = nn.Conv2d(3, 4, 3, 1, 1), nn.Conv2d(4, 8, 3, 2, 1), nn.Conv2d(8, 2, 1)
+        self.enlarge = nn.Upsample(scale_factor=2) if by_module else lambda x: x
+
+    def forward(self, x):
+        return self.enlarge(self.head(self.b(self.a(x))))
+
+
+@pytest.mark.parametrize("by_module", [True, False])
+def test_a_map_that_is_the_prediction_is_no_stage(by_module):
+    x = torch.rand(2, 3, 8, 8)
+    found = find_layers(Enlarged(by_module), "auto", x, name="layers", of_maps=True)
+    assert layer_shapes(found) == {"a": (4, 8, 8), "b": (8, 4, 4)}
+    of_features = find_layers(Enlarged(False), "auto", x, name="layers")  # where y has no maps
+    assert layer_shapes(of_features) == {"a": (4, 8, 8), "head": (2, 4, 4)}

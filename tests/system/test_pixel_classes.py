@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.metrics import jaccard_score
+from sklearn.metrics import f1_score, jaccard_score
 from sklearn.model_selection import cross_val_score
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, EpochScoring
 from torch import nn
 from torch.utils.data import Dataset
 
+from helpers.pages import messages
 from helpers.pixels import IGNORED, PixelNet, images_with_maps, pixel_teacher
+from helpers.refused_maps import refused_maps
 from sklearn_kd import DistilledClassifier, ResizedStudent
+from sklearn_kd.losses import DistillationLoss, Metaparameter
 from sklearn_kd.teachers import FunctionTeacher, TeacherEnsemble
 
 X, y = images_with_maps()
@@ -24,11 +26,10 @@ SETTINGS = {
 }  # fmt: skip
 
 
-def fitted(teacher=None, *args, X=X, y=y, student=PixelNet, **params):
-    """Fit on the images; the fits are too short to be warned of."""
-    settings = SETTINGS | ({"meta": "none"} if teacher is None and "meta" not in params else {}) | params
-    given = settings.pop("fit", {})
-    return DistilledClassifier(teacher, student, **settings).fit(X, y, *args, **given)
+def fitted(teacher=None, X=X, y=y, student=PixelNet, fit=None, **params):
+    """Fit on the images; without a teacher by the labels alone."""
+    settings = SETTINGS | ({"meta": "none"} if teacher is None else {}) | params
+    return DistilledClassifier(teacher, student, **settings).fit(**({"X": X, "y": y} | (fit or {})))
 
 
 class Maps(Dataset):
@@ -79,6 +80,42 @@ def test_valid_acc_is_the_accuracy_of_known_pixels():
     known = y[:9] != IGNORED
     right = (clf.predict(X[:9]) == y[:9])[known].mean()
     assert clf.validation_scores_[-1] == pytest.approx(right)
+
+
+def test_scorers_of_callbacks_see_known_pixels_as_rows():
+    given = {"X_val": X[:9], "y_val": y[:9]}
+    clf = fitted(callbacks=[EpochScoring("f1_macro", name="f1")], fit=given)
+    known = y[:9] != IGNORED
+    expected = f1_score(y[:9][known], clf.predict(X[:9])[known], average="macro")
+    assert clf.history_[-1]["f1"] == pytest.approx(expected)
+    with pytest.raises(ValueError, match="has use_caching=False: it would predict maps"):
+        fitted(callbacks=[EpochScoring("f1_macro", use_caching=False)], fit=given)
+
+
+class OwnLoss(DistillationLoss):
+    """The cross-entropy of known pixels, and the distance to the teacher's logits."""
+
+    accepts_unlabeled = True
+
+    def metaparameters(self, n_classes):
+        return {"weight": Metaparameter(0.1, bounds=(0.0, 1.0))}
+
+    def loss(self, logits, teacher_logits, labels, *, weight):
+        hard = nn.functional.cross_entropy(logits, labels, ignore_index=-1, reduction="none")
+        return hard + weight * (logits - teacher_logits).square().sum(1)
+
+
+class Unaware(OwnLoss):
+    """One that does not say that it leaves unknown pixels out."""
+
+    accepts_unlabeled = False
+
+
+def test_losses_of_the_users_own_are_given_pixels():
+    clf = fitted(pixel_teacher(), meta="gradient", loss=OwnLoss())
+    assert clf.metaparameters_["weight"] != 0.1
+    with pytest.raises(ValueError, match=r"loss=Unaware does not say .* ignore_index have them"):
+        fitted(pixel_teacher(), meta="gradient", loss=Unaware())
 
 
 def test_labels_of_unknown_pixels_have_no_part():
@@ -229,38 +266,14 @@ def test_a_student_goes_on_by_warm_start(taught):
         again.fit(X, y[:, ::2, ::2])
 
 
-BAD = {
-    "maps of differing shapes": ({"y": [*y[:-1], y[0, :6]]}, r"maps of differing shapes, such as \(12, 12\) and \(6, 12\)"),
-    "fewer maps": ({"y": y[1:]}, r"X has 24 images and y 23 maps"),
-    "numbers": ({"y": y.astype(float)}, "y has maps of type float64.*use DistilledRegressor"),
-    "no pixel known": ({"y": np.full_like(y, IGNORED)}, "y has ignore_index=255 in all pixels"),
-    "one class": ({"y": np.where(y == IGNORED, y, 1)}, r"y has 1 class \(1\) in all pixels"),
-    "flat X": ({"X": X.reshape(len(X), -1)}, r"X has samples of shape \(432,\). Give X as images"),
-    "other labels in y_val": ({"fit": {"X_val": X, "y_val": np.where(y == 2, 7, y)}}, r"y_val has labels that y has not: \[7\]"),
-    "other maps in y_val": ({"fit": {"X_val": X, "y_val": y[:, :6]}}, r"y_val has maps of shape \(6, 12\)"),
-    "no label in y_val": ({"fit": {"X_val": X, "y_val": np.full_like(y, 255)}}, "y_val has no pixel with a label"),
-    "class_weight": ({"class_weight": "balanced"}, "class_weight='balanced' weighs rows by their class"),
-    "vectors": ({"student": nn.Sequential(nn.Flatten(), nn.Linear(432, 3))}, r"must give maps of shape \(2, 3, 12, 12\).*keeps height and width"),
-    "too few maps": ({"student": PixelNet(3, 2)}, r"gave \(2, 2, 12, 12\).*nn.Conv2d\(..., 3, kernel_size=1\)"),
-    "a forest": ({"teacher": RandomForestClassifier()}, "predicts one target for each row, and y has a map for each"),
-    "a teacher of vectors": ({"teacher": nn.Sequential(nn.Flatten(), nn.Linear(432, 3))}, r"\(n, n_classes, height, width\)"),
-    "flat logits": ({"meta": "naive", "fit": {"teacher_logits": np.zeros((24, 3))}}, r"teacher_logits must have shape.*height, width\)"),
-    "images alone": ({"teacher": pixel_teacher(), "augment": lambda X, y: X}, "must return both, as many; it returned one tensor"),
-    "another size": ({"teacher": pixel_teacher(), "augment": lambda X, y: (X, y[:, :6])}, "Change both alike"),
-    "other labels": ({"teacher": pixel_teacher(), "augment": lambda X, y: (X, 0 * y + 9)}, r"labels that y has not: \[9\].*with 255"),
-    "maps of another type": ({"teacher": pixel_teacher(), "augment": lambda X, y: (X, y / 2)}, "Keep the type"),
-}  # fmt: skip
+BAD = refused_maps(X, y)
 
 
-@pytest.mark.parametrize(("params", "message"), BAD.values(), ids=BAD)
-def test_refused(params, message):
-    with pytest.raises(ValueError, match=message):
-        fitted(**params)
-
-
-def test_augment_of_images_alone_is_refused():
-    with pytest.raises(TypeError, match="takes \\(X, y\\) and returns both"):
-        fitted(pixel_teacher(), augment=lambda X: X)
+@pytest.mark.parametrize("what", BAD)
+def test_refused(what):
+    params, given = BAD[what]
+    with pytest.raises((ValueError, TypeError), match=messages()[what]):
+        fitted(**params, fit={"X": X, "y": y} | given)
 
 
 TILES = {

@@ -47,7 +47,7 @@ BAD = {
     "a 2": (changed(2, int), SHAPE + rf".*row 4 has 2 in column 1\. {BINARIZER}"),
     "a half": (changed(0.5), SHAPE + ".*row 4 has 0.5 in column 1"),
     "words": (Y.astype(str), SHAPE + ".*row 0 has '[01]' in column 0"),
-    "four dimensions": (Y[:, :, None, None], r"got an array of shape \(30, 3, 1, 1\).*shape \(30, k\), k of 2 or more"),
+    "four dimensions": (Y[:, :, None, None], r"got an array of shape \(30, 3, 1, 1\).*shape \(30, k\), k of 2 or more; or a map"),
     "one sparse column": (sparse.csr_matrix(Y[:, :1]), r"shape \(30, 1\) instead.*in a dense array"),
     "sets": ([{"a"}, {"a", "b"}] * 15, f"y has sets of labels as rows. {BINARIZER}"),
     "an array of sets": (np.array([{1}, {2}] * 15, dtype=object), "y has sets of labels as rows"),
