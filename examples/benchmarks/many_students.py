@@ -177,12 +177,13 @@ def comparisons():
         RandomForestClassifier(100), MLPStudent, student__hidden=32, optimizer="SGD", lr=0.1, max_epochs=60,
         batch_size=128, validation_fraction=0.1, search_epochs=None, device="cpu",
     )  # fmt: skip
+    methods = ("none", "naive", "random", "gradient", "linear", "hyperopt")
     seconds = {1: [], 2: []}
     for _ in range(max(1, PAIRS // 2)):
         for n_jobs, found in seconds.items():
             get_reusable_executor().shutdown(wait=True)
             began = time.perf_counter()
-            compare_methods(clf, X / 16, y, cv=4, random_state=0, n_jobs=n_jobs)
+            compare_methods(clf, X / 16, y, methods=methods, cv=4, random_state=0, n_jobs=n_jobs)
             found.append(round(time.perf_counter() - began, 1))
     ratio = np.divide(seconds[1], seconds[2])
     return {

@@ -81,16 +81,16 @@ def compare_methods(
 
     Parameters
     ----------
-    estimator : DistilledClassifier, DistilledRegressor, DistProClassifier or Pipeline that ends in one
-        Cloned, not fitted. The transformers are fitted once per fold and seed, on the
-        training fold.
+    estimator : DistilledClassifier, DistilledRegressor, DistProClassifier, DistProRegressor or Pipeline
+        Cloned, not fitted. A Pipeline ends in one of the others. The transformers are fitted once per fold
+        and seed, on the training fold.
     X : array-like of shape (n_samples, n_features) or (n_samples, ...)
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
         Labels, several of them in a matrix of 0 and 1, or numbers.
     methods : sequence of str, dict of {str: dict} or None, default=None
         Values of ``meta`` of a :class:`DistilledClassifier` or :class:`DistilledRegressor`, values of
-        ``weights`` or ``meta`` of a :class:`DistProClassifier`; or names of your own, each with the
-        parameters that the estimator (not the Pipeline) is given, such as
+        ``weights`` or ``meta`` of a :class:`DistProClassifier` or :class:`DistProRegressor`; or names of your
+        own, each with the parameters that the estimator (not the Pipeline) is given, such as
         ``{"fixed (.5, 4)": {"meta": "fixed", "temperature": 4.0}}``. None: "none", "naive", "shortlist",
         "random", "gradient", "linear" and "hyperopt"; "equal" and "process" of a DistProClassifier.
     baseline : str or None, default=None
@@ -229,8 +229,8 @@ def _given_answers(estimator: Any, kind: Kind, teacher_logits: Any, teacher_pred
         )
     if own is not None and kind is DistProMethods:
         raise ValueError(
-            "teacher_logits have no feature maps, which a DistProClassifier learns from. Leave them out: "
-            "its teacher is a network, which is asked."
+            f"{estimator._answers} have no feature maps, which a {type(estimator).__name__} learns from. "
+            "Leave them out: its teacher is a network, which is asked."
         )
     return own
 

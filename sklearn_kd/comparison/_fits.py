@@ -13,11 +13,10 @@ import numpy as np
 from sklearn.base import clone, is_regressor
 
 from sklearn_kd._sklearn_compat import has_callbacks, safe_indexing, without_callbacks
-from sklearn_kd.comparison._methods import Method, checked_settings
+from sklearn_kd.comparison._methods import DistProMethods, Method, checked_settings
 from sklearn_kd.estimators import _distpro_plan
 from sklearn_kd.estimators._classifier import DistilledClassifier
 from sklearn_kd.estimators._classifier_plan import plan_distillation
-from sklearn_kd.estimators._distpro import DistProClassifier
 from sklearn_kd.estimators._plan import (
     FitPlan,
     Stage,
@@ -42,7 +41,7 @@ class MethodFit:
     Attributes
     ----------
     name : str
-    clf : DistilledClassifier, DistilledRegressor or DistProClassifier
+    clf : DistilledClassifier, DistilledRegressor, DistProClassifier or DistProRegressor
     given : dict
         The arguments of ``fit``.
     """
@@ -126,18 +125,14 @@ class MethodFit:
 
 def plan_of(clf: Any, X: Any, y: Any, **given: Any) -> FitPlan:
     """Plan the fit of an estimator on data that ``fit`` would be given."""
-    if isinstance(clf, DistProClassifier):
+    validated: Any = validate_regression if is_regressor(clf) else validate
+    if issubclass(type(clf), DistProMethods.estimator_types):
         settings = _distpro_plan.checked_parameters(clf)
-        return _distpro_plan.plan_distpro(clf, settings, validate(clf, X, y, **given))
+        return _distpro_plan.plan_distpro(clf, settings, validated(clf, X, y, **given))
+    about_answers: dict[str, Any] = {}
     if is_regressor(clf):
-        return plan_distillation(
-            clf,
-            checked_settings(clf),
-            validate_regression(clf, X, y, **given),
-            make=make_regression_teacher,
-            warn_of_answers=warn_of_units,
-        )
-    return plan_distillation(clf, checked_settings(clf), validate(clf, X, y, **given))
+        about_answers = {"make": make_regression_teacher, "warn_of_answers": warn_of_units}
+    return plan_distillation(clf, checked_settings(clf), validated(clf, X, y, **given), **about_answers)
 
 
 def _learned(clf: Any) -> tuple[float, float]:

@@ -14,6 +14,7 @@ from sklearn_kd.errors._did_you_mean import did_you_mean
 from sklearn_kd.estimators import _classifier_plan, _distpro_plan
 from sklearn_kd.estimators._classifier import DistilledClassifier
 from sklearn_kd.estimators._distpro import DistProClassifier
+from sklearn_kd.estimators._distpro_regressor import DistProRegressor
 from sklearn_kd.estimators._regressor import DistilledRegressor
 from sklearn_kd.meta import STRATEGIES
 from sklearn_kd.teachers._logit_store import LogitStorage
@@ -28,7 +29,7 @@ class Method(NamedTuple):
     Attributes
     ----------
     name : str
-    estimator : DistilledClassifier, DistilledRegressor or DistProClassifier
+    estimator : DistilledClassifier, DistilledRegressor, DistProClassifier or DistProRegressor
     needs_teacher : bool
         The strategy learns from a teacher if there is one.
     holds_out : bool
@@ -87,9 +88,9 @@ class DistilledMethods:
 
 
 class DistProMethods:
-    """Methods of a DistProClassifier: values of ``weights`` and ``meta``, or parameters by other names."""
+    """Methods of a DistProClassifier or -Regressor: values of ``weights`` and ``meta``, or parameters."""
 
-    estimator_types: ClassVar[tuple[type, ...]] = (DistProClassifier,)
+    estimator_types: ClassVar[tuple[type, ...]] = (DistProClassifier, DistProRegressor)
     named: ClassVar[dict[str, dict[str, Any]]] = {name: {"weights": name} for name in WEIGHTS} | {
         name: {"meta": name} for name in DistProClassifier._strategies
     }
@@ -98,7 +99,7 @@ class DistProMethods:
     example: ClassVar[str] = '{"weak": {"weights": "process", "distill_weight": 0.1}}'
 
     @staticmethod
-    def checked(name: str, estimator: DistProClassifier) -> Method:
+    def checked(name: str, estimator: Any) -> Method:
         """Check a method's parameters.
 
         Raises
@@ -124,11 +125,11 @@ def checked_settings(estimator: Any) -> _classifier_plan.Settings:
 
 def refuse_maps(task: Any, who: str) -> None:
     """Raise ValueError for targets that are maps, a class or a number for each pixel."""
-    if getattr(task, "map_shape", ()):
+    if task.map_shape:
         raise ValueError(
             f"{who} takes one target for each row, or several, and y is maps of shape {task.map_shape}. "
-            "Compare students of maps by sklearn.model_selection.cross_validate, with the same random_state "
-            "for each, and by sklearn.metrics of their pixels."
+            "Score students of maps by sklearn_kd.metrics, as sklearn.model_selection.cross_validate does "
+            "with sklearn.metrics.make_scorer; give all of them the same random_state."
         )
 
 
@@ -148,8 +149,8 @@ def taken_apart(estimator: Any) -> tuple[Pipeline | None, Any, Kind]:
     if kind is None:
         hint = " Give an instance, not the class." if isinstance(estimator, type) else ""
         raise TypeError(
-            "estimator must be a DistilledClassifier, a DistilledRegressor, a DistProClassifier, or a "
-            f"Pipeline that ends in one of them; got {estimator!r}.{hint}"
+            "estimator must be a DistilledClassifier, a DistilledRegressor, a DistProClassifier, a "
+            f"DistProRegressor, or a Pipeline that ends in one of them; got {estimator!r}.{hint}"
         )
     return transformers, classifier, kind
 

@@ -100,7 +100,7 @@ def shared_teacher(
 def answers_of_fold(
     shared: TeacherAdapter,
     estimator: Any,
-    task: Task,
+    task: Any,
     X: Any,
     y: np.ndarray,
     rows: Rows,

@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import sklearn
 import torch
-from sklearn.base import is_regressor
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_kd._version import library_version
 from sklearn_kd.estimators._base import BaseDistiller
-from sklearn_kd.estimators._several_labels import has_several_labels
-from sklearn_kd.export._onnx_converter import onnx_labels, register_class
+from sklearn_kd.export._onnx_converter import register_class
 from sklearn_kd.export._onnx_inputs import (
     Input,
     feeds,
@@ -29,6 +27,13 @@ from sklearn_kd.export._onnx_inputs import (
     rows_of,
     take_given_types,
     ways_to_compute,
+)
+from sklearn_kd.export._outputs import (
+    Comparison,
+    NotConvertedError,
+    Outputs,
+    PredictsOtherwiseError,
+    outputs_of,
 )
 from sklearn_kd.files._atomic import write_file
 from sklearn_kd.inputs._parts import row_shape_of
@@ -59,23 +64,26 @@ def export_student(
     """Write a fitted model to one file, which predicts without this library, scikit-learn and torch.
 
     The file holds all that is between the rows and the answer: the steps of a Pipeline, converted by
-    skl2onnx, the standardization, the student and the softmax. Before it replaces an older file, ONNX Runtime
-    predicts some rows with it: its probabilities must be those of ``predict_proba``.
+    skl2onnx, the standardization, the student and the softmax, or the units of a regressor's y. Before it
+    replaces an older file, ONNX Runtime predicts some rows with it: its probabilities must be those of
+    ``predict_proba``, its numbers those of ``predict``.
 
     Parameters
     ----------
-    model : DistilledClassifier, DistProClassifier, Pipeline or search
-        Fitted. A Pipeline ends in one of the first two. Of a search, such as ``GridSearchCV``, the
+    model : DistilledClassifier, DistilledRegressor, DistProClassifier, DistProRegressor, Pipeline or search
+        Fitted. A Pipeline ends in one of the first four. Of a search, such as ``GridSearchCV``, the
         ``best_estimator_`` is written.
     path : str or path-like
         Ends in ``.onnx``. An existing file is replaced, at once or not at all. ``.safetensors`` holds the
-        weights of a classifier's student alone, as :meth:`DistilledClassifier.export_student` writes them.
+        weights of a student alone, as :meth:`DistilledClassifier.export_student` writes them.
     X : DataFrame, array-like of shape (n_samples, ...), mapping or tuple of arrays, default=None
         Rows like those that the file is to predict. They give the types of the inputs, and the first
         1,000 are the rows of the check. None: the input is a matrix of float32, and the check has 100
         made-up rows. Needed for a model that was fitted on a frame in which columns have types of their own.
     tolerance : float, default=1e-5
-        Largest difference between a probability of the file and that of ``predict_proba``.
+        Largest difference between a probability of the file and that of ``predict_proba``; of a regressor
+        between predictions, in standard deviations of y, and as a share of those farther than one from its
+        mean.
 
     Raises
     ------
@@ -86,7 +94,8 @@ def export_student(
         neither strings nor whole numbers.
     ValueError
         If the suffix is another one, X is needed, a step or the student has no form in ONNX, or the file
-        predicts otherwise than the model. Then no file is written, and an older one stays.
+        predicts otherwise than the model; or if the model predicts maps. Then no file is written, and an
+        older one stays.
     ImportError
         If a package is missing; ``pip install sklearn-kd[export]`` installs all of them.
     OSError
@@ -113,10 +122,12 @@ def export_student(
 
     **Outputs.** ``label`` of shape (n_samples,), int64 or string; ``probabilities``, float32 of shape
     (n_samples, n_classes), in the order of the labels in the metadata, ``classes``. Booleans become 0 and 1.
-    Of an estimator of several labels both have the shape (n_samples, n_labels), and ``label`` is int64.
+    Of an estimator of several labels both have the shape (n_samples, n_labels), and ``label`` is int64. Of a
+    regressor there is one output, ``predictions``, float64 of shape (n_samples, n_outputs), in the units of
+    y; a single target is a column too. With ``loss="gaussian_nll"`` they are the means.
 
-    **Metadata**, each value JSON: ``classes``; ``columns``, null for an array; ``input_shape``, that of a
-    sample of the student; ``versions``.
+    **Metadata**, each value JSON: ``classes``, or ``target_mean`` and ``target_scale``; ``columns``, null for
+    an array; ``input_shape``, that of a sample of the student; ``versions``.
 
     **Unlike** ``predict``, a graph refuses no values: NaN in gives NaN out, or what the steps make of it. A
     missing string is the empty string. Arithmetic is that of float64 for inputs of float64 as far as
@@ -151,14 +162,14 @@ def export_student(
         return
     if X is not None and is_dataset(X):
         raise TypeError("X is a Dataset; give rows as an array, such as those of its first items stacked.")
-    labels = onnx_labels(clf.classes_)
+    outputs = outputs_of(clf)
     converted: Any = Pipeline(steps) if len(steps) > 1 else clf  # without steps that do nothing
     rows = _made_up_rows(steps, clf) if X is None else rows_of(X, _MOST_ROWS)
     inputs = inputs_of(rows)
     columns = [given.name for given in inputs] if X is not None and hasattr(X, "columns") else None
-    metadata = _metadata(clf, labels, columns)
-    expected = _expected(converted, rows, made_up=X is None)
-    goal = _Goal(path, clf, metadata, expected, tolerance)
+    metadata = _metadata(clf, outputs, columns)
+    expected = _expected(converted, rows, outputs.method, made_up=X is None)
+    goal = _Goal(path, clf, outputs, metadata, expected, tolerance)
     write_file(path, [_checked_file(converted, inputs, goal)])
 
 
@@ -167,6 +178,7 @@ class _Goal(NamedTuple):
 
     path: Path
     clf: BaseDistiller
+    outputs: Outputs
     metadata: dict[str, str]
     expected: np.ndarray
     tolerance: float
@@ -185,7 +197,7 @@ def _checked_file(model: Any, inputs: list[Input], goal: _Goal) -> bytes:
 
 
 def _file(model: Any, inputs: list[Input], goal: _Goal) -> bytes:
-    graph = _converted(model, goal.clf, inputs)
+    graph = _converted(model, goal, inputs)
     take_given_types(graph, inputs)
     import_package("onnx", _PURPOSE).helper.set_model_props(graph, goal.metadata)
     data: bytes = graph.SerializeToString()
@@ -198,12 +210,14 @@ def _file(model: Any, inputs: list[Input], goal: _Goal) -> bytes:
 
 
 def _parts(model: Any) -> tuple[list[tuple[str, Any]], BaseDistiller]:
-    """Return the steps of a fitted model, the classifier among them, and the classifier.
+    """Return the steps of a fitted model, the student's estimator among them, and that estimator.
 
     Raises
     ------
     TypeError
         If it does not end in one of this library's.
+    ValueError
+        If that predicts maps.
     NotFittedError
         If it is not fitted.
     """
@@ -214,14 +228,16 @@ def _parts(model: Any) -> tuple[list[tuple[str, Any]], BaseDistiller]:
     clf = steps[-1][1] if steps else None
     if not isinstance(clf, BaseDistiller):
         raise TypeError(
-            f"model={type(model).__name__} must be a DistilledClassifier or DistProClassifier, a Pipeline "
-            f"that ends in one, or a search with such a best_estimator_; it ends in {type(clf).__name__}."
+            f"model={type(model).__name__} must be a DistilledClassifier, DistilledRegressor, "
+            "DistProClassifier or DistProRegressor, a Pipeline that ends in one, or a search with such a "
+            f"best_estimator_; it ends in {type(clf).__name__}."
         )
     check_is_fitted(clf, "net_")
-    if is_regressor(clf):
-        raise TypeError(
-            f"model={type(model).__name__} ends in a {type(clf).__name__}, and the file would have labels "
-            "and probabilities. Write its student alone by its own method export_student(path)."
+    if clf._task.map_shape:
+        raise ValueError(
+            f"model={type(model).__name__} ends in a {type(clf).__name__} that predicts maps, and the "
+            "file would have one answer for each row. Write its student alone by its own method "
+            "export_student(path)."
         )
     return steps, clf
 
@@ -245,7 +261,7 @@ def _write_weights(steps: list[tuple[str, Any]], clf: BaseDistiller, path: Path)
     if before:
         raise ValueError(
             f"path={str(path)!r}: a file of weights has no form for {', '.join(before)}. End it in "
-            "'.onnx', or write the student alone by the method export_student of the classifier."
+            "'.onnx', or write the student alone by the method export_student of the last step."
         )
     clf.export_student(path)
 
@@ -281,15 +297,7 @@ def _made_up_rows(steps: list[tuple[str, Any]], clf: BaseDistiller) -> np.ndarra
 # The graph
 
 
-class NotConvertedError(ValueError):
-    """A model that has no graph, or whose graph predicts otherwise."""
-
-
-class PredictsOtherwiseError(NotConvertedError):
-    """A graph that runs, and does not predict as the model."""
-
-
-def _converted(model: Any, clf: BaseDistiller, inputs: list[Input]) -> Any:
+def _converted(model: Any, goal: _Goal, inputs: list[Input]) -> Any:
     """Return the model as a graph.
 
     Raises
@@ -298,12 +306,12 @@ def _converted(model: Any, clf: BaseDistiller, inputs: list[Input]) -> Any:
         If a step or the student has no form in ONNX.
     """
     skl2onnx = import_package("skl2onnx", _PURPOSE)
-    register_class(type(clf))
+    register_class(type(goal.clf))
     try:
         return skl2onnx.to_onnx(
             model,
             initial_types=[given.declared() for given in inputs],
-            options={id(clf): {"zipmap": False}},
+            options={id(goal.clf): goal.outputs.options},
             target_opset=_OPSETS,
             name="sklearn_kd",
         )
@@ -345,7 +353,7 @@ def _leaves(model: Any, name: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(preprocessing, "student_preprocessing_")
 
 
-def _metadata(clf: BaseDistiller, labels: np.ndarray, columns: list[str] | None) -> dict[str, str]:
+def _metadata(clf: BaseDistiller, outputs: Outputs, columns: list[str] | None) -> dict[str, str]:
     """Return what a reader of the file needs beside the graph; every value is JSON."""
     versions = {
         "sklearn_kd": library_version(),
@@ -354,7 +362,7 @@ def _metadata(clf: BaseDistiller, labels: np.ndarray, columns: list[str] | None)
         "skl2onnx": import_package("skl2onnx", _PURPOSE).__version__,
     }
     values = {
-        "classes": labels.tolist(),
+        **outputs.metadata(),
         "columns": columns,
         "input_shape": encode_sample_shape(clf._sample_shape),
         "versions": versions,
@@ -387,7 +395,7 @@ def _check(data: bytes, inputs: list[Input], goal: _Goal) -> None:
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         names = [given.name for given in session.get_inputs()]
         found = [
-            session.run(["label", "probabilities"], feeds(inputs, names, n)) for n in (len(goal.expected), 1)
+            session.run(list(goal.outputs.names), feeds(inputs, names, n)) for n in (len(goal.expected), 1)
         ]
     except Exception as error:  # onnxruntime has a class for each status
         said = " ".join(str(error).split())[:300]
@@ -395,14 +403,14 @@ def _check(data: bytes, inputs: list[Input], goal: _Goal) -> None:
         raise NotConvertedError(
             f"{goal.path} was not written: ONNX Runtime cannot run the graph. {said}{remedy}"
         ) from error
-    lacks_words = lacking_words(inputs, len(goal.expected))
-    for label, probabilities in found:
-        _compare(label, probabilities, goal, lacks_words)
+    by = Comparison(goal.path, goal.tolerance, lacking_words(inputs, len(goal.expected)))
+    for answers in found:
+        goal.outputs.compare(answers, goal.expected[: len(answers[0])], by)
 
 
-def _expected(model: Any, rows: Any, made_up: bool) -> np.ndarray:
+def _expected(model: Any, rows: Any, method: str, made_up: bool) -> np.ndarray:
     try:
-        return np.asarray(model.predict_proba(rows))
+        return np.asarray(getattr(model, method)(rows))
     except Exception as error:
         if not made_up:
             raise
@@ -410,61 +418,3 @@ def _expected(model: Any, rows: Any, made_up: bool) -> np.ndarray:
             f"X is needed: the model does not take rows made up for the check, normal numbers of float32 "
             f"({error}). Give export_student(model, path, X[:100])."
         ) from error
-
-
-def _compare(label: np.ndarray, probabilities: np.ndarray, goal: _Goal, lacks_words: np.ndarray) -> None:
-    """Raise an error where labels or probabilities are not those of the model.
-
-    ``lacks_words``: which rows have a missing word, which is "" in the graph.
-    """
-    expected, path, tolerance = goal.expected[: len(label)], goal.path, goal.tolerance
-    if probabilities.shape != expected.shape:
-        raise PredictsOtherwiseError(
-            f"{path} was not written: the graph gives probabilities of shape {probabilities.shape} where "
-            f"predict_proba gives {expected.shape}. A forward pass must take any number of rows."
-        )
-    difference = np.abs(probabilities - expected).max(axis=1)
-    worst = int(difference.argmax())
-    if not difference[worst] <= tolerance:
-        remedy = (
-            "Give X in float64, if it is in float32; else leave out the steps of the Pipeline one by one to "
-            "find the one that skl2onnx converts otherwise."
-        )
-        if lacks_words[worst]:
-            remedy = (
-                "The row lacks a word, which is the empty string in the graph, and a category of its own for "
-                "a step such as OneHotEncoder. Give words in place of missing ones to fit and to the graph, "
-                "or let TablePreprocessing make the numbers."
-            )
-        raise PredictsOtherwiseError(
-            f"{path} was not written: for row {worst} of X the graph gives {_shown(probabilities[worst])} "
-            f"and predict_proba {_shown(expected[worst])}, which differ by {difference[worst]:.2g}, by more "
-            f"than tolerance={tolerance:g}. {remedy}"
-        )
-    if has_several_labels(goal.clf._task):
-        _compare_labels(label, goal)
-        return
-    first, second = np.sort(expected, axis=1)[:, [-1, -2]].T
-    clear = first - second > 2 * tolerance  # the order of nearly equal ones is not compared
-    wrong = np.flatnonzero(clear & (label != onnx_labels(goal.clf.classes_)[expected.argmax(axis=1)]))
-    if len(wrong):
-        raise PredictsOtherwiseError(
-            f"{path} was not written: row {wrong[0]} has the label {label[wrong[0]]!r} in the graph."
-        )
-
-
-def _compare_labels(found: np.ndarray, goal: _Goal) -> None:
-    """Raise an error where several labels are not those of the model, but for nearly even odds."""
-    expected = goal.expected[: len(found)]
-    wrong = (np.abs(expected - 0.5) > goal.tolerance) & (found != (expected > 0.5))
-    if wrong.any():
-        row = int(np.argwhere(wrong)[0][0])
-        raise PredictsOtherwiseError(
-            f"{goal.path} was not written: row {row} has the labels {found[row].tolist()[:10]} in the graph."
-        )
-
-
-def _shown(probabilities: np.ndarray) -> str:
-    """Return the first probabilities of a row, in few digits."""
-    more = ", ..." if len(probabilities) > 5 else ""
-    return f"[{', '.join(f'{value:.6g}' for value in probabilities[:5])}{more}]"

@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from sklearn.base import RegressorMixin
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_kd.estimators._base import BaseDistiller
 from sklearn_kd.estimators._classifier import DistilledClassifier
 from sklearn_kd.estimators._distpro import DistProClassifier
+from sklearn_kd.estimators._distpro_regressor import DistProRegressor
+from sklearn_kd.estimators._regressor import DistilledRegressor
 from sklearn_kd.estimators._several_labels import has_several_labels
 from sklearn_kd.export._table_converter import register_table
 from sklearn_kd.inputs._parts import RowShape, row_shape_of
@@ -32,14 +35,15 @@ _PURPOSE = "Writing a whole model as ONNX"
 def register_onnx_converter() -> None:
     """Teach skl2onnx to convert the estimators of this library.
 
-    After the call ``skl2onnx.to_onnx`` takes a fitted :class:`DistilledClassifier` or
-    :class:`DistProClassifier`, and a Pipeline that ends in one. :func:`export_student` calls it by itself. To
-    call it again changes nothing.
+    After the call ``skl2onnx.to_onnx`` takes a fitted :class:`DistilledClassifier`,
+    :class:`DistilledRegressor`, :class:`DistProClassifier` or :class:`DistProRegressor`, and a Pipeline that
+    ends in one. :func:`export_student` calls it by itself. To call it again changes nothing.
 
     The graph has the outputs of other classifiers: ``label``, int64 or string of shape (n_samples,), and
     ``probabilities``, float32 of shape (n_samples, n_classes). It takes their options too: ``zipmap``,
     ``nocl`` (label is the number of the class), ``output_class_labels`` and ``raw_scores`` (logits in place
-    of probabilities).
+    of probabilities). The graph of a regressor has the output ``predictions``, float64 of shape (n_samples,
+    n_outputs), in the units of y.
 
     Raises
     ------
@@ -65,7 +69,7 @@ def register_onnx_converter() -> None:
     >>> [output.name for output in model.graph.output]
     ['label', 'probabilities']
     """
-    for cls in (DistilledClassifier, DistProClassifier):
+    for cls in (DistilledClassifier, DistilledRegressor, DistProClassifier, DistProRegressor):
         register_class(cls)
 
 
@@ -74,13 +78,34 @@ def register_class(cls: type[BaseDistiller]) -> None:
     register_table()
     skl2onnx = import_package("skl2onnx", _PURPOSE)
     alias = f"{_ALIAS}{cls.__name__}"
+    if issubclass(cls, RegressorMixin):
+        skl2onnx.update_registered_converter(
+            cls, alias, _set_type_of_numbers, _convert_numbers, parser=_parse_regressor
+        )
+        return
     skl2onnx.update_registered_converter(
         cls, alias, _set_output_types, _convert, parser=_parse, options=_OPTIONS
     )
 
 
 def _parse(scope: Any, model: BaseDistiller, inputs: list[Any], custom_parsers: Any = None) -> list[Any]:
-    """Declare the operators of a model: what is done before the student, and the student."""
+    """Declare the operators of a classifier: what is done before the student, and the student."""
+    parse = import_package("skl2onnx._parse", _PURPOSE)
+    inputs = _inputs_of_student(scope, model, inputs, custom_parsers)
+    return parse._parse_sklearn_classifier(scope, model, inputs, custom_parsers=custom_parsers)
+
+
+def _parse_regressor(
+    scope: Any, model: BaseDistiller, inputs: list[Any], custom_parsers: Any = None
+) -> list[Any]:
+    """Declare the operators of a regressor in the same way."""
+    inputs = _inputs_of_student(scope, model, inputs, custom_parsers)
+    alias = f"{_ALIAS}{type(model).__name__}"
+    return [_operator(scope, alias, inputs, "predictions", "DoubleTensorType", model)]
+
+
+def _inputs_of_student(scope: Any, model: BaseDistiller, inputs: list[Any], custom_parsers: Any) -> list[Any]:
+    """Declare what is done before the student; return its inputs."""
     parse = import_package("skl2onnx._parse", _PURPOSE)
     check_is_fitted(model, "net_")
     preprocessing = getattr(model, "student_preprocessing_", None)
@@ -90,13 +115,12 @@ def _parse(scope: Any, model: BaseDistiller, inputs: list[Any], custom_parsers: 
         inputs = parse._parse_sklearn(scope, preprocessing, inputs, custom_parsers=custom_parsers)
     parts = row_shape_of(model._sample_shape)
     if parts is not None:
-        inputs = _in_parts(scope, inputs, parts)
-        return parse._parse_sklearn_classifier(scope, model, inputs, custom_parsers=custom_parsers)
+        return _in_parts(scope, inputs, parts)
     # The student takes float32, whatever the steps before it give; and the columns of a frame as one matrix.
     inputs = [_operator(scope, "SklearnCast", [given], "rows_float32") for given in inputs]
     if len(inputs) > 1:
         inputs = [_operator(scope, "SklearnConcat", inputs, "rows_joined")]
-    return parse._parse_sklearn_classifier(scope, model, inputs, custom_parsers=custom_parsers)
+    return inputs
 
 
 def _in_parts(scope: Any, inputs: list[Any], parts: RowShape) -> list[Any]:
@@ -115,10 +139,17 @@ def _in_parts(scope: Any, inputs: list[Any], parts: RowShape) -> list[Any]:
     ]
 
 
-def _operator(scope: Any, kind: str, inputs: list[Any], name: str, type_name: str = "FloatTensorType") -> Any:
-    """Declare an operator of skl2onnx with one output, of this type; return that."""
+def _operator(
+    scope: Any,
+    kind: str,
+    inputs: list[Any],
+    name: str,
+    type_name: str = "FloatTensorType",
+    model: BaseDistiller | None = None,
+) -> Any:
+    """Declare an operator of skl2onnx, of a model or not, with one output of this type; return that."""
     types = import_package("skl2onnx.common.data_types", _PURPOSE)
-    operator = scope.declare_local_operator(kind)
+    operator = scope.declare_local_operator(kind, model)
     operator.inputs = inputs
     output = scope.declare_local_variable(name, getattr(types, type_name)())
     operator.outputs.append(output)
@@ -128,6 +159,30 @@ def _operator(scope: Any, kind: str, inputs: list[Any], name: str, type_name: st
 def _set_output_types(operator: Any) -> None:
     """Set the types and shapes of label and probabilities, and check the shape of what comes in."""
     types = import_package("skl2onnx.common.data_types", _PURPOSE)
+    model = operator.raw_operator
+    _check_sample_shape(operator)
+    n_rows = operator.inputs[0].get_first_dimension()
+    if has_several_labels(model._task):
+        n_labels = len(model.classes_)
+        operator.outputs[0].set_type(types.Int64TensorType([n_rows, n_labels]))
+        operator.outputs[1].set_type(types.FloatTensorType([n_rows, n_labels]))
+        return
+    labels = output_labels(operator.scope_inst, model)
+    kind = types.StringTensorType if labels.dtype == object else types.Int64TensorType
+    operator.outputs[0].set_type(kind([n_rows]))
+    operator.outputs[1].set_type(types.FloatTensorType([n_rows, len(labels)]))
+
+
+def _set_type_of_numbers(operator: Any) -> None:
+    """Set the type and shape of predictions, and check the shape of what comes in."""
+    types = import_package("skl2onnx.common.data_types", _PURPOSE)
+    _check_sample_shape(operator)
+    n_rows, task = operator.inputs[0].get_first_dimension(), operator.raw_operator._task
+    operator.outputs[0].set_type(types.DoubleTensorType([n_rows, task.n_targets]))
+
+
+def _check_sample_shape(operator: Any) -> None:
+    """Raise ValueError if the samples that come in have another shape than those of ``fit``."""
     model = operator.raw_operator
     shape = list(operator.inputs[0].type.shape[1:])
     in_parts = row_shape_of(model._sample_shape) is not None
@@ -141,16 +196,6 @@ def _set_output_types(operator: Any) -> None:
             f"{type(model).__name__} is given samples of shape {tuple(shape)}, and was fitted on samples of "
             f"shape {model._sample_shape}."
         )
-    n_rows = operator.inputs[0].get_first_dimension()
-    if has_several_labels(model._task):
-        n_labels = len(model.classes_)
-        operator.outputs[0].set_type(types.Int64TensorType([n_rows, n_labels]))
-        operator.outputs[1].set_type(types.FloatTensorType([n_rows, n_labels]))
-        return
-    labels = output_labels(operator.scope_inst, model)
-    kind = types.StringTensorType if labels.dtype == object else types.Int64TensorType
-    operator.outputs[0].set_type(kind([n_rows]))
-    operator.outputs[1].set_type(types.FloatTensorType([n_rows, len(labels)]))
 
 
 def output_labels(scope: Any, model: BaseDistiller) -> np.ndarray:
@@ -211,6 +256,27 @@ def _convert(scope: Any, operator: Any, container: Any) -> None:
     else:
         container.add_initializer(names, proto.INT64, [len(labels)], labels.tolist())
     _add(container, scope, "Gather", [names, code], label, axis=0)
+
+
+def _convert_numbers(scope: Any, operator: Any, container: Any) -> None:
+    """Add the student's operators to the graph, and what gives its outputs the units of y."""
+    task = operator.raw_operator._task
+    rows = [given.full_name for given in operator.inputs]
+    outputs = _add_student(scope, rows, container, operator.raw_operator)
+    proto = import_package("onnx", _PURPOSE).TensorProto
+    constants: dict[str, tuple[int, list[Any]]] = {
+        "means": (proto.INT64, list(range(task.n_targets))),  # a loss may have further outputs
+        "scale": (proto.DOUBLE, task.scale.tolist()),
+        "mean": (proto.DOUBLE, task.mean.tolist()),
+    }
+    names = {name: scope.get_unique_variable_name(name) for name in (*constants, "own", "wide", "scaled")}
+    for name, (kind, values) in constants.items():
+        container.add_initializer(names[name], kind, [len(values)], values)
+    _add(container, scope, "Gather", [outputs, names["means"]], names["own"], axis=1)
+    # float32 would round targets that are far from 0.
+    _add(container, scope, "Cast", [names["own"]], names["wide"], to=proto.DOUBLE)
+    _add(container, scope, "Mul", [names["wide"], names["scale"]], names["scaled"])
+    _add(container, scope, "Add", [names["scaled"], names["mean"]], operator.outputs[0].full_name)
 
 
 def _add_labels_that_are_there(scope: Any, container: Any, logits: str, label: str) -> None:

@@ -76,9 +76,14 @@ def form_of(task: Any) -> Form:
     ------
     ValueError
         If its targets are maps.
+    TypeError
+        If it is a task of another kind.
     """
     refuse_maps(task, "distillation_report")
-    return _FORMS[type(task)](task)
+    for kind in type(task).__mro__:  # users may vary a task
+        if kind in _FORMS:
+            return _FORMS[kind](task)
+    raise TypeError(f"distillation_report knows no {type(task).__name__}: it scores labels and numbers.")
 
 
 class ClassForm:

@@ -64,11 +64,11 @@ class Bins(NamedTuple):
         shares = self.n_rows / self.n_rows.sum()
         clear = (self.n_rows >= _FEW_ROWS) & (shares >= _SMALL_SHARE)
         label = f"{role} (ECE {self.calibration_error:.3f})"
-        line = {"color": color, "marker": marker, "markersize": 4, "label": label}
+        line: dict[str, Any] = {"color": color, "marker": marker, "markersize": 4, "label": label}
         ax.plot(self.confidence[clear], self.accuracy[clear], **line)
         for part, alpha in ((clear, 0.5), (~clear & (self.n_rows > 0), 0.35)):
             area = np.maximum(160 * shares[part], 8)
-            dots = {"s": area, "color": color, "alpha": alpha, "linewidth": 0}
+            dots: dict[str, Any] = {"s": area, "color": color, "alpha": alpha, "linewidth": 0}
             ax.scatter(self.confidence[part], self.accuracy[part], **dots)
 
 
@@ -89,7 +89,7 @@ class ErrorCurve(NamedTuple):
         return cls(np.quantile(sizes, np.linspace(0, 1, 101)))
 
     @staticmethod
-    def draw_frame(ax: Axes, panels: dict[str, ErrorCurve]) -> None:
+    def draw_frame(ax: Axes, panels: dict[str, Any]) -> None:
         """Set the limits of the axes."""
         largest = max(panel.errors[round(100 * _SHOWN)] for panel in panels.values())
         ax.set_xlim(0, largest if largest > 0 else 1.0)
@@ -98,7 +98,13 @@ class ErrorCurve(NamedTuple):
     def draw(self, ax: Axes, role: str, color: str, marker: str) -> None:
         """Draw the curve: the higher, the more rows have small errors."""
         label = f"{role} (median {self.errors[50]:.3g})"
-        line = {"color": color, "marker": marker, "markersize": 4, "markevery": 20, "linewidth": 1.2}
+        line: dict[str, Any] = {
+            "color": color,
+            "marker": marker,
+            "markersize": 4,
+            "markevery": 20,
+            "linewidth": 1.2,
+        }
         ax.plot(self.errors, np.linspace(0, 1, 101), label=label, **line)
 
 

@@ -54,8 +54,8 @@ def distillation_report(
 
     Parameters
     ----------
-    estimator : DistilledClassifier, DistilledRegressor, DistProClassifier, Pipeline or search
-        Fitted. A Pipeline ends in one of the first three. A search gives its ``best_estimator_``.
+    estimator : DistilledClassifier, DistilledRegressor, DistProClassifier, DistProRegressor, Pipeline, search
+        Fitted. A Pipeline ends in one of the first four. A search gives its ``best_estimator_``.
     X_test : array-like of shape (n_samples, n_features) or (n_samples, ...), or Dataset
         Rows that neither the student nor the teacher was trained on, in the form that ``estimator``
         predicts for. A Dataset is read once, into memory.
@@ -242,7 +242,7 @@ def _teacher(
     try:
         model = teacher_model(found, distilled, form)
         model.answers(rows_at(rows.X, np.array([0])))
-    except ValueError as error:  # a network may have no answers, only feature maps
+    except (ValueError, TypeError) as error:  # a network may have no answers, only feature maps
         return None, [f"No row for the teacher, of which only feature maps were used: {error}"]
     return model, []
 

@@ -76,7 +76,8 @@ class DistillationReport:
             student's to the others on the same rows: ``accuracy``, ``standard_error``, ``p_value``
             (McNemar's exact test), ``log_loss``, ``log_loss_standard_error``; ``verdict``. Of several
             labels there are ``subset_accuracy`` and ``macro_f1`` in place of ``accuracy``; of numbers
-            ``r2``, ``rmse``, ``mae`` and ``rmse_to_teacher``, and ``p_value`` is that of a paired t-test.
+            ``r2``, ``rmse``, ``mae`` and ``rmse_to_teacher``; ``differences`` have ``r2`` and ``mae``, and
+            ``p_value`` is that of a paired t-test of the squared errors.
 
         Examples
         --------

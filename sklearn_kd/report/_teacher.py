@@ -44,15 +44,15 @@ def teacher_of(classifier: Any, given: Any) -> Any:
     return own if trained else None
 
 
-def learns_from_maps_alone(classifier: Any) -> bool:
-    """Return True for a DistProClassifier without a logit term, whose teacher may be no classifier."""
-    return classifier._teacher_is_trained and classifier.logit_weight == 0
+def learns_from_maps_alone(estimator: Any) -> bool:
+    """Return True for pathways without a term of the teacher's answers: it may have others, or none."""
+    return estimator._teacher_is_trained and estimator._teacher_term().weight == 0
 
 
 def answers_model(answers: Any, X: Any, n_rows: int, distilled: Distilled, form: Form) -> Model:
     """Return a teacher of which only the answers to the test rows are known: logits, or predictions."""
     task, name = distilled.task, distilled.estimator._answers
-    checked = Answers(task, _stated_columns(distilled)).checked(answers, n_rows, X, name)
+    checked: Any = Answers(task, _stated_columns(distilled)).checked(answers, n_rows, X, name)
     found = checked if task.numeric else form.from_outputs(checked)
     return Model(name, lambda _: found, None, Size(None, ""), None)
 

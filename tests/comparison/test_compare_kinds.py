@@ -13,9 +13,9 @@ from sklearn.model_selection import KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from helpers.pages import messages
 from helpers.settings import single_run
 from sklearn_kd import DistilledRegressor, MLPStudent, compare_methods
-from sklearn_kd.comparison._methods import refuse_maps
 
 matplotlib.use("Agg")
 FOLDS = KFold(2)
@@ -122,17 +122,9 @@ def test_refused_before_any_training(make, numbers, tags, no_training):
         compare_methods(regressor(), X, y, teacher_logits=y)
     with pytest.raises(ValueError, match=r"nothing to distil by .* give teacher_predictions"):
         compare_methods(regressor(), X, y)
-    with pytest.raises(ValueError, match="test fold of one row, of which R² is not defined"):
+    with pytest.raises(ValueError, match=messages()["folds of one number"]):
         compare_methods(regressor(LinearRegression()), X[:5], y[:5], cv=5)
     with pytest.raises(TypeError, match="is a classifier"):
         compare_methods(regressor(LogisticRegression()), X, y)
     with pytest.raises(ValueError, match="teacher_classes"):
         compare_methods(make(RandomForestClassifier(), teacher_classes=[0, 1, 2, 3]), *tags)
-
-
-def test_maps_are_refused():
-    class Maps:
-        map_shape = (4, 4)
-
-    with pytest.raises(ValueError, match=r"compare_methods takes one target .* maps of shape \(4, 4\)"):
-        refuse_maps(Maps(), "compare_methods")

@@ -806,6 +806,7 @@ DAMAGED = {
 # Tried in tests/export, the last one in tests/persistence.
 EXPORTED = {
     "a model that ends in another estimator",
+    "a student of maps in a file",
     "columns of unknown types",
     "a step without a converter",
     "a student that depends on values",
@@ -861,6 +862,18 @@ def test_the_page_has_all_that_is_tried_here():
         "a student alone of other classes",
         "a teacher and its logits",
         "a teacher that is not fitted",
+        "a student alone of another y",  # these in test_report_kinds
+        "a regressor's student alone that is a classifier",
+        "a teacher's answers of the other kind",
+        "a test of one number",
+        "peers of no known kind",
+        "peers without training data",
+        "peers of rows that are no table",
+        "peers of a quantile",
+        "weights for peers",
+        "a peer with the name of another row",
+        "a student of maps in a report",  # in test_maps_and_pathways
+        "folds of one number",  # in test_compare_kinds
     }
     apart |= refused_numbers(np.empty((N_ROWS, 10)), np.arange(N_ROWS)).keys()  # in test_regressor
     apart |= refused_maps(*images_with_maps()).keys()  # in test_pixel_classes

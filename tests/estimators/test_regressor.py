@@ -28,7 +28,6 @@ from sklearn_kd import (
     MetaparameterPathDisplay,
     MetaparameterProcess,
     MLPStudent,
-    export_student,
 )
 from sklearn_kd.estimators._regressor_targets import InUnits
 from sklearn_kd.losses import HuberLoss, RegressionLoss, SquaredError
@@ -337,12 +336,6 @@ def test_refused(what, monkeypatch):
     monkeypatch.setattr(TrainingNet, "train_step", None)
     with pytest.raises((ValueError, TypeError), match=messages()[what]):
         regressor(**({"teacher": Ridge()} | params)).fit(**({"X": X, "y": y} | given))
-
-
-def test_functions_for_classifiers_refuse_a_regressor(fitted, tmp_path):
-    for call in (lambda: export_student(fitted, tmp_path / "reg.onnx"),):
-        with pytest.raises(TypeError, match="DistilledRegressor"):
-            call()
 
 
 def test_losses_and_teachers_of_the_other_kind_are_refused():

@@ -10,7 +10,6 @@ import torch
 from sklearn.base import clone
 from sklearn.datasets import make_friedman1, make_multilabel_classification
 from sklearn.ensemble import GradientBoostingRegressor, RandomForestClassifier, RandomForestRegressor
-from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import f1_score, log_loss, root_mean_squared_error
@@ -21,6 +20,7 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from helpers.pages import messages
 from helpers.settings import single_run
 from sklearn_kd import DistilledRegressor, MLPStudent, distillation_report
 
@@ -46,6 +46,11 @@ def regressor(teacher=None, **params):
     return DistilledRegressor(
         teacher, MLPStudent, **(single_run(params) | {"meta": "fixed"} | quick | params)
     )
+
+
+@pytest.fixture(scope="module")
+def fitted(numbers):
+    return regressor(meta="none", max_epochs=1).fit(*numbers[:2])
 
 
 def quick(*args, **kwargs):
@@ -204,39 +209,48 @@ def test_a_teacher_that_never_names_some_of_the_classes(make, digits):
     assert of(report, "taught peer")["accuracy"] < 0.6
 
 
-def test_refused_with_the_remedy(make, numbers, tags):
+# What is given, as f(X, y, X_test, y_test) -> arguments that are changed.
+REFUSED = {
+    "a student alone of another y": lambda X, y, *_: {
+        "student_alone": regressor(meta="none", max_epochs=1).fit(X, np.c_[y, y])
+    },
+    "a regressor's student alone that is a classifier": lambda X, y, *_: {
+        "student_alone": LogisticRegression(max_iter=10).fit(X, y > y.mean())
+    },
+    "a teacher's answers of the other kind": lambda X, y, X_test, y_test: {"teacher_logits": y_test},
+    "a test of one number": lambda X, y, X_test, y_test: {"y_test": np.ones(len(y_test))},
+    "a teacher that is not fitted": lambda *_: {"teacher": LinearRegression()},
+    "peers of no known kind": lambda *_: {"peers": 3},
+    "peers without training data": lambda *_: {"peers": "train"},
+    "peers of rows that are no table": lambda X, y, *_: {
+        "peers": "train",
+        "X_train": TensorDataset(torch.as_tensor(X), torch.as_tensor(y)),
+    },
+    "weights for peers": lambda X, y, *_: {"peers": "train", "X_train": X, "y_train": y, "fit_params": {}},
+    "a peer with the name of another row": lambda X, y, *_: {"peers": {"teacher": LinearRegression()}},
+}
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("what", REFUSED)
+def test_refused(what, numbers, fitted):
+    given = {"X_test": numbers[2], "y_test": numbers[3]} | REFUSED[what](*numbers)
+    with pytest.raises((ValueError, TypeError), match=messages()[what]):
+        quick(fitted, **given)
+
+
+def test_refused_with_the_argument_named(numbers, fitted, make, tags, make_distpro, images):
     X, y, X_test, y_test = numbers
-    reg = regressor(meta="none").fit(X, y)
-    train = {"X_train": X, "y_train": y}
-    with pytest.raises(ValueError, match="give its teacher's answers as teacher_predictions"):
-        quick(reg, X_test, y_test, teacher_logits=y_test)
-    with pytest.raises(ValueError, match="y_test has the same number in all of its 100 rows"):
-        quick(reg, X_test, np.ones(100))
     with pytest.raises(ValueError, match=r"y_test has 2 number\(s\) for each row, and y 1"):
-        quick(reg, X_test, np.c_[y_test, y_test])
-    with pytest.raises(NotFittedError, match="the report trains no teacher"):
-        quick(reg, X_test, y_test, teacher=LinearRegression())
+        quick(fitted, X_test, np.c_[y_test, y_test])
     with pytest.raises(TypeError, match="is a classifier"):
-        quick(reg, X_test, y_test, teacher=LogisticRegression().fit(X, y > 1700))
-    with pytest.raises(TypeError, match="student_alone is a classifier"):
-        quick(reg, X_test, y_test, student_alone=LogisticRegression().fit(X, y > 1700))
-    clf = make(meta="none").fit(*tags[:2])
-    with pytest.raises(ValueError, match="it was fitted on 4 labels, and the distilled student on 1 outputs"):
-        quick(reg, X_test, y_test, student_alone=clf)
+        quick(fitted, X_test, y_test, teacher=LogisticRegression().fit(X, y > y.mean()))
     with pytest.raises(ValueError, match="peers='trained' must be"):
-        quick(reg, X_test, y_test, peers="trained", **train)
-    with pytest.raises(TypeError, match="peers=3 must be None"):
-        quick(reg, X_test, y_test, peers=3)
-    with pytest.raises(ValueError, match="peers has 'teacher', which is the name of another row"):
-        quick(reg, X_test, y_test, peers={"teacher": reg})
-    with pytest.raises(
-        ValueError, match='peers="train" trains scikit-learn\'s networks, but X_train is missing'
-    ):
-        quick(reg, X_test, y_test, peers="train")
-    with pytest.raises(ValueError, match="fit_params are given, but"):
-        quick(reg, X_test, y_test, peers="train", fit_params={}, **train)
-    with pytest.raises(TypeError, match="X_train is a TensorDataset"):
-        dataset = TensorDataset(torch.as_tensor(X), torch.as_tensor(y))
-        quick(reg, X_test, y_test, peers="train", X_train=dataset)
+        quick(fitted, X_test, y_test, peers="trained", X_train=X, y_train=y)
+    clf = make(meta="none").fit(*tags[:2])
     with pytest.raises(ValueError, match="LogisticRegression predicts one label per row, and y has 4 labels"):
-        quick(clf, *tags[2:], teacher=LogisticRegression().fit(X, y > 1700))
+        quick(clf, *tags[2:], teacher=LogisticRegression().fit(X, np.arange(len(X)) % 4))
+    X, y = images[0][:60], images[1][:60]
+    of_images = make_distpro(weights="equal", max_epochs=1).fit(X, y)
+    with pytest.raises(ValueError, match=messages()["peers of rows that are no table"]):
+        quick(of_images, X, y, peers="train", X_train=X, y_train=y)
