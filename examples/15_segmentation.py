@@ -22,7 +22,7 @@ SIZE, N_EARLIER, N_MAPS, N_IMAGES, N_TEST = 32, 1500, 40, 600, 200
 # %%
 # The scenes
 # ----------
-# One to three digits, each from 0 to 4, lie on a piece of a photograph, tinted, turned and mirrored. Class 0
+# One or two digits, each from 0 to 4, lie on a piece of a photograph, tinted, turned and mirrored. Class 0
 # is the photograph, class k the digit k − 1.
 
 digits, labels = load_digits(n_class=5, return_X_y=True)
@@ -38,7 +38,7 @@ pieces = np.stack(
 )
 X, y = make_segmentation_scenes(
     digits, labels, pieces, N_EARLIER + N_MAPS + N_IMAGES + N_TEST, size=SIZE,
-    scale=(0.5, 0.9), random_state=0, return_X_y=True,
+    n_objects=(1, 2), scale=(0.6, 1.0), foreground=0.4, random_state=0, return_X_y=True,
 )  # fmt: skip
 earlier, own, unlabeled, test = np.split(np.arange(len(X)), np.cumsum([N_EARLIER, N_MAPS, N_IMAGES]))
 

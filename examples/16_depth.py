@@ -2,7 +2,7 @@
 =======================================================
 
 How far away is what each pixel shows? A large network was trained on many scenes with measured distances,
-which are gone; 300 scenes are left. Two small networks learn from these: one from the distances alone, one
+which are gone; 200 scenes are left. Two small networks learn from these: one from the distances alone, one
 from the large network's feature maps as well (:class:`~sklearn_kd.DistProRegressor`).
 
 The scenes are composed here: scikit-learn's digits stand on a floor before a wall, both tiled with pieces of
@@ -17,7 +17,7 @@ from sklearn_kd import DistilledRegressor, DistProRegressor, FCNStudent
 from sklearn_kd.datasets import make_depth_scenes
 from sklearn_kd.metrics import masked_root_mean_squared_error
 
-SIZE, N_EARLIER, N_OWN, N_TEST = 32, 1500, 300, 200
+SIZE, N_EARLIER, N_OWN, N_TEST = 32, 1200, 200, 200
 
 # %%
 # The scenes
@@ -36,7 +36,7 @@ tiles = np.stack(
 )
 X, y = make_depth_scenes(
     digits.images / 16, 0.8 + 0.1 * digits.target, tiles, N_EARLIER + N_OWN + N_TEST, size=SIZE,
-    n_objects=(1, 3), random_state=0, return_X_y=True,
+    n_objects=(1, 3), wall=(4, 7), foreground=0.4, random_state=0, return_X_y=True,
 )  # fmt: skip
 earlier, own, test = np.split(np.arange(len(X)), np.cumsum([N_EARLIER, N_OWN]))
 
@@ -50,11 +50,11 @@ large = DistilledRegressor(
     None, FCNStudent, meta="none", student__channels=(16, 32, 64), student__blocks=2, max_epochs=8, **common
 ).fit(X[earlier], y[earlier])
 
-small = {"student": FCNStudent, "student__channels": (6, 12, 20), "max_epochs": 30} | common
+small = {"student": FCNStudent, "student__channels": (6, 12, 20), "max_epochs": 40} | common
 alone = DistilledRegressor(None, meta="none", **small).fit(X[own], y[own])
 layers = ["layer1", "layer2", "layer3"]
 distilled = DistProRegressor(
-    large.student_, transforms=["conv1"], teacher_layers=layers, student_layers=layers, search_epochs=8,
+    large.student_, transforms=["conv1"], teacher_layers=layers, student_layers=layers, search_epochs=6,
     **small,
 ).fit(X[own], y[own])  # fmt: skip
 

@@ -8,7 +8,8 @@ KD's teacher has predictions in place of logits. The loss is the squared error.
 With --quick the data are scenes of Fashion-MNIST's articles before a wall and up to 1.5 m above a floor,
 both tiled with CIFAR-10's images, 48×48 pixels: 6,000 of the training images and 1,000 of the test images of
 both sets. The height of an article is that of its class, so its distance follows from what it is and how
-large it is seen. A wide network teaches a narrow one. The teacher is trained first. One GPU and 16 cores take minutes:
+large it is seen. A wide network teaches a narrow one. The teacher is trained first. One GPU and
+16 cores take minutes:
 
     python examples/paper/distpro_nyuv2.py --quick --device cuda --jobs 12 --out FOLDER
 

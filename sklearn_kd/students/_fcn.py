@@ -45,7 +45,8 @@ class FCNStudent(nn.Module):
     conv1, bn1 : Conv2d, BatchNorm2d
         Before the stages.
     layer1, layer2, ... : Sequential of residual blocks
-        The stages; :class:`DistProClassifier` connects them by these names.
+        The stages; :class:`DistProClassifier` connects them by these names. Its "auto" takes the last
+        lateral convolution for the deepest.
     lateral1, lateral2, ... : Conv2d
         The 1×1 convolutions of the stages.
     conv2, bn2 : Conv2d, BatchNorm2d
@@ -115,10 +116,12 @@ class FCNStudent(nn.Module):
         x = F.relu(self.bn1(self.conv1(x)))
         if self.output_stride == 4:
             x = F.max_pool2d(x, 2, ceil_mode=True)
-        maps = []
+        stages = []
         for i in range(1, self.n_stages + 1):
             x = self.get_submodule(f"layer{i}")(x)
-            maps.append(self.get_submodule(f"lateral{i}")(x))
+            stages.append(x)
+        # After all stages: "auto" of DistProClassifier finds the stages then, not these convolutions.
+        maps = [self.get_submodule(f"lateral{i}")(stage) for i, stage in enumerate(stages, 1)]
         total = maps.pop()
         while maps:
             before = maps.pop()

@@ -4,10 +4,12 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 FOLDER = Path(__file__).parents[2] / "examples" / "paper"
 SCRIPTS = ("distpro_cityscapes", "distpro_nyuv2")
@@ -77,6 +79,46 @@ def test_a_stopped_script_goes_on_to_the_same_record(name, run, module, tmp_path
     resumed = run(name)
     assert without_times(resumed) == without_times(whole)
     assert resumed["runs"][:-3] == stopped["runs"]
+
+
+class Encoder(nn.Module):
+    """The modules of a ResNet that are used, narrow."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 4, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(4)
+        for i, (fan_in, fan_out) in enumerate(zip((4, *channels), channels, strict=False), 1):
+            stage = nn.Conv2d(fan_in, fan_out, 3, stride=1 if i == 1 else 2, padding=1)
+            self.add_module(f"layer{i}", nn.Sequential(stage, nn.ReLU()))
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_paper_s_data_take_trained_encoders(name, module, monkeypatch, tmp_path, capsys):
+    """With stand-ins for torchvision's networks and the authors' files."""
+    maps, study, encoders = module("_maps"), module("_map_study"), module("_encoders")
+    channels = {"resnet18": (4, 4, 6, 6), "resnet50": (6, 6, 8, 8), "resnet101": (6, 6, 8, 8)}
+    monkeypatch.setattr(encoders, "CHANNELS", channels)
+    models = SimpleNamespace(get_model=lambda encoder, weights: Encoder(channels[encoder]))
+    monkeypatch.setitem(sys.modules, "torchvision", SimpleNamespace(models=models))
+    monkeypatch.setitem(sys.modules, "torchvision.models", models)
+    monkeypatch.setattr(maps, "WEIGHTS", (1.0,))
+    monkeypatch.setattr(maps, "LAMBDA1S", (0.5,))
+    script, rng = module(name), np.random.default_rng(0)
+    X = rng.random((16, 3, 32, 32), dtype=np.float32)
+    y = X.argmax(axis=1) if script.STUDY.full.kind == "classes" else X.mean(axis=1)
+    y[:, 0] = 255 if script.STUDY.full.kind == "classes" else np.nan
+    plan = script.STUDY.full._replace(transforms=("conv1",), layers=("layer3", "layer4"))
+    outputs = 3 if plan.kind == "classes" else 1
+    tiny = script.STUDY._replace(
+        full=plan, n_outputs=(0, outputs), lengths=((1, 1, 1),) * 2, load=lambda data, size: (X, y, X, y)
+    )
+    command = [f"{name}.py", "--out", str(tmp_path), "--device", "cpu", "--runs", "1", "--epochs", "1"]
+    monkeypatch.setattr(sys, "argv", command)
+    study.carry_out("", script.__file__, tiny)
+    record = json.loads((tmp_path / f"{name}.json").read_text())
+    assert {r["setting"]["of"] for r in record["runs"]} == {*maps.ARMS, "gradient"}
+    assert all(np.isfinite(r["score"]) for r in record["runs"] if "score" in r)
 
 
 def test_images_are_mirrored_with_their_maps(module):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_kd import FCNStudent
+from sklearn_kd import DistilledClassifier, DistProClassifier, FCNStudent
 from sklearn_kd.layers._hooks import feature_hooks
 
 
@@ -65,3 +65,32 @@ def test_images_without_channel_are_refused():
 
 def test_numpy_sizes_are_taken():
     assert FCNStudent(3, 5, channels=np.array([4, 8])).layer2[0].conv1.out_channels == 8
+
+
+@pytest.fixture
+def maps():
+    """(X, y) of 12 random images of 8×8, the class of a pixel being its brightest channel."""
+    X = np.random.default_rng(0).random((12, 3, 8, 8), dtype=np.float32)
+    return X, X.argmax(axis=1)
+
+
+def test_a_fitted_one_is_kept_in_files(maps, tmp_path):
+    X, y = maps
+    clf = DistilledClassifier(
+        None, FCNStudent, meta="none", student__channels=(4, 6), max_epochs=1, device="cpu"
+    )
+    clf.fit(X, y).save(tmp_path / "maps.safetensors")
+    again = DistilledClassifier.load(tmp_path / "maps.safetensors")
+    np.testing.assert_array_equal(again.predict_proba(X), clf.predict_proba(X))
+    assert isinstance(again.student_.student, FCNStudent)
+
+
+def test_its_stages_are_found_for_pathways(maps):
+    teacher = FCNStudent(3, 3, channels=(6, 8), blocks=2)
+    clf = DistProClassifier(
+        teacher, FCNStudent, student__channels=(4, 6), transforms=["conv1"], search_epochs=1, max_epochs=1,
+        device="cpu",
+    )  # fmt: skip
+    found = {(p.teacher_layer, p.student_layer) for p in clf.fit(*maps).pathways_}
+    stages = ("layer1", "lateral2")  # the convolution after layer2, of the same size
+    assert found == {(one, other) for one in stages for other in stages}
