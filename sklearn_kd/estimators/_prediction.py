@@ -77,7 +77,7 @@ def iter_maps(estimator: BaseDistiller, X: Any, tiling: Tiling | None = None) ->
         return
     found = validate_predict_inputs(estimator, X, sample_shape_for(estimator, X))
     _set_evaluation_mode(estimator.net_.module_)
-    images = shared_rows(np.ascontiguousarray(found))  # type: ignore[arg-type]
+    images = shared_rows(np.ascontiguousarray(found))
     for x in images.split(_rows_at_a_time(estimator, found)):
         yield refuse_overflow(_outputs_of_batch(estimator.net_, x, len(x), tiling))
 

@@ -237,14 +237,14 @@ class EnsembleAdapter(EitherWayAdapter):
     def _mean(self, logits: Iterable[Tensor]) -> Tensor:
         """Return the weighted mean of log-probabilities; of maps at the size of the largest."""
         if self.gives_maps:
-            logits = _of_one_size(list(logits))
+            logits = of_one_size(list(logits))
         return sum(
             (weight * found.float().log_softmax(dim=1))
             for weight, found in zip(self._weights, logits, strict=True)
         )  # type: ignore[return-value]
 
 
-def _of_one_size(maps: list[Tensor]) -> list[Tensor]:
+def of_one_size(maps: list[Tensor]) -> list[Tensor]:
     """Return maps resized to the largest height and width among them."""
     size = tuple(max(sizes) for sizes in zip(*(found.shape[2:] for found in maps), strict=True))
     return [resized(found.float(), size) for found in maps]

@@ -23,7 +23,7 @@ from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.tasks._regression import MOST_DEVIATIONS, Regression
 from sklearn_kd.teachers._adapter import BatchTeacherAdapter, EitherWayAdapter, TeacherAdapter
 from sklearn_kd.teachers._classifiers import data_explained, is_fitted, set_open_seeds, warn_if_fitted
-from sklearn_kd.teachers._ensembles import TeacherEnsemble, checked_weights
+from sklearn_kd.teachers._ensembles import TeacherEnsemble, checked_weights, of_one_size
 from sklearn_kd.teachers._fit_parameters import FitParameters
 from sklearn_kd.teachers._logit_checks import AnswersWatch, WrongAnswerError, name_of, thawed
 from sklearn_kd.teachers._networks import EvaluatedNetwork, as_arrays, require_fitted_net
@@ -359,10 +359,13 @@ class MeanTeacher(NumbersTeacher):
 
     def on(self, device: torch.device, classes: np.ndarray) -> Callable[[Tensor], Tensor]:
         members = [member.on(device, classes) for member in self._inner._members]
-        weights, task = self._inner._weights, self._task
+        weights = self._inner._weights
 
         def ask(x: Tensor) -> Tensor:
-            return sum(w * in_size_of(member(x), task) for w, member in zip(weights, members, strict=True))  # type: ignore
+            found = [member(x) for member in members]
+            if self.gives_maps:  # of images that may be cropped
+                found = of_one_size(found)
+            return sum(w * numbers for w, numbers in zip(weights, found, strict=True))  # type: ignore
 
         return ask
 
