@@ -17,6 +17,7 @@ from torch.utils.data import TensorDataset
 from helpers.hypergradients import ready_net, relative_error
 from helpers.networks import ConvNet
 from helpers.processes import make_process
+from helpers.saved_files import content_of, write
 from sklearn_kd import (
     DistillationProcess,
     DistilledRegressor,
@@ -132,6 +133,12 @@ def test_a_teacher_of_other_targets_has_feature_maps(make, rows, conv_teacher):
         reg.set_params(output_weight=1.0).fit(*rows)
 
 
+def test_units_of_y_do_not_matter(make, rows):
+    X, y = rows
+    a, b = make().fit(X, y).predict(X), make().fit(X, 1e6 * y - 7).predict(X)
+    np.testing.assert_allclose((b + 7) / 1e6, a, rtol=1e-4)
+
+
 def test_several_targets(make, rows):
     X, y = rows
     Y = np.c_[y, X[:, 0, :4].mean(axis=(1, 2)) - 7]
@@ -139,6 +146,8 @@ def test_several_targets(make, rows):
     reg = make(teacher, output_weight="learned", loss__per_output=True, search_epochs=2).fit(X, Y)
     assert reg.predict(X).shape == Y.shape and reg.process_.output_term.values["lambda1"].shape == (8, 2)
     assert np.ptp(reg.process_.output_term.values["lambda1"], axis=0).min() > 0
+    legend = ProcessDisplay.from_estimator(reg).axes_[-1].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["output 0", "output 1"]
     with pytest.raises(ValueError, match=r"was fitted on 2 target\(s\), and y has 1"):
         reg.fit(X, y)
 
@@ -321,6 +330,25 @@ def test_saved_and_loaded(history, learned, rows, tmp_path):
         np.testing.assert_array_equal(again.process_.output_term.values[name], values)
     assert again.pathways_ == learned.pathways_ and again.score(*rows) == learned.score(*rows)
     assert (again.search_history_ is None) == (not history)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda a, t: t.pop("process.output_term.values.width"), "no tensor 'process.output_term.values.width'"),
+        (lambda a, t: a["process"].pop("output_term"), "nothing here takes"),
+        (lambda a, t: t["process.output_term.values.width"].fill_(np.nan), "values of width must be finite"),
+        (lambda a, t: a["process"]["output_term"].update(metaparameters=[["width"]]), "cannot be loaded"),
+        (lambda a, t: a["targets"].update(scale=[0.0]), "targets of mean"),
+    ],
+)  # fmt: skip
+def test_damaged_files_are_refused(change, match, learned, tmp_path):
+    path = tmp_path / "r.safetensors"
+    about, tensors = content_of(learned, path)
+    change(about, tensors)
+    write(path, about, tensors)
+    with pytest.raises(ValueError, match=match):
+        DistProRegressor.load(path, student=ConvNet)
 
 
 def test_pickled_and_cloned(learned, rows, taught):
