@@ -23,6 +23,7 @@ SIZE, N_EARLIER, N_OWN, N_TEST = 32, 1200, 200, 200
 # The scenes
 # ----------
 # One to three digits stand on the floor, from 2 m on. Each digit has a height of its own, from 0.8 to 1.7 m.
+# The camera is 1.5 m above the floor, and the wall 4 to 7 m away.
 
 digits = load_digits()
 photographs = load_sample_images().images
@@ -36,7 +37,8 @@ tiles = np.stack(
 )
 X, y = make_depth_scenes(
     digits.images / 16, 0.8 + 0.1 * digits.target, tiles, N_EARLIER + N_OWN + N_TEST, size=SIZE,
-    n_objects=(1, 3), wall=(4, 7), foreground=0.4, random_state=0, return_X_y=True,
+    n_objects=(1, 3), camera_height=(1.5, 1.5), horizon=(0.4, 0.4), wall=(4, 7), foreground=0.4,
+    random_state=0, return_X_y=True,
 )  # fmt: skip
 earlier, own, test = np.split(np.arange(len(X)), np.cumsum([N_EARLIER, N_OWN]))
 
@@ -76,7 +78,7 @@ for row, i in zip(axes, range(5), strict=True):
         if maps is None:
             ax.imshow(X[test][i].transpose(1, 2, 0))
         else:
-            ax.imshow(maps[i], cmap="viridis", vmin=1.5, vmax=10)
+            ax.imshow(maps[i], cmap="viridis", vmin=1.5, vmax=7)
         ax.set_xticks([])
         ax.set_yticks([])
         if i == 0:
