@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from sklearn_kd.inputs._data import DistillationData
 from sklearn_kd.inputs._map_augmentation import MapAugmentation
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.students._checks import check_student_output
-from sklearn_kd.tasks._task import Task
+from sklearn_kd.tasks._task import MapTask, Task
 
 
 def checked_augmentation(
@@ -68,7 +68,7 @@ def _tried_on_maps(
 ) -> tuple[MapAugmentation, Tensor, tuple[int, ...]]:
     """Return what augments images with their maps, some images that it makes, and the size of their maps."""
     batch = train.sample_batch
-    form = task.form(train.device)  # type: ignore[attr-defined]
+    form = cast(MapTask, task).form(train.device)
     change = MapAugmentation(augment, form, train.shape[2:], task.map_shape)
     _check_takes_maps(augment)
     with preserved_random_state(train.device):

@@ -317,7 +317,8 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         Both give logits; the labels are ``classes_[logits.argmax(1)]``, the probabilities
         the softmax of the logits. ``classes_`` is in the file's metadata, as JSON, beside
         the shape of a sample and the version of this library: ``classes``, ``input_shape``,
-        ``sklearn_kd_version``.
+        ``sklearn_kd_version``; of maps also their height and width, ``map_shape``. Logits of maps have the
+        shape (n_samples, n_classes, height, width).
 
         Parameters
         ----------
@@ -367,6 +368,7 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         """
         check_is_fitted(self, "net_")
         about = {"classes": encode_labels(self.classes_)["values"]}
+        about |= {"map_shape": list(self._task.map_shape)} if self._task.map_shape else {}
         write_student(self.student_, path, about, self._sample_shape)
 
     def _require_fit(self) -> None:
@@ -455,7 +457,8 @@ class ClassifierMethods(ClassifierMixin):
         Returns
         -------
         ndarray of shape (n_samples, n_classes) or (n_samples,), float32
-            Columns in the order of ``classes_``. With two classes the logit of ``classes_[1]`` minus that of
+            Of maps (n_samples, n_classes, height, width) or (n_samples, height, width). Columns in the order
+            of ``classes_``. With two classes the logit of ``classes_[1]`` minus that of
             ``classes_[0]``: the log of the odds of ``classes_[1]``. Of several labels a column for each, of
             two as well: the log of its odds.
 
@@ -494,7 +497,7 @@ class ClassifierMethods(ClassifierMixin):
         Returns
         -------
         ndarray of shape (n_samples, n_classes), float32
-            Columns in the order of ``classes_``.
+            Columns in the order of ``classes_``; of maps (n_samples, n_classes, height, width).
         """
         logits = self._logits(X)
         return self._task.probabilities(logits).numpy()
@@ -511,7 +514,7 @@ class ClassifierMethods(ClassifierMixin):
         Returns
         -------
         ndarray of shape (n_samples, n_classes), float32
-            Columns in the order of ``classes_``.
+            Columns in the order of ``classes_``; of maps (n_samples, n_classes, height, width).
         """
         logits = self._logits(X)
         return self._task.log_probabilities(logits).numpy()
@@ -519,12 +522,15 @@ class ClassifierMethods(ClassifierMixin):
     def score(
         self, X: ArrayLike | Dataset, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None
     ) -> float:
-        """Return the accuracy; of several labels the share of rows of which all are right.
+        """Return the accuracy; of several labels the share of rows of which all are right; of maps the mIoU.
+
+        The mIoU is the mean intersection over union of the classes that occur in y or in predictions, over
+        the known pixels of all images.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features) or (n_samples, ...), or Dataset
-        y : array-like of shape (n_samples,), default=None
+        y : array-like of shape (n_samples,), (n_samples, k) or (n_samples, height, width), default=None
             Labels. None: those of a Dataset, whose items are ``(x, label)`` then.
         sample_weight : array-like of shape (n_samples,), default=None
 

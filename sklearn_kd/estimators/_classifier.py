@@ -68,7 +68,8 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         :func:`~sklearn_kd.teachers.register_teacher` was given. None where ``fit`` is given
         ``teacher_logits``, or with ``meta="none"``. Clones share a teacher that comes trained.
     student : nn.Module class or instance, or function that returns a module
-        Maps float32 inputs to one logit per class, or per label of several, no softmax. A class or a
+        Maps float32 inputs to one logit per class, or per label of several, no softmax; to maps of logits,
+        of any height and width, where y has maps. A class or a
         function is called with the ``student__*`` parameters and, where its signature has them,
         ``in_features``, ``in_channels``, ``input_shape`` and ``n_classes``, or ``num_classes`` and other
         usual names of these. An instance is copied, and made float32 where it cannot take float32.
@@ -246,7 +247,8 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     search_history_ : skorch.history.History or None
         Of the search: losses and metaparameters by epoch. None where none was trained.
     student_ : nn.Module
-        The trained student, behind its scaling if it has one (:class:`StandardizedStudent`), else plain.
+        The trained student, behind its scaling if it has one (:class:`StandardizedStudent`), before the
+        resizing of its maps if they need one (:class:`ResizedStudent`), else plain.
     teacher_ : object
         The fitted teacher, with ``keep_teacher=True``; else None. None, too, where
         ``teacher_logits`` were given or no teacher was needed.
@@ -271,6 +273,8 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         The labels, in the order of the outputs; of several labels 0 … k−1.
     label_dtype_ : dtype
         Of several labels the type of y, which ``predict`` returns; there only then.
+    map_shape_ : tuple of int
+        Height and width of the maps in y; there only where y had maps.
     n_features_in_ : int
         Size of the second dimension of X; not there where X has several parts.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -510,15 +514,17 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
             numbers are finite is not checked. Random augmentation does not belong into it but
             into ``augment``, since the teacher is asked once about each row. Only networks can be
             teachers then.
-        y : array-like of shape (n_samples,), or array-like or sparse matrix of shape (n_samples, k), \
-                default=None
+        y : array-like of shape (n_samples,), array-like or sparse matrix of shape (n_samples, k), or \
+                array-like of shape (n_samples, height, width), default=None
             Labels: at least two classes. A matrix of 0 and 1 for several labels, of which a row may have any
-            number. None: a Dataset is read once for its labels.
+            number. Maps of integers for a class for each pixel, of an X of shape (n_samples, channels,
+            height, width). None: a Dataset is read once for its labels.
         sample_weight : array-like of shape (n_samples,), default=None
             Scaled to mean 1. Rows of weight 0 are left out. Passed to the classifiers in
             a scikit-learn teacher that take it; a warning names those that do not.
         teacher_logits : array-like of shape (n_samples, n_classes), default=None
-            The teacher's logits for the rows of X, columns in sorted order of the labels (of several in that
+            Of shape (n_samples, n_classes, h, w), with any h and w, where y has maps. The teacher's logits
+            for the rows of X, columns in sorted order of the labels (of several in that
             of y's columns), or as ``teacher_classes`` say. A DataFrame whose columns are the labels is
             aligned by them, and by its index where X has the same in another order. They take the place of
             ``teacher``.

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from sklearn.base import clone
@@ -36,7 +36,7 @@ from sklearn_kd.meta._process import MetaparameterProcess
 from sklearn_kd.meta._space import MetaparameterSpace
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._optimizers import optimizer_class
-from sklearn_kd.tasks._task import Task
+from sklearn_kd.tasks._task import MapTask, Task
 from sklearn_kd.training._label_scorers import r2_scoring
 from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._pixel_scoring import PixelScoring
@@ -261,7 +261,7 @@ def with_score_of_task(
         return callbacks, changes
     scored: list[Any] = []
     if "callbacks__valid_acc" not in changes:
-        scored = [("pixel_score", PixelScoring(task))] if task.map_shape else [r2_scoring()]
+        scored = [("pixel_score", PixelScoring(cast(MapTask, task)))] if task.map_shape else [r2_scoring()]
     return [*scored, *callbacks], changes | {"callbacks__valid_acc": None}
 
 

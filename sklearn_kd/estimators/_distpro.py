@@ -53,7 +53,8 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
     pathway weighs at each step t is a *distillation process*. It is searched first, by a
     hypergradient of the loss on held-out rows in every step; then a fresh student is trained
     on all rows along it, for as many steps as wanted, without the pathways that have become
-    unimportant. A process can be saved and followed on another task [1]_.
+    unimportant. A process can be saved and followed on another task [1]_. Where y has a map of labels for
+    each image, all losses but those of the pathways go by pixel.
 
     Parameters
     ----------
@@ -63,13 +64,15 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         here. Shared by clones, not copied.
     student : nn.Module class or instance, or function that returns a module
         As for :class:`DistilledClassifier`; with layers that give feature maps of shape (n, channels,
-        height, width). The search trains a student of its own.
+        height, width). The search trains a student of its own. Where y has maps, it returns maps of logits,
+        shape (n, n_classes, h, w), of any size.
     teacher_layers, student_layers : "auto" or list of str, default="auto"
         Paths of modules: ``"layer2"`` is what the module returns, ``"layer2:input"`` what it is
         given, before anything writes into it, ``"relu#2"`` what its second call in a forward pass
         returns. ``":nhwc"`` at the end says that channels come last. "auto": for each spatial
         size the last module completed before the size changes, the feature maps after each
-        down-sampling stage. :func:`layer_table` lists the layers.
+        down-sampling stage; where y has maps, without the layer that gives the map of the prediction.
+        :func:`layer_table` lists the layers.
     connections : "all", "lower" or list of (int, int), default="all"
         Pairs of (teacher stage, student stage), counted from 0 in the order of the layers.
         "lower": the pairs whose teacher stage is not above the student stage.
@@ -156,8 +159,8 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         makes whole numbers of its inputs, as to look them up in an embedding. Set False for a module
         that has learned from X as it is.
     augment : callable or None, default=None
-        Maps a training batch of inputs to an augmented one; the teacher sees that too. D_val
-        and prediction are not augmented.
+        Maps a training batch of inputs to an augmented one; the teacher sees that too. Where y has maps, it
+        is given images and maps, and returns both. D_val and prediction are not augmented.
     callbacks : list of skorch callbacks, one alone, or None, default=None
         For the retraining. ``callbacks__NAME__*`` set their parameters.
     keep_teacher : bool, default=False
@@ -208,6 +211,8 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         The private net of the retraining.
     classes_ : ndarray of shape (n_classes,)
         The labels, in the order of the student's outputs.
+    map_shape_ : tuple of int
+        Height and width of the maps in y. Not there for other labels.
     n_features_in_ : int
         Size of the second dimension of X.
     n_iter_ : int
@@ -217,6 +222,7 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
     --------
     DistillationProcess : What is searched.
     ProcessDisplay : Draws it.
+    DistProRegressor : For numbers.
     DistilledClassifier : Learns how far to trust the labels, and the temperature.
 
     Notes
@@ -383,8 +389,9 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         X : array-like of shape (n_samples, channels, height, width), or Dataset
             Made float32. A map-style :class:`torch.utils.data.Dataset` is read batch by batch;
             the teacher sees each batch as the student does.
-        y : array-like of shape (n_samples,), default=None
-            Labels: at least two classes. None: a Dataset is read once for its labels.
+        y : array-like of shape (n_samples,) or (n_samples, H, W), default=None
+            Labels: at least two classes. Of pixels a map of integers for each image. None: a Dataset is read
+            once for its labels.
         sample_weight : array-like of shape (n_samples,), default=None
             Of the rows in the loss of the labels, scaled to mean 1. Rows of weight 0 are left
             out.

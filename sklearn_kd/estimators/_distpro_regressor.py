@@ -52,7 +52,8 @@ class DistProRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]  
     What :class:`DistProClassifier` is for classes: the student minimises
     L(y) + distill_weight · Σ_p α_p(t) · loss_p, where L is the squared error or another ``loss``, and what
     each pathway p between layers of student and teacher weighs at each step t is searched, then followed by
-    a fresh student [1]_. y is standardised inside, and predictions are in its units.
+    a fresh student [1]_. y is standardised inside, and predictions are in its units. Of images y may be maps,
+    a number for each pixel, such as its depth: L goes by pixel then.
 
     Parameters
     ----------
@@ -61,7 +62,8 @@ class DistProRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]  
         :class:`DistilledRegressor` or :class:`DistProRegressor` the student is the teacher.
     student : nn.Module class or instance, or function that returns a module
         As for :class:`DistilledRegressor`, with one output per target (two with ``loss="gaussian_nll"``);
-        with layers that give feature maps of shape (n, channels, height, width).
+        with layers that give feature maps of shape (n, channels, height, width). Where y has maps, it returns
+        maps of shape (n, n_outputs, h, w), of any size.
     teacher_layers, student_layers : "auto" or list of str, default="auto"
         The layers that pathways connect, as for :class:`DistProClassifier`.
     connections : "all", "lower" or list of (int, int), default="all"
@@ -84,7 +86,7 @@ class DistProRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]  
         lambda1, from 0.5, and what else the loss has are learned with the pathways by the same
         hypergradient; the process has them, and a given one must.
     loss : str or RegressionLoss, default="squared_error"
-        L, on y and against the teacher: "squared_error", "absolute_error", "huber", "quantile" or
+        L, on y and against the teacher: "squared_error", "absolute_error", "huber", "berhu", "quantile" or
         "gaussian_nll", with its parameters as ``loss__*``, or an object, as for
         :class:`DistilledRegressor`. Its metaparameters, such as Huber's width, stay where they start unless
         ``output_weight="learned"``.
@@ -123,8 +125,8 @@ class DistProRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]  
         Whether the student starts with a fixed layer that standardises the columns of a table, as for
         :class:`DistilledRegressor`. y is standardised in either case.
     augment : callable or None, default=None
-        Maps a training batch of inputs to an augmented one of as many rows; targets stay. The teacher sees
-        that too.
+        Maps a training batch of inputs to an augmented one of as many rows; targets stay. Where y has maps,
+        it is given images and maps, and returns both. The teacher sees what the student does.
     callbacks : list of skorch callbacks, one alone, or None, default=None
         For the retraining. Scorers see targets in the units of y.
     keep_teacher : bool, default=False
@@ -150,6 +152,8 @@ class DistProRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]  
         Mean and standard deviation of y in the rows given to ``fit``, weighted by ``sample_weight``.
     n_outputs_ : int
         Number of targets.
+    map_shape_ : tuple of int
+        Height and width of the maps in y. Not there for other targets.
     process_ : DistillationProcess or None
         What was searched, or was given; None with ``weights="equal"`` and none given.
     pathways_ : list of Pathway
@@ -199,19 +203,19 @@ class DistProRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]  
     How much ink an image of a digit has, taught by a network that was trained on it:
 
     >>> from sklearn.datasets import load_digits
-    >>> from sklearn_kd import CNNStudent, DistilledRegressor, DistProRegressor
+    >>> from sklearn_kd import CIFARResNet, DistilledRegressor, DistProRegressor
     >>> X, _ = load_digits(return_X_y=True)
-    >>> X = X[:300].reshape(-1, 1, 8, 8) / 16
+    >>> X = X[:200].reshape(-1, 1, 8, 8) / 16
     >>> y = X.mean(axis=(1, 2, 3))
-    >>> settings = {"batch_size": 50, "random_state": 0, "device": "cpu"}
-    >>> teacher = DistilledRegressor(
-    ...     None, CNNStudent, student__channels=(8, 8, 8), meta="none", max_epochs=10, **settings).fit(X, y)
+    >>> settings = {"student__mean": [0.3], "student__std": [0.4], "student__depth": 8, "batch_size": 32,
+    ...             "random_state": 0, "device": "cpu"}
+    >>> teacher = DistilledRegressor(None, CIFARResNet, meta="none", max_epochs=8, **settings).fit(X, y)
     >>> reg = DistProRegressor(
-    ...     teacher, CNNStudent, student__channels=(4, 4, 4), transforms=["conv1"], output_weight=1.0,
-    ...     search_epochs=2, max_epochs=10, lr=0.02, **settings).fit(X, y)
+    ...     teacher, CIFARResNet, transforms=["conv1"], connections="lower", output_weight=1.0,
+    ...     search_epochs=3, max_epochs=8, **settings).fit(X, y)
     >>> reg.process_
-    DistillationProcess(10 steps, 9 pathways, normalization='biased_softmax')
-    >>> reg.score(X, y) > 0.5
+    DistillationProcess(15 steps, 6 pathways, normalization='biased_softmax')
+    >>> reg.score(X, y) > 0.8
     True
     """
 
@@ -333,9 +337,9 @@ class DistProRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]  
         X : array-like of shape (n_samples, channels, height, width), or Dataset
             Made float32. A map-style :class:`torch.utils.data.Dataset` is read batch by batch; its items are
             ``(x, target)`` or, where y is given, x or ``(x, anything)``.
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            Real finite numbers, each target not the same in all rows. None: a Dataset is read once for its
-            targets.
+        y : array-like of shape (n_samples,), (n_samples, n_outputs) or (n_samples, H, W), default=None
+            Real finite numbers, each target not the same in all rows. Of pixels a map for each image, with
+            NaN where there is no target. None: a Dataset is read once for its targets.
         sample_weight : array-like of shape (n_samples,), default=None
             Of the rows in the loss on the outputs, scaled to mean 1. Rows of weight 0 are left out.
         X_val, y_val : array-like, default=None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,19 +11,7 @@ from torch import Tensor
 from sklearn_kd.inputs._image_sizes import scaled_size
 from sklearn_kd.tasks._pixels import pixel_targets
 from sklearn_kd.tasks._targets import Targets
-
-
-class MapForm(Protocol):
-    """Maps of targets as tensors: as the user has them, and as they are encoded."""
-
-    def given(self, codes: Tensor) -> Tensor:
-        """Return encoded maps in the user's terms."""
-
-    def codes(self, maps: Tensor) -> Tensor:
-        """Return maps in the user's terms encoded; without waiting for the device."""
-
-    def check(self, maps: Tensor) -> None:
-        """Raise ValueError if maps in the user's terms hold what y cannot."""
+from sklearn_kd.tasks._task import MapForm
 
 
 class MapAugmentation:

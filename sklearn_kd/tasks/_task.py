@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from sklearn_kd.tasks._measures import RowScores
@@ -31,8 +32,6 @@ class Task(Protocol):
     numeric: ClassVar[bool]  # True: targets are numbers, and scorers see them in the user's units
 
     outputs_noun: ClassVar[str]  # what messages call the outputs
-
-    answers_by: ClassVar[str]  # the method of an estimator whose answers are scored
 
     @property
     def map_shape(self) -> tuple[int, ...]:
@@ -122,8 +121,11 @@ class Task(Protocol):
     ) -> float:
         """Score predictions; the greater the better."""
 
-    # ----------------------------------------------------------------------------------
-    # In tables of results
+
+class RowTask(Task, Protocol):
+    """A task with a target for each row, or several, which reports and comparisons score."""
+
+    answers_by: ClassVar[str]  # the method of an estimator whose answers are scored
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -131,3 +133,31 @@ class Task(Protocol):
 
     def row_scores(self, targets: np.ndarray, answers: np.ndarray) -> RowScores:
         """Score answers of ``answers_by`` to test rows with these targets, in the user's terms."""
+
+
+class MapForm(Protocol):
+    """Maps of targets as tensors: as the user has them, and as they are encoded."""
+
+    def given(self, codes: Tensor) -> Tensor:
+        """Return encoded maps in the user's terms."""
+
+    def codes(self, maps: Tensor) -> Tensor:
+        """Return maps in the user's terms encoded, without waiting for the device."""
+
+    def check(self, maps: Tensor) -> None:
+        """Raise ValueError if maps in the user's terms hold what y cannot."""
+
+
+class MapTask(Task, Protocol):
+    """A task of maps: losses see its pixels as rows."""
+
+    history_score: ClassVar[str]  # the column of the history with the score of pixels
+
+    def form(self, device: torch.device) -> MapForm:
+        """Return what makes maps in the user's terms of encoded ones, and the reverse, for ``augment``."""
+
+    def pixel_sums(self, logits: Tensor, targets: Targets) -> Tensor:
+        """Return numbers of the pixels of a batch, shape (m,), whose sums over batches make the score."""
+
+    def score_of_sums(self, sums: Sequence[float]) -> float:
+        """Return the score of the pixels of all batches."""

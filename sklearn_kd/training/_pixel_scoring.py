@@ -8,6 +8,8 @@ import torch
 from skorch.callbacks import Callback
 from torch import Tensor
 
+from sklearn_kd.tasks._task import MapTask
+
 
 class PixelScoring(Callback):
     """Record ``valid_acc`` of classes of pixels, or what else the task scores pixels by.
@@ -16,14 +18,14 @@ class PixelScoring(Callback):
 
     Parameters
     ----------
-    task : Task
+    task : MapTask
         Its ``pixel_sums`` of a batch are added up; its ``score_of_sums`` makes the score of them, which the
         history has under its ``history_score``.
     """
 
     reads_losses = False  # so that they are copied from the device once, when an epoch ends
 
-    def __init__(self, task: Any):
+    def __init__(self, task: MapTask):
         self.task = task
 
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:

@@ -17,6 +17,7 @@ from torch.utils.data import TensorDataset
 from helpers.hypergradients import ready_net, relative_error
 from helpers.networks import ConvNet
 from helpers.processes import make_process
+from helpers.saved_files import content_of, write
 from sklearn_kd import (
     DistillationProcess,
     DistilledRegressor,
@@ -321,6 +322,25 @@ def test_saved_and_loaded(history, learned, rows, tmp_path):
         np.testing.assert_array_equal(again.process_.output_term.values[name], values)
     assert again.pathways_ == learned.pathways_ and again.score(*rows) == learned.score(*rows)
     assert (again.search_history_ is None) == (not history)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda a, t: t.pop("process.output_term.values.width"), "no tensor 'process.output_term.values.width'"),
+        (lambda a, t: a["process"].pop("output_term"), "nothing here takes"),
+        (lambda a, t: t["process.output_term.values.width"].fill_(np.nan), "values of width must be finite"),
+        (lambda a, t: a["process"]["output_term"].update(metaparameters=[["width"]]), "cannot be loaded"),
+        (lambda a, t: a["targets"].update(scale=[0.0]), "targets of mean"),
+    ],
+)  # fmt: skip
+def test_damaged_files_are_refused(change, match, learned, tmp_path):
+    path = tmp_path / "r.safetensors"
+    about, tensors = content_of(learned, path)
+    change(about, tensors)
+    write(path, about, tensors)
+    with pytest.raises(ValueError, match=match):
+        DistProRegressor.load(path, student=ConvNet)
 
 
 def test_pickled_and_cloned(learned, rows, taught):

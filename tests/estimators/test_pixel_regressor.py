@@ -17,6 +17,8 @@ from torch.utils.data import Dataset
 from helpers.pages import messages
 from helpers.refused_number_maps import refused_number_maps
 from sklearn_kd import DistilledRegressor, MetaparameterPathDisplay, ResizedStudent
+from sklearn_kd.estimators._regressor_targets import target_attributes, targets_content
+from sklearn_kd.files._values import ContentError
 from sklearn_kd.losses import REGRESSION_LOSSES, BerHuLoss, SquaredError
 from sklearn_kd.metrics import masked_root_mean_squared_error
 from sklearn_kd.training._net import TrainingNet
@@ -299,6 +301,7 @@ def test_a_dataset_has_its_maps_in_its_items():
     np.testing.assert_allclose(reg.predict(Pairs()), regressor(Truth()).fit(X, Y).predict(X), rtol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:Not saved, because JSON has no form for them")
 @pytest.mark.parametrize("loss", ["gaussian_nll", BerHuLoss(0.3)])
 def test_files_predict_the_same(loss, tmp_path):
     reg = regressor(Truth(), meta="linear", loss=loss, search_epochs=2, batch_size=2, student__stride=2).fit(
@@ -310,6 +313,18 @@ def test_files_predict_the_same(loss, tmp_path):
         np.testing.assert_array_equal(again.predict(X), reg.predict(X))
         assert again.score(X, Y) == reg.score(X, Y) and again.map_shape_ == reg.map_shape_
         assert_equal_paths(again, reg)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"map_shape": [8]}, {"map_shape": [8, -1]}, {"map_shape": "88"}, {"map_shape": [2**40, 8]},
+     {"single": False}, {"criterion": ["berhu", 0]}, {"criterion": ["berhu", None]}],
+)  # fmt: skip
+def test_damaged_targets_of_a_file_are_refused(changed, fitted):
+    content = targets_content(fitted._task)
+    assert target_attributes(content)["map_shape_"] == (SIZE, SIZE)
+    with pytest.raises(ContentError):
+        target_attributes({"targets": content["targets"] | changed})
 
 
 def test_onnx_predicts_maps_in_the_units_of_y(tmp_path):

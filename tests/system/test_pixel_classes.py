@@ -251,6 +251,21 @@ def test_given_logits_are_those_of_the_network():
     assert (given.predict_proba(X) == fitted(teacher, meta="naive").predict_proba(X)).all()
 
 
+def test_a_teacher_whose_maps_are_in_another_order_is_warned_of():
+    teacher = fitted(student__stride=1, optimizer="Adam", max_epochs=20).student_
+
+    def moved(images):
+        return teacher(images).roll(1, dims=1)
+
+    with pytest.warns(UserWarning, match="with its columns shifted by"):
+        fitted(FunctionTeacher(moved, takes="tensor"), meta="naive")
+
+
+def test_hypergradients_of_some_images_of_a_batch():
+    clf = fitted(pixel_teacher(), meta="gradient", meta__hypergradient_rows=4)
+    assert np.isfinite(clf.metaparameter_path_["val_loss"][clf.metaparameter_path_["search"]]).all()
+
+
 def test_cross_validation_and_clones():
     scores = cross_val_score(clone(DistilledClassifier(pixel_teacher(), PixelNet, **SETTINGS)), X, y, cv=2)
     assert np.isfinite(scores).all()

@@ -1,0 +1,75 @@
+"""Maps of labels and their codes: any integers, in arrays and in tensors."""
+
+import numpy as np
+import pytest
+import torch
+
+from sklearn_kd.tasks._label_kinds import Labels
+from sklearn_kd.tasks._pixel_classes import PixelClassification
+from sklearn_kd.tasks._pixel_codes import classes_of_maps, codes_of_maps
+from sklearn_kd.tasks._pixels import known_rows, pixel_targets, some_known_rows
+from sklearn_kd.tasks._targets import Targets
+
+KINDS = {
+    "bytes with 255": (np.uint8, [0, 3, 200, 255], 255),
+    "negative": (np.int16, [-7, 0, 5], -7),
+    "far apart": (np.int64, [-(2**40), 3, 2**40], 3),
+    "none ignored": (np.int32, [1, 2, 4], None),
+    "booleans": (bool, [False, True], None),
+}
+
+
+@pytest.mark.parametrize(("dtype", "labels", "ignored"), KINDS.values(), ids=KINDS)
+def test_codes_of_any_integers(dtype, labels, ignored):
+    maps = np.random.default_rng(0).choice(np.array(labels, dtype), size=(5, 4, 3))
+    task, codes = Labels(ignored).from_targets(Labels.check_targets(maps.tolist(), 5).astype(dtype))
+    assert task.classes.dtype == dtype
+    assert task.classes.tolist() == [label for label in labels if label != ignored]
+    assert ((codes < 0) == (maps == ignored)).all()
+    decoded = task.decode(codes)
+    assert decoded.dtype == dtype
+    assert (decoded == maps).all()
+    form = task.form(torch.device("cpu"))
+    given = form.given(torch.as_tensor(codes))
+    assert (given.numpy() == maps.astype(np.int64)).all()
+    assert (form.codes(given).numpy() == codes).all()
+    form.check(given)
+
+
+def test_many_classes_have_codes():
+    maps = np.arange(300).reshape(3, 10, 10)
+    codes, unknown = codes_of_maps(maps, classes_of_maps(maps, None), None)
+    assert codes.dtype == np.int16
+    assert (codes == maps).all()
+    assert not len(unknown)
+
+
+def test_targets_of_pixels_are_those_of_their_maps():
+    maps = torch.tensor([[[0, -1], [2, 1]], [[1, 1], [-1, -1]]], dtype=torch.int8)
+    logits = torch.randn(2, 3, 2, 2)
+    rows = pixel_targets(Targets(maps, logits, torch.tensor([0.5, 1.5])))
+    assert rows.labels.tolist() == [0, -1, 2, 1, 1, 1, -1, -1]
+    assert rows.weight.tolist() == [0.5] * 4 + [1.5] * 4
+    assert rows.label_weight.mean() == 1
+    assert (rows.teacher_logits[2] == logits[0, :, 1, 0]).all()
+    outputs, known = known_rows(torch.arange(8)[:, None], rows)
+    assert outputs[:, 0].tolist() == [0, 2, 3, 4, 5]
+    assert known.label_weight is None
+    assert len(some_known_rows(torch.arange(8)[:, None], rows)[0]) == 5
+
+
+def test_images_without_a_known_pixel_are_not_held_out():
+    codes = np.full((20, 2, 2), -1)
+    codes[:4, 0, 0] = 0
+    task = PixelClassification(np.arange(2), (2, 2), 255)
+    train, val = task.split(codes, 0.5, np.random.RandomState(0), "none")
+    assert set(val) < set(range(4))
+    assert len(train) == 18
+    with pytest.raises(ValueError, match="have no known pixel"):
+        task.split(codes, 0.5, np.random.RandomState(0), "none", np.arange(20) // 10)
+
+
+def test_labels_that_fit_did_not_see_are_wrong_in_the_score():
+    task = PixelClassification(np.arange(2), (1, 4), None)
+    true = np.array([[[0, 0, 1, 5]]])
+    assert task.score(true, np.array([[[0, 0, 1, 1]]])) == pytest.approx((1 + 1 / 2 + 0) / 3)
