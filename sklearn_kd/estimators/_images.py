@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from sklearn_kd.inputs._validation import ValidationRows
 
 
 def check_images(sample_shape: tuple[Any, ...], map_shape: tuple[int, ...]) -> None:
@@ -19,6 +24,25 @@ def check_images(sample_shape: tuple[Any, ...], map_shape: tuple[int, ...]) -> N
         f"y has a map of shape {map_shape} for each row, and X has samples of shape {sample_shape}. Give X "
         "as images of shape (n_samples, channels, height, width); of grey ones X[:, None]."
     )
+
+
+def check_validation_maps(valid: ValidationRows | None) -> None:
+    """Refuse a D_val whose images of positive weight have no known pixel.
+
+    Raises
+    ------
+    ValueError
+        If nothing would be judged.
+    """
+    if valid is None or valid.weight is None:  # without weights its targets have been checked
+        return
+    codes = valid.codes[valid.weight > 0]
+    known = ~np.isnan(codes) if codes.dtype.kind == "f" else codes >= 0
+    if not known.any():
+        raise ValueError(
+            "y_val has no known pixel in the images of positive weight, of which sample_weight_val has "
+            f"{len(codes)}: nothing would be judged. Give weight to images whose pixels are known."
+        )
 
 
 def refuse_class_weight(class_weight: Any) -> None:

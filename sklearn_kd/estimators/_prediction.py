@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.estimators._tiles import Tiling, tiled
+from sklearn_kd.inputs._arrays import from_torch
 from sklearn_kd.inputs._parts import Parts, are_integers, shared_rows
 from sklearn_kd.inputs._sparse_rows import SparseRows
 from sklearn_kd.inputs._torch_datasets import DatasetRows, is_dataset, make_ordered_loader
@@ -99,9 +100,9 @@ def _outputs_of_batch(net: TrainingNet, x: Any, n_rows: int, tiling: Tiling | No
 def sample_shape_for(estimator: BaseDistiller, X: Any) -> tuple[Any, ...]:
     """Return the shape that samples of X must have; of images for maps, any height and width."""
     shape = estimator._sample_shape
-    if "map_shape_" not in vars(estimator):  # asked in less time than the task
+    if vars(estimator).get("map_shape_") is None:
         return shape
-    own = X.shape if hasattr(X, "shape") else np.asarray(X).shape
+    own = X.shape if hasattr(X, "shape") else np.shape(from_torch(X, "X"))
     return (shape[0], *own[2:]) if len(own) == 4 else shape
 
 

@@ -22,7 +22,7 @@ from sklearn_kd.estimators._callback_checks import (
     check_scorers,
 )
 from sklearn_kd.estimators._class_weight import with_class_weight
-from sklearn_kd.estimators._images import check_images, refuse_class_weight
+from sklearn_kd.estimators._images import check_images, check_validation_maps, refuse_class_weight
 from sklearn_kd.estimators._named_objects import named_object
 from sklearn_kd.estimators._preprocessing import takes_raw_rows
 from sklearn_kd.estimators._routed_parameters import loader_settings
@@ -202,6 +202,7 @@ def validate_data(
     )
     if inputs.task.map_shape:
         check_images(inputs.sample_shape, inputs.task.map_shape)
+        check_validation_maps(inputs.valid)
     return inputs
 
 

@@ -33,9 +33,8 @@ def huber_errors(outputs: Tensor, targets: Tensor, width: Any) -> Tensor:
 def berhu_errors(outputs: Tensor, targets: Tensor, width: Any) -> Tensor:
     """Return abs(e) for errors e up to the width w, and (e² + w²) / (2w) for larger ones, shape (..., m)."""
     error = (outputs - targets).abs()
-    w = torch.as_tensor(width).to(error)
     # abs(e) + max(abs(e) − w, 0)² / (2w) has the same values, and both derivatives.
-    return error + (error - w).clamp(min=0) ** 2 / (2 * w)
+    return error + (error - width).clamp(min=0) ** 2 / (2 * width)
 
 
 def quantile_errors(outputs: Tensor, targets: Tensor, quantile: Any) -> Tensor:

@@ -177,7 +177,8 @@ class PixelClassification:
         ValueError
             If no image with a known pixel can be spared for D_val.
         """
-        return split_known((codes >= 0).any(axis=(1, 2)), fraction, rng, otherwise, groups)
+        known = np.asarray((codes >= 0).any(axis=(1, 2)))
+        return split_known(known, fraction, rng, otherwise, groups)
 
     def form(self, device: torch.device) -> LabelMaps:
         """Return what makes codes on a device labels, and labels codes."""

@@ -17,7 +17,10 @@ _N_SHOWN = 10
 
 def are_maps(y: Any) -> bool:
     """Return whether targets are a map for each row: numbers of shape (n, H, W)."""
-    return np.ndim(y) == 3 if hasattr(y, "shape") else _depth(y) == 3
+    shape = getattr(y, "shape", None)
+    if shape is not None:
+        return len(shape) == 3
+    return _depth(y) == 3 if isinstance(y, (list, tuple)) else np.asarray(y).ndim == 3
 
 
 def _depth(y: Any) -> int:
@@ -25,7 +28,7 @@ def _depth(y: Any) -> int:
     depth = 0
     while isinstance(y, (list, tuple)) and len(y):
         y, depth = y[0], depth + 1
-    return depth + np.asarray(y).ndim  # of an object that has nothing of an array but its conversion, too
+    return depth + len(getattr(y, "shape", ()))
 
 
 def checked_shape(y: Any, n_rows: int, name: str, of: str) -> np.ndarray:

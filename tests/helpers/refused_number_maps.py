@@ -24,6 +24,10 @@ def refused_number_maps(X, Y):
             {},
             {"y": np.where(np.arange(n)[:, None, None] < n // 2, Y, np.nan), "groups": np.arange(n) < n // 2},
         ),
+        "weights of D_val for unknown pixels alone": (
+            {},
+            {"X_val": X, "y_val": np.where(first, Y, np.nan), "sample_weight_val": np.arange(n) > 0},
+        ),
         "predicted maps of another number of images": ({}, {"teacher_predictions": np.nan_to_num(Y[:3])}),
         "a teacher of numbers of rows for maps": ({"teacher": nn.Flatten()}, {}),
         "predicted maps with missing pixels": ({}, {"teacher_predictions": Y}),

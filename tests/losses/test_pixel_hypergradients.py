@@ -8,7 +8,7 @@ from torch.func import functional_call
 
 from sklearn_kd.bilevel._hypergradient import HypergradientEstimator
 from sklearn_kd.inputs._batches import Batch
-from sklearn_kd.losses import REGRESSION_LOSSES, SquaredError
+from sklearn_kd.losses import REGRESSION_LOSSES, BerHuLoss, HuberLoss, SquaredError
 from sklearn_kd.losses._objective import LogitObjective
 from sklearn_kd.students._resized import ResizedStudent
 from sklearn_kd.tasks._pixel_numbers import PixelRegression
@@ -17,6 +17,7 @@ from sklearn_kd.tasks._targets import Targets
 
 LR, SHAPE = 0.1, (4, 4, 6)
 LOSSES = {name: kind() for name, kind in REGRESSION_LOSSES.items()}
+LOSSES |= {"huber": HuberLoss(1.25), "berhu": BerHuLoss(0.25)}  # widths that float32 holds
 LOSSES["bounded"] = SquaredError(teacher_bound=0.3)
 
 
