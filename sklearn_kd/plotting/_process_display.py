@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # By transform, in the order of their first appearance.
 _LINE_STYLES = ("-", "--", ":", "-.")
 _LOGIT_TERM = ("lambda1", "temperature T")
+# Outputs that a legend names; more would hide the lines.
+_MOST_NAMED = 10
 
 
 class ProcessDisplay:
@@ -148,17 +150,28 @@ class ProcessDisplay:
         self.axes_[0].set_ylabel("weight of the pathway")
         self.axes_[len(stages) - 1].legend(fontsize="small", title="student")
         for ax, (title, values) in zip(self.axes_[len(stages) :], further.items(), strict=True):
-            ax.plot(np.arange(len(values)), values, **{"color": "black"} | line_kw)
+            _draw_columns(ax, values, line_kw)
             ax.set_title(title)
         for ax in self.axes_:
             ax.set_xlabel("step of the search")
         return self
 
 
+def _draw_columns(ax: Axes, values: np.ndarray, line_kw: dict[str, Any]) -> None:
+    """Draw one line in black, or one for each of several outputs, which a legend names."""
+    columns = values.reshape(len(values), -1).T
+    several = len(columns) > 1
+    for k, column in enumerate(columns):
+        style = {"color": f"C{k}", "label": f"output {k}"} if several else {"color": "black"}
+        ax.plot(np.arange(len(column)), column, **style | line_kw)
+    if 1 < len(columns) <= _MOST_NAMED:
+        ax.legend(fontsize="small")
+
+
 def _of_outputs(process: DistillationProcess) -> dict[str, np.ndarray]:
     """Return what was learned of the loss on the outputs, by title: one row per step, a line per column."""
     if process.output_term is not None:
-        return {name: rows.reshape(len(rows), -1) for name, rows in process.output_term.values.items()}
+        return dict(process.output_term.values)
     term = process.logit_term
     return {} if term is None else dict(zip(_LOGIT_TERM, term.T, strict=True))
 

@@ -133,6 +133,12 @@ def test_a_teacher_of_other_targets_has_feature_maps(make, rows, conv_teacher):
         reg.set_params(output_weight=1.0).fit(*rows)
 
 
+def test_units_of_y_do_not_matter(make, rows):
+    X, y = rows
+    a, b = make().fit(X, y).predict(X), make().fit(X, 1e6 * y - 7).predict(X)
+    np.testing.assert_allclose((b + 7) / 1e6, a, rtol=1e-4)
+
+
 def test_several_targets(make, rows):
     X, y = rows
     Y = np.c_[y, X[:, 0, :4].mean(axis=(1, 2)) - 7]
@@ -140,6 +146,8 @@ def test_several_targets(make, rows):
     reg = make(teacher, output_weight="learned", loss__per_output=True, search_epochs=2).fit(X, Y)
     assert reg.predict(X).shape == Y.shape and reg.process_.output_term.values["lambda1"].shape == (8, 2)
     assert np.ptp(reg.process_.output_term.values["lambda1"], axis=0).min() > 0
+    legend = ProcessDisplay.from_estimator(reg).axes_[-1].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["output 0", "output 1"]
     with pytest.raises(ValueError, match=r"was fitted on 2 target\(s\), and y has 1"):
         reg.fit(X, y)
 
