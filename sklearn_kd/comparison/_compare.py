@@ -52,7 +52,7 @@ from sklearn_kd.runtime._processes import (
 )
 from sklearn_kd.runtime._torch_modes import ordinary_torch
 from sklearn_kd.tasks._measures import MEASURES
-from sklearn_kd.tasks._task import Task, TaskMaker
+from sklearn_kd.tasks._task import RowTask, TaskMaker
 from sklearn_kd.teachers._adapter import TeacherAdapter
 from sklearn_kd.teachers._class_alignment import checked_teacher_classes
 from sklearn_kd.teachers._classifiers import set_open_seeds
@@ -319,7 +319,7 @@ class _FoldSeed(NamedTuple):
 
 
 def _fold_seeds(
-    X: Any, y: np.ndarray, task: Task, cv: Any, n_seeds: int, rng: np.random.RandomState
+    X: Any, y: np.ndarray, task: RowTask, cv: Any, n_seeds: int, rng: np.random.RandomState
 ) -> list[_FoldSeed]:
     by_class = y.ndim == 1 and not task.numeric
     if isinstance(cv, Integral):
@@ -394,14 +394,14 @@ def _device(shared: _Shared) -> torch.device:
     return checked_device(shared.classifier.device)
 
 
-def _scores(clf: Any, X: Any, y: np.ndarray, task: Task) -> list[float]:
+def _scores(clf: Any, X: Any, y: np.ndarray, task: RowTask) -> list[float]:
     """Return the measures on the test fold; NaN probabilities make the log loss NaN, not an error."""
     answers = np.asarray(getattr(clf, clf._task.answers_by)(X))
     values = clf._task.row_scores(y, answers).values
     return [values[name] for name in task.measures]
 
 
-def _results_dtype(methods: Sequence[Method], task: Task) -> list[tuple[str, Any]]:
+def _results_dtype(methods: Sequence[Method], task: RowTask) -> list[tuple[str, Any]]:
     longest = max(len(method.name) for method in methods)
     counts = ("fold", "seed", "random_state", "n_train", "n_test")
     return [

@@ -229,7 +229,7 @@ class NumberForm:
 
     def __init__(self, task: Regression):
         self.task = task
-        size = "absolute error" if task.single else "root mean square error, in standard deviations of y,"
+        error = "absolute error of a row" if task.single else "error of a row, in standard deviations"
         self.words = Words(
             counted="targets",
             n_counted=task.n_targets,
@@ -239,7 +239,7 @@ class NumberForm:
             better="the student predicts better",
             worse="the student predicts worse",
             as_good="no worse than",
-            panel=(f"{size} of a row", "share of the rows within it"),
+            panel=(error, "share of the rows within it"),
         )
 
     def check(self, targets: np.ndarray) -> None:

@@ -122,7 +122,8 @@ def _beside_a_peer(
 ) -> str:
     measure, title = _first(words)
     numbers = f"{_pair(models['student'], models[role], words)}, {_p_shown(difference['p_value'])}"
-    who = f"the {role}, {models[role]['model']}"
+    trained_here = role in ("peer", "taught peer")
+    who = f"the {role}, {models[role]['model']}" if trained_here else f'"{role}", {models[role]["model"]}'
     if difference["p_value"] >= P_VALUE:
         return f"The rows show no difference in {title} from {who} ({numbers})."
     return (

@@ -33,8 +33,6 @@ class Task(Protocol):
 
     outputs_noun: ClassVar[str]  # what messages call the outputs
 
-    answers_by: ClassVar[str]  # the method of an estimator whose answers are scored
-
     @property
     def map_shape(self) -> tuple[int, ...]:
         """(H, W) where y has a map for each row, whose pixels are the targets; () for other targets."""
@@ -125,7 +123,9 @@ class Task(Protocol):
 
 
 class RowTask(Task, Protocol):
-    """A task of targets by rows, which reports and comparisons score."""
+    """A task with a target for each row, or several, which reports and comparisons score."""
+
+    answers_by: ClassVar[str]  # the method of an estimator whose answers are scored
 
     @property
     def measures(self) -> tuple[str, ...]:

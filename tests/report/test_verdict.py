@@ -119,7 +119,7 @@ def test_peers_have_a_sentence_each():
     models = {"student": probabilities(912), "peer": probabilities(800), "mine": probabilities(912)}
     verdict = report(models).verdict
     assert "The student is more accurate than the peer, <b>Net</b> (.912 against .800, p < .001)." in verdict
-    assert "The rows show no difference in accuracy from the mine, <b>Net</b>" in verdict
+    assert 'The rows show no difference in accuracy from "mine", <b>Net</b>' in verdict
 
 
 RNG = np.random.default_rng(0)
