@@ -337,8 +337,11 @@ def accepts_unlabeled(loss: DistillationLoss) -> bool:
 
 
 def is_stackable(loss: DistillationLoss) -> bool:
-    """Return whether the class that defines ``loss``, or one derived from it, says that vmap can map it."""
-    return _declares(loss, "stackable")
+    """Return whether the class that defines ``loss``, or one derived from it, says that vmap can map it.
+
+    An ``evaluate`` of its own may not know of several students.
+    """
+    return _declares(loss, "stackable") and type(loss).evaluate is DistillationLoss.evaluate
 
 
 def _declares(loss: DistillationLoss, name: str) -> bool:

@@ -201,7 +201,11 @@ def test_only_declared_losses_are_stacked():
         def loss(self, *args, **values):
             return super().loss(*args, **values)
 
-    assert LogitObjective(Changed()).batch_key() is None
+    class Evaluated(LOSSES["dkd"]):
+        def evaluate(self, *args, **values):
+            return super().evaluate(*args, **values)
+
+    assert all(LogitObjective(own()).batch_key() is None for own in (Changed, Evaluated))
     keys = {LogitObjective(LOSSES[name]()).batch_key() for name in NAMES}
     assert len(keys) == len(NAMES) and None not in keys
     assert LogitObjective(LOSSES["dkd"](beta=2.0)).batch_key() not in keys
