@@ -45,7 +45,7 @@ from sklearn_kd.metrics import (
     pixel_accuracy_score,
 )
 
-WEIGHTS: tuple[float, ...] = (0.2, 1.0, 5.0)
+WEIGHTS: tuple[float, ...] = (1.0, 5.0, 25.0)
 # Arm → how it follows the searched process.
 FOLLOWERS = {"mean": {"weights": "mean"}, "DistPro": {}}
 TUNED = ("KD", "equal", "ReviewKD", "DistPro")
