@@ -68,7 +68,7 @@ STUDY = Study(
         teacher={"channels": (64, 128, 256), "blocks": 2},
         layers=STAGES[:3],
         transforms=("conv2",),
-        training=SGD | {"lr": 0.05, "batch_size": 64},
+        training={"optimizer": "Adam", "lr": 0.01, "batch_size": 64},
         warm_up=2,
     ),
     full=MapPlan(
