@@ -31,7 +31,7 @@ from sklearn_kd.estimators._preflight import validate
 from sklearn_kd.meta import Strategy
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._torch_modes import ordinary_torch
-from sklearn_kd.tasks._label_kinds import Labels
+from sklearn_kd.tasks._label_kinds import SingleLabels
 from sklearn_kd.training._net import TrainingNet
 
 if TYPE_CHECKING:
@@ -431,9 +431,9 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
     # What is fitted
 
     @property
-    def _task_type(self) -> Labels:
+    def _task_type(self) -> SingleLabels:
         """The maker of a fit's task from y."""
-        return Labels(self.ignore_index, several=False)
+        return SingleLabels(self.ignore_index)
 
     def _teacher_term(self) -> LogitTerm:
         """Return the term of the teacher's logits beside the pathways."""

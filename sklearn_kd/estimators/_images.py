@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sklearn_kd.teachers._class_alignment import column_labels
+from sklearn_kd.teachers._logit_checks import name_of, thawed
+
 if TYPE_CHECKING:
     from sklearn_kd.inputs._validation import ValidationRows
 
@@ -58,3 +61,21 @@ def refuse_class_weight(class_weight: Any) -> None:
             f"class_weight={class_weight!r} weighs rows by their class, and y has a map of classes for each "
             "row. Set class_weight=None; fit's sample_weight weighs images."
         )
+
+
+def network_of(teacher: Any, teacher_classes: list[Any] | None) -> tuple[Any, list[Any] | None]:
+    """Return the network of a frozen classifier of this library that was fitted on maps, and its classes.
+
+    Other teachers, and the classes that the user states, are returned as they are.
+
+    Raises
+    ------
+    ValueError
+        If the user states other classes than those of the classifier.
+    """
+    own = thawed(teacher)
+    is_ours = all(hasattr(own, name) for name in ("map_shape_", "classes_", "student_"))
+    if own is teacher or not is_ours:
+        return teacher, teacher_classes
+    known = column_labels(len(own.classes_), own.classes_, teacher_classes, name_of(teacher))
+    return own.student_, known

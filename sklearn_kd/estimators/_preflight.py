@@ -22,7 +22,12 @@ from sklearn_kd.estimators._callback_checks import (
     check_scorers,
 )
 from sklearn_kd.estimators._class_weight import with_class_weight
-from sklearn_kd.estimators._images import check_images, check_validation_maps, refuse_class_weight
+from sklearn_kd.estimators._images import (
+    check_images,
+    check_validation_maps,
+    network_of,
+    refuse_class_weight,
+)
 from sklearn_kd.estimators._named_objects import named_object
 from sklearn_kd.estimators._preprocessing import takes_raw_rows
 from sklearn_kd.estimators._routed_parameters import loader_settings
@@ -267,8 +272,12 @@ def make_class_teacher(
     teacher: Any, inputs: ValidatedInputs, fit_parameters: Mapping[str, Any]
 ) -> TeacherAdapter:
     """Wrap a teacher of a classifier."""
-    make = make_label_teacher if has_several_labels(inputs.task) else make_teacher
-    return make(teacher, inputs.teacher_columns, fit_parameters)
+    columns = inputs.teacher_columns
+    if has_several_labels(inputs.task):
+        return make_label_teacher(teacher, columns, fit_parameters)
+    if inputs.task.map_shape:
+        teacher, columns = network_of(teacher, columns)
+    return make_teacher(teacher, columns, fit_parameters)
 
 
 def checked_teacher(

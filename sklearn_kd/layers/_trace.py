@@ -196,12 +196,12 @@ class Trace:
         Parameters
         ----------
         of_maps : bool, default=False
-            Whether a map that the network returns is its prediction: the last call with weights, which gives
-            it, is no stage then.
+            Whether a map that the network returns is its prediction. The last call with weights, which gives
+            it, is no stage then; nor is what follows when the network goes back to a size that it has left.
         """
         ended = _stage_candidates(self.root, set())
         if of_maps and self.returns_maps:
-            ended = _without_head(ended)
+            ended = _down_sampling(_without_head(ended))
         sizes = list(dict.fromkeys(call.size for call in ended))
         first = [next(place for place, call in enumerate(ended) if call.size == size) for size in sizes]
         return [
@@ -272,6 +272,16 @@ def _without_head(ended: Sequence[Call]) -> list[Call]:
     """Leave out the last call with weights, and what follows it, such as an enlargement."""
     heads = [place for place, call in enumerate(ended) if call.has_weights()]
     return list(ended[: heads[-1]] if heads else ended)
+
+
+def _down_sampling(ended: Sequence[Call]) -> list[Call]:
+    """Return the calls up to the last new size and at it, before another one comes back, as in a decoder."""
+    sizes = [call.size for call in ended]
+    if not sizes:
+        return []
+    first = sizes.index(list(dict.fromkeys(sizes))[-1])
+    end = next((place for place, size in enumerate(sizes) if place > first and size != sizes[first]), None)
+    return list(ended[:end])
 
 
 def _changes_to_one_pixel(call: Call, inner: Sequence[Call], seen: set[Size]) -> bool:

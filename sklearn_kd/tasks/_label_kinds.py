@@ -20,18 +20,17 @@ class Labels:
     ----------
     ignore_index : int or None, default=None
         The label of unknown pixels.
-    several : bool, default=True
-        Whether rows may have several labels.
     """
 
-    def __init__(self, ignore_index: int | None = None, *, several: bool = True):
-        self.ignore_index, self.several = ignore_index, several
+    def __init__(self, ignore_index: int | None = None):
+        self.ignore_index = ignore_index
 
-    def check_targets(self, y: Any, n_rows: int, name: str = "y", of: str = "X") -> np.ndarray:
+    @staticmethod
+    def check_targets(y: Any, n_rows: int, name: str = "y", of: str = "X") -> np.ndarray:
         """Check labels as the kind that they are; return an array of one, two or three dimensions."""
         if are_maps(y):
             return PixelClassification.check_targets(y, n_rows, name, of)
-        kind = Multilabel if self.several and has_several_labels(y) else Classification
+        kind = Multilabel if has_several_labels(y) else Classification
         return kind.check_targets(y, n_rows, name, of)
 
     def from_targets(self, targets: np.ndarray, weight: np.ndarray | None = None) -> tuple[Any, np.ndarray]:
@@ -60,3 +59,13 @@ class Labels:
             return PixelClassification.of_fitted(estimator)
         kind = Multilabel if fitted.get("label_dtype_") is not None else Classification
         return kind.of_fitted(estimator)
+
+
+class SingleLabels(Labels):
+    """Makes the :class:`Classification` or :class:`PixelClassification` of y: no row has several labels."""
+
+    @staticmethod
+    def check_targets(y: Any, n_rows: int, name: str = "y", of: str = "X") -> np.ndarray:
+        """Check labels as the kind that they are; return an array of one or three dimensions."""
+        kind = PixelClassification if are_maps(y) else Classification
+        return kind.check_targets(y, n_rows, name, of)

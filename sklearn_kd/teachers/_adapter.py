@@ -222,8 +222,8 @@ class TeacherAdapter:
             raise ValueError(
                 f"{self.name} predicts one target for each row, and y has a map for each. Give a network "
                 "that returns maps of shape (n, n_outputs, height, width) as teacher (nn.Module, skorch, "
-                "OnnxTeacher, FunctionTeacher), or give its maps to fit. Of a fitted estimator of this "
-                "library give student_."
+                "OnnxTeacher, FunctionTeacher), FrozenEstimator of an estimator that was fitted on maps, or "
+                "give its maps to fit."
             )
         self.gives_maps = True
 

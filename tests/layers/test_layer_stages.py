@@ -422,3 +422,22 @@ def test_a_map_that_is_the_prediction_is_no_stage(by_module):
     assert layer_shapes(found) == {"a": (4, 8, 8), "b": (8, 4, 4)}
     of_features = find_layers(Enlarged(False), "auto", x, name="layers")  # where y has no maps
     assert layer_shapes(of_features) == {"a": (4, 8, 8), "head": (2, 4, 4)}
+
+
+class Decoder(nn.Module):
+    """Goes back to the first size, by way of maps that are made of each stage after the last."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 4, 3, 1, 1), nn.Conv2d(4, 8, 3, 2, 1)
+        self.of_a, self.of_b, self.head = nn.Conv2d(4, 5, 1), nn.Conv2d(8, 5, 1), nn.Conv2d(5, 2, 1)
+
+    def forward(self, x):
+        a = self.a(x)
+        b = self.b(a)
+        return self.head(self.of_a(a) + nn.functional.interpolate(self.of_b(b), scale_factor=2))
+
+
+def test_what_comes_after_the_smallest_map_is_no_stage():
+    found = find_layers(Decoder(), "auto", torch.rand(2, 3, 8, 8), name="layers", of_maps=True)
+    assert layer_shapes(found) == {"a": (4, 8, 8), "b": (8, 4, 4)}

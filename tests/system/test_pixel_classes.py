@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import f1_score, jaccard_score
 from sklearn.model_selection import cross_val_score
 from skorch.callbacks import Callback, EpochScoring
@@ -242,6 +243,17 @@ TEACHERS = {
 @pytest.mark.parametrize("teacher", TEACHERS.values(), ids=TEACHERS)
 def test_teachers_of_maps(teacher):
     assert fitted(teacher, meta="naive").predict(X).shape == y.shape
+
+
+def test_a_frozen_classifier_of_maps_teaches_with_its_classes(taught):
+    ten = np.where(y == IGNORED, y, 10 * y)
+    named = fitted(pixel_teacher(), meta="naive", y=ten, teacher_classes=[0, 10, 20])
+    frozen = fitted(FrozenEstimator(named), meta="naive", y=ten, augment=flipped)
+    assert frozen.classes_.tolist() == [0, 10, 20]
+    with pytest.raises(ValueError, match=r"teacher_classes=\[1, 0, 2\] contradicts"):
+        fitted(FrozenEstimator(taught), meta="naive", teacher_classes=[1, 0, 2])
+    with pytest.raises(ValueError, match="FrozenEstimator of an estimator that was fitted on maps"):
+        fitted(clone(taught), meta="naive")
 
 
 def test_given_logits_are_those_of_the_network():
