@@ -45,8 +45,7 @@ class FCNStudent(nn.Module):
     conv1, bn1 : Conv2d, BatchNorm2d
         Before the stages.
     layer1, layer2, ... : Sequential of residual blocks
-        The stages; :class:`DistProClassifier` connects them by these names. Its "auto" takes the last
-        lateral convolution for the deepest.
+        The stages; :class:`DistProClassifier` connects them by these names, and finds them.
     lateral1, lateral2, ... : Conv2d
         The 1×1 convolutions of the stages.
     conv2, bn2 : Conv2d, BatchNorm2d
