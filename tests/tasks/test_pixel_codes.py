@@ -36,6 +36,15 @@ def test_codes_of_any_integers(dtype, labels, ignored):
     form.check(given)
 
 
+def test_an_image_without_a_map_has_no_class_where_minus_1_is_one():
+    form = PixelClassification(np.array([-1, 0, 4]), (2, 2), None).form(torch.device("cpu"))
+    codes = torch.tensor([[[-1, 0], [1, 2]]])
+    given = form.given(codes)
+    assert given.tolist() == [[[-2, -1], [0, 4]]]
+    assert (form.codes(given) == codes).all()
+    form.check(given)
+
+
 def test_many_classes_have_codes():
     maps = np.arange(300).reshape(3, 10, 10)
     codes, unknown = codes_of_maps(maps, classes_of_maps(maps, None), None)
