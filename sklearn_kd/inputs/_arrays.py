@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sklearn_kd.errors._masked_arrays import refuse_masked
+
 
 def from_torch(values: Any, name: str) -> Any:
     """Turn a tensor, or a list of tensors, into an array; return anything else as it is.
@@ -26,7 +28,10 @@ def from_torch(values: Any, name: str) -> Any:
     ------
     TypeError
         If it is sparse, quantized or nested, or its numbers cannot be read.
+    ValueError
+        If it is a masked array with a masked entry.
     """
+    refuse_masked(values, name)
     if type(values) in (list, tuple) and values and all(isinstance(value, Tensor) for value in values):
         rows = [from_torch(value, name) for value in values]
         return np.stack(rows) if len({row.shape for row in rows}) == 1 else rows

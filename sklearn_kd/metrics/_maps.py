@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
-from sklearn.utils import check_consistent_length, column_or_1d
+
+from sklearn_kd.errors._masked_arrays import refuse_masked
+from sklearn_kd.tasks._image_weights import checked_image_weights
 
 
 def checked_maps(y_true: Any, y_pred: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -16,25 +19,29 @@ def checked_maps(y_true: Any, y_pred: Any, sample_weight: Any) -> tuple[np.ndarr
     Raises
     ------
     ValueError
-        If the arrays differ in shape or are empty, or there is not one weight of 0 or more for each row.
+        If the arrays differ in shape, are empty or masked, or there is not one weight of 0 or more for each
+        row.
     """
+    for values, name in ((y_true, "y_true"), (y_pred, "y_pred")):
+        refuse_masked(values, name)
     true, predicted = np.asarray(y_true), np.asarray(y_pred)
-    if true.shape != predicted.shape:
+    if true.shape != predicted.shape or not true.ndim:
         raise ValueError(
             f"y_true has shape {true.shape} and y_pred {predicted.shape}. Give maps of one size: one target "
             "and one prediction for each pixel."
         )
     if not true.size:
         raise ValueError(f"y_true has shape {true.shape}: there are no pixels to compare.")
-    if sample_weight is None:
-        return true, predicted, np.ones(len(true))
-    weight = column_or_1d(np.asarray(sample_weight, dtype=np.float64))
-    check_consistent_length(true, weight)
-    if not (weight >= 0).all():
+    return true, predicted, checked_image_weights(sample_weight, len(true))
+
+
+def check_ignored(ignore_index: Any) -> None:
+    """Raise ValueError unless it is None or a whole number, which labels of pixels can equal."""
+    whole = isinstance(ignore_index, (Real, np.bool_)) and float(ignore_index).is_integer()
+    if ignore_index is not None and not whole:
         raise ValueError(
-            "sample_weight has negative numbers or NaN. Give a weight of 0 or more for each image."
+            f"ignore_index={ignore_index!r} must be the label of unknown pixels, one whole number, or None."
         )
-    return true, predicted, weight
 
 
 def no_pixels(kind: str) -> ValueError:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_kd.metrics._maps import checked_maps, no_pixels
+from sklearn_kd.metrics._maps import check_ignored, checked_maps, no_pixels
 from sklearn_kd.tasks._confusion import mean_iou_of_maps
 from sklearn_kd.tasks._pixel_codes import checked_integers
 
@@ -38,7 +38,7 @@ def mean_iou_score(y_true: Any, y_pred: Any, *, ignore_index: Any = None, sample
     Raises
     ------
     ValueError
-        If the maps differ in shape or have no integers, or no pixel is known.
+        If the maps differ in shape or have no integers, ignore_index is no integer, or no pixel is known.
 
     See Also
     --------
@@ -57,8 +57,7 @@ def mean_iou_score(y_true: Any, y_pred: Any, *, ignore_index: Any = None, sample
     >>> from sklearn.metrics import make_scorer
     >>> scorer = make_scorer(mean_iou_score, ignore_index=255)
     """
-    true, predicted, weight = checked_maps(y_true, y_pred, sample_weight)
-    true, predicted = checked_integers(true, "y_true"), checked_integers(predicted, "y_pred")
+    true, predicted, weight = _checked_classes(y_true, y_pred, ignore_index, sample_weight)
     if true.ndim == 1 and sample_weight is None:  # pixels of one image: else each would be one
         true, predicted, weight = true[None], predicted[None], weight[:1]
     found = mean_iou_of_maps(true, predicted, ignore_index, weight)
@@ -89,7 +88,7 @@ def pixel_accuracy_score(
     Raises
     ------
     ValueError
-        If the maps differ in shape, or no pixel is known.
+        If the maps differ in shape or have no integers, ignore_index is no integer, or no pixel is known.
 
     Examples
     --------
@@ -99,10 +98,19 @@ def pixel_accuracy_score(
     >>> round(pixel_accuracy_score(y_true, y_pred, ignore_index=255), 3)  # 2 of 3
     0.667
     """
-    true, predicted, weight = checked_maps(y_true, y_pred, sample_weight)
+    true, predicted, weight = _checked_classes(y_true, y_pred, ignore_index, sample_weight)
     axes = tuple(range(1, true.ndim))
     known = np.ones(true.shape, bool) if ignore_index is None else true != ignore_index
     total = weight @ known.sum(axis=axes)
     if total == 0:
         raise no_pixels(_UNKNOWN)
     return float(weight @ (known & (true == predicted)).sum(axis=axes) / total)
+
+
+def _checked_classes(
+    y_true: Any, y_pred: Any, ignore_index: Any, sample_weight: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return two arrays of integers of one shape, and the weights of the images."""
+    check_ignored(ignore_index)
+    true, predicted, weight = checked_maps(y_true, y_pred, sample_weight)
+    return checked_integers(true, "y_true"), checked_integers(predicted, "y_pred"), weight

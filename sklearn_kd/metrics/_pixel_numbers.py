@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.utils import assert_all_finite
 
 from sklearn_kd.metrics._maps import checked_maps, no_pixels
+from sklearn_kd.tasks._numbers import as_floats
 
 
 def masked_root_mean_squared_error(y_true: Any, y_pred: Any, *, sample_weight: Any = None) -> float:
@@ -95,6 +96,8 @@ def masked_mean_relative_error(y_true: Any, y_pred: Any, *, sample_weight: Any =
 def _known_pixels(y_true: Any, y_pred: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return target, prediction and weight of the pixels that have a target and count, float64."""
     true, predicted, weight = checked_maps(y_true, y_pred, sample_weight)
+    true = as_floats(true, "y_true", keep_float32=True)
+    predicted = as_floats(predicted, "y_pred", keep_float32=True)
     by_pixel = np.broadcast_to(weight.reshape(-1, *[1] * (true.ndim - 1)), true.shape)
     known = ~np.isnan(true) & (by_pixel > 0)
     if not known.any():

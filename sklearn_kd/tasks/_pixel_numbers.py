@@ -12,6 +12,7 @@ from sklearn.metrics import r2_score
 from torch import Tensor
 
 from sklearn_kd.tasks._criterion import Criterion, gaussian_parameters
+from sklearn_kd.tasks._image_weights import checked_image_weights
 from sklearn_kd.tasks._number_maps import NumberMaps
 from sklearn_kd.tasks._numbers import as_floats
 from sklearn_kd.tasks._pixel_codes import checked_shape
@@ -220,7 +221,8 @@ class PixelRegression(Regression):
         known = ~np.isnan(true)
         weight = None
         if sample_weight is not None:
-            weight = np.broadcast_to(np.asarray(sample_weight)[:, None, None], true.shape)[known]
+            by_image = checked_image_weights(sample_weight, len(true))
+            weight = np.broadcast_to(by_image[:, None, None], true.shape)[known]
         return float(r2_score(true[known], predictions[known], sample_weight=weight))
 
 

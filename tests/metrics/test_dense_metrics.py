@@ -84,8 +84,14 @@ def test_metrics_make_scorers():
         (mean_iou_score, CLASSES, OTHERS[:, :2], None, r"shape \(6, 5, 4\) and y_pred \(6, 2, 4\)"),
         (mean_iou_score, 1.0 * CLASSES, OTHERS, None, "y_true has maps of type float64"),
         (mean_iou_score, CLASSES[:0], OTHERS[:0], None, "there are no pixels to compare"),
-        (mean_iou_score, CLASSES, OTHERS, WEIGHT[:2], "inconsistent numbers of samples"),
-        (mean_iou_score, CLASSES, OTHERS, -WEIGHT, "sample_weight has negative numbers or NaN"),
+        (
+            mean_iou_score,
+            CLASSES,
+            OTHERS,
+            WEIGHT[:2],
+            r"sample_weight has shape \(2,\), and there are 6 images",
+        ),
+        (mean_iou_score, CLASSES, OTHERS, -WEIGHT, "sample_weight has negative or infinite numbers or NaN"),
         (mean_iou_score, CLASSES, OTHERS, 0 * WEIGHT, "y_true has no pixel that counts: all have the label"),
         (pixel_accuracy_score, CLASSES, OTHERS, 0 * WEIGHT, "y_true has no pixel that counts"),
         (
@@ -123,3 +129,29 @@ def test_pixels_as_rows_have_the_metrics_of_their_map():
     )
     error = masked_root_mean_squared_error(NUMBERS.ravel(), GUESSES.ravel())
     assert error == pytest.approx(masked_root_mean_squared_error(NUMBERS, GUESSES), rel=1e-12)
+
+
+@pytest.mark.parametrize("ignored", ["255", 1.5, np.nan, [254, 255]])
+@pytest.mark.parametrize("metric", [mean_iou_score, pixel_accuracy_score])
+def test_an_ignore_index_that_no_label_equals_is_refused(metric, ignored):
+    with pytest.raises(ValueError, match=r"ignore_index=.*whole number"):
+        metric(CLASSES, OTHERS, ignore_index=ignored)
+
+
+@pytest.mark.parametrize("weight", [1.0, np.ones(5), np.ones(SHAPE), np.full(6, np.inf), -np.ones(6)])
+@pytest.mark.parametrize("metric", [mean_iou_score, pixel_accuracy_score, masked_root_mean_squared_error])
+def test_weights_that_are_none_of_images_are_refused(metric, weight):
+    with pytest.raises(ValueError, match="sample_weight has"):
+        metric(CLASSES, OTHERS, sample_weight=weight)
+
+
+def test_maps_of_a_wrong_type_are_refused():
+    masked = np.ma.masked_array(CLASSES, CLASSES == 255)
+    for metric in (mean_iou_score, pixel_accuracy_score, masked_mean_relative_error):
+        with pytest.raises(ValueError, match="y_true is a masked array"):
+            metric(masked, OTHERS)
+    with pytest.raises(ValueError, match="y_pred has maps of type float64"):
+        pixel_accuracy_score(CLASSES, OTHERS / 2)
+    with pytest.raises(ValueError, match="y_true is complex"):
+        masked_root_mean_squared_error(NUMBERS + 1j, GUESSES)
+    assert masked_root_mean_squared_error(CLASSES.astype(object), CLASSES) == 0
