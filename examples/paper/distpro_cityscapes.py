@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from _map_study import Arrays, Study, carry_out
 from _maps import MapPlan
+from _maps import tables as tables_of
 
 from sklearn_kd.datasets import load_cityscapes, make_segmentation_scenes
 
@@ -73,6 +74,12 @@ STUDY = Study(
     load=load,
     size=((48, 48), (512, 1024)),
 )
+
+
+def tables(record):
+    """Return the tables of runs of the small task."""
+    return tables_of(STUDY.small, record)
+
 
 if __name__ == "__main__":
     carry_out(__doc__, __file__, STUDY)

@@ -24,6 +24,7 @@ from __future__ import annotations
 import numpy as np
 from _map_study import Arrays, Study, carry_out
 from _maps import MapPlan
+from _maps import tables as tables_of
 
 from sklearn_kd.datasets import load_nyu_depth, make_depth_scenes
 
@@ -86,6 +87,12 @@ STUDY = Study(
     load=load,
     size=((48, 48), (240, 320)),
 )
+
+
+def tables(record):
+    """Return the tables of runs of the small task."""
+    return tables_of(STUDY.small, record)
+
 
 if __name__ == "__main__":
     carry_out(__doc__, __file__, STUDY)

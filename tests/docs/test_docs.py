@@ -422,6 +422,8 @@ def test_noise_is_that_of_the_evidence():
         ("defaults", "defaults.rst"),
         ("distpro_cifar10", "reproduces_distpro.rst"),
         ("distpro_transfer", "reproduces_distpro.rst"),
+        ("distpro_cityscapes", "reproduces_maps.rst"),
+        ("distpro_nyuv2", "reproduces_maps.rst"),
     ],
 )
 def test_what_reproduces_is_that_of_the_runs(script, page, monkeypatch):
