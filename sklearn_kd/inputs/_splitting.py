@@ -136,7 +136,7 @@ def make_data(
 
 def _in_student_type(codes: np.ndarray) -> np.ndarray:
     """Return encoded targets as the student learns them: numbers as float32, class codes as they are."""
-    return codes.astype(np.float32) if codes.dtype.kind == "f" else codes
+    return codes.astype(np.float32, copy=False) if codes.dtype.kind == "f" else codes
 
 
 def _copied_to(device: torch.device, rows: Any, index: Tensor | None) -> Any:

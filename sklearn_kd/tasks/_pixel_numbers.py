@@ -12,7 +12,7 @@ from sklearn.metrics import r2_score
 from torch import Tensor
 
 from sklearn_kd.tasks._criterion import Criterion, gaussian_parameters
-from sklearn_kd.tasks._number_tensors import NumberMaps
+from sklearn_kd.tasks._number_maps import NumberMaps
 from sklearn_kd.tasks._numbers import as_floats
 from sklearn_kd.tasks._pixel_codes import checked_shape
 from sklearn_kd.tasks._pixels import known_weight

@@ -27,13 +27,13 @@ from sklearn_kd.teachers._ensembles import TeacherEnsemble, checked_weights, of_
 from sklearn_kd.teachers._fit_parameters import FitParameters
 from sklearn_kd.teachers._logit_checks import AnswersWatch, WrongAnswerError, name_of, thawed
 from sklearn_kd.teachers._networks import EvaluatedNetwork, as_arrays, require_fitted_net
-from sklearn_kd.teachers._number_maps import in_size_of, standardised_maps
 from sklearn_kd.teachers._registry import (
     adapter_class,
     advice_for,
     short_repr,
     tell_by_abilities,
 )
+from sklearn_kd.teachers._standardised_maps import in_size_of, standardised_maps
 from sklearn_kd.teachers._weighted_fit import WeightedFit
 
 
