@@ -11,6 +11,7 @@ exact. Nothing is downloaded.
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.patches import Patch
 from sklearn.datasets import load_digits, load_sample_images
 
 from sklearn_kd import DistilledClassifier, FCNStudent
@@ -87,4 +88,8 @@ for row, i in zip(axes, range(5), strict=True):
         ax.set_yticks([])
         if i == 0:
             ax.set_title(name)
+colors = plt.get_cmap("tab20").colors
+kinds = ["photograph", *(f"digit {digit}" for digit in range(4))]
+patches = [Patch(color=color, label=kind) for kind, color in zip(kinds, colors, strict=False)]
+figure.legend(handles=patches, loc="outside lower center", ncols=5)
 plt.show()

@@ -1,5 +1,5 @@
 """Depth: a distance for each pixel, taught by feature maps
-=======================================================
+========================================================
 
 How far away is what each pixel shows? A large network was trained on many scenes with measured distances,
 which are gone; 200 scenes are left. Two small networks learn from these: one from the distances alone, one
@@ -78,9 +78,10 @@ for row, i in zip(axes, range(5), strict=True):
         if maps is None:
             ax.imshow(X[test][i].transpose(1, 2, 0))
         else:
-            ax.imshow(maps[i], cmap="viridis", vmin=1.5, vmax=7)
+            shown = ax.imshow(maps[i], cmap="viridis", vmin=1.5, vmax=7)
         ax.set_xticks([])
         ax.set_yticks([])
         if i == 0:
             ax.set_title(name)
+figure.colorbar(shown, ax=axes, label="distance, m", orientation="horizontal", aspect=60, shrink=0.6)
 plt.show()
