@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.utils import check_consistent_length, column_or_1d
+
+from sklearn_kd.tasks._image_weights import weights_of_images
 
 
 def checked_maps(y_true: Any, y_pred: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -26,20 +27,5 @@ def checked_maps(y_true: Any, y_pred: Any, sample_weight: Any) -> tuple[np.ndarr
         )
     if not true.size:
         raise ValueError(f"y_true has shape {true.shape}: there are no pixels to compare.")
-    if sample_weight is None:
-        return true, predicted, np.ones(len(true))
-    weight = column_or_1d(np.asarray(sample_weight, dtype=np.float64))
-    check_consistent_length(true, weight)
-    if not (weight >= 0).all():
-        raise ValueError(
-            "sample_weight has negative numbers or NaN. Give a weight of 0 or more for each image."
-        )
-    return true, predicted, weight
-
-
-def no_pixels(kind: str) -> ValueError:
-    """Return the error where no pixel counts."""
-    return ValueError(
-        f"y_true has no pixel that counts: {kind}, or its image has a weight of 0. Give at least one known "
-        "pixel."
-    )
+    weight = weights_of_images(sample_weight, len(true))
+    return true, predicted, np.ones(len(true)) if weight is None else weight
