@@ -7,7 +7,7 @@ import torch
 from sklearn_kd.tasks._label_kinds import Labels
 from sklearn_kd.tasks._pixel_classes import PixelClassification
 from sklearn_kd.tasks._pixel_codes import classes_of_maps, codes_of_maps
-from sklearn_kd.tasks._pixels import known_rows, pixel_targets, some_known_rows
+from sklearn_kd.tasks._pixels import known_rows, pixel_targets, resized, some_known_rows
 from sklearn_kd.tasks._targets import Targets
 
 KINDS = {
@@ -97,3 +97,13 @@ def test_a_score_of_no_pixel_or_with_wrong_weights_is_refused(maps, weight, mess
     task = PixelClassification(np.array([0, 1]), (2, 2), 255)
     with pytest.raises(ValueError, match=message):
         task.score(maps, np.zeros((2, 2, 2), int), weight)
+
+
+def test_switched_off_classes_are_finite_at_another_size():
+    maps = torch.zeros(1, 3, 2, 2)
+    maps[:, 1], maps[:, 2, 0] = -torch.inf, -torch.inf
+    found = resized(maps, (5, 4)).softmax(dim=1)
+    assert (found[:, 1] == 0).all()
+    assert found[0, 2, 0].tolist() == [0] * 4
+    assert found[0, 2, -1].tolist() == [0.5] * 4
+    assert resized(maps, (2, 2)) is maps
