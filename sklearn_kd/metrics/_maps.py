@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sklearn_kd.errors._masked_arrays import refuse_masked
-from sklearn_kd.tasks._image_weights import checked_image_weights
+from sklearn_kd.tasks._image_weights import weights_of_images
 
 
 def checked_maps(y_true: Any, y_pred: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -32,7 +32,8 @@ def checked_maps(y_true: Any, y_pred: Any, sample_weight: Any) -> tuple[np.ndarr
         )
     if not true.size:
         raise ValueError(f"y_true has shape {true.shape}: there are no pixels to compare.")
-    return true, predicted, checked_image_weights(sample_weight, len(true))
+    weight = weights_of_images(sample_weight, len(true))
+    return true, predicted, np.ones(len(true)) if weight is None else weight
 
 
 def check_ignored(ignore_index: Any) -> None:
@@ -42,11 +43,3 @@ def check_ignored(ignore_index: Any) -> None:
         raise ValueError(
             f"ignore_index={ignore_index!r} must be the label of unknown pixels, one whole number, or None."
         )
-
-
-def no_pixels(kind: str) -> ValueError:
-    """Return the error where no pixel counts."""
-    return ValueError(
-        f"y_true has no pixel that counts: {kind}, or its image has a weight of 0. Give at least one known "
-        "pixel."
-    )

@@ -1,4 +1,4 @@
-"""Weights of images in scores and metrics."""
+"""Weights of images where their pixels are counted."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 
-def checked_image_weights(sample_weight: Any, n_images: int) -> np.ndarray:
-    """Return the weights of images, float64 of shape (n_images,); ones where there are none.
+def weights_of_images(sample_weight: Any, n_images: int) -> np.ndarray | None:
+    """Return the weights of images, float64 of shape (n_images,), or None where all count alike.
 
     Raises
     ------
@@ -16,7 +16,7 @@ def checked_image_weights(sample_weight: Any, n_images: int) -> np.ndarray:
         If there is not one finite weight of 0 or more for each image.
     """
     if sample_weight is None:
-        return np.ones(n_images)
+        return None
     given = np.asarray(sample_weight, dtype=np.float64)
     if given.shape not in ((n_images,), (n_images, 1)):
         raise ValueError(
@@ -29,3 +29,11 @@ def checked_image_weights(sample_weight: Any, n_images: int) -> np.ndarray:
             "each image."
         )
     return given.reshape(-1)
+
+
+def no_pixels(name: str, kind: str) -> ValueError:
+    """Return the error where no pixel counts."""
+    return ValueError(
+        f"{name} has no pixel that counts: {kind}, or its image has a weight of 0. Give at least one known "
+        "pixel."
+    )

@@ -228,6 +228,11 @@ def test_augment_is_given_maps_as_in_y_and_may_crop_both():
     assert clf.predict(X).shape == y.shape
 
 
+def test_messages_name_the_user_s_student():
+    with pytest.raises(ValueError, match="student PixelNet must give maps"):
+        fitted(student=PixelNet(3, 2, stride=2))
+
+
 def test_images_without_maps_teach_what_the_teacher_says():
     clf = fitted(pixel_teacher(), meta="shortlist", fit={"X_unlabeled": X[:10] + 0.1}, soft_validation=True)
     assert clf.n_unlabeled_ == 10
@@ -254,7 +259,7 @@ def test_a_frozen_classifier_of_maps_teaches_with_its_classes(taught):
     assert frozen.classes_.tolist() == [0, 10, 20]
     with pytest.raises(ValueError, match=r"teacher_classes=\[1, 0, 2\] contradicts"):
         fitted(FrozenEstimator(taught), meta="naive", teacher_classes=[1, 0, 2])
-    with pytest.raises(ValueError, match="FrozenEstimator of an estimator that was fitted on maps"):
+    with pytest.raises(ValueError, match=r"is not fitted on maps by the fit of its student. Give Frozen"):
         fitted(clone(taught), meta="naive")
 
 
