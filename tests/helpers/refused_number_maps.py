@@ -33,7 +33,7 @@ def refused_number_maps(X, Y):
         "a teacher of numbers of rows for maps": ({"teacher": nn.Flatten()}, {}),
         "predicted maps with missing pixels": ({}, {"teacher_predictions": Y}),
         "predicted maps of another size for X_unlabeled": (
-            {},
+            {"teacher": None},
             {
                 "teacher_predictions": np.nan_to_num(Y),
                 "X_unlabeled": X,
