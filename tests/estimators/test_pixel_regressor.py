@@ -275,6 +275,17 @@ def test_weights_of_images_and_searches():
     assert search.best_score_ > 0.8
 
 
+def test_the_loss_on_d_val_is_the_mean_over_its_known_pixels():
+    """Of batches of which some have few known pixels, and one has none."""
+    few = np.where(np.arange(N)[:, None, None] < 4, Y, np.nan)
+    few[4:8, 0, 0] = 900.0
+    reg = regressor(None, meta="none", max_epochs=2, batch_size=4)
+    reg.fit(X, Y, X_val=X[:12], y_val=few[:12])
+    known = ~np.isnan(few[:12])
+    errors = ((few[:12] - reg.predict(X[:12]))[known] / reg.target_scale_) ** 2
+    assert reg.history_[-1]["valid_loss"] == pytest.approx(errors.mean(), rel=1e-5)
+
+
 def test_scorers_of_callbacks_see_known_pixels_in_the_units_of_y():
     masked = make_scorer(masked_root_mean_squared_error)
     scorers = [
