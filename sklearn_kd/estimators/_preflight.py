@@ -31,7 +31,7 @@ from sklearn_kd.estimators._named_objects import named_object
 from sklearn_kd.estimators._preprocessing import takes_raw_rows
 from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.estimators._several_labels import has_several_labels, refuse_classes
-from sklearn_kd.estimators._unlabeled import check_given_together
+from sklearn_kd.estimators._unlabeled import check_given_together, check_one_size
 from sklearn_kd.inputs._data import DistillationData, SplitData
 from sklearn_kd.inputs._integers import KeepsIntegers
 from sklearn_kd.inputs._parts import varied_rows
@@ -236,6 +236,7 @@ def _with_unlabeled_logits(
         name="teacher_logits_unlabeled",
         of="X_unlabeled",
     )
+    check_one_size(inputs.teacher_logits, logits)
     return dataclasses.replace(inputs, unlabeled=dataclasses.replace(inputs.unlabeled, teacher_logits=logits))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sklearn_kd.estimators._preflight import keep_described, validate_data
-from sklearn_kd.estimators._unlabeled import check_given_together
+from sklearn_kd.estimators._unlabeled import check_given_together, check_one_size
 from sklearn_kd.inputs._validation import Continued, ValidatedInputs
 from sklearn_kd.tasks._regression import Regression
 from sklearn_kd.teachers._adapter import TeacherAdapter
@@ -63,6 +63,7 @@ def validate_regression(
         name=f"{name}_unlabeled",
         of="X_unlabeled",
     )
+    check_one_size(found, further, name)
     return dataclasses.replace(
         inputs, unlabeled=dataclasses.replace(inputs.unlabeled, teacher_logits=further)
     )

@@ -56,6 +56,16 @@ def check_given_together(
         )
 
 
+def check_one_size(own: Any, unlabeled: Any, answers: str = "teacher_logits") -> None:
+    """Raise ValueError if given maps of the rows of X and of X_unlabeled differ in size."""
+    if own is None or np.shape(own)[1:] == np.shape(unlabeled)[1:]:
+        return
+    raise ValueError(
+        f"{answers} has maps of shape {np.shape(own)[2:]}, and {answers}_unlabeled of shape "
+        f"{np.shape(unlabeled)[2:]}. Give both at one height and width."
+    )
+
+
 def usable_unlabeled(
     estimator: DistilledClassifier, strategy: Strategy, inputs: ValidatedInputs
 ) -> tuple[ValidatedInputs, list[str]]:

@@ -190,19 +190,6 @@ def with_unlabeled(
 def given_logits(
     own: np.ndarray, places: np.ndarray, further: Sequence[UnlabeledRows], device: torch.device
 ) -> Tensor:
-    """Return given logits of D_train's rows, which are at ``places`` in X, and of further rows.
-
-    Raises
-    ------
-    ValueError
-        If they are maps of differing height and width.
-    """
-    for part in further:
-        theirs = cast(np.ndarray, part.teacher_logits)
-        if theirs.shape[1:] != own.shape[1:]:
-            raise ValueError(
-                f"The teacher's maps for the rows of X are of shape {own.shape[2:]}, and those "
-                f"for {part.name} of shape {theirs.shape[2:]}. Resize them to one shape."
-            )
+    """Return given logits of D_train's rows, which are at ``places`` in X, and of further rows."""
     parts = [own[places], *(cast(np.ndarray, part.teacher_logits) for part in further)]
     return as_tensor(np.concatenate(parts)).to(device)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sklearn_kd.errors._masked_arrays import refuse_masked
-from sklearn_kd.tasks._image_weights import checked_image_weights
+from sklearn_kd.tasks._image_weights import weights_of_images
 
 
 def checked_maps(y_true: Any, y_pred: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -19,8 +19,7 @@ def checked_maps(y_true: Any, y_pred: Any, sample_weight: Any) -> tuple[np.ndarr
     Raises
     ------
     ValueError
-        If the arrays differ in shape, are empty or masked, or there is not one weight of 0 or more for each
-        row.
+        If the arrays differ in shape or are empty, or there is not one weight of 0 or more for each row.
     """
     for values, name in ((y_true, "y_true"), (y_pred, "y_pred")):
         refuse_masked(values, name)
@@ -32,7 +31,8 @@ def checked_maps(y_true: Any, y_pred: Any, sample_weight: Any) -> tuple[np.ndarr
         )
     if not true.size:
         raise ValueError(f"y_true has shape {true.shape}: there are no pixels to compare.")
-    return true, predicted, checked_image_weights(sample_weight, len(true))
+    weight = weights_of_images(sample_weight, len(true))
+    return true, predicted, np.ones(len(true)) if weight is None else weight
 
 
 def check_ignored(ignore_index: Any) -> None:
@@ -42,11 +42,3 @@ def check_ignored(ignore_index: Any) -> None:
         raise ValueError(
             f"ignore_index={ignore_index!r} must be the label of unknown pixels, one whole number, or None."
         )
-
-
-def no_pixels(kind: str) -> ValueError:
-    """Return the error where no pixel counts."""
-    return ValueError(
-        f"y_true has no pixel that counts: {kind}, or its image has a weight of 0. Give at least one known "
-        "pixel."
-    )

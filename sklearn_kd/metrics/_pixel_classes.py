@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
-from sklearn_kd.metrics._maps import check_ignored, checked_maps, no_pixels
+from sklearn_kd.metrics._maps import check_ignored, checked_maps
 from sklearn_kd.tasks._confusion import mean_iou_of_maps
+from sklearn_kd.tasks._image_weights import no_pixels
 from sklearn_kd.tasks._pixel_codes import checked_integers
-
-_UNKNOWN = "all have the label ignore_index"
 
 
 def mean_iou_score(y_true: Any, y_pred: Any, *, ignore_index: Any = None, sample_weight: Any = None) -> float:
@@ -60,10 +58,7 @@ def mean_iou_score(y_true: Any, y_pred: Any, *, ignore_index: Any = None, sample
     true, predicted, weight = _checked_classes(y_true, y_pred, ignore_index, sample_weight)
     if true.ndim == 1 and sample_weight is None:  # pixels of one image: else each would be one
         true, predicted, weight = true[None], predicted[None], weight[:1]
-    found = mean_iou_of_maps(true, predicted, ignore_index, weight)
-    if math.isnan(found):
-        raise no_pixels(_UNKNOWN)
-    return found
+    return mean_iou_of_maps(true, predicted, ignore_index, weight, "y_true")
 
 
 def pixel_accuracy_score(
@@ -103,7 +98,7 @@ def pixel_accuracy_score(
     known = np.ones(true.shape, bool) if ignore_index is None else true != ignore_index
     total = weight @ known.sum(axis=axes)
     if total == 0:
-        raise no_pixels(_UNKNOWN)
+        raise no_pixels("y_true", "all have the label ignore_index")
     return float(weight @ (known & (true == predicted)).sum(axis=axes) / total)
 
 

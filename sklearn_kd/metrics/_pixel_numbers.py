@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from sklearn.utils import assert_all_finite
 
-from sklearn_kd.metrics._maps import checked_maps, no_pixels
+from sklearn_kd.metrics._maps import checked_maps
+from sklearn_kd.tasks._image_weights import no_pixels
 from sklearn_kd.tasks._numbers import as_floats
 
 
@@ -101,7 +102,7 @@ def _known_pixels(y_true: Any, y_pred: Any, sample_weight: Any) -> tuple[np.ndar
     by_pixel = np.broadcast_to(weight.reshape(-1, *[1] * (true.ndim - 1)), true.shape)
     known = ~np.isnan(true) & (by_pixel > 0)
     if not known.any():
-        raise no_pixels("all are NaN")
+        raise no_pixels("y_true", "all are NaN")
     true, predicted = true[known].astype(np.float64), predicted[known].astype(np.float64)
     assert_all_finite(true, input_name="y_true")
     assert_all_finite(predicted, input_name="y_pred")

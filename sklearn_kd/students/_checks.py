@@ -60,8 +60,7 @@ def check_student(
     logits = check_student_output(student, samples, n_classes, made_by, numeric=numeric, map_shape=map_shape)
     if not any(True for _ in student.parameters()):
         raise ValueError(
-            f"student {type(student).__name__} has no weights (parameters) to train. Give one that has "
-            "layers."
+            f"student {_name(student)} has no weights (parameters) to train. Give one that has layers."
         )
     with threads_of_trial(student), preserved_random_state(samples.device, seed=0), torch.enable_grad():
         student = copied_module(student)
@@ -215,7 +214,7 @@ def _check_logits(
     wanted, unit = ("one logit per class", "classes")
     if len(shape) > 2:
         raise ValueError(
-            f"student {type(student).__name__} must give maps of shape {shape}, or of another height and "
+            f"student {_name(student)} must give maps of shape {shape}, or of another height and "
             f"width, for {n_rows} samples, because y has a map for each; {mode.strip()}"
             f"{' ' if mode else ''}it gave {got}. {remedy}."
         )
@@ -223,7 +222,7 @@ def _check_logits(
         remedy = remedy.replace(_OF_CLASSES, "")
         wanted, unit = ("one output", "target") if n_classes == 1 else (f"{n_classes} outputs", "outputs")
     raise ValueError(
-        f"student {type(student).__name__} must give {wanted}, shape {shape} for {n_rows} "
+        f"student {_name(student)} must give {wanted}, shape {shape} for {n_rows} "
         f"samples of {n_classes} {unit}; {mode.strip()}{' ' if mode else ''}it gave {got}. {remedy}."
     )
 
@@ -303,10 +302,15 @@ def _is_alike(value: Tensor, shape: tuple[int, ...]) -> bool:
     return value.ndim == len(shape) and value.shape[:2] == shape[:2]
 
 
+def _name(student: nn.Module) -> str:
+    """Return the name of the user's class, not of what the library puts around it."""
+    return type(named_network(student)).__name__
+
+
 def _check_gradient(student: nn.Module, logits: Tensor) -> None:
     if logits.requires_grad:
         return
-    name = type(student).__name__
+    name = _name(student)
     if not any(w.requires_grad for w in student.parameters()):
         raise ValueError(
             f"student {name} has only frozen weights (requires_grad=False): none can be trained. Call "
@@ -332,7 +336,7 @@ def _check_no_probabilities(student: nn.Module, samples: Any, logits: Tensor) ->
     if confirmed:
         mode = "training" if student.training else "evaluation"
         raise ValueError(
-            f"student {type(student).__name__} returns probabilities in {mode} mode: its rows are not "
+            f"student {_name(student)} returns probabilities in {mode} mode: its rows are not "
             "negative and sum to 1, as behind a softmax. Leave the softmax out: the losses and "
             "predict_proba apply it to logits."
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from numbers import Integral
 
@@ -45,8 +45,7 @@ class FCNStudent(nn.Module):
     conv1, bn1 : Conv2d, BatchNorm2d
         Before the stages.
     layer1, layer2, ... : Sequential of residual blocks
-        The stages; :class:`DistProClassifier` connects them by these names. Its "auto" takes the last
-        lateral convolution for the deepest.
+        The stages; :class:`DistProClassifier` connects them by these names, as its "auto" does.
     lateral1, lateral2, ... : Conv2d
         The 1×1 convolutions of the stages.
     conv2, bn2 : Conv2d, BatchNorm2d
@@ -95,8 +94,8 @@ class FCNStudent(nn.Module):
         super().__init__()
         _check_sizes(channels, blocks, head_channels, output_stride)
         wide = channels[0] if head_channels is None else head_channels
-        self.output_stride, self.n_stages = output_stride, len(channels)
-        self.conv1 = nn.Conv2d(in_channels, channels[0], 3, min(output_stride, 2), padding=1, bias=False)
+        self.output_stride, self.n_stages = int(output_stride), len(channels)
+        self.conv1 = nn.Conv2d(in_channels, channels[0], 3, min(self.output_stride, 2), padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels[0])
         for i, (fan_in, fan_out) in enumerate(pairwise((channels[0], *channels)), 1):
             self.add_module(f"layer{i}", _stage(fan_in, fan_out, blocks, stride=1 if i == 1 else 2))
@@ -135,6 +134,8 @@ def _stage(fan_in: int, fan_out: int, blocks: int, stride: int) -> nn.Sequential
 
 
 def _check_sizes(channels: Sequence[int], blocks: int, head_channels: int | None, output_stride: int) -> None:
+    if not isinstance(channels, Iterable):
+        raise ValueError(f"channels={channels!r} must have one number for each stage, such as (16, 32, 64).")
     sizes = [*channels, blocks, *([] if head_channels is None else [head_channels])]
     if not all(isinstance(size, Integral) and size >= 1 for size in sizes):
         raise ValueError(
@@ -146,5 +147,5 @@ def _check_sizes(channels: Sequence[int], blocks: int, head_channels: int | None
             f"channels={channels!r} must have one number for each stage, none smaller than the one before, "
             "since shortcuts keep all channels: (16, 32, 64)."
         )
-    if output_stride not in _OUTPUT_STRIDES:
+    if not isinstance(output_stride, Integral) or int(output_stride) not in _OUTPUT_STRIDES:
         raise ValueError(f"output_stride={output_stride!r} must be one of {_OUTPUT_STRIDES}.")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
+from sklearn_kd.tasks._image_weights import no_pixels
 from sklearn_kd.tasks._pixel_codes import classes_of_maps, codes_of_maps
 
 
@@ -34,7 +37,11 @@ def confusion_of(
 
 
 def mean_iou_of_maps(
-    true: np.ndarray, predicted: np.ndarray, ignore_index: int | None, weight: np.ndarray | None = None
+    true: np.ndarray,
+    predicted: np.ndarray,
+    ignore_index: int | None,
+    weight: np.ndarray | None = None,
+    name: str = "y",
 ) -> float:
     """Return the mean intersection over union of maps of integer labels, over all known pixels.
 
@@ -45,12 +52,22 @@ def mean_iou_of_maps(
         The label of unknown pixels.
     weight : ndarray of shape (n,) or None, default=None
         Of the images.
+    name : str, default="y"
+        What messages call the labels.
+
+    Raises
+    ------
+    ValueError
+        If no pixel is known, or all that are have a weight of 0.
     """
     found = [classes_of_maps(maps, unknown) for maps, unknown in ((true, ignore_index), (predicted, None))]
     labels = np.union1d(*(classes.astype(np.int64) for classes in found))
     codes, _ = codes_of_maps(true, labels, ignore_index)
     predicted_codes, _ = codes_of_maps(predicted, labels, None)
-    return mean_iou(confusion_of(codes, predicted_codes, len(labels), weight))
+    score = mean_iou(confusion_of(codes, predicted_codes, len(labels), weight))
+    if math.isnan(score):
+        raise no_pixels(name, "all have the label ignore_index")
+    return score
 
 
 def mean_iou(confusion: np.ndarray) -> float:

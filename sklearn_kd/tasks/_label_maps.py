@@ -15,12 +15,14 @@ class LabelMaps:
     classes : ndarray of shape (K,)
         Sorted.
     ignore_index : int or None
-        The label of unknown pixels. None: −1.
+        The label of unknown pixels. None: −1, or one less than the lowest class where −1 is a class.
     device : device
     """
 
     def __init__(self, classes: np.ndarray, ignore_index: int | None, device: torch.device):
-        self.unknown = -1 if ignore_index is None else int(ignore_index)
+        # No class, else images of X_unlabeled would come back from ``augment`` with labels.
+        free = int(classes[0]) - 1 if -1 in classes else -1
+        self.unknown = free if ignore_index is None else int(ignore_index)
         self.classes = torch.as_tensor(classes.astype(np.int64), device=device)
         self._labels = torch.cat([self.classes, self.classes.new_tensor([self.unknown])])
 

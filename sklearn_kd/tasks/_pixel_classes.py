@@ -13,7 +13,7 @@ from torch import Tensor
 from sklearn_kd.runtime._threads import PER_ELEMENT, threads_for
 from sklearn_kd.tasks._confusion import mean_iou_of_maps
 from sklearn_kd.tasks._cross_entropy import optimal_val_temperature, validation_loss, validation_losses
-from sklearn_kd.tasks._image_weights import checked_image_weights
+from sklearn_kd.tasks._image_weights import weights_of_images
 from sklearn_kd.tasks._label_maps import LabelMaps
 from sklearn_kd.tasks._pixel_codes import (
     UNKNOWN,
@@ -249,8 +249,8 @@ class PixelClassification:
                 f"score's y has maps of shape {targets.shape[1:]}, and the predictions for X are of shape "
                 f"{predictions.shape[1:]}. Give X and y at the sizes that they had in fit, or both scaled."
             )
-        weight = None if sample_weight is None else checked_image_weights(sample_weight, len(targets))
-        return mean_iou_of_maps(targets, predictions, self.ignore_index, weight)
+        weight = weights_of_images(sample_weight, len(targets))
+        return mean_iou_of_maps(targets, predictions, self.ignore_index, weight, "score's y")
 
 
 def _of_known(targets: Targets) -> Targets:

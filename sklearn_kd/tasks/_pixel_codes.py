@@ -77,8 +77,8 @@ def checked_integers(maps: np.ndarray, name: str) -> np.ndarray:
         return maps
     numbers = " For numbers per pixel use DistilledRegressor." if maps.dtype.kind == "f" else ""
     raise ValueError(
-        f"{name} has maps of type {maps.dtype}; classes of pixels must be integers or booleans. Give "
-        f"{name}.astype(int), or np.unique(y, return_inverse=True) of other labels.{numbers}"
+        f"{name} has maps of type {maps.dtype}; classes of pixels must be integers or booleans. Convert them "
+        f"by astype(int), or other labels by np.unique(maps, return_inverse=True).{numbers}"
     )
 
 

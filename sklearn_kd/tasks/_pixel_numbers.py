@@ -12,7 +12,7 @@ from sklearn.metrics import r2_score
 from torch import Tensor
 
 from sklearn_kd.tasks._criterion import Criterion, gaussian_parameters
-from sklearn_kd.tasks._image_weights import checked_image_weights
+from sklearn_kd.tasks._image_weights import no_pixels, weights_of_images
 from sklearn_kd.tasks._number_maps import NumberMaps
 from sklearn_kd.tasks._numbers import as_floats
 from sklearn_kd.tasks._pixel_codes import checked_shape
@@ -224,10 +224,11 @@ class PixelRegression(Regression):
                 "of as many pixels for each image."
             )
         known = ~np.isnan(true)
-        weight = None
-        if sample_weight is not None:
-            by_image = checked_image_weights(sample_weight, len(true))
-            weight = np.broadcast_to(by_image[:, None, None], true.shape)[known]
+        weight = weights_of_images(sample_weight, len(true))
+        if weight is not None:
+            weight = np.broadcast_to(weight[:, None, None], true.shape)[known]
+            if not weight.any():
+                raise no_pixels("y", "all are NaN")
         return float(r2_score(true[known], predictions[known], sample_weight=weight))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -15,6 +16,9 @@ _MOST_KEPT = 2**14
 # Pixels of the images that are predicted at a time: 64 channels of them take a quarter of a gibibyte.
 _PIXELS_AT_A_TIME = 2**20
 
+# What a logit of −inf counts as where it is interpolated: differences and quotients by T stay finite.
+_OFF = -1e30
+
 
 def pixel_rows(outputs: Tensor) -> Tensor:
     """Return maps of shape (B, K, H, W) as rows of shape (B·H·W, K); rows of shape (B, K) as they are."""
@@ -24,9 +28,13 @@ def pixel_rows(outputs: Tensor) -> Tensor:
 
 
 def resized(maps: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Return maps of shape (B, K, h, w) at another size (H, W), interpolated bilinearly."""
+    """Return maps of shape (B, K, h, w) at another size (H, W), interpolated bilinearly.
+
+    A logit of −inf, of a class that is switched off, counts as a finite one as low: 0 · −inf would be NaN.
+    """
     if tuple(maps.shape[2:]) == tuple(size):
         return maps
+    maps = maps.clamp(min=max(_OFF, torch.finfo(maps.dtype).min / 4))
     return interpolate(maps, size=list(size), mode="bilinear", align_corners=False)
 
 

@@ -219,6 +219,11 @@ class TeacherAdapter:
             If teachers of this kind give none.
         """
         if not self.takes_maps:
+            if hasattr(self.teacher, "ignore_index"):  # an estimator of this library
+                raise ValueError(
+                    f"{self.name} is not fitted on maps by the fit of its student. Give FrozenEstimator of "
+                    "an estimator that was fitted on maps: sklearn.frozen.FrozenEstimator(teacher.fit(X, y))."
+                )
             raise ValueError(
                 f"{self.name} predicts one target for each row, and y has a map for each. Give a network "
                 "that returns maps of shape (n, n_outputs, height, width) as teacher (nn.Module, skorch, "

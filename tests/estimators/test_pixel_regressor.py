@@ -266,7 +266,7 @@ def test_weights_of_images_and_searches():
     reg = regressor(None, meta="none", max_epochs=15).fit(X, far, sample_weight=weight)
     assert reg.score(X, Y) > 0.9 and reg.score(X, far, sample_weight=weight) > 0.9
     for wrong in (weight[:1], weight[:, None, None], -weight):
-        with pytest.raises(ValueError, match="sample_weight has"):
+        with pytest.raises(ValueError, match=r"sample_weight (a|has)"):
             reg.score(X, Y, sample_weight=wrong)
     scorer = make_scorer(masked_root_mean_squared_error, greater_is_better=False)
     few = regressor(None, meta="none", max_epochs=12)

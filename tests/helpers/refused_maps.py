@@ -28,6 +28,14 @@ def refused_maps(X, y):
         "a teacher that predicts a label for each row": ({"teacher": RandomForestClassifier()}, {}),
         "a network that gives no maps": ({"teacher": vectors}, {}),
         "logits that are no maps": ({"meta": "naive"}, {"teacher_logits": np.zeros((len(X), 3))}),
+        "logits of two sizes": (
+            {"meta": "naive"},
+            {
+                "teacher_logits": np.zeros((len(X), 3, 4, 4)),
+                "X_unlabeled": X[:2],
+                "teacher_logits_unlabeled": np.zeros((2, 3, 8, 8)),
+            },
+        ),
         "``augment`` of images alone": ({"teacher": teacher, "augment": lambda X: X}, {}),
         "``augment`` that returns images alone": ({"teacher": teacher, "augment": lambda X, y: X}, {}),
         "``augment`` to another size": ({"teacher": teacher, "augment": lambda X, y: (X, y[:, 1:])}, {}),

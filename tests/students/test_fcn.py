@@ -50,7 +50,9 @@ def test_a_pixel_does_not_depend_on_the_size_of_the_image():
         ({"channels": (0, 4)}, "must be whole numbers, 1 or more"),
         ({"blocks": 1.5}, "blocks=1.5 .* must be whole numbers"),
         ({"head_channels": 0}, "head_channels=0 must be whole numbers"),
+        ({"channels": 8}, r"channels=8 must have one number for each stage"),
         ({"output_stride": 3}, r"output_stride=3 must be one of \(1, 2, 4\)"),
+        ({"output_stride": 2.0}, r"output_stride=2.0 must be one of \(1, 2, 4\)"),
     ],
 )
 def test_wrong_sizes_are_refused(params, message):
@@ -92,5 +94,5 @@ def test_its_stages_are_found_for_pathways(maps):
         device="cpu",
     )  # fmt: skip
     found = {(p.teacher_layer, p.student_layer) for p in clf.fit(*maps).pathways_}
-    stages = ("layer1", "lateral2")  # the convolution after layer2, of the same size
+    stages = ("layer1", "layer2")
     assert found == {(one, other) for one in stages for other in stages}

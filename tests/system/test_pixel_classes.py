@@ -73,7 +73,7 @@ def test_the_score_is_the_mean_iou_of_the_known_pixels(taught):
     weighted = jaccard_score(y[known], predicted[known], average="macro", sample_weight=by_pixel)
     assert taught.score(X, y) == pytest.approx(expected)
     assert taught.score(X, y, sample_weight=weight) == pytest.approx(weighted)
-    with pytest.raises(ValueError, match="sample_weight has shape"):
+    with pytest.raises(ValueError, match="sample_weight a weight for each image"):
         taught.score(X, y, sample_weight=weight[:2])
     assert taught.score(Maps(X, y)) == pytest.approx(expected)
 
@@ -228,6 +228,11 @@ def test_augment_is_given_maps_as_in_y_and_may_crop_both():
     assert clf.predict(X).shape == y.shape
 
 
+def test_messages_name_the_user_s_student():
+    with pytest.raises(ValueError, match="student PixelNet must give maps"):
+        fitted(student=PixelNet(3, 2, stride=2))
+
+
 def test_images_without_maps_teach_what_the_teacher_says():
     clf = fitted(pixel_teacher(), meta="shortlist", fit={"X_unlabeled": X[:10] + 0.1}, soft_validation=True)
     assert clf.n_unlabeled_ == 10
@@ -254,7 +259,7 @@ def test_a_frozen_classifier_of_maps_teaches_with_its_classes(taught):
     assert frozen.classes_.tolist() == [0, 10, 20]
     with pytest.raises(ValueError, match=r"teacher_classes=\[1, 0, 2\] contradicts"):
         fitted(FrozenEstimator(taught), meta="naive", teacher_classes=[1, 0, 2])
-    with pytest.raises(ValueError, match="FrozenEstimator of an estimator that was fitted on maps"):
+    with pytest.raises(ValueError, match=r"is not fitted on maps by the fit of its student. Give Frozen"):
         fitted(clone(taught), meta="naive")
 
 

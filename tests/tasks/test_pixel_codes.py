@@ -7,7 +7,7 @@ import torch
 from sklearn_kd.tasks._label_kinds import Labels
 from sklearn_kd.tasks._pixel_classes import PixelClassification
 from sklearn_kd.tasks._pixel_codes import classes_of_maps, codes_of_maps
-from sklearn_kd.tasks._pixels import known_rows, pixel_targets, some_known_rows
+from sklearn_kd.tasks._pixels import known_rows, pixel_targets, resized, some_known_rows
 from sklearn_kd.tasks._targets import Targets
 
 KINDS = {
@@ -33,6 +33,15 @@ def test_codes_of_any_integers(dtype, labels, ignored):
     given = form.given(torch.as_tensor(codes))
     assert (given.numpy() == maps.astype(np.int64)).all()
     assert (form.codes(given).numpy() == codes).all()
+    form.check(given)
+
+
+def test_an_image_without_a_map_has_no_class_where_minus_1_is_one():
+    form = PixelClassification(np.array([-1, 0, 4]), (2, 2), None).form(torch.device("cpu"))
+    codes = torch.tensor([[[-1, 0], [1, 2]]])
+    given = form.given(codes)
+    assert given.tolist() == [[[-2, -1], [0, 4]]]
+    assert (form.codes(given) == codes).all()
     form.check(given)
 
 
@@ -73,3 +82,28 @@ def test_labels_that_fit_did_not_see_are_wrong_in_the_score():
     task = PixelClassification(np.arange(2), (1, 4), None)
     true = np.array([[[0, 0, 1, 5]]])
     assert task.score(true, np.array([[[0, 0, 1, 1]]])) == pytest.approx((1 + 1 / 2 + 0) / 3)
+
+
+REFUSED = {
+    "none known": (np.full((2, 2, 2), 255), None, "score's y has no pixel that counts"),
+    "no weight": (np.zeros((2, 2, 2), int), [0, 0], "score's y has no pixel that counts"),
+    "too many weights": (np.zeros((2, 2, 2), int), [1, 1, 1], r"samples: \[2, 3\]"),
+    "negative weights": (np.zeros((2, 2, 2), int), [1, -1], "sample_weight has negative numbers"),
+}
+
+
+@pytest.mark.parametrize(("maps", "weight", "message"), REFUSED.values(), ids=REFUSED)
+def test_a_score_of_no_pixel_or_with_wrong_weights_is_refused(maps, weight, message):
+    task = PixelClassification(np.array([0, 1]), (2, 2), 255)
+    with pytest.raises(ValueError, match=message):
+        task.score(maps, np.zeros((2, 2, 2), int), weight)
+
+
+def test_switched_off_classes_are_finite_at_another_size():
+    maps = torch.zeros(1, 3, 2, 2)
+    maps[:, 1], maps[:, 2, 0] = -torch.inf, -torch.inf
+    found = resized(maps, (5, 4)).softmax(dim=1)
+    assert (found[:, 1] == 0).all()
+    assert found[0, 2, 0].tolist() == [0] * 4
+    assert found[0, 2, -1].tolist() == [0.5] * 4
+    assert resized(maps, (2, 2)) is maps

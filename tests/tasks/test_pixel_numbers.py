@@ -95,6 +95,10 @@ def test_score_is_r2_of_the_known_pixels():
     assert task.score(Y.tolist(), predicted, weight) == wanted
     with pytest.raises(ValueError, match=r"y has shape \(12, 4, 5\), and the predictions for X have \(12, 4"):
         task.score(Y, predicted[:, :, :4])
+    with pytest.raises(ValueError, match="y has no pixel that counts"):
+        task.score(Y, predicted, np.zeros(12))
+    with pytest.raises(ValueError, match=r"samples: \[12, 11\]. Give sample_weight a weight for each image"):
+        task.score(Y, predicted, weight[1:])
 
 
 def test_both_parts_of_a_split_have_known_pixels():
