@@ -395,9 +395,12 @@ def _device(shared: _Shared) -> torch.device:
 
 
 def _scores(clf: Any, X: Any, y: np.ndarray, task: RowTask) -> list[float]:
-    """Return the measures on the test fold; NaN probabilities make the log loss NaN, not an error."""
+    """Return the measures on the test fold; NaN probabilities make the log loss NaN, not an error.
+
+    Those of numbers are the estimator's, also of a method with a loss of its own: all have the same.
+    """
     answers = np.asarray(getattr(clf, clf._task.answers_by)(X))
-    values = clf._task.row_scores(y, answers).values
+    values = (task if task.numeric else clf._task).row_scores(y, answers).values
     return [values[name] for name in task.measures]
 
 

@@ -19,8 +19,7 @@ def checked_maps(y_true: Any, y_pred: Any, sample_weight: Any) -> tuple[np.ndarr
     Raises
     ------
     ValueError
-        If the arrays differ in shape, are empty or masked, or there is not one weight of 0 or more for each
-        row.
+        If the arrays differ in shape or are empty, or there is not one weight of 0 or more for each row.
     """
     for values, name in ((y_true, "y_true"), (y_pred, "y_pred")):
         refuse_masked(values, name)

@@ -273,19 +273,19 @@ class NumberForm:
         if "d2" in self.words.measures:
             measure = (
                 "D² (1 − pinball loss / pinball loss of the quantile of y_test)",
-                "Pinball loss",
+                "Pinball loss is",
             )
         else:
-            measure = "R²", "RMSE (root mean square error) and MAE (mean absolute error)"
+            measure = "R²", "RMSE (root mean square error) and MAE (mean absolute error) are"
         several = "" if self.task.single else ", means over the targets"
         return [
             f"{measure[0]} ± {_OVER_ROWS}",
-            f"{measure[1]} are in the units of y{several}. RMSE to teacher: of the differences to its "
+            f"{measure[1]} in the units of y{several}. RMSE to teacher: of the differences to its "
             "predictions.",
         ]
 
     def answers_of(self, model: Any, name: str) -> tuple[Answers, Callable[[Any], Any]]:
-        """Return its predictions.
+        """Return its predictions; asked, it must give as many finite numbers for each row as y has.
 
         Raises
         ------
@@ -294,8 +294,18 @@ class NumberForm:
         """
         if is_classifier(model):
             raise TypeError(f"{name} is a classifier, {type(model).__name__}. Give a fitted regressor.")
-        shape = (-1,) if self.task.single else (-1, self.task.n_targets)
-        return lambda X: np.asarray(model.predict(X), dtype=np.float64).reshape(shape), model.predict
+
+        def ask(X: Any) -> np.ndarray:
+            found, n_targets = np.asarray(model.predict(X), dtype=np.float64), self.task.n_targets
+            if found.size != len(found) * n_targets or not np.isfinite(found).all():
+                raise ValueError(
+                    f"{name} predicts numbers of shape {found.shape}, {np.isfinite(found).sum()} of them "
+                    f"finite, and y has {n_targets} for each row. Give a regressor that was fitted on the "
+                    "same y."
+                )
+            return found.reshape(len(found), *[] if self.task.single else [n_targets])
+
+        return ask, model.predict
 
     def answers_of_peer(self, peer: Any) -> tuple[Answers, Callable[[Any], Any]]:
         return self.answers_of(peer, "peers")

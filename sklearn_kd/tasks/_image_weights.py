@@ -8,7 +8,7 @@ import numpy as np
 
 
 def weights_of_images(sample_weight: Any, n_images: int) -> np.ndarray | None:
-    """Return the weights of images, float64 of shape (n_images,), or None where all count alike.
+    """Return the weights of images as float64, or None where all count alike.
 
     Raises
     ------
@@ -17,18 +17,18 @@ def weights_of_images(sample_weight: Any, n_images: int) -> np.ndarray | None:
     """
     if sample_weight is None:
         return None
-    given = np.asarray(sample_weight, dtype=np.float64)
-    if given.shape not in ((n_images,), (n_images, 1)):
+    weight = np.asarray(sample_weight, dtype=np.float64)
+    if weight.shape not in ((n_images,), (n_images, 1)):
         raise ValueError(
-            f"sample_weight has shape {given.shape}, and there are {n_images} images. Give one weight for "
-            f"each image, shape ({n_images},)."
+            f"Found input variables with inconsistent numbers of samples: {[n_images, *weight.shape]}. Give "
+            f"sample_weight a weight for each image: it has shape {weight.shape}, and needs ({n_images},)."
         )
-    if not (np.isfinite(given) & (given >= 0)).all():
+    if not (np.isfinite(weight) & (weight >= 0)).all():
         raise ValueError(
-            "sample_weight has negative or infinite numbers or NaN. Give a finite weight of 0 or more for "
-            "each image."
+            "sample_weight has negative numbers, infinity or NaN. Give a finite weight of 0 or more for each "
+            "image."
         )
-    return given.reshape(-1)
+    return weight.reshape(-1)
 
 
 def no_pixels(name: str, kind: str) -> ValueError:

@@ -83,6 +83,11 @@ class PixelRegression(Regression):
         ValueError
             If the maps are of another shape.
         """
+        if targets.shape[1:] != self.map_shape:
+            raise ValueError(
+                f"warm_start=True goes on with a student for maps of shape {self.map_shape}, and y has maps "
+                f"of shape {targets.shape[1:]}. Give maps of that shape, or set warm_start=False."
+            )
         task = type(self)(self.mean, self.scale, criterion, self.map_shape)
         codes = task.encode(targets)
         mean, deviation = _mean_and_deviation(codes, weight)

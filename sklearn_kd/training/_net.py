@@ -34,7 +34,7 @@ from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._optimizers import clear_gradients
 from sklearn_kd.runtime._snapshots import BufferSnapshot, OptimizerSnapshot
 from sklearn_kd.tasks._classification import Classification
-from sklearn_kd.tasks._pixels import pixel_rows, some_known_rows
+from sklearn_kd.tasks._pixels import n_known, pixel_rows, some_known_rows
 from sklearn_kd.tasks._targets import Targets
 from sklearn_kd.teachers._logit_checks import AnswersWatch
 from sklearn_kd.training._clipping import clip_gradients, clipping_of_callbacks
@@ -380,7 +380,7 @@ class TrainingNet(NeuralNetClassifier):
                 self.notify("on_batch_begin", batch=batch, training=training)
                 step = step_fn(batch, **params)
                 row = self.history[-1]["batches"][-1]
-                row[size] = len(batch[0])
+                row[size] = len(batch[0]) if training else n_known(batch.targets)  # of maps: pixels
                 rows.append(row)
                 losses.append(step["loss"])
                 if at_once:

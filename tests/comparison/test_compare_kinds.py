@@ -94,6 +94,21 @@ def test_several_targets_and_a_quantile(numbers):
     assert "difference in D² to naive" in comparison.plot().get_xlabel()
 
 
+def test_methods_with_losses_of_their_own_are_scored_alike(numbers):
+    X, y = numbers
+    quantile = {"loss": "quantile", "loss__quantile": 0.9}
+    methods = {"huber": {"loss": "huber"}, "high": quantile}
+    reg = regressor(meta="none", max_epochs=1)
+    given = {"methods": methods, "cv": FOLDS, "random_state": 0, "n_jobs": 1}
+    of_mean = compare_methods(reg, X, y, baseline="huber", **given)
+    of_high = compare_methods(reg.set_params(**quantile), X, y, baseline="high", **given)
+    assert (of_mean.metrics_, of_high.metrics_) == (["r2", "rmse", "mae"], ["d2", "pinball_loss"])
+    row, (train, test) = runs(of_high, "huber")[0], next(FOLDS.split(X))
+    alone = clone(reg).set_params(**methods["huber"], random_state=int(row["random_state"]))
+    below = y[test] - alone.fit(X[train], y[train]).predict(X[test])
+    assert row["pinball_loss"] == pytest.approx(np.maximum(0.9 * below, -0.1 * below).mean())
+
+
 def test_several_labels(make, tags):
     X, y = tags
     clf = make(RandomForestClassifier(5))

@@ -266,13 +266,24 @@ def test_weights_of_images_and_searches():
     reg = regressor(None, meta="none", max_epochs=15).fit(X, far, sample_weight=weight)
     assert reg.score(X, Y) > 0.9 and reg.score(X, far, sample_weight=weight) > 0.9
     for wrong in (weight[:1], weight[:, None, None], -weight):
-        with pytest.raises(ValueError, match="sample_weight has"):
+        with pytest.raises(ValueError, match=r"sample_weight (a|has)"):
             reg.score(X, Y, sample_weight=wrong)
     scorer = make_scorer(masked_root_mean_squared_error, greater_is_better=False)
     few = regressor(None, meta="none", max_epochs=12)
     assert cross_val_score(few, X, Y, cv=2, scoring=scorer).min() > -30
     search = GridSearchCV(few, {"loss": ["berhu", SquaredError()]}, cv=2).fit(X, Y)
     assert search.best_score_ > 0.8
+
+
+def test_the_loss_on_d_val_is_the_mean_over_its_known_pixels():
+    """Of batches of which some have few known pixels, and one has none."""
+    few = np.where(np.arange(N)[:, None, None] < 4, Y, np.nan)
+    few[4:8, 0, 0] = 900.0
+    reg = regressor(None, meta="none", max_epochs=2, batch_size=4)
+    reg.fit(X, Y, X_val=X[:12], y_val=few[:12])
+    known = ~np.isnan(few[:12])
+    errors = ((few[:12] - reg.predict(X[:12]))[known] / reg.target_scale_) ** 2
+    assert reg.history_[-1]["valid_loss"] == pytest.approx(errors.mean(), rel=1e-5)
 
 
 def test_scorers_of_callbacks_see_known_pixels_in_the_units_of_y():
@@ -379,6 +390,8 @@ def test_a_continued_fit_keeps_the_units_of_the_first():
     mean, n_iter = reg.target_mean_, reg.n_iter_
     reg.fit(X[:10], Y[:10] + 20)
     assert reg.target_mean_ == mean and reg.n_iter_ > n_iter
+    with pytest.raises(ValueError, match=r"maps of shape \(8, 8\), and y has maps of shape \(4, 8\)"):
+        reg.fit(X, Y[:, :4])
 
 
 def test_rows_after_maps_leave_nothing_behind(fitted):

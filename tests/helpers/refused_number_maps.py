@@ -32,5 +32,13 @@ def refused_number_maps(X, Y):
         "predicted maps of another number of images": ({}, {"teacher_predictions": np.nan_to_num(Y[:3])}),
         "a teacher of numbers of rows for maps": ({"teacher": nn.Flatten()}, {}),
         "predicted maps with missing pixels": ({}, {"teacher_predictions": Y}),
+        "predicted maps of another size for X_unlabeled": (
+            {"teacher": None},
+            {
+                "teacher_predictions": np.nan_to_num(Y),
+                "X_unlabeled": X,
+                "teacher_predictions_unlabeled": np.nan_to_num(Y[:, 1:]),
+            },
+        ),
         "predicted maps that are far off": ({}, {"teacher_predictions": np.nan_to_num(1e60 * Y)}),
     }

@@ -89,9 +89,9 @@ def test_metrics_make_scorers():
             CLASSES,
             OTHERS,
             WEIGHT[:2],
-            r"sample_weight has shape \(2,\), and there are 6 images",
+            "sample_weight a weight for each image",
         ),
-        (mean_iou_score, CLASSES, OTHERS, -WEIGHT, "sample_weight has negative or infinite numbers or NaN"),
+        (mean_iou_score, CLASSES, OTHERS, -WEIGHT, "sample_weight has negative numbers, infinity or NaN"),
         (mean_iou_score, CLASSES, OTHERS, 0 * WEIGHT, "y_true has no pixel that counts: all have the label"),
         (pixel_accuracy_score, CLASSES, OTHERS, 0 * WEIGHT, "y_true has no pixel that counts"),
         (
@@ -141,7 +141,7 @@ def test_an_ignore_index_that_no_label_equals_is_refused(metric, ignored):
 @pytest.mark.parametrize("weight", [1.0, np.ones(5), np.ones(SHAPE), np.full(6, np.inf), -np.ones(6)])
 @pytest.mark.parametrize("metric", [mean_iou_score, pixel_accuracy_score, masked_root_mean_squared_error])
 def test_weights_that_are_none_of_images_are_refused(metric, weight):
-    with pytest.raises(ValueError, match="sample_weight has"):
+    with pytest.raises(ValueError, match=r"sample_weight (a|has)"):
         metric(CLASSES, OTHERS, sample_weight=weight)
 
 

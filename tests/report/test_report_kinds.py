@@ -254,3 +254,13 @@ def test_refused_with_the_argument_named(numbers, fitted, make, tags, make_distp
     of_images = make_distpro(weights="equal", max_epochs=1).fit(X, y)
     with pytest.raises(ValueError, match=messages()["peers of rows that are no table"]):
         quick(of_images, X, y, peers="train", X_train=X, y_train=y)
+
+
+def test_peers_of_other_targets_and_not_finite_predictions_are_refused(numbers, fitted):
+    X, y, X_test, y_test = numbers
+    of_two = LinearRegression().fit(X, np.c_[y, y])
+    lost = LinearRegression().fit(X, y)
+    lost.intercept_ = np.nan
+    for peer, shape in ((of_two, r"\(100, 2\)"), (lost, r"\(100,\), 0 of them finite")):
+        with pytest.raises(ValueError, match=rf"peers\['other'\] predicts numbers of shape {shape}"):
+            quick(fitted, X_test, y_test, peers={"other": peer})

@@ -73,7 +73,7 @@ def test_the_score_is_the_mean_iou_of_the_known_pixels(taught):
     weighted = jaccard_score(y[known], predicted[known], average="macro", sample_weight=by_pixel)
     assert taught.score(X, y) == pytest.approx(expected)
     assert taught.score(X, y, sample_weight=weight) == pytest.approx(weighted)
-    with pytest.raises(ValueError, match="sample_weight has shape"):
+    with pytest.raises(ValueError, match="sample_weight a weight for each image"):
         taught.score(X, y, sample_weight=weight[:2])
     assert taught.score(Maps(X, y)) == pytest.approx(expected)
 
