@@ -183,10 +183,6 @@ def _remedy(error: Exception) -> str:
     return ""
 
 
-def _name(student: nn.Module) -> str:
-    return type(named_network(student)).__name__
-
-
 def _called_with(parts: RowShape) -> str:
     if parts.keys is None:
         return f"samples of {parts!r}"
