@@ -227,6 +227,13 @@ def test_augment_is_given_maps_as_in_y_and_may_crop_both():
     assert clf.predict(X).shape == y.shape
 
 
+def test_given_logits_with_classes_last_are_refused():
+    with pytest.raises(
+        ValueError, match=r"n_classes, height, width\) with 3 classes.*Put the classes in front"
+    ):
+        fitted(meta="naive", fit={"teacher_logits": np.zeros((len(X), 12, 12, 3))})
+
+
 def test_messages_name_the_user_s_student():
     with pytest.raises(ValueError, match="student PixelNet must give maps"):
         fitted(student=PixelNet(3, 2, stride=2))
