@@ -81,7 +81,9 @@ def sources_of(data: str | None) -> dict[str, np.ndarray]:
 
 def write_scenes(file: Path, study: Study, options: Any) -> None:
     """Compose the scenes of a study and write them: no image of a training scene is in a test scene."""
-    sources = dict(np.load(options.sources)) if options.sources else sources_of(options.data)
+    sources = (
+        dict(np.load(options.sources, allow_pickle=False)) if options.sources else sources_of(options.data)
+    )
     arrays = {}
     for seed, (subset, n) in enumerate((("train", options.images), ("test", options.test_images))):
         of = (sources[f"{name}_{subset}"] for name in ("objects", "labels", "backgrounds"))
@@ -93,7 +95,7 @@ def write_scenes(file: Path, study: Study, options: Any) -> None:
 @cache
 def scenes_in(file: Path) -> Arrays:
     """Return (X, y, X_test, y_test) of a file of scenes."""
-    with np.load(file) as found:
+    with np.load(file, allow_pickle=False) as found:
         return tuple(
             found[name].astype(np.float32) / 255 if name.startswith("X") else found[name]
             for name in ("X_train", "y_train", "X_test", "y_test")

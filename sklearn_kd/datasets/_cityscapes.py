@@ -131,7 +131,7 @@ def load_cityscapes(
     ImportError
         If Pillow is not installed.
     ValueError
-        If ``size`` is not a pair of whole numbers.
+        If ``size`` is not a pair of whole numbers, or both a Dataset and arrays are asked for.
 
     See Also
     --------

@@ -86,6 +86,11 @@ def loaded(
     samples: MapDataset, *, as_dataset: bool, return_X_y: bool, **further: Any
 ) -> Bunch | MapDataset | tuple[np.ndarray, np.ndarray]:
     """Return the Dataset, or read all samples and return arrays or a Bunch with ``further``."""
+    if as_dataset and return_X_y:
+        raise ValueError(
+            "as_dataset=True asks for a Dataset of pairs, and return_X_y=True for two arrays. Set one of "
+            "them."
+        )
     if as_dataset:
         return samples
     data = target = np.empty(0)

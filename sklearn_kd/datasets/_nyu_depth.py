@@ -115,7 +115,7 @@ def load_nyu_depth(
     ImportError
         If h5py is not installed, or, for another ``size``, Pillow.
     ValueError
-        If ``size`` is not a pair of whole numbers.
+        If ``size`` is not a pair of whole numbers, or both a Dataset and arrays are asked for.
 
     See Also
     --------

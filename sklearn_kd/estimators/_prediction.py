@@ -46,7 +46,7 @@ def student_logits(estimator: BaseDistiller, X: Any) -> Tensor:
     if is_dataset(X):
         loader = loader_settings(estimator, "iterator_valid")
         return torch.cat([logits for logits, _ in iter_logits(estimator, X, loader)])
-    found = validate_predict_inputs(estimator, X, sample_shape_for(estimator, X))
+    found = _checked(estimator, X)
     net = estimator.net_
     n_rows = _rows_at_a_time(estimator, found)
     _set_evaluation_mode(net.module_)
@@ -75,11 +75,17 @@ def iter_maps(estimator: BaseDistiller, X: Any, tiling: Tiling | None = None) ->
         loader = loader_settings(estimator, "iterator_valid")
         yield from (maps for maps, _ in iter_logits(estimator, X, loader, tiling=tiling))
         return
-    found = validate_predict_inputs(estimator, X, sample_shape_for(estimator, X))
+    found = _checked(estimator, X)
     _set_evaluation_mode(estimator.net_.module_)
     images = shared_rows(np.ascontiguousarray(found))
     for x in images.split(_rows_at_a_time(estimator, found)):
         yield refuse_overflow(_outputs_of_batch(estimator.net_, x, len(x), tiling))
+
+
+def _checked(estimator: BaseDistiller, X: Any) -> Any:
+    """Return X as the student is given it; images for maps may have any height and width."""
+    any_size = vars(estimator).get("map_shape_") is not None
+    return validate_predict_inputs(estimator, X, sample_shape_for(estimator, X), any_size=any_size)
 
 
 def _rows_at_a_time(estimator: BaseDistiller, rows: Any) -> int:
@@ -99,8 +105,8 @@ def _outputs_of_batch(net: TrainingNet, x: Any, n_rows: int, tiling: Tiling | No
 
 def sample_shape_for(estimator: BaseDistiller, X: Any) -> tuple[Any, ...]:
     """Return the shape that samples of X must have; of images for maps, any height and width."""
-    shape = estimator._sample_shape
-    if vars(estimator).get("map_shape_") is None:
+    shape, fitted = estimator._sample_shape, vars(estimator)
+    if fitted.get("map_shape_") is None or fitted.get("student_preprocessing_") is not None:
         return shape
     own = X.shape if hasattr(X, "shape") else np.shape(from_torch(X, "X"))
     return (shape[0], *own[2:]) if len(own) == 4 else shape

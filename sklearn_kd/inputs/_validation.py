@@ -535,7 +535,7 @@ def validate_further_rows(
 
 
 def validate_predict_inputs(
-    estimator: BaseEstimator, X: Any, sample_shape: tuple[Any, ...], name: str = "X"
+    estimator: BaseEstimator, X: Any, sample_shape: tuple[Any, ...], name: str = "X", any_size: bool = False
 ) -> np.ndarray | SparseRows | Parts:
     """Return X, checked to have features and samples as ``fit`` saw them; float32, or as given if large.
 
@@ -551,6 +551,8 @@ def validate_predict_inputs(
         Shape of the samples that ``fit`` saw.
     name : str, default="X"
         What messages call X.
+    any_size : bool, default=False
+        Whether images that ``student_preprocessing_`` makes may have any height and width.
 
     Raises
     ------
@@ -566,6 +568,8 @@ def validate_predict_inputs(
     if not isinstance(rows, RawRows):
         return rows
     numbers = transformed(preprocessing, rows)
+    if any_size and numbers.ndim == 4:
+        sample_shape = sample_shape[0], *numbers.shape[2:]
     check_sample_shape(numbers, sample_shape, f"{name} behind student_preprocessing", estimator)
     return numbers
 
@@ -580,9 +584,8 @@ def _plain_rows(estimator: BaseEstimator, X: Any, sample_shape: tuple[Any, ...])
         return None
     if X.shape[1:] != sample_shape or "feature_names_in_" in vars(estimator):
         return None
-    with np.errstate(
-        all="ignore"
-    ):  # what overflows float32 is not finite; infinities of both signs sum to NaN
+    # What overflows float32 is not finite; infinities of both signs sum to NaN.
+    with np.errstate(all="ignore"):
         rows = X.astype(np.float32, copy=False)
         # A sum is finite only where all of its terms are.
         return rows if math.isfinite(rows.sum()) else None

@@ -104,8 +104,7 @@ class PixelClassification:
                 f"y has ignore_index={ignore_index} in all pixels: there is nothing to learn. Give maps "
                 "with labels."
             )
-        if ignore_index is None:
-            _warn_of_usual_ignored(classes)
+        _warn_of_usual_ignored(classes, ignore_index)
         codes, _ = codes_of_maps(targets, classes, ignore_index)
         return cls(classes, targets.shape[1:], ignore_index), codes
 
@@ -258,16 +257,17 @@ def _of_known(targets: Targets) -> Targets:
     return Targets(targets.labels.clamp(min=0), None, known_weight(targets))
 
 
-def _warn_of_usual_ignored(classes: np.ndarray) -> None:
-    """Warn where a label looks like that of unknown pixels."""
+def _warn_of_usual_ignored(classes: np.ndarray, ignore_index: int | None) -> None:
+    """Warn where a class looks like the label of unknown pixels."""
     labels = set(classes.tolist())
     for label in _USUAL_IGNORED:
         others = sorted(labels - {label})
         counted = len(others) >= 2 and others == list(range(len(others)))
         if label in labels and (label < 0 or counted):
             warnings.warn(
-                f"y has the label {label}, which often stands for unknown pixels, and ignore_index=None "
-                f"makes it a class like {others[:3]}. Set ignore_index={label} to leave these pixels out.",
+                f"y has the label {label}, which often stands for unknown pixels, and ignore_index="
+                f"{ignore_index} makes it a class like {others[:3]}. Set ignore_index={label} to leave these "
+                "pixels out.",
                 UserWarning,
                 stacklevel=2,
             )

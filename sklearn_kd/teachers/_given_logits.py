@@ -83,6 +83,12 @@ def checked_logits(
             f"{_shape_wanted(called, n_samples, classes)}; got {tuple(values.shape)}."
             f"{remedy if one_each else ''}"
         )
+    if maps and columns is None and stated is None and values.shape[1] != len(classes):
+        raise ValueError(
+            f"{name} must have shape (n_samples, n_classes, height, width) with {len(classes)} classes, in "
+            f"the order {classes.tolist()[:10]}; got {tuple(values.shape)}. Put the classes in front of "
+            "height and width, or state those of other columns by teacher_classes."
+        )
     places = _columns(called, columns, values.shape[1], n_samples, classes, stated)
     columns_of = None if np.array_equal(places, np.arange(values.shape[1])) else places
     if _check_numbers(values, columns_of, called):

@@ -74,6 +74,11 @@ def test_streets_as_a_dataset_are_the_arrays(streets):
         np.testing.assert_array_equal(target, y[i])
 
 
+def test_a_dataset_and_arrays_are_not_asked_for_together(streets):
+    with pytest.raises(ValueError, match="as_dataset=True asks for a Dataset of pairs, and return_X_y=True"):
+        load_cityscapes(data_home=streets[0], as_dataset=True, return_X_y=True)
+
+
 def test_images_are_made_smaller_by_means_and_maps_by_their_pixels(streets):
     folder, images, _ = streets
     X, y = load_cityscapes(data_home=folder, subset="val", size=(3, 5), return_X_y=True)

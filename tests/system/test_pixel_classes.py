@@ -10,6 +10,7 @@ from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import f1_score, jaccard_score
 from sklearn.model_selection import cross_val_score
+from sklearn.preprocessing import FunctionTransformer
 from skorch.callbacks import Callback, EpochScoring
 from torch import nn
 from torch.utils.data import Dataset
@@ -228,6 +229,13 @@ def test_augment_is_given_maps_as_in_y_and_may_crop_both():
     assert clf.predict(X).shape == y.shape
 
 
+def test_given_logits_with_classes_last_are_refused():
+    with pytest.raises(
+        ValueError, match=r"n_classes, height, width\) with 3 classes.*Put the classes in front"
+    ):
+        fitted(meta="naive", fit={"teacher_logits": np.zeros((len(X), 12, 12, 3))})
+
+
 def test_messages_name_the_user_s_student():
     with pytest.raises(ValueError, match="student PixelNet must give maps"):
         fitted(student=PixelNet(3, 2, stride=2))
@@ -335,9 +343,22 @@ def test_ignore_index_and_tiles_are_for_maps():
         rows.set_params(ignore_index=255).fit(*data)
 
 
+def every_other(images):
+    return images[:, :, ::2, ::2]
+
+
+def test_images_that_preprocessing_makes_smaller_are_predicted_at_any_size():
+    clf = fitted(student_preprocessing=FunctionTransformer(every_other))
+    larger = np.tile(X[:2], (1, 1, 2, 3))
+    assert clf.predict(X).shape == y.shape
+    assert clf.predict(larger).shape == clf.predict(larger, tile=6).shape == (2, 24, 36)
+
+
 def test_a_label_that_is_often_unknown_is_warned_of():
     with pytest.warns(UserWarning, match="y has the label 255, which often stands for unknown pixels"):
         fitted(ignore_index=None)
+    with pytest.warns(UserWarning, match="ignore_index=-1 makes it a class like .* Set ignore_index=255"):
+        fitted(ignore_index=-1)  # which is 255 in y's bytes
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fitted(y=np.where(y == IGNORED, 0, y) * 100, ignore_index=None)

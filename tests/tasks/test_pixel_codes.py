@@ -53,6 +53,11 @@ def test_many_classes_have_codes():
     assert not len(unknown)
 
 
+def test_labels_beyond_int64_are_refused():
+    with pytest.raises(ValueError, match="y has the label 9223372036854775813; labels must be below 2"):
+        Labels.check_targets(np.full((1, 2, 2), 2**63 + 5, np.uint64), 1)
+
+
 def test_targets_of_pixels_are_those_of_their_maps():
     maps = torch.tensor([[[0, -1], [2, 1]], [[1, 1], [-1, -1]]], dtype=torch.int8)
     logits = torch.randn(2, 3, 2, 2)
