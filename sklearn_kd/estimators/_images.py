@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,9 +13,12 @@ from sklearn_kd.teachers._logit_checks import name_of, thawed
 if TYPE_CHECKING:
     from sklearn_kd.inputs._validation import ValidationRows
 
+# Images of more channels are seldom given, so that few numbers last look like channels.
+_MOST_CHANNELS = 4
+
 
 def check_images(sample_shape: tuple[Any, ...], map_shape: tuple[int, ...]) -> None:
-    """Refuse an X that is no images, where y has maps.
+    """Refuse an X that is no images, where y has maps; warn where its channels seem to be last.
 
     Raises
     ------
@@ -22,6 +26,14 @@ def check_images(sample_shape: tuple[Any, ...], map_shape: tuple[int, ...]) -> N
         If samples have not the shape (channels, height, width).
     """
     if len(sample_shape) == 3:
+        first, last = sample_shape[:2], sample_shape[1:]
+        if first == map_shape != last and sample_shape[2] <= _MOST_CHANNELS < sample_shape[0]:
+            warnings.warn(
+                f"X has images of shape {sample_shape}, as (channels, height, width), and y has maps of "
+                f"shape {map_shape}: the channels seem to be last. Give X.transpose(0, 3, 1, 2).",
+                UserWarning,
+                stacklevel=2,
+            )
         return
     raise ValueError(
         f"y has a map of shape {map_shape} for each row, and X has samples of shape {sample_shape}. Give X "

@@ -256,7 +256,8 @@ def _real_numbers(output: Any, n_rows: int, task: Regression, who: str) -> Tenso
         wanted = f"({n_rows}, height, width)" if task.map_shape else f"({n_rows}, {task.n_targets})"
         raise ValueError(
             f"{who} must predict numbers, shape {wanted}; it returned a {type(output).__name__} that is no "
-            "table of real numbers."
+            "table of real numbers. Of a dict, a tuple or an object give a function of X, or a module, that "
+            "returns the numbers in it alone."
         ) from error
 
 

@@ -871,6 +871,7 @@ def test_the_page_has_all_that_is_tried_here():
         "peers of rows that are no table",
         "peers of a quantile",
         "weights for peers",
+        "a peer of other targets",  # in test_report_kinds
         "a peer with the name of another row",
         "a student of maps in a report",  # in test_maps_and_pathways
         "folds of one number",  # in test_compare_kinds

@@ -404,6 +404,12 @@ def test_rows_after_maps_leave_nothing_behind(fitted):
 # Refused
 
 
+def test_channels_that_seem_to_be_last_are_named():
+    reg = regressor(None, meta="none", max_epochs=1)
+    with pytest.warns(UserWarning, match=r"\(8, 8, 2\).*the channels seem to be last"):
+        reg.fit(X.transpose(0, 2, 3, 1), Y)
+
+
 REFUSED = refused_number_maps(X, Y)
 
 

@@ -261,6 +261,6 @@ def test_peers_of_other_targets_and_not_finite_predictions_are_refused(numbers, 
     of_two = LinearRegression().fit(X, np.c_[y, y])
     lost = LinearRegression().fit(X, y)
     lost.intercept_ = np.nan
-    for peer, shape in ((of_two, r"\(100, 2\)"), (lost, r"\(100,\), 0 of them finite")):
-        with pytest.raises(ValueError, match=rf"peers\['other'\] predicts numbers of shape {shape}"):
+    for peer in (of_two, lost):
+        with pytest.raises(ValueError, match=messages()["a peer of other targets"]):
             quick(fitted, X_test, y_test, peers={"other": peer})
