@@ -14,9 +14,10 @@ from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.estimators._tiles import Tiling, tiled
 from sklearn_kd.inputs._arrays import from_torch
 from sklearn_kd.inputs._parts import Parts, are_integers, shared_rows
+from sklearn_kd.inputs._sample_shape import check_sample_shape
 from sklearn_kd.inputs._sparse_rows import SparseRows
 from sklearn_kd.inputs._torch_datasets import DatasetRows, is_dataset, make_ordered_loader
-from sklearn_kd.inputs._validation import check_sample_shape, validate_predict_inputs
+from sklearn_kd.inputs._validation import validate_predict_inputs
 from sklearn_kd.runtime._memory import (
     explain_out_of_memory,
     format_weights_size,

@@ -20,9 +20,10 @@ from sklearn_kd.estimators._codes import wants_codes
 from sklearn_kd.files._values import ContentError
 from sklearn_kd.inputs._data import DistillationData
 from sklearn_kd.inputs._raw_rows import Preprocessing, RawRows, fit_preprocessing, transformed
+from sklearn_kd.inputs._sample_shape import check_sample_shape
 from sklearn_kd.inputs._sparse_rows import SparseRows, sparse_rows
 from sklearn_kd.inputs._splitting import HoldOut, make_data, split_places
-from sklearn_kd.inputs._validation import ValidatedInputs, ValidationRows, check_sample_shape
+from sklearn_kd.inputs._validation import ValidatedInputs, ValidationRows
 from sklearn_kd.preprocessing._form import form_of, table_of
 from sklearn_kd.preprocessing._table import TablePreprocessing
 

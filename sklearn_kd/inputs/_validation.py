@@ -27,6 +27,7 @@ from sklearn_kd.inputs._integers import (
 from sklearn_kd.inputs._large_arrays import all_finite, is_large, kept_or_float32, shared_tensor
 from sklearn_kd.inputs._parts import Parts, are_integers, row_shape_of
 from sklearn_kd.inputs._raw_rows import RawRows, checked_raw_rows, transformed
+from sklearn_kd.inputs._sample_shape import check_sample_shape, refuse_other_images
 from sklearn_kd.inputs._sparse_rows import SparseRows, sparse_rows
 from sklearn_kd.inputs._structures import (
     check_row_shape,
@@ -528,6 +529,7 @@ def validate_further_rows(
         )
     if parts is not None:
         return check_row_shape(read_structure(X, name), parts, name, estimator)
+    refuse_other_images(X, sample_shape, name, estimator)
     with error_context(name):
         rows = _numeric_rows(estimator, from_torch(X, name), reset=False)
     check_sample_shape(rows, sample_shape, name, estimator)
@@ -589,12 +591,3 @@ def _plain_rows(estimator: BaseEstimator, X: Any, sample_shape: tuple[Any, ...])
         rows = X.astype(np.float32, copy=False)
         # A sum is finite only where all of its terms are.
         return rows if math.isfinite(rows.sum()) else None
-
-
-def check_sample_shape(rows: Rows, sample_shape: tuple[Any, ...], name: str, estimator: object) -> None:
-    """Raise ValueError unless the rows have samples of the shape that ``fit`` saw."""
-    if rows.shape[1:] != sample_shape:
-        raise ValueError(
-            f"{name} has samples of shape {rows.shape[1:]}, but {type(estimator).__name__} was "
-            f"fitted on samples of shape {sample_shape}."
-        )

@@ -8,6 +8,7 @@ import numpy as np
 
 from sklearn_kd.tasks._classification import Classification
 from sklearn_kd.tasks._indicators import has_several_labels
+from sklearn_kd.tasks._layered_maps import refuse_layered_maps
 from sklearn_kd.tasks._multilabel import Multilabel
 from sklearn_kd.tasks._pixel_classes import PixelClassification
 from sklearn_kd.tasks._pixel_codes import are_maps
@@ -28,6 +29,7 @@ class Labels:
     @staticmethod
     def check_targets(y: Any, n_rows: int, name: str = "y", of: str = "X") -> np.ndarray:
         """Check labels as the kind that they are; return an array of one, two or three dimensions."""
+        refuse_layered_maps(y, name, "class")
         if are_maps(y):
             return PixelClassification.check_targets(y, n_rows, name, of)
         kind = Multilabel if has_several_labels(y) else Classification
@@ -67,5 +69,6 @@ class SingleLabels(Labels):
     @staticmethod
     def check_targets(y: Any, n_rows: int, name: str = "y", of: str = "X") -> np.ndarray:
         """Check labels as the kind that they are; return an array of one or three dimensions."""
+        refuse_layered_maps(y, name, "class")
         kind = PixelClassification if are_maps(y) else Classification
         return kind.check_targets(y, n_rows, name, of)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sklearn_kd.tasks._criterion import Criterion
+from sklearn_kd.tasks._layered_maps import refuse_layered_maps
 from sklearn_kd.tasks._pixel_codes import are_maps
 from sklearn_kd.tasks._pixel_numbers import PixelRegression
 from sklearn_kd.tasks._regression import Regression, RegressionTargets
@@ -28,6 +29,7 @@ class Numbers(NamedTuple):
     @staticmethod
     def check_targets(y: Any, n_rows: int, name: str = "y", of: str = "X") -> np.ndarray:
         """Check numbers as the kind that they are; return them in one or two dimensions, maps in three."""
+        refuse_layered_maps(y, name, "number")
         kind = PixelRegression if are_maps(y) else Regression
         return kind.check_targets(y, n_rows, name, of)
 

@@ -17,10 +17,15 @@ _N_SHOWN = 10
 
 def are_maps(y: Any) -> bool:
     """Return whether targets are a map for each row: numbers of shape (n, H, W)."""
+    return n_dimensions(y) == 3
+
+
+def n_dimensions(y: Any) -> int:
+    """Return the number of dimensions of targets; of a list by its first items."""
     shape = getattr(y, "shape", None)
     if shape is not None:
-        return len(shape) == 3
-    return _depth(y) == 3 if isinstance(y, (list, tuple)) else np.asarray(y).ndim == 3
+        return len(shape)
+    return _depth(y) if isinstance(y, (list, tuple)) else np.asarray(y).ndim
 
 
 def _depth(y: Any) -> int:

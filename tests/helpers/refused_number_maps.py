@@ -10,6 +10,7 @@ def refused_number_maps(X, Y):
     first = np.arange(n)[:, None, None] == 0
     return {
         "maps of numbers of differing shapes": ({}, {"y": [Y[0, 1:], *Y[1:]]}),
+        "maps of numbers with an axis of one": ({}, {"y": Y[:, None]}),
         "masked arrays": ({}, {"y": np.ma.masked_array(Y, Y > 1)}),
         "infinite pixels": ({}, {"y": np.where(first, np.inf, Y)}),
         "maps without a number": ({}, {"y": np.full_like(Y, np.nan)}),

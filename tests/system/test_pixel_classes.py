@@ -1,6 +1,7 @@
 """DistilledClassifier with a map of classes for each image: fits, what they keep, and what they refuse."""
 
 import pickle
+import re
 import warnings
 
 import numpy as np
@@ -316,6 +317,15 @@ def test_refused(what):
     params, given = BAD[what]
     with pytest.raises((ValueError, TypeError), match=messages()[what]):
         fitted(**params, fit={"X": X, "y": y} | given)
+
+
+@pytest.mark.parametrize(
+    ("given", "cure"),
+    [(X[0], "X[None]"), (X.transpose(0, 2, 3, 1), "X.transpose(0, 3, 1, 2)"), (list(X[0]), "X[None]")],
+)
+def test_other_images_to_predict_are_refused_with_what_to_give(taught, given, cure):
+    with pytest.raises(ValueError, match=r"\(n_samples, 3, height, width\)\..*give " + re.escape(cure)):
+        taught.predict(given)
 
 
 TILES = {
