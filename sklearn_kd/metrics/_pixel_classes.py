@@ -10,6 +10,7 @@ from sklearn_kd.metrics._maps import check_ignored, checked_maps
 from sklearn_kd.tasks._confusion import mean_iou_of_maps
 from sklearn_kd.tasks._image_weights import no_pixels
 from sklearn_kd.tasks._pixel_codes import checked_integers
+from sklearn_kd.tasks._usual_ignored import warn_of_usual_ignored_in_score
 
 
 def mean_iou_score(y_true: Any, y_pred: Any, *, ignore_index: Any = None, sample_weight: Any = None) -> float:
@@ -108,4 +109,7 @@ def _checked_classes(
     """Return two arrays of integers of one shape, and the weights of the images."""
     check_ignored(ignore_index)
     true, predicted, weight = checked_maps(y_true, y_pred, sample_weight)
-    return checked_integers(true, "y_true"), checked_integers(predicted, "y_pred"), weight
+    true, predicted = checked_integers(true, "y_true"), checked_integers(predicted, "y_pred")
+    if ignore_index is None:
+        warn_of_usual_ignored_in_score(true, predicted)
+    return true, predicted, weight

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -27,12 +26,10 @@ from sklearn_kd.tasks._pixel_codes import (
 from sklearn_kd.tasks._pixels import known_weight
 from sklearn_kd.tasks._random_split import split_known
 from sklearn_kd.tasks._targets import Targets
+from sklearn_kd.tasks._usual_ignored import warn_of_usual_ignored
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-# Labels that stand for unknown pixels in many data sets.
-_USUAL_IGNORED = (255, -1)
 
 
 class PixelClassification:
@@ -104,7 +101,7 @@ class PixelClassification:
                 f"y has ignore_index={ignore_index} in all pixels: there is nothing to learn. Give maps "
                 "with labels."
             )
-        _warn_of_usual_ignored(classes, ignore_index)
+        warn_of_usual_ignored(classes, ignore_index)
         codes, _ = codes_of_maps(targets, classes, ignore_index)
         return cls(classes, targets.shape[1:], ignore_index), codes
 
@@ -255,19 +252,3 @@ class PixelClassification:
 def _of_known(targets: Targets) -> Targets:
     """Return the targets without a teacher, where unknown pixels have weight 0 and any class will do."""
     return Targets(targets.labels.clamp(min=0), None, known_weight(targets))
-
-
-def _warn_of_usual_ignored(classes: np.ndarray, ignore_index: int | None) -> None:
-    """Warn where a class looks like the label of unknown pixels."""
-    labels = set(classes.tolist())
-    for label in _USUAL_IGNORED:
-        others = sorted(labels - {label})
-        counted = len(others) >= 2 and others == list(range(len(others)))
-        if label in labels and (label < 0 or counted):
-            warnings.warn(
-                f"y has the label {label}, which often stands for unknown pixels, and ignore_index="
-                f"{ignore_index} makes it a class like {others[:3]}. Set ignore_index={label} to leave these "
-                "pixels out.",
-                UserWarning,
-                stacklevel=2,
-            )

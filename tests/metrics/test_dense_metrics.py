@@ -1,5 +1,7 @@
 """Metrics of maps, against those of scikit-learn on the known pixels in one row."""
 
+import warnings
+
 import numpy as np
 import pytest
 from sklearn.base import BaseEstimator
@@ -11,6 +13,7 @@ from sklearn.metrics import (
     root_mean_squared_error,
 )
 
+from helpers.pages import messages
 from sklearn_kd.metrics import (
     masked_mean_relative_error,
     masked_root_mean_squared_error,
@@ -38,6 +41,7 @@ def test_metrics_of_classes_are_those_of_the_known_pixels(weighted):
     assert found == pytest.approx(accuracy_score(*pixels, sample_weight=theirs), rel=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:y_true has the label 255")
 def test_without_an_ignored_label_all_pixels_count():
     ours, theirs = mean_iou_score(CLASSES, OTHERS), (CLASSES.ravel(), OTHERS.ravel())
     assert ours == pytest.approx(jaccard_score(*theirs, average="macro"), rel=1e-12)
@@ -155,3 +159,15 @@ def test_maps_of_a_wrong_type_are_refused():
     with pytest.raises(ValueError, match="y_true is complex"):
         masked_root_mean_squared_error(NUMBERS + 1j, GUESSES)
     assert masked_root_mean_squared_error(CLASSES.astype(object), CLASSES) == 0
+
+
+@pytest.mark.parametrize("metric", [mean_iou_score, pixel_accuracy_score])
+def test_a_label_that_is_often_unknown_and_never_predicted_is_warned_of(metric):
+    true = np.array([[[0, 1], [2, 255]]])
+    with pytest.warns(UserWarning, match=messages()["a label that is often unknown, in a score"]):
+        metric(true, np.zeros_like(true))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        metric(true, np.zeros_like(true), ignore_index=255)
+        metric(true, true)
+        metric(np.where(true == 255, 255, 0), np.zeros_like(true))  # a mask of one thing

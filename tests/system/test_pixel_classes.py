@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from helpers.pages import messages
 from helpers.pixels import IGNORED, PixelNet, images_with_maps, pixel_teacher
 from helpers.refused_maps import refused_maps
+from helpers.warned_maps import warned_maps
 from sklearn_kd import DistilledClassifier, ResizedStudent
 from sklearn_kd.losses import DistillationLoss, Metaparameter
 from sklearn_kd.teachers import FunctionTeacher, TeacherEnsemble
@@ -364,11 +365,17 @@ def test_images_that_preprocessing_makes_smaller_are_predicted_at_any_size():
     assert clf.predict(larger).shape == clf.predict(larger, tile=6).shape == (2, 24, 36)
 
 
-def test_a_label_that_is_often_unknown_is_warned_of():
-    with pytest.warns(UserWarning, match="y has the label 255, which often stands for unknown pixels"):
-        fitted(ignore_index=None)
-    with pytest.warns(UserWarning, match="ignore_index=-1 makes it a class like .* Set ignore_index=255"):
-        fitted(ignore_index=-1)  # which is 255 in y's bytes
+WARNED = warned_maps(X, y)
+
+
+@pytest.mark.parametrize("what", WARNED)
+def test_warned_of(what):
+    params, given = WARNED[what]
+    with pytest.warns(UserWarning, match=messages()[what]):
+        fitted(**{"max_epochs": 1} | params, fit={"X": X, "y": y} | given)
+
+
+def test_labels_that_are_not_counted_are_not_warned_of():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fitted(y=np.where(y == IGNORED, 0, y) * 100, ignore_index=None)
