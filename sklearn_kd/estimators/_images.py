@@ -18,7 +18,7 @@ _MOST_CHANNELS = 4
 
 
 def check_images(sample_shape: tuple[Any, ...], map_shape: tuple[int, ...]) -> None:
-    """Refuse an X that is no images, where y has maps; warn where its channels seem to be last.
+    """Refuse an X that is no images, where y has maps; warn where these seem to be of other images.
 
     Raises
     ------
@@ -34,10 +34,32 @@ def check_images(sample_shape: tuple[Any, ...], map_shape: tuple[int, ...]) -> N
                 UserWarning,
                 stacklevel=2,
             )
+        elif not _have_one_stride(sample_shape[1:], map_shape):
+            _warn_of_another_ratio(sample_shape[1:], map_shape)
         return
     raise ValueError(
         f"y has a map of shape {map_shape} for each row, and X has samples of shape {sample_shape}. Give X "
         "as images of shape (n_samples, channels, height, width); of grey ones X[:, None]."
+    )
+
+
+def _have_one_stride(image: tuple[int, ...], maps: tuple[int, ...]) -> bool:
+    """Return whether one number divides height and width into those of the maps, rounded up or down."""
+    least = max(size / (length + 1) for size, length in zip(image, maps, strict=True))
+    most = min(
+        size / (length - 1) if length > 1 else np.inf for size, length in zip(image, maps, strict=True)
+    )
+    return least < most
+
+
+def _warn_of_another_ratio(image: tuple[int, ...], maps: tuple[int, ...]) -> None:
+    swapped = _have_one_stride(image, maps[::-1])
+    cure = "Are height and width swapped? Then give y.transpose(0, 2, 1)" if swapped else "Cut both alike"
+    warnings.warn(
+        f"X has images of height and width {image}, and y has maps of {maps}, another ratio: a map is taken "
+        f"to cover its whole image, and is stretched to it. {cure}.",
+        UserWarning,
+        stacklevel=3,
     )
 
 

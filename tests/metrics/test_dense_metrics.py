@@ -21,6 +21,7 @@ from sklearn_kd.metrics import (
     pixel_accuracy_score,
 )
 
+pytestmark = pytest.mark.filterwarnings("ignore:y_true has the label 255")
 RNG = np.random.default_rng(0)
 SHAPE = (6, 5, 4)
 CLASSES, OTHERS = RNG.choice([-3, 1, 7, 255], SHAPE), RNG.choice([-3, 1, 8], SHAPE)
@@ -41,7 +42,6 @@ def test_metrics_of_classes_are_those_of_the_known_pixels(weighted):
     assert found == pytest.approx(accuracy_score(*pixels, sample_weight=theirs), rel=1e-12)
 
 
-@pytest.mark.filterwarnings("ignore:y_true has the label 255")
 def test_without_an_ignored_label_all_pixels_count():
     ours, theirs = mean_iou_score(CLASSES, OTHERS), (CLASSES.ravel(), OTHERS.ravel())
     assert ours == pytest.approx(jaccard_score(*theirs, average="macro"), rel=1e-12)
