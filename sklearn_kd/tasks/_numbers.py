@@ -44,9 +44,21 @@ def checked_numbers(y: Any, n_rows: int, name: str = "y", of: str = "X") -> np.n
             f"Found input variables with inconsistent numbers of samples: {[n_rows, len(values)]}. {of} has "
             f"{n_rows} rows and {name} {len(values)} targets; they must be as many. Give one target per row."
         )
+    _check_present(values, name, of)
     with error_context(name):
         assert_all_finite(values, input_name=name)
     return values
+
+
+def _check_present(values: np.ndarray, name: str, of: str) -> None:
+    """Refuse NaN among the targets of rows."""
+    missing = np.flatnonzero(np.isnan(values.reshape(len(values), -1)).any(axis=1))
+    if len(missing):
+        unlabeled = ", or give the rows to fit as X_unlabeled, without targets" * (of == "X")
+        raise ValueError(
+            f"Input {name} contains NaN: targets are missing in {len(missing)} of {len(values)} rows, such as "
+            f"row {missing[0]}. Leave these rows out of {of} and {name}{unlabeled}."
+        )
 
 
 def as_floats(given: np.ndarray, name: str, *, keep_float32: bool = False) -> np.ndarray:

@@ -82,6 +82,12 @@ def checked_integers(maps: np.ndarray, name: str) -> np.ndarray:
         if maps.dtype == np.uint64 and maps.size and maps.max() > np.iinfo(np.int64).max:
             raise ValueError(f"{name} has the label {maps.max()}; labels must be below 2**63.")
         return maps
+    if maps.dtype.kind == "f" and np.isnan(maps).any():
+        raise ValueError(
+            f"{name} has maps of type {maps.dtype} with NaN; classes of pixels must be integers or booleans. "
+            f"If NaN marks unknown pixels, give np.where(np.isnan({name}), 255, {name}).astype(int) and set "
+            "ignore_index=255. For numbers per pixel use DistilledRegressor."
+        )
     numbers = " For numbers per pixel use DistilledRegressor." if maps.dtype.kind == "f" else ""
     raise ValueError(
         f"{name} has maps of type {maps.dtype}; classes of pixels must be integers or booleans. Convert them "

@@ -20,6 +20,7 @@ def refused_maps(X, y):
         "maps in colors": ({}, {"y": np.stack([y, y, y], axis=-1)}),
         "maps of other images": ({}, {"y": y[1:]}),
         "maps of numbers, given to a classifier": ({}, {"y": y.astype(float)}),
+        "maps of floats with NaN, given to a classifier": ({}, {"y": np.where(y == IGNORED, np.nan, y)}),
         "maps without a known pixel": ({}, {"y": nothing}),
         "maps of one class": ({}, {"y": np.where(y == IGNORED, y, 1)}),
         "maps for the rows of a table": ({}, {"X": X.reshape(len(X), -1)}),
