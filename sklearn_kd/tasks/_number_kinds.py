@@ -8,6 +8,7 @@ import numpy as np
 
 from sklearn_kd.tasks._criterion import Criterion
 from sklearn_kd.tasks._layered_maps import refuse_layered_maps
+from sklearn_kd.tasks._missing_codes import warn_of_missing_codes
 from sklearn_kd.tasks._pixel_codes import are_maps
 from sklearn_kd.tasks._pixel_numbers import PixelRegression
 from sklearn_kd.tasks._regression import Regression, RegressionTargets
@@ -30,8 +31,12 @@ class Numbers(NamedTuple):
     def check_targets(y: Any, n_rows: int, name: str = "y", of: str = "X") -> np.ndarray:
         """Check numbers as the kind that they are; return them in one or two dimensions, maps in three."""
         refuse_layered_maps(y, name, "number")
-        kind = PixelRegression if are_maps(y) else Regression
-        return kind.check_targets(y, n_rows, name, of)
+        if not are_maps(y):
+            return Regression.check_targets(y, n_rows, name, of)
+        maps = PixelRegression.check_targets(y, n_rows, name, of)
+        if name == "y":  # those of D_val are of the same kind
+            warn_of_missing_codes(np.asarray(y))
+        return maps
 
     def from_targets(
         self, targets: np.ndarray, weight: np.ndarray | None = None

@@ -56,8 +56,8 @@ def _check_present(values: np.ndarray, name: str, of: str) -> None:
     if len(missing):
         unlabeled = ", or give the rows to fit as X_unlabeled, without targets" * (of == "X")
         raise ValueError(
-            f"Input {name} contains NaN: targets are missing in {len(missing)} of {len(values)} rows, such as "
-            f"row {missing[0]}. Leave these rows out of {of} and {name}{unlabeled}."
+            f"Input {name} contains NaN: targets are missing in {len(missing)} of {len(values)} rows, such "
+            f"as row {missing[0]}. Leave these rows out of {of} and {name}{unlabeled}."
         )
 
 

@@ -1,6 +1,7 @@
 """DistilledRegressor on maps of numbers: fits in the units of y, unknown pixels, teachers, files, checkpoints."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from sklearn_kd.estimators._regressor_targets import target_attributes, targets_
 from sklearn_kd.files._values import ContentError
 from sklearn_kd.losses import REGRESSION_LOSSES, BerHuLoss, SquaredError
 from sklearn_kd.metrics import masked_root_mean_squared_error
+from sklearn_kd.tasks._number_kinds import Numbers
 from sklearn_kd.training._net import TrainingNet
 
 RNG = np.random.default_rng(0)
@@ -408,6 +410,33 @@ def test_channels_that_seem_to_be_last_are_named():
     reg = regressor(None, meta="none", max_epochs=1)
     with pytest.warns(UserWarning, match=r"\(8, 8, 2\).*the channels seem to be last"):
         reg.fit(X.transpose(0, 2, 3, 1), Y)
+
+
+WHOLE = np.rint(TRUTH).astype(np.uint16)
+HOLES = np.isnan(Y)
+
+
+@pytest.mark.parametrize(
+    ("y", "code"),
+    [
+        (np.where(HOLES, 0, WHOLE), 0),
+        (np.where(HOLES, 65535, WHOLE), 65535),
+        (np.where(HOLES, 255, WHOLE % 5).astype(np.uint8), 255),
+    ],
+)
+def test_whole_numbers_that_may_mean_no_target_are_warned_of(y, code):
+    with pytest.warns(UserWarning, match=messages()["whole numbers in pixels without a target"]) as found:
+        regressor(None, meta="none", max_epochs=1).fit(X, y)
+    assert len(found) == 1 and f"np.where(y == {code}, np.nan, y)" in str(found[0].message)
+
+
+@pytest.mark.parametrize(
+    "y", [WHOLE, WHOLE % 5, np.where(WHOLE > 1000, 255, 0).astype(np.uint8), np.where(HOLES, 0.0, WHOLE)]
+)
+def test_other_numbers_are_not_warned_of(y):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Numbers(SquaredError()).check_targets(y, len(y))
 
 
 REFUSED = refused_number_maps(X, Y)
