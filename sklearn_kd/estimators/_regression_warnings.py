@@ -182,7 +182,8 @@ def _warn_of_far(who: str, said: np.ndarray, y: np.ndarray, weight: np.ndarray |
     warnings.warn(
         f"{who} predicts {which} with a mean squared error of {errors[worst]:.3g} times its variance in "
         "D_train; the mean of y alone would have 1. Are the predictions in the units of y? A network that "
-        "was trained on standardised targets needs a layer that undoes that.",
+        "was trained on standardised targets needs a layer that undoes that; in place of the student_ of a "
+        "DistilledRegressor, whose outputs are standardised, give FrozenEstimator(that regressor).",
         UserWarning,
         stacklevel=2,
     )

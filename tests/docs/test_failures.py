@@ -880,7 +880,10 @@ def test_the_page_has_all_that_is_tried_here():
     apart |= refused_numbers(np.empty((N_ROWS, 10)), np.arange(N_ROWS)).keys()  # in test_regressor
     apart |= refused_maps(*images_with_maps()).keys()  # in test_pixel_classes
     apart |= warned_maps(*images_with_maps()).keys() | {"a label that is often unknown, in a score"}
-    apart |= {"whole numbers in pixels without a target"}  # in test_pixel_regressor
+    apart |= {
+        "whole numbers in pixels without a target",
+        "a teacher in other units",
+    }  # in test_pixel_regressor
     apart |= refused_number_maps(np.empty((9, 2, 4, 4)), np.ones((9, 4, 4))).keys()  # in test_pixel_regressor
     apart |= EXPORTED
     assert messages().keys() - headings == tried | apart | {"a callback with an open file", "a full disk"}

@@ -412,6 +412,12 @@ def test_channels_that_seem_to_be_last_are_named():
         reg.fit(X.transpose(0, 2, 3, 1), Y)
 
 
+def test_the_student_of_a_regressor_as_teacher_is_told_to_be_given_with_its_units():
+    own = regressor(None, meta="none").fit(X, Y)
+    with pytest.warns(UserWarning, match=messages()["a teacher in other units"]):
+        regressor(own.student_, meta="naive", max_epochs=1).fit(X, Y)
+
+
 WHOLE = np.rint(TRUTH).astype(np.uint16)
 HOLES = np.isnan(Y)
 
