@@ -26,6 +26,8 @@ _AT_CHANCE, _FAR_ABOVE = 0.15, 0.5
 _MOST_CLASSES = 2000
 # log(10**6): the probability that chance finds such an order must be below one in a million.
 _LOG_ODDS = 14.0
+# The label that stands for unknown pixels in many maps.
+_USUAL_UNKNOWN = 255
 
 
 def checked_teacher_classes(teacher_classes: Any, classes: np.ndarray) -> list[Any] | None:
@@ -45,7 +47,7 @@ def checked_teacher_classes(teacher_classes: Any, classes: np.ndarray) -> list[A
     if missing:
         raise ValueError(
             f"teacher_classes lacks the class(es) {missing[:5]} of y; it has {_some(stated)}"
-            f"{_types(stated, missing)}. State the label of every column, as y has it."
+            f"{_types(stated, missing)}. State the label of every column, as y has it.{_likely_unknown(missing)}"
         )
     return stated
 
@@ -158,13 +160,14 @@ def align_columns(
         raise ValueError(
             f"{who} gives {n_columns} columns and does not know all of the {len(labels)} classes of y, "
             f"{_some(labels)}. Give one that was trained on all of them, or rows of its classes alone."
+            f"{_likely_unknown(labels)}"
         )
     raise ValueError(
         f"{who} gives {n_columns} columns, and y has {len(labels)} classes, {_some(labels)}: which column is "
         "which class is not known. Only where the labels are exactly 0 to K−1 and there are K columns is "
         "column j class j. State the class of each column by teacher_classes, "
         f"{_example(labels, n_columns)}, or by an attribute of the teacher: "
-        "classes_ of a network, classes of a function."
+        f"classes_ of a network, classes of a function.{_likely_unknown(labels)}"
     )
 
 
@@ -187,9 +190,18 @@ def select_columns(
         raise ValueError(
             f"The teacher does not know the class(es) {missing[:5]} of y; it knows "
             f"{known[:10]} ({len(place)} in all){_types(known, missing)}. {advice}, or give teacher_logits "
-            "with one column per class of y, in sorted order."
+            f"with one column per class of y, in sorted order.{_likely_unknown(missing)}"
         )
     return np.array([place[label] for label in wanted.tolist()])
+
+
+def _likely_unknown(labels: list[Any]) -> str:
+    """Return a sentence about 255, which stands for unknown pixels in many maps; "" where it does not."""
+    others = [label for label in labels if label != _USUAL_UNKNOWN]
+    numbers = all(isinstance(label, int) for label in labels)
+    if not numbers or len(others) == len(labels) or max(others, default=0) >= _USUAL_UNKNOWN - 1:
+        return ""
+    return f" If {_USUAL_UNKNOWN} is the label of unknown pixels of maps, set ignore_index={_USUAL_UNKNOWN}."
 
 
 def refuse_stated_classes(stated: list[Any] | None, teacher: Any) -> None:

@@ -375,6 +375,16 @@ def test_warned_of(what):
         fitted(**{"max_epochs": 1} | params, fit={"X": X, "y": y} | given)
 
 
+@pytest.mark.filterwarnings("ignore:y has the label 255")
+@pytest.mark.parametrize("stated", [None, [0, 1, 2]])
+def test_a_teacher_that_does_not_know_255_is_told_that_it_may_be_unknown(stated):
+    said = "teacher_classes lacks .* set ignore_index=255"
+    if stated is None:
+        said = messages()["a label that is often unknown, which a teacher does not know"]
+    with pytest.raises(ValueError, match=said):
+        fitted(pixel_teacher(), ignore_index=-1, teacher_classes=stated)
+
+
 def test_labels_that_are_not_counted_are_not_warned_of():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
