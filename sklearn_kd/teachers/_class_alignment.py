@@ -47,7 +47,8 @@ def checked_teacher_classes(teacher_classes: Any, classes: np.ndarray) -> list[A
     if missing:
         raise ValueError(
             f"teacher_classes lacks the class(es) {missing[:5]} of y; it has {_some(stated)}"
-            f"{_types(stated, missing)}. State the label of every column, as y has it.{_likely_unknown(missing)}"
+            f"{_types(stated, missing)}. State the label of every column, as y has it."
+            f"{_likely_unknown(missing)}"
         )
     return stated
 
