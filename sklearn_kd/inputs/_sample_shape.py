@@ -25,7 +25,7 @@ def refuse_other_images(X: Any, sample_shape: tuple[Any, ...], name: str, estima
     Raises
     ------
     ValueError
-        If X has another number of dimensions, or another number of channels.
+        If X has three dimensions as a single image has, or another number of channels.
     """
     if len(sample_shape) != 3:
         return
@@ -42,8 +42,10 @@ def refuse_other_images(X: Any, sample_shape: tuple[Any, ...], name: str, estima
         cure = f" Of images without an axis of channels give {name}[:, None]."
     elif len(shape) == 4 and shape[3] == channels:
         cure = f" The channels seem to be last: give {name}.transpose(0, 3, 1, 2)."
-    else:
+    elif len(shape) == 4:
         cure = ""
+    else:  # a table, say, whose features are counted
+        return
     raise ValueError(
         f"{name} has shape {shape}, but {type(estimator).__name__} was fitted on images of {channels} "
         f"channel(s): {name} must have shape (n_samples, {channels}, height, width).{cure}"

@@ -196,7 +196,7 @@ def test_attributes_of_the_features(make, digits):
     assert clf.feature_names_in_.shape == (64,)
     clf.fit(Items(X.reshape(-1, 1, 8, 8), y))
     assert clf.n_features_in_ == 1 and not hasattr(clf, "feature_names_in_")
-    with pytest.raises(ValueError, match=r"shape \(400, 64\), .* images of 1 channel"):
+    with pytest.raises(ValueError, match="64 features"):
         clf.predict(X)
     with pytest.raises(ValueError, match="fitted on samples of shape"):
         clf.predict(Items(X, y))
