@@ -125,12 +125,19 @@ def checked_settings(estimator: Any) -> _classifier_plan.Settings:
 
 def refuse_maps(task: Any, who: str) -> None:
     """Raise ValueError for targets that are maps, a class or a number for each pixel."""
-    if task.map_shape:
-        raise ValueError(
-            f"{who} takes one target for each row, or several, and y is maps of shape {task.map_shape}. "
-            "Score students of maps by sklearn_kd.metrics, as sklearn.model_selection.cross_validate does "
-            "with sklearn.metrics.make_scorer; give all of them the same random_state."
-        )
+    if not task.map_shape:
+        return
+    pixels = " × ".join(map(str, task.map_shape))
+    metric, settings = "masked_root_mean_squared_error", ", greater_is_better=False"
+    if not task.numeric:
+        metric = "mean_iou_score"
+        settings = "" if task.ignore_index is None else f", ignore_index={task.ignore_index}"
+    raise ValueError(
+        f"{who} does not take maps, and y has a map of {pixels} pixels for each image. Score each fitted "
+        f"model by sklearn_kd.metrics.{metric}, or compare estimators of one random_state by "
+        f"sklearn.model_selection.cross_validate(estimator, X, y, cv=KFold(5), "
+        f"scoring=make_scorer({metric}{settings}))."
+    )
 
 
 def taken_apart(estimator: Any) -> tuple[Pipeline | None, Any, Kind]:

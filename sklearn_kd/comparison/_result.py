@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import stats
@@ -164,7 +164,7 @@ class MethodComparison:
     def plot(self, metric: str | None = None, ax: Axes | None = None) -> Axes:
         """Draw the differences to the baseline with their 95 % intervals.
 
-        Faint dots are folds. An interval that does not hold zero is drawn in colour.
+        Small dots are folds. An interval that does not hold zero is drawn in colour.
 
         Parameters
         ----------
@@ -191,9 +191,10 @@ class MethodComparison:
             color = "C0" if clear else "0.45"
             folds = scores[row["method"]] - scores[self.baseline]
             spread = place + np.linspace(-0.22, 0.22, len(folds)) if len(folds) > 1 else [place]
-            ax.scatter(folds, spread, s=10, color=color, alpha=0.3, linewidth=0, zorder=2)
             ax.plot([row["low"], row["high"]], [place, place], color=color, linewidth=2.2, zorder=3)
-            ax.plot(row["difference"], place, "o", color=color, markersize=7, zorder=4)
+            dots: dict[str, Any] = {"s": 30, "color": color, "alpha": 0.75, "edgecolors": "white"}
+            ax.scatter(folds, spread, linewidth=0.6, zorder=4, **dots)
+            ax.plot(row["difference"], place, "o", color=color, markersize=8, zorder=5)
         ax.set_yticks(
             range(len(others)), [f"{row['method']}  ({_number(metric, row['mean'])})" for row in others]
         )

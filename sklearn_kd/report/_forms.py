@@ -258,9 +258,10 @@ class NumberForm:
 
     def panel(self, targets: np.ndarray, answers: np.ndarray) -> ErrorCurve:
         errors = np.abs(answers - targets)
-        if not self.task.single:
-            errors = np.sqrt(((errors.reshape(len(errors), -1) / self.task.scale) ** 2).mean(axis=1))
-        return ErrorCurve.of(errors)
+        if self.task.single:
+            return ErrorCurve.of(errors, "median of the absolute error")
+        scaled = errors.reshape(len(errors), -1) / self.task.scale
+        return ErrorCurve.of(np.sqrt((scaled**2).mean(axis=1)), "median of the error")
 
     def further(self, panel: Any) -> dict[str, float]:
         return {}

@@ -79,14 +79,17 @@ class ErrorCurve(NamedTuple):
     ----------
     errors : ndarray of shape (101,)
         Quantiles of the errors' sizes, in steps of a hundredth.
+    median : str
+        What the median of these sizes is called.
     """
 
     errors: np.ndarray
+    median: str = "median error"
 
     @classmethod
-    def of(cls, sizes: np.ndarray) -> ErrorCurve:
+    def of(cls, sizes: np.ndarray, median: str = "median error") -> ErrorCurve:
         """Make the curve of the sizes of errors, shape (n,)."""
-        return cls(np.quantile(sizes, np.linspace(0, 1, 101)))
+        return cls(np.quantile(sizes, np.linspace(0, 1, 101)), median)
 
     @staticmethod
     def draw_frame(ax: Axes, panels: dict[str, Any]) -> None:
@@ -97,7 +100,7 @@ class ErrorCurve(NamedTuple):
 
     def draw(self, ax: Axes, role: str, color: str, marker: str) -> None:
         """Draw the curve: the higher, the more rows have small errors."""
-        label = f"{role} (median {self.errors[50]:.3g})"
+        label = f"{role} ({self.median} {self.errors[50]:.3g})"
         line: dict[str, Any] = {
             "color": color,
             "marker": marker,

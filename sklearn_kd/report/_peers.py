@@ -27,6 +27,11 @@ from sklearn_kd.runtime._optimizers import optimizer_class
 from sklearn_kd.students._architectures import MLPStudent
 from sklearn_kd.students._standardize import own_student
 
+_SAME = (
+    " In all of X_train the teacher's answers are those of y_train, as they often are where it was fitted on "
+    "these rows: both peers learned the same, and have the same scores if the estimator's random_state is a "
+    "number."
+)
 # Roles of the report's own models, which no peer may have.
 _ROLES = ("teacher", "student", "student alone")
 
@@ -60,6 +65,7 @@ def trained_peers(
         Where it is None, or was not asked but given, there is no "taught peer".
     n_epochs : int
     """
+    same = False
     with error_context("peers"):
         X = from_torch(X, "X_train")
         targets = distilled.task.check_targets(from_torch(y, "y_train"), count_rows(X), "y_train", "X_train")
@@ -71,11 +77,12 @@ def trained_peers(
             taught = form.taught(teacher.answers(X))
             if len(np.unique(taught, axis=0)) > 1:
                 models["taught peer"] = _trained(distilled, form, rows, taught, settings)
+                same = np.array_equal(taught, targets)
     hidden = ", ".join(map(str, settings["hidden_layer_sizes"]))
     taught_by = '; the "taught peer" learned the teacher\'s answers to X_train' * ("taught peer" in models)
     return models, (
         f"Peers: scikit-learn's networks of {hidden} hidden units, on standardised rows, {n_epochs} epochs "
-        f'of all of X_train without weights. The "peer" learned {form.words.y}{taught_by}.'
+        f'of all of X_train without weights. The "peer" learned {form.words.y}{taught_by}.' + _SAME * same
     )
 
 

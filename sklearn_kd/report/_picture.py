@@ -18,8 +18,11 @@ _MARKERS = {"teacher": "D", "student": "o", "student alone": "s", "peer": "^", "
 _OTHER_COLORS, _OTHER_MARKERS = ("C5", "C6", "C8", "C9"), ("P", "X", "*", "h")
 # Students that cost the same would hide each other: these are shifted by so many points.
 _SHIFT = {"student alone": 7.0, "taught peer": 7.0}
-# Where the largest cost is so many times the smallest, only powers of ten have a tick.
-_MANY_TICKS = 100
+# Ticks within a power of ten, where the largest cost is less than so many times the smallest: the labels of
+# more would touch.
+_TICKS = {10: (1, 2, 5), 100: (1, 3)}
+# Longer entries of the legend fill the figure's width with two columns.
+_LONG_LABEL = 32
 _COSTS = {"us_single": "µs for a single row", "n_bytes": "bytes"}
 
 
@@ -50,7 +53,8 @@ def draw(models: dict[str, dict[str, Any]], panels: dict[str, Panel], words: Wor
         ax.grid(color="0.92")
         ax.set_axisbelow(True)
     handles, labels = right.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(3, len(labels)), frameon=False)
+    n_columns = min(2 if max(map(len, labels)) > _LONG_LABEL else 3, len(labels))
+    figure.legend(handles, labels, loc="outside upper center", ncols=n_columns, frameon=False)
     return figure
 
 
@@ -65,7 +69,7 @@ def _styles(roles: Iterable[str]) -> dict[str, tuple[str, str]]:
 def _draw_costs(
     ax: Axes, models: dict[str, dict[str, Any]], styles: dict[str, tuple[str, str]], measure: str
 ) -> None:
-    from matplotlib.ticker import LogLocator, NullFormatter
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
     from matplotlib.transforms import ScaledTranslation
 
     cost = next((c for c in _COSTS if models["student"][c] is not None), "n_bytes")
@@ -83,9 +87,9 @@ def _draw_costs(
     ax.autoscale_view()
     low, high = ax.get_xlim()
     ax.set_xlim(low / 1.5, high * 1.5)
-    few = high / low < _MANY_TICKS
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
-    ax.xaxis.set_major_formatter("{x:,.0f}")
+    subs = next((ticks for many, ticks in _TICKS.items() if high / low < many), (1,))
+    ax.xaxis.set_major_locator(LogLocator(subs=subs))
+    ax.xaxis.set_major_formatter(EngFormatter("B") if cost == "n_bytes" else "{x:,.0f}")
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel(_COSTS[cost])
     ax.locator_params(axis="y", nbins=6)

@@ -14,6 +14,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import f1_score, log_loss, root_mean_squared_error
 from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
@@ -193,6 +194,17 @@ def test_peers_of_one_label_and_given_ones(make, digits):
     mine = quick(clf, X[300:], names[300:], peers={"naive Bayes": bayes})
     assert of(mine, "naive Bayes")["accuracy"] == bayes.score(X[300:], names[300:])
     mine.plot()
+
+
+def test_a_note_says_why_both_peers_have_the_same_scores(make, digits):
+    X, y = digits
+    train = {"X_train": X[:300], "y_train": y[:300]}
+    by_heart = make(KNeighborsClassifier(1), keep_teacher=True, random_state=0).fit(X[:300], y[:300])
+    report = quick(by_heart, X[300:], y[300:], peers="train", **train)
+    assert of(report, "peer")["accuracy"] == of(report, "taught peer")["accuracy"]
+    assert "both peers learned the same" in str(report).replace("\n", " ")
+    other = make(GaussianNB(), keep_teacher=True, random_state=0).fit(X[:300], y[:300])
+    assert "learned the same" not in str(quick(other, X[300:], y[300:], peers="train", **train))
 
 
 def test_a_teacher_that_never_names_some_of_the_classes(make, digits):
