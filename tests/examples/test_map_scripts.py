@@ -46,7 +46,7 @@ def run(module, monkeypatch, tmp_path):
             student={"channels": (2, 2)},
             teacher={"channels": (3, 3)},
             layers=("layer1", "layer2"),
-            training=small.training | {"batch_size": 20},
+            training={"optimizer": "SGD", "lr": 0.1, "batch_size": 20},
         )
         outputs = 4 if small.kind == "classes" else 1
         tiny = script.STUDY._replace(small=plan, n_outputs=(outputs, 0), lengths=((2, 1, 1),) * 2)
