@@ -21,7 +21,7 @@ from sklearn.frozen import FrozenEstimator
 
 from sklearn_kd import DistilledRegressor, MLPStudent
 
-N_SEEDS, SIZES, N_EARLIER, N_UNMEASURED, N_TEST, STEPS = 3, (50, 100, 200, 400), 3000, 1000, 5000, 900
+N_SEEDS, SIZES, N_EARLIER, N_UNMEASURED, N_TEST, STEPS = 3, (50, 100, 200), 3000, 1000, 5000, 900
 warnings.simplefilter("ignore", ConvergenceWarning)  # with so few rows the loss still falls at the end
 
 # %%

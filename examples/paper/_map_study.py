@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from _distpro import digest
+from _encoders import CHANNELS
 from _maps import (
     MapExperiment,
     MapPlan,
@@ -143,6 +144,7 @@ def options_of(doc: str, script: str, study: Study) -> Any:
             "write-sources": {"type": Path, "metavar": "FILE", "help": "write images for --sources, and end"},
             "search-epochs": number | {"help": "epochs of the search"},
             "teacher-epochs": number | {"help": "epochs of the teacher"},
+            "student": {"choices": list(CHANNELS), "help": "the student's encoder, without --quick"},
             "test-images": number | {"default": N_TEST, "help": f"number of test scenes; default {N_TEST}"},
         },
     )
@@ -163,6 +165,8 @@ def carry_out(doc: str, script: str, study: Study) -> None:
         return
     which = 0 if options.quick else 1
     plan = (study.small, study.full)[which]._replace(device=options.device)
+    if options.student and not options.quick:
+        plan = plan._replace(student={"encoder": options.student})
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.json.parent if options.json else Path(temporary)
         arrays: Any = (study.load, options.data, options.size)

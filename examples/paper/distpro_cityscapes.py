@@ -15,7 +15,8 @@ The teacher is trained first. One GPU and 16 cores take minutes:
     python examples/paper/distpro_cityscapes.py --quick --device cuda --jobs 12 --out FOLDER
 
 Without it the data are CityScapes' own files (sklearn_kd.datasets.load_cityscapes) at half their size, and
-the networks torchvision's encoders with the library's sum of their stages. That has not been run.
+the networks torchvision's encoders with the library's sum of their stages; --student mobilenet_v2 is the
+paper's other student. That has not been run.
 
 It prints the tables, and writes every run to distpro_cityscapes.json and the teacher's weights beside it.
 """

@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+
+from sklearn_kd.layers._hooks import feature_hooks
 
 FOLDER = Path(__file__).parents[2] / "examples" / "paper"
 SCRIPTS = ("distpro_cityscapes", "distpro_nyuv2")
@@ -43,7 +46,7 @@ def run(module, monkeypatch, tmp_path):
             student={"channels": (2, 2)},
             teacher={"channels": (3, 3)},
             layers=("layer1", "layer2"),
-            training=small.training | {"batch_size": 20},
+            training={"optimizer": "SGD", "lr": 0.1, "batch_size": 20},
         )
         outputs = 4 if small.kind == "classes" else 1
         tiny = script.STUDY._replace(small=plan, n_outputs=(outputs, 0), lengths=((2, 1, 1),) * 2)
@@ -119,6 +122,23 @@ def test_the_paper_s_data_take_trained_encoders(name, module, monkeypatch, tmp_p
     record = json.loads((tmp_path / f"{name}.json").read_text())
     assert {r["setting"]["of"] for r in record["runs"]} == {*maps.ARMS, "gradient"}
     assert all(np.isfinite(r["score"]) for r in record["runs"] if "score" in r)
+
+
+def test_a_mobilenet_is_an_encoder_of_four_stages(module, monkeypatch):
+    """With a stand-in of MobileNetV2's layout: strides before blocks 2, 4, 7 and 14."""
+    widths = [16, *[24] * 2, *[32] * 3, *[64] * 4, *[96] * 3, *[160] * 3, 320]
+    strides = [2 if i in (2, 4, 7, 14) else 1 for i in range(1, 18)]
+    blocks = [nn.Conv2d(*c, 1, s) for c, s in zip(pairwise([32, *widths]), strides, strict=True)]
+    stem = nn.Sequential(nn.Conv2d(3, 32, 3, 2, padding=1), nn.BatchNorm2d(32), nn.ReLU6())
+    trained = nn.Module()
+    trained.features = nn.Sequential(stem, *blocks, nn.Conv2d(320, 1280, 1))
+    models = SimpleNamespace(get_model=lambda encoder, weights: trained)
+    monkeypatch.setitem(sys.modules, "torchvision", SimpleNamespace(models=models))
+    monkeypatch.setitem(sys.modules, "torchvision.models", models)
+    network = module("_encoders").EncoderMaps(3, 5, "mobilenet_v2")
+    with torch.no_grad(), feature_hooks(network.eval(), [f"layer{i}" for i in range(1, 5)]) as maps:
+        assert network(torch.rand(1, 3, 64, 64)).shape == (1, 5, 16, 16)
+    assert [tuple(m.shape[1:]) for m in maps.values()] == [(24, 16, 16), (32, 8, 8), (96, 4, 4), (320, 2, 2)]
 
 
 def test_images_are_mirrored_with_their_maps(module):
