@@ -520,9 +520,6 @@ def _student_of(estimator: SavedEstimator, weights: dict[str, Tensor], limit: An
             return parts.zeros(2, device)
         return torch.zeros((), device=device).expand(2, *shape)
 
-    def whole(student: nn.Module, rows: Any) -> nn.Module:
-        return with_map_size(for_rows(student, rows), rows, map_shape)
-
     # A class or function of the caller's that cannot take the parameters in the file is not what was saved.
     only_content = not (is_made and (of_library or bool(params)))
     with preserved_random_state(estimator._device()), _blaming(name, only_content):
@@ -534,11 +531,11 @@ def _student_of(estimator: SavedEstimator, weights: dict[str, Tensor], limit: An
                 sketch = build()
             check_fits(with_map_size(sketch, samples("meta"), map_shape), weights, "student")
             if math.prod(plain_sizes(shape)) > _LARGE_SAMPLE:
-                sketch = whole(sketch, samples("meta"))
+                sketch = with_map_size(for_rows(sketch, samples("meta")), samples("meta"), map_shape)
                 check_student_output(sketch, samples("meta"), n_classes, map_shape=map_shape)
                 built = resized_alike(build().cpu(), sketch)
                 return for_rows(load_weights(built, weights, "student"), samples("cpu"))
         rows = samples("cpu")
-        student = whole(in_float32(for_rows(build(), rows), rows), rows)
+        student = with_map_size(in_float32(for_rows(build(), rows), rows), rows, map_shape)
         check_student_output(student, rows, n_classes, map_shape=map_shape)
         return for_rows(load_weights(without_structure(student).cpu(), weights, "student"), rows)

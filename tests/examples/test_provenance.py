@@ -121,7 +121,7 @@ def test_every_version_is_noted(module):
 
 def test_every_script_that_writes_a_record_says_so():
     """By ``provenance``, or by what the scripts of the paper and the benchmarks share, which have it."""
-    shared = {"provenance", "of_script", "write"}
+    shared = {"provenance", "of_script", "write", "carry_out"}
     for path in sorted(EXAMPLES.rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]

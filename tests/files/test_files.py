@@ -485,7 +485,7 @@ def test_small_process_files(bomb, tmp_path):
         ({"softmax_bias": float("nan")}, "softmax_bias=nan must be a finite number"),
         ({"normalization": ["softmax"]}, "holds no distillation process"),
         ({"normalization": "none"}, "is not one of"),
-        ({"format": 3}, "later version"),
+        ({"format": 4}, "later version"),
         ({"pathways": 3}, "holds no distillation process"),
         ({"versions": 3}, "holds no distillation process"),
         ({"settings": [1]}, "holds no distillation process"),
