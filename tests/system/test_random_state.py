@@ -389,7 +389,7 @@ class Net(nn.Module):
 
 clf = DistProClassifier(
     Net(width=16), Net, teacher_layers=["stage1", "stage2"], student_layers=["stage1", "stage2"],
-    search_epochs=3, max_epochs=3, batch_size=16, random_state=0, device="cuda",
+    distance="mse", search_epochs=3, max_epochs=3, batch_size=16, random_state=0, device="cuda",
 )
 first, again = (clf.fit(X, y).process_.raw for _ in range(2))
 assert (first == again).all(), abs(first - again).max()
