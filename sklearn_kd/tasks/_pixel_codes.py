@@ -79,7 +79,7 @@ def checked_integers(maps: np.ndarray, name: str) -> np.ndarray:
         If they are of another type.
     """
     if maps.dtype.kind in "iub":
-        if maps.dtype == np.uint64 and maps.size and maps.max() > np.iinfo(np.int64).max:
+        if maps.dtype == np.uint64 and maps.size and int(maps.max()) > np.iinfo(np.int64).max:
             raise ValueError(f"{name} has the label {maps.max()}; labels must be below 2**63.")
         return maps
     if maps.dtype.kind == "f" and np.isnan(maps).any():
