@@ -29,7 +29,7 @@ Rows = tuple[np.ndarray, np.ndarray]
 
 
 class Answers(NamedTuple):
-    """How the teacher of one kind of target is wrapped, and how its answers are given to ``fit``.
+    """Wrap the teacher of one kind of target, and name the argument of ``fit`` that takes its answers.
 
     Attributes
     ----------

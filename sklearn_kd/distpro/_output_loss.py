@@ -16,7 +16,7 @@ class OutputLoss(Protocol):
 
     @property
     def asks_teacher(self) -> bool:
-        """Whether it needs the teacher's outputs."""
+        """True if the loss needs the teacher's outputs."""
 
     @property
     def learned(self) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ Columns = dict[str, np.ndarray]
 
 
 class TeacherTerm(Protocol):
-    """What the teacher's outputs count beside the pathways, and the loss on y with them."""
+    """The term of the teacher's outputs beside the pathways, and the loss on y with it."""
 
     @property
     def name(self) -> str:
@@ -48,7 +48,7 @@ class TeacherTerm(Protocol):
 
     @property
     def words(self) -> str:
-        """What messages call the metaparameters that are learned."""
+        """Name of the learned metaparameters in messages."""
 
     def check(self) -> None:
         """Raise ValueError or TypeError if the parameters cannot be used."""

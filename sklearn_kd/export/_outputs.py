@@ -21,7 +21,7 @@ class PredictsOtherwiseError(NotConvertedError):
 
 
 class Comparison(NamedTuple):
-    """How a graph is compared with its model.
+    """The comparison of a graph with its model.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class Comparison(NamedTuple):
 
 
 class Outputs(Protocol):
-    """What a file gives for rows."""
+    """The outputs of a file for rows of X."""
 
     names: tuple[str, ...]  # of the outputs of the graph
     method: str  # of the model, whose answers the last output must be
