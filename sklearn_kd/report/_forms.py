@@ -1,4 +1,4 @@
-"""What a report asks about y: one form for each kind of target, which nothing else of the report knows."""
+"""The forms of y in a report: one for each kind of target, which nothing else of the report knows."""
 
 from __future__ import annotations
 

@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 
 class Words(NamedTuple):
-    """What a verdict, a table and a picture call the parts of one kind of target.
+    """Names of the parts of one kind of target in verdicts, tables and pictures.
 
     Attributes
     ----------
     counted : str
-        What there are several of in y: "classes".
+        Name of the kinds of targets in y: "classes".
     n_counted : int
     measures : tuple of str
         Names of the measures; the verdict goes by the first.

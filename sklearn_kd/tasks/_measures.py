@@ -12,7 +12,7 @@ SMALLEST_PROBABILITY = float(np.finfo(np.float32).eps)
 
 
 class Measure(NamedTuple):
-    """How tables show a measure.
+    """The heading and the units of a measure in tables.
 
     Attributes
     ----------

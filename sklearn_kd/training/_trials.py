@@ -55,7 +55,7 @@ class BestTrial(NamedTuple):
 
     @property
     def ending(self) -> Ending:
-        """How its training ended."""
+        """The end of the training of the trial."""
         return Ending(*self[1:])
 
 

@@ -18,7 +18,7 @@ _STATISTICS = "running_"
 
 
 class Averaging(NamedTuple):
-    """How a net averages its student's weights.
+    """The settings of a net that averages its student's weights.
 
     Attributes
     ----------
