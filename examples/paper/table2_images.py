@@ -82,7 +82,7 @@ def wanted(options):
     """Return all settings, run by run, so that a stopped script has as many runs of each method."""
     for run in range(options.runs):
         for name in options.sets:
-            for method in (*METHODS, *(REVERSED if options.reversed else ())):
+            for method in (*options.methods, *(REVERSED if options.reversed else ())):
                 if PUBLISHED[name].get(method) != "–":
                     epochs = options.epochs or SETS[name]["epochs"]
                     yield {"name": name, "method": method, "run": run, "epochs": epochs}
@@ -169,6 +169,7 @@ def main():
         length=("epochs", None),
         quick=(2, 2),
         reversed={"action": "store_true", "help": "with the divergence of the paper's code too"},
+        methods={"nargs": "+", "choices": METHODS, "default": METHODS, "help": "default: all"},
         sets={"nargs": "+", "choices": list(SETS), "default": list(SETS), "help": "default: all"},
         **WHERE,
     )
