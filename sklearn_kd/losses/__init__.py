@@ -3,6 +3,7 @@
 from sklearn_kd.losses._correlation import CorrelationDistillation
 from sklearn_kd.losses._decoupled import DecoupledDistillation, NormalizedDistillation
 from sklearn_kd.losses._distillation_loss import DistillationLoss
+from sklearn_kd.losses._feature_term import FeatureTerm
 from sklearn_kd.losses._logit_distillation import LogitDistillation
 from sklearn_kd.losses._multilabel_distillation import MultilabelDistillation
 from sklearn_kd.losses._named import LOSSES
@@ -29,6 +30,7 @@ __all__ = [
     "CorrelationDistillation",
     "DecoupledDistillation",
     "DistillationLoss",
+    "FeatureTerm",
     "GaussianNLL",
     "HuberLoss",
     "LogitDistillation",
