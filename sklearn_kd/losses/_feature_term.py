@@ -161,7 +161,7 @@ class FeatureTerm(BaseEstimator):
             raise TypeError(f"{name}={weight!r} of {type(self).__name__} must be a number.")
         if not (np.isfinite(weight) and weight > 0):
             raise ValueError(
-                f"{name}={weight!r} of {type(self).__name__} must be finite and above 0. Leave a term without "
-                "weight out of the list."
+                f"{name}={weight!r} of {type(self).__name__} must be finite and above 0. Leave a term "
+                "without weight out of the list."
             )
         return float(weight)
