@@ -25,9 +25,8 @@ class BoundPathways:
     distance : callable(Tensor, Tensor) -> Tensor
     weights : TermWeights
     name : str, default="pathways"
+    module_name : str, default="transforms"
     """
-
-    module_name = "transforms"
 
     def __init__(
         self,
@@ -36,9 +35,11 @@ class BoundPathways:
         distance: Distance,
         weights: TermWeights,
         name: str = "pathways",
+        module_name: str = "transforms",
     ):
         self.pathways, self.transforms, self.weights = list(pathways), transforms, weights
         self.name = self.recorded = name
+        self.module_name = module_name
         self.pathway_pass = PathwayPass(pathways, distance)
 
     @property

@@ -12,13 +12,12 @@ from torch.nn.parameter import is_lazy
 from sklearn_kd.distpro._distances import Distance
 from sklearn_kd.distpro._transforms import TRANSFORMS, TransformFactory
 from sklearn_kd.errors._did_you_mean import did_you_mean
-from sklearn_kd.layers._find import find_layers, layer_shapes, table_hint
 from sklearn_kd.layers._hooks import feature_hooks
-from sklearn_kd.layers._training_mode import check_training_mode
 from sklearn_kd.losses._bound_terms import as_float32
 from sklearn_kd.runtime._eval_mode import eval_mode
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.teachers._features import FeatureTeacher
+from sklearn_kd.teachers._paired_layers import find_layers_of_both
 
 
 class Pathway(NamedTuple):
@@ -225,17 +224,14 @@ def find_pathways(
     ValueError
         If the parameters do not fit the networks.
     """
-    of_teacher = teacher.layer_shapes(teacher_layers, samples, of_maps=of_maps)
-    of_student = layer_shapes(
-        find_layers(student, student_layers, samples, name="student_layers", of_maps=of_maps)
+    of_teacher, of_student = find_layers_of_both(
+        teacher,
+        student,
+        samples,
+        teacher_layers=teacher_layers,
+        student_layers=student_layers,
+        of_maps=of_maps,
     )
-    if teacher_layers == student_layers == "auto" and len(of_teacher) != len(of_student):
-        raise ValueError(
-            f"'auto' finds {len(of_teacher)} stages in the teacher, {of_teacher}, and {len(of_student)} in "
-            f"the student, {of_student} (shapes of their maps). Name the layers that belong together: "
-            f"teacher_layers=[...], student_layers=[...]; {table_hint('teacher_layers')}"
-        )
-    check_training_mode(student, of_student, samples, name="student_layers")
     pathways = connect(of_teacher, of_student, connections, list(named_transforms(transforms)))
     with preserved_random_state(samples.device):
         modules = build_transforms(pathways, transforms).to(samples.device)

@@ -24,6 +24,7 @@ from sklearn_kd.estimators._preflight import validate
 from sklearn_kd.inputs._munge import Munge
 from sklearn_kd.inputs._validation import Continued
 from sklearn_kd.losses._distillation_loss import DistillationLoss
+from sklearn_kd.losses._feature_term import FeatureTerm
 from sklearn_kd.meta import Strategy
 from sklearn_kd.meta._process import FOLLOWED, MetaparameterProcess
 from sklearn_kd.runtime._execution import Execution
@@ -336,7 +337,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         "e2": [Interval(Integral, 0, None, closed="left")],
         "lambda1": [Interval(Real, 0, 1, closed="both"), StrOptions({"random"})],
         "temperature": [Interval(Real, 0, None, closed="neither"), StrOptions({"random"})],
-        "loss": [str, DistillationLoss],
+        "loss": [str, DistillationLoss, FeatureTerm, list, tuple],
         "teacher_classes": ["array-like", None],
         "ignore_index": [Integral, None],
         "class_weight": [dict, StrOptions({"balanced"}), None],

@@ -20,6 +20,7 @@ from sklearn_kd.estimators._classifier_net import (
 )
 from sklearn_kd.estimators._plan import Stage
 from sklearn_kd.estimators._search import RETRAINING, progress_callbacks, run_search
+from sklearn_kd.losses._loss_list import is_listed
 from sklearn_kd.meta import Fixed, MetaparameterSpace, Strategy
 from sklearn_kd.meta._process import Following, MetaparameterProcess
 from sklearn_kd.runtime._optimizers import optimizer_class
@@ -184,7 +185,7 @@ def make_process(
     """Make the process that a search has found."""
     settings = {name: getattr(estimator, name) for name in _RECORDED} | {
         "meta": repr(plan.strategy),
-        "loss": repr(plan.net_settings.loss),
+        "loss": repr(estimator.loss if is_listed(estimator.loss) else plan.net_settings.loss),
         "optimizer": optimizer_class(estimator.optimizer).__name__,
         "student": type(own_student(plan.student)).__name__,
         "retrain": way_to_retrain(estimator, found),
@@ -256,6 +257,7 @@ def retraining_net(estimator: DistilledClassifier, plan: DistillationPlan) -> Tr
     )
     schedule = process.schedule(plan.n_steps, estimator.weights)
     rows = np.concatenate([schedule[name].reshape(plan.n_steps, -1) for name in space], axis=1)
+    features = None if settings.features is None else settings.features.pruned(schedule)
     callbacks = [
         *own_callbacks(estimator, RETRAINING),
         *progress_callbacks(estimator.verbose, RETRAINING, estimator.max_epochs),
@@ -264,7 +266,7 @@ def retraining_net(estimator: DistilledClassifier, plan: DistillationPlan) -> Tr
     way = way_to_retrain(estimator, plan.searched)
     return make_net(
         estimator,
-        settings._replace(space=space),
+        settings._replace(space=space, features=features),
         _student_to_retrain(estimator, plan, way),
         _following(rows, _val_temperature(plan)),
         space.shaped(space.split(rows[0])),

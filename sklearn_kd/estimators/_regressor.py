@@ -26,6 +26,7 @@ from sklearn_kd.estimators._regressor_methods import RegressorMethods
 from sklearn_kd.inputs._munge import Munge
 from sklearn_kd.inputs._validation import Continued
 from sklearn_kd.losses import RegressionLoss
+from sklearn_kd.losses._feature_term import FeatureTerm
 from sklearn_kd.meta import Strategy
 from sklearn_kd.meta._process import FOLLOWED, MetaparameterProcess
 from sklearn_kd.runtime._execution import Execution
@@ -236,7 +237,7 @@ class DistilledRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]
         "e1": [Interval(Integral, 1, None, closed="left")],
         "e2": [Interval(Integral, 0, None, closed="left")],
         "lambda1": [Interval(Real, 0, 1, closed="both"), StrOptions({"random"})],
-        "loss": [str, RegressionLoss],
+        "loss": [str, RegressionLoss, FeatureTerm, list, tuple],
         "optimizer": OPTIMIZER_KINDS,
         "lr": [Interval(Real, 0, 1e30, closed="both")],  # beyond, a step overflows float32
         "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],

@@ -1,28 +1,23 @@
-"""Find the layers that a user names, or the stages of a network, by a trial forward pass."""
+"""Find the layers that a user names, or choose layers of a network, by a trial forward pass."""
 
 from __future__ import annotations
 
 import difflib
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sklearn_kd.layers._auto import choose_layers
+from sklearn_kd.layers._hints import listed, table_hint, unsure_message
 from sklearn_kd.layers._names import LayerName, named_network
-from sklearn_kd.layers._trace import Call, FeatureMap, ForwardFn, Size, Trace
-
-
-class FoundLayer(NamedTuple):
-    """A layer of a traced network: its call, and the map that the call was given or returned."""
-
-    call: Call
-    map: FeatureMap
+from sklearn_kd.layers._trace import Call, FeatureMap, ForwardFn, FoundLayer, Size, Trace, named_with_order
 
 
 def layer_shapes(found: Mapping[str, FoundLayer]) -> dict[str, Size]:
-    """Return the shape of one sample's map by layer: (channels, height, width)."""
+    """Return the shape of one sample's features by layer: (channels, height, width), or (D,) of rows."""
     return {name: layer.map.sample_shape for name, layer in found.items()}
 
 
@@ -34,6 +29,8 @@ def find_layers(
     name: str,
     run: ForwardFn | None = None,
     of_maps: bool = False,
+    kinds: Sequence[str] = ("maps",),
+    auto: str = "stages",
 ) -> dict[str, FoundLayer]:
     """Find layers by name or automatically, in order, by one forward pass in evaluation mode.
 
@@ -41,7 +38,7 @@ def find_layers(
     ----------
     network : nn.Module
     layers : "auto" or sequence of str
-        "auto": the feature maps after each down-sampling stage, see :meth:`Trace.stages`.
+        "auto": as ``auto`` says.
     samples : Tensor of shape (2, ...)
         Rows to run the network on.
     name : str
@@ -50,17 +47,24 @@ def find_layers(
         Runs the network; None: the network itself.
     of_maps : bool, default=False
         Whether a map that the network returns is its prediction, and so no stage of "auto".
+    kinds : sequence of {"maps", "rows"}, default=("maps",)
+        Kinds of features that are taken. The first that a layer has counts, unless its name states one.
+    auto : {"stages", "middle stage", "last stage", "embedding"}, default="stages"
+        What "auto" stands for. "stages": the feature maps after each down-sampling stage, see
+        :meth:`Trace.stages`. "middle stage", "last stage": one of these; of an even number, the second of
+        the two in the middle. "embedding": the rows that the last linear layer is given.
 
     Returns
     -------
     dict of str to FoundLayer
-        By the name of the layer. The name ends in ``":nhwc"`` if the channels come last.
+        By the name of the layer. The name ends in ``":nhwc"`` if the channels come last, and in ``":rows"``
+        for rows.
 
     Raises
     ------
     ValueError
-        If a layer is not known or does not run, its map has no spatial extent, or the order of its
-        axes cannot be told; if "auto" finds fewer than two stages.
+        If a layer is not known or does not run, has no features of these kinds, or the order of its
+        axes cannot be told; if "auto" finds fewer than two stages, or no embedding.
     TypeError
         If ``layers`` is neither "auto" nor a sequence of names.
     """
@@ -68,13 +72,13 @@ def find_layers(
         _check_names(layers, name)
     check_not_compiled(network, name, runs_uncompiled=run is not None)
     if isinstance(layers, str):  # "auto"
-        return _find_stages(Trace.of_trial(network, samples, run), samples, name, of_maps=of_maps)
+        return choose_layers(Trace.of_trial(network, samples, run), auto, samples, name, of_maps=of_maps)
     modules = dict(named_network(network).named_modules())
     parsed = {layer: LayerName.parse(layer, modules) for layer in layers}
     for layer, meant in parsed.items():
         _check_known(layer, meant, named_network(network), modules, name)
     trace = Trace.of_trial(network, samples, run)
-    return dict(_find_layer(layer, meant, trace, name) for layer, meant in parsed.items())
+    return dict(_find_layer(layer, meant, trace, name, kinds) for layer, meant in parsed.items())
 
 
 def check_not_compiled(network: nn.Module, name: str, *, runs_uncompiled: bool = False) -> None:
@@ -95,30 +99,6 @@ def check_not_compiled(network: nn.Module, name: str, *, runs_uncompiled: bool =
             f"{name}: {type(network).__name__} has been compiled by torch.compile, whose code leaves out the "
             "hooks by which maps are captured. Give the module as it was before."
         )
-
-
-def _find_stages(trace: Trace, samples: Tensor, name: str, *, of_maps: bool) -> dict[str, FoundLayer]:
-    stages = trace.stages(of_maps=of_maps)
-    found = {trace.name(call): FoundLayer(call, call.output) for call in stages if call.output is not None}
-    if trace.unsure():
-        call = trace.unsure()[0]
-        raise ValueError(f"{name}='auto': {_unsure_message(trace.name(call), call.output, trace, name)}")
-    if len(found) < 2:
-        candidates = [trace.name(call) for call in trace.with_maps()]
-        listed = f"{candidates[:20]}{' ...' if len(candidates) > 20 else ''}" if candidates else "none"
-        raise ValueError(
-            f"{name}='auto' finds {len(found)} stage(s) of different spatial size in "
-            f"{type(trace.named).__name__} for samples of shape {tuple(samples.shape[1:])}; it needs at "
-            f"least two. Layers that give maps of shape (n, channels, height, width): {listed}. "
-            f"Name some of them, {name}=[...]; {table_hint(name)}"
-        )
-    return found
-
-
-def table_hint(name: str) -> str:
-    """Return a hint for messages about the parameter ``name``: how to list the layers."""
-    whose = name.removesuffix("_layers") if name.endswith("_layers") else "network"
-    return f"layer_table({whose}, X[:2]) lists them."
 
 
 # --------------------------------------------------------------------------------------
@@ -161,25 +141,51 @@ def _check_known(
 def _list_nearest(path: str, known: Sequence[str]) -> str:
     matches = difflib.get_close_matches(path, known, n=3, cutoff=0.4)
     nearest = f" Nearest: {matches}." if matches else ""
-    return f"{nearest} It has {list(known[:20])}{' ...' if len(known) > 20 else ''}."
+    return f"{nearest} It has {listed(known)}."
 
 
-def _find_layer(name: str, layer: LayerName, trace: Trace, argument: str) -> tuple[str, FoundLayer]:
-    """Return a layer with its full name, which ends in ``":nhwc"`` if its channels come last."""
+def _find_layer(
+    name: str, layer: LayerName, trace: Trace, argument: str, kinds: Sequence[str]
+) -> tuple[str, FoundLayer]:
+    """Return a layer with its full name, which ends in the order of its axes where that is not the usual."""
     call = _call_of(name, layer, trace, argument)
-    found = call.input if layer.of_input else call.output
+    found = _features_of(call, layer, kinds)
     if found is None:
-        got = "is given no tensor" if layer.of_input else f"gives {call.output_type}"
+        got = "is given no such tensor" if layer.of_input else f"gives {call.output_type}"
         raise ValueError(
-            f"{argument}: layer {name!r} of {type(trace.named).__name__} {got}, which has no spatial "
-            "extent. Pathways compare feature maps of shape (n, channels, height, width): name a "
-            f"convolution, a stage, or what follows one before it is flattened; {table_hint(argument)}"
+            f"{argument}: layer {name!r} of {type(trace.named).__name__} {got}{_missing(layer, kinds)} "
+            f"{table_hint(argument)}"
         )
     if layer.order is not None:
         return name, FoundLayer(call, FeatureMap(found.shape, found.where, layer.order))
     if found.order == "unsure":
-        raise ValueError(f"{argument}: {_unsure_message(name, found, trace, argument)}")
-    return (f"{name}:nhwc" if found.order == "nhwc" else name), FoundLayer(call, found)
+        raise ValueError(f"{argument}: {unsure_message(name, found, trace, argument)}")
+    return named_with_order(name, found), FoundLayer(call, found)
+
+
+def _features_of(call: Call, layer: LayerName, kinds: Sequence[str]) -> FeatureMap | None:
+    """Return the first of ``kinds`` that a layer has, or of the kind that its name states."""
+    found = {
+        "maps": call.input if layer.of_input else call.output,
+        "rows": call.input_rows if layer.of_input else call.output_rows,
+    }
+    if layer.order is not None:
+        kinds = [kind for kind in kinds if (kind == "rows") == (layer.order == "rows")]
+    return next((found[kind] for kind in kinds if found[kind] is not None), None)
+
+
+def _missing(layer: LayerName, kinds: Sequence[str]) -> str:
+    if "maps" in kinds and layer.order != "rows":
+        return (
+            ", which has no spatial extent. Feature maps have the shape (n, channels, height, width): name a "
+            "convolution, a stage, or what follows one before it is flattened;"
+        )
+    if "rows" in kinds:
+        return (
+            ", where rows of shape (n, D) are needed, one for each sample. Name the input of a linear layer, "
+            "such as 'fc:input', or a layer that flattens or pools its input;"
+        )
+    return ", and ':rows' in its name is no feature map. Feature maps are compared here: leave ':rows' out;"
 
 
 def _call_of(name: str, layer: LayerName, trace: Trace, argument: str) -> Call:
@@ -204,17 +210,10 @@ def _call_of(name: str, layer: LayerName, trace: Trace, argument: str) -> Call:
 
 def _list_calls(calls: Sequence[Call], layer: LayerName) -> str:
     ending = ":input" if layer.of_input else ""
-    maps = [call.input if layer.of_input else call.output for call in calls]
+    rows = layer.order == "rows"
+    inputs = [call.input_rows if rows else call.input for call in calls]
+    outputs = [call.output_rows if rows else call.output for call in calls]
+    maps = inputs if layer.of_input else outputs
     said = [call.output_type if m is None else m.shape[1:] for call, m in zip(calls, maps, strict=True)]
     listed = [f"'{layer.path}#{call.number}{ending}' {what}" for call, what in zip(calls, said, strict=True)]
     return ", ".join(listed[:8]) + (", ..." if len(listed) > 8 else "")
-
-
-def _unsure_message(layer: str, found: FeatureMap | None, trace: Trace, argument: str) -> str:
-    shape = None if found is None else found.shape
-    return (
-        f"layer {layer!r} of {type(trace.named).__name__} gives shape {shape}, of which it cannot be told "
-        f"whether the channels come first or last. Say it in the name, {argument}=['{layer}:nchw', ...] for "
-        f"(n, channels, height, width) or ':nhwc' for (n, height, width, channels), or name other layers; "
-        f"{table_hint(argument)}"
-    )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from sklearn_kd.layers._names import LayerName, named_network
-from sklearn_kd.layers._trace import first_map
+from sklearn_kd.layers._trace import first_tensor
 
 
 class _LayerMaps(dict[str, Tensor]):
@@ -25,11 +25,12 @@ class _LayerMaps(dict[str, Tensor]):
 
 @contextmanager
 def feature_hooks(network: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Hook layers of a network and collect their feature maps during one forward pass.
+    """Hook layers of a network and collect their feature maps, or rows, during one forward pass.
 
     Run the network once inside the context. If a module runs more than once, keep the map of the
     call in the layer's name, or of the last call. Take the first tensor of four dimensions from a
-    tuple, list or dict. Permute maps whose channels come last to (n, channels, height, width).
+    tuple, list or dict; of two dimensions if the name ends in ``":rows"``. Permute maps whose channels
+    come last to (n, channels, height, width).
     Copy each map: a later module may write into the original, as an in-place ReLU does. Remove the
     hooks at the end, so that the network can be copied, pickled and exported.
 
@@ -59,13 +60,14 @@ def feature_hooks(network: nn.Module, layers: Sequence[str]) -> Iterator[dict[st
 def _register_hook(
     module: nn.Module, layer: LayerName, name: str, maps: dict[str, Tensor]
 ) -> RemovableHandle:
-    runs = 0
+    runs, ndim = 0, 2 if layer.order == "rows" else 4
 
     def keep(*values: Any) -> None:
         nonlocal runs
         runs += 1
         if layer.number is None or layer.number == runs:
-            found = next((found for found in map(first_map, values) if found is not None), None)
+            tensors = (first_tensor(value, ndim) for value in values)
+            found = next((found for found in tensors if found is not None), None)
             if found is not None:
                 maps[name] = (found[1].permute(0, 3, 1, 2) if layer.order == "nhwc" else found[1]).clone()
 

@@ -2,8 +2,9 @@
 
 A layer is named by the path of a module in ``named_modules()``. ``"layer2"`` is the output of that
 module and ``"layer2:input"`` its input. ``"relu#2"`` is the output of its second call in a forward
-pass. ``":nhwc"`` at the end says that the channels come last, ``":nchw"`` that they come first. If a
-module's own path is ``"relu#2"``, that name is the module and ``"relu#02"`` the call.
+pass. ``":nhwc"`` at the end says that the channels come last, ``":nchw"`` that they come first, and
+``":rows"`` that the tensor of two dimensions is meant, (n, D). If a module's own path is ``"relu#2"``,
+that name is the module and ``"relu#02"`` the call.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import NamedTuple
 
 from torch import nn
 
-_SYNTAX = re.compile(r"(?P<path>.+?)(#(?P<number>0*[1-9]\d*))?(?P<input>:input)?(:(?P<order>nchw|nhwc))?")
+_SYNTAX = re.compile(
+    r"(?P<path>.+?)(#(?P<number>0*[1-9]\d*))?(?P<input>:input)?(:(?P<order>nchw|nhwc|rows))?"
+)
 
 
 def named_network(network: nn.Module) -> nn.Module:
@@ -36,8 +39,8 @@ class LayerName(NamedTuple):
         Number of the call, from 1. None: the name has no number, which means the last call.
     of_input : bool
         True for the input of the module, False for its output.
-    order : "nchw", "nhwc" or None
-        Order of the axes that the name states.
+    order : "nchw", "nhwc", "rows" or None
+        Order of the axes that the name states; "rows": (n, D).
     """
 
     path: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,18 +27,18 @@ _CHANNELS_FIRST = (
 _WEIGHTS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
-def first_map(value: Any) -> tuple[str, Tensor] | None:
-    """Return the first floating-point tensor of four dimensions with its place, or None."""
-    return next(_maps_in(value), None)
+def first_tensor(value: Any, ndim: int) -> tuple[str, Tensor] | None:
+    """Return the first floating-point tensor of ``ndim`` dimensions with its place, or None."""
+    return next(_tensors_of(value, ndim), None)
 
 
-def _maps_in(value: Any) -> Iterator[tuple[str, Tensor]]:
-    return ((where, t) for where, t in tensors_in(value) if t.ndim == 4 and t.is_floating_point())
+def _tensors_of(value: Any, ndim: int) -> Iterator[tuple[str, Tensor]]:
+    return ((where, t) for where, t in tensors_in(value) if t.ndim == ndim and t.is_floating_point())
 
 
 @dataclass(eq=False)
 class FeatureMap:
-    """Shape of a tensor of four dimensions: an input or an output of a call.
+    """Shape of an input or an output of a call: a map, of four dimensions, or rows, of two.
 
     Attributes
     ----------
@@ -46,8 +46,8 @@ class FeatureMap:
         With the batch dimension.
     where : str
         Place in a tuple, list or dict, such as ``"[0]"``; empty for a tensor alone.
-    order : {"nchw", "nhwc", "none", "unsure"}
-        Order of the axes. "none": apparently no image, such as attention weights.
+    order : {"nchw", "nhwc", "rows", "none", "unsure"}
+        Order of the axes. "rows": (n, D). "none": apparently no image, such as attention weights.
     """
 
     shape: Size
@@ -56,7 +56,9 @@ class FeatureMap:
 
     @property
     def sample_shape(self) -> Size:
-        """(channels, height, width); if the order is not known, the axes as they are."""
+        """(channels, height, width), or (D,) of rows; if the order is not known, the axes as they are."""
+        if self.order == "rows":
+            return self.shape[1:]
         first, second, third = self.shape[1:]
         return (third, first, second) if self.order == "nhwc" else (first, second, third)
 
@@ -70,6 +72,8 @@ class Call:
     number: int
     input: FeatureMap | None = None
     output: FeatureMap | None = None
+    input_rows: FeatureMap | None = None
+    output_rows: FeatureMap | None = None
     output_type: str = ""  # for messages
     returns_stages: bool = False
     children: list[Call] = field(default_factory=list)
@@ -88,6 +92,13 @@ class Call:
     def has_weights(self) -> bool:
         """Return True if a convolution or linear layer runs inside."""
         return any(isinstance(call.module, _WEIGHTS) for call in self.inner())
+
+
+class FoundLayer(NamedTuple):
+    """A layer of a traced network: its call, and the map or the rows that the call was given or returned."""
+
+    call: Call
+    map: FeatureMap
 
 
 def _size(found: FeatureMap | None) -> Size | None:
@@ -144,7 +155,9 @@ class Trace:
         def begins(path: str) -> Callable[..., None]:
             def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
                 runs[path] = runs.get(path, 0) + 1
-                stack.append(Call(path, module, runs[path], _map_in(args) or _map_in(kwargs)))
+                given = _map_in(args) or _map_in(kwargs)
+                rows = _rows_in(args, len(samples)) or _rows_in(kwargs, len(samples))
+                stack.append(Call(path, module, runs[path], given, input_rows=rows))
                 stack[-2].children.append(stack[-1])
 
             return hook
@@ -154,6 +167,7 @@ class Trace:
                 stack.pop()
             call = stack.pop()
             call.output, call.output_type = _map_in(output), shape_or_type(output)
+            call.output_rows = _rows_in(output, len(samples))
             call.returns_stages = not isinstance(output, Tensor) and _returns_stages(output, call)
             self.calls.append(call)
 
@@ -177,11 +191,15 @@ class Trace:
         return [call for call in self.calls if call.path == path]
 
     def name(self, call: Call) -> str:
-        """Return the layer name of a call's output: ``"layer1"``, ``"relu#2"``, ``"norm:nhwc"``."""
+        """Return the layer name of a returned map: ``"layer1"``, ``"relu#2"``, ``"norm:nhwc"``."""
+        return named_with_order(self.name_of_call(call), call.output)
+
+    def name_of_call(self, call: Call) -> str:
+        """Return the name of a call without the order of its axes: ``"layer1"``, ``"relu#2"``."""
         name = call.path if len(self.of(call.path)) == 1 else f"{call.path}#{call.number}"
         if name != call.path and name in dict(self.named.named_modules()):
             name = f"{call.path}#0{call.number}"  # "relu#2" is a module's own name here
-        return f"{name}:nhwc" if call.output is not None and call.output.order == "nhwc" else name
+        return name
 
     def with_maps(self) -> list[Call]:
         """Return the calls whose output is a tensor of four dimensions other than a map of 1×1."""
@@ -214,6 +232,11 @@ class Trace:
         return list(_unsure(self.root))
 
 
+def named_with_order(name: str, found: FeatureMap | None) -> str:
+    """Return a layer's name with the order of its axes, where feature_hooks cannot do without."""
+    return f"{name}:{found.order}" if found is not None and found.order in ("nhwc", "rows") else name
+
+
 def _is_one_pixel(found: FeatureMap) -> bool:
     return found.shape[2:] == (1, 1) or (found.order != "nchw" and found.shape[1:3] == (1, 1))
 
@@ -229,8 +252,16 @@ def _unsure(call: Call) -> Iterator[Call]:
 
 
 def _map_in(value: Any) -> FeatureMap | None:
-    found = first_map(value)
+    found = first_tensor(value, 4)
     return None if found is None else FeatureMap(tuple(found[1].shape), found[0])
+
+
+def _rows_in(value: Any, n_rows: int) -> FeatureMap | None:
+    """Return the first tensor of two dimensions, if it has one row for each sample."""
+    found = first_tensor(value, 2)
+    if found is None or len(found[1]) != n_rows:
+        return None
+    return FeatureMap(tuple(found[1].shape), found[0], "rows")
 
 
 def _are_maps_alone(value: Any) -> bool:
@@ -241,7 +272,7 @@ def _are_maps_alone(value: Any) -> bool:
 
 def _returns_stages(value: Any, call: Call) -> bool:
     """Return True if a call returned the maps of several stages inside it."""
-    sizes = {tuple(tensor.shape[2:]) for _, tensor in _maps_in(value)}
+    sizes = {tuple(tensor.shape[2:]) for _, tensor in _tensors_of(value, 4)}
     inner = {c.output.shape[2:] for child in call.children for c in child.inner() if c.output is not None}
     return len(sizes & inner) > 1
 

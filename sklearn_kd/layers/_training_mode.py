@@ -30,7 +30,7 @@ def check_training_mode(
     ----------
     network : nn.Module
     layers : mapping of str to tuple of (int, int, int)
-        (channels, height, width) in evaluation mode by layer.
+        (channels, height, width), or (D,) of rows, in evaluation mode by layer.
     samples : Tensor of shape (n, ...)
     name : str
         Name of the parameter ``layers`` in messages.
@@ -74,8 +74,11 @@ def _check_calls(
             "often in both, such as the block around it."
         )
     call = calls[-1 if layer.number is None else layer.number - 1]
-    found = call.input if layer.of_input else call.output
     order = layer.order or "nchw"
+    if order == "rows":
+        found = call.input_rows if layer.of_input else call.output_rows
+    else:
+        found = call.input if layer.of_input else call.output
     if found is None or FeatureMap(found.shape, order=order).sample_shape[0] != shape[0]:
         got = call.output_type if found is None else f"shape {found.shape}"
         raise ValueError(

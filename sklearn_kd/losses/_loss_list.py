@@ -120,8 +120,8 @@ def listed_losses(losses: Sequence[Any], of_outputs: Makers, of_features: Makers
         raise ValueError("loss=[] has no entry. Give one loss of logits, terms of features, or both.")
     if len(given) > 1:
         raise ValueError(
-            f"loss={losses!r} has several losses of the outputs, {list(given)}, each of which has the loss of "
-            "the labels in it. Give one of them, and terms of features beside it."
+            f"loss={losses!r} has several losses of the outputs, {list(given)}, each of which has the loss "
+            "of the labels in it. Give one of them, and terms of features beside it."
         )
     item, loss = next(iter(given.values()), (None, None))
     return ListedLosses(loss, item, found)
@@ -130,7 +130,9 @@ def listed_losses(losses: Sequence[Any], of_outputs: Makers, of_features: Makers
 def _made(item: Any, of_outputs: Makers, of_features: Makers) -> Any:
     if not isinstance(item, str):
         if not isinstance(item, (DistillationLoss, FeatureTerm)):
-            raise TypeError(f"loss: {str(item)[:200]} is neither a loss of logits nor a term of features.")
+            raise TypeError(
+                f"loss: {str(item)[:200]} is neither a loss of the outputs nor a term of features."
+            )
         return clone(item)
     makers = {**of_outputs, **of_features}
     if item not in makers:
@@ -174,8 +176,8 @@ def with_entry_params(losses: Sequence[Any], params: Mapping[str, Any]) -> list[
         name, _, rest = key.partition("__")
         if name not in items:
             raise ValueError(
-                f"loss__{key}: the list of losses has no entry {name!r}.{did_you_mean(name, tuple(items))} It "
-                f"has {list(items)}."
+                f"loss__{key}: the list of losses has no entry {name!r}.{did_you_mean(name, tuple(items))} "
+                f"It has {list(items)}."
             )
         if not rest:
             items[name] = params[key]
@@ -183,8 +185,8 @@ def with_entry_params(losses: Sequence[Any], params: Mapping[str, Any]) -> list[
             items[name].set_params(**{rest: params[key]})
         else:
             raise ValueError(
-                f"loss__{key}: {items[name]!r} stands for a loss with its default parameters. Give the object "
-                "in its place."
+                f"loss__{key}: {items[name]!r} stands for a loss with its default parameters. Give the "
+                "object in its place."
             )
     pairs = zip(losses, entries, strict=True)
     return [_in_form(item, name, items[name]) for item, (name, _) in pairs]

@@ -119,15 +119,27 @@ class FeatureTeacher:
             return self._evaluated(x)
 
     def layer_shapes(
-        self, layers: str | Sequence[str], samples: Tensor, *, of_maps: bool = False
+        self,
+        layers: str | Sequence[str],
+        samples: Tensor,
+        *,
+        of_maps: bool = False,
+        kinds: Sequence[str] = ("maps",),
+        auto: str = "stages",
     ) -> dict[str, tuple[int, ...]]:
-        """Return the shape of one sample's map by layer, for names or "auto" as in :func:`find_layers`."""
+        """Return the shape of one sample's features by layer; parameters as in :func:`find_layers`."""
         self.check(samples, "teacher_layers")
-        return layer_shapes(
-            find_layers(
-                self.network, layers, samples, name="teacher_layers", run=self.forward, of_maps=of_maps
-            )
+        found = find_layers(
+            self.network,
+            layers,
+            samples,
+            name="teacher_layers",
+            run=self.forward,
+            of_maps=of_maps,
+            kinds=kinds,
+            auto=auto,
         )
+        return layer_shapes(found)
 
     def check(self, samples: Tensor, name: str) -> None:
         """Check that the network takes the samples and runs hooks; ``name`` is the parameter in messages."""
@@ -216,10 +228,10 @@ class FeatureTeacher:
         self._sizes = samples.shape[2:], task.map_shape
 
     def signature(self, samples: Tensor, layers: Sequence[str]) -> Tensor:
-        """Return the means of the feature maps of some samples, float64, to detect a changed teacher."""
+        """Return the means of the features of some samples, float64, to detect a changed teacher."""
         with preserved_random_state(self.device, seed=0):  # a network may draw random numbers
             maps, _ = self(samples, layers)
-        return torch.cat([maps[layer].double().flatten(2).mean(dim=2).flatten() for layer in layers])
+        return torch.cat([_means(maps[layer].double()).flatten() for layer in layers])
 
     def __call__(self, x: Tensor, layers: Sequence[str]) -> tuple[Mapping[str, Tensor], Tensor | None]:
         """Return the feature maps of a batch by layer, and the outputs once they are aligned with y."""
@@ -240,6 +252,11 @@ class FeatureTeacher:
         if not map_size:
             return outputs
         return pixel_rows(resized(outputs, tuple(scaled_size(x.shape[2:], image_size, map_size))))
+
+
+def _means(features: Tensor) -> Tensor:
+    """Return the mean of each channel of maps; rows as they are."""
+    return features if features.ndim == 2 else features.flatten(2).mean(dim=2)
 
 
 def _is_table(output: Any) -> bool:

@@ -1,0 +1,66 @@
+"""Layers of a teacher and of a student whose features are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from sklearn_kd.layers._find import find_layers, layer_shapes
+from sklearn_kd.layers._hints import table_hint
+from sklearn_kd.layers._training_mode import check_training_mode
+from sklearn_kd.teachers._features import FeatureTeacher
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def find_layers_of_both(
+    teacher: FeatureTeacher,
+    student: nn.Module,
+    samples: Tensor,
+    *,
+    teacher_layers: str | Sequence[str],
+    student_layers: str | Sequence[str],
+    kinds: Sequence[str] = ("maps",),
+    auto: str = "stages",
+    of_maps: bool = False,
+) -> tuple[Shapes, Shapes]:
+    """Find layers of both networks by name or automatically, after a trial of each on some samples.
+
+    The trial changes neither network.
+
+    Parameters
+    ----------
+    teacher : FeatureTeacher
+    student : nn.Module
+    samples : Tensor of shape (2, ...)
+    teacher_layers, student_layers : "auto" or sequence of str
+    kinds, auto, of_maps
+        As in :func:`sklearn_kd.layers._find.find_layers`.
+
+    Returns
+    -------
+    of_teacher, of_student : dict of str to tuple of int
+        Shape of one sample's features by layer, in order. :func:`feature_hooks` takes these names.
+
+    Raises
+    ------
+    ValueError
+        If there is no such layer; if "auto" finds different numbers of stages; if a layer of the student is
+        another one in training mode.
+    TypeError
+        If layers are neither "auto" nor a sequence of names.
+    """
+    of_teacher = teacher.layer_shapes(teacher_layers, samples, of_maps=of_maps, kinds=kinds, auto=auto)
+    found = find_layers(
+        student, student_layers, samples, name="student_layers", of_maps=of_maps, kinds=kinds, auto=auto
+    )
+    of_student = layer_shapes(found)
+    if teacher_layers == student_layers == "auto" and len(of_teacher) != len(of_student):
+        raise ValueError(
+            f"'auto' finds {len(of_teacher)} stages in the teacher, {of_teacher}, and {len(of_student)} in "
+            f"the student, {of_student} (shapes of their maps). Name the layers that belong together: "
+            f"teacher_layers=[...], student_layers=[...]; {table_hint('teacher_layers')}"
+        )
+    check_training_mode(student, of_student, samples, name="student_layers")
+    return of_teacher, of_student
