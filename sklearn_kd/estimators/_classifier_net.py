@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from sklearn_kd.checkpointing._trial_cache import TrialCache
 from sklearn_kd.errors._context import error_context
 from sklearn_kd.estimators._callback_checks import listed_callbacks
-from sklearn_kd.estimators._feature_terms import FEATURE_TERMS, FeatureTerms
+from sklearn_kd.estimators._feature_terms import FeatureTerms
 from sklearn_kd.estimators._named_objects import named_object
+from sklearn_kd.estimators._named_terms import FEATURE_TERMS
 from sklearn_kd.estimators._plan import FitPlan, Stage
 from sklearn_kd.estimators._search import (
     RETRAINING,

@@ -34,6 +34,7 @@ from sklearn_kd.estimators._classifier_search import (
 )
 from sklearn_kd.estimators._codes import known_codes
 from sklearn_kd.estimators._feature_terms import (
+    as_trained,
     bound_features,
     check_suits_terms,
     check_terms,
@@ -206,7 +207,7 @@ def plan_distillation(
     teacher = None
     if not isinstance(loss, LabelLoss):
         teacher = checked_teacher(
-            estimator.teacher,
+            estimator.teacher if features is None else as_trained(estimator.teacher),
             inputs,
             strategy,
             loss,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
+from sklearn.frozen import FrozenEstimator
 from torch import Tensor, nn
 
 from sklearn_kd.distpro._importance import IMPORTANCE, importance_steps
@@ -38,8 +40,6 @@ from sklearn_kd.teachers._paired_layers import find_layers_of_both
 if TYPE_CHECKING:
     from sklearn_kd.estimators._base import BaseDistiller
 
-# The names that a list of losses takes for terms of features.
-FEATURE_TERMS: dict[str, type[FeatureTerm]] = {Pathways.name: Pathways}
 # A retraining leaves a term out if none of its weights exceeds this share of where it starts.
 VANISHED = 0.02
 
@@ -228,6 +228,12 @@ def bound_features(
         with error_context(f"loss: term {name!r}"):
             bound[name] = _bound(name, term, teacher, student, samples, of_maps)
     return FeatureTerms(terms, bound, teacher)
+
+
+def as_trained(teacher: Any) -> Any:
+    """Return the teacher in a form in which it is not fitted again: its features come from it as it is."""
+    fits_again = isinstance(teacher, BaseEstimator) and hasattr(type(teacher), "student_")
+    return FrozenEstimator(teacher) if fits_again else teacher
 
 
 def gives_outputs_with_features(

@@ -19,6 +19,7 @@ from sklearn.base import BaseEstimator
 from skorch.history import History
 from torch import Tensor, nn
 
+from sklearn_kd.distpro._term import Pathways
 from sklearn_kd.files._columns import Columns, join_batches, join_rows, split_batches, split_rows
 from sklearn_kd.files._history import decode_history, encode_history
 from sklearn_kd.files._limits import TooLargeError, check_asked, parsed_json
@@ -41,7 +42,7 @@ STUDENTS: dict[str, type[nn.Module]] = {
 # The kind of objects that each of these parameters may be, and the classes of this kind.
 _OBJECTS: dict[str, tuple[str, Collection[type[BaseEstimator]]]] = {
     "meta": ("strategy", STRATEGIES.values()),
-    "loss": ("loss", [*LOSSES.values(), MultilabelDistillation]),
+    "loss": ("loss", [*LOSSES.values(), MultilabelDistillation, Pathways]),
     "execution": ("execution", [Execution]),
     "student_preprocessing": ("preprocessing", [TablePreprocessing]),
 }
@@ -153,13 +154,14 @@ def decode_parameter(name: str, form: Any) -> Any:
             raise ContentError(f"{name} with a number beyond {_LARGEST_NUMBER:,}")
         elif isinstance(part, type) and not name.startswith(_CLASSES):
             raise ContentError(f"a class, {part.__name__}, as {name}")
-        elif isinstance(part, BaseEstimator) and (part is not value or not _may_be(name, part)):
+        elif isinstance(part, BaseEstimator) and not _may_be(name, part, alone=part is value):
             raise ContentError(f"an object, {type(part).__name__}, as {name}")
     return value
 
 
-def _may_be(name: str, value: BaseEstimator) -> bool:
-    return name in _OBJECTS and type(value) in _OBJECTS[name][1]
+def _may_be(name: str, value: BaseEstimator, *, alone: bool) -> bool:
+    """Return whether a parameter may be this object, or, if it is not alone, have it in a list."""
+    return (alone or name == "loss") and name in _OBJECTS and type(value) in _OBJECTS[name][1]
 
 
 def finite_number(value: Any) -> float:
