@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sklearn_kd.distpro._normalization import Normalization
+from sklearn_kd.losses._feature_term import TERM_WEIGHTS
 from sklearn_kd.meta._path import MetaOptimizer
 from sklearn_kd.meta._space import Metaparameter
 
@@ -28,7 +29,7 @@ def importance_factors(n_pathways: int, start: float = 1.0) -> dict[str, Metapar
     ``RAW_BOUNDS``, widened to where a factor is.
     """
     return {
-        IMPORTANCE: Metaparameter(start, shape=(n_pathways,), predicted_bounds=RAW_BOUNDS, group=IMPORTANCE)
+        IMPORTANCE: Metaparameter(start, shape=(n_pathways,), predicted_bounds=RAW_BOUNDS, group=TERM_WEIGHTS)
     }
 
 

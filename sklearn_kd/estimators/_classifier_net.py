@@ -350,7 +350,9 @@ def _objective(
     if features is None or not features.bound:
         return LogitObjective(loss)
     output_loss = LearnedOutputLoss(loss, list(loss.metaparameters(task.n_outputs)))
-    return FeatureObjective(terms=features.ordered, teacher=features.teacher, output_loss=output_loss)
+    return FeatureObjective(
+        terms=list(features.bound.values()), teacher=features.teacher, output_loss=output_loss
+    )
 
 
 def make_net(

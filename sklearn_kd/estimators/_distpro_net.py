@@ -10,7 +10,6 @@ from torch import nn
 from sklearn_kd.distpro._bound_pathways import BoundPathways
 from sklearn_kd.distpro._distances import checked_distance
 from sklearn_kd.distpro._importance import (
-    IMPORTANCE,
     PATHWAY_WEIGHTS,
     GivenWeights,
     LearnedWeights,
@@ -24,6 +23,7 @@ from sklearn_kd.estimators._plan import Stage
 from sklearn_kd.estimators._preflight import initial_student
 from sklearn_kd.estimators._standardization import scaling_for
 from sklearn_kd.losses._feature_objective import FeatureObjective
+from sklearn_kd.losses._feature_term import TERM_WEIGHTS
 from sklearn_kd.losses._term_weights import ScaledWeights
 from sklearn_kd.meta import Strategy
 from sklearn_kd.meta._path import MetaparameterPath, MetaparameterSchedule
@@ -50,7 +50,7 @@ def initial_path(estimator: DistProEstimator, plan: DistProPlan, strategy: Strat
     start = (plan.term.starts(plan.task) if is_learned(plan.term) else {}) | space.starts
     if strategy.coordinates == "raw":
         space = space.in_raw_coordinates()
-    steps = {IMPORTANCE: importance_steps(estimator.importance_lr), "loss": strategy.steps()}
+    steps = {TERM_WEIGHTS: importance_steps(estimator.importance_lr), "loss": strategy.steps()}
     return MetaparameterPath(space, start, steps, device=estimator._device())
 
 

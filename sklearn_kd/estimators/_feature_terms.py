@@ -24,7 +24,7 @@ from sklearn_kd.inputs._sparse_rows import SparseRows
 from sklearn_kd.inputs._validation import ValidatedInputs
 from sklearn_kd.layers._hooks import feature_hooks
 from sklearn_kd.losses._bound_terms import BoundTerm, PairedTerm
-from sklearn_kd.losses._feature_term import FeatureTerm
+from sklearn_kd.losses._feature_term import TERM_WEIGHTS, FeatureTerm
 from sklearn_kd.losses._objective import Objective
 from sklearn_kd.losses._term_weights import NamedWeights
 from sklearn_kd.meta._path import MetaOptimizer
@@ -40,6 +40,8 @@ from sklearn_kd.teachers._paired_layers import find_layers_of_both
 if TYPE_CHECKING:
     from sklearn_kd.estimators._base import BaseDistiller
 
+# Learning rate of the weights, in their logarithm, where no term has one.
+IMPORTANCE_LR = 0.05
 # A retraining leaves a term out if none of its weights exceeds this share of where it starts.
 VANISHED = 0.02
 
@@ -82,17 +84,11 @@ class FeatureTerms:
 
     @property
     def metaparameters(self) -> dict[str, Metaparameter]:
-        """Their metaparameters by name, in the order of :attr:`ordered`."""
+        """Their metaparameters by name, in the order of :attr:`bound`."""
         found: dict[str, Metaparameter] = {}
-        for bound in self.ordered:
+        for bound in self.bound.values():
             found |= _entries(bound.name, self.terms[bound.name], bound.n_losses)
         return found
-
-    @property
-    def ordered(self) -> list[BoundTerm]:
-        """The bound terms: first pathways, whose metaparameters have an optimizer of their own."""
-        first = [bound for name, bound in self.bound.items() if isinstance(self.terms[name], Pathways)]
-        return first + [bound for bound in self.bound.values() if bound not in first]
 
     def signature(self, samples: Tensor) -> Tensor:
         """Return means of the teacher's features, by which a checkpoint recognises it."""
@@ -102,9 +98,9 @@ class FeatureTerms:
         return self.teacher.signature(samples, list(layers))
 
     def steps(self) -> dict[str, MetaOptimizer]:
-        """Return the optimizers of the groups of metaparameters that do not follow the strategy's."""
+        """Return how weights take steps: by Adam, since their hypergradients are of any size."""
         rates = [term.importance_lr for term in self.terms.values() if isinstance(term, Pathways)]
-        return {IMPORTANCE: importance_steps(rates[0])} if rates else {}
+        return {TERM_WEIGHTS: importance_steps((rates or [IMPORTANCE_LR])[0])}
 
     def pruned(self, schedule: Mapping[str, np.ndarray]) -> FeatureTerms:
         """Return the terms without those whose weights have vanished.

@@ -15,6 +15,8 @@ from sklearn_kd.meta._space import Metaparameter
 
 # Shape of one sample's features: (C, H, W) of maps, (D,) of rows.
 Shape = tuple[int, ...]
+# Group of the metaparameters that are weights of terms: they take their steps by an optimizer of their own.
+TERM_WEIGHTS = "importance"
 # A learned weight stays within these multiples of where it starts, if its bounds are not given.
 _LOWEST, _HIGHEST = 0.01, 10.0
 
@@ -153,7 +155,7 @@ class FeatureTerm(BaseEstimator):
                 raise ValueError(f"weight_bounds={bounds!r} must be 'auto', 'fixed' or two numbers.")
             bounds = (_LOWEST * weight, _HIGHEST * weight)
         with error_context(name):
-            return Metaparameter(weight, bounds=bounds, coordinate="log")
+            return Metaparameter(weight, bounds=bounds, coordinate="log", group=TERM_WEIGHTS)
 
     def _weight(self, name: str) -> float:
         weight = getattr(self, name)

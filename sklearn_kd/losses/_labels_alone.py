@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from sklearn_kd.losses._binary_logits import BinaryTrainingLoss
@@ -12,7 +13,7 @@ from sklearn_kd.losses._distillation_loss import DistillationLoss, Evaluation
 from sklearn_kd.losses._logit_distillation import LabelEvaluation
 from sklearn_kd.losses._logit_terms import label_rows
 from sklearn_kd.meta._space import Metaparameter
-from sklearn_kd.tasks._targets import Targets
+from sklearn_kd.tasks._targets import Targets, label_weights
 
 
 class LabelLoss(DistillationLoss):
@@ -30,7 +31,10 @@ class LabelLoss(DistillationLoss):
 
     def loss(self, logits: Tensor, teacher_logits: Any, labels: Tensor) -> Tensor:
         """Return the cross-entropy of each row; 0 for rows without a label, the others weigh more."""
-        return label_rows(logits, labels)
+        if labels.ndim == 1:
+            return label_rows(logits, labels)
+        rows = F.binary_cross_entropy_with_logits(logits, labels.clamp(min=0).to(logits), reduction="none")
+        return label_weights(labels).to(logits) * rows.mean(dim=1)
 
     def evaluate(
         self, logits: Tensor, targets: Targets, values: Mapping[str, Any], *, differentiable: bool = True
