@@ -268,7 +268,7 @@ def net_to_train(estimator: DistilledClassifier, plan: DistillationPlan) -> Trai
         start = space.completed(start, chosen)
     callbacks = [*own_callbacks(estimator, stage.name), *_epoch_callbacks(estimator, plan)]
     student = copy.deepcopy(plan.student if plan.search_student is None else plan.search_student)
-    changes = changes_for(estimator, stage.name)
+    changes = changes_for(estimator, stage)
     net = make_net(estimator, plan.net_settings, student, plan.strategy, start, callbacks, **changes)
     best = trials.best
     if best is not None and best.setting == space.join(start).tolist():  # else the strategy went by its own
@@ -304,23 +304,26 @@ def search_epochs_of(estimator: DistilledClassifier) -> int:
     return count_epochs(estimator.search_epochs, estimator.max_epochs)
 
 
-def changes_for(estimator: DistilledClassifier, stage: str, *, of_trial: bool = False) -> dict[str, Any]:
+def changes_for(estimator: DistilledClassifier, stage: Stage, *, of_trial: bool = False) -> dict[str, Any]:
     """Return the settings of a net by which a stage, or a trial in it, differs from a plain training."""
-    averages = ("average", "auto") if stage == SEARCH else ("average",)
-    averaging = Averaging(LONG, is_result=not of_trial and stage != SEARCH)
-    changes: dict[str, Any] = {"averaging": averaging if estimator.retrain in averages else None}
-    if stage == SEARCH:
+    averages = ("average", "auto") if stage.name == SEARCH else ("average",)
+    averaging = Averaging(LONG, is_result=not of_trial and stage.name != SEARCH)
+    changes: dict[str, Any] = {
+        "averaging": averaging if estimator.retrain in averages else None,
+        "modules_seed": stage.seeds.strategy,
+    }
+    if stage.name == SEARCH:
         epochs = search_epochs_of(estimator)
         return changes | {"max_epochs": epochs, "verbose": 0, "routes_callbacks": False}
-    return changes | ({"verbose": 0} if of_trial or stage == RETRAINING else {})
+    return changes | ({"verbose": 0} if of_trial or stage.name == RETRAINING else {})
 
 
 def _trial_net(estimator: DistilledClassifier, plan: DistillationPlan, values: dict[str, Any]) -> TrainingNet:
     """Return the net of a trial, of which only L_val at the end is kept."""
-    stage = plan.stages[0].name
+    stage = plan.stages[0]
     changes = changes_for(estimator, stage, of_trial=True)
-    given = own_callbacks(estimator, stage)
-    if not given and (stage == SEARCH or not estimator._routed("callbacks")):
+    given = own_callbacks(estimator, stage.name)
+    if not given and (stage.name == SEARCH or not estimator._routed("callbacks")):
         changes["callbacks__valid_acc"] = None  # which nobody reads
     callbacks = clone(given, safe=False)
     fixed = Fixed(val_temperature=plan.strategy.val_temperature)
@@ -389,7 +392,6 @@ def make_net(
     return TrainingNet(
         student,
         objective=_objective(loss, task, features),
-        modules_seed=0 if features is None else features.modules_seed,
         metaparameters=MetaparameterPath(space, start, steps, device=device),
         strategy=strategy,
         val_temperature=strategy.val_temperature,

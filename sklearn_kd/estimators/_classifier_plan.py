@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -219,9 +218,6 @@ def plan_distillation(
         )
     checkpoints = _opened_checkpoints(estimator, inputs, process, searches=searches)
     seeds = [Seeds(*own) for own in checkpoints.seeds]
-    if features is not None:
-        features = dataclasses.replace(features, modules_seed=seeds[0].strategy)
-        net_settings = net_settings._replace(features=features)
     hold_out = None
     if holds_out:
         hold_out = HoldOut(estimator.validation_fraction, seeds[0].split, NEEDS_NO_VALIDATION)
@@ -360,7 +356,7 @@ def _dry_run(
     """Try what only skorch and torch can judge; return the iterations of the last stage."""
     n_batches = 0
     for stage, student in zip(stages, students, strict=True):
-        callbacks, changes = own_callbacks(estimator, stage.name), changes_for(estimator, stage.name)
+        callbacks, changes = own_callbacks(estimator, stage.name), changes_for(estimator, stage)
         net = make_net(estimator, settings, student, strategy, start, callbacks, **changes)
         who = f"meta={estimator.meta!r}" if stage.name == TRAINING else f"the {stage.name}"
         if stage.name == RETRAINING and len(stages) > 1:

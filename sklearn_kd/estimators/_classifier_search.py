@@ -26,9 +26,9 @@ from sklearn_kd.meta._process import Following, MetaparameterProcess
 from sklearn_kd.runtime._optimizers import optimizer_class
 from sklearn_kd.students._standardize import own_student
 from sklearn_kd.students._structured import without_structure
-from sklearn_kd.training._ending import ending_of
+from sklearn_kd.training._ending import Ending, ending_of
 from sklearn_kd.training._trials import TrialsInterrupted
-from sklearn_kd.training._weight_average import LONG, SHORT, Averaging, load_weights
+from sklearn_kd.training._weight_average import LONG, SHORT, Averaging, load_modules, load_weights
 
 if TYPE_CHECKING:
     from sklearn_kd.estimators._classifier import DistilledClassifier
@@ -64,7 +64,7 @@ class SearchRecord(NamedTuple):
         The columns of each of the strategy's tables.
     weights : dict of str to Tensor or None
         Those of the student that it ends with. None: no student was trained at the values that it found.
-    averaged : bool or None
+    averaged, beside : bool or None, dict of str to Tensor or None
         As of :class:`Ending`.
     """
 
@@ -75,6 +75,7 @@ class SearchRecord(NamedTuple):
     tables: dict[str, dict[str, np.ndarray]]
     weights: dict[str, Tensor] | None = None
     averaged: bool | None = None
+    beside: dict[str, Tensor] | None = None
 
     @classmethod
     def of(cls, net: TrainingNet, strategy: Strategy) -> SearchRecord:
@@ -86,7 +87,8 @@ class SearchRecord(NamedTuple):
         record = cls(path, start, float(net.val_temperature_), net.history, tables)
         if net.ending_ is None:
             return record
-        return record._replace(weights=net.ending_.weights, averaged=net.ending_.averaged)
+        ending: Ending = net.ending_
+        return record._replace(weights=ending.weights, averaged=ending.averaged, beside=ending.beside)
 
     @property
     def values(self) -> dict[str, np.ndarray]:
@@ -264,15 +266,18 @@ def retraining_net(estimator: DistilledClassifier, plan: DistillationPlan) -> Tr
         *plan.report.epochs(lambda net: estimator._fitted_attributes(net, plan)),
     ]
     way = way_to_retrain(estimator, plan.searched)
-    return make_net(
+    net = make_net(
         estimator,
         settings._replace(space=space, features=features),
         _student_to_retrain(estimator, plan, way),
         _following(rows, _val_temperature(plan)),
         space.shaped(space.split(rows[0])),
         callbacks,
-        **(changes_for(estimator, RETRAINING) | {"averaging": _AVERAGING[way]}),
+        **(changes_for(estimator, plan.stages[-1]) | {"averaging": _AVERAGING[way]}),
     )
+    if way == "continue" and plan.searched is not None and not estimator._continues():
+        load_modules(net.others, plan.searched.beside)
+    return net
 
 
 def _following(rows: np.ndarray, val_temperature: Any) -> Strategy:

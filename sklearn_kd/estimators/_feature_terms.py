@@ -73,14 +73,11 @@ class FeatureTerms:
         By name.
     bound : dict of str to BoundTerm
     teacher : FeatureTeacher
-    modules_seed : int
-        Of the initial weights of what the terms learn.
     """
 
     terms: Mapping[str, FeatureTerm]
     bound: Mapping[str, BoundTerm]
     teacher: FeatureTeacher
-    modules_seed: int = 0
 
     @property
     def metaparameters(self) -> dict[str, Metaparameter]:
@@ -112,7 +109,7 @@ class FeatureTerms:
         """
         kept = {name: _pruned(self.terms[name], bound, schedule) for name, bound in self.bound.items()}
         left = {name: bound for name, bound in kept.items() if bound is not None}
-        return FeatureTerms(self.terms, left, self.teacher, self.modules_seed)
+        return FeatureTerms(self.terms, left, self.teacher)
 
     def fitted(self, objective: Objective) -> dict[str, FittedTerm]:
         """Return what the fitted estimator says of each term; ``objective`` is that of its last net."""
