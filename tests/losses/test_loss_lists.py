@@ -37,7 +37,7 @@ def test_names_objects_and_pairs():
 
 def test_terms_alone_stand_beside_the_loss_of_the_labels():
     assert type(losses_of(classifier([Mean()])).of_outputs) is LabelLoss
-    with pytest.raises(ValueError, match="no loss of the outputs. Add one of"):
+    with pytest.raises(ValueError, match=r"no loss of the outputs\. Add one of"):
         losses_of(DistilledRegressor(None, MLPStudent, loss=[Mean()]))
 
 
@@ -89,7 +89,7 @@ def test_an_entry_keeps_its_name():
 
 def test_parameters_that_are_refused():
     clf = classifier(["kd", Mean()])
-    with pytest.raises(ValueError, match="no entry 'maen'. Did you mean 'mean'"):
+    with pytest.raises(ValueError, match=r"no entry 'maen'\. Did you mean 'mean'"):
         clf.set_params(loss__maen__weight=1.0)
     with pytest.raises(ValueError, match="'kd' stands for a loss with its default parameters"):
         clf.set_params(loss__kd__temperature_bounds=(1, 2))
