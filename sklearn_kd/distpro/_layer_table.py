@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sklearn_kd.layers._auto import stage_calls
 from sklearn_kd.layers._find import find_layers
 from sklearn_kd.layers._trace import Call, FeatureMap, Trace
 from sklearn_kd.teachers._features import FeatureTeacher, network_of
@@ -136,7 +137,7 @@ def layer_table(network: Any, samples: Any, layers: str | Sequence[str] = "auto"
         found = find_layers(module, layers, rows, name="layers", run=teacher.forward)
         return LayerTable([_row(layer, *entry, stage) for stage, (layer, entry) in enumerate(found.items())])
     trace = Trace.of_trial(module, rows, teacher.forward)
-    stages = {id(call): stage for stage, call in enumerate(trace.stages(of_maps=True))}
+    stages = {id(call): stage for stage, call in enumerate(stage_calls(trace, of_maps=True))}
     return LayerTable(
         [
             _row(trace.name(call), call, call.output, stages.get(id(call)))

@@ -2,47 +2,77 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from sklearn_kd.layers._hints import listed, table_hint, unsure_message
-from sklearn_kd.layers._trace import Call, FoundLayer, Trace, named_with_order
+from sklearn_kd.layers._trace import Call, FoundLayer, Size, Trace, named_with_order
 
-Auto = Literal["stages", "middle stage", "last stage", "embedding"]
-AUTO: tuple[str, ...] = get_args(Auto)
+# Outputs to take of a network whose blocks all have one size.
+DEFAULT_STAGES = 4
 
 
 def choose_layers(
-    trace: Trace, auto: str, samples: Tensor, name: str, *, of_maps: bool
+    trace: Trace, auto: str, samples: Tensor, name: str, *, of_maps: bool, n_stages: int = DEFAULT_STAGES
 ) -> dict[str, FoundLayer]:
     """Return the layers that "auto" stands for, as :func:`sklearn_kd.layers._find.find_layers` documents."""
     if auto == "embedding":
         return _embedding(trace, name)
-    stages = _stages(trace, samples, name, of_maps=of_maps, at_least=2 if auto == "stages" else 1)
-    if auto == "stages":
-        return stages
-    chosen = list(stages)[len(stages) // 2 if auto == "middle stage" else -1]
-    return {chosen: stages[chosen]}
+    calls = stage_calls(trace, of_maps=of_maps, n_stages=n_stages)
+    _check_stages(calls, trace, samples, name, at_least=2 if auto == "stages" else 1)
+    if auto != "stages":
+        calls = [calls[len(calls) // 2 if auto == "middle stage" else -1]]
+    return {trace.name(call): FoundLayer(call, call.output) for call in calls if call.output is not None}
 
 
-def _stages(
-    trace: Trace, samples: Tensor, name: str, *, of_maps: bool, at_least: int
-) -> dict[str, FoundLayer]:
+def stage_calls(trace: Trace, *, of_maps: bool, n_stages: int = DEFAULT_STAGES) -> list[Call]:
+    """Return the last call of each size, or evenly spaced blocks if all maps have one size."""
     stages = trace.stages(of_maps=of_maps)
-    found = {trace.name(call): FoundLayer(call, call.output) for call in stages if call.output is not None}
+    if len(stages) != 1:
+        return stages
+    blocks = _blocks_of_one_size(trace, stages[0].size)
+    n = min(n_stages, len(blocks))
+    return [blocks[(place + 1) * len(blocks) // n - 1] for place in range(n)] if n > 1 else stages
+
+
+def _blocks_of_one_size(trace: Trace, size: Size | None) -> list[Call]:
+    """Return the outermost calls of one class that follow each other, as the blocks of a transformer."""
+    level = [trace.root]
+    while level:
+        groups: dict[tuple[int, type], list[Call]] = {}
+        for call in level:
+            for child in call.children:
+                if child.size == size and _is_block(child):
+                    groups.setdefault((id(call), type(child.module)), []).append(child)
+        most = max(groups.values(), key=len, default=[])
+        if len(most) > 1:
+            return most
+        level = [child for call in level for child in call.children]
+    return []
+
+
+def _is_block(call: Call) -> bool:
+    """Return True if a class of its own, around layers with weights. Any layers may be in a Sequential."""
+    return bool(call.children) and not isinstance(call.module, nn.Sequential) and call.has_weights()
+
+
+def _check_stages(calls: Sequence[Call], trace: Trace, samples: Tensor, name: str, *, at_least: int) -> None:
     if trace.unsure():
         call = trace.unsure()[0]
         raise ValueError(f"{name}='auto': {unsure_message(trace.name(call), call.output, trace, name)}")
-    if len(found) < at_least:
+    if len(calls) < at_least:
         candidates = [trace.name(call) for call in trace.with_maps()]
+        tokens = [f"{trace.name_of_call(call)}:tokens" for call in trace.with_unsure_tokens()]
+        if not candidates and tokens:
+            candidates = tokens
         raise ValueError(
-            f"{name}='auto' finds {len(found)} stage(s) of different spatial size in "
+            f"{name}='auto' finds {len(calls)} stage(s) of different spatial size in "
             f"{type(trace.named).__name__} for samples of shape {tuple(samples.shape[1:])}; it needs at "
             f"least {('one', 'two')[at_least - 1]}. Layers that give maps of shape (n, channels, height, "
-            f"width): {listed(candidates)}. Name some of them, {name}=[...]; {table_hint(name)}"
+            f"width){', if their tokens are a grid' if candidates is tokens else ''}: {listed(candidates)}. "
+            f"Name some of them, {name}=[...]; {table_hint(name)}"
         )
-    return found
 
 
 # --------------------------------------------------------------------------------------

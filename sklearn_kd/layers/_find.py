@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sklearn_kd.layers._auto import choose_layers
+from sklearn_kd.layers._auto import DEFAULT_STAGES, choose_layers
 from sklearn_kd.layers._hints import listed, table_hint, unsure_message
 from sklearn_kd.layers._names import LayerName, named_network
+from sklearn_kd.layers._tokens import MOST_OTHERS, Grid, square_grid
 from sklearn_kd.layers._trace import Call, FeatureMap, ForwardFn, FoundLayer, Size, Trace, named_with_order
 
 
@@ -31,6 +32,7 @@ def find_layers(
     of_maps: bool = False,
     kinds: Sequence[str] = ("maps",),
     auto: str = "stages",
+    n_stages: int | None = None,
 ) -> dict[str, FoundLayer]:
     """Find layers by name or automatically, in order, by one forward pass in evaluation mode.
 
@@ -49,16 +51,22 @@ def find_layers(
         Whether a map that the network returns is its prediction, and so no stage of "auto".
     kinds : sequence of {"maps", "rows"}, default=("maps",)
         Kinds of features that are taken. The first that a layer has counts, unless its name states one.
+        Tokens that are a grid of patches are maps.
     auto : {"stages", "middle stage", "last stage", "embedding"}, default="stages"
         What "auto" stands for. "stages": the feature maps after each down-sampling stage, see
-        :meth:`Trace.stages`. "middle stage", "last stage": one of these; of an even number, the second of
-        the two in the middle. "embedding": the rows that the last linear layer is given.
+        :meth:`Trace.stages`; of a network whose blocks all have one size, such as a vision transformer, the
+        outputs of some of its blocks, evenly spaced, with the last. "middle stage", "last stage": one of
+        these; of an even number, the second of the two in the middle. "embedding": the rows that the last
+        linear layer is given.
+    n_stages : int or None, default=None
+        Number of outputs to take of a network whose blocks all have one size; all of them if it has fewer.
+        None: four.
 
     Returns
     -------
     dict of str to FoundLayer
-        By the name of the layer. The name ends in ``":nhwc"`` if the channels come last, and in ``":rows"``
-        for rows.
+        By the name of the layer. The name ends in ``":nhwc"`` if the channels come last, in ``":tokens"``
+        for tokens, and in ``":rows"`` for rows.
 
     Raises
     ------
@@ -72,7 +80,8 @@ def find_layers(
         _check_names(layers, name)
     check_not_compiled(network, name, runs_uncompiled=run is not None)
     if isinstance(layers, str):  # "auto"
-        return choose_layers(Trace.of_trial(network, samples, run), auto, samples, name, of_maps=of_maps)
+        trace = Trace.of_trial(network, samples, run)
+        return choose_layers(trace, auto, samples, name, of_maps=of_maps, n_stages=n_stages or DEFAULT_STAGES)
     modules = dict(named_network(network).named_modules())
     parsed = {layer: LayerName.parse(layer, modules) for layer in layers}
     for layer, meant in parsed.items():
@@ -157,7 +166,8 @@ def _find_layer(
             f"{table_hint(argument)}"
         )
     if layer.order is not None:
-        return name, FoundLayer(call, FeatureMap(found.shape, found.where, layer.order))
+        grid = _stated_grid(name, layer, found, argument) if layer.order == "tokens" else (0, 0)
+        return name, FoundLayer(call, FeatureMap(found.shape, found.where, layer.order, grid))
     if found.order == "unsure":
         raise ValueError(f"{argument}: {unsure_message(name, found, trace, argument)}")
     return named_with_order(name, found), FoundLayer(call, found)
@@ -165,13 +175,30 @@ def _find_layer(
 
 def _features_of(call: Call, layer: LayerName, kinds: Sequence[str]) -> FeatureMap | None:
     """Return the first of ``kinds`` that a layer has, or of the kind that its name states."""
-    found = {
-        "maps": call.input if layer.of_input else call.output,
-        "rows": call.input_rows if layer.of_input else call.output_rows,
-    }
+    maps, rows = (call.features(of_input=layer.of_input, order=order) for order in (layer.order, "rows"))
+    if maps is None and layer.order is None:  # no map for certain
+        tokens = call.features(of_input=layer.of_input, order="tokens")
+        maps = tokens if tokens is not None and tokens.order == "unsure" else None
     if layer.order is not None:
         kinds = [kind for kind in kinds if (kind == "rows") == (layer.order == "rows")]
+    found = {"maps": maps, "rows": rows}
     return next((found[kind] for kind in kinds if found[kind] is not None), None)
+
+
+def _stated_grid(name: str, layer: LayerName, found: FeatureMap, argument: str) -> Grid:
+    """Return height and width of the grid of tokens that a name states."""
+    grid = layer.grid or square_grid(found.shape[1])
+    if grid is None:
+        raise ValueError(
+            f"{argument}: layer {name!r} gives {found.shape[1]} tokens, which are no square grid behind at "
+            f"most {MOST_OTHERS} others. State height and width in patches: '{name}=7x14'."
+        )
+    if grid[0] * grid[1] > found.shape[1]:
+        raise ValueError(
+            f"{argument}: layer {name!r} gives {found.shape[1]} tokens, too few for a grid of "
+            f"{grid[0]}×{grid[1]}."
+        )
+    return grid
 
 
 def _missing(layer: LayerName, kinds: Sequence[str]) -> str:
@@ -210,10 +237,7 @@ def _call_of(name: str, layer: LayerName, trace: Trace, argument: str) -> Call:
 
 def _list_calls(calls: Sequence[Call], layer: LayerName) -> str:
     ending = ":input" if layer.of_input else ""
-    rows = layer.order == "rows"
-    inputs = [call.input_rows if rows else call.input for call in calls]
-    outputs = [call.output_rows if rows else call.output for call in calls]
-    maps = inputs if layer.of_input else outputs
+    maps = [call.features(of_input=layer.of_input, order=layer.order) for call in calls]
     said = [call.output_type if m is None else m.shape[1:] for call, m in zip(calls, maps, strict=True)]
     listed = [f"'{layer.path}#{call.number}{ending}' {what}" for call, what in zip(calls, said, strict=True)]
     return ", ".join(listed[:8]) + (", ..." if len(listed) > 8 else "")

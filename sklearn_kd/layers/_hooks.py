@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from sklearn_kd.layers._names import LayerName, named_network
+from sklearn_kd.layers._tokens import tokens_as_map
 from sklearn_kd.layers._trace import first_tensor
 
 
@@ -29,8 +30,8 @@ def feature_hooks(network: nn.Module, layers: Sequence[str]) -> Iterator[dict[st
 
     Run the network once inside the context. If a module runs more than once, keep the map of the
     call in the layer's name, or of the last call. Take the first tensor of four dimensions from a
-    tuple, list or dict; of two dimensions if the name ends in ``":rows"``. Permute maps whose channels
-    come last to (n, channels, height, width).
+    tuple, list or dict; of two dimensions if the name ends in ``":rows"``, of three if in ``":tokens"``.
+    Permute maps whose channels come last, and grids of tokens, to (n, channels, height, width).
     Copy each map: a later module may write into the original, as an in-place ReLU does. Remove the
     hooks at the end, so that the network can be copied, pickled and exported.
 
@@ -60,7 +61,7 @@ def feature_hooks(network: nn.Module, layers: Sequence[str]) -> Iterator[dict[st
 def _register_hook(
     module: nn.Module, layer: LayerName, name: str, maps: dict[str, Tensor]
 ) -> RemovableHandle:
-    runs, ndim = 0, 2 if layer.order == "rows" else 4
+    runs, ndim = 0, {"rows": 2, "tokens": 3}.get(layer.order or "", 4)
 
     def keep(*values: Any) -> None:
         nonlocal runs
@@ -69,8 +70,14 @@ def _register_hook(
             tensors = (first_tensor(value, ndim) for value in values)
             found = next((found for found in tensors if found is not None), None)
             if found is not None:
-                maps[name] = (found[1].permute(0, 3, 1, 2) if layer.order == "nhwc" else found[1]).clone()
+                maps[name] = _in_usual_order(found[1], layer).clone()
 
     if layer.of_input:
         return module.register_forward_pre_hook(lambda _, args, kwargs: keep(args, kwargs), with_kwargs=True)
     return module.register_forward_hook(lambda _, args, output: keep(output))
+
+
+def _in_usual_order(found: Tensor, layer: LayerName) -> Tensor:
+    if layer.order == "tokens":
+        return tokens_as_map(found, layer.grid)
+    return found.permute(0, 3, 1, 2) if layer.order == "nhwc" else found

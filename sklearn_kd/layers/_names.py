@@ -3,8 +3,10 @@
 A layer is named by the path of a module in ``named_modules()``. ``"layer2"`` is the output of that
 module and ``"layer2:input"`` its input. ``"relu#2"`` is the output of its second call in a forward
 pass. ``":nhwc"`` at the end says that the channels come last, ``":nchw"`` that they come first, and
-``":rows"`` that the tensor of two dimensions is meant, (n, D). If a module's own path is ``"relu#2"``,
-that name is the module and ``"relu#02"`` the call.
+``":rows"`` that the tensor of two dimensions is meant, (n, D). ``":tokens"`` says that the tensor of three
+dimensions is meant, (n, N, C), whose last tokens are a square grid of patches; ``":tokens=7x14"`` states
+its height and width. If a module's own path is ``"relu#2"``, that name is the module and ``"relu#02"`` the
+call.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from typing import NamedTuple
 from torch import nn
 
 _SYNTAX = re.compile(
-    r"(?P<path>.+?)(#(?P<number>0*[1-9]\d*))?(?P<input>:input)?(:(?P<order>nchw|nhwc|rows))?"
+    r"(?P<path>.+?)(#(?P<number>0*[1-9]\d*))?(?P<input>:input)?"
+    r"(:(?P<order>nchw|nhwc|rows|tokens)((?<=tokens)=(?P<height>[1-9]\d*)x(?P<width>[1-9]\d*))?)?"
 )
 
 
@@ -39,14 +42,17 @@ class LayerName(NamedTuple):
         Number of the call, from 1. None: the name has no number, which means the last call.
     of_input : bool
         True for the input of the module, False for its output.
-    order : "nchw", "nhwc", "rows" or None
-        Order of the axes that the name states; "rows": (n, D).
+    order : "nchw", "nhwc", "rows", "tokens" or None
+        Order of the axes that the name states; "rows": (n, D); "tokens": (n, N, C).
+    grid : tuple of (int, int) or None
+        Height and width of the grid of tokens that the name states.
     """
 
     path: str
     number: int | None = None
     of_input: bool = False
     order: str | None = None
+    grid: tuple[int, int] | None = None
 
     @classmethod
     def parse(cls, name: str, paths: Container[str]) -> LayerName:
@@ -57,4 +63,6 @@ class LayerName(NamedTuple):
         path, number = found["path"], found["number"]
         if number is not None and f"{path}#{number}" in paths:  # a module whose own name ends so
             path, number = f"{path}#{number}", None
-        return cls(path, None if number is None else int(number), found["input"] is not None, found["order"])
+        grid = None if found["height"] is None else (int(found["height"]), int(found["width"]))
+        call = None if number is None else int(number)
+        return cls(path, call, found["input"] is not None, found["order"], grid)

@@ -13,7 +13,9 @@ from torch.utils.hooks import RemovableHandle
 
 from sklearn_kd.layers._names import named_network
 from sklearn_kd.layers._outputs import shape_or_type, tensors_in
+from sklearn_kd.layers._tokens import Grid, possible_grids, square_grid
 from sklearn_kd.runtime._eval_mode import isolated_eval_mode
+from sklearn_kd.runtime._module_attributes import preserved_attributes
 
 ForwardFn = Callable[[Tensor], Any]
 Size = tuple[int, ...]
@@ -38,7 +40,7 @@ def _tensors_of(value: Any, ndim: int) -> Iterator[tuple[str, Tensor]]:
 
 @dataclass(eq=False)
 class FeatureMap:
-    """Shape of an input or an output of a call: a map, of four dimensions, or rows, of two.
+    """Shape of an input or an output of a call: a map of four dimensions, tokens of three, or rows of two.
 
     Attributes
     ----------
@@ -46,26 +48,32 @@ class FeatureMap:
         With the batch dimension.
     where : str
         Place in a tuple, list or dict, such as ``"[0]"``; empty for a tensor alone.
-    order : {"nchw", "nhwc", "rows", "none", "unsure"}
-        Order of the axes. "rows": (n, D). "none": apparently no image, such as attention weights.
+    order : {"nchw", "nhwc", "tokens", "rows", "none", "unsure"}
+        Order of the axes. "tokens": (n, N, C). "rows": (n, D). "none": apparently no image, such as
+        attention weights.
+    grid : tuple of (int, int), default=(0, 0)
+        Height and width in patches, of tokens.
     """
 
     shape: Size
     where: str = ""
     order: str = ""
+    grid: Grid = (0, 0)
 
     @property
     def sample_shape(self) -> Size:
         """(channels, height, width), or (D,) of rows; if the order is not known, the axes as they are."""
-        if self.order == "rows":
-            return self.shape[1:]
-        first, second, third = self.shape[1:]
-        return (third, first, second) if self.order == "nhwc" else (first, second, third)
+        if self.order == "tokens":
+            return (self.shape[2], *self.grid)
+        return (self.shape[3], *self.shape[1:3]) if self.order == "nhwc" else self.shape[1:]
 
 
 @dataclass(eq=False)
 class Call:
-    """One call of a module, with its ``number`` among the calls of that module, and the calls inside it."""
+    """One call of a module, with its ``number`` among the calls of that module, and the calls inside it.
+
+    ``input`` and ``output`` are maps, of tokens too where these are a grid for certain.
+    """
 
     path: str
     module: nn.Module
@@ -74,6 +82,8 @@ class Call:
     output: FeatureMap | None = None
     input_rows: FeatureMap | None = None
     output_rows: FeatureMap | None = None
+    input_tokens: FeatureMap | None = None
+    output_tokens: FeatureMap | None = None
     output_type: str = ""  # for messages
     returns_stages: bool = False
     children: list[Call] = field(default_factory=list)
@@ -82,6 +92,14 @@ class Call:
     def size(self) -> Size | None:
         """(height, width) of the output; None for no map, a map of 1×1, or the maps of several stages."""
         return None if self.returns_stages else _size(self.output)
+
+    def features(self, *, of_input: bool, order: str | None) -> FeatureMap | None:
+        """Return what the call was given or returned: rows, tokens, or a map for any other ``order``."""
+        if order == "rows":
+            return self.input_rows if of_input else self.output_rows
+        if order == "tokens":
+            return self.input_tokens if of_input else self.output_tokens
+        return self.input if of_input else self.output
 
     def inner(self) -> Iterator[Call]:
         """Yield this call and all calls made inside."""
@@ -102,7 +120,7 @@ class FoundLayer(NamedTuple):
 
 
 def _size(found: FeatureMap | None) -> Size | None:
-    if found is None or found.order not in ("nchw", "nhwc"):
+    if found is None or found.order not in ("nchw", "nhwc", "tokens"):
         return None
     size = found.sample_shape[1:]
     return size if max(size) > 1 else None
@@ -146,19 +164,22 @@ class Trace:
         with isolated_eval_mode(network, samples.device):
             trace.record(samples, run or network)
             _find_orders(trace, samples, run or network)
+        _find_tokens(trace, of_images=samples.ndim == 4)
         return trace
 
     def record(self, samples: Tensor, run: ForwardFn) -> None:
         """Run the network and record its calls; after an error, the calls that had ended."""
         handles, stack, runs = list[RemovableHandle](), [self.root], dict[str, int]()
+        n = len(samples)
 
         def begins(path: str) -> Callable[..., None]:
             def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
                 runs[path] = runs.get(path, 0) + 1
-                given = _map_in(args) or _map_in(kwargs)
-                rows = _rows_in(args, len(samples)) or _rows_in(kwargs, len(samples))
-                stack.append(Call(path, module, runs[path], given, input_rows=rows))
-                stack[-2].children.append(stack[-1])
+                call = Call(path, module, runs[path], _map_in(args) or _map_in(kwargs))
+                call.input_rows = _rows_in(args, n) or _rows_in(kwargs, n)
+                call.input_tokens = _tokens_in(args, n) or _tokens_in(kwargs, n)
+                stack.append(call)
+                stack[-2].children.append(call)
 
             return hook
 
@@ -167,7 +188,7 @@ class Trace:
                 stack.pop()
             call = stack.pop()
             call.output, call.output_type = _map_in(output), shape_or_type(output)
-            call.output_rows = _rows_in(output, len(samples))
+            call.output_rows, call.output_tokens = _rows_in(output, n), _tokens_in(output, n)
             call.returns_stages = not isinstance(output, Tensor) and _returns_stages(output, call)
             self.calls.append(call)
 
@@ -202,8 +223,12 @@ class Trace:
         return name
 
     def with_maps(self) -> list[Call]:
-        """Return the calls whose output is a tensor of four dimensions other than a map of 1×1."""
+        """Return the calls whose output is a map, of tokens too, other than one of 1×1."""
         return [call for call in self.calls if call.output is not None and not _is_one_pixel(call.output)]
+
+    def with_unsure_tokens(self) -> list[Call]:
+        """Return the calls whose output is tokens that may be a grid."""
+        return [c for c in self.calls if c.output_tokens is not None and c.output_tokens.order == "unsure"]
 
     def stages(self, *, of_maps: bool = False) -> list[Call]:
         """Return, for each spatial size, the last call that ended before the next size began.
@@ -234,10 +259,16 @@ class Trace:
 
 def named_with_order(name: str, found: FeatureMap | None) -> str:
     """Return a layer's name with the order of its axes, where feature_hooks cannot do without."""
-    return f"{name}:{found.order}" if found is not None and found.order in ("nhwc", "rows") else name
+    if found is None or found.order not in ("nhwc", "rows", "tokens"):
+        return name
+    if found.order == "tokens" and found.grid != square_grid(found.shape[1]):
+        return f"{name}:tokens={found.grid[0]}x{found.grid[1]}"
+    return f"{name}:{found.order}"
 
 
 def _is_one_pixel(found: FeatureMap) -> bool:
+    if found.order == "tokens":
+        return found.grid == (1, 1)
     return found.shape[2:] == (1, 1) or (found.order != "nchw" and found.shape[1:3] == (1, 1))
 
 
@@ -256,12 +287,21 @@ def _map_in(value: Any) -> FeatureMap | None:
     return None if found is None else FeatureMap(tuple(found[1].shape), found[0])
 
 
-def _rows_in(value: Any, n_rows: int) -> FeatureMap | None:
-    """Return the first tensor of two dimensions, if it has one row for each sample."""
-    found = first_tensor(value, 2)
-    if found is None or len(found[1]) != n_rows:
+def _rows_in(value: Any, n: int) -> FeatureMap | None:
+    """Return the first tensor of two dimensions, if it has one row for each of ``n`` samples."""
+    return _of_samples(value, 2, n, "rows")
+
+
+def _tokens_in(value: Any, n: int) -> FeatureMap | None:
+    """Return the first tensor of three dimensions, if it has one sequence for each of ``n`` samples."""
+    return _of_samples(value, 3, n, "none")
+
+
+def _of_samples(value: Any, ndim: int, n: int, order: str) -> FeatureMap | None:
+    found = first_tensor(value, ndim)
+    if found is None or len(found[1]) != n:
         return None
-    return FeatureMap(tuple(found[1].shape), found[0], "rows")
+    return FeatureMap(tuple(found[1].shape), found[0], order)
 
 
 def _are_maps_alone(value: Any) -> bool:
@@ -415,7 +455,7 @@ def _axes_of_height(
     other = Trace(trace.network)
     if samples.ndim == 4 and samples.shape[2] > 1:
         # A network may fail for another size; the calls before the failure are recorded.
-        with suppress(Exception):
+        with suppress(Exception), preserved_attributes(trace.network):
             other.record(samples[:, :, : samples.shape[2] // 2].contiguous(), run)
     shapes = {key: found.shape for key, _, found in _maps(other)}
     axes, usual = {}, {frozenset({2})}
@@ -432,3 +472,42 @@ def _takes_channels_last(call: Call) -> bool:
         type(call.module) is nn.LayerNorm and len(call.module.normalized_shape) == 1
     )
     return one_axis and call.input is not None
+
+
+# --------------------------------------------------------------------------------------
+# Tokens
+
+
+def _find_tokens(trace: Trace, *, of_images: bool) -> None:
+    """Set the order of all tensors of three dimensions; take those that are a grid as maps.
+
+    They are a grid of patches if a layer that works on the last axis takes or gives this shape, and the
+    sizes of convolutions' maps allow one grid.
+    """
+    calls = list(trace.root.inner())
+    sizes = {m.shape[2:] for _, c, m in _maps(trace) if isinstance(c.module, _CHANNELS_FIRST)}
+    by_linear = _shapes_at(calls, nn.Linear) if of_images else set()
+    by_norm = _shapes_at(calls, nn.LayerNorm) if of_images else set()
+
+    def find(tokens: FeatureMap | None, found: FeatureMap | None) -> FeatureMap | None:
+        if tokens is None:
+            return found
+        grids = possible_grids(tokens.shape[1], sizes)
+        # Channels may be as many as patches; torch's LayerNorm is not used on transposed tokens.
+        transposed = bool(possible_grids(tokens.shape[2], sizes))
+        known = tokens.shape in by_norm or (tokens.shape in by_linear and not transposed)
+        if len(grids) == 1 and known:
+            tokens.order, tokens.grid = "tokens", next(iter(grids))
+            return tokens if found is None or found.order == "none" else found
+        tokens.order = "unsure" if of_images else "none"
+        return found
+
+    for call in calls:
+        call.input = find(call.input_tokens, call.input)
+        call.output = find(call.output_tokens, call.output)
+
+
+def _shapes_at(calls: Sequence[Call], kind: type[nn.Module]) -> set[Size]:
+    """Return the shapes of tokens that modules of a kind were given or returned."""
+    sides = (side for c in calls if isinstance(c.module, kind) for side in (c.input_tokens, c.output_tokens))
+    return {side.shape for side in sides if side is not None}

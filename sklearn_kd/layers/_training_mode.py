@@ -75,15 +75,25 @@ def _check_calls(
         )
     call = calls[-1 if layer.number is None else layer.number - 1]
     order = layer.order or "nchw"
-    if order == "rows":
-        found = call.input_rows if layer.of_input else call.output_rows
-    else:
-        found = call.input if layer.of_input else call.output
+    found = call.features(of_input=layer.of_input, order=order)
+    if order == "tokens":
+        before = usual[-1 if layer.number is None else layer.number - 1]
+        _check_as_many_tokens(name, before.features(of_input=layer.of_input, order=order), found, argument)
     if found is None or FeatureMap(found.shape, order=order).sample_shape[0] != shape[0]:
         got = call.output_type if found is None else f"shape {found.shape}"
         raise ValueError(
             f"{argument}: layer {name!r} has {shape[0]} channels in evaluation mode and gives {got} in "
             "training mode. Name a layer that gives the same map in both."
+        )
+
+
+def _check_as_many_tokens(
+    name: str, before: FeatureMap | None, found: FeatureMap | None, argument: str
+) -> None:
+    if before is not None and found is not None and before.shape[1] != found.shape[1]:
+        raise ValueError(
+            f"{argument}: layer {name!r} has {before.shape[1]} tokens in evaluation mode and "
+            f"{found.shape[1]} in training mode, so that they are no grid. Train without dropping patches."
         )
 
 

@@ -126,6 +126,7 @@ class FeatureTeacher:
         of_maps: bool = False,
         kinds: Sequence[str] = ("maps",),
         auto: str = "stages",
+        n_stages: int | None = None,
     ) -> dict[str, tuple[int, ...]]:
         """Return the shape of one sample's features by layer; parameters as in :func:`find_layers`."""
         self.check(samples, "teacher_layers")
@@ -138,6 +139,7 @@ class FeatureTeacher:
             of_maps=of_maps,
             kinds=kinds,
             auto=auto,
+            n_stages=n_stages,
         )
         return layer_shapes(found)
 

@@ -51,11 +51,21 @@ def find_layers_of_both(
     TypeError
         If layers are neither "auto" nor a sequence of names.
     """
-    of_teacher = teacher.layer_shapes(teacher_layers, samples, of_maps=of_maps, kinds=kinds, auto=auto)
+    settings = {"of_maps": of_maps, "kinds": kinds, "auto": auto}
+    of_teacher = teacher.layer_shapes(teacher_layers, samples, **settings)
     found = find_layers(
-        student, student_layers, samples, name="student_layers", of_maps=of_maps, kinds=kinds, auto=auto
+        student,
+        student_layers,
+        samples,
+        name="student_layers",
+        of_maps=of_maps,
+        kinds=kinds,
+        auto=auto,
+        n_stages=len(of_teacher),
     )
     of_student = layer_shapes(found)
+    if teacher_layers == "auto" and len(of_teacher) != len(of_student):  # a teacher of one size follows
+        of_teacher = teacher.layer_shapes(teacher_layers, samples, n_stages=len(of_student), **settings)
     if teacher_layers == student_layers == "auto" and len(of_teacher) != len(of_student):
         raise ValueError(
             f"'auto' finds {len(of_teacher)} stages in the teacher, {of_teacher}, and {len(of_student)} in "

@@ -398,7 +398,7 @@ class VisionTransformer(nn.Module):
 
 @pytest.mark.parametrize("side", [32, 48])
 def test_attention_weights_are_no_stage(side):
-    expected = {"stem": (4, side // 2, side // 2), "patches": (8, side // 8, side // 8)}
+    expected = {"stem": (4, side // 2, side // 2), "norm:tokens": (8, side // 8, side // 8)}
     found = find_layers(VisionTransformer(), "auto", torch.rand(2, 3, side, side), name="layers")
     assert layer_shapes(found) == expected
 
