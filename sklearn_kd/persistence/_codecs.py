@@ -28,6 +28,7 @@ from sklearn_kd.inputs._parts import PartShape, RowShape, row_shape_of
 from sklearn_kd.losses._multilabel_distillation import MultilabelDistillation
 from sklearn_kd.losses._named import LOSSES
 from sklearn_kd.meta import STRATEGIES
+from sklearn_kd.networks import VGG, MobileNetV2, ResNet, ShuffleNetV1, ShuffleNetV2, WideResNet
 from sklearn_kd.persistence._container import Content
 from sklearn_kd.preprocessing._table import TablePreprocessing
 from sklearn_kd.runtime._execution import Execution
@@ -37,7 +38,11 @@ from sklearn_kd.students._resnet import CIFARResNet
 from sklearn_kd.students._tabular import TabularStudent
 
 STUDENTS: dict[str, type[nn.Module]] = {
-    student.__name__: student for student in (MLPStudent, CNNStudent, CIFARResNet, FCNStudent, TabularStudent)
+    student.__name__: student
+    for student in (
+        *(MLPStudent, CNNStudent, CIFARResNet, FCNStudent, TabularStudent),
+        *(WideResNet, ResNet, ShuffleNetV1, ShuffleNetV2, MobileNetV2, VGG),
+    )
 }
 # The kind of objects that each of these parameters may be, and the classes of this kind.
 _OBJECTS: dict[str, tuple[str, Collection[type[BaseEstimator]]]] = {
