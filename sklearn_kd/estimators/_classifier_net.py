@@ -133,9 +133,8 @@ def losses_of(estimator: DistilledClassifier) -> ListedLosses:
                 f"loss__{name} beside a list of losses, which have parameters of their own. Set it there, or "
                 f"by set_params(loss__{name}=...)."
             )
-        found = listed_losses(estimator.loss, estimator._losses, FEATURE_TERMS)
-        if found.of_outputs is None:
-            return found._replace(of_outputs=_loss_of_labels(estimator))
+        otherwise = partial(_loss_of_labels, estimator)
+        found = listed_losses(estimator.loss, estimator._losses, FEATURE_TERMS, otherwise)
         _check_kind(estimator, found.of_outputs)
         return found
     if isinstance(estimator.loss, FeatureTerm):
@@ -148,9 +147,7 @@ def losses_of(estimator: DistilledClassifier) -> ListedLosses:
 
 def loss_of(estimator: DistilledClassifier) -> DistillationLoss:
     """Return the loss of the outputs that ``loss`` names, has in its list, or is."""
-    loss = losses_of(estimator).of_outputs
-    assert loss is not None
-    return loss
+    return losses_of(estimator).of_outputs
 
 
 def _loss_of_labels(estimator: DistilledClassifier) -> DistillationLoss:

@@ -62,7 +62,10 @@ def to_content(estimator: DistilledClassifier, lost: set[str], history: bool = T
         "n_unlabeled": int(estimator.n_unlabeled_),
     }
     about["loss_is_known"] = _has_path_of_loss(estimator)
-    about["terms"] = {name: list(map(_plain, term)) for name, term in estimator.terms_.items()}
+    about["terms"] = {
+        name: [list(term.teacher_layers), list(term.student_layers), term.is_trained]
+        for name, term in estimator.terms_.items()
+    }
     about["metaparameters"] = {
         name: np.asarray(value).tolist() for name, value in estimator.metaparameters_.items()
     }
@@ -159,10 +162,6 @@ def _has_path_of_loss(estimator: DistilledClassifier) -> bool:
         return False
     space = loss_space(loss_of(estimator), estimator._task.n_outputs)
     return path_dtype(space) == estimator.metaparameter_path_.dtype
-
-
-def _plain(part: tuple[str, ...] | bool) -> list[str] | bool:
-    return part if isinstance(part, bool) else list(part)
 
 
 def _fitted_term(form: Any) -> FittedTerm:

@@ -82,6 +82,7 @@ class RoutedParameters(BaseEstimator):
 
     optimizer: Any
     student: Any
+    loss: Any
     batch_size: int | str
     _strategies: tuple[str, ...]
     _losses: Mapping[str, type[DistillationLoss]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sklearn.base import BaseEstimator, clone
@@ -19,15 +19,15 @@ class ListedLosses(NamedTuple):
 
     Attributes
     ----------
-    of_outputs : DistillationLoss or None
-        Loss of the student's outputs. None: the labels alone.
+    of_outputs : DistillationLoss
+        Loss of the student's outputs.
     given : object
         This loss as it was given, such as its name.
     terms : dict of str to FeatureTerm
         By name, in the order of the list.
     """
 
-    of_outputs: DistillationLoss | None
+    of_outputs: DistillationLoss
     given: Any
     terms: dict[str, FeatureTerm]
 
@@ -91,7 +91,12 @@ def _name_of_class(name: str) -> str:
     return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
 
 
-def listed_losses(losses: Sequence[Any], of_outputs: Makers, of_features: Makers) -> ListedLosses:
+def listed_losses(
+    losses: Sequence[Any],
+    of_outputs: Makers,
+    of_features: Makers,
+    otherwise: Callable[[], DistillationLoss],
+) -> ListedLosses:
     """Return the losses of a list as objects; objects in the list are copied.
 
     Parameters
@@ -100,6 +105,8 @@ def listed_losses(losses: Sequence[Any], of_outputs: Makers, of_features: Makers
         Objects, names, and pairs of a name and one of these.
     of_outputs, of_features : mapping of str to class
         Losses by the names that stand for them.
+    otherwise : callable
+        Returns the loss of the outputs where the list has none, or raises an error.
 
     Raises
     ------
@@ -123,7 +130,9 @@ def listed_losses(losses: Sequence[Any], of_outputs: Makers, of_features: Makers
             f"loss={losses!r} has several losses of the outputs, {list(given)}, each of which has the loss "
             "of the labels in it. Give one of them, and terms of features beside it."
         )
-    item, loss = next(iter(given.values()), (None, None))
+    if not given:
+        return ListedLosses(otherwise(), None, found)
+    item, loss = next(iter(given.values()))
     return ListedLosses(loss, item, found)
 
 
