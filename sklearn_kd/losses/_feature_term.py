@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
@@ -161,7 +161,7 @@ class FeatureTerm(BaseEstimator):
         weight = getattr(self, name)
         if not isinstance(weight, Real) or isinstance(weight, bool):
             raise TypeError(f"{name}={weight!r} of {type(self).__name__} must be a number.")
-        if not (np.isfinite(weight) and weight > 0):
+        if not (math.isfinite(float(weight)) and float(weight) > 0):
             raise ValueError(
                 f"{name}={weight!r} of {type(self).__name__} must be finite and above 0. Leave a term "
                 "without weight out of the list."
