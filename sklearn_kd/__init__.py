@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sklearn_kd.distpro._layer_table import layer_table
     from sklearn_kd.distpro._pathways import Pathway, build_transforms
     from sklearn_kd.distpro._process import DistillationProcess
+    from sklearn_kd.distpro._term import Pathways
     from sklearn_kd.estimators._distpro import DistProClassifier
     from sklearn_kd.estimators._distpro_regressor import DistProRegressor
     from sklearn_kd.estimators._regressor import DistilledRegressor
@@ -50,6 +51,7 @@ __all__ = [
     "MethodComparison",
     "Munge",
     "Pathway",
+    "Pathways",
     "ProcessDisplay",
     "ResizedStudent",
     "StandardizedStudent",
@@ -79,6 +81,7 @@ _MODULES = {
     "MethodComparison": "comparison._result",
     "Munge": "inputs._munge",
     "Pathway": "distpro._pathways",
+    "Pathways": "distpro._term",
     "ProcessDisplay": "plotting._process_display",
     "build_transforms": "distpro._pathways",
     "compare_methods": "comparison._compare",

@@ -73,7 +73,7 @@ class TrialCache:
 def _check_calls(state: dict[str, Any]) -> None:
     """Raise ValueError unless this is a state that a :class:`TrialCache` wrote."""
     best = state["best"]
-    if not (best is None or set(best) == {"setting", "loss", "averaged", "weights"}):
+    if not (best is None or set(best) == {"setting", "loss", "averaged", "weights", "beside"}):
         raise ValueError(f"a best trial {str(best)[:100]}")
     for rows in state["calls"]:
         for row in rows:

@@ -37,6 +37,8 @@ from sklearn_kd.comparison._methods import (
 )
 from sklearn_kd.comparison._result import MethodComparison
 from sklearn_kd.comparison._teacher import Answers, answers_of_fold, shared_teacher
+from sklearn_kd.estimators._feature_terms import as_trained
+from sklearn_kd.estimators._named_terms import has_terms
 from sklearn_kd.estimators._plan import Seeds
 from sklearn_kd.estimators._several_labels import has_several_labels, refuse_classes
 from sklearn_kd.inputs._arrays import from_torch
@@ -195,8 +197,12 @@ def compare_methods(
         refuse_classes(classifier.class_weight, stated)
     answers = Answers(task, checked_teacher_classes(stated, task.output_labels))
     if kind is DistilledMethods:
-        # The teacher reaches the methods as its answers; a big one is not carried along by each of them.
-        classifier.set_params(teacher=None, **({} if stated is None else {"teacher_classes": None}))
+        # The teacher reaches the methods as its answers; a big one is not carried along by each of them,
+        # unless its layers are compared too.
+        compares_features = has_terms(classifier.loss)
+        of_methods = {} if compares_features else {"teacher": None}
+        classifier.set_params(**of_methods, **({} if stated is None else {"teacher_classes": None}))
+        given_teacher = as_trained(given_teacher) if compares_features else given_teacher
     checked = checked_methods(classifier, kind, methods, baseline)
     if not isinstance(n_seeds, Integral) or isinstance(n_seeds, bool) or n_seeds < 1:
         raise ValueError(f"n_seeds={n_seeds!r} must be an integer of at least 1.")

@@ -65,7 +65,7 @@ class DistilledMethods:
         ValueError
             If one cannot be used, or the teacher would have to be asked about other rows than those of X.
         """
-        strategy, loss, *_ = checked_settings(estimator)
+        strategy, losses, *_ = checked_settings(estimator)
         if estimator.augment is not None and strategy.needs_teacher:
             raise ValueError(
                 f"method {name!r} has an augment, but here the teacher is asked once, for all methods, "
@@ -84,7 +84,7 @@ class DistilledMethods:
                 estimator.set_params(retrain="fresh")
         # A regressor takes its units from all rows, those of D_val too, and holds D_val out itself.
         holds_out = strategy.learns_from_validation and not searches and not is_regressor(estimator)
-        return Method(name, estimator, strategy.needs_teacher, holds_out, not loss.needs_teacher)
+        return Method(name, estimator, strategy.needs_teacher, holds_out, not losses.of_outputs.needs_teacher)
 
 
 class DistProMethods:

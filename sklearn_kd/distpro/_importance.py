@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sklearn_kd.distpro._normalization import Normalization
+from sklearn_kd.losses._feature_term import TERM_WEIGHTS
 from sklearn_kd.meta._path import MetaOptimizer
 from sklearn_kd.meta._space import Metaparameter
 
@@ -28,7 +29,7 @@ def importance_factors(n_pathways: int, start: float = 1.0) -> dict[str, Metapar
     ``RAW_BOUNDS``, widened to where a factor is.
     """
     return {
-        IMPORTANCE: Metaparameter(start, shape=(n_pathways,), predicted_bounds=RAW_BOUNDS, group=IMPORTANCE)
+        IMPORTANCE: Metaparameter(start, shape=(n_pathways,), predicted_bounds=RAW_BOUNDS, group=TERM_WEIGHTS)
     }
 
 
@@ -37,43 +38,58 @@ def importance_steps(lr: float) -> MetaOptimizer:
     return MetaOptimizer(torch.optim.Adam, {"lr": lr, "betas": (0.5, 0.999)})
 
 
-class PathwayWeights(Protocol):
-    """The weights α of the pathways, by the metaparameters of an iteration."""
-
-    def active(self, values: Mapping[str, Any]) -> list[int]:
-        """Return the pathways that are computed."""
-
-    def alpha(self, values: Mapping[str, Any], like: Tensor) -> Tensor:
-        """Return α of the active pathways, of the type and on the device of ``like``."""
-
-    def derivatives(self, values: Mapping[str, Any], like: Tensor) -> Tensor:
-        """Return ∂α_p/∂α̃_j as [j, p], shape (L, L), where they are learned."""
-
-
 class LearnedWeights:
-    """Weights that raw factors are normalised to; every pathway is active.
+    """Weights that raw factors are normalised to; a :class:`~sklearn_kd.losses._term_weights.TermWeights`.
 
-    A pathway of little weight is computed all the same: it could not come back otherwise.
+    Every pathway is active. One of little weight is computed all the same: it could not come back otherwise.
 
     Parameters
     ----------
     normalization : Normalization
+    name : str, default="importance"
+        Name of the metaparameter.
     """
 
-    def __init__(self, normalization: Normalization):
-        self.normalization = normalization
+    def __init__(self, normalization: Normalization, name: str = IMPORTANCE):
+        self.normalization, self.name = normalization, name
 
     def active(self, values: Mapping[str, Any]) -> list[int]:
         """Return all pathways."""
-        return list(range(len(values[IMPORTANCE])))
+        return list(range(len(values[self.name])))
 
     def alpha(self, values: Mapping[str, Any], like: Tensor) -> Tensor:
         """Return the normalised factors."""
-        return self.normalization(values[IMPORTANCE]).to(like)
+        return self.normalization(values[self.name]).to(like)
 
     def derivatives(self, values: Mapping[str, Any], like: Tensor) -> Tensor:
         """Return the transposed Jacobian of the normalisation."""
-        return self.normalization.jacobian(values[IMPORTANCE]).T.to(like)
+        return self.normalization.jacobian(values[self.name]).T.to(like)
+
+
+class SomeWeights:
+    """Weights of which some are left out, so that their pathways are not computed; the others stay.
+
+    Parameters
+    ----------
+    weights : LearnedWeights
+    kept : sequence of int
+        The pathways that are computed.
+    """
+
+    def __init__(self, weights: LearnedWeights, kept: Sequence[int]):
+        self.weights, self.kept = weights, list(kept)
+
+    def active(self, values: Mapping[str, Any]) -> list[int]:
+        """Return the pathways that are computed."""
+        return self.kept
+
+    def alpha(self, values: Mapping[str, Any], like: Tensor) -> Tensor:
+        """Return their weights, not normalised anew."""
+        return self.weights.alpha(values, like)[self.kept]
+
+    def derivatives(self, values: Mapping[str, Any], like: Tensor) -> Tensor:
+        """Raise TypeError: nothing is learned where pathways are left out."""
+        raise TypeError("weights of which some are left out have no derivatives")
 
 
 class GivenWeights:

@@ -13,6 +13,7 @@ from sklearn_kd.distpro._distances import Distance
 from sklearn_kd.distpro._transforms import TRANSFORMS, TransformFactory
 from sklearn_kd.errors._did_you_mean import did_you_mean
 from sklearn_kd.layers._hooks import feature_hooks
+from sklearn_kd.losses._bound_terms import as_float32
 from sklearn_kd.runtime._eval_mode import eval_mode
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.teachers._features import FeatureTeacher
@@ -301,8 +302,18 @@ class PathwayPass:
         layers = list(dict.fromkeys(self.pathways[p].student_layer for p in active))
         with feature_hooks(student, layers) as maps:
             logits = student(x)
-        losses = [self._loss(p, transforms[p], maps, teacher_maps) for p in active]
+        losses = self.losses(transforms, maps, teacher_maps, active)
         return logits, torch.stack(losses) if losses else logits.new_zeros(0)
+
+    def losses(
+        self,
+        transforms: nn.ModuleList,
+        maps: Mapping[str, Tensor],
+        teacher_maps: Mapping[str, Tensor],
+        active: Sequence[int],
+    ) -> list[Tensor]:
+        """Return the losses of the ``active`` pathways, by the maps of a pass."""
+        return [self._loss(p, transforms[p], maps, teacher_maps) for p in active]
 
     def _loss(
         self,
@@ -312,9 +323,9 @@ class PathwayPass:
         teacher_maps: Mapping[str, Tensor],
     ) -> Tensor:
         pathway = self.pathways[p]
-        theirs = _as_float32(teacher_maps[pathway.teacher_layer])
+        theirs = as_float32(teacher_maps[pathway.teacher_layer])
         ours = transform(maps[pathway.student_layer], tuple(theirs.shape[2:]))
-        return self.distance(_as_float32(ours), theirs)
+        return self.distance(as_float32(ours), theirs)
 
     @torch.no_grad()
     def check(
@@ -360,8 +371,3 @@ def _check_distance(distance: Any) -> None:
             f"distance must give one number, a tensor of shape (), for two maps; it gave {got}. Take the "
             "mean."
         )
-
-
-def _as_float32(maps: Tensor) -> Tensor:
-    """Convert half precision to float32, since a distance is a small difference of large numbers."""
-    return maps.float() if maps.dtype in (torch.bfloat16, torch.float16) else maps

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sklearn_kd._sklearn_compat import CallbackSupportMixin, VisualBlock, clone_by_parameters
 from sklearn_kd.estimators._html import parts_block
+from sklearn_kd.estimators._named_terms import has_terms
 from sklearn_kd.estimators._prediction import iter_logits, iter_maps, student_logits
 from sklearn_kd.estimators._routed_parameters import RoutedParameters, loader_settings
 from sklearn_kd.estimators._several_labels import has_several_labels
@@ -129,8 +130,12 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         without_teacher = copy.copy(self)
         without_teacher.teacher = None
         clone = clone_by_parameters(without_teacher)
-        clone.teacher = self.teacher if self._teacher_is_trained else shared_copy(self.teacher)
+        clone.teacher = self.teacher if self._uses_trained_teacher() else shared_copy(self.teacher)
         return clone
+
+    def _uses_trained_teacher(self) -> bool:
+        """Return whether the teacher comes trained, of whatever kind it is: its features are compared."""
+        return self._teacher_is_trained or has_terms(getattr(self, "loss", None))
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()

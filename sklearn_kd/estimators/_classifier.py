@@ -19,11 +19,13 @@ from sklearn_kd.estimators._classifier_plan import checked_parameters, plan_dist
 from sklearn_kd.estimators._classifier_search import WAYS_TO_RETRAIN
 from sklearn_kd.estimators._classifier_state import CLASSIFIER_STATE
 from sklearn_kd.estimators._distilled_attributes import distilled_attributes
+from sklearn_kd.estimators._feature_terms import FittedTerm
 from sklearn_kd.estimators._plan import publish, restore_on_failure, run_plan
 from sklearn_kd.estimators._preflight import validate
 from sklearn_kd.inputs._munge import Munge
 from sklearn_kd.inputs._validation import Continued
 from sklearn_kd.losses._distillation_loss import DistillationLoss
+from sklearn_kd.losses._feature_term import FeatureTerm
 from sklearn_kd.meta import Strategy
 from sklearn_kd.meta._process import FOLLOWED, MetaparameterProcess
 from sklearn_kd.runtime._execution import Execution
@@ -98,12 +100,14 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         "random" draws the start from U(0, 1).
     temperature : float or "random", default=1.0
         T: where it starts, or stays. "random" draws log T uniformly within the bounds.
-    loss : str or DistillationLoss, default="kd"
+    loss : str, DistillationLoss or list, default="kd"
         The training loss. "kd" is :class:`~sklearn_kd.losses.LogitDistillation`, for several labels
         :class:`~sklearn_kd.losses.MultilabelDistillation`; ``loss__temperature_bounds`` and
         ``loss__temperature_scaling`` are its parameters. Other names: "dkd", "nkd", "dist", "mkd",
         "standardized_kd" and "smoothed_kd", whose classes :mod:`sklearn_kd.losses` has. Or an object, also of
         a class of your own (:class:`~sklearn_kd.losses.DistillationLoss`), whose metaparameters are learned.
+        A list has terms of features beside one of these, or beside the labels alone:
+        ``["kd", ReviewKD(weight=5)]``. Their weights are metaparameters; the teacher is a trained network.
     teacher_classes : array-like of shape (n_columns,) or None, default=None
         The class of each column of a network's answers, or of ``teacher_logits``, where they do not say
         so themselves (by ``classes_``, or the columns of a DataFrame). None: the labels must be exactly
@@ -245,6 +249,9 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         T_val at the end; of the search, where the training on all rows has no D_val.
     process_ : MetaparameterProcess or None
         What was searched, or given. ``settings["retrain"]`` says how the retraining after the search went.
+    terms_ : dict of str to tuple
+        Terms of features by name: ``teacher_layers``, ``student_layers``, and whether the student
+        ``is_trained`` on it; False where its weight vanished in the search. Empty without terms.
     search_history_ : skorch.history.History or None
         Of the search: losses and metaparameters by epoch. None where none was trained.
     student_ : nn.Module
@@ -336,7 +343,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         "e2": [Interval(Integral, 0, None, closed="left")],
         "lambda1": [Interval(Real, 0, 1, closed="both"), StrOptions({"random"})],
         "temperature": [Interval(Real, 0, None, closed="neither"), StrOptions({"random"})],
-        "loss": [str, DistillationLoss],
+        "loss": [str, DistillationLoss, FeatureTerm, list, tuple],
         "teacher_classes": ["array-like", None],
         "ignore_index": [Integral, None],
         "class_weight": [dict, StrOptions({"balanced"}), None],
@@ -384,6 +391,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     trials_: np.ndarray
     moves_: np.ndarray
     n_unlabeled_: int
+    terms_: dict[str, FittedTerm]
     process_: MetaparameterProcess | None
     search_history_: History | None
 
@@ -397,7 +405,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         e2: int = 10,
         lambda1: float | Literal["random"] = 0.5,
         temperature: float | Literal["random"] = 1.0,
-        loss: str | DistillationLoss = "kd",
+        loss: str | DistillationLoss | Sequence[Any] = "kd",
         teacher_classes: ArrayLike | None = None,
         ignore_index: int | None = None,
         class_weight: dict[Any, float] | Literal["balanced"] | None = None,

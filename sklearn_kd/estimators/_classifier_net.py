@@ -10,13 +10,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
+import torch
 from sklearn.base import clone
-from torch import nn
+from torch import Tensor, nn
 
 from sklearn_kd.checkpointing._trial_cache import TrialCache
 from sklearn_kd.errors._context import error_context
 from sklearn_kd.estimators._callback_checks import listed_callbacks
+from sklearn_kd.estimators._feature_terms import FeatureTerms
 from sklearn_kd.estimators._named_objects import named_object
+from sklearn_kd.estimators._named_terms import FEATURE_TERMS
 from sklearn_kd.estimators._plan import FitPlan, Stage
 from sklearn_kd.estimators._search import (
     RETRAINING,
@@ -27,8 +30,13 @@ from sklearn_kd.estimators._search import (
 )
 from sklearn_kd.estimators._several_labels import output_params
 from sklearn_kd.losses._distillation_loss import DistillationLoss
+from sklearn_kd.losses._feature_objective import FeatureObjective
+from sklearn_kd.losses._feature_term import FeatureTerm
+from sklearn_kd.losses._labels_alone import LabelLoss
+from sklearn_kd.losses._loss_list import ListedLosses, is_listed, listed_losses
 from sklearn_kd.losses._named import LOSSES
 from sklearn_kd.losses._objective import LogitObjective
+from sklearn_kd.losses._output_loss import LearnedOutputLoss
 from sklearn_kd.losses._regression import RegressionLoss
 from sklearn_kd.meta import Fixed, Metaparameter, Shortlist, StartContext, Strategy
 from sklearn_kd.meta._path import MetaparameterPath, path_dtype
@@ -56,9 +64,11 @@ class NetSettings(NamedTuple):
     task : Task
     loss : DistillationLoss
     space : MetaparameterSpace
-        The metaparameters of the loss.
+        The metaparameters of the loss, and of the terms of features.
     execution : Execution
     batch_size : int
+    features : FeatureTerms or None
+        Terms beside the loss. None: there are none, or the strategy needs no teacher.
     """
 
     task: Task
@@ -66,6 +76,7 @@ class NetSettings(NamedTuple):
     space: MetaparameterSpace
     execution: Execution
     batch_size: int
+    features: FeatureTerms | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,30 +107,94 @@ class DistillationPlan(FitPlan):
         """The search, if there is one."""
         return self.stages[0] if self.stages[0].name == SEARCH else None
 
+    def teacher_signature(self) -> Tensor | None:
+        """Return some of the teacher's logits, and of its features where terms compare them."""
+        of_logits, features = super().teacher_signature(), self.net_settings.features
+        if features is None:
+            return of_logits
+        of_features = features.signature(self.data.train.samples)
+        return (
+            of_features
+            if of_logits is None
+            else torch.cat([of_logits.flatten().to(of_features), of_features])
+        )
+
 
 # Parameters of the estimator at which metaparameters of these names start, if they have no start.
 ESTIMATOR_STARTS = ("lambda1", "temperature")
 
 
+def losses_of(estimator: DistilledClassifier) -> ListedLosses:
+    """Return the loss of the outputs and the terms of features that ``loss`` names, lists or is."""
+    if is_listed(estimator.loss):
+        if estimator._routed("loss"):
+            name = next(iter(estimator._routed("loss")))
+            raise TypeError(
+                f"loss__{name} beside a list of losses, which have parameters of their own. Set it there, or "
+                f"by set_params(loss__{name}=...)."
+            )
+        otherwise = partial(_loss_of_labels, estimator)
+        found = listed_losses(estimator.loss, estimator._losses, FEATURE_TERMS, otherwise)
+        _check_kind(estimator, found.of_outputs)
+        return found
+    if isinstance(estimator.loss, FeatureTerm):
+        raise TypeError(
+            f"loss={estimator.loss!r} is a term of features. Give a list, with a loss of the outputs beside "
+            f"it or without: loss=[{next(iter(estimator._losses))!r}, ...]."
+        )
+    return ListedLosses(_single_loss(estimator), estimator.loss, {})
+
+
 def loss_of(estimator: DistilledClassifier) -> DistillationLoss:
-    """Return the loss that ``loss`` names, or a copy of the one it is."""
+    """Return the loss of the outputs that ``loss`` names, has in its list, or is."""
+    return losses_of(estimator).of_outputs
+
+
+def _loss_of_labels(estimator: DistilledClassifier) -> DistillationLoss:
+    """Return the loss beside terms of features where none of the outputs is given."""
+    if estimator._losses is LOSSES:
+        return LabelLoss()
+    raise ValueError(
+        f"loss={estimator.loss!r} has no loss of the outputs. Add one of {list(estimator._losses)}."
+    )
+
+
+def _single_loss(estimator: DistilledClassifier) -> DistillationLoss:
     makers = estimator._losses
     kind = DistillationLoss.__name__ if makers is LOSSES else RegressionLoss.__name__
     otherwise = f"a sklearn_kd.losses.{kind} of your own, as the guide's page on losses shows"
-    loss = named_object("loss", estimator.loss, makers, estimator._routed("loss"), otherwise)
+    loss: DistillationLoss = named_object(
+        "loss", estimator.loss, makers, estimator._routed("loss"), otherwise
+    )
+    _check_kind(estimator, loss)
+    return loss
+
+
+def _check_kind(estimator: DistilledClassifier, loss: DistillationLoss) -> None:
+    """Refuse a loss of classes for numbers, and the other way round."""
+    makers = estimator._losses
     if isinstance(loss, RegressionLoss) != (makers is not LOSSES):
         wanted = "a DistillationLoss of classes" if makers is LOSSES else "a RegressionLoss"
         raise TypeError(
             f"loss={loss!r} is not for {type(estimator).__name__}. Give one of {list(makers)}, or {wanted} "
             "of your own."
         )
-    return loss
 
 
-def loss_space(loss: DistillationLoss, n_outputs: int) -> MetaparameterSpace:
-    """Return the metaparameters of the loss; errors name it."""
+def loss_space(
+    loss: DistillationLoss, n_outputs: int, features: FeatureTerms | None = None
+) -> MetaparameterSpace:
+    """Return the metaparameters of the loss, behind those of terms of features; errors name the loss."""
     with error_context("loss"):
-        return MetaparameterSpace(loss.metaparameters(n_outputs))
+        own = loss.metaparameters(n_outputs)
+        of_terms = {} if features is None else features.metaparameters
+        both = [name for name in of_terms if name in own]
+        if both:
+            raise ValueError(
+                f"{both[0]!r} is a metaparameter of {type(loss).__name__} and of a term. Give the term "
+                "another name: loss=[..., ('NAME', term)]."
+            )
+        return MetaparameterSpace(of_terms | own) if of_terms else MetaparameterSpace(own)
 
 
 def start_of(
@@ -190,7 +265,7 @@ def net_to_train(estimator: DistilledClassifier, plan: DistillationPlan) -> Trai
         start = space.completed(start, chosen)
     callbacks = [*own_callbacks(estimator, stage.name), *_epoch_callbacks(estimator, plan)]
     student = copy.deepcopy(plan.student if plan.search_student is None else plan.search_student)
-    changes = changes_for(estimator, stage.name)
+    changes = changes_for(estimator, stage)
     net = make_net(estimator, plan.net_settings, student, plan.strategy, start, callbacks, **changes)
     best = trials.best
     if best is not None and best.setting == space.join(start).tolist():  # else the strategy went by its own
@@ -226,23 +301,26 @@ def search_epochs_of(estimator: DistilledClassifier) -> int:
     return count_epochs(estimator.search_epochs, estimator.max_epochs)
 
 
-def changes_for(estimator: DistilledClassifier, stage: str, *, of_trial: bool = False) -> dict[str, Any]:
+def changes_for(estimator: DistilledClassifier, stage: Stage, *, of_trial: bool = False) -> dict[str, Any]:
     """Return the settings of a net by which a stage, or a trial in it, differs from a plain training."""
-    averages = ("average", "auto") if stage == SEARCH else ("average",)
-    averaging = Averaging(LONG, is_result=not of_trial and stage != SEARCH)
-    changes: dict[str, Any] = {"averaging": averaging if estimator.retrain in averages else None}
-    if stage == SEARCH:
+    averages = ("average", "auto") if stage.name == SEARCH else ("average",)
+    averaging = Averaging(LONG, is_result=not of_trial and stage.name != SEARCH)
+    changes: dict[str, Any] = {
+        "averaging": averaging if estimator.retrain in averages else None,
+        "modules_seed": stage.seeds.strategy,
+    }
+    if stage.name == SEARCH:
         epochs = search_epochs_of(estimator)
         return changes | {"max_epochs": epochs, "verbose": 0, "routes_callbacks": False}
-    return changes | ({"verbose": 0} if of_trial or stage == RETRAINING else {})
+    return changes | ({"verbose": 0} if of_trial or stage.name == RETRAINING else {})
 
 
 def _trial_net(estimator: DistilledClassifier, plan: DistillationPlan, values: dict[str, Any]) -> TrainingNet:
     """Return the net of a trial, of which only L_val at the end is kept."""
-    stage = plan.stages[0].name
+    stage = plan.stages[0]
     changes = changes_for(estimator, stage, of_trial=True)
-    given = own_callbacks(estimator, stage)
-    if not given and (stage == SEARCH or not estimator._routed("callbacks")):
+    given = own_callbacks(estimator, stage.name)
+    if not given and (stage.name == SEARCH or not estimator._routed("callbacks")):
         changes["callbacks__valid_acc"] = None  # which nobody reads
     callbacks = clone(given, safe=False)
     fixed = Fixed(val_temperature=plan.strategy.val_temperature)
@@ -265,6 +343,18 @@ def with_score_of_task(
     return [*scored, *callbacks], changes | {"callbacks__valid_acc": None}
 
 
+def _objective(
+    loss: DistillationLoss, task: Task, features: FeatureTerms | None
+) -> LogitObjective | FeatureObjective:
+    """Return the objective of a loss of the outputs, with or without terms of features."""
+    if features is None or not features.bound:
+        return LogitObjective(loss)
+    output_loss = LearnedOutputLoss(loss, list(loss.metaparameters(task.n_outputs)))
+    return FeatureObjective(
+        terms=list(features.bound.values()), teacher=features.teacher, output_loss=output_loss
+    )
+
+
 def make_net(
     estimator: DistilledClassifier,
     settings: NetSettings,
@@ -279,10 +369,12 @@ def make_net(
 
     ``routes_callbacks``: whether it has the ``callbacks__*`` parameters of the estimator.
     """
-    device, (task, loss, space, execution, batch_size) = estimator._device(), settings
+    device, (task, loss, space, execution, batch_size, features) = estimator._device(), settings
     if strategy.coordinates == "raw":
         space = space.in_raw_coordinates()
     steps = {group: strategy.steps() for group in space.groups}
+    if features is not None:
+        steps |= features.steps()
     routed = estimator._passed_on("optimizer", "iterator_train", "iterator_valid")
     routed |= estimator._passed_on("callbacks") if routes_callbacks else {}
     params: dict[str, Any] = {
@@ -296,7 +388,7 @@ def make_net(
     callbacks, changes = with_score_of_task(task, callbacks, changes)
     return TrainingNet(
         student,
-        objective=LogitObjective(loss),
+        objective=_objective(loss, task, features),
         metaparameters=MetaparameterPath(space, start, steps, device=device),
         strategy=strategy,
         val_temperature=strategy.val_temperature,

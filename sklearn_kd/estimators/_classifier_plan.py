@@ -16,8 +16,8 @@ from sklearn_kd.estimators._classifier_net import (
     DistillationPlan,
     NetSettings,
     changes_for,
-    loss_of,
     loss_space,
+    losses_of,
     make_net,
     net_to_train,
     own_callbacks,
@@ -32,6 +32,13 @@ from sklearn_kd.estimators._classifier_search import (
     search,
 )
 from sklearn_kd.estimators._codes import known_codes
+from sklearn_kd.estimators._feature_terms import (
+    as_trained,
+    bound_features,
+    check_suits_terms,
+    check_terms,
+    gives_outputs_with_features,
+)
 from sklearn_kd.estimators._learned_nothing import warn_of_scales
 from sklearn_kd.estimators._plan import (
     TRAINING,
@@ -82,7 +89,9 @@ from sklearn_kd.inputs._parts import Parts
 from sklearn_kd.inputs._splitting import HoldOut
 from sklearn_kd.inputs._unlabeled import with_unlabeled
 from sklearn_kd.inputs._validation import ValidatedInputs, check_same_form
-from sklearn_kd.losses._distillation_loss import DistillationLoss, check_loss
+from sklearn_kd.losses._distillation_loss import check_loss
+from sklearn_kd.losses._labels_alone import LabelLoss
+from sklearn_kd.losses._loss_list import ListedLosses
 from sklearn_kd.meta import Fixed, Strategy
 from sklearn_kd.meta._process import MetaparameterProcess
 from sklearn_kd.meta._strategy import (
@@ -110,7 +119,7 @@ class Settings(NamedTuple):
     """Parameters of a DistilledClassifier, checked and made objects."""
 
     strategy: Strategy
-    loss: DistillationLoss
+    losses: ListedLosses
     execution: Execution
     storage: LogitStorage
     process: MetaparameterProcess | None
@@ -134,18 +143,21 @@ def checked_parameters(
     estimator._check_routed(loaded)
     check_preprocessing(estimator.student_preprocessing)
     warn_not_in_file(estimator)
-    loss = loss_of(estimator)
+    losses = losses_of(estimator)
     with error_context("loss"):
-        loss.check()
+        losses.of_outputs.check()
+    check_terms(losses.terms)
     munge_of(estimator)
     if storage is None:
         storage = LogitStorage(estimator.teacher_logits_dtype, estimator.teacher_logits_dir)
     storage.check()
     strategy, execution = named_strategy(estimator), named_execution(estimator)
+    if losses.terms:
+        check_suits_terms(estimator, strategy, execution)
     process = checked_process(estimator.process)
     if process is not None:  # which says where the metaparameters go; of the strategy T_val remains
         strategy = Fixed(val_temperature=strategy.val_temperature)
-    return Settings(strategy, loss, execution, storage, process)
+    return Settings(strategy, losses, execution, storage, process)
 
 
 def plan_distillation(
@@ -168,9 +180,10 @@ def plan_distillation(
     warn_of_answers : callable(estimator, inputs, train)
         Warns where the teacher's answers to D_train look wrong.
     """
-    strategy, loss, execution, storage, process = settings
-    loss = loss_of_task(loss, inputs.task, estimator.loss)
-    space = loss_space(loss, inputs.task.n_outputs)
+    strategy, losses, execution, storage, process = settings
+    loss = loss_of_task(losses.of_outputs, inputs.task, losses.given)
+    features = bound_features(estimator, strategy, losses.terms, inputs)
+    space = loss_space(loss, inputs.task.n_outputs, features)
     if process is not None:
         process.check_fits(space)
     searches = searches_first(estimator, strategy)
@@ -187,19 +200,22 @@ def plan_distillation(
     warn_without_effect(reasons)
     warn_if_distributed()
     batch_size = rows_per_batch(estimator.batch_size, inputs.n_rows)
-    net_settings = NetSettings(inputs.task, loss, space, execution, batch_size)
+    net_settings = NetSettings(inputs.task, loss, space, execution, batch_size, features)
     start = _checked_start(estimator, strategy, net_settings, inputs)
     fit_parameters = estimator._routed("teacher__fit")
-    teacher = checked_teacher(
-        estimator.teacher,
-        inputs,
-        strategy,
-        loss,
-        estimator.augment,
-        fit_parameters,
-        answers=estimator._answers,
-        make=make,
-    )
+    teacher = None
+    if not isinstance(loss, LabelLoss):
+        teacher = checked_teacher(
+            estimator.teacher if features is None else as_trained(estimator.teacher),
+            inputs,
+            strategy,
+            loss,
+            estimator.augment,
+            fit_parameters,
+            answers=estimator._answers,
+            make=make,
+            asks_for_features=features is not None,
+        )
     checkpoints = _opened_checkpoints(estimator, inputs, process, searches=searches)
     seeds = [Seeds(*own) for own in checkpoints.seeds]
     hold_out = None
@@ -210,11 +226,13 @@ def plan_distillation(
     stages = _stages(estimator, strategy, process, [own.data for own in rows], seeds)
 
     students = [_checked_student(estimator, inputs, stage, strategy.hypergradient_rows) for stage in stages]
+    # Else one pass gives the outputs for an augmented batch, and the features.
+    apart = None if gives_outputs_with_features(estimator, features, teacher, inputs) else teacher
     for own, student in zip(rows, students, strict=True):
         with naming_rows(own.places):
             own.train.augmentation = checked_augmentation(
                 estimator.augment,
-                teacher,
+                apart,
                 own.train.samples,
                 student,
                 inputs.task.output_labels,
@@ -338,7 +356,7 @@ def _dry_run(
     """Try what only skorch and torch can judge; return the iterations of the last stage."""
     n_batches = 0
     for stage, student in zip(stages, students, strict=True):
-        callbacks, changes = own_callbacks(estimator, stage.name), changes_for(estimator, stage.name)
+        callbacks, changes = own_callbacks(estimator, stage.name), changes_for(estimator, stage)
         net = make_net(estimator, settings, student, strategy, start, callbacks, **changes)
         who = f"meta={estimator.meta!r}" if stage.name == TRAINING else f"the {stage.name}"
         if stage.name == RETRAINING and len(stages) > 1:
@@ -361,9 +379,10 @@ def _checked_start(
         estimator.teacher is not None or inputs.teacher_logits is not None
     )
     unlabeled = settings.task.has_unknown or has_unlabeled(estimator, strategy, inputs)
+    own = settings.loss.metaparameters(settings.task.n_outputs)
     check_loss(
         settings.loss,
-        start,
+        {name: start[name] for name in own},
         settings.task.n_outputs,
         weighted=inputs.weight is not None,
         has_teacher=has_teacher,

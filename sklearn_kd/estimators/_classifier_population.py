@@ -37,7 +37,7 @@ def train_population(
 
     def make_member() -> TrainingNet:
         callbacks = clone(own_callbacks(estimator, stage.name), safe=False)
-        changes = changes_for(estimator, stage.name) | {"verbose": 0, "averaging": None}
+        changes = changes_for(estimator, stage) | {"verbose": 0, "averaging": None}
         return make_net(estimator, settings, copy.deepcopy(untrained), fixed, start, callbacks, **changes)
 
     population = StudentPopulation(

@@ -20,14 +20,15 @@ from sklearn_kd.estimators._classifier_net import (
 )
 from sklearn_kd.estimators._plan import Stage
 from sklearn_kd.estimators._search import RETRAINING, progress_callbacks, run_search
+from sklearn_kd.losses._loss_list import is_listed
 from sklearn_kd.meta import Fixed, MetaparameterSpace, Strategy
 from sklearn_kd.meta._process import Following, MetaparameterProcess
 from sklearn_kd.runtime._optimizers import optimizer_class
 from sklearn_kd.students._standardize import own_student
 from sklearn_kd.students._structured import without_structure
-from sklearn_kd.training._ending import ending_of
+from sklearn_kd.training._ending import Ending, ending_of
 from sklearn_kd.training._trials import TrialsInterrupted
-from sklearn_kd.training._weight_average import LONG, SHORT, Averaging, load_weights
+from sklearn_kd.training._weight_average import LONG, SHORT, Averaging, load_modules, load_weights
 
 if TYPE_CHECKING:
     from sklearn_kd.estimators._classifier import DistilledClassifier
@@ -63,7 +64,7 @@ class SearchRecord(NamedTuple):
         The columns of each of the strategy's tables.
     weights : dict of str to Tensor or None
         Those of the student that it ends with. None: no student was trained at the values that it found.
-    averaged : bool or None
+    averaged, beside : bool or None, dict of str to Tensor or None
         As of :class:`Ending`.
     """
 
@@ -74,6 +75,7 @@ class SearchRecord(NamedTuple):
     tables: dict[str, dict[str, np.ndarray]]
     weights: dict[str, Tensor] | None = None
     averaged: bool | None = None
+    beside: dict[str, Tensor] | None = None
 
     @classmethod
     def of(cls, net: TrainingNet, strategy: Strategy) -> SearchRecord:
@@ -85,7 +87,8 @@ class SearchRecord(NamedTuple):
         record = cls(path, start, float(net.val_temperature_), net.history, tables)
         if net.ending_ is None:
             return record
-        return record._replace(weights=net.ending_.weights, averaged=net.ending_.averaged)
+        ending: Ending = net.ending_
+        return record._replace(weights=ending.weights, averaged=ending.averaged, beside=ending.beside)
 
     @property
     def values(self) -> dict[str, np.ndarray]:
@@ -184,7 +187,7 @@ def make_process(
     """Make the process that a search has found."""
     settings = {name: getattr(estimator, name) for name in _RECORDED} | {
         "meta": repr(plan.strategy),
-        "loss": repr(plan.net_settings.loss),
+        "loss": repr(estimator.loss if is_listed(estimator.loss) else plan.net_settings.loss),
         "optimizer": optimizer_class(estimator.optimizer).__name__,
         "student": type(own_student(plan.student)).__name__,
         "retrain": way_to_retrain(estimator, found),
@@ -256,21 +259,25 @@ def retraining_net(estimator: DistilledClassifier, plan: DistillationPlan) -> Tr
     )
     schedule = process.schedule(plan.n_steps, estimator.weights)
     rows = np.concatenate([schedule[name].reshape(plan.n_steps, -1) for name in space], axis=1)
+    features = None if settings.features is None else settings.features.pruned(schedule)
     callbacks = [
         *own_callbacks(estimator, RETRAINING),
         *progress_callbacks(estimator.verbose, RETRAINING, estimator.max_epochs),
         *plan.report.epochs(lambda net: estimator._fitted_attributes(net, plan)),
     ]
     way = way_to_retrain(estimator, plan.searched)
-    return make_net(
+    net = make_net(
         estimator,
-        settings._replace(space=space),
+        settings._replace(space=space, features=features),
         _student_to_retrain(estimator, plan, way),
         _following(rows, _val_temperature(plan)),
         space.shaped(space.split(rows[0])),
         callbacks,
-        **(changes_for(estimator, RETRAINING) | {"averaging": _AVERAGING[way]}),
+        **(changes_for(estimator, plan.stages[-1]) | {"averaging": _AVERAGING[way]}),
     )
+    if way == "continue" and plan.searched is not None and not estimator._continues():
+        load_modules(net.others, plan.searched.beside)
+    return net
 
 
 def _following(rows: np.ndarray, val_temperature: Any) -> Strategy:

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from sklearn_kd.estimators._classifier_net import loss_of, loss_space
+from sklearn_kd.estimators._feature_terms import FittedTerm
+from sklearn_kd.estimators._named_terms import has_terms
 from sklearn_kd.estimators._prediction_net import prediction_params
 from sklearn_kd.estimators._preflight import named_strategy
 from sklearn_kd.estimators._preprocessing import preprocessing_content, preprocessing_of_content
@@ -59,9 +61,11 @@ def to_content(estimator: DistilledClassifier, lost: set[str], history: bool = T
         "val_temperature": float(getattr(estimator, "val_temperature_", 1.0)),
         "n_unlabeled": int(estimator.n_unlabeled_),
     }
-    # Not after set_params(loss=...): the path is that of the loss before.
-    space = loss_space(loss_of(estimator), estimator._task.n_outputs)
-    about["loss_is_known"] = path_dtype(space) == estimator.metaparameter_path_.dtype
+    about["loss_is_known"] = _has_path_of_loss(estimator)
+    about["terms"] = {
+        name: [list(term.teacher_layers), list(term.student_layers), term.is_trained]
+        for name, term in estimator.terms_.items()
+    }
     about["metaparameters"] = {
         name: np.asarray(value).tolist() for name, value in estimator.metaparameters_.items()
     }
@@ -114,7 +118,7 @@ def from_content(
         "student_preprocessing_": preprocessing_of_content(estimator, about, given),
     }
     is_in_file = "loss" not in about["left_out"] and about.get("loss_is_known", True)
-    loss_is_known = is_in_file or "loss" in given
+    loss_is_known = (is_in_file or "loss" in given) and not has_terms(estimator.loss)
     loss = loss_of(estimator) if loss_is_known else LogitDistillation()
     space = loss_space(loss, estimator._task.n_outputs) if loss_is_known else None
     values = _values(about["metaparameters"], space)
@@ -123,6 +127,7 @@ def from_content(
         "metaparameters_": values,
         "val_temperature_": val_temperature,
         "n_unlabeled_": _count(about.get("n_unlabeled", 0)),
+        "terms_": {name: _fitted_term(form) for name, form in about.get("terms", {}).items()},
     }
     numbers = {name: value for name, value in values.items() if np.ndim(value) == 0}
     fitted |= {f"{name}_": numbers[name] for name in ("lambda1", "temperature") if name in numbers}
@@ -146,6 +151,26 @@ def from_content(
     )
     fitted["net_"] = _prediction_net(estimator, student, loss, val_temperature)
     return fitted
+
+
+def _has_path_of_loss(estimator: DistilledClassifier) -> bool:
+    """Return whether the path has the metaparameters of the loss, as far as that says which they are.
+
+    It has not after set_params(loss=...). How many pathways there are is not known without the networks.
+    """
+    if has_terms(estimator.loss):
+        return False
+    space = loss_space(loss_of(estimator), estimator._task.n_outputs)
+    return path_dtype(space) == estimator.metaparameter_path_.dtype
+
+
+def _fitted_term(form: Any) -> FittedTerm:
+    """Decode a term of features."""
+    teacher, student, is_trained = form
+    named = all(isinstance(layer, str) for layer in (*teacher, *student))
+    if not named or not isinstance(teacher, list) or type(is_trained) is not bool:
+        raise ContentError(f"a term of features {str(form)[:100]}")
+    return FittedTerm(tuple(teacher), tuple(student), is_trained)
 
 
 # Of the tensors of the search's history.

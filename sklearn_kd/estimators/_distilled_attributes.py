@@ -27,10 +27,14 @@ def distilled_attributes(
         n_iter += estimator.n_iter_  # after a load the path may be a part of them
         path["iteration"] += estimator.n_iter_
         path = np.concatenate([estimator.metaparameter_path_, path])
+    features = plan.net_settings.features
+    if teacher is None and features is not None:
+        teacher = features.teacher
     return {
         "net_": net,
         "strategy_": strategy,
         "teacher_": teacher.fitted if teacher is not None and estimator.keep_teacher else None,
+        "terms_": {} if features is None else features.fitted(net.objective),
         "metaparameter_path_": path,
         "process_": process,
         "search_history_": search_history,

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from sklearn_kd.distpro._bound_pathways import BoundPathways
 from sklearn_kd.distpro._distances import checked_distance
 from sklearn_kd.distpro._importance import (
-    IMPORTANCE,
     PATHWAY_WEIGHTS,
     GivenWeights,
     LearnedWeights,
@@ -17,12 +17,14 @@ from sklearn_kd.distpro._importance import (
     importance_steps,
 )
 from sklearn_kd.distpro._normalization import NORMALIZATIONS
-from sklearn_kd.distpro._objective import PathwayObjective
 from sklearn_kd.estimators._classifier_net import with_score_of_task
 from sklearn_kd.estimators._distpro_terms import Columns, TeacherTerm, is_learned
 from sklearn_kd.estimators._plan import Stage
 from sklearn_kd.estimators._preflight import initial_student
 from sklearn_kd.estimators._standardization import scaling_for
+from sklearn_kd.losses._feature_objective import FeatureObjective
+from sklearn_kd.losses._feature_term import TERM_WEIGHTS
+from sklearn_kd.losses._term_weights import ScaledWeights
 from sklearn_kd.meta import Strategy
 from sklearn_kd.meta._path import MetaparameterPath, MetaparameterSchedule
 from sklearn_kd.meta._space import Metaparameter, MetaparameterSpace
@@ -48,7 +50,7 @@ def initial_path(estimator: DistProEstimator, plan: DistProPlan, strategy: Strat
     start = (plan.term.starts(plan.task) if is_learned(plan.term) else {}) | space.starts
     if strategy.coordinates == "raw":
         space = space.in_raw_coordinates()
-    steps = {IMPORTANCE: importance_steps(estimator.importance_lr), "loss": strategy.steps()}
+    steps = {TERM_WEIGHTS: importance_steps(estimator.importance_lr), "loss": strategy.steps()}
     return MetaparameterPath(space, start, steps, device=estimator._device())
 
 
@@ -75,14 +77,15 @@ def make_net(
         student = stage_student(estimator, stage, task)
     learned = isinstance(metaparameters, MetaparameterPath)
     normalization = NORMALIZATIONS[estimator.normalization](estimator.softmax_bias)
-    objective = PathwayObjective(
-        pathways=plan.pathways,
-        transforms=estimator.transforms,
-        distance=checked_distance(estimator.distance),
-        teacher=plan.teacher,
-        weights=LearnedWeights(normalization) if learned else GivenWeights(),
-        distill_weight=estimator.distill_weight,
-        output_loss=plan.term.output_loss(task),
+    weights = LearnedWeights(normalization) if learned else GivenWeights()
+    pathways = BoundPathways(
+        plan.pathways,
+        estimator.transforms,
+        checked_distance(estimator.distance),
+        ScaledWeights(weights, estimator.distill_weight),
+    )
+    objective = FeatureObjective(
+        terms=[pathways], teacher=plan.teacher, output_loss=plan.term.output_loss(task)
     )
     params: dict[str, Any] = {
         "optimizer": optimizer_class(estimator.optimizer),

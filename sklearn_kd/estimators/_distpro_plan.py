@@ -281,7 +281,7 @@ def _stages(estimator: DistProEstimator, inputs: ValidatedInputs, seeds: list[Se
     """Return the search, if there are seeds for one, and the retraining, which is on all rows."""
     data, _ = stage_data(estimator, inputs, None, seeds[0])
     retraining_net = partial(_retraining_net, estimator)
-    retraining = Stage(RETRAINING, data, seeds[0], retraining_net, _retrain, _MONITOR)
+    retraining = Stage(RETRAINING, data, seeds[0], retraining_net, train_to_the_end, _MONITOR)
     if len(seeds) == 1:
         return (retraining,)
     hold_out = HoldOut(estimator.validation_fraction, seeds[1].split, NEEDS_NO_VALIDATION)
@@ -368,7 +368,6 @@ def _search(estimator: DistProEstimator, plan: DistProPlan, stage: Stage) -> tup
         lambda net: SearchOutcome.of(net, plan.term),
         check=lambda found: make_process(estimator, found, plan),
     )
-    net.objective.forget()
     process = make_process(estimator, found, plan)
     return dataclasses.replace(plan, process=process, search_history=found.history), net
 
@@ -429,11 +428,3 @@ def _retraining_net(estimator: DistProEstimator, plan: DistProPlan) -> TrainingN
     ]
     callbacks += plan.report.epochs(lambda net: estimator._fitted_attributes(net, plan))
     return make_net(estimator, plan, plan.retraining, scheduled, Fixed(), callbacks)
-
-
-def _retrain(plan: FitPlan, stage: Stage) -> tuple[FitPlan, TrainingNet]:
-    """Train the student along the process; the net forgets the teacher."""
-    net: Any
-    plan, net = train_to_the_end(plan, stage)
-    net.objective.forget()
-    return plan, net

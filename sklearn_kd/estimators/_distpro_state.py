@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from sklearn_kd.distpro._bound_pathways import BoundPathways
 from sklearn_kd.distpro._distances import DISTANCES
 from sklearn_kd.distpro._importance import GivenWeights
-from sklearn_kd.distpro._objective import PathwayObjective
-from sklearn_kd.distpro._output_loss import WeightedOutputLoss
 from sklearn_kd.distpro._pathways import Pathway, build_transforms
 from sklearn_kd.distpro._process import (
     DistillationProcess,
@@ -24,6 +23,8 @@ from sklearn_kd.distpro._transforms import TRANSFORMS
 from sklearn_kd.estimators._prediction_net import prediction_params
 from sklearn_kd.files._values import ContentError
 from sklearn_kd.losses import LogitDistillation
+from sklearn_kd.losses._feature_objective import FeatureObjective
+from sklearn_kd.losses._output_loss import WeightedOutputLoss
 from sklearn_kd.meta._path import MetaparameterSchedule
 from sklearn_kd.meta._space import MetaparameterSpace
 from sklearn_kd.persistence._codecs import finite_number, history_tensors, take_array, take_history, tensor_of
@@ -140,13 +141,10 @@ def _process(content: Content) -> DistillationProcess:
 
 def _prediction_net(estimator: DistProEstimator, student: nn.Module, pathways: list[Pathway]) -> TrainingNet:
     """Make the net that an estimator predicts with; its transforms are not filled yet."""
-    objective = PathwayObjective(
-        pathways=pathways,
-        transforms=estimator.transforms,
-        distance=DISTANCES["mse"],  # as output_loss, used in training alone
+    # Distance, weights and output_loss are used in training alone.
+    objective = FeatureObjective(
+        terms=[BoundPathways(pathways, estimator.transforms, DISTANCES["mse"], GivenWeights())],
         teacher=None,
-        weights=GivenWeights(),
-        distill_weight=estimator.distill_weight,
         output_loss=WeightedOutputLoss(LogitDistillation(), 0.0, {}),
     )
     return TrainingNet(

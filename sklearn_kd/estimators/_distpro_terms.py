@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from sklearn_kd.distpro._output_loss import LearnedOutputLoss, OutputLoss, WeightedOutputLoss
 from sklearn_kd.distpro._process import DistillationProcess, retraining_logit_term
 from sklearn_kd.errors._context import error_context
 from sklearn_kd.estimators._regression_warnings import warn_of_units_in_batches
@@ -17,6 +16,7 @@ from sklearn_kd.inputs._data import DistillationData
 from sklearn_kd.inputs._validation import ValidatedInputs
 from sklearn_kd.losses._distillation_loss import check_loss
 from sklearn_kd.losses._logit_distillation import LogitDistillation
+from sklearn_kd.losses._output_loss import LearnedOutputLoss, OutputLoss, WeightedOutputLoss
 from sklearn_kd.losses._regression import RegressionLoss
 from sklearn_kd.meta._process import MetaparameterProcess
 from sklearn_kd.meta._space import Metaparameter

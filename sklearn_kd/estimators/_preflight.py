@@ -291,10 +291,12 @@ def checked_teacher(
     fit_parameters: Mapping[str, Any],
     answers: str = "teacher_logits",
     make: MakeTeacher = make_class_teacher,
+    asks_for_features: bool = False,
 ) -> TeacherAdapter | None:
     """Wrap the teacher, with the parameters of its own fit; None where none is needed.
 
     ``answers`` is the argument of ``fit`` that takes its place; ``make`` wraps a teacher.
+    ``asks_for_features``: the teacher is used beside such answers.
 
     Raises
     ------
@@ -311,7 +313,7 @@ def checked_teacher(
             "or set augment=None."
         )
     if given:
-        if teacher is not None:
+        if teacher is not None and not asks_for_features:
             warnings.warn(
                 f"{answers} take the place of {name_of(teacher)}, which is not used. Set "
                 f"teacher=None, or leave {answers} out to have it asked.",

@@ -19,6 +19,7 @@ from sklearn_kd.estimators._classifier_plan import checked_parameters, plan_dist
 from sklearn_kd.estimators._classifier_search import WAYS_TO_RETRAIN
 from sklearn_kd.estimators._classifier_state import CLASSIFIER_STATE
 from sklearn_kd.estimators._distilled_attributes import distilled_attributes
+from sklearn_kd.estimators._feature_terms import FittedTerm
 from sklearn_kd.estimators._plan import publish, restore_on_failure, run_plan
 from sklearn_kd.estimators._regression_warnings import warn_of_units
 from sklearn_kd.estimators._regressor_inputs import make_regression_teacher, validate_regression
@@ -26,6 +27,7 @@ from sklearn_kd.estimators._regressor_methods import RegressorMethods
 from sklearn_kd.inputs._munge import Munge
 from sklearn_kd.inputs._validation import Continued
 from sklearn_kd.losses import RegressionLoss
+from sklearn_kd.losses._feature_term import FeatureTerm
 from sklearn_kd.meta import Strategy
 from sklearn_kd.meta._process import FOLLOWED, MetaparameterProcess
 from sklearn_kd.runtime._execution import Execution
@@ -86,11 +88,12 @@ class DistilledRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]
     lambda1 : float or "random", default=0.5
         Weight of y, in [0, 1]: where it starts (``meta="linear"``), or stays (``meta="fixed"``).
         "random" draws the start from U(0, 1).
-    loss : str or RegressionLoss, default="squared_error"
+    loss : str, RegressionLoss or list, default="squared_error"
         L: "squared_error", "absolute_error", "huber", "berhu", "quantile" or "gaussian_nll"; ``loss__*`` set
         its parameters: ``loss__per_output``, a lambda1 for each target; ``loss__teacher_bound``, the error
         beyond which the teacher is not followed; ``loss__quantile``, ``loss__width``. Or an object of
-        :mod:`sklearn_kd.losses`, also of a class of your own (:class:`~sklearn_kd.losses.RegressionLoss`).
+        :mod:`sklearn_kd.losses`, also of a class of your own (:class:`~sklearn_kd.losses.RegressionLoss`). A
+        list has terms of features beside one of these, as for :class:`DistilledClassifier`.
     optimizer : class of torch.optim.Optimizer or its name, default=torch.optim.Adam
         Trains the student; ``optimizer__*`` are its further arguments.
     lr : float, default=0.003
@@ -174,6 +177,8 @@ class DistilledRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]
         One of them; not there with ``loss__per_output=True``.
     process_ : MetaparameterProcess or None
         What was searched, or was given. None for a single training.
+    terms_ : dict of str to tuple
+        Terms of features by name, as of :class:`DistilledClassifier`.
     search_history_ : skorch.history.History or None
         Of the search. None where none was trained.
     student_ : nn.Module
@@ -236,7 +241,7 @@ class DistilledRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]
         "e1": [Interval(Integral, 1, None, closed="left")],
         "e2": [Interval(Integral, 0, None, closed="left")],
         "lambda1": [Interval(Real, 0, 1, closed="both"), StrOptions({"random"})],
-        "loss": [str, RegressionLoss],
+        "loss": [str, RegressionLoss, FeatureTerm, list, tuple],
         "optimizer": OPTIMIZER_KINDS,
         "lr": [Interval(Real, 0, 1e30, closed="both")],  # beyond, a step overflows float32
         "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
@@ -275,6 +280,7 @@ class DistilledRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]
     metaparameter_path_: np.ndarray
     lambda1_: float
     n_unlabeled_: int
+    terms_: dict[str, FittedTerm]
     process_: MetaparameterProcess | None
     search_history_: History | None
 
@@ -287,7 +293,7 @@ class DistilledRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]
         e1: int = 10,
         e2: int = 10,
         lambda1: float | Literal["random"] = 0.5,
-        loss: str | RegressionLoss = "squared_error",
+        loss: str | RegressionLoss | Sequence[Any] = "squared_error",
         optimizer: type[torch.optim.Optimizer] | str = torch.optim.Adam,
         lr: float = 0.003,
         max_grad_norm: float | None = None,

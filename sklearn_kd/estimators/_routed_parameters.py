@@ -12,6 +12,8 @@ from sklearn.base import BaseEstimator
 from sklearn_kd.errors._did_you_mean import closest, did_you_mean
 from sklearn_kd.inputs._batches import iterator_arguments, rows_per_batch
 from sklearn_kd.losses._distillation_loss import DistillationLoss
+from sklearn_kd.losses._feature_term import FeatureTerm
+from sklearn_kd.losses._loss_list import entry_params, is_listed, with_entry_params
 from sklearn_kd.losses._named import OWN_LOSS
 from sklearn_kd.meta import STRATEGIES
 from sklearn_kd.meta._strategy import check_positive_ints
@@ -80,6 +82,7 @@ class RoutedParameters(BaseEstimator):
 
     optimizer: Any
     student: Any
+    loss: Any
     batch_size: int | str
     _strategies: tuple[str, ...]
     _losses: Mapping[str, type[DistillationLoss]]
@@ -132,7 +135,10 @@ class RoutedParameters(BaseEstimator):
         dict
             Parameter names mapped to their values.
         """
-        return super().get_params(deep) | {n: getattr(self, n) for n in self._routed_names()}
+        found = super().get_params(deep) | {n: getattr(self, n) for n in self._routed_names()}
+        if deep and is_listed(found.get("loss")):
+            found |= {f"loss__{name}": value for name, value in entry_params(found["loss"]).items()}
+        return found
 
     def set_params(self, **params: Any) -> Self:
         """Set parameters, also of nested objects as ``PREFIX__NAME``.
@@ -155,18 +161,29 @@ class RoutedParameters(BaseEstimator):
             If a name is not known, or reaches into what has no parameters.
         """
         routed = {
-            name: v for name, v in params.items() if self._is_routed(name) and not self._nests(name, params)
+            name: v
+            for name, v in params.items()
+            if self._is_routed(name) and not self._nests(name, params) and not self._is_of_list(name, params)
         }
         known = {*self._get_param_names(), *self._routed_names()}  # fit judges what the constructor took
         for name in params:
             if name not in routed and not {name, name.partition("__")[0]} & known:
                 raise ValueError(f"Invalid parameter {name!r} for {type(self).__name__}.{self._meant(name)}")
-            if name not in routed:
+            if name not in routed and not self._is_of_list(name, params):
                 self._check_reaches(name, params)
-        super().set_params(**{name: v for name, v in params.items() if name not in routed})
+        of_list = {name: v for name, v in params.items() if self._is_of_list(name, params)}
+        others = {name: v for name, v in params.items() if name not in routed and name not in of_list}
+        super().set_params(**others)
+        if of_list:
+            self.loss = with_entry_params(self.loss, {n.partition("__")[2]: v for n, v in of_list.items()})
         self._forget_replaced(params)
         self.__dict__.update(routed)
         return self
+
+    def _is_of_list(self, name: str, params: dict[str, Any]) -> bool:
+        """Return whether a parameter reaches into a list of losses that this estimator has or is given."""
+        prefix, _, rest = name.partition("__")
+        return bool(rest) and prefix == "loss" and is_listed(params.get("loss", getattr(self, "loss", None)))
 
     def _check_reaches(self, name: str, params: dict[str, Any]) -> None:
         """Raise ValueError for a parameter that reaches into what has none."""
@@ -188,7 +205,8 @@ class RoutedParameters(BaseEstimator):
         """Forget kept parameters that stood beside a name, where ``params`` give an object its own."""
         for name in self._routed_names():
             given = None if name.startswith(_TEACHER_FIT) else params.get(name.partition("__")[0])
-            if _has_parameters(given) or (name in params and self._nests(name, params)):
+            own = name.startswith("loss__") and is_listed(given)
+            if own or _has_parameters(given) or (name in params and self._nests(name, params)):
                 del self.__dict__[name]
 
     def _validate_params(self) -> None:
@@ -313,10 +331,10 @@ def loader_settings(estimator: RoutedParameters, part: str, n_rows: int | None =
 
 def _refuse_criterion(loss: Any, mend: str) -> None:
     """Raise TypeError for a loss of torch, or a function, in place of a DistillationLoss, with advice."""
-    if isinstance(loss, DistillationLoss) or not callable(loss):
+    if isinstance(loss, (DistillationLoss, FeatureTerm)) or not callable(loss):
         return
     kind = loss if isinstance(loss, type) else type(loss)
-    if issubclass(kind, DistillationLoss):
+    if issubclass(kind, (DistillationLoss, FeatureTerm)):
         return  # refused as a class
     raise TypeError(
         f"loss={loss!r:.200} is no DistillationLoss: it knows neither a teacher nor lambda1. {mend}"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
@@ -15,6 +15,8 @@ from sklearn_kd.meta._space import Metaparameter
 
 # Shape of one sample's features: (C, H, W) of maps, (D,) of rows.
 Shape = tuple[int, ...]
+# Group of the metaparameters that are weights of terms: they take their steps by an optimizer of their own.
+TERM_WEIGHTS = "importance"
 # A learned weight stays within these multiples of where it starts, if its bounds are not given.
 _LOWEST, _HIGHEST = 0.01, 10.0
 
@@ -153,15 +155,15 @@ class FeatureTerm(BaseEstimator):
                 raise ValueError(f"weight_bounds={bounds!r} must be 'auto', 'fixed' or two numbers.")
             bounds = (_LOWEST * weight, _HIGHEST * weight)
         with error_context(name):
-            return Metaparameter(weight, bounds=bounds, coordinate="log")
+            return Metaparameter(weight, bounds=bounds, coordinate="log", group=TERM_WEIGHTS)
 
     def _weight(self, name: str) -> float:
         weight = getattr(self, name)
         if not isinstance(weight, Real) or isinstance(weight, bool):
             raise TypeError(f"{name}={weight!r} of {type(self).__name__} must be a number.")
-        if not (np.isfinite(weight) and weight > 0):
+        if not (math.isfinite(float(weight)) and float(weight) > 0):
             raise ValueError(
-                f"{name}={weight!r} of {type(self).__name__} must be finite and above 0. Leave a term without "
-                "weight out of the list."
+                f"{name}={weight!r} of {type(self).__name__} must be finite and above 0. Leave a term "
+                "without weight out of the list."
             )
         return float(weight)

@@ -19,6 +19,7 @@ from sklearn.base import BaseEstimator
 from skorch.history import History
 from torch import Tensor, nn
 
+from sklearn_kd.distpro._term import Pathways
 from sklearn_kd.files._columns import Columns, join_batches, join_rows, split_batches, split_rows
 from sklearn_kd.files._history import decode_history, encode_history
 from sklearn_kd.files._limits import TooLargeError, check_asked, parsed_json
@@ -27,6 +28,7 @@ from sklearn_kd.inputs._parts import PartShape, RowShape, row_shape_of
 from sklearn_kd.losses._multilabel_distillation import MultilabelDistillation
 from sklearn_kd.losses._named import LOSSES
 from sklearn_kd.meta import STRATEGIES
+from sklearn_kd.networks import VGG, MobileNetV2, ResNet, ShuffleNetV1, ShuffleNetV2, WideResNet
 from sklearn_kd.persistence._container import Content
 from sklearn_kd.preprocessing._table import TablePreprocessing
 from sklearn_kd.runtime._execution import Execution
@@ -36,12 +38,16 @@ from sklearn_kd.students._resnet import CIFARResNet
 from sklearn_kd.students._tabular import TabularStudent
 
 STUDENTS: dict[str, type[nn.Module]] = {
-    student.__name__: student for student in (MLPStudent, CNNStudent, CIFARResNet, FCNStudent, TabularStudent)
+    student.__name__: student
+    for student in (
+        *(MLPStudent, CNNStudent, CIFARResNet, FCNStudent, TabularStudent),
+        *(WideResNet, ResNet, ShuffleNetV1, ShuffleNetV2, MobileNetV2, VGG),
+    )
 }
 # The kind of objects that each of these parameters may be, and the classes of this kind.
 _OBJECTS: dict[str, tuple[str, Collection[type[BaseEstimator]]]] = {
     "meta": ("strategy", STRATEGIES.values()),
-    "loss": ("loss", [*LOSSES.values(), MultilabelDistillation]),
+    "loss": ("loss", [*LOSSES.values(), MultilabelDistillation, Pathways]),
     "execution": ("execution", [Execution]),
     "student_preprocessing": ("preprocessing", [TablePreprocessing]),
 }
@@ -153,13 +159,14 @@ def decode_parameter(name: str, form: Any) -> Any:
             raise ContentError(f"{name} with a number beyond {_LARGEST_NUMBER:,}")
         elif isinstance(part, type) and not name.startswith(_CLASSES):
             raise ContentError(f"a class, {part.__name__}, as {name}")
-        elif isinstance(part, BaseEstimator) and (part is not value or not _may_be(name, part)):
+        elif isinstance(part, BaseEstimator) and not _may_be(name, part, alone=part is value):
             raise ContentError(f"an object, {type(part).__name__}, as {name}")
     return value
 
 
-def _may_be(name: str, value: BaseEstimator) -> bool:
-    return name in _OBJECTS and type(value) in _OBJECTS[name][1]
+def _may_be(name: str, value: BaseEstimator, *, alone: bool) -> bool:
+    """Return whether a parameter may be this object, or, if it is not alone, have it in a list."""
+    return (alone or name == "loss") and name in _OBJECTS and type(value) in _OBJECTS[name][1]
 
 
 def finite_number(value: Any) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from os import PathLike
-from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sklearn_kd.files._limits import TooLargeError
-from sklearn_kd.files._tensors import load_tensors
+from sklearn_kd.files._state_dict import read_state_dict
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -137,7 +135,8 @@ class CIFARResNet(nn.Module):
         """Load a trained network from a state dict that :func:`torch.save` has written.
 
         Depth, width and number of classes are read off the weights. No code in the file is
-        run.
+        run. Checkpoints with the state dict under "model" or "state_dict" load too, and names that
+        begin with "module.".
 
         Parameters
         ----------
@@ -169,7 +168,7 @@ class CIFARResNet(nn.Module):
         >>> teacher.linear
         Linear(in_features=128, out_features=100, bias=True)
         """
-        weights = _read_weights(path)
+        weights = read_state_dict(path)
         blocks = {name.split(".")[1] for name in weights if name.startswith("layer1.")}
         normalisation = {"mean": mean, "std": std} | {
             name: weights[name].flatten().tolist() for name in ("mean", "std") if name in weights
@@ -204,37 +203,16 @@ def _check_sizes(depth: int, width: int, mean: Sequence[float], std: Sequence[fl
         )
     if not isinstance(width, Integral) or width < 1:
         raise ValueError(f"width={width!r} must be a whole number, 1 or more: the factor of all channels.")
+    check_normalisation(mean, std)
+
+
+def check_normalisation(mean: Sequence[float], std: Sequence[float]) -> None:
+    """Raise ValueError unless there is a mean and a positive standard deviation for each channel."""
     if len(mean) != len(std) or min(std, default=0) <= 0:
         raise ValueError(
             f"mean={mean!r} and std={std!r} must have one number for each channel of the images, those of "
             "std above 0."
         )
-
-
-def _read_weights(path: str | PathLike[str]) -> dict[str, Tensor]:
-    try:
-        weights = load_tensors(Path(path).read_bytes())
-    except (OSError, ImportError):
-        raise
-    except TooLargeError as error:
-        raise ValueError(
-            f"{path} is refused: {error}. Save the weights again, each tensor with numbers of its own: "
-            "torch.save({name: w.clone() for name, w in network.state_dict().items()}, path)."
-        ) from error
-    except Exception as error:  # the reader may raise any error for an arbitrary file
-        raise ValueError(
-            f"{path} cannot be read as a state dict ({type(error).__name__}). Give a file that was written "
-            "by torch.save(network.state_dict(), path)."
-        ) from error
-    if not isinstance(weights, dict) or not all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in weights.items()
-    ):
-        inside = f" with the keys {list(weights)[:4]}" if isinstance(weights, dict) else ""
-        raise ValueError(
-            f"{path} holds a {type(weights).__name__}{inside}, not a state dict of names and tensors. Write "
-            "the state dict alone: torch.save(network.state_dict(), path)."
-        )
-    return weights
 
 
 def _check_shapes(network: nn.Module, weights: Mapping[str, Tensor]) -> None:

@@ -108,6 +108,11 @@ class FeatureTeacher:
         # Height and width of the images and of the maps in y; of the latter () where y has none.
         self._sizes: tuple[Sequence[int], Sequence[int]] = (), ()
 
+    @property
+    def gives_outputs(self) -> bool:
+        """True once its outputs are aligned with y, so that it returns them with the features."""
+        return self._convert is not None
+
     def forward(self, x: Tensor) -> Any:
         """Run a forward pass on ``device`` and restore the random state."""
         with _uncompiled(self._compiled), preserved_torch_state(self.device):

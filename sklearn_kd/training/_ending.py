@@ -14,7 +14,7 @@ from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.tasks._pixels import n_known, some_known_rows
 from sklearn_kd.tasks._targets import Targets
 from sklearn_kd.training._net import TrainingNet
-from sklearn_kd.training._weight_average import weights_of
+from sklearn_kd.training._weight_average import weights_of, weights_of_modules
 
 # Smallest loss of classes that a D_val of one row can show. Below it all rows are right with ease, and
 # candidates differ by how sure they are: by rounding.
@@ -34,11 +34,14 @@ class Ending(NamedTuple):
         or the training diverged, so that neither says how the student learns.
     weights : dict of str to Tensor
         The last weights of the user's own module.
+    beside : dict of str to Tensor
+        Those of the modules that learn beside it.
     """
 
     loss: float
     averaged: bool | None
     weights: dict[str, Tensor]
+    beside: dict[str, Tensor]
 
 
 def ending_of(net: TrainingNet, valid: DistillationData) -> Ending:
@@ -48,7 +51,7 @@ def ending_of(net: TrainingNet, valid: DistillationData) -> Ending:
     """
     floor = 0.0 if net.task.numeric else _SMALLEST / len(valid)
     loss, val_temperature = max(floor, validation_loss(net, valid)), net.val_temperature_
-    ending = Ending(loss, None, weights_of(named_network(net.module_)))
+    ending = Ending(loss, None, weights_of(named_network(net.module_)), weights_of_modules(net.others))
     average = net.average_
     if average is None or net.diverged_:
         return ending

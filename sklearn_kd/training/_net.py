@@ -574,6 +574,7 @@ class TrainingNet(NeuralNetClassifier):
             warnings.warn(message, ConvergenceWarning, stacklevel=2)
         self.captured_ = self.guard_ = self.watch_ = self.far_ = None
         self.validated_ = []
+        self.objective.forget()
         if self.average_ is not None and self.average_.is_result and not self.diverged_:
             self.average_.swap()  # before a callback loads weights of its own choice
             self.average_ = None

@@ -44,7 +44,7 @@ class BestTrial(NamedTuple):
     ----------
     setting : list of float
         The components of its metaparameters.
-    loss, averaged, weights : float, bool or None, dict of str to Tensor
+    loss, averaged, weights, beside : float, bool or None, dict of str to Tensor, dict of str to Tensor
         As in :class:`Ending`.
     """
 
@@ -52,6 +52,7 @@ class BestTrial(NamedTuple):
     loss: float
     averaged: bool | None
     weights: dict[str, Any]
+    beside: dict[str, Any]
 
     @property
     def ending(self) -> Ending:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -143,6 +143,23 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
         else:
             path, _, last = name.rpartition(".")
             load_buffer(module.get_submodule(path), last, value)
+
+
+def weights_of_modules(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """Return a copy of the weights and buffers of named modules, each as MODULE.NAME."""
+    return {
+        f"{module}.{name}": tensor
+        for module, part in modules.items()
+        for name, tensor in weights_of(part).items()
+    }
+
+
+def load_modules(modules: Mapping[str, nn.Module], weights: Mapping[str, Tensor] | None) -> None:
+    """Set the weights of modules to those of :func:`weights_of_modules`, which may be of more modules."""
+    for module, part in modules.items():
+        head = f"{module}."
+        own = {n.removeprefix(head): w for n, w in (weights or {}).items() if n.startswith(head)}
+        load_weights(part, own)
 
 
 def _averaged_tensors(module: nn.Module) -> dict[str, Tensor]:

@@ -13,16 +13,18 @@ from helpers.hypergradients import ready_net, relative_error
 from helpers.networks import ConvNet
 from sklearn_kd.bilevel._hypergradient import METHODS, HypergradientEstimator
 from sklearn_kd.bilevel._optimizer_response import Clipping, global_norm
+from sklearn_kd.distpro._bound_pathways import BoundPathways
 from sklearn_kd.distpro._distances import hcl
 from sklearn_kd.distpro._importance import IMPORTANCE, LearnedWeights
 from sklearn_kd.distpro._normalization import NORMALIZATIONS
-from sklearn_kd.distpro._objective import LOGIT_CHANGE, PathwayObjective
-from sklearn_kd.distpro._output_loss import WeightedOutputLoss
 from sklearn_kd.distpro._pathways import PathwayPass, build_transforms, connect
 from sklearn_kd.layers._hooks import feature_hooks
 from sklearn_kd.losses import LogitDistillation
+from sklearn_kd.losses._feature_objective import LOGIT_CHANGE, FeatureObjective
 from sklearn_kd.losses._logits import Targets
 from sklearn_kd.losses._objective import ForwardPass
+from sklearn_kd.losses._output_loss import WeightedOutputLoss
+from sklearn_kd.losses._term_weights import ScaledWeights
 from sklearn_kd.runtime._random_state import random_state
 from sklearn_kd.tasks._cross_entropy import validation_loss
 
@@ -72,13 +74,10 @@ class Problem:
             self.normalization = NORMALIZATIONS[normalization](g=0.7)
             self.alpha = ALPHA[normalization]
             self.run = PathwayPass(self.pathways, hcl)
-            self.objective = PathwayObjective(
-                pathways=self.pathways,
-                transforms=["conv1", "conv2"],
-                distance=hcl,
+            weights = ScaledWeights(LearnedWeights(self.normalization), DISTILL_WEIGHT)
+            self.objective = FeatureObjective(
+                terms=[BoundPathways(self.pathways, ["conv1", "conv2"], hcl, weights)],
                 teacher=None,
-                weights=LearnedWeights(self.normalization),
-                distill_weight=DISTILL_WEIGHT,
                 output_loss=WeightedOutputLoss(LogitDistillation(), 0.0, {"temperature": 1.0}),
             )
             kind, params = OPTIMIZERS[optimizer]

@@ -140,7 +140,9 @@ def exact_hypergradient(net, batch, val_batch):
     with feature_hooks(net.module_, ["stage1", "stage2"]) as ours:
         z = functional_call(net.module_, parts[0] | buffers[0], (batch[0],))
     losses = []
-    for k, (pathway, transform) in enumerate(zip(net.objective.pathways, net.transforms_, strict=True)):
+    for k, (pathway, transform) in enumerate(
+        zip(net.objective.terms[0].pathways, net.transforms_, strict=True)
+    ):
         own = {
             name.partition(".")[2]: value
             for name, value in (parts[1] | buffers[1]).items()
@@ -148,13 +150,13 @@ def exact_hypergradient(net, batch, val_batch):
         }
         target = theirs[pathway.teacher_layer]
         made = functional_call(transform, own, (ours[pathway.student_layer], target.shape[2:]))
-        losses.append(net.objective.distance(made, target))
+        losses.append(net.objective.terms[0].pathway_pass.distance(made, target))
     weight = batch.targets.weight
     hard = F.cross_entropy(z, batch.targets.labels, reduction="none")
     soft = -(F.softmax(f.double() / T, dim=1) * F.log_softmax(z / T, dim=1)).sum(dim=1)
     alpha = raw.exp() / (raw.exp().sum() + np.e)
     loss = (weight * (lambda1 * hard + (1 - lambda1) * T**2 * soft)).mean()
-    loss = loss + net.objective.distill_weight * (alpha * torch.stack(losses)).sum()
+    loss = loss + net.objective.terms[0].weights.factor * (alpha * torch.stack(losses)).sum()
     gradients = torch.autograd.grad(loss, weights, create_graph=True)
     moved = []
     for w, g in zip(weights, gradients, strict=True):

@@ -12,6 +12,7 @@ from scipy import stats
 import sklearn_kd
 import sklearn_kd.datasets
 import sklearn_kd.metrics
+import sklearn_kd.networks
 from helpers.pages import GUIDE, README, ROOT, rows_of, words
 
 PUBLIC = [
@@ -19,6 +20,7 @@ PUBLIC = [
     sklearn_kd.losses,
     sklearn_kd.meta,
     sklearn_kd.metrics,
+    sklearn_kd.networks,
     sklearn_kd.teachers,
     sklearn_kd.datasets,
 ]

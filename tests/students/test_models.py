@@ -153,6 +153,15 @@ def test_published_weights_have_neither_normalisation_nor_counts(resnet, images,
     assert not torch.equal(CIFARResNet.from_file(tmp_path / "resnet.pt")(x), resnet(x))
 
 
+@pytest.mark.parametrize("key", ["model", "state_dict"])
+def test_weights_in_the_layouts_of_checkpoints(key, resnet, images, tmp_path):
+    """Idelbayev's own files are of this form."""
+    weights = {f"module.{name}": w for name, w in resnet.state_dict().items()}
+    torch.save({key: weights, "best_prec1": 91.7, "model_name": "resnet8"}, tmp_path / "resnet.th")
+    x = torch.from_numpy(images[0])
+    assert torch.equal(CIFARResNet.from_file(tmp_path / "resnet.th")(x), resnet(x))
+
+
 def projected(weights):
     """As with shortcuts that have weights (He et al.'s option B)."""
     return weights | {"layer2.0.shortcut.weight": torch.zeros(32, 16, 1, 1)}
@@ -163,11 +172,11 @@ def projected(weights):
     [
         (lambda weights: CNNStudent((3, 8, 8), 4).state_dict(), r"it holds features\.0\.weight"),
         (lambda weights: {}, "it holds nothing"),
-        (lambda weights: {f"module.{name}": w for name, w in weights.items()}, r"it holds module\."),
         (projected, r"layer2\.0\.shortcut\.weight"),
         (lambda weights: {n: w for n, w in weights.items() if n != "bn1.weight"}, r"Missing.*bn1\.weight"),
         (lambda weights: weights | {"linear.weight": torch.zeros(4, 65)}, "size mismatch"),
-        (lambda weights: {"state_dict": weights, "epoch": 3}, r"keys \['state_dict', 'epoch'\].*state dict alone"),
+        (lambda weights: {"ema": weights, "epoch": 3}, r"keys \['ema', 'epoch'\].*state dict alone"),
+        (lambda weights: {"net": weights, "model": weights}, r"several state dicts, under \['model', 'net'\]"),
         (lambda weights: [1, 2], "holds a list"),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The loss on a student's outputs beside the pathways: of y, and of the teacher's outputs."""
+"""The loss on a student's outputs beside terms of features: of y, and of the teacher's outputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sklearn_kd.tasks._targets import Targets
 
 
 class OutputLoss(Protocol):
-    """The loss on the outputs, as a :class:`~sklearn_kd.distpro._objective.PathwayObjective` takes it."""
+    """The loss on the outputs, as :class:`~sklearn_kd.losses._feature_objective.FeatureObjective` has it."""
 
     @property
     def asks_teacher(self) -> bool:

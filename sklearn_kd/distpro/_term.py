@@ -1,0 +1,171 @@
+"""Pathways as a term of features, beside others in a list of losses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from sklearn_kd.distpro._bound_pathways import BoundPathways
+from sklearn_kd.distpro._distances import Distance, checked_distance
+from sklearn_kd.distpro._importance import IMPORTANCE, LearnedWeights, SomeWeights, importance_factors
+from sklearn_kd.distpro._normalization import NORMALIZATIONS, checked_threshold
+from sklearn_kd.distpro._pathways import Pathway, find_pathways, named_transforms
+from sklearn_kd.distpro._transforms import TransformFactory
+from sklearn_kd.errors._did_you_mean import did_you_mean
+from sklearn_kd.losses._feature_term import FeatureTerm
+from sklearn_kd.losses._term_weights import ScaledWeights
+from sklearn_kd.meta._space import Metaparameter
+from sklearn_kd.teachers._features import FeatureTeacher
+
+
+class Pathways(FeatureTerm):
+    """DistPro's pathways as a term of a list of losses: ``loss=["kd", Pathways(), ReviewKD(weight=5)]``.
+
+    Every pathway from a layer of the teacher through a transform to a layer of the student has a raw
+    importance factor. They are one metaparameter, ``pathways_importance`` of shape (L,), normalised to
+    weights. :class:`DistProClassifier` has this term alone; it searches the factors, and its retraining
+    follows them over time. The parameters are those of that estimator.
+
+    Parameters
+    ----------
+    weight : float, default=1.0
+        Factor on the sum over the pathways. It stays: the factors are learned.
+    teacher_layers, student_layers : "auto" or list of str, default="auto"
+        Layers whose maps are compared. "auto": the stages of both networks.
+    connections : "all", "lower" or list of (int, int), default="all"
+        Pairs of stages (teacher, student). "lower": the teacher's stage is not above the student's.
+    transforms : list of str or callable, default=("conv1", "conv2", "conv3")
+    distance : {"hcl", "mse", "l1"} or callable, default="hcl"
+    normalization : {"biased_softmax", "softmax", "biased_l1", "l1", "sigmoid"}, default="biased_softmax"
+        From raw factors to weights (Deng et al., Table 7).
+    softmax_bias : float, default=1.0
+        g of the biased softmax.
+    importance_lr : float, default=0.05
+        Learning rate of Adam for the factors.
+    pathway_threshold : float, "auto" or None, default="auto"
+        A retraining does not compute a pathway whose raw factor is at most this. "auto": 0.5 with the biased
+        softmax, else None. None: all are computed.
+
+    References
+    ----------
+    .. [1] Deng, Sun, Newsam, Wang. "DistPro: Searching a fast knowledge distillation process via meta
+       optimization", ECCV 2022.
+
+    Examples
+    --------
+    >>> from sklearn_kd import Pathways
+    >>> Pathways(transforms=["conv1"]).name
+    'pathways'
+    """
+
+    name = "pathways"
+
+    def __init__(
+        self,
+        weight: float = 1.0,
+        *,
+        teacher_layers: str | Sequence[str] = "auto",
+        student_layers: str | Sequence[str] = "auto",
+        connections: str | Sequence[tuple[int, int]] = "all",
+        transforms: Sequence[str | TransformFactory] = ("conv1", "conv2", "conv3"),
+        distance: str | Distance = "hcl",
+        normalization: str = "biased_softmax",
+        softmax_bias: float = 1.0,
+        importance_lr: float = 0.05,
+        pathway_threshold: float | Literal["auto"] | None = "auto",
+    ):
+        self.weight = weight
+        self.teacher_layers = teacher_layers
+        self.student_layers = student_layers
+        self.connections = connections
+        self.transforms = transforms
+        self.distance = distance
+        self.normalization = normalization
+        self.softmax_bias = softmax_bias
+        self.importance_lr = importance_lr
+        self.pathway_threshold = pathway_threshold
+
+    def check(self) -> None:
+        """Raise ValueError or TypeError if the parameters cannot be used."""
+        self._weight("weight")
+        named_transforms(self.transforms)
+        checked_distance(self.distance)
+        if self.normalization not in NORMALIZATIONS:
+            raise ValueError(
+                f"normalization={self.normalization!r} is not known."
+                f"{did_you_mean(self.normalization, tuple(NORMALIZATIONS))} It is one of "
+                f"{list(NORMALIZATIONS)}."
+            )
+        checked_threshold(self.pathway_threshold, self.normalization)
+
+    def metaparameters(self) -> dict[str, Metaparameter]:
+        """Return none: how many factors there are is known with the networks."""
+        return {}
+
+    def loss(self, student: list[Tensor], teacher: list[Tensor], module: Any) -> Tensor:
+        """Raise TypeError: pathways are compared one by one."""
+        raise TypeError("Pathways has no loss of paired layers.")
+
+    def importance(self, n_pathways: int) -> Metaparameter:
+        """Return the raw factors of so many pathways."""
+        return importance_factors(n_pathways)[IMPORTANCE]
+
+    def bound(
+        self, name: str, teacher: FeatureTeacher, student: nn.Module, samples: Tensor, *, of_maps: bool
+    ) -> BoundPathways:
+        """Find the pathways between two networks, as :func:`find_pathways` does.
+
+        Parameters
+        ----------
+        name : str
+            Of the term. Its metaparameter is ``NAME_importance``.
+        teacher : FeatureTeacher
+        student : nn.Module
+        samples : Tensor of shape (2, ...)
+        of_maps : bool
+        """
+        pathways = find_pathways(
+            teacher,
+            student,
+            samples,
+            teacher_layers=self.teacher_layers,
+            student_layers=self.student_layers,
+            connections=self.connections,
+            transforms=self.transforms,
+            distance=checked_distance(self.distance),
+            of_maps=of_maps,
+        )
+        normalization = NORMALIZATIONS[self.normalization](self.softmax_bias)
+        return self._with_weights(name, pathways, LearnedWeights(normalization, f"{name}_{IMPORTANCE}"))
+
+    def _with_weights(
+        self, name: str, pathways: Sequence[Pathway], weights: LearnedWeights | SomeWeights
+    ) -> BoundPathways:
+        scaled = ScaledWeights(weights, float(self.weight))
+        distance, module_name = checked_distance(self.distance), f"{name}_term"
+        return BoundPathways(pathways, self.transforms, distance, scaled, name, module_name)
+
+    def pruned(self, bound: BoundPathways, raw: Any) -> BoundPathways | None:
+        """Return the term without the pathways whose raw factors never exceed the threshold.
+
+        Parameters
+        ----------
+        bound : BoundPathways
+        raw : ndarray of shape (n_steps, L)
+            Raw factors at all steps of a retraining.
+
+        Returns
+        -------
+        BoundPathways or None
+            None: no pathway is left.
+        """
+        threshold = checked_threshold(self.pathway_threshold, self.normalization)
+        if threshold is None:
+            return bound
+        kept = [p for p, largest in enumerate(raw.max(axis=0)) if largest > threshold]
+        if not kept:
+            return None
+        learned: Any = bound.weights
+        return self._with_weights(bound.name, bound.pathways, SomeWeights(learned.weights, kept))

@@ -1,0 +1,306 @@
+"""Terms of features of a fit: their layers, their metaparameters, and what a retraining leaves out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.frozen import FrozenEstimator
+from torch import Tensor, nn
+
+from sklearn_kd.distpro._importance import IMPORTANCE, importance_steps
+from sklearn_kd.distpro._term import Pathways
+from sklearn_kd.errors._context import error_context
+from sklearn_kd.estimators._preflight import initial_student
+from sklearn_kd.estimators._several_labels import has_several_labels
+from sklearn_kd.inputs._data import as_input
+from sklearn_kd.inputs._parts import Parts
+from sklearn_kd.inputs._raw_rows import RawRows
+from sklearn_kd.inputs._sparse_rows import SparseRows
+from sklearn_kd.inputs._validation import ValidatedInputs
+from sklearn_kd.layers._hooks import feature_hooks
+from sklearn_kd.losses._bound_terms import BoundTerm, PairedTerm
+from sklearn_kd.losses._feature_term import TERM_WEIGHTS, FeatureTerm
+from sklearn_kd.losses._objective import Objective
+from sklearn_kd.losses._term_weights import NamedWeights
+from sklearn_kd.meta._path import MetaOptimizer
+from sklearn_kd.meta._space import Metaparameter
+from sklearn_kd.meta._strategy import Strategy
+from sklearn_kd.runtime._eval_mode import eval_mode
+from sklearn_kd.runtime._execution import Execution
+from sklearn_kd.runtime._random_state import preserved_random_state
+from sklearn_kd.tasks._regression import Regression
+from sklearn_kd.teachers._features import FeatureTeacher
+from sklearn_kd.teachers._paired_layers import find_layers_of_both
+
+if TYPE_CHECKING:
+    from sklearn_kd.estimators._base import BaseDistiller
+
+# Learning rate of the weights, in their logarithm, where no term has one.
+IMPORTANCE_LR = 0.05
+# A retraining leaves a term out if none of its weights exceeds this share of where it starts.
+VANISHED = 0.02
+
+
+class FittedTerm(NamedTuple):
+    """A term of features, as a fit has used it.
+
+    Attributes
+    ----------
+    teacher_layers, student_layers : tuple of str
+        Names of the layers that it compares.
+    is_trained : bool
+        Whether the student that is kept was trained on it. False: its weight vanished in the search, and the
+        retraining has left it out.
+    """
+
+    teacher_layers: tuple[str, ...]
+    student_layers: tuple[str, ...]
+    is_trained: bool
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureTerms:
+    """The terms of features of one fit, bound to layers.
+
+    Attributes
+    ----------
+    terms : dict of str to FeatureTerm
+        By name.
+    bound : dict of str to BoundTerm
+    teacher : FeatureTeacher
+    """
+
+    terms: Mapping[str, FeatureTerm]
+    bound: Mapping[str, BoundTerm]
+    teacher: FeatureTeacher
+
+    @property
+    def metaparameters(self) -> dict[str, Metaparameter]:
+        """Their metaparameters by name, in the order of :attr:`bound`."""
+        found: dict[str, Metaparameter] = {}
+        for bound in self.bound.values():
+            found |= _entries(bound.name, self.terms[bound.name], bound.n_losses)
+        return found
+
+    def signature(self, samples: Tensor) -> Tensor:
+        """Return means of the teacher's features, by which a checkpoint recognises it."""
+        layers = dict.fromkeys(
+            layer for bound in self.bound.values() for layer in bound.teacher_layers(range(bound.n_losses))
+        )
+        return self.teacher.signature(samples, list(layers))
+
+    def steps(self) -> dict[str, MetaOptimizer]:
+        """Return how weights take steps: by Adam, since their hypergradients are of any size."""
+        rates = [term.importance_lr for term in self.terms.values() if isinstance(term, Pathways)]
+        return {TERM_WEIGHTS: importance_steps((rates or [IMPORTANCE_LR])[0])}
+
+    def pruned(self, schedule: Mapping[str, np.ndarray]) -> FeatureTerms:
+        """Return the terms without those whose weights have vanished.
+
+        Parameters
+        ----------
+        schedule : mapping of str to ndarray of shape (n_steps, ...)
+            The metaparameters of a retraining at all its steps.
+        """
+        kept = {name: _pruned(self.terms[name], bound, schedule) for name, bound in self.bound.items()}
+        left = {name: bound for name, bound in kept.items() if bound is not None}
+        return FeatureTerms(self.terms, left, self.teacher)
+
+    def fitted(self, objective: Objective) -> dict[str, FittedTerm]:
+        """Return what the fitted estimator says of each term; ``objective`` is that of its last net."""
+        trained = [bound.name for bound in getattr(objective, "terms", [])]
+        found = {}
+        for name, bound in self.bound.items():
+            every = range(bound.n_losses)
+            layers = tuple(bound.teacher_layers(every)), tuple(bound.student_layers(every))
+            found[name] = FittedTerm(*layers, name in trained)
+        return found
+
+
+def _entries(name: str, term: FeatureTerm, n_losses: int) -> dict[str, Metaparameter]:
+    if isinstance(term, Pathways):
+        return {f"{name}_{IMPORTANCE}": term.importance(n_losses)}
+    with error_context(f"loss: term {name!r}"):
+        return {f"{name}_{weight}": entry for weight, entry in term.metaparameters().items()}
+
+
+def _pruned(term: FeatureTerm, bound: BoundTerm, schedule: Mapping[str, np.ndarray]) -> BoundTerm | None:
+    if isinstance(term, Pathways):
+        found: Any = bound
+        return term.pruned(found, schedule[f"{bound.name}_{IMPORTANCE}"])
+    names = {weight: f"{bound.name}_{weight}" for weight in term.weight_names}
+    shares = [
+        schedule[name].max() / getattr(term, weight) if name in schedule else 1.0
+        for weight, name in names.items()
+    ]
+    return bound if max(shares) > VANISHED else None
+
+
+# --------------------------------------------------------------------------------------
+# The layers
+
+
+def check_terms(terms: Mapping[str, FeatureTerm]) -> None:
+    """Raise ValueError or TypeError if parameters of terms cannot be used; errors name the term."""
+    for name, term in terms.items():
+        with error_context(f"loss: term {name!r}"):
+            term.check()
+            term.metaparameters()
+    pathways = {name: t.importance_lr for name, t in terms.items() if isinstance(t, Pathways)}
+    if len(set(pathways.values())) > 1:
+        raise ValueError(
+            f"loss: the terms {list(pathways)} have different importance_lr, {list(pathways.values())}; "
+            "their factors have one optimizer. Give them the same."
+        )
+
+
+def check_suits_terms(estimator: BaseDistiller, strategy: Strategy, execution: Execution) -> None:
+    """Refuse an execution or a strategy under which features cannot be compared.
+
+    Raises
+    ------
+    ValueError
+        Naming the parameter.
+    """
+    if execution.compile or execution.cuda_graph:
+        raise ValueError(
+            f"execution={execution!r} beside terms of features in loss: layers cannot be looked into in "
+            "compiled or captured passes. Set execution='eager' or 'bfloat16'."
+        )
+    if strategy.hypergradient_rows is not None:
+        raise ValueError(
+            f"meta__hypergradient_rows={strategy.hypergradient_rows!r} beside terms of features in loss, "
+            "which are of whole batches. Set meta__hypergradient_rows=None."
+        )
+
+
+def bound_features(
+    estimator: BaseDistiller, strategy: Strategy, terms: Mapping[str, FeatureTerm], inputs: ValidatedInputs
+) -> FeatureTerms | None:
+    """Find the layers that the terms compare, by a trial of teacher and student on two rows of X.
+
+    Returns
+    -------
+    FeatureTerms or None
+        None: there are no terms, or the strategy needs no teacher.
+
+    Raises
+    ------
+    ValueError
+        If there is no teacher, its layers and the student's do not suit a term, or a term's loss cannot be
+        used.
+    TypeError
+        If the teacher is no network.
+    """
+    if not terms or not strategy.needs_teacher:
+        return None
+    samples, task = _samples(estimator, terms, inputs), inputs.task
+    if estimator.teacher is None:
+        raise ValueError(
+            f"teacher=None has no layers, which {list(terms)} in loss compare with the student's. Give a "
+            "trained network as teacher, or leave these terms out."
+        )
+    teacher = FeatureTeacher(estimator.teacher, estimator._device())
+    student = initial_student(
+        estimator.student,
+        estimator._student_params(),
+        samples,
+        task.n_outputs,
+        seed=0,
+        numeric=task.numeric,
+        map_shape=task.map_shape,
+    )
+    of_maps = bool(task.map_shape)
+    bound = {}
+    for name, term in terms.items():
+        with error_context(f"loss: term {name!r}"):
+            bound[name] = _bound(name, term, teacher, student, samples, of_maps)
+    return FeatureTerms(terms, bound, teacher)
+
+
+def as_trained(teacher: Any) -> Any:
+    """Return the teacher in a form in which it is not fitted again: its features come from it as it is."""
+    fits_again = isinstance(teacher, BaseEstimator) and hasattr(type(teacher), "student_")
+    return FrozenEstimator(teacher) if fits_again else teacher
+
+
+def gives_outputs_with_features(
+    estimator: BaseDistiller, features: FeatureTerms | None, teacher: Any, inputs: ValidatedInputs
+) -> bool:
+    """Have the teacher of features return its outputs too, if it is asked while the student trains.
+
+    Returns
+    -------
+    bool
+        Whether it does, so that nobody else has to ask for outputs. False where they are asked for before
+        the training, and where y has several labels.
+    """
+    task = inputs.task
+    if features is None or teacher is None or estimator.augment is None or has_several_labels(task):
+        return False
+    samples = _samples(estimator, features.terms, inputs)
+    if isinstance(task, Regression):
+        features.teacher.align_numbers(samples, task)
+    else:
+        features.teacher.align_logits(samples, task.output_labels, inputs.teacher_columns, task.map_shape)
+    return True
+
+
+def _samples(estimator: BaseDistiller, terms: Mapping[str, FeatureTerm], inputs: ValidatedInputs) -> Tensor:
+    """Return two rows of X on the device; refuse an X whose rows are no tensor for both networks."""
+    rows: Any = inputs.rows
+    if isinstance(rows, RawRows) or estimator.student_preprocessing is not None:
+        raise ValueError(
+            f"student_preprocessing beside {list(terms)} in loss, which compare layers of both networks on "
+            "the same rows. Give X as numbers and student_preprocessing=None, or leave these terms out."
+        )
+    if isinstance(rows, Parts):
+        raise ValueError(
+            f"X has several parts, and {list(terms)} in loss compare layers on one array. Give X as one "
+            "array, or leave these terms out."
+        )
+    if inputs.is_loaded:
+        return as_input(rows.samples.to(estimator._device()))
+    first = rows[np.arange(min(2, len(rows)))]
+    dense = first.matrix.toarray() if isinstance(first, SparseRows) else np.asarray(first)
+    return torch.from_numpy(np.ascontiguousarray(dense, dtype=np.float32)).to(estimator._device())
+
+
+def _bound(
+    name: str, term: FeatureTerm, teacher: FeatureTeacher, student: nn.Module, samples: Tensor, of_maps: bool
+) -> BoundTerm:
+    if isinstance(term, Pathways):
+        return term.bound(name, teacher, student, samples, of_maps=of_maps)
+    of_teacher, of_student = find_layers_of_both(
+        teacher,
+        student,
+        samples,
+        teacher_layers=term.teacher_layers,
+        student_layers=term.student_layers,
+        kinds=term.kinds,
+        auto=term.auto,
+        of_maps=of_maps,
+    )
+    if len(of_teacher) != len(of_student):
+        raise ValueError(
+            f"there are {len(of_teacher)} teacher_layers, {list(of_teacher)}, and {len(of_student)} "
+            f"student_layers, {list(of_student)}; they are compared in pairs. Name as many of both."
+        )
+    term.check_shapes(list(of_student.values()), list(of_teacher.values()))
+    learned = term.metaparameters()
+    weights = [
+        f"{name}_{weight}" if weight in learned else float(getattr(term, weight))
+        for weight in term.weight_names
+    ]
+    bound = PairedTerm(name, term, of_student, of_teacher, NamedWeights(weights))
+    with preserved_random_state(samples.device, seed=0):
+        theirs, _ = teacher(samples, list(of_teacher))
+        with torch.no_grad(), eval_mode(student.modules()), feature_hooks(student, list(of_student)) as ours:
+            student(samples)
+        bound.check(ours, theirs)
+    return bound

@@ -1,0 +1,21 @@
+"""Terms of features by the names that a list of losses takes for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sklearn_kd.distpro._term import Pathways
+from sklearn_kd.losses._feature_term import FeatureTerm
+from sklearn_kd.losses._loss_list import is_listed
+
+FEATURE_TERMS: dict[str, type[FeatureTerm]] = {Pathways.name: Pathways}
+
+
+def has_terms(loss: Any) -> bool:
+    """Return whether a loss, right or wrong, is a list with terms of features in it."""
+    if not is_listed(loss):
+        return False
+    items = [item[-1] if isinstance(item, tuple) and item else item for item in loss]
+    return any(
+        isinstance(item, FeatureTerm) or (isinstance(item, str) and item in FEATURE_TERMS) for item in items
+    )

@@ -1,0 +1,83 @@
+"""Reads state dicts from files of weights, in the layouts in which they are published."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from sklearn_kd.files._limits import TooLargeError
+from sklearn_kd.files._tensors import load_tensors
+
+# Where checkpoints of others keep the state dict of the network.
+_KEYS = ("model", "state_dict", "model_state_dict", "net")
+# nn.DataParallel puts this before every name.
+_PARALLEL = "module."
+
+
+def read_state_dict(path: str | PathLike[str]) -> dict[str, Tensor]:
+    """Return the state dict in a file of ``torch.save``. No code in the file is run.
+
+    The file holds the state dict alone, or a dict with it under "model", "state_dict",
+    "model_state_dict" or "net". The prefix "module." of a parallel network is left out.
+
+    Parameters
+    ----------
+    path : str or path-like
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it holds no state dict, or several.
+    """
+    content = _read(path)
+    weights = content if _is_state_dict(content) else _inner_state_dict(content, path)
+    while weights and all(name.startswith(_PARALLEL) for name in weights):
+        weights = {name.removeprefix(_PARALLEL): tensor for name, tensor in weights.items()}
+    return weights
+
+
+def _read(path: str | PathLike[str]) -> Any:
+    try:
+        return load_tensors(Path(path).read_bytes())
+    except (OSError, ImportError):
+        raise
+    except TooLargeError as error:
+        raise ValueError(
+            f"{path} is refused: {error}. Save the weights again, each tensor with numbers of its own: "
+            "torch.save({name: w.clone() for name, w in network.state_dict().items()}, path)."
+        ) from error
+    except Exception as error:  # the reader may raise any error for an arbitrary file
+        raise ValueError(
+            f"{path} cannot be read as a state dict ({type(error).__name__}). Give a file that was written "
+            "by torch.save(network.state_dict(), path)."
+        ) from error
+
+
+def _is_state_dict(content: Any) -> bool:
+    return isinstance(content, dict) and all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
+    )
+
+
+def _inner_state_dict(content: Any, path: str | PathLike[str]) -> dict[str, Tensor]:
+    """Return the one state dict inside the dict of a checkpoint."""
+    inside = content if isinstance(content, dict) else {}
+    found = [key for key in _KEYS if inside.get(key) and _is_state_dict(inside[key])]
+    if len(found) == 1:
+        return inside[found[0]]
+    if found:
+        raise ValueError(
+            f"{path} holds several state dicts, under {found}. Write the one that you mean into a file of "
+            f"its own: torch.save(torch.load(path, weights_only=True)[{found[0]!r}], new_path)."
+        )
+    keys = f" with the keys {list(inside)[:4]}" if inside else ""
+    raise ValueError(
+        f"{path} holds a {type(content).__name__}{keys}, not a state dict of names and tensors, and none "
+        f"under {', '.join(map(repr, _KEYS))}. Write the state dict alone: "
+        "torch.save(network.state_dict(), path)."
+    )

@@ -1,0 +1,159 @@
+"""Terms of features, bound to the layers of a teacher and a student."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from sklearn_kd.losses._feature_term import FeatureTerm, Shape
+from sklearn_kd.losses._term_weights import TermWeights
+
+Features = Mapping[str, Tensor]
+
+
+class BoundTerm(Protocol):
+    """A term of features with its layers and its weights, as a training uses it."""
+
+    @property
+    def name(self) -> str:
+        """Name of the term."""
+
+    @property
+    def module_name(self) -> str:
+        """Name of the module that learns beside the student."""
+
+    @property
+    def recorded(self) -> str:
+        """Name of its column in the history."""
+
+    @property
+    def weights(self) -> TermWeights:
+        """Weights of its losses."""
+
+    @property
+    def n_losses(self) -> int:
+        """Number of its losses."""
+
+    def student_layers(self, active: Sequence[int]) -> list[str]:
+        """Return the student's layers that these losses compare."""
+
+    def teacher_layers(self, active: Sequence[int]) -> list[str]:
+        """Return the teacher's layers that these losses compare."""
+
+    def make_module(self) -> nn.Module:
+        """Return a fresh module, on the CPU."""
+
+    def losses(
+        self, module: Any, student: Features, teacher: Features, active: Sequence[int]
+    ) -> list[Tensor]:
+        """Return the losses of a batch, each of shape (), those of ``active`` alone."""
+
+    def entry(self, active: Sequence[int], losses: Sequence[Tensor]) -> Tensor | float:
+        """Return what the history averages over the iterations of an epoch."""
+
+
+class PairedTerm:
+    """A :class:`FeatureTerm` whose layers are paired in their order; a :class:`BoundTerm`.
+
+    Parameters
+    ----------
+    name : str
+    term : FeatureTerm
+    student, teacher : mapping of str to tuple of int
+        Shape of one sample's features by layer; as many of both.
+    weights : TermWeights
+    """
+
+    def __init__(
+        self,
+        name: str,
+        term: FeatureTerm,
+        student: Mapping[str, Shape],
+        teacher: Mapping[str, Shape],
+        weights: TermWeights,
+    ):
+        self.name, self.term, self.weights = name, term, weights
+        self.student, self.teacher = dict(student), dict(teacher)
+        self.module_name, self.recorded = f"{name}_term", f"{name}_loss"
+        self.n_losses = len(term.weight_names)
+
+    def student_layers(self, active: Sequence[int]) -> list[str]:
+        """Return all layers if any loss is active."""
+        return list(self.student) if active else []
+
+    def teacher_layers(self, active: Sequence[int]) -> list[str]:
+        """Return all layers if any loss is active."""
+        return list(self.teacher) if active else []
+
+    def make_module(self) -> nn.Module:
+        """Build what the term learns."""
+        return self.term.build(list(self.student.values()), list(self.teacher.values()))
+
+    def losses(
+        self, module: Any, student: Features, teacher: Features, active: Sequence[int]
+    ) -> list[Tensor]:
+        """Compute the term's loss."""
+        if not active:
+            return []
+        ours = [as_float32(student[layer]) for layer in self.student]
+        theirs = [as_float32(teacher[layer]) for layer in self.teacher]
+        found = self.term.loss(ours, theirs, module).reshape(-1).unbind()
+        return [found[k] for k in active]
+
+    def entry(self, active: Sequence[int], losses: Sequence[Tensor]) -> Tensor:
+        """Return the sum of the losses, before their weights."""
+        return torch.stack([loss.detach() for loss in losses]).sum()
+
+    def check(self, student: Features, teacher: Features) -> None:
+        """Try the term on some samples.
+
+        Raises
+        ------
+        ValueError
+            If its loss has another shape, is not finite, cannot be differentiated, or writes into features.
+        TypeError
+            If its loss is no tensor.
+        """
+        ours = [as_float32(student[layer]).detach().requires_grad_() for layer in self.student]
+        theirs = [as_float32(teacher[layer]).detach() for layer in self.teacher]
+        versions = [t._version for t in (*ours, *theirs)]
+        module = self.make_module().to(ours[0].device)
+        with torch.enable_grad():
+            found = self.term.loss(ours, theirs, module)
+        if versions != [t._version for t in (*ours, *theirs)]:
+            raise ValueError(
+                f"{self._who} writes into features that other terms share. Compute a new tensor."
+            )
+        self._check_loss(found)
+        if not found.requires_grad:
+            raise ValueError(
+                f"{self._who} does not depend on the student's features in a way that torch can "
+                "differentiate. Compute its loss in torch operations, without detach(), item() or NumPy."
+            )
+
+    def _check_loss(self, found: Any) -> None:
+        wanted = [(len(self.term.weight_names),)] + ([()] if len(self.term.weight_names) == 1 else [])
+        if not isinstance(found, Tensor) or not found.is_floating_point():
+            got = f"a tensor of {found.dtype}" if isinstance(found, Tensor) else type(found).__name__
+            raise TypeError(
+                f"{self._who} returned {got}; its loss must be a tensor of floating point numbers."
+            )
+        if tuple(found.shape) not in wanted:
+            raise ValueError(
+                f"{self._who} returned shape {tuple(found.shape)}; its loss must have shape {wanted[-1]}, "
+                "one number for each of its weights. Take the mean over the batch."
+            )
+        if not bool(torch.isfinite(found).all()):
+            raise ValueError(f"{self._who} is {found.tolist()} for two rows; its loss must be finite.")
+
+    @property
+    def _who(self) -> str:
+        return f"loss: term {self.name!r} ({type(self.term).__name__})"
+
+
+def as_float32(features: Tensor) -> Tensor:
+    """Convert half precision to float32, since a distance is a small difference of large numbers."""
+    return features.float() if features.dtype in (torch.bfloat16, torch.float16) else features

@@ -1,0 +1,261 @@
+"""The objective of labels, a teacher's logits and terms of features, under weights that move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sklearn_kd.layers._hooks import feature_hooks
+from sklearn_kd.losses._bound_terms import BoundTerm
+from sklearn_kd.losses._distillation_loss import Evaluation
+from sklearn_kd.losses._objective import ForwardPass
+from sklearn_kd.losses._output_loss import OutputLoss
+from sklearn_kd.runtime._random_state import preserved_random_state
+from sklearn_kd.tasks._pixels import pixel_rows
+
+# Of a finite difference (see HypergradientEstimator). A term's loss is one number that changes little, so
+# that rounding weighs more than on logits: of 0.1, 0.3, 1, 3, 10 and 30 this errs least on the
+# networks of tests/distpro/test_distpro_hypergradient.py.
+LOGIT_CHANGE = 3.0
+# With lambda1 and T the first system's own share is best: of 0.1, 0.3, 1, 3 and 10 it errs least on
+# both together (tests/distpro/test_distpro_meta.py: 0.2 % in the median by lambda1 and T, 0.5 % by the
+# factors).
+JOINT_LOGIT_CHANGE = 0.3
+
+
+class FeatureObjective:
+    """The :class:`~sklearn_kd.losses._objective.Objective` of a student with terms of features.
+
+    The training loss is
+
+        L_train = L_outputs + Σ_k α_k · loss_k,
+
+    where L_outputs is a loss of the student's outputs, y and the teacher's outputs, and the losses are those
+    of all terms. It is linear in them, so that its derivatives by weights are closed forms. The outputs that
+    the hypergradient is taken through are the losses and, behind them, the student's outputs where L_outputs
+    has metaparameters that are learned.
+
+    Searching and retraining differ in the metaparameters, the weights and the strategy alone. In a search an
+    iteration with a hypergradient is: a real step with the weights α_t; the gradient v of L_val (Deng et
+    al., Eq. 2) at the weights w' after it; one more forward pass (two for "central_difference") at weights
+    near w, for ∂L_val/∂a (Eq. 5); a step of the metaparameters, which the next iteration trains with.
+
+    Algorithm 1 of that paper has another order: a virtual step with α_t, then a step of α̃, then the real
+    step with the new α. There a hypergradient is used in the very iteration that it was taken for, here in
+    the next one. For that one step of delay, which learning lambda1 and T has too, the virtual step costs
+    nothing: 3 forward and 2 backward passes of the student (4 and 2 for "central_difference"). Algorithm 1
+    takes a backward pass more where the graph of the forward pass at w is kept for both steps, with its
+    memory, and a forward pass more where it is not. The hypergradient itself is the same.
+
+    Parameters
+    ----------
+    terms : sequence of BoundTerm
+        In the order of their metaparameters.
+    teacher : FeatureTeacher or None
+        Left out of pickles once :meth:`forget` has dropped it.
+    output_loss : OutputLoss
+        L_outputs. Its metaparameters are behind those of the terms.
+    """
+
+    def __init__(self, *, terms: Sequence[BoundTerm], teacher: Any, output_loss: OutputLoss):
+        self.terms, self.teacher, self.output_loss = list(terms), teacher, output_loss
+        self.begin_epoch()
+
+    @property
+    def recorded(self) -> tuple[str, ...]:
+        """Names of the columns of :meth:`epoch_record`."""
+        return tuple(term.recorded for term in self.terms)
+
+    @property
+    def logit_change(self) -> float:
+        """The share by which a finite difference moves the logits."""
+        return JOINT_LOGIT_CHANGE if self.output_loss.learned else LOGIT_CHANGE
+
+    @property
+    def watch(self) -> Any:
+        """The watch over the teacher's answers, or None."""
+        return None if self.teacher is None else self.teacher.watch
+
+    def make_modules(self, device: torch.device, seed: int) -> dict[str, nn.Module]:
+        """Return fresh modules of the terms."""
+        with preserved_random_state(device, seed):
+            return {term.module_name: term.make_module() for term in self.terms}
+
+    # ----------------------------------------------------------------------------------
+    # One iteration
+
+    def forward(
+        self,
+        student: nn.Module,
+        run: Callable[[Tensor], Tensor],
+        others: Mapping[str, nn.Module],
+        batch: Any,
+        values: Mapping[str, Any],
+    ) -> ForwardPass:
+        """Ask the teacher, and run the student and the modules of the active losses."""
+        x, active = batch[0], [term.weights.active(values) for term in self.terms]
+        features, outputs = self._ask(x, active)
+        logits, of_terms = self._pass(student, others, x, features, active)
+        logits = pixel_rows(logits)
+        if logits.dtype is torch.bfloat16:  # of autocast
+            logits = logits.float()
+        losses = _stacked(of_terms, logits)
+        self._note(active, of_terms)
+        targets = batch.targets if outputs is None else batch.targets._replace(teacher_logits=outputs)
+        tensors = [logits, losses] if len(losses) else [logits]
+        return ForwardPass(logits, tensors, (x, features), targets, losses)
+
+    def _ask(self, x: Tensor, active: Sequence[list[int]]) -> tuple[Mapping[str, Tensor], Tensor | None]:
+        """Ask the teacher for features and outputs, as far as they are used."""
+        layers = _layers(term.teacher_layers(own) for term, own in zip(self.terms, active, strict=True))
+        assert self.teacher is not None
+        if not layers and not (self.output_loss.asks_teacher and self.teacher.gives_outputs):
+            return {}, None
+        found: tuple[Mapping[str, Tensor], Tensor | None] = self.teacher(x, layers)
+        return found
+
+    def _pass(
+        self,
+        student: nn.Module,
+        others: Mapping[str, nn.Module],
+        x: Tensor,
+        teacher: Mapping[str, Tensor],
+        active: Sequence[list[int]],
+    ) -> tuple[Tensor, list[list[Tensor]]]:
+        """Return the student's outputs, and the active losses of each term."""
+        layers = _layers(term.student_layers(own) for term, own in zip(self.terms, active, strict=True))
+        with feature_hooks(student, layers) as features:
+            logits = student(x)
+        losses = [
+            term.losses(others[term.module_name], features, teacher, own)
+            for term, own in zip(self.terms, active, strict=True)
+        ]
+        return logits, losses
+
+    def evaluate(
+        self, passed: ForwardPass, values: Mapping[str, Any], *, differentiable: bool
+    ) -> FeatureEvaluation:
+        """Return the loss with its derivatives, in closed form."""
+        losses: Tensor = passed.context
+        of_outputs = self.output_loss.evaluate(
+            passed.logits, passed.targets, values, differentiable=differentiable
+        )
+        alpha = torch.cat([term.weights.alpha(values, losses) for term in self.terms])
+        value = of_outputs.value + (alpha * losses.detach()).sum()
+        gradients = [*of_outputs.gradients, alpha][: len(passed.tensors)]
+        return FeatureEvaluation(value, gradients, self, of_outputs, values, losses)
+
+    def joined(self, passed: ForwardPass) -> Tensor:
+        """Return the losses, and behind them the outputs where their loss has learned metaparameters."""
+        return self._joined(passed.logits, passed.context)
+
+    def _joined(self, logits: Tensor, losses: Tensor) -> Tensor:
+        return torch.cat([losses, logits.flatten()]) if self.output_loss.learned else losses
+
+    def outputs(self, student: nn.Module, run: Any, others: Mapping[str, nn.Module]) -> Callable[..., Tensor]:
+        """Return the function from inputs and the teacher's features to the joined outputs."""
+        every = [list(range(term.n_losses)) for term in self.terms]
+
+        def outputs(x: Tensor, features: Mapping[str, Tensor]) -> Tensor:
+            logits, losses = self._pass(student, others, x, features, every)
+            return self._joined(pixel_rows(logits), _stacked(losses, logits))
+
+        return outputs
+
+    # ----------------------------------------------------------------------------------
+    # The history
+
+    def _note(self, active: Sequence[list[int]], losses: Sequence[list[Tensor]]) -> None:
+        for term, entries, own, found in zip(self.terms, self._entries, active, losses, strict=True):
+            entries.append(term.entry(own, found))
+
+    def begin_epoch(self) -> None:
+        """Forget what the last epoch recorded."""
+        self._entries: list[list[Tensor | float]] = [[] for _ in self.terms]
+
+    def epoch_record(self) -> dict[str, float]:
+        """Return the means over the epoch's iterations, by term."""
+        pairs = zip(self.terms, self._entries, strict=True)
+        return {term.recorded: _mean(entries) for term, entries in pairs}
+
+    def forget(self) -> None:
+        """Drop the teacher."""
+        self.teacher = None
+
+    def batch_key(self) -> None:
+        """Return None: features of several students are not compared at once."""
+
+
+def _layers(of_terms: Iterable[Sequence[str]]) -> list[str]:
+    """Return the layers of all terms, each once."""
+    return list(dict.fromkeys(layer for layers in of_terms for layer in layers))
+
+
+def _stacked(of_terms: Sequence[Sequence[Tensor]], like: Tensor) -> Tensor:
+    """Return the losses of all terms, shape (L,)."""
+    losses = [loss for own in of_terms for loss in own]
+    return torch.stack(losses) if losses else like.new_zeros(0)
+
+
+def _mean(entries: Sequence[Tensor | float]) -> float:
+    """Return the mean of tensors of shape () or of numbers, copied from the device at once; 0 for none."""
+    if not entries:
+        return 0.0
+    if isinstance(entries[0], Tensor):
+        return float(torch.stack([torch.as_tensor(entry) for entry in entries]).mean())
+    return sum(map(float, entries)) / len(entries)
+
+
+class FeatureEvaluation(NamedTuple):
+    """The loss of a forward pass, an :class:`~sklearn_kd.losses._distillation_loss.Evaluation`.
+
+    Attributes
+    ----------
+    value : Tensor of shape ()
+    gradients : list of Tensor
+        By the logits and, where losses of terms are active, by these.
+    objective : FeatureObjective
+    of_outputs : Evaluation
+        Of the loss on the outputs.
+    values : mapping of str to float or Tensor
+        The metaparameters.
+    losses : Tensor of shape (L,)
+        Of the terms.
+    """
+
+    value: Tensor
+    gradients: list[Tensor]
+    objective: FeatureObjective
+    of_outputs: Evaluation
+    values: Mapping[str, Any]
+    losses: Tensor
+
+    def derivatives(self) -> Tensor:
+        """Return ∂²L_train/∂s ∂a_j, shape (m, len(s)).
+
+        No weight changes what the metaparameters of the outputs' loss do, nor they what it does.
+        """
+        if not self.objective.output_loss.learned:
+            return self._of_weights()
+        return torch.block_diag(self._of_weights(), self.of_outputs.derivatives().flatten(start_dim=1))
+
+    def contract(self, u: Tensor) -> Tensor:
+        """Return ⟨∂²L_train/∂s ∂a_j, u⟩, shape (m,)."""
+        n_losses, weights = len(self.losses), self._of_weights()
+        if not self.objective.output_loss.learned:
+            return (weights * u).sum(dim=1)
+        # Not (derivatives() * u): beside maps of outputs the zeros of the weights' rows would be many.
+        # Rounding is the same: contiguous rows, and zeros in the place of the losses.
+        of_weights = (weights.contiguous() * u[:n_losses]).sum(dim=1)
+        rows = F.pad(self.of_outputs.derivatives().flatten(start_dim=1), (n_losses, 0))
+        return torch.cat([of_weights, (rows * u).sum(dim=1)])
+
+    def _of_weights(self) -> Tensor:
+        """Return ∂²L_train/∂s ∂a_j of the losses of the terms, shape (m, L)."""
+        like = self.losses
+        of_terms = [term.weights.derivatives(self.values, like) for term in self.objective.terms]
+        return of_terms[0] if len(of_terms) == 1 else torch.block_diag(*of_terms)

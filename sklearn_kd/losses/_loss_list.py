@@ -1,0 +1,206 @@
+"""Losses as users list them: at most one loss of logits, and terms of features, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sklearn.base import BaseEstimator, clone
+
+from sklearn_kd.errors._did_you_mean import did_you_mean
+from sklearn_kd.losses._distillation_loss import DistillationLoss
+from sklearn_kd.losses._feature_term import FeatureTerm
+
+Makers = Mapping[str, type[BaseEstimator]]
+
+
+class ListedLosses(NamedTuple):
+    """A list of losses, checked and made objects.
+
+    Attributes
+    ----------
+    of_outputs : DistillationLoss
+        Loss of the student's outputs.
+    given : object
+        This loss as it was given, such as its name.
+    terms : dict of str to FeatureTerm
+        By name, in the order of the list.
+    """
+
+    of_outputs: DistillationLoss
+    given: Any
+    terms: dict[str, FeatureTerm]
+
+
+def is_listed(loss: Any) -> bool:
+    """Return whether a loss is given as a list."""
+    return isinstance(loss, (list, tuple))
+
+
+def entries_of(losses: Sequence[Any]) -> list[tuple[str, Any]]:
+    """Return (name, loss) of each entry of a list; a loss may be its name.
+
+    Raises
+    ------
+    TypeError
+        If an entry is neither a loss, nor its name, nor a pair of both.
+    ValueError
+        If two entries have one name, or a name is none.
+    """
+    entries = [_entry(item) for item in losses]
+    names = [name for name, _ in entries]
+    for name in names:
+        if not name.isidentifier() or "__" in name:
+            raise ValueError(
+                f"loss: {name!r} cannot be the name of a term. Give an identifier without two underscores."
+            )
+        if names.count(name) > 1:
+            raise ValueError(
+                f"loss={losses!r} has several entries of the name {name!r}. Give each a name of its own: "
+                f"loss=[('{name}_1', ...), ('{name}_2', ...)]."
+            )
+    return entries
+
+
+def _entry(item: Any) -> tuple[str, Any]:
+    if isinstance(item, str):
+        return item, item
+    if isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str):
+        return item
+    if isinstance(item, FeatureTerm):
+        return _own_name(item), item
+    if isinstance(item, DistillationLoss):
+        return _name_of_class(type(item).__name__), item
+    hint = f" Give an object: {item.__name__}()." if isinstance(item, type) else ""
+    raise TypeError(
+        f"loss: {str(item)[:200]} is no entry of a list of losses. Give losses of sklearn_kd.losses, their "
+        f"names, or pairs (name, loss).{hint}"
+    )
+
+
+def _own_name(term: FeatureTerm) -> str:
+    if not term.name:
+        raise ValueError(
+            f"loss: {type(term).__name__} has no name. Set the class attribute name, or give a pair (name, "
+            "term)."
+        )
+    return term.name
+
+
+def _name_of_class(name: str) -> str:
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
+
+
+def listed_losses(
+    losses: Sequence[Any],
+    of_outputs: Makers,
+    of_features: Makers,
+    otherwise: Callable[[], DistillationLoss],
+) -> ListedLosses:
+    """Return the losses of a list as objects; objects in the list are copied.
+
+    Parameters
+    ----------
+    losses : sequence
+        Objects, names, and pairs of a name and one of these.
+    of_outputs, of_features : mapping of str to class
+        Losses by the names that stand for them.
+    otherwise : callable
+        Returns the loss of the outputs where the list has none, or raises an error.
+
+    Raises
+    ------
+    ValueError
+        If a name is not known, there is nothing in the list, or there are several losses of logits.
+    TypeError
+        As :func:`entries_of`.
+    """
+    found: dict[str, Any] = {}
+    given: dict[str, Any] = {}
+    for name, item in entries_of(losses):
+        made = _made(item, of_outputs, of_features)
+        if isinstance(made, FeatureTerm):
+            found[name] = made
+        else:
+            given[name] = item, made
+    if not found and not given:
+        raise ValueError("loss=[] has no entry. Give one loss of logits, terms of features, or both.")
+    if len(given) > 1:
+        raise ValueError(
+            f"loss={losses!r} has several losses of the outputs, {list(given)}, each of which has the loss "
+            "of the labels in it. Give one of them, and terms of features beside it."
+        )
+    if not given:
+        return ListedLosses(otherwise(), None, found)
+    item, loss = next(iter(given.values()))
+    return ListedLosses(loss, item, found)
+
+
+def _made(item: Any, of_outputs: Makers, of_features: Makers) -> Any:
+    if not isinstance(item, str):
+        if not isinstance(item, (DistillationLoss, FeatureTerm)):
+            raise TypeError(
+                f"loss: {str(item)[:200]} is neither a loss of the outputs nor a term of features."
+            )
+        return clone(item)
+    makers = {**of_outputs, **of_features}
+    if item not in makers:
+        raise ValueError(
+            f"loss: {item!r} is not known.{did_you_mean(item, tuple(makers))} It is one of "
+            f"{list(of_outputs)}, which are of the outputs, or of {list(of_features)}, which are of features."
+        )
+    return makers[item]()
+
+
+# --------------------------------------------------------------------------------------
+# Parameters of the entries, as NAME and NAME__PARAMETER
+
+
+def entry_params(losses: Sequence[Any]) -> dict[str, Any]:
+    """Return the entries by name, and the parameters of those that are objects; none of a wrong list."""
+    try:
+        entries = entries_of(losses)
+    except (TypeError, ValueError):  # fit says what is wrong
+        return {}
+    found: dict[str, Any] = dict(entries)
+    for name, item in entries:
+        if isinstance(item, BaseEstimator):
+            found |= {f"{name}__{key}": value for key, value in item.get_params(deep=True).items()}
+    return found
+
+
+def with_entry_params(losses: Sequence[Any], params: Mapping[str, Any]) -> list[Any]:
+    """Return the list with other entries, by NAME, and with parameters set, by NAME__PARAMETER.
+
+    The parameters of objects are set in place, as scikit-learn sets those of nested estimators.
+
+    Raises
+    ------
+    ValueError
+        If there is no such entry, or it is a name, which has no parameters.
+    """
+    entries = entries_of(losses)
+    items = dict(entries)
+    for key in sorted(params, key=lambda key: "__" in key):  # entries first
+        name, _, rest = key.partition("__")
+        if name not in items:
+            raise ValueError(
+                f"loss__{key}: the list of losses has no entry {name!r}.{did_you_mean(name, tuple(items))} "
+                f"It has {list(items)}."
+            )
+        if not rest:
+            items[name] = params[key]
+        elif isinstance(items[name], BaseEstimator):
+            items[name].set_params(**{rest: params[key]})
+        else:
+            raise ValueError(
+                f"loss__{key}: {items[name]!r} stands for a loss with its default parameters. Give the "
+                "object in its place."
+            )
+    pairs = zip(losses, entries, strict=True)
+    return [_in_form(item, name, items[name]) for item, (name, _) in pairs]
+
+
+def _in_form(before: Any, name: str, item: Any) -> Any:
+    """Return an entry in the form in which it was given: a pair, or the loss alone if that has the name."""
+    return (name, item) if isinstance(before, tuple) or _entry(item)[0] != name else item

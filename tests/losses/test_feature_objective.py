@@ -1,0 +1,150 @@
+"""Hypergradients of weights of terms of features, against backpropagation through the optimizer's step."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.func import functional_call
+
+from sklearn_kd.bilevel._hypergradient import METHODS, HypergradientEstimator
+from sklearn_kd.layers._hooks import feature_hooks
+from sklearn_kd.losses import FeatureTerm, LogitDistillation
+from sklearn_kd.losses._bound_terms import PairedTerm
+from sklearn_kd.losses._feature_objective import JOINT_LOGIT_CHANGE, FeatureObjective
+from sklearn_kd.losses._output_loss import LearnedOutputLoss
+from sklearn_kd.losses._term_weights import NamedWeights
+from sklearn_kd.tasks._targets import Targets
+
+VALUES = {"hint_weight": 0.7, "pair_mean_weight": 0.3, "lambda1": 0.6, "temperature": 2.0}
+FIXED = 0.4
+LR = 0.05
+
+
+class Projected(FeatureTerm):
+    name = "hint"
+
+    def build(self, student, teacher):
+        return nn.Conv2d(student[0][0], teacher[0][0], 1)
+
+    def loss(self, student, teacher, module):
+        return F.mse_loss(module(student[0]), teacher[0])
+
+
+class Pair(FeatureTerm):
+    name, weight_names = "pair", ("mean_weight", "square_weight")
+
+    def loss(self, student, teacher, module):
+        s, t = student[0].mean(dim=1), teacher[0].mean(dim=1)
+        return torch.stack([(s - t).abs().mean(), ((s - t) ** 2).mean()])
+
+
+def network(channels):
+    return nn.Sequential(
+        nn.Conv2d(1, channels, 3), nn.BatchNorm2d(channels), nn.Tanh(), nn.Flatten(),
+        nn.Linear(channels * 16, 4),
+    )  # fmt: skip
+
+
+class Teacher:
+    gives_outputs = False
+    watch = None
+
+    def __init__(self, maps):
+        self.maps = maps
+
+    def __call__(self, x, layers):
+        return self.maps, None
+
+
+class Problem:
+    def __init__(self):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.student, teacher = network(3).double(), network(5).double().eval()
+            self.x, self.x_val = torch.randn(2, 12, 1, 6, 6).double()
+            self.y, self.y_val = torch.randint(0, 4, (2, 12))
+            with torch.no_grad(), feature_hooks(teacher, ["2"]) as self.maps:
+                self.teacher_logits = teacher(self.x)
+            shapes = {"2": (3, 4, 4)}, {"2": (5, 4, 4)}
+            self.objective = FeatureObjective(
+                terms=[
+                    PairedTerm("hint", Projected(), *shapes, NamedWeights(["hint_weight"])),
+                    PairedTerm("pair", Pair(), *shapes, NamedWeights(["pair_mean_weight", FIXED])),
+                ],
+                teacher=Teacher(self.maps),
+                output_loss=LearnedOutputLoss(LogitDistillation(), ("lambda1", "temperature")),
+            )
+            self.others = self.objective.make_modules(torch.device("cpu"), seed=0)
+            self.projection = self.others["hint_term"].double()
+        self.optimizer = torch.optim.SGD([*self.student.parameters(), *self.projection.parameters()], LR)
+
+    def batch(self):
+        targets = Targets(self.y, self.teacher_logits)
+        return type("Batch", (), {"__getitem__": lambda _, i: self.x, "targets": targets})()
+
+    def hypergradient(self, method):
+        record = HypergradientEstimator(
+            self.student,
+            self.optimizer,
+            method=method,
+            others=list(self.others.values()),
+            outputs=self.objective.outputs(self.student, self.student, self.others),
+            logit_change=JOINT_LOGIT_CHANGE,
+        )
+        values = {name: torch.tensor(value, dtype=torch.float64) for name, value in VALUES.items()}
+        record.begin()
+        passed = self.objective.forward(self.student, self.student, self.others, self.batch(), values)
+        loss = self.objective.evaluate(passed, values, differentiable=True)
+        record.after_forward(passed.inputs, self.objective.joined(passed), loss, passed.logits)
+        torch.autograd.backward(passed.tensors, loss.gradients)
+        self.optimizer.step()
+        return record.hypergradient(self.x_val, self.validation)[0]
+
+    def validation(self, logits):
+        z = logits.detach().requires_grad_()
+        with torch.enable_grad():
+            loss = F.cross_entropy(z, self.y_val)
+            (r,) = torch.autograd.grad(loss, [z])
+        return loss.detach(), r
+
+    def reference(self):
+        values = {n: torch.tensor(v, dtype=torch.float64, requires_grad=True) for n, v in VALUES.items()}
+        named = dict(self.student.named_parameters())
+        buffers = {name: b.clone() for name, b in self.student.named_buffers()}
+        with feature_hooks(self.student, ["2"]) as ours:
+            z = functional_call(self.student, {**named, **buffers}, (self.x,))
+        s, t = ours["2"], self.maps["2"]
+        T = values["temperature"]
+        soft = F.cross_entropy(z / T, (self.teacher_logits / T).softmax(1))
+        difference = s.mean(dim=1) - t.mean(dim=1)
+        loss = (
+            values["lambda1"] * F.cross_entropy(z, self.y)
+            + (1 - values["lambda1"]) * T**2 * soft
+            + values["hint_weight"] * F.mse_loss(self.projection(s), t)
+            + values["pair_mean_weight"] * difference.abs().mean()
+            + FIXED * (difference**2).mean()
+        )
+        g = torch.autograd.grad(loss, list(named.values()), create_graph=True)
+        moved = {name: w.detach() - LR * g_w for (name, w), g_w in zip(named.items(), g, strict=True)}
+        z_val = functional_call(self.student, {**moved, **buffers}, (self.x_val,))
+        h = torch.autograd.grad(F.cross_entropy(z_val, self.y_val), list(values.values()))
+        return torch.stack(h)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_against_double_backward(method, once):
+    expected = once("reference", lambda: Problem().reference())
+    found = Problem().hypergradient(method)
+    assert found.shape == (len(VALUES),) and expected.abs().min() > 1e-6
+    assert float((found - expected).norm() / expected.norm()) < (1e-5 if "difference" in method else 1e-9)
+
+
+def test_history_averages_the_losses_before_their_weights():
+    problem = Problem()
+    objective, values = problem.objective, {n: torch.tensor(v) for n, v in VALUES.items()}
+    objective.begin_epoch()
+    for _ in range(2):
+        passed = objective.forward(problem.student, problem.student, problem.others, problem.batch(), values)
+    record = objective.epoch_record()
+    assert record["hint_loss"] == pytest.approx(float(passed.context[0].detach()))
+    assert record["pair_loss"] == pytest.approx(float(passed.context[1:].detach().sum()))
