@@ -191,7 +191,7 @@ def compare_methods(
     baseline = kind.baseline if baseline is None else baseline
     task: Any = classifier._task_type.from_targets(y)[0]
     refuse_maps(task, "compare_methods")
-    classifier, given_teacher = clone(classifier), classifier.teacher
+    classifier, given_teacher = clone(classifier), classifier._asked_teacher()
     stated = getattr(classifier, "teacher_classes", None)
     if has_several_labels(task):
         refuse_classes(classifier.class_weight, stated)
@@ -200,7 +200,7 @@ def compare_methods(
         # The teacher reaches the methods as its answers; a big one is not carried along by each of them,
         # unless its layers are compared too.
         compares_features = has_terms(classifier.loss)
-        of_methods = {} if compares_features else {"teacher": None}
+        of_methods = {} if compares_features else {"teacher": None, "teacher_transform": None}
         classifier.set_params(**of_methods, **({} if stated is None else {"teacher_classes": None}))
         given_teacher = as_trained(given_teacher) if compares_features else given_teacher
     checked = checked_methods(classifier, kind, methods, baseline)

@@ -20,7 +20,7 @@ from sklearn_kd.meta import STRATEGIES
 from sklearn_kd.teachers._logit_store import LogitStorage
 
 # What all methods have in common, so that no method can have its own.
-_SHARED = ("teacher", "teacher_classes", "random_state", "validation_fraction")
+_SHARED = ("teacher", "teacher_transform", "teacher_classes", "random_state", "validation_fraction")
 
 
 class Method(NamedTuple):

@@ -48,6 +48,7 @@ from sklearn_kd.teachers._registry import (
     shared_copy,
     without_training,
 )
+from sklearn_kd.teachers._transformed import with_transform
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -61,6 +62,7 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
     """Base of the estimators, which add ``__init__``, ``fit`` and the methods of their task."""
 
     teacher: Any
+    teacher_transform: Any = None
     meta: str | Strategy
     e1: int
     e2: int
@@ -136,6 +138,10 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
     def _uses_trained_teacher(self) -> bool:
         """Return whether the teacher comes trained, of whatever kind it is: its features are compared."""
         return self._teacher_is_trained or has_terms(getattr(self, "loss", None))
+
+    def _asked_teacher(self) -> Any:
+        """Return the teacher as it is asked: behind ``teacher_transform``, if there is one."""
+        return with_transform(self.teacher, self.teacher_transform)
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()

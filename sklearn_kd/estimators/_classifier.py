@@ -184,18 +184,18 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         :class:`sklearn.frozen.FrozenEstimator` stays as it was fitted; ``warm_start=True`` keeps that of the
         first fit. None: X must be numbers.
     standardize : bool, default=True
-        Whether the student starts with a fixed layer, fitted to D_train, that centres and scales each
-        column of a table and limits it to ±5, so that it takes columns as they come. ``student_`` is a
-        :class:`StandardizedStudent` then. X of more dimensions is left alone, and so is a student that
-        makes whole numbers of its inputs, as to look them up in an embedding. Set False for a module
-        that has learned from X as it is.
+        Whether the student starts with a fixed layer, fitted to D_train, that centres and scales each column
+        of a table and limits it to ±5. ``student_`` is a :class:`StandardizedStudent` then. X of more
+        dimensions is left alone, and so is a student that makes whole numbers of its inputs, as to look them
+        up in an embedding. Set False for a module that has learned from X as it is.
+    teacher_transform : callable or None, default=None
+        Makes a network teacher's input of the student's batch: :class:`~sklearn_kd.teachers.ImageTransform`, ...
     augment : callable or None, default=None
-        Maps a training batch of inputs, a float32 tensor on the device, to an augmented one of
-        as many rows; labels stay. Of an X with several parts it maps the dict or the tuple of tensors. A
-        network teacher is then asked about each augmented batch; other teachers and ``teacher_logits``
-        cannot be used with it. D_val and prediction are not augmented. Draws repeat with ``random_state``.
-        Where y has maps, it is called with images and maps, (X, y), and returns both: maps as in y, int64,
-        with ``ignore_index`` (else −1) in pixels without a label.
+        Maps a training batch, a float32 tensor on the device, to an augmented one of as many rows; labels
+        stay. Of an X with several parts it maps the dict or tuple. A network teacher is then asked about each
+        augmented batch; other teachers and ``teacher_logits`` cannot be used with it. D_val and prediction
+        are not augmented. Draws repeat with ``random_state``. Where y has maps, it is given images and maps,
+        and returns both: maps as in y, int64, with ``ignore_index`` (else −1) in pixels without a label.
     callbacks : list of skorch callbacks, one alone, or None, default=None
         ``callbacks__NAME__*`` set their parameters.
     warm_start : bool, default=False
@@ -304,13 +304,12 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     -----
     A teacher given prefitted sees the X that ``fit`` is given: inside a Pipeline that is the
     transformed X. Where it was fitted on the raw X, give the steps as ``student_preprocessing``. A
-    network, which is asked about tensors, sees the student's rows.
+    network sees the student's rows, or what ``teacher_transform`` makes of them.
 
     With scikit-learn 1.9 or later, ``set_callbacks`` takes its callbacks, such as
-    ``sklearn.callback.ProgressBar()``, beside skorch's in ``callbacks``. The sub-tasks of a
-    fit are the teacher, where one is to be asked, and each epoch of the student. A callback
-    may end the training after any epoch, and predict with the student as it is then. They are
-    not passed on to the teacher, and hear nothing of trials, such as those of ``meta="hyperopt"``.
+    ``sklearn.callback.ProgressBar()``, beside skorch's in ``callbacks``. The sub-tasks of a fit are the
+    teacher, where one is to be asked, and each epoch of the student. A callback may end the training after
+    any epoch, and predict with the student as it is. They are passed on to neither teacher nor trials.
 
     References
     ----------
@@ -367,6 +366,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         "synthesize": [Interval(Real, 0, None, closed="neither"), Munge, None],
         "student_preprocessing": "no_validation",  # check_preprocessing says more
         "standardize": ["boolean"],
+        "teacher_transform": [callable, None],
         "augment": [callable, None],
         "callbacks": CALLBACK_KINDS,
         "warm_start": ["boolean"],
@@ -425,6 +425,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         synthesize: float | Munge | None = None,
         student_preprocessing: BaseEstimator | Literal["auto"] | None = None,
         standardize: bool = True,
+        teacher_transform: Callable[..., Any] | None = None,
         augment: Callable[..., Any] | None = None,
         callbacks: Sequence[Callback | tuple[str, Callback]] | Callback | None = None,
         warm_start: bool = False,
@@ -465,6 +466,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         self.synthesize = synthesize
         self.student_preprocessing = student_preprocessing
         self.standardize = standardize
+        self.teacher_transform = teacher_transform
         self.augment = augment
         self.callbacks = callbacks
         self.warm_start = warm_start

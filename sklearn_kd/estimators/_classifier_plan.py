@@ -206,7 +206,7 @@ def plan_distillation(
     teacher = None
     if not isinstance(loss, LabelLoss):
         teacher = checked_teacher(
-            estimator.teacher if features is None else as_trained(estimator.teacher),
+            estimator._asked_teacher() if features is None else as_trained(estimator._asked_teacher()),
             inputs,
             strategy,
             loss,

@@ -158,6 +158,9 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         :class:`StandardizedStudent` then. X of more dimensions is left alone, and so is a student that
         makes whole numbers of its inputs, as to look them up in an embedding. Set False for a module
         that has learned from X as it is.
+    teacher_transform : callable or None, default=None
+        Makes a network teacher's input of the student's batch, a float32 tensor on the device: resizes
+        and normalises, as :class:`~sklearn_kd.teachers.ImageTransform`. It must not draw random numbers.
     augment : callable or None, default=None
         Maps a training batch of inputs to an augmented one; the teacher sees that too. Where y has maps, it
         is given images and maps, and returns both. D_val and prediction are not augmented.
@@ -314,6 +317,7 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         max_epochs: int = 200,
         batch_size: int = 128,
         standardize: bool = True,
+        teacher_transform: Callable[[Tensor], Tensor] | None = None,
         augment: Callable[[Tensor], Tensor] | None = None,
         callbacks: Sequence[Callback | tuple[str, Callback]] | Callback | None = None,
         keep_teacher: bool = False,
@@ -355,6 +359,7 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.standardize = standardize
+        self.teacher_transform = teacher_transform
         self.augment = augment
         self.callbacks = callbacks
         self.keep_teacher = keep_teacher

@@ -44,6 +44,7 @@ DISTPRO_CONSTRAINTS: dict[str, Any] = {
     "max_epochs": [Interval(Integral, 1, None, closed="left")],
     "batch_size": [Interval(Integral, 1, None, closed="left")],
     "standardize": ["boolean"],
+    "teacher_transform": [callable, None],
     "augment": [callable, None],
     "callbacks": CALLBACK_KINDS,
     "keep_teacher": ["boolean"],

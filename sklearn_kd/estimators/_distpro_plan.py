@@ -184,7 +184,7 @@ def checked_parameters(estimator: DistProEstimator, X: Any = None, X_val: Any = 
     term = estimator._teacher_term()
     term.check()
     check_followed(term, process, estimator.weights)
-    teacher = FeatureTeacher(estimator.teacher, estimator._device())
+    teacher = FeatureTeacher(estimator._asked_teacher(), estimator._device())
     return Settings(strategy, distance, process, threshold, teacher, execution, term)
 
 
@@ -407,7 +407,7 @@ def fitted_attributes(estimator: DistProEstimator, net: TrainingNet, plan: DistP
         "process_": process,
         "pathways_": plan.pathways,
         "search_history_": plan.search_history,
-        "teacher_": estimator.teacher if estimator.keep_teacher else None,
+        "teacher_": estimator._asked_teacher() if estimator.keep_teacher else None,
         "n_iter_": net.metaparameters.iteration,
     }
 

@@ -124,6 +124,9 @@ class DistProRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]  
     standardize : bool, default=True
         Whether the student starts with a fixed layer that standardises the columns of a table, as for
         :class:`DistilledRegressor`. y is standardised in either case.
+    teacher_transform : callable or None, default=None
+        Makes a network teacher's input of the student's batch, a float32 tensor on the device: resizes
+        and normalises, as :class:`~sklearn_kd.teachers.ImageTransform`. It must not draw random numbers.
     augment : callable or None, default=None
         Maps a training batch of inputs to an augmented one of as many rows; targets stay. Where y has maps,
         it is given images and maps, and returns both. The teacher sees what the student does.
@@ -265,6 +268,7 @@ class DistProRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]  
         max_epochs: int = 200,
         batch_size: int = 128,
         standardize: bool = True,
+        teacher_transform: Callable[[Tensor], Tensor] | None = None,
         augment: Callable[[Tensor], Tensor] | None = None,
         callbacks: Sequence[Callback | tuple[str, Callback]] | Callback | None = None,
         keep_teacher: bool = False,
@@ -303,6 +307,7 @@ class DistProRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]  
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.standardize = standardize
+        self.teacher_transform = teacher_transform
         self.augment = augment
         self.callbacks = callbacks
         self.keep_teacher = keep_teacher

@@ -205,7 +205,7 @@ def bound_features(
             f"teacher=None has no layers, which {list(terms)} in loss compare with the student's. Give a "
             "trained network as teacher, or leave these terms out."
         )
-    teacher = FeatureTeacher(estimator.teacher, estimator._device())
+    teacher = FeatureTeacher(estimator._asked_teacher(), estimator._device())
     student = initial_student(
         estimator.student,
         estimator._student_params(),

@@ -135,6 +135,9 @@ class DistilledRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]
     standardize : bool, default=True
         Whether the student starts with a fixed layer, fitted to D_train, that standardises the columns of a
         table (:class:`StandardizedStudent`). y is standardised in either case.
+    teacher_transform : callable or None, default=None
+        Makes a network teacher's input of the student's batch, a float32 tensor on the device: resizes
+        and normalises, as :class:`~sklearn_kd.teachers.ImageTransform`. It must not draw random numbers.
     augment : callable or None, default=None
         Maps a training batch of inputs to an augmented one of as many rows; targets stay. A network teacher
         is then asked about each augmented batch; other teachers cannot be used with it.
@@ -262,6 +265,7 @@ class DistilledRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]
         "synthesize": [Interval(Real, 0, None, closed="neither"), Munge, None],
         "student_preprocessing": "no_validation",  # check_preprocessing says more
         "standardize": ["boolean"],
+        "teacher_transform": [callable, None],
         "augment": [callable, None],
         "callbacks": CALLBACK_KINDS,
         "warm_start": ["boolean"],
@@ -310,6 +314,7 @@ class DistilledRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]
         synthesize: float | Munge | None = None,
         student_preprocessing: BaseEstimator | Literal["auto"] | None = None,
         standardize: bool = True,
+        teacher_transform: Callable[[Tensor], Tensor] | None = None,
         augment: Callable[[Tensor], Tensor] | None = None,
         callbacks: Sequence[Callback | tuple[str, Callback]] | Callback | None = None,
         warm_start: bool = False,
@@ -344,6 +349,7 @@ class DistilledRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]
         self.synthesize = synthesize
         self.student_preprocessing = student_preprocessing
         self.standardize = standardize
+        self.teacher_transform = teacher_transform
         self.augment = augment
         self.callbacks = callbacks
         self.warm_start = warm_start

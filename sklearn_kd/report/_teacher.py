@@ -39,7 +39,7 @@ def teacher_of(classifier: Any, given: Any) -> Any:
     kept = getattr(classifier, "teacher_", None)
     if kept is not None:
         return kept
-    own = classifier.teacher
+    own = classifier._asked_teacher()
     trained = own is not None and (classifier._teacher_is_trained or comes_trained(own))
     return own if trained else None
 

@@ -7,6 +7,7 @@ returns its logits. :func:`register_teacher` adds the adapter of a class. :class
 
 from sklearn_kd.teachers._adapter import BatchTeacherAdapter, TeacherAdapter
 from sklearn_kd.teachers._registry import register_teacher
+from sklearn_kd.teachers._transformed import ImageTransform
 
 # Their imports register the kinds of this library; objects of any class are told in this order.
 from sklearn_kd.teachers import _classifiers, _networks, _trained_objects  # noqa: F401 isort:skip
@@ -18,6 +19,7 @@ from sklearn_kd.teachers import _regressors  # noqa: F401 isort:skip
 __all__ = [
     "BatchTeacherAdapter",
     "FunctionTeacher",
+    "ImageTransform",
     "OnnxTeacher",
     "TeacherAdapter",
     "TeacherEnsemble",

@@ -31,6 +31,7 @@ from sklearn_kd.teachers._networks import (
 )
 from sklearn_kd.teachers._registry import advice_for, short_repr
 from sklearn_kd.teachers._regressors import refuse_infinite
+from sklearn_kd.teachers._transformed import Transform, TransformedTeacher, transformed
 from sklearn_kd.teachers._wrappers import without_wrappers
 
 
@@ -97,6 +98,9 @@ class FeatureTeacher:
 
     def __init__(self, teacher: Any, device: torch.device, name: str = "teacher"):
         self.fitted, self.network, self.device = teacher, network_of(teacher, name), device
+        self._transform: Transform | None = None
+        if isinstance(self.network, TransformedTeacher):
+            self.network, self._transform = self.network.network, self.network.transform
         self.who = name_of(teacher, name)
         check_has_numbers(self.network, name)
         bare = without_wrappers(self.network)
@@ -115,6 +119,13 @@ class FeatureTeacher:
 
     def forward(self, x: Tensor) -> Any:
         """Run a forward pass on ``device`` and restore the random state."""
+        return self._run(self._input_of(x))
+
+    def _input_of(self, x: Tensor) -> Tensor:
+        """Return the network's own input for the student's."""
+        return x if self._transform is None else transformed(self._transform, x)
+
+    def _run(self, x: Tensor) -> Any:
         with _uncompiled(self._compiled), preserved_torch_state(self.device):
             return self._evaluated(x)
 
@@ -133,9 +144,9 @@ class FeatureTeacher:
         found = find_layers(
             self.network,
             layers,
-            samples,
+            self._input_of(samples),
             name="teacher_layers",
-            run=self.forward,
+            run=self._run,
             of_maps=of_maps,
             kinds=kinds,
             auto=auto,

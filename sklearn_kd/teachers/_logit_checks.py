@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sklearn_kd.inputs._large_arrays import parts, parts_of
 from sklearn_kd.layers._outputs import SUM_TOLERANCE, tensors_in
+from sklearn_kd.teachers._transformed import TransformedTeacher
 
 # A probability of 0, whose logarithm is infinite, is replaced by half the smallest probability that
 # the teacher gives (the usual replacement of rounded zeros in compositional data), within these
@@ -67,7 +68,9 @@ def counting_rows_from(n_before: int) -> Iterator[None]:
 
 def name_of(teacher: Any, name: str = "teacher") -> str:
     """Return the name of a teacher, or of another network given as ``name``, in messages."""
-    return f"{name} {type(thawed(teacher)).__name__}"
+    shown = thawed(teacher)
+    shown = shown.network if isinstance(shown, TransformedTeacher) else shown
+    return f"{name} {type(shown).__name__}"
 
 
 def thawed(teacher: Any) -> Any:

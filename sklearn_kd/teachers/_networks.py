@@ -35,6 +35,7 @@ from sklearn_kd.teachers._logit_checks import (
     thawed,
 )
 from sklearn_kd.teachers._registry import register_teacher
+from sklearn_kd.teachers._transformed import TransformError
 from sklearn_kd.teachers._wrappers import without_parallel
 
 LEAVE_SOFTMAX_OUT = "Let the network return logits: leave its softmax out"
@@ -121,7 +122,7 @@ class EvaluatedNetwork:
                     return answer
                 return self._run(given)
             except _FAILURES as error:
-                if is_out_of_memory(error):
+                if is_out_of_memory(error) or isinstance(error, TransformError):
                     raise
                 raise cannot_take(self.who, x, error, self.module) from error
 

@@ -45,8 +45,8 @@ def test_a_model_of_transformers_learns_as_its_network(data, tmp_path):
     alone = DistilledClassifier(teacher, ConvNet, meta="fixed", **SETTINGS).fit(X, y)
     np.testing.assert_array_equal(model.predict_proba(X), alone.predict_proba(X))
     assert type(model.student_) is ForImages
-    model.save(tmp_path / "model.kd")
-    loaded = DistilledClassifier.load(tmp_path / "model.kd", student=ForImages)
+    model.save(tmp_path / "model.safetensors")
+    loaded = DistilledClassifier.load(tmp_path / "model.safetensors", student=ForImages)
     for again in (loaded, pickle.loads(pickle.dumps(model))):
         np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
         assert type(again.student_) is ForImages

@@ -1,0 +1,167 @@
+"""Teachers that are given another input than the student: of another size, normalised in another way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from sklearn.frozen import FrozenEstimator
+from torch import Tensor, nn
+
+from sklearn_kd.teachers._wrappers import without_wrappers
+
+Transform = Callable[[Tensor], Tensor]
+
+
+class TransformError(ValueError):
+    """``teacher_transform`` made no batch of inputs."""
+
+
+def transformed(transform: Transform, x: Any) -> Tensor:
+    """Return what a transform makes of a batch.
+
+    Raises
+    ------
+    TransformError
+        If it fails, or gives no tensor of floating-point numbers with as many rows.
+    """
+    if not isinstance(x, Tensor):
+        raise TransformError(
+            f"teacher_transform takes X as one tensor, and here X is a {type(x).__name__} of several parts. "
+            "Do the transform in a module around the teacher."
+        )
+    try:
+        made = transform(x)
+    except Exception as error:  # a user's function may raise any
+        raise TransformError(
+            f"teacher_transform fails on a batch of shape {tuple(x.shape)}: {type(error).__name__}: {error}. "
+            "It is given the student's batch, a tensor on the device of the fit."
+        ) from error
+    if not (isinstance(made, Tensor) and made.is_floating_point() and len(made) == len(x)):
+        got = f"{made.dtype} {tuple(made.shape)}" if isinstance(made, Tensor) else type(made).__name__
+        raise TransformError(
+            f"teacher_transform gives {got} for a batch of shape {tuple(x.shape)}. It must give a tensor of "
+            "floating-point numbers with as many rows."
+        )
+    return made
+
+
+class TransformedTeacher(nn.Module):
+    """A trained network behind a transform of its input. Its layers are named by the network's own paths.
+
+    Parameters
+    ----------
+    network : nn.Module
+    transform : callable(Tensor) -> Tensor
+    """
+
+    def __init__(self, network: nn.Module, transform: Transform):
+        super().__init__()
+        self.network, self.transform = network, transform
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the network, such as its ``config`` or ``classes_``."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "network":  # not there yet
+                raise
+            return getattr(self.network, name)
+
+    @property
+    def named_network(self) -> nn.Module:
+        """The module by whose paths layers are named."""
+        return self.network
+
+    def forward(self, x: Tensor) -> Any:
+        return self.network(transformed(self.transform, x))
+
+
+def with_transform(teacher: Any, transform: Transform | None) -> Any:
+    """Return a teacher behind ``teacher_transform``; the teacher itself if there is none.
+
+    Raises
+    ------
+    ValueError
+        If there is no teacher.
+    TypeError
+        If the teacher is no nn.Module.
+    """
+    if transform is None:
+        return teacher
+    if teacher is None:
+        raise ValueError(
+            "teacher_transform is given, and teacher=None has no input. Set teacher_transform=None, or give "
+            "a trained network as teacher."
+        )
+    network = teacher.estimator if isinstance(teacher, FrozenEstimator) else teacher
+    if not isinstance(network, nn.Module):
+        raise TypeError(
+            f"teacher_transform makes the input of a network, and teacher is a {type(network).__name__}. "
+            "Give an nn.Module: module_ of a fitted skorch net, student_ of a fitted estimator here. "
+            "Begin a pipeline of scikit-learn with the transform."
+        )
+    return TransformedTeacher(without_wrappers(network), transform)
+
+
+class ImageTransform:
+    """Resize images and normalise their channels, as a network expects that was trained on ImageNet.
+
+    For ``teacher_transform``. The images have values in [0, 1].
+
+    Parameters
+    ----------
+    size : int, tuple of (int, int) or None, default=None
+        Height and width to which images are resized, bilinearly, with antialiasing where they become smaller.
+        None: they keep their size.
+    mean, std : sequence of float
+        Of each channel of the data that the network was trained on, in [0, 1]. Defaults: of ImageNet,
+        (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_kd.teachers import ImageTransform
+    >>> batch = torch.rand(2, 3, 32, 32)
+    >>> ImageTransform(224)(batch).shape
+    torch.Size([2, 3, 224, 224])
+    >>> ImageTransform(mean=[0.5] * 3, std=[0.5] * 3)(torch.ones(1, 3, 2, 2)).max().item()
+    1.0
+    """
+
+    def __init__(
+        self,
+        size: int | tuple[int, int] | None = None,
+        mean: Sequence[float] = (0.485, 0.456, 0.406),
+        std: Sequence[float] = (0.229, 0.224, 0.225),
+    ):
+        if len(mean) != len(std) or not all(value > 0 for value in std):
+            raise ValueError(
+                f"mean={mean!r} and std={std!r} must have one number for each channel, std above 0."
+            )
+        self.size, self.mean, self.std = size, tuple(mean), tuple(std)
+
+    def __repr__(self) -> str:
+        return f"ImageTransform(size={self.size!r}, mean={self.mean!r}, std={self.std!r})"
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the images of the network for a batch of shape (n, channels, height, width).
+
+        Raises
+        ------
+        ValueError
+            If the images have not as many channels as ``mean``.
+        """
+        if x.ndim != 4 or x.shape[1] != len(self.mean):
+            raise ValueError(
+                f"images of shape {tuple(x.shape[1:])} have not the {len(self.mean)} channels of mean="
+                f"{self.mean!r}; the shape is (n, channels, height, width)"
+            )
+        if self.size is not None:
+            size = (self.size, self.size) if isinstance(self.size, int) else self.size
+            if x.shape[2:] != torch.Size(size):
+                x = F.interpolate(x, size, mode="bilinear", antialias=True)
+        mean, std = (x.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
+        return (x - mean) / std
