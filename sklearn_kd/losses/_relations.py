@@ -171,9 +171,9 @@ class RelationalKD(FeatureTerm):
 
 def _relational_losses(student: Tensor, teacher: Tensor) -> Tensor:
     with full_precision(student.device):
-        squares = [_squared_distances(features.flatten(start_dim=1)) for features in (student, teacher)]
-    distance = F.smooth_l1_loss(*(_relative_distances(own) for own in squares))
-    angle = F.smooth_l1_loss(*(_cosines(own).to(teacher.dtype) for own in squares))
+        ours, theirs = (_squared_distances(own.flatten(start_dim=1)) for own in (student, teacher))
+    distance = F.smooth_l1_loss(_relative_distances(ours), _relative_distances(theirs))
+    angle = F.smooth_l1_loss(_cosines(ours).to(teacher.dtype), _cosines(theirs).to(teacher.dtype))
     return torch.stack([distance.to(teacher.dtype), angle])
 
 
