@@ -16,7 +16,7 @@ from sklearn_kd.students._standardize import code_columns, takes_codes
 
 
 class StructuredStudent(nn.Module):
-    """A student that is called with the parts of its input, and whose output may name its logits.
+    """A student that is called with its input or the parts of it, and whose output may name its logits.
 
     Parameters
     ----------
@@ -34,9 +34,9 @@ class StructuredStudent(nn.Module):
         """The module by whose paths layers are named."""
         return self.student
 
-    def forward(self, rows: Parts) -> Any:
+    def forward(self, rows: Parts | Tensor) -> Any:
         """Return logits of shape (B, n_classes)."""
-        output = rows.feed(self.student)
+        output = rows.feed(self.student) if isinstance(rows, Parts) else self.student(rows)
         if isinstance(output, Tensor):
             return output
         named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
@@ -44,8 +44,18 @@ class StructuredStudent(nn.Module):
 
 
 def for_rows(student: nn.Module, rows: Any) -> nn.Module:
-    """Return the student as the library calls it: inside a module that hands it the parts of such rows."""
-    return StructuredStudent(student) if isinstance(rows, Parts) else student
+    """Return the student as the library calls it, which gives logits for such rows.
+
+    A student of parts, and a model of transformers, which returns its logits in an object, is inside a
+    :class:`StructuredStudent`.
+    """
+    inside = isinstance(rows, Parts) or _is_of_transformers(student)
+    return StructuredStudent(student) if inside and not isinstance(student, StructuredStudent) else student
+
+
+def _is_of_transformers(student: nn.Module) -> bool:
+    bases = ((base.__module__.split(".")[0], base.__name__) for base in type(student).__mro__)
+    return ("transformers", "PreTrainedModel") in bases
 
 
 def without_structure(student: nn.Module) -> nn.Module:
