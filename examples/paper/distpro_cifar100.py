@@ -3,7 +3,7 @@
 Deng, Sun, Newsam and Wang, "DistPro: Searching a fast knowledge distillation process via meta
 optimization" (ECCV 2022). The arms, the choice of their weights, pairs and costs are those of
 distpro_cifar10.py. One more arm follows a process that was searched on CIFAR-10, at DistPro's weight. From a
-ResNet-56 to a ResNet-20 (the paper's WRN-40-2 and WRN-16-2 are not in the library), pathways conv1, conv2
+ResNet-56 to a ResNet-20 (the paper has a WRN-40-2 and a WRN-16-2), pathways conv1, conv2
 and conv3 between all stages, 30 epochs, a search of 10, three seeds, all 50,000 images. Data and
 augmentation are on the GPU.
 

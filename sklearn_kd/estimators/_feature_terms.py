@@ -22,7 +22,6 @@ from sklearn_kd.inputs._parts import Parts
 from sklearn_kd.inputs._raw_rows import RawRows
 from sklearn_kd.inputs._sparse_rows import SparseRows
 from sklearn_kd.inputs._validation import ValidatedInputs
-from sklearn_kd.layers._hooks import feature_hooks
 from sklearn_kd.losses._bound_terms import BoundTerm, PairedTerm
 from sklearn_kd.losses._feature_term import TERM_WEIGHTS, FeatureTerm
 from sklearn_kd.losses._objective import Objective
@@ -30,12 +29,11 @@ from sklearn_kd.losses._term_weights import NamedWeights
 from sklearn_kd.meta._path import MetaOptimizer
 from sklearn_kd.meta._space import Metaparameter
 from sklearn_kd.meta._strategy import Strategy
-from sklearn_kd.runtime._eval_mode import eval_mode
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.tasks._regression import Regression
 from sklearn_kd.teachers._features import FeatureTeacher
-from sklearn_kd.teachers._paired_layers import find_layers_of_both
+from sklearn_kd.teachers._paired_layers import features_of_both, find_layers_of_both
 
 if TYPE_CHECKING:
     from sklearn_kd.estimators._base import BaseDistiller
@@ -299,8 +297,5 @@ def _bound(
     ]
     bound = PairedTerm(name, term, of_student, of_teacher, NamedWeights(weights))
     with preserved_random_state(samples.device, seed=0):
-        theirs, _ = teacher(samples, list(of_teacher))
-        with torch.no_grad(), eval_mode(student.modules()), feature_hooks(student, list(of_student)) as ours:
-            student(samples)
-        bound.check(ours, theirs)
+        bound.check(*features_of_both(teacher, student, samples, of_teacher, of_student))
     return bound

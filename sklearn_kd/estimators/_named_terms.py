@@ -7,8 +7,9 @@ from typing import Any
 from sklearn_kd.distpro._term import Pathways
 from sklearn_kd.losses._feature_term import FeatureTerm
 from sklearn_kd.losses._loss_list import is_listed
+from sklearn_kd.losses._named_terms import TERMS
 
-FEATURE_TERMS: dict[str, type[FeatureTerm]] = {Pathways.name: Pathways}
+FEATURE_TERMS: dict[str, type[FeatureTerm]] = {**TERMS, Pathways.name: Pathways}
 
 
 def has_terms(loss: Any) -> bool:

@@ -56,7 +56,7 @@ class FeatureObjective:
     terms : sequence of BoundTerm
         In the order of their metaparameters.
     teacher : FeatureTeacher or None
-        Left out of pickles once :meth:`forget` has dropped it.
+        Left out of pickles once the training has begun: processes that train are sent it before.
     output_loss : OutputLoss
         L_outputs. Its metaparameters are behind those of the terms.
     """
@@ -64,6 +64,10 @@ class FeatureObjective:
     def __init__(self, *, terms: Sequence[BoundTerm], teacher: Any, output_loss: OutputLoss):
         self.terms, self.teacher, self.output_loss = list(terms), teacher, output_loss
         self.begin_epoch()
+        self._has_begun = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | ({"teacher": None} if self._has_begun else {})
 
     @property
     def recorded(self) -> tuple[str, ...]:
@@ -176,6 +180,7 @@ class FeatureObjective:
     def begin_epoch(self) -> None:
         """Forget what the last epoch recorded."""
         self._entries: list[list[Tensor | float]] = [[] for _ in self.terms]
+        self._has_begun = True
 
     def epoch_record(self) -> dict[str, float]:
         """Return the means over the epoch's iterations, by term."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Real
 
 from torch import Tensor, nn
 
@@ -86,7 +85,7 @@ class MobileNetV2(nn.Module):
         std: Sequence[float] = CIFAR100_STD,
     ):
         super().__init__()
-        if not isinstance(width, Real) or width * _STAGES[0][0] < 1:
+        if width * _STAGES[0][0] < 1:
             raise ValueError(
                 f"width={width!r} must be a number that leaves the first stage, of {_STAGES[0][0]} · width "
                 "channels, one channel or more."

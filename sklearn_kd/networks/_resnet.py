@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sklearn_kd.networks._convolutions import convolution, initialise_for_relu
 from sklearn_kd.networks._pixels import CIFAR100_MEAN, CIFAR100_STD, PixelNormalization
+from sklearn_kd.students._resnet import check_depth
 
 
 class ResNet(nn.Module):
@@ -84,11 +84,7 @@ class ResNet(nn.Module):
         std: Sequence[float] = CIFAR100_STD,
     ):
         super().__init__()
-        if not isinstance(depth, Integral) or depth < 8 or depth % 6 != 2:
-            raise ValueError(
-                f"depth={depth!r} is not 6n + 2, for three stages of n blocks of two layers, n ≥ 1. "
-                "Give one of 8, 14, 20, 26, 32, 38, 44, 50, 56, ..."
-            )
+        check_depth(depth, 2)
         if len(channels) != 4:
             raise ValueError(
                 f"channels={channels!r} must be four numbers: of the first convolution and of three stages."

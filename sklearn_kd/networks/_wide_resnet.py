@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from numbers import Integral
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sklearn_kd.networks._convolutions import convolution, initialise_for_relu
 from sklearn_kd.networks._pixels import CIFAR100_MEAN, CIFAR100_STD, PixelNormalization
+from sklearn_kd.students._resnet import check_depth, check_width
 
 
 class WideResNet(nn.Module):
@@ -78,15 +78,8 @@ class WideResNet(nn.Module):
         std: Sequence[float] = CIFAR100_STD,
     ):
         super().__init__()
-        if not isinstance(depth, Integral) or depth < 10 or depth % 6 != 4:
-            raise ValueError(
-                f"depth={depth!r} is not 6n + 4, for three stages of n blocks of two layers, n ≥ 1. "
-                "Give one of 10, 16, 22, 28, 34, 40, ..."
-            )
-        if not isinstance(width, Integral) or width < 1:
-            raise ValueError(
-                f"width={width!r} must be a whole number, 1 or more: the factor of the channels."
-            )
+        check_depth(depth, 4)
+        check_width(width)
         n_blocks = (depth - 4) // 6
         self.normalize = PixelNormalization(mean, std)
         self.conv1 = convolution(len(mean), 16)

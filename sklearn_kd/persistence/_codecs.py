@@ -27,6 +27,7 @@ from sklearn_kd.files._values import JSON_VALUES, ContentError, Kind, unknown
 from sklearn_kd.inputs._parts import PartShape, RowShape, row_shape_of
 from sklearn_kd.losses._multilabel_distillation import MultilabelDistillation
 from sklearn_kd.losses._named import LOSSES
+from sklearn_kd.losses._named_terms import TERMS
 from sklearn_kd.meta import STRATEGIES
 from sklearn_kd.networks import VGG, MobileNetV2, ResNet, ShuffleNetV1, ShuffleNetV2, WideResNet
 from sklearn_kd.persistence._container import Content
@@ -47,7 +48,7 @@ STUDENTS: dict[str, type[nn.Module]] = {
 # The kind of objects that each of these parameters may be, and the classes of this kind.
 _OBJECTS: dict[str, tuple[str, Collection[type[BaseEstimator]]]] = {
     "meta": ("strategy", STRATEGIES.values()),
-    "loss": ("loss", [*LOSSES.values(), MultilabelDistillation, Pathways]),
+    "loss": ("loss", [*LOSSES.values(), MultilabelDistillation, *TERMS.values(), Pathways]),
     "execution": ("execution", [Execution]),
     "student_preprocessing": ("preprocessing", [TablePreprocessing]),
 }

@@ -93,7 +93,9 @@ class CIFARResNet(nn.Module):
         std: Sequence[float] = STD,
     ):
         super().__init__()
-        _check_sizes(depth, width, mean, std)
+        check_depth(depth, 2)
+        check_width(width)
+        check_normalisation(mean, std)
         blocks = (depth - 2) // 6
         narrow, middle, wide = 16 * width, 32 * width, 64 * width
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).reshape(-1, 1, 1))
@@ -195,15 +197,20 @@ class CIFARResNet(nn.Module):
         return network.eval()
 
 
-def _check_sizes(depth: int, width: int, mean: Sequence[float], std: Sequence[float]) -> None:
-    if not isinstance(depth, Integral) or depth < 8 or depth % 6 != 2:
+def check_depth(depth: Any, rest: int) -> None:
+    """Raise ValueError unless there are 6n + ``rest`` layers: three stages of n blocks of two layers."""
+    if not isinstance(depth, Integral) or depth < 6 + rest or depth % 6 != rest:
+        known = ", ".join(str(6 * n + rest) for n in range(1, 10))
         raise ValueError(
-            f"depth={depth!r} is not 6n + 2, for three stages of n blocks of two layers, n ≥ 1. Give one of "
-            "8, 14, 20, 26, 32, 38, 44, 50, 56, ..."
+            f"depth={depth!r} is not 6n + {rest}, for three stages of n blocks of two layers, n ≥ 1. Give "
+            f"one of {known}, ..."
         )
+
+
+def check_width(width: Any) -> None:
+    """Raise ValueError unless the factor of all channels is a whole number above 0."""
     if not isinstance(width, Integral) or width < 1:
         raise ValueError(f"width={width!r} must be a whole number, 1 or more: the factor of all channels.")
-    check_normalisation(mean, std)
 
 
 def check_normalisation(mean: Sequence[float], std: Sequence[float]) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from sklearn_kd.layers._find import find_layers, layer_shapes
 from sklearn_kd.layers._hints import table_hint
+from sklearn_kd.layers._hooks import feature_hooks
 from sklearn_kd.layers._training_mode import check_training_mode
+from sklearn_kd.runtime._eval_mode import eval_mode
 from sklearn_kd.teachers._features import FeatureTeacher
 
 Shapes = dict[str, tuple[int, ...]]
@@ -74,3 +77,17 @@ def find_layers_of_both(
         )
     check_training_mode(student, of_student, samples, name="student_layers")
     return of_teacher, of_student
+
+
+def features_of_both(
+    teacher: FeatureTeacher,
+    student: nn.Module,
+    samples: Tensor,
+    of_teacher: Iterable[str],
+    of_student: Iterable[str],
+) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+    """Return features of some samples by layer, the student's first, of both in evaluation mode."""
+    theirs, _ = teacher(samples, list(of_teacher))
+    with torch.no_grad(), eval_mode(student.modules()), feature_hooks(student, list(of_student)) as ours:
+        student(samples)
+    return ours, theirs

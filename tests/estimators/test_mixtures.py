@@ -15,7 +15,7 @@ from torch import nn
 
 from helpers.networks import ConvNet
 from sklearn_kd import DistilledClassifier, DistilledRegressor, DistProClassifier, MLPStudent, Pathways
-from sklearn_kd.losses import FeatureTerm
+from sklearn_kd.losses import TERMS, FeatureTerm
 from sklearn_kd.meta import Fixed
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -190,6 +190,21 @@ def test_every_strategy_that_can(meta, mixture, images):
 def test_strategies_that_cannot_are_refused(meta, mixture, images):
     with pytest.raises(ValueError, match="losses of the student's outputs alone, and loss has terms"):
         mixture(["kd", Similarity()], meta=meta).fit(*images)
+
+
+def test_trials_in_processes_have_the_teacher(mixture, images):
+    params = {"meta": "random", "meta__n_trials": 2, "search_epochs": 1}
+    alone = mixture(["kd", "reviewkd"], **params).fit(*images)
+    spread = mixture(["kd", "reviewkd"], **params, meta__n_jobs=2).fit(*images)
+    np.testing.assert_allclose(spread.trials_["val_loss"], alone.trials_["val_loss"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", [*TERMS])
+def test_every_term_by_its_name(name, mixture, images):
+    clf = mixture(["kd", name], meta="linear", search_epochs=1).fit(*images)
+    assert clf.terms_[name].is_trained and np.isfinite(clf.history_[-1][f"{name}_loss"])
+    moved = [p for n, p in clf.process_.values.items() if n.startswith(name)]
+    assert moved and all(np.ptp(p) > 0 for p in moved)
 
 
 class Killed(Callback):
