@@ -29,8 +29,8 @@ class LayerRow(NamedTuple):
         Shape of the map of one sample, (channels, height, width); if ``order`` is "unsure" or
         "none", the axes as they are.
     order : str
-        "nchw": channels come first; "nhwc": channels come last. "unsure": end the name with ":nchw"
-        or ":nhwc" to state it. "none": apparently no image, such as attention weights.
+        "nchw": channels come first; "nhwc": channels come last; "tokens": a grid of tokens (n, N, C);
+        "rows": (n, D), of a layer that is named. "unsure": end the name with ":nchw" or ":nhwc" to state it. "none": apparently no image, such as attention weights.
     part : str
         Place of the map in the output of the module, such as "[0]"; "" if the output is the map.
     stage : int or None
@@ -134,7 +134,8 @@ def layer_table(network: Any, samples: Any, layers: str | Sequence[str] = "auto"
     teacher = FeatureTeacher(network, rows.device, "network")
     teacher.check(rows, "network")
     if not (isinstance(layers, str) and layers == "auto"):
-        found = find_layers(module, layers, rows, name="layers", run=teacher.forward)
+        kinds = ("maps", "rows")
+        found = find_layers(module, layers, rows, name="layers", run=teacher.forward, kinds=kinds)
         return LayerTable([_row(layer, *entry, stage) for stage, (layer, entry) in enumerate(found.items())])
     trace = Trace.of_trial(module, rows, teacher.forward)
     stages = {id(call): stage for stage, call in enumerate(stage_calls(trace, of_maps=True))}

@@ -189,7 +189,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         dimensions is left alone, and so is a student that makes whole numbers of its inputs, as to look them
         up in an embedding. Set False for a module that has learned from X as it is.
     teacher_transform : callable or None, default=None
-        Makes a network teacher's input of the student's batch: :class:`~sklearn_kd.teachers.ImageTransform`, ...
+        Makes a network teacher's input of the student's batch, as ``teachers.ImageTransform`` does.
     augment : callable or None, default=None
         Maps a training batch, a float32 tensor on the device, to an augmented one of as many rows; labels
         stay. Of an X with several parts it maps the dict or tuple. A network teacher is then asked about each

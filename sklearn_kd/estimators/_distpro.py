@@ -69,9 +69,10 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
     teacher_layers, student_layers : "auto" or list of str, default="auto"
         Paths of modules: ``"layer2"`` is what the module returns, ``"layer2:input"`` what it is
         given, before anything writes into it, ``"relu#2"`` what its second call in a forward pass
-        returns. ``":nhwc"`` at the end says that channels come last. "auto": for each spatial
-        size the last module completed before the size changes, the feature maps after each
-        down-sampling stage; where y has maps, without the layer that gives the map of the prediction.
+        returns. ``":nhwc"`` at the end says that channels come last, ``":tokens"`` that tokens (n, N, C)
+        are a grid of patches. "auto": for each spatial size the last module completed before the size
+        changes, the feature maps after each down-sampling stage; where y has maps, without the layer that
+        gives the map of the prediction; of a transformer whose blocks have one size, blocks evenly spaced.
         :func:`layer_table` lists the layers.
     connections : "all", "lower" or list of (int, int), default="all"
         Pairs of (teacher stage, student stage), counted from 0 in the order of the layers.

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from helpers.networks import ConvNet
+from helpers.token_networks import SmallViT
 
 
 def conv(
@@ -204,6 +205,13 @@ UNUSABLE_LAYERS: dict[str, Callable[[], tuple[nn.Module, torch.Tensor, list[str]
     "a second name of one module": lambda: (nn.Sequential(*[nn.ReLU()] * 2), pixels(), ["1"]),
     "a compiled network": lambda: (compiled_in_place(ConvNet()), pixels(1, 8), "auto"),
     "channels of unknown order": lambda: (ChannelsLast(strict=True), pixels(1, 8), ["sb"]),
+    "tokens of an unknown grid": lambda: (SmallViT(by_conv=False), pixels(3, 16), ["blocks.0"]),
+    "tokens of no square image": lambda: (
+        SmallViT(image=(8, 136), n_others=5, depth=1),
+        torch.rand(2, 3, 8, 136),
+        ["blocks.0:tokens"],
+    ),
+    "too few tokens": lambda: (SmallViT(), pixels(3, 16), ["blocks.0:tokens=5x4"]),
     "too few stages": lambda: (nn.Sequential(nn.Conv2d(1, 2, 3, 1, 1)), pixels(1, 8), "auto"),
     "a TorchScript network": lambda: (scripted(ConvNet()), pixels(1, 8), "auto"),
     "a TorchScript layer": lambda: (with_a_scripted_part(), pixels(1, 8), ["stage1.0"]),

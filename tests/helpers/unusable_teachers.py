@@ -98,4 +98,20 @@ UNUSABLE_TEACHERS = {
         {"teacher": Evaluated(), "teacher__fit__eval_set": [(X[:2], ["x", "y"])]},
         {"y": np.array(list("abcdefghij"))[y]},
     ),
+    "a teacher_transform without teacher": lambda X, y: (
+        {"teacher": None, "teacher_transform": torch.neg},
+        {},
+    ),
+    "a teacher_transform of no network": lambda X, y: (
+        {"teacher": FrozenEstimator(GaussianNB().fit(X, y)), "teacher_transform": torch.neg},
+        {},
+    ),
+    "a teacher_transform that fails": lambda X, y: (
+        {"teacher": torch.nn.Linear(X.shape[1], 10), "teacher_transform": lambda x: x @ x},
+        {},
+    ),
+    "a teacher_transform that makes no batch": lambda X, y: (
+        {"teacher": torch.nn.Linear(X.shape[1], 10), "teacher_transform": torch.mean},
+        {},
+    ),
 }
