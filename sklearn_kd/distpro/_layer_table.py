@@ -30,7 +30,8 @@ class LayerRow(NamedTuple):
         "none", the axes as they are.
     order : str
         "nchw": channels come first; "nhwc": channels come last; "tokens": a grid of tokens (n, N, C);
-        "rows": (n, D), of a layer that is named. "unsure": end the name with ":nchw" or ":nhwc" to state it. "none": apparently no image, such as attention weights.
+        "rows": (n, D), of a layer that is named. "unsure": end the name with ":nchw" or ":nhwc" to state
+        it. "none": apparently no image, such as attention weights.
     part : str
         Place of the map in the output of the module, such as "[0]"; "" if the output is the map.
     stage : int or None

@@ -485,7 +485,7 @@ def _find_tokens(trace: Trace, *, of_images: bool) -> None:
     sizes of convolutions' maps allow one grid.
     """
     calls = list(trace.root.inner())
-    sizes = {m.shape[2:] for _, c, m in _maps(trace) if isinstance(c.module, _CHANNELS_FIRST)}
+    sizes = {(m.shape[2], m.shape[3]) for _, c, m in _maps(trace) if isinstance(c.module, _CHANNELS_FIRST)}
     by_linear = _shapes_at(calls, nn.Linear) if of_images else set()
     by_norm = _shapes_at(calls, nn.LayerNorm) if of_images else set()
 

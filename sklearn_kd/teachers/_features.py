@@ -100,7 +100,8 @@ class FeatureTeacher:
         self.fitted, self.network, self.device = teacher, network_of(teacher, name), device
         self._transform: Transform | None = None
         if isinstance(self.network, TransformedTeacher):
-            self.network, self._transform = self.network.network, self.network.transform
+            self._transform = self.network.transform
+            self.network = self.network.network
         self.who = name_of(teacher, name)
         check_has_numbers(self.network, name)
         bare = without_wrappers(self.network)

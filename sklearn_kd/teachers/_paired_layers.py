@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -54,8 +55,10 @@ def find_layers_of_both(
     TypeError
         If layers are neither "auto" nor a sequence of names.
     """
-    settings = {"of_maps": of_maps, "kinds": kinds, "auto": auto}
-    of_teacher = teacher.layer_shapes(teacher_layers, samples, **settings)
+    find_in_teacher = partial(
+        teacher.layer_shapes, teacher_layers, samples, of_maps=of_maps, kinds=kinds, auto=auto
+    )
+    of_teacher = find_in_teacher()
     found = find_layers(
         student,
         student_layers,
@@ -68,7 +71,7 @@ def find_layers_of_both(
     )
     of_student = layer_shapes(found)
     if teacher_layers == "auto" and len(of_teacher) != len(of_student):  # a teacher of one size follows
-        of_teacher = teacher.layer_shapes(teacher_layers, samples, n_stages=len(of_student), **settings)
+        of_teacher = find_in_teacher(n_stages=len(of_student))
     if teacher_layers == student_layers == "auto" and len(of_teacher) != len(of_student):
         raise ValueError(
             f"'auto' finds {len(of_teacher)} stages in the teacher, {of_teacher}, and {len(of_student)} in "

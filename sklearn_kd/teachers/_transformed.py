@@ -39,7 +39,7 @@ def transformed(transform: Transform, x: Any) -> Tensor:
             f"teacher_transform fails on a batch of shape {tuple(x.shape)}: {type(error).__name__}: {error}. "
             "It is given the student's batch, a tensor on the device of the fit."
         ) from error
-    if not (isinstance(made, Tensor) and made.is_floating_point() and len(made) == len(x)):
+    if not (isinstance(made, Tensor) and made.is_floating_point() and made.shape[:1] == x.shape[:1]):
         got = f"{made.dtype} {tuple(made.shape)}" if isinstance(made, Tensor) else type(made).__name__
         raise TransformError(
             f"teacher_transform gives {got} for a batch of shape {tuple(x.shape)}. It must give a tensor of "
@@ -56,6 +56,9 @@ class TransformedTeacher(nn.Module):
     network : nn.Module
     transform : callable(Tensor) -> Tensor
     """
+
+    network: nn.Module
+    transform: Transform
 
     def __init__(self, network: nn.Module, transform: Transform):
         super().__init__()
