@@ -59,13 +59,15 @@ def possible_grids(n_tokens: int, sizes: Collection[Grid]) -> set[Grid]:
         come in front; patches that are merged later, as Swin's, have half its size, a quarter, ...
     """
     own = {size for size in sizes if 0 <= n_tokens - size[0] * size[1] <= MOST_OTHERS}
-    merged = {size for size in _halves(sizes) if n_tokens == size[0] * size[1]}
+    merged = {size for size in with_halves(sizes) if n_tokens == size[0] * size[1]}
     return {size for size in own | merged if max(size) > 1}
 
 
-def _halves(sizes: Iterable[Grid]) -> set[Grid]:
+def with_halves(sizes: Iterable[Grid]) -> set[Grid]:
+    """Return some sizes, and a half, a quarter, ... of each, which merged patches have."""
     found = set()
     for height, width in sizes:
+        found.add((height, width))
         while max(height, width) > 1:
             height, width = ceil(height / 2), ceil(width / 2)
             found.add((height, width))

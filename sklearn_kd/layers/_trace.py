@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from sklearn_kd.layers._names import named_network
 from sklearn_kd.layers._outputs import shape_or_type, tensors_in
-from sklearn_kd.layers._tokens import Grid, possible_grids, square_grid
+from sklearn_kd.layers._tokens import Grid, possible_grids, square_grid, with_halves
 from sklearn_kd.runtime._eval_mode import isolated_eval_mode
 from sklearn_kd.runtime._module_attributes import preserved_attributes
 
@@ -422,9 +422,21 @@ def _find_orders(trace: Trace, samples: Tensor, run: ForwardFn) -> None:
             doubtful |= found.shape[2:] not in sizes or found.shape[1:3] in sizes
     axes, usual = _axes_of_height(trace, samples, run) if doubtful else ({}, set())
     channels_last = any(_takes_channels_last(call) for call in trace.calls)
+    normed = _shapes_at_norm(trace, len(samples))
+    merged = with_halves((size[0], size[1]) for size in sizes)
     for key, found in others.items():
         by_shape = _order_by_shape(found.shape, sizes, channels_last)
+        if found.shape in normed and found.shape[1:3] in merged and found.shape[2:] not in merged:
+            by_shape = "nhwc"
         found.order = _order_by(axes.get(key, frozenset()), usual) or by_shape
+
+
+def _shapes_at_norm(trace: Trace, n: int) -> set[Size]:
+    """Return the shapes of maps of ``n`` samples whose last axis alone a LayerNorm normalises."""
+    norms = (
+        c for c in trace.calls if isinstance(c.module, nn.LayerNorm) and len(c.module.normalized_shape) == 1
+    )
+    return {c.input.shape for c in norms if c.input is not None and c.input.shape[0] == n}
 
 
 def _order_by_shape(shape: Size, sizes: set[Size], channels_last: bool) -> str:

@@ -211,8 +211,12 @@ def test_what_cannot_be_told_is_refused_and_can_be_said():
 
 
 def test_auto_does_not_leave_out_what_it_cannot_tell():
-    with pytest.raises(ValueError, match=r"layers='auto': layer 'features' of Swin gives .*cannot be told"):
-        find_layers(Swin(fixed=True), "auto", pixels(), name="layers")
+    network = Swin(12, fixed=True)
+    with pytest.raises(ValueError, match=r"layers='auto': layer 'permute' of Swin gives .*cannot be told"):
+        find_layers(network, "auto", pixels(), name="layers")
+    # Layer normalisation of the last axis, and the patches' size or half of it, tell these.
+    found = layer_shapes(find_layers(network, ["features.1", "norm"], pixels(), name="layers"))
+    assert found == {"features.1:nhwc": (12, 8, 8), "norm:nhwc": (24, 4, 4)}
 
 
 def test_a_network_of_one_size_keeps_its_channels_where_nothing_speaks_against_it():
