@@ -123,10 +123,10 @@ class NoRetraining(Callback):
         raise KeyboardInterrupt  # how skorch's callbacks end a fit early
 
 
-def crop_and_flip(x: torch.Tensor, pad: int) -> torch.Tensor:
-    """Move each image by up to ``pad`` pixels, its border reflected, and mirror it half of the time."""
+def crop_and_flip(x: torch.Tensor, pad: int, mode: str = "reflect") -> torch.Tensor:
+    """Move each image by up to ``pad`` pixels, padded by a mode of ``F.pad``; mirror half of them."""
     n, c, h, w = x.shape
-    padded, where = F.pad(x, [pad] * 4, mode="reflect"), {"device": x.device}
+    padded, where = F.pad(x, [pad] * 4, mode=mode), {"device": x.device}
     rows, columns = (
         (torch.randint(0, 2 * pad + 1, (n, 1), **where) + torch.arange(size, **where)) for size in (h, w)
     )

@@ -17,10 +17,12 @@ teacher of small images to distpro_cifar10_teacher.pt, beside this file or in --
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from _distpro_arms import EQUAL, KD, NONE, WEIGHTS, Arm, Design, accuracies, groups_of, main
+from _distpro_arms import tables as tables_of
 
 DESIGN = Design(
     arms={
@@ -35,6 +37,8 @@ DESIGN = Design(
     matched={"equal, DistPro's sum": ("equal", "DistPro")},
     lengths=(0.5, 1.0, 1.5, 3.0),
 )
+
+tables = partial(tables_of, DESIGN)
 
 
 def figure(record: dict, file: Path) -> None:

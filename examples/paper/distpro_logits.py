@@ -18,8 +18,11 @@ distpro_cifar10_teacher.pt, beside this file or in --out.
 
 from __future__ import annotations
 
+from functools import partial
+
 from _distpro import SEARCHES
 from _distpro_arms import KD, NONE, Arm, Design, main
+from _distpro_arms import tables as tables_of
 
 # Where the logits are used, the best weight of the pathways was the largest that was tried (25).
 WEIGHTS = (1.0, 5.0, 25.0, 125.0)
@@ -39,6 +42,8 @@ DESIGN = Design(
     against=("KD", "equal, KD fixed", "DistPro", "DistPro, KD fixed"),
     matched={"equal, KD fixed, DistPro's sum": ("equal, KD fixed", "DistPro, KD fixed")},
 )
+
+tables = partial(tables_of, DESIGN)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,10 @@ distpro_cifar10_teacher.pt, beside this file or in --out.
 
 from __future__ import annotations
 
+from functools import partial
+
 from _distpro_arms import EQUAL, NONE, WEIGHTS, Arm, Design, main
+from _distpro_arms import tables as tables_of
 
 DESIGN = Design(
     arms={
@@ -33,6 +36,8 @@ DESIGN = Design(
     },
     depths=(8, 14),
 )
+
+tables = partial(tables_of, DESIGN)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,10 @@ distpro_cifar10_teacher.pt, beside this file or in --out.
 
 from __future__ import annotations
 
+from functools import partial
+
 from _distpro_arms import EQUAL, NONE, WEIGHTS, Arm, Design, main
+from _distpro_arms import tables as tables_of
 
 NORMALIZATIONS = ("biased_softmax", "softmax", "biased_l1", "l1", "sigmoid")
 FIRST = NORMALIZATIONS[0]
@@ -28,6 +31,8 @@ DESIGN = Design(
     matched={f"{name}, same sum": (name, FIRST) for name in ("equal", *NORMALIZATIONS[1:])},
     threshold=None,
 )
+
+tables = partial(tables_of, DESIGN)
 
 
 if __name__ == "__main__":
