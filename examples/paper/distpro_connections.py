@@ -5,8 +5,8 @@ optimization" (ECCV 2022). ``connections="lower"`` keeps the six of nine pathway
 not above the student's. Both sets are run with equal weights and along a process of their own. Equal weights
 are run once more at the sum of the process, and the lower process at the sum of the process of all.
 
-CIFAR-10 with the images averaged down to 16×16, 5,000 of them to train on, from a ResNet-20 to a ResNet-8,
-conv2 pathways, 8 epochs, a search of 4, three seeds. See _distpro_arms.py for pairs, weights and costs.
+CIFAR-10 with the images averaged down to 16×16, 4,000 of them to train on, from a ResNet-20 to a ResNet-8,
+conv2 pathways, 6 epochs, a search of 6, three seeds. See _distpro_arms.py for pairs, weights and costs.
 
     OMP_NUM_THREADS=1 python examples/paper/distpro_connections.py --teacher resnet20-cifar10.pt
 
@@ -43,4 +43,4 @@ tables = partial(tables_of, DESIGN)
 
 
 if __name__ == "__main__":
-    main(__doc__, __file__, DESIGN, images=5000, epochs=8, search_epochs=4)
+    main(__doc__, __file__, DESIGN, images=4000, epochs=6)

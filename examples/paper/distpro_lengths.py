@@ -2,11 +2,11 @@
 
 Deng, Sun, Newsam and Wang, "DistPro: Searching a fast knowledge distillation process via meta
 optimization" (ECCV 2022): the shorter the training, the larger the gain of the process. One process for each
-seed, of a search of 4 epochs, is followed for all four lengths. The other arms are the student alone, KD,
+seed, of a search of 8 epochs, is followed for all four lengths. The other arms are the student alone, KD,
 ReviewKD, pathways of equal weight, and these at the sum of the weights of the process. Each arm's weight is
 chosen at 8 epochs and kept for the other lengths. (ReviewKD's weight is warmed up over the first epoch.)
 
-CIFAR-10 with the images averaged down to 16×16, 3,200 of them to train on, from a ResNet-20 to a ResNet-8,
+CIFAR-10 with the images averaged down to 16×16, 2,560 of them to train on, from a ResNet-20 to a ResNet-8,
 nine conv2 pathways, three seeds. See _distpro_arms.py for pairs, weights and costs.
 
     OMP_NUM_THREADS=1 python examples/paper/distpro_lengths.py --teacher resnet20-cifar10.pt
@@ -61,6 +61,6 @@ def figure(record: dict, file: Path) -> None:
 
 
 if __name__ == "__main__":
-    found = main(__doc__, __file__, DESIGN, images=3200, epochs=8, search_epochs=4)
+    found = main(__doc__, __file__, DESIGN, images=2560, epochs=8)
     if found["file"]:
         figure(found, found["file"].with_suffix(".png"))

@@ -5,8 +5,8 @@ optimization" (ECCV 2022). A ResNet-20 teaches a ResNet-8 and a ResNet-14. Each 
 of its own, and the process that was searched with the other. The weights of all arms of a student are chosen
 alike, with that student. The cost of a search is counted also where it was made with the other student.
 
-CIFAR-10 with the images averaged down to 16×16, 5,000 of them to train on, nine conv2 pathways, 6 epochs, a
-search of 3, three seeds. See _distpro_arms.py for pairs, weights and costs.
+CIFAR-10 with the images averaged down to 16×16, 4,000 of them to train on, nine conv2 pathways, 6 epochs, a
+search of 6, three seeds. See _distpro_arms.py for pairs, weights and costs.
 
     OMP_NUM_THREADS=1 python examples/paper/distpro_networks.py --teacher resnet20-cifar10.pt
 
@@ -41,4 +41,4 @@ tables = partial(tables_of, DESIGN)
 
 
 if __name__ == "__main__":
-    main(__doc__, __file__, DESIGN, images=5000, epochs=6, search_epochs=3)
+    main(__doc__, __file__, DESIGN, images=4000, epochs=6)

@@ -6,8 +6,8 @@ to the end (``pathway_threshold=None``), since a threshold has a meaning for som
 The sums of the weights differ, so each normalisation is run once more at the sum of the biased softmax's
 process. (Weights by the l1 norm may be negative: a sum is of absolute values.)
 
-CIFAR-10 with the images averaged down to 16×16, 5,000 of them to train on, from a ResNet-20 to a ResNet-8,
-nine conv2 pathways, 6 epochs, a search of 3, three seeds. See _distpro_arms.py for pairs, weights and costs.
+CIFAR-10 with the images averaged down to 16×16, 4,000 of them to train on, from a ResNet-20 to a ResNet-8,
+nine conv2 pathways, 6 epochs, a search of 6, three seeds. See _distpro_arms.py for pairs, weights and costs.
 
     OMP_NUM_THREADS=1 python examples/paper/distpro_normalizations.py --teacher resnet20-cifar10.pt
 
@@ -36,4 +36,4 @@ tables = partial(tables_of, DESIGN)
 
 
 if __name__ == "__main__":
-    main(__doc__, __file__, DESIGN, images=5000, epochs=6, search_epochs=3)
+    main(__doc__, __file__, DESIGN, images=4000, epochs=6)
