@@ -74,14 +74,12 @@ def cost(n):
 def compare(arms, module, monkeypatch):
     """Carry out a design with runs that are made in no time; returns the record."""
 
-    def compare(design, accuracy, **options):
+    def compare(design, accuracy, path=None):
         one_run = partial(answered(accuracy), pathways=tuple(arms.every_pathway(design.plan)))
         one_run.__module__ = "_distpro_arms"
         monkeypatch.setattr(arms, "one_run", one_run)
-        given = SimpleNamespace(
-            **{"jobs": 1, "runs": 2, "images": 1, "epochs": 4, "search_epochs": 1} | options
-        )
-        return arms.Comparison(module("_protocol").Runs(None, {}), design, given).carry_out()
+        given = SimpleNamespace(jobs=1, runs=2, images=1, epochs=4, search_epochs=1)
+        return arms.Comparison(module("_protocol").Runs(path, {}, {}), design, given).carry_out()
 
     return compare
 
@@ -133,6 +131,23 @@ def test_one_process_is_followed_for_all_lengths(arms, module, compare):
     assert all(run["setting"].get("epochs") == 4 for run in found["runs"] if "valid_accuracy" in run)
     first = next(arms.tables(design, found))
     assert [f"- {n} epochs" in first for n in (2, 4, 6, 12)] == [True] * 4
+
+
+def test_a_stopped_comparison_goes_on(arms, module, compare, tmp_path):
+    design, file = module("distpro_networks").DESIGN, tmp_path / "record.json"
+    whole = compare(design, lambda of, weight, depth: weight, file)
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps(record | {"runs": record["runs"][:-5]}))
+    asked = []
+
+    def accuracy(of, weight, depth):
+        asked.append(of)
+        return weight
+
+    assert compare(design, accuracy, file)["chosen"] == whole["chosen"] and len(asked) == 5
+    assert [run["setting"] for run in json.loads(file.read_text())["runs"]] == [
+        run["setting"] for run in record["runs"]
+    ]
 
 
 def test_lengths_are_drawn(module, compare, tmp_path):
