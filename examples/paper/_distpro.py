@@ -123,10 +123,10 @@ class NoRetraining(Callback):
         raise KeyboardInterrupt  # how skorch's callbacks end a fit early
 
 
-def crop_and_flip(x: torch.Tensor, pad: int) -> torch.Tensor:
-    """Move each image by up to ``pad`` pixels, its border reflected, and mirror it half of the time."""
+def crop_and_flip(x: torch.Tensor, pad: int, mode: str = "reflect") -> torch.Tensor:
+    """Move each image by up to ``pad`` pixels, padded by a mode of ``F.pad``; mirror half of them."""
     n, c, h, w = x.shape
-    padded, where = F.pad(x, [pad] * 4, mode="reflect"), {"device": x.device}
+    padded, where = F.pad(x, [pad] * 4, mode=mode), {"device": x.device}
     rows, columns = (
         (torch.randint(0, 2 * pad + 1, (n, 1), **where) + torch.arange(size, **where)) for size in (h, w)
     )
@@ -190,6 +190,13 @@ def rows_of(task, seed):
 
 def one_search(task: Task, plan: Plan, search: str, weight: float, seed: int, search_epochs: int) -> dict:
     """Return some rows of the process, and the cost of its search."""
+    return searched(task, plan, weight, seed, search_epochs, **SEARCHES[search])
+
+
+def searched(
+    task: Task, plan: Plan, weight: float, seed: int, search_epochs: int, **how: Any
+) -> dict[str, Any]:
+    """Search with these parameters; return some rows of the process, and the cost of its search."""
     cost = Cost()
     params = common(plan, seed, 1, Cost()) | {"callbacks": [NoRetraining()]}
     student = pathways_of(
@@ -199,7 +206,7 @@ def one_search(task: Task, plan: Plan, search: str, weight: float, seed: int, se
         search_epochs=search_epochs,
         search_callbacks=[cosine(search_epochs), cost],
         **params,
-        **SEARCHES[search],
+        **how,
     )
     return process_record(student.fit(*rows_of(task, seed)[0]), cost)
 
@@ -213,6 +220,7 @@ def process_record(student: Any, cost: Cost) -> dict:
         "raw": process.raw_at(np.arange(n), n).round(4).tolist(),
         "logit_term": None if term is None else term.round(4).tolist(),
         "pathways": [list(pathway) for pathway in process.pathways],
+        "normalization": process.normalization,
         "skipped": sum(student.search_history_[:, "skipped_hypergradients"]),
         "cost": cost.cost_,
     }
@@ -221,7 +229,10 @@ def process_record(student: Any, cost: Cost) -> dict:
 def process_of(found: dict) -> DistillationProcess:
     """Rebuild the process of a run of :func:`one_search`."""
     pathways = [Pathway(*pathway) for pathway in found["pathways"]]
-    return DistillationProcess(found["raw"], pathways, logit_term=found["logit_term"])
+    normalization = found.get("normalization", "biased_softmax")  # older records have no other
+    return DistillationProcess(
+        found["raw"], pathways, normalization=normalization, logit_term=found["logit_term"]
+    )
 
 
 def one_training(
@@ -230,8 +241,13 @@ def one_training(
     """Return the accuracy, the cost, and the number of computed pathways."""
     cost = Cost()
     student = student_of(task, plan, arm, weight, common(plan, seed, epochs, cost), found)
-    trained, judged = rows_of(task, seed)
-    accuracy = student.fit(*trained).score(*judged)
+    return trained(task, student, seed, cost)
+
+
+def trained(task: Task, student: Any, seed: int, cost: Cost) -> dict[str, Any]:
+    """Fit a student that has the callback ``cost``; return what :func:`one_training` does."""
+    rows, judged = rows_of(task, seed)
+    accuracy = student.fit(*rows).score(*judged)
     result = {"valid_accuracy" if seed == TUNING_SEED else "accuracy": accuracy, "cost": cost.cost_}
     result["diverged"] = student.net_.diverged_
     if isinstance(student, DistProClassifier):
@@ -270,10 +286,11 @@ def reviewed(task, plan, weight, params):
     )
 
 
-def strength(found: dict, weights: str, n_steps: int = 1000) -> float:
-    """Return the mean sum of the weights of the computed pathways over a retraining."""
+def strength(found: dict, weights: str, n_steps: int = 1000, threshold: float | None = TAU) -> float:
+    """Return the mean sum of the absolute weights of the computed pathways over a retraining."""
     process = process_of(found)
-    return float(retraining_weights(process, n_steps, weights, TAU, len(process.pathways)).sum(axis=1).mean())
+    alpha = retraining_weights(process, n_steps, weights, threshold, len(process.pathways))
+    return float(np.abs(alpha).sum(axis=1).mean())
 
 
 def common_settings(plan: Plan) -> dict:
@@ -482,6 +499,11 @@ def cost_table(runs, by_arm):
         for run in runs
         if (setting := run["setting"])["what"] == "search"
     }
+    return list_table(*cost_rows(searches, by_arm))
+
+
+def cost_rows(searches, by_arm):
+    """Return the header and the rows of the costs; ``searches`` maps the key of a process to its cost."""
     alone = mean_of([run["cost"] for run in by_arm["none"]], "seconds")
     rows = []
     for arm, of in by_arm.items():
@@ -499,7 +521,7 @@ def cost_table(runs, by_arm):
             ]
         )
     header = ["", *(f"{phase}: s (forward, backward)" for phase in ("search", "training"))]
-    return list_table([*header, "times none", "pathways"], rows)
+    return [*header, "times none", "pathways"], rows
 
 
 def mean_of(costs, name) -> float:
@@ -521,28 +543,33 @@ def search_table(runs):
         for run in runs
         if (setting := run["setting"])["what"] == "search" and setting["seed"] != TUNING_SEED
     }
-    rows = []
-    for (search, weight, seed), run in sorted(searches.items()):
-        process, term = process_of(run), run["logit_term"]
-        last = process.weights[-1]
-        rows.append(
-            [
-                f"{search}, weight {weight:g}, seed {seed}",
-                f"{last.max():.2f} ({process.pathways[last.argmax()].key})",
-                str(int((process.raw[-1] <= TAU).sum())),
-                number(strength(run, "process")),
-                "" if term is None else f"{term[-1][0]:.2f}, {term[-1][1]:.1f}",
-                str(run["skipped"]),
-            ]
-        )
-    header = ["search", "largest weight at the end", "pruned at the end", "mean sum", "lambda1, T", "skipped"]
-    return list_table(header, rows)
+    rows = [
+        [f"{search}, weight {weight:g}, seed {seed}", *search_cells(run)]
+        for (search, weight, seed), run in sorted(searches.items())
+    ]
+    return list_table(["search", *SEARCH_CELLS], rows)
 
 
-def tuning_table(tuned, chosen):
+SEARCH_CELLS = ("largest weight at the end", "pruned at the end", "mean sum", "lambda1, T", "skipped")
+
+
+def search_cells(run: dict, threshold: float | None = TAU) -> list[str]:
+    """Return the cells of ``SEARCH_CELLS`` for a search."""
+    process, term = process_of(run), run["logit_term"]
+    last = process.weights[-1]
+    return [
+        f"{last.max():.2f} ({process.pathways[last.argmax()].key})",
+        "" if threshold is None else str(int((process.raw[-1] <= threshold).sum())),
+        number(strength(run, "process", threshold=threshold)),
+        "" if term is None else f"{term[-1][0]:.2f}, {term[-1][1]:.1f}",
+        str(run["skipped"]),
+    ]
+
+
+def tuning_table(tuned, chosen, arms=TUNED):
     """Return accuracy on the fifth of D by weight; one run each."""
     rows = []
-    for arm in (arm for arm in TUNED if arm in chosen):
+    for arm in (arm for arm in arms if arm in chosen):
         of = {run["setting"]["weight"]: run["valid_accuracy"] for run in tuned if run["setting"]["of"] == arm}
         cells = (f"{weight:g}: {100 * accuracy:.2f}" for weight, accuracy in sorted(of.items()))
         rows.append([arm, f"{chosen[arm]:g}", "; ".join(cells)])

@@ -77,6 +77,18 @@ def small_teacher(file, options, fetch, start, epochs, **params):
     return file, accuracy_of(CIFARResNet.from_file(file), X_test, y_test)
 
 
+def teacher_of(options, folder):
+    """Return the file of the teacher of small CIFAR-10 images, made if it is missing, and its accuracy."""
+    return small_teacher(
+        folder / "distpro_cifar10_teacher.pt",
+        options,
+        fetch_cifar10,
+        lambda: CIFARResNet.from_file(options.teacher),
+        TEACHER_EPOCHS,
+        lr=0.01,
+    )
+
+
 @cache
 def task_of(data, images, teacher, fetch=fetch_cifar10):
     X, y, X_test, y_test = small_images(data, fetch)
@@ -103,14 +115,7 @@ def main():
     options.search_epochs = max(1, options.epochs // 2)
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.json.parent if options.json else Path(temporary)
-        teacher, accuracy = small_teacher(
-            folder / "distpro_cifar10_teacher.pt",
-            options,
-            fetch_cifar10,
-            lambda: CIFARResNet.from_file(options.teacher),
-            TEACHER_EPOCHS,
-            lr=0.01,
-        )
+        teacher, accuracy = teacher_of(options, folder)
         settings = common_settings(PLAN) | {"teacher": digest(teacher), "teacher_accuracy": accuracy}
         runs = Runs.of_script(options, settings)
         found = Experiment(runs, one_run, options, data=options.data, teacher=teacher).carry_out()

@@ -33,6 +33,7 @@ from helpers.networks import lucky_student
 from helpers.own_losses import Decoupled
 from helpers.pages import FAILURES, ROOT, messages
 from helpers.pixels import images_with_maps
+from helpers.refused_losses import REFUSED_LOSSES
 from helpers.refused_maps import refused_maps
 from helpers.refused_number_maps import refused_number_maps
 from helpers.refused_numbers import N_ROWS, refused_numbers
@@ -832,6 +833,7 @@ def test_the_page_has_all_that_is_tried_here():
         "Argument",
         "Regressor",
         "Maps",
+        "Terms",
     }
     tried = REFUSED.keys() | REPORTED.keys() | OUT_OF_MEMORY.keys() | LOADED.keys() | DAMAGED.keys()
     tried |= UNUSABLE_LAYERS.keys() | UNUSABLE_TEACHERS.keys() | SAID.keys()
@@ -887,6 +889,7 @@ def test_the_page_has_all_that_is_tried_here():
         "a teacher in other units",
     }  # in test_pixel_regressor
     apart |= refused_number_maps(np.empty((9, 2, 4, 4)), np.ones((9, 4, 4))).keys()  # in test_pixel_regressor
+    apart |= REFUSED_LOSSES.keys()  # in test_mixtures
     apart |= EXPORTED
     assert messages().keys() - headings == tried | apart | {"a callback with an open file", "a full disk"}
 

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback
 from torch import nn
 
 from helpers.networks import ConvNet
+from helpers.pages import messages
+from helpers.refused_losses import REFUSED_LOSSES, Detached
 from sklearn_kd import DistilledClassifier, DistilledRegressor, DistProClassifier, MLPStudent, Pathways
 from sklearn_kd.losses import TERMS, FeatureTerm
 from sklearn_kd.meta import Fixed
@@ -301,11 +302,6 @@ def test_rows_without_labels_are_compared_too(mixture, images):
     assert not np.array_equal(without, beside) and clf.n_unlabeled_ == 100
 
 
-class Detached(Similarity):
-    def loss(self, student, teacher, module):
-        return super().loss(student, teacher, module).detach()
-
-
 class Writing(Similarity):
     def loss(self, student, teacher, module):
         return teacher[0].mul_(2).mean() + student[0].mean()
@@ -345,20 +341,8 @@ def test_terms_that_are_refused(term, error, message, mixture, images, no_traini
         mixture(["kd", term]).fit(*images)
 
 
-@pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        ({"teacher": None}, "teacher=None has no layers, which"),
-        ({"execution": "compiled"}, "layers cannot be looked into"),
-        ({"meta": "linear", "meta__hypergradient_rows": 8}, "meta__hypergradient_rows=8 beside terms"),
-    ],
-)
-def test_settings_that_are_refused(params, message, mixture, images, no_training):
-    with pytest.raises(ValueError, match=message):
-        mixture(["kd", Similarity()]).set_params(**params).fit(*images)
-
-
-def test_a_forest_has_no_layers(digits, no_training):
-    clf = DistilledClassifier(RandomForestClassifier(), MLPStudent, loss=["kd", Similarity()])
-    with pytest.raises(TypeError, match="is no network"):
-        clf.fit(*digits)
+@pytest.mark.parametrize("what", REFUSED_LOSSES)
+def test_refused_as_the_page_says(what, mixture, images, no_training):
+    loss, params = REFUSED_LOSSES[what]
+    with pytest.raises((ValueError, TypeError), match=messages()[what]):
+        mixture(loss).set_params(**params).fit(*images)

@@ -1,0 +1,66 @@
+"""Follow one process for 4, 8, 12 and 24 epochs: Figure 5 and Table 2 of DistPro, at a size for one core.
+
+Deng, Sun, Newsam and Wang, "DistPro: Searching a fast knowledge distillation process via meta
+optimization" (ECCV 2022): the shorter the training, the larger the gain of the process. One process for each
+seed, of a search of 8 epochs, is followed for all four lengths. The other arms are the student alone, KD,
+ReviewKD, pathways of equal weight, and these at the sum of the weights of the process. Each arm's weight is
+chosen at 8 epochs and kept for the other lengths. (ReviewKD's weight is warmed up over the first epoch.)
+
+CIFAR-10 with the images averaged down to 16×16, 2,560 of them to train on, from a ResNet-20 to a ResNet-8,
+nine conv2 pathways, three seeds. See _distpro_arms.py for pairs, weights and costs.
+
+    OMP_NUM_THREADS=1 python examples/paper/distpro_lengths.py --teacher resnet20-cifar10.pt
+
+prints the tables. It writes every run to distpro_lengths.json, the figure to distpro_lengths.png and the
+teacher of small images to distpro_cifar10_teacher.pt, beside this file or in --out.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from _distpro_arms import EQUAL, KD, NONE, WEIGHTS, Arm, Design, accuracies, groups_of, main
+from _distpro_arms import tables as tables_of
+
+DESIGN = Design(
+    arms={
+        "none": NONE,
+        "KD": KD,
+        "equal": EQUAL,
+        "ReviewKD": Arm("ReviewKD", WEIGHTS),
+        "DistPro": Arm("pathways", WEIGHTS, "gradient"),
+    },
+    searches={"gradient": {}},
+    against=("none", "KD", "equal", "DistPro"),
+    matched={"equal, DistPro's sum": ("equal", "DistPro")},
+    lengths=(0.5, 1.0, 1.5, 3.0),
+)
+
+tables = partial(tables_of, DESIGN)
+
+
+def figure(record: dict, file: Path) -> None:
+    """Draw the accuracy of each arm by the length of its training, with standard errors."""
+    import matplotlib.pyplot as plt
+
+    groups = {epochs: accuracies(by_arm) for (_, epochs), by_arm in groups_of(DESIGN, record).items()}
+    _, ax = plt.subplots(figsize=(6, 4), layout="constrained")
+    for name in next(iter(groups.values())):
+        values = 100 * np.array([accuracy[name] for accuracy in groups.values()])
+        error = values.std(axis=1, ddof=1) / values.shape[1] ** 0.5 if values.shape[1] > 1 else None
+        ax.errorbar([*groups], values.mean(axis=1), error, marker="o", markersize=4, capsize=2, label=name)
+    ax.set_xscale("log")
+    ax.set_xticks([*groups], [str(epochs) for epochs in groups])
+    ax.minorticks_off()
+    ax.set(xlabel="epochs of the training", ylabel="accuracy on the test, %")
+    ax.legend(fontsize="small")
+    ax.figure.savefig(file, dpi=110)
+    plt.close(ax.figure)
+
+
+if __name__ == "__main__":
+    found = main(__doc__, __file__, DESIGN, images=2560, epochs=8)
+    if found["file"]:
+        figure(found, found["file"].with_suffix(".png"))
