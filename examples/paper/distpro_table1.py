@@ -50,11 +50,11 @@ from _distpro import (
 from _networks import accuracy_of
 from _protocol import Runs, arguments, list_table
 from distpro_cifar100 import images_of
-from sklearn_kd.networks import NETWORKS, load_published
 from skorch.callbacks import LRScheduler
 from torch.optim.lr_scheduler import MultiStepLR
 
 from sklearn_kd import DistilledClassifier, DistProClassifier
+from sklearn_kd.networks import NETWORKS, load_published
 
 WRN = ("block2.layer.0.bn1", "block3.layer.0.bn1", "bn1")  # before the activation
 STAGES = ("layer1", "layer2", "layer3")
