@@ -25,9 +25,8 @@ LOGIT_CHANGE = 3.0
 # both together (tests/distpro/test_distpro_meta.py: 0.2 % in the median by lambda1 and T, 0.5 % by the
 # factors).
 JOINT_LOGIT_CHANGE = 0.3
-# Beside paired terms the larger share is better with lambda1 and T too. On a ResNet-8 in float32 the weights of
-# seven terms err by 1 to 6 % in the median, and one by 31 %, against up to 136 % at 0.3; on a network of two
-# small stages by 1 to 12 %, against up to 63 % at 30. lambda1 and T err by 0.1 % at most.
+# Beside paired terms LOGIT_CHANGE is better for all. Over seven terms on two networks their weights err by
+# 0.1 to 13 % in the median, against up to 61 % at 0.3 and 36 % at 30 (examples/evidence/term_differences.py).
 
 
 class FeatureObjective:

@@ -10,7 +10,7 @@ from sklearn_kd.bilevel._hypergradient import METHODS, HypergradientEstimator
 from sklearn_kd.layers._hooks import feature_hooks
 from sklearn_kd.losses import FeatureTerm, LogitDistillation
 from sklearn_kd.losses._bound_terms import PairedTerm
-from sklearn_kd.losses._feature_objective import JOINT_LOGIT_CHANGE, FeatureObjective
+from sklearn_kd.losses._feature_objective import LOGIT_CHANGE, FeatureObjective
 from sklearn_kd.losses._output_loss import LearnedOutputLoss
 from sklearn_kd.losses._term_weights import NamedWeights
 from sklearn_kd.tasks._targets import Targets
@@ -89,7 +89,7 @@ class Problem:
             method=method,
             others=list(self.others.values()),
             outputs=self.objective.outputs(self.student, self.student, self.others),
-            logit_change=JOINT_LOGIT_CHANGE,
+            logit_change=self.objective.logit_change,
         )
         values = {name: torch.tensor(value, dtype=torch.float64) for name, value in VALUES.items()}
         record.begin()
@@ -148,3 +148,7 @@ def test_history_averages_the_losses_before_their_weights():
     record = objective.epoch_record()
     assert record["hint_loss"] == pytest.approx(float(passed.context[0].detach()))
     assert record["pair_loss"] == pytest.approx(float(passed.context[1:].detach().sum()))
+
+
+def test_differences_are_those_that_err_least_with_paired_terms():
+    assert Problem().objective.logit_change == LOGIT_CHANGE
