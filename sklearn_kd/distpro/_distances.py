@@ -8,34 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sklearn_kd.errors._did_you_mean import did_you_mean
+from sklearn_kd.losses._map_parts import hcl
 
 Distance = Callable[[Tensor, Tensor], Tensor]
-
-
-def hcl(student: Tensor, teacher: Tensor) -> Tensor:
-    """Hierarchical context loss (Chen et al. 2021, "Distilling knowledge via knowledge review").
-
-    Average the maps down to 4×4, 2×2 and 1×1, as far as these are smaller than the maps, and
-    return a weighted mean of the mean squared differences at all sizes. The weight is 1 for the
-    maps themselves and half of the previous one at each smaller size.
-
-    Parameters
-    ----------
-    student, teacher : Tensor of shape (B, C, H, W)
-
-    Returns
-    -------
-    Tensor of shape ()
-    """
-    loss, total, weight = F.mse_loss(student, teacher), 1.0, 1.0
-    for size in (4, 2, 1):
-        if size < min(student.shape[2:]):
-            weight /= 2
-            ours, theirs = (F.adaptive_avg_pool2d(maps, size) for maps in (student, teacher))
-            loss = loss + weight * F.mse_loss(ours, theirs)
-            total += weight
-    return loss / total
-
 
 # The names that ``DistProClassifier(distance=...)`` takes.
 DISTANCES: dict[str, Distance] = {"hcl": hcl, "mse": F.mse_loss, "l1": F.l1_loss}

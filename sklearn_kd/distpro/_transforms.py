@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from sklearn_kd.losses._map_parts import normalised_convolution, resized
 
 # Largest number of channels between the convolutions.
 _WIDEST = 512
@@ -30,17 +31,6 @@ class Gate(nn.Module):
         return x * self.conv(x)
 
 
-def _resized(x: Tensor, size: tuple[int, int]) -> Tensor:
-    return x if tuple(x.shape[2:]) == tuple(size) else F.interpolate(x, size=size, mode="nearest")
-
-
-def _normalised_convolution(c_in: int, c_out: int, kernel: int) -> nn.Sequential:
-    # No bias: batch normalisation would subtract it.
-    return nn.Sequential(
-        nn.Conv2d(c_in, c_out, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(c_out)
-    )
-
-
 class Conv1(nn.Module):
     """1×1 convolution, batch normalisation, resize.
 
@@ -52,11 +42,11 @@ class Conv1(nn.Module):
 
     def __init__(self, c_in: int, c_out: int):
         super().__init__()
-        self.match = _normalised_convolution(c_in, c_out, 1)
+        self.match = normalised_convolution(c_in, c_out, 1)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """Return a map of shape (B, c_out, *size)."""
-        return _resized(self.match(x), size)
+        return resized(self.match(x), size)
 
 
 class Conv2(nn.Module):
@@ -73,13 +63,13 @@ class Conv2(nn.Module):
     def __init__(self, c_in: int, c_out: int):
         super().__init__()
         mid = min(_WIDEST, c_in, c_out)
-        self.narrow, self.gate = _normalised_convolution(c_in, mid, 1), Gate(mid)
-        between = [_normalised_convolution(mid, mid, 3) for _ in range(self.middle)]
-        self.match = nn.Sequential(*between, _normalised_convolution(mid, c_out, 3))
+        self.narrow, self.gate = normalised_convolution(c_in, mid, 1), Gate(mid)
+        between = [normalised_convolution(mid, mid, 3) for _ in range(self.middle)]
+        self.match = nn.Sequential(*between, normalised_convolution(mid, c_out, 3))
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """Return a map of shape (B, c_out, *size)."""
-        return self.match(_resized(self.gate(self.narrow(x)), size))
+        return self.match(resized(self.gate(self.narrow(x)), size))
 
 
 class Conv3(Conv2):

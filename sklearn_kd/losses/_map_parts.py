@@ -1,0 +1,44 @@
+"""Parts that DistPro's transforms and the terms of maps share: a convolution, a resize, a distance."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def normalised_convolution(c_in: int, c_out: int, kernel: int) -> nn.Sequential:
+    """Return a convolution that keeps height and width, and batch normalisation behind it."""
+    # No bias: batch normalisation would subtract it.
+    return nn.Sequential(
+        nn.Conv2d(c_in, c_out, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(c_out)
+    )
+
+
+def resized(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return the map at another height and width, by its nearest pixels."""
+    return x if tuple(x.shape[2:]) == tuple(size) else F.interpolate(x, size=size, mode="nearest")
+
+
+def hcl(student: Tensor, teacher: Tensor) -> Tensor:
+    """Hierarchical context loss (Chen et al. 2021, "Distilling knowledge via knowledge review").
+
+    Average the maps down to 4×4, 2×2 and 1×1, as far as these are smaller than the maps, and
+    return a weighted mean of the mean squared differences at all sizes. The weight is 1 for the
+    maps themselves and half of the previous one at each smaller size.
+
+    Parameters
+    ----------
+    student, teacher : Tensor of shape (B, C, H, W)
+
+    Returns
+    -------
+    Tensor of shape ()
+    """
+    loss, total, weight = F.mse_loss(student, teacher), 1.0, 1.0
+    for size in (4, 2, 1):
+        if size < min(student.shape[2:]):
+            weight /= 2
+            ours, theirs = (F.adaptive_avg_pool2d(maps, size) for maps in (student, teacher))
+            loss = loss + weight * F.mse_loss(ours, theirs)
+            total += weight
+    return loss / total

@@ -1,0 +1,24 @@
+"""Terms of features by name."""
+
+from __future__ import annotations
+
+from sklearn_kd.losses._attention_transfer import AttentionTransfer
+from sklearn_kd.losses._feature_term import FeatureTerm
+from sklearn_kd.losses._hint import Hint
+from sklearn_kd.losses._masked_generation import MaskedGeneration
+from sklearn_kd.losses._relations import CorrelationCongruence, RelationalKD, SimilarityPreserving
+from sklearn_kd.losses._review import ReviewKD
+
+# The names that a list of losses, ``loss=["kd", "reviewkd"]``, takes for the terms' defaults.
+TERMS: dict[str, type[FeatureTerm]] = {
+    term.name: term
+    for term in (
+        Hint,
+        AttentionTransfer,
+        ReviewKD,
+        MaskedGeneration,
+        SimilarityPreserving,
+        RelationalKD,
+        CorrelationCongruence,
+    )
+}

@@ -1,0 +1,332 @@
+"""Terms of relations: how the rows of a batch relate to each other, in the student and in the teacher."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sklearn_kd.losses._feature_term import FeatureTerm, Shape
+from sklearn_kd.losses._unit_rows import unit_rows
+from sklearn_kd.meta._strategy import check_positive_ints, check_real
+from sklearn_kd.runtime._devices import full_precision
+
+
+class SimilarityPreserving(FeatureTerm):
+    """Mean squared difference of the similarities of the rows of a batch: "similarity".
+
+    The similarity of two rows is the inner product of their features, and each row of the matrix of
+    similarities, (B, B), is divided by its Euclidean norm [1]_. Rows that are alike for the teacher are to be
+    alike for the student; the features may have any widths. The term has nothing to learn beside the student.
+
+    Parameters
+    ----------
+    weight : float, default=3000.0
+        Weight of the term, or where it starts. 3000 is what the paper and RepDistiller use.
+    weight_bounds : tuple of (float, float), "auto" or "fixed", default="auto"
+        As in :class:`FeatureTerm`.
+    teacher_layers, student_layers : "auto" or list of str, default="auto"
+        Layers that return rows or maps, which are flattened; the losses of several pairs are added. "auto":
+        the rows that the last linear layer is given. The paper takes the last maps.
+
+    Notes
+    -----
+    The term belongs to the batch: ``batch_size`` changes it, and a batch of one row has none. A row of zeros
+    has similarities of 0, with derivatives of 0.
+
+    Time and memory: a product of (B, D) with itself, and a few arrays of shape (B, B).
+
+    References
+    ----------
+    .. [1] Tung, Mori. "Similarity-preserving knowledge distillation", ICCV 2019.
+
+    Examples
+    --------
+    A rotation of all features, and their scale, leave the similarities as they are:
+
+    >>> import torch
+    >>> from sklearn_kd.losses import SimilarityPreserving
+    >>> teacher = torch.randn(6, 3)
+    >>> rotation, _ = torch.linalg.qr(torch.randn(3, 3))
+    >>> term = SimilarityPreserving()
+    >>> module = term.build([(3,)], [(3,)])
+    >>> bool(term.loss([5 * teacher @ rotation], [teacher], module) < 1e-6)
+    True
+    >>> bool(term.loss([torch.randn(6, 2)], [teacher], module) > 1e-3)
+    True
+    """
+
+    name: ClassVar[str] = "similarity"
+    kinds: ClassVar[tuple[str, ...]] = ("maps", "rows")
+    auto: ClassVar[Literal["stages", "middle stage", "last stage", "embedding"]] = "embedding"
+
+    def __init__(
+        self,
+        weight: float = 3000.0,
+        *,
+        weight_bounds: tuple[float, float] | Literal["auto", "fixed"] = "auto",
+        teacher_layers: str | Sequence[str] = "auto",
+        student_layers: str | Sequence[str] = "auto",
+    ):
+        super().__init__(
+            weight, weight_bounds=weight_bounds, teacher_layers=teacher_layers, student_layers=student_layers
+        )
+
+    def loss(self, student: list[Tensor], teacher: list[Tensor], module: Any) -> Tensor:
+        """Return the sum over the layers of the mean squared differences."""
+        losses = [
+            F.mse_loss(_similarities(s), _similarities(t)) for s, t in zip(student, teacher, strict=True)
+        ]
+        return torch.stack(losses).sum(dim=0)
+
+
+def _similarities(features: Tensor) -> Tensor:
+    rows = features.flatten(start_dim=1)
+    with full_precision(rows.device):
+        return unit_rows(rows @ rows.T)
+
+
+class RelationalKD(FeatureTerm):
+    """Differences of the distances and of the angles between the rows of a batch: "rkd".
+
+    Two losses with a weight each [1]_. The distance of two rows is Euclidean and divided by the mean distance
+    of the batch. The angle of three rows is the cosine at the second, between the directions to the first and
+    the third. Both compare student and teacher by Huber's loss of width 1, averaged over all pairs or
+    triples, those with equal rows included. The features may have any widths, and the term has nothing to
+    learn beside the student.
+
+    The weights are two metaparameters, ``rkd_distance_weight`` and ``rkd_angle_weight``.
+
+    Parameters
+    ----------
+    distance_weight : float, default=25.0
+        Weight of the distances, or where it starts; 25 as in the paper.
+    angle_weight : float, default=50.0
+        Weight of the angles, or where it starts; 50 as in the paper.
+    weight_bounds : tuple of (float, float), "auto" or "fixed", default="auto"
+        As in :class:`FeatureTerm`, of both weights.
+    teacher_layers, student_layers : "auto" or list of str, default="auto"
+        Layers that return rows or maps, which are flattened; the losses of several pairs are added. "auto":
+        the rows that the last linear layer is given.
+
+    Notes
+    -----
+    The term belongs to the batch: ``batch_size`` changes it, and a batch of one row has none. Rows that are
+    equal up to rounding have the distance 0 and angles of 0, with derivatives of 0. Squared distances are
+    computed in float64, where the device has it, and angles from them by the law of cosines: the width of the
+    features counts only for one product of (B, D) with itself.
+
+    Time and memory: about ten arrays of shape (B, B, B), 8 MB each for batches of 128 and 67 MB for 256.
+
+    References
+    ----------
+    .. [1] Park, Kim, Lu, Cho. "Relational knowledge distillation", CVPR 2019.
+
+    Examples
+    --------
+    Features that are moved, rotated and scaled have the same relations:
+
+    >>> import torch
+    >>> from sklearn_kd.losses import RelationalKD
+    >>> teacher = torch.randn(6, 3)
+    >>> rotation, _ = torch.linalg.qr(torch.randn(3, 3))
+    >>> term = RelationalKD()
+    >>> module = term.build([(3,)], [(3,)])
+    >>> bool(term.loss([5 * teacher @ rotation + 1], [teacher], module).max() < 1e-6)
+    True
+    >>> distance, angle = term.loss([torch.randn(6, 2)], [teacher], module)
+    >>> bool(distance > 1e-3), bool(angle > 1e-3)
+    (True, True)
+    """
+
+    name: ClassVar[str] = "rkd"
+    kinds: ClassVar[tuple[str, ...]] = ("maps", "rows")
+    auto: ClassVar[Literal["stages", "middle stage", "last stage", "embedding"]] = "embedding"
+    weight_names: ClassVar[tuple[str, ...]] = ("distance_weight", "angle_weight")
+
+    def __init__(
+        self,
+        distance_weight: float = 25.0,
+        angle_weight: float = 50.0,
+        *,
+        weight_bounds: tuple[float, float] | Literal["auto", "fixed"] = "auto",
+        teacher_layers: str | Sequence[str] = "auto",
+        student_layers: str | Sequence[str] = "auto",
+    ):
+        self.distance_weight = distance_weight
+        self.angle_weight = angle_weight
+        self.weight_bounds = weight_bounds
+        self.teacher_layers = teacher_layers
+        self.student_layers = student_layers
+
+    def loss(self, student: list[Tensor], teacher: list[Tensor], module: Any) -> Tensor:
+        """Return the losses of distances and angles, shape (2,), summed over the layers."""
+        losses = [_relational_losses(s, t) for s, t in zip(student, teacher, strict=True)]
+        return torch.stack(losses).sum(dim=0)
+
+
+def _relational_losses(student: Tensor, teacher: Tensor) -> Tensor:
+    with full_precision(student.device):
+        ours, theirs = (_squared_distances(own.flatten(start_dim=1)) for own in (student, teacher))
+    distance = F.smooth_l1_loss(_relative_distances(ours), _relative_distances(theirs))
+    angle = F.smooth_l1_loss(_cosines(ours).to(teacher.dtype), _cosines(theirs).to(teacher.dtype))
+    return torch.stack([distance.to(teacher.dtype), angle])
+
+
+def _squared_distances(rows: Tensor) -> Tensor:
+    """Return the squared distances of the rows, shape (B, B), 0 where rounding leaves nothing of them."""
+    # A distance of near rows is a small difference of large numbers: float64, around the mean.
+    exact = rows if rows.device.type == "mps" else rows.double()
+    exact = exact - exact.mean(dim=0)
+    products = exact @ exact.T
+    own = products.diagonal()
+    both = own[:, None] + own
+    squares = both - 2 * products
+    is_zero = squares <= 16 * torch.finfo(exact.dtype).eps * both
+    return squares.masked_fill(is_zero | torch.eye(len(rows), dtype=torch.bool, device=rows.device), 0.0)
+
+
+def _distances(squares: Tensor) -> Tensor:
+    # The root of 1 takes the place of the root of 0, whose derivative is not finite.
+    is_zero = squares == 0
+    return torch.where(is_zero, 1.0, squares).sqrt().masked_fill(is_zero, 0.0)
+
+
+def _relative_distances(squares: Tensor) -> Tensor:
+    """Return the distances of the rows, divided by their mean over the pairs."""
+    distances, n = _distances(squares), len(squares)
+    mean = distances.sum() / max(1, n * (n - 1))
+    return distances / torch.where(mean == 0, 1.0, mean)
+
+
+def _cosines(squares: Tensor) -> Tensor:
+    """Return the cosine of the angle at row j between the rows i and k, at [j, i, k]; shape (B, B, B)."""
+    distances = _distances(squares)
+    is_zero = distances == 0
+    inverse = (1 / torch.where(is_zero, 1.0, distances)).masked_fill(is_zero, 0.0)
+    # The law of cosines, in arrays that are already divided by the two distances.
+    ratio = distances[:, :, None] * inverse[:, None, :]
+    opposite = squares * inverse[:, :, None] * inverse[:, None, :]
+    return (ratio + ratio.transpose(1, 2) - opposite) / 2
+
+
+class CorrelationCongruence(FeatureTerm):
+    """Mean squared difference of the correlations of the rows of a batch: "correlation".
+
+    The correlation of two rows is a Gaussian kernel of their normalised features, exp(−gamma · |x − y|²), by
+    its Taylor expansion in the cosine of x and y [1]_:
+
+        exp(−2 gamma) · Σ_p (2 gamma)^p / p! · cos(x, y)^p,   p = 0 … order.
+
+    Parameters
+    ----------
+    weight : float, default=10.0
+        Weight of the term, or where it starts. The published weights belong to sums or to other losses of
+        the same name; 10 is this library's.
+    gamma : float, default=0.4
+        Of the kernel; 0.4 as in the paper.
+    order : int, default=2
+        Of the expansion; 2 as in the paper.
+    embedding_size : int or None, default=None
+        Width of linear embeddings of the student's and the teacher's features, which learn beside the
+        student, as in the paper. None: the features themselves, of any widths. See the notes.
+    weight_bounds : tuple of (float, float), "auto" or "fixed", default="auto"
+        As in :class:`FeatureTerm`.
+    teacher_layers, student_layers : "auto" or list of str, default="auto"
+        Layers that return rows or maps, which are flattened; the losses of several pairs are added. "auto":
+        the rows that the last linear layer is given.
+
+    Notes
+    -----
+    The term belongs to the batch: ``batch_size`` changes it, and a batch of one row has none. A row of zeros
+    has cosines of 0, with derivatives of 0.
+
+    **Embeddings learn to agree without the student.** Both can map all rows to one direction, where the loss
+    is 0. On digits, with an MLP of 128 units as teacher and one of 8 as student, the term fell to 6e-5 and
+    the cosine of two embedded rows of the teacher rose to 0.97 in the mean, from 0.58 of its own features.
+    The student's own correlations were no nearer to the teacher's than without the term. So the default has
+    no embeddings: correlations of features of different widths can be compared as they are.
+
+    Time and memory: a product of (B, D) with itself, and about ten arrays of shape (B, B); the embeddings
+    are products of (B, D) with (D, ``embedding_size``).
+
+    References
+    ----------
+    .. [1] Peng et al. "Correlation congruence for knowledge distillation", ICCV 2019.
+
+    Examples
+    --------
+    The lengths of the rows do not count:
+
+    >>> import torch
+    >>> from sklearn_kd.losses import CorrelationCongruence
+    >>> teacher, lengths = torch.randn(6, 3), torch.rand(6, 1) + 0.1
+    >>> term = CorrelationCongruence()
+    >>> module = term.build([(3,)], [(3,)])
+    >>> bool(term.loss([lengths * teacher], [teacher], module) < 1e-6)
+    True
+    >>> bool(term.loss([torch.randn(6, 2)], [teacher], module) > 1e-3)
+    True
+    """
+
+    name: ClassVar[str] = "correlation"
+    kinds: ClassVar[tuple[str, ...]] = ("maps", "rows")
+    auto: ClassVar[Literal["stages", "middle stage", "last stage", "embedding"]] = "embedding"
+
+    def __init__(
+        self,
+        weight: float = 10.0,
+        *,
+        gamma: float = 0.4,
+        order: int = 2,
+        embedding_size: int | None = None,
+        weight_bounds: tuple[float, float] | Literal["auto", "fixed"] = "auto",
+        teacher_layers: str | Sequence[str] = "auto",
+        student_layers: str | Sequence[str] = "auto",
+    ):
+        super().__init__(
+            weight, weight_bounds=weight_bounds, teacher_layers=teacher_layers, student_layers=student_layers
+        )
+        self.gamma = gamma
+        self.order = order
+        self.embedding_size = embedding_size
+
+    def check(self) -> None:
+        """Raise ValueError if the kernel or the embeddings are not defined."""
+        check_real("gamma", self.gamma, above=0.0)
+        check_positive_ints(order=self.order)
+        if self.embedding_size is not None:
+            check_positive_ints(embedding_size=self.embedding_size)
+
+    def build(self, student: Sequence[Shape], teacher: Sequence[Shape]) -> nn.Module:
+        """Return the embeddings of the student's and the teacher's features, for each pair of layers."""
+        return nn.ModuleList(
+            nn.ModuleList([self._embedding(s), self._embedding(t)])
+            for s, t in zip(student, teacher, strict=True)
+        )
+
+    def _embedding(self, shape: Shape) -> nn.Module:
+        return (
+            nn.Identity() if self.embedding_size is None else nn.Linear(math.prod(shape), self.embedding_size)
+        )
+
+    def loss(self, student: list[Tensor], teacher: list[Tensor], module: Any) -> Tensor:
+        """Return the sum over the layers of the mean squared differences."""
+        losses = [
+            F.mse_loss(self._correlations(s, of_student), self._correlations(t, of_teacher))
+            for s, t, (of_student, of_teacher) in zip(student, teacher, module, strict=True)
+        ]
+        return torch.stack(losses).sum(dim=0)
+
+    def _correlations(self, features: Tensor, embedding: Any) -> Tensor:
+        with full_precision(features.device):
+            rows = unit_rows(embedding(features.flatten(start_dim=1)))
+            cosines = rows @ rows.T
+        kernel = torch.ones_like(cosines)
+        for p in range(self.order, 0, -1):  # Horner's scheme of Σ_p (2 gamma cos)^p / p!
+            kernel = 1 + (2 * self.gamma / p) * cosines * kernel
+        return math.exp(-2 * self.gamma) * kernel
