@@ -286,7 +286,7 @@ class Comparison:
         self.runs, self.options, self.given = runs, options, given
 
     def carry_out(self) -> dict[str, Any]:
-        """Return the weight chosen for each arm, and the runs: of the tuning, on the test, on horizons."""
+        """Return the weight chosen for each arm, and the runs."""
         tried = self.made([self.setting(arm, w, TUNING_SEED) for arm, of in CANDIDATES.items() for w in of])
         chosen = dict.fromkeys(ARMS, 1.0) | best_weights(tried)
         tested = self.made([
@@ -298,7 +298,7 @@ class Comparison:
             for branch in ("last third", "whole")
             for name, factor in changes
         ])  # fmt: skip
-        return {"chosen": chosen, "tried": tried, "tested": tested, "branches": branches}
+        return {"chosen": chosen, "runs": [*tried, *tested, *branches]}
 
     def setting(self, arm: str, weight: float, seed: int, **further: Any) -> dict[str, Any]:
         shared = {"images": self.options.images, "epochs": self.options.epochs}
@@ -325,15 +325,19 @@ def best_weights(tried: list[dict]) -> dict[str, float]:
 # Results
 
 
-def tables(found: Mapping[str, Any]) -> Iterator[str]:
+def tables(record: Mapping[str, Any]) -> Iterator[str]:
     """Yield tables: accuracies and prices, the costs behind them, what was found, horizons, tuning."""
-    by_arm = {arm: [run for run in found["tested"] if run["setting"]["arm"] == arm] for arm in ARMS}
-    tuning = {arm: [run for run in found["tried"] if run["setting"]["arm"] == arm] for arm in ARMS}
-    yield accuracy_table(by_arm, tuning, found["chosen"])
-    yield cost_table(by_arm, tuning)
-    yield weights_table(by_arm)
-    yield horizon_table(by_arm, found["branches"])
-    yield tuning_table(tuning, found["chosen"])
+    runs, chosen = sorted(record["runs"], key=lambda run: run["setting"]["seed"]), record["chosen"]
+    branches = [run for run in runs if "branch" in run["setting"]]
+    plain = [run for run in runs if "branch" not in run["setting"]]
+    by_arm = {arm: [run for run in plain if run["setting"]["arm"] == arm] for arm in ARMS}
+    tuning = {arm: [run for run in of if "valid_accuracy" in run] for arm, of in by_arm.items()}
+    tested = {arm: [run for run in of if "accuracy" in run] for arm, of in by_arm.items()}
+    yield accuracy_table(tested, tuning, chosen)
+    yield cost_table(tested, tuning)
+    yield weights_table(tested)
+    yield horizon_table(tested, branches)
+    yield tuning_table(tuning, chosen)
 
 
 def accuracy_table(by_arm, tuning, chosen):
