@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -13,9 +14,10 @@ from sklearn_kd.distpro._importance import IMPORTANCE, LearnedWeights, SomeWeigh
 from sklearn_kd.distpro._normalization import NORMALIZATIONS, checked_threshold
 from sklearn_kd.distpro._pathways import Pathway, find_pathways, named_transforms
 from sklearn_kd.distpro._transforms import TransformFactory
+from sklearn_kd.errors._context import error_context
 from sklearn_kd.errors._did_you_mean import did_you_mean
 from sklearn_kd.losses._feature_term import FeatureTerm
-from sklearn_kd.losses._term_weights import ScaledWeights
+from sklearn_kd.losses._term_weights import LearnedScale, ScaledWeights, TermWeights
 from sklearn_kd.meta._space import Metaparameter
 from sklearn_kd.teachers._features import FeatureTeacher
 
@@ -31,7 +33,10 @@ class Pathways(FeatureTerm):
     Parameters
     ----------
     weight : float, default=1.0
-        Factor on the sum over the pathways. It stays: the factors are learned.
+        Factor on the sum over the pathways, or where it starts.
+    weight_bounds : tuple of (float, float), "auto" or "fixed", default="fixed"
+        As in :class:`~sklearn_kd.losses.FeatureTerm`. "fixed": only the importance factors are learned, as in
+        :class:`DistProClassifier`. Else the weight is a second metaparameter, ``pathways_weight``.
     teacher_layers, student_layers : "auto" or list of str, default="auto"
         Layers whose maps are compared. "auto": the stages of both networks.
     connections : "all", "lower" or list of (int, int), default="all"
@@ -43,7 +48,10 @@ class Pathways(FeatureTerm):
     softmax_bias : float, default=1.0
         g of the biased softmax.
     importance_lr : float, default=0.05
-        Learning rate of Adam for the factors.
+        Learning rate of Adam for the factors, and for the weights of all terms beside them.
+    importance_bounds : tuple of (float, float), default=(-3.0, 5.0)
+        Bounds of the raw factors, which start at 1; strategies that try values draw between them.
+        :class:`DistProClassifier` has none.
     pathway_threshold : float, "auto" or None, default="auto"
         A retraining does not compute a pathway whose raw factor is at most this. "auto": 0.5 with the biased
         softmax, else None. None: all are computed.
@@ -66,6 +74,7 @@ class Pathways(FeatureTerm):
         self,
         weight: float = 1.0,
         *,
+        weight_bounds: tuple[float, float] | Literal["auto", "fixed"] = "fixed",
         teacher_layers: str | Sequence[str] = "auto",
         student_layers: str | Sequence[str] = "auto",
         connections: str | Sequence[tuple[int, int]] = "all",
@@ -74,9 +83,11 @@ class Pathways(FeatureTerm):
         normalization: str = "biased_softmax",
         softmax_bias: float = 1.0,
         importance_lr: float = 0.05,
+        importance_bounds: tuple[float, float] = (-3.0, 5.0),
         pathway_threshold: float | Literal["auto"] | None = "auto",
     ):
         self.weight = weight
+        self.weight_bounds = weight_bounds
         self.teacher_layers = teacher_layers
         self.student_layers = student_layers
         self.connections = connections
@@ -85,11 +96,12 @@ class Pathways(FeatureTerm):
         self.normalization = normalization
         self.softmax_bias = softmax_bias
         self.importance_lr = importance_lr
+        self.importance_bounds = importance_bounds
         self.pathway_threshold = pathway_threshold
 
     def check(self) -> None:
         """Raise ValueError or TypeError if the parameters cannot be used."""
-        self._weight("weight")
+        self.importance(1)
         named_transforms(self.transforms)
         checked_distance(self.distance)
         if self.normalization not in NORMALIZATIONS:
@@ -100,17 +112,20 @@ class Pathways(FeatureTerm):
             )
         checked_threshold(self.pathway_threshold, self.normalization)
 
-    def metaparameters(self) -> dict[str, Metaparameter]:
-        """Return none: how many factors there are is known with the networks."""
-        return {}
-
     def loss(self, student: list[Tensor], teacher: list[Tensor], module: Any) -> Tensor:
         """Raise TypeError: pathways are compared one by one."""
         raise TypeError("Pathways has no loss of paired layers.")
 
     def importance(self, n_pathways: int) -> Metaparameter:
-        """Return the raw factors of so many pathways."""
-        return importance_factors(n_pathways)[IMPORTANCE]
+        """Return the raw factors of so many pathways.
+
+        Raises
+        ------
+        ValueError
+            If the start lies outside ``importance_bounds``, or these are no two numbers.
+        """
+        with error_context("importance_bounds"):
+            return replace(importance_factors(n_pathways)[IMPORTANCE], bounds=self.importance_bounds)
 
     def bound(
         self, name: str, teacher: FeatureTeacher, student: nn.Module, samples: Tensor, *, of_maps: bool
@@ -143,7 +158,9 @@ class Pathways(FeatureTerm):
     def _with_weights(
         self, name: str, pathways: Sequence[Pathway], weights: LearnedWeights | SomeWeights
     ) -> BoundPathways:
-        scaled = ScaledWeights(weights, float(self.weight))
+        scaled: TermWeights = ScaledWeights(weights, float(self.weight))
+        if self.metaparameters():
+            scaled = LearnedScale(weights, f"{name}_weight")
         distance, module_name = checked_distance(self.distance), f"{name}_term"
         return BoundPathways(pathways, self.transforms, distance, scaled, name, module_name)
 

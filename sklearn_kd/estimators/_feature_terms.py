@@ -121,22 +121,23 @@ class FeatureTerms:
 
 
 def _entries(name: str, term: FeatureTerm, n_losses: int) -> dict[str, Metaparameter]:
-    if isinstance(term, Pathways):
-        return {f"{name}_{IMPORTANCE}": term.importance(n_losses)}
+    factors = {f"{name}_{IMPORTANCE}": term.importance(n_losses)} if isinstance(term, Pathways) else {}
     with error_context(f"loss: term {name!r}"):
-        return {f"{name}_{weight}": entry for weight, entry in term.metaparameters().items()}
+        return factors | {f"{name}_{weight}": entry for weight, entry in term.metaparameters().items()}
 
 
 def _pruned(term: FeatureTerm, bound: BoundTerm, schedule: Mapping[str, np.ndarray]) -> BoundTerm | None:
-    if isinstance(term, Pathways):
-        found: Any = bound
-        return term.pruned(found, schedule[f"{bound.name}_{IMPORTANCE}"])
     names = {weight: f"{bound.name}_{weight}" for weight in term.weight_names}
     shares = [
         schedule[name].max() / getattr(term, weight) if name in schedule else 1.0
         for weight, name in names.items()
     ]
-    return bound if max(shares) > VANISHED else None
+    if max(shares) <= VANISHED:
+        return None
+    if isinstance(term, Pathways):
+        found: Any = bound
+        return term.pruned(found, schedule[f"{bound.name}_{IMPORTANCE}"])
+    return bound
 
 
 # --------------------------------------------------------------------------------------

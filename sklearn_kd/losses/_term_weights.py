@@ -49,6 +49,36 @@ class NamedWeights:
         return torch.eye(len(self.weights), dtype=like.dtype, device=like.device)[learned]
 
 
+class LearnedScale:
+    """Weights times a metaparameter, which is behind theirs; :class:`TermWeights`.
+
+    Parameters
+    ----------
+    weights : TermWeights
+    name : str
+        Name of the metaparameter.
+    """
+
+    def __init__(self, weights: TermWeights, name: str):
+        self.weights, self.name = weights, name
+
+    def active(self, values: Mapping[str, Any]) -> list[int]:
+        """Return the losses that are computed."""
+        return self.weights.active(values)
+
+    def alpha(self, values: Mapping[str, Any], like: Tensor) -> Tensor:
+        """Return the scaled weights."""
+        return self._scale(values, like) * self.weights.alpha(values, like)
+
+    def derivatives(self, values: Mapping[str, Any], like: Tensor) -> Tensor:
+        """Return the scaled derivatives, and a row by the scale."""
+        of_weights = self._scale(values, like) * self.weights.derivatives(values, like)
+        return torch.cat([of_weights, self.weights.alpha(values, like)[None]])
+
+    def _scale(self, values: Mapping[str, Any], like: Tensor) -> Tensor:
+        return torch.as_tensor(values[self.name], device=like.device).to(like)
+
+
 class ScaledWeights:
     """Weights times a constant; :class:`TermWeights`.
 

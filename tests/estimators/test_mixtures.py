@@ -138,6 +138,15 @@ def test_pathways_below_the_threshold_are_left_out(mixture, images):
     assert clf.history_[-1]["pathways"] == 2.0
 
 
+@pytest.mark.parametrize("meta", ["linear", "twins", "random"])
+def test_pathways_whose_weight_is_learned_too(meta, mixture, images):
+    params = {"meta__n_trials": 2} if meta == "random" else {}
+    term = Pathways(transforms=["conv1"], weight_bounds="auto")
+    clf = mixture(["kd", term], meta=meta, search_epochs=2, **params).fit(*images)
+    assert meta == "twins" or clf.metaparameters_["pathways_weight"] != 1.0
+    assert clf.metaparameters_["pathways_importance"].shape == (4,)
+
+
 def test_without_a_teacher_the_terms_are_left_out(mixture, images):
     alone = mixture("kd", meta="none").fit(*images)
     clf = mixture(["kd", Projected()], meta="none").fit(*images)

@@ -7,12 +7,14 @@ from torch import nn
 from torch.func import functional_call
 
 from sklearn_kd.bilevel._hypergradient import METHODS, HypergradientEstimator
+from sklearn_kd.distpro._importance import LearnedWeights
+from sklearn_kd.distpro._normalization import NORMALIZATIONS
 from sklearn_kd.layers._hooks import feature_hooks
 from sklearn_kd.losses import FeatureTerm, LogitDistillation
 from sklearn_kd.losses._bound_terms import PairedTerm
 from sklearn_kd.losses._feature_objective import LOGIT_CHANGE, FeatureObjective
 from sklearn_kd.losses._output_loss import LearnedOutputLoss
-from sklearn_kd.losses._term_weights import NamedWeights
+from sklearn_kd.losses._term_weights import LearnedScale, NamedWeights
 from sklearn_kd.tasks._targets import Targets
 
 VALUES = {"hint_weight": 0.7, "pair_mean_weight": 0.3, "lambda1": 0.6, "temperature": 2.0}
@@ -152,3 +154,17 @@ def test_history_averages_the_losses_before_their_weights():
 
 def test_differences_are_those_that_err_least_with_paired_terms():
     assert Problem().objective.logit_change == LOGIT_CHANGE
+
+
+def test_a_learned_scale_of_normalised_factors():
+    """Values and derivatives against autograd."""
+    raw = torch.tensor([0.5, 1.5, -0.3], dtype=torch.float64, requires_grad=True)
+    scale = torch.tensor(2.5, dtype=torch.float64, requires_grad=True)
+    normalization, like = NORMALIZATIONS["biased_softmax"](0.7), torch.zeros(3, dtype=torch.float64)
+    weights = LearnedScale(LearnedWeights(normalization, "factors"), "scale")
+    values = {"factors": raw.detach(), "scale": scale.detach()}
+    alpha = scale * normalization(raw)
+    torch.testing.assert_close(weights.alpha(values, like), alpha.detach())
+    rows = [torch.autograd.grad(a, [raw, scale], retain_graph=True) for a in alpha]
+    wanted = torch.stack([torch.cat([of_raw, of_scale[None]]) for of_raw, of_scale in rows]).T
+    torch.testing.assert_close(weights.derivatives(values, like), wanted)
