@@ -3,8 +3,8 @@
 The claim: a learned mixture of {KD, ReviewKD, one term of relations, DistPro's pathways} is at least as good
 as the best single one, tuned by hand over four weights, at no more than the price of two trainings.
 
-CIFAR-10 with the images averaged down to 16×16, 5,000 of them to train on, from a ResNet-20 to a ResNet-8,
-8 epochs, three seeds. The teacher is that of distpro_cifar10.py. Every arm is a ``DistilledClassifier``
+CIFAR-10 with the images averaged down to 16×16, 4,000 of them to train on, from a ResNet-20 to a ResNet-8,
+6 epochs, three seeds. The teacher is that of distpro_cifar10.py. Every arm is a ``DistilledClassifier``
 with a list of losses:
 
 - the student alone;
@@ -19,8 +19,7 @@ with a list of losses:
   out a D_val of its own. Then a fresh student trains on all images along the mean of what was found.
 
 The length of each search is such that search and training cost at most two trainings of the mixture. Nothing
-else of the learned arms is chosen. The factors of pathways have no bounds, which "twins" and "halving" need;
-there they have -1 and 3. All arms end with their last weights, none with an average of weights.
+else of the learned arms is chosen. All arms end with their last weights, none with an average of weights.
 
 The arms of a seed have the same initial weights, batches and augmentation (crops and mirrors), so differences
 are paired. The test images choose nothing but the single loss that the differences are against: the one with
@@ -87,8 +86,6 @@ CANDIDATES: dict[str, tuple[float, ...]] = {
     "pathways": (1.0, 5.0, 25.0, 125.0),
     "mixture by hand": (1 / 9, 1 / 3, 1.0, 3.0),
 }
-# Factors of pathways have no bounds. "twins" and "halving" draw from ranges, and get these, around the start.
-RAW_BOUNDS = (-1.0, 3.0)
 # Strategy → the share of the epochs that its search takes.
 SEARCHES = {"linear": 0.875, "twins": 0.5, "halving": 0.375}
 FIXED = ("none", *CANDIDATES, "mixture")
@@ -101,14 +98,6 @@ N_BLOCKS = 20
 
 # --------------------------------------------------------------------------------------
 # One run
-
-
-class BoundedPathways(Pathways):
-    """Pathways whose factors have a range to draw from."""
-
-    def importance(self, n_pathways):
-        """Return the raw factors of so many pathways."""
-        return Metaparameter(1.0, shape=(n_pathways,), bounds=RAW_BOUNDS, group=super().importance(1).group)
 
 
 class RetrainingBegins(Callback):
@@ -159,8 +148,6 @@ def one_run(
     else:
         params |= losses(weights_of(arm, weight, branch))
     meta = arm.partition(", ")[2]
-    if meta in ("twins", "halving"):
-        params["loss"][-1] = BoundedPathways(**params["loss"][-1].get_params())
     if search_epochs is not None:
         schedule = common(PLAN, seed, search_epochs, retraining)["callbacks"][:1]
         params |= {"meta": meta, "search_epochs": search_epochs, "retrain": "fresh"}
@@ -468,13 +455,13 @@ def main() -> None:
         __doc__,
         __file__,
         runs=3,
-        length=("epochs", 8),
+        length=("epochs", 6),
         quick=(2, 1),
         teacher={"type": Path, "required": True, "metavar": "FILE", "help": "weights of a ResNet-20"},
         data={"metavar": "FOLDER", "help": "folder of CIFAR-10; default: scikit-learn's"},
-        images={"type": int, "help": "number of training images; default 5000"},
+        images={"type": int, "help": "number of training images; default 4000"},
     )
-    options.images = options.images or (320 if options.quick else 5000)
+    options.images = options.images or (320 if options.quick else 4000)
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.json.parent if options.json else Path(temporary)
         teacher, accuracy = small_teacher(
