@@ -72,7 +72,7 @@ def error_context(name: str) -> Iterator[None]:
     except (ValueError, TypeError) as error:
         if _TEXTS.search(str(error)):  # the texts themselves would hide what is wrong
             raise ValueError(f"{name}: Expected 2D array, got 1D array instead. {_REMEDY_OF_TEXTS}") from None
-        named = re.search(rf"\b{name}\b", str(error)) is not None
+        named = re.search(rf"(?<!\w){re.escape(name)}(?!\w)", str(error)) is not None
         weights = _REMEDIES_OF_WEIGHTS_OF_X_VAL if name.endswith("_val") else _REMEDIES_OF_WEIGHTS
         remedies = _REMEDIES_OF_ROWS if name.startswith("X") else weights
         remedy = next((own for text, own in remedies.items() if text in str(error)), "")

@@ -137,10 +137,11 @@ def losses_of(estimator: DistilledClassifier) -> ListedLosses:
         found = listed_losses(estimator.loss, estimator._losses, FEATURE_TERMS, otherwise)
         _check_kind(estimator, found.of_outputs)
         return found
-    if isinstance(estimator.loss, FeatureTerm):
+    loss: Any = estimator.loss
+    if isinstance(loss, FeatureTerm) or (isinstance(loss, str) and loss in FEATURE_TERMS):
         raise TypeError(
-            f"loss={estimator.loss!r} is a term of features. Give a list, with a loss of the outputs beside "
-            f"it or without: loss=[{next(iter(estimator._losses))!r}, ...]."
+            f"loss={loss!r} is a term of features. Give a list, with a loss of the outputs beside it or "
+            f"without: loss=[{next(iter(estimator._losses))!r}, {loss!r}]."
         )
     return ListedLosses(_single_loss(estimator), estimator.loss, {})
 

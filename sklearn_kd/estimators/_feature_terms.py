@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sklearn_kd.distpro._importance import IMPORTANCE, importance_steps
 from sklearn_kd.distpro._term import Pathways
 from sklearn_kd.errors._context import error_context
+from sklearn_kd.errors._did_you_mean import did_you_mean
 from sklearn_kd.estimators._preflight import initial_student
 from sklearn_kd.estimators._several_labels import has_several_labels
 from sklearn_kd.inputs._data import as_input
@@ -23,7 +24,7 @@ from sklearn_kd.inputs._raw_rows import RawRows
 from sklearn_kd.inputs._sparse_rows import SparseRows
 from sklearn_kd.inputs._validation import ValidatedInputs
 from sklearn_kd.losses._bound_terms import BoundTerm, PairedTerm
-from sklearn_kd.losses._feature_term import TERM_WEIGHTS, FeatureTerm
+from sklearn_kd.losses._feature_term import AUTO_LAYERS, KINDS, TERM_WEIGHTS, FeatureTerm
 from sklearn_kd.losses._objective import Objective
 from sklearn_kd.losses._term_weights import NamedWeights
 from sklearn_kd.meta._path import MetaOptimizer
@@ -148,6 +149,7 @@ def check_terms(terms: Mapping[str, FeatureTerm]) -> None:
     """Raise ValueError or TypeError if parameters of terms cannot be used; errors name the term."""
     for name, term in terms.items():
         with error_context(f"loss: term {name!r}"):
+            _check_attributes(term)
             term.check()
             term.metaparameters()
     pathways = {name: t.importance_lr for name, t in terms.items() if isinstance(t, Pathways)}
@@ -156,6 +158,18 @@ def check_terms(terms: Mapping[str, FeatureTerm]) -> None:
             f"loss: the terms {list(pathways)} have different importance_lr, {list(pathways.values())}; "
             "their factors have one optimizer. Give them the same."
         )
+
+
+def _check_attributes(term: FeatureTerm) -> None:
+    """Raise ValueError if a class of terms says something unknown of its features."""
+    who = type(term).__name__
+    if term.auto not in AUTO_LAYERS:
+        raise ValueError(
+            f"{who}.auto={term.auto!r} is not known.{did_you_mean(str(term.auto), AUTO_LAYERS)} It is one of "
+            f"{list(AUTO_LAYERS)}."
+        )
+    if isinstance(term.kinds, str) or not term.kinds or not set(term.kinds) <= set(KINDS):
+        raise ValueError(f"{who}.kinds={term.kinds!r} must be a tuple with one or both of {list(KINDS)}.")
 
 
 def check_suits_terms(estimator: BaseDistiller, strategy: Strategy, execution: Execution) -> None:

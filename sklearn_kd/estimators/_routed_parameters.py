@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sklearn.base import BaseEstimator
 
 from sklearn_kd.errors._did_you_mean import closest, did_you_mean
+from sklearn_kd.estimators._named_terms import FEATURE_TERMS
 from sklearn_kd.inputs._batches import iterator_arguments, rows_per_batch
 from sklearn_kd.losses._distillation_loss import DistillationLoss
 from sklearn_kd.losses._feature_term import FeatureTerm
@@ -175,7 +176,8 @@ class RoutedParameters(BaseEstimator):
         others = {name: v for name, v in params.items() if name not in routed and name not in of_list}
         super().set_params(**others)
         if of_list:
-            self.loss = with_entry_params(self.loss, {n.partition("__")[2]: v for n, v in of_list.items()})
+            entries = {name.partition("__")[2]: value for name, value in of_list.items()}
+            self.loss = with_entry_params(self.loss, entries, {**self._losses, **FEATURE_TERMS})
         self._forget_replaced(params)
         self.__dict__.update(routed)
         return self

@@ -17,6 +17,9 @@ from sklearn_kd.meta._space import Metaparameter
 Shape = tuple[int, ...]
 # Group of the metaparameters that are weights of terms: they take their steps by an optimizer of their own.
 TERM_WEIGHTS = "importance"
+# What the attributes ``auto`` and ``kinds`` may say.
+AUTO_LAYERS = ("stages", "middle stage", "last stage", "embedding")
+KINDS = ("maps", "rows")
 # A learned weight stays within these multiples of where it starts, if its bounds are not given.
 _LOWEST, _HIGHEST = 0.01, 10.0
 
@@ -154,6 +157,11 @@ class FeatureTerm(BaseEstimator):
             if bounds != "auto":
                 raise ValueError(f"weight_bounds={bounds!r} must be 'auto', 'fixed' or two numbers.")
             bounds = (_LOWEST * weight, _HIGHEST * weight)
+        if isinstance(bounds, (tuple, list)) and bounds and isinstance(bounds[0], Real) and bounds[0] <= 0:
+            raise ValueError(
+                f"weight_bounds={bounds!r} must be above 0: a weight is learned in its logarithm. Give a "
+                f"small number, such as {_LOWEST * weight:g}, in place of {bounds[0]!r}."
+            )
         with error_context(name):
             return Metaparameter(weight, bounds=bounds, coordinate="log", group=TERM_WEIGHTS)
 

@@ -71,11 +71,16 @@ def _entry(item: Any) -> tuple[str, Any]:
         return _own_name(item), item
     if isinstance(item, DistillationLoss):
         return _name_of_class(type(item).__name__), item
-    hint = f" Give an object: {item.__name__}()." if isinstance(item, type) else ""
     raise TypeError(
         f"loss: {str(item)[:200]} is no entry of a list of losses. Give losses of sklearn_kd.losses, their "
-        f"names, or pairs (name, loss).{hint}"
+        f"names, or pairs (name, loss).{_in_place_of(item)}"
     )
+
+
+def _in_place_of(item: Any) -> str:
+    if isinstance(item, type):
+        return f" Give an object: {item.__name__}()."
+    return " Give a term its weight: Hint(weight=10)." if isinstance(item, (int, float)) else ""
 
 
 def _own_name(term: FeatureTerm) -> str:
@@ -141,6 +146,7 @@ def _made(item: Any, of_outputs: Makers, of_features: Makers) -> Any:
         if not isinstance(item, (DistillationLoss, FeatureTerm)):
             raise TypeError(
                 f"loss: {str(item)[:200]} is neither a loss of the outputs nor a term of features."
+                f"{_in_place_of(item)}"
             )
         return clone(item)
     makers = {**of_outputs, **of_features}
@@ -169,10 +175,17 @@ def entry_params(losses: Sequence[Any]) -> dict[str, Any]:
     return found
 
 
-def with_entry_params(losses: Sequence[Any], params: Mapping[str, Any]) -> list[Any]:
+def with_entry_params(losses: Sequence[Any], params: Mapping[str, Any], makers: Makers) -> list[Any]:
     """Return the list with other entries, by NAME, and with parameters set, by NAME__PARAMETER.
 
     The parameters of objects are set in place, as scikit-learn sets those of nested estimators.
+
+    Parameters
+    ----------
+    losses : sequence
+    params : mapping of str to object
+    makers : mapping of str to class
+        Losses by the names that stand for them, to say which object to give in place of a name.
 
     Raises
     ------
@@ -193,9 +206,11 @@ def with_entry_params(losses: Sequence[Any], params: Mapping[str, Any]) -> list[
         elif isinstance(items[name], BaseEstimator):
             items[name].set_params(**{rest: params[key]})
         else:
+            item = items[name]
+            made = f"{makers[item].__name__}()" if isinstance(item, str) and item in makers else "an object"
             raise ValueError(
-                f"loss__{key}: {items[name]!r} stands for a loss with its default parameters. Give the "
-                "object in its place."
+                f"loss__{key}: {item!r} stands for a loss with its default parameters, which cannot be set. "
+                f"Give {made} in its place."
             )
     pairs = zip(losses, entries, strict=True)
     return [_in_form(item, name, items[name]) for item, (name, _) in pairs]

@@ -104,8 +104,9 @@ class Shortlist(Strategy):
             if missing:
                 raise ValueError(
                     f"{self!r}, the default, has candidates for lambda1 and T alone, but the loss has no "
-                    f"{missing}; its metaparameters are {list(space)}. Set meta='linear', which learns any, "
-                    "or give candidates, a list of dicts of values by name."
+                    f"{missing}; its metaparameters are {list(space)}. Set meta='fixed', which keeps "
+                    "them, or meta='linear', which learns any, or give candidates, a list of dicts of values "
+                    "by name."
                 )
             return [
                 {n: float(np.clip(value, *space[n].bounds)) for n, value in candidate.items() if n in space}

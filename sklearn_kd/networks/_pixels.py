@@ -54,9 +54,10 @@ class PixelNormalization(nn.Module):
         """
         # A single channel would be broadcast to all channels without an error.
         if x.ndim != 4 or x.shape[1] != len(self.mean):
+            remedy = "mean and std of the images' channels" if x.ndim == 4 else "X as images: X.reshape(...)"
             raise ValueError(
                 f"the network takes images of shape (n, {len(self.mean)}, height, width), one channel for "
-                f"each number in mean; got {tuple(x.shape)}. Give mean and std of the images' channels."
+                f"each number in mean; got {tuple(x.shape)}. Give {remedy}."
             )
         return (x - self.mean) / self.std
 

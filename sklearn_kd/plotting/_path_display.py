@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # T is drawn at least so far to both sides.
 _LEAST_OF_T = 0.25
+# The weight of a term is drawn at least so far to both sides, as a share of it.
+_LEAST_OF_WEIGHT = 0.5
 # Labels of metaparameters whose names say too little.
 _LABELS = {"lambda1": "lambda1\n(weight of the labels)", "temperature": "temperature T"}
 
@@ -245,9 +247,10 @@ class MetaparameterPathDisplay:
         ax.set_ylabel(_LABELS.get(name, name))
         if name == "lambda1" and (lines >= 0).all() and (lines <= 1).all():
             ax.set_ylim(-0.03, 1.03)
-        if name == "temperature":  # else a T that hardly moves would seem to move much
+        if name == "temperature" or name.endswith("_weight"):  # else small moves would seem large
             middle = (float(lines.min()) + float(lines.max())) / 2
-            ax.update_datalim([(iteration[0], middle - _LEAST_OF_T), (iteration[0], middle + _LEAST_OF_T)])
+            least = _LEAST_OF_T if name == "temperature" else _LEAST_OF_WEIGHT * abs(middle)
+            ax.update_datalim([(iteration[0], middle - least), (iteration[0], middle + least)])
             ax.autoscale_view()
         return line
 

@@ -31,7 +31,10 @@ def verdict_of(
     if "student alone" in models:
         said.append(_beside_the_student_alone(models, differences["student alone"], n, words))
     else:
-        said.append("Whether distillation helped is not judged: the student alone was not trained.")
+        said.append(
+            "Whether distillation helped is not judged: the student alone was not trained "
+            "(student_alone='train', with X_train and y_train)."
+        )
     if "teacher" in models:
         said.append(_beside_the_teacher(models["student"], models["teacher"], differences["teacher"], words))
     peers = [role for role in models if role not in ("student", "student alone", "teacher")]

@@ -74,7 +74,7 @@ def build_student(
     if not makes_students(student):
         raise TypeError(
             f"student={student!r} must be a torch.nn.Module, class or instance, or a function that "
-            "returns one."
+            f"returns one.{_network_of_name(student)}"
         )
     name = student_name(student)
     signature = student_signature(student)
@@ -200,3 +200,11 @@ def in_float32(student: nn.Module, samples: Tensor) -> nn.Module:
             student(samples)
             return student
     return student.float()
+
+
+def _network_of_name(student: Any) -> str:
+    """Say where to find a network whose name was given in its place, after a space."""
+    from sklearn_kd.networks import NETWORKS
+
+    is_name = isinstance(student, str) and student in NETWORKS
+    return f" Give sklearn_kd.networks.NETWORKS[{student!r}]." if is_name else ""

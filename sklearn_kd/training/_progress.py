@@ -59,6 +59,7 @@ class Progress(Callback):
         took = self.clock() - self.began_
         left = took / done * (max(0, self.n_epochs - done) + self.later)
         shown = [f"{name} {row[name]:{form}}" for name, form in _SHOWN.items() if row.get(name) is not None]
+        shown += [f"{name} {value:.4g}" for name, value in row.items() if name.endswith("_weight")]
         place = f"{self.phase} {done:>{len(str(self.n_epochs))}}/{self.n_epochs}"
         self.sink(f"{'  '.join([place, *shown])}  {in_words(took)}, about {in_words(left)} left")
 

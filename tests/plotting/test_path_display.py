@@ -97,6 +97,13 @@ def test_a_temperature_that_hardly_moves_is_drawn_so():
     assert display.axes_[1].get_ylim()[1] > 8
 
 
+def test_a_weight_that_hardly_moves_is_drawn_so():
+    still = np.zeros(10, dtype=[("iteration", int), ("predicted", bool), ("hint_weight", float)])
+    still["iteration"], still["hint_weight"] = np.arange(10), np.linspace(100, 101, 10)
+    low, high = MetaparameterPathDisplay.from_path(still).axes_[0].get_ylim()
+    assert low <= 51 and high >= 150
+
+
 class ThreeNumbers(DistillationLoss):
     """A softened term, the labels, and a pull towards even probabilities."""
 

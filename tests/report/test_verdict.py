@@ -78,7 +78,9 @@ def test_the_numbers_of_a_difference():
 
 def test_without_the_student_alone_nothing_is_claimed():
     verdict = report({"student": probabilities(900)}).verdict
-    assert verdict == "Whether distillation helped is not judged: the student alone was not trained."
+    assert verdict.startswith(
+        "Whether distillation helped is not judged: the student alone was not trained ("
+    )
 
 
 def test_beside_the_teacher():
