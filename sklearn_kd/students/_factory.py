@@ -72,9 +72,10 @@ def build_student(
         return copy.deepcopy(student)
     is_class = inspect.isclass(student) and issubclass(student, nn.Module)
     if not makes_students(student):
+        by_name = " sklearn_kd.networks.NETWORKS has networks by name." if isinstance(student, str) else ""
         raise TypeError(
             f"student={student!r} must be a torch.nn.Module, class or instance, or a function that "
-            f"returns one.{_network_of_name(student)}"
+            f"returns one.{by_name}"
         )
     name = student_name(student)
     signature = student_signature(student)
@@ -200,11 +201,3 @@ def in_float32(student: nn.Module, samples: Tensor) -> nn.Module:
             student(samples)
             return student
     return student.float()
-
-
-def _network_of_name(student: Any) -> str:
-    """Say where to find a network whose name was given in its place, after a space."""
-    from sklearn_kd.networks import NETWORKS
-
-    is_name = isinstance(student, str) and student in NETWORKS
-    return f" Give sklearn_kd.networks.NETWORKS[{student!r}]." if is_name else ""
