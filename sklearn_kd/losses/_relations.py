@@ -217,7 +217,7 @@ def _cosines(squares: Tensor) -> Tensor:
 class CorrelationCongruence(FeatureTerm):
     """Mean squared difference of the correlations of the rows of a batch: "correlation".
 
-    The correlation of two rows is a Gaussian kernel of their normalised features, exp(−gamma · |x − y|²), by
+    The correlation of two rows is a Gaussian kernel of their normalised features, exp(−gamma · ‖x − y‖²), by
     its Taylor expansion in the cosine of x and y [1]_:
 
         exp(−2 gamma) · Σ_p (2 gamma)^p / p! · cos(x, y)^p,   p = 0 … order.
