@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sklearn_kd.checkpointing._trial_cache import TrialCache
 from sklearn_kd.errors._context import error_context
 from sklearn_kd.estimators._callback_checks import listed_callbacks
-from sklearn_kd.estimators._feature_terms import FeatureTerms
+from sklearn_kd.estimators._feature_terms import FeatureTerms, check_names
 from sklearn_kd.estimators._named_objects import named_object
 from sklearn_kd.estimators._named_terms import FEATURE_TERMS
 from sklearn_kd.estimators._plan import FitPlan, Stage
@@ -187,14 +187,10 @@ def loss_space(
     """Return the metaparameters of the loss, behind those of terms of features; errors name the loss."""
     with error_context("loss"):
         own = loss.metaparameters(n_outputs)
-        of_terms = {} if features is None else features.metaparameters
-        both = [name for name in of_terms if name in own]
-        if both:
-            raise ValueError(
-                f"{both[0]!r} is a metaparameter of {type(loss).__name__} and of a term. Give the term "
-                "another name: loss=[..., ('NAME', term)]."
-            )
-        return MetaparameterSpace(of_terms | own) if of_terms else MetaparameterSpace(own)
+        if features is None:
+            return MetaparameterSpace(own)
+        check_names(features, own)
+        return MetaparameterSpace(features.metaparameters | own)
 
 
 def start_of(

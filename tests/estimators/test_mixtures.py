@@ -355,3 +355,9 @@ def test_refused_as_the_page_says(what, mixture, images, no_training):
     loss, params = REFUSED_LOSSES[what]
     with pytest.raises((ValueError, TypeError), match=messages()[what]):
         mixture(loss).set_params(**params).fit(*images)
+
+
+@pytest.mark.parametrize("loss", [["rkd", ("rkd_distance", Projected())], [("lambda1", Pathways()), "kd"]])
+def test_two_things_of_one_name_are_refused(loss, mixture, images, no_training):
+    with pytest.raises(ValueError, match="name of a term: its '(rkd_distance_weight|lambda1)' is already"):
+        mixture(loss).fit(*images)
