@@ -49,7 +49,7 @@ from sklearn_kd.training._label_scorers import r2_scoring
 from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._pixel_scoring import PixelScoring
 from sklearn_kd.training._trials import Trials
-from sklearn_kd.training._weight_average import LONG, Averaging
+from sklearn_kd.training._weight_average import LONG, Averaging, load_same_modules
 
 if TYPE_CHECKING:
     from sklearn_kd.estimators._classifier import DistilledClassifier
@@ -304,6 +304,7 @@ def changes_for(estimator: DistilledClassifier, stage: Stage, *, of_trial: bool 
     changes: dict[str, Any] = {
         "averaging": averaging if estimator.retrain in averages else None,
         "modules_seed": stage.seeds.strategy,
+        "goes_on": stage.name != SEARCH and estimator._continues(),
     }
     if stage.name == SEARCH:
         epochs = search_epochs_of(estimator)
@@ -359,11 +360,13 @@ def make_net(
     start: dict[str, Any],
     callbacks: Any,
     routes_callbacks: bool = True,
+    goes_on: bool = False,
     **changes: Any,
 ) -> TrainingNet:
     """Make an initialised net around ``student``, which it trains in place.
 
-    ``routes_callbacks``: whether it has the ``callbacks__*`` parameters of the estimator.
+    ``routes_callbacks``: whether it has the ``callbacks__*`` parameters of the estimator. ``goes_on``:
+    whether terms of features go on with what they have learned beside the student of the last fit.
     """
     device, (task, loss, space, execution, batch_size, features) = estimator._device(), settings
     if strategy.coordinates == "raw":
@@ -382,7 +385,7 @@ def make_net(
         "verbose": estimator.verbose,
     }
     callbacks, changes = with_score_of_task(task, callbacks, changes)
-    return TrainingNet(
+    net = TrainingNet(
         student,
         objective=_objective(loss, task, features),
         metaparameters=MetaparameterPath(space, start, steps, device=device),
@@ -395,3 +398,6 @@ def make_net(
         device=str(device),
         **(params | output_params(task) | routed | changes),
     ).initialize()
+    if goes_on and isinstance(estimator.net_, TrainingNet):  # else it comes from a file, without them
+        load_same_modules(net.others, estimator.net_.others)
+    return net

@@ -244,8 +244,8 @@ def check_names(features: FeatureTerms, of_outputs: Iterable[str]) -> None:
         twice = [one for one in own if one in taken]
         if twice:
             raise ValueError(
-                f"loss: {name!r} cannot be the name of a term: its {twice[0]!r} is already that of a column of "
-                "history_ or of a metaparameter. Give the term another name: loss=[..., ('NAME', term)]."
+                f"loss: {name!r} cannot be the name of a term: its {twice[0]!r} is already that of a column "
+                "of history_ or of a metaparameter. Give the term another name: loss=[..., ('NAME', term)]."
             )
         taken |= set(own)
 
