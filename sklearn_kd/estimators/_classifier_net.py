@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sklearn_kd.checkpointing._trial_cache import TrialCache
 from sklearn_kd.errors._context import error_context
 from sklearn_kd.estimators._callback_checks import listed_callbacks
-from sklearn_kd.estimators._feature_terms import FeatureTerms
+from sklearn_kd.estimators._feature_terms import FeatureTerms, check_names
 from sklearn_kd.estimators._named_objects import named_object
 from sklearn_kd.estimators._named_terms import FEATURE_TERMS
 from sklearn_kd.estimators._plan import FitPlan, Stage
@@ -49,7 +49,7 @@ from sklearn_kd.training._label_scorers import r2_scoring
 from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._pixel_scoring import PixelScoring
 from sklearn_kd.training._trials import Trials
-from sklearn_kd.training._weight_average import LONG, Averaging
+from sklearn_kd.training._weight_average import LONG, Averaging, load_same_modules
 
 if TYPE_CHECKING:
     from sklearn_kd.estimators._classifier import DistilledClassifier
@@ -188,14 +188,10 @@ def loss_space(
     """Return the metaparameters of the loss, behind those of terms of features; errors name the loss."""
     with error_context("loss"):
         own = loss.metaparameters(n_outputs)
-        of_terms = {} if features is None else features.metaparameters
-        both = [name for name in of_terms if name in own]
-        if both:
-            raise ValueError(
-                f"{both[0]!r} is a metaparameter of {type(loss).__name__} and of a term. Give the term "
-                "another name: loss=[..., ('NAME', term)]."
-            )
-        return MetaparameterSpace(of_terms | own) if of_terms else MetaparameterSpace(own)
+        if features is None:
+            return MetaparameterSpace(own)
+        check_names(features, own)
+        return MetaparameterSpace(features.metaparameters | own)
 
 
 def start_of(
@@ -309,6 +305,7 @@ def changes_for(estimator: DistilledClassifier, stage: Stage, *, of_trial: bool 
     changes: dict[str, Any] = {
         "averaging": averaging if estimator.retrain in averages else None,
         "modules_seed": stage.seeds.strategy,
+        "goes_on": stage.name != SEARCH and estimator._continues(),
     }
     if stage.name == SEARCH:
         epochs = search_epochs_of(estimator)
@@ -364,11 +361,13 @@ def make_net(
     start: dict[str, Any],
     callbacks: Any,
     routes_callbacks: bool = True,
+    goes_on: bool = False,
     **changes: Any,
 ) -> TrainingNet:
     """Make an initialised net around ``student``, which it trains in place.
 
-    ``routes_callbacks``: whether it has the ``callbacks__*`` parameters of the estimator.
+    ``routes_callbacks``: whether it has the ``callbacks__*`` parameters of the estimator. ``goes_on``:
+    whether terms of features go on with what they have learned beside the student of the last fit.
     """
     device, (task, loss, space, execution, batch_size, features) = estimator._device(), settings
     if strategy.coordinates == "raw":
@@ -387,7 +386,7 @@ def make_net(
         "verbose": estimator.verbose,
     }
     callbacks, changes = with_score_of_task(task, callbacks, changes)
-    return TrainingNet(
+    net = TrainingNet(
         student,
         objective=_objective(loss, task, features),
         metaparameters=MetaparameterPath(space, start, steps, device=device),
@@ -400,3 +399,6 @@ def make_net(
         device=str(device),
         **(params | output_params(task) | routed | changes),
     ).initialize()
+    if goes_on and isinstance(estimator.net_, TrainingNet):  # else it comes from a file, without them
+        load_same_modules(net.others, estimator.net_.others)
+    return net

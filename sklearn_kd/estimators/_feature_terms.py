@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,7 +28,7 @@ from sklearn_kd.losses._feature_term import AUTO_LAYERS, KINDS, TERM_WEIGHTS, Fe
 from sklearn_kd.losses._objective import Objective
 from sklearn_kd.losses._term_weights import NamedWeights
 from sklearn_kd.meta._path import MetaOptimizer
-from sklearn_kd.meta._space import Metaparameter
+from sklearn_kd.meta._space import HISTORY_COLUMNS, Metaparameter
 from sklearn_kd.meta._strategy import Strategy
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._random_state import preserved_random_state
@@ -234,6 +234,34 @@ def bound_features(
         with error_context(f"loss: term {name!r}"):
             bound[name] = _bound(name, term, teacher, student, samples, of_maps)
     return FeatureTerms(terms, bound, teacher)
+
+
+def check_names(features: FeatureTerms, of_outputs: Iterable[str]) -> None:
+    """Refuse names of terms by which two things would be one in the history or among the metaparameters.
+
+    Parameters
+    ----------
+    features : FeatureTerms
+    of_outputs : iterable of str
+        The metaparameters of the loss of the outputs.
+
+    Raises
+    ------
+    ValueError
+        Naming the term.
+    """
+    taken = {*HISTORY_COLUMNS, *of_outputs}
+    for name, bound in features.bound.items():
+        entries = _entries(name, features.terms[name], bound.n_losses)
+        fixed = [f"{name}_{weight}" for weight in features.terms[name].weight_names]
+        own = dict.fromkeys([bound.recorded, *entries, *fixed])
+        twice = [one for one in own if one in taken]
+        if twice:
+            raise ValueError(
+                f"loss: {name!r} cannot be the name of a term: its {twice[0]!r} is already that of a column "
+                "of history_ or of a metaparameter. Give the term another name: loss=[..., ('NAME', term)]."
+            )
+        taken |= set(own)
 
 
 def as_trained(teacher: Any) -> Any:

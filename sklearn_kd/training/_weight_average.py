@@ -162,6 +162,17 @@ def load_modules(modules: Mapping[str, nn.Module], weights: Mapping[str, Tensor]
         load_weights(part, own)
 
 
+def load_same_modules(modules: Mapping[str, nn.Module], before: Mapping[str, nn.Module]) -> None:
+    """Set the weights of modules to those of others, where one of this name has weights of these shapes."""
+    for name, module in modules.items():
+        if name in before and _shapes(before[name]) == _shapes(module):
+            load_weights(module, weights_of(before[name]))
+
+
+def _shapes(module: nn.Module) -> dict[str, Any]:
+    return {name: value.shape for name, value in weights_of(module).items()}
+
+
 def _averaged_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Return what is averaged of a module by name: its weights, and statistics of batches."""
     named = [

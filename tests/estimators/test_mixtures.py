@@ -355,3 +355,18 @@ def test_refused_as_the_page_says(what, mixture, images, no_training):
     loss, params = REFUSED_LOSSES[what]
     with pytest.raises((ValueError, TypeError), match=messages()[what]):
         mixture(loss).set_params(**params).fit(*images)
+
+
+@pytest.mark.parametrize("loss", [["rkd", ("rkd_distance", Projected())], [("lambda1", Pathways()), "kd"]])
+def test_two_things_of_one_name_are_refused(loss, mixture, images, no_training):
+    with pytest.raises(ValueError, match=r"name of a term: its '(rkd_distance_weight|lambda1)' is already"):
+        mixture(loss).fit(*images)
+
+
+def test_a_warm_start_goes_on_with_what_the_terms_have_learned(mixture, images):
+    clf = mixture(["kd", ("own", Projected())], warm_start=True, lr=1e-9, max_epochs=1).fit(*images)
+    with torch.no_grad():
+        clf.net_.others["own_term"][0].bias.fill_(3.0)
+    assert clf.fit(*images).net_.others["own_term"][0].bias.detach() == pytest.approx(3.0)
+    clf.set_params(loss__own=Projected(student_layers=["stage2"], teacher_layers=["stage2"])).fit(*images)
+    assert clf.net_.others["own_term"][0].bias.detach().max() < 1.0  # other layers: a fresh one

@@ -25,6 +25,7 @@ REFUSED_LOSSES = {
     "an empty list of losses": ([], {}),
     "two losses of the outputs": (["kd", "dkd"], {}),
     "two terms of one name": ([Hint(), Hint()], {}),
+    "a term whose weight or loss has a name that is taken": ([("train", Hint())], {}),
     "an unknown name in a list of losses": (["hnt"], {}),
     "a class in a list of losses": ([Hint], {}),
     "a term without a list": (Hint(), {}),
