@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -115,7 +115,8 @@ def check_not_compiled(network: nn.Module, name: str, *, runs_uncompiled: bool =
 
 
 def _check_names(layers: Any, name: str) -> None:
-    if isinstance(layers, str) or not all(isinstance(layer, str) for layer in layers):
+    is_list = isinstance(layers, Iterable) and not isinstance(layers, str)
+    if not is_list or not all(isinstance(layer, str) for layer in layers):
         raise TypeError(
             f"{name}={layers!r} must be 'auto' or a list of layers, such as ['layer1', 'layer2:input']."
         )

@@ -109,8 +109,11 @@ class BatchLogits:
         self._conversion: LogitConversion | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return the logits of a batch, columns in the order of the classes."""
-        values = self._ask(x)
+        """Return the logits of a batch, columns in the order of the classes.
+
+        The teacher gets a copy: the student, or another teacher, is given the same batch.
+        """
+        values = self._ask(x.clone())
         if self._conversion is None:
             self._conversion = self._derive(values)
         self.watch.note(values)

@@ -100,7 +100,7 @@ class FeatureTeacher:
         self.fitted, self.network, self.device = teacher, network_of(teacher, name), device
         self._transform: Transform | None = None
         if isinstance(self.network, TransformedTeacher):
-            self._transform = self.network.transform
+            self._transform = _evaluated(self.network.transform, device)
             self.network = self.network.network
         self.who = name_of(teacher, name)
         check_has_numbers(self.network, name)
@@ -120,11 +120,16 @@ class FeatureTeacher:
 
     def forward(self, x: Tensor) -> Any:
         """Run a forward pass on ``device`` and restore the random state."""
-        return self._run(self._input_of(x))
+        with preserved_torch_state(self.device):
+            return self._run(self._input_of(x))
 
     def _input_of(self, x: Tensor) -> Tensor:
-        """Return the network's own input for the student's."""
-        return x if self._transform is None else transformed(self._transform, x)
+        """Return the network's own input for the student's; a copy, since both may write into theirs."""
+        own = x.clone()
+        if self._transform is None:
+            return own
+        with preserved_torch_state(self.device), torch.no_grad():
+            return transformed(self._transform, own)
 
     def _run(self, x: Tensor) -> Any:
         with _uncompiled(self._compiled), preserved_torch_state(self.device):
@@ -266,6 +271,13 @@ class FeatureTeacher:
         if not map_size:
             return outputs
         return pixel_rows(resized(outputs, tuple(scaled_size(x.shape[2:], image_size, map_size))))
+
+
+def _evaluated(transform: Transform, device: torch.device) -> Transform:
+    """Return a transform that runs as the teacher does, if it is a module that can be in training mode."""
+    if not isinstance(transform, nn.Module):
+        return transform
+    return EvaluatedNetwork(transform, device, "teacher_transform")
 
 
 def _means(features: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ def find_layers_of_both(
         of_maps=of_maps,
         kinds=kinds,
         auto=auto,
-        n_stages=len(of_teacher),
+        n_stages=len(of_teacher) if auto == "stages" else None,
     )
     of_student = layer_shapes(found)
     if teacher_layers == "auto" and len(of_teacher) != len(of_student):  # a teacher of one size follows

@@ -199,7 +199,7 @@ class _BatchNumbers:
 
     def __call__(self, x: Any) -> Tensor:
         with torch.no_grad():
-            found = self._ask(self._inner, x)
+            found = self._ask(self._inner, x.clone())  # a teacher may write into its batch
         numbers = standardised(found, len(x), self._task, self._inner.name).to(self._device)
         self.watch.note(numbers)
         return numbers

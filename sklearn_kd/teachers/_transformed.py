@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -109,6 +111,27 @@ def with_transform(teacher: Any, transform: Transform | None) -> Any:
     return TransformedTeacher(without_wrappers(network), transform)
 
 
+def _numbers(values: Any) -> tuple[float, ...]:
+    """Return a sequence of finite numbers; an empty one for anything else."""
+    try:
+        found = tuple(map(float, values))
+    except (TypeError, ValueError):
+        return ()
+    return found if not isinstance(values, str) and all(map(math.isfinite, found)) else ()
+
+
+def _checked_size(size: Any) -> int | tuple[int, int] | None:
+    sides = (size,) if isinstance(size, Integral) else size
+    if size is None:
+        return None
+    whole = isinstance(sides, Sequence) and all(
+        isinstance(side, Integral) and not isinstance(side, bool) and side > 0 for side in sides
+    )
+    if not whole or len(sides) != (1 if isinstance(size, Integral) else 2):
+        raise ValueError(f"size={size!r} must be a whole number above 0, two of them, or None.")
+    return int(size) if isinstance(size, Integral) else (int(sides[0]), int(sides[1]))
+
+
 class ImageTransform:
     """Resize images and normalise their channels, as a network expects that was trained on ImageNet.
 
@@ -140,11 +163,12 @@ class ImageTransform:
         mean: Sequence[float] = (0.485, 0.456, 0.406),
         std: Sequence[float] = (0.229, 0.224, 0.225),
     ):
-        if len(mean) != len(std) or not all(value > 0 for value in std):
+        self.size, self.mean, self.std = _checked_size(size), _numbers(mean), _numbers(std)
+        if not 0 < len(self.mean) == len(self.std) or not all(value > 0 for value in self.std):
             raise ValueError(
-                f"mean={mean!r} and std={std!r} must have one number for each channel, std above 0."
+                f"mean={mean!r} and std={std!r} must be lists of one finite number for each channel, std "
+                "above 0."
             )
-        self.size, self.mean, self.std = size, tuple(mean), tuple(std)
 
     def __repr__(self) -> str:
         return f"ImageTransform(size={self.size!r}, mean={self.mean!r}, std={self.std!r})"

@@ -109,6 +109,7 @@ class Forgetful(ConvNet):
         ([], ValueError, "at least one layer"),
         ("stage1", TypeError, "'auto' or a list"),
         ([3], TypeError, "'auto' or a list"),
+        (None, TypeError, "'auto' or a list"),
         (["linear"], ValueError, r"'linear' of Forgetful gives shape \(2, 10\), which has no spatial extent"),
         (["drop:input"], ValueError, "no spatial extent"),
         (["spare"], ValueError, "was not run"),

@@ -152,6 +152,15 @@ def test_a_network_of_one_size_follows_the_other(depth, expected):
     assert len(of_teacher) == len(of_student) == expected
 
 
+@pytest.mark.parametrize(("auto", "block"), [("middle stage", 2), ("last stage", 3)])
+def test_one_stage_is_at_the_same_depth_in_two_networks_of_one_size(auto, block):
+    teacher = FeatureTeacher(SmallViT(depth=4), torch.device("cpu"))
+    found = find_layers_of_both(
+        teacher, SmallViT(depth=4), pixels(3, 16), teacher_layers="auto", student_layers="auto", auto=auto
+    )
+    assert [list(of_one) for of_one in found] == [[f"blocks.{block}:tokens"]] * 2
+
+
 def small_vit(n_classes):
     return SmallViT(n_classes, channels=1, image=(8, 8), patch=2, depth=3)
 

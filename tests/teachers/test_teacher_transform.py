@@ -135,6 +135,33 @@ def test_regressors(estimator, settings, data):
     np.testing.assert_allclose(fitted.teacher_(torch.tensor(X))[:, 0].detach(), y, rtol=1e-4)
 
 
+def darkened(x):
+    return x.sub_(0.5)
+
+
+@pytest.mark.parametrize("settings", [{"loss": ["kd", "similarity"]}, {"augment": torch.neg}])
+@pytest.mark.parametrize("estimator", [DistilledClassifier, DistilledRegressor])
+def test_a_transform_may_write_into_its_batch(estimator, settings, data):
+    X, y = data
+    if estimator is DistilledRegressor:
+        y, settings = y / 10.0, {name: loss for name, loss in settings.items() if name != "loss"}
+    given, network = X.copy(), ConvNet(10 if estimator is DistilledClassifier else 1)
+    one = estimator(network, ConvNet, meta="fixed", **settings, **SETTINGS)
+    writes = clone(one).set_params(teacher_transform=darkened).fit(X, y)
+    np.testing.assert_array_equal(X, given)
+    copies = clone(one).set_params(teacher_transform=lambda x: x - 0.5).fit(X, y)
+    for weight, wanted in zip(writes.student_.parameters(), copies.student_.parameters(), strict=True):
+        torch.testing.assert_close(weight, wanted, rtol=0, atol=0)
+
+
+def test_a_module_runs_in_evaluation_mode(data):
+    norm, samples = nn.BatchNorm2d(1), torch.from_numpy(data[0][:4])
+    teacher = FeatureTeacher(TransformedTeacher(ConvNet(10), norm), torch.device("cpu"))
+    teacher.forward(samples)
+    assert norm.training and norm.num_batches_tracked == 0
+    torch.testing.assert_close(teacher._input_of(samples), nn.BatchNorm2d(1).eval()(samples))
+
+
 def test_the_features_are_those_of_the_network(teacher, data):
     x = torch.tensor(data[0][:4])
     plain = FeatureTeacher(teacher, torch.device("cpu"))
@@ -190,6 +217,13 @@ def test_images_are_resized_and_normalised(size):
     assert tuple(made.shape[2:]) == {None: (8, 8), 4: (4, 4), (6, 5): (6, 5)}[size]
     constant = ImageTransform(size, mean.tolist(), std.tolist())(torch.full((1, 3, 8, 8), 0.25))
     np.testing.assert_allclose(constant.amax((0, 2, 3)), (0.25 - mean) / std, rtol=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{"size": 0}, {"size": (8,)}, {"size": 8.0}, {"mean": 0.5, "std": 0.5}])
+def test_other_settings_of_images_are_refused(settings):
+    with pytest.raises(ValueError, match="must be"):
+        ImageTransform(**settings)
+    assert ImageTransform(np.int64(4), np.full(3, 0.5), np.full(3, 0.5))(torch.rand(1, 3, 8, 8)).shape[2] == 4
 
 
 def test_images_that_do_not_suit():
