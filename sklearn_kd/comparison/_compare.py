@@ -199,7 +199,9 @@ def compare_methods(
     if kind is DistilledMethods:
         # The teacher reaches the methods as its answers; a big one is not carried along by each of them,
         # unless its layers are compared too.
-        compares_features = has_terms(classifier.loss)
+        of_their_own = methods.values() if isinstance(methods, dict) else ()
+        losses = [classifier.loss, *(own.get("loss") for own in of_their_own if isinstance(own, dict))]
+        compares_features = any(has_terms(loss) for loss in losses)
         of_methods = {} if compares_features else {"teacher": None, "teacher_transform": None}
         classifier.set_params(**of_methods, **({} if stated is None else {"teacher_classes": None}))
         given_teacher = as_trained(given_teacher) if compares_features else given_teacher

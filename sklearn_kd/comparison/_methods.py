@@ -15,6 +15,7 @@ from sklearn_kd.estimators import _classifier_plan, _distpro_plan
 from sklearn_kd.estimators._classifier import DistilledClassifier
 from sklearn_kd.estimators._distpro import DistProClassifier
 from sklearn_kd.estimators._distpro_regressor import DistProRegressor
+from sklearn_kd.estimators._named_terms import has_terms
 from sklearn_kd.estimators._regressor import DistilledRegressor
 from sklearn_kd.meta import STRATEGIES
 from sklearn_kd.teachers._logit_store import LogitStorage
@@ -65,6 +66,8 @@ class DistilledMethods:
         ValueError
             If one cannot be used, or the teacher would have to be asked about other rows than those of X.
         """
+        if not has_terms(estimator.loss):  # the teacher's answers are all that is needed
+            estimator.set_params(teacher=None, teacher_transform=None)
         strategy, losses, *_ = checked_settings(estimator)
         if estimator.augment is not None and strategy.needs_teacher:
             raise ValueError(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_kd.distpro._process import DistillationProcess
 from sklearn_kd.errors._context import error_context
 from sklearn_kd.meta._path import path_dtype
 from sklearn_kd.meta._process import MetaparameterProcess
@@ -91,7 +92,17 @@ class MetaparameterPathDisplay:
         Returns
         -------
         MetaparameterPathDisplay
+
+        Raises
+        ------
+        TypeError
+            If it has a process of pathways alone, as a :class:`DistProClassifier`.
         """
+        if isinstance(getattr(estimator, "process_", None), DistillationProcess):
+            raise TypeError(
+                f"a {type(estimator).__name__} has a DistillationProcess, which ProcessDisplay draws: "
+                "ProcessDisplay.from_estimator(...)."
+            )
         check_is_fitted(estimator, "metaparameter_path_")
         return cls.from_path(estimator.metaparameter_path_, name=name, axes=axes, **line_kw)
 

@@ -15,7 +15,14 @@ from torch import nn
 from helpers.networks import ConvNet
 from helpers.pages import messages
 from helpers.refused_losses import REFUSED_LOSSES, Detached
-from sklearn_kd import DistilledClassifier, DistilledRegressor, DistProClassifier, MLPStudent, Pathways
+from sklearn_kd import (
+    DistilledClassifier,
+    DistilledRegressor,
+    DistProClassifier,
+    MLPStudent,
+    Pathways,
+    compare_methods,
+)
 from sklearn_kd.losses import TERMS, FeatureTerm
 from sklearn_kd.meta import Fixed
 
@@ -309,6 +316,18 @@ def test_rows_without_labels_are_compared_too(mixture, images):
     without = clf.fit(X[:60], y[:60]).predict_proba(X)
     beside = clf.fit(X[:60], y[:60], X_unlabeled=X[60:]).predict_proba(X)
     assert not np.array_equal(without, beside) and clf.n_unlabeled_ == 100
+
+
+@pytest.mark.parametrize("base", [["kd", Similarity(5.0)], "kd"])
+def test_a_mixture_is_compared_with_a_loss_of_logits(base, mixture, images):
+    methods = {"kd": {"loss": "kd"}, "mixture": {"loss": ["kd", Similarity(5.0)]}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compared = compare_methods(
+            mixture(base), *images, methods=methods, baseline="kd", cv=2, n_jobs=1, random_state=0
+        )
+    rows = compared.results_
+    assert (rows["log_loss"][rows["method"] == "kd"] != rows["log_loss"][rows["method"] == "mixture"]).all()
 
 
 class Writing(Similarity):

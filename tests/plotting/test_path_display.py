@@ -57,6 +57,12 @@ def test_from_process():
     assert len(again.axes_[0].lines) == 4
 
 
+def test_a_process_of_pathways_is_for_the_other_display(make_distpro, images):
+    clf = make_distpro(search_epochs=1, max_epochs=1).fit(*images)
+    with pytest.raises(TypeError, match=r"which ProcessDisplay draws"):
+        MetaparameterPathDisplay.from_estimator(clf)
+
+
 def test_a_path_without_iterations_is_refused():
     """As that of an estimator whose file was saved with history=False."""
     with pytest.raises(ValueError, match=r"path has no iterations: .*save\(history=False\)"):
