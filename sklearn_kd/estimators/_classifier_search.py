@@ -259,7 +259,8 @@ def retraining_net(estimator: DistilledClassifier, plan: DistillationPlan) -> Tr
     )
     schedule = process.schedule(plan.n_steps, estimator.weights)
     rows = np.concatenate([schedule[name].reshape(plan.n_steps, -1) for name in space], axis=1)
-    features = None if settings.features is None else settings.features.pruned(schedule)
+    given = process.values if plan.searched is None else None
+    features = None if settings.features is None else settings.features.pruned(schedule, given)
     callbacks = [
         *own_callbacks(estimator, RETRAINING),
         *progress_callbacks(estimator.verbose, RETRAINING, estimator.max_epochs),

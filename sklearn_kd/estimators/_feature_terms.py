@@ -98,15 +98,23 @@ class FeatureTerms:
         rates = [term.importance_lr for term in self.terms.values() if isinstance(term, Pathways)]
         return {TERM_WEIGHTS: importance_steps((rates or [IMPORTANCE_LR])[0])}
 
-    def pruned(self, schedule: Mapping[str, np.ndarray]) -> FeatureTerms:
+    def pruned(
+        self, schedule: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray] | None = None
+    ) -> FeatureTerms:
         """Return the terms without those whose weights have vanished.
 
         Parameters
         ----------
         schedule : mapping of str to ndarray of shape (n_steps, ...)
             The metaparameters of a retraining at all its steps.
+        given : mapping of str to ndarray, or None
+            Values of a given process, whose largest is what a weight has vanished from, since it need not
+            have started where these terms do. None: the process is that of these terms.
         """
-        kept = {name: _pruned(self.terms[name], bound, schedule) for name, bound in self.bound.items()}
+        kept = {
+            name: _pruned(self.terms[name], bound, schedule, given or {})
+            for name, bound in self.bound.items()
+        }
         left = {name: bound for name, bound in kept.items() if bound is not None}
         return FeatureTerms(self.terms, left, self.teacher)
 
@@ -127,10 +135,15 @@ def _entries(name: str, term: FeatureTerm, n_losses: int) -> dict[str, Metaparam
         return factors | {f"{name}_{weight}": entry for weight, entry in term.metaparameters().items()}
 
 
-def _pruned(term: FeatureTerm, bound: BoundTerm, schedule: Mapping[str, np.ndarray]) -> BoundTerm | None:
+def _pruned(
+    term: FeatureTerm,
+    bound: BoundTerm,
+    schedule: Mapping[str, np.ndarray],
+    given: Mapping[str, np.ndarray],
+) -> BoundTerm | None:
     names = {weight: f"{bound.name}_{weight}" for weight in term.weight_names}
     shares = [
-        schedule[name].max() / getattr(term, weight) if name in schedule else 1.0
+        schedule[name].max() / np.max(given.get(name, getattr(term, weight))) if name in schedule else 1.0
         for weight, name in names.items()
     ]
     if max(shares) <= VANISHED:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedTensorMixin
 
 from sklearn_kd.losses._feature_term import FeatureTerm, Shape
 from sklearn_kd.losses._term_weights import TermWeights
@@ -89,8 +90,25 @@ class PairedTerm:
         return list(self.teacher) if active else []
 
     def make_module(self) -> nn.Module:
-        """Build what the term learns."""
-        return self.term.build(list(self.student.values()), list(self.teacher.values()))
+        """Build what the term learns.
+
+        Raises
+        ------
+        TypeError
+            If it is no module, or a lazy one.
+        """
+        made = self.term.build(list(self.student.values()), list(self.teacher.values()))
+        if not isinstance(made, nn.Module):
+            raise TypeError(
+                f"build of {self._who} returned {type(made).__name__}; it must return an nn.Module, "
+                "such as nn.Module() where there is nothing to learn."
+            )
+        if any(isinstance(own, UninitializedTensorMixin) for own in (*made.parameters(), *made.buffers())):
+            raise TypeError(
+                f"build of {self._who} returned a module with lazy weights, which have no shape yet. Make it "
+                "with the shapes that build is given."
+            )
+        return made
 
     def losses(
         self, module: Any, student: Features, teacher: Features, active: Sequence[int]
@@ -100,8 +118,11 @@ class PairedTerm:
             return []
         ours = [as_float32(student[layer]) for layer in self.student]
         theirs = [as_float32(teacher[layer]) for layer in self.teacher]
-        found = self.term.loss(ours, theirs, module).reshape(-1).unbind()
-        return [found[k] for k in active]
+        found = self.term.loss(ours, theirs, module)
+        if found.numel() != self.n_losses:  # of two rows there may have been as many as there are losses
+            self._check_loss(found)
+        numbers = found.reshape(-1).unbind()
+        return [numbers[k] for k in active]
 
     def entry(self, active: Sequence[int], losses: Sequence[Tensor]) -> Tensor:
         """Return the sum of the losses, before their weights."""

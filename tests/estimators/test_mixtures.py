@@ -19,6 +19,7 @@ from sklearn_kd import (
     DistilledClassifier,
     DistilledRegressor,
     DistProClassifier,
+    MetaparameterProcess,
     MLPStudent,
     Pathways,
     compare_methods,
@@ -389,3 +390,44 @@ def test_a_warm_start_goes_on_with_what_the_terms_have_learned(mixture, images):
     assert clf.fit(*images).net_.others["own_term"][0].bias.detach() == pytest.approx(3.0)
     clf.set_params(loss__own=Projected(student_layers=["stage2"], teacher_layers=["stage2"])).fit(*images)
     assert clf.net_.others["own_term"][0].bias.detach().max() < 1.0  # other layers: a fresh one
+
+
+def test_a_given_process_keeps_small_weights_that_have_not_vanished(mixture, images):
+    entry = Projected(2.0, weight_bounds=(0.001, 100.0)).metaparameters()["weight"]
+    for values, kept in (([2.0, 2.0], True), ([100.0, 1.0], False)):
+        process = MetaparameterProcess({"projected_weight": values}, {"projected_weight": entry})
+        term = Projected(weight=100.0, weight_bounds=(0.001, 100.0))
+        clf = mixture([term], process=process, meta="shortlist", weights="final").fit(*images)
+        assert clf.terms_["projected"].is_trained == kept
+
+
+class OfTwoWeights(Projected):
+    """Losses of the rows, of which two rows have as many as there are weights."""
+
+    weight_names = ("weight", "second")
+    second = 1.0
+
+    def loss(self, student, teacher, module):
+        return (module[0](student[0]) - teacher[0]).square().mean(dim=(1, 2, 3))
+
+
+class Lazy(Projected):
+    """A term whose transforms do not know their input."""
+
+    def build(self, student, teacher):
+        return nn.ModuleList(nn.LazyConv2d(t[0], 1) for t in teacher)
+
+
+class Nothing(Projected):
+    """A term that forgets to return its module."""
+
+    def build(self, student, teacher):
+        return None
+
+
+@pytest.mark.parametrize(
+    "term, said", [(OfTwoWeights(), r"shape \(32,\)"), (Lazy(), "lazy weights"), (Nothing(), "nn.Module")]
+)
+def test_own_terms_that_are_wrong(term, said, mixture, images):
+    with pytest.raises((ValueError, TypeError), match=said):
+        mixture(["kd", term]).fit(*images)
