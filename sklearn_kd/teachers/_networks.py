@@ -35,7 +35,7 @@ from sklearn_kd.teachers._logit_checks import (
     thawed,
 )
 from sklearn_kd.teachers._registry import register_teacher
-from sklearn_kd.teachers._transformed import TransformError
+from sklearn_kd.teachers._transformed import TransformedTeacher, TransformError
 from sklearn_kd.teachers._wrappers import without_parallel
 
 LEAVE_SOFTMAX_OUT = "Let the network return logits: leave its softmax out"
@@ -93,6 +93,8 @@ class EvaluatedNetwork:
         self.module, self.who = without_parallel(module), who
         tensors = dict((*self.module.named_parameters(), *self.module.named_buffers()))
         self._weight = next((t for t in tensors.values() if t.is_floating_point()), None)
+        if isinstance(self.module, TransformedTeacher):  # it casts what the transform makes
+            self._weight = None
         self._state: dict[str, Tensor] | None = None
         self._row_operations: float | None = None
         self._takes_integers: bool | None = None  # known once it has been asked about integers

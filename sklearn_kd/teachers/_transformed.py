@@ -81,7 +81,10 @@ class TransformedTeacher(nn.Module):
         return self.network
 
     def forward(self, x: Tensor) -> Any:
-        return self.network(transformed(self.transform, x))
+        """Run the network on what the transform makes, in the type of the network's weights."""
+        made = transformed(self.transform, x)
+        weight = next((p for p in self.network.parameters() if p.is_floating_point()), None)
+        return self.network(made if weight is None else made.to(weight.dtype))
 
 
 def with_transform(teacher: Any, transform: Transform | None) -> Any:

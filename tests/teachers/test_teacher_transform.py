@@ -154,6 +154,22 @@ def test_a_transform_may_write_into_its_batch(estimator, settings, data):
         torch.testing.assert_close(weight, wanted, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("loss", ["kd", ["kd", "similarity"]])
+def test_the_transform_is_given_float32_whatever_the_network_has(loss, kind, data):
+    given = []
+
+    def doubled(x):
+        given.append(x.dtype)
+        return 2 * x.double()
+
+    network = ConvNet(10).to(kind)
+    DistilledClassifier(network, ConvNet, teacher_transform=doubled, loss=loss, meta="fixed", **SETTINGS).fit(
+        *data
+    )
+    assert set(given) == {torch.float32} and next(network.parameters()).dtype is kind
+
+
 def test_a_module_runs_in_evaluation_mode(data):
     norm, samples = nn.BatchNorm2d(1), torch.from_numpy(data[0][:4])
     teacher = FeatureTeacher(TransformedTeacher(ConvNet(10), norm), torch.device("cpu"))
