@@ -195,7 +195,10 @@ def loss_space(
                 f"{both[0]!r} is a metaparameter of {type(loss).__name__} and of a term. Give the term "
                 "another name: loss=[..., ('NAME', term)]."
             )
-        return MetaparameterSpace(of_terms | own) if of_terms else MetaparameterSpace(own)
+        space = MetaparameterSpace(of_terms | own) if of_terms else MetaparameterSpace(own)
+        if features is not None:
+            features.check_columns(space.numbers)
+        return space
 
 
 def start_of(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,7 +28,7 @@ from sklearn_kd.losses._feature_term import AUTO_LAYERS, KINDS, TERM_WEIGHTS, Fe
 from sklearn_kd.losses._objective import Objective
 from sklearn_kd.losses._term_weights import NamedWeights
 from sklearn_kd.meta._path import MetaOptimizer
-from sklearn_kd.meta._space import Metaparameter
+from sklearn_kd.meta._space import HISTORY_COLUMNS, Metaparameter
 from sklearn_kd.meta._strategy import Strategy
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._random_state import preserved_random_state
@@ -80,11 +80,41 @@ class FeatureTerms:
 
     @property
     def metaparameters(self) -> dict[str, Metaparameter]:
-        """Their metaparameters by name, in the order of :attr:`bound`."""
+        """Their metaparameters by name, in the order of :attr:`bound`.
+
+        Raises
+        ------
+        ValueError
+            If two terms have one of the same name.
+        """
         found: dict[str, Metaparameter] = {}
         for bound in self.bound.values():
-            found |= _entries(bound.name, self.terms[bound.name], bound.n_losses)
+            own = _entries(bound.name, self.terms[bound.name], bound.n_losses)
+            both = [name for name in own if name in found]
+            if both:
+                raise ValueError(
+                    f"loss: {both[0]!r} is a metaparameter of two terms. Give {bound.name!r} another name: "
+                    "('NAME', term)."
+                )
+            found |= own
         return found
+
+    def check_columns(self, numbers: Iterable[str]) -> None:
+        """Raise ValueError if a term would record what another column of the history has.
+
+        Parameters
+        ----------
+        numbers : iterable of str
+            The metaparameters of the training that are single numbers, which are recorded, too.
+        """
+        taken = {*HISTORY_COLUMNS, *numbers}
+        for bound in self.bound.values():
+            if bound.recorded in taken:
+                raise ValueError(
+                    f"loss: the term {bound.name!r} is recorded as {bound.recorded!r}, a column that "
+                    "history_ has of something else. Give the term another name: ('NAME', term)."
+                )
+            taken.add(bound.recorded)
 
     def signature(self, samples: Tensor) -> Tensor:
         """Return means of the teacher's features, by which a checkpoint recognises it."""

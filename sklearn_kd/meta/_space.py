@@ -17,24 +17,26 @@ COORDINATES: tuple[Coordinate, ...] = ("identity", "log", "logit")
 
 # Columns that stand beside the metaparameters in a path or a table of trials.
 RESERVED_COLUMNS = ("iteration", "val_loss", "predicted", "search", "seconds")
+# Columns that every training records by epoch.
+HISTORY_COLUMNS = (
+    "epoch",
+    "batches",
+    "dur",
+    "train_loss",
+    "train_loss_best",
+    "valid_loss",
+    "valid_loss_best",
+    "valid_acc",
+    "valid_acc_best",
+    "train_batch_count",
+    "valid_batch_count",
+    "skipped_steps",
+    "skipped_hypergradients",
+)
 # By what they are: names that a metaparameter cannot have.
 _RESERVED_NAMES = {
     "columns of the path": RESERVED_COLUMNS,
-    "columns of history_": (
-        "epoch",
-        "batches",
-        "dur",
-        "train_loss",
-        "train_loss_best",
-        "valid_loss",
-        "valid_loss_best",
-        "valid_acc",
-        "valid_acc_best",
-        "train_batch_count",
-        "valid_batch_count",
-        "skipped_steps",
-        "skipped_hypergradients",
-    ),
+    "columns of history_": HISTORY_COLUMNS,
     "arguments of loss": ("self", "logits", "teacher_logits", "labels"),
 }
 # How near a value in logit coordinates comes to its bounds, as a share of their distance. At the

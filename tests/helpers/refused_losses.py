@@ -2,7 +2,8 @@
 
 from sklearn.ensemble import RandomForestClassifier
 
-from sklearn_kd.losses import FeatureTerm, Hint
+from sklearn_kd import Pathways
+from sklearn_kd.losses import FeatureTerm, Hint, RelationalKD
 
 
 class Nameless(FeatureTerm):
@@ -25,6 +26,9 @@ REFUSED_LOSSES = {
     "an empty list of losses": ([], {}),
     "two losses of the outputs": (["kd", "dkd"], {}),
     "two terms of one name": ([Hint(), Hint()], {}),
+    "a term named as a column of the history": ([("valid", Hint())], {}),
+    "pathways named as a metaparameter": (["kd", ("lambda1", Pathways())], {}),
+    "two terms with one metaparameter": ([("rkd_angle", Hint()), RelationalKD()], {}),
     "an unknown name in a list of losses": (["hnt"], {}),
     "a class in a list of losses": ([Hint], {}),
     "a term without a list": (Hint(), {}),
