@@ -16,6 +16,7 @@ from sklearn_kd.distpro._importance import IMPORTANCE, importance_steps
 from sklearn_kd.distpro._term import Pathways
 from sklearn_kd.errors._context import error_context
 from sklearn_kd.errors._did_you_mean import did_you_mean
+from sklearn_kd.estimators._named_terms import FEATURE_TERMS
 from sklearn_kd.estimators._preflight import initial_student
 from sklearn_kd.estimators._several_labels import has_several_labels
 from sklearn_kd.inputs._data import as_input
@@ -328,6 +329,16 @@ def _samples(estimator: BaseDistiller, terms: Mapping[str, FeatureTerm], inputs:
 def _bound(
     name: str, term: FeatureTerm, teacher: FeatureTeacher, student: nn.Module, samples: Tensor, of_maps: bool
 ) -> BoundTerm:
+    if (
+        samples.ndim == 2
+        and term.teacher_layers == term.student_layers == "auto"
+        and "rows" not in term.kinds
+    ):
+        takers = [taker for taker, kind in FEATURE_TERMS.items() if "rows" in kind.kinds]
+        raise ValueError(
+            f"{type(term).__name__} compares maps, and networks for tables have none. Give a term that takes "
+            f"rows: {takers}; or name layers that return maps."
+        )
     if isinstance(term, Pathways):
         return term.bound(name, teacher, student, samples, of_maps=of_maps)
     of_teacher, of_student = find_layers_of_both(

@@ -431,3 +431,13 @@ class Nothing(Projected):
 def test_own_terms_that_are_wrong(term, said, mixture, images):
     with pytest.raises((ValueError, TypeError), match=said):
         mixture(["kd", term]).fit(*images)
+
+
+@pytest.mark.parametrize("name", ["hint", "pathways"])
+def test_a_term_of_maps_on_a_table(name, digits, no_training):
+    teacher = nn.Sequential(nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10))
+    clf = DistilledClassifier(teacher, MLPStudent, loss=["kd", name])
+    with pytest.raises(
+        ValueError, match=f"term '{name}': .* compares maps.*'similarity', 'rkd', 'correlation'"
+    ):
+        clf.fit(*digits)
