@@ -38,6 +38,7 @@ from sklearn_kd.estimators._feature_terms import (
     check_suits_terms,
     check_terms,
     gives_outputs_with_features,
+    without_candidates,
 )
 from sklearn_kd.estimators._learned_nothing import warn_of_scales
 from sklearn_kd.estimators._plan import (
@@ -153,6 +154,7 @@ def checked_parameters(
     storage.check()
     strategy, execution = named_strategy(estimator), named_execution(estimator)
     if losses.terms:
+        strategy = without_candidates(strategy, losses)
         check_suits_terms(estimator, strategy, execution)
     process = checked_process(estimator.process)
     if process is not None:  # which says where the metaparameters go; of the strategy T_val remains

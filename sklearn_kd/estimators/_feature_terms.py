@@ -26,8 +26,11 @@ from sklearn_kd.inputs._sparse_rows import SparseRows
 from sklearn_kd.inputs._validation import ValidatedInputs
 from sklearn_kd.losses._bound_terms import BoundTerm, PairedTerm
 from sklearn_kd.losses._feature_term import AUTO_LAYERS, KINDS, TERM_WEIGHTS, FeatureTerm
+from sklearn_kd.losses._labels_alone import LabelLoss
+from sklearn_kd.losses._loss_list import ListedLosses
 from sklearn_kd.losses._objective import Objective
 from sklearn_kd.losses._term_weights import NamedWeights
+from sklearn_kd.meta import Fixed, Shortlist
 from sklearn_kd.meta._path import MetaOptimizer
 from sklearn_kd.meta._space import HISTORY_COLUMNS, Metaparameter
 from sklearn_kd.meta._strategy import Strategy
@@ -184,6 +187,14 @@ def _check_attributes(term: FeatureTerm) -> None:
         )
     if isinstance(term.kinds, str) or not term.kinds or not set(term.kinds) <= set(KINDS):
         raise ValueError(f"{who}.kinds={term.kinds!r} must be a tuple with one or both of {list(KINDS)}.")
+
+
+def without_candidates(strategy: Strategy, losses: ListedLosses) -> Strategy:
+    """Return Fixed for the default strategy beside the labels alone, where it has no lambda1 to choose."""
+    is_default = type(strategy) is Shortlist and strategy.candidates is None
+    if is_default and isinstance(losses.of_outputs, LabelLoss):
+        return Fixed(val_temperature=strategy.val_temperature)
+    return strategy
 
 
 def check_suits_terms(estimator: BaseDistiller, strategy: Strategy, execution: Execution) -> None:

@@ -441,3 +441,11 @@ def test_a_term_of_maps_on_a_table(name, digits, no_training):
         ValueError, match=f"term '{name}': .* compares maps.*'similarity', 'rkd', 'correlation'"
     ):
         clf.fit(*digits)
+
+
+def test_the_default_keeps_the_weights_beside_the_labels_alone(mixture, images):
+    """The shortlist tries values of lambda1, and there is none."""
+    default = mixture([Similarity(2.0)], meta="shortlist").fit(*images)
+    fixed = mixture([Similarity(2.0)], meta="fixed").fit(*images)
+    assert type(default.strategy_) is Fixed and default.metaparameters_ == {"similarity_weight": 2.0}
+    np.testing.assert_array_equal(default.predict_proba(images[0]), fixed.predict_proba(images[0]))
