@@ -13,15 +13,16 @@ from sklearn_kd.files._tensors import load_tensors
 
 # Where checkpoints of others keep the state dict of the network.
 _KEYS = ("model", "state_dict", "model_state_dict", "net")
-# nn.DataParallel puts this before every name.
-_PARALLEL = "module."
+# Put before every name by nn.DataParallel and by torch.compile.
+_PREFIXES = ("module.", "_orig_mod.")
 
 
 def read_state_dict(path: str | PathLike[str]) -> dict[str, Tensor]:
     """Return the state dict in a file of ``torch.save``. No code in the file is run.
 
     The file holds the state dict alone, or a dict with it under "model", "state_dict",
-    "model_state_dict" or "net". The prefix "module." of a parallel network is left out.
+    "model_state_dict" or "net". The prefixes "module." of a parallel network and
+    "_orig_mod." of a compiled one are left out.
 
     Parameters
     ----------
@@ -36,9 +37,15 @@ def read_state_dict(path: str | PathLike[str]) -> dict[str, Tensor]:
     """
     content = _read(path)
     weights = content if _is_state_dict(content) else _inner_state_dict(content, path)
-    while weights and all(name.startswith(_PARALLEL) for name in weights):
-        weights = {name.removeprefix(_PARALLEL): tensor for name, tensor in weights.items()}
+    while prefix := _prefix(weights):
+        weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
     return weights
+
+
+def _prefix(weights: dict[str, Tensor]) -> str | None:
+    """Return the prefix that all names have, if there is one."""
+    common = (prefix for prefix in _PREFIXES if all(name.startswith(prefix) for name in weights))
+    return next(common, None) if weights else None
 
 
 def _read(path: str | PathLike[str]) -> Any:

@@ -42,8 +42,8 @@ def load_published(network: nn.Module | str, path: str | PathLike[str]) -> nn.Mo
     """Load trained weights that others have published into a network.
 
     The file is one of :func:`torch.save`: a state dict, or a checkpoint with the state dict under "model",
-    "state_dict", "model_state_dict" or "net". The prefix "module." of a parallel network is left out. No code
-    in the file is run.
+    "state_dict", "model_state_dict" or "net". The prefixes "module." of a parallel and "_orig_mod." of a
+    compiled network are left out. No code in the file is run.
 
     Parameters
     ----------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from os import PathLike
@@ -215,7 +216,12 @@ def check_width(width: Any) -> None:
 
 def check_normalisation(mean: Sequence[float], std: Sequence[float]) -> None:
     """Raise ValueError unless there is a mean and a positive standard deviation for each channel."""
-    if len(mean) != len(std) or min(std, default=0) <= 0:
+    try:
+        means, stds = [float(value) for value in mean], [float(value) for value in std]
+    except (TypeError, ValueError):  # one number, or no numbers
+        means, stds = [], []
+    finite = all(map(math.isfinite, means + stds))
+    if len(means) != len(stds) or not finite or min(stds, default=0) <= 0:
         raise ValueError(
             f"mean={mean!r} and std={std!r} must have one number for each channel of the images, those of "
             "std above 0."

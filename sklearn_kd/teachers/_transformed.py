@@ -124,15 +124,15 @@ def _numbers(values: Any) -> tuple[float, ...]:
 
 
 def _checked_size(size: Any) -> int | tuple[int, int] | None:
-    sides = (size,) if isinstance(size, Integral) else size
-    if size is None:
-        return None
-    whole = isinstance(sides, Sequence) and all(
-        isinstance(side, Integral) and not isinstance(side, bool) and side > 0 for side in sides
-    )
-    if not whole or len(sides) != (1 if isinstance(size, Integral) else 2):
+    if size is None or _is_side(size):
+        return None if size is None else int(size)
+    if not (isinstance(size, Sequence) and len(size) == 2 and all(map(_is_side, size))):
         raise ValueError(f"size={size!r} must be a whole number above 0, two of them, or None.")
-    return int(size) if isinstance(size, Integral) else (int(sides[0]), int(sides[1]))
+    return int(size[0]), int(size[1])
+
+
+def _is_side(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) > 0
 
 
 class ImageTransform:

@@ -37,6 +37,7 @@ LAYOUTS = {
     "with an optimizer": lambda weights: {"model": weights, "optimizer": {"state": {0: {"step": 3}}}},
     "parallel": lambda weights: {"state_dict": parallel(weights), "best_prec1": 75.6, "arch": "wrn"},
     "twice parallel": lambda weights: {"net": parallel(parallel(weights))},
+    "compiled": lambda weights: parallel({f"_orig_mod.{name}": w for name, w in weights.items()}),
     "without counts": lambda weights: {n: w for n, w in weights.items() if "num_batches" not in n},
 }
 
@@ -49,6 +50,12 @@ def test_layouts(layout, trained, published, tmp_path):
     network = WideResNet(16, 1, n_classes=7, **own).train()
     assert load_published(network, tmp_path / "wrn.pth") is network and not network.training
     assert torch.equal(network(x), trained(x))
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.5, 0.5), ([0.5], [float("nan")]), ([float("inf")], [1.0])])
+def test_a_normalisation_that_is_none_is_refused(mean, std):
+    with pytest.raises(ValueError, match="one number for each channel"):
+        WideResNet(10, 1, mean=mean, std=std)
 
 
 def test_by_name_the_number_of_classes_is_that_of_the_file(trained, published, tmp_path):

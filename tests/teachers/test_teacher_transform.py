@@ -139,6 +139,7 @@ def darkened(x):
     return x.sub_(0.5)
 
 
+@pytest.mark.filterwarnings("ignore:teacher ConvNet predicts y")  # it is untrained
 @pytest.mark.parametrize("settings", [{"loss": ["kd", "similarity"]}, {"augment": torch.neg}])
 @pytest.mark.parametrize("estimator", [DistilledClassifier, DistilledRegressor])
 def test_a_transform_may_write_into_its_batch(estimator, settings, data):
