@@ -200,7 +200,8 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         ``callbacks__NAME__*`` set their parameters.
     warm_start : bool, default=False
         Start from the student of the last ``fit``, and from its metaparameters where they are learned; the
-        path goes on. A search has a fresh student, since the last one may have trained on D_val.
+        path goes on, and so does what terms of features have learned, but for a fitted estimator that comes
+        from a file. A search has a fresh student, since the last one may have trained on D_val.
     keep_teacher : bool, default=False
         Whether the fitted estimator keeps the fitted teacher, as ``teacher_``, which a pickle of it
         then holds too. False: ``teacher_`` is None, and pickles and copies hold no trained teacher:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -49,7 +49,7 @@ from sklearn_kd.training._label_scorers import r2_scoring
 from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._pixel_scoring import PixelScoring
 from sklearn_kd.training._trials import Trials
-from sklearn_kd.training._weight_average import LONG, Averaging
+from sklearn_kd.training._weight_average import LONG, Averaging, go_on_with
 
 if TYPE_CHECKING:
     from sklearn_kd.estimators._classifier import DistilledClassifier
@@ -313,10 +313,17 @@ def changes_for(estimator: DistilledClassifier, stage: Stage, *, of_trial: bool 
         "averaging": averaging if estimator.retrain in averages else None,
         "modules_seed": stage.seeds.strategy,
     }
+    if estimator._continues() and stage.name != SEARCH:
+        changes["learned_beside"] = _learned_beside(estimator.net_)
     if stage.name == SEARCH:
         epochs = search_epochs_of(estimator)
         return changes | {"max_epochs": epochs, "verbose": 0, "routes_callbacks": False}
     return changes | ({"verbose": 0} if of_trial or stage.name == RETRAINING else {})
+
+
+def _learned_beside(net: Any) -> dict[str, nn.Module]:
+    """Return the modules of terms that a net has trained; none of one that comes from a file."""
+    return {name: getattr(net, f"{name}_") for name in getattr(net, "beside_", ())}
 
 
 def _trial_net(estimator: DistilledClassifier, plan: DistillationPlan, values: dict[str, Any]) -> TrainingNet:
@@ -367,11 +374,13 @@ def make_net(
     start: dict[str, Any],
     callbacks: Any,
     routes_callbacks: bool = True,
+    learned_beside: Mapping[str, nn.Module] | None = None,
     **changes: Any,
 ) -> TrainingNet:
     """Make an initialised net around ``student``, which it trains in place.
 
     ``routes_callbacks``: whether it has the ``callbacks__*`` parameters of the estimator.
+    ``learned_beside``: modules of terms, with which a further fit goes on where they are made alike.
     """
     device, (task, loss, space, execution, batch_size, features) = estimator._device(), settings
     if strategy.coordinates == "raw":
@@ -390,7 +399,7 @@ def make_net(
         "verbose": estimator.verbose,
     }
     callbacks, changes = with_score_of_task(task, callbacks, changes)
-    return TrainingNet(
+    net = TrainingNet(
         student,
         objective=_objective(loss, task, features),
         metaparameters=MetaparameterPath(space, start, steps, device=device),
@@ -403,3 +412,5 @@ def make_net(
         device=str(device),
         **(params | output_params(task) | routed | changes),
     ).initialize()
+    go_on_with(net.others, learned_beside or {})
+    return net

@@ -162,6 +162,17 @@ def load_modules(modules: Mapping[str, nn.Module], weights: Mapping[str, Tensor]
         load_weights(part, own)
 
 
+def go_on_with(modules: Mapping[str, nn.Module], learned: Mapping[str, nn.Module]) -> None:
+    """Set the weights of modules to those of the learned ones of their names that were made alike."""
+    for name, part in modules.items():
+        if name in learned and _weight_shapes(part) == _weight_shapes(learned[name]):
+            load_weights(part, weights_of(learned[name]))
+
+
+def _weight_shapes(module: nn.Module) -> dict[str, torch.Size]:
+    return {name: weight.shape for name, weight in module.named_parameters()}
+
+
 def _averaged_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Return what is averaged of a module by name: its weights, and statistics of batches."""
     named = [

@@ -241,6 +241,22 @@ def test_a_killed_fit_goes_on_to_the_bit(stage, mixture, images, tmp_path):
         np.testing.assert_array_equal(resumed.metaparameter_path_[name], whole.metaparameter_path_[name])
 
 
+def test_a_further_fit_goes_on_with_the_modules(mixture, images):
+    begins = []
+
+    class Keep(Callback):
+        def on_train_begin(self, net, **kwargs):
+            begins.append(net.others["projected_term"][0].weight.detach().clone())
+
+    clf = mixture(["kd", Projected()], warm_start=True, max_epochs=1, callbacks=[Keep()]).fit(*images)
+    learned = clf.net_.others["projected_term"][0].weight.detach().clone()
+    clf.fit(*images)
+    assert torch.equal(begins[1], learned) and not torch.equal(begins[0], learned)
+    other = Projected(student_layers=["stage1"], teacher_layers=["stage1"])
+    clf.set_params(loss__projected=other).fit(*images)  # another module: it begins anew
+    assert torch.equal(begins[2], begins[0])
+
+
 def test_a_retraining_that_continues_has_the_modules_of_the_search(mixture, images):
     seen = {}
 
