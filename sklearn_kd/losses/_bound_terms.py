@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from sklearn_kd.losses._feature_term import FeatureTerm, Shape
 from sklearn_kd.losses._term_weights import TermWeights
@@ -103,7 +103,7 @@ class PairedTerm:
                 f"build of {self._who} returned {type(made).__name__}; it must return an nn.Module, "
                 "such as nn.Module() where there is nothing to learn."
             )
-        if any(isinstance(own, UninitializedTensorMixin) for own in (*made.parameters(), *made.buffers())):
+        if any(map(is_lazy, (*made.parameters(), *made.buffers()))):
             raise TypeError(
                 f"build of {self._who} returned a module with lazy weights, which have no shape yet. Make it "
                 "with the shapes that build is given."
