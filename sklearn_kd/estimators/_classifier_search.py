@@ -259,7 +259,9 @@ def retraining_net(estimator: DistilledClassifier, plan: DistillationPlan) -> Tr
     )
     schedule = process.schedule(plan.n_steps, estimator.weights)
     rows = np.concatenate([schedule[name].reshape(plan.n_steps, -1) for name in space], axis=1)
-    features = None if settings.features is None else settings.features.pruned(schedule)
+    # A process that is given may have begun at other weights than the terms beside it have.
+    begun = None if plan.searched is not None else {name: rows[0] for name, rows in process.values.items()}
+    features = None if settings.features is None else settings.features.pruned(schedule, begun)
     callbacks = [
         *own_callbacks(estimator, RETRAINING),
         *progress_callbacks(estimator.verbose, RETRAINING, estimator.max_epochs),

@@ -128,15 +128,22 @@ class FeatureTerms:
         rates = [term.importance_lr for term in self.terms.values() if isinstance(term, Pathways)]
         return {TERM_WEIGHTS: importance_steps((rates or [IMPORTANCE_LR])[0])}
 
-    def pruned(self, schedule: Mapping[str, np.ndarray]) -> FeatureTerms:
+    def pruned(
+        self, schedule: Mapping[str, np.ndarray], begun: Mapping[str, np.ndarray] | None = None
+    ) -> FeatureTerms:
         """Return the terms without those whose weights have vanished.
 
         Parameters
         ----------
         schedule : mapping of str to ndarray of shape (n_steps, ...)
             The metaparameters of a retraining at all its steps.
+        begun : mapping of str to ndarray or None, default=None
+            Where the weights began in another search. None: at the weights of the terms.
         """
-        kept = {name: _pruned(self.terms[name], bound, schedule) for name, bound in self.bound.items()}
+        kept = {
+            name: _pruned(self.terms[name], bound, schedule, begun or {})
+            for name, bound in self.bound.items()
+        }
         left = {name: bound for name, bound in kept.items() if bound is not None}
         return FeatureTerms(self.terms, left, self.teacher)
 
@@ -157,10 +164,15 @@ def _entries(name: str, term: FeatureTerm, n_losses: int) -> dict[str, Metaparam
         return factors | {f"{name}_{weight}": entry for weight, entry in term.metaparameters().items()}
 
 
-def _pruned(term: FeatureTerm, bound: BoundTerm, schedule: Mapping[str, np.ndarray]) -> BoundTerm | None:
+def _pruned(
+    term: FeatureTerm,
+    bound: BoundTerm,
+    schedule: Mapping[str, np.ndarray],
+    begun: Mapping[str, np.ndarray],
+) -> BoundTerm | None:
     names = {weight: f"{bound.name}_{weight}" for weight in term.weight_names}
     shares = [
-        schedule[name].max() / getattr(term, weight) if name in schedule else 1.0
+        schedule[name].max() / begun.get(name, getattr(term, weight)) if name in schedule else 1.0
         for weight, name in names.items()
     ]
     if max(shares) <= VANISHED:

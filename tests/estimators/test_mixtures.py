@@ -15,7 +15,14 @@ from torch import nn
 from helpers.networks import ConvNet
 from helpers.pages import messages
 from helpers.refused_losses import REFUSED_LOSSES, Detached
-from sklearn_kd import DistilledClassifier, DistilledRegressor, DistProClassifier, MLPStudent, Pathways
+from sklearn_kd import (
+    DistilledClassifier,
+    DistilledRegressor,
+    DistProClassifier,
+    MetaparameterProcess,
+    MLPStudent,
+    Pathways,
+)
 from sklearn_kd.losses import TERMS, FeatureTerm
 from sklearn_kd.meta import Fixed
 
@@ -128,6 +135,16 @@ def test_a_term_whose_weight_vanishes_is_left_out(mixture, images):
     assert not clf.terms_["projected"].is_trained and clf.terms_["similarity"].is_trained
     assert "projected_loss" not in clf.history_[-1] and "similarity_loss" in clf.history_[-1]
     assert clf.metaparameters_["projected_weight"] == 0.015
+
+
+@pytest.mark.parametrize(("rows", "is_trained"), [([0.01, 0.009], True), ([1.0, 0.001], False)])
+def test_a_given_process_vanishes_by_its_own_start(rows, is_trained, mixture, images):
+    term = Projected(weight_bounds=(1e-3, 1e3))
+    entries = {f"projected_{name}": entry for name, entry in term.metaparameters().items()}
+    process = MetaparameterProcess({"projected_weight": rows}, entries)
+    params = {"process": process, "weights": "final", "max_epochs": 1}
+    clf = mixture([term], meta="shortlist", **params).fit(*images)
+    assert clf.terms_["projected"].is_trained is is_trained
 
 
 def test_pathways_below_the_threshold_are_left_out(mixture, images):
