@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from sklearn.frozen import FrozenEstimator
 from torch import Tensor, nn
 
 from sklearn_kd.errors._context import error_context
@@ -333,10 +334,13 @@ def checked_teacher(
         wrapped.ask_for_maps()
     if isinstance(inputs.rows, RawRows) and augment is None:
         wrapped.ask_about_given_rows()
-    if (inputs.is_loaded or augment is not None) and not wrapped.takes_batches():
+    # Where features are asked for, the same pass gives the outputs for an augmented batch.
+    in_passing = asks_for_features and augment is not None and not has_several_labels(inputs.task)
+    if (inputs.is_loaded or augment is not None) and not (in_passing or wrapped.takes_batches()):
+        own = teacher.estimator if isinstance(teacher, FrozenEstimator) else teacher
         mend = f"give fit arrays, or {answers}." if augment is None else "set augment=None."
         raise ValueError(
-            f"teacher {type(teacher).__name__} takes arrays, and cannot be asked batch by batch, "
+            f"teacher {type(own).__name__} takes arrays, and cannot be asked batch by batch, "
             f"as {'X is a Dataset' if augment is None else 'augment'} requires. Give a network as "
             f"teacher (nn.Module, skorch), FunctionTeacher(function of tensors, takes='tensor'), or {mend}"
         )

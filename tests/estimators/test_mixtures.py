@@ -196,6 +196,17 @@ def test_a_fitted_classifier_teaches_as_it_is(images):
     assert set(grid.best_estimator_.terms_) == {"similarity"}
 
 
+def test_a_fitted_classifier_is_asked_about_augmented_batches(images):
+    quick = {"max_epochs": 1, "random_state": 0, "device": "cpu"}
+    teacher = DistilledClassifier(None, ConvNet, student__width=6, meta="none", **quick).fit(*images)
+    clf = DistilledClassifier(teacher, ConvNet, loss=["kd", Similarity()], meta="fixed", **quick)
+    as_they_are = clf.fit(*images).predict_proba(images[0])
+    same = clf.set_params(augment=lambda x: 1 * x).fit(*images).predict_proba(images[0])
+    np.testing.assert_allclose(same, as_they_are, atol=1e-5)
+    with pytest.raises(ValueError, match="teacher DistilledClassifier takes arrays"):
+        clf.set_params(loss="kd").fit(*images)
+
+
 @pytest.mark.parametrize("meta", ["twins", "halving", "hyperopt", "random", "shortlist", "gradient"])
 def test_every_strategy_that_can(meta, mixture, images):
     params = {"meta__n_trials": 2} if meta in ("hyperopt", "random") else {}
