@@ -197,14 +197,12 @@ def test_a_fitted_classifier_teaches_as_it_is(images):
 
 
 def test_a_fitted_classifier_is_asked_about_augmented_batches(images):
-    quick = {"max_epochs": 1, "random_state": 0, "device": "cpu"}
+    quick = {"max_epochs": 1, "random_state": 0, "device": "cpu", "optimizer": "SGD", "lr": 0.05}
     teacher = DistilledClassifier(None, ConvNet, student__width=6, meta="none", **quick).fit(*images)
     clf = DistilledClassifier(teacher, ConvNet, loss=["kd", Similarity()], meta="fixed", **quick)
     as_they_are = clf.fit(*images).predict_proba(images[0])
     same = clf.set_params(augment=lambda x: 1 * x).fit(*images).predict_proba(images[0])
     np.testing.assert_allclose(same, as_they_are, atol=1e-5)
-    with pytest.raises(ValueError, match="teacher DistilledClassifier takes arrays"):
-        clf.set_params(loss="kd").fit(*images)
 
 
 @pytest.mark.parametrize("meta", ["twins", "halving", "hyperopt", "random", "shortlist", "gradient"])
