@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
+from numbers import Real
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -101,6 +103,7 @@ class Pathways(FeatureTerm):
 
     def check(self) -> None:
         """Raise ValueError or TypeError if the parameters cannot be used."""
+        self._check_numbers()
         self.importance(1)
         named_transforms(self.transforms)
         checked_distance(self.distance)
@@ -111,6 +114,18 @@ class Pathways(FeatureTerm):
                 f"{list(NORMALIZATIONS)}."
             )
         checked_threshold(self.pathway_threshold, self.normalization)
+
+    def _check_numbers(self) -> None:
+        numbers = {"softmax_bias": self.softmax_bias, "importance_lr": self.importance_lr}
+        if self.pathway_threshold is not None and self.pathway_threshold != "auto":
+            numbers["pathway_threshold"] = self.pathway_threshold
+        for name, value in numbers.items():
+            if not isinstance(value, Real) or isinstance(value, bool):
+                raise TypeError(f"{name}={value!r} must be a number.")
+            if not math.isfinite(float(value)):
+                raise ValueError(f"{name}={value!r} must be finite.")
+        if self.importance_lr < 0:
+            raise ValueError(f"importance_lr={self.importance_lr!r} must be at least 0.")
 
     def loss(self, student: list[Tensor], teacher: list[Tensor], module: Any) -> Tensor:
         """Raise TypeError: pathways are compared one by one."""

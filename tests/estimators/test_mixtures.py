@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback
 from torch import nn
@@ -203,6 +204,8 @@ def test_a_fitted_classifier_is_asked_about_augmented_batches(images):
     as_they_are = clf.fit(*images).predict_proba(images[0])
     same = clf.set_params(augment=lambda x: 1 * x).fit(*images).predict_proba(images[0])
     np.testing.assert_allclose(same, as_they_are, atol=1e-5)
+    with pytest.raises(ValueError, match="teacher DistilledClassifier takes arrays"):
+        clf.set_params(loss="kd", teacher=FrozenEstimator(teacher)).fit(*images)
 
 
 @pytest.mark.parametrize("meta", ["twins", "halving", "hyperopt", "random", "shortlist", "gradient"])
@@ -371,6 +374,10 @@ class Number(Similarity):
         (Similarity(teacher_layers=["stage3"]), ValueError, "teacher_layers: ConvNet has no layer 'stage3'"),
         (Projected(teacher_layers=["stage1"]), ValueError, "compared in pairs"),
         (Projected(weight=-1.0), ValueError, r"term 'projected': weight=-1.0"),
+        (Pathways(importance_lr=-1.0), ValueError, "importance_lr=-1.0 must be at least 0"),
+        (Pathways(importance_lr="x"), TypeError, "importance_lr='x' must be a number"),
+        (Pathways(softmax_bias=float("nan")), ValueError, "softmax_bias=nan must be finite"),
+        (Pathways(pathway_threshold="x"), TypeError, "pathway_threshold='x' must be a number"),
         (Pathways(normalization="softmx"), ValueError, "'softmx' is not known. Did you mean 'softmax'"),
     ],
 )
