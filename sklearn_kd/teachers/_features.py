@@ -60,8 +60,8 @@ def network_of(teacher: Any, name: str = "teacher") -> nn.Module:
     if hasattr(type(inner), "student_"):
         if not hasattr(inner, "net_"):
             raise ValueError(
-                f"{name} {type(inner).__name__} has not been fitted, or is a copy that has lost its fit. Fit it "
-                f"first; its student is the {name}. FrozenEstimator({name}) keeps its fit in copies."
+                f"{name} {type(inner).__name__} has not been fitted, or is a copy that has lost its fit. Fit "
+                f"it first; its student is the {name}. FrozenEstimator({name}) keeps its fit in copies."
             )
         return inner.student_
     raise TypeError(
