@@ -49,9 +49,9 @@ def far_iterations(net: TrainingNet, data: SplitData) -> FarIterations | None:
     check_has_validation(strategy, data.valid is not None)
     if not isinstance(net.objective, LogitObjective):
         raise ValueError(
-            f"meta: {name} differentiates losses of the student's outputs alone, and loss has terms of "
-            "features. Set meta='linear' or 'gradient', which take hypergradients of one step, or 'twins', "
-            "'halving' or 'hyperopt', which compare students."
+            f"meta: {name} differentiates losses of the student's outputs alone, and features are "
+            "compared here. Set meta='linear' or 'gradient', which take hypergradients of one step, or "
+            "'twins', 'halving' or 'hyperopt', which compare students."
         )
     if net.execution.cuda_graph:
         raise ValueError(

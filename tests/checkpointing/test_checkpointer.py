@@ -156,7 +156,13 @@ def test_trials_are_looked_up(tmp_path):
     cache = TrialCache(checkpoints)
     known, record = cache.lookup(settings)
     assert known == {}
-    best = {"setting": [0.5, 2.0], "loss": 0.25, "averaged": True, "weights": {"w": torch.ones(2)}}
+    best = {
+        "setting": [0.5, 2.0],
+        "loss": 0.25,
+        "averaged": True,
+        "weights": {"w": torch.ones(2)},
+        "beside": {},
+    }
     record({1: 0.25}, False, best)
     _, record_later = cache.lookup(later)
     record_later({0: 0.75}, False, best)

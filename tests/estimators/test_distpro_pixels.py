@@ -307,14 +307,16 @@ def exact_hypergradient(net, kind, batch, val_batch):
     with feature_hooks(net.module_, ["stage1", "stage2"]) as ours:
         outputs = rows_of(functional_call(net.module_, parts[0] | buffers[0], (batch[0],)))
     losses = []
-    for k, (pathway, transform) in enumerate(zip(net.objective.pathways, net.transforms_, strict=True)):
+    for k, (pathway, transform) in enumerate(
+        zip(net.objective.terms[0].pathways, net.transforms_, strict=True)
+    ):
         own = {n.partition(".")[2]: v for n, v in (parts[1] | buffers[1]).items() if n.startswith(f"{k}.")}
         target = theirs[pathway.teacher_layer]
         made = functional_call(transform, own, (ours[pathway.student_layer], target.shape[2:]))
-        losses.append(net.objective.distance(made, target))
+        losses.append(net.objective.terms[0].pathway_pass.distance(made, target))
     targets, alpha = batch.targets, raw.exp() / (raw.exp().sum() + np.e)
     per_pixel = row_losses(kind, outputs, targets.labels, t.double(), lambda1, T)
-    loss = (targets.weight * per_pixel).mean() + net.objective.distill_weight * (
+    loss = (targets.weight * per_pixel).mean() + net.objective.terms[0].weights.factor * (
         alpha * torch.stack(losses)
     ).sum()
     gradients = torch.autograd.grad(loss, weights, create_graph=True)

@@ -199,15 +199,17 @@ def exact_hypergradient(net, name, batch, val_batch):
     with feature_hooks(net.module_, ["stage1", "stage2"]) as ours:
         f = functional_call(net.module_, parts[0] | buffers[0], (batch[0],))
     losses = []
-    for k, (pathway, transform) in enumerate(zip(net.objective.pathways, net.transforms_, strict=True)):
+    for k, (pathway, transform) in enumerate(
+        zip(net.objective.terms[0].pathways, net.transforms_, strict=True)
+    ):
         own = {n.partition(".")[2]: v for n, v in (parts[1] | buffers[1]).items() if n.startswith(f"{k}.")}
         target = theirs[pathway.teacher_layer]
         made = functional_call(transform, own, (ours[pathway.student_layer], target.shape[2:]))
-        losses.append(net.objective.distance(made, target))
+        losses.append(net.objective.terms[0].pathway_pass.distance(made, target))
     weight, y = batch.targets.weight, batch.targets.labels
     alpha = raw.exp() / (raw.exp().sum() + np.e)
     loss = (weight * errors_by_hand(name, f, y, t.double(), lambda1, other).mean(dim=1)).mean()
-    loss = loss + net.objective.distill_weight * (alpha * torch.stack(losses)).sum()
+    loss = loss + net.objective.terms[0].weights.factor * (alpha * torch.stack(losses)).sum()
     gradients = torch.autograd.grad(loss, weights, create_graph=True)
     moved = [
         w.detach() - group["lr"] * (g + group["momentum"] * state[w]["momentum_buffer"])

@@ -169,7 +169,10 @@ def test_pathways_are_refused():
     stages = [nn.Conv2d(1, 4, 3, padding=1), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3, padding=1), nn.MaxPool2d(2)]
     teacher = nn.Sequential(*stages, nn.Flatten(), nn.Linear(16, 2))
     clf = DistProClassifier(teacher, copy.deepcopy(teacher), meta=meta.ImplicitGradient(), device="cpu")
-    with pytest.raises(ValueError, match="ImplicitGradient is for DistilledClassifier"):
+    with pytest.raises(
+        ValueError,
+        match="ImplicitGradient differentiates losses of the student's outputs alone, and features",
+    ):
         clf.fit(X_images, np.arange(20) % 2)
 
 

@@ -84,7 +84,7 @@ def test_candidates_that_cannot_be_are_refused(candidates, message, make, digits
 
 
 def test_the_usual_candidates_need_a_loss_with_lambda1(make, digits, logits):
-    with pytest.raises(ValueError, match=r"no \['lambda1'\].*Set meta='linear'"):
+    with pytest.raises(ValueError, match=r"no \['lambda1'\].*Set meta='fixed', .* meta='linear'"):
         make(meta="shortlist", loss=WithoutLambda1()).fit(*digits, teacher_logits=logits)
 
 

@@ -49,7 +49,7 @@ def test_teacher_is_asked_about_the_very_batch(meta, data, make, network):
     # Before the batches both were tried on two rows.
     assert len(made) == len(asked) == len(watch.train_) + 1
     for batch, x, (question, answer) in zip(watch.train_, made[1:], asked[1:], strict=True):
-        assert batch[0] is x and question is x
+        assert batch[0] is x and torch.equal(question, x)
         torch.testing.assert_close(batch.targets.teacher_logits, answer, rtol=0, atol=0)
 
 

@@ -219,8 +219,8 @@ def test_the_display_has_a_panel_for_each(teacher_logits):
 
 
 def test_a_loss_is_an_object():
-    with pytest.raises(ValueError, match=r"loss='hint' is not known\."):
-        distilled("hint").fit(X, y, teacher_logits=X[:, :10])
+    with pytest.raises(ValueError, match=r"loss='hnt' is not known\."):
+        distilled("hnt").fit(X, y, teacher_logits=X[:, :10])
     with pytest.raises(TypeError, match=r"loss=Decoupled is a class\. Give an object: Decoupled\(\)\."):
         distilled(Decoupled).fit(X, y, teacher_logits=X[:, :10])
 
