@@ -313,17 +313,22 @@ def best_weights(tried: list[dict]) -> dict[str, float]:
 
 
 def tables(record: Mapping[str, Any]) -> Iterator[str]:
-    """Yield tables: accuracies and prices, the costs behind them, what was found, horizons, tuning."""
-    runs, chosen = sorted(record["runs"], key=lambda run: run["setting"]["seed"]), record["chosen"]
+    """Yield tables: accuracies and prices, the costs behind them, what was found, horizons, tuning.
+
+    That of horizons needs all its runs, which are the last ones.
+    """
+    runs = sorted(record["runs"], key=lambda run: run["setting"]["seed"])
     branches = [run for run in runs if "branch" in run["setting"]]
     plain = [run for run in runs if "branch" not in run["setting"]]
     by_arm = {arm: [run for run in plain if run["setting"]["arm"] == arm] for arm in ARMS}
     tuning = {arm: [run for run in of if "valid_accuracy" in run] for arm, of in by_arm.items()}
     tested = {arm: [run for run in of if "accuracy" in run] for arm, of in by_arm.items()}
+    chosen = best_weights([run for of in tuning.values() for run in of])
     yield accuracy_table(tested, tuning, chosen)
     yield cost_table(tested, tuning)
     yield weights_table(tested)
-    yield horizon_table(tested, branches)
+    if len(branches) == 2 * (1 + len(START) * len(BRANCHES)):
+        yield horizon_table(tested, branches)
     yield tuning_table(tuning, chosen)
 
 

@@ -426,6 +426,7 @@ def test_noise_is_that_of_the_evidence():
         ("distpro_transfer", "reproduces_distpro.rst"),
         ("distpro_cityscapes", "reproduces_maps.rst"),
         ("distpro_nyuv2", "reproduces_maps.rst"),
+        ("mixtures_cifar10", "reproduces_mixtures.rst"),
     ],
 )
 def test_what_reproduces_is_that_of_the_runs(script, page, monkeypatch):
