@@ -345,7 +345,8 @@ def _objective(
     loss: DistillationLoss, task: Task, features: FeatureTerms | None
 ) -> LogitObjective | FeatureObjective:
     """Return the objective of a loss of the outputs, with or without terms of features."""
-    if features is None or not features.bound:
+    # Where it is asked for each batch, the outputs come with the features even when no term is left.
+    if features is None or not (features.bound or features.teacher.gives_outputs):
         return LogitObjective(loss)
     output_loss = LearnedOutputLoss(loss, list(loss.metaparameters(task.n_outputs)))
     return FeatureObjective(

@@ -151,7 +151,8 @@ class FeatureObjective:
         of_outputs = self.output_loss.evaluate(
             passed.logits, passed.targets, values, differentiable=differentiable
         )
-        alpha = torch.cat([term.weights.alpha(values, losses) for term in self.terms])
+        alphas = [term.weights.alpha(values, losses) for term in self.terms]
+        alpha = torch.cat(alphas) if alphas else losses
         value = of_outputs.value + (alpha * losses.detach()).sum()
         gradients = [*of_outputs.gradients, alpha][: len(passed.tensors)]
         return FeatureEvaluation(value, gradients, self, of_outputs, values, losses)
@@ -266,4 +267,6 @@ class FeatureEvaluation(NamedTuple):
         """Return ∂²L_train/∂s ∂a_j of the losses of the terms, shape (m, L)."""
         like = self.losses
         of_terms = [term.weights.derivatives(self.values, like) for term in self.objective.terms]
+        if not of_terms:
+            return like.new_zeros(0, 0)
         return of_terms[0] if len(of_terms) == 1 else torch.block_diag(*of_terms)

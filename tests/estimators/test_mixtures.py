@@ -417,6 +417,16 @@ def test_a_given_process_keeps_small_weights_that_have_not_vanished(mixture, ima
         assert clf.terms_["projected"].is_trained == kept
 
 
+def test_the_teacher_still_answers_augmented_batches_when_no_term_is_left(mixture, images):
+    pathways = Pathways(transforms=["conv1"], pathway_threshold=99.0)
+    params = {"meta": "linear", "search_epochs": 1, "max_epochs": 1, "retrain": "fresh"}
+    plain, augmented = (
+        mixture(["kd", pathways], augment=augment, **params).fit(*images) for augment in (None, torch.clone)
+    )
+    assert not augmented.terms_["pathways"].is_trained
+    assert augmented.history_[0]["train_loss"] == pytest.approx(plain.history_[0]["train_loss"], rel=1e-5)
+
+
 class OfTwoWeights(Projected):
     """Losses of the rows, of which two rows have as many as there are weights."""
 
