@@ -49,7 +49,7 @@ class BoundPathways:
 
     def student_layers(self, active: Sequence[int]) -> list[str]:
         """Return the student's layers in these pathways, each once."""
-        return list(dict.fromkeys(self.pathways[p].student_layer for p in active))
+        return self.pathway_pass.student_layers(active)
 
     def teacher_layers(self, active: Sequence[int]) -> list[str]:
         """Return the teacher's layers in these pathways, each once."""

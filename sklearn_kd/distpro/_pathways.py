@@ -268,6 +268,10 @@ class PathwayPass:
     def __init__(self, pathways: Sequence[Pathway], distance: Distance):
         self.pathways, self.distance = list(pathways), distance
 
+    def student_layers(self, active: Sequence[int]) -> list[str]:
+        """Return the student's layers in these pathways, each once."""
+        return list(dict.fromkeys(self.pathways[p].student_layer for p in active))
+
     def teacher_layers(self, active: Sequence[int]) -> list[str]:
         """Return the teacher's layers in these pathways, each once."""
         return list(dict.fromkeys(self.pathways[p].teacher_layer for p in active))
@@ -299,8 +303,7 @@ class PathwayPass:
         losses : Tensor of shape (len(active),)
         """
         active = range(len(self.pathways)) if active is None else active
-        layers = list(dict.fromkeys(self.pathways[p].student_layer for p in active))
-        with feature_hooks(student, layers) as maps:
+        with feature_hooks(student, self.student_layers(active)) as maps:
             logits = student(x)
         losses = self.losses(transforms, maps, teacher_maps, active)
         return logits, torch.stack(losses) if losses else logits.new_zeros(0)

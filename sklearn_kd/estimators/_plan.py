@@ -87,8 +87,8 @@ class Stage:
         Makes the net about to be trained: ``_classifier_net.net_to_train``, ``retraining_net`` of
         ``_classifier_search``, or ``_search_net`` and ``_retraining_net`` of ``_distpro_plan``.
     train : callable(plan, stage) -> (plan, net)
-        Trains it: :func:`train_to_the_end`, ``search`` of ``_classifier_search``, or ``_search`` and
-        ``_retrain`` of ``_distpro_plan``. The plan that it returns has what later stages need. Each
+        Trains it: :func:`train_to_the_end`, ``search`` of ``_classifier_search``, or ``_search`` of
+        ``_distpro_plan``. The plan that it returns has what later stages need. Each
         iteration is ``TrainingNet.train_step``.
     monitor : str
         Column of the history with a loss that means the same in all epochs, if there is one.
