@@ -155,7 +155,7 @@ def checked_parameters(
     strategy, execution = named_strategy(estimator), named_execution(estimator)
     if losses.terms:
         strategy = without_candidates(strategy, losses)
-        check_suits_terms(estimator, strategy, execution)
+        check_suits_terms(strategy, execution)
     process = checked_process(estimator.process)
     if process is not None:  # which says where the metaparameters go; of the strategy T_val remains
         strategy = Fixed(val_temperature=strategy.val_temperature)

@@ -41,6 +41,7 @@ from sklearn_kd.estimators._preflight import (
     dry_run,
     named_execution,
     named_strategy,
+    refuse_hidden_layers,
 )
 from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.estimators._search import (
@@ -191,11 +192,7 @@ def checked_parameters(estimator: DistProEstimator, X: Any = None, X_val: Any = 
 def _checked_execution(estimator: DistProEstimator) -> Execution:
     """Return the execution; refuse passes whose layers cannot be looked into."""
     execution = named_execution(estimator)
-    if execution.compile or execution.cuda_graph:
-        raise ValueError(
-            f"execution={execution!r}: layers cannot be looked into in compiled or captured passes. Set "
-            "execution='eager' or 'bfloat16'."
-        )
+    refuse_hidden_layers(execution)
     return execution
 
 

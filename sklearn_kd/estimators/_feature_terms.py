@@ -17,7 +17,7 @@ from sklearn_kd.distpro._term import Pathways
 from sklearn_kd.errors._context import error_context
 from sklearn_kd.errors._did_you_mean import did_you_mean
 from sklearn_kd.estimators._named_terms import FEATURE_TERMS
-from sklearn_kd.estimators._preflight import initial_student
+from sklearn_kd.estimators._preflight import initial_student, refuse_hidden_layers
 from sklearn_kd.estimators._several_labels import has_several_labels
 from sklearn_kd.inputs._data import as_input
 from sklearn_kd.inputs._parts import Parts
@@ -197,7 +197,7 @@ def without_candidates(strategy: Strategy, losses: ListedLosses) -> Strategy:
     return strategy
 
 
-def check_suits_terms(estimator: BaseDistiller, strategy: Strategy, execution: Execution) -> None:
+def check_suits_terms(strategy: Strategy, execution: Execution) -> None:
     """Refuse an execution or a strategy under which features cannot be compared.
 
     Raises
@@ -205,11 +205,7 @@ def check_suits_terms(estimator: BaseDistiller, strategy: Strategy, execution: E
     ValueError
         Naming the parameter.
     """
-    if execution.compile or execution.cuda_graph:
-        raise ValueError(
-            f"execution={execution!r} beside terms of features in loss: layers cannot be looked into in "
-            "compiled or captured passes. Set execution='eager' or 'bfloat16'."
-        )
+    refuse_hidden_layers(execution, " beside terms of features in loss")
     if strategy.hypergradient_rows is not None:
         raise ValueError(
             f"meta__hypergradient_rows={strategy.hypergradient_rows!r} beside terms of features in loss, "

@@ -116,6 +116,18 @@ def named_execution(estimator: BaseDistiller) -> Execution:
     return execution
 
 
+def refuse_hidden_layers(execution: Execution, beside: str = "") -> None:
+    """Raise ValueError for an execution whose passes do not show the features of layers.
+
+    ``beside`` says in the message what compares them.
+    """
+    if execution.compile or execution.cuda_graph:
+        raise ValueError(
+            f"execution={execution!r}{beside}: layers cannot be looked into in compiled or captured passes. "
+            "Set execution='eager' or 'bfloat16'."
+        )
+
+
 def validate(
     estimator: BaseDistiller,
     X: Any,
