@@ -1,5 +1,6 @@
 """Settings of the documentation. Nothing is fetched from the network at build time."""
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -20,23 +21,39 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "numpydoc",
+    "sphinx_copybutton",
+    "sphinx_design",
     "sphinx_gallery.gen_gallery",
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "_gallery", "gallery_header.rst"]
+
+# Copy what one types: no prompts, no output.
+copybutton_prompt_text = r">>> |\.\.\. "
+copybutton_prompt_is_regexp = True
 
 html_theme = "pydata_sphinx_theme"
 html_title = "sklearn-kd"
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 html_show_sourcelink = False
-html_sidebars = {"index": [], "changelog": []}
+html_logo = html_favicon = "_static/logo.svg"
+html_sidebars = {name: [] for name in ("index", "changelog", "getting_started/index")}
 html_theme_options = {
-    "navbar_end": ["theme-switcher"],
-    "show_prev_next": False,
+    "logo": {"text": "sklearn-kd", "alt_text": "sklearn-kd"},
+    "header_links_before_dropdown": 7,
+    "navbar_align": "left",
+    "navbar_end": ["theme-switcher", "navbar-icon-links"],
+    "navigation_depth": 2,
+    "show_toc_level": 2,
     "footer_start": ["copyright"],
     "footer_end": [],
 }
+# The address of the repository is known to who publishes the pages: it becomes a link in the bar at the top.
+if repository := os.environ.get("SKLEARN_KD_REPOSITORY"):
+    html_theme_options["icon_links"] = [
+        {"name": "Repository", "url": repository, "icon": "fa-brands fa-git-alt", "type": "fontawesome"}
+    ]
 toc_object_entries_show_parents = "hide"
 
 # The package's docstrings are numpydoc with shapes; types in the signature would repeat them.
@@ -88,8 +105,26 @@ def _without_foreign_links(app, what, name, obj, options, lines):
     lines[:] = [re.sub(r":(?:ref|term):`([^`<]+?)(?: *<[^>]+>)?`", r"\1", line) for line in lines]
 
 
+_CODE_IN_CELL = re.compile(r'(<td>.*?</td>)', re.DOTALL)
+_WORD_OF_CODE = re.compile(r'<span class="pre">([^<]{16,})</span>')
+
+
+def _break_long_code(app, pagename, templatename, context, doctree):
+    """Let long code in tables break after a bracket, a comma or a dot, so that it never has to in mid-word."""
+
+    def breakable(word):
+        return f'<span class="pre">{re.sub(r"(?<=[(,=/.])(?=[^)])|(?<=__)", "<wbr>", word[1])}</span>'
+
+    def cell(found):
+        return _WORD_OF_CODE.sub(breakable, found[1])
+
+    if "body" in context:
+        context["body"] = _CODE_IN_CELL.sub(cell, context["body"])
+
+
 def setup(app):
     """Formulas become MathML, which browsers draw themselves: no script, no font, no LaTeX."""
+    app.connect("html-page-context", _break_long_code)
     app.add_html_math_renderer("mathml", (_visit_math, None), (_visit_math_block, None))
     app.connect("autodoc-process-docstring", _without_foreign_links)
 
