@@ -46,6 +46,7 @@ html_theme_options = {
     "navbar_end": ["theme-switcher", "navbar-icon-links"],
     "navigation_depth": 2,
     "show_toc_level": 2,
+    "show_nav_level": 1,
     "footer_start": ["copyright"],
     "footer_end": [],
 }
@@ -105,21 +106,22 @@ def _without_foreign_links(app, what, name, obj, options, lines):
     lines[:] = [re.sub(r":(?:ref|term):`([^`<]+?)(?: *<[^>]+>)?`", r"\1", line) for line in lines]
 
 
-_CODE_IN_CELL = re.compile(r'(<td>.*?</td>)', re.DOTALL)
+_CELL = re.compile(r"(<td>.*?</td>)", re.DOTALL)
 _WORD_OF_CODE = re.compile(r'<span class="pre">([^<]{16,})</span>')
+_PLACE_TO_BREAK = re.compile(r"(?<=[,/=])(?!\))|(?<=\w\()(?!\))|(?<=[A-Za-z_]\.)(?=[A-Za-z_])|(?<=__)(?=\w)")
 
 
 def _break_long_code(app, pagename, templatename, context, doctree):
     """Let long code in tables break after a bracket, a comma or a dot, so that it never has to in mid-word."""
 
     def breakable(word):
-        return f'<span class="pre">{re.sub(r"(?<=[(,=/.])(?=[^)])|(?<=__)", "<wbr>", word[1])}</span>'
+        return f'<span class="pre">{_PLACE_TO_BREAK.sub("<wbr>", word[1])}</span>'
 
     def cell(found):
         return _WORD_OF_CODE.sub(breakable, found[1])
 
     if "body" in context:
-        context["body"] = _CODE_IN_CELL.sub(cell, context["body"])
+        context["body"] = _CELL.sub(cell, context["body"])
 
 
 def setup(app):

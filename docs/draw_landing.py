@@ -18,18 +18,18 @@ from pathlib import Path
 HERE = Path(__file__).parent
 RECORD = HERE.parent / "examples" / "01_quickstart.json"
 
-WIDTH, HEIGHT = 720, 360
-LEFT, RIGHT, TOP, BOTTOM = 64, 24, 20, 56
+WIDTH, HEIGHT = 540, 340
+LEFT, RIGHT, TOP, BOTTOM = 64, 12, 16, 52
 MICROSECONDS = 50.0, 100_000.0
 ACCURACY = 0.86, 0.99
 
 # Name in the record → name in the picture, kind, and where the text stands: its anchor and its shift.
 MODELS = {
-    "teacher, 700 labels": ("teacher: forest, 700 labels", "teacher", "middle", 0, -18),
-    "student, 100 labels and the teacher": ("student: 100 labels and the teacher", "student", "start", -14, -20),
-    "the same student, 100 labels": ("the same student, without the teacher", "alone", "start", 16, -2),
-    "MLPClassifier, 100 labels": ("MLPClassifier, 100 labels", "peer", "start", 16, 8),
-    "MLPClassifier, teacher's labels too": ("MLPClassifier, the teacher's labels too", "peer", "start", 16, 22),
+    "teacher, 700 labels": ("teacher", "teacher", "middle", 0, -18),
+    "student, 100 labels and the teacher": ("student", "student", "start", -10, -18),
+    "the same student, 100 labels": ("student without the teacher", "alone", "start", 16, -2),
+    "MLPClassifier, 100 labels": ("MLPClassifier", "peer", "start", 16, 9),
+    "MLPClassifier, teacher's labels too": ("MLPClassifier, teacher's labels", "peer", "start", 16, 20),
 }
 LIGHT = {
     "paper": "#ffffff", "ink": "#1f2933", "grid": "#d9dee3",
@@ -75,7 +75,7 @@ def picture(cost: dict[str, list[float]], colors: dict[str, str]) -> str:
     """Return the picture of {model: [accuracy, µs, kB]} as SVG."""
     drawn = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
-        f'font-size="14" fill="{colors["ink"]}">',
+        f'font-size="15" fill="{colors["ink"]}">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="{colors["paper"]}"/>',
     ]
     for accuracy in (0.86, 0.88, 0.90, 0.92, 0.94, 0.96, 0.98):
