@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any, NoReturn, TypeVar
+
+Named = TypeVar("Named")
 
 
 def did_you_mean(name: object, known: Iterable[object]) -> str:
@@ -17,6 +20,31 @@ def did_you_mean(name: object, known: Iterable[object]) -> str:
     """
     match = closest(name, known)
     return "" if match is None else f" Did you mean {match!r}?"
+
+
+class UnknownNameError(KeyError):
+    """A KeyError whose message is printed as it is, not in quotes."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class ByName(dict[str, Named]):
+    """A dict of the library's objects by name, which says for an unknown name which names there are.
+
+    Examples
+    --------
+    >>> from sklearn_kd.errors._did_you_mean import ByName
+    >>> ByName(resnet20=20, resnet32=32)["resnet2o"]
+    Traceback (most recent call last):
+    sklearn_kd.errors._did_you_mean.UnknownNameError: 'resnet2o' is none of the names resnet20, resnet32. Did
+    you mean 'resnet20'?
+    """
+
+    def __missing__(self, name: Any) -> NoReturn:
+        raise UnknownNameError(
+            f"{name!r} is none of the names {', '.join(map(str, self))}.{did_you_mean(name, self)}"
+        )
 
 
 def closest(name: object, known: Iterable[object]) -> str | None:
