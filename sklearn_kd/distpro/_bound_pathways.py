@@ -47,6 +47,14 @@ class BoundPathways:
         """L."""
         return len(self.pathways)
 
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Words for each pathway, by which a process of others is told."""
+        return tuple(
+            f"student stage {p.student_stage} to teacher stage {p.teacher_stage} by {p.transform}"
+            for p in self.pathways
+        )
+
     def student_layers(self, active: Sequence[int]) -> list[str]:
         """Return the student's layers in these pathways, each once."""
         return self.pathway_pass.student_layers(active)

@@ -131,8 +131,8 @@ class Pathways(FeatureTerm):
         """Raise TypeError: pathways are compared one by one."""
         raise TypeError("Pathways has no loss of paired layers.")
 
-    def importance(self, n_pathways: int) -> Metaparameter:
-        """Return the raw factors of so many pathways.
+    def importance(self, n_pathways: int, components: tuple[str, ...] | None = None) -> Metaparameter:
+        """Return the raw factors of so many pathways, with words for each.
 
         Raises
         ------
@@ -140,7 +140,8 @@ class Pathways(FeatureTerm):
             If the start lies outside ``importance_bounds``, or these are no two numbers.
         """
         with error_context("importance_bounds"):
-            return replace(importance_factors(n_pathways)[IMPORTANCE], bounds=self.importance_bounds)
+            factors = importance_factors(n_pathways)[IMPORTANCE]
+            return replace(factors, bounds=self.importance_bounds, components=components)
 
     def bound(
         self, name: str, teacher: FeatureTeacher, student: nn.Module, samples: Tensor, *, of_maps: bool

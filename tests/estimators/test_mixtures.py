@@ -25,7 +25,7 @@ from sklearn_kd import (
     Pathways,
     compare_methods,
 )
-from sklearn_kd.losses import TERMS, FeatureTerm
+from sklearn_kd.losses import TERMS, FeatureTerm, Metaparameter
 from sklearn_kd.meta import Fixed
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -145,6 +145,25 @@ def test_pathways_below_the_threshold_are_left_out(mixture, images):
     process.values["pathways_importance"][:] = [0.9, 0.1, 0.6, 0.5]
     clf = mixture([Pathways(transforms=["conv1"])], process=process, meta="shortlist").fit(*images)
     assert clf.history_[-1]["pathways"] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"transforms": ["conv2"]}, r"Only the process has \['student stage 0 to teacher stage 0 by conv1"),
+        ({"connections": [(0, 0), (0, 1)], "transforms": ["conv1", "conv3"]}, "has .*teacher stage 1 by conv1"),
+        ({"connections": [(1, 1), (1, 0), (0, 1), (0, 0)]}, "Their order differs"),
+    ],
+)
+def test_a_process_of_other_pathways_is_refused(params, message, mixture, images, tmp_path, no_training):
+    """As many as those of the process, so that shapes do not tell."""
+    ways = [f"student stage {s} to teacher stage {t} by conv1" for t in (0, 1) for s in (0, 1)]
+    entry = Metaparameter(1.0, shape=(4,), components=tuple(ways))
+    made = MetaparameterProcess({"pathways_importance": np.ones((3, 4))}, {"pathways_importance": entry})
+    made.save(tmp_path / "process.npz")
+    for process in (made, tmp_path / "process.npz"):
+        with pytest.raises(ValueError, match=f"process has pathways_importance of other components.*{message}"):
+            mixture([Pathways(**{"transforms": ["conv1"], **params})], process=process).fit(*images)
 
 
 @pytest.mark.parametrize("meta", ["linear", "twins", "random"])
