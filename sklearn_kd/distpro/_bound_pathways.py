@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sklearn_kd.distpro._distances import Distance
 from sklearn_kd.distpro._pathways import Pathway, PathwayPass, build_transforms
 from sklearn_kd.distpro._transforms import TransformFactory
+from sklearn_kd.errors._context import own_code
 from sklearn_kd.losses._bound_terms import Features
 from sklearn_kd.losses._term_weights import TermWeights
 
@@ -71,7 +72,8 @@ class BoundPathways:
         self, module: Any, student: Features, teacher: Features, active: Sequence[int]
     ) -> list[Tensor]:
         """Return the losses of these pathways."""
-        return self.pathway_pass.losses(module, student, teacher, active)
+        with own_code(f"transforms or distance of {self.name}"):
+            return self.pathway_pass.losses(module, student, teacher, active)
 
     def entry(self, active: Sequence[int], losses: Sequence[Tensor]) -> float:
         """Return how many pathways run."""

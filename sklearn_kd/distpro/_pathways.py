@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from sklearn_kd.distpro._distances import Distance
 from sklearn_kd.distpro._transforms import TRANSFORMS, TransformFactory
+from sklearn_kd.errors._context import own_code
 from sklearn_kd.errors._did_you_mean import did_you_mean
 from sklearn_kd.layers._hooks import feature_hooks
 from sklearn_kd.losses._bound_terms import as_float32
@@ -347,9 +348,12 @@ class PathwayPass:
         for pathway, transform in zip(self.pathways, transforms, strict=True):
             given, theirs = maps[pathway.student_layer], teacher_maps[pathway.teacher_layer]
             versions = given._version, theirs._version
-            ours = transform(given, tuple(theirs.shape[2:]))
+            with own_code(f"transforms: {pathway.transform!r}"):
+                ours = transform(given, tuple(theirs.shape[2:]))
             _check_transformed(ours, theirs, pathway)
-            _check_distance(self.distance(ours, theirs))
+            with own_code("distance"):
+                distance = self.distance(ours, theirs)
+            _check_distance(distance)
             if versions != (given._version, theirs._version):
                 raise ValueError(
                     f"transform {pathway.transform!r}, or distance, writes into a map that other pathways "

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from sklearn_kd.errors._context import own_code
 from sklearn_kd.losses._feature_term import FeatureTerm, Shape
 from sklearn_kd.losses._term_weights import TermWeights
 
@@ -97,7 +98,8 @@ class PairedTerm:
         TypeError
             If it is no module, or a lazy one.
         """
-        made = self.term.build(list(self.student.values()), list(self.teacher.values()))
+        with own_code(self._who):
+            made = self.term.build(list(self.student.values()), list(self.teacher.values()))
         if not isinstance(made, nn.Module):
             raise TypeError(
                 f"build of {self._who} returned {type(made).__name__}; it must return an nn.Module, "
@@ -118,7 +120,8 @@ class PairedTerm:
             return []
         ours = [as_float32(student[layer]) for layer in self.student]
         theirs = [as_float32(teacher[layer]) for layer in self.teacher]
-        found = self.term.loss(ours, theirs, module)
+        with own_code(self._who):
+            found = self.term.loss(ours, theirs, module)
         if found.numel() != self.n_losses:  # of two rows there may have been as many as there are losses
             self._check_loss(found)
         numbers = found.reshape(-1).unbind()
@@ -142,7 +145,7 @@ class PairedTerm:
         theirs = [as_float32(teacher[layer]).detach() for layer in self.teacher]
         versions = [t._version for t in (*ours, *theirs)]
         module = self.make_module().to(ours[0].device)
-        with torch.enable_grad():
+        with torch.enable_grad(), own_code(self._who):
             found = self.term.loss(ours, theirs, module)
         if versions != [t._version for t in (*ours, *theirs)]:
             raise ValueError(

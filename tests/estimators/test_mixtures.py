@@ -151,7 +151,10 @@ def test_pathways_below_the_threshold_are_left_out(mixture, images):
     ("params", "message"),
     [
         ({"transforms": ["conv2"]}, r"Only the process has \['student stage 0 to teacher stage 0 by conv1"),
-        ({"connections": [(0, 0), (0, 1)], "transforms": ["conv1", "conv3"]}, "has .*teacher stage 1 by conv1"),
+        (
+            {"connections": [(0, 0), (0, 1)], "transforms": ["conv1", "conv3"]},
+            "has .*teacher stage 1 by conv1",
+        ),
         ({"connections": [(1, 1), (1, 0), (0, 1), (0, 0)]}, "Their order differs"),
     ],
 )
@@ -162,7 +165,9 @@ def test_a_process_of_other_pathways_is_refused(params, message, mixture, images
     made = MetaparameterProcess({"pathways_importance": np.ones((3, 4))}, {"pathways_importance": entry})
     made.save(tmp_path / "process.npz")
     for process in (made, tmp_path / "process.npz"):
-        with pytest.raises(ValueError, match=f"process has pathways_importance of other components.*{message}"):
+        with pytest.raises(
+            ValueError, match=f"process has pathways_importance of other components.*{message}"
+        ):
             mixture([Pathways(**{"transforms": ["conv1"], **params})], process=process).fit(*images)
 
 
@@ -494,3 +499,41 @@ def test_the_default_keeps_the_weights_beside_the_labels_alone(mixture, images):
     fixed = mixture([Similarity(2.0)], meta="fixed").fit(*images)
     assert type(default.strategy_) is Fixed and default.metaparameters_ == {"similarity_weight": 2.0}
     np.testing.assert_array_equal(default.predict_proba(images[0]), fixed.predict_proba(images[0]))
+
+
+class Failing(Projected):
+    """Fails in the pass of this number, the trial before the training included."""
+
+    name, fails_at = "failing", 1
+
+    def __init__(self, fails_at=1):
+        super().__init__()
+        self.fails_at = fails_at
+        self.passes = [0]
+
+    def loss(self, student, teacher, module):
+        self.passes[0] += 1
+        if self.passes[0] >= self.fails_at:
+            raise RuntimeError("sizes of tensors must match")
+        return super().loss(student, teacher, module)
+
+
+@pytest.mark.parametrize("fails_at", [1, 4])
+def test_an_error_inside_a_term_names_it(fails_at, mixture, images):
+    with pytest.raises(RuntimeError, match=r"^loss: term 'own' \(Failing\): sizes of tensors") as error:
+        mixture(["kd", ("own", Failing(fails_at))]).fit(*images)
+    assert str(error.value.__cause__) == "sizes of tensors must match"
+
+
+@pytest.mark.parametrize(("fails_at", "who"), [(1, "distance"), (9, "transforms or distance of pathways")])
+def test_an_error_inside_a_distance_names_it(fails_at, who, mixture, images):
+    n_calls = [0]
+
+    def distance(ours, theirs):
+        n_calls[0] += 1
+        if n_calls[0] >= fails_at:
+            raise RuntimeError("sizes of tensors must match")
+        return F.mse_loss(ours, theirs)
+
+    with pytest.raises(RuntimeError, match=f"^{who}: sizes of tensors must match"):
+        mixture([Pathways(distance=distance, transforms=["conv1"])]).fit(*images)

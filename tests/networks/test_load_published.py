@@ -128,7 +128,9 @@ def test_wrong_networks(tmp_path):
 def test_weights_that_are_no_numbers_are_refused(make, name, bad, published, tmp_path):
     published[name].flatten()[-1:] = bad
     torch.save(published, tmp_path / "weights.pth")
-    with pytest.raises(ValueError, match=rf"weights\.pth has NaN or infinity in {re.escape(name)}\. .*earlier"):
+    with pytest.raises(
+        ValueError, match=rf"weights\.pth has NaN or infinity in {re.escape(name)}\. .*earlier"
+    ):
         load_published(make(), tmp_path / "weights.pth")
 
 

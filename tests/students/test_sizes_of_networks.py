@@ -64,7 +64,7 @@ def test_sizes_of_several_layers(make, params, message):
 def test_small_images(name):
     network, x = NETWORKS[name](n_classes=3).eval(), torch.rand(1, 3, 7, 9)
     if name == "vgg8":
-        with pytest.raises(ValueError, match="VGG .* at least 8×8 pixels; got 7×9"):
+        with pytest.raises(ValueError, match=r"VGG .* at least 8×8 pixels; got 7×9"):
             network(x)
         x = torch.rand(1, 3, 8, 9)
     assert network(x).shape == (1, 3)
