@@ -161,12 +161,10 @@ class EvaluatedNetwork:
 
 def cannot_take(who: str, x: Any, error: Exception, module: nn.Module) -> ValueError:
     """Return the error for a batch that makes a teacher's module fail."""
-    behind, remedy = (
-        "",
-        (
-            "Give fit an X of the shape that the teacher was trained on, or a teacher_transform that makes that "
-            "shape of X, such as sklearn_kd.teachers.ImageTransform(32)."
-        ),
+    behind = ""
+    remedy = (
+        "Give fit an X of the shape that the teacher was trained on, or a teacher_transform that makes that "
+        "shape of X, such as sklearn_kd.teachers.ImageTransform(32)."
     )
     if isinstance(module, TransformedTeacher):
         behind = f" behind teacher_transform={module.transform!r}"
