@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from sklearn_kd.distpro._distances import Distance
@@ -25,6 +26,8 @@ class BoundPathways:
         As in :class:`DistProClassifier`.
     distance : callable(Tensor, Tensor) -> Tensor
     weights : TermWeights
+    importance : TermWeights
+        These weights before a factor that scales all of them.
     name : str, default="pathways"
     module_name : str, default="transforms"
     """
@@ -35,12 +38,14 @@ class BoundPathways:
         transforms: Sequence[str | TransformFactory],
         distance: Distance,
         weights: TermWeights,
+        importance: TermWeights,
         name: str = "pathways",
         module_name: str = "transforms",
     ):
-        self.pathways, self.transforms, self.weights = list(pathways), transforms, weights
-        self.name = self.recorded = name
-        self.module_name = module_name
+        self.pathways, self.transforms = list(pathways), transforms
+        self.weights, self.importance = weights, importance
+        self.name, self.module_name = name, module_name
+        self.recorded = (name, f"{name}_loss")
         self.pathway_pass = PathwayPass(pathways, distance)
 
     @property
@@ -75,6 +80,11 @@ class BoundPathways:
         with own_code(f"transforms or distance of {self.name}"):
             return self.pathway_pass.losses(module, student, teacher, active)
 
-    def entry(self, active: Sequence[int], losses: Sequence[Tensor]) -> float:
-        """Return how many pathways run."""
-        return float(len(active))
+    def entries(
+        self, active: Sequence[int], losses: Sequence[Tensor], values: Mapping[str, Any]
+    ) -> tuple[float, Tensor | float]:
+        """Return how many pathways run, and the sum of their losses by their importance."""
+        if not active:
+            return 0.0, 0.0
+        found = torch.stack([loss.detach() for loss in losses])
+        return float(len(active)), (self.importance.alpha(values, found) * found).sum()

@@ -178,7 +178,7 @@ class Pathways(FeatureTerm):
         if self.metaparameters():
             scaled = LearnedScale(weights, f"{name}_weight")
         distance, module_name = checked_distance(self.distance), f"{name}_term"
-        return BoundPathways(pathways, self.transforms, distance, scaled, name, module_name)
+        return BoundPathways(pathways, self.transforms, distance, scaled, weights, name, module_name)
 
     def pruned(self, bound: BoundPathways, raw: Any) -> BoundPathways | None:
         """Return the term without the pathways whose raw factors never exceed the threshold.

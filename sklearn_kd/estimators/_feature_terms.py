@@ -278,7 +278,7 @@ def check_names(features: FeatureTerms, of_outputs: Iterable[str]) -> None:
     for name, bound in features.bound.items():
         entries = _entries(bound, features.terms[name])
         fixed = [f"{name}_{weight}" for weight in features.terms[name].weight_names]
-        own = dict.fromkeys([bound.recorded, *entries, *fixed])
+        own = dict.fromkeys([*bound.recorded, *entries, *fixed])
         twice = [one for one in own if one in taken]
         if twice:
             raise ValueError(

@@ -28,8 +28,8 @@ class BoundTerm(Protocol):
         """Name of the module that learns beside the student."""
 
     @property
-    def recorded(self) -> str:
-        """Name of its column in the history."""
+    def recorded(self) -> tuple[str, ...]:
+        """Names of its columns in the history."""
 
     @property
     def weights(self) -> TermWeights:
@@ -53,8 +53,10 @@ class BoundTerm(Protocol):
     ) -> list[Tensor]:
         """Return the losses of a batch, each of shape (), those of ``active`` alone."""
 
-    def entry(self, active: Sequence[int], losses: Sequence[Tensor]) -> Tensor | float:
-        """Return what the history averages over the iterations of an epoch."""
+    def entries(
+        self, active: Sequence[int], losses: Sequence[Tensor], values: Mapping[str, Any]
+    ) -> tuple[Tensor | float, ...]:
+        """Return what the history averages over the iterations of an epoch, one for each column."""
 
 
 class PairedTerm:
@@ -79,7 +81,7 @@ class PairedTerm:
     ):
         self.name, self.term, self.weights = name, term, weights
         self.student, self.teacher = dict(student), dict(teacher)
-        self.module_name, self.recorded = f"{name}_term", f"{name}_loss"
+        self.module_name, self.recorded = f"{name}_term", (f"{name}_loss",)
         self.n_losses = len(term.weight_names)
 
     def student_layers(self, active: Sequence[int]) -> list[str]:
@@ -127,9 +129,11 @@ class PairedTerm:
         numbers = found.reshape(-1).unbind()
         return [numbers[k] for k in active]
 
-    def entry(self, active: Sequence[int], losses: Sequence[Tensor]) -> Tensor:
+    def entries(
+        self, active: Sequence[int], losses: Sequence[Tensor], values: Mapping[str, Any]
+    ) -> tuple[Tensor]:
         """Return the sum of the losses, before their weights."""
-        return torch.stack([loss.detach() for loss in losses]).sum()
+        return (torch.stack([loss.detach() for loss in losses]).sum(),)
 
     def check(self, student: Features, teacher: Features) -> None:
         """Try the term on some samples.

@@ -74,7 +74,7 @@ class FeatureObjective:
     @property
     def recorded(self) -> tuple[str, ...]:
         """Names of the columns of :meth:`epoch_record`."""
-        return tuple(term.recorded for term in self.terms)
+        return tuple(column for term in self.terms for column in term.recorded)
 
     @property
     def logit_change(self) -> float:
@@ -111,7 +111,7 @@ class FeatureObjective:
         if logits.dtype is torch.bfloat16:  # of autocast
             logits = logits.float()
         losses = _stacked(of_terms, logits)
-        self._note(active, of_terms)
+        self._note(active, of_terms, values)
         targets = batch.targets if outputs is None else batch.targets._replace(teacher_logits=outputs)
         tensors = [logits, losses] if len(losses) else [logits]
         return ForwardPass(logits, tensors, (x, features), targets, losses)
@@ -177,19 +177,22 @@ class FeatureObjective:
     # ----------------------------------------------------------------------------------
     # The history
 
-    def _note(self, active: Sequence[list[int]], losses: Sequence[list[Tensor]]) -> None:
-        for term, entries, own, found in zip(self.terms, self._entries, active, losses, strict=True):
-            entries.append(term.entry(own, found))
+    def _note(
+        self, active: Sequence[list[int]], losses: Sequence[list[Tensor]], values: Mapping[str, Any]
+    ) -> None:
+        for term, own, found in zip(self.terms, active, losses, strict=True):
+            entries = term.entries(own, found, values)
+            for column, entry in zip(term.recorded, entries, strict=True):
+                self._entries[column].append(entry)
 
     def begin_epoch(self) -> None:
         """Forget what the last epoch recorded."""
-        self._entries: list[list[Tensor | float]] = [[] for _ in self.terms]
+        self._entries: dict[str, list[Tensor | float]] = {column: [] for column in self.recorded}
         self._has_begun = True
 
     def epoch_record(self) -> dict[str, float]:
-        """Return the means over the epoch's iterations, by term."""
-        pairs = zip(self.terms, self._entries, strict=True)
-        return {term.recorded: _mean(entries) for term, entries in pairs}
+        """Return the means over the epoch's iterations, by column."""
+        return {column: _mean(entries) for column, entries in self._entries.items()}
 
     def forget(self) -> None:
         """Drop the teacher."""
@@ -212,11 +215,12 @@ def _stacked(of_terms: Sequence[Sequence[Tensor]], like: Tensor) -> Tensor:
 
 def _mean(entries: Sequence[Tensor | float]) -> float:
     """Return the mean of tensors of shape () or of numbers, copied from the device at once; 0 for none."""
-    if not entries:
-        return 0.0
-    if isinstance(entries[0], Tensor):
-        return float(torch.stack([torch.as_tensor(entry) for entry in entries]).mean())
-    return sum(map(float, entries)) / len(entries)
+    tensors = [entry for entry in entries if isinstance(entry, Tensor)]
+    if tensors and len(tensors) == len(entries):
+        return float(torch.stack(tensors).mean())
+    total = float(torch.stack(tensors).sum()) if tensors else 0.0
+    numbers = [entry for entry in entries if not isinstance(entry, Tensor)]
+    return (total + sum(numbers)) / max(1, len(entries))
 
 
 class FeatureEvaluation(NamedTuple):

@@ -76,7 +76,7 @@ class Problem:
             self.run = PathwayPass(self.pathways, hcl)
             weights = ScaledWeights(LearnedWeights(self.normalization), DISTILL_WEIGHT)
             self.objective = FeatureObjective(
-                terms=[BoundPathways(self.pathways, ["conv1", "conv2"], hcl, weights)],
+                terms=[BoundPathways(self.pathways, ["conv1", "conv2"], hcl, weights, weights)],
                 teacher=None,
                 output_loss=WeightedOutputLoss(LogitDistillation(), 0.0, {"temperature": 1.0}),
             )

@@ -147,6 +147,20 @@ def test_pathways_below_the_threshold_are_left_out(mixture, images):
     assert clf.history_[-1]["pathways"] == 2.0
 
 
+@pytest.mark.parametrize("bounds", ["fixed", "auto"])
+def test_the_history_of_pathways_is_their_loss_before_the_weight(bounds, mixture, images):
+    """The training loss of one step over all rows is that of the labels and of the pathways."""
+    alone, scaled = (
+        mixture([Pathways(weight, weight_bounds=bounds)], max_epochs=1, batch_size=160).fit(*images)
+        for weight in (1e-9, 4.0)
+    )
+    found = [clf.history_[0]["pathways_loss"] for clf in (alone, scaled)]
+    assert found[0] == pytest.approx(found[1], rel=1e-6) and found[0] > 0.01
+    more = scaled.history_[0]["train_loss"] - alone.history_[0]["train_loss"]
+    assert more == pytest.approx(4.0 * found[0], rel=1e-5)
+    assert scaled.history_[0]["pathways"] == 12
+
+
 @pytest.mark.parametrize(
     ("params", "message"),
     [
