@@ -74,9 +74,14 @@ class BoundPathways:
         return build_transforms(self.pathways, self.transforms)
 
     def losses(
-        self, module: Any, student: Features, teacher: Features, active: Sequence[int]
+        self,
+        module: Any,
+        student: Features,
+        teacher: Features,
+        active: Sequence[int],
+        row_weight: Tensor | None = None,
     ) -> list[Tensor]:
-        """Return the losses of these pathways."""
+        """Return the losses of these pathways, of whole maps, in which all rows count alike."""
         with own_code(f"transforms or distance of {self.name}"):
             return self.pathway_pass.losses(module, student, teacher, active)
 

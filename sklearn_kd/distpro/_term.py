@@ -58,6 +58,10 @@ class Pathways(FeatureTerm):
         A retraining does not compute a pathway whose raw factor is at most this. "auto": 0.5 with the biased
         softmax, else None. None: all are computed.
 
+    Notes
+    -----
+    A distance is of two batches of maps, so that ``sample_weight`` does not weigh this term.
+
     References
     ----------
     .. [1] Deng, Sun, Newsam, Wang. "DistPro: Searching a fast knowledge distillation process via meta

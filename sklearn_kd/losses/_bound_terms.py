@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from sklearn_kd.errors._context import own_code
+from sklearn_kd.losses._distillation_loss import declares
 from sklearn_kd.losses._feature_term import FeatureTerm, Shape
 from sklearn_kd.losses._term_weights import TermWeights
 
@@ -49,7 +50,12 @@ class BoundTerm(Protocol):
         """Return a fresh module, on the CPU."""
 
     def losses(
-        self, module: Any, student: Features, teacher: Features, active: Sequence[int]
+        self,
+        module: Any,
+        student: Features,
+        teacher: Features,
+        active: Sequence[int],
+        row_weight: Tensor | None = None,
     ) -> list[Tensor]:
         """Return the losses of a batch, each of shape (), those of ``active`` alone."""
 
@@ -115,15 +121,19 @@ class PairedTerm:
         return made
 
     def losses(
-        self, module: Any, student: Features, teacher: Features, active: Sequence[int]
+        self,
+        module: Any,
+        student: Features,
+        teacher: Features,
+        active: Sequence[int],
+        row_weight: Tensor | None = None,
     ) -> list[Tensor]:
         """Compute the term's loss."""
         if not active:
             return []
         ours = [as_float32(student[layer]) for layer in self.student]
         theirs = [as_float32(teacher[layer]) for layer in self.teacher]
-        with own_code(self._who):
-            found = self.term.loss(ours, theirs, module)
+        found = self._loss(ours, theirs, module, row_weight)
         if found.numel() != self.n_losses:  # of two rows there may have been as many as there are losses
             self._check_loss(found)
         numbers = found.reshape(-1).unbind()
@@ -149,8 +159,8 @@ class PairedTerm:
         theirs = [as_float32(teacher[layer]).detach() for layer in self.teacher]
         versions = [t._version for t in (*ours, *theirs)]
         module = self.make_module().to(ours[0].device)
-        with torch.enable_grad(), own_code(self._who):
-            found = self.term.loss(ours, theirs, module)
+        with torch.enable_grad():
+            found = self._loss(ours, theirs, module, torch.ones(len(ours[0]), device=ours[0].device))
         if versions != [t._version for t in (*ours, *theirs)]:
             raise ValueError(
                 f"{self._who} writes into features that other terms share. Compute a new tensor."
@@ -161,6 +171,13 @@ class PairedTerm:
                 f"{self._who} does not depend on the student's features in a way that torch can "
                 "differentiate. Compute its loss in torch operations, without detach(), item() or NumPy."
             )
+
+    def _loss(
+        self, student: list[Tensor], teacher: list[Tensor], module: Any, row_weight: Tensor | None
+    ) -> Any:
+        given = {"row_weight": row_weight} if declares(self.term, "takes_row_weight") else {}
+        with own_code(self._who):
+            return self.term.loss(student, teacher, module, **given)
 
     def _check_loss(self, found: Any) -> None:
         wanted = [(len(self.term.weight_names),)] + ([()] if len(self.term.weight_names) == 1 else [])

@@ -335,7 +335,7 @@ def accepts_unlabeled(loss: DistillationLoss) -> bool:
 
     A class that changes the loss of an accepting one has to say so again.
     """
-    return _declares(loss, "accepts_unlabeled")
+    return declares(loss, "accepts_unlabeled")
 
 
 def is_stackable(loss: DistillationLoss) -> bool:
@@ -343,10 +343,10 @@ def is_stackable(loss: DistillationLoss) -> bool:
 
     An ``evaluate`` of its own may not know of several students.
     """
-    return _declares(loss, "stackable") and type(loss).evaluate is DistillationLoss.evaluate
+    return declares(loss, "stackable") and type(loss).evaluate is DistillationLoss.evaluate
 
 
-def _declares(loss: DistillationLoss, name: str) -> bool:
+def declares(loss: Any, name: str) -> bool:
     """Return an attribute of the class that defines ``loss``, or of one derived from it."""
     for kind in type(loss).__mro__:
         if name in vars(kind):

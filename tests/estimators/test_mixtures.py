@@ -20,6 +20,7 @@ from sklearn_kd import (
     DistilledClassifier,
     DistilledRegressor,
     DistProClassifier,
+    FCNStudent,
     MetaparameterProcess,
     MLPStudent,
     Pathways,
@@ -551,3 +552,42 @@ def test_an_error_inside_a_distance_names_it(fails_at, who, mixture, images):
 
     with pytest.raises(RuntimeError, match=f"^{who}: sizes of tensors must match"):
         mixture([Pathways(distance=distance, transforms=["conv1"])]).fit(*images)
+
+
+class MeanMap(FeatureTerm):
+    """Takes weights; a class derived from it need not."""
+
+    name, takes_row_weight, weights = "mean_map", True, None
+
+    def loss(self, student, teacher, module, *, row_weight):
+        type(self).weights = row_weight
+        rows = (student[0].mean(dim=(1, 2, 3)) - teacher[0].mean(dim=(1, 2, 3))).square()
+        return (rows if row_weight is None else row_weight * rows).mean()
+
+
+class Unweighted(MeanMap):
+    name = "unweighted"
+
+    def loss(self, student, teacher, module):
+        return super().loss(student, teacher, module, row_weight=None)
+
+
+def test_terms_are_given_the_weights_of_rows(mixture, images):
+    X, y = images
+    weight = np.where(np.arange(len(y)) % 2, 3.0, 1.0)
+    settings = {"max_epochs": 1, "batch_size": len(y)}
+    clf = mixture(["kd", MeanMap(), Unweighted()], **settings).fit(X, y, sample_weight=weight)
+    assert sorted(set(MeanMap.weights.tolist())) == [0.5, 1.5]
+    assert clf.history_[0]["mean_map_loss"] != pytest.approx(clf.history_[0]["unweighted_loss"], rel=1e-3)
+    mixture(["kd", MeanMap()], **settings).fit(X, y)
+    assert MeanMap.weights is None
+
+
+def test_weights_of_images_whose_pixels_are_the_rows(mixture):
+    rng = np.random.default_rng(0)
+    X, y = rng.random((8, 3, 16, 16)).astype(np.float32), rng.integers(3, size=(8, 16, 16))
+    layers = {"teacher_layers": ["layer2"], "student_layers": ["layer2"]}
+    clf = mixture(["kd", MeanMap(**layers)], max_epochs=1, student__channels=(4, 8))
+    clf.set_params(teacher=FCNStudent(3, 3), student=FCNStudent)
+    clf.fit(X, y, sample_weight=np.repeat([1.0, 3.0], 4))
+    assert sorted(MeanMap.weights.tolist()) == [0.5] * 4 + [1.5] * 4
