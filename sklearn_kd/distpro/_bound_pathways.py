@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_kd.distpro._distances import Distance
-from sklearn_kd.distpro._pathways import Pathway, PathwayPass, build_transforms
+from sklearn_kd.distpro._pathways import Pathway, PathwayLosses, build_transforms
 from sklearn_kd.distpro._transforms import TransformFactory
 from sklearn_kd.errors._context import own_code
 from sklearn_kd.losses._bound_terms import Features
@@ -46,7 +46,7 @@ class BoundPathways:
         self.weights, self.importance = weights, importance
         self.name, self.module_name = name, module_name
         self.recorded = (name, f"{name}_loss")
-        self.pathway_pass = PathwayPass(pathways, distance)
+        self.pathway_losses = PathwayLosses(pathways, distance)
 
     @property
     def n_losses(self) -> int:
@@ -63,11 +63,11 @@ class BoundPathways:
 
     def student_layers(self, active: Sequence[int]) -> list[str]:
         """Return the student's layers in these pathways, each once."""
-        return self.pathway_pass.student_layers(active)
+        return self.pathway_losses.student_layers(active)
 
     def teacher_layers(self, active: Sequence[int]) -> list[str]:
         """Return the teacher's layers in these pathways, each once."""
-        return self.pathway_pass.teacher_layers(active)
+        return self.pathway_losses.teacher_layers(active)
 
     def make_module(self) -> nn.ModuleList:
         """Return fresh transforms."""
@@ -83,7 +83,7 @@ class BoundPathways:
     ) -> list[Tensor]:
         """Return the losses of these pathways, of whole maps, in which all rows count alike."""
         with own_code(f"transforms or distance of {self.name}"):
-            return self.pathway_pass.losses(module, student, teacher, active)
+            return self.pathway_losses.losses(module, student, teacher, active)
 
     def entries(
         self, active: Sequence[int], losses: Sequence[Tensor], values: Mapping[str, Any]

@@ -22,8 +22,9 @@ from helpers.layered_networks import (
     pixels,
 )
 from helpers.networks import ConvNet
+from helpers.pathway_passes import pathway_pass
 from sklearn_kd import CIFARResNet, CNNStudent, DistProClassifier, MLPStudent, layer_table
-from sklearn_kd.distpro._pathways import PathwayPass, connect
+from sklearn_kd.distpro._pathways import PathwayLosses, connect
 from sklearn_kd.layers._find import find_layers, layer_shapes
 from sklearn_kd.layers._hooks import feature_hooks
 from sklearn_kd.layers._names import LayerName
@@ -400,9 +401,9 @@ def test_a_call_that_is_missing_in_the_middle_is_told():
     student, x = SkipsBlocks().train(), pixels()
     student.draw = lambda: 1.0
     pathway = connect({"a": (4, 32, 32)}, {"relu#3": (8, 8, 8)}, "all", ["conv1"])
-    run = PathwayPass(pathway, nn.functional.mse_loss)
+    run = PathwayLosses(pathway, nn.functional.mse_loss)
     with pytest.raises(ValueError, match="Layer 'relu#3' was not run in this forward pass"):
-        run(student, nn.ModuleList([nn.Identity()]), x, {"a": torch.zeros(2, 4, 32, 32)})
+        pathway_pass(run, student, nn.ModuleList([nn.Identity()]), x, {"a": torch.zeros(2, 4, 32, 32)})
 
 
 # --------------------------------------------------------------------------------------
