@@ -9,7 +9,7 @@ from typing import Any
 
 def is_size(value: Any) -> bool:
     """Return whether a value is a whole number, 1 or more."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
 def check_sizes(**sizes: Any) -> None:
