@@ -35,10 +35,11 @@ class ByName(dict[str, Named]):
     Examples
     --------
     >>> from sklearn_kd.errors._did_you_mean import ByName
-    >>> ByName(resnet20=20, resnet32=32)["resnet2o"]
-    Traceback (most recent call last):
-    sklearn_kd.errors._did_you_mean.UnknownNameError: 'resnet2o' is none of the names resnet20, resnet32. Did
-    you mean 'resnet20'?
+    >>> try:
+    ...     ByName(resnet20=20, resnet32=32)["resnet2o"]
+    ... except KeyError as error:
+    ...     print(error)
+    'resnet2o' is none of the names resnet20, resnet32. Did you mean 'resnet20'?
     """
 
     def __missing__(self, name: Any) -> NoReturn:
