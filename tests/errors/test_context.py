@@ -8,6 +8,7 @@ from sklearn.utils import check_array
 
 from sklearn_kd.errors._context import error_context, own_code, teacher_context
 from sklearn_kd.errors._did_you_mean import did_you_mean
+from sklearn_kd.networks import NETWORKS
 
 
 @pytest.mark.parametrize(
@@ -97,3 +98,8 @@ def test_errors_that_cannot_be_made_again_pass(raised):
     with pytest.raises(type(raised)) as caught, own_code("loss"):
         raise raised
     assert caught.value is raised
+
+
+def test_of_equally_close_names_the_one_that_begins_alike_is_meant():
+    assert did_you_mean("resnet2o", NETWORKS) == " Did you mean 'resnet20'?"
+    assert did_you_mean("resnet2o", ["resnet32", "resnet20"]) == " Did you mean 'resnet20'?"
