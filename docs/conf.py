@@ -28,6 +28,13 @@ extensions = [
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "_gallery", "gallery_header.rst"]
 
+# Each reference has a target, but those into other packages, whose pages are not here.
+nitpicky = True
+nitpick_ignore_regex = [
+    (r"py:.*", r"(sklearn|torch|skorch|numpy|pandas|onnxruntime|transformers|datasets)\..*"),
+    (r"py:class", r".*\bD('s|\[k\]).*"),  # from the docstrings of dict
+]
+
 # Copy what one types: no prompts, no output.
 copybutton_prompt_text = r">>> |\.\.\. "
 copybutton_prompt_is_regexp = True
