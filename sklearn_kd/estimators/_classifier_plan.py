@@ -42,7 +42,7 @@ from sklearn_kd.estimators._feature_terms import (
     without_candidates,
 )
 from sklearn_kd.estimators._learned_nothing import warn_of_scales
-from sklearn_kd.estimators._parallel import check_same_inputs, ranks_of, refuse_wrapped
+from sklearn_kd.estimators._parallel import check_networks, check_same_inputs, ranks_of
 from sklearn_kd.estimators._plan import (
     TRAINING,
     Seeds,
@@ -203,7 +203,7 @@ def plan_distillation(
     reasons += beside_split(inputs, who, holds_out=holds_out)
     reasons += beside_search(estimator, searches=searches)
     warn_without_effect(reasons)
-    refuse_wrapped(estimator.student, "student")
+    check_networks(estimator, settings.ranks)
     check_same_inputs(estimator, inputs, ranks)
     batch_size = rows_per_batch(estimator.batch_size, inputs.n_rows)
     net_settings = NetSettings(inputs.task, loss, space, execution, batch_size, features, ranks)
