@@ -227,7 +227,7 @@ def plan_distillation(
     hold_out = None
     if holds_out:
         hold_out = HoldOut(estimator.validation_fraction, seeds[0].split, NEEDS_NO_VALIDATION)
-    inputs = with_preprocessing(estimator, inputs, hold_out)
+    inputs = with_preprocessing(estimator, inputs, hold_out, ranks)
     rows = _rows_of_stages(estimator, strategy, inputs, hold_out, seeds)
     stages = _stages(estimator, strategy, process, [own.data for own in rows], seeds)
 
@@ -253,7 +253,7 @@ def plan_distillation(
     report = FitReport(estimator, inputs.X_given, inputs.targets(), inputs.sample_weight, n_tasks)
     if asked is not None:
         with report.teacher():
-            answer_rows(estimator, asked, inputs, rows, seeds[0].teacher, storage)
+            answer_rows(estimator, asked, inputs, rows, seeds[0].teacher, storage, ranks)
     elif inputs.teacher_logits is not None and strategy.needs_teacher:
         give_logits(inputs.teacher_logits, rows)
     warn_of_answers(estimator, inputs, rows[0].train)

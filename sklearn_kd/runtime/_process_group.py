@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from sklearn_kd.runtime._ranks import LostRanks, Ranks
+from sklearn_kd.runtime._ranks import ALONE, LostRanks, Ranks
 
 Result = TypeVar("Result")
 
