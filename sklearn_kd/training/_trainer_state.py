@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 # Callbacks that only show how the training goes on: they have no state.
 _OBSERVERS = (PrintLog, ProgressBar, EpochTimer, Progress, ReportEpochs)
 
-# What each of several ranks has by itself.
-_GENERATORS = ("host_random_state", "random_state")
+# What differs between the processes that train one student together: each draws for its own rows.
+_OF_EACH_RANK = ("host_random_state", "random_state")
 
 
 class TrainerState:
@@ -69,9 +69,9 @@ class TrainerState:
             name: changed_state(state, self._helpers_at_start.get(name, {}))
             for name, state in self._helper_states().items()
         }
-        state, ranks = self._state_with(helpers), self._net.ranks
-        if ranks.size > 1:
-            state["of_ranks"] = ranks.gather({name: state[name] for name in _GENERATORS})
+        state = self._state_with(helpers)
+        if self._net.ranks.size > 1:
+            state["of_ranks"] = self._net.ranks.gather([state[name] for name in _OF_EACH_RANK])
         return state
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
@@ -129,10 +129,11 @@ class TrainerState:
                 load_helper_state(helper, state["helpers"][name])
         net.history_ = decode_history(state["history"], STATE_VALUES)
         net.val_temperature_ = state["val_temperature"]
-        own = state["of_ranks"][net.ranks.rank] if "of_ranks" in state else state
-        set_host_random_state(STATE_VALUES.decode(own["host_random_state"]))
+        if "of_ranks" in state:
+            state = state | dict(zip(_OF_EACH_RANK, state["of_ranks"][net.ranks.rank], strict=True))
+        set_host_random_state(STATE_VALUES.decode(state["host_random_state"]))
         # Last, because the objects above may draw random numbers as they load their states.
-        set_random_state(own["random_state"], torch.device(net.device))
+        set_random_state(state["random_state"], torch.device(net.device))
 
     def _helper_states(self) -> dict[str, dict[str, Any]]:
         return {name: helper_state(helper, name, self.on_unserializable) for name, helper in self._helpers()}
