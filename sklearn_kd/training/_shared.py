@@ -158,8 +158,8 @@ class SharedTraining:
 
     def tell(
         self, method: Callable[..., None], net: TrainingNet, told: dict[str, Any], *, is_score: bool
-    ) -> None:
-        """Call a method of a callback; where that ends the fit, note it: all processes end it together.
+    ) -> bool:
+        """Call a method of a callback; return False, and note it for all processes, if that ends the fit.
 
         A score of training batches is told the rows of all processes.
         """
@@ -170,6 +170,8 @@ class SharedTraining:
             method(net, **told)
         except KeyboardInterrupt:
             self._ended = True
+            return False
+        return True
 
     def _whole(self, x: Any, labels: Tensor, y_pred: Tensor) -> dict[str, Any]:
         """Return the labels and the outputs of all processes' rows; the inputs are own ones."""
