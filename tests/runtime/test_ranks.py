@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from helpers.process_group import Processes
-from sklearn_kd.runtime._ranks import ALONE
+from sklearn_kd.runtime._ranks import ALONE, LostRanks, Ranks
 
 
 @pytest.fixture(scope="module")
@@ -108,24 +108,25 @@ def test_alone_nothing_happens():
 
 
 def left_alone(ranks, how):
-    if ranks.rank == 0:
-        if how == "closed":
-            ranks.close()
-        return None
+    own, message = Ranks.joined(timeout=1.5), None
+    if ranks.rank == 0 and how == "closed":
+        own.close()
     try:
-        ranks.mean_([torch.ones(3)])
-    except RuntimeError as error:
-        return str(error)
+        if ranks.rank or how == "closed":
+            own.mean_([torch.ones(3)])
+    except LostRanks as error:
+        message = str(error)
+    ranks.barrier()
+    own.close()
+    return message
 
 
 @pytest.mark.parametrize("how", ["closed", "silent"])
-def test_who_is_left_alone_ends_with_an_error(how):
-    processes = Processes(2, timeout=2.0)
-    try:
-        message = processes.run(left_alone, how)[1]
-    finally:
-        processes.close()
-    assert message.startswith(
-        "Process 1 of 2 lost the others: one has failed or was ended, or did not answer"
-    )
-    assert "within 2 s" in message
+def test_who_is_left_alone_ends_with_an_error(how, three):
+    first, *others = three.run(left_alone, how)
+    assert first == ("Process 0 of 3 has left the others." if how == "closed" else None)
+    for k, message in enumerate(others, 1):
+        assert message.startswith(
+            f"Process {k} of 3 lost the others: one has failed or was ended, or did not"
+        )
+        assert "within 1.5 s" in message
