@@ -14,7 +14,6 @@ from skorch.callbacks import Callback, EarlyStopping, EpochScoring
 from torch import nn
 from torch.distributed.nn.functional import all_reduce
 
-from helpers.process_group import Processes
 from sklearn_kd.inputs._data import DistillationData, SplitData
 from sklearn_kd.losses._logit_distillation import LogitDistillation
 from sklearn_kd.losses._objective import LogitObjective
@@ -27,13 +26,6 @@ from sklearn_kd.tasks._targets import Targets
 from sklearn_kd.training._alone import train_alone
 from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._trainer_state import TrainerState
-
-
-@pytest.fixture(scope="module")
-def two():
-    processes = Processes(2)
-    yield processes
-    processes.close()
 
 
 class InFloat64(DistillationData):
