@@ -16,7 +16,6 @@ from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
 from skorch.callbacks import Callback
 from torch import nn
 
-from helpers.process_group import Processes
 from sklearn_kd import (
     DistilledClassifier,
     DistilledRegressor,
@@ -26,13 +25,6 @@ from sklearn_kd import (
 )
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def two():
-    processes = Processes(2)
-    yield processes
-    processes.close()
 
 
 def table(n=150, n_classes=3, seed=0):
