@@ -20,9 +20,8 @@ from torch import Tensor, nn
 from sklearn_kd.inputs._batches import Batch
 from sklearn_kd.inputs._data import SplitData, take
 from sklearn_kd.losses._distillation_loss import Evaluation
-from sklearn_kd.meta._population import PopulationStrategy
-from sklearn_kd.meta._strategy import Strategy
 from sklearn_kd.runtime._backward import backward
+from sklearn_kd.runtime._devices import reading_is_free
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._ranks import Ranks
 from sklearn_kd.runtime._snapshots import has_constant_buffers
@@ -32,7 +31,8 @@ if TYPE_CHECKING:
 
 # How the buffers of batch normalisation begin, and by custom those of other layers that keep statistics.
 _STATISTICS = "running_"
-# On a device, a request to stop is read so many iterations after it was sent: the host need not wait for it.
+# Where a number is not free to read, a request to stop is read so many iterations after it was sent, when it
+# has long been there.
 _LATE = 8
 
 
@@ -202,7 +202,7 @@ class SharedTraining:
             signal.signal(signal.SIGINT, before)
 
     def _stop_where_asked(self, requests: Tensor) -> None:
-        if requests.device.type != "cpu":
+        if not reading_is_free(requests):
             self._requests.append(requests)
             if len(self._requests) <= _LATE:
                 return
@@ -228,7 +228,7 @@ def shared_training(net: TrainingNet, data: SplitData) -> SharedTraining | None:
     """
     if net.ranks.size == 1:
         return None
-    reason = why_not_shared(net.strategy, net.execution, net.module_, torch.device(net.device))
+    reason = why_not_shared(net.execution, net.module_, torch.device(net.device))
     if reason is not None:
         raise ValueError(f"parallel: {reason}")
     shared = SharedTraining(net.ranks, net.trained_modules())
@@ -243,15 +243,8 @@ def interrupts_of(shared: SharedTraining | None) -> AbstractContextManager[None]
     return nullcontext() if shared is None else shared.interrupts()
 
 
-def why_not_shared(
-    strategy: Strategy, execution: Execution, student: nn.Module, device: torch.device
-) -> str | None:
+def why_not_shared(execution: Execution, student: nn.Module, device: torch.device) -> str | None:
     """Return why several processes cannot train this student together, and the remedy; None if they can."""
-    if isinstance(strategy, PopulationStrategy):
-        return (
-            f"meta={type(strategy).__name__} trains several students at once, on stacked weights, and several"
-            " processes train one student together. Set parallel=None, or meta='linear' or 'gradient'."
-        )
     if execution.compile or execution.cuda_graph:
         return (
             f"execution={execution!r} fixes the operations of an iteration, and messages to other processes"
