@@ -207,6 +207,22 @@ def test_weights_that_some_batches_do_not_use(two):
         assert_equal(found, expected, 1e-12)
 
 
+class Unfreezes(Callback):
+    def on_epoch_begin(self, net, **kwargs):
+        net.module_[0].weight.requires_grad_(len(net.history) > 1)
+
+
+def _unfrozen_by(ranks):
+    return fitted(ranks, Gradient(hypergradient="exact"), callbacks=[Unfreezes()], **EVEN)
+
+
+def test_weights_that_a_callback_freezes_and_unfreezes(two):
+    expected = _unfrozen_by(ALONE)
+    assert not torch.equal(expected.weights[0], student()[0].weight)
+    for found in two.run(_unfrozen_by):
+        assert_equal(found, expected, 1e-12)
+
+
 def assert_same(a, b):
     """To the bit."""
     assert all(torch.equal(x, y) for x, y in zip(a.weights, b.weights, strict=True))
@@ -474,10 +490,13 @@ def test_metaparameters_that_come_apart_are_noticed(two):
 
 def _refused(ranks, kind):
     module = nn.Sequential(nn.Linear(20, 5), nn.SyncBatchNorm(5)).double() if kind == "norm" else None
+    if kind == "sparse":
+        module = nn.EmbeddingBag(3, 5, sparse=True)
     execution = Execution(compile=True) if kind == "compiled" else None
     batch_size = 3 if kind == "batch_size" else 32
     try:
-        fitted(ranks, Gradient(), None, module, execution=execution, batch_size=batch_size)
+        data = rows(n_val=3) if kind == "D_val" else None
+        fitted(ranks, Gradient(), data, module, execution=execution, batch_size=batch_size)
     except ValueError as error:
         return str(error)
 
@@ -488,6 +507,11 @@ def _refused(ranks, kind):
         ("norm", "SyncBatchNorm layers, which torch has for GPUs alone"),
         ("compiled", "execution=Execution(compile=True) fixes the operations"),
         ("batch_size", "there are batches of 3. Give a batch_size of at least 4"),
+        (
+            "D_val",
+            "there are batches of 3. Give a batch_size of at least 4, and as many rows in D_train and in D_val",
+        ),
+        ("sparse", "layers with sparse=True"),
     ],
 )
 def test_what_cannot_be_shared_is_refused(kind, said, two):
