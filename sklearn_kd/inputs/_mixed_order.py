@@ -70,8 +70,8 @@ class MixedOrder(BatchOrder):
         if min(n_without, size - n_without) < ranks.size:
             raise ValueError(
                 f"A batch of {size} rows has {size - n_without} with a label and {n_without} without one, and "
-                f"each of {ranks.size} processes needs a row of either kind. Set a larger batch_size, or another "
-                "unlabeled_share, or train with fewer processes (parallel)."
+                f"each of {ranks.size} processes needs a row of either kind. Set a larger batch_size, or "
+                "another unlabeled_share, or train with fewer processes (parallel)."
             )
         self._kinds = ((n_labelled, size - n_without), (n_unlabeled, n_without))
         n_batches = max(math.ceil(n / count) for n, count in self._kinds)
