@@ -132,7 +132,8 @@ def one_kill(expected, seconds, rng):
         again = ended(folder, started(folder))
         return {
             "rank": rank, "after": round(when, 2), "seconds of the other": round(took, 2),
-            "error": other["error"], "checkpoints": len(behind), "identical": [found.get("bits") == expected for found in again],
+            "error": other["error"], "checkpoints": len(behind),
+            "identical": [found.get("bits") == expected for found in again],
             "files left": len(list(folder.glob("checkpoints/*"))),
         }  # fmt: skip
 
