@@ -69,8 +69,8 @@ class MixedOrder(BatchOrder):
         n_without = min(max(round(share * size), 1), size - 1)
         if min(n_without, size - n_without) < ranks.size:
             raise ValueError(
-                f"A batch of {size} rows has {size - n_without} with a label and {n_without} without one, and "
-                f"each of {ranks.size} processes needs a row of either kind. Set a larger batch_size, or "
+                f"A batch of {size} rows has {size - n_without} with a label and {n_without} without one, "
+                f"and each of {ranks.size} processes needs a row of either kind. Set a larger batch_size, or "
                 "another unlabeled_share, or train with fewer processes (parallel)."
             )
         self._kinds = ((n_labelled, size - n_without), (n_unlabeled, n_without))

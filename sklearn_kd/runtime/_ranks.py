@@ -73,11 +73,10 @@ class Ranks:
         return cls(dist.new_group(backend=backend, timeout=limit), timeout=timeout)
 
     def close(self) -> None:
-        """Leave the others: who waits for this process ends with an error, and so does it if it asks them."""
+        """Leave: those that still wait for this process end with an error, as it does if it asks them."""
         if self._group is not None:
-            self._closed = True
-            group, self._group = self._group, None  # while there is a reference, the others are not told
-            dist.destroy_process_group(group)
+            self._closed, group, self._group = True, self._group, None
+            dist.destroy_process_group(group)  # and this was the last reference, which holds the connection
 
     @property
     def is_first(self) -> bool:
