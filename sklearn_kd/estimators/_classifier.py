@@ -21,7 +21,7 @@ from sklearn_kd.estimators._classifier_state import CLASSIFIER_STATE
 from sklearn_kd.estimators._distilled_attributes import distilled_attributes
 from sklearn_kd.estimators._feature_terms import FittedTerm
 from sklearn_kd.estimators._plan import publish, restore_on_failure, run_plan
-from sklearn_kd.estimators._preflight import validate
+from sklearn_kd.estimators._stream_inputs import validate_rows_or_stream
 from sklearn_kd.inputs._munge import Munge
 from sklearn_kd.inputs._validation import Continued
 from sklearn_kd.losses._distillation_loss import DistillationLoss
@@ -577,7 +577,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         last = Continued(self._task, self._sample_shape) if self._continues() else None
         data = X, y, sample_weight, X_val, y_val, teacher_logits, X_unlabeled, teacher_logits_unlabeled
         further = {"sample_weight_val": sample_weight_val, "groups": groups}
-        inputs = validate(self, *data, **further, continued=last)
+        inputs = validate_rows_or_stream(self, *data, **further, continued=last)
         plan = plan_distillation(self, settings, inputs)
         result = run_plan(plan)
         publish(self, result)

@@ -70,6 +70,7 @@ from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.estimators._search import RETRAINING, SEARCH, check_search_epochs, drawn_seeds
 from sklearn_kd.estimators._several_labels import check_gives_logits, has_several_labels, loss_of_task
 from sklearn_kd.estimators._standardization import scaling_for
+from sklearn_kd.estimators._stream_inputs import asked_by_batch, check_has_val
 from sklearn_kd.estimators._teacher_answers import StageRows, answer_rows, give_logits, warn_of_order
 from sklearn_kd.estimators._unlabeled import (
     add_unlabeled,
@@ -201,6 +202,7 @@ def plan_distillation(
     reasons += beside_search(estimator, searches=searches)
     warn_without_effect(reasons)
     warn_if_distributed()
+    check_has_val(estimator, strategy, inputs)
     batch_size = rows_per_batch(estimator.batch_size, inputs.n_rows)
     net_settings = NetSettings(inputs.task, loss, space, execution, batch_size, features)
     start = _checked_start(estimator, strategy, net_settings, inputs)
@@ -230,10 +232,11 @@ def plan_distillation(
     students = [_checked_student(estimator, inputs, stage, strategy.hypergradient_rows) for stage in stages]
     # Else one pass gives the outputs for an augmented batch, and the features.
     apart = None if gives_outputs_with_features(estimator, features, teacher, inputs) else teacher
+    augment = asked_by_batch(estimator.augment, apart, inputs)
     for own, student in zip(rows, students, strict=True):
         with naming_rows(own.places):
             own.train.augmentation = checked_augmentation(
-                estimator.augment,
+                augment,
                 apart,
                 own.train.samples,
                 student,
@@ -244,7 +247,7 @@ def plan_distillation(
     n_steps = _dry_run(estimator, net_settings, stages, students, strategy, start)
 
     # Else the teacher is asked while the student trains, or not at all.
-    asked = teacher if estimator.augment is None else None
+    asked = teacher if augment is None else None
     n_tasks = (asked is not None) + estimator.max_epochs + (search_epochs_of(estimator) if searches else 0)
     report = FitReport(estimator, inputs.X_given, inputs.targets(), inputs.sample_weight, n_tasks)
     if asked is not None:

@@ -27,7 +27,7 @@ from sklearn_kd.estimators._distpro_plan import (
 from sklearn_kd.estimators._distpro_state import DISTPRO_STATE
 from sklearn_kd.estimators._distpro_terms import LogitTerm
 from sklearn_kd.estimators._plan import publish, restore_on_failure, run_plan
-from sklearn_kd.estimators._preflight import validate
+from sklearn_kd.estimators._stream_inputs import validate_rows_or_stream
 from sklearn_kd.meta import Strategy
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._torch_modes import ordinary_torch
@@ -425,7 +425,7 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
             If the teacher is no network, or a parameter is misspelt.
         """
         settings = checked_parameters(self, X, X_val)
-        inputs = validate(
+        inputs = validate_rows_or_stream(
             self, X, y, sample_weight, X_val, y_val, sample_weight_val=sample_weight_val, groups=groups
         )
         plan = plan_distpro(self, settings, inputs)
