@@ -140,8 +140,8 @@ def check_has_val(estimator: BaseDistiller, strategy: Strategy, inputs: Validate
     """Refuse a strategy that learns from D_val where X is a stream and no D_val is given."""
     if inputs.stream is not None and strategy.learns_from_validation and inputs.valid is None:
         raise ValueError(
-            f"meta={estimator.meta!r} learns from D_val, which cannot be held out of a stream. Give X_val and "
-            "y_val, rows that are not in the stream, or a meta that does not learn from D_val, such as "
+            f"meta={estimator.meta!r} learns from D_val, which cannot be held out of a stream. Give X_val "
+            "and y_val, rows that are not in the stream, or a meta that does not learn from D_val, such as "
             "'naive'."
         )
 

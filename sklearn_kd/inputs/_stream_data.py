@@ -1,4 +1,4 @@
-"""D_train as a stream: its head in memory, as a sample, and batches that are read while the student trains."""
+"""D_train as a stream: its head in memory, as a sample, and batches read while the student trains."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ class BoundStream:
     def collation(self, collate_fn: Callable | None) -> Collation:
         """Return what makes chunks of its items."""
         shape = None if self.keeps_integers else self.sample_shape
-        return Collation("X", collate_fn, labelled=True, sample_shape=shape, keeps_integers=self.keeps_integers)
+        return Collation(
+            "X", collate_fn, labelled=True, sample_shape=shape, keeps_integers=self.keeps_integers
+        )
 
 
 class StreamData(DistillationData):
@@ -134,8 +136,8 @@ class StreamBatches:
         own = "" if self._share.size == 1 else f" in each of {self._share.size} processes"
         whence = "len(dataset)" if self._stream.is_counted else "n_rows"
         mend = (
-            "Do the workers of iterator_train__num_workers read the same items, or parts of a part? See stride "
-            "of Stream. Else give n_rows as it is."
+            "Do the workers of iterator_train__num_workers read the same items, or parts of a part? See "
+            "stride of Stream. Else give n_rows as it is."
         )
         return f"X {what} rows of a pass{own}, and {whence} says that an epoch has {self.order.n:,}. {mend}"
 

@@ -151,7 +151,7 @@ class Chunk(NamedTuple):
     x: Any
     labels: Any
 
-    def __len__(self) -> int:  # type: ignore[override]
+    def __len__(self) -> int:
         return len(self.x)
 
 
@@ -319,7 +319,7 @@ def check_divided(
     collate = Collation("X", collate_fn, labelled=True)
     with preserved_random_state(torch.device("cpu"), seed=0):
         stream.begin_pass(0)
-        loader = {"generator": torch.Generator().manual_seed(0), "num_workers": n_workers}
+        loader: dict[str, Any] = {"generator": torch.Generator().manual_seed(0), "num_workers": n_workers}
         chunks = chunk_loader(stream, collate, [_COMPARED * share.size], share=share, **loader)
         for chunk in islice(chunks, max(1, n_workers)):
             firsts.setdefault(chunk.worker, _bytes_of(chunk))
@@ -341,10 +341,12 @@ def _bytes_of(chunk: Chunk) -> bytes:
 
 
 def _message_of_repeats(first: tuple[int, int], second: tuple[int, int], n_processes: int) -> str:
-    names = [f"worker {worker}" + f" of process {rank}" * (n_processes > 1) for rank, worker in (first, second)]
+    names = [
+        f"worker {worker}" + f" of process {rank}" * (n_processes > 1) for rank, worker in (first, second)
+    ]
     return (
-        f"X gives {names[0]} and {names[1]} the same first rows, so that each row would be trained on several "
-        "times in an epoch. Divide the items in the dataset, by torch.utils.data.get_worker_info() and the "
+        f"X gives {names[0]} and {names[1]} the same first rows, so that each row would be trained on "
+        "several times in an epoch. Divide the items in the dataset, by torch.utils.data.get_worker_info() and the "
         "rank, or give Stream(..., stride=True), with which each reads all of them and takes its own, or set "
         "iterator_train__num_workers=0."
     )
