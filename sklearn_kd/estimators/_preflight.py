@@ -37,6 +37,7 @@ from sklearn_kd.inputs._data import DistillationData, SplitData
 from sklearn_kd.inputs._integers import KeepsIntegers
 from sklearn_kd.inputs._parts import varied_rows
 from sklearn_kd.inputs._raw_rows import RawRows
+from sklearn_kd.inputs._stream_data import StreamData
 from sklearn_kd.inputs._streams import Stream
 from sklearn_kd.inputs._structures import is_structure
 from sklearn_kd.inputs._validation import Continued, Loading, ValidatedInputs, validate_fit_inputs
@@ -565,6 +566,8 @@ def dry_run(net: TrainingNet, data: SplitData, who: str, callback_params: Iterab
         far_iterations(net, data)
         net.get_iterator(data.valid)
     n_batches = len(net.get_iterator(data.train, training=True))
+    if isinstance(data.train, StreamData):
+        data.train.check_divided(net.ranks, net.get_params_for("iterator_train"))
     check_clipping(net)
     if net.task.numeric:
         check_scorers(net)

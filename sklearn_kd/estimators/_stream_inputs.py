@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from sklearn_kd.estimators._parallel import ranks_of
 from sklearn_kd.estimators._preflight import validate
 from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.inputs._arrays import from_torch
 from sklearn_kd.inputs._parts import are_integers
 from sklearn_kd.inputs._stream_data import BoundStream
-from sklearn_kd.inputs._streams import Stream, check_divided, labels_of, read_head
+from sklearn_kd.inputs._streams import Stream, labels_of, read_head
 from sklearn_kd.inputs._validation import Continued, ValidatedInputs
 from sklearn_kd.meta import Strategy
 from sklearn_kd.tasks._task import TaskMaker
@@ -54,12 +55,11 @@ def validate_rows_or_stream(
     of_rows = {"y": y, "sample_weight": sample_weight, "groups": groups}
     _check_beside(estimator, of_rows | {"teacher_logits": teacher_logits, "X_unlabeled": X_unlabeled})
     loader = loader_settings(estimator, "iterator_train", X.n_rows)
-    n_workers, collate_fn = loader.get("num_workers", 0), loader.get("collate_fn")
-    head = read_head(X, collate_fn)
+    ranks = ranks_of(estimator)  # each of which may be given other rows by the dataset
+    head = ranks.broadcast(read_head(X, loader.get("collate_fn")) if ranks.is_first else None)
     task_type = StatedClasses(estimator._task_type, _classes_of(X, X_val, y_val))
     given = head.x, head.labels, None, X_val, y_val, *answers
     inputs = validate(estimator, *given, **further, task_type=task_type)
-    check_divided(X, n_workers, lambda own: [own], collate_fn=collate_fn)
 
     def encode(labels: np.ndarray) -> np.ndarray:
         return inputs.task.encode(labels, "X, a stream,")

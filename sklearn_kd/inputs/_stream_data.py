@@ -13,8 +13,9 @@ from torch import Tensor
 from sklearn_kd.inputs._batches import Batch, BatchOrder
 from sklearn_kd.inputs._data import DistillationData, as_input, as_tensor
 from sklearn_kd.inputs._parts import Parts, concatenated
-from sklearn_kd.inputs._streams import ALL, Share, Stream, chunk_loader, labels_of
+from sklearn_kd.inputs._streams import Share, Stream, check_divided, chunk_loader, labels_of
 from sklearn_kd.inputs._torch_datasets import Collation
+from sklearn_kd.runtime._ranks import ALONE, Ranks
 from sklearn_kd.tasks._targets import Targets
 
 
@@ -31,15 +32,12 @@ class BoundStream:
         That each sample must have.
     keeps_integers : bool
         Whether the student looks up integers, which keep their type.
-    share : Share
-        The part of this process.
     """
 
     stream: Stream
     encode: Callable[[np.ndarray], np.ndarray]
     sample_shape: tuple[Any, ...]
     keeps_integers: bool = False
-    share: Share = ALL
 
     def collation(self, collate_fn: Callable | None) -> Collation:
         """Return what makes chunks of its items."""
@@ -67,6 +65,17 @@ class StreamData(DistillationData):
         """Return the batches of the stream."""
         return StreamBatches(self, **settings)
 
+    def check_divided(self, ranks: Ranks, loader: Mapping[str, Any]) -> None:
+        """Raise ValueError, in all processes, if two workers or processes would read the same rows."""
+        share = Share(ranks.rank, ranks.size)
+        check_divided(
+            self.bound.stream,
+            loader.get("num_workers", 0),
+            ranks.gather,
+            share,
+            self.bound.collation(loader.get("collate_fn")),
+        )
+
     def streamed_batch(self, x: Tensor | Parts, labels: np.ndarray) -> Batch:
         """Return the batch of these rows on the device."""
         x = x.to(self.device, non_blocking=self.device.type == "cuda")
@@ -80,7 +89,7 @@ class StreamBatches:
     ----------
     dataset : StreamData
         Its ``seed`` seeds the workers.
-    batch_size, drop_last
+    batch_size, drop_last, ranks
         As in :class:`BatchOrder`.
     shuffle : bool, default=False
         Without effect: rows come in the order of the stream.
@@ -97,12 +106,13 @@ class StreamBatches:
         shuffle: bool = False,
         drop_last: bool = False,
         collate_fn: Callable | None = None,
+        ranks: Ranks = ALONE,
         **loader: Any,
     ) -> None:
         self.dataset, self._loader = dataset, loader
-        self._stream, self._share = dataset.bound.stream, dataset.bound.share
+        self._stream = dataset.bound.stream
         self._collate = dataset.bound.collation(collate_fn)
-        self.order = BatchOrder(self._stream.n_rows, batch_size, drop_last=drop_last)
+        self.order = BatchOrder(self._stream.n_rows, batch_size, drop_last=drop_last, ranks=ranks)
         self._generator = torch.Generator().manual_seed(dataset.seed)
         self._n_passes = 0
 
@@ -122,29 +132,29 @@ class StreamBatches:
         self._stream.begin_pass(self._n_passes)
         self._n_passes += 1
         sizes = [part.stop - part.start for part in self.order.slices]
-        loader: dict[str, Any] = {"generator": self._generator, "share": self._share, **self._loader}
+        ranks, loader = self.order.ranks, {"generator": self._generator, **self._loader}
+        loader["share"] = Share(ranks.rank, ranks.size)
         rows = _Rows(chunk_loader(self._stream, self._collate, sizes, **loader))
-        for n_rows in (_own_rows(size, self._share) for size in sizes):
-            x, labels = rows.take(n_rows)
-            if len(labels) < n_rows:
+        for k, size in enumerate(sizes):
+            n_own = len(self.order.own(range(size)))
+            x, labels = rows.take(n_own)
+            if len(labels) < n_own:
                 raise ValueError(self._message(f"ended after {rows.n_taken:,}"))
-            yield self.dataset.streamed_batch(x, labels)
+            batch = self.dataset.streamed_batch(x, labels)
+            batch.n_rows = self.order.n_rows(k)
+            yield batch
         if self._stream.is_counted and self.order.slices[-1].stop == self.order.n and not rows.at_end():
             raise ValueError(self._message(f"went on after {rows.n_taken:,}"))
 
     def _message(self, what: str) -> str:
-        own = "" if self._share.size == 1 else f" in each of {self._share.size} processes"
+        n_processes = self.order.ranks.size
+        own = "" if n_processes == 1 else f" in one of {n_processes} processes"
         whence = "len(dataset)" if self._stream.is_counted else "n_rows"
         mend = (
             "Do the workers of iterator_train__num_workers read the same items, or parts of a part? See "
             "stride of Stream. Else give n_rows as it is."
         )
         return f"X {what} rows of a pass{own}, and {whence} says that an epoch has {self.order.n:,}. {mend}"
-
-
-def _own_rows(n_rows: int, share: Share) -> int:
-    """Return how many rows of a batch of all processes are those of this one."""
-    return len(range(share.rank, n_rows, share.size))
 
 
 class _Rows:

@@ -291,8 +291,8 @@ def check_divided(
     stream: Stream,
     n_workers: int,
     gather: Callable[[Any], list[Any]],
-    share: Share = ALL,
-    collate_fn: Callable | None = None,
+    share: Share,
+    collate: Collation,
 ) -> None:
     """Refuse a stream of which two workers, or two processes, give the same rows.
 
@@ -306,7 +306,7 @@ def check_divided(
     gather : callable(object) -> list
         Returns the objects of all processes.
     share : Share
-    collate_fn : callable or None, default=None
+    collate : Collation
 
     Raises
     ------
@@ -316,7 +316,6 @@ def check_divided(
     if stream.stride or (n_workers < 2 and share.size == 1):
         return
     firsts: dict[int, bytes] = {}
-    collate = Collation("X", collate_fn, labelled=True)
     with preserved_random_state(torch.device("cpu"), seed=0):
         stream.begin_pass(0)
         loader: dict[str, Any] = {"generator": torch.Generator().manual_seed(0), "num_workers": n_workers}
@@ -341,12 +340,12 @@ def _bytes_of(chunk: Chunk) -> bytes:
 
 
 def _message_of_repeats(first: tuple[int, int], second: tuple[int, int], n_processes: int) -> str:
-    names = [
-        f"worker {worker}" + f" of process {rank}" * (n_processes > 1) for rank, worker in (first, second)
-    ]
+    names = [f"worker {worker}" for _, worker in (first, second)]
+    if n_processes > 1:
+        names = [f"worker {worker} of process {rank}" for rank, worker in (first, second)]
     return (
         f"X gives {names[0]} and {names[1]} the same first rows, so that each row would be trained on "
-        "several times in an epoch. Divide the items in the dataset, by torch.utils.data.get_worker_info() and the "
-        "rank, or give Stream(..., stride=True), with which each reads all of them and takes its own, or set "
-        "iterator_train__num_workers=0."
+        "several times in an epoch. Divide the items in the dataset, by torch.utils.data.get_worker_info() "
+        "and the rank, or give Stream(..., stride=True), with which each reads all of them and takes its "
+        "own, or set iterator_train__num_workers=0."
     )

@@ -102,9 +102,9 @@ class ValidatedInputs:
     sample_weight : ndarray of shape (n,) or None
         As given, for the teacher and for callbacks.
     groups : ndarray of shape (n,) or None
-        Code of the group of each row, for the split of D_val.
+        Code of the group of each row.
     stream : BoundStream or None, default=None
-        X, whose first rows the others are then. None: they are all of X.
+        X, whose first rows ``rows`` are then.
     """
 
     X_given: Any
@@ -124,9 +124,8 @@ class ValidatedInputs:
     @property
     def n_rows(self) -> int:
         """Number of rows given to ``fit``, of a stream of an epoch; without those of a given D_val."""
-        if self.stream is not None:
-            return self.stream.stream.n_rows
-        return len(self.rows) + (0 if self.unlabeled is None else len(self.unlabeled))
+        n = len(self.rows) if self.stream is None else self.stream.stream.n_rows
+        return n + (0 if self.unlabeled is None else len(self.unlabeled))
 
     @property
     def is_loaded(self) -> bool:
@@ -166,17 +165,15 @@ class ValidatedInputs:
 
 
 def check_same_form(X: Any, X_val: Any, X_unlabeled: Any = None) -> bool:
-    """Return True if X is a Dataset, or a stream: its rows are loaded.
+    """Return True if X is a Dataset or a stream.
 
     Raises
     ------
     TypeError
         If X_val or X_unlabeled is given in another form.
     """
-    if isinstance(X, Stream):
-        return True
-    loaded = is_dataset(X)
-    for name, given in (("X_val", X_val), ("X_unlabeled", X_unlabeled)):
+    loaded = isinstance(X, Stream) or is_dataset(X)
+    for name, given in () if isinstance(X, Stream) else (("X_val", X_val), ("X_unlabeled", X_unlabeled)):
         if given is not None and is_dataset(given) != loaded:
             raise TypeError(
                 f"X is {'a' if loaded else 'no'} Dataset and {name} is {'no' if loaded else 'a'} Dataset; "

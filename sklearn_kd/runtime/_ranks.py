@@ -22,6 +22,10 @@ from torch import Tensor
 TIMEOUT = 1800.0
 
 
+class LostRanks(RuntimeError):
+    """Another process has failed, was ended, or did not answer in time."""
+
+
 class Ranks:
     """The processes that train one student together. Without a group: one process, for which nothing happens.
 
@@ -39,12 +43,15 @@ class Ranks:
         The number of this process, from 0.
     size : int
         How many processes there are.
+    patient : Ranks
+        The same processes, for waits that may be longer, such as for a teacher that the first trains alone.
     """
 
     def __init__(self, group: Any = None, *, timeout: float = TIMEOUT) -> None:
         self._group, self._timeout = group, timeout
         self.rank = 0 if group is None else dist.get_rank(group)
         self.size = 1 if group is None else dist.get_world_size(group)
+        self.patient = self
 
     @classmethod
     def joined(cls, *, timeout: float = TIMEOUT) -> Ranks:
@@ -207,7 +214,7 @@ class Ranks:
         try:
             yield
         except RuntimeError as error:
-            raise RuntimeError(
+            raise LostRanks(
                 f"Process {self.rank} of {self.size} lost the others: one has failed or was ended, or did "
                 f"not answer within {self._timeout:g} s. The first error of the others is the cause. "
                 f"({str(error).splitlines()[0]:.300})"
