@@ -102,7 +102,8 @@ class Stream:
         classes: ArrayLike | None = None,
         stride: bool = False,
     ) -> None:
-        if not hasattr(dataset, "__iter__") or iter(dataset) is dataset:
+        is_iterator = hasattr(dataset, "__next__") and not isinstance(dataset, IterableDataset)
+        if is_iterator or not hasattr(dataset, "__iter__"):
             raise TypeError(
                 f"Stream: dataset is a {type(dataset).__name__}, which cannot be begun again, as each epoch "
                 "does. Give an IterableDataset, whose __iter__ makes a new iterator."
