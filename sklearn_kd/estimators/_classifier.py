@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from sklearn_kd.estimators._classifier_net import DistillationPlan
+    from sklearn_kd.inputs._streams import Stream
 
 
 class DistilledClassifier(ClassifierMethods, BaseDistiller):
@@ -468,7 +469,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     @with_callbacks
     def fit(
         self,
-        X: ArrayLike | Mapping[str, ArrayLike] | Dataset,
+        X: ArrayLike | Mapping[str, ArrayLike] | Dataset | Stream,
         y: ArrayLike | None = None,
         *,
         sample_weight: ArrayLike | None = None,
@@ -484,7 +485,8 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features) or (n_samples, ...), or Dataset
+        X : array-like or sparse matrix of shape (n_samples, n_features) or (n_samples, ...), Dataset, or \
+                Stream
             Made float32 for the student; a scikit-learn teacher sees it as given. A sparse matrix stays
             sparse, and each batch of it is made dense. With ``student_preprocessing`` X may be a DataFrame of
             pandas or polars, an array of objects, or a list of texts.
@@ -498,6 +500,9 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
             numbers are finite is not checked. Random augmentation does not belong into it but
             into ``augment``, since the teacher is asked once about each row. Only networks can be
             teachers then.
+
+            A :class:`~sklearn_kd.Stream` is read in its order, epoch by epoch, and its teacher asked about
+            each batch. D_val is given as X_val.
         y : array-like of shape (n_samples,), array-like or sparse matrix of shape (n_samples, k), or \
                 array-like of shape (n_samples, height, width), default=None
             Labels: at least two classes. A matrix of 0 and 1 for several labels, of which a row may have any

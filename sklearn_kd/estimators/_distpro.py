@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from sklearn_kd.distpro._transforms import TransformFactory
+    from sklearn_kd.inputs._streams import Stream
 
 
 class DistProClassifier(ClassifierMethods, BaseDistiller):
@@ -388,7 +389,7 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
     @with_callbacks
     def fit(
         self,
-        X: ArrayLike | Dataset,
+        X: ArrayLike | Dataset | Stream,
         y: ArrayLike | None = None,
         *,
         sample_weight: ArrayLike | None = None,
@@ -401,9 +402,10 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, channels, height, width), or Dataset
-            Made float32. A map-style :class:`torch.utils.data.Dataset` is read batch by batch;
-            the teacher sees each batch as the student does.
+        X : array-like of shape (n_samples, channels, height, width), Dataset or Stream
+            Made float32. A map-style :class:`torch.utils.data.Dataset` is read batch by batch, and a
+            :class:`~sklearn_kd.Stream` in its order, of which D_val is given as X_val. The teacher sees
+            each batch as the student does.
         y : array-like of shape (n_samples,) or (n_samples, H, W), default=None
             Labels: at least two classes. Of pixels a map of integers for each image. None: a Dataset is read
             once for its labels.

@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from helpers.streams import Counted, X, y
-from sklearn_kd import DistilledClassifier, DistilledRegressor, MLPStudent, Stream
+from sklearn_kd import DistilledClassifier, DistilledRegressor, MLPStudent, Stream, distillation_report
 from sklearn_kd.teachers import FunctionTeacher, StoredAnswers
 from sklearn_kd.teachers._answer_store import AnswerStore, _digest_of, row_keys
 from sklearn_kd.teachers._compressed_logits import LogitCodec
@@ -284,6 +284,15 @@ def test_it_is_a_parameter_like_others(network, tmp_path):
     assert (again.teacher, again.folder, again.top, again.dtype) == (network, tmp_path, 3, "float16")
     with pytest.raises(TypeError, match="StoredAnswers"):
         DistilledRegressor(StoredAnswers(network, tmp_path), MLPStudent, device="cpu").fit(X[:N], X[:N, 20])
+
+
+def test_the_report_asks_the_teacher_itself_and_stores_nothing(network, tmp_path):
+    clf = fitted(StoredAnswers(network, tmp_path))
+    before, n_rows = parts_of(tmp_path), network.n_rows
+    report = distillation_report(clf, X[1400:], y[1400:])
+    assert "teacher (Counting)" in str(report)
+    assert network.n_rows >= n_rows + len(X[1400:])
+    assert parts_of(tmp_path) == before
 
 
 def test_a_full_disk_is_an_error_and_leaves_the_parts_whole(network, tmp_path, monkeypatch):
