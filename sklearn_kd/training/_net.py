@@ -332,8 +332,8 @@ class TrainingNet(NeuralNetClassifier):
             told = rows_with_labels(callback, cb_kwargs) if is_score else cb_kwargs
             if self.shared_ is None:
                 getattr(callback, method_name)(self, **told)
-            else:
-                self.shared_.tell(getattr(callback, method_name), self, told, is_score=is_score)
+            elif not self.shared_.tell(getattr(callback, method_name), self, told, is_score=is_score):
+                break
         if method_name == "on_epoch_end" and self.shared_ is not None:
             self.shared_.end_epoch(self.metaparameters, self.history)
 

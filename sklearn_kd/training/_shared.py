@@ -158,8 +158,8 @@ class SharedTraining:
 
     def tell(
         self, method: Callable[..., None], net: TrainingNet, told: dict[str, Any], *, is_score: bool
-    ) -> None:
-        """Call a method of a callback; where that ends the fit, note it: all processes end it together.
+    ) -> bool:
+        """Call a method of a callback; return False, and note it for all processes, if that ends the fit.
 
         A score of training batches is told the rows of all processes.
         """
@@ -170,6 +170,8 @@ class SharedTraining:
             method(net, **told)
         except KeyboardInterrupt:
             self._ended = True
+            return False
+        return True
 
     def _whole(self, x: Any, labels: Tensor, y_pred: Tensor) -> dict[str, Any]:
         """Return the labels and the outputs of all processes' rows; the inputs are own ones."""
@@ -179,15 +181,19 @@ class SharedTraining:
 
     @contextmanager
     def interrupts(self) -> Iterator[None]:
-        """Let a first Ctrl-C end the fit in all processes together, and a second one this process at once."""
+        """Let a first Ctrl-C end the fit in all processes together; a second one ends it by an error."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         before = signal.getsignal(signal.SIGINT)
 
         def ask(number: int, frame: Any) -> None:
-            signal.signal(signal.SIGINT, before)
+            signal.signal(signal.SIGINT, leave)
             self._asked = True
+
+        def leave(number: int, frame: Any) -> None:
+            self.ranks.close()
+            raise KeyboardInterrupt
 
         signal.signal(signal.SIGINT, ask)
         try:
