@@ -24,10 +24,10 @@ from sklearn_kd.teachers._class_alignment import checked_teacher_classes, select
 from sklearn_kd.teachers._class_probabilities import probabilities_of
 from sklearn_kd.teachers._classifiers import ClassifierTeacher
 from sklearn_kd.teachers._ensembles import TeacherEnsemble
-from sklearn_kd.teachers._stored_answers import StoredAnswers
 from sklearn_kd.teachers._logit_checks import thawed
 from sklearn_kd.teachers._registry import adapter_class, comes_trained, short_repr
 from sklearn_kd.teachers._regressors import RegressorTeacher
+from sklearn_kd.teachers._stored_answers import StoredAnswers
 from sklearn_kd.teachers._trained_objects import TrainedObjectTeacher
 
 Asked = tuple[Callable[[Any], np.ndarray], Callable[[Any], Any]]
