@@ -56,6 +56,11 @@ class AnswerStore:
     record : dtype
         Of a row.
 
+    Attributes
+    ----------
+    n_of_others : int
+        Parts that were there before.
+
     Raises
     ------
     ValueError
@@ -71,6 +76,7 @@ class AnswerStore:
         with FileLock(folder / _LOCK):
             _begin(folder, {"format": _FORMAT, **about})
         self._parts = [self._checked_part(path) for path in sorted(folder.glob("part-*.npy"))]
+        self.n_of_others = len(self._parts)
         self._index()
         self._waiting: list[np.ndarray] = []
         self._waiting_at: dict[bytes, tuple[int, int]] = {}  # by key: which of them, and its row
@@ -80,21 +86,26 @@ class AnswerStore:
     def __len__(self) -> int:
         return len(self._first) + len(self._waiting_at)
 
-    def find(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the records of the rows that are there, and which rows these are, shape (n,), bool."""
+    def find(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the records of the rows that are there, and which rows these are, shape (n,), bool.
+
+        The third array is the number of the part that each record is in; those written by others come first,
+        :attr:`n_of_others` of them.
+        """
         found, is_there = np.empty(len(keys), dtype=self._record), np.zeros(len(keys), dtype=bool)
+        of_part = np.full(len(keys), len(self._parts))
         if len(self._first):
             at = np.minimum(np.searchsorted(self._first, keys["first"]), len(self._first) - 1)
             is_there = (self._first[at] == keys["first"]) & (self._second[at] == keys["second"])
             for number in np.unique(self._part_of[at[is_there]]):
                 here = is_there & (self._part_of[at] == number)
-                found[here] = self._parts[number][self._rows[at[here]]]
+                found[here], of_part[here] = self._parts[number][self._rows[at[here]]], number
         if self._waiting:
             for place in np.flatnonzero(~is_there).tolist():
                 waits = self._waiting_at.get(keys[place].tobytes())
                 if waits is not None:
                     found[place], is_there[place] = self._waiting[waits[0]][waits[1]], True
-        return found[is_there], is_there
+        return found[is_there], is_there, of_part[is_there]
 
     def add(self, keys: np.ndarray, rows: np.ndarray) -> None:
         """Add records; they are written when they are many."""

@@ -28,7 +28,7 @@ from sklearn_kd.teachers._registry import adapter_class, comes_trained, register
 from sklearn_kd.teachers._wrappers import without_parallel
 
 _DTYPES = ("float16", "float32")
-# Rows of an older folder about which the teacher is asked again.
+# Rows of each older part about which the teacher is asked again.
 _N_PROBED = 4
 
 
@@ -58,7 +58,7 @@ class StoredAnswers(BaseEstimator):
     ValueError
         By ``fit``: if the folder has the answers of another teacher, of other classes or with other settings,
         or a file in it is damaged. A network is recognised by its weights; every teacher by its answers to
-        some rows, about which it is asked again.
+        four rows of each part, about which it is asked again.
 
     See Also
     --------
@@ -233,13 +233,15 @@ class _Asked:
 
     def __init__(self, store: AnswerStore, codec: LogitCodec, who: str) -> None:
         self.store, self._codec, self._who = store, codec, who
-        self._is_known = len(store) == 0
+        self._unknown = set(range(store.n_of_others))  # parts whose teacher is yet to be recognised
 
     def __call__(self, keys: np.ndarray, ask: Callable[[np.ndarray], Tensor]) -> Tensor:
         """Return the answers to rows with these keys; ``ask`` is called with the places of those without."""
-        found, is_there = self.store.find(keys)
-        if not self._is_known and is_there.any():
-            self._recognise(found[:_N_PROBED], ask(np.flatnonzero(is_there)[:_N_PROBED]))
+        found, is_there, parts = self.store.find(keys)
+        for part in self._unknown.intersection(parts.tolist()):
+            some = np.flatnonzero(parts == part)[:_N_PROBED]
+            self._recognise(found[some], ask(np.flatnonzero(is_there)[some]))
+            self._unknown.remove(part)
         missing, first_places = np.unique(keys[~is_there], return_index=True)
         logits = torch.empty(len(keys), self._codec.n_columns)
         logits[torch.from_numpy(is_there)] = self._codec.restored(found)
@@ -250,7 +252,7 @@ class _Asked:
             rows = self._codec.packed(fresh)
             self.store.add(keys[places], rows)
             # As they are when they are read again, so that a fit does not depend on what was there before.
-            again, _ = self.store.find(keys[~is_there])
+            again, _, _ = self.store.find(keys[~is_there])
             logits[torch.from_numpy(~is_there)] = self._codec.restored(again)
         else:
             self.store.write()  # an epoch has begun in which nothing is new
@@ -262,7 +264,6 @@ class _Asked:
                 f"{self._who} does not answer as the teacher did whose answers are in the folder of "
                 "StoredAnswers: it is another one, or it answers differently each time. Give another folder."
             )
-        self._is_known = True
 
 
 def _keys_of_tensors(x: Any) -> np.ndarray:

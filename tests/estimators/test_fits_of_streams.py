@@ -13,7 +13,6 @@ from skorch.callbacks import Callback
 from torch import nn
 from torch.utils.data import IterableDataset, TensorDataset, get_worker_info
 
-import datasets
 from helpers.networks import ConvNet
 from helpers.streams import VAL, Counted, Digits, Endless, X, y
 from sklearn_kd import (
@@ -155,6 +154,7 @@ def test_parquet_and_hub_datasets_are_streams():
     def collate(items):
         return torch.stack([item["x"] for item in items]), torch.stack([item["label"] for item in items])
 
+    datasets = pytest.importorskip("datasets.arrow_dataset")  # "datasets" is a folder of these tests, too
     rows = datasets.Dataset(table).to_iterable_dataset(num_shards=4).with_format("torch")
     hub = classifier(None, meta="none", iterator_train__num_workers=2, iterator_train__collate_fn=collate)
     hub.fit(Stream(rows.shuffle(seed=0, buffer_size=100), 600, range(10)))

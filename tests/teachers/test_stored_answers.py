@@ -192,7 +192,7 @@ def test_two_processes_share_a_folder(tmp_path):
         process.join(60)
         assert process.exitcode == 0
     store = AnswerStore(tmp_path, {"teacher": "a"}, LogitCodec(4).record)
-    _, is_there = store.find(row_keys(X[:200]))
+    _, is_there, _ = store.find(row_keys(X[:200]))
     assert is_there.tolist() == [True] * 150 + [False] * 50
     assert not [path for path in tmp_path.iterdir() if path.suffix == ".tmp"]
 
@@ -223,6 +223,26 @@ def test_a_teacher_without_weights_is_recognised_by_its_answers(forest, tmp_path
     other = LogisticRegression(C=1e-3).fit(X[:N], y[:N])
     with pytest.raises(ValueError, match="does not answer as the teacher did"):
         fitted(StoredAnswers(FrozenEstimator(other), tmp_path))
+
+
+def test_each_part_is_recognised_by_itself(forest, tmp_path):
+    other = LogisticRegression(C=1e-3).fit(X[:N], y[:N])
+    fitted(StoredAnswers(FrozenEstimator(forest), tmp_path), X[:200], y[:200])
+    fitted(StoredAnswers(FrozenEstimator(other), tmp_path), X[200:N], y[200:N])  # no row that is there
+    for teacher in (forest, other):
+        with pytest.raises(ValueError, match="does not answer as the teacher did"):
+            fitted(StoredAnswers(FrozenEstimator(teacher), tmp_path))
+
+
+@pytest.mark.gpu
+def test_a_stream_on_a_gpu_is_answered_from_the_folder(network, tmp_path):
+    for _ in range(2):
+        clf = DistilledClassifier(
+            StoredAnswers(network, tmp_path), MLPStudent, meta="naive", max_epochs=2, device="cuda"
+        )
+        clf.fit(Stream(Counted(N), classes=range(10)))
+    assert network.n_rows <= N + 10
+    assert np.isfinite(clf.predict_proba(X[:50])).all()
 
 
 def test_damaged_files_are_refused(network, tmp_path):
