@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,10 +62,9 @@ def validate_rows_or_stream(
     given = head.x, head.labels, None, X_val, y_val, *answers
     inputs = validate(estimator, *given, **further, task_type=task_type)
 
-    def encode(labels: np.ndarray) -> np.ndarray:
-        return inputs.task.encode(labels, "X, a stream,")
-
-    bound = BoundStream(X, encode, inputs.sample_shape, are_integers(inputs.sample_shape))
+    bound = BoundStream(
+        X, partial(_encoded, inputs.task), inputs.sample_shape, are_integers(inputs.sample_shape)
+    )
     return dataclasses.replace(inputs, stream=bound)
 
 
@@ -87,7 +87,18 @@ class StatedClasses:
     def from_targets(self, targets: np.ndarray, weight: np.ndarray | None = None) -> tuple[Any, np.ndarray]:
         """Make the task of the stated classes; return it and the encoded labels."""
         task, _ = self._maker.from_targets(self._classes)
-        return task, task.encode(targets, "X, a stream,")
+        return task, _encoded(task, targets)
+
+
+def _encoded(task: Any, labels: np.ndarray) -> np.ndarray:
+    """Return the codes of labels; refuse those that are not among the classes."""
+    unknown = np.setdiff1d(labels, task.classes)
+    if len(unknown):
+        raise ValueError(
+            f"X gives labels that are not among the classes of the Stream: {unknown[:5].tolist()}. These are "
+            f"{task.classes.tolist()[:10]}. Give Stream(..., classes=...), all labels."
+        )
+    return task.encode(labels)
 
 
 def _classes_of(stream: Stream, X_val: Any, y_val: Any) -> np.ndarray:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 # The head: at most so many rows, and of large rows so many bytes, but never fewer than the third number.
 _HEAD_ROWS, _HEAD_BYTES, _HEAD_LEAST = 1024, 2**26, 16
 _HEAD_CHUNK = 16
+WITHOUT_LABELS = "Let each item be (x, label), or a dict with the label as 'label'."
 # First rows of each worker that are compared.
 _COMPARED = 8
 
@@ -236,7 +237,7 @@ def read_head(stream: Stream, collate_fn: Callable | None) -> Head:
     ValueError
         If there are fewer than 2, they make no batches, or all have one label.
     """
-    collate = Collation("X", collate_fn, labelled=True)
+    collate = Collation("X", collate_fn, labelled=True, without_labels=WITHOUT_LABELS)
     parts: list[Any] = []
     labels: list[np.ndarray] = []
     n_read = size = 0

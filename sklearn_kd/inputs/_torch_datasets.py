@@ -139,6 +139,8 @@ class Collation:
         Shape that every sample must have. None: any.
     keeps_integers : bool, default=False
         True: items that are one tensor of integers keep their type.
+    without_labels : str
+        What a message advises where items have no label.
     """
 
     def __init__(
@@ -148,7 +150,9 @@ class Collation:
         labelled: bool = False,
         sample_shape: tuple[Any, ...] | None = None,
         keeps_integers: bool = False,
+        without_labels: str = "Give y (y_val for X_val).",
     ) -> None:
+        self.without_labels = without_labels
         self.name, self.collate_fn, self.labelled = name, collate_fn, labelled
         self.sample_shape, self.keeps_integers = sample_shape, keeps_integers
 
@@ -178,7 +182,7 @@ class Collation:
         if self.labelled and len(rest) != 1:
             raise ValueError(
                 f"The items of {self.name} must be pairs (x, label) where no labels are given beside "
-                f"it; they have {1 + len(rest)} part(s). Give y (y_val for X_val)."
+                f"it; they have {1 + len(rest)} part(s). {self.without_labels}"
             )
         labels = rest[0] if self.labelled else None
         if labels is not None and len(labels) != n_rows:
