@@ -48,7 +48,9 @@ class StoredAnswers(BaseEstimator):
     top : int or None, default=None
         Store the probabilities of so many classes for each row, the most probable ones, and that of all
         others together. When they are restored, these share their probability alike. For many classes: of
-        1,000 with ``top=10`` a row takes 58 bytes in place of 2,016. None: all logits are stored.
+        1,000 with ``top=10`` a row takes 58 bytes in place of 2,016. For T near 1: a higher temperature
+        lifts the classes that have been made alike, and the student learns worse from it than from all
+        logits (:doc:`/guide/streams` has numbers). None: all logits are stored.
     dtype : {"float16", "float32"}, default="float16"
         Type of the numbers. In float16 the largest logit of a row becomes 0, which changes no softmax, and
         the others are rounded to 1/2048 of their distance to it.
