@@ -51,8 +51,7 @@ def main() -> None:
     """Measure, and write the record; or write its tables into the page."""
     chosen = options(__doc__)
     if chosen.table:
-        record = read(__file__)
-        replace_tables(PAGE, {"streams 0": throughput_table(record), "streams 1": answers_table(record)})
+        replace_tables(PAGE, tables(read(__file__)))
         return
     warnings.simplefilter("ignore", ConvergenceWarning)  # few epochs
     n_rows, rounds = (300, 1) if chosen.quick else (4000, 5)
@@ -226,6 +225,11 @@ def error_of(codec: LogitCodec, logits: torch.Tensor) -> dict:
 
 # --------------------------------------------------------------------------------------
 # Tables
+
+
+def tables(record: dict) -> dict[str, str]:
+    """Return the tables of the page, by the marks before them."""
+    return {"streams 0": throughput_table(record), "streams 1": answers_table(record)}
 
 
 def throughput_table(record: dict) -> str:
