@@ -9,13 +9,14 @@ fits of the four estimators, which compute in float32.
     OMP_NUM_THREADS=1 python examples/evidence/ranks_equality.py      # two minutes
 
 prints the largest absolute differences of weights, of the path of the metaparameters and of the losses in the
-history, whether the processes are equal to the bit, and how many messages and bytes an iteration takes; and
-writes ranks_equality.json beside this file. ``--table`` prints the tables of the documentation.
+history, and how many messages and numbers an iteration takes; and writes ranks_equality.json beside this
+file. ``--table`` prints the tables of docs/guide/more_machines.rst alone.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import sys
@@ -220,6 +221,11 @@ def estimator(name: str) -> Any:
     }[name]()
 
 
+METHODS = {
+    "none": "without a hypergradient",
+    "exact": "with one, exact",
+    "finite_difference": "with one, by finite differences",
+}
 ESTIMATORS = ("DistilledClassifier", "DistilledRegressor", "DistProClassifier", "DistProRegressor")
 
 
@@ -310,36 +316,43 @@ def differences(alone: dict[str, Any], of_each: list[dict[str, Any]]) -> dict[st
 
 def measure() -> dict[str, Any]:
     jobs = [(net_result, name) for name in NETS] + [(fit_result, name) for name in ESTIMATORS]
-    methods = ("none", "exact", "finite_difference")
     alone = [job(ALONE, name) for job, name in jobs]
     record: dict[str, Any] = {"differences": {}, "iteration": {}}
     for size in SIZES:
-        of_each = found_by(size, [*jobs, *((message_result, method) for method in methods)])
+        of_each = found_by(size, [*jobs, *((message_result, method) for method in METHODS)])
         for k, (_, name) in enumerate(jobs):
             found = differences(alone[k], [of[k] for of in of_each])
             record["differences"].setdefault(name, {})[str(size)] = found
-        record["iteration"] = dict(zip(methods, of_each[0][len(jobs) :], strict=True))
+        record["iteration"] = dict(zip(METHODS, of_each[0][len(jobs) :], strict=True))
     return record
 
 
-def tables(record: dict[str, Any]) -> str:
-    header = ("", "processes", "weights", "path", "losses", "processes equal to the bit")
+def tables(record: dict[str, Any]) -> list[str]:
+    """Return the table of differences, the largest of two and of four processes, and that of messages."""
+    header = ("", "weights", "metaparameters", "losses")
     lines = [
-        (
-            name,
-            size,
-            *(f"{of[key]:.0e}" for key in ("weights", "path", "history")),
-            "yes" if of["equal to the bit"] else "no",
-        )
+        (name, *(_power(max(of[key] for of in sizes.values())) for key in ("weights", "path", "history")))
         for name, sizes in record["differences"].items()
-        for size, of in sizes.items()
     ]
     messages = [
-        (method, f"{of['messages']:g}", f"{of['bytes'] / 4 / of['weights']:.3f}")
+        (METHODS[method], f"{of['messages']:g}", f"{of['bytes'] / 4 / of['weights']:.2f}")
         for method, of in record["iteration"].items()
     ]
-    of_messages = list_table(("hypergradient", "messages", "numbers for each weight"), messages)
-    return list_table(header, lines) + "\n" + of_messages
+    return [
+        list_table(header, lines),
+        list_table(("an iteration", "messages", "numbers for each weight"), messages),
+    ]
+
+
+def sentences(record: dict[str, Any]) -> list[str]:
+    """Return what the documentation says of the record in words."""
+    equal = all(of["equal to the bit"] for sizes in record["differences"].values() for of in sizes.values())
+    return ["Among each other they are equal to the bit."] if equal else []
+
+
+def _power(value: float) -> str:
+    """Format as a power of ten that is not below the value."""
+    return f"1e{math.ceil(math.log10(value)):d}" if value else "0"
 
 
 def main() -> None:
@@ -348,7 +361,7 @@ def main() -> None:
         settings = {"n_train": N_TRAIN, "n_val": N_VAL, "batch_size": BATCH_SIZE, "epochs": EPOCHS}
         record = {**provenance(__file__), "settings": settings, **measure()}
         path.write_text(json.dumps(record, indent=1) + "\n")
-    print(tables(json.loads(path.read_text())))
+    print("\n".join(tables(json.loads(path.read_text()))))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -72,14 +73,10 @@ class Ranks:
         return cls(dist.new_group(backend=backend, timeout=limit), timeout=timeout)
 
     def close(self) -> None:
-        """Leave the others: those that still wait for this process end with an error, as it does if it asks."""
+        """Leave: those that still wait for this process end with an error, as it does if it asks them."""
         if self._group is not None:
-            self._closed, group, self._group = (
-                True,
-                self._group,
-                None,
-            )  # the last reference holds the connection
-            dist.destroy_process_group(group)
+            self._closed, group, self._group = True, self._group, None
+            dist.destroy_process_group(group)  # and this was the last reference, which holds the connection
 
     @property
     def is_first(self) -> bool:
@@ -188,7 +185,7 @@ class Ranks:
         Parameters
         ----------
         values : mapping of str to object
-            Compared by their ``repr``; tensors by their bits.
+            Compared by their ``repr``; tensors and arrays by their bits.
 
         Raises
         ------
@@ -265,8 +262,9 @@ def _copy_back(whole: Tensor, tensors: list[Tensor]) -> None:
 
 
 def _digest(value: Any) -> str:
-    """Return a digest of a value, or of the bits of a tensor."""
+    """Return a digest of a value, or of the bits of a tensor or an array."""
     if isinstance(value, Tensor):
-        numbers = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-        return hashlib.sha256(numbers).hexdigest()
+        value = value.detach().cpu().numpy()
+    if isinstance(value, np.ndarray):  # its repr would leave out digits
+        return hashlib.sha256(value.tobytes()).hexdigest()
     return hashlib.sha256(repr(value).encode()).hexdigest()

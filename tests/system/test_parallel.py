@@ -201,7 +201,7 @@ def test_a_network_is_asked_by_each_about_its_share(two):
     np.testing.assert_allclose(losses, alone.fit(X, y).loss_curve_, rtol=1e-5)
 
 
-class OnlyOnce(ExtraTreesClassifier):
+class FittedOnce(ExtraTreesClassifier):
     """Cannot be fitted but in the first process."""
 
     def fit(self, X, y, sample_weight=None):
@@ -219,7 +219,7 @@ def fit_with(ranks, **params):
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_the_teacher_is_fitted_once(two, tmp_path, dtype):
     for folder in (None, tmp_path):
-        params = {"teacher": OnlyOnce(5), "teacher_logits_dtype": dtype, "teacher_logits_dir": folder}
+        params = {"teacher": FittedOnce(5), "teacher_logits_dtype": dtype, "teacher_logits_dir": folder}
         first, second = two.run(fit_with_params, params)
         assert first == second
 
