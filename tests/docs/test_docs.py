@@ -375,6 +375,7 @@ def test_tables_are_those_of_the_benchmarks(script, monkeypatch):
         ("training_defaults", "defaults"),
         ("scaling_of_columns", "students"),
         ("side_by_side", "side_by_side"),
+        ("streams", "streams"),
     ],
 )
 def test_tables_of_choices_are_those_of_the_benchmarks(script, page, monkeypatch):
