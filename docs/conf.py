@@ -119,7 +119,7 @@ _PLACE_TO_BREAK = re.compile(r"(?<=[,/=])(?!\))|(?<=\w\()(?!\))|(?<=[A-Za-z_]\.)
 
 
 def _break_long_code(app, pagename, templatename, context, doctree):
-    """Let long code in tables break after a bracket, a comma or a dot, so that it never has to in mid-word."""
+    """Let long code in tables break after a bracket, a comma or a dot, and so never in mid-word."""
 
     def breakable(word):
         return f'<span class="pre">{_PLACE_TO_BREAK.sub("<wbr>", word[1])}</span>'

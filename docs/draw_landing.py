@@ -1,12 +1,12 @@
 """Draw the picture of the first page from the quickstart's record.
 
-Accuracy on new rows against the time to answer one row, with the size of each model beside its name. Run this script
-after ``examples/01_quickstart.py --record``; a test fails until then::
+Accuracy on new rows against the time to answer one row, with the size of each model beside its name. Run this
+script after ``examples/01_quickstart.py --record``; a test fails until then::
 
     python docs/draw_landing.py
 
-It writes ``landing-light.svg`` and ``landing-dark.svg`` into ``docs/_static``. Shapes tell the models apart as well as
-colours do, so the picture can be read in grey.
+It writes ``landing-light.svg`` and ``landing-dark.svg`` into ``docs/_static``. Shapes tell the models apart as
+well as colours do, so the picture can be read in grey.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ LIGHT = {
     "paper": "#ffffff", "ink": "#1f2933", "grid": "#d9dee3",
     "teacher": "#6b7280", "student": "#d55e00", "alone": "#0072b2", "peer": "#56b4e9",
 }  # fmt: skip
-DARK = LIGHT | {"paper": "#14181e", "ink": "#e5e9ee", "grid": "#39424e", "teacher": "#a3acb8", "alone": "#4aa3df"}
+DARK = LIGHT | {
+    "paper": "#14181e", "ink": "#e5e9ee", "grid": "#39424e", "teacher": "#a3acb8", "alone": "#4aa3df",
+}  # fmt: skip
 
 
 def across(microseconds: float) -> float:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sklearn_kd.checkpointing._checkpoints import Checkpoints
 from sklearn_kd.checkpointing._protocols import Stateful, TrainingState
+from sklearn_kd.checkpointing._rank_checkpoints import FitCheckpoints
 from sklearn_kd.files._history import decode_history, encode_history
 from sklearn_kd.files._values import STATE_VALUES
 from sklearn_kd.inputs._batches import check_batches_state
@@ -23,7 +23,7 @@ class Checkpointer:
 
     Parameters
     ----------
-    checkpoints : Checkpoints
+    checkpoints : Checkpoints or RankCheckpoints
         Of the whole fit.
     stage : str
         Lower-case letters; begins the names of the files.
@@ -35,7 +35,7 @@ class Checkpointer:
 
     def __init__(
         self,
-        checkpoints: Checkpoints,
+        checkpoints: FitCheckpoints,
         stage: str,
         training: TrainingState,
         teacher_signature: Tensor | None = None,
@@ -130,7 +130,9 @@ class Checkpointer:
     # ----------------------------------------------------------------------------------
 
     def _write(self, state: dict[str, Any]) -> None:
-        identity = {"teacher": self._signature, "start": self._training.initial_values}
+        identity: dict[str, Any] = {"teacher": self._signature, "start": self._training.initial_values}
+        if self._checkpoints.n_ranks > 1:
+            identity["n_ranks"] = self._checkpoints.n_ranks
         self._checkpoints.write(self._stage, self._training.n_epochs, identity | state)
 
     def _latest(self, load: Callable[[dict[str, Any]], None]) -> None:
@@ -141,6 +143,13 @@ class Checkpointer:
         start, saved_start = self._training.initial_values, state["start"]
         if start.shape != saved_start.shape or not torch.equal(start, saved_start):
             return "it began with other metaparameters, or another process"
+        n_saved, n_ranks = state.get("n_ranks", 1), self._checkpoints.n_ranks
+        if n_saved != n_ranks:
+            return (
+                f"it was written by {n_saved} process{'es' * (n_saved > 1)} training together, and now there "
+                f"{'are' if n_ranks > 1 else 'is'} {n_ranks} (what each draws by itself, such as dropout, "
+                f"cannot be divided anew; start {n_saved}, or give another checkpoint_dir to begin again)"
+            )
         saved, current = state["teacher"], self._signature
         if saved is None or current is None:
             return None if saved is current else "only one of them, it and this fit, has a teacher"

@@ -14,22 +14,21 @@ from torch import nn
 
 from sklearn_kd._sklearn_compat import Interval, StrOptions, with_callbacks
 from sklearn_kd.estimators._base import BaseDistiller, ClassifierMethods
-from sklearn_kd.estimators._callback_checks import CALLBACK_KINDS
 from sklearn_kd.estimators._classifier_plan import checked_parameters, plan_distillation
-from sklearn_kd.estimators._classifier_search import WAYS_TO_RETRAIN
 from sklearn_kd.estimators._classifier_state import CLASSIFIER_STATE
 from sklearn_kd.estimators._distilled_attributes import distilled_attributes
+from sklearn_kd.estimators._distilled_parameters import DISTILLED_CONSTRAINTS
 from sklearn_kd.estimators._feature_terms import FittedTerm
+from sklearn_kd.estimators._parallel import in_ranks
 from sklearn_kd.estimators._plan import publish, restore_on_failure, run_plan
-from sklearn_kd.estimators._preflight import validate
+from sklearn_kd.estimators._stream_inputs import validate_rows_or_stream
 from sklearn_kd.inputs._munge import Munge
 from sklearn_kd.inputs._validation import Continued
 from sklearn_kd.losses._distillation_loss import DistillationLoss
 from sklearn_kd.losses._feature_term import FeatureTerm
 from sklearn_kd.meta import Strategy
-from sklearn_kd.meta._process import FOLLOWED, MetaparameterProcess
+from sklearn_kd.meta._process import MetaparameterProcess
 from sklearn_kd.runtime._execution import Execution
-from sklearn_kd.runtime._optimizers import OPTIMIZER_KINDS
 from sklearn_kd.runtime._torch_modes import ordinary_torch
 from sklearn_kd.tasks._label_kinds import Labels
 from sklearn_kd.teachers._label_teachers import takes_several_labels
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from sklearn_kd.estimators._classifier_net import DistillationPlan
+    from sklearn_kd.inputs._streams import Stream
 
 
 class DistilledClassifier(ClassifierMethods, BaseDistiller):
@@ -222,6 +222,11 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         How the student's passes are executed: "eager"; "compiled" by ``torch.compile``; in "bfloat16"
         where no hypergradient is taken; each iteration as one "cuda_graph"; or an
         :class:`~sklearn_kd.Execution` with several of these.
+    parallel : None, "ddp" or int, default=None
+        Processes that train one student together, each on its share of every batch. None: this process
+        alone. "ddp": those that ``torchrun`` or ``accelerate launch`` has started; each calls ``fit`` with
+        the same arguments, and has the same estimator afterwards. A number: so many new processes on this
+        machine, with a GPU each where there are GPUs. ``batch_size`` is that of all together.
     verbose : int, default=0
         1 prints skorch's table of epochs; with ``search_epochs`` or ``process`` a line for each epoch of each
         phase but of trials, with an estimate of the time left.
@@ -338,48 +343,14 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     ([0.05, 0.6, 0.95], True)
     """
 
-    _parameter_constraints = {
-        "meta": [str, Strategy],
-        "e1": [Interval(Integral, 1, None, closed="left")],
-        "e2": [Interval(Integral, 0, None, closed="left")],
-        "lambda1": [Interval(Real, 0, 1, closed="both"), StrOptions({"random"})],
+    _parameter_constraints = DISTILLED_CONSTRAINTS | {
         "temperature": [Interval(Real, 0, None, closed="neither"), StrOptions({"random"})],
         "loss": [str, DistillationLoss, FeatureTerm, list, tuple],
         "teacher_classes": ["array-like", None],
         "ignore_index": [Integral, None],
         "class_weight": [dict, StrOptions({"balanced"}), None],
-        "optimizer": OPTIMIZER_KINDS,
-        "lr": [Interval(Real, 0, 1e30, closed="both")],  # beyond, a step overflows float32
-        "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
-        "max_epochs": [Interval(Integral, 1, None, closed="left")],
-        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "unlabeled_share": [Interval(Real, 0, 1, closed="neither"), StrOptions({"auto"})],
-        "search_epochs": [
-            Interval(Integral, 1, None, closed="left"),
-            Interval(Real, 0, 1, closed="right"),
-            None,
-        ],
-        "weights": [StrOptions(set(FOLLOWED))],
-        "retrain": [StrOptions(set(WAYS_TO_RETRAIN))],
-        "process": [MetaparameterProcess, str, PathLike, None],
-        "search_callbacks": CALLBACK_KINDS,
-        "soft_validation": ["boolean"],
-        "synthesize": [Interval(Real, 0, None, closed="neither"), Munge, None],
-        "student_preprocessing": "no_validation",  # check_preprocessing says more
-        "standardize": ["boolean"],
-        "teacher_transform": [callable, None],
-        "augment": [callable, None],
-        "callbacks": CALLBACK_KINDS,
-        "warm_start": ["boolean"],
-        "keep_teacher": ["boolean"],
         "teacher_logits_dtype": [StrOptions(set(LOGIT_DTYPES))],
         "teacher_logits_dir": [str, PathLike, None],
-        "checkpoint_dir": [str, PathLike, None],
-        "device": [str, torch.device, Integral],
-        "execution": [str, Execution],
-        "verbose": ["verbose"],
-        "random_state": ["random_state"],
     }
 
     _state_functions = CLASSIFIER_STATE
@@ -437,6 +408,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         checkpoint_dir: str | PathLike[str] | None = None,
         device: str | torch.device | int = "auto",
         execution: str | Execution = "eager",
+        parallel: Literal["ddp"] | int | None = None,
         verbose: int = 0,
         random_state: int | np.random.RandomState | None = None,
         **routed: Any,
@@ -478,6 +450,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         self.checkpoint_dir = checkpoint_dir
         self.device = device
         self.execution = execution
+        self.parallel = parallel
         self.verbose = verbose
         self.random_state = random_state
         self._keep_routed(routed)
@@ -494,10 +467,11 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
 
     @ordinary_torch()
     @restore_on_failure
+    @in_ranks
     @with_callbacks
     def fit(
         self,
-        X: ArrayLike | Mapping[str, ArrayLike] | Dataset,
+        X: ArrayLike | Mapping[str, ArrayLike] | Dataset | Stream,
         y: ArrayLike | None = None,
         *,
         sample_weight: ArrayLike | None = None,
@@ -513,7 +487,8 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features) or (n_samples, ...), or Dataset
+        X : array-like or sparse matrix of shape (n_samples, n_features) or (n_samples, ...), Dataset, or \
+                Stream
             Made float32 for the student; a scikit-learn teacher sees it as given. A sparse matrix stays
             sparse, and each batch of it is made dense. With ``student_preprocessing`` X may be a DataFrame of
             pandas or polars, an array of objects, or a list of texts.
@@ -527,6 +502,9 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
             numbers are finite is not checked. Random augmentation does not belong into it but
             into ``augment``, since the teacher is asked once about each row. Only networks can be
             teachers then.
+
+            A :class:`~sklearn_kd.Stream` is read in its order, epoch by epoch, and its teacher asked about
+            each batch. D_val is given as X_val.
         y : array-like of shape (n_samples,), array-like or sparse matrix of shape (n_samples, k), or \
                 array-like of shape (n_samples, height, width), default=None
             Labels: at least two classes. A matrix of 0 and 1 for several labels, of which a row may have any
@@ -579,7 +557,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         last = Continued(self._task, self._sample_shape) if self._continues() else None
         data = X, y, sample_weight, X_val, y_val, teacher_logits, X_unlabeled, teacher_logits_unlabeled
         further = {"sample_weight_val": sample_weight_val, "groups": groups}
-        inputs = validate(self, *data, **further, continued=last)
+        inputs = validate_rows_or_stream(self, *data, **further, continued=last)
         plan = plan_distillation(self, settings, inputs)
         result = run_plan(plan)
         publish(self, result)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from torch import nn
 
-from sklearn_kd.checkpointing._checkpoints import Checkpoints
+from sklearn_kd.checkpointing._rank_checkpoints import FitCheckpoints
 from sklearn_kd.errors._context import error_context
 from sklearn_kd.estimators._augmentation import checked_augmentation
 from sklearn_kd.estimators._classifier_net import (
@@ -42,6 +42,7 @@ from sklearn_kd.estimators._feature_terms import (
     without_candidates,
 )
 from sklearn_kd.estimators._learned_nothing import warn_of_scales
+from sklearn_kd.estimators._parallel import check_networks, check_same_inputs, ranks_of
 from sklearn_kd.estimators._plan import (
     TRAINING,
     Seeds,
@@ -71,6 +72,7 @@ from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.estimators._search import RETRAINING, SEARCH, check_search_epochs, drawn_seeds
 from sklearn_kd.estimators._several_labels import check_gives_logits, has_several_labels, loss_of_task
 from sklearn_kd.estimators._standardization import scaling_for
+from sklearn_kd.estimators._stream_inputs import asked_by_batch, check_has_val
 from sklearn_kd.estimators._teacher_answers import StageRows, answer_rows, give_logits, warn_of_order
 from sklearn_kd.estimators._unlabeled import (
     add_unlabeled,
@@ -104,7 +106,7 @@ from sklearn_kd.meta._strategy import (
 )
 from sklearn_kd.persistence._save_load import warn_not_in_file
 from sklearn_kd.runtime._execution import Execution
-from sklearn_kd.runtime._processes import warn_if_distributed
+from sklearn_kd.runtime._ranks import Ranks
 from sklearn_kd.students._checks import check_codes
 from sklearn_kd.students._standardize import StandardizedStudent
 from sklearn_kd.teachers._logit_checks import naming_rows
@@ -126,6 +128,7 @@ class Settings(NamedTuple):
     execution: Execution
     storage: LogitStorage
     process: MetaparameterProcess | None
+    ranks: Ranks
 
 
 def checked_parameters(
@@ -161,7 +164,7 @@ def checked_parameters(
     process = checked_process(estimator.process)
     if process is not None:  # which says where the metaparameters go; of the strategy T_val remains
         strategy = Fixed(val_temperature=strategy.val_temperature)
-    return Settings(strategy, losses, execution, storage, process)
+    return Settings(strategy, losses, execution, storage, process, ranks_of(estimator))
 
 
 def plan_distillation(
@@ -184,20 +187,20 @@ def plan_distillation(
     warn_of_answers : callable(estimator, inputs, train)
         Warns where the teacher's answers to D_train look wrong.
     """
-    strategy, process = settings.strategy, settings.process
+    strategy, process, ranks = settings.strategy, settings.process, settings.ranks
     searches = searches_first(estimator, strategy)
     loss, space, features = _checked_loss(estimator, settings, inputs, searches=searches)
     inputs = _used_inputs(estimator, settings, inputs, loss, space, searches=searches)
     batch_size = rows_per_batch(estimator.batch_size, inputs.n_rows)
-    net_settings = NetSettings(inputs.task, loss, space, settings.execution, batch_size, features)
+    net_settings = NetSettings(inputs.task, loss, space, settings.execution, batch_size, features, ranks)
     start = _checked_start(estimator, strategy, net_settings, inputs)
     teacher = _checked_teacher(estimator, strategy, net_settings, inputs, make)
-    checkpoints = _opened_checkpoints(estimator, inputs, process, searches=searches)
+    checkpoints = _opened_checkpoints(estimator, inputs, process, ranks, searches=searches)
     seeds = [Seeds(*own) for own in checkpoints.seeds]
     hold_out = None
     if strategy.learns_from_validation:
         hold_out = HoldOut(estimator.validation_fraction, seeds[0].split, NEEDS_NO_VALIDATION)
-    inputs = with_preprocessing(estimator, inputs, hold_out)
+    inputs = with_preprocessing(estimator, inputs, hold_out, ranks)
     rows = _rows_of_stages(estimator, strategy, inputs, hold_out, seeds)
     stages = _stages(estimator, strategy, process, [own.data for own in rows], seeds)
     students = [_checked_student(estimator, inputs, stage, strategy.hypergradient_rows) for stage in stages]
@@ -214,6 +217,7 @@ def plan_distillation(
         teacher,
         report,
         checkpoints,
+        ranks,
         net_settings,
         search_student=students[0] if searches else None,
         process=process,
@@ -225,7 +229,7 @@ def _checked_loss(
     estimator: DistilledClassifier, settings: Settings, inputs: ValidatedInputs, *, searches: bool
 ) -> tuple[DistillationLoss, MetaparameterSpace, FeatureTerms | None]:
     """Return the loss of the outputs, the metaparameters, and the terms of features bound to layers."""
-    strategy, losses, _, _, process = settings
+    strategy, losses, process = settings.strategy, settings.losses, settings.process
     loss = loss_of_task(losses.of_outputs, inputs.task, losses.given)
     features = bound_features(estimator, strategy, losses.terms, inputs)
     space = loss_space(loss, inputs.task.n_outputs, features)
@@ -255,7 +259,9 @@ def _used_inputs(
     reasons += beside_split(inputs, who, holds_out=strategy.learns_from_validation)
     reasons += beside_search(estimator, searches=searches)
     warn_without_effect(reasons)
-    warn_if_distributed()
+    check_has_val(estimator, strategy, inputs)
+    check_networks(estimator, settings.ranks)
+    check_same_inputs(estimator, inputs, settings.ranks)
     return inputs
 
 
@@ -294,10 +300,11 @@ def _set_augmentation(
     """Check ``augment``, and have the rows of each stage augmented."""
     # Else one pass gives the outputs for an augmented batch, and the features.
     apart = None if gives_outputs_with_features(estimator, features, teacher, inputs) else teacher
+    augment = asked_by_batch(estimator.augment, apart, inputs)
     for own, student in zip(rows, students, strict=True):
         with naming_rows(own.places):
             own.train.augmentation = checked_augmentation(
-                estimator.augment,
+                augment,
                 apart,
                 own.train.samples,
                 student,
@@ -318,12 +325,12 @@ def _answered_rows(
 ) -> FitReport:
     """Give the rows the teacher's answers, asked for or given; return the report, in which that is a task."""
     # Else the teacher is asked while the student trains, or not at all.
-    asked = teacher if estimator.augment is None else None
+    asked = teacher if rows[0].train.augmentation is None else None
     n_tasks = (asked is not None) + estimator.max_epochs + (search_epochs_of(estimator) if searches else 0)
     report = FitReport(estimator, inputs.X_given, inputs.targets(), inputs.sample_weight, n_tasks)
     if asked is not None:
         with report.teacher():
-            answer_rows(estimator, asked, inputs, rows, seed, settings.storage)
+            answer_rows(estimator, asked, inputs, rows, seed, settings.storage, settings.ranks)
     elif inputs.teacher_logits is not None and settings.strategy.needs_teacher:
         give_logits(inputs.teacher_logits, rows)
     return report
@@ -338,15 +345,16 @@ def _opened_checkpoints(
     estimator: DistilledClassifier,
     inputs: ValidatedInputs,
     process: MetaparameterProcess | None,
+    ranks: Ranks,
     *,
     searches: bool,
-) -> Checkpoints:
+) -> FitCheckpoints:
     """Open the checkpoints of the fit; their seeds are those of the last stage, and of the search."""
     before: list[Any] = [estimator.student_, estimator.n_iter_] if estimator._continues() else []
     if process is not None:  # which may be given as the path of a file
         before.append(process.values)
     drawn = drawn_seeds(estimator.random_state, searches=searches)
-    return open_checkpoints(estimator, inputs, drawn, before or None)
+    return open_checkpoints(estimator, inputs, drawn, before or None, ranks)
 
 
 def _rows_of_stages(

@@ -26,8 +26,9 @@ from sklearn_kd.estimators._distpro_plan import (
 )
 from sklearn_kd.estimators._distpro_state import DISTPRO_STATE
 from sklearn_kd.estimators._distpro_terms import LogitTerm
+from sklearn_kd.estimators._parallel import in_ranks
 from sklearn_kd.estimators._plan import publish, restore_on_failure, run_plan
-from sklearn_kd.estimators._preflight import validate
+from sklearn_kd.estimators._stream_inputs import validate_rows_or_stream
 from sklearn_kd.meta import Strategy
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._torch_modes import ordinary_torch
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from sklearn_kd.distpro._transforms import TransformFactory
+    from sklearn_kd.inputs._streams import Stream
 
 
 class DistProClassifier(ClassifierMethods, BaseDistiller):
@@ -177,6 +179,11 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         "auto": CUDA, then MPS, then the CPU. A number is that of a CUDA device.
     execution : str or Execution, default="eager"
         How the passes are executed: "eager", or in "bfloat16" where no hypergradient is taken.
+    parallel : None, "ddp" or int, default=None
+        Processes that train one student together, each on its share of every batch. None: this process
+        alone. "ddp": those that ``torchrun`` or ``accelerate launch`` has started; each calls ``fit`` with
+        the same arguments, and has the same estimator afterwards. A number: so many new processes on this
+        machine, with a GPU each where there are GPUs. ``batch_size`` is that of all together.
     verbose : int, default=0
         1 prints a line for each epoch of both phases, with an estimate of the time left.
     random_state : int, RandomState or None, default=None
@@ -326,6 +333,7 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         checkpoint_dir: str | PathLike[str] | None = None,
         device: str | torch.device | int = "auto",
         execution: str | Execution = "eager",
+        parallel: Literal["ddp"] | int | None = None,
         verbose: int = 0,
         random_state: int | np.random.RandomState | None = None,
         **routed: Any,
@@ -368,6 +376,7 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         self.checkpoint_dir = checkpoint_dir
         self.device = device
         self.execution = execution
+        self.parallel = parallel
         self.verbose = verbose
         self.random_state = random_state
         self._keep_routed(routed)
@@ -377,10 +386,11 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
 
     @ordinary_torch()
     @restore_on_failure
+    @in_ranks
     @with_callbacks
     def fit(
         self,
-        X: ArrayLike | Dataset,
+        X: ArrayLike | Dataset | Stream,
         y: ArrayLike | None = None,
         *,
         sample_weight: ArrayLike | None = None,
@@ -393,9 +403,10 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, channels, height, width), or Dataset
-            Made float32. A map-style :class:`torch.utils.data.Dataset` is read batch by batch;
-            the teacher sees each batch as the student does.
+        X : array-like of shape (n_samples, channels, height, width), Dataset or Stream
+            Made float32. A map-style :class:`torch.utils.data.Dataset` is read batch by batch, and a
+            :class:`~sklearn_kd.Stream` in its order, of which D_val is given as X_val. The teacher sees
+            each batch as the student does.
         y : array-like of shape (n_samples,) or (n_samples, H, W), default=None
             Labels: at least two classes. Of pixels a map of integers for each image. None: a Dataset is read
             once for its labels.
@@ -426,7 +437,7 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
             If the teacher is no network, or a parameter is misspelt.
         """
         settings = checked_parameters(self, X, X_val)
-        inputs = validate(
+        inputs = validate_rows_or_stream(
             self, X, y, sample_weight, X_val, y_val, sample_weight_val=sample_weight_val, groups=groups
         )
         plan = plan_distpro(self, settings, inputs)

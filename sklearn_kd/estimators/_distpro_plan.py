@@ -28,6 +28,7 @@ from sklearn_kd.estimators._distpro_net import (
     stage_student,
 )
 from sklearn_kd.estimators._distpro_terms import TeacherTerm, check_followed
+from sklearn_kd.estimators._parallel import check_networks, check_same_inputs, ranks_of
 from sklearn_kd.estimators._plan import (
     FitPlan,
     Seeds,
@@ -52,6 +53,7 @@ from sklearn_kd.estimators._search import (
     run_search,
     share_of_a_search_step,
 )
+from sklearn_kd.estimators._stream_inputs import check_has_val
 from sklearn_kd.estimators._unused_parameters import (
     beside_own_cycle,
     beside_process,
@@ -65,7 +67,7 @@ from sklearn_kd.meta import Fixed, Strategy
 from sklearn_kd.persistence._save_load import warn_not_in_file
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._optimizers import optimizer_class
-from sklearn_kd.runtime._processes import warn_if_distributed
+from sklearn_kd.runtime._ranks import Ranks
 from sklearn_kd.students._standardize import StandardizedStudent, own_student
 from sklearn_kd.teachers._features import FeatureTeacher
 from sklearn_kd.training._divergence import check_scale
@@ -100,6 +102,7 @@ class Settings(NamedTuple):
     teacher: FeatureTeacher
     execution: Execution
     term: TeacherTerm
+    ranks: Ranks
 
 
 class SearchOutcome(NamedTuple):
@@ -186,7 +189,7 @@ def checked_parameters(estimator: DistProEstimator, X: Any = None, X_val: Any = 
     term.check()
     check_followed(term, process, estimator.weights)
     teacher = FeatureTeacher(estimator._asked_teacher(), estimator._device())
-    return Settings(strategy, distance, process, threshold, teacher, execution, term)
+    return Settings(strategy, distance, process, threshold, teacher, execution, term, ranks_of(estimator))
 
 
 def _checked_execution(estimator: DistProEstimator) -> Execution:
@@ -223,16 +226,20 @@ def search_strategy(estimator: DistProEstimator) -> Strategy:
 def plan_distpro(estimator: DistProEstimator, settings: Settings, inputs: ValidatedInputs) -> DistProPlan:
     """Check and prepare everything that both trainings need."""
     searches = settings.process is None and estimator.weights != "equal"
+    if searches:
+        check_has_val(estimator, settings.strategy, inputs)
     warn_without_effect(
         beside_own_cycle(estimator, settings.strategy)
         + beside_process(estimator, settings.process)
         + settings.term.unused(estimator, settings.process)
         + beside_split(inputs, "a retraining without a search", holds_out=searches)
     )
-    warn_if_distributed()
+    check_networks(estimator, settings.ranks)
+    check_same_inputs(estimator, inputs, settings.ranks)
     teacher, term, task = settings.teacher, settings.term, inputs.task
     term.check_task(task, weighted=inputs.weight is not None)
-    checkpoints = open_checkpoints(estimator, inputs, drawn_seeds(estimator.random_state, searches=searches))
+    drawn = drawn_seeds(estimator.random_state, searches=searches)
+    checkpoints = open_checkpoints(estimator, inputs, drawn, ranks=settings.ranks)
     stages = _stages(estimator, inputs, [Seeds(*seeds) for seeds in checkpoints.seeds])
     samples = stages[-1].data.train.samples
     student = _checked_student(estimator, inputs, stages)
@@ -265,6 +272,7 @@ def plan_distpro(estimator: DistProEstimator, settings: Settings, inputs: Valida
         teacher,
         report,
         checkpoints,
+        settings.ranks,
         term,
         pathways,
         process,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -32,14 +31,15 @@ from sklearn_kd.runtime._devices import all_finite, full_precision, reading_is_f
 from sklearn_kd.runtime._eager_optimizers import eager_method, make_optimizer
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._optimizers import clear_gradients
+from sklearn_kd.runtime._ranks import ALONE, Ranks
 from sklearn_kd.runtime._snapshots import BufferSnapshot, OptimizerSnapshot
 from sklearn_kd.tasks._classification import Classification
 from sklearn_kd.tasks._pixels import n_known, pixel_rows, some_known_rows
 from sklearn_kd.tasks._targets import Targets
 from sklearn_kd.teachers._logit_checks import AnswersWatch
 from sklearn_kd.training._clipping import clip_gradients, clipping_of_callbacks
-from sklearn_kd.training._cuda_graph import CapturedIterations, why_not_captured
-from sklearn_kd.training._divergence import DivergenceGuard
+from sklearn_kd.training._cuda_graph import CapturedIterations, captured_iterations
+from sklearn_kd.training._divergence import DivergenceGuard, give_up_if_diverged
 from sklearn_kd.training._far import FarIterations, far_iterations
 from sklearn_kd.training._greedy import greedy_estimator
 from sklearn_kd.training._interrupts import from_outside
@@ -52,16 +52,14 @@ from sklearn_kd.training._nonfinite import (
     SKIPPED,
     Skips,
     StepSkipped,
-    divergence_message,
     judged,
     skips_message,
     with_hypergradient,
 )
 from sklearn_kd.training._pickling import complete_unpickled, state_to_pickle
+from sklearn_kd.training._shared import SharedTraining, interrupts_of, shared_training
 from sklearn_kd.training._turns import Turn, follow, turn_of
 from sklearn_kd.training._weight_average import Averaging, WeightAverage, average_for
-
-log = logging.getLogger("sklearn_kd")
 
 
 class TrainingNet(NeuralNetClassifier):
@@ -98,6 +96,8 @@ class TrainingNet(NeuralNetClassifier):
         Limit of the norm of all gradients together, those of the modules beside the student included.
     averaging : Averaging or None, default=None
         Of the student's weights, over epochs. None: no average.
+    ranks : Ranks, default=ALONE
+        The processes that train this student together; ``batch_size`` is of all of them.
     **params
         Of skorch's ``NeuralNetClassifier``.
 
@@ -132,6 +132,7 @@ class TrainingNet(NeuralNetClassifier):
         execution: Execution | None = None,
         max_grad_norm: float | None = None,
         averaging: Averaging | None = None,
+        ranks: Ranks = ALONE,
         **params: Any,
     ):
         if labels is not None:
@@ -142,6 +143,7 @@ class TrainingNet(NeuralNetClassifier):
             iterator_train=training_batches,
             iterator_valid=evaluation_batches,
             iterator_train__shuffle=params.pop("iterator_train__shuffle", True),
+            iterator_train__ranks=ranks,
             train_split=None,
             **params,
         )
@@ -155,6 +157,7 @@ class TrainingNet(NeuralNetClassifier):
         self.execution = execution or Execution()
         self.max_grad_norm = max_grad_norm
         self.averaging = averaging
+        self.ranks = ranks
 
     # ----------------------------------------------------------------------------------
     # The data
@@ -181,10 +184,11 @@ class TrainingNet(NeuralNetClassifier):
         try:
             if self.checkpointer_ is not None:
                 epochs -= self.checkpointer_.restore()
-            with explain_memory_of_training(self, X):
+            with explain_memory_of_training(self, X), interrupts_of(self.shared_):
                 return super().fit_loop(X, y, epochs, **params)
         except KeyboardInterrupt as interrupt:
-            self.interrupted_ = from_outside(interrupt)
+            by_another = self.shared_ is not None and self.shared_.interrupted
+            self.interrupted_ = by_another or from_outside(interrupt)
             raise  # skorch ends the training, and keeps what has been learned
         finally:
             self.validation_batches_ = None  # it holds D_val
@@ -198,7 +202,7 @@ class TrainingNet(NeuralNetClassifier):
     def _shuffled_validation_batches(self, dataset: DistillationData | None) -> Any:
         check_has_validation(self.strategy, dataset is not None)
         warn_if_response_unknown(self.optimizer_)
-        settings = {"batch_size": self.batch_size, "shuffle": True, "drop_last": True}
+        settings = {"batch_size": self.batch_size, "shuffle": True, "drop_last": True, "ranks": self.ranks}
         settings |= self.get_params_for("iterator_valid")
         return evaluation_batches(dataset, **settings)
 
@@ -220,6 +224,7 @@ class TrainingNet(NeuralNetClassifier):
         self.guard_: DivergenceGuard | None = None
         self.far_: FarIterations | None = None
         self.average_: WeightAverage | None = None
+        self.shared_: SharedTraining | None = None
         self.ending_: Any = None  # of a search, as D_val sees it
         self.watch_: AnswersWatch | None = None  # of a teacher that answers while the student trains
         return self
@@ -325,32 +330,24 @@ class TrainingNet(NeuralNetClassifier):
         for callback in self._listeners(method_name):
             is_score = method_name == "on_batch_end" and isinstance(callback, ScoringBase)
             told = rows_with_labels(callback, cb_kwargs) if is_score else cb_kwargs
-            getattr(callback, method_name)(self, **told)
+            if self.shared_ is None:
+                getattr(callback, method_name)(self, **told)
+            elif not self.shared_.tell(getattr(callback, method_name), self, told, is_score=is_score):
+                break
+        if method_name == "on_epoch_end" and self.shared_ is not None:
+            self.shared_.end_epoch(self.metaparameters, self.history)
 
     def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Find out who listens."""
         super().on_train_begin(net, X, y, **kwargs)
         self.listeners_ = {}
-        self.captured_ = self._capturing() if self.execution.cuda_graph else None
+        self.captured_ = captured_iterations(self) if self.execution.cuda_graph else None
         self.skips_, self.guard_ = Skips(), DivergenceGuard(X)
         self.far_ = far_iterations(self, X)
         self.average_ = average_for(self.averaging, self.module_, self.callbacks_)
         self.diverged_ = self.interrupted_ = self.collapsed_ = False
+        self.shared_ = shared_training(self, X)
         self.with_buffers_ = [part for m in self.trained_modules() for part in m.modules() if part._buffers]
-
-    def _capturing(self) -> CapturedIterations | None:
-        """Iterations as CUDA graphs, or None, with the reason in the log."""
-        device, optimizers = torch.device(self.device), [self.optimizer_, *self.metaparameters.optimizers]
-        watched = bool(self._listeners("on_grad_computed"))
-        reason = why_not_captured(device, optimizers, watched=watched, compiled=self.execution.compile)
-        if reason is not None:
-            log.info("Not captured in a CUDA graph: %s.", reason)
-            return None
-        return CapturedIterations(device, self._constants_of_an_iteration)
-
-    def _constants_of_an_iteration(self) -> tuple[Any, ...]:
-        groups = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer_.param_groups]
-        return groups, self.val_temperature_, self.strategy.hypergradient, self.max_grad_norm
 
     def _listeners(self, method_name: str) -> list[Any]:
         """Return the callbacks for which a call of this method does something."""
@@ -380,7 +377,8 @@ class TrainingNet(NeuralNetClassifier):
                 self.notify("on_batch_begin", batch=batch, training=training)
                 step = step_fn(batch, **params)
                 row = self.history[-1]["batches"][-1]
-                row[size] = len(batch[0]) if training else n_known(batch.targets)  # of maps: pixels
+                # Of maps: pixels, where they are validated.
+                row[size] = batch.n_rows or len(batch[0]) if training else n_known(batch.targets)
                 rows.append(row)
                 losses.append(step["loss"])
                 if at_once:
@@ -392,6 +390,8 @@ class TrainingNet(NeuralNetClassifier):
             if losses:
                 for row, loss in zip(rows, torch.stack(losses).tolist(), strict=True):
                     row[name] = loss
+        if training and self.shared_ is not None:
+            self.shared_.share_buffers()
         self.history.record(f"{prefix}_batch_count", len(rows))
 
     # ----------------------------------------------------------------------------------
@@ -432,7 +432,9 @@ class TrainingNet(NeuralNetClassifier):
                 unknown = torch.full((), torch.nan, device=record.device)
                 return step | {"metaparameters": path.descend(unknown), "val_loss": unknown}
             h, val_loss = record.hypergradient(
-                val_batch[0], lambda logits: self._validation_loss(logits, val_batch.targets)
+                val_batch[0],
+                lambda logits: self._validation_loss(logits, val_batch.targets),
+                n_rows=val_batch.n_rows,
             )
         if step["outcome"] is not GOOD:  # not known yet: no hypergradient of a step not taken
             h = torch.where(step["outcome"] == SKIPPED, torch.nan, h)
@@ -489,9 +491,13 @@ class TrainingNet(NeuralNetClassifier):
             passed = objective.forward(self.module_, self.infer, self.others, batch, values)
         loss = objective.evaluate(passed, values, differentiable=differentiable)
         if record is not None:
-            record.after_forward(passed.inputs, objective.joined(passed), loss, passed.logits)
-        backward(passed.tensors, loss.gradients)
-        return judged({"loss": loss.value, "y_pred": passed.logits.detach()}, self.optimizer_)
+            record.after_forward(passed.inputs, objective.joined(passed), loss, passed.logits, batch.n_rows)
+        if self.shared_ is None:
+            backward(passed.tensors, loss.gradients)
+            value = loss.value
+        else:
+            value = self.shared_.backward(passed.tensors, loss, batch)
+        return judged({"loss": value, "y_pred": passed.logits.detach()}, self.optimizer_)
 
     def on_grad_computed(self, net: Any, named_parameters: Any, **kwargs: Any) -> None:
         """Read the gradient's norm before a clipping callback changes it."""
@@ -505,7 +511,8 @@ class TrainingNet(NeuralNetClassifier):
         """Return the logits and L_val of a batch of D_val."""
         self._set_training(False)
         with torch.no_grad():
-            logits = pixel_rows(self.infer(batch[0]))
+            shared, x = self.shared_, batch[0]
+            logits = pixel_rows(self.infer(x) if shared is None else shared.outputs(self.infer, x))
             loss, _ = self._validation_loss(logits, batch.targets)
         return {"loss": loss, "y_pred": logits}
 
@@ -550,7 +557,7 @@ class TrainingNet(NeuralNetClassifier):
         steps, hypergradients = self.skips_.end_epoch(self.optimizer_)
         self.history.record("skipped_steps", steps)
         self.history.record("skipped_hypergradients", hypergradients)
-        self._give_up_what_diverged()
+        give_up_if_diverged(self, self._mend())
         if self.validated_ and not self.diverged_:
             self.val_temperature_ = self.task.optimal_val_temperature(self.validated_)
             self.validated_ = []
@@ -567,32 +574,20 @@ class TrainingNet(NeuralNetClassifier):
     def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Free training-only state, and put the student into evaluation mode; after an interrupt too."""
         super().on_train_end(net, X, y, **kwargs)
+        if self.shared_ is not None:
+            self.shared_.share_buffers()  # of an epoch that was ended
         self.skips_.end_epoch(self.optimizer_)  # which an interrupt may have left open
-        self._give_up_what_diverged()
+        give_up_if_diverged(self, self._mend())
         if not self.diverged_ and self.skips_.first is not None:
             message = skips_message(self.skips_, self.metaparameters.describe, self._mend())
             warnings.warn(message, ConvergenceWarning, stacklevel=2)
-        self.captured_ = self.guard_ = self.watch_ = self.far_ = None
+        self.captured_ = self.guard_ = self.watch_ = self.far_ = self.shared_ = None
         self.validated_ = []
         self.objective.forget()
         if self.average_ is not None and self.average_.is_result and not self.diverged_:
             self.average_.swap()  # before a callback loads weights of its own choice
             self.average_ = None
         self._set_training(False)  # for good: no thread that predicts finds it otherwise
-
-    def _give_up_what_diverged(self) -> None:
-        """Go back to the last student that predicts, and say so, where this one does not."""
-        iteration, skips = self.metaparameters.iteration, self.skips_
-        assert self.guard_ is not None
-        if self.diverged_ or not self.guard_.is_new(iteration):
-            return
-        restored = self.guard_.restored(self.trained_modules())
-        if not restored and not skips.over:
-            return
-        self.diverged_ = True
-        described, n_epochs = self.metaparameters.describe, len(self.history)
-        message = divergence_message(skips, not restored, iteration, n_epochs, described, self._mend())
-        self.guard_.give_up(message)
 
     def _mend(self) -> str:
         """Return the remedy for steps that were skipped."""

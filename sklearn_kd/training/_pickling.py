@@ -21,6 +21,7 @@ _MADE_WHEN_NEEDED: dict[str, Any] = {
     "average_": None,
     "ending_": None,
     "watch_": None,
+    "shared_": None,
 }
 
 
@@ -32,6 +33,22 @@ def state_to_pickle(attributes: dict[str, Any], state: dict[str, Any]) -> dict[s
     if attributes.get("module_") is attributes["module"]:  # else the student is in a pickle twice
         state["module"] = None
     return state
+
+
+def state_to_send(net: Any) -> dict[str, Any]:
+    """Return the state of a net for another process; unlike a pickle's it is of objects that may be by value.
+
+    skorch pickles the student by the names of its classes, which another process may not have.
+    """
+    return state_to_pickle(net.__dict__, dict(net.__dict__))
+
+
+def net_of_sent(kind: Any, state: dict[str, Any]) -> Any:
+    """Return the net of a :func:`state_to_send`."""
+    net = kind.__new__(kind)
+    net.__dict__.update(state)
+    complete_unpickled(net.__dict__)
+    return net
 
 
 def complete_unpickled(attributes: dict[str, Any]) -> None:

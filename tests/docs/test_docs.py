@@ -375,6 +375,7 @@ def test_tables_are_those_of_the_benchmarks(script, monkeypatch):
         ("training_defaults", "defaults"),
         ("scaling_of_columns", "students"),
         ("side_by_side", "side_by_side"),
+        ("streams", "streams"),
     ],
 )
 def test_tables_of_choices_are_those_of_the_benchmarks(script, page, monkeypatch):
@@ -500,6 +501,18 @@ def test_how_far_ahead_to_look_is_that_of_the_evidence(record, script, monkeypat
         assert table in page, f"put the tables that examples/evidence/{script}.py prints into the page"
     for said in module.sentences(found):
         assert said in words(GUIDE / "horizon.rst"), said
+
+
+def test_how_equal_several_processes_are_is_that_of_the_evidence(monkeypatch):
+    folder = ROOT / "examples" / "evidence"
+    monkeypatch.syspath_prepend(folder)
+    script = importlib.import_module("ranks_equality")
+    found = json.loads((folder / "ranks_equality.json").read_text())
+    page = GUIDE / "more_machines.rst"
+    for table in script.tables(found):
+        assert table in page.read_text(encoding="utf-8"), "put the tables of ranks_equality.py into the page"
+    said = script.sentences(found)
+    assert said and all(sentence in words(page) for sentence in said)
 
 
 def test_the_tables_of_methods_are_those_of_the_record(monkeypatch):

@@ -55,7 +55,9 @@ def test_every_page_opens_with_what_it_is_for(page):
     assert len(sentence) < 180, "one short sentence"
 
 
-@pytest.mark.parametrize("index", [GUIDE / "index.rst", DOCS / "research" / "index.rst"], ids=["guide", "research"])
+@pytest.mark.parametrize(
+    "index", [GUIDE / "index.rst", DOCS / "research" / "index.rst"], ids=["guide", "research"]
+)
 def test_a_list_of_pages_has_a_line_for_each_page(index):
     page = index.read_text(encoding="utf-8")
     listed = re.findall(r"^   (/?[\w/]+)$", page, re.MULTILINE)
