@@ -5,8 +5,8 @@ script after ``examples/01_quickstart.py --record``; a test fails until then::
 
     python docs/draw_landing.py
 
-It writes ``landing-light.svg`` and ``landing-dark.svg`` into ``docs/_static``. Shapes tell the models apart as
-well as colours do, so the picture can be read in grey.
+It writes ``landing-light.svg`` and ``landing-dark.svg`` into ``docs/_static``. Shapes tell the models apart
+as well as colours do, so the picture can be read in grey.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from helpers.pages import GUIDE, ROOT, rows_of
+from helpers.pages import GUIDE, README, ROOT, rows_of
 from sklearn_kd.losses import LOSSES, TERMS
 
 DOCS = ROOT / "docs"
@@ -63,3 +63,13 @@ def test_a_list_of_pages_has_a_line_for_each_page(index):
     listed = re.findall(r"^   (/?[\w/]+)$", page, re.MULTILINE)
     described = re.findall(r"^:doc:`([\w/]+)`\n   \S", page, re.MULTILINE)
     assert listed and sorted(listed) == sorted(described)
+
+
+def test_the_links_of_readme_lead_somewhere():
+    titles = re.findall(r"^#+ (.*)$", README, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+    links = re.findall(r"\]\(([^)]+)\)", README)
+    assert len(links) > 20
+    for link in links:
+        path, _, anchor = link.partition("#")
+        assert (ROOT / path).exists() if path else anchor in anchors, link
