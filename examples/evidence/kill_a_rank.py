@@ -48,7 +48,7 @@ class Dropout(nn.Sequential):
 def fitted(folder):
     X, y = load_digits(return_X_y=True)
     clf = DistilledClassifier(
-        ExtraTreesClassifier(50), Dropout, meta="linear", e1=3, e2=3, max_epochs=8, batch_size=16,
+        ExtraTreesClassifier(50), Dropout, meta="linear", e1=3, e2=3, max_epochs=5, batch_size=16,
         retrain="average", random_state=0, device="cpu", parallel="ddp",
         checkpoint_dir=folder / "checkpoints",
     )  # fmt: skip
