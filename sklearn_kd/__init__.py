@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from sklearn_kd import losses, meta, teachers
 from sklearn_kd._version import __version__
 from sklearn_kd.estimators._classifier import DistilledClassifier
+from sklearn_kd.inputs._streams import Stream
 from sklearn_kd.meta._process import MetaparameterProcess
 from sklearn_kd.preprocessing._table import TablePreprocessing
 from sklearn_kd.runtime._execution import Execution
@@ -55,6 +56,7 @@ __all__ = [
     "ProcessDisplay",
     "ResizedStudent",
     "StandardizedStudent",
+    "Stream",
     "TablePreprocessing",
     "TabularStudent",
     "__version__",

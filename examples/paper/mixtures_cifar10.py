@@ -25,10 +25,7 @@ The arms of a seed have the same initial weights, batches and augmentation (crop
 are paired. The test images choose nothing but the single loss that the differences are against: the one with
 the best mean on the test. Accuracy is the last epoch's. The price has searches and tuning in it.
 
-The last table asks at which horizon weights are right. It has the weights where the searches end, those of
-"linear" judged after one step and those of "twins" after one epoch; and what the held-out fifth says of each
-weight of the start times four and divided by four, in the last third of a training and in a whole one (one
-seed).
+mixtures_horizon.py asks at which horizon the weights are right.
 
     OMP_NUM_THREADS=1 python examples/paper/mixtures_cifar10.py --teacher resnet20-cifar10.pt
 
@@ -66,9 +63,9 @@ from _protocol import Runs, arguments, list_table
 from distpro_cifar10 import PLAN, STUDENT_DEPTH, TEACHER_EPOCHS, small_images, small_teacher
 from skorch.callbacks import Callback
 
-from sklearn_kd import CIFARResNet, DistilledClassifier, MetaparameterProcess, Pathways
+from sklearn_kd import CIFARResNet, DistilledClassifier, Pathways
 from sklearn_kd.datasets import fetch_cifar10
-from sklearn_kd.losses import LOSSES, Metaparameter, ReviewKD, SimilarityPreserving
+from sklearn_kd.losses import ReviewKD, SimilarityPreserving
 
 TEMPERATURE = 4.0
 SAME_LAYERS = {"teacher_layers": list(LAYERS), "student_layers": list(LAYERS)}
@@ -91,9 +88,6 @@ SEARCHES = {"linear": 0.875, "twins": 0.5, "halving": 0.375}
 FIXED = ("none", *CANDIDATES, "mixture")
 ARMS = (*FIXED, *(f"mixture, {meta}" for meta in SEARCHES))
 SINGLE = tuple(START)
-# Factor on one weight of the mixture, in the runs on horizons.
-BRANCHES = (4.0, 0.25)
-N_BLOCKS = 20
 
 
 # --------------------------------------------------------------------------------------
@@ -133,20 +127,11 @@ def one_run(
     images: int,
     epochs: int,
     search_epochs: int | None = None,
-    branch: str | None = None,
 ) -> dict:
-    """Train one student; return its accuracy, its cost, and the weights that it has found.
-
-    With ``branch`` the arm is the mixture at its start, with one weight multiplied by ``weight``:
-    "whole" throughout, "last third" in the last third of the epochs.
-    """
+    """Train one student; return its accuracy, its cost, and the weights that it has found."""
     task, retraining = task_of(data, images, teacher), RetrainingBegins()
     (X, y), (X_judged, y_judged) = rows_of(task, seed)
-    params = common(PLAN, seed, epochs, retraining)
-    if branch == "last third":
-        params |= in_the_last_third(arm, weight, epochs, -(-len(X) // params["batch_size"]))
-    else:
-        params |= losses(weights_of(arm, weight, branch))
+    params = common(PLAN, seed, epochs, retraining) | losses(weights_of(arm, weight))
     meta = arm.partition(", ")[2]
     if search_epochs is not None:
         schedule = common(PLAN, seed, search_epochs, retraining)["callbacks"][:1]
@@ -163,8 +148,6 @@ def one_run(
     judged = "valid_accuracy" if seed == TUNING_SEED else "accuracy"
     diverged = student.net_.diverged_
     result = {judged: student.score(X_judged, y_judged), "cost": cost, "diverged": diverged}
-    if branch is not None:
-        result["losses"] = blocks_of_losses(student, X_judged, y_judged)
     if search_epochs is not None:
         process = student.process_
         for name, row in (("mean", process.schedule(1, "mean")), ("end", process.schedule(1, "final"))):
@@ -173,10 +156,8 @@ def one_run(
     return result
 
 
-def weights_of(arm: str, weight: float, branch: str | None) -> dict[str, float]:
+def weights_of(arm: str, weight: float) -> dict[str, float]:
     """Return the losses of an arm by name, with their weights; the weight of KD is lambda1."""
-    if branch is not None:
-        return START | {arm: scaled(arm, weight)} if arm in START else START
     if arm == "mixture by hand":
         return {name: scaled(name, weight) for name in START}
     if arm in SINGLE:
@@ -200,61 +181,6 @@ def losses(weights: Mapping[str, float]) -> dict[str, Any]:
         return {"loss": terms, "meta": "fixed"}
     kd = {"lambda1": weights["KD"], "temperature": TEMPERATURE}
     return {"loss": ["kd", *terms], "meta": "fixed"} | kd
-
-
-def in_the_last_third(arm: str, factor: float, epochs: int, steps_per_epoch: int) -> dict[str, Any]:
-    """Return the parameters of a training in whose last third one weight of the start is multiplied.
-
-    The weight of the pathways is the sum of their factors after the biased softmax, which is below 1. So here
-    their term has the largest of ``BRANCHES`` as weight, and their factors make the start of it.
-    """
-    n_pathways, largest = len(LAYERS) ** 2, max(BRANCHES)
-    of_start = START["pathways"] * n_pathways / (n_pathways + 1)
-
-    def values(factors: Mapping[str, float]) -> dict[str, Any]:
-        share = factors.get("pathways", 1.0) * of_start / (largest * START["pathways"])
-        raw = 1.0 + np.log(share / (1 - share) / n_pathways)
-        return {
-            "lambda1": scaled("KD", factors.get("KD", 1.0)),
-            "temperature": TEMPERATURE,
-            "reviewkd_weight": scaled("ReviewKD", factors.get("ReviewKD", 1.0)),
-            "similarity_weight": scaled("similarity", factors.get("similarity", 1.0)),
-            "pathways_importance": np.full(n_pathways, raw),
-        }
-
-    until, n_epochs = int(epochs * 2 / 3), epochs
-    first, last = values({}), values({arm: factor})
-    rows = {
-        name: [first[name]] * (until * steps_per_epoch)
-        + [last[name]] * ((n_epochs - until) * steps_per_epoch)
-        for name in first
-    }
-    entries = LOSSES["kd"]().metaparameters(n_classes=10)
-    entries |= {
-        f"{term}_weight": Metaparameter(START[name], bounds=(1e-3, 1e6), coordinate="log")
-        for name, term in (("ReviewKD", "reviewkd"), ("similarity", "similarity"))
-    }
-    entries["pathways_importance"] = Metaparameter(0.0, shape=(n_pathways,))
-    terms = {name: make() for name, make in MAKERS.items()}
-    terms["pathways"].set_params(
-        weight=largest * START["pathways"],
-        pathway_threshold=None,
-        importance_bounds=(-np.inf, np.inf),  # as the process, in which small weights are far below −3
-    )
-    process = MetaparameterProcess(rows, entries)
-    return {
-        "loss": ["kd", *terms.values()],
-        "process": process,
-        "weights": "process",
-        "retrain": "fresh",
-    }
-
-
-def blocks_of_losses(student: DistilledClassifier, X: np.ndarray, y: np.ndarray) -> list[float]:
-    """Return the mean cross-entropy of each of some blocks of rows, from which differences get errors."""
-    p = student.predict_proba(X)[np.arange(len(y)), np.searchsorted(student.classes_, y)]
-    parts = np.array_split(-np.log(np.maximum(p, 1e-12)), N_BLOCKS)
-    return [round(float(part.mean()), 5) for part in parts]
 
 
 # --------------------------------------------------------------------------------------
@@ -283,13 +209,7 @@ class Comparison:
         tested = self.made([
             self.setting(arm, chosen[arm], seed) for seed in range(self.options.runs) for arm in ARMS
         ])  # fmt: skip
-        changes = [("mixture", 1.0), *((name, factor) for name in START for factor in BRANCHES)]
-        branches = self.made([
-            self.setting(name, factor, TUNING_SEED, branch=branch)
-            for branch in ("last third", "whole")
-            for name, factor in changes
-        ])  # fmt: skip
-        return {"chosen": chosen, "runs": [*tried, *tested, *branches]}
+        return {"chosen": chosen, "runs": [*tried, *tested]}
 
     def setting(self, arm: str, weight: float, seed: int, **further: Any) -> dict[str, Any]:
         shared = {"images": self.options.images, "epochs": self.options.epochs}
@@ -317,22 +237,15 @@ def best_weights(tried: list[dict]) -> dict[str, float]:
 
 
 def tables(record: Mapping[str, Any]) -> Iterator[str]:
-    """Yield tables: accuracies and prices, the costs behind them, what was found, horizons, tuning.
-
-    That of horizons needs all its runs, which are the last ones.
-    """
+    """Yield tables: accuracies and prices, the costs behind them, what was found, tuning."""
     runs = sorted(record["runs"], key=lambda run: run["setting"]["seed"])
-    branches = [run for run in runs if "branch" in run["setting"]]
-    plain = [run for run in runs if "branch" not in run["setting"]]
-    by_arm = {arm: [run for run in plain if run["setting"]["arm"] == arm] for arm in ARMS}
+    by_arm = {arm: [run for run in runs if run["setting"]["arm"] == arm] for arm in ARMS}
     tuning = {arm: [run for run in of if "valid_accuracy" in run] for arm, of in by_arm.items()}
     tested = {arm: [run for run in of if "accuracy" in run] for arm, of in by_arm.items()}
     chosen = best_weights([run for of in tuning.values() for run in of])
     yield accuracy_table(tested, tuning, chosen)
     yield cost_table(tested, tuning)
     yield weights_table(tested)
-    if len(branches) == 2 * (1 + len(START) * len(BRANCHES)):
-        yield horizon_table(tested, branches)
     yield tuning_table(tuning, chosen)
 
 
@@ -417,34 +330,6 @@ def spelt(term: str) -> str:
     return {make().name: name for name, make in MAKERS.items()}[term]
 
 
-def horizon_table(by_arm, branches):
-    """Return by loss: the ends of the searches; L_val and accuracy with its weight changed minus without."""
-    of = {tuple(run["setting"][name] for name in ("branch", "arm", "weight")): run for run in branches}
-    rows = []
-    for name in START:
-        ends = [
-            ", ".join(f"{ratios(run['end'])[name]:.2f}" for run in by_arm[f"mixture, {meta}"])
-            for meta in ("linear", "twins")
-        ]
-        cells = [
-            changed(of[branch, name, factor], of[branch, "mixture", 1.0])
-            for branch in ("last third", "whole")
-            for factor in BRANCHES
-        ]
-        rows.append([name, *ends, *cells])
-    header = ["one step: linear ends at", "one epoch: twins end at"]
-    header += [f"{branch}, × {factor:g}" for branch in ("last third", "whole") for factor in BRANCHES]
-    return list_table(["", *header], rows)
-
-
-def changed(run, base) -> str:
-    """Format "−0.031 ± 0.012 (+0.4)": L_val with its standard error over the rows, and points of accuracy."""
-    differences = np.subtract(run["losses"], base["losses"])
-    error = differences.std(ddof=1) / len(differences) ** 0.5
-    gained = 100 * (run["valid_accuracy"] - base["valid_accuracy"])
-    return f"{differences.mean():+.3f} ± {error:.3f} ({gained:+.1f})".replace("-", "−")
-
-
 def tuning_table(tuning, chosen):
     """Return accuracy on the fifth of D by weight; one run each."""
     rows = []
@@ -481,7 +366,7 @@ def main() -> None:
             TEACHER_EPOCHS,
             lr=0.01,
         )
-        settings = {"start": START, "candidates": CANDIDATES, "searches": SEARCHES, "branches": BRANCHES}
+        settings = {"start": START, "candidates": CANDIDATES, "searches": SEARCHES}
         settings |= {"temperature": TEMPERATURE, "training": TRAINING, "plan": PLAN._asdict()}
         settings |= {"teacher": digest(teacher), "teacher_accuracy": accuracy}
         runs = Runs.of_script(options, settings)

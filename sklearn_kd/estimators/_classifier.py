@@ -21,7 +21,7 @@ from sklearn_kd.estimators._distilled_parameters import DISTILLED_CONSTRAINTS
 from sklearn_kd.estimators._feature_terms import FittedTerm
 from sklearn_kd.estimators._parallel import in_ranks
 from sklearn_kd.estimators._plan import publish, restore_on_failure, run_plan
-from sklearn_kd.estimators._preflight import validate
+from sklearn_kd.estimators._stream_inputs import validate_rows_or_stream
 from sklearn_kd.inputs._munge import Munge
 from sklearn_kd.inputs._validation import Continued
 from sklearn_kd.losses._distillation_loss import DistillationLoss
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from sklearn_kd.estimators._classifier_net import DistillationPlan
+    from sklearn_kd.inputs._streams import Stream
 
 
 class DistilledClassifier(ClassifierMethods, BaseDistiller):
@@ -470,7 +471,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     @with_callbacks
     def fit(
         self,
-        X: ArrayLike | Mapping[str, ArrayLike] | Dataset,
+        X: ArrayLike | Mapping[str, ArrayLike] | Dataset | Stream,
         y: ArrayLike | None = None,
         *,
         sample_weight: ArrayLike | None = None,
@@ -486,7 +487,8 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features) or (n_samples, ...), or Dataset
+        X : array-like or sparse matrix of shape (n_samples, n_features) or (n_samples, ...), Dataset, or \
+                Stream
             Made float32 for the student; a scikit-learn teacher sees it as given. A sparse matrix stays
             sparse, and each batch of it is made dense. With ``student_preprocessing`` X may be a DataFrame of
             pandas or polars, an array of objects, or a list of texts.
@@ -500,6 +502,9 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
             numbers are finite is not checked. Random augmentation does not belong into it but
             into ``augment``, since the teacher is asked once about each row. Only networks can be
             teachers then.
+
+            A :class:`~sklearn_kd.Stream` is read in its order, epoch by epoch, and its teacher asked about
+            each batch. D_val is given as X_val.
         y : array-like of shape (n_samples,), array-like or sparse matrix of shape (n_samples, k), or \
                 array-like of shape (n_samples, height, width), default=None
             Labels: at least two classes. A matrix of 0 and 1 for several labels, of which a row may have any
@@ -552,7 +557,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         last = Continued(self._task, self._sample_shape) if self._continues() else None
         data = X, y, sample_weight, X_val, y_val, teacher_logits, X_unlabeled, teacher_logits_unlabeled
         further = {"sample_weight_val": sample_weight_val, "groups": groups}
-        inputs = validate(self, *data, **further, continued=last)
+        inputs = validate_rows_or_stream(self, *data, **further, continued=last)
         plan = plan_distillation(self, settings, inputs)
         result = run_plan(plan)
         publish(self, result)

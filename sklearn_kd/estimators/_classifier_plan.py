@@ -72,6 +72,7 @@ from sklearn_kd.estimators._routed_parameters import loader_settings
 from sklearn_kd.estimators._search import RETRAINING, SEARCH, check_search_epochs, drawn_seeds
 from sklearn_kd.estimators._several_labels import check_gives_logits, has_several_labels, loss_of_task
 from sklearn_kd.estimators._standardization import scaling_for
+from sklearn_kd.estimators._stream_inputs import asked_by_batch, check_has_val
 from sklearn_kd.estimators._teacher_answers import StageRows, answer_rows, give_logits, warn_of_order
 from sklearn_kd.estimators._unlabeled import (
     add_unlabeled,
@@ -258,6 +259,7 @@ def _used_inputs(
     reasons += beside_split(inputs, who, holds_out=strategy.learns_from_validation)
     reasons += beside_search(estimator, searches=searches)
     warn_without_effect(reasons)
+    check_has_val(estimator, strategy, inputs)
     check_networks(estimator, settings.ranks)
     check_same_inputs(estimator, inputs, settings.ranks)
     return inputs
@@ -298,10 +300,11 @@ def _set_augmentation(
     """Check ``augment``, and have the rows of each stage augmented."""
     # Else one pass gives the outputs for an augmented batch, and the features.
     apart = None if gives_outputs_with_features(estimator, features, teacher, inputs) else teacher
+    augment = asked_by_batch(estimator.augment, apart, inputs)
     for own, student in zip(rows, students, strict=True):
         with naming_rows(own.places):
             own.train.augmentation = checked_augmentation(
-                estimator.augment,
+                augment,
                 apart,
                 own.train.samples,
                 student,
@@ -322,7 +325,7 @@ def _answered_rows(
 ) -> FitReport:
     """Give the rows the teacher's answers, asked for or given; return the report, in which that is a task."""
     # Else the teacher is asked while the student trains, or not at all.
-    asked = teacher if estimator.augment is None else None
+    asked = teacher if rows[0].train.augmentation is None else None
     n_tasks = (asked is not None) + estimator.max_epochs + (search_epochs_of(estimator) if searches else 0)
     report = FitReport(estimator, inputs.X_given, inputs.targets(), inputs.sample_weight, n_tasks)
     if asked is not None:

@@ -28,7 +28,7 @@ from sklearn_kd.estimators._distpro_state import DISTPRO_STATE
 from sklearn_kd.estimators._distpro_terms import LogitTerm
 from sklearn_kd.estimators._parallel import in_ranks
 from sklearn_kd.estimators._plan import publish, restore_on_failure, run_plan
-from sklearn_kd.estimators._preflight import validate
+from sklearn_kd.estimators._stream_inputs import validate_rows_or_stream
 from sklearn_kd.meta import Strategy
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._torch_modes import ordinary_torch
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from sklearn_kd.distpro._transforms import TransformFactory
+    from sklearn_kd.inputs._streams import Stream
 
 
 class DistProClassifier(ClassifierMethods, BaseDistiller):
@@ -389,7 +390,7 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
     @with_callbacks
     def fit(
         self,
-        X: ArrayLike | Dataset,
+        X: ArrayLike | Dataset | Stream,
         y: ArrayLike | None = None,
         *,
         sample_weight: ArrayLike | None = None,
@@ -402,9 +403,10 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, channels, height, width), or Dataset
-            Made float32. A map-style :class:`torch.utils.data.Dataset` is read batch by batch;
-            the teacher sees each batch as the student does.
+        X : array-like of shape (n_samples, channels, height, width), Dataset or Stream
+            Made float32. A map-style :class:`torch.utils.data.Dataset` is read batch by batch, and a
+            :class:`~sklearn_kd.Stream` in its order, of which D_val is given as X_val. The teacher sees
+            each batch as the student does.
         y : array-like of shape (n_samples,) or (n_samples, H, W), default=None
             Labels: at least two classes. Of pixels a map of integers for each image. None: a Dataset is read
             once for its labels.
@@ -435,7 +437,7 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
             If the teacher is no network, or a parameter is misspelt.
         """
         settings = checked_parameters(self, X, X_val)
-        inputs = validate(
+        inputs = validate_rows_or_stream(
             self, X, y, sample_weight, X_val, y_val, sample_weight_val=sample_weight_val, groups=groups
         )
         plan = plan_distpro(self, settings, inputs)

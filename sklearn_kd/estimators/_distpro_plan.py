@@ -53,6 +53,7 @@ from sklearn_kd.estimators._search import (
     run_search,
     share_of_a_search_step,
 )
+from sklearn_kd.estimators._stream_inputs import check_has_val
 from sklearn_kd.estimators._unused_parameters import (
     beside_own_cycle,
     beside_process,
@@ -225,6 +226,8 @@ def search_strategy(estimator: DistProEstimator) -> Strategy:
 def plan_distpro(estimator: DistProEstimator, settings: Settings, inputs: ValidatedInputs) -> DistProPlan:
     """Check and prepare everything that both trainings need."""
     searches = settings.process is None and estimator.weights != "equal"
+    if searches:
+        check_has_val(estimator, settings.strategy, inputs)
     warn_without_effect(
         beside_own_cycle(estimator, settings.strategy)
         + beside_process(estimator, settings.process)

@@ -242,7 +242,8 @@ def _own_checkpoints(
     # each of its states.
     is_open = estimator.random_state is None
     valid = inputs.valid
-    further = {} if inputs.unlabeled is None else {"unlabeled": _described_unlabeled(estimator, inputs)}
+    further: dict[str, Any] = {} if inputs.stream is None else {"stream": inputs.n_rows}
+    further |= {} if inputs.unlabeled is None else {"unlabeled": _described_unlabeled(estimator, inputs)}
     digest = fingerprint(
         estimator=type(estimator),
         parameters=relevant_parameters(estimator),

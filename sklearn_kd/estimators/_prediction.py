@@ -16,6 +16,7 @@ from sklearn_kd.inputs._arrays import from_torch
 from sklearn_kd.inputs._parts import Parts, are_integers, shared_rows
 from sklearn_kd.inputs._sample_shape import check_sample_shape
 from sklearn_kd.inputs._sparse_rows import SparseRows
+from sklearn_kd.inputs._streams import Stream
 from sklearn_kd.inputs._torch_datasets import DatasetRows, is_dataset, make_ordered_loader
 from sklearn_kd.inputs._validation import validate_predict_inputs
 from sklearn_kd.runtime._memory import (
@@ -85,6 +86,8 @@ def iter_maps(estimator: BaseDistiller, X: Any, tiling: Tiling | None = None) ->
 
 def _checked(estimator: BaseDistiller, X: Any) -> Any:
     """Return X as the student is given it; images for maps may have any height and width."""
+    if isinstance(X, Stream):
+        raise TypeError("X is a Stream, which is for fit. Predict for its rows as arrays, some at a time.")
     any_size = vars(estimator).get("map_shape_") is not None
     return validate_predict_inputs(estimator, X, sample_shape_for(estimator, X), any_size=any_size)
 

@@ -37,6 +37,8 @@ from sklearn_kd.inputs._data import DistillationData, SplitData
 from sklearn_kd.inputs._integers import KeepsIntegers
 from sklearn_kd.inputs._parts import varied_rows
 from sklearn_kd.inputs._raw_rows import RawRows
+from sklearn_kd.inputs._stream_data import StreamData
+from sklearn_kd.inputs._streams import Stream
 from sklearn_kd.inputs._structures import is_structure
 from sklearn_kd.inputs._validation import Continued, Loading, ValidatedInputs, validate_fit_inputs
 from sklearn_kd.losses import DistillationLoss
@@ -59,6 +61,7 @@ from sklearn_kd.students._standardize import (
 from sklearn_kd.students._structured import for_rows, needs_integers
 from sklearn_kd.tasks._task import Task, TaskMaker
 from sklearn_kd.teachers._adapter import TeacherAdapter
+from sklearn_kd.teachers._array_batches import array_teacher_by_batch
 from sklearn_kd.teachers._class_alignment import checked_teacher_classes
 from sklearn_kd.teachers._given_logits import checked_logits
 from sklearn_kd.teachers._label_logits import checked_label_logits
@@ -142,6 +145,7 @@ def validate(
     sample_weight_val: Any = None,
     groups: Any = None,
     continued: Continued | None = None,
+    task_type: TaskMaker | None = None,
 ) -> ValidatedInputs:
     """Check everything that ``fit`` was given; set the fitted attributes that describe it.
 
@@ -153,6 +157,8 @@ def validate(
         As ``fit`` was given them.
     continued : Continued or None, default=None
         The fit that this one goes on with.
+    task_type : TaskMaker or None, default=None
+        Makes the task from y. None: that of the estimator.
     """
     check_given_together(teacher_logits, X_unlabeled, teacher_logits_unlabeled)
     given = X, y, sample_weight, X_val, y_val, X_unlabeled
@@ -162,7 +168,7 @@ def validate(
         sample_weight_val=sample_weight_val,
         groups=groups,
         continued=continued,
-        task_type=estimator._task_type,
+        task_type=task_type or estimator._task_type,
     )
     if has_several_labels(inputs.task):
         refuse_classes(estimator.class_weight, estimator.teacher_classes)
@@ -197,6 +203,11 @@ def validate_data(
         raise TypeError(
             f"X is a {type(X).__name__} of several parts, and {type(estimator).__name__} compares layers of "
             "networks that take one tensor. Give one array, or use DistilledClassifier."
+        )
+    if isinstance(X, Stream):
+        raise TypeError(
+            f"X is a Stream, which {type(estimator).__name__} does not take. Give X as arrays or as a "
+            "map-style Dataset."
         )
     loading = Loading(
         estimator._device(),
@@ -348,8 +359,12 @@ def checked_teacher(
         wrapped.ask_about_given_rows()
     # Where features are asked for, the same pass gives the outputs for an augmented batch.
     in_passing = asks_for_features and augment is not None and not has_several_labels(inputs.task)
-    if (inputs.is_loaded or augment is not None) and not (in_passing or wrapped.takes_batches()):
-        own = teacher.estimator if isinstance(teacher, FrozenEstimator) else teacher
+    if in_passing or wrapped.takes_batches():
+        return wrapped
+    own = teacher.estimator if isinstance(teacher, FrozenEstimator) else teacher
+    if inputs.stream is not None and augment is None:
+        return array_teacher_by_batch(wrapped)
+    if inputs.is_loaded or augment is not None:
         mend = f"give fit arrays, or {answers}." if augment is None else "set augment=None."
         raise ValueError(
             f"teacher {type(own).__name__} takes arrays, and cannot be asked batch by batch, "
@@ -551,6 +566,8 @@ def dry_run(net: TrainingNet, data: SplitData, who: str, callback_params: Iterab
         far_iterations(net, data)
         net.get_iterator(data.valid)
     n_batches = len(net.get_iterator(data.train, training=True))
+    if isinstance(data.train, StreamData):
+        data.train.check_divided(net.ranks, net.get_params_for("iterator_train"))
     check_clipping(net)
     if net.task.numeric:
         check_scorers(net)

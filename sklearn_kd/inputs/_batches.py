@@ -370,8 +370,7 @@ def evaluation_batches(dataset: Any, **settings: Any) -> TensorBatches | LoadedB
 
 def training_batches(dataset: Any, **settings: Any) -> Iterable[Batch]:
     """Return batches of a :class:`DistillationData`, with its augmentation: skorch's ``iterator_train``."""
-    order = dataset.training_order(settings)
-    batches = evaluation_batches(dataset, **settings, order=order)
+    batches = dataset.training_batches(settings)
     return batches if dataset.augmentation is None else AugmentedBatches(batches, *dataset.augmentation)
 
 

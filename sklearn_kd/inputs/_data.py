@@ -176,6 +176,10 @@ class DistillationData(Dataset):
         """Return the order of training batches made with these settings, where it is not the ordinary one."""
         return None
 
+    def training_batches(self, settings: Mapping[str, Any]) -> Any:
+        """Return the batches of an epoch of training, before any augmentation."""
+        return self.batches(self, **settings, order=self.training_order(settings))
+
     @property
     def held(self) -> list[Tensor]:
         """The tensors of the inputs that the data set holds."""

@@ -15,6 +15,7 @@ from sklearn_kd.inputs._parts import Parts, shared_rows
 from sklearn_kd.inputs._raw_rows import RawRows
 from sklearn_kd.inputs._sparse_data import SparseData
 from sklearn_kd.inputs._sparse_rows import SparseRows
+from sklearn_kd.inputs._stream_data import StreamData
 from sklearn_kd.inputs._torch_datasets import DatasetRows
 from sklearn_kd.inputs._validation import ValidatedInputs, ValidationRows
 from sklearn_kd.runtime._memory import explain_out_of_memory, format_mebibytes, memory_advice
@@ -73,6 +74,8 @@ def split_data(
     with explain_out_of_memory("copying the data", situation, advice):
         given = ValidationRows(inputs.rows, inputs.codes, inputs.weight)
         train = make_data(given, train_seed, device, places)
+        if inputs.stream is not None:
+            train = StreamData(train, inputs.stream)
         if held_out is not None:
             return SplitData(train, make_data(given, valid_seed, device, held_out)), places
         if valid is None:

@@ -70,7 +70,8 @@ class DatasetRows(Dataset):
             raise TypeError(
                 f"{name} is a {type(dataset).__name__}, whose rows cannot be counted and picked by "
                 "index, as a split and cached teacher logits need it. Give a map-style Dataset, "
-                "with __len__ and __getitem__."
+                "with __len__ and __getitem__, or to fit of a classifier sklearn_kd.Stream(dataset, "
+                "n_rows=..., classes=...)."
             )
         if len(dataset) == 0:
             raise ValueError(f"{name} is empty: {type(dataset).__name__} has 0 samples (items).")
@@ -123,40 +124,52 @@ def concatenated_rows(parts: Sequence[DatasetRows]) -> DatasetRows:
     return all_rows
 
 
-class BatchFetcher(Dataset):
-    """Loads whole batches: ``fetcher[indices]`` is (x, labels, indices).
-
-    A batch carries its indices, so that the targets of its rows are found for any order and any number of
-    workers.
+class Collation:
+    """Makes a list of items into ``(x, labels)``, and checks what they make.
 
     Parameters
     ----------
-    rows : DatasetRows
+    name : str
+        Names the Dataset in messages.
     collate_fn : callable or None, default=None
         Makes a list of items into a batch; None: torch's ``default_collate``.
     labelled : bool, default=False
         Return the labels of the items; otherwise ``labels`` is None.
+    sample_shape : tuple or None, default=None
+        Shape that every sample must have. None: any.
+    keeps_integers : bool, default=False
+        True: items that are one tensor of integers keep their type.
+    without_labels : str
+        What a message advises where items have no label.
     """
 
-    def __init__(self, rows: DatasetRows, collate_fn: Callable | None = None, labelled: bool = False) -> None:
-        self.collate_fn, self.labelled, self.name = collate_fn, labelled, rows.name
-        self.sample_shape, self.keeps_integers = rows.sample_shape, rows.keeps_integers
-        self.items = Subset(rows.dataset, range(len(rows)))
+    def __init__(
+        self,
+        name: str,
+        collate_fn: Callable | None = None,
+        labelled: bool = False,
+        sample_shape: tuple[Any, ...] | None = None,
+        keeps_integers: bool = False,
+        without_labels: str = "Give y (y_val for X_val).",
+    ) -> None:
+        self.without_labels = without_labels
+        self.name, self.collate_fn, self.labelled = name, collate_fn, labelled
+        self.sample_shape, self.keeps_integers = sample_shape, keeps_integers
 
-    def __getitem__(self, indices: list[int]) -> tuple[Any, Any, Tensor]:
-        batch = self._collated(self.items.__getitems__(indices))
+    def __call__(self, items: list[Any]) -> tuple[Any, Any]:
+        n_rows, batch = len(items), self._collated(items)
         if isinstance(batch, Mapping):
             batch = _without_label(batch)
         x, *rest = batch if isinstance(batch, (tuple, list)) else (batch,)
         if isinstance(x, (Mapping, tuple, list)):
-            x = self._parts_of(x, len(indices))
+            x = self._parts_of(x, n_rows)
         elif self.keeps_integers and isinstance(x, Tensor):
             x = Parts(None, [in_batch_type(x)])
-        elif not isinstance(x, Tensor) or x.ndim < 2 or len(x) != len(indices):
+        elif not isinstance(x, Tensor) or x.ndim < 2 or len(x) != n_rows:
             got = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
             raise ValueError(
-                f"{len(indices)} items of {self.name} must make a batch of inputs, a tensor of shape "
-                f"({len(indices)}, ...) with at least two dimensions; got {got}. Let the items be "
+                f"{n_rows} items of {self.name} must make a batch of inputs, a tensor of shape "
+                f"({n_rows}, ...) with at least two dimensions; got {got}. Let the items be "
                 "(x, label) or x, with x a tensor or an array, or give iterator_train__collate_fn "
                 "and iterator_valid__collate_fn."
             )
@@ -169,16 +182,16 @@ class BatchFetcher(Dataset):
         if self.labelled and len(rest) != 1:
             raise ValueError(
                 f"The items of {self.name} must be pairs (x, label) where no labels are given beside "
-                f"it; they have {1 + len(rest)} part(s). Give y (y_val for X_val)."
+                f"it; they have {1 + len(rest)} part(s). {self.without_labels}"
             )
         labels = rest[0] if self.labelled else None
-        if labels is not None and len(labels) != len(indices):
+        if labels is not None and len(labels) != n_rows:
             raise ValueError(
                 f"The items of {self.name} must be pairs (x, label) with one number or string as label, "
                 "of several labels a tensor of 0 and 1, or a map of integers; "
-                f"{len(indices)} items made a batch of {len(labels)} labels."
+                f"{n_rows} items made a batch of {len(labels)} labels."
             )
-        return x, labels, torch.tensor(indices)
+        return x, labels
 
     def _parts_of(self, x: Any, n_rows: int) -> Parts:
         """Return the parts of a batch as tensors in the types of a batch."""
@@ -207,6 +220,28 @@ class BatchFetcher(Dataset):
                 "shape? Give iterator_train__collate_fn and iterator_valid__collate_fn, which "
                 "make a list of items into a batch."
             ) from error
+
+
+class BatchFetcher(Dataset):
+    """Loads whole batches: ``fetcher[indices]`` is (x, labels, indices).
+
+    A batch carries its indices, so that the targets of its rows are found for any order and any number of
+    workers.
+
+    Parameters
+    ----------
+    rows : DatasetRows
+    collate_fn, labelled
+        As in :class:`Collation`.
+    """
+
+    def __init__(self, rows: DatasetRows, collate_fn: Callable | None = None, labelled: bool = False) -> None:
+        self._collate = Collation(rows.name, collate_fn, labelled, rows.sample_shape, rows.keeps_integers)
+        self.items = Subset(rows.dataset, range(len(rows)))
+
+    def __getitem__(self, indices: list[int]) -> tuple[Any, Any, Tensor]:
+        x, labels = self._collate(self.items.__getitems__(indices))
+        return x, labels, torch.tensor(indices)
 
 
 def _without_label(batch: Mapping[str, Any]) -> list[Any]:

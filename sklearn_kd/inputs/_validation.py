@@ -29,6 +29,8 @@ from sklearn_kd.inputs._parts import Parts, are_integers, row_shape_of
 from sklearn_kd.inputs._raw_rows import RawRows, checked_raw_rows, transformed
 from sklearn_kd.inputs._sample_shape import check_sample_shape, refuse_other_images
 from sklearn_kd.inputs._sparse_rows import SparseRows, sparse_rows
+from sklearn_kd.inputs._stream_data import BoundStream
+from sklearn_kd.inputs._streams import Stream
 from sklearn_kd.inputs._structures import (
     check_row_shape,
     is_structure,
@@ -100,7 +102,9 @@ class ValidatedInputs:
     sample_weight : ndarray of shape (n,) or None
         As given, for the teacher and for callbacks.
     groups : ndarray of shape (n,) or None
-        Code of the group of each row, for the split of D_val.
+        Code of the group of each row.
+    stream : BoundStream or None, default=None
+        X, whose first rows ``rows`` are then.
     """
 
     X_given: Any
@@ -115,11 +119,13 @@ class ValidatedInputs:
     unlabeled: UnlabeledRows | None = None
     sample_weight: np.ndarray | None = None
     groups: np.ndarray | None = None
+    stream: BoundStream | None = None
 
     @property
     def n_rows(self) -> int:
-        """Number of rows given to ``fit``, those without labels included, those of a given D_val not."""
-        return len(self.rows) + (0 if self.unlabeled is None else len(self.unlabeled))
+        """Number of rows given to ``fit``, of a stream of an epoch; without those of a given D_val."""
+        n = len(self.rows) if self.stream is None else self.stream.stream.n_rows
+        return n + (0 if self.unlabeled is None else len(self.unlabeled))
 
     @property
     def is_loaded(self) -> bool:
@@ -159,15 +165,15 @@ class ValidatedInputs:
 
 
 def check_same_form(X: Any, X_val: Any, X_unlabeled: Any = None) -> bool:
-    """Return True if X is a Dataset.
+    """Return True if X is a Dataset or a stream.
 
     Raises
     ------
     TypeError
         If X_val or X_unlabeled is given in another form.
     """
-    loaded = is_dataset(X)
-    for name, given in (("X_val", X_val), ("X_unlabeled", X_unlabeled)):
+    loaded = isinstance(X, Stream) or is_dataset(X)
+    for name, given in () if isinstance(X, Stream) else (("X_val", X_val), ("X_unlabeled", X_unlabeled)):
         if given is not None and is_dataset(given) != loaded:
             raise TypeError(
                 f"X is {'a' if loaded else 'no'} Dataset and {name} is {'no' if loaded else 'a'} Dataset; "

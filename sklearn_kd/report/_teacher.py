@@ -27,6 +27,7 @@ from sklearn_kd.teachers._ensembles import TeacherEnsemble
 from sklearn_kd.teachers._logit_checks import thawed
 from sklearn_kd.teachers._registry import adapter_class, comes_trained, short_repr
 from sklearn_kd.teachers._regressors import RegressorTeacher
+from sklearn_kd.teachers._stored_answers import StoredAnswers
 from sklearn_kd.teachers._trained_objects import TrainedObjectTeacher
 
 Asked = tuple[Callable[[Any], np.ndarray], Callable[[Any], Any]]
@@ -101,7 +102,12 @@ def _columns_found_in_fit(teacher: Any, classifier: Any) -> Any:
 
 
 def _frozen(teacher: Any) -> Any:
-    """Return a teacher that is asked as it is and not trained; of several, each of them."""
+    """Return a teacher that is asked as it is and not trained; of several, each of them.
+
+    One whose answers are stored is asked itself: it is to be timed, and no row of the report stored.
+    """
+    if isinstance(teacher, StoredAnswers):
+        return _frozen(teacher.teacher)
     found = adapter_class(teacher)
     members = () if found is None else found.members(teacher)
     if members:

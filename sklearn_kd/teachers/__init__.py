@@ -2,7 +2,8 @@
 
 Every kind of teacher has an adapter, which trains the teacher where it does not come trained and
 returns its logits. :func:`register_teacher` adds the adapter of a class. :class:`TeacherEnsemble`,
-:class:`FunctionTeacher` and :class:`OnnxTeacher` make teachers of what is none by itself.
+:class:`FunctionTeacher` and :class:`OnnxTeacher` make teachers of what is none by itself;
+:class:`StoredAnswers` stores the answers of one.
 """
 
 from sklearn_kd.teachers._adapter import BatchTeacherAdapter, TeacherAdapter
@@ -14,6 +15,7 @@ from sklearn_kd.teachers import _classifiers, _networks, _trained_objects  # noq
 from sklearn_kd.teachers._onnx import OnnxTeacher  # isort:skip
 from sklearn_kd.teachers._ensembles import TeacherEnsemble  # isort:skip
 from sklearn_kd.teachers._functions import FunctionTeacher  # isort:skip
+from sklearn_kd.teachers._stored_answers import StoredAnswers  # isort:skip
 from sklearn_kd.teachers import _regressors  # noqa: F401 isort:skip
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "FunctionTeacher",
     "ImageTransform",
     "OnnxTeacher",
+    "StoredAnswers",
     "TeacherAdapter",
     "TeacherEnsemble",
     "register_teacher",

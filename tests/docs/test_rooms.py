@@ -44,7 +44,11 @@ def test_the_pictures_are_those_of_the_code(name):
 def test_both_fits_are_the_same_pipe():
     pipes = [draw_rooms.read_steps(f"estimators/{name}.py", "fit") for name in ("_classifier", "_distpro")]
     ends = [[step for step in pipe if not step.function.startswith("plan_")][1:] for pipe in pipes]
-    assert ends[0] == ends[1] and [step.function for step in ends[0]] == ["validate", "run_plan", "publish"]
+    assert ends[0] == ends[1] and [step.function for step in ends[0]] == [
+        "validate_rows_or_stream",
+        "run_plan",
+        "publish",
+    ]
 
 
 def test_every_room_has_its_row():

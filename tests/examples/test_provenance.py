@@ -119,14 +119,27 @@ def test_every_version_is_noted(module):
     assert found["versions"]["torch"] == torch.__version__
 
 
+def calls_of(tree):
+    """Return the names of the functions and methods that are called."""
+    calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return {getattr(func, "attr", getattr(func, "id", None)) for func in calls}
+
+
+def imported_mains(path, tree):
+    """Return the trees of the ``main`` that a script takes from a module beside it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and "main" in {alias.name for alias in node.names}:
+            module = ast.parse((path.parent / f"{node.module}.py").read_text(encoding="utf-8"))
+            yield next(of for of in module.body if isinstance(of, ast.FunctionDef) and of.name == "main")
+
+
 def test_every_script_that_writes_a_record_says_so():
     """By ``provenance``, or by what the scripts of the paper and the benchmarks share, which have it."""
     shared = {"provenance", "of_script", "write", "carry_out"}
     for path in sorted(EXAMPLES.rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
-        names = {getattr(func, "attr", getattr(func, "id", None)) for func in calls}
         if path.with_suffix(".json").exists():
+            names = calls_of(tree) | {name for main in imported_mains(path, tree) for name in calls_of(main)}
             assert names & shared, f"{path} must write provenance(__file__) into its record"
         assert not ({"__version__"} & {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}) or (
             path.name == "_provenance.py"

@@ -1,0 +1,353 @@
+"""Streams: rows that come one after another, more of them than memory holds.
+
+A stream is read in chunks. What a fit needs to know beforehand is stated by the user (:class:`Stream`), or
+is read from its first rows, the head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice, repeat
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from sklearn_kd.inputs._arrays import from_torch
+from sklearn_kd.inputs._parts import Parts, concatenated
+from sklearn_kd.inputs._torch_datasets import Collation
+from sklearn_kd.runtime._memory import nbytes
+from sklearn_kd.runtime._random_state import preserved_random_state
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+# The head: at most so many rows, and of large rows so many bytes, but never fewer than the third number.
+_HEAD_ROWS, _HEAD_BYTES, _HEAD_LEAST = 1024, 2**26, 16
+_HEAD_CHUNK = 16
+WITHOUT_LABELS = "Let each item be (x, label), or a dict with the label as 'label'."
+# First rows of each worker that are compared.
+_COMPARED = 8
+
+
+class Stream:
+    """Rows for ``fit`` that are read one after another, epoch by epoch, and never held all at once.
+
+    It says of a stream what no one can count or look up: how many rows an epoch has, and which labels there
+    are.
+
+    Parameters
+    ----------
+    dataset : torch.utils.data.IterableDataset, or another iterable that can be begun again
+        Each ``iter(dataset)`` begins a pass. Its items are ``(x, label)``, or a dict with the label as
+        "labels" or "label", as those of a map-style Dataset are. They come in the order in which the student
+        is trained on them: shuffle them in the dataset. Where it has a method ``set_epoch``, that is called
+        with the number of the pass, from 0, before each.
+    n_rows : int or None, default=None
+        Rows of an epoch, at least 2. None: ``len(dataset)``, of which each pass must then have exactly so
+        many. A stated number cuts an endless or a long stream; a pass that ends before is refused.
+    classes : array-like of shape (n_classes,) or None, default=None
+        All labels. None: those of D_val, given as ``X_val`` and ``y_val``. A label of the stream that is not
+        among them ends the fit.
+    stride : bool, default=False
+        Which part of the rows each worker of a DataLoader (``iterator_train__num_workers``), and each process
+        of a fit in several, reads. False: what the dataset gives it, which must divide its items by
+        ``torch.utils.data.get_worker_info()`` and by the rank, as ``datasets`` and WebDataset do by worker.
+        True: each reads all items and takes its own, which is right for every dataset that does not divide
+        them, and reads each item several times. The order is then that of one process without workers.
+
+    Raises
+    ------
+    TypeError
+        If the dataset cannot be begun again, or ``n_rows`` is no integer.
+    ValueError
+        If the rows of an epoch are not known, or are fewer than 2, or there are fewer than two classes.
+
+    See Also
+    --------
+    sklearn_kd.teachers.StoredAnswers : A teacher whose answers are stored on disk, once for each row.
+
+    Notes
+    -----
+    The first rows, at most 1,024 and 64 MiB, stay in memory as a sample of the others: the layer of
+    ``standardize=True`` is fitted to them, and what ``fit`` checks of X it checks of them. So they must not
+    be sorted.
+
+    Nothing is held out of a stream: a strategy that learns from D_val needs ``X_val`` and ``y_val``. The
+    teacher comes trained, and is asked about each batch.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import torch
+    >>> from sklearn_kd import DistilledClassifier, MLPStudent, Stream
+    >>> class Numbers(torch.utils.data.IterableDataset):
+    ...     def __iter__(self):
+    ...         rng = np.random.default_rng(0)
+    ...         while True:
+    ...             x = rng.normal(size=4).astype("float32")
+    ...             yield x, "pos" if x.sum() > 0 else "neg"
+    >>> stream = Stream(Numbers(), n_rows=2000, classes=["neg", "pos"])
+    >>> clf = DistilledClassifier(
+    ...     None, MLPStudent, meta="none", max_epochs=5, random_state=0, device="cpu").fit(stream)
+    >>> clf.predict(np.ones((1, 4))).tolist()
+    ['pos']
+    """
+
+    def __init__(
+        self,
+        dataset: Iterable[Any],
+        n_rows: int | None = None,
+        classes: ArrayLike | None = None,
+        stride: bool = False,
+    ) -> None:
+        is_iterator = hasattr(dataset, "__next__") and not isinstance(dataset, IterableDataset)
+        if is_iterator or not hasattr(dataset, "__iter__"):
+            raise TypeError(
+                f"Stream: dataset is a {type(dataset).__name__}, which cannot be begun again, as each epoch "
+                "does. Give an IterableDataset, whose __iter__ makes a new iterator."
+            )
+        self.dataset, self.classes, self.stride = dataset, classes, stride
+        self.is_counted = n_rows is None
+        self.n_rows = _checked_length(dataset) if n_rows is None else n_rows
+        if isinstance(self.n_rows, bool) or not isinstance(self.n_rows, (int, np.integer)):
+            raise TypeError(f"Stream: n_rows={n_rows!r} must be an integer, the rows of an epoch.")
+        if self.n_rows < 2:
+            raise ValueError(f"Stream: n_rows={self.n_rows} must be at least 2, the rows of an epoch.")
+        if classes is not None and len(np.unique(np.asarray(classes))) < 2:
+            raise ValueError(f"Stream: classes={classes!r} must be two or more labels.")
+
+    def begin_pass(self, number: int) -> None:
+        """Tell the dataset which pass is to begin, if it has a ``set_epoch``."""
+        set_epoch = getattr(self.dataset, "set_epoch", None)
+        if callable(set_epoch):
+            set_epoch(number)
+
+
+def _checked_length(dataset: Any) -> int:
+    try:
+        return len(dataset)
+    except TypeError as error:
+        raise ValueError(
+            f"Stream: {type(dataset).__name__} has no __len__, so that nobody knows when an epoch ends. Give "
+            "n_rows, the rows of an epoch."
+        ) from error
+
+
+class Share(NamedTuple):
+    """The part of the rows that a process reads: that of process ``rank`` of ``size``."""
+
+    rank: int = 0
+    size: int = 1
+
+
+ALL = Share()
+
+
+class Chunk(NamedTuple):
+    """Rows that a worker has read: its number, their inputs, and their labels or None."""
+
+    worker: int
+    x: Any
+    labels: Any
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+class _Chunks(IterableDataset):
+    """Reads a stream in chunks of several rows: the part of the process and of the worker it is in.
+
+    With ``stride`` a process takes its rows of each batch, and worker j of W batches j, j + W, ….
+    """
+
+    def __init__(self, stream: Stream, collate: Collation, sizes: Sequence[int], share: Share) -> None:
+        self.dataset, self.stride = stream.dataset, stream.stride
+        self.collate, self.sizes, self.share = collate, sizes, share
+
+    def __iter__(self) -> Iterator[tuple[int, Any, Any]]:
+        info = get_worker_info()
+        worker, n_workers = (0, 1) if info is None else (info.id, info.num_workers)
+        items = iter(self.dataset)
+        if not self.stride:
+            for chunk in _cut(items, repeat(-(-self.sizes[0] // self.share.size))):
+                yield worker, *self.collate(chunk)
+            return
+        for number, batch in enumerate(_cut(items, chain(self.sizes, repeat(self.sizes[0])))):
+            own = batch[self.share.rank :: self.share.size]
+            if number % n_workers == worker and own:
+                yield worker, *self.collate(own)
+
+
+def _cut(items: Iterator[Any], sizes: Iterable[int]) -> Iterator[list[Any]]:
+    """Yield lists of so many items, until there are no more."""
+    for size in sizes:
+        part = list(islice(items, size))
+        if not part:
+            return
+        yield part
+
+
+def chunk_loader(
+    stream: Stream,
+    collate: Collation,
+    sizes: Sequence[int],
+    *,
+    share: Share = ALL,
+    generator: torch.Generator | None = None,
+    **settings: Any,
+) -> Iterator[Chunk]:
+    """Yield the chunks of one pass.
+
+    Parameters
+    ----------
+    stream : Stream
+    collate : Collation
+    sizes : sequence of int
+        Rows of each batch of an epoch, of all processes together.
+    share : Share
+    generator : torch.Generator or None, default=None
+        Seeds the workers.
+    **settings
+        Of the DataLoader, such as ``num_workers``.
+    """
+    chunks = _Chunks(stream, collate, sizes, share)
+    loader = DataLoader(chunks, batch_size=None, generator=generator, **settings)
+    return (Chunk(*found) for found in loader)
+
+
+# --------------------------------------------------------------------------------------
+# Before a fit
+
+
+class Head(NamedTuple):
+    """The first rows of a stream: inputs as arrays, or in the parts of an item, and labels."""
+
+    x: Any
+    labels: np.ndarray
+
+
+def read_head(stream: Stream, collate_fn: Callable | None) -> Head:
+    """Read the first rows of a stream, in this process and under a fixed random state.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than 2, they make no batches, or all have one label.
+    """
+    collate = Collation("X", collate_fn, labelled=True, without_labels=WITHOUT_LABELS)
+    parts: list[Any] = []
+    labels: list[np.ndarray] = []
+    n_read = size = 0
+    with preserved_random_state(torch.device("cpu"), seed=0):
+        stream.begin_pass(0)
+        for chunk in _cut(iter(stream.dataset), repeat(_HEAD_CHUNK)):
+            x, found = collate(chunk)
+            collate.sample_shape = tuple(x.shape[1:])
+            parts.append(x)
+            labels.append(labels_of(found))
+            n_read, size = n_read + len(x), size + nbytes(x.values if isinstance(x, Parts) else [x])
+            room = size < _HEAD_BYTES or n_read < _HEAD_LEAST
+            if n_read >= min(_HEAD_ROWS, stream.n_rows) or not room:
+                break
+    if n_read < 2:
+        raise ValueError(f"X gave {n_read} rows: the stream is empty, or has no second row to learn from.")
+    all_labels = np.concatenate(labels)[: stream.n_rows]
+    x = concatenated(parts)[: stream.n_rows]
+    _check_is_mixed(all_labels)
+    return Head(x.map(_as_array).given() if isinstance(x, Parts) else _as_array(x), all_labels)
+
+
+def labels_of(labels: Any) -> np.ndarray:
+    """Return the labels of a chunk as an array of one for each row.
+
+    Raises
+    ------
+    ValueError
+        If rows have several labels, or maps.
+    """
+    found = np.asarray(from_torch(labels, "The labels in X"))
+    if found.ndim != 1:
+        raise ValueError(
+            f"The items of X have labels of shape {found.shape[1:]}. A stream has one label for each row; "
+            "give several labels, or maps, as arrays or as a map-style Dataset."
+        )
+    return found
+
+
+def _as_array(values: Tensor) -> np.ndarray:
+    return values.detach().cpu().numpy()
+
+
+def _check_is_mixed(labels: np.ndarray) -> None:
+    if len(labels) > 1 and len(np.unique(labels)) == 1:
+        raise ValueError(
+            f"The first {len(labels)} rows of X all have the label {labels.tolist()[0]!r}. A student is "
+            "trained on a stream in its order: shuffle it, as by a buffer or by the order of its files."
+        )
+
+
+def check_divided(
+    stream: Stream,
+    n_workers: int,
+    gather: Callable[[Any], list[Any]],
+    share: Share,
+    collate: Collation,
+) -> None:
+    """Refuse a stream of which two workers, or two processes, give the same rows.
+
+    Their first rows are compared; that costs one start of the workers.
+
+    Parameters
+    ----------
+    stream : Stream
+    n_workers : int
+        Of the DataLoader of each process.
+    gather : callable(object) -> list
+        Returns the objects of all processes.
+    share : Share
+    collate : Collation
+
+    Raises
+    ------
+    ValueError
+        On all processes alike.
+    """
+    if stream.stride or (n_workers < 2 and share.size == 1):
+        return
+    firsts: dict[int, bytes] = {}
+    with preserved_random_state(torch.device("cpu"), seed=0):
+        stream.begin_pass(0)
+        loader: dict[str, Any] = {"generator": torch.Generator().manual_seed(0), "num_workers": n_workers}
+        chunks = chunk_loader(stream, collate, [_COMPARED * share.size], share=share, **loader)
+        for chunk in islice(chunks, max(1, n_workers)):
+            firsts.setdefault(chunk.worker, _bytes_of(chunk))
+    found = [
+        (rank, worker, first)
+        for rank, own in enumerate(gather(firsts))
+        for worker, first in sorted(own.items())
+    ]
+    seen: dict[bytes, tuple[int, int]] = {}
+    for rank, worker, first in found:
+        if first in seen:
+            raise ValueError(_message_of_repeats(seen[first], (rank, worker), share.size))
+        seen[first] = rank, worker
+
+
+def _bytes_of(chunk: Chunk) -> bytes:
+    x = chunk.x.values if isinstance(chunk.x, Parts) else [chunk.x]
+    return b"".join(_as_array(part).tobytes() for part in x) + labels_of(chunk.labels).tobytes()
+
+
+def _message_of_repeats(first: tuple[int, int], second: tuple[int, int], n_processes: int) -> str:
+    names = [f"worker {worker}" for _, worker in (first, second)]
+    if n_processes > 1:
+        names = [f"worker {worker} of process {rank}" for rank, worker in (first, second)]
+    return (
+        f"X gives {names[0]} and {names[1]} the same first rows, so that each row would be trained on "
+        "several times in an epoch. Divide the items in the dataset, by torch.utils.data.get_worker_info() "
+        "and the rank, or give Stream(..., stride=True), with which each reads all of them and takes its "
+        "own, or set iterator_train__num_workers=0."
+    )

@@ -1,0 +1,54 @@
+"""Trained teachers of arrays, asked about batches of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sklearn_kd.inputs._data import DistillationData
+from sklearn_kd.inputs._parts import Parts
+from sklearn_kd.teachers._adapter import BatchTeacherAdapter, TeacherAdapter
+from sklearn_kd.teachers._conversion import BatchLogits, LogitConversion
+from sklearn_kd.teachers._networks import as_arrays
+
+
+class ArrayBatches(BatchTeacherAdapter):
+    """Asks a trained teacher of arrays about each batch.
+
+    Probabilities of 0 are replaced by the smallest of a batch, where they would be by that of all rows.
+
+    Parameters
+    ----------
+    inner : TeacherAdapter
+        Of the teacher, which comes trained.
+    """
+
+    def __init__(self, inner: TeacherAdapter) -> None:
+        self._inner = inner
+        super().__init__(inner.fitted, inner.teacher_classes)
+
+    def on(self, device: torch.device, classes: np.ndarray) -> Callable[[Tensor], Tensor]:
+        def ask(x: Tensor | Parts) -> Tensor:
+            data = DistillationData(x)
+            return torch.cat([*self._inner.iter_logits(as_arrays(x), data, classes, len(x))]).to(device)
+
+        return BatchLogits(ask, lambda values: LogitConversion(None, probabilities=False), self.name)
+
+
+def array_teacher_by_batch(teacher: TeacherAdapter) -> ArrayBatches:
+    """Return what asks a trained teacher of arrays about batches.
+
+    Raises
+    ------
+    ValueError
+        If the teacher is to be trained, for which a stream has not all rows at once.
+    """
+    if teacher.trains(teacher.fitted):
+        raise ValueError(
+            f"{teacher.name} is to be trained on D_train, and X is a stream, whose rows are never there at "
+            "once. Train it on as many rows as fit, and give sklearn.frozen.FrozenEstimator(teacher)."
+        )
+    return ArrayBatches(teacher)
