@@ -150,7 +150,7 @@ def main():
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     args = parser.parse_args()
     torch.set_num_threads(1)
-    rng, kills = np.random.default_rng(0), []
+    code, rng, kills = provenance(__file__), np.random.default_rng(0), []
     expected, seconds = undisturbed()
     while len(kills) < args.kills:
         kill = one_kill(expected, seconds, rng)
@@ -158,7 +158,7 @@ def main():
             kills.append(kill)
             print(kill, flush=True)
     settings = {"kills": args.kills, "seed": 0, "seconds of the undisturbed fit": round(seconds, 2)}
-    found = {"settings": settings, **provenance(__file__), "kills": kills}
+    found = {"settings": settings, **code, "kills": kills}
     args.output.write_text(json.dumps(found, indent=1) + "\n")
     longest = max(kill["seconds of the other"] for kill in kills)
     identical = sum(all(kill["identical"]) for kill in kills)
