@@ -71,6 +71,32 @@ class ImageFolder(Dataset):
             return self.transform(image.convert("RGB")), int(self.labels[row])
 
 
+class ImageArrays(Dataset):
+    """Images that are held as an array; otherwise as :class:`ImageFolder`.
+
+    Parameters
+    ----------
+    images : ndarray of shape (n, 3, height, width)
+        In [0, 1].
+    labels : ndarray of shape (n,)
+    transform : callable
+    """
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, transform: Callable[[Image.Image], Tensor]):
+        self.images, self.labels, self.transform = images, labels, transform
+
+    def rows(self, rows: np.ndarray, transform: Callable[[Image.Image], Tensor]) -> ImageArrays:
+        """Return some of the images, seen by another transform."""
+        return ImageArrays(self.images[rows], self.labels[rows], transform)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, row: int) -> tuple[Tensor, int]:
+        pixels = np.round(255 * self.images[row]).astype(np.uint8).transpose(1, 2, 0)
+        return self.transform(Image.fromarray(pixels)), int(self.labels[row])
+
+
 class TrainingCrop:
     """Cut out a rectangle at random, resize it, mirror half of the images.
 
@@ -87,7 +113,6 @@ class TrainingCrop:
 
     def __call__(self, image: Image.Image) -> Tensor:
         box = self.box(*image.size)
-        # A JPEG is decoded at the smallest scale that is not below the size. `reducing_gap` does that.
         crop = image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box)
         if random.random() < 0.5:
             crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)

@@ -1,8 +1,7 @@
 """Measure iterations of the pairs of networks on one GPU: seconds, images per second, memory.
 
 Each number is an iteration inside ``fit``, on images of 224×224 that are noise and lie on the GPU, so that no
-decoding is in it: the median of those behind the first ones, between callbacks that wait for the GPU. Kinds of
-iterations:
+decoding is in it: the median of those behind the first ones, between callbacks that wait for the GPU. Kinds:
 
 - none: the student on the labels;
 - KD: with the teacher's logits of each batch;
