@@ -10,6 +10,7 @@ import numpy as np
 from torch import nn
 
 from sklearn_kd.checkpointing._checkpoints import Checkpoints
+from sklearn_kd.checkpointing._rank_checkpoints import RankCheckpoints
 from sklearn_kd.errors._context import error_context
 from sklearn_kd.estimators._augmentation import checked_augmentation
 from sklearn_kd.estimators._classifier_net import (
@@ -41,6 +42,7 @@ from sklearn_kd.estimators._feature_terms import (
     without_candidates,
 )
 from sklearn_kd.estimators._learned_nothing import warn_of_scales
+from sklearn_kd.estimators._parallel import check_same_inputs, ranks_of, refuse_wrapped
 from sklearn_kd.estimators._plan import (
     TRAINING,
     Seeds,

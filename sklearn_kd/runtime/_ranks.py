@@ -22,6 +22,10 @@ from torch import Tensor
 TIMEOUT = 1800.0
 
 
+class LostRanks(RuntimeError):
+    """Another process has failed, was ended, or did not answer in time."""
+
+
 class Ranks:
     """The processes that train one student together. Without a group: one process, for which nothing happens.
 
@@ -207,7 +211,7 @@ class Ranks:
         try:
             yield
         except RuntimeError as error:
-            raise RuntimeError(
+            raise LostRanks(
                 f"Process {self.rank} of {self.size} lost the others: one has failed or was ended, or did "
                 f"not answer within {self._timeout:g} s. The first error of the others is the cause. "
                 f"({str(error).splitlines()[0]:.300})"

@@ -129,7 +129,7 @@ def _first_cause(errors: list[BaseException]) -> BaseException:
 
 
 def _hand_on_interrupt(folder: Path) -> None:
-    """Interrupt the processes, which a terminal does itself, and a notebook does not."""
+    """Interrupt the processes."""
     for path in folder.glob("*.pid"):
         with suppress(OSError, ValueError):
             os.kill(int(path.read_text()), signal.SIGINT)
@@ -198,6 +198,8 @@ def _mapping(folder: Path) -> dict[type, Callable[[Any], Any]]:
 def _rank(folder: str, rank: int, size: int, device: str, parent: int) -> str:
     """Join the others, and call the function; leave the result, or the error, in the folder."""
     where = Path(folder)
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()  # a terminal's Ctrl-C goes to the parent, which hands it on once
     _end_with(parent)
     (where / f"{rank}.pid").write_text(str(os.getpid()))
     with (where / "output").open("a", encoding="utf-8") if not rank else open(os.devnull, "w") as shown:
