@@ -1,18 +1,19 @@
 """Measure training in one and in two processes: CPU time, messages, and the cost of the second all-reduce.
 
-Two processes of this machine exchange by gloo. Strong scaling: a batch of 128 rows in one process against 64 in
-each of two. Weak scaling: 64 in one against 64 in each of two. Students:
+Two processes of this machine exchange by gloo. Strong scaling: a batch of 128 rows in one process against 64
+in each of two. Weak scaling: 64 in one against 64 in each of two. Students:
 
 - perceptron: 64 inputs, two hidden layers of 700, 0.5 million weights, a cached teacher;
 - convolutional: ResNet-8 of 16×16 pixels, 0.08 million weights; for DistPro a ResNet-14 and 9 pathways.
 
-Kinds of iterations: KD with fixed metaparameters; with a hypergradient in every iteration; ``meta="linear"`` with
-e1 = 10 and e2 of 10 and of 100; and of DistPro the retraining and the search.
+Kinds of iterations: KD with fixed metaparameters; with a hypergradient in every iteration; ``meta="linear"``
+with e1 = 10 and e2 of 10 and of 100; and of DistPro the retraining and the search.
 
-Each number is the median over rounds of fits, in turn, of the CPU time of a process (all of its threads) in the
-iterations behind the first ones. Collectives are timed by CPU time too, and their bytes are those that a process
-hands over. CPU time says how much work a process has. It says nothing about waiting: neither the latency of a
-network nor its bandwidth nor a slower process shows in it. examples/scale/cost_model.py computes these.
+Each number is the median over rounds of fits, in turn, of the CPU time of a process (all of its threads) in
+the iterations behind the first ones. Collectives are timed by CPU time too, and their bytes are those that a
+process hands over. CPU time says how much work a process has. It says nothing about waiting: neither the
+latency of a network nor its bandwidth nor a slower process shows in it. examples/scale/cost_model.py computes
+these.
 
     python examples/benchmarks/data_parallel.py            # about five minutes
     python examples/benchmarks/data_parallel.py --quick    # half a minute; writes no file
@@ -23,6 +24,7 @@ writes data_parallel.json beside this file.
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import time
@@ -47,8 +49,8 @@ LAYERS = ["layer1", "layer2", "layer3"]
 KINDS = {
     ("perceptron", "fixed"): {"meta": "fixed"},
     ("perceptron", "gradient"): {"meta": "gradient"},
-    ("perceptron", "linear, e2 = 10"): {"meta": "linear", "meta__e1": 10, "meta__e2": 10},
-    ("perceptron", "linear, e2 = 100"): {"meta": "linear", "meta__e1": 10, "meta__e2": 100},
+    ("perceptron", "linear, e2 = 10"): {"meta": "linear", "e1": 10, "e2": 10},
+    ("perceptron", "linear, e2 = 100"): {"meta": "linear", "e1": 10, "e2": 100},
     ("convolutional", "fixed"): {"meta": "fixed"},
     ("convolutional", "gradient"): {"meta": "gradient"},
     ("convolutional", "DistPro, retraining"): {"weights": "equal"},
@@ -160,26 +162,24 @@ def measure(student, kind, rows, n, parallel):
     return clock.found_
 
 
-def run_all(rank, size, store, rounds, n, queue):
-    """Measure all kinds, in turn, in one of ``size`` processes."""
+def run_all(rank, size, folder, rounds, n):
+    """Measure all kinds, in turn, in one of ``size`` processes; write the runs to a file of the folder."""
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size)}
     torch.set_num_threads(1)
     if size > 1:
-        store = dist.FileStore(store, size)
+        store = dist.FileStore(f"{folder}/store", size)
         dist.init_process_group(
             "gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=120)
         )
-    parallel = "ddp" if size > 1 else None
+    parallel, found = "ddp" if size > 1 else None, []
     batches = {"strong": 2 * ROWS, "weak": ROWS * size}
     for _ in range(rounds):
         for student, kind in KINDS:
             for how, rows in batches.items():
                 steps = 110 if kind == "linear, e2 = 100" else n
-                found = measure(student, kind, rows, steps, parallel)
-                queue.put(
-                    {"student": student, "kind": kind, "how": how, "processes": size, "rank": rank} | found
-                )
-    queue.put(None)
+                of = {"student": student, "kind": kind, "how": how, "processes": size, "rank": rank}
+                found.append(of | measure(student, kind, rows, steps, parallel))
+    Path(folder, f"{rank}.json").write_text(json.dumps(found))
     if size > 1:
         dist.destroy_process_group()
 
@@ -189,22 +189,9 @@ def run_all(rank, size, store, rounds, n, queue):
 
 def runs_of(size, rounds, n):
     """Return the runs of all kinds in ``size`` processes."""
-    context = mp.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
-        queue = context.SimpleQueue()
-        started = mp.start_processes(
-            run_all,
-            (size, f"{folder}/store", rounds, n, queue),
-            nprocs=size,
-            join=False,
-            start_method="spawn",
-        )
-        found, open_ends = [], size
-        while open_ends:
-            run = queue.get()
-            found, open_ends = (found, open_ends - 1) if run is None else ([*found, run], open_ends)
-        started.join()
-    return found
+        mp.start_processes(run_all, (size, folder, rounds, n), nprocs=size, start_method="spawn")
+        return [run for rank in range(size) for run in json.loads(Path(folder, f"{rank}.json").read_text())]
 
 
 def summary(runs):

@@ -3,8 +3,8 @@
     python examples/scale/cost_model.py            # writes cost_model.json beside this file
     python examples/scale/cost_model.py --table    # the tables into docs/guide/scale.rst
 
-The seconds of an iteration on one GPU, and the sizes of the networks, are measured: gpu_iterations.json. The CPU
-time to load an image is measured: image_loading.json. The rest is arithmetic on ``ASSUMPTIONS``.
+The seconds of an iteration on one GPU, and the sizes of the networks, are measured: gpu_iterations.json. The
+CPU time to load an image is measured: image_loading.json. The rest is arithmetic on ``ASSUMPTIONS``.
 
 Time of an iteration on R GPUs: that of one GPU on its share of the batch, and the ring all-reduces,
 2 (R − 1) / R · bytes / bandwidth + 2 (R − 1) · latency each, which nothing overlaps.
@@ -91,7 +91,7 @@ def multiply_adds(kind: str, sizes: dict[str, dict[str, int]], share: float = 1.
 
 
 def reduced_bytes(kind: str, sizes: dict[str, dict[str, int]]) -> list[int]:
-    """Return the bytes of each all-reduce of an iteration: of gradients, and of v and h for a hypergradient."""
+    """Return the bytes of each all-reduce of an iteration: gradients, and for a hypergradient v and h."""
     student, transforms = (FLOAT * sizes[part]["parameters"] for part in ("student", "transforms"))
     gradients = student + (transforms if PASSES[kind].pathways[0] else 0)
     if kind != "search":

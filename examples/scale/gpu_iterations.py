@@ -43,7 +43,7 @@ from _provenance import provenance
 
 KINDS = ("none", "KD", "retraining", "search")
 BATCHES = (8, 64, 256)
-N_CLASSES, WARM_UP, MEASURED = 1000, 6, 12
+N_CLASSES, WARM_UP, MEASURED = 1000, 5, 9
 SIZE, DEVICE = 224, "cuda"
 IMAGE = torch.zeros(1, 3, SIZE, SIZE)
 

@@ -24,7 +24,7 @@ There are 27 pathways: conv1, conv2 and conv3 between the last three stages of b
         --process runs/mobilenet_process.npz --out runs
 
 ``accelerate launch --num-processes 8`` starts either as well. A run that was stopped is started again by the
-same command, and goes on from its last epoch. --method KD and --method none are the trainings to compare with.
+same command, and goes on from its last epoch. --method KD and --method none are trainings to compare with.
 
     python examples/scale/imagenet_distpro.py --quick
 
@@ -67,11 +67,12 @@ class NoRetraining(Callback):
 
 
 class Breakdown(Callback):
-    """Fail after the first epoch while ``now`` is true, as a machine may."""
+    """Fail after the first epoch while ``now`` is true, as a machine may; count the epochs that begin."""
 
-    now = False
+    now, begun = False, 0
 
     def on_epoch_begin(self, net, **kwargs):
+        Breakdown.begun += 1
         if Breakdown.now and len(net.history) == 2:  # the epoch that begins is in it
             raise RuntimeError("broken off after the first epoch")
 
@@ -151,6 +152,7 @@ def pathways(options: argparse.Namespace, **params: Any) -> DistProClassifier:
         network,
         teacher_layers=list(pair.teacher_layers),
         student_layers=list(pair.student_layers),
+        transforms=list(options.transforms),
         distill_weight=options.distill_weight,
         **shared(options),
         **params,
@@ -221,7 +223,7 @@ def wait_for_all() -> None:
 def quick(options: argparse.Namespace) -> None:
     """Do all of it on generated images."""
     options.data, options.pair, options.size, options.batch = options.out / "images", "small", 16, 24
-    options.epochs, options.teacher_classes, options.workers = 2, 4, 0
+    options.epochs, options.teacher_classes, options.workers, options.transforms = 2, 4, 0, ["conv1"]
     if RANK == 0:
         write_images(options.data, n_classes=4, per_class=24, size=(48, 40))
     wait_for_all()
@@ -234,7 +236,7 @@ def quick(options: argparse.Namespace) -> None:
     Breakdown.now = False
     clf = train(options, Breakdown())
     same = np.array(clf.history_[:, "train_loss"]).tobytes().hex()
-    print(f"process {RANK}: epochs {len(clf.history_)}, losses {same}", flush=True)
+    print(f"process {RANK}: epochs {len(clf.history_)}, begun {Breakdown.begun}, losses {same}", flush=True)
 
 
 def parsed() -> argparse.Namespace:
@@ -252,6 +254,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--size", type=int, help="height and width; default: 224, in a search 64")
     parser.add_argument("--meta", choices=["gradient", "linear"], default="gradient")
     parser.add_argument("--e2", type=int, default=10, help="predicted iterations per cycle of --meta linear")
+    parser.add_argument("--transforms", nargs="+", default=["conv1", "conv2", "conv3"])
     parser.add_argument("--distill-weight", type=float, default=1.0)
     parser.add_argument("--teacher-classes", type=int, default=1000)
     parser.add_argument("--execution", choices=["eager", "bfloat16"], default="eager")
