@@ -42,7 +42,7 @@ from sklearn_kd.estimators._feature_terms import (
     without_candidates,
 )
 from sklearn_kd.estimators._learned_nothing import warn_of_scales
-from sklearn_kd.estimators._parallel import check_same_inputs, ranks_of, refuse_wrapped
+from sklearn_kd.estimators._parallel import check_networks, check_same_inputs, ranks_of
 from sklearn_kd.estimators._plan import (
     TRAINING,
     Seeds,
@@ -203,7 +203,7 @@ def plan_distillation(
     reasons += beside_split(inputs, who, holds_out=holds_out)
     reasons += beside_search(estimator, searches=searches)
     warn_without_effect(reasons)
-    refuse_wrapped(estimator.student, "student")
+    check_networks(estimator, settings.ranks)
     check_same_inputs(estimator, inputs, ranks)
     batch_size = rows_per_batch(estimator.batch_size, inputs.n_rows)
     net_settings = NetSettings(inputs.task, loss, space, execution, batch_size, features, ranks)
@@ -227,7 +227,7 @@ def plan_distillation(
     hold_out = None
     if holds_out:
         hold_out = HoldOut(estimator.validation_fraction, seeds[0].split, NEEDS_NO_VALIDATION)
-    inputs = with_preprocessing(estimator, inputs, hold_out)
+    inputs = with_preprocessing(estimator, inputs, hold_out, ranks)
     rows = _rows_of_stages(estimator, strategy, inputs, hold_out, seeds)
     stages = _stages(estimator, strategy, process, [own.data for own in rows], seeds)
 
@@ -253,7 +253,7 @@ def plan_distillation(
     report = FitReport(estimator, inputs.X_given, inputs.targets(), inputs.sample_weight, n_tasks)
     if asked is not None:
         with report.teacher():
-            answer_rows(estimator, asked, inputs, rows, seeds[0].teacher, storage)
+            answer_rows(estimator, asked, inputs, rows, seeds[0].teacher, storage, ranks)
     elif inputs.teacher_logits is not None and strategy.needs_teacher:
         give_logits(inputs.teacher_logits, rows)
     warn_of_answers(estimator, inputs, rows[0].train)

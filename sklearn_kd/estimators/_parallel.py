@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from sklearn_kd._sklearn_compat import without_callbacks
 from sklearn_kd.checkpointing._fingerprint import fingerprint, sample_rows
 from sklearn_kd.inputs._torch_datasets import DatasetRows
-from sklearn_kd.runtime._process_group import RankedFit, count_launched, ranked_fit
+from sklearn_kd.runtime._process_group import count_launched, ranked_fit
 from sklearn_kd.runtime._ranks import ALONE, Ranks
 from sklearn_kd.runtime._spawn import inside_joblib, run_in_processes
+from sklearn_kd.teachers._logit_checks import thawed
 from sklearn_kd.teachers._registry import carry_registration, registrations_of
 from sklearn_kd.training._interrupts import is_part_of_something_larger
 
@@ -32,8 +34,13 @@ DDP = "ddp"
 # Parameters that may differ between ranks.
 _OF_RANKS = {"verbose", "checkpoint_dir", "teacher_logits_dir"}
 
-# What the wrappers of torch that divide work among processes or GPUs are called, and the way without them.
-_DIVIDED = ("DistributedDataParallel", "FullyShardedDataParallel")
+# Wrappers of torch whose processes must run a network together, and the way without them.
+_WHOLE = "Ask it in a script of its own, and give fit its answers as teacher_logits, or teacher_predictions."
+_DIVIDED = {
+    "DistributedDataParallel": "Give the network itself: teacher.module.",
+    "FullyShardedDataParallel": _WHOLE,
+    "FSDPModule": _WHOLE,
+}
 
 
 def check_parallel(parallel: Any) -> None:
@@ -71,43 +78,32 @@ def in_ranks(fit: Fit) -> Fit:
 
 def ranks_of(estimator: BaseDistiller) -> Ranks:
     """Return the ranks of the fit that is under way; :data:`ALONE` for a fit in one process."""
-    together = together_of(estimator)
-    return ALONE if together is None else together.ranks
+    return vars(estimator).get("_ranks", ALONE)
 
 
-def together_of(estimator: BaseDistiller) -> RankedFit | None:
-    """Return what the ranks of the fit that is under way exchange; None for a fit in one process."""
-    return vars(estimator).get("_together")
-
-
-def refuse_wrapped(network: Any, name: str) -> None:
-    """Refuse a network that torch's own wrappers divide among processes or GPUs.
+def check_networks(estimator: BaseDistiller, ranks: Ranks) -> None:
+    """Refuse networks that torch's own wrappers divide among processes or GPUs.
 
     Raises
     ------
+    TypeError
+        If the student is wrapped for several GPUs of one process, and several processes train it.
     ValueError
-        Names the wrapper, and the way without it.
+        If asking the teacher takes all processes, which each fit asks by itself, or in turns.
     """
-    kinds = {kind.__name__ for kind in type(network).__mro__}
-    for kind in _DIVIDED:
-        if kind in kinds:
-            way = "parallel='ddp' averages the gradients, and the hypergradients too"
-            if name == "teacher":
-                way = "each process asks its own copy, or its share of the rows once"
-            raise ValueError(f"{name} is wrapped in {kind}. Give the network itself ({name}.module): {way}.")
-    if "FSDPModule" in kinds:
-        raise ValueError(
-            f"{name} is sharded by fully_shard: its weights are not whole in any process. "
-            + (
-                "Ask it in a script of its own, and give its answers to fit as teacher_logits."
-                if name == "teacher"
-                else "Give the network before fully_shard, and parallel='ddp': a student must fit one device."
-            )
+    if ranks.size > 1 and isinstance(estimator.student, nn.DataParallel):
+        raise TypeError(
+            f"student is wrapped in DataParallel beside parallel={estimator.parallel!r}. Give the network "
+            "itself: student.module."
         )
-    if name == "student" and "DataParallel" in kinds:
+    teacher = thawed(estimator.teacher)
+    if not isinstance(teacher, nn.Module) or count_launched() == 1:
+        return
+    found = [kind.__name__ for part in teacher.modules() for kind in type(part).__mro__]
+    wrapper = next((kind for kind in _DIVIDED if kind in found), None)
+    if wrapper is not None:
         raise ValueError(
-            "student is wrapped in DataParallel. Give the network itself (student.module), and "
-            "parallel=n for n GPUs of this machine."
+            f"teacher is wrapped in {wrapper}, whose processes must ask it together. {_DIVIDED[wrapper]}"
         )
 
 
@@ -164,21 +160,20 @@ def _fit_with_others(fit: Any, estimator: BaseDistiller, args: Any, kwargs: Any)
             f"parallel='ddp' with device={estimator.device!r}: each process needs a device of its own. Set "
             "device='cuda' for the GPU of its LOCAL_RANK, or 'cpu'."
         )
-    with ranked_fit(device) as together:
-        if together is None:
+    with ranked_fit(device) as ranks, nullcontext() if ranks.is_first else _silent(estimator):
+        vars(estimator)["_ranks"] = ranks
+        try:
             return fit(estimator, *args, **kwargs)
-        with _silent(estimator) if not together.ranks.is_first else nullcontext():
-            vars(estimator)["_together"] = together
-            try:
-                return fit(estimator, *args, **kwargs)
-            finally:
-                vars(estimator).pop("_together", None)
+        finally:
+            vars(estimator).pop("_ranks", None)
 
 
 @contextmanager
 def _silent(estimator: BaseDistiller) -> Iterator[None]:
     """Let an estimator show nothing, and call no callbacks of scikit-learn: the first rank's does."""
-    hidden = {name: vars(estimator)[name] for name in ("verbose", "_skl_callbacks") if name in vars(estimator)}
+    hidden = {
+        name: vars(estimator)[name] for name in ("verbose", "_skl_callbacks") if name in vars(estimator)
+    }
     without_callbacks(estimator)
     vars(estimator)["verbose"] = 0
     try:
@@ -265,7 +260,7 @@ def _unfitted(estimator: BaseDistiller) -> BaseDistiller:
 
 def _fitted_names(estimator: BaseDistiller) -> list[str]:
     """Return the names of the attributes that are no parameters."""
-    known = {*estimator.get_params(deep=False), "_together", "_skl_callbacks", "_metadata_request"}
+    known = {*estimator.get_params(deep=False), "_ranks", "_skl_callbacks", "_metadata_request"}
     return [name for name in vars(estimator) if name not in known]
 
 

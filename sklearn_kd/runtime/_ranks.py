@@ -43,12 +43,15 @@ class Ranks:
         The number of this process, from 0.
     size : int
         How many processes there are.
+    patient : Ranks
+        The same processes, for waits that may be longer, such as for a teacher that the first trains alone.
     """
 
     def __init__(self, group: Any = None, *, timeout: float = TIMEOUT) -> None:
         self._group, self._timeout = group, timeout
         self.rank = 0 if group is None else dist.get_rank(group)
         self.size = 1 if group is None else dist.get_world_size(group)
+        self.patient = self
 
     @classmethod
     def joined(cls, *, timeout: float = TIMEOUT) -> Ranks:

@@ -19,6 +19,11 @@ from torch import Tensor, nn
 
 from sklearn_kd.inputs._batches import Batch
 from sklearn_kd.inputs._data import SplitData, take
+from sklearn_kd.losses._distillation_loss import Evaluation
+from sklearn_kd.meta._population import PopulationStrategy
+from sklearn_kd.meta._strategy import Strategy
+from sklearn_kd.runtime._backward import backward
+from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._ranks import Ranks
 from sklearn_kd.runtime._snapshots import has_constant_buffers
 
@@ -73,8 +78,8 @@ class SharedTraining:
         """Return the weight of this process's share of a batch in a mean over processes."""
         return self.ranks.weight_of(len(batch[0]), batch.n_rows or len(batch[0]))
 
-    def reduce(self, loss: Tensor, batch: Batch) -> Tensor:
-        """Make all gradients those of the whole batch, in place, and return its loss.
+    def backward(self, tensors: Sequence[Tensor], loss: Evaluation, batch: Batch) -> Tensor:
+        """Backpropagate, make all gradients those of the whole batch, and return its loss.
 
         A weight that has a gradient in no process keeps none. The message has the same size whatever
         a process has computed.
@@ -85,13 +90,15 @@ class SharedTraining:
             In all processes in the same iteration, where one has asked for it.
         """
         weight = self.weight_of(batch)
+        # Before the pass, in which synchronised batch normalisation mixes the gradients of all processes.
+        backward(tensors, [r * weight for r in loss.gradients] if weight != 1.0 else loss.gradients)
+        return self._reduced(loss.value * weight)
+
+    def _reduced(self, loss: Tensor) -> Tensor:
         weights = [w for w in self._weights if w.requires_grad]
         without = [k for k, w in enumerate(weights) if w.grad is None]
         gradients = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
-        if weight != 1.0:
-            torch._foreach_mul_(gradients, weight)
         notes = self._notes(len(weights), without, loss)
-        loss = loss * weight
         self.ranks.mean_([*gradients, loss, notes])
         if without:
             has_gradient = (notes[2:] > 0).tolist()
@@ -149,9 +156,28 @@ class SharedTraining:
         self.ranks.sum_([requests])
         self._stop(requests)
 
-    def ends_here(self) -> None:
-        """Note that a callback has ended the fit in this process; all end it together."""
-        self._ended = True
+    def tell(
+        self, method: Callable[..., None], net: TrainingNet, told: dict[str, Any], *, is_score: bool
+    ) -> bool:
+        """Call a method of a callback; return False, and note it for all processes, if that ends the fit.
+
+        A score of training batches is told the rows of all processes.
+        """
+        if is_score and told["training"] and told["batch"] is not None:
+            x, labels = told["batch"]
+            told = told | self._whole(x, labels, told["y_pred"])
+        try:
+            method(net, **told)
+        except KeyboardInterrupt:
+            self._ended = True
+            return False
+        return True
+
+    def _whole(self, x: Any, labels: Tensor, y_pred: Tensor) -> dict[str, Any]:
+        """Return the labels and the outputs of all processes' rows; the inputs are own ones."""
+        found = self.ranks.gather((labels.cpu(), y_pred.cpu()))
+        of_all = [torch.cat(parts).to(y_pred.device) for parts in zip(*found, strict=True)]
+        return {"batch": (x, of_all[0]), "y_pred": of_all[1]}
 
     @contextmanager
     def interrupts(self) -> Iterator[None]:
@@ -193,9 +219,14 @@ def shared_training(net: TrainingNet, data: SplitData) -> SharedTraining | None:
     ------
     RuntimeError
         If the processes have different settings, or different numbers of rows.
+    ValueError
+        If the student or its execution cannot be shared.
     """
     if net.ranks.size == 1:
         return None
+    reason = why_not_shared(net.strategy, net.execution, net.module_, torch.device(net.device))
+    if reason is not None:
+        raise ValueError(f"parallel: {reason}")
     shared = SharedTraining(net.ranks, net.trained_modules())
     parts = {"D_train": data.train, "D_val": data.valid}
     rows = {name: None if part is None else (len(part), part.seed) for name, part in parts.items()}
@@ -206,3 +237,26 @@ def shared_training(net: TrainingNet, data: SplitData) -> SharedTraining | None:
 def interrupts_of(shared: SharedTraining | None) -> AbstractContextManager[None]:
     """Return the context in which Ctrl-C ends a shared fit in all processes; for one process nothing."""
     return nullcontext() if shared is None else shared.interrupts()
+
+
+def why_not_shared(
+    strategy: Strategy, execution: Execution, student: nn.Module, device: torch.device
+) -> str | None:
+    """Return why several processes cannot train this student together, and the remedy; None if they can."""
+    if isinstance(strategy, PopulationStrategy):
+        return (
+            f"meta={type(strategy).__name__} trains several students at once, on stacked weights, and several"
+            " processes train one student together. Set parallel=None, or meta='linear' or 'gradient'."
+        )
+    if execution.compile or execution.cuda_graph:
+        return (
+            f"execution={execution!r} fixes the operations of an iteration, and messages to other processes"
+            " are none of them. Set execution='eager' or 'bfloat16', or parallel=None."
+        )
+    synchronised = any(isinstance(part, nn.SyncBatchNorm) for part in student.modules())
+    if synchronised and device.type == "cpu":
+        return (
+            "the student has SyncBatchNorm layers, which torch has for GPUs alone. Give it BatchNorm layers "
+            "where it is trained on CPUs."
+        )
+    return None
