@@ -15,7 +15,7 @@ process hands over. CPU time says how much work a process has. It says nothing a
 latency of a network nor its bandwidth nor a slower process shows in it. examples/scale/cost_model.py computes
 these.
 
-    python examples/benchmarks/data_parallel.py            # about five minutes
+    python examples/benchmarks/data_parallel.py            # about six minutes
     python examples/benchmarks/data_parallel.py --quick    # half a minute; writes no file
     python examples/benchmarks/data_parallel.py --table    # the tables into docs/guide/scale.rst
 
@@ -250,7 +250,7 @@ def main():
     chosen = options(__doc__)
     if chosen.table:
         return replace_tables(PAGE, tables(read(__file__)))
-    rounds, n = (1, 10) if chosen.quick else (5, 40)
+    rounds, n = (1, 10) if chosen.quick else (3, 20)
     runs = [run for size in (1, 2) for run in runs_of(size, rounds, n)]
     record: dict[str, Any] = {"settings": {"rows": ROWS, "rounds": rounds, "iterations": n}}
     record["kinds"] = summary(runs)
