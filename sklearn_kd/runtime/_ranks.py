@@ -52,6 +52,7 @@ class Ranks:
         self.rank = 0 if group is None else dist.get_rank(group)
         self.size = 1 if group is None else dist.get_world_size(group)
         self.patient = self
+        self._closed = False
 
     @classmethod
     def joined(cls, *, timeout: float = TIMEOUT) -> Ranks:
@@ -71,9 +72,13 @@ class Ranks:
         return cls(dist.new_group(backend=backend, timeout=limit), timeout=timeout)
 
     def close(self) -> None:
-        """Give the group back; processes that still wait for this one end with an error."""
+        """Leave the others: those that still wait for this process end with an error, as it does if it asks."""
         if self._group is not None:
-            group, self._group = self._group, None
+            self._closed, group, self._group = (
+                True,
+                self._group,
+                None,
+            )  # the last reference holds the connection
             dist.destroy_process_group(group)
 
     @property
@@ -211,6 +216,8 @@ class Ranks:
     @contextmanager
     def _waiting(self) -> Iterator[None]:
         """Say in an error whom this process waited for."""
+        if self._closed:
+            raise LostRanks(f"Process {self.rank} of {self.size} has left the others.")
         try:
             yield
         except RuntimeError as error:

@@ -181,15 +181,19 @@ class SharedTraining:
 
     @contextmanager
     def interrupts(self) -> Iterator[None]:
-        """Let a first Ctrl-C end the fit in all processes together, and a second one this process at once."""
+        """Let a first Ctrl-C end the fit in all processes together; a second one ends it by an error."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         before = signal.getsignal(signal.SIGINT)
 
         def ask(number: int, frame: Any) -> None:
-            signal.signal(signal.SIGINT, before)
+            signal.signal(signal.SIGINT, leave)
             self._asked = True
+
+        def leave(number: int, frame: Any) -> None:
+            self.ranks.close()
+            raise KeyboardInterrupt
 
         signal.signal(signal.SIGINT, ask)
         try:

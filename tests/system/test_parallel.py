@@ -1,23 +1,13 @@
 """Fits in several processes: they end as the same fit in one, and what ends one of them ends all."""
 
-import copy
-import os
-import pickle
-import signal
-import subprocess
-import sys
-import time
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from sklearn.base import clone
 from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
 from torch import nn
 
-from helpers.process_group import Processes
 from sklearn_kd import (
     DistilledClassifier,
     DistilledRegressor,
@@ -27,13 +17,6 @@ from sklearn_kd import (
 )
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def two():
-    processes = Processes(2)
-    yield processes
-    processes.close()
 
 
 def table(n=150, n_classes=3, seed=0):
@@ -92,14 +75,23 @@ def make(kind):
     if kind == "shortlist":
         return DistilledClassifier(FOREST, MLPStudent, **sgd, **SETTINGS), table()
     if kind == "hyperopt":
-        return DistilledClassifier(FOREST, MLPStudent, meta="hyperopt", meta__n_trials=2, **sgd, **SETTINGS), table()
+        return DistilledClassifier(
+            FOREST, MLPStudent, meta="hyperopt", meta__n_trials=2, **sgd, **SETTINGS
+        ), table()
     if kind == "CNN":
         meta = {"meta": "linear", "e1": 2, "e2": 1, "search_epochs": None}
         return DistilledClassifier(network(), ConvNet, **meta, **sgd, **SETTINGS), images()
     if kind == "DistPro":
         layers = {"teacher_layers": ["stage1", "stage2"], "student_layers": ["stage1", "stage2"]}
         return DistProClassifier(
-            network(), ConvNet, search_epochs=2, meta__hypergradient="exact", transforms=[Plain], **layers, **sgd, **SETTINGS
+            network(),
+            ConvNet,
+            search_epochs=2,
+            meta__hypergradient="exact",
+            transforms=[Plain],
+            **layers,
+            **sgd,
+            **SETTINGS,
         ), images()
     if kind == "regressor":
         X, _ = table()
@@ -108,7 +100,9 @@ def make(kind):
         return DistilledRegressor(forest, MLPStudent, meta="linear", **sgd | {"lr": 0.01}, **SETTINGS), (X, y)
     if kind == "preprocessing":
         table_student = {"student_preprocessing": TablePreprocessing()}
-        return DistilledClassifier(FOREST, MLPStudent, meta="naive", **table_student, **sgd, **SETTINGS), table()
+        return DistilledClassifier(
+            FOREST, MLPStudent, meta="naive", **table_student, **sgd, **SETTINGS
+        ), table()
     raise ValueError(kind)
 
 
