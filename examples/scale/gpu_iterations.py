@@ -20,10 +20,8 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import math
 import sys
 import time
-from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -34,9 +32,8 @@ import torch
 from _pairs import PAIRS, Pair, network
 from skorch.callbacks import Callback
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from sklearn_kd import DistilledClassifier, DistProClassifier, Pathway, build_transforms
+from sklearn_kd import DistilledClassifier, DistProClassifier
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from _provenance import provenance
@@ -45,7 +42,6 @@ KINDS = ("none", "KD", "retraining", "search")
 BATCHES = (8, 64, 256)
 N_CLASSES, WARM_UP, MEASURED = 1000, 5, 9
 SIZE, DEVICE = 224, "cuda"
-IMAGE = torch.zeros(1, 3, SIZE, SIZE)
 
 
 class Clock(Callback):
@@ -139,78 +135,6 @@ def measure(pair: str, kind: str, batch: int, execution: str) -> dict:
     }
 
 
-# --------------------------------------------------------------------------------------
-# Sizes
-
-
-def sizes(pair: Pair) -> dict[str, dict[str, int]]:
-    """Return the parameters of student, teacher and transforms, and multiply-adds for one image forward."""
-    networks = {name: network(getattr(pair, name), N_CLASSES) for name in ("student", "teacher")}
-    maps = {name: map_shapes(networks[name], getattr(pair, f"{name}_layers")) for name in networks}
-    found = {
-        name: {"parameters": count(of), "multiply-adds": cost(of, IMAGE)} for name, of in networks.items()
-    }
-    pathways = [
-        Pathway(t_layer, s_layer, transform, i, j, t_shape[0], s_shape[0])
-        for i, (t_layer, t_shape) in enumerate(maps["teacher"].items())
-        for j, (s_layer, s_shape) in enumerate(maps["student"].items())
-        for transform in ("conv1", "conv2", "conv3")
-    ]
-    transforms = build_transforms(pathways)
-    macs = [
-        cost(
-            transform.eval(),
-            torch.zeros(1, *maps["student"][of.student_layer]),
-            maps["teacher"][of.teacher_layer][1:],
-        )
-        for of, transform in zip(pathways, transforms, strict=True)
-    ]
-    found["transforms"] = {
-        "parameters": count(transforms),
-        "multiply-adds": sum(macs),
-        "pathways": len(pathways),
-    }
-    return found
-
-
-def map_shapes(module: nn.Module, layers: Sequence[str]) -> dict[str, tuple[int, int, int]]:
-    """Return (channels, height, width) of each layer's map, by its name."""
-    shapes: dict[str, tuple[int, int, int]] = {}
-
-    def note(layer: str, output: torch.Tensor) -> None:
-        if layer.endswith(":tokens"):
-            edge = math.isqrt(output.shape[1])  # of the patches; a class token may be in front
-            shapes[layer] = (output.shape[2], edge, edge)
-        else:
-            shapes[layer] = tuple(output.shape[1:])
-
-    hooks = [
-        module.get_submodule(layer.split(":")[0]).register_forward_hook(
-            lambda _, __, output, layer=layer: note(layer, output)
-        )
-        for layer in layers
-    ]
-    with torch.no_grad():
-        module.eval()(IMAGE)
-    for hook in hooks:
-        hook.remove()
-    return shapes
-
-
-def count(module: nn.Module) -> int:
-    return sum(w.numel() for w in module.parameters())
-
-
-def cost(module: nn.Module, *inputs: Any) -> int:
-    """Return the multiply-adds of a forward pass."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        module.eval()(*inputs)
-    return counter.get_total_flops() // 2
-
-
-# --------------------------------------------------------------------------------------
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -222,8 +146,6 @@ def main() -> None:
     chosen = parser.parse_args()
     record: dict[str, Any] = {"gpu": torch.cuda.get_device_name()} | provenance(__file__, timm)
     record["tf32 in convolutions"] = torch.backends.cudnn.allow_tf32
-    record["networks"] = {pair: sizes(PAIRS[pair]) for pair in chosen.pairs}
-    print(json.dumps(record), flush=True)
     record["runs"] = []
     for execution in ("eager", "bfloat16"):
         for pair in chosen.pairs:
