@@ -3,11 +3,13 @@
     python examples/scale/cost_model.py            # writes cost_model.json beside this file
     python examples/scale/cost_model.py --table    # the tables into docs/guide/scale.rst
 
-The seconds of an iteration on one GPU, and the sizes of the networks, are measured: gpu_iterations.json. The
-CPU time to load an image is measured: image_loading.json. The rest is arithmetic on ``ASSUMPTIONS``.
+The sizes of the networks are counted (network_sizes.json), and the CPU time to load an image is measured
+(image_loading.json). The rest is arithmetic on ``ASSUMPTIONS``, whose rates are published ones.
 
-Time of an iteration on R GPUs: that of one GPU on its share of the batch, and the ring all-reduces,
-2 (R − 1) / R · bytes / bandwidth + 2 (R − 1) · latency each, which nothing overlaps.
+- A pass takes the longer of its multiply-adds at the GPU's rate, and of its operations at the time that it takes
+  to launch one. A backward pass has twice the multiply-adds and twice the operations of the forward pass.
+- R GPUs have 1/R of the batch each. After that come the ring all-reduces, 2 (R − 1) / R · bytes / bandwidth
+  + 2 (R − 1) · latency each. Nothing overlaps.
 """
 
 from __future__ import annotations
@@ -23,26 +25,33 @@ HERE = Path(__file__).resolve().parent
 PAGE = HERE.parents[1] / "docs" / "guide" / "scale.rst"
 FLOAT = 4  # bytes
 
+# Published: ResNet-50 v1.5 is trained at 938 images a second in TF32 on an A100 of 80 GB, and at 2470 in mixed
+# precision (NVIDIA, DeepLearningExamples, PyTorch/Classification/ConvNets/resnet50v1.5, on 1 and on 8 GPUs).
+# Its forward pass has 4.09 · 10⁹ multiply-adds, and training three times as many.
+RESNET_50 = 3 * 4.089e9
 ASSUMPTIONS = {
+    "GPU": "A100, 80 GB",
+    "multiply-adds per second": {"TF32": 938 * RESNET_50, "mixed precision": 2470 * RESNET_50},
+    "seconds to launch an operation": 8e-6,
     "images": 1_281_167,  # ImageNet's training images
     "epochs": 100,
     "batch": 512,
-    "share of pathways computed": 0.4,  # the paper's saving of 60 % by the threshold
+    "share of pathways computed": 0.4,  # the paper says that its threshold saves 60 %
     "metaparameters": 27,
-    # Bytes per second of one GPU in one direction: half of the nominal rate of the link.
-    "bandwidth": {"within a machine": 225e9, "between machines": 25e9, "25 Gb/s Ethernet": 1.5625e9},
-    "latency": {
-        "within a machine": 5e-6,
-        "between machines": 15e-6,
-        "25 Gb/s Ethernet": 50e-6,
-    },  # seconds a hop
+    # Bytes per second of one GPU in one direction: half of the nominal rate.
+    "bandwidth": {"NVLink": 150e9, "InfiniBand, 200 Gb/s": 12.5e9, "Ethernet, 25 Gb/s": 1.5625e9},
+    "latency": {"NVLink": 5e-6, "InfiniBand, 200 Gb/s": 10e-6, "Ethernet, 25 Gb/s": 50e-6},  # seconds a hop
     "GPUs of a machine": 8,
     "states of the optimizer": {"SGD": 1, "AdamW": 2},  # numbers for each weight
-    "copies of the student's weights for a hypergradient": 4,  # HypergradientEstimator
+    "copies of the weights for a hypergradient": 4,  # HypergradientEstimator
 }
 GPUS = (1, 8, 64)
+SIMULATED = (2, 8, 64)
 E2 = (0, 10, 30, 100, 300)
 E1 = 10
+
+
+Sizes = dict[str, dict[str, int]]
 
 
 class Passes(NamedTuple):
@@ -73,24 +82,38 @@ WORDS = {
 # The parts of the model
 
 
-def multiply_adds(kind: str, sizes: dict[str, dict[str, int]], share: float = 1.0) -> float:
-    """Return the multiply-adds of an iteration for each image; a backward pass counts as two forward.
+def passes_of(kind: str, share: float = 1.0) -> Iterator[tuple[str, int, int, float]]:
+    """Yield part, forward and backward passes, and the share that is computed, for an iteration.
 
     ``share`` is the share of the pathways that a retraining computes.
     """
-    passes, (student, pathways, teacher) = (
-        PASSES[kind],
-        (sizes[part]["multiply-adds"] for part in ("student", "transforms", "teacher")),
-    )
-    computed = share if kind == "retraining" else 1.0
-    return (
-        (passes.student[0] + 2 * passes.student[1]) * student
-        + (passes.pathways[0] + 2 * passes.pathways[1]) * computed * pathways
-        + passes.teacher * teacher
+    passes = PASSES[kind]
+    yield "student", *passes.student, 1.0
+    yield "transforms", *passes.pathways, share if kind == "retraining" else 1.0
+    yield "teacher", passes.teacher, 0, 1.0
+
+
+def multiply_adds(kind: str, sizes: Sizes, share: float = 1.0) -> float:
+    """Return the multiply-adds of an iteration for each image; a backward pass counts as two forward."""
+    return sum(
+        (forward + 2 * backward) * of * sizes[part]["multiply-adds"]
+        for part, forward, backward, of in passes_of(kind, share)
     )
 
 
-def reduced_bytes(kind: str, sizes: dict[str, dict[str, int]]) -> list[int]:
+def compute_seconds(kind: str, sizes: Sizes, rows: int, precision: str = "TF32", share: float = 1.0) -> float:
+    """Return the seconds of the passes of an iteration on so many rows of one GPU."""
+    rate, launch = (ASSUMPTIONS[k] for k in ("multiply-adds per second", "seconds to launch an operation"))
+    found = 0.0
+    for part, forward, backward, of in passes_of(kind, share):
+        of_a_pass = max(
+            rows * sizes[part]["multiply-adds"] / rate[precision], sizes[part]["operations"] * launch
+        )
+        found += (forward + 2 * backward) * of * of_a_pass
+    return found
+
+
+def reduced_bytes(kind: str, sizes: Sizes) -> list[int]:
     """Return the bytes of each all-reduce of an iteration: gradients, and for a hypergradient v and h."""
     student, transforms = (FLOAT * sizes[part]["parameters"] for part in ("student", "transforms"))
     gradients = student + (transforms if PASSES[kind].pathways[0] else 0)
@@ -109,17 +132,17 @@ def communication(messages: Sequence[int], gpus: int, link: str) -> float:
 
 def link_of(gpus: int) -> str:
     """Return the slowest link that a ring of so many GPUs goes through."""
-    return "within a machine" if gpus <= ASSUMPTIONS["GPUs of a machine"] else "between machines"
+    return "NVLink" if gpus <= ASSUMPTIONS["GPUs of a machine"] else "InfiniBand, 200 Gb/s"
 
 
-def fixed_bytes(kind: str, sizes: dict[str, dict[str, int]], optimizer: str, gpus: int) -> dict[str, int]:
+def fixed_bytes(kind: str, sizes: Sizes, optimizer: str, gpus: int) -> dict[str, int]:
     """Return the bytes on each GPU that do not depend on its rows."""
     student, transforms, teacher = (
         FLOAT * sizes[part]["parameters"] for part in ("student", "transforms", "teacher")
     )
     passes = PASSES[kind]
     trained = student + (transforms if passes.pathways[0] else 0)
-    copies = ASSUMPTIONS["copies of the student's weights for a hypergradient"]
+    copies = ASSUMPTIONS["copies of the weights for a hypergradient"]
     return {
         "weights": trained,
         "gradients": trained,
@@ -130,135 +153,115 @@ def fixed_bytes(kind: str, sizes: dict[str, dict[str, int]], optimizer: str, gpu
     }
 
 
-class Measured:
-    """Seconds and peaks of memory on one GPU, by pair, kind, rows and execution."""
-
-    def __init__(self, record: dict[str, Any]):
-        self.sizes, self.gpu = record["networks"], record["gpu"]
-        self.runs = {(r["pair"], r["kind"], r["batch"], r["execution"]): r for r in record["runs"]}
-
-    def seconds(self, pair: str, kind: str, rows: int, execution: str = "eager", share: float = 1.0) -> float:
-        """Return the seconds of an iteration on so many rows: of two halves, and so on, if they do not fit.
-
-        A retraining with a share of its pathways lies in between KD, which has none, and all of them.
-        """
-        if kind == "retraining" and share < 1:
-            none, all_of_them = (self.seconds(pair, k, rows, execution) for k in ("KD", kind))
-            return none + share * (all_of_them - none)
-        run = self.runs.get((pair, kind, rows, execution))
-        if run is None or run["seconds"] is None:
-            if rows <= min(batch for _, _, batch, _ in self.runs):
-                raise ValueError(f"{pair}, {kind}: nothing measured for {rows} rows")
-            return 2 * self.seconds(pair, kind, rows // 2, execution, share)
-        return run["seconds"]
+def kept_bytes(kind: str, sizes: Sizes) -> int:
+    """Return the bytes for each row that wait for the backward pass; of a search, in its largest pass."""
+    return sizes["student"]["bytes kept"] + (
+        sizes["transforms"]["bytes kept"] if PASSES[kind].pathways[0] else 0
+    )
 
 
 def iteration_seconds(
-    measured: Measured, pair: str, kind: str, gpus: int, rows: int, *, link: str = "", **how: Any
+    kind: str, sizes: Sizes, gpus: int, rows: int, *, link: str | None = None, **how: Any
 ) -> float:
     """Return the seconds of an iteration on several GPUs with so many rows each."""
-    messages = reduced_bytes(kind, measured.sizes[pair])
-    return measured.seconds(pair, kind, rows, **how) + communication(messages, gpus, link or link_of(gpus))
+    sent = communication(reduced_bytes(kind, sizes), gpus, link or link_of(gpus))
+    return compute_seconds(kind, sizes, rows, **how) + sent
 
 
 # --------------------------------------------------------------------------------------
 # The results
 
 
-def results(measured: Measured, loading: dict[str, Any]) -> dict[str, Any]:
+def results(networks: dict[str, Sizes], loading: dict[str, Any]) -> dict[str, Any]:
     """Return all numbers of the page."""
-    pairs = list(measured.sizes)
+    functions = {
+        "multiply-adds": relative_costs,
+        "bytes": lambda sizes: {kind: reduced_bytes(kind, sizes) for kind in MAIN},
+        "memory": memory,
+        "hours": hours,
+        "e2": overheads,
+        "scaling": scaling,
+        "links": links,
+    }
     return {
-        "gpu": measured.gpu,
         "assumptions": ASSUMPTIONS,
         "passes": {kind: passes._asdict() for kind, passes in PASSES.items()},
-        "sizes": measured.sizes,
-        "multiply-adds": {pair: relative_costs(measured.sizes[pair]) for pair in pairs},
-        "bytes": {
-            pair: {
-                kind: reduced_bytes(kind, measured.sizes[pair]) for kind in ("none", "retraining", "search")
-            }
-            for pair in pairs
-        },
-        "memory": {pair: memory(measured, pair) for pair in pairs},
-        "hours": {pair: hours(measured, pair) for pair in pairs},
-        "loading": loaders(measured, loading),
-        "e2": {pair: overheads(measured, pair) for pair in pairs},
-        "scaling": {pair: scaling(measured, pair) for pair in pairs},
-        "links": {pair: links(measured, pair) for pair in pairs},
+        "sizes": networks,
+        **{what: {pair: of(sizes) for pair, sizes in networks.items()} for what, of in functions.items()},
+        "loading": loaders(networks, loading),
     }
 
 
-def relative_costs(sizes: dict[str, dict[str, int]]) -> dict[str, float]:
-    """Return the multiply-adds of each kind of iteration relative to the student alone."""
-    share, alone = ASSUMPTIONS["share of pathways computed"], multiply_adds("none", sizes)
-    found = {kind: multiply_adds(kind, sizes) / alone for kind in PASSES}
-    return found | {"retraining, pruned": multiply_adds("retraining", sizes, share) / alone}
-
-
-def memory(measured: Measured, pair: str) -> dict[str, Any]:
-    """Return measured peaks, and the computed part that does not depend on the rows."""
-    optimizer = "AdamW" if pair == "deit" else "SGD"
-    found: dict[str, Any] = {}
-    for kind in ("none", "KD", "retraining", "search"):
-        runs = {rows: measured.runs.get((pair, kind, rows, "eager")) for rows in (64, 256)}
-        peaks = {str(rows): run and run.get("peak bytes") for rows, run in runs.items()}
-        found[kind] = {
-            "fixed": sum(fixed_bytes(kind, measured.sizes[pair], optimizer, 8).values()),
-            "peak": peaks,
-        }
-    return found
-
-
+MAIN = ("none", "retraining", "search")
+PRUNED = {"share": ASSUMPTIONS["share of pathways computed"]}
 METHODS = {
-    "none": ("none", {}),
+    "the student alone": ("none", {}),
     "KD": ("KD", {}),
-    "DistPro": ("retraining", {}),
-    "DistPro, pruned": ("retraining", {"share": ASSUMPTIONS["share of pathways computed"]}),
-    "search on ImageNet": ("search", {}),
+    "DistPro, all pathways": ("retraining", {}),
+    "DistPro, two fifths of them": ("retraining", PRUNED),
+    "a search on ImageNet": ("search", {}),
 }
 
 
-def hours(measured: Measured, pair: str) -> dict[str, dict[str, float]]:
+def relative_costs(sizes: Sizes) -> dict[str, float]:
+    """Return the multiply-adds of each kind of iteration relative to the student alone."""
+    alone = multiply_adds("none", sizes)
+    found = {kind: multiply_adds(kind, sizes) / alone for kind in PASSES}
+    return found | {"retraining, pruned": multiply_adds("retraining", sizes, **PRUNED) / alone}
+
+
+def memory(sizes: Sizes) -> dict[str, dict[str, float]]:
+    """Return the bytes of one of 8 GPUs by kind of iteration, with SGD: fixed, and for each row."""
+    return {
+        kind: {
+            "fixed": sum(fixed_bytes(kind, sizes, "SGD", 8).values()),
+            "for each row": kept_bytes(kind, sizes),
+        }
+        for kind in ("none", "KD", "retraining", "search")
+    }
+
+
+def hours(sizes: Sizes) -> dict[str, dict[str, float]]:
     """Return the hours of 100 epochs of ImageNet at batches of 512, by method and GPUs."""
     n_iterations = ASSUMPTIONS["epochs"] * ASSUMPTIONS["images"] / ASSUMPTIONS["batch"]
     found: dict[str, dict[str, float]] = {}
     for method, (kind, how) in METHODS.items():
-        for execution in ("eager", "bfloat16") if kind != "search" else ("eager",):
-            name = method + (", bfloat16" if execution == "bfloat16" else "")
-            found[name] = {
+        for precision in ASSUMPTIONS["multiply-adds per second"]:
+            if kind == "search" and precision != "TF32":
+                continue  # hypergradients are taken in float32
+            found[f"{method}; {precision}"] = {
                 str(gpus): n_iterations
                 / 3600
                 * iteration_seconds(
-                    measured, pair, kind, gpus, ASSUMPTIONS["batch"] // gpus, execution=execution, **how
+                    kind, sizes, gpus, ASSUMPTIONS["batch"] // gpus, precision=precision, **how
                 )
                 for gpus in GPUS
             }
     return found
 
 
-def loaders(measured: Measured, loading: dict[str, Any]) -> dict[str, Any]:
+def loaders(networks: dict[str, Sizes], loading: dict[str, Any]) -> dict[str, Any]:
     """Return how many cores keep a GPU busy that trains on 64 rows at a time."""
-    per_core = 1 / loading["seconds per image"]
-    cores = {
-        pair: {
-            name: 64 / measured.seconds(pair, kind, 64, execution, **how) / per_core
-            for name, (kind, execution, how) in {
-                "none": ("none", "eager", {}),
-                "none, bfloat16": ("none", "bfloat16", {}),
-                "DistPro, pruned": ("retraining", "eager", METHODS["DistPro, pruned"][1]),
-            }.items()
-        }
-        for pair in measured.sizes
-    }
-    return {"images per second and core": per_core, "cores": cores}
+    cores: dict[str, dict[str, float]] = {}
+    for method, (kind, how) in METHODS.items():
+        for precision in ASSUMPTIONS["multiply-adds per second"]:
+            if kind == "search":  # it reads two batches in an iteration, and is slower than a retraining
+                continue
+            rates = {
+                pair: 64 / compute_seconds(kind, sizes, 64, precision, **how)
+                for pair, sizes in networks.items()
+            }
+            cores[f"{method}; {precision}"] = {
+                pair: rate * loading["seconds per image"] for pair, rate in rates.items()
+            }
+    return {"images per second and core": 1 / loading["seconds per image"], "cores": cores}
 
 
-def overheads(measured: Measured, pair: str, gpus: int = 8) -> dict[str, dict[str, float]]:
+def overheads(sizes: Sizes, gpus: int = 8) -> dict[str, dict[str, float]]:
     """Return what a search costs more than a retraining with all pathways, by e2 with e1 = 10."""
     rows = ASSUMPTIONS["batch"] // gpus
-    plain, search = (iteration_seconds(measured, pair, kind, gpus, rows) for kind in ("retraining", "search"))
-    sent, sent_more = (sum(reduced_bytes(kind, measured.sizes[pair])) for kind in ("retraining", "search"))
+    plain, search = (iteration_seconds(kind, sizes, gpus, rows) for kind in ("retraining", "search"))
+    sent, sent_more = (sum(reduced_bytes(kind, sizes)) for kind in ("retraining", "search"))
     shares = {str(e2): E1 / (E1 + e2) for e2 in E2}
     return {
         e2: {"time": share * (search / plain - 1), "bytes": share * (sent_more / sent - 1)}
@@ -266,32 +269,32 @@ def overheads(measured: Measured, pair: str, gpus: int = 8) -> dict[str, dict[st
     }
 
 
-def scaling(measured: Measured, pair: str) -> dict[str, dict[str, dict[str, float]]]:
+def scaling(sizes: Sizes) -> dict[str, dict[str, dict[str, float]]]:
     """Return efficiencies: of 512 rows over all GPUs (strong), and of 64 rows on each (weak).
 
     Strong scaling is against one GPU on all rows, weak scaling against one GPU on its 64.
     """
     found: dict[str, dict[str, dict[str, float]]] = {"strong": {}, "weak": {}}
-    for kind in ("none", "retraining", "search"):
-        whole = measured.seconds(pair, kind, ASSUMPTIONS["batch"])
-        strong = {g: whole / g / iteration_seconds(measured, pair, kind, g, 512 // g) for g in GPUS}
-        alone = measured.seconds(pair, kind, 64)
-        weak = {g: alone / iteration_seconds(measured, pair, kind, g, 64) for g in GPUS}
+    batch = ASSUMPTIONS["batch"]
+    for kind in MAIN:
+        whole, alone = (compute_seconds(kind, sizes, rows) for rows in (batch, 64))
+        strong = {g: whole / g / iteration_seconds(kind, sizes, g, batch // g) for g in SIMULATED}
+        weak = {g: alone / iteration_seconds(kind, sizes, g, 64) for g in SIMULATED}
         for name, of in (("strong", strong), ("weak", weak)):
             found[name][kind] = {str(gpus): value for gpus, value in of.items()}
     return found
 
 
-def links(measured: Measured, pair: str, gpus: int = 8) -> dict[str, dict[str, float]]:
+def links(sizes: Sizes, gpus: int = 8) -> dict[str, dict[str, float]]:
     """Return the share of an iteration on 64 rows of each of 8 GPUs that is communication, by the link."""
-    found = {}
-    for link in ASSUMPTIONS["bandwidth"]:
-        found[link] = {
-            kind: communication(reduced_bytes(kind, measured.sizes[pair]), gpus, link)
-            / iteration_seconds(measured, pair, kind, gpus, 64, link=link)
-            for kind in ("none", "retraining", "search")
+    return {
+        link: {
+            kind: communication(reduced_bytes(kind, sizes), gpus, link)
+            / iteration_seconds(kind, sizes, gpus, 64, link=link)
+            for kind in MAIN
         }
-    return found
+        for link in ASSUMPTIONS["bandwidth"]
+    }
 
 
 # --------------------------------------------------------------------------------------
@@ -353,7 +356,7 @@ def tables(found: dict[str, Any]) -> Iterator[tuple[str, list[str], list[list[st
     )
     yield (
         "memory",
-        ["GB on each GPU", *(f"{name}: fixed; peak with 64 rows, with 256" for name in names)],
+        ["GB on each GPU", *names],
         [
             [WORDS[kind], *(memory_cell(found["memory"][pair][kind]) for pair in pairs)]
             for kind in ("none", "KD", "retraining", "search")
@@ -384,23 +387,19 @@ def tables(found: dict[str, Any]) -> Iterator[tuple[str, list[str], list[list[st
     )
     yield (
         "scaling",
-        ["efficiency", *(f"{name}: {gpus} GPUs" for name in names for gpus in GPUS[1:])],
+        ["efficiency", *(f"{name}: {gpus}" for name in names for gpus in SIMULATED)],
         [
             [
                 f"{how}, {WORDS[kind]}",
-                *(
-                    f"{found['scaling'][pair][how][kind][str(gpus)]:.2f}"
-                    for pair in pairs
-                    for gpus in GPUS[1:]
-                ),
+                *(f"{found['scaling'][p][how][kind][str(g)]:.2f}" for p in pairs for g in SIMULATED),
             ]
             for how in ("strong", "weak")
-            for kind in ("none", "retraining", "search")
+            for kind in MAIN
         ],
     )
     yield (
         "links",
-        ["share of communication, 8 GPUs", *names],
+        ["share of communication", *names],
         [
             [f"{link}: {WORDS[kind]}", *(percent(found["links"][pair][link][kind]) for pair in pairs)]
             for link in ASSUMPTIONS["bandwidth"]
@@ -409,10 +408,10 @@ def tables(found: dict[str, Any]) -> Iterator[tuple[str, list[str], list[list[st
     )
     yield (
         "loading",
-        ["cores that keep one GPU busy", *names],
+        ["cores for one GPU", *names],
         [
-            [method, *(f"{found['loading']['cores'][pair][method]:.0f}" for pair in pairs)]
-            for method in found["loading"]["cores"][pairs[0]]
+            [method, *(f"{of[pair]:.1f}" for pair in pairs)]
+            for method, of in found["loading"]["cores"].items()
         ],
     )
 
@@ -422,9 +421,10 @@ def megabytes(messages: Sequence[int]) -> list[str]:
     return [f"{n / 1e6:.1f}" for n in messages if n > 1000]
 
 
-def memory_cell(of: dict[str, Any]) -> str:
-    peaks = ("does not fit" if peak is None else f"{peak / 1e9:.1f}" for peak in of["peak"].values())
-    return "; ".join([f"{of['fixed'] / 1e9:.2f}", ", ".join(peaks)])
+def memory_cell(of: dict[str, float]) -> str:
+    """Format the fixed part, and the sum with 64 and with 512 rows."""
+    sums = (of["fixed"] + rows * of["for each row"] for rows in (64, 512))
+    return f"{of['fixed'] / 1e9:.2f}; " + ", ".join(f"{n / 1e9:.0f}" for n in sums)
 
 
 def percent(share: float) -> str:
@@ -435,6 +435,14 @@ def amount(hours: float) -> str:
     return f"{hours:,.0f}" if hours >= 20 else f"{hours:.1f}"
 
 
+def computed() -> dict[str, Any]:
+    """Return :func:`results` of the records beside this file."""
+    networks, loading = (
+        json.loads((HERE / f"{name}.json").read_text()) for name in ("network_sizes", "image_loading")
+    )
+    return results(networks["networks"], loading)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -443,9 +451,7 @@ def main() -> None:
     chosen = parser.parse_args()
     record = HERE / "cost_model.json"
     if not chosen.table:
-        measured = json.loads((HERE / "gpu_iterations.json").read_text())
-        loading = json.loads((HERE / "image_loading.json").read_text())
-        record.write_text(json.dumps(results(Measured(measured), loading), indent=1) + "\n")
+        record.write_text(json.dumps(computed(), indent=1) + "\n")
         return
     sys.path.append(str(HERE.parent / "benchmarks"))
     from _measure import replace_tables, rst_table
