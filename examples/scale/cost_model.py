@@ -3,13 +3,12 @@
     python examples/scale/cost_model.py            # writes cost_model.json beside this file
     python examples/scale/cost_model.py --table    # the tables into docs/guide/scale.rst
 
-The sizes of the networks are counted (network_sizes.json), and the CPU time to load an image is measured
-(image_loading.json). The rest is arithmetic on ``ASSUMPTIONS``, whose rates are published ones.
+The sizes of the networks are counted (network_sizes.json). The seconds of an iteration on one GPU
+(gpu_iterations.json) and the CPU time to load an image (image_loading.json) are measured. The rest is arithmetic
+on ``ASSUMPTIONS``.
 
-- A pass takes the longer of its multiply-adds at the GPU's rate, and of its operations at the time that it takes
-  to launch one. A backward pass has twice the multiply-adds and twice the operations of the forward pass.
-- R GPUs have 1/R of the batch each. After that come the ring all-reduces, 2 (R − 1) / R · bytes / bandwidth
-  + 2 (R − 1) · latency each. Nothing overlaps.
+An iteration on R GPUs takes as long as one GPU takes for 1/R of the batch, and the ring all-reduces,
+2 (R − 1) / R · bytes / bandwidth + 2 (R − 1) · latency each. Nothing overlaps.
 """
 
 from __future__ import annotations
@@ -25,22 +24,15 @@ HERE = Path(__file__).resolve().parent
 PAGE = HERE.parents[1] / "docs" / "guide" / "scale.rst"
 FLOAT = 4  # bytes
 
-# Published: ResNet-50 v1.5 is trained at 938 images a second in TF32 on an A100 of 80 GB, and at 2470 in mixed
-# precision (NVIDIA, DeepLearningExamples, PyTorch/Classification/ConvNets/resnet50v1.5, on 1 and on 8 GPUs).
-# Its forward pass has 4.09 · 10⁹ multiply-adds, and training three times as many.
-RESNET_50 = 3 * 4.089e9
 ASSUMPTIONS = {
-    "GPU": "A100, 80 GB",
-    "multiply-adds per second": {"TF32": 938 * RESNET_50, "mixed precision": 2470 * RESNET_50},
-    "seconds to launch an operation": 8e-6,
     "images": 1_281_167,  # ImageNet's training images
     "epochs": 100,
     "batch": 512,
     "share of pathways computed": 0.4,  # the paper says that its threshold saves 60 %
     "metaparameters": 27,
     # Bytes per second of one GPU in one direction: half of the nominal rate.
-    "bandwidth": {"NVLink": 150e9, "InfiniBand, 200 Gb/s": 12.5e9, "Ethernet, 25 Gb/s": 1.5625e9},
-    "latency": {"NVLink": 5e-6, "InfiniBand, 200 Gb/s": 10e-6, "Ethernet, 25 Gb/s": 50e-6},  # seconds a hop
+    "bandwidth": {"NVLink": 225e9, "InfiniBand, 400 Gb/s": 25e9, "Ethernet, 25 Gb/s": 1.5625e9},
+    "latency": {"NVLink": 5e-6, "InfiniBand, 400 Gb/s": 10e-6, "Ethernet, 25 Gb/s": 50e-6},  # seconds a hop
     "GPUs of a machine": 8,
     "states of the optimizer": {"SGD": 1, "AdamW": 2},  # numbers for each weight
     "copies of the weights for a hypergradient": 4,  # HypergradientEstimator
@@ -101,18 +93,6 @@ def multiply_adds(kind: str, sizes: Sizes, share: float = 1.0) -> float:
     )
 
 
-def compute_seconds(kind: str, sizes: Sizes, rows: int, precision: str = "TF32", share: float = 1.0) -> float:
-    """Return the seconds of the passes of an iteration on so many rows of one GPU."""
-    rate, launch = (ASSUMPTIONS[k] for k in ("multiply-adds per second", "seconds to launch an operation"))
-    found = 0.0
-    for part, forward, backward, of in passes_of(kind, share):
-        of_a_pass = max(
-            rows * sizes[part]["multiply-adds"] / rate[precision], sizes[part]["operations"] * launch
-        )
-        found += (forward + 2 * backward) * of * of_a_pass
-    return found
-
-
 def reduced_bytes(kind: str, sizes: Sizes) -> list[int]:
     """Return the bytes of each all-reduce of an iteration: gradients, and for a hypergradient v and h."""
     student, transforms = (FLOAT * sizes[part]["parameters"] for part in ("student", "transforms"))
@@ -132,7 +112,7 @@ def communication(messages: Sequence[int], gpus: int, link: str) -> float:
 
 def link_of(gpus: int) -> str:
     """Return the slowest link that a ring of so many GPUs goes through."""
-    return "NVLink" if gpus <= ASSUMPTIONS["GPUs of a machine"] else "InfiniBand, 200 Gb/s"
+    return "NVLink" if gpus <= ASSUMPTIONS["GPUs of a machine"] else "InfiniBand, 400 Gb/s"
 
 
 def fixed_bytes(kind: str, sizes: Sizes, optimizer: str, gpus: int) -> dict[str, int]:
@@ -153,53 +133,77 @@ def fixed_bytes(kind: str, sizes: Sizes, optimizer: str, gpus: int) -> dict[str,
     }
 
 
-def kept_bytes(kind: str, sizes: Sizes) -> int:
-    """Return the bytes for each row that wait for the backward pass; of a search, in its largest pass."""
-    return sizes["student"]["bytes kept"] + (
-        sizes["transforms"]["bytes kept"] if PASSES[kind].pathways[0] else 0
-    )
+class Measured:
+    """Seconds and peaks of memory on one GPU, by pair, kind, rows and execution."""
 
+    def __init__(self, record: dict[str, Any], networks: dict[str, Sizes]):
+        self.gpu, self.sizes = record["gpu"], networks
+        self.runs = {(r["pair"], r["kind"], r["batch"], r["execution"]): r for r in record["runs"]}
+        self.most = max(rows for _, _, rows, _ in self.runs)
 
-def iteration_seconds(
-    kind: str, sizes: Sizes, gpus: int, rows: int, *, link: str | None = None, **how: Any
-) -> float:
-    """Return the seconds of an iteration on several GPUs with so many rows each."""
-    sent = communication(reduced_bytes(kind, sizes), gpus, link or link_of(gpus))
-    return compute_seconds(kind, sizes, rows, **how) + sent
+    def seconds(
+        self, pair: str, kind: str, rows: int, execution: str = "eager", share: float = 1.0
+    ) -> float | None:
+        """Return the seconds of an iteration on so many rows, in parts if so many were not measured.
+
+        A retraining with a share of its pathways lies between KD, which has none, and all of them. None: this
+        was not measured.
+        """
+        if kind == "retraining" and share < 1:
+            ends = [self.seconds(pair, of, rows, execution) for of in ("KD", kind)]
+            return None if None in ends else ends[0] + share * (ends[1] - ends[0])
+        if rows > self.most:
+            part = self.seconds(pair, kind, self.most, execution)
+            return part and part * rows / self.most
+        run = self.runs.get((pair, kind, rows, execution))
+        return run and run["seconds"]
+
+    def shared(
+        self, pair: str, kind: str, gpus: int, rows: int, *, link: str = "", **how: Any
+    ) -> float | None:
+        """Return the seconds of an iteration on several GPUs with so many rows each."""
+        own = self.seconds(pair, kind, rows, **how)
+        sent = communication(reduced_bytes(kind, self.sizes[pair]), gpus, link or link_of(gpus))
+        return own and own + sent
 
 
 # --------------------------------------------------------------------------------------
 # The results
 
 
-def results(networks: dict[str, Sizes], loading: dict[str, Any]) -> dict[str, Any]:
+def results(measured: Measured, loading: dict[str, Any]) -> dict[str, Any]:
     """Return all numbers of the page."""
     functions = {
-        "multiply-adds": relative_costs,
-        "bytes": lambda sizes: {kind: reduced_bytes(kind, sizes) for kind in MAIN},
-        "memory": memory,
-        "hours": hours,
-        "e2": overheads,
-        "scaling": scaling,
-        "links": links,
+        "multiply-adds": lambda pair: relative_costs(measured.sizes[pair]),
+        "bytes": lambda pair: {kind: reduced_bytes(kind, measured.sizes[pair]) for kind in MAIN},
+        "memory": lambda pair: memory(measured, pair),
+        "seconds": lambda pair: seconds(measured, pair),
+        "hours": lambda pair: hours(measured, pair),
+        "e2": lambda pair: overheads(measured, pair),
+        "scaling": lambda pair: scaling(measured, pair),
+        "links": lambda pair: links(measured, pair),
     }
     return {
+        "gpu": measured.gpu,
         "assumptions": ASSUMPTIONS,
         "passes": {kind: passes._asdict() for kind, passes in PASSES.items()},
-        "sizes": networks,
-        **{what: {pair: of(sizes) for pair, sizes in networks.items()} for what, of in functions.items()},
-        "loading": loaders(networks, loading),
+        "sizes": measured.sizes,
+        **{what: {pair: of(pair) for pair in measured.sizes} for what, of in functions.items()},
+        "loading": loaders(measured, loading),
     }
 
 
 MAIN = ("none", "retraining", "search")
+MEASURED = ("none", "KD", "retraining", "search")
 PRUNED = {"share": ASSUMPTIONS["share of pathways computed"]}
-METHODS = {
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "the student alone": ("none", {}),
+    "the student alone, bfloat16": ("none", {"execution": "bfloat16"}),
     "KD": ("KD", {}),
     "DistPro, all pathways": ("retraining", {}),
+    "DistPro, all pathways, bfloat16": ("retraining", {"execution": "bfloat16"}),
     "DistPro, two fifths of them": ("retraining", PRUNED),
-    "a search on ImageNet": ("search", {}),
+    "a search, in every iteration": ("search", {}),
 }
 
 
@@ -210,58 +214,53 @@ def relative_costs(sizes: Sizes) -> dict[str, float]:
     return found | {"retraining, pruned": multiply_adds("retraining", sizes, **PRUNED) / alone}
 
 
-def memory(sizes: Sizes) -> dict[str, dict[str, float]]:
-    """Return the bytes of one of 8 GPUs by kind of iteration, with SGD: fixed, and for each row."""
+def memory(measured: Measured, pair: str) -> dict[str, dict[str, float]]:
+    """Return the computed part on one of 8 GPUs that does not depend on the rows, and measured peaks."""
+    optimizer = "AdamW" if pair == "deit" else "SGD"
     return {
-        kind: {
-            "fixed": sum(fixed_bytes(kind, sizes, "SGD", 8).values()),
-            "for each row": kept_bytes(kind, sizes),
-        }
-        for kind in ("none", "KD", "retraining", "search")
+        kind: {"fixed": sum(fixed_bytes(kind, measured.sizes[pair], optimizer, 8).values())}
+        | {str(rows): measured.runs[pair, kind, rows, "eager"]["peak bytes"] for rows in (64, 256)}
+        for kind in MEASURED
     }
 
 
-def hours(sizes: Sizes) -> dict[str, dict[str, float]]:
+def seconds(measured: Measured, pair: str) -> dict[str, dict[str, float]]:
+    """Return the measured seconds of an iteration relative to the student's alone, by rows."""
+    return {
+        kind: {
+            str(rows): measured.seconds(pair, kind, rows) / measured.seconds(pair, "none", rows)
+            for rows in (8, 64, 256)
+        }
+        for kind in MEASURED
+    }
+
+
+def hours(measured: Measured, pair: str) -> dict[str, dict[str, float | None]]:
     """Return the hours of 100 epochs of ImageNet at batches of 512, by method and GPUs."""
     n_iterations = ASSUMPTIONS["epochs"] * ASSUMPTIONS["images"] / ASSUMPTIONS["batch"]
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, float | None]] = {}
     for method, (kind, how) in METHODS.items():
-        for precision in ASSUMPTIONS["multiply-adds per second"]:
-            if kind == "search" and precision != "TF32":
-                continue  # hypergradients are taken in float32
-            found[f"{method}; {precision}"] = {
-                str(gpus): n_iterations
-                / 3600
-                * iteration_seconds(
-                    kind, sizes, gpus, ASSUMPTIONS["batch"] // gpus, precision=precision, **how
-                )
-                for gpus in GPUS
-            }
+        of_one = {g: measured.shared(pair, kind, g, ASSUMPTIONS["batch"] // g, **how) for g in GPUS}
+        found[method] = {str(g): of and n_iterations * of / 3600 for g, of in of_one.items()}
     return found
 
 
-def loaders(networks: dict[str, Sizes], loading: dict[str, Any]) -> dict[str, Any]:
+def loaders(measured: Measured, loading: dict[str, Any]) -> dict[str, Any]:
     """Return how many cores keep a GPU busy that trains on 64 rows at a time."""
-    cores: dict[str, dict[str, float]] = {}
-    for method, (kind, how) in METHODS.items():
-        for precision in ASSUMPTIONS["multiply-adds per second"]:
-            if kind == "search":  # it reads two batches in an iteration, and is slower than a retraining
-                continue
-            rates = {
-                pair: 64 / compute_seconds(kind, sizes, 64, precision, **how)
-                for pair, sizes in networks.items()
-            }
-            cores[f"{method}; {precision}"] = {
-                pair: rate * loading["seconds per image"] for pair, rate in rates.items()
-            }
-    return {"images per second and core": 1 / loading["seconds per image"], "cores": cores}
+    seconds_each = loading["seconds per image"]
+    cores = {
+        method: {pair: seconds_each * 64 / measured.seconds(pair, kind, 64, **how) for pair in measured.sizes}
+        for method, (kind, how) in METHODS.items()
+        if kind != "search"  # which is slower than a retraining
+    }
+    return {"images per second and core": 1 / seconds_each, "cores": cores}
 
 
-def overheads(sizes: Sizes, gpus: int = 8) -> dict[str, dict[str, float]]:
+def overheads(measured: Measured, pair: str, gpus: int = 8) -> dict[str, dict[str, float]]:
     """Return what a search costs more than a retraining with all pathways, by e2 with e1 = 10."""
     rows = ASSUMPTIONS["batch"] // gpus
-    plain, search = (iteration_seconds(kind, sizes, gpus, rows) for kind in ("retraining", "search"))
-    sent, sent_more = (sum(reduced_bytes(kind, sizes)) for kind in ("retraining", "search"))
+    plain, search = (measured.shared(pair, kind, gpus, rows) for kind in ("retraining", "search"))
+    sent, sent_more = (sum(reduced_bytes(kind, measured.sizes[pair])) for kind in ("retraining", "search"))
     shares = {str(e2): E1 / (E1 + e2) for e2 in E2}
     return {
         e2: {"time": share * (search / plain - 1), "bytes": share * (sent_more / sent - 1)}
@@ -269,7 +268,7 @@ def overheads(sizes: Sizes, gpus: int = 8) -> dict[str, dict[str, float]]:
     }
 
 
-def scaling(sizes: Sizes) -> dict[str, dict[str, dict[str, float]]]:
+def scaling(measured: Measured, pair: str) -> dict[str, dict[str, dict[str, float]]]:
     """Return efficiencies: of 512 rows over all GPUs (strong), and of 64 rows on each (weak).
 
     Strong scaling is against one GPU on all rows, weak scaling against one GPU on its 64.
@@ -277,20 +276,20 @@ def scaling(sizes: Sizes) -> dict[str, dict[str, dict[str, float]]]:
     found: dict[str, dict[str, dict[str, float]]] = {"strong": {}, "weak": {}}
     batch = ASSUMPTIONS["batch"]
     for kind in MAIN:
-        whole, alone = (compute_seconds(kind, sizes, rows) for rows in (batch, 64))
-        strong = {g: whole / g / iteration_seconds(kind, sizes, g, batch // g) for g in SIMULATED}
-        weak = {g: alone / iteration_seconds(kind, sizes, g, 64) for g in SIMULATED}
+        whole, alone = (measured.seconds(pair, kind, rows) for rows in (batch, 64))
+        strong = {g: whole / g / measured.shared(pair, kind, g, batch // g) for g in SIMULATED}
+        weak = {g: alone / measured.shared(pair, kind, g, 64) for g in SIMULATED}
         for name, of in (("strong", strong), ("weak", weak)):
             found[name][kind] = {str(gpus): value for gpus, value in of.items()}
     return found
 
 
-def links(sizes: Sizes, gpus: int = 8) -> dict[str, dict[str, float]]:
+def links(measured: Measured, pair: str, gpus: int = 8) -> dict[str, dict[str, float]]:
     """Return the share of an iteration on 64 rows of each of 8 GPUs that is communication, by the link."""
     return {
         link: {
-            kind: communication(reduced_bytes(kind, sizes), gpus, link)
-            / iteration_seconds(kind, sizes, gpus, 64, link=link)
+            kind: communication(reduced_bytes(kind, measured.sizes[pair]), gpus, link)
+            / measured.shared(pair, kind, gpus, 64, link=link)
             for kind in MAIN
         }
         for link in ASSUMPTIONS["bandwidth"]
@@ -357,9 +356,17 @@ def tables(found: dict[str, Any]) -> Iterator[tuple[str, list[str], list[list[st
     yield (
         "memory",
         ["GB on each GPU", *names],
+        [[WORDS[kind], *(memory_cell(found["memory"][pair][kind]) for pair in pairs)] for kind in MEASURED],
+    )
+    yield (
+        "seconds",
+        ["measured, relative to the student alone; with 8, 64, 256 rows", *names],
         [
-            [WORDS[kind], *(memory_cell(found["memory"][pair][kind]) for pair in pairs)]
-            for kind in ("none", "KD", "retraining", "search")
+            [
+                WORDS[kind],
+                *(", ".join(f"{n:.1f}" for n in found["seconds"][pair][kind].values()) for pair in pairs),
+            ]
+            for kind in MEASURED[1:]
         ],
     )
     for pair in pairs:
@@ -369,6 +376,7 @@ def tables(found: dict[str, Any]) -> Iterator[tuple[str, list[str], list[list[st
             [
                 [method, *(amount(of[str(gpus)]) for gpus in GPUS)]
                 for method, of in found["hours"][pair].items()
+                if None not in of.values()
             ],
         )
     yield (
@@ -422,9 +430,8 @@ def megabytes(messages: Sequence[int]) -> list[str]:
 
 
 def memory_cell(of: dict[str, float]) -> str:
-    """Format the fixed part, and the sum with 64 and with 512 rows."""
-    sums = (of["fixed"] + rows * of["for each row"] for rows in (64, 512))
-    return f"{of['fixed'] / 1e9:.2f}; " + ", ".join(f"{n / 1e9:.0f}" for n in sums)
+    """Format the fixed part, and the peaks with 64 and with 256 rows."""
+    return f"{of['fixed'] / 1e9:.2f}; {of['64'] / 1e9:.1f}, {of['256'] / 1e9:.1f}"
 
 
 def percent(share: float) -> str:
@@ -437,10 +444,11 @@ def amount(hours: float) -> str:
 
 def computed() -> dict[str, Any]:
     """Return :func:`results` of the records beside this file."""
-    networks, loading = (
-        json.loads((HERE / f"{name}.json").read_text()) for name in ("network_sizes", "image_loading")
+    networks, iterations, loading = (
+        json.loads((HERE / f"{name}.json").read_text())
+        for name in ("network_sizes", "gpu_iterations", "image_loading")
     )
-    return results(networks["networks"], loading)
+    return results(Measured(iterations, networks["networks"]), loading)
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ decoding is in it: the median of those behind the first ones, between callbacks 
 
 Batches are what one of 1, 8 and 64 GPUs has of 512 images, or less where that does not fit. Needs timm.
 
-    python examples/scale/gpu_iterations.py      # about four minutes on an H100
+    python examples/scale/gpu_iterations.py      # about seven minutes on an H200
 
 writes gpu_iterations.json beside this file, or in --out.
 """

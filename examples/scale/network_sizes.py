@@ -1,8 +1,7 @@
-"""Count what the pairs of networks, and the 27 pathways between them, have and do.
+"""Count the parameters and the multiply-adds of the pairs of networks, and of the 27 pathways between them.
 
-Multiply-adds and operations are those of a forward pass of one image of 224×224 pixels, as they are carried out.
-"bytes kept" are the tensors that a forward pass in training mode keeps for the backward pass, for each image.
-No weights are loaded. Needs timm.
+Multiply-adds are those of a forward pass of one image of 224×224 pixels, as they are carried out. No weights
+are loaded. Needs timm.
 
     python examples/scale/network_sizes.py    # a minute
 
@@ -22,7 +21,6 @@ import timm
 import torch
 from _pairs import PAIRS, Pair, network
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from sklearn_kd import Pathway, build_transforms
@@ -34,7 +32,7 @@ N_CLASSES, IMAGE = 1000, torch.zeros(1, 3, 224, 224)
 
 
 def sizes(pair: Pair) -> dict[str, dict[str, int]]:
-    """Return what student, teacher and transforms have, and what a forward pass of one image takes."""
+    """Return the numbers of student and teacher, and of all transforms together."""
     networks = {name: network(getattr(pair, name), N_CLASSES) for name in ("student", "teacher")}
     maps = {name: map_shapes(networks[name], getattr(pair, f"{name}_layers")) for name in networks}
     found = {name: measured(of, IMAGE) for name, of in networks.items()}
@@ -57,41 +55,11 @@ def sizes(pair: Pair) -> dict[str, dict[str, int]]:
 
 
 def measured(module: nn.Module, x: torch.Tensor, *further: Any) -> dict[str, int]:
-    """Return parameters, and of an image forward: multiply-adds, operations, and bytes kept for a backward."""
-    with torch.no_grad(), FlopCounterMode(display=False) as flops, Operations() as operations:
+    """Return the parameters, and the multiply-adds of a forward pass of an image."""
+    with torch.no_grad(), FlopCounterMode(display=False) as flops:
         module.eval()(x, *further)
-    kept: dict[int, int] = {}
-    own = {w.untyped_storage().data_ptr() for w in module.parameters()}
-
-    def note(t: torch.Tensor) -> torch.Tensor:
-        place = t.untyped_storage().data_ptr()
-        if place not in own:
-            kept[place] = t.untyped_storage().nbytes()
-        held.append(t)  # a freed place would be taken by another tensor
-        return t
-
-    held: list[torch.Tensor] = []
-    two = x.repeat(2, *(1 for _ in x.shape[1:])).requires_grad_()  # batch normalisation needs two
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-        module.train()(two, *further)
-    return {
-        "parameters": sum(w.numel() for w in module.parameters()),
-        "multiply-adds": flops.get_total_flops() // 2,
-        "operations": operations.count,
-        "bytes kept": sum(kept.values()) // 2,
-    }
-
-
-class Operations(TorchDispatchMode):
-    """Count the operations that are dispatched: on a GPU, about its launches."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.count += 1
-        return function(*args, **(kwargs or {}))
+    parameters = sum(w.numel() for w in module.parameters())
+    return {"parameters": parameters, "multiply-adds": flops.get_total_flops() // 2}
 
 
 def map_shapes(module: nn.Module, layers: Sequence[str]) -> dict[str, tuple[int, int, int]]:
