@@ -4,8 +4,8 @@
     python examples/scale/cost_model.py --table    # the tables into docs/guide/scale.rst
 
 The sizes of the networks are counted (network_sizes.json). The seconds of an iteration on one GPU
-(gpu_iterations.json) and the CPU time to load an image (image_loading.json) are measured. The rest is arithmetic
-on ``ASSUMPTIONS``.
+(gpu_iterations.json) and the CPU time to load an image (image_loading.json) are measured. The rest is
+arithmetic on ``ASSUMPTIONS``.
 
 An iteration on R GPUs takes as long as one GPU takes for 1/R of the batch, and the ring all-reduces,
 2 (R − 1) / R · bytes / bandwidth + 2 (R − 1) · latency each. Nothing overlaps.
@@ -37,8 +37,8 @@ ASSUMPTIONS = {
     "states of the optimizer": {"SGD": 1, "AdamW": 2},  # numbers for each weight
     "copies of the weights for a hypergradient": 4,  # HypergradientEstimator
 }
-GPUS = (1, 8, 64)
-SIMULATED = (2, 8, 64)
+DIVISIONS = ((1, 512), (8, 64), (64, 8), (64, 64))  # GPUs, and rows on each
+SIMULATED = (8, 64)
 E2 = (0, 10, 30, 100, 300)
 E1 = 10
 
@@ -236,12 +236,14 @@ def seconds(measured: Measured, pair: str) -> dict[str, dict[str, float]]:
 
 
 def hours(measured: Measured, pair: str) -> dict[str, dict[str, float | None]]:
-    """Return the hours of 100 epochs of ImageNet at batches of 512, by method and GPUs."""
-    n_iterations = ASSUMPTIONS["epochs"] * ASSUMPTIONS["images"] / ASSUMPTIONS["batch"]
+    """Return the hours of 100 epochs of ImageNet, by method, and by GPUs and rows on each."""
     found: dict[str, dict[str, float | None]] = {}
     for method, (kind, how) in METHODS.items():
-        of_one = {g: measured.shared(pair, kind, g, ASSUMPTIONS["batch"] // g, **how) for g in GPUS}
-        found[method] = {str(g): of and n_iterations * of / 3600 for g, of in of_one.items()}
+        found[method] = {}
+        for gpus, rows in DIVISIONS:
+            n_iterations = ASSUMPTIONS["epochs"] * ASSUMPTIONS["images"] / (gpus * rows)
+            of_one = measured.shared(pair, kind, gpus, rows, **how)
+            found[method][f"{gpus} of {rows}"] = of_one and n_iterations * of_one / 3600
     return found
 
 
@@ -251,7 +253,7 @@ def loaders(measured: Measured, loading: dict[str, Any]) -> dict[str, Any]:
     cores = {
         method: {pair: seconds_each * 64 / measured.seconds(pair, kind, 64, **how) for pair in measured.sizes}
         for method, (kind, how) in METHODS.items()
-        if kind != "search"  # which is slower than a retraining
+        if kind != "search" and "execution" not in how
     }
     return {"images per second and core": 1 / seconds_each, "cores": cores}
 
@@ -372,9 +374,12 @@ def tables(found: dict[str, Any]) -> Iterator[tuple[str, list[str], list[list[st
     for pair in pairs:
         yield (
             f"hours {pair}",
-            [f"hours, {NAMES[pair]}", *(f"{gpus} GPU{'s' * (gpus > 1)}" for gpus in GPUS)],
             [
-                [method, *(amount(of[str(gpus)]) for gpus in GPUS)]
+                f"hours, {NAMES[pair]}",
+                *(f"{gpus} GPU{'s' * (gpus > 1)}, {rows} rows each" for gpus, rows in DIVISIONS),
+            ],
+            [
+                [method, *map(amount, of.values())]
                 for method, of in found["hours"][pair].items()
                 if None not in of.values()
             ],
