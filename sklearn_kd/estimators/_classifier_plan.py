@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from torch import nn
 
-from sklearn_kd.checkpointing._checkpoints import Checkpoints
-from sklearn_kd.checkpointing._rank_checkpoints import RankCheckpoints
+from sklearn_kd.checkpointing._rank_checkpoints import FitCheckpoints
 from sklearn_kd.errors._context import error_context
 from sklearn_kd.estimators._augmentation import checked_augmentation
 from sklearn_kd.estimators._classifier_net import (
@@ -285,7 +284,7 @@ def _opened_checkpoints(
     ranks: Ranks,
     *,
     searches: bool,
-) -> Checkpoints | RankCheckpoints:
+) -> FitCheckpoints:
     """Open the checkpoints of the fit; their seeds are those of the last stage, and of the search."""
     before: list[Any] = [estimator.student_, estimator.n_iter_] if estimator._continues() else []
     if process is not None:  # which may be given as the path of a file

@@ -1,4 +1,4 @@
-"""``parallel``: a fit in one process, in processes that were launched together, or in processes of its own."""
+"""``parallel``: a fit in one process, in those that were launched together, or in new ones."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def check_parallel(parallel: Any) -> None:
     if parallel is None or (isinstance(parallel, str) and parallel == DDP):
         return
     ways = (
-        "Give None for this process alone, 'ddp' to join the processes of torchrun or accelerate launch, or the "
-        "number of processes to start on this machine."
+        "Give None for this process alone, 'ddp' to join the processes of torchrun or accelerate launch, or "
+        "the number of processes to start on this machine."
     )
     if isinstance(parallel, str):
         raise ValueError(f"parallel={parallel!r} is not known. {ways}")
@@ -161,11 +161,11 @@ def _fit_with_others(fit: Any, estimator: BaseDistiller, args: Any, kwargs: Any)
             "device='cuda' for the GPU of its LOCAL_RANK, or 'cpu'."
         )
     with ranked_fit(device) as ranks, nullcontext() if ranks.is_first else _silent(estimator):
-        vars(estimator)["_ranks"] = ranks
+        estimator.__dict__["_ranks"] = ranks
         try:
             return fit(estimator, *args, **kwargs)
         finally:
-            vars(estimator).pop("_ranks", None)
+            estimator.__dict__.pop("_ranks", None)
 
 
 @contextmanager
@@ -175,11 +175,11 @@ def _silent(estimator: BaseDistiller) -> Iterator[None]:
         name: vars(estimator)[name] for name in ("verbose", "_skl_callbacks") if name in vars(estimator)
     }
     without_callbacks(estimator)
-    vars(estimator)["verbose"] = 0
+    estimator.__dict__["verbose"] = 0
     try:
         yield
     finally:
-        vars(estimator).update(hidden)
+        estimator.__dict__.update(hidden)
 
 
 # --------------------------------------------------------------------------------------
@@ -205,8 +205,8 @@ def _n_processes(estimator: BaseDistiller) -> int:
         )
     if inside_joblib():
         warnings.warn(
-            f"parallel={n} inside a job of joblib: this fit runs in one process. Give n_jobs=None to what calls "
-            "it, or parallel=None to the estimator.",
+            f"parallel={n} inside a job of joblib: this fit runs in one process. Give n_jobs=None to what "
+            "calls it, or parallel=None to the estimator.",
             UserWarning,
             stacklevel=4,
         )
@@ -214,8 +214,8 @@ def _n_processes(estimator: BaseDistiller) -> int:
     device, n_gpus = estimator._device(), torch.cuda.device_count()
     if device.type == "cuda" and (n > n_gpus or device.index is not None):
         raise ValueError(
-            f"parallel={n} with device={estimator.device!r}: each process needs a GPU of its own, and torch sees "
-            f"{n_gpus}. Set device='cuda' and parallel to at most {n_gpus}, or device='cpu'."
+            f"parallel={n} with device={estimator.device!r}: each process needs a GPU of its own, and torch "
+            f"sees {n_gpus}. Set device='cuda' and parallel to at most {n_gpus}, or device='cpu'."
         )
     if device.type not in ("cpu", "cuda"):
         raise ValueError(
@@ -253,8 +253,8 @@ def _unfitted(estimator: BaseDistiller) -> BaseDistiller:
     copied.teacher = None
     if not estimator._continues():
         for name in _fitted_names(estimator):
-            del vars(copied)[name]
-    vars(copied)["parallel"] = DDP
+            del copied.__dict__[name]
+    copied.__dict__["parallel"] = DDP
     return copied
 
 
@@ -273,13 +273,13 @@ def _fit_in_this(
     estimator.teacher = teacher
     if numpy_state is not None:
         np.random.set_state(numpy_state)  # noqa: NPY002
-    estimator.fit(*args, **kwargs)  # type: ignore[attr-defined]
+    estimator.fit(*args, **kwargs)
     return estimator, np.random.get_state()  # noqa: NPY002
 
 
 def _take_over(estimator: BaseDistiller, fitted: BaseDistiller) -> None:
     """Give the estimator what another one, of another process, has fitted."""
     for name in _fitted_names(estimator):
-        del vars(estimator)[name]
+        del estimator.__dict__[name]
     for name in _fitted_names(fitted):
-        vars(estimator)[name] = vars(fitted)[name]
+        estimator.__dict__[name] = vars(fitted)[name]

@@ -146,8 +146,8 @@ def _ask(
 ) -> Tensor:
     """Return the teacher's logits of D_train of a stage; it is fitted first, on the rows that have labels.
 
-    Of several ranks the first fits the teacher and asks it, and sends its answers to the others. A teacher that
-    comes trained and takes batches is asked by each about its share of them.
+    Of several ranks the first fits the teacher and asks it, and sends its answers to the others. A teacher
+    that comes trained and takes batches is asked by each about its share of them.
     """
     given = estimator, teacher, stage, inputs, seed, storage
     if ranks.size == 1 or (not teacher.trains(teacher.fitted) and teacher.takes_batches()):

@@ -16,8 +16,8 @@ from sklearn_kd.runtime._ranks import ALONE, LostRanks, Ranks
 
 Result = TypeVar("Result")
 
-# How long the other ranks wait for work that the first does alone, such as the teacher's training, in seconds.
-# A rank that has ended is noticed at once.
+# How long the other ranks wait for work that the first does alone, such as the teacher's training, in
+# seconds. A rank that has ended is noticed at once.
 PATIENCE = 7 * 24 * 3600.0
 # How long a rank that has failed waits for the others to hear of it.
 FAREWELL = 20.0
@@ -38,8 +38,8 @@ def count_launched() -> int:
 def join(device: torch.device) -> None:
     """Make this process one of torch.distributed, by the environment, unless it is one already.
 
-    It stays one until it ends: torch cannot join the same launch twice. On CUDA the process gets the GPU of its
-    ``LOCAL_RANK``.
+    It stays one until it ends: torch cannot join the same launch twice. On CUDA the process gets the GPU of
+    its ``LOCAL_RANK``.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def by_first(ranks: Ranks, work: Callable[[], Result]) -> Result:
     if failure is not None:
         kind, text = failure
         raise RankError(_of_rank(0, ranks.size, kind, text))
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 @contextmanager
@@ -150,9 +150,9 @@ def _part(outcomes: Ranks, error: BaseException | None) -> None:
         return  # it is raised as it is
     if told is None:
         raise RankError(
-            f"Rank {rank} of {size} ends: another was killed, or its machine was lost, before it could say why "
-            "(memory that ran out is the usual cause). With checkpoint_dir the same fit goes on from its last "
-            "checkpoint."
+            f"Rank {rank} of {size} ends: another was killed, or its machine was lost, before it could say "
+            "why (memory that ran out is the usual cause). With checkpoint_dir the same fit goes on from its "
+            "last checkpoint."
         ) from error
     failed = [(k, *outcome) for k, outcome in enumerate(told) if outcome is not None]
     if not failed:

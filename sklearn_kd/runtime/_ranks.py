@@ -72,14 +72,10 @@ class Ranks:
         return cls(dist.new_group(backend=backend, timeout=limit), timeout=timeout)
 
     def close(self) -> None:
-        """Leave the others: those that still wait for this process end with an error, as it does if it asks."""
+        """Leave: those that still wait for this process end with an error, as it does if it asks them."""
         if self._group is not None:
-            self._closed, group, self._group = (
-                True,
-                self._group,
-                None,
-            )  # the last reference holds the connection
-            dist.destroy_process_group(group)
+            self._closed, group, self._group = True, self._group, None
+            dist.destroy_process_group(group)  # and this was the last reference, which holds the connection
 
     @property
     def is_first(self) -> bool:

@@ -46,8 +46,8 @@ def run_in_processes(function: Callable[[], Any], n_processes: int, device: torc
     """Call a function in processes that form a group of torch.distributed; return what the first returns.
 
     The processes are loky's: they need no ``if __name__ == "__main__"``, and take functions and classes of a
-    notebook. Large arrays that the function holds are written once, and mapped by each. What the first prints is
-    printed here, and its warnings are given here. All have ended when this returns.
+    notebook. Large arrays that the function holds are written once, and mapped by each. What the first prints
+    is printed here, and its warnings are given here. All have ended when this returns.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A teacher's answers on several ranks: of the first, sent to all; or each rank asks a share of the batches."""
+"""A teacher's answers on several ranks: the first sends its own, or each is asked about a share."""
 
 from __future__ import annotations
 
