@@ -242,7 +242,7 @@ def tables(record):
     head += [f"{how}: {what}" for how in ("strong", "weak") for what in ("one process", "two", "efficiency")]
     return {
         "data_parallel 0": rst_table(head, scaling),
-        "data_parallel 1": rst_table(["", "messages", "MB", "share of CPU time"], messages),
+        "data_parallel 1": rst_table(["two processes", "messages", "MB", "share of CPU time"], messages),
     }
 
 

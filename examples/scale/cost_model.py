@@ -337,7 +337,7 @@ def tables(found: dict[str, Any]) -> Iterator[tuple[str, list[str], list[list[st
     )
     yield (
         "sizes",
-        ["", *names],
+        ["counted", *names],
         [
             [f"{part}, {what}", *(f"{found['sizes'][pair][part][key] / unit:,.{digits}f}" for pair in pairs)]
             for part in ("student", "teacher", "transforms")
