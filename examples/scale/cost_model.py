@@ -21,6 +21,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 HERE = Path(__file__).resolve().parent
+sys.path.extend(str(HERE.parent / folder) for folder in ("", "benchmarks"))
+from _measure import replace_tables, rst_table
+from _provenance import provenance
+
 PAGE = HERE.parents[1] / "docs" / "guide" / "scale.rst"
 FLOAT = 4  # bytes
 
@@ -464,11 +468,8 @@ def main() -> None:
     chosen = parser.parse_args()
     record = HERE / "cost_model.json"
     if not chosen.table:
-        record.write_text(json.dumps(computed(), indent=1) + "\n")
+        record.write_text(json.dumps(provenance(__file__) | computed(), indent=1) + "\n")
         return
-    sys.path.append(str(HERE.parent / "benchmarks"))
-    from _measure import replace_tables, rst_table
-
     found = json.loads(record.read_text())
     replace_tables(PAGE, {f"cost_model {name}": rst_table(head, rows) for name, head, rows in tables(found)})
 

@@ -186,7 +186,15 @@ def test_every_class_has_its_share_held_out(module, folder):
 
 def test_the_record_is_what_the_model_computes(module):
     record = json.loads((EXAMPLES / "scale" / "cost_model.json").read_text())
+    assert record.pop("code") and record.pop("versions")
     assert record == json.loads(json.dumps(module("cost_model").computed()))
+
+
+def test_the_page_has_the_measured_time_to_read_an_image():
+    record = json.loads((EXAMPLES / "scale" / "image_loading.json").read_text())
+    each = record["seconds per image"]
+    assert f"A worker takes {1e3 * each:.1f} ms of CPU time" in PAGE
+    assert f"one core reads {1 / each:.0f} images a second" in PAGE
 
 
 def test_the_page_has_the_tables_of_the_records(module):
