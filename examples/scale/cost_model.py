@@ -20,11 +20,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-HERE = Path(__file__).resolve().parent
-sys.path.extend(str(HERE.parent / folder) for folder in ("", "benchmarks"))
+sys.path.extend(str(Path(__file__).resolve().parents[1] / part) for part in ("", "benchmarks"))
 from _measure import replace_tables, rst_table
 from _provenance import provenance
 
+HERE = Path(__file__).resolve().parent
 PAGE = HERE.parents[1] / "docs" / "guide" / "scale.rst"
 FLOAT = 4  # bytes
 

@@ -23,6 +23,7 @@ from sklearn_kd.runtime._spawn import inside_joblib, run_in_processes
 from sklearn_kd.teachers._logit_checks import thawed
 from sklearn_kd.teachers._registry import carry_registration, registrations_of
 from sklearn_kd.training._interrupts import is_part_of_something_larger
+from sklearn_kd.training._pickling import net_of_sent, state_to_send
 
 if TYPE_CHECKING:
     from sklearn_kd.estimators._base import BaseDistiller
@@ -233,7 +234,8 @@ def _fit_in_new(estimator: BaseDistiller, args: Any, kwargs: Any) -> Any:
     numpy_state = np.random.get_state() if estimator.random_state is None else None  # noqa: NPY002
     registrations = registrations_of(estimator.teacher)
     task = partial(_fit_in_this, sent, estimator.teacher, registrations, numpy_state, args, kwargs)
-    fitted, numpy_state = run_in_processes(task, n, device)
+    fitted, kind, net, numpy_state = run_in_processes(task, n, device)
+    fitted.net_ = net_of_sent(kind, net)
     if estimator.random_state is None:
         np.random.set_state(numpy_state)  # noqa: NPY002 — as if it had been drawn from here
     if isinstance(estimator.random_state, np.random.RandomState):
@@ -267,14 +269,16 @@ def _fitted_names(estimator: BaseDistiller) -> list[str]:
 def _fit_in_this(
     estimator: BaseDistiller, teacher: Any, registrations: Any, numpy_state: Any, args: Any, kwargs: Any
 ) -> Any:
-    """Fit in one of the new processes; return the estimator, and the state of NumPy's generator."""
+    """Fit in one of the new processes; return the estimator, its net apart, and NumPy's generator's state."""
     for registration in registrations:
         carry_registration(*registration)
     estimator.teacher = teacher
     if numpy_state is not None:
         np.random.set_state(numpy_state)  # noqa: NPY002
     estimator.fit(*args, **kwargs)
-    return estimator, np.random.get_state()  # noqa: NPY002
+    net = estimator.__dict__.pop("net_")
+    estimator.teacher = None
+    return estimator, type(net), state_to_send(net), np.random.get_state()  # noqa: NPY002
 
 
 def _take_over(estimator: BaseDistiller, fitted: BaseDistiller) -> None:

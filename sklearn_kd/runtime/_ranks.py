@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -184,7 +185,7 @@ class Ranks:
         Parameters
         ----------
         values : mapping of str to object
-            Compared by their ``repr``; tensors by their bits.
+            Compared by their ``repr``; tensors and arrays by their bits.
 
         Raises
         ------
@@ -261,8 +262,9 @@ def _copy_back(whole: Tensor, tensors: list[Tensor]) -> None:
 
 
 def _digest(value: Any) -> str:
-    """Return a digest of a value, or of the bits of a tensor."""
+    """Return a digest of a value, or of the bits of a tensor or an array."""
     if isinstance(value, Tensor):
-        numbers = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-        return hashlib.sha256(numbers).hexdigest()
+        value = value.detach().cpu().numpy()
+    if isinstance(value, np.ndarray):  # its repr would leave out digits
+        return hashlib.sha256(value.tobytes()).hexdigest()
     return hashlib.sha256(repr(value).encode()).hexdigest()

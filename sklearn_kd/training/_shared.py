@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from sklearn_kd.inputs._batches import Batch
+from sklearn_kd.inputs._batches import Batch, check_shares
 from sklearn_kd.inputs._data import SplitData, take
 from sklearn_kd.losses._distillation_loss import Evaluation
-from sklearn_kd.meta._population import PopulationStrategy
-from sklearn_kd.meta._strategy import Strategy
+from sklearn_kd.meta._strategy import updates_metaparameters
 from sklearn_kd.runtime._backward import backward
+from sklearn_kd.runtime._devices import reading_is_free
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._ranks import Ranks
 from sklearn_kd.runtime._snapshots import has_constant_buffers
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 # How the buffers of batch normalisation begin, and by custom those of other layers that keep statistics.
 _STATISTICS = "running_"
-# On a device, a request to stop is read so many iterations after it was sent: the host need not wait for it.
+# Where a number is not free to read, a request to stop is read so many iterations after it was sent, when it
+# has long been there.
 _LATE = 8
 
 
@@ -54,7 +55,7 @@ class SharedTraining:
 
     def __init__(self, ranks: Ranks, modules: Sequence[nn.Module]) -> None:
         self.ranks, self._modules = ranks, list(modules)
-        self._weights = [w for module in modules for w in module.parameters() if w.requires_grad]
+        self._weights = [w for module in modules for w in module.parameters()]
         self._asked, self._ended = False, False  # by Ctrl-C, by a callback
         self._requests: deque[Tensor] = deque()
         self.interrupted = False
@@ -95,7 +96,7 @@ class SharedTraining:
         return self._reduced(loss.value * weight)
 
     def _reduced(self, loss: Tensor) -> Tensor:
-        weights = [w for w in self._weights if w.requires_grad]
+        weights = [w for w in self._weights if w.requires_grad]  # callbacks freeze and unfreeze
         without = [k for k, w in enumerate(weights) if w.grad is None]
         gradients = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
         notes = self._notes(len(weights), without, loss)
@@ -182,10 +183,10 @@ class SharedTraining:
     @contextmanager
     def interrupts(self) -> Iterator[None]:
         """Let a first Ctrl-C end the fit in all processes together; a second one ends it by an error."""
-        if threading.current_thread() is not threading.main_thread():
+        before = signal.getsignal(signal.SIGINT)
+        if before is None or threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = signal.getsignal(signal.SIGINT)
 
         def ask(number: int, frame: Any) -> None:
             signal.signal(signal.SIGINT, leave)
@@ -202,7 +203,7 @@ class SharedTraining:
             signal.signal(signal.SIGINT, before)
 
     def _stop_where_asked(self, requests: Tensor) -> None:
-        if requests.device.type != "cpu":
+        if not reading_is_free(requests):
             self._requests.append(requests)
             if len(self._requests) <= _LATE:
                 return
@@ -224,13 +225,16 @@ def shared_training(net: TrainingNet, data: SplitData) -> SharedTraining | None:
     RuntimeError
         If the processes have different settings, or different numbers of rows.
     ValueError
-        If the student or its execution cannot be shared.
+        If the student or its execution cannot be shared, or batches of D_val are too small.
     """
     if net.ranks.size == 1:
         return None
-    reason = why_not_shared(net.strategy, net.execution, net.module_, torch.device(net.device))
+    reason = why_not_shared(net.execution, net.module_, torch.device(net.device))
     if reason is not None:
         raise ValueError(f"parallel: {reason}")
+    if data.valid is not None and updates_metaparameters(net.strategy):
+        size = net.get_params_for("iterator_valid").get("batch_size", net.batch_size)
+        check_shares(len(data.valid) if size == -1 else min(size, len(data.valid)), net.ranks)
     shared = SharedTraining(net.ranks, net.trained_modules())
     parts = {"D_train": data.train, "D_val": data.valid}
     rows = {name: None if part is None else (len(part), part.seed) for name, part in parts.items()}
@@ -243,15 +247,8 @@ def interrupts_of(shared: SharedTraining | None) -> AbstractContextManager[None]
     return nullcontext() if shared is None else shared.interrupts()
 
 
-def why_not_shared(
-    strategy: Strategy, execution: Execution, student: nn.Module, device: torch.device
-) -> str | None:
+def why_not_shared(execution: Execution, student: nn.Module, device: torch.device) -> str | None:
     """Return why several processes cannot train this student together, and the remedy; None if they can."""
-    if isinstance(strategy, PopulationStrategy):
-        return (
-            f"meta={type(strategy).__name__} trains several students at once, on stacked weights, and several"
-            " processes train one student together. Set parallel=None, or meta='linear' or 'gradient'."
-        )
     if execution.compile or execution.cuda_graph:
         return (
             f"execution={execution!r} fixes the operations of an iteration, and messages to other processes"
@@ -263,4 +260,6 @@ def why_not_shared(
             "the student has SyncBatchNorm layers, which torch has for GPUs alone. Give it BatchNorm layers "
             "where it is trained on CPUs."
         )
+    if any(getattr(part, "sparse", False) for part in student.modules()):
+        return "the student has layers with sparse=True, whose gradients are not sent. Set sparse=False."
     return None

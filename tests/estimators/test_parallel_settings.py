@@ -60,7 +60,7 @@ def test_the_number_belongs_to_the_machine(tmp_path):
 def test_launched_processes_are_not_multiplied(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(
-        ValueError, match="parallel=2 would start 2 processes in each of the 2.*parallel='ddp'"
+        ValueError, match=r"parallel=2 would start 2 processes in each of the 2.*parallel='ddp'"
     ):
         student_alone(parallel=2).fit(X, y)
     with pytest.warns(UserWarning, match="2 processes were launched.*parallel='ddp'.*parallel=1"):
@@ -74,7 +74,7 @@ def test_a_launch_that_is_not_described_is_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(ValueError, match="parallel='ddp' joins the processes .* RANK"):
+    with pytest.raises(ValueError, match=r"parallel='ddp' joins the processes .* RANK"):
         student_alone(parallel="ddp").fit(X, y)
 
 
@@ -98,7 +98,7 @@ def test_each_process_needs_a_device(parallel, monkeypatch):
     words = "torch sees 1. Set" if parallel == 2 else "process 2 on a machine that has 1 GPU"
     with pytest.raises(ValueError, match=f"parallel=.*{words}"):
         student_alone(parallel=parallel, device="cuda").fit(X, y)
-    with pytest.raises(ValueError, match="parallel=.*device='cuda:0'.*of its own"):
+    with pytest.raises(ValueError, match=r"parallel=.*device='cuda:0'.*of its own"):
         student_alone(parallel=parallel, device="cuda:0").fit(X, y)
 
 
@@ -114,7 +114,7 @@ def launched():
 
 def test_a_teacher_in_ddp_is_refused(launched):
     teacher = nn.parallel.DistributedDataParallel(nn.Linear(4, 2))
-    with pytest.raises(ValueError, match="teacher is wrapped in DistributedDataParallel.*teacher.module"):
+    with pytest.raises(ValueError, match=r"teacher is wrapped in DistributedDataParallel.*teacher.module"):
         DistilledClassifier(teacher, MLPStudent, meta="naive", device="cpu", parallel=1).fit(X, y)
 
 
@@ -122,6 +122,6 @@ def test_a_sharded_teacher_is_refused(launched):
     class FSDPModule(nn.Linear):
         """As torch's, which needs processes."""
 
-    with pytest.raises(ValueError, match="teacher is wrapped in FSDPModule.*teacher_logits"):
+    with pytest.raises(ValueError, match=r"teacher is wrapped in FSDPModule.*teacher_logits"):
         teacher = nn.Sequential(FSDPModule(4, 2))
         DistilledClassifier(teacher, MLPStudent, meta="naive", device="cpu", parallel=1).fit(X, y)

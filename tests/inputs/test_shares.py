@@ -58,6 +58,8 @@ def test_each_process_has_its_share_of_either_kind(size):
         assert sorted(row for part in own for row in part) == sorted(batch)
         for part in own:
             assert sum(row < 60 for row in part) == len(part) / 2 == 12 / size
+    with pytest.raises(ValueError, match="has 1 with a label and 23 without one, and each of"):
+        MixedOrder(60, 60, 0.95, 24, ranks=ranks(size)[0])
     uneven = [next(iter(MixedOrder(61, 40, 0.4, 13, seed=0, ranks=of))) for of in ranks(size)]
     assert sum(map(len, uneven)) == 13 and max(map(len, uneven)) - min(map(len, uneven)) <= 1
 

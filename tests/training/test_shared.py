@@ -4,7 +4,9 @@ import copy
 import os
 import signal
 import warnings
+from contextlib import ExitStack
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -17,12 +19,14 @@ from torch.distributed.nn.functional import all_reduce
 from sklearn_kd.inputs._data import DistillationData, SplitData
 from sklearn_kd.losses._logit_distillation import LogitDistillation
 from sklearn_kd.losses._objective import LogitObjective
-from sklearn_kd.meta import Fixed, ForwardGradient, Gradient, ImplicitGradient, Linear, Twins
+from sklearn_kd.meta import Fixed, ForwardGradient, Gradient, ImplicitGradient, Linear, _path
 from sklearn_kd.meta._path import MetaparameterPath
 from sklearn_kd.meta._space import MetaparameterSpace
+from sklearn_kd.runtime import _devices
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._ranks import ALONE, LostRanks, Ranks
 from sklearn_kd.tasks._targets import Targets
+from sklearn_kd.training import _net, _shared
 from sklearn_kd.training._alone import train_alone
 from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._trainer_state import TrainerState
@@ -73,12 +77,12 @@ def fitted(ranks, strategy, data=None, module=None, **params):
 def ended(net):
     path = net.metaparameters
     history = {
-        name: net.history[:, name]
+        name: [row.get(name) for row in net.history]  # None of an epoch that was ended
         for name in ("train_loss", "valid_loss", "valid_acc", "skipped_steps", "lambda1")
     }
     return SimpleNamespace(
         weights=[w.detach() for w in net.module_.state_dict().values()],
-        metaparameters=path.named(),
+        path=np.stack([path.table()[name] for name in ("lambda1", "temperature")]),
         n=path.iteration,
         history=history,
         val_temperature=net.val_temperature_,
@@ -90,9 +94,8 @@ def ended(net):
 def assert_equal(found, expected, atol):
     for a, b in zip(found.weights, expected.weights, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=atol)
-    for name, value in expected.metaparameters.items():
-        assert found.metaparameters[name] == pytest.approx(value, rel=0, abs=atol), name
-    assert found.n == expected.n
+    assert found.n == expected.n and found.path.shape == (2, found.n)
+    np.testing.assert_allclose(found.path, expected.path, rtol=0, atol=atol)
     for name, values in expected.history.items():
         np.testing.assert_allclose(found.history[name], values, rtol=0, atol=atol, err_msg=name)
     assert found.val_temperature == pytest.approx(expected.val_temperature, abs=max(atol, 1e-6))
@@ -204,10 +207,26 @@ def test_weights_that_some_batches_do_not_use(two):
         assert_equal(found, expected, 1e-12)
 
 
+class Unfreezes(Callback):
+    def on_epoch_begin(self, net, **kwargs):
+        net.module_[0].weight.requires_grad_(len(net.history) > 1)
+
+
+def _unfrozen_by(ranks):
+    return fitted(ranks, Gradient(hypergradient="exact"), callbacks=[Unfreezes()], **EVEN)
+
+
+def test_weights_that_a_callback_freezes_and_unfreezes(two):
+    expected = _unfrozen_by(ALONE)
+    assert not torch.equal(expected.weights[0], student()[0].weight)
+    for found in two.run(_unfrozen_by):
+        assert_equal(found, expected, 1e-12)
+
+
 def assert_same(a, b):
     """To the bit."""
     assert all(torch.equal(x, y) for x, y in zip(a.weights, b.weights, strict=True))
-    assert repr(a.metaparameters) == repr(b.metaparameters) and a.history == b.history and a.n == b.n
+    assert a.path.tobytes() == b.path.tobytes() and a.history == b.history and a.n == b.n
 
 
 def test_local_normalisation_is_another_training_and_the_same_in_all_processes(two):
@@ -340,6 +359,67 @@ def test_steps_that_are_not_finite_are_skipped_in_all_processes(lr, two):
         assert messages == warned
 
 
+def _as_on_a_device(ranks, spoils, ends):
+    data = rows(96, 64, weighted=False)
+    if spoils:
+        data.train._targets.teacher_logits[7] = torch.nan
+    callbacks = [EndsIn(1, "on_grad_computed", "raise")] if ends else []
+    with ExitStack() as stack:
+        for module in (_devices, _net, _path, _shared):
+            stack.enter_context(patch.object(module, "reading_is_free", lambda tensor: False))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        return fitted(
+            ranks,
+            Gradient(),
+            data,
+            callbacks=callbacks,
+            **EVEN | {"batch_size": 4 if ends else 16, "max_epochs": 3},
+        )
+
+
+@pytest.mark.parametrize("spoils", [False, True])
+def test_on_a_device_where_no_number_is_free_to_read(spoils, two):
+    expected = _as_on_a_device(ALONE, spoils, False)
+    assert expected.history["skipped_steps"] == [int(spoils)] * 3
+    for found in two.run(_as_on_a_device, spoils, False):
+        assert_equal(found, expected, 1e-7)
+
+
+def test_on_a_device_a_request_to_end_is_read_later(two):
+    """Sent in iteration 4, and read eight iterations later, of which none waits for it."""
+    first, second = two.run(_as_on_a_device, False, True)
+    assert_same(first, second)
+    assert first.n == 4 + _shared._LATE
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("norm", [None, nn.BatchNorm1d, nn.SyncBatchNorm])
+@pytest.mark.parametrize("method", ["exact", "finite_difference"])
+def test_two_processes_on_one_gpu(norm, method, two):
+    """Their messages go over gloo: NCCL wants a GPU for each."""
+    expected = _on_gpu(ALONE, nn.BatchNorm1d if norm is nn.SyncBatchNorm else norm, method)
+    first, second = two.run(_on_gpu, norm, method)
+    assert_same(first, second)
+    if norm is not nn.BatchNorm1d:
+        assert_equal(first, expected, 1e-9 if method == "exact" else 1e-5)
+
+
+def _on_gpu(ranks, norm, method):
+    torch.manual_seed(3)
+    layers = [nn.Linear(20, 16), *([norm(16)] if norm else []), nn.Tanh(), nn.Linear(16, 5)]
+    module, data = nn.Sequential(*layers).double().cuda(), rows(96, 64)
+    on_gpu = [
+        InFloat64(
+            part._inputs.cuda(), Targets(*(None if t is None else t.cuda() for t in part._targets)), part.seed
+        )
+        for part in data
+    ]
+    found = fitted(ranks, Gradient(hypergradient=method), SplitData(*on_gpu), module, device="cuda", **EVEN)
+    found.weights = [w.cpu() for w in found.weights]
+    return found
+
+
 def _differing(ranks, what):
     params = {"max_epochs": 3 + ranks.rank} if what == "max_epochs" else {}
     data = rows(100 + ranks.rank) if what == "D_train" else rows()
@@ -410,17 +490,13 @@ def test_metaparameters_that_come_apart_are_noticed(two):
 
 def _refused(ranks, kind):
     module = nn.Sequential(nn.Linear(20, 5), nn.SyncBatchNorm(5)).double() if kind == "norm" else None
+    if kind == "sparse":
+        module = nn.EmbeddingBag(3, 5, sparse=True)
     execution = Execution(compile=True) if kind == "compiled" else None
     batch_size = 3 if kind == "batch_size" else 32
     try:
-        fitted(
-            ranks,
-            Twins() if kind == "twins" else Gradient(),
-            None,
-            module,
-            execution=execution,
-            batch_size=batch_size,
-        )
+        data = rows(n_val=3) if kind == "D_val" else None
+        fitted(ranks, Gradient(), data, module, execution=execution, batch_size=batch_size)
     except ValueError as error:
         return str(error)
 
@@ -430,8 +506,12 @@ def _refused(ranks, kind):
     [
         ("norm", "SyncBatchNorm layers, which torch has for GPUs alone"),
         ("compiled", "execution=Execution(compile=True) fixes the operations"),
-        ("twins", "meta=Twins trains several students"),
         ("batch_size", "there are batches of 3. Give a batch_size of at least 4"),
+        (
+            "D_val",
+            "there are batches of 3. Give a batch_size of at least 4, and as many rows in D_train and in D_val",
+        ),
+        ("sparse", "layers with sparse=True"),
     ],
 )
 def test_what_cannot_be_shared_is_refused(kind, said, two):
