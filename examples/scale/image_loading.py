@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import PIL
 import torch
-from _images import CentralCrop, ImageFolder, TrainingCrop
+from _image_folder import CentralCrop, ImageFolder, TrainingCrop
 from PIL import Image
 
 sys.path.extend(str(Path(__file__).resolve().parents[1] / part) for part in ("", "benchmarks"))

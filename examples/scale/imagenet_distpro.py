@@ -46,7 +46,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from _images import CentralCrop, ImageArrays, ImageFolder, TrainingCrop, split, write_images
+from _image_folder import CentralCrop, ImageArrays, ImageFolder, TrainingCrop, split, write_images
 from _pairs import BATCH, EPOCHS, PAIRS, SEARCH_EPOCHS, network
 from skorch.callbacks import Callback, LRScheduler
 from torch import nn

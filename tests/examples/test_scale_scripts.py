@@ -121,12 +121,12 @@ def test_distpro_needs_a_process(module, monkeypatch):
 
 @pytest.fixture
 def folder(module, tmp_path):
-    module("_images").write_images(tmp_path, n_classes=3, per_class=8, size=(40, 30))
+    module("_image_folder").write_images(tmp_path, n_classes=3, per_class=8, size=(40, 30))
     return tmp_path
 
 
 def test_imagenets_layout_is_read(module, folder):
-    images = module("_images")
+    images = module("_image_folder")
     train, val = (images.ImageFolder.read(folder / part, images.CentralCrop(16)) for part in ("train", "val"))
     assert (len(train), len(val)) == (24, 6)
     np.testing.assert_array_equal(train.labels, np.repeat(range(3), 8))
@@ -136,13 +136,13 @@ def test_imagenets_layout_is_read(module, folder):
 
 
 def test_a_folder_without_images_is_refused(module, tmp_path):
-    images = module("_images")
+    images = module("_image_folder")
     with pytest.raises(FileNotFoundError, match=r"has no images. Expected one folder for each class"):
         images.ImageFolder.read(tmp_path, images.CentralCrop(16))
 
 
 def test_crops_are_inside_the_image_and_of_the_sizes_that_are_said(module):
-    crop = module("_images").TrainingCrop
+    crop = module("_image_folder").TrainingCrop
     boxes = np.array([crop.box(100, 60) for _ in range(400)])
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     assert boxes.min() >= 0 and boxes[:, 2].max() <= 100 and boxes[:, 3].max() <= 60
@@ -152,11 +152,11 @@ def test_crops_are_inside_the_image_and_of_the_sizes_that_are_said(module):
 
 
 def test_an_image_no_crop_fits_into_is_cut_centrally(module):
-    assert module("_images").TrainingCrop.box(1000, 2) == (499.0, 0.0, 501.0, 2.0)
+    assert module("_image_folder").TrainingCrop.box(1000, 2) == (499.0, 0.0, 501.0, 2.0)
 
 
 def test_half_of_the_crops_are_mirrored(module, monkeypatch):
-    images = module("_images")
+    images = module("_image_folder")
     monkeypatch.setattr(images.TrainingCrop, "box", staticmethod(lambda width, height: (0, 0, width, height)))
     picture = Image.fromarray(np.tile(np.arange(0, 160, 10, dtype=np.uint8), (16, 1))).convert("RGB")
     crop = images.TrainingCrop(16)
@@ -165,13 +165,13 @@ def test_half_of_the_crops_are_mirrored(module, monkeypatch):
 
 
 def test_pixels_are_normalised(module):
-    white = module("_images").CentralCrop(8)(Image.new("RGB", (20, 10), "white"))
+    white = module("_image_folder").CentralCrop(8)(Image.new("RGB", (20, 10), "white"))
     expected = [(1 - m) / s for m, s in zip((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True)]
     np.testing.assert_allclose(white[:, 0, 0], expected, rtol=1e-6)
 
 
 def test_every_class_has_its_share_held_out(module, folder):
-    images = module("_images")
+    images = module("_image_folder")
     train = images.ImageFolder.read(folder / "train", images.TrainingCrop(16))
     rows, held_out = images.split(train, 0.25, seed=0)
     np.testing.assert_array_equal(np.sort(np.r_[rows, held_out]), np.arange(24))
