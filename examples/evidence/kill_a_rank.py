@@ -1,10 +1,10 @@
 """Kill one of two processes that train one student together, at random moments; then fit again.
 
 Two processes, started as torchrun starts them but by nothing that looks after them, fit with
-``parallel="ddp"`` and a ``checkpoint_dir``. At a random time one of them is killed by SIGKILL. Recorded are
-the seconds in which the other ends by itself, its error, and whether the same fit, started again, ends as the
-undisturbed one: weights, path and history to the bit. The student has dropout, which each process draws by
-itself.
+``parallel="ddp"`` and a ``checkpoint_dir``. At a random time after both have met, one of them is killed by
+SIGKILL. Recorded are the seconds in which the other ends by itself, its error, and whether the same fit,
+started again, ends as the undisturbed one: weights, path and history to the bit. The student has dropout,
+which each process draws by itself.
 
     python examples/evidence/kill_a_rank.py [--kills 20]
 
@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from sklearn.datasets import load_digits
 from sklearn.ensemble import ExtraTreesClassifier
 from torch import nn
@@ -84,6 +85,8 @@ def started(folder):
             }
             os.environ.update({name: str(value) for name, value in where.items()})
             try:
+                dist.init_process_group("gloo")
+                (folder / f"{rank}.met").touch()
                 found = {"bits": bits(fitted(folder))}
             except BaseException as error:
                 found = {"error": f"{type(error).__name__}: {error}"}
@@ -91,6 +94,8 @@ def started(folder):
             (folder / f"{rank}.part").replace(folder / f"{rank}.json")
             os._exit(0)
         pids.append(pid)
+    while len(list(folder.glob("*.met"))) < 2:
+        time.sleep(0.001)
     return pids
 
 
@@ -103,8 +108,9 @@ def ended(folder, pids):
 def undisturbed():
     """What both processes end with, and the seconds that takes."""
     with tempfile.TemporaryDirectory() as folder:
+        pids = started(Path(folder))
         began = time.perf_counter()
-        first, second = ended(Path(folder), started(Path(folder)))
+        first, second = ended(Path(folder), pids)
         assert first == second, (first, second)
         return first["bits"], time.perf_counter() - began
 
@@ -127,7 +133,7 @@ def one_kill(expected, seconds, rng):
         if "error" not in other:
             return None
         behind = [path.stem for path in folder.glob("checkpoints/*/*.checkpoint")]
-        for path in folder.glob("*.json"):
+        for path in [*folder.glob("*.json"), *folder.glob("*.met")]:
             path.unlink()
         again = ended(folder, started(folder))
         return {

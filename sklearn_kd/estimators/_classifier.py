@@ -277,6 +277,8 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         The private net, on tensors and class codes.
     history_ : skorch.history.History
         Of the net: losses, callbacks' scores and metaparameters by epoch; after a search, of the retraining.
+        Of each term of features ``NAME_loss``, before its weight; of :class:`Pathways` the sum by their
+        importance, and ``pathways``, how many ran.
     loss_curve_ : list of float
         The training loss of each epoch.
     validation_scores_ : list of float or None

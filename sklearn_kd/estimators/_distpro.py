@@ -203,7 +203,8 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         Of the search: losses by epoch, and how many ``skipped_hypergradients`` each had, which
         were not finite or had no direction. None where nothing was searched.
     history_ : skorch.history.History
-        Of the retraining: losses by epoch, how many ``pathways`` ran per iteration, and with a
+        Of the retraining: losses by epoch, how many ``pathways`` ran per iteration, ``pathways_loss``, the
+        sum of their losses by their importance before ``distill_weight``, and with a
         learned logit term ``lambda1`` and ``temperature`` after the epoch.
     loss_curve_ : list of float
         The training loss of each epoch of the retraining, out of ``history_``.

@@ -170,7 +170,8 @@ class DistProRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]  
     search_history_ : skorch.history.History or None
         Of the search. None where nothing was searched.
     history_ : skorch.history.History
-        Of the retraining: losses by epoch, how many ``pathways`` ran per iteration, and with
+        Of the retraining: losses by epoch, how many ``pathways`` ran per iteration, ``pathways_loss``, the
+        sum of their losses by their importance before ``distill_weight``, and with
         ``output_weight="learned"`` the metaparameters after the epoch.
     loss_curve_ : list of float
         The training loss of each epoch of the retraining.

@@ -200,7 +200,8 @@ class DistilledRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]
     net_ : skorch.NeuralNet
         The private net, on tensors and standardised targets.
     history_ : skorch.history.History
-        Of the net: losses, callbacks' scores and metaparameters by epoch.
+        Of the net: losses, callbacks' scores and metaparameters by epoch. Of each term of features
+        ``NAME_loss``, before its weight.
     loss_curve_ : list of float
         The training loss of each epoch.
     validation_scores_ : list of float or None

@@ -43,7 +43,7 @@ def state_to_send(net: Any) -> dict[str, Any]:
     return state_to_pickle(net.__dict__, dict(net.__dict__))
 
 
-def net_of_sent(kind: type, state: dict[str, Any]) -> Any:
+def net_of_sent(kind: Any, state: dict[str, Any]) -> Any:
     """Return the net of a :func:`state_to_send`."""
     net = kind.__new__(kind)
     net.__dict__.update(state)
