@@ -23,8 +23,9 @@ There are 27 pathways: conv1, conv2 and conv3 between the last three stages of b
     torchrun --nproc-per-node 8 examples/scale/imagenet_distpro.py train --data imagenet --pair mobilenet \
         --process runs/mobilenet_process.npz --out runs
 
-``accelerate launch --num-processes 8`` starts either as well. A run that was stopped is started again by the
-same command, and goes on from its last epoch. --method KD and --method none are trainings to compare with.
+``accelerate launch --multi_gpu --num_processes 8`` starts either as well. A run that was stopped is started
+again by the same command, and goes on from its last epoch. --method KD and --method none are trainings to
+compare with.
 
     python examples/scale/imagenet_distpro.py --quick
 
