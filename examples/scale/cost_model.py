@@ -344,7 +344,7 @@ def tables(found: dict[str, Any]) -> Iterator[tuple[str, list[str], list[list[st
         ["counted", *names],
         [
             [f"{part}, {what}", *(f"{found['sizes'][pair][part][key] / unit:,.{digits}f}" for pair in pairs)]
-            for part in ("student", "teacher", "transforms")
+            for part in ("student", "teacher", "transforms", "conv1 alone")
             for what, key, unit, digits in (
                 ("million parameters", "parameters", 1e6, 1),
                 ("billion multiply-adds", "multiply-adds", 1e9, 2),

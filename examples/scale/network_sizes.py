@@ -50,8 +50,14 @@ def sizes(pair: Pair) -> dict[str, dict[str, int]]:
         )
         for of, transform in zip(pathways, build_transforms(pathways), strict=True)
     ]
-    found["transforms"] = {what: sum(of[what] for of in of_each) for what in of_each[0]}
-    return found
+    found["transforms"] = total(of_each)
+    conv1 = [of for of, pathway in zip(of_each, pathways, strict=True) if pathway.transform == "conv1"]
+    return found | {"conv1 alone": total(conv1)}
+
+
+def total(numbers: list[dict[str, int]]) -> dict[str, int]:
+    """Return the sums of numbers of the same names."""
+    return {what: sum(of[what] for of in numbers) for what in numbers[0]}
 
 
 def measured(module: nn.Module, x: torch.Tensor, *further: Any) -> dict[str, int]:
