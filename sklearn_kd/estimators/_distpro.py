@@ -182,7 +182,7 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         Processes that train one student together, each on its share of every batch. None: this process
         alone. "ddp": those that ``torchrun`` or ``accelerate launch`` has started; each calls ``fit`` with
         the same arguments, and has the same estimator afterwards. A number: so many new processes on this
-        machine, with a GPU each where there are GPUs.
+        machine, with a GPU each where there are GPUs. ``batch_size`` is that of all together.
     verbose : int, default=0
         1 prints a line for each epoch of both phases, with an estimate of the time left.
     random_state : int, RandomState or None, default=None

@@ -15,6 +15,7 @@ from sklearn.base import clone
 from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
 from skorch.callbacks import Callback
 from torch import nn
+from torch.utils.data import TensorDataset
 
 from sklearn_kd import (
     DistilledClassifier,
@@ -75,6 +76,7 @@ FOREST = ExtraTreesClassifier(10, max_depth=6)
 def make(kind):
     """The estimator and the data of a kind of fit."""
     sgd = {"optimizer": "SGD", "lr": 0.1, "optimizer__momentum": 0.9}
+    torch.manual_seed(0)
     if kind == "search and retrain":
         return DistilledClassifier(FOREST, MLPStudent, meta="linear", e1=2, e2=2, **sgd, **SETTINGS), table()
     if kind == "gradient, Adam":
@@ -111,17 +113,40 @@ def make(kind):
         return DistilledClassifier(
             FOREST, MLPStudent, meta="naive", **table_student, **sgd, **SETTINGS
         ), table()
+    if kind == "Dataset":
+        X, y = table()
+        dataset = TensorDataset(torch.as_tensor(X), torch.as_tensor(y))
+        return DistilledClassifier(mapping(X), MLPStudent, meta="gradient", **sgd, **SETTINGS), (dataset,)
+    if kind == "augmented, asked again":
+        X, y = table()
+        meta = {"meta": "gradient", "augment": torch.neg}
+        return DistilledClassifier(mapping(X), MLPStudent, **meta, **sgd, **SETTINGS), (X, y)
+    if kind == "maps":
+        X, _ = images()
+        y = np.digitize(X[:, 0], [-0.5, 0.5])
+        student = nn.Conv2d(1, 3, 3, 1, 1)
+        teacher = nn.Sequential(nn.Conv2d(1, 4, 3, 1, 1), nn.ReLU(), nn.Conv2d(4, 3, 1))
+        return DistilledClassifier(teacher, student, meta="gradient", **sgd, **SETTINGS), (X, y)
+    if kind == "twins":
+        return DistilledClassifier(FOREST, MLPStudent, meta="twins", **sgd, **SETTINGS), table()
     raise ValueError(kind)
+
+
+def mapping(X):
+    torch.manual_seed(1)
+    return nn.Linear(X.shape[1], 3)
 
 
 KINDS = [
     "search and retrain", "gradient, Adam", "shortlist", "hyperopt", "CNN", "DistPro", "regressor", "preprocessing",
+    "Dataset", "augmented, asked again", "maps", "twins",
 ]  # fmt: skip
 
 
-def fit(ranks, kind):
+def fit(ranks, kind, parallel="ddp"):
     clf, data = make(kind)
-    return result_of(clf.fit(*data), data[0])
+    clf.set_params(parallel=parallel)
+    return result_of(clf.fit(*data), None if kind == "Dataset" else data[0])
 
 
 def result_of(clf, X):
@@ -133,15 +158,18 @@ def result_of(clf, X):
         "path": [np.asarray(column, dtype=float) for column in columns],
         "losses": [row["train_loss"] for row in clf.history_],
         "scores": clf.validation_scores_ or [],
-        "outputs": clf.predict_proba(X) if hasattr(clf, "predict_proba") else clf.predict(X),
+        "outputs": []
+        if X is None
+        else clf.predict_proba(X)
+        if hasattr(clf, "predict_proba")
+        else clf.predict(X),
     }
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_end_as_one(two, kind):
     found = two.run(fit, kind)
-    clf, data = make(kind)
-    alone = result_of(clf.set_params(parallel=None).fit(*data), data[0])
+    alone = fit(None, kind, parallel=None)
     for name in alone:
         for of_rank in found:
             for ours, theirs in zip(alone[name], of_rank[name], strict=True):
