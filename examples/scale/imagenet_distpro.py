@@ -2,7 +2,8 @@
 
 Deng, Sun, Newsam and Wang, "DistPro: Searching a fast knowledge distillation process via meta optimization"
 (ECCV 2022) search a process on small images and follow it on ImageNet: batches of 512, a cosine schedule and
-100 epochs. They publish a top-1 accuracy of 73.26 % for ResNet-50 to MobileNet, and of 73.51 % for DeiT.
+100 epochs. They publish a top-1 accuracy of 73.26 % for ResNet-50 to MobileNet, and 73.51 %, as far as we
+know for DeiT.
 Nothing of that size was trained to write this script; docs/guide/scale.rst says what it would cost.
 
 The pairs are timm's, with its trained teachers:
