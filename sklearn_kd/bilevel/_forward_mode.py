@@ -113,9 +113,14 @@ class ForwardHypergradient(LongHorizonEstimator):
         self.Z = []
 
     def after_forward(
-        self, inputs: tuple[Any, ...], outputs: Tensor, evaluation: Contraction, logits: Tensor
+        self,
+        inputs: tuple[Any, ...],
+        outputs: Tensor,
+        evaluation: Contraction,
+        logits: Tensor,
+        n_rows: int | None = None,
     ) -> None:
-        super().after_forward(inputs, outputs, evaluation, logits)
+        super().after_forward(inputs, outputs, evaluation, logits, n_rows)
         self.derivatives = evaluation.derivatives()
         if self.curvature == "gauss_newton":
             copies = BufferCopies(self.buffers_before)

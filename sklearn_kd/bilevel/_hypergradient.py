@@ -43,6 +43,7 @@ from sklearn_kd.runtime._random_state import (
     random_state,
     set_random_state,
 )
+from sklearn_kd.runtime._ranks import ALONE, Ranks
 from sklearn_kd.runtime._recurrent import gather_weights, recurrent_layers, without_dropout
 from sklearn_kd.runtime._snapshots import BufferCopies, BufferSnapshot
 
@@ -55,19 +56,14 @@ SMALLEST_NORM = 1e-12
 # ``step`` is ε, which only the finite differences need.
 
 
-def _step_size(logits: Tensor, size: Any, share: float) -> Any:
-    """Return the ε that moves the logits by a set share of their size; of 0.1 where they are small.
+def step_from(rms: Any, size: Any, share: float, dtype: torch.dtype) -> Any:
+    """Return the ε that moves logits by a set share of their size; of 0.1 where they are small.
 
-    ``size`` is about the root mean square of what d does to them.
+    ``rms`` is their root mean square, and ``size`` about that of what d does to them.
 
     A step of 3e-5 · ‖w‖/‖d‖ does as well on larger networks and drowns in rounding on the
     smallest (examples/evidence/finite_difference.py).
     """
-    return step_from(_rms(logits), size, share, logits.dtype)
-
-
-def step_from(rms: Any, size: Any, share: float, dtype: torch.dtype) -> Any:
-    """Return ε for logits of this root mean square and type."""
     numbers = torch.finfo(dtype)
     step = share * numbers.eps**0.5 * (rms + 0.1) / size
     # torch refuses a number that overflows, which a tensor does not: then nothing is known.
@@ -121,15 +117,53 @@ def inner_product(a: Any, b: Any) -> Tensor:
     return torch.stack([torch.vdot(a_i.flatten(), b_i.flatten()) for a_i, b_i in pairs]).sum()
 
 
-def _size_of_logit_change(v: list[Tensor], d: list[Tensor], norm: Any, r_val: Tensor) -> Any:
+def _size_of_logit_change(v: list[Tensor], d: list[Tensor], norm: Any, weight: Any) -> Any:
     """Estimate the root mean square of J d without a further pass; ``norm`` is ‖v‖.
+
+    ``weight`` is the root mean square of r_val times how many numbers it has.
 
     On the validation batch v = Jᵀ r_val, so that ⟨v, d⟩ = ⟨r_val, J d⟩ ≤ ‖r_val‖ ‖J d‖; the
     bound was 0.07 to 2 times the truth on the training batch, 0.4 in the median
     (examples/evidence/finite_difference.py).
     """
     along = norm * norm if d is v else abs(as_number(inner_product(v, d)))
-    return logit_change_from(along, _rms(r_val) * r_val.numel())
+    return logit_change_from(along, weight)
+
+
+class _Sizes:
+    """The sizes of the logits of the training batch and of r_val, by which ε is chosen."""
+
+    def __init__(self, logits: Tensor, r_val: Tensor) -> None:
+        self._logits, self._r_val = logits, r_val
+        self._of_all: list[Any] | None = None
+
+    def share(self, ranks: Ranks, v: list[Tensor], loss: Tensor, weight: float) -> Tensor:
+        """Make v, in place, and the sizes those of all processes' rows, by one message; return their loss."""
+        torch._foreach_mul_(v, weight)
+        own = [
+            loss * weight,
+            self._logits.square().sum(),
+            (self._r_val * (weight / ranks.size)).square().sum(),
+        ]
+        counts = torch.tensor([self._logits.numel(), self._r_val.numel()], dtype=loss.dtype)
+        found = torch.cat([torch.stack([t.to(loss) for t in own]), counts.to(loss.device)])
+        ranks.mean_([*v, found])
+        self._of_all = list((found[1:] * ranks.size).unbind())
+        return found[0]
+
+    def of_logits(self) -> Any:
+        """Return the root mean square of the logits."""
+        if self._of_all is None:
+            return _rms(self._logits)
+        squares, _, n, _ = self._of_all
+        return as_number((squares / n).sqrt())
+
+    def of_r_val(self) -> Any:
+        """Return the root mean square of r_val times how many numbers it has."""
+        if self._of_all is None:
+            return _rms(self._r_val) * self._r_val.numel()
+        _, squares, _, n = self._of_all
+        return as_number((squares * n).sqrt())
 
 
 def logit_change_from(along: Any, weight: Any) -> Any:
@@ -212,6 +246,9 @@ class HypergradientEstimator:
     logit_change : float, default=0.3
         By what share of their size, in units of √epsilon, a finite difference moves the
         logits.
+    ranks : Ranks, default=ALONE
+        The processes that share each batch. v, ε and h are those of all rows: v is the sum of the processes'
+        own v, and so is h. The gradient that the optimizer is given must be that of all rows, too.
 
     Attributes
     ----------
@@ -230,7 +267,9 @@ class HypergradientEstimator:
         others: Sequence[nn.Module] = (),
         outputs: Callable[..., Tensor] | None = None,
         logit_change: float = 0.3,
+        ranks: Ranks = ALONE,
     ):
+        self.ranks = ranks
         moved = {w for group in optimizer.param_groups for w in group["params"]}
         self.student, self.forward = student, forward or student
         self.outputs_of = outputs or self.forward
@@ -263,7 +302,12 @@ class HypergradientEstimator:
         self.begun = True
 
     def after_forward(
-        self, inputs: tuple[Any, ...], outputs: Tensor, evaluation: Contraction, logits: Tensor
+        self,
+        inputs: tuple[Any, ...],
+        outputs: Tensor,
+        evaluation: Contraction,
+        logits: Tensor,
+        n_rows: int | None = None,
     ) -> None:
         """Note the training forward pass, while its graph is there.
 
@@ -277,21 +321,29 @@ class HypergradientEstimator:
             Of the training loss at s.
         logits : Tensor of shape (B, K)
             The student's, by which a finite difference is sized.
+        n_rows : int or None, default=None
+            Of the training batch in all processes together; None: B.
         """
+        n_own = len(inputs[0])
+        self.row_weight = 1.0 if n_rows is None else self.ranks.weight_of(n_own, n_rows)
         if self.method == "exact":
             of_each = evaluation.derivatives()
             self.pulled_back = [self._gradient_of(outputs, r_j, retain_graph=True) for r_j in of_each]
         self.share = 1.0
         self.n_outputs = len(outputs)
-        if self.rows is not None and self.rows < len(inputs[0]):
+        if self.rows is not None and self.rows < (n_rows or n_own):
             # Some rows, taken for all of them; of images their pixels are the rows of the outputs.
-            self.share = len(inputs[0]) / self.rows
-            some = slice(self.rows * (len(outputs) // len(inputs[0])))
-            inputs, outputs, logits = (inputs[0][: self.rows], *inputs[1:]), outputs[some], logits[some]
+            rows = max(self.rows, self.ranks.size)
+            self.share = (n_rows or n_own) / rows
+            n_some = len(self.ranks.own(range(rows)))
+            some = slice(n_some * (len(outputs) // n_own))
+            inputs, outputs, logits = (inputs[0][:n_some], *inputs[1:]), outputs[some], logits[some]
         self.inputs, self.outputs, self.logits = inputs, outputs.detach(), logits.detach()
         self.evaluation: Contraction | None = evaluation
 
-    def hypergradient(self, x_val: Tensor, validation_loss: ValidationLoss) -> tuple[Tensor, Tensor]:
+    def hypergradient(
+        self, x_val: Tensor, validation_loss: ValidationLoss, n_rows: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """h = ∂L_val(w')/∂lambda of the step just taken, and L_val(w').
 
         To be called in :func:`full_precision`, as the training forward pass before it.
@@ -302,6 +354,8 @@ class HypergradientEstimator:
             The validation batch.
         validation_loss : callable(Tensor) -> (Tensor, Tensor)
             Maps the student's logits on it to L_val, shape (), and ∂L_val/∂logits.
+        n_rows : int or None, default=None
+            Of the validation batch in all processes together; None: B.
 
         Returns
         -------
@@ -312,6 +366,9 @@ class HypergradientEstimator:
         self.begun = False
         with preserved_torch_state(self.device), BufferSnapshot(self.with_buffers), torch.no_grad():
             v, r_val, val_loss = self._validation_gradient(x_val, validation_loss)
+            sizes = _Sizes(self.logits, r_val)
+            if n_rows is not None:
+                val_loss = sizes.share(self.ranks, v, val_loss, self.ranks.weight_of(len(x_val), n_rows))
             norm = as_number(global_norm(v))
             c, d = self.response(v, self.w)
             if self.clipping is not None:
@@ -319,10 +376,13 @@ class HypergradientEstimator:
             if self.method == "exact":
                 h = c * torch.stack([inner_product(g, d) for g in self.pulled_back])
             else:
-                size = _size_of_logit_change(v, d, norm, r_val)
+                size = _size_of_logit_change(v, d, norm, sizes.of_r_val())
                 del v
-                u = self._directional_derivative(d, _step_size(self.logits, size, self.logit_change))
-                h = c * self._contract(u)
+                step = step_from(sizes.of_logits(), size, self.logit_change, self.logits.dtype)
+                h = c * self._contract(self._directional_derivative(d, step))
+            if self.ranks.size > 1:
+                h = h * self.row_weight
+                self.ranks.mean_([h])
             self.evaluation = None  # it holds the batch
         self.directionless = is_directionless(norm)
         if isinstance(norm, Tensor):

@@ -131,6 +131,8 @@ class Checkpointer:
 
     def _write(self, state: dict[str, Any]) -> None:
         identity = {"teacher": self._signature, "start": self._training.initial_values}
+        if self._checkpoints.n_ranks > 1:
+            identity["n_ranks"] = self._checkpoints.n_ranks
         self._checkpoints.write(self._stage, self._training.n_epochs, identity | state)
 
     def _latest(self, load: Callable[[dict[str, Any]], None]) -> None:
@@ -141,6 +143,13 @@ class Checkpointer:
         start, saved_start = self._training.initial_values, state["start"]
         if start.shape != saved_start.shape or not torch.equal(start, saved_start):
             return "it began with other metaparameters, or another process"
+        n_saved, n_ranks = state.get("n_ranks", 1), self._checkpoints.n_ranks
+        if n_saved != n_ranks:
+            return (
+                f"it was written by {n_saved} process{'es' * (n_saved > 1)} training together, and now there "
+                f"{'are' if n_ranks > 1 else 'is'} {n_ranks} (what each draws by itself, such as dropout, "
+                f"cannot be divided anew; start {n_saved}, or give another checkpoint_dir to begin again)"
+            )
         saved, current = state["teacher"], self._signature
         if saved is None or current is None:
             return None if saved is current else "only one of them, it and this fit, has a teacher"

@@ -65,12 +65,16 @@ class Checkpoints:
     ----------
     seeds : list of lists of int
         The seeds that the fit is to use.
+    n_ranks : int
+        1: one process trains.
 
     Raises
     ------
     ValueError
         If there are checkpoints and none can be used.
     """
+
+    n_ranks = 1
 
     def __init__(
         self, parent: Path | None, digest: str, seeds: Sequence[Sequence[int]], drawn_anew: bool
@@ -202,7 +206,7 @@ class Checkpoints:
         for path, _, _ in self._files(stage):
             try:
                 content = self._checked(read_file(path), stage)
-                reason = _reason_against(content["state"], why_not, use)
+                reason = reason_against(content["state"], why_not, use)
             except Refused as refused:
                 reason = str(refused)
             if reason is None:
@@ -253,7 +257,7 @@ class Checkpoints:
         return vars(self) | {"_folder": None, "_lock": None}
 
 
-def _reason_against(
+def reason_against(
     state: dict[str, Any],
     why_not: Callable[[dict[str, Any]], str | None],
     use: Callable[[dict[str, Any]], Any],

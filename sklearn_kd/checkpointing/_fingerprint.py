@@ -28,7 +28,7 @@ from sklearn_kd.runtime._random_state import preserved_random_state
 Update = Callable[[Any], None]
 
 # Parameters that do not change the result of a fit.
-_WITHOUT_EFFECT = {"verbose", "n_jobs", "checkpoint_dir", "teacher_logits_dir", "keep_teacher"}
+_WITHOUT_EFFECT = {"verbose", "n_jobs", "checkpoint_dir", "teacher_logits_dir", "keep_teacher", "parallel"}
 # Number of rows that are hashed for a Dataset, beside all labels.
 _N_SAMPLES = 4
 

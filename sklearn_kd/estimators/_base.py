@@ -214,7 +214,7 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         ``student_preprocessing`` is not in it: a warning says that ``load`` needs the fitted one. It does
         not have the teacher, the optimizer's state, parameters that are
         objects or functions, such as ``augment`` and ``callbacks``, nor those that belong to the
-        machine, ``checkpoint_dir`` and ``num_workers``. A warning names the parameters that were set
+        machine, ``checkpoint_dir``, ``parallel`` and ``num_workers``. A warning names the parameters that were set
         and are not saved.
 
         The new file is loaded, as a check, before it replaces an older one.
@@ -274,8 +274,8 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
 
         The loaded estimator predicts as the saved one did: to the bit on the same device with the same
         versions. It has no teacher: ``teacher_`` is None. To fit it again, or to continue with
-        ``warm_start=True``, pass one as ``teacher``. ``checkpoint_dir``, ``num_workers`` and ``n_jobs``
-        are never taken from a file, so that no file decides where a later fit writes and how many
+        ``warm_start=True``, pass one as ``teacher``. ``checkpoint_dir``, ``parallel``, ``num_workers`` and
+        ``n_jobs`` are never taken from a file, so that no file decides where a later fit writes and how many
         processes it starts.
 
         Parameters

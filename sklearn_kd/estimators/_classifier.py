@@ -14,12 +14,12 @@ from torch import nn
 
 from sklearn_kd._sklearn_compat import Interval, StrOptions, with_callbacks
 from sklearn_kd.estimators._base import BaseDistiller, ClassifierMethods
-from sklearn_kd.estimators._callback_checks import CALLBACK_KINDS
 from sklearn_kd.estimators._classifier_plan import checked_parameters, plan_distillation
-from sklearn_kd.estimators._classifier_search import WAYS_TO_RETRAIN
 from sklearn_kd.estimators._classifier_state import CLASSIFIER_STATE
 from sklearn_kd.estimators._distilled_attributes import distilled_attributes
+from sklearn_kd.estimators._distilled_parameters import DISTILLED_CONSTRAINTS
 from sklearn_kd.estimators._feature_terms import FittedTerm
+from sklearn_kd.estimators._parallel import in_ranks
 from sklearn_kd.estimators._plan import publish, restore_on_failure, run_plan
 from sklearn_kd.estimators._preflight import validate
 from sklearn_kd.inputs._munge import Munge
@@ -27,9 +27,8 @@ from sklearn_kd.inputs._validation import Continued
 from sklearn_kd.losses._distillation_loss import DistillationLoss
 from sklearn_kd.losses._feature_term import FeatureTerm
 from sklearn_kd.meta import Strategy
-from sklearn_kd.meta._process import FOLLOWED, MetaparameterProcess
+from sklearn_kd.meta._process import MetaparameterProcess
 from sklearn_kd.runtime._execution import Execution
-from sklearn_kd.runtime._optimizers import OPTIMIZER_KINDS
 from sklearn_kd.runtime._torch_modes import ordinary_torch
 from sklearn_kd.tasks._label_kinds import Labels
 from sklearn_kd.teachers._label_teachers import takes_several_labels
@@ -222,6 +221,11 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         How the student's passes are executed: "eager"; "compiled" by ``torch.compile``; in "bfloat16"
         where no hypergradient is taken; each iteration as one "cuda_graph"; or an
         :class:`~sklearn_kd.Execution` with several of these.
+    parallel : None, "ddp" or int, default=None
+        Processes that train one student together, each on its share of every batch. None: this process alone.
+        "ddp": those that ``torchrun`` or ``accelerate launch`` has started; each calls ``fit`` with the same
+        arguments, and each has the same estimator afterwards. A number: so many new processes on this machine,
+        with a GPU each where there are GPUs.
     verbose : int, default=0
         1 prints skorch's table of epochs; with ``search_epochs`` or ``process`` a line for each epoch of each
         phase but of trials, with an estimate of the time left.
@@ -336,48 +340,14 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     ([0.05, 0.6, 0.95], True)
     """
 
-    _parameter_constraints = {
-        "meta": [str, Strategy],
-        "e1": [Interval(Integral, 1, None, closed="left")],
-        "e2": [Interval(Integral, 0, None, closed="left")],
-        "lambda1": [Interval(Real, 0, 1, closed="both"), StrOptions({"random"})],
+    _parameter_constraints = DISTILLED_CONSTRAINTS | {
         "temperature": [Interval(Real, 0, None, closed="neither"), StrOptions({"random"})],
         "loss": [str, DistillationLoss, FeatureTerm, list, tuple],
         "teacher_classes": ["array-like", None],
         "ignore_index": [Integral, None],
         "class_weight": [dict, StrOptions({"balanced"}), None],
-        "optimizer": OPTIMIZER_KINDS,
-        "lr": [Interval(Real, 0, 1e30, closed="both")],  # beyond, a step overflows float32
-        "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
-        "max_epochs": [Interval(Integral, 1, None, closed="left")],
-        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "unlabeled_share": [Interval(Real, 0, 1, closed="neither"), StrOptions({"auto"})],
-        "search_epochs": [
-            Interval(Integral, 1, None, closed="left"),
-            Interval(Real, 0, 1, closed="right"),
-            None,
-        ],
-        "weights": [StrOptions(set(FOLLOWED))],
-        "retrain": [StrOptions(set(WAYS_TO_RETRAIN))],
-        "process": [MetaparameterProcess, str, PathLike, None],
-        "search_callbacks": CALLBACK_KINDS,
-        "soft_validation": ["boolean"],
-        "synthesize": [Interval(Real, 0, None, closed="neither"), Munge, None],
-        "student_preprocessing": "no_validation",  # check_preprocessing says more
-        "standardize": ["boolean"],
-        "teacher_transform": [callable, None],
-        "augment": [callable, None],
-        "callbacks": CALLBACK_KINDS,
-        "warm_start": ["boolean"],
-        "keep_teacher": ["boolean"],
         "teacher_logits_dtype": [StrOptions(set(LOGIT_DTYPES))],
         "teacher_logits_dir": [str, PathLike, None],
-        "checkpoint_dir": [str, PathLike, None],
-        "device": [str, torch.device, Integral],
-        "execution": [str, Execution],
-        "verbose": ["verbose"],
-        "random_state": ["random_state"],
     }
 
     _state_functions = CLASSIFIER_STATE
@@ -435,6 +405,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         checkpoint_dir: str | PathLike[str] | None = None,
         device: str | torch.device | int = "auto",
         execution: str | Execution = "eager",
+        parallel: Literal["ddp"] | int | None = None,
         verbose: int = 0,
         random_state: int | np.random.RandomState | None = None,
         **routed: Any,
@@ -476,6 +447,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         self.checkpoint_dir = checkpoint_dir
         self.device = device
         self.execution = execution
+        self.parallel = parallel
         self.verbose = verbose
         self.random_state = random_state
         self._keep_routed(routed)
@@ -492,6 +464,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
 
     @ordinary_torch()
     @restore_on_failure
+    @in_ranks
     @with_callbacks
     def fit(
         self,

@@ -44,6 +44,7 @@ from sklearn_kd.meta._process import MetaparameterProcess
 from sklearn_kd.meta._space import MetaparameterSpace
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._optimizers import optimizer_class
+from sklearn_kd.runtime._ranks import ALONE, Ranks
 from sklearn_kd.tasks._task import MapTask, Task
 from sklearn_kd.training._label_scorers import r2_scoring
 from sklearn_kd.training._net import TrainingNet
@@ -69,6 +70,7 @@ class NetSettings(NamedTuple):
     batch_size : int
     features : FeatureTerms or None
         Terms beside the loss. None: there are none, or the strategy needs no teacher.
+    ranks : Ranks
     """
 
     task: Task
@@ -77,6 +79,7 @@ class NetSettings(NamedTuple):
     execution: Execution
     batch_size: int
     features: FeatureTerms | None = None
+    ranks: Ranks = ALONE
 
 
 @dataclass(frozen=True, eq=False)
@@ -370,7 +373,7 @@ def make_net(
     ``routes_callbacks``: whether it has the ``callbacks__*`` parameters of the estimator. ``goes_on``:
     whether terms of features go on with what they have learned beside the student of the last fit.
     """
-    device, (task, loss, space, execution, batch_size, features) = estimator._device(), settings
+    device, (task, loss, space, execution, batch_size, features, ranks) = estimator._device(), settings
     if strategy.coordinates == "raw":
         space = space.in_raw_coordinates()
     steps = {group: strategy.steps() for group in space.groups}
@@ -398,6 +401,7 @@ def make_net(
         task=task,
         labels=None if task.numeric else task.output_labels,
         device=str(device),
+        ranks=ranks,
         **(params | output_params(task) | routed | changes),
     ).initialize()
     if goes_on and isinstance(estimator.net_, TrainingNet):  # else it comes from a file, without them

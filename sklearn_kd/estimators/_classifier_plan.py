@@ -10,6 +10,7 @@ import numpy as np
 from torch import nn
 
 from sklearn_kd.checkpointing._checkpoints import Checkpoints
+from sklearn_kd.checkpointing._rank_checkpoints import RankCheckpoints
 from sklearn_kd.errors._context import error_context
 from sklearn_kd.estimators._augmentation import checked_augmentation
 from sklearn_kd.estimators._classifier_net import (
@@ -41,6 +42,7 @@ from sklearn_kd.estimators._feature_terms import (
     without_candidates,
 )
 from sklearn_kd.estimators._learned_nothing import warn_of_scales
+from sklearn_kd.estimators._parallel import check_same_inputs, ranks_of, refuse_wrapped
 from sklearn_kd.estimators._plan import (
     TRAINING,
     Seeds,
@@ -102,7 +104,7 @@ from sklearn_kd.meta._strategy import (
 )
 from sklearn_kd.persistence._save_load import warn_not_in_file
 from sklearn_kd.runtime._execution import Execution
-from sklearn_kd.runtime._processes import warn_if_distributed
+from sklearn_kd.runtime._ranks import Ranks
 from sklearn_kd.students._checks import check_codes
 from sklearn_kd.students._standardize import StandardizedStudent
 from sklearn_kd.teachers._logit_checks import naming_rows
@@ -124,6 +126,7 @@ class Settings(NamedTuple):
     execution: Execution
     storage: LogitStorage
     process: MetaparameterProcess | None
+    ranks: Ranks
 
 
 def checked_parameters(
@@ -159,7 +162,7 @@ def checked_parameters(
     process = checked_process(estimator.process)
     if process is not None:  # which says where the metaparameters go; of the strategy T_val remains
         strategy = Fixed(val_temperature=strategy.val_temperature)
-    return Settings(strategy, losses, execution, storage, process)
+    return Settings(strategy, losses, execution, storage, process, ranks_of(estimator))
 
 
 def plan_distillation(
@@ -182,7 +185,7 @@ def plan_distillation(
     warn_of_answers : callable(estimator, inputs, train)
         Warns where the teacher's answers to D_train look wrong.
     """
-    strategy, losses, execution, storage, process = settings
+    strategy, losses, execution, storage, process, ranks = settings
     loss = loss_of_task(losses.of_outputs, inputs.task, losses.given)
     features = bound_features(estimator, strategy, losses.terms, inputs)
     space = loss_space(loss, inputs.task.n_outputs, features)
@@ -200,9 +203,10 @@ def plan_distillation(
     reasons += beside_split(inputs, who, holds_out=holds_out)
     reasons += beside_search(estimator, searches=searches)
     warn_without_effect(reasons)
-    warn_if_distributed()
+    refuse_wrapped(estimator.student, "student")
+    check_same_inputs(estimator, inputs, ranks)
     batch_size = rows_per_batch(estimator.batch_size, inputs.n_rows)
-    net_settings = NetSettings(inputs.task, loss, space, execution, batch_size, features)
+    net_settings = NetSettings(inputs.task, loss, space, execution, batch_size, features, ranks)
     start = _checked_start(estimator, strategy, net_settings, inputs)
     fit_parameters = estimator._routed("teacher__fit")
     teacher = None
@@ -218,7 +222,7 @@ def plan_distillation(
             make=make,
             asks_for_features=features is not None,
         )
-    checkpoints = _opened_checkpoints(estimator, inputs, process, searches=searches)
+    checkpoints = _opened_checkpoints(estimator, inputs, process, ranks, searches=searches)
     seeds = [Seeds(*own) for own in checkpoints.seeds]
     hold_out = None
     if holds_out:
@@ -261,6 +265,7 @@ def plan_distillation(
         teacher,
         report,
         checkpoints,
+        ranks,
         net_settings,
         search_student=students[0] if searches else None,
         process=process,
@@ -277,15 +282,16 @@ def _opened_checkpoints(
     estimator: DistilledClassifier,
     inputs: ValidatedInputs,
     process: MetaparameterProcess | None,
+    ranks: Ranks,
     *,
     searches: bool,
-) -> Checkpoints:
+) -> Checkpoints | RankCheckpoints:
     """Open the checkpoints of the fit; their seeds are those of the last stage, and of the search."""
     before: list[Any] = [estimator.student_, estimator.n_iter_] if estimator._continues() else []
     if process is not None:  # which may be given as the path of a file
         before.append(process.values)
     drawn = drawn_seeds(estimator.random_state, searches=searches)
-    return open_checkpoints(estimator, inputs, drawn, before or None)
+    return open_checkpoints(estimator, inputs, drawn, before or None, ranks)
 
 
 def _rows_of_stages(

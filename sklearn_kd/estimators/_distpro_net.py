@@ -110,6 +110,7 @@ def make_net(
         task=task,
         labels=None if task.numeric else task.output_labels,
         device=str(estimator._device()),
+        ranks=plan.ranks,
         **(params | routed | changes),
     ).initialize()
 

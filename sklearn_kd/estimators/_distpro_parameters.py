@@ -51,6 +51,7 @@ DISTPRO_CONSTRAINTS: dict[str, Any] = {
     "checkpoint_dir": [str, PathLike, None],
     "device": [str, torch.device, Integral],
     "execution": [str, Execution],
+    "parallel": "no_validation",  # check_parallel says more
     "verbose": ["verbose"],
     "random_state": ["random_state"],
 }

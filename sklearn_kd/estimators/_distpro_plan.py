@@ -28,6 +28,7 @@ from sklearn_kd.estimators._distpro_net import (
     stage_student,
 )
 from sklearn_kd.estimators._distpro_terms import TeacherTerm, check_followed
+from sklearn_kd.estimators._parallel import check_same_inputs, ranks_of, refuse_wrapped
 from sklearn_kd.estimators._plan import (
     FitPlan,
     Seeds,
@@ -65,7 +66,7 @@ from sklearn_kd.meta import Fixed, Strategy
 from sklearn_kd.persistence._save_load import warn_not_in_file
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._optimizers import optimizer_class
-from sklearn_kd.runtime._processes import warn_if_distributed
+from sklearn_kd.runtime._ranks import Ranks
 from sklearn_kd.students._standardize import StandardizedStudent, own_student
 from sklearn_kd.teachers._features import FeatureTeacher
 from sklearn_kd.training._divergence import check_scale
@@ -100,6 +101,7 @@ class Settings(NamedTuple):
     teacher: FeatureTeacher
     execution: Execution
     term: TeacherTerm
+    ranks: Ranks
 
 
 class SearchOutcome(NamedTuple):
@@ -186,7 +188,7 @@ def checked_parameters(estimator: DistProEstimator, X: Any = None, X_val: Any = 
     term.check()
     check_followed(term, process, estimator.weights)
     teacher = FeatureTeacher(estimator._asked_teacher(), estimator._device())
-    return Settings(strategy, distance, process, threshold, teacher, execution, term)
+    return Settings(strategy, distance, process, threshold, teacher, execution, term, ranks_of(estimator))
 
 
 def _checked_execution(estimator: DistProEstimator) -> Execution:
@@ -229,10 +231,12 @@ def plan_distpro(estimator: DistProEstimator, settings: Settings, inputs: Valida
         + settings.term.unused(estimator, settings.process)
         + beside_split(inputs, "a retraining without a search", holds_out=searches)
     )
-    warn_if_distributed()
+    refuse_wrapped(estimator.student, "student")
+    check_same_inputs(estimator, inputs, settings.ranks)
     teacher, term, task = settings.teacher, settings.term, inputs.task
     term.check_task(task, weighted=inputs.weight is not None)
-    checkpoints = open_checkpoints(estimator, inputs, drawn_seeds(estimator.random_state, searches=searches))
+    drawn = drawn_seeds(estimator.random_state, searches=searches)
+    checkpoints = open_checkpoints(estimator, inputs, drawn, ranks=settings.ranks)
     stages = _stages(estimator, inputs, [Seeds(*seeds) for seeds in checkpoints.seeds])
     samples = stages[-1].data.train.samples
     student = _checked_student(estimator, inputs, stages)
@@ -265,6 +269,7 @@ def plan_distpro(estimator: DistProEstimator, settings: Settings, inputs: Valida
         teacher,
         report,
         checkpoints,
+        settings.ranks,
         term,
         pathways,
         process,

@@ -26,6 +26,7 @@ from sklearn_kd.estimators._distpro_plan import (
 )
 from sklearn_kd.estimators._distpro_state import DISTPRO_STATE
 from sklearn_kd.estimators._distpro_terms import PredictionTerm
+from sklearn_kd.estimators._parallel import in_ranks
 from sklearn_kd.estimators._plan import publish, restore_on_failure, run_plan
 from sklearn_kd.estimators._regressor_inputs import validate_regression
 from sklearn_kd.estimators._regressor_methods import RegressorMethods
@@ -141,6 +142,11 @@ class DistProRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]  
         "auto": CUDA, then MPS, then the CPU.
     execution : str or Execution, default="eager"
         "eager", or in "bfloat16" where no hypergradient is taken.
+    parallel : None, "ddp" or int, default=None
+        Processes that train one student together, each on its share of every batch. None: this process alone.
+        "ddp": those that ``torchrun`` or ``accelerate launch`` has started; each calls ``fit`` with the same
+        arguments, and each has the same estimator afterwards. A number: so many new processes on this machine,
+        with a GPU each where there are GPUs.
     verbose : int, default=0
         1 prints a line for each epoch of both phases, with an estimate of the time left.
     random_state : int, RandomState or None, default=None
@@ -275,6 +281,7 @@ class DistProRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]  
         checkpoint_dir: str | PathLike[str] | None = None,
         device: str | torch.device | int = "auto",
         execution: str | Execution = "eager",
+        parallel: Literal["ddp"] | int | None = None,
         verbose: int = 0,
         random_state: int | np.random.RandomState | None = None,
         **routed: Any,
@@ -314,6 +321,7 @@ class DistProRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]  
         self.checkpoint_dir = checkpoint_dir
         self.device = device
         self.execution = execution
+        self.parallel = parallel
         self.verbose = verbose
         self.random_state = random_state
         self._keep_routed(routed)
@@ -323,6 +331,7 @@ class DistProRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]  
 
     @ordinary_torch()
     @restore_on_failure
+    @in_ranks
     @with_callbacks
     def fit(
         self,

@@ -16,6 +16,7 @@ from sklearn_kd.checkpointing._checkpointer import Checkpointer, teacher_signatu
 from sklearn_kd.checkpointing._checkpoints import Checkpoints, released_on_failure
 from sklearn_kd.checkpointing._file import prepare_checkpoint_dir
 from sklearn_kd.checkpointing._fingerprint import fingerprint, relevant_parameters, sample_rows
+from sklearn_kd.checkpointing._rank_checkpoints import RankCheckpoints
 from sklearn_kd.estimators._learned_nothing import convergence_message, warn_of_convergence
 from sklearn_kd.estimators._preprocessing import described_preprocessing
 from sklearn_kd.estimators._regression_warnings import regression_message
@@ -31,6 +32,7 @@ from sklearn_kd.inputs._validation import Rows, ValidatedInputs
 from sklearn_kd.meta import Strategy
 from sklearn_kd.runtime._global_lock import torch_state_lock
 from sklearn_kd.runtime._random_state import preserved_random_state
+from sklearn_kd.runtime._ranks import ALONE, Ranks
 from sklearn_kd.tasks._regression import Regression
 from sklearn_kd.tasks._task import Task
 from sklearn_kd.training._alone import train_alone
@@ -132,7 +134,9 @@ class FitPlan:
         How the metaparameters move.
     teacher : Teacher, FeatureTeacher or None
     report : FitReport
-    checkpoints : Checkpoints
+    checkpoints : Checkpoints or RankCheckpoints
+    ranks : Ranks
+        The processes that train together.
     """
 
     task: Task
@@ -141,7 +145,8 @@ class FitPlan:
     strategy: Strategy
     teacher: Any
     report: FitReport
-    checkpoints: Checkpoints
+    checkpoints: Checkpoints | RankCheckpoints
+    ranks: Ranks
 
     @property
     def data(self) -> SplitData:
@@ -200,9 +205,15 @@ def stage_data(
 
 
 def open_checkpoints(
-    estimator: BaseDistiller, inputs: ValidatedInputs, seeds: Sequence[Seeds], before: Any = None
-) -> Checkpoints:
+    estimator: BaseDistiller,
+    inputs: ValidatedInputs,
+    seeds: Sequence[Seeds],
+    before: Any = None,
+    ranks: Ranks = ALONE,
+) -> Checkpoints | RankCheckpoints:
     """Open the checkpoints of a fit, which may hold other seeds than those drawn.
+
+    Of several ranks the first has the files, and all have its seeds.
 
     Parameters
     ----------
@@ -212,7 +223,18 @@ def open_checkpoints(
         As drawn, those of one stage each.
     before : object, default=None
         What the fit goes on from.
+    ranks : Ranks, default=ALONE
     """
+    if ranks.size == 1:
+        return _own_checkpoints(estimator, inputs, seeds, before)
+    if ranks.is_first:
+        return RankCheckpoints(ranks, _own_checkpoints(estimator, inputs, seeds, before))
+    return RankCheckpoints(ranks, Checkpoints(None, "", seeds, False))
+
+
+def _own_checkpoints(
+    estimator: BaseDistiller, inputs: ValidatedInputs, seeds: Sequence[Seeds], before: Any
+) -> Checkpoints:
     folder = prepare_checkpoint_dir(estimator.checkpoint_dir)
     if folder is None:
         return Checkpoints(None, "", seeds, False)

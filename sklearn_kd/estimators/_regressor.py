@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Integral, Real
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,14 +11,14 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import nn
 
-from sklearn_kd._sklearn_compat import Interval, StrOptions, with_callbacks
+from sklearn_kd._sklearn_compat import with_callbacks
 from sklearn_kd.estimators._base import BaseDistiller
-from sklearn_kd.estimators._callback_checks import CALLBACK_KINDS
 from sklearn_kd.estimators._classifier_plan import checked_parameters, plan_distillation
-from sklearn_kd.estimators._classifier_search import WAYS_TO_RETRAIN
 from sklearn_kd.estimators._classifier_state import CLASSIFIER_STATE
 from sklearn_kd.estimators._distilled_attributes import distilled_attributes
+from sklearn_kd.estimators._distilled_parameters import DISTILLED_CONSTRAINTS
 from sklearn_kd.estimators._feature_terms import FittedTerm
+from sklearn_kd.estimators._parallel import in_ranks
 from sklearn_kd.estimators._plan import publish, restore_on_failure, run_plan
 from sklearn_kd.estimators._regression_warnings import warn_of_units
 from sklearn_kd.estimators._regressor_inputs import make_regression_teacher, validate_regression
@@ -29,9 +28,8 @@ from sklearn_kd.inputs._validation import Continued
 from sklearn_kd.losses import RegressionLoss
 from sklearn_kd.losses._feature_term import FeatureTerm
 from sklearn_kd.meta import Strategy
-from sklearn_kd.meta._process import FOLLOWED, MetaparameterProcess
+from sklearn_kd.meta._process import MetaparameterProcess
 from sklearn_kd.runtime._execution import Execution
-from sklearn_kd.runtime._optimizers import OPTIMIZER_KINDS
 from sklearn_kd.runtime._torch_modes import ordinary_torch
 from sklearn_kd.teachers._logit_store import LogitStorage
 from sklearn_kd.training._net import TrainingNet
@@ -155,6 +153,11 @@ class DistilledRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]
         "auto": CUDA, then MPS, then the CPU.
     execution : str or Execution, default="eager"
         How the student's passes are executed, as for :class:`DistilledClassifier`.
+    parallel : None, "ddp" or int, default=None
+        Processes that train one student together, each on its share of every batch. None: this process alone.
+        "ddp": those that ``torchrun`` or ``accelerate launch`` has started; each calls ``fit`` with the same
+        arguments, and each has the same estimator afterwards. A number: so many new processes on this machine,
+        with a GPU each where there are GPUs.
     verbose : int, default=0
         1 prints skorch's table of epochs, or a line for each epoch of each phase.
     random_state : int, RandomState or None, default=None
@@ -239,43 +242,7 @@ class DistilledRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]
     True
     """
 
-    _parameter_constraints = {
-        "meta": [str, Strategy],
-        "e1": [Interval(Integral, 1, None, closed="left")],
-        "e2": [Interval(Integral, 0, None, closed="left")],
-        "lambda1": [Interval(Real, 0, 1, closed="both"), StrOptions({"random"})],
-        "loss": [str, RegressionLoss, FeatureTerm, list, tuple],
-        "optimizer": OPTIMIZER_KINDS,
-        "lr": [Interval(Real, 0, 1e30, closed="both")],  # beyond, a step overflows float32
-        "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
-        "max_epochs": [Interval(Integral, 1, None, closed="left")],
-        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "unlabeled_share": [Interval(Real, 0, 1, closed="neither"), StrOptions({"auto"})],
-        "search_epochs": [
-            Interval(Integral, 1, None, closed="left"),
-            Interval(Real, 0, 1, closed="right"),
-            None,
-        ],
-        "weights": [StrOptions(set(FOLLOWED))],
-        "retrain": [StrOptions(set(WAYS_TO_RETRAIN))],
-        "process": [MetaparameterProcess, str, PathLike, None],
-        "search_callbacks": CALLBACK_KINDS,
-        "soft_validation": ["boolean"],
-        "synthesize": [Interval(Real, 0, None, closed="neither"), Munge, None],
-        "student_preprocessing": "no_validation",  # check_preprocessing says more
-        "standardize": ["boolean"],
-        "teacher_transform": [callable, None],
-        "augment": [callable, None],
-        "callbacks": CALLBACK_KINDS,
-        "warm_start": ["boolean"],
-        "keep_teacher": ["boolean"],
-        "checkpoint_dir": [str, PathLike, None],
-        "device": [str, torch.device, Integral],
-        "execution": [str, Execution],
-        "verbose": ["verbose"],
-        "random_state": ["random_state"],
-    }
+    _parameter_constraints = DISTILLED_CONSTRAINTS | {"loss": [str, RegressionLoss, FeatureTerm, list, tuple]}
 
     _state_functions = CLASSIFIER_STATE
 
@@ -322,6 +289,7 @@ class DistilledRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]
         checkpoint_dir: str | PathLike[str] | None = None,
         device: str | torch.device | int = "auto",
         execution: str | Execution = "eager",
+        parallel: Literal["ddp"] | int | None = None,
         verbose: int = 0,
         random_state: int | np.random.RandomState | None = None,
         **routed: Any,
@@ -357,6 +325,7 @@ class DistilledRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]
         self.checkpoint_dir = checkpoint_dir
         self.device = device
         self.execution = execution
+        self.parallel = parallel
         self.verbose = verbose
         self.random_state = random_state
         self._keep_routed(routed)
@@ -373,6 +342,7 @@ class DistilledRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]
 
     @ordinary_torch()
     @restore_on_failure
+    @in_ranks
     @with_callbacks
     def fit(
         self,

@@ -13,17 +13,21 @@ from torch import Tensor
 from sklearn_kd.inputs._map_augmentation import MapAugmentation
 from sklearn_kd.inputs._parts import Parts, parts_of_output
 from sklearn_kd.inputs._torch_datasets import DatasetRows, loader_arguments, make_loader
+from sklearn_kd.runtime._ranks import ALONE, Ranks
 from sklearn_kd.tasks._targets import Targets
 
 
 class Batch(tuple):
-    """A batch as skorch's callbacks expect it, ``(X, y)``, with an attribute ``targets``."""
+    """A batch as skorch's callbacks expect it, ``(X, y)``, with attributes ``targets`` and ``n_rows``."""
 
     targets: Targets
+    n_rows: int | None = None  # of all processes' shares of the batch together; None: the rows are all here
 
-    def __new__(cls, X: Tensor | Parts, targets: Targets) -> Batch:
+    def __new__(cls, X: Tensor | Parts, targets: Targets, n_rows: int | None = None) -> Batch:
         batch = super().__new__(cls, (X, targets.labels))
         batch.targets = targets
+        if n_rows is not None:
+            batch.n_rows = n_rows
         return batch
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
@@ -92,37 +96,52 @@ class BatchOrder:
     """Divides n rows into batches; a pass yields the list of indices of each batch.
 
     If the last batch would have a single row, the row joins the batch before it: batch normalisation cannot
-    train on one row.
+    train on one row. Where several processes train one student, each takes its share of every batch, and
+    fewer rows than two for each of them join the batch before.
 
     Parameters
     ----------
     n : int
     batch_size : int, default=128
-        −1: all rows in one batch.
+        Of all processes together. −1: all rows in one batch.
     shuffle : bool, default=False
         Draw a new order for each pass.
     drop_last : bool, default=False
         Leave out a last batch that is not full, unless it is the only one.
     seed : int, default=0
         Seeds the generator that shuffles; the global generators are not used.
+    ranks : Ranks, default=ALONE
+        The processes that share each batch. All draw the same order.
 
     Attributes
     ----------
     slices : list of slice
-        The part of a pass's order that each batch takes.
+        The part of a pass's order that each batch takes, of all processes.
+
+    Raises
+    ------
+    ValueError
+        If a batch has fewer rows than two for each process, where there are several.
     """
 
     def __init__(
-        self, n: int, batch_size: int = 128, shuffle: bool = False, drop_last: bool = False, seed: int = 0
+        self,
+        n: int,
+        batch_size: int = 128,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        seed: int = 0,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.n, self.shuffle = n, shuffle
+        self.n, self.shuffle, self.ranks = n, shuffle, ranks
         size = n if batch_size == -1 else batch_size
+        check_shares(min(size, n), ranks)
         starts = list(range(0, n, size))
         stops = [*starts[1:], n]
         last = n - starts[-1]
         if len(starts) > 1 and drop_last and last < size:
             del starts[-1], stops[-1]
-        elif len(starts) > 1 and last == 1:
+        elif len(starts) > 1 and last < 2 * ranks.size:
             del starts[-1], stops[-2]
         self.slices = [slice(*ends) for ends in zip(starts, stops, strict=True)]
         self._generator = torch.Generator().manual_seed(seed)
@@ -133,6 +152,10 @@ class BatchOrder:
     def draw(self) -> Tensor | None:
         """Draw the order of the next pass, shape (n,); return None if the rows are not shuffled."""
         return torch.randperm(self.n, generator=self._generator) if self.shuffle else None
+
+    def own(self, rows: Any) -> Any:
+        """Return this process's share of the rows of a batch."""
+        return self.ranks.own(rows)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the state of the generator from which the next pass draws its order."""
@@ -147,7 +170,22 @@ class BatchOrder:
         drawn = self.draw()
         order = list(range(self.n)) if drawn is None else drawn.tolist()
         for part in self.slices:
-            yield order[part]
+            yield self.own(order[part])
+
+    def n_rows(self, k: int) -> int | None:
+        """Return how many rows batch ``k`` has in all processes together; None where there is one."""
+        part = self.slices[k]
+        return None if self.ranks.size == 1 else part.stop - part.start
+
+
+def check_shares(n_rows: int, ranks: Ranks) -> None:
+    """Raise a ValueError if batches of so many rows have fewer than two for each of several processes."""
+    if ranks.size > 1 and n_rows < 2 * ranks.size:
+        raise ValueError(
+            f"{ranks.size} processes share each batch, and each needs two rows or more of it; there are "
+            f"batches of {n_rows}. Give a batch_size of at least {2 * ranks.size}, and as many rows in "
+            "D_train and in D_val, or train with fewer processes (parallel)."
+        )
 
 
 class TensorBatches:
@@ -159,7 +197,7 @@ class TensorBatches:
     ----------
     dataset : DistillationData
         Its ``seed`` seeds the order.
-    batch_size, shuffle, drop_last
+    batch_size, shuffle, drop_last, ranks
         As in :class:`BatchOrder`.
     order : BatchOrder or None, default=None
         Takes the place of these.
@@ -173,9 +211,10 @@ class TensorBatches:
         drop_last: bool = False,
         *,
         order: BatchOrder | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.dataset = dataset
-        self.order = order or BatchOrder(len(dataset), batch_size, shuffle, drop_last, dataset.seed)
+        self.order = order or BatchOrder(len(dataset), batch_size, shuffle, drop_last, dataset.seed, ranks)
 
     def __len__(self) -> int:
         return len(self.order)
@@ -190,9 +229,13 @@ class TensorBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         order = self.order.draw()
+        if order is None and self.order.ranks.size > 1:
+            order = torch.arange(self.order.n)
         order = None if order is None else order.to(self.dataset.device)
-        for part in self.order.slices:
-            yield self.dataset.batch(part if order is None else order[part])
+        for k, part in enumerate(self.order.slices):
+            batch = self.dataset.batch(part if order is None else self.order.own(order[part]))
+            batch.n_rows = self.order.n_rows(k)
+            yield batch
 
 
 class LoadedBatches:
@@ -202,7 +245,7 @@ class LoadedBatches:
     ----------
     dataset : LoadedData
         Its ``seed`` seeds the order and the workers.
-    batch_size, shuffle, drop_last
+    batch_size, shuffle, drop_last, ranks
         As in :class:`BatchOrder`.
     order : BatchOrder or None, default=None
         Takes the place of these.
@@ -218,10 +261,11 @@ class LoadedBatches:
         drop_last: bool = False,
         *,
         order: BatchOrder | None = None,
+        ranks: Ranks = ALONE,
         **loader: Any,
     ) -> None:
         self.dataset = dataset
-        self.order = order or BatchOrder(len(dataset), batch_size, shuffle, drop_last, dataset.seed)
+        self.order = order or BatchOrder(len(dataset), batch_size, shuffle, drop_last, dataset.seed, ranks)
         self._loader = make_loader(dataset.rows, self.order, seed=dataset.seed, **loader)
 
     def __len__(self) -> int:
@@ -238,8 +282,10 @@ class LoadedBatches:
         self._loader.generator.set_state(state["workers"]["generator"])
 
     def __iter__(self) -> Iterator[Batch]:
-        for x, _, rows in self._loader:
-            yield self.dataset.batch(x, rows)
+        for k, (x, _, rows) in enumerate(self._loader):
+            batch = self.dataset.batch(x, rows)
+            batch.n_rows = self.order.n_rows(k)
+            yield batch
 
 
 class AugmentedBatches:
@@ -276,13 +322,14 @@ class AugmentedBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         if isinstance(self.augment, MapAugmentation):
-            yield from (Batch(*self.augment(batch[0], batch.targets, self.ask)) for batch in self.batches)
+            for batch in self.batches:
+                yield Batch(*self.augment(batch[0], batch.targets, self.ask), batch.n_rows)
             return
         for batch in self.batches:
             X, targets = augmented(self.augment, batch[0]), batch.targets
             if self.ask is not None:
                 targets = targets._replace(teacher_logits=self.ask(X))
-            yield Batch(X, targets)
+            yield Batch(X, targets, batch.n_rows)
 
 
 def augmented(augment: Callable[[Any], Any], X: Any) -> Any:
@@ -385,7 +432,7 @@ def check_batches_state(state: dict[str, Any]) -> None:
 
 
 _ARGUMENTS = tuple(
-    name for name in inspect.signature(TensorBatches).parameters if name not in ("dataset", "order")
+    name for name in inspect.signature(TensorBatches).parameters if name not in ("dataset", "order", "ranks")
 )
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from sklearn_kd.inputs._batches import BatchOrder
+from sklearn_kd.inputs._batches import BatchOrder, check_shares
+from sklearn_kd.runtime._ranks import ALONE, Ranks
 
 # unlabeled_share="auto": at least a fifth of each batch has labels.
 _LARGEST_SHARE = 0.8
@@ -37,12 +39,13 @@ class MixedOrder(BatchOrder):
     shuffle : bool, default=False
         Draw a new order for each pass.
     seed : int, default=0
-        As in :class:`BatchOrder`.
+    ranks : Ranks, default=ALONE
+        As in :class:`BatchOrder`. Each process has its share of either kind.
 
     Raises
     ------
     ValueError
-        If a batch has no room for a row of each kind.
+        If a batch has no room for a row of each kind, or for two rows of each process.
     """
 
     def __init__(
@@ -53,20 +56,23 @@ class MixedOrder(BatchOrder):
         batch_size: int = 128,
         shuffle: bool = False,
         seed: int = 0,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.n, self.shuffle = n_labelled + n_unlabeled, shuffle
+        self.n, self.shuffle, self.ranks = n_labelled + n_unlabeled, shuffle, ranks
         size = self.n if batch_size == -1 else min(batch_size, self.n)
         if size < 2:
             raise ValueError(
                 "batch_size=1 has no room for a row with a label and a row without one. Set batch_size to 2 "
                 "or more, or leave X_unlabeled out."
             )
+        check_shares(size, ranks)
         n_without = min(max(round(share * size), 1), size - 1)
         self._kinds = ((n_labelled, size - n_without), (n_unlabeled, n_without))
         n_batches = max(math.ceil(n / count) for n, count in self._kinds)
         self.slices = [slice(k * size, (k + 1) * size) for k in range(n_batches)]
         places = [(torch.arange(count) + 0.5) / count for _, count in self._kinds]
         self._spread = torch.argsort(torch.cat(places), stable=True)
+        self._own = self._own_places()
         self._generator = torch.Generator().manual_seed(seed)
 
     def draw(self) -> Tensor:
@@ -75,6 +81,20 @@ class MixedOrder(BatchOrder):
         with_labels, without = (self._rows(n, len(self) * count) for n, count in self._kinds)
         batches = [with_labels.reshape(len(self), -1), n_labelled + without.reshape(len(self), -1)]
         return torch.cat(batches, dim=1)[:, self._spread].reshape(-1)
+
+    def own(self, rows: Any) -> Any:
+        """Return this process's share of the rows of a batch, of each kind."""
+        if self.ranks.size == 1:
+            return rows
+        return rows[self._own.to(rows.device)] if isinstance(rows, Tensor) else [rows[k] for k in self._own]
+
+    def _own_places(self) -> Tensor:
+        """Return this process's places in a batch; every second place might be one kind alone."""
+        rank, size = self.ranks.rank, self.ranks.size
+        has_label = self._spread < self._kinds[0][1]
+        with_label, without = has_label.nonzero()[:, 0], (~has_label).nonzero()[:, 0]
+        # Those that have one more of one kind have one less of the other.
+        return torch.cat([with_label[rank::size], without[size - 1 - rank :: size]]).sort().values
 
     def _rows(self, n: int, n_wanted: int) -> Tensor:
         """Return rows of one kind, as often as they are wanted."""

@@ -17,6 +17,7 @@ from sklearn_kd.inputs._raw_rows import RawRows
 from sklearn_kd.inputs._sparse_data import SparseData
 from sklearn_kd.inputs._sparse_rows import SparseRows, sparse_rows, stacked_rows
 from sklearn_kd.inputs._torch_datasets import DatasetRows, concatenated_rows
+from sklearn_kd.runtime._ranks import ALONE
 from sklearn_kd.tasks._targets import Targets, label_weights, unknown_like
 
 Rows = np.ndarray | SparseRows | DatasetRows | RawRows | Parts
@@ -86,6 +87,7 @@ class _Mixed:
             settings.get("batch_size", 128),
             settings.get("shuffle", False),
             self.seed,
+            settings.get("ranks", ALONE),
         )
 
     @property

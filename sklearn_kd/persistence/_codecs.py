@@ -77,12 +77,15 @@ _NUMPY_TYPES = {
 _CLASSES = ("student", "optimizer", "meta")
 
 
+_OF_THE_MACHINE = ("checkpoint_dir", "teacher_logits_dir", "meta__n_jobs", "parallel")
+
+
 def is_machine_setting(name: str) -> bool:
     """Return whether a parameter belongs to the machine that fits, and is neither saved nor loaded.
 
     A file could otherwise decide, unseen, where a later fit writes and how many processes read.
     """
-    return name in ("checkpoint_dir", "teacher_logits_dir", "meta__n_jobs") or name.endswith("__num_workers")
+    return name in _OF_THE_MACHINE or name.endswith("__num_workers")
 
 
 # --------------------------------------------------------------------------------------

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import torch
 from joblib import effective_n_jobs, parallel_config
 from joblib.parallel import LokyBackend, get_active_backend
 
@@ -52,18 +50,3 @@ def default_n_jobs(device_type: str) -> int | None:
     if configured is not None or not isinstance(backend, LokyBackend):
         return None
     return -1 if device_type == "cpu" else 1
-
-
-def warn_if_distributed() -> None:
-    """Warn if torch.distributed has several processes: each would train a student of its own."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return
-    n_processes = torch.distributed.get_world_size()
-    if n_processes > 1:
-        warnings.warn(
-            f"torch.distributed has {n_processes} processes, and each that calls fit trains the whole "
-            "student on all rows it is given: the work is not divided, and the students may differ. Call "
-            "fit in one process only (if torch.distributed.get_rank() == 0), or without torchrun.",
-            UserWarning,
-            stacklevel=2,
-        )

@@ -22,4 +22,5 @@ def greedy_estimator(net: TrainingNet) -> HypergradientEstimator:
         others=list(net.others.values()),
         outputs=net.objective.outputs(net.module_, net._forward, net.others),
         logit_change=net.objective.logit_change,
+        ranks=net.ranks,
     )

@@ -32,6 +32,7 @@ from sklearn_kd.runtime._devices import all_finite, full_precision, reading_is_f
 from sklearn_kd.runtime._eager_optimizers import eager_method, make_optimizer
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._optimizers import clear_gradients
+from sklearn_kd.runtime._ranks import ALONE, Ranks
 from sklearn_kd.runtime._snapshots import BufferSnapshot, OptimizerSnapshot
 from sklearn_kd.tasks._classification import Classification
 from sklearn_kd.tasks._pixels import n_known, pixel_rows, some_known_rows
@@ -58,6 +59,7 @@ from sklearn_kd.training._nonfinite import (
     with_hypergradient,
 )
 from sklearn_kd.training._pickling import complete_unpickled, state_to_pickle
+from sklearn_kd.training._shared import SharedTraining, interrupts_of, shared_training
 from sklearn_kd.training._turns import Turn, follow, turn_of
 from sklearn_kd.training._weight_average import Averaging, WeightAverage, average_for
 
@@ -98,6 +100,8 @@ class TrainingNet(NeuralNetClassifier):
         Limit of the norm of all gradients together, those of the modules beside the student included.
     averaging : Averaging or None, default=None
         Of the student's weights, over epochs. None: no average.
+    ranks : Ranks, default=ALONE
+        The processes that train this student together; ``batch_size`` is of all of them.
     **params
         Of skorch's ``NeuralNetClassifier``.
 
@@ -132,6 +136,7 @@ class TrainingNet(NeuralNetClassifier):
         execution: Execution | None = None,
         max_grad_norm: float | None = None,
         averaging: Averaging | None = None,
+        ranks: Ranks = ALONE,
         **params: Any,
     ):
         if labels is not None:
@@ -142,6 +147,7 @@ class TrainingNet(NeuralNetClassifier):
             iterator_train=training_batches,
             iterator_valid=evaluation_batches,
             iterator_train__shuffle=params.pop("iterator_train__shuffle", True),
+            iterator_train__ranks=ranks,
             train_split=None,
             **params,
         )
@@ -155,6 +161,7 @@ class TrainingNet(NeuralNetClassifier):
         self.execution = execution or Execution()
         self.max_grad_norm = max_grad_norm
         self.averaging = averaging
+        self.ranks = ranks
 
     # ----------------------------------------------------------------------------------
     # The data
@@ -181,10 +188,11 @@ class TrainingNet(NeuralNetClassifier):
         try:
             if self.checkpointer_ is not None:
                 epochs -= self.checkpointer_.restore()
-            with explain_memory_of_training(self, X):
+            with explain_memory_of_training(self, X), interrupts_of(self.shared_):
                 return super().fit_loop(X, y, epochs, **params)
         except KeyboardInterrupt as interrupt:
-            self.interrupted_ = from_outside(interrupt)
+            by_another = self.shared_ is not None and self.shared_.interrupted
+            self.interrupted_ = by_another or from_outside(interrupt)
             raise  # skorch ends the training, and keeps what has been learned
         finally:
             self.validation_batches_ = None  # it holds D_val
@@ -198,7 +206,7 @@ class TrainingNet(NeuralNetClassifier):
     def _shuffled_validation_batches(self, dataset: DistillationData | None) -> Any:
         check_has_validation(self.strategy, dataset is not None)
         warn_if_response_unknown(self.optimizer_)
-        settings = {"batch_size": self.batch_size, "shuffle": True, "drop_last": True}
+        settings = {"batch_size": self.batch_size, "shuffle": True, "drop_last": True, "ranks": self.ranks}
         settings |= self.get_params_for("iterator_valid")
         return evaluation_batches(dataset, **settings)
 
@@ -220,6 +228,7 @@ class TrainingNet(NeuralNetClassifier):
         self.guard_: DivergenceGuard | None = None
         self.far_: FarIterations | None = None
         self.average_: WeightAverage | None = None
+        self.shared_: SharedTraining | None = None
         self.ending_: Any = None  # of a search, as D_val sees it
         self.watch_: AnswersWatch | None = None  # of a teacher that answers while the student trains
         return self
@@ -325,7 +334,14 @@ class TrainingNet(NeuralNetClassifier):
         for callback in self._listeners(method_name):
             is_score = method_name == "on_batch_end" and isinstance(callback, ScoringBase)
             told = rows_with_labels(callback, cb_kwargs) if is_score else cb_kwargs
-            getattr(callback, method_name)(self, **told)
+            try:
+                getattr(callback, method_name)(self, **told)
+            except KeyboardInterrupt:
+                if self.shared_ is None:
+                    raise
+                self.shared_.ends_here()
+        if method_name == "on_epoch_end" and self.shared_ is not None:
+            self.shared_.end_epoch(self.metaparameters, self.history)
 
     def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Find out who listens."""
@@ -336,6 +352,7 @@ class TrainingNet(NeuralNetClassifier):
         self.far_ = far_iterations(self, X)
         self.average_ = average_for(self.averaging, self.module_, self.callbacks_)
         self.diverged_ = self.interrupted_ = self.collapsed_ = False
+        self.shared_ = shared_training(self, X)
         self.with_buffers_ = [part for m in self.trained_modules() for part in m.modules() if part._buffers]
 
     def _capturing(self) -> CapturedIterations | None:
@@ -380,7 +397,8 @@ class TrainingNet(NeuralNetClassifier):
                 self.notify("on_batch_begin", batch=batch, training=training)
                 step = step_fn(batch, **params)
                 row = self.history[-1]["batches"][-1]
-                row[size] = len(batch[0]) if training else n_known(batch.targets)  # of maps: pixels
+                # Of maps: pixels, where they are validated.
+                row[size] = batch.n_rows or len(batch[0]) if training else n_known(batch.targets)
                 rows.append(row)
                 losses.append(step["loss"])
                 if at_once:
@@ -392,6 +410,8 @@ class TrainingNet(NeuralNetClassifier):
             if losses:
                 for row, loss in zip(rows, torch.stack(losses).tolist(), strict=True):
                     row[name] = loss
+        if training and self.shared_ is not None:
+            self.shared_.share_buffers()
         self.history.record(f"{prefix}_batch_count", len(rows))
 
     # ----------------------------------------------------------------------------------
@@ -432,7 +452,9 @@ class TrainingNet(NeuralNetClassifier):
                 unknown = torch.full((), torch.nan, device=record.device)
                 return step | {"metaparameters": path.descend(unknown), "val_loss": unknown}
             h, val_loss = record.hypergradient(
-                val_batch[0], lambda logits: self._validation_loss(logits, val_batch.targets)
+                val_batch[0],
+                lambda logits: self._validation_loss(logits, val_batch.targets),
+                n_rows=val_batch.n_rows,
             )
         if step["outcome"] is not GOOD:  # not known yet: no hypergradient of a step not taken
             h = torch.where(step["outcome"] == SKIPPED, torch.nan, h)
@@ -489,9 +511,10 @@ class TrainingNet(NeuralNetClassifier):
             passed = objective.forward(self.module_, self.infer, self.others, batch, values)
         loss = objective.evaluate(passed, values, differentiable=differentiable)
         if record is not None:
-            record.after_forward(passed.inputs, objective.joined(passed), loss, passed.logits)
+            record.after_forward(passed.inputs, objective.joined(passed), loss, passed.logits, batch.n_rows)
         backward(passed.tensors, loss.gradients)
-        return judged({"loss": loss.value, "y_pred": passed.logits.detach()}, self.optimizer_)
+        value = loss.value if self.shared_ is None else self.shared_.reduce(loss.value, batch)
+        return judged({"loss": value, "y_pred": passed.logits.detach()}, self.optimizer_)
 
     def on_grad_computed(self, net: Any, named_parameters: Any, **kwargs: Any) -> None:
         """Read the gradient's norm before a clipping callback changes it."""
@@ -505,7 +528,8 @@ class TrainingNet(NeuralNetClassifier):
         """Return the logits and L_val of a batch of D_val."""
         self._set_training(False)
         with torch.no_grad():
-            logits = pixel_rows(self.infer(batch[0]))
+            shared, x = self.shared_, batch[0]
+            logits = pixel_rows(self.infer(x) if shared is None else shared.outputs(self.infer, x))
             loss, _ = self._validation_loss(logits, batch.targets)
         return {"loss": loss, "y_pred": logits}
 
@@ -572,7 +596,7 @@ class TrainingNet(NeuralNetClassifier):
         if not self.diverged_ and self.skips_.first is not None:
             message = skips_message(self.skips_, self.metaparameters.describe, self._mend())
             warnings.warn(message, ConvergenceWarning, stacklevel=2)
-        self.captured_ = self.guard_ = self.watch_ = self.far_ = None
+        self.captured_ = self.guard_ = self.watch_ = self.far_ = self.shared_ = None
         self.validated_ = []
         self.objective.forget()
         if self.average_ is not None and self.average_.is_result and not self.diverged_:

@@ -21,6 +21,7 @@ _MADE_WHEN_NEEDED: dict[str, Any] = {
     "average_": None,
     "ending_": None,
     "watch_": None,
+    "shared_": None,
 }
 
 

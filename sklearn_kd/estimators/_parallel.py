@@ -1,0 +1,290 @@
+"""``parallel``: a fit in one process, in processes that were launched together, or in processes of its own."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial, wraps
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+
+from sklearn_kd._sklearn_compat import without_callbacks
+from sklearn_kd.checkpointing._fingerprint import fingerprint, sample_rows
+from sklearn_kd.inputs._torch_datasets import DatasetRows
+from sklearn_kd.runtime._process_group import RankedFit, count_launched, ranked_fit
+from sklearn_kd.runtime._ranks import ALONE, Ranks
+from sklearn_kd.runtime._spawn import inside_joblib, run_in_processes
+from sklearn_kd.teachers._registry import carry_registration, registrations_of
+from sklearn_kd.training._interrupts import is_part_of_something_larger
+
+if TYPE_CHECKING:
+    from sklearn_kd.estimators._base import BaseDistiller
+    from sklearn_kd.inputs._validation import ValidatedInputs
+
+Fit = TypeVar("Fit", bound=Callable[..., Any])
+
+DDP = "ddp"
+# Parameters that may differ between ranks.
+_OF_RANKS = {"verbose", "checkpoint_dir", "teacher_logits_dir"}
+
+# What the wrappers of torch that divide work among processes or GPUs are called, and the way without them.
+_DIVIDED = ("DistributedDataParallel", "FullyShardedDataParallel")
+
+
+def check_parallel(parallel: Any) -> None:
+    """Raise TypeError or ValueError unless ``parallel`` is None, "ddp" or a number of processes."""
+    if parallel is None or (isinstance(parallel, str) and parallel == DDP):
+        return
+    ways = (
+        "Give None for this process alone, 'ddp' to join the processes of torchrun or accelerate launch, or the "
+        "number of processes to start on this machine."
+    )
+    if isinstance(parallel, str):
+        raise ValueError(f"parallel={parallel!r} is not known. {ways}")
+    if isinstance(parallel, (bool, np.bool_)) or not isinstance(parallel, Integral):
+        raise TypeError(f"parallel={parallel!r} is no number of processes. {ways}")
+    if parallel < 1:
+        raise ValueError(f"parallel={parallel} must be 1 or more. {ways}")
+
+
+def in_ranks(fit: Fit) -> Fit:
+    """Run ``fit`` where ``parallel`` says: here, with the launched processes, or in new ones."""
+
+    @wraps(fit)
+    def in_its_processes(self: Any, *args: Any, **kwargs: Any) -> Any:
+        check_parallel(self.parallel)
+        if self.parallel == DDP:
+            return _fit_with_others(fit, self, args, kwargs)
+        if _n_processes(self) > 1:
+            return _fit_in_new(self, args, kwargs)
+        if self.parallel is None:
+            _warn_if_launched()
+        return fit(self, *args, **kwargs)
+
+    return in_its_processes  # type: ignore[return-value]
+
+
+def ranks_of(estimator: BaseDistiller) -> Ranks:
+    """Return the ranks of the fit that is under way; :data:`ALONE` for a fit in one process."""
+    together = together_of(estimator)
+    return ALONE if together is None else together.ranks
+
+
+def together_of(estimator: BaseDistiller) -> RankedFit | None:
+    """Return what the ranks of the fit that is under way exchange; None for a fit in one process."""
+    return vars(estimator).get("_together")
+
+
+def refuse_wrapped(network: Any, name: str) -> None:
+    """Refuse a network that torch's own wrappers divide among processes or GPUs.
+
+    Raises
+    ------
+    ValueError
+        Names the wrapper, and the way without it.
+    """
+    kinds = {kind.__name__ for kind in type(network).__mro__}
+    for kind in _DIVIDED:
+        if kind in kinds:
+            way = "parallel='ddp' averages the gradients, and the hypergradients too"
+            if name == "teacher":
+                way = "each process asks its own copy, or its share of the rows once"
+            raise ValueError(f"{name} is wrapped in {kind}. Give the network itself ({name}.module): {way}.")
+    if "FSDPModule" in kinds:
+        raise ValueError(
+            f"{name} is sharded by fully_shard: its weights are not whole in any process. "
+            + (
+                "Ask it in a script of its own, and give its answers to fit as teacher_logits."
+                if name == "teacher"
+                else "Give the network before fully_shard, and parallel='ddp': a student must fit one device."
+            )
+        )
+    if name == "student" and "DataParallel" in kinds:
+        raise ValueError(
+            "student is wrapped in DataParallel. Give the network itself (student.module), and "
+            "parallel=n for n GPUs of this machine."
+        )
+
+
+def check_same_inputs(estimator: BaseDistiller, inputs: ValidatedInputs, ranks: Ranks) -> None:
+    """Raise RuntimeError, on all ranks, unless all were given the same rows and plain parameters."""
+    if ranks.size == 1:
+        return
+    plain = (bool, int, float, str, type(None))
+    params = {name: v for name, v in estimator.get_params(deep=False).items() if isinstance(v, plain)}
+    rows = inputs.rows
+    some = sample_rows(rows) if isinstance(rows, DatasetRows) else _some_of(rows)
+    ranks.check_same(
+        {f"parameter {name}": v for name, v in params.items() if name not in _OF_RANKS}
+        | {
+            "the number of rows": (inputs.n_rows, inputs.valid is None, inputs.unlabeled is None),
+            "y": fingerprint(codes=inputs.codes, classes=inputs.task.output_labels),
+            "X": fingerprint(rows=some),
+            "sample_weight": fingerprint(weight=inputs.weight),
+        }
+    )
+
+
+def _some_of(rows: Any) -> Any:
+    """Return a few rows, by which all ranks tell whether they have the same."""
+    index = np.unique(np.linspace(0, len(rows) - 1, 16).astype(int))
+    some = rows[index]
+    return some.described() if hasattr(some, "described") else some
+
+
+# --------------------------------------------------------------------------------------
+# One process
+
+
+def _warn_if_launched() -> None:
+    n_processes = count_launched()
+    if n_processes > 1:
+        warnings.warn(
+            f"{n_processes} processes were launched, and each that calls fit trains the whole student on all "
+            "rows it is given: the work is not divided, and the students may differ. Set parallel='ddp' to "
+            "train one student in all of them, or parallel=1 if this is meant.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+# --------------------------------------------------------------------------------------
+# With the processes that were launched
+
+
+def _fit_with_others(fit: Any, estimator: BaseDistiller, args: Any, kwargs: Any) -> Any:
+    device = estimator._device()
+    if device.type not in ("cpu", "cuda") or (device.index is not None and count_launched() > 1):
+        raise ValueError(
+            f"parallel='ddp' with device={estimator.device!r}: each process needs a device of its own. Set "
+            "device='cuda' for the GPU of its LOCAL_RANK, or 'cpu'."
+        )
+    with ranked_fit(device) as together:
+        if together is None:
+            return fit(estimator, *args, **kwargs)
+        with _silent(estimator) if not together.ranks.is_first else nullcontext():
+            vars(estimator)["_together"] = together
+            try:
+                return fit(estimator, *args, **kwargs)
+            finally:
+                vars(estimator).pop("_together", None)
+
+
+@contextmanager
+def _silent(estimator: BaseDistiller) -> Iterator[None]:
+    """Let an estimator show nothing, and call no callbacks of scikit-learn: the first rank's does."""
+    hidden = {name: vars(estimator)[name] for name in ("verbose", "_skl_callbacks") if name in vars(estimator)}
+    without_callbacks(estimator)
+    vars(estimator)["verbose"] = 0
+    try:
+        yield
+    finally:
+        vars(estimator).update(hidden)
+
+
+# --------------------------------------------------------------------------------------
+# In new processes
+
+
+def _n_processes(estimator: BaseDistiller) -> int:
+    """Return how many processes ``parallel`` starts; 1 for none.
+
+    Raises
+    ------
+    ValueError
+        If this process is itself one of several, or there are not as many GPUs.
+    """
+    n = 1 if estimator.parallel is None else int(estimator.parallel)
+    if n == 1:
+        return 1
+    launched = count_launched()
+    if launched > 1:
+        raise ValueError(
+            f"parallel={n} would start {n} processes in each of the {launched} that were launched. Set "
+            "parallel='ddp', which trains in these."
+        )
+    if inside_joblib():
+        warnings.warn(
+            f"parallel={n} inside a job of joblib: this fit runs in one process. Give n_jobs=None to what calls "
+            "it, or parallel=None to the estimator.",
+            UserWarning,
+            stacklevel=4,
+        )
+        return 1
+    device, n_gpus = estimator._device(), torch.cuda.device_count()
+    if device.type == "cuda" and (n > n_gpus or device.index is not None):
+        raise ValueError(
+            f"parallel={n} with device={estimator.device!r}: each process needs a GPU of its own, and torch sees "
+            f"{n_gpus}. Set device='cuda' and parallel to at most {n_gpus}, or device='cpu'."
+        )
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(
+            f"parallel={n} with device={estimator.device!r}: processes share CUDA devices or the CPU. Set "
+            "device='cpu', or parallel=None."
+        )
+    return n
+
+
+def _fit_in_new(estimator: BaseDistiller, args: Any, kwargs: Any) -> Any:
+    """Fit in new processes, and take over what is fitted."""
+    estimator._validate_params()
+    n, device = _n_processes(estimator), estimator._device()
+    sent = _unfitted(estimator)
+    numpy_state = np.random.get_state() if estimator.random_state is None else None  # noqa: NPY002
+    registrations = registrations_of(estimator.teacher)
+    task = partial(_fit_in_this, sent, estimator.teacher, registrations, numpy_state, args, kwargs)
+    fitted, numpy_state = run_in_processes(task, n, device)
+    if estimator.random_state is None:
+        np.random.set_state(numpy_state)  # noqa: NPY002 — as if it had been drawn from here
+    if isinstance(estimator.random_state, np.random.RandomState):
+        estimator.random_state.set_state(fitted.random_state.get_state())
+    _take_over(estimator, fitted)
+    if estimator.net_.interrupted_ and is_part_of_something_larger():
+        raise KeyboardInterrupt("in the processes of parallel")
+    return estimator
+
+
+def _unfitted(estimator: BaseDistiller) -> BaseDistiller:
+    """Return a copy for other processes, without its teacher, which goes by itself.
+
+    It has what was fitted before only where this fit goes on from there.
+    """
+    copied = copy.copy(estimator)
+    copied.teacher = None
+    if not estimator._continues():
+        for name in _fitted_names(estimator):
+            del vars(copied)[name]
+    vars(copied)["parallel"] = DDP
+    return copied
+
+
+def _fitted_names(estimator: BaseDistiller) -> list[str]:
+    """Return the names of the attributes that are no parameters."""
+    known = {*estimator.get_params(deep=False), "_together", "_skl_callbacks", "_metadata_request"}
+    return [name for name in vars(estimator) if name not in known]
+
+
+def _fit_in_this(
+    estimator: BaseDistiller, teacher: Any, registrations: Any, numpy_state: Any, args: Any, kwargs: Any
+) -> Any:
+    """Fit in one of the new processes; return the estimator, and the state of NumPy's generator."""
+    for registration in registrations:
+        carry_registration(*registration)
+    estimator.teacher = teacher
+    if numpy_state is not None:
+        np.random.set_state(numpy_state)  # noqa: NPY002
+    estimator.fit(*args, **kwargs)  # type: ignore[attr-defined]
+    return estimator, np.random.get_state()  # noqa: NPY002
+
+
+def _take_over(estimator: BaseDistiller, fitted: BaseDistiller) -> None:
+    """Give the estimator what another one, of another process, has fitted."""
+    for name in _fitted_names(estimator):
+        del vars(estimator)[name]
+    for name in _fitted_names(fitted):
+        vars(estimator)[name] = vars(fitted)[name]

@@ -1,0 +1,280 @@
+"""Start processes on this machine that train one student together, and come back with the result."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from concurrent.futures import wait
+from contextlib import redirect_stdout, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from joblib.externals.loky import ProcessPoolExecutor
+from joblib.externals.loky.backend.reduction import dump
+from joblib.parallel import get_active_backend
+from torch import Tensor
+
+from sklearn_kd.runtime._process_group import RankError
+
+# Arrays and tensors of at least so many bytes are written once, and mapped by all processes.
+_MAPPED_FROM = 2**20
+# How often the parent looks after its processes, and they after it, in seconds.
+_LOOK = 0.1
+# How long the processes have to end by themselves after Ctrl-C, and after one of them has failed.
+GRACE = 60.0
+
+
+def inside_joblib() -> bool:
+    """Return whether this runs in a worker, or a thread, that joblib has started."""
+    return bool(getattr(get_active_backend()[0], "nesting_level", 0))
+
+
+def run_in_processes(function: Callable[[], Any], n_processes: int, device: torch.device) -> Any:
+    """Call a function in processes that form a group of torch.distributed; return what the first returns.
+
+    The processes are loky's: they need no ``if __name__ == "__main__"``, and take functions and classes of a
+    notebook. Large arrays that the function holds are written once, and mapped by each. What the first prints is
+    printed here, and its warnings are given here. All have ended when this returns.
+
+    Parameters
+    ----------
+    function : callable()
+        Called in each; its result must be one that can be pickled.
+    n_processes : int
+    device : torch.device
+        On CUDA each gets a GPU.
+
+    Raises
+    ------
+    RuntimeError
+        If a process is killed.
+    KeyboardInterrupt
+        At the second Ctrl-C, or if the first does not end the processes within 60 s.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="sklearn-kd-", dir=os.environ.get("JOBLIB_TEMP_FOLDER")))
+    threads = str(max(1, (os.cpu_count() or 1) // n_processes))
+    own = {name: os.environ.get(name, threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    executor = ProcessPoolExecutor(n_processes, timeout=GRACE, env=own)
+    try:
+        with (folder / "function").open("wb") as file:
+            dump(function, file, reducers=_mapping(folder))
+        futures = [
+            executor.submit(_rank, str(folder), rank, n_processes, device.type, os.getpid())
+            for rank in range(n_processes)
+        ]
+        _attend(futures, folder, n_processes)
+        return _result(folder)
+    finally:
+        executor.shutdown(wait=True, kill_workers=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+# --------------------------------------------------------------------------------------
+# Here
+
+
+def _attend(futures: list[Any], folder: Path, n_processes: int) -> None:
+    """Wait for the processes; show what the first prints, hand Ctrl-C on, and raise the error of one."""
+    output, pending, deadline, interrupted = _Output(folder), set(futures), float("inf"), False
+    while pending:
+        try:
+            done, pending = wait(pending, timeout=_LOOK)
+            output.show()
+            if any(_failed(future) for future in done) and deadline == float("inf"):
+                deadline = time.monotonic() + GRACE
+            if time.monotonic() > deadline:
+                break
+        except KeyboardInterrupt:
+            if interrupted:
+                raise
+            interrupted, deadline = True, time.monotonic() + GRACE
+            _hand_on_interrupt(folder)
+    output.show()
+    if pending and interrupted:
+        raise KeyboardInterrupt(f"the {n_processes} processes did not end within {GRACE:g} s, and were ended")
+    killed = [future.exception() for future in futures if future.done() and future.exception() is not None]
+    if killed and interrupted:
+        raise KeyboardInterrupt("in the processes of parallel, before there was a student to keep")
+    if killed:
+        raise RuntimeError(
+            f"parallel={n_processes}: one of the processes was killed, and the others were ended "
+            f"({str(killed[0]).splitlines()[0]:.200}). Memory that ran out is the usual cause. With "
+            "checkpoint_dir the same fit goes on from its last checkpoint."
+        ) from killed[0]
+    errors = [_read(folder / f"error-{k}") for k in range(n_processes) if (folder / f"error-{k}").exists()]
+    if errors:
+        raise _first_cause(errors)
+
+
+def _failed(future: Any) -> bool:
+    return future.exception() is not None or future.result() == "error"
+
+
+def _first_cause(errors: list[BaseException]) -> BaseException:
+    """Return the error that is no consequence of another's."""
+    return next((error for error in errors if not isinstance(error, RankError)), errors[0])
+
+
+def _hand_on_interrupt(folder: Path) -> None:
+    """Interrupt the processes."""
+    for path in folder.glob("*.pid"):
+        with suppress(OSError, ValueError):
+            os.kill(int(path.read_text()), signal.SIGINT)
+
+
+def _result(folder: Path) -> Any:
+    value, caught = _read(folder / "result")
+    for message, category, filename, line in caught:
+        warnings.warn_explicit(message, category, filename, line)
+    return value
+
+
+def _read(path: Path) -> Any:
+    with path.open("rb") as file:
+        return pickle.load(file)  # written by a process of this fit
+
+
+class _Output:
+    """What the first process has printed so far."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path, self._shown = folder / "output", 0
+
+    def show(self) -> None:
+        """Print what is new."""
+        if not self._path.exists():
+            return
+        with self._path.open(encoding="utf-8") as file:
+            file.seek(self._shown)
+            text = file.read()
+            self._shown = file.tell()
+        if text:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+
+def _mapping(folder: Path) -> dict[type, Callable[[Any], Any]]:
+    """Return the reducers that write large arrays and tensors into files of their own."""
+
+    def path() -> str:
+        return str(folder / f"array-{len(list(folder.glob('array-*')))}")
+
+    def reduce_array(array: np.ndarray) -> Any:
+        if array.nbytes < _MAPPED_FROM or array.dtype.hasobject:
+            return array.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+        where = path()
+        with open(where, "wb") as file:
+            np.save(file, array, allow_pickle=False)
+        # Copied when it is written to: what one process changes the others do not see.
+        return partial(np.load, mmap_mode="c"), (where,)
+
+    def reduce_tensor(tensor: Tensor) -> Any:
+        if tensor.nbytes < _MAPPED_FROM or not tensor.is_cpu or tensor.layout is not torch.strided:
+            return tensor.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+        where = path()
+        torch.save(tensor.detach().contiguous().clone(), where)
+        return partial(torch.load, mmap=True), (where,)
+
+    return {np.ndarray: reduce_array, np.memmap: reduce_array, Tensor: reduce_tensor}
+
+
+# --------------------------------------------------------------------------------------
+# In each of the processes
+
+
+def _rank(folder: str, rank: int, size: int, device: str, parent: int) -> str:
+    """Join the others, and call the function; leave the result, or the error, in the folder."""
+    where = Path(folder)
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()  # a terminal's Ctrl-C goes to the parent, which hands it on once
+    _end_with(parent)
+    (where / f"{rank}.pid").write_text(str(os.getpid()))
+    with (where / "output").open("a", encoding="utf-8") if not rank else open(os.devnull, "w") as shown:
+        try:
+            _join(where, rank, size, device)
+            with warnings.catch_warnings(record=True) as caught, redirect_stdout(_Unbuffered(shown)):
+                warnings.simplefilter("always")
+                value = _read(where / "function")()
+            if not rank:
+                found = [(w.message, w.category, w.filename, w.lineno) for w in caught]
+                _write(where / "result", (value, found))
+            return "ok"
+        except BaseException as error:
+            _write_error(where / f"error-{rank}", error)
+            return "error"
+        finally:
+            if dist.is_initialized():
+                with suppress(RuntimeError):
+                    dist.destroy_process_group()
+
+
+def _join(folder: Path, rank: int, size: int, device: str) -> None:
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size), LOCAL_WORLD_SIZE=str(size))
+    names = {name for _, name in socket.if_nameindex()} if hasattr(socket, "if_nameindex") else set()
+    for name in ("lo", "lo0"):  # all are on this machine: nothing is listened to from outside
+        if name in names:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+    if device == "cuda":
+        torch.cuda.set_device(rank)
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo",
+        init_method=(folder / "rendezvous").as_uri(),
+        rank=rank,
+        world_size=size,
+    )
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent has gone, which may have been killed."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    if os.getppid() == parent:  # elsewhere, as on Windows, there is no telling
+        threading.Thread(target=watch, daemon=True).start()
+
+
+def _write(path: Path, value: Any) -> None:
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        dump(value, file)
+    part.replace(path)
+
+
+def _write_error(path: Path, error: BaseException) -> None:
+    try:
+        _write(path, error)
+        _read(path)
+    except Exception:  # an error may hold what cannot be pickled, or may not be made again
+        _write(path, RuntimeError(f"{type(error).__name__}: {error}"))
+
+
+class _Unbuffered:
+    """A text file that is flushed at each write, so that the parent shows lines as they come."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        """Write, and flush."""
+        n: int = self._file.write(text)
+        self._file.flush()
+        return n
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)

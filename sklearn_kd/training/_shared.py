@@ -1,0 +1,208 @@
+"""What the processes that train one student exchange in a fit.
+
+Each process runs the student on its own share of a batch's rows. The gradients and the loss of a step are
+then made those of all rows by one message, before anything looks at them: clipping, callbacks, the
+optimizer and the check for numbers that are not finite see the same in all processes.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from sklearn_kd.inputs._batches import Batch
+from sklearn_kd.inputs._data import SplitData, take
+from sklearn_kd.runtime._ranks import Ranks
+from sklearn_kd.runtime._snapshots import has_constant_buffers
+
+if TYPE_CHECKING:
+    from sklearn_kd.training._net import TrainingNet
+
+# How the buffers of batch normalisation begin, and by custom those of other layers that keep statistics.
+_STATISTICS = "running_"
+# On a device, a request to stop is read so many iterations after it was sent: the host need not wait for it.
+_LATE = 8
+
+
+class SharedTraining:
+    """The part of one process in a fit that several share.
+
+    Parameters
+    ----------
+    ranks : Ranks
+        Of two processes or more.
+    modules : sequence of nn.Module
+        All that are trained, the student first.
+
+    Attributes
+    ----------
+    interrupted : bool
+        Whether a user's Ctrl-C in some process has ended the fit.
+    """
+
+    def __init__(self, ranks: Ranks, modules: Sequence[nn.Module]) -> None:
+        self.ranks, self._modules = ranks, list(modules)
+        self._weights = [w for module in modules for w in module.parameters() if w.requires_grad]
+        self._asked, self._ended = False, False  # by Ctrl-C, by a callback
+        self._requests: deque[Tensor] = deque()
+        self.interrupted = False
+
+    def begin(self, settings: dict[str, Any], metaparameters: Any) -> None:
+        """Start from the first process's weights, and check that all processes do the same.
+
+        Raises
+        ------
+        RuntimeError
+            If the settings or the metaparameters of the processes differ.
+        """
+        self.ranks.check_same(settings | dict(metaparameters.named()))
+        tensors = [t for module in self._modules for t in (*module.parameters(), *module.buffers())]
+        self.ranks.broadcast_(tensors)
+
+    # ----------------------------------------------------------------------------------
+    # A step
+
+    def weight_of(self, batch: Batch) -> float:
+        """Return the weight of this process's share of a batch in a mean over processes."""
+        return self.ranks.weight_of(len(batch[0]), batch.n_rows or len(batch[0]))
+
+    def reduce(self, loss: Tensor, batch: Batch) -> Tensor:
+        """Make all gradients those of the whole batch, in place, and return its loss.
+
+        A weight that has a gradient in no process keeps none. The message has the same size whatever
+        a process has computed.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            In all processes in the same iteration, where one has asked for it.
+        """
+        weight = self.weight_of(batch)
+        weights = [w for w in self._weights if w.requires_grad]
+        without = [k for k, w in enumerate(weights) if w.grad is None]
+        gradients = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
+        if weight != 1.0:
+            torch._foreach_mul_(gradients, weight)
+        notes = self._notes(len(weights), without, loss)
+        loss = loss * weight
+        self.ranks.mean_([*gradients, loss, notes])
+        if without:
+            has_gradient = (notes[2:] > 0).tolist()
+            for k in without:
+                weights[k].grad = gradients[k] if has_gradient[k] else None
+        self._stop_where_asked(notes[:2])
+        return loss
+
+    def _notes(self, n_weights: int, without: list[int], like: Tensor) -> Tensor:
+        """Return the requests to stop, and which weights have a gradient here."""
+        notes = torch.ones(2 + n_weights, dtype=like.dtype)
+        notes[0], notes[1] = self._asked, self._ended
+        notes[[2 + k for k in without]] = 0
+        return notes.to(like.device, non_blocking=True)
+
+    # ----------------------------------------------------------------------------------
+    # Statistics of batches, and validation
+
+    def share_buffers(self) -> None:
+        """Average the running statistics over processes; give all other buffers the first one's values."""
+        statistics: list[Tensor] = []
+        others: list[Tensor] = []
+        for module in self._modules:
+            for part in module.modules():
+                if has_constant_buffers(part):
+                    continue
+                for name, buffer in part._buffers.items():
+                    if buffer is not None:
+                        mean = name.startswith(_STATISTICS) and buffer.is_floating_point()
+                        (statistics if mean else others).append(buffer)
+        self.ranks.mean_(statistics)
+        self.ranks.broadcast_(others)
+
+    def outputs(self, infer: Callable[[Any], Tensor], x: Any) -> Tensor:
+        """Return the student's outputs for all rows, of which this process runs its share."""
+        places = self.ranks.padded_places(len(x)).to(x.device)
+        return self.ranks.joined_rows(infer(take(x, places)), len(x))
+
+    # ----------------------------------------------------------------------------------
+    # The end
+
+    def end_epoch(self, metaparameters: Any, history: Any) -> None:
+        """Check that the metaparameters are still equal, and stop where some process has been asked to.
+
+        Raises
+        ------
+        RuntimeError
+            If the processes have come apart.
+        KeyboardInterrupt
+            In all processes, where one has asked for it.
+        """
+        self.ranks.check_same(dict(metaparameters.named()) | {"the number of epochs": len(history)})
+        self._requests.clear()
+        requests = torch.tensor([float(self._asked), float(self._ended)])
+        self.ranks.sum_([requests])
+        self._stop(requests)
+
+    def ends_here(self) -> None:
+        """Note that a callback has ended the fit in this process; all end it together."""
+        self._ended = True
+
+    @contextmanager
+    def interrupts(self) -> Iterator[None]:
+        """Let a first Ctrl-C end the fit in all processes together, and a second one this process at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.getsignal(signal.SIGINT)
+
+        def ask(number: int, frame: Any) -> None:
+            signal.signal(signal.SIGINT, before)
+            self._asked = True
+
+        signal.signal(signal.SIGINT, ask)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _stop_where_asked(self, requests: Tensor) -> None:
+        if requests.device.type != "cpu":
+            self._requests.append(requests)
+            if len(self._requests) <= _LATE:
+                return
+            requests = self._requests.popleft()
+        self._stop(requests)
+
+    def _stop(self, requests: Tensor) -> None:
+        asked, ended = requests.tolist()
+        if asked or ended:
+            self.interrupted = asked > 0
+            raise KeyboardInterrupt
+
+
+def shared_training(net: TrainingNet, data: SplitData) -> SharedTraining | None:
+    """Begin a fit that several processes share; return None where a net is trained by one.
+
+    Raises
+    ------
+    RuntimeError
+        If the processes have different settings, or different numbers of rows.
+    """
+    if net.ranks.size == 1:
+        return None
+    shared = SharedTraining(net.ranks, net.trained_modules())
+    parts = {"D_train": data.train, "D_val": data.valid}
+    rows = {name: None if part is None else (len(part), part.seed) for name, part in parts.items()}
+    shared.begin(rows | {"max_epochs": net.max_epochs, "batch_size": net.batch_size}, net.metaparameters)
+    return shared
+
+
+def interrupts_of(shared: SharedTraining | None) -> AbstractContextManager[None]:
+    """Return the context in which Ctrl-C ends a shared fit in all processes; for one process nothing."""
+    return nullcontext() if shared is None else shared.interrupts()
