@@ -178,9 +178,7 @@ def _fit_with_others(fit: Any, estimator: BaseDistiller, args: Any, kwargs: Any)
 @contextmanager
 def _silent(estimator: BaseDistiller) -> Iterator[None]:
     """Let an estimator show nothing, and call no callbacks of scikit-learn: the first rank's does."""
-    hidden = {
-        name: vars(estimator)[name] for name in ("verbose", "_skl_callbacks") if name in vars(estimator)
-    }
+    hidden = {name: vars(estimator)[name] for name in ("verbose", "_skl_callbacks") if name in vars(estimator)}
     without_callbacks(estimator)
     vars(estimator)["verbose"] = 0
     try:

@@ -155,8 +155,8 @@ class Optuna(Strategy):
         optuna = _imported()
         if not isinstance(self.sampler, (optuna.samplers.BaseSampler, type(None))):
             raise TypeError(
-                f"sampler={self.sampler!r} must be a sampler of optuna, an instance and not its class, such as "
-                "optuna.samplers.TPESampler(seed=0), or None."
+                f"sampler={self.sampler!r} must be a sampler of optuna, an instance and not its class, such "
+                "as optuna.samplers.TPESampler(seed=0), or None."
             )
         if not isinstance(self.storage, (str, optuna.storages.BaseStorage, type(None))):
             raise TypeError(
@@ -170,7 +170,7 @@ class Optuna(Strategy):
                 ("storage", "study_name") if self.study_name is None else ("study_name", "storage")
             )
             raise ValueError(
-                f"{given}={getattr(self, given)!r} without {missing}. Give both, to keep the study under this "
+                f"{given}={getattr(self, given)!r} without {missing}. Give both, to keep the study under a "
                 "name where other processes find it, or neither, to keep it in memory."
             )
 
