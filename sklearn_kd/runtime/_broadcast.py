@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import cloudpickle
@@ -37,35 +37,39 @@ def calls(
     if n_processes == 1:
         yield from (delayed(function)(shared, task) for task in tasks)
     else:
-        sent = _on_all_workers(_as_arrays(shared))
-        yield from (delayed(_call)(function, task, *sent) for task in tasks)
+        sent = _sent(_as_arrays(shared))
+        yield from (delayed(_call)(function, task, sent) for task in tasks)
 
 
-def _call(
-    function: Callable[[Any, Task], Result], task: Task, pickled: np.ndarray, *arrays: np.ndarray
-) -> Result:
+def _call(function: Callable[[Any, Task], Result], task: Task, sent: list[np.ndarray]) -> Result:
+    pickled, *arrays = sent
     return function(pickle.loads(pickled, buffers=arrays), task)
 
 
 def _as_arrays(shared: Any) -> list[np.ndarray]:
     """Return the pickle of an object, and behind it the memory of the NumPy arrays in it, without a copy.
 
-    Arrays that are arguments are what every backend sends once: loky maps them into the workers' memory,
-    ray puts them into its store, dask scatters them.
+    loky maps arrays into the workers' memory, and ray puts the list into its store, each once.
     """
     buffers: list[pickle.PickleBuffer] = []
     pickled = cloudpickle.dumps(shared, protocol=5, buffer_callback=buffers.append)
     return [np.frombuffer(part, np.uint8) for part in (pickled, *(buffer.raw() for buffer in buffers))]
 
 
-def _on_all_workers(arrays: list[np.ndarray]) -> Sequence[Any]:
-    """Return arguments that stand for arrays: where dask is the backend, futures of copies on each worker.
+def _sent(arrays: list[np.ndarray]) -> Any:
+    """Return the argument that stands for the arrays in all calls: a future of them where dask is the backend.
 
-    joblib alone would have dask put each array on one worker, with which it would be lost.
+    joblib alone would scatter them to one worker, with which they would be lost. As the result of a task
+    they are made again, from what the scheduler has. Each worker takes them from another, once.
     """
     backend, _ = get_active_backend()
     if type(backend).__name__ != "DaskDistributedBackend":
         return arrays
-    # hash=False: scattered again inside a worker, equal arrays would share a key, and be released together.
-    futures: Sequence[Any] = backend.client.scatter(arrays, broadcast=True, hash=False)
-    return futures
+    from dask import config
+
+    with config.set({"distributed.admin.large-graph-warning-threshold": "1PB"}):  # it is meant to be large
+        return backend.client.submit(_held, arrays, pure=False)
+
+
+def _held(arrays: list[np.ndarray]) -> list[np.ndarray]:
+    return arrays

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import pickle
 import signal
 import warnings
 
@@ -11,14 +12,17 @@ import numpy as np
 import pytest
 import torch
 from joblib import parallel_config
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.utils.parallel import Parallel
 from skorch.callbacks import Callback
 
+import sklearn_kd
 from sklearn_kd import compare_methods, meta
 from sklearn_kd.comparison import _compare
 from sklearn_kd.runtime import _broadcast
+from sklearn_kd.teachers import ScatteredTeacher
 from sklearn_kd.training import _trials
 
 distributed = pytest.importorskip("distributed")
@@ -52,7 +56,11 @@ class Dies(Notes):
 
 @pytest.fixture(scope="module")
 def client():
+    dask = pytest.importorskip("dask")
     with (
+        dask.config.set(
+            {"distributed.comm.timeouts.connect": "3s"}
+        ),  # so long it asks a lost worker for data
         distributed.LocalCluster(
             2, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
         ) as cluster,
@@ -114,20 +122,49 @@ def test_dask_gives_what_one_process_gives(work, make, digits, once, on_dask, tm
     assert_same(found, expected)
 
 
-def test_dask_has_what_is_shared_on_each_worker_and_sends_references(on_dask):
+def test_calls_on_dask_take_a_reference_along(on_dask):
     X, network = np.random.default_rng(0).normal(size=(1000, 100)), torch.nn.Linear(300, 300)
     calls = [*_broadcast.calls(predicted, (X, network, {"X again": X}), range(5), 2)]
-    sent = {id(future): future for _, (_, _, *futures), _ in calls for future in futures}
-    assert [type(future) for future in sent.values()] == [distributed.Future] * 2  # the pickle, and X
-    places = on_dask.who_has([*sent.values()])
-    assert sorted(len(workers) for workers in places.values()) == [2, 2]
+    (future,) = {id(sent): sent for _, (_, _, sent), _ in calls}.values()
+    assert isinstance(future, distributed.Future)
     assert max(len(cloudpickle.dumps(call)) for call in calls) < 2_000 < X.nbytes / 100
+    (holder,) = on_dask.who_has(distributed.wait(future).done)[future.key]
+    os.kill(on_dask.run(os.getpid, workers=[holder])[holder], signal.SIGKILL)
     assert Parallel()(calls) == [(k, float(X[k].sum()), True) for k in range(5)]
 
 
 def predicted(shared, k):
     X, network, further = shared
     return k, float(X[k].sum()), further["X again"] is X and network.weight.requires_grad
+
+
+@pytest.mark.parametrize("params", [{}, {"loss": ["kd", "similarity"]}], ids=["answers", "features"])
+def test_a_scattered_teacher_is_not_in_the_tasks_of_a_search(params, make, digits, on_dask):
+    network = torch.nn.Sequential(torch.nn.Linear(64, 3000), torch.nn.ReLU(), torch.nn.Linear(3000, 10))
+    params |= {"max_epochs": 1, "meta": "fixed", "verbose": 0}
+    grid = {"lr": [0.05, 0.2]}
+    with parallel_config("sequential"):
+        expected = GridSearchCV(make(network, **params), grid, cv=2, error_score="raise").fit(*digits)
+    scattered = ScatteredTeacher(network, on_dask)
+    clf = make(scattered, **params)
+    assert clone(clf).teacher is scattered and len(cloudpickle.dumps(clone(clf))) < 5_000
+    found = GridSearchCV(clf, grid, cv=2, error_score="raise").fit(*digits)
+    for name in ("mean_test_score", "std_test_score"):
+        np.testing.assert_array_equal(found.cv_results_[name], expected.cv_results_[name])
+    np.testing.assert_array_equal(found.predict_proba(digits[0]), expected.predict_proba(digits[0]))
+    held = on_dask.run(lambda: len(sklearn_kd.teachers._scattered._HELD))
+    scattered.release()
+    assert [*held.values()] == [1, 1]
+    assert [*on_dask.run(lambda: len(sklearn_kd.teachers._scattered._HELD)).values()] == [0, 0]
+    with pytest.raises(RuntimeError, match="is not in this process"):
+        pickle.loads(pickle.dumps(scattered)).fetch()
+
+
+def test_a_scattered_teacher_needs_a_cluster(network):
+    with pytest.raises(
+        TypeError, match=r"cluster='dask' must be a dask.distributed.Client, or the module ray"
+    ):
+        ScatteredTeacher(network, "dask")
 
 
 def test_what_a_lost_worker_did_is_done_by_another(make, digits, once, on_dask, tmp_path):
@@ -149,9 +186,9 @@ def test_tasks_are_small_and_share_the_rest(work, where, make, digits, monkeypat
 
     def recorded(*given):
         for call in _broadcast.calls(*given):
-            function, (_, task, *arrays), named = call
+            function, (_, task, sent), named = call
             sizes.append(len(cloudpickle.dumps((function, task, named))))
-            shared.add(tuple(map(id, arrays)))
+            shared.add(id(sent))
             yield call
 
     monkeypatch.setattr(where, "calls", recorded)
@@ -165,7 +202,7 @@ def test_tasks_are_small_and_share_the_rest(work, where, make, digits, monkeypat
 def test_arrays_are_sent_as_they_are_and_objects_are_copies():
     X, network = np.arange(6.0), torch.nn.Linear(2, 2)
     ((function, arguments, _),) = _broadcast.calls(returned, (X, network), [0], 2)
-    assert any(np.shares_memory(argument, X) for argument in arguments[2:])
+    assert any(np.shares_memory(array, X) for array in arguments[-1])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scikit-learn's Parallel is not there
         (own, first), (_, second) = function(*arguments), function(*arguments)
