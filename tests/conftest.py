@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 
 from helpers.networks import ConvNet
+from helpers.process_group import Processes
 from helpers.settings import single_run
 from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent
 from sklearn_kd.training._net import TrainingNet
@@ -38,6 +39,25 @@ def once():
         return made[key]
 
     return once
+
+
+@pytest.fixture(scope="session")
+def process_pool():
+    """The two processes of all tests that use ``two``."""
+    pool = {}
+    yield pool
+    if pool:
+        pool["two"].close()
+
+
+@pytest.fixture
+def two(process_pool):
+    """Two processes of one group, started once; anew where a test before has left them in disorder."""
+    if process_pool and not process_pool["two"].in_order:
+        process_pool.pop("two").close()
+    if not process_pool:
+        process_pool["two"] = Processes(2)
+    return process_pool["two"]
 
 
 @pytest.fixture

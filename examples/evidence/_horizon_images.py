@@ -20,7 +20,7 @@ from sklearn_kd import CIFARResNet, Pathway, build_transforms
 from sklearn_kd.bilevel._hypergradient import HypergradientEstimator
 from sklearn_kd.datasets import fetch_cifar10
 from sklearn_kd.distpro._distances import hcl
-from sklearn_kd.distpro._pathways import PathwayPass
+from sklearn_kd.distpro._pathways import PathwayLosses
 from sklearn_kd.layers._hooks import feature_hooks
 from sklearn_kd.tasks._cross_entropy import labels_rows, optimal_val_temperature, validation_loss
 from sklearn_kd.tasks._targets import Targets
@@ -29,7 +29,7 @@ N_TRAIN, N_VALID, N_TEST = 768, 384, 2000
 LAYERS = ("layer1", "layer2", "layer3")
 CHANNELS = (16, 32, 64)
 PATHWAYS = [Pathway(name, name, "conv1", i, i, CHANNELS[i], CHANNELS[i]) for i, name in enumerate(LAYERS)]
-PASS = PathwayPass(PATHWAYS, hcl)
+LOSSES = PathwayLosses(PATHWAYS, hcl)
 
 
 class Images(NamedTuple):
@@ -108,7 +108,7 @@ class Learner:
         self.student.train()
         x, y, maps = batch
         self.optimizer.zero_grad()
-        logits, losses = PASS(self.student, self.transforms, x, maps)
+        logits, losses = _pass(self.student, self.transforms, x, maps)
         (F.cross_entropy(logits, y) + weight * losses.sum()).backward()
         self.optimizer.step()
         self.schedule.step()
@@ -147,7 +147,7 @@ class Learner:
         x, y, maps = batch
         record.begin()
         taken.optimizer.zero_grad()
-        logits, losses = PASS(student, transforms, x, maps)
+        logits, losses = _pass(student, transforms, x, maps)
         record.after_forward((x, maps), losses, WeightOfFeatures(losses), logits)
         _, r = labels_rows(logits.detach(), y)
         torch.autograd.backward([logits, losses], [r / len(y), torch.full_like(losses, weight)])
@@ -156,5 +156,14 @@ class Learner:
         return float(h)
 
 
+def _pass(
+    student: nn.Module, transforms: nn.ModuleList, x: Tensor, maps: dict[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Return the student's logits and the losses of the pathways."""
+    with feature_hooks(student, LAYERS) as ours:
+        logits = student(x)
+    return logits, torch.stack(LOSSES.losses(transforms, ours, maps, range(len(PATHWAYS))))
+
+
 def _losses(student: nn.Module, transforms: nn.ModuleList, x: Tensor, maps: dict[str, Tensor]) -> Tensor:
-    return PASS(student, transforms, x, maps)[1]
+    return _pass(student, transforms, x, maps)[1]

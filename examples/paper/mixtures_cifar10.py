@@ -236,7 +236,11 @@ def in_the_last_third(arm: str, factor: float, epochs: int, steps_per_epoch: int
     }
     entries["pathways_importance"] = Metaparameter(0.0, shape=(n_pathways,))
     terms = {name: make() for name, make in MAKERS.items()}
-    terms["pathways"].set_params(weight=largest * START["pathways"], pathway_threshold=None)
+    terms["pathways"].set_params(
+        weight=largest * START["pathways"],
+        pathway_threshold=None,
+        importance_bounds=(-np.inf, np.inf),  # as the process, in which small weights are far below −3
+    )
     process = MetaparameterProcess(rows, entries)
     return {
         "loss": ["kd", *terms.values()],

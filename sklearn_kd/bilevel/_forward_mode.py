@@ -49,6 +49,7 @@ from sklearn_kd.bilevel._optimizer_response import global_norm, gradient_or_zero
 from sklearn_kd.bilevel._optimizer_tangent import optimizer_tangent
 from sklearn_kd.runtime._devices import as_number
 from sklearn_kd.runtime._random_state import preserved_torch_state, set_random_state
+from sklearn_kd.runtime._ranks import ALONE, Ranks
 from sklearn_kd.runtime._snapshots import BufferCopies, BufferSnapshot, undo_where
 
 FORWARD_METHODS = {
@@ -80,6 +81,9 @@ class ForwardHypergradient(LongHorizonEstimator):
         One of ``FORWARD_METHODS[curvature]``. How J Z_j is computed, or the difference of gradients.
     forward : callable or None, default=None
         The student's forward pass where it is not the student itself but, say, compiled.
+    ranks : Ranks, default=ALONE
+        The processes that share each batch. They exchange the tangents of the gradients, m times the weights,
+        in each iteration.
     """
 
     def __init__(
@@ -92,8 +96,9 @@ class ForwardHypergradient(LongHorizonEstimator):
         curvature: str = "gauss_newton",
         method: str = "finite_difference",
         forward: Callable[[Tensor], Tensor] | None = None,
+        ranks: Ranks = ALONE,
     ):
-        super().__init__(student, optimizer, method=method, forward=forward)
+        super().__init__(student, optimizer, method=method, forward=forward, ranks=ranks)
         self.loss_gradient, self.decay, self.curvature = loss_gradient, decay, curvature
         self.tangent = optimizer_tangent(optimizer, self.weights)
         self.Z: list[Tensor] = []
@@ -207,7 +212,9 @@ class ForwardHypergradient(LongHorizonEstimator):
                 Z_j = [Z[j] for Z in self.Z]
                 u = self._directional_derivative(Z_j, step_along(self.w, Z_j))
                 dr = r_j + self.decay * curvature_product(self.loss_gradient, self.outputs, u)
+            dr = dr if self.row_weight == 1.0 else self.row_weight * dr
             of_each.append(zeros_for_none(self._gradient_of(outputs, dr, retain_graph=True), self.w))
+        self.ranks.mean_([dg for of_weights in of_each for dg in of_weights])
         return of_each
 
     # ----------------------------------------------------------------------------------
@@ -235,8 +242,11 @@ class ForwardHypergradient(LongHorizonEstimator):
         set_random_state(self.random_state, self.device)
         with self.weights_exchanged(moved_along(self.w, Z_j, step)), torch.enable_grad():
             outputs = self.outputs_of(*self.inputs)
-            found = self._gradient_of(outputs, self.loss_gradient(outputs) + step * r_j)
-        return zeros_for_none(found, self.weights)
+            r = self.loss_gradient(outputs) + step * r_j
+            r = r if self.row_weight == 1.0 else self.row_weight * r
+            found = zeros_for_none(self._gradient_of(outputs, r), self.weights)
+        self.ranks.mean_(found)
+        return found
 
 
 def _divided(tensors: Sequence[Tensor], step: Any) -> list[Tensor]:

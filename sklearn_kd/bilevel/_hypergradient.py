@@ -137,14 +137,9 @@ class _Sizes:
         self._logits, self._r_val = logits, r_val
         self._of_all: list[Any] | None = None
 
-    def share(self, ranks: Ranks, v: list[Tensor], loss: Tensor, weight: float) -> Tensor:
+    def share(self, ranks: Ranks, v: list[Tensor], loss: Tensor) -> Tensor:
         """Make v, in place, and the sizes those of all processes' rows, by one message; return their loss."""
-        torch._foreach_mul_(v, weight)
-        own = [
-            loss * weight,
-            self._logits.square().sum(),
-            (self._r_val * (weight / ranks.size)).square().sum(),
-        ]
+        own = [loss, self._logits.square().sum(), (self._r_val / ranks.size).square().sum()]
         counts = torch.tensor([self._logits.numel(), self._r_val.numel()], dtype=loss.dtype)
         found = torch.cat([torch.stack([t.to(loss) for t in own]), counts.to(loss.device)])
         ranks.mean_([*v, found])
@@ -328,6 +323,7 @@ class HypergradientEstimator:
         self.row_weight = 1.0 if n_rows is None else self.ranks.weight_of(n_own, n_rows)
         if self.method == "exact":
             of_each = evaluation.derivatives()
+            of_each = self.row_weight * of_each if self.row_weight != 1.0 else of_each
             self.pulled_back = [self._gradient_of(outputs, r_j, retain_graph=True) for r_j in of_each]
         self.share = 1.0
         self.n_outputs = len(outputs)
@@ -365,10 +361,11 @@ class HypergradientEstimator:
         """
         self.begun = False
         with preserved_torch_state(self.device), BufferSnapshot(self.with_buffers), torch.no_grad():
-            v, r_val, val_loss = self._validation_gradient(x_val, validation_loss)
+            weight = 1.0 if n_rows is None else self.ranks.weight_of(len(x_val), n_rows)
+            v, r_val, val_loss = self._validation_gradient(x_val, validation_loss, weight)
             sizes = _Sizes(self.logits, r_val)
-            if n_rows is not None:
-                val_loss = sizes.share(self.ranks, v, val_loss, self.ranks.weight_of(len(x_val), n_rows))
+            if self.ranks.size > 1:
+                val_loss = sizes.share(self.ranks, v, val_loss)
             norm = as_number(global_norm(v))
             c, d = self.response(v, self.w)
             if self.clipping is not None:
@@ -380,9 +377,8 @@ class HypergradientEstimator:
                 del v
                 step = step_from(sizes.of_logits(), size, self.logit_change, self.logits.dtype)
                 h = c * self._contract(self._directional_derivative(d, step))
-            if self.ranks.size > 1:
-                h = h * self.row_weight
-                self.ranks.mean_([h])
+                h = self.row_weight * h if self.row_weight != 1.0 else h
+            self.ranks.mean_([h])
             self.evaluation = None  # it holds the batch
         self.directionless = is_directionless(norm)
         if isinstance(norm, Tensor):
@@ -425,11 +421,14 @@ class HypergradientEstimator:
             return u
 
     def _validation_gradient(
-        self, x: Tensor, validation_loss: ValidationLoss
+        self, x: Tensor, validation_loss: ValidationLoss, weight: float = 1.0
     ) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Return v, ∂L_val/∂logits and L_val, each times a weight."""
         with validation_mode(self.parts), torch.enable_grad():
             logits = self.forward(x)
             loss, r_val = validation_loss(logits)
+            if weight != 1.0:
+                loss, r_val = weight * loss, weight * r_val
             gradients = self._gradient_of(logits, r_val)
         v = [
             # A weight without gradient took no step that lambda could have changed.

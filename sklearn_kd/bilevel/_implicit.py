@@ -39,6 +39,7 @@ from sklearn_kd.bilevel._long_horizon import (
 )
 from sklearn_kd.bilevel._optimizer_response import global_norm
 from sklearn_kd.runtime._random_state import preserved_torch_state, random_state, set_random_state
+from sklearn_kd.runtime._ranks import ALONE, Ranks
 from sklearn_kd.runtime._snapshots import BufferCopies, BufferSnapshot
 
 # Products of the power iteration that finds the scale of the Neumann series.
@@ -82,6 +83,8 @@ class ImplicitHypergradient(LongHorizonEstimator):
     curvature : {"gauss_newton", "hessian"}, default="gauss_newton"
     forward : callable or None, default=None
         The student's forward pass where it is not the student itself but, say, compiled.
+    ranks : Ranks, default=ALONE
+        The processes that share each batch. They exchange each product with H.
     """
 
     def __init__(
@@ -94,8 +97,9 @@ class ImplicitHypergradient(LongHorizonEstimator):
         damping: float = 0.01,
         curvature: str = "gauss_newton",
         forward: Callable[[Tensor], Tensor] | None = None,
+        ranks: Ranks = ALONE,
     ):
-        super().__init__(student, optimizer, forward=forward)
+        super().__init__(student, optimizer, forward=forward, ranks=ranks)
         self.n_terms, self.solver, self.damping, self.curvature = n_terms, solver, damping, curvature
 
     def to_the_end(
@@ -120,7 +124,7 @@ class ImplicitHypergradient(LongHorizonEstimator):
             if self.directionless:
                 return torch.full((1,), torch.nan, device=self.device), val_loss
             self.random_state = random_state(self.device)
-            n_rows = sum(len(batch.inputs[0]) for batch in training)
+            n_rows = sum(self.ranks.gather(sum(len(batch.inputs[0]) for batch in training)))
 
             def product(p: Vector) -> Vector:
                 Hp = PRODUCTS[self.curvature](self, training, n_rows, p)
@@ -132,6 +136,7 @@ class ImplicitHypergradient(LongHorizonEstimator):
                 share * self._contracted(batch, q) for share, batch in zip(shares, training, strict=True)
             ]
             h = -torch.stack(parts).sum(dim=0)
+            self.ranks.sum_([h])
         return h, val_loss
 
     def _mean_gradient(
@@ -145,6 +150,7 @@ class ImplicitHypergradient(LongHorizonEstimator):
                 outputs = self.forward(*batch.inputs)
                 own = self._gradient_of(outputs, r_of(batch, outputs))
             torch._foreach_add_(g, zeros_for_none(own, g), alpha=len(outputs) / n_rows)
+        self.ranks.sum_(g)
         return g
 
     def hessian_product(self, training: Sequence[TrainingBatch], n_rows: int, p: Vector) -> Vector:

@@ -46,14 +46,23 @@ class LongHorizonEstimator(HypergradientEstimator):
     def mean_validation_gradient(
         self, batches: Iterable[Any], validation_loss: BatchLoss
     ) -> tuple[list[Tensor], Tensor]:
-        """Return v = ∇L_val(w) and L_val, the means over the rows of all batches."""
+        """Return v = ∇L_val(w) and L_val, the means over the rows of all batches.
+
+        Processes that share the training may have the same batches, or each its share of them.
+        """
         v = [torch.zeros_like(w) for w in self.w]
         total, n_rows = torch.zeros((), device=self.device), 0
+        if self.ranks.size > 1:
+            total = torch.zeros((), dtype=v[0].dtype, device=self.device)
         for batch in batches:
             n = len(batch[0])
             own, _, loss = self._validation_gradient(batch[0], _of_batch(validation_loss, batch))
             torch._foreach_add_(v, own, alpha=n)
             total, n_rows = total + n * loss, n_rows + n
+        if self.ranks.size > 1:
+            count = torch.tensor(float(n_rows)).to(total)
+            self.ranks.sum_([*v, total, count])
+            n_rows = int(count)
         torch._foreach_div_(v, n_rows)
         return v, total / n_rows
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sklearn_kd.checkpointing._checkpoints import Checkpoints
 from sklearn_kd.checkpointing._protocols import Stateful, TrainingState
+from sklearn_kd.checkpointing._rank_checkpoints import FitCheckpoints
 from sklearn_kd.files._history import decode_history, encode_history
 from sklearn_kd.files._values import STATE_VALUES
 from sklearn_kd.inputs._batches import check_batches_state
@@ -23,7 +23,7 @@ class Checkpointer:
 
     Parameters
     ----------
-    checkpoints : Checkpoints
+    checkpoints : Checkpoints or RankCheckpoints
         Of the whole fit.
     stage : str
         Lower-case letters; begins the names of the files.
@@ -35,7 +35,7 @@ class Checkpointer:
 
     def __init__(
         self,
-        checkpoints: Checkpoints,
+        checkpoints: FitCheckpoints,
         stage: str,
         training: TrainingState,
         teacher_signature: Tensor | None = None,
@@ -130,7 +130,7 @@ class Checkpointer:
     # ----------------------------------------------------------------------------------
 
     def _write(self, state: dict[str, Any]) -> None:
-        identity = {"teacher": self._signature, "start": self._training.initial_values}
+        identity: dict[str, Any] = {"teacher": self._signature, "start": self._training.initial_values}
         if self._checkpoints.n_ranks > 1:
             identity["n_ranks"] = self._checkpoints.n_ranks
         self._checkpoints.write(self._stage, self._training.n_epochs, identity | state)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from sklearn_kd.checkpointing._checkpoints import Checkpoints, reason_against
 from sklearn_kd.runtime._ranks import Ranks
@@ -78,3 +78,6 @@ class RankCheckpoints:
             if reason is not None:
                 raise ValueError(f"checkpoint_dir: rank {self._ranks.rank} cannot use {stage!r}: {reason}.")
         return content
+
+
+FitCheckpoints: TypeAlias = Checkpoints | RankCheckpoints

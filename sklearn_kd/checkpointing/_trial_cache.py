@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sklearn_kd.checkpointing._checkpoints import Checkpoints
+from sklearn_kd.checkpointing._rank_checkpoints import FitCheckpoints
 
 
 class TrialCache:
@@ -13,7 +13,7 @@ class TrialCache:
 
     Parameters
     ----------
-    checkpoints : Checkpoints
+    checkpoints : Checkpoints or RankCheckpoints
         The losses that an earlier, killed fit has written are read from them.
 
     Attributes
@@ -22,7 +22,7 @@ class TrialCache:
         Plain values and tensors that describe the best trial of the losses, as they were recorded.
     """
 
-    def __init__(self, checkpoints: Checkpoints) -> None:
+    def __init__(self, checkpoints: FitCheckpoints) -> None:
         self._checkpoints = checkpoints
         content = checkpoints.latest("trials", use=_check_calls)
         # One list per call of lookup, with a row [*values, loss or None] per trial.

@@ -69,7 +69,7 @@ class MethodFit:
         if type(clf).fit is not DistilledClassifier.fit:  # regressors score R² in each epoch, by a callback
             return False
         watched = clf.callbacks or clf.search_callbacks or clf.verbose or has_callbacks(clf)
-        return not (watched or clf.checkpoint_dir is not None)
+        return not (watched or clf.checkpoint_dir is not None or clf.parallel is not None)
 
     @contextmanager
     def timed(self) -> Iterator[None]:

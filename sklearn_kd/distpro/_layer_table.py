@@ -8,11 +8,11 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sklearn_kd.layers._auto import stage_calls
 from sklearn_kd.layers._find import find_layers
-from sklearn_kd.layers._trace import Call, FeatureMap, Trace
+from sklearn_kd.layers._trace import Call, FeatureMap, Trace, named_with_order
 from sklearn_kd.teachers._features import FeatureTeacher, network_of
 
 
@@ -30,10 +30,11 @@ class LayerRow(NamedTuple):
         "none", the axes as they are.
     order : str
         "nchw": channels come first; "nhwc": channels come last; "tokens": a grid of tokens (n, N, C);
-        "rows": (n, D), of a layer that is named. "unsure": end the name with ":nchw" or ":nhwc" to state
-        it. "none": apparently no image, such as attention weights.
+        "rows": (n, D). "unsure": end the name with ":nchw" or ":nhwc" to state it. "none": apparently no
+        image, such as attention weights.
     part : str
-        Place of the map in the output of the module, such as "[0]"; "" if the output is the map.
+        Place of the map in the output of the module, such as "[0]"; "" if the output is the map, and of the
+        first argument.
     stage : int or None
         Number of the stage whose output this is, from 0.
     """
@@ -74,10 +75,10 @@ class LayerTable(Sequence[LayerRow]):
 
     def __repr__(self) -> str:
         if not self.rows:
-            return "no layer gives a map of shape (n, channels, height, width)"
+            return "no layer gives a map of shape (n, channels, height, width), or rows of shape (n, D)"
         cells = [tuple("" if cell is None else str(cell) for cell in row) for row in self.rows]
         # Leave out columns with the usual value in all rows.
-        usual = {"order": "nchw", "part": ""}
+        usual = {"order": "nchw", "part": "", "stage": ""}
         shown = [k for k, title in enumerate(LayerRow._fields)
                  if any(row[k] != usual.get(title) for row in cells)]  # fmt: skip
         lines = [tuple(LayerRow._fields[k] for k in shown), *(tuple(row[k] for k in shown) for row in cells)]
@@ -86,8 +87,10 @@ class LayerTable(Sequence[LayerRow]):
         return "\n".join(padded)
 
 
-def layer_table(network: Any, samples: Any, layers: str | Sequence[str] = "auto") -> LayerTable:
-    """List the layers of a network that return feature maps, in the order in which they run.
+def layer_table(
+    network: Any, samples: Any, layers: str | Sequence[str] = "auto", *, kinds: Sequence[str] | None = None
+) -> LayerTable:
+    """List the layers of a network that return feature maps or rows, in the order in which they run.
 
     Parameters
     ----------
@@ -100,19 +103,24 @@ def layer_table(network: Any, samples: Any, layers: str | Sequence[str] = "auto"
         stages that :class:`DistProClassifier` would choose. A list: check it as
         :class:`DistProClassifier` does, and list these layers only. Of a network that returns a map for each
         image, as for classes of pixels, the layer that gives the map is no stage.
+    kinds : sequence of {"maps", "rows"} or None, default=None
+        What "auto" lists: layers that give maps, (n, channels, height, width), or rows, (n, D), such as
+        :class:`~sklearn_kd.losses.RelationalKD` compares. Of linear layers their input is listed too. None:
+        maps, and rows where no layer gives a map.
 
     Returns
     -------
     LayerTable
         Sequence of named tuples (layer, module, shape, order, part, stage). The printed table leaves
-        ``order`` out if all channels come first, and ``part`` if all outputs are maps.
+        ``order`` out if all channels come first, ``part`` if all outputs are maps, and ``stage`` if there is
+        none.
 
     Raises
     ------
     TypeError
         If ``network`` is no network, or ``layers`` is neither "auto" nor a list of names.
     ValueError
-        If the network cannot take the samples, or has no such layer.
+        If the network cannot take the samples, has no such layer, or a kind is not known.
 
     Examples
     --------
@@ -128,29 +136,64 @@ def layer_table(network: Any, samples: Any, layers: str | Sequence[str] = "auto"
     features.5  MaxPool2d  (8, 2, 2)  2
     >>> [row.layer for row in layer_table(network, (1, 8, 8)) if row.stage is not None]
     ['features.1', 'features.4', 'features.5']
+
+    Rows, of which the input of the last linear layer is the embedding:
+
+    >>> layer_table(network, (1, 8, 8), kinds=["rows"])
+    layer                  module      shape  order
+    features.6:rows        Flatten     (32,)  rows
+    features:rows          Sequential  (32,)  rows
+    classify.0:input:rows  Linear      (32,)  rows
+    classify.0:rows        Linear      (32,)  rows
+    classify.1:rows        ReLU        (32,)  rows
+    classify.2:input:rows  Linear      (32,)  rows
+    classify.2:rows        Linear      (10,)  rows
+    classify:rows          Sequential  (10,)  rows
     """
+    _check_kinds(kinds)
     module = network_of(network, "network")
     tensor = next(module.parameters(), None)
     rows = _rows(samples, torch.device("cpu") if tensor is None else tensor.device)
     teacher = FeatureTeacher(network, rows.device, "network")
     teacher.check(rows, "network")
     if not (isinstance(layers, str) and layers == "auto"):
-        kinds = ("maps", "rows")
-        found = find_layers(module, layers, rows, name="layers", run=teacher.forward, kinds=kinds)
+        both = ("maps", "rows")
+        found = find_layers(module, layers, rows, name="layers", run=teacher.forward, kinds=kinds or both)
         return LayerTable([_row(layer, *entry, stage) for stage, (layer, entry) in enumerate(found.items())])
     trace = Trace.of_trial(module, rows, teacher.forward)
     stages = {id(call): stage for stage, call in enumerate(stage_calls(trace, of_maps=True))}
-    return LayerTable(
-        [
-            _row(trace.name(call), call, call.output, stages.get(id(call)))
-            for call in trace.with_maps()
-            if call.output is not None
-        ]
-    )
+    if kinds is None:
+        kinds = ("maps",) if trace.with_maps() else ("rows",)
+    with_maps = trace.with_maps() if "maps" in kinds else []
+    listed = []
+    for call in trace.calls:
+        if call in with_maps and call.output is not None:
+            listed.append(_row(trace.name(call), call, call.output, stages.get(id(call))))
+        if "rows" in kinds:
+            listed += _of_rows(call, trace)
+    return LayerTable(listed)
+
+
+def _check_kinds(kinds: Sequence[str] | None) -> None:
+    if kinds is not None and (isinstance(kinds, str) or not kinds or not set(kinds) <= {"maps", "rows"}):
+        raise ValueError(f"kinds={kinds!r} must be None or a list of 'maps', 'rows' or both.")
+
+
+def _of_rows(call: Call, trace: Trace) -> list[LayerRow]:
+    """Return the rows that a call returned, and, of a linear layer, before these what it was given."""
+    name = trace.name_of_call(call)
+    sides = [(name, call.output_rows)]
+    if isinstance(call.module, nn.Linear):
+        sides.insert(0, (f"{name}:input", call.input_rows))
+    return [
+        _row(named_with_order(side, found), call, found, None) for side, found in sides if found is not None
+    ]
 
 
 def _row(layer: str, call: Call, found: FeatureMap, stage: int | None) -> LayerRow:
-    return LayerRow(layer, type(call.module).__name__, found.sample_shape, found.order, found.where, stage)
+    is_only_argument = ":input" in layer and found.where == "[0]"
+    part = "" if is_only_argument else found.where
+    return LayerRow(layer, type(call.module).__name__, found.sample_shape, found.order, part, stage)
 
 
 def _rows(samples: Any, device: torch.device) -> Tensor:

@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from sklearn_kd.distpro._distances import Distance
 from sklearn_kd.distpro._transforms import TRANSFORMS, TransformFactory
+from sklearn_kd.errors._context import own_code
 from sklearn_kd.errors._did_you_mean import did_you_mean
 from sklearn_kd.layers._hooks import feature_hooks
 from sklearn_kd.losses._bound_terms import as_float32
@@ -238,7 +239,7 @@ def find_pathways(
         maps, _ = teacher(samples, list(of_teacher))
         built = {id(w) for w in modules.parameters() if not is_lazy(w)}
         with eval_mode([*student.modules(), *modules.modules()]):
-            PathwayPass(pathways, distance).check(student, modules, samples, maps)
+            PathwayLosses(pathways, distance).check(student, modules, samples, maps)
         _check_built(built, modules)
     return pathways
 
@@ -253,8 +254,8 @@ def _check_built(built: set[int], transforms: nn.ModuleList) -> None:
         )
 
 
-class PathwayPass:
-    """Computes the student's logits and the losses of pathways in one forward pass.
+class PathwayLosses:
+    """Computes the losses of pathways from maps of both networks.
 
     The modules are arguments of each call; the object holds none.
 
@@ -276,38 +277,6 @@ class PathwayPass:
         """Return the teacher's layers in these pathways, each once."""
         return list(dict.fromkeys(self.pathways[p].teacher_layer for p in active))
 
-    def __call__(
-        self,
-        student: nn.Module,
-        transforms: nn.ModuleList,
-        x: Tensor,
-        teacher_maps: Mapping[str, Tensor],
-        active: Sequence[int] | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Return the logits and the losses of the ``active`` pathways; no other loss is computed.
-
-        Parameters
-        ----------
-        student : nn.Module
-        transforms : nn.ModuleList
-            One for each pathway, active or not.
-        x : Tensor of shape (B, ...)
-        teacher_maps : dict of str to Tensor
-            Maps by layer, at least of the active pathways.
-        active : sequence of int or None, default=None
-            Indices of pathways. None: all.
-
-        Returns
-        -------
-        logits : Tensor of shape (B, K)
-        losses : Tensor of shape (len(active),)
-        """
-        active = range(len(self.pathways)) if active is None else active
-        with feature_hooks(student, self.student_layers(active)) as maps:
-            logits = student(x)
-        losses = self.losses(transforms, maps, teacher_maps, active)
-        return logits, torch.stack(losses) if losses else logits.new_zeros(0)
-
     def losses(
         self,
         transforms: nn.ModuleList,
@@ -315,7 +284,21 @@ class PathwayPass:
         teacher_maps: Mapping[str, Tensor],
         active: Sequence[int],
     ) -> list[Tensor]:
-        """Return the losses of the ``active`` pathways, by the maps of a pass."""
+        """Return the losses of the ``active`` pathways; no other is computed.
+
+        Parameters
+        ----------
+        transforms : nn.ModuleList
+            One for each pathway, active or not.
+        maps, teacher_maps : mapping of str to Tensor
+            Maps of the student and the teacher by layer, at least of the active pathways.
+        active : sequence of int
+            Indices of pathways.
+
+        Returns
+        -------
+        list of Tensor of shape ()
+        """
         return [self._loss(p, transforms[p], maps, teacher_maps) for p in active]
 
     def _loss(
@@ -347,9 +330,12 @@ class PathwayPass:
         for pathway, transform in zip(self.pathways, transforms, strict=True):
             given, theirs = maps[pathway.student_layer], teacher_maps[pathway.teacher_layer]
             versions = given._version, theirs._version
-            ours = transform(given, tuple(theirs.shape[2:]))
+            with own_code(f"transforms: {pathway.transform!r}"):
+                ours = transform(given, tuple(theirs.shape[2:]))
             _check_transformed(ours, theirs, pathway)
-            _check_distance(self.distance(ours, theirs))
+            with own_code("distance"):
+                distance = self.distance(ours, theirs)
+            _check_distance(distance)
             if versions != (given._version, theirs._version):
                 raise ValueError(
                     f"transform {pathway.transform!r}, or distance, writes into a map that other pathways "

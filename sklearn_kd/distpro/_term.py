@@ -58,6 +58,10 @@ class Pathways(FeatureTerm):
         A retraining does not compute a pathway whose raw factor is at most this. "auto": 0.5 with the biased
         softmax, else None. None: all are computed.
 
+    Notes
+    -----
+    A distance is of two batches of maps, so that ``sample_weight`` does not weigh this term.
+
     References
     ----------
     .. [1] Deng, Sun, Newsam, Wang. "DistPro: Searching a fast knowledge distillation process via meta
@@ -131,8 +135,8 @@ class Pathways(FeatureTerm):
         """Raise TypeError: pathways are compared one by one."""
         raise TypeError("Pathways has no loss of paired layers.")
 
-    def importance(self, n_pathways: int) -> Metaparameter:
-        """Return the raw factors of so many pathways.
+    def importance(self, n_pathways: int, components: tuple[str, ...] | None = None) -> Metaparameter:
+        """Return the raw factors of so many pathways, with words for each.
 
         Raises
         ------
@@ -140,7 +144,8 @@ class Pathways(FeatureTerm):
             If the start lies outside ``importance_bounds``, or these are no two numbers.
         """
         with error_context("importance_bounds"):
-            return replace(importance_factors(n_pathways)[IMPORTANCE], bounds=self.importance_bounds)
+            factors = importance_factors(n_pathways)[IMPORTANCE]
+            return replace(factors, bounds=self.importance_bounds, components=components)
 
     def bound(
         self, name: str, teacher: FeatureTeacher, student: nn.Module, samples: Tensor, *, of_maps: bool
@@ -177,7 +182,7 @@ class Pathways(FeatureTerm):
         if self.metaparameters():
             scaled = LearnedScale(weights, f"{name}_weight")
         distance, module_name = checked_distance(self.distance), f"{name}_term"
-        return BoundPathways(pathways, self.transforms, distance, scaled, name, module_name)
+        return BoundPathways(pathways, self.transforms, distance, scaled, weights, name, module_name)
 
     def pruned(self, bound: BoundPathways, raw: Any) -> BoundPathways | None:
         """Return the term without the pathways whose raw factors never exceed the threshold.

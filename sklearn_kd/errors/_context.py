@@ -56,6 +56,38 @@ _REMEDIES_OF_WEIGHTS_OF_X_VAL = _REMEDIES_OF_WEIGHTS | {
 }
 
 
+# Errors of a user's own code that can be made again with another message. Those of subclasses pass as they
+# are, torch's errors for lack of memory among them.
+_OF_OWN_CODE = (
+    AssertionError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    ZeroDivisionError,
+)
+
+
+@contextmanager
+def own_code(who: str) -> Iterator[None]:
+    """Begin the message of an error that a user's own code raises with whose it is, unless it says so.
+
+    Parameters
+    ----------
+    who : str
+        Such as "loss: term 'hint' (Hint)".
+    """
+    try:
+        yield
+    except Exception as error:
+        if type(error) not in _OF_OWN_CODE or who in str(error):
+            raise
+        raise type(error)(f"{who}: {error}") from error
+
+
 @contextmanager
 def error_context(name: str) -> Iterator[None]:
     """Prefix ValueErrors and TypeErrors raised inside with the argument's name, unless they contain it.

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from itertools import takewhile
+from typing import Any, NoReturn, TypeVar
+
+Named = TypeVar("Named")
+_MOST_MATCHES = 10  # that are compared
 
 
 def did_you_mean(name: object, known: Iterable[object]) -> str:
@@ -19,7 +24,47 @@ def did_you_mean(name: object, known: Iterable[object]) -> str:
     return "" if match is None else f" Did you mean {match!r}?"
 
 
+class UnknownNameError(KeyError):
+    """A KeyError whose message is printed as it is, not in quotes."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class ByName(dict[str, Named]):
+    """A dict of the library's objects by name, which says for an unknown name which names there are.
+
+    Examples
+    --------
+    >>> from sklearn_kd.errors._did_you_mean import ByName
+    >>> try:
+    ...     ByName(resnet20=20, resnet32=32)["resnet2o"]
+    ... except KeyError as error:
+    ...     print(error)
+    'resnet2o' is none of the names resnet20, resnet32. Did you mean 'resnet20'?
+    """
+
+    def __missing__(self, name: Any) -> NoReturn:
+        raise UnknownNameError(
+            f"{name!r} is none of the names {', '.join(map(str, self))}.{did_you_mean(name, self)}"
+        )
+
+
 def closest(name: object, known: Iterable[object]) -> str | None:
-    """Return the closest known name; None if none is close."""
-    matches = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
-    return matches[0] if matches else None
+    """Return the closest known name, of equally close ones that which begins alike the longest, or None."""
+    own = str(name)
+    matches = difflib.get_close_matches(own, [str(k) for k in known], n=_MOST_MATCHES)
+    if not matches:
+        return None
+    share = _share_in_common(own, matches[0])
+    best = [match for match in matches if _share_in_common(own, match) == share]
+    return max(best, key=lambda match: _length_in_common(own, match))
+
+
+def _share_in_common(name: str, match: str) -> float:
+    return difflib.SequenceMatcher(None, match, name).ratio()  # as difflib.get_close_matches has it
+
+
+def _length_in_common(name: str, match: str) -> int:
+    """Return how many characters two names have in common from the first on."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(name, match, strict=False)))

@@ -215,8 +215,8 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         ``student_preprocessing`` is not in it: a warning says that ``load`` needs the fitted one. It does
         not have the teacher, the optimizer's state, parameters that are
         objects or functions, such as ``augment`` and ``callbacks``, nor those that belong to the
-        machine, ``checkpoint_dir``, ``parallel`` and ``num_workers``. A warning names the parameters that were set
-        and are not saved.
+        machine, ``checkpoint_dir``, ``parallel`` and ``num_workers``. A warning names the parameters that
+        were set and are not saved.
 
         The new file is loaded, as a check, before it replaces an older one.
 

@@ -222,10 +222,10 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         where no hypergradient is taken; each iteration as one "cuda_graph"; or an
         :class:`~sklearn_kd.Execution` with several of these.
     parallel : None, "ddp" or int, default=None
-        Processes that train one student together, each on its share of every batch. None: this process alone.
-        "ddp": those that ``torchrun`` or ``accelerate launch`` has started; each calls ``fit`` with the same
-        arguments, and each has the same estimator afterwards. A number: so many new processes on this machine,
-        with a GPU each where there are GPUs.
+        Processes that train one student together, each on its share of every batch. None: this process
+        alone. "ddp": those that ``torchrun`` or ``accelerate launch`` has started; each calls ``fit`` with
+        the same arguments, and has the same estimator afterwards. A number: so many new processes on this
+        machine, with a GPU each where there are GPUs.
     verbose : int, default=0
         1 prints skorch's table of epochs; with ``search_epochs`` or ``process`` a line for each epoch of each
         phase but of trials, with an estimate of the time left.
@@ -277,6 +277,8 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         The private net, on tensors and class codes.
     history_ : skorch.history.History
         Of the net: losses, callbacks' scores and metaparameters by epoch; after a search, of the retraining.
+        Of each term of features ``NAME_loss``, before its weight; of :class:`Pathways` the sum by their
+        importance, and ``pathways``, how many ran.
     loss_curve_ : list of float
         The training loss of each epoch.
     validation_scores_ : list of float or None

@@ -34,7 +34,14 @@ from sklearn_kd.losses._distillation_loss import DistillationLoss
 from sklearn_kd.losses._feature_objective import FeatureObjective
 from sklearn_kd.losses._feature_term import FeatureTerm
 from sklearn_kd.losses._labels_alone import LabelLoss
-from sklearn_kd.losses._loss_list import ListedLosses, is_listed, listed_losses
+from sklearn_kd.losses._loss_list import (
+    ListedLosses,
+    entries_of,
+    is_listed,
+    listed_losses,
+    params_of_names,
+    with_entry_params,
+)
 from sklearn_kd.losses._named import LOSSES
 from sklearn_kd.losses._objective import LogitObjective
 from sklearn_kd.losses._output_loss import LearnedOutputLoss
@@ -131,14 +138,7 @@ ESTIMATOR_STARTS = ("lambda1", "temperature")
 def losses_of(estimator: DistilledClassifier) -> ListedLosses:
     """Return the loss of the outputs and the terms of features that ``loss`` names, lists or is."""
     if is_listed(estimator.loss):
-        if estimator._routed("loss"):
-            name = next(iter(estimator._routed("loss")))
-            raise TypeError(
-                f"loss__{name} beside a list of losses, which have parameters of their own. Set it there, or "
-                f"by set_params(loss__{name}=...)."
-            )
-        otherwise = partial(_loss_of_labels, estimator)
-        found = listed_losses(estimator.loss, estimator._losses, FEATURE_TERMS, otherwise)
+        found = _listed_losses(estimator)
         _check_kind(estimator, found.of_outputs)
         return found
     loss: Any = estimator.loss
@@ -148,6 +148,18 @@ def losses_of(estimator: DistilledClassifier) -> ListedLosses:
             f"without: loss=[{next(iter(estimator._losses))!r}, {loss!r}]."
         )
     return ListedLosses(_single_loss(estimator), estimator.loss, {})
+
+
+def _listed_losses(estimator: DistilledClassifier) -> ListedLosses:
+    """Return the losses of a list, those that are names with the parameters that are kept for them."""
+    losses, kept = estimator.loss, estimator._routed("loss")
+    if kept:
+        makers = {**estimator._losses, **FEATURE_TERMS}
+        losses = with_entry_params(losses, params_of_names(losses, kept), makers)
+    found = listed_losses(losses, estimator._losses, FEATURE_TERMS, partial(_loss_of_labels, estimator))
+    # By a name the library chooses the form for several labels.
+    names = (item for _, item in entries_of(estimator.loss) if isinstance(item, str))
+    return found._replace(given=next((name for name in names if name in estimator._losses), found.given))
 
 
 def loss_of(estimator: DistilledClassifier) -> DistillationLoss:

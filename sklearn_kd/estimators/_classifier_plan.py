@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from torch import nn
 
-from sklearn_kd.checkpointing._checkpoints import Checkpoints
-from sklearn_kd.checkpointing._rank_checkpoints import RankCheckpoints
+from sklearn_kd.checkpointing._rank_checkpoints import FitCheckpoints
 from sklearn_kd.errors._context import error_context
 from sklearn_kd.estimators._augmentation import checked_augmentation
 from sklearn_kd.estimators._classifier_net import (
@@ -34,6 +33,7 @@ from sklearn_kd.estimators._classifier_search import (
 )
 from sklearn_kd.estimators._codes import known_codes
 from sklearn_kd.estimators._feature_terms import (
+    FeatureTerms,
     as_trained,
     bound_features,
     check_suits_terms,
@@ -42,7 +42,7 @@ from sklearn_kd.estimators._feature_terms import (
     without_candidates,
 )
 from sklearn_kd.estimators._learned_nothing import warn_of_scales
-from sklearn_kd.estimators._parallel import check_same_inputs, ranks_of, refuse_wrapped
+from sklearn_kd.estimators._parallel import check_networks, check_same_inputs, ranks_of
 from sklearn_kd.estimators._plan import (
     TRAINING,
     Seeds,
@@ -92,11 +92,12 @@ from sklearn_kd.inputs._parts import Parts
 from sklearn_kd.inputs._splitting import HoldOut
 from sklearn_kd.inputs._unlabeled import with_unlabeled
 from sklearn_kd.inputs._validation import ValidatedInputs, check_same_form
-from sklearn_kd.losses._distillation_loss import check_loss
+from sklearn_kd.losses._distillation_loss import DistillationLoss, check_loss
 from sklearn_kd.losses._labels_alone import LabelLoss
 from sklearn_kd.losses._loss_list import ListedLosses
 from sklearn_kd.meta import Fixed, Strategy
 from sklearn_kd.meta._process import MetaparameterProcess
+from sklearn_kd.meta._space import MetaparameterSpace
 from sklearn_kd.meta._strategy import (
     check_has_metaparameters,
     check_has_validation,
@@ -185,77 +186,27 @@ def plan_distillation(
     warn_of_answers : callable(estimator, inputs, train)
         Warns where the teacher's answers to D_train look wrong.
     """
-    strategy, losses, execution, storage, process, ranks = settings
-    loss = loss_of_task(losses.of_outputs, inputs.task, losses.given)
-    features = bound_features(estimator, strategy, losses.terms, inputs)
-    space = loss_space(loss, inputs.task.n_outputs, features)
-    if process is not None:
-        process.check_fits(space)
+    strategy, process, ranks = settings.strategy, settings.process, settings.ranks
     searches = searches_first(estimator, strategy)
-    if searches:
-        with error_context("meta"):
-            check_has_metaparameters(strategy, space)
-    inputs, reasons = usable_unlabeled(estimator, strategy, inputs)
-    warn_of_another_scale(inputs)
-    holds_out = strategy.learns_from_validation
-    reasons += beside_strategy(estimator, strategy, loss, space)
-    who = f"meta={estimator.meta!r}" if process is None else "a given process"
-    reasons += beside_split(inputs, who, holds_out=holds_out)
-    reasons += beside_search(estimator, searches=searches)
-    warn_without_effect(reasons)
-    refuse_wrapped(estimator.student, "student")
-    check_same_inputs(estimator, inputs, ranks)
+    loss, space, features = _checked_loss(estimator, settings, inputs, searches=searches)
+    inputs = _used_inputs(estimator, settings, inputs, loss, space, searches=searches)
     batch_size = rows_per_batch(estimator.batch_size, inputs.n_rows)
-    net_settings = NetSettings(inputs.task, loss, space, execution, batch_size, features, ranks)
+    net_settings = NetSettings(inputs.task, loss, space, settings.execution, batch_size, features, ranks)
     start = _checked_start(estimator, strategy, net_settings, inputs)
-    fit_parameters = estimator._routed("teacher__fit")
-    teacher = None
-    if not isinstance(loss, LabelLoss):
-        teacher = checked_teacher(
-            estimator._asked_teacher() if features is None else as_trained(estimator._asked_teacher()),
-            inputs,
-            strategy,
-            loss,
-            estimator.augment,
-            fit_parameters,
-            answers=estimator._answers,
-            make=make,
-            asks_for_features=features is not None,
-        )
+    teacher = _checked_teacher(estimator, strategy, net_settings, inputs, make)
     checkpoints = _opened_checkpoints(estimator, inputs, process, ranks, searches=searches)
     seeds = [Seeds(*own) for own in checkpoints.seeds]
     hold_out = None
-    if holds_out:
+    if strategy.learns_from_validation:
         hold_out = HoldOut(estimator.validation_fraction, seeds[0].split, NEEDS_NO_VALIDATION)
-    inputs = with_preprocessing(estimator, inputs, hold_out)
+    inputs = with_preprocessing(estimator, inputs, hold_out, ranks)
     rows = _rows_of_stages(estimator, strategy, inputs, hold_out, seeds)
     stages = _stages(estimator, strategy, process, [own.data for own in rows], seeds)
-
     students = [_checked_student(estimator, inputs, stage, strategy.hypergradient_rows) for stage in stages]
-    # Else one pass gives the outputs for an augmented batch, and the features.
-    apart = None if gives_outputs_with_features(estimator, features, teacher, inputs) else teacher
-    for own, student in zip(rows, students, strict=True):
-        with naming_rows(own.places):
-            own.train.augmentation = checked_augmentation(
-                estimator.augment,
-                apart,
-                own.train.samples,
-                student,
-                inputs.task.output_labels,
-                maps_of=(own.train, inputs.task),
-            )
+    _set_augmentation(estimator, features, teacher, inputs, rows, students)
     # What only skorch and torch can judge fails here, before the teacher is trained.
     n_steps = _dry_run(estimator, net_settings, stages, students, strategy, start)
-
-    # Else the teacher is asked while the student trains, or not at all.
-    asked = teacher if estimator.augment is None else None
-    n_tasks = (asked is not None) + estimator.max_epochs + (search_epochs_of(estimator) if searches else 0)
-    report = FitReport(estimator, inputs.X_given, inputs.targets(), inputs.sample_weight, n_tasks)
-    if asked is not None:
-        with report.teacher():
-            answer_rows(estimator, asked, inputs, rows, seeds[0].teacher, storage)
-    elif inputs.teacher_logits is not None and strategy.needs_teacher:
-        give_logits(inputs.teacher_logits, rows)
+    report = _answered_rows(estimator, settings, teacher, inputs, rows, seeds[0].teacher, searches=searches)
     warn_of_answers(estimator, inputs, rows[0].train)
     return DistillationPlan(
         inputs.task,
@@ -273,6 +224,115 @@ def plan_distillation(
     )
 
 
+def _checked_loss(
+    estimator: DistilledClassifier, settings: Settings, inputs: ValidatedInputs, *, searches: bool
+) -> tuple[DistillationLoss, MetaparameterSpace, FeatureTerms | None]:
+    """Return the loss of the outputs, the metaparameters, and the terms of features bound to layers."""
+    strategy, losses, process = settings.strategy, settings.losses, settings.process
+    loss = loss_of_task(losses.of_outputs, inputs.task, losses.given)
+    features = bound_features(estimator, strategy, losses.terms, inputs)
+    space = loss_space(loss, inputs.task.n_outputs, features)
+    if process is not None:
+        process.check_fits(space)
+    if searches:
+        with error_context("meta"):
+            check_has_metaparameters(strategy, space)
+    return loss, space, features
+
+
+def _used_inputs(
+    estimator: DistilledClassifier,
+    settings: Settings,
+    inputs: ValidatedInputs,
+    loss: DistillationLoss,
+    space: MetaparameterSpace,
+    *,
+    searches: bool,
+) -> ValidatedInputs:
+    """Return the inputs that the strategy uses; warn of what has no effect, and of what looks wrong."""
+    strategy = settings.strategy
+    inputs, reasons = usable_unlabeled(estimator, strategy, inputs)
+    warn_of_another_scale(inputs)
+    reasons += beside_strategy(estimator, strategy, loss, space)
+    who = f"meta={estimator.meta!r}" if settings.process is None else "a given process"
+    reasons += beside_split(inputs, who, holds_out=strategy.learns_from_validation)
+    reasons += beside_search(estimator, searches=searches)
+    warn_without_effect(reasons)
+    check_networks(estimator, settings.ranks)
+    check_same_inputs(estimator, inputs, settings.ranks)
+    return inputs
+
+
+def _checked_teacher(
+    estimator: DistilledClassifier,
+    strategy: Strategy,
+    settings: NetSettings,
+    inputs: ValidatedInputs,
+    make: MakeTeacher,
+) -> Any:
+    """Return the teacher, wrapped, or None where nothing asks for its outputs."""
+    if isinstance(settings.loss, LabelLoss):
+        return None
+    asked = estimator._asked_teacher()
+    return checked_teacher(
+        asked if settings.features is None else as_trained(asked),
+        inputs,
+        strategy,
+        settings.loss,
+        estimator.augment,
+        estimator._routed("teacher__fit"),
+        answers=estimator._answers,
+        make=make,
+        asks_for_features=settings.features is not None,
+    )
+
+
+def _set_augmentation(
+    estimator: DistilledClassifier,
+    features: FeatureTerms | None,
+    teacher: Any,
+    inputs: ValidatedInputs,
+    rows: Sequence[StageRows],
+    students: Sequence[nn.Module],
+) -> None:
+    """Check ``augment``, and have the rows of each stage augmented."""
+    # Else one pass gives the outputs for an augmented batch, and the features.
+    apart = None if gives_outputs_with_features(estimator, features, teacher, inputs) else teacher
+    for own, student in zip(rows, students, strict=True):
+        with naming_rows(own.places):
+            own.train.augmentation = checked_augmentation(
+                estimator.augment,
+                apart,
+                own.train.samples,
+                student,
+                inputs.task.output_labels,
+                maps_of=(own.train, inputs.task),
+            )
+
+
+def _answered_rows(
+    estimator: DistilledClassifier,
+    settings: Settings,
+    teacher: Any,
+    inputs: ValidatedInputs,
+    rows: Sequence[StageRows],
+    seed: int,
+    *,
+    searches: bool,
+) -> FitReport:
+    """Give the rows the teacher's answers, asked for or given; return the report, in which that is a task."""
+    # Else the teacher is asked while the student trains, or not at all.
+    asked = teacher if estimator.augment is None else None
+    n_tasks = (asked is not None) + estimator.max_epochs + (search_epochs_of(estimator) if searches else 0)
+    report = FitReport(estimator, inputs.X_given, inputs.targets(), inputs.sample_weight, n_tasks)
+    if asked is not None:
+        with report.teacher():
+            answer_rows(estimator, asked, inputs, rows, seed, settings.storage, settings.ranks)
+    elif inputs.teacher_logits is not None and settings.strategy.needs_teacher:
+        give_logits(inputs.teacher_logits, rows)
+    return report
+
+
 def searches_first(estimator: DistilledClassifier, strategy: Strategy) -> bool:
     """Return whether the strategy learns in a search, before a retraining on all rows."""
     return estimator.search_epochs is not None and strategy.learns_from_validation
@@ -285,7 +345,7 @@ def _opened_checkpoints(
     ranks: Ranks,
     *,
     searches: bool,
-) -> Checkpoints | RankCheckpoints:
+) -> FitCheckpoints:
     """Open the checkpoints of the fit; their seeds are those of the last stage, and of the search."""
     before: list[Any] = [estimator.student_, estimator.n_iter_] if estimator._continues() else []
     if process is not None:  # which may be given as the path of a file

@@ -83,6 +83,7 @@ def make_net(
         estimator.transforms,
         checked_distance(estimator.distance),
         ScaledWeights(weights, estimator.distill_weight),
+        weights,
     )
     objective = FeatureObjective(
         terms=[pathways], teacher=plan.teacher, output_loss=plan.term.output_loss(task)

@@ -28,7 +28,7 @@ from sklearn_kd.estimators._distpro_net import (
     stage_student,
 )
 from sklearn_kd.estimators._distpro_terms import TeacherTerm, check_followed
-from sklearn_kd.estimators._parallel import check_same_inputs, ranks_of, refuse_wrapped
+from sklearn_kd.estimators._parallel import check_networks, check_same_inputs, ranks_of
 from sklearn_kd.estimators._plan import (
     FitPlan,
     Seeds,
@@ -231,7 +231,7 @@ def plan_distpro(estimator: DistProEstimator, settings: Settings, inputs: Valida
         + settings.term.unused(estimator, settings.process)
         + beside_split(inputs, "a retraining without a search", holds_out=searches)
     )
-    refuse_wrapped(estimator.student, "student")
+    check_networks(estimator, settings.ranks)
     check_same_inputs(estimator, inputs, settings.ranks)
     teacher, term, task = settings.teacher, settings.term, inputs.task
     term.check_task(task, weighted=inputs.weight is not None)

@@ -143,10 +143,10 @@ class DistProRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]  
     execution : str or Execution, default="eager"
         "eager", or in "bfloat16" where no hypergradient is taken.
     parallel : None, "ddp" or int, default=None
-        Processes that train one student together, each on its share of every batch. None: this process alone.
-        "ddp": those that ``torchrun`` or ``accelerate launch`` has started; each calls ``fit`` with the same
-        arguments, and each has the same estimator afterwards. A number: so many new processes on this machine,
-        with a GPU each where there are GPUs.
+        Processes that train one student together, each on its share of every batch. None: this process
+        alone. "ddp": those that ``torchrun`` or ``accelerate launch`` has started; each calls ``fit`` with
+        the same arguments, and has the same estimator afterwards. A number: so many new processes on this
+        machine, with a GPU each where there are GPUs.
     verbose : int, default=0
         1 prints a line for each epoch of both phases, with an estimate of the time left.
     random_state : int, RandomState or None, default=None
@@ -170,7 +170,8 @@ class DistProRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]  
     search_history_ : skorch.history.History or None
         Of the search. None where nothing was searched.
     history_ : skorch.history.History
-        Of the retraining: losses by epoch, how many ``pathways`` ran per iteration, and with
+        Of the retraining: losses by epoch, how many ``pathways`` ran per iteration, ``pathways_loss``, the
+        sum of their losses by their importance before ``distill_weight``, and with
         ``output_weight="learned"`` the metaparameters after the epoch.
     loss_curve_ : list of float
         The training loss of each epoch of the retraining.

@@ -143,7 +143,9 @@ def _prediction_net(estimator: DistProEstimator, student: nn.Module, pathways: l
     """Make the net that an estimator predicts with; its transforms are not filled yet."""
     # Distance, weights and output_loss are used in training alone.
     objective = FeatureObjective(
-        terms=[BoundPathways(pathways, estimator.transforms, DISTANCES["mse"], GivenWeights())],
+        terms=[
+            BoundPathways(pathways, estimator.transforms, DISTANCES["mse"], GivenWeights(), GivenWeights())
+        ],
         teacher=None,
         output_loss=WeightedOutputLoss(LogitDistillation(), 0.0, {}),
     )

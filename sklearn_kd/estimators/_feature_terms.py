@@ -87,7 +87,7 @@ class FeatureTerms:
         """Their metaparameters by name, in the order of :attr:`bound`."""
         found: dict[str, Metaparameter] = {}
         for bound in self.bound.values():
-            found |= _entries(bound.name, self.terms[bound.name], bound.n_losses)
+            found |= _entries(bound, self.terms[bound.name])
         return found
 
     def signature(self, samples: Tensor) -> Tensor:
@@ -133,8 +133,11 @@ class FeatureTerms:
         return found
 
 
-def _entries(name: str, term: FeatureTerm, n_losses: int) -> dict[str, Metaparameter]:
-    factors = {f"{name}_{IMPORTANCE}": term.importance(n_losses)} if isinstance(term, Pathways) else {}
+def _entries(bound: BoundTerm, term: FeatureTerm) -> dict[str, Metaparameter]:
+    name, factors = bound.name, {}
+    if isinstance(term, Pathways):
+        pathways: Any = bound
+        factors = {f"{name}_{IMPORTANCE}": term.importance(bound.n_losses, pathways.components)}
     with error_context(f"loss: term {name!r}"):
         return factors | {f"{name}_{weight}": entry for weight, entry in term.metaparameters().items()}
 
@@ -273,9 +276,9 @@ def check_names(features: FeatureTerms, of_outputs: Iterable[str]) -> None:
     """
     taken = {*HISTORY_COLUMNS, *of_outputs}
     for name, bound in features.bound.items():
-        entries = _entries(name, features.terms[name], bound.n_losses)
+        entries = _entries(bound, features.terms[name])
         fixed = [f"{name}_{weight}" for weight in features.terms[name].weight_names]
-        own = dict.fromkeys([bound.recorded, *entries, *fixed])
+        own = dict.fromkeys([*bound.recorded, *entries, *fixed])
         twice = [one for one in own if one in taken]
         if twice:
             raise ValueError(

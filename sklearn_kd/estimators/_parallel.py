@@ -1,4 +1,4 @@
-"""``parallel``: a fit in one process, in processes that were launched together, or in processes of its own."""
+"""``parallel``: a fit in one process, in those that were launched together, or in new ones."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from sklearn_kd._sklearn_compat import without_callbacks
 from sklearn_kd.checkpointing._fingerprint import fingerprint, sample_rows
 from sklearn_kd.inputs._torch_datasets import DatasetRows
-from sklearn_kd.runtime._process_group import RankedFit, count_launched, ranked_fit
+from sklearn_kd.runtime._process_group import count_launched, ranked_fit
 from sklearn_kd.runtime._ranks import ALONE, Ranks
 from sklearn_kd.runtime._spawn import inside_joblib, run_in_processes
+from sklearn_kd.teachers._logit_checks import thawed
 from sklearn_kd.teachers._registry import carry_registration, registrations_of
 from sklearn_kd.training._interrupts import is_part_of_something_larger
+from sklearn_kd.training._pickling import net_of_sent, state_to_send
 
 if TYPE_CHECKING:
     from sklearn_kd.estimators._base import BaseDistiller
@@ -32,8 +35,13 @@ DDP = "ddp"
 # Parameters that may differ between ranks.
 _OF_RANKS = {"verbose", "checkpoint_dir", "teacher_logits_dir"}
 
-# What the wrappers of torch that divide work among processes or GPUs are called, and the way without them.
-_DIVIDED = ("DistributedDataParallel", "FullyShardedDataParallel")
+# Wrappers of torch whose processes must run a network together, and the way without them.
+_WHOLE = "Ask it in a script of its own, and give fit its answers as teacher_logits, or teacher_predictions."
+_DIVIDED = {
+    "DistributedDataParallel": "Give the network itself: teacher.module.",
+    "FullyShardedDataParallel": _WHOLE,
+    "FSDPModule": _WHOLE,
+}
 
 
 def check_parallel(parallel: Any) -> None:
@@ -41,8 +49,8 @@ def check_parallel(parallel: Any) -> None:
     if parallel is None or (isinstance(parallel, str) and parallel == DDP):
         return
     ways = (
-        "Give None for this process alone, 'ddp' to join the processes of torchrun or accelerate launch, or the "
-        "number of processes to start on this machine."
+        "Give None for this process alone, 'ddp' to join the processes of torchrun or accelerate launch, or "
+        "the number of processes to start on this machine."
     )
     if isinstance(parallel, str):
         raise ValueError(f"parallel={parallel!r} is not known. {ways}")
@@ -71,43 +79,32 @@ def in_ranks(fit: Fit) -> Fit:
 
 def ranks_of(estimator: BaseDistiller) -> Ranks:
     """Return the ranks of the fit that is under way; :data:`ALONE` for a fit in one process."""
-    together = together_of(estimator)
-    return ALONE if together is None else together.ranks
+    return vars(estimator).get("_ranks", ALONE)
 
 
-def together_of(estimator: BaseDistiller) -> RankedFit | None:
-    """Return what the ranks of the fit that is under way exchange; None for a fit in one process."""
-    return vars(estimator).get("_together")
-
-
-def refuse_wrapped(network: Any, name: str) -> None:
-    """Refuse a network that torch's own wrappers divide among processes or GPUs.
+def check_networks(estimator: BaseDistiller, ranks: Ranks) -> None:
+    """Refuse networks that torch's own wrappers divide among processes or GPUs.
 
     Raises
     ------
+    TypeError
+        If the student is wrapped for several GPUs of one process, and several processes train it.
     ValueError
-        Names the wrapper, and the way without it.
+        If asking the teacher takes all processes, which each fit asks by itself, or in turns.
     """
-    kinds = {kind.__name__ for kind in type(network).__mro__}
-    for kind in _DIVIDED:
-        if kind in kinds:
-            way = "parallel='ddp' averages the gradients, and the hypergradients too"
-            if name == "teacher":
-                way = "each process asks its own copy, or its share of the rows once"
-            raise ValueError(f"{name} is wrapped in {kind}. Give the network itself ({name}.module): {way}.")
-    if "FSDPModule" in kinds:
-        raise ValueError(
-            f"{name} is sharded by fully_shard: its weights are not whole in any process. "
-            + (
-                "Ask it in a script of its own, and give its answers to fit as teacher_logits."
-                if name == "teacher"
-                else "Give the network before fully_shard, and parallel='ddp': a student must fit one device."
-            )
+    if ranks.size > 1 and isinstance(estimator.student, nn.DataParallel):
+        raise TypeError(
+            f"student is wrapped in DataParallel beside parallel={estimator.parallel!r}. Give the network "
+            "itself: student.module."
         )
-    if name == "student" and "DataParallel" in kinds:
+    teacher = thawed(estimator.teacher)
+    if not isinstance(teacher, nn.Module) or count_launched() == 1:
+        return
+    found = [kind.__name__ for part in teacher.modules() for kind in type(part).__mro__]
+    wrapper = next((kind for kind in _DIVIDED if kind in found), None)
+    if wrapper is not None:
         raise ValueError(
-            "student is wrapped in DataParallel. Give the network itself (student.module), and "
-            "parallel=n for n GPUs of this machine."
+            f"teacher is wrapped in {wrapper}, whose processes must ask it together. {_DIVIDED[wrapper]}"
         )
 
 
@@ -164,27 +161,26 @@ def _fit_with_others(fit: Any, estimator: BaseDistiller, args: Any, kwargs: Any)
             f"parallel='ddp' with device={estimator.device!r}: each process needs a device of its own. Set "
             "device='cuda' for the GPU of its LOCAL_RANK, or 'cpu'."
         )
-    with ranked_fit(device) as together:
-        if together is None:
+    with ranked_fit(device) as ranks, nullcontext() if ranks.is_first else _silent(estimator):
+        estimator.__dict__["_ranks"] = ranks
+        try:
             return fit(estimator, *args, **kwargs)
-        with _silent(estimator) if not together.ranks.is_first else nullcontext():
-            vars(estimator)["_together"] = together
-            try:
-                return fit(estimator, *args, **kwargs)
-            finally:
-                vars(estimator).pop("_together", None)
+        finally:
+            estimator.__dict__.pop("_ranks", None)
 
 
 @contextmanager
 def _silent(estimator: BaseDistiller) -> Iterator[None]:
     """Let an estimator show nothing, and call no callbacks of scikit-learn: the first rank's does."""
-    hidden = {name: vars(estimator)[name] for name in ("verbose", "_skl_callbacks") if name in vars(estimator)}
+    hidden = {
+        name: vars(estimator)[name] for name in ("verbose", "_skl_callbacks") if name in vars(estimator)
+    }
     without_callbacks(estimator)
-    vars(estimator)["verbose"] = 0
+    estimator.__dict__["verbose"] = 0
     try:
         yield
     finally:
-        vars(estimator).update(hidden)
+        estimator.__dict__.update(hidden)
 
 
 # --------------------------------------------------------------------------------------
@@ -210,8 +206,8 @@ def _n_processes(estimator: BaseDistiller) -> int:
         )
     if inside_joblib():
         warnings.warn(
-            f"parallel={n} inside a job of joblib: this fit runs in one process. Give n_jobs=None to what calls "
-            "it, or parallel=None to the estimator.",
+            f"parallel={n} inside a job of joblib: this fit runs in one process. Give n_jobs=None to what "
+            "calls it, or parallel=None to the estimator.",
             UserWarning,
             stacklevel=4,
         )
@@ -219,8 +215,8 @@ def _n_processes(estimator: BaseDistiller) -> int:
     device, n_gpus = estimator._device(), torch.cuda.device_count()
     if device.type == "cuda" and (n > n_gpus or device.index is not None):
         raise ValueError(
-            f"parallel={n} with device={estimator.device!r}: each process needs a GPU of its own, and torch sees "
-            f"{n_gpus}. Set device='cuda' and parallel to at most {n_gpus}, or device='cpu'."
+            f"parallel={n} with device={estimator.device!r}: each process needs a GPU of its own, and torch "
+            f"sees {n_gpus}. Set device='cuda' and parallel to at most {n_gpus}, or device='cpu'."
         )
     if device.type not in ("cpu", "cuda"):
         raise ValueError(
@@ -238,7 +234,8 @@ def _fit_in_new(estimator: BaseDistiller, args: Any, kwargs: Any) -> Any:
     numpy_state = np.random.get_state() if estimator.random_state is None else None  # noqa: NPY002
     registrations = registrations_of(estimator.teacher)
     task = partial(_fit_in_this, sent, estimator.teacher, registrations, numpy_state, args, kwargs)
-    fitted, numpy_state = run_in_processes(task, n, device)
+    fitted, kind, net, numpy_state = run_in_processes(task, n, device)
+    fitted.net_ = net_of_sent(kind, net)
     if estimator.random_state is None:
         np.random.set_state(numpy_state)  # noqa: NPY002 — as if it had been drawn from here
     if isinstance(estimator.random_state, np.random.RandomState):
@@ -258,33 +255,35 @@ def _unfitted(estimator: BaseDistiller) -> BaseDistiller:
     copied.teacher = None
     if not estimator._continues():
         for name in _fitted_names(estimator):
-            del vars(copied)[name]
-    vars(copied)["parallel"] = DDP
+            del copied.__dict__[name]
+    copied.__dict__["parallel"] = DDP
     return copied
 
 
 def _fitted_names(estimator: BaseDistiller) -> list[str]:
     """Return the names of the attributes that are no parameters."""
-    known = {*estimator.get_params(deep=False), "_together", "_skl_callbacks", "_metadata_request"}
+    known = {*estimator.get_params(deep=False), "_ranks", "_skl_callbacks", "_metadata_request"}
     return [name for name in vars(estimator) if name not in known]
 
 
 def _fit_in_this(
     estimator: BaseDistiller, teacher: Any, registrations: Any, numpy_state: Any, args: Any, kwargs: Any
 ) -> Any:
-    """Fit in one of the new processes; return the estimator, and the state of NumPy's generator."""
+    """Fit in one of the new processes; return the estimator, its net apart, and NumPy's generator's state."""
     for registration in registrations:
         carry_registration(*registration)
     estimator.teacher = teacher
     if numpy_state is not None:
         np.random.set_state(numpy_state)  # noqa: NPY002
-    estimator.fit(*args, **kwargs)  # type: ignore[attr-defined]
-    return estimator, np.random.get_state()  # noqa: NPY002
+    estimator.fit(*args, **kwargs)
+    net = estimator.__dict__.pop("net_")
+    estimator.teacher = None
+    return estimator, type(net), state_to_send(net), np.random.get_state()  # noqa: NPY002
 
 
 def _take_over(estimator: BaseDistiller, fitted: BaseDistiller) -> None:
     """Give the estimator what another one, of another process, has fitted."""
     for name in _fitted_names(estimator):
-        del vars(estimator)[name]
+        del estimator.__dict__[name]
     for name in _fitted_names(fitted):
-        vars(estimator)[name] = vars(fitted)[name]
+        estimator.__dict__[name] = vars(fitted)[name]

@@ -16,7 +16,7 @@ from sklearn_kd.checkpointing._checkpointer import Checkpointer, teacher_signatu
 from sklearn_kd.checkpointing._checkpoints import Checkpoints, released_on_failure
 from sklearn_kd.checkpointing._file import prepare_checkpoint_dir
 from sklearn_kd.checkpointing._fingerprint import fingerprint, relevant_parameters, sample_rows
-from sklearn_kd.checkpointing._rank_checkpoints import RankCheckpoints
+from sklearn_kd.checkpointing._rank_checkpoints import FitCheckpoints, RankCheckpoints
 from sklearn_kd.estimators._learned_nothing import convergence_message, warn_of_convergence
 from sklearn_kd.estimators._preprocessing import described_preprocessing
 from sklearn_kd.estimators._regression_warnings import regression_message
@@ -145,7 +145,7 @@ class FitPlan:
     strategy: Strategy
     teacher: Any
     report: FitReport
-    checkpoints: Checkpoints | RankCheckpoints
+    checkpoints: FitCheckpoints
     ranks: Ranks
 
     @property
@@ -210,7 +210,7 @@ def open_checkpoints(
     seeds: Sequence[Seeds],
     before: Any = None,
     ranks: Ranks = ALONE,
-) -> Checkpoints | RankCheckpoints:
+) -> FitCheckpoints:
     """Open the checkpoints of a fit, which may hold other seeds than those drawn.
 
     Of several ranks the first has the files, and all have its seeds.

@@ -26,6 +26,8 @@ from sklearn_kd.inputs._splitting import HoldOut, make_data, split_places
 from sklearn_kd.inputs._validation import ValidatedInputs, ValidationRows
 from sklearn_kd.preprocessing._form import form_of, table_of
 from sklearn_kd.preprocessing._table import TablePreprocessing
+from sklearn_kd.runtime._process_group import by_first
+from sklearn_kd.runtime._ranks import Ranks
 
 if TYPE_CHECKING:
     from sklearn_kd.estimators._base import BaseDistiller
@@ -75,7 +77,7 @@ def takes_raw_rows(estimator: BaseDistiller) -> bool:
 
 
 def with_preprocessing(
-    estimator: DistilledClassifier, inputs: ValidatedInputs, hold_out: HoldOut | None
+    estimator: DistilledClassifier, inputs: ValidatedInputs, hold_out: HoldOut | None, ranks: Ranks
 ) -> ValidatedInputs:
     """Return the inputs with numbers as rows; set ``student_preprocessing_``, fitted on the rows of D_train.
 
@@ -86,6 +88,8 @@ def with_preprocessing(
         As they are where their rows are numbers already.
     hold_out : HoldOut or None
         By which D_train is split off.
+    ranks : Ranks
+        The first fits it for all.
     """
     if not isinstance(inputs.rows, RawRows):
         estimator.student_preprocessing_ = None
@@ -94,7 +98,8 @@ def with_preprocessing(
         preprocessing = estimator.student_preprocessing_
     else:
         places, _ = split_places(inputs, hold_out)
-        preprocessing = _fitted(estimator, inputs.rows[places], inputs.targets(places))
+        rows, y = inputs.rows[places], inputs.targets(places)
+        preprocessing = by_first(ranks, lambda: _fitted(estimator, rows, y))
     found = inputs.with_numbers(lambda rows: transformed(preprocessing, rows))
     if found.valid is not None:
         check_sample_shape(

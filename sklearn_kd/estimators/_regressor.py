@@ -154,10 +154,10 @@ class DistilledRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]
     execution : str or Execution, default="eager"
         How the student's passes are executed, as for :class:`DistilledClassifier`.
     parallel : None, "ddp" or int, default=None
-        Processes that train one student together, each on its share of every batch. None: this process alone.
-        "ddp": those that ``torchrun`` or ``accelerate launch`` has started; each calls ``fit`` with the same
-        arguments, and each has the same estimator afterwards. A number: so many new processes on this machine,
-        with a GPU each where there are GPUs.
+        Processes that train one student together, each on its share of every batch. None: this process
+        alone. "ddp": those that ``torchrun`` or ``accelerate launch`` has started; each calls ``fit`` with
+        the same arguments, and has the same estimator afterwards. A number: so many new processes on this
+        machine, with a GPU each where there are GPUs.
     verbose : int, default=0
         1 prints skorch's table of epochs, or a line for each epoch of each phase.
     random_state : int, RandomState or None, default=None
@@ -200,7 +200,8 @@ class DistilledRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]
     net_ : skorch.NeuralNet
         The private net, on tensors and standardised targets.
     history_ : skorch.history.History
-        Of the net: losses, callbacks' scores and metaparameters by epoch.
+        Of the net: losses, callbacks' scores and metaparameters by epoch. Of each term of features
+        ``NAME_loss``, before its weight.
     loss_curve_ : list of float
         The training loss of each epoch.
     validation_scores_ : list of float or None

@@ -176,11 +176,17 @@ class RoutedParameters(BaseEstimator):
         others = {name: v for name, v in params.items() if name not in routed and name not in of_list}
         super().set_params(**others)
         if of_list:
-            entries = {name.partition("__")[2]: value for name, value in of_list.items()}
-            self.loss = with_entry_params(self.loss, entries, {**self._losses, **FEATURE_TERMS})
+            self._set_in_list({name.partition("__")[2]: value for name, value in of_list.items()})
         self._forget_replaced(params)
         self.__dict__.update(routed)
         return self
+
+    def _set_in_list(self, entries: dict[str, Any]) -> None:
+        """Set entries of the list of losses, and their parameters, beside those that are kept for names."""
+        kept = {key: v for key, v in self._routed("loss").items() if key.partition("__")[0] not in entries}
+        self.loss = with_entry_params(self.loss, kept | entries, {**self._losses, **FEATURE_TERMS})
+        for name in [name for name in self._routed_names() if name.startswith("loss__")]:
+            del self.__dict__[name]
 
     def _is_of_list(self, name: str, params: dict[str, Any]) -> bool:
         """Return whether a parameter reaches into a list of losses that this estimator has or is given."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,12 +18,15 @@ from sklearn_kd.inputs._splitting import at
 from sklearn_kd.inputs._unlabeled import UnlabeledRows, given_logits
 from sklearn_kd.inputs._validation import ValidatedInputs
 from sklearn_kd.runtime._memory import explain_out_of_memory, memory_advice
+from sklearn_kd.runtime._process_group import by_first
+from sklearn_kd.runtime._ranks import ALONE, Ranks
 from sklearn_kd.teachers._adapter import TeacherAdapter
 from sklearn_kd.teachers._cached import TeacherRows, fit_and_ask
 from sklearn_kd.teachers._class_alignment import warn_if_out_of_order
 from sklearn_kd.teachers._label_order import warn_if_labels_out_of_order
 from sklearn_kd.teachers._logit_checks import name_of
 from sklearn_kd.teachers._logit_store import LogitStorage
+from sklearn_kd.teachers._shared_answers import send_answers
 
 if TYPE_CHECKING:
     from sklearn_kd.estimators._classifier import DistilledClassifier
@@ -58,6 +61,7 @@ def answer_rows(
     stages: Sequence[StageRows],
     seed: int,
     storage: LogitStorage,
+    ranks: Ranks,
 ) -> None:
     """Give each stage a teacher's answers to its D_train.
 
@@ -74,9 +78,9 @@ def answer_rows(
             shared.append(part)
             continue
         own = copy.copy(teacher)  # the other stays untrained
-        part.train.set_teacher_logits(_ask(estimator, own, part, inputs, seed, storage))
+        part.train.set_teacher_logits(_ask(estimator, own, part, inputs, seed, storage, ranks))
         seconds += own.seconds or 0.0
-    logits = _ask(estimator, teacher, whole, inputs, seed, storage)
+    logits = _ask(estimator, teacher, whole, inputs, seed, storage, ranks)
     whole.train.set_teacher_logits(logits)
     if teacher.seconds is not None:
         teacher.seconds += seconds
@@ -138,8 +142,39 @@ def _ask(
     inputs: ValidatedInputs,
     seed: int,
     storage: LogitStorage,
+    ranks: Ranks,
 ) -> Tensor:
-    """Return the teacher's logits of D_train of a stage; it is fitted first, on the rows that have labels."""
+    """Return the teacher's logits of D_train of a stage; it is fitted first, on the rows that have labels.
+
+    Of several ranks the first fits the teacher and asks it, and sends its answers to the others. A teacher
+    that comes trained and takes batches is asked by each about its share of them.
+    """
+    given = estimator, teacher, stage, inputs, seed, storage
+    if ranks.size == 1 or (not teacher.trains(teacher.fitted) and teacher.takes_batches()):
+        return _asked_here(*given, ranks)
+    found: Tensor | None = None
+
+    def work() -> dict[str, Any]:
+        nonlocal found
+        found = _asked_here(*given, ALONE)
+        left_out = set() if estimator.keep_teacher else {"fitted"}
+        return {name: value for name, value in vars(teacher).items() if name not in left_out}
+
+    learned = by_first(ranks, work)
+    if not ranks.is_first:
+        vars(teacher).update(learned)
+    return send_answers(ranks, found, stage.train.device, storage, name_of(estimator.teacher))
+
+
+def _asked_here(
+    estimator: DistilledClassifier,
+    teacher: TeacherAdapter,
+    stage: StageRows,
+    inputs: ValidatedInputs,
+    seed: int,
+    storage: LogitStorage,
+    ranks: Ranks,
+) -> Tensor:
     ways = "teacher_logits_dir or teacher_logits_dtype='float16'", "a smaller batch_size with X as a Dataset"
     loader = loader_settings(estimator, "iterator_train", inputs.n_rows)
 
@@ -160,4 +195,5 @@ def _ask(
             who=name_of(estimator.teacher),
             storage=storage,
             further=stage.further,
+            ranks=ranks,
         )

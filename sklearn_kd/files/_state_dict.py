@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from sklearn_kd.files._limits import TooLargeError
 from sklearn_kd.files._tensors import load_tensors
@@ -40,6 +42,33 @@ def read_state_dict(path: str | PathLike[str]) -> dict[str, Tensor]:
     while prefix := _prefix(weights):
         weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
     return weights
+
+
+def check_finite(network: nn.Module, weights: Mapping[str, Tensor], path: str | PathLike[str]) -> None:
+    """Raise ValueError for weights with NaN or infinity, which name a tensor.
+
+    Buffers may have them where those of the network have them too, as masks of attention do.
+
+    Parameters
+    ----------
+    network : nn.Module
+        The network that is to have them.
+    weights : mapping of str to Tensor
+    path : str or path-like
+        The file that they are from.
+    """
+    buffers = {name for name, buffer in network.named_buffers() if not _is_finite(buffer)}
+    bad = [name for name, weight in weights.items() if name not in buffers and not _is_finite(weight)]
+    if bad:
+        more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+        raise ValueError(
+            f"{path} has NaN or infinity in {bad[0]}{more}. The network diverged when it was trained, or the "
+            "file is damaged. Give the file of an earlier epoch."
+        )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
 
 
 def _prefix(weights: dict[str, Tensor]) -> str | None:

@@ -45,7 +45,7 @@ class MixedOrder(BatchOrder):
     Raises
     ------
     ValueError
-        If a batch has no room for a row of each kind, or for two rows of each process.
+        If a batch has no room for a row of each kind, for each process.
     """
 
     def __init__(
@@ -67,6 +67,12 @@ class MixedOrder(BatchOrder):
             )
         check_shares(size, ranks)
         n_without = min(max(round(share * size), 1), size - 1)
+        if min(n_without, size - n_without) < ranks.size:
+            raise ValueError(
+                f"A batch of {size} rows has {size - n_without} with a label and {n_without} without one, "
+                f"and each of {ranks.size} processes needs a row of either kind. Set a larger batch_size, or "
+                "another unlabeled_share, or train with fewer processes (parallel)."
+            )
         self._kinds = ((n_labelled, size - n_without), (n_unlabeled, n_without))
         n_batches = max(math.ceil(n / count) for n, count in self._kinds)
         self.slices = [slice(k * size, (k + 1) * size) for k in range(n_batches)]

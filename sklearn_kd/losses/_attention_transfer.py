@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sklearn_kd.losses._feature_term import FeatureTerm, Shape
+from sklearn_kd.losses._map_parts import mean_squared
 from sklearn_kd.losses._unit_rows import unit_rows
 
 
@@ -60,6 +61,7 @@ class AttentionTransfer(FeatureTerm):
     """
 
     name: ClassVar[str] = "attention"
+    takes_row_weight: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -83,15 +85,22 @@ class AttentionTransfer(FeatureTerm):
                     "Name layers with larger maps in student_layers and teacher_layers."
                 )
 
-    def loss(self, student: list[Tensor], teacher: list[Tensor], module: Any) -> Tensor:
+    def loss(
+        self,
+        student: list[Tensor],
+        teacher: list[Tensor],
+        module: Any,
+        *,
+        row_weight: Tensor | None = None,
+    ) -> Tensor:
         """Return the sum over the layers of the mean squared differences."""
-        losses = [_layer_loss(s, t) for s, t in zip(student, teacher, strict=True)]
+        losses = [_layer_loss(s, t, row_weight) for s, t in zip(student, teacher, strict=True)]
         return torch.stack(losses).sum(dim=0)
 
 
-def _layer_loss(student: Tensor, teacher: Tensor) -> Tensor:
+def _layer_loss(student: Tensor, teacher: Tensor, row_weight: Tensor | None) -> Tensor:
     size = (min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3]))
-    return F.mse_loss(_attention(student, size), _attention(teacher, size))
+    return mean_squared(_attention(student, size), _attention(teacher, size), row_weight)
 
 
 def _attention(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from sklearn_kd.errors._context import own_code
+from sklearn_kd.losses._distillation_loss import declares
 from sklearn_kd.losses._feature_term import FeatureTerm, Shape
 from sklearn_kd.losses._term_weights import TermWeights
 
@@ -27,8 +29,8 @@ class BoundTerm(Protocol):
         """Name of the module that learns beside the student."""
 
     @property
-    def recorded(self) -> str:
-        """Name of its column in the history."""
+    def recorded(self) -> tuple[str, ...]:
+        """Names of its columns in the history."""
 
     @property
     def weights(self) -> TermWeights:
@@ -48,12 +50,19 @@ class BoundTerm(Protocol):
         """Return a fresh module, on the CPU."""
 
     def losses(
-        self, module: Any, student: Features, teacher: Features, active: Sequence[int]
+        self,
+        module: Any,
+        student: Features,
+        teacher: Features,
+        active: Sequence[int],
+        row_weight: Tensor | None = None,
     ) -> list[Tensor]:
         """Return the losses of a batch, each of shape (), those of ``active`` alone."""
 
-    def entry(self, active: Sequence[int], losses: Sequence[Tensor]) -> Tensor | float:
-        """Return what the history averages over the iterations of an epoch."""
+    def entries(
+        self, active: Sequence[int], losses: Sequence[Tensor], values: Mapping[str, Any]
+    ) -> tuple[Tensor | float, ...]:
+        """Return what the history averages over the iterations of an epoch, one for each column."""
 
 
 class PairedTerm:
@@ -78,7 +87,7 @@ class PairedTerm:
     ):
         self.name, self.term, self.weights = name, term, weights
         self.student, self.teacher = dict(student), dict(teacher)
-        self.module_name, self.recorded = f"{name}_term", f"{name}_loss"
+        self.module_name, self.recorded = f"{name}_term", (f"{name}_loss",)
         self.n_losses = len(term.weight_names)
 
     def student_layers(self, active: Sequence[int]) -> list[str]:
@@ -97,7 +106,8 @@ class PairedTerm:
         TypeError
             If it is no module, or a lazy one.
         """
-        made = self.term.build(list(self.student.values()), list(self.teacher.values()))
+        with own_code(self._who):
+            made = self.term.build(list(self.student.values()), list(self.teacher.values()))
         if not isinstance(made, nn.Module):
             raise TypeError(
                 f"build of {self._who} returned {type(made).__name__}; it must return an nn.Module, "
@@ -111,22 +121,29 @@ class PairedTerm:
         return made
 
     def losses(
-        self, module: Any, student: Features, teacher: Features, active: Sequence[int]
+        self,
+        module: Any,
+        student: Features,
+        teacher: Features,
+        active: Sequence[int],
+        row_weight: Tensor | None = None,
     ) -> list[Tensor]:
         """Compute the term's loss."""
         if not active:
             return []
         ours = [as_float32(student[layer]) for layer in self.student]
         theirs = [as_float32(teacher[layer]) for layer in self.teacher]
-        found = self.term.loss(ours, theirs, module)
+        found = self._loss(ours, theirs, module, row_weight)
         if found.numel() != self.n_losses:  # of two rows there may have been as many as there are losses
             self._check_loss(found)
         numbers = found.reshape(-1).unbind()
         return [numbers[k] for k in active]
 
-    def entry(self, active: Sequence[int], losses: Sequence[Tensor]) -> Tensor:
+    def entries(
+        self, active: Sequence[int], losses: Sequence[Tensor], values: Mapping[str, Any]
+    ) -> tuple[Tensor]:
         """Return the sum of the losses, before their weights."""
-        return torch.stack([loss.detach() for loss in losses]).sum()
+        return (torch.stack([loss.detach() for loss in losses]).sum(),)
 
     def check(self, student: Features, teacher: Features) -> None:
         """Try the term on some samples.
@@ -143,7 +160,7 @@ class PairedTerm:
         versions = [t._version for t in (*ours, *theirs)]
         module = self.make_module().to(ours[0].device)
         with torch.enable_grad():
-            found = self.term.loss(ours, theirs, module)
+            found = self._loss(ours, theirs, module, torch.ones(len(ours[0]), device=ours[0].device))
         if versions != [t._version for t in (*ours, *theirs)]:
             raise ValueError(
                 f"{self._who} writes into features that other terms share. Compute a new tensor."
@@ -154,6 +171,13 @@ class PairedTerm:
                 f"{self._who} does not depend on the student's features in a way that torch can "
                 "differentiate. Compute its loss in torch operations, without detach(), item() or NumPy."
             )
+
+    def _loss(
+        self, student: list[Tensor], teacher: list[Tensor], module: Any, row_weight: Tensor | None
+    ) -> Any:
+        given = {"row_weight": row_weight} if declares(self.term, "takes_row_weight") else {}
+        with own_code(self._who):
+            return self.term.loss(student, teacher, module, **given)
 
     def _check_loss(self, found: Any) -> None:
         wanted = [(len(self.term.weight_names),)] + ([()] if len(self.term.weight_names) == 1 else [])

@@ -10,6 +10,7 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
+from sklearn_kd.errors._context import own_code
 from sklearn_kd.meta._space import Metaparameter
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.runtime._threads import threads_for
@@ -300,7 +301,8 @@ def call_on_copies(
     """
     teacher_logits = None if targets.teacher_logits is None else targets.teacher_logits.clone()
     given = {name: value.clone() for name, value in values.items()} | row_weight_of(loss, targets)
-    return loss.loss(logits.clone(), teacher_logits, targets.labels.clone(), **given)
+    with own_code(f"loss={type(loss).__name__}"):
+        return loss.loss(logits.clone(), teacher_logits, targets.labels.clone(), **given)
 
 
 def row_weight_of(loss: DistillationLoss, targets: Targets) -> dict[str, Any]:
@@ -333,7 +335,7 @@ def accepts_unlabeled(loss: DistillationLoss) -> bool:
 
     A class that changes the loss of an accepting one has to say so again.
     """
-    return _declares(loss, "accepts_unlabeled")
+    return declares(loss, "accepts_unlabeled")
 
 
 def is_stackable(loss: DistillationLoss) -> bool:
@@ -341,10 +343,10 @@ def is_stackable(loss: DistillationLoss) -> bool:
 
     An ``evaluate`` of its own may not know of several students.
     """
-    return _declares(loss, "stackable") and type(loss).evaluate is DistillationLoss.evaluate
+    return declares(loss, "stackable") and type(loss).evaluate is DistillationLoss.evaluate
 
 
-def _declares(loss: DistillationLoss, name: str) -> bool:
+def declares(loss: Any, name: str) -> bool:
     """Return an attribute of the class that defines ``loss``, or of one derived from it."""
     for kind in type(loss).__mro__:
         if name in vars(kind):
@@ -374,7 +376,7 @@ def check_loss(
     unlabeled: bool = False,
     labels: Tensor | None = None,
 ) -> None:
-    """Try a loss on two rows before any training; its own errors are passed on as they are.
+    """Try a loss on two rows before any training; its own errors name it.
 
     Parameters
     ----------

@@ -16,6 +16,7 @@ from sklearn_kd.losses._objective import ForwardPass
 from sklearn_kd.losses._output_loss import OutputLoss
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.tasks._pixels import pixel_rows
+from sklearn_kd.tasks._targets import Targets
 
 # Of a finite difference (see HypergradientEstimator). A term's loss is one number that changes little, so
 # that rounding weighs more than on logits: of 0.1, 0.3, 1, 3, 10 and 30 this errs least on the
@@ -74,7 +75,7 @@ class FeatureObjective:
     @property
     def recorded(self) -> tuple[str, ...]:
         """Names of the columns of :meth:`epoch_record`."""
-        return tuple(term.recorded for term in self.terms)
+        return tuple(column for term in self.terms for column in term.recorded)
 
     @property
     def logit_change(self) -> float:
@@ -106,15 +107,16 @@ class FeatureObjective:
         """Ask the teacher, and run the student and the modules of the active losses."""
         x, active = batch[0], [term.weights.active(values) for term in self.terms]
         features, outputs = self._ask(x, active)
-        logits, of_terms = self._pass(student, others, x, features, active)
+        row_weight = _weight_of_rows(batch.targets, x)
+        logits, of_terms = self._pass(student, others, x, features, active, row_weight)
         logits = pixel_rows(logits)
         if logits.dtype is torch.bfloat16:  # of autocast
             logits = logits.float()
         losses = _stacked(of_terms, logits)
-        self._note(active, of_terms)
+        self._note(active, of_terms, values)
         targets = batch.targets if outputs is None else batch.targets._replace(teacher_logits=outputs)
         tensors = [logits, losses] if len(losses) else [logits]
-        return ForwardPass(logits, tensors, (x, features), targets, losses)
+        return ForwardPass(logits, tensors, (x, features, row_weight), targets, losses)
 
     def _ask(self, x: Tensor, active: Sequence[list[int]]) -> tuple[Mapping[str, Tensor], Tensor | None]:
         """Ask the teacher for features and outputs, as far as they are used."""
@@ -132,13 +134,14 @@ class FeatureObjective:
         x: Tensor,
         teacher: Mapping[str, Tensor],
         active: Sequence[list[int]],
+        row_weight: Tensor | None = None,
     ) -> tuple[Tensor, list[list[Tensor]]]:
         """Return the student's outputs, and the active losses of each term."""
         layers = _layers(term.student_layers(own) for term, own in zip(self.terms, active, strict=True))
         with feature_hooks(student, layers) as features:
             logits = student(x)
         losses = [
-            term.losses(others[term.module_name], features, teacher, own)
+            term.losses(others[term.module_name], features, teacher, own, row_weight)
             for term, own in zip(self.terms, active, strict=True)
         ]
         return logits, losses
@@ -165,11 +168,11 @@ class FeatureObjective:
         return torch.cat([losses, logits.flatten()]) if self.output_loss.learned else losses
 
     def outputs(self, student: nn.Module, run: Any, others: Mapping[str, nn.Module]) -> Callable[..., Tensor]:
-        """Return the function from inputs and the teacher's features to the joined outputs."""
+        """Return the function from inputs, the teacher's features and row weights to the joined outputs."""
         every = [list(range(term.n_losses)) for term in self.terms]
 
-        def outputs(x: Tensor, features: Mapping[str, Tensor]) -> Tensor:
-            logits, losses = self._pass(student, others, x, features, every)
+        def outputs(x: Tensor, features: Mapping[str, Tensor], row_weight: Tensor | None = None) -> Tensor:
+            logits, losses = self._pass(student, others, x, features, every, row_weight)
             return self._joined(pixel_rows(logits), _stacked(losses, logits))
 
         return outputs
@@ -177,19 +180,22 @@ class FeatureObjective:
     # ----------------------------------------------------------------------------------
     # The history
 
-    def _note(self, active: Sequence[list[int]], losses: Sequence[list[Tensor]]) -> None:
-        for term, entries, own, found in zip(self.terms, self._entries, active, losses, strict=True):
-            entries.append(term.entry(own, found))
+    def _note(
+        self, active: Sequence[list[int]], losses: Sequence[list[Tensor]], values: Mapping[str, Any]
+    ) -> None:
+        for term, own, found in zip(self.terms, active, losses, strict=True):
+            entries = term.entries(own, found, values)
+            for column, entry in zip(term.recorded, entries, strict=True):
+                self._entries[column].append(entry)
 
     def begin_epoch(self) -> None:
         """Forget what the last epoch recorded."""
-        self._entries: list[list[Tensor | float]] = [[] for _ in self.terms]
+        self._entries: dict[str, list[Tensor | float]] = {column: [] for column in self.recorded}
         self._has_begun = True
 
     def epoch_record(self) -> dict[str, float]:
-        """Return the means over the epoch's iterations, by term."""
-        pairs = zip(self.terms, self._entries, strict=True)
-        return {term.recorded: _mean(entries) for term, entries in pairs}
+        """Return the means over the epoch's iterations, by column."""
+        return {column: _mean(entries) for column, entries in self._entries.items()}
 
     def forget(self) -> None:
         """Drop the teacher."""
@@ -197,6 +203,11 @@ class FeatureObjective:
 
     def batch_key(self) -> None:
         """Return None: features of several students are not compared at once."""
+
+
+def _weight_of_rows(targets: Targets, x: Tensor) -> Tensor | None:
+    """Return the weights of the rows of x, or None; of maps each pixel of the targets has its image's."""
+    return None if targets.weight is None else targets.weight.reshape(len(x), -1)[:, 0]
 
 
 def _layers(of_terms: Iterable[Sequence[str]]) -> list[str]:
@@ -212,11 +223,12 @@ def _stacked(of_terms: Sequence[Sequence[Tensor]], like: Tensor) -> Tensor:
 
 def _mean(entries: Sequence[Tensor | float]) -> float:
     """Return the mean of tensors of shape () or of numbers, copied from the device at once; 0 for none."""
-    if not entries:
-        return 0.0
-    if isinstance(entries[0], Tensor):
-        return float(torch.stack([torch.as_tensor(entry) for entry in entries]).mean())
-    return sum(map(float, entries)) / len(entries)
+    tensors = [entry for entry in entries if isinstance(entry, Tensor)]
+    if tensors and len(tensors) == len(entries):
+        return float(torch.stack(tensors).mean())
+    total = float(torch.stack(tensors).sum()) if tensors else 0.0
+    numbers = [entry for entry in entries if not isinstance(entry, Tensor)]
+    return (total + sum(numbers)) / max(1, len(entries))
 
 
 class FeatureEvaluation(NamedTuple):

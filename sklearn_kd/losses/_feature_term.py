@@ -53,6 +53,10 @@ class FeatureTerm(BaseEstimator):
         rows that the last linear layer is given.
     weight_names : tuple of str, default=("weight",)
         Parameters of the constructor that are weights: one for each number that :meth:`loss` returns.
+    takes_row_weight : bool, default=False
+        True, where the class that defines :meth:`loss` says so: :meth:`loss` is given a further keyword,
+        ``row_weight``, shape (B,) or None: the weights of the rows, with mean 1 over D_train. False: all rows
+        count alike in this term.
 
     Examples
     --------
@@ -72,6 +76,7 @@ class FeatureTerm(BaseEstimator):
     kinds: ClassVar[tuple[str, ...]] = ("maps",)
     auto: ClassVar[Literal["stages", "middle stage", "last stage", "embedding"]] = "stages"
     weight_names: ClassVar[tuple[str, ...]] = ("weight",)
+    takes_row_weight: ClassVar[bool] = False
 
     weight_bounds: Any
     teacher_layers: Any

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sklearn_kd.losses._feature_term import FeatureTerm, Shape
-from sklearn_kd.losses._map_parts import resized
+from sklearn_kd.losses._map_parts import mean_squared, resized
 
 
 class Hint(FeatureTerm):
@@ -55,6 +54,7 @@ class Hint(FeatureTerm):
     """
 
     name: ClassVar[str] = "hint"
+    takes_row_weight: ClassVar[bool] = True
     auto: ClassVar[Literal["stages", "middle stage", "last stage", "embedding"]] = "middle stage"
 
     def __init__(
@@ -73,10 +73,17 @@ class Hint(FeatureTerm):
         """Return a 1×1 convolution for each pair of layers."""
         return nn.ModuleList(nn.Conv2d(s[0], t[0], 1) for s, t in zip(student, teacher, strict=True))
 
-    def loss(self, student: list[Tensor], teacher: list[Tensor], module: Any) -> Tensor:
+    def loss(
+        self,
+        student: list[Tensor],
+        teacher: list[Tensor],
+        module: Any,
+        *,
+        row_weight: Tensor | None = None,
+    ) -> Tensor:
         """Return the sum over the layers of the mean squared differences."""
         losses = [
-            F.mse_loss(resized(match(s).to(t.dtype), (t.shape[2], t.shape[3])), t)
+            mean_squared(resized(match(s).to(t.dtype), (t.shape[2], t.shape[3])), t, row_weight)
             for s, t, match in zip(student, teacher, module, strict=True)
         ]
         return torch.stack(losses).sum(dim=0)

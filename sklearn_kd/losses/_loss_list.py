@@ -11,6 +11,9 @@ from sklearn_kd.errors._did_you_mean import did_you_mean
 from sklearn_kd.losses._distillation_loss import DistillationLoss
 from sklearn_kd.losses._feature_term import FeatureTerm
 
+# Metaparameters of losses whose starts are parameters of the estimator.
+_OF_THE_ESTIMATOR = ("lambda1", "temperature")
+
 Makers = Mapping[str, type[BaseEstimator]]
 
 
@@ -178,19 +181,20 @@ def entry_params(losses: Sequence[Any]) -> dict[str, Any]:
 def with_entry_params(losses: Sequence[Any], params: Mapping[str, Any], makers: Makers) -> list[Any]:
     """Return the list with other entries, by NAME, and with parameters set, by NAME__PARAMETER.
 
-    The parameters of objects are set in place, as scikit-learn sets those of nested estimators.
+    The parameters of objects are set in place, as scikit-learn sets those of nested estimators. A name gives
+    way to the object that it stands for.
 
     Parameters
     ----------
     losses : sequence
     params : mapping of str to object
     makers : mapping of str to class
-        Losses by the names that stand for them, to say which object to give in place of a name.
+        Losses by the names that stand for them.
 
     Raises
     ------
     ValueError
-        If there is no such entry, or it is a name, which has no parameters.
+        If there is no such entry, or it has no such parameter.
     """
     entries = entries_of(losses)
     items = dict(entries)
@@ -203,17 +207,61 @@ def with_entry_params(losses: Sequence[Any], params: Mapping[str, Any], makers: 
             )
         if not rest:
             items[name] = params[key]
-        elif isinstance(items[name], BaseEstimator):
-            items[name].set_params(**{rest: params[key]})
         else:
-            item = items[name]
-            made = f"{makers[item].__name__}()" if isinstance(item, str) and item in makers else "an object"
-            raise ValueError(
-                f"loss__{key}: {item!r} stands for a loss with its default parameters, which cannot be set. "
-                f"Give {made} in its place."
-            )
+            items[name] = _with_parameters(items[name], key, makers)
+            _check_has(items[name], rest, key)
+            items[name].set_params(**{rest: params[key]})
     pairs = zip(losses, entries, strict=True)
     return [_in_form(item, name, items[name]) for item, (name, _) in pairs]
+
+
+def _with_parameters(item: Any, key: str, makers: Makers) -> BaseEstimator:
+    """Return an entry as an object, whose parameter is to be set as ``loss__KEY``."""
+    if isinstance(item, BaseEstimator):
+        return item
+    if isinstance(item, str) and item in makers:
+        return makers[item]()
+    meant = did_you_mean(item, tuple(makers)) if isinstance(item, str) else ""
+    raise ValueError(f"loss__{key}: {item!r} is no loss with parameters to set.{meant}")
+
+
+def _check_has(item: BaseEstimator, name: str, key: str) -> None:
+    """Raise ValueError unless an entry has the parameter ``name``, given as ``loss__KEY``."""
+    own = sorted(item.get_params(deep=False))
+    if name.partition("__")[0] in own:
+        return
+    mend = did_you_mean(name, own)
+    if name in _OF_THE_ESTIMATOR and isinstance(item, DistillationLoss):
+        mend = f" It starts at the estimator's own: {name}=... without loss__."
+    raise ValueError(f"loss__{key}: {item!r} has no parameter {name!r}.{mend} It has {own}.")
+
+
+def params_of_names(losses: Sequence[Any], params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return NAME__PARAMETER as they were given to an estimator beside a list, for entries that are names.
+
+    Raises
+    ------
+    ValueError
+        If there is no such entry.
+    TypeError
+        If the entry is an object, which has parameters of its own.
+    """
+    items = dict(entries_of(losses))
+    for key in params:
+        name, _, rest = key.partition("__")
+        if name not in items:
+            takers = [f"loss__{entry}__{key}" for entry in items] if not rest else []
+            meant = f" Parameters are those of an entry: {', '.join(takers)}." if takers else ""
+            raise ValueError(
+                f"loss__{key}: the list of losses has no entry {name!r}.{did_you_mean(name, tuple(items))} "
+                f"It has {list(items)}.{meant}"
+            )
+        if not rest or isinstance(items[name], BaseEstimator):
+            raise TypeError(
+                f"loss__{key} beside a list of losses in which {name!r} is {items[name]!r}. Set it there, or "
+                f"by set_params(loss__{key}=...)."
+            )
+    return params
 
 
 def _in_form(before: Any, name: str, item: Any) -> Any:

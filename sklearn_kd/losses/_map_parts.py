@@ -19,7 +19,22 @@ def resized(x: Tensor, size: tuple[int, int]) -> Tensor:
     return x if tuple(x.shape[2:]) == tuple(size) else F.interpolate(x, size=size, mode="nearest")
 
 
-def hcl(student: Tensor, teacher: Tensor) -> Tensor:
+def mean_squared(student: Tensor, teacher: Tensor, row_weight: Tensor | None = None) -> Tensor:
+    """Return the mean squared difference, shape (), of arrays of shape (B, ...) whose rows may have weights.
+
+    Parameters
+    ----------
+    student, teacher : Tensor of shape (B, ...)
+    row_weight : Tensor of shape (B,) or None, default=None
+        With mean 1 over the training set.
+    """
+    if row_weight is None:
+        return F.mse_loss(student, teacher)
+    rows = (student - teacher).square().flatten(start_dim=1).mean(dim=1)
+    return (row_weight.to(rows) * rows).mean()
+
+
+def hcl(student: Tensor, teacher: Tensor, row_weight: Tensor | None = None) -> Tensor:
     """Hierarchical context loss (Chen et al. 2021, "Distilling knowledge via knowledge review").
 
     Average the maps down to 4×4, 2×2 and 1×1, as far as these are smaller than the maps, and
@@ -29,16 +44,18 @@ def hcl(student: Tensor, teacher: Tensor) -> Tensor:
     Parameters
     ----------
     student, teacher : Tensor of shape (B, C, H, W)
+    row_weight : Tensor of shape (B,) or None, default=None
+        With mean 1 over the training set.
 
     Returns
     -------
     Tensor of shape ()
     """
-    loss, total, weight = F.mse_loss(student, teacher), 1.0, 1.0
+    loss, total, weight = mean_squared(student, teacher, row_weight), 1.0, 1.0
     for size in (4, 2, 1):
         if size < min(student.shape[2:]):
             weight /= 2
             ours, theirs = (F.adaptive_avg_pool2d(maps, size) for maps in (student, teacher))
-            loss = loss + weight * F.mse_loss(ours, theirs)
+            loss = loss + weight * mean_squared(ours, theirs, row_weight)
             total += weight
     return loss / total

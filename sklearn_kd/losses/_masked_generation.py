@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sklearn_kd.losses._feature_term import FeatureTerm, Shape
-from sklearn_kd.losses._map_parts import resized
+from sklearn_kd.losses._map_parts import mean_squared, resized
 from sklearn_kd.meta._strategy import check_real
 
 _MASKED = ("channels", "pixels")
@@ -65,6 +64,7 @@ class MaskedGeneration(FeatureTerm):
     """
 
     name: ClassVar[str] = "mgd"
+    takes_row_weight: ClassVar[bool] = True
     auto: ClassVar[Literal["stages", "middle stage", "last stage", "embedding"]] = "last stage"
 
     def __init__(
@@ -95,17 +95,27 @@ class MaskedGeneration(FeatureTerm):
         """Return the aligning and generating convolutions of each pair of layers."""
         return nn.ModuleList(_generation(s[0], t[0]) for s, t in zip(student, teacher, strict=True))
 
-    def loss(self, student: list[Tensor], teacher: list[Tensor], module: Any) -> Tensor:
+    def loss(
+        self,
+        student: list[Tensor],
+        teacher: list[Tensor],
+        module: Any,
+        *,
+        row_weight: Tensor | None = None,
+    ) -> Tensor:
         """Return the sum over the layers of the mean squared differences."""
         losses = [
-            self._layer_loss(s, t, align, generate)
+            self._layer_loss(s, t, align, generate, row_weight)
             for s, t, (align, generate) in zip(student, teacher, module, strict=True)
         ]
         return torch.stack(losses).sum(dim=0)
 
-    def _layer_loss(self, student: Tensor, teacher: Tensor, align: Any, generate: Any) -> Tensor:
+    def _layer_loss(
+        self, student: Tensor, teacher: Tensor, align: Any, generate: Any, row_weight: Tensor | None
+    ) -> Tensor:
         aligned = resized(align(student), (teacher.shape[2], teacher.shape[3]))
-        return F.mse_loss(generate(aligned * self._kept(aligned)).to(teacher.dtype), teacher)
+        generated = generate(aligned * self._kept(aligned)).to(teacher.dtype)
+        return mean_squared(generated, teacher, row_weight)
 
     def _kept(self, maps: Tensor) -> Tensor:
         """Return 1 for what stays and 0 for what is masked."""

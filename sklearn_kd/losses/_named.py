@@ -6,7 +6,7 @@ from typing import Any
 
 from sklearn.base import clone
 
-from sklearn_kd.errors._did_you_mean import did_you_mean
+from sklearn_kd.errors._did_you_mean import ByName, did_you_mean
 from sklearn_kd.losses._correlation import CorrelationDistillation
 from sklearn_kd.losses._decoupled import DecoupledDistillation, NormalizedDistillation
 from sklearn_kd.losses._distillation_loss import DistillationLoss
@@ -17,15 +17,17 @@ from sklearn_kd.losses._standardized import StandardizedDistillation
 from sklearn_kd.losses._two_temperatures import TwoTemperatureDistillation
 
 # The names that ``DistilledClassifier(loss=...)`` takes for the losses' defaults.
-LOSSES: dict[str, type[DistillationLoss]] = {
-    "kd": LogitDistillation,
-    "dkd": DecoupledDistillation,
-    "nkd": NormalizedDistillation,
-    "dist": CorrelationDistillation,
-    "standardized_kd": StandardizedDistillation,
-    "mkd": TwoTemperatureDistillation,
-    "smoothed_kd": SmoothedDistillation,
-}
+LOSSES: dict[str, type[DistillationLoss]] = ByName(
+    {
+        "kd": LogitDistillation,
+        "dkd": DecoupledDistillation,
+        "nkd": NormalizedDistillation,
+        "dist": CorrelationDistillation,
+        "standardized_kd": StandardizedDistillation,
+        "mkd": TwoTemperatureDistillation,
+        "smoothed_kd": SmoothedDistillation,
+    }
+)
 
 # What to give in place of a loss of torch: what messages say.
 OWN_LOSS = (

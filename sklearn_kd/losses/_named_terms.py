@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sklearn_kd.errors._did_you_mean import ByName
 from sklearn_kd.losses._attention_transfer import AttentionTransfer
 from sklearn_kd.losses._feature_term import FeatureTerm
 from sklearn_kd.losses._hint import Hint
@@ -10,15 +11,17 @@ from sklearn_kd.losses._relations import CorrelationCongruence, RelationalKD, Si
 from sklearn_kd.losses._review import ReviewKD
 
 # The names that a list of losses, ``loss=["kd", "reviewkd"]``, takes for the terms' defaults.
-TERMS: dict[str, type[FeatureTerm]] = {
-    term.name: term
-    for term in (
-        Hint,
-        AttentionTransfer,
-        ReviewKD,
-        MaskedGeneration,
-        SimilarityPreserving,
-        RelationalKD,
-        CorrelationCongruence,
-    )
-}
+TERMS: dict[str, type[FeatureTerm]] = ByName(
+    {
+        term.name: term
+        for term in (
+            Hint,
+            AttentionTransfer,
+            ReviewKD,
+            MaskedGeneration,
+            SimilarityPreserving,
+            RelationalKD,
+            CorrelationCongruence,
+        )
+    }
+)

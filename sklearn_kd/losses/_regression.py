@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sklearn_kd.errors._did_you_mean import ByName
 from sklearn_kd.losses._distillation_loss import DistillationLoss
 from sklearn_kd.losses._logit_distillation import LAMBDA1_BOUNDS
 from sklearn_kd.meta._space import Metaparameter
@@ -386,11 +387,13 @@ def _check_number(name: str, value: Any, bounds: tuple[float, float], otherwise:
 
 
 # The names that ``DistilledRegressor(loss=...)`` takes for the losses' defaults.
-REGRESSION_LOSSES: dict[str, type[DistillationLoss]] = {
-    "squared_error": SquaredError,
-    "absolute_error": AbsoluteError,
-    "huber": HuberLoss,
-    "berhu": BerHuLoss,
-    "quantile": QuantileLoss,
-    "gaussian_nll": GaussianNLL,
-}
+REGRESSION_LOSSES: dict[str, type[DistillationLoss]] = ByName(
+    {
+        "squared_error": SquaredError,
+        "absolute_error": AbsoluteError,
+        "huber": HuberLoss,
+        "berhu": BerHuLoss,
+        "quantile": QuantileLoss,
+        "gaussian_nll": GaussianNLL,
+    }
+)

@@ -35,8 +35,9 @@ class SimilarityPreserving(FeatureTerm):
 
     Notes
     -----
-    The term belongs to the batch: ``batch_size`` changes it, and a batch of one row has none. A row of zeros
-    has similarities of 0, with derivatives of 0.
+    The term belongs to the batch: ``batch_size`` changes it, and a batch of one row has none. It compares
+    rows with each other, so that ``sample_weight`` does not weigh it. A row of zeros has similarities of 0,
+    with derivatives of 0.
 
     Time and memory: a product of (B, D) with itself, and a few arrays of shape (B, B).
 
@@ -115,10 +116,11 @@ class RelationalKD(FeatureTerm):
 
     Notes
     -----
-    The term belongs to the batch: ``batch_size`` changes it, and a batch of one row has none. Rows that are
-    equal up to rounding have the distance 0 and angles of 0, with derivatives of 0. Squared distances are
-    computed in float64, where the device has it, and angles from them by the law of cosines: the width of the
-    features counts only for one product of (B, D) with itself.
+    The term belongs to the batch: ``batch_size`` changes it, and a batch of one row has none. It compares
+    rows with each other, so that ``sample_weight`` does not weigh it. Rows that are equal up to rounding have
+    the distance 0 and angles of 0, with derivatives of 0. Squared distances are computed in float64, where
+    the device has it, and angles from them by the law of cosines: the width of the features counts only for
+    one product of (B, D) with itself.
 
     Time and memory: about ten arrays of shape (B, B, B), 8 MB each for batches of 128 and 67 MB for 256.
 
@@ -242,8 +244,9 @@ class CorrelationCongruence(FeatureTerm):
 
     Notes
     -----
-    The term belongs to the batch: ``batch_size`` changes it, and a batch of one row has none. A row of zeros
-    has cosines of 0, with derivatives of 0.
+    The term belongs to the batch: ``batch_size`` changes it, and a batch of one row has none. It compares
+    rows with each other, so that ``sample_weight`` does not weigh it. A row of zeros has cosines of 0, with
+    derivatives of 0.
 
     **Embeddings learn to agree without the student.** Both can map all rows to one direction, where the loss
     is 0. On digits, with an MLP of 128 units as teacher and one of 8 as student, the term fell to 6e-5 and

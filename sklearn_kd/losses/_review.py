@@ -105,6 +105,7 @@ class ReviewKD(FeatureTerm):
     """
 
     name: ClassVar[str] = "reviewkd"
+    takes_row_weight: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -127,10 +128,17 @@ class ReviewKD(FeatureTerm):
             for stage, (s, t) in enumerate(zip(student, teacher, strict=True))
         )
 
-    def loss(self, student: list[Tensor], teacher: list[Tensor], module: Any) -> Tensor:
+    def loss(
+        self,
+        student: list[Tensor],
+        teacher: list[Tensor],
+        module: Any,
+        *,
+        row_weight: Tensor | None = None,
+    ) -> Tensor:
         """Return the sum over the stages of the hierarchical context loss."""
         losses, fused = [], None
         for s, t, block in zip(student[::-1], teacher[::-1], reversed(module), strict=True):
             fused, compared = block(s, fused, (t.shape[2], t.shape[3]))
-            losses.append(hcl(compared.to(t.dtype), t))
+            losses.append(hcl(compared.to(t.dtype), t, row_weight))
         return torch.stack(losses).sum(dim=0)

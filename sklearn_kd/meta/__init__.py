@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from sklearn_kd.bilevel._optimizer_response import OptimizerResponse, register_response
+from sklearn_kd.errors._did_you_mean import ByName
 from sklearn_kd.meta._far import ForwardGradient, ImplicitGradient
 from sklearn_kd.meta._fixed import Fixed, Naive, NoDistillation
 from sklearn_kd.meta._gradient import Gradient, Linear
@@ -21,21 +22,23 @@ from sklearn_kd.meta._strategy import HypergradientStrategy, StartContext, Strat
 from sklearn_kd.meta._twins import Twins
 
 # The names that ``DistilledClassifier(meta=...)`` takes for the strategies' defaults.
-STRATEGIES: dict[str, type[Strategy]] = {
-    "none": NoDistillation,
-    "naive": Naive,
-    "random": Random,
-    "fixed": Fixed,
-    "gradient": Gradient,
-    "linear": Linear,
-    "forward": ForwardGradient,
-    "implicit": ImplicitGradient,
-    "hyperopt": Hyperopt,
-    "optuna": Optuna,
-    "shortlist": Shortlist,
-    "twins": Twins,
-    "halving": SuccessiveHalving,
-}
+STRATEGIES: dict[str, type[Strategy]] = ByName(
+    {
+        "none": NoDistillation,
+        "naive": Naive,
+        "random": Random,
+        "fixed": Fixed,
+        "gradient": Gradient,
+        "linear": Linear,
+        "forward": ForwardGradient,
+        "implicit": ImplicitGradient,
+        "hyperopt": Hyperopt,
+        "optuna": Optuna,
+        "shortlist": Shortlist,
+        "twins": Twins,
+        "halving": SuccessiveHalving,
+    }
+)
 
 # Gorpinich, Bakhteev and Strijov's own settings, for ``DistilledClassifier(..., **PAPER_SETTINGS)``.
 # Only meta__lr differs among their data: 1 (synthetic), 0.1 (Fashion-MNIST, CIFAR-10), 0.25 (reduced

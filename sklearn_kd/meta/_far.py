@@ -47,7 +47,7 @@ class FarStrategy(HypergradientStrategy):
     def make_estimator(self, student: nn.Module, optimizer: torch.optim.Optimizer, **passes: Any) -> Any:
         """Return what computes the hypergradients of one training.
 
-        ``passes`` are ``forward`` and, in forward mode, ``loss_gradient``.
+        ``passes`` are ``forward``, ``ranks`` and, in forward mode, ``loss_gradient``.
         """
 
 
@@ -272,7 +272,7 @@ class ImplicitGradient(FarStrategy):
             "damping": float(self.damping),
             "curvature": self.curvature,
         }
-        return ImplicitHypergradient(student, optimizer, forward=passes["forward"], **how)
+        return ImplicitHypergradient(student, optimizer, **how, **passes)
 
 
 def _check_curvature(curvature: Any) -> None:

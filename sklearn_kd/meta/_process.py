@@ -32,8 +32,8 @@ class MetaparameterProcess:
     """The values of metaparameters over a search, for another training to follow.
 
     Save it, plot it, or let another training follow it: with another number of iterations, with another
-    student, or on other data, as long as the training loss has metaparameters of the same names, shapes and
-    coordinates, and its bounds hold the values.
+    student, or on other data, as long as the training loss has metaparameters of the same names, shapes,
+    coordinates and components, and its bounds hold the values.
 
     Parameters
     ----------
@@ -92,7 +92,12 @@ class MetaparameterProcess:
         # Starts and groups are the search's: a process has its values in their place.
         self.space = MetaparameterSpace(
             {
-                name: Metaparameter(shape=entry.shape, bounds=entry.bounds, coordinate=entry.coordinate)
+                name: Metaparameter(
+                    shape=entry.shape,
+                    bounds=entry.bounds,
+                    coordinate=entry.coordinate,
+                    components=entry.components,
+                )
                 for name, entry in MetaparameterSpace(metaparameters).items()
             }
         )
@@ -172,8 +177,8 @@ class MetaparameterProcess:
         Raises
         ------
         ValueError
-            If names, shapes or coordinates differ, or a value lies outside the bounds, which are not those
-            of the search.
+            If names, shapes, coordinates or components differ, or a value lies outside the bounds, which are
+            not those of the search.
         """
         own, wanted = _kinds(self.space), _kinds(space)
         if own != wanted:
@@ -183,6 +188,7 @@ class MetaparameterProcess:
                 "process=None."
             )
         for name, entry in space.items():
+            _check_components(name, self.space[name].components, entry.components)
             (low, high), rows = entry.bounds, self.values[name]
             if self.space[name].bounds != entry.bounds and not ((rows >= low) & (rows <= high)).all():
                 raise ValueError(
@@ -258,6 +264,11 @@ def process_content(process: MetaparameterProcess) -> tuple[dict[str, Any], dict
             ]
             for name, entry in process.space.items()
         ],
+        "components": {
+            name: list(entry.components)
+            for name, entry in process.space.items()
+            if entry.components is not None
+        },
         "settings": {name: JSON_VALUES.encode(value) for name, value in process.settings.items()},
         "versions": process.versions,
     }
@@ -276,10 +287,13 @@ def process_of_content(
     Exception
         Of any type, if the content is wrong.
     """
-    entries = {}
+    entries, components = {}, about.get("components", {})  # which older files have not
     for name, shape, (low, high), coordinate in about["metaparameters"]:
         bounds = -math.inf if low is None else low, math.inf if high is None else high
-        entries[name] = Metaparameter(shape=tuple(shape), bounds=bounds, coordinate=coordinate)
+        words = tuple(map(str, components[name])) if name in components else None
+        entries[name] = Metaparameter(
+            shape=tuple(shape), bounds=bounds, coordinate=coordinate, components=words
+        )
     values = {name: arrays[f"values.{name}"] for name in entries}
     settings = {name: JSON_VALUES.decode(form) for name, form in about["settings"].items()}
     return cls(values, entries, settings=settings, versions=about["versions"])
@@ -287,6 +301,21 @@ def process_of_content(
 
 def _kinds(space: Mapping[str, Metaparameter]) -> dict[str, tuple[Any, ...]]:
     return {name: (entry.shape, entry.coordinate) for name, entry in space.items()}
+
+
+def _check_components(name: str, own: tuple[str, ...] | None, wanted: tuple[str, ...] | None) -> None:
+    """Raise ValueError if both say what the numbers of an array are for, and differ."""
+    if own is None or wanted is None or own == wanted:
+        return
+    only_own = [word for word in own if word not in wanted]
+    only_wanted = [word for word in wanted if word not in own]
+    differs = f"Only the process has {only_own}; only the loss of this estimator has {only_wanted}."
+    if not only_own and not only_wanted:
+        differs = f"Their order differs: {list(own)} and {list(wanted)}."
+    raise ValueError(
+        f"process has {name} of other components than the loss of this estimator. {differs} Give the loss of "
+        "the search, or search a new process with process=None."
+    )
 
 
 def _checked_values(values: Mapping[str, Any], space: MetaparameterSpace) -> dict[str, np.ndarray]:

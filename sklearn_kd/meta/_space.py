@@ -69,12 +69,15 @@ class Metaparameter:
         ``bounds`` alone.
     group : str, default="loss"
         The optimizer that takes the steps. Metaparameters of one group share their optimizer.
+    components : tuple of str or None, default=None
+        What each number of an array is for, such as a class. A process that was searched for others is
+        refused. None: not said.
 
     Raises
     ------
     ValueError
         If the bounds are no interval, the start lies outside of them, the coordinate does not suit
-        them, or the shape is none.
+        them, the shape is none, or there are more or fewer ``components`` than numbers.
     TypeError
         If the start is no number.
 
@@ -93,6 +96,7 @@ class Metaparameter:
     coordinate: Coordinate = "identity"
     predicted_bounds: tuple[float, float] | None = None
     group: str = "loss"
+    components: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.coordinate not in COORDINATES:
@@ -106,9 +110,17 @@ class Metaparameter:
             raise ValueError(f"bounds={self.bounds!r} must be above 0 with coordinate='log'.")
         if self.coordinate == "logit" and not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise ValueError(f"bounds={self.bounds!r} must be finite and differ with coordinate='logit'.")
-        if self.start is None or _is_draw(self.start):
-            return
-        start = _as_array("start", self.start)
+        if self.start is not None and not _is_draw(self.start):
+            self._take_start(_as_array("start", self.start))
+        if self.components is not None and len(self.components) != self.size:
+            raise ValueError(
+                f"components={self.components!r} must have a word for each of {self.size} numbers, by shape="
+                f"{self.shape!r}."
+            )
+
+    def _take_start(self, start: np.ndarray) -> None:
+        """Take the shape from an array, and raise ValueError unless the start suits shape and bounds."""
+        low, high = self.bounds
         if start.ndim and not self.shape:
             object.__setattr__(self, "shape", _checked_shape(start.shape))
         elif start.ndim and start.shape != self.shape:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from numbers import Real
+from typing import Any
 
 from torch import Tensor, nn
 
 from sklearn_kd.networks._convolutions import convolution, initialise_for_relu, initialise_small
 from sklearn_kd.networks._pixels import CIFAR100_MEAN, CIFAR100_STD, PixelNormalization
+from sklearn_kd.students._sizes import check_sizes
 
 _FIRST, _LAST = 32, 1280  # channels of the first and the last convolution, at width 1
 # Channels, number and first stride of the blocks of a stage. In the paper's Table 2, for ImageNet, the second
@@ -54,7 +58,8 @@ class MobileNetV2(nn.Module):
     Raises
     ------
     ValueError
-        If ``width`` leaves a stage without channels.
+        If ``width`` leaves a stage without channels, ``n_classes`` or ``expansion`` is below 1, or ``mean``
+        and ``std`` do not fit each other.
 
     Notes
     -----
@@ -85,7 +90,8 @@ class MobileNetV2(nn.Module):
         std: Sequence[float] = CIFAR100_STD,
     ):
         super().__init__()
-        if width * _STAGES[0][0] < 1:
+        check_sizes(n_classes=n_classes, expansion=expansion)
+        if not _is_factor(width) or width * _STAGES[0][0] < 1:
             raise ValueError(
                 f"width={width!r} must be a number that leaves the first stage, of {_STAGES[0][0]} · width "
                 "channels, one channel or more."
@@ -111,6 +117,10 @@ class MobileNetV2(nn.Module):
         for stage in self.blocks:
             x = stage(x)
         return self.classifier(self.conv2(x).mean(dim=(2, 3)))
+
+
+def _is_factor(width: Any) -> bool:
+    return isinstance(width, Real) and not isinstance(width, bool) and math.isfinite(float(width))
 
 
 def _activated(fan_in: int, fan_out: int, size: int, stride: int = 1) -> nn.Sequential:

@@ -9,8 +9,8 @@ from os import PathLike
 import torch
 from torch import Tensor, nn
 
-from sklearn_kd.errors._did_you_mean import did_you_mean
-from sklearn_kd.files._state_dict import read_state_dict
+from sklearn_kd.errors._did_you_mean import ByName, did_you_mean
+from sklearn_kd.files._state_dict import check_finite, read_state_dict
 from sklearn_kd.networks._mobilenet import MobileNetV2
 from sklearn_kd.networks._resnet import ResNet
 from sklearn_kd.networks._shufflenet import ShuffleNetV1, ShuffleNetV2
@@ -19,18 +19,30 @@ from sklearn_kd.networks._wide_resnet import WideResNet
 
 _TIMES_4 = (32, 64, 128, 256)
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {
-    **{
-        f"wrn_{depth}_{width}": partial(WideResNet, depth=depth, width=width)
-        for depth, width in ((16, 1), (16, 2), (16, 4), (28, 2), (28, 4), (28, 10), (40, 1), (40, 2), (40, 4))
-    },
-    **{f"resnet{depth}": partial(ResNet, depth=depth) for depth in (8, 14, 20, 32, 44, 56, 110)},
-    **{f"resnet{depth}x4": partial(ResNet, depth=depth, channels=_TIMES_4) for depth in (8, 32)},
-    **{f"vgg{depth}": partial(VGG, depth=depth) for depth in (8, 11, 13, 16, 19)},
-    "MobileNetV2": MobileNetV2,
-    "ShuffleV1": ShuffleNetV1,
-    "ShuffleV2": ShuffleNetV2,
-}
+NETWORKS: dict[str, Callable[..., nn.Module]] = ByName(
+    {
+        **{
+            f"wrn_{depth}_{width}": partial(WideResNet, depth=depth, width=width)
+            for depth, width in (
+                (16, 1),
+                (16, 2),
+                (16, 4),
+                (28, 2),
+                (28, 4),
+                (28, 10),
+                (40, 1),
+                (40, 2),
+                (40, 4),
+            )
+        },
+        **{f"resnet{depth}": partial(ResNet, depth=depth) for depth in (8, 14, 20, 32, 44, 56, 110)},
+        **{f"resnet{depth}x4": partial(ResNet, depth=depth, channels=_TIMES_4) for depth in (8, 32)},
+        **{f"vgg{depth}": partial(VGG, depth=depth) for depth in (8, 11, 13, 16, 19)},
+        "MobileNetV2": MobileNetV2,
+        "ShuffleV1": ShuffleNetV1,
+        "ShuffleV2": ShuffleNetV2,
+    }
+)
 
 # What a network may have that a file lacks: counts of batches and the normalisation of pixels.
 _OWN = ("num_batches_tracked", "mean", "std")
@@ -63,7 +75,7 @@ def load_published(network: nn.Module | str, path: str | PathLike[str]) -> nn.Mo
         If there is no such file.
     ValueError
         If there is no network of this name; if the file holds no weights, or those of another network, with
-        what does not fit.
+        what does not fit; if weights are NaN or infinite, with the name of a tensor.
     TypeError
         If ``network`` is neither a network nor a name.
 
@@ -94,6 +106,7 @@ def load_published(network: nn.Module | str, path: str | PathLike[str]) -> nn.Mo
         )
     weights = read_state_dict(path)
     _check_fits(network, weights, path)
+    check_finite(network, weights, path)
     network.load_state_dict(weights)
     return network.eval()
 
@@ -108,6 +121,7 @@ def _load_by_name(name: str, path: str | PathLike[str]) -> nn.Module:
     # Check the shapes without memory first: a small file may name large layers.
     _check_fits(_without_memory(name, _n_classes(weights)), weights, path)
     network = NETWORKS[name](n_classes=_n_classes(weights))
+    check_finite(network, weights, path)
     network.load_state_dict(weights)
     return network.eval()
 

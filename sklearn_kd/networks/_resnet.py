@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from sklearn_kd.networks._convolutions import convolution, initialise_for_relu
 from sklearn_kd.networks._pixels import CIFAR100_MEAN, CIFAR100_STD, PixelNormalization
 from sklearn_kd.students._resnet import check_depth
+from sklearn_kd.students._sizes import check_several_sizes, check_sizes
 
 
 class ResNet(nn.Module):
@@ -49,7 +50,8 @@ class ResNet(nn.Module):
     Raises
     ------
     ValueError
-        If ``depth`` is not 6n + 2, ``channels`` are not four, or ``mean`` and ``std`` do not fit each other.
+        If ``depth`` is not 6n + 2, ``channels`` are not four whole numbers above 0, ``n_classes`` is below 1,
+        or ``mean`` and ``std`` do not fit each other.
 
     See Also
     --------
@@ -85,6 +87,8 @@ class ResNet(nn.Module):
     ):
         super().__init__()
         check_depth(depth, 2)
+        check_sizes(n_classes=n_classes)
+        check_several_sizes(channels=channels)
         if len(channels) != 4:
             raise ValueError(
                 f"channels={channels!r} must be four numbers: of the first convolution and of three stages."

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from sklearn_kd.networks._convolutions import convolution
 from sklearn_kd.networks._pixels import CIFAR100_MEAN, CIFAR100_STD, PixelNormalization
+from sklearn_kd.students._sizes import check_sizes
 
 _FIRST = 24  # channels of the first convolution, in both papers
 _UNITS = (4, 8, 4)  # of the stages, in both papers
@@ -52,6 +53,11 @@ class ShuffleNetV1(nn.Module):
     linear : Linear
     normalize : PixelNormalization
 
+    Raises
+    ------
+    ValueError
+        If ``n_classes`` is below 1, or ``mean`` and ``std`` do not fit each other.
+
     Notes
     -----
     The names of the weights are those of RepDistiller and mdistiller.
@@ -79,6 +85,7 @@ class ShuffleNetV1(nn.Module):
         std: Sequence[float] = CIFAR100_STD,
     ):
         super().__init__()
+        check_sizes(n_classes=n_classes)
         small, middle, large = _V1_CHANNELS
         self.normalize = PixelNormalization(mean, std)
         self.conv1 = convolution(len(mean), _FIRST, size=1)
@@ -131,7 +138,8 @@ class ShuffleNetV2(nn.Module):
     Raises
     ------
     ValueError
-        If ``width`` is none of the paper's.
+        If ``width`` is none of the paper's, ``n_classes`` is below 1, or ``mean`` and ``std`` do not fit each
+        other.
 
     Notes
     -----
@@ -162,7 +170,8 @@ class ShuffleNetV2(nn.Module):
         std: Sequence[float] = CIFAR100_STD,
     ):
         super().__init__()
-        if width not in _V2_CHANNELS:
+        check_sizes(n_classes=n_classes)
+        if isinstance(width, bool) or width not in _V2_CHANNELS:
             raise ValueError(f"width={width!r} must be one of {', '.join(map(str, _V2_CHANNELS))}.")
         small, middle, large, last = _V2_CHANNELS[width]
         self.normalize = PixelNormalization(mean, std)

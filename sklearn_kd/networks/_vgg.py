@@ -9,7 +9,9 @@ from torch.nn import functional as F
 
 from sklearn_kd.networks._convolutions import initialise_for_relu, initialise_small
 from sklearn_kd.networks._pixels import CIFAR100_MEAN, CIFAR100_STD, PixelNormalization
+from sklearn_kd.students._sizes import check_sizes
 
+_SMALLEST = 8  # height and width of images that leave a pixel after three poolings
 _CHANNELS = (64, 128, 256, 512, 512)
 # Convolutions of each block, by the number of layers in the name. The names count three linear layers, as the
 # paper has them; here there is one.
@@ -51,7 +53,8 @@ class VGG(nn.Module):
     Raises
     ------
     ValueError
-        If ``depth`` is none of the five, or ``mean`` and ``std`` do not fit each other.
+        If ``depth`` is none of the five, ``n_classes`` is below 1, or ``mean`` and ``std`` do not fit each
+        other; at a call, if images are smaller than 8×8.
 
     Notes
     -----
@@ -83,6 +86,7 @@ class VGG(nn.Module):
         super().__init__()
         if depth not in _CONVOLUTIONS:
             raise ValueError(f"depth={depth!r} must be one of {', '.join(map(str, _CONVOLUTIONS))}.")
+        check_sizes(n_classes=n_classes)
         self.normalize = PixelNormalization(mean, std)
         fan_ins = (len(mean), *_CHANNELS[:-1])
         blocks = [_block(*sizes) for sizes in zip(fan_ins, _CHANNELS, _CONVOLUTIONS[depth], strict=True)]
@@ -94,6 +98,12 @@ class VGG(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits of shape (B, n_classes) for pixels in [0, 1] of shape (B, n_channels, h, w)."""
         x = self.normalize.pixels(x)
+        if min(x.shape[2:]) < _SMALLEST:
+            raise ValueError(
+                f"VGG halves images three times, so they have at least {_SMALLEST}×{_SMALLEST} pixels; got "
+                f"{x.shape[2]}×{x.shape[3]}. Give larger images, or a network without pooling, such as "
+                "WideResNet."
+            )
         for block in (self.block0, self.block1, self.block2):
             x = F.max_pool2d(F.relu(block(x)), 2)
         x = F.relu(self.block4(F.relu(self.block3(x))))

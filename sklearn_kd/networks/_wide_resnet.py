@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from sklearn_kd.networks._convolutions import convolution, initialise_for_relu
 from sklearn_kd.networks._pixels import CIFAR100_MEAN, CIFAR100_STD, PixelNormalization
 from sklearn_kd.students._resnet import check_depth, check_width
+from sklearn_kd.students._sizes import check_sizes
 
 
 class WideResNet(nn.Module):
@@ -47,7 +48,8 @@ class WideResNet(nn.Module):
     Raises
     ------
     ValueError
-        If ``depth`` is not 6n + 4, ``width`` is below 1, or ``mean`` and ``std`` do not fit each other.
+        If ``depth`` is not 6n + 4, ``width`` or ``n_classes`` is below 1, or ``mean`` and ``std`` do not fit
+        each other.
 
     Notes
     -----
@@ -80,6 +82,7 @@ class WideResNet(nn.Module):
         super().__init__()
         check_depth(depth, 4)
         check_width(width)
+        check_sizes(n_classes=n_classes)
         n_blocks = (depth - 4) // 6
         self.normalize = PixelNormalization(mean, std)
         self.conv1 = convolution(len(mean), 16)

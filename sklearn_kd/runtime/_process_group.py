@@ -6,21 +6,21 @@ import atexit
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
-from sklearn_kd.runtime._ranks import LostRanks, Ranks
+from sklearn_kd.runtime._ranks import ALONE, LostRanks, Ranks
 
 Result = TypeVar("Result")
 
-# How long the other ranks wait for work that the first does alone, such as the teacher's training, in seconds.
-# A rank that has ended is noticed at once.
+# How long the other ranks wait for work that the first does alone, such as the teacher's training, in
+# seconds. A rank that has ended is noticed at once.
 PATIENCE = 7 * 24 * 3600.0
 # How long a rank that has failed waits for the others to hear of it.
-_FAREWELL = 20.0
+FAREWELL = 20.0
 
 
 class RankError(RuntimeError):
@@ -38,8 +38,8 @@ def count_launched() -> int:
 def join(device: torch.device) -> None:
     """Make this process one of torch.distributed, by the environment, unless it is one already.
 
-    It stays one until it ends: torch cannot join the same launch twice. On CUDA the process gets the GPU of its
-    ``LOCAL_RANK``.
+    It stays one until it ends: torch cannot join the same launch twice. On CUDA the process gets the GPU of
+    its ``LOCAL_RANK``.
 
     Raises
     ------
@@ -75,74 +75,20 @@ def _leave() -> None:
         dist.destroy_process_group()
 
 
-class RankedFit:
-    """One fit on several ranks: what they exchange, and how an error of one ends all.
+def by_first(ranks: Ranks, work: Callable[[], Result]) -> Result:
+    """Return what ``work`` returns on the first rank, which alone does it while the others wait.
 
-    Attributes
+    Parameters
     ----------
     ranks : Ranks
-        For the training.
+    work : callable()
+        Returns an object that can be pickled.
+
+    Raises
+    ------
+    RankError
+        On the others, if the first's work fails.
     """
-
-    def __init__(self) -> None:
-        self.ranks = Ranks.joined()
-        self._patient = Ranks.joined(timeout=PATIENCE)
-        self._outcomes = Ranks.joined(timeout=PATIENCE)
-
-    def by_first(self, work: Callable[[], Result]) -> Result:
-        """Return what ``work`` returns on the first rank, which alone does it; the others wait.
-
-        Parameters
-        ----------
-        work : callable()
-            Returns an object that can be pickled. Its error is raised on all ranks.
-        """
-        return by_first(self._patient, work)
-
-    def end(self, error: BaseException | None) -> None:
-        """Leave the ranks, and tell each other how it went.
-
-        Parameters
-        ----------
-        error : BaseException or None
-            Of this rank.
-
-        Raises
-        ------
-        RankError
-            If another rank has failed by an error of its own, and this one has not.
-        KeyboardInterrupt
-            If another rank was interrupted.
-        """
-        if error is not None:  # others that wait for this rank end with LostRanks, and come here too
-            self.ranks.close()
-            self._patient.close()
-        told = _exchanged(self._outcomes, _described(error))
-        rank = self._outcomes.rank
-        for part in (self.ranks, self._patient, self._outcomes):
-            part.close()
-        if error is not None and not isinstance(error, LostRanks):
-            return  # it is raised as it is
-        if told is None:
-            if error is not None:
-                raise RankError(
-                    f"Rank {rank} of {self._outcomes.size} ends: another was killed, or its machine was lost, "
-                    "before it could say why (memory that ran out is the usual cause). With checkpoint_dir the same "
-                    "fit goes on from its last checkpoint."
-                ) from error
-            return
-        failed = [(k, *outcome) for k, outcome in enumerate(told) if outcome is not None]
-        own = [(k, kind, text) for k, kind, text in failed if kind != LostRanks.__name__]
-        if not failed:
-            return
-        k, kind, text = (own or failed)[0]
-        if kind == KeyboardInterrupt.__name__:
-            raise KeyboardInterrupt(f"rank {k} was interrupted")
-        raise RankError(f"Rank {k} of {len(told)} failed, so that all end: {kind}: {text}") from error
-
-
-def by_first(ranks: Ranks, work: Callable[[], Result]) -> Result:
-    """Return what ``work`` returns on the first rank; its error is raised on all ranks."""
     if ranks.size == 1:
         return work()
     found: Any = None
@@ -150,49 +96,91 @@ def by_first(ranks: Ranks, work: Callable[[], Result]) -> Result:
         try:
             found = work(), None
         except Exception as error:
-            ranks.broadcast((None, _described(error)))
+            ranks.patient.broadcast((None, _described(error)))
             raise
-    value, failure = ranks.broadcast(found)
+    value, failure = ranks.patient.broadcast(found)
     if failure is not None:
         kind, text = failure
-        raise RankError(f"Rank 0 of {ranks.size} failed, so that all end: {kind}: {text}")
-    return value  # type: ignore[no-any-return]
+        raise RankError(_of_rank(0, ranks.size, kind, text))
+    return value
+
+
+@contextmanager
+def ranked_fit(device: torch.device) -> Iterator[Ranks]:
+    """Join the launched processes for one fit; :data:`ALONE` if there is one only.
+
+    An error of one rank ends all: it leaves, so that others that wait for it end too, and all tell each other
+    what has happened.
+
+    Raises
+    ------
+    RankError
+        If another rank has failed by an error of its own, and this one has not.
+    KeyboardInterrupt
+        If another rank was interrupted.
+    """
+    if count_launched() == 1:
+        yield ALONE
+        return
+    join(device)
+    ranks, outcomes = Ranks.joined(), Ranks.joined(timeout=PATIENCE)
+    ranks.patient = Ranks.joined(timeout=PATIENCE)
+    groups = [ranks, ranks.patient]
+    try:
+        yield ranks
+    except BaseException as error:
+        _close(groups)
+        _part(outcomes, error)
+        raise
+    _part(outcomes, None)  # first: another may still wait for this one's last message
+    _close(groups)
+
+
+def _close(groups: list[Ranks]) -> None:
+    for group in groups:
+        group.close()
+
+
+def _part(outcomes: Ranks, error: BaseException | None) -> None:
+    """Tell the other ranks how it went here, and raise what another's error means for this one."""
+    told = _exchanged(outcomes, error)
+    rank, size = outcomes.rank, outcomes.size
+    outcomes.close()
+    if error is not None and not isinstance(error, LostRanks):
+        return  # it is raised as it is
+    if told is None:
+        raise RankError(
+            f"Rank {rank} of {size} ends: another was killed, or its machine was lost, before it could say "
+            "why (memory that ran out is the usual cause). With checkpoint_dir the same fit goes on from its "
+            "last checkpoint."
+        ) from error
+    failed = [(k, *outcome) for k, outcome in enumerate(told) if outcome is not None]
+    if not failed:
+        return
+    k, kind, text = next((one for one in failed if one[1] != LostRanks.__name__), failed[0])
+    if kind == KeyboardInterrupt.__name__:
+        raise KeyboardInterrupt(f"rank {k} was interrupted") from error
+    raise RankError(_of_rank(k, size, kind, text)) from error
+
+
+def _exchanged(outcomes: Ranks, error: BaseException | None) -> list[Any] | None:
+    """Return how it went on all ranks; None if one has gone, or does not answer in time."""
+    found: list[Any] = []
+
+    def exchange() -> None:
+        with suppress(RuntimeError):  # a rank has been killed
+            found.append(outcomes.gather(_described(error)))
+
+    thread = threading.Thread(target=exchange, daemon=True)
+    thread.start()
+    # Without an error the others may still be at work; with one they hear of it when they next exchange.
+    thread.join(None if error is None else FAREWELL)
+    return found[0] if found else None
 
 
 def _described(error: BaseException | None) -> tuple[str, str] | None:
     return None if error is None else (type(error).__name__, str(error))
 
 
-def _exchanged(ranks: Ranks, outcome: Any) -> list[Any] | None:
-    """Return the outcomes of all ranks; None if one has gone, or does not answer in time."""
-    found: list[Any] = []
-
-    def exchange() -> None:
-        try:
-            found.append(ranks.gather(outcome))
-        except RuntimeError:
-            pass  # a rank has been killed
-
-    thread = threading.Thread(target=exchange, daemon=True)
-    thread.start()
-    thread.join(None if outcome is None else _FAREWELL)
-    return found[0] if found else None
-
-
-@contextmanager
-def ranked_fit(device: torch.device) -> Iterator[RankedFit | None]:
-    """Join the launched processes for one fit; None if there is one only."""
-    if count_launched() == 1 and not (dist.is_available() and dist.is_initialized()):
-        yield None
-        return
-    join(device)
-    if dist.get_world_size() == 1:
-        yield None
-        return
-    fit = RankedFit()
-    try:
-        yield fit
-    except BaseException as error:
-        fit.end(error)
-        raise
-    fit.end(None)
+def _of_rank(rank: int, size: int, kind: str, text: str) -> str:
+    return f"Rank {rank} of {size} failed, so that all end: {kind}: {text}"

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -43,12 +44,16 @@ class Ranks:
         The number of this process, from 0.
     size : int
         How many processes there are.
+    patient : Ranks
+        The same processes, for waits that may be longer, such as for a teacher that the first trains alone.
     """
 
     def __init__(self, group: Any = None, *, timeout: float = TIMEOUT) -> None:
         self._group, self._timeout = group, timeout
         self.rank = 0 if group is None else dist.get_rank(group)
         self.size = 1 if group is None else dist.get_world_size(group)
+        self.patient = self
+        self._closed = False
 
     @classmethod
     def joined(cls, *, timeout: float = TIMEOUT) -> Ranks:
@@ -68,10 +73,10 @@ class Ranks:
         return cls(dist.new_group(backend=backend, timeout=limit), timeout=timeout)
 
     def close(self) -> None:
-        """Give the group back; processes that still wait for this one end with an error."""
+        """Leave: those that still wait for this process end with an error, as it does if it asks them."""
         if self._group is not None:
-            group, self._group = self._group, None
-            dist.destroy_process_group(group)
+            self._closed, group, self._group = True, self._group, None
+            dist.destroy_process_group(group)  # and this was the last reference, which holds the connection
 
     @property
     def is_first(self) -> bool:
@@ -180,7 +185,7 @@ class Ranks:
         Parameters
         ----------
         values : mapping of str to object
-            Compared by their ``repr``; tensors by their bits.
+            Compared by their ``repr``; tensors and arrays by their bits.
 
         Raises
         ------
@@ -208,6 +213,8 @@ class Ranks:
     @contextmanager
     def _waiting(self) -> Iterator[None]:
         """Say in an error whom this process waited for."""
+        if self._closed:
+            raise LostRanks(f"Process {self.rank} of {self.size} has left the others.")
         try:
             yield
         except RuntimeError as error:
@@ -255,8 +262,9 @@ def _copy_back(whole: Tensor, tensors: list[Tensor]) -> None:
 
 
 def _digest(value: Any) -> str:
-    """Return a digest of a value, or of the bits of a tensor."""
+    """Return a digest of a value, or of the bits of a tensor or an array."""
     if isinstance(value, Tensor):
-        numbers = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-        return hashlib.sha256(numbers).hexdigest()
+        value = value.detach().cpu().numpy()
+    if isinstance(value, np.ndarray):  # its repr would leave out digits
+        return hashlib.sha256(value.tobytes()).hexdigest()
     return hashlib.sha256(repr(value).encode()).hexdigest()

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from joblib.externals.loky import ProcessPoolExecutor
-from joblib.externals.loky.backend.reduction import dump
+from joblib.externals.loky.backend.reduction import dump, dumps
 from joblib.parallel import get_active_backend
 from torch import Tensor
 
@@ -46,8 +46,8 @@ def run_in_processes(function: Callable[[], Any], n_processes: int, device: torc
     """Call a function in processes that form a group of torch.distributed; return what the first returns.
 
     The processes are loky's: they need no ``if __name__ == "__main__"``, and take functions and classes of a
-    notebook. Large arrays that the function holds are written once, and mapped by each. What the first prints is
-    printed here, and its warnings are given here. All have ended when this returns.
+    notebook. Large arrays that the function holds are written once, and mapped by each. What the first prints
+    is printed here, and its warnings are given here. All have ended when this returns.
 
     Parameters
     ----------
@@ -69,6 +69,7 @@ def run_in_processes(function: Callable[[], Any], n_processes: int, device: torc
     own = {name: os.environ.get(name, threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     executor = ProcessPoolExecutor(n_processes, timeout=GRACE, env=own)
     try:
+        _write(folder / "main", _classes_of_main())
         with (folder / "function").open("wb") as file:
             dump(function, file, reducers=_mapping(folder))
         futures = [
@@ -84,6 +85,19 @@ def run_in_processes(function: Callable[[], Any], n_processes: int, device: torc
 
 # --------------------------------------------------------------------------------------
 # Here
+
+
+def _classes_of_main() -> dict[str, bytes]:
+    """Return the classes of the script or notebook, each as what makes it again.
+
+    skorch, for one, pickles by the names of classes, and the main module of the processes is another one.
+    """
+    found = {}
+    for name, value in vars(sys.modules["__main__"]).items():
+        if isinstance(value, type) and value.__module__ == "__main__":
+            with suppress(Exception):  # one that cannot be pickled is needed by no part of the fit
+                found[name] = bytes(dumps(value))
+    return found
 
 
 def _attend(futures: list[Any], folder: Path, n_processes: int) -> None:
@@ -207,6 +221,8 @@ def _rank(folder: str, rank: int, size: int, device: str, parent: int) -> str:
             _join(where, rank, size, device)
             with warnings.catch_warnings(record=True) as caught, redirect_stdout(_Unbuffered(shown)):
                 warnings.simplefilter("always")
+                for name, content in _read(where / "main").items():
+                    setattr(sys.modules["__main__"], name, pickle.loads(content))
                 value = _read(where / "function")()
             if not rank:
                 found = [(w.message, w.category, w.filename, w.lineno) for w in caught]

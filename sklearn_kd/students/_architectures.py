@@ -7,6 +7,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from sklearn_kd.students._sizes import check_several_sizes, check_sizes
+
 
 class MLPStudent(nn.Module):
     """Multilayer perceptron with ReLU.
@@ -20,6 +22,11 @@ class MLPStudent(nn.Module):
     hidden : int or sequence of int, default=256
         Width of the hidden layer, or of each of several.
 
+    Raises
+    ------
+    ValueError
+        If a size is not a whole number, 1 or more.
+
     Examples
     --------
     >>> import torch
@@ -30,6 +37,11 @@ class MLPStudent(nn.Module):
 
     def __init__(self, in_features: int, n_classes: int, hidden: int | Sequence[int] = 256):
         super().__init__()
+        check_sizes(in_features=in_features, n_classes=n_classes)
+        if isinstance(hidden, Iterable):
+            check_several_sizes(hidden=hidden)
+        else:
+            check_sizes(hidden=hidden)
         widths = [in_features, *(hidden if isinstance(hidden, Iterable) else [hidden])]
         layers: list[nn.Module] = [nn.Flatten()]
         for fan_in, fan_out in pairwise(widths):
@@ -49,12 +61,18 @@ class CNNStudent(nn.Module):
     Parameters
     ----------
     input_shape : tuple of (int, int, int)
-        (channels, height, width), at least 8×8; filled in by :class:`DistilledClassifier`.
+        (channels, height, width), at least 8×8: each pooling halves the image. Filled in by
+        :class:`DistilledClassifier`.
     n_classes : int
         Width of the output; filled in by :class:`DistilledClassifier`.
     channels : sequence of three int, default=(8, 16, 16)
     hidden : int, default=32
         Width of the first fully connected layer.
+
+    Raises
+    ------
+    ValueError
+        If the images are too small, or a size is not a whole number, 1 or more.
 
     Examples
     --------
@@ -78,7 +96,15 @@ class CNNStudent(nn.Module):
                 f"got samples of shape {tuple(input_shape)}. Give grey images their channel, "
                 "X[:, None], and move channels that come last, np.moveaxis(X, -1, 1)."
             )
+        check_several_sizes(input_shape=input_shape, channels=channels)
+        check_sizes(n_classes=n_classes, hidden=hidden)
         fan_in, height, width = input_shape
+        if min(height, width) < 2 ** len(channels):
+            raise ValueError(
+                f"CNNStudent: channels={channels!r} halve the image {len(channels)} times, and nothing is "
+                f"left of {height}×{width} pixels. Give fewer channels, or images of at least "
+                f"{2 ** len(channels)}×{2 ** len(channels)}."
+            )
         layers: list[nn.Module] = []
         for fan_out in channels:
             layers += [nn.Conv2d(fan_in, fan_out, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]

@@ -178,8 +178,9 @@ def _refuse_wrapped(student: nn.Module) -> None:
     found = [kind.__name__ for kind in type(student).__mro__ if kind.__name__ in kinds]
     if found:
         raise TypeError(
-            f"student is wrapped in {found[0]}, but each process trains a student of its own here. Give the "
-            "module as it is without that: student.module, or one that has not been wrapped."
+            f"student is wrapped in {found[0]}, whose processes average gradients, but not hypergradients. "
+            "Give the module as it is without that (student.module, or one that has not been wrapped), and "
+            "parallel='ddp' for one student in all processes."
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from numbers import Integral
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sklearn_kd.students._resnet import ResidualBlock
+from sklearn_kd.students._sizes import check_several_sizes, check_sizes
 
 _OUTPUT_STRIDES = (1, 2, 4)
 
@@ -92,8 +93,9 @@ class FCNStudent(nn.Module):
         output_stride: int = 2,
     ):
         super().__init__()
-        _check_sizes(channels, blocks, head_channels, output_stride)
-        wide = channels[0] if head_channels is None else head_channels
+        wide = _checked_head(channels, head_channels)
+        check_sizes(in_channels=in_channels, n_classes=n_classes, blocks=blocks, head_channels=wide)
+        _check_stride(output_stride)
         self.output_stride, self.n_stages = int(output_stride), len(channels)
         self.conv1 = nn.Conv2d(in_channels, channels[0], 3, min(self.output_stride, 2), padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels[0])
@@ -133,19 +135,17 @@ def _stage(fan_in: int, fan_out: int, blocks: int, stride: int) -> nn.Sequential
     return nn.Sequential(ResidualBlock(fan_in, fan_out, stride), *rest)
 
 
-def _check_sizes(channels: Sequence[int], blocks: int, head_channels: int | None, output_stride: int) -> None:
-    if not isinstance(channels, Iterable):
-        raise ValueError(f"channels={channels!r} must have one number for each stage, such as (16, 32, 64).")
-    sizes = [*channels, blocks, *([] if head_channels is None else [head_channels])]
-    if not all(isinstance(size, Integral) and size >= 1 for size in sizes):
-        raise ValueError(
-            f"channels={channels!r}, blocks={blocks!r} and head_channels={head_channels!r} must be whole "
-            "numbers, 1 or more."
-        )
+def _checked_head(channels: Sequence[int], head_channels: int | None) -> int:
+    """Return the channels of the summed maps; raise ValueError unless the stages have channels, in order."""
+    check_several_sizes(channels=channels)
     if len(channels) == 0 or any(narrow > wide for narrow, wide in pairwise(channels)):
         raise ValueError(
             f"channels={channels!r} must have one number for each stage, none smaller than the one before, "
             "since shortcuts keep all channels: (16, 32, 64)."
         )
+    return channels[0] if head_channels is None else head_channels
+
+
+def _check_stride(output_stride: int) -> None:
     if not isinstance(output_stride, Integral) or int(output_stride) not in _OUTPUT_STRIDES:
         raise ValueError(f"output_stride={output_stride!r} must be one of {_OUTPUT_STRIDES}.")

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sklearn_kd.files._state_dict import read_state_dict
+from sklearn_kd.files._state_dict import check_finite, read_state_dict
+from sklearn_kd.students._sizes import check_sizes, is_size
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -60,8 +61,8 @@ class CIFARResNet(nn.Module):
     Raises
     ------
     ValueError
-        If ``depth`` is not 6n + 2, ``width`` is below 1, or ``mean`` and ``std`` do not fit
-        each other.
+        If ``depth`` is not 6n + 2, ``width`` or ``n_classes`` is below 1, or ``mean`` and ``std`` do not
+        fit each other.
 
     See Also
     --------
@@ -96,6 +97,7 @@ class CIFARResNet(nn.Module):
         super().__init__()
         check_depth(depth, 2)
         check_width(width)
+        check_sizes(n_classes=n_classes)
         check_normalisation(mean, std)
         blocks = (depth - 2) // 6
         narrow, middle, wide = 16 * width, 32 * width, 64 * width
@@ -158,7 +160,7 @@ class CIFARResNet(nn.Module):
         FileNotFoundError
             If there is no such file.
         ValueError
-            If it holds something else.
+            If it holds something else, or weights that are NaN or infinite.
 
         Examples
         --------
@@ -195,6 +197,7 @@ class CIFARResNet(nn.Module):
                 f"({shorten(str(error), 200)}). Rename them, or build the network that they belong to and "
                 "give that as the teacher."
             ) from error
+        check_finite(network, weights, path)
         return network.eval()
 
 
@@ -210,7 +213,7 @@ def check_depth(depth: Any, rest: int) -> None:
 
 def check_width(width: Any) -> None:
     """Raise ValueError unless the factor of all channels is a whole number above 0."""
-    if not isinstance(width, Integral) or width < 1:
+    if not is_size(width):
         raise ValueError(f"width={width!r} must be a whole number, 1 or more: the factor of all channels.")
 
 

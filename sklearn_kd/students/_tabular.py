@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sklearn_kd.inputs._integers import EXACT
 from sklearn_kd.students._architectures import MLPStudent
+from sklearn_kd.students._sizes import check_sizes
 
 
 class TabularStudent(nn.Module):
@@ -47,8 +48,8 @@ class TabularStudent(nn.Module):
     Raises
     ------
     ValueError
-        If a column is not one of the table, or a cardinality is below 1 or above 2**24, beyond which float32
-        does not have all codes.
+        If a column is not one of the table, a cardinality is below 1 or above 2**24, beyond which float32
+        does not have all codes, or another size is not a whole number, 1 or more.
 
     Examples
     --------
@@ -82,6 +83,7 @@ class TabularStudent(nn.Module):
         embedding_dim: int = 8,
     ):
         super().__init__()
+        check_sizes(in_features=in_features, n_classes=n_classes, embedding_dim=embedding_dim)
         cardinality_of = _checked(categorical or {}, in_features)
         columns, sizes = list(cardinality_of), list(cardinality_of.values())
         numbers = [column for column in range(in_features) if column not in cardinality_of]

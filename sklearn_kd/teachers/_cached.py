@@ -16,10 +16,12 @@ from sklearn_kd.inputs._data import DistillationData, LoadedData
 from sklearn_kd.inputs._torch_datasets import make_ordered_loader
 from sklearn_kd.inputs._unlabeled import UnlabeledRows
 from sklearn_kd.runtime._random_state import preserved_random_state
+from sklearn_kd.runtime._ranks import ALONE, Ranks
 from sklearn_kd.tasks._pixels import images_at_a_time
 from sklearn_kd.teachers._adapter import TeacherAdapter
 from sklearn_kd.teachers._logit_checks import counting_rows_from, naming_rows
 from sklearn_kd.teachers._logit_store import LogitStorage, LogitStore
+from sklearn_kd.teachers._shared_answers import OwnBatches, gathered, own_batches
 
 # Rows per forward pass where nothing is learned.
 PREDICTION_BATCH = 1024
@@ -57,6 +59,7 @@ def ask_teacher(
     who: str,
     storage: LogitStorage | None = None,
     further: Sequence[UnlabeledRows] = (),
+    ranks: Ranks = ALONE,
 ) -> Tensor:
     """Return a fitted teacher's logits of some rows, shape (n, n_outputs).
 
@@ -77,6 +80,8 @@ def ask_teacher(
         None: float32, on the device of ``data``.
     further : sequence of UnlabeledRows, default=()
         Rows of ``data`` that follow those of X.
+    ranks : Ranks, default=ALONE
+        Of several each asks a teacher that takes batches about a share of them.
 
     Raises
     ------
@@ -87,7 +92,10 @@ def ask_teacher(
         if further and not teacher.takes_batches():
             logits = _ask_in_parts(teacher, X, data, output_labels, further)
         else:
-            logits = teacher.iter_logits(X, data, output_labels, prediction_batch(data))
+            shared: Any = data if ranks.size == 1 else OwnBatches(data, ranks)
+            logits = teacher.iter_logits(X, shared, output_labels, prediction_batch(data))
+            if ranks.size > 1:
+                logits = gathered(logits, len(data), ranks)
         return _stored(logits, len(data), storage, who)
 
 
@@ -109,12 +117,15 @@ def _ask_in_parts(
 
 
 def _ask_by_batch(
-    teacher: Any, train: LoadedData, output_labels: np.ndarray, loader: Mapping[str, Any]
+    teacher: Any, train: LoadedData, output_labels: np.ndarray, loader: Mapping[str, Any], ranks: Ranks
 ) -> Iterator[Tensor]:
     """Yield a network's logits of the rows of a Dataset."""
     ask = teacher.on(train.device, output_labels)
-    batches = make_ordered_loader(train.rows, **loader)
-    return (ask(x.to(train.device).float()) for x, _, _ in batches)
+    batches: Iterable[Any] = make_ordered_loader(train.rows, **loader)
+    if ranks.size == 1:
+        return (ask(x.to(train.device).float()) for x, _, _ in batches)
+    answers = (ask(x.to(train.device).float()) for x, _, _ in own_batches(batches, ranks))
+    return gathered(answers, len(train), ranks)
 
 
 def _stored(logits: Iterable[Tensor], n_rows: int, storage: LogitStorage | None, who: str) -> Tensor:
@@ -154,6 +165,7 @@ def fit_and_ask(
     who: str,
     storage: LogitStorage | None = None,
     further: Sequence[UnlabeledRows] = (),
+    ranks: Ranks = ALONE,
 ) -> Tensor:
     """Return the logits of all rows of D_train, of a teacher that is fitted first.
 
@@ -163,7 +175,7 @@ def fit_and_ask(
     train : DistillationData
     rows : TeacherRows
         The rows of D_train that have labels.
-    output_labels, seed, who, storage, further
+    output_labels, seed, who, storage, further, ranks
         As for :func:`ask_teacher`.
     loader : mapping
         Settings of the DataLoader that reads a Dataset.
@@ -172,12 +184,20 @@ def fit_and_ask(
     if isinstance(train, LoadedData):
         # A Dataset may draw from the global generators.
         with naming_rows(rows.places, names), preserved_random_state(train.device, seed):
-            logits = _ask_by_batch(teacher, train, output_labels, loader)
+            logits = _ask_by_batch(teacher, train, output_labels, loader, ranks)
             return _stored(logits, len(train), storage, who)
     if teacher.trains(teacher.fitted):
         with naming_rows(rows.places):
             fit_teacher(teacher, rows.X, rows.y, rows.weight, seed=seed, device=train.device)
     with naming_rows(rows.places, names):
         return ask_teacher(
-            teacher, rows.X, train, output_labels, seed=seed, who=who, storage=storage, further=further
+            teacher,
+            rows.X,
+            train,
+            output_labels,
+            seed=seed,
+            who=who,
+            storage=storage,
+            further=further,
+            ranks=ranks,
         )

@@ -161,11 +161,17 @@ class EvaluatedNetwork:
 
 def cannot_take(who: str, x: Any, error: Exception, module: nn.Module) -> ValueError:
     """Return the error for a batch that makes a teacher's module fail."""
-    remedy = remedy_for_two_devices(module, x.device, error) or (
-        "Give fit an X of the shape that the teacher was trained on, or wrap its network in a module that "
-        "makes that shape of X."
+    behind = ""
+    remedy = (
+        "Give fit an X of the shape that the teacher was trained on, or a teacher_transform that makes that "
+        "shape of X, such as sklearn_kd.teachers.ImageTransform(32)."
     )
-    return ValueError(f"{who} cannot take samples of shape {tuple(x.shape[1:])}: {error}. {remedy}")
+    if isinstance(module, TransformedTeacher):
+        behind = f" behind teacher_transform={module.transform!r}"
+        remedy = "Give a teacher_transform that makes the shape that the teacher was trained on."
+    remedy = remedy_for_two_devices(module, x.device, error) or remedy
+    cause = str(error).rstrip(". ")
+    return ValueError(f"{who} cannot take samples of shape {tuple(x.shape[1:])}{behind}: {cause}. {remedy}")
 
 
 def as_arrays(x: Any) -> Any:

@@ -182,13 +182,15 @@ class ImageTransform:
         Raises
         ------
         ValueError
-            If the images have not as many channels as ``mean``.
+            If the images have not as many channels as ``mean``, or no pixels.
         """
         if x.ndim != 4 or x.shape[1] != len(self.mean):
             raise ValueError(
                 f"images of shape {tuple(x.shape[1:])} have not the {len(self.mean)} channels of mean="
                 f"{self.mean!r}; the shape is (n, channels, height, width)"
             )
+        if 0 in x.shape[2:]:
+            raise ValueError(f"images of shape {tuple(x.shape[1:])} have no pixels")
         if self.size is not None:
             size = (self.size, self.size) if isinstance(self.size, int) else self.size
             if x.shape[2:] != torch.Size(size):

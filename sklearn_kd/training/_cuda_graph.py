@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from sklearn_kd.inputs._batches import Batch
 from sklearn_kd.runtime._random_state import random_state
+
+if TYPE_CHECKING:
+    from sklearn_kd.training._net import TrainingNet
 
 log = logging.getLogger("sklearn_kd")
 
@@ -80,6 +83,22 @@ class CudaGraph:
             result = function()
         torch.cuda.current_stream().wait_stream(stream)
         return result
+
+
+def captured_iterations(net: TrainingNet) -> CapturedIterations | None:
+    """Return a net's iterations as CUDA graphs, or None, with the reason in the log."""
+    device, optimizers = torch.device(net.device), [net.optimizer_, *net.metaparameters.optimizers]
+    watched = bool(net._listeners("on_grad_computed"))
+    reason = why_not_captured(device, optimizers, watched=watched, compiled=net.execution.compile)
+    if reason is not None:
+        log.info("Not captured in a CUDA graph: %s.", reason)
+        return None
+
+    def constants() -> tuple[Any, ...]:
+        groups = [{k: v for k, v in group.items() if k != "params"} for group in net.optimizer_.param_groups]
+        return groups, net.val_temperature_, net.strategy.hypergradient, net.max_grad_norm
+
+    return CapturedIterations(device, constants)
 
 
 class CapturedIterations:

@@ -6,7 +6,7 @@ import copy
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from sklearn.exceptions import ConvergenceWarning
@@ -19,6 +19,10 @@ from sklearn_kd.runtime._finite import has_finite_state
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.runtime._recurrent import copied_module
 from sklearn_kd.tasks._pixels import images_at_a_time
+from sklearn_kd.training._nonfinite import divergence_message
+
+if TYPE_CHECKING:
+    from sklearn_kd.training._net import TrainingNet
 
 # Rows that are tried for all: those of the largest values.
 _N_TRIED = 16
@@ -120,6 +124,20 @@ class DivergenceGuard:
         for module, state in zip(modules, self._states, strict=True):
             module.load_state_dict(state)
         return True
+
+
+def give_up_if_diverged(net: TrainingNet, mend: str) -> None:
+    """Go back to the last student that predicts, and say so with a remedy, where this one does not."""
+    iteration, skips = net.metaparameters.iteration, net.skips_
+    assert net.guard_ is not None
+    if net.diverged_ or not net.guard_.is_new(iteration):
+        return
+    restored = net.guard_.restored(net.trained_modules())
+    if not restored and not skips.over:
+        return
+    net.diverged_ = True
+    described, n_epochs = net.metaparameters.describe, len(net.history)
+    net.guard_.give_up(divergence_message(skips, not restored, iteration, n_epochs, described, mend))
 
 
 def _known_and_small(logits: Tensor) -> tuple[Tensor, Tensor]:

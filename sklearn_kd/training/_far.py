@@ -163,7 +163,11 @@ class _ForwardIterations(FarIterations):
     def _made(self, forward: Any) -> ForwardHypergradient:
         net = self.net
         made = self.strategy.make_estimator(
-            net.module_, net.optimizer_, forward=forward, loss_gradient=self._loss_gradient
+            net.module_,
+            net.optimizer_,
+            forward=forward,
+            loss_gradient=self._loss_gradient,
+            ranks=net.ranks,
         )
         if self._others_change_gradients():
             made.method = "central_difference"  # it does not need the gradient that they have changed
@@ -213,7 +217,8 @@ class _ImplicitIterations(FarIterations):
         self._batches: deque[Batch] = deque(maxlen=self.strategy.n_batches)
 
     def _made(self, forward: Any) -> ImplicitHypergradient:
-        return self.strategy.make_estimator(self.net.module_, self.net.optimizer_, forward=forward)
+        net = self.net
+        return self.strategy.make_estimator(net.module_, net.optimizer_, forward=forward, ranks=net.ranks)
 
     def _student_step(self, batch: Batch) -> dict[str, Any]:
         step = self.net._plain_iteration(batch)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -39,8 +38,8 @@ from sklearn_kd.tasks._pixels import n_known, pixel_rows, some_known_rows
 from sklearn_kd.tasks._targets import Targets
 from sklearn_kd.teachers._logit_checks import AnswersWatch
 from sklearn_kd.training._clipping import clip_gradients, clipping_of_callbacks
-from sklearn_kd.training._cuda_graph import CapturedIterations, why_not_captured
-from sklearn_kd.training._divergence import DivergenceGuard
+from sklearn_kd.training._cuda_graph import CapturedIterations, captured_iterations
+from sklearn_kd.training._divergence import DivergenceGuard, give_up_if_diverged
 from sklearn_kd.training._far import FarIterations, far_iterations
 from sklearn_kd.training._greedy import greedy_estimator
 from sklearn_kd.training._interrupts import from_outside
@@ -53,7 +52,6 @@ from sklearn_kd.training._nonfinite import (
     SKIPPED,
     Skips,
     StepSkipped,
-    divergence_message,
     judged,
     skips_message,
     with_hypergradient,
@@ -62,8 +60,6 @@ from sklearn_kd.training._pickling import complete_unpickled, state_to_pickle
 from sklearn_kd.training._shared import SharedTraining, interrupts_of, shared_training
 from sklearn_kd.training._turns import Turn, follow, turn_of
 from sklearn_kd.training._weight_average import Averaging, WeightAverage, average_for
-
-log = logging.getLogger("sklearn_kd")
 
 
 class TrainingNet(NeuralNetClassifier):
@@ -334,12 +330,10 @@ class TrainingNet(NeuralNetClassifier):
         for callback in self._listeners(method_name):
             is_score = method_name == "on_batch_end" and isinstance(callback, ScoringBase)
             told = rows_with_labels(callback, cb_kwargs) if is_score else cb_kwargs
-            try:
+            if self.shared_ is None:
                 getattr(callback, method_name)(self, **told)
-            except KeyboardInterrupt:
-                if self.shared_ is None:
-                    raise
-                self.shared_.ends_here()
+            elif not self.shared_.tell(getattr(callback, method_name), self, told, is_score=is_score):
+                break
         if method_name == "on_epoch_end" and self.shared_ is not None:
             self.shared_.end_epoch(self.metaparameters, self.history)
 
@@ -347,27 +341,13 @@ class TrainingNet(NeuralNetClassifier):
         """Find out who listens."""
         super().on_train_begin(net, X, y, **kwargs)
         self.listeners_ = {}
-        self.captured_ = self._capturing() if self.execution.cuda_graph else None
+        self.captured_ = captured_iterations(self) if self.execution.cuda_graph else None
         self.skips_, self.guard_ = Skips(), DivergenceGuard(X)
         self.far_ = far_iterations(self, X)
         self.average_ = average_for(self.averaging, self.module_, self.callbacks_)
         self.diverged_ = self.interrupted_ = self.collapsed_ = False
         self.shared_ = shared_training(self, X)
         self.with_buffers_ = [part for m in self.trained_modules() for part in m.modules() if part._buffers]
-
-    def _capturing(self) -> CapturedIterations | None:
-        """Iterations as CUDA graphs, or None, with the reason in the log."""
-        device, optimizers = torch.device(self.device), [self.optimizer_, *self.metaparameters.optimizers]
-        watched = bool(self._listeners("on_grad_computed"))
-        reason = why_not_captured(device, optimizers, watched=watched, compiled=self.execution.compile)
-        if reason is not None:
-            log.info("Not captured in a CUDA graph: %s.", reason)
-            return None
-        return CapturedIterations(device, self._constants_of_an_iteration)
-
-    def _constants_of_an_iteration(self) -> tuple[Any, ...]:
-        groups = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer_.param_groups]
-        return groups, self.val_temperature_, self.strategy.hypergradient, self.max_grad_norm
 
     def _listeners(self, method_name: str) -> list[Any]:
         """Return the callbacks for which a call of this method does something."""
@@ -512,8 +492,11 @@ class TrainingNet(NeuralNetClassifier):
         loss = objective.evaluate(passed, values, differentiable=differentiable)
         if record is not None:
             record.after_forward(passed.inputs, objective.joined(passed), loss, passed.logits, batch.n_rows)
-        backward(passed.tensors, loss.gradients)
-        value = loss.value if self.shared_ is None else self.shared_.reduce(loss.value, batch)
+        if self.shared_ is None:
+            backward(passed.tensors, loss.gradients)
+            value = loss.value
+        else:
+            value = self.shared_.backward(passed.tensors, loss, batch)
         return judged({"loss": value, "y_pred": passed.logits.detach()}, self.optimizer_)
 
     def on_grad_computed(self, net: Any, named_parameters: Any, **kwargs: Any) -> None:
@@ -574,7 +557,7 @@ class TrainingNet(NeuralNetClassifier):
         steps, hypergradients = self.skips_.end_epoch(self.optimizer_)
         self.history.record("skipped_steps", steps)
         self.history.record("skipped_hypergradients", hypergradients)
-        self._give_up_what_diverged()
+        give_up_if_diverged(self, self._mend())
         if self.validated_ and not self.diverged_:
             self.val_temperature_ = self.task.optimal_val_temperature(self.validated_)
             self.validated_ = []
@@ -591,8 +574,10 @@ class TrainingNet(NeuralNetClassifier):
     def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Free training-only state, and put the student into evaluation mode; after an interrupt too."""
         super().on_train_end(net, X, y, **kwargs)
+        if self.shared_ is not None:
+            self.shared_.share_buffers()  # of an epoch that was ended
         self.skips_.end_epoch(self.optimizer_)  # which an interrupt may have left open
-        self._give_up_what_diverged()
+        give_up_if_diverged(self, self._mend())
         if not self.diverged_ and self.skips_.first is not None:
             message = skips_message(self.skips_, self.metaparameters.describe, self._mend())
             warnings.warn(message, ConvergenceWarning, stacklevel=2)
@@ -603,20 +588,6 @@ class TrainingNet(NeuralNetClassifier):
             self.average_.swap()  # before a callback loads weights of its own choice
             self.average_ = None
         self._set_training(False)  # for good: no thread that predicts finds it otherwise
-
-    def _give_up_what_diverged(self) -> None:
-        """Go back to the last student that predicts, and say so, where this one does not."""
-        iteration, skips = self.metaparameters.iteration, self.skips_
-        assert self.guard_ is not None
-        if self.diverged_ or not self.guard_.is_new(iteration):
-            return
-        restored = self.guard_.restored(self.trained_modules())
-        if not restored and not skips.over:
-            return
-        self.diverged_ = True
-        described, n_epochs = self.metaparameters.describe, len(self.history)
-        message = divergence_message(skips, not restored, iteration, n_epochs, described, self._mend())
-        self.guard_.give_up(message)
 
     def _mend(self) -> str:
         """Return the remedy for steps that were skipped."""

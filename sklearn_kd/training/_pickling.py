@@ -35,6 +35,22 @@ def state_to_pickle(attributes: dict[str, Any], state: dict[str, Any]) -> dict[s
     return state
 
 
+def state_to_send(net: Any) -> dict[str, Any]:
+    """Return the state of a net for another process; unlike a pickle's it is of objects that may be by value.
+
+    skorch pickles the student by the names of its classes, which another process may not have.
+    """
+    return state_to_pickle(net.__dict__, dict(net.__dict__))
+
+
+def net_of_sent(kind: Any, state: dict[str, Any]) -> Any:
+    """Return the net of a :func:`state_to_send`."""
+    net = kind.__new__(kind)
+    net.__dict__.update(state)
+    complete_unpickled(net.__dict__)
+    return net
+
+
 def complete_unpickled(attributes: dict[str, Any]) -> None:
     """Put back, among the attributes of a net just unpickled, what :func:`state_to_pickle` has changed."""
     if isinstance(attributes["history_"], CompressedHistory):

@@ -17,8 +17,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from sklearn_kd.inputs._batches import Batch
+from sklearn_kd.inputs._batches import Batch, check_shares
 from sklearn_kd.inputs._data import SplitData, take
+from sklearn_kd.losses._distillation_loss import Evaluation
+from sklearn_kd.meta._strategy import updates_metaparameters
+from sklearn_kd.runtime._backward import backward
+from sklearn_kd.runtime._devices import reading_is_free
+from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._ranks import Ranks
 from sklearn_kd.runtime._snapshots import has_constant_buffers
 
@@ -27,7 +32,8 @@ if TYPE_CHECKING:
 
 # How the buffers of batch normalisation begin, and by custom those of other layers that keep statistics.
 _STATISTICS = "running_"
-# On a device, a request to stop is read so many iterations after it was sent: the host need not wait for it.
+# Where a number is not free to read, a request to stop is read so many iterations after it was sent, when it
+# has long been there.
 _LATE = 8
 
 
@@ -49,7 +55,7 @@ class SharedTraining:
 
     def __init__(self, ranks: Ranks, modules: Sequence[nn.Module]) -> None:
         self.ranks, self._modules = ranks, list(modules)
-        self._weights = [w for module in modules for w in module.parameters() if w.requires_grad]
+        self._weights = [w for module in modules for w in module.parameters()]
         self._asked, self._ended = False, False  # by Ctrl-C, by a callback
         self._requests: deque[Tensor] = deque()
         self.interrupted = False
@@ -73,8 +79,8 @@ class SharedTraining:
         """Return the weight of this process's share of a batch in a mean over processes."""
         return self.ranks.weight_of(len(batch[0]), batch.n_rows or len(batch[0]))
 
-    def reduce(self, loss: Tensor, batch: Batch) -> Tensor:
-        """Make all gradients those of the whole batch, in place, and return its loss.
+    def backward(self, tensors: Sequence[Tensor], loss: Evaluation, batch: Batch) -> Tensor:
+        """Backpropagate, make all gradients those of the whole batch, and return its loss.
 
         A weight that has a gradient in no process keeps none. The message has the same size whatever
         a process has computed.
@@ -85,13 +91,15 @@ class SharedTraining:
             In all processes in the same iteration, where one has asked for it.
         """
         weight = self.weight_of(batch)
-        weights = [w for w in self._weights if w.requires_grad]
+        # Before the pass, in which synchronised batch normalisation mixes the gradients of all processes.
+        backward(tensors, [r * weight for r in loss.gradients] if weight != 1.0 else loss.gradients)
+        return self._reduced(loss.value * weight)
+
+    def _reduced(self, loss: Tensor) -> Tensor:
+        weights = [w for w in self._weights if w.requires_grad]  # callbacks freeze and unfreeze
         without = [k for k, w in enumerate(weights) if w.grad is None]
         gradients = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
-        if weight != 1.0:
-            torch._foreach_mul_(gradients, weight)
         notes = self._notes(len(weights), without, loss)
-        loss = loss * weight
         self.ranks.mean_([*gradients, loss, notes])
         if without:
             has_gradient = (notes[2:] > 0).tolist()
@@ -149,21 +157,44 @@ class SharedTraining:
         self.ranks.sum_([requests])
         self._stop(requests)
 
-    def ends_here(self) -> None:
-        """Note that a callback has ended the fit in this process; all end it together."""
-        self._ended = True
+    def tell(
+        self, method: Callable[..., None], net: TrainingNet, told: dict[str, Any], *, is_score: bool
+    ) -> bool:
+        """Call a method of a callback; return False, and note it for all processes, if that ends the fit.
+
+        A score of training batches is told the rows of all processes.
+        """
+        if is_score and told["training"] and told["batch"] is not None:
+            x, labels = told["batch"]
+            told = told | self._whole(x, labels, told["y_pred"])
+        try:
+            method(net, **told)
+        except KeyboardInterrupt:
+            self._ended = True
+            return False
+        return True
+
+    def _whole(self, x: Any, labels: Tensor, y_pred: Tensor) -> dict[str, Any]:
+        """Return the labels and the outputs of all processes' rows; the inputs are own ones."""
+        found = self.ranks.gather((labels.cpu(), y_pred.cpu()))
+        of_all = [torch.cat(parts).to(y_pred.device) for parts in zip(*found, strict=True)]
+        return {"batch": (x, of_all[0]), "y_pred": of_all[1]}
 
     @contextmanager
     def interrupts(self) -> Iterator[None]:
-        """Let a first Ctrl-C end the fit in all processes together, and a second one this process at once."""
-        if threading.current_thread() is not threading.main_thread():
+        """Let a first Ctrl-C end the fit in all processes together; a second one ends it by an error."""
+        before = signal.getsignal(signal.SIGINT)
+        if before is None or threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = signal.getsignal(signal.SIGINT)
 
         def ask(number: int, frame: Any) -> None:
-            signal.signal(signal.SIGINT, before)
+            signal.signal(signal.SIGINT, leave)
             self._asked = True
+
+        def leave(number: int, frame: Any) -> None:
+            self.ranks.close()
+            raise KeyboardInterrupt
 
         signal.signal(signal.SIGINT, ask)
         try:
@@ -172,7 +203,7 @@ class SharedTraining:
             signal.signal(signal.SIGINT, before)
 
     def _stop_where_asked(self, requests: Tensor) -> None:
-        if requests.device.type != "cpu":
+        if not reading_is_free(requests):
             self._requests.append(requests)
             if len(self._requests) <= _LATE:
                 return
@@ -193,9 +224,17 @@ def shared_training(net: TrainingNet, data: SplitData) -> SharedTraining | None:
     ------
     RuntimeError
         If the processes have different settings, or different numbers of rows.
+    ValueError
+        If the student or its execution cannot be shared, or batches of D_val are too small.
     """
     if net.ranks.size == 1:
         return None
+    reason = why_not_shared(net.execution, net.module_, torch.device(net.device))
+    if reason is not None:
+        raise ValueError(f"parallel: {reason}")
+    if data.valid is not None and updates_metaparameters(net.strategy):
+        size = net.get_params_for("iterator_valid").get("batch_size", net.batch_size)
+        check_shares(len(data.valid) if size == -1 else min(size, len(data.valid)), net.ranks)
     shared = SharedTraining(net.ranks, net.trained_modules())
     parts = {"D_train": data.train, "D_val": data.valid}
     rows = {name: None if part is None else (len(part), part.seed) for name, part in parts.items()}
@@ -206,3 +245,21 @@ def shared_training(net: TrainingNet, data: SplitData) -> SharedTraining | None:
 def interrupts_of(shared: SharedTraining | None) -> AbstractContextManager[None]:
     """Return the context in which Ctrl-C ends a shared fit in all processes; for one process nothing."""
     return nullcontext() if shared is None else shared.interrupts()
+
+
+def why_not_shared(execution: Execution, student: nn.Module, device: torch.device) -> str | None:
+    """Return why several processes cannot train this student together, and the remedy; None if they can."""
+    if execution.compile or execution.cuda_graph:
+        return (
+            f"execution={execution!r} fixes the operations of an iteration, and messages to other processes"
+            " are none of them. Set execution='eager' or 'bfloat16', or parallel=None."
+        )
+    synchronised = any(isinstance(part, nn.SyncBatchNorm) for part in student.modules())
+    if synchronised and device.type == "cpu":
+        return (
+            "the student has SyncBatchNorm layers, which torch has for GPUs alone. Give it BatchNorm layers "
+            "where it is trained on CPUs."
+        )
+    if any(getattr(part, "sparse", False) for part in student.modules()):
+        return "the student has layers with sparse=True, whose gradients are not sent. Set sparse=False."
+    return None

@@ -113,6 +113,8 @@ def _why_alone(net: TrainingNet, data: Any) -> str | None:
         reason = _why_learns_alone(net, data)
         if reason is not None:
             return reason
+    if net.ranks.size > 1:
+        return "several processes train it together"
     if net.callbacks:
         return "callbacks are to watch every step of a student of their own"
     if net.verbose:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 # Callbacks that only show how the training goes on: they have no state.
 _OBSERVERS = (PrintLog, ProgressBar, EpochTimer, Progress, ReportEpochs)
 
+# What differs between the processes that train one student together: each draws for its own rows.
+_OF_EACH_RANK = ("host_random_state", "random_state")
+
 
 class TrainerState:
     """Takes the state of a net in training, and loads it into one with the same parameters.
@@ -66,7 +69,10 @@ class TrainerState:
             name: changed_state(state, self._helpers_at_start.get(name, {}))
             for name, state in self._helper_states().items()
         }
-        return self._state_with(helpers)
+        state = self._state_with(helpers)
+        if self._net.ranks.size > 1:
+            state["of_ranks"] = self._net.ranks.gather([state[name] for name in _OF_EACH_RANK])
+        return state
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
         """Load a state of :meth:`state_dict`; if that fails, restore the net and raise the error."""
@@ -123,6 +129,8 @@ class TrainerState:
                 load_helper_state(helper, state["helpers"][name])
         net.history_ = decode_history(state["history"], STATE_VALUES)
         net.val_temperature_ = state["val_temperature"]
+        if "of_ranks" in state:
+            state = state | dict(zip(_OF_EACH_RANK, state["of_ranks"][net.ranks.rank], strict=True))
         set_host_random_state(STATE_VALUES.decode(state["host_random_state"]))
         # Last, because the objects above may draw random numbers as they load their states.
         set_random_state(state["random_state"], torch.device(net.device))

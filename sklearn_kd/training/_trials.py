@@ -182,7 +182,8 @@ def trial_losses(
             with threads_of_training([nets[members[0]]], data):
                 found = {k: ending_of(nets[k], data.valid) for k in members}
             _note(note, found, nets[members[0]].interrupted_, losses, nets)
-    n_processes = count_processes(n_jobs, max(len(alone), 1))
+    shared = nets[0].ranks.size > 1  # each by all of its processes, one after another
+    n_processes = 1 if shared else count_processes(n_jobs, max(len(alone), 1))
     if n_processes == 1:
         for k in alone:
             ending, interrupted = _trained(nets[k], data, seed)
@@ -201,7 +202,9 @@ def _trained(net: TrainingNet, data: SplitData, seed: int) -> tuple[Ending, bool
     with threads_of_training([net], data), torch_state_lock():
         net = train_alone(net, data, seed)
         assert data.valid is not None
-        return ending_of(net, data.valid), net.interrupted_
+        ending = ending_of(net, data.valid)
+        loss, averaged = net.ranks.broadcast((ending.loss, ending.averaged))
+        return ending._replace(loss=loss, averaged=averaged), net.interrupted_
 
 
 def _trained_elsewhere(

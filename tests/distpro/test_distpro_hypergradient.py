@@ -11,13 +11,14 @@ from torch.func import functional_call
 
 from helpers.hypergradients import ready_net, relative_error
 from helpers.networks import ConvNet
+from helpers.pathway_passes import pathway_pass
 from sklearn_kd.bilevel._hypergradient import METHODS, HypergradientEstimator
 from sklearn_kd.bilevel._optimizer_response import Clipping, global_norm
 from sklearn_kd.distpro._bound_pathways import BoundPathways
 from sklearn_kd.distpro._distances import hcl
 from sklearn_kd.distpro._importance import IMPORTANCE, LearnedWeights
 from sklearn_kd.distpro._normalization import NORMALIZATIONS
-from sklearn_kd.distpro._pathways import PathwayPass, build_transforms, connect
+from sklearn_kd.distpro._pathways import PathwayLosses, build_transforms, connect
 from sklearn_kd.layers._hooks import feature_hooks
 from sklearn_kd.losses import LogitDistillation
 from sklearn_kd.losses._feature_objective import LOGIT_CHANGE, FeatureObjective
@@ -73,10 +74,10 @@ class Problem:
             self.raw = torch.rand(8).double() + 0.5
             self.normalization = NORMALIZATIONS[normalization](g=0.7)
             self.alpha = ALPHA[normalization]
-            self.run = PathwayPass(self.pathways, hcl)
+            self.run = PathwayLosses(self.pathways, hcl)
             weights = ScaledWeights(LearnedWeights(self.normalization), DISTILL_WEIGHT)
             self.objective = FeatureObjective(
-                terms=[BoundPathways(self.pathways, ["conv1", "conv2"], hcl, weights)],
+                terms=[BoundPathways(self.pathways, ["conv1", "conv2"], hcl, weights, weights)],
                 teacher=None,
                 output_loss=WeightedOutputLoss(LogitDistillation(), 0.0, {"temperature": 1.0}),
             )
@@ -103,7 +104,7 @@ class Problem:
 
     def backward(self, record=None):
         self.optimizer.zero_grad()
-        logits, losses = self.run(self.student, self.transforms, self.x, self.maps)
+        logits, losses = pathway_pass(self.run, self.student, self.transforms, self.x, self.maps)
         inputs = self.x, self.maps
         passed = ForwardPass(logits, [logits, losses], inputs, Targets(self.y), losses)
         loss = self.objective.evaluate(passed, {IMPORTANCE: self.raw}, differentiable=True)

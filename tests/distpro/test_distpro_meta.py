@@ -150,7 +150,7 @@ def exact_hypergradient(net, batch, val_batch):
         }
         target = theirs[pathway.teacher_layer]
         made = functional_call(transform, own, (ours[pathway.student_layer], target.shape[2:]))
-        losses.append(net.objective.terms[0].pathway_pass.distance(made, target))
+        losses.append(net.objective.terms[0].pathway_losses.distance(made, target))
     weight = batch.targets.weight
     hard = F.cross_entropy(z, batch.targets.labels, reduction="none")
     soft = -(F.softmax(f.double() / T, dim=1) * F.log_softmax(z / T, dim=1)).sum(dim=1)

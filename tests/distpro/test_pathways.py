@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from helpers.networks import ConvNet
+from helpers.pathway_passes import pathway_pass
 from sklearn_kd import build_transforms
 from sklearn_kd.distpro._distances import DISTANCES, hcl
 from sklearn_kd.distpro._importance import (
@@ -18,7 +19,7 @@ from sklearn_kd.distpro._importance import (
     importance_steps,
 )
 from sklearn_kd.distpro._normalization import NORMALIZATIONS, checked_threshold
-from sklearn_kd.distpro._pathways import PathwayPass, connect, named_transforms
+from sklearn_kd.distpro._pathways import PathwayLosses, connect, named_transforms
 from sklearn_kd.distpro._transforms import TRANSFORMS, Conv2, Gate
 from sklearn_kd.layers._hooks import feature_hooks
 from sklearn_kd.losses import Metaparameter
@@ -320,15 +321,15 @@ def test_only_active_pathways_are_computed(conv_teacher):
     calls = []
     for p, transform in enumerate(transforms):
         transform.register_forward_hook(lambda *_, p=p: calls.append(p))
-    run = PathwayPass(pathways, F.mse_loss)
+    run = PathwayLosses(pathways, F.mse_loss)
     x = torch.rand(4, 1, 8, 8)
     with torch.no_grad(), feature_hooks(conv_teacher, ["stage1", "stage2"]) as maps:
         conv_teacher(x)
-    logits, some = run(
-        student, transforms, x, {"stage1": maps["stage1"]}, [1]
+    logits, some = pathway_pass(
+        run, student, transforms, x, {"stage1": maps["stage1"]}, [1]
     )  # what is not asked for need not be there
     assert calls == [1] and logits.shape == (4, 10) and some.shape == (1,)
     assert run.teacher_layers([1]) == ["stage1"] and run.teacher_layers([3, 1]) == ["stage2", "stage1"]
-    torch.testing.assert_close(run(student, transforms, x, maps)[1][1], some[0])
-    logits, none = run(student, transforms, x, {}, [])
+    torch.testing.assert_close(pathway_pass(run, student, transforms, x, maps)[1][1], some[0])
+    logits, none = pathway_pass(run, student, transforms, x, {}, [])
     assert none.shape == (0,) and len(calls) == 5

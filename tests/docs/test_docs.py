@@ -498,6 +498,18 @@ def test_how_far_ahead_to_look_is_that_of_the_evidence(record, script, monkeypat
         assert said in words(GUIDE / "horizon.rst"), said
 
 
+def test_how_equal_several_processes_are_is_that_of_the_evidence(monkeypatch):
+    folder = ROOT / "examples" / "evidence"
+    monkeypatch.syspath_prepend(folder)
+    script = importlib.import_module("ranks_equality")
+    found = json.loads((folder / "ranks_equality.json").read_text())
+    page = GUIDE / "more_machines.rst"
+    for table in script.tables(found):
+        assert table in page.read_text(encoding="utf-8"), "put the tables of ranks_equality.py into the page"
+    said = script.sentences(found)
+    assert said and all(sentence in words(page) for sentence in said)
+
+
 def test_the_tables_of_methods_are_those_of_the_record(monkeypatch):
     folder = ROOT / "examples" / "evidence"
     monkeypatch.syspath_prepend(folder)

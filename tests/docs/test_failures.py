@@ -714,7 +714,7 @@ SAID = {
         lambda X: X * np.where(np.arange(64) == 20, 1e4, 1),
     ),
     "parameters without effect": ({"e1": 20, "meta": Linear(e1=3)}, None),
-    "several processes of torch.distributed": ({}, None),
+    "several processes that were launched": ({}, None),
     "Ctrl-C": ({"callbacks": [Interrupts()]}, None),
 }
 

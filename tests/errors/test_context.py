@@ -6,8 +6,9 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils import check_array
 
-from sklearn_kd.errors._context import error_context, teacher_context
+from sklearn_kd.errors._context import error_context, own_code, teacher_context
 from sklearn_kd.errors._did_you_mean import did_you_mean
+from sklearn_kd.networks import NETWORKS
 
 
 @pytest.mark.parametrize(
@@ -81,3 +82,24 @@ def test_words_in_a_frame_have_a_remedy(dtype):
         teacher_context("teacher Tree"),
     ):
         raise ValueError(f"Cannot cast {dtype} dtype to float32")
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, ValueError, IndexError, ZeroDivisionError])
+def test_errors_of_a_users_code_name_it(kind):
+    raised = kind("no such row")
+    with pytest.raises(kind) as caught, own_code("loss: term 'hint' (Hint)"):
+        raise raised
+    assert str(caught.value) == "loss: term 'hint' (Hint): no such row"
+    assert caught.value.__cause__ is raised
+
+
+@pytest.mark.parametrize("raised", [NotFittedError("x"), OSError(2, "x"), KeyboardInterrupt()])
+def test_errors_that_cannot_be_made_again_pass(raised):
+    with pytest.raises(type(raised)) as caught, own_code("loss"):
+        raise raised
+    assert caught.value is raised
+
+
+def test_of_equally_close_names_the_one_that_begins_alike_is_meant():
+    assert did_you_mean("resnet2o", NETWORKS) == " Did you mean 'resnet20'?"
+    assert did_you_mean("resnet2o", ["resnet32", "resnet20"]) == " Did you mean 'resnet20'?"

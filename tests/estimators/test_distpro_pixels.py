@@ -313,7 +313,7 @@ def exact_hypergradient(net, kind, batch, val_batch):
         own = {n.partition(".")[2]: v for n, v in (parts[1] | buffers[1]).items() if n.startswith(f"{k}.")}
         target = theirs[pathway.teacher_layer]
         made = functional_call(transform, own, (ours[pathway.student_layer], target.shape[2:]))
-        losses.append(net.objective.terms[0].pathway_pass.distance(made, target))
+        losses.append(net.objective.terms[0].pathway_losses.distance(made, target))
     targets, alpha = batch.targets, raw.exp() / (raw.exp().sum() + np.e)
     per_pixel = row_losses(kind, outputs, targets.labels, t.double(), lambda1, T)
     loss = (targets.weight * per_pixel).mean() + net.objective.terms[0].weights.factor * (

@@ -205,7 +205,7 @@ def exact_hypergradient(net, name, batch, val_batch):
         own = {n.partition(".")[2]: v for n, v in (parts[1] | buffers[1]).items() if n.startswith(f"{k}.")}
         target = theirs[pathway.teacher_layer]
         made = functional_call(transform, own, (ours[pathway.student_layer], target.shape[2:]))
-        losses.append(net.objective.terms[0].pathway_pass.distance(made, target))
+        losses.append(net.objective.terms[0].pathway_losses.distance(made, target))
     weight, y = batch.targets.weight, batch.targets.labels
     alpha = raw.exp() / (raw.exp().sum() + np.e)
     loss = (weight * errors_by_hand(name, f, y, t.double(), lambda1, other).mean(dim=1)).mean()

@@ -20,12 +20,13 @@ from sklearn_kd import (
     DistilledClassifier,
     DistilledRegressor,
     DistProClassifier,
+    FCNStudent,
     MetaparameterProcess,
     MLPStudent,
     Pathways,
     compare_methods,
 )
-from sklearn_kd.losses import TERMS, FeatureTerm
+from sklearn_kd.losses import TERMS, FeatureTerm, Metaparameter
 from sklearn_kd.meta import Fixed
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -145,6 +146,44 @@ def test_pathways_below_the_threshold_are_left_out(mixture, images):
     process.values["pathways_importance"][:] = [0.9, 0.1, 0.6, 0.5]
     clf = mixture([Pathways(transforms=["conv1"])], process=process, meta="shortlist").fit(*images)
     assert clf.history_[-1]["pathways"] == 2.0
+
+
+@pytest.mark.parametrize("bounds", ["fixed", "auto"])
+def test_the_history_of_pathways_is_their_loss_before_the_weight(bounds, mixture, images):
+    """The training loss of one step over all rows is that of the labels and of the pathways."""
+    alone, scaled = (
+        mixture([Pathways(weight, weight_bounds=bounds)], max_epochs=1, batch_size=160).fit(*images)
+        for weight in (1e-9, 4.0)
+    )
+    found = [clf.history_[0]["pathways_loss"] for clf in (alone, scaled)]
+    assert found[0] == pytest.approx(found[1], rel=1e-6) and found[0] > 0.01
+    more = scaled.history_[0]["train_loss"] - alone.history_[0]["train_loss"]
+    assert more == pytest.approx(4.0 * found[0], rel=1e-5)
+    assert scaled.history_[0]["pathways"] == 12
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"transforms": ["conv2"]}, r"Only the process has \['student stage 0 to teacher stage 0 by conv1"),
+        (
+            {"connections": [(0, 0), (0, 1)], "transforms": ["conv1", "conv3"]},
+            "has .*teacher stage 1 by conv1",
+        ),
+        ({"connections": [(1, 1), (1, 0), (0, 1), (0, 0)]}, "Their order differs"),
+    ],
+)
+def test_a_process_of_other_pathways_is_refused(params, message, mixture, images, tmp_path, no_training):
+    """As many as those of the process, so that shapes do not tell."""
+    ways = [f"student stage {s} to teacher stage {t} by conv1" for t in (0, 1) for s in (0, 1)]
+    entry = Metaparameter(1.0, shape=(4,), components=tuple(ways))
+    made = MetaparameterProcess({"pathways_importance": np.ones((3, 4))}, {"pathways_importance": entry})
+    made.save(tmp_path / "process.npz")
+    for process in (made, tmp_path / "process.npz"):
+        with pytest.raises(
+            ValueError, match=f"process has pathways_importance of other components.*{message}"
+        ):
+            mixture([Pathways(**{"transforms": ["conv1"], **params})], process=process).fit(*images)
 
 
 @pytest.mark.parametrize("meta", ["linear", "twins", "random"])
@@ -475,3 +514,80 @@ def test_the_default_keeps_the_weights_beside_the_labels_alone(mixture, images):
     fixed = mixture([Similarity(2.0)], meta="fixed").fit(*images)
     assert type(default.strategy_) is Fixed and default.metaparameters_ == {"similarity_weight": 2.0}
     np.testing.assert_array_equal(default.predict_proba(images[0]), fixed.predict_proba(images[0]))
+
+
+class Failing(Projected):
+    """Fails in the pass of this number, the trial before the training included."""
+
+    name, fails_at = "failing", 1
+
+    def __init__(self, fails_at=1):
+        super().__init__()
+        self.fails_at = fails_at
+        self.passes = [0]
+
+    def loss(self, student, teacher, module):
+        self.passes[0] += 1
+        if self.passes[0] >= self.fails_at:
+            raise RuntimeError("sizes of tensors must match")
+        return super().loss(student, teacher, module)
+
+
+@pytest.mark.parametrize("fails_at", [1, 4])
+def test_an_error_inside_a_term_names_it(fails_at, mixture, images):
+    with pytest.raises(RuntimeError, match=r"^loss: term 'own' \(Failing\): sizes of tensors") as error:
+        mixture(["kd", ("own", Failing(fails_at))]).fit(*images)
+    assert str(error.value.__cause__) == "sizes of tensors must match"
+
+
+@pytest.mark.parametrize(("fails_at", "who"), [(1, "distance"), (9, "transforms or distance of pathways")])
+def test_an_error_inside_a_distance_names_it(fails_at, who, mixture, images):
+    n_calls = [0]
+
+    def distance(ours, theirs):
+        n_calls[0] += 1
+        if n_calls[0] >= fails_at:
+            raise RuntimeError("sizes of tensors must match")
+        return F.mse_loss(ours, theirs)
+
+    with pytest.raises(RuntimeError, match=f"^{who}: sizes of tensors must match"):
+        mixture([Pathways(distance=distance, transforms=["conv1"])]).fit(*images)
+
+
+class MeanMap(FeatureTerm):
+    """Takes weights; a class derived from it need not."""
+
+    name, takes_row_weight, weights = "mean_map", True, None
+
+    def loss(self, student, teacher, module, *, row_weight):
+        type(self).weights = row_weight
+        rows = (student[0].mean(dim=(1, 2, 3)) - teacher[0].mean(dim=(1, 2, 3))).square()
+        return (rows if row_weight is None else row_weight * rows).mean()
+
+
+class Unweighted(MeanMap):
+    name = "unweighted"
+
+    def loss(self, student, teacher, module):
+        return super().loss(student, teacher, module, row_weight=None)
+
+
+def test_terms_are_given_the_weights_of_rows(mixture, images):
+    X, y = images
+    weight = np.where(np.arange(len(y)) % 2, 3.0, 1.0)
+    settings = {"max_epochs": 1, "batch_size": len(y)}
+    clf = mixture(["kd", MeanMap(), Unweighted()], **settings).fit(X, y, sample_weight=weight)
+    assert sorted(set(MeanMap.weights.tolist())) == [0.5, 1.5]
+    assert clf.history_[0]["mean_map_loss"] != pytest.approx(clf.history_[0]["unweighted_loss"], rel=1e-3)
+    mixture(["kd", MeanMap()], **settings).fit(X, y)
+    assert MeanMap.weights is None
+
+
+def test_weights_of_images_whose_pixels_are_the_rows(mixture):
+    rng = np.random.default_rng(0)
+    X, y = rng.random((8, 3, 16, 16)).astype(np.float32), rng.integers(3, size=(8, 16, 16))
+    layers = {"teacher_layers": ["layer2"], "student_layers": ["layer2"]}
+    clf = mixture(["kd", MeanMap(**layers)], max_epochs=1, student__channels=(4, 8))
+    clf.set_params(teacher=FCNStudent(3, 3), student=FCNStudent)
+    clf.fit(X, y, sample_weight=np.repeat([1.0, 3.0], 4))
+    assert sorted(MeanMap.weights.tolist()) == [0.5] * 4 + [1.5] * 4

@@ -15,8 +15,10 @@ TIMEOUT = 30.0
 class Processes:
     """``n`` processes that run a function together: ``run(f, *args)`` is the list of ``f(ranks, *args)``.
 
-    A process whose function has failed goes on; the error is raised here.
+    A process whose function has failed goes on; the error is raised here, and ``in_order`` is False then.
     """
+
+    in_order = True
 
     def __init__(self, n, timeout=TIMEOUT):
         context = multiprocessing.get_context("spawn")
@@ -49,6 +51,7 @@ class Processes:
         self.start(function, *args)
         answers = self.answers()
         errors = [answer[1] for answer in answers if answer is not None and answer[0] == "error"]
+        self.in_order = not errors and None not in answers
         assert not errors, "\n".join(errors)
         return [answer[1] for answer in answers]
 

@@ -1,8 +1,10 @@
 """What a classifier refuses of a list of losses, by its row in docs/guide/failures.rst: loss, and parameters."""
 
+import numpy as np
 from sklearn.ensemble import RandomForestClassifier
 
-from sklearn_kd.losses import FeatureTerm, Hint
+from sklearn_kd import MetaparameterProcess, Pathways
+from sklearn_kd.losses import FeatureTerm, Hint, Metaparameter
 
 
 class Nameless(FeatureTerm):
@@ -20,6 +22,11 @@ class Detached(Nameless):
     def loss(self, student, teacher, module):
         return super().loss(student, teacher, module).detach()
 
+
+OF_OTHER_PATHWAYS = MetaparameterProcess(
+    {"pathways_importance": np.ones((2, 4))},
+    {"pathways_importance": Metaparameter(1.0, shape=(4,), components=("a", "b", "c", "d"))},
+)
 
 REFUSED_LOSSES = {
     "an empty list of losses": ([], {}),
@@ -39,4 +46,6 @@ REFUSED_LOSSES = {
     "rows of hypergradients beside terms": (["hint"], {"meta": "linear", "meta__hypergradient_rows": 8}),
     "a strategy that looks far ahead, beside terms": (["kd", "hint"], {"meta": "forward"}),
     "``student_preprocessing`` beside terms": (["hint"], {"student_preprocessing": "auto"}),
+    "a process of other pathways": ([Pathways(transforms=["conv1"])], {"process": OF_OTHER_PATHWAYS}),
+    "a parameter that an entry of a list has not": (["kd", "hint"], {"loss__kd__temperature": 3}),
 }

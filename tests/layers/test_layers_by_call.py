@@ -22,8 +22,9 @@ from helpers.layered_networks import (
     pixels,
 )
 from helpers.networks import ConvNet
-from sklearn_kd import CIFARResNet, CNNStudent, DistProClassifier, layer_table
-from sklearn_kd.distpro._pathways import PathwayPass, connect
+from helpers.pathway_passes import pathway_pass
+from sklearn_kd import CIFARResNet, CNNStudent, DistProClassifier, MLPStudent, layer_table
+from sklearn_kd.distpro._pathways import PathwayLosses, connect
 from sklearn_kd.layers._find import find_layers, layer_shapes
 from sklearn_kd.layers._hooks import feature_hooks
 from sklearn_kd.layers._names import LayerName
@@ -400,9 +401,9 @@ def test_a_call_that_is_missing_in_the_middle_is_told():
     student, x = SkipsBlocks().train(), pixels()
     student.draw = lambda: 1.0
     pathway = connect({"a": (4, 32, 32)}, {"relu#3": (8, 8, 8)}, "all", ["conv1"])
-    run = PathwayPass(pathway, nn.functional.mse_loss)
+    run = PathwayLosses(pathway, nn.functional.mse_loss)
     with pytest.raises(ValueError, match="Layer 'relu#3' was not run in this forward pass"):
-        run(student, nn.ModuleList([nn.Identity()]), x, {"a": torch.zeros(2, 4, 32, 32)})
+        pathway_pass(run, student, nn.ModuleList([nn.Identity()]), x, {"a": torch.zeros(2, 4, 32, 32)})
 
 
 # --------------------------------------------------------------------------------------
@@ -437,6 +438,20 @@ def test_the_table_says_order_and_part():
 def test_a_table_without_maps_says_so():
     table = layer_table(nn.Linear(64, 10), (64,))
     assert not len(table) and repr(table).startswith("no layer gives a map")
+
+
+def test_the_table_of_rows():
+    mlp = MLPStudent(5, 3, hidden=(7, 6))
+    listed = {row.layer: row.shape for row in layer_table(mlp, (5,))}
+    assert listed["layers.5:input:rows"] == listed["layers.4:rows"] == (6,)
+    both = layer_table(ConvNet(), (1, 8, 8), kinds=["maps", "rows"])
+    assert [row.layer for row in both][-2:] == ["linear:input:rows", "linear:rows"]
+    assert [row for row in both if row.order != "rows"] == list(layer_table(ConvNet(), (1, 8, 8)))
+    named = layer_table(mlp, (5,), list(listed))
+    assert [row[:4] for row in named] == [row[:4] for row in layer_table(mlp, (5,))]
+    for kinds in ("rows", [], ["row"]):
+        with pytest.raises(ValueError, match=r"kinds=.* must be None or a list"):
+            layer_table(mlp, (5,), kinds=kinds)
 
 
 def test_the_table_of_named_layers():

@@ -22,14 +22,21 @@ FIXED = 0.4
 LR = 0.05
 
 
+def weighted_mean(rows, weight):
+    return rows.mean() if weight is None else (weight * rows).mean()
+
+
 class Projected(FeatureTerm):
     name = "hint"
 
     def build(self, student, teacher):
         return nn.Conv2d(student[0][0], teacher[0][0], 1)
 
-    def loss(self, student, teacher, module):
-        return F.mse_loss(module(student[0]), teacher[0])
+    takes_row_weight = True
+
+    def loss(self, student, teacher, module, *, row_weight):
+        rows = (module(student[0]) - teacher[0]).square().mean(dim=(1, 2, 3))
+        return weighted_mean(rows, row_weight)
 
 
 class Pair(FeatureTerm):
@@ -59,7 +66,8 @@ class Teacher:
 
 
 class Problem:
-    def __init__(self):
+    def __init__(self, weight=None):
+        self.weight = weight
         with torch.random.fork_rng():
             torch.manual_seed(0)
             self.student, teacher = network(3).double(), network(5).double().eval()
@@ -81,7 +89,7 @@ class Problem:
         self.optimizer = torch.optim.SGD([*self.student.parameters(), *self.projection.parameters()], LR)
 
     def batch(self):
-        targets = Targets(self.y, self.teacher_logits)
+        targets = Targets(self.y, self.teacher_logits, self.weight)
         return type("Batch", (), {"__getitem__": lambda _, i: self.x, "targets": targets})()
 
     def hypergradient(self, method):
@@ -117,12 +125,14 @@ class Problem:
             z = functional_call(self.student, {**named, **buffers}, (self.x,))
         s, t = ours["2"], self.maps["2"]
         T = values["temperature"]
-        soft = F.cross_entropy(z / T, (self.teacher_logits / T).softmax(1))
+        soft = F.cross_entropy(z / T, (self.teacher_logits / T).softmax(1), reduction="none")
+        hard = F.cross_entropy(z, self.y, reduction="none")
+        projected = (self.projection(s) - t).square().mean(dim=(1, 2, 3))
         difference = s.mean(dim=1) - t.mean(dim=1)
         loss = (
-            values["lambda1"] * F.cross_entropy(z, self.y)
-            + (1 - values["lambda1"]) * T**2 * soft
-            + values["hint_weight"] * F.mse_loss(self.projection(s), t)
+            values["lambda1"] * weighted_mean(hard, self.weight)
+            + (1 - values["lambda1"]) * T**2 * weighted_mean(soft, self.weight)
+            + values["hint_weight"] * weighted_mean(projected, self.weight)
             + values["pair_mean_weight"] * difference.abs().mean()
             + FIXED * (difference**2).mean()
         )
@@ -133,10 +143,14 @@ class Problem:
         return torch.stack(h)
 
 
+WEIGHT = torch.linspace(0.2, 1.8, 12, dtype=torch.float64) ** 2
+
+
+@pytest.mark.parametrize("weight", [None, WEIGHT / WEIGHT.mean()], ids=["alike", "weighted"])
 @pytest.mark.parametrize("method", METHODS)
-def test_against_double_backward(method, once):
-    expected = once("reference", lambda: Problem().reference())
-    found = Problem().hypergradient(method)
+def test_against_double_backward(method, weight, once):
+    expected = once(f"reference {weight is None}", lambda: Problem(weight).reference())
+    found = Problem(weight).hypergradient(method)
     assert found.shape == (len(VALUES),) and expected.abs().min() > 1e-6
     assert float((found - expected).norm() / expected.norm()) < (1e-5 if "difference" in method else 1e-9)
 

@@ -93,12 +93,38 @@ def test_parameters_that_are_refused():
     clf = classifier(["kd", Mean()])
     with pytest.raises(ValueError, match=r"no entry 'maen'\. Did you mean 'mean'"):
         clf.set_params(loss__maen__weight=1.0)
-    with pytest.raises(ValueError, match=r"'kd' stands for a loss .* Give LogitDistillation\(\) in its"):
-        clf.set_params(loss__kd__temperature_bounds=(1, 2))
-    with pytest.raises(ValueError, match="Invalid parameter 'wieght'"):
+    with pytest.raises(
+        ValueError, match=r"LogitDistillation\(\) has no parameter 'temperature'\. It starts at"
+    ):
+        clf.set_params(loss__kd__temperature=2)
+    with pytest.raises(ValueError, match=r"has no parameter 'wieght'\. Did you mean 'weight'"):
         clf.set_params(loss__mean__wieght=1.0)
-    with pytest.raises(TypeError, match="beside a list of losses"):
-        losses_of(classifier(["kd", Mean()], loss__mean__weight=1.0))
+    for params, error, message in (
+        (
+            {"loss__mean__weight": 1.0},
+            TypeError,
+            r"in which 'mean' is Mean\(\)\. Set it there, or by set_params",
+        ),
+        ({"loss__kd": "dkd"}, TypeError, "in which 'kd' is 'kd'"),
+        ({"loss__maen__alpha": 1.0}, ValueError, r"no entry 'maen'\. Did you mean 'mean'"),
+        ({"loss__alpha": 1.0}, ValueError, r"no entry 'alpha'.*an entry: loss__kd__alpha, loss__mean__alpha"),
+    ):
+        with pytest.raises(error, match=message):
+            losses_of(classifier(["kd", Mean()], **params))
+
+
+def test_parameters_of_names():
+    """Kept by the constructor until fit; set_params puts the object in the place of its name."""
+    kept = {"loss__kd__temperature_bounds": (2.0, 3.0), "loss__rkd__distance_weight": 7.0}
+    clf = clone(classifier(["kd", "rkd"], **kept))
+    assert clf.loss == ["kd", "rkd"] and clf.get_params()["loss__rkd__distance_weight"] == 7.0
+    found = losses_of(clf)
+    assert found.of_outputs.temperature_bounds == (2.0, 3.0) and found.given == "kd"
+    assert found.terms["rkd"].distance_weight == 7.0
+    clf.set_params(loss__rkd__angle_weight=9.0)
+    assert clf.loss[1].get_params()["angle_weight"] == 9.0 and clf.loss[1].distance_weight == 7.0
+    assert clf.loss[0][0] == "kd" and clf.loss[0][1].temperature_bounds == (2.0, 3.0)
+    assert not clf._routed("loss") and losses_of(clone(clf)).terms["rkd"].distance_weight == 7.0
 
 
 def test_kept_parameters_of_a_name_are_forgotten_with_it():

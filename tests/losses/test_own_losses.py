@@ -210,9 +210,10 @@ def test_a_loss_that_does_not_take_its_metaparameters_is_refused():
         check(Fixed(names=["weight"]))
 
 
-def test_an_error_inside_a_loss_is_passed_on_as_it_is():
-    with pytest.raises(TypeError, match=r"^unsupported operand"):
+def test_an_error_inside_a_loss_names_it():
+    with pytest.raises(TypeError, match=r"^loss=Fixed: unsupported operand") as error:
         check(Fixed(lambda z, f, y: z.sum(1) + None))
+    assert str(error.value.__cause__).startswith("unsupported operand")
 
 
 def test_trying_a_loss_leaves_the_generators_as_they_were():

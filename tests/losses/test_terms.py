@@ -307,3 +307,27 @@ def test_attention_of_a_single_pixel_is_refused():
         ValueError, match=r"\(3, 1, 1\) and the teacher's of shape \(4, 4, 4\) one has a single pixel"
     ):
         AttentionTransfer().check_shapes([(3, 1, 1)], [(4, 4, 4)])
+
+
+OF_ROWS = ["hint", "attention", "reviewkd", "mgd"]
+
+
+def test_terms_that_are_means_over_rows_take_weights():
+    assert [name for name in NAMES if TERMS[name].takes_row_weight] == OF_ROWS
+
+
+@pytest.mark.parametrize("name", OF_ROWS)
+def test_a_row_of_weight_two_counts_like_two_rows(name):
+    term = MaskedGeneration(mask_ratio=1e-9) if name == "mgd" else TERMS[name]()
+    module = build(term, MAPS["other sizes"]).eval()  # statistics of a batch are those of its rows
+    student, teacher = (tensors(side) for side in draw(MAPS["other sizes"]))
+    times = torch.tensor([2, 1, 3, 1])
+    twice = [[own.repeat_interleave(times, dim=0) for own in side] for side in (student, teacher)]
+    weight = times / times.double().mean()
+    found = term.loss(student, teacher, module, row_weight=weight)
+    torch.testing.assert_close(found, term.loss(*twice, module))
+    assert abs(found - term.loss(student, teacher, module)) > 1e-4
+    torch.testing.assert_close(
+        term.loss(student, teacher, module, row_weight=torch.ones(B).double()),
+        term.loss(student, teacher, module),
+    )

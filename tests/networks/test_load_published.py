@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from sklearn_kd import CIFARResNet
+from sklearn_kd.losses import LOSSES, REGRESSION_LOSSES, TERMS
+from sklearn_kd.meta import STRATEGIES
 from sklearn_kd.networks import NETWORKS, ResNet, WideResNet, load_published
 
 
@@ -118,6 +120,46 @@ def test_wrong_networks(tmp_path):
         load_published(WideResNet, tmp_path / "nowhere.pth")
     with pytest.raises(FileNotFoundError):
         load_published("wrn_40_2", tmp_path / "nowhere.pth")
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["fc.weight", "bn1.running_var"])
+@pytest.mark.parametrize("make", [lambda: "wrn_16_1", lambda: WideResNet(16, 1, n_classes=7)])
+def test_weights_that_are_no_numbers_are_refused(make, name, bad, published, tmp_path):
+    published[name].flatten()[-1:] = bad
+    torch.save(published, tmp_path / "weights.pth")
+    with pytest.raises(
+        ValueError, match=rf"weights\.pth has NaN or infinity in {re.escape(name)}\. .*earlier"
+    ):
+        load_published(make(), tmp_path / "weights.pth")
+
+
+def test_from_file_refuses_weights_that_are_no_numbers(tmp_path):
+    weights = CIFARResNet(8).state_dict()
+    for name in ("conv1.weight", "linear.bias"):
+        weights[name].fill_(float("nan"))
+    torch.save(weights, tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match=r"has NaN or infinity in conv1\.weight and 1 more"):
+        CIFARResNet.from_file(tmp_path / "weights.pth")
+
+
+def test_buffers_that_are_infinite_by_themselves_are_loaded(tmp_path):
+    """As the mask of attention."""
+    network = torch.nn.Linear(2, 2)
+    network.register_buffer("mask", torch.tensor([0.0, -float("inf")]))
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    assert load_published(network, tmp_path / "weights.pth") is network
+
+
+@pytest.mark.parametrize("names", [NETWORKS, LOSSES, TERMS, REGRESSION_LOSSES, STRATEGIES])
+def test_an_unknown_name_is_answered_by_a_suggestion(names):
+    name = next(iter(names))
+    with pytest.raises(KeyError) as error:
+        names[f"{name}o"]
+    said = str(error.value)
+    assert said.startswith(f"'{name}o' is none of the names {name}, ")
+    assert said.endswith(f" Did you mean {name!r}?")
+    assert names.get(f"{name}o") is None and f"{name}o" not in names
 
 
 def test_files_that_run_code_are_refused(trained, tmp_path):

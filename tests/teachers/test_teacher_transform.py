@@ -12,7 +12,14 @@ from torch import nn
 
 from helpers.networks import ConvNet
 from helpers.token_networks import SmallViT
-from sklearn_kd import DistilledClassifier, DistilledRegressor, DistProClassifier, DistProRegressor
+from sklearn_kd import (
+    CIFARResNet,
+    DistilledClassifier,
+    DistilledRegressor,
+    DistProClassifier,
+    DistProRegressor,
+)
+from sklearn_kd.networks import VGG
 from sklearn_kd.teachers import ImageTransform
 from sklearn_kd.teachers._features import FeatureTeacher
 from sklearn_kd.teachers._transformed import TransformedTeacher, with_transform
@@ -248,3 +255,22 @@ def test_images_that_do_not_suit():
         ImageTransform()(torch.zeros(2, 1, 8, 8))
     with pytest.raises(ValueError, match="std above 0"):
         ImageTransform(mean=[0.0], std=[0.0])
+    with pytest.raises(ValueError, match=r"\(3, 0, 8\) have no pixels"):
+        ImageTransform(8)(torch.zeros(2, 3, 0, 8))
+
+
+@pytest.mark.parametrize(
+    ("transform", "match"),
+    [
+        (None, r"at least 8×8 pixels; got 4×4\. .*or a teacher_transform that makes that shape"),
+        (
+            ImageTransform(6),
+            r"shape \(3, 4, 4\) behind teacher_transform=ImageTransform.*got 6×6\. .*that makes",
+        ),
+    ],
+)
+def test_images_too_small_for_the_teacher(transform, match):
+    X, y = np.zeros((20, 3, 4, 4), np.float32), np.arange(20) % 2
+    clf = DistilledClassifier(VGG(8, 2), CIFARResNet, student__depth=8, teacher_transform=transform)
+    with pytest.raises(ValueError, match=match):
+        clf.fit(X, y)

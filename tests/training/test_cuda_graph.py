@@ -18,7 +18,6 @@ from torch.utils._pytree import tree_leaves, tree_map
 from sklearn_kd.meta import _path
 from sklearn_kd.runtime import _devices
 from sklearn_kd.training import _cuda_graph as _capture
-from sklearn_kd.training import _net
 
 
 def storage(tensor):
@@ -75,7 +74,7 @@ class TapeGraph(TorchDispatchMode):
 @pytest.fixture
 def captured(monkeypatch):
     """Fits capture their iterations in tapes, and no number is free to read."""
-    monkeypatch.setattr(_net, "why_not_captured", lambda *_, **__: None)
+    monkeypatch.setattr(_capture, "why_not_captured", lambda *_, **__: None)
     monkeypatch.setattr(_capture.CapturedIterations.__init__, "__defaults__", (TapeGraph,))
     monkeypatch.setattr(_path, "reading_is_free", lambda tensor: False)
     monkeypatch.setattr(_devices, "reading_is_free", lambda tensor: False)
