@@ -57,7 +57,7 @@ def _as_arrays(shared: Any) -> list[np.ndarray]:
 
 
 def _sent(arrays: list[np.ndarray]) -> Any:
-    """Return the argument that stands for the arrays in all calls: a future of them where dask is the backend.
+    """Return what stands for the arrays in all calls: a future of them where dask is the backend.
 
     joblib alone would scatter them to one worker, with which they would be lost. As the result of a task
     they are made again, from what the scheduler has. Each worker takes them from another, once.
