@@ -43,7 +43,7 @@ def calls(
 
 def _call(function: Callable[[Any, Task], Result], task: Task, sent: list[np.ndarray]) -> Result:
     pickled, *arrays = sent
-    return function(pickle.loads(pickled, buffers=arrays), task)
+    return function(pickle.loads(pickled.data, buffers=arrays), task)
 
 
 def _as_arrays(shared: Any) -> list[np.ndarray]:

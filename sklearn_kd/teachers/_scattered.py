@@ -69,8 +69,8 @@ class ScatteredTeacher:
             return _HELD[self._where]
         if self._where is None or isinstance(self._where, str):
             raise RuntimeError(
-                "The teacher of a ScatteredTeacher is not in this process. It is in the one that made it, and in "
-                "those of the cluster until release()."
+                "The teacher of a ScatteredTeacher is not in this process. It is in the one that made it and "
+                "in those of the cluster until release()."
             )
         import ray
 
