@@ -5,6 +5,7 @@ import logging
 import os
 import pickle
 import signal
+import sys
 import warnings
 
 import cloudpickle
@@ -227,7 +228,8 @@ def test_ray_gives_what_one_process_gives(make, digits, once, tmp_path):
     from ray.util.joblib import register_ray
 
     expected = [in_one_process(work, make, digits, once, tmp_path) for work in (compared, tried)]
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    imports = {"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}}  # this module too
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=imports)
     try:
         register_ray()
         again = {"max_restarts": 1, "max_task_retries": 1}
