@@ -25,6 +25,7 @@ import joblib
 import numpy as np
 import torch
 from _measure import SEED, options, write
+from _provenance import versions
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.utils.parallel import delayed
 from skorch.callbacks import Callback
@@ -169,9 +170,8 @@ def main():
     }
     for name, found in searches.items():
         print(name, found, "equal to one process" if equal[name] else "DIFFERENT")
-    versions = {module.__name__: module.__version__ for module in (distributed, joblib)}
     record = {"sizes": sizes, "tasks": [FEW, MANY], "searches": searches, "equal_to_one_process": equal}
-    write(record | {"cluster": versions}, __file__, chosen)
+    write(record | {"versions": versions(distributed, joblib)}, __file__, chosen)
 
 
 if __name__ == "__main__":
