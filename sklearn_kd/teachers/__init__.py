@@ -3,8 +3,8 @@
 Every kind of teacher has an adapter, which trains the teacher where it does not come trained and
 returns its logits. :func:`register_teacher` adds the adapter of a class. :class:`TeacherEnsemble`,
 :class:`FunctionTeacher` and :class:`OnnxTeacher` make teachers of what is none by itself;
-:class:`StoredAnswers` stores the answers of one, and :class:`ScatteredTeacher` stands for one that the workers
-of a cluster have.
+:class:`StoredAnswers` stores the answers of one, and :class:`ScatteredTeacher` stands for one that the
+workers of a cluster have.
 """
 
 from sklearn_kd.teachers._adapter import BatchTeacherAdapter, TeacherAdapter
