@@ -89,6 +89,7 @@ sphinx_gallery_conf = {
     "filename_pattern": r"/(?!02_fashion_mnist|04_distpro_quick)[^/]+\.py$",
     "ignore_pattern": r"_provenance\.py",  # it is imported
     "within_subsection_order": "FileNameSortKey",
+    "parallel": True,  # as many examples at a time as sphinx-build -j says
     "backreferences_dir": None,
     "download_all_examples": False,
     "remove_config_comments": True,
