@@ -33,7 +33,7 @@ def explain_memory_of_training(net: TrainingNet, data: SplitData) -> AbstractCon
         batch_size = net.get_params_for("iterator_train").get("batch_size", net.batch_size)
         return f"batch_size={batch_size}, {describe_allocations(data)} and {weights}"
 
-    ways = ["a smaller batch_size"]
+    ways = ["a smaller batch_size", f"execution=Execution(micro_batches={2 * net.execution.micro_batches})"]
     if not net.execution.autocast:
         ways.append("execution='bfloat16'")
     ways.append("X as a Dataset, whose rows are loaded batch by batch")
