@@ -42,7 +42,8 @@ class Execution(BaseEstimator):
     Training in micro-batches ends where training in whole batches does, but for rounding, if the loss is a
     mean over rows: each micro-batch counts as much as it has rows. Another training it is with
 
-    - batch normalisation, which sees one micro-batch at a time, in training and for hypergradients on D_val;
+    - batch normalisation, in the student or in transforms of pathways: it sees one micro-batch at a time, on
+      D_val too;
     - dropout, which draws a mask for each micro-batch; hypergradients repeat them;
     - losses that relate rows to each other ("similarity", "rkd", "correlation", the correlation over rows of
       "dist"): they relate those of a micro-batch;
