@@ -5,7 +5,7 @@ teacher's logits given; in 1, 2, 4, 8 and 16 micro-batches. ``fixed`` is a step 
 others one with a hypergradient in each step, by ``finite_difference`` or ``exact``.
 
 Time: CPU time, one thread, in one process. In each round every contender takes one step in turn. The result
-is the median over the rounds of the ratio to the step of the whole batch in the same round, with the quartiles.
+is the median over the rounds of the ratio to the step of the whole batch in the same round, with quartiles.
 Memory: the peak bytes of tensors during a step, beyond those that existed before, as a share of that of the
 whole batch.
 

@@ -402,5 +402,8 @@ def test_running_out_of_memory_advises_more_of_them(make, digits, logits, monkey
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(TrainingNet, "train_step", runs_out)
-    with pytest.raises(torch.OutOfMemoryError, match=r"execution=Execution\(micro_batches=8\)"):
-        make(execution=Execution(micro_batches=4)).fit(*digits, teacher_logits=logits)
+    with pytest.raises(torch.OutOfMemoryError, match=r"batch_size; execution__micro_batches=8;"):
+        make(execution__micro_batches=4).fit(*digits, teacher_logits=logits)
+    with pytest.raises(torch.OutOfMemoryError) as error:
+        make(meta="forward").fit(*digits, teacher_logits=logits)
+    assert "micro_batches" not in str(error.value)
