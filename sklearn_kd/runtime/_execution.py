@@ -51,7 +51,8 @@ class Execution(BaseEstimator):
       over micro-batches.
 
     The teacher is asked for feature maps by micro-batch. An iteration with a hypergradient keeps those of the
-    whole batch. ``meta="forward"`` refuses micro-batches, and iterations are not captured in CUDA graphs.
+    whole batch. With ``augment`` a teacher is asked for the outputs of the whole batch, without a graph.
+    ``meta="forward"`` refuses micro-batches, and iterations are not captured in CUDA graphs.
 
     Examples
     --------
