@@ -124,14 +124,16 @@ class ForwardHypergradient(LongHorizonEstimator):
         evaluation: Contraction,
         logits: Tensor,
         n_rows: int | None = None,
+        n_before: int = 0,
     ) -> None:
-        super().after_forward(inputs, outputs, evaluation, logits, n_rows)
+        super().after_forward(inputs, outputs, evaluation, logits, n_rows, n_before)
+        (self.noted,) = self.passes  # of the whole batch, at once
         self.derivatives = evaluation.derivatives()
         if self.curvature == "gauss_newton":
             copies = BufferCopies(self.buffers_before)
-            with preserved_torch_state(self.device), copies as self.buffers, torch.no_grad():
+            with preserved_torch_state(self.device), copies as self.noted.buffers, torch.no_grad():
                 self._tangents_of_gradient = self._gauss_newton_tangents(outputs)
-            self.buffers = self.buffers_before
+            self.noted.buffers = self.buffers_before
 
     def advance(self, skipped: Tensor | None = None) -> None:
         """Carry the tangents through the step that was just taken.
@@ -153,7 +155,7 @@ class ForwardHypergradient(LongHorizonEstimator):
             if self.curvature == "hessian":
                 self._tangents_of_gradient = self._hessian_tangents()
             self.tangent.advance(self.Z, self._stacked_and_clipped(), self.w)
-        self.evaluation, self._tangents_of_gradient = None, []
+        self.passes, self._tangents_of_gradient = [], []
         if skipped is not None and before is not None:
             undo_where(skipped, self._tangents(), before)
 
@@ -210,9 +212,9 @@ class ForwardHypergradient(LongHorizonEstimator):
             dr = r_j
             if self.Z and self.decay:
                 Z_j = [Z[j] for Z in self.Z]
-                u = self._directional_derivative(Z_j, step_along(self.w, Z_j))
-                dr = r_j + self.decay * curvature_product(self.loss_gradient, self.outputs, u)
-            dr = dr if self.row_weight == 1.0 else self.row_weight * dr
+                u = self._directional_derivative(self.noted, Z_j, step_along(self.w, Z_j))
+                dr = r_j + self.decay * curvature_product(self.loss_gradient, self.noted.outputs, u)
+            dr = dr if self.noted.weight == 1.0 else self.noted.weight * dr
             of_each.append(zeros_for_none(self._gradient_of(outputs, dr, retain_graph=True), self.w))
         self.ranks.mean_([dg for of_weights in of_each for dg in of_weights])
         return of_each
@@ -241,9 +243,9 @@ class ForwardHypergradient(LongHorizonEstimator):
         self.buffers.restore()
         set_random_state(self.random_state, self.device)
         with self.weights_exchanged(moved_along(self.w, Z_j, step)), torch.enable_grad():
-            outputs = self.outputs_of(*self.inputs)
+            outputs = self.outputs_of(*self.noted.inputs)
             r = self.loss_gradient(outputs) + step * r_j
-            r = r if self.row_weight == 1.0 else self.row_weight * r
+            r = r if self.noted.weight == 1.0 else self.noted.weight * r
             found = zeros_for_none(self._gradient_of(outputs, r), self.weights)
         self.ranks.mean_(found)
         return found

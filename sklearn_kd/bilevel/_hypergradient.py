@@ -130,6 +130,11 @@ def _size_of_logit_change(v: list[Tensor], d: list[Tensor], norm: Any, weight: A
     return logit_change_from(along, weight)
 
 
+def _joined(of_passes: Sequence[Tensor]) -> Tensor:
+    """Return the rows of all micro-batches; of one as they are."""
+    return of_passes[0] if len(of_passes) == 1 else torch.cat(list(of_passes))
+
+
 class _Sizes:
     """The sizes of the logits of the training batch and of r_val, by which ε is chosen."""
 
@@ -209,11 +214,58 @@ class Contraction(Protocol):
         """Return ∂r/∂a_j, shape (m, *s)."""
 
 
+class TrainingPass:
+    """A training forward pass, of a batch or of one of its micro-batches, and what repeats it.
+
+    Attributes
+    ----------
+    inputs : tuple
+        The arguments of the pass; of the rows that J d is taken on.
+    outputs, logits : Tensor
+        s at w and the student's logits, of these rows.
+    evaluation : Contraction
+        Of the training loss of all rows of the pass.
+    n_outputs : int
+        The length of s, of all rows.
+    weight : float
+        Of the rows of the pass in the mean over the batch.
+    share : float
+        As many times as the rows that J d is taken on the batch has.
+    buffers, random_state
+        From before the pass.
+    """
+
+    def __init__(
+        self, inputs: tuple[Any, ...], outputs: Tensor, evaluation: Contraction, logits: Tensor, weight: float
+    ):
+        self.inputs, self.outputs, self.logits = inputs, outputs.detach(), logits.detach()
+        self.evaluation, self.weight, self.share = evaluation, weight, 1.0
+        self.n_outputs = len(outputs)
+        self.buffers: BufferSnapshot | BufferCopies
+        self.random_state: dict[str, Tensor]
+
+    def take_rows(self, n_some: int, share: float) -> None:
+        """Take the first rows for all of them; of images their pixels are the rows of the outputs."""
+        some = slice(n_some * (len(self.outputs) // len(self.inputs[0])))
+        self.inputs = (self.inputs[0][:n_some], *self.inputs[1:])
+        self.outputs, self.logits, self.share = self.outputs[some], self.logits[some], share
+
+    def contract(self, u: Tensor) -> Tensor:
+        """Return h_j = ⟨r_j, u⟩; rows that u was not computed on count as much as those that it was."""
+        if self.share == 1.0:
+            return self.evaluation.contract(u)
+        whole = u.new_zeros(self.n_outputs, *u.shape[1:])
+        whole[: len(u)] = u
+        return self.evaluation.contract(whole) * self.share
+
+
 class HypergradientEstimator:
     """Keeps what a hypergradient needs from before a real step, and computes it afterwards.
 
     Made once for a student and its optimizer. In each iteration: :meth:`begin`, the training
-    forward pass, :meth:`after_forward`, the optimizer's step, :meth:`hypergradient`. It holds
+    forward pass, :meth:`after_forward`, the optimizer's step, :meth:`hypergradient`. Where the batch goes
+    through the student in micro-batches, :meth:`begin_pass` comes before each but the first, and
+    :meth:`after_forward` after each. It holds
     one copy of the weights. With v, d and the weights of the extra pass a hypergradient takes
     four times the memory of the weights, whatever the activations; five times if exact.
 
@@ -247,6 +299,8 @@ class HypergradientEstimator:
 
     Attributes
     ----------
+    passes : list of TrainingPass
+        Of the iteration's batch, one for each micro-batch.
     directionless : bool or Tensor of shape (), or None
         Whether v vanished when the last hypergradient was taken.
     """
@@ -280,6 +334,8 @@ class HypergradientEstimator:
         self.w = [torch.empty_like(w, requires_grad=False) for w in self.weights]
         self.response = response_class(optimizer)(optimizer, self.weights)
         self.begun = False
+        self.passes: list[TrainingPass] = []
+        self.pulled_back: list[list[Tensor | None]] = []
         self.directionless: bool | Tensor | None = None
 
     @property
@@ -291,11 +347,16 @@ class HypergradientEstimator:
         """Copy the state before the training forward pass."""
         with torch.no_grad():
             torch._foreach_copy_(self.w, self.weights)
-        self.buffers: BufferSnapshot | BufferCopies = BufferSnapshot(self.with_buffers)
-        self.random_state = random_state(self.device)
+        self.begin_pass()
+        self.passes = []
         self.response.before_step()
         self.clipping: Clipping | None = None
         self.begun = True
+
+    def begin_pass(self) -> None:
+        """Note what a forward pass changes or draws from, before it."""
+        self.buffers: BufferSnapshot | BufferCopies = BufferSnapshot(self.with_buffers)
+        self.random_state = random_state(self.device)
 
     def after_forward(
         self,
@@ -304,6 +365,7 @@ class HypergradientEstimator:
         evaluation: Contraction,
         logits: Tensor,
         n_rows: int | None = None,
+        n_before: int = 0,
     ) -> None:
         """Note the training forward pass, while its graph is there.
 
@@ -318,28 +380,37 @@ class HypergradientEstimator:
         logits : Tensor of shape (B, K)
             The student's, by which a finite difference is sized.
         n_rows : int or None, default=None
-            Of the training batch in all processes together; None: B.
+            Of the training batch in all processes and micro-batches together; None: B.
+        n_before : int, default=0
+            Rows of this process in the micro-batches before.
         """
         n_own = len(inputs[0])
-        self.row_weight = 1.0 if n_rows is None else self.ranks.weight_of(n_own, n_rows)
+        weight = 1.0 if n_rows is None else self.ranks.weight_of(n_own, n_rows)
         if self.method == "exact":
-            of_each = evaluation.derivatives()
-            of_each = self.row_weight * of_each if self.row_weight != 1.0 else of_each
-            self.pulled_back = [self._gradient_of(outputs, r_j, retain_graph=True) for r_j in of_each]
-        self.share = 1.0
-        self.n_outputs = len(outputs)
+            self._pull_back(outputs, evaluation, weight)
+        noted = TrainingPass(inputs, outputs, evaluation, logits, weight)
+        noted.buffers, noted.random_state = self.buffers, self.random_state
         if self.rows is not None and self.rows < (n_rows or n_own):
-            # Some rows, taken for all of them; of images their pixels are the rows of the outputs.
             rows = max(self.rows, self.ranks.size)
-            self.share = (n_rows or n_own) / rows
-            n_some = len(self.ranks.own(range(rows)))
-            some = slice(n_some * (len(outputs) // n_own))
-            inputs, outputs, logits = (inputs[0][:n_some], *inputs[1:]), outputs[some], logits[some]
-        self.inputs, self.outputs, self.logits = inputs, outputs.detach(), logits.detach()
-        self.evaluation: Contraction | None = evaluation
+            n_some = len(self.ranks.own(range(rows))) - n_before
+            noted.take_rows(min(max(n_some, 0), n_own), (n_rows or n_own) / rows)
+        self.passes.append(noted)
+
+    def _pull_back(self, outputs: Tensor, evaluation: Contraction, weight: float) -> None:
+        """Compute Jᵀ r_j of each component, and add it to those of the micro-batches before."""
+        of_each = evaluation.derivatives()
+        of_each = weight * of_each if weight != 1.0 else of_each
+        found = [self._gradient_of(outputs, r_j, retain_graph=True) for r_j in of_each]
+        if self.passes:
+            found = [_sums(*pair) for pair in zip(self.pulled_back, found, strict=True)]
+        self.pulled_back = found
 
     def hypergradient(
-        self, x_val: Tensor, validation_loss: ValidationLoss, n_rows: int | None = None
+        self,
+        x_val: Tensor,
+        validation_loss: ValidationLoss,
+        n_rows: int | None = None,
+        further: Sequence[tuple[Tensor, ValidationLoss]] = (),
     ) -> tuple[Tensor, Tensor]:
         """h = ∂L_val(w')/∂lambda of the step just taken, and L_val(w').
 
@@ -352,7 +423,9 @@ class HypergradientEstimator:
         validation_loss : callable(Tensor) -> (Tensor, Tensor)
             Maps the student's logits on it to L_val, shape (), and ∂L_val/∂logits.
         n_rows : int or None, default=None
-            Of the validation batch in all processes together; None: B.
+            Of the validation batch in all processes and micro-batches together; None: B.
+        further : sequence of (Tensor, callable), default=()
+            The same of the further micro-batches of the validation batch.
 
         Returns
         -------
@@ -362,9 +435,9 @@ class HypergradientEstimator:
         """
         self.begun = False
         with preserved_torch_state(self.device), BufferSnapshot(self.with_buffers), torch.no_grad():
-            weight = 1.0 if n_rows is None else self.ranks.weight_of(len(x_val), n_rows)
-            v, r_val, val_loss = self._validation_gradient(x_val, validation_loss, weight)
-            sizes = _Sizes(self.logits, r_val)
+            validation = [(x_val, validation_loss), *further]
+            v, r_val, val_loss = self._sum_of_validation_gradients(validation, n_rows)
+            sizes = _Sizes(_joined([noted.logits for noted in self.passes]), r_val)
             if self.ranks.size > 1:
                 val_loss = sizes.share(self.ranks, v[: self.n_of_student], val_loss)
             norm = as_number(global_norm(v))
@@ -376,11 +449,11 @@ class HypergradientEstimator:
             else:
                 size = _size_of_logit_change(v, d, norm, sizes.of_r_val())
                 del v
-                step = step_from(sizes.of_logits(), size, self.logit_change, self.logits.dtype)
-                h = c * self._contract(self._directional_derivative(d, step))
-                h = self.row_weight * h if self.row_weight != 1.0 else h
+                dtype = self.passes[0].logits.dtype
+                step = step_from(sizes.of_logits(), size, self.logit_change, dtype)
+                h = self._sum_over_passes(c, d, step)
             self.ranks.mean_([h])
-            self.evaluation = None  # it holds the batch
+            self.passes = []  # they hold the batch
         self.directionless = is_directionless(norm)
         if isinstance(norm, Tensor):
             return torch.where(norm > SMALLEST_NORM, h, torch.nan), val_loss
@@ -390,18 +463,18 @@ class HypergradientEstimator:
         """Return a context in which the weights have other values."""
         return weights_exchanged(self.weights, others, self.recurrent)
 
-    def _contract(self, u: Tensor) -> Tensor:
-        """Return h_j = ⟨r_j, u⟩; rows that u was not computed on count as much as those that it was."""
-        assert self.evaluation is not None
-        if self.share == 1.0:
-            return self.evaluation.contract(u)
-        whole = u.new_zeros(self.n_outputs, *u.shape[1:])
-        whole[: len(u)] = u
-        return self.evaluation.contract(whole) * self.share
+    def _sum_over_passes(self, c: Any, d: list[Tensor], step: Any) -> Tensor:
+        """Return c · Σ ⟨r_j, J d⟩ over the micro-batches."""
+        found = []
+        for noted in self.passes:
+            if len(noted.outputs):  # else it has none of the rows that J d is taken on
+                h = c * noted.contract(self._directional_derivative(noted, d, step))
+                found.append(noted.weight * h if noted.weight != 1.0 else h)
+        return found[0] if len(found) == 1 else torch.stack(found).sum(dim=0)
 
-    def _directional_derivative(self, d: list[Tensor], step: Any) -> Tensor:
+    def _directional_derivative(self, noted: TrainingPass, d: list[Tensor], step: Any) -> Tensor:
         """Compute u = J d; from the first operation without forward mode on, by finite differences."""
-        arguments = _Replay(self), self.w, d, self.outputs, step
+        arguments = _Replay(self, noted), self.w, d, noted.outputs, step
         if self.method != "jvp":
             return DIRECTIONAL_DERIVATIVES[self.method](*arguments)
         try:
@@ -420,6 +493,21 @@ class HypergradientEstimator:
                 stacklevel=2,
             )
             return u
+
+    def _sum_of_validation_gradients(
+        self, validation: Sequence[tuple[Tensor, ValidationLoss]], n_rows: int | None
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Return v, ∂L_val/∂logits of all rows and L_val; of several micro-batches their sums."""
+        v: list[Tensor] = []
+        of_rows, losses = [], []
+        for x, validation_loss in validation:
+            weight = 1.0 if n_rows is None else self.ranks.weight_of(len(x), n_rows)
+            own, r_val, loss = self._validation_gradient(x, validation_loss, weight)
+            # Not in place: a gradient may be one number, expanded.
+            v = [v_w + own_w for v_w, own_w in zip(v, own, strict=True)] if v else own
+            of_rows.append(r_val)
+            losses.append(loss)
+        return v, _joined(of_rows), losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
     def _validation_gradient(
         self, x: Tensor, validation_loss: ValidationLoss, weight: float = 1.0
@@ -443,6 +531,11 @@ class HypergradientEstimator:
         live = [w for w in self.weights if w.requires_grad]
         found = iter(gradient_by(live, outputs, r, retain_graph))
         return [next(found) if w.requires_grad else None for w in self.weights]
+
+
+def _sums(these: list[Tensor | None], those: list[Tensor | None]) -> list[Tensor | None]:
+    """Return the sums of gradients by weight; None stands for zeros."""
+    return [b if a is None else a if b is None else a + b for a, b in zip(these, those, strict=True)]
 
 
 class _Whole(nn.ModuleList):
@@ -479,22 +572,22 @@ def weights_exchanged(
 class _Replay:
     """The training forward pass again: the same rows, buffers and dropout masks, other weights."""
 
-    def __init__(self, record: HypergradientEstimator):
-        self._record = record
+    def __init__(self, record: HypergradientEstimator, noted: TrainingPass):
+        self._record, self._noted = record, noted
 
     def __call__(self, weights: list[Tensor]) -> Tensor:
         """Return s at ``weights``, without gradient."""
-        record = self._record
-        record.buffers.restore()
-        set_random_state(record.random_state, record.device)
+        record, noted = self._record, self._noted
+        noted.buffers.restore()
+        set_random_state(noted.random_state, record.device)
         with torch.no_grad(), record.weights_exchanged(weights):
-            return record.outputs_of(*record.inputs)
+            return record.outputs_of(*noted.inputs)
 
     def traced(self, weights: Any) -> Tensor:
         """Return s at ``weights``, differentiable in them."""
-        record = self._record
-        record.buffers.restore()
-        set_random_state(record.random_state, record.device)
+        record, noted = self._record, self._noted
+        noted.buffers.restore()
+        set_random_state(noted.random_state, record.device)
         buffers = {name: buffer.clone() for name, buffer in record.whole.named_buffers()}
         state = dict(zip(record.names, weights, strict=True)) | buffers
-        return functional_call(record.whole, state, record.inputs)
+        return functional_call(record.whole, state, noted.inputs)

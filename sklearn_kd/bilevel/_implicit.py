@@ -149,7 +149,7 @@ class ImplicitHypergradient(LongHorizonEstimator):
             with self.weights_exchanged(w), torch.enable_grad():
                 outputs = self.forward(*batch.inputs)
                 own = self._gradient_of(outputs, r_of(batch, outputs))
-            torch._foreach_add_(g, zeros_for_none(own, g), alpha=len(outputs) / n_rows)
+            torch._foreach_add_(g, zeros_for_none(own, g), alpha=len(batch.inputs[0]) / n_rows)
         self.ranks.sum_(g)
         return g
 

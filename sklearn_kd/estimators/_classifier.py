@@ -222,7 +222,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     execution : str or Execution, default="eager"
         How the student's passes are executed: "eager"; "compiled" by ``torch.compile``; in "bfloat16"
         where no hypergradient is taken; each iteration as one "cuda_graph"; or an
-        :class:`~sklearn_kd.Execution` with several of these.
+        :class:`~sklearn_kd.Execution` with several of these, or with micro-batches, which need less memory.
     parallel : None, "ddp" or int, default=None
         Processes that train one student together, each on its share of every batch. None: this process
         alone. "ddp": those that ``torchrun`` or ``accelerate launch`` has started; each calls ``fit`` with

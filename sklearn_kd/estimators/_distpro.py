@@ -178,7 +178,8 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
     device : str, torch.device or int, default="auto"
         "auto": CUDA, then MPS, then the CPU. A number is that of a CUDA device.
     execution : str or Execution, default="eager"
-        How the passes are executed: "eager", or in "bfloat16" where no hypergradient is taken.
+        How the passes are executed: "eager"; in "bfloat16" where no hypergradient is taken; or an
+        :class:`~sklearn_kd.Execution` with micro-batches, which need less memory.
     parallel : None, "ddp" or int, default=None
         Processes that train one student together, each on its share of every batch. None: this process
         alone. "ddp": those that ``torchrun`` or ``accelerate launch`` has started; each calls ``fit`` with

@@ -141,7 +141,7 @@ class DistProRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]  
     device : str, torch.device or int, default="auto"
         "auto": CUDA, then MPS, then the CPU.
     execution : str or Execution, default="eager"
-        "eager", or in "bfloat16" where no hypergradient is taken.
+        How the passes are executed, as for :class:`DistProClassifier`.
     parallel : None, "ddp" or int, default=None
         Processes that train one student together, each on its share of every batch. None: this process
         alone. "ddp": those that ``torchrun`` or ``accelerate launch`` has started; each calls ``fit`` with

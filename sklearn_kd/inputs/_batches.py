@@ -21,7 +21,8 @@ class Batch(tuple):
     """A batch as skorch's callbacks expect it, ``(X, y)``, with attributes ``targets`` and ``n_rows``."""
 
     targets: Targets
-    n_rows: int | None = None  # of all processes' shares of the batch together; None: the rows are all here
+    # Of all processes' shares and all micro-batches of the batch together; None: the rows are all here.
+    n_rows: int | None = None
 
     def __new__(cls, X: Tensor | Parts, targets: Targets, n_rows: int | None = None) -> Batch:
         batch = super().__new__(cls, (X, targets.labels))

@@ -113,7 +113,7 @@ class FeatureObjective:
         if logits.dtype is torch.bfloat16:  # of autocast
             logits = logits.float()
         losses = _stacked(of_terms, logits)
-        self._note(active, of_terms, values)
+        self._note(active, of_terms, values, len(x) / (batch.n_rows or len(x)))
         targets = batch.targets if outputs is None else batch.targets._replace(teacher_logits=outputs)
         tensors = [logits, losses] if len(losses) else [logits]
         return ForwardPass(logits, tensors, (x, features, row_weight), targets, losses)
@@ -181,8 +181,13 @@ class FeatureObjective:
     # The history
 
     def _note(
-        self, active: Sequence[list[int]], losses: Sequence[list[Tensor]], values: Mapping[str, Any]
+        self,
+        active: Sequence[list[int]],
+        losses: Sequence[list[Tensor]],
+        values: Mapping[str, Any],
+        share: float,
     ) -> None:
+        self._shares.append(share)
         for term, own, found in zip(self.terms, active, losses, strict=True):
             entries = term.entries(own, found, values)
             for column, entry in zip(term.recorded, entries, strict=True):
@@ -191,11 +196,13 @@ class FeatureObjective:
     def begin_epoch(self) -> None:
         """Forget what the last epoch recorded."""
         self._entries: dict[str, list[Tensor | float]] = {column: [] for column in self.recorded}
+        self._shares: list[float] = []  # of the rows of a batch in each pass
         self._has_begun = True
 
     def epoch_record(self) -> dict[str, float]:
         """Return the means over the epoch's iterations, by column."""
-        return {column: _mean(entries) for column, entries in self._entries.items()}
+        shares = [] if len(set(self._shares)) == 1 else self._shares
+        return {column: _mean(entries, shares) for column, entries in self._entries.items()}
 
     def forget(self) -> None:
         """Drop the teacher."""
@@ -221,8 +228,14 @@ def _stacked(of_terms: Sequence[Sequence[Tensor]], like: Tensor) -> Tensor:
     return torch.stack(losses) if losses else like.new_zeros(0)
 
 
-def _mean(entries: Sequence[Tensor | float]) -> float:
-    """Return the mean of tensors of shape () or of numbers, copied from the device at once; 0 for none."""
+def _mean(entries: Sequence[Tensor | float], shares: Sequence[float]) -> float:
+    """Return the mean of tensors of shape () or of numbers, copied from the device at once; 0 for none.
+
+    It is weighted by ``shares``, if there are any.
+    """
+    if shares:
+        mean = sum(shares) / len(shares)
+        entries = [entry * (share / mean) for entry, share in zip(entries, shares, strict=True)]
     tensors = [entry for entry in entries if isinstance(entry, Tensor)]
     if tensors and len(tensors) == len(entries):
         return float(torch.stack(tensors).mean())

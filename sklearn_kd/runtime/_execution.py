@@ -1,8 +1,9 @@
-"""The execution of a student's passes: eager, compiled, in bfloat16 or as CUDA graphs."""
+"""The execution of a student's passes: eager, compiled, in bfloat16, as CUDA graphs, in micro-batches."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -28,18 +29,64 @@ class Execution(BaseEstimator):
         operations to be launched. Adam and AdamW need ``optimizer__capturable=True`` for it. Where it
         cannot be done, such as on a CPU or with dropout, the fit goes on as usual and the logger
         "sklearn_kd" says why, at level INFO.
+    micro_batches : int, default=1
+        Gradient accumulation ("accumulate_grad_batches"): each batch goes through the student in so
+        many micro-batches, one after another. Their gradients add up, and the optimizer takes one step.
+        ``batch_size`` stays that of the step; the student's activations take the memory of one micro-batch.
+        In iterations with a hypergradient all passes are divided, those on D_val too. A small batch, such as
+        the last one of an epoch, is divided into fewer, of two rows or more. With ``parallel`` each process
+        divides its own share of the batch.
+
+    Notes
+    -----
+    Training in micro-batches ends where training in whole batches does, but for rounding, if the loss is a
+    mean over rows: each micro-batch counts as much as it has rows. Another training it is with
+
+    - batch normalisation, in the student or in transforms of pathways: it sees one micro-batch at a time, on
+      D_val too;
+    - dropout, which draws a mask for each micro-batch; hypergradients repeat them;
+    - losses that relate rows to each other ("similarity", "rkd", "correlation", the correlation over rows of
+      "dist"): they relate those of a micro-batch;
+    - rows or pixels without a label: some losses are means over the labelled ones of a micro-batch, and then
+      over micro-batches.
+
+    The teacher is asked for feature maps by micro-batch. An iteration with a hypergradient keeps those of the
+    whole batch. With ``augment`` a teacher is asked for the outputs of the whole batch, without a graph.
+    ``meta="forward"`` refuses micro-batches, and iterations are not captured in CUDA graphs.
 
     Examples
     --------
     >>> from sklearn_kd import Execution
     >>> Execution.named("bfloat16")
     Execution(autocast=True)
+
+    A batch in four micro-batches leads to the same student, but for rounding:
+
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn_kd import DistilledClassifier, MLPStudent
+    >>> X, y = load_iris(return_X_y=True)
+    >>> whole = DistilledClassifier(
+    ...     LogisticRegression(max_iter=1000), MLPStudent, meta="gradient", search_epochs=None, batch_size=64,
+    ...     max_epochs=5, random_state=0)
+    >>> divided = whole.__sklearn_clone__().set_params(execution=Execution(micro_batches=4))
+    >>> P = [clf.fit(X, y).predict_proba(X) for clf in (whole, divided)]
+    >>> bool(np.abs(P[0] - P[1]).max() < 1e-3)
+    True
     """
 
-    def __init__(self, compile: bool = False, autocast: bool = False, cuda_graph: bool = False):
+    def __init__(
+        self,
+        compile: bool = False,
+        autocast: bool = False,
+        cuda_graph: bool = False,
+        micro_batches: int = 1,
+    ):
         self.compile = compile
         self.autocast = autocast
         self.cuda_graph = cuda_graph
+        self.micro_batches = micro_batches
 
     @classmethod
     def named(cls, name: str) -> Execution:
@@ -47,10 +94,16 @@ class Execution(BaseEstimator):
         return cls(**EXECUTIONS[name])
 
     def check(self) -> None:
-        """Raise ValueError if a parameter is neither True nor False."""
-        for name, value in self.get_params(deep=False).items():
+        """Raise ValueError or TypeError if a parameter cannot be used."""
+        for name in ("compile", "autocast", "cuda_graph"):
+            value = getattr(self, name)
             if not isinstance(value, (bool, np.bool_)):
                 raise ValueError(f"{name}={value!r} must be True or False.")
+        n = self.micro_batches
+        if isinstance(n, (bool, np.bool_)) or not isinstance(n, Integral):
+            raise TypeError(f"micro_batches={n!r} must be a whole number, into which batches are divided.")
+        if n < 1:
+            raise ValueError(f"micro_batches={n!r} must be at least 1, for whole batches.")
 
     def precision(self, device: torch.device, *, full: bool = False) -> AbstractContextManager[Any]:
         """Return a context of bfloat16, or of nothing where it was not asked for or ``full`` is."""

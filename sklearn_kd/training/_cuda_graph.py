@@ -31,7 +31,12 @@ WARM_UP = 3
 
 
 def why_not_captured(
-    device: torch.device, optimizers: Sequence[torch.optim.Optimizer], *, watched: bool, compiled: bool
+    device: torch.device,
+    optimizers: Sequence[torch.optim.Optimizer],
+    *,
+    watched: bool,
+    compiled: bool,
+    divided: bool = False,
 ) -> str | None:
     """Return why the iterations of a fit cannot be captured, or None.
 
@@ -44,9 +49,13 @@ def why_not_captured(
         Whether a callback looks at the gradients within an iteration.
     compiled : bool
         Whether the student's forward pass is compiled.
+    divided : bool, default=False
+        Whether batches are divided into micro-batches.
     """
     if watched:
         return "a callback looks at the gradients"
+    if divided:
+        return "a graph keeps the memory of a whole iteration, and micro_batches are to need less"
     if device.type != "cuda":
         return f"a CUDA graph needs a CUDA device, not {device.type}"
     for k, optimizer in enumerate(optimizers):
@@ -89,7 +98,8 @@ def captured_iterations(net: TrainingNet) -> CapturedIterations | None:
     """Return a net's iterations as CUDA graphs, or None, with the reason in the log."""
     device, optimizers = torch.device(net.device), [net.optimizer_, *net.metaparameters.optimizers]
     watched = bool(net._listeners("on_grad_computed"))
-    reason = why_not_captured(device, optimizers, watched=watched, compiled=net.execution.compile)
+    compiled, divided = net.execution.compile, net.execution.micro_batches > 1
+    reason = why_not_captured(device, optimizers, watched=watched, compiled=compiled, divided=divided)
     if reason is not None:
         log.info("Not captured in a CUDA graph: %s.", reason)
         return None

@@ -28,6 +28,7 @@ from sklearn_kd.tasks._pixels import pixel_rows
 from sklearn_kd.tasks._targets import Targets
 from sklearn_kd.training._clipping import norm_limit
 from sklearn_kd.training._nonfinite import GOOD, SKIPPED, with_hypergradient
+from sklearn_kd.training._passes import divided
 from sklearn_kd.training._turns import follow
 
 if TYPE_CHECKING:
@@ -56,6 +57,12 @@ def far_iterations(net: TrainingNet, data: SplitData) -> FarIterations | None:
     if net.execution.cuda_graph:
         raise ValueError(
             f"meta: {name} cannot be captured in a CUDA graph. Set execution='eager', or meta='gradient'."
+        )
+    if net.execution.micro_batches > 1 and isinstance(strategy, ForwardGradient):
+        raise ValueError(
+            f"meta: {name} carries tangents through the pass of a whole batch, which execution divides by "
+            f"micro_batches={net.execution.micro_batches}. Set micro_batches=1 and a smaller batch_size, or "
+            "meta='gradient' or 'implicit'."
         )
     reason = strategy.why_unsuitable(net.optimizer_)
     if reason is not None:
@@ -228,14 +235,18 @@ class _ImplicitIterations(FarIterations):
 
     def _hypergradient(self) -> tuple[Tensor, Tensor]:
         objective, values = cast(LogitObjective, self.net.objective), self.net.metaparameters.named()
+        n, batches = self.net.execution.micro_batches, list(self._batches)
+        batches = _joined(batches) if n == 1 else [m for batch in batches for m in divided(self.net, batch)]
         training = [
             TrainingBatch(
                 (batch[0],),
                 partial(objective.evaluate_logits, targets=batch.targets, values=values, differentiable=True),
             )
-            for batch in _joined(list(self._batches))
+            for batch in batches
         ]
-        return self.estimator.to_the_end(training, *self._validation())
+        validation, validation_loss = self._validation()
+        in_parts = (micro for batch in validation for micro in divided(self.net, batch))
+        return self.estimator.to_the_end(training, in_parts, validation_loss)
 
 
 def _joined(batches: list[Batch]) -> list[Batch]:

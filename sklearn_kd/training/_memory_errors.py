@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from sklearn_kd.inputs._data import SplitData, describe_allocations
+from sklearn_kd.meta._far import ForwardGradient
 from sklearn_kd.runtime._memory import explain_out_of_memory, format_weights_size, memory_advice
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ def explain_memory_of_training(net: TrainingNet, data: SplitData) -> AbstractCon
         return f"batch_size={batch_size}, {describe_allocations(data)} and {weights}"
 
     ways = ["a smaller batch_size"]
+    if not isinstance(net.strategy, ForwardGradient):  # which needs whole batches
+        ways.append(f"execution__micro_batches={2 * net.execution.micro_batches}")
     if not net.execution.autocast:
         ways.append("execution='bfloat16'")
     ways.append("X as a Dataset, whose rows are loaded batch by batch")

@@ -26,7 +26,6 @@ from sklearn_kd.layers._names import named_network
 from sklearn_kd.losses._objective import Objective
 from sklearn_kd.meta import Strategy
 from sklearn_kd.meta._strategy import check_has_validation
-from sklearn_kd.runtime._backward import backward
 from sklearn_kd.runtime._devices import all_finite, full_precision, reading_is_free
 from sklearn_kd.runtime._eager_optimizers import eager_method, make_optimizer
 from sklearn_kd.runtime._execution import Execution
@@ -56,6 +55,7 @@ from sklearn_kd.training._nonfinite import (
     skips_message,
     with_hypergradient,
 )
+from sklearn_kd.training._passes import run_passes, validation_passes
 from sklearn_kd.training._pickling import complete_unpickled, state_to_pickle
 from sklearn_kd.training._shared import SharedTraining, interrupts_of, shared_training
 from sklearn_kd.training._turns import Turn, follow, turn_of
@@ -431,11 +431,9 @@ class TrainingNet(NeuralNetClassifier):
                 record.begun = False
                 unknown = torch.full((), torch.nan, device=record.device)
                 return step | {"metaparameters": path.descend(unknown), "val_loss": unknown}
-            h, val_loss = record.hypergradient(
-                val_batch[0],
-                lambda logits: self._validation_loss(logits, val_batch.targets),
-                n_rows=val_batch.n_rows,
-            )
+            n_rows = val_batch.n_rows or len(val_batch[0])
+            first, *further = validation_passes(self, val_batch)
+            h, val_loss = record.hypergradient(*first, n_rows, further)
         if step["outcome"] is not GOOD:  # not known yet: no hypergradient of a step not taken
             h = torch.where(step["outcome"] == SKIPPED, torch.nan, h)
         step["outcome"] = with_hypergradient(step["outcome"], all_finite(h), record.directionless)
@@ -482,22 +480,10 @@ class TrainingNet(NeuralNetClassifier):
         return steps[0]  # some optimizers ask several times
 
     def train_step_single(self, batch: Batch, **params: Any) -> dict[str, Any]:
-        """Run forward, compute the loss and its gradient by the outputs, and run backward."""
+        """Run forwards and backwards, and judge the loss and the gradients."""
         if not self.module_.training:
             self._set_training(True)
-        record, objective = self._record, self.objective
-        values, differentiable = self.metaparameters.named(), record is not None
-        with self.execution.precision(batch[0].device, full=differentiable):
-            passed = objective.forward(self.module_, self.infer, self.others, batch, values)
-        loss = objective.evaluate(passed, values, differentiable=differentiable)
-        if record is not None:
-            record.after_forward(passed.inputs, objective.joined(passed), loss, passed.logits, batch.n_rows)
-        if self.shared_ is None:
-            backward(passed.tensors, loss.gradients)
-            value = loss.value
-        else:
-            value = self.shared_.backward(passed.tensors, loss, batch)
-        return judged({"loss": value, "y_pred": passed.logits.detach()}, self.optimizer_)
+        return judged(run_passes(self, batch), self.optimizer_)
 
     def on_grad_computed(self, net: Any, named_parameters: Any, **kwargs: Any) -> None:
         """Read the gradient's norm before a clipping callback changes it."""

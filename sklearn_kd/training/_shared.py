@@ -17,11 +17,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from sklearn_kd.inputs._batches import Batch, check_shares
+from sklearn_kd.inputs._batches import check_shares
 from sklearn_kd.inputs._data import SplitData, take
-from sklearn_kd.losses._distillation_loss import Evaluation
 from sklearn_kd.meta._strategy import updates_metaparameters
-from sklearn_kd.runtime._backward import backward
 from sklearn_kd.runtime._devices import reading_is_free
 from sklearn_kd.runtime._execution import Execution
 from sklearn_kd.runtime._ranks import Ranks
@@ -75,31 +73,27 @@ class SharedTraining:
     # ----------------------------------------------------------------------------------
     # A step
 
-    def weight_of(self, batch: Batch) -> float:
-        """Return the weight of this process's share of a batch in a mean over processes."""
-        return self.ranks.weight_of(len(batch[0]), batch.n_rows or len(batch[0]))
+    def reduced(self, loss: Tensor) -> Tensor:
+        """Make all gradients those of the whole batch, and return its loss, after the backward pass.
 
-    def backward(self, tensors: Sequence[Tensor], loss: Evaluation, batch: Batch) -> Tensor:
-        """Backpropagate, make all gradients those of the whole batch, and return its loss.
+        Those of each process are weighted by its share of the rows. A weight that has a gradient in no
+        process keeps none. The message has the same size whatever a process has computed.
 
-        A weight that has a gradient in no process keeps none. The message has the same size whatever
-        a process has computed.
+        Parameters
+        ----------
+        loss : Tensor of shape ()
+            Of this process's rows, times their weight in the mean over processes.
 
         Raises
         ------
         KeyboardInterrupt
             In all processes in the same iteration, where one has asked for it.
         """
-        weight = self.weight_of(batch)
-        # Before the pass, in which synchronised batch normalisation mixes the gradients of all processes.
-        backward(tensors, [r * weight for r in loss.gradients] if weight != 1.0 else loss.gradients)
-        return self._reduced(loss.value * weight)
-
-    def _reduced(self, loss: Tensor) -> Tensor:
         weights = [w for w in self._weights if w.requires_grad]  # callbacks freeze and unfreeze
         without = [k for k, w in enumerate(weights) if w.grad is None]
         gradients = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
         notes = self._notes(len(weights), without, loss)
+        loss = loss.clone()  # the message is written into it
         self.ranks.mean_([*gradients, loss, notes])
         if without:
             has_gradient = (notes[2:] > 0).tolist()

@@ -123,6 +123,8 @@ def _why_alone(net: TrainingNet, data: Any) -> str | None:
         return "execution='compiled' compiles the pass of one student"
     if net.execution.autocast or net.execution.cuda_graph:
         return "bfloat16 and CUDA graphs are for the pass of one student"
+    if net.execution.micro_batches > 1:
+        return "micro-batches are of the batch of one student"
     if net.objective.batch_key() is None:
         return f"{_loss_name(net)} is computed for one student at a time"
     if kind not in ELEMENTWISE_OPTIMIZERS:

@@ -253,6 +253,35 @@ def test_implicit_hypergradient_is_the_dense_solution(curvature, solver, n_terms
     torch.testing.assert_close(h, expected, rtol=2e-4, atol=1e-7)
 
 
+@pytest.mark.parametrize("curvature", ["hessian", "gauss_newton"])
+def test_implicit_hypergradient_counts_images_and_not_their_pixels(curvature):
+    """Ten images of four pixels, each a row of the outputs, are forty rows."""
+    found = []
+    for n_pixels in (1, 4):
+        training = Training("sgd", linear=True)
+        training.run(5)
+        targets = Targets(training.y, training.f)
+        x, x_val = (t.reshape(-1, n_pixels, 4) if n_pixels > 1 else t for t in (training.x, training.x_val))
+        estimator = ImplicitHypergradient(
+            training.student,
+            training.optimizer,
+            curvature=curvature,
+            damping=0.1,
+            forward=lambda x, student=training.student: student(x).reshape(-1, 3),
+        )
+        batch = TrainingBatch(
+            (x,),
+            lambda z, targets=targets: ClosedFormEvaluation(
+                TrainingLoss(z, targets, *LAMBDA, scaling="hinton")
+            ),
+        )
+        y_val = Targets(training.y_val)
+        found.append(
+            estimator.to_the_end([batch], [(x_val,)], lambda z, _, y_val=y_val: validation_loss(z, y_val))[0]
+        )
+    torch.testing.assert_close(found[1], found[0], rtol=1e-6, atol=1e-9)
+
+
 def test_optimizers_without_tangents_are_named():
     w = [nn.Parameter(torch.zeros(2))]
     assert why_no_tangent(torch.optim.SGD(w, lr=0.1)) is None

@@ -531,6 +531,10 @@ REFUSED = {
         {"meta": "implicit", "execution": "cuda_graph"},
         {},
     ),
+    "micro-batches in forward mode": lambda X, y: (
+        {"meta": "forward", "execution__micro_batches": 2},
+        {},
+    ),
     "an optimizer instance": lambda X, y: ({"optimizer": torch.optim.SGD([torch.zeros(1)])}, {}),
     "an unknown device": lambda X, y: ({"device": "gpu"}, {}),
     "a missing device": lambda X, y: ({"device": "cuda:99"}, {}),

@@ -90,7 +90,7 @@ class Problem:
 
     def batch(self):
         targets = Targets(self.y, self.teacher_logits, self.weight)
-        return type("Batch", (), {"__getitem__": lambda _, i: self.x, "targets": targets})()
+        return type("Batch", (), {"__getitem__": lambda _, i: self.x, "targets": targets, "n_rows": None})()
 
     def hypergradient(self, method):
         record = HypergradientEstimator(

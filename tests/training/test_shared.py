@@ -114,6 +114,11 @@ CASES = {
     "AdamW, clipped": (Gradient(hypergradient="exact"), ADAMW | {"max_grad_norm": 0.05}, 1e-12),
     "linear": (Linear(e1=3, e2=2, hypergradient="exact"), SGD | {"max_grad_norm": 0.05}, 1e-13),
     "some rows": (Gradient(hypergradient="jvp", hypergradient_rows=9), SGD, 1e-13),
+    "micro-batches": (
+        Gradient(hypergradient="jvp", hypergradient_rows=9),
+        SGD | {"execution": Execution(micro_batches=3)},
+        1e-13,
+    ),
     "T_val": (Gradient(hypergradient="exact"), SGD | {"val_temperature": "auto"}, 1e-7),
     "forward mode": (ForwardGradient(every=2), SGD, 1e-7),
     "forward mode, Hessian": (
