@@ -343,11 +343,13 @@ def _bytes_of(chunk: Chunk) -> bytes:
 
 def _message_of_repeats(first: tuple[int, int], second: tuple[int, int], n_processes: int) -> str:
     names = [f"worker {worker}" for _, worker in (first, second)]
+    no_workers = ", or set iterator_train__num_workers=0"
     if n_processes > 1:
         names = [f"worker {worker} of process {rank}" for rank, worker in (first, second)]
+        no_workers = ""  # the processes would still read the same rows
     return (
         f"X gives {names[0]} and {names[1]} the same first rows, so that each row would be trained on "
         "several times in an epoch. Divide the items in the dataset, by torch.utils.data.get_worker_info() "
         "and the rank, or give Stream(..., stride=True), with which each reads all of them and takes its "
-        "own, or set iterator_train__num_workers=0."
+        f"own{no_workers}."
     )

@@ -163,6 +163,11 @@ class Optuna(Strategy):
                 f"storage={self.storage!r} must be the address of a database, such as "
                 "'sqlite:///trials.db', a storage of optuna, or None."
             )
+        if isinstance(self.storage, str) and "://" not in self.storage:
+            raise ValueError(
+                f"storage={self.storage!r} is no address of a database. Give one with its kind, such as "
+                "'sqlite:///trials.db' for a file."
+            )
         if not isinstance(self.study_name, (str, type(None))):
             raise TypeError(f"study_name={self.study_name!r} must be a str or None.")
         if (self.storage is None) != (self.study_name is None):
