@@ -275,6 +275,7 @@ class HypergradientEstimator:
         self.method, self.rows, self.logit_change = method, rows, logit_change
         self.names = [name for name, w in self.whole.named_parameters() if w in moved]
         self.weights: list[Tensor] = [w for w in self.whole.parameters() if w in moved]
+        self.n_of_student = sum(w in moved for w in student.parameters())  # the first; v vanishes on others
         self.device = self.weights[0].device
         self.w = [torch.empty_like(w, requires_grad=False) for w in self.weights]
         self.response = response_class(optimizer)(optimizer, self.weights)
@@ -365,7 +366,7 @@ class HypergradientEstimator:
             v, r_val, val_loss = self._validation_gradient(x_val, validation_loss, weight)
             sizes = _Sizes(self.logits, r_val)
             if self.ranks.size > 1:
-                val_loss = sizes.share(self.ranks, v, val_loss)
+                val_loss = sizes.share(self.ranks, v[: self.n_of_student], val_loss)
             norm = as_number(global_norm(v))
             c, d = self.response(v, self.w)
             if self.clipping is not None:

@@ -14,7 +14,7 @@ from sklearn.base import clone
 from sklearn.model_selection import KFold, StratifiedKFold, check_cv
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
-from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.parallel import Parallel
 
 from sklearn_kd._sklearn_compat import safe_indexing
 from sklearn_kd.comparison._fits import (
@@ -44,6 +44,7 @@ from sklearn_kd.estimators._several_labels import has_several_labels, refuse_cla
 from sklearn_kd.inputs._arrays import from_torch
 from sklearn_kd.inputs._structures import is_structure
 from sklearn_kd.inputs._torch_datasets import is_dataset
+from sklearn_kd.runtime._broadcast import calls
 from sklearn_kd.runtime._devices import checked_device
 from sklearn_kd.runtime._global_lock import torch_state_lock
 from sklearn_kd.runtime._processes import (
@@ -270,9 +271,8 @@ def _run_all(shared: _Shared, cells: list[_FoldSeed], n_jobs: int | None, verbos
         n_jobs = default_n_jobs(_device(shared).type)
     n_jobs = count_processes(n_jobs, len(cells))
     with one_thread_per_process():
-        runs = Parallel(n_jobs=n_jobs, return_as=streaming_return_as())(
-            delayed(_run)(shared, cell) for cell in cells
-        )
+        parallel = Parallel(n_jobs=n_jobs, return_as=streaming_return_as())
+        runs = parallel(calls(_run_kth, (shared, cells), range(len(cells)), n_jobs))
         if verbose:
             from tqdm import tqdm
 
@@ -334,7 +334,10 @@ def _fold_seeds(
         split = StratifiedKFold if by_class else KFold
         cv = split(int(cv), shuffle=True, random_state=rng.randint(np.iinfo(np.int32).max))
     # Listed once: a splitter without a seed would split anew for every method.
-    folds = list(check_cv(cv, y, classifier=by_class).split(X, y))
+    folds = [
+        tuple(np.arange(len(y))[rows] for rows in fold)
+        for fold in check_cv(cv, y, classifier=by_class).split(X, y)
+    ]
     if task.numeric and any(len(test) < 2 for _, test in folds):
         raise ValueError(
             f"cv={cv!r} has a test fold of one row, of which {MEASURES[task.measures[0]].title} is not "
@@ -342,10 +345,16 @@ def _fold_seeds(
         )
     seeds = rng.randint(np.iinfo(np.int32).max, size=(len(folds), n_seeds))
     return [
-        _FoldSeed(fold, seed, int(seeds[fold, seed]), *(np.arange(len(y))[rows] for rows in folds[fold]))
+        _FoldSeed(fold, seed, int(seeds[fold, seed]), *folds[fold])
         for fold in range(len(folds))
         for seed in range(n_seeds)
     ]
+
+
+def _run_kth(given: tuple[_Shared, list[_FoldSeed]], k: int) -> list[tuple]:
+    """Run one fold and seed, named by its place: the rows of folds are many, and sent with the data."""
+    shared, cells = given
+    return _run(shared, cells[k])
 
 
 def _run(shared: _Shared, cell: _FoldSeed) -> list[tuple]:

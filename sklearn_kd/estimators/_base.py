@@ -48,6 +48,7 @@ from sklearn_kd.teachers._registry import (
     shared_copy,
     without_training,
 )
+from sklearn_kd.teachers._scattered import fetched
 from sklearn_kd.teachers._transformed import with_transform
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
 
     def _asked_teacher(self) -> Any:
         """Return the teacher as it is asked: behind ``teacher_transform``, if there is one."""
-        return with_transform(self.teacher, self.teacher_transform)
+        return with_transform(fetched(self.teacher), self.teacher_transform)
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()

@@ -86,6 +86,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         - ``"naive"``: (0.5, 1); ``"random"``: a random draw; ``"none"``: labels alone;
         - ``"forward"``, ``"implicit"``: hypergradients that look further ahead than one iteration;
         - ``"hyperopt"``: the best of 5 trials of the tree-structured Parzen estimator;
+        - ``"optuna"``: the best of 20 trials of a sampler of Optuna, which processes may share;
         - ``"twins"``: two students at values moved up and down, of which the better one goes on;
         - ``"halving"``: four students at fixed values, of which the worse are dropped;
 

@@ -14,6 +14,7 @@ import torch
 from sklearn.base import clone
 from torch import Tensor, nn
 
+from sklearn_kd.checkpointing._fingerprint import fingerprint, relevant_parameters
 from sklearn_kd.checkpointing._trial_cache import TrialCache
 from sklearn_kd.errors._context import error_context
 from sklearn_kd.estimators._callback_checks import listed_callbacks
@@ -271,7 +272,8 @@ def net_to_train(estimator: DistilledClassifier, plan: DistillationPlan) -> Trai
     start = start_of(estimator, space, plan.strategy, rng)
     make_trial, cache = partial(_trial_net, estimator, plan), TrialCache(plan.checkpoints)
     trials = Trials(make_trial, space, start, stage.data, stage.seeds.training, cache)
-    context = StartContext(start, space, rng, trials.losses, estimator.verbose)
+    signature = partial(_signature_of_trials, estimator, plan, start)
+    context = StartContext(start, space, rng, trials.losses, estimator.verbose, signature)
     chosen = plan.strategy.start(context)
     with error_context(f"{type(plan.strategy).__name__}.start"):
         start = space.completed(start, chosen)
@@ -283,6 +285,24 @@ def net_to_train(estimator: DistilledClassifier, plan: DistillationPlan) -> Trai
     if best is not None and best.setting == space.join(start).tolist():  # else the strategy went by its own
         net.ending_ = best.ending
     return net
+
+
+def _signature_of_trials(
+    estimator: DistilledClassifier, plan: DistillationPlan, start: dict[str, Any]
+) -> str:
+    """Hash what the losses of trials depend on beside their settings; of X it is the first rows."""
+    stage = plan.stages[0]
+    parameters = relevant_parameters(estimator)
+    del parameters["meta"]
+    return fingerprint(
+        estimator=type(estimator),
+        parameters=parameters,
+        val_temperature=plan.strategy.val_temperature,
+        start=start,
+        seeds=stage.seeds,
+        rows=[(part.samples, part.y, part.weight) for part in stage.data if part is not None],
+        teacher=plan.teacher_signature(),
+    )
 
 
 def _epoch_callbacks(estimator: DistilledClassifier, plan: DistillationPlan) -> list[Any]:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sklearn_kd.losses import LOSSES, DistillationLoss, LogitDistillation, RegressionLoss
-from sklearn_kd.meta import Hyperopt, MetaparameterSpace, Naive, Random, Shortlist, Strategy
+from sklearn_kd.meta import Hyperopt, MetaparameterSpace, Naive, Optuna, Random, Shortlist, Strategy
 from sklearn_kd.meta._shortlist import CANDIDATES
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def beside_strategy(
         reasons += beside_shortlist(estimator, strategy, space, fixed=of_library)
     draws = "temperature" in space and space["temperature"].start is None  # else from its own bounds
     bounds = getattr(loss, "temperature_bounds", _DEFAULT_BOUNDS) if draws else _DEFAULT_BOUNDS
-    if isinstance(strategy, (Random, Hyperopt)) and tuple(bounds) != _DEFAULT_BOUNDS:
+    if isinstance(strategy, (Random, Hyperopt, Optuna)) and tuple(bounds) != _DEFAULT_BOUNDS:
         low, high = (10**end for end in strategy.log10_temperature)
         if not all(map(math.isclose, bounds, (low, high))):
             wanted = ", ".join(f"{math.log10(bound):.3g}" for bound in bounds)

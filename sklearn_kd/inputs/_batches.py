@@ -267,21 +267,28 @@ class LoadedBatches:
         self.dataset = dataset
         self.order = order or BatchOrder(len(dataset), batch_size, shuffle, drop_last, dataset.seed, ranks)
         self._loader = make_loader(dataset.rows, self.order, seed=dataset.seed, **loader)
+        several = self.order.ranks.size > 1
+        # In the same state in all processes, as all that a checkpoint holds.
+        self._seeds = torch.Generator().manual_seed(dataset.seed) if several else self._loader.generator
 
     def __len__(self) -> int:
         return len(self.order)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the order, and of the generator that seeds the next workers."""
-        workers = {"generator": self._loader.generator.get_state()}
+        workers = {"generator": self._seeds.get_state()}
         return {"order": self.order.state_dict(), "workers": workers}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a state of :meth:`state_dict`; the next pass is the one that followed it."""
         self.order.load_state_dict(state["order"])
-        self._loader.generator.set_state(state["workers"]["generator"])
+        self._seeds.set_state(state["workers"]["generator"])
 
     def __iter__(self) -> Iterator[Batch]:
+        ranks = self.order.ranks
+        if ranks.size > 1:  # otherwise the workers of all processes would augment alike
+            seed = int(torch.randint(2**62, (), generator=self._seeds))
+            self._loader.generator.manual_seed(seed + ranks.rank)
         for k, (x, _, rows) in enumerate(self._loader):
             batch = self.dataset.batch(x, rows)
             batch.n_rows = self.order.n_rows(k)

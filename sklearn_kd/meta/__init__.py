@@ -11,6 +11,7 @@ from sklearn_kd.meta._fixed import Fixed, Naive, NoDistillation
 from sklearn_kd.meta._gradient import Gradient, Linear
 from sklearn_kd.meta._halving import SuccessiveHalving
 from sklearn_kd.meta._hyperopt import Hyperopt
+from sklearn_kd.meta._optuna import Optuna
 from sklearn_kd.meta._path import MetaparameterPath
 from sklearn_kd.meta._population import Population, PopulationStrategy
 from sklearn_kd.meta._predicted import PredictedPath
@@ -32,6 +33,7 @@ STRATEGIES: dict[str, type[Strategy]] = ByName(
         "forward": ForwardGradient,
         "implicit": ImplicitGradient,
         "hyperopt": Hyperopt,
+        "optuna": Optuna,
         "shortlist": Shortlist,
         "twins": Twins,
         "halving": SuccessiveHalving,
@@ -75,6 +77,7 @@ __all__ = [
     "Naive",
     "NoDistillation",
     "OptimizerResponse",
+    "Optuna",
     "Population",
     "PopulationStrategy",
     "PredictedPath",

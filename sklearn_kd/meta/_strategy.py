@@ -40,6 +40,9 @@ class StartContext:
         as joblib reads that number.
     verbose : int
         The estimator's.
+    signature : callable() -> str
+        A digest of what the losses depend on beside the setting: parameters, seeds and data. Equal in
+        all processes, for trials that are kept somewhere.
 
     Examples
     --------
@@ -67,6 +70,7 @@ class StartContext:
     rng: np.random.Generator
     evaluate_all: Callable[..., list[float]]
     verbose: int = 0
+    signature: Callable[[], str] = str
 
     def evaluate(self, **values: Any) -> float:
         """Return L_val on D_val of a fresh student trained on D_train with these values fixed.

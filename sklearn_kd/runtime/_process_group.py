@@ -123,8 +123,7 @@ def ranked_fit(device: torch.device) -> Iterator[Ranks]:
         yield ALONE
         return
     join(device)
-    ranks, outcomes = Ranks.joined(), Ranks.joined(timeout=PATIENCE)
-    ranks.patient = Ranks.joined(timeout=PATIENCE)
+    ranks, outcomes = _met()
     groups = [ranks, ranks.patient]
     try:
         yield ranks
@@ -134,6 +133,21 @@ def ranked_fit(device: torch.device) -> Iterator[Ranks]:
         raise
     _part(outcomes, None)  # first: another may still wait for this one's last message
     _close(groups)
+
+
+def _met() -> tuple[Ranks, Ranks]:
+    """Wait until all processes are here; return their ranks, and those that tell how the fit went."""
+    try:
+        if "gloo" in str(dist.get_backend_config()):  # which notices one that has gone, as new groups do not
+            dist.all_reduce(torch.zeros(()))
+        ranks, outcomes = Ranks.joined(), Ranks.joined(timeout=PATIENCE)
+        ranks.patient = Ranks.joined(timeout=PATIENCE)
+    except RuntimeError as error:
+        raise RankError(
+            f"Rank {dist.get_rank()} of {dist.get_world_size()} ends: another did not come to fit, or has "
+            f"ended ({str(error).splitlines()[0]:.200}). Call fit with parallel='ddp' in all processes."
+        ) from error
+    return ranks, outcomes
 
 
 def _close(groups: list[Ranks]) -> None:

@@ -21,6 +21,8 @@ from torch import Tensor
 # How long a process waits for the others, in seconds, before it ends with an error: torch's own limit. One
 # that has ended is noticed at once.
 TIMEOUT = 1800.0
+# How long the making of a group may take, in seconds: one that has gone meanwhile is not noticed sooner.
+_MEETING = 60.0
 
 
 class LostRanks(RuntimeError):
@@ -60,17 +62,20 @@ class Ranks:
         """Return the ranks of all processes of torch.distributed, which must be initialised.
 
         They have a group of their own, so that nothing of the user's gets between their messages. All
-        processes call it.
+        processes call it, within a minute.
 
         Parameters
         ----------
         timeout : float, default=1800
             How long a process waits for the others, in seconds, before it raises an error.
         """
+        from torch.distributed.distributed_c10d import _set_pg_timeout  # which not every build of torch has
+
         has_nccl = "nccl" in str(dist.get_backend_config())
         backend = "cpu:gloo,cuda:nccl" if has_nccl else "gloo"
-        limit = timedelta(seconds=timeout)
-        return cls(dist.new_group(backend=backend, timeout=limit), timeout=timeout)
+        group = dist.new_group(backend=backend, timeout=timedelta(seconds=min(timeout, _MEETING)))
+        _set_pg_timeout(timedelta(seconds=timeout), group)
+        return cls(group, timeout=timeout)
 
     def close(self) -> None:
         """Leave: those that still wait for this process end with an error, as it does if it asks them."""

@@ -3,11 +3,13 @@
 Every kind of teacher has an adapter, which trains the teacher where it does not come trained and
 returns its logits. :func:`register_teacher` adds the adapter of a class. :class:`TeacherEnsemble`,
 :class:`FunctionTeacher` and :class:`OnnxTeacher` make teachers of what is none by itself;
-:class:`StoredAnswers` stores the answers of one.
+:class:`StoredAnswers` stores the answers of one, and :class:`ScatteredTeacher` stands for one that the
+workers of a cluster have.
 """
 
 from sklearn_kd.teachers._adapter import BatchTeacherAdapter, TeacherAdapter
 from sklearn_kd.teachers._registry import register_teacher
+from sklearn_kd.teachers._scattered import ScatteredTeacher
 from sklearn_kd.teachers._transformed import ImageTransform
 
 # Their imports register the kinds of this library; objects of any class are told in this order.
@@ -23,6 +25,7 @@ __all__ = [
     "FunctionTeacher",
     "ImageTransform",
     "OnnxTeacher",
+    "ScatteredTeacher",
     "StoredAnswers",
     "TeacherAdapter",
     "TeacherEnsemble",

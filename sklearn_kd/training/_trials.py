@@ -7,11 +7,13 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.parallel import Parallel
 
 from sklearn_kd.checkpointing._trial_cache import TrialCache
 from sklearn_kd.inputs._data import SplitData
+from sklearn_kd.meta._path import MetaparameterPath
 from sklearn_kd.meta._space import MetaparameterSpace
+from sklearn_kd.runtime._broadcast import calls
 from sklearn_kd.runtime._global_lock import torch_state_lock
 from sklearn_kd.runtime._processes import count_processes, one_thread_per_process, streaming_return_as
 from sklearn_kd.training._alone import train_alone
@@ -150,7 +152,7 @@ def trial_losses(
     Parameters
     ----------
     nets : sequence of TrainingNet
-        Initialised.
+        Initialised, and alike but for the values of their metaparameters.
     data : SplitData
         Of all of them.
     seed : int
@@ -189,7 +191,8 @@ def trial_losses(
     else:
         with one_thread_per_process():
             parallel = Parallel(n_jobs=n_processes, return_as=streaming_return_as())
-            trials = parallel(delayed(_trained)(nets[k], data, seed) for k in alone)
+            paths = [nets[k].metaparameters for k in alone]
+            trials = parallel(calls(_trained_elsewhere, (nets[alone[0]], data, seed), paths, n_processes))
             for k, (ending, interrupted) in zip(alone, trials, strict=True):
                 _note(note, {k: ending}, interrupted, losses, nets)
     return [losses[k] for k in range(len(nets))]
@@ -202,6 +205,15 @@ def _trained(net: TrainingNet, data: SplitData, seed: int) -> tuple[Ending, bool
         ending = ending_of(net, data.valid)
         loss, averaged = net.ranks.broadcast((ending.loss, ending.averaged))
         return ending._replace(loss=loss, averaged=averaged), net.interrupted_
+
+
+def _trained_elsewhere(
+    shared: tuple[TrainingNet, SplitData, int], metaparameters: MetaparameterPath
+) -> tuple[Ending, bool]:
+    """Train a copy of the first net at the metaparameters of another: all else is alike in them."""
+    net, data, seed = shared
+    net.metaparameters = metaparameters
+    return _trained(net, data, seed)
 
 
 def _note(

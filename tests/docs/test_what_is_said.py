@@ -392,3 +392,18 @@ def test_what_is_said_of_the_honest_synthetic_runs_is_so(module):
         assert not {(method, "naive") for method in learned} & clear
         grids = {(f"grid, s(T) = {scaling}", "naive") for scaling in ("T²", "1")}
         assert (grids <= clear) == (n_valid == 200)
+
+
+# --------------------------------------------------------------------------------------
+# Several processes
+
+
+def test_what_is_said_of_killed_processes_is_so():
+    record = json.loads((ROOT / "examples" / "evidence" / "kill_a_rank.json").read_text(encoding="utf-8"))
+    kills = record["kills"]
+    assert (
+        "one of two processes at 20 random moments" in words(GUIDE / "more_machines.rst") and len(kills) == 20
+    )
+    assert "within two seconds each time" in words(GUIDE / "more_machines.rst")
+    assert max(kill["seconds of the other"] for kill in kills) < 2
+    assert all(all(kill["identical"]) and kill["error"].startswith("RankError") for kill in kills)

@@ -91,3 +91,34 @@ def test_batches_carry_the_number_of_all_rows(workers, shuffle):
         assert all(torch.equal(batch[0][:, 0].long(), batch.targets.labels) for batch in found)
         seen += [label for batch in found for label in batch.targets.labels.tolist()]
     assert sorted(seen) == list(range(23))
+
+
+class Noise(torch.utils.data.Dataset):
+    """Items that are drawn when they are read, as augmented ones are."""
+
+    def __len__(self):
+        return 16
+
+    def __getitem__(self, k):
+        return torch.rand(3)
+
+
+def test_the_workers_of_each_process_draw_other_numbers():
+    """And the same again from a checkpoint, which holds one state for all processes."""
+
+    def batches_of(ranks):
+        data = LoadedData(DatasetRows(Noise()), Targets(torch.arange(16)), seed=1)
+        return evaluation_batches(data, batch_size=8, shuffle=True, ranks=ranks, num_workers=1)
+
+    def drawn(batches):
+        return torch.cat([x for x, _ in batches])
+
+    first, second = map(batches_of, ranks(2))
+    drawn(first), drawn(second)
+    state = first.state_dict()
+    assert torch.equal(state["workers"]["generator"], second.state_dict()["workers"]["generator"])
+    in_first, in_second = drawn(first), drawn(second)
+    assert not torch.isin(in_first, in_second).any()
+    for of, before in zip(map(batches_of, ranks(2)), (in_first, in_second), strict=True):
+        of.load_state_dict(state)
+        assert torch.equal(drawn(of), before)

@@ -233,7 +233,10 @@ def test_random_search(make, digits, logits):
     assert several.history_[-1, "valid_loss"] == pytest.approx(best["val_loss"], rel=1e-5)
 
 
-@pytest.mark.parametrize("strategy", [meta.Random(n_trials=4), meta.Hyperopt(n_startup_trials=4)])
+@pytest.mark.parametrize(
+    "strategy",
+    [meta.Random(n_trials=4), meta.Hyperopt(n_startup_trials=4), meta.Optuna(n_trials=6, n_at_once=4)],
+)
 def test_trials_are_the_same_together_and_apart(strategy, make, digits, logits, monkeypatch):
     trials = []
     for fewest in (2, np.inf):
@@ -269,7 +272,9 @@ def test_several_settings_are_evaluated_as_each_alone(make, digits, logits):
     assert len(set(losses[0])) == 3
 
 
-@pytest.mark.parametrize("strategy", [meta.Random(n_trials=0), meta.Hyperopt(n_guided_at_once=1.5)])
+@pytest.mark.parametrize(
+    "strategy", [meta.Random(n_trials=0), meta.Hyperopt(n_guided_at_once=1.5), meta.Optuna(n_at_once=0)]
+)
 def test_counts_of_trials_are_checked(strategy, make, digits, logits):
     with pytest.raises(ValueError, match="must be an integer of at least 1"):
         make(meta=strategy).fit(*digits, teacher_logits=logits)
@@ -277,7 +282,7 @@ def test_counts_of_trials_are_checked(strategy, make, digits, logits):
 
 def test_no_trial_with_a_finite_loss():
     context = make_context(lambda settings, n_jobs=None: [np.nan] * len(settings))
-    for strategy in (meta.Random(n_trials=3), meta.Hyperopt()):
+    for strategy in (meta.Random(n_trials=3), meta.Hyperopt(), meta.Optuna(n_trials=3)):
         with pytest.raises(ValueError, match=r"None of . trials has a finite validation loss"):
             strategy.start(context)
 
@@ -302,7 +307,7 @@ def test_strategies_clone_and_name_themselves():
     assert (strategy.e1, strategy.e2, strategy.form) == (7, 1, "values")
     assert set(meta.STRATEGIES) == {
         "none", "naive", "random", "fixed", "gradient", "linear", "forward", "implicit", "shortlist",
-        "hyperopt", "twins", "halving",
+        "hyperopt", "optuna", "twins", "halving",
     }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import time
 
 import pytest
 import torch
@@ -119,3 +120,21 @@ def test_who_is_left_alone_ends_with_an_error(how, two):
     assert first == ("Process 0 of 2 has left the others." if how == "closed" else None)
     assert second.startswith("Process 1 of 2 lost the others: one has failed or was ended, or did not answer")
     assert "within 1.5 s" in second
+
+
+def waits_longer_than_groups_take(ranks):
+    """The group's own limit is not that of its making."""
+    from sklearn_kd.runtime import _ranks
+
+    before, _ranks._MEETING = _ranks._MEETING, 1.0
+    try:
+        further = _ranks.Ranks.joined(timeout=20.0)
+        if ranks.rank:
+            time.sleep(1.5)
+        return further.gather(ranks.rank)
+    finally:
+        _ranks._MEETING = before
+
+
+def test_a_group_waits_longer_than_it_takes_to_make(two):
+    assert two.run(waits_longer_than_groups_take) == [[0, 1], [0, 1]]

@@ -21,6 +21,7 @@ from sklearn_kd import (
     DistilledClassifier,
     DistilledRegressor,
     DistProClassifier,
+    DistProRegressor,
     MLPStudent,
     TablePreprocessing,
 )
@@ -64,9 +65,9 @@ class Plain(nn.Module):
         return nn.functional.interpolate(self.conv(x), size)
 
 
-def network():
+def network(n_outputs=2):
     torch.manual_seed(1)
-    return ConvNet(width=6)
+    return ConvNet(n_outputs, width=6)
 
 
 SETTINGS = {"max_epochs": 3, "batch_size": 32, "random_state": 0, "device": "cpu", "parallel": "ddp"}
@@ -103,6 +104,19 @@ def make(kind):
             **sgd,
             **SETTINGS,
         ), images()
+    if kind == "DistPro of numbers":
+        X, _ = images()
+        layers = {"teacher_layers": ["stage1", "stage2"], "student_layers": ["stage1", "stage2"]}
+        return DistProRegressor(
+            network(1),
+            ConvNet,
+            search_epochs=2,
+            meta__hypergradient="exact",
+            transforms=[Plain],
+            **layers,
+            **sgd,
+            **SETTINGS,
+        ), (X, X.mean((1, 2, 3)))
     if kind == "regressor":
         X, _ = table()
         y = X[:, 0] - X[:, 1] ** 2
@@ -138,7 +152,7 @@ def mapping(X):
 
 
 KINDS = [
-    "search and retrain", "gradient, Adam", "shortlist", "hyperopt", "CNN", "DistPro", "regressor", "preprocessing",
+    "search and retrain", "gradient, Adam", "shortlist", "hyperopt", "CNN", "DistPro", "DistPro of numbers", "regressor", "preprocessing",
     "Dataset", "augmented, asked again", "maps", "twins",
 ]  # fmt: skip
 
@@ -150,7 +164,11 @@ def fit(ranks, kind, parallel="ddp"):
 
 
 def result_of(clf, X):
-    path = clf.process_.raw if isinstance(clf, DistProClassifier) else clf.metaparameter_path_
+    path = (
+        clf.process_.raw
+        if isinstance(clf, (DistProClassifier, DistProRegressor))
+        else clf.metaparameter_path_
+    )
     names = path.dtype.names
     columns = [path] if names is None else [path[name] for name in names if name not in ("iteration",)]
     return {
