@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 # Attributes of a study and of a trial: what the losses depend on beside the setting, and the seconds taken.
 _SIGNATURE, _SECONDS = "sklearn_kd:signature", "sklearn_kd:seconds"
+# Seconds to wait for a process that makes the tables of a storage.
+_WAITS = 0.2, 1.0, 5.0
 
 
 class Optuna(Strategy):
@@ -185,7 +188,7 @@ class Optuna(Strategy):
     def _check_storage(self, optuna: Any) -> None:
         """Raise ValueError if the storage cannot be opened, or the study in it does not minimise one loss."""
         try:
-            storage = optuna.storages.get_storage(self.storage)
+            storage = _opened(self.storage)
             study_id = storage.get_study_id_from_name(self.study_name)
         except KeyError:  # no such study yet
             return
@@ -242,7 +245,7 @@ class Optuna(Strategy):
         if not context.ranks.is_first:
             return None
         study: Study = optuna.create_study(
-            storage=self.storage, study_name=self.study_name, sampler=sampler, load_if_exists=True
+            storage=_opened(self.storage), study_name=self.study_name, sampler=sampler, load_if_exists=True
         )
         if self.storage is not None:
             if study.get_trials(deepcopy=False):
@@ -326,6 +329,18 @@ def _imported() -> Any:
             "set meta='hyperopt', whose package comes with sklearn-kd."
         ) from error
     return optuna
+
+
+def _opened(storage: str | BaseStorage | None) -> BaseStorage:
+    """Open a storage; try again where another process makes its tables in the same moment."""
+    for wait in _WAITS:
+        try:
+            return _imported().storages.get_storage(storage)
+        except Exception as error:
+            if "already exists" not in str(error):
+                raise
+            time.sleep(wait)
+    return _imported().storages.get_storage(storage)
 
 
 @contextmanager

@@ -211,6 +211,20 @@ def test_a_trial_that_was_killed_as_it_was_asked_for_is_passed_over(tmp_path):
     assert len(more.trials_) == 4
 
 
+def test_a_storage_whose_tables_another_process_makes_is_opened_again(tmp_path, monkeypatch):
+    opened, errors = optuna.storages.get_storage, [RuntimeError("table trials already exists")]
+
+    def get_storage(storage):
+        if errors:
+            raise errors.pop()
+        return opened(storage)
+
+    monkeypatch.setattr(optuna.storages, "get_storage", get_storage)
+    strategy = in_file(tmp_path, n_trials=1)
+    strategy.check(SPACE)
+    assert not errors
+
+
 class Second(Ranks):
     """The second of two processes, which is sent what the first one has."""
 
