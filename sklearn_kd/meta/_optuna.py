@@ -189,7 +189,7 @@ class Optuna(Strategy):
         """Raise ValueError if the storage cannot be opened, or the study in it does not minimise one loss."""
         try:
             storage = _opened(self.storage)
-            study_id = storage.get_study_id_from_name(self.study_name)
+            study_id = storage.get_study_id_from_name(str(self.study_name))
         except KeyError:  # no such study yet
             return
         except Exception as error:  # each driver has its own
