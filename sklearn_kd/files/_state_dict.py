@@ -47,7 +47,8 @@ def read_state_dict(path: str | PathLike[str]) -> dict[str, Tensor]:
 def check_finite(network: nn.Module, weights: Mapping[str, Tensor], path: str | PathLike[str]) -> None:
     """Raise ValueError for weights with NaN, infinity or complex numbers, which name a tensor.
 
-    Numbers that are too large for the type of the network's weights are infinite. Buffers may have them where those of the network have them too, as masks of attention do.
+    Numbers that are too large for the type of the network's weights are infinite. Buffers may have such
+    numbers where those of the network have them too, as masks of attention do.
 
     Parameters
     ----------
