@@ -1,5 +1,6 @@
 """Settings of the documentation. Nothing is fetched from the network at build time."""
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -20,23 +21,47 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "numpydoc",
+    "sphinx_copybutton",
+    "sphinx_design",
     "sphinx_gallery.gen_gallery",
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "_gallery", "gallery_header.rst"]
+
+# Each reference has a target, but those into other packages, whose pages are not here.
+nitpicky = True
+nitpick_ignore_regex = [
+    (r"py:.*", r"(sklearn|torch|skorch|numpy|pandas|onnxruntime|transformers|datasets)\..*"),
+    (r"py:class", r".*\bD('s|\[k\]).*"),  # from the docstrings of dict
+]
+
+# Copy what one types: no prompts, no output.
+copybutton_prompt_text = r">>> |\.\.\. "
+copybutton_prompt_is_regexp = True
 
 html_theme = "pydata_sphinx_theme"
 html_title = "sklearn-kd"
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 html_show_sourcelink = False
-html_sidebars = {"index": [], "changelog": []}
+html_logo = html_favicon = "_static/logo.svg"
+html_sidebars = {name: [] for name in ("index", "changelog", "getting_started/index")}
 html_theme_options = {
-    "navbar_end": ["theme-switcher"],
-    "show_prev_next": False,
+    "logo": {"text": "sklearn-kd", "alt_text": "sklearn-kd"},
+    "header_links_before_dropdown": 7,
+    "navbar_align": "left",
+    "navbar_end": ["theme-switcher", "navbar-icon-links"],
+    "navigation_depth": 2,
+    "show_toc_level": 2,
+    "show_nav_level": 1,
     "footer_start": ["copyright"],
     "footer_end": [],
 }
+# The address of the repository is known to who publishes the pages: it becomes a link in the bar at the top.
+if repository := os.environ.get("SKLEARN_KD_REPOSITORY"):
+    html_theme_options["icon_links"] = [
+        {"name": "Repository", "url": repository, "icon": "fa-brands fa-git-alt", "type": "fontawesome"}
+    ]
 toc_object_entries_show_parents = "hide"
 
 # The package's docstrings are numpydoc with shapes; types in the signature would repeat them.
@@ -64,6 +89,7 @@ sphinx_gallery_conf = {
     "filename_pattern": r"/(?!02_fashion_mnist|04_distpro_quick)[^/]+\.py$",
     "ignore_pattern": r"_provenance\.py",  # it is imported
     "within_subsection_order": "FileNameSortKey",
+    "parallel": True,  # as many examples at a time as sphinx-build -j says
     "backreferences_dir": None,
     "download_all_examples": False,
     "remove_config_comments": True,
@@ -88,8 +114,27 @@ def _without_foreign_links(app, what, name, obj, options, lines):
     lines[:] = [re.sub(r":(?:ref|term):`([^`<]+?)(?: *<[^>]+>)?`", r"\1", line) for line in lines]
 
 
+_CELL = re.compile(r"(<td>.*?</td>)", re.DOTALL)
+_WORD_OF_CODE = re.compile(r'<span class="pre">([^<]{16,})</span>')
+_PLACE_TO_BREAK = re.compile(r"(?<=[,/=])(?!\))|(?<=\w\()(?!\))|(?<=[A-Za-z_]\.)(?=[A-Za-z_])|(?<=__)(?=\w)")
+
+
+def _break_long_code(app, pagename, templatename, context, doctree):
+    """Let long code in tables break after a bracket, a comma or a dot, and so never in mid-word."""
+
+    def breakable(word):
+        return f'<span class="pre">{_PLACE_TO_BREAK.sub("<wbr>", word[1])}</span>'
+
+    def cell(found):
+        return _WORD_OF_CODE.sub(breakable, found[1])
+
+    if "body" in context:
+        context["body"] = _CELL.sub(cell, context["body"])
+
+
 def setup(app):
     """Formulas become MathML, which browsers draw themselves: no script, no font, no LaTeX."""
+    app.connect("html-page-context", _break_long_code)
     app.add_html_math_renderer("mathml", (_visit_math, None), (_visit_math_block, None))
     app.connect("autodoc-process-docstring", _without_foreign_links)
 

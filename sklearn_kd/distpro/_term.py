@@ -150,7 +150,7 @@ class Pathways(FeatureTerm):
     def bound(
         self, name: str, teacher: FeatureTeacher, student: nn.Module, samples: Tensor, *, of_maps: bool
     ) -> BoundPathways:
-        """Find the pathways between two networks, as :func:`find_pathways` does.
+        """Find the pathways between two networks, as ``find_pathways`` does.
 
         Parameters
         ----------

@@ -159,8 +159,8 @@ class Strategy(BaseEstimator):
 
         θ has the m components of all metaparameters, in the order of ``metaparameters.space`` and in
         their coordinates: (lambda1, log T) for the loss "kd". In the search of
-        :class:`DistProClassifier` it is the L raw factors, and behind them lambda1 and log T where
-        they are learned.
+        :class:`~sklearn_kd.DistProClassifier` it is the L raw factors, and behind them lambda1 and log T
+        where they are learned.
 
         ``metaparameters.iteration`` says which it is, counted as in :meth:`takes_hypergradient`, and
         ``metaparameters.trajectory(...)`` where they have been. Return shape (m,) for this

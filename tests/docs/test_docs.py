@@ -227,7 +227,7 @@ def test_readme_has_the_accuracies_of_noisy_labels():
     )
     assert np.abs(
         last - [0.15, 7.5]
-    ).max() < 0.2 and "to about 0.15, and T rises from 1 to about 7.5" in words(ROOT / "docs" / "index.rst")
+    ).max() < 0.2 and "to about 0.15, and T rises from 1 to about 7.5" in words(GUIDE / "path.rst")
 
 
 def test_teachers_score_what_was_published():
