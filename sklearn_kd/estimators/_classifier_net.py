@@ -273,7 +273,7 @@ def net_to_train(estimator: DistilledClassifier, plan: DistillationPlan) -> Trai
     make_trial, cache = partial(_trial_net, estimator, plan), TrialCache(plan.checkpoints)
     trials = Trials(make_trial, space, start, stage.data, stage.seeds.training, cache)
     signature = partial(_signature_of_trials, estimator, plan, start)
-    context = StartContext(start, space, rng, trials.losses, estimator.verbose, signature)
+    context = StartContext(start, space, rng, trials.losses, estimator.verbose, signature, plan.ranks)
     chosen = plan.strategy.start(context)
     with error_context(f"{type(plan.strategy).__name__}.start"):
         start = space.completed(start, chosen)

@@ -131,6 +131,7 @@ def _check_beside(estimator: Any, given: dict[str, Any]) -> None:
         ("class_weight", "Let the stream give rows of some classes more often"),
         ("synthesize", "Let the stream give the mixtures"),
         ("student_preprocessing", "Let the stream give numbers"),
+        ("teacher_logits_dir", "Give sklearn_kd.teachers.StoredAnswers(teacher, folder) as teacher"),
     ):
         if getattr(estimator, name, None) is not None:
             raise ValueError(

@@ -45,9 +45,10 @@ def read_state_dict(path: str | PathLike[str]) -> dict[str, Tensor]:
 
 
 def check_finite(network: nn.Module, weights: Mapping[str, Tensor], path: str | PathLike[str]) -> None:
-    """Raise ValueError for weights with NaN or infinity, which name a tensor.
+    """Raise ValueError for weights with NaN, infinity or complex numbers, which name a tensor.
 
-    Buffers may have them where those of the network have them too, as masks of attention do.
+    Numbers that are too large for the type of the network's weights are infinite. Buffers may have such
+    numbers where those of the network have them too, as masks of attention do.
 
     Parameters
     ----------
@@ -58,7 +59,15 @@ def check_finite(network: nn.Module, weights: Mapping[str, Tensor], path: str | 
         The file that they are from.
     """
     buffers = {name for name, buffer in network.named_buffers() if not _is_finite(buffer)}
-    bad = [name for name, weight in weights.items() if name not in buffers and not _is_finite(weight)]
+    own = network.state_dict()
+    for name, weight in weights.items():
+        if weight.is_complex() and name in own and not own[name].is_complex():
+            raise ValueError(f"{path} has complex numbers in {name}, and the network's are real.")
+    bad = [
+        name
+        for name, weight in weights.items()
+        if name not in buffers and not _is_finite(weight.to(own[name].dtype) if name in own else weight)
+    ]
     if bad:
         more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
         raise ValueError(

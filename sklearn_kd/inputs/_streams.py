@@ -6,7 +6,7 @@ is read from its first rows, the head.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 _HEAD_ROWS, _HEAD_BYTES, _HEAD_LEAST = 1024, 2**26, 16
 _HEAD_CHUNK = 16
 WITHOUT_LABELS = "Let each item be (x, label), or a dict with the label as 'label'."
-# First rows of each worker that are compared.
-_COMPARED = 8
+# First rows of each reader that are compared; with ``stride`` their labels.
+_COMPARED, _COMPARED_LABELS = 8, 64
 
 
 class Stream:
@@ -55,8 +55,9 @@ class Stream:
         Which part of the rows each worker of a DataLoader (``iterator_train__num_workers``), and each process
         of a fit in several, reads. False: what the dataset gives it, which must divide its items by
         ``torch.utils.data.get_worker_info()`` and by the rank, as ``datasets`` and WebDataset do by worker.
-        True: each reads all items and takes its own, which is right for every dataset that does not divide
-        them, and reads each item several times. The order is then that of one process without workers.
+        True: each reads all items and takes its own, which is right for every dataset that gives all of them
+        in one order, and reads each item several times. The order is then that of one process without
+        workers.
 
     Raises
     ------
@@ -116,6 +117,8 @@ class Stream:
             raise TypeError(f"Stream: n_rows={n_rows!r} must be an integer, the rows of an epoch.")
         if self.n_rows < 2:
             raise ValueError(f"Stream: n_rows={self.n_rows} must be at least 2, the rows of an epoch.")
+        if isinstance(classes, (Set, Mapping)):
+            raise TypeError(f"Stream: classes={classes!r} must be a list or an array. Give sorted(classes).")
         if classes is not None and len(np.unique(np.asarray(classes))) < 2:
             raise ValueError(f"Stream: classes={classes!r} must be two or more labels.")
 
@@ -234,16 +237,23 @@ def read_head(stream: Stream, collate_fn: Callable | None) -> Head:
 
     Raises
     ------
+    TypeError
+        If the dataset cannot be begun again.
     ValueError
-        If there are fewer than 2, they make no batches, or all have one label.
+        If there are fewer than 2, they make no batches, share one memory, or all have one label.
     """
     collate = Collation("X", collate_fn, labelled=True, without_labels=WITHOUT_LABELS)
     parts: list[Any] = []
     labels: list[np.ndarray] = []
-    n_read = size = 0
+    n_read, size, first = 0, 0, None
     with preserved_random_state(torch.device("cpu"), seed=0):
         stream.begin_pass(0)
-        for chunk in _cut(iter(stream.dataset), repeat(_HEAD_CHUNK)):
+        items = iter(stream.dataset)
+        for chunk in _cut(items, repeat(_HEAD_CHUNK)):
+            if collate_fn is None:
+                _check_are_tensors(chunk[0])
+            _check_memory(chunk)
+            first = first if labels else chunk[0]
             x, found = collate(chunk)
             collate.sample_shape = tuple(x.shape[1:])
             parts.append(x)
@@ -252,6 +262,7 @@ def read_head(stream: Stream, collate_fn: Callable | None) -> Head:
             room = size < _HEAD_BYTES or n_read < _HEAD_LEAST
             if n_read >= min(_HEAD_ROWS, stream.n_rows) or not room:
                 break
+    _check_begins_again(stream, items, first, collate)
     if n_read < 2:
         raise ValueError(f"X gave {n_read} rows: the stream is empty, or has no second row to learn from.")
     all_labels = np.concatenate(labels)[: stream.n_rows]
@@ -278,7 +289,56 @@ def labels_of(labels: Any) -> np.ndarray:
 
 
 def _as_array(values: Tensor) -> np.ndarray:
-    return values.detach().cpu().numpy()
+    values = values.detach().cpu()
+    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+
+
+def _input_of(item: Any) -> Any:
+    return item[0] if isinstance(item, (tuple, list)) and item else item
+
+
+def _check_are_tensors(item: Any) -> None:
+    """Refuse rows that are lists of numbers, which torch would take for as many inputs."""
+    x = _input_of(item)
+    for row in x.values() if isinstance(x, Mapping) else [x]:
+        if isinstance(row, list) and row and np.isscalar(row[0]):
+            raise ValueError(
+                f"The items of X have a list of {len(row)} numbers as x. Give a tensor or an array; a "
+                "dataset of Hugging Face does after with_format('torch')."
+            )
+
+
+def _check_memory(items: list[Any]) -> None:
+    """Refuse rows that are all in one memory, of which only the last would be left."""
+    at = {_memory_of(_input_of(item)) for item in items}
+    if len(items) > 1 and len(at) == 1 and None not in at:
+        raise ValueError(
+            f"The first {len(items)} rows of X are in the same memory, so that each batch would have its "
+            "last row again and again. Let the dataset give a copy of each row, as x.copy() or x.clone()."
+        )
+
+
+def _memory_of(row: Any) -> int | None:
+    """Return the address of the first numbers in a row; None where they are in no tensor or array."""
+    if isinstance(row, Mapping):
+        row = next((part for part in row.values() if isinstance(part, (Tensor, np.ndarray))), None)
+    if isinstance(row, Tensor):
+        return None if row.is_meta else row.data_ptr()
+    return row.__array_interface__["data"][0] if isinstance(row, np.ndarray) else None
+
+
+def _check_begins_again(stream: Stream, items: Any, first: Any, collate: Collation) -> None:
+    """Refuse a dataset whose ``__iter__`` gives the iterator that it has given before, where that goes on."""
+    if iter(stream.dataset) is not items:
+        return
+    with preserved_random_state(torch.device("cpu"), seed=0):
+        stream.begin_pass(0)
+        again = next(iter(stream.dataset), None)
+    if again is None or _bytes_of(*collate([again])[::-1]) != _bytes_of(*collate([first])[::-1]):
+        raise TypeError(
+            f"X: {type(stream.dataset).__name__}.__iter__ gives the same iterator each time, which goes on "
+            "where it was, as each epoch must not. Let it make a new one, as a generator function does."
+        )
 
 
 def _check_is_mixed(labels: np.ndarray) -> None:
@@ -298,7 +358,8 @@ def check_divided(
 ) -> None:
     """Refuse a stream of which two workers, or two processes, give the same rows.
 
-    Their first rows are compared; that costs one start of the workers.
+    With ``stride`` they must, and a stream is refused of which they give other ones. Their first rows are
+    compared; that costs one start of the workers.
 
     Parameters
     ----------
@@ -315,20 +376,28 @@ def check_divided(
     ValueError
         On all processes alike.
     """
-    if stream.stride or (n_workers < 2 and share.size == 1):
+    if n_workers < 2 and share.size == 1:
         return
-    firsts: dict[int, bytes] = {}
-    with preserved_random_state(torch.device("cpu"), seed=0):
+    firsts = dict.fromkeys(range(max(1, n_workers)), b"") if stream.stride else {}
+    # With stride an order that is drawn from a global generator would be another one in each process.
+    seed = share.rank if stream.stride else 0
+    with preserved_random_state(torch.device("cpu"), seed=seed):
         stream.begin_pass(0)
-        loader: dict[str, Any] = {"generator": torch.Generator().manual_seed(0), "num_workers": n_workers}
-        chunks = chunk_loader(stream, collate, [_COMPARED * share.size], share=share, **loader)
-        for chunk in islice(chunks, max(1, n_workers)):
-            firsts.setdefault(chunk.worker, _bytes_of(chunk))
+        first = _Firsts(stream, collate)
+        generator = torch.Generator().manual_seed(seed)
+        loader = DataLoader(first, batch_size=None, generator=generator, num_workers=n_workers)
+        for worker, x, labels in islice(loader, max(1, n_workers)):
+            firsts[worker] = _bytes_of(labels) if stream.stride else _bytes_of(labels, x)
     found = [
         (rank, worker, first)
         for rank, own in enumerate(gather(firsts))
         for worker, first in sorted(own.items())
     ]
+    if stream.stride:
+        for rank, worker, first in found[1:]:
+            if first != found[0][2]:
+                raise ValueError(_message_of_orders(found[0][:2], (rank, worker), share.size))
+        return
     seen: dict[bytes, tuple[int, int]] = {}
     for rank, worker, first in found:
         if first in seen:
@@ -336,17 +405,45 @@ def check_divided(
         seen[first] = rank, worker
 
 
-def _bytes_of(chunk: Chunk) -> bytes:
-    x = chunk.x.values if isinstance(chunk.x, Parts) else [chunk.x]
-    return b"".join(_as_array(part).tobytes() for part in x) + labels_of(chunk.labels).tobytes()
+class _Firsts(IterableDataset):
+    """The first rows that each reader of a stream is given, as one chunk."""
+
+    def __init__(self, stream: Stream, collate: Collation) -> None:
+        self.dataset, self.collate = stream.dataset, collate
+        self.n_rows = _COMPARED_LABELS if stream.stride else _COMPARED
+
+    def __iter__(self) -> Iterator[tuple[int, Any, Any]]:
+        info = get_worker_info()
+        items = list(islice(iter(self.dataset), self.n_rows))
+        if items:
+            yield 0 if info is None else info.id, *self.collate(items)
+
+
+def _bytes_of(labels: Any, x: Any = ()) -> bytes:
+    parts = x.values if isinstance(x, Parts) else [x] if isinstance(x, Tensor) else []
+    return b"".join(_as_array(part).tobytes() for part in parts) + labels_of(labels).tobytes()
+
+
+def _names_of(first: tuple[int, int], second: tuple[int, int], n_processes: int) -> list[str]:
+    if n_processes > 1:
+        return [f"worker {worker} of process {rank}" for rank, worker in (first, second)]
+    return [f"worker {worker}" for _, worker in (first, second)]
+
+
+def _message_of_orders(first: tuple[int, int], second: tuple[int, int], n_processes: int) -> str:
+    names = _names_of(first, second, n_processes)
+    return (
+        f"X gives {names[0]} and {names[1]} other first rows, and stride=True of Stream needs all items in "
+        "one order: some would be trained on several times in an epoch, others not at all. Draw the order "
+        "from a generator that set_epoch seeds, not from a global one; where the dataset divides its items "
+        "itself, leave stride=False."
+    )
 
 
 def _message_of_repeats(first: tuple[int, int], second: tuple[int, int], n_processes: int) -> str:
-    names = [f"worker {worker}" for _, worker in (first, second)]
-    no_workers = ", or set iterator_train__num_workers=0"
-    if n_processes > 1:
-        names = [f"worker {worker} of process {rank}" for rank, worker in (first, second)]
-        no_workers = ""  # the processes would still read the same rows
+    names = _names_of(first, second, n_processes)
+    # Without workers several processes would still read the same rows.
+    no_workers = "" if n_processes > 1 else ", or set iterator_train__num_workers=0"
     return (
         f"X gives {names[0]} and {names[1]} the same first rows, so that each row would be trained on "
         "several times in an epoch. Divide the items in the dataset, by torch.utils.data.get_worker_info() "

@@ -214,7 +214,7 @@ class Collation:
             items = [item[0] if isinstance(item, (tuple, list)) else item for item in items]
         try:
             return default_collate(items)
-        except (RuntimeError, TypeError, KeyError) as error:
+        except (RuntimeError, TypeError, ValueError, KeyError) as error:
             raise ValueError(
                 f"Items of {self.name} cannot be made a batch: {error}. Are they of differing "
                 "shape? Give iterator_train__collate_fn and iterator_valid__collate_fn, which "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 # Attributes of a study and of a trial: what the losses depend on beside the setting, and the seconds taken.
 _SIGNATURE, _SECONDS = "sklearn_kd:signature", "sklearn_kd:seconds"
+# Seconds to wait for a process that makes the tables of a storage.
+_WAITS = 0.2, 1.0, 5.0
 
 
 class Optuna(Strategy):
@@ -46,7 +49,8 @@ class Optuna(Strategy):
         so that a fit that was killed is continued. Processes that end a trial at the same time may make one
         more each.
     sampler : optuna.samplers.BaseSampler or None, default=None
-        Copied for each fit. None: ``TPESampler``, whose first 10 trials are drawn at random, under a seed
+        Copied for each fit, and seeded anew where the study has trials already, so that they are not drawn
+        again. None: ``TPESampler``, whose first 10 trials are drawn at random, under a seed
         drawn by ``random_state``; with a ``storage`` without a seed, so that processes try other settings.
     storage : str, optuna.storages.BaseStorage or None, default=None
         Where the study is kept, such as ``"sqlite:///trials.db"``. None: in memory.
@@ -68,8 +72,8 @@ class Optuna(Strategy):
     ImportError
         If optuna is not installed.
     ValueError
-        If a parameter cannot be used, or the study in the storage is that of another fit: of other data,
-        parameters or ``random_state``, with losses that cannot be compared.
+        If a parameter cannot be used, the storage cannot be opened, or the study in it is that of another
+        fit: of other data, parameters or ``random_state``, with losses that cannot be compared.
 
     Attributes
     ----------
@@ -158,6 +162,11 @@ class Optuna(Strategy):
                 f"sampler={self.sampler!r} must be a sampler of optuna, an instance and not its class, such "
                 "as optuna.samplers.TPESampler(seed=0), or None."
             )
+        if isinstance(self.sampler, (optuna.samplers.GridSampler, optuna.samplers.BruteForceSampler)):
+            raise TypeError(
+                f"sampler={type(self.sampler).__name__} ends a study by itself. "
+                "Give the settings of a grid as meta=Shortlist(candidates)."
+            )
         if not isinstance(self.storage, (str, optuna.storages.BaseStorage, type(None))):
             raise TypeError(
                 f"storage={self.storage!r} must be the address of a database, such as "
@@ -178,25 +187,53 @@ class Optuna(Strategy):
                 f"{given}={getattr(self, given)!r} without {missing}. Give both, to keep the study under a "
                 "name where other processes find it, or neither, to keep it in memory."
             )
+        if self.storage is not None:
+            self._check_storage(optuna)
+
+    def _check_storage(self, optuna: Any) -> None:
+        """Raise ValueError if the storage cannot be opened, or the study in it does not minimise one loss."""
+        try:
+            storage = _opened(self.storage)
+            study_id = storage.get_study_id_from_name(str(self.study_name))
+        except KeyError:  # no such study yet
+            return
+        except Exception as error:  # each driver has its own
+            raise ValueError(
+                f"storage={self.storage!r} cannot be opened: {type(error).__name__}: {error}. Give the "
+                "address of a database whose folder is there and whose driver is installed, such as "
+                "'sqlite:///trials.db'."
+            ) from error
+        directions = storage.get_study_directions(study_id)
+        if [direction.name for direction in directions] not in (["MINIMIZE"], ["NOT_SET"]):
+            raise ValueError(
+                f"study_name={self.study_name!r} in storage={self.storage!r} is a study of "
+                f"{[direction.name.lower() for direction in directions]}, and a validation loss is to be "
+                "minimised. Give another study_name, under which a study is made."
+            )
 
     def start(self, context: StartContext) -> Values:
-        space = context.space
+        space, ranks = context.space, context.ranks
         drawn = _Drawn(space, ranges(space, self.log10_temperature))
         with _quiet():
             study = self._study(context)
-            n_done = len(drawn.table(study))
+
+            def table() -> np.ndarray:
+                found: np.ndarray = ranks.broadcast(None if study is None else drawn.table(study))
+                return found
+
+            self.trials_ = table()
+            n_done = len(self.trials_)
             progress = tqdm(total=self.n_trials, initial=n_done, unit="trial", disable=context.verbose <= 0)
             with progress:
                 while n_done < self.n_trials:
                     self._try(min(self.n_at_once, self.n_trials - n_done), study, drawn, context)
-                    self.trials_ = drawn.table(study)  # at once: a user may end the next round
+                    self.trials_ = table()  # at once: a user may end the next round
                     progress.update(len(self.trials_) - n_done)
                     n_done = len(self.trials_)
-            self.trials_ = drawn.table(study)
         return best_trial(self.trials_, space)
 
-    def _study(self, context: StartContext) -> Study:
-        """Return the study, which may have trials.
+    def _study(self, context: StartContext) -> Study | None:
+        """Return the study, which may have trials; None in all processes but the first that train a student.
 
         Raises
         ------
@@ -204,16 +241,21 @@ class Optuna(Strategy):
             If it is that of another fit.
         """
         optuna = _imported()
-        sampler = copy.deepcopy(self.sampler)
+        sampler, signature = copy.deepcopy(self.sampler), ""
         if sampler is None:
             seed = int(context.rng.integers(2**31 - 1)) if self.storage is None else None
             sampler = optuna.samplers.TPESampler(seed=seed)
-        study: Study = optuna.create_study(
-            storage=self.storage, study_name=self.study_name, sampler=sampler, load_if_exists=True
-        )
         if self.storage is not None:
             signature = context.signature()
-            if not study.get_trials(deepcopy=False):
+        if not context.ranks.is_first:
+            return None
+        study: Study = optuna.create_study(
+            storage=_opened(self.storage), study_name=self.study_name, sampler=sampler, load_if_exists=True
+        )
+        if self.storage is not None:
+            if study.get_trials(deepcopy=False):
+                sampler.reseed_rng()  # a seed would draw the first trials again
+            elif _SIGNATURE not in study.user_attrs:
                 study.set_user_attr(_SIGNATURE, signature)
             if study.user_attrs.get(_SIGNATURE) != signature:
                 raise ValueError(
@@ -224,11 +266,14 @@ class Optuna(Strategy):
                 )
         return study
 
-    def _try(self, n: int, study: Study, drawn: _Drawn, context: StartContext) -> None:
+    def _try(self, n: int, study: Study | None, drawn: _Drawn, context: StartContext) -> None:
         """Ask for n trials, train their students, and tell the study how they went."""
         failed = _imported().trial.TrialState.FAIL
-        trials = [study.ask(drawn.distributions) for _ in range(n)]
-        tried = run_trials(context, [drawn.setting(trial.params) for trial in trials], self.n_jobs)
+        trials = [] if study is None else [study.ask(drawn.distributions) for _ in range(n)]
+        settings = context.ranks.broadcast([drawn.setting(trial.params) for trial in trials])
+        tried = run_trials(context, settings, self.n_jobs)
+        if study is None:
+            return
         for trial, row in zip(trials, tried, strict=True):
             trial.set_user_attr(_SECONDS, float(row["seconds"]))
             loss = float(row["val_loss"])
@@ -264,7 +309,12 @@ class _Drawn:
 
     def table(self, study: Study) -> np.ndarray:
         """Return the finished trials of a study as a table of :func:`trials_dtype`."""
-        finished = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+        finished = [
+            trial
+            for trial in study.get_trials(deepcopy=False)
+            # One of a process that was killed as it asked may lack parameters.
+            if trial.state.is_finished() and trial.params.keys() >= self.distributions.keys()
+        ]
         table = np.empty(len(finished), dtype=trials_dtype(self._space))
         for row, trial in zip(table, finished, strict=True):
             for name, value in self.setting(trial.params).items():
@@ -284,6 +334,18 @@ def _imported() -> Any:
             "set meta='hyperopt', whose package comes with sklearn-kd."
         ) from error
     return optuna
+
+
+def _opened(storage: str | BaseStorage | None) -> BaseStorage:
+    """Open a storage; try again where another process makes its tables in the same moment."""
+    for wait in _WAITS:
+        try:
+            return _imported().storages.get_storage(storage)
+        except Exception as error:
+            if "already exists" not in str(error):
+                raise
+            time.sleep(wait)
+    return _imported().storages.get_storage(storage)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from sklearn_kd.meta._path import MetaOptimizer, MetaparameterPath
 from sklearn_kd.meta._space import MetaparameterSpace
 from sklearn_kd.runtime._eager_optimizers import make_optimizer
 from sklearn_kd.runtime._optimizers import optimizer_class
+from sklearn_kd.runtime._ranks import ALONE, Ranks
 
 Values = Mapping[str, Any]
 
@@ -43,6 +44,9 @@ class StartContext:
     signature : callable() -> str
         A digest of what the losses depend on beside the setting: parameters, seeds and data. Equal in
         all processes, for trials that are kept somewhere.
+    ranks : Ranks
+        The processes that train one student together (``parallel``), in which all settings must be equal.
+        ``ranks.broadcast(value)`` returns the value of the first process, ``ranks.is_first``.
 
     Examples
     --------
@@ -71,6 +75,7 @@ class StartContext:
     evaluate_all: Callable[..., list[float]]
     verbose: int = 0
     signature: Callable[[], str] = str
+    ranks: Ranks = ALONE
 
     def evaluate(self, **values: Any) -> float:
         """Return L_val on D_val of a fresh student trained on D_train with these values fixed.

@@ -11,6 +11,8 @@ import hashlib
 import io
 import json
 import logging
+import math
+import time
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,8 +27,9 @@ log = logging.getLogger("sklearn_kd")
 
 _ABOUT, _LOCK = "answers.json", ".answers.lock"
 _FORMAT = 1
-# A part has at most so many bytes; as many wait in memory.
-_PART_BYTES = 2**24
+# A part has at most so many bytes; as many wait in memory, and so many seconds: no more of a teacher's time
+# is lost if the process is killed, and parts are not too many.
+_PART_BYTES, _SECONDS = 2**24, 60.0
 _BLOCK = 2**22
 
 _KEY = np.dtype([("first", "<u8"), ("second", "<u8")])
@@ -75,11 +78,13 @@ class AnswerStore:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / _LOCK):
             _begin(folder, {"format": _FORMAT, **about})
-        self._parts = [self._checked_part(path) for path in sorted(folder.glob("part-*.npy"))]
+        self._paths = sorted(folder.glob("part-*.npy"))
+        self._parts = [self._checked_part(path) for path in self._paths]
         self.n_of_others = len(self._parts)
         self._index()
         self._waiting: list[np.ndarray] = []
         self._waiting_at: dict[bytes, tuple[int, int]] = {}  # by key: which of them, and its row
+        self._waits_since = math.inf
         # Writes what waits where nobody has asked for it, when the store is no longer used or Python ends.
         self._finalizer = weakref.finalize(self, _write_last, folder, self._waiting)
 
@@ -108,7 +113,7 @@ class AnswerStore:
         return found[is_there], is_there, of_part[is_there]
 
     def add(self, keys: np.ndarray, rows: np.ndarray) -> None:
-        """Add records; they are written when they are many."""
+        """Add records; they are written when they are many, or have waited long."""
         together = np.empty(len(rows), dtype=self._record)
         together["key"] = keys
         for name in rows.dtype.names or ():
@@ -116,7 +121,14 @@ class AnswerStore:
         number = len(self._waiting)
         self._waiting_at |= {key.tobytes(): (number, row) for row, key in enumerate(keys)}
         self._waiting.append(together)
+        self._waits_since = min(self._waits_since, time.monotonic())
         if sum(part.nbytes for part in self._waiting) >= _PART_BYTES:
+            self.write()
+        self.write_if_due()
+
+    def write_if_due(self) -> None:
+        """Write what has waited long."""
+        if time.monotonic() - self._waits_since >= _SECONDS:
             self.write()
 
     def write(self) -> None:
@@ -131,8 +143,14 @@ class AnswerStore:
         if path is not None:
             self._waiting.clear()
             self._waiting_at.clear()
+            self._waits_since = math.inf
+            self._paths.append(path)
             self._parts.append(np.load(path, mmap_mode="r", allow_pickle=False))
             self._index()
+
+    def path_of(self, part: int) -> Path:
+        """Return the path of the part with this number."""
+        return self._paths[part]
 
     def _index(self) -> None:
         """Sort the keys of the written records."""

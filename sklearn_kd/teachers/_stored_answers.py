@@ -68,9 +68,9 @@ class StoredAnswers(BaseEstimator):
 
     Notes
     -----
-    Nothing in the folder is code. Parts are written at once or not at all, and are mapped into memory;
-    of each row 16 bytes more are held, to find it. Several processes may use one folder at a time; each
-    finds what others have written when it begins.
+    Nothing in the folder is code. Parts are written as a whole or not at all, each minute and at the end, and
+    are mapped into memory; of each row 32 bytes more are held, to find it. Several processes may use one
+    folder at a time; each finds what others have written when it begins.
 
     The digest of a row on a GPU needs a copy of the row on the host. For a teacher of arrays X must be
     numbers.
@@ -213,7 +213,8 @@ class StoredAnswersAdapter(EitherWayAdapter):
             codec = LogitCodec(len(classes), own.dtype, None if own.top is None else int(own.top))
             about = {
                 "teacher": _digest_of_teacher(own.teacher),
-                "classes": hashlib.sha256(repr(classes.tolist()).encode()).hexdigest()[:24],
+                "classes": _digest_of(classes.tolist()),
+                "teacher_classes": None if self.teacher_classes is None else _digest_of(self.teacher_classes),
                 "n_classes": len(classes),
                 "dtype": own.dtype,
                 "top": codec.top,
@@ -242,7 +243,7 @@ class _Asked:
         found, is_there, parts = self.store.find(keys)
         for part in self._unknown.intersection(parts.tolist()):
             some = np.flatnonzero(parts == part)[:_N_PROBED]
-            self._recognise(found[some], ask(np.flatnonzero(is_there)[some]))
+            self._recognise(part, found[some], ask(np.flatnonzero(is_there)[some]))
             self._unknown.remove(part)
         missing, first_places = np.unique(keys[~is_there], return_index=True)
         logits = torch.empty(len(keys), self._codec.n_columns)
@@ -257,14 +258,15 @@ class _Asked:
             again, _, _ = self.store.find(keys[~is_there])
             logits[torch.from_numpy(~is_there)] = self._codec.restored(again)
         else:
-            self.store.write()  # an epoch has begun in which nothing is new
+            self.store.write_if_due()
         return logits
 
-    def _recognise(self, found: np.ndarray, fresh: Tensor) -> None:
+    def _recognise(self, part: int, found: np.ndarray, fresh: Tensor) -> None:
         if not self._codec.agree(found, fresh):
             raise ValueError(
-                f"{self._who} does not answer as the teacher did whose answers are in the folder of "
-                "StoredAnswers: it is another one, or it answers differently each time. Give another folder."
+                f"{self._who} does not answer as the teacher did whose answers are in "
+                f"{self.store.path_of(part)}: it is another one, or it answers differently each time. Give "
+                "StoredAnswers another folder, or delete the file if that teacher was the wrong one."
             )
 
 
@@ -284,6 +286,10 @@ def _numbers_of(X: Any) -> np.ndarray:
             "X as an array of numbers, or the teacher's answers to fit as teacher_logits."
         )
     return rows
+
+
+def _digest_of(labels: list[Any]) -> str:
+    return hashlib.sha256(repr([*labels]).encode()).hexdigest()[:24]
 
 
 def _digest_of_teacher(teacher: Any) -> str:

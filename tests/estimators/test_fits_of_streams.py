@@ -204,6 +204,7 @@ def test_a_fit_that_was_ended_goes_on_with_the_next_pass(network, tmp_path):
         ({"class_weight": "balanced"}, {}, "class_weight='balanced' beside a stream"),
         ({"synthesize": 1.0}, {}, "synthesize=1.0 beside a stream"),
         ({"student_preprocessing": "auto"}, {}, "student_preprocessing='auto' beside a stream"),
+        ({"teacher_logits_dir": "."}, {}, "teacher_logits_dir='.' beside a stream.*StoredAnswers"),
         ({"soft_validation": True}, {}, "soft_validation=True beside a stream"),
         ({"iterator_train__shuffle": True}, {}, "iterator_train__shuffle beside a stream"),
         ({"iterator_train__num_workers": 2}, {}, "worker 0 and worker 1 the same first rows"),

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import IterableDataset
 
 from helpers.streams import Counted, Digits, Divided, Endless, X, y
 from sklearn_kd import Stream
@@ -41,6 +42,7 @@ def ranks(rank, size):
         ((Digits(), 2.5), TypeError, "n_rows=2.5 must be an integer"),
         ((Digits(), True), TypeError, "n_rows=True must be an integer"),
         ((Digits(), 9, ["a"]), ValueError, "two or more labels"),
+        ((Digits(), 9, {0, 1}), TypeError, r"Give sorted\(classes\)"),
     ],
 )
 def test_what_is_no_stream_is_refused(given, kind, words):
@@ -137,6 +139,89 @@ def test_the_same_rows_in_two_processes_are_refused():
         check_divided(Stream(Counted()), 0, lambda own: [own, own], Share(0, 2), collate)
 
 
+class Shuffled(Digits):
+    """Digits in an order drawn from torch's global generator, another one in each worker."""
+
+    def __iter__(self):
+        return ((torch.from_numpy(X[i]), int(y[i])) for i in torch.randperm(self.n).tolist())
+
+
+@pytest.mark.parametrize("dataset", [Shuffled(), Divided()])
+def test_readers_with_stride_need_one_order(dataset):
+    collate, stream = Collation("X", labelled=True), Stream(dataset, 600, stride=True)
+    with pytest.raises(ValueError, match="worker 0 and worker 1 other first rows, and stride=True"):
+        check_divided(stream, 2, lambda own: [own], Share(), collate)
+
+
+def test_processes_with_stride_need_one_order():
+    collate, stream, found = Collation("X", labelled=True), Stream(Shuffled(), 600, stride=True), []
+    for rank in range(2):
+        check_divided(stream, 0, lambda own: found.append(own) or [own], Share(rank, 2), collate)
+    with pytest.raises(ValueError, match="of process 0 and worker 0 of process 1 other first rows"):
+        check_divided(stream, 0, lambda own: found, Share(0, 2), collate)
+
+
+def test_random_crops_are_no_other_order():
+    class Noisy(Digits):
+        def __iter__(self):
+            return ((x + torch.rand(64), label) for x, label in super().__iter__())
+
+    stream = Stream(Noisy(), 600, stride=True)
+    check_divided(stream, 2, lambda own: [own], Share(), Collation("X", labelled=True))
+
+
+class OneIterator(IterableDataset):
+    """Goes on where it was, or begins again where ``resets``."""
+
+    def __init__(self, resets):
+        self.resets, self.items = resets, iter(Digits())
+
+    def __iter__(self):
+        if self.resets:
+            self.items = iter(Digits())
+        return self
+
+    def __next__(self):
+        return next(self.items)
+
+
+def test_a_dataset_that_does_not_begin_again_is_refused():
+    with pytest.raises(TypeError, match="__iter__ gives the same iterator each time"):
+        read_head(Stream(OneIterator(resets=False), 600), None)
+    assert len(read_head(Stream(OneIterator(resets=True), 600), None).labels) == 600
+
+
+@pytest.mark.parametrize("wrap", [torch.from_numpy, lambda x: {"x": x}, lambda x: x[:32]])
+def test_rows_in_one_memory_are_refused(wrap):
+    class Reused(Digits):
+        def __iter__(self):
+            row = np.empty(64, np.float32)
+            for i in range(self.n):
+                row[:] = X[i]
+                yield wrap(row), int(y[i])
+
+    with pytest.raises(ValueError, match="The first 16 rows of X are in the same memory"):
+        read_head(Stream(Reused(), 600), None)
+
+
+def test_lists_of_numbers_are_refused_unless_a_function_collates_them():
+    items = [(X[i].tolist(), int(y[i])) for i in range(100)]
+    with pytest.raises(ValueError, match=r"a list of 64 numbers as x.*with_format\('torch'\)"):
+        read_head(Stream(items), None)
+    with pytest.raises(ValueError, match="a list of 64 numbers as x"):
+        read_head(Stream([{"x": x, "label": label} for x, label in items]), None)
+
+    def collate(rows):
+        return torch.tensor([x for x, _ in rows]), torch.tensor([label for _, label in rows])
+
+    assert read_head(Stream(items), collate).x.shape == (100, 64)
+
+
+def test_items_may_be_bfloat16():
+    items = [(torch.from_numpy(X[i]).bfloat16(), int(y[i])) for i in range(100)]
+    np.testing.assert_allclose(read_head(Stream(items), None).x, X[:100], rtol=1e-2)
+
+
 def test_the_head_is_no_larger_than_the_stream_and_of_mixed_labels():
     assert len(read_head(Stream(Digits(), 40), None).labels) == 40
     assert len(read_head(Stream(Endless(), 10**6), None).labels) == 1024
@@ -144,7 +229,7 @@ def test_the_head_is_no_larger_than_the_stream_and_of_mixed_labels():
 
     class Sorted(Digits):
         def __iter__(self):
-            return iter([(torch.zeros(4), 3)] * 50)
+            return ((torch.zeros(4), 3) for _ in range(50))
 
     with pytest.raises(ValueError, match=r"first 50 rows of X all have the label 3.*shuffle"):
         read_head(Stream(Sorted(), 50), None)

@@ -1,5 +1,6 @@
 """The strategy that asks Optuna: its draws are Optuna's, its trials this library's, its studies shared."""
 
+import dataclasses
 import multiprocessing
 import os
 import sys
@@ -12,6 +13,7 @@ from helpers.settings import SINGLE_RUN
 from sklearn_kd import DistilledClassifier, MLPStudent, compare_methods, meta
 from sklearn_kd.losses import LogitDistillation
 from sklearn_kd.meta import Metaparameter, MetaparameterSpace
+from sklearn_kd.runtime._ranks import Ranks
 
 optuna = pytest.importorskip("optuna")
 
@@ -191,6 +193,68 @@ def test_a_study_is_continued_and_a_whole_one_trains_nothing(make, digits, logit
     np.testing.assert_array_equal(again.predict_proba(digits[0]), more.predict_proba(digits[0]))
 
 
+def test_a_seeded_sampler_does_not_draw_the_first_trials_of_a_study_again(tmp_path):
+    for n_trials in (3, 6):
+        strategy = in_file(tmp_path, n_trials=n_trials, sampler=sampler())
+        strategy.start(made_context())
+    assert len(set(strategy.trials_["lambda1"])) == 6
+
+
+def test_a_trial_that_was_killed_as_it_was_asked_for_is_passed_over(tmp_path):
+    strategy = in_file(tmp_path, n_trials=2)
+    strategy.start(made_context())
+    study = optuna.load_study(storage=strategy.storage, study_name="it")
+    study.ask()  # still running
+    study.tell(study.ask(), state=optuna.trial.TrialState.FAIL)  # as a storage does that misses its heartbeat
+    more = in_file(tmp_path, n_trials=4)
+    more.start(made_context())
+    assert len(more.trials_) == 4
+
+
+def test_a_storage_whose_tables_another_process_makes_is_opened_again(tmp_path, monkeypatch):
+    opened, errors = optuna.storages.get_storage, [RuntimeError("table trials already exists")]
+
+    def get_storage(storage):
+        if errors:
+            raise errors.pop()
+        return opened(storage)
+
+    monkeypatch.setattr(optuna.storages, "get_storage", get_storage)
+    strategy = in_file(tmp_path, n_trials=1)
+    strategy.check(SPACE)
+    assert not errors
+
+
+class Second(Ranks):
+    """The second of two processes, which is sent what the first one has."""
+
+    def __init__(self, sent):
+        super().__init__()
+        self.rank, self.sent = 1, sent
+
+    def broadcast(self, value):
+        return self.sent.pop(0)
+
+
+class First(Ranks):
+    def __init__(self):
+        super().__init__()
+        self.sent = []
+
+    def broadcast(self, value):
+        self.sent.append(value)
+        return value
+
+
+def test_the_first_of_the_processes_that_train_one_student_asks_the_study(tmp_path):
+    strategies = [in_file(tmp_path, n_trials=3) for _ in range(2)]
+    first = First()
+    contexts = [dataclasses.replace(made_context(), ranks=ranks) for ranks in (first, Second(first.sent))]
+    best = [strategy.start(context) for strategy, context in zip(strategies, contexts, strict=True)]
+    assert best[0] == best[1] and not first.sent
+    np.testing.assert_array_equal(strategies[0].trials_, strategies[1].trials_)
+
+
 @pytest.mark.parametrize(
     "change", ["random_state", "lr", "teacher", "rows", "labels", "X", "val_temperature"]
 )
@@ -236,6 +300,13 @@ def test_without_optuna(make, digits, logits, no_training, monkeypatch):
         ({"storage": "sqlite://", "study_name": 3}, TypeError, "study_name=3 must be a str or None"),
         ({"storage": "sqlite://"}, ValueError, "storage='sqlite://' without study_name"),
         ({"study_name": "a"}, ValueError, "study_name='a' without storage"),
+        ({"sampler": optuna.samplers.GridSampler({"lambda1": [0.1]})}, TypeError, "ends a study by itself"),
+        ({"storage": "trials.db", "study_name": "a"}, ValueError, "storage='trials.db' cannot be opened"),
+        (
+            {"storage": "sqlite:////no/a.db", "study_name": "a"},
+            ValueError,
+            r"cannot be opened[\s\S]*folder is there",
+        ),
         ({"n_trials": 0}, ValueError, "n_trials=0 must be an integer of at least 1"),
         ({"log10_temperature": (1, 0)}, ValueError, "must be two finite numbers, low <= high"),
     ],
@@ -243,6 +314,14 @@ def test_without_optuna(make, digits, logits, no_training, monkeypatch):
 def test_parameters_that_cannot_be_used(params, kind, message, make, digits, no_training):
     with pytest.raises(kind, match=message):
         make(LogisticRegression(), meta=meta.Optuna(**params)).fit(*digits)
+
+
+@pytest.mark.parametrize("directions", [["maximize"], ["minimize", "minimize"]])
+def test_a_study_that_does_not_minimise_one_loss(directions, make, digits, tmp_path, no_training):
+    strategy = in_file(tmp_path)
+    optuna.create_study(storage=strategy.storage, study_name="it", directions=directions)
+    with pytest.raises(ValueError, match=rf"study of \['{directions[0]}'.* is to be minimised"):
+        make(LogisticRegression(), meta=strategy).fit(*digits)
 
 
 def test_other_bounds_of_the_temperature_are_said_to_be_without_effect(digits, logits):

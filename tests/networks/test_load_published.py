@@ -134,6 +134,16 @@ def test_weights_that_are_no_numbers_are_refused(make, name, bad, published, tmp
         load_published(make(), tmp_path / "weights.pth")
 
 
+def test_weights_that_do_not_fit_the_type_of_the_network_are_refused(published, tmp_path):
+    wide = published | {"fc.weight": published["fc.weight"].double() * 1e300}
+    torch.save(wide, tmp_path / "wide.pth")
+    with pytest.raises(ValueError, match=r"has NaN or infinity in fc\.weight"):
+        load_published("wrn_16_1", tmp_path / "wide.pth")
+    torch.save(published | {"fc.bias": published["fc.bias"] + 1j}, tmp_path / "complex.pth")
+    with pytest.raises(ValueError, match=r"has complex numbers in fc\.bias"):
+        load_published("wrn_16_1", tmp_path / "complex.pth")
+
+
 def test_from_file_refuses_weights_that_are_no_numbers(tmp_path):
     weights = CIFARResNet(8).state_dict()
     for name in ("conv1.weight", "linear.bias"):

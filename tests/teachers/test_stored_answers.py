@@ -15,10 +15,10 @@ from torch import nn
 
 from helpers.streams import Counted, X, y
 from sklearn_kd import DistilledClassifier, DistilledRegressor, MLPStudent, Stream, distillation_report
-from sklearn_kd.teachers import FunctionTeacher, StoredAnswers
+from sklearn_kd.teachers import FunctionTeacher, StoredAnswers, _answer_store
 from sklearn_kd.teachers._answer_store import AnswerStore, _digest_of, row_keys
 from sklearn_kd.teachers._compressed_logits import LogitCodec
-from sklearn_kd.teachers._stored_answers import _numbers_of
+from sklearn_kd.teachers._stored_answers import _Asked, _numbers_of
 
 N = 400
 
@@ -173,6 +173,39 @@ def test_what_waits_is_written_when_the_store_goes(tmp_path):
     assert not parts_of(tmp_path)
     del store
     assert len(AnswerStore(tmp_path, {}, codec.record)) == 10
+
+
+def test_what_has_waited_long_is_written_and_batches_in_turns_make_no_parts(tmp_path, monkeypatch):
+    codec = LogitCodec(4)
+    asked = _Asked(AnswerStore(tmp_path, {}, codec.record), codec, "teacher")
+
+    def ask(places):
+        return torch.randn(len(places), 4)
+
+    asked(row_keys(X[:10]), ask)
+    for row in range(10, 30):  # a batch with new rows, and one without
+        asked(row_keys(X[row : row + 1]), ask)
+        asked(row_keys(X[:10]), ask)
+    assert not parts_of(tmp_path)
+    monkeypatch.setattr(_answer_store, "_SECONDS", 0.0)
+    asked(row_keys(X[:10]), ask)
+    assert len(parts_of(tmp_path)) == 1
+    asked(row_keys(X[30:40]), ask)
+    assert len(parts_of(tmp_path)) == 2
+    assert len(AnswerStore(tmp_path, {}, codec.record)) == 40
+
+
+def test_other_teacher_classes_are_refused_before_they_are_stored(network, tmp_path):
+    fitted(StoredAnswers(network, tmp_path))
+    clf = DistilledClassifier(
+        StoredAnswers(network, tmp_path),
+        MLPStudent,
+        meta="naive",
+        teacher_classes=range(9, -1, -1),
+        device="cpu",
+    )
+    with pytest.raises(ValueError, match="answers of another kind: teacher_classes None"):
+        clf.fit(X[N:], y[N:])  # no row that is there
 
 
 def _store_rows(folder, start):
