@@ -251,7 +251,8 @@ class CountedConv(ConvNet):
 @pytest.fixture
 def alive(digits, logits, make):
     """The students there are; nothing is collected meanwhile, so that cycles show."""
-    make(max_epochs=1).fit(*digits, teacher_logits=logits)  # what is imported meanwhile may be cyclic
+    # What is imported meanwhile may be cyclic; torch's schedulers import its compiler.
+    make(max_epochs=1, callbacks=[LRScheduler()]).fit(*digits, teacher_logits=logits)
     gc.collect()
     before = set(map(id, BORN))
     gc.disable()
