@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -76,3 +77,12 @@ def column_names(values: Any) -> list | None:
     if all(isinstance(name, str) and re.fullmatch(r"column_\d+", name) for name in names):
         return None  # polars
     return names
+
+
+def refuse_path(X: Any) -> None:
+    """Raise TypeError if X is the path of a file."""
+    if isinstance(X, (str, PathLike)):
+        raise TypeError(
+            f"X is a path, {str(X)!r}. Read the file first, for example with pandas; rows that do not fit into "
+            "memory go into a Dataset, or into sklearn_kd.Stream."
+        )

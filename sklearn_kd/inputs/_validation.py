@@ -16,7 +16,7 @@ from sklearn.utils.validation import validate_data
 
 from sklearn_kd._sklearn_compat import check_sample_weight
 from sklearn_kd.errors._context import error_context
-from sklearn_kd.inputs._arrays import from_torch
+from sklearn_kd.inputs._arrays import from_torch, refuse_path
 from sklearn_kd.inputs._integers import (
     KeepsIntegers,
     further_integers,
@@ -256,6 +256,7 @@ def _checked_rows(
     estimator: Any, X: Any, y: Any, task_type: TaskMaker, loading: Loading, raw: bool
 ) -> tuple[Any, Rows, np.ndarray]:
     """Return X as given, its rows, and the targets."""
+    refuse_path(X)
     if is_structure(X):
         if raw:
             raise TypeError(

@@ -1,5 +1,7 @@
 """Tensors and arrays of every type, wherever arrays are taken."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -110,3 +112,9 @@ def test_what_is_no_tensor_is_left_as_it_is():
     assert from_torch(torch.tensor([True]), "X").dtype == bool
     lengths = from_torch([torch.zeros(2), torch.zeros(3)], "X")
     assert [row.shape for row in lengths] == [(2,), (3,)]
+
+
+@pytest.mark.parametrize("path", ["rows.parquet", Path("rows.csv")], ids=str)
+def test_a_path_is_no_table(path, make):
+    with pytest.raises(TypeError, match=r"X is a path, 'rows\.\w+'\. Read the file first"):
+        make(meta="none").fit(path, [0, 1])
