@@ -83,6 +83,6 @@ def refuse_path(X: Any) -> None:
     """Raise TypeError if X is the path of a file."""
     if isinstance(X, (str, PathLike)):
         raise TypeError(
-            f"X is a path, {str(X)!r}. Read the file first, for example with pandas; rows that do not fit into "
-            "memory go into a Dataset, or into sklearn_kd.Stream."
+            f"X is a path, {str(X)!r}. Read the file first, for example with pandas; rows that do not fit "
+            "into memory go into a Dataset, or into sklearn_kd.Stream."
         )
