@@ -16,13 +16,17 @@ from pathlib import Path
 PACKAGE = "sklearn_kd"
 IN_EVERY_SDIST = {"pyproject.toml", "README.md", "LICENSE", "CITATION.cff", "PKG-INFO", "docs/conf.py"}
 FOLDERS_OF_SDIST = {PACKAGE, "tests", "docs", "examples"}
+_SOURCES = rf"{PACKAGE}/(.+\.py|py\.typed)"
+_DIST_INFO = rf"{PACKAGE}-[^/]+\.dist-info/(METADATA|WHEEL|RECORD|licenses/LICENSE)"
 # What runs and builds leave behind.
-LEFT_BEHIND = re.compile(r"__pycache__|\.py[co]$|\.pt$|\.log$|docs/(_build|_gallery|auto_examples|generated)/")
+LEFT_BEHIND = re.compile(
+    r"__pycache__|\.py[co]$|\.pt$|\.log$|docs/(_build|_gallery|auto_examples|generated)/"
+)
 
 
 def wheel_faults(names: list[str], metadata: str) -> list[str]:
     """Return what is wrong with the files and the metadata of a wheel."""
-    wanted = re.compile(rf"{PACKAGE}/(.+\.py|py\.typed)|{PACKAGE}-[^/]+\.dist-info/(METADATA|WHEEL|RECORD|licenses/LICENSE)")
+    wanted = re.compile(f"{_SOURCES}|{_DIST_INFO}")
     faults = [f"{name} does not belong into the wheel" for name in names if not wanted.fullmatch(name)]
     for name in (f"{PACKAGE}/py.typed", f"{PACKAGE}/__init__.py"):
         if name not in names:

@@ -12,7 +12,12 @@ from numpydoc.docscrape import get_doc_object
 from helpers.pages import ROOT
 
 MODULES = ["sklearn_kd", *(f"sklearn_kd.{room}" for room in ("losses", "meta", "metrics", "networks", "teachers", "datasets"))]  # fmt: skip
-_ROOMS = {"losses", "meta", "teachers", "__version__"}  # names in sklearn_kd.__all__ that are no objects of their own
+_ROOMS = {
+    "losses",
+    "meta",
+    "teachers",
+    "__version__",
+}  # names in sklearn_kd.__all__ that are no objects of their own
 PUBLIC = [
     pytest.param(getattr(importlib.import_module(module), name), id=f"{module}.{name}")
     for module in MODULES
@@ -40,7 +45,7 @@ def documented(thing):
     doc = get_doc_object(thing)
     for entry in doc["Attributes"] + doc["Other Parameters"] + doc["Parameters"]:
         names = [name.strip().lstrip("*") for name in entry.name.split(",")]
-        said |= {name: (names, entry.type) for name in names}
+        said |= dict.fromkeys(names, (names, entry.type))
     return said
 
 

@@ -44,7 +44,10 @@ def test_a_release_has_a_date_in_citation_and_changelog_and_no_other_version_has
 
 
 def test_the_changelog_is_for_this_version_and_has_the_six_kinds():
-    assert re.search(r"^(\d+\.\d+\.\d+) \(", CHANGELOG, re.MULTILINE)[1] == sklearn_kd.__version__.split(".dev")[0]
+    assert (
+        re.search(r"^(\d+\.\d+\.\d+) \(", CHANGELOG, re.MULTILINE)[1]
+        == sklearn_kd.__version__.split(".dev")[0]
+    )
     assert re.findall(r"^(\w+)\n~+$", CHANGELOG, re.MULTILINE)[:6] == [
         "Added", "Changed", "Deprecated", "Removed", "Fixed", "Security",
     ]  # fmt: skip
@@ -66,7 +69,9 @@ def test_complete_archives_have_no_fault():
     assert check_archives.sdist_faults(SDIST) == []
 
 
-@pytest.mark.parametrize("name", ["sklearn_kd/record.json", "sklearn_kd/a.png", "tests/test_a.py", "examples/e.py"])
+@pytest.mark.parametrize(
+    "name", ["sklearn_kd/record.json", "sklearn_kd/a.png", "tests/test_a.py", "examples/e.py"]
+)
 def test_a_wheel_with_more_than_the_package_is_a_fault(name):
     assert check_archives.wheel_faults([*WHEEL, name], METADATA) == [f"{name} does not belong into the wheel"]
 
@@ -76,10 +81,14 @@ def test_a_wheel_without_a_file_is_a_fault(name):
     assert check_archives.wheel_faults([n for n in WHEEL if n != name], METADATA) == [f"{name} is missing"]
 
 
-@pytest.mark.parametrize("name", ["docs/_build/html/index.html", "tests/__pycache__/t.pyc", "examples/paper/a_teacher.pt"])
+@pytest.mark.parametrize(
+    "name", ["docs/_build/html/index.html", "tests/__pycache__/t.pyc", "examples/paper/a_teacher.pt"]
+)
 def test_an_sdist_with_what_runs_leave_behind_is_a_fault(name):
     assert check_archives.sdist_faults([*SDIST, name]) == [f"{name} was left behind"]
 
 
 def test_an_sdist_without_the_citation_is_a_fault():
-    assert check_archives.sdist_faults([n for n in SDIST if n != "CITATION.cff"]) == ["CITATION.cff is missing"]
+    assert check_archives.sdist_faults([n for n in SDIST if n != "CITATION.cff"]) == [
+        "CITATION.cff is missing"
+    ]
