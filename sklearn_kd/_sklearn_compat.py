@@ -3,13 +3,14 @@
 import copy
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from sklearn.base import _clone_parametrized as clone_by_parameters
 from sklearn.metrics._scorer import _BaseScorer
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import _safe_indexing as safe_indexing
-from sklearn.utils._param_validation import Interval, StrOptions, validate_params
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import validate_params as _validate_params
 from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 from sklearn.utils.validation import _num_samples as num_samples
 
@@ -19,15 +20,30 @@ except ImportError:  # scikit-learn 1.6
     from sklearn.utils._estimator_html_repr import _VisualBlock as VisualBlock
 
 try:
-    from sklearn.callback import CallbackSupportMixin, with_callbacks
+    from sklearn.callback import CallbackSupportMixin
+    from sklearn.callback import with_callbacks as _with_callbacks
 except ImportError:  # scikit-learn < 1.9 has no callbacks
 
     class CallbackSupportMixin:  # type: ignore[no-redef]
         """Nothing: ``set_callbacks`` comes with scikit-learn 1.9."""
 
-    def with_callbacks(method: Any) -> Any:
+    def _with_callbacks(method: Any) -> Any:
         """Return ``method`` as it is."""
         return method
+
+
+Decorated = TypeVar("Decorated", bound=Callable)
+
+
+# scikit-learn has no types: without these two a type checker would take what they decorate for Any.
+def with_callbacks(method: Decorated) -> Decorated:
+    """Return ``fit`` with the callbacks of ``set_callbacks``, where scikit-learn has them."""
+    return _with_callbacks(method)
+
+
+def validate_params(constraints: dict[str, list[Any]], **options: bool) -> Callable[[Decorated], Decorated]:
+    """Return a decorator that checks the arguments of a function before it runs."""
+    return _validate_params(constraints, **options)
 
 
 def is_instance(value: Any, module: str, *names: str) -> bool:
@@ -88,6 +104,7 @@ def leaves_weights_open(part: Any, method: str) -> bool:
 __all__ = [
     "BaseSearchCV",
     "CallbackSupportMixin",
+    "Decorated",
     "Interval",
     "StrOptions",
     "VisualBlock",

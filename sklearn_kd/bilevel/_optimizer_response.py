@@ -208,6 +208,21 @@ def register_response(
     ------
     TypeError
         If ``optimizer`` is no class of optimizers, or the response no :class:`OptimizerResponse`.
+
+    Examples
+    --------
+    An optimizer that is SGD under another name, and the response that says so:
+
+    >>> import torch
+    >>> from sklearn_kd import meta
+    >>> class MySGD(torch.optim.SGD):
+    ...     pass
+    >>> @meta.register_response(MySGD)
+    ... class MyResponse(meta.OptimizerResponse):
+    ...     def __call__(self, v, w_before):
+    ...         return 1.0, [-group["lr"] * v_w for group, v_w in zip(self.groups, v)]
+
+    :doc:`/contributing/add_optimizer` tests a response against the step itself.
     """
     if not (isinstance(optimizer, type) and issubclass(optimizer, Optimizer)):
         raise TypeError(f"optimizer={optimizer!r} must be a class of torch.optim.Optimizer.")

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from sklearn.utils import Bunch
 
+from sklearn_kd._sklearn_compat import Decorated
 from sklearn_kd.datasets import _fetcher
 from sklearn_kd.datasets._byte_pickles import load_values
 
@@ -145,10 +146,10 @@ Examples
 """)
 
 
-def _documented(archive: Archive, other: str) -> Callable[[Callable], Callable]:
+def _documented(archive: Archive, other: str) -> Callable[[Decorated], Decorated]:
     """Return a decorator that gives a fetcher its docstring: the text of both, with the archive's numbers."""
 
-    def decorate(fetcher: Callable) -> Callable:
+    def decorate(fetcher: Decorated) -> Decorated:
         train, test = archive.per_class["train"], archive.per_class["test"]
         fetcher.__doc__ = _DOCSTRING.substitute(
             vars(archive),

@@ -16,12 +16,12 @@ import numpy as np
 from sklearn.datasets import get_data_home
 from sklearn.utils import Bunch
 
-from sklearn_kd._sklearn_compat import Interval, StrOptions, validate_params
+from sklearn_kd._sklearn_compat import Decorated, Interval, StrOptions, validate_params
 
 PARTS = {"train": ("train",), "test": ("test",), "all": ("train", "test")}
 
 # All fetchers take these parameters, by keyword.
-validated = validate_params(
+_check = validate_params(
     {
         "data_home": [str, os.PathLike, None],
         "subset": [StrOptions(set(PARTS))],
@@ -31,6 +31,11 @@ validated = validate_params(
     },
     prefer_skip_nested_validation=True,
 )
+
+
+def validated(fetch: Decorated) -> Decorated:
+    """Return a fetcher that checks these parameters before it runs."""
+    return _check(fetch)
 
 
 def data_folder(data_home: str | os.PathLike[str] | None) -> Path:

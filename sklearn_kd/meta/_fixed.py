@@ -25,6 +25,21 @@ class Naive(Strategy):
     """lambda1 = 0.5 and T = 1 throughout: the paper's baseline "naive".
 
     Other metaparameters, and those to which the loss gives a start of its own, have their start.
+
+    Parameters
+    ----------
+    val_temperature : float or "auto", default=1.0
+        As in :class:`Strategy`.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> from sklearn_kd import DistilledClassifier, MLPStudent
+    >>> clf = DistilledClassifier(
+    ...     RandomForestClassifier(10), MLPStudent, meta="naive", search_epochs=None, max_epochs=2)
+    >>> clf.fit(*load_iris(return_X_y=True)).metaparameters_
+    {'lambda1': 0.5, 'temperature': 1.0}
     """
 
     def start(self, context: StartContext) -> Values:
@@ -32,7 +47,19 @@ class Naive(Strategy):
 
 
 class NoDistillation(Strategy):
-    """Labels alone, lambda1 = 1: the student that has no teacher."""
+    """Labels alone, lambda1 = 1: the student that has no teacher.
+
+    Parameters
+    ----------
+    val_temperature : float or "auto", default=1.0
+        As in :class:`Strategy`.
+
+    Examples
+    --------
+    >>> from sklearn_kd.meta import NoDistillation
+    >>> NoDistillation().needs_teacher
+    False
+    """
 
     needs_teacher = False
 

@@ -76,6 +76,20 @@ class MetaparameterPath:
     optimizers : mapping of str to MetaOptimizer or None, default=None
         By group. None, or a missing group: SGD with learning rate 1.
     device : torch.device or str, default="cpu"
+
+    Examples
+    --------
+    A strategy is given one; made by hand, it shows what a step does. The hypergradient 0.2 of lambda1
+    moves it by −lr · 0.2:
+
+    >>> import torch
+    >>> from sklearn_kd.losses import Metaparameter
+    >>> from sklearn_kd.meta import MetaparameterPath, MetaparameterSpace
+    >>> space = MetaparameterSpace({"lambda1": Metaparameter(0.5, bounds=(0, 1))})
+    >>> path = MetaparameterPath(space, {"lambda1": 0.5})
+    >>> value = path.descend(torch.tensor([0.2], dtype=torch.float64))
+    >>> round(path.named()["lambda1"], 3)
+    0.3
     """
 
     def __init__(

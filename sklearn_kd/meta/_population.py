@@ -32,6 +32,26 @@ class Population(Protocol):
         Those that are not trained yet.
     verbose : int
         The estimator's.
+
+    Examples
+    --------
+    Four students of different lambda1 train for an epoch; the best goes on alone:
+
+    >>> from sklearn_kd import DistilledClassifier, MLPStudent, meta
+    >>> class BestOfFour(meta.PopulationStrategy):
+    ...     def search(self, population):
+    ...         values = [{"lambda1": share} for share in (0.1, 0.4, 0.7, 1.0)]
+    ...         population.select([0] * 4)
+    ...         population.train(values)
+    ...         best = population.val_losses().mean(axis=1).argmin()
+    ...         population.select([best])
+    ...         population.train([values[best]], population.n_epochs_left)
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> clf = DistilledClassifier(
+    ...     RandomForestClassifier(10), MLPStudent, meta=BestOfFour(), search_epochs=None, max_epochs=3)
+    >>> clf.fit(*load_iris(return_X_y=True)).metaparameters_["lambda1"] in (0.1, 0.4, 0.7, 1.0)
+    True
     """
 
     space: MetaparameterSpace

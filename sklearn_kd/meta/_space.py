@@ -214,6 +214,16 @@ class MetaparameterSpace(Mapping[str, Metaparameter]):
         m.
     groups : dict of str to slice
         The components of each group.
+
+    Examples
+    --------
+    >>> from sklearn_kd.losses import Metaparameter
+    >>> from sklearn_kd.meta import MetaparameterSpace
+    >>> space = MetaparameterSpace({
+    ...     "lambda1": Metaparameter(0.5, bounds=(0, 1)),
+    ...     "class_weight": Metaparameter(1.0, shape=(3,), bounds=(0, 10))})
+    >>> space.size, list(space), space["class_weight"].bounds
+    (4, ['lambda1', 'class_weight'], (0, 10))
     """
 
     def __init__(self, entries: Mapping[str, Metaparameter]):

@@ -111,6 +111,28 @@ class Strategy(BaseEstimator):
         the student trains on all of D.
     trials_ : structured array
         Set by strategies that try several settings in ``start``.
+
+    Examples
+    --------
+    Trust the teacher more in the second half of the training:
+
+    >>> import math, torch
+    >>> from sklearn_kd import meta
+    >>> class TeacherLater(meta.Strategy):
+    ...     def start(self, context):
+    ...         return {"lambda1": 0.9, "temperature": 2.0}
+    ...
+    ...     def predict(self, metaparameters):
+    ...         if metaparameters.iteration == 20:
+    ...             return torch.tensor([0.1, math.log(2.0)], dtype=torch.float64)
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> from sklearn_kd import DistilledClassifier, MLPStudent
+    >>> clf = DistilledClassifier(
+    ...     RandomForestClassifier(10), MLPStudent, meta=TeacherLater(), search_epochs=None,
+    ...     max_epochs=10)
+    >>> clf.fit(*load_iris(return_X_y=True)).metaparameter_path_["lambda1"][[0, -1]]
+    array([0.9, 0.1])
     """
 
     needs_teacher = True
@@ -197,6 +219,17 @@ class HypergradientStrategy(Strategy):
         batch normalisation.
     val_temperature : float or "auto", default=1.0
         T_val of the validation loss, as in :class:`Strategy`.
+
+    Examples
+    --------
+    Learn the metaparameters in the first hundred iterations, and keep them from then on:
+
+    >>> from sklearn_kd.meta import HypergradientStrategy
+    >>> class FirstHundred(HypergradientStrategy):
+    ...     def takes_hypergradient(self, iteration):
+    ...         return iteration < 100
+    >>> [FirstHundred(lr=0.5).takes_hypergradient(i) for i in (0, 99, 100)]
+    [True, True, False]
     """
 
     learns_from_validation = True

@@ -41,6 +41,17 @@ class DistillationReport:
     --------
     distillation_report : Makes it, with an example.
     MethodComparison : Fits of several methods over folds and seeds.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> from sklearn_kd import DistilledClassifier, MLPStudent, distillation_report
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = DistilledClassifier(RandomForestClassifier(10), MLPStudent, max_epochs=3, random_state=0)
+    >>> report = distillation_report(clf.fit(X[::2], y[::2]), X[1::2], y[1::2])
+    >>> report.n_samples, list(report.to_dict()["models"])
+    (75, ['student'])
     """
 
     verdict: str

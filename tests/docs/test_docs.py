@@ -432,6 +432,7 @@ FURTHER_RECORDS = {"table2_cifar10": "table2_images"}  # record → the script t
         ("distpro_cityscapes", "reproduces_maps.rst"),
         ("distpro_nyuv2", "reproduces_maps.rst"),
         ("mixtures_cifar10", "reproduces_mixtures.rst"),
+        ("mixtures_horizon", "reproduces_mixtures.rst"),
     ],
 )
 def test_what_reproduces_is_that_of_the_runs(record, page, monkeypatch):
