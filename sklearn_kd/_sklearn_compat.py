@@ -29,6 +29,9 @@ except ImportError:  # scikit-learn < 1.9 has no callbacks
         """Return ``method`` as it is."""
         return method
 
+# What scikit-learn notes on an estimator, beside parameters and what is fitted.
+OF_SCIKIT_LEARN = ("_skl_callbacks", "_parent_callback_ctx", "_metadata_request")
+
 
 def is_instance(value: Any, module: str, *names: str) -> bool:
     """Return whether a value is an object of one of these classes, without importing their module.
@@ -47,6 +50,12 @@ def has_callbacks(estimator: Any) -> bool:
 def without_callbacks(estimator: Any) -> Any:
     """Return the estimator, which forgets the callbacks of ``set_callbacks``."""
     estimator.__dict__.pop("_skl_callbacks", None)
+    return estimator
+
+
+def without_parent(estimator: Any) -> Any:
+    """Return the estimator, which forgets the pipeline or search that fits it, and reports to it."""
+    estimator.__dict__.pop("_parent_callback_ctx", None)
     return estimator
 
 
@@ -86,6 +95,7 @@ def leaves_weights_open(part: Any, method: str) -> bool:
 
 
 __all__ = [
+    "OF_SCIKIT_LEARN",
     "BaseSearchCV",
     "CallbackSupportMixin",
     "Interval",
@@ -105,4 +115,5 @@ __all__ = [
     "with_arguments",
     "with_callbacks",
     "without_callbacks",
+    "without_parent",
 ]
