@@ -29,6 +29,7 @@ except ImportError:  # scikit-learn < 1.9 has no callbacks
         """Return ``method`` as it is."""
         return method
 
+
 # What scikit-learn notes on an estimator, beside parameters and what is fitted.
 OF_SCIKIT_LEARN = ("_skl_callbacks", "_parent_callback_ctx", "_metadata_request")
 

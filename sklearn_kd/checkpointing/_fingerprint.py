@@ -84,7 +84,7 @@ def _describe_inside(value: Any, describe: Callable[[Any], None], update: Update
             describe(key)
             describe(v)
     elif isinstance(value, type):
-        # Not __qualname__: a class of a function or a notebook has another one in the processes it is sent to.
+        # Not __qualname__, which a class of a function loses where it is sent to another process.
         update(f"{value.__module__}.{value.__name__}".encode())
     elif isinstance(value, (ModuleType, BuiltinFunctionType)):
         update(f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value)}".encode())
