@@ -139,6 +139,12 @@ class SharedTraining:
         self.ranks.mean_(statistics)
         self.ranks.broadcast_(others)
 
+    def mean_record(self, record: dict[str, float]) -> dict[str, float]:
+        """Return the means over processes of what each has recorded of its rows: schedules may monitor it."""
+        values = torch.tensor(list(record.values()), dtype=torch.float64)
+        self.ranks.mean_([values] if record else [])
+        return dict(zip(record, values.tolist(), strict=True))
+
     def outputs(self, infer: Callable[[Any], Tensor], x: Any) -> Tensor:
         """Return the student's outputs for all rows, of which this process runs its share."""
         places = self.ranks.padded_places(len(x)).to(x.device)
