@@ -139,3 +139,9 @@ def test_new_processes_in_a_pipeline(monkeypatch):
     alone = make_pipeline(StandardScaler(), student_alone())
     np.testing.assert_array_equal(pipeline.fit(X, y).predict_proba(X), alone.fit(X, y).predict_proba(X))
     assert vars(pipeline[-1]).keys() == vars(alone[-1]).keys()
+
+
+def test_what_cannot_be_sent_is_said():
+    clf = student_alone(parallel=2, callbacks=[(callback for callback in [])])
+    with pytest.raises(TypeError, match=r"parallel=2 sends the estimator and its data .* 'generator'"):
+        clf.fit(X, y)
