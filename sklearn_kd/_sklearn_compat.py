@@ -32,6 +32,9 @@ except ImportError:  # scikit-learn < 1.9 has no callbacks
         return method
 
 
+# What scikit-learn notes on an estimator, beside parameters and what is fitted.
+OF_SCIKIT_LEARN = ("_skl_callbacks", "_parent_callback_ctx", "_metadata_request")
+
 Decorated = TypeVar("Decorated", bound=Callable)
 
 
@@ -63,6 +66,12 @@ def has_callbacks(estimator: Any) -> bool:
 def without_callbacks(estimator: Any) -> Any:
     """Return the estimator, which forgets the callbacks of ``set_callbacks``."""
     estimator.__dict__.pop("_skl_callbacks", None)
+    return estimator
+
+
+def without_parent(estimator: Any) -> Any:
+    """Return the estimator, which forgets the pipeline or search that fits it, and reports to it."""
+    estimator.__dict__.pop("_parent_callback_ctx", None)
     return estimator
 
 
@@ -102,6 +111,7 @@ def leaves_weights_open(part: Any, method: str) -> bool:
 
 
 __all__ = [
+    "OF_SCIKIT_LEARN",
     "BaseSearchCV",
     "CallbackSupportMixin",
     "Decorated",
@@ -122,4 +132,5 @@ __all__ = [
     "with_arguments",
     "with_callbacks",
     "without_callbacks",
+    "without_parent",
 ]

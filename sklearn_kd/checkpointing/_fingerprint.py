@@ -58,7 +58,7 @@ def sample_rows(rows: DatasetRows, collate_fn: Callable[[list[Any]], Any] | None
 
 def _describe(value: Any, update: Update, depth: int) -> None:
     """Call ``update`` with bytes that identify a value."""
-    update(f"{type(value).__module__}.{type(value).__qualname__}(".encode())
+    update(f"{type(value).__module__}.{type(value).__name__}(".encode())
     if depth < 20:  # a value nested more deeply holds itself
         _describe_inside(value, partial(_describe, update=update, depth=depth + 1), update)
     update(b")")
@@ -83,7 +83,10 @@ def _describe_inside(value: Any, describe: Callable[[Any], None], update: Update
         for key, v in sorted(value.items(), key=lambda item: repr(item[0])):
             describe(key)
             describe(v)
-    elif isinstance(value, (type, ModuleType, BuiltinFunctionType)):
+    elif isinstance(value, type):
+        # Not __qualname__, which a class of a function loses where it is sent to another process.
+        update(f"{value.__module__}.{value.__name__}".encode())
+    elif isinstance(value, (ModuleType, BuiltinFunctionType)):
         update(f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value)}".encode())
     elif isinstance(value, (FunctionType, MethodType, partial, CodeType)):
         _describe_function(value, describe)
@@ -102,7 +105,7 @@ def _own_code(kind: type) -> dict[str, Any]:
     is_ours = [base.__module__.startswith("sklearn_kd.") for base in kind.__mro__]
     users = kind.__mro__[: is_ours.index(True)] if any(is_ours) else ()
     return {
-        f"{base.__qualname__}.{name}": value
+        f"{base.__name__}.{name}": value
         for base in users
         for name, value in vars(base).items()
         if isinstance(value, FunctionType)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sklearn_kd._sklearn_compat import without_callbacks
+from sklearn_kd._sklearn_compat import OF_SCIKIT_LEARN, without_callbacks, without_parent
 from sklearn_kd.checkpointing._fingerprint import fingerprint, sample_rows
 from sklearn_kd.inputs._torch_datasets import DatasetRows
 from sklearn_kd.runtime._process_group import count_launched, ranked_fit
@@ -114,21 +114,26 @@ def check_same_inputs(estimator: BaseDistiller, inputs: ValidatedInputs, ranks: 
         return
     plain = (bool, int, float, str, type(None))
     params = {name: v for name, v in estimator.get_params(deep=False).items() if isinstance(v, plain)}
-    rows = inputs.rows
-    some = sample_rows(rows) if isinstance(rows, DatasetRows) else _some_of(rows)
+    valid, unlabeled, logits = inputs.valid, inputs.unlabeled, inputs.teacher_logits
     ranks.check_same(
         {f"parameter {name}": v for name, v in params.items() if name not in _OF_RANKS}
         | {
             "the number of rows": (inputs.n_rows, inputs.valid is None, inputs.unlabeled is None),
             "y": fingerprint(codes=inputs.codes, classes=inputs.task.output_labels),
-            "X": fingerprint(rows=some),
+            "X": fingerprint(rows=_some_of(inputs.rows)),
+            "y_val": None if valid is None else fingerprint(codes=valid.codes),
+            "X_val": None if valid is None else fingerprint(rows=_some_of(valid.rows)),
+            "X_unlabeled": None if unlabeled is None else fingerprint(rows=_some_of(unlabeled.rows)),
             "sample_weight": fingerprint(weight=inputs.weight),
+            "teacher_logits": None if logits is None else fingerprint(rows=_some_of(logits)),
         }
     )
 
 
 def _some_of(rows: Any) -> Any:
     """Return a few rows, by which all ranks tell whether they have the same."""
+    if isinstance(rows, DatasetRows):
+        return sample_rows(rows)
     index = np.unique(np.linspace(0, len(rows) - 1, 16).astype(int))
     some = rows[index]
     return some.described() if hasattr(some, "described") else some
@@ -253,6 +258,7 @@ def _unfitted(estimator: BaseDistiller) -> BaseDistiller:
     """
     copied = copy.copy(estimator)
     copied.teacher = None
+    without_parent(copied)
     if not estimator._continues():
         for name in _fitted_names(estimator):
             del copied.__dict__[name]
@@ -262,7 +268,7 @@ def _unfitted(estimator: BaseDistiller) -> BaseDistiller:
 
 def _fitted_names(estimator: BaseDistiller) -> list[str]:
     """Return the names of the attributes that are no parameters."""
-    known = {*estimator.get_params(deep=False), "_ranks", "_skl_callbacks", "_metadata_request"}
+    known = {*estimator.get_params(deep=False), *OF_SCIKIT_LEARN, "_ranks"}
     return [name for name in vars(estimator) if name not in known]
 
 

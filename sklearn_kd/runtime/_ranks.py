@@ -200,7 +200,8 @@ class Ranks:
         if self.size == 1:
             return
         found = self.gather({name: _digest(value) for name, value in values.items()})
-        different = [name for name in values if any(of[name] != found[0][name] for of in found)]
+        names = dict.fromkeys(name for of in found for name in of)  # those of another process may be others
+        different = [name for name in names if any(of.get(name) != found[0].get(name) for of in found)]
         if different:
             raise RuntimeError(
                 f"The {self.size} processes that train one student differ in {', '.join(different)}. Call "

@@ -70,8 +70,15 @@ def run_in_processes(function: Callable[[], Any], n_processes: int, device: torc
     executor = ProcessPoolExecutor(n_processes, timeout=GRACE, env=own)
     try:
         _write(folder / "main", _classes_of_main())
-        with (folder / "function").open("wb") as file:
-            dump(function, file, reducers=_mapping(folder))
+        try:
+            with (folder / "function").open("wb") as file:
+                dump(function, file, reducers=_mapping(folder))
+        except (TypeError, pickle.PicklingError) as error:
+            raise TypeError(
+                f"parallel={n_processes} sends the estimator and its data to other processes, and a part of "
+                f"them cannot be pickled: {error}. Leave it out, or start the script with torchrun and set "
+                "parallel='ddp', which sends nothing."
+            ) from error
         futures = [
             executor.submit(_rank, str(folder), rank, n_processes, device.type, os.getpid())
             for rank in range(n_processes)

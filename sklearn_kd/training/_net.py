@@ -549,7 +549,10 @@ class TrainingNet(NeuralNetClassifier):
             self.validated_ = []
         if self.average_ is not None and not self.diverged_:
             self.average_.update()
-        for name, value in (self.objective.epoch_record() | self._numbers()).items():
+        record = self.objective.epoch_record()
+        if self.shared_ is not None:
+            record = self.shared_.mean_record(record)
+        for name, value in (record | self._numbers()).items():
             self.history.record(name, value)
 
     def _numbers(self) -> dict[str, float]:

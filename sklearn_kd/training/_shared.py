@@ -64,9 +64,15 @@ class SharedTraining:
         Raises
         ------
         RuntimeError
-            If the settings or the metaparameters of the processes differ.
+            If the settings, the metaparameters or the sizes of the students of the processes differ.
         """
-        self.ranks.check_same(settings | dict(metaparameters.named()))
+        # Of networks of other sizes the messages would be, too, which ends processes without a word.
+        sizes = [
+            (name, tuple(t.shape), t.dtype, t.requires_grad)
+            for module in self._modules
+            for name, t in (*module.named_parameters(), *module.named_buffers())
+        ]
+        self.ranks.check_same(settings | dict(metaparameters.named()) | {"the student's layers": sizes})
         tensors = [t for module in self._modules for t in (*module.parameters(), *module.buffers())]
         self.ranks.broadcast_(tensors)
 
@@ -127,6 +133,12 @@ class SharedTraining:
         self.ranks.mean_(statistics)
         self.ranks.broadcast_(others)
 
+    def mean_record(self, record: dict[str, float]) -> dict[str, float]:
+        """Return the means over processes of what each has recorded of its rows: schedules may monitor it."""
+        values = torch.tensor(list(record.values()), dtype=torch.float64)
+        self.ranks.mean_([values] if record else [])
+        return dict(zip(record, values.tolist(), strict=True))
+
     def outputs(self, infer: Callable[[Any], Tensor], x: Any) -> Tensor:
         """Return the student's outputs for all rows, of which this process runs its share."""
         places = self.ranks.padded_places(len(x)).to(x.device)
@@ -136,7 +148,7 @@ class SharedTraining:
     # The end
 
     def end_epoch(self, metaparameters: Any, history: Any) -> None:
-        """Check that the metaparameters are still equal, and stop where some process has been asked to.
+        """Check that all processes still have the same, and stop where some process has been asked to.
 
         Raises
         ------
@@ -145,11 +157,17 @@ class SharedTraining:
         KeyboardInterrupt
             In all processes, where one has asked for it.
         """
-        self.ranks.check_same(dict(metaparameters.named()) | {"the number of epochs": len(history)})
+        state = {"the number of epochs": len(history), "the student's weights": self._some_weights()}
+        self.ranks.check_same(dict(metaparameters.named()) | state)
         self._requests.clear()
         requests = torch.tensor([float(self._asked), float(self._ended)])
         self.ranks.sum_([requests])
         self._stop(requests)
+
+    @torch.no_grad()
+    def _some_weights(self) -> Tensor:
+        """Return a few numbers of each weight: a step of another length would have changed them all."""
+        return torch.cat([w.reshape(-1)[:4].double() for w in self._weights]).cpu()
 
     def tell(
         self, method: Callable[..., None], net: TrainingNet, told: dict[str, Any], *, is_score: bool

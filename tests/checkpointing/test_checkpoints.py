@@ -1105,3 +1105,20 @@ class Settles(Callback):
     def on_epoch_begin(self, net, **kwargs):
         if len(net.history) == 3:
             net.module_.student[1].eval()
+
+
+def test_a_class_of_a_function_has_one_hash_in_all_processes():
+    """Sent to another process, it has its plain name as ``__qualname__``."""
+
+    class Student(nn.Linear):
+        pass
+
+    def hashes():
+        network = Student(2, 2)
+        for weight in network.parameters():
+            nn.init.zeros_(weight)
+        return fingerprint(kind=Student), fingerprint(network=network)
+
+    here = hashes()
+    Student.__qualname__ = "Student"
+    assert hashes() == here

@@ -1,13 +1,17 @@
 """What ``parallel`` may be, where it can be used, and what cannot be trained by several processes."""
 
+import pickle
 import warnings
 
 import joblib
 import numpy as np
 import pytest
 import torch
+from joblib.externals.loky.backend.reduction import dumps
 from sklearn.base import clone
 from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from sklearn_kd import (
@@ -17,6 +21,7 @@ from sklearn_kd import (
     DistProRegressor,
     MLPStudent,
 )
+from sklearn_kd.estimators import _parallel
 
 X = np.random.default_rng(0).normal(size=(60, 4))
 y = (X[:, 0] > 0).astype(int)
@@ -125,3 +130,18 @@ def test_a_sharded_teacher_is_refused(launched):
     with pytest.raises(ValueError, match=r"teacher is wrapped in FSDPModule.*teacher_logits"):
         teacher = nn.Sequential(FSDPModule(4, 2))
         DistilledClassifier(teacher, MLPStudent, meta="naive", device="cpu", parallel=1).fit(X, y)
+
+
+def test_new_processes_in_a_pipeline(monkeypatch):
+    """scikit-learn marks the last step while it is fitted, and takes the mark back."""
+    monkeypatch.setattr(_parallel, "run_in_processes", lambda task, n, device: pickle.loads(dumps(task))())
+    pipeline = make_pipeline(StandardScaler(), student_alone(parallel=2))
+    alone = make_pipeline(StandardScaler(), student_alone())
+    np.testing.assert_array_equal(pipeline.fit(X, y).predict_proba(X), alone.fit(X, y).predict_proba(X))
+    assert vars(pipeline[-1]).keys() == vars(alone[-1]).keys()
+
+
+def test_what_cannot_be_sent_is_said():
+    clf = student_alone(parallel=2, callbacks=[(callback for callback in [])])
+    with pytest.raises(TypeError, match=r"parallel=2 sends the estimator and its data .* 'generator'"):
+        clf.fit(X, y)

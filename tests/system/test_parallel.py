@@ -175,6 +175,7 @@ def result_of(clf, X):
         "weights": [w.detach().numpy() for w in clf.student_.parameters()],
         "path": [np.asarray(column, dtype=float) for column in columns],
         "losses": [row["train_loss"] for row in clf.history_],
+        "terms": [row.get("pathways_loss", 0.0) for row in clf.history_],
         "scores": clf.validation_scores_ or [],
         "outputs": []
         if X is None

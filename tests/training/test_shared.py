@@ -427,14 +427,26 @@ def _on_gpu(ranks, norm, method):
 
 def _differing(ranks, what):
     params = {"max_epochs": 3 + ranks.rank} if what == "max_epochs" else {}
+    if what == "the student's weights":
+        params = {"callbacks": [StepsApart()]}
     data = rows(100 + ranks.rank) if what == "D_train" else rows()
+    module = student()
+    if what == "the student's layers" and ranks.rank:
+        module[3] = nn.Linear(16, 5, bias=False).double()
     try:
-        fitted(ranks, Gradient(), data, **params)
+        fitted(ranks, Gradient(), data, module, **params)
     except RuntimeError as error:
         return str(error)
 
 
-@pytest.mark.parametrize("what", ["max_epochs", "D_train"])
+class StepsApart(Callback):
+    """Sets another learning rate in each process, as a schedule may that monitors what differs."""
+
+    def on_epoch_begin(self, net, **kwargs):
+        net.optimizer_.param_groups[0]["lr"] *= 1 + 1e-6 * net.ranks.rank
+
+
+@pytest.mark.parametrize("what", ["max_epochs", "D_train", "the student's layers", "the student's weights"])
 def test_processes_that_do_different_things_are_refused(what, two):
     for message in two.run(_differing, what):
         assert f"differ in {what}. Call fit with the same arguments" in message
