@@ -109,14 +109,19 @@ def check_networks(estimator: BaseDistiller, ranks: Ranks) -> None:
 
 
 def check_same_inputs(estimator: BaseDistiller, inputs: ValidatedInputs, ranks: Ranks) -> None:
-    """Raise RuntimeError, on all ranks, unless all were given the same rows and plain parameters."""
+    """Raise RuntimeError, on all ranks, unless all were given the same rows, plain parameters and loss."""
     if ranks.size == 1:
         return
     plain = (bool, int, float, str, type(None))
-    params = {name: v for name, v in estimator.get_params(deep=False).items() if isinstance(v, plain)}
+    params = {
+        name: v for name, v in estimator.get_params().items() if "__" not in name or name.startswith("meta__")
+    }
+    compared = {name: v for name, v in params.items() if isinstance(v, plain)}
+    if "loss" in params:
+        compared["loss"] = fingerprint(loss=params["loss"])
     valid, unlabeled, logits = inputs.valid, inputs.unlabeled, inputs.teacher_logits
     ranks.check_same(
-        {f"parameter {name}": v for name, v in params.items() if name not in _OF_RANKS}
+        {f"parameter {name}": v for name, v in compared.items() if name not in _OF_RANKS}
         | {
             "the number of rows": (inputs.n_rows, inputs.valid is None, inputs.unlabeled is None),
             "y": fingerprint(codes=inputs.codes, classes=inputs.task.output_labels),

@@ -25,6 +25,7 @@ from sklearn_kd import (
     MLPStudent,
     TablePreprocessing,
 )
+from sklearn_kd.losses import LogitDistillation
 
 ROOT = Path(__file__).parents[2]
 
@@ -356,6 +357,10 @@ def other_parameter(X, y):
     return X, y, {"lr": 0.2}
 
 
+def other_loss(X, y):
+    return X, y, {"loss": LogitDistillation(temperature_bounds=(1.0, 5.0))}
+
+
 def not_finite(X, y):
     X = X.copy()
     X[3, 1] = np.inf
@@ -364,7 +369,11 @@ def not_finite(X, y):
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [(own_share, "the number of rows, y, X"), (other_parameter, "parameter lr")],
+    [
+        (own_share, "the number of rows, y, X"),
+        (other_parameter, "parameter lr"),
+        (other_loss, "parameter loss"),
+    ],
 )
 def test_all_must_be_given_the_same(two, change, words):
     for kind, text in two.run(fit_other_data, change):
