@@ -70,7 +70,8 @@ def _describe_inside(value: Any, describe: Callable[[Any], None], update: Update
     elif isinstance(value, (np.ndarray, np.generic)):
         _describe_array(np.asarray(value), describe, update)
     elif isinstance(value, Tensor):
-        hash_tensor(update, value)
+        # Of a network that is sharded among processes, the part of this one.
+        hash_tensor(update, value.to_local() if hasattr(value, "to_local") else value)
     elif isinstance(value, PathLike):
         update(str(value).encode())
     elif isinstance(value, (list, tuple)):

@@ -35,12 +35,12 @@ DDP = "ddp"
 # Parameters that may differ between ranks.
 _OF_RANKS = {"verbose", "checkpoint_dir", "teacher_logits_dir"}
 
-# Wrappers of torch whose processes must run a network together, and the way without them.
-_WHOLE = "Ask it in a script of its own, and give fit its answers as teacher_logits, or teacher_predictions."
+# Wrappers of torch whose processes must run a network together, and the remedy.
+_SHARDED = "FSDPModule"  # of fully_shard; the processes of a fit ask it equally often
 _DIVIDED = {
     "DistributedDataParallel": "Give the network itself: teacher.module.",
-    "FullyShardedDataParallel": _WHOLE,
-    "FSDPModule": _WHOLE,
+    "FullyShardedDataParallel": "Shard it by torch.distributed.fsdp.fully_shard, and set parallel='ddp'.",
+    _SHARDED: "Set parallel='ddp', with which they do.",
 }
 
 
@@ -90,7 +90,7 @@ def check_networks(estimator: BaseDistiller, ranks: Ranks) -> None:
     TypeError
         If the student is wrapped for several GPUs of one process, and several processes train it.
     ValueError
-        If asking the teacher takes all processes, which each fit asks by itself, or in turns.
+        If asking the teacher takes all processes, and they do not ask it together.
     """
     if ranks.size > 1 and isinstance(estimator.student, nn.DataParallel):
         raise TypeError(
@@ -102,7 +102,7 @@ def check_networks(estimator: BaseDistiller, ranks: Ranks) -> None:
         return
     found = [kind.__name__ for part in teacher.modules() for kind in type(part).__mro__]
     wrapper = next((kind for kind in _DIVIDED if kind in found), None)
-    if wrapper is not None:
+    if wrapper is not None and not (wrapper == _SHARDED and ranks.size > 1):
         raise ValueError(
             f"teacher is wrapped in {wrapper}, whose processes must ask it together. {_DIVIDED[wrapper]}"
         )

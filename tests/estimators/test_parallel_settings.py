@@ -123,12 +123,14 @@ def test_a_teacher_in_ddp_is_refused(launched):
         DistilledClassifier(teacher, MLPStudent, meta="naive", device="cpu", parallel=1).fit(X, y)
 
 
-def test_a_sharded_teacher_is_refused(launched):
-    class FSDPModule(nn.Linear):
-        """As torch's, which needs processes."""
-
-    with pytest.raises(ValueError, match=r"teacher is wrapped in FSDPModule.*teacher_logits"):
-        teacher = nn.Sequential(FSDPModule(4, 2))
+@pytest.mark.parametrize(
+    ("kind", "remedy"),
+    [("FSDPModule", "Set parallel='ddp'"), ("FullyShardedDataParallel", r"Shard it by .*fully_shard")],
+)
+def test_a_sharded_teacher_is_asked_by_all_together(launched, kind, remedy):
+    sharded = type(kind, (nn.Linear,), {})  # as torch's, which need processes
+    with pytest.raises(ValueError, match=rf"teacher is wrapped in {kind}.*{remedy}"):
+        teacher = nn.Sequential(sharded(4, 2))
         DistilledClassifier(teacher, MLPStudent, meta="naive", device="cpu", parallel=1).fit(X, y)
 
 

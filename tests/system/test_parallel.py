@@ -280,6 +280,34 @@ def fit_with_params(ranks, params):
 # Errors, and interrupts
 
 
+def fit_sharded(ranks, kind, params, checkpoints):
+    """Fit under a teacher of which each process has a part; and under the same in one piece."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    sharded, mesh = network(), init_device_mesh("cpu", (2,))
+    for part in sharded.modules():
+        if isinstance(part, (nn.Conv2d, nn.Linear)):
+            fully_shard(part, mesh=mesh)
+    fully_shard(sharded, mesh=mesh)
+    fitted = []
+    for teacher, folder in ((sharded, checkpoints), (network(), None)):
+        clf, data = make(kind)
+        clf.set_params(teacher=teacher, checkpoint_dir=folder, **params).fit(*data)
+        fitted.append(clf.net_.module_.state_dict())
+    part = next(w for w in sharded.parameters() if w.ndim > 1)
+    return part.to_local().shape == part.shape, *fitted
+
+
+@pytest.mark.parametrize(
+    ("kind", "params"), [("CNN", {}), ("CNN", {"augment": torch.clone}), ("DistPro", {})], ids=str
+)
+def test_a_sharded_teacher_teaches_as_a_whole_one(two, kind, params, tmp_path):
+    for is_whole, first, second in two.run(fit_sharded, kind, params, tmp_path):
+        assert not is_whole
+        torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
 def outcome(function):
     """What a fit ends with: its result, or its error's kind and words. One that hangs is an error of ``run``."""
     try:
