@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import wait
 from contextlib import redirect_stdout, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -199,17 +198,26 @@ def _mapping(folder: Path) -> dict[type, Callable[[Any], Any]]:
         where = path()
         with open(where, "wb") as file:
             np.save(file, array, allow_pickle=False)
-        # Copied when it is written to: what one process changes the others do not see.
-        return partial(np.load, mmap_mode="c"), (where,)
+        return _mapped_array, (where,)
 
     def reduce_tensor(tensor: Tensor) -> Any:
         if tensor.nbytes < _MAPPED_FROM or not tensor.is_cpu or tensor.layout is not torch.strided:
             return tensor.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
         where = path()
         torch.save(tensor.detach().contiguous().clone(), where)
-        return partial(torch.load, mmap=True), (where,)
+        return _mapped_tensor, (where,)
 
     return {np.ndarray: reduce_array, np.memmap: reduce_array, Tensor: reduce_tensor}
+
+
+def _mapped_array(path: str) -> np.ndarray:
+    """Return an array of a file. What one process writes into it the others do not see."""
+    return np.load(path, mmap_mode="c", allow_pickle=False)
+
+
+def _mapped_tensor(path: str) -> Tensor:
+    found: Tensor = torch.load(path, mmap=True, weights_only=True)
+    return found
 
 
 # --------------------------------------------------------------------------------------

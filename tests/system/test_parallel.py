@@ -5,6 +5,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -461,7 +462,11 @@ def killed():
 
 
 def interrupt_parent():
+    """Press Ctrl-C in the parent, and wait until it has been handed on: the fit could end before."""
+    before, end = signal.getsignal(signal.SIGINT), time.monotonic() + 20
     os.kill(os.getppid(), signal.SIGINT)
+    while signal.getsignal(signal.SIGINT) is before and time.monotonic() < end:
+        time.sleep(0.02)
 
 
 class DropoutStudent(nn.Sequential):
