@@ -86,10 +86,10 @@ def test_a_launch_that_is_not_described_is_refused(monkeypatch):
 def test_in_a_job_of_joblib_one_process_trains():
     clf = student_alone(parallel=2)
     with (
-        joblib.parallel_config("threading", n_jobs=2),
+        joblib.parallel_config("threading"),
         pytest.warns(UserWarning, match="parallel=2 inside a job of joblib.*n_jobs=None"),
     ):
-        scores = cross_val_score(clf, X, y, cv=2)
+        scores = cross_val_score(clf, X, y, cv=2, n_jobs=2)
     assert scores.tolist() == cross_val_score(clone(clf).set_params(parallel=None), X, y, cv=2).tolist()
 
 
