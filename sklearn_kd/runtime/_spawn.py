@@ -149,10 +149,12 @@ def _first_cause(errors: list[BaseException]) -> BaseException:
 
 
 def _hand_on_interrupt(folder: Path) -> None:
-    """Interrupt the processes."""
-    for path in folder.glob("*.pid"):
-        with suppress(OSError, ValueError):
-            os.kill(int(path.read_text()), signal.SIGINT)
+    """Interrupt the first process, which stops all.
+
+    Sent to another as well, it could come when that one has already stopped, and would end it by an error.
+    """
+    with suppress(OSError, ValueError):
+        os.kill(int((folder / "0.pid").read_text()), signal.SIGINT)
 
 
 def _result(folder: Path) -> Any:
