@@ -30,6 +30,7 @@ from sklearn_kd.runtime._process_group import RankError
 
 # Arrays and tensors of at least so many bytes are written once, and mapped by all processes.
 _MAPPED_FROM = 2**20
+_PID = "pid"  # the file with the number of the first process
 # How often the parent looks after its processes, and they after it, in seconds.
 _LOOK = 0.1
 # How long the processes have to end by themselves after Ctrl-C, and after one of them has failed.
@@ -154,7 +155,7 @@ def _hand_on_interrupt(folder: Path) -> None:
     Sent to another as well, it could come when that one has already stopped, and would end it by an error.
     """
     with suppress(OSError, ValueError):
-        os.kill(int((folder / "0.pid").read_text()), signal.SIGINT)
+        os.kill(int((folder / _PID).read_text()), signal.SIGINT)
 
 
 def _result(folder: Path) -> Any:
@@ -232,7 +233,8 @@ def _rank(folder: str, rank: int, size: int, device: str, parent: int) -> str:
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # a terminal's Ctrl-C goes to the parent, which hands it on once
     _end_with(parent)
-    (where / f"{rank}.pid").write_text(str(os.getpid()))
+    if not rank:
+        (where / _PID).write_text(str(os.getpid()))  # that which the parent interrupts
     with (where / "output").open("a", encoding="utf-8") if not rank else open(os.devnull, "w") as shown:
         try:
             _join(where, rank, size, device)
