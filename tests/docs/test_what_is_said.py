@@ -329,7 +329,7 @@ def test_what_is_said_of_the_defaults_is_so(module):
     assert scaled.max() < 0.01
     images = (-scaled[:, -2:]).round(2)
     assert (
-        "behind it by {:.2f} and {:.2f} on the images, from T = 4 by {:.2f} and {:.2f}".format(
+        "It is behind by {:.2f} and {:.2f} on the images, and from T = 4 by {:.2f} and {:.2f}".format(
             *images.flat
         ).replace("0.", ".")
         in page
