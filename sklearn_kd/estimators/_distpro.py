@@ -283,7 +283,7 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         "class_weight": [dict, StrOptions({"balanced"}), None],
     }
 
-    _executions = ("eager", "bfloat16")  # the others are not made for layers that are looked into
+    _executions = ("eager", "bfloat16")  # the others hide the layers
     _takes_parts = False
     _state_functions = DISTPRO_STATE
     _routed_prefixes = (

@@ -235,7 +235,7 @@ class DistProRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]  
         "loss": [str, RegressionLoss],
     }
 
-    _executions = ("eager", "bfloat16")  # the others are not made for layers that are looked into
+    _executions = ("eager", "bfloat16")  # the others hide the layers
     _takes_parts = False
     _state_functions = DISTPRO_STATE
     _strategies = ("gradient", "linear")  # the others choose lambda1 before the first step
