@@ -347,9 +347,9 @@ def test_a_pipeline_of_texts():
     expected = np.log([[0.1, 0.9], [0.8, 0.2]])
     np.testing.assert_allclose(logits_of(Pipe(), texts, np.array(["yes", "no"])), expected, rtol=1e-6)
     np.testing.assert_allclose(logits_of(Pipe(), texts, np.arange(2)), expected[:, ::-1], rtol=1e-6)
-    with pytest.raises(ValueError, match="teacher Pipe reads texts, and X has rows of another form"):
+    with pytest.raises(ValueError, match="teacher Pipe reads texts, but X does not have one text per row"):
         logits_of(Pipe(), np.zeros((2, 3), np.float32), np.arange(2))
     other = Pipe()
     other.task = "fill-mask"
-    with pytest.raises(ValueError, match="pipeline of the task 'fill-mask'"):
+    with pytest.raises(ValueError, match="pipeline for the task 'fill-mask'"):
         make_teacher(other)
