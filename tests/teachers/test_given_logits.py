@@ -224,6 +224,6 @@ def test_one_number_for_two_classes(form, make, digits):
     """A decision function is no pair of logits; the message says how to make one of it."""
     X, y = digits[0], (digits[1] > 4).astype(int)
     z = X.sum(axis=1) - X.sum(axis=1).mean()
-    with pytest.raises(ValueError, match=r"must have shape .* make np\.c_\[0 \* z, z\]"):
+    with pytest.raises(ValueError, match=r"must have shape .* into np\.c_\[0 \* z, z\]"):
         make(None, meta="naive").fit(X, y, teacher_logits=form(z))
     make(None, meta="naive", max_epochs=1).fit(X, y, teacher_logits=np.c_[0 * z, z])
