@@ -67,6 +67,7 @@ def draw_differences(
     ax.set_yticks(range(len(others)), [f"{row['method']}  ({shown(row['mean'])})" for row in others])
     ax.set_ylim(len(others) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
+    ax.locator_params(axis="x", nbins=5)
     ax.spines["left"].set_visible(False)
     mean = shown(summary["mean"][summary["method"] == baseline][0])
     ax.set_xlabel(f"difference in {title} to {baseline} ({mean}), with 95 % interval")

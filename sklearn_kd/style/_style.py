@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY, GREY = "#E69F00", "#56B4E9", "#7F8793"
+# In place of colours that are too dark on dark paper.
+_ON_DARK = {BLUE: "#2F8FD0", GREY: "#A3ACB8"}
 
 
 class Look(NamedTuple):
@@ -46,7 +48,7 @@ _DASH_DOT_DOT = (0, (6, 2, 1, 2, 1, 2))
 # The models of a report.
 _ROLES = {
     "teacher": Look(GREY, "s", "--"),
-    "student": Look(VERMILLION, "o", "-"),
+    "student": Look(VERMILION, "o", "-"),
     "student alone": Look(BLUE, "o", "-.", filled=False),
     "peer": Look(SKY, "^", ":"),
     "taught peer": Look(GREEN, "v", _DASH_DOT_DOT),
@@ -54,7 +56,7 @@ _ROLES = {
 _OTHER_ROLES = (Look(PURPLE, "P", "--"), Look(ORANGE, "X", "-."), Look(GREEN, "*", ":"), Look(SKY, "h", "-"))
 # Things that only their place in a list tells apart.
 _SERIES = (
-    Look(BLUE, "o", "-"), Look(VERMILLION, "s", "--"), Look(GREEN, "^", "-."), Look(PURPLE, "D", ":"),
+    Look(BLUE, "o", "-"), Look(VERMILION, "s", "--"), Look(GREEN, "^", "-."), Look(PURPLE, "D", ":"),
     Look(ORANGE, "v", _DASH_DOT_DOT), Look(SKY, "P", (0, (1, 3))), Look(GREY, "X", (0, (8, 3))),
 )  # fmt: skip
 
@@ -62,12 +64,13 @@ _SERIES = (
 def looks_of(roles: Iterable[str]) -> dict[str, Look]:
     """Return the look of each model of a report; users name peers of their own."""
     others = [role for role in roles if role not in _ROLES]
-    return _ROLES | {role: _OTHER_ROLES[k % len(_OTHER_ROLES)] for k, role in enumerate(others)}
+    looks = _ROLES | {role: _OTHER_ROLES[k % len(_OTHER_ROLES)] for k, role in enumerate(others)}
+    return {role: _on_paper(look) for role, look in looks.items()}
 
 
 def series_look(k: int) -> Look:
     """Return the look of the k-th of several things of one kind, from 0."""
-    return _SERIES[k % len(_SERIES)]
+    return _on_paper(_SERIES[k % len(_SERIES)])
 
 
 def pyplot(caller: str) -> Any:
@@ -99,6 +102,14 @@ def ink() -> str:
     return matplotlib.rcParams["text.color"]
 
 
+def _on_paper(look: Look) -> Look:
+    """Return a look in a colour that is seen on the paper of the present matplotlib style."""
+    from matplotlib.colors import to_rgb
+
+    is_dark = sum(to_rgb(ink())) > 1.5  # the paper of light ink
+    return look._replace(color=_ON_DARK.get(look.color, look.color)) if is_dark else look
+
+
 def style_axes(ax: Axes, grid: Literal["both", "x", "y"] = "both") -> None:
     """Leave two edges of the axes out, and draw a faint grid below everything else.
 
@@ -117,7 +128,6 @@ def cycle_series(ax: Axes) -> None:
     """Let the lines of new axes have the looks of the series, one after the other, without markers."""
     from cycler import cycler
 
-    ax.set_prop_cycle(
-        cycler(color=[look.color for look in _SERIES])
-        + cycler(linestyle=[look.linestyle for look in _SERIES])
-    )
+    looks = [_on_paper(look) for look in _SERIES]
+    colors, lines = ([getattr(look, part) for look in looks] for part in ("color", "linestyle"))
+    ax.set_prop_cycle(cycler(color=colors) + cycler(linestyle=lines))

@@ -109,8 +109,8 @@ def test_axes_of_the_user(comparison):
 def test_unsuited_input_is_refused(comparison):
     with pytest.raises(TypeError, match="must be a MethodComparison: give what compare_methods"):
         ComparisonDisplay.from_comparison(comparison.results_)
-    with pytest.raises(ValueError, match=r"metric='acuracy' is not one of .* Did you mean 'accuracy'"):
-        ComparisonDisplay.from_comparison(comparison, metric="acuracy")
+    with pytest.raises(ValueError, match=r"metric='accuracies' is not one of .* Did you mean 'accuracy'"):
+        ComparisonDisplay.from_comparison(comparison, metric="accuracies")
     with pytest.raises(ValueError, match=r"panels has 'costs', which is not one of .* Did you mean 'cost'"):
         ComparisonDisplay.from_comparison(comparison, panels=["costs"])
     alone = comparison.results_[comparison.results_["method"] == "naive"]

@@ -5,7 +5,9 @@ from itertools import combinations
 
 import matplotlib
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
 from sklearn_kd.style._style import looks_of, pyplot, series_look, style_axes
 
@@ -39,8 +41,16 @@ def test_a_look_is_what_matplotlib_draws():
     assert line.get_markerfacecolor() == "none"
 
 
-def test_grids_are_seen_on_dark_paper():
+def luminance(color):
+    return to_rgb(color) @ np.array([0.2126, 0.7152, 0.0722])
+
+
+def test_colours_and_grids_are_seen_on_dark_paper():
+    light = looks_of(ROLES)
     with plt.style.context("dark_background"):
+        dark = looks_of(ROLES)
+        assert dark["student"] == light["student"] and series_look(0).color == dark["student alone"].color
+        assert luminance(dark["student alone"].color) > luminance(light["student alone"].color)
         ax = plt.subplots()[1]
         style_axes(ax, grid="x")
     assert ax.get_xgridlines()[0].get_color() == "white" and not ax.spines["top"].get_visible()
