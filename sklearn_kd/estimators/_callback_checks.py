@@ -1,4 +1,4 @@
-"""Callbacks as users give them, checked before any training: their form, what they watch, their steps."""
+"""Check the callbacks that users give, before any training: their type, what they monitor, their steps."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from sklearn_kd._sklearn_compat import metric_of_scorer
 from sklearn_kd.errors._did_you_mean import did_you_mean
 
-# Types that scikit-learn's check of parameters accepts.
+# Types that scikit-learn's parameter validation accepts.
 CALLBACK_KINDS = [list, tuple, Callback, type, None]
-# Most steps that a schedule is tried for, at some 5 µs each. Of a longer one total_steps is compared.
+# Largest number of steps to try a schedule for, at some 5 µs each. For longer ones compare total_steps.
 _MOST_TRIED_STEPS = 20_000
 
 
 def listed_callbacks(callbacks: Any, name: str = "callbacks") -> list:
-    """Turn callbacks given as a list, as a tuple, or one alone, into the list that skorch takes.
+    """Return callbacks, given as a list, a tuple or a single one, as the list that skorch takes.
 
     Raises
     ------
     TypeError
-        If one of them is no callback; ``name`` is the parameter's.
+        If one of them is not a callback. ``name`` is the name of the parameter.
     """
     if callbacks is None:
         return []
@@ -62,14 +62,14 @@ def check_callback_names(net: NeuralNet, routed: Iterable[str]) -> None:
 
 
 def check_monitors(net: NeuralNet, recorded: Iterable[str], validated: bool, who: str) -> None:
-    """Refuse callbacks that watch what no epoch of the training records.
+    """Refuse callbacks that monitor a name that no epoch of the training records.
 
     Parameters
     ----------
     net : NeuralNet
         Initialised.
     recorded : iterable of str
-        What the net itself records by epoch.
+        Names that the net itself records in each epoch.
     validated : bool
         Whether there is a D_val.
     who : str
@@ -78,7 +78,7 @@ def check_monitors(net: NeuralNet, recorded: Iterable[str], validated: bool, who
     Raises
     ------
     ValueError
-        Naming the callback, and what it could watch.
+        Names the callback and what it could monitor.
     """
     complete = True  # false after a callback of the user's own, which may record anything
     known = {*recorded, "epoch", "dur", "train_loss", "train_loss_best", "train_batch_count"}
@@ -95,7 +95,7 @@ def check_monitors(net: NeuralNet, recorded: Iterable[str], validated: bool, who
 
 
 def _monitor(callback: Callback) -> str | None:
-    """Return the name in the history that a callback watches, or None."""
+    """Return the name in the history that a callback monitors, or None."""
     monitor = getattr(callback, "monitor", None)
     if isinstance(callback, LRScheduler) and callback.policy_ is not ReduceLROnPlateau:
         return None
@@ -126,7 +126,7 @@ def _refuse_monitor(callback: Callback, monitor: str, known: set[str], missing: 
 
 
 def check_scorers(net: NeuralNet) -> None:
-    """Raise ValueError if a callback scores numbers by one of scikit-learn's scorers of classes."""
+    """Raise ValueError if a callback scores a regression by a classification scorer of scikit-learn."""
     for name, callback in net.callbacks_:
         scoring = getattr(callback, "scoring", None)
         if not isinstance(scoring, str) or scoring not in get_scorer_names():
@@ -140,7 +140,7 @@ def check_scorers(net: NeuralNet) -> None:
 
 
 def check_pixel_scorers(net: NeuralNet) -> None:
-    """Raise ValueError if a callback scores maps of classes by predictions of its own, which are no rows."""
+    """Raise ValueError if a callback would score maps of classes by its own predictions, not by rows."""
     for name, callback in net.callbacks_:
         if isinstance(callback, ScoringBase) and not callback.use_caching:
             raise ValueError(
@@ -150,7 +150,7 @@ def check_pixel_scorers(net: NeuralNet) -> None:
 
 
 def check_clipping(net: NeuralNet) -> None:
-    """Raise ValueError if a callback clips the gradients, and ``max_grad_norm`` does too."""
+    """Raise ValueError if both a callback and ``max_grad_norm`` clip the gradients."""
     for name, callback in net.callbacks_:
         limit = getattr(callback, "gradient_clip_value", None)
         if isinstance(callback, GradientNormClipping) and limit is not None and net.max_grad_norm is not None:
@@ -161,15 +161,15 @@ def check_clipping(net: NeuralNet) -> None:
 
 
 def check_schedules(net: NeuralNet, n_batches: int) -> None:
-    """Refuse schedules of the learning rate that end or fail before the training does.
+    """Refuse learning rate schedules that end or fail before the training does.
 
-    ``net`` is one that will not be trained: the schedules are tried on its optimizer. ``n_batches`` is
-    the number of iterations in an epoch.
+    ``net`` will not be trained: the schedules are tried on its optimizer. ``n_batches`` is the number of
+    iterations in an epoch.
 
     Raises
     ------
     ValueError
-        Naming the schedule and the number of steps that it must have.
+        Names the schedule and the number of steps that it must have.
     """
     for _, callback in net.callbacks_:
         if isinstance(callback, LRScheduler):

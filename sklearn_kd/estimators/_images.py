@@ -1,4 +1,4 @@
-"""A y that has a map for each image: what is checked of the images, and what is refused."""
+"""Check the images and the parameters of a fit whose y has a map for each image."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from sklearn_kd.teachers._logit_checks import name_of, thawed
 if TYPE_CHECKING:
     from sklearn_kd.inputs._validation import ValidationRows
 
-# Images of more channels are seldom given, so that few numbers last look like channels.
+# Images seldom have more channels, so a last dimension up to this size looks like channels.
 _MOST_CHANNELS = 4
 
 
 def check_images(sample_shape: tuple[Any, ...], map_shape: tuple[int, ...]) -> None:
-    """Refuse an X that is no images, where y has maps; warn where these seem to be of other images.
+    """Where y has maps, refuse an X that does not hold images; warn if the maps seem to be of other images.
 
     Raises
     ------
     ValueError
-        If samples have not the shape (channels, height, width).
+        If samples do not have the shape (channels, height, width).
     """
     if len(sample_shape) == 3:
         first, last = sample_shape[:2], sample_shape[1:]
@@ -44,7 +44,7 @@ def check_images(sample_shape: tuple[Any, ...], map_shape: tuple[int, ...]) -> N
 
 
 def _have_one_stride(image: tuple[int, ...], maps: tuple[int, ...]) -> bool:
-    """Return whether one number divides height and width into those of the maps, rounded up or down."""
+    """Return whether one stride takes the images' height and width to the maps', rounded up or down."""
     least = max(size / (length + 1) for size, length in zip(image, maps, strict=True))
     most = min(
         size / (length - 1) if length > 1 else np.inf for size, length in zip(image, maps, strict=True)
@@ -69,9 +69,9 @@ def check_validation_maps(valid: ValidationRows | None) -> None:
     Raises
     ------
     ValueError
-        If nothing would be judged.
+        If no pixel would be scored.
     """
-    if valid is None or valid.weight is None:  # without weights its targets have been checked
+    if valid is None or valid.weight is None:  # without weights, its targets have been checked
         return
     codes = valid.codes[valid.weight > 0]
     known = ~np.isnan(codes) if codes.dtype.kind == "f" else codes >= 0
@@ -83,7 +83,7 @@ def check_validation_maps(valid: ValidationRows | None) -> None:
 
 
 def refuse_class_weight(class_weight: Any) -> None:
-    """Refuse ``class_weight``, which weighs rows by their one class.
+    """Refuse ``class_weight``, which weights rows by their single class.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A stream given to ``fit``: what is read of it beforehand, and what cannot be given beside it."""
+"""Check a stream given to ``fit``: read its first rows, and refuse what needs all rows at once."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def validate_rows_or_stream(
     Raises
     ------
     ValueError
-        If something stands beside a stream that needs all its rows at once, or its items cannot be used.
+        If something given with a stream needs all its rows at once, or its items cannot be used.
     """
     answers = teacher_logits, X_unlabeled, teacher_logits_unlabeled
     further = {"sample_weight_val": sample_weight_val, "continued": continued}
@@ -56,7 +56,7 @@ def validate_rows_or_stream(
     of_rows = {"y": y, "sample_weight": sample_weight, "groups": groups}
     _check_beside(estimator, of_rows | {"teacher_logits": teacher_logits, "X_unlabeled": X_unlabeled})
     loader = loader_settings(estimator, "iterator_train", X.n_rows)
-    ranks = ranks_of(estimator)  # each of which may be given other rows by the dataset
+    ranks = ranks_of(estimator)  # the dataset may give each rank other rows
     head = ranks.broadcast(read_head(X, loader.get("collate_fn")) if ranks.is_first else None)
     task_type = StatedClasses(estimator._task_type, _classes_of(X, X_val, y_val))
     given = head.x, head.labels, None, X_val, y_val, *answers
@@ -69,7 +69,7 @@ def validate_rows_or_stream(
 
 
 class StatedClasses:
-    """Makes the task of stated classes, of which the labels at hand may be some.
+    """Make the task of stated classes; the labels at hand may be only some of them.
 
     Parameters
     ----------
@@ -113,11 +113,11 @@ def _classes_of(stream: Stream, X_val: Any, y_val: Any) -> np.ndarray:
 
 
 # --------------------------------------------------------------------------------------
-# What needs all rows
+# Arguments that need all rows
 
 
 def _check_beside(estimator: Any, given: dict[str, Any]) -> None:
-    """Refuse arguments and parameters that say something about each row, or about all."""
+    """Refuse arguments and parameters that describe each row or need all of them."""
     for name, mend in (
         ("y", "Let the items of the stream be (x, label)"),
         ("sample_weight", "Let the stream give rows as often as they count"),
@@ -149,7 +149,7 @@ def _check_beside(estimator: Any, given: dict[str, Any]) -> None:
 
 
 def check_has_val(estimator: BaseDistiller, strategy: Strategy, inputs: ValidatedInputs) -> None:
-    """Refuse a strategy that learns from D_val where X is a stream and no D_val is given."""
+    """Refuse a strategy that learns from D_val if X is a stream and no D_val is given."""
     if inputs.stream is not None and strategy.learns_from_validation and inputs.valid is None:
         raise ValueError(
             f"meta={estimator.meta!r} learns from D_val, which cannot be held out of a stream. Give X_val "
@@ -159,11 +159,11 @@ def check_has_val(estimator: BaseDistiller, strategy: Strategy, inputs: Validate
 
 
 def as_it_is(x: Tensor) -> Tensor:
-    """Return a batch as it is: the ``augment`` of a stream whose teacher is asked about each batch."""
+    """Return a batch unchanged: the ``augment`` of a stream whose teacher is asked about each batch."""
     return x
 
 
 def asked_by_batch(augment: Any, teacher: Any, inputs: ValidatedInputs) -> Any:
-    """Return ``augment``; where a stream has none, and a teacher, what changes nothing."""
+    """Return ``augment``; for a stream with a teacher and no ``augment``, one that changes nothing."""
     needs_asking = inputs.stream is not None and augment is None and teacher is not None
     return as_it_is if needs_asking else augment

@@ -1,7 +1,7 @@
-"""Warnings about given parameters that others leave without effect, each with what counts instead.
+"""Warn of parameters that have no effect because of others, and say what counts instead.
 
-Those that keep their default are passed over, and those that a search over ``meta`` leaves without use,
-such as ``e1`` beside ``meta="fixed"``: nobody is misled by them.
+Parameters that keep their default are ignored. So are those that a search over ``meta`` may leave unused,
+such as ``e1`` with ``meta="fixed"``: they mislead nobody.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _DEFAULT_BOUNDS = LogitDistillation().temperature_bounds
 
 
 def warn_without_effect(reasons: list[str]) -> None:
-    """Put all reasons into one warning, where there are any."""
+    """Put all reasons, if there are any, into one warning."""
     if reasons:
         warnings.warn(f"Without effect: {'; '.join(reasons)}.", UserWarning, stacklevel=2)
 
@@ -47,7 +47,7 @@ def beside_strategy(
     if isinstance(strategy, Shortlist):
         of_library = isinstance(loss, RegressionLoss) or type(loss) in LOSSES.values()
         reasons += beside_shortlist(estimator, strategy, space, fixed=of_library)
-    draws = "temperature" in space and space["temperature"].start is None  # else from its own bounds
+    draws = "temperature" in space and space["temperature"].start is None  # otherwise from its own bounds
     bounds = getattr(loss, "temperature_bounds", _DEFAULT_BOUNDS) if draws else _DEFAULT_BOUNDS
     if isinstance(strategy, (Random, Hyperopt, Optuna)) and tuple(bounds) != _DEFAULT_BOUNDS:
         low, high = (10**end for end in strategy.log10_temperature)
@@ -69,9 +69,9 @@ def beside_strategy(
 def beside_shortlist(
     estimator: Any, strategy: Shortlist, space: MetaparameterSpace, *, fixed: bool = False
 ) -> list[str]:
-    """List changed parameters of an estimator, and metaparameters of its loss, that have no use.
+    """List changed parameters of an estimator, and metaparameters of its loss, that have no effect.
 
-    ``fixed``: whether metaparameters that no candidate has may as well stay as given.
+    ``fixed``: whether metaparameters that no candidate sets may stay as given.
     """
     reasons = [
         f"{name}={getattr(estimator, name)!r} beside meta={estimator.meta!r}, whose candidates have "
@@ -84,7 +84,7 @@ def beside_shortlist(
             f"weights={estimator.weights!r} beside meta={estimator.meta!r}, whose setting stays as it is "
             "(set meta='linear', which learns a path)"
         )
-    if isinstance(estimator.meta, str):  # the default: whoever sets these may have meant another
+    if isinstance(estimator.meta, str):  # the default: a user who sets these may have meant another
         own = strategy.get_params(deep=False)
         given = {name: getattr(estimator, name) for name in _CYCLE if _is_changed(estimator, name)}
         given |= {f"meta__{name}": v for name, v in estimator._routed("meta").items() if name not in own}
@@ -95,7 +95,7 @@ def beside_shortlist(
     others = [name for name in space if name not in CANDIDATES[0]]
     if (
         strategy.candidates is None and others and not fixed and len(space) > len(others)
-    ):  # else it refuses the loss
+    ):  # otherwise it refuses the loss
         reasons.append(
             f"meta={estimator.meta!r} on the metaparameters {others} of the loss, which keep their start "
             "(set meta='linear', which learns them, or give it candidates)"
@@ -104,7 +104,7 @@ def beside_shortlist(
 
 
 def beside_loss(estimator: Any, loss: DistillationLoss, space: MetaparameterSpace) -> list[str]:
-    """List changed lambda1 and temperature of an estimator whose loss does not start at them."""
+    """List lambda1 and temperature if they are changed but the loss does not start at them."""
     return [
         f"{name}={getattr(estimator, name)!r} beside loss={loss!r}, whose metaparameters "
         f"{'start elsewhere' if name in space else f'are {list(space)}'} (give the loss its own start)"
@@ -114,7 +114,7 @@ def beside_loss(estimator: Any, loss: DistillationLoss, space: MetaparameterSpac
 
 
 def beside_default_loss(estimator: Any, loss: DistillationLoss) -> list[str]:
-    """List ``loss__*`` that other losses take, where the loss is the default: another may be meant."""
+    """List ``loss__*`` that only other losses take, if the loss is the default: another may be meant."""
     if _is_changed(estimator, "loss"):
         return []
     own = loss.get_params(deep=False)
@@ -127,7 +127,7 @@ def beside_default_loss(estimator: Any, loss: DistillationLoss) -> list[str]:
 
 
 def beside_own_cycle(estimator: Any, strategy: Strategy) -> list[str]:
-    """List e1 and e2 of an estimator whose ``meta`` is an object with its own."""
+    """List e1 and e2 if ``meta`` is an object with its own."""
     if not isinstance(estimator.meta, Strategy):
         return []
     own = {name: getattr(strategy, name) for name in _CYCLE if hasattr(strategy, name)}
@@ -140,7 +140,7 @@ def beside_own_cycle(estimator: Any, strategy: Strategy) -> list[str]:
 
 
 def beside_optimizer_lr(estimator: Any) -> list[str]:
-    """List lr of an estimator whose optimizer is given one of its own."""
+    """List lr if the optimizer is given its own."""
     own = estimator.get_params(deep=False).get("optimizer__lr")
     if own is None or not _is_changed(estimator, "lr") or own == estimator.lr:
         return []
@@ -148,7 +148,7 @@ def beside_optimizer_lr(estimator: Any) -> list[str]:
 
 
 def beside_process(estimator: Any, process: DistillationProcess | None) -> list[str]:
-    """List changed parameters of an estimator with pathways that its process leaves unused."""
+    """List changed parameters of an estimator with pathways that a given process overrides."""
     reasons = beside_optimizer_lr(estimator)
     if process is not None:
         reasons += [
@@ -202,7 +202,7 @@ def beside_output_term(
 def _beside_fixed_term(
     estimator: Any, process: DistillationProcess | None, name: str, unlearned: str
 ) -> list[str]:
-    """List meta__lr of an estimator whose search learns the factors alone."""
+    """List meta__lr if the search learns only the factors."""
     lr, weight = estimator.get_params(deep=False).get("meta__lr"), getattr(estimator, name)
     if process is not None or lr is None or isinstance(weight, str):
         return []
@@ -213,9 +213,9 @@ def _beside_fixed_term(
 
 
 def beside_search(estimator: Any, *, searches: bool) -> list[str]:
-    """List changed parameters of a DistilledClassifier that only a search or a given process uses, or spares.
+    """List changed parameters of a DistilledClassifier without effect for want of a search, or by a process.
 
-    One that was set to None is passed over: it asks for nothing.
+    A parameter set to None is ignored: it asks for nothing.
     """
     given = estimator.process is not None
     beside = "a given process, which is followed without a search (leave one of them out)"
@@ -241,12 +241,12 @@ def beside_search(estimator: Any, *, searches: bool) -> list[str]:
 
 
 def _is_set(estimator: Any, name: str) -> bool:
-    """Return whether a parameter has another value than its default and than None."""
+    """Return whether a parameter is neither at its default nor None."""
     return getattr(estimator, name) is not None and _is_changed(estimator, name)
 
 
 def beside_split(inputs: ValidatedInputs, what: str, *, holds_out: bool) -> list[str]:
-    """List ``groups`` of a fit that draws no D_val from X; ``what`` is what holds no rows out."""
+    """List ``groups`` if the fit draws no D_val from X; ``what`` names the reason in the message."""
     if inputs.groups is None or (holds_out and inputs.valid is None):
         return []
     if inputs.valid is not None:
@@ -255,7 +255,7 @@ def beside_split(inputs: ValidatedInputs, what: str, *, holds_out: bool) -> list
 
 
 def _is_changed(estimator: Any, name: str) -> bool:
-    """Return whether a parameter has another value than its default."""
+    """Return whether a parameter is not at its default."""
     parameters = _parameters_of(estimator.__class__)
     return name in parameters and getattr(estimator, name) != parameters[name].default
 

@@ -22,6 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skorch.callbacks import GradientNormClipping
 
+from helpers.parameter_ids import in_words
 from sklearn_kd import (
     MethodComparison,
     MLPStudent,
@@ -449,7 +450,7 @@ def test_progress_only_on_request(make, digits, logits, capsys):
         ({"cv": 1}, ValueError, "n_splits"),
         ({"teacher_logits": np.zeros((400, 3))}, ValueError, r"= \(400, 10\)"),
     ],
-    ids=str,
+    ids=in_words,
 )
 def test_wrong_input_is_refused_before_any_training(change, error, match, make, digits, monkeypatch):
     def train(*args, **kwargs):

@@ -16,6 +16,7 @@ from torch.utils.data import TensorDataset
 
 from helpers.hypergradients import ready_net, relative_error
 from helpers.networks import ConvNet
+from helpers.parameter_ids import in_words
 from helpers.processes import make_process
 from helpers.saved_files import content_of, write
 from sklearn_kd import (
@@ -410,7 +411,7 @@ class Drawn(RegressionLoss):
         ({"student": lambda n_outputs: ConvNet(3)}, ValueError, "one output"),
         ({"process": make_process()}, ValueError, "process is of other pathways"),
     ],
-    ids=str,
+    ids=in_words,
 )
 def test_refused_before_training(params, error, match, make, rows, monkeypatch):
     def train_step(*args, **kwargs):
@@ -435,7 +436,7 @@ def test_refused_before_training(params, error, match, make, rows, monkeypatch):
         ),
         ({"loss__width": 0.5}, "loss__width=0.5 beside loss='squared_error', which has none"),
     ],
-    ids=str,
+    ids=in_words,
 )
 def test_without_effect(params, match, make, rows):
     with pytest.warns(UserWarning, match=match):

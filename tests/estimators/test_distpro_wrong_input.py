@@ -9,6 +9,7 @@ from skorch.callbacks import EarlyStopping
 from torch import nn
 
 from helpers.networks import ConvNet
+from helpers.parameter_ids import in_words
 from helpers.processes import make_process
 from sklearn_kd import DistilledClassifier
 from sklearn_kd.distpro._transforms import Conv1
@@ -166,7 +167,7 @@ def three_stages():
         ({"teacher": ConvNet(3), "logit_weight": 1.0}, ValueError, "does not know all of the 10"),
         ({"teacher": nn.Conv2d(1, 1, 1), "logit_weight": 1.0}, ValueError, "returns logits"),
     ],
-    ids=str,
+    ids=in_words,
 )
 def test_refused_before_training(params, error, match, make_distpro, images):
     with pytest.raises(error, match=match):

@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from skorch.callbacks import EarlyStopping, LRScheduler
 from torch import nn
 
+from helpers.parameter_ids import in_words
 from sklearn_kd import CNNStudent, MLPStudent, meta
 from sklearn_kd.losses import LogitDistillation
 
@@ -159,7 +160,7 @@ pytestmark = pytest.mark.usefixtures("no_training")
         ({"student": CNNStudent}, ValueError, "takes images"),
         ({"student": "mlp"}, TypeError, "nn.Module"),
     ],
-    ids=str,
+    ids=in_words,
 )
 def test_parameters(params, error, match, make, digits):
     clf = clone(make(LogisticRegression(), **params))  # a misspelt name survives clone

@@ -14,6 +14,7 @@ from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback
 
 from helpers.own_losses import LOSSES, Classwise, Decoupled, Smoothed
+from helpers.parameter_ids import in_words
 from helpers.settings import SINGLE_RUN
 from sklearn_kd import DistilledClassifier, MetaparameterPathDisplay, MLPStudent, compare_methods, meta
 from sklearn_kd.losses import DistillationLoss, Metaparameter
@@ -147,7 +148,7 @@ class OneTrust(Classwise):
         return super().metaparameters(n_classes) | {"trust": Metaparameter(0.5, bounds=(0.0, 1.0))}
 
 
-@pytest.mark.parametrize("loss", ["kd", Decoupled(), Reordered(), OneTrust()], ids=str)
+@pytest.mark.parametrize("loss", ["kd", Decoupled(), Reordered(), OneTrust()], ids=in_words)
 @pytest.mark.parametrize("strategy", ["gradient", "fixed"])
 def test_warm_start_refuses_other_metaparameters(loss, strategy, teacher_logits):
     clf = distilled(Classwise(), meta=strategy, max_epochs=1).fit(X, y, teacher_logits=teacher_logits)

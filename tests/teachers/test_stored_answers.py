@@ -323,7 +323,7 @@ def test_the_folder_says_whose_answers_it_has(network, tmp_path):
         ({"top": 0}, ValueError, "top=0 must be at least 1"),
         ({"top": 2.5}, TypeError, "top=2.5 must be an integer"),
         ({"top": 10}, ValueError, "top=10 of 10 classes leaves no others"),
-        ({"teacher": LogisticRegression()}, ValueError, "is to be trained, by each fit anew"),
+        ({"teacher": LogisticRegression()}, ValueError, "would be trained anew by each fit"),
         ({"teacher": None}, TypeError, "teacher of StoredAnswers=None is none of"),
     ],
 )
